@@ -1,0 +1,33 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+
+.PHONY: run test lint format bench clean
+
+run: $(READY)  ## Evolve mha for h100 without GPU or key, in about four minutes.
+	$(BIN)/avo run --problem mha --target h100 --operator mutate --max-hours 0.06
+
+test: $(READY)  ## Everything that must hold: style, types, import rules, tests.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)  ## Figures of docs/; prints them with the machine they were taken on.
+	$(BIN)/python -m bench.executor
+	$(BIN)/python -m bench.model
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,postgresql]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info
