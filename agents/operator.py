@@ -1,0 +1,58 @@
+"""The variation operator: ``Vary(P_t) = Agent(P_t, K, f)`` of the AVO paper (arXiv 2603.24517).
+
+An operator gets a brief (lineage P_t, knowledge base K, scoring function f) and returns a proposal.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from evaluator.candidate import Candidate
+from evaluator.problem import Problem
+from evaluator.target import Target
+from knowledge_base.library import Library
+from lineage_db.records import Attempt, Trial, Version
+
+
+class Scorer(Protocol):
+    """The scoring function f, recording on the way."""
+
+    def __call__(self, candidate: Candidate, *, change: str, parents: tuple[int, ...]) -> Attempt:
+        """Evaluate and record ``candidate``; ``parents`` are the version numbers it was made from."""
+        ...
+
+
+@dataclass(frozen=True)
+class Brief:
+    """What an operator gets for one step."""
+
+    problem: Problem
+    target: Target
+    suite: str
+    seed: int
+    """Of this step: the operator's only source of randomness."""
+    versions: Sequence[Version]
+    """The lineage, seed first. Never empty."""
+    trials: Sequence[Trial]
+    """Every attempt of the run so far, failed ones too, oldest first."""
+    knowledge: Library
+    evaluate: Scorer
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What an operator returns: the attempt it submits, or None, and why."""
+
+    attempt: Attempt | None
+    reason: str
+    """What was tried and seen, for the record."""
+
+
+class VariationOperator(Protocol):
+    """Varies the lineage, one step a call."""
+
+    name: str
+
+    def vary(self, brief: Brief) -> Proposal:
+        """Propose the next version. Exceptions fail the step, never the run."""
+        ...

@@ -1,0 +1,172 @@
+"""Evaluations: what the judge found about one candidate on one target."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from evaluator.target import ScoreKind
+
+
+class Status(StrEnum):
+    """The verdict. Every value but ``CORRECT`` is a fault of the candidate."""
+
+    CORRECT = "correct"
+    PARSE_ERROR = "parse_error"
+    """The source is not Python, or raises when imported."""
+    NO_ENTRY = "no_entry"
+    """The problem's entry function is missing, or raises when called."""
+    READS_CONTENTS = "reads_contents"
+    """Host code depends on the contents of a tensor."""
+    FORBIDDEN = "forbidden"
+    """Host code does what only kernels may do, or asks for more launches or scratch than allowed."""
+    LOWERING_ERROR = "lowering_error"
+    """Triton's front end refuses a kernel."""
+    COMPILE_ERROR = "compile_error"
+    """The kernel's IR does not compile for the target."""
+    DOES_NOT_FIT = "does_not_fit"
+    """The binary needs more shared memory, tensor memory or registers than the target has."""
+    UNSUPPORTED = "unsupported"
+    """The executor does not know an operation: no verdict on the numbers."""
+    INCORRECT = "incorrect"
+    """Wrong numbers."""
+    UNWRITTEN = "unwritten"
+    """Some output elements were never written."""
+    OUT_OF_BOUNDS = "out_of_bounds"
+    """A kernel accesses memory outside its buffers."""
+    TIMED_OUT = "timed_out"
+    CRASHED = "crashed"
+    """The candidate's process, or the compiler on its IR, died."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a candidate cannot go on: what the stages of the judge return instead of their result."""
+
+    status: Status
+    message: str
+    """One line or a few that an author can act on."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one kernel needs of the target."""
+
+    kernel: str
+    registers: int
+    """Per thread, at launch."""
+    spill_bytes: int
+    """Bytes per thread that registers could not hold."""
+    shared_bytes: int
+    """Per CTA, static and dynamic."""
+    tensor_memory_columns: int
+    warps: int
+    """Per CTA."""
+    ctas_per_sm: int
+    """Resident together; 0 when it does not fit."""
+
+
+@dataclass(frozen=True)
+class CaseScore:
+    """Speed on one benchmark case."""
+
+    case: str
+    tflops: float
+    """Useful FLOPs of the case over time, in 1e12 per second."""
+    time_us: float
+    limiter: str
+    """The busiest part of the machine, e.g. ``tensor``, ``exp``, ``issue``, ``latency``, ``hbm``."""
+    utilisation: Mapping[str, float] = field(default_factory=dict)
+    """Busy fraction of each pipe in the hot loop's steady state, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A vector of TFLOPS, one per benchmark case, ranked by geometric mean."""
+
+    kind: ScoreKind
+    target: str
+    cases: tuple[CaseScore, ...]
+
+    def __post_init__(self) -> None:
+        if not self.cases or any(not (math.isfinite(case.tflops) and case.tflops > 0) for case in self.cases):
+            raise ValueError("a score needs at least one case and positive, finite TFLOPS")
+
+    @property
+    def geomean_tflops(self) -> float:
+        """Geometric mean of the cases' TFLOPS."""
+        return math.exp(sum(math.log(case.tflops) for case in self.cases) / len(self.cases))
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """Numbers of one correctness case against the reference."""
+
+    case: str
+    passed: bool
+    relative_error: float | None
+    """``||out - ref|| / ||ref||``; None when it could not be computed."""
+    lse_error: float | None
+    """Largest ``|lse - ref|``."""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the judge found. Only a correct candidate carries a score, and a correct one always does."""
+
+    status: Status
+    message: str
+    target: str
+    suite: str
+    seconds: float
+    """Wall-clock time of the evaluation."""
+    score: Score | None = None
+    cases: tuple[CaseResult, ...] = ()
+    resources: tuple[Resources, ...] = ()
+    plan_digest: str | None = None
+    """Digest of the launch plans: two sources that lower to the same IR are one candidate."""
+
+    def __post_init__(self) -> None:
+        if (self.status is Status.CORRECT) != (self.score is not None):
+            raise ValueError(
+                f"an evaluation with status {self.status} must {'' if self.correct else 'not '}have a score"
+            )
+        if not self.correct and not self.message:
+            raise ValueError("a fault needs a message")
+
+    @property
+    def correct(self) -> bool:
+        """Whether the candidate passed everything."""
+        return self.status is Status.CORRECT
+
+    @property
+    def geomean_tflops(self) -> float:
+        """The rank: geometric mean of the score, 0.0 for a faulty candidate."""
+        return self.score.geomean_tflops if self.score else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for JSON; ``from_json`` takes it back."""
+        data = asdict(self)
+        if self.score:
+            data["score"]["geomean_tflops"] = self.score.geomean_tflops
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Evaluation":
+        """Rebuild from ``to_json``'s data; raise ``KeyError``, ``TypeError`` or ``ValueError`` when malformed."""
+        score = data["score"]
+        return cls(
+            status=Status(data["status"]),
+            message=data["message"],
+            target=data["target"],
+            suite=data["suite"],
+            seconds=data["seconds"],
+            score=None
+            if score is None
+            else Score(ScoreKind(score["kind"]), score["target"], tuple(CaseScore(**case) for case in score["cases"])),
+            cases=tuple(CaseResult(**case) for case in data["cases"]),
+            resources=tuple(Resources(**item) for item in data["resources"]),
+            plan_digest=data["plan_digest"],
+        )

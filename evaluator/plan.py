@@ -1,0 +1,353 @@
+"""Launch plans: what a candidate asks a GPU to do for one case. Plain data that the judge treats as hostile.
+
+A plan names buffers, then lists steps in order: fills of buffers, and launches of kernels given as Triton IR.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, TypeAlias
+
+from evaluator.errors import InvalidPlan
+
+ITEM_BYTES = {
+    "bool": 1,
+    "int8": 1,
+    "uint8": 1,
+    "int16": 2,
+    "uint16": 2,
+    "int32": 4,
+    "uint32": 4,
+    "int64": 8,
+    "uint64": 8,
+    "float16": 2,
+    "bfloat16": 2,
+    "float32": 4,
+    "float64": 8,
+    "float8_e4m3fn": 1,
+    "float8_e5m2": 1,
+}
+"""Bytes per element of every dtype that a buffer may have, by its torch name."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanLimits:
+    """What a plan may ask for at most."""
+
+    launches: int = 64
+    fills: int = 64
+    scratch_bytes: int = 2**30
+    """All scratch buffers of one plan together."""
+    ttir_chars: int = 4_000_000
+    """All kernels of one plan together."""
+    programs: int = 2**24
+    """CTAs of one launch."""
+
+
+DEFAULT_LIMITS = PlanLimits()
+
+
+class Role(StrEnum):
+    """What a buffer is for."""
+
+    INPUT = "input"
+    OUTPUT = "output"
+    SCRATCH = "scratch"
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """One allocation."""
+
+    name: str
+    dtype: str
+    size: int
+    """Elements."""
+    role: Role
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the allocation."""
+        return self.size * ITEM_BYTES[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """Kernel argument: the address ``byte_offset`` bytes into a buffer."""
+
+    buffer: int
+    byte_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """Kernel argument: a number; its type is the parameter's type in the IR."""
+
+    value: int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """Kernel argument: a host-made tensor descriptor (TMA) over a strided view of a buffer."""
+
+    buffer: int
+    byte_offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    """In elements; the last is 1."""
+    block_shape: tuple[int, ...]
+    padding: str
+    """What reads outside the shape give: ``zero`` or ``nan``."""
+
+
+Argument: TypeAlias = Pointer | Scalar | Descriptor
+
+
+@dataclass(frozen=True, slots=True)
+class KernelIR:
+    """One kernel: Triton IR text and the compile options it was launched with."""
+
+    name: str
+    """The ``tt.func public`` symbol."""
+    ttir: str
+    options: tuple[tuple[str, int | float | str | bool | None], ...]
+    """Sorted pairs, e.g. ``("num_warps", 4)``."""
+
+    @property
+    def option(self) -> dict[str, int | float | str | bool | None]:
+        """The options as a dictionary."""
+        return dict(self.options)
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """Step: set a strided view of a buffer to one value."""
+
+    buffer: int
+    offset: int
+    """In elements, like the strides."""
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    value: int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Step: run a kernel over a grid."""
+
+    kernel: int
+    """Index into the plan's kernels."""
+    grid: tuple[int, int, int]
+    args: tuple[Argument, ...]
+    """One per parameter of the IR function, in order."""
+
+    @property
+    def programs(self) -> int:
+        """CTAs of the grid."""
+        return math.prod(self.grid)
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    """Everything a candidate wants done for one case."""
+
+    case: str
+    buffers: tuple[Buffer, ...]
+    kernels: tuple[KernelIR, ...]
+    steps: tuple[Fill | Launch, ...]
+
+    @property
+    def launches(self) -> tuple[Launch, ...]:
+        """The steps that launch a kernel."""
+        return tuple(step for step in self.steps if isinstance(step, Launch))
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex digest of what the plan does; source locations and value names in the IR do not count."""
+        data = self.to_json()
+        for kernel in data["kernels"]:
+            kernel["ttir"] = canonical_ttir(kernel["ttir"])
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for JSON; ``plan_from_json`` takes it back."""
+        return {
+            "case": self.case,
+            "buffers": [asdict(buffer) for buffer in self.buffers],
+            "kernels": [{"name": k.name, "ttir": k.ttir, "options": dict(k.options)} for k in self.kernels],
+            "steps": [_step_to_json(step) for step in self.steps],
+        }
+
+
+_LOCATION = re.compile(r"\s*loc\((?:[^()\"]|\"(?:[^\"\\]|\\.)*\"|\((?:[^()\"]|\"(?:[^\"\\]|\\.)*\")*\))*\)")
+_LOCATION_ALIAS = re.compile(r"^#loc\d* = .*$", re.MULTILINE)
+_VALUE = re.compile(r"%[\w$.\-]+")
+
+
+def canonical_ttir(text: str) -> str:
+    """Return IR text without source locations and with SSA values renamed in order of appearance."""
+    names: dict[str, str] = {}
+    bare = _LOCATION.sub("", _LOCATION_ALIAS.sub("", text))
+    renamed = _VALUE.sub(lambda match: names.setdefault(match[0], f"%{len(names)}"), bare)
+    return "\n".join(line.strip() for line in renamed.splitlines() if line.strip())
+
+
+def _step_to_json(step: Fill | Launch) -> dict[str, Any]:
+    if isinstance(step, Fill):
+        return {"fill": asdict(step)}
+    args = [{type(arg).__name__.lower(): asdict(arg)} for arg in step.args]
+    return {"launch": {"kernel": step.kernel, "grid": list(step.grid), "args": args}}
+
+
+def plan_from_json(data: object, limits: PlanLimits = DEFAULT_LIMITS) -> LaunchPlan:
+    """Build a plan from untrusted data.
+
+    Types, counts, indices and ranges are checked before use. Raises ``InvalidPlan`` naming the first field that is off.
+    """
+    plan = _mapping(data, "plan", {"case", "buffers", "kernels", "steps"})
+    buffers = tuple(_buffer(item, f"buffers[{i}]") for i, item in enumerate(_list(plan["buffers"], "buffers", 256)))
+    scratch = sum(buffer.nbytes for buffer in buffers if buffer.role is Role.SCRATCH)
+    if scratch > limits.scratch_bytes:
+        raise InvalidPlan(f"scratch buffers take {scratch} bytes, the limit is {limits.scratch_bytes}")
+    kernels = tuple(
+        _kernel(item, f"kernels[{i}]") for i, item in enumerate(_list(plan["kernels"], "kernels", limits.launches))
+    )
+    if sum(len(kernel.ttir) for kernel in kernels) > limits.ttir_chars:
+        raise InvalidPlan(f"kernels have more than {limits.ttir_chars} characters of IR")
+    raw_steps = _list(plan["steps"], "steps", limits.launches + limits.fills)
+    steps = tuple(_step(item, f"steps[{i}]", buffers, kernels, limits) for i, item in enumerate(raw_steps))
+    return LaunchPlan(_text(plan["case"], "case", 200), buffers, kernels, steps)
+
+
+def _mapping(data: object, where: str, keys: set[str]) -> Mapping[str, object]:
+    if not isinstance(data, dict) or set(data) != keys:
+        raise InvalidPlan(f"{where} must be an object with the keys {', '.join(sorted(keys))}")
+    return data
+
+
+def _list(data: object, where: str, most: int) -> Sequence[object]:
+    if not isinstance(data, list):
+        raise InvalidPlan(f"{where} must be a list")
+    if len(data) > most:
+        raise InvalidPlan(f"{where} has {len(data)} items, the limit is {most}")
+    return data
+
+
+def _text(data: object, where: str, most: int) -> str:
+    if not isinstance(data, str) or len(data) > most:
+        raise InvalidPlan(f"{where} must be text of at most {most} characters")
+    return data
+
+
+def _integer(data: object, where: str, low: int, high: int) -> int:
+    if not isinstance(data, int) or isinstance(data, bool) or not low <= data <= high:
+        raise InvalidPlan(f"{where} must be an integer from {low} to {high}")
+    return data
+
+
+def _integers(data: object, where: str, low: int, high: int, most: int = 8) -> tuple[int, ...]:
+    return tuple(_integer(item, f"{where}[{i}]", low, high) for i, item in enumerate(_list(data, where, most)))
+
+
+def _number(data: object, where: str) -> int | float | bool:
+    if isinstance(data, bool | float):
+        return data
+    return _integer(data, where, -(2**63), 2**64 - 1)
+
+
+def _buffer(data: object, where: str) -> Buffer:
+    item = _mapping(data, where, {"name", "dtype", "size", "role"})
+    dtype = _text(item["dtype"], f"{where}.dtype", 20)
+    if dtype not in ITEM_BYTES:
+        raise InvalidPlan(f"{where}.dtype {dtype!r} is not one of {', '.join(ITEM_BYTES)}")
+    role = _text(item["role"], f"{where}.role", 20)
+    if role not in set(Role):
+        raise InvalidPlan(f"{where}.role must be one of {', '.join(Role)}")
+    return Buffer(
+        _text(item["name"], f"{where}.name", 200), dtype, _integer(item["size"], f"{where}.size", 0, 2**40), Role(role)
+    )
+
+
+def _kernel(data: object, where: str) -> KernelIR:
+    item = _mapping(data, where, {"name", "ttir", "options"})
+    options = item["options"]
+    if not isinstance(options, dict) or len(options) > 64:
+        raise InvalidPlan(f"{where}.options must be an object of at most 64 entries")
+    for key, value in options.items():
+        if not isinstance(key, str) or not (value is None or isinstance(value, int | float | str | bool)):
+            raise InvalidPlan(f"{where}.options[{key!r}] must be a number, text, true, false or null")
+    return KernelIR(
+        _text(item["name"], f"{where}.name", 400),
+        _text(item["ttir"], f"{where}.ttir", 2**31),
+        tuple(sorted(options.items())),
+    )
+
+
+def _step(
+    data: object, where: str, buffers: tuple[Buffer, ...], kernels: tuple[KernelIR, ...], limits: PlanLimits
+) -> Fill | Launch:
+    if not isinstance(data, dict) or len(data) != 1 or next(iter(data)) not in ("fill", "launch"):
+        raise InvalidPlan(f"{where} must be an object with one key, fill or launch")
+    if "fill" in data:
+        return _fill(data["fill"], f"{where}.fill", buffers)
+    item = _mapping(data["launch"], f"{where}.launch", {"kernel", "grid", "args"})
+    kernel = _integer(item["kernel"], f"{where}.launch.kernel", 0, len(kernels) - 1)
+    grid = _integers(item["grid"], f"{where}.launch.grid", 1, 2**31 - 1, most=3)
+    if len(grid) != 3 or math.prod(grid) > limits.programs:
+        raise InvalidPlan(
+            f"{where}.launch.grid must be three positive integers with a product of at most {limits.programs}"
+        )
+    raw = _list(item["args"], f"{where}.launch.args", 256)
+    args = tuple(_argument(arg, f"{where}.launch.args[{i}]", buffers) for i, arg in enumerate(raw))
+    return Launch(kernel, (grid[0], grid[1], grid[2]), args)
+
+
+def _fill(data: object, where: str, buffers: tuple[Buffer, ...]) -> Fill:
+    item = _mapping(data, where, {"buffer", "offset", "shape", "strides", "value"})
+    index = _integer(item["buffer"], f"{where}.buffer", 0, len(buffers) - 1)
+    shape = _integers(item["shape"], f"{where}.shape", 0, 2**40)
+    strides = _integers(item["strides"], f"{where}.strides", 0, 2**40)
+    if len(shape) != len(strides):
+        raise InvalidPlan(f"{where}.shape and strides must have the same length")
+    fill = Fill(
+        index,
+        _integer(item["offset"], f"{where}.offset", 0, 2**40),
+        shape,
+        strides,
+        _number(item["value"], f"{where}.value"),
+    )
+    last = fill.offset + sum((extent - 1) * stride for extent, stride in zip(shape, strides, strict=True))
+    if 0 not in shape and last >= buffers[index].size:
+        raise InvalidPlan(f"{where} reaches element {last} of a buffer of {buffers[index].size}")
+    if buffers[index].role is Role.INPUT:
+        raise InvalidPlan(f"{where} writes to the input {buffers[index].name!r}")
+    return fill
+
+
+def _argument(data: object, where: str, buffers: tuple[Buffer, ...]) -> Argument:
+    if not isinstance(data, dict) or len(data) != 1:
+        raise InvalidPlan(f"{where} must be an object with one key: pointer, scalar or descriptor")
+    kind, value = next(iter(data.items()))
+    if kind == "scalar":
+        return Scalar(_number(_mapping(value, where, {"value"})["value"], f"{where}.value"))
+    if kind == "pointer":
+        item = _mapping(value, where, {"buffer", "byte_offset"})
+        index = _integer(item["buffer"], f"{where}.buffer", 0, len(buffers) - 1)
+        return Pointer(index, _integer(item["byte_offset"], f"{where}.byte_offset", 0, buffers[index].nbytes))
+    if kind == "descriptor":
+        item = _mapping(value, where, {"buffer", "byte_offset", "shape", "strides", "block_shape", "padding"})
+        index = _integer(item["buffer"], f"{where}.buffer", 0, len(buffers) - 1)
+        padding = _text(item["padding"], f"{where}.padding", 8)
+        shape = _integers(item["shape"], f"{where}.shape", 1, 2**40)
+        strides = _integers(item["strides"], f"{where}.strides", 0, 2**40)
+        block = _integers(item["block_shape"], f"{where}.block_shape", 1, 2**20)
+        if padding not in ("zero", "nan") or not len(shape) == len(strides) == len(block):
+            raise InvalidPlan(f"{where} must have shape, strides and block_shape of one length and padding zero or nan")
+        offset = _integer(item["byte_offset"], f"{where}.byte_offset", 0, buffers[index].nbytes)
+        return Descriptor(index, offset, shape, strides, block, padding)
+    raise InvalidPlan(f"{where} has the unknown kind {kind!r}")

@@ -1,0 +1,142 @@
+"""Problems: what to compute, the inputs, the reference and the cases it is judged on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from evaluator.errors import UnknownProblem
+from evaluator.plan import ITEM_BYTES, Role
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """The shape of one tensor argument: what the candidate's process is told, and all it is told."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    """In elements."""
+    size: int
+    """Elements of the storage; at least what shape and strides reach."""
+    role: Role
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the storage."""
+        return self.size * ITEM_BYTES[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """How the entry function is called for one case: positional tensors, then keyword scalars."""
+
+    case: str
+    tensors: tuple[TensorSpec, ...]
+    scalars: tuple[tuple[str, bool | int | float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One configuration of an attention problem."""
+
+    name: str
+    batch: int
+    heads: int
+    kv_heads: int
+    q_len: int
+    kv_len: int
+    head_dim: int
+    causal: bool
+    dtype: str = "bfloat16"
+    inputs: str = "normal"
+    """Name of the input maker."""
+    layout: str = "contiguous"
+    """Memory order of q, k, v and out: ``contiguous`` [b, h, s, d], ``bshd`` [b, s, h, d], or ``padded`` rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A published figure to hold a score against."""
+
+    name: str
+    target: str
+    tflops: Mapping[str, float]
+    """By benchmark case name."""
+    source: str
+
+
+class Problem(Protocol):
+    """One attention computation."""
+
+    @property
+    def name(self) -> str:
+        """What the command line calls it."""
+        ...
+
+    @property
+    def entry(self) -> str:
+        """Name of the function a candidate must define."""
+        ...
+
+    @property
+    def correctness_cases(self) -> tuple[Case, ...]:
+        """Small structured cases; every program of every launch is executed."""
+        ...
+
+    @property
+    def suites(self) -> Mapping[str, tuple[Case, ...]]:
+        """Benchmark cases by suite name."""
+        ...
+
+    @property
+    def baselines(self) -> tuple[Baseline, ...]:
+        """Published figures on the benchmark cases."""
+        ...
+
+    def call(self, case: Case) -> Call:
+        """Return how the entry function is called for ``case``."""
+        ...
+
+    def flops(self, case: Case) -> int:
+        """Return the useful floating-point operations of ``case``."""
+        ...
+
+    def least_bytes(self, case: Case) -> int:
+        """Return the bytes that must move to or from HBM at least: each input read and each output written once."""
+        ...
+
+    def make_inputs(self, case: Case, seed: int) -> "dict[str, torch.Tensor]":
+        """Return the flat storage of each input tensor of ``call(case)``, by name, on the CPU."""
+        ...
+
+    def reference(
+        self, case: Case, inputs: "Mapping[str, torch.Tensor]", batch: int, head: int, rows: "torch.Tensor"
+    ) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
+        """Return (out, lse, attainable) in float64 for query rows (int64 [n]) of one batch and head.
+
+        ``out`` is [n, head_dim], ``lse`` [n]; ``attainable`` [n] is the error norm per row of a computation that takes
+        the inputs as they are, accumulates in float32 and rounds probabilities and result to the input type.
+        """
+        ...
+
+
+def get_problem(name: str) -> Problem:
+    """Return the problem called ``name``; raise ``UnknownProblem`` with the known names otherwise."""
+    from evaluator.problems import PROBLEMS
+
+    try:
+        return PROBLEMS[name]
+    except KeyError:
+        raise UnknownProblem("problem", name, tuple(PROBLEMS)) from None
+
+
+def get_suite(problem: Problem, name: str) -> tuple[Case, ...]:
+    """Return the benchmark cases of a suite; raise ``UnknownProblem`` with the known names otherwise."""
+    try:
+        return problem.suites[name]
+    except KeyError:
+        raise UnknownProblem("suite", name, tuple(problem.suites)) from None

@@ -1,0 +1,43 @@
+"""Work: what a launch asks of the machine, counted from its IR. Made by the executor, read by the performance model."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from evaluator.binary import Binary
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What one pass through a loop body, or through the code outside all loops, does; nested loops not included."""
+
+    dot_flops: int
+    """Floating-point operations of matrix products."""
+    exponentials: int
+    load_bytes: int
+    """Bytes that loads ask for, masked elements included."""
+    store_bytes: int
+
+
+@dataclass(frozen=True)
+class LoopWork:
+    """One loop of a kernel."""
+
+    parent: int | None
+    """Index of the enclosing loop, None at top level."""
+    body: Body
+    trips: npt.NDArray[np.int64]
+    """[programs]: how often each program runs the body in all, in program order (x fastest)."""
+
+
+@dataclass(frozen=True)
+class LaunchWork:
+    """One launch of a kernel."""
+
+    binary: Binary
+    programs: int
+    loops: tuple[LoopWork, ...]
+    """In order of appearance in the IR (a parent before its children)."""
+    outside: Body
+    """Code outside all loops, per program."""

@@ -1,0 +1,1 @@
+"""The knowledge base K: notes on architectures, Triton and attention kernels."""

@@ -1,0 +1,139 @@
+"""Records of the lineage database: plain frozen data, apart from the tables they are kept in. Times are UTC."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from evaluator.evaluation import Evaluation, Status
+
+
+class RunState(StrEnum):
+    """Where a run stands."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    """Stopped on request or killed; can be resumed."""
+    FINISHED = "finished"
+    """Its budget is used up; can be resumed with a larger one."""
+
+
+class StepState(StrEnum):
+    """Where one call of an operator stands."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    """The operator raised; the reason says how."""
+    ABANDONED = "abandoned"
+    """The worker stopped or died before the step was finished."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One search."""
+
+    id: int
+    name: str
+    """Unique; what the command line calls RUN."""
+    problem: str
+    target: str
+    suite: str
+    operator: str
+    seed: int
+    config: Mapping[str, Any]
+    """The resolved configuration, as stored in JSON."""
+    state: RunState
+    created: datetime
+    updated: datetime
+    """When anything of it was last written."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """A run with the figures a list of runs shows."""
+
+    run: Run
+    attempts: int
+    versions: int
+    best_geomean: float | None
+    """Largest geometric mean of its versions, in TFLOPS; None without versions."""
+    seed_geomean: float | None
+    """Geometric mean of version 0, in TFLOPS; None without versions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One call of an operator, claimed by one worker."""
+
+    id: int
+    run_id: int
+    number: int
+    """Position in the run, from 0: step 0 evaluates the seed."""
+    worker: str
+    operator: str
+    state: StepState
+    started: datetime
+    finished: datetime | None
+    reason: str
+    """Why the step failed or was abandoned, else what the operator reports."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A candidate evaluated in a step."""
+
+    id: int
+    run_id: int
+    step_id: int
+    digest: str
+    source: str
+    change: str
+    """What was changed, in the operator's words."""
+    parents: tuple[int, ...]
+    """Version numbers it was made from."""
+    evaluation: Evaluation
+    started: datetime
+    finished: datetime
+
+    @property
+    def status(self) -> Status:
+        """The verdict."""
+        return self.evaluation.status
+
+    @property
+    def plan_digest(self) -> str | None:
+        """Digest of the launch plans, where the candidate got that far."""
+        return self.evaluation.plan_digest
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """An attempt without its source: one line of a run's memory."""
+
+    attempt_id: int
+    step_number: int
+    digest: str
+    plan_digest: str | None
+    status: Status
+    geomean_tflops: float
+    """0.0 for a faulty candidate."""
+    message: str
+    change: str
+    parents: tuple[int, ...]
+    version: int | None
+    """Its number in the lineage, where it was accepted."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """An accepted attempt. Versions form the lineage."""
+
+    run_id: int
+    number: int
+    """From 0, the seed."""
+    parents: tuple[int, ...]
+    accepted: datetime
+    attempt: Attempt

@@ -1,0 +1,27 @@
+import pytest
+
+from evaluator.errors import UnknownTarget
+from evaluator.target import TARGETS, ScoreKind, get_target
+
+PEAK_TFLOPS = {"a100": 312, "h100": 989, "h200": 989, "b200": 2250}
+"""Dense bf16, as NVIDIA publishes them."""
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_peak_follows_from_the_figures(name: str) -> None:
+    target = get_target(name)
+    peak = target.tensor_flop * target.sms * target.clock_ghz / 1e3
+    assert peak == pytest.approx(PEAK_TFLOPS[name], rel=0.01)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_figure_has_a_source(name: str) -> None:
+    target = get_target(name)
+    assert target.source
+    assert target.clock_source
+    assert target.kind is ScoreKind.PREDICTED
+
+
+def test_an_unknown_target_is_named_with_the_known_ones() -> None:
+    with pytest.raises(UnknownTarget, match=r"unknown target 'v100': choose one of a100, h100, h200, b200"):
+        get_target("v100")

@@ -1,0 +1,43 @@
+"""What importing each room may cost; the direction of imports is checked by import-linter."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {
+    "torch",
+    "triton",
+    "ray",
+    "sqlalchemy",
+    "alembic",
+    "openai",
+    "textual",
+    "libcst",
+    "pydantic",
+    "jinja2",
+    "numpy",
+}
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Return the heavy modules that are loaded after ``statement`` in a fresh interpreter."""
+    code = f"import sys\n{statement}\nprint(*sys.modules)"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return HEAVY & set(output.split())
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["target", "errors", "candidate", "evaluation", "plan", "problem", "evaluators", "protocol", "process", "binary"],
+)
+def test_evaluator_nouns_load_nothing_heavy(module: str) -> None:
+    assert loaded_by(f"import evaluator.{module}") == set()
+
+
+def test_problems_load_without_torch() -> None:
+    assert loaded_by("from evaluator.problem import get_problem; get_problem('mha')") == set()
+
+
+def test_records_and_operator_nouns_load_nothing_heavy() -> None:
+    assert loaded_by("import lineage_db.records, agents.operator, seeds") == set()
