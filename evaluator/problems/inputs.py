@@ -1,0 +1,107 @@
+"""Makers of attention inputs: distributions chosen so that a kernel that cuts a corner gives wrong numbers."""
+
+import hashlib
+import math
+from collections.abc import Callable
+
+import torch
+
+from evaluator.problem import Case
+
+Tensors = dict[str, torch.Tensor]
+
+LOGIT_STD = 30.0
+"""Standard deviation of the logits in ``large``: they reach beyond +-120, far outside what float32 exp can take."""
+
+_POOL_ROWS = 8191
+"""Rows in the pool of ``tiled``: a prime, so that no head or batch repeats another."""
+
+
+def make(case: Case, seed: int) -> Tensors:
+    """Return q, k and v of ``case``, each [batch, heads, sequence, head_dim] in its dtype, from its named maker."""
+    return MAKERS[case.inputs](case, seed)
+
+
+def pool_storage(name: str, size: int, row: int, dtype: torch.dtype, seed: int) -> torch.Tensor:
+    """Return a flat storage of ``size`` unit-normal elements, as cheap as a copy: a pool of rows, repeated."""
+    pool = torch.randn(_POOL_ROWS * row, generator=_generator(name, seed)).to(dtype)
+    return pool.repeat(math.ceil(size / pool.numel()))[:size]
+
+
+def _generator(name: str, seed: int) -> torch.Generator:
+    mixed = hashlib.sha256(f"{name}:{seed}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(mixed[:8], "little") >> 1)
+
+
+def _normal(case: Case, seed: int) -> Tensors:
+    dtype = getattr(torch, case.dtype)
+    generator = _generator("normal", seed)
+    query = (case.batch, case.heads, case.q_len, case.head_dim)
+    key = (case.batch, case.kv_heads, case.kv_len, case.head_dim)
+    return {
+        name: torch.randn(shape, generator=generator).to(dtype)
+        for name, shape in (("q", query), ("k", key), ("v", key))
+    }
+
+
+def _large(case: Case, seed: int) -> Tensors:
+    """Logits of both signs beyond +-120: without a running maximum exp overflows."""
+    made = _normal(case, seed)
+    made["q"] = (made["q"].float() * LOGIT_STD).to(made["q"].dtype)
+    return made
+
+
+def _outliers(case: Case, seed: int) -> Tensors:
+    """N(0, 1) + N(0, 100) * Bernoulli(0.001) in every tensor."""
+    made = _normal(case, seed)
+    generator = _generator("outliers", seed)
+    for name, tensor in made.items():
+        spikes = torch.randn(tensor.shape, generator=generator) * 10
+        chosen = torch.rand(tensor.shape, generator=generator) < 0.001
+        made[name] = (tensor.float() + spikes * chosen).to(tensor.dtype)
+    return made
+
+
+def _constant(case: Case, seed: int) -> Tensors:
+    """All keys of a head equal: every visible key weighs the same, so one key too many or too few shows in lse."""
+    made = _normal(case, seed)
+    made["k"] = made["k"][:, :, :1].expand_as(made["k"]).contiguous()
+    return made
+
+
+def _negative(case: Case, seed: int) -> Tensors:
+    """All logits near -100: exp underflows unless the maximum is subtracted, and a padded zero logit would win."""
+    made = _normal(case, seed)
+    direction = torch.ones(case.head_dim)
+    offset = math.sqrt(100.0 / math.sqrt(case.head_dim))
+    made["q"] = (made["q"].float() * 0.1 + offset * direction).to(made["q"].dtype)
+    made["k"] = (made["k"].float() * 0.1 - offset * direction).to(made["k"].dtype)
+    return made
+
+
+def _dominant(case: Case, seed: int) -> Tensors:
+    """Each query is aligned with one visible key, anywhere, and gets that key's value: a skipped tile shows.
+
+    Values carry their batch and head: a wrong head mapping shows.
+    """
+    made = _normal(case, seed)
+    generator = _generator("dominant", seed)
+    first_hidden = torch.arange(case.q_len) + (case.kv_len - case.q_len) + 1 if case.causal else case.kv_len
+    chosen = (torch.rand(case.batch, case.heads, case.q_len, generator=generator) * first_hidden).long()
+    keys = made["k"].float().repeat_interleave(case.heads // case.kv_heads, dim=1)
+    aligned = keys.gather(2, chosen[..., None].expand(-1, -1, -1, case.head_dim))
+    made["q"] = (aligned * (25.0 / math.sqrt(case.head_dim))).to(made["q"].dtype)
+    code = torch.arange(case.batch * case.kv_heads).view(case.batch, case.kv_heads, 1, 1)
+    made["v"] = (made["v"].float() + code % 5).to(made["v"].dtype)
+    return made
+
+
+MAKERS: dict[str, Callable[[Case, int], Tensors]] = {
+    "normal": _normal,
+    "large": _large,
+    "outliers": _outliers,
+    "constant": _constant,
+    "negative": _negative,
+    "dominant": _dominant,
+}
+"""Input makers by name. ``tiled`` (see ``pool_storage``) is for benchmark shapes and makes storages directly."""
