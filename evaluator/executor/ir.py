@@ -1,0 +1,190 @@
+"""The nouns of parsed Triton IR: types, operations, blocks and regions. Values are slots, numbered per kernel."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from evaluator.executor.errors import IRError
+
+BITS = {
+    "i1": 1,
+    "i8": 8,
+    "i16": 16,
+    "i32": 32,
+    "i64": 64,
+    "f16": 16,
+    "bf16": 16,
+    "f32": 32,
+    "f64": 64,
+    "f8E4M3FN": 8,
+    "f8E5M2": 8,
+    "ptr": 64,
+    "descriptor": 64,
+}
+"""Bits of a scalar of every element type."""
+
+MAX_ELEMENTS = 2**20
+"""Largest block; the limit of Triton's front end."""
+
+
+FREE_TEXT = (
+    "tt.print",
+    "tt.assert",
+    "gpu.barrier",
+    "ttg.barrier",
+    "ttg.local_barrier",
+    "tt.debug_barrier",
+    "tt.grid_dependency_wait",
+    "tt.grid_dependency_launch_dependents",
+)
+"""Operations without effect on results, whose text is not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Type:
+    """Type of a value: a scalar (shape ``()``) or a block of scalars."""
+
+    element: str
+    """A key of ``BITS``."""
+    shape: tuple[int, ...] = ()
+    target: "Type | None" = None
+    """What a pointer points to, or the block that a descriptor describes."""
+
+    @property
+    def elements(self) -> int:
+        """Number of scalars."""
+        return math.prod(self.shape)
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one scalar in memory."""
+        return max(BITS[self.element] // 8, 1)
+
+    @property
+    def floating(self) -> bool:
+        """Whether scalars are floating-point numbers."""
+        return "f" in self.element
+
+    def of(self, element: str) -> "Type":
+        """Return the type of the same shape with another element."""
+        return Type(element, self.shape)
+
+    def __str__(self) -> str:
+        name = f"{self.element}<{self.target}>" if self.target else self.element
+        return f"tensor<{'x'.join(map(str, self.shape))}x{name}>" if self.shape else name
+
+
+_BLOCK = re.compile(r"(?:tensor)?<((?:\d+x)+)(.+)>", re.DOTALL)
+_POINTER = re.compile(r"!tt\.ptr<([^,<>]+)(?:,\s*1)?>|<([^,<>\dx]\w*)>")
+_DESCRIPTOR = re.compile(r"(?:!tt\.tensordesc)?<(tensor<.+>|(?:\d+x)+[^#,]+)>", re.DOTALL)
+
+
+def parse_type(text: str) -> Type:
+    """Return the type that ``text`` names, e.g. ``tensor<64x!tt.ptr<bf16>>``; raise ``IRError`` if it names none."""
+    text = text.strip()
+    # Descriptors of integers say si32 or ui32; no operation that the executor does depends on it.
+    element = text[1:] if text.startswith(("si", "ui")) else text
+    if element in BITS and element not in ("ptr", "descriptor"):
+        return Type(element)
+    if text == "index":
+        return Type("i64")
+    if match := _POINTER.fullmatch(text):
+        return Type("ptr", (), parse_type(match[1] or match[2]))
+    if not text.startswith("tensor") and (match := _DESCRIPTOR.fullmatch(text)):
+        inner = match[1] if match[1].startswith("tensor") else f"tensor<{match[1]}>"
+        return Type("descriptor", (), parse_type(inner))
+    if match := _BLOCK.fullmatch(text):
+        scalar = parse_type(match[2])
+        shape = tuple(int(extent) for extent in match[1][:-1].split("x"))
+        if scalar.shape or scalar.element == "descriptor" or not 0 < math.prod(shape) <= MAX_ELEMENTS:
+            raise IRError(f"invalid block type {text[:80]}")
+        return Type(scalar.element, shape, scalar.target)
+    raise IRError(f"unknown type {text[:80]!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One operation."""
+
+    name: str
+    operands: tuple[int, ...]
+    results: tuple[int, ...]
+    location: str
+    """``FILE:LINE`` in the author's source, or ``line N of the IR``."""
+    words: tuple[str, ...] = ()
+    """Bare keywords and literals, in order."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    regions: "tuple[Region, ...]" = ()
+    successors: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    """Of a branch: label of the block and values of its arguments."""
+    loop: int | None = None
+    """Index among the kernel's loops, if this is a loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Operations in order, the last one a terminator."""
+
+    label: str
+    args: tuple[int, ...]
+    ops: tuple[Op, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Blocks; the first is the entry, and all but function bodies have just that one."""
+
+    blocks: tuple[Block, ...]
+
+    @property
+    def args(self) -> tuple[int, ...]:
+        """Arguments of the entry block."""
+        return self.blocks[0].args
+
+    @property
+    def terminator(self) -> Op:
+        """The last operation of the entry block."""
+        return self.blocks[0].ops[-1]
+
+
+@dataclass(frozen=True)
+class Function:
+    """A kernel; private functions that it calls are regions of its ``tt.call`` operations."""
+
+    name: str
+    body: Region
+    types: tuple[Type, ...]
+    """By slot."""
+
+    @property
+    def params(self) -> tuple[int, ...]:
+        """Slots of the parameters."""
+        return self.body.args
+
+
+def walk(region: Region) -> Iterator[Op]:
+    """Yield every operation of a region, an operation before those in its own regions."""
+    for block in region.blocks:
+        for op in block.ops:
+            yield op
+            for inner in op.regions:
+                yield from walk(inner)
+
+
+def captured(region: Region) -> tuple[int, ...]:
+    """Return the slots that a region uses and does not define."""
+    used: dict[int, None] = {}
+    defined: set[int] = set()
+    for op in walk(region):
+        for slot in op.operands:
+            used[slot] = None
+        for _, values in op.successors:
+            used.update(dict.fromkeys(values))
+        defined.update(op.results)
+        for inner in op.regions:
+            for block in inner.blocks:
+                defined.update(block.args)
+    for block in region.blocks:
+        defined.update(block.args)
+    return tuple(slot for slot in used if slot not in defined)

@@ -1,0 +1,170 @@
+"""Integer arithmetic: wraps around, divides toward zero, and knows signed from unsigned by the operation."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from evaluator.executor.errors import UnsupportedOperation
+from evaluator.executor.ir import BITS, Op
+from evaluator.executor.operations.registry import COMPARE, Elementwise, Types, check_variant, elementwise
+
+Tensor = torch.Tensor
+
+
+def unsigned(value: Tensor) -> Tensor:
+    """Return integers of up to 32 bits, read as unsigned, as int64."""
+    if value.dtype == torch.bool:
+        return value.to(torch.int64)
+    bits = value.element_size() * 8
+    return value.to(torch.int64) & ((1 << bits) - 1)
+
+
+def signed(value: Tensor) -> Tensor:
+    """Return integers as int64; a set ``i1`` is -1."""
+    return -value.to(torch.int64) if value.dtype == torch.bool else value.to(torch.int64)
+
+
+def _on_uint64(function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Elementwise:
+    def apply(a: Tensor, b: Tensor) -> Tensor:
+        result = function(a.contiguous().numpy().view(np.uint64), b.contiguous().numpy().view(np.uint64))
+        return torch.from_numpy(np.ascontiguousarray(result).view(np.int64))
+
+    return apply
+
+
+def truncated_division(a: Tensor, b: Tensor) -> Tensor:
+    """Integer division toward zero on int64; by zero gives -1, as the hardware's all ones, and the least int wraps."""
+    simple = torch.where((b == 0) | (b == -1), 1, b)
+    quotient = torch.div(a, simple, rounding_mode="trunc")
+    return torch.where(b == 0, -1, torch.where(b == -1, -a, quotient))
+
+
+def _division(kind: str, bits: int) -> Elementwise:
+    if kind.endswith("ui") and bits == 64:
+        nonzero = {
+            "divui": lambda a, b: np.where(b == 0, np.uint64(2**64 - 1), a // np.where(b == 0, np.uint64(1), b)),
+            "remui": lambda a, b: np.where(b == 0, a, a % np.where(b == 0, np.uint64(1), b)),
+        }
+        return _on_uint64(nonzero[kind])
+    read = unsigned if kind.endswith("ui") else signed
+
+    def divide(a: Tensor, b: Tensor) -> Tensor:
+        x, y = read(a), read(b)
+        quotient = truncated_division(x, y)
+        result = quotient if kind.startswith("div") else torch.where(y == 0, x, x - quotient * y)
+        return result.to(a.dtype)
+
+    return divide
+
+
+@elementwise("arith.divsi", "arith.divui", "arith.remsi", "arith.remui")
+def _divide(op: Op, types: Types) -> Elementwise:
+    check_variant(op)
+    return _division(op.name.removeprefix("arith."), BITS[types[op.operands[0]].element])
+
+
+@elementwise("arith.shrui", "arith.shrsi", "arith.shli")
+def _shift(op: Op, types: Types) -> Elementwise:
+    check_variant(op)
+    bits = BITS[types[op.operands[0]].element]
+
+    def shift(a: Tensor, b: Tensor) -> Tensor:
+        amount = unsigned(b) if bits < 64 else b
+        amount = torch.where((amount < 0) | (amount >= bits), bits, amount)
+        if op.name == "arith.shrsi":
+            return (signed(a) >> amount.clamp(max=63)).to(a.dtype)
+        value = unsigned(a) if bits < 64 else a
+        inside = amount.clamp(max=63)
+        if op.name == "arith.shli":
+            return torch.where(amount >= bits, 0, value << inside).to(a.dtype)
+        shifted = value >> inside
+        if bits == 64:
+            keep = torch.where(inside == 0, -1, (1 << (64 - inside).clamp(max=63)) - 1)
+            shifted = shifted & keep
+        return torch.where(amount >= bits, 0, shifted).to(a.dtype)
+
+    return shift
+
+
+_BIT_OPERATIONS: dict[str, Elementwise] = {
+    "arith.andi": torch.bitwise_and,
+    "arith.ori": torch.bitwise_or,
+    "arith.xori": torch.bitwise_xor,
+}
+_INTEGER: dict[str, tuple[Elementwise, Elementwise]] = {
+    "arith.addi": (torch.add, torch.bitwise_xor),
+    "arith.subi": (torch.sub, torch.bitwise_xor),
+    "arith.muli": (torch.mul, torch.bitwise_and),
+    "arith.maxsi": (torch.maximum, torch.bitwise_and),
+    "arith.minsi": (torch.minimum, torch.bitwise_or),
+}
+"""The operation on integers, and the same on ``i1``, whose values are 0 and -1."""
+
+
+@elementwise(*_BIT_OPERATIONS)
+def _bits(op: Op, types: Types) -> Elementwise:
+    check_variant(op)
+    return _BIT_OPERATIONS[op.name]
+
+
+@elementwise(*_INTEGER)
+def _integer(op: Op, types: Types) -> Elementwise:
+    check_variant(op)
+    on_integers, on_bits = _INTEGER[op.name]
+    return on_bits if types[op.results[0]].element == "i1" else on_integers
+
+
+@elementwise("math.absi")
+def _absi(op: Op, types: Types) -> Elementwise:
+    check_variant(op)
+    return torch.abs
+
+
+@elementwise("arith.maxui", "arith.minui")
+def _unsigned_extreme(op: Op, types: Types) -> Elementwise:
+    check_variant(op)
+    largest = op.name == "arith.maxui"
+
+    def pick(a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(_ordered(a) > _ordered(b) if largest else _ordered(a) < _ordered(b), a, b)
+
+    return pick
+
+
+def _ordered(value: Tensor) -> Tensor:
+    """Map unsigned integers to signed ones of the same order."""
+    return value.to(torch.int8) if value.dtype == torch.bool else value ^ torch.iinfo(value.dtype).min
+
+
+@elementwise("arith.cmpi")
+def _cmpi(op: Op, types: Types) -> Elementwise:
+    predicate = op.words[0] if op.words else ""
+    check_variant(op, [predicate])
+    if predicate in ("eq", "ne"):
+        return COMPARE[predicate]
+    compare = COMPARE.get(predicate[1:])
+    if compare is None or predicate[0] not in "su":
+        raise UnsupportedOperation(f"arith.cmpi with {predicate}", op.location)
+    if predicate[0] == "s":
+        if types[op.operands[0]].element == "i1":
+            return lambda a, b: compare(signed(a), signed(b))
+        return compare
+    return lambda a, b: compare(_ordered(a), _ordered(b))
+
+
+@elementwise("tt.mulhiui")
+def _mulhiui(op: Op, types: Types) -> Elementwise:
+    check_variant(op)
+    if types[op.results[0]].element == "i64":
+        return _on_uint64(_high_product)
+    return lambda a, b: ((unsigned(a) * unsigned(b)) >> 32).to(torch.int32)
+
+
+def _high_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """High 64 bits of the products of uint64, by 32-bit halves."""
+    half, low = np.uint64(32), np.uint64(2**32 - 1)
+    middle = (a >> half) * (b & low) + ((a & low) * (b & low) >> half)
+    other = (a & low) * (b >> half) + (middle & low)
+    result: np.ndarray = (a >> half) * (b >> half) + (middle >> half) + (other >> half)
+    return result

@@ -1,0 +1,237 @@
+"""Pointers, loads and stores, and tensor descriptors (TMA)."""
+
+from collections.abc import Sequence
+
+import torch
+
+from evaluator.executor.errors import UnsupportedOperation
+from evaluator.executor.faults import Site
+from evaluator.executor.frame import Frame, Step
+from evaluator.executor.ir import Function, Op, Type, walk
+from evaluator.executor.operations.registry import Types, check_variant, step
+from evaluator.executor.values import DTYPES, AddressSum, DescriptorValue, full
+
+Tensor = torch.Tensor
+
+
+def site(frame: Frame, op: Op) -> Site:
+    """Return what a fault of this operation is reported with."""
+    return Site(op.location, frame.run.ids, frame.positions, frame.run.grid)
+
+
+def only_accessed(function: Function) -> frozenset[int]:
+    """Return the slots of pointer blocks that are made by ``tt.addptr`` and used for nothing but loads and stores."""
+    made: set[int] = set()
+    used: set[int] = set()
+    for op in walk(function.body):
+        if op.name == "tt.addptr" and function.types[op.results[0]].shape:
+            made.add(op.results[0])
+        used.update(op.operands[1:] if op.name in ("tt.load", "tt.store") else op.operands)
+        for _, values in op.successors:
+            used.update(values)
+    return frozenset(made - used)
+
+
+def address_sum(op: Op, types: Types) -> Step:
+    """Return the step of a ``tt.addptr`` whose result stays a sum of two terms."""
+    base, offset = op.operands
+    result = op.results[0]
+    item = _pointee(op, types[base]).item_bytes
+
+    def run(frame: Frame) -> None:
+        frame.slots[result] = AddressSum(frame.tensor(base), frame.tensor(offset).to(torch.int64) * item)
+
+    return run
+
+
+@step("tt.addptr")
+def _addptr(op: Op, types: Types) -> Step:
+    check_variant(op)
+    base, offset = op.operands
+    result = op.results[0]
+    item = _pointee(op, types[base]).item_bytes
+
+    def run(frame: Frame) -> None:
+        frame.slots[result] = frame.tensor(base) + frame.tensor(offset).to(torch.int64) * item
+
+    return run
+
+
+def _pointee(op: Op, kind: Type) -> Type:
+    if kind.element != "ptr" or kind.target is None or kind.target.element in ("ptr", "descriptor"):
+        raise UnsupportedOperation(f"{op.name} on {kind}", op.location)
+    return kind.target
+
+
+@step("tt.load")
+def _load(op: Op, types: Types) -> Step:
+    check_variant(op)
+    pointer = types[op.operands[0]]
+    kind = Type(_pointee(op, pointer).element, pointer.shape)
+    address, *optional = op.operands
+    mask, other = [*optional, None, None][:2]
+    result = op.results[0]
+
+    def run(frame: Frame) -> None:
+        where = frame.value(address)
+        assert not isinstance(where, DescriptorValue)
+        frame.slots[result] = frame.run.memory.read(
+            where,
+            None if mask is None else frame.tensor(mask),
+            None if other is None else frame.tensor(other),
+            kind,
+            site(frame, op),
+        )
+
+    return run
+
+
+@step("tt.store")
+def _store(op: Op, types: Types) -> Step:
+    check_variant(op)
+    pointer = types[op.operands[0]]
+    kind = Type(_pointee(op, pointer).element, pointer.shape)
+    address, value, *optional = op.operands
+    mask = optional[0] if optional else None
+
+    def run(frame: Frame) -> None:
+        where = frame.value(address)
+        assert not isinstance(where, DescriptorValue)
+        frame.run.memory.write(
+            where, None if mask is None else frame.tensor(mask), frame.tensor(value), kind, site(frame, op)
+        )
+
+    return run
+
+
+_PADDING = {"": False, "1": False, "pad_zero": False, "2": True, "pad_nan": True}
+
+
+@step("tt.make_tensor_descriptor")
+def _make_descriptor(op: Op, types: Types) -> Step:
+    check_variant(op, attributes=["padding"])
+    block = types[op.results[0]].target
+    assert block is not None
+    padding = op.attributes.get("padding", "").split(" ")[0].lower()
+    rank = len(block.shape)
+    if padding not in _PADDING or len(op.operands) != 1 + 2 * rank:
+        raise UnsupportedOperation(f"{op.name} with padding {padding[:60]}", op.location)
+    base, shape, strides = op.operands[0], op.operands[1 : 1 + rank], op.operands[1 + rank :]
+
+    def run(frame: Frame) -> None:
+        frame.slots[op.results[0]] = DescriptorValue(
+            frame.tensor(base),
+            tuple(frame.tensor(slot).to(torch.int64) for slot in shape),
+            tuple(frame.tensor(slot).to(torch.int64) for slot in strides),
+            block.shape,
+            _PADDING[padding],
+        )
+
+    return run
+
+
+def block_addresses(
+    descriptor: DescriptorValue, coordinates: Sequence[Tensor], item_bytes: int
+) -> tuple[AddressSum, Tensor | None]:
+    """Return where the elements at the coordinates are, and which of them lie inside the described tensor (None: all).
+
+    ``coordinates`` has one int64 tensor [P or 1, ...] per dimension; they broadcast to the block.
+    """
+    mask: Tensor | None = None
+    terms: list[Tensor] = []
+    dims = (1,) * (coordinates[0].dim() - 1)
+    for coordinate, extent, stride in zip(coordinates, descriptor.shape, descriptor.strides, strict=True):
+        terms.append(coordinate * (stride * item_bytes).view(-1, *dims))
+        inside = (coordinate >= 0) & (coordinate < extent.view(-1, *dims))
+        if not bool(inside.all()):
+            mask = inside if mask is None else mask & inside
+    base = descriptor.base.view(-1, *dims)
+    for term in terms[:-1]:
+        base = base + term
+    return AddressSum(base, terms[-1]), mask
+
+
+def _coordinates(frame: Frame, op: Op, block: tuple[int, ...]) -> list[Tensor]:
+    rank = len(block)
+    coordinates = []
+    for dim, slot in enumerate(op.operands[1 : 1 + rank]):
+        shape = [1] * rank
+        shape[dim] = block[dim]
+        start = frame.tensor(slot).to(torch.int64).view(-1, *[1] * rank)
+        coordinates.append(start + torch.arange(block[dim]).view(1, *shape))
+    return coordinates
+
+
+def described_block(op: Op, types: Types) -> Type:
+    kind = types[op.operands[0]]
+    if kind.element != "descriptor" or kind.target is None:
+        raise UnsupportedOperation(f"{op.name} on {kind}", op.location)
+    return kind.target
+
+
+def descriptor_block(frame: Frame, op: Op, block: Type) -> tuple[DescriptorValue, AddressSum, Tensor | None]:
+    """Return the descriptor of the first operand, and addresses and mask of the block at the indices that follow it."""
+    descriptor = frame.value(op.operands[0])
+    assert isinstance(descriptor, DescriptorValue)
+    address, mask = block_addresses(descriptor, _coordinates(frame, op, block.shape), block.item_bytes)
+    return descriptor, address, mask
+
+
+def _padding(descriptor: DescriptorValue, block: Type) -> Tensor | None:
+    if not descriptor.nan_padding:
+        return None
+    return torch.full((1,) * (1 + len(block.shape)), float("nan")).to(DTYPES[block.element])
+
+
+@step("tt.descriptor_load")
+def _descriptor_load(op: Op, types: Types) -> Step:
+    check_variant(op)
+    block = described_block(op, types)
+    result = types[op.results[0]]
+
+    def run(frame: Frame) -> None:
+        descriptor, address, mask = descriptor_block(frame, op, block)
+        value = frame.run.memory.read(address, mask, _padding(descriptor, block), block, site(frame, op))
+        if result.shape != block.shape:
+            value = full(value, block).reshape(value.shape[0], *result.shape)
+        frame.slots[op.results[0]] = value
+
+    return run
+
+
+@step("tt.descriptor_store")
+def _descriptor_store(op: Op, types: Types) -> Step:
+    check_variant(op)
+    block = described_block(op, types)
+    source = op.operands[-1]
+
+    def run(frame: Frame) -> None:
+        _, address, mask = descriptor_block(frame, op, block)
+        value = full(frame.tensor(source), types[source])
+        frame.run.memory.write(address, mask, value.reshape(value.shape[0], *block.shape), block, site(frame, op))
+
+    return run
+
+
+@step("tt.descriptor_gather", "tt.descriptor_scatter")
+def _descriptor_rows(op: Op, types: Types) -> Step:
+    """Rows ``x`` [n] and columns from ``y`` on: a block of n rows of the described tensor."""
+    check_variant(op)
+    described = described_block(op, types)
+    rows, start = op.operands[1:3]
+    value_slot = op.results[0] if op.results else op.operands[3]
+    block = Type(described.element, types[value_slot].shape)
+
+    def run(frame: Frame) -> None:
+        descriptor = frame.value(op.operands[0])
+        assert isinstance(descriptor, DescriptorValue)
+        x = full(frame.tensor(rows), types[rows]).to(torch.int64).unsqueeze(2)
+        y = frame.tensor(start).to(torch.int64).view(-1, 1, 1) + torch.arange(block.shape[1])
+        address, mask = block_addresses(descriptor, [x, y], block.item_bytes)
+        if op.results:
+            padding = _padding(descriptor, block)
+            frame.slots[value_slot] = frame.run.memory.read(address, mask, padding, block, site(frame, op))
+        else:
+            frame.run.memory.write(address, mask, frame.tensor(value_slot), block, site(frame, op))
+
+    return run

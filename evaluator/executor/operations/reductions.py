@@ -1,0 +1,162 @@
+"""``tt.reduce`` and ``tt.scan`` with any combining function."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import torch
+
+from evaluator.executor.errors import UnsupportedOperation
+from evaluator.executor.frame import Frame, Step
+from evaluator.executor.ir import Op, captured
+from evaluator.executor.operations.casts import constant
+from evaluator.executor.operations.registry import ELEMENTWISE, Elementwise, Types, check_variant, integer, step
+from evaluator.executor.values import full
+
+Tensor = torch.Tensor
+Combine: TypeAlias = Callable[[Frame, Sequence[Tensor], Sequence[Tensor]], list[Tensor]]
+
+
+def _combine(op: Op, types: Types) -> Combine:
+    """Return the combining function: it takes and returns one tensor per operand of the reduction, of any shape."""
+    (region,) = op.regions
+    outer = captured(region)
+    if len(region.blocks) != 1:
+        raise UnsupportedOperation(f"{op.name} with branches", op.location)
+    constants: dict[int, Tensor] = {}
+    calls: list[tuple[int, Elementwise, tuple[int, ...]]] = []
+    for inner in region.blocks[0].ops[:-1]:
+        if inner.name == "arith.constant":
+            constants[inner.results[0]] = constant(inner, types)
+        elif inner.name in ELEMENTWISE:
+            calls.append((inner.results[0], ELEMENTWISE[inner.name](inner, types), inner.operands))
+        else:
+            raise UnsupportedOperation(f"{inner.name} in {op.name}", inner.location)
+    returned = region.terminator.operands
+
+    def combine(frame: Frame, left: Sequence[Tensor], right: Sequence[Tensor]) -> list[Tensor]:
+        values: dict[int, Tensor] = dict(zip(region.args, [*left, *right], strict=True))
+        values.update(constants)
+        for slot in outer:
+            value = frame.tensor(slot)
+            values[slot] = value.view(-1, *(1,) * (left[0].dim() - 1))
+        for result, function, operands in calls:
+            values[result] = function(*[values[operand] for operand in operands])
+        return [values[slot] for slot in returned]
+
+    return combine
+
+
+def _sum(value: Tensor, axis: int) -> Tensor:
+    return value.sum(axis, dtype=value.dtype)
+
+
+def _nan_free(reduce: Callable[[Tensor, int], Tensor], identity: float) -> Callable[[Tensor, int], Tensor]:
+    """Return a reduction that ignores NaN, from one that propagates it: only where NaN comes out was there any."""
+
+    def apply(value: Tensor, axis: int) -> Tensor:
+        result = reduce(value, axis)
+        if not bool(torch.isnan(result).any()):
+            return result
+        missing = torch.isnan(value)
+        return torch.where(missing.all(axis), result, reduce(value.masked_fill(missing, identity), axis))
+
+    return apply
+
+
+_FAST: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "arith.addf": _sum,
+    "arith.addi": _sum,
+    "arith.maxnumf": _nan_free(torch.amax, float("-inf")),
+    "arith.minnumf": _nan_free(torch.amin, float("inf")),
+    "arith.maximumf": torch.amax,
+    "arith.minimumf": torch.amin,
+    "arith.maxsi": torch.amax,
+    "arith.minsi": torch.amin,
+}
+
+
+def _fast(op: Op, types: Types) -> Callable[[Tensor, int], Tensor] | None:
+    """Return torch's own reduction where the region is a single operation that has one."""
+    (region,) = op.regions
+    ops = region.blocks[0].ops
+    if len(ops) != 2 or ops[0].operands not in (region.args, region.args[::-1]) or ops[1].operands != ops[0].results:
+        return None
+    # Short floats are summed pairwise, so that partial sums are rounded as on the hardware.
+    element = types[op.operands[0]].element
+    if element == "i1" or (ops[0].name == "arith.addf" and element not in ("f32", "f64")):
+        return None
+    return _FAST.get(ops[0].name)
+
+
+def _axis(op: Op, types: Types) -> int:
+    axis = integer(op, "axis")
+    kinds = [types[operand] for operand in op.operands]
+    if any(kind.shape != kinds[0].shape for kind in kinds) or not 0 <= axis < len(kinds[0].shape):
+        raise UnsupportedOperation(f"{op.name} with axis {axis} of {kinds[0]}", op.location)
+    return axis + 1
+
+
+def _expand_axis(value: Tensor, axis: int, length: int) -> Tensor:
+    return value if value.shape[axis] == length else value.expand(*value.shape[:axis], length, *value.shape[axis + 1 :])
+
+
+@step("tt.reduce")
+def _reduce(op: Op, types: Types) -> Step:
+    check_variant(op, attributes=["axis"])
+    axis = _axis(op, types)
+    length = types[op.operands[0]].shape[axis - 1]
+    fast = _fast(op, types)
+    if fast is not None and len(op.operands) == 1:
+        operand, result = op.operands[0], op.results[0]
+
+        def at_once(frame: Frame) -> None:
+            frame.slots[result] = fast(_expand_axis(frame.tensor(operand), axis, length), axis)
+
+        return at_once
+    combine = _combine(op, types)
+
+    def pairwise(frame: Frame) -> None:
+        values = [_expand_axis(frame.tensor(operand), axis, length) for operand in op.operands]
+        count = length
+        while count > 1:
+            count //= 2
+            values = combine(
+                frame,
+                [value.narrow(axis, 0, count) for value in values],
+                [value.narrow(axis, count, count) for value in values],
+            )
+        for slot, value in zip(op.results, values, strict=True):
+            frame.slots[slot] = value.squeeze(axis)
+
+    return pairwise
+
+
+@step("tt.scan")
+def _scan(op: Op, types: Types) -> Step:
+    check_variant(op, attributes=["axis", "reverse"])
+    axis = _axis(op, types)
+    reverse = op.attributes.get("reverse", "false") == "true"
+    kinds = [types[operand] for operand in op.operands]
+    length = kinds[0].shape[axis - 1]
+    combine = _combine(op, types)
+
+    def run(frame: Frame) -> None:
+        values = [full(frame.tensor(operand), kind) for operand, kind in zip(op.operands, kinds, strict=True)]
+        if reverse:
+            values = [value.flip(axis) for value in values]
+        distance = 1
+        while distance < length:
+            combined = combine(
+                frame,
+                [value.narrow(axis, 0, length - distance) for value in values],
+                [value.narrow(axis, distance, length - distance) for value in values],
+            )
+            values = [
+                torch.cat([value.narrow(axis, 0, distance).expand(new.shape[0], *[-1] * (new.dim() - 1)), new], axis)
+                for value, new in zip(values, combined, strict=True)
+            ]
+            distance *= 2
+        for slot, value in zip(op.results, values, strict=True):
+            frame.slots[slot] = value.flip(axis) if reverse else value
+
+    return run

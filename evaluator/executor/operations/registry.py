@@ -1,0 +1,117 @@
+"""Which operation is done by what: elementwise functions of tensors, and steps on a frame for everything else.
+
+An operation's keywords and attributes are all looked at. What the executor neither implements nor knows to be a hint
+makes the operation unsupported.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
+
+import torch
+
+from evaluator.executor.errors import UnsupportedOperation
+from evaluator.executor.frame import Frame, Step
+from evaluator.executor.ir import Op, Type
+
+Types: TypeAlias = tuple[Type, ...]
+"""Types of all slots of a kernel."""
+
+Elementwise: TypeAlias = Callable[..., torch.Tensor]
+ElementwiseBuilder: TypeAlias = Callable[[Op, Types], Elementwise]
+StepBuilder: TypeAlias = Callable[[Op, Types], Step]
+
+ELEMENTWISE: dict[str, ElementwiseBuilder] = {}
+STEPS: dict[str, StepBuilder] = {}
+
+COMPARE: dict[str, Elementwise] = {
+    "eq": torch.eq,
+    "ne": torch.ne,
+    "lt": torch.lt,
+    "le": torch.le,
+    "gt": torch.gt,
+    "ge": torch.ge,
+}
+"""Comparisons by the predicate's last two letters."""
+
+_HINT_WORDS = ("overflow<", "fastmath<", "nneg", "exact", "disjoint", "allow_reorder", "efficient_layout")
+_HINT_ATTRIBUTES = (
+    "tt.",
+    "llvm.",
+    "ttg.",
+    "cacheModifier",
+    "evictionPolicy",
+    "cachePolicy",
+    "isVolatile",
+    "allow_reorder",
+    "efficient_layout",
+    "overflowFlags",
+    "fastmath",
+    "operandSegmentSizes",
+    "resultSegmentSizes",
+)
+
+
+def elementwise(*names: str) -> Callable[[ElementwiseBuilder], ElementwiseBuilder]:
+    """Register the builder of a function that maps operand tensors to the result tensor, element by element."""
+
+    def register(builder: ElementwiseBuilder) -> ElementwiseBuilder:
+        ELEMENTWISE.update(dict.fromkeys(names, builder))
+        return builder
+
+    return register
+
+
+def step(*names: str) -> Callable[[StepBuilder], StepBuilder]:
+    """Register the builder of a step."""
+
+    def register(builder: StepBuilder) -> StepBuilder:
+        STEPS.update(dict.fromkeys(names, builder))
+        return builder
+
+    return register
+
+
+def check_variant(op: Op, words: Iterable[str] = (), attributes: Iterable[str] = ()) -> None:
+    """Raise ``UnsupportedOperation`` if the operation carries anything besides what is named here and hints."""
+    allowed_words, allowed_attributes = set(words), set(attributes)
+    for word in op.words:
+        if word not in allowed_words and not word.startswith(_HINT_WORDS):
+            raise UnsupportedOperation(f"{op.name} with {word[:60]}", op.location)
+    for name, value in op.attributes.items():
+        if name not in allowed_attributes and not name.startswith(_HINT_ATTRIBUTES):
+            raise UnsupportedOperation(f"{op.name} with {name} = {value[:60]}", op.location)
+
+
+def integer(op: Op, attribute: str) -> int:
+    """Return the value of an attribute printed as ``1 : i32``; raise ``UnsupportedOperation`` if it is no integer."""
+    try:
+        return int(op.attributes[attribute].split(":")[0])
+    except (KeyError, ValueError):
+        raise UnsupportedOperation(f"{op.name} without a readable {attribute}", op.location) from None
+
+
+def elementwise_step(op: Op, function: Elementwise) -> Step:
+    """Return the step that applies a function of as many tensors as the operation has operands."""
+    result = op.results[0]
+    if len(op.operands) == 1:
+        (a,) = op.operands
+
+        def unary(frame: Frame) -> None:
+            frame.slots[result] = function(frame.slots[a])
+
+        return unary
+    if len(op.operands) == 2:
+        a, b = op.operands
+
+        def binary(frame: Frame) -> None:
+            slots = frame.slots
+            slots[result] = function(slots[a], slots[b])
+
+        return binary
+    operands = op.operands
+
+    def several(frame: Frame) -> None:
+        slots = frame.slots
+        slots[result] = function(*[slots[operand] for operand in operands])
+
+    return several

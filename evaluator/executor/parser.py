@@ -1,0 +1,257 @@
+"""Parses the text of Triton IR. Private functions are expanded at each call, so that a kernel is one tree."""
+
+import re
+from collections.abc import Callable, Container, Sequence
+
+from evaluator.executor.errors import IRError, UnsupportedOperation
+from evaluator.executor.ir import FREE_TEXT, Block, Function, Op, Region, Type, parse_type
+from evaluator.executor.lexer import Parts, split, tokens
+from evaluator.executor.locations import Locations, split_locations
+
+MAX_OPS = 200_000
+"""Operations of one kernel after expansion of calls; a bound on hostile text."""
+MAX_DEPTH = 64
+"""Nesting of regions and calls; a bound on hostile text."""
+
+_OP = re.compile(r'(?:(%[^=]*?) = )?"?([a-z_]\w*(?:\.\w+)+)"?(.*)', re.DOTALL)
+_RESULT = re.compile(r"(%[\w$.\-]+)(?::(\d+))?")
+_FUNCTION = re.compile(r'tt\.func\s+(?:(public|private)\s+)?@("[^"]*"|[\w$.\-]+)\s*\((.*)\{')
+_COMMENT = re.compile(r"\s*// .*$")
+
+_LOOPS = ("scf.for", "scf.while")
+_IMPLIED_YIELD = ("scf.if", "scf.for", "scf.while")
+"""Operations whose regions are printed without their terminator when it has no operands."""
+
+
+def parse(text: str, known: Container[str]) -> Function:
+    """Parse the public function of a module.
+
+    Raises ``IRError`` when the text is malformed, ``UnsupportedOperation`` for an operation that is not in ``known``.
+    """
+    return _Parser(text, known).kernel()
+
+
+class _Parser:
+    def __init__(self, text: str, known: Container[str]) -> None:
+        raw = text.splitlines()
+        self._locations = Locations(raw)
+        pairs = [split_locations(line) for line in raw]
+        self._lines = [_COMMENT.sub("", line).strip() for line, _ in pairs]
+        self._places = [location for _, location in pairs]
+        self._known = known
+        self._types: list[Type] = []
+        self._loops = 0
+        self._ops = 0
+        self._stack: list[str] = []
+        self._functions: dict[str, int] = {}
+        self._public: list[str] = []
+        for number, line in enumerate(self._lines):
+            if match := _FUNCTION.match(line):
+                name = match[2].strip('"')
+                self._functions[name] = number
+                if match[1] != "private":
+                    self._public.append(name)
+
+    def kernel(self) -> Function:
+        if len(self._public) != 1:
+            raise IRError(f"the IR has {len(self._public)} public functions, not one")
+        name = self._public[0]
+        return Function(name, self._function(name), tuple(self._types))
+
+    def _function(self, name: str) -> Region:
+        if name in self._stack or len(self._stack) > MAX_DEPTH:
+            raise UnsupportedOperation("recursive tt.call", f"function {name}")
+        if name not in self._functions:
+            raise IRError(f"the IR has no function {name!r}")
+        start = self._functions[name]
+        names: dict[str, int] = {}
+        args = tuple(self._define(names, arg, kind) for arg, kind in _signature(self._lines[start]))
+        self._stack.append(name)
+        region, _, _ = self._region("tt.func", start + 1, names, args, 0)
+        self._stack.pop()
+        return region
+
+    def _define(self, names: dict[str, int], name: str, kind: Type) -> int:
+        self._types.append(kind)
+        names[name] = len(self._types) - 1
+        return names[name]
+
+    def _region(
+        self, parent: str, line: int, outer: dict[str, int], args: tuple[int, ...], depth: int
+    ) -> tuple[Region, str, int]:
+        """Parse an operation's region from a line on; return it, what follows its closing brace, and the next line."""
+        if depth > MAX_DEPTH:
+            raise IRError(f"regions are nested more than {MAX_DEPTH} deep")
+        names = dict(outer)
+        blocks: list[Block] = []
+        label = ""
+        ops: list[Op] = []
+        while line < len(self._lines):
+            text = self._lines[line]
+            if text.startswith("}"):
+                if parent in _IMPLIED_YIELD and (not ops or ops[-1].name not in ("scf.yield", "scf.condition")):
+                    ops.append(Op("scf.yield", (), (), f"line {line + 1} of the IR"))
+                blocks.append(Block(label, args, tuple(ops)))
+                if not all(block.ops for block in blocks):
+                    raise IRError(f"a block before line {line + 1} of the IR is empty")
+                return Region(tuple(blocks)), text[1:].strip(), line + 1
+            if text.startswith("^"):
+                if ops or label:
+                    blocks.append(Block(label, args, tuple(ops)))
+                    ops = []
+                label, pairs = _label(text)
+                args = args if label == "^bb0" and not pairs else tuple(self._define(names, *pair) for pair in pairs)
+                line += 1
+            elif text and not text.startswith("#"):
+                op, line = self._op(line, names, depth)
+                ops.append(op)
+            else:
+                line += 1
+        raise IRError("the IR ends inside a region")
+
+    def _op(self, line: int, names: dict[str, int], depth: int) -> tuple[Op, int]:
+        number = line + 1
+        match = _OP.fullmatch(self._lines[line])
+        if match is None:
+            raise IRError(f"cannot read line {number} of the IR: {self._lines[line][:80]!r}")
+        results_text, name, rest = match[1] or "", match[2], match[3].strip()
+        location = self._locations.resolve(self._places[line], number)
+        self._ops += 1
+        if self._ops > MAX_OPS:
+            raise IRError(f"the kernel has more than {MAX_OPS} operations")
+        if name not in self._known:
+            raise UnsupportedOperation(name, location)
+        loop = None
+        if name in _LOOPS:
+            loop = self._loops
+            self._loops += 1
+        if name in FREE_TEXT:
+            return Op(name, (), (), location), line + 1
+
+        def slot(value: str) -> int:
+            if value not in names:
+                raise IRError(f"line {number} of the IR uses {value}, which is not defined before it")
+            return names[value]
+
+        opens = rest.endswith("{")
+        parts = split(rest[:-1].rstrip().removesuffix("(") if opens else rest)
+        if name == "scf.for":
+            parts.operands, defined = _for_operands(parts, number)
+        elif name == "scf.while":
+            parts.operands, defined = parts.operands[1::2], parts.operands[0::2]
+        else:
+            defined = []
+        operands = tuple(slot(value) for value in parts.operands)
+        successors = tuple((label, tuple(slot(value) for value in values)) for label, values in parts.successors)
+        regions: list[Region] = []
+        line += 1
+        while opens:
+            inner = dict(names)
+            kinds: Sequence[Type] = ()
+            if name == "scf.for":
+                kinds = [parts.types[0] if parts.types else Type("i64"), *parts.result_types]
+            elif name == "scf.while" and not regions:
+                kinds = parts.types
+            if len(defined) != len(kinds):
+                raise IRError(f"line {number} of the IR defines {len(defined)} values and gives {len(kinds)} types")
+            args = tuple(self._define(inner, *pair) for pair in zip(defined, kinds, strict=True))
+            defined = []
+            region, rest, line = self._region(name, line, inner, args, depth + 1)
+            regions.append(region)
+            opens = rest.endswith("{")
+            location = self._locations.resolve(self._places[line - 1], number)
+            if not opens and rest:
+                closing = split(rest.removeprefix(")"))
+                parts.attributes.update(closing.attributes)
+                parts.types += closing.types
+                parts.result_types += closing.result_types
+        if name == "tt.call":
+            regions.append(self._function(parts.symbol[1:].strip('"')))
+        result_names = _results(results_text)
+        kinds = _result_types(name, parts, len(result_names), number)
+        results = tuple(self._define(names, *pair) for pair in zip(result_names, kinds, strict=True))
+        op = Op(
+            name, operands, results, location, tuple(parts.words), parts.attributes, tuple(regions), successors, loop
+        )
+        return op, line
+
+
+def _signature(header: str) -> list[tuple[str, Type]]:
+    """Return name and type of each parameter of a ``tt.func`` line."""
+    match = _FUNCTION.match(header)
+    if match is None:
+        raise IRError(f"cannot read the function {header[:80]!r}")
+    return _typed_names("(" + match[3])
+
+
+def _label(text: str) -> tuple[str, list[tuple[str, Type]]]:
+    label, _, args = text.rstrip(":").partition("(")
+    return label, _typed_names("(" + args) if args else []
+
+
+def _typed_names(text: str) -> list[tuple[str, Type]]:
+    """Read ``(%a: type {...}, %b: type)`` up to its closing parenthesis."""
+    pairs: list[tuple[str, Type]] = []
+    name = ""
+    depth = 0
+    for kind, token in tokens(text):
+        depth += (token in ("(", "{", "[")) - (token in (")", "}", "]"))
+        if depth == 0:
+            return pairs
+        if depth == 1 and kind == "value":
+            name = token
+        elif depth == 1 and kind == "word" and name:
+            pairs.append((name, parse_type(token)))
+            name = ""
+    raise IRError(f"a list of arguments is never closed: {text[:80]!r}")
+
+
+def _results(text: str) -> list[str]:
+    names: list[str] = []
+    for item in text.split(",") if text else ():
+        match = _RESULT.fullmatch(item.strip())
+        if match is None or int(match[2] or 1) > 1000:
+            raise IRError(f"cannot read the results {text[:80]!r}")
+        names += [match[1]] if match[2] is None else [f"{match[1]}#{i}" for i in range(int(match[2]))]
+    return names
+
+
+def _for_operands(parts: Parts, number: int) -> tuple[list[str], list[str]]:
+    """Split the values of ``%i = %lo to %hi step %st iter_args(%a = %x, ...)`` into operands and region arguments."""
+    values = parts.operands
+    if len(values) < 4 or len(values) % 2:
+        raise IRError(f"cannot read the loop in line {number} of the IR")
+    return values[1:4] + values[5::2], [values[0], *values[4::2]]
+
+
+_SPECIAL: dict[str, Callable[[list[Type]], Type]] = {
+    "arith.cmpi": lambda types: types[0].of("i1"),
+    "arith.cmpf": lambda types: types[0].of("i1"),
+    "arith.select": lambda types: types[-1],
+    "tt.make_tensor_descriptor": lambda types: types[-1],
+}
+
+
+def _result_types(name: str, parts: Parts, count: int, number: int) -> list[Type]:
+    if count == 0:
+        return []
+    kinds = parts.result_types
+    if name == "arith.constant" and not parts.types:
+        kinds = [Type("i1")]  # ``true`` and ``false`` are printed without their type.
+    elif not kinds and parts.types:
+        if name == "tt.load":
+            target = parts.types[0].target
+            if target is None:
+                raise IRError(f"line {number} of the IR loads from {parts.types[0]}, which is no pointer")
+            kinds = [Type(target.element, parts.types[0].shape, target.target)]
+        elif name in _SPECIAL:
+            kinds = [_SPECIAL[name](parts.types)]
+        else:
+            kinds = [parts.types[0]] * count
+    if name == "tt.make_tensor_descriptor" and kinds and kinds[0].element != "descriptor":
+        raise IRError(f"line {number} of the IR makes a descriptor of type {kinds[0]}")
+    if name == "tt.split":
+        kinds = kinds * 2
+    if len(kinds) != count:
+        raise IRError(f"line {number} of the IR has {count} results and {len(kinds)} result types")
+    return kinds

@@ -1,0 +1,42 @@
+"""Recognises contiguous rows in blocks of addresses: attention kernels read little else, and rows are read fast."""
+
+from dataclasses import dataclass
+
+import torch
+
+from evaluator.executor.values import AddressSum
+
+SHORTEST_ROW = 8
+"""Elements below which reading by rows does not pay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A block of rows of one buffer."""
+
+    axis: int
+    """Of the block with its leading dimension, along which rows run."""
+    index: torch.Tensor
+    """First element of each row; the block's shape without ``axis``."""
+    table: torch.Tensor
+    """[n, length]: every run of ``length`` elements of the buffer, as a view."""
+
+
+def contiguous_axis(
+    address: torch.Tensor | AddressSum, shape: tuple[int, ...], item_bytes: int
+) -> tuple[int, torch.Tensor] | None:
+    """Find the axis along which addresses step by one element; return it and the addresses at its start."""
+    terms = (address,) if isinstance(address, torch.Tensor) else (address.offset, address.base)
+    for axis in range(len(shape), 0, -1):
+        length = shape[axis - 1]
+        if length < SHORTEST_ROW:
+            continue
+        varying = [term for term in terms if term.shape[axis] != 1]
+        if len(varying) != 1:
+            continue
+        step = varying[0].narrow(axis, 1, length - 1) - varying[0].narrow(axis, 0, length - 1)
+        low, high = torch.aminmax(step)
+        if int(low) == int(high) == item_bytes:
+            starts = [term.narrow(axis, 0, 1) for term in terms]
+            return axis, starts[0] if len(starts) == 1 else starts[0] + starts[1]
+    return None

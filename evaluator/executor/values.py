@@ -1,0 +1,122 @@
+"""Runtime values: one tensor for all programs of a frame, and how values are narrowed and merged again.
+
+A scalar is a tensor [P], a block a tensor [P, ...]. P is the number of programs of the frame, or 1 where all programs
+agree. A block dimension may be 1 where the type says more: all elements along it are equal. ``full`` expands both.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+
+from evaluator.executor.ir import Type
+
+DTYPES = {
+    "i1": torch.bool,
+    "i8": torch.int8,
+    "i16": torch.int16,
+    "i32": torch.int32,
+    "i64": torch.int64,
+    "f16": torch.float16,
+    "bf16": torch.bfloat16,
+    "f32": torch.float32,
+    "f64": torch.float64,
+    "f8E4M3FN": torch.float8_e4m3fn,
+    "f8E5M2": torch.float8_e5m2,
+    "ptr": torch.int64,
+}
+"""Torch dtype of every IR element type."""
+
+RAW = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Integer dtype by bytes, for moving bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddressSum:
+    """Addresses as the sum of two tensors that broadcast: most pointer blocks are a column plus a row."""
+
+    base: torch.Tensor
+    offset: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class DescriptorValue:
+    """A tensor descriptor. Tensors are int64 [P]; shape in elements, strides in elements."""
+
+    base: torch.Tensor
+    """Address of the first element."""
+    shape: tuple[torch.Tensor, ...]
+    strides: tuple[torch.Tensor, ...]
+    block: tuple[int, ...]
+    nan_padding: bool
+
+
+Value: TypeAlias = torch.Tensor | AddressSum | DescriptorValue
+
+
+def _map(value: Value, function: Callable[[torch.Tensor], torch.Tensor]) -> Value:
+    if isinstance(value, torch.Tensor):
+        return function(value)
+    if isinstance(value, AddressSum):
+        return AddressSum(function(value.base), function(value.offset))
+    return DescriptorValue(
+        function(value.base),
+        tuple(function(extent) for extent in value.shape),
+        tuple(function(stride) for stride in value.strides),
+        value.block,
+        value.nan_padding,
+    )
+
+
+def select(value: Value, programs: torch.Tensor) -> Value:
+    """Return the value for the programs at the given positions [n]."""
+    return _map(value, lambda t: t if t.shape[0] == 1 else t.index_select(0, programs))
+
+
+def prefix(value: Value, count: int) -> Value:
+    """Return the value for the first ``count`` programs, without a copy."""
+    return _map(value, lambda t: t if t.shape[0] == 1 else t[:count])
+
+
+def suffix(value: Value, start: int) -> Value:
+    """Return a copy of the value for the programs from ``start`` on; a view would keep the others' memory."""
+    return _map(value, lambda t: t if t.shape[0] == 1 else t[start:].clone())
+
+
+def _parts(value: Value) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, AddressSum):
+        return [value.base + value.offset]
+    return [value.base, *value.shape, *value.strides]
+
+
+def merge(pieces: Sequence[tuple[torch.Tensor, Value]], total: int) -> Value:
+    """Put together one value from pieces (positions [n], value of n programs) that cover ``total`` programs."""
+    columns = [[(positions, part) for part in _parts(value)] for positions, value in pieces]
+    merged = [_merge_tensors(column, total) for column in zip(*columns, strict=True)]
+    first = pieces[0][1]
+    if not isinstance(first, DescriptorValue):
+        return merged[0]
+    rank = len(first.shape)
+    return DescriptorValue(
+        merged[0], tuple(merged[1 : 1 + rank]), tuple(merged[1 + rank :]), first.block, first.nan_padding
+    )
+
+
+def _merge_tensors(pieces: Sequence[tuple[torch.Tensor, torch.Tensor]], total: int) -> torch.Tensor:
+    shape = torch.broadcast_shapes(*(part.shape[1:] for _, part in pieces))
+    first = pieces[0][1]
+    result = first.new_empty((total, *shape))
+    for positions, part in pieces:
+        source = part.expand(positions.shape[0], *shape)
+        raw = RAW[first.element_size()]
+        result.view(raw).index_copy_(0, positions, source.contiguous().view(raw))
+    return result
+
+
+def full(value: torch.Tensor, kind: Type, programs: int | None = None) -> torch.Tensor:
+    """Return the tensor with every block dimension at its true size, and the leading one at ``programs`` if given."""
+    leading = value.shape[0] if programs is None else programs
+    return value.expand(leading, *kind.shape)

@@ -1,0 +1,157 @@
+"""The text of the IR is read with care: what is not understood is refused by name, never guessed."""
+
+import contextlib
+
+import pytest
+import triton
+import triton.language as tl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evaluator.executor import IRError, UnsupportedOperation, load
+from evaluator.executor.errors import EvaluatorError
+from evaluator.executor.ir import parse_type
+from evaluator.executor.locations import Locations, split_locations
+from evaluator.executor.parser import MAX_DEPTH
+
+
+def module(*lines, signature="%x: !tt.ptr<f32>, %n: i32"):
+    return "\n".join(["module {", f"  tt.func public @k({signature}) {{", *lines, "    tt.return", "  }", "}"])
+
+
+@triton.jit
+def assembly(X):
+    i = tl.arange(0, 16)
+    x = tl.load(X + i)
+    y = tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [x], dtype=tl.float32, is_pure=True, pack=1)
+    tl.store(X + i, y)
+
+
+def test_inline_assembly_is_refused_with_its_line(executor):
+    ttir = executor.lower(assembly, {"X": "*fp32"}, {})
+    line = assembly.starting_line_number + 4
+    with pytest.raises(UnsupportedOperation) as caught:
+        load(ttir)
+    assert caught.value.name == "tt.elementwise_inline_asm"
+    assert caught.value.location.startswith("test_executor_text.py:")
+    assert abs(int(caught.value.location.split(":")[1]) - line) <= 1
+    assert str(caught.value) == f"unsupported operation tt.elementwise_inline_asm at {caught.value.location}"
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("%a = tt.dot_scaled %n, %n : i32", "tt.dot_scaled"),
+        ("%a = math.unheard %n : i32", "math.unheard"),
+        ("%a = arith.addi %n, %n {mystery = 1 : i32} : i32", "arith.addi with mystery"),
+        ("%a = arith.addi %n, %n sideways : i32", "arith.addi with sideways"),
+        ("%a = arith.cmpi near, %n, %n : i32", "arith.cmpi with near"),
+        ("%a = tt.load %x, %n {padding = 1 : i32} : !tt.ptr<f32>", "tt.load with padding"),
+        ("%a = arith.constant dense<[1, 2]> : tensor<2xi32>", "arith.constant with different"),
+        ("%a = tt.atomic_rmw wrap, relaxed, gpu, %x, %n : (!tt.ptr<f32>, i32) -> i32", "tt.atomic_rmw wrap"),
+        ("%a = arith.truncf %n downward : f32 to f16", "arith.truncf with downward"),
+    ],
+)
+def test_what_might_change_the_meaning_is_refused_by_name(line, name):
+    with pytest.raises(UnsupportedOperation, match=name):
+        load(module(line))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "0 public functions"),
+        ("hello", "0 public functions"),
+        (module("    %a = arith.addi %n, %missing : i32"), "%missing, which is not defined"),
+        (module("    %a:2 = arith.addi %n, %n : i32 -> i32"), "2 results and 1 result types"),
+        (module("    what is this"), "cannot read line 3"),
+        (module("    %a = tt.load %n : i32"), "loads from i32"),
+        (module("    %a = arith.addi %n, %n : nonsense<4>"), "expected a type"),
+        (module("    %a = arith.constant twelve : i32"), "cannot read the constant"),
+        ("\n".join([*module().splitlines()[:2], "    cf.br ^bb9", "  }", "}"]), "does not exist"),
+        (module("    scf.if %n {"), "a block ends with scf.if"),
+        (module(*["    scf.if %n {"] * (MAX_DEPTH + 2)), "nested more than"),
+        (module("    tt.call @k(%x, %n) : (!tt.ptr<f32>, i32) -> ()"), "recursive"),
+        (module("    tt.call @nobody(%x) : (!tt.ptr<f32>) -> ()"), "no function 'nobody'"),
+        (module("    scf.yield"), "out of place"),
+        (module("    %a = scf.if %c -> (i32) {", "    }", signature="%c: i1"), "different numbers of values"),
+        (module("    cf.br ^bb1(%n : i32)", "  ^bb1:"), "different numbers of values"),
+        (module(signature="%x: tensor<9999999999xf32>"), "invalid block type"),
+    ],
+)
+def test_malformed_text_is_one_clear_line(text, message):
+    with pytest.raises((IRError, UnsupportedOperation), match=message) as caught:
+        load(text)
+    assert "\n" not in str(caught.value)
+
+
+@triton.jit
+def sample(X, Y, n, N: tl.constexpr):
+    i = tl.arange(0, N)
+    total = tl.zeros((N,), tl.float32)
+    for j in range(n):
+        x = tl.load(X + i + j, mask=i < n, other=0.0)
+        if j > 2:
+            total += tl.sum(x, 0)
+        else:
+            total = tl.cumsum(total + x, 0)
+    tl.store(Y + i, total)
+
+
+@pytest.fixture(scope="module")
+def sample_text(executor):
+    return executor.lower(sample, {"X": "*fp32", "Y": "*fp32", "n": "i32"}, {"N": 16})
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_damaged_text_never_raises_anything_but_its_own_errors(sample_text, data):
+    text = sample_text
+    start = data.draw(st.integers(0, len(text) - 1))
+    length = data.draw(st.integers(0, 40))
+    patch = data.draw(st.sampled_from(["", "{", "}", "<", ">", "%x", ":", "(", '"', "9", " loc(", "scf.yield", "i64"]))
+    with contextlib.suppress(EvaluatorError):
+        load(text[:start] + patch + text[start + length :])
+
+
+def test_text_reads_the_same_without_locations(executor):
+    text = executor.lower(sample, {"X": "*fp32", "Y": "*fp32", "n": "i32"}, {"N": 16})
+    bare = "\n".join(split_locations(line)[0] for line in text.splitlines() if not line.startswith("#loc"))
+    assert "loc(" not in bare
+    located, anonymous = load(text), load(bare)
+    assert [loop.body for loop in located.loops] == [loop.body for loop in anonymous.loops]
+    assert located.loops[0].location.startswith("test_executor_text.py:")
+    assert "of the IR" in anonymous.loops[0].location
+
+
+def test_the_same_text_is_built_once():
+    text = module("    tt.store %x, %x : !tt.ptr<f32>") + "\n"
+    with pytest.raises(IRError):
+        load("")
+    assert load(module()) is load(module())
+    assert load(text) is not load(module())
+
+
+def test_locations_prefer_the_authors_line_to_that_of_the_library():
+    lines = [
+        '#loc1 = loc("/lib/triton/language/standard.py":10:2)',
+        '#loc2 = loc("/home/me/kernel (1).py":7:3)',
+        '#loc3 = loc("name"(#loc2))',
+        "#loc4 = loc(callsite(#loc1 at #loc3))",
+        "#loc5 = loc(#loc5)",
+    ]
+    locations = Locations(lines)
+    assert locations.resolve("#loc4", 1) == "kernel (1).py:7"
+    assert locations.resolve('callsite("/lib/triton/language/core.py":1:1 at "a.py":5:1)', 1) == "a.py:5"
+    assert locations.resolve("#loc1", 1) == "standard.py:10"
+    assert locations.resolve("#loc5", 9) == "line 9 of the IR"
+    assert locations.resolve("unknown", 9) == "line 9 of the IR"
+    assert split_locations('  %a = x "loc(" : i32 loc("a)b"(#loc3))') == ('  %a = x "loc(" : i32', '"a)b"(#loc3)')
+
+
+def test_types_of_both_triton_spellings():
+    assert str(parse_type("tensor<64x1x!tt.ptr<bf16>>")) == "tensor<64x1xptr<bf16>>"
+    assert parse_type("!tt.tensordesc<tensor<16x32xf16>>") == parse_type("!tt.tensordesc<16x32xf16>")
+    assert parse_type("!tt.ptr<f32, 1>") == parse_type("!tt.ptr<f32>")
+    with pytest.raises(IRError):
+        parse_type("tensor<4xtensor<4xf32>>")
