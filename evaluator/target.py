@@ -46,8 +46,11 @@ class Target:
     """0 where the architecture has no tensor memory."""
     l2_bytes: int
     l2_bytes_per_s: float
+    """Sustained reads. No vendor figure: microbenchmarks find 4 to 5 TB/s on an A100 and 5.5 to 6 on an H100; the
+    B200's is an estimate from its SM count and clock."""
     hbm_bytes_per_s: float
     launch_overhead_s: float
+    """Start and end of one launch in a stream of launches: an estimate, 2 to 4 microseconds are usually measured."""
     source: str
     """Where the figures were published."""
 

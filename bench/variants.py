@@ -1,0 +1,229 @@
+"""Attention kernels of known order in speed, compiled for a target: what the performance model is checked against."""
+
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton
+import triton.language as tl
+from triton import knobs
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from evaluator.binary import Binary
+from evaluator.evaluation import CaseScore
+from evaluator.performance import predict
+from evaluator.target import get_target
+from evaluator.work import Body, LaunchWork, LoopWork
+
+TOKENS, HEADS, HEAD_DIM = 32768, 16, 128
+LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def forward(
+    Q, K, V, Out, Lse, scale,
+    stride_qb, stride_qh, stride_qm, stride_kb, stride_kh, stride_kn,
+    stride_vb, stride_vh, stride_vn, stride_ob, stride_oh, stride_om,
+    heads, q_len, kv_len,
+    SCHEDULE: tl.constexpr, EXP2: tl.constexpr, TENSOR_CORES: tl.constexpr,
+    HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """Forward attention.
+
+    SCHEDULE: ``full``; ``all`` (causal, every block visited and masked); ``stop`` (causal, masked, stops at the
+    diagonal); ``split`` (causal, blocks below the diagonal without masks).
+    """
+    block_m = tl.program_id(0)
+    batch = tl.program_id(1) // heads
+    head = tl.program_id(1) % heads
+    offs_m = block_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    offs_n = tl.arange(0, BLOCK_N)
+    offs_d = tl.arange(0, HEAD_DIM)
+    q_base = Q + batch.to(tl.int64) * stride_qb + head.to(tl.int64) * stride_qh
+    k_base = K + batch.to(tl.int64) * stride_kb + head.to(tl.int64) * stride_kh
+    v_base = V + batch.to(tl.int64) * stride_vb + head.to(tl.int64) * stride_vh
+    o_base = Out + batch.to(tl.int64) * stride_ob + head.to(tl.int64) * stride_oh
+    q = tl.load(q_base + offs_m[:, None] * stride_qm + offs_d[None, :])
+    m = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    l = tl.zeros([BLOCK_M], tl.float32)  # noqa: E741
+    acc = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
+    if EXP2:
+        scale *= LOG2_E
+    for stage in tl.static_range(2 if SCHEDULE == "split" else 1):
+        lo = 0
+        hi = kv_len
+        if SCHEDULE == "stop":
+            hi = (block_m + 1) * BLOCK_M
+        elif SCHEDULE == "split":
+            lo = stage * block_m * BLOCK_M
+            hi = (block_m + stage) * BLOCK_M
+        for start_n in range(lo, hi, BLOCK_N):
+            n = start_n + offs_n
+            k = tl.load(k_base + n[None, :] * stride_kn + offs_d[:, None])
+            if TENSOR_CORES:  # noqa: SIM108
+                s = tl.dot(q, k)
+            else:
+                s = tl.sum(q.to(tl.float32)[:, :, None] * k.to(tl.float32)[None, :, :], 1)
+            if SCHEDULE == "all" or SCHEDULE == "stop" or stage == 1:
+                s = tl.where(n[None, :] <= offs_m[:, None] + (kv_len - q_len), s, float("-inf"))
+            if EXP2:
+                m_new = tl.maximum(m, tl.max(s, 1) * scale)
+                p = tl.exp2(s * scale - m_new[:, None])
+                rescale = tl.exp2(m - m_new)
+            else:
+                s = s * scale
+                m_new = tl.maximum(m, tl.max(s, 1))
+                p = tl.exp(s - m_new[:, None])
+                rescale = tl.exp(m - m_new)
+            l = l * rescale + tl.sum(p, 1)  # noqa: E741
+            acc = acc * rescale[:, None]
+            v = tl.load(v_base + n[:, None] * stride_vn + offs_d[None, :])
+            if TENSOR_CORES:
+                acc = tl.dot(p.to(v.dtype), v, acc)
+            else:
+                acc += tl.sum(p[:, :, None] * v.to(tl.float32)[None, :, :], 1)
+            m = m_new
+    tl.store(o_base + offs_m[:, None] * stride_om + offs_d[None, :], (acc / l[:, None]).to(Out.dtype.element_ty))
+    tl.store(Lse + tl.program_id(1).to(tl.int64) * q_len + offs_m, m + tl.log(l))
+
+
+@triton.jit
+def forward_descriptors(
+    Q, K, V, Out, Lse, scale, q_len, kv_len,
+    SPECIALISED: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """Forward attention without masks on tensor descriptors, warp-specialised on request."""
+    block_m = tl.program_id(0)
+    row = tl.program_id(1)
+    rows = tl.num_programs(1)
+    q_desc = tl.make_tensor_descriptor(Q, [rows * q_len, HEAD_DIM], [HEAD_DIM, 1], [BLOCK_M, HEAD_DIM])
+    k_desc = tl.make_tensor_descriptor(K, [rows * kv_len, HEAD_DIM], [HEAD_DIM, 1], [BLOCK_N, HEAD_DIM])
+    v_desc = tl.make_tensor_descriptor(V, [rows * kv_len, HEAD_DIM], [HEAD_DIM, 1], [BLOCK_N, HEAD_DIM])
+    o_desc = tl.make_tensor_descriptor(Out, [rows * q_len, HEAD_DIM], [HEAD_DIM, 1], [BLOCK_M, HEAD_DIM])
+    q = q_desc.load([row * q_len + block_m * BLOCK_M, 0])
+    m = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    l = tl.zeros([BLOCK_M], tl.float32)  # noqa: E741
+    acc = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
+    scale *= LOG2_E
+    for start_n in tl.range(0, kv_len, BLOCK_N, warp_specialize=SPECIALISED):
+        s = tl.dot(q, k_desc.load([row * kv_len + start_n, 0]).T)
+        m_new = tl.maximum(m, tl.max(s, 1) * scale)
+        p = tl.exp2(s * scale - m_new[:, None])
+        rescale = tl.exp2(m - m_new)
+        l = l * rescale + tl.sum(p, 1)  # noqa: E741
+        acc = acc * rescale[:, None]
+        v = v_desc.load([row * kv_len + start_n, 0])
+        acc = tl.dot(p.to(v.dtype), v, acc)
+        m = m_new
+    o_desc.store([row * q_len + block_m * BLOCK_M, 0], (acc / l[:, None]).to(Out.dtype.element_ty))
+    tl.store(Lse + row.to(tl.int64) * q_len + block_m * BLOCK_M + tl.arange(0, BLOCK_M), m + tl.log(l))
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One choice of kernel and parameters."""
+
+    block_m: int
+    block_n: int
+    warps: int
+    stages: int
+    schedule: str = "full"
+    exp2: bool = True
+    tensor_cores: bool = True
+    descriptors: bool = False
+    specialised: bool = False
+
+    @property
+    def causal(self) -> bool:
+        """Whether half of the scores count as useful work."""
+        return self.schedule != "full"
+
+
+@lru_cache(maxsize=128)
+def compile_variant(variant: Variant, arch: int) -> Binary:
+    """Compile for an architecture the way a launch with aligned pointers and strides would."""
+    kernel = forward_descriptors if variant.descriptors else forward
+    constants: dict[str, Any] = {
+        "SCHEDULE": variant.schedule,
+        "EXP2": variant.exp2,
+        "TENSOR_CORES": variant.tensor_cores,
+        "SPECIALISED": variant.specialised,
+        "HEAD_DIM": HEAD_DIM,
+        "BLOCK_M": variant.block_m,
+        "BLOCK_N": variant.block_n,
+    }
+    types = {"Q": "*bf16", "K": "*bf16", "V": "*bf16", "Out": "*bf16", "Lse": "*fp32", "scale": "fp32"}
+    names = kernel.arg_names
+    compiled = triton.compile(
+        ASTSource(
+            kernel,
+            {name: "constexpr" if name in constants else types.get(name, "i32") for name in names},
+            {(i,): constants[name] for i, name in enumerate(names) if name in constants},
+            {
+                (i,): [["tt.divisibility", 16]]
+                for i, name in enumerate(names)
+                if name not in constants and name != "scale"
+            },
+        ),
+        target=GPUTarget("cuda", arch, 32),
+        options={"num_warps": variant.warps, "num_stages": variant.stages, "enable_fp_fusion": True},
+    )
+    registers, stack = _usage(compiled.asm["cubin"])
+    threads = re.search(r"\.reqntid (\d+)", compiled.asm["ptx"])
+    return Binary(
+        kernel.__name__,
+        f"sm_{arch}",
+        compiled.asm["cubin"],
+        compiled.asm["ptx"],
+        int(threads[1]) if threads else 32 * variant.warps,
+        registers,
+        stack,
+        compiled.metadata.shared,
+        compiled.metadata.tmem_size,
+    )
+
+
+def _usage(cubin: bytes) -> tuple[int, int]:
+    """Return registers and stack bytes per thread."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "kernel.cubin")
+        path.write_bytes(cubin)
+        command = [knobs.nvidia.cuobjdump.path, "-res-usage", str(path)]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    usage = re.search(r"REG:(\d+) STACK:(\d+)", text)
+    assert usage is not None
+    return int(usage[1]), int(usage[2])
+
+
+def launch_work(variant: Variant, arch: int, length: int) -> LaunchWork:
+    """Work of one launch on 32768 tokens in sequences of ``length``, 16 heads of dimension 128."""
+    blocks = length // variant.block_m
+    rows = TOKENS // length * HEADS
+    tile = variant.block_m * variant.block_n
+    products = 4 * tile * HEAD_DIM if variant.tensor_cores else 0
+    body = Body(products, tile, 2 * variant.block_n * HEAD_DIM * 2, 0)
+    block = np.tile(np.arange(blocks, dtype=np.int64), rows)
+    diagonal = max(1, variant.block_m // variant.block_n)
+    trips = {
+        "full": [np.full(blocks * rows, length // variant.block_n, dtype=np.int64)],
+        "all": [np.full(blocks * rows, length // variant.block_n, dtype=np.int64)],
+        "stop": [(block + 1) * diagonal],
+        "split": [block * diagonal, np.full(blocks * rows, diagonal, dtype=np.int64)],
+    }[variant.schedule]
+    outside = Body(0, variant.block_m, variant.block_m * HEAD_DIM * 2, variant.block_m * HEAD_DIM * 2)
+    loops = tuple(LoopWork(None, body, count) for count in trips)
+    return LaunchWork(compile_variant(variant, arch), blocks * rows, loops, outside)
+
+
+def predict_variant(variant: Variant, target: str, length: int = 16384) -> CaseScore:
+    """Predict a variant's speed on the case ``launch_work`` describes."""
+    chosen = get_target(target)
+    flops = 4 * TOKENS * length * HEADS * HEAD_DIM // (2 if variant.causal else 1)
+    least_bytes = 4 * TOKENS * HEADS * HEAD_DIM * 2
+    return predict(f"{length}", flops, least_bytes, [launch_work(variant, chosen.arch, length)], chosen)

@@ -1,0 +1,9 @@
+"""Predicted speed: a kernel's SASS played through the pipes of one SM, scheduled over the chip.
+
+See ``docs/performance-model.md`` for the method, its constants and its limits.
+"""
+
+from evaluator.performance.model import ctas_per_sm, predict
+from evaluator.performance.sass import ModelError
+
+__all__ = ["ModelError", "ctas_per_sm", "predict"]

@@ -1,0 +1,254 @@
+"""One kernel on one SM: clocks per pass through each of its loops, and clocks outside them."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+
+from evaluator.binary import Binary
+from evaluator.performance.pipes import Costs, Op, Pipe
+from evaluator.performance.sass import Code, Instruction, disassemble
+from evaluator.performance.simulate import PARTITIONS, Mark, Team, play
+from evaluator.performance.structure import MATRIX, SINGLE_ISSUE, Loop, Structure, find_structure
+from evaluator.target import Target
+
+PLAYED_ISSUES = 60_000
+"""Instructions played of a kernel's loops, about; long bodies are passed fewer times."""
+_NAMES = {
+    Pipe.FMA: "fma",
+    Pipe.ALU: "alu",
+    Pipe.EXP: "exp",
+    Pipe.TENSOR: "tensor",
+    Pipe.TENSOR_SM: "tensor",
+    Pipe.TENSOR_MEMORY: "tensor_memory",
+    Pipe.SHARED: "shared",
+    Pipe.LSU: "lsu",
+}
+_COMPUTE = (MATRIX | {"MUFU", "LDTM", "STTM"}) - SINGLE_ISSUE
+_PARTIAL_BARRIER = re.compile(r"^0x[0-9a-f]+, (0x[0-9a-f]+)$")
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass through a loop's own body, or through the code outside all loops, by all CTAs resident on an SM."""
+
+    clocks: float
+    flops: float
+    """Of the matrix instructions passed, per CTA."""
+    usage: Mapping[str, float]
+    """Busy fraction of each pipe, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Clocks while ``resident`` CTAs share the SM."""
+
+    resident: int
+    outside: Pass
+    loops: tuple[Pass, ...]
+    """Outer before inner, in address order. Under warp specialisation, as many as the IR has: each stands for the loops
+    of all roles, which run side by side."""
+
+
+@dataclass
+class _Visit:
+    """One run of a loop in a stream: the mark before it and after each pass."""
+
+    loop: Loop
+    marks: list[int]
+
+
+@dataclass
+class _Stream:
+    """Builds one warp's stream and remembers where its loops are."""
+
+    costs: Costs
+    passes: int
+    """How often a loop without inner loops is passed."""
+    keeps_pace: bool
+    """Whether other streams of the CTA run beside it."""
+    turn: int = 0
+    ops: list[Op | Mark] = field(default_factory=list)
+    visits: list[_Visit] = field(default_factory=list)
+
+    def extend(self, items: Sequence[Instruction | Loop]) -> None:
+        for item in items:
+            if isinstance(item, Instruction):
+                self.ops.append(self.costs.op(item))
+            else:
+                visit = _Visit(item, [self._mark(0)])
+                self.visits.append(visit)
+                for _ in range(_passes(item, self.passes)):
+                    self.extend(item.items)
+                    self.turn += 1
+                    visit.marks.append(self._mark(self.turn if self.keeps_pace else 0))
+
+    def _mark(self, turn: int) -> int:
+        name = len(self.ops)
+        self.ops.append(Mark(name, turn))
+        return name
+
+
+def _passes(loop: Loop, passes: int) -> int:
+    return 2 if loop.inner else passes
+
+
+@lru_cache(maxsize=64)
+def _read(cubin: bytes) -> tuple[Code, Structure]:
+    code = disassemble(cubin)
+    return code, find_structure(code)
+
+
+@lru_cache(maxsize=512)
+def measure(binary: Binary, target: Target, resident: int, ir_loops: int) -> Kernel:
+    """Play ``resident`` CTAs of ``binary`` on one SM; ``ir_loops`` is the number of loops its IR has.
+
+    Raises ``ModelError`` when the binary cannot be read.
+    """
+    code, structure = _read(binary.cubin)
+    costs = Costs(code.instructions, target)
+    warps = -(-binary.threads // 32)
+    if any(loop.dispatch for top in structure.top for loop in top.tree()):
+        return _specialised(structure, costs, warps, resident, ir_loops)
+    clocks, end, counts = play_parts([(structure.items, warps)], costs, resident)
+    aside = [play_parts([((loop,), warps)], costs, resident)[0] for loop in structure.aside]
+    for more in aside:
+        clocks.update(more)
+    outside = max(1.0, end - sum(counts[loop] * clocks[loop] for loop in counts))
+    loops = [loop for top in structure.top for loop in top.tree()]
+    return Kernel(
+        resident,
+        _pass(outside, [(structure.outside, warps)], costs, resident),
+        tuple(_pass(clocks[loop], [(loop.own, warps)], costs, resident) for loop in loops),
+    )
+
+
+def play_parts(
+    parts: Sequence[tuple[Sequence[Instruction | Loop], int]], costs: Costs, resident: int
+) -> tuple[dict[Loop, float], float, dict[Loop, int]]:
+    """Play (items, warps) parts side by side in each of ``resident`` CTAs.
+
+    Returns clocks per pass of each loop, inner loops not included, the clocks of the whole, and how often each loop
+    was passed.
+    """
+    once = sum(
+        resident * warps * len(loop.own)
+        for items, warps in parts
+        for top in items
+        if isinstance(top, Loop)
+        for loop in top.tree()
+    )
+    passes = max(3, min(8, PLAYED_ISSUES // max(1, once)))
+    streams = []
+    for items, _ in parts:
+        stream = _Stream(costs, passes, len(parts) > 1)
+        stream.extend(items)
+        streams.append(stream)
+    teams = []
+    place = 0
+    for cta in range(resident):
+        for stream, (_, warps) in zip(streams, parts, strict=True):
+            teams.append(Team(cta, place, warps, stream.ops))
+            place += warps
+    played = play(teams)
+    clocks: dict[Loop, float] = {}
+    counts: dict[Loop, int] = {}
+    for part, stream in enumerate(streams):
+        same = range(part, len(teams), len(parts))
+        for visit in reversed(stream.visits):  # inner loops follow outer ones
+            loop = visit.loop
+            counts[loop] = counts.get(loop, 0) + len(visit.marks) - 1
+            if loop not in clocks:
+                whole = _clocks_per_pass([[played.marks[team, mark] for mark in visit.marks] for team in same])
+                clocks[loop] = max(1.0, whole - _clocks_inside(loop, clocks, passes))
+    return clocks, played.end, counts
+
+
+def _clocks_per_pass(times: Sequence[Sequence[float]]) -> float:
+    """Clocks in which every CTA does one pass, from the [CTAs][passes + 1] times at which passes began and ended.
+
+    Counted from when the first CTA has warmed up until the first one is done, so that all compete for the SM: CTAs
+    need not progress alike.
+    """
+    passes = len(times[0]) - 1
+    start = min(of_cta[min(2, passes - 1)] for of_cta in times)
+    stop = min(of_cta[-1] for of_cta in times)
+    done = sum(
+        float(np.interp(stop, of_cta, range(passes + 1)) - np.interp(start, of_cta, range(passes + 1)))
+        for of_cta in times
+    )
+    return len(times) * (stop - start) / max(done, 1e-9)
+
+
+def _clocks_inside(loop: Loop, clocks: Mapping[Loop, float], passes: int) -> float:
+    """Clocks that one pass through ``loop`` spends in inner loops, at any depth."""
+    return sum(_passes(inner, passes) * (clocks[inner] + _clocks_inside(inner, clocks, passes)) for inner in loop.inner)
+
+
+def _pass(clocks: float, parts: Sequence[tuple[Sequence[Instruction], int]], costs: Costs, resident: int) -> Pass:
+    """Count what (instructions, warps) parts ask of the pipes; no pass is shorter than its busiest pipe."""
+    busy = dict.fromkeys([*_NAMES.values(), "issue"], 0.0)
+    flops = 0.0
+    for instructions, warps in parts:
+        for instruction in instructions:
+            op = costs.op(instruction)
+            times = 1 if op.leader else warps
+            flops += op.flops * times
+            busy["issue"] += times / PARTITIONS
+            busy["shared"] += op.shared * times
+            if op.pipe:
+                busy[_NAMES[op.pipe]] += op.busy * times / (1 if op.pipe >= Pipe.SHARED else PARTITIONS)
+    clocks = max(clocks, resident * max(busy.values()))
+    return Pass(clocks, flops, {name: round(resident * used / clocks, 4) for name, used in busy.items()})
+
+
+def _specialised(structure: Structure, costs: Costs, warps: int, resident: int, ir_loops: int) -> Kernel:
+    """Play the loops of a warp-specialised kernel's roles side by side.
+
+    Roles meet at mbarriers that SASS does not name, so the play only keeps them within a few passes of each other.
+    Outside the loops, roles are played one after the other.
+    """
+    loops = [loop for top in structure.top for loop in _role_loops(top)]
+    if ir_loops and len(loops) % ir_loops == 0:
+        roles = [loops[i : i + ir_loops] for i in range(0, len(loops), ir_loops)]
+    else:
+        roles = [[loop] for loop in loops]
+    sizes = _role_sizes(roles, warps)
+    tops = [
+        [loop for loop in role if not any(loop in other.tree() for other in role if other is not loop)]
+        for role in roles
+    ]
+    clocks, _, _ = play_parts(list(zip(tops, sizes, strict=True)), costs, resident)
+    passes = []
+    for position in range(max(map(len, roles), default=0)):
+        members = [(role[position], size) for role, size in zip(roles, sizes, strict=True) if position < len(role)]
+        slowest = max(clocks[loop] for loop, _ in members)
+        passes.append(_pass(slowest, [(loop.own, size) for loop, size in members], costs, resident))
+    straight = [structure.outside, *(top.own for top in structure.top if top.dispatch)]
+    end = sum(play_parts([(part, max(sizes, default=warps))], costs, resident)[1] for part in straight)
+    return Kernel(
+        resident, _pass(end, [(part, max(sizes, default=warps)) for part in straight], costs, resident), tuple(passes)
+    )
+
+
+def _role_loops(loop: Loop) -> list[Loop]:
+    if loop.dispatch:
+        return [found for inner in loop.inner for found in _role_loops(inner)]
+    return list(loop.tree())
+
+
+def _role_sizes(roles: Sequence[Sequence[Loop]], warps: int) -> list[int]:
+    """Warps of each role, read off the thread counts of its barriers; a role without barriers issues for all."""
+    sizes = []
+    for role in roles:
+        own = [instruction for loop in role for instruction in loop.own]
+        counts = [
+            int(count[1], 16) // 32
+            for i in own
+            if i.base == "BAR" and (count := _PARTIAL_BARRIER.match(i.operands)) is not None
+        ]
+        computes = any(i.base in _COMPUTE for i in own)
+        sizes.append(max(counts) if counts else 4 if computes else 1)
+    return [min(size, warps) for size in sizes]

@@ -1,0 +1,116 @@
+"""Disassembly: a cubin's instructions with the control bits that carry their schedule."""
+
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluator.errors import EvaluatorError
+
+
+class ModelError(EvaluatorError):
+    """A binary's speed cannot be predicted; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One SASS instruction of one warp."""
+
+    index: int
+    """Position in the code."""
+    address: int
+    predicate: str
+    """Guard such as ``P0`` or ``!UP1``; empty when unguarded."""
+    opcode: str
+    """With modifiers, e.g. ``HGMMA.64x128x16.F32.BF16``."""
+    operands: str
+    stall: int
+    """Cycles before the same warp may issue again."""
+    write_barrier: int
+    """Scoreboard barrier (0 to 5) released when the result is written; 7 for none."""
+    read_barrier: int
+    """Scoreboard barrier released when the operands have been read; 7 for none."""
+    wait_mask: int
+    """Bit b set: issue only when barrier b is clear."""
+
+    @property
+    def base(self) -> str:
+        """Opcode without modifiers."""
+        return self.opcode.partition(".")[0]
+
+
+@dataclass(frozen=True)
+class Code:
+    """The instructions of a cubin's kernel and of the functions it calls, in address order."""
+
+    instructions: tuple[Instruction, ...]
+    labels: dict[str, int]
+    """Index of the instruction that each label stands before."""
+    entry: int
+    """Index of the kernel's first instruction."""
+
+
+_FIRST = re.compile(
+    r"^\s+/\*(?P<address>[0-9a-f]{4,})\*/\s+(?:@(?P<predicate>!?U?P\w+)\s+)?(?P<opcode>[A-Z][\w.]*)\s*(?P<operands>.*?)"
+    r"\s*;?\s*/\* 0x[0-9a-f]{16} \*/"
+)
+_SECOND = re.compile(r"^\s+/\* 0x([0-9a-f]{16}) \*/")
+_LABEL = re.compile(r"^([.$\w]+):")
+_ENTRY = re.compile(r'^\s+\.other\s+([.$\w]+),@"STO_CUDA_ENTRY')
+
+
+def parse(text: str) -> Code:
+    """Parse the output of ``nvdisasm -c -hex``.
+
+    The second of an instruction's two 64-bit words holds the control bits above bit 41: stall count (4 bits), yield,
+    write barrier (3), read barrier (3), wait mask (6), as found by Jia et al., "Dissecting the NVIDIA Volta GPU
+    Architecture via Microbenchmarking" (2018), section 2.1, and unchanged since.
+    """
+    instructions: list[Instruction] = []
+    labels: dict[str, int] = {}
+    entry = ""
+    lines = iter(text.splitlines())
+    for line in lines:
+        if label := _LABEL.match(line):
+            labels[label[1]] = len(instructions)
+        elif kernel := _ENTRY.match(line):
+            entry = kernel[1]
+        elif first := _FIRST.match(line):
+            second = _SECOND.match(next(lines, ""))
+            if second is None:
+                raise ModelError(
+                    "nvdisasm printed an instruction without its second word: its version is not supported"
+                )
+            control = int(second[1], 16) >> 41
+            instructions.append(
+                Instruction(
+                    len(instructions),
+                    int(first["address"], 16),
+                    first["predicate"] or "",
+                    first["opcode"],
+                    first["operands"],
+                    control & 15,
+                    control >> 5 & 7,
+                    control >> 8 & 7,
+                    control >> 11 & 63,
+                )
+            )
+    if not instructions:
+        raise ModelError("the binary holds no code")
+    return Code(tuple(instructions), labels, labels.get(entry, 0))
+
+
+def disassemble(cubin: bytes) -> Code:
+    """Disassemble ``cubin`` with the nvdisasm of Triton's wheel; raise ``ModelError`` when that fails."""
+    from triton import knobs
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "kernel.cubin")
+        path.write_bytes(cubin)
+        run = subprocess.run(
+            [knobs.nvidia.nvdisasm.path, "-c", "-hex", str(path)], capture_output=True, text=True, check=False
+        )
+    if run.returncode:
+        raise ModelError(f"nvdisasm refuses the binary: {run.stderr.strip()[:200]}")
+    return parse(run.stdout)

@@ -1,0 +1,283 @@
+"""Control flow: a kernel's blocks, its natural loops, and the path through them that is played.
+
+Where code branches, the path takes the side with more work: a kernel is never credited with skipping what it may have
+to execute. Loops that only poll (a barrier, a lock) are passed once: what they wait for is modelled instead.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from evaluator.performance.sass import Code, Instruction, ModelError
+
+SINGLE_ISSUE = frozenset({"UTCHMMA", "UTCQMMA", "UTCIMMA", "UTCOMMA"})
+"""Matrix products that one thread issues for its CTA."""
+MATRIX = SINGLE_ISSUE | {"HGMMA", "HMMA", "IGMMA", "QGMMA", "IMMA", "QMMA", "OMMA"}
+"""Instructions that multiply matrices."""
+_WORK = frozenset({"LDG", "LDGSTS", "STG", "FFMA", "FMUL", "FADD", "MUFU", "UTMALDG", "LDL", "STL"}) | MATRIX
+_TARGET = re.compile(r"`\(([.$\w]+)\)")
+_TABLE = re.compile(r'BRANCH_TARGETS ([^"]+)"')
+_MATRIX_WEIGHT = 64
+_LOOP_WEIGHT = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Loop:
+    """A loop and the path through its body: instructions and inner loops. Equal only to itself."""
+
+    address: int
+    items: "tuple[Instruction | Loop, ...]"
+    dispatch: bool
+    """Whether this is the loop in which idle warps of a warp-specialised kernel wait for their role."""
+
+    @cached_property
+    def own(self) -> tuple[Instruction, ...]:
+        """Instructions of the body outside inner loops."""
+        return tuple(item for item in self.items if isinstance(item, Instruction))
+
+    @property
+    def inner(self) -> "tuple[Loop, ...]":
+        """Loops directly inside."""
+        return tuple(item for item in self.items if isinstance(item, Loop))
+
+    def tree(self) -> "Iterator[Loop]":
+        """This loop and all inside, outer before inner."""
+        yield self
+        for loop in self.inner:
+            yield from loop.tree()
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What is played of a kernel."""
+
+    items: tuple[Instruction | Loop, ...]
+    """The path from entry to exit."""
+    aside: tuple[Loop, ...]
+    """Outermost loops that the path does not pass."""
+
+    @cached_property
+    def outside(self) -> tuple[Instruction, ...]:
+        """Instructions of the path outside loops."""
+        return tuple(item for item in self.items if isinstance(item, Instruction))
+
+    @property
+    def top(self) -> tuple[Loop, ...]:
+        """All outermost loops, in address order."""
+        loops = [item for item in self.items if isinstance(item, Loop)]
+        return tuple(sorted([*loops, *self.aside], key=lambda loop: loop.address))
+
+
+def find_structure(code: Code) -> Structure:
+    """Return the structure of the kernel in ``code``; raise ``ModelError`` when it has no exit."""
+    return _Graph(code).structure(code.entry)
+
+
+class _Graph:
+    """Basic blocks, named by the index of their first instruction."""
+
+    def __init__(self, code: Code) -> None:
+        self.code = code
+        self.size = len(code.instructions)
+        starts = {0, *(index for index in code.labels.values() if index < self.size)}
+        starts |= {i + 1 for i, instruction in enumerate(code.instructions) if self._ends(instruction)}
+        self.starts = sorted(index for index in starts if index < self.size)
+        self.stop = dict(zip(self.starts, [*self.starts[1:], self.size], strict=True))
+        self.successors = {start: self._successors(start) for start in self.starts}
+        self.callees: dict[int, tuple[Instruction | Loop, ...]] = {}
+
+    def _callee(self, instruction: Instruction) -> int | None:
+        """Entry of the function that a CALL calls. A CALL to a local label is a far jump, not a call."""
+        target = _TARGET.search(instruction.operands)
+        if instruction.base != "CALL" or target is None or target[1].startswith(".L"):
+            return None
+        return self.code.labels.get(target[1])
+
+    def _ends(self, instruction: Instruction) -> bool:
+        if instruction.base == "CALL":
+            target = _TARGET.search(instruction.operands)
+            return target is not None and target[1].startswith(".L")
+        return instruction.base in {"BRA", "BRX", "JMP", "EXIT", "RET", "BPT"}
+
+    def _successors(self, start: int) -> tuple[int, ...]:
+        stop = self.stop[start]
+        last = self.code.instructions[stop - 1]
+        after = (stop,) if stop < self.size else ()
+        if not self._ends(last):
+            return after
+        if last.base in {"EXIT", "RET", "BPT"}:
+            return after if last.predicate else ()
+        table = _TABLE.search(last.operands)
+        names = table[1].split(",") if table else _TARGET.findall(last.operands)
+        targets = tuple(self.code.labels[name.strip()] for name in names if name.strip() in self.code.labels)
+        conditional = bool(last.predicate) or not last.operands.lstrip().startswith("`")
+        return (after if conditional and last.base != "BRX" else ()) + targets
+
+    def _exits(self, block: int) -> bool:
+        return self.code.instructions[self.stop[block] - 1].base in {"EXIT", "RET"}
+
+    def _order(self, entry: int) -> list[int]:
+        """Blocks reachable from ``entry`` in reverse postorder."""
+        seen, order, stack = {entry}, [], [(entry, iter(self.successors[entry]))]
+        while stack:
+            block, rest = stack[-1]
+            for successor in rest:
+                if successor not in seen:
+                    seen.add(successor)
+                    stack.append((successor, iter(self.successors[successor])))
+                    break
+            else:
+                order.append(block)
+                stack.pop()
+        return order[::-1]
+
+    def structure(self, entry: int) -> Structure:
+        order = self._order(entry)
+        bodies = self._natural_loops(entry, order)
+        headers = sorted(bodies, key=lambda header: (len(bodies[header]), header))
+        parent = {
+            header: next((outer for outer in headers if outer != header and bodies[header] < bodies[outer]), None)
+            for header in headers
+        }
+        loops: dict[int, Loop] = {}
+        spins: set[int] = set()
+        for header in headers:  # inner before outer
+            children = [inner for inner in headers if parent[inner] == header]
+            items, missed = self._path(header, bodies[header], order, children, bodies, loops, spins, header)
+            own = [i for block in bodies[header] for i in range(block, self.stop[block])]
+            bases = {self.code.instructions[i].base for i in own}
+            if len(own) <= 24 and not children and not bases & _WORK:
+                spins.add(header)
+            outside_children = set(bodies[header]).difference(*(bodies[child] for child in children))
+            dispatch = any(
+                self.code.instructions[i].base == "USETMAXREG"
+                for block in outside_children
+                for i in range(block, self.stop[block])
+            )
+            address = self.code.instructions[header].address
+            loops[header] = Loop(address, (*items, *missed), dispatch)
+        tops = [header for header in headers if parent[header] is None]
+        items, missed = self._path(entry, set(order), order, tops, bodies, loops, spins, None)
+        return Structure(items, missed)
+
+    def _natural_loops(self, entry: int, order: list[int]) -> dict[int, set[int]]:
+        """Blocks of each natural loop by header; loops that share a header are one."""
+        position = {block: i for i, block in enumerate(order)}
+        predecessors: dict[int, list[int]] = {block: [] for block in order}
+        for block in order:
+            for successor in self.successors[block]:
+                predecessors[successor].append(block)
+        dominator = {entry: entry}
+        changed = True
+        while changed:  # Cooper, Harvey, Kennedy, "A Simple, Fast Dominance Algorithm" (2001)
+            changed = False
+            for block in order[1:]:
+                known = [p for p in predecessors[block] if p in dominator]
+                new = known[0]
+                for other in known[1:]:
+                    while new != other:
+                        if position[new] > position[other]:
+                            new = dominator[new]
+                        else:
+                            other = dominator[other]
+                if dominator.get(block) != new:
+                    dominator[block] = new
+                    changed = True
+        bodies: dict[int, set[int]] = {}
+        for block in order:
+            for header in self.successors[block]:
+                above = block
+                while above not in (header, entry):
+                    above = dominator[above]
+                if above != header:
+                    continue
+                body = bodies.setdefault(header, {header})
+                stack = [block]
+                while stack:
+                    node = stack.pop()
+                    if node not in body:
+                        body.add(node)
+                        stack.extend(predecessors[node])
+        return bodies
+
+    def _path(
+        self,
+        entry: int,
+        region: set[int],
+        order: list[int],
+        children: list[int],
+        bodies: dict[int, set[int]],
+        loops: dict[int, Loop],
+        spins: set[int],
+        latch_to: int | None,
+    ) -> tuple[tuple[Instruction | Loop, ...], tuple[Loop, ...]]:
+        """Return the heaviest acyclic path from ``entry`` to the region's end, and the inner loops not on it.
+
+        The end is a jump back to ``latch_to``, or an exit when that is None.
+        """
+        node_of = {block: child for child in children for block in bodies[child]}
+        best: dict[int, tuple[int, int | None]] = {}
+        members: dict[int, list[int]] = {}
+        for block in order:
+            if block in region:
+                members.setdefault(node_of.get(block, block), []).append(block)
+        position = {node: i for i, node in enumerate(members)}
+        for node in reversed(members):
+            ends = any(
+                latch_to in self.successors[block] if latch_to is not None else self._exits(block)
+                for block in members[node]
+            )
+            options: list[tuple[int, int | None]] = [(0, None)] if ends else []
+            for block in members[node]:
+                for successor in self.successors[block]:
+                    target = node_of.get(successor, successor)
+                    if target in best and position[target] > position[node]:
+                        options.append((best[target][0], target))
+            if options:
+                weight, following = max(options, key=lambda option: option[0])
+                best[node] = (weight + self._weight(node, loops, spins, node in bodies and node in children), following)
+        first = node_of.get(entry, entry)
+        if first not in best:
+            raise ModelError(f"no path leads from {self.code.instructions[entry].address:#x} to the end of its region")
+        items: list[Instruction | Loop] = []
+        passed = set()
+        node = first
+        while True:
+            passed.add(node)
+            if node in children and node in spins:
+                items.extend(loops[node].items)
+            elif node in children:
+                items.append(loops[node])
+            else:
+                items.extend(self._block(node))
+            following = best[node][1]
+            if following is None:
+                break
+            node = following
+        missed = [child for child in children if child not in passed and child not in spins]
+        return tuple(items), tuple(loops[child] for child in sorted(missed))
+
+    def _block(self, block: int) -> Iterator[Instruction | Loop]:
+        for instruction in self.code.instructions[block : self.stop[block]]:
+            yield instruction
+            callee = self._callee(instruction)
+            if callee is not None:
+                if callee not in self.callees:
+                    self.callees[callee] = ()  # recursion is played once
+                    try:
+                        self.callees[callee] = self.structure(callee).items
+                    except ModelError:  # a trap: it does not return
+                        continue
+                yield from self.callees[callee]
+
+    def _weight(self, node: int, loops: dict[int, Loop], spins: set[int], is_loop: bool) -> int:
+        if not is_loop:
+            return sum(map(_weigh, self.code.instructions[node : self.stop[node]]))
+        if node in spins:
+            return -1000
+        return _LOOP_WEIGHT * sum(_weigh(i) for loop in loops[node].tree() for i in loop.own)
+
+
+def _weigh(instruction: Instruction) -> int:
+    return _MATRIX_WEIGHT if instruction.base in MATRIX else 1

@@ -1,0 +1,67 @@
+"""Clocks per pass, apart from the whole: nested loops and the roles of warp-specialised kernels."""
+
+import pytest
+
+from bench.variants import Variant, compile_variant
+from evaluator.performance.kernel import measure, play_parts
+from evaluator.performance.pipes import Costs
+from evaluator.performance.sass import Instruction
+from evaluator.performance.structure import Loop
+from evaluator.target import get_target
+
+H100 = get_target("h100")
+
+
+def nops(count: int) -> tuple[Instruction, ...]:
+    return tuple(Instruction(0, 0, "", "NOP", "", 1, 7, 7, 0) for _ in range(count))
+
+
+def test_nested_loops_are_charged_for_their_own_instructions_only() -> None:
+    inner = Loop(0, nops(10), False)
+    middle = Loop(0, (*nops(15), inner, *nops(5)), False)
+    outer = Loop(0, (*nops(20), middle, *nops(10)), False)
+    clocks, end, counts = play_parts([((*nops(7), outer, *nops(3)), 1)], Costs((), H100), 1)
+    assert (clocks[inner], clocks[middle], clocks[outer]) == (10, 20, 30)
+    assert end == 10 + sum(counts[loop] * clocks[loop] for loop in counts)
+
+
+def test_parts_played_side_by_side_share_the_sm() -> None:
+    loop, other = Loop(0, nops(100), False), Loop(0, nops(100), False)
+    alone, _, _ = play_parts([((loop,), 4)], Costs((), H100), 1)
+    both, _, _ = play_parts([((loop,), 4), ((other,), 4)], Costs((), H100), 1)
+    twice, _, _ = play_parts([((loop,), 4)], Costs((), H100), 2)
+    assert alone[loop] == 100
+    assert max(both.values()) == pytest.approx(200, rel=0.1)
+    assert twice[loop] == pytest.approx(200, rel=0.1)
+
+
+def test_roles_keep_pace_with_the_slowest() -> None:
+    fast, slow = Loop(0, nops(10), False), Loop(0, nops(1000), False)
+    clocks, _, _ = play_parts([((fast,), 1), ((slow,), 1)], Costs((), H100), 1)
+    assert clocks[fast] > 500
+
+
+@pytest.mark.parametrize(
+    ("target", "variant", "products"),
+    [
+        # both consumers together do one 128x64 step
+        ("h100", Variant(128, 64, 4, 3, descriptors=True, specialised=True), 4 * 128 * 64 * 128),
+        ("b200", Variant(128, 128, 4, 3, descriptors=True, specialised=True), 4 * 128 * 128 * 128),
+    ],
+)
+def test_the_roles_of_a_specialised_kernel_make_one_loop(target: str, variant: Variant, products: int) -> None:
+    chosen = get_target(target)
+    kernel = measure(compile_variant(variant, chosen.arch), chosen, 1, 1)
+    (loop,) = kernel.loops
+    assert loop.flops == products
+    assert loop.clocks >= products / chosen.tensor_flop
+    assert loop.usage["exp"] * loop.clocks == pytest.approx(variant.block_m * variant.block_n / 16, rel=0.1)
+
+
+@pytest.mark.parametrize("target", ["a100", "h100", "b200"])
+def test_a_loop_holds_the_products_and_exponentials_of_its_source(target: str) -> None:
+    chosen = get_target(target)
+    kernel = measure(compile_variant(Variant(128, 64, 8, 3), chosen.arch), chosen, 1, 1)
+    (loop,) = kernel.loops
+    assert loop.flops == 4 * 128 * 64 * 128
+    assert loop.usage["exp"] * loop.clocks == pytest.approx(128 * 64 / 16, rel=0.1)

@@ -1,0 +1,246 @@
+"""Predictions: known orders between compiled kernels, published figures, and the bounds no prediction may break."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.variants import HEAD_DIM, HEADS, TOKENS, Variant, compile_variant, launch_work, predict_variant
+from evaluator.binary import Binary
+from evaluator.performance import ModelError, ctas_per_sm, predict
+from evaluator.performance.kernel import Kernel, Pass, measure
+from evaluator.performance.model import list_schedule, match_loops
+from evaluator.target import TARGETS, get_target
+from evaluator.work import Body, LaunchWork, LoopWork
+
+TUNED = Variant(128, 64, 8, 3)
+
+
+def tflops(variant: Variant, target: str = "h100", length: int = 16384) -> float:
+    return predict_variant(variant, target, length).tflops
+
+
+@pytest.mark.parametrize("length", [4096, 8192, 16384])
+@pytest.mark.parametrize("block_n", [64, 128])
+def test_plain_triton_on_h100_is_predicted_where_it_was_published(block_n: int, length: int) -> None:
+    assert 370 < tflops(replace(TUNED, block_n=block_n), length=length) < 490
+
+
+def test_plain_triton_on_a100_is_predicted_where_it_was_published() -> None:
+    assert 150 < tflops(TUNED, "a100") < 200
+
+
+def test_plain_triton_on_b200_is_predicted_near_what_was_published() -> None:
+    assert 400 < tflops(Variant(128, 128, 8, 3), "b200") < 900
+
+
+def test_causal_attention_is_somewhat_slower_than_full() -> None:
+    assert 0.8 < tflops(replace(TUNED, schedule="split")) / tflops(TUNED) < 1
+
+
+def test_warp_specialisation_on_h100_is_predicted_where_it_was_published() -> None:
+    specialised = tflops(Variant(128, 64, 4, 3, descriptors=True, specialised=True))
+    assert tflops(Variant(128, 64, 8, 3, descriptors=True)) < specialised
+    assert 450 < specialised < 580
+
+
+@pytest.mark.parametrize(
+    ("slower", "faster", "target"),
+    [
+        (Variant(128, 64, 8, 3, schedule="all"), Variant(128, 64, 8, 3, schedule="stop"), "h100"),
+        (Variant(128, 64, 8, 3, schedule="stop"), Variant(128, 64, 8, 3, schedule="split"), "h100"),
+        (Variant(128, 64, 8, 3, exp2=False), TUNED, "h100"),
+        (Variant(128, 64, 4, 3), TUNED, "h100"),  # spills
+        (Variant(128, 64, 8, 1), TUNED, "h100"),
+        (Variant(128, 64, 8, 1), TUNED, "a100"),
+        (Variant(16, 16, 4, 3), TUNED, "h100"),
+        (Variant(16, 16, 4, 1, tensor_cores=False), Variant(16, 16, 4, 3), "h100"),
+        (TUNED, Variant(128, 64, 8, 3, descriptors=True), "h100"),
+    ],
+    ids=[
+        "masked blocks skipped",
+        "masks on the diagonal only",
+        "exp2 with the scale folded in",
+        "no spills",
+        "prefetching on h100",
+        "prefetching on a100",
+        "large tiles",
+        "tensor cores",
+        "bulk copies",
+    ],
+)
+def test_what_is_known_to_be_faster_is_predicted_faster(slower: Variant, faster: Variant, target: str) -> None:
+    assert tflops(slower, target) < tflops(faster, target)
+
+
+def test_the_kernel_meant_to_spill_spills() -> None:
+    assert compile_variant(Variant(128, 64, 4, 3), 90).spill_bytes > 0
+    assert compile_variant(TUNED, 90).spill_bytes == 0
+
+
+def test_a_deliberately_plain_kernel_is_predicted_far_below_a_tuned_one() -> None:
+    plain = Variant(64, 64, 4, 1, schedule="all", exp2=False)
+    assert tflops(plain) < 0.5 * tflops(replace(TUNED, schedule="split"))
+
+
+def test_scalar_products_run_at_a_few_percent_of_the_tensor_cores() -> None:
+    assert tflops(Variant(16, 16, 4, 1, tensor_cores=False)) < 0.1 * tflops(TUNED)
+
+
+def test_a_prediction_is_repeatable() -> None:
+    first = predict_variant(TUNED, "h100")
+    measure.cache_clear()
+    assert predict_variant(TUNED, "h100") == first
+
+
+def test_utilisation_is_a_fraction_of_each_pipe() -> None:
+    score = predict_variant(TUNED, "h100")
+    assert {"tensor", "exp", "fma", "alu", "shared", "lsu", "issue"} <= set(score.utilisation)
+    assert all(0 <= share <= 1 for share in score.utilisation.values())
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+def test_no_amount_of_claimed_work_exceeds_the_tensor_peak(target: str) -> None:
+    chosen = get_target(target)
+    launch = launch_work(Variant(128, 64, 8, 3), chosen.arch, 16384)
+    score = predict("case", 10**18, 10**9, [launch], chosen)
+    assert score.tflops < chosen.tensor_flop * chosen.sms * chosen.clock_ghz / 1e3
+    assert score.limiter == "tensor"
+
+
+def work(trips: list[int]) -> LaunchWork:
+    body = Body(4 * 128 * 64 * HEAD_DIM, 128 * 64, 2 * 64 * HEAD_DIM * 2, 0)
+    outside = Body(0, 128, 128 * HEAD_DIM * 2, 128 * HEAD_DIM * 2)
+    loop = LoopWork(None, body, np.array(trips, dtype=np.int64))
+    return LaunchWork(compile_variant(TUNED, 90), len(trips), (loop,), outside)
+
+
+def time_us(trips: list[int]) -> float:
+    return predict("case", 10**9, 10**6, [work(trips)], get_target("h100")).time_us
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=132 * 3), st.data())
+def test_more_work_never_takes_less_time_than_balanced_scheduling_allows(trips: list[int], data: st.DataObject) -> None:
+    grown = [trip + data.draw(st.integers(0, 3)) for trip in trips[:5]] + trips[5:]
+    assert time_us([2 * trip for trip in trips]) > time_us(trips)
+    assert time_us([*trips, *trips]) >= time_us(trips)
+    if len(trips) <= 132:
+        assert time_us(grown) >= time_us(trips)
+
+
+def test_the_tail_of_a_wave_costs_a_whole_wave() -> None:
+    assert time_us([100] * 133) == time_us([100] * 264) > 1.9 * (time_us([100] * 132) - 3)
+
+
+def test_every_launch_adds_its_overhead() -> None:
+    h100 = get_target("h100")
+    once = predict("case", 10**9, 10**6, [work([100] * 132)], h100).time_us
+    twice = predict("case", 10**9, 10**6, [work([100] * 132)] * 2, h100).time_us
+    assert twice == pytest.approx(2 * once)
+
+
+def test_bytes_that_must_pass_hbm_bound_the_time() -> None:
+    h100 = get_target("h100")
+    score = predict("case", 10**9, 10**11, [work([1] * 132)], h100)
+    assert score.limiter == "hbm"
+    assert score.time_us == pytest.approx(1e11 / h100.hbm_bytes_per_s * 1e6 + 3)
+
+
+def test_bytes_asked_of_l2_bound_the_time() -> None:
+    launch = work([1] * 132)
+    greedy = replace(launch, outside=replace(launch.outside, load_bytes=10**9))
+    score = predict("case", 10**9, 10**6, [greedy], get_target("h100"))
+    assert score.limiter == "l2"
+
+
+def test_a_case_without_launches_is_refused() -> None:
+    with pytest.raises(ModelError, match="no launch"):
+        predict("case", 1, 1, [], get_target("h100"))
+
+
+def test_a_kernel_that_does_not_fit_is_refused_by_name() -> None:
+    launch = work([1])
+    big = replace(launch, binary=replace(launch.binary, shared_bytes=300_000))
+    with pytest.raises(ModelError, match="kernel forward does not fit"):
+        predict("case", 1, 1, [big], get_target("h100"))
+
+
+@pytest.mark.parametrize(
+    ("threads", "registers", "shared", "columns", "target", "expected"),
+    [
+        (256, 150, 131072, 0, "h100", 1),  # registers
+        (128, 159, 98304, 0, "h100", 2),  # shared memory
+        (128, 32, 0, 0, "h100", 16),  # warps
+        (32, 32, 0, 0, "h100", 32),  # CTAs
+        (128, 64, 0, 256, "b200", 2),  # tensor memory
+        (128, 255, 0, 0, "a100", 2),
+        (128, 64, 232449, 0, "h100", 0),
+        (128, 256, 0, 0, "h100", 0),
+        (1024, 128, 0, 0, "h100", 0),
+    ],
+)
+def test_residency_is_what_the_scarcest_resource_allows(
+    threads: int, registers: int, shared: int, columns: int, target: str, expected: int
+) -> None:
+    binary = Binary("kernel", target, b"", "", threads, registers, 0, shared, columns)
+    assert ctas_per_sm(binary, get_target(target)) == expected
+
+
+@given(st.lists(st.integers(1, 100), min_size=1, max_size=60), st.integers(1, 10))
+def test_a_schedule_is_within_grahams_bounds(clocks: list[int], slots: int) -> None:
+    end = list_schedule(np.array(clocks, dtype=np.float64), slots)
+    assert max(max(clocks), sum(clocks) / slots) <= end + 1e-9
+    assert end <= sum(clocks) / slots + max(clocks) * (1 - 1 / slots) + 1e-9
+
+
+def passed(clocks: float, flops: float) -> Pass:
+    return Pass(clocks, flops, {"issue": 0.1})
+
+
+def loop(flops: int, trips: int) -> LoopWork:
+    return LoopWork(None, Body(flops, 0, 0, 0), np.array([trips], dtype=np.int64))
+
+
+def test_loops_match_in_order_when_both_sides_have_the_same_kinds() -> None:
+    first, second, third = passed(10, 1), passed(20, 0), passed(30, 1)
+    kernel = Kernel(1, passed(5, 0), (first, second, third))
+    assert match_loops([loop(1, 9), loop(0, 9), loop(1, 9)], kernel) == [first, second, third]
+
+
+def test_products_moved_from_an_inner_loop_to_its_outer_one_do_not_confuse_the_match() -> None:
+    outer, inner = passed(60, 8), passed(20, 8)
+    assert match_loops([loop(0, 2), loop(8, 20)], Kernel(1, passed(5, 0), (outer, inner))) == [outer, inner]
+
+
+def test_loops_of_another_order_match_within_their_kind() -> None:
+    scalar, products = passed(10, 0), passed(20, 1)
+    kernel = Kernel(1, passed(5, 0), (scalar, products))
+    assert match_loops([loop(1, 9), loop(0, 9)], kernel) == [products, scalar]
+
+
+def test_a_loop_whose_products_are_outside_loops_was_unrolled() -> None:
+    hot = passed(10, 8)
+    kernel = Kernel(1, passed(5, 8), (hot,))
+    assert match_loops([loop(8, 100), loop(8, 1)], kernel) == [hot, None]
+
+
+def test_loops_that_cannot_be_told_apart_are_charged_as_the_slowest() -> None:
+    fast, slow = passed(10, 8), passed(30, 8)
+    kernel = Kernel(1, passed(5, 0), (fast, slow))
+    assert match_loops([loop(8, 1), loop(8, 1), loop(8, 1)], kernel) == [slow] * 3
+
+
+def test_an_unrolled_kernel_still_pays_for_its_products() -> None:
+    h100 = get_target("h100")
+    launch = work([100] * 132)
+    looped = predict("case", 10**9, 10**6, [launch], h100).time_us
+    heavy = replace(launch.loops[0], body=replace(launch.loops[0].body, dot_flops=launch.loops[0].body.dot_flops * 4))
+    assert predict("case", 10**9, 10**6, [replace(launch, loops=(heavy,))], h100).time_us > 3 * looped
+
+
+def test_the_case_is_what_the_launch_covers() -> None:
+    launch = launch_work(TUNED, 90, 4096)
+    assert launch.programs == TOKENS * HEADS // 128
+    assert launch.loops[0].trips.sum() * 64 == launch.programs * 4096

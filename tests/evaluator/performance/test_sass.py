@@ -1,0 +1,59 @@
+"""The disassembly is read as nvdisasm writes it."""
+
+import pytest
+
+from evaluator.performance.sass import ModelError, disassemble, parse
+
+LISTING = """
+        .other          other,@"STV_DEFAULT"
+other:
+        /*0000*/                   NOP ;                                          /* 0x0000000000007918 */
+                                                                                  /* 0x000fc00000000000 */
+        .other          kernel,@"STO_CUDA_ENTRY STV_DEFAULT"
+kernel:
+.text.kernel:
+        /*0000*/                   LDC R1, c[0x0][0x28] ;                         /* 0x00000a00ff017b82 */
+                                                                                  /* 0x000ff00000000800 */
+        /*0010*/                   S2R R0, SR_CTAID.Y ;                           /* 0x0000000000007919 */
+                                                                                  /* 0x000e620000002600 */
+.L_x_1:
+        /*0020*/              @!P0 IMAD.SHL.U32 R152, R152, 0x40, RZ ;            /* 0x0000004098987824 */
+                                                                                  /* 0x004fce00078e00ff */
+        /*0030*/               @P1 BRA `(.L_x_1) ;                                /* 0xffffffd000fcb947 */
+                                                                                  /* 0x000fea000383ffff */
+"""
+
+
+def test_the_control_bits_of_an_instruction_are_decoded() -> None:
+    special, shift = parse(LISTING).instructions[2:4]
+    assert (special.stall, special.write_barrier, special.read_barrier, special.wait_mask) == (1, 1, 7, 0)
+    assert (shift.stall, shift.write_barrier, shift.read_barrier, shift.wait_mask) == (7, 7, 7, 0b000100)
+
+
+def test_predicate_opcode_and_operands_are_told_apart() -> None:
+    shift = parse(LISTING).instructions[3]
+    assert (shift.predicate, shift.base, shift.opcode) == ("!P0", "IMAD", "IMAD.SHL.U32")
+    assert shift.operands == "R152, R152, 0x40, RZ"
+
+
+def test_labels_name_the_instruction_they_stand_before_and_the_kernel_is_the_entry() -> None:
+    code = parse(LISTING)
+    assert code.labels[".L_x_1"] == 3
+    assert code.entry == 1
+    assert [instruction.index for instruction in code.instructions] == [0, 1, 2, 3, 4]
+
+
+def test_a_listing_without_instructions_is_no_kernel() -> None:
+    with pytest.raises(ModelError, match="no code"):
+        parse(".text.kernel:\n")
+
+
+def test_an_instruction_without_its_second_word_is_refused() -> None:
+    with pytest.raises(ModelError, match="second word"):
+        parse(LISTING.rstrip().rpartition("\n")[0])
+
+
+def test_bytes_that_are_no_cubin_are_refused_in_one_line() -> None:
+    with pytest.raises(ModelError, match="nvdisasm refuses the binary") as refusal:
+        disassemble(b"not a cubin")
+    assert "\n" not in str(refusal.value)

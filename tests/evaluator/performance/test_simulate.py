@@ -1,0 +1,115 @@
+"""The play of single streams whose time can be worked out by hand."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evaluator.performance.pipes import Kind, Op, Pipe
+from evaluator.performance.simulate import Mark, Team, play
+
+NOP = Op(Kind.PLAIN, Pipe.NONE, 0, 0, 0, 1, (), 7, 7, 0, False, 0)
+FMA = replace(NOP, pipe=Pipe.FMA, busy=1.0)
+EXP = replace(NOP, pipe=Pipe.EXP, busy=8.0, latency=18)
+LOAD = replace(NOP, pipe=Pipe.LSU, busy=8.0, latency=600, write_barrier=0)
+COPY = replace(LOAD, kind=Kind.COPY, write_barrier=7)
+COMMIT = replace(NOP, kind=Kind.COPY_COMMIT, write_barrier=0)
+WGMMA = replace(NOP, kind=Kind.WGMMA, pipe=Pipe.TENSOR, busy=64.0, latency=60, count=1)
+BARRIER = replace(NOP, kind=Kind.CTA_BARRIER, latency=20)
+
+
+def clocks(*stream: Op | Mark, warps: int = 1) -> float:
+    return play([Team(0, 0, warps, stream)]).end
+
+
+def wait_for(barrier: int) -> Op:
+    return replace(NOP, waits=(barrier,))
+
+
+def test_a_warp_issues_when_its_stall_count_has_passed() -> None:
+    assert clocks(*[replace(FMA, stall=4)] * 10) == 40
+
+
+def test_warps_of_different_sub_partitions_do_not_share_a_scheduler() -> None:
+    assert clocks(*[FMA] * 100, warps=4) == clocks(*[FMA] * 100) == 100
+
+
+def test_warps_of_one_sub_partition_share_its_scheduler() -> None:
+    assert clocks(*[NOP] * 100, warps=8) == pytest.approx(200, abs=2)
+
+
+def test_a_pipe_takes_one_instruction_at_a_time() -> None:
+    assert clocks(*[EXP] * 10) == pytest.approx(80, abs=8)
+
+
+def test_a_scoreboard_wait_lasts_until_the_load_is_back() -> None:
+    assert clocks(LOAD, wait_for(0)) == 8 + 600 + 1
+    assert clocks(LOAD, wait_for(1)) == 2
+
+
+def test_a_counted_wait_leaves_the_youngest_copies_in_flight() -> None:
+    late = replace(NOP, stall=1000)
+    everything = replace(NOP, kind=Kind.COUNT_WAIT, write_barrier=0, count=0)
+    but_one = replace(everything, count=1)
+    assert clocks(COPY, COMMIT, late, COPY, COMMIT, everything) == pytest.approx(1000 + 600, abs=20)
+    assert clocks(COPY, COMMIT, late, COPY, COMMIT, but_one) == pytest.approx(1000, abs=20)
+    assert clocks(COPY, COMMIT, late, COPY, COMMIT, but_one, everything) == pytest.approx(1000 + 600, abs=20)
+
+
+def test_a_wait_for_matrix_products_lasts_until_their_accumulators_are_written() -> None:
+    wait = replace(NOP, kind=Kind.WGMMA_WAIT, count=0)
+    assert clocks(WGMMA, WGMMA, wait) == pytest.approx(2 * 64 + 60, abs=2)
+    assert clocks(WGMMA, WGMMA, replace(wait, count=1)) == pytest.approx(64 + 60, abs=2)
+    assert clocks(WGMMA, WGMMA) < 10
+
+
+def test_matrix_products_wait_for_shared_memory_to_deliver_their_operands() -> None:
+    wait = replace(NOP, kind=Kind.WGMMA_WAIT)
+    starved = replace(WGMMA, shared=100.0)
+    assert clocks(*[starved] * 4, wait) > clocks(*[WGMMA] * 4, wait) + 4 * 30
+
+
+def test_a_barrier_holds_warps_until_the_last_one_arrives() -> None:
+    fast = [BARRIER, Mark(0)]
+    played = play([Team(0, 0, 4, fast)])
+    assert played.marks[0, 0] == 20
+    assert clocks(replace(NOP, stall=50), BARRIER, warps=8) >= 70
+
+
+def test_a_wait_for_a_product_on_tensor_memory_lasts_until_what_was_committed_is_done() -> None:
+    product = replace(NOP, kind=Kind.TENSOR_MMA, pipe=Pipe.TENSOR_SM, busy=64.0, leader=True)
+    commit = replace(NOP, kind=Kind.TENSOR_COMMIT, leader=True)
+    wait = replace(NOP, kind=Kind.MBARRIER_WAIT_TENSOR, write_barrier=0)
+    assert clocks(*[product] * 8, commit, wait, wait_for(0)) == pytest.approx(8 * 64, abs=4)
+
+
+def test_what_the_leader_issues_costs_the_other_warps_nothing() -> None:
+    lead = replace(NOP, leader=True, stall=10)
+    marks = play([Team(0, 0, 1, [lead, Mark(0)]), Team(1, 1, 4, [lead, Mark(0)])]).marks
+    assert marks[0, 0] == 10
+    assert marks[1, 0] == 10 / 4
+
+
+def test_warps_at_a_barrier_no_one_else_will_reach_go_on() -> None:
+    guarded = replace(BARRIER, leader=True)
+    assert clocks(guarded, replace(NOP, leader=True, stall=50), warps=4) >= 50
+
+
+@given(st.lists(st.sampled_from([NOP, FMA, EXP, LOAD, WGMMA, BARRIER]), min_size=1, max_size=60), st.integers(1, 12))
+def test_no_play_is_faster_than_its_busiest_pipe(stream: list[Op], warps: int) -> None:
+    per_partition = -(-warps // 4)
+    queued = 64 + 128  # accepted ahead of time and still in the queue when the last warp is done
+    end = clocks(*stream, warps=warps)
+    for pipe in Pipe:
+        share = warps if pipe >= Pipe.SHARED else per_partition
+        assert end + queued >= share * sum(op.busy for op in stream if op.pipe is pipe) - 8
+    assert end >= per_partition * len(stream)
+
+
+@given(
+    st.lists(st.sampled_from([NOP, FMA, EXP, LOAD, wait_for(0), BARRIER]), min_size=1, max_size=40), st.integers(1, 8)
+)
+def test_one_more_instruction_never_saves_a_warp_time(stream: list[Op], warps: int) -> None:
+    assert clocks(*stream, FMA, warps=1) >= clocks(*stream, warps=1)
+    assert clocks(*stream, warps=warps) == clocks(*stream, warps=warps)
