@@ -74,6 +74,8 @@ class Step:
     worker: str
     operator: str
     state: StepState
+    digest: str | None
+    """Of the candidate that was announced last: while the step runs, it is under evaluation or was."""
     started: datetime
     finished: datetime | None
     reason: str

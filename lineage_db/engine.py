@@ -1,0 +1,182 @@
+"""Opening a lineage database: URLs, connections, transactions and migrations; all that differs by SQL dialect."""
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError, StatementError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StoreError
+
+REVISION_TABLE = "lineage_revision"
+"""Where the schema revision is kept; not Alembic's default name, which another application's database may hold."""
+
+_FILE_URL = "sqlite:///"
+_ADVICE = "give a file path, sqlite:///PATH or postgresql://USER@HOST/NAME"
+_MIGRATION_LOCK = 0x41564F
+"""Key of the PostgreSQL advisory lock under which a schema is migrated: "AVO" in ASCII."""
+
+
+class Database:
+    """One open database. Safe to share between threads; a child process opens its own by ``url``."""
+
+    def __init__(self, url: str, *, create: bool, busy_seconds: float = 60) -> None:
+        """``url`` and ``create`` as in ``Store.open``; a locked SQLite file is waited for ``busy_seconds`` at most."""
+        self._busy_seconds = busy_seconds
+        if url.startswith(_FILE_URL) or "://" not in url:
+            path = Path(url.removeprefix(_FILE_URL)).absolute()
+            self.url, self.label, self._engine = f"{_FILE_URL}{path}", str(path), _sqlite(path, create, busy_seconds)
+        else:
+            self.url, self.label, self._engine = _server(url)
+        self._is_sqlite = self._engine.dialect.name == "sqlite"
+        try:
+            self._prepare(create=create)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def transaction(self, *, write: bool = False) -> Iterator[Connection]:
+        """Yield a connection in a transaction, committed at the end and rolled back by an exception.
+
+        On SQLite a writing transaction holds the write lock from its start: what it reads stays true until it commits.
+        Elsewhere the caller locks the row of the run it writes to.
+        """
+        try:
+            with self._engine.execution_options(write=write).begin() as connection:
+                yield connection
+        except StatementError as error:
+            if isinstance(error, DBAPIError):
+                raise self._explain(error.orig or error) from error
+            raise (error.orig or error) from None  # a value its column type refuses: the caller's own error
+        except SQLAlchemyError as error:
+            raise DatabaseUnavailable(f"database {self.label}: {_first_line(error)}") from error
+
+    def _prepare(self, *, create: bool) -> None:
+        """Bring the schema to the newest revision."""
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+        scripts = ScriptDirectory.from_config(config)
+        with self.transaction() as connection:
+            if self._revision(connection, scripts, create=create) == scripts.get_current_head():
+                return
+        if self._is_sqlite:
+            self._use_wal()
+        with self.transaction(write=True) as connection:
+            if not self._is_sqlite:
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
+            if self._revision(connection, scripts, create=create) != scripts.get_current_head():
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+
+    def _revision(self, connection: Connection, scripts: ScriptDirectory, *, create: bool) -> str | None:
+        """Return the schema's revision, None for an empty database; raise where the database is not ours to use."""
+        context = MigrationContext.configure(connection, opts={"version_table": REVISION_TABLE})
+        revision = context.get_current_revision()
+        if revision is None:
+            if inspect(connection).get_table_names():
+                raise IncompatibleDatabase(
+                    f"{self.label} is a database of something else: choose an empty or a new one for AVO"
+                )
+            if not create:
+                raise _missing(self.label)
+        elif revision not in {script.revision for script in scripts.walk_revisions()}:
+            raise IncompatibleDatabase(
+                f"{self.label} was written by a newer AVO (schema {revision}, known up to "
+                f"{scripts.get_current_head()}): upgrade AVO, or choose another database"
+            )
+        return revision
+
+    def _use_wal(self) -> None:
+        """Switch the file to write-ahead logging, which lets readers and a writer work at the same time."""
+        deadline = time.monotonic() + self._busy_seconds
+        with closing(self._engine.raw_connection()) as connection:
+            while True:
+                try:
+                    connection.cursor().execute("PRAGMA journal_mode = WAL")
+                    return
+                except sqlite3.OperationalError as error:  # the driver's timeout does not cover this statement
+                    if "is locked" not in str(error) or time.monotonic() > deadline:
+                        raise self._explain(error) from error
+                    time.sleep(0.02)
+
+    def _explain(self, error: BaseException) -> StoreError:
+        """Return the error that says in one line what to do about a driver's error."""
+        reason = _first_line(error)
+        if "not a database" in reason:
+            return IncompatibleDatabase(f"{self.label} is not an SQLite database: choose another path")
+        if "is locked" in reason:
+            return DatabaseUnavailable(
+                f"database {self.label} was locked by another process for {self._busy_seconds:g} s: stop it or retry"
+            )
+        if "unable to open" in reason or "readonly" in reason:
+            return DatabaseUnavailable(
+                f"database {self.label} cannot be opened for writing: check the path and its permissions"
+            )
+        advice = "check the file and its disk" if self._is_sqlite else "check the URL and the server"
+        return DatabaseUnavailable(f"database {self.label} failed ({reason}): {advice}")
+
+
+def _sqlite(path: Path, create: bool, busy_seconds: float) -> Engine:
+    if path.name == ":memory:":
+        raise DatabaseUnavailable("a database in memory cannot be shared between processes: give a file path")
+    if create:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DatabaseUnavailable(
+                f"folder {path.parent} cannot be made ({error.strerror}): choose another path for the database"
+            ) from error
+    elif not path.exists():
+        raise _missing(str(path))
+    # With isolation_level None the driver leaves BEGIN to us, so that a writing transaction can be IMMEDIATE. One that
+    # begins by reading fails at its first write, whatever the timeout, when another process has written in between.
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)), connect_args={"timeout": busy_seconds, "isolation_level": None}
+    )
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        connection.cursor().execute("PRAGMA foreign_keys = ON")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options()["write"] else "BEGIN")
+
+    return engine
+
+
+def _server(text: str) -> tuple[str, str, Engine]:
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        raise DatabaseUnavailable(f"{text!r} is not a database URL: {_ADVICE}") from None
+    label = url.render_as_string()
+    if url.drivername not in ("postgresql", "postgresql+psycopg"):
+        raise DatabaseUnavailable(f"{label} is not a database URL AVO knows: {_ADVICE}")
+    try:
+        engine = create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+    except ImportError:
+        raise DatabaseUnavailable(f"{label} needs psycopg: pip install 'avo-kernels[postgresql]'") from None
+    return url.render_as_string(hide_password=False), label, engine
+
+
+def _missing(label: str) -> DatabaseUnavailable:
+    return DatabaseUnavailable(f"no database at {label}: start one with avo run")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]

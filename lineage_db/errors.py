@@ -1,0 +1,83 @@
+"""Errors of the lineage database. ``str()`` of each is one line that says what to do.
+
+StoreError
++-- DatabaseUnavailable    no such database, it cannot be reached or written, or it is held by another process
++-- IncompatibleDatabase   not a lineage database, or one of a newer version
++-- InvalidRun             a run name or seed that cannot be stored
++-- RunExists              the run name is taken
++-- UnknownRun             no run has this name or id
++-- UnknownVersion         the run has no such version
++-- UnknownAttempt         the run has no such attempt
++-- StepNotRunning         the step is finished, abandoned or unknown: nothing more can be written to it
++-- ForeignEvaluation      an evaluation of another problem, target or suite than the run's
+"""
+
+from collections.abc import Sequence
+
+
+class StoreError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class DatabaseUnavailable(StoreError):
+    """The database is missing, unreachable, unwritable or locked."""
+
+
+class IncompatibleDatabase(StoreError):
+    """The file or server holds something this version of AVO cannot read."""
+
+
+class InvalidRun(StoreError, ValueError):
+    """A run name or seed that cannot be stored."""
+
+
+class RunExists(StoreError):
+    """A run of this name exists already."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"a run named {name!r} exists already: resume it, or choose another name")
+
+
+class UnknownRun(StoreError):
+    """No run has this name or id."""
+
+    def __init__(self, wanted: str | int, known: Sequence[str]) -> None:
+        """``known``: some run names, newest first."""
+        label = f"run {wanted!r}" if isinstance(wanted, str) else f"run with id {wanted}"
+        advice = f"choose one of {', '.join(known)}" if known else "the database holds none yet, start one with avo run"
+        super().__init__(f"no {label}: {advice}")
+
+
+class UnknownVersion(StoreError):
+    """The run has no version of this number."""
+
+    def __init__(self, number: int | None, count: int) -> None:
+        """``number``: None where any version would do. ``count``: versions the run has."""
+        if count == 0:
+            message = "the run has no versions yet: wait until its seed is evaluated"
+        else:
+            message = f"no version {number}: choose one from 0 to {count - 1}"
+        super().__init__(message)
+
+
+class UnknownAttempt(StoreError):
+    """The run has no attempt of this id."""
+
+    def __init__(self, attempt_id: int) -> None:
+        super().__init__(f"the run has no attempt {attempt_id}: list its attempts to choose one")
+
+
+class StepNotRunning(StoreError):
+    """Nothing more can be written to this step."""
+
+    def __init__(self, step_id: int, state: str | None) -> None:
+        """``state``: None where there is no such step."""
+        what = "does not exist" if state is None else f"is {state}, not running"
+        super().__init__(f"step with id {step_id} {what}: claim a new step")
+
+
+class ForeignEvaluation(StoreError):
+    """An evaluation that must not be compared with the run's others."""
+
+    def __init__(self, what: str, got: str, expected: str) -> None:
+        super().__init__(f"an evaluation of {what} {got!r} does not belong in a run of {what} {expected!r}")

@@ -1,0 +1,1 @@
+"""Schema migrations of the lineage database, applied when a database is opened."""

@@ -1,0 +1,142 @@
+"""Statements of the store, each within a transaction of its caller's."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, func, select, update
+
+from lineage_db import tables
+from lineage_db.errors import StepNotRunning, UnknownAttempt, UnknownRun, UnknownVersion
+from lineage_db.records import Attempt, RunSummary, Step, StepState, Trial, Version
+from lineage_db.rows import to_attempt, to_run, to_step, to_trial, to_version
+
+_RUNS, _STEPS, _ATTEMPTS, _VERSIONS = tables.runs.c, tables.steps.c, tables.attempts.c, tables.versions.c
+_NAMES_SHOWN = 10
+
+_LINEAGE = select(
+    *_ATTEMPTS, _VERSIONS.number, _VERSIONS.accepted, _VERSIONS.parents.label("version_parents")
+).join_from(tables.versions, tables.attempts)
+
+
+def unknown_run(connection: Connection, wanted: str | int) -> UnknownRun:
+    """Return the error for a run that is not there; it names those that are."""
+    newest = select(_RUNS.name).order_by(_RUNS.id.desc()).limit(_NAMES_SHOWN)
+    return UnknownRun(wanted, connection.scalars(newest).all())
+
+
+def lock_run(connection: Connection, run_id: int, now: datetime, **values: Any) -> Row[*tuple[Any, ...]]:
+    """Mark the run changed, which keeps other writers out of it until the transaction ends, and return its row.
+
+    ``values`` are columns to set as well. Raises ``UnknownRun``.
+    """
+    change = update(tables.runs).where(_RUNS.id == run_id).values(changes=_RUNS.changes + 1, updated=now, **values)
+    row = connection.execute(change.returning(*_RUNS)).one_or_none()
+    if row is None:
+        raise unknown_run(connection, run_id)
+    return row
+
+
+def lock_running_step(
+    connection: Connection, step_id: int, now: datetime
+) -> tuple[Row[*tuple[Any, ...]], Row[*tuple[Any, ...]]]:
+    """Lock the step's run and return the rows of run and step; raise ``StepNotRunning``."""
+    run_id = connection.scalar(select(_STEPS.run_id).where(_STEPS.id == step_id))
+    if run_id is None:
+        raise StepNotRunning(step_id, None)
+    run = lock_run(connection, run_id, now)
+    step = connection.execute(select(tables.steps).where(_STEPS.id == step_id)).one()
+    if step.state != StepState.RUNNING.value:
+        raise StepNotRunning(step_id, step.state)
+    return run, step
+
+
+def finish_step(
+    connection: Connection, which: ColumnElement[bool], state: StepState, reason: str, now: datetime
+) -> list[Step]:
+    """End the steps for which ``which`` holds and return them."""
+    change = update(tables.steps).where(which).values(state=state.value, finished=now, reason=reason)
+    return [to_step(row) for row in connection.execute(change.returning(*_STEPS))]
+
+
+def check_parents(parents: tuple[int, ...], count: int) -> None:
+    """Raise ``UnknownVersion`` unless all ``parents`` are numbers of a run's ``count`` versions."""
+    for number in parents:
+        if not 0 <= number < count:
+            raise UnknownVersion(number, count)
+
+
+def count_versions(connection: Connection, run_id: int) -> int:
+    """Return how many versions the run has."""
+    return connection.scalar(select(func.count()).where(_VERSIONS.run_id == run_id)) or 0
+
+
+def summaries(connection: Connection) -> list[RunSummary]:
+    """Return all runs, newest first."""
+    tried = select(_ATTEMPTS.run_id, func.count().label("attempts")).group_by(_ATTEMPTS.run_id).subquery()
+    accepted = (
+        select(
+            _VERSIONS.run_id,
+            func.count().label("versions"),
+            func.max(_ATTEMPTS.geomean_tflops).label("best"),
+            func.max(_ATTEMPTS.geomean_tflops).filter(_VERSIONS.number == 0).label("first"),
+        )
+        .join_from(tables.versions, tables.attempts)
+        .group_by(_VERSIONS.run_id)
+        .subquery()
+    )
+    query = (
+        select(
+            *_RUNS,
+            func.coalesce(tried.c.attempts, 0).label("attempts"),
+            func.coalesce(accepted.c.versions, 0).label("versions"),
+            accepted.c.best,
+            accepted.c.first,
+        )
+        .outerjoin_from(tables.runs, tried, tried.c.run_id == _RUNS.id)
+        .outerjoin(accepted, accepted.c.run_id == _RUNS.id)
+        .order_by(_RUNS.id.desc())
+    )
+    return [
+        RunSummary(to_run(row), row.attempts, row.versions, row.best, row.first) for row in connection.execute(query)
+    ]
+
+
+def attempt(connection: Connection, run_id: int, attempt_id: int) -> Attempt:
+    """Return one attempt of the run; raise ``UnknownAttempt``."""
+    query = select(tables.attempts).where(_ATTEMPTS.run_id == run_id, _ATTEMPTS.id == attempt_id)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise UnknownAttempt(attempt_id)
+    return to_attempt(row)
+
+
+def trials(connection: Connection, run_id: int, after: int) -> list[Trial]:
+    """Return the run's attempts with ids larger than ``after``, without their long columns, oldest first."""
+    short = [column for column in _ATTEMPTS if column.name not in ("source", "evaluation")]
+    query = (
+        select(*short, _STEPS.number.label("step_number"), _VERSIONS.number.label("version"))
+        .join_from(tables.attempts, tables.steps)
+        .outerjoin(tables.versions, _VERSIONS.attempt_id == _ATTEMPTS.id)
+        .where(_ATTEMPTS.run_id == run_id, _ATTEMPTS.id > after)
+        .order_by(_ATTEMPTS.id)
+    )
+    return [to_trial(row) for row in connection.execute(query)]
+
+
+def versions(connection: Connection, run_id: int) -> list[Version]:
+    """Return the run's versions, oldest first."""
+    query = _LINEAGE.where(_VERSIONS.run_id == run_id).order_by(_VERSIONS.number)
+    return [to_version(row) for row in connection.execute(query)]
+
+
+def version(connection: Connection, run_id: int, number: int | None) -> Version:
+    """Return one version, or the fastest, the latest among equals; raise ``UnknownVersion``."""
+    query = _LINEAGE.where(_VERSIONS.run_id == run_id)
+    if number is None:
+        query = query.order_by(_ATTEMPTS.geomean_tflops.desc(), _VERSIONS.number.desc()).limit(1)
+    else:
+        query = query.where(_VERSIONS.number == number)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise UnknownVersion(number, count_versions(connection, run_id))
+    return to_version(row)

@@ -1,0 +1,311 @@
+"""The store: everything that is written to and read from a lineage database."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from evaluator.candidate import Candidate
+from evaluator.evaluation import Evaluation
+from lineage_db import queries
+from lineage_db.engine import Database
+from lineage_db.errors import (
+    ForeignEvaluation,
+    InvalidRun,
+    RunExists,
+)
+from lineage_db.records import Attempt, Run, RunState, RunSummary, Step, StepState, Trial, Version
+from lineage_db.rows import to_attempt, to_run, to_step
+from lineage_db.tables import NAME_LENGTH, attempts, runs, steps, versions
+
+_SEEDS = range(-(2**63), 2**63)
+
+
+class Store:
+    """A lineage database. Threads may share one; every process opens its own.
+
+    Each method is one transaction. Raises ``StoreError`` only, and ``ValueError`` for a time without time zone.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    def open(cls, url: str, *, create: bool = True) -> Self:
+        """Open the database at ``url`` and bring its schema up to date; with ``create``, make it where it is missing.
+
+        ``url`` is a file path, ``sqlite:///PATH`` or ``postgresql://USER:PASSWORD@HOST/NAME``. Raises
+        ``DatabaseUnavailable`` or ``IncompatibleDatabase``.
+        """
+        return cls(Database(url, create=create))
+
+    @property
+    def url(self) -> str:
+        """Where another process can open it: absolute, and with the password if it has one."""
+        return self._database.url
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Runs
+
+    def create_run(
+        self,
+        *,
+        name: str,
+        problem: str,
+        target: str,
+        suite: str,
+        operator: str,
+        seed: int,
+        config: Mapping[str, Any],
+        now: datetime,
+    ) -> Run:
+        """Add a running run. ``config`` is plain data for JSON. Raises ``RunExists`` or ``InvalidRun``."""
+        _check_name(name)
+        if seed not in _SEEDS:
+            raise InvalidRun(f"seed {seed} is too large: choose one of at most 63 bits")
+        values = {
+            "name": name,
+            "problem": problem,
+            "target": target,
+            "suite": suite,
+            "operator": operator,
+            "seed": seed,
+            "config": dict(config),
+            "state": RunState.RUNNING.value,
+            "created": now,
+            "updated": now,
+            "changes": 0,
+        }
+        with self._database.transaction(write=True) as connection:
+            try:
+                row = connection.execute(insert(runs).values(values).returning(*runs.c)).one()
+            except IntegrityError:
+                raise RunExists(name) from None
+        return to_run(row)
+
+    def free_run_name(self, stem: str) -> str:
+        """Return ``stem``, or the first of ``stem-2``, ``stem-3``, ... that no run has. Raises ``InvalidRun``."""
+        with self._database.transaction() as connection:
+            taken = set(connection.scalars(select(runs.c.name)))
+        name, count = stem, 1
+        while name in taken:
+            count += 1
+            name = f"{stem}-{count}"
+        _check_name(name)
+        return name
+
+    def run(self, name: str) -> Run:
+        """Return the run called ``name``; raises ``UnknownRun``."""
+        with self._database.transaction() as connection:
+            row = connection.execute(select(runs).where(runs.c.name == name)).one_or_none()
+            if row is None:
+                raise queries.unknown_run(connection, name)
+        return to_run(row)
+
+    def runs(self) -> list[RunSummary]:
+        """Return all runs, newest first."""
+        with self._database.transaction() as connection:
+            return queries.summaries(connection)
+
+    def set_run_state(
+        self, run_id: int, state: RunState, *, now: datetime, config: Mapping[str, Any] | None = None
+    ) -> Run:
+        """Set the state and, where given, the whole configuration; raises ``UnknownRun``."""
+        values: dict[str, Any] = {"state": state.value}
+        if config is not None:
+            values["config"] = dict(config)
+        with self._database.transaction(write=True) as connection:
+            return to_run(queries.lock_run(connection, run_id, now, **values))
+
+    def revision(self, run_id: int) -> tuple[int, int]:
+        """Return (last attempt id or 0, number of writes so far): it differs after every write to the run or in it.
+
+        Cheap: for readers that poll. Raises ``UnknownRun``.
+        """
+        last = select(func.coalesce(func.max(attempts.c.id), 0)).where(attempts.c.run_id == runs.c.id)
+        query = select(last.scalar_subquery().label("last"), runs.c.changes).where(runs.c.id == run_id)
+        with self._database.transaction() as connection:
+            row = connection.execute(query).one_or_none()
+            if row is None:
+                raise queries.unknown_run(connection, run_id)
+        return row.last, row.changes
+
+    # Steps
+
+    def claim_step(self, run_id: int, *, worker: str, operator: str, now: datetime) -> Step:
+        """Start the run's next step, numbered from 0; no two callers get the same. Raises ``UnknownRun``."""
+        with self._database.transaction(write=True) as connection:
+            queries.lock_run(connection, run_id, now)
+            last = connection.scalar(select(func.max(steps.c.number)).where(steps.c.run_id == run_id))
+            values = {
+                "run_id": run_id,
+                "number": 0 if last is None else last + 1,
+                "worker": worker,
+                "operator": operator,
+                "state": StepState.RUNNING.value,
+                "started": now,
+                "reason": "",
+            }
+            return to_step(connection.execute(insert(steps).values(values).returning(*steps.c)).one())
+
+    def announce(self, step_id: int, digest: str, *, now: datetime) -> bool:
+        """Say that a running step is about to evaluate a candidate; False when another running step said so before.
+
+        Raises ``StepNotRunning``.
+        """
+        with self._database.transaction(write=True) as connection:
+            run, step = queries.lock_running_step(connection, step_id, now)
+            running = (steps.c.run_id == run.id) & (steps.c.state == StepState.RUNNING.value)
+            others = select(steps.c.id).where(running & (steps.c.digest == digest) & (steps.c.id != step.id))
+            if connection.scalar(others.limit(1)) is not None:
+                return False
+            connection.execute(update(steps).where(steps.c.id == step.id).values(digest=digest))
+            return True
+
+    def record_attempt(
+        self,
+        *,
+        step_id: int,
+        candidate: Candidate,
+        change: str,
+        parents: tuple[int, ...],
+        evaluation: Evaluation,
+        started: datetime,
+        finished: datetime,
+    ) -> Attempt:
+        """Add an attempt to a running step; ``parents`` are numbers of versions the run has.
+
+        Raises ``StepNotRunning``, ``UnknownVersion``, or ``ForeignEvaluation`` where candidate or evaluation are for
+        another problem, target or suite than the run.
+        """
+        with self._database.transaction(write=True) as connection:
+            run, step = queries.lock_running_step(connection, step_id, finished)
+            for what, got, expected in (
+                ("problem", candidate.problem, run.problem),
+                ("target", evaluation.target, run.target),
+                ("suite", evaluation.suite, run.suite),
+            ):
+                if got != expected:
+                    raise ForeignEvaluation(what, got, expected)
+            queries.check_parents(parents, queries.count_versions(connection, run.id))
+            values = {
+                "run_id": run.id,
+                "step_id": step.id,
+                "digest": candidate.digest,
+                "plan_digest": evaluation.plan_digest,
+                "status": evaluation.status.value,
+                "message": evaluation.message,
+                "geomean_tflops": evaluation.geomean_tflops,
+                "seconds": evaluation.seconds,
+                "change": change,
+                "parents": parents,
+                "started": started,
+                "finished": finished,
+                "evaluation": evaluation.to_json(),
+                "source": candidate.source,
+            }
+            return to_attempt(connection.execute(insert(attempts).values(values).returning(*attempts.c)).one())
+
+    def conclude_step(
+        self,
+        step_id: int,
+        *,
+        attempt_id: int | None,
+        parents: tuple[int, ...],
+        reason: str,
+        now: datetime,
+        decide: Callable[[Sequence[Version], Attempt], bool],
+    ) -> Version | None:
+        """Finish a running step; make its attempt the run's next version if ``decide(versions, attempt)`` says so.
+
+        Between the reading of ``versions`` (oldest first) and the writing of the new one no other writer gets in, so
+        ``decide`` must be quick and leave the store alone; its exceptions come through and undo everything. It is not
+        asked without ``attempt_id``, or when that attempt is a version already. Returns the new version, if any.
+        Raises ``StepNotRunning``, ``UnknownAttempt`` or ``UnknownVersion`` (in ``parents``).
+        """
+        with self._database.transaction(write=True) as connection:
+            run, step = queries.lock_running_step(connection, step_id, now)
+            lineage = queries.versions(connection, run.id)
+            queries.check_parents(parents, len(lineage))
+            queries.finish_step(connection, steps.c.id == step.id, StepState.DONE, reason, now)
+            if attempt_id is None:
+                return None
+            attempt = queries.attempt(connection, run.id, attempt_id)
+            if any(version.attempt.id == attempt.id for version in lineage) or not decide(lineage, attempt):
+                return None
+            version = Version(run.id, len(lineage), parents, now, attempt)
+            connection.execute(
+                insert(versions).values(
+                    run_id=run.id, number=version.number, attempt_id=attempt.id, parents=parents, accepted=now
+                )
+            )
+            return version
+
+    def fail_step(self, step_id: int, *, state: StepState, reason: str, now: datetime) -> Step:
+        """End a running step as ``FAILED`` or ``ABANDONED``; raises ``StepNotRunning``."""
+        if state not in (StepState.FAILED, StepState.ABANDONED):
+            raise ValueError(f"a step cannot fail as {state}")
+        with self._database.transaction(write=True) as connection:
+            queries.lock_running_step(connection, step_id, now)
+            return queries.finish_step(connection, steps.c.id == step_id, state, reason, now)[0]
+
+    def abandon_running_steps(self, run_id: int, *, reason: str, now: datetime) -> int:
+        """Abandon every running step of the run and return how many; raises ``UnknownRun``."""
+        with self._database.transaction(write=True) as connection:
+            queries.lock_run(connection, run_id, now)
+            running = (steps.c.run_id == run_id) & (steps.c.state == StepState.RUNNING.value)
+            return len(queries.finish_step(connection, running, StepState.ABANDONED, reason, now))
+
+    def steps(self, run_id: int) -> list[Step]:
+        """Return the run's steps by number."""
+        query = select(steps).where(steps.c.run_id == run_id).order_by(steps.c.number)
+        with self._database.transaction() as connection:
+            return [to_step(row) for row in connection.execute(query)]
+
+    # Attempts and versions
+
+    def trials(self, run_id: int, *, after: int = 0) -> list[Trial]:
+        """Return the run's attempts with ids larger than ``after``, without sources, oldest first."""
+        with self._database.transaction() as connection:
+            return queries.trials(connection, run_id, after)
+
+    def attempt(self, run_id: int, attempt_id: int) -> Attempt:
+        """Return one attempt of the run; raises ``UnknownAttempt``."""
+        with self._database.transaction() as connection:
+            return queries.attempt(connection, run_id, attempt_id)
+
+    def attempts(self, run_id: int) -> list[Attempt]:
+        """Return the run's attempts with their sources, oldest first."""
+        query = select(attempts).where(attempts.c.run_id == run_id).order_by(attempts.c.id)
+        with self._database.transaction() as connection:
+            return [to_attempt(row) for row in connection.execute(query)]
+
+    def versions(self, run_id: int) -> list[Version]:
+        """Return the run's versions with their attempts, oldest first."""
+        with self._database.transaction() as connection:
+            return queries.versions(connection, run_id)
+
+    def version(self, run_id: int, number: int | None = None) -> Version:
+        """Return one version, by default the fastest, the latest among equals; raises ``UnknownVersion``."""
+        with self._database.transaction() as connection:
+            return queries.version(connection, run_id, number)
+
+
+def _check_name(name: str) -> None:
+    if len(name) > NAME_LENGTH or not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+        raise InvalidRun(f"run name {name!r} is not valid: use 1 to {NAME_LENGTH} letters, digits, dots, '-' or '_'")

@@ -1,0 +1,129 @@
+"""Fixtures for the lineage database: a fresh database of every kind, and records to put in."""
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+
+from evaluator.candidate import Candidate
+from evaluator.evaluation import CaseScore, Evaluation, Score, Status
+from evaluator.target import ScoreKind
+from lineage_db.records import Attempt, Run, Step
+from lineage_db.store import Store
+
+NOW = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+KINDS = ["sqlite", "postgresql"] if "AVO_TEST_POSTGRESQL" in os.environ else ["sqlite"]
+
+
+@pytest.fixture(params=KINDS)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty database."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/lineage.db"
+        return
+    server = make_url(os.environ["AVO_TEST_POSTGRESQL"]).set(drivername="postgresql+psycopg")
+    name = f"avo_{uuid.uuid4().hex}"
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    yield server.set(database=name).render_as_string(hide_password=False)
+    with engine.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    """A store on an empty database."""
+    with Store.open(url) as store:
+        yield store
+
+
+@pytest.fixture
+def make() -> "Maker":
+    """Makes records with everything that does not matter filled in."""
+    return Maker()
+
+
+class Maker:
+    """Short forms of the store's writing methods."""
+
+    now = NOW
+
+    def evaluation(self, tflops: float = 0.0, message: str = "wrong", **values: object) -> Evaluation:
+        """Correct with one case of ``tflops``, or incorrect with ``message`` when 0."""
+        fields: dict[str, object] = {
+            "status": Status.CORRECT if tflops else Status.INCORRECT,
+            "message": message,
+            "target": "h100",
+            "suite": "paper",
+            "seconds": 1.5,
+            "score": Score(ScoreKind.PREDICTED, "h100", (CaseScore("c", tflops, 7.0, "tensor"),)) if tflops else None,
+        }
+        return Evaluation(**(fields | values))  # type: ignore[arg-type]
+
+    def run(self, store: Store, name: str = "mha-h100", **values: object) -> Run:
+        """Create a run."""
+        fields: dict[str, object] = {
+            "problem": "mha",
+            "target": "h100",
+            "suite": "paper",
+            "operator": "mutate",
+            "seed": 7,
+            "config": {"steps": 10},
+            "now": NOW,
+        }
+        return store.create_run(name=name, **(fields | values))  # type: ignore[arg-type]
+
+    def step(self, store: Store, run: Run) -> Step:
+        """Claim a step."""
+        return store.claim_step(run.id, worker="w0", operator="mutate", now=NOW)
+
+    def attempt(
+        self,
+        store: Store,
+        step: Step,
+        tflops: float = 0.0,
+        source: str = "x = 1\n",
+        parents: tuple[int, ...] = (),
+        evaluation: Evaluation | None = None,
+    ) -> Attempt:
+        """Record an attempt."""
+        return store.record_attempt(
+            step_id=step.id,
+            candidate=Candidate("mha", source),
+            change="tile 64",
+            parents=parents,
+            evaluation=evaluation or self.evaluation(tflops),
+            started=NOW,
+            finished=NOW + timedelta(seconds=2),
+        )
+
+    def version(self, store: Store, run: Run, tflops: float, parents: tuple[int, ...] = ()) -> None:
+        """Add a version of that speed."""
+        step = self.step(store, run)
+        attempt = self.attempt(store, step, tflops, parents=parents)
+        self.conclude(store, step, attempt, parents=parents, decide=lambda versions, attempt: True)
+
+    def conclude(
+        self,
+        store: Store,
+        step: Step,
+        attempt: Attempt | None,
+        *,
+        parents: tuple[int, ...] = (),
+        decide: Callable[..., bool],
+    ) -> object:
+        """Conclude a step."""
+        return store.conclude_step(
+            step.id,
+            attempt_id=attempt.id if attempt else None,
+            parents=parents,
+            reason="tried tiles",
+            now=NOW,
+            decide=decide,
+        )

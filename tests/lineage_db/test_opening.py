@@ -1,0 +1,233 @@
+"""Opening a lineage database: what is created, migrated or refused, and in which words."""
+
+import sqlite3
+import threading
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, inspect, make_url, text
+
+from lineage_db.engine import REVISION_TABLE, Database
+from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase
+from lineage_db.store import Store
+from lineage_db.tables import metadata
+
+
+def connect(url: str) -> Any:
+    drivername = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}[make_url(url).get_backend_name()]
+    return create_engine(make_url(url).set(drivername=drivername))
+
+
+# Migrations
+
+
+def test_the_migrations_make_the_tables_the_code_uses(url: str) -> None:
+    Store.open(url).close()
+    engine = connect(url)
+    with engine.connect() as connection:
+        options = {"version_table": REVISION_TABLE, "compare_type": True}
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
+        found = inspect(connection)
+        for table in metadata.tables.values():
+            foreign = {(key["name"], *key["constrained_columns"]) for key in found.get_foreign_keys(table.name)}
+            assert foreign == {(key.name, *key.column_keys) for key in table.foreign_key_constraints}
+            assert found.get_pk_constraint(table.name)["name"] == table.primary_key.name
+    engine.dispose()
+
+
+def test_opening_again_changes_nothing(url: str, make: Any) -> None:
+    with Store.open(url) as store:
+        run = make.run(store)
+        make.version(store, run, 5.0)
+    with Store.open(url) as store, Store.open(url, create=False) as other:
+        assert store.run(run.name) == other.run(run.name) == run
+        assert store.versions(run.id) == other.versions(run.id)
+
+
+def test_a_schema_of_a_newer_avo_is_refused(url: str) -> None:
+    Store.open(url).close()
+    engine = connect(url)
+    with engine.begin() as connection:
+        connection.execute(text(f"UPDATE {REVISION_TABLE} SET version_num = '9999'"))
+    engine.dispose()
+    with pytest.raises(IncompatibleDatabase, match=r"was written by a newer AVO \(schema 9999, known up to \d{4}\)"):
+        Store.open(url)
+
+
+def test_a_database_of_something_else_is_refused_and_left_as_it_was(url: str) -> None:
+    engine = connect(url)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE recipes (id INTEGER)"))
+    for create in (True, False):
+        with pytest.raises(IncompatibleDatabase, match="is a database of something else: choose an empty or a new one"):
+            Store.open(url, create=create)
+    with engine.connect() as connection:
+        assert inspect(connection).get_table_names() == ["recipes"]
+        if engine.dialect.name == "sqlite":
+            assert connection.scalar(text("PRAGMA journal_mode")) == "delete"
+    engine.dispose()
+
+
+def test_an_empty_database_is_not_taken_for_one_unless_creating(url: str, tmp_path: Path) -> None:
+    if url.startswith("sqlite"):
+        (tmp_path / "lineage.db").touch()
+    with pytest.raises(DatabaseUnavailable, match=r"no database at .*: start one with avo run$"):
+        Store.open(url, create=False)
+    Store.open(url).close()
+
+
+def test_many_may_create_the_same_database_at_once(url: str) -> None:
+    barrier, failures = threading.Barrier(6), []
+
+    def open_it() -> None:
+        barrier.wait()
+        try:
+            Store.open(url).close()
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=open_it) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    with Store.open(url, create=False) as store:
+        assert store.runs() == []
+
+
+# SQLite files
+
+
+def test_a_missing_file_is_made_with_its_folder_only_when_creating(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "lineage.db"
+    with pytest.raises(DatabaseUnavailable, match=f"^no database at {path}: start one with avo run$"):
+        Store.open(str(path), create=False)
+    assert not path.parent.exists()
+    Store.open(str(path)).close()
+    assert path.exists()
+
+
+@pytest.mark.parametrize("name", ["plain.db", "with space & 100%.db", "what?mode=ro#x.db", "a:b@c.db"])
+def test_a_relative_path_of_any_characters_becomes_an_absolute_url(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Any, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for given in (name, f"sqlite:///{name}"):
+        with Store.open(given) as store:
+            make.run(store, store.free_run_name("a"))
+            assert store.url == f"sqlite:///{tmp_path / name}"
+    monkeypatch.chdir("/")
+    with Store.open(store.url, create=False) as again:
+        assert len(again.runs()) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {name}
+
+
+def test_a_file_is_kept_in_wal_mode_with_foreign_keys_enforced(tmp_path: Path) -> None:
+    with closing(Database(str(tmp_path / "a.db"), create=True)) as database, database.transaction() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+
+
+def test_a_file_another_process_keeps_locked_is_given_up_with_advice(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.db")
+    with closing(Database(path, create=True, busy_seconds=0.05)) as database, closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with (
+            pytest.raises(DatabaseUnavailable, match=r"was locked by another process for 0.05 s: stop it or retry"),
+            database.transaction(write=True),
+        ):
+            pass
+        with database.transaction():
+            other.rollback()
+
+
+def test_a_new_file_being_read_is_waited_for_and_given_up_with_advice(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.db")
+    with closing(sqlite3.connect(path, check_same_thread=False, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM sqlite_master")
+        with pytest.raises(DatabaseUnavailable, match=r"was locked by another process for 0.05 s"):
+            Database(path, create=True, busy_seconds=0.05)
+        release = threading.Timer(0.2, reader.rollback)
+        release.start()
+        Database(path, create=True).close()
+        release.join()
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("dear diary\n" * 100)
+    with pytest.raises(IncompatibleDatabase, match=f"^{path} is not an SQLite database: choose another path$"):
+        Store.open(str(path))
+    assert path.read_text() == "dear diary\n" * 100
+
+
+def test_a_folder_is_not_a_database(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseUnavailable, match="cannot be opened for writing: check the path and its permissions"):
+        Store.open(str(tmp_path))
+
+
+def test_a_path_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DatabaseUnavailable, match="choose another path for the database"):
+        Store.open(str(tmp_path / "file" / "a" / "lineage.db"))
+
+
+def test_a_place_nobody_may_write_to_is_refused() -> None:
+    with pytest.raises(DatabaseUnavailable, match=r"cannot be opened for writing|cannot be made"):
+        Store.open("/proc/lineage.db")
+
+
+def test_a_damaged_database_is_one_clear_line(tmp_path: Path, make: Any) -> None:
+    path = tmp_path / "lineage.db"
+    with Store.open(str(path)) as store:
+        make.run(store)
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (path.stat().st_size - 4096))
+    with (
+        pytest.raises(DatabaseUnavailable, match=f"^database {path} failed \\(.*malformed\\): check the file"),
+        Store.open(str(path)) as store,
+    ):
+        store.runs()
+
+
+def test_an_evaluation_that_cannot_be_read_names_its_attempt(tmp_path: Path, make: Any) -> None:
+    path = tmp_path / "lineage.db"
+    with Store.open(str(path)) as store:
+        run = make.run(store)
+        make.attempt(store, make.step(store, run))
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("UPDATE attempts SET evaluation = '{}'")
+        with pytest.raises(IncompatibleDatabase, match="the evaluation of attempt 1 cannot be read"):
+            store.attempts(run.id)
+
+
+# URLs
+
+
+@pytest.mark.parametrize("url", ["mysql://me@host/db", "sqlite://", "nonsense://", "http://[", "://"])
+def test_a_url_of_another_kind_is_refused_with_the_kinds_there_are(url: str) -> None:
+    with pytest.raises(DatabaseUnavailable, match="give a file path, sqlite:///PATH or postgresql://USER@HOST/NAME"):
+        Store.open(url)
+
+
+def test_a_server_that_does_not_answer_is_named_without_its_password() -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(DatabaseUnavailable) as caught:
+        Store.open("postgresql://me:secret@127.0.0.1:1/db")
+    assert "127.0.0.1:1/db" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert str(caught.value).endswith("check the URL and the server")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", [":memory:", "sqlite:///:memory:"])
+def test_a_database_in_memory_is_refused(url: str) -> None:
+    with pytest.raises(DatabaseUnavailable, match="cannot be shared between processes: give a file path"):
+        Store.open(url)
