@@ -18,7 +18,11 @@ class Scorer(Protocol):
     """The scoring function f, recording on the way."""
 
     def __call__(self, candidate: Candidate, *, change: str, parents: tuple[int, ...]) -> Attempt:
-        """Evaluate and record ``candidate``; ``parents`` are the version numbers it was made from."""
+        """Evaluate and record ``candidate``; ``parents`` are the version numbers it was made from.
+
+        A candidate that the run has already is not evaluated again. Raises ``CandidateTaken`` while another worker
+        evaluates it, and ``EvaluatorUnavailable``.
+        """
         ...
 
 

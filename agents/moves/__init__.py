@@ -1,0 +1,15 @@
+"""Edits of attention candidates that need no model: each keeps a correct kernel correct.
+
+The knowledge base has a note on every move, under the move's name.
+"""
+
+from agents.moves.launch import LAUNCH_MOVES
+from agents.moves.masks import MASK_MOVES
+from agents.moves.memory import MEMORY_MOVES
+from agents.moves.move import Move, Variant
+from agents.moves.order import ORDER_MOVES
+from agents.moves.softmax import SOFTMAX_MOVES
+
+MOVES: tuple[Move, ...] = (*MASK_MOVES, *SOFTMAX_MOVES, *LAUNCH_MOVES, *ORDER_MOVES, *MEMORY_MOVES)
+
+__all__ = ["MOVES", "Move", "Variant"]

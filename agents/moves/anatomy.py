@@ -1,0 +1,322 @@
+"""The parts of a Triton attention candidate, found by structure: kernel, launch, loops over keys, masks, softmax.
+
+Everything here answers None, or an empty tuple, for code that it does not recognise; it never guesses.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import libcst as cst
+from libcst.helpers import get_full_name_for_node
+
+from agents.moves import tree
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """``for index in range(start, stop, step)``, or ``tl.range``, around at least two products."""
+
+    node: cst.For
+    index: str
+    call: cst.Call
+    start: str
+    stop: str
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class Masks:
+    """The comparisons of key numbers in a loop; key numbers are loop index plus 0 .. step - 1."""
+
+    comparisons: tuple[cst.Comparison, ...]
+    length: str
+    """Number of keys: the comparisons ``n < length``."""
+    causal: bool
+    """Whether some comparison is ``n <= rows + shift``."""
+    flag: str | None
+    """The constexpr under which the causal comparison stands; None when it stands under none."""
+    first_row: str
+    """Of the CTA's block of queries, as an expression. Empty unless ``causal``."""
+    block_rows: str
+    shift: str
+
+    def limit(self, name: str, keys: str, row_limit: str, step: str = "") -> str:
+        """Return statements that set ``name`` to the number of ``keys``, for causal kernels at most ``row_limit``.
+
+        ``step`` is appended to both expressions.
+        """
+        capped = f"tl.minimum({keys}, {row_limit}){step}"
+        if not self.causal:
+            return f"{name} = {keys}{step}\n"
+        if self.flag is None:
+            return f"{name} = {capped}\n"
+        return f"{name} = {keys}{step}\nif {self.flag}:\n    {name} = {capped}\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Softmax:
+    """The way from a product to probabilities: scores, their scale, the maximum, the exponential."""
+
+    scores: str
+    scale: str
+    late: bool
+    """Whether the scale is applied after the maximum, in the exponential's argument."""
+    scaled: cst.BinaryOperation
+    """``tl.dot(...) * scale``, or ``scores * scale`` in the exponential when late."""
+    product: cst.Call
+    maximum: cst.Call
+    """``tl.max(scores, 1)``."""
+    exponent: cst.Name
+    """The scores in the exponential's argument, where not late."""
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """A module with one attention kernel and one launch of it."""
+
+    module: cst.Module
+    kernel: cst.FunctionDef
+    host: cst.FunctionDef
+    launch: cst.Call
+
+    @cached_property
+    def loops(self) -> tuple[Loop, ...]:
+        """The kernel's loops over keys, in source order; none when any of them has another form."""
+        found = [loop for loop in tree.find(self.kernel, cst.For) if len(tree.calls(loop, "tl.dot")) >= 2]
+        read = [_loop(loop) for loop in found]
+        nested = any(inner is not outer and inner in tree.find(outer, cst.For) for outer in found for inner in found)
+        return () if nested else tuple(loop for loop in read if loop) if all(read) else ()
+
+    @cached_property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the kernel's parameters, in order."""
+        return tuple(parameter.name.value for parameter in self.kernel.params.params)
+
+    @cached_property
+    def constants(self) -> frozenset[str]:
+        """Names of the kernel's parameters that are known at compile time."""
+        return frozenset(
+            parameter.name.value
+            for parameter in self.kernel.params.params
+            if parameter.annotation and get_full_name_for_node(parameter.annotation.annotation) == "tl.constexpr"
+        )
+
+    @cached_property
+    def arguments(self) -> Mapping[str, str]:
+        """What the launch passes for each parameter, as text; empty when that cannot be told.
+
+        ``*x.stride()`` stands for ``x.stride(0)`` to ``x.stride(3)``: all tensors of attention have four axes.
+        """
+        positional: list[str] = []
+        bound: dict[str, str] = {}
+        for arg in self.launch.args:
+            if arg.keyword:
+                bound[arg.keyword.value] = tree.text(arg.value)
+            elif not arg.star:
+                positional.append(tree.text(arg.value))
+            elif arg.star == "*" and tree.text(arg.value).endswith(".stride()"):
+                positional += [f"{tree.text(arg.value)[:-1]}{axis})" for axis in range(4)]
+            else:
+                return {}
+        bound |= dict(zip(self.parameters, positional, strict=False))
+        return bound if len(positional) <= len(self.parameters) and set(self.parameters) <= set(bound) else {}
+
+    def masks(self, loop: Loop) -> Masks | None:
+        """Return the masks of ``loop``; None when it has none or compares key numbers in an unknown way."""
+        column = self._column(loop)
+        if column is None:
+            return None
+        lengths: set[tuple[str, ...]] = set()
+        causals: set[tuple[str, ...]] = set()
+        found = []
+        for comparison in tree.find(loop.node.body, cst.Comparison):
+            if not tree.names(comparison) & {column, loop.index}:
+                continue
+            found.append(comparison)
+            read = self._read_mask(comparison, column, loop)
+            if read is None:
+                return None
+            (lengths if len(read) == 1 else causals).add(read)
+        if len(lengths) != 1 or len(causals) > 1:
+            return None
+        ((length,),) = lengths
+        if not causals:
+            return Masks(tuple(found), length, False, None, "", "", "")
+        (causal,) = causals
+        flag, first_row, block_rows, shift = causal
+        return Masks(tuple(found), length, True, flag or None, first_row, block_rows, shift)
+
+    def _column(self, loop: Loop) -> str | None:
+        """Name of the key numbers: assigned once in the loop as index + tl.arange(0, step)."""
+        for statement in loop.node.body.body:
+            name, value = tree.assignment(statement) or ("", None)
+            if isinstance(value, cst.BinaryOperation) and isinstance(value.operator, cst.Add):
+                others = [side for side in (value.left, value.right) if not tree.is_name(side, loop.index)]
+                if len(others) == 1 and self.arange_end(others[0]) == loop.step:
+                    return name if tree.definition(loop.node, name) else None
+        return None
+
+    def arange_end(self, node: cst.BaseExpression) -> str | None:
+        """The end of ``tl.arange(0, end)``, given as such or by a name that stands for it."""
+        value = tree.definition(self.kernel, node.value) if isinstance(node, cst.Name) else node
+        if isinstance(value, cst.Call) and tree.is_call(value, "tl.arange") and len(value.args) == 2:
+            start, end = value.args
+            return tree.text(end.value) if tree.integer(start.value) == 0 else None
+        return None
+
+    def _read_mask(self, comparison: cst.Comparison, column: str, loop: Loop) -> tuple[str, ...] | None:
+        """(length,) or (flag or "", first row, rows of the block, shift); None for any other comparison."""
+        if len(comparison.comparisons) != 1:
+            return None
+        left, operator, right = (
+            comparison.left,
+            comparison.comparisons[0].operator,
+            comparison.comparisons[0].comparator,
+        )
+        if isinstance(operator, cst.GreaterThan | cst.GreaterThanEqual):
+            left, right = right, left
+        strict = isinstance(operator, cst.LessThan | cst.GreaterThan)
+        if not strict and not isinstance(operator, cst.LessThanEqual | cst.GreaterThanEqual):
+            return None
+        branches = [
+            branch for branch in tree.find(loop.node.body, cst.If) if comparison in tree.find(branch, cst.Comparison)
+        ]
+        if not tree.is_name(unindexed(left), column):
+            return None
+        if strict:
+            known = tree.is_name(right) and tree.text(right) in self.parameters
+            return (tree.text(right),) if known else None
+        flag = self._flag(branches)
+        rows, shift = _sum(right)
+        block = self.block(unindexed(rows))
+        if flag is None or block is None or (shift and not tree.names(shift) <= set(self.parameters)):
+            return None
+        return (flag, *block, tree.text(shift) if shift else "0")
+
+    def _flag(self, branches: list[cst.If]) -> str | None:
+        """The constexpr of the only branch around a mask, "" for no branch, None for anything else."""
+        if not branches:
+            return ""
+        test = branches[0].test
+        plain = len(branches) == 1 and branches[0].orelse is None and isinstance(test, cst.Name)
+        return test.value if plain and isinstance(test, cst.Name) and test.value in self.constants else None
+
+    def block(self, node: cst.BaseExpression) -> tuple[str, str] | None:
+        """(first, number) of a name for first + tl.arange(0, number), defined once in the kernel or once a loop."""
+        if not isinstance(node, cst.Name):
+            return None
+        scopes = [scope for loop in self.loops for scope in [loop.node] if tree.assignments(scope, node.value)]
+        value = tree.definition(scopes[0] if scopes else self.kernel, node.value)
+        first, offsets = _sum(value) if value else (None, None)
+        block_rows = self.arange_end(offsets) if offsets else None
+        return (tree.text(first), block_rows) if first and block_rows else None
+
+    def softmax(self, loop: Loop) -> Softmax | None:
+        """Return the softmax of ``loop``; None unless every use of the scores has the known form."""
+        body = loop.node.body
+        product = tree.calls(body, "tl.dot")[0]
+        for statement in body.body:
+            assigned = tree.assignment(statement)
+            if assigned and product in tree.find(assigned[1], cst.Call):
+                scores, value = assigned
+                break
+        else:
+            return None
+        scale = _factor(value, product)
+        maxima = [call for call in tree.calls(body, "tl.max") if tree.is_name(call.args[0].value, scores)]
+        differences = [
+            call.args[0].value
+            for name in ("tl.exp", "tl.exp2")
+            for call in tree.calls(body, name)
+            if scores in tree.names(call)
+        ]
+        if len(maxima) != 1 or len(differences) != 1:
+            return None
+        difference = differences[0]
+        selects = [
+            call
+            for call in tree.calls(body, "tl.where")
+            if len(call.args) == 3
+            and tree.is_name(call.args[1].value, scores)
+            and tree.text(call.args[2].value) == "float('-inf')"
+        ]
+        targets = tree.assignments(body, scores)
+        uses = sum(name.value == scores for name in tree.find(body, cst.Name))
+        known = {id(value), *map(id, selects)}
+        if {id(target) for target in targets} != known or uses != len(targets) + len(selects) + 2:
+            return None
+        if not isinstance(difference, cst.BinaryOperation) or not isinstance(difference.operator, cst.Subtract):
+            return None
+        exponent = difference.left
+        if value is not product and scale and isinstance(exponent, cst.Name) and isinstance(value, cst.BinaryOperation):
+            return Softmax(scores, scale, False, value, product, maxima[0], exponent)
+        late = next((use for use in tree.find(exponent, cst.Name) if use.value == scores), None)
+        late_scale = _factor(exponent, late) if late else None
+        scaled_maximum = any(_factor(node, maxima[0]) == late_scale for node in tree.find(body, cst.BinaryOperation))
+        if value is product and late and late_scale and scaled_maximum and isinstance(exponent, cst.BinaryOperation):
+            return Softmax(scores, late_scale, True, exponent, product, maxima[0], late)
+        return None
+
+
+@lru_cache(maxsize=32)
+def dissect(source: str) -> Anatomy | None:
+    """Find the attention kernel of a candidate and its launch; None when there is none or more than one."""
+    try:
+        module = cst.parse_module(source)
+    except cst.ParserSyntaxError:
+        return None
+    functions = {function.name.value: function for function in tree.find(module, cst.FunctionDef)}
+    kernels = {name: function for name, function in functions.items() if _is_kernel(function)}
+    launches = [
+        (kernels[call.func.value.value], host, call)
+        for host in functions.values()
+        if not _is_kernel(host)
+        for call in tree.find(host, cst.Call)
+        if isinstance(call.func, cst.Subscript)
+        and isinstance(call.func.value, cst.Name)
+        and call.func.value.value in kernels
+    ]
+    if len(launches) > 1:
+        launches = [launch for launch in launches if tree.calls(launch[0], "tl.dot")]
+    if len(launches) != 1:
+        return None
+    kernel, host, launch = launches[0]
+    return Anatomy(module, kernel, host, launch)
+
+
+def _is_kernel(function: cst.FunctionDef) -> bool:
+    return any(
+        get_full_name_for_node(decorator.decorator) in ("triton.jit", "jit") for decorator in function.decorators
+    )
+
+
+def _loop(node: cst.For) -> Loop | None:
+    call = node.iter
+    if not isinstance(call, cst.Call) or get_full_name_for_node(call.func) not in ("range", "tl.range"):
+        return None
+    positional = [tree.text(arg.value) for arg in call.args if not arg.keyword and not arg.star]
+    if len(positional) != 3 or not isinstance(node.target, cst.Name) or node.orelse:
+        return None
+    return Loop(node, node.target.value, call, *positional)
+
+
+def unindexed(node: cst.BaseExpression) -> cst.BaseExpression:
+    """Return ``x`` for ``x[...]``, else the node itself."""
+    return node.value if isinstance(node, cst.Subscript) else node
+
+
+def _sum(node: cst.BaseExpression) -> tuple[cst.BaseExpression, cst.BaseExpression | None]:
+    """(left, right) of a sum; (node, None) for anything else."""
+    if isinstance(node, cst.BinaryOperation) and isinstance(node.operator, cst.Add):
+        return node.left, node.right
+    return node, None
+
+
+def _factor(node: cst.BaseExpression, other: cst.BaseExpression) -> str | None:
+    """The name that ``node`` multiplies ``other`` (found by identity) with; None for any other expression."""
+    if isinstance(node, cst.BinaryOperation) and isinstance(node.operator, cst.Multiply):
+        for factor, side in ((node.left, node.right), (node.right, node.left)):
+            if side is other and isinstance(factor, cst.Name):
+                return factor.value
+    return None

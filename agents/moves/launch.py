@@ -1,0 +1,166 @@
+"""Moves on launch constants: tile sizes, warps, pipeline stages, registers."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import libcst as cst
+
+from agents.moves import tree
+from agents.moves.anatomy import Anatomy, dissect
+from agents.moves.move import Move
+from evaluator.target import Target
+
+TILE_SIZES = (16, 32, 64, 128, 256)
+WARPS = (1, 2, 4, 8, 16)
+STAGES = (1, 2, 3, 4, 5)
+REGISTERS = (None, 255, 224, 192, 168, 128)
+
+_SHAPES: Mapping[int, tuple[tuple[int, int, int, int], ...]] = {
+    80: ((128, 64, 8, 3), (128, 32, 4, 3), (64, 64, 4, 3), (128, 128, 8, 2), (128, 64, 4, 2)),
+    90: ((128, 64, 8, 3), (128, 128, 8, 2), (64, 64, 4, 3), (128, 64, 4, 2), (128, 128, 8, 3), (64, 128, 4, 2)),
+    100: ((128, 128, 8, 2), (128, 64, 8, 3), (128, 128, 4, 2), (256, 64, 8, 2), (128, 128, 8, 3)),
+}
+"""(rows, keys, warps, stages) by compute capability: corners of the space that Triton's fused-attention tutorial tunes
+over (64 or 128 rows, 32 to 128 keys, 4 or 8 warps, 2 to 4 stages); Blackwell's tensor memory also holds 256 rows."""
+
+_DEFAULTS = {"num_warps": 4, "num_stages": 3}
+"""What Triton's CUDA backend takes when a launch does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Knob:
+    """An integer of the launch: where it is written, or None where the default holds."""
+
+    name: str
+    value: int | None
+    literal: cst.Integer | None
+
+
+def _tiles(anatomy: Anatomy) -> list[_Knob]:
+    """The constexpr parameters that size a ``tl.arange`` and whose value is a literal that the host names."""
+    sizes = {tree.text(arg.value) for call in tree.calls(anatomy.kernel, "tl.arange") for arg in call.args[1:]}
+    knobs = [_knob(anatomy, name) for name in anatomy.parameters if name in sizes & anatomy.constants]
+    return [knob for knob in knobs if knob and knob.literal and knob.value in TILE_SIZES]
+
+
+def _knob(anatomy: Anatomy, name: str) -> _Knob | None:
+    """The launch's keyword ``name``; None when its value cannot be told or is shared with another place."""
+    arg = tree.keyword(anatomy.launch, name)
+    if arg is None:
+        return _Knob(name, _DEFAULTS.get(name), None)
+    literal = arg.value
+    if isinstance(literal, cst.Name):
+        return _named(anatomy, name, literal.value)
+    if isinstance(literal, cst.Integer) and name not in anatomy.constants:
+        return _Knob(name, tree.integer(literal), literal)
+    return None
+
+
+def _named(anatomy: Anatomy, name: str, constant: str) -> _Knob | None:
+    """A knob whose value is a name that the host function, or the module, sets once to a literal."""
+    for scope in (anatomy.host, anatomy.module):
+        if len(tree.assignments(scope, constant)) == 1:
+            for assign in tree.find(scope, cst.Assign):
+                literal = _literal(assign, constant)
+                if literal is not None:
+                    return _Knob(name, tree.integer(literal), literal)
+    return None
+
+
+def _literal(assign: cst.Assign, constant: str) -> cst.Integer | None:
+    """The integer that ``A = 64`` or ``A, B = 64, 32`` gives to a name."""
+    target, value = assign.targets[0].target, assign.value
+    pairs: list[tuple[cst.CSTNode, cst.CSTNode]] = [(target, value)]
+    if isinstance(target, cst.Tuple) and isinstance(value, cst.Tuple):
+        pairs = [(left.value, right.value) for left, right in zip(target.elements, value.elements, strict=False)]
+    return next((v for t, v in pairs if tree.is_name(t, constant) and isinstance(v, cst.Integer)), None)
+
+
+def with_knobs(anatomy: Anatomy, values: Mapping[str, int | None]) -> tuple[list[str], cst.Module] | None:
+    """Set constants of the launch: (what changed, e.g. ``num_warps 4 -> 8``; the module), None when one cannot be set.
+
+    None as a value takes the keyword away.
+    """
+    changes: list[str] = []
+    literals: dict[cst.CSTNode, tree.Replacement] = {}
+    keywords: dict[str, str | None] = {}
+    for name, value in values.items():
+        knob = _knob(anatomy, name)
+        if knob is None:
+            return None
+        if knob.value == value:
+            continue
+        changes.append(f"{name} {knob.value} -> {value}")
+        if knob.literal is None or value is None:
+            keywords[name] = None if value is None else str(value)
+        else:
+            literals[knob.literal] = cst.Integer(str(value))
+    again = dissect(tree.replace(anatomy.module, literals).code)
+    if again is None:
+        return None
+    launch = again.launch
+    for name, text in keywords.items():
+        launch = tree.with_keyword(launch, name, text)
+    return changes, tree.replace(again.module, {again.launch: launch})
+
+
+def _steps(anatomy: Anatomy, knob: _Knob | None, allowed: tuple[int | None, ...]) -> Iterator[tuple[str, cst.Module]]:
+    """One step up, one step down in ``allowed``, then the other values."""
+    if knob is None or knob.value not in allowed:
+        return
+    here = allowed.index(knob.value)
+    for index in sorted(range(len(allowed)), key=lambda index: (abs(index - here), -index)):
+        changed = with_knobs(anatomy, {knob.name: allowed[index]})
+        if index != here and changed:
+            yield changed[0][0], changed[1]
+
+
+def _edit_tiles(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
+    for knob in _tiles(anatomy):
+        yield from _steps(anatomy, knob, TILE_SIZES)
+
+
+def _edit_warps(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
+    yield from _steps(anatomy, _knob(anatomy, "num_warps"), WARPS)
+
+
+def _edit_stages(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
+    yield from _steps(anatomy, _knob(anatomy, "num_stages"), STAGES)
+
+
+def _edit_registers(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
+    yield from _steps(anatomy, _knob(anatomy, "maxnreg"), REGISTERS)
+
+
+def _edit_shape(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
+    """Tiles, warps and stages together, as one of the shapes that are known to suit the architecture."""
+    tiles = {knob.name: knob.value for knob in _tiles(anatomy)}
+    masks = [mask for mask in map(anatomy.masks, anatomy.loops) if mask and mask.causal]
+    if not masks or masks[0].block_rows not in tiles or anatomy.loops[0].step not in tiles:
+        return
+    names = (masks[0].block_rows, anatomy.loops[0].step, "num_warps", "num_stages")
+    for shape in _SHAPES.get(target.arch, _SHAPES[90]):
+        changed = with_knobs(anatomy, dict(zip(names, shape, strict=True)))
+        if changed:
+            yield ", ".join(changed[0]), changed[1]
+
+
+LAUNCH_MOVES = (
+    Move(
+        "shape",
+        "tiles, warps and stages only pay together: a larger tile needs the registers of more warps, loads need stages",
+        0.6,
+        _edit_shape,
+    ),
+    Move(
+        "stages",
+        "more stages hide the latency of loads behind the matrix products of earlier tiles, for shared memory",
+        0.1,
+        _edit_stages,
+    ),
+    Move("tile", "larger tiles do more products per load, smaller ones leave room for a second CTA", 0.05, _edit_tiles),
+    Move("warps", "more warps spread the registers of a tile, fewer let two CTAs share an SM", 0.04, _edit_warps),
+    Move(
+        "registers", "a cap on registers can let another CTA onto the SM, at the risk of spills", 0.01, _edit_registers
+    ),
+)

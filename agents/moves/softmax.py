@@ -1,0 +1,130 @@
+"""Moves on the arithmetic of the softmax."""
+
+from collections.abc import Iterator
+
+import libcst as cst
+
+from agents.moves import tree
+from agents.moves.anatomy import Anatomy, dissect, unindexed
+from agents.moves.move import Move
+from evaluator.target import Target
+
+LOG2_E = "1.4426950408889634"
+LN_2 = "0.6931471805599453"
+
+
+def _edit_exp2(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
+    """Keep maximum and exponents in units of log2 e, so that each exponential is one instruction."""
+    module = _with_exp2(anatomy)
+    if module is None:
+        return
+    again = dissect(module.code)
+    fused = _with_late_scale(again) if again else None
+    if fused:
+        yield "exp2, the scale folded in after the maximum", fused
+    yield "exp2, the scale folded into the scores", module
+
+
+def _edit_late_scale(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
+    module = _with_late_scale(anatomy)
+    if module:
+        yield "scale after the maximum, in the exponential's argument", module
+
+
+def _edit_reciprocal(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
+    """``x / y[:, None]`` to ``x * (1.0 / y)[:, None]``."""
+    edits: dict[cst.CSTNode, tree.Replacement] = {
+        division: tree.expression(f"{tree.text(division.left)} * (1.0 / {tree.text(division.right.value)})[:, None]")
+        for division in tree.find(anatomy.kernel, cst.BinaryOperation)
+        if isinstance(division.operator, cst.Divide)
+        and isinstance(division.left, cst.Name)
+        and isinstance(division.right, cst.Subscript)
+        and isinstance(division.right.value, cst.Name)
+        and tree.text(division.right) == f"{division.right.value.value}[:, None]"
+    }
+    if edits:
+        yield "multiply by the reciprocal of the row sums", tree.replace(anatomy.module, edits)
+
+
+def _with_exp2(anatomy: Anatomy) -> cst.Module | None:
+    softmaxes = [anatomy.softmax(loop) for loop in anatomy.loops]
+    scales = {softmax.scale if softmax else "" for softmax in softmaxes}
+    if len(scales) != 1 or not scales <= set(anatomy.parameters):
+        return None
+    (scale,) = scales
+    scaled_uses = sum(name.value == scale for name in tree.find(anatomy.kernel.body, cst.Name))
+    exponentials = tree.calls(anatomy.kernel, "tl.exp")
+    logarithms = tree.calls(anatomy.kernel, "tl.log")
+    sums = [
+        (node, node.right)
+        for node in tree.find(anatomy.kernel, cst.BinaryOperation)
+        if isinstance(node.operator, cst.Add) and isinstance(node.left, cst.Name) and node.right in logarithms
+    ]
+    expected_uses = sum(2 if softmax and softmax.late else 1 for softmax in softmaxes)
+    if len(sums) != len(logarithms) or scaled_uses != expected_uses:
+        return None
+    if not exponentials or not all(_is_difference(call.args[0].value) for call in exponentials):
+        return None
+
+    new_scale = tree.fresh(anatomy.module, "scale_log2")
+    edits: dict[cst.CSTNode, tree.Replacement] = {call.func: tree.expression("tl.exp2") for call in exponentials}
+    for node, logarithm in sums:
+        inner = tree.text(logarithm.args[0].value)  # type: ignore[attr-defined]
+        edits[node] = tree.expression(f"({tree.text(node.left)} + tl.log2({inner})) * {LN_2}")
+    for name in tree.find(anatomy.kernel.body, cst.Name):
+        if name.value == scale:
+            edits[name] = cst.Name(new_scale)
+    kernel_body = anatomy.kernel.body
+    renamed = tree.replace(kernel_body, edits)
+    first = kernel_body.body.index(anatomy.loops[0].node) if anatomy.loops[0].node in kernel_body.body else None
+    if first is None:
+        return None
+    definition = tree.statements(f"{new_scale} = {scale} * {LOG2_E}\n")
+    body = renamed.with_changes(body=[*renamed.body[:first], *definition, *renamed.body[first:]])
+    return tree.replace(anatomy.module, {kernel_body: body})
+
+
+def _is_difference(node: cst.BaseExpression) -> bool:
+    """Whether an exponent is a difference of logarithms, and so may be counted in another base."""
+    return (
+        isinstance(node, cst.BinaryOperation)
+        and isinstance(node.operator, cst.Subtract)
+        and isinstance(unindexed(node.right), cst.Name)
+        and isinstance(unindexed(node.left), cst.Name | cst.BinaryOperation)
+    )
+
+
+def _with_late_scale(anatomy: Anatomy) -> cst.Module | None:
+    """Multiply by the scale where the maximum is subtracted. The scale must be positive, as it is in attention."""
+    edits: dict[cst.CSTNode, tree.Replacement] = {}
+    for loop in anatomy.loops:
+        softmax = anatomy.softmax(loop)
+        if softmax is None or softmax.late:
+            return None
+        scale = softmax.scale
+        edits[softmax.scaled] = softmax.product
+        edits[softmax.maximum] = tree.expression(f"{tree.text(softmax.maximum)} * {scale}")
+        edits[softmax.exponent] = tree.expression(f"{softmax.scores} * {scale}")
+    return tree.replace(anatomy.module, edits) if edits else None
+
+
+SOFTMAX_MOVES = (
+    Move(
+        "exp2",
+        "the hardware computes 2^x: exp costs a multiply more per score, which the scale can absorb",
+        0.25,
+        _edit_exp2,
+    ),
+    Move(
+        "late-scale",
+        "scale and subtraction of the maximum become one fused multiply-add per score",
+        0.1,
+        _edit_late_scale,
+    ),
+    Move(
+        "reciprocal",
+        "one reciprocal a row and a multiply instead of a division per output element",
+        0.005,
+        _edit_reciprocal,
+    ),
+)

@@ -1,0 +1,184 @@
+"""Reading and rewriting syntax trees: small helpers over libcst that the moves share."""
+
+import ast
+import itertools
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import TypeAlias, TypeVar
+
+import libcst as cst
+from libcst.helpers import get_full_name_for_node
+
+Node = TypeVar("Node", bound=cst.CSTNode)
+Item = TypeVar("Item", cst.Arg, cst.Param)
+Replacement: TypeAlias = cst.CSTNode | cst.FlattenSentinel[cst.BaseStatement]
+Edits: TypeAlias = Mapping[cst.CSTNode, Replacement]
+"""New nodes by the node they replace. A statement may become several."""
+
+
+class _Replacer(cst.CSTTransformer):
+    def __init__(self, edits: Edits) -> None:
+        super().__init__()
+        self._edits = edits
+
+    def on_leave(self, original_node: cst.CSTNodeT, updated_node: cst.CSTNodeT) -> cst.CSTNodeT:
+        # libcst types a replacement by the node it replaces, which one rule for all nodes cannot express.
+        return self._edits.get(original_node, updated_node)  # type: ignore[return-value]
+
+
+def replace(tree: Node, edits: Edits) -> Node:
+    """Return ``tree`` with every key of ``edits`` (found by identity) replaced by its value."""
+    return tree.visit(_Replacer(edits))  # type: ignore[return-value]
+
+
+class _Collector(cst.CSTVisitor):
+    def __init__(self) -> None:
+        super().__init__()
+        self.nodes: list[cst.CSTNode] = []
+
+    def on_visit(self, node: cst.CSTNode) -> bool:
+        self.nodes.append(node)
+        return True
+
+
+@lru_cache(maxsize=512)
+def _nodes(tree: cst.CSTNode) -> tuple[cst.CSTNode, ...]:
+    """All nodes of an (immutable) tree; kept because a walk is slow and the same trees are searched again and again."""
+    collector = _Collector()
+    tree.visit(collector)
+    return tuple(collector.nodes)
+
+
+def find(tree: cst.CSTNode, kind: type[Node]) -> list[Node]:
+    """Return the nodes of ``kind`` in ``tree``, in source order, outer ones first."""
+    return [node for node in _nodes(tree) if isinstance(node, kind)]
+
+
+def calls(tree: cst.CSTNode, name: str) -> list[cst.Call]:
+    """Return the calls of the dotted ``name``, e.g. ``tl.dot``, in source order."""
+    return [call for call in find(tree, cst.Call) if is_call(call, name)]
+
+
+def is_call(node: cst.CSTNode | None, name: str) -> bool:
+    """Return whether ``node`` is a call of the dotted ``name``."""
+    return isinstance(node, cst.Call) and get_full_name_for_node(node.func) == name
+
+
+def is_name(node: cst.CSTNode | None, name: str | None = None) -> bool:
+    """Return whether ``node`` is a plain name, and the given one if one is given."""
+    return isinstance(node, cst.Name) and name in (None, node.value)
+
+
+def text(node: cst.CSTNode) -> str:
+    """Return an expression on one line in normal form: equal text means an equal expression."""
+    return ast.unparse(ast.parse(cst.Module([]).code_for_node(node).strip(), mode="eval"))
+
+
+def names(tree: cst.CSTNode) -> set[str]:
+    """Return every name that ``tree`` mentions."""
+    return {node.value for node in find(tree, cst.Name)}
+
+
+def fresh(tree: cst.CSTNode, name: str) -> str:
+    """Return ``name``, or the first of ``name_2``, ``name_3``, ... that ``tree`` does not mention."""
+    taken = names(tree)
+    return next(new for new in itertools.chain([name], (f"{name}_{i}" for i in itertools.count(2))) if new not in taken)
+
+
+def expression(source: str) -> cst.BaseExpression:
+    """Parse an expression."""
+    return cst.parse_expression(source)
+
+
+def statements(source: str) -> list[cst.BaseStatement]:
+    """Parse statements."""
+    return [statement for statement in cst.parse_module(source).body if isinstance(statement, cst.BaseStatement)]
+
+
+def before(statement: cst.BaseStatement, source: str) -> cst.FlattenSentinel[cst.BaseStatement]:
+    """Return a replacement of ``statement`` that puts the statements of ``source`` in front of it."""
+    first, *rest = statements(source)
+    # The blank lines and comments above belong above what now comes first.
+    leading = getattr(statement, "leading_lines", ())
+    return cst.FlattenSentinel(
+        [first.with_changes(leading_lines=leading), *rest, statement.with_changes(leading_lines=())]
+    )
+
+
+def assignment(statement: cst.CSTNode) -> tuple[str, cst.BaseExpression] | None:
+    """Return (name, value) of a statement line that is one assignment to one plain name."""
+    if isinstance(statement, cst.SimpleStatementLine) and len(statement.body) == 1:
+        small = statement.body[0]
+        if isinstance(small, cst.Assign) and len(small.targets) == 1 and isinstance(small.targets[0].target, cst.Name):
+            return small.targets[0].target.value, small.value
+    return None
+
+
+def assignments(tree: cst.CSTNode, name: str) -> list[cst.BaseExpression]:
+    """Return the values of all assignments of one expression to ``name`` in ``tree``; loop variables count too."""
+    found: list[cst.BaseExpression] = []
+    for node in _nodes(tree):
+        if isinstance(node, cst.Assign):
+            found += [node.value for target in node.targets if name in names(target)]
+        elif isinstance(node, cst.AugAssign | cst.AnnAssign | cst.NamedExpr) and name in names(node.target):
+            found += [node.value] if node.value else []
+        elif isinstance(node, cst.For) and name in names(node.target):
+            found.append(node.iter)
+    return found
+
+
+def definition(tree: cst.CSTNode, name: str) -> cst.BaseExpression | None:
+    """Return the value of the only assignment to ``name``, or None when there is none or another."""
+    found = assignments(tree, name)
+    return found[0] if len(found) == 1 else None
+
+
+def keyword(call: cst.Call, name: str) -> cst.Arg | None:
+    """Return the argument that ``call`` passes by the keyword ``name``."""
+    return next((arg for arg in call.args if arg.keyword and arg.keyword.value == name), None)
+
+
+def with_keyword(call: cst.Call, name: str, value: str | None) -> cst.Call:
+    """Return ``call`` with the keyword ``name`` set to the expression ``value``, or without it for None."""
+    old = keyword(call, name)
+    if value is None:
+        return with_arguments(call, [arg for arg in call.args if arg is not old])
+    if old:
+        return with_arguments(
+            call, [arg.with_changes(value=expression(value)) if arg is old else arg for arg in call.args]
+        )
+    return with_arguments(call, [*call.args, keyword_argument(name, value)])
+
+
+def keyword_argument(name: str, value: str) -> cst.Arg:
+    """Return the argument ``name=value``."""
+    tight = cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace(""))
+    return cst.Arg(expression(value), keyword=cst.Name(name), equal=tight)
+
+
+def with_arguments(call: cst.Call, args: Sequence[cst.Arg]) -> cst.Call:
+    """Return ``call`` with ``args``, laid out as the old ones were."""
+    return call.with_changes(args=_laid_out(call.args, args))
+
+
+def with_parameters(function: cst.FunctionDef, added: Sequence[str]) -> cst.FunctionDef:
+    """Return ``function`` with parameters named ``added`` at the end, laid out as the old ones are."""
+    old = function.params.params
+    new = _laid_out(old, [*old, *(cst.Param(cst.Name(name)) for name in added)])
+    return function.with_changes(params=function.params.with_changes(params=new))
+
+
+def _laid_out(old: Sequence[Item], new: Sequence[Item]) -> list[Item]:
+    """Return ``new`` with the commas, and the line breaks they carry, of ``old``."""
+    tight = cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))
+    inner = old[0].comma if len(old) > 1 else tight
+    last = old[-1].comma if old else cst.MaybeSentinel.DEFAULT
+    laid_out = [item.with_changes(comma=inner) if item is old[-1] or item not in old else item for item in new]
+    if laid_out:
+        laid_out[-1] = laid_out[-1].with_changes(comma=last)
+    return laid_out
+
+
+def integer(node: cst.CSTNode | None) -> int | None:
+    """Return the value of an integer literal."""
+    return node.evaluated_value if isinstance(node, cst.Integer) else None

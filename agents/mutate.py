@@ -1,0 +1,152 @@
+"""The operator ``mutate``: edits a version by syntax-tree moves, without any model.
+
+Its memory is the run's record: a change is written ``move: what; move: what``, so that what each move has paid can be
+read back from the trials. Equal briefs give equal candidates.
+"""
+
+import math
+import random
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from agents.errors import CandidateTaken
+from agents.moves import MOVES, Move
+from agents.operator import Brief, Proposal
+from evaluator.candidate import Candidate
+from lineage_db.records import Attempt, Trial, Version
+
+_BEST_PARENT = 0.85
+"""Share of steps that edit the best version; the others go back to an earlier one."""
+_DEPTHS = ((1, 0.85), (2, 0.12), (3, 0.03))
+"""How many moves at once, and how often: some only pay together."""
+_COMPOSITIONS = 60
+"""Random compositions to draw before a parent counts as exhausted."""
+_PRIOR_TRIES = 1.0
+"""How many tries a move's prior weighs as much as."""
+_LEAST_VALUE = 0.002
+"""Value, in log speed-up, below which no move falls: what has never paid is still tried now and then."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Edit:
+    """A source made from a version by one move or several."""
+
+    source: str
+    changes: tuple[str, ...]
+    moves: tuple[str, ...]
+
+    @property
+    def change(self) -> str:
+        return "; ".join(f"{move}: {change}" for move, change in zip(self.moves, self.changes, strict=True))
+
+
+class Mutate:
+    """Applies one move, sometimes two or three together, to the best version or an earlier one."""
+
+    name = "mutate"
+
+    def __init__(self, moves: Sequence[Move] = MOVES) -> None:
+        self._moves = moves
+
+    def vary(self, brief: Brief) -> Proposal:
+        """Evaluate one candidate that the run has not tried; propose it if it is correct."""
+        rng = random.Random(brief.seed)
+        tried = {trial.digest for trial in brief.trials} | {version.attempt.digest for version in brief.versions}
+        values = move_values(self._moves, brief.versions, brief.trials)
+        for parent in _parents(brief.versions, rng):
+            while edit := self._choose(parent.attempt.source, brief, tried, values, rng):
+                candidate = Candidate(brief.problem.name, edit.source)
+                try:
+                    attempt = brief.evaluate(candidate, change=edit.change, parents=(parent.number,))
+                except CandidateTaken:
+                    tried.add(candidate.digest)
+                    continue
+                return _proposal(edit, parent, attempt)
+        return Proposal(None, "exhausted: every edit of every version has been tried")
+
+    def _choose(
+        self, source: str, brief: Brief, tried: Collection[str], values: Mapping[str, float], rng: random.Random
+    ) -> _Edit | None:
+        """Draw an untried edit of ``source``: of as many moves as drawn, else of one, else any composition."""
+        start = _Edit(source, (), ())
+        depth = rng.choices([depth for depth, _ in _DEPTHS], [weight for _, weight in _DEPTHS])[0]
+        if depth > 1 and (edit := self._compose(start, depth, brief, tried, values, rng)):
+            return edit
+        if edit := self._draw(start, brief, values, rng, skip=tried):
+            return edit
+        draws = (self._compose(start, rng.choice((2, 3)), brief, tried, values, rng) for _ in range(_COMPOSITIONS))
+        return next((edit for edit in draws if edit), None)
+
+    def _compose(
+        self,
+        edit: _Edit | None,
+        depth: int,
+        brief: Brief,
+        tried: Collection[str],
+        values: Mapping[str, float],
+        rng: random.Random,
+    ) -> _Edit | None:
+        """Draw ``depth`` different moves one after the other; None when the result was tried or there are too few."""
+        for _ in range(depth):
+            edit = self._draw(edit, brief, values, rng, skip=()) if edit else None
+        return edit if edit and Candidate(brief.problem.name, edit.source).digest not in tried else None
+
+    def _draw(
+        self, edit: _Edit, brief: Brief, values: Mapping[str, float], rng: random.Random, *, skip: Collection[str]
+    ) -> _Edit | None:
+        """Apply one more move, drawn by squared value, in a variant drawn by rank; pass over digests in ``skip``."""
+        open_moves = [move for move in self._moves if move.name not in edit.moves]
+        while open_moves:
+            move = rng.choices(open_moves, [values[move.name] ** 2 for move in open_moves])[0]
+            variants = [
+                variant
+                for variant in move.variants(edit.source, brief.target)
+                if Candidate(brief.problem.name, variant.source).digest not in skip
+            ]
+            if variants:
+                variant = rng.choices(variants, [1 / (rank + 1) ** 2 for rank in range(len(variants))])[0]
+                return _Edit(variant.source, (*edit.changes, variant.label), (*edit.moves, move.name))
+            open_moves.remove(move)
+        return None
+
+
+def move_values(moves: Sequence[Move], versions: Sequence[Version], trials: Sequence[Trial]) -> dict[str, float]:
+    """Return each move's expected log speed-up per try: its prior and what its trials gave, averaged.
+
+    A trial gives log(its score / its parent's), but nothing when it is faulty or slower. A trial of several moves
+    counts for each of them.
+    """
+    scores = {version.number: version.attempt.evaluation.geomean_tflops for version in versions}
+    gains: dict[str, list[float]] = {move.name: [] for move in moves}
+    for trial in trials:
+        before = max((scores.get(number, 0.0) for number in trial.parents), default=0.0)
+        gain = math.log(trial.geomean_tflops / before) if trial.geomean_tflops > before > 0 else 0.0
+        for name in _moves_of(trial.change):
+            if name in gains:
+                gains[name].append(gain)
+    return {
+        move.name: max(
+            _LEAST_VALUE, (_PRIOR_TRIES * move.prior + sum(gains[move.name])) / (_PRIOR_TRIES + len(gains[move.name]))
+        )
+        for move in moves
+    }
+
+
+def _proposal(edit: _Edit, parent: Version, attempt: Attempt) -> Proposal:
+    tried_on = f"{edit.change} (on version {parent.number})"
+    if not attempt.evaluation.correct:
+        return Proposal(None, f"{tried_on}: {attempt.status}: {attempt.evaluation.message}")
+    before, after = parent.attempt.evaluation.geomean_tflops, attempt.evaluation.geomean_tflops
+    return Proposal(attempt, f"{tried_on}: {before:.1f} -> {after:.1f} TFLOPS")
+
+
+def _moves_of(change: str) -> list[str]:
+    return [part.partition(":")[0].strip() for part in change.split(";")]
+
+
+def _parents(versions: Sequence[Version], rng: random.Random) -> Iterator[Version]:
+    """Yield every version once, from the best down; now and then another one comes first."""
+    ranked = sorted(versions, key=lambda version: (-version.attempt.evaluation.geomean_tflops, -version.number))
+    if len(ranked) > 1 and rng.random() >= _BEST_PARENT:
+        ranked.insert(0, ranked.pop(rng.randrange(1, len(ranked))))
+    yield from ranked

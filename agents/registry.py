@@ -1,0 +1,38 @@
+"""Operators by name: the built-in ones, and those that installed packages add.
+
+A package adds an operator with an entry point in the group ``avo.operators`` whose object, called without arguments,
+returns a ``VariationOperator``. Built-in names cannot be taken over.
+"""
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+
+from agents.errors import InvalidOperator, UnknownOperator
+from agents.mutate import Mutate
+from agents.operator import VariationOperator
+
+GROUP = "avo.operators"
+_BUILT_IN: dict[str, Callable[[], VariationOperator]] = {"mutate": Mutate}
+
+
+def operator_names() -> tuple[str, ...]:
+    """Return every known name: built-in ones first, then plugins alphabetically."""
+    return (*_BUILT_IN, *sorted({point.name for point in entry_points(group=GROUP)} - _BUILT_IN.keys()))
+
+
+def get_operator(name: str) -> VariationOperator:
+    """Return a new operator called ``name``.
+
+    Raises ``UnknownOperator`` with the known names, or ``InvalidOperator`` when a plugin cannot be loaded.
+    """
+    if name in _BUILT_IN:
+        return _BUILT_IN[name]()
+    for point in entry_points(group=GROUP, name=name):
+        try:
+            operator = point.load()()
+        except Exception as error:  # another package's code: whatever it raises, the user needs one line
+            raise InvalidOperator(f"operator {name!r} ({point.value}) cannot be loaded: {error!r}") from error
+        if not callable(getattr(operator, "vary", None)):
+            raise InvalidOperator(f"operator {name!r} ({point.value}) has no method vary(brief)")
+        return operator  # type: ignore[no-any-return]
+    raise UnknownOperator(name, operator_names())

@@ -1,0 +1,70 @@
+"""What checks the sources that moves make: Triton's interpreter for numbers, the compiler for artefacts."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from evaluator.capture import Capturer
+from evaluator.compiler import Compiler
+from evaluator.evaluation import Fault
+from evaluator.performance.sass import disassemble
+from evaluator.problem import get_problem, get_suite
+from evaluator.target import Target
+from seeds import seed_source
+
+Complaint = Callable[[str], str]
+Opcodes = Callable[[str, Target], "Counter[str]"]
+
+
+@pytest.fixture(scope="session")
+def seed() -> str:
+    """The plain attention kernel."""
+    return seed_source("mha")
+
+
+@pytest.fixture(scope="session")
+def complaint() -> Iterator[Complaint]:
+    """Returns what is wrong with a candidate's numbers, or an empty string."""
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("interpreter.py"))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+    )
+
+    def complaint(source: str) -> str:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(json.dumps(source) + "\n")
+        process.stdin.flush()
+        return str(json.loads(process.stdout.readline()))
+
+    yield complaint
+    process.communicate()
+
+
+@pytest.fixture(scope="session")
+def opcodes() -> Iterator[Opcodes]:
+    """Counts the machine instructions, by opcode without operands and by its first part, of a candidate's kernel."""
+    capturer, compiler = Capturer(), Compiler(None)
+    problem = get_problem("mha")
+    case = next(case for case in get_suite(problem, "quick") if case.causal)
+
+    def opcodes(source: str, target: Target) -> "Counter[str]":
+        plans = capturer.capture(source, problem.entry, [problem.call(case)], target)
+        assert not isinstance(plans, Fault), plans
+        binary = compiler.compile(plans[0].kernels[0], target)
+        assert not isinstance(binary, Fault), binary
+        instructions = disassemble(binary.cubin).instructions
+        return Counter(i.base for i in instructions) + Counter({"all": len(instructions), "threads": binary.threads})
+
+    yield opcodes
+    capturer.close()
+    compiler.close()

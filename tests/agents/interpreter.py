@@ -1,0 +1,72 @@
+"""A program that checks attention candidates under Triton's own interpreter (TRITON_INTERPRET=1).
+
+It reads one JSON string, a source, per line and answers with one: empty when all cases are right, else what is wrong.
+"""
+
+import importlib.util
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+# batch, heads, KV heads, queries, keys, head dim, causal, layout
+CASES = (
+    (1, 2, 1, 100, 100, 32, True, "contiguous"),
+    (1, 4, 2, 70, 130, 16, False, "bshd"),
+    (2, 2, 2, 33, 161, 24, True, "bshd"),
+    (1, 1, 1, 65, 300, 24, True, "odd rows"),
+    (1, 2, 1, 1, 1, 16, True, "contiguous"),
+    # With tiles of 64: a block's last row sees one key of its last tile, its first row all but one of a tile.
+    (1, 4, 2, 128, 129, 16, True, "contiguous"),
+    (1, 4, 2, 128, 190, 16, True, "contiguous"),
+    (1, 1, 1, 3, 64, 16, False, "contiguous"),
+)
+
+
+def _check(attention: Any, case: tuple[Any, ...]) -> str:
+    batch, heads, kv_heads, queries, keys, head_dim, causal, layout = case
+    generator = torch.Generator().manual_seed(7)
+
+    def tensor(heads: int, length: int) -> torch.Tensor:
+        width = head_dim + 1 if layout == "odd rows" else head_dim
+        x = torch.randn(batch, length, heads, width, generator=generator).to(torch.float16)
+        return (x.transpose(1, 2).contiguous() if layout == "contiguous" else x.transpose(1, 2))[..., :head_dim]
+
+    q, k, v = tensor(heads, queries), tensor(kv_heads, keys), tensor(kv_heads, keys)
+    out = torch.full_like(q, torch.nan)
+    lse = torch.full((batch, heads, queries), torch.nan)
+    scale = 1.5 * head_dim**-0.5
+    attention(q, k, v, out, lse, causal=causal, scale=scale)
+    group = heads // kv_heads
+    wide_k, wide_v = (x.double().repeat_interleave(group, 1) for x in (k, v))
+    scores = q.double() @ wide_k.transpose(2, 3) * scale
+    if causal:
+        visible = torch.arange(keys) <= torch.arange(queries)[:, None] + keys - queries
+        scores = scores.masked_fill(~visible, -torch.inf)
+    reference = scores.softmax(-1) @ wide_v
+    error = float((out.double() - reference).norm() / reference.norm())
+    lse_error = float((lse.double() - scores.logsumexp(-1)).abs().max())
+    return "" if error < 2e-3 and lse_error < 1e-3 else f"{case}: relative error {error:.1e}, lse {lse_error:.1e}"
+
+
+def _complaint(source: str, folder: Path, number: int) -> str:
+    path = folder / f"candidate_{number}.py"
+    path.write_text(source)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        return next(filter(None, (_check(module.attention, case) for case in CASES)), "")
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        for index, line in enumerate(sys.stdin):
+            print(json.dumps(_complaint(json.loads(line), Path(name), index)), flush=True)

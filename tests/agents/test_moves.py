@@ -1,0 +1,162 @@
+"""Every move keeps a correct kernel correct, has the effect it claims, and leaves alone what it does not know."""
+
+import ast
+import random
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agents.moves import MOVES, Move
+from evaluator.candidate import Candidate
+from evaluator.target import Target, get_target
+from knowledge_base.library import Library
+from seeds import seed_source
+
+SEED = seed_source("mha")
+H100 = get_target("h100")
+BY_NAME = {move.name: move for move in MOVES}
+Opcodes = Callable[[str, Target], "Counter[str]"]
+
+
+def apply(source: str, *names: str, target: Target = H100) -> str:
+    """Apply the first variant of each move in turn."""
+    for name in names:
+        source = BY_NAME[name].variants(source, target)[0].source
+    return source
+
+
+def test_every_move_has_a_note_under_its_name() -> None:
+    notes = Library.load()
+    assert [notes.note(move.name).id for move in MOVES] == [move.name for move in MOVES]
+
+
+def test_names_and_labels_can_be_read_back_from_a_change() -> None:
+    labels = [variant.label for move in MOVES for variant in move.variants(apply(SEED, "descriptors"), H100)]
+    assert not any(mark in text for text in [move.name for move in MOVES] + labels for mark in ";")
+    assert not any(":" in move.name for move in MOVES)
+
+
+@pytest.mark.parametrize("move", [move for move in MOVES if move.name != "specialise"], ids=lambda move: move.name)
+def test_a_move_makes_distinct_correct_candidates_of_the_seed(move: Move, complaint: Callable[[str], str]) -> None:
+    variants = move.variants(SEED, H100)
+    assert variants
+    digests = {Candidate("mha", source).digest for source in [SEED, *(variant.source for variant in variants)]}
+    assert len(digests) == len(variants) + 1
+    assert variants == move.variants(SEED, H100)
+    # Launch options mean nothing to the interpreter: the tiles are what can go wrong.
+    if move.name not in ("warps", "stages", "registers"):
+        assert {variant.label: complaint(variant.source) for variant in variants} == {v.label: "" for v in variants}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("split", "skip", "exp2", "descriptors"),
+        ("descriptors", "skip", "split", "late-scale", "exp2"),
+        ("descriptors", "skip", "specialise", "exp2", "reverse", "swap"),
+        ("swap", "reverse", "split", "reciprocal", "tile"),
+    ],
+    ids="+".join,
+)
+def test_moves_compose_in_any_order(names: tuple[str, ...], complaint: Callable[[str], str]) -> None:
+    assert complaint(apply(SEED, *names)) == ""
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32), depth=st.integers(3, 6), target=st.sampled_from(["a100", "h100", "b200"]))
+def test_random_compositions_stay_correct(seed: int, depth: int, target: str, complaint: Callable[[str], str]) -> None:
+    rng, source, made = random.Random(seed), SEED, []
+    for move in rng.sample(MOVES, len(MOVES)):
+        variants = move.variants(source, get_target(target)) if len(made) < depth else ()
+        if variants:
+            variant = rng.choice(variants)
+            source = variant.source
+            made.append(variant.label)
+    assert complaint(source) == "", made
+
+
+def test_moves_apply_once() -> None:
+    for name in ("skip", "split", "exp2", "late-scale", "reciprocal", "reverse", "descriptors"):
+        assert BY_NAME[name].variants(apply(SEED, name), H100) == ()
+
+
+def test_ampere_gets_no_descriptors_and_no_specialised_warps() -> None:
+    assert BY_NAME["descriptors"].variants(SEED, get_target("a100")) == ()
+    assert BY_NAME["specialise"].variants(apply(SEED, "descriptors"), get_target("a100")) == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        (("scores = tl.where(visible", "scores = tl.where(visible & (offs_n[None, :] % 2 == 0)"), ("skip", "split")),
+        (("visible = offs_n[None, :] < kv_len", "visible = offs_n[None, :] < kv_len - 1"), ("skip", "split")),
+        (("<= offs_m[:, None] + (kv_len - q_len)", "< offs_m[:, None] + (kv_len - q_len)"), ("skip", "split")),
+        (("tl.dot(q, k) * scale", "tl.dot(q, k) * scale + 1.0"), ("exp2", "late-scale")),
+        (('float("-inf"))\n', "-1000.0)\n"), ("exp2", "late-scale")),
+        (("tl.exp(scores - new_max[:, None])", "tl.exp(scores)"), ("exp2", "late-scale")),
+        (("tl.max(scores, 1))", "tl.max(scores, 1) + 0.0 * tl.sum(scores, 1))"), ("exp2", "late-scale")),
+        (("row_max + tl.log(row_sum)", "row_max + tl.log(row_sum) * 1.0"), ("exp2",)),
+        (("range(0, kv_len, BLOCK_N)", "range(0, kv_len, 2 * BLOCK_N)"), ("skip", "split")),
+        (("*k.stride()", "*v.stride()"), ("descriptors",)),
+        (("(offs_n < kv_len)[None, :] & in_d[:, None]", "(offs_n > 0)[None, :] & in_d[:, None]"), ("descriptors",)),
+        (("block_m, block_n = 64, 64", "block_m, block_n = sizes()"), ("tile", "shape")),
+        (("num_warps=4", "num_warps=warps()"), ("warps", "shape")),
+        (("attention_kernel[grid](", "kernel = attention_kernel\n    kernel[grid]("), tuple(BY_NAME)),
+        (("grid = (triton.cdiv(q_len, block_m), batch * heads)", "grid = lambda meta: (1, 2)"), ("swap",)),
+    ],
+)
+def test_an_unknown_shape_is_left_alone(change: tuple[str, str], names: tuple[str, ...]) -> None:
+    foreign = SEED.replace(*change)
+    assert foreign != SEED
+    ast.parse(foreign)
+    assert [name for name in names if BY_NAME[name].variants(foreign, H100)] == []
+
+
+@pytest.mark.parametrize("source", ["", "not python (", "x = 1\n", "import triton\n@triton.jit\ndef f(): pass\n"])
+def test_what_is_no_attention_kernel_gives_nothing(source: str) -> None:
+    assert [move.variants(source, H100) for move in MOVES] == [()] * len(MOVES)
+
+
+def test_the_loop_without_masks_has_none() -> None:
+    full, rest = (part.partition("for start_n")[0] for part in apply(SEED, "split").split("for start_n in ")[1:])
+    assert "where" not in full
+    assert "kv_len)" not in full
+    assert "where" in rest
+
+
+def test_exp2_leaves_one_multiply_add_a_score_and_no_range_checks(opcodes: Opcodes) -> None:
+    plain, late = opcodes(SEED, H100), opcodes(apply(SEED, "exp2"), H100)
+    early = opcodes(BY_NAME["exp2"].variants(SEED, H100)[1].source, H100)
+    assert late["FSETP"] < plain["FSETP"] / 4
+    assert late["FFMA"] > early["FFMA"]
+    assert late["all"] < early["all"] < plain["all"]
+
+
+def test_splitting_makes_two_loops_and_masks_only_one(opcodes: Opcodes) -> None:
+    plain, split = opcodes(SEED, H100), opcodes(apply(SEED, "split"), H100)
+    assert split["HGMMA"] == 2 * plain["HGMMA"]
+    assert split["FSEL"] == plain["FSEL"]
+
+
+def test_a_reciprocal_shortens_the_epilogue(opcodes: Opcodes) -> None:
+    assert opcodes(apply(SEED, "reciprocal"), H100)["all"] < opcodes(SEED, H100)["all"]
+
+
+def test_stages_make_loads_asynchronous(opcodes: Opcodes) -> None:
+    assert opcodes(SEED, H100)["LDGSTS"] == 0 < opcodes(apply(SEED, "stages"), H100)["LDGSTS"]
+
+
+def test_descriptors_leave_loads_to_the_tensor_memory_accelerator(opcodes: Opcodes) -> None:
+    found = opcodes(apply(SEED, "stages", "descriptors"), H100)
+    assert (found["UTMALDG"] > 0, found["LDGSTS"], found["LDG"]) == (True, 0, 0)
+
+
+@pytest.mark.parametrize("name", ["h100", "b200"])
+def test_specialised_kernels_have_more_warps_than_asked(name: str, opcodes: Opcodes) -> None:
+    target = get_target(name)
+    found = opcodes(apply(SEED, "skip", "exp2", "shape", "descriptors", "specialise", target=target), target)
+    assert found["USETMAXREG"] > 0
+    assert found["threads"] > 8 * 32

@@ -1,0 +1,214 @@
+"""The operator without a model: repeatable, never twice the same, learning from the record, able to go back."""
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+import libcst as cst
+import pytest
+
+from agents.errors import CandidateTaken
+from agents.moves import MOVES
+from agents.moves.anatomy import Anatomy
+from agents.moves.move import Move
+from agents.mutate import Mutate, move_values
+from agents.operator import Brief, Proposal
+from evaluator.candidate import Candidate
+from evaluator.evaluation import CaseScore, Evaluation, Score, Status
+from evaluator.problem import get_problem
+from evaluator.target import ScoreKind, Target, get_target
+from knowledge_base.library import Library
+from lineage_db.records import Attempt, Trial, Version
+from seeds import seed_source
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SEED = seed_source("mha")
+
+
+def verdict(tflops: float) -> Evaluation:
+    """A correct evaluation with that score, or a faulty one for 0."""
+    if tflops == 0:
+        return Evaluation(Status.INCORRECT, "wrong numbers", "h100", "quick", 1.0)
+    score = Score(ScoreKind.PREDICTED, "h100", (CaseScore("a", tflops, 1.0, "tensor"),))
+    return Evaluation(Status.CORRECT, "", "h100", "quick", 1.0, score)
+
+
+class World:
+    """A run in memory: evaluates by a function of the source, records, accepts what is faster."""
+
+    def __init__(self, speed: dict[str, float] | None = None, score: Callable[[str], float] | None = None) -> None:
+        self.speed = speed or {}
+        self.score = score
+        self.versions: list[Version] = []
+        self.trials: list[Trial] = []
+        self.accept(self.attempt(Candidate("mha", SEED), 100.0, "seed", ()))
+
+    def attempt(self, candidate: Candidate, tflops: float, change: str, parents: tuple[int, ...]) -> Attempt:
+        number = len(self.trials) + 1
+        return Attempt(
+            number, 1, number, candidate.digest, candidate.source, change, parents, verdict(tflops), NOW, NOW
+        )
+
+    def accept(self, attempt: Attempt) -> None:
+        self.versions.append(Version(1, len(self.versions), attempt.parents, NOW, attempt))
+
+    def record(self, attempt: Attempt, version: int | None = None) -> None:
+        evaluation = attempt.evaluation
+        trial = Trial(
+            attempt.id,
+            attempt.step_id,
+            attempt.digest,
+            None,
+            attempt.status,
+            evaluation.geomean_tflops,
+            evaluation.message,
+            attempt.change,
+            attempt.parents,
+            version,
+            1.0,
+        )
+        self.trials.append(trial)
+
+    def __call__(self, candidate: Candidate, *, change: str, parents: tuple[int, ...]) -> Attempt:
+        """Evaluate by ``score``, or else by the parent's score times ``speed[move]``, 1 unless told."""
+        tflops = self.versions[parents[0]].attempt.evaluation.geomean_tflops
+        for part in change.split("; "):
+            tflops *= self.speed.get(part.partition(":")[0], 1.0)
+        if self.score:
+            tflops = self.score(candidate.source)
+        self.last = self.attempt(candidate, tflops, change, parents)
+        self.record(self.last)
+        return self.last
+
+    def step(self, seed: int, operator: Mutate) -> Proposal:
+        versions, trials = tuple(self.versions), tuple(self.trials)
+        brief = Brief(get_problem("mha"), get_target("h100"), "quick", seed, versions, trials, Library(()), self)
+        return operator.vary(brief)
+
+
+def _edit_number(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
+    for number in (2, 8):
+        yield f"warps to {number}", cst.parse_module(anatomy.module.code.replace("num_warps=4", f"num_warps={number}"))
+
+
+def test_equal_briefs_give_equal_candidates() -> None:
+    worlds = World(), World()
+    for world in worlds:
+        for seed in range(4):
+            world.step(seed, Mutate())
+    first, second = ([(trial.digest, trial.change) for trial in world.trials] for world in worlds)
+    assert first == second
+
+
+def test_different_seeds_explore_differently() -> None:
+    changes = set()
+    for seed in range(6):
+        world = World()
+        world.step(seed, Mutate())
+        changes.add(world.last.change)
+    assert len(changes) > 1
+
+
+def test_nothing_is_tried_twice() -> None:
+    world = World({"skip": 1.5})
+    for seed in range(15):
+        world.step(seed, Mutate())
+    digests = [trial.digest for trial in world.trials]
+    assert len(digests) == len(set(digests)) == 15
+    assert world.versions[0].attempt.digest not in digests
+
+
+def test_a_candidate_that_another_worker_holds_is_left_to_it() -> None:
+    class Shared(World):
+        taken = ""
+
+        def __call__(self, candidate: Candidate, *, change: str, parents: tuple[int, ...]) -> Attempt:
+            if not self.taken or candidate.digest == self.taken:
+                self.taken = candidate.digest
+                raise CandidateTaken
+            return super().__call__(candidate, change=change, parents=parents)
+
+    world = Shared()
+    proposal = world.step(1, Mutate())
+    assert proposal.attempt is world.last
+    assert world.last.digest != world.taken
+
+
+def test_a_correct_attempt_is_proposed_and_a_faulty_one_is_not() -> None:
+    good, bad = World({"warps": 1.2}), World({"warps": 0.0})
+    operator = Mutate([Move("warps", "", 1.0, _edit_number)])
+    proposal = good.step(1, operator)
+    assert proposal.attempt is good.last
+    assert "100.0 -> 120.0 TFLOPS" in proposal.reason
+    assert bad.step(1, operator) == Proposal(None, f"{bad.last.change} (on version 0): incorrect: wrong numbers")
+
+
+def test_it_says_when_everything_has_been_tried() -> None:
+    world = World()
+    operator = Mutate([Move("warps", "", 1.0, _edit_number)])
+    reasons = [world.step(seed, operator).reason for seed in range(4)]
+    assert len(world.trials) == 2
+    assert all(reason.startswith("exhausted") for reason in reasons[2:])
+
+
+def test_an_exhausted_parent_gives_way_to_another() -> None:
+    world = World()
+    operator = Mutate([Move("warps", "", 1.0, _edit_number)])
+    # Nothing can be made of the best version, so the seed is edited.
+    world.accept(world.attempt(Candidate("mha", "x = 1\n"), 200.0, "by hand", (0,)))
+    world.step(0, operator)
+    assert world.last.parents == (0,)
+
+
+def test_moves_are_combined_once_single_ones_are_used_up() -> None:
+    world = World()
+    pair = [move for move in MOVES if move.name in ("reciprocal", "reverse")]
+    for seed in range(3):
+        world.step(seed, Mutate(pair))
+    assert sorted(len(trial.change.split("; ")) for trial in world.trials) == [1, 1, 2]
+
+
+def test_the_best_version_is_edited_mostly_but_not_only() -> None:
+    world = World()
+    world.accept(world.attempt(Candidate("mha", SEED.replace("num_stages=1", "num_stages=2")), 200.0, "stages", (0,)))
+    for seed in range(20):
+        world.step(seed, Mutate())
+    parents = [trial.parents for trial in world.trials]
+    assert parents.count((1,)) > 12
+    assert parents.count((0,)) > 0
+
+
+def test_what_paid_is_worth_more_and_what_failed_less() -> None:
+    world = World()
+    values = move_values(MOVES, world.versions, ())
+    for change, tflops in [("exp2: a", 150.0), ("tile: b", 0.0), ("swap: c; reverse: d", 90.0), ("unknown", 500.0)]:
+        world.record(world.attempt(Candidate("mha", change), tflops, change, (0,)))
+    after = move_values(MOVES, world.versions, world.trials)
+    assert after["exp2"] > values["exp2"]
+    assert {name for name in values if after[name] < values[name]} == {"tile", "swap", "reverse"}
+    assert min(after.values()) > 0
+
+
+def plausible(source: str) -> float:
+    """A caricature of a GPU: hidden blocks, masks, exp and one stage cost time; tiles need warps that hold them."""
+    rows, keys = map(int, re.search(r"block_m, block_n = (\d+), (\d+)", source).groups())  # type: ignore[union-attr]
+    warps, stages = (int(re.search(rf"{name}=(\d+)", source)[1]) for name in ("num_warps", "num_stages"))  # type: ignore[index]
+    if (rows + 2 * stages * keys) * 256 > 232448:
+        return 0.0
+    tflops = 100.0 * (1.8 if "end_n" in source else 1.0) * (1.2 if "full_n" in source else 1.0)
+    tflops *= (1.3 if "exp2" in source else 1.0) * (1.0 if stages == 1 else 1.3)
+    spills = rows * 128 / warps > 2048
+    return tflops * (1.15 if rows >= 128 else 1.0 if rows == 64 else 0.6) * (0.5 if spills else 1.0)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_large_wins_are_found_early(seed: int) -> None:
+    world = World(score=plausible)
+    for number in range(20):
+        best = max(version.attempt.evaluation.geomean_tflops for version in world.versions)
+        proposal = world.step(1000 * seed + number, Mutate())
+        if proposal.attempt and proposal.attempt.evaluation.geomean_tflops > best:
+            world.accept(proposal.attempt)
+    source = world.versions[-1].attempt.source
+    assert [part for part in ("end_n", "full_n", "exp2") if part not in source] == []
+    assert world.versions[-1].attempt.evaluation.geomean_tflops > 3 * 100.0
