@@ -1,0 +1,108 @@
+"""Capture, seen from the trusted side: asks a sandboxed child what a candidate would launch, and believes none of it.
+
+The child runs the candidate with tensors that have shapes but no contents and writes down launch plans; see
+``capture.child``. What comes back is checked here before anyone uses it.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from evaluator.errors import InvalidPlan
+from evaluator.evaluation import Fault, Status
+from evaluator.plan import Buffer, LaunchPlan, Role, plan_from_json
+from evaluator.problem import Call
+from evaluator.sandbox import Crashed, ForkServer, Limits, TimedOut
+from evaluator.target import Target
+
+CHILD_MODULE = "evaluator.capture.child"
+DEFAULT_LIMITS = Limits(
+    wall_s=60,
+    cpu_s=60,
+    memory_bytes=8 * 2**30,
+    file_bytes=0,
+    open_files=64,
+    result_bytes=128 * 2**20,
+    confined=True,
+)
+_CHILD_STATUSES = {
+    Status.PARSE_ERROR,
+    Status.NO_ENTRY,
+    Status.READS_CONTENTS,
+    Status.FORBIDDEN,
+    Status.LOWERING_ERROR,
+    Status.UNSUPPORTED,
+}
+"""What the child may report. Its process belongs to the candidate, so this can only ever be a fault."""
+_MESSAGE_CHARS = 2000
+_GRID_YZ = 65535
+"""Largest grid extent in y and z; CUDA C++ Programming Guide, technical specifications per compute capability."""
+
+
+class Capturer:
+    """Turns candidate source into launch plans."""
+
+    def __init__(self, server: ForkServer | None = None, limits: Limits = DEFAULT_LIMITS) -> None:
+        """Use ``server``, which must serve ``CHILD_MODULE``, or one of its own."""
+        self._server = server or ForkServer((CHILD_MODULE,))
+        self._limits = limits
+
+    def capture(self, source: str, entry: str, calls: Sequence[Call], target: Target) -> tuple[LaunchPlan, ...] | Fault:
+        """Return one plan per call, in order, of running ``source`` and calling ``entry`` for each.
+
+        Raises ``EvaluatorUnavailable`` when the sandbox cannot be started.
+        """
+        request = {
+            "source": source,
+            "entry": entry,
+            "target": asdict(target),
+            "calls": [asdict(call) for call in calls],
+        }
+        outcome = self._server.run(f"{CHILD_MODULE}:run", json.dumps(request).encode(), self._limits)
+        if isinstance(outcome, TimedOut):
+            return Fault(Status.TIMED_OUT, f"the candidate's host code {outcome.reason}")
+        if isinstance(outcome, Crashed):
+            return Fault(Status.CRASHED, f"the candidate's process {outcome.reason}{_last_line(outcome.stderr)}")
+        try:
+            reply = json.loads(outcome.result)
+            if isinstance(reply, dict) and set(reply) == {"status", "message"}:
+                return _fault(reply, outcome.stderr)
+            if not isinstance(reply, list) or len(reply) != len(calls):
+                raise InvalidPlan(f"{len(calls)} calls need {len(calls)} plans")
+            return tuple(_checked(plan_from_json(data), call) for data, call in zip(reply, calls, strict=True))
+        except (ValueError, RecursionError) as error:  # not JSON
+            return Fault(Status.FORBIDDEN, f"invalid launch plan: {error}"[:_MESSAGE_CHARS])
+        except InvalidPlan as error:
+            return Fault(Status.FORBIDDEN, f"invalid launch plan: {error}"[:_MESSAGE_CHARS])
+
+    def close(self) -> None:
+        """Stop the fork server."""
+        self._server.close()
+
+
+def _fault(reply: dict[str, Any], stderr: str) -> Fault:
+    status, message = reply["status"], reply["message"]
+    if status not in _CHILD_STATUSES or not isinstance(message, str) or not message:
+        raise InvalidPlan("the candidate's process reports an unknown fault")
+    if status == Status.LOWERING_ERROR and "PassManager" in message:
+        message += _last_line(stderr)
+    return Fault(Status(status), message[:_MESSAGE_CHARS])
+
+
+def _last_line(stderr: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if "error:" in line.lower()]
+    return f": {(errors or lines)[-1][:500]}" if lines else ""
+
+
+def _checked(plan: LaunchPlan, call: Call) -> LaunchPlan:
+    given = tuple(Buffer(spec.name, spec.dtype, spec.size, spec.role) for spec in call.tensors)
+    if plan.case != call.case:
+        raise InvalidPlan(f"case {plan.case!r} must be {call.case!r}")
+    if plan.buffers[: len(given)] != given or any(b.role is not Role.SCRATCH for b in plan.buffers[len(given) :]):
+        raise InvalidPlan("buffers must be the call's tensors, then scratch")
+    for launch in plan.launches:
+        if max(launch.grid[1:]) > _GRID_YZ:
+            raise InvalidPlan(f"grid {launch.grid} exceeds {_GRID_YZ} in y or z")
+    return plan

@@ -1,0 +1,108 @@
+"""Capture, inside the candidate's process: run the module, call the entry for each case, hand back the plans."""
+
+import inspect
+import json
+import linecache
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import torch
+import triton.experimental.gluon  # needed by every first launch: here it is imported before the fork, once
+import triton.language.extra.cuda.libdevice
+import triton.tools.tensor_descriptor  # noqa: F401
+
+from evaluator.capture import device, launches
+from evaluator.capture.recorder import CANDIDATE_FILE, Recorder, RefusedError, traceback_line
+from evaluator.capture.tensors import Operators, make_argument, without_contents
+from evaluator.evaluation import Status
+from evaluator.plan import LaunchPlan, Role
+from evaluator.problem import Call, TensorSpec
+from evaluator.target import Target
+
+torch.set_num_threads(1)
+
+
+def run(payload: bytes) -> bytes:
+    """The job: from ``Capturer.capture``'s request to a JSON list of plans, or one object with status and message."""
+    request = json.loads(payload)
+    operators = Operators()
+    device.install(Target(**request["target"]))
+    launches.install(operators, request["source"])
+    try:
+        module = _load(request["source"], operators)
+        entry = _entry(module, request["entry"])
+        plans = [_call(entry, _parse_call(call), operators) for call in request["calls"]]
+    except RefusedError as refusal:
+        return json.dumps({"status": refusal.status, "message": refusal.message}).encode()
+    return json.dumps([plan.to_json() for plan in plans]).encode()
+
+
+def _parse_call(data: dict[str, Any]) -> Call:
+    tensors = tuple(
+        TensorSpec(
+            spec["name"],
+            spec["dtype"],
+            tuple(spec["shape"]),
+            tuple(spec["strides"]),
+            spec["size"],
+            Role(spec["role"]),
+        )
+        for spec in data["tensors"]
+    )
+    return Call(data["case"], tensors, tuple((name, value) for name, value in data["scalars"]))
+
+
+def _load(source: str, operators: Operators) -> ModuleType:
+    """Run the source as a module whose file exists only in the line cache: Triton reads kernels through inspect."""
+    module = ModuleType("candidate")
+    module.__file__ = CANDIDATE_FILE
+    sys.modules[module.__name__] = module
+    linecache.cache[CANDIDATE_FILE] = (len(source), None, source.splitlines(keepends=True), CANDIDATE_FILE)
+    try:
+        code = compile(source, CANDIDATE_FILE, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        raise RefusedError(Status.PARSE_ERROR, f"line {error.lineno}: {error.msg}") from None
+    except (ValueError, MemoryError, RecursionError) as error:
+        raise RefusedError(Status.PARSE_ERROR, f"is not Python source: {error or type(error).__name__}") from None
+    try:
+        with without_contents(operators):
+            exec(code, module.__dict__)
+    except RefusedError as refusal:
+        raise RefusedError(refusal.status, f"at import, {refusal.message}") from None
+    except BaseException as error:  # the candidate's own, whatever it is
+        raise RefusedError(Status.PARSE_ERROR, f"raises at import: {_describe(error)}") from None
+    return module
+
+
+def _entry(module: ModuleType, name: str) -> Callable[..., object]:
+    entry: Callable[..., object] | None = getattr(module, name, None)
+    if not callable(entry):
+        raise RefusedError(Status.NO_ENTRY, f"defines no function {name}")
+    return entry
+
+
+def _call(entry: Callable[..., object], call: Call, operators: Operators) -> LaunchPlan:
+    operators.recorder = Recorder()
+    tensors = [make_argument(spec, operators) for spec in call.tensors]
+    scalars = dict(call.scalars)
+    name = getattr(entry, "__name__", "the entry")
+    try:
+        inspect.signature(entry).bind(*tensors, **scalars)
+    except (TypeError, ValueError) as error:
+        expected = ", ".join([spec.name for spec in call.tensors] + (["*", *scalars] if scalars else []))
+        raise RefusedError(Status.NO_ENTRY, f"{name} must take ({expected}): {error}") from None
+    try:
+        with without_contents(operators):
+            entry(*tensors, **scalars)
+    except RefusedError as refusal:
+        raise RefusedError(refusal.status, f"case {call.case}: {refusal.message}") from None
+    except BaseException as error:  # the candidate's own, whatever it is
+        raise RefusedError(Status.NO_ENTRY, f"case {call.case}: {name}() raised {_describe(error)}") from None
+    return operators.recorder.plan(call.case)
+
+
+def _describe(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}{f': {text[0][:500]}' if text else ''}{traceback_line(error.__traceback__)}"

@@ -1,0 +1,53 @@
+"""One compilation, in a process that may crash: Triton IR text to a cubin, and what the tools say about it."""
+
+import base64
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton import knobs
+from triton.backends.compiler import GPUTarget
+from triton.compiler.errors import CompilationError
+from triton.runtime.errors import OutOfResources, PTXASError
+
+
+def run(payload: bytes) -> bytes:
+    """The job. A failure of the compiler that it reports itself is a reply with ``error``."""
+    request = json.loads(payload)
+    os.environ["TRITON_CACHE_DIR"] = os.path.abspath("cache")
+    Path("kernel.ttir").write_text(request["ttir"])
+    options = request["options"]
+    try:
+        compiled = triton.compile("kernel.ttir", target=GPUTarget("cuda", request["arch"], 32), options=options)
+    except (RuntimeError, ValueError, AssertionError, CompilationError, OutOfResources, PTXASError) as error:
+        return json.dumps({"error": _short(error), "does_not_fit": _does_not_fit(error)}).encode()
+    metadata: Any = compiled.metadata
+    Path("kernel.cubin").write_bytes(compiled.asm["cubin"])
+    usage = subprocess.run(
+        [knobs.nvidia.cuobjdump.path, "-res-usage", "kernel.cubin"], capture_output=True, text=True, check=True
+    )
+    reply = {
+        "name": metadata.name,
+        "ptx": compiled.asm["ptx"],
+        "cubin": base64.b64encode(compiled.asm["cubin"]).decode(),
+        "usage": usage.stdout,
+        "num_warps": metadata.num_warps,
+        "shared": metadata.shared,
+        "tensor_memory": getattr(metadata, "tmem_size", None) or 0,
+    }
+    return json.dumps(reply).encode()
+
+
+def _short(error: Exception) -> str:
+    text = re.sub(r"/\S*/tmp\w+\.ptx, ", "", str(error))  # a file that is gone by now
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    telling = [line for line in lines if "error" in line.lower() or "fatal" in line.lower()]
+    return "; ".join((telling or lines or [type(error).__name__])[:4])[:1500]
+
+
+def _does_not_fit(error: Exception) -> bool:
+    return isinstance(error, OutOfResources) or "uses too much" in str(error)

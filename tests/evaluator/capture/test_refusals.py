@@ -1,0 +1,255 @@
+"""What a candidate may not do is a fault with a status and a message that names the place; lies change nothing."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from evaluator.capture import DEFAULT_LIMITS, Capturer
+from evaluator.evaluation import Fault, Status
+from evaluator.plan import LaunchPlan
+from evaluator.problem import Call
+from evaluator.target import get_target
+
+Capture = Callable[..., LaunchPlan | Fault]
+
+FIRST_LINE = 11
+"""Line of the first line of a body in the candidate that ``capture`` makes of it."""
+
+
+def fault(outcome: LaunchPlan | Fault) -> Fault:
+    assert isinstance(outcome, Fault), outcome
+    return outcome
+
+
+@pytest.mark.parametrize(
+    ("body", "operator"),
+    [
+        ("torch.mm(x, x.t())", "aten.mm"),
+        ("y.copy_(x)", "aten.copy_"),
+        ("y[:] = x", "aten.copy_"),
+        ("x + 1", "aten.add"),
+        ("y += x", "aten.add_"),
+        ("torch.add(x, x, out=y)", "aten.add"),
+        ("x.t().contiguous()", "aten.clone"),
+        ("x.t().reshape(-1)", "aten.clone"),
+        ("x.clone()", "aten.clone"),
+        ("x.half()", "aten._to_copy"),
+        ("torch.softmax(x, -1)", "aten._softmax"),
+        ("torch.nn.functional.scaled_dot_product_attention(x, x, x)", "aten"),
+        ("index.sort()", "aten.sort"),
+        ("index.cumsum(0)", "aten.cumsum"),
+        ("x[index]", "aten.index"),
+        ("x > 0", "aten.gt"),
+        ("torch.arange(4, device=x.device)", "aten.arange"),
+        ("torch.rand(4, device=x.device)", "aten.rand"),
+        ("torch.ops.aten.mm(x, x.t())", "aten.mm"),
+        ("getattr(torch._C._VariableFunctions, 'm' + 'm')(x, x.t())", "aten.mm"),
+        ("y.resize_(3)", "aten.resize_"),
+        ("y.set_(x.untyped_storage())", "aten.set_"),
+        ("torch.nonzero(index)", "aten.nonzero"),
+    ],
+)
+def test_computing_in_torch_is_forbidden_by_name(capture: Capture, body: str, operator: str) -> None:
+    found = fault(capture(f"pass\n{body}"))
+    assert found.status is Status.FORBIDDEN
+    assert operator in found.message
+    assert f"at line {FIRST_LINE + 1}" in found.message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "x[0, 0].item()",
+        "float(x[0, 0])",
+        "int(index[0, 0])",
+        "bool(x[0, 0])",
+        "if x[0, 0]: pass",
+        "range(index[0, 0])",
+        "x.tolist()",
+        "x.cpu()",
+        "x.to('cpu')",
+        "x.numpy()",
+        "import numpy; numpy.asarray(x)",
+        "torch.equal(x, x)",
+        "import pickle; pickle.dumps(x)",
+        "f'{x[0, 0]:.3f}'",
+        "print(x)",
+    ],
+)
+def test_reading_contents_is_refused_with_the_line(capture: Capture, body: str) -> None:
+    found = fault(capture(f"pass\n{body}"))
+    assert found.status is Status.READS_CONTENTS, found
+    assert f"at line {FIRST_LINE + 1}" in found.message
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("x.zero_()", "writes to the input 'x'"),
+        ("x[3] = 1", "writes to the input 'x'"),
+        ("y.view(torch.int32).fill_(1)", "view of another dtype"),
+        ("torch.empty(3)", "on the CPU"),
+        ("torch.tensor([1.0, 2.0])", "aten.lift_fresh"),
+        ("copy[(1,)](torch.tensor([1.0], device=x.device), y, 9, BLOCK=16)", "not allocated in this call at line 11"),
+        ("torch.empty(3, dtype=torch.complex64, device=x.device)", "complex64"),
+        ("torch.empty(2**31 + 1, dtype=torch.int8, device=x.device)", "2147483649 bytes of scratch"),
+        ("for _ in range(65): y.zero_()", "more than 64 fills"),
+        ("for _ in range(65): copy[(1,)](x, y, 9, BLOCK=16)", "more than 64 launches"),
+        ("copy[(1,)](x, y, 9, BLOCK=16, ptx_options='-O0')", "option ptx_options"),
+        ("copy[(1,)](x, y, 9, BLOCK=16, ir_override='/tmp/other.ptx')", "option ir_override"),
+        ("copy[(1,)](x, y, 9, BLOCK=16, arch='sm80')", "launched with the option"),
+        ("copy[(1, 70000)](x, y, 9, BLOCK=16)", "exceeds 65535"),
+        ("copy[(-1,)](x, y, 9, BLOCK=16)", "invalid launch plan"),
+    ],
+)
+def test_asking_for_too_much_is_forbidden(capture: Capture, body: str, message: str) -> None:
+    found = fault(capture(body))
+    assert found.status is Status.FORBIDDEN
+    assert message in found.message
+
+
+def test_fallbacks_do_not_swallow_a_refusal(capture: Capture) -> None:
+    found = fault(capture("try:\n    x[0, 0].item()\nexcept Exception:\n    pass"))
+    assert found.status is Status.READS_CONTENTS
+
+
+def test_memory_kept_from_before_the_call_is_refused(capture: Capture) -> None:
+    kept = "global kept\ntry: kept\nexcept NameError: kept = torch.empty(64, device=x.device)\n"
+    body = kept + "copy[(1,)](x, kept, 9, BLOCK=16)"
+    from_call = Call("case", (), ())
+    assert isinstance(capture(body), LaunchPlan)
+    source = "import torch\nkept = torch.empty(9, device='cuda')\ndef run(): kept.zero_()"
+    found = fault(capture(source=source, calls=[from_call]))
+    assert found.status is Status.FORBIDDEN
+    assert "was not allocated in this call at line 3" in found.message
+
+
+@pytest.mark.parametrize(
+    ("source", "status", "message"),
+    [
+        ("def run(:", Status.PARSE_ERROR, "line 1: invalid syntax"),
+        ("\0", Status.PARSE_ERROR, "null bytes"),
+        ("\n\n1 / 0", Status.PARSE_ERROR, "raises at import: ZeroDivisionError: division by zero at line 3"),
+        ("raise SystemExit(0)", Status.PARSE_ERROR, "SystemExit"),
+        ("import no_such_module", Status.PARSE_ERROR, "ModuleNotFoundError"),
+        (
+            "import torch\ntorch.rand(3)",
+            Status.FORBIDDEN,
+            "at import, computes with torch operator aten.rand at line 2",
+        ),
+        ("walk = 1", Status.NO_ENTRY, "defines no function run"),
+        ("run = 1", Status.NO_ENTRY, "defines no function run"),
+        ("def run(q): pass", Status.NO_ENTRY, "run must take (x, index, y, *, scale)"),
+        (
+            "def run(*a, **k):\n  assert len(a) > 3, 'unsupported'",
+            Status.NO_ENTRY,
+            "AssertionError: unsupported at line 2",
+        ),
+        ("def run(*a, **k): exit()", Status.NO_ENTRY, "case case: run() raised"),
+    ],
+)
+def test_host_code_that_fails_is_told_where(capture: Capture, source: str, status: Status, message: str) -> None:
+    found = fault(capture(source=source))
+    assert found.status is status
+    assert message in found.message
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("tl.nothing(dst)", "line 5: `tl.nothing(dst)`"),
+        ("x = undefined", "line 5: `x = undefined`: NameError"),
+        ("tl.dot(tl.zeros([16, 16], tl.float32), tl.zeros([32, 16], tl.float32))", "line 5"),
+        ("helper(dst)", "line 10: `tl.load(dst + [1])`"),
+        ("tl.static_assert(False, 'tiles must divide')", "tiles must divide"),
+    ],
+)
+def test_a_kernel_that_does_not_lower_is_told_where(capture: Capture, line: str, message: str) -> None:
+    source = f"""import triton
+import triton.language as tl
+@triton.jit
+def kernel(dst):
+    {line}
+
+
+@triton.jit
+def helper(dst):
+    tl.load(dst + [1])
+
+def run(x, index, y, *, scale):
+    kernel[(1,)](y)
+"""
+    found = fault(capture(source=source))
+    assert found.status is Status.LOWERING_ERROR
+    assert message in found.message
+    assert "\n" not in found.message
+
+
+def test_gluon_is_said_to_be_unsupported(capture: Capture) -> None:
+    source = """from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+@gluon.jit
+def kernel(dst):
+    pass
+def run(x, index, y, *, scale):
+    kernel[(1,)](y)
+"""
+    found = fault(capture(source=source))
+    assert found.status is Status.UNSUPPORTED
+    assert "Gluon" in found.message
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[Capturer]:
+    capturer = Capturer(limits=replace(DEFAULT_LIMITS, wall_s=4, cpu_s=1))
+    yield capturer
+    capturer.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ("import os; os._exit(0)", Status.CRASHED),
+        ("import ctypes; ctypes.string_at(0)", Status.CRASHED),
+        ("while True: pass", Status.TIMED_OUT),
+        ("import time; time.sleep(99)", Status.TIMED_OUT),
+        ("bytearray(1 << 40)", Status.NO_ENTRY),
+        ("with open('residue', 'w') as f: f.write('x')", Status.NO_ENTRY),
+        ("import socket; socket.create_connection(('127.0.0.1', 80))", Status.NO_ENTRY),
+        ("import subprocess; subprocess.run(['true'])", Status.NO_ENTRY),
+        ("import os\nwhile True: os.fork()", Status.NO_ENTRY),
+    ],
+)
+def test_attacks_on_the_process_end_with_it(impatient: Capturer, body: str, status: Status) -> None:
+    body = "\n".join(f"  {line}" for line in body.splitlines())
+    source = f"def run():\n{body}\n"
+    found = impatient.capture(source, "run", [Call("case", (), ())], get_target("h100"))
+    assert isinstance(found, Fault)
+    assert found.status is status
+
+
+FORGE = "import os\nforged = {!r}.encode()\nos.write(3, len(forged).to_bytes(8, 'big') + forged)\nos._exit(0)"
+BUFFER = {"name": "out", "dtype": "float32", "size": 1 << 30, "role": "output"}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"status": "correct", "message": "trust me"},
+        {"status": "incorrect", "message": "blame the judge"},
+        {"status": "forbidden", "message": ""},
+        {"verdict": "correct"},
+        [],
+        [{}],
+        [{"case": "another", "buffers": [], "kernels": [], "steps": []}],
+        [{"case": "case", "buffers": [BUFFER], "kernels": [], "steps": []}],
+        "[" * 100_000,
+    ],
+)
+def test_a_forged_reply_can_only_be_a_fault_or_a_plan(capture: Capture, reply: object) -> None:
+    text = reply if isinstance(reply, str) else json.dumps(reply)
+    found = fault(capture(source=FORGE.format(text)))
+    assert found.status is Status.FORBIDDEN
+    assert "invalid launch plan" in found.message
