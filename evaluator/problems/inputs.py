@@ -80,14 +80,34 @@ def _negative(case: Case, seed: int) -> Tensors:
 
 
 def _dominant(case: Case, seed: int) -> Tensors:
-    """Each query is aligned with one visible key, anywhere, and gets that key's value: a skipped tile shows.
+    """Each query is aligned with one visible key, anywhere, and gets that key's value: a skipped tile shows."""
+    generator = _generator("dominant", seed)
+    drawn = torch.rand(case.batch, case.heads, case.q_len, generator=generator)
+    return _aligned(case, seed, (drawn * _first_hidden(case)).long())
+
+
+def _edge(case: Case, seed: int) -> Tensors:
+    """In even heads each query is aligned with its last visible key, in odd heads with its first hidden one, if any.
+
+    So a bound that is off by one shows, whichever way, where it falls on the edge of a tile.
+    """
+    odd = torch.arange(case.heads) % 2
+    chosen = _first_hidden(case) - 1 + odd[:, None]
+    return _aligned(case, seed, chosen.clamp(max=case.kv_len - 1).expand(case.batch, -1, -1))
+
+
+def _first_hidden(case: Case) -> torch.Tensor:
+    """Return, for each query, the number of keys that it sees."""
+    rows = torch.arange(case.q_len)
+    return rows + (case.kv_len - case.q_len) + 1 if case.causal else torch.full_like(rows, case.kv_len)
+
+
+def _aligned(case: Case, seed: int, chosen: torch.Tensor) -> Tensors:
+    """Return inputs whose queries point along the ``chosen`` keys ([batch, heads, q_len]) and outweigh all others.
 
     Values carry their batch and head: a wrong head mapping shows.
     """
     made = _normal(case, seed)
-    generator = _generator("dominant", seed)
-    first_hidden = torch.arange(case.q_len) + (case.kv_len - case.q_len) + 1 if case.causal else case.kv_len
-    chosen = (torch.rand(case.batch, case.heads, case.q_len, generator=generator) * first_hidden).long()
     keys = made["k"].float().repeat_interleave(case.heads // case.kv_heads, dim=1)
     aligned = keys.gather(2, chosen[..., None].expand(-1, -1, -1, case.head_dim))
     made["q"] = (aligned * (25.0 / math.sqrt(case.head_dim))).to(made["q"].dtype)
@@ -103,5 +123,6 @@ MAKERS: dict[str, Callable[[Case, int], Tensors]] = {
     "constant": _constant,
     "negative": _negative,
     "dominant": _dominant,
+    "edge": _edge,
 }
 """Input makers by name. ``tiled`` (see ``pool_storage``) is for benchmark shapes and makes storages directly."""

@@ -42,6 +42,11 @@ _CORRECTNESS = (
     _case("square-causal", 2, 256, 256, True, "dominant"),
     _case("odd-full", 1, 193, 321, False, "dominant"),
     _case("odd-causal", 3, 77, 333, True, "dominant", "bshd"),
+    # kv_len - q_len decides where a bound meets the edge of a tile: 1 and 126 do so for tiles up to 128, in either loop
+    # of a kernel that splits at the diagonal.
+    _case("edge-full", 1, 130, 257, False, "edge"),
+    _case("edge-1-causal", 2, 128, 129, True, "edge"),
+    _case("edge-126-causal", 2, 128, 254, True, "edge"),
     _case("short-causal", 1, 5, 5, True, "normal"),
     _case("one-query", 2, 1, 130, False, "outliers"),
     _case("padded-causal", 1, 161, 161, True, "outliers", "padded"),

@@ -1,0 +1,121 @@
+import math
+
+import pytest
+import torch
+
+from evaluator.errors import UnknownProblem
+from evaluator.plan import Role
+from evaluator.problem import Case, get_problem, get_suite
+from evaluator.problems.inputs import pool_storage
+
+MHA = get_problem("mha")
+CASES = {case.name: case for case in MHA.correctness_cases}
+
+
+def views(case: Case, seed: int = 1) -> dict[str, torch.Tensor]:
+    storages = MHA.make_inputs(case, seed)
+    return {
+        spec.name: storages[spec.name].as_strided(spec.shape, spec.strides)
+        for spec in MHA.call(case).tensors
+        if spec.role is Role.INPUT
+    }
+
+
+def textbook(case: Case, view: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention by the definition, in float64: (out, lse)."""
+    q, k, v = (view[name].double() for name in "qkv")
+    logits = q @ k.transpose(2, 3) / math.sqrt(case.head_dim)
+    if case.causal:
+        hidden = torch.ones(case.q_len, case.kv_len, dtype=torch.bool).triu(case.kv_len - case.q_len + 1)
+        logits = logits.masked_fill(hidden, -math.inf)
+    return torch.softmax(logits, -1) @ v, torch.logsumexp(logits, -1)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_reference_is_the_definition(name: str) -> None:
+    case = CASES[name]
+    view = views(case)
+    out, lse = textbook(case, view)
+    storages = MHA.make_inputs(case, 1)
+    rows = torch.tensor([0, case.q_len // 2, case.q_len - 1])
+    for head in range(case.heads):
+        got, got_lse, attainable = MHA.reference(case, storages, 1, head, rows)
+        torch.testing.assert_close(got, out[1, head, rows])
+        torch.testing.assert_close(got_lse, lse[1, head, rows])
+        assert (attainable <= 0.01 * got.norm(dim=1)).all()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_inputs_are_finite_and_follow_the_seed(name: str) -> None:
+    first, again, other = views(CASES[name]), views(CASES[name]), views(CASES[name], seed=2)
+    for tensor in first:
+        assert first[tensor].isfinite().all()
+        assert torch.equal(first[tensor], again[tensor])
+        assert not torch.equal(first[tensor], other[tensor])
+
+
+def test_large_logits_leave_the_range_of_float32_exp() -> None:
+    case = CASES["large-full"]
+    view = views(case)
+    logits = (view["q"].double() @ view["k"].double().transpose(2, 3)) / math.sqrt(case.head_dim)
+    assert logits.max() > 89
+    assert logits.min() < -89
+
+
+def test_every_key_tile_is_dominant_for_some_query() -> None:
+    case = CASES["square-causal"]
+    view = views(case)
+    logits = view["q"].double() @ view["k"].double().transpose(2, 3)
+    tiles = logits.argmax(-1).flatten() // 32
+    assert set(tiles.tolist()) == set(range(case.kv_len // 32))
+
+
+def test_padding_between_rows_is_poison() -> None:
+    case = CASES["padded-causal"]
+    storage = MHA.make_inputs(case, 1)["k"]
+    assert storage.isnan().sum() == storage.numel() - views(case)["k"].numel()
+
+
+def test_layouts_have_the_strides_they_name() -> None:
+    spec = MHA.call(CASES["odd-causal"]).tensors[0]
+    _batch, heads, length, dim = spec.shape
+    assert spec.strides == (length * heads * dim, dim, heads * dim, 1)
+    assert heads > 1
+
+
+def test_suites_follow_the_papers_protocol() -> None:
+    paper = get_suite(MHA, "paper")
+    assert len(paper) == 8
+    assert {case.batch * case.q_len for case in paper} == {32768}
+    assert set(get_suite(MHA, "quick")) < set(paper)
+    assert len(get_suite(MHA, "quick")) == 2
+
+
+def test_flops_are_halved_when_causal() -> None:
+    full, causal = (next(c for c in get_suite(MHA, "paper") if c.name == f"4k-{kind}") for kind in ("full", "causal"))
+    assert MHA.flops(full) == 4 * 8 * 16 * 4096**2 * 128
+    assert MHA.flops(causal) * 2 == MHA.flops(full)
+
+
+def test_least_bytes_count_each_tensor_once() -> None:
+    case = get_suite(MHA, "paper")[0]
+    assert MHA.least_bytes(case) == 4 * 2 * 32768 * 16 * 128 + 4 * 32768 * 16
+
+
+def test_tiled_storage_differs_between_heads() -> None:
+    storage = pool_storage("q", 4 * 8192 * 128, 128, torch.bfloat16, 3).view(4, 8192, 128)
+    assert not any(torch.equal(storage[0, :64], storage[head, :64]) for head in (1, 2, 3))
+
+
+def test_baselines_name_cases_of_the_suite_and_a_source() -> None:
+    names = {case.name for case in get_suite(MHA, "paper")}
+    for baseline in MHA.baselines:
+        assert set(baseline.tflops) <= names
+        assert "arXiv" in baseline.source
+
+
+def test_unknown_names_are_answered_with_the_known_ones() -> None:
+    with pytest.raises(UnknownProblem, match="unknown problem 'mla': choose one of mha"):
+        get_problem("mla")
+    with pytest.raises(UnknownProblem, match="unknown suite 'slow': choose one of quick, paper"):
+        get_suite(MHA, "slow")

@@ -1,0 +1,172 @@
+"""One honest kernel in each style passes; one faulty kernel for each status is seen as such."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from evaluator.candidate import Candidate
+from evaluator.errors import UnknownProblem
+from evaluator.evaluation import Evaluation, Status
+from evaluator.judge import Judge
+from evaluator.target import ScoreKind, get_target
+from seeds import seed_source
+
+SEED = seed_source("mha")
+CANDIDATES = Path(__file__).parent / "candidates"
+
+
+@pytest.fixture(scope="module")
+def judge() -> Iterator[Judge]:
+    with Judge(get_target("h100"), "quick", capture_cpu_s=8) as judge:
+        yield judge
+
+
+@pytest.fixture(scope="module")
+def seed(judge: Judge) -> Evaluation:
+    return judge.evaluate(Candidate("mha", SEED))
+
+
+def judged(judge: Judge, source: str) -> Evaluation:
+    return judge.evaluate(Candidate("mha", source))
+
+
+def edit(old: str, new: str, source: str = SEED) -> str:
+    assert source.count(old) >= 1, old
+    return source.replace(old, new)
+
+
+def test_the_seed_is_correct_and_its_score_is_called_predicted(seed: Evaluation) -> None:
+    assert seed.status is Status.CORRECT
+    assert seed.score is not None
+    assert seed.score.kind is ScoreKind.PREDICTED
+    assert [case.case for case in seed.score.cases] == ["8k-causal", "8k-full"]
+    assert all(case.passed for case in seed.cases)
+    assert seed.resources[0].registers > 32
+
+
+@pytest.mark.parametrize("name", ["tuned", "split_kv", "persistent"])
+def test_honest_kernels_in_other_styles_pass(judge: Judge, name: str) -> None:
+    evaluation = judged(judge, (CANDIDATES / f"{name}.py").read_text())
+    assert evaluation.status is Status.CORRECT, evaluation.message
+
+
+FAULTS = {
+    "syntax": (edit("def attention_kernel(", "def attention_kernel(("), Status.PARSE_ERROR, "never closed"),
+    "import": ("import nosuchmodule\n" + SEED, Status.PARSE_ERROR, "nosuchmodule"),
+    "no entry": (edit("def attention(", "def attend("), Status.NO_ENTRY, "attention"),
+    "raises": (
+        edit("    block_m, block_n = 64, 64", "    raise RuntimeError('boom')"),
+        Status.NO_ENTRY,
+        "RuntimeError.*boom",
+    ),
+    "reads contents": (
+        edit("    block_m, block_n = 64, 64", "    block_m, block_n = 64, 64 if float(lse[0, 0, 0]) > 0 else 32"),
+        Status.READS_CONTENTS,
+        "line",
+    ),
+    "computes in torch": (
+        edit("    block_m, block_n = 64, 64", "    block_m, block_n = 64, 64\n    k = k * scale"),
+        Status.FORBIDDEN,
+        "mul",
+    ),
+    "does not lower": (edit("tl.maximum(row_max", "tl.biggest(row_max"), Status.LOWERING_ERROR, "biggest"),
+    "does not fit": (
+        edit("block_m, block_n = 64, 64", "block_m, block_n = 64, 128").replace("num_stages=1", "num_stages=6"),
+        Status.DOES_NOT_FIT,
+        "shared memory",
+    ),
+    "unsupported": (
+        edit(
+            "        new_max =",
+            '        scores = tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [scores], tl.float32, True, 1)\n'
+            "        new_max =",
+        ),
+        Status.UNSUPPORTED,
+        "inline",
+    ),
+    "ignores causal": (edit("        if CAUSAL:", "        if False:"), Status.INCORRECT, "rows 0 to"),
+    "skips last tile": (
+        edit("range(0, kv_len, BLOCK_N)", "range(0, kv_len - BLOCK_N + 1, BLOCK_N)"),
+        Status.INCORRECT,
+        "odd-full",
+    ),
+    "last key of a tile's last row skipped": (
+        edit(
+            "range(0, kv_len, BLOCK_N)",
+            "range(0, tl.minimum(kv_len, block_m * BLOCK_M + BLOCK_M - 1 + kv_len - q_len) if CAUSAL else kv_len, BLOCK_N)",
+        ),
+        Status.INCORRECT,
+        "edge-1-causal",
+    ),
+    "one block too many without a mask": (
+        edit(
+            '        scores = tl.where(visible, scores, float("-inf"))',
+            "        if start_n + BLOCK_N > (block_m * BLOCK_M + kv_len - q_len + 2) // BLOCK_N * BLOCK_N:\n"
+            '            scores = tl.where(visible, scores, float("-inf"))',
+        ),
+        Status.INCORRECT,
+        "edge-126-causal",
+    ),
+    "last key skipped": (
+        edit("offs_n[None, :] < kv_len\n", "offs_n[None, :] < kv_len - (kv_len == 257)\n"),
+        Status.INCORRECT,
+        "edge-full",
+    ),
+    "no maximum": (
+        edit("new_max = tl.maximum(row_max, tl.max(scores, 1))", "new_max = tl.zeros([BLOCK_M], tl.float32)"),
+        Status.INCORRECT,
+        "large|negative",
+    ),
+    "wrong head": (edit("kv_head = head // group", "kv_head = head * 0"), Status.INCORRECT, "head 1"),
+    "lse in base 2": (edit("row_max + tl.log(row_sum)", "row_max + tl.log2(row_sum)"), Status.INCORRECT, "lse"),
+    "scale forgotten": (edit("tl.dot(q, k) * scale", "tl.dot(q, k) * 0.09"), Status.INCORRECT, "rows"),
+    "low precision": (
+        edit(
+            "acc = tl.dot(p.to(v.dtype), v, acc)", "acc = tl.dot(p.to(v.dtype), v, acc).to(tl.bfloat16).to(tl.float32)"
+        ),
+        Status.INCORRECT,
+        "",
+    ),
+    "lse unwritten": (
+        edit("        mask=offs_m < q_len,\n    )\n\n\ndef", "        mask=offs_m < 0,\n    )\n\n\ndef"),
+        Status.UNWRITTEN,
+        "lse",
+    ),
+    "last row unwritten": (
+        edit(
+            "        out.to(Out.dtype.element_ty),\n        mask=(offs_m < q_len)",
+            "        out.to(Out.dtype.element_ty),\n        mask=(offs_m < q_len - 1)",
+        ),
+        Status.UNWRITTEN,
+        "out",
+    ),
+    "no launch": (edit("    attention_kernel[grid](", "    (lambda *a, **k: None)("), Status.UNWRITTEN, "out"),
+    "reads past the end": (
+        edit("            mask=(offs_n < kv_len)[None, :] & in_d[:, None],\n            other=0.0,\n", ""),
+        Status.OUT_OF_BOUNDS,
+        r"candidate\.py:\d+",
+    ),
+    "endless loop": ("while True:\n    pass\n" + SEED, Status.TIMED_OUT, "8 s"),
+    "dies": ("import os\nos._exit(0)\n" + SEED, Status.CRASHED, "exit"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_seen_as_what_it_is(judge: Judge, name: str) -> None:
+    source, status, message = FAULTS[name]
+    evaluation = judged(judge, source)
+    assert evaluation.status is status, evaluation.message
+    assert re.search(message, evaluation.message), evaluation.message
+
+
+def test_a_comment_changes_neither_verdict_nor_plan(judge: Judge, seed: Evaluation) -> None:
+    again = judged(judge, "# a comment\n\n" + SEED)
+    assert again.plan_digest == seed.plan_digest
+    assert again.score == seed.score
+
+
+def test_an_unknown_suite_is_the_callers_fault() -> None:
+    with Judge(get_target("h100"), "nosuch") as judge, pytest.raises(UnknownProblem, match="unknown suite"):
+        judged(judge, SEED)
