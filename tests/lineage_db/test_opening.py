@@ -146,14 +146,13 @@ def test_a_file_another_process_keeps_locked_is_given_up_with_advice(tmp_path: P
             other.rollback()
 
 
-def test_a_new_file_being_read_is_waited_for_and_given_up_with_advice(tmp_path: Path) -> None:
+def test_a_new_file_someone_else_writes_is_waited_for_and_given_up_with_advice(tmp_path: Path) -> None:
     path = str(tmp_path / "a.db")
-    with closing(sqlite3.connect(path, check_same_thread=False, isolation_level=None)) as reader:
-        reader.execute("BEGIN")
-        reader.execute("SELECT * FROM sqlite_master")
+    with closing(sqlite3.connect(path, check_same_thread=False, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
         with pytest.raises(DatabaseUnavailable, match=r"was locked by another process for 0.05 s"):
             Database(path, create=True, busy_seconds=0.05)
-        release = threading.Timer(0.2, reader.rollback)
+        release = threading.Timer(0.2, writer.rollback)
         release.start()
         Database(path, create=True).close()
         release.join()

@@ -333,7 +333,7 @@ def test_an_accepted_attempt_becomes_the_next_version(store: Store, make: Any) -
     run = make.run(store)
     make.version(store, run, 5.0)
     step = make.step(store, run)
-    attempt = make.attempt(store, step, 6.0, parents=(0,))
+    attempt = make.attempt(store, step, 6.0)
     seen = []
 
     def decide(versions: Sequence[Version], attempt: Attempt) -> bool:

@@ -1,0 +1,28 @@
+"""Errors of the run, as exceptions. ``str()`` is one line that says what to do.
+
+AvoError
++-- ConfigError    a setting that is unknown, of the wrong type or impossible
++-- SeedFault      the seed does not pass the judge, so there is nothing to evolve
++-- RunBusy        another process is working on the run
++-- RunFailed      the run cannot go on for reasons of the house; it can be resumed
+"""
+
+
+class AvoError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class ConfigError(AvoError):
+    """A setting is unknown, of the wrong type or impossible; the message names where it came from."""
+
+
+class SeedFault(AvoError):
+    """The seed is not correct; the message carries the verdict."""
+
+
+class RunBusy(AvoError):
+    """The run is being worked on by another process."""
+
+
+class RunFailed(AvoError):
+    """The run cannot go on. What it has is kept, and it can be resumed."""

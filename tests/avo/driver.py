@@ -1,0 +1,90 @@
+"""Drives a run with real worker processes in the world of fakes: ``driver.py DB WORKERS ATTEMPTS TRICK``."""
+
+import os
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+from fakes import SEED, Climber, judge
+
+from agents.operator import Brief, Proposal
+from avo.config import RunConfig
+from avo.run import Stop, execute, stop_on_signals
+from avo.workers import hire
+from evaluator.candidate import Candidate
+from evaluator.evaluation import Evaluation
+from lineage_db.store import Store
+
+
+def once(marker: Path) -> bool:
+    """Whether this is the first call for ``marker``, by any process."""
+    try:
+        marker.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+class TrickyOperator(Climber):
+    """A climber whose process dies in its third step, once, if it is told so."""
+
+    def __init__(self, folder: Path, trick: str) -> None:
+        self.folder = folder
+        self.dies = trick == "deaths"
+
+    def vary(self, brief: Brief) -> Proposal:
+        """Submit one candidate, or die."""
+        if self.dies and len(brief.trials) > 3 and once(self.folder / "operator-died"):
+            os._exit(7)
+        return super().vary(brief)
+
+
+class TrickyEvaluator:
+    """Takes a moment, or a minute; its process dies on the sixth candidate or so, once, if it is told so."""
+
+    def __init__(self, folder: Path, trick: str) -> None:
+        assert os.environ["OMP_NUM_THREADS"] == "1"
+        self.folder = folder
+        self.dies = trick == "deaths"
+        self.pause_s = 60.0 if trick == "slow" else 0.05
+        self.count = 0
+
+    def evaluate(self, candidate: Candidate) -> Evaluation:
+        """Return the verdict, or die."""
+        self.count += 1
+        if self.dies and self.count > 3 and once(self.folder / "evaluator-died"):
+            os._exit(7)
+        if candidate.source != SEED:
+            time.sleep(self.pause_s)
+        return judge(candidate)
+
+
+def main() -> None:
+    """Drive the run and print its state."""
+    db, workers, attempts, trick = sys.argv[1:]
+    config = RunConfig(workers=int(workers), max_attempts=int(attempts))
+    folder, stop = Path(db).parent, Stop()
+    with Store.open(db, create=False) as store, stop_on_signals(stop):
+        run = execute(
+            store,
+            store.run("fake"),
+            config,
+            seed_source=SEED,
+            deadline=None,
+            hire=partial(
+                hire,
+                store.url,
+                "fake",
+                config,
+                make_operator=partial(TrickyOperator, folder, trick),
+                make_evaluator=partial(TrickyEvaluator, folder, trick),
+            ),
+            stop=stop,
+            say=partial(print, flush=True),
+        )
+    print(run.state)
+
+
+if __name__ == "__main__":
+    main()

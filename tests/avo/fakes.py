@@ -1,0 +1,147 @@
+"""A world without kernels for the tests of the run: a source says how fast it is, and operators change that number."""
+
+import random
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from agents.operator import Brief, Proposal, VariationOperator
+from avo.config import RunConfig
+from avo.run import Report, worker_name
+from avo.step import SeedOperator, perform_step
+from evaluator.candidate import Candidate
+from evaluator.evaluation import CaseScore, Evaluation, Score, Status
+from evaluator.evaluators import Evaluator, FakeEvaluator
+from evaluator.target import ScoreKind
+from knowledge_base.library import Library
+from lineage_db.records import Attempt, Run
+from lineage_db.store import Store
+
+SEED = "tflops = 100.0"
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+def judge(candidate: Candidate) -> Evaluation:
+    """``tflops = X`` is correct and that fast; anything else does not parse."""
+    name, _, value = candidate.source.partition(" = ")
+    if name != "tflops":
+        return Evaluation(Status.PARSE_ERROR, f"not a kernel: {candidate.source}", "h100", "quick", 0.1)
+    return correct(float(value))
+
+
+def correct(
+    tflops: float, *, target: str = "h100", suite: str = "quick", kind: ScoreKind = ScoreKind.PREDICTED, plan: str = ""
+) -> Evaluation:
+    """Return a correct evaluation; equally fast ones lower to the same plan unless ``plan`` says otherwise."""
+    score = Score(kind, target, (CaseScore("one", tflops, 1.0, "tensor"),))
+    return Evaluation(Status.CORRECT, "", target, suite, 0.1, score, plan_digest=plan or f"plan of {tflops}")
+
+
+def evaluator() -> Evaluator:
+    """Return an evaluator that knows this world."""
+    return FakeEvaluator(judge)
+
+
+def submit(brief: Brief, source: str, parents: tuple[int, ...] = (0,)) -> Attempt:
+    """Evaluate ``source`` in the step of ``brief``."""
+    return brief.evaluate(Candidate(brief.problem.name, source), change=source, parents=parents)
+
+
+class Climber:
+    """Tries a speed around the best so far, about two in three are faster; never one it has seen tried."""
+
+    name = "climber"
+
+    def vary(self, brief: Brief) -> Proposal:
+        """Submit one candidate."""
+        best = max(brief.versions, key=lambda version: version.attempt.evaluation.geomean_tflops)
+        tried = {trial.digest for trial in brief.trials}
+        choose = random.Random(brief.seed).uniform
+        while True:
+            source = f"tflops = {best.attempt.evaluation.geomean_tflops * choose(0.9, 1.2):.6f}"
+            if Candidate(brief.problem.name, source).digest not in tried:
+                return Proposal(submit(brief, source, (best.number,)), f"one of {len(tried)} more")
+
+
+class Scripted:
+    """Does what it is told, one function a step, the last one for ever."""
+
+    name = "scripted"
+
+    def __init__(self, *script: Callable[[Brief], Proposal]) -> None:
+        self.script = script
+        self.briefs: list[Brief] = []
+
+    def vary(self, brief: Brief) -> Proposal:
+        """Follow the script."""
+        self.briefs.append(brief)
+        return self.script[min(len(self.briefs), len(self.script)) - 1](brief)
+
+
+def proposing(source: str) -> Callable[[Brief], Proposal]:
+    """Return a line of a script that submits ``source``."""
+    return lambda brief: Proposal(submit(brief, source), "as told")
+
+
+def make_run(store: Store, config: RunConfig | None = None, name: str = "fake") -> Run:
+    """Create a run of this world."""
+    config = config or RunConfig()
+    return store.create_run(
+        name=name,
+        problem=config.problem,
+        target=config.target,
+        suite=config.suite,
+        operator=config.operator,
+        seed=config.seed,
+        config=config.model_dump(),
+        now=NOW,
+    )
+
+
+class InlineCrew:
+    """Workers that perform their steps one after the other, in this process, when somebody waits for them."""
+
+    def __init__(
+        self, store: Store, run: Run, operator: VariationOperator, judge: Evaluator, deaths: Container[int] = ()
+    ) -> None:
+        """``deaths``: which of the steps, counted from 0, cost their worker's life."""
+        self.store = store
+        self.run = run
+        self.operator = operator
+        self.evaluator = judge
+        self.deaths = deaths
+        self.begun = 0
+        self.under_way: list[tuple[int, str | None]] = []
+        self.most_at_work = 0
+
+    def start(self, worker: int, seed_source: str | None) -> None:
+        """Remember the step."""
+        self.under_way.append((worker, seed_source))
+        self.most_at_work = max(self.most_at_work, len(self.under_way))
+
+    def wait(self, timeout_s: float) -> Sequence[Report]:
+        """Perform the oldest step."""
+        if not self.under_way:
+            return []
+        worker, seed_source = self.under_way.pop(0)
+        name, number = worker_name(worker), self.begun
+        self.begun += 1
+        if number in self.deaths:
+            self.store.claim_step(self.run.id, worker=name, operator="any", now=NOW)
+            return [Report(worker, None, "the operator's process died")]
+        outcome = perform_step(
+            self.store,
+            self.run,
+            self.operator if seed_source is None else SeedOperator(seed_source),
+            self.evaluator,
+            worker=name,
+            min_gain=0.002,
+            clock=lambda: NOW,
+            knowledge=Library(()),
+        )
+        return [Report(worker, outcome)]
+
+    @contextmanager
+    def hire(self) -> Iterator["InlineCrew"]:
+        """Yield itself."""
+        yield self

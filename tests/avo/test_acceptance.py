@@ -1,0 +1,66 @@
+"""What becomes a version."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from avo.acceptance import accepts
+from evaluator.evaluation import Evaluation, Status
+from evaluator.target import ScoreKind
+from lineage_db.records import Attempt, Version
+from tests.avo.fakes import NOW, correct
+
+SPEEDS = st.floats(min_value=0.01, max_value=1e4)
+GAINS = st.floats(min_value=0, max_value=0.5)
+
+
+def attempt(evaluation: Evaluation) -> Attempt:
+    return Attempt(1, 1, 1, "digest", "source", "change", (), evaluation, NOW, NOW)
+
+
+def lineage(*evaluations: Evaluation) -> list[Version]:
+    return [Version(1, number, (), NOW, attempt(evaluation)) for number, evaluation in enumerate(evaluations)]
+
+
+FAULT = Evaluation(Status.INCORRECT, "wrong", "h100", "quick", 1.0)
+
+
+@given(st.lists(SPEEDS, max_size=4), GAINS)
+def test_a_faulty_attempt_is_never_accepted(speeds: list[float], min_gain: float) -> None:
+    assert not accepts(lineage(*map(correct, speeds)), attempt(FAULT), min_gain)
+
+
+@given(SPEEDS, GAINS)
+def test_any_correct_seed_is_accepted(speed: float, min_gain: float) -> None:
+    assert accepts([], attempt(correct(speed)), min_gain)
+
+
+@given(st.lists(SPEEDS, min_size=1, max_size=4), SPEEDS, GAINS)
+def test_a_version_beats_every_other_by_the_least_gain(speeds: list[float], speed: float, min_gain: float) -> None:
+    accepted = accepts(lineage(*map(correct, speeds)), attempt(correct(speed, plan="new")), min_gain)
+    slack = 1e-9
+    if accepted:
+        assert all(speed >= other * (1 + min_gain) * (1 - slack) for other in speeds)
+    else:
+        assert any(speed < other * (1 + min_gain) * (1 + slack) for other in speeds)
+
+
+def test_the_best_counts_not_the_latest() -> None:
+    assert not accepts(lineage(correct(200.0), correct(100.0)), attempt(correct(150.0)), 0.002)
+
+
+def test_without_a_least_gain_an_equal_with_another_plan_is_accepted() -> None:
+    versions = lineage(correct(100.0, plan="a"))
+    assert accepts(versions, attempt(correct(100.0, plan="b")), 0.0)
+    assert not accepts(versions, attempt(correct(100.0, plan="b")), 0.002)
+
+
+def test_a_plan_of_the_lineage_is_not_accepted_again() -> None:
+    versions = lineage(correct(50.0, plan="a"), correct(100.0, plan="b"))
+    assert not accepts(versions, attempt(correct(300.0, plan="a")), 0.002)
+
+
+def test_scores_that_cannot_be_compared_are_not_accepted() -> None:
+    versions = lineage(correct(100.0))
+    assert not accepts(versions, attempt(correct(900.0, target="b200")), 0.002)
+    assert not accepts(versions, attempt(correct(900.0, suite="paper")), 0.002)
+    assert not accepts(versions, attempt(correct(900.0, kind=ScoreKind.MEASURED)), 0.002)

@@ -1,0 +1,81 @@
+"""Settings: what wins over what, and what a user reads when one is wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from avo.config import RunConfig, usable_cpus
+from avo.errors import ConfigError
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Path:
+    return tmp_path / "run.toml"
+
+
+def test_flags_win_over_the_file_and_the_file_over_defaults(toml: Path) -> None:
+    toml.write_text('target = "b200"\nseed = 7\nmax_hours = 1\n')
+    config = RunConfig.resolve(toml, {"target": "a100", "seed": None, "workers": 3})
+    assert (config.target, config.seed, config.workers, config.max_hours) == ("a100", 7, 3, 1.0)
+    assert (config.problem, config.suite, config.operator, config.max_attempts) == ("mha", "quick", "mutate", None)
+
+
+def test_workers_are_as_many_as_usable_cpus_but_at_most_eight() -> None:
+    assert RunConfig().workers == min(usable_cpus(), 8)
+
+
+def test_a_stored_configuration_comes_back() -> None:
+    config = RunConfig(target="b200", workers=3, max_attempts=9, name="x")
+    stored = {**config.model_dump(), "start": {"origin": "seeds", "source": ""}}
+    assert RunConfig.stored(stored, {"max_attempts": None}) == config
+    assert RunConfig.stored(stored, {"max_attempts": 20}).max_attempts == 20
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("tarket = 'h100'", ["run.toml: tarket", "unknown setting", "target"]),
+        ("workers = 'two'", ["run.toml: workers", "'two'", "valid integer"]),
+        ("workers = true", ["run.toml: workers", "True", "valid integer"]),
+        ("workers = 0", ["run.toml: workers", "0", "greater than or equal to 1"]),
+        ("max_attempts = -1", ["run.toml: max_attempts", "-1"]),
+        ("max_hours = nan", ["run.toml: max_hours", "finite"]),
+        ("target = 3", ["run.toml: target", "3", "valid string"]),
+        ("target = ", ["run.toml", "not valid TOML"]),
+    ],
+)
+def test_a_wrong_line_of_the_file_is_named(toml: Path, text: str, parts: list[str]) -> None:
+    toml.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        RunConfig.resolve(toml, {})
+    message = str(error.value)
+    assert "\n" not in message
+    assert [part for part in parts if part not in message] == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        ({"max_attempts": 0}, ["--max-attempts", "0"]),
+        ({"problem": "nope"}, ["nope", "mha"]),
+        ({"suite": "nope"}, ["nope", "quick", "paper"]),
+        ({"target": "nope"}, ["nope", "h100"]),
+        ({"operator": "nope"}, ["nope", "mutate"]),
+        ({"target": "cuda"}, ["cuda", "not part of this version", "h100"]),
+    ],
+)
+def test_a_wrong_flag_is_named(flags: dict[str, Any], parts: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        RunConfig.resolve(None, flags)
+    message = str(error.value)
+    assert "\n" not in message
+    assert [part for part in parts if part not in message] == []
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.toml: No such file"):
+        RunConfig.resolve(tmp_path / "nowhere.toml", {})
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"binary\.toml: not UTF-8"):
+        RunConfig.resolve(tmp_path / "binary.toml", {})

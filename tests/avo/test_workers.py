@@ -1,0 +1,153 @@
+"""Real worker processes: nothing is lost whoever dies, and nobody outlives the run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lineage_db.records import RunState, StepState
+from lineage_db.store import Store
+from tests.avo.fakes import make_run
+
+PATIENCE_S = 60.0
+"""Longest wait for something that takes seconds at most."""
+
+
+class Drivers:
+    """Starts driver processes on one run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.db = folder / "runs.db"
+        self.store = Store.open(str(self.db))
+        self.run = make_run(self.store)
+        self.children: list[subprocess.Popen[str]] = []
+
+    def start(self, workers: int, attempts: int, trick: str = "none") -> "subprocess.Popen[str]":
+        program = [sys.executable, str(Path(__file__).with_name("driver.py"))]
+        child = subprocess.Popen(
+            [*program, str(self.db), str(workers), str(attempts), trick],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.children.append(child)
+        return child
+
+    def attempts(self) -> int:
+        return len(self.store.trials(self.run.id))
+
+    def steps(self) -> list[StepState]:
+        return [step.state for step in self.store.steps(self.run.id)]
+
+    def close(self) -> None:
+        for child in self.children:
+            child.kill()
+            child.communicate()
+        self.store.close()
+
+
+@pytest.fixture
+def drivers(tmp_path: Path) -> Iterator[Drivers]:
+    made = Drivers(tmp_path)
+    yield made
+    made.close()
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not what():
+        assert time.monotonic() < deadline, "it does not come"
+        time.sleep(0.05)
+
+
+def parents() -> dict[int, int]:
+    """Return the parent of every process that is not a zombie."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            except OSError:
+                continue
+            if state != "Z":
+                found[int(entry.name)] = int(parent)
+    return found
+
+
+def family(pid: int) -> set[int]:
+    """Return ``pid`` and its descendants, but for two services of Ray that stay a minute to tell that it died."""
+    known, new = parents(), {pid}
+    members: set[int] = set()
+    while new:
+        members |= new
+        new = {child for child, parent in known.items() if parent in new} - members
+    return {member for member in members if b"Agent" not in Path(f"/proc/{member}/cmdline").read_bytes()}
+
+
+def test_no_attempt_is_lost_when_workers_die(drivers: Drivers) -> None:
+    child = drivers.start(workers=2, attempts=16, trick="deaths")
+    output, _ = child.communicate(timeout=PATIENCE_S)
+    assert (child.returncode, output.splitlines()[-1]) == (0, "finished"), output
+    assert (drivers.db.parent / "operator-died").exists()
+    assert (drivers.db.parent / "evaluator-died").exists()
+    assert "the operator's process died" in output
+    assert "the evaluator's process died" in output
+    steps = drivers.store.steps(drivers.run.id)
+    assert [step.number for step in steps] == list(range(len(steps)))
+    assert [step.state for step in steps].count(StepState.ABANDONED) == 2
+    assert {step.worker for step in steps} == {"w0", "w1"}
+    trials = drivers.store.trials(drivers.run.id)
+    assert len(trials) == 16
+    done = {step.number for step in steps if step.state is StepState.DONE}
+    assert {trial.step_number for trial in trials} == done
+    assert len({trial.digest for trial in trials}) == 16
+    speeds = [version.attempt.evaluation.geomean_tflops for version in drivers.store.versions(drivers.run.id)]
+    assert len(speeds) > 1
+    assert speeds == sorted(speeds)
+
+
+def test_a_killed_run_leaves_no_process_and_can_be_resumed(drivers: Drivers) -> None:
+    child = drivers.start(workers=2, attempts=1000)
+    wait_for(lambda: drivers.attempts() > 3)
+    members = family(child.pid)
+    assert len(members) > 5
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    wait_for(lambda: not members & parents().keys())
+
+    before = drivers.attempts()
+    assert drivers.store.run("fake").state is RunState.RUNNING
+    child = drivers.start(workers=1, attempts=before + 3)
+    output, _ = child.communicate(timeout=PATIENCE_S)
+    assert output.splitlines()[-1] == "finished", output
+    assert drivers.attempts() == before + 3
+    assert StepState.RUNNING not in drivers.steps()
+
+
+def test_ctrl_c_lets_workers_finish_what_they_hold(drivers: Drivers) -> None:
+    child = drivers.start(workers=2, attempts=1000)
+    wait_for(lambda: drivers.attempts() > 3)
+    members = family(child.pid)
+    os.killpg(child.pid, signal.SIGINT)  # as a terminal does: the whole foreground group
+    output, _ = child.communicate(timeout=PATIENCE_S)
+    assert output.splitlines()[-1] == "stopped", output
+    assert set(drivers.steps()) == {StepState.DONE}
+    wait_for(lambda: not members & parents().keys())
+
+
+def test_ctrl_c_twice_abandons_what_they_hold(drivers: Drivers) -> None:
+    child = drivers.start(workers=2, attempts=1000, trick="slow")
+    wait_for(lambda: len(drivers.steps()) == 3)
+    members = family(child.pid)
+    os.kill(child.pid, signal.SIGTERM)
+    os.kill(child.pid, signal.SIGINT)
+    output, _ = child.communicate(timeout=PATIENCE_S / 2)
+    assert output.splitlines()[-1] == "stopped", output
+    assert drivers.steps() == [StepState.DONE, StepState.ABANDONED, StepState.ABANDONED]
+    wait_for(lambda: not members & parents().keys())
