@@ -1,0 +1,86 @@
+"""``avo attempts``: every attempt of a run, and its failures by reason."""
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from avo.cli.common import DbOption, JsonOption, RunArgument, console, open_store, print_json, row, table
+from evaluator.evaluation import Status
+from evaluator.target import get_target
+
+if TYPE_CHECKING:
+    from lineage_db.records import Run, Step, Trial
+
+
+def attempts(
+    run: RunArgument,
+    status: Annotated[
+        list[Status] | None, typer.Option(help="Only attempts with this status; may be repeated.")
+    ] = None,
+    failures: Annotated[bool, typer.Option("--failures", help="Only attempts at fault.")] = False,
+    db: DbOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List all attempts of a run, and failures by reason.
+
+    Example: avo attempts mha-h100 --failures
+    """
+    with open_store(db) as store:
+        record = store.run(run)
+        steps = {step.number: step for step in store.steps(record.id)}
+        trials = store.trials(record.id)
+    chosen = [
+        trial
+        for trial in trials
+        if (not status or trial.status in status) and not (failures and trial.status is Status.CORRECT)
+    ]
+    lines = [_record(record, trial, steps[trial.step_number]) for trial in chosen]
+    if as_json:
+        print_json(lines)
+        return
+    title = f"{run}: {len(chosen)} of {len(trials)} attempts, {get_target(record.target).kind} TFLOPS, {record.target}"
+    made = table(">ID", ">STEP", "STATUS", ">TFLOPS", "VERSION", "OPERATOR", ">TIME", "CHANGE", title=title)
+    for line in lines:
+        score = None if line["score"] is None else f"{line['score']:.1f}"
+        accepted = None if line["version"] is None else f"v{line['version']}"
+        style = "bold green" if accepted else "" if line["score"] else "red"
+        row(
+            made, line["id"], line["step"], line["status"], score, accepted, line["operator"],
+            f"{line['seconds']:.1f} s", line["change"], style=style,
+        )  # fmt: skip
+    console.print(made)
+    _print_reasons(lines)
+
+
+def _print_reasons(lines: list[dict[str, Any]]) -> None:
+    reasons: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for line in lines:
+        if line["score"] is None:
+            reasons[line["status"], line["message"]].append(line["id"])
+    if not reasons:
+        return
+    console.print()
+    made = table(">FAILED", "STATUS", "REASON", "IDS")
+    for (status, message), ids in sorted(reasons.items(), key=lambda item: -len(item[1])):
+        row(made, len(ids), status, message, " ".join(map(str, ids[:8])) + (" ..." if len(ids) > 8 else ""))
+    console.print(made)
+
+
+def _record(run: "Run", trial: "Trial", step: "Step") -> dict[str, Any]:
+    return {
+        "id": trial.attempt_id,
+        "step": trial.step_number,
+        "digest": trial.digest,
+        "plan_digest": trial.plan_digest,
+        "status": trial.status,
+        "message": trial.message,
+        "score": trial.geomean_tflops if trial.status is Status.CORRECT else None,
+        "score_kind": get_target(run.target).kind if trial.status is Status.CORRECT else None,
+        "version": trial.version,
+        "parents": list(trial.parents),
+        "change": trial.change,
+        "operator": step.operator,
+        "worker": step.worker,
+        "seconds": trial.seconds,
+    }

@@ -1,0 +1,121 @@
+"""What the commands share: options, the database, RUN@VERSION, and how data, words and errors are printed."""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from evaluator.evaluation import Score
+    from lineage_db.records import Run, Version
+    from lineage_db.store import Store
+
+PIPED_WIDTH = 240
+"""Columns of a table whose reader is not a terminal: wide enough that no line is folded."""
+
+console = Console(
+    markup=False, highlight=False, emoji=False, soft_wrap=False, width=None if sys.stdout.isatty() else PIPED_WIDTH
+)
+"""Data, on stdout. Markup is off: changes and messages are words of operators and candidates."""
+err = Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
+"""Words, on stderr."""
+
+DbOption = Annotated[
+    str | None,
+    typer.Option(
+        "--db",
+        metavar="URL",
+        help="Database: an SQLAlchemy URL or an SQLite file. Default: $AVO_DB, else .avo/lineage.db.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, unrounded.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Name of a run, as avo runs shows it.")]
+
+_REFERENCE = re.compile(r"(?P<run>[^@\s]+)(@v?(?P<number>\d{1,9}))?")
+
+
+def fail(message: str) -> NoReturn:
+    """Print ``avo: message`` on stderr and leave with exit code 2."""
+    err.print(f"avo: {one_line(message)}")
+    raise typer.Exit(2)
+
+
+def database_url(db: str | None) -> str:
+    """Return the database to use: the option, else AVO_DB, else .avo/lineage.db below the current folder."""
+    return db or os.environ.get("AVO_DB") or str(Path(".avo") / "lineage.db")
+
+
+def open_store(db: str | None, create: bool = False) -> "Store":
+    """Open the database; raise the store's errors."""
+    from lineage_db.store import Store
+
+    return Store.open(database_url(db), create=create)
+
+
+def parse_version_ref(text: str) -> tuple[str, int | None]:
+    """Split RUN@VERSION into the run's name and the version's number, None for RUN alone. ``v3`` is 3."""
+    match = _REFERENCE.fullmatch(text)
+    if match is None:
+        fail(f"{text!r} does not name a version: write RUN or RUN@NUMBER, e.g. mha-h100@3")
+    number = match["number"]
+    return match["run"], None if number is None else int(number)
+
+
+def load_version(store: "Store", text: str) -> "tuple[Run, Version]":
+    """Return the run and version that RUN@VERSION names; RUN alone is the best version. Raises the store's errors."""
+    name, number = parse_version_ref(text)
+    run = store.run(name)
+    return run, store.version(run.id, number)
+
+
+def print_json(data: Any) -> None:
+    """Print ``data`` as JSON on stdout."""
+    print(json.dumps(data, indent=2, allow_nan=False))
+
+
+def printable(text: str) -> str:
+    """Return ``text`` without control characters but newlines: candidates choose what their messages hold."""
+    return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` on one line, without control characters."""
+    return " ".join(printable(text).split())
+
+
+def table(*columns: str, title: str = "", gap: int = 2) -> Table:
+    """Return an empty table without rules; a column whose name starts with ``>`` is aligned to the right.
+
+    ``gap``: blanks between columns.
+    """
+    made = Table(
+        box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold", title=title or None,
+        title_justify="left", title_style="",
+    )  # fmt: skip
+    for column in columns:
+        right = column.startswith(">")
+        made.add_column(column.lstrip(">"), justify="right" if right else "left", overflow="fold", no_wrap=right)
+    return made
+
+
+def row(target: Table, *cells: object, style: str = "") -> None:
+    """Add a line to ``target``; None is an empty cell."""
+    target.add_row(*(Text("" if cell is None else one_line(str(cell))) for cell in cells), style=style or None)
+
+
+def gain(new: float, old: float | None) -> float | None:
+    """Return ``new / old - 1``, None where there is nothing to compare with."""
+    return new / old - 1 if old else None
+
+
+def unit(score: "Score") -> str:
+    """Return what the score's numbers are: ``predicted TFLOPS, h100``."""
+    return f"{score.kind} TFLOPS, {score.target}"

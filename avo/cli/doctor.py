@@ -1,0 +1,36 @@
+"""``avo doctor``: what this machine has, and what to do about what is missing."""
+
+from dataclasses import asdict
+
+import typer
+
+from avo.cli.common import DbOption, JsonOption, console, database_url, err, print_json, row, table
+from avo.doctor import Check, Health, examine
+
+_STYLES = {Health.OK: "", Health.ABSENT: "yellow", Health.BROKEN: "bold red"}
+
+
+def doctor(db: DbOption = None, as_json: JsonOption = False) -> None:
+    """Examine this machine and say what is missing.
+
+    Exit code 0 when a run without a GPU works here, 1 when something that it needs is broken.
+
+    Example: avo doctor
+    """
+    checks: list[Check] = []
+    with err.status("examining ...") as status:
+        for check in examine(database_url(db)):
+            checks.append(check)
+            status.update(f"examined {check.name} ...")
+    if as_json:
+        print_json([asdict(check) for check in checks])
+    else:
+        made = table("", "PART", "FOUND", "WHAT TO DO")
+        for check in checks:
+            row(made, check.health, check.name, check.found, check.advice, style=_STYLES[check.health])
+        console.print(made)
+    broken = [check.name for check in checks if check.health is Health.BROKEN]
+    if broken:
+        err.print(f"avo: a run does not work here yet: {', '.join(broken)}")
+        raise typer.Exit(1)
+    err.print("A run works here: avo run")

@@ -1,0 +1,83 @@
+"""``avo lineage``: the accepted versions of a run as a tree."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from avo.cli.common import DbOption, JsonOption, RunArgument, console, gain, open_store, print_json, row, table, unit
+from avo.wording import percent
+
+if TYPE_CHECKING:
+    from lineage_db.records import Version
+
+
+def lineage(run: RunArgument, db: DbOption = None, as_json: JsonOption = False) -> None:
+    """Show the accepted versions of a run as a tree.
+
+    Each with its score, the gain over its best parent, the operator and what changed. The best one stands out.
+
+    Example: avo lineage mha-h100
+    """
+    with open_store(db) as store:
+        record = store.run(run)
+        versions = store.versions(record.id)
+        operators = {step.id: step.operator for step in store.steps(record.id)}
+    lines = [_record(version, versions, operators[version.attempt.step_id]) for version in versions]
+    if as_json:
+        print_json(lines)
+        return
+    if not versions:
+        console.print(f"{run} has no accepted version yet")
+        return
+    score = versions[0].attempt.evaluation.score
+    assert score is not None  # only correct attempts are accepted
+    best = max(versions, key=lambda version: (version.attempt.evaluation.geomean_tflops, version.number))
+    made = table("", "VERSION", "PARENTS", ">TFLOPS", ">GAIN", "OPERATOR", "CHANGE", title=f"{run}: {unit(score)}")
+    for line, rails in zip(lines, branches([version.parents for version in versions]), strict=True):
+        parents = " ".join(f"v{parent}" for parent in line["parents"])
+        row(
+            made, rails, f"v{line['version']}", parents, f"{line['score']:.1f}", percent(line["gain"]),
+            line["operator"], line["change"], style="bold green" if line["version"] == best.number else "",
+        )  # fmt: skip
+    console.print(made)
+
+
+def _record(version: "Version", versions: "Sequence[Version]", operator: str) -> dict[str, Any]:
+    evaluation = version.attempt.evaluation
+    scores = {other.number: other.attempt.evaluation.geomean_tflops for other in versions}
+    assert evaluation.score is not None
+    return {
+        "version": version.number,
+        "attempt": version.attempt.id,
+        "parents": list(version.parents),
+        "score": evaluation.geomean_tflops,
+        "score_kind": evaluation.score.kind,
+        "target": evaluation.target,
+        "gain": gain(evaluation.geomean_tflops, max((scores[number] for number in version.parents), default=None)),
+        "operator": operator,
+        "change": version.attempt.change,
+        "digest": version.attempt.digest,
+        "accepted": version.accepted.isoformat(),
+    }
+
+
+def branches(parents: Sequence[Sequence[int]]) -> list[str]:
+    """Return the rails to draw beside versions 0, 1, ..., one line each, given the parents of each.
+
+    A version stands in the column of its first parent if it is the last child of that parent, else it opens a new one:
+    a run without branches is one straight line.
+    """
+    last_child = {group[0]: number for number, group in enumerate(parents) if group}
+    columns: list[int | None] = []
+    """Per column the version whose last child is still to come."""
+    lines = []
+    for number, group in enumerate(parents):
+        if group and last_child[group[0]] == number:
+            column = columns.index(group[0])
+        else:
+            column = columns.index(None) if None in columns else len(columns)
+            columns[column : column + 1] = [number]
+        rails = ["│" if tip is not None else " " for tip in columns]
+        rails[column] = "●"
+        columns[column] = number if number in last_child else None
+        lines.append(" ".join(rails).rstrip())
+    return lines

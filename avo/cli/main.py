@@ -1,0 +1,65 @@
+"""The command ``avo``: its commands, its version, and how errors of the house become one line and exit code 2."""
+
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from agents.errors import AgentError
+from avo.cli.attempts import attempts
+from avo.cli.common import fail
+from avo.cli.diff import diff
+from avo.cli.doctor import doctor
+from avo.cli.evaluate import evaluate
+from avo.cli.export import export
+from avo.cli.lineage import lineage
+from avo.cli.resume import resume
+from avo.cli.run import run
+from avo.cli.runs import runs
+from avo.cli.show import show
+from avo.cli.ui import ui
+from avo.errors import AvoError
+from evaluator.errors import EvaluatorError
+from lineage_db.errors import StoreError
+
+
+class Commands(TyperGroup):
+    """The group of commands: an error that the house raises on purpose is one line, never a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; leave with exit code 2 on an error of ours."""
+        try:
+            return super().invoke(ctx)
+        except (AvoError, AgentError, EvaluatorError, StoreError) as error:
+            fail(str(error))
+
+
+app = typer.Typer(name="avo", cls=Commands, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"avo {version('avo-kernels')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _group(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Evolve attention kernels: an automated search that needs no GPU and no API key.
+
+    Start with: avo run. Look further with: avo runs, avo lineage RUN, avo ui.
+    """
+
+
+for _command in (run, resume, runs, lineage, attempts, show, diff, evaluate, ui, export, doctor):
+    app.command()(_command)
+
+
+def main() -> None:
+    """Entry point of the ``avo`` script."""
+    app()

@@ -1,0 +1,43 @@
+"""``avo resume``: continue a run that was stopped, killed or given a larger budget."""
+
+from typing import Annotated
+
+import typer
+
+from avo.cli.common import DbOption, JsonOption, RunArgument, fail, open_store
+
+
+def resume(
+    run: RunArgument,
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Candidates judged side by side.")] = None,
+    max_attempts: Annotated[
+        int | None, typer.Option(metavar="N", help="New limit of attempts, those made so far included.")
+    ] = None,
+    max_hours: Annotated[float | None, typer.Option(metavar="H", help="New limit of time, counted from now.")] = None,
+    db: DbOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Continue a run where it left off, with its settings; options replace them.
+
+    Attempts are counted over the whole run, hours from now. Steps that were under way are done over.
+
+    Exit code 0: the budget is used up or nothing is left to try. 1: the seed does not pass, or workers keep failing.
+    2: the call is wrong. 130: stopped by Ctrl-C or SIGTERM.
+
+    Example: avo resume mha-h100 --max-attempts 200
+    """
+    from avo.cli.sitting import sit
+    from avo.config import RunConfig
+
+    with open_store(db) as store:
+        found = store.run(run)
+        settings = RunConfig.stored(
+            found.config, {"workers": workers, "max_attempts": max_attempts, "max_hours": max_hours}
+        )
+        attempts = len(store.trials(found.id))
+        if settings.max_attempts is not None and attempts >= settings.max_attempts:
+            fail(
+                f"run {run!r} has made {attempts} of {settings.max_attempts} attempts: "
+                "give a larger limit with --max-attempts"
+            )
+        sit(store, found, settings, as_json=as_json)

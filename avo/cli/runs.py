@@ -1,0 +1,67 @@
+"""``avo runs``: all runs, a line each."""
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from avo.cli.common import DbOption, JsonOption, console, gain, open_store, print_json, row, table
+from avo.wording import percent
+from evaluator.target import get_target
+
+if TYPE_CHECKING:
+    from lineage_db.records import RunSummary
+
+
+def runs(db: DbOption = None, as_json: JsonOption = False) -> None:
+    """List all runs, newest first.
+
+    Example: avo runs --json
+    """
+    with open_store(db) as store:
+        found = store.runs()
+    if as_json:
+        print_json([_record(summary) for summary in found])
+        return
+    records = [_record(summary) for summary in found]
+    # Scores of one kind share a column, so that a predicted one never stands under measured ones.
+    kinds = sorted({record["score_kind"] for record in records})
+    names = [f">{kind.upper()}" for kind in kinds]
+    lines = table(
+        "RUN", "PROBLEM", "TARGET", "OPERATOR", "STATE", ">TRIED", ">KEPT", *names, ">GAIN", ">AGE",
+        title="All runs; best scores in TFLOPS, geometric mean over the run's suite", gap=1,
+    )  # fmt: skip
+    now = datetime.now(UTC)
+    for record in records:
+        best = "" if record["score"] is None else f"{record['score']:.1f}"
+        row(
+            lines, record["name"], record["problem"], record["target"], record["operator"], record["state"],
+            record["attempts"], record["versions"], *(best if kind == record["score_kind"] else "" for kind in kinds),
+            percent(record["gain"]), _age(now - datetime.fromisoformat(record["created"])),
+        )  # fmt: skip
+    console.print(lines)
+
+
+def _record(summary: "RunSummary") -> dict[str, Any]:
+    run = summary.run
+    return {
+        "name": run.name,
+        "problem": run.problem,
+        "target": run.target,
+        "suite": run.suite,
+        "operator": run.operator,
+        "state": run.state,
+        "attempts": summary.attempts,
+        "versions": summary.versions,
+        "score": summary.best_geomean,
+        "seed_score": summary.seed_geomean,
+        "score_kind": get_target(run.target).kind,
+        "gain": None if summary.best_geomean is None else gain(summary.best_geomean, summary.seed_geomean),
+        "created": run.created.isoformat(),
+        "updated": run.updated.isoformat(),
+    }
+
+
+def _age(age: timedelta) -> str:
+    for unit, name in ((timedelta(days=1), "d"), (timedelta(hours=1), "h"), (timedelta(minutes=1), "min")):
+        if age >= unit:
+            return f"{age // unit} {name}"
+    return "now"

@@ -1,0 +1,73 @@
+"""``avo show``: one version."""
+
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from avo.cli.common import DbOption, JsonOption, console, load_version, one_line, open_store, print_json, printable
+from avo.cli.verdict import published, render
+
+VersionArgument = Annotated[
+    str, typer.Argument(metavar="RUN[@VERSION]", help="A version, e.g. mha-h100@3; without @VERSION the best one.")
+]
+
+
+def show(
+    version: VersionArgument,
+    source: Annotated[bool, typer.Option("--source", help="Print the kernel's source instead.")] = False,
+    db: DbOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one version: scores, correctness, resources.
+
+    Scores are per case, with the published figures below them and how busy each pipe of the machine is.
+
+    Example: avo show mha-h100@3 --source > kernel.py
+    """
+    from evaluator.problem import get_problem
+
+    with open_store(db) as store:
+        run, found = load_version(store, version)
+        seed = store.version(run.id, 0)
+        operators = {step.id: step.operator for step in store.steps(run.id)}
+    attempt, problem = found.attempt, get_problem(run.problem)
+    operator = operators[attempt.step_id]
+    if as_json:
+        print_json(
+            {
+                "run": run.name,
+                "problem": run.problem,
+                "version": found.number,
+                "attempt": attempt.id,
+                "parents": list(found.parents),
+                "operator": operator,
+                "change": attempt.change,
+                "digest": attempt.digest,
+                "accepted": found.accepted.isoformat(),
+                "evaluation": attempt.evaluation.to_json(),
+                "published": [asdict(baseline) for baseline in published(problem, run.target)],
+                "source": attempt.source,
+            }
+        )
+    elif source:
+        print_source(attempt.source)
+    else:
+        parents = " and ".join(f"v{parent}" for parent in found.parents)
+        console.print(f"{run.name}@{found.number}: {one_line(attempt.change)}", style="bold")
+        made = f"by {operator} from {parents}" if parents else f"by {operator}"
+        console.print(f"made {made}, accepted {found.accepted:%Y-%m-%d %H:%M} UTC, attempt {attempt.id}")
+        console.print(f"digest {attempt.digest}")
+        console.print()
+        console.print(render(attempt.evaluation, problem, seed.attempt.evaluation.score if found.number else None))
+
+
+def print_source(text: str, lexer: str = "python") -> None:
+    """Print a text, in colour on a terminal and byte for byte elsewhere."""
+    if console.is_terminal:
+        from rich.syntax import Syntax
+
+        console.print(Syntax(printable(text.expandtabs()), lexer, theme="ansi_dark", background_color="default"))
+    else:
+        sys.stdout.write(text)

@@ -1,0 +1,122 @@
+"""What ``avo run`` and ``avo resume`` share: work on a run under a live display until it ends, then sum up."""
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from avo.cli.common import console, gain, print_json, printable
+from avo.wording import percent
+
+if TYPE_CHECKING:
+    from avo.config import RunConfig
+    from lineage_db.records import Run
+    from lineage_db.store import Store
+
+START = "start"
+"""Key beside the settings in a stored configuration: where the seed came from, and its source."""
+FAILED = 1
+INTERRUPTED = 130
+"""As a shell reports a command that Ctrl-C ended."""
+
+
+def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool) -> None:
+    """Work on ``run`` until it ends, print a summary and leave with the command's exit code."""
+    from datetime import timedelta
+    from functools import partial
+
+    from rich.console import Console
+
+    from avo.errors import RunFailed, SeedFault
+    from avo.lock import exclusive
+    from avo.progress import RunProgress
+    from avo.run import Stop, execute, stop_on_signals, utc_now
+    from avo.workers import hire
+    from evaluator.problem import get_problem
+
+    words = Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+    def say(line: str) -> None:
+        words.print(f"avo: {printable(line)}", soft_wrap=True)
+
+    stop, trouble = Stop(), ""
+    deadline = None if config.max_hours is None else utc_now() + timedelta(hours=config.max_hours)
+    progress = RunProgress(
+        store_url=store.url,
+        run_name=run.name,
+        console=words,
+        max_attempts=config.max_attempts,
+        deadline=deadline,
+        baselines=get_problem(run.problem).baselines,
+    )
+    with exclusive(store.url, run), stop_on_signals(stop), progress:
+        try:
+            execute(
+                store,
+                run,
+                config,
+                seed_source=run.config[START]["source"],
+                deadline=deadline,
+                hire=partial(hire, store.url, run.name, config),
+                stop=stop,
+                say=say,
+            )
+        except (SeedFault, RunFailed) as error:
+            trouble = str(error)
+    summary = summarise(store, run.name)
+    if as_json:
+        print_json(summary)
+    else:
+        console.print(in_words(summary), soft_wrap=True)
+    if trouble:
+        say(trouble)
+        raise typer.Exit(FAILED)
+    if stop.requested:
+        say(f"stopped; resume with: avo resume {run.name}")
+        raise typer.Exit(INTERRUPTED)
+
+
+def summarise(store: "Store", name: str) -> dict[str, Any]:
+    """Return what a run came to, as data for JSON: ``seed`` and ``best`` are None without versions."""
+    run = store.run(name)
+    summary: dict[str, Any] = {
+        "run": run.name,
+        "state": run.state,
+        "attempts": len(store.trials(run.id)),
+        "versions": 0,
+        "seed": None,
+        "best": None,
+        "gain": None,
+    }
+    versions = store.versions(run.id)
+    if versions:
+        seed, best = versions[0], store.version(run.id)
+        for key, version in (("seed", seed), ("best", best)):
+            score = version.attempt.evaluation.score
+            assert score is not None, "only correct attempts become versions"
+            summary[key] = {
+                "version": version.number,
+                "kind": score.kind,
+                "target": score.target,
+                "geomean_tflops": score.geomean_tflops,
+            }
+        summary["versions"] = len(versions)
+        summary["gain"] = gain(best.attempt.evaluation.geomean_tflops, seed.attempt.evaluation.geomean_tflops)
+    return summary
+
+
+def in_words(summary: dict[str, Any]) -> str:
+    """Return a summary for people, with the commands to look further."""
+    name, seed, best = summary["run"], summary["seed"], summary["best"]
+    lines = [f"Run {name} {summary['state']}: {summary['attempts']} attempts, {summary['versions']} versions."]
+    if best:
+        lines.append(
+            f"Best: version {best['version']}, {best['geomean_tflops']:.1f} {best['kind']} TFLOPS, {best['target']}; "
+            f"the seed has {seed['geomean_tflops']:.1f} ({percent(summary['gain'])})."
+        )
+        lines += [
+            "Look further:",
+            f"  avo lineage {name}",
+            f"  avo ui {name}",
+            f"  avo export {name} --out DIR",
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,23 @@
+"""``avo ui``: the terminal UI."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from avo.cli.common import DbOption, database_url, fail
+
+
+def ui(
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Name of a run; without it, choose one.")] = None,
+    db: DbOption = None,
+) -> None:
+    """Open the terminal UI, live while a run goes on.
+
+    Example: avo ui mha-h100
+    """
+    if not sys.stdout.isatty():
+        fail("avo ui needs a terminal: avo lineage and avo show print the same as text")
+    from avo.tui.app import run_ui
+
+    run_ui(database_url(db), run)

@@ -1,0 +1,89 @@
+"""How an evaluation is printed: scores with published figures beside them, correctness, resources and busy pipes."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from avo.cli.common import gain, printable, row, table, unit
+from avo.wording import percent
+
+if TYPE_CHECKING:
+    from evaluator.evaluation import Evaluation, Score
+    from evaluator.problem import Baseline, Problem
+
+
+def published(problem: "Problem", target: str) -> "tuple[Baseline, ...]":
+    """Return the problem's published figures for this target."""
+    return tuple(baseline for baseline in problem.baselines if baseline.target == target)
+
+
+def render(evaluation: "Evaluation", problem: "Problem", seed: "Score | None" = None) -> RenderableType:
+    """Return the evaluation as text and tables, one below the other; ``seed`` adds a column with the gain over it."""
+    parts: list[RenderableType] = []
+    if evaluation.score is None:
+        parts.append(Text(f"{evaluation.status}: {printable(evaluation.message)}"))
+    else:
+        score = evaluation.score
+        parts += [
+            Text(f"{evaluation.status}, {score.geomean_tflops:.1f} {unit(score)}, geomean of {evaluation.suite}"),
+            Text(),
+            _scores(score, seed),
+            *_published(score, published(problem, evaluation.target)),
+            Text(),
+            _pipes(score),
+        ]
+    if evaluation.cases:
+        parts += [Text(), _correctness(evaluation)]
+    if evaluation.resources:
+        parts += [Text(), _resources(evaluation)]
+    return Group(*parts)
+
+
+def _scores(score: "Score", seed: "Score | None") -> RenderableType:
+    over = [">over seed"] if seed else []
+    made = table("CASE", f">{score.kind} TFLOPS", *over, ">us", "LIMITER")
+    seeds = {case.case: case.tflops for case in seed.cases} if seed else {}
+    for case in score.cases:
+        gains = [percent(gain(case.tflops, seeds.get(case.case)))] if seed else []
+        row(made, case.case, f"{case.tflops:.1f}", *gains, f"{case.time_us:.1f}", case.limiter)
+    return made
+
+
+def _published(score: "Score", baselines: "Sequence[Baseline]") -> list[RenderableType]:
+    if not baselines:
+        return []
+    made = table(f"PUBLISHED TFLOPS, {score.target}", *(f">{baseline.name}" for baseline in baselines))
+    for case in score.cases:
+        figures = [baseline.tflops.get(case.case) for baseline in baselines]
+        row(made, case.case, *(None if figure is None else f"{figure:.0f}" for figure in figures))
+    sources = dict.fromkeys(baseline.source for baseline in baselines)
+    return [Text(), made, *(Text(source, style="dim") for source in sources)]
+
+
+def _pipes(score: "Score") -> RenderableType:
+    pipes = list(dict.fromkeys(pipe for case in score.cases for pipe in case.utilisation))
+    made = table(f"BUSY ({score.kind})", *(f">{pipe}" for pipe in pipes))
+    for case in score.cases:
+        row(made, case.case, *(f"{case.utilisation[p]:.0%}" if p in case.utilisation else None for p in pipes))
+    return made
+
+
+def _correctness(evaluation: "Evaluation") -> RenderableType:
+    passed = sum(case.passed for case in evaluation.cases)
+    made = table(f"CORRECT {passed}/{len(evaluation.cases)}", ">RELATIVE ERROR", ">LSE ERROR", "")
+    for case in evaluation.cases:
+        errors = ["" if error is None else f"{error:.1e}" for error in (case.relative_error, case.lse_error)]
+        row(made, case.case, *errors, case.message, style="" if case.passed else "red")
+    return made
+
+
+def _resources(evaluation: "Evaluation") -> RenderableType:
+    made = table("KERNEL", ">REGISTERS", ">SPILL B", ">SHARED B", ">TENSOR COLS", ">WARPS", ">CTAS/SM")
+    for item in evaluation.resources:
+        row(
+            made, item.kernel, item.registers, item.spill_bytes, item.shared_bytes, item.tensor_memory_columns,
+            item.warps, item.ctas_per_sm,
+        )  # fmt: skip
+    return made

@@ -1,0 +1,196 @@
+"""What this machine has for a run, and what to do about what is missing. Nothing is installed or changed."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+MEMORY_BYTES = 4 * 2**30
+"""What one evaluator may take."""
+
+_PROBE = """
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def probe_kernel(Q, Out, size, BLOCK: tl.constexpr):
+    offsets = tl.arange(0, BLOCK)
+    tl.store(Out + offsets, tl.load(Q + offsets, mask=offsets < size), mask=offsets < size)
+
+
+def attention(q, k, v, out, lse, *, causal, scale):
+    probe_kernel[(1,)](q, out, 128, BLOCK=128)
+"""
+"""A candidate that launches one small kernel."""
+
+
+class Health(StrEnum):
+    """How a part of the machine is."""
+
+    OK = "ok"
+    ABSENT = "absent"
+    """Not there, and a run without it works."""
+    BROKEN = "broken"
+    """A run cannot work like this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was found about one part."""
+
+    name: str
+    health: Health
+    found: str
+    advice: str = ""
+    """What to do; empty when nothing needs doing."""
+
+
+def examine(database: str) -> Iterator[Check]:
+    """Yield the checks one by one; ``database`` is the URL or path that a run would use."""
+    yield (python := _python())
+    if python.health is Health.BROKEN:
+        return
+    yield from _packages()
+    yield _processor()
+    yield _memory()
+    yield from _triton()
+    yield check_database(database)
+    yield _gpu()
+    yield _key()
+    yield _terminal()
+
+
+def _python() -> Check:
+    found = f"{sys.version.split()[0]}, {sys.platform}"
+    if sys.platform != "linux":
+        return Check("Python", Health.BROKEN, found, "Triton and the sandbox need Linux: use a container")
+    return Check("Python", Health.OK, found)
+
+
+def _packages() -> Iterator[Check]:
+    for name in ("triton", "torch", "ray", "sqlalchemy"):
+        try:
+            yield Check(name, Health.OK, version(name))
+        except PackageNotFoundError:
+            yield Check(name, Health.BROKEN, "not installed", f"pip install {name}")
+
+
+def _processor() -> Check:
+    usable = len(os.sched_getaffinity(0))
+    return Check("processor", Health.OK, f"{usable} usable of {os.cpu_count()} cores; avo run uses one per worker")
+
+
+def _memory() -> Check:
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    found = f"{pages / 2**30:.1f} GiB, {free / 2**30:.1f} GiB free"
+    if pages < MEMORY_BYTES:
+        return Check(
+            "memory", Health.BROKEN, found, f"an evaluator may take {MEMORY_BYTES / 2**30:.0f} GiB: add memory"
+        )
+    return Check("memory", Health.OK, found)
+
+
+def _triton() -> Iterator[Check]:
+    """The tools in Triton's wheel, then the way of a candidate: captured in the sandbox, compiled for the H100."""
+    spec = find_spec("triton")
+    if spec is None or spec.origin is None:
+        return
+    tools = Path(spec.origin).parent / "backends" / "nvidia" / "bin"
+    for name in ("ptxas", "nvdisasm", "cuobjdump"):
+        path = tools / name
+        if os.access(path, os.X_OK):
+            yield Check(name, Health.OK, str(path))
+        else:
+            advice = "install Triton from a wheel, which brings it: pip install --force-reinstall triton"
+            yield Check(name, Health.BROKEN, f"not at {path}", advice)
+    yield from _candidate()
+
+
+def _candidate() -> Iterator[Check]:
+    from evaluator.capture import Capturer
+    from evaluator.compiler import Compiler
+    from evaluator.errors import EvaluatorError
+    from evaluator.evaluation import Fault
+    from evaluator.problem import get_problem
+    from evaluator.target import get_target
+
+    problem, target = get_problem("mha"), get_target("h100")
+    report = "reinstall Triton; if that does not help, report this line"
+    with (
+        tempfile.TemporaryDirectory(prefix="avo-doctor-") as folder,
+        closing(Capturer()) as capturer,
+        closing(Compiler(Path(folder))) as compiler,
+    ):
+        try:
+            plans = capturer.capture(_PROBE, problem.entry, [problem.call(problem.correctness_cases[0])], target)
+            if isinstance(plans, Fault):
+                yield Check("sandbox", Health.BROKEN, f"refuses a small kernel: {plans.message}", report)
+                return
+            yield Check("sandbox", Health.OK, "captures a small kernel")
+            binary = compiler.compile(plans[0].kernels[0], target)
+            if isinstance(binary, Fault):
+                yield Check("compiler", Health.BROKEN, f"refuses a small kernel: {binary.message}", report)
+                return
+            yield Check("compiler", Health.OK, f"makes {len(binary.cubin)} bytes for sm_{target.arch} without a GPU")
+        except EvaluatorError as error:
+            yield Check("sandbox", Health.BROKEN, str(error), "no child process starts: check the limits (ulimit -a)")
+
+
+def check_database(url: str) -> Check:
+    """Return whether a run could use the database at this URL or path; an older schema is brought up to date."""
+    from lineage_db.errors import DatabaseUnavailable, StoreError
+    from lineage_db.store import Store
+
+    if "://" not in url and not Path(url).exists():
+        folder = next(parent for parent in Path(url).absolute().parents if parent.exists())
+        if os.access(folder, os.W_OK):
+            return Check("database", Health.OK, f"none at {url}; avo run makes it")
+        return Check("database", Health.BROKEN, f"{folder} is not writable", "choose another with --db or AVO_DB")
+    try:
+        with Store.open(url, create=False) as store:
+            return Check("database", Health.OK, f"{len(store.runs())} runs, schema up to date")
+    except DatabaseUnavailable as error:
+        return Check("database", Health.BROKEN, str(error), "choose another with --db or AVO_DB")
+    except StoreError as error:
+        return Check("database", Health.BROKEN, str(error), "choose another with --db or AVO_DB, or upgrade AVO")
+
+
+def _gpu() -> Check:
+    advice = "none is needed: speed is predicted for the target"
+    if shutil.which("nvidia-smi") is None:
+        return Check("GPU", Health.ABSENT, "no NVIDIA driver", advice)
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        names = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.split("\n")
+    except (OSError, subprocess.SubprocessError) as error:
+        return Check("GPU", Health.ABSENT, f"nvidia-smi fails: {error}", advice)
+    import torch
+
+    seen = "torch sees it" if torch.cuda.is_available() else "torch does not see it"
+    return Check("GPU", Health.OK, f"{'; '.join(filter(None, names))}; {seen}; not used: scores are predicted")
+
+
+def _key() -> Check:
+    if os.environ.get("OPENAI_API_KEY"):
+        return Check("OPENAI_API_KEY", Health.OK, "set")
+    return Check("OPENAI_API_KEY", Health.ABSENT, "not set", "none is needed by the operator mutate")
+
+
+def _terminal() -> Check:
+    if not sys.stdout.isatty():
+        return Check("terminal", Health.ABSENT, "output is not a terminal", "avo ui needs one")
+    columns, lines = shutil.get_terminal_size()
+    found = f"{columns}x{lines}, TERM={os.environ.get('TERM', '')}, {sys.stdout.encoding}"
+    if columns < 80 or lines < 24:
+        return Check("terminal", Health.ABSENT, found, "avo ui wants 80x24 or more")
+    return Check("terminal", Health.OK, found)

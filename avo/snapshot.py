@@ -1,0 +1,199 @@
+"""Snapshots: a frozen picture of one run for live readers, taken from the database and from nothing else."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from math import exp, log
+from threading import Event
+from typing import TypeVar
+
+from evaluator.evaluation import Score, Status
+from evaluator.problem import Baseline
+from evaluator.target import ScoreKind
+from lineage_db.errors import StoreError
+from lineage_db.records import Run, RunState, Step, StepState, Trial, Version
+from lineage_db.store import Store
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a run looked like at one revision of the database."""
+
+    run: Run
+    revision: tuple[object, ...]
+    versions: tuple[Version, ...]
+    """The lineage, seed first."""
+    trials: tuple[Trial, ...]
+    """Every attempt, oldest first."""
+    running: tuple[Step, ...]
+    """Steps that workers hold now."""
+    busy: timedelta
+    """Time in which at least one step that came to an end was under way: pauses between resumes do not count."""
+    concluded: int
+    """Attempts made in that time."""
+
+    @property
+    def counts(self) -> Mapping[Status, int]:
+        """Attempts by verdict, the most frequent first."""
+        return dict(Counter(trial.status for trial in self.trials).most_common())
+
+    @property
+    def seed(self) -> Version | None:
+        """Version 0, once it is evaluated."""
+        return self.versions[0] if self.versions else None
+
+    @property
+    def best(self) -> Version | None:
+        """The version with the highest geometric mean, the latest among equals."""
+        return max(self.versions, key=lambda version: (geomean(version), version.number), default=None)
+
+    @property
+    def kind(self) -> ScoreKind | None:
+        """How the run's scores are obtained; None while it has none."""
+        score = self.seed.attempt.evaluation.score if self.seed else None
+        return score.kind if score else None
+
+    @property
+    def last_gain(self) -> datetime | None:
+        """When the last version was accepted."""
+        return self.versions[-1].accepted if self.versions else None
+
+    @property
+    def attempts_per_minute(self) -> float | None:
+        """Attempts a minute over the busy time; None before the first step has come to an end."""
+        return self.concluded / (self.busy.total_seconds() / 60) if self.concluded and self.busy else None
+
+    @property
+    def by_number(self) -> Mapping[int, Version]:
+        """The versions by number."""
+        return {version.number: version for version in self.versions}
+
+
+def read_snapshot(store: Store, run_name: str, previous: Snapshot | None = None) -> Snapshot:
+    """Return the run as it is now: ``previous`` itself if nothing changed, else reading only the new attempts.
+
+    Raises ``UnknownRun`` and the store's other errors.
+    """
+    run = previous.run if previous else store.run(run_name)
+    revision = tuple(store.revision(run.id))
+    if previous and previous.revision == revision:
+        return previous
+    run = store.run(run_name)
+    known = previous.trials if previous and previous.run.id == run.id else ()
+    trials = known + tuple(store.trials(run.id, after=known[-1].attempt_id if known else 0))
+    versions = tuple(store.versions(run.id))
+    accepted = {version.attempt.id: version.number for version in versions}
+    steps = store.steps(run.id)
+    ended = {step.number: step for step in steps if step.state in (StepState.DONE, StepState.FAILED)}
+    return Snapshot(
+        run=run,
+        revision=revision,
+        versions=versions,
+        trials=tuple(_with_version(trial, accepted.get(trial.attempt_id)) for trial in trials),
+        running=tuple(step for step in steps if step.state is StepState.RUNNING)
+        if run.state is RunState.RUNNING
+        else (),
+        busy=_covered(ended.values()),
+        concluded=sum(trial.step_number in ended for trial in trials),
+    )
+
+
+def follow(
+    store_url: str,
+    read: Callable[[Store, T | None], T],
+    receive: Callable[[T | StoreError], None],
+    stop: Event,
+    interval_s: float,
+) -> None:
+    """Read until ``stop`` is set, and once more then; ``receive`` each value or error that differs from the last.
+
+    ``read`` gets the value it returned last. A database that is missing, locked or without the run is asked again.
+    """
+    value: T | None = None
+    complaint = ""
+    store: Store | None = None
+    while True:
+        last = stop.is_set()
+        try:
+            store = store or Store.open(store_url, create=False)
+            new = read(store, value)
+            if new is not value or complaint:
+                value, complaint = new, ""
+                receive(new)
+        except StoreError as error:
+            if store:
+                store.close()
+            store = None
+            if str(error) != complaint:
+                complaint = str(error)
+                receive(error)
+        if last:
+            break
+        stop.wait(interval_s)
+    if store:
+        store.close()
+
+
+def geomean(version: Version) -> float:
+    """The version's rank, in TFLOPS."""
+    return version.attempt.evaluation.geomean_tflops
+
+
+def gain(version: Version, versions: Mapping[int, Version]) -> float | None:
+    """How much faster a version is than the fastest of its parents, 0.03 being 3 percent; None for the seed."""
+    parents = [geomean(versions[number]) for number in version.parents if number in versions]
+    return geomean(version) / max(parents) - 1 if parents else None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A score beside a published baseline, both as geometric means in TFLOPS over the cases that both have."""
+
+    name: str
+    ours: float
+    published: float
+    shared: int
+    """Number of cases that both have."""
+    total: int
+    """Number of cases of the score."""
+
+
+def compare(score: Score, baselines: Sequence[Baseline]) -> list[Comparison]:
+    """Return the score beside each baseline of the same target that shares a case with it, the slowest first."""
+    found = []
+    for baseline in baselines:
+        shared = [case for case in score.cases if case.case in baseline.tflops]
+        if baseline.target == score.target and shared:
+            found.append(
+                Comparison(
+                    baseline.name,
+                    _geomean(case.tflops for case in shared),
+                    _geomean(baseline.tflops[case.case] for case in shared),
+                    len(shared),
+                    len(score.cases),
+                )
+            )
+    return sorted(found, key=lambda comparison: comparison.published)
+
+
+def _geomean(values: Iterable[float]) -> float:
+    logs = [log(value) for value in values]
+    return exp(sum(logs) / len(logs))
+
+
+def _with_version(trial: Trial, version: int | None) -> Trial:
+    return trial if trial.version == version else replace(trial, version=version)
+
+
+def _covered(steps: Iterable[Step]) -> timedelta:
+    """Length of the union of the steps' times."""
+    total = timedelta(0)
+    reached: datetime | None = None
+    for start, end in sorted((step.started, step.finished) for step in steps if step.finished):
+        if reached is None or end > reached:
+            total += end - (start if reached is None else max(start, reached))
+            reached = end
+    return total

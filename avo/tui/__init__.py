@@ -1,0 +1,1 @@
+"""The terminal UI: reads the lineage database, writes nothing."""

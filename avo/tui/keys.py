@@ -1,0 +1,38 @@
+"""Widgets that also move with j and k."""
+
+from typing import Any, ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.containers import ScrollableContainer
+from textual.widgets import DataTable, OptionList
+
+_CURSOR: list[BindingType] = [
+    Binding("j", "cursor_down", "Down", show=False),
+    Binding("k", "cursor_up", "Up", show=False),
+]
+
+
+class Options(OptionList):
+    """A list to choose from."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [*_CURSOR, Binding("enter", "select", "Open")]
+
+
+class Table(DataTable[Any]):
+    """A table whose rows have keys."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [*_CURSOR, Binding("enter", "select_cursor", "Open")]
+
+    @property
+    def chosen(self) -> str | None:
+        """Key of the row under the cursor; None in an empty table."""
+        return self.coordinate_to_cell_key(self.cursor_coordinate).row_key.value if self.row_count else None
+
+
+class Scroll(ScrollableContainer):
+    """A page that scrolls both ways."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j", "scroll_down", "Down", show=False),
+        Binding("k", "scroll_up", "Up", show=False),
+    ]

@@ -1,0 +1,95 @@
+"""The list of runs to choose from."""
+
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import VerticalScroll
+from textual.message import Message
+from textual.widgets import DataTable, Footer, Static
+
+from avo.tui.feed import FeedScreen
+from avo.tui.keys import Table
+from evaluator.target import TARGETS
+from lineage_db.records import RunSummary
+from lineage_db.store import Store
+
+_COLUMNS = ("run", "state", "problem", "target", "attempts", "versions", "best TFLOPS", "x seed")
+_NO_RUNS = "No runs yet. Start one in another terminal with\n\n    avo run\n\nand it will appear here."
+
+
+def _read(store: Store, previous: list[RunSummary] | None) -> list[RunSummary]:
+    runs = store.runs()
+    return previous if previous is not None and previous == runs else runs
+
+
+class RunsScreen(FeedScreen[list[RunSummary]]):
+    """Every run of the database, newest first."""
+
+    class Chosen(Message):
+        """A run was chosen."""
+
+        def __init__(self, run_name: str) -> None:
+            super().__init__()
+            self.run_name = run_name
+
+    BINDINGS: ClassVar[list[BindingType]] = []
+
+    def __init__(self, store_url: str, poll_s: float) -> None:
+        super().__init__(store_url, _read, poll_s)
+
+    def compose(self) -> ComposeResult:
+        """Lay out a table, and a place for words when there is none."""
+        yield Static(Text("avo  runs", "bold"), id="header", classes="one-line")
+        with VerticalScroll(id="nothing"):
+            yield Static("Reading the database ...", id="nothing-text", markup=False)
+        table: Table = Table(id="runs", cursor_type="row", zebra_stripes=True)
+        table.add_columns(*_COLUMNS)
+        table.display = False
+        yield table
+        yield Footer()
+
+    def on_feed_screen_news(self, message: FeedScreen.News) -> None:
+        """Show the runs, keeping the cursor on the same one; or say why there are none."""
+        table = self.query_one(Table)
+        runs = message.value if isinstance(message.value, list) else []
+        if isinstance(message.value, list):
+            _fill(table, runs)
+        table.display = table.row_count > 0
+        self.query_one("#nothing").display = not table.row_count
+        self.query_one("#nothing-text", Static).update(
+            _NO_RUNS if isinstance(message.value, list) else str(message.value)
+        )
+        if table.display and self.focused is None:
+            table.focus()
+
+    def on_data_table_row_selected(self, message: DataTable.RowSelected) -> None:
+        """Pass the choice on."""
+        if message.row_key.value is not None:
+            self.post_message(self.Chosen(message.row_key.value))
+
+
+def _kind(target: str) -> str:
+    """How scores for a target are obtained; nothing for one that this installation does not have."""
+    return TARGETS[target].kind if target in TARGETS else ""
+
+
+def _fill(table: Table, runs: list[RunSummary]) -> None:
+    chosen = table.chosen
+    table.clear()
+    for summary in runs:
+        run, best, seed = summary.run, summary.best_geomean, summary.seed_geomean
+        table.add_row(
+            Text(run.name, "bold"),
+            run.state.value,
+            run.problem,
+            run.target,
+            Text(str(summary.attempts), justify="right"),
+            Text(str(summary.versions), justify="right"),
+            Text("" if best is None else f"{best:.1f} {_kind(run.target)}", justify="right"),
+            Text("" if best is None or not seed else f"{best / seed:.2f}", justify="right"),
+            key=run.name,
+        )
+    if chosen is not None and any(summary.run.name == chosen for summary in runs):
+        table.move_cursor(row=table.get_row_index(chosen), animate=False)

@@ -1,0 +1,184 @@
+"""Tables of a version's detail, as rich renderables that fit themselves to the width they get."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from avo.snapshot import Snapshot, compare, gain, geomean
+from avo.wording import duration, percent, printable
+from evaluator.evaluation import CaseResult, Resources, Score
+from evaluator.problem import Baseline
+from lineage_db.records import Version
+
+_LABEL_WIDTH, _CASE_WIDTH = 18, 11
+
+
+@dataclass(frozen=True, slots=True)
+class CaseRow:
+    """A line of a ``CaseTable``: one value a case."""
+
+    label: str
+    values: Mapping[str, str]
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class CaseTable:
+    """Cases across, rows down; cases that do not fit beside each other go below."""
+
+    cases: Sequence[str]
+    rows: Sequence[CaseRow]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        across = max(1, (options.max_width - _LABEL_WIDTH) // _CASE_WIDTH)
+        for start in range(0, len(self.cases), across):
+            cases = self.cases[start : start + across]
+            table = _table("", *cases, widths=(_LABEL_WIDTH - 1, *[_CASE_WIDTH - 1] * len(cases)))
+            for row in self.rows:
+                table.add_row(row.label, *(row.values.get(case, "") for case in cases), style=row.style)
+            yield table
+
+
+def scores(version: Version, snapshot: Snapshot, baselines: Sequence[Baseline]) -> RenderableType:
+    """Return everything the judge found about a version, beside its parent, the seed and published figures."""
+    evaluation = version.attempt.evaluation
+    score = evaluation.score
+    if score is None:
+        return Text(printable(evaluation.message))
+    parts: list[RenderableType] = [_summary(version, snapshot, score)]
+    parts += [
+        _title(f"{score.kind.capitalize()} TFLOPS, {score.target}"),
+        _case_scores(version, snapshot, score, baselines),
+    ]
+    published = _published(score, baselines)
+    if published:
+        parts += [_title("Against published, geometric mean"), published]
+    if any(case.utilisation for case in score.cases):
+        parts += [_title("Busy in the hot loop, percent"), _pipes(score)]
+    if evaluation.resources:
+        parts += [_title("Resources"), _resources(evaluation.resources)]
+    if evaluation.cases:
+        parts += [_title("Correctness"), _correctness(evaluation.cases)]
+    return Group(*parts)
+
+
+def _summary(version: Version, snapshot: Snapshot, score: Score) -> RenderableType:
+    parents = ", ".join(f"v{number}" for number in version.parents)
+    grown = gain(version, snapshot.by_number)
+    text = Text.assemble(
+        (f"Version {version.number}  ", "bold"),
+        f"{geomean(version):.1f} {score.kind} TFLOPS, {score.target}",
+        (f"  {percent(grown)}" if grown is not None else "", "green"),
+        "\n",
+    )
+    change = printable(version.attempt.change.strip())
+    text.append(f"from {parents}: {change}\n" if parents else "the seed: no parent\n")
+    text.append(
+        f"attempt {version.attempt.id}, accepted {version.accepted:%Y-%m-%d %H:%M} UTC, judged in "
+        f"{duration(version.attempt.evaluation.seconds)}",
+        "dim",
+    )
+    return text
+
+
+def _case_scores(version: Version, snapshot: Snapshot, score: Score, baselines: Sequence[Baseline]) -> CaseTable:
+    rows = [CaseRow(f"v{version.number}, this one", _tflops(score), "bold")]
+    known = snapshot.by_number
+    others = [(f"v{number}, parent", known[number]) for number in version.parents if number and number in known]
+    if version.number and 0 in known:
+        others.append(("v0, seed", known[0]))
+    for label, other in others:
+        if other.attempt.evaluation.score:
+            rows.append(CaseRow(label, _tflops(other.attempt.evaluation.score)))
+    for baseline in baselines:
+        if baseline.target == score.target:
+            rows.append(
+                CaseRow(baseline.name, {case: f"{value:.1f}" for case, value in baseline.tflops.items()}, "dim")
+            )
+    rows.append(CaseRow("time, us", {case.case: f"{case.time_us:.1f}" for case in score.cases}))
+    rows.append(CaseRow("limited by", {case.case: case.limiter for case in score.cases}))
+    return CaseTable([case.case for case in score.cases], rows)
+
+
+def _published(score: Score, baselines: Sequence[Baseline]) -> RenderableType | None:
+    comparisons = compare(score, baselines)
+    if not comparisons:
+        return None
+    table = _table("", "this", "published", "ratio", "on")
+    for found in comparisons:
+        table.add_row(
+            found.name,
+            f"{found.ours:.1f}",
+            f"{found.published:.1f}",
+            f"{found.ours / found.published:.2f}",
+            "" if found.shared == found.total else f"{found.shared}/{found.total}",
+        )
+    return table
+
+
+def _pipes(score: Score) -> CaseTable:
+    pipes: dict[str, float] = {}
+    for case in score.cases:
+        for pipe, busy in case.utilisation.items():
+            pipes[pipe] = max(busy, pipes.get(pipe, 0.0))
+    rows = [
+        CaseRow(pipe, {case.case: f"{case.utilisation[pipe]:.0%}" for case in score.cases if pipe in case.utilisation})
+        for pipe in sorted(pipes, key=lambda name: -pipes[name])
+    ]
+    return CaseTable([case.case for case in score.cases], rows)
+
+
+def _resources(resources: Sequence[Resources]) -> RenderableType:
+    return Group(*(_kernel(item) for item in resources))
+
+
+def _kernel(item: Resources) -> RenderableType:
+    text = Text(printable(item.kernel), "bold")
+    facts = [
+        f"{item.registers} registers a thread",
+        f"{item.spill_bytes} bytes spilled" if item.spill_bytes else "no spills",
+        f"{item.shared_bytes / 1024:.1f} KiB shared memory",
+        f"{item.warps} warps",
+        f"{item.ctas_per_sm} CTAs an SM",
+    ]
+    if item.tensor_memory_columns:
+        facts.append(f"{item.tensor_memory_columns} columns of tensor memory")
+    return text.append("\n" + ", ".join(facts), "not bold")
+
+
+def _correctness(cases: Sequence[CaseResult]) -> RenderableType:
+    table = _table("", "verdict", "error", "lse error")
+    for case in cases:
+        table.add_row(
+            case.case, "passed" if case.passed else "failed", _error(case.relative_error), _error(case.lse_error)
+        )
+    return table
+
+
+def _error(value: float | None) -> str:
+    return "" if value is None else f"{value:.1e}"
+
+
+def _tflops(score: Score) -> Mapping[str, str]:
+    return {case.case: f"{case.tflops:.1f}" for case in score.cases}
+
+
+def _title(text: str) -> RenderableType:
+    return Text(f"\n{text}", "bold underline")
+
+
+def _table(*headings: str, widths: Sequence[int] = ()) -> Table:
+    """A bare table: names on the left, figures to the right."""
+    table = Table(box=None, padding=(0, 1, 0, 0), show_edge=False, header_style="dim")
+    for index, heading in enumerate(headings):
+        table.add_column(
+            heading,
+            justify="right" if index else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            min_width=widths[index] if widths else None,
+        )
+    return table

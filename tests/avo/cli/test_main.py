@@ -1,0 +1,113 @@
+"""The command as a whole: start-up, version, errors."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+COMMANDS = ["run", "resume", "runs", "lineage", "attempts", "show", "diff", "evaluate", "ui", "export", "doctor"]
+HEAVY = [
+    "torch",
+    "triton",
+    "ray",
+    "sqlalchemy",
+    "alembic",
+    "textual",
+    "libcst",
+    "pydantic",
+    "jinja2",
+    "numpy",
+    "openai",
+]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom avo.cli.main import app\n"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_help_names_every_command(avo: Callable[..., Result]) -> None:
+    text = avo("--help").stdout
+    assert [name for name in COMMANDS if f"\n  {name} " not in text] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_has_an_example(avo: Callable[..., Result], command: str) -> None:
+    result = avo(command, "--help")
+    assert result.exit_code == 0
+    assert f"avo {command}" in result.stdout.split("Usage:", 1)[1].split("\n", 1)[1]
+
+
+def test_version_is_printed(avo: Callable[..., Result]) -> None:
+    assert avo("--version").stdout.startswith("avo 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["lineage", "nope"], "avo: no run 'nope': choose one of mha-h100-2, mha-h100\n"),
+        (["show", "mha-h100@77"], "avo: no version 77: choose one from 0 to 3\n"),
+        (["runs", "--db", "/no/such.db"], "avo: no database at /no/such.db: start one with avo run\n"),
+        (
+            ["evaluate", __file__, "--target", "tpu"],
+            "avo: unknown target 'tpu': choose one of a100, h100, h200, b200\n",
+        ),
+        (["evaluate", __file__, "--problem", "fft"], "avo: unknown problem 'fft': choose one of mha\n"),
+        (["evaluate", __file__, "--suite", "slow"], "avo: unknown suite 'slow': choose one of quick, paper\n"),
+        (["evaluate", "missing.py"], "avo: cannot read missing.py: No such file or directory\n"),
+        *(
+            (["show", bad], f"avo: {bad!r} does not name a version: write RUN or RUN@NUMBER, e.g. mha-h100@3\n")
+            for bad in ("mha-h100@", "@3", "a@b@3", "mha-h100@-1", "mha-h100@best", "mha-h100@vv3", "a b")
+        ),
+    ],
+)
+def test_a_wrong_call_is_one_line_and_exit_code_2(
+    avo: Callable[..., Result], arguments: list[str], message: str
+) -> None:
+    result = avo(*arguments)
+    assert (result.exit_code, result.stderr, result.stdout) == (2, message, "")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["runs", "--nonsense"], ["nonsense"], ["show"], ["attempts", "x", "--status", "y"]]
+)
+def test_a_bad_flag_is_exit_code_2_without_traceback(avo: Callable[..., Result], arguments: list[str]) -> None:
+    result = avo(*arguments)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+
+
+def test_python_m_avo_is_avo_and_db_comes_from_the_environment(sample_db: str) -> None:
+    command = [sys.executable, "-m", "avo", "runs", "--json"]
+    env = os.environ | {"AVO_DB": sample_db}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=True)
+    assert [record["name"] for record in json.loads(done.stdout)] == ["mha-h100-2", "mha-h100"]
+    assert done.stderr == ""
+
+
+def test_the_database_is_below_the_current_folder_by_default(
+    avo: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AVO_DB")
+    assert f"avo: no database at {tmp_path}/.avo/lineage.db" in avo("runs").stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [["attempts", "mha-h100"], ["show", "mha-h100", "--source"], ["runs", "--json"]])
+def test_a_reader_that_goes_away_is_no_error(sample_db: str, command: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "avo", *command, "--db", sample_db], stdout=writing, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writing)
+    assert done.stderr == ""

@@ -1,0 +1,165 @@
+"""The commands that print what a run has found."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+from avo.cli.lineage import branches
+from evaluator.candidate import Candidate
+from lineage_db.store import Store
+from seeds import seed_source
+from tests.avo.sample_run import START, make_evaluation, make_sample_run
+
+Avo = Callable[..., Result]
+
+
+def test_runs_shows_best_and_gain(avo: Avo) -> None:
+    lines = avo("runs").stdout.splitlines()
+    assert "PREDICTED" in lines[1]
+    assert lines[3].split()[:9] == ["mha-h100", "mha", "h100", "mutate", "finished", "8", "4", "260.0", "+160.0%"]
+
+
+def test_runs_json_is_unrounded(avo: Avo) -> None:
+    newest, oldest = json.loads(avo("runs", "--json").stdout)
+    assert newest["score"] == pytest.approx(262.6, rel=1e-12)
+    assert oldest["gain"] == pytest.approx(1.6, rel=1e-12)
+    assert (oldest["score_kind"], oldest["attempts"], oldest["versions"]) == ("predicted", 8, 4)
+
+
+def test_lineage_says_what_its_numbers_are(avo: Avo) -> None:
+    lines = [line.rstrip() for line in avo("lineage", "mha-h100").stdout.splitlines()]
+    assert lines[0] == "mha-h100: predicted TFLOPS, h100"
+    assert lines[2].split() == ["●", "v0", "100.0", "seed", "seed"]
+    assert lines[3].split(maxsplit=6)[1:] == [
+        "v1",
+        "v0",
+        "150.0",
+        "+50.0%",
+        "mutate",
+        "BLOCK_M 64 -> 128, num_warps 4 -> 8",
+    ]
+    assert len(lines) == 6
+
+
+def test_lineage_json_has_scores_and_parents(avo: Avo) -> None:
+    records = json.loads(avo("lineage", "mha-h100", "--json").stdout)
+    assert [(record["version"], record["attempt"], record["parents"]) for record in records] == [
+        (0, 1, []), (1, 2, [0]), (2, 4, [1]), (3, 8, [2]),
+    ]  # fmt: skip
+    assert [record["score"] for record in records] == pytest.approx([100, 150, 210, 260], rel=1e-12)
+    gains = [record["gain"] for record in records]
+    assert gains[0] is None
+    assert gains[1:] == pytest.approx([0.5, 0.4, 260 / 210 - 1], rel=1e-12)
+    assert {record["score_kind"] for record in records} == {"predicted"}
+
+
+def test_a_version_of_two_parents_has_its_gain_over_the_better_one(avo: Avo, tmp_path: Path) -> None:
+    url = str(tmp_path / "merged.db")
+    name = make_sample_run(url)
+    with Store.open(url) as store:
+        run = store.run(name)
+        step = store.claim_step(run.id, worker="w", operator="mutate", now=START)
+        attempt = store.record_attempt(
+            step_id=step.id,
+            candidate=Candidate("mha", "both = True"),
+            change="both [bold]at once",
+            parents=(0, 3),
+            evaluation=make_evaluation(286.0),
+            started=START,
+            finished=START,
+        )
+        store.conclude_step(
+            step.id, attempt_id=attempt.id, parents=(0, 3), reason="", now=START, decide=lambda versions, attempt: True
+        )
+    merged = json.loads(avo("lineage", name, "--db", url, "--json").stdout)[-1]
+    assert merged["parents"] == [0, 3]
+    assert merged["gain"] == pytest.approx(0.1, rel=1e-12)
+    text = avo("show", name, "--db", url).stdout
+    assert text.startswith(f"{name}@4: both [bold]at once\nmade by mutate from v0 and v3, ")
+
+
+@pytest.mark.parametrize(
+    ("parents", "rails"),
+    [
+        ([], []),
+        ([[], [0], [1]], ["●", "●", "●"]),
+        ([[], [0], [0]], ["●", "│ ●", "●"]),
+        ([[], [0], [1], [0], [2]], ["●", "│ ●", "│ ●", "● │", "  ●"]),
+        ([[], [0], [0], [0], [1, 2]], ["●", "│ ●", "│ │ ●", "● │", "  ●"]),
+    ],
+)
+def test_branches_stand_beside_the_main_line(parents: Sequence[Sequence[int]], rails: list[str]) -> None:
+    assert branches(parents) == rails
+
+
+def test_attempts_shows_all_and_groups_failures_by_reason(avo: Avo) -> None:
+    text = avo("attempts", "mha-h100").stdout
+    assert "mha-h100: 8 of 8 attempts, predicted TFLOPS, h100" in text
+    head, reasons = text.split("\n\n")
+    assert len(head.splitlines()) == 10
+    assert [line.split()[:2] for line in reasons.splitlines()[1:]] == [["2", "incorrect"], ["1", "does_not_fit"]]
+    assert "skip [diagonal] blocks" in text
+
+
+def test_attempts_json_has_null_scores_for_failures(avo: Avo) -> None:
+    records = json.loads(avo("attempts", "mha-h100", "--json").stdout)
+    assert [record["id"] for record in records] == list(range(1, 9))
+    faulty = [record["status"] for record in records if record["score"] is None]
+    assert faulty == ["does_not_fit", "incorrect", "incorrect"]
+    assert [record["version"] for record in records] == [0, 1, None, 2, None, None, None, 3]
+    assert all(len(record["digest"]) == 64 and record["seconds"] > 0 for record in records)
+
+
+@pytest.mark.parametrize(
+    ("flags", "ids"),
+    [(["--failures"], [3, 5, 7]), (["--status", "incorrect"], [5, 7]), (["--status", "correct", "--failures"], [])],
+)
+def test_attempts_can_be_filtered(avo: Avo, flags: list[str], ids: list[int]) -> None:
+    assert [record["id"] for record in json.loads(avo("attempts", "mha-h100", "--json", *flags).stdout)] == ids
+
+
+def test_show_labels_predicted_and_published(avo: Avo) -> None:
+    text = avo("show", "mha-h100@2").stdout
+    assert "mha-h100@2: num_stages 1 -> 2" in text
+    assert "210.0 predicted TFLOPS, h100" in text
+    assert "PUBLISHED TFLOPS, h100" in text
+    assert "arXiv 2407.08608" in text
+    assert "BUSY (predicted)" in text
+    assert "93%" in text
+    assert "+110.0%" in text
+    assert "attention_kernel" in text
+
+
+def test_show_without_a_version_is_the_best_one(avo: Avo) -> None:
+    best, named = (json.loads(avo("show", text, "--json").stdout) for text in ("mha-h100", "mha-h100@v3"))
+    assert best == named
+    assert best["version"] == 3
+    assert best["evaluation"]["score"]["geomean_tflops"] == pytest.approx(260, rel=1e-12)
+    assert {figure["target"] for figure in best["published"]} == {"h100"}
+
+
+def test_show_source_is_the_source_when_piped(avo: Avo) -> None:
+    assert avo("show", "mha-h100@0", "--source").stdout == seed_source("mha")
+
+
+def test_diff_shows_scores_and_a_unified_diff(avo: Avo) -> None:
+    lines = avo("diff", "mha-h100@0", "mha-h100@3").stdout.splitlines()
+    assert lines[:5] == [
+        "mha-h100@0: 100.0 predicted TFLOPS, h100",
+        "mha-h100@3: 260.0 predicted TFLOPS, h100",
+        "+160.0%",
+        "--- mha-h100@0",
+        "+++ mha-h100@3",
+    ]
+    assert "+    block_m, block_n = 64, 128" in lines
+
+
+def test_diff_json_goes_across_runs(avo: Avo) -> None:
+    record = json.loads(avo("diff", "mha-h100@0", "mha-h100-2", "--json").stdout)
+    assert record["old"]["version"] == "mha-h100@0"
+    assert record["new"]["version"] == "mha-h100-2@4"
+    assert record["gain"] == pytest.approx(1.626, rel=1e-12)
+    assert "+ROUND = 1\n" in record["diff"]

@@ -1,0 +1,121 @@
+"""``avo run`` and ``avo resume``: wrong calls, the summary, and a seed that real workers and the real judge refuse."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from avo.cli.sitting import START, in_words, summarise
+from avo.config import RunConfig
+from avo.step import SeedOperator, perform_step
+from evaluator.evaluators import FakeEvaluator
+from knowledge_base.library import Library
+from lineage_db.records import RunState, StepState
+from lineage_db.store import Store
+from tests.avo.cli.conftest import Avo
+from tests.avo.fakes import NOW, SEED, judge, make_run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--from", "a", "--seed-file", "b"], ["--from and --seed-file"]),
+        (["--from", "nope@1"], ["no run 'nope'", "mha-h100"]),
+        (["--from", "mha-h100@99"], ["no version 99"]),
+        (["--seed-file", "nowhere.py"], ["cannot read nowhere.py"]),
+        (["--config", "nowhere.toml"], ["nowhere.toml", "No such file"]),
+        (["--target", "cuda"], ["not part of this version"]),
+        (["--operator", "nope"], ["unknown operator 'nope'", "mutate"]),
+        (["--max-attempts", "0"], ["--max-attempts", "0"]),
+        (["--name", "a@b"], ["run name 'a@b' is not valid"]),
+        (["--name", "mha-h100"], ["'mha-h100' exists already"]),
+    ],
+)
+def test_a_wrong_call_is_one_line_and_exit_code_2(avo: Avo, arguments: list[str], parts: list[str]) -> None:
+    result = avo("run", *arguments)
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert [part for part in parts if part not in result.stderr] == []
+
+
+def test_resuming_an_unknown_run_names_the_known_ones(avo: Avo) -> None:
+    result = avo("resume", "nope")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "mha-h100-2" in result.stderr
+
+
+@pytest.fixture
+def used_up(tmp_path: Path) -> Path:
+    """A database with a finished run that has made the one attempt of its budget."""
+    path = tmp_path / "used_up.db"
+    with Store.open(str(path)) as store:
+        run = make_run(store, RunConfig(max_attempts=1), name="done")
+        perform_step(
+            store,
+            run,
+            SeedOperator(SEED),
+            FakeEvaluator(judge),
+            worker="w0",
+            min_gain=0.002,
+            clock=lambda: NOW,
+            knowledge=Library(()),
+        )
+        store.set_run_state(run.id, RunState.FINISHED, now=NOW)
+    return path
+
+
+def test_a_run_whose_attempts_are_used_up_asks_for_a_larger_limit(avo: Avo, used_up: Path) -> None:
+    for arguments in ([], ["--max-attempts", "1"]):
+        result = avo("resume", "done", "--db", str(used_up), *arguments)
+        assert result.exit_code == 2
+        assert "has made 1 of 1 attempts: give a larger limit with --max-attempts" in result.stderr
+
+
+def test_a_run_that_another_process_drives_is_left_alone(avo: Avo, used_up: Path) -> None:
+    holder = (
+        "import sys\nfrom avo.lock import exclusive\nfrom lineage_db.store import Store\n"
+        "with Store.open(sys.argv[1]) as store, exclusive(store.url, store.run('done')):\n"
+        "    print('held', flush=True)\n    sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", holder, str(used_up)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "held\n"
+        result = avo("resume", "done", "--max-attempts", "9", "--db", str(used_up))
+        child.communicate("")
+    assert result.exit_code == 2
+    assert "another process" in result.stderr
+
+
+def test_the_summary_names_kind_and_target_and_the_commands_to_look_further(sample_db: str) -> None:
+    with Store.open(sample_db, create=False) as store:
+        summary = summarise(store, "mha-h100")
+    assert summary["best"]["geomean_tflops"] > summary["seed"]["geomean_tflops"] == pytest.approx(100.0)
+    assert (summary["best"]["kind"], summary["best"]["target"]) == ("predicted", "h100")
+    words = in_words(summary)
+    assert "predicted TFLOPS, h100" in words
+    assert [line.strip() for line in words.splitlines()[-3:]] == [
+        "avo lineage mha-h100",
+        "avo ui mha-h100",
+        "avo export mha-h100 --out DIR",
+    ]
+
+
+def test_a_seed_that_the_judge_refuses_ends_the_run_with_the_verdict(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("def attention(:\n")
+    environment = {key: value for key, value in os.environ.items() if key != "AVO_DB"}
+    command = [sys.executable, "-m", "avo", "run", "--seed-file", "broken.py", "--workers", "1", "--json"]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 1, result.stderr
+    assert "avo: the seed does not pass: parse_error:" in result.stderr
+    assert "Traceback" not in result.stderr
+    summary = json.loads(result.stdout)
+    assert (summary["attempts"], summary["versions"], summary["best"]) == (1, 0, None)
+    with Store.open(str(tmp_path / ".avo" / "lineage.db"), create=False) as store:
+        run = store.run(summary["run"])
+        assert run.state is RunState.STOPPED
+        assert run.config[START] == {"origin": "broken.py", "source": "def attention(:\n"}
+        assert [step.state for step in store.steps(run.id)] == [StepState.DONE]

@@ -1,0 +1,84 @@
+"""A run that a test records attempt by attempt: the verdict is given, no evaluator takes part."""
+
+from datetime import timedelta
+
+from evaluator.candidate import Candidate
+from evaluator.evaluation import Evaluation, Status
+from lineage_db.records import Attempt, Run, RunState, Step, StepState
+from lineage_db.store import Store
+from tests.avo.sample_run import START, make_evaluation
+
+
+class Recorded:
+    """A run of ``mha`` for h100 whose clock stands still unless told to move."""
+
+    def __init__(self, store: Store, name: str = "live") -> None:
+        self.store = store
+        self.now = START
+        self.run: Run = store.create_run(
+            name=name, problem="mha", target="h100", suite="quick", operator="mutate", seed=0, config={}, now=self.now
+        )
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += timedelta(seconds=seconds)
+
+    def claim(self, worker: str = "worker-0") -> Step:
+        """Begin a step and leave it running."""
+        return self.store.claim_step(self.run.id, worker=worker, operator="mutate", now=self.now)
+
+    def evaluate(
+        self,
+        step: Step,
+        verdict: Evaluation | Status | float,
+        parents: tuple[int, ...],
+        change: str = "",
+        source: str = "",
+    ) -> Attempt:
+        """Record an attempt in a step."""
+        if not isinstance(verdict, Evaluation):
+            verdict = make_evaluation(verdict)
+        return self.store.record_attempt(
+            step_id=step.id,
+            candidate=Candidate("mha", source or f"# step {step.number}\nx = {step.number}\n"),
+            change=change,
+            parents=parents,
+            evaluation=verdict,
+            started=self.now,
+            finished=self.now,
+        )
+
+    def conclude(self, step: Step, attempt: Attempt, accept: bool) -> None:
+        """End a step."""
+        self.store.conclude_step(
+            step.id,
+            attempt_id=attempt.id,
+            parents=attempt.parents,
+            reason="",
+            now=self.now,
+            decide=lambda versions, attempt: accept,
+        )
+
+    def step(
+        self,
+        verdict: Evaluation | Status | float,
+        parents: tuple[int, ...] = (),
+        change: str = "",
+        *,
+        accept: bool | None = None,
+        seconds: float = 6.0,
+        source: str = "",
+    ) -> None:
+        """Claim, evaluate and conclude; accepted if correct unless told otherwise."""
+        step = self.claim()
+        self.wait(seconds)
+        attempt = self.evaluate(step, verdict, parents, change, source)
+        self.conclude(step, attempt, attempt.evaluation.correct if accept is None else accept)
+
+    def abandon(self, step: Step) -> None:
+        """End a step as a dead worker's is ended."""
+        self.store.fail_step(step.id, state=StepState.ABANDONED, reason="worker died", now=self.now)
+
+    def finish(self) -> None:
+        """End the run."""
+        self.store.set_run_state(self.run.id, RunState.FINISHED, now=self.now)

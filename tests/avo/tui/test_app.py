@@ -1,0 +1,322 @@
+"""The terminal UI, played with the keyboard on a real database."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from textual.pilot import Pilot
+from textual.widgets import Static, TabbedContent
+
+from avo.tui.app import AvoApp, run_ui
+from avo.tui.help import HelpScreen
+from avo.tui.keys import Scroll, Table
+from avo.tui.lineage import LineageList
+from avo.tui.run import RunScreen
+from avo.tui.runs import RunsScreen
+from evaluator.evaluation import Status
+from lineage_db.errors import DatabaseUnavailable, UnknownRun
+from lineage_db.store import Store
+from tests.avo.recorded import Recorded
+from tests.avo.sample_run import make_sample_run
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(str(tmp_path / "lineage.db")) as opened:
+        yield opened
+
+
+def app(url: str, run_name: str | None = None) -> AvoApp:
+    return AvoApp(url, run_name, poll_s=0.1)
+
+
+async def until(pilot: Pilot[None], condition: Callable[[], bool]) -> None:
+    """Wait for the polling thread; the limit only ends a broken test."""
+    for _ in range(400):
+        if condition():
+            await pilot.pause()
+            return
+        await pilot.pause(0.05)
+    raise AssertionError("it did not happen")
+
+
+def text(pilot: Pilot[None], selector: str) -> str:
+    """Return what a Static shows, 100 columns wide."""
+    console = Console(width=100, color_system=None)
+    with console.capture() as capture:
+        console.print(pilot.app.screen.query_one(selector, Static).content)
+    return capture.get()
+
+
+def lineage(pilot: Pilot[None]) -> LineageList:
+    return pilot.app.screen.query_one(LineageList)
+
+
+def versions_shown(pilot: Pilot[None]) -> int:
+    return lineage(pilot).option_count if isinstance(pilot.app.screen, RunScreen) else 0
+
+
+def page(pilot: Pilot[None]) -> str:
+    """What the screen shows, without colour."""
+    return "\n".join(
+        "".join(segment.text for segment in strip) for strip in pilot.app.screen._compositor.render_strips()
+    )
+
+
+def grey(pilot: Pilot[None], line: int) -> int:
+    """Brightness of the background at the start of a line, 0 to 255."""
+    (segment, *_) = pilot.app.screen._compositor.render_strips()[line].crop(1, 3)
+    assert segment.style
+    assert segment.style.bgcolor
+    assert segment.style.bgcolor.triplet
+    return segment.style.bgcolor.triplet.green
+
+
+async def test_a_run_opens_on_its_best_version_and_says_what_its_score_is(store: Store) -> None:
+    name = make_sample_run(store.url)
+    async with app(store.url, name).run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: versions_shown(pilot) == 4)
+        assert lineage(pilot).selected == 3
+        assert "260.0 predicted TFLOPS, h100  best v3, 2.60 x seed" in text(pilot, "#header")
+        scores = text(pilot, "#scores-text")
+    assert "Version 3  260.0 predicted TFLOPS, h100" in scores
+    for word in ("v2, parent", "v0, seed", "FlashAttention-3", "published", "limited by", "168 registers", "ragged"):
+        assert word in scores
+
+
+async def test_everything_has_its_place_in_80_columns_and_24_rows(store: Store) -> None:
+    name = make_sample_run(store.url)
+    async with app(store.url, name).run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: versions_shown(pilot) == 4)
+        shown = page(pilot)
+    for word in ("★ v3", "● v0 seed", "Scores", "Source", "Diff to parent", "Attempts", "260.0", "Best", "Quit"):
+        assert word in shown
+
+
+async def test_the_best_and_the_selected_version_are_marked_without_colour(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    name = make_sample_run(store.url)
+    async with app(store.url, name).run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: versions_shown(pilot) == 4)
+        await pilot.press("k")
+        await pilot.pause()
+        assert page(pilot).count("★") == 1
+        for _ in ("lineage focused", "detail focused"):
+            greys = [grey(pilot, lineage(pilot).region.y + row) for row in range(4)]
+            assert greys[2] > max(greys[0], greys[1], greys[3]) + 48, "v2, the selected one"
+            await pilot.press("enter")
+            await pilot.pause()
+
+
+async def test_the_tabs_show_source_diff_and_attempts_of_the_selected_version(store: Store) -> None:
+    name = make_sample_run(store.url)
+    async with app(store.url, name).run_test() as pilot:
+        await until(pilot, lambda: versions_shown(pilot) == 4)
+        await pilot.press("2")
+        assert pilot.app.screen.query_one(TabbedContent).active == "source"
+        assert "def attention_kernel(" in text(pilot, "#source-text")
+        await pilot.press("3")
+        assert "-    block_m, block_n = 64, 64" in text(pilot, "#diff-text").replace("\xa0", " ")
+        await pilot.press("4")
+        assert pilot.app.screen.query_one("#attempts-table", Table).row_count == 8
+        assert pilot.app.focused is lineage(pilot), "a tab can be looked at without leaving the lineage"
+
+
+async def test_moving_through_the_lineage_changes_the_detail(store: Store) -> None:
+    name = make_sample_run(store.url)
+    async with app(store.url, name).run_test() as pilot:
+        await until(pilot, lambda: versions_shown(pilot) == 4)
+        for key, number in (("k", 2), ("up", 1), ("j", 2), ("home", 0), ("b", 3)):
+            await pilot.press(key)
+            await pilot.pause()
+            assert lineage(pilot).selected == number
+            assert f"Version {number} " in text(pilot, "#scores-text")
+
+
+async def test_the_seed_has_no_diff(store: Store) -> None:
+    name = make_sample_run(store.url)
+    async with app(store.url, name).run_test() as pilot:
+        await until(pilot, lambda: versions_shown(pilot) == 4)
+        await pilot.press("home")
+        await pilot.pause()
+        assert "no parent" in text(pilot, "#diff-text")
+
+
+async def test_enter_goes_to_the_detail_which_scrolls_and_escape_comes_back(store: Store) -> None:
+    name = make_sample_run(store.url)
+    async with app(store.url, name).run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: versions_shown(pilot) == 4)
+        await pilot.press("2", "enter", "j", "j", "down")
+        source = pilot.app.screen.query_one("#source-page", Scroll)
+        await until(pilot, lambda: source.scroll_offset.y == 3)
+        await pilot.press("4")
+        await pilot.pause()
+        assert isinstance(pilot.app.focused, Table)
+        await pilot.press("j", "j")
+        await pilot.pause()
+        assert "needs 262144 bytes of shared memory" in text(pilot, "#attempt-message")
+        await pilot.press("escape", "k")
+        await pilot.pause()
+        assert lineage(pilot).selected == 2
+
+
+async def test_a_version_accepted_while_the_ui_is_open_appears_without_losing_the_selection(store: Store) -> None:
+    run = Recorded(store)
+    run.step(100.0)
+    run.step(120.0, (0,))
+    async with app(store.url, "live").run_test() as pilot:
+        await until(pilot, lambda: versions_shown(pilot) == 2)
+        await pilot.press("2", "enter", "j", "escape", "home")
+        await pilot.pause()
+        run.step(140.0, (1,), "the new one")
+        await until(pilot, lambda: versions_shown(pilot) == 3)
+        assert lineage(pilot).selected == 0
+        assert "★ v2" in page(pilot)
+        assert "best v2, 1.40 x seed" in text(pilot, "#header")
+        assert pilot.app.screen.query_one(TabbedContent).active == "source"
+
+
+async def test_a_branch_above_the_selection_leaves_it_where_it_is_on_the_screen(store: Store) -> None:
+    run = Recorded(store)
+    run.step(100.0)
+    for number in range(40):
+        run.step(101.0 + number, (number,))
+    async with app(store.url, "live").run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: versions_shown(pilot) == 41)
+        tree = lineage(pilot)
+        await until(pilot, lambda: tree.scroll_offset.y > 0)
+        await pilot.press("k", "k", "k")
+        await pilot.pause()
+        top = tree.scroll_offset.y
+        run.step(50.0, (20,), "a branch")
+        await until(pilot, lambda: versions_shown(pilot) == 42)
+        await pilot.pause(0.1)
+        assert (tree.selected, tree.scroll_offset.y) == (37, top + 1)
+        assert [option.id for option in tree.options][20:23] == ["20", "41", "21"]
+
+
+async def test_the_detail_keeps_its_scroll_while_attempts_come_in(store: Store) -> None:
+    run = Recorded(store)
+    run.step(100.0, source="x = 1\n" * 200)
+    async with app(store.url, "live").run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: versions_shown(pilot) == 1)
+        await pilot.press("2", "enter", "j", "j")
+        source = pilot.app.screen.query_one("#source-page", Scroll)
+        await until(pilot, lambda: source.scroll_offset.y == 2)
+        run.step(Status.INCORRECT, (0,))
+        attempts = pilot.app.screen.query_one("#attempts-table", Table)
+        await until(pilot, lambda: attempts.row_count == 2)
+        assert source.scroll_offset.y == 2
+        assert pilot.app.focused is source
+
+
+async def test_an_attempt_is_marked_when_it_becomes_a_version(store: Store) -> None:
+    run = Recorded(store)
+    run.step(100.0)
+    step = run.claim()
+    attempt = run.evaluate(step, 120.0, (0,))
+    async with app(store.url, "live").run_test() as pilot:
+        await until(pilot, lambda: versions_shown(pilot) == 1)
+        table = pilot.app.screen.query_one("#attempts-table", Table)
+        assert table.get_cell(str(attempt.id), "became") == ""
+        run.conclude(step, attempt, True)
+        await until(pilot, lambda: versions_shown(pilot) == 2)
+        assert table.get_cell(str(attempt.id), "became") == "v1"
+
+
+async def test_a_run_is_chosen_from_the_list_and_left_again(store: Store) -> None:
+    make_sample_run(store.url)
+    Recorded(store, "later").step(50.0)
+    async with app(store.url).run_test() as pilot:
+        await until(pilot, lambda: pilot.app.screen.query_one(Table).row_count == 2)
+        assert "later" in page(pilot).split("mha-h100")[0], "newest first"
+        assert "260.0 predicted" in page(pilot)
+        await pilot.press("j", "enter")
+        await until(pilot, lambda: versions_shown(pilot) == 4)
+        await pilot.press("r")
+        await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
+
+
+async def test_a_run_that_starts_while_the_list_is_open_appears_and_the_cursor_stays(store: Store) -> None:
+    Recorded(store, "first")
+    async with app(store.url).run_test() as pilot:
+        table = pilot.app.screen.query_one(Table)
+        await until(pilot, lambda: table.chosen == "first")
+        Recorded(store, "second")
+        await until(pilot, lambda: table.row_count == 2)
+        assert table.chosen == "first"
+
+
+async def test_a_database_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "lineage.db"
+    async with app(str(path)).run_test() as pilot:
+        await until(pilot, lambda: "avo run" in page(pilot))
+        with Store.open(str(path)) as store:
+            make_sample_run(store.url)
+        await until(pilot, lambda: pilot.app.screen.query_one(Table).row_count == 1)
+        await pilot.press("enter")
+        await until(pilot, lambda: versions_shown(pilot) == 4)
+
+
+async def test_an_empty_database_says_what_to_do(store: Store) -> None:
+    async with app(store.url).run_test() as pilot:
+        await until(pilot, lambda: "No runs yet" in page(pilot))
+        assert "avo run" in page(pilot)
+
+
+async def test_a_run_whose_seed_is_not_judged_yet_says_so(store: Store) -> None:
+    Recorded(store).claim()
+    async with app(store.url, "live").run_test() as pilot:
+        await until(pilot, lambda: "The seed is being evaluated" in page(pilot))
+
+
+async def test_a_faulty_seed_is_named_with_its_fault(store: Store) -> None:
+    Recorded(store).step(Status.INCORRECT)
+    async with app(store.url, "live").run_test() as pilot:
+        await until(pilot, lambda: "The seed was not accepted: incorrect" in page(pilot))
+        assert "12 of 77 rows are wrong" in page(pilot)
+
+
+async def test_help_lists_the_keys_and_closes(store: Store) -> None:
+    async with app(store.url).run_test() as pilot:
+        await pilot.press("question_mark")
+        assert isinstance(pilot.app.screen, HelpScreen)
+        assert "jump to the best version" in text(pilot, "#help")
+        await pilot.press("escape")
+        assert isinstance(pilot.app.screen, RunsScreen)
+
+
+async def test_q_quits(store: Store) -> None:
+    async with app(store.url).run_test() as pilot:
+        await pilot.press("q")
+        await pilot.pause()
+        assert pilot.app.return_code == 0
+        assert not pilot.app.is_running
+
+
+async def test_what_candidates_write_is_shown_as_it_is(store: Store) -> None:
+    run = Recorded(store)
+    run.step(100.0)
+    run.step(120.0, (0,), "[red]not markup[/red] \x1b[2J", source="x = '[bold]'  # \x1b[31m\n")
+    async with app(store.url, "live").run_test(size=(140, 40)) as pilot:
+        await until(pilot, lambda: versions_shown(pilot) == 2)
+        await pilot.press("b")
+        assert "[red]not markup[/red]" in page(pilot)
+        await pilot.press("2")
+        await pilot.pause()
+        shown = page(pilot)
+        await pilot.press("4")
+        await pilot.pause()
+        shown += page(pilot)
+    assert "'[bold]'" in shown
+    assert "\x1b" not in shown
+
+
+def test_a_run_that_does_not_exist_is_refused_before_the_screen_is_taken(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(UnknownRun):
+        run_ui(store.url, "nothing")
+    with pytest.raises(DatabaseUnavailable):
+        run_ui(str(tmp_path / "missing.db"), "nothing")
