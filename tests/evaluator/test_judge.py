@@ -90,12 +90,12 @@ FAULTS = {
     "skips last tile": (
         edit("range(0, kv_len, BLOCK_N)", "range(0, kv_len - BLOCK_N + 1, BLOCK_N)"),
         Status.INCORRECT,
-        "odd-full",
+        "-full",
     ),
     "last key of a tile's last row skipped": (
         edit(
             "range(0, kv_len, BLOCK_N)",
-            "range(0, tl.minimum(kv_len, block_m * BLOCK_M + BLOCK_M - 1 + kv_len - q_len) if CAUSAL else kv_len, BLOCK_N)",
+            "range(0, tl.minimum(kv_len, (block_m + 1) * BLOCK_M - 1 + kv_len - q_len) if CAUSAL else kv_len, BLOCK_N)",
         ),
         Status.INCORRECT,
         "edge-1-causal",
