@@ -17,7 +17,7 @@ from typing import Any
 
 from evaluator.binary import Binary
 from evaluator.evaluation import Fault, Status
-from evaluator.plan import KernelIR
+from evaluator.plan import KernelIR, without_locations
 from evaluator.sandbox import Crashed, ForkServer, Limits, TimedOut
 from evaluator.target import Target
 
@@ -41,11 +41,6 @@ _MAX_REGISTERS = 255
 _MAX_THREADS = 1024
 _REGISTER_UNIT = 8
 """Registers are allocated to a warp in units of 8 a thread (256 a warp)."""
-_STRING_OR_LOCATION = re.compile(
-    r'"(?:[^"\\]|\\.)*"|\s*loc\((?:[^()"]|"(?:[^"\\]|\\.)*"|\((?:[^()"]|"(?:[^"\\]|\\.)*"|\([^()]*\))*\))*\)'
-    r"|^#loc\d* = .*$",
-    re.MULTILINE,
-)
 
 
 class Compiler:
@@ -128,11 +123,6 @@ def fit(binary: Binary, target: Target) -> Fault | None:
                 f"kernel {binary.name} needs {need} {what}, {target.name} has {most}: {advice[what]}",
             )
     return None
-
-
-def without_locations(ttir: str) -> str:
-    """Return IR text without source locations, which change line tables and no instruction. Strings stay as is."""
-    return _STRING_OR_LOCATION.sub(lambda match: match[0] if match[0].startswith('"') else "", ttir)
 
 
 def _check_options(kernel: KernelIR) -> Fault | None:

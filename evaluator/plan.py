@@ -184,16 +184,27 @@ class LaunchPlan:
         }
 
 
-_LOCATION = re.compile(r"\s*loc\((?:[^()\"]|\"(?:[^\"\\]|\\.)*\"|\((?:[^()\"]|\"(?:[^\"\\]|\\.)*\")*\))*\)")
-_LOCATION_ALIAS = re.compile(r"^#loc\d* = .*$", re.MULTILINE)
-_VALUE = re.compile(r"%[\w$.\-]+")
+_STRING_OR_LOCATION = re.compile(
+    r'"(?:[^"\\]|\\.)*"|\s*loc\((?:[^()"]|"(?:[^"\\]|\\.)*"|\((?:[^()"]|"(?:[^"\\]|\\.)*"|\([^()]*\))*\))*\)'
+    r"|^#loc\d* = .*$",
+    re.MULTILINE,
+)
+_STRING_OR_VALUE = re.compile(r'"(?:[^"\\]|\\.)*"|%[\w$.\-]+')
+
+
+def without_locations(ttir: str) -> str:
+    """Return IR text without source locations, which change line tables and no instruction. Strings stay as is."""
+    return _STRING_OR_LOCATION.sub(lambda match: match[0] if match[0].startswith('"') else "", ttir)
 
 
 def canonical_ttir(text: str) -> str:
     """Return IR text without source locations and with SSA values renamed in order of appearance."""
     names: dict[str, str] = {}
-    bare = _LOCATION.sub("", _LOCATION_ALIAS.sub("", text))
-    renamed = _VALUE.sub(lambda match: names.setdefault(match[0], f"%{len(names)}"), bare)
+
+    def rename(match: re.Match[str]) -> str:
+        return match[0] if match[0].startswith('"') else names.setdefault(match[0], f"%{len(names)}")
+
+    renamed = _STRING_OR_VALUE.sub(rename, without_locations(text))
     return "\n".join(line.strip() for line in renamed.splitlines() if line.strip())
 
 

@@ -20,6 +20,7 @@ from evaluator.plan import (
     Scalar,
     canonical_ttir,
     plan_from_json,
+    without_locations,
 )
 
 IR = """#loc = loc("/a/b.py":1:1)
@@ -64,6 +65,15 @@ def test_ir_and_options_change_the_digest(kernel: KernelIR) -> None:
 
 def test_canonical_text_has_no_locations() -> None:
     assert "loc" not in canonical_ttir(IR)
+
+
+def test_what_looks_like_a_location_inside_a_string_stays() -> None:
+    text = '%0 = tt.call "loc(\\"a\\")" loc("f.py":1:2) {asm = "%tid loc(#loc)"} loc(#loc3)\n#loc3 = loc("x"(#loc))\n'
+    assert without_locations(text) == '%0 = tt.call "loc(\\"a\\")" {asm = "%tid loc(#loc)"}\n\n'
+
+
+def test_what_looks_like_a_value_inside_a_string_stays() -> None:
+    assert canonical_ttir('%x = tt.call {asm = "mov %tid.x"}') == '%0 = tt.call {asm = "mov %tid.x"}'
 
 
 @pytest.mark.parametrize(
