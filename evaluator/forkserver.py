@@ -35,8 +35,18 @@ def frame(data: bytes) -> bytes:
     return len(data).to_bytes(8, "big") + data
 
 
-def serve() -> None:
-    """Import the modules named in the first frame, then run jobs until standard input closes."""
+def serve(folder: str) -> None:
+    """Import the modules named in the first frame, then run jobs until standard input closes.
+
+    Removes ``folder`` at the end, also when it is the end because the parent was killed.
+    """
+    try:
+        _serve()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _serve() -> None:
     requests, replies = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)

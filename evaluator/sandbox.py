@@ -144,7 +144,8 @@ class _Server:
             [
                 sys.executable,
                 *("-I", "-B", "-c"),
-                "import sys; sys.path += sys.argv[1:]; from evaluator.forkserver import serve; serve()",
+                "import sys; sys.path += sys.argv[2:]; from evaluator.forkserver import serve; serve(sys.argv[1])",
+                folder.name,
                 *path,
             ],
             stdin=subprocess.PIPE,

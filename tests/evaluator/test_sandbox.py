@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -206,6 +208,29 @@ def test_closing_leaves_neither_process_nor_folder() -> None:
     server.close()
     assert not Path(f"/proc/{pid}").exists()
     assert not Path(folder).parent.parent.exists()
+
+
+ORPHAN = """
+import os, signal, sys
+from pathlib import Path
+from evaluator.sandbox import ForkServer, Limits
+server = ForkServer(["sandbox_jobs"], path=[Path(sys.argv[1])])
+limits = Limits(30, 20, 2**30, 0, 32, 2**20, confined=False)
+outcome = server.run("sandbox_jobs:run", b"import os; result = os.getcwd().encode()", limits)
+print(server.pid, outcome.result.decode(), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_parent_leaves_neither_process_nor_folder() -> None:
+    command = [sys.executable, "-c", ORPHAN, str(Path(__file__).parent)]
+    parent = subprocess.run(command, capture_output=True, text=True)
+    assert parent.returncode == -signal.SIGKILL, parent.stderr
+    pid, folder = parent.stdout.split()
+    deadline = time.monotonic() + 30
+    while Path(folder).parent.parent.exists() or still_running(Path(folder).parent.parent.name):
+        assert time.monotonic() < deadline, f"process {pid} or its folder is still there"
+        time.sleep(0.01)
 
 
 def test_a_server_that_cannot_start_is_a_fault_of_the_house() -> None:
