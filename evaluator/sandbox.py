@@ -43,7 +43,7 @@ class Limits:
     open_files: int
     result_bytes: int
     confined: bool
-    """Deny new processes, sockets and signals to other processes."""
+    """Deny new processes, sockets, signals to other processes, and any change to files."""
 
 
 @dataclass(frozen=True, slots=True)

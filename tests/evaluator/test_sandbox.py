@@ -85,7 +85,7 @@ def test_the_parents_files_do_not_reach_the_job(server: ForkServer) -> None:
 
 def test_the_job_starts_in_an_empty_folder_that_does_not_outlive_it(server: ForkServer) -> None:
     code = "import os, tempfile; assert not os.listdir(); result = os.getcwd().encode(); os.mkdir('residue')"
-    first, second = result(server, code), result(server, code)
+    first, second = result(server, code, FREE), result(server, code, FREE)
     assert first != second
     assert not Path(first).exists()
 
@@ -137,7 +137,7 @@ def test_a_job_that_spins_is_killed_at_its_cpu_limit(server: ForkServer) -> None
 
 def test_files_cannot_grow_beyond_the_limit(server: ForkServer) -> None:
     code = "import os; fd = os.open('f', os.O_CREAT | os.O_WRONLY)\ntry: os.write(fd, b'x')\nexcept OSError as e: "
-    assert "File too large" in result(server, code + "result = str(e).encode()")
+    assert "File too large" in result(server, code + "result = str(e).encode()", FREE)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +154,32 @@ def test_files_cannot_grow_beyond_the_limit(server: ForkServer) -> None:
 def test_a_confined_job_cannot_reach_other_processes(server: ForkServer, attempt: str) -> None:
     code = f"import os, resource, socket\ntry: {attempt}\nexcept PermissionError: result = b'refused'"
     assert result(server, code) == "refused"
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "open(path, 'w')",
+        "open(path, 'r+')",
+        "open(path, 'a')",
+        "open(path + '.new', 'x')",
+        "os.truncate(path, 0)",
+        "os.rename(path, path + '.new')",
+        "os.remove(path)",
+        "os.mkdir(path + '.new')",
+        "os.symlink('/', path + '.new')",
+        "os.link(path, path + '.new')",
+        "os.chmod(path, 0)",
+        "os.utime(path)",
+        "os.mkfifo(path + '.new')",
+    ],
+)
+def test_a_confined_job_cannot_change_files(server: ForkServer, tmp_path: Path, attempt: str) -> None:
+    file = tmp_path / "file"
+    file.write_text("contents")
+    code = f"import os\npath = {str(file)!r}\ntry: {attempt}\nexcept PermissionError: result = open(path, 'rb').read()"
+    assert result(server, code) == "contents"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_a_confined_job_can_still_use_threads(server: ForkServer) -> None:
