@@ -19,8 +19,9 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY)  ## Figures of docs/; prints them with the machine they were taken on.
+bench: $(READY)  ## The figures of docs/benchmarks.md and docs/performance-model.md.
 	$(BIN)/python -m bench.executor
+	$(BIN)/python -m bench.evaluate
 	$(BIN)/python -m bench.model
 
 $(READY): pyproject.toml constraints.txt
