@@ -20,6 +20,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from evaluator import landlock
 from evaluator.seccomp import confine
 
 HEADER_BYTES = 1 << 20
@@ -77,6 +78,7 @@ def _check_confinement() -> None:
     pid = os.fork()
     if pid == 0:
         try:
+            landlock.restrict(os.getcwd())
             confine()
             os._exit(0)
         except OSError:
@@ -84,7 +86,7 @@ def _check_confinement() -> None:
         finally:
             os._exit(1)
     if os.waitpid(pid, 0)[1] != 0:
-        raise OSError("the kernel or the container refuses the seccomp filter that candidates run under")
+        raise OSError("the kernel or the container refuses what candidates are confined by")
 
 
 def _run(
@@ -140,9 +142,10 @@ def _child(
         os.dup2(result, _RESULT_FD)
         os.closerange(_RESULT_FD + 1, os.sysconf("SC_OPEN_MAX"))
         os.chdir(folder)
-        os.environ.update(HOME=folder, TMPDIR=folder)
+        os.environ.update(HOME=folder, TMPDIR=folder, TRITON_HOME=folder)
         tempfile.tempdir = folder
         _limit(limits)
+        landlock.restrict(folder)
         if limits["confined"]:
             confine()
         _write(_RESULT_FD, frame(job()))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from evaluator import landlock
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.sandbox import Crashed, Finished, ForkServer, Limits, Outcome, TimedOut
 
@@ -177,9 +178,37 @@ def test_a_confined_job_cannot_reach_other_processes(server: ForkServer, attempt
 def test_a_confined_job_cannot_change_files(server: ForkServer, tmp_path: Path, attempt: str) -> None:
     file = tmp_path / "file"
     file.write_text("contents")
-    code = f"import os\npath = {str(file)!r}\ntry: {attempt}\nexcept PermissionError: result = open(path, 'rb').read()"
-    assert result(server, code) == "contents"
+    code = f"import os\npath = {str(file)!r}\ntry: {attempt}\nexcept PermissionError: result = b'refused'"
+    assert result(server, code) == "refused"
     assert list(tmp_path.iterdir()) == [file]
+    assert file.read_text() == "contents"
+
+
+needs_landlock = pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
+
+
+@needs_landlock
+@pytest.mark.parametrize("limits", [LIMITS, FREE], ids=["confined", "free"])
+@pytest.mark.parametrize("what", ["file", "folder", "environment", "memory"])
+def test_no_job_reads_what_is_none_of_its_business(
+    server: ForkServer, tmp_path: Path, what: str, limits: Limits
+) -> None:
+    (tmp_path / "key").write_text("a key of the parent")
+    attempt = {
+        "file": f"open({str(tmp_path / 'key')!r})",
+        "folder": f"os.listdir({str(tmp_path)!r})",
+        "environment": f"open('/proc/{os.getpid()}/environ').read()",
+        "memory": f"open('/proc/{os.getpid()}/mem', 'rb')",
+    }[what]
+    code = f"import os\ntry: {attempt}\nexcept PermissionError: result = b'refused'"
+    assert result(server, code, limits) == "refused"
+
+
+@needs_landlock
+@pytest.mark.parametrize("limits", [LIMITS, FREE], ids=["confined", "free"])
+def test_no_job_writes_outside_its_folder(server: ForkServer, tmp_path: Path, limits: Limits) -> None:
+    code = f"try: open({str(tmp_path / 'new')!r}, 'w')\nexcept PermissionError: result = b'refused'"
+    assert result(server, code, limits) == "refused"
 
 
 def test_a_confined_job_can_still_use_threads(server: ForkServer) -> None:
