@@ -23,6 +23,8 @@ _COMPOSITIONS = 60
 """Random compositions to draw before a parent counts as exhausted."""
 _PRIOR_TRIES = 1.0
 """How many tries a move's prior weighs as much as."""
+_PLAN_TRIES = 3
+"""Candidates to evaluate in a step while each turns out to have the launch plan of an earlier one."""
 _LEAST_VALUE = 0.002
 """Value, in log speed-up, below which no move falls: what has never paid is still tried now and then."""
 
@@ -49,9 +51,16 @@ class Mutate:
         self._moves = moves
 
     def vary(self, brief: Brief) -> Proposal:
-        """Evaluate one candidate that the run has not tried; propose it if it is correct."""
+        """Evaluate one candidate that the run has not tried; propose it if it is correct.
+
+        That two sources have one launch plan is only known once both are evaluated: such a candidate counts as tried,
+        and another is drawn.
+        """
         rng = random.Random(brief.seed)
         tried = {trial.digest for trial in brief.trials} | {version.attempt.digest for version in brief.versions}
+        plans = {trial.plan_digest for trial in brief.trials}
+        plans |= {version.attempt.plan_digest for version in brief.versions}
+        twins: list[str] = []
         values = move_values(self._moves, brief.versions, brief.trials)
         for parent in _parents(brief.versions, rng):
             while edit := self._choose(parent.attempt.source, brief, tried, values, rng):
@@ -61,7 +70,12 @@ class Mutate:
                 except CandidateTaken:
                     tried.add(candidate.digest)
                     continue
-                return _proposal(edit, parent, attempt)
+                if attempt.plan_digest is None or attempt.plan_digest not in plans:
+                    return _proposal(edit, parent, attempt)
+                tried.add(candidate.digest)
+                twins.append(_on(edit, parent))
+                if len(twins) == _PLAN_TRIES:
+                    return Proposal(None, f"{'; '.join(twins)}: launch plans that were tried before")
         return Proposal(None, "exhausted: every edit of every version has been tried")
 
     def _choose(
@@ -133,11 +147,15 @@ def move_values(moves: Sequence[Move], versions: Sequence[Version], trials: Sequ
 
 
 def _proposal(edit: _Edit, parent: Version, attempt: Attempt) -> Proposal:
-    tried_on = f"{edit.change} (on version {parent.number})"
+    tried_on = _on(edit, parent)
     if not attempt.evaluation.correct:
         return Proposal(None, f"{tried_on}: {attempt.status}: {attempt.evaluation.message}")
     before, after = parent.attempt.evaluation.geomean_tflops, attempt.evaluation.geomean_tflops
     return Proposal(attempt, f"{tried_on}: {before:.1f} -> {after:.1f} TFLOPS")
+
+
+def _on(edit: _Edit, parent: Version) -> str:
+    return f"{edit.change} (on version {parent.number})"
 
 
 def _moves_of(change: str) -> list[str]:

@@ -114,6 +114,7 @@ def _triton() -> Iterator[Check]:
             advice = "install Triton from a wheel, which brings it: pip install --force-reinstall triton"
             yield Check(name, Health.BROKEN, f"not at {path}", advice)
     yield from _candidate()
+    yield _isolation()
 
 
 def _candidate() -> Iterator[Check]:
@@ -144,6 +145,15 @@ def _candidate() -> Iterator[Check]:
             yield Check("compiler", Health.OK, f"makes {len(binary.cubin)} bytes for sm_{target.arch} without a GPU")
         except EvaluatorError as error:
             yield Check("sandbox", Health.BROKEN, str(error), "no child process starts: check the limits (ulimit -a)")
+
+
+def _isolation() -> Check:
+    from evaluator import landlock
+
+    if landlock.version():
+        return Check("isolation", Health.OK, "candidates read only what Python and Triton are made of")
+    advice = "use Linux 5.19 or newer with Landlock, or a container of its own"
+    return Check("isolation", Health.ABSENT, "no Landlock: a candidate could read your files", advice)
 
 
 def check_database(url: str) -> Check:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def attempts(
     run: RunArgument,
     status: Annotated[
-        list[Status] | None, typer.Option(help="Only attempts with this status; may be repeated.")
+        list[Status] | None,
+        typer.Option(metavar="STATUS", help="Only attempts with this status, e.g. incorrect; may be repeated."),
     ] = None,
     failures: Annotated[bool, typer.Option("--failures", help="Only attempts at fault.")] = False,
     db: DbOption = None,
@@ -39,15 +40,16 @@ def attempts(
     if as_json:
         print_json(lines)
         return
-    title = f"{run}: {len(chosen)} of {len(trials)} attempts, {get_target(record.target).kind} TFLOPS, {record.target}"
-    made = table(">ID", ">STEP", "STATUS", ">TFLOPS", "VERSION", "OPERATOR", ">TIME", "CHANGE", title=title)
+    kind = get_target(record.target).kind
+    title = f"{run}: {len(chosen)} of {len(trials)} attempts by {record.operator}, {kind} TFLOPS, {record.target}"
+    made = table(">ID", ">STEP", "STATUS", ">TFLOPS", "VERSION", ">TIME", "CHANGE", title=title)
     for line in lines:
         score = None if line["score"] is None else f"{line['score']:.1f}"
         accepted = None if line["version"] is None else f"v{line['version']}"
         style = "bold green" if accepted else "" if line["score"] else "red"
         row(
-            made, line["id"], line["step"], line["status"], score, accepted, line["operator"],
-            f"{line['seconds']:.1f} s", line["change"], style=style,
+            made, line["id"], line["step"], line["status"], score, accepted, f"{line['seconds']:.1f} s", line["change"],
+            style=style,
         )  # fmt: skip
     console.print(made)
     _print_reasons(lines)

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -18,10 +19,23 @@ if TYPE_CHECKING:
     from lineage_db.store import Store
 
 PIPED_WIDTH = 240
-"""Columns of a table whose reader is not a terminal: wide enough that no line is folded."""
+"""Columns of a table whose reader is not a terminal and does not set COLUMNS: wide enough that no line is folded."""
+MAX_SOURCE_CHARS = 10**6
+"""Longest kernel source that is read from a file: a hundred times as long as a kernel of ours."""
+
+
+def piped_width(environment: Mapping[str, str]) -> int:
+    """Return how wide tables are printed when the reader is not a terminal: COLUMNS, where it is a number."""
+    columns = environment.get("COLUMNS", "")
+    return int(columns) if columns.isdecimal() and int(columns) > 0 else PIPED_WIDTH
+
 
 console = Console(
-    markup=False, highlight=False, emoji=False, soft_wrap=False, width=None if sys.stdout.isatty() else PIPED_WIDTH
+    markup=False,
+    highlight=False,
+    emoji=False,
+    soft_wrap=False,
+    width=None if sys.stdout.isatty() else piped_width(os.environ),
 )
 """Data, on stdout. Markup is off: changes and messages are words of operators and candidates."""
 err = Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
@@ -37,7 +51,6 @@ DbOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, unrounded.")]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Name of a run, as avo runs shows it.")]
 
 _REFERENCE = re.compile(r"(?P<run>[^@\s]+)(@v?(?P<number>\d{1,9}))?")
 
@@ -46,6 +59,19 @@ def fail(message: str) -> NoReturn:
     """Print ``avo: message`` on stderr and leave with exit code 2."""
     err.print(f"avo: {one_line(message)}")
     raise typer.Exit(2)
+
+
+def run_name(text: str | None) -> str | None:
+    """Return the name of a run as it was given; refuse RUN@VERSION, for a command that is about the whole run."""
+    if text is not None and "@" in text:
+        name = text.partition("@")[0]
+        fail(f"{text!r} names a version, and this command is about a whole run: write {name or 'RUN'} without @VERSION")
+    return text
+
+
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", callback=run_name, help="Name of a run, as avo runs shows it.")
+]
 
 
 def database_url(db: str | None) -> str:
@@ -74,6 +100,22 @@ def load_version(store: "Store", text: str) -> "tuple[Run, Version]":
     name, number = parse_version_ref(text)
     run = store.run(name)
     return run, store.version(run.id, number)
+
+
+def read_source(file: Path) -> str:
+    """Return the text of a kernel's file; leave with one line when it is none, or too long for one."""
+    try:
+        with file.open(encoding="utf-8") as stream:
+            text = stream.read(MAX_SOURCE_CHARS + 1)
+    except OSError as error:
+        fail(f"cannot read {file}: {error.strerror}")
+    except UnicodeDecodeError:
+        fail(f"cannot read {file}: not UTF-8 text")
+    if len(text) > MAX_SOURCE_CHARS:
+        fail(f"cannot read {file}: over 1 MB, which is no kernel source")
+    if "\0" in text:
+        fail(f"cannot read {file}: it holds NUL bytes, so it is no Python source")
+    return text
 
 
 def print_json(data: Any) -> None:

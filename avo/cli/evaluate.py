@@ -1,22 +1,23 @@
 """``avo evaluate``: the full judgement of one file."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from avo.cli.common import JsonOption, console, err, fail, print_json
+from avo.cli.common import JsonOption, console, err, fail, print_json, read_source
 from avo.cli.verdict import render
 
 
 def evaluate(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Python source with the problem's entry function.")],
-    problem: Annotated[str, typer.Option(help="What the kernel computes.")] = "mha",
+    problem: Annotated[str, typer.Option(metavar="NAME", help="What the kernel computes.")] = "mha",
     target: Annotated[
-        str, typer.Option(help="Architecture its speed is predicted for: a100, h100, h200 or b200.")
+        str, typer.Option(metavar="NAME", help="Architecture its speed is predicted for: a100, h100, h200 or b200.")
     ] = "h100",
-    suite: Annotated[str, typer.Option(help="Benchmark cases: quick or paper.")] = "quick",
-    wall: Annotated[float, typer.Option(min=1.0, metavar="SECONDS", help="Give up after this time.")] = 300.0,
+    suite: Annotated[str, typer.Option(metavar="NAME", help="Benchmark cases: quick or paper.")] = "quick",
+    wall: Annotated[float, typer.Option(metavar="SECONDS", help="Give up after this time, 1 second at least.")] = 300.0,
     as_json: JsonOption = False,
 ) -> None:
     """Judge one file: is it correct, how fast is it?
@@ -25,15 +26,18 @@ def evaluate(
 
     Example: avo evaluate kernel.py --target b200 --json
     """
+    if not 1 <= wall < math.inf:
+        fail(f"--wall: {wall:g} should be 1 second or more")
+
+    from avo.targets import find_target
     from evaluator.candidate import Candidate
     from evaluator.problem import get_problem, get_suite
     from evaluator.process import ProcessEvaluator
-    from evaluator.target import get_target
 
     judged = get_problem(problem)
     get_suite(judged, suite)
-    get_target(target)
-    candidate = Candidate(problem, _read(file))
+    find_target(target)
+    candidate = Candidate(problem, read_source(file))
     evaluator = ProcessEvaluator(target, suite, wall)
     try:
         with err.status(f"judging {file} for {target} ..."):
@@ -45,12 +49,3 @@ def evaluate(
     else:
         console.print(render(evaluation, judged))
     raise typer.Exit(0 if evaluation.correct else 1)
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except OSError as error:
-        fail(f"cannot read {file}: {error.strerror}")
-    except UnicodeDecodeError:
-        fail(f"cannot read {file}: not UTF-8 text")

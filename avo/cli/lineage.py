@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def lineage(run: RunArgument, db: DbOption = None, as_json: JsonOption = False) -> None:
     """Show the accepted versions of a run as a tree.
 
-    Each with its score, the gain over its best parent, the operator and what changed. The best one stands out.
+    Each with its score, the gain over its best parent and what changed. The best one stands out.
 
     Example: avo lineage mha-h100
     """
@@ -31,12 +31,13 @@ def lineage(run: RunArgument, db: DbOption = None, as_json: JsonOption = False) 
     score = versions[0].attempt.evaluation.score
     assert score is not None  # only correct attempts are accepted
     best = max(versions, key=lambda version: (version.attempt.evaluation.geomean_tflops, version.number))
-    made = table("", "VERSION", "PARENTS", ">TFLOPS", ">GAIN", "OPERATOR", "CHANGE", title=f"{run}: {unit(score)}")
+    title = f"{run}: versions by {record.operator}, {unit(score)}"
+    made = table("", "VERSION", "PARENTS", ">TFLOPS", ">GAIN", "CHANGE", title=title)
     for line, rails in zip(lines, branches([version.parents for version in versions]), strict=True):
         parents = " ".join(f"v{parent}" for parent in line["parents"])
         row(
-            made, rails, f"v{line['version']}", parents, f"{line['score']:.1f}", percent(line["gain"]),
-            line["operator"], line["change"], style="bold green" if line["version"] == best.number else "",
+            made, rails, f"v{line['version']}", parents, f"{line['score']:.1f}", percent(line["gain"]), line["change"],
+            style="bold green" if line["version"] == best.number else "",
         )  # fmt: skip
     console.print(made)
 

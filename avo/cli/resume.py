@@ -13,11 +13,11 @@ def resume(
     max_attempts: Annotated[
         int | None, typer.Option(metavar="N", help="New limit of attempts, those made so far included.")
     ] = None,
-    max_hours: Annotated[float | None, typer.Option(metavar="H", help="New limit of time, counted from now.")] = None,
+    max_hours: Annotated[float | None, typer.Option(metavar="HOURS", help="New limit of time, from now.")] = None,
     db: DbOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Continue a run where it left off, with its settings; options replace them.
+    """Continue a run where it left off. Options replace its settings.
 
     Attempts are counted over the whole run, hours from now. Steps that were under way are done over.
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avo.cli.common import DbOption, JsonOption, fail, load_version, open_store
+from avo.cli.common import DbOption, JsonOption, fail, load_version, open_store, read_source
 
 if TYPE_CHECKING:
     from lineage_db.store import Store
@@ -15,26 +15,38 @@ def run(
     config: Annotated[
         Path | None, typer.Option("--config", metavar="FILE", help="TOML file with settings; options win over it.")
     ] = None,
-    problem: Annotated[str | None, typer.Option(help="What the kernel computes. Default: mha.")] = None,
+    problem: Annotated[str | None, typer.Option(metavar="NAME", help="What the kernel computes. Default: mha.")] = None,
     target: Annotated[
-        str | None, typer.Option(help="Architecture to predict speed for: a100, h100, h200 or b200. Default: h100.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Architecture to predict speed for: a100, h100, h200 or b200. Default: h100."
+        ),
     ] = None,
-    suite: Annotated[str | None, typer.Option(help="Benchmark cases: quick or paper. Default: quick.")] = None,
-    operator: Annotated[str | None, typer.Option(help="What varies the kernels. Default: mutate.")] = None,
+    suite: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Benchmark cases: quick or paper. Default: quick.")
+    ] = None,
+    operator: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What varies the kernels. Default: mutate.")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(metavar="N", help="Candidates judged side by side. Default: one per CPU, at most 8.")
     ] = None,
     max_attempts: Annotated[
-        int | None, typer.Option(metavar="N", help="Stop after so many attempts, the seed included. Default: no limit.")
+        int | None,
+        typer.Option(metavar="N", help="Stop once so many attempts are made, the seed included. Default: no limit."),
     ] = None,
     max_hours: Annotated[
-        float | None, typer.Option(metavar="H", help="Stop after this time, e.g. 0.05. Default: no limit.")
+        float | None,
+        typer.Option(metavar="HOURS", help="Stop after this time, e.g. 0.05 for three minutes. Default: no limit."),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(metavar="N", help="Of the random choices; one worker repeats a run. Default: 0.")
+        int | None,
+        typer.Option(metavar="N", help="Seed of the random choices: with one worker it repeats a run. Default: 0."),
     ] = None,
     db: DbOption = None,
-    name: Annotated[str | None, typer.Option(help="Of the run. Default: PROBLEM-TARGET, numbered if taken.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Name of the run. Default: PROBLEM-TARGET, numbered if taken.")
+    ] = None,
     start_from: Annotated[
         str | None, typer.Option("--from", metavar="RUN[@VERSION]", help="Start from a version of another run.")
     ] = None,
@@ -45,7 +57,7 @@ def run(
 
     Ctrl-C once: workers finish what they hold, for 30 s at most. Twice: at once. Either way: avo resume RUN.
 
-    A --config file has lines like: target = "b200", max_attempts = 100, min_gain = 0.002, evaluation_wall_s = 300.
+    A --config file has lines like: target = "b200", max_attempts = 100, min_gain = 0.01, evaluation_wall_s = 300.
 
     Exit code 0: the budget is used up or nothing is left to try. 1: the seed does not pass, or workers keep failing.
     2: the call is wrong. 130: stopped by Ctrl-C or SIGTERM.
@@ -75,7 +87,9 @@ def run(
     )
     with open_store(db, create=True) as store:
         origin, source = _seed(store, settings.problem, start_from, seed_file)
-        chosen = settings.name or store.free_run_name(f"{settings.problem}-{settings.target}")
+        chosen = settings.name
+        if chosen is None:
+            chosen = store.free_run_name(f"{settings.problem}-{settings.target}")
         settings = settings.model_copy(update={"name": chosen})
         created = store.create_run(
             name=chosen,
@@ -96,12 +110,7 @@ def _seed(store: "Store", problem: str, start_from: str | None, seed_file: Path 
         other, version = load_version(store, start_from)
         return f"{other.name}@{version.number}", version.attempt.source
     if seed_file is not None:
-        try:
-            return str(seed_file), seed_file.read_text(encoding="utf-8")
-        except OSError as error:
-            fail(f"cannot read {seed_file}: {error.strerror}")
-        except UnicodeDecodeError:
-            fail(f"cannot read {seed_file}: not UTF-8 text")
+        return str(seed_file), read_source(seed_file)
 
     from seeds import seed_source
 

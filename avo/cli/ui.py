@@ -5,11 +5,13 @@ from typing import Annotated
 
 import typer
 
-from avo.cli.common import DbOption, database_url, fail
+from avo.cli.common import DbOption, database_url, fail, run_name
 
 
 def ui(
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Name of a run; without it, choose one.")] = None,
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN", callback=run_name, help="Name of a run; without it, choose one.")
+    ] = None,
     db: DbOption = None,
 ) -> None:
     """Open the terminal UI, live while a run goes on.

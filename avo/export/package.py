@@ -22,6 +22,7 @@ TESTED_SCORES = 2**18
 """Most scores (heads * q_len * kv_len) of a case in the exported test: Triton's interpreter takes seconds for them."""
 
 _TEMPLATES = {
+    "LICENSE.j2": "LICENSE",
     "pyproject.toml.j2": "pyproject.toml",
     "README.md.j2": "README.md",
     "init.py.j2": "src/{package}/__init__.py",

@@ -74,9 +74,7 @@ class Attempts(Vertical):
         """Lay out the table above the message."""
         table = Table(id="attempts-table", cursor_type="row", zebra_stripes=True)
         table.add_column("id", width=4)
-        table.add_column("from", width=5)
-        table.add_column("TFLOPS", width=14)
-        table.add_column("became", width=6, key="became")
+        table.add_column("TFLOPS", width=14, key="result")
         table.add_column("change")
         yield table
         yield Static(id="attempt-message", markup=False)
@@ -90,29 +88,32 @@ class Attempts(Vertical):
             if known is None:
                 table.add_row(*_cells(trial), key=key)
             elif known != trial:
-                table.update_cell(key, "became", _became(trial))
+                table.update_cell(key, "result", _result(trial))
             self._trials[key] = trial
 
     def on_data_table_row_highlighted(self, message: DataTable.RowHighlighted) -> None:
         """Show the message below."""
         trial = self._trials.get(message.row_key.value or "")
         if trial:
-            words = (trial.change or "seed", f"{verdict(trial.status)}: {trial.message}" if trial.message else "")
+            made_of = f"from {', '.join(f'v{number}' for number in trial.parents)}: " if trial.parents else ""
+            change = f"{made_of}{trial.change or 'seed'}"
+            words = (change, f"{verdict(trial.status)}: {trial.message}" if trial.message else "")
             self.query_one("#attempt-message", Static).update(printable("\n".join(filter(None, words))))
 
 
 def _cells(trial: Trial) -> list[str | Text]:
     return [
         Text(str(trial.attempt_id), justify="right"),
-        ",".join(f"v{number}" for number in trial.parents),
-        f"{trial.geomean_tflops:.1f}" if trial.geomean_tflops else verdict(trial.status),
-        _became(trial),
+        _result(trial),
         Text(first_line(trial.change) or "seed"),
     ]
 
 
-def _became(trial: Trial) -> str:
-    return "" if trial.version is None else f"v{trial.version}"
+def _result(trial: Trial) -> str:
+    """The score and the version it became, or the fault: short, so that the change is readable beside it."""
+    if not trial.geomean_tflops:
+        return verdict(trial.status)
+    return f"{trial.geomean_tflops:.1f}" + (f" -> v{trial.version}" if trial.version is not None else "")
 
 
 def _diff(version: Version, snapshot: Snapshot) -> RenderableType:

@@ -25,7 +25,11 @@ _KEYS = (
 class HelpScreen(ModalScreen[None]):
     """The keys, until one is pressed."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [("escape,question_mark,enter", "dismiss", "Close")]
+    # The keys of the application do not reach through a modal screen.
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("escape,question_mark,enter", "dismiss", "Close"),
+        ("q", "app.quit", "Quit"),
+    ]
 
     def compose(self) -> ComposeResult:
         """Lay out the table."""

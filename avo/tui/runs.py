@@ -15,7 +15,8 @@ from evaluator.target import TARGETS
 from lineage_db.records import RunSummary
 from lineage_db.store import Store
 
-_COLUMNS = ("run", "state", "problem", "target", "attempts", "versions", "best TFLOPS", "x seed")
+_COLUMNS = ("run", "state", "kernel", "tried", "kept", "best TFLOPS", "x seed")
+"""Narrow enough for 80 columns."""
 _NO_RUNS = "No runs yet. Start one in another terminal with\n\n    avo run\n\nand it will appear here."
 
 
@@ -83,8 +84,7 @@ def _fill(table: Table, runs: list[RunSummary]) -> None:
         table.add_row(
             Text(run.name, "bold"),
             run.state.value,
-            run.problem,
-            run.target,
+            f"{run.problem}, {run.target}",
             Text(str(summary.attempts), justify="right"),
             Text(str(summary.versions), justify="right"),
             Text("" if best is None else f"{best:.1f} {_kind(run.target)}", justify="right"),

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import libcst as cst
@@ -36,18 +37,24 @@ def verdict(tflops: float) -> Evaluation:
 class World:
     """A run in memory: evaluates by a function of the source, records, accepts what is faster."""
 
-    def __init__(self, speed: dict[str, float] | None = None, score: Callable[[str], float] | None = None) -> None:
+    def __init__(
+        self,
+        speed: dict[str, float] | None = None,
+        score: Callable[[str], float] | None = None,
+        plan: Callable[[str], str | None] = lambda source: None,
+    ) -> None:
+        """``plan``: the digest of a source's launch plan."""
         self.speed = speed or {}
         self.score = score
+        self.plan = plan
         self.versions: list[Version] = []
         self.trials: list[Trial] = []
         self.accept(self.attempt(Candidate("mha", SEED), 100.0, "seed", ()))
 
     def attempt(self, candidate: Candidate, tflops: float, change: str, parents: tuple[int, ...]) -> Attempt:
         number = len(self.trials) + 1
-        return Attempt(
-            number, 1, number, candidate.digest, candidate.source, change, parents, verdict(tflops), NOW, NOW
-        )
+        evaluation = replace(verdict(tflops), plan_digest=self.plan(candidate.source))
+        return Attempt(number, 1, number, candidate.digest, candidate.source, change, parents, evaluation, NOW, NOW)
 
     def accept(self, attempt: Attempt) -> None:
         self.versions.append(Version(1, len(self.versions), attempt.parents, NOW, attempt))
@@ -58,7 +65,7 @@ class World:
             attempt.id,
             attempt.step_id,
             attempt.digest,
-            None,
+            attempt.plan_digest,
             attempt.status,
             evaluation.geomean_tflops,
             evaluation.message,
@@ -132,6 +139,31 @@ def test_a_candidate_that_another_worker_holds_is_left_to_it() -> None:
     proposal = world.step(1, Mutate())
     assert proposal.attempt is world.last
     assert world.last.digest != world.taken
+
+
+@pytest.mark.parametrize("failed_before", [False, True])
+def test_another_is_drawn_when_a_candidate_has_the_launch_plan_of_an_earlier_one(failed_before: bool) -> None:
+    known = "x = 1\n" if failed_before else SEED
+    operator = Mutate([Move("warps", "", 1.0, _edit_number)])
+    evaluated = set()
+    for seed in range(8):
+        world = World(plan=lambda source: "known" if source == known or "num_warps=2" in source else source)
+        if failed_before:
+            world.record(world.attempt(Candidate("mha", known), 0.0, "by hand", (0,)))
+        proposal = world.step(seed, operator)
+        assert proposal.attempt is world.last
+        assert "num_warps=8" in world.last.source
+        evaluated.add(len(world.trials) - failed_before)
+    assert evaluated == {1, 2}
+
+
+def test_a_step_ends_after_a_few_candidates_with_known_launch_plans() -> None:
+    world = World(plan=lambda source: "the only one")
+    proposal = world.step(1, Mutate())
+    assert proposal.attempt is None
+    assert "launch plans that were tried before" in proposal.reason
+    assert len(world.trials) == 3
+    assert all(trial.change in proposal.reason for trial in world.trials)
 
 
 def test_a_correct_attempt_is_proposed_and_a_faulty_one_is_not() -> None:

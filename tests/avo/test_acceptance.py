@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avo.acceptance import accepts
+from avo.config import RunConfig
 from evaluator.evaluation import Evaluation, Status
 from evaluator.target import ScoreKind
 from lineage_db.records import Attempt, Version
@@ -52,6 +53,12 @@ def test_without_a_least_gain_an_equal_with_another_plan_is_accepted() -> None:
     versions = lineage(correct(100.0, plan="a"))
     assert accepts(versions, attempt(correct(100.0, plan="b")), 0.0)
     assert not accepts(versions, attempt(correct(100.0, plan="b")), 0.002)
+
+
+def test_by_default_versions_do_not_pile_up_for_less_than_a_percent() -> None:
+    versions, least = lineage(correct(100.0)), RunConfig().min_gain
+    assert not accepts(versions, attempt(correct(100.9)), least)
+    assert accepts(versions, attempt(correct(101.1)), least)
 
 
 def test_a_plan_of_the_lineage_is_not_accepted_again() -> None:

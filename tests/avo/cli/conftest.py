@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from avo.cli.common import PIPED_WIDTH, console
 from avo.cli.main import app
 from tests.avo.sample_run import make_sample_run
 
@@ -25,6 +26,7 @@ def sample_db(tmp_path_factory: pytest.TempPathFactory) -> str:
 def avo(sample_db: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Avo:
     """Call ``avo`` with arguments, on the sample database unless they name another."""
     monkeypatch.setenv("AVO_DB", sample_db)
+    monkeypatch.setattr(console, "width", PIPED_WIDTH)
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str) -> Result:

@@ -6,9 +6,11 @@ from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 from typer.testing import Result
 
+from avo.cli.common import MAX_SOURCE_CHARS
 from avo.cli.verdict import render
 from evaluator.evaluation import Status
 from evaluator.problem import get_problem
@@ -53,3 +55,19 @@ def test_a_file_that_is_no_text_is_a_wrong_call(avo: Avo, tmp_path: Path) -> Non
     (tmp_path / "kernel.py").write_bytes(b"\xff\xfe\x00")
     result = avo("evaluate", "kernel.py")
     assert (result.exit_code, result.stderr) == (2, "avo: cannot read kernel.py: not UTF-8 text\n")
+
+
+@pytest.mark.parametrize("command", [["evaluate"], ["run", "--seed-file"]])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("#" * (MAX_SOURCE_CHARS + 1), "over 1 MB, which is no kernel source"),
+        ("x = 1\0", "it holds NUL bytes, so it is no Python source"),
+    ],
+)
+def test_what_can_be_no_kernel_is_refused_before_it_is_judged(
+    avo: Avo, tmp_path: Path, command: list[str], content: str, message: str
+) -> None:
+    (tmp_path / "kernel.py").write_text(content)
+    result = avo(*command, "kernel.py")
+    assert (result.exit_code, result.stderr) == (2, f"avo: cannot read kernel.py: {message}\n")

@@ -63,6 +63,27 @@ def test_version_is_printed(avo: Callable[..., Result]) -> None:
         ),
         (["evaluate", __file__, "--problem", "fft"], "avo: unknown problem 'fft': choose one of mha\n"),
         (["evaluate", __file__, "--suite", "slow"], "avo: unknown suite 'slow': choose one of quick, paper\n"),
+        *(
+            (
+                [*command, "--target", "cuda"],
+                "avo: target 'cuda': measuring on a GPU is not part of this version; "
+                "name an architecture to predict for: a100, h100, h200, b200\n",
+            )
+            for command in (["evaluate", __file__], ["run"])
+        ),
+        *(
+            (
+                [command, "mha-h100@1"],
+                "avo: 'mha-h100@1' names a version, and this command is about a whole run: "
+                "write mha-h100 without @VERSION\n",
+            )
+            for command in ("lineage", "attempts", "resume", "ui")
+        ),
+        *(
+            (["evaluate", __file__, "--wall", wall], f"avo: --wall: {wall} should be 1 second or more\n")
+            for wall in ("0", "-1", "nan", "inf")
+        ),
+        (["resume", "mha-h100", "--max-hours", "-1"], "avo: --max-hours: -1.0 should be greater than 0\n"),
         (["evaluate", "missing.py"], "avo: cannot read missing.py: No such file or directory\n"),
         *(
             (["show", bad], f"avo: {bad!r} does not name a version: write RUN or RUN@NUMBER, e.g. mha-h100@3\n")

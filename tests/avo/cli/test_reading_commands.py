@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from avo.cli.common import PIPED_WIDTH, console, piped_width
 from avo.cli.lineage import branches
 from evaluator.candidate import Candidate
+from evaluator.evaluation import Status
 from lineage_db.store import Store
 from seeds import seed_source
+from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START, make_evaluation, make_sample_run
 
 Avo = Callable[..., Result]
@@ -31,16 +34,9 @@ def test_runs_json_is_unrounded(avo: Avo) -> None:
 
 def test_lineage_says_what_its_numbers_are(avo: Avo) -> None:
     lines = [line.rstrip() for line in avo("lineage", "mha-h100").stdout.splitlines()]
-    assert lines[0] == "mha-h100: predicted TFLOPS, h100"
-    assert lines[2].split() == ["●", "v0", "100.0", "seed", "seed"]
-    assert lines[3].split(maxsplit=6)[1:] == [
-        "v1",
-        "v0",
-        "150.0",
-        "+50.0%",
-        "mutate",
-        "BLOCK_M 64 -> 128, num_warps 4 -> 8",
-    ]
+    assert lines[0] == "mha-h100: versions by mutate, predicted TFLOPS, h100"
+    assert lines[2].split() == ["●", "v0", "100.0", "seed"]
+    assert lines[3].split(maxsplit=5)[1:] == ["v1", "v0", "150.0", "+50.0%", "BLOCK_M 64 -> 128, num_warps 4 -> 8"]
     assert len(lines) == 6
 
 
@@ -97,11 +93,47 @@ def test_branches_stand_beside_the_main_line(parents: Sequence[Sequence[int]], r
 
 def test_attempts_shows_all_and_groups_failures_by_reason(avo: Avo) -> None:
     text = avo("attempts", "mha-h100").stdout
-    assert "mha-h100: 8 of 8 attempts, predicted TFLOPS, h100" in text
+    assert "mha-h100: 8 of 8 attempts by mutate, predicted TFLOPS, h100" in text
     head, reasons = text.split("\n\n")
     assert len(head.splitlines()) == 10
     assert [line.split()[:2] for line in reasons.splitlines()[1:]] == [["2", "incorrect"], ["1", "does_not_fit"]]
     assert "skip [diagonal] blocks" in text
+
+
+@pytest.fixture
+def wordy_db(tmp_path: Path) -> str:
+    """A database with a run of long changes, one of them at fault."""
+    url = str(tmp_path / "wordy.db")
+    change = "tile: BLOCK_M 64 -> 128, BLOCK_N 64 -> 128; warps: num_warps 4 -> 8; stages: num_stages 1 -> 3"
+    with Store.open(url) as store:
+        run = Recorded(store, "a-run-with-a-long-name")
+        run.step(100.0)
+        run.step(1260.0, (0,), change)
+        run.step(make_evaluation(Status.DOES_NOT_FIT), (1,), change)
+    return url
+
+
+@pytest.mark.parametrize("command", ["runs", "lineage", "attempts"])
+def test_tables_fit_80_columns_and_lose_no_word(
+    avo: Avo, wordy_db: str, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    arguments = (
+        (command, "--db", wordy_db) if command == "runs" else (command, "a-run-with-a-long-name", "--db", wordy_db)
+    )
+    wide = avo(*arguments).stdout
+    monkeypatch.setattr(console, "width", 80)
+    narrow = avo(*arguments).stdout
+    assert max(map(len, narrow.splitlines())) <= 80
+    if command != "runs":  # there the run's name is folded
+        assert sorted(narrow.split()) == sorted(wide.split())
+
+
+@pytest.mark.parametrize(
+    ("columns", "width"),
+    [({}, PIPED_WIDTH), ({"COLUMNS": "80"}, 80), ({"COLUMNS": "wide"}, 240), ({"COLUMNS": "0"}, 240)],
+)
+def test_a_pipe_is_as_wide_as_columns_says(columns: dict[str, str], width: int) -> None:
+    assert piped_width(columns) == width
 
 
 def test_attempts_json_has_null_scores_for_failures(avo: Avo) -> None:

@@ -121,8 +121,12 @@ def test_every_python_file_parses_and_the_metadata_names_the_package(package: Pa
         ast.parse(source.read_text())
     project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
     assert project["name"] == "avo-kernel-mha-h100"
-    assert project["license"] == "Apache-2.0"
+    assert (project["license"], project["license-files"]) == ("Apache-2.0", ["LICENSE"])
     assert [text.split(">")[0] for text in project["dependencies"]] == ["torch", "triton"]
+
+
+def test_the_licence_is_the_repository_s(package: Path) -> None:
+    assert (package / "LICENSE").read_text() == Path(__file__).parents[3].joinpath("LICENSE").read_text()
 
 
 def test_readme_says_predicted_or_measured(run_and_versions: tuple[Run, list[Version]]) -> None:

@@ -94,6 +94,32 @@ async def test_everything_has_its_place_in_80_columns_and_24_rows(store: Store) 
         assert word in shown
 
 
+async def test_attempts_show_status_and_change_in_80_columns(store: Store) -> None:
+    name = make_sample_run(store.url)
+    async with app(store.url, name).run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: versions_shown(pilot) == 4)
+        await pilot.press("4")
+        await pilot.pause()
+        shown = page(pilot)
+        await pilot.press("enter", "j")
+        await pilot.pause()
+        assert "from v0: BLOCK_M 64 -> 128, num_warps 4 -> 8" in text(pilot, "#attempt-message")
+    for words in ("260.0 -> v3", "does not fit", "num_stages 1 -> 5", "skip [diagonal] blo", "BLOCK_N 64 -> 128"):
+        assert words in shown
+
+
+async def test_the_list_of_runs_fits_80_columns(store: Store) -> None:
+    Recorded(store, "night-mha-h100-12").step(1000.0)
+    make_sample_run(store.url)
+    async with app(store.url).run_test(size=(80, 24)) as pilot:
+        table = pilot.app.screen.query_one(Table)
+        await until(pilot, lambda: table.row_count == 2)
+        lines = page(pilot).splitlines()
+    for words in ("x seed", "2.60", "1000.0 predicted", "night-mha-h100-12", "finished", "mha, h100"):
+        assert any(words in line for line in lines)
+    assert table.virtual_size.width <= 80
+
+
 async def test_the_best_and_the_selected_version_are_marked_without_colour(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,10 +247,10 @@ async def test_an_attempt_is_marked_when_it_becomes_a_version(store: Store) -> N
     async with app(store.url, "live").run_test() as pilot:
         await until(pilot, lambda: versions_shown(pilot) == 1)
         table = pilot.app.screen.query_one("#attempts-table", Table)
-        assert table.get_cell(str(attempt.id), "became") == ""
+        assert table.get_cell(str(attempt.id), "result") == "120.0"
         run.conclude(step, attempt, True)
         await until(pilot, lambda: versions_shown(pilot) == 2)
-        assert table.get_cell(str(attempt.id), "became") == "v1"
+        assert table.get_cell(str(attempt.id), "result") == "120.0 -> v1"
 
 
 async def test_a_run_is_chosen_from_the_list_and_left_again(store: Store) -> None:
@@ -289,9 +315,10 @@ async def test_help_lists_the_keys_and_closes(store: Store) -> None:
         assert isinstance(pilot.app.screen, RunsScreen)
 
 
-async def test_q_quits(store: Store) -> None:
+@pytest.mark.parametrize("keys", [["q"], ["question_mark", "q"]])
+async def test_q_quits_also_from_the_help(store: Store, keys: list[str]) -> None:
     async with app(store.url).run_test() as pilot:
-        await pilot.press("q")
+        await pilot.press(*keys)
         await pilot.pause()
         assert pilot.app.return_code == 0
         assert not pilot.app.is_running
