@@ -69,7 +69,7 @@ def forward(
             if TENSOR_CORES:  # noqa: SIM108
                 s = tl.dot(q, k)
             else:
-                s = tl.sum(q.to(tl.float32)[:, :, None] * k.to(tl.float32)[None, :, :], 1)
+                s = tl.dot(q.to(tl.float32), k.to(tl.float32), input_precision="ieee")
             if SCHEDULE == "all" or SCHEDULE == "stop" or stage == 1:
                 s = tl.where(n[None, :] <= offs_m[:, None] + (kv_len - q_len), s, float("-inf"))
             if EXP2:
@@ -87,7 +87,7 @@ def forward(
             if TENSOR_CORES:
                 acc = tl.dot(p.to(v.dtype), v, acc)
             else:
-                acc += tl.sum(p[:, :, None] * v.to(tl.float32)[None, :, :], 1)
+                acc = tl.dot(p, v.to(tl.float32), acc, input_precision="ieee")
             m = m_new
     tl.store(o_base + offs_m[:, None] * stride_om + offs_d[None, :], (acc / l[:, None]).to(Out.dtype.element_ty))
     tl.store(Lse + tl.program_id(1).to(tl.int64) * q_len + offs_m, m + tl.log(l))

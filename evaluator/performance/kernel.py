@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
 
 from evaluator.binary import Binary
-from evaluator.performance.pipes import Costs, Op, Pipe
+from evaluator.performance.pipes import Costs, Kind, Op, Pipe
 from evaluator.performance.sass import Code, Instruction, disassemble
 from evaluator.performance.simulate import PARTITIONS, Mark, Team, play
 from evaluator.performance.structure import MATRIX, SINGLE_ISSUE, Loop, Structure, find_structure
@@ -16,6 +16,8 @@ from evaluator.target import Target
 
 PLAYED_ISSUES = 60_000
 """Instructions played of a kernel's loops, about; long bodies are passed fewer times."""
+_DRAIN = 2
+"""Passes played beyond, of a loop that copies ahead: its last ones copy less. Three stages are two passes ahead."""
 _NAMES = {
     Pipe.FMA: "fma",
     Pipe.ALU: "alu",
@@ -54,10 +56,12 @@ class Kernel:
 
 @dataclass
 class _Visit:
-    """One run of a loop in a stream: the mark before it and after each pass."""
+    """One run of a loop in a stream."""
 
     loop: Loop
     marks: list[int]
+    drained: int = 0
+    """Last passes that no longer copy for later ones."""
 
 
 @dataclass
@@ -70,20 +74,67 @@ class _Stream:
     keeps_pace: bool
     """Whether other streams of the CTA run beside it."""
     turn: int = 0
+    copies: int = 0
+    """Bulk copies so far."""
+    ahead: int = 0
+    """Bulk copies that no wait stands for yet."""
+    groups: int = 0
+    """Groups of the warp's own copies that no wait stands for yet."""
     ops: list[Op | Mark] = field(default_factory=list)
     visits: list[_Visit] = field(default_factory=list)
 
     def extend(self, items: Sequence[Instruction | Loop]) -> None:
         for item in items:
             if isinstance(item, Instruction):
-                self.ops.append(self.costs.op(item))
+                self.ops.append(op := self.costs.op(item))
+                self._follow(op)
             else:
                 visit = _Visit(item, [self._mark(0)])
                 self.visits.append(visit)
-                for _ in range(_passes(item, self.passes)):
+                drain = _DRAIN if self.ahead or self.groups else 0
+                for _ in range(_passes(item, self.passes) + drain):
                     self.extend(item.items)
                     self.turn += 1
                     visit.marks.append(self._mark(self.turn if self.keeps_pace else 0))
+                if not self.keeps_pace:  # else one stream waits for what another copies
+                    visit.drained = min(drain, self._end_pipeline())
+
+    def _follow(self, op: Op) -> None:
+        """Keep account of asynchronous copies and the waits for them."""
+        if op.kind == Kind.BULK_COPY:
+            self.copies += 1
+            self.ahead += 1
+        elif op.kind == Kind.MBARRIER_WAIT_COPY:
+            self.ahead = max(0, self.ahead - 1)
+        elif op.kind == Kind.COPY_COMMIT:
+            self.groups += 1
+        elif op.kind == Kind.COUNT_WAIT:
+            self.groups = min(self.groups, op.count)
+
+    def _end_pipeline(self) -> int:
+        """Let the last copies of a loop take no bandwidth: those for passes after its last, which it does not make.
+
+        Returns how many passes they are spread over.
+        """
+        bulk, groups, passes = self.ahead, self.groups, 0
+        for i in range(len(self.ops) - 1, -1, -1):
+            op = self.ops[i]
+            if isinstance(op, Mark):
+                passes += bool(bulk or groups)
+            elif op.kind == Kind.BULK_COPY and bulk:
+                bulk -= 1
+                self.ops[i] = replace(op, l2=0.0)
+            elif op.kind == Kind.COPY_COMMIT and groups:
+                groups -= 1
+            elif op.kind == Kind.COPY and self.groups:
+                self.ops[i] = replace(op, l2=0.0)
+            if not bulk and not groups:
+                break
+        last = self.ops[-1]
+        assert isinstance(last, Mark)
+        self.ops[-1] = replace(last, copies=self.copies)
+        self.ahead = self.groups = 0
+        return passes
 
     def _mark(self, turn: int) -> int:
         name = len(self.ops)
@@ -120,7 +171,7 @@ def measure(binary: Binary, target: Target, resident: int, ir_loops: int) -> Ker
     loops = [loop for top in structure.top for loop in top.tree()]
     return Kernel(
         resident,
-        _pass(outside, [(structure.outside, warps)], costs, resident),
+        _pass(outside, [(structure.outside, warps)], costs, resident, copies=False),
         tuple(_pass(clocks[loop], [(loop.own, warps)], costs, resident) for loop in loops),
     )
 
@@ -155,14 +206,17 @@ def play_parts(
     played = play(teams)
     clocks: dict[Loop, float] = {}
     counts: dict[Loop, int] = {}
+    runs: dict[Loop, int] = {}
     for part, stream in enumerate(streams):
         same = range(part, len(teams), len(parts))
         for visit in reversed(stream.visits):  # inner loops follow outer ones
             loop = visit.loop
             counts[loop] = counts.get(loop, 0) + len(visit.marks) - 1
             if loop not in clocks:
-                whole = _clocks_per_pass([[played.marks[team, mark] for mark in visit.marks] for team in same])
-                clocks[loop] = max(1.0, whole - _clocks_inside(loop, clocks, passes))
+                runs[loop] = len(visit.marks) - 1
+                steady = visit.marks[: len(visit.marks) - visit.drained]
+                whole = _clocks_per_pass([[played.marks[team, mark] for mark in steady] for team in same])
+                clocks[loop] = max(1.0, whole - _clocks_inside(loop, clocks, runs))
     return clocks, played.end, counts
 
 
@@ -182,14 +236,24 @@ def _clocks_per_pass(times: Sequence[Sequence[float]]) -> float:
     return len(times) * (stop - start) / max(done, 1e-9)
 
 
-def _clocks_inside(loop: Loop, clocks: Mapping[Loop, float], passes: int) -> float:
-    """Clocks that one pass through ``loop`` spends in inner loops, at any depth."""
-    return sum(_passes(inner, passes) * (clocks[inner] + _clocks_inside(inner, clocks, passes)) for inner in loop.inner)
+def _clocks_inside(loop: Loop, clocks: Mapping[Loop, float], runs: Mapping[Loop, int]) -> float:
+    """Clocks that one pass through ``loop`` spends in inner loops, at any depth, ``runs`` passes of each."""
+    return sum(runs[inner] * (clocks[inner] + _clocks_inside(inner, clocks, runs)) for inner in loop.inner)
 
 
-def _pass(clocks: float, parts: Sequence[tuple[Sequence[Instruction], int]], costs: Costs, resident: int) -> Pass:
-    """Count what (instructions, warps) parts ask of the pipes; no pass is shorter than its busiest pipe."""
-    busy = dict.fromkeys([*_NAMES.values(), "issue"], 0.0)
+def _pass(
+    clocks: float,
+    parts: Sequence[tuple[Sequence[Instruction], int]],
+    costs: Costs,
+    resident: int,
+    *,
+    copies: bool = True,
+) -> Pass:
+    """Count what (instructions, warps) parts ask of the pipes; no pass is shorter than its busiest pipe.
+
+    Without ``copies``, bytes of asynchronous copies are left out: those ahead of a loop are counted with its passes.
+    """
+    busy = dict.fromkeys([*_NAMES.values(), "issue", "l2"], 0.0)
     flops = 0.0
     for instructions, warps in parts:
         for instruction in instructions:
@@ -198,6 +262,8 @@ def _pass(clocks: float, parts: Sequence[tuple[Sequence[Instruction], int]], cos
             flops += op.flops * times
             busy["issue"] += times / PARTITIONS
             busy["shared"] += op.shared * times
+            if copies or op.kind not in (Kind.COPY, Kind.BULK_COPY):
+                busy["l2"] += op.l2 * times
             if op.pipe:
                 busy[_NAMES[op.pipe]] += op.busy * times / (1 if op.pipe >= Pipe.SHARED else PARTITIONS)
     clocks = max(clocks, resident * max(busy.values()))

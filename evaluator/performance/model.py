@@ -3,6 +3,7 @@
 import heapq
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -45,28 +46,41 @@ def predict(
     """Predict the speed of ``launches``, run one after the other, on one benchmark case.
 
     ``useful_flops`` are the case's floating-point operations; ``least_bytes`` what must pass HBM at least. Raises
-    ``ModelError`` when a kernel does not fit the target or its binary cannot be modelled.
+    ``ModelError`` when a kernel does not fit the target, its binary cannot be modelled, or the launches would be done
+    before the tensor cores could have done the useful work: then part of it is missing.
     """
     if not launches:
         raise ModelError(f"case {case} has no launch to predict")
     clock = target.clock_ghz * target.sustained_clock_ratio * 1e9
     predictions = [_predict_launch(launch, least_bytes, clock, target) for launch in launches]
-    floors = [
-        ("hbm", least_bytes / target.hbm_bytes_per_s),
-        ("tensor", useful_flops / (target.tensor_flop * target.sms * clock)),
-    ]
-    seconds, limiter, usage = sum(p[0] for p in predictions), *max(predictions, key=lambda p: p[0])[1:]
-    name, floor = max(floors, key=lambda item: item[1])
-    if floor > seconds:
-        seconds, limiter = floor, name
+    compute = sum(prediction.compute for prediction in predictions)
+    if compute < useful_flops / (target.tensor_flop * target.sms * clock):
+        raise ModelError(
+            f"case {case} asks for {useful_flops:.3g} FLOP and the launches' matrix products are "
+            f"{sum(map(_dot_flops, launches)):.3g}: they would be done faster than the tensor cores can do the work "
+            "asked for, so part of it is missing"
+        )
+    longest = max(predictions, key=lambda prediction: prediction.seconds)
+    seconds, limiter, usage = sum(p.seconds for p in predictions), longest.limiter, longest.usage
+    hbm = least_bytes / target.hbm_bytes_per_s
+    if hbm > seconds:
+        seconds, limiter = hbm, "hbm"
     seconds += target.launch_overhead_s * len(launches)
     return CaseScore(case, useful_flops / seconds / 1e12, seconds * 1e6, limiter, usage)
 
 
-def _predict_launch(
-    launch: LaunchWork, least_bytes: int, clock: float, target: Target
-) -> tuple[float, str, dict[str, float]]:
-    """Return seconds without launch overhead, limiter and pipe usage of one launch."""
+@dataclass(frozen=True)
+class _Prediction:
+    """One launch, without its overhead."""
+
+    seconds: float
+    compute: float
+    """Seconds that the SMs need, whatever the memory does."""
+    limiter: str
+    usage: dict[str, float]
+
+
+def _predict_launch(launch: LaunchWork, least_bytes: int, clock: float, target: Target) -> _Prediction:
     fitting = ctas_per_sm(launch.binary, target)
     if not fitting:
         raise ModelError(f"kernel {launch.binary.name} does not fit an SM of {target.name}")
@@ -84,7 +98,11 @@ def _predict_launch(
     busiest = max(usage, key=lambda pipe: usage[pipe])
     limiter = busiest if usage[busiest] > BUSY else "latency"
     seconds, limiter = max((compute, limiter), (l2, "l2"), (hbm, "hbm"), key=lambda item: item[0])
-    return seconds, limiter, usage
+    return _Prediction(seconds, compute, limiter, usage)
+
+
+def _dot_flops(launch: LaunchWork) -> float:
+    return _total(launch, "dot_flops")
 
 
 def _total(launch: LaunchWork, what: str) -> float:

@@ -68,6 +68,8 @@ class Op:
     """Clocks from the end of ``busy`` to the result."""
     shared: float
     """Clocks of the SM's shared memory that a matrix product's operands take."""
+    l2: float
+    """Clocks that the bytes take of the SM's share of L2 while all SMs ask for as much."""
     stall: int
     waits: tuple[int, ...]
     write_barrier: int
@@ -120,6 +122,7 @@ _SHAPE = re.compile(r"(\d+)x(\d+)x(\d+)")
 _FUSED_SHAPE = re.compile(r"\.(\d{4,5})(?:\.|$)")
 _FUSED = {"16816": (16, 8, 16), "1688": (16, 8, 8), "16832": (16, 8, 32), "16864": (16, 8, 64), "884": (8, 8, 4)}
 _UNIFORM_CONSTANT = re.compile(r"^(UR\d+), (0x[0-9a-f]+)$")
+_CONSTANT = re.compile(r"^(R\d+), (?:RZ, RZ, )?(0x[0-9a-f]+)$")
 _DESCRIPTOR = re.compile(r"idesc\[(UR\d+)\]")
 _OFFSET = re.compile(r"\+(0x[0-9a-f]+)\]")
 _COUNT = re.compile(r"(0x[0-9a-f]+|\d+)\s*$")
@@ -148,7 +151,10 @@ class Costs:
 
     def __init__(self, instructions: Iterable[Instruction], target: Target) -> None:
         self.target = target
-        self.descriptors, self.copy_barriers = _scan(instructions)
+        self.descriptors, self.copy_barriers, self.copied_bytes = _scan(instructions)
+        clock = target.clock_ghz * target.sustained_clock_ratio * 1e9
+        self.l2_share = target.l2_bytes_per_s / (target.sms * clock)
+        """Bytes per clock: what one SM gets of L2 while all read."""
         self.known: dict[int, Op] = {}
 
     def op(self, instruction: Instruction) -> Op:
@@ -159,6 +165,7 @@ class Costs:
 
     def _op(self, i: Instruction) -> Op:
         kind, pipe, busy, latency, shared, count, leader, flops = Kind.PLAIN, Pipe.NONE, 0.0, 0.0, 0.0, 0, False, 0.0
+        l2 = 0.0
         write_barrier = i.write_barrier
         base = i.base
         if i.predicate == "!PT":
@@ -183,6 +190,7 @@ class Costs:
             pipe, busy = Pipe.SHARED, 32 * _thread_bytes(i) / SHARED_BYTES
         elif base in _GLOBAL:
             pipe, busy, latency = Pipe.LSU, 32 * _thread_bytes(i) / L2_PORT_BYTES, GLOBAL_LATENCY
+            l2 = 32 * _thread_bytes(i) / self.l2_share
         elif base in {"LDL", "STL"}:
             pipe, busy, latency = Pipe.LSU, 32 * _thread_bytes(i) / SHARED_BYTES, L1_LATENCY
         elif base == "LDGSTS":
@@ -192,8 +200,10 @@ class Costs:
                 32 * _thread_bytes(i) / L2_PORT_BYTES,
                 GLOBAL_LATENCY,
             )
+            l2 = 32 * _thread_bytes(i) / self.l2_share
         elif base in {"UTMALDG", "UBLKCP"}:
             kind, latency, leader = Kind.BULK_COPY, GLOBAL_LATENCY, True
+            l2 = self.copied_bytes.get(i.index, 0.0) / self.l2_share
         elif base in {"UTMASTG", "UTMACMDFLUSH"}:
             latency, leader = GLOBAL_LATENCY, True
         elif base == "LDGDEPBAR":
@@ -230,6 +240,7 @@ class Costs:
             busy,
             latency,
             shared,
+            l2,
             max(1, i.stall),
             waits,
             write_barrier,
@@ -258,14 +269,21 @@ class Costs:
         return flops, Kind.PLAIN, Pipe.TENSOR, flops / (rate / 4 * share), 16.0, 0.0, False
 
 
-def _scan(instructions: Iterable[Instruction]) -> tuple[Mapping[int, int], frozenset[int]]:
-    """Find each product's descriptor by position, and the mbarriers that count the bytes of bulk copies.
+def _scan(
+    instructions: Iterable[Instruction],
+) -> tuple[Mapping[int, int], frozenset[int], Mapping[int, float]]:
+    """Find each product's descriptor, the mbarriers that count the bytes of bulk copies, and each bulk copy's bytes.
 
-    A descriptor is the constant that its uniform register was last set to before the product, in address order.
+    Products and copies are known by position. A descriptor is the constant that its uniform register was last set to
+    before the product, in address order. The bytes an mbarrier is told to expect are those of the bulk copies between
+    it and the next one that is told.
     """
     registers: dict[str, int] = {}
     descriptors: dict[int, int] = {}
     barriers = set()
+    expected = 0
+    copies: list[int] = []
+    copied: dict[int, float] = {}
     for i in instructions:
         if i.base == "UMOV" and (constant := _UNIFORM_CONSTANT.match(i.operands)):
             value = int(constant[2], 16)
@@ -273,9 +291,16 @@ def _scan(instructions: Iterable[Instruction]) -> tuple[Mapping[int, int], froze
                 registers[constant[1]] = value
         elif i.base in SINGLE_ISSUE and (name := _DESCRIPTOR.search(i.operands)):
             descriptors[i.index] = registers.get(name[1], 0)
-        elif i.opcode.startswith("SYNCS.ARRIVE.TRANS64"):
+        elif i.base in {"MOV", "IMAD"} and (bytes_of := _CONSTANT.match(i.operands)):
+            registers[bytes_of[1]] = int(bytes_of[2], 16)
+        elif i.opcode == "SYNCS.ARRIVE.TRANS64":  # those with a suffix arrive without expecting bytes
             barriers.add(_offset(i))
-    return descriptors, frozenset(barriers)
+            expected = registers.get(i.operands.rpartition(",")[2].strip(), 0)
+            copies = []
+        elif i.base in {"UTMALDG", "UBLKCP"}:
+            copies.append(i.index)
+            copied.update(dict.fromkeys(copies, expected / len(copies)))
+    return descriptors, frozenset(barriers), copied
 
 
 def _offset(i: Instruction) -> int:

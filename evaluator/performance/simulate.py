@@ -23,6 +23,9 @@ class Mark:
     name: int
     turn: int = 0
     """When positive, how many passes through loops the stream has done here."""
+    copies: int | None = None
+    """Where a loop ends: how many bulk copies the stream has issued. Those ahead of the loop's last pass are not what
+    is waited for next."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +79,12 @@ class _Warp:
 
 
 class _Cta:
-    __slots__ = ("held", "loads", "tensor_committed", "tensor_done", "warps")
+    __slots__ = ("awaiting", "held", "loads", "tensor_committed", "tensor_done", "warps")
 
     def __init__(self) -> None:
         self.warps: list[_Warp] = []
         self.held: list[int] = []
+        self.awaiting: list[int] = []
         self.loads: list[float] = []
         self.tensor_done = 0.0
         self.tensor_committed = 0.0
@@ -92,7 +96,9 @@ def play(teams: Sequence[Team]) -> Played:
     A scheduler issues one instruction a clock: of the warp that issued in the clock before if it can, else of the
     youngest that can (Huerta et al., "Analyzing Modern NVIDIA GPU cores", arXiv:2503.20481). A warp is ready when its
     last instruction's stall count has passed and the scoreboard barriers in its wait mask are clear. An instruction
-    then waits for its pipe. Teams of one CTA stay within ``_AHEAD`` turns of each other.
+    then waits for its pipe. Bytes from L2 arrive at the SM's share of its bandwidth, one request after the other. Warps
+    wait for bulk copies in the order in which these are issued. Teams of one CTA stay within ``_AHEAD`` turns of each
+    other.
     """
     ctas = {team.cta: _Cta() for team in teams}
     warps: list[_Warp] = []
@@ -103,6 +109,7 @@ def play(teams: Sequence[Team]) -> Played:
     scheduler = [0.0] * PARTITIONS
     pipes = [[0.0] * len(Pipe) for _ in range(PARTITIONS)]
     shared_pipes = [0.0] * len(Pipe)
+    l2 = 0.0  # when L2 has delivered all that the SM asked for so far
     operands = 0.0  # when shared memory has delivered the operands of all warpgroup products so far
     at_barrier: list[list[int]] = [[] for _ in teams]
     sums: dict[tuple[int, int], list[float]] = {}
@@ -128,10 +135,14 @@ def play(teams: Sequence[Team]) -> Played:
     now = 0.0
     while True:
         if not ready:  # whoever still waits for other warps waits for no one
-            stuck = [index for waiting in (*at_barrier, *(cta.held for cta in ctas.values())) for index in waiting]
+            queues = [*at_barrier, *(queue for cta in ctas.values() for queue in (cta.held, cta.awaiting))]
+            stuck = [index for waiting in queues for index in waiting]
             if not stuck:
                 break
-            for waiting in (*at_barrier, *(cta.held for cta in ctas.values())):
+            for cta in ctas.values():
+                if cta.awaiting:
+                    cta.loads.append(now)
+            for waiting in queues:
                 waiting.clear()
             for index in stuck:
                 resume(index, now)
@@ -146,6 +157,8 @@ def play(teams: Sequence[Team]) -> Played:
         if isinstance(op, Mark):
             times = sums.setdefault((warp.team, op.name), [])
             times.append(now)
+            if op.copies is not None:
+                warp.loads_seen = op.copies
             if op.turn:
                 cta = ctas[team.cta]
                 warp.turn = op.turn
@@ -161,6 +174,9 @@ def play(teams: Sequence[Team]) -> Played:
         elif op.leader and not warp.leader:
             pass
         else:
+            if op.kind == Kind.MBARRIER_WAIT_COPY and warp.loads_seen >= len(ctas[team.cta].loads):
+                ctas[team.cta].awaiting.append(index)  # until the copy is issued
+                continue
             partition = warp.place % PARTITIONS
             free = scheduler[partition]
             pipe = op.pipe
@@ -178,6 +194,9 @@ def play(teams: Sequence[Team]) -> Played:
                 start = max(now, own[pipe])
                 own[pipe] = start + op.busy
             done = start + op.busy + op.latency
+            if op.l2:
+                l2 = max(l2, start) + op.l2
+                done = max(done, l2 + op.latency)
             kind = op.kind
             until = now + op.stall
             if kind:
@@ -203,16 +222,18 @@ def play(teams: Sequence[Team]) -> Played:
                     elif not op.count:
                         until = max(until, warp.barriers[op.write_barrier])
                 elif kind == Kind.BULK_COPY:
-                    ctas[team.cta].loads.append(done)
+                    cta = ctas[team.cta]
+                    cta.loads.append(done)
+                    awaiting, cta.awaiting = cta.awaiting, []
+                    for other_index in awaiting:
+                        resume(other_index, now + 1)
                 elif kind == Kind.TENSOR_MMA:
                     ctas[team.cta].tensor_done = done
                 elif kind == Kind.TENSOR_COMMIT:
                     ctas[team.cta].tensor_committed = ctas[team.cta].tensor_done
                 elif kind == Kind.MBARRIER_WAIT_COPY:
-                    loads = ctas[team.cta].loads
-                    if warp.loads_seen < len(loads):
-                        done = max(done, loads[warp.loads_seen])
-                        warp.loads_seen += 1
+                    done = max(done, ctas[team.cta].loads[warp.loads_seen] + op.latency)
+                    warp.loads_seen += 1
                 elif kind == Kind.MBARRIER_WAIT_TENSOR:
                     done = max(done, ctas[team.cta].tensor_committed)
                 elif kind == Kind.CTA_BARRIER:

@@ -104,3 +104,13 @@ def test_a_wait_for_copied_bytes_is_told_from_a_wait_for_a_product() -> None:
     wait = "SYNCS.PHASECHK.TRANS64.TRYWAIT"
     assert cost("b200", wait, "P0, [UR15+0x3c120], R8", arrive).kind is Kind.MBARRIER_WAIT_COPY
     assert cost("b200", wait, "P0, [UR15], R8", arrive).kind is Kind.MBARRIER_WAIT_TENSOR
+
+
+def test_a_bulk_copy_takes_the_bytes_its_mbarrier_expects_of_the_share_of_l2() -> None:
+    h100 = get_target("h100")
+    expect = (("MOV", "R7, 0x4000"), ("SYNCS.ARRIVE.TRANS64", "RZ, [UR6+0xc000], R7"))
+    share = h100.l2_bytes_per_s / (h100.sms * h100.clock_ghz * h100.sustained_clock_ratio * 1e9)
+    assert cost("h100", "UTMALDG.4D", "[UR8], [UR22]", *expect).l2 == pytest.approx(0x4000 / share)
+    assert cost("h100", "UTMALDG.4D", "[UR8], [UR22]", *expect, ("UTMALDG.4D", "[UR8], [UR24]")).l2 == pytest.approx(
+        0x2000 / share
+    )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from evaluator.performance.pipes import Kind, Op, Pipe
 from evaluator.performance.simulate import Mark, Team, play
 
-NOP = Op(Kind.PLAIN, Pipe.NONE, 0, 0, 0, 1, (), 7, 7, 0, False, 0)
+NOP = Op(Kind.PLAIN, Pipe.NONE, 0, 0, 0, 0, 1, (), 7, 7, 0, False, 0)
 FMA = replace(NOP, pipe=Pipe.FMA, busy=1.0)
 EXP = replace(NOP, pipe=Pipe.EXP, busy=8.0, latency=18)
 LOAD = replace(NOP, pipe=Pipe.LSU, busy=8.0, latency=600, write_barrier=0)
@@ -71,7 +71,7 @@ def test_matrix_products_wait_for_shared_memory_to_deliver_their_operands() -> N
 
 
 def test_a_barrier_holds_warps_until_the_last_one_arrives() -> None:
-    fast = [BARRIER, Mark(0)]
+    fast: list[Op | Mark] = [BARRIER, Mark(0)]
     played = play([Team(0, 0, 4, fast)])
     assert played.marks[0, 0] == 20
     assert clocks(replace(NOP, stall=50), BARRIER, warps=8) >= 70
@@ -113,3 +113,21 @@ def test_no_play_is_faster_than_its_busiest_pipe(stream: list[Op], warps: int) -
 def test_one_more_instruction_never_saves_a_warp_time(stream: list[Op], warps: int) -> None:
     assert clocks(*stream, FMA, warps=1) >= clocks(*stream, warps=1)
     assert clocks(*stream, warps=warps) == clocks(*stream, warps=warps)
+
+
+BULK = replace(NOP, kind=Kind.BULK_COPY, latency=600, l2=100.0, leader=True)
+ARRIVED = replace(NOP, kind=Kind.MBARRIER_WAIT_COPY, write_barrier=0)
+
+
+def test_a_bulk_copy_waited_for_in_the_same_pass_is_waited_for_by_every_warp() -> None:
+    once = [replace(NOP, leader=True, stall=20), BULK, ARRIVED, wait_for(0), BARRIER]
+    assert clocks(*once, warps=4) >= 700
+    assert clocks(*once * 5, warps=4) >= 5 * 700
+    late = play([Team(0, 0, 4, [*once, ARRIVED, wait_for(0), Mark(0)])])  # no one copies for the second wait
+    assert late.marks[0, 0] >= 700
+
+
+def test_bytes_from_l2_arrive_at_the_share_of_an_sm() -> None:
+    load = replace(LOAD, busy=1.0, l2=50.0)
+    assert clocks(*[load] * 20, wait_for(0)) == pytest.approx(20 * 50 + 600, abs=10)
+    assert clocks(*[load] * 20) < 60
