@@ -1,7 +1,7 @@
 """Buffers of one plan: the judge's inputs, poisoned outputs and scratch, as the executor takes them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -21,12 +21,27 @@ class Buffers:
     allocations: tuple[Allocation, ...]
     outputs: Mapping[str, Allocation]
 
-    def fill(self, step: Fill) -> None:
-        """Carry out a fill step."""
+    def unmarked(self) -> "Buffers":
+        """Return the same buffers, with nothing marked as written."""
+        allocations = tuple(
+            a if a.written is None else replace(a, written=torch.zeros_like(a.written)) for a in self.allocations
+        )
+        outputs = dict(self.outputs)
+        outputs.update((a.name, a) for a in allocations if a.name in outputs and a.written is not None)
+        return Buffers(allocations, outputs)
+
+    def fill(self, step: Fill, *, mark: bool = True) -> None:
+        """Carry out a fill step; ``mark`` says whether what it fills counts as written."""
         allocation = self.allocations[step.buffer]
-        for tensor, value in ((allocation.data, step.value), (allocation.written, True)):
+        for tensor, value in ((allocation.data, step.value), (allocation.written if mark else None, True)):
             if tensor is not None:
                 tensor.as_strided(step.shape, step.strides, step.offset).fill_(value)
+
+    def unmark(self) -> None:
+        """Take all outputs for unwritten again."""
+        for allocation in self.outputs.values():
+            if allocation.written is not None:
+                allocation.written.zero_()
 
 
 def allocate(call: Call, plan: LaunchPlan, inputs: Mapping[str, torch.Tensor]) -> Buffers | Fault:

@@ -23,6 +23,10 @@ LSE_TOLERANCE = 1e-3
 """On ``|lse - ref|``, natural log."""
 
 _SAMPLED_HEADS, _SAMPLED_ROWS = 8, 64
+_MOST_ROWS = 2048
+"""Rows of a head that are compared at most: of 32768, one in 16, so that no tile of a matrix product goes unseen."""
+_ROWS_AT_ONCE = 256
+"""Bounds the memory of the reference: some matrices in float64 of as many rows, by all keys."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ def compare(
 ) -> Comparison:
     """Compare ``out`` and ``lse`` with the reference.
 
-    ``whole`` demands that every element was written; otherwise some of the rows that were written are compared.
+    ``whole`` demands that every element was written, and compares up to ``_MOST_ROWS`` rows of every head; otherwise
+    some of the rows that were written are compared.
     """
     specs = {spec.name: spec for spec in problem.call(case).tensors}
     out, out_written = _views(outputs["out"], specs["out"])
@@ -77,6 +82,13 @@ def compare(
             _Rows(batch, head, rows, element_error.norm(dim=1), reference.norm(dim=1), attainable, lse_error)
         )
     return _verdict(case, checked, torch.finfo(out.dtype).eps)
+
+
+def uncovered(problem: Problem, case: Case, outputs: Mapping[str, Allocation]) -> Fault | None:
+    """Return a fault if some element of ``out`` or ``lse`` is not marked as written, or memory between the rows is."""
+    specs = {spec.name: spec for spec in problem.call(case).tensors}
+    written = {name: _views(outputs[name], specs[name])[1] for name in ("out", "lse")}
+    return _unwritten(case, outputs, specs, written, whole=True)
 
 
 def _views(allocation: Allocation, spec: TensorSpec) -> tuple[torch.Tensor, torch.Tensor]:
@@ -97,14 +109,17 @@ def _unwritten(
     for name, mask in written.items():
         count = int(mask.count_nonzero())
         if whole and count < mask.numel():
-            index = tuple(int(i) for i in (~mask).nonzero()[0])
+            first = torch.unravel_index((~mask).flatten().view(torch.uint8).argmax(), mask.shape)
             message = (
                 f"case {case.name}: {mask.numel() - count} of {mask.numel()} elements of {name} were never written, "
-                f"the first at {name}{list(index)}"
+                f"the first at {name}{[int(i) for i in first]}"
             )
             return Fault(Status.UNWRITTEN, message)
         if not whole and count == 0:
             return Fault(Status.UNWRITTEN, f"case {case.name}: the programs that were sampled wrote nothing to {name}")
+        if name == "out" and (mask.any(-1) != mask.all(-1)).any():
+            message = f"case {case.name}: the programs that were sampled wrote parts of rows of {name}"
+            return Fault(Status.UNWRITTEN, f"{message}: write whole rows")
         all_written = outputs[name].written
         assert all_written is not None
         if int(all_written.count_nonzero()) > count:
@@ -117,9 +132,11 @@ def _rows_to_check(written: torch.Tensor, whole: bool) -> Iterator[tuple[int, in
     heads = [(int(b), int(h)) for b, h in written.any(-1).nonzero()]
     for batch, head in heads if whole else _spread(heads, _SAMPLED_HEADS):
         rows = written[batch, head].nonzero()[:, 0]
-        if not whole and len(rows) > _SAMPLED_ROWS:
-            rows = rows[torch.linspace(0, len(rows) - 1, _SAMPLED_ROWS).long()]
-        yield batch, head, rows
+        most = _MOST_ROWS if whole else _SAMPLED_ROWS
+        if len(rows) > most:
+            rows = rows[torch.linspace(0, len(rows) - 1, most, dtype=torch.float64).long()]
+        for part in rows.split(_ROWS_AT_ONCE):
+            yield batch, head, part
 
 
 def _spread(items: list[tuple[int, int]], most: int) -> list[tuple[int, int]]:

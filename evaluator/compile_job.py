@@ -1,4 +1,4 @@
-"""One compilation, in a process that may crash: Triton IR text to a cubin, and what the tools say about it."""
+"""Work on Triton IR text in a process that may crash: to a cubin and what the tools say about it, or to plain text."""
 
 import base64
 import json
@@ -10,7 +10,9 @@ from typing import Any
 
 import triton
 from triton import knobs
+from triton._C.libtriton import ir
 from triton.backends.compiler import GPUTarget
+from triton.compiler.compiler import make_backend
 from triton.compiler.errors import CompilationError
 from triton.runtime.errors import OutOfResources, PTXASError
 
@@ -40,6 +42,26 @@ def run(payload: bytes) -> bytes:
         "tensor_memory": getattr(metadata, "tmem_size", None) or 0,
     }
     return json.dumps(reply).encode()
+
+
+def canonical(payload: bytes) -> bytes:
+    """The job that reads IR texts with MLIR's parser, as ``run`` does, and prints them, one operation a line.
+
+    A text that does not parse is a reply with ``error`` and its index.
+    """
+    request = json.loads(payload)
+    backend = make_backend(GPUTarget("cuda", request["arch"], 32))
+    context = ir.context()
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    texts = []
+    for i, ttir in enumerate(request["ttirs"]):
+        try:
+            Path("kernel.ttir").write_text(ttir)
+            texts.append(str(ir.parse_mlir_module("kernel.ttir", context)))
+        except (RuntimeError, ValueError) as error:
+            return json.dumps({"error": _short(error), "index": i}).encode()
+    return json.dumps({"ttirs": texts}).encode()
 
 
 def _short(error: Exception) -> str:

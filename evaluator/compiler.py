@@ -10,14 +10,15 @@ import json
 import os
 import re
 import tempfile
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from evaluator.binary import Binary
 from evaluator.evaluation import Fault, Status
-from evaluator.plan import KernelIR, without_locations
+from evaluator.plan import KernelIR, LaunchPlan, without_locations
 from evaluator.sandbox import Crashed, ForkServer, Limits, TimedOut
 from evaluator.target import Target
 
@@ -84,6 +85,32 @@ class Compiler:
         if path:
             _write_cache(path, binary)
         return binary
+
+    def canonical(self, plans: Sequence[LaunchPlan], target: Target) -> tuple[LaunchPlan, ...] | Fault:
+        """Return the plans with all IR as MLIR itself prints it, so that every reader of the text sees one program.
+
+        MLIR's syntax is not one of lines; what it prints has one operation a line. Raises like ``compile``.
+        """
+        names = {kernel.ttir: kernel.name for plan in plans for kernel in plan.kernels}
+        if not names:
+            return tuple(plans)
+        request = {"ttirs": list(names), "arch": target.arch}
+        outcome = self._server.run(f"{JOB_MODULE}:canonical", json.dumps(request).encode(), self._limits)
+        if isinstance(outcome, TimedOut):
+            return Fault(Status.TIMED_OUT, f"parsing the IR of the kernels: {outcome.reason}")
+        if isinstance(outcome, Crashed):
+            reason = f"{outcome.reason}{_reason(outcome.stderr)}"
+            return Fault(Status.CRASHED, f"the compiler aborted on parsing the IR of the kernels: {reason}")
+        reply = json.loads(outcome.result)
+        if "error" in reply:
+            name = list(names.values())[reply["index"]]
+            reason = f"{reply['error']}{_reason(outcome.stderr)}"
+            return Fault(Status.COMPILE_ERROR, f"kernel {name} is not valid Triton IR: {reason}")
+        texts = dict(zip(names, reply["ttirs"], strict=True))
+        return tuple(
+            replace(plan, kernels=tuple(replace(kernel, ttir=texts[kernel.ttir]) for kernel in plan.kernels))
+            for plan in plans
+        )
 
     def close(self) -> None:
         """Stop the fork server."""

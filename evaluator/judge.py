@@ -6,7 +6,7 @@ import secrets
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +21,7 @@ from evaluator.capture import Capturer
 from evaluator.compare import compare
 from evaluator.compiler import Compiler, fit
 from evaluator.evaluation import CaseResult, CaseScore, Evaluation, Fault, Resources, Score, Status
-from evaluator.executor import MemoryFault
+from evaluator.executor import Execution, Trips
 from evaluator.performance import ModelError, ctas_per_sm, predict
 from evaluator.plan import Fill, KernelIR, Launch, LaunchPlan
 from evaluator.problem import Case, Problem, get_problem, get_suite
@@ -34,11 +34,17 @@ EXECUTION_S = 150.0
 SAMPLE_PROGRAMS = 6
 """Programs executed at one benchmark shape, unless their matrix work exceeds ``SAMPLE_FLOP``."""
 SAMPLE_FLOP = 6e9
+REDUCED_FLOP = 2e10
+"""Matrix work that a case reduced to two heads may have; a longer one is reduced to one head."""
+LEAST_WORK = 0.9
+"""Share of the useful FLOPs that a plan with matrix products must be seen to compute at a benchmark shape."""
 _MEMORY_STATUS = {
     "read out of bounds": Status.OUT_OF_BOUNDS,
     "write out of bounds": Status.OUT_OF_BOUNDS,
     "misaligned access": Status.OUT_OF_BOUNDS,
     "write to an input": Status.FORBIDDEN,
+    "false assumption": Status.INCORRECT,
+    "false hint": Status.INCORRECT,
 }
 _Result = TypeVar("_Result")
 
@@ -91,8 +97,7 @@ class Judge:
         started = time.monotonic()
         problem = get_problem(candidate.problem)
         benchmarks = get_suite(problem, self.suite)
-        calls = [problem.call(case) for case in (*problem.correctness_cases, *benchmarks)]
-        plans = self._capturer.capture(candidate.source, problem.entry, calls, self.target)
+        plans = self._plans(candidate, problem, (*problem.correctness_cases, *benchmarks))
         findings = _Findings()
         if isinstance(plans, Fault):
             return self._evaluation(plans, findings, started)
@@ -101,10 +106,19 @@ class Judge:
         if known is not None:
             return replace(known, seconds=time.monotonic() - started)
         split = len(problem.correctness_cases)
-        outcome = self._judge(problem, plans[:split], benchmarks, plans[split:], findings)
+        outcome = self._judge(candidate, problem, plans[:split], benchmarks, plans[split:], findings)
         evaluation = self._evaluation(outcome, findings, started)
         self._judged[findings.plan_digest] = evaluation
         return evaluation
+
+    def _plans(self, candidate: Candidate, problem: Problem, cases: Sequence[Case]) -> tuple[LaunchPlan, ...] | Fault:
+        """Return the candidate's launch plans for ``cases``."""
+        calls = [problem.call(case) for case in cases]
+        plans = self._capturer.capture(candidate.source, problem.entry, calls, self.target)
+        if isinstance(plans, Fault):
+            return plans
+        # The executor reads lines, MLIR does not: both are given what MLIR's printer makes of the text.
+        return self._compiler.canonical(plans, self.target)
 
     def _evaluation(self, outcome: Score | Fault, findings: _Findings, started: float) -> Evaluation:
         fault = outcome if isinstance(outcome, Fault) else None
@@ -122,6 +136,7 @@ class Judge:
 
     def _judge(
         self,
+        candidate: Candidate,
         problem: Problem,
         plans: tuple[LaunchPlan, ...],
         benchmarks: tuple[Case, ...],
@@ -138,7 +153,7 @@ class Judge:
             return binaries
         scores = []
         for case, plan in zip(benchmarks, benchmark_plans, strict=True):
-            score = self._score(problem, case, plan, binaries, deadline, findings)
+            score = self._score(candidate, problem, case, plan, binaries, deadline, findings)
             if isinstance(score, Fault):
                 return score
             scores.append(score)
@@ -152,13 +167,21 @@ class Judge:
         held = buffers.allocate(problem.call(case), plan, inputs)
         if isinstance(held, Fault):
             return held
+        trips = _trips_before(problem, case, plan, inputs, deadline) if len(plan.launches) > 1 else None
+        if isinstance(trips, Fault):
+            return trips
+        executed = []
         for step in plan.steps:
             if isinstance(step, Fill):
                 held.fill(step)
                 continue
-            fault = _execute(plan, step, held, deadline, None)
-            if fault:
-                return replace(fault, message=f"case {case.name}: {fault.message}")
+            execution = _execute(plan, step, held, deadline, None)
+            if isinstance(execution, Fault):
+                return replace(execution, message=f"case {case.name}: {execution.message}")
+            executed.append([int(loop.sum()) for loop in execution.trips])
+        if trips is not None and trips != executed:
+            message = "how often loops run depends on what an earlier launch computes: the work cannot be counted"
+            return Fault(Status.UNSUPPORTED, message)
         comparison = compare(problem, case, inputs, held.outputs, whole=True)
         findings.cases.append(comparison.result)
         return comparison.fault
@@ -180,6 +203,7 @@ class Judge:
 
     def _score(
         self,
+        candidate: Candidate,
         problem: Problem,
         case: Case,
         plan: LaunchPlan,
@@ -201,20 +225,53 @@ class Judge:
             if isinstance(work, Fault):
                 return work
             works.append(work)
-        # With several launches the rows of a sampled program depend on programs that were not sampled.
-        if len(works) == 1:
-            programs = self._sample(works[0])
-            fault = _execute(plan, plan.launches[0], held, deadline, programs)
-            if fault:
-                return replace(fault, message=f"case {case.name}: {fault.message}")
-            comparison = compare(problem, case, inputs, held.outputs, whole=False)
-            findings.cases.append(comparison.result)
-            if comparison.fault:
-                return comparison.fault
+        missing = _missing_work(case, works, problem.flops(case)) or _missing_coverage(case, plan, held, deadline)
+        if missing:
+            return missing
+        # With several launches the rows of a sampled program depend on programs that were not sampled; and alone, one
+        # that draws tickets would do all the work.
+        if len(works) == 1 and not _programs_interact(plan):
+            fault = self._check_sample(problem, case, plan, works[0], inputs, held, deadline, findings)
+        else:
+            fault = self._check_reduced(candidate, problem, case, deadline, findings)
+        if fault:
+            return fault
         try:
             return predict(case.name, problem.flops(case), problem.least_bytes(case), works, self.target)
         except ModelError as error:
             return Fault(Status.UNSUPPORTED, f"no prediction for {self.target.name}: {error}")
+
+    def _check_sample(
+        self,
+        problem: Problem,
+        case: Case,
+        plan: LaunchPlan,
+        work: LaunchWork,
+        inputs: Mapping[str, torch.Tensor],
+        held: Buffers,
+        deadline: float,
+        findings: _Findings,
+    ) -> Fault | None:
+        """Execute some programs of the only launch and compare what they wrote."""
+        programs = self._sample(work)
+        execution = _execute(plan, plan.launches[0], held, deadline, programs)
+        if isinstance(execution, Fault):
+            return replace(execution, message=f"case {case.name}: {execution.message}")
+        comparison = compare(problem, case, inputs, held.outputs, whole=False)
+        findings.cases.append(comparison.result)
+        return comparison.fault
+
+    def _check_reduced(
+        self, candidate: Candidate, problem: Problem, case: Case, deadline: float, findings: _Findings
+    ) -> Fault | None:
+        """Execute the whole plan for one or two heads of ``case``, at its full lengths, and compare everything."""
+        reduced = replace(case, name=f"{case.name}-reduced", batch=1, heads=2, kv_heads=2)
+        if problem.flops(reduced) > REDUCED_FLOP:
+            reduced = replace(reduced, heads=1, kv_heads=1)
+        plans = self._plans(candidate, problem, [reduced])
+        if isinstance(plans, Fault):
+            return plans
+        return self._check_whole(problem, reduced, plans[0], deadline, findings)
 
     def _sample(self, work: LaunchWork) -> list[int]:
         """Return the first program, the last, and random ones, as far as their matrix work allows."""
@@ -233,8 +290,8 @@ class Judge:
 
 def _execute(
     plan: LaunchPlan, launch: Launch, held: Buffers, deadline: float, programs: list[int] | None
-) -> Fault | None:
-    def run(kernel: executor.Kernel) -> tuple[MemoryFault, ...]:
+) -> Execution | Fault:
+    def run(kernel: executor.Kernel) -> Execution:
         chosen = None if programs is None else torch.tensor(programs)
         return kernel.run(
             held.allocations,
@@ -243,35 +300,105 @@ def _execute(
             programs=chosen,
             temporaries_bytes=TEMPORARIES_BYTES,
             deadline=deadline,
-        ).faults
+        )
 
-    faults = _executing(plan.kernels[launch.kernel], run)
-    if isinstance(faults, Fault):
-        return faults
+    execution = _executing(plan.kernels[launch.kernel], run)
+    if isinstance(execution, Fault):
+        return execution
+    faults = execution.faults
     if faults:
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         return Fault(
             _MEMORY_STATUS[faults[0].kind], f"kernel {plan.kernels[launch.kernel].name}: {faults[0].message}{more}"
         )
+    return execution
+
+
+def _trips_before(
+    problem: Problem, case: Case, plan: LaunchPlan, inputs: Mapping[str, torch.Tensor], deadline: float
+) -> list[list[int]] | Fault:
+    """Return the trips of each loop of each launch, as counted at benchmark shapes: before any launch has run."""
+    held = buffers.allocate(problem.call(case), plan, inputs)
+    if isinstance(held, Fault):
+        return held
+    counted = []
+    for step in plan.steps:
+        if isinstance(step, Fill):
+            held.fill(step)
+            continue
+        trips = _trips(plan, step, held, deadline)
+        if isinstance(trips, Fault):
+            return trips
+        counted.append([int(loop.sum()) for loop in trips])
+    return counted
+
+
+def _trips(plan: LaunchPlan, launch: Launch, held: Buffers, deadline: float) -> Trips | Fault:
+    def count(kernel: executor.Kernel) -> Trips:
+        return kernel.trips(held.allocations, launch.args, launch.grid, deadline=deadline)
+
+    return _executing(plan.kernels[launch.kernel], count)
+
+
+def _missing_work(case: Case, works: Sequence[LaunchWork], useful: int) -> Fault | None:
+    """Refuse a plan that multiplies matrices, but fewer than the case takes."""
+    multiplies = any(body.dot_flops for work in works for body in (work.outside, *(loop.body for loop in work.loops)))
+    counted = sum(
+        work.outside.dot_flops * work.programs + sum(loop.body.dot_flops * int(loop.trips.sum()) for loop in work.loops)
+        for work in works
+    )
+    if multiplies and counted < LEAST_WORK * useful:
+        message = f"case {case.name}: {counted:.3g} FLOPs of matrix products are counted where {useful:.3g} are due"
+        return Fault(Status.INCORRECT, f"{message}: work is missing at this shape")
     return None
+
+
+def _missing_coverage(case: Case, plan: LaunchPlan, held: Buffers, deadline: float) -> Fault | None:
+    """Refuse a plan whose launches, all programs of them together, do not write every element of the outputs."""
+    marked = held.unmarked()
+    for launch in plan.launches:
+
+        def mark(kernel: executor.Kernel, launch: Launch = launch) -> Execution:
+            return kernel.mark(
+                marked.allocations,
+                launch.args,
+                launch.grid,
+                temporaries_bytes=TEMPORARIES_BYTES,
+                deadline=deadline,
+            )
+
+        execution = _executing(plan.kernels[launch.kernel], mark)
+        if isinstance(execution, Fault):
+            return execution
+    for name, allocation in marked.outputs.items():
+        assert allocation.written is not None
+        missing = allocation.written.numel() - int(allocation.written.count_nonzero())
+        if missing:
+            total = allocation.written.numel()
+            message = f"case {case.name}: {missing} of {total} elements of {name} are never written at this shape"
+            return Fault(Status.UNWRITTEN, message)
+    return None
+
+
+def _programs_interact(plan: LaunchPlan) -> bool:
+    return any(executor.load(kernel.ttir).programs_interact for kernel in plan.kernels)
 
 
 def _count(
     plan: LaunchPlan, launch: Launch, held: Buffers, deadline: float, binaries: dict[KernelIR, Binary]
 ) -> LaunchWork | Fault:
     ir = plan.kernels[launch.kernel]
-
-    def count(kernel: executor.Kernel) -> LaunchWork:
-        trips = kernel.trips(held.allocations, launch.args, launch.grid, deadline=deadline)
-        loops = zip(kernel.loops, trips, strict=True)
-        return LaunchWork(
-            binaries[ir],
-            launch.programs,
-            tuple(LoopWork(loop.parent, loop.body, count) for loop, count in loops),
-            kernel.outside,
-        )
-
-    return _executing(ir, count)
+    trips = _trips(plan, launch, held, deadline)
+    if isinstance(trips, Fault):
+        return trips
+    kernel = executor.load(ir.ttir)
+    loops = zip(kernel.loops, trips, strict=True)
+    return LaunchWork(
+        binaries[ir],
+        launch.programs,
+        tuple(LoopWork(loop.parent, loop.body, count) for loop, count in loops),
+        kernel.outside,
+    )
 
 
 def _executing(ir: KernelIR, work: Callable[[executor.Kernel], _Result]) -> _Result | Fault:

@@ -46,8 +46,8 @@ class Target:
     """0 where the architecture has no tensor memory."""
     l2_bytes: int
     l2_bytes_per_s: float
-    """Sustained reads. No vendor figure: microbenchmarks find 4 to 5 TB/s on an A100 and 5.5 to 6 on an H100; the
-    B200's is an estimate from its SM count and clock."""
+    """Sustained reads: an estimate, no vendor publishes one. On the low side for an H100, of which figures between 5.5
+    and 7 TB/s are quoted; the B200's is scaled by SM count and clock."""
     hbm_bytes_per_s: float
     launch_overhead_s: float
     """Start and end of one launch in a stream of launches: an estimate, 2 to 4 microseconds are usually measured."""

@@ -9,7 +9,7 @@ Needs numpy and torch, not triton. The caller sets torch's thread count.
 
 from evaluator.executor.errors import ExecutionTimeout, IRError, UnsupportedOperation
 from evaluator.executor.faults import MemoryFault
-from evaluator.executor.kernel import DEFAULT_TEMPORARIES, Execution, Kernel, load
+from evaluator.executor.kernel import DEFAULT_TEMPORARIES, Execution, Kernel, Trips, load
 from evaluator.executor.memory import Allocation
 from evaluator.executor.work import Loop
 
@@ -22,6 +22,7 @@ __all__ = [
     "Kernel",
     "Loop",
     "MemoryFault",
+    "Trips",
     "UnsupportedOperation",
     "load",
 ]

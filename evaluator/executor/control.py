@@ -9,6 +9,7 @@ from evaluator.executor.errors import IRError, UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Block, Function, Op, Region, captured
 from evaluator.executor.operations import ELEMENTWISE, STEPS
+from evaluator.executor.operations.hints import checked
 from evaluator.executor.operations.integers import signed, unsigned
 from evaluator.executor.operations.memory import address_sum, only_accessed
 from evaluator.executor.operations.registry import check_variant, elementwise_step
@@ -98,6 +99,7 @@ class _Builder:
 
     def _steps(self, block: Block) -> Steps:
         ops = block.ops[:-1]
+        check_variant(block.ops[-1])
         return Steps(tuple(self._step(op) for op in ops), ops)
 
     def _body(self, region: Region) -> Steps:
@@ -109,15 +111,18 @@ class _Builder:
         try:
             if op.name in self._control:
                 return self._control[op.name](op)
-            if op.name in ELEMENTWISE:
-                return elementwise_step(op, ELEMENTWISE[op.name](op, self._types))
-            if op.name == "tt.addptr" and op.results[0] in self._accessed:
-                return address_sum(op, self._types)
-            if op.name not in STEPS:
-                raise IRError(f"{op.name} at {op.location} is out of place")
-            return STEPS[op.name](op, self._types)
+            return checked(op, self._types, self._unchecked(op))
         except _TORCH_REFUSALS as error:
             raise _misfit(op, error) from error
+
+    def _unchecked(self, op: Op) -> Step:
+        if op.name in ELEMENTWISE:
+            return elementwise_step(op, ELEMENTWISE[op.name](op, self._types))
+        if op.name == "tt.addptr" and op.results[0] in self._accessed:
+            return address_sum(op, self._types)
+        if op.name not in STEPS:
+            raise IRError(f"{op.name} at {op.location} is out of place")
+        return STEPS[op.name](op, self._types)
 
     def function(self, region: Region) -> Callable[[Frame], list[Piece]]:
         """Return what runs a function's blocks: it gives back the returned values, by how programs left."""
@@ -149,6 +154,7 @@ class _Builder:
         return run
 
     def _call(self, op: Op) -> Step:
+        check_variant(op)
         (region,) = op.regions
         body = self.function(region)
         _check_counts(op, op.operands, region.args)
@@ -165,6 +171,7 @@ class _Builder:
         return run
 
     def _if(self, op: Op) -> Step:
+        check_variant(op)
         (condition,) = op.operands
         bodies = [(self._body(region), captured(region), region.terminator.operands) for region in op.regions]
         nothing = Steps((), ()), (), ()

@@ -11,10 +11,11 @@ MAX_FAULTS = 8
 
 @dataclass(frozen=True, slots=True)
 class MemoryFault:
-    """An access that a right kernel does not make."""
+    """An access that a right kernel does not make, or a promise to the compiler that it does not keep."""
 
     kind: str
-    """``read out of bounds``, ``write out of bounds``, ``write to an input`` or ``misaligned access``."""
+    """``read out of bounds``, ``write out of bounds``, ``write to an input``, ``misaligned access``, ``false
+    assumption`` or ``false hint``."""
     message: str
     """One line: kind, source line, buffer, element and a program."""
 

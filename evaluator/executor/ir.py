@@ -38,7 +38,7 @@ FREE_TEXT = (
     "tt.grid_dependency_wait",
     "tt.grid_dependency_launch_dependents",
 )
-"""Operations without effect on results, whose text is not read."""
+"""Operations without effect on results, whose text is checked to hold no other operation and not read further."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +156,8 @@ class Function:
     body: Region
     types: tuple[Type, ...]
     """By slot."""
+    divisors: tuple[int, ...] = ()
+    """Per parameter, what its value is declared to be divisible by; 1 where nothing is declared."""
 
     @property
     def params(self) -> tuple[int, ...]:

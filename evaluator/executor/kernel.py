@@ -14,15 +14,27 @@ from evaluator.executor.errors import IRError
 from evaluator.executor.faults import MemoryFault
 from evaluator.executor.frame import Frame, Run, Step
 from evaluator.executor.ir import BITS, Function, Op, Type, walk
+from evaluator.executor.marking import Marks
 from evaluator.executor.memory import Allocation, Memory
 from evaluator.executor.parser import parse
-from evaluator.executor.slicing import changes_memory, trip_slice
+from evaluator.executor.slicing import (
+    READS,
+    WRITES,
+    changes_memory,
+    programs_interact,
+    store_slice,
+    touched,
+    trip_slice,
+)
 from evaluator.executor.values import DTYPES, DescriptorValue, Value
 from evaluator.executor.work import count
 from evaluator.plan import Argument, Descriptor, Pointer, Scalar
 
 DEFAULT_TEMPORARIES = 2**30
 """Bytes that the values of the programs which run together may take."""
+
+BUFFER_ALIGNMENT = 16
+"""Bytes; what every allocator for the GPU promises at least."""
 
 Trips = tuple[npt.NDArray[np.int64], ...]
 
@@ -37,19 +49,27 @@ class Execution:
     """Per loop, [programs that ran]: body executions in all."""
 
 
+class _Code:
+    """A kernel, or what is left of it for the purpose at hand, made executable."""
+
+    def __init__(self, function: Function) -> None:
+        self.function = function
+        self.step: Step = build(function)
+        self.bytes_per_program = _temporary_bytes(function)
+
+
 class Kernel:
     """An executable kernel. Build it with ``load``."""
 
     def __init__(self, function: Function) -> None:
         self.name = function.name
         self.loops, self.outside = count(function)
+        self.programs_interact = programs_interact(function)
+        """Whether programs run alone may do other work than they do among all."""
         self._function = function
-        self._whole = build(function)
-        self._bytes = _temporary_bytes(function)
-        sliced = trip_slice(function)
-        self._trip_step = build(sliced) if self.loops else None
-        self._trip_bytes = _temporary_bytes(sliced)
-        self._trips_change_memory = changes_memory(sliced)
+        self._whole = _Code(function)
+        self._trips = _Code(trip_slice(function)) if self.loops else None
+        self._stores: dict[frozenset[int], _Code | None] = {}
 
     def run(
         self,
@@ -69,7 +89,7 @@ class Kernel:
         ids = torch.arange(math.prod(grid)) if programs is None else programs.to(torch.int64)
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < math.prod(grid):
             raise IRError(f"program ids must lie in the grid {grid}")
-        return self._execute(self._whole, self._bytes, Memory(memory), args, grid, ids, temporaries_bytes, deadline)
+        return self._execute(self._whole, Memory(memory), args, grid, ids, temporaries_bytes, deadline)
 
     def trips(
         self,
@@ -83,20 +103,67 @@ class Kernel:
 
         Only what bounds and conditions depend on is computed. Raises like ``run``.
         """
-        if self._trip_step is None:
+        if self._trips is None:
             return ()
         space = Memory(memory)
-        if self._trips_change_memory:
+        if changes_memory(self._trips.function):
             space = space.copy()
         ids = torch.arange(math.prod(grid))
-        return self._execute(
-            self._trip_step, self._trip_bytes, space, args, grid, ids, DEFAULT_TEMPORARIES, deadline
-        ).trips
+        return self._execute(self._trips, space, args, grid, ids, DEFAULT_TEMPORARIES, deadline).trips
+
+    def mark(
+        self,
+        memory: Sequence[Allocation],
+        args: Sequence[Argument],
+        grid: tuple[int, int, int],
+        *,
+        temporaries_bytes: int = DEFAULT_TEMPORARIES,
+        deadline: float | None = None,
+    ) -> Execution:
+        """Set ``written`` where all programs of the grid would store, as far as buffers have it, and count trips.
+
+        Contents stay as they are: only addresses, masks, bounds and conditions are computed, and what those depend on.
+        Where they depend on what the kernel itself stores, it runs whole, on a copy. Raises like ``run``.
+        """
+        stores = self._stores_to_marked(memory, args)
+        if stores is None or self.programs_interact:
+            # Tickets are drawn even where stores only mark.
+            memory = [a if a.readonly else Allocation(a.name, a.data.clone(), a.written) for a in memory]
+        space, code = (Memory(memory), self._whole) if stores is None else (Marks(memory), stores)
+        return self._execute(code, space, args, grid, torch.arange(math.prod(grid)), temporaries_bytes, deadline)
+
+    def needs(self, memory: Sequence[Allocation], args: Sequence[Argument]) -> frozenset[int]:
+        """Return the buffers whose contents decide what ``mark`` finds."""
+        code = self._stores_to_marked(memory, args) or self._whole
+        return self._buffers(touched(code.function, READS), args)
+
+    def changes(self, args: Sequence[Argument]) -> frozenset[int]:
+        """Return the buffers that the kernel may write to."""
+        return self._buffers(touched(self._function, WRITES), args)
+
+    def _stores_to_marked(self, memory: Sequence[Allocation], args: Sequence[Argument]) -> _Code | None:
+        params = frozenset(
+            slot
+            for slot, argument in zip(self._function.params, args, strict=False)
+            if not isinstance(argument, Scalar)
+            and not (0 <= argument.buffer < len(memory) and memory[argument.buffer].written is None)
+        )
+        if params not in self._stores:
+            function = store_slice(self._function, params)
+            self._stores[params] = None if function is None else _Code(function)
+        return self._stores[params]
+
+    def _buffers(self, params: frozenset[int | None], args: Sequence[Argument]) -> frozenset[int]:
+        """Return the buffers behind parameters; all that the launch is given if one is unclear."""
+        return frozenset(
+            argument.buffer
+            for slot, argument in zip(self._function.params, args, strict=False)
+            if not isinstance(argument, Scalar) and (slot in params or None in params)
+        )
 
     def _execute(
         self,
-        step: Step,
-        bytes_per_program: int,
+        code: _Code,
         memory: Memory,
         args: Sequence[Argument],
         grid: tuple[int, int, int],
@@ -107,13 +174,13 @@ class Kernel:
         values = _bind(self._function, memory, args)
         trips = tuple(torch.zeros(ids.numel(), dtype=torch.int64) for _ in self.loops)
         run = Run(memory, grid, ids, trips, deadline)
-        together = max(1, temporaries_bytes // bytes_per_program)
+        together = max(1, temporaries_bytes // code.bytes_per_program)
         for start in range(0, ids.numel(), together):
             run.check_time()
-            slots: list[Value | None] = [None] * len(self._function.types)
+            slots: list[Value | None] = [None] * len(code.function.types)
             for slot, value in zip(self._function.params, values, strict=True):
                 slots[slot] = value
-            step(Frame(run, torch.arange(start, min(start + together, ids.numel())), slots))
+            code.step(Frame(run, torch.arange(start, min(start + together, ids.numel())), slots))
         return Execution(memory.faults, tuple(loop.numpy() for loop in trips))
 
 
@@ -140,6 +207,8 @@ def _bind(function: Function, memory: Memory, args: Sequence[Argument]) -> list[
     if len(args) != len(function.params):
         raise IRError(f"kernel {function.name} takes {len(function.params)} arguments, not {len(args)}")
     kinds = [function.types[slot] for slot in function.params]
+    for i, (divisor, argument) in enumerate(zip(function.divisors, args, strict=True)):
+        _check_divisor(divisor, argument, f"argument {i} of kernel {function.name}")
     return [
         _argument(kind, argument, memory, f"argument {i} of kernel {function.name}")
         for i, (kind, argument) in enumerate(zip(kinds, args, strict=True))
@@ -166,6 +235,23 @@ def _argument(kind: Type, argument: Argument, memory: Memory, where: str) -> Val
             argument.padding == "nan",
         )
     raise IRError(f"{where} has type {kind} and is given a {type(argument).__name__.lower()}")
+
+
+def _check_divisor(divisor: int, argument: Argument, where: str) -> None:
+    """Raise ``IRError`` if an argument is not what the IR lets the compiler count on."""
+    if divisor == 1:
+        return
+    if isinstance(argument, Scalar) and not isinstance(argument.value, float):
+        if argument.value % divisor:
+            raise IRError(f"{where} is declared divisible by {divisor} but is {argument.value}")
+    elif isinstance(argument, Pointer):
+        if BUFFER_ALIGNMENT % divisor or argument.byte_offset % divisor:
+            raise IRError(
+                f"{where} is declared divisible by {divisor} but points {argument.byte_offset} bytes into a buffer "
+                f"aligned to {BUFFER_ALIGNMENT}"
+            )
+    else:
+        raise IRError(f"{where} is declared divisible by {divisor} and is a {type(argument).__name__.lower()}")
 
 
 def _check_buffer(buffer: int, memory: Memory, where: str) -> None:

@@ -85,7 +85,7 @@ def split(text: str) -> Parts:
         elif token == ":":
             types = parts.types
         elif token in ("{", "<{"):
-            i = _attributes(stream, i, parts.attributes)
+            i = attributes(stream, i, parts.attributes)
         elif types is not None:
             if kind == "word" and _TYPE_WORD.match(token):
                 types.append(parse_type(token))
@@ -110,7 +110,7 @@ def split(text: str) -> Parts:
     return parts
 
 
-def _attributes(stream: list[Token], i: int, into: dict[str, str]) -> int:
+def attributes(stream: list[Token], i: int, into: dict[str, str]) -> int:
     """Read ``key = value`` entries up to the closing brace; return the index after it."""
     depth = 0
     key = ""

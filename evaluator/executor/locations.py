@@ -3,7 +3,7 @@
 import os
 import re
 
-_PIECE = re.compile(r'"(?:[^"\\]|\\.)*"|\bloc\(|[()]')
+_PIECE = re.compile(r'"(?:[^"\\]|\\.)*"|(?<![\w$.\-@])loc\(|[()]')
 _ALIAS = re.compile(r"(#loc\d*) = loc\((.*)\)\s*")
 _FILE = re.compile(r'"((?:[^"\\]|\\.)*)":(\d+):\d+')
 _LIBRARY = "/triton/language/"

@@ -4,7 +4,7 @@ An address is an int64: every buffer starts at its own multiple of ``SPACING``, 
 every operation, and the buffer it points into can be told from its value. No access leaves the buffers of the launch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,11 +82,11 @@ class Memory:
         raw = RAW[kind.item_bytes]
         dtype = DTYPES[kind.element]
         replace = None if other is None else other.view(raw)
-        if mask is not None and _all(mask):
+        if mask is not None and all_true(mask):
             mask = None
         rows = self._rows(address, mask, kind)
         if rows is None:
-            return self._read_elements(_sum(address), mask, replace, kind, site).view(dtype)
+            return self._read_elements(total(address), mask, replace, kind, site).view(dtype)
         values = rows.table.index_select(0, rows.index.flatten())
         values = values.view(*rows.index.shape, rows.table.shape[1]).movedim(-1, rows.axis)
         if mask is not None:
@@ -124,9 +124,9 @@ class Memory:
 
         Every program stores, so a buffer that all programs share is written once, and the last program wins.
         """
-        if mask is not None and _all(mask):
+        if mask is not None and all_true(mask):
             mask = None
-        flat = _sum(address)
+        flat = total(address)
         shape = torch.broadcast_shapes(flat.shape, value.shape, *(() if mask is None else (mask.shape,)))
         flat = flat.expand(shape)
         bits = value.view(RAW[kind.item_bytes]).expand(shape)
@@ -208,7 +208,7 @@ class Memory:
             if bool((offset & (item - 1)).any()):
                 return None
         table = bits.as_strided((bits.numel() - length + 1, length), (1, 1))
-        return Rows(axis, index.squeeze(axis), table)
+        return Rows(axis, buffer, index.squeeze(axis), table)
 
     def _locate(
         self, address: torch.Tensor, mask: torch.Tensor | None, item_bytes: int, kind: str, site: Site
@@ -257,6 +257,11 @@ class Memory:
             found.append((buffer, index if here is None else torch.where(here, index, 0), here))
         return found
 
+    def refute(self, kind: str, wrong: torch.Tensor, describe: Callable[[tuple[int, ...]], str], site: Site) -> None:
+        """Report that what the kernel promises does not hold where ``wrong`` [P or 1, ...] is true."""
+        if bool(wrong.any()):
+            self._log.add(kind, "", wrong, describe, site)
+
     def _report(self, kind: str, buffer: int, address: torch.Tensor, wrong: torch.Tensor | None, site: Site) -> None:
         wrong = torch.ones_like(address, dtype=torch.bool) if wrong is None else wrong
         if not 0 <= buffer < len(self._allocations):
@@ -279,7 +284,8 @@ def _buffer_of(address: int) -> int:
     return (address + SPACING // 2 >> SPACING_BITS) - 1
 
 
-def _sum(address: torch.Tensor | AddressSum) -> torch.Tensor:
+def total(address: torch.Tensor | AddressSum) -> torch.Tensor:
+    """Return addresses as one tensor."""
     return address if isinstance(address, torch.Tensor) else address.base + address.offset
 
 
@@ -287,6 +293,6 @@ def _zero(like: torch.Tensor) -> torch.Tensor:
     return torch.zeros(1, dtype=like.dtype).expand(like.shape)
 
 
-def _all(mask: torch.Tensor) -> bool:
+def all_true(mask: torch.Tensor) -> bool:
     """Whether all of a bool tensor is true; several times faster than ``torch.all``."""
     return mask.numel() == 0 or bool(mask.view(torch.uint8).amin())

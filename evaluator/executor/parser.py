@@ -1,11 +1,11 @@
 """Parses the text of Triton IR. Private functions are expanded at each call, so that a kernel is one tree."""
 
 import re
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 
 from evaluator.executor.errors import IRError, UnsupportedOperation
 from evaluator.executor.ir import FREE_TEXT, Block, Function, Op, Region, Type, parse_type
-from evaluator.executor.lexer import Parts, split, tokens
+from evaluator.executor.lexer import Parts, attributes, split, tokens
 from evaluator.executor.locations import Locations, split_locations
 
 MAX_OPS = 200_000
@@ -16,7 +16,11 @@ MAX_DEPTH = 64
 _OP = re.compile(r'(?:(%[^=]*?) = )?"?([a-z_]\w*(?:\.\w+)+)"?(.*)', re.DOTALL)
 _RESULT = re.compile(r"(%[\w$.\-]+)(?::(\d+))?")
 _FUNCTION = re.compile(r'tt\.func\s+(?:(public|private)\s+)?@("[^"]*"|[\w$.\-]+)\s*\((.*)\{')
-_COMMENT = re.compile(r"\s*// .*$")
+_COMMENT = re.compile(r'^((?:[^"]|"(?:[^"\\]|\\.)*")*?)\s*// .*$')
+_MODULE = re.compile(r"module(?:\s+@\S+)?\s*(attributes)?.*\{")
+_QUOTED_OR_BRACED = re.compile(r'"(?:[^"\\]|\\.)*"(?!\s*\()|\{(?:[^{}"]|"(?:[^"\\]|\\.)*")*\}')
+_OTHER_OP = re.compile(r"[=(){}\"]|(?<![!%@\w.$\-])[a-z_]\w*\.\w")
+_DOTTED = re.compile(r"[a-z_]\w*(?:\.\w+)+")
 
 _LOOPS = ("scf.for", "scf.while")
 _IMPLIED_YIELD = ("scf.if", "scf.for", "scf.while")
@@ -36,7 +40,7 @@ class _Parser:
         raw = text.splitlines()
         self._locations = Locations(raw)
         pairs = [split_locations(line) for line in raw]
-        self._lines = [_COMMENT.sub("", line).strip() for line, _ in pairs]
+        self._lines = [_COMMENT.sub(r"\1", line).strip() for line, _ in pairs]
         self._places = [location for _, location in pairs]
         self._known = known
         self._types: list[Type] = []
@@ -45,9 +49,18 @@ class _Parser:
         self._stack: list[str] = []
         self._functions: dict[str, int] = {}
         self._public: list[str] = []
+        modules = 0
         for number, line in enumerate(self._lines):
-            if match := _FUNCTION.match(line):
+            if match := _MODULE.match(line):
+                modules += 1
+                if match[1] or modules > 1:
+                    raise UnsupportedOperation(
+                        "module with attributes or modules in it", f"line {number + 1} of the IR"
+                    )
+            elif match := _FUNCTION.match(line):
                 name = match[2].strip('"')
+                if name in self._functions:
+                    raise IRError(f"the IR has two functions {name!r}")
                 self._functions[name] = number
                 if match[1] != "private":
                     self._public.append(name)
@@ -56,7 +69,11 @@ class _Parser:
         if len(self._public) != 1:
             raise IRError(f"the IR has {len(self._public)} public functions, not one")
         name = self._public[0]
-        return Function(name, self._function(name), tuple(self._types))
+        divisors = tuple(
+            _divisor(hints, f"line {self._functions[name] + 1} of the IR")
+            for _, _, hints in _signature(self._lines[self._functions[name]])
+        )
+        return Function(name, self._function(name), tuple(self._types), divisors)
 
     def _function(self, name: str) -> Region:
         if name in self._stack or len(self._stack) > MAX_DEPTH:
@@ -65,7 +82,10 @@ class _Parser:
             raise IRError(f"the IR has no function {name!r}")
         start = self._functions[name]
         names: dict[str, int] = {}
-        args = tuple(self._define(names, arg, kind) for arg, kind in _signature(self._lines[start]))
+        params = _signature(self._lines[start])
+        if name not in self._public and any(hints for _, _, hints in params):
+            raise UnsupportedOperation("tt.func private with attributes of arguments", f"line {start + 1} of the IR")
+        args = tuple(self._define(names, arg, kind) for arg, kind, _ in params)
         self._stack.append(name)
         region, _, _ = self._region("tt.func", start + 1, names, args, 0)
         self._stack.pop()
@@ -126,6 +146,8 @@ class _Parser:
             loop = self._loops
             self._loops += 1
         if name in FREE_TEXT:
+            if _OTHER_OP.search(_QUOTED_OR_BRACED.sub("", rest)):
+                raise IRError(f"line {number} of the IR has more than {name}")
             return Op(name, (), (), location), line + 1
 
         def slot(value: str) -> int:
@@ -135,6 +157,8 @@ class _Parser:
 
         opens = rest.endswith("{")
         parts = split(rest[:-1].rstrip().removesuffix("(") if opens else rest)
+        if any(_DOTTED.fullmatch(word) for word in parts.words):
+            raise IRError(f"line {number} of the IR has more than {name}")
         if name == "scf.for":
             parts.operands, defined = _for_operands(parts, number)
         elif name == "scf.while":
@@ -176,12 +200,42 @@ class _Parser:
         return op, line
 
 
-def _signature(header: str) -> list[tuple[str, Type]]:
-    """Return name and type of each parameter of a ``tt.func`` line."""
+def _signature(header: str) -> list[tuple[str, Type, Mapping[str, str]]]:
+    """Return name, type and attributes of each parameter of a ``tt.func`` line."""
     match = _FUNCTION.match(header)
     if match is None:
         raise IRError(f"cannot read the function {header[:80]!r}")
-    return _typed_names("(" + match[3])
+    stream = list(tokens(match[3]))
+    of_function: dict[str, str] = {}
+    of_params: list[dict[str, str]] = []
+    i = 0
+    inside = True
+    while i < len(stream):
+        kind, token = stream[i]
+        i += 1
+        if inside and kind == "value":
+            of_params.append({})
+        elif token == ")":
+            inside = False
+        elif token == "{":
+            i = attributes(stream, i, of_params[-1] if inside and of_params else of_function)
+    for attribute in of_function:
+        if attribute != "noinline":
+            raise UnsupportedOperation(f"tt.func with {attribute}", f"function {match[2]}")
+    pairs = _typed_names("(" + match[3])
+    if len(pairs) != len(of_params):
+        raise IRError(f"cannot read the function {header[:80]!r}")
+    return [(name, kind, hints) for (name, kind), hints in zip(pairs, of_params, strict=True)]
+
+
+def _divisor(hints: Mapping[str, str], location: str) -> int:
+    """Return what a parameter is declared to be divisible by; no other attribute is known."""
+    for name, value in hints.items():
+        match = re.fullmatch(r"([1-9]\d{0,8}) : i32", value)
+        if name != "tt.divisibility" or match is None:
+            raise UnsupportedOperation(f"tt.func with an argument of {name} = {value[:60]}", location)
+        return int(match[1])
+    return 1
 
 
 def _label(text: str) -> tuple[str, list[tuple[str, Type]]]:

@@ -16,6 +16,8 @@ class Rows:
 
     axis: int
     """Of the block with its leading dimension, along which rows run."""
+    buffer: int
+    """In which they lie."""
     index: torch.Tensor
     """First element of each row; the block's shape without ``axis``."""
     table: torch.Tensor

@@ -1,49 +1,81 @@
-"""Cuts a kernel down to what decides how often its loops run: bounds, conditions and what those depend on."""
+"""Cuts a kernel down to what decides how often its loops run and where it stores, and to what those depend on."""
 
+from collections.abc import Collection, Sequence, Set
 from dataclasses import replace
 
 from evaluator.executor.ir import Block, Function, Op, Region, walk
 
 _BRANCHES = ("cf.br", "cf.cond_br", "tt.return")
-_READS = ("tt.load", "tt.descriptor_load", "tt.descriptor_gather", "tt.atomic_rmw", "tt.atomic_cas")
-_WRITES = (
+_ATOMICS = ("tt.atomic_rmw", "tt.atomic_cas")
+READS = ("tt.load", "tt.descriptor_load", "tt.descriptor_gather", *_ATOMICS)
+"""Operations whose results depend on memory; the first operand says where."""
+WRITES = (
     "tt.store",
-    "tt.atomic_rmw",
-    "tt.atomic_cas",
+    *_ATOMICS,
     "tt.descriptor_store",
     "tt.descriptor_reduce",
     "tt.descriptor_scatter",
 )
+"""Operations that may change memory; the first operand says where."""
+_VALUE_AT = {"tt.store": 1, "tt.atomic_rmw": 1}
+"""Where the written value is among the operands, unless it is the last one."""
 
 
 def trip_slice(function: Function) -> Function:
-    """Return a kernel with the same loops and trips that computes as little else as possible and stores nothing.
+    """Return a kernel with the same loops and trips that computes as little else as possible.
 
-    A kernel whose bounds depend on memory that it may itself change is returned whole.
+    It writes by those atomic operations only whose results decide, such as the ticket of a tile. A kernel whose bounds
+    depend on memory that it may change in other ways is returned whole.
     """
-    needed = _Needed()
+    return _sliced(function, function, frozenset()) or function
+
+
+def store_slice(function: Function, params: Set[int]) -> Function | None:
+    """Return a kernel that also stores, zeros in place of values, whatever it may store through the given parameters.
+
+    A pointer that is not simply computed from a parameter may be any of them. The result is None where addresses or
+    masks depend on memory that the kernel may change other than by atomic operations whose results decide.
+    """
+    hollow = _Hollow(function, params)
+    body = hollow.region(function.body)
+    return _sliced(function, replace(function, body=body, types=tuple(hollow.types)), hollow.zeros)
+
+
+def _sliced(original: Function, function: Function, zeros: Set[int]) -> Function | None:
+    """Return what is needed of ``function``, None if it reads what it would have to write but for the cut."""
+    needed = _Needed(zeros)
     while needed.grew:
         needed.grew = False
         needed.region(function.body)
-    sliced = Function(function.name, _cut(function.body, needed.slots), function.types)
-    names = [op.name for op in walk(sliced.body)]
-    if any(name in _WRITES for name in names) or (
-        any(name in _READS for name in names) and _may_read_own_writes(sliced, function)
-    ):
-        return function
-    return sliced
+    sliced = Function(function.name, _cut(function.body, needed), function.types)
+    reads = [op for op in walk(sliced.body) if op.name in READS]
+    left_out = [op for op in walk(original.body) if op.name in WRITES and not needed.slots.intersection(op.results)]
+    return None if reads and _may_overlap(reads, left_out, function) else sliced
+
+
+def touched(function: Function, names: Collection[str]) -> frozenset[int | None]:
+    """Return the parameters through which operations of the given names access memory, None for one that is unclear."""
+    origins = _origins(function)
+    return frozenset(origins.get(op.operands[0]) for op in walk(function.body) if op.name in names)
 
 
 def changes_memory(function: Function) -> bool:
     """Whether running a kernel may write to memory."""
-    return any(op.name in _WRITES for op in walk(function.body))
+    return any(op.name in WRITES for op in walk(function.body))
 
 
-def _may_read_own_writes(sliced: Function, function: Function) -> bool:
+def programs_interact(function: Function) -> bool:
+    """Whether a program may act on what others did before it: on the old value that an atomic operation returns."""
+    used = {slot for op in walk(function.body) for slot in op.operands}
+    used.update(slot for op in walk(function.body) for _, values in op.successors for slot in values)
+    return any(op.name in _ATOMICS and used.intersection(op.results) for op in walk(function.body))
+
+
+def _may_overlap(reads: Sequence[Op], writes: Sequence[Op], function: Function) -> bool:
     origins = _origins(function)
-    read = [origins.get(op.operands[0]) for op in walk(sliced.body) if op.name in _READS]
-    written = [origins.get(op.operands[0]) for op in walk(function.body) if op.name in _WRITES]
-    return None in read or None in written or bool(set(read) & set(written))
+    read = {origins.get(op.operands[0]) for op in reads}
+    written = {origins.get(op.operands[0]) for op in writes}
+    return bool(written) and (None in read | written or bool(read & written))
 
 
 _POINTER_CHAIN = ("tt.addptr", "tt.splat", "tt.broadcast", "tt.expand_dims", "tt.bitcast", "tt.make_tensor_descriptor")
@@ -58,12 +90,52 @@ def _origins(function: Function) -> dict[int, int]:
     return origins
 
 
-class _Needed:
-    """Slots that decide about trips; grows until a pass over the kernel adds none."""
+class _Hollow:
+    """Puts stores of zeros before whatever writes through some parameters."""
 
-    def __init__(self) -> None:
+    def __init__(self, function: Function, params: Set[int]) -> None:
+        self.types = list(function.types)
+        self.zeros: set[int] = set()
+        self._origins = _origins(function)
+        self._params = params
+
+    def region(self, region: Region) -> Region:
+        """Return a region whose writes are preceded by stores of zeros."""
+        return Region(tuple(replace(b, ops=tuple(new for op in b.ops for new in self._op(op))) for b in region.blocks))
+
+    def _op(self, op: Op) -> tuple[Op, ...]:
+        if op.name not in WRITES:
+            return (replace(op, regions=tuple(self.region(region) for region in op.regions)),)
+        origin = self._origins.get(op.operands[0])
+        return (op,) if origin is not None and origin not in self._params else (*self._zeros(op), op)
+
+    def _zeros(self, op: Op) -> tuple[Op, Op]:
+        at = _VALUE_AT.get(op.name, len(op.operands) - 1)
+        zero, kind = len(self.types), self.types[op.operands[at]]
+        self.types.append(kind)
+        self.zeros.add(zero)
+        operands = (*op.operands[:at], zero, *op.operands[at + 1 :])
+        if op.name in _ATOMICS:
+            store = Op("tt.store", (op.operands[0], zero, *op.operands[at + 1 :]), (), op.location)
+        elif op.name == "tt.descriptor_reduce":
+            store = Op("tt.descriptor_store", operands, (), op.location)
+        else:
+            store = replace(op, operands=operands)
+        return Op("arith.constant", (), (zero,), op.location, ("dense<0>" if kind.shape else "0",)), store
+
+
+class _Needed:
+    """Slots that decide about trips, and about stores of ``zeros``; grows until a pass over the kernel adds none."""
+
+    def __init__(self, zeros: Set[int]) -> None:
         self.slots: set[int] = set()
         self.grew = True
+        self._zeros = zeros
+
+    def acts(self, op: Op) -> bool:
+        """Whether an operation is a loop or a store of zeros, or holds one."""
+        nested = (inner for region in op.regions for inner in walk(region))
+        return any(one.loop is not None or not self._zeros.isdisjoint(one.operands) for one in (op, *nested))
 
     def _add(self, *slots: int) -> None:
         if not self.slots.issuperset(slots):
@@ -99,7 +171,7 @@ class _Needed:
             self._link(before.args, op.operands)
             self._link(before.args, after.terminator.operands)
         elif op.name == "scf.if":
-            if _has_loops(op) or self.slots.intersection(results):
+            if self.acts(op) or self.slots.intersection(results):
                 self._add(op.operands[0])
             for region in op.regions:
                 self._link(results, region.terminator.operands)
@@ -114,7 +186,7 @@ class _Needed:
                 self._add(op.operands[0])
             for label, values in op.successors:
                 self._link(arguments.get(label, ()), values)
-        elif self.slots.intersection(results):
+        elif self.slots.intersection(results) or not self._zeros.isdisjoint(op.operands):
             self._add(*op.operands)
         if op.name not in ("tt.reduce", "tt.scan"):
             for region in op.regions:
@@ -123,53 +195,50 @@ class _Needed:
             self._add(*(slot for inner in walk(op.regions[0]) for slot in inner.operands))
 
 
-def _has_loops(op: Op) -> bool:
-    return op.loop is not None or any(inner.loop is not None for region in op.regions for inner in walk(region))
-
-
 def _pick(slots: tuple[int, ...], targets: tuple[int, ...], needed: set[int]) -> tuple[int, ...]:
     """Return those of ``slots`` whose counterpart in ``targets`` is needed."""
     return tuple(slot for slot, target in zip(slots, targets, strict=True) if target in needed)
 
 
-def _cut(region: Region, needed: set[int]) -> Region:
+def _cut(region: Region, needed: _Needed) -> Region:
     arguments = {block.label: block.args for block in region.blocks}
     return Region(tuple(_cut_block(block, needed, arguments) for block in region.blocks))
 
 
-def _cut_block(block: Block, needed: set[int], arguments: dict[str, tuple[int, ...]]) -> Block:
+def _cut_block(block: Block, needed: _Needed, arguments: dict[str, tuple[int, ...]]) -> Block:
     ops = []
     for op in block.ops[:-1]:
-        if _has_loops(op) or needed.intersection(op.results):
+        if needed.acts(op) or needed.slots.intersection(op.results):
             ops.append(_cut_op(op, needed))
     last = block.ops[-1]
-    successors = tuple((label, _pick(values, arguments[label], needed)) for label, values in last.successors)
-    return Block(block.label, _pick(block.args, block.args, needed), (*ops, replace(last, successors=successors)))
+    successors = tuple((label, _pick(values, arguments[label], needed.slots)) for label, values in last.successors)
+    return Block(block.label, _pick(block.args, block.args, needed.slots), (*ops, replace(last, successors=successors)))
 
 
-def _cut_op(op: Op, needed: set[int]) -> Op:
+def _cut_op(op: Op, kept: _Needed) -> Op:
     if not op.regions or op.name in ("tt.reduce", "tt.scan"):
         return op
+    needed = kept.slots
     results = _pick(op.results, op.results, needed)
-    regions = tuple(_cut(region, needed) for region in op.regions)
+    regions = tuple(_cut(region, kept) for region in op.regions)
     operands = op.operands
     if op.name == "scf.for":
         variable, *carried = op.regions[0].args
-        kept = tuple(i for i, slot in enumerate(carried) if slot in needed)
-        operands = (*op.operands[:3], *(op.operands[3 + i] for i in kept))
-        yields = tuple(regions[0].terminator.operands[i] for i in kept)
-        results = tuple(op.results[i] for i in kept)
-        regions = (_with_ends(regions[0], (variable, *(carried[i] for i in kept)), yields),)
+        places = tuple(i for i, slot in enumerate(carried) if slot in needed)
+        operands = (*op.operands[:3], *(op.operands[3 + i] for i in places))
+        yields = tuple(regions[0].terminator.operands[i] for i in places)
+        results = tuple(op.results[i] for i in places)
+        regions = (_with_ends(regions[0], (variable, *(carried[i] for i in places)), yields),)
     elif op.name == "scf.while":
         before, after = op.regions
         condition, *forwarded = before.terminator.operands
-        kept = tuple(i for i, slot in enumerate(after.args) if slot in needed or op.results[i] in needed)
+        places = tuple(i for i, slot in enumerate(after.args) if slot in needed or op.results[i] in needed)
         operands = _pick(op.operands, before.args, needed)
         yields = _pick(after.terminator.operands, before.args, needed)
-        results = tuple(op.results[i] for i in kept)
+        results = tuple(op.results[i] for i in places)
         regions = (
-            _with_ends(regions[0], regions[0].args, (condition, *(forwarded[i] for i in kept))),
-            _with_ends(regions[1], tuple(after.args[i] for i in kept), yields),
+            _with_ends(regions[0], regions[0].args, (condition, *(forwarded[i] for i in places))),
+            _with_ends(regions[1], tuple(after.args[i] for i in places), yields),
         )
     elif op.name == "scf.if":
         regions = tuple(

@@ -13,7 +13,7 @@ from evaluator.binary import Binary
 from evaluator.capture import CHILD_MODULE, Capturer
 from evaluator.compiler import JOB_MODULE, Compiler, fit
 from evaluator.evaluation import Fault, Status
-from evaluator.plan import KernelIR, Role, without_locations
+from evaluator.plan import KernelIR, LaunchPlan, Role, without_locations
 from evaluator.problem import Call, TensorSpec
 from evaluator.sandbox import Finished, ForkServer, Limits
 from evaluator.target import TARGETS, get_target
@@ -115,6 +115,12 @@ def fault(outcome: Binary | Fault | None) -> Fault:
     return outcome
 
 
+def canonical(compiler: Compiler, kernels: list[KernelIR], target: str = "h100") -> tuple[LaunchPlan, ...]:
+    plans = compiler.canonical([LaunchPlan("case", (), (kernel,), ()) for kernel in kernels], get_target(target))
+    assert not isinstance(plans, Fault), plans
+    return plans
+
+
 @pytest.mark.parametrize("target", ["a100", "h100", "b200"])
 def test_the_text_of_a_plan_compiles_to_the_ptx_of_the_normal_path(
     server: ForkServer, compiler: Compiler, kernel: Callable[..., KernelIR], target: str
@@ -132,7 +138,8 @@ def test_the_text_of_a_plan_compiles_to_the_ptx_of_the_normal_path(
     request = {"source": source, "entry": "attention", "call": asdict(CALL), "target": target}
     normal = server.run("normal_path:run", json.dumps(request).encode(), limits)
     assert isinstance(normal, Finished), normal
-    binary = compiled(compiler.compile(kernel(source, target), get_target(target)))
+    (plan,) = canonical(compiler, [kernel(source, target)], target)
+    binary = compiled(compiler.compile(plan.kernels[0], get_target(target)))
     assert [binary.ptx] == json.loads(normal.result)
     assert f".target sm_{get_target(target).arch}{'' if target == 'a100' else 'a'}" in binary.ptx
     assert binary.cubin.startswith(b"\x7fELF")
@@ -260,7 +267,7 @@ def test_an_instruction_that_ptxas_refuses_is_quoted(compiler: Compiler) -> None
     ttir = ASM.format(asm="no.such.instruction $0;", constraints="=r")
     found = fault(compiler.compile(KernelIR("k", ttir, ()), get_target("h100")))
     assert found.status is Status.COMPILE_ERROR
-    assert "line 31; error   : Not a name of any known instruction: 'no'" in found.message
+    assert re.search(r"line \d+; error   : Not a name of any known instruction: 'no'", found.message)
     assert "/tmp" not in found.message
 
 
@@ -341,3 +348,36 @@ def instructions(ptx: str) -> list[str]:
     code = ptx.partition(".section")[0]
     plain = (re.sub(r"//.*", "", line).strip() for line in code.splitlines())
     return [line for line in plain if line and not re.match(r"\.(loc|file)\b|\$L__(tmp|func|info|dwarf)\w*:|,", line)]
+
+
+HIDDEN = """\
+module {
+  tt.func public @k(%a: !tt.ptr<i32>) attributes {noinline = false} { %0 = arith.constant 1 : i32
+    gpu.barrier tt.store %a, %0 : !tt.ptr<i32>
+    tt.return } }
+"""
+
+
+def test_canonical_text_has_one_operation_a_line_whatever_the_layout_was(compiler: Compiler) -> None:
+    (plan,) = canonical(compiler, [KernelIR("k", HIDDEN, ())])
+    lines = [line.split()[0] for line in without_locations(plan.kernels[0].ttir).splitlines() if line.strip()]
+    assert lines == ["module", "tt.func", "%c1_i32", "gpu.barrier", "tt.store", "tt.return", "}", "}"]
+
+
+def test_canonical_text_stays_as_it_is(server: ForkServer, compiler: Compiler, small: KernelIR) -> None:
+    jobs = server.jobs
+    once = [plan.kernels[0] for plan in canonical(compiler, [small, KernelIR("k", HIDDEN, ()), small])]
+    assert server.jobs == jobs + 1
+    assert once[0] == once[2]
+    assert [(kernel.name, kernel.options) for kernel in once[:2]] == [("gemm", small.options), ("k", ())]
+    assert [plan.kernels[0] for plan in canonical(compiler, once)] == once
+    assert compiler.canonical([], get_target("h100")) == ()
+
+
+@pytest.mark.parametrize("ttir", ["garbage", "module { tt.func public @bad() { tt.nothing } }", "\ud800"])
+def test_text_that_does_not_parse_is_the_fault_of_its_kernel(compiler: Compiler, ttir: str) -> None:
+    plans = [LaunchPlan("case", (), (KernelIR("good", HIDDEN, ()), KernelIR("bad", ttir, ())), ())]
+    outcome = compiler.canonical(plans, get_target("h100"))
+    assert isinstance(outcome, Fault)
+    assert outcome.status is Status.COMPILE_ERROR
+    assert "kernel bad is not valid Triton IR" in outcome.message

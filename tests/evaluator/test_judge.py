@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from evaluator.candidate import Candidate
 from evaluator.errors import UnknownProblem
-from evaluator.evaluation import Evaluation, Status
+from evaluator.evaluation import Evaluation, Fault, Status
 from evaluator.judge import Judge
 from evaluator.target import ScoreKind, get_target
 from seeds import seed_source
@@ -46,7 +48,20 @@ def test_the_seed_is_correct_and_its_score_is_called_predicted(seed: Evaluation)
     assert seed.resources[0].registers > 32
 
 
-@pytest.mark.parametrize("name", ["tuned", "split_kv", "persistent"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tuned",
+        "split_kv",
+        "persistent",
+        "host_descriptors",
+        "two_tiles",
+        "two_pass",
+        # Run alone, a sampled program of these would do the work of all, or never be the one that writes.
+        "work_queue",
+        "last_split_combines",
+    ],
+)
 def test_honest_kernels_in_other_styles_pass(judge: Judge, name: str) -> None:
     evaluation = judged(judge, (CANDIDATES / f"{name}.py").read_text())
     assert evaluation.status is Status.CORRECT, evaluation.message
@@ -90,7 +105,7 @@ FAULTS = {
     "skips last tile": (
         edit("range(0, kv_len, BLOCK_N)", "range(0, kv_len - BLOCK_N + 1, BLOCK_N)"),
         Status.INCORRECT,
-        "-full",
+        r"rows \d+",
     ),
     "last key of a tile's last row skipped": (
         edit(
@@ -148,6 +163,18 @@ FAULTS = {
         Status.OUT_OF_BOUNDS,
         r"candidate\.py:\d+",
     ),
+    "false assumption": (
+        edit("    block_m = tl.program_id(0)\n", "    block_m = tl.program_id(0)\n    tl.assume(kv_len <= BLOCK_N)\n"),
+        Status.INCORRECT,
+        r"false assumption at candidate\.py:\d+",
+    ),
+    "false hint": (
+        edit(
+            "offs_n = start_n + tl.arange(0, BLOCK_N)", "offs_n = tl.max_constancy(start_n + tl.arange(0, BLOCK_N), 2)"
+        ),
+        Status.INCORRECT,
+        r"false hint at candidate\.py:\d+",
+    ),
     "endless loop": ("while True:\n    pass\n" + SEED, Status.TIMED_OUT, "8 s"),
     "dies": ("import os\nos._exit(0)\n" + SEED, Status.CRASHED, "exit"),
 }
@@ -159,6 +186,32 @@ def test_a_fault_is_seen_as_what_it_is(judge: Judge, name: str) -> None:
     evaluation = judged(judge, source)
     assert evaluation.status is status, evaluation.message
     assert re.search(message, evaluation.message), evaluation.message
+
+
+def test_an_operation_hidden_on_the_line_of_another_is_executed(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    capture = judge._capturer.capture
+
+    def forge(ttir: str) -> str:
+        last = [line for line in ttir.splitlines() if "tt.store" in line][-1]
+        where, value, *rest = last.strip().removeprefix("tt.store ").split(", ")
+        again = f"%doubled = arith.addf {value}, {value} : tensor<64xf32>"
+        return ttir.replace(
+            last,
+            "\n".join([last, f"gpu.barrier {again}", f"gpu.barrier tt.store {', '.join([where, '%doubled', *rest])}"]),
+        )
+
+    def forged(*args: Any) -> Any:
+        plans = capture(*args)
+        assert not isinstance(plans, Fault)
+        return tuple(
+            replace(plan, kernels=tuple(replace(kernel, ttir=forge(kernel.ttir)) for kernel in plan.kernels))
+            for plan in plans
+        )
+
+    monkeypatch.setattr(judge._capturer, "capture", forged)
+    evaluation = judged(judge, SEED)
+    assert evaluation.status is Status.INCORRECT
+    assert "lse is off" in evaluation.message
 
 
 def test_a_comment_changes_neither_verdict_nor_plan(judge: Judge, seed: Evaluation) -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluator.errors import InvalidPlan
+from evaluator.executor.locations import split_locations
 from evaluator.plan import (
     Buffer,
     Descriptor,
@@ -61,6 +62,13 @@ def test_locations_and_value_names_do_not_change_the_digest() -> None:
 )
 def test_ir_and_options_change_the_digest(kernel: KernelIR) -> None:
     assert LaunchPlan(PLAN.case, PLAN.buffers, (kernel,), PLAN.steps).digest != PLAN.digest
+
+
+@pytest.mark.parametrize("name", ["loc", "alloc", "a.loc", "a$loc", "a-loc"])
+def test_a_call_is_no_location(name: str) -> None:
+    call = f"%a = tt.call @{name}(%b, %c) : (i32, i32) -> i32"
+    assert without_locations(f"{call} loc(#loc3)") == call
+    assert split_locations(f"{call} loc(#loc3)") == (call, "#loc3")
 
 
 def test_canonical_text_has_no_locations() -> None:

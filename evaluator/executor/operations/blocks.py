@@ -16,6 +16,7 @@ _AXES = {"x": 0, "y": 1, "z": 2}
 
 
 def _axis_word(op: Op) -> int:
+    check_variant(op, words=op.words)
     if len(op.words) != 1 or op.words[0] not in _AXES:
         raise UnsupportedOperation(f"{op.name} of axis {' '.join(op.words)[:60]}", op.location)
     return _AXES[op.words[0]]
@@ -149,6 +150,6 @@ def _histogram(op: Op, types: Types) -> Step:
     return run
 
 
-@step("llvm.intr.assume", *FREE_TEXT)
+@step(*FREE_TEXT)
 def _nothing(op: Op, types: Types) -> Step:
     return lambda frame: None

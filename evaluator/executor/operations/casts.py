@@ -155,6 +155,7 @@ def literal(text: str, kind: Type) -> Tensor:
 
 def constant(op: Op, types: Types) -> Tensor:
     """Return the value of an ``arith.constant``: [1] for a scalar, [1, 1, ...] for a block of equal elements."""
+    check_variant(op, words=op.words)
     kind = types[op.results[0]]
     if len(op.words) != 1 or kind.element in ("ptr", "descriptor"):
         raise UnsupportedOperation(f"arith.constant {' '.join(op.words)[:60]}", op.location)

@@ -5,7 +5,7 @@ import torch
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.ir import Op
 from evaluator.executor.operations.floats import atan2, cosh, exp2, power, rsqrt, sinh
-from evaluator.executor.operations.registry import Elementwise, Types, elementwise
+from evaluator.executor.operations.registry import Elementwise, Types, check_variant, elementwise
 
 _LIBDEVICE: dict[str, Elementwise] = {
     "acos": torch.acos,
@@ -45,6 +45,7 @@ _LIBDEVICE: dict[str, Elementwise] = {
 
 @elementwise("tt.extern_elementwise")
 def _extern(op: Op, types: Types) -> Elementwise:
+    check_variant(op, attributes=["symbol", "pure", "libname", "libpath"])
     symbol = op.attributes.get("symbol", "").strip('"')
     element = types[op.results[0]].element
     name = symbol.removeprefix("__nv_").removeprefix("fast_")

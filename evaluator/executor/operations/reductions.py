@@ -9,7 +9,15 @@ from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Op, captured
 from evaluator.executor.operations.casts import constant
-from evaluator.executor.operations.registry import ELEMENTWISE, Elementwise, Types, check_variant, integer, step
+from evaluator.executor.operations.registry import (
+    ELEMENTWISE,
+    VALUE_HINTS,
+    Elementwise,
+    Types,
+    check_variant,
+    integer,
+    step,
+)
 from evaluator.executor.values import full
 
 Tensor = torch.Tensor
@@ -25,6 +33,8 @@ def _combine(op: Op, types: Types) -> Combine:
     constants: dict[int, Tensor] = {}
     calls: list[tuple[int, Elementwise, tuple[int, ...]]] = []
     for inner in region.blocks[0].ops[:-1]:
+        if any(hint in inner.attributes for hint in VALUE_HINTS):
+            raise UnsupportedOperation(f"hint in {op.name}", inner.location)
         if inner.name == "arith.constant":
             constants[inner.results[0]] = constant(inner, types)
         elif inner.name in ELEMENTWISE:
@@ -105,6 +115,7 @@ def _reduce(op: Op, types: Types) -> Step:
     check_variant(op, attributes=["axis"])
     axis = _axis(op, types)
     length = types[op.operands[0]].shape[axis - 1]
+    combine = _combine(op, types)
     fast = _fast(op, types)
     if fast is not None and len(op.operands) == 1:
         operand, result = op.operands[0], op.results[0]
@@ -113,7 +124,6 @@ def _reduce(op: Op, types: Types) -> Step:
             frame.slots[result] = fast(_expand_axis(frame.tensor(operand), axis, length), axis)
 
         return at_once
-    combine = _combine(op, types)
 
     def pairwise(frame: Frame) -> None:
         values = [_expand_axis(frame.tensor(operand), axis, length) for operand in op.operands]

@@ -4,6 +4,7 @@ An operation's keywords and attributes are all looked at. What the executor neit
 makes the operation unsupported.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
@@ -33,22 +34,32 @@ COMPARE: dict[str, Elementwise] = {
 }
 """Comparisons by the predicate's last two letters."""
 
-_HINT_WORDS = ("overflow<", "fastmath<", "nneg", "exact", "disjoint", "allow_reorder", "efficient_layout")
-_HINT_ATTRIBUTES = (
-    "tt.",
-    "llvm.",
-    "ttg.",
-    "cacheModifier",
-    "evictionPolicy",
-    "cachePolicy",
-    "isVolatile",
-    "allow_reorder",
-    "efficient_layout",
-    "overflowFlags",
-    "fastmath",
-    "operandSegmentSizes",
-    "resultSegmentSizes",
+VALUE_HINTS = ("tt.divisibility", "tt.contiguity", "tt.constancy")
+"""Attributes that promise something about the values of results; ``hints`` holds the kernel to them."""
+
+_HINT_WORDS = ("allow_reorder", "efficient_layout")
+_HINT_ATTRIBUTES = frozenset(
+    (
+        *VALUE_HINTS,
+        "tt.num_stages",
+        "tt.loop_unroll_factor",
+        "tt.disallow_acc_multi_buffer",
+        "tt.flatten",
+        "tt.warp_specialize",
+        "llvm.loop_annotation",
+        "cachePolicy",
+        "cacheModifier",
+        "evictionPolicy",
+        "cache",
+        "evict",
+        "isVolatile",
+        "allow_reorder",
+        "efficient_layout",
+    )
 )
+"""What changes speed alone. Flags such as ``nsw`` and ``fastmath`` are promises too, and no front end makes them."""
+_HINT_OF_BLOCK_ARGUMENT = re.compile(r"tt\.(?:divisibility|contiguity|constancy)_arg\d+")
+"""Left on loops by ``tl.multiple_of`` of a carried value; the compiler reads them nowhere."""
 
 
 def elementwise(*names: str) -> Callable[[ElementwiseBuilder], ElementwiseBuilder]:
@@ -75,10 +86,10 @@ def check_variant(op: Op, words: Iterable[str] = (), attributes: Iterable[str] =
     """Raise ``UnsupportedOperation`` if the operation carries anything besides what is named here and hints."""
     allowed_words, allowed_attributes = set(words), set(attributes)
     for word in op.words:
-        if word not in allowed_words and not word.startswith(_HINT_WORDS):
+        if word not in allowed_words and word not in _HINT_WORDS:
             raise UnsupportedOperation(f"{op.name} with {word[:60]}", op.location)
     for name, value in op.attributes.items():
-        if name not in allowed_attributes and not name.startswith(_HINT_ATTRIBUTES):
+        if name not in allowed_attributes | _HINT_ATTRIBUTES and not _HINT_OF_BLOCK_ARGUMENT.fullmatch(name):
             raise UnsupportedOperation(f"{op.name} with {name} = {value[:60]}", op.location)
 
 

@@ -4,12 +4,18 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+import triton
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluator.work import Body
+
+
+def release(version):
+    return tuple(int(number) for number in version.split(".")[:2])
 
 
 def reference(q, k, v, scale, causal):
@@ -89,6 +95,10 @@ def test_work_is_counted_per_loop_body(attention_kernels, executor):
     assert launch.kernel.outside == Body(0, 0, load_bytes=16 * 32 * 2, store_bytes=16 * 32 * 2 + 16 * 4)
 
 
+@pytest.mark.skipif(
+    release(triton.__version__) < (3, 7) and release(np.__version__) >= (2, 4),
+    reason="Triton 3.6 interprets a loop's bound as int() of an array, which numpy 2.4 refuses",
+)
 def test_kernels_agree_with_the_interpreter_of_triton(attention_kernels, executor, tmp_path):
     path = tmp_path / "results.pt"
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}

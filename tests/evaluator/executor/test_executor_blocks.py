@@ -233,7 +233,7 @@ def integer_product(A, B, C, N: tl.constexpr):
     i = tl.arange(0, N)
     at = i[:, None] * N + i[None, :]
     most = tl.full((N, N), 2147483647, tl.int32)
-    tl.store(C + at, tl.dot(tl.load(A + at), tl.load(B + at), most))
+    tl.store(C + at, tl.dot(tl.load(A + at), tl.load(B + at), most, out_dtype=tl.int32))
 
 
 def test_integer_accumulators_wrap_around(executor):

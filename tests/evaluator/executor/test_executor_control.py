@@ -7,6 +7,10 @@ import triton
 import triton.language as tl
 
 from evaluator.executor import ExecutionTimeout
+from evaluator.executor.control import KNOWN
+from evaluator.executor.ir import walk
+from evaluator.executor.parser import parse
+from evaluator.executor.slicing import trip_slice
 
 
 def assert_trips_agree(launch, execution):
@@ -181,6 +185,36 @@ def test_counting_trips_of_a_kernel_that_writes_its_own_bounds_leaves_memory_alo
     assert launch.kernel.trips(launch.memory, launch.args, launch.grid)[0].tolist() == [0, 3, 6, 9]
     assert not out.any()
     assert not scratch.any()
+
+
+@triton.jit
+def ticketed(Counter, Out, tiles):
+    tile = tl.atomic_add(Counter, 1)
+    while tile < tiles:
+        tl.store(Out + tile, tl.program_id(0))
+        tile = tl.atomic_add(Counter, 1)
+
+
+def test_counting_the_trips_of_programs_that_draw_tickets_draws_them_and_does_no_more(executor):
+    counter, out = torch.zeros(1, dtype=torch.int32), torch.zeros(7, dtype=torch.int32)
+    launch = executor.prepare(ticketed, counter, out, 7, grid=(4,))
+    names = [op.name for op in walk(trip_slice(parse(launch.ttir, KNOWN)).body)]
+    assert "tt.atomic_rmw" in names
+    assert "tt.store" not in names
+    assert launch.kernel.trips(launch.memory, launch.args, launch.grid)[0].sum() == 7
+    assert not counter.any()
+    assert launch.kernel.programs_interact
+
+
+@triton.jit
+def summed(Counter, Out):
+    tl.atomic_add(Counter, 1)
+    tl.store(Out + tl.program_id(0), 1)
+
+
+def test_programs_interact_only_where_an_atomics_result_is_used(executor):
+    out = torch.zeros(4, dtype=torch.int32)
+    assert not executor.prepare(summed, torch.zeros(1, dtype=torch.int32), out, grid=(4,)).kernel.programs_interact
 
 
 @triton.jit

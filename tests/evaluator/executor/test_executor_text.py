@@ -3,6 +3,7 @@
 import contextlib
 
 import pytest
+import torch
 import triton
 import triton.language as tl
 from hypothesis import given, settings
@@ -50,6 +51,12 @@ def test_inline_assembly_is_refused_with_its_line(executor):
         ("%a = arith.constant dense<[1, 2]> : tensor<2xi32>", "arith.constant with different"),
         ("%a = tt.atomic_rmw wrap, relaxed, gpu, %x, %n : (!tt.ptr<f32>, i32) -> i32", "tt.atomic_rmw wrap"),
         ("%a = arith.truncf %n downward : f32 to f16", "arith.truncf with downward"),
+        ("%a = arith.addi %n, %n {tt.unheard} : i32", "arith.addi with tt.unheard"),
+        ("%a = arith.addi %n, %n {llvm.unheard = 1 : i32} : i32", "arith.addi with llvm.unheard"),
+        ("%a = arith.addi %n, %n overflow<nsw> : i32", "arith.addi with overflow<nsw>"),
+        ("%a = arith.addi %n, %n {tt.divisibility = dense<[1, 2]> : tensor<2xi32>} : i32", "with tt.divisibility"),
+        ("%a = arith.constant {ttg.unheard} 1 : i32", "arith.constant with ttg.unheard"),
+        ("%a = tt.get_program_id x {tt.unheard} : i32", "tt.get_program_id with tt.unheard"),
     ],
 )
 def test_what_might_change_the_meaning_is_refused_by_name(line, name):
@@ -77,6 +84,16 @@ def test_what_might_change_the_meaning_is_refused_by_name(line, name):
         (module("    %a = scf.if %c -> (i32) {", "    }", signature="%c: i1"), "different numbers of values"),
         (module("    cf.br ^bb1(%n : i32)", "  ^bb1:"), "different numbers of values"),
         (module(signature="%x: tensor<9999999999xf32>"), "invalid block type"),
+        (module("    gpu.barrier tt.store %x, %n : !tt.ptr<f32>"), "line 3 of the IR has more than gpu.barrier"),
+        (module("    gpu.barrier %a = arith.constant 1 : i32"), "more than gpu.barrier"),
+        (module("    gpu.barrier {tt.unheard} scf.if %n {"), "more than gpu.barrier"),
+        (module('    gpu.barrier "tt.store"(%x, %n) : (!tt.ptr<f32>, i32) -> ()'), "more than gpu.barrier"),
+        (module('    tt.print "a" {hex = false} : %n : i32 tt.return'), "more than tt.print"),
+        (module("    %p = tt.get_program_id x tt.return : i32"), "more than tt.get_program_id"),
+        (module() + "\nmodule {\n}", "modules in it"),
+        (module().replace("module {", "module attributes {ttg.x = 1 : i32} {"), "module with attributes"),
+        (module().replace("i32) {", "i32) attributes {tt.unheard = 1 : i32} {"), "tt.func with tt.unheard"),
+        ("\n".join([*module().splitlines()[:-1], *module().splitlines()[1:]]), "two functions 'k'"),
     ],
 )
 def test_malformed_text_is_one_clear_line(text, message):
@@ -130,6 +147,41 @@ def test_the_same_text_is_built_once():
         load("")
     assert load(module()) is load(module())
     assert load(text) is not load(module())
+
+
+@triton.jit
+def talkative(X, n):
+    tl.device_print("a = b, tt.store (x) // {y}", n)
+    tl.debug_barrier()
+    tl.store(X, tl.multiple_of(n, 1) + 1)
+
+
+def test_what_a_kernel_prints_is_no_operation(executor):
+    x = torch.zeros(1, dtype=torch.int32)
+    assert "tt.print" in executor.prepare(talkative, x, 4).ttir
+    executor.run(talkative, x, 4)
+    assert x.item() == 5
+
+
+@triton.jit
+def hinted(X, n):
+    s = 0
+    for j in tl.range(
+        0, n, 4, num_stages=2, loop_unroll_factor=1, flatten=True, disallow_acc_multi_buffer=True, disable_licm=True
+    ):
+        j = tl.multiple_of(j, 4)
+        s = tl.multiple_of(s, 2)
+        s += tl.load(X + j, cache_modifier=".ca", eviction_policy="evict_last", volatile=True)
+    tl.store(X, s, cache_modifier=".wb", eviction_policy="evict_first")
+
+
+def test_hints_of_the_front_end_are_known(executor):
+    x = torch.ones(8, dtype=torch.int32)
+    launch = executor.prepare(hinted, x, 8)
+    for name in ("tt.num_stages", "tt.flatten", "llvm.loop_annotation", "cachePolicy", "tt.divisibility_arg1"):
+        assert name in launch.ttir
+    assert launch.run().faults == ()
+    assert x[0].item() == 2
 
 
 def test_locations_prefer_the_authors_line_to_that_of_the_library():

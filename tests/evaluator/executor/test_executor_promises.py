@@ -1,0 +1,156 @@
+"""What a kernel promises to the compiler is held against it: assumptions, hints about values, divisible arguments."""
+
+import inspect
+import re
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+
+from evaluator.executor import Allocation, IRError, UnsupportedOperation, load
+from evaluator.plan import Pointer, Scalar
+
+
+def line_of(function, text):
+    lines, first = inspect.getsourcelines(function.fn)
+    return first + next(i for i, line in enumerate(lines) if text in line)
+
+
+@triton.jit
+def assuming(X, n):
+    p = tl.program_id(0)
+    if p < 2:
+        tl.assume(p + n < 5)  # assumed
+    total = 0
+    for _ in range(n):
+        total += p
+    tl.store(X + p, total)
+
+
+@pytest.mark.parametrize("n", [0, 3])
+def test_an_assumption_that_holds_for_all_who_make_it_is_none_to_report(executor, n):
+    x = torch.zeros(4, dtype=torch.int32)
+    assert executor.run(assuming, x, n, grid=(4,)).faults == ()
+    assert x.tolist() == [0, n, 2 * n, 3 * n]
+
+
+def test_a_false_assumption_is_named_by_line_and_program(executor):
+    launch = executor.prepare(assuming, torch.zeros(4, dtype=torch.int32), 4, grid=(4,))
+    (fault,) = launch.run().faults
+    assert fault.kind == "false assumption"
+    where = f"test_executor_promises.py:{line_of(assuming, '# assumed')}"
+    assert fault.message == f"false assumption at {where}: the condition does not hold, program (1, 0, 0)"
+
+
+def test_counting_trips_does_without_assumptions(executor):
+    launch = executor.prepare(assuming, torch.zeros(4, dtype=torch.int32), 4, grid=(4,))
+    (trips,) = launch.kernel.trips(launch.memory, launch.args, launch.grid)
+    assert trips.tolist() == [4] * 4
+
+
+@triton.jit
+def hinting(X, n, N: tl.constexpr, WHAT: tl.constexpr, AMOUNT: tl.constexpr):
+    i = n + tl.arange(0, N)
+    if WHAT == "multiple":
+        i = tl.multiple_of(i, AMOUNT)
+    elif WHAT == "contiguous":
+        i = tl.max_contiguous(i % 8, AMOUNT)
+    elif WHAT == "constant":
+        i = tl.max_constancy(i // 8, AMOUNT)
+    elif WHAT == "scalar":
+        i = tl.multiple_of(n * 3, AMOUNT) + tl.arange(0, N)
+    elif WHAT == "pointer":
+        tl.store(tl.multiple_of(X + i, AMOUNT), i)
+    elif WHAT == "loaded":
+        i = tl.multiple_of(tl.load(X + i), AMOUNT)
+    elif WHAT == "mask":
+        tl.store(X + i, i, mask=tl.max_constancy(i < 8 * (n // 8) + 8, AMOUNT))
+    elif WHAT == "column":
+        j = tl.multiple_of((i * 16)[:, None] + tl.arange(0, N)[None, :], [1, AMOUNT])
+        i = tl.sum(j, 1)
+    elif WHAT == "row":
+        j = tl.max_constancy(i[:, None] + (tl.arange(0, N) // 4)[None, :], (1, AMOUNT))
+        i = tl.sum(j, 1)
+    tl.store(X + tl.arange(0, N), i)
+
+
+HINTS = [
+    ("multiple", 16, 16, 8),
+    ("contiguous", 8, 8, 9),
+    ("contiguous", 16, None, 8),
+    ("constant", 8, 16, 12),
+    ("constant", 16, None, 8),
+    ("scalar", 6, 8, 9),
+    ("pointer", 16, 4, 6),
+    ("loaded", 2, None, 8),
+    ("loaded", 1, 5, None),
+    ("mask", 8, 8, 9),
+    ("column", 16, 3, None),
+    ("column", 32, None, 3),
+    ("row", 4, 5, None),
+    ("row", 8, None, 5),
+]
+"""Hint, its amount, an n with which it is true and one with which it is false."""
+
+
+@pytest.mark.parametrize(("what", "amount", "true", "false"), HINTS)
+def test_hints_are_checked_on_the_values_they_annotate(executor, what, amount, true, false):
+    for n, kinds in ((true, set()), (false, {"false hint"})):
+        if n is not None:
+            x = torch.arange(64, dtype=torch.int32)
+            launch = executor.prepare(hinting, x, n, N=16, WHAT=what, AMOUNT=amount)
+            assert re.search(r"tt\.(divisibility|contiguity|constancy) = dense", launch.ttir)
+            assert {fault.kind for fault in launch.run().faults} == kinds, n
+
+
+def test_a_false_hint_says_where_and_which_element(executor):
+    launch = executor.prepare(hinting, torch.zeros(64, dtype=torch.int32), 12, N=16, WHAT="constant", AMOUNT=8)
+    (fault,) = launch.run().faults
+    assert fault.kind == "false hint"
+    assert fault.message.startswith("false hint at test_executor_promises.py:")
+    assert ": element [4] differs from the first of its group of 8 equal ones, program (0, 0, 0)" in fault.message
+
+
+def declaring(what):
+    return "\n".join(
+        [
+            "module {",
+            f"  tt.func public @k(%x: !tt.ptr<i32> {what}, %n: i32 {what}) attributes {{noinline = false}} {{",
+            "    tt.store %x, %n : !tt.ptr<i32>",
+            "    tt.return",
+            "  }",
+            "}",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("offset", "n", "message"),
+    [
+        (16, 32, None),
+        (16, 24, "argument 1 of kernel k is declared divisible by 16 but is 24"),
+        (8, 16, "argument 0 of kernel k is declared divisible by 16 but points 8 bytes into a buffer"),
+    ],
+)
+def test_arguments_must_be_as_divisible_as_declared(offset, n, message):
+    kernel = load(declaring("{tt.divisibility = 16 : i32}"))
+    memory = [Allocation("x", torch.zeros(8, dtype=torch.int32))]
+    arguments = [Pointer(0, offset), Scalar(n)]
+    if message is None:
+        assert kernel.run(memory, arguments, (1, 1, 1)).faults == ()
+    else:
+        with pytest.raises(IRError, match=message):
+            kernel.run(memory, arguments, (1, 1, 1))
+
+
+def test_no_buffer_is_taken_to_be_aligned_to_more_than_any_allocator_promises():
+    kernel = load(declaring("{tt.divisibility = 4096 : i32}"))
+    with pytest.raises(IRError, match="aligned to 16"):
+        kernel.run([Allocation("x", torch.zeros(8, dtype=torch.int32))], [Pointer(0, 0), Scalar(0)], (1, 1, 1))
+
+
+@pytest.mark.parametrize("what", ["{llvm.noalias}", "{tt.divisibility = -16 : i32}", "{tt.pointer_range = 32 : i32}"])
+def test_other_promises_about_arguments_are_refused(what):
+    with pytest.raises(UnsupportedOperation, match="argument of"):
+        load(declaring(what))

@@ -1,0 +1,90 @@
+"""Work that is missing only at a benchmark's lengths is seen, although just a sample of its programs is executed."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from evaluator.candidate import Candidate
+from evaluator.evaluation import Status
+from evaluator.judge import Judge
+from evaluator.target import get_target
+from seeds import seed_source
+
+SEED = seed_source("mha")
+GRID = "    grid = (triton.cdiv(q_len, block_m), batch * heads)\n"
+LOOP = "range(0, kv_len, BLOCK_N)"
+STORE = "        mask=(offs_m < q_len)[:, None] & in_d[None, :],\n    )\n    tl.store(\n        Lse"
+MARKER = "\n\n@triton.jit\ndef set_length(Length, kv_len):\n    tl.store(Length, kv_len)\n\n\ndef attention("
+
+
+@pytest.fixture(scope="module")
+def judge() -> Iterator[Judge]:
+    with Judge(get_target("h100"), "quick") as judge:
+        yield judge
+
+
+def edit(*changes: tuple[str, str]) -> str:
+    source = SEED
+    for old, new in changes:
+        assert old in source, old
+        source = source.replace(old, new)
+    return source
+
+
+TWO_LAUNCHES = (
+    ("\n\ndef attention(", MARKER),
+    (
+        GRID,
+        GRID
+        + "    length = torch.zeros(1, dtype=torch.int32, device=q.device)\n    set_length[(1,)](length, kv_len)\n",
+    ),
+    ("import triton\n", "import torch\nimport triton\n"),
+)
+ATTACKS = {
+    "a grid of one program": (
+        edit((GRID, GRID + "    grid = grid if q_len <= 2048 else (1, 1)\n")),
+        Status.INCORRECT,
+        "work is missing",
+    ),
+    "programs that return early": (
+        edit(
+            ("    offs_m = block_m", "    if (q_len > 2048) & (block_m % 8 > 0):\n        return\n    offs_m = block_m")
+        ),
+        Status.INCORRECT,
+        "work is missing",
+    ),
+    "columns never stored": (
+        edit((STORE, STORE.replace("in_d[None, :]", "(offs_d < (64 if q_len > 2048 else 128))[None, :]"))),
+        Status.UNWRITTEN,
+        "33554432 of 67108864 elements of out",
+    ),
+    "few keys, behind another launch": (
+        edit(*TWO_LAUNCHES, (LOOP, "range(0, tl.minimum(kv_len, 2048), BLOCK_N)")),
+        Status.INCORRECT,
+        "work is missing",
+    ),
+    "wrong numbers, behind another launch": (
+        edit(*TWO_LAUNCHES, ("* scale\n", "* (scale if kv_len <= 2048 else scale * 0.5)\n")),
+        Status.INCORRECT,
+        "8k-causal-reduced",
+    ),
+    "a length that another launch computes": (
+        edit(
+            *TWO_LAUNCHES,
+            ("    kv_len,\n    CAUSAL", "    kv_len,\n    Length,\n    CAUSAL"),
+            (LOOP, "range(0, tl.load(Length), BLOCK_N)"),
+            ("        kv_len,\n        CAUSAL", "        kv_len,\n        length,\n        CAUSAL"),
+        ),
+        Status.UNSUPPORTED,
+        "depends on what an earlier launch computes",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_at_benchmark_lengths_is_seen(judge: Judge, name: str) -> None:
+    source, status, message = ATTACKS[name]
+    evaluation = judge.evaluate(Candidate("mha", source))
+    assert evaluation.status is status, evaluation.message
+    assert re.search(message, evaluation.message), evaluation.message
