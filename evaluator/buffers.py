@@ -37,12 +37,6 @@ class Buffers:
             if tensor is not None:
                 tensor.as_strided(step.shape, step.strides, step.offset).fill_(value)
 
-    def unmark(self) -> None:
-        """Take all outputs for unwritten again."""
-        for allocation in self.outputs.values():
-            if allocation.written is not None:
-                allocation.written.zero_()
-
 
 def allocate(call: Call, plan: LaunchPlan, inputs: Mapping[str, torch.Tensor]) -> Buffers | Fault:
     """Return memory for ``plan``, or a fault when it declares other inputs and outputs than ``call`` has."""

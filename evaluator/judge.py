@@ -18,7 +18,7 @@ from evaluator.binary import Binary
 from evaluator.buffers import Buffers
 from evaluator.candidate import Candidate
 from evaluator.capture import Capturer
-from evaluator.compare import compare
+from evaluator.compare import compare, uncovered
 from evaluator.compiler import Compiler, fit
 from evaluator.evaluation import CaseResult, CaseScore, Evaluation, Fault, Resources, Score, Status
 from evaluator.executor import Execution, Trips
@@ -219,13 +219,15 @@ class Judge:
         works = []
         for step in plan.steps:
             if isinstance(step, Fill):
-                held.fill(step)
+                held.fill(step, mark=False)
                 continue
             work = _count(plan, step, held, deadline, binaries)
             if isinstance(work, Fault):
                 return work
             works.append(work)
-        missing = _missing_work(case, works, problem.flops(case)) or _missing_coverage(case, plan, held, deadline)
+        missing = _missing_work(case, works, problem.flops(case)) or _missing_coverage(
+            problem, case, plan, held, deadline
+        )
         if missing:
             return missing
         # With several launches the rows of a sampled program depend on programs that were not sampled; and alone, one
@@ -305,13 +307,18 @@ def _execute(
     execution = _executing(plan.kernels[launch.kernel], run)
     if isinstance(execution, Fault):
         return execution
-    faults = execution.faults
-    if faults:
-        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        return Fault(
-            _MEMORY_STATUS[faults[0].kind], f"kernel {plan.kernels[launch.kernel].name}: {faults[0].message}{more}"
-        )
+    fault = _memory_fault(plan.kernels[launch.kernel], execution)
+    if fault:
+        return fault
     return execution
+
+
+def _memory_fault(ir: KernelIR, execution: Execution) -> Fault | None:
+    faults = execution.faults
+    if not faults:
+        return None
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return Fault(_MEMORY_STATUS[faults[0].kind], f"kernel {ir.name}: {faults[0].message}{more}")
 
 
 def _trips_before(
@@ -353,10 +360,18 @@ def _missing_work(case: Case, works: Sequence[LaunchWork], useful: int) -> Fault
     return None
 
 
-def _missing_coverage(case: Case, plan: LaunchPlan, held: Buffers, deadline: float) -> Fault | None:
+def _missing_coverage(problem: Problem, case: Case, plan: LaunchPlan, held: Buffers, deadline: float) -> Fault | None:
     """Refuse a plan whose launches, all programs of them together, do not write every element of the outputs."""
     marked = held.unmarked()
+    unmade: frozenset[int] = frozenset()
     for launch in plan.launches:
+        ir = plan.kernels[launch.kernel]
+        kernel = executor.load(ir.ttir)
+        # No launch has been executed: what one would have left in memory decides nothing here.
+        if unmade & kernel.needs(marked.allocations, launch.args):
+            message = f"case {case.name}: what kernel {ir.name} does depends on what an earlier launch computes"
+            return Fault(Status.UNSUPPORTED, f"{message}: the work cannot be counted")
+        unmade |= kernel.changes(launch.args)
 
         def mark(kernel: executor.Kernel, launch: Launch = launch) -> Execution:
             return kernel.mark(
@@ -367,17 +382,13 @@ def _missing_coverage(case: Case, plan: LaunchPlan, held: Buffers, deadline: flo
                 deadline=deadline,
             )
 
-        execution = _executing(plan.kernels[launch.kernel], mark)
+        execution = _executing(ir, mark)
         if isinstance(execution, Fault):
             return execution
-    for name, allocation in marked.outputs.items():
-        assert allocation.written is not None
-        missing = allocation.written.numel() - int(allocation.written.count_nonzero())
-        if missing:
-            total = allocation.written.numel()
-            message = f"case {case.name}: {missing} of {total} elements of {name} are never written at this shape"
-            return Fault(Status.UNWRITTEN, message)
-    return None
+        fault = _memory_fault(ir, execution)
+        if fault:
+            return replace(fault, message=f"case {case.name}: {fault.message}")
+    return uncovered(problem, case, marked.outputs)
 
 
 def _programs_interact(plan: LaunchPlan) -> bool:

@@ -106,6 +106,9 @@ MBARRIER_LATENCY = 60
 """From an arrival to the waiting warp going on; estimate: two trips through shared memory."""
 WGMMA_LATENCY = 60
 """From the end of a product to its accumulators being readable (estimate: twice that of mma.sync)."""
+WGMMA_DRAIN = 32
+"""Clocks that a warpgroup's product takes of the tensor pipe beside its own when it is waited for alone, as ptxas makes
+them when it serialises products for want of registers (its warning C7512, "potential performance loss"). Estimate."""
 TENSOR_MEMORY_LATENCY = 60
 """Estimate."""
 TENSOR_MEMORY_BYTES = 512
@@ -146,12 +149,27 @@ _NO_PIPE = frozenset(
 _CONSTANTS = frozenset({"LDC", "ULDC", "LDCU", "S2R", "S2UR", "CS2UR", "R2UR"})
 
 
+def _serialised(instructions: Iterable[Instruction]) -> frozenset[int]:
+    """Return the indices of warpgroup products that follow a wait and are waited for before the next product."""
+    found, alone, last = set(), False, -1
+    for i in instructions:
+        if i.base == "HGMMA":
+            alone, last = last < 0, i.index
+        elif i.base == "WARPGROUP" and "DEPBAR" in i.opcode:
+            if alone and last >= 0:
+                found.add(last)
+            last = -1
+    return frozenset(found)
+
+
 class Costs:
     """Turns instructions into ops for one kernel on one target."""
 
     def __init__(self, instructions: Iterable[Instruction], target: Target) -> None:
         self.target = target
+        instructions = tuple(instructions)
         self.descriptors, self.copy_barriers, self.copied_bytes = _scan(instructions)
+        self.serialised = _serialised(instructions)
         clock = target.clock_ghz * target.sustained_clock_ratio * 1e9
         self.l2_share = target.l2_bytes_per_s / (target.sms * clock)
         """Bytes per clock: what one SM gets of L2 while all read."""
@@ -173,6 +191,7 @@ class Costs:
         elif base in MATRIX:
             flops, kind, pipe, busy, latency, shared, leader = self._matrix(i)
             count = int("gsb0" in i.operands)
+            busy += WGMMA_DRAIN if i.index in self.serialised else 0
         elif base in _FMA:
             pipe, busy = Pipe.FMA, 32 * 4 / self.target.fp32_lanes
         elif base in _FMA_PAIR:

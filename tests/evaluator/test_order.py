@@ -63,6 +63,14 @@ def test_a_slower_kernel_is_predicted_to_be_slower(judge: Judge, tuned: dict[str
     assert all(tuned[case] > MARGIN * slower[case] for case in tuned), (tuned, slower)
 
 
+def test_serialised_products_and_spills_do_not_pay_where_two_ctas_are_resident(judge: Judge) -> None:
+    source = (Path(__file__).parent / "candidates" / "two_ctas.py").read_text()
+    capped = source.replace("num_warps=4", "num_warps=4, maxnreg=192")
+    assert capped != source
+    fast, slow = speeds(judge, source), speeds(judge, capped)
+    assert all(fast[case] > MARGIN * slow[case] for case in fast), (fast, slow)
+
+
 def test_skipping_blocks_above_the_diagonal_pays_only_where_there_is_one(judge: Judge, tuned: dict[str, float]) -> None:
     everywhere = speeds(judge, edit(("end = tl.minimum(n_kv, pid * BM + BM + shift)", "end = n_kv")))
     assert tuned["8k-causal"] > 1.5 * everywhere["8k-causal"]

@@ -1,0 +1,152 @@
+"""Marking finds what a run would write, computes no values for it and leaves contents alone."""
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+
+from evaluator.executor.control import KNOWN
+from evaluator.executor.ir import walk
+from evaluator.executor.parser import parse
+from evaluator.executor.slicing import store_slice
+
+
+@triton.jit
+def products(A, Out, rows, columns, M: tl.constexpr, N: tl.constexpr):
+    m, n = tl.program_id(0) * M + tl.arange(0, M), tl.arange(0, N)
+    block = tl.load(A + tl.arange(0, M)[:, None] * N + n[None, :])
+    total = tl.zeros((M, M), tl.float32)
+    for _ in range(rows):
+        total = tl.dot(block, tl.trans(block), total)
+    value = tl.dot(total.to(tl.float16), block)
+    tl.store(Out + m[:, None] * N + n[None, :], value, mask=(m < rows)[:, None] & (n < columns)[None, :])
+
+
+@triton.jit
+def early(A, Out, rows, columns, M: tl.constexpr, N: tl.constexpr):
+    if tl.program_id(0) % 2:
+        return
+    m, n = tl.program_id(0) * M + tl.arange(0, M), tl.arange(0, N)
+    tl.store(Out + m[:, None] * N + n[None, :], 1.0, mask=(m < rows)[:, None] & (n < columns)[None, :])
+
+
+@triton.jit
+def looped(A, Out, rows, columns, M: tl.constexpr, N: tl.constexpr):
+    n = tl.arange(0, N)
+    row = Out + tl.program_id(0) * N
+    for m in range(tl.program_id(0), rows, tl.num_programs(0)):
+        if m % 3 != 1:
+            tl.store(row + n, tl.load(A + n).to(tl.float32), mask=n < columns)
+        row += tl.num_programs(0) * N
+
+
+@triton.jit
+def loaded_mask(A, Out, rows, columns, M: tl.constexpr, N: tl.constexpr):
+    at = tl.program_id(0) * M * N + tl.arange(0, M * N)
+    tl.store(Out + at, 2.0, mask=tl.load(A + at % (M * N)) > 0)
+
+
+@triton.jit
+def added(A, Out, rows, columns, M: tl.constexpr, N: tl.constexpr):
+    m = tl.program_id(0) * M + tl.arange(0, M)
+    tl.atomic_add(Out + m, tl.load(A + m % M).to(tl.float32), mask=m < rows)
+
+
+@triton.jit
+def described(A, Out, rows, columns, M: tl.constexpr, N: tl.constexpr):
+    out = tl.make_tensor_descriptor(Out, [rows, N], [N, 1], [M, N // 2])
+    block = tl.full((M, N // 2), 1.0, tl.float32)
+    out.store([tl.program_id(0) * M, N // 2], tl.exp(block))
+
+
+@triton.jit
+def crooked_rows(A, Out, rows, columns, M: tl.constexpr, N: tl.constexpr):
+    m, n = tl.program_id(0) * M + tl.arange(0, M), tl.arange(0, N)
+    tl.store(Out + m[:, None] * (N + 1) + n[None, :] + 3, 1.0, mask=(m < rows - 1)[:, None])
+
+
+@triton.jit
+def own_mask(A, Out, rows, columns, M: tl.constexpr, N: tl.constexpr):
+    at = tl.program_id(0) * N + tl.arange(0, N)
+    tl.store(Out + at, at.to(tl.float32))
+    tl.debug_barrier()
+    tl.store(Out + at + rows * N // 2, 1.0, mask=tl.load(Out + at) > 7)
+
+
+KERNELS = (products, early, looped, loaded_mask, added, described, crooked_rows, own_mask)
+ROWS = 40
+
+
+def prepared(executor, kernel, columns=32):
+    a = torch.randn(16 * 32, generator=torch.Generator().manual_seed(3)).to(torch.float16)
+    return executor.prepare(kernel, a, torch.zeros(ROWS * 32 * 2), ROWS, columns, grid=(3,), readonly=(0,), M=16, N=32)
+
+
+@pytest.mark.parametrize("columns", [32, 20])
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.fn.__name__)
+def test_what_is_marked_is_what_a_run_writes(executor, kernel, columns):
+    marked, run = prepared(executor, kernel, columns), prepared(executor, kernel, columns)
+    found, expected = marked.kernel.mark(marked.memory, marked.args, marked.grid), run.run()
+    assert torch.equal(marked.memory[1].written, run.memory[1].written)
+    assert bool(run.memory[1].written.any())
+    assert not marked.memory[1].data.any()
+    assert found.faults == expected.faults == ()
+    assert all((ours == theirs).all() for ours, theirs in zip(found.trips, expected.trips, strict=True))
+
+
+def test_marking_computes_no_products_and_loads_no_values(executor):
+    function = parse(prepared(executor, products).ttir, KNOWN)
+    names = {op.name for op in walk(store_slice(function, {function.params[1]}).body)}
+    assert "tt.store" in names
+    assert not names & {"tt.dot", "tt.load"}
+
+
+def test_stores_to_buffers_that_nobody_watches_are_left_out(executor):
+    function = parse(prepared(executor, products).ttir, KNOWN)
+    names = {op.name for op in walk(store_slice(function, set()).body)}
+    assert "tt.store" not in names
+
+
+@triton.jit
+def ticketed(Counter, Out, tiles):
+    tile = tl.atomic_add(Counter, 1)
+    while tile < tiles:
+        tl.store(Out + tile, tile)
+        tile = tl.atomic_add(Counter, 1)
+
+
+def test_tickets_are_drawn_from_a_copy(executor):
+    counter, out = torch.zeros(1, dtype=torch.int32), torch.zeros(9, dtype=torch.int32)
+    launch = executor.prepare(ticketed, counter, out, 7, grid=(4,))
+    launch.memory[0].written = None
+    execution = launch.kernel.mark(launch.memory, launch.args, launch.grid)
+    assert execution.trips[0].sum() == 7
+    assert launch.memory[1].written.tolist() == [True] * 7 + [False] * 2
+    assert not counter.any()
+
+
+@triton.jit
+def outside(Out, Input):
+    tl.store(Out + tl.arange(0, 16)[:, None] * 16 + tl.arange(0, 16)[None, :], 1.0)
+    tl.store(Input + tl.program_id(0), 1.0)
+
+
+def test_marking_reports_writes_out_of_bounds_and_to_inputs(executor):
+    launch = executor.prepare(outside, torch.zeros(250), torch.zeros(4), readonly=(1,))
+    launch.memory[1].written = torch.zeros(4, dtype=torch.bool)
+    faults = launch.kernel.mark(launch.memory, launch.args, launch.grid).faults
+    assert {fault.kind for fault in faults} == {"write out of bounds", "write to an input"}
+
+
+@triton.jit
+def bounded(Length, Data, Scratch, Out):
+    tl.store(Scratch + tl.program_id(0), tl.load(Data))
+    for i in range(tl.load(Length)):
+        tl.store(Out + i, tl.load(Data + i))
+
+
+def test_a_kernel_needs_the_buffers_that_decide_and_changes_those_it_writes(executor):
+    length = torch.tensor([3], dtype=torch.int32)
+    launch = executor.prepare(bounded, length, torch.zeros(8), torch.zeros(8), torch.zeros(8))
+    assert launch.kernel.needs(launch.memory, launch.args) == {0}
+    assert launch.kernel.changes(launch.args) == {2, 3}
