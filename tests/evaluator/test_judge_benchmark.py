@@ -79,6 +79,21 @@ ATTACKS = {
         Status.UNSUPPORTED,
         "depends on what an earlier launch computes",
     ),
+    "a length that another launch changes in full batches": (
+        edit(
+            *TWO_LAUNCHES,
+            (
+                "torch.zeros(1, dtype=torch.int32, device=q.device)\n    set_length[(1,)](length, kv_len)",
+                "torch.full((1,), kv_len, dtype=torch.int32, device=q.device)\n"
+                "    if batch * heads > 16:\n        set_length[(1,)](length, 64)",
+            ),
+            ("    kv_len,\n    CAUSAL", "    kv_len,\n    Length,\n    CAUSAL"),
+            (LOOP, "range(0, tl.load(Length), BLOCK_N)"),
+            ("        kv_len,\n        CAUSAL", "        kv_len,\n        length,\n        CAUSAL"),
+        ),
+        Status.UNSUPPORTED,
+        "8k-causal.*depends on what an earlier launch computes",
+    ),
 }
 
 
@@ -88,3 +103,14 @@ def test_an_attack_at_benchmark_lengths_is_seen(judge: Judge, name: str) -> None
     evaluation = judge.evaluate(Candidate("mha", source))
     assert evaluation.status is status, evaluation.message
     assert re.search(message, evaluation.message), evaluation.message
+
+
+def test_outputs_that_are_cleared_first_are_held_against_nobody(judge: Judge) -> None:
+    evaluation = judge.evaluate(Candidate("mha", edit((GRID, GRID + "    out.zero_()\n    lse.zero_()\n"))))
+    assert evaluation.status is Status.CORRECT, evaluation.message
+
+
+def test_clearing_outputs_does_not_count_as_writing_them(judge: Judge) -> None:
+    half = STORE.replace("in_d[None, :]", "(offs_d < (64 if q_len > 2048 else 128))[None, :]")
+    source = edit((GRID, GRID + "    out.zero_()\n"), (STORE, half))
+    assert judge.evaluate(Candidate("mha", source)).status is Status.UNWRITTEN
