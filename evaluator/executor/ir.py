@@ -28,17 +28,8 @@ MAX_ELEMENTS = 2**20
 """Largest block; the limit of Triton's front end."""
 
 
-FREE_TEXT = (
-    "tt.print",
-    "tt.assert",
-    "gpu.barrier",
-    "ttg.barrier",
-    "ttg.local_barrier",
-    "tt.debug_barrier",
-    "tt.grid_dependency_wait",
-    "tt.grid_dependency_launch_dependents",
-)
-"""Operations without effect on results, whose text is checked to hold no other operation and not read further."""
+COMBINING = ("tt.reduce", "tt.scan", "tt.map_elementwise")
+"""Operations whose region is a function of single elements."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +41,8 @@ class Type:
     shape: tuple[int, ...] = ()
     target: "Type | None" = None
     """What a pointer points to, or the block that a descriptor describes."""
+    unsigned: bool = False
+    """Whether a descriptor's integers are read as unsigned; no other type says."""
 
     @property
     def elements(self) -> int:
@@ -83,7 +76,7 @@ _DESCRIPTOR = re.compile(r"(?:!tt\.tensordesc)?<(tensor<.+>|(?:\d+x)+[^#,]+)>", 
 def parse_type(text: str) -> Type:
     """Return the type that ``text`` names, e.g. ``tensor<64x!tt.ptr<bf16>>``; raise ``IRError`` if it names none."""
     text = text.strip()
-    # Descriptors of integers say si32 or ui32; no operation that the executor does depends on it.
+    # Descriptors of integers say si32 or ui32, and are the only types to do so.
     element = text[1:] if text.startswith(("si", "ui")) else text
     if element in BITS and element not in ("ptr", "descriptor"):
         return Type(element)
@@ -93,7 +86,7 @@ def parse_type(text: str) -> Type:
         return Type("ptr", (), parse_type(match[1] or match[2]))
     if not text.startswith("tensor") and (match := _DESCRIPTOR.fullmatch(text)):
         inner = match[1] if match[1].startswith("tensor") else f"tensor<{match[1]}>"
-        return Type("descriptor", (), parse_type(inner))
+        return Type("descriptor", (), parse_type(inner), unsigned="xui" in inner)
     if match := _BLOCK.fullmatch(text):
         scalar = parse_type(match[2])
         shape = tuple(int(extent) for extent in match[1][:-1].split("x"))
@@ -119,7 +112,7 @@ class Op:
     successors: tuple[tuple[str, tuple[int, ...]], ...] = ()
     """Of a branch: label of the block and values of its arguments."""
     loop: int | None = None
-    """Index among the kernel's loops, if this is a loop."""
+    """Index among the kernel's loops, if this is a loop outside of combining regions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +122,8 @@ class Block:
     label: str
     args: tuple[int, ...]
     ops: tuple[Op, ...]
+    index: int = 0
+    """Among all blocks of the kernel, in no particular order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +153,8 @@ class Function:
     """By slot."""
     divisors: tuple[int, ...] = ()
     """Per parameter, what its value is declared to be divisible by; 1 where nothing is declared."""
+    blocks: int = 0
+    """How many blocks there are; all indices lie below."""
 
     @property
     def params(self) -> tuple[int, ...]:
@@ -172,6 +169,16 @@ def walk(region: Region) -> Iterator[Op]:
             yield op
             for inner in op.regions:
                 yield from walk(inner)
+
+
+def walk_blocks(region: Region) -> Iterator[Block]:
+    """Yield every block of a region whose operations are executed one after the other, so not those that combine."""
+    for block in region.blocks:
+        yield block
+        for op in block.ops:
+            if op.name not in COMBINING:
+                for inner in op.regions:
+                    yield from walk_blocks(inner)
 
 
 def captured(region: Region) -> tuple[int, ...]:

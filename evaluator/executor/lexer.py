@@ -21,6 +21,7 @@ _TOKEN = re.compile(
     )""",
     re.VERBOSE,
 )
+_ESCAPE = re.compile(r"\\([0-9A-Fa-f]{2}|.)", re.DOTALL)
 _ANGLE = re.compile(r'"(?:[^"\\]|\\.)*"|->|[<>]')
 _TYPE_WORD = re.compile(r"tensor<|!tt\.|<|(?:i\d+|bf16|f\d\w*|index)$")
 
@@ -64,6 +65,8 @@ class Parts:
     attributes: dict[str, str] = field(default_factory=dict)
     successors: list[tuple[str, list[str]]] = field(default_factory=list)
     symbol: str = ""
+    scales: list[int] = field(default_factory=list)
+    """Which operands have the keyword ``scale`` before them."""
     types: list[Type] = field(default_factory=list)
     """After the colon: of operands, or of operands and results alike."""
     result_types: list[Type] = field(default_factory=list)
@@ -82,7 +85,7 @@ def split(text: str) -> Parts:
         i += 1
         if token == "->" or (token == "to" and types is not None):
             types = parts.result_types
-        elif token == ":":
+        elif token == ":" and not following.startswith("%"):
             types = parts.types
         elif token in ("{", "<{"):
             i = attributes(stream, i, parts.attributes)
@@ -92,6 +95,9 @@ def split(text: str) -> Parts:
             elif kind != "punctuation":
                 raise IRError(f"expected a type, not {token[:60]!r}")
         elif kind == "value":
+            if parts.words[-1:] == ["scale"]:
+                parts.words.pop()
+                parts.scales.append(len(parts.operands))
             parts.operands.append(token)
         elif kind == "block":
             values: list[str] = []
@@ -105,9 +111,17 @@ def split(text: str) -> Parts:
         elif kind == "word" and following == "=" and i + 1 < len(stream):
             parts.attributes[token] = stream[i + 1][1]
             i += 2
+        elif kind == "string" and following == "(":
+            raise IRError(f"{token[:60]} is an operation within another")
         elif kind != "punctuation":
             parts.words.append(token)
     return parts
+
+
+def unquoted(text: str) -> str:
+    """Return the contents of a quoted string, in which the IR writes special characters as two hexadecimal digits."""
+    inner = _ESCAPE.sub(lambda match: chr(int(match[1], 16)) if len(match[1]) == 2 else match[1], text[1:-1])
+    return inner.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
 def attributes(stream: list[Token], i: int, into: dict[str, str]) -> int:

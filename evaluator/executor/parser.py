@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Container, Mapping, Sequence
 
 from evaluator.executor.errors import IRError, UnsupportedOperation
-from evaluator.executor.ir import FREE_TEXT, Block, Function, Op, Region, Type, parse_type
+from evaluator.executor.ir import COMBINING, Block, Function, Op, Region, Type, parse_type
 from evaluator.executor.lexer import Parts, attributes, split, tokens
 from evaluator.executor.locations import Locations, split_locations
 
@@ -18,11 +18,10 @@ _RESULT = re.compile(r"(%[\w$.\-]+)(?::(\d+))?")
 _FUNCTION = re.compile(r'tt\.func\s+(?:(public|private)\s+)?@("[^"]*"|[\w$.\-]+)\s*\((.*)\{')
 _COMMENT = re.compile(r'^((?:[^"]|"(?:[^"\\]|\\.)*")*?)\s*// .*$')
 _MODULE = re.compile(r"module(?:\s+@\S+)?\s*(attributes)?.*\{")
-_QUOTED_OR_BRACED = re.compile(r'"(?:[^"\\]|\\.)*"(?!\s*\()|\{(?:[^{}"]|"(?:[^"\\]|\\.)*")*\}')
-_OTHER_OP = re.compile(r"[=(){}\"]|(?<![!%@\w.$\-])[a-z_]\w*\.\w")
 _DOTTED = re.compile(r"[a-z_]\w*(?:\.\w+)+")
 
 _LOOPS = ("scf.for", "scf.while")
+_BETWEEN_REGIONS = ("else {", "do {")
 _IMPLIED_YIELD = ("scf.if", "scf.for", "scf.while")
 """Operations whose regions are printed without their terminator when it has no operands."""
 
@@ -45,6 +44,8 @@ class _Parser:
         self._known = known
         self._types: list[Type] = []
         self._loops = 0
+        self._combining = 0
+        self._blocks = 0
         self._ops = 0
         self._stack: list[str] = []
         self._functions: dict[str, int] = {}
@@ -73,7 +74,8 @@ class _Parser:
             _divisor(hints, f"line {self._functions[name] + 1} of the IR")
             for _, _, hints in _signature(self._lines[self._functions[name]])
         )
-        return Function(name, self._function(name), tuple(self._types), divisors)
+        body = self._function(name)
+        return Function(name, body, tuple(self._types), divisors, self._blocks)
 
     def _function(self, name: str) -> Region:
         if name in self._stack or len(self._stack) > MAX_DEPTH:
@@ -96,6 +98,10 @@ class _Parser:
         names[name] = len(self._types) - 1
         return names[name]
 
+    def _block(self, label: str, args: tuple[int, ...], ops: Sequence[Op]) -> Block:
+        self._blocks += 1
+        return Block(label, args, tuple(ops), self._blocks - 1)
+
     def _region(
         self, parent: str, line: int, outer: dict[str, int], args: tuple[int, ...], depth: int
     ) -> tuple[Region, str, int]:
@@ -111,13 +117,13 @@ class _Parser:
             if text.startswith("}"):
                 if parent in _IMPLIED_YIELD and (not ops or ops[-1].name not in ("scf.yield", "scf.condition")):
                     ops.append(Op("scf.yield", (), (), f"line {line + 1} of the IR"))
-                blocks.append(Block(label, args, tuple(ops)))
+                blocks.append(self._block(label, args, ops))
                 if not all(block.ops for block in blocks):
                     raise IRError(f"a block before line {line + 1} of the IR is empty")
                 return Region(tuple(blocks)), text[1:].strip(), line + 1
             if text.startswith("^"):
                 if ops or label:
-                    blocks.append(Block(label, args, tuple(ops)))
+                    blocks.append(self._block(label, args, ops))
                     ops = []
                 label, pairs = _label(text)
                 args = args if label == "^bb0" and not pairs else tuple(self._define(names, *pair) for pair in pairs)
@@ -142,13 +148,9 @@ class _Parser:
         if name not in self._known:
             raise UnsupportedOperation(name, location)
         loop = None
-        if name in _LOOPS:
+        if name in _LOOPS and not self._combining:
             loop = self._loops
             self._loops += 1
-        if name in FREE_TEXT:
-            if _OTHER_OP.search(_QUOTED_OR_BRACED.sub("", rest)):
-                raise IRError(f"line {number} of the IR has more than {name}")
-            return Op(name, (), (), location), line + 1
 
         def slot(value: str) -> int:
             if value not in names:
@@ -158,6 +160,10 @@ class _Parser:
         opens = rest.endswith("{")
         parts = split(rest[:-1].rstrip().removesuffix("(") if opens else rest)
         if any(_DOTTED.fullmatch(word) for word in parts.words):
+            raise IRError(f"line {number} of the IR has more than {name}")
+        if name == "tt.dot_scaled":
+            parts.attributes["scales"] = " ".join(map(str, parts.scales))
+        elif parts.scales:
             raise IRError(f"line {number} of the IR has more than {name}")
         if name == "scf.for":
             parts.operands, defined = _for_operands(parts, number)
@@ -169,6 +175,7 @@ class _Parser:
         successors = tuple((label, tuple(slot(value) for value in values)) for label, values in parts.successors)
         regions: list[Region] = []
         line += 1
+        self._combining += name in COMBINING
         while opens:
             inner = dict(names)
             kinds: Sequence[Type] = ()
@@ -182,13 +189,16 @@ class _Parser:
             defined = []
             region, rest, line = self._region(name, line, inner, args, depth + 1)
             regions.append(region)
-            opens = rest.endswith("{")
+            opens = rest in _BETWEEN_REGIONS
             location = self._locations.resolve(self._places[line - 1], number)
             if not opens and rest:
                 closing = split(rest.removeprefix(")"))
+                if closing.operands or closing.words not in ([], ["attributes"]):
+                    raise IRError(f"line {line} of the IR has more than the end of {name}")
                 parts.attributes.update(closing.attributes)
                 parts.types += closing.types
                 parts.result_types += closing.result_types
+        self._combining -= name in COMBINING
         if name == "tt.call":
             regions.append(self._function(parts.symbol[1:].strip('"')))
         result_names = _results(results_text)

@@ -1,20 +1,42 @@
-"""Atomic operations: as if programs, and elements within them, came one after the other."""
+"""Atomic operations: as if programs, and elements within them, came one after the other, in the order of the run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
 from evaluator.executor.errors import UnsupportedOperation
+from evaluator.executor.faults import Ordering, Site
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Op, Type
-from evaluator.executor.operations.memory import described_block, descriptor_block, site
+from evaluator.executor.operations.memory import check_blocks, check_described, described_block, descriptor_block, site
 from evaluator.executor.operations.registry import Types, check_variant, step
 from evaluator.executor.values import DTYPES, RAW, full
 
 Tensor = torch.Tensor
+Update = Callable[[Tensor, Tensor], Tensor]
+
+_SEMANTICS = {
+    "relaxed": (False, False),
+    "acquire": (True, False),
+    "release": (False, True),
+    "acq_rel": (True, True),
+}
+"""Whether they acquire and release."""
+_SCOPES = ("gpu", "cta", "sys")
 
 
-def _unsigned_pick(largest: bool) -> Callable[[Tensor, Tensor], Tensor]:
+def _order(op: Op, words: int = 0) -> Ordering:
+    """Return what an atomic operation orders, by the words after its first ``words``."""
+    semantic, scope = (*op.words[words:], "", "")[:2]
+    if semantic not in _SEMANTICS or scope not in _SCOPES:
+        raise UnsupportedOperation(f"{op.name} with {' '.join(op.words)[:60]}", op.location)
+    check_variant(op, [*op.words[:words], semantic, scope])
+    acquire, release = _SEMANTICS[semantic]
+    return Ordering(acquire, release, scope == "cta")
+
+
+def _unsigned_pick(largest: bool) -> Update:
     def pick(old: Tensor, value: Tensor) -> Tensor:
         least = torch.iinfo(old.dtype).min
         greater = (value ^ least) > (old ^ least)
@@ -23,18 +45,34 @@ def _unsigned_pick(largest: bool) -> Callable[[Tensor, Tensor], Tensor]:
     return pick
 
 
-_UPDATE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "add": torch.add,
-    "fadd": torch.add,
-    "and": torch.bitwise_and,
-    "or": torch.bitwise_or,
-    "xor": torch.bitwise_xor,
-    "max": torch.maximum,
-    "min": torch.minimum,
-    "umax": _unsigned_pick(True),
-    "umin": _unsigned_pick(False),
-    "exch": lambda old, value: value,
+def _flushed(value: Tensor) -> Tensor:
+    return torch.where(value.abs() < torch.finfo(torch.float32).tiny, value * 0, value)
+
+
+def _add(old: Tensor, value: Tensor) -> Tensor:
+    """Add, rounded to nearest. In float32, subnormal operands and results become zeros of their sign.
+
+    "Current implementation of atom.add.f32 on global memory flushes subnormal inputs and results to sign-preserving
+    zero"; the 16-bit types keep them: PTX ISA 8.5, atom.
+    """
+    return _flushed(_flushed(old) + _flushed(value)) if old.dtype == torch.float32 else old + value
+
+
+_INTEGERS = ("i32", "i64")
+_UPDATES: dict[str, tuple[Update, tuple[str, ...]]] = {
+    "add": (torch.add, _INTEGERS),
+    "fadd": (_add, ("f16", "bf16", "f32", "f64")),
+    "and": (torch.bitwise_and, _INTEGERS),
+    "or": (torch.bitwise_or, _INTEGERS),
+    "xor": (torch.bitwise_xor, _INTEGERS),
+    "max": (torch.maximum, _INTEGERS),
+    "min": (torch.minimum, _INTEGERS),
+    "umax": (_unsigned_pick(True), _INTEGERS),
+    "umin": (_unsigned_pick(False), _INTEGERS),
+    "exch": (lambda old, value: value, (*_INTEGERS, "f32", "f64")),
 }
+"""By kind: new value from old and operand, and the element types it is defined on: those of Triton's front end, which
+does float ``max`` and ``min`` as integers."""
 
 
 def _turns(index: Tensor) -> list[Tensor]:
@@ -50,29 +88,47 @@ def _turns(index: Tensor) -> list[Tensor]:
 
 
 def _update(
-    frame: Frame, op: Op, address: Tensor, mask: Tensor | None, kind: Type, new: Callable[[Tensor, Tensor], Tensor]
+    frame: Frame, where: Site, address: Tensor, mask: Tensor | None, kind: Type, new: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
     """Apply ``new(old, positions)`` at every address [P, ...], in turns; return the old values."""
+    memory = frame.run.memory
     before = torch.zeros(address.numel(), dtype=DTYPES[kind.element])
-    for cells, index, where in frame.run.memory.gather_cells(address, mask, kind, site(frame, op)):
+    flat = address.flatten()
+    for cells, index, lanes in memory.gather_cells(address, mask, kind, where):
         for turn in _turns(index):
             frame.run.check_time()
+            chosen = lanes[turn]
+            programs = frame.positions[chosen // kind.elements]
+            memory.synchronise(flat[chosen], programs, kind.item_bytes, where)
             here = index[turn]
             old = cells.index_select(0, here)
-            before[where[turn]] = old
-            cells[here] = new(old, where[turn])
+            before[chosen] = old
+            memory.replace(cells, here, new(old, chosen))
     return before.view(address.shape)
+
+
+def _check(op: Op, types: Types, kind: Type, values: Sequence[int], masks: Sequence[int] = ()) -> None:
+    """Raise ``UnsupportedOperation`` unless the first operand points to such values."""
+    pointer = types[op.operands[0]]
+    if pointer.target is None or pointer.element != "ptr" or pointer.target != Type(kind.element):
+        raise UnsupportedOperation(f"{op.name} of {kind} at {pointer}", op.location)
+    check_blocks(op, types, kind.of(kind.element) if pointer.shape == kind.shape else pointer, values, masks)
+
+
+def _used(op: Op, frame: Frame) -> bool:
+    return bool(op.results) and op.results[0] in frame.run.used
 
 
 @step("tt.atomic_rmw")
 def _atomic_rmw(op: Op, types: Types) -> Step:
     kind_word = op.words[0] if op.words else ""
-    check_variant(op, [kind_word, "relaxed", "acquire", "release", "acq_rel", "gpu", "cta", "sys"])
-    update = _UPDATE.get(kind_word)
+    order = _order(op, 1)
     value_type = types[op.operands[1]]
-    if update is None or value_type.element in ("i1", "ptr"):
+    update, elements = _UPDATES.get(kind_word, (None, ()))
+    if update is None or value_type.element not in elements:
         raise UnsupportedOperation(f"tt.atomic_rmw {kind_word[:60]} on {value_type}", op.location)
     pointer, value, *optional = op.operands
+    _check(op, types, value_type, [value, *op.results], optional)
     mask = optional[0] if optional else None
 
     def run(frame: Frame) -> None:
@@ -80,7 +136,8 @@ def _atomic_rmw(op: Op, types: Types) -> Step:
         address = full(frame.tensor(pointer), types[pointer], programs)
         active = None if mask is None else full(frame.tensor(mask), types[mask], programs)
         values = full(frame.tensor(value), value_type, programs).flatten()
-        before = _update(frame, op, address, active, value_type, lambda old, where: update(old, values[where]))
+        where = site(frame, op, replace(order, blind=kind_word == "exch" and not _used(op, frame)))
+        before = _update(frame, where, address, active, value_type, lambda old, lanes: update(old, values[lanes]))
         for slot in op.results:
             frame.slots[slot] = before
 
@@ -89,9 +146,12 @@ def _atomic_rmw(op: Op, types: Types) -> Step:
 
 @step("tt.atomic_cas")
 def _atomic_cas(op: Op, types: Types) -> Step:
-    check_variant(op, ["relaxed", "acquire", "release", "acq_rel", "gpu", "cta", "sys"])
+    order = _order(op)
     pointer, expected, desired = op.operands
     kind = types[desired]
+    if kind.element not in ("i16", "i32", "i64", "f16", "bf16", "f32", "f64"):
+        raise UnsupportedOperation(f"{op.name} on {kind}", op.location)
+    _check(op, types, kind, [expected, desired, *op.results])
     raw = RAW[kind.item_bytes]
 
     def run(frame: Frame) -> None:
@@ -100,25 +160,96 @@ def _atomic_cas(op: Op, types: Types) -> Step:
         compare = full(frame.tensor(expected), kind, programs).flatten()
         values = full(frame.tensor(desired), kind, programs).flatten()
 
-        def swap(old: Tensor, where: Tensor) -> Tensor:
-            return torch.where(old.view(raw) == compare[where].view(raw), values[where], old)
+        def swap(old: Tensor, lanes: Tensor) -> Tensor:
+            # Bits are compared: zeros of different signs differ, a NaN equals itself.
+            return torch.where(old.view(raw) == compare[lanes].view(raw), values[lanes], old)
 
-        before = _update(frame, op, address, None, kind, swap)
+        before = _update(frame, site(frame, op, order), address, None, kind, swap)
         for slot in op.results:
             frame.slots[slot] = before
 
     return run
 
 
+@step("tt.atomic_load")
+def _atomic_load(op: Op, types: Types) -> Step:
+    order = _order(op)
+    address, *optional = op.operands
+    kind = types[op.results[0]]
+    _check(op, types, kind, op.results, optional)
+
+    def run(frame: Frame) -> None:
+        mask = frame.tensor(optional[0]) if optional else None
+        frame.slots[op.results[0]] = frame.run.memory.read(
+            frame.tensor(address), mask, None, kind, site(frame, op, order)
+        )
+
+    return run
+
+
+@step("tt.atomic_store")
+def _atomic_store(op: Op, types: Types) -> Step:
+    order = _order(op)
+    address, value, *optional = op.operands
+    kind = types[value]
+    _check(op, types, kind, [value], optional)
+
+    def run(frame: Frame) -> None:
+        mask = frame.tensor(optional[0]) if optional else None
+        # Programs that store the same do so one by one all the same.
+        where = full(frame.tensor(address), types[address], frame.programs)
+        frame.run.memory.write(where, mask, frame.tensor(value), kind, site(frame, op, order))
+
+    return run
+
+
+@step("tt.atomic_poll")
+def _atomic_poll(op: Op, types: Types) -> Step:
+    """Wait until all elements are as expected; with a timeout, until no other program can go on."""
+    order = _order(replace(op, words=tuple(word for word in op.words if word != "timeout")))
+    address, expected, *timeout = op.operands
+    kind = types[expected]
+    if kind.element not in ("i16", "i32", "i64") or len(timeout) != op.words.count("timeout") or not op.results:
+        raise UnsupportedOperation(f"{op.name} on {kind}", op.location)
+    _check(op, types, kind, [expected], op.results)
+
+    def run(frame: Frame) -> None:
+        where = site(frame, op, order)
+        turns = frame.run.turns
+        assert turns is not None
+        while True:
+            value = frame.run.memory.read(frame.tensor(address), None, None, kind, where)
+            same = value == frame.tensor(expected)
+            if bool(same.all()) or not turns.wait(where, idle=True, patient=not timeout):
+                break
+        frame.slots[op.results[0]] = same
+
+    return run
+
+
+_REDUCTIONS: dict[str, tuple[str, ...]] = {
+    "add": ("i32", "i64", "f16", "bf16", "f32"),
+    "min": ("i32", "i64", "f16", "bf16"),
+    "max": ("i32", "i64", "f16", "bf16"),
+    "and": _INTEGERS,
+    "or": _INTEGERS,
+    "xor": _INTEGERS,
+}
+"""By kind: the element types of Triton's front end."""
+
+
 @step("tt.descriptor_reduce")
 def _descriptor_reduce(op: Op, types: Types) -> Step:
+    """Each element is updated atomically, relaxed (PTX ISA 8.5, cp.reduce.async.bulk.tensor)."""
     kind_word = op.words[0] if op.words else ""
     check_variant(op, [kind_word], ["kind"])
     block = described_block(op, types)
-    update = _UPDATE.get(kind_word)
-    if update is None or (kind_word in ("min", "max") and not block.floating):
+    if block.element not in _REDUCTIONS.get(kind_word, ()):
         raise UnsupportedOperation(f"tt.descriptor_reduce {kind_word[:60]} on {block}", op.location)
+    unsigned = types[op.operands[0]].unsigned and kind_word in ("min", "max")
+    update = _UPDATES["u" + kind_word if unsigned else kind_word][0]
     source = op.operands[-1]
+    check_described(op, types, block, source)
 
     def run(frame: Frame) -> None:
         _, address, mask = descriptor_block(frame, op, block)
@@ -126,6 +257,7 @@ def _descriptor_reduce(op: Op, types: Types) -> Step:
         places = full(address.base + address.offset, block, programs)
         active = None if mask is None else full(mask, block, programs)
         values = full(frame.tensor(source), types[source], programs).flatten()
-        _update(frame, op, places, active, block, lambda old, where: update(old, values[where]))
+        where = site(frame, op, Ordering(acquire=False, release=False))
+        _update(frame, where, places, active, block, lambda old, lanes: update(old, values[lanes]))
 
     return run

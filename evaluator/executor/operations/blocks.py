@@ -4,9 +4,12 @@ import re
 
 import torch
 
-from evaluator.executor.errors import UnsupportedOperation
+from evaluator.executor.errors import IRError, UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import FREE_TEXT, Op
+from evaluator.executor.ir import Op
+from evaluator.executor.lexer import unquoted
+from evaluator.executor.operations.integers import unsigned
+from evaluator.executor.operations.memory import site
 from evaluator.executor.operations.registry import Elementwise, Types, check_variant, elementwise_step, integer, step
 from evaluator.executor.values import full
 
@@ -60,41 +63,61 @@ def _make_range(op: Op, types: Types) -> Step:
     return run
 
 
-def _structural(op: Op, types: Types) -> Elementwise:
-    source = types[op.operands[0]]
-    target = types[op.results[0]]
+def _order(op: Op, rank: int) -> list[int]:
+    order = [int(i) for i in re.findall(r"\d+", op.attributes.get("order", "").partition(":")[2])]
+    if sorted(order) != list(range(rank)):
+        raise UnsupportedOperation(f"{op.name} without a readable order", op.location)
+    return order
+
+
+def _structural(op: Op, types: Types) -> tuple[tuple[int, ...], Elementwise]:
+    """Return the shape of the result and the function that makes it."""
+    kind, target = types[op.operands[0]], types[op.results[0]]
+    shape = kind.shape
     if op.name == "tt.splat":
         dims = (1,) * len(target.shape)
-        return lambda x: x.reshape(-1, *dims)
+        return target.shape, lambda x: x.reshape(-1, *dims)
     if op.name == "tt.unsplat":
-        return lambda x: x.reshape(-1)
+        return (), lambda x: x.reshape(-1)
     if op.name == "tt.broadcast":
-        return lambda x: x
+        fits = len(shape) == len(target.shape) and all(a in (1, b) for a, b in zip(shape, target.shape, strict=True))
+        return target.shape if fits else shape, lambda x: x
     if op.name == "tt.expand_dims":
-        axis = integer(op, "axis") + 1
-        return lambda x: x.unsqueeze(axis)
+        axis = integer(op, "axis")
+        return (*shape[:axis], 1, *shape[axis:]), lambda x: x.unsqueeze(axis + 1)
     if op.name == "tt.trans":
-        order = [int(i) for i in re.findall(r"\d+", op.attributes.get("order", "").partition(":")[2])]
-        if sorted(order) != list(range(len(source.shape))):
-            raise UnsupportedOperation("tt.trans without a readable order", op.location)
+        order = _order(op, len(shape))
         permutation = [0, *(i + 1 for i in order)]
-        return lambda x: x.permute(permutation)
+        return tuple(shape[i] for i in order), lambda x: x.permute(permutation)
     if op.name == "tt.reshape":
-        return lambda x: full(x, source).reshape(x.shape[0], *target.shape)
+        fits = kind.elements == target.elements
+        return target.shape if fits else shape, lambda x: full(x, kind).reshape(x.shape[0], *target.shape)
     if op.name == "tt.cat":
 
         def concatenate(a: Tensor, b: Tensor) -> Tensor:
             programs = max(a.shape[0], b.shape[0])
-            return torch.cat([full(a, source, programs), full(b, source, programs)], 1)
+            return torch.cat([full(a, kind, programs), full(b, kind, programs)], 1)
 
-        return concatenate
-    return lambda a, b: torch.stack(torch.broadcast_tensors(a, b), -1)
+        return (2 * shape[0], *shape[1:]), concatenate
+    return (*shape, 2), lambda a, b: torch.stack(torch.broadcast_tensors(a, b), -1)
 
 
 @step("tt.splat", "tt.unsplat", "tt.broadcast", "tt.expand_dims", "tt.trans", "tt.reshape", "tt.cat", "tt.join")
 def _rearrange(op: Op, types: Types) -> Step:
     check_variant(op, attributes=["axis", "order"])
-    return elementwise_step(op, _structural(op, types))
+    kinds = [types[operand] for operand in op.operands]
+    target = types[op.results[0]]
+    shape, function = _structural(op, types)
+    counts = 2 if op.name in ("tt.cat", "tt.join") else 1
+    if (
+        len(kinds) != counts
+        or any((kind.element, kind.shape) != (target.element, kinds[0].shape) for kind in kinds)
+        or shape != target.shape
+        or (op.name == "tt.splat") != (not kinds[0].shape)
+        or (op.name == "tt.unsplat" and kinds[0].elements != 1)
+    ):
+        raise IRError(f"{op.name} at {op.location} does not make {target} of {kinds[0]}")
+    return elementwise_step(op, function)
 
 
 @step("tt.split")
@@ -116,13 +139,17 @@ def _gather(op: Op, types: Types) -> Step:
     axis = integer(op, "axis") + 1
     source, index = op.operands
     kind = types[source]
+    length = kind.shape[axis - 1]
 
     def run(frame: Frame) -> None:
         values, where = frame.tensor(source), frame.tensor(index)
         programs = max(values.shape[0], where.shape[0])
-        where = full(where, types[index], programs).to(torch.int64)
-        # An index outside the axis is undefined; any element will do.
-        where = where.clamp(0, kind.shape[axis - 1] - 1)
+        where = full(unsigned(where), types[index], programs)
+        wrong = (where < 0) | (where >= length)
+        frame.run.memory.refute(
+            "index out of range", wrong, lambda place: f"{int(where[place])} on an axis of {length}", site(frame, op)
+        )
+        where = where.clamp(0, length - 1)
         frame.slots[op.results[0]] = torch.gather(full(values, kind, programs), axis, where)
 
     return run
@@ -135,7 +162,7 @@ def _histogram(op: Op, types: Types) -> Step:
     bins = types[op.results[0]].shape[0]
 
     def run(frame: Frame) -> None:
-        values = full(frame.tensor(op.operands[0]), source).to(torch.int64)
+        values = full(unsigned(frame.tensor(op.operands[0])), source)
         weight = torch.ones_like(values)
         if len(op.operands) == 2:
             mask = frame.tensor(op.operands[1])
@@ -150,6 +177,46 @@ def _histogram(op: Op, types: Types) -> Step:
     return run
 
 
-@step(*FREE_TEXT)
+@step("tt.assert")
+def _assert(op: Op, types: Types) -> Step:
+    """Front ends make it of kernels built for debugging alone."""
+    check_variant(op, words=op.words)
+    (condition,) = op.operands
+    kind = types[condition]
+    if len(op.words) != 1 or not op.words[0].startswith('"') or kind.element != "i1":
+        raise UnsupportedOperation("tt.assert without a message", op.location)
+    message = " ".join(unquoted(op.words[0]).split())
+
+    def run(frame: Frame) -> None:
+        def describe(place: tuple[int, ...]) -> str:
+            return f"{message!r}, element {list(place[1:])}" if kind.shape else repr(message)
+
+        wrong = ~full(frame.tensor(condition), kind, frame.programs)
+        frame.run.memory.refute("assertion failed", wrong, describe, site(frame, op))
+
+    return run
+
+
+@step("tt.print")
+def _print(op: Op, types: Types) -> Step:
+    check_variant(op, words=op.words, attributes=["hex", "isSigned"])
+    return lambda frame: None
+
+
+_ORDERING = (
+    "gpu.barrier",
+    "ttg.barrier",
+    "ttg.local_barrier",
+    "tt.debug_barrier",
+    "tt.grid_dependency_wait",
+    "tt.grid_dependency_launch_dependents",
+)
+"""What orders threads of a program, or kernels: here everything comes one after the other."""
+
+
+@step(*_ORDERING)
 def _nothing(op: Op, types: Types) -> Step:
+    check_variant(op, words=["all", "local"])
+    if op.operands or op.results:
+        raise UnsupportedOperation(f"{op.name} with values", op.location)
     return lambda frame: None

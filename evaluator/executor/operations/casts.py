@@ -1,17 +1,23 @@
-"""Conversions between types, with the hardware's rounding and saturation, and constants."""
+"""Conversions between types, each rounded once, with the hardware's saturation.
 
-import re
+As PTX for sm_90 and later has them; older targets convert between 16-bit floats and from integers to bfloat16 by way
+of float32. What NVIDIA's back end does not compile, such as float64 to 8 bits, is not done here either.
+"""
 
 import torch
 
-from evaluator.executor.errors import IRError, UnsupportedOperation
-from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import BITS, Op, Type
+from evaluator.executor.errors import UnsupportedOperation
+from evaluator.executor.ir import BITS, Op
 from evaluator.executor.operations.integers import signed, unsigned
-from evaluator.executor.operations.registry import Elementwise, Types, check_variant, elementwise, step
+from evaluator.executor.operations.operands import FLOATS, INTEGERS, SHORT_FLOATS, one_element
+from evaluator.executor.operations.registry import Elementwise, Types, check_variant, elementwise
+from evaluator.executor.operations.rounding import narrow, to_odd
 from evaluator.executor.values import DTYPES, RAW
 
 Tensor = torch.Tensor
+
+_TOWARD_ZERO = frozenset((("f32", "f16"), ("f32", "bf16"), ("f32", "f8E5M2")))
+"""The conversions that the back end has with ``rtz``."""
 
 
 def to_float(value: Tensor, dtype: torch.dtype) -> Tensor:
@@ -19,15 +25,20 @@ def to_float(value: Tensor, dtype: torch.dtype) -> Tensor:
     if dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
         limit = torch.finfo(dtype).max
         return value.to(torch.float32).clamp(-limit, limit).to(dtype)
-    return value.to(dtype)
+    return narrow(value, dtype) if value.dtype == torch.float64 and dtype != torch.float64 else value.to(dtype)
 
 
 def toward_zero(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """Round toward zero: step back by one unit where rounding to nearest went past the value."""
+    """Round float32 toward zero: step back by one unit where rounding to nearest went past the value."""
     nearest = to_float(value, dtype)
     past = nearest.to(value.dtype).abs() > value.abs()
     raw = RAW[nearest.element_size()]
-    return (nearest.view(raw) - past.to(raw)).view(dtype)
+    result = (nearest.view(raw) - past.to(raw)).view(dtype)
+    if dtype == torch.float8_e5m2:
+        # Done as float16 cut short, which keeps infinities.
+        infinity = torch.copysign(torch.full_like(value, float("inf")), value).to(torch.float16).view(torch.int16) >> 8
+        return torch.where(torch.isinf(value), infinity.to(torch.int8), result.view(torch.int8)).view(dtype)
+    return result
 
 
 def round_tf32(value: Tensor) -> Tensor:
@@ -39,141 +50,120 @@ def round_tf32(value: Tensor) -> Tensor:
 @elementwise("arith.extf", "arith.truncf", "tt.fp_to_fp")
 def _float_to_float(op: Op, types: Types) -> Elementwise:
     check_variant(op, ["to_nearest_even"], ["rounding"])
-    dtype = DTYPES[types[op.results[0]].element]
+    source, target = types[op.operands[0]].element, types[op.results[0]].element
+    dtype = DTYPES.get(target)
+    short = {source, target} & SHORT_FLOATS
+    if (
+        dtype is None
+        or source == target
+        or not {source, target} <= FLOATS | SHORT_FLOATS
+        or (short and (op.name != "tt.fp_to_fp" or "f64" in (source, target) or len(short) == 2))
+    ):
+        raise UnsupportedOperation(f"{op.name} from {source} to {target}", op.location)
     rounding = op.attributes.get("rounding", "rtne")
-    if rounding == "rtz":
+    if rounding == "rtz" and (source, target) in _TOWARD_ZERO:
         return lambda x: toward_zero(x, dtype)
     if rounding != "rtne":
-        raise UnsupportedOperation(f"{op.name} with rounding {rounding}", op.location)
+        raise UnsupportedOperation(f"{op.name} from {source} to {target} with rounding {rounding}", op.location)
     return lambda x: to_float(x, dtype)
 
 
-@elementwise("arith.extsi", "arith.sitofp")
-def _from_signed(op: Op, types: Types) -> Elementwise:
+def from_integer(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """Round signed integers to a float."""
+    if value.dtype == torch.bool:
+        return signed(value).to(dtype)
+    if dtype in (torch.float32, torch.float64) or value.element_size() < 4:
+        return value.to(dtype)
+    return narrow(integer_to_odd(value), dtype)
+
+
+def from_unsigned(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """Round unsigned integers to a float."""
+    if value.dtype == torch.int64:
+        # Halve with the lost bit kept, so that the one rounding is that of the full value.
+        half = from_integer((value >> 1 & (1 << 63) - 1) | value & 1, dtype) * 2
+        return torch.where(value >= 0, from_integer(value, dtype), half)
+    return from_integer(unsigned(value), dtype)
+
+
+def integer_to_odd(value: Tensor) -> Tensor:
+    """Round integers to float64, to odd."""
+    nearest = value.to(torch.float64)
+    back = nearest.clamp(max=2.0**63 - 1024).to(torch.int64)
+    error = torch.where(nearest >= 2.0**63, -1, value.to(torch.int64) - back)
+    return to_odd(nearest, error.to(torch.float64))
+
+
+@elementwise("arith.sitofp", "arith.uitofp")
+def _integer_to_float(op: Op, types: Types) -> Elementwise:
     check_variant(op)
-    dtype = DTYPES[types[op.results[0]].element]
-    if types[op.operands[0]].element == "i1":
-        return lambda x: signed(x).to(dtype)
-    return lambda x: x.to(dtype)
+    one_element(op, types, INTEGERS, op.operands)
+    dtype = DTYPES[one_element(op, types, FLOATS, op.results)]
+    if op.name == "arith.sitofp":
+        return lambda x: from_integer(x, dtype)
+    return lambda x: from_unsigned(x, dtype)
 
 
-@elementwise("arith.extui", "arith.uitofp")
-def _from_unsigned(op: Op, types: Types) -> Elementwise:
+@elementwise("arith.extsi", "arith.extui", "arith.trunci", "arith.index_cast")
+def _integer_to_integer(op: Op, types: Types) -> Elementwise:
     check_variant(op)
-    dtype = DTYPES[types[op.results[0]].element]
-    source = types[op.operands[0]].element
-    if source == "i64":
-        # Halve with the lost bit kept sticky, so that the one rounding is that of the full value.
-        return lambda x: torch.where(x >= 0, x.to(dtype), ((x >> 1 & (1 << 63) - 1) | x & 1).to(dtype) * 2)
-    if source == "i1":
-        return lambda x: x.to(dtype)
-    return lambda x: unsigned(x).to(dtype)
-
-
-@elementwise("arith.trunci")
-def _truncate(op: Op, types: Types) -> Elementwise:
-    check_variant(op)
-    element = types[op.results[0]].element
+    one_element(op, types, INTEGERS, op.operands)
+    element = one_element(op, types, INTEGERS, op.results)
+    dtype = DTYPES[element]
     if element == "i1":
         return lambda x: (x & 1) != 0
-    return lambda x: x.to(DTYPES[element])
+    read = unsigned if op.name == "arith.extui" else signed
+    return lambda x: read(x).to(dtype)
+
+
+def to_integer(value: Tensor, bits: int, is_signed: bool) -> Tensor:
+    """Convert floats that are whole numbers as ``cvt`` does: values beyond the range become the nearest in it.
+
+    NaN becomes 0; from float64, or to 64 bits, the integer whose uppermost bit alone is set (PTX ISA, cvt).
+    Returns int64, wrapped if the number is greater than that.
+    """
+    least = -(2 ** (bits - 1)) if is_signed else 0
+    most = 2 ** (bits - 1) - 1 if is_signed else 2**bits - 1
+    nan = -(2 ** (bits - 1)) if value.dtype == torch.float64 or bits == 64 else 0
+    missing, wide = torch.isnan(value), value.to(torch.float64)
+    if bits < 64:
+        result = wide.nan_to_num(0.0).clamp(least, most).to(torch.int64)
+    else:
+        half = 2.0**63
+        low = wide.nan_to_num(0.0).clamp(least, half - 1024).to(torch.int64)
+        beyond = torch.full_like(low, 2**63 - 1)
+        if not is_signed:
+            beyond = (wide - half).nan_to_num(0.0).clamp(0, half - 1024).to(torch.int64) ^ -(2**63)
+            beyond = torch.where(wide >= 2 * half, -1, beyond)
+        result = torch.where(wide >= half, beyond, low)
+    return torch.where(missing, nan, result)
 
 
 @elementwise("arith.fptosi", "arith.fptoui")
 def _float_to_integer(op: Op, types: Types) -> Elementwise:
-    """Toward zero; beyond the range saturates and NaN gives 0, as PTX's ``cvt.rzi`` does."""
+    """Toward zero; to 8 bits by way of 16, of which the upper half is dropped, as LLVM lowers it."""
     check_variant(op)
-    element = types[op.results[0]].element
-    bits = BITS[element]
-    is_signed = op.name == "arith.fptosi"
-    dtype = DTYPES[element]
-    if element == "i1":
-        return lambda x: x.trunc() != 0
-    if bits == 64 and not is_signed:
-        two63 = 2.0**63
-
-        def convert(x: Tensor) -> Tensor:
-            value = torch.nan_to_num(x.double(), nan=0.0, posinf=2.0**64, neginf=0.0)
-            low = value.clamp(0, two63).where(value < two63, 0.0).to(torch.int64)
-            high = (value - two63).clamp(0, two63 - 1024).to(torch.int64) ^ torch.iinfo(torch.int64).min
-            result = torch.where(value < two63, low, high)
-            return torch.where(value >= 2.0**64, -1, result)
-
-        return convert
-    least = -(2 ** (bits - 1)) if is_signed else 0
-    most = 2 ** (bits - 1) - 1 if is_signed else 2**bits - 1
-
-    def saturate(x: Tensor) -> Tensor:
-        value = torch.nan_to_num(x.double(), nan=0.0, posinf=float(most), neginf=float(least))
-        if bits == 64:
-            return torch.where(value >= 2.0**63, most, value.clamp(-(2.0**63), 2.0**63 - 1024).to(torch.int64))
-        return value.clamp(least, most).to(torch.int64).to(dtype)
-
-    return saturate
+    one_element(op, types, FLOATS, op.operands)
+    element = one_element(op, types, INTEGERS - {"i1"}, op.results)
+    bits, dtype = max(BITS[element], 16), DTYPES[element]
+    return lambda x: to_integer(x.trunc(), bits, op.name == "arith.fptosi").to(dtype)
 
 
 @elementwise("tt.bitcast", "arith.bitcast")
 def _bitcast(op: Op, types: Types) -> Elementwise:
     check_variant(op)
-    source, target = types[op.operands[0]], types[op.results[0]]
-    if BITS[source.element] != BITS[target.element] or "i1" in (source.element, target.element):
-        if source.element == target.element:
-            return lambda x: x
+    source, target = types[op.operands[0]].element, types[op.results[0]].element
+    if source == target and source in DTYPES:
+        return lambda x: x
+    if BITS[source] != BITS[target] or not {source, target} <= DTYPES.keys() - {"i1"} or "ptr" in (source, target):
         raise UnsupportedOperation(f"{op.name} from {source} to {target}", op.location)
-    return lambda x: x.view(DTYPES[target.element])
+    return lambda x: x.view(DTYPES[target])
 
 
-@elementwise("tt.ptr_to_int", "tt.int_to_ptr", "arith.index_cast")
-def _reinterpret(op: Op, types: Types) -> Elementwise:
+@elementwise("tt.ptr_to_int", "tt.int_to_ptr")
+def _pointer(op: Op, types: Types) -> Elementwise:
     check_variant(op)
-    dtype = DTYPES[types[op.results[0]].element]
-    return lambda x: x.to(dtype)
-
-
-_HEX = re.compile(r"-?0x[0-9A-Fa-f]+")
-
-
-def literal(text: str, kind: Type) -> Tensor:
-    """Return a number as printed in the IR, e.g. ``-1``, ``true``, ``1.5e+00`` or ``0xFF800000``, as a tensor [1]."""
-    dtype = DTYPES[kind.element]
-    try:
-        if kind.element == "i1":
-            return torch.tensor([{"true": True, "false": False, "1": True, "-1": True, "0": False}[text]])
-        if not kind.floating:
-            value = int(text, 0)
-            bits = BITS[kind.element]
-            return torch.tensor([(value + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1)], dtype=dtype)
-        if _HEX.fullmatch(text):
-            bits = BITS[kind.element]
-            value = int(text, 16)
-            value -= 2**bits if value >= 2 ** (bits - 1) else 0
-            return torch.tensor([value], dtype=RAW[bits // 8]).view(dtype)
-        return torch.tensor([float(text)], dtype=torch.float64).to(dtype)
-    except (ValueError, KeyError, OverflowError, RuntimeError):
-        raise IRError(f"cannot read the constant {text[:60]!r} of type {kind}") from None
-
-
-def constant(op: Op, types: Types) -> Tensor:
-    """Return the value of an ``arith.constant``: [1] for a scalar, [1, 1, ...] for a block of equal elements."""
-    check_variant(op, words=op.words)
-    kind = types[op.results[0]]
-    if len(op.words) != 1 or kind.element in ("ptr", "descriptor"):
-        raise UnsupportedOperation(f"arith.constant {' '.join(op.words)[:60]}", op.location)
-    text = op.words[0]
-    if not kind.shape:
-        return literal(text, kind)
-    text = text.removeprefix("dense<").removesuffix(">")
-    if text.startswith(("[", '"')):
-        raise UnsupportedOperation("arith.constant with different elements", op.location)
-    return literal(text, Type(kind.element)).view((1,) * (1 + len(kind.shape)))
-
-
-@step("arith.constant")
-def _constant(op: Op, types: Types) -> Step:
-    value = constant(op, types)
-    result = op.results[0]
-
-    def run(frame: Frame) -> None:
-        frame.slots[result] = value
-
-    return run
+    elements = types[op.operands[0]].element, types[op.results[0]].element
+    if elements != (("ptr", "i64") if op.name == "tt.ptr_to_int" else ("i64", "ptr")):
+        raise UnsupportedOperation(f"{op.name} from {elements[0]} to {elements[1]}", op.location)
+    return lambda x: x

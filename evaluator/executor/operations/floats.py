@@ -1,28 +1,27 @@
-"""Floating-point arithmetic: IEEE, with the GPU's ways for NaN and exponentials."""
+"""Floating-point arithmetic: IEEE, with the GPU's ways for NaN, zeros, remainders and exponentials.
 
+Where PTX has an approximation the value itself is computed; ``approximations`` holds the error bounds. What an
+instruction does to subnormal operands decides what comes out for them, so that is done as the instruction does it, as
+far as it shows beyond the smallest normal number.
+"""
+
+import numpy as np
 import torch
 
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.ir import Op
+from evaluator.executor.operations.operands import FLOATS, SHORT_FLOATS, one_element
 from evaluator.executor.operations.registry import COMPARE, Elementwise, Types, check_variant, elementwise
-from evaluator.executor.values import DTYPES
+from evaluator.executor.operations.rounding import fused, square_root
+from evaluator.executor.values import RAW
 
 Tensor = torch.Tensor
 
 LOG2_E = 1.4426950408889634
 """log2(e); the GPU computes exp(x) as exp2(x * log2(e))."""
 
-
-def fmax(a: Tensor, b: Tensor) -> Tensor:
-    """Maximum that ignores NaN. ``torch.fmax`` is slow: it is kept for inputs with a NaN (or opposite infinities)."""
-    result = torch.maximum(a, b)
-    return torch.fmax(a, b) if bool(torch.isnan(result.sum())) else result
-
-
-def fmin(a: Tensor, b: Tensor) -> Tensor:
-    """Minimum that ignores NaN."""
-    result = torch.minimum(a, b)
-    return torch.fmin(a, b) if bool(torch.isnan(result.sum())) else result
+SMALLEST_NORMAL = 2.0**-126
+"""Of float32."""
 
 
 def alike(function: Elementwise) -> Elementwise:
@@ -33,7 +32,7 @@ def alike(function: Elementwise) -> Elementwise:
     """
 
     def apply(*operands: Tensor) -> Tensor:
-        shape = torch.broadcast_shapes(*(operand.shape for operand in operands))
+        shape = np.broadcast_shapes(*(operand.shape for operand in operands))
         flat = [operand.expand(shape).reshape(-1) for operand in operands]
         count = flat[0].numel()
         if count % 64:
@@ -43,9 +42,14 @@ def alike(function: Elementwise) -> Elementwise:
     return apply
 
 
-exp2, rsqrt, power, atan2, cosh, sinh = (
-    alike(function) for function in (torch.exp2, torch.rsqrt, torch.pow, torch.atan2, torch.cosh, torch.sinh)
-)
+exp2, power = alike(torch.exp2), alike(torch.pow)
+
+
+def flush(value: Tensor) -> Tensor:
+    """Replace subnormal float32 by zeros of their sign, as PTX's ``.ftz`` does; other types are left alone."""
+    if value.dtype != torch.float32:
+        return value
+    return torch.where(value.abs() < SMALLEST_NORMAL, value * 0, value)
 
 
 def exp(value: Tensor) -> Tensor:
@@ -53,57 +57,112 @@ def exp(value: Tensor) -> Tensor:
     return exp2(value * LOG2_E) if value.dtype == torch.float32 else torch.exp(value)
 
 
+def rsqrt(value: Tensor) -> Tensor:
+    """Reciprocal square root, of subnormal float32 as of zero (``rsqrt.approx.ftz.f32``)."""
+    return 1 / square_root(flush(value))
+
+
+def remainder(a: Tensor, b: Tensor) -> Tensor:
+    """``a - trunc(a / b) * b`` with a rounded quotient and one rounding at the end, as LLVM expands it for PTX."""
+    result = fused(-torch.trunc(a / b), b, a)
+    return torch.where(torch.isinf(b), a, result)
+
+
+def divide_approximately(a: Tensor, b: Tensor) -> Tensor:
+    """``div.approx.f32``: a times the reciprocal of b, which is zero where b is beyond 2**126 (PTX ISA, div)."""
+    return torch.where(b.abs() > 2.0**126, a * torch.copysign(torch.zeros_like(b), b), a / b)
+
+
+def _in_order(value: Tensor) -> Tensor:
+    """Map floats, but NaN, to integers of the same order, in which -0 comes before +0; its own inverse on the bits."""
+    bits = value.view(RAW[value.element_size()]) if value.is_floating_point() else value
+    return bits ^ (bits >> (bits.element_size() * 8 - 1) & torch.iinfo(bits.dtype).max)
+
+
+def _extreme(pick: Elementwise, keep_nan: bool, a: Tensor, b: Tensor) -> Tensor:
+    result = pick(a, b)
+    least = result.abs().amin()
+    if least > 0:
+        return result
+    # torch propagates NaN, and takes -0 for +0.
+    missing = torch.isnan(result)
+    if not keep_nan:
+        a, b = torch.where(torch.isnan(a), b, a), torch.where(torch.isnan(b), a, b)
+        missing = torch.isnan(a)
+    ordered = _in_order(pick(_in_order(a), _in_order(b))).view(result.dtype)
+    return torch.where(missing, torch.full_like(result, float("nan")), ordered)
+
+
+def fmax(a: Tensor, b: Tensor) -> Tensor:
+    """Maximum that ignores NaN, and in which +0 is greater than -0 (PTX ISA, max)."""
+    return _extreme(torch.maximum, False, a, b)
+
+
+def fmin(a: Tensor, b: Tensor) -> Tensor:
+    """Minimum that ignores NaN, and in which -0 is less than +0."""
+    return _extreme(torch.minimum, False, a, b)
+
+
+def maximum(a: Tensor, b: Tensor) -> Tensor:
+    """Maximum that propagates NaN."""
+    return _extreme(torch.maximum, True, a, b)
+
+
+def minimum(a: Tensor, b: Tensor) -> Tensor:
+    """Minimum that propagates NaN."""
+    return _extreme(torch.minimum, True, a, b)
+
+
 _FLOAT: dict[str, Elementwise] = {
     "arith.addf": torch.add,
     "arith.subf": torch.sub,
     "arith.mulf": torch.mul,
     "arith.divf": torch.div,
-    "arith.remf": torch.fmod,
+    "arith.remf": remainder,
     "arith.negf": torch.neg,
-    "arith.maximumf": torch.maximum,
-    "arith.minimumf": torch.minimum,
+    "arith.maximumf": maximum,
+    "arith.minimumf": minimum,
     "arith.maxnumf": fmax,
     "arith.minnumf": fmin,
+    "math.fma": fused,
     "math.exp": exp,
     "math.exp2": exp2,
-    "math.expm1": torch.expm1,
     "math.log": torch.log,
     "math.log2": torch.log2,
-    "math.log10": torch.log10,
-    "math.log1p": torch.log1p,
-    "math.sqrt": torch.sqrt,
+    "math.sqrt": lambda x: square_root(flush(x)),
     "math.rsqrt": rsqrt,
-    "math.absf": torch.abs,
     "math.sin": torch.sin,
     "math.cos": torch.cos,
-    "math.tan": torch.tan,
-    "math.tanh": torch.tanh,
     "math.erf": torch.erf,
-    "math.ceil": torch.ceil,
-    "math.floor": torch.floor,
-    "math.trunc": torch.trunc,
-    "math.roundeven": torch.round,
-    "math.powf": power,
-    "math.atan2": atan2,
-    "math.copysign": torch.copysign,
-    "tt.precise_sqrt": torch.sqrt,
+    "math.ceil": lambda x: torch.ceil(flush(x)),
+    "math.floor": lambda x: torch.floor(flush(x)),
+    "tt.precise_sqrt": square_root,
     "tt.precise_divf": torch.div,
-    "tt.approx_divf": torch.div,
+    "tt.approx_divf": divide_approximately,
 }
+"""Every one that Triton's front end emits; roots, floor and ceil of float32 are lowered to ``.ftz`` instructions."""
 
 
 @elementwise(*_FLOAT)
 def _float(op: Op, types: Types) -> Elementwise:
     check_variant(op)
-    if types[op.results[0]].element.startswith("f8"):
-        raise UnsupportedOperation(f"{op.name} on 8-bit floats", op.location)
+    one_element(op, types, FLOATS)
     return _FLOAT[op.name]
+
+
+@elementwise("math.absf")
+def _absf(op: Op, types: Types) -> Elementwise:
+    check_variant(op)
+    if one_element(op, types, FLOATS | SHORT_FLOATS) in FLOATS:
+        return torch.abs
+    return lambda x: (x.view(torch.int8) & 0x7F).view(x.dtype)
 
 
 @elementwise("arith.cmpf")
 def _cmpf(op: Op, types: Types) -> Elementwise:
     predicate = op.words[0] if op.words else ""
     check_variant(op, [predicate])
+    one_element(op, types, FLOATS, op.operands)
     if predicate == "ord":
         return lambda a, b: ~(torch.isnan(a) | torch.isnan(b))
     if predicate == "uno":
@@ -122,25 +181,26 @@ def _cmpf(op: Op, types: Types) -> Elementwise:
 def _select(op: Op, types: Types) -> Elementwise:
     check_variant(op)
     condition, chosen = types[op.operands[0]], types[op.operands[1]]
-    if condition.shape == chosen.shape:
-        return torch.where
-    dims = (1,) * len(chosen.shape)
-    return lambda c, a, b: torch.where(c.view(-1, *dims), a, b)
+    if condition.element != "i1" or types[op.operands[2]].element != chosen.element:
+        raise UnsupportedOperation(f"{op.name} of {chosen} and {types[op.operands[2]]} by {condition}", op.location)
+    dims = () if condition.shape == chosen.shape else (1,) * len(chosen.shape)
 
+    def select(c: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        c = c.view(-1, *dims) if dims else c
+        if a.element_size() == 1 and a.is_floating_point():
+            return torch.where(c, a.view(torch.int8), b.view(torch.int8)).view(a.dtype)
+        return torch.where(c, a, b)
 
-@elementwise("math.fma")
-def _fma(op: Op, types: Types) -> Elementwise:
-    check_variant(op)
-    dtype = DTYPES[types[op.results[0]].element]
-    if dtype == torch.float64:
-        return lambda a, b, c: a * b + c
-    # A float64 product of two float32 is exact, so only the sum and the last conversion round.
-    return lambda a, b, c: (a.double() * b.double() + c.double()).to(dtype)
+    return select
 
 
 @elementwise("tt.clampf")
 def _clampf(op: Op, types: Types) -> Elementwise:
     check_variant(op, attributes=["propagateNan"])
-    if op.attributes.get("propagateNan") == "all":
-        return lambda x, low, high: torch.minimum(torch.maximum(x, low), high)
+    one_element(op, types, FLOATS)
+    propagate = op.attributes.get("propagateNan", "none")
+    if propagate not in ("none", "all"):
+        raise UnsupportedOperation(f"{op.name} with propagateNan = {propagate}", op.location)
+    if propagate == "all":
+        return lambda x, low, high: minimum(maximum(x, low), high)
     return lambda x, low, high: fmin(fmax(x, low), high)

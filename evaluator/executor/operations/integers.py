@@ -7,6 +7,7 @@ import torch
 
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.ir import BITS, Op
+from evaluator.executor.operations.operands import INTEGERS, one_element
 from evaluator.executor.operations.registry import COMPARE, Elementwise, Types, check_variant, elementwise
 
 Tensor = torch.Tensor
@@ -61,13 +62,13 @@ def _division(kind: str, bits: int) -> Elementwise:
 @elementwise("arith.divsi", "arith.divui", "arith.remsi", "arith.remui")
 def _divide(op: Op, types: Types) -> Elementwise:
     check_variant(op)
-    return _division(op.name.removeprefix("arith."), BITS[types[op.operands[0]].element])
+    return _division(op.name.removeprefix("arith."), BITS[one_element(op, types, INTEGERS)])
 
 
 @elementwise("arith.shrui", "arith.shrsi", "arith.shli")
 def _shift(op: Op, types: Types) -> Elementwise:
     check_variant(op)
-    bits = BITS[types[op.operands[0]].element]
+    bits = BITS[one_element(op, types, INTEGERS)]
 
     def shift(a: Tensor, b: Tensor) -> Tensor:
         amount = unsigned(b) if bits < 64 else b
@@ -105,6 +106,7 @@ _INTEGER: dict[str, tuple[Elementwise, Elementwise]] = {
 @elementwise(*_BIT_OPERATIONS)
 def _bits(op: Op, types: Types) -> Elementwise:
     check_variant(op)
+    one_element(op, types, INTEGERS)
     return _BIT_OPERATIONS[op.name]
 
 
@@ -112,18 +114,20 @@ def _bits(op: Op, types: Types) -> Elementwise:
 def _integer(op: Op, types: Types) -> Elementwise:
     check_variant(op)
     on_integers, on_bits = _INTEGER[op.name]
-    return on_bits if types[op.results[0]].element == "i1" else on_integers
+    return on_bits if one_element(op, types, INTEGERS) == "i1" else on_integers
 
 
 @elementwise("math.absi")
 def _absi(op: Op, types: Types) -> Elementwise:
     check_variant(op)
+    one_element(op, types, INTEGERS - {"i1"})
     return torch.abs
 
 
 @elementwise("arith.maxui", "arith.minui")
 def _unsigned_extreme(op: Op, types: Types) -> Elementwise:
     check_variant(op)
+    one_element(op, types, INTEGERS)
     largest = op.name == "arith.maxui"
 
     def pick(a: Tensor, b: Tensor) -> Tensor:
@@ -141,13 +145,14 @@ def _ordered(value: Tensor) -> Tensor:
 def _cmpi(op: Op, types: Types) -> Elementwise:
     predicate = op.words[0] if op.words else ""
     check_variant(op, [predicate])
+    element = one_element(op, types, INTEGERS, op.operands)
     if predicate in ("eq", "ne"):
         return COMPARE[predicate]
     compare = COMPARE.get(predicate[1:])
     if compare is None or predicate[0] not in "su":
         raise UnsupportedOperation(f"arith.cmpi with {predicate}", op.location)
     if predicate[0] == "s":
-        if types[op.operands[0]].element == "i1":
+        if element == "i1":
             return lambda a, b: compare(signed(a), signed(b))
         return compare
     return lambda a, b: compare(_ordered(a), _ordered(b))
@@ -156,9 +161,15 @@ def _cmpi(op: Op, types: Types) -> Elementwise:
 @elementwise("tt.mulhiui")
 def _mulhiui(op: Op, types: Types) -> Elementwise:
     check_variant(op)
-    if types[op.results[0]].element == "i64":
-        return _on_uint64(_high_product)
-    return lambda a, b: ((unsigned(a) * unsigned(b)) >> 32).to(torch.int32)
+    one_element(op, types, ("i32", "i64"))
+    return high_product
+
+
+def high_product(a: Tensor, b: Tensor) -> Tensor:
+    """Return the upper half of the products of int32 or int64, read as unsigned."""
+    if a.dtype == torch.int64:
+        return _on_uint64(_high_product)(a, b)
+    return ((unsigned(a) * unsigned(b)) >> 32).to(torch.int32)
 
 
 def _high_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:

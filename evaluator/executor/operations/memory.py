@@ -5,18 +5,23 @@ from collections.abc import Sequence
 import torch
 
 from evaluator.executor.errors import UnsupportedOperation
-from evaluator.executor.faults import Site
+from evaluator.executor.faults import Ordering, Site
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Function, Op, Type, walk
 from evaluator.executor.operations.registry import Types, check_variant, step
 from evaluator.executor.values import DTYPES, AddressSum, DescriptorValue, full
+from evaluator.executor.waiting import is_volatile
 
 Tensor = torch.Tensor
 
 
-def site(frame: Frame, op: Op) -> Site:
+_VOLATILE = Ordering(acquire=True, release=False, strong=False)
+
+
+def site(frame: Frame, op: Op, order: Ordering | None = None) -> Site:
     """Return what a fault of this operation is reported with."""
-    return Site(op.location, frame.run.ids, frame.positions, frame.run.grid)
+    polls = bool(op.results) and op.results[0] in frame.run.polls
+    return Site(op.location, frame.run.ids, frame.positions, frame.run.grid, order, polls)
 
 
 def only_accessed(function: Function) -> frozenset[int]:
@@ -57,6 +62,14 @@ def _addptr(op: Op, types: Types) -> Step:
     return run
 
 
+def check_blocks(op: Op, types: Types, block: Type, values: Sequence[int], masks: Sequence[int] = ()) -> None:
+    """Raise ``UnsupportedOperation`` unless values are of type ``block``, and there is a mask for it, or none."""
+    wanted = [block.of(block.element)] * len(values) + [block.of("i1")] * len(masks)
+    if len(masks) > 1 or [types[slot] for slot in (*values, *masks)] != wanted:
+        kinds = ", ".join(str(types[slot]) for slot in (*op.operands, *op.results))
+        raise UnsupportedOperation(f"{op.name} of {kinds}"[:200], op.location)
+
+
 def _pointee(op: Op, kind: Type) -> Type:
     if kind.element != "ptr" or kind.target is None or kind.target.element in ("ptr", "descriptor"):
         raise UnsupportedOperation(f"{op.name} on {kind}", op.location)
@@ -71,6 +84,8 @@ def _load(op: Op, types: Types) -> Step:
     address, *optional = op.operands
     mask, other = [*optional, None, None][:2]
     result = op.results[0]
+    check_blocks(op, types, kind, [result, *optional[1:]], optional[:1])
+    order = _VOLATILE if is_volatile(op) else None
 
     def run(frame: Frame) -> None:
         where = frame.value(address)
@@ -80,7 +95,7 @@ def _load(op: Op, types: Types) -> Step:
             None if mask is None else frame.tensor(mask),
             None if other is None else frame.tensor(other),
             kind,
-            site(frame, op),
+            site(frame, op, order),
         )
 
     return run
@@ -93,6 +108,7 @@ def _store(op: Op, types: Types) -> Step:
     kind = Type(_pointee(op, pointer).element, pointer.shape)
     address, value, *optional = op.operands
     mask = optional[0] if optional else None
+    check_blocks(op, types, kind, [value], optional)
 
     def run(frame: Frame) -> None:
         where = frame.value(address)
@@ -119,13 +135,15 @@ def _make_descriptor(op: Op, types: Types) -> Step:
     base, shape, strides = op.operands[0], op.operands[1 : 1 + rank], op.operands[1 + rank :]
 
     def run(frame: Frame) -> None:
-        frame.slots[op.results[0]] = DescriptorValue(
+        made = DescriptorValue(
             frame.tensor(base),
             tuple(frame.tensor(slot).to(torch.int64) for slot in shape),
             tuple(frame.tensor(slot).to(torch.int64) for slot in strides),
             block.shape,
             _PADDING[padding],
         )
+        frame.run.memory.observe_descriptor(made, block.item_bytes, site(frame, op))
+        frame.slots[op.results[0]] = made
 
     return run
 
@@ -169,6 +187,16 @@ def described_block(op: Op, types: Types) -> Type:
     return kind.target
 
 
+def check_described(op: Op, types: Types, block: Type, value: int) -> None:
+    """Raise ``UnsupportedOperation`` unless a value holds the elements of a block, and all others are coordinates."""
+    indices = op.operands[1 : 1 + len(block.shape)]
+    kind, others = types[value], set(op.operands[1:]) - {value}
+    if (kind.element, kind.elements) != (block.element, block.elements) or others != set(indices):
+        raise UnsupportedOperation(f"{op.name} of {kind} for {block}", op.location)
+    if any(types[slot] not in (Type("i32"), Type("i64")) for slot in indices):
+        raise UnsupportedOperation(f"{op.name} at {', '.join(str(types[slot]) for slot in indices)}"[:200], op.location)
+
+
 def descriptor_block(frame: Frame, op: Op, block: Type) -> tuple[DescriptorValue, AddressSum, Tensor | None]:
     """Return the descriptor of the first operand, and addresses and mask of the block at the indices that follow it."""
     descriptor = frame.value(op.operands[0])
@@ -188,6 +216,7 @@ def _descriptor_load(op: Op, types: Types) -> Step:
     check_variant(op)
     block = described_block(op, types)
     result = types[op.results[0]]
+    check_described(op, types, block, op.results[0])
 
     def run(frame: Frame) -> None:
         descriptor, address, mask = descriptor_block(frame, op, block)
@@ -204,6 +233,7 @@ def _descriptor_store(op: Op, types: Types) -> Step:
     check_variant(op)
     block = described_block(op, types)
     source = op.operands[-1]
+    check_described(op, types, block, source)
 
     def run(frame: Frame) -> None:
         _, address, mask = descriptor_block(frame, op, block)
@@ -220,7 +250,14 @@ def _descriptor_rows(op: Op, types: Types) -> Step:
     described = described_block(op, types)
     rows, start = op.operands[1:3]
     value_slot = op.results[0] if op.results else op.operands[3]
-    block = Type(described.element, types[value_slot].shape)
+    block = types[value_slot]
+    if (
+        block != Type(described.element, (types[rows].elements, described.shape[-1]))
+        or types[rows] != Type("i32", block.shape[:1])
+        or types[start] != Type("i32")
+        or len(described.shape) != 2
+    ):
+        raise UnsupportedOperation(f"{op.name} of {block} for {described}", op.location)
 
     def run(frame: Frame) -> None:
         descriptor = frame.value(op.operands[0])

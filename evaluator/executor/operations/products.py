@@ -1,73 +1,126 @@
-"""``tt.dot``: matrix products with the accuracy of the tensor cores."""
+"""``tt.dot``: matrix products with the accuracy of the tensor cores.
+
+Products are exact and summed in float32, whose order is free; integers wrap around. What is rounded before and after is
+rounded here as well. float32 operands go through Triton's F32DotTC pass (lib/Dialect/TritonGPU/Transforms/F32DotTC.cpp)
+on the way to tensor cores; each method is made of the pass's terms, small products first.
+
+Not simulated: Hopper sums products of 8-bit floats with about 14 bits between the additions in float32 that
+``maxNumImpreciseAcc`` asks for (DeepSeek-V3 Technical Report, 3.3.2).
+"""
+
+from collections.abc import Callable
 
 import torch
 
-from evaluator.executor.errors import UnsupportedOperation
+from evaluator.executor.errors import IRError, UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import Op
+from evaluator.executor.ir import Op, Type
 from evaluator.executor.operations.casts import round_tf32
 from evaluator.executor.operations.registry import Types, check_variant, step
 from evaluator.executor.values import DTYPES, full
 
 Tensor = torch.Tensor
+Rounding = Callable[[Tensor], Tensor]
+
+EXACT_INTEGER_TERMS = 1024
+"""Products of 8-bit integers whose sum float32 holds exactly: 1024 * 2^14 = 2^24."""
+
+_STEP_BYTES = 32
+"""Bytes along K of one tensor core instruction (PTX ISA, shapes of mma, wgmma and tcgen05.mma)."""
+
+
+def truncate_tf32(value: Tensor) -> Tensor:
+    """Drop the bits of float32 that a tensor core does not read: tf32 has 10 bits of mantissa.
+
+    Triton passes float32 to mma, wgmma and tcgen05.mma as it is (its PTX for sm_80, sm_90, sm_100 and sm_120 has no
+    ``cvt.rna.tf32`` but for tf32x3); the documentation of ``tl.dot`` warns that inputs are truncated without rounding.
+    """
+    short = (value.view(torch.int32) & ~0x1FFF).view(torch.float32)
+    return torch.where(torch.isfinite(value), short, value)
 
 
 def _bf16(value: Tensor) -> Tensor:
     return value.to(torch.bfloat16).to(torch.float32)
 
 
-_PRECISIONS = {
-    "ieee": None,
-    "tf32": (round_tf32, 1),
-    "tf32x3": (round_tf32, 2),
-    "bf16x3": (_bf16, 2),
-    "bf16x6": (_bf16, 3),
+_TERMS: dict[str, tuple[Rounding, ...]] = {
+    "ieee": (),
+    "tf32": (truncate_tf32,),
+    "tf32x3": (round_tf32, truncate_tf32),
+    "bf16x3": (_bf16, _bf16),
+    "bf16x6": (_bf16, _bf16, _bf16),
 }
-"""How float32 operands are taken: rounded to a shorter type, the x variants with remainders as further terms."""
+"""How a float32 operand is split: each term is rounded from what those before it left."""
 
 
-def _terms(value: Tensor, precision: str) -> list[Tensor]:
-    how = _PRECISIONS[precision]
-    if how is None:
-        return [value]
-    rounding, count = how
+def _split(value: Tensor, roundings: tuple[Rounding, ...]) -> list[Tensor]:
     terms = []
-    for _ in range(count):
+    for rounding in roundings:
         terms.append(rounding(value))
         value = value - terms[-1]
     return terms
 
 
-def _product(a: Tensor, b: Tensor, precision: str) -> Tensor:
-    left, right = _terms(a, precision), _terms(b, precision)
-    result: Tensor | None = None
+def _short_product(a: Tensor, b: Tensor, roundings: tuple[Rounding, ...]) -> Tensor:
+    """Return the product of float32 operands that are split into terms; the smallest products are left out."""
+    if not roundings:
+        return torch.matmul(a, b)
+    left, right = _split(a, roundings), _split(b, roundings)
+    main = torch.matmul(left[0], right[0])
+    small: Tensor | None = None
     for i in reversed(range(len(left))):
         for j in reversed(range(len(left) - i)):
-            product = torch.matmul(left[i], right[j])
-            result = product if result is None else result + product
-    assert result is not None
-    return result
+            if i or j:
+                product = torch.matmul(left[i], right[j])
+                small = product if small is None else small + product
+    # The rest of an infinity is NaN: the pass sets those sums to zero.
+    return main if small is None else main + torch.where(torch.isnan(small), 0.0, small)
+
+
+def _check(op: Op, a: Type, b: Type, c: Type) -> None:
+    fits = (
+        len(a.shape) == len(b.shape) == len(c.shape)
+        and len(a.shape) in (2, 3)
+        and a.shape[:-2] == b.shape[:-2] == c.shape[:-2]
+        and a.shape[-1] == b.shape[-2]
+        and c.shape[-2:] == (a.shape[-2], b.shape[-1])
+    )
+    if not fits:
+        raise IRError(f"{op.name} at {op.location} multiplies {a} by {b} to {c}")
+    eight_bits = a.element.startswith("f8") and b.element.startswith("f8")
+    accumulators = ("f16", "f32") if a.element == "f16" or eight_bits else (_ACCUMULATOR.get(a.element),)
+    if (a.element != b.element and not eight_bits) or c.element not in accumulators:
+        raise UnsupportedOperation(f"{op.name} of {a} and {b} to {c}", op.location)
+
+
+_ACCUMULATOR = {"i8": "i32", "bf16": "f32", "f32": "f32", "f64": "f64"}
 
 
 @step("tt.dot")
 def _dot(op: Op, types: Types) -> Step:
     check_variant(op, attributes=["inputPrecision", "maxNumImpreciseAcc"])
     precision = op.attributes.get("inputPrecision", "ieee")
-    if precision not in _PRECISIONS:
+    if precision not in _TERMS:
         raise UnsupportedOperation(f"tt.dot with inputPrecision {precision[:60]}", op.location)
     a_slot, b_slot, c_slot = op.operands
     a_type, b_type, c_type = types[a_slot], types[b_slot], types[c_slot]
-    # Sums of 8-bit integer products are exact in float64; everything else accumulates in float32 as the hardware does.
-    inner = torch.float32 if a_type.floating and a_type.element != "f64" else torch.float64
-    short = a_type.element == "f32" == b_type.element
+    _check(op, a_type, b_type, c_type)
+    terms = a_type.shape[-1]
+    exact = a_type.element == "f64" or (a_type.element == "i8" and terms > EXACT_INTEGER_TERMS)
+    inner = torch.float64 if exact else torch.float32
+    roundings = _TERMS[precision] if a_type.element == "f32" else ()
     accumulator = DTYPES[c_type.element]
+    depth = _STEP_BYTES // a_type.item_bytes
     result = op.results[0]
 
     def run(frame: Frame) -> None:
         a = full(frame.tensor(a_slot), a_type).to(inner)
         b = full(frame.tensor(b_slot), b_type).to(inner)
         c = frame.tensor(c_slot)
-        product = _product(a, b, precision) if short else torch.matmul(a, b)
+        if accumulator == torch.float16:
+            frame.slots[result] = half_product(a, b, c, depth)
+            return
+        product = _short_product(a, b, roundings)
         if accumulator == torch.int32:
             frame.slots[result] = product.to(torch.int64).to(torch.int32) + c
         elif c.numel() == 1 and not bool(c):
@@ -76,3 +129,13 @@ def _dot(op: Op, types: Types) -> Step:
             frame.slots[result] = (product + c.to(inner)).to(accumulator)
 
     return run
+
+
+def half_product(a: Tensor, b: Tensor, c: Tensor, depth: int) -> Tensor:
+    """Return ``a @ b + c`` with float16 accumulators, which every instruction rounds, after ``depth`` products."""
+    total = c
+    for start in range(0, a.shape[-1], depth):
+        count = min(depth, a.shape[-1] - start)
+        part = torch.matmul(a.narrow(-1, start, count), b.narrow(-2, start, count))
+        total = (part + total.to(torch.float32)).to(torch.float16)
+    return total

@@ -5,18 +5,20 @@ from typing import TypeAlias
 
 import torch
 
-from evaluator.executor.errors import UnsupportedOperation
+from evaluator.executor.errors import IRError, UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Op, captured
-from evaluator.executor.operations.casts import constant
+from evaluator.executor.operations.constants import constant
+from evaluator.executor.operations.regions import scalar_function
 from evaluator.executor.operations.registry import (
     ELEMENTWISE,
     VALUE_HINTS,
     Elementwise,
+    RegionBuilder,
     Types,
     check_variant,
     integer,
-    step,
+    region_step,
 )
 from evaluator.executor.values import full
 
@@ -24,23 +26,28 @@ Tensor = torch.Tensor
 Combine: TypeAlias = Callable[[Frame, Sequence[Tensor], Sequence[Tensor]], list[Tensor]]
 
 
-def _combine(op: Op, types: Types) -> Combine:
-    """Return the combining function: it takes and returns one tensor per operand of the reduction, of any shape."""
+def _combine(op: Op, types: Types, build: RegionBuilder) -> Combine:
+    """Return the combining function: it takes and returns one tensor per operand of the reduction, of any shape.
+
+    A chain of elementwise operations is applied to whole tensors, anything else to one element after the other.
+    """
     (region,) = op.regions
-    outer = captured(region)
-    if len(region.blocks) != 1:
-        raise UnsupportedOperation(f"{op.name} with branches", op.location)
+    elements = [types[operand].element for operand in op.operands]
+    if [types[slot].element for slot in region.args] != elements * 2 or any(types[slot].shape for slot in region.args):
+        raise IRError(f"{op.name} at {op.location} combines other values than it reduces")
+    if [types[slot].element for slot in region.terminator.operands] != elements or len(op.results) != len(elements):
+        raise IRError(f"{op.name} at {op.location} combines to other values than it reduces")
     constants: dict[int, Tensor] = {}
     calls: list[tuple[int, Elementwise, tuple[int, ...]]] = []
     for inner in region.blocks[0].ops[:-1]:
-        if any(hint in inner.attributes for hint in VALUE_HINTS):
-            raise UnsupportedOperation(f"hint in {op.name}", inner.location)
         if inner.name == "arith.constant":
             constants[inner.results[0]] = constant(inner, types)
-        elif inner.name in ELEMENTWISE:
+        elif inner.name in ELEMENTWISE and not any(hint in inner.attributes for hint in VALUE_HINTS):
             calls.append((inner.results[0], ELEMENTWISE[inner.name](inner, types), inner.operands))
         else:
-            raise UnsupportedOperation(f"{inner.name} in {op.name}", inner.location)
+            function = scalar_function(op, types, build)
+            return lambda frame, left, right: function(frame, [*left, *right])
+    outer = captured(region)
     returned = region.terminator.operands
 
     def combine(frame: Frame, left: Sequence[Tensor], right: Sequence[Tensor]) -> list[Tensor]:
@@ -101,8 +108,13 @@ def _fast(op: Op, types: Types) -> Callable[[Tensor, int], Tensor] | None:
 def _axis(op: Op, types: Types) -> int:
     axis = integer(op, "axis")
     kinds = [types[operand] for operand in op.operands]
-    if any(kind.shape != kinds[0].shape for kind in kinds) or not 0 <= axis < len(kinds[0].shape):
+    shape = kinds[0].shape
+    # Blocks have powers of two; halving and doubling count on it.
+    if any(kind.shape != shape for kind in kinds) or not 0 <= axis < len(shape) or shape[axis] & (shape[axis] - 1):
         raise UnsupportedOperation(f"{op.name} with axis {axis} of {kinds[0]}", op.location)
+    reduced = shape if op.name == "tt.scan" else (*shape[:axis], *shape[axis + 1 :])
+    if [(types[slot].element, types[slot].shape) for slot in op.results] != [(kind.element, reduced) for kind in kinds]:
+        raise IRError(f"{op.name} at {op.location} gives {types[op.results[0]]} for {kinds[0]}")
     return axis + 1
 
 
@@ -110,12 +122,12 @@ def _expand_axis(value: Tensor, axis: int, length: int) -> Tensor:
     return value if value.shape[axis] == length else value.expand(*value.shape[:axis], length, *value.shape[axis + 1 :])
 
 
-@step("tt.reduce")
-def _reduce(op: Op, types: Types) -> Step:
+@region_step("tt.reduce")
+def _reduce(op: Op, types: Types, build: RegionBuilder) -> Step:
     check_variant(op, attributes=["axis"])
     axis = _axis(op, types)
     length = types[op.operands[0]].shape[axis - 1]
-    combine = _combine(op, types)
+    combine = _combine(op, types, build)
     fast = _fast(op, types)
     if fast is not None and len(op.operands) == 1:
         operand, result = op.operands[0], op.results[0]
@@ -141,14 +153,14 @@ def _reduce(op: Op, types: Types) -> Step:
     return pairwise
 
 
-@step("tt.scan")
-def _scan(op: Op, types: Types) -> Step:
+@region_step("tt.scan")
+def _scan(op: Op, types: Types, build: RegionBuilder) -> Step:
     check_variant(op, attributes=["axis", "reverse"])
     axis = _axis(op, types)
     reverse = op.attributes.get("reverse", "false") == "true"
     kinds = [types[operand] for operand in op.operands]
     length = kinds[0].shape[axis - 1]
-    combine = _combine(op, types)
+    combine = _combine(op, types, build)
 
     def run(frame: Frame) -> None:
         values = [full(frame.tensor(operand), kind) for operand, kind in zip(op.operands, kinds, strict=True)]

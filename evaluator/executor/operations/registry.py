@@ -12,7 +12,7 @@ import torch
 
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import Op, Type
+from evaluator.executor.ir import Op, Region, Type
 
 Types: TypeAlias = tuple[Type, ...]
 """Types of all slots of a kernel."""
@@ -20,9 +20,13 @@ Types: TypeAlias = tuple[Type, ...]
 Elementwise: TypeAlias = Callable[..., torch.Tensor]
 ElementwiseBuilder: TypeAlias = Callable[[Op, Types], Elementwise]
 StepBuilder: TypeAlias = Callable[[Op, Types], Step]
+RegionBuilder: TypeAlias = Callable[[Region], Step]
+"""Makes the operations of a region one step, without its terminator."""
+RegionStepBuilder: TypeAlias = Callable[[Op, Types, RegionBuilder], Step]
 
 ELEMENTWISE: dict[str, ElementwiseBuilder] = {}
 STEPS: dict[str, StepBuilder] = {}
+REGION_STEPS: dict[str, RegionStepBuilder] = {}
 
 COMPARE: dict[str, Elementwise] = {
     "eq": torch.eq,
@@ -77,6 +81,16 @@ def step(*names: str) -> Callable[[StepBuilder], StepBuilder]:
 
     def register(builder: StepBuilder) -> StepBuilder:
         STEPS.update(dict.fromkeys(names, builder))
+        return builder
+
+    return register
+
+
+def region_step(*names: str) -> Callable[[RegionStepBuilder], RegionStepBuilder]:
+    """Register the builder of a step that runs a region."""
+
+    def register(builder: RegionStepBuilder) -> RegionStepBuilder:
+        REGION_STEPS.update(dict.fromkeys(names, builder))
         return builder
 
     return register

@@ -77,6 +77,23 @@ def mixture(X, Index, Out, n, N: tl.constexpr):
     tl.store(Out + p * N + i, out + tl.fma(x, x, 1.0) + k // 3 + k % 5 + (k >> 1), mask=i < n)
 
 
+@triton.jit
+def linear(a1, b1, a2, b2):
+    return a1 * a2, b1 * a2 + b2
+
+
+@triton.jit
+def combined(X, Keys, Out, Places, M: tl.constexpr, N: tl.constexpr):
+    i, j = tl.arange(0, M), tl.arange(0, N)
+    at = i[:, None] * N + j[None, :]
+    x, k = tl.load(X + at), tl.load(Keys + at)
+    a, b = tl.associative_scan((x, x), 1, linear, reverse=True)
+    tl.store(Out + at, tl.sort(x) + tl.flip(x, 1) * tl.cumsum(x, 1) + a - b)
+    tl.store(Out + M * N + at, tl.dot(tl.dot(x, tl.trans(x), input_precision="ieee"), x, input_precision="ieee"))
+    tl.store(Places + at, tl.cumsum(k, 1, reverse=True) + tl.sort(k, descending=True) + tl.max(k, 1, keep_dims=True))
+    tl.store(Places + M * N + i, tl.xor_sum(k, 1) + tl.argmin(x, 1) - tl.argmax(k, 1) + tl.sum(k > 3, 1))
+
+
 def cases():
     """Return (name, kernel, arguments, grid, constants); arguments are made anew by every call, always the same."""
     torch.manual_seed(0)
@@ -96,6 +113,10 @@ def cases():
         i = torch.randint(0, 100, (32,), dtype=torch.int32)
         args = (torch.randn(32).to(dtype), i, torch.zeros(4, 32), 30)
         made.append((f"mixture-{x.dtype}", mixture, args, (4,), {"N": 32}))
+    for rows, columns in ((16, 16), (8, 32)):
+        x, k = torch.randn(rows, columns), torch.randint(-99, 99, (rows, columns), dtype=torch.int32)
+        args = (x, k, torch.zeros(2, rows, columns), torch.zeros(rows + 1, columns, dtype=torch.int32))
+        made.append((f"combined-{columns}", combined, args, (1,), {"M": rows, "N": columns}))
     return made
 
 

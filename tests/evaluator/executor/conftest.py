@@ -25,6 +25,9 @@ NAMES = {
     torch.int16: "i16",
     torch.int32: "i32",
     torch.int64: "i64",
+    torch.uint16: "u16",
+    torch.uint32: "u32",
+    torch.uint64: "u64",
     torch.float16: "fp16",
     torch.bfloat16: "bf16",
     torch.float32: "fp32",
@@ -57,10 +60,10 @@ class Launch:
         return self.kernel.run(self.memory, self.args, self.grid, **options)
 
 
-def lower_to_ttir(function: Any, signature: dict[str, str], constexprs: dict[str, Any]) -> str:
+def lower_to_ttir(function: Any, signature: dict[str, str], constexprs: dict[str, Any], *, debug: bool = False) -> str:
     target = GPUTarget("cuda", 90, 32)
     backend = make_backend(target)
-    options = backend.parse_options({"enable_fp_fusion": True})
+    options = backend.parse_options({"enable_fp_fusion": True, "debug": debug})
     context = ir.context()
     ir.load_dialects(context)
     backend.load_dialects(context)

@@ -1,0 +1,122 @@
+"""``tt.dot_scaled``: products of operands in microscaling formats (OCP Microscaling Formats specification, v1.0).
+
+Computed as Triton decomposes them for targets without such tensor cores (DecomposeScaledBlocked.cpp): operands and
+scales become bfloat16, or float16 if an operand is, their product is rounded, and the matrix product summed in float32.
+Where the hardware has the formats, results differ for products that bfloat16 cannot hold and for the scale 0: 2^-127.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from evaluator.executor.errors import IRError, UnsupportedOperation
+from evaluator.executor.frame import Frame, Step
+from evaluator.executor.ir import Op, Type
+from evaluator.executor.operations.registry import Types, check_variant, step
+from evaluator.executor.values import full
+
+Tensor = torch.Tensor
+
+_ELEMENTS = {"e2m1": "i8", "e4m3": "f8E4M3FN", "e5m2": "f8E5M2", "bf16": "bf16", "fp16": "f16"}
+"""Element type of an operand by its format; 4-bit numbers are packed two in a byte, the first in the low bits."""
+
+E2M1 = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0])
+"""The numbers of the 4-bit format by their bits."""
+
+_NAN_SCALE = -1
+"""0xFF, read as a signed byte."""
+
+
+def unpack_e2m1(packed: Tensor, axis: int) -> Tensor:
+    """Return the numbers in bytes (any integer type), twice as many along an axis, as float32."""
+    bits = packed.to(torch.int64)
+    pairs = torch.stack([E2M1[bits & 15], E2M1[(bits >> 4) & 15]], axis + 1)
+    return pairs.flatten(axis, axis + 1)
+
+
+def _scale(value: Tensor, kind: Type, dtype: torch.dtype) -> Tensor:
+    if kind.floating:
+        return value.to(dtype)
+    # As bits of float32 without mantissa; the scale 0 becomes 0.0 instead of 2^-127, as in the decomposition.
+    return ((value.to(torch.int32) & 0xFF) << 23).view(torch.float32).to(dtype)
+
+
+Operand = Callable[[Frame], Tensor]
+
+
+def _operand(op: Op, types: Types, slot: int, scale: int | None, side: str, dtype: torch.dtype) -> Operand:
+    """Return what gives an operand [P, ..., M, K] or [P, ..., K, N], scaled and in ``dtype``."""
+    kind, packed = types[slot], op.attributes[side] == "e2m1"
+    along_k = op.attributes.get(f"{side}_k_pack", "true") == "true"
+    rank = len(kind.shape)
+    k_axis, other_axis = (rank, rank - 1) if side == "lhs" else (rank - 1, rank)
+    pack_axis = k_axis if along_k else other_axis
+    fast = op.attributes.get("fastMath", "false") == "true"
+
+    def values(frame: Frame) -> Tensor:
+        held = full(frame.tensor(slot), kind)
+        return unpack_e2m1(held, pack_axis).to(dtype) if packed else held.to(dtype)
+
+    if scale is None:
+        return values
+    scale_type = types[scale]
+
+    def scaled(frame: Frame) -> Tensor:
+        value, factors = values(frame), full(frame.tensor(scale), scale_type)
+        group = value.shape[k_axis] // factors.shape[-1]
+        spread = factors.repeat_interleave(group, -1)
+        spread = spread if side == "lhs" else spread.transpose(-1, -2)
+        result = value * _scale(spread, scale_type, dtype)
+        if not fast and not scale_type.floating:
+            result = result.masked_fill(spread == _NAN_SCALE, float("nan"))
+        return result
+
+    return scaled
+
+
+@step("tt.dot_scaled")
+def _dot_scaled(op: Op, types: Types) -> Step:
+    check_variant(op, attributes=["lhs", "rhs", "lhs_k_pack", "rhs_k_pack", "fastMath", "scales"])
+    scales = [int(i) for i in op.attributes["scales"].split()]
+    slots = list(op.operands)
+    if len(slots) != 3 + len(scales) or scales not in ([], [1], [2], [1, 3]):
+        raise IRError(f"{op.name} at {op.location} has {len(slots)} operands, scales at {scales}")
+    a_scale = slots.pop(1) if scales[:1] == [1] else None
+    b_scale = slots.pop(2) if scales and scales != [1] else None
+    a, b, c = slots
+    _check(op, types, (a, a_scale, "lhs"), (b, b_scale, "rhs"), types[c])
+    dtype = torch.float16 if "fp16" in (op.attributes["lhs"], op.attributes["rhs"]) else torch.bfloat16
+    left = _operand(op, types, a, a_scale, "lhs", dtype)
+    right = _operand(op, types, b, b_scale, "rhs", dtype)
+
+    def run(frame: Frame) -> None:
+        product = torch.matmul(left(frame).to(torch.float32), right(frame).to(torch.float32))
+        frame.slots[op.results[0]] = product + frame.tensor(c)
+
+    return run
+
+
+def _check(op: Op, types: Types, a: tuple[int, int | None, str], b: tuple[int, int | None, str], c: Type) -> None:
+    """Raise if formats, shapes and scales do not fit each other."""
+    shapes = []
+    for slot, scale, side in (a, b):
+        kind, form = types[slot], op.attributes.get(side, "")
+        flags = (op.attributes.get(f"{side}_k_pack", "true"), op.attributes.get("fastMath", "false"))
+        if _ELEMENTS.get(form) != kind.element or len(kind.shape) not in (2, 3) or set(flags) - {"true", "false"}:
+            raise UnsupportedOperation(f"{op.name} with {side} = {form[:60]} of {kind}", op.location)
+        shape = list(kind.shape)
+        if form == "e2m1":
+            shape[-1 if (side == "lhs") == (flags[0] == "true") else -2] *= 2
+        elif flags[0] != "true":
+            raise UnsupportedOperation(f"{op.name} with {side} = {form} packed", op.location)
+        shapes.append(shape)
+        if scale is not None:
+            factor, (k, other) = types[scale], (shape[-1], shape[-2]) if side == "lhs" else (shape[-2], shape[-1])
+            if factor.element not in ("i8", "f8E4M3FN"):
+                raise UnsupportedOperation(f"{op.name} with scales {factor}", op.location)
+            groups = factor.shape[-1] if factor.shape else 0
+            if factor.shape != (*shape[:-2], other, groups) or not groups or k % groups:
+                raise IRError(f"{op.name} at {op.location} scales {kind} by {factor}")
+    left, right = shapes
+    if left[:-2] != right[:-2] or left[-1] != right[-2] or (*left[:-1], right[-1]) != c.shape or c.element != "f32":
+        raise IRError(f"{op.name} at {op.location} multiplies {types[a[0]]} by {types[b[0]]} to {c}")

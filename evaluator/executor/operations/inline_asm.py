@@ -1,0 +1,101 @@
+"""``tt.elementwise_inline_asm``: PTX that is applied to elements, several at a time if they are packed."""
+
+import re
+from collections.abc import Sequence
+
+import torch
+
+from evaluator.executor.errors import UnsupportedOperation
+from evaluator.executor.frame import Frame, Step
+from evaluator.executor.ir import Op, Type
+from evaluator.executor.lexer import unquoted
+from evaluator.executor.operations.registry import Types, check_variant, integer, step
+from evaluator.executor.ptx import PtxError, assemble
+from evaluator.executor.values import DTYPES, RAW, full
+
+Tensor = torch.Tensor
+
+_CONSTRAINT = re.compile(r"=?&?([hrlfd])")
+_BITS = {"h": 16, "r": 32, "l": 64, "f": 32, "d": 64}
+"""Width of a register by its constraint (LLVM language reference, constraints of NVPTX)."""
+
+
+@step("tt.elementwise_inline_asm")
+def _inline_asm(op: Op, types: Types) -> Step:
+    """Which elements are packed for one piece of assembly is free; here they are neighbours along the last axis."""
+    check_variant(op, words=op.words, attributes=["constraints", "packed_element", "pure"])
+    text = unquoted(op.words[0]) if len(op.words) == 1 and op.words[0].startswith('"') else ""
+    name = f"inline assembly {' '.join(text.split())[:60]!r}"
+    pack = integer(op, "packed_element")
+    operands, results = ([types[slot] for slot in slots] for slots in (op.operands, op.results))
+    shape = (results or operands)[0].shape if results or operands else ()
+    constraints = [_CONSTRAINT.fullmatch(item) for item in unquoted(op.attributes.get("constraints", '""')).split(",")]
+    counts = [_registers(kind, pack) for kind in (*results, *operands)]
+    outputs = sum(counts[: len(results)])
+    if (
+        not text
+        or pack < 1
+        or any(pack % _per_register(kind, pack) for kind in (*operands, *results))
+        or not all(constraints)
+        or len(constraints) != sum(counts)
+        or [match is not None and match[0].startswith("=") for match in constraints]
+        != [i < outputs for i in range(sum(counts))]
+        or any(kind.shape != shape or kind.element in ("i1", "descriptor") for kind in (*operands, *results))
+    ):
+        raise UnsupportedOperation(f"{name} with constraints {op.attributes.get('constraints', '')[:60]}", op.location)
+    widths = [_BITS[match[1]] for match in constraints if match]
+    try:
+        code = assemble(text.replace("$$", "$"), widths, outputs)
+    except PtxError as error:
+        raise UnsupportedOperation(f"{name}: {' '.join(str(error).split())[:60]!r}", op.location) from None
+
+    def run(frame: Frame) -> None:
+        values = [frame.tensor(slot) for slot in op.operands]
+        programs = max([value.shape[0] for value in values], default=1)
+        inputs: list[Tensor] = []
+        for value, kind in zip(values, operands, strict=True):
+            inputs.extend(_packed(full(value, kind, programs), kind, pack))
+        inputs = [_resized(value, bits) for value, bits in zip(inputs, widths[outputs:], strict=True)]
+        made = list(code(*inputs))
+        for slot, kind, count in zip(op.results, results, counts, strict=False):
+            frame.slots[slot] = _unpacked(made[:count], kind, pack, programs)
+            made = made[count:]
+
+    return run
+
+
+def _per_register(kind: Type, pack: int) -> int:
+    """How many elements one register holds: elements of less than 32 bits share one as far as they are packed."""
+    return min(max(32 // (8 * kind.item_bytes), 1), pack)
+
+
+def _registers(kind: Type, pack: int) -> int:
+    return pack // _per_register(kind, pack)
+
+
+def _packed(value: Tensor, kind: Type, pack: int) -> list[Tensor]:
+    """Return the registers [P * packs] of an operand [P, ...]; the last element fills what packs lack."""
+    together = _per_register(kind, pack)
+    elements = value.reshape(value.shape[0], -1).view(RAW[kind.item_bytes])
+    missing = -elements.shape[1] % pack
+    if missing:
+        elements = torch.cat([elements, elements[:, -1:].expand(-1, missing)], 1)
+    columns = elements.reshape(-1, pack // together, together).contiguous()
+    joined = columns.view(RAW[kind.item_bytes * together]) if together > 1 else columns
+    return [column.flatten() for column in joined.unbind(1)]
+
+
+def _resized(register: Tensor, bits: int) -> Tensor:
+    """Extend with zeros, or cut, to the width of the register that the constraint asks for."""
+    have = register.element_size() * 8
+    if bits > have:
+        return register.to(torch.int64).bitwise_and((1 << have) - 1).to(RAW[bits // 8])
+    return register.to(RAW[bits // 8])
+
+
+def _unpacked(registers: Sequence[Tensor], kind: Type, pack: int, programs: int) -> Tensor:
+    together = _per_register(kind, pack)
+    cut = [_resized(register, 8 * kind.item_bytes * together) for register in registers]
+    columns = torch.stack(cut, 1)[:, :, None].contiguous()
+    elements = columns.view(RAW[kind.item_bytes]).reshape(programs, -1)[:, : kind.elements]
+    return elements.contiguous().view(DTYPES[kind.element]).view(programs, *kind.shape)

@@ -1,0 +1,32 @@
+"""What a function of libdevice takes and gives."""
+
+from dataclasses import dataclass
+
+import torch
+
+from evaluator.executor.operations.registry import Elementwise
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """One function by its element types; integers are signless, as in the IR."""
+
+    args: tuple[str, ...]
+    result: str
+    apply: Elementwise
+
+
+def both_widths(table: dict[str, Elementwise], arity: int) -> dict[str, Function]:
+    """Return the float32 function (``f`` appended to its name) and the float64 one for each entry of a table."""
+    single = {name + "f": Function(("f32",) * arity, "f32", function) for name, function in table.items()}
+    return single | {name: Function(("f64",) * arity, "f64", function) for name, function in table.items()}
+
+
+def in_double(function: Elementwise) -> Elementwise:
+    """Return a function of float32 or float64 that computes in float64 and rounds once."""
+
+    def apply(*operands: torch.Tensor) -> torch.Tensor:
+        dtype = operands[0].dtype
+        return function(*(operand.to(torch.float64) for operand in operands)).to(dtype)
+
+    return apply

@@ -1,0 +1,23 @@
+"""What an operation's operands must be before anything is done with them: the IR comes from outside."""
+
+from collections.abc import Container
+
+from evaluator.executor.errors import UnsupportedOperation
+from evaluator.executor.ir import Op
+from evaluator.executor.operations.registry import Types
+
+INTEGERS = frozenset(("i1", "i8", "i16", "i32", "i64"))
+FLOATS = frozenset(("f16", "bf16", "f32", "f64"))
+SHORT_FLOATS = frozenset(("f8E4M3FN", "f8E5M2"))
+"""NVIDIA's back end converts, selects and takes the absolute value of these; other arithmetic does not compile."""
+
+
+def one_element(op: Op, types: Types, allowed: Container[str], slots: tuple[int, ...] | None = None) -> str:
+    """Return the one element type of the given slots, by default all operands and results.
+
+    Raises ``UnsupportedOperation`` if they differ or are not among the allowed ones.
+    """
+    elements = {types[slot].element for slot in (slots or (*op.operands, *op.results))}
+    if len(elements) != 1 or not all(element in allowed for element in elements):
+        raise UnsupportedOperation(f"{op.name} on {' and '.join(sorted(elements))}", op.location)
+    return elements.pop()

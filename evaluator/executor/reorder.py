@@ -1,0 +1,53 @@
+"""Blocks whose elements may come in any order: kernels for whose results the order matters are refused.
+
+``tl.reshape(can_reorder=True)``, ``tl.view`` and ``tl.cat`` let the compiler choose the order, which depends on layouts
+that Triton IR does not have. Blocks that are reordered in the same way, from and to the same shapes, are taken to have
+the same order, as Triton's own reduction of several operands does: pointers, masks and values then still belong
+together.
+"""
+
+from evaluator.executor.errors import UnsupportedOperation
+from evaluator.executor.ir import Function, Op, walk
+from evaluator.executor.operations import ELEMENTWISE
+
+_ELEMENT_BY_ELEMENT = ELEMENTWISE.keys() | {"tt.addptr", "tt.load", "tt.store", "tt.atomic_rmw", "tt.atomic_cas"}
+_AT_POINTERS = ("tt.store", "tt.atomic_rmw", "tt.atomic_cas")
+"""Operations for which the order of values matters unless the pointers have the same."""
+
+
+def check_orders(function: Function) -> None:
+    """Raise ``UnsupportedOperation`` for a free order that is not provably without effect."""
+    orders: dict[int, int] = {}
+    """By slot, a number that is the same for the same order."""
+    kinds: dict[tuple[object, ...], int] = {}
+    uniform: set[int] = set()
+    for op in walk(function.body):
+        if op.name == "tt.splat" or (op.name == "arith.constant" and not op.words[0].startswith("dense<[")):
+            uniform.update(op.results)
+        used = (*op.operands, *(slot for _, values in op.successors for slot in values))
+        found = {orders[slot] for slot in used if slot in orders}
+        kept = found and all(slot in orders or slot in uniform for slot in used) and len(found) == 1
+        if _reorders(op, function) or (op.name == "tt.reshape" and found):
+            shapes = (function.types[slot].shape for slot in (*op.operands, *op.results))
+            orders[op.results[0]] = kinds.setdefault((op.name, *shapes, *sorted(found)), len(kinds))
+        elif not found or op.name == "tt.print":
+            continue
+        elif kept and op.name in _ELEMENT_BY_ELEMENT and (op.name not in _AT_POINTERS or op.operands[0] in orders):
+            orders.update(dict.fromkeys(op.results, next(iter(found))))
+        elif not (kept and _forgets(op, function)):
+            (name, *_) = list(kinds)[min(found)]
+            raise UnsupportedOperation(f"{op.name} of elements in any order, after {name},", op.location)
+
+
+def _reorders(op: Op, function: Function) -> bool:
+    if op.name == "tt.reshape" and "allow_reorder" in op.words:
+        before, after = (
+            [extent for extent in function.types[slot].shape if extent != 1] for slot in (*op.operands, *op.results)
+        )
+        return before != after  # Axes of one element move nothing.
+    return op.name == "tt.cat"
+
+
+def _forgets(op: Op, function: Function) -> bool:
+    """Whether an operation takes all elements together, whatever their order."""
+    return op.name in ("tt.reduce", "tt.histogram") and len(function.types[op.operands[0]].shape) == 1
