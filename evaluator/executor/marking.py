@@ -1,11 +1,13 @@
 """Memory that only takes note of what stores would write: coverage of a whole grid, at the price of its addresses."""
 
+import numpy as np
 import torch
 
 from evaluator.executor.faults import Site
 from evaluator.executor.ir import Type
-from evaluator.executor.memory import Memory, all_true, total
+from evaluator.executor.memory import Memory
 from evaluator.executor.rows import contiguous_axis
+from evaluator.executor.space import all_true, total
 from evaluator.executor.values import AddressSum
 
 Tensor = torch.Tensor
@@ -20,14 +22,11 @@ class Marks(Memory):
             mask = None
         if not self._mark_rows(address, mask, kind):
             flat = total(address)
-            shape = torch.broadcast_shapes(flat.shape, *(() if mask is None else (mask.shape,)))
+            shape = np.broadcast_shapes(flat.shape, *(() if mask is None else (mask.shape,)))
             flat, mask = flat.expand(shape), None if mask is None else mask.expand(shape)
-            for buffer, index, valid in self._locate(flat, mask, kind.item_bytes, "write out of bounds", site):
-                allocation = self._allocations[buffer]
-                if allocation.readonly:
-                    self._report("write to an input", buffer, flat, valid, site)
-                else:
-                    self._mark(allocation, index.flatten() if valid is None else index[valid], kind.item_bytes)
+            for access in self._locate(flat, mask, kind.item_bytes, "write", site):
+                index = access.index.flatten() if access.active is None else access.index[access.active]
+                self._mark(self._allocations[access.buffer], index, kind.item_bytes)
 
     def _mark_rows(self, address: Tensor | AddressSum, mask: Tensor | None, kind: Type) -> bool:
         """Mark whole rows if the block consists of some, and say whether it did."""

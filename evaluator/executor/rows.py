@@ -23,6 +23,12 @@ class Rows:
     table: torch.Tensor
     """[n, length]: every run of ``length`` elements of the buffer, as a view."""
 
+    def elements(self) -> torch.Tensor:
+        """Return the index of every element, in the block's shape."""
+        shape = [1] * (self.index.dim() + 1)
+        shape[self.axis] = -1
+        return self.index.unsqueeze(self.axis) + torch.arange(self.table.shape[1]).view(shape)
+
 
 def contiguous_axis(
     address: torch.Tensor | AddressSum, shape: tuple[int, ...], item_bytes: int

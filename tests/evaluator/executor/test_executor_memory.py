@@ -10,6 +10,8 @@ import triton.language as tl
 from evaluator.executor import Allocation, IRError
 from evaluator.plan import Pointer, Scalar
 
+ORACLE = "torch"
+
 
 def line_of(function, text):
     lines, first = inspect.getsourcelines(function.fn)
@@ -75,7 +77,10 @@ def test_a_read_outside_its_buffer_is_named_by_line_buffer_and_element(executor)
     (fault,) = launch.run().faults
     assert fault.kind == "read out of bounds"
     where = f"test_executor_memory.py:{line_of(unmasked, '# read')}"
-    assert fault.message == f"read out of bounds at {where}: element 24 of 'X', which has 24, program (3, 0, 0)"
+    assert (
+        fault.message
+        == f"read out of bounds in unmasked at {where}: element 24 of 'X', which has 24, program (3, 0, 0)"
+    )
     assert y.tolist() == [1.0] * 24 + [0.0] * 8
 
 
@@ -86,7 +91,7 @@ def test_a_write_outside_its_buffer_is_dropped_and_named(executor):
     where = f"test_executor_memory.py:{line_of(unmasked, '# write')}"
     assert (
         fault.message
-        == f"write out of bounds at {where}: element 20 of 'Y', which has 20, program (2, 0, 0) and 1 more"
+        == f"write out of bounds in unmasked at {where}: element 20 of 'Y', which has 20, program (2, 0, 0) and 1 more"
     )
     assert y.tolist() == [1.0] * 20
 
@@ -221,6 +226,39 @@ def test_descriptors_gather_and_scatter_rows(executor):
     executor.run(row_descriptor, executor.described(x, (1, 16)), executor.described(y, (1, 16)), rows)
     assert torch.equal(y[::2], x[rows][:, 4:20])
     assert not y[1::2].any()
+
+
+@triton.jit
+def rowwise(X, Y, Index, N: tl.constexpr):
+    rows = tl.load(Index + tl.arange(0, 8))
+    Y.scatter(X.gather(rows, N // 2), tl.arange(0, 8) * 2, N)
+
+
+@triton.jit
+def blockwise(X, Z, N: tl.constexpr):
+    Z.store([4, 8], X.load([0, N]))
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.int16, torch.bfloat16, torch.float16, torch.int32,
+     torch.float32, torch.int64, torch.float64],
+    ids=str,
+)  # fmt: skip
+def test_descriptors_move_elements_of_every_type(executor, dtype):
+    bits = torch.randint(0, 256, (16, 64 * dtype.itemsize), generator=torch.Generator().manual_seed(2))
+    x = bits.to(torch.uint8).view(dtype)
+    y, z = torch.zeros(15, 64, dtype=torch.uint8).to(dtype), torch.zeros(16, 64, dtype=torch.uint8).to(dtype)
+    rows = torch.tensor([3, 1, 15, 0, 3, 7, 8, 2], dtype=torch.int32)
+    described = executor.described(x, (1, 32)), executor.described(y, (1, 32))
+    if dtype.itemsize < 8:
+        executor.run(rowwise, *described, rows, N=32)
+        assert torch.equal(y[::2, 32:].view(torch.uint8), x[rows][:, 16:48].view(torch.uint8))
+        assert not y[1::2].view(torch.uint8).any()
+    executor.run(blockwise, executor.described(x, (8, 32)), executor.described(z, (8, 32)), N=32)
+    expected = z.new_zeros(16, 64)
+    expected[4:12, 8:40] = x[:8, 32:]
+    assert torch.equal(z.view(torch.uint8), expected.view(torch.uint8))
 
 
 @triton.jit

@@ -11,6 +11,8 @@ import triton.language as tl
 from evaluator.executor import Allocation, IRError, UnsupportedOperation, load
 from evaluator.plan import Pointer, Scalar
 
+ORACLE = "the values themselves"
+
 
 def line_of(function, text):
     lines, first = inspect.getsourcelines(function.fn)
@@ -40,12 +42,12 @@ def test_a_false_assumption_is_named_by_line_and_program(executor):
     (fault,) = launch.run().faults
     assert fault.kind == "false assumption"
     where = f"test_executor_promises.py:{line_of(assuming, '# assumed')}"
-    assert fault.message == f"false assumption at {where}: the condition does not hold, program (1, 0, 0)"
+    assert fault.message == f"false assumption in assuming at {where}: the condition does not hold, program (1, 0, 0)"
 
 
 def test_counting_trips_does_without_assumptions(executor):
     launch = executor.prepare(assuming, torch.zeros(4, dtype=torch.int32), 4, grid=(4,))
-    (trips,) = launch.kernel.trips(launch.memory, launch.args, launch.grid)
+    (trips,) = launch.kernel.count(launch.memory, launch.args, launch.grid).trips
     assert trips.tolist() == [4] * 4
 
 
@@ -108,7 +110,7 @@ def test_a_false_hint_says_where_and_which_element(executor):
     launch = executor.prepare(hinting, torch.zeros(64, dtype=torch.int32), 12, N=16, WHAT="constant", AMOUNT=8)
     (fault,) = launch.run().faults
     assert fault.kind == "false hint"
-    assert fault.message.startswith("false hint at test_executor_promises.py:")
+    assert fault.message.startswith("false hint in hinting at test_executor_promises.py:")
     assert ": element [4] differs from the first of its group of 8 equal ones, program (0, 0, 0)" in fault.message
 
 

@@ -1,0 +1,199 @@
+"""Integer overflow in the arithmetic of addresses.
+
+An offset that wraps around in 32 bits (or fewer) points somewhere else than its author meant. Beside such a value its
+exact twin is kept, in 64 bits, and follows it through sums, products and rearrangements into the address. Where an
+access that takes place has an address other than its twin, that is a fault. Remainders, bit operations and comparisons
+end the twin: hashes wrap on purpose.
+"""
+
+from collections.abc import Callable
+from itertools import product
+
+import torch
+
+from evaluator.executor.flow import READS, links
+from evaluator.executor.frame import Frame, Step
+from evaluator.executor.ir import BITS, COMBINING, Function, Op, Region
+from evaluator.executor.operations.memory import site
+from evaluator.executor.operations.registry import Types
+from evaluator.executor.slicing import WRITES
+from evaluator.executor.space import total
+from evaluator.executor.values import AddressSum, DescriptorValue
+
+Tensor = torch.Tensor
+
+_ARITHMETIC: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[int, int], int]]] = {
+    "arith.addi": (torch.add, lambda a, b: a + b),
+    "arith.subi": (torch.sub, lambda a, b: a - b),
+    "arith.muli": (torch.mul, lambda a, b: a * b),
+    "arith.shli": (lambda a, b: a << b.clamp(0, 62), lambda a, b: a << min(max(b, 0), 62)),
+}
+"""What may overflow, on int64 tensors and on integers."""
+_EXTENSIONS = ("arith.extsi", "arith.extui", "arith.index_cast")
+_REARRANGEMENTS = (
+    "tt.splat",
+    "tt.unsplat",
+    "tt.broadcast",
+    "tt.expand_dims",
+    "tt.reshape",
+    "tt.trans",
+    "tt.addptr",
+    "tt.bitcast",
+)
+_MASK_AT = {"tt.load": 1, "tt.store": 2, "tt.atomic_rmw": 2, "tt.atomic_load": 1, "tt.atomic_store": 2}
+"""Where the mask is among the operands, if there is one."""
+_ACCESSES = frozenset((*READS, *WRITES))
+
+
+def addressing(function: Function) -> frozenset[int]:
+    """Return the slots whose exact value decides about an address, through what a twin can follow."""
+    slots: set[int] = set()
+    size = -1
+    while len(slots) > size:
+        size = len(slots)
+        _add_addressing(function.body, slots)
+    return frozenset(slots)
+
+
+def _add_addressing(region: Region, slots: set[int]) -> None:
+    arguments = {block.label: block.args for block in region.blocks}
+    for block in reversed(region.blocks):
+        for op in reversed(block.ops):
+            for targets, sources in links(op, arguments):
+                slots.update(source for target, source in zip(targets, sources, strict=True) if target in slots)
+            if op.name in _ACCESSES:
+                slots.update(_coordinates(op) if op.name.startswith("tt.descriptor_") else op.operands[:1])
+            elif not slots.isdisjoint(op.results):
+                slots.update(_followed(op))
+            if op.name not in COMBINING:
+                for inner in op.regions:
+                    _add_addressing(inner, slots)
+
+
+def _followed(op: Op) -> tuple[int, ...]:
+    """Return the operands from which the twin of an operation's result is made."""
+    if op.name == "arith.select":
+        return op.operands[1:]
+    return op.operands if op.name in (*_ARITHMETIC, *_EXTENSIONS, *_REARRANGEMENTS) else ()
+
+
+def _coordinates(op: Op) -> tuple[int, ...]:
+    if op.name in ("tt.descriptor_store", "tt.descriptor_reduce"):
+        return op.operands[1:-1]
+    return op.operands[1:3] if op.name in ("tt.descriptor_gather", "tt.descriptor_scatter") else op.operands[1:]
+
+
+def watched(op: Op, types: Types, step: Step, slots: frozenset[int]) -> Step:
+    """Return the step of an operation that also follows twins, if it has to do with addresses."""
+    if op.name.startswith("tt.descriptor_") and op.name in _ACCESSES:
+        return _with_check(op, step, _check_coordinates)
+    if op.name in _ACCESSES:
+        return _with_check(op, step, _check_address)
+    if not slots.isdisjoint(op.results):
+        if op.name in _ARITHMETIC:
+            return _arithmetic(op, types, step)
+        if _followed(op):
+            return _following(op, step)
+    return step
+
+
+def _arithmetic(op: Op, types: Types, step: Step) -> Step:
+    exactly, bound = _ARITHMETIC[op.name]
+    (a, b), result = op.operands, op.results[0]
+    bits = BITS[types[result].element]
+    if bits == 1:
+        return step
+
+    def fits(frame: Frame) -> bool:
+        ends = [[int(end) for end in torch.aminmax(frame.tensor(slot))] for slot in (a, b)]
+        corners = [bound(x, y) for x, y in product(*ends)]
+        return bool(-(2 ** (bits - 1)) <= min(corners) and max(corners) < 2 ** (bits - 1))
+
+    def run(frame: Frame) -> None:
+        step(frame)
+        twins = frame.twins
+        if a not in twins and b not in twins and (bits == 64 or fits(frame)):
+            twins.pop(result, None)
+        else:
+            x, y = (twins.get(slot, frame.tensor(slot)).to(torch.int64) for slot in (a, b))
+            _keep(frame, result, exactly(x, y))
+
+    return run
+
+
+def _following(op: Op, step: Step) -> Step:
+    """Rearrangements, selections and sums of addresses do to a twin what they do to the value."""
+    result, followed = op.results[0], _followed(op)
+
+    def run(frame: Frame) -> None:
+        if frame.twins.keys().isdisjoint(followed):
+            frame.twins.pop(result, None)
+        elif op.name in _EXTENSIONS:
+            step(frame)
+            _keep(frame, result, frame.twins[followed[0]])
+            return
+        else:
+            held = [frame.slots[slot] for slot in followed]
+            for slot in followed:
+                frame.slots[slot] = _exact(frame, slot)
+            step(frame)
+            exact = frame.slots[result]
+            for slot, value in zip(followed, held, strict=True):
+                frame.slots[slot] = value
+            step(frame)
+            assert not isinstance(exact, DescriptorValue | None)
+            _keep(frame, result, total(exact))
+            return
+        step(frame)
+
+    return run
+
+
+def _exact(frame: Frame, slot: int) -> Tensor:
+    if slot in frame.twins:
+        return frame.twins[slot]
+    value = frame.value(slot)
+    assert not isinstance(value, DescriptorValue)
+    return total(value).to(torch.int64)
+
+
+def _keep(frame: Frame, slot: int, exact: Tensor) -> None:
+    """Keep a twin as long as it differs."""
+    value = frame.value(slot)
+    assert isinstance(value, Tensor | AddressSum)
+    if bool((total(value).to(torch.int64) != exact).any()):
+        frame.twins[slot] = exact
+    else:
+        frame.twins.pop(slot, None)
+
+
+def _with_check(op: Op, step: Step, check: Callable[[Frame, Op], None]) -> Step:
+    def run(frame: Frame) -> None:
+        if frame.twins:
+            check(frame, op)
+        step(frame)
+
+    return run
+
+
+def _check_address(frame: Frame, op: Op) -> None:
+    slot, at = op.operands[0], _MASK_AT.get(op.name, len(op.operands))
+    if slot in frame.twins:
+        held = frame.value(slot)
+        assert not isinstance(held, DescriptorValue)
+        address, exact = total(held), frame.twins[slot]
+        wrong = address != exact
+        if at < len(op.operands):
+            wrong = wrong & frame.tensor(op.operands[at])
+        frame.run.memory.report_overflow(address, exact, wrong, site(frame, op))
+
+
+def _check_coordinates(frame: Frame, op: Op) -> None:
+    descriptor = frame.value(op.operands[0])
+    assert isinstance(descriptor, DescriptorValue)
+    for slot in _coordinates(op):
+        if slot in frame.twins:
+            held, exact = frame.tensor(slot), frame.twins[slot]
+            base = descriptor.base.view(-1, *[1] * (held.dim() - 1))
+            wrong = held.to(torch.int64) != exact
+            frame.run.memory.report_wrapped_coordinate(base, held, exact, wrong, site(frame, op))

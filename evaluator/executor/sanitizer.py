@@ -1,0 +1,304 @@
+"""Memory that also looks for what goes wrong between programs, and for reads of what nobody wrote."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from evaluator.executor.allocation import Allocation
+from evaluator.executor.faults import Finding, Site
+from evaluator.executor.memory import Memory
+from evaluator.executor.races import MAX_CLOCKED, Clocks, Order, Trace, Unordered
+from evaluator.executor.space import Access, all_true, buffer_of
+from evaluator.executor.values import RAW, DescriptorValue
+
+Tensor = torch.Tensor
+
+TMA_ALIGNMENT = 16
+"""Bytes that divide base and outer strides of a tensor map, and the least that the inner extent of its box has
+(CUDA driver API, cuTensorMapEncodeTiled)."""
+
+
+class Shadow:
+    """The accesses to one buffer that the kernel may write to, by granules."""
+
+    def __init__(self, size: int, granule: int, order: Order) -> None:
+        self.granule = granule
+        """Bytes."""
+        self._granules = size // granule
+        self._order = order
+        self.writers = Trace(self._granules, order, latest=True)
+        self._traces: dict[str, Trace] = {}
+
+    def trace(self, verb: str) -> Trace:
+        """Return the trace of accesses ``read`` or ``updated atomically``."""
+        if verb not in self._traces:
+            self._traces[verb] = Trace(self._granules, self._order)
+        return self._traces[verb]
+
+    def others(self, verb: str) -> Trace | None:
+        """Return a trace if there is one."""
+        return self.writers if verb == WRITTEN else self._traces.get(verb)
+
+
+READ, WRITTEN, UPDATED = "read", "written", "updated atomically"
+_AGAINST = {READ: (WRITTEN, UPDATED), WRITTEN: (READ, UPDATED), UPDATED: (READ, WRITTEN)}
+"""Which accesses by other programs one must not meet; two stores are looked at apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Lanes:
+    """Active items of an access, by granules."""
+
+    cells: Tensor
+    """int64 [n]: granules."""
+    programs: Tensor
+    """int64 [n]: positions."""
+    repeats: int
+    """How often all items are listed, for programs that do the same."""
+
+
+class Sanitizer(Memory):
+    """The buffers of a launch, watched."""
+
+    def __init__(
+        self,
+        allocations: Sequence[Allocation],
+        kernel: str,
+        granules: Mapping[int, int],
+        programs: int,
+        *,
+        synchronises: bool,
+    ) -> None:
+        """Watch a run of ``programs`` programs.
+
+        ``granules`` gives, for every buffer that the kernel may write to, the size in bytes of its smallest access.
+        ``synchronises`` says whether programs may wait for each other, or act on what others have done.
+        """
+        super().__init__(allocations, kernel)
+        self._clocks = Clocks(programs) if synchronises and programs <= MAX_CLOCKED else None
+        self._order: Order = self._clocks or Unordered()
+        self._granules = dict(granules)
+        self._shadows: dict[int, Shadow] = {}
+        self._blank = {
+            i for i, a in enumerate(allocations) if a.initialised is not None and not all_true(a.initialised)
+        }
+        self._unchecked = synchronises and self._clocks is None
+        if self._unchecked:
+            self._give_up(f"programs act on what others did, and are more than {MAX_CLOCKED}")
+
+    def _give_up(self, reason: str) -> None:
+        """Check for races no more, and say so."""
+        self._unchecked = True
+        self._notes.state("races not checked", reason)
+
+    def watches(self, buffer: int) -> bool:
+        """Whether reads of a buffer are looked at."""
+        return buffer in self._granules or buffer in self._blank
+
+    def _shadow(self, buffer: int) -> Shadow | None:
+        """Return the shadow of a buffer, None if races are not looked for there."""
+        if self._unchecked or buffer not in self._granules:
+            return None
+        if buffer not in self._shadows:
+            data = self._allocations[buffer].data
+            size = data.numel() * data.element_size()
+            self._shadows[buffer] = Shadow(size, self._granules[buffer], self._order)
+        return self._shadows[buffer]
+
+    def _lanes(self, access: Access, granule: int) -> _Lanes:
+        index, active, programs = access.index, access.active, access.site.positions
+        repeats = 1
+        if index.shape[0] == 1 and programs.shape[0] > 1:
+            programs = programs if self._order.every else programs[[0, -1]]
+            repeats = programs.shape[0]
+            index = index.expand(repeats, *index.shape[1:])
+            active = None if active is None else active.expand(index.shape)
+        owners = programs.view(-1, *[1] * (index.dim() - 1)).expand(index.shape)
+        cells, owners = (index.flatten(), owners.flatten()) if active is None else (index[active], owners[active])
+        per_item = access.item_bytes // granule
+        if per_item > 1:
+            cells = (cells[:, None] * per_item + torch.arange(per_item)).flatten()
+            owners = owners.repeat_interleave(per_item)
+        return _Lanes(cells, owners, repeats)
+
+    # Reads
+
+    def observe_read(self, access: Access) -> None:
+        """Look at a read before it happens."""
+        self._check_initialised(access)
+        shadow = self._shadow(access.buffer)
+        if shadow is None:
+            return
+        site, lanes = access.site, self._lanes(access, shadow.granule)
+        if self._clocks is not None and site.order is not None:
+            self._clocks.acquire(self._places(access.buffer, lanes, shadow), lanes.programs, site.order)
+            self._check_lost()
+        if site.polls:
+            return
+        strong = site.order is not None and site.order.strong
+        self._check(access.buffer, shadow, lanes, site, UPDATED if strong else READ)
+        shadow.trace(UPDATED if strong else READ).add(lanes.cells, lanes.programs)
+
+    def _check_initialised(self, access: Access) -> None:
+        if access.buffer not in self._blank:
+            return
+        allocation = self._allocations[access.buffer]
+        assert allocation.initialised is not None
+        elements = allocation.covered(access.index, access.item_bytes)
+        wrong = ~allocation.initialised[elements].all(-1)
+        wrong = wrong if access.active is None else wrong & access.active
+        if bool(wrong.any()):
+
+            def describe(place: tuple[int, ...]) -> Finding:
+                own = elements[place]
+                element = int(own[int((~allocation.initialised[own]).nonzero()[0])])  # type: ignore[index]
+                index, text = allocation.name_of(element)
+                return Finding(f"{text}, which nobody wrote", index)
+
+            self._log.add("read of uninitialised memory", allocation.name, wrong, describe, access.site)
+
+    # Writes
+
+    def _store(self, access: Access, index: Tensor, bits: Tensor) -> None:
+        """Store bits [n] at items [n], and look at whom that concerns."""
+        shadow = self._shadow(access.buffer)
+        if shadow is None or not index.numel():
+            super()._store(access, index, bits)
+            return
+        site, lanes, buffer = access.site, self._lanes(access, shadow.granule), access.buffer
+        if site.order is not None and site.order.strong:
+            self._check(buffer, shadow, lanes, site, UPDATED)
+            shadow.trace(UPDATED).add(lanes.cells, lanes.programs)
+            if self._clocks is not None:
+                self._clocks.release(self._places(buffer, lanes, shadow), lanes.programs, site.order)
+                self._check_lost()
+            super()._store(access, index, bits)
+            return
+        held = self._bits(buffer, shadow.granule)
+        stored = bits.view(RAW[shadow.granule]).repeat(lanes.repeats)
+        self._check(buffer, shadow, lanes, site, WRITTEN)
+        earlier = shadow.writers.unordered(lanes.cells, lanes.programs)
+        if earlier is not None:
+            self._report_writes(buffer, shadow, lanes, site, earlier, held[lanes.cells] != stored)
+        super()._store(access, index, bits)
+        together = shadow.writers.add(lanes.cells, lanes.programs)
+        differs = held[lanes.cells] != stored
+        if together is not None:
+            self._report_writes(buffer, shadow, lanes, site, together, differs)
+            differs &= together < 0
+        if bool(differs.any()):
+            what = "stored with different values by one program"
+            self._report_lanes("conflicting store", buffer, shadow, lanes, site, differs, what)
+
+    def _report_writes(
+        self, buffer: int, shadow: Shadow, lanes: _Lanes, site: Site, others: Tensor, differs: Tensor
+    ) -> None:
+        """Report stores by two programs: ``others`` are stamps [n], -1 where there is no other."""
+        for note, wrong in ((False, (others >= 0) & differs), (True, (others >= 0) & ~differs)):
+            if bool(wrong.any()):
+                value = "the same value" if note else "another value"
+                kind = "same value stored twice" if note else "write race"
+                what = f"written here and, with {value}, by {self._name(others, wrong, site)}"
+                self._report_lanes(kind, buffer, shadow, lanes, site, wrong, what, note=note)
+
+    # Atomic operations
+
+    def observe_update(self, access: Access) -> None:
+        """Look at an atomic operation before it happens."""
+        if access.site.order is None or not access.site.order.blind:
+            self._check_initialised(access)
+        shadow = self._shadow(access.buffer)
+        if shadow is not None and self._clocks is None:
+            self._update(access.buffer, shadow, self._lanes(access, shadow.granule), access.site)
+
+    def synchronise(self, address: Tensor, programs: Tensor, item_bytes: int, site: Site) -> None:
+        """Look at atomic accesses to addresses [n], all different, in one buffer, by programs [n], as they happen."""
+        if self._clocks is None or not address.numel() or site.order is None:
+            return
+        buffer = buffer_of(int(address[0]))
+        shadow = self._shadow(buffer)
+        if shadow is None:
+            return
+        per_item = max(item_bytes // shadow.granule, 1)
+        first = (address - self.address(buffer, 0)) // shadow.granule
+        cells = (first[:, None] + torch.arange(per_item)).flatten()
+        self._clocks.acquire(address, programs, site.order)
+        self._update(buffer, shadow, _Lanes(cells, programs.repeat_interleave(per_item), 1), site)
+        self._clocks.release(address, programs, site.order)
+        self._check_lost()
+
+    def _update(self, buffer: int, shadow: Shadow, lanes: _Lanes, site: Site) -> None:
+        self._check(buffer, shadow, lanes, site, UPDATED)
+        if site.order is not None and site.order.block_only:
+            # No better than a plain store, as far as other programs are concerned.
+            self._check(buffer, shadow, lanes, site, WRITTEN, (UPDATED,))
+            shadow.writers.add(lanes.cells, lanes.programs)
+        else:
+            shadow.trace(UPDATED).add(lanes.cells, lanes.programs)
+
+    def _places(self, buffer: int, lanes: _Lanes, shadow: Shadow) -> Tensor:
+        return lanes.cells * shadow.granule + self.address(buffer, 0)
+
+    def _check_lost(self) -> None:
+        if self._clocks is not None and self._clocks.lost:
+            self._give_up("atomic operations synchronise at too many places")
+
+    # Reports
+
+    def _check(
+        self, buffer: int, shadow: Shadow, lanes: _Lanes, site: Site, verb: str, against: tuple[str, ...] = ()
+    ) -> None:
+        """Report accesses of other kinds to the same granules that are not ordered before this one."""
+        for other in against or _AGAINST[verb]:
+            trace = shadow.others(other)
+            stamps = None if trace is None else trace.unordered(lanes.cells, lanes.programs)
+            if stamps is not None:
+                wrong = stamps >= 0
+                kind = "read-write race" if READ in (verb, other) else "write race"
+                what = f"{verb} here and {other} by {self._name(stamps, wrong, site)}"
+                self._report_lanes(kind, buffer, shadow, lanes, site, wrong, what)
+
+    def _name(self, stamps: Tensor, wrong: Tensor, site: Site) -> str:
+        return f"program {site.program(self._order.program(int(stamps[wrong][0])))}"
+
+    def _report_lanes(
+        self,
+        kind: str,
+        buffer: int,
+        shadow: Shadow,
+        lanes: _Lanes,
+        site: Site,
+        wrong: Tensor,
+        what: str,
+        *,
+        note: bool = False,
+    ) -> None:
+        allocation = self._allocations[buffer]
+
+        def finding() -> Finding:
+            cell = int(lanes.cells[wrong][0])
+            index, text = allocation.name_of(cell * shadow.granule // allocation.data.element_size())
+            return Finding(f"{text}, {what}", index)
+
+        programs = lanes.programs[wrong] if lanes.repeats == 1 else site.positions
+        (self._notes if note else self._log).record(kind, allocation.name, programs, finding, site)
+
+    def observe_descriptor(self, descriptor: DescriptorValue, item_bytes: int, site: Site) -> None:
+        """Check what the hardware asks of a tensor map."""
+        self._refuse_descriptor(descriptor.base % TMA_ALIGNMENT != 0, descriptor, site, "does not begin at 16 bytes")
+        self._refuse_descriptor(descriptor.strides[-1] != 1, descriptor, site, "has a last stride other than 1")
+        for stride in descriptor.strides[:-1]:
+            wrong = (stride * item_bytes % TMA_ALIGNMENT != 0) | (stride < 0)
+            self._refuse_descriptor(wrong, descriptor, site, "has a stride that is no multiple of 16 bytes")
+        if descriptor.block[-1] * item_bytes < TMA_ALIGNMENT:
+            wrong = torch.ones(1, dtype=torch.bool)
+            self._refuse_descriptor(wrong, descriptor, site, "has blocks of rows shorter than 16 bytes")
+
+    def _refuse_descriptor(self, wrong: Tensor, descriptor: DescriptorValue, site: Site, what: str) -> None:
+        if bool(wrong.any()):
+            bases = descriptor.base.expand(max(wrong.shape[0], descriptor.base.shape[0]))
+            wrong = wrong.expand(bases.shape)
+            buffer = buffer_of(int(bases[wrong][0]))
+            name = self._allocations[buffer].name if 0 <= buffer < self.buffers else ""
+            self._log.add("invalid descriptor", name, wrong, lambda _: Finding(f"that of {name!r} {what}"), site)

@@ -1,0 +1,275 @@
+"""Address space: what buffer an address lies in, bounds, alignment, padding, and reports of what goes wrong there.
+
+An address is an int64: every buffer starts at its own multiple of ``SPACING``, so that a pointer is a plain integer to
+every operation, and the buffer it points into can be told from its value.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from evaluator.executor.allocation import Allocation
+from evaluator.executor.faults import FaultLog, Finding, MemoryFault, Site
+from evaluator.executor.ir import Type
+from evaluator.executor.rows import Rows, contiguous_axis
+from evaluator.executor.values import RAW, AddressSum
+
+Tensor = torch.Tensor
+
+SPACING_BITS = 44
+SPACING = 1 << SPACING_BITS
+"""Bytes of address space per buffer, 16 TiB: more than any offset that a right kernel computes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Those elements of a block which one operation reads or writes in one buffer, faults left out."""
+
+    buffer: int
+    index: Tensor
+    """int64 [P or 1, ...]: items of ``item_bytes`` in the buffer; 0 where not active."""
+    active: Tensor | None
+    """bool of the same shape; None: all."""
+    item_bytes: int
+    site: Site
+
+
+class Space:
+    """The buffers of a launch, and where they are."""
+
+    def __init__(self, allocations: Sequence[Allocation], kernel: str = "") -> None:
+        self._allocations = tuple(allocations)
+        self._raw: dict[tuple[int, int], Tensor] = {}
+        self._padding: dict[int, Tensor | None] = {}
+        self._kernel = kernel
+        self._log = FaultLog(kernel)
+        self._notes = FaultLog(kernel)
+
+    @property
+    def buffers(self) -> int:
+        """How many buffers there are."""
+        return len(self._allocations)
+
+    @property
+    def faults(self) -> tuple[MemoryFault, ...]:
+        """What went wrong so far, one per place, kind and buffer."""
+        return self._log.found
+
+    @property
+    def notes(self) -> tuple[MemoryFault, ...]:
+        """Findings that are no faults."""
+        return self._notes.found
+
+    def address(self, buffer: int, byte_offset: int) -> int:
+        """Return the address of a byte of a buffer."""
+        return (buffer + 1) * SPACING + byte_offset
+
+    def _bits(self, buffer: int, item_bytes: int) -> Tensor:
+        """Return a buffer as integers of the given size; a remainder at its end is left out."""
+        key = (buffer, item_bytes)
+        if key not in self._raw:
+            data = self._allocations[buffer].data.view(torch.int8)
+            self._raw[key] = data[: data.numel() // item_bytes * item_bytes].view(RAW[item_bytes])
+        return self._raw[key]
+
+    def _rows(self, address: Tensor | AddressSum, mask: Tensor | None, kind: Type) -> Rows | None:
+        """Recognise a block of contiguous rows that lie in one buffer: those are read a row at a time."""
+        item = kind.item_bytes
+        found = contiguous_axis(address, kind.shape, item)
+        if found is None:
+            return None
+        axis, starts = found
+        length = kind.shape[axis - 1]
+        if mask is None:
+            low, high = (int(t) for t in torch.aminmax(starts))
+        else:
+            active = mask if mask.shape[axis] == 1 else mask.any(axis, keepdim=True)
+            starts, active = torch.broadcast_tensors(starts, active)
+            chosen = starts[active]
+            if chosen.numel() == 0:
+                return None
+            low, high = (int(t) for t in torch.aminmax(chosen))
+            starts = torch.where(active, starts, low)
+        buffer = buffer_of(low)
+        if not 0 <= buffer < len(self._allocations):
+            return None
+        bits = self._bits(buffer, item)
+        offset = starts - self.address(buffer, 0)
+        first, last = low - self.address(buffer, 0), high - self.address(buffer, 0)
+        if first < 0 or last + length * item > bits.numel() * item:
+            return None
+        index = offset
+        if item > 1:
+            index = offset >> _SHIFT[item]
+            if bool((offset & (item - 1)).any()):
+                return None
+        index = index.squeeze(axis)
+        before = self._padding_before(buffer)
+        if before is not None:
+            element_bytes = self._allocations[buffer].data.element_size()
+            if element_bytes != item or bool((before[index + length] != before[index]).any()):
+                return None
+        table = bits.as_strided((bits.numel() - length + 1, length), (1, 1))
+        return Rows(axis, buffer, index, table)
+
+    def _padding_before(self, buffer: int) -> Tensor | None:
+        """Return how many elements of a buffer before each are padding, int64 [elements + 1]; None if none is."""
+        if buffer not in self._padding:
+            valid = self._allocations[buffer].valid
+            self._padding[buffer] = None
+            if valid is not None and not all_true(valid):
+                self._padding[buffer] = torch.nn.functional.pad((~valid).cumsum(0), (1, 0))
+        return self._padding[buffer]
+
+    def _locate(self, address: Tensor, mask: Tensor | None, item_bytes: int, verb: str, site: Site) -> list[Access]:
+        """Return per buffer what is accessed in it, indices being safe to use.
+
+        ``verb`` is ``read`` or ``write``. Reports active accesses outside of all buffers, misaligned ones, those to
+        padding, and writes to inputs.
+        """
+        active = address if mask is None else address[mask]
+        if active.numel() == 0:
+            return []
+        low, high = (int(t) for t in torch.aminmax(active))
+        if buffer_of(low) == buffer_of(high):
+            buffers = [buffer_of(low)]
+        else:
+            buffers = [int(b) for b in torch.unique((active + SPACING // 2 >> SPACING_BITS) - 1)]
+        found = []
+        for buffer in buffers:
+            here = mask
+            if len(buffers) > 1:
+                here = (address + SPACING // 2 >> SPACING_BITS) - 1 == buffer
+                here = here if mask is None else here & mask
+            if not 0 <= buffer < len(self._allocations):
+                self._report(f"{verb} out of bounds", buffer, address, here, site)
+                continue
+            size = self._bits(buffer, item_bytes).numel() * item_bytes
+            start = self.address(buffer, 0)
+            offset = address - start
+            if len(buffers) == 1 and low >= start and high + item_bytes <= start + size:
+                inside = None
+            else:
+                inside = (offset >= 0) & (offset <= size - item_bytes)
+            misaligned = (offset & (item_bytes - 1)) != 0
+            if bool(misaligned.any()):
+                wrong = misaligned if here is None else misaligned & here
+                if bool(wrong.any()):
+                    self._report("misaligned access", buffer, address, wrong, site)
+                inside = ~misaligned if inside is None else inside & ~misaligned
+            if inside is not None:
+                outside = ~inside & ((offset < 0) | (offset > size - item_bytes))
+                outside = outside if here is None else outside & here
+                if bool(outside.any()):
+                    self._report(f"{verb} out of bounds", buffer, address, outside, site)
+                here = inside if here is None else inside & here
+            if verb == "write" and self._allocations[buffer].readonly:
+                if here is None or bool(here.any()):
+                    self._report("write to an input", buffer, address, here, site)
+                continue
+            index = offset // item_bytes
+            index = index if here is None else torch.where(here, index, 0)
+            here = self._outside_padding(buffer, address, index, here, item_bytes, verb, site)
+            found.append(Access(buffer, index, here, item_bytes, site))
+        return found
+
+    def _outside_padding(
+        self,
+        buffer: int,
+        address: Tensor,
+        index: Tensor,
+        here: Tensor | None,
+        item_bytes: int,
+        verb: str,
+        site: Site,
+    ) -> Tensor | None:
+        """Report accesses to padding; return which accesses go on: reads all, writes those to no padding."""
+        allocation = self._allocations[buffer]
+        if allocation.valid is None or self._padding_before(buffer) is None:
+            return here
+        good = allocation.valid[allocation.covered(index, item_bytes)].all(-1)
+        wrong = ~good if here is None else here & ~good
+        if bool(wrong.any()):
+            self._report(f"{verb} in padding", buffer, address, wrong, site)
+        if verb == "read":
+            return here
+        return good if here is None else here & good
+
+    def refute(self, kind: str, wrong: Tensor, describe: Callable[[tuple[int, ...]], str], site: Site) -> None:
+        """Report that what the kernel promises does not hold where ``wrong`` [P or 1, ...] is true."""
+        if bool(wrong.any()):
+            self._log.add(kind, "", wrong, lambda place: Finding(describe(place)), site)
+
+    def report_overflow(self, address: Tensor, exact: Tensor, wrong: Tensor, site: Site) -> None:
+        """Report accesses [P or 1, ...] whose addresses are not those that arithmetic without overflow gives."""
+        if bool(wrong.any()):
+            address, exact, wrong = torch.broadcast_tensors(address, exact, wrong)
+            allocation, start = self._pointed(int(address[wrong][0]))
+
+            def describe(place: tuple[int, ...]) -> Finding:
+                if allocation is None:
+                    return Finding("the offset wraps around")
+                index, text = allocation.name_of((int(exact[place]) - start) // allocation.data.element_size())
+                return Finding(f"the offset of {text} wraps around", index)
+
+            name = allocation.name if allocation else ""
+            self._log.add("integer overflow", name, wrong, describe, site)
+
+    def report_wrapped_coordinate(self, base: Tensor, value: Tensor, exact: Tensor, wrong: Tensor, site: Site) -> None:
+        """Report coordinates [P or 1, ...] of the block of a descriptor that wrap around."""
+        if bool(wrong.any()):
+            value, exact, wrong, base = torch.broadcast_tensors(value, exact, wrong, base)
+            allocation, _ = self._pointed(int(base[wrong][0]))
+            name = allocation.name if allocation else ""
+
+            def describe(place: tuple[int, ...]) -> Finding:
+                return Finding(
+                    f"coordinate {int(exact[place])} of a block of {name!r} wraps around to {int(value[place])}"
+                )
+
+            self._log.add("integer overflow", name, wrong, describe, site)
+
+    def _pointed(self, address: int) -> tuple[Allocation | None, int]:
+        """Return the buffer that an address belongs to, if there is one, and where it starts."""
+        buffer = buffer_of(address)
+        if not 0 <= buffer < len(self._allocations):
+            return None, 0
+        return self._allocations[buffer], self.address(buffer, 0)
+
+    def state_misaligned(self, text: str, buffer: int | None) -> None:
+        """Report an argument that is not as divisible as declared: an address in a buffer, or a number."""
+        name = self._allocations[buffer].name if buffer is not None and 0 <= buffer < self.buffers else ""
+        self._log.state("misaligned access", f"{text}, {name!r}" if name else text, tensor=name)
+
+    def _report(self, kind: str, buffer: int, address: Tensor, wrong: Tensor | None, site: Site) -> None:
+        wrong = torch.ones_like(address, dtype=torch.bool) if wrong is None else wrong
+        if not 0 <= buffer < len(self._allocations):
+            self._log.add(kind, "", wrong, lambda place: Finding(f"address {int(address[place]):#x}"), site)
+            return
+        allocation = self._allocations[buffer]
+        element_bytes = allocation.data.element_size()
+
+        def describe(place: tuple[int, ...]) -> Finding:
+            index, text = allocation.name_of((int(address[place]) - self.address(buffer, 0)) // element_bytes)
+            return Finding(f"{text}, which has {allocation.data.numel()}", index)
+
+        self._log.add(kind, allocation.name, wrong, describe, site)
+
+
+_SHIFT = {2: 1, 4: 2, 8: 3}
+
+
+def buffer_of(address: int) -> int:
+    """Return the number of the buffer that an address belongs to; it need not exist."""
+    return (address + SPACING // 2 >> SPACING_BITS) - 1
+
+
+def total(address: Tensor | AddressSum) -> Tensor:
+    """Return addresses as one tensor."""
+    return address if isinstance(address, Tensor) else address.base + address.offset
+
+
+def all_true(mask: Tensor) -> bool:
+    """Whether all of a bool tensor is true; several times faster than ``torch.all``."""
+    return mask.numel() == 0 or bool(mask.view(torch.uint8).amin())

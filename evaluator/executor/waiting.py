@@ -1,0 +1,185 @@
+"""Kernels whose programs wait for each other: locks, barriers, producers and consumers.
+
+In lockstep a program that waits would wait for ever: the one it waits for takes no step until both have left the loop.
+So the programs of such a kernel run one at a time, each until it waits, and then another one goes on.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from evaluator.executor.errors import ExecutionTimeout
+from evaluator.executor.faults import Site
+from evaluator.executor.ir import Function, Op, walk
+
+MAX_WAITING = 1024
+"""Programs that are started while all others wait, at most: each has a thread."""
+
+
+def polls(function: Function) -> frozenset[int]:
+    """Return the results of operations that may be repeated until another program has stored something.
+
+    Those are atomic and volatile operations on which the condition of a while loop around them depends, unless their
+    repetition changes memory by itself, as that of ``atomic_add`` of a ticket does.
+    """
+    constants = {op.results[0]: op.words for op in walk(function.body) if op.name == "arith.constant"}
+    found: set[int] = set()
+    for op in walk(function.body):
+        if op.name == "tt.atomic_poll":
+            found.update(op.results)
+        if op.name == "scf.while":
+            condition = op.regions[0].terminator.operands[:1]
+            inner = [one for region in op.regions for one in walk(region)]
+            deciding = _deciding(op, inner, set(condition))
+            found.update(
+                slot for one in inner for slot in one.results if slot in deciding and _may_poll(one, constants)
+            )
+    return frozenset(found)
+
+
+def is_volatile(op: Op) -> bool:
+    """Whether an operation is a volatile load."""
+    return op.name == "tt.load" and op.attributes.get("isVolatile", "").startswith("true")
+
+
+def _may_poll(op: Op, constants: dict[int, tuple[str, ...]]) -> bool:
+    if op.name == "tt.atomic_rmw" and op.words[:1] in (("add",), ("fadd",)):
+        return constants.get(op.operands[1], ("",))[0].removeprefix("dense<").startswith(("0", "false"))
+    return op.name in ("tt.atomic_rmw", "tt.atomic_cas", "tt.atomic_load", "tt.atomic_poll") or is_volatile(op)
+
+
+def _deciding(loop: Op, inner: Sequence[Op], slots: set[int]) -> set[int]:
+    """Return ``slots`` and all slots that decide about them in the regions of a loop, and a few more."""
+    before, after = loop.regions
+    grew = True
+    while grew:
+        size = len(slots)
+        for target, source in zip(before.args, after.terminator.operands, strict=False):
+            if target in slots:
+                slots.add(source)
+        for target, source in zip(after.args, before.terminator.operands[1:], strict=False):
+            if target in slots:
+                slots.add(source)
+        for op in inner:
+            if not slots.isdisjoint(op.results):
+                slots.update(op.operands)
+                for region in op.regions:
+                    for block in region.blocks:
+                        slots.update(block.ops[-1].operands)
+            elif op.regions and any(not slots.isdisjoint(region.args) for region in op.regions):
+                slots.update(op.operands)
+        grew = len(slots) > size
+    return slots
+
+
+class _Cancelled(BaseException):
+    """Ends a program that is not needed any more."""
+
+
+@dataclass
+class _Program:
+    """A program in a thread of its own, of which one runs at a time."""
+
+    body: Callable[[], None]
+
+    def __post_init__(self) -> None:
+        self.waits: Site | None = None
+        self.idle = False
+        self.patient = True
+        self.done = False
+        self.goes_on = True
+        self.cancelled = False
+        self._error: BaseException | None = None
+        self._go = threading.Semaphore(0)
+        self._back = threading.Semaphore(0)
+        self._thread = threading.Thread(target=self._main, daemon=True)
+        self._thread.start()
+
+    def _main(self) -> None:
+        self._go.acquire()
+        try:
+            if not self.cancelled:
+                self.body()
+        except _Cancelled:
+            pass
+        except BaseException as error:
+            self._error = error
+        self.done = True
+        self._back.release()
+
+    def resume(self) -> None:
+        """Let the program go on until it waits or ends; raise what it raises."""
+        self._go.release()
+        self._back.acquire()
+        if self.done:
+            self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def hand_over(self) -> None:
+        """Let another program go on; called by this one."""
+        self._back.release()
+        self._go.acquire()
+        if self.cancelled:
+            raise _Cancelled
+
+
+class Turns:
+    """Runs programs in order, and others where one waits."""
+
+    def __init__(self, check_time: Callable[[], None]) -> None:
+        self._check_time = check_time
+        self._running: _Program | None = None
+
+    def wait(self, site: Site, *, idle: bool, patient: bool = True) -> bool:
+        """Let other programs go on, then return; called by the program that runs.
+
+        ``idle`` says that nothing has changed for the program since it waited last. Return whether to go on waiting:
+        one that is not ``patient`` is told not to when all programs wait.
+        """
+        program = self._running
+        assert program is not None
+        program.waits, program.idle, program.patient = site, idle, patient
+        program.hand_over()
+        return program.goes_on
+
+    def run(self, bodies: Sequence[Callable[[], None]]) -> None:
+        """Run all programs to their ends; raise ``ExecutionTimeout`` when every one left waits for another."""
+        fresh = deque(bodies)
+        waiting: deque[_Program] = deque()
+        unchanged = 0
+        try:
+            while fresh or waiting:
+                self._check_time()
+                if fresh and (len(waiting) < MAX_WAITING or unchanged >= len(waiting)):
+                    program = _Program(fresh.popleft())
+                    unchanged = 0
+                elif unchanged < 2 * len(waiting):
+                    program = waiting.popleft()
+                else:
+                    program = self._impatient(waiting)
+                    unchanged = 0
+                self._running = program
+                waiting.append(program)
+                program.resume()
+                if program.done:
+                    waiting.remove(program)
+                unchanged = unchanged + 1 if program.idle and not program.done else 0
+        finally:
+            for program in waiting:
+                if not program.done:
+                    program.cancelled = True
+                    program.resume()
+
+    def _impatient(self, waiting: deque[_Program]) -> _Program:
+        """Take out a program that waits for a limited time, and tell it that the time is over."""
+        for program in waiting:
+            if not program.patient:
+                waiting.remove(program)
+                program.goes_on = False
+                return program
+        site = waiting[0].waits
+        assert site is not None
+        first = f"program {site.program(int(site.positions[0]))} at {site.location}"
+        raise ExecutionTimeout(f"all {len(waiting)} programs that have not ended wait for each other, {first}")
