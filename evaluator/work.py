@@ -10,14 +10,17 @@ from evaluator.binary import Binary
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What one pass through a loop body, or through the code outside all loops, does; nested loops not included."""
+    """What one pass through a loop body, or through the code outside all loops, does; nested loops not included.
 
-    dot_flops: int
+    Means over all passes of all programs: branches make some do more than others.
+    """
+
+    dot_flops: float
     """Floating-point operations of matrix products."""
-    exponentials: int
-    load_bytes: int
+    exponentials: float
+    load_bytes: float
     """Bytes that loads ask for, masked elements included."""
-    store_bytes: int
+    store_bytes: float
 
 
 @dataclass(frozen=True)

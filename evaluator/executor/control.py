@@ -2,18 +2,24 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import cast
 
 import torch
 
 from evaluator.executor.errors import IRError, UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import Block, Function, Op, Region, captured
-from evaluator.executor.operations import ELEMENTWISE, STEPS
+from evaluator.executor.ir import Block, Function, Op, Region, captured, walk
+from evaluator.executor.operations import ELEMENTWISE, REGION_STEPS, STEPS
 from evaluator.executor.operations.hints import checked
 from evaluator.executor.operations.integers import signed, unsigned
-from evaluator.executor.operations.memory import address_sum, only_accessed
+from evaluator.executor.operations.memory import address_sum, only_accessed, site
 from evaluator.executor.operations.registry import check_variant, elementwise_step
-from evaluator.executor.values import DTYPES, Value, merge, select, suffix
+from evaluator.executor.overflow import addressing, watched
+from evaluator.executor.reorder import check_orders
+from evaluator.executor.space import total
+from evaluator.executor.values import DTYPES, DescriptorValue, Value, merge, select, suffix
+from evaluator.executor.waiting import polls
 
 CONTROL = frozenset(
     (
@@ -28,15 +34,19 @@ CONTROL = frozenset(
         "cf.cond_br",
         "tt.reduce.return",
         "tt.scan.return",
+        "tt.map_elementwise.return",
     )
 )
 """Operations that this module does."""
 
-KNOWN = CONTROL | STEPS.keys() | ELEMENTWISE.keys()
+KNOWN = CONTROL | STEPS.keys() | REGION_STEPS.keys() | ELEMENTWISE.keys()
 """Every operation that the executor knows."""
 
-Piece = tuple[torch.Tensor, list[Value]]
-"""Positions [n] in a frame, and the values of those programs."""
+_ONCE = torch.ones(1, dtype=torch.int64)
+
+Twins = list[torch.Tensor | None]
+Piece = tuple[torch.Tensor, list[Value], Twins]
+"""Positions [n] in a frame, the values of those programs, and their twins."""
 
 
 _TORCH_REFUSALS = (RuntimeError, IndexError, TypeError, ValueError, KeyError)
@@ -49,9 +59,13 @@ class Steps:
 
     steps: tuple[Step, ...]
     ops: tuple[Op, ...]
+    block: int | None
+    """Index of the block; None for the side of a branch that is not there."""
 
     def run(self, frame: Frame) -> None:
         """Run every step; raise ``IRError`` naming the operation if operands do not fit it."""
+        if self.block is not None:
+            frame.count(self.block, _ONCE)
         done = 0
         try:
             for step in self.steps:
@@ -66,9 +80,13 @@ def _misfit(op: Op, error: Exception) -> IRError:
     return IRError(f"cannot execute {op.name} at {op.location}: {reason}")
 
 
-def build(function: Function) -> Step:
-    """Return the step that runs a whole kernel. Raises ``IRError`` or ``UnsupportedOperation``."""
-    body = _Builder(function).function(function.body)
+def build(function: Function, *, sanitize: bool = False) -> Step:
+    """Return the step that runs a whole kernel, and follows the arithmetic of its addresses if ``sanitize``.
+
+    Raises ``IRError`` or ``UnsupportedOperation``.
+    """
+    body = _Builder(function, sanitize=sanitize).function(function.body)
+    check_orders(function)
 
     def run(frame: Frame) -> None:
         body(frame)
@@ -87,9 +105,12 @@ def _sides(condition: torch.Tensor) -> list[tuple[bool, torch.Tensor | None]]:
 class _Builder:
     """Turns operations into steps."""
 
-    def __init__(self, function: Function) -> None:
+    def __init__(self, function: Function, *, sanitize: bool) -> None:
+        self._watched = addressing(function) if sanitize else frozenset()
+        self._sanitize = sanitize
         self._types = function.types
         self._accessed = only_accessed(function)
+        self._polls = polls(function)
         self._control: dict[str, Callable[[Op], Step]] = {
             "scf.if": self._if,
             "scf.for": self._for,
@@ -100,7 +121,7 @@ class _Builder:
     def _steps(self, block: Block) -> Steps:
         ops = block.ops[:-1]
         check_variant(block.ops[-1])
-        return Steps(tuple(self._step(op) for op in ops), ops)
+        return Steps(tuple(self._step(op) for op in ops), ops, block.index)
 
     def _body(self, region: Region) -> Steps:
         if len(region.blocks) != 1:
@@ -111,7 +132,10 @@ class _Builder:
         try:
             if op.name in self._control:
                 return self._control[op.name](op)
-            return checked(op, self._types, self._unchecked(op))
+            step = self._unchecked(op)
+            if self._sanitize:
+                step = watched(op, self._types, step, self._watched)
+            return checked(op, self._types, step)
         except _TORCH_REFUSALS as error:
             raise _misfit(op, error) from error
 
@@ -120,6 +144,8 @@ class _Builder:
             return elementwise_step(op, ELEMENTWISE[op.name](op, self._types))
         if op.name == "tt.addptr" and op.results[0] in self._accessed:
             return address_sum(op, self._types)
+        if op.name in REGION_STEPS:
+            return REGION_STEPS[op.name](op, self._types, lambda region: self._body(region).run)
         if op.name not in STEPS:
             raise IRError(f"{op.name} at {op.location} is out of place")
         return STEPS[op.name](op, self._types)
@@ -139,7 +165,8 @@ class _Builder:
                 steps.run(frame)
                 last = block.ops[-1]
                 if last.name == "tt.return":
-                    pieces.append((positions, [frame.value(slot) for slot in last.operands]))
+                    returned = [frame.value(slot) for slot in last.operands]
+                    pieces.append((positions, returned, _twins(frame, last.operands)))
                     continue
                 sides: list[tuple[bool, torch.Tensor | None]] = [(True, None)]
                 if last.name == "cf.cond_br":
@@ -166,6 +193,7 @@ class _Builder:
             inner = Frame(frame.run, frame.positions, [None] * len(frame.slots))
             for slot, operand in zip(region.args, op.operands, strict=True):
                 inner.slots[slot] = frame.slots[operand]
+            inner.set_twins(region.args, [frame.twins.get(operand) for operand in op.operands])
             _join(frame, op.results, body(inner))
 
         return run
@@ -174,7 +202,7 @@ class _Builder:
         check_variant(op)
         (condition,) = op.operands
         bodies = [(self._body(region), captured(region), region.terminator.operands) for region in op.regions]
-        nothing = Steps((), ()), (), ()
+        nothing = Steps((), (), None), (), ()
         then, otherwise = bodies[0], bodies[1] if len(bodies) > 1 else nothing
         _check_counts(op, then[2], otherwise[2], op.results)
 
@@ -188,7 +216,7 @@ class _Builder:
                     return
                 inner = frame.select(where, outer)
                 body.run(inner)
-                pieces.append((where, [inner.value(slot) for slot in yields]))
+                pieces.append((where, [inner.value(slot) for slot in yields], _twins(inner, yields)))
             _join(frame, op.results, pieces)
 
         return run
@@ -198,12 +226,11 @@ class _Builder:
         (region,) = op.regions
         low_slot, high_slot, step_slot, *initial = op.operands
         variable, *carried = region.args
-        loop, yields = op.loop, region.terminator.operands
+        yields = region.terminator.operands
         body, outer = self._body(region), captured(region)
         dtype = DTYPES[self._types[variable].element]
         read = unsigned if "unsigned" in op.words else signed
         idle = not body.steps and not op.results
-        assert loop is not None
         _check_counts(op, initial, carried, yields, op.results)
 
         def run(frame: Frame) -> None:
@@ -211,8 +238,8 @@ class _Builder:
             if bool((step <= 0).any()):
                 raise IRError(f"{op.name} at {op.location} has a step that is not positive")
             counts = torch.div(high - low + step - 1, step, rounding_mode="floor").clamp(min=0)
-            frame.run.trips[loop].index_add_(0, frame.positions, counts.expand(frame.programs))
             if idle:
+                frame.count(region.blocks[0].index, counts)
                 return
             longest = int(counts.max())
             if int(counts.min()) == longest:
@@ -238,7 +265,9 @@ class _Builder:
                 while still and left_after[still - 1] <= trip:
                     still -= 1
                 if still < active:
-                    pieces.append((order[still:active], [suffix(inner.value(slot), still) for slot in carried]))
+                    values = [suffix(inner.value(slot), still) for slot in carried]
+                    twins = _narrow(_twins(inner, carried), partial(suffix, start=still))
+                    pieces.append((order[still:active], values, twins))
                     inner.keep_first(still, (*outer, *carried))
                     active = still
                 if active:
@@ -255,9 +284,9 @@ class _Builder:
         before_region, after_region = op.regions
         before, after = self._body(before_region), self._body(after_region)
         condition, *forwarded = before_region.terminator.operands
-        yields, loop = after_region.terminator.operands, op.loop
+        yields = after_region.terminator.operands
+        waits = any(not self._polls.isdisjoint(one.results) for region in op.regions for one in walk(region))
         outer = (*captured(before_region), *captured(after_region))
-        assert loop is not None
         if before_region.terminator.name != "scf.condition":
             raise IRError(f"{op.name} at {op.location} has no condition")
         _check_counts(op, op.operands, before_region.args, yields)
@@ -266,27 +295,34 @@ class _Builder:
         def run(frame: Frame) -> None:
             pieces: list[Piece] = []
             inner, positions = frame, torch.arange(frame.programs)
+            earlier: tuple[int, list[Value | None]] = (-1, [])
             _assign(inner, before_region.args, op.operands)
             while True:
                 frame.run.check_time()
                 before.run(inner)
-                values = [inner.value(slot) for slot in forwarded]
+                values, twins = [inner.value(slot) for slot in forwarded], _twins(inner, forwarded)
                 sides = dict(_sides(inner.tensor(condition)))
                 if False in sides:
                     stop = sides[False]
                     if stop is None:
-                        pieces.append((positions, values))
+                        pieces.append((positions, values, twins))
                         break
-                    pieces.append((positions[stop], [select(value, stop) for value in values]))
+                    ended = [select(value, stop) for value in values]
+                    pieces.append((positions[stop], ended, _narrow(twins, partial(select, programs=stop))))
                 go = sides[True]
                 if go is not None:
                     inner, positions = inner.select(go, outer), positions[go]
                     values = [select(value, go) for value in values]
+                    twins = _narrow(twins, partial(select, programs=go))
                 for slot, value in zip(after_region.args, values, strict=True):
                     inner.slots[slot] = value
-                frame.run.trips[loop].index_add_(0, inner.positions, torch.ones_like(inner.positions))
+                inner.set_twins(after_region.args, twins)
                 after.run(inner)
                 _assign(inner, before_region.args, yields)
+                if waits and frame.run.turns is not None:
+                    state = frame.run.memory.version, [inner.slots[slot] for slot in before_region.args]
+                    frame.run.turns.wait(site(inner, op), idle=_same(earlier, state))
+                    earlier = state
             _join(frame, op.results, pieces)
 
         return run
@@ -297,15 +333,45 @@ def _assign(frame: Frame, targets: Sequence[int], sources: Sequence[int]) -> Non
     values = [frame.slots[slot] for slot in sources]
     for target, value in zip(targets, values, strict=True):
         frame.slots[target] = value
+    if frame.twins:
+        frame.set_twins(targets, [frame.twins.get(slot) for slot in sources])
+
+
+def _same(before: tuple[int, list[Value | None]], now: tuple[int, list[Value | None]]) -> bool:
+    """Whether memory, and the values that a loop carries, are as they were."""
+    return before[0] == now[0] and all(
+        a is b or (isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and torch.equal(a, b))
+        for a, b in zip(before[1], now[1], strict=True)
+    )
 
 
 def _join(frame: Frame, targets: Sequence[int], pieces: Sequence[Piece]) -> None:
     """Set slots to the values of programs that went different ways."""
     for i, target in enumerate(targets):
+        twins = [twins[i] for _, _, twins in pieces]
+        exact = None
         if len(pieces) == 1:
-            frame.slots[target] = pieces[0][1][i]
+            frame.slots[target], exact = pieces[0][1][i], twins[0]
         else:
-            frame.slots[target] = merge([(where, values[i]) for where, values in pieces], frame.programs)
+            frame.slots[target] = merge([(where, values[i]) for where, values, _ in pieces], frame.programs)
+            if any(twin is not None for twin in twins):
+                exactly = [(piece[0], _exact(piece[1][i], twin)) for piece, twin in zip(pieces, twins, strict=True)]
+                exact = cast(torch.Tensor, merge(exactly, frame.programs))
+        frame.set_twins([target], [exact])
+
+
+def _twins(frame: Frame, slots: Sequence[int]) -> Twins:
+    return [frame.twins.get(slot) for slot in slots]
+
+
+def _narrow(twins: Twins, narrow: Callable[[torch.Tensor], Value]) -> Twins:
+    return [None if twin is None else cast(torch.Tensor, narrow(twin)) for twin in twins]
+
+
+def _exact(value: Value, twin: torch.Tensor | None) -> torch.Tensor:
+    """Return the twin of an integer or address, which is its value where it has none."""
+    assert not isinstance(value, DescriptorValue)
+    return total(value).to(torch.int64) if twin is None else twin
 
 
 def _check_counts(op: Op, *values: Sequence[int]) -> None:

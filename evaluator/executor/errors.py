@@ -22,4 +22,4 @@ class UnsupportedOperation(EvaluatorError):
 
 
 class ExecutionTimeout(EvaluatorError):
-    """Execution did not end before its deadline."""
+    """Execution did not end before its deadline, or never will: all programs left wait for each other."""

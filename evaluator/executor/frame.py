@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias, cast
 
 import torch
@@ -10,6 +10,7 @@ import torch
 from evaluator.executor.errors import ExecutionTimeout
 from evaluator.executor.memory import Memory
 from evaluator.executor.values import Value, prefix, select
+from evaluator.executor.waiting import Turns
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,15 @@ class Run:
     grid: tuple[int, int, int]
     ids: torch.Tensor
     """int64 [total]: linear index (x fastest) of every program that runs."""
-    trips: tuple[torch.Tensor, ...]
-    """Per loop, int64 [total]: body executions so far."""
+    passes: torch.Tensor
+    """int64 [blocks of the IR, total]: how often each was executed so far."""
     deadline: float | None
+    used: frozenset[int] = frozenset()
+    """Slots that some operation uses."""
+    polls: frozenset[int] = frozenset()
+    """Results of operations that are repeated until another program has stored something."""
+    turns: Turns | None = None
+    """Who runs when programs wait for each other; None: all go in lockstep."""
 
     def check_time(self) -> None:
         """Raise ``ExecutionTimeout`` once the deadline has passed."""
@@ -38,6 +45,8 @@ class Frame:
     positions: torch.Tensor
     """int64 [P]: index into ``run.ids``."""
     slots: list[Value | None]
+    twins: dict[int, torch.Tensor] = field(default_factory=dict)
+    """By slot: what an integer or address would be, int64, had nothing overflowed. See ``overflow``."""
 
     @property
     def programs(self) -> int:
@@ -58,7 +67,8 @@ class Frame:
         for slot in slots:
             value = self.slots[slot]
             inner[slot] = None if value is None else select(value, programs)
-        return Frame(self.run, self.positions.index_select(0, programs), inner)
+        twins = {slot: cast(torch.Tensor, select(self.twins[slot], programs)) for slot in slots if slot in self.twins}
+        return Frame(self.run, self.positions.index_select(0, programs), inner, twins)
 
     def keep_first(self, count: int, slots: Iterable[int]) -> None:
         """Drop all but the first programs; only the given slots stay valid."""
@@ -67,6 +77,19 @@ class Frame:
             value = self.slots[slot]
             if value is not None:
                 self.slots[slot] = prefix(value, count)
+        self.twins = {slot: cast(torch.Tensor, prefix(self.twins[slot], count)) for slot in slots if slot in self.twins}
+
+    def set_twins(self, slots: Iterable[int], twins: Iterable[torch.Tensor | None]) -> None:
+        """Set or remove the twins of slots."""
+        for slot, twin in zip(slots, twins, strict=True):
+            if twin is None:
+                self.twins.pop(slot, None)
+            else:
+                self.twins[slot] = twin
+
+    def count(self, block: int, times: torch.Tensor) -> None:
+        """Note that the programs execute a block; ``times`` is int64 [P or 1]."""
+        self.run.passes[block].index_add_(0, self.positions, times.expand(self.programs))
 
     def ids(self) -> torch.Tensor:
         """Return the linear program ids, int64 [P]."""

@@ -2,39 +2,45 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache, partial
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from evaluator.executor.allocation import Allocation
+from evaluator.executor.binding import bind
 from evaluator.executor.control import KNOWN, build
+from evaluator.executor.counts import Counts, Metered, operations
 from evaluator.executor.errors import IRError
 from evaluator.executor.faults import MemoryFault
+from evaluator.executor.flow import READS
 from evaluator.executor.frame import Frame, Run, Step
-from evaluator.executor.ir import BITS, Function, Op, Type, walk
+from evaluator.executor.ir import BITS, Function, Op, Type, walk, walk_blocks
 from evaluator.executor.marking import Marks
-from evaluator.executor.memory import Allocation, Memory
+from evaluator.executor.memory import Memory
 from evaluator.executor.parser import parse
+from evaluator.executor.sanitizer import Sanitizer
 from evaluator.executor.slicing import (
-    READS,
     WRITES,
     changes_memory,
+    item_sizes,
     programs_interact,
     store_slice,
     touched,
     trip_slice,
+    used_slots,
 )
-from evaluator.executor.values import DTYPES, DescriptorValue, Value
-from evaluator.executor.work import count
-from evaluator.plan import Argument, Descriptor, Pointer, Scalar
+from evaluator.executor.values import Value
+from evaluator.executor.waiting import Turns, polls
+from evaluator.executor.work import bodies, loops
+from evaluator.plan import Argument, Scalar
+from evaluator.work import Body
 
-DEFAULT_TEMPORARIES = 2**30
+DEFAULT_TEMPORARIES = 2**31
 """Bytes that the values of the programs which run together may take."""
-
-BUFFER_ALIGNMENT = 16
-"""Bytes; what every allocator for the GPU promises at least."""
 
 Trips = tuple[npt.NDArray[np.int64], ...]
 
@@ -47,15 +53,33 @@ class Execution:
     """At most ``faults.MAX_FAULTS``, one per place, kind and buffer."""
     trips: Trips
     """Per loop, [programs that ran]: body executions in all."""
+    notes: tuple[MemoryFault, ...] = ()
+    """Findings that are no faults, such as two programs storing the same value; as many at most."""
+    counts: Counts | None = None
+    """What every program did, if asked for."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The work of a launch."""
+
+    trips: Trips
+    """Per loop, [programs]: body executions in all."""
+    bodies: tuple[Body, ...]
+    """Per loop: what a pass through its body does on average, loops in it left out."""
+    outside: Body
+    """What a program does outside of all loops, on average."""
 
 
 class _Code:
     """A kernel, or what is left of it for the purpose at hand, made executable."""
 
-    def __init__(self, function: Function) -> None:
+    def __init__(self, function: Function, *, sanitize: bool = False) -> None:
         self.function = function
-        self.step: Step = build(function)
+        self.step: Step = build(function, sanitize=sanitize)
         self.bytes_per_program = _temporary_bytes(function)
+        self.used = used_slots(function)
+        self.polls = polls(function)
 
 
 class Kernel:
@@ -63,12 +87,12 @@ class Kernel:
 
     def __init__(self, function: Function) -> None:
         self.name = function.name
-        self.loops, self.outside = count(function)
+        self.loops = loops(function)
         self.programs_interact = programs_interact(function)
         """Whether programs run alone may do other work than they do among all."""
-        self._function = function
+        self.function = function
         self._whole = _Code(function)
-        self._trips = _Code(trip_slice(function)) if self.loops else None
+        self._trips = _Code(trip_slice(function))
         self._stores: dict[frozenset[int], _Code | None] = {}
 
     def run(
@@ -80,36 +104,50 @@ class Kernel:
         programs: torch.Tensor | None = None,
         temporaries_bytes: int = DEFAULT_TEMPORARIES,
         deadline: float | None = None,
+        sanitize: bool = False,
+        count: bool = False,
     ) -> Execution:
-        """Run the kernel for the given programs (int64 linear ids, x fastest; all of the grid by default).
+        """Run the kernel for the given programs (int64 linear ids, x fastest; all of the grid by default, any order).
 
-        Stores change the allocations. ``deadline`` is a ``time.monotonic`` value. Raises ``IRError`` when the arguments
-        do not fit the kernel or its IR is inconsistent, and ``ExecutionTimeout``.
+        Stores change the allocations. ``sanitize`` also looks for races, reads of uninitialised memory, overflow of
+        pointer arithmetic and invalid descriptors. ``count`` fills ``Execution.counts``. ``deadline`` is a
+        ``time.monotonic`` value. Raises ``IRError`` when the arguments do not fit the kernel or its IR is inconsistent,
+        and ``ExecutionTimeout``.
         """
         ids = torch.arange(math.prod(grid)) if programs is None else programs.to(torch.int64)
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < math.prod(grid):
             raise IRError(f"program ids must lie in the grid {grid}")
-        return self._execute(self._whole, Memory(memory), args, grid, ids, temporaries_bytes, deadline)
+        space, code = Memory(memory, self.name), self._whole
+        if sanitize:
+            interacts = self.programs_interact
+            space = Sanitizer(memory, self.name, self._granules(args), ids.numel(), synchronises=interacts)
+            code = self._sanitized
+        meter = Metered(space, ids.numel()) if count else None
+        seen = cast(Memory, meter) if meter else space
+        passes = self._passes(code, seen, args, grid, ids, temporaries_bytes, deadline, sanitize=sanitize)
+        counts = Counts(operations(self.function, passes), meter.traffic([a.name for a in memory])) if meter else None
+        return Execution(space.faults, self._loop_trips(passes), space.notes, counts)
 
-    def trips(
+    def count(
         self,
         memory: Sequence[Allocation],
         args: Sequence[Argument],
         grid: tuple[int, int, int],
         *,
         deadline: float | None = None,
-    ) -> Trips:
-        """Return per loop, for every program of the grid, how often its body runs in all. Memory stays as it is.
+    ) -> Counted:
+        """Return the work of all programs of the grid. Memory stays as it is.
 
-        Only what bounds and conditions depend on is computed. Raises like ``run``.
+        Only what bounds and conditions depend on is computed; where a condition depends on what memory holds, or on a
+        product, both sides of the branch count. Raises like ``run``.
         """
-        if self._trips is None:
-            return ()
         space = Memory(memory)
         if changes_memory(self._trips.function):
             space = space.copy()
-        ids = torch.arange(math.prod(grid))
-        return self._execute(self._trips, space, args, grid, ids, DEFAULT_TEMPORARIES, deadline).trips
+        programs = math.prod(grid)
+        passes = self._passes(self._trips, space, args, grid, torch.arange(programs), DEFAULT_TEMPORARIES, deadline)
+        followed = {block.index: int(passes[block.index].sum()) for block in walk_blocks(self._trips.function.body)}
+        return Counted(self._loop_trips(passes), *bodies(self.function, followed, programs))
 
     def mark(
         self,
@@ -128,9 +166,12 @@ class Kernel:
         stores = self._stores_to_marked(memory, args)
         if stores is None or self.programs_interact:
             # Tickets are drawn even where stores only mark.
-            memory = [a if a.readonly else Allocation(a.name, a.data.clone(), a.written) for a in memory]
+            memory = [a if a.readonly else replace(a, data=a.data.clone()) for a in memory]
+        memory = [replace(a, initialised=None) for a in memory]
         space, code = (Memory(memory), self._whole) if stores is None else (Marks(memory), stores)
-        return self._execute(code, space, args, grid, torch.arange(math.prod(grid)), temporaries_bytes, deadline)
+        ids = torch.arange(math.prod(grid))
+        passes = self._passes(code, space, args, grid, ids, temporaries_bytes, deadline)
+        return Execution(space.faults, self._loop_trips(passes))
 
     def needs(self, memory: Sequence[Allocation], args: Sequence[Argument]) -> frozenset[int]:
         """Return the buffers whose contents decide what ``mark`` finds."""
@@ -139,17 +180,17 @@ class Kernel:
 
     def changes(self, args: Sequence[Argument]) -> frozenset[int]:
         """Return the buffers that the kernel may write to."""
-        return self._buffers(touched(self._function, WRITES), args)
+        return self._buffers(touched(self.function, WRITES), args)
 
     def _stores_to_marked(self, memory: Sequence[Allocation], args: Sequence[Argument]) -> _Code | None:
         params = frozenset(
             slot
-            for slot, argument in zip(self._function.params, args, strict=False)
+            for slot, argument in zip(self.function.params, args, strict=False)
             if not isinstance(argument, Scalar)
             and not (0 <= argument.buffer < len(memory) and memory[argument.buffer].written is None)
         )
         if params not in self._stores:
-            function = store_slice(self._function, params)
+            function = store_slice(self.function, params)
             self._stores[params] = None if function is None else _Code(function)
         return self._stores[params]
 
@@ -157,11 +198,37 @@ class Kernel:
         """Return the buffers behind parameters; all that the launch is given if one is unclear."""
         return frozenset(
             argument.buffer
-            for slot, argument in zip(self._function.params, args, strict=False)
+            for slot, argument in zip(self.function.params, args, strict=False)
             if not isinstance(argument, Scalar) and (slot in params or None in params)
         )
 
-    def _execute(
+    @property
+    def bytes_per_program(self) -> int:
+        """What the values of one program take at most: what ``temporaries_bytes`` is divided by."""
+        return self._whole.bytes_per_program
+
+    @cached_property
+    def _sanitized(self) -> _Code:
+        return _Code(self.function, sanitize=True)
+
+    def _granules(self, args: Sequence[Argument]) -> dict[int, int]:
+        """Return, for each buffer that the kernel may write to, the bytes of its smallest access to it."""
+        sizes = item_sizes(self.function)
+        params = dict(zip(self.function.params, args, strict=False))
+        granules: dict[int, int] = {}
+        for buffer in self.changes(args):
+            mine = [
+                size
+                for slot, size in sizes.items()
+                if slot is None or (not isinstance(argument := params[slot], Scalar) and argument.buffer == buffer)
+            ]
+            granules[buffer] = min(mine)
+        return granules
+
+    def _loop_trips(self, passes: torch.Tensor) -> Trips:
+        return tuple(passes[loop.block].numpy() for loop in self.loops)
+
+    def _passes(
         self,
         code: _Code,
         memory: Memory,
@@ -170,18 +237,31 @@ class Kernel:
         ids: torch.Tensor,
         temporaries_bytes: int,
         deadline: float | None,
-    ) -> Execution:
-        values = _bind(self._function, memory, args)
-        trips = tuple(torch.zeros(ids.numel(), dtype=torch.int64) for _ in self.loops)
-        run = Run(memory, grid, ids, trips, deadline)
-        together = max(1, temporaries_bytes // code.bytes_per_program)
-        for start in range(0, ids.numel(), together):
+        *,
+        sanitize: bool = False,
+    ) -> torch.Tensor:
+        """Execute ``code``; return how often each block was executed by each program, int64 [blocks, programs]."""
+        values = bind(self.function, memory, args, sanitize=sanitize)
+        passes = torch.zeros(self.function.blocks, ids.numel(), dtype=torch.int64)
+        run = Run(memory, grid, ids, passes, deadline, code.used, code.polls)
+        if code.polls:
+            run = replace(run, turns=Turns(run.check_time))
+
+        def execute(positions: torch.Tensor) -> None:
             run.check_time()
             slots: list[Value | None] = [None] * len(code.function.types)
-            for slot, value in zip(self._function.params, values, strict=True):
+            for slot, value in zip(self.function.params, values, strict=True):
                 slots[slot] = value
-            code.step(Frame(run, torch.arange(start, min(start + together, ids.numel())), slots))
-        return Execution(memory.faults, tuple(loop.numpy() for loop in trips))
+            code.step(Frame(run, positions, slots))
+
+        together = 1 if run.turns else max(1, temporaries_bytes // code.bytes_per_program)
+        chunks = torch.arange(ids.numel()).split(together) if ids.numel() else ()
+        if run.turns:
+            run.turns.run([partial(execute, chunk) for chunk in chunks])
+        else:
+            for chunk in chunks:
+                execute(chunk)
+        return passes
 
 
 @lru_cache(maxsize=256)
@@ -201,73 +281,3 @@ def _temporary_bytes(function: Function) -> int:
 
     made: list[Op] = list(walk(function.body))
     return 2 * sum(size(function.types[slot]) for op in made for slot in op.results) + 4096
-
-
-def _bind(function: Function, memory: Memory, args: Sequence[Argument]) -> list[Value]:
-    if len(args) != len(function.params):
-        raise IRError(f"kernel {function.name} takes {len(function.params)} arguments, not {len(args)}")
-    kinds = [function.types[slot] for slot in function.params]
-    for i, (divisor, argument) in enumerate(zip(function.divisors, args, strict=True)):
-        _check_divisor(divisor, argument, f"argument {i} of kernel {function.name}")
-    return [
-        _argument(kind, argument, memory, f"argument {i} of kernel {function.name}")
-        for i, (kind, argument) in enumerate(zip(kinds, args, strict=True))
-    ]
-
-
-def _argument(kind: Type, argument: Argument, memory: Memory, where: str) -> Value:
-    if isinstance(argument, Scalar) and not kind.shape and kind.element in DTYPES and kind.element != "ptr":
-        return _scalar(kind, argument.value, where)
-    if isinstance(argument, Pointer) and kind.element == "ptr":
-        _check_buffer(argument.buffer, memory, where)
-        return torch.tensor([memory.address(argument.buffer, argument.byte_offset)])
-    if isinstance(argument, Descriptor) and kind.element == "descriptor" and kind.target is not None:
-        _check_buffer(argument.buffer, memory, where)
-        if argument.block_shape != kind.target.shape or not len(argument.shape) == len(argument.strides) == len(
-            argument.block_shape
-        ):
-            raise IRError(f"{where} describes blocks {argument.block_shape}, the IR takes {kind.target.shape}")
-        return DescriptorValue(
-            torch.tensor([memory.address(argument.buffer, argument.byte_offset)]),
-            tuple(torch.tensor([extent]) for extent in argument.shape),
-            tuple(torch.tensor([stride]) for stride in argument.strides),
-            argument.block_shape,
-            argument.padding == "nan",
-        )
-    raise IRError(f"{where} has type {kind} and is given a {type(argument).__name__.lower()}")
-
-
-def _check_divisor(divisor: int, argument: Argument, where: str) -> None:
-    """Raise ``IRError`` if an argument is not what the IR lets the compiler count on."""
-    if divisor == 1:
-        return
-    if isinstance(argument, Scalar) and not isinstance(argument.value, float):
-        if argument.value % divisor:
-            raise IRError(f"{where} is declared divisible by {divisor} but is {argument.value}")
-    elif isinstance(argument, Pointer):
-        if BUFFER_ALIGNMENT % divisor or argument.byte_offset % divisor:
-            raise IRError(
-                f"{where} is declared divisible by {divisor} but points {argument.byte_offset} bytes into a buffer "
-                f"aligned to {BUFFER_ALIGNMENT}"
-            )
-    else:
-        raise IRError(f"{where} is declared divisible by {divisor} and is a {type(argument).__name__.lower()}")
-
-
-def _check_buffer(buffer: int, memory: Memory, where: str) -> None:
-    if not 0 <= buffer < memory.buffers:
-        raise IRError(f"{where} names buffer {buffer} of {memory.buffers}")
-
-
-def _scalar(kind: Type, value: int | float | bool, where: str) -> torch.Tensor:
-    dtype = DTYPES[kind.element]
-    if kind.floating:
-        return torch.tensor([float(value)], dtype=torch.float64).to(dtype)
-    if isinstance(value, float):
-        raise IRError(f"{where} has type {kind} and is given {value}")
-    if kind.element == "i1":
-        return torch.tensor([bool(value)])
-    bits = BITS[kind.element]
-    if not -(2 ** (bits - 1)) <= value < 2**bits:
-        raise IRError(f"{where} has type {kind}, which cannot hold {value}")
-    return torch.tensor([(int(value) + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1)], dtype=dtype)

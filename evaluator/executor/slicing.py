@@ -3,21 +3,21 @@
 from collections.abc import Collection, Sequence, Set
 from dataclasses import replace
 
-from evaluator.executor.ir import Block, Function, Op, Region, walk
+from evaluator.executor.flow import ATOMICS, READS, conditions, followed, links
+from evaluator.executor.ir import COMBINING, Block, Function, Op, Region, walk
+from evaluator.executor.waiting import is_volatile
 
-_BRANCHES = ("cf.br", "cf.cond_br", "tt.return")
-_ATOMICS = ("tt.atomic_rmw", "tt.atomic_cas")
-READS = ("tt.load", "tt.descriptor_load", "tt.descriptor_gather", *_ATOMICS)
-"""Operations whose results depend on memory; the first operand says where."""
+_CONTROL = ("scf.for", "scf.while", "scf.if", "tt.call", "cf.br", "cf.cond_br", "tt.return")
 WRITES = (
     "tt.store",
-    *_ATOMICS,
+    "tt.atomic_store",
+    *ATOMICS,
     "tt.descriptor_store",
     "tt.descriptor_reduce",
     "tt.descriptor_scatter",
 )
 """Operations that may change memory; the first operand says where."""
-_VALUE_AT = {"tt.store": 1, "tt.atomic_rmw": 1}
+_VALUE_AT = {"tt.store": 1, "tt.atomic_store": 1, "tt.atomic_rmw": 1}
 """Where the written value is among the operands, unless it is the last one."""
 
 
@@ -25,9 +25,10 @@ def trip_slice(function: Function) -> Function:
     """Return a kernel with the same loops and trips that computes as little else as possible.
 
     It writes by those atomic operations only whose results decide, such as the ticket of a tile. A kernel whose bounds
-    depend on memory that it may change in other ways is returned whole.
+    depend on memory that it may change in other ways is returned whole. Branches with work in them are kept where that
+    is cheap, so that passes through their blocks can be counted.
     """
-    return _sliced(function, function, frozenset()) or function
+    return _sliced(function, function, frozenset(), followed(function)) or function
 
 
 def store_slice(function: Function, params: Set[int]) -> Function | None:
@@ -38,16 +39,16 @@ def store_slice(function: Function, params: Set[int]) -> Function | None:
     """
     hollow = _Hollow(function, params)
     body = hollow.region(function.body)
-    return _sliced(function, replace(function, body=body, types=tuple(hollow.types)), hollow.zeros)
+    return _sliced(function, replace(function, body=body, types=tuple(hollow.types)), hollow.zeros, frozenset())
 
 
-def _sliced(original: Function, function: Function, zeros: Set[int]) -> Function | None:
+def _sliced(original: Function, function: Function, zeros: Set[int], branches: Set[int]) -> Function | None:
     """Return what is needed of ``function``, None if it reads what it would have to write but for the cut."""
-    needed = _Needed(zeros)
+    needed = _Needed(zeros, branches)
     while needed.grew:
         needed.grew = False
         needed.region(function.body)
-    sliced = Function(function.name, _cut(function.body, needed), function.types)
+    sliced = replace(function, body=_cut(function.body, needed))
     reads = [op for op in walk(sliced.body) if op.name in READS]
     left_out = [op for op in walk(original.body) if op.name in WRITES and not needed.slots.intersection(op.results)]
     return None if reads and _may_overlap(reads, left_out, function) else sliced
@@ -59,16 +60,39 @@ def touched(function: Function, names: Collection[str]) -> frozenset[int | None]
     return frozenset(origins.get(op.operands[0]) for op in walk(function.body) if op.name in names)
 
 
+def item_sizes(function: Function) -> dict[int | None, int]:
+    """Return the bytes of the smallest item accessed through each parameter, None for one that is unclear."""
+    origins = _origins(function)
+    sizes: dict[int | None, int] = {}
+    for op in walk(function.body):
+        target = function.types[op.operands[0]].target if op.name in (*READS, *WRITES) else None
+        if target is not None:
+            origin = origins.get(op.operands[0])
+            sizes[origin] = min(sizes.get(origin, target.item_bytes), target.item_bytes)
+    return sizes
+
+
 def changes_memory(function: Function) -> bool:
     """Whether running a kernel may write to memory."""
     return any(op.name in WRITES for op in walk(function.body))
 
 
 def programs_interact(function: Function) -> bool:
-    """Whether a program may act on what others did before it: on the old value that an atomic operation returns."""
+    """Whether a program may act on what others did before it: on the result of an atomic or volatile operation."""
+    used = used_slots(function)
+    acting = (*ATOMICS, "tt.atomic_load")
+    return any(
+        op.name == "tt.atomic_poll"
+        or ((op.name in acting or is_volatile(op)) and not used.isdisjoint(op.results))
+        for op in walk(function.body)
+    )
+
+
+def used_slots(function: Function) -> frozenset[int]:
+    """Return the slots that some operation uses."""
     used = {slot for op in walk(function.body) for slot in op.operands}
     used.update(slot for op in walk(function.body) for _, values in op.successors for slot in values)
-    return any(op.name in _ATOMICS and used.intersection(op.results) for op in walk(function.body))
+    return frozenset(used)
 
 
 def _may_overlap(reads: Sequence[Op], writes: Sequence[Op], function: Function) -> bool:
@@ -115,7 +139,7 @@ class _Hollow:
         self.types.append(kind)
         self.zeros.add(zero)
         operands = (*op.operands[:at], zero, *op.operands[at + 1 :])
-        if op.name in _ATOMICS:
+        if op.name in ATOMICS:
             store = Op("tt.store", (op.operands[0], zero, *op.operands[at + 1 :]), (), op.location)
         elif op.name == "tt.descriptor_reduce":
             store = Op("tt.descriptor_store", operands, (), op.location)
@@ -125,17 +149,26 @@ class _Hollow:
 
 
 class _Needed:
-    """Slots that decide about trips, and about stores of ``zeros``; grows until a pass over the kernel adds none."""
+    """Slots that decide about trips, about passes through ``branches`` and about stores of ``zeros``.
 
-    def __init__(self, zeros: Set[int]) -> None:
+    Grows until a pass over the kernel adds none.
+    """
+
+    def __init__(self, zeros: Set[int], branches: Set[int]) -> None:
         self.slots: set[int] = set()
         self.grew = True
         self._zeros = zeros
+        self._branches = branches
 
     def acts(self, op: Op) -> bool:
-        """Whether an operation is a loop or a store of zeros, or holds one."""
+        """Whether an operation is a loop, a followed branch or a store of zeros, or holds one."""
         nested = (inner for region in op.regions for inner in walk(region))
-        return any(one.loop is not None or not self._zeros.isdisjoint(one.operands) for one in (op, *nested))
+        return any(
+            one.loop is not None
+            or not self._zeros.isdisjoint(one.operands)
+            or any(region.blocks[0].index in self._branches for region in one.regions[:1])
+            for one in (op, *nested)
+        )
 
     def _add(self, *slots: int) -> None:
         if not self.slots.issuperset(slots):
@@ -154,44 +187,18 @@ class _Needed:
                 self._op(op, arguments)
 
     def _op(self, op: Op, arguments: dict[str, tuple[int, ...]]) -> None:
-        results = op.results
-        if op.name == "scf.for":
-            (body,) = op.regions
-            carried, yields, initial = body.args[1:], body.terminator.operands, op.operands[3:]
-            self._add(*op.operands[:3])
-            self._link(results, carried)
-            self._link(carried, yields)
-            self._link(carried, initial)
-        elif op.name == "scf.while":
-            before, after = op.regions
-            condition, *forwarded = before.terminator.operands
-            self._add(condition)
-            self._link(results, tuple(forwarded))
-            self._link(after.args, tuple(forwarded))
-            self._link(before.args, op.operands)
-            self._link(before.args, after.terminator.operands)
-        elif op.name == "scf.if":
-            if self.acts(op) or self.slots.intersection(results):
-                self._add(op.operands[0])
-            for region in op.regions:
-                self._link(results, region.terminator.operands)
-        elif op.name == "tt.call":
-            (body,) = op.regions
-            for block in body.blocks:
-                if block.ops[-1].name == "tt.return":
-                    self._link(results, block.ops[-1].operands)
-            self._link(body.args, op.operands)
-        elif op.name in _BRANCHES:
-            if op.name == "cf.cond_br":
-                self._add(op.operands[0])
-            for label, values in op.successors:
-                self._link(arguments.get(label, ()), values)
-        elif self.slots.intersection(results) or not self._zeros.isdisjoint(op.operands):
+        needed = not self.slots.isdisjoint(op.results)
+        for targets, sources in links(op, arguments):
+            self._link(targets, sources)
+        if op.name in _CONTROL:
+            if op.name != "scf.if" or needed or self.acts(op):
+                self._add(*conditions(op))
+        elif needed or not self._zeros.isdisjoint(op.operands):
             self._add(*op.operands)
-        if op.name not in ("tt.reduce", "tt.scan"):
+        if op.name not in COMBINING:
             for region in op.regions:
                 self.region(region)
-        elif self.slots.intersection(results):
+        elif needed:
             self._add(*(slot for inner in walk(op.regions[0]) for slot in inner.operands))
 
 
@@ -212,11 +219,12 @@ def _cut_block(block: Block, needed: _Needed, arguments: dict[str, tuple[int, ..
             ops.append(_cut_op(op, needed))
     last = block.ops[-1]
     successors = tuple((label, _pick(values, arguments[label], needed.slots)) for label, values in last.successors)
-    return Block(block.label, _pick(block.args, block.args, needed.slots), (*ops, replace(last, successors=successors)))
+    ops.append(replace(last, successors=successors))
+    return replace(block, args=_pick(block.args, block.args, needed.slots), ops=tuple(ops))
 
 
 def _cut_op(op: Op, kept: _Needed) -> Op:
-    if not op.regions or op.name in ("tt.reduce", "tt.scan"):
+    if not op.regions or op.name in COMBINING:
         return op
     needed = kept.slots
     results = _pick(op.results, op.results, needed)
@@ -253,7 +261,7 @@ def _cut_op(op: Op, kept: _Needed) -> Op:
 
 def _with_ends(region: Region, args: tuple[int, ...], ends: tuple[int, ...]) -> Region:
     (block,) = region.blocks
-    return Region((Block(block.label, args, (*block.ops[:-1], replace(block.ops[-1], operands=ends))),))
+    return Region((replace(block, args=args, ops=(*block.ops[:-1], replace(block.ops[-1], operands=ends))),))
 
 
 def _with_returns(region: Region, results: tuple[int, ...], needed: set[int]) -> Region:
@@ -262,5 +270,5 @@ def _with_returns(region: Region, results: tuple[int, ...], needed: set[int]) ->
         last = block.ops[-1]
         if last.name == "tt.return":
             last = replace(last, operands=_pick(last.operands, results, needed))
-        blocks.append(Block(block.label, block.args, (*block.ops[:-1], last)))
+        blocks.append(replace(block, ops=(*block.ops[:-1], last)))
     return Region(tuple(blocks))

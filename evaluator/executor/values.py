@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
 import torch
 
 from evaluator.executor.ir import Type
@@ -106,7 +107,7 @@ def merge(pieces: Sequence[tuple[torch.Tensor, Value]], total: int) -> Value:
 
 
 def _merge_tensors(pieces: Sequence[tuple[torch.Tensor, torch.Tensor]], total: int) -> torch.Tensor:
-    shape = torch.broadcast_shapes(*(part.shape[1:] for _, part in pieces))
+    shape = np.broadcast_shapes(*(part.shape[1:] for _, part in pieces))
     first = pieces[0][1]
     result = first.new_empty((total, *shape))
     for positions, part in pieces:

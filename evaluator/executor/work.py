@@ -1,13 +1,36 @@
-"""Counts, from the IR alone, what each loop body of a kernel asks of the machine."""
+"""Counts, from the IR alone, what each block of a kernel asks of the machine."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from evaluator.executor.ir import Function, Op, Region, Type
+from evaluator.executor.ir import COMBINING, Block, Function, Op, Region, Type, walk
 from evaluator.work import Body
 
-EXPONENTIALS = frozenset(("math.exp", "math.exp2"))
+
+class Kind(NamedTuple):
+    """A class of scalar operations."""
+
+    name: str
+    """``dot``, ``exponential``, ``function`` (other transcendental ones and roots), ``division``, ``float``,
+    ``integer``, ``compare``, ``select``, ``convert``, ``address`` or ``external``."""
+    element: str
+    """Element type, as the IR spells it: of operands for ``dot``, ``compare`` and ``convert``, else of results."""
+
+
+Work = Counter[Kind]
+"""How many scalar operations of each kind; a multiply-add, of a product too, counts as two."""
+
+_EXPONENTIALS = ("math.exp", "math.exp2")
 _LIBDEVICE_EXPONENTIALS = ("__nv_exp", "__nv_fast_exp")
+_DIVISIONS = ("arith.div", "arith.rem", "tt.precise_divf", "tt.approx_divf")
+_SIMPLE_MATH = frozenset(
+    ("math.absf", "math.absi", "math.fma", "math.ceil", "math.floor", "math.trunc", "math.roundeven", "math.copysign")
+)
+_CONVERSIONS = ("arith.ext", "arith.trunc", "arith.sito", "arith.uito", "arith.fpto", "tt.fp_to_fp")
+PRODUCTS = ("tt.dot", "tt.dot_scaled")
+"""Matrix products."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,44 +40,147 @@ class Loop:
     index: int
     parent: int | None
     """Index of the enclosing loop, None at top level."""
-    body: Body
+    block: int
+    """Index of its body's block."""
     location: str
     """``FILE:LINE``."""
 
 
-def count(function: Function) -> tuple[tuple[Loop, ...], Body]:
-    """Return the loops in order of appearance, and the work outside of all loops. Both sides of a branch count."""
-    found: list[tuple[int | None, list[int], str]] = []
-    outside = [0, 0, 0, 0]
+def loops(function: Function) -> tuple[Loop, ...]:
+    """Return the loops in order of appearance."""
+    found: list[Loop] = []
 
-    def visit(region: Region, parent: int | None, totals: list[int]) -> None:
+    def visit(region: Region, parent: int | None) -> None:
         for block in region.blocks:
             for op in block.ops:
-                inner, inner_totals = parent, totals
                 if op.loop is not None:
-                    inner, inner_totals = op.loop, [0, 0, 0, 0]
-                    found.append((parent, inner_totals, op.location))
-                else:
-                    for i, amount in enumerate(_work(op, function.types)):
-                        totals[i] += amount
+                    # The last region is the body; a ``while`` has its condition before.
+                    found.append(Loop(op.loop, parent, op.regions[-1].blocks[0].index, op.location))
                 for nested in op.regions:
-                    visit(nested, inner, inner_totals)
+                    visit(nested, parent if op.loop is None else op.loop)
 
-    visit(function.body, None, outside)
-    loops = tuple(Loop(i, parent, Body(*totals), location) for i, (parent, totals, location) in enumerate(found))
-    return loops, Body(*outside)
+    visit(function.body, None)
+    return tuple(found)
 
 
-def _work(op: Op, types: Sequence[Type]) -> tuple[int, int, int, int]:
+def bodies(function: Function, passes: Mapping[int, int], programs: int) -> tuple[tuple[Body, ...], Body]:
+    """Return what a pass through each loop's body does on average, and a program outside of all loops.
+
+    ``passes`` is how often all programs together went through each block; one that is not in it counts as often as the
+    block around it.
+    """
+    found = loops(function)
+    totals = [[0, 0, 0, 0] for _ in found]
+    outside = [0, 0, 0, 0]
+
+    def visit(region: Region, totals_here: list[int], around: int) -> None:
+        for block in region.blocks:
+            times = passes.get(block.index, around)
+            for op in block.ops:
+                for i, amount in enumerate(_asked(op, function.types)):
+                    totals_here[i] += amount * times
+                for nested in op.regions:
+                    visit(nested, totals_here if op.loop is None else totals[op.loop], times)
+
+    visit(function.body, outside, programs)
+    trips = [max(1, passes[loop.block]) for loop in found]
+    return tuple(_mean(sums, count) for sums, count in zip(totals, trips, strict=True)), _mean(outside, programs)
+
+
+def _mean(sums: Sequence[int], count: int) -> Body:
+    return Body(*(amount / count for amount in sums))
+
+
+def block_work(block: Block, types: Sequence[Type]) -> Work:
+    """Return what one pass of one program through a block does, blocks inside it left out; masked elements count."""
+    work: Work = Counter()
+    for op in block.ops:
+        if op.name in COMBINING:
+            body = Counter[Kind]()
+            for inner in walk(op.regions[0]):
+                body.update(_arithmetic(inner, types))
+            for kind, amount in body.items():
+                work[kind] += amount * _combinations(op, types)
+        else:
+            work.update(_arithmetic(op, types))
+    return work
+
+
+def _combinations(op: Op, types: Sequence[Type]) -> int:
+    """Return how often the region of an operation is at least applied."""
+    elements = types[op.operands[0]].elements
+    if op.name == "tt.map_elementwise":
+        return elements // (len(op.regions[0].args) // len(op.operands))
+    if op.name == "tt.reduce":
+        return elements - types[op.results[0]].elements
+    return elements - elements // types[op.operands[0]].shape[int(op.attributes["axis"].split(":")[0])]
+
+
+def _arithmetic(op: Op, types: Sequence[Type]) -> Work:
+    if op.name in PRODUCTS:
+        return Counter({Kind("dot", types[op.operands[0]].element): product_flops(op, types)})
+    if not op.results or op.name.startswith(("scf.", "tt.call")):
+        return Counter()
+    result, operand = types[op.results[0]], types[op.operands[0]] if op.operands else None
+    name = _kind(op)
+    if name is None:
+        return Counter()
+    element = operand.element if operand is not None and name in ("compare", "convert") else result.element
+    return Counter({Kind(name, element): result.elements * (2 if op.name == "math.fma" else 1)})
+
+
+def _kind(op: Op) -> str | None:
+    dialect, _, name = op.name.partition(".")
+    kind = None
+    if is_exponential(op):
+        kind = "exponential"
+    elif op.name.startswith(_DIVISIONS):
+        kind = "division"
+    elif op.name.startswith(_CONVERSIONS):
+        kind = "convert"
+    elif op.name in ("arith.cmpf", "arith.cmpi"):
+        kind = "compare"
+    elif op.name == "arith.select":
+        kind = "select"
+    elif op.name == "tt.addptr":
+        kind = "address"
+    elif op.name in ("tt.extern_elementwise", "tt.elementwise_inline_asm"):
+        kind = "external"
+    elif op.name == "tt.precise_sqrt" or (dialect == "math" and op.name not in _SIMPLE_MATH):
+        kind = "function"
+    elif dialect == "math" or op.name in ("tt.clampf", "tt.mulhiui"):
+        kind = "integer" if name in ("absi", "mulhiui") else "float"
+    elif dialect == "arith" and name not in ("constant", "bitcast", "index_cast"):
+        kind = "float" if name.endswith("f") else "integer"
+    return kind
+
+
+def is_exponential(op: Op) -> bool:
+    """Whether an operation computes exponentials."""
+    return op.name in _EXPONENTIALS or op.attributes.get("symbol", "").strip('"').startswith(_LIBDEVICE_EXPONENTIALS)
+
+
+def product_flops(op: Op, types: Sequence[Type]) -> int:
+    """Return the floating-point operations of a matrix product [..., M, K] x [..., K, N]: 2 M N K."""
+    a, result = types[op.operands[0]], types[op.results[0]]
+    per_item = 2 if op.attributes.get("lhs") == "e2m1" else 1  # 4-bit elements lie two in a byte
+    return 2 * a.elements * per_item * result.shape[-1]
+
+
+def asks(op: Op, types: Sequence[Type]) -> bool:
+    """Whether an operation adds to a ``Body``."""
+    return any(_asked(op, types))
+
+
+def _asked(op: Op, types: Sequence[Type]) -> tuple[int, int, int, int]:
     """Return dot FLOPs, exponentials, bytes loaded and bytes stored by one operation."""
-    if op.name == "tt.dot":
-        a, b = types[op.operands[0]], types[op.operands[1]]
-        return 2 * a.elements * b.shape[-1], 0, 0, 0
-    if op.name in EXPONENTIALS or op.attributes.get("symbol", "").strip('"').startswith(_LIBDEVICE_EXPONENTIALS):
+    if op.name in PRODUCTS:
+        return product_flops(op, types), 0, 0, 0
+    if is_exponential(op):
         return 0, types[op.results[0]].elements, 0, 0
-    if op.name in ("tt.load", "tt.descriptor_load", "tt.descriptor_gather"):
+    if op.name in ("tt.load", "tt.descriptor_load", "tt.descriptor_gather", "tt.atomic_load", "tt.atomic_poll"):
         return 0, 0, _bytes(types[op.results[0]]), 0
-    if op.name == "tt.store":
+    if op.name in ("tt.store", "tt.atomic_store"):
         return 0, 0, 0, _bytes(types[op.operands[1]])
     if op.name in ("tt.descriptor_store", "tt.descriptor_reduce", "tt.descriptor_scatter"):
         return 0, 0, 0, _bytes(types[op.operands[-1]])

@@ -1,0 +1,119 @@
+"""What the programs of an execution did: operations by kind, and bytes and sectors per buffer."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from evaluator.executor.faults import Site
+from evaluator.executor.ir import Function, Type, walk_blocks
+from evaluator.executor.memory import Memory
+from evaluator.executor.space import SPACING, SPACING_BITS, total
+from evaluator.executor.values import AddressSum
+from evaluator.executor.work import Kind, block_work
+
+Tensor = torch.Tensor
+Address = Tensor | AddressSum
+PerProgram = npt.NDArray[np.int64]
+"""One number per program that ran."""
+
+SECTOR_BYTES = 32
+"""The unit in which L2 and device memory are read and written (Nsight Compute documentation, memory tables)."""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What programs read from or wrote to one buffer. Elements that are masked off do not count."""
+
+    read_bytes: PerProgram
+    written_bytes: PerProgram
+    read_sectors: PerProgram
+    """Distinct sectors of every single access (one operation on one block), summed: what the best layout moves through
+    a cache that keeps nothing."""
+    written_sectors: PerProgram
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What every program did."""
+
+    operations: Mapping[Kind, PerProgram]
+    """Scalar operations; those on elements that are masked off later count, as the machine does them too."""
+    traffic: Mapping[str, Traffic]
+    """By name of the buffer; atomic operations both read and write."""
+
+    def total(self, name: str) -> int:
+        """Return all operations of the kinds of a name, e.g. ``dot``, over all programs and element types."""
+        return sum(int(amounts.sum()) for kind, amounts in self.operations.items() if kind.name == name)
+
+
+class Metered:
+    """A memory that counts accesses and passes them on. Accesses outside of all buffers do not count."""
+
+    def __init__(self, memory: Memory, programs: int) -> None:
+        self._memory = memory
+        self._counts = torch.zeros(4, memory.buffers, programs, dtype=torch.int64)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._memory, name)
+
+    def read(self, address: Address, mask: Tensor | None, other: Tensor | None, kind: Type, site: Site) -> Tensor:
+        """Like ``Memory.read``."""
+        self._count(address, mask, kind, site, reads=True)
+        return self._memory.read(address, mask, other, kind, site)
+
+    def write(self, address: Address, mask: Tensor | None, value: Tensor, kind: Type, site: Site) -> None:
+        """Like ``Memory.write``."""
+        self._count(address, mask, kind, site, writes=True)
+        self._memory.write(address, mask, value, kind, site)
+
+    def gather_cells(
+        self, address: Tensor, mask: Tensor | None, kind: Type, site: Site
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Like ``Memory.gather_cells``."""
+        self._count(address, mask, kind, site, reads=True, writes=True)
+        return self._memory.gather_cells(address, mask, kind, site)
+
+    def traffic(self, names: Sequence[str]) -> dict[str, Traffic]:
+        """Return what was counted, by the names of the buffers."""
+        return {name: Traffic(*(column.numpy() for column in self._counts[:, i])) for i, name in enumerate(names)}
+
+    def _count(
+        self, address: Address, mask: Tensor | None, kind: Type, site: Site, *, reads: bool = False, writes: bool = False
+    ) -> None:
+        flat = total(address)
+        active = torch.ones((), dtype=torch.bool) if mask is None else mask
+        flat, active = torch.broadcast_tensors(flat, active)
+        flat, active = flat.reshape(flat.shape[0], -1), active.reshape(active.shape[0], -1)
+        buffers = (flat + SPACING // 2 >> SPACING_BITS) - 1
+        for buffer in buffers[active].unique().tolist():
+            if not 0 <= buffer < self._memory.buffers:
+                continue
+            here = active & (buffers == buffer)
+            amounts = here.sum(1) * kind.item_bytes, _distinct(flat // SECTOR_BYTES, here)
+            for i, amount in enumerate(amounts):
+                for j, wanted in enumerate((reads, writes)):
+                    if wanted:
+                        counts = self._counts[2 * i + j, buffer]
+                        counts.index_add_(0, site.positions, amount.expand(site.positions.shape[0]))
+
+
+def _distinct(values: Tensor, active: Tensor) -> Tensor:
+    """Return how many different values of at least 0 each row of ``values`` [P, n] has where ``active`` [P, n]."""
+    ordered = torch.where(active, values, -1).sort(1).values
+    fresh = ordered >= 0
+    fresh[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
+    return fresh.sum(1)
+
+
+def operations(function: Function, passes: torch.Tensor) -> dict[Kind, PerProgram]:
+    """Return the operations of each kind, from how often each block was executed: ``passes`` [blocks, programs]."""
+    done: dict[Kind, PerProgram] = {}
+    for block in walk_blocks(function.body):
+        for kind, amount in block_work(block, function.types).items():
+            here = passes[block.index].numpy() * amount
+            done[kind] = done[kind] + here if kind in done else here
+    return done

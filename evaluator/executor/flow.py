@@ -1,0 +1,96 @@
+"""How values pass through control flow, and which branches can be followed without doing a kernel's real work."""
+
+from collections.abc import Iterator, Mapping
+
+from evaluator.executor.ir import COMBINING, Function, Op, Region, walk
+from evaluator.executor.work import PRODUCTS, asks
+
+Slots = tuple[int, ...]
+
+ATOMICS = ("tt.atomic_rmw", "tt.atomic_cas")
+READS = ("tt.load", "tt.descriptor_load", "tt.descriptor_gather", "tt.atomic_load", "tt.atomic_poll", *ATOMICS)
+"""Operations whose results depend on memory; the first operand says where."""
+
+
+def links(op: Op, arguments: Mapping[str, Slots]) -> Iterator[tuple[Slots, Slots]]:
+    """Yield (targets, sources): an operation of control flow sets each target to a source, at one time or another.
+
+    ``arguments`` are those of the blocks around it, by label.
+    """
+    results = op.results
+    if op.name == "scf.for":
+        (body,) = op.regions
+        carried = body.args[1:]
+        yield results, carried
+        yield carried, body.terminator.operands
+        yield carried, op.operands[3:]
+    elif op.name == "scf.while":
+        before, after = op.regions
+        forwarded = before.terminator.operands[1:]
+        yield results, forwarded
+        yield after.args, forwarded
+        yield before.args, op.operands
+        yield before.args, after.terminator.operands
+    elif op.name == "scf.if":
+        for region in op.regions:
+            yield results, region.terminator.operands
+    elif op.name == "tt.call":
+        (body,) = op.regions
+        for block in body.blocks:
+            if block.ops[-1].name == "tt.return":
+                yield results, block.ops[-1].operands
+        yield body.args, op.operands
+    for label, values in op.successors:
+        yield arguments.get(label, ()), values
+
+
+def conditions(op: Op) -> Slots:
+    """Return what decides where an operation of control flow goes, or how often."""
+    if op.name == "scf.for":
+        return op.operands[:3]
+    if op.name == "scf.while":
+        return op.regions[0].terminator.operands[:1]
+    return op.operands[:1] if op.name in ("scf.if", "cf.cond_br") else ()
+
+
+def followed(function: Function) -> frozenset[int]:
+    """Return the branches and calls, by the index of their first block, that hold work which is counted in bytes or
+    products, and none of whose conditions depends on what memory holds or on a product.
+    """
+    costly = _costly(function)
+    return frozenset(
+        op.regions[0].blocks[0].index
+        for op in walk(function.body)
+        if op.name in ("scf.if", "tt.call")
+        and any(asks(inner, function.types) for region in op.regions for inner in walk(region))
+        and costly.isdisjoint(slot for inner in (op, *_branching(op)) for slot in conditions(inner))
+    )
+
+
+def _branching(op: Op) -> Iterator[Op]:
+    return (inner for region in op.regions for inner in walk(region) if inner.name == "cf.cond_br")
+
+
+def _costly(function: Function) -> set[int]:
+    """Return the slots that depend on what memory holds or on a product."""
+    costly: set[int] = set()
+    grew = True
+
+    def visit(region: Region) -> None:
+        arguments = {block.label: block.args for block in region.blocks}
+        for block in region.blocks:
+            for op in block.ops:
+                for targets, sources in links(op, arguments):
+                    costly.update(t for t, s in zip(targets, sources, strict=True) if s in costly)
+                if not op.regions or op.name in COMBINING:
+                    if op.name in READS or op.name in PRODUCTS or not costly.isdisjoint(op.operands):
+                        costly.update(op.results)
+                else:
+                    for inner in op.regions:
+                        visit(inner)
+
+    while grew:
+        before = len(costly)
+        visit(function.body)
+        grew = len(costly) > before
+    return costly

@@ -1,0 +1,142 @@
+"""What is counted: exactly what programs did, through branches, masks and loops."""
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evaluator.executor.control import KNOWN
+from evaluator.executor.work import Kind
+from evaluator.work import Body
+
+ORACLE = "counting by hand"
+
+
+@triton.jit
+def branching(X, Y, Bound, n, N: tl.constexpr, DATA: tl.constexpr):
+    p = tl.program_id(0)
+    i = tl.arange(0, N)
+    total = tl.zeros((N, N), tl.float32)
+    limit = tl.load(Bound + p) if DATA else p
+    for step in range(n):
+        if step < limit:
+            x = tl.load(X + i[:, None] * N + i[None, :])
+            total = tl.dot(x, x, total)
+        else:
+            total = tl.exp(total)
+    tl.store(Y + p * N * N + i[:, None] * N + i[None, :], total)
+
+
+def prepared(executor, data, programs=4, n=3):
+    x, y = torch.zeros(16, 16, dtype=torch.float16), torch.zeros(programs, 16, 16)
+    bounds = torch.arange(programs, dtype=torch.int32)
+    return executor.prepare(branching, x, y, bounds, n, grid=(programs,), N=16, DATA=data)
+
+
+def test_each_side_of_a_branch_counts_for_the_programs_that_took_it(executor):
+    launch = prepared(executor, data=True)
+    counts = launch.run(count=True).counts
+    assert counts.operations[Kind("dot", "f16")].tolist() == [0, 2 * 16**3, 4 * 16**3, 6 * 16**3]
+    assert counts.operations[Kind("exponential", "f32")].tolist() == [3 * 256, 2 * 256, 256, 0]
+    assert counts.total("dot") == 12 * 16**3
+
+
+def test_the_work_of_a_grid_follows_branches_on_what_is_cheap_to_know(executor):
+    launch = prepared(executor, data=False)
+    counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
+    assert counted.trips[0].tolist() == [3] * 4
+    (body,) = counted.bodies
+    assert body == Body(dot_flops=6 * 2 * 16**3 / 12, exponentials=6 * 256 / 12, load_bytes=6 * 512 / 12, store_bytes=0)
+    assert counted.outside.store_bytes == 1024
+
+
+def test_the_work_of_a_grid_holds_both_sides_of_branches_on_data(executor):
+    launch = prepared(executor, data=True)
+    counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
+    (body,) = counted.bodies
+    assert (body.dot_flops, body.exponentials) == (2 * 16**3, 256)
+
+
+@triton.jit
+def several_kinds(X, Y, N: tl.constexpr):
+    i = tl.arange(0, N)
+    x = tl.load(X + i)
+    y = tl.fma(x, x, x) / (x + 1.0)
+    y = tl.where(x > 0.5, tl.sqrt(y), y.to(tl.float16).to(tl.float32))
+    tl.store(Y + i, y + tl.sum(x, 0) + tl.max(tl.cumsum(x, 0), 0))
+
+
+def test_operations_are_told_apart_by_kind_and_type(executor):
+    launch = executor.prepare(several_kinds, torch.rand(64), torch.zeros(64), N=64)
+    operations = {kind: int(amount.sum()) for kind, amount in launch.run(count=True).counts.operations.items()}
+    assert operations == {
+        Kind("address", "ptr"): 128,
+        # a multiply-add (2), x + 1, the two sums at the end, and three times 63 or 64 - 1 in sum, scan and maximum
+        Kind("float", "f32"): 64 * (2 + 1 + 2) + 63 + 63 + 63,
+        Kind("division", "f32"): 64,
+        Kind("function", "f32"): 64,
+        Kind("compare", "f32"): 64,
+        Kind("select", "f32"): 64,
+        Kind("convert", "f32"): 64,
+        Kind("convert", "f16"): 64,
+    }
+
+
+@triton.jit
+def strided_copy(X, Y, n, stride, N: tl.constexpr):
+    i = tl.program_id(0) * N + tl.arange(0, N)
+    tl.store(Y + i, tl.load(X + i * stride, mask=i < n), mask=i < n)
+
+
+@settings(max_examples=20, deadline=None)
+@given(n=st.integers(0, 128), stride=st.integers(1, 9), double=st.booleans(), shift=st.integers(0, 9))
+def test_traffic_is_what_a_list_of_the_addresses_says(executor, n, stride, double, shift):
+    dtype = torch.float64 if double else torch.int16
+    x, y = torch.zeros(128 * 9 + 16, dtype=dtype), torch.zeros(128, dtype=dtype)
+    launch = executor.prepare(strided_copy, x[shift:], y, n, stride, grid=(4,), N=32)
+    counts = launch.run(count=True).counts
+    size = x.element_size()
+    for program in range(4):
+        active = [i for i in range(program * 32, program * 32 + 32) if i < n]
+        read = {(shift + i * stride) * size // 32 for i in active}
+        written = {i * size // 32 for i in active}
+        x_traffic, y_traffic = counts.traffic["X"], counts.traffic["Y"]
+        assert (x_traffic.read_bytes[program], x_traffic.read_sectors[program]) == (len(active) * size, len(read))
+        assert (y_traffic.written_bytes[program], y_traffic.written_sectors[program]) == (
+            len(active) * size,
+            len(written),
+        )
+    assert not counts.traffic["X"].written_bytes.any()
+    assert not counts.traffic["Y"].read_sectors.any()
+
+
+@triton.jit
+def adds(X, Out, N: tl.constexpr):
+    i = tl.arange(0, N)
+    tl.atomic_add(Out + i % 4, tl.load(X + tl.program_id(0) * N + i))
+
+
+def test_atomic_operations_read_and_write(executor):
+    launch = executor.prepare(adds, torch.ones(64), torch.zeros(4), grid=(2,), N=32)
+    traffic = launch.run(count=True).counts.traffic["Out"]
+    for amount in (traffic.read_bytes, traffic.written_bytes):
+        assert amount.tolist() == [128, 128]
+    assert traffic.read_sectors.tolist() == traffic.written_sectors.tolist() == [1, 1]
+
+
+def test_the_counts_of_chosen_programs_are_theirs_in_the_order_given(executor):
+    launch = prepared(executor, data=True)
+    counts = launch.run(count=True, programs=torch.tensor([3, 0]), temporaries_bytes=1).counts
+    assert counts.operations[Kind("dot", "f16")].tolist() == [6 * 16**3, 0]
+    assert np.array_equal(counts.traffic["Y"].written_bytes, [1024, 1024])
+
+
+def test_every_operation_that_computes_has_a_kind():
+    uncounted = {name for name in KNOWN if name.startswith(("arith.", "math."))}
+    uncounted -= {"arith.constant", "arith.bitcast", "arith.index_cast"}
+    from evaluator.executor.ir import Op
+    from evaluator.executor.work import _kind
+
+    assert not [name for name in uncounted if _kind(Op(name, (), (), "")) is None]
