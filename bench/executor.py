@@ -1,11 +1,12 @@
-"""Time of the executor against Triton's interpreter, for the mha seed, in one run and with one thread each.
+"""Time of the executor, with and without its sanitiser, against Triton's interpreter; one thread each, in one run.
 
-    python -m bench.executor [--tokens 1024] [--heads 4]
+    python -m bench.executor [--tokens 1024] [--heads 4] [--sparse-tokens 512]
 
-The interpreter runs in a process of its own, with TRITON_INTERPRET=1. Both run the whole grid.
+The interpreter runs in a process of its own, with TRITON_INTERPRET=1. Both run the whole grid, launch included.
 """
 
 import argparse
+import importlib.util
 import os
 import platform
 import subprocess
@@ -15,6 +16,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
+from bench.sparse import sparse_attention
 from seeds import seed_source
 
 INTERPRET = "--interpret"
@@ -30,71 +34,65 @@ def best(run: Callable[[], object], repeats: int) -> float:
     return min(times)
 
 
-def interpreter_seconds(source: Path, tokens: int, heads: int, causal: bool) -> float:
-    """Return what Triton's interpreter takes; the environment must have TRITON_INTERPRET=1."""
-    import importlib.util
-
-    import torch
-
-    torch.set_num_threads(1)
+def workloads(options: argparse.Namespace, source: Path) -> dict[str, Callable[[], object]]:
+    """Return what is timed, by name. ``source`` is a file with the mha seed."""
     spec = importlib.util.spec_from_file_location("seed", source)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    q, k, v = torch.randn(3, 1, heads, tokens, 128).bfloat16()
-    out, lse = torch.empty_like(q), torch.empty(1, heads, tokens)
-    return best(lambda: module.attention(q, k, v, out, lse, causal=causal, scale=0.088), 1)
+    q, k, v = torch.randn(3, 1, options.heads, options.tokens, 128).bfloat16()
+    out, lse = torch.empty_like(q), torch.empty(1, options.heads, options.tokens)
+    seed = f"mha seed, {options.heads} heads, {options.tokens} tokens, D=128, bf16"
+    return {
+        f"{seed}, full": lambda: module.attention(q, k, v, out, lse, causal=False, scale=0.088),
+        f"{seed}, causal": lambda: module.attention(q, k, v, out, lse, causal=True, scale=0.088),
+        f"sparse, a program for each of {options.sparse_tokens} tokens and 2 heads, D=128, fp16": lambda: (
+            sparse_attention(options.sparse_tokens)
+        ),
+    }
 
 
-def executor_seconds(source: Path, tokens: int, heads: int, causal: bool) -> float:
-    """Return what executing the plan's IR takes once it is built."""
-    import torch
+def executor_seconds(run: Callable[[], object], *, sanitize: bool) -> float:
+    """Return what a launch takes once the kernel is built."""
+    from evaluator.executor import offline
 
-    from evaluator import executor
-    from evaluator.buffers import allocate
-    from evaluator.capture import Capturer
-    from evaluator.evaluation import Fault
-    from evaluator.problem import Case, get_problem
-    from evaluator.target import get_target
-
-    torch.set_num_threads(1)
-    problem = get_problem("mha")
-    case = Case("bench", 1, heads, heads, tokens, tokens, 128, causal)
-    capturer = Capturer()
-    plans = capturer.capture(source.read_text(), problem.entry, [problem.call(case)], get_target("h100"))
-    capturer.close()
-    assert not isinstance(plans, Fault), plans
-    held = allocate(problem.call(case), plans[0], problem.make_inputs(case, 0))
-    assert not isinstance(held, Fault), held
-    kernel, launch = executor.load(plans[0].kernels[0].ttir), plans[0].launches[0]
-    return best(lambda: kernel.run(held.allocations, launch.args, launch.grid), 5)
+    with offline("h100", sanitize=sanitize, autotune="first", threads=1) as session:
+        run()
+        seconds = best(run, 5)
+    report = session.report()
+    assert not report.faults, report
+    return seconds
 
 
 def main() -> None:
-    """Print seconds of both and their ratio, full and causal."""
+    """Print seconds and ratios of every workload."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=1024)
     parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument(INTERPRET, nargs=2, metavar=("FILE", "CAUSAL"), help=argparse.SUPPRESS)
+    parser.add_argument("--sparse-tokens", type=int, default=512)
+    parser.add_argument(INTERPRET, nargs=2, metavar=("FILE", "NAME"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
     if options.interpret:
-        file, causal = options.interpret
-        print(interpreter_seconds(Path(file), options.tokens, options.heads, causal == "True"))
+        file, name = options.interpret
+        print(best(workloads(options, Path(file))[name], 1))
         return
-    print(f"{platform.machine()}, {os.cpu_count()} cores; {options.heads} heads, {options.tokens} tokens, D=128, bf16")
+    print(f"{platform.machine()}, {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "seed.py"
         source.write_text(seed_source("mha"))
-        for causal in (False, True):
-            fast = executor_seconds(source, options.tokens, options.heads, causal)
-            command = [sys.executable, "-m", "bench.executor", INTERPRET, str(source), str(causal)]
-            sizes = ["--tokens", str(options.tokens), "--heads", str(options.heads)]
+        for name, run in workloads(options, source).items():
+            plain, sanitised = (executor_seconds(run, sanitize=sanitize) for sanitize in (False, True))
+            command = [sys.executable, "-m", "bench.executor", INTERPRET, str(source), name]
+            for option in ("tokens", "heads", "sparse_tokens"):
+                command += [f"--{option.replace('_', '-')}", str(getattr(options, option))]
             environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-            run = subprocess.run(command + sizes, check=True, env=environment, capture_output=True, text=True)
-            slow = float(run.stdout)
-            name = "causal" if causal else "full"
-            print(f"{name:6} executor {fast:6.3f} s, interpreter {slow:6.2f} s: {slow / fast:.0f} times faster")
+            interpreted = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
+            slow = float(interpreted.stdout)
+            print(f"{name}: executor {plain:.3f} s, interpreter {slow:.2f} s: {slow / plain:.0f} times faster")
+            print(f"    sanitised {sanitised:.3f} s: {sanitised / plain:.2f} times the time")
 
 
 if __name__ == "__main__":

@@ -4,18 +4,25 @@
     memory = [Allocation("x", x), Allocation("y", y)]
     execution = kernel.run(memory, [Pointer(0, 0), Pointer(1, 0), Scalar(64)], (8, 1, 1))
 
-Needs numpy and torch, not triton. The caller sets torch's thread count.
+Needs numpy and torch; ``offline``, which runs other people's kernels as they launch them, needs triton. The caller sets
+torch's thread count.
 """
 
+from typing import TYPE_CHECKING, Any
+
+from evaluator.executor.allocation import Allocation, View
 from evaluator.executor.errors import ExecutionTimeout, IRError, UnsupportedOperation
 from evaluator.executor.faults import MemoryFault
-from evaluator.executor.kernel import DEFAULT_TEMPORARIES, Execution, Kernel, Trips, load
-from evaluator.executor.memory import Allocation
+from evaluator.executor.kernel import DEFAULT_TEMPORARIES, Counted, Execution, Kernel, Trips, load
 from evaluator.executor.work import Loop
+
+if TYPE_CHECKING:
+    from evaluator.executor.triton_offline import offline
 
 __all__ = [
     "DEFAULT_TEMPORARIES",
     "Allocation",
+    "Counted",
     "Execution",
     "ExecutionTimeout",
     "IRError",
@@ -24,5 +31,16 @@ __all__ = [
     "MemoryFault",
     "Trips",
     "UnsupportedOperation",
+    "View",
     "load",
+    "offline",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs triton when it is asked for."""
+    if name == "offline":
+        from evaluator.executor.triton_offline import offline
+
+        return offline
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -69,7 +69,7 @@ class Type:
 
 
 _BLOCK = re.compile(r"(?:tensor)?<((?:\d+x)+)(.+)>", re.DOTALL)
-_POINTER = re.compile(r"!tt\.ptr<([^,<>]+)(?:,\s*1)?>|<([^,<>\dx]\w*)>")
+_POINTER = re.compile(r'!tt\.ptr<([^,<>]+)(?:,\s*(?:1|"constant"))?>|<([^,<>\dx]\w*)>')
 _DESCRIPTOR = re.compile(r"(?:!tt\.tensordesc)?<(tensor<.+>|(?:\d+x)+[^#,]+)>", re.DOTALL)
 
 

@@ -80,6 +80,7 @@ def prepare(
     function: Any, *values: Any, grid: tuple[int, ...] = (1,), readonly: tuple[int, ...] = (), **constexprs: Any
 ) -> Launch:
     names = [name for name in inspect.signature(function.fn).parameters if name not in constexprs]
+    constant = {parameter.name: parameter.is_const for parameter in function.params}
     signature: dict[str, str] = {}
     memory: list[Allocation] = []
     args: list[Argument] = []
@@ -96,7 +97,7 @@ def prepare(
             args.append(Descriptor(len(memory) - 1, 0, shape, strides, described.block, described.padding))
             args.extend(Scalar(number) for number in (*shape, *strides))
         elif isinstance(value, torch.Tensor):
-            signature[name] = "*" + NAMES[tensor.dtype]
+            signature[name] = ("*k" if constant[name] else "*") + NAMES[tensor.dtype]
             args.append(Pointer(len(memory) - 1, tensor.storage_offset() * tensor.element_size()))
         else:
             signature[name] = {bool: "i1", int: "i32", float: "fp32"}[type(value)]

@@ -287,6 +287,20 @@ def test_atomics_act_as_if_programs_came_one_after_the_other(executor):
     assert bits.item() == 31
 
 
+@triton.jit
+def read_only(X: tl.const, Y, N: tl.constexpr):
+    i = tl.arange(0, N)
+    tl.store(Y + i, tl.load(X + i) + 1)
+
+
+def test_pointers_declared_constant_are_read_through(executor):
+    x, y = torch.rand(16), torch.zeros(16)
+    launch = executor.prepare(read_only, x, y, N=16)
+    assert "constant" in launch.ttir
+    assert launch.run().faults == ()
+    assert torch.equal(y, x + 1)
+
+
 def test_arguments_must_fit_the_signature(executor):
     launch = executor.prepare(unmasked, torch.zeros(8), torch.zeros(8), 8, N=8)
     memory = [Allocation("x", torch.zeros(8)), Allocation("y", torch.zeros(8))]

@@ -1,0 +1,182 @@
+"""CPU tensors that pass for tensors on a GPU: what torch says about devices, and where ``device="cuda"`` leads.
+
+Everything here replaces attributes of torch for as long as a session lasts: modes of torch would be confined to one
+thread, and blind inside operators that are written in Python.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils._device import _device_constructors
+
+from evaluator.executor.triton_offline.cuda import DEVICE, MILLISECONDS, accelerator_answers, cuda_idle
+from evaluator.executor.triton_offline.patches import Patches
+from evaluator.gpu import Driver, cuda_answers
+from evaluator.target import Target
+
+_CPU = torch.device("cpu")
+_LIKE = ("empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "randint_like")
+_NEW = ("new_empty", "new_empty_strided", "new_zeros", "new_ones", "new_full", "new_tensor")
+
+real_device = torch.Tensor.device.__get__
+"""The device a tensor is on, whatever it claims."""
+
+
+class DeviceKey(int):
+    """The index of the device, 0, that is no key of a real device: Triton keeps compiled kernels by this index."""
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+class OfflineDriver(Driver):
+    """What triton asks of a GPU in a session."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target, DeviceKey(0))
+        self._capability = divmod(target.arch, 10)
+
+    def get_device_capability(self, device: object = None) -> tuple[int, int]:
+        """Return major and minor compute capability."""
+        return self._capability
+
+    def set_current_device(self, device: object) -> None:
+        """There is one device only."""
+
+    def get_benchmarker(self) -> Callable[..., Any]:
+        """Return a stand-in for ``do_bench``."""
+        return run_once
+
+    def get_empty_cache_for_benchmark(self) -> torch.Tensor:
+        """Return nothing to clear."""
+        return torch.empty(0, dtype=torch.int32)
+
+    def clear_cache(self, cache: object) -> None:
+        """There is no cache."""
+
+
+def run_once(call: Callable[[], object], *args: object, quantiles: Any = None, **options: object) -> Any:
+    """Stand in for ``triton.testing.do_bench``: call once and answer one millisecond."""
+    call()
+    return [MILLISECONDS] * len(quantiles) if quantiles else MILLISECONDS
+
+
+def present(patches: Patches, target: Target, claim_cuda: bool) -> None:
+    """Make torch speak of one GPU of the target's kind, and keep tensors that are sent there on the CPU.
+
+    With ``claim_cuda``, every tensor says that it is on ``cuda:0``; ``.cpu()`` then copies, as from a GPU.
+    """
+    for name, answer in {**cuda_answers(target), **cuda_idle()}.items():
+        patches.set(torch.cuda, name, answer)
+    patches.set(torch._C, "_cuda_getCurrentRawStream", lambda device=None: 0)
+    patches.set(torch.version, "cuda", torch.version.cuda or "12.8")
+    for name, answer in accelerator_answers().items():
+        if hasattr(torch.accelerator, name):
+            patches.set(torch.accelerator, name, answer)
+    redirect = _Redirect(patches)
+    for function in _device_constructors():
+        name = function.__name__
+        owner: Any = torch.fft if name.startswith("fft_") else torch
+        name = name.removeprefix("fft_")
+        if vars(owner).get(name) is function:
+            patches.set(owner, name, redirect.wrap(function))
+    for owner, names in ((torch, _LIKE), (torch.Tensor, _NEW)):
+        for name in names:
+            patches.set(owner, name, redirect.wrap(getattr(owner, name)))
+    context = torch.utils._device.DeviceContext
+    patches.set(torch, "Generator", redirect.generator())
+    patches.set(torch, "set_default_device", redirect.wrap(torch.set_default_device))
+    patches.set(context, "__init__", redirect.wrap(context.__init__))
+    _present_tensors(patches, claim_cuda)
+
+
+def _present_tensors(patches: Patches, claim_cuda: bool) -> None:
+    def to(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        leaves = claim_cuda and any(_is_cpu(arg) for arg in (*args, kwargs.get("device")))
+        moved = original_to(tensor, *map(_cpu_for_cuda, args), **_cpu_for_cuda_in(kwargs))
+        return moved.clone() if leaves and moved is tensor else moved
+
+    original_to, original_cpu = torch.Tensor.to, torch.Tensor.cpu
+
+    def cpu(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        moved = original_cpu(tensor, *args, **kwargs)
+        return moved.clone() if claim_cuda and moved is tensor else moved
+
+    methods: dict[str, Any] = {
+        "to": to,
+        "cpu": cpu,
+        "cuda": lambda tensor, *args, **kwargs: tensor,
+        "pin_memory": lambda tensor, device=None: tensor,
+        "record_stream": lambda tensor, stream: None,
+    }
+    if claim_cuda:
+        methods |= {
+            "device": property(_claimed_device),
+            "is_cuda": property(lambda tensor: _claimed_device(tensor).type == "cuda"),
+            "is_cpu": property(lambda tensor: _claimed_device(tensor).type == "cpu"),
+            "get_device": lambda tensor: DEVICE.index,
+        }
+    for name, method in methods.items():
+        patches.set(torch.Tensor, name, method)
+
+
+def _claimed_device(tensor: torch.Tensor) -> torch.device:
+    device: torch.device = real_device(tensor)
+    return DEVICE if device.type == "cpu" else device
+
+
+def _is_cpu(value: object) -> bool:
+    return value == "cpu" or (isinstance(value, torch.device) and value.type == "cpu")
+
+
+def _cpu_for_cuda(value: Any) -> Any:
+    if isinstance(value, torch.device):
+        return _CPU if value.type == "cuda" else value
+    if isinstance(value, str) and value.partition(":")[0] == "cuda":
+        return _CPU
+    return value
+
+
+def _cpu_for_cuda_in(kwargs: dict[str, Any]) -> dict[str, Any]:
+    if "device" in kwargs:
+        device = kwargs["device"]
+        kwargs["device"] = _CPU if isinstance(device, int) and not isinstance(device, bool) else _cpu_for_cuda(device)
+    if kwargs.get("pin_memory"):
+        kwargs["pin_memory"] = False
+    return kwargs
+
+
+class _Redirect:
+    """Sends what is asked for on a GPU to the CPU, as long as patches are in place: modules keep what they imported."""
+
+    def __init__(self, patches: Patches) -> None:
+        self._patches = patches
+
+    def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that takes CPU devices for GPUs."""
+
+        @functools.wraps(function, updated=())
+        def on_cpu(*args: Any, **kwargs: Any) -> Any:
+            if not self._patches.applied:
+                return function(*args, **kwargs)
+            return function(*map(_cpu_for_cuda, args), **_cpu_for_cuda_in(kwargs))
+
+        return on_cpu
+
+    def generator(self) -> type:
+        """Return a class to stand for ``torch.Generator``, whose instances are torch's own."""
+        original = torch.Generator
+        make = self.wrap(original)
+
+        class Kind(type):
+            def __instancecheck__(cls, instance: object) -> bool:
+                return isinstance(instance, original)
+
+            def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+                return make(*args, **kwargs)
+
+        return Kind("Generator", (), {})

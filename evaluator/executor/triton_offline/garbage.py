@@ -1,0 +1,65 @@
+"""Whether what a launch read before anybody wrote it made a difference: kernels often load it and select it away."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from evaluator.executor.allocation import Allocation
+from evaluator.executor.kernel import Execution, Kernel
+from evaluator.plan import Argument
+
+KIND = "read of uninitialised memory"
+_PATTERNS = (0xFF, 0x3C)
+"""Bytes that stand for garbage: not a number in every float type, and a small number in most."""
+
+
+class Garbage:
+    """Holds what memory was before a launch, to launch again with other garbage in it."""
+
+    def __init__(self, kernel: Kernel, memory: Sequence[Allocation], args: Sequence[Argument]) -> None:
+        self._kernel = kernel
+        self._args = args
+        self._memory = memory
+        self._changed = kernel.changes(args)
+        self._before = [
+            replace(
+                allocation,
+                data=allocation.data.clone() if i in self._changed else allocation.data,
+                initialised=None if allocation.initialised is None else allocation.initialised.clone(),
+            )
+            for i, allocation in enumerate(memory)
+        ]
+
+    def settle(self, execution: Execution, grid: tuple[int, int, int], **limits: Any) -> Execution:
+        """Return the execution with reads of uninitialised memory among the notes if they change no result."""
+        reads = tuple(fault for fault in execution.faults if fault.kind == KIND)
+        if not reads or any(self._differs(pattern, grid, limits) for pattern in _PATTERNS):
+            return execution
+        notes = (replace(read, message=f"{read.message}; it changes no result") for read in reads)
+        faults = tuple(fault for fault in execution.faults if fault.kind != KIND)
+        return replace(execution, faults=faults, notes=(*execution.notes, *notes))
+
+    def _differs(self, pattern: int, grid: tuple[int, int, int], limits: dict[str, Any]) -> bool:
+        """Whether the launch leaves other bits where the garbage is ``pattern``."""
+        again = [self._with(allocation, i, pattern) for i, allocation in enumerate(self._before)]
+        self._kernel.run(again, self._args, grid, **limits)
+        return any(_differ(self._memory[i], again[i].data) for i in self._changed)
+
+    def _with(self, allocation: Allocation, i: int, pattern: int) -> Allocation:
+        data = allocation.data
+        if allocation.initialised is not None or i in self._changed:
+            data = data.clone()
+        if allocation.initialised is not None and data.numel():
+            missing = ~allocation.initialised
+            data.view(torch.uint8).view(data.numel(), -1)[missing] = 1 if data.dtype is torch.bool else pattern
+        return Allocation(allocation.name, data)
+
+
+def _differ(allocation: Allocation, other: torch.Tensor) -> bool:
+    a, b = (data.view(torch.uint8).view(data.numel(), -1) for data in (allocation.data, other))
+    different = (a != b).any(1)
+    if allocation.initialised is not None:
+        different &= allocation.initialised
+    return bool(different.any())

@@ -1,0 +1,209 @@
+"""Launches: what a session records of each, and the stand-in for a compiled kernel that Triton hands them to."""
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from triton import knobs
+
+from evaluator.binary import Binary
+from evaluator.compiler import Compiler, fit
+from evaluator.evaluation import Fault, Resources
+from evaluator.executor.errors import UnsupportedOperation
+from evaluator.executor.faults import MemoryFault
+from evaluator.executor.kernel import Execution
+from evaluator.executor.order import Difference
+from evaluator.executor.triton_offline.errors import OfflineError
+from evaluator.frontend import Lowered
+from evaluator.performance import ctas_per_sm
+from evaluator.plan import KernelIR
+from evaluator.target import Target
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch that was executed, or skipped as unsupported."""
+
+    kernel: str
+    """Name of the jit function."""
+    grid: tuple[int, int, int]
+    lowered: KernelIR
+    target: Target
+    constants: Mapping[str, object]
+    """Compile-time arguments by name."""
+    execution: Execution | None
+    """None if it was skipped."""
+    unsupported: str = ""
+    """Why it was skipped."""
+    differences: tuple[Difference, ...] = ()
+    """Where a shuffled order of programs leaves other bits, if that was tried."""
+    config: str = ""
+    """The configuration that an autotuner was trying, if it tried all."""
+
+    @property
+    def programs(self) -> int:
+        """How many programs the grid has."""
+        return math.prod(self.grid)
+
+    @property
+    def faults(self) -> tuple[MemoryFault, ...]:
+        """What the kernel did wrong."""
+        return self.execution.faults if self.execution else ()
+
+    @property
+    def notes(self) -> tuple[MemoryFault, ...]:
+        """Findings that are no faults."""
+        return self.execution.notes if self.execution else ()
+
+    @property
+    def ir(self) -> str:
+        """Triton IR, as it was executed."""
+        return self.lowered.ttir
+
+    @property
+    def options(self) -> dict[str, int | float | str | bool | None]:
+        """Launch options such as ``num_warps``."""
+        return self.lowered.option
+
+    @property
+    def binary(self) -> Binary:
+        """What the compiler makes of the kernel for the target. Raises ``OfflineError`` if it does not compile."""
+        binary = compiled(self.lowered, self.target)
+        if isinstance(binary, Fault):
+            raise OfflineError(binary.message)
+        return binary
+
+    @property
+    def cubin(self) -> bytes:
+        """The GPU binary. Raises like ``binary``."""
+        return self.binary.cubin
+
+    @property
+    def resources(self) -> Resources:
+        """Registers, shared memory and occupancy on the target. Raises like ``binary``."""
+        binary = self.binary
+        return Resources(
+            kernel=binary.name,
+            registers=binary.registers,
+            spill_bytes=binary.spill_bytes,
+            shared_bytes=binary.shared_bytes,
+            tensor_memory_columns=binary.tensor_memory_columns,
+            warps=binary.threads // 32,
+            ctas_per_sm=ctas_per_sm(binary, self.target),
+        )
+
+    @property
+    def misfit(self) -> str:
+        """Why the kernel cannot be launched on the target, ``""`` if it can."""
+        return misfit(self.lowered, self.target)
+
+
+@functools.cache
+def _compiler() -> Compiler:
+    return Compiler(Path(knobs.cache.dir) / "offline")
+
+
+@functools.lru_cache(maxsize=256)
+def compiled(kernel: KernelIR, target: Target) -> Binary | Fault:
+    """Return the binary of a kernel, or why there is none. Raises ``EvaluatorUnavailable``."""
+    return _compiler().compile(kernel, target)
+
+
+def misfit(kernel: KernelIR, target: Target) -> str:
+    """Return why a kernel does not compile for the target or does not fit it, ``""`` if it does."""
+    binary = compiled(kernel, target)
+    fault = binary if isinstance(binary, Fault) else fit(binary, target)
+    return fault.message if fault else ""
+
+
+Execute = Callable[["OfflineKernel", tuple[int, int, int], tuple[Any, ...]], None]
+
+
+@dataclass(eq=False)
+class OfflineKernel:
+    """Stands where Triton expects a compiled kernel; what host code asks of one is compiled when it asks."""
+
+    src: Any
+    lowered: Lowered
+    target: Target
+    execute: Execute = field(repr=False)
+
+    function = None
+    packed_metadata = None
+    module = None
+    n_max_threads = 1024
+
+    @property
+    def name(self) -> str:
+        """Symbol of the kernel."""
+        return self.lowered.kernel.name
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the Python parameters."""
+        return tuple(self.src.signature)
+
+    @property
+    def constants(self) -> dict[str, object]:
+        """Compile-time arguments by name."""
+        return {self.parameters[path[0]]: value for path, value in self.src.constants.items() if len(path) == 1}
+
+    def launch_metadata(self, grid: object, stream: object, *args: object) -> None:
+        """Nothing listens to launches here."""
+
+    def run(self, x: Any, y: Any, z: Any, stream: object, function: None, *rest: Any) -> None:
+        """Execute. ``rest`` is four things for a real launcher, then one value per parameter."""
+        self.execute(self, (int(x), int(y), int(z)), rest[4:])
+
+    def __getitem__(self, grid: Any) -> Callable[..., None]:
+        def launch(*args: Any, stream: object = None) -> None:
+            x, y, z = (*grid, 1, 1)[:3]
+            self.execute(self, (int(x), int(y), int(z)), args)
+
+        return launch
+
+    def _init_handles(self) -> None:
+        """There is no module to load."""
+
+    @property
+    def _binary(self) -> Binary:
+        binary = compiled(self.lowered.kernel, self.target)
+        if isinstance(binary, Fault):
+            raise OfflineError(binary.message)
+        return binary
+
+    @property
+    def n_regs(self) -> int:
+        """Registers per thread."""
+        return self._binary.registers
+
+    @property
+    def n_spills(self) -> int:
+        """What did not fit into registers, in units of 4 bytes per thread."""
+        return self._binary.spill_bytes // 4
+
+    @property
+    def metadata(self) -> Any:
+        """The part of a compiled kernel's metadata that host code reads."""
+        binary = self._binary
+        options = self.lowered.kernel.option
+        return SimpleNamespace(
+            **{**options, "name": binary.name, "shared": binary.shared_bytes, "tmem_size": binary.tensor_memory_columns}
+        )
+
+    @property
+    def asm(self) -> dict[str, Any]:
+        """``ttir``, ``ptx`` and ``cubin``."""
+        binary = self._binary
+        return {"ttir": self.lowered.kernel.ttir, "ptx": binary.ptx, "cubin": binary.cubin}
+
+
+def refuse_gluon(src: Any) -> None:
+    """Raise ``UnsupportedOperation`` for a kernel that has no Triton IR."""
+    if src.language.name != "TRITON":
+        where = f"{src.fn.fn.__code__.co_filename}:{src.fn.starting_line_number}"
+        raise UnsupportedOperation(f"kernel {src.fn.__name__} in Gluon, which starts below Triton IR,", where)

@@ -1,0 +1,287 @@
+"""Sessions: while one is open, every Triton kernel that is launched in the process is executed on the CPU."""
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Literal
+
+import torch
+import triton
+import triton.testing
+from triton.compiler import make_backend
+
+from evaluator.errors import EvaluatorUnavailable
+from evaluator.executor.errors import ExecutionTimeout, IRError, UnsupportedOperation
+from evaluator.executor.kernel import DEFAULT_TEMPORARIES, load
+from evaluator.executor.order import differences
+from evaluator.executor.triton_offline import device
+from evaluator.executor.triton_offline.autotuning import MODES, Disagreement, Tuning
+from evaluator.executor.triton_offline.errors import FaultsFound, OfflineError
+from evaluator.executor.triton_offline.garbage import Garbage
+from evaluator.executor.triton_offline.launches import Launch, OfflineKernel, misfit, refuse_gluon
+from evaluator.executor.triton_offline.patches import Patches, active
+from evaluator.executor.triton_offline.report import Report
+from evaluator.executor.triton_offline.shadows import Shadows, Watch, watch_handovers
+from evaluator.executor.triton_offline.storages import Storages, excuse_neighbours
+from evaluator.executor.triton_offline.torch_state import leave_eager, plain_torch, threads
+from evaluator.frontend import Lowered, UnfitArgument, lower
+from evaluator.plan import Argument
+from evaluator.target import Target, get_target
+
+DEFAULT_DEADLINE_S = 600.0
+_GRID_LIMITS = (2**31 - 1, 65535, 65535)
+"""CUDA C++ Programming Guide, technical specifications per compute capability."""
+_lowered: dict[tuple[str, str, int], Lowered] = {}
+
+
+class Session:
+    """A context in which kernels run on the CPU, from Triton IR. Make one with ``offline``; enter it once."""
+
+    def __init__(
+        self,
+        target: str | Target,
+        *,
+        sanitize: bool,
+        on_fault: Literal["collect", "raise"],
+        unsupported: Literal["raise", "skip"],
+        autotune: Literal["fitting", "first", "all"],
+        check_order: bool,
+        check_padding: bool,
+        count: bool,
+        claim_cuda: bool,
+        temporaries_bytes: int,
+        deadline_s: float | None,
+        threads: int | None,
+    ) -> None:
+        _check("on_fault", on_fault, ("collect", "raise"))
+        _check("unsupported", unsupported, ("raise", "skip"))
+        _check("autotune", autotune, MODES)
+        self.target = get_target(target) if isinstance(target, str) else target
+        self.launches: list[Launch] = []
+        self._disagreements: list[Disagreement] = []
+        self._sanitize = sanitize
+        self._on_fault = on_fault
+        self._unsupported = unsupported
+        self._check_order = check_order
+        self._check_padding = check_padding and sanitize
+        self._count = count
+        self._claim_cuda = claim_cuda
+        self._temporaries_bytes = temporaries_bytes
+        self._deadline_s = deadline_s
+        self._threads = threads
+        self._lock = threading.RLock()
+        self._patches = Patches()
+        self._tuning = Tuning(autotune, self)
+        self._shadows = Shadows() if sanitize else None
+        self._watch = Watch(self._shadows)
+        self._driver = device.OfflineDriver(self.target)
+        self._touched: dict[Any, Any] = {}
+        self._eager: Any = None
+        self._config = ""
+        self._open = True
+
+    def __enter__(self) -> "Session":
+        if triton.knobs.runtime.interpret:
+            raise OfflineError("TRITON_INTERPRET is set: unset it, an offline session executes kernels from Triton IR")
+        if not active.acquire(blocking=False):
+            raise OfflineError("an offline session is open already: sessions neither nest nor run side by side")
+        try:
+            self._install()
+        except BaseException:
+            self._uninstall()
+            raise
+        self._watch.__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._watch.__exit__(kind, error, traceback)  # type: ignore[no-untyped-call]
+        self._uninstall()
+
+    def report(self) -> Report:
+        """Return what was launched and found so far."""
+        with self._lock:
+            return Report(self.target.name, self._sanitize, tuple(self.launches), tuple(self._disagreements))
+
+    def take_report(self) -> Report:
+        """Return what was launched and found so far, and start afresh."""
+        with self._lock:
+            report = self.report()
+            self.launches.clear()
+            self._disagreements.clear()
+            return report
+
+    def fits(self, kernel: OfflineKernel) -> bool:
+        """Whether a kernel can be launched on the target; taken for granted where nothing can be compiled."""
+        try:
+            return not misfit(kernel.lowered.kernel, self.target)
+        except EvaluatorUnavailable:
+            return True
+
+    @contextlib.contextmanager
+    def trying(self, config: str) -> Iterator[None]:
+        """Record launches inside as trials of an autotuner's configuration."""
+        self._config = config
+        try:
+            yield
+        finally:
+            self._config = ""
+
+    def disagree(self, disagreement: Disagreement) -> None:
+        """Record that two configurations compute different things."""
+        self._disagreements.append(disagreement)
+
+    def _install(self) -> None:
+        patches = self._patches
+        device.present(patches, self.target, self._claim_cuda)
+        patches.set(triton.runtime.driver, "_active", self._driver)
+        for name in ("do_bench", "do_bench_cudagraph", "do_bench_proton"):
+            if hasattr(triton.testing, name):
+                patches.set(triton.testing, name, device.run_once)
+        patches.set(torch, "compile", leave_eager)
+        if "torch._dynamo" in sys.modules:  # then something may be compiled already
+            self._eager = torch.compiler.set_stance("force_eager")
+        if self._shadows is not None:
+            watch_handovers(patches, self._shadows)
+        self._tuning.install(patches)
+        # JITFunction.create_binder imports the name when a function is first launched on a device.
+        patches.set(triton.compiler, "compile", self._compiler(triton.compiler.compile))
+
+    def _uninstall(self) -> None:
+        self._patches.undo()
+        if self._eager is not None:
+            self._eager.__exit__(None, None, None)
+        self._tuning.forget()
+        for function in self._touched.values():
+            function.device_caches.pop(self._driver.get_current_device(), None)
+            function.compile = triton.compiler.compile
+        self._touched.clear()
+        self._open = False
+        active.release()
+
+    def _compiler(self, original: Any) -> Any:
+        """Return a compiler for jit functions, which keep it: it is Triton's own again once the session is closed."""
+
+        def compile_offline(src: Any, target: Any = None, options: Any = None, **rest: Any) -> Any:
+            if not self._open:
+                return original(src, target=target, options=options, **rest)
+            self._touched[id(src.fn)] = src.fn
+            return self._lower(src, target, options)
+
+        return compile_offline
+
+    def _lower(self, src: Any, target: Any, options: Any) -> OfflineKernel:
+        refuse_gluon(src)
+        backend = make_backend(target)
+        parsed = backend.parse_options(dict(options or {}))
+        key = (src.hash(), str(sorted(parsed.__dict__.items(), key=str)), self.target.arch)
+        with self._lock:
+            if key not in _lowered:
+                with plain_torch():
+                    _lowered[key] = lower(src, backend, parsed)
+        return OfflineKernel(src, _lowered[key], self.target, self._execute)
+
+    def _execute(self, kernel: OfflineKernel, grid: tuple[int, int, int], values: tuple[Any, ...]) -> None:
+        """Execute one launch; a grid with a zero in it launches nothing."""
+        name = kernel.src.fn.__name__
+        if any(not 0 <= extent <= limit for extent, limit in zip(grid, _GRID_LIMITS, strict=True)):
+            raise OfflineError(f"kernel {name} is launched over {grid}: a grid is at most {_GRID_LIMITS}")
+        if 0 in grid:
+            return
+        with self._lock, plain_torch(), threads(self._threads):
+            try:
+                launch = self._run(kernel, name, grid, values)
+            except UnsupportedOperation as error:
+                if self._unsupported == "raise":
+                    raise
+                launch = self._record(kernel, name, grid, unsupported=str(error))
+            except UnfitArgument as unfit:
+                raise OfflineError(f"kernel {name} is given {unfit}") from None
+            except (IRError, ExecutionTimeout) as error:
+                raise type(error)(f"kernel {name}: {error}") from None
+            self.launches.append(launch)
+        if launch.faults and self._on_fault == "raise":
+            raise FaultsFound(launch.faults)
+
+    def _run(self, kernel: OfflineKernel, name: str, grid: tuple[int, int, int], values: tuple[Any, ...]) -> Launch:
+        storages = Storages(self._shadows, self._check_padding)
+        args: list[Argument] = []
+        names = iter(kernel.parameters)
+        storages.name = next(names, "")
+        for parameters in kernel.lowered.arguments(values, storages.pointer):
+            args.extend(parameters)
+            storages.name = next(names, "")
+        memory, final = storages.lay_out(args)
+        executable = load(kernel.lowered.kernel.ttir)
+        limits: dict[str, Any] = {"temporaries_bytes": self._temporaries_bytes}
+        if self._deadline_s is not None:
+            limits["deadline"] = time.monotonic() + self._deadline_s
+        differing = differences(executable, memory, final, grid, **limits) if self._check_order else ()
+        fresh = any(allocation.initialised is not None for allocation in memory)
+        garbage = Garbage(executable, memory, final) if fresh else None
+        execution = executable.run(memory, final, grid, sanitize=self._sanitize, count=self._count, **limits)
+        if garbage is not None:
+            execution = garbage.settle(execution, grid, **limits)
+        storages.ran()
+        return self._record(kernel, name, grid, execution=excuse_neighbours(execution, memory), differences=differing)
+
+    def _record(self, kernel: OfflineKernel, name: str, grid: tuple[int, int, int], **outcome: Any) -> Launch:
+        outcome = {"execution": None, **outcome}
+        return Launch(name, grid, kernel.lowered.kernel, self.target, kernel.constants, config=self._config, **outcome)
+
+
+def offline(
+    target: str | Target = "h100",
+    *,
+    sanitize: bool = True,
+    on_fault: Literal["collect", "raise"] = "collect",
+    unsupported: Literal["raise", "skip"] = "raise",
+    autotune: Literal["fitting", "first", "all"] = "fitting",
+    check_order: bool = False,
+    check_padding: bool = True,
+    count: bool = False,
+    claim_cuda: bool = True,
+    temporaries_bytes: int = DEFAULT_TEMPORARIES,
+    deadline_s: float | None = DEFAULT_DEADLINE_S,
+    threads: int | None = None,
+) -> Session:
+    """Return a context in which Triton kernels are executed on the CPU, from the IR made for ``target``.
+
+    sanitize            look for races, reads of uninitialised memory and more; out-of-bounds accesses always are faults
+    on_fault            ``collect`` faults for the report, or ``raise`` ``FaultsFound`` at the launch
+    unsupported         ``raise`` ``UnsupportedOperation``, or ``skip`` the launch, outputs untouched, and report it
+    autotune            take the first configuration that compiles for and fits the target, the ``first`` that lowers,
+                        or run ``all`` on copies and report which disagree, then take the first
+    check_order         run each launch on copies in two orders of programs and report where bits differ
+    check_padding       accesses to parts of a storage that belong to no tensor of the launch are faults
+    count               keep operations, bytes and sectors of every program in ``launch.execution.counts``
+    claim_cuda          tensors say that they are on ``cuda:0``
+    temporaries_bytes   memory for the values of programs that run together
+    deadline_s          seconds that one launch may take before ``ExecutionTimeout``
+    threads             torch's threads during launches; None leaves them alone
+
+    Raises ``UnknownTarget``. Entering raises ``OfflineError`` while another session is open.
+    """
+    return Session(
+        target,
+        sanitize=sanitize,
+        on_fault=on_fault,
+        unsupported=unsupported,
+        autotune=autotune,
+        check_order=check_order,
+        check_padding=check_padding,
+        count=count,
+        claim_cuda=claim_cuda,
+        temporaries_bytes=temporaries_bytes,
+        deadline_s=deadline_s,
+        threads=threads,
+    )
+
+
+def _check(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise OfflineError(f"{name} must be one of {', '.join(known)}, not {value!r}")

@@ -1,0 +1,179 @@
+"""What is known of storages: which elements nobody has written yet, and whose tensors may reach beyond their edges.
+
+A mode of torch sees allocations and what torch's operators write. Whatever else may have written to a tensor makes all
+of it count as written, so that no read is called uninitialised in error.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from evaluator.executor.triton_offline.device import real_device
+from evaluator.executor.triton_offline.patches import Patches
+
+_aten = torch.ops.aten
+_EMPTY = {
+    _aten.empty.memory_format,
+    _aten.empty_strided.default,
+    _aten.empty_like.default,
+    _aten.empty_permuted.default,
+    _aten.new_empty.default,
+    _aten.new_empty_strided.default,
+}
+_SWEEP = 256
+"""Allocations after which shadows of freed storages are dropped."""
+
+
+@dataclass
+class _Shadow:
+    storage: StorageWeakRef  # keeps the storage's identity from being reused
+    written: torch.Tensor
+    item_bytes: int
+    versions: tuple[int, ...]
+    """Torch's counter of changes to the tensor; it counts a change that is seen here just afterwards, or not at all."""
+
+
+class Shadows:
+    """Storages that are not written all over, or that tensors share in odd ways, by identity."""
+
+    def __init__(self) -> None:
+        self._shadows: dict[int, _Shadow] = {}
+        self._restrided: dict[int, StorageWeakRef] = {}
+        self._until_sweep = _SWEEP
+
+    def allocated(self, tensor: torch.Tensor) -> None:
+        """Take note of a tensor with a storage of its own that nobody has written."""
+        storage = tensor.untyped_storage()
+        with torch.inference_mode(False):
+            written = torch.zeros(storage.nbytes() // tensor.element_size(), dtype=torch.bool)
+        shadow = _Shadow(StorageWeakRef(storage), written, tensor.element_size(), (_version(tensor),))
+        self._shadows[storage._cdata] = shadow
+        self._until_sweep -= 1
+        if self._until_sweep == 0:
+            self._until_sweep = _SWEEP
+            self._shadows = {key: shadow for key, shadow in self._shadows.items() if not shadow.storage.expired()}
+            self._restrided = {key: storage for key, storage in self._restrided.items() if not storage.expired()}
+
+    def restrided(self, tensor: torch.Tensor) -> None:
+        """Take note of a tensor that ``as_strided`` made: kernels may use its strides to reach all of the storage."""
+        storage = tensor.untyped_storage()
+        self._restrided[storage._cdata] = StorageWeakRef(storage)
+
+    def padded(self, tensor: torch.Tensor) -> bool:
+        """Whether parts of the tensor's storage that lie in no tensor of a launch are out of the launch's bounds."""
+        return _key(tensor) not in self._restrided
+
+    def wrote(self, tensor: torch.Tensor) -> None:
+        """Take note that every element of a tensor has been written."""
+        shadow = self._shadows.get(_key(tensor))
+        if shadow is None:
+            return
+        end = tensor.storage_offset() + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+        version = _version(tensor)
+        known = version in shadow.versions and shadow.item_bytes == tensor.element_size()
+        if not known or (tensor.numel() and end >= shadow.written.numel()):
+            self.forget(tensor)
+            return
+        shadow.versions = (version, version + 1)
+        if tensor.numel():
+            shadow.written.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset()).fill_(True)
+
+    def forget(self, tensor: torch.Tensor) -> None:
+        """Let all of the tensor's storage count as written."""
+        self._shadows.pop(_key(tensor), None)
+
+    def written(self, tensor: torch.Tensor) -> tuple[torch.Tensor, int] | None:
+        """Return which elements of the tensor's storage are written, and bytes per element; None if all may be.
+
+        Set what is written later in place.
+        """
+        shadow = self._shadows.get(_key(tensor))
+        if shadow is None:
+            return None
+        if _version(tensor) not in shadow.versions or bool(shadow.written.all()):
+            self.forget(tensor)
+            return None
+        return shadow.written, shadow.item_bytes
+
+
+class Watch(TorchDispatchMode):
+    """Keeps ``Shadows``, if given, of what torch allocates and writes; runs operators that exist for CUDA alone."""
+
+    def __init__(self, shadows: Shadows | None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._shadows = shadows
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch's guard against compiling under a mode would import all of dynamo: seconds per process."""
+        return False
+
+    def __torch_dispatch__(
+        self, func: Any, types: object, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if key := _python_kernel(func):
+            with self:  # what it calls is seen too
+                return func.redispatch(torch._C.DispatchKeySet(key), *args, **kwargs)
+        result = func(*args, **kwargs)
+        if self._shadows is None:
+            return result
+        if func in _EMPTY:
+            if result.layout is torch.strided and real_device(result).type == "cpu":
+                self._shadows.allocated(result)
+        elif func is _aten.as_strided.default:
+            self._shadows.restrided(result)
+        elif func._schema.is_mutable:
+            for tensor in _mutated(func, args, kwargs):
+                self._shadows.wrote(tensor)
+        return result
+
+
+_CPU_KEYS = ("CPU", "CompositeExplicitAutograd")
+
+
+def _python_kernel(func: Any) -> torch._C.DispatchKey | None:
+    """Return which of an operator's kernels to run if Python registered it: the one for CPUs, else for CUDA."""
+    if func.namespace in ("aten", "prims"):
+        return None
+    overload = "" if func._overloadname == "default" else f".{func._overloadname}"
+    name = f"{func.namespace}/{func._schema.name.partition('::')[2]}{overload}"
+    if any(f"{name}/{key}" in torch.library._impls for key in _CPU_KEYS):
+        return torch._C.DispatchKey.CPU
+    if f"{name}/CUDA" in torch.library._impls and not func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CPU):
+        return torch._C.DispatchKey.CUDA
+    return None
+
+
+def _mutated(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[torch.Tensor]:
+    for i, parameter in enumerate(func._schema.arguments):
+        if parameter.alias_info is not None and parameter.alias_info.is_write:
+            value = args[i] if i < len(args) else kwargs.get(parameter.name)
+            for tensor in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(tensor, torch.Tensor) and tensor.layout is torch.strided:
+                    yield tensor
+
+
+def _key(tensor: torch.Tensor) -> int:
+    key: int = tensor.untyped_storage()._cdata
+    return key
+
+
+def _version(tensor: torch.Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def watch_handovers(patches: Patches, shadows: Shadows) -> None:
+    """Let tensors that are handed to other libraries, which may write to them, count as written."""
+    for name in ("numpy", "__array__", "__dlpack__"):
+        original = getattr(torch.Tensor, name)
+
+        def handover(tensor: torch.Tensor, *args: Any, _original: Any = original, **kwargs: Any) -> Any:
+            shadows.forget(tensor)
+            return _original(tensor, *args, **kwargs)
+
+        patches.set(torch.Tensor, name, handover)

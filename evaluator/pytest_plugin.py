@@ -1,0 +1,162 @@
+"""Pytest plugin: Triton kernels in tests are executed on the CPU, and a test whose kernels make faults fails.
+
+    def test_scale(triton_offline):            # one session for this test
+        scale[(4,)](x, y, 1000, BLOCK=256)
+
+    pytest --triton-offline                    # one session for the whole run, from before the first import of a test
+
+``@pytest.mark.triton_offline(target="a100", check_order=True)`` gives the fixture's session its options. A test that
+expects faults takes them away: ``report = triton_offline.take_report()``.
+
+Every run of pytest imports this module: torch and triton wait until a session is opened.
+"""
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from evaluator.executor.triton_offline import Report, Session
+
+
+@dataclass
+class _Totals:
+    """What the summary says of a whole run."""
+
+    launches: int = 0
+    kernels: set[str] = field(default_factory=set)
+    notes: dict[str, None] = field(default_factory=dict)
+    unsupported: dict[str, None] = field(default_factory=dict)
+    with_faults: int = 0
+    """Tests."""
+
+    def add(self, report: "Report") -> None:
+        """Count a report."""
+        self.launches += len(report.launches)
+        self.kernels.update(launch.kernel for launch in report.launches)
+        self.notes.update(dict.fromkeys(note.message for note in report.notes))
+        self.unsupported.update(dict.fromkeys(report.unsupported))
+
+
+_totals = pytest.StashKey[_Totals]()
+_ambient = pytest.StashKey["Session"]()
+_current = pytest.StashKey["Session"]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the flags."""
+    group = parser.getgroup("triton-offline", "Triton kernels without a GPU")
+    group.addoption("--triton-offline", action="store_true", help="execute all Triton kernels on the CPU, sanitised")
+    group.addoption("--triton-offline-target", default="h100", metavar="NAME", help="GPU to lower for [h100]")
+    group.addoption(
+        "--triton-offline-autotune",
+        default="fitting",
+        choices=("fitting", "first", "all"),
+        help="which configurations of autotuned kernels to run [fitting]",
+    )
+    group.addoption(
+        "--triton-offline-unsupported",
+        default="raise",
+        choices=("raise", "skip"),
+        help="what to do with kernels that cannot be executed [raise]",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Open the session of ``--triton-offline`` before conftest files import anything."""
+    options = early_config.known_args_namespace
+    if options.triton_offline:
+        from evaluator.executor import offline
+
+        session = offline(
+            options.triton_offline_target,
+            autotune=options.triton_offline_autotune,
+            unsupported=options.triton_offline_unsupported,
+        )
+        early_config.stash[_ambient] = session.__enter__()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the mark."""
+    config.addinivalue_line("markers", "triton_offline(**options): options of the triton_offline fixture's session")
+    config.stash[_totals] = _Totals()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Close the session of ``--triton-offline``."""
+    session = config.stash.get(_ambient, None)
+    if session is not None:
+        del config.stash[_ambient]
+        session.__exit__(None, None, None)
+
+
+@pytest.fixture
+def triton_offline(request: pytest.FixtureRequest) -> Iterator["Session"]:
+    """An open session: Triton kernels run on the CPU. Under ``--triton-offline``, the session of the run."""
+    session = request.config.stash.get(_ambient, None)
+    if session is not None:
+        yield session
+        return
+    from evaluator.executor import offline
+
+    mark = request.node.get_closest_marker("triton_offline")
+    options: dict[str, Any] = {
+        "target": request.config.getoption("--triton-offline-target"),
+        "autotune": request.config.getoption("--triton-offline-autotune"),
+        "unsupported": request.config.getoption("--triton-offline-unsupported"),
+        **(mark.kwargs if mark else {}),
+    }
+    with offline(**options) as session:
+        request.node.stash[_current] = session
+        yield session
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    """Count what was launched since the last test, at import, for the run alone."""
+    _take(item)
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail a test that would pass, if its launches made faults."""
+    try:
+        result = yield
+    except BaseException:
+        _take(item)
+        raise
+    report = _take(item)
+    if report is not None and not report.clean:
+        item.config.stash[_totals].with_faults += 1
+        pytest.fail(str(report), pytrace=False)
+    return result
+
+
+def _take(item: pytest.Item) -> "Report | None":
+    session = item.stash.get(_current, None) or item.config.stash.get(_ambient, None)
+    if session is None:
+        return None
+    report = session.take_report()
+    item.config.stash[_totals].add(report)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what was launched and found."""
+    totals = config.stash[_totals]
+    if not totals.launches:
+        return
+    from evaluator.executor.triton_offline.report import counted
+
+    terminalreporter.section("triton offline")
+    terminalreporter.line(
+        f"{counted(totals.launches, 'launch', 'launches')} of {counted(len(totals.kernels), 'kernel', 'kernels')}; "
+        f"tests with faults: {totals.with_faults}"
+    )
+    for title, lines in (("skipped", totals.unsupported), ("notes", totals.notes)):
+        for line in lines:
+            terminalreporter.line(f"{title}: {line}")
