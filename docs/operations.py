@@ -87,7 +87,9 @@ def table(recorder: Recorder) -> str:
 def main() -> int:
     """Run the executor's tests and put the table into the page; nothing is written if one fails."""
     recorder = Recorder()
-    code = pytest.main(["tests/evaluator/executor", "-W", "ignore::pytest.PytestAssertRewriteWarning"], plugins=[recorder])
+    code = pytest.main(
+        ["tests/evaluator/executor", "-W", "ignore::pytest.PytestAssertRewriteWarning"], plugins=[recorder]
+    )
     if code:
         return int(code)
     before, _, rest = PAGE.read_text().partition(START)

@@ -97,12 +97,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def triton_offline(request: pytest.FixtureRequest) -> Iterator["Session"]:
     """An open session: Triton kernels run on the CPU. Under ``--triton-offline``, the session of the run."""
     session = request.config.stash.get(_ambient, None)
+    mark = request.node.get_closest_marker("triton_offline")
     if session is not None:
+        if mark and mark.kwargs:
+            pytest.skip("its session has options of its own, and --triton-offline has one session for all")
         yield session
         return
     from evaluator.executor import offline
 
-    mark = request.node.get_closest_marker("triton_offline")
     options: dict[str, Any] = {
         "target": request.config.getoption("--triton-offline-target"),
         "autotune": request.config.getoption("--triton-offline-autotune"),
@@ -124,6 +126,16 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Fail a test that would pass, if its launches made faults."""
+    return (yield from _checked(item))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail the end of a test whose fixtures' launches made faults."""
+    return (yield from _checked(item))
+
+
+def _checked(item: pytest.Item) -> Generator[None, object, object]:
     try:
         result = yield
     except BaseException:

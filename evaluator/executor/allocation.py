@@ -24,6 +24,11 @@ class View:
                 rest -= place[dim] * stride
         return None if rest or 0 in self.shape else tuple(place)
 
+    def spans(self, element: torch.Tensor) -> torch.Tensor:
+        """Return which elements of the buffer lie between the tensor's first and its last."""
+        last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
+        return (element >= self.offset) & (element <= last)
+
 
 @dataclass
 class Allocation:

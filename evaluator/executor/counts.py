@@ -82,7 +82,14 @@ class Metered:
         return {name: Traffic(*(column.numpy() for column in self._counts[:, i])) for i, name in enumerate(names)}
 
     def _count(
-        self, address: Address, mask: Tensor | None, kind: Type, site: Site, *, reads: bool = False, writes: bool = False
+        self,
+        address: Address,
+        mask: Tensor | None,
+        kind: Type,
+        site: Site,
+        *,
+        reads: bool = False,
+        writes: bool = False,
     ) -> None:
         flat = total(address)
         active = torch.ones((), dtype=torch.bool) if mask is None else mask

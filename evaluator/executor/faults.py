@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 MAX_FAULTS = 8
-"""Faults reported per execution, and as many notes."""
+"""Findings of each kind reported per execution; one kind must not crowd out another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +15,7 @@ class MemoryFault:
 
     kind: str
     """Always looked for: ``read out of bounds``, ``write out of bounds``, ``read in padding``, ``write in padding``,
+    ``read beside a tensor`` (in its allocation, before its first or behind its last element),
     ``write to an input``, ``misaligned access``, ``false assumption``, ``false hint``, ``assertion failed``,
     ``index out of range``. By the sanitiser alone: ``read of uninitialised memory``, ``write race``,
     ``read-write race``, ``conflicting store``, ``integer overflow``, ``invalid descriptor``. Notes: ``same value stored
@@ -126,7 +127,7 @@ class FaultLog:
     ) -> None:
         """Add a finding about the first of the programs at positions [n] that do what is wrong."""
         key = (kind, site.location, tensor)
-        if key not in self._entries and len(self._entries) < MAX_FAULTS:
+        if key not in self._entries and sum(other == kind for other, _, _ in self._entries) < MAX_FAULTS:
             found, program = finding(), site.program(int(programs[0]))
             fault = MemoryFault(kind, found.text, self._kernel, site.location, program, 0, tensor, found.index)
             self._entries[key] = _Entry(fault, set())

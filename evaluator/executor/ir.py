@@ -68,14 +68,20 @@ class Type:
         return f"tensor<{'x'.join(map(str, self.shape))}x{name}>" if self.shape else name
 
 
-_BLOCK = re.compile(r"(?:tensor)?<((?:\d+x)+)(.+)>", re.DOTALL)
+_BLOCK = re.compile(r"(?:tensor)?<((?:\d{1,9}x)+)(.+)>", re.DOTALL)
 _POINTER = re.compile(r'!tt\.ptr<([^,<>]+)(?:,\s*(?:1|"constant"))?>|<([^,<>\dx]\w*)>')
 _DESCRIPTOR = re.compile(r"(?:!tt\.tensordesc)?<(tensor<.+>|(?:\d+x)+[^#,]+)>", re.DOTALL)
+
+
+_MOST_NESTED = 4
+"""Angle brackets that a type opens: a descriptor of a block of pointers has three."""
 
 
 def parse_type(text: str) -> Type:
     """Return the type that ``text`` names, e.g. ``tensor<64x!tt.ptr<bf16>>``; raise ``IRError`` if it names none."""
     text = text.strip()
+    if text.count("<") > _MOST_NESTED:
+        raise IRError(f"unknown type {text[:80]!r}")
     # Descriptors of integers say si32 or ui32, and are the only types to do so.
     element = text[1:] if text.startswith(("si", "ui")) else text
     if element in BITS and element not in ("ptr", "descriptor"):

@@ -182,6 +182,10 @@ class Kernel:
         """Return the buffers that the kernel may write to."""
         return self._buffers(touched(self.function, WRITES), args)
 
+    def reads(self, args: Sequence[Argument]) -> frozenset[int]:
+        """Return the buffers that the kernel may read."""
+        return self._buffers(touched(self.function, READS), args)
+
     def _stores_to_marked(self, memory: Sequence[Allocation], args: Sequence[Argument]) -> _Code | None:
         params = frozenset(
             slot

@@ -16,7 +16,7 @@ MAX_DEPTH = 64
 _OP = re.compile(r'(?:(%[^=]*?) = )?"?([a-z_]\w*(?:\.\w+)+)"?(.*)', re.DOTALL)
 _RESULT = re.compile(r"(%[\w$.\-]+)(?::(\d+))?")
 _FUNCTION = re.compile(r'tt\.func\s+(?:(public|private)\s+)?@("[^"]*"|[\w$.\-]+)\s*\((.*)\{')
-_COMMENT = re.compile(r'^((?:[^"]|"(?:[^"\\]|\\.)*")*?)\s*// .*$')
+_QUOTED_OR_COMMENT = re.compile(r'"(?:[^"\\]|\\.)*"|// ')
 _MODULE = re.compile(r"module(?:\s+@\S+)?\s*(attributes)?.*\{")
 _DOTTED = re.compile(r"[a-z_]\w*(?:\.\w+)+")
 
@@ -39,7 +39,7 @@ class _Parser:
         raw = text.splitlines()
         self._locations = Locations(raw)
         pairs = [split_locations(line) for line in raw]
-        self._lines = [_COMMENT.sub(r"\1", line).strip() for line, _ in pairs]
+        self._lines = [_without_comment(line).strip() for line, _ in pairs]
         self._places = [location for _, location in pairs]
         self._known = known
         self._types: list[Type] = []
@@ -268,6 +268,13 @@ def _typed_names(text: str) -> list[tuple[str, Type]]:
             pairs.append((name, parse_type(token)))
             name = ""
     raise IRError(f"a list of arguments is never closed: {text[:80]!r}")
+
+
+def _without_comment(line: str) -> str:
+    for match in _QUOTED_OR_COMMENT.finditer(line) if "//" in line else ():
+        if match[0] == "// ":
+            return line[: match.start()]
+    return line
 
 
 def _results(text: str) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from evaluator.executor.flow import ATOMICS, READS, conditions, followed, links
 from evaluator.executor.ir import COMBINING, Block, Function, Op, Region, walk
-from evaluator.executor.waiting import is_volatile
+from evaluator.executor.waiting import is_volatile, waiting_loops
 
 _CONTROL = ("scf.for", "scf.while", "scf.if", "tt.call", "cf.br", "cf.cond_br", "tt.return")
 WRITES = (
@@ -44,7 +44,7 @@ def store_slice(function: Function, params: Set[int]) -> Function | None:
 
 def _sliced(original: Function, function: Function, zeros: Set[int], branches: Set[int]) -> Function | None:
     """Return what is needed of ``function``, None if it reads what it would have to write but for the cut."""
-    needed = _Needed(zeros, branches)
+    needed = _Needed(zeros, branches, waiting_loops(function))
     while needed.grew:
         needed.grew = False
         needed.region(function.body)
@@ -82,8 +82,7 @@ def programs_interact(function: Function) -> bool:
     used = used_slots(function)
     acting = (*ATOMICS, "tt.atomic_load")
     return any(
-        op.name == "tt.atomic_poll"
-        or ((op.name in acting or is_volatile(op)) and not used.isdisjoint(op.results))
+        op.name == "tt.atomic_poll" or ((op.name in acting or is_volatile(op)) and not used.isdisjoint(op.results))
         for op in walk(function.body)
     )
 
@@ -154,17 +153,18 @@ class _Needed:
     Grows until a pass over the kernel adds none.
     """
 
-    def __init__(self, zeros: Set[int], branches: Set[int]) -> None:
+    def __init__(self, zeros: Set[int], branches: Set[int], waiting: Set[int]) -> None:
         self.slots: set[int] = set()
         self.grew = True
         self._zeros = zeros
         self._branches = branches
+        self._waiting = waiting
 
     def acts(self, op: Op) -> bool:
-        """Whether an operation is a loop, a followed branch or a store of zeros, or holds one."""
+        """Whether an operation is, or holds, a loop that does more than wait, a followed branch or a store of zeros."""
         nested = (inner for region in op.regions for inner in walk(region))
         return any(
-            one.loop is not None
+            (one.loop is not None and one.loop not in self._waiting)
             or not self._zeros.isdisjoint(one.operands)
             or any(region.blocks[0].index in self._branches for region in one.regions[:1])
             for one in (op, *nested)
@@ -191,7 +191,7 @@ class _Needed:
         for targets, sources in links(op, arguments):
             self._link(targets, sources)
         if op.name in _CONTROL:
-            if op.name != "scf.if" or needed or self.acts(op):
+            if op.name not in ("scf.if", "scf.while") or needed or self.acts(op):
                 self._add(*conditions(op))
         elif needed or not self._zeros.isdisjoint(op.operands):
             self._add(*op.operands)

@@ -190,6 +190,12 @@ class Space:
             return here
         good = allocation.valid[allocation.covered(index, item_bytes)].all(-1)
         wrong = ~good if here is None else here & ~good
+        if verb == "read" and allocation.views:
+            element = index * item_bytes // allocation.data.element_size()
+            beside = wrong & ~torch.stack([view.spans(element) for view in allocation.views]).any(0)
+            if bool(beside.any()):
+                self._report("read beside a tensor", buffer, address, beside, site)
+            wrong = wrong & ~beside
         if bool(wrong.any()):
             self._report(f"{verb} in padding", buffer, address, wrong, site)
         if verb == "read":

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from evaluator.executor.errors import ExecutionTimeout
 from evaluator.executor.faults import Site
 from evaluator.executor.ir import Function, Op, walk
+from evaluator.executor.work import PRODUCTS
 
 MAX_WAITING = 1024
 """Programs that are started while all others wait, at most: each has a thread."""
@@ -35,6 +36,19 @@ def polls(function: Function) -> frozenset[int]:
             found.update(
                 slot for one in inner for slot in one.results if slot in deciding and _may_poll(one, constants)
             )
+    return frozenset(found)
+
+
+def waiting_loops(function: Function) -> frozenset[int]:
+    """Return the loops that do nothing but wait: they poll, and neither multiply matrices, nor store, nor loop."""
+    polled = polls(function)
+    found: set[int] = set()
+    for op in walk(function.body):
+        if op.name == "scf.while" and op.loop is not None:
+            inner = [one for region in op.regions for one in walk(region)]
+            works = any(one.loop is not None or one.name in (*PRODUCTS, "tt.store") for one in inner)
+            if not works and any(not polled.isdisjoint(one.results) for one in inner):
+                found.add(op.loop)
     return frozenset(found)
 
 

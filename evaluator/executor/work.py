@@ -67,7 +67,7 @@ def bodies(function: Function, passes: Mapping[int, int], programs: int) -> tupl
     """Return what a pass through each loop's body does on average, and a program outside of all loops.
 
     ``passes`` is how often all programs together went through each block; one that is not in it counts as often as the
-    block around it.
+    block around it, a loop's not at all.
     """
     found = loops(function)
     totals = [[0, 0, 0, 0] for _ in found]
@@ -79,11 +79,14 @@ def bodies(function: Function, passes: Mapping[int, int], programs: int) -> tupl
             for op in block.ops:
                 for i, amount in enumerate(_asked(op, function.types)):
                     totals_here[i] += amount * times
+                inner, inner_times = totals_here, times
+                if op.loop is not None:
+                    inner, inner_times = totals[op.loop], times if found[op.loop].block in passes else 0
                 for nested in op.regions:
-                    visit(nested, totals_here if op.loop is None else totals[op.loop], times)
+                    visit(nested, inner, inner_times)
 
     visit(function.body, outside, programs)
-    trips = [max(1, passes[loop.block]) for loop in found]
+    trips = [max(1, passes.get(loop.block, 0)) for loop in found]
     return tuple(_mean(sums, count) for sums, count in zip(totals, trips, strict=True)), _mean(outside, programs)
 
 

@@ -34,6 +34,14 @@ def test_expected(triton_offline):
     copy[(1,)](torch.randn(30), torch.zeros(64), 40, BLOCK=64)
     assert [fault.kind for fault in triton_offline.take_report().faults] == ["read out of bounds"]
 
+@pytest.fixture
+def late(triton_offline):
+    yield
+    copy[(1,)](torch.randn(30), torch.zeros(64), 40, BLOCK=64)
+
+def test_wrong_at_the_end(late):
+    pass
+
 @pytest.mark.triton_offline(target="a100")
 def test_other_target(triton_offline):
     assert torch.cuda.get_device_capability() == (8, 0)
@@ -66,10 +74,16 @@ def environment(root: Path) -> dict[str, str]:
 
 def test_the_fixture_fails_a_test_whose_kernels_make_faults(tmp_path: Path) -> None:
     output = run_pytest(tmp_path, WITH_FIXTURE)
-    assert "1 failed, 3 passed" in output, output
+    assert "1 failed, 4 passed" in output, output
+    assert "ERROR test_it.py::test_wrong_at_the_end" in output
     assert "FAILED test_it.py::test_wrong" in output
     assert "read out of bounds in copy at test_it.py:" in output
-    assert "2 launches of 1 kernel; tests with faults: 1" in output
+    assert "3 launches of 1 kernel; tests with faults: 2" in output
+
+
+def test_the_flag_skips_a_test_whose_session_has_options_of_its_own(tmp_path: Path) -> None:
+    output = run_pytest(tmp_path, WITH_FIXTURE, "--triton-offline", "-k", "right or other_target")
+    assert "1 passed, 1 skipped" in output, output
 
 
 def test_the_flag_takes_in_tests_that_know_nothing_of_it(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import torch
 
 from evaluator.executor.errors import IRError, UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import Op
+from evaluator.executor.ir import Op, Type
 from evaluator.executor.lexer import unquoted
 from evaluator.executor.operations.integers import unsigned
 from evaluator.executor.operations.memory import site
@@ -54,7 +54,10 @@ def _num_programs(op: Op, types: Types) -> Step:
 @step("tt.make_range")
 def _make_range(op: Op, types: Types) -> Step:
     check_variant(op, attributes=["start", "end"])
-    value = torch.arange(integer(op, "start"), integer(op, "end"), dtype=torch.int32)[None]
+    start, end = integer(op, "start"), integer(op, "end")
+    if types[op.results[0]] != Type("i32", (end - start,)):
+        raise IRError(f"{op.name} at {op.location} from {start} to {end} is no {types[op.results[0]]}")
+    value = torch.arange(start, end, dtype=torch.int32)[None]
     result = op.results[0]
 
     def run(frame: Frame) -> None:

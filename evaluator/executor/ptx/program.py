@@ -40,7 +40,7 @@ def assemble(text: str, widths: Sequence[int], outputs: int) -> Code:
     ]
     wanted = [f"${i}" for i in range(outputs)]
     missing = [name for name in wanted if not assembler.known(name, None)]
-    if missing and steps:
+    if missing and (steps or not instructions):
         raise PtxError(f"no value for {missing[0]}")
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:

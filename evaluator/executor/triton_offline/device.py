@@ -97,7 +97,8 @@ def present(patches: Patches, target: Target, claim_cuda: bool) -> None:
 def _present_tensors(patches: Patches, claim_cuda: bool) -> None:
     def to(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         leaves = claim_cuda and any(_is_cpu(arg) for arg in (*args, kwargs.get("device")))
-        moved = original_to(tensor, *map(_cpu_for_cuda, args), **_cpu_for_cuda_in(kwargs))
+        args = tuple(_CPU if _is_index(arg) and i == 0 else _cpu_for_cuda(arg) for i, arg in enumerate(args))
+        moved = original_to(tensor, *args, **_cpu_for_cuda_in(kwargs))
         return moved.clone() if leaves and moved is tensor else moved
 
     original_to, original_cpu = torch.Tensor.to, torch.Tensor.cpu
@@ -133,6 +134,10 @@ def _is_cpu(value: object) -> bool:
     return value == "cpu" or (isinstance(value, torch.device) and value.type == "cpu")
 
 
+def _is_index(device: object) -> bool:
+    return isinstance(device, int) and not isinstance(device, bool)
+
+
 def _cpu_for_cuda(value: Any) -> Any:
     if isinstance(value, torch.device):
         return _CPU if value.type == "cuda" else value
@@ -144,7 +149,7 @@ def _cpu_for_cuda(value: Any) -> Any:
 def _cpu_for_cuda_in(kwargs: dict[str, Any]) -> dict[str, Any]:
     if "device" in kwargs:
         device = kwargs["device"]
-        kwargs["device"] = _CPU if isinstance(device, int) and not isinstance(device, bool) else _cpu_for_cuda(device)
+        kwargs["device"] = _CPU if _is_index(device) else _cpu_for_cuda(device)
     if kwargs.get("pin_memory"):
         kwargs["pin_memory"] = False
     return kwargs

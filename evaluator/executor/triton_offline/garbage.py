@@ -11,8 +11,9 @@ from evaluator.executor.kernel import Execution, Kernel
 from evaluator.plan import Argument
 
 KIND = "read of uninitialised memory"
-_PATTERNS = (0xFF, 0x3C)
-"""Bytes that stand for garbage: not a number in every float type, and a small number in most."""
+_PATTERNS = (0xFF, 0x3C, 0x00, 0x7F, 0x80)
+"""Bytes that stand for garbage: not a number in every float type, a small number in most, nothing, a large one, and a
+very negative integer."""
 
 
 class Garbage:
@@ -37,7 +38,10 @@ class Garbage:
         reads = tuple(fault for fault in execution.faults if fault.kind == KIND)
         if not reads or any(self._differs(pattern, grid, limits) for pattern in _PATTERNS):
             return execution
-        notes = (replace(read, message=f"{read.message}; it changes no result") for read in reads)
+        notes = (
+            replace(read, message=f"{read.message}; it changes no result whatever was tried in its place")
+            for read in reads
+        )
         faults = tuple(fault for fault in execution.faults if fault.kind != KIND)
         return replace(execution, faults=faults, notes=(*execution.notes, *notes))
 

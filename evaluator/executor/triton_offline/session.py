@@ -227,7 +227,7 @@ class Session:
         if garbage is not None:
             execution = garbage.settle(execution, grid, **limits)
         storages.ran()
-        return self._record(kernel, name, grid, execution=excuse_neighbours(execution, memory), differences=differing)
+        return self._record(kernel, name, grid, execution=excuse_neighbours(execution), differences=differing)
 
     def _record(self, kernel: OfflineKernel, name: str, grid: tuple[int, int, int], **outcome: Any) -> Launch:
         outcome = {"execution": None, **outcome}

@@ -139,26 +139,15 @@ class Storages:
         return converted
 
 
-def excuse_neighbours(execution: Execution, memory: Sequence[Allocation]) -> Execution:
+def excuse_neighbours(execution: Execution) -> Execution:
     """Return the execution with reads before or behind a tensor, in its storage, among the notes.
 
     Host code passes ``starts[:-1]`` or ``cache[0]`` to kernels that know what lies beyond. What lies between the rows
     of a tensor is another matter, and so are writes.
     """
-    named = {allocation.name: allocation for allocation in memory}
-    excused = tuple(fault for fault in execution.faults if _is_neighbour(fault, named.get(fault.tensor)))
+    excused = tuple(fault for fault in execution.faults if fault.kind == "read beside a tensor")
     faults = tuple(fault for fault in execution.faults if fault not in excused)
     return replace(execution, faults=faults, notes=(*execution.notes, *excused))
-
-
-def _is_neighbour(fault: MemoryFault, allocation: Allocation | None) -> bool:
-    if fault.kind != "read in padding" or allocation is None or fault.index is None:
-        return False
-    element = fault.index[0]
-    return not any(
-        view.offset <= element <= view.offset + sum((n - 1) * s for n, s in zip(view.shape, view.strides, strict=True))
-        for view in allocation.views
-    )
 
 
 def _backing(value: Any) -> torch.Tensor:

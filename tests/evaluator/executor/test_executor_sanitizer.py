@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluator.executor import Allocation, IRError, View, load
+from evaluator.executor.faults import MAX_FAULTS
 from evaluator.plan import Descriptor, Pointer, Scalar
 
 ORACLE = "a model of the accesses in numpy"
@@ -52,13 +53,31 @@ def test_what_lies_in_an_allocation_but_in_no_tensor_is_padding(executor, column
     if columns == 12:
         assert faults == ()
         return
-    read, write = faults
+    beside, read, write = faults
+    assert (beside.kind, beside.program, beside.others) == ("read beside a tensor", (1, 0, 0), 0)
     assert (read.kind, read.tensor, read.program, read.others) == ("read in padding", "X", (0, 0, 0), 1)
     assert read.location == line_of(copy_rows, "# read")
     assert (write.kind, write.tensor, write.kernel) == ("write in padding", "Y", "copy_rows")
     assert write.location == line_of(copy_rows, "# write")
     assert y[:, :12].all()
     assert not y[:, 12:].any()
+
+
+@triton.jit
+def many_reads(A, B, C, D, E, F, G, H, J, Y, N: tl.constexpr):
+    i = tl.arange(0, N)
+    total = tl.load(A + i) + tl.load(B + i) + tl.load(C + i) + tl.load(D + i) + tl.load(E + i)
+    total += tl.load(F + i) + tl.load(G + i) + tl.load(H + i) + tl.load(J + i)
+    tl.store(Y + i, total)
+
+
+def test_findings_of_one_kind_do_not_crowd_out_another(executor):
+    launch = executor.prepare(many_reads, *torch.zeros(9, 16).unbind(0), torch.zeros(4), N=16)
+    for allocation in launch.memory[:-1]:
+        allocation.initialised = torch.zeros(allocation.data.numel(), dtype=torch.bool)
+    found = kinds(launch.run(sanitize=True))
+    assert found.count("read of uninitialised memory") == MAX_FAULTS
+    assert found[-1] == "write out of bounds"
 
 
 def test_elements_are_named_by_the_first_view_that_has_them(executor):

@@ -232,3 +232,12 @@ def test_trips_of_loops_that_wait_are_counted_on_a_copy(executor):
     (trips,) = load(launch.ttir).count(launch.memory, launch.args, launch.grid).trips
     assert trips.tolist() == [0, 0, 0]
     assert not x.any()
+
+
+@pytest.mark.parametrize("how", ["cas", "tickets"])
+def test_loops_that_only_wait_are_left_out_of_the_work_of_a_grid(executor, how):
+    launch = executor.prepare(locked, ints(2), ints(8), grid=(5000,), HOW=how, RELEASE=False, N=8)
+    # Nobody gives the lock back: to run the loops would never end.
+    counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
+    assert [trips.sum() for trips in counted.trips] == [0]
+    assert counted.outside.store_bytes >= 32

@@ -70,7 +70,7 @@ def test_reads_behind_a_tensor_in_its_storage_are_noted_and_writes_are_faults() 
         copy[(1,)](starts[1:-1], y, 32, BLOCK=32)
         report = session.take_report()
         assert report.clean
-        assert [note.kind for note in report.notes] == ["read in padding"]
+        assert [note.kind for note in report.notes] == ["read beside a tensor"]
         copy[(1,)](starts, y[:-1], 33, BLOCK=64)
     assert [(fault.kind, fault.tensor) for fault in session.report().faults] == [("write in padding", "y")]
 
@@ -105,7 +105,7 @@ def test_reads_of_garbage_that_is_selected_away_are_only_noted() -> None:
         report = session.take_report()
         assert report.clean
         (note,) = report.notes
-        assert note.message.endswith("it changes no result")
+        assert note.message.endswith("it changes no result whatever was tried in its place")
         a = torch.empty(16, 16)
         for row in range(16):
             a[row, :row] = 1.0
@@ -214,3 +214,14 @@ def test_a_taken_report_leaves_a_fresh_one() -> None:
         assert session.report().launches == ()
         copy[(2,)](x, y, 30, BLOCK=32)
     assert session.report().clean
+
+
+@triton.jit
+def raise_to(x, largest, N: tl.constexpr):
+    tl.atomic_max(largest, tl.max(tl.load(x + tl.arange(0, N))))
+
+
+def test_a_maximum_kept_in_memory_that_nobody_set_is_a_fault() -> None:
+    with offline() as session:
+        raise_to[(1,)](torch.full((16,), 3.0), torch.empty(1), N=16)
+    assert kinds(session) == ["read of uninitialised memory"]

@@ -96,6 +96,7 @@ def test_tensors_pass_for_tensors_on_a_gpu() -> None:
             x,
             torch.zeros(4).cuda(),
             torch.zeros(4).to("cuda:0"),
+            torch.zeros(4).to(0),
             x.new_empty(4, device=torch.device("cuda")),
             torch.ones_like(x, device="cuda"),
             torch.randn(4, device="cuda", generator=torch.Generator("cuda").manual_seed(1)),
