@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: run test lint format bench clean
+.PHONY: run test format bench bench-model clean
 
 run: $(READY)  ## Evolve mha for h100 without GPU or key, in about four minutes.
 	$(BIN)/avo run --problem mha --target h100 --operator mutate --max-hours 0.06
@@ -13,7 +13,7 @@ test: $(READY)  ## Everything that must hold: style, types, import rules, tests.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -21,8 +21,12 @@ format: $(READY)
 
 bench: $(READY)  ## The figures of docs/benchmarks.md and docs/performance-model.md.
 	$(BIN)/python -m bench.executor
+	$(BIN)/python -m bench.children
 	$(BIN)/python -m bench.evaluate
 	$(BIN)/python -m bench.model
+
+bench-model: $(READY)  ## The tables of docs/performance-model.md anew: minutes of compiling and playing.
+	$(BIN)/python -m bench.model --write
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -10,7 +10,7 @@ def accepts(versions: Sequence[Version], attempt: Attempt, min_gain: float) -> b
     """Return whether ``attempt`` joins the lineage ``versions``.
 
     It must be correct, judged like the versions (same kind of score, target and suite), lower to launch plans that no
-    version has, and reach ``1 + min_gain`` times the best geometric mean. The first version, the seed, need only be
+    version has, and beat every version by ``min_gain`` (``Score.beats``). The first version, the seed, need only be
     correct.
     """
     score = attempt.evaluation.score
@@ -25,8 +25,8 @@ def accepts(versions: Sequence[Version], attempt: Attempt, min_gain: float) -> b
         return False
     if attempt.plan_digest in {version.attempt.plan_digest for version in versions}:
         return False
-    best = max(version.attempt.evaluation.geomean_tflops for version in versions)
-    return score.geomean_tflops >= best * (1 + min_gain)
+    others = (version.attempt.evaluation.score for version in versions)
+    return all(other is None or score.beats(other, min_gain) for other in others)
 
 
 def _yardstick(attempt: Attempt, score: Score | None) -> tuple[object, ...]:

@@ -1,55 +1,217 @@
-"""Print predicted against published TFLOPS of forward attention, head dimension 128.
+"""Hold the performance model against what is published, and against itself.
 
-python -m bench.model
+python -m bench.model            prints the tables
+python -m bench.model --write    also puts them into docs/performance-model.md, between their markers
 """
 
-import time
+import argparse
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from bench.variants import Variant, compile_variant, predict_variant
-from evaluator.target import get_target
+from bench.anchors import ANCHORS, LENGTHS, PAIRS, Anchor
+from bench.variants import Variant, case_of, compile_variant, predict_variant
+from evaluator.binary import Binary
+from evaluator.evaluation import Score
+from evaluator.performance.constants import Constants, constants, figures
+from evaluator.performance.kernel import Kernel, measure, read
+from evaluator.performance.model import time_case
+from evaluator.target import TARGETS, ScoreKind, Target, get_target
 
-LENGTHS = (4096, 8192, 16384)
-_FA3 = "Triton as in the FlashAttention-3 paper, on H100 SXM"
-_TUTORIAL = "Triton tutorial, 2024, on H100 SXM"
-_TLX = "Triton with warp specialisation (TLX), on H100 SXM"
-_FA2 = "FlashAttention-2 on A100 (up to 230) over 1.3 to 1.5, its stated lead on Triton"
-_B200 = "a plain Triton kernel on B200, card unstated"
-ANCHORS = (
-    ("128x64", Variant(128, 64, 8, 3), "h100", (389, 392, 395), _FA3),
-    ("128x128", Variant(128, 128, 8, 3), "h100", (459, 471, 477), _TUTORIAL),
-    ("128x128 descriptors", Variant(128, 128, 8, 3, descriptors=True), "h100", (459, 471, 477), _TUTORIAL),
-    ("128x64 causal, split", Variant(128, 64, 8, 3, schedule="split"), "h100", (353, 369, 378), _FA3),
-    (
-        "128x64 warp-specialised",
-        Variant(128, 64, 4, 3, descriptors=True, specialised=True),
-        "h100",
-        (501, 526, 502),
-        _TLX,
-    ),
-    ("128x64", Variant(128, 64, 8, 3), "a100", ("153-177",) * 3, _FA2),
-    ("128x128", Variant(128, 128, 8, 3), "b200", (567, 671, 746), _B200),
-    (
-        "128x128 warp-specialised",
-        Variant(128, 128, 4, 3, descriptors=True, specialised=True),
-        "b200",
-        (567, 671, 746),
-        _B200,
-    ),
+DOCUMENT = Path(__file__).parents[1] / "docs" / "performance-model.md"
+LENGTH = LENGTHS[-1]
+_STEP = 0.2
+"""By which each constant is moved, both ways."""
+_TARGET_FIGURES = (
+    "sustained_clock_ratio",
+    "tensor_flop",
+    "fp32_lanes",
+    "sfu_lanes",
+    "hbm_bytes_per_s",
+    "launch_overhead_s",
 )
+Table = Iterator[str]
 
 
 def main() -> None:
-    """Predict every anchor and print one row each."""
-    print(f"{'target':7}{'kernel':26}{'predicted at 4k / 8k / 16k':28}{'published':20}limiter   seconds  source")
-    for name, variant, target, published, source in ANCHORS:
-        compile_variant(variant, get_target(target).arch)
-        started = time.perf_counter()
-        scores = [predict_variant(variant, target, length) for length in LENGTHS]
-        seconds = time.perf_counter() - started
-        predicted = " / ".join(f"{score.tflops:.0f}" for score in scores)
-        known = " / ".join(map(str, published)) if len(set(published)) > 1 else str(published[0])
-        print(f"{target:7}{name:26}{predicted:28}{known:20}{scores[-1].limiter:10}{seconds:7.2f}  {source}")
+    """Print every table; write them into the document on request."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT.name}")
+    write = parser.parse_args().write
+    for name, make in TABLES.items():
+        table = "\n".join(make())
+        print(table, end="\n\n", flush=True)
+        if write:
+            DOCUMENT.write_text(put(DOCUMENT.read_text(), name, table))
 
+
+def put(document: str, name: str, table: str) -> str:
+    """Return ``document`` with ``table`` between the markers called ``name``; raise ``ValueError`` without them."""
+    start, stop = f"<!-- bench.model: {name} -->", "<!-- end -->"
+    found = re.compile(f"{re.escape(start)}\n.*?{re.escape(stop)}", re.DOTALL)
+    if len(found.findall(document)) != 1:
+        raise ValueError(f"no place for {name}: the document needs {start} and {stop}, once")
+    return found.sub(lambda _: f"{start}\n{table}\n{stop}", document)
+
+
+def _row(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _head(*cells: str) -> Table:
+    yield _row(*cells)
+    yield "|" + "---|" * len(cells)
+
+
+def anchors() -> Table:
+    """Predicted against published TFLOPS."""
+    yield from _head("target", "kernel", "predicted at 4k / 8k / 16k", "range at 16k", "published", "error", "limiter")
+    errors: dict[str, list[float]] = {}
+    for anchor in ANCHORS:
+        scores = [predict_variant(anchor.variant, anchor.target, length) for length in LENGTHS]
+        error = _error([score.tflops for score in scores], anchor)
+        errors.setdefault(anchor.target, []).append(abs(error))
+        last = scores[-1]
+        yield _row(
+            anchor.target,
+            anchor.name,
+            " / ".join(f"{score.tflops:.0f}" for score in scores),
+            f"{last.low_tflops:.0f} to {last.high_tflops:.0f}",
+            f"{_published(anchor)}, {anchor.source}",
+            f"{error:+.0%}",
+            last.limiter,
+        )
+    means = ", ".join(f"{target} {sum(found) / len(found):.0%}" for target, found in errors.items())
+    yield f"\nMean error: {means}."
+
+
+def _published(anchor: Anchor) -> str:
+    if anchor.low == anchor.high:
+        return " / ".join(map(str, anchor.low))
+    return f"{anchor.low[0]} to {anchor.high[0]}"
+
+
+def _error(predicted: Sequence[float], anchor: Anchor) -> float:
+    """Mean over the lengths of predicted over the middle of published, less one."""
+    middles = [(low + high) / 2 for low, high in zip(anchor.low, anchor.high, strict=True)]
+    return sum(mine / theirs for mine, theirs in zip(predicted, middles, strict=True)) / len(middles) - 1
+
+
+def pairs() -> Table:
+    """Whether known orders are predicted, and whether by more than the model can resolve."""
+    yield from _head("target", "what is faster", "slower", "faster", "gain", "order", "at both ends", "why it is known")
+    for pair in PAIRS:
+        slower, faster = (predict_variant(variant, pair.target, LENGTH) for variant in (pair.slower, pair.faster))
+        gain = faster.tflops / slower.tflops - 1
+        resolved = Score(ScoreKind.PREDICTED, pair.target, (faster,)).beats(
+            Score(ScoreKind.PREDICTED, pair.target, (slower,)), 0.0
+        )
+        yield _row(
+            pair.target,
+            pair.name,
+            f"{slower.tflops:.0f}",
+            f"{faster.tflops:.0f}",
+            f"{gain:+.0%}",
+            "right" if gain > 0 else "WRONG",
+            "yes" if resolved else "no",
+            pair.source,
+        )
+
+
+def sensitivity() -> Table:
+    """How scores and orders move with each constant, a fifth down and up. What changes nothing is left out."""
+    anchored = [(anchor.variant, anchor.target) for anchor in ANCHORS]
+    paired = [(variant, pair.target) for pair in PAIRS for variant in (pair.slower, pair.faster)]
+    kernels = list(dict.fromkeys(anchored + paired))
+    base = {kernel: _tflops(*kernel) for kernel in kernels}
+    yield from _head("constant", "mean change at -20% / +20%", "largest", "orders that turn")
+    rows = []
+    for name in (*Constants.__dataclass_fields__, *_TARGET_FIGURES):
+        moved = [{kernel: _tflops(*kernel, _moved(name, 1 + step)) for kernel in kernels} for step in (-_STEP, _STEP)]
+        changes = [[scores[kernel] / base[kernel] - 1 for kernel in kernels] for scores in moved]
+        largest = max((change for change in changes[0] + changes[1]), key=abs)
+        turned = sum(
+            (base[pair.slower, pair.target] < base[pair.faster, pair.target])
+            != (scores[pair.slower, pair.target] < scores[pair.faster, pair.target])
+            for scores in moved
+            for pair in PAIRS
+        )
+        means = " / ".join(f"{sum(side) / len(side):+.1%}" for side in changes)
+        if abs(largest) >= 0.0005:
+            rows.append((abs(largest), _row(f"`{name}`", means, f"{largest:+.1%}", turned)))
+    yield from (row for _, row in sorted(rows, key=lambda row: -row[0]))
+
+
+Move = Callable[[Target, Constants], tuple[Target, Constants]]
+
+
+def _moved(name: str, factor: float) -> Move:
+    def move(target: Target, table: Constants) -> tuple[Target, Constants]:
+        if name in _TARGET_FIGURES:
+            return replace(target, **{name: getattr(target, name) * factor}), table
+        if name == "wgmma_in_turn":  # a choice, not an amount
+            return target, replace(table, wgmma_in_turn=float(factor > 1))
+        return target, replace(table, **{name: getattr(table, name) * factor})
+
+    return move
+
+
+def _tflops(variant: Variant, target: str, move: Move = lambda target, table: (target, table)) -> float:
+    chosen, table = move(get_target(target), constants(get_target(target).arch))
+    flops, least_bytes, launches = case_of(variant, target, LENGTH)
+
+    def measured(binary: Binary, _: Target, resident: int, ir_loops: int) -> Kernel:
+        return measure(binary, _as_played(get_target(target), chosen), resident, ir_loops, table)
+
+    return flops / time_case(launches, least_bytes, chosen, measured, table).seconds / 1e12
+
+
+def _as_played(target: Target, moved: Target) -> Target:
+    """Return ``target`` with those of the moved figures that a play depends on: others need no new one."""
+    return replace(target, tensor_flop=moved.tensor_flop, fp32_lanes=moved.fp32_lanes, sfu_lanes=moved.sfu_lanes)
+
+
+def constant_table() -> Table:
+    """Every constant of every target."""
+    yield from _head("constant", *TARGETS, "range", "source")
+    by_target = {name: figures(target.arch) for name, target in TARGETS.items()}
+    for name in Constants.__dataclass_fields__:
+        found = [table[name] for table in by_target.values()]
+        ranges = dict.fromkeys(f"{f.slow:g} to {f.fast:g}" for f in found if f.slow != f.fast)
+        sources = dict.fromkeys(figure.source for figure in found)
+        yield _row(f"`{name}`", *(f"{f.value:g}" for f in found), "; ".join(ranges), "; ".join(sources))
+
+
+def cost() -> Table:
+    """Processor time of a prediction that nothing was known of before, and of the next case."""
+    yield from _head("kernel", "first case", "next case")
+    for anchor in ANCHORS:
+        compile_variant(anchor.variant, get_target(anchor.target).arch)
+        measure.cache_clear()
+        read.cache_clear()
+        seconds = []
+        for length in LENGTHS[:2]:
+            started = sum(_processor_times())
+            predict_variant(anchor.variant, anchor.target, length)
+            seconds.append(sum(_processor_times()) - started)
+        yield _row(f"{anchor.target} {anchor.name}", *(f"{spent:.2f} s" for spent in seconds))
+
+
+def _processor_times() -> tuple[float, float, float, float]:
+    """Of this process and its children, in seconds."""
+    times = os.times()
+    return times.user, times.system, times.children_user, times.children_system
+
+
+TABLES: dict[str, Callable[[], Table]] = {
+    "anchors": anchors,
+    "pairs": pairs,
+    "sensitivity": sensitivity,
+    "constants": constant_table,
+    "cost": cost,
+}
 
 if __name__ == "__main__":
     main()

@@ -221,9 +221,12 @@ def launch_work(variant: Variant, arch: int, length: int) -> LaunchWork:
     return LaunchWork(compile_variant(variant, arch), blocks * rows, loops, outside)
 
 
+def case_of(variant: Variant, target: str, length: int) -> tuple[int, int, list[LaunchWork]]:
+    """Return useful FLOPs, least bytes and launches of the case that ``launch_work`` describes."""
+    flops = 4 * TOKENS * length * HEADS * HEAD_DIM // (2 if variant.causal else 1)
+    return flops, 4 * TOKENS * HEADS * HEAD_DIM * 2, [launch_work(variant, get_target(target).arch, length)]
+
+
 def predict_variant(variant: Variant, target: str, length: int = 16384) -> CaseScore:
     """Predict a variant's speed on the case ``launch_work`` describes."""
-    chosen = get_target(target)
-    flops = 4 * TOKENS * length * HEADS * HEAD_DIM // (2 if variant.causal else 1)
-    least_bytes = 4 * TOKENS * HEADS * HEAD_DIM * 2
-    return predict(f"{length}", flops, least_bytes, [launch_work(variant, chosen.arch, length)], chosen)
+    return predict(f"{length}", *case_of(variant, target, length), get_target(target))

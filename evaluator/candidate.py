@@ -5,6 +5,9 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
+CANDIDATE_FILE = "candidate.py"
+"""File name that a candidate's code carries in tracebacks, IR locations and line tables."""
+
 
 @dataclass(frozen=True)
 class Candidate:

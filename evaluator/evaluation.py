@@ -1,7 +1,7 @@
 """Evaluations: what the judge found about one candidate on one target."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -35,6 +35,8 @@ class Status(StrEnum):
     """Some output elements were never written."""
     OUT_OF_BOUNDS = "out_of_bounds"
     """A kernel accesses memory outside its buffers."""
+    RACE = "race"
+    """Programs of one launch store to, or read and write, the same memory: the result depends on who comes first."""
     TIMED_OUT = "timed_out"
     CRASHED = "crashed"
     """The candidate's process, or the compiler on its IR, died."""
@@ -79,6 +81,13 @@ class CaseScore:
     """The busiest part of the machine, e.g. ``tensor``, ``exp``, ``issue``, ``latency``, ``hbm``."""
     utilisation: Mapping[str, float] = field(default_factory=dict)
     """Busy fraction of each pipe in the hot loop's steady state, 0 to 1."""
+    low_tflops: float = 0.0
+    """Of a prediction: what it is with every constant at the end that makes kernels slow, and all doubts true. 0 where
+    no interval was made."""
+    high_tflops: float = 0.0
+    """The same at the other end."""
+    doubts: tuple[str, ...] = ()
+    """Of a prediction: what the model does not know about this kernel, beside its constants."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,29 @@ class Score:
     @property
     def geomean_tflops(self) -> float:
         """Geometric mean of the cases' TFLOPS."""
-        return math.exp(sum(math.log(case.tflops) for case in self.cases) / len(self.cases))
+        return _geomean([case.tflops for case in self.cases])
+
+    def beats(self, other: "Score", min_gain: float) -> bool:
+        """Whether this score is ``1 + min_gain`` times ``other`` or more, and stays ahead wherever in their ranges the
+        model's constants are.
+
+        Two related kernels share most of what the model does not know, so they are compared at the same ends, not each
+        one's low end with the other's high end.
+        """
+        if self.geomean_tflops < other.geomean_tflops * (1 + min_gain):
+            return False
+        ends = [[(case.low_tflops, case.high_tflops) for case in score.cases] for score in (self, other)]
+        if not all(low > 0 and high > 0 for cases in ends for low, high in cases):
+            return True  # measured
+        (mine_low, mine_high), (other_low, other_high) = (
+            tuple(map(_geomean, zip(*cases, strict=True))) for cases in ends
+        )
+        return mine_low >= other_low and mine_high >= other_high
+
+
+def _geomean(values: Iterable[float]) -> float:
+    logs = [math.log(value) for value in values]
+    return math.exp(sum(logs) / len(logs))
 
 
 @dataclass(frozen=True)
@@ -165,8 +196,12 @@ class Evaluation:
             seconds=data["seconds"],
             score=None
             if score is None
-            else Score(ScoreKind(score["kind"]), score["target"], tuple(CaseScore(**case) for case in score["cases"])),
+            else Score(ScoreKind(score["kind"]), score["target"], tuple(map(_case_score, score["cases"]))),
             cases=tuple(CaseResult(**case) for case in data["cases"]),
             resources=tuple(Resources(**item) for item in data["resources"]),
             plan_digest=data["plan_digest"],
         )
+
+
+def _case_score(data: Mapping[str, Any]) -> CaseScore:
+    return CaseScore(**{**data, "doubts": tuple(data.get("doubts", ()))})

@@ -31,6 +31,8 @@ class Target:
     """Boost clock the published peak refers to."""
     sustained_clock_ratio: float
     """Clock under continuous tensor-core load over the boost clock; power limits it. See ``clock_source``."""
+    sustained_clock_range: tuple[float, float]
+    """What the ratio may be, lowest and highest."""
     clock_source: str
     fp32_lanes: int
     sfu_lanes: int
@@ -45,9 +47,6 @@ class Target:
     tensor_memory_columns: int
     """0 where the architecture has no tensor memory."""
     l2_bytes: int
-    l2_bytes_per_s: float
-    """Sustained reads: an estimate, no vendor publishes one. On the low side for an H100, of which figures between 5.5
-    and 7 TB/s are quoted; the B200's is scaled by SM count and clock."""
     hbm_bytes_per_s: float
     launch_overhead_s: float
     """Start and end of one launch in a stream of launches: an estimate, 2 to 4 microseconds are usually measured."""
@@ -67,8 +66,9 @@ _H100 = Target(
     sms=132,
     clock_ghz=1.83,
     sustained_clock_ratio=0.81,
+    sustained_clock_range=(0.76, 0.92),
     clock_source="a large bf16 matrix product sustains 798 of the 989 TFLOPS peak on an H100 SXM: the power "
-    "limit lowers the clock under tensor load",
+    "limit lowers the clock under tensor load; lighter loads keep more of it (range: estimate)",
     fp32_lanes=128,
     sfu_lanes=16,
     tensor_flop=4096,
@@ -79,7 +79,6 @@ _H100 = Target(
     ctas_per_sm=32,
     tensor_memory_columns=0,
     l2_bytes=50 * 2**20,
-    l2_bytes_per_s=5.5e12,
     hbm_bytes_per_s=3.35e12,
     launch_overhead_s=3e-6,
     source="NVIDIA H100 Tensor Core GPU Architecture whitepaper (2022); CUDA C++ Programming Guide, "
@@ -94,6 +93,7 @@ _TARGETS = (
         sms=108,
         clock_ghz=1.41,
         sustained_clock_ratio=0.95,
+        sustained_clock_range=(0.88, 1.0),
         clock_source="cuBLAS bf16 matrix products sustain about 0.85 to 0.9 of the 312 TFLOPS peak, of which "
         "about 0.95 is clock; an estimate, not a vendor figure",
         fp32_lanes=64,
@@ -106,7 +106,6 @@ _TARGETS = (
         ctas_per_sm=32,
         tensor_memory_columns=0,
         l2_bytes=40 * 2**20,
-        l2_bytes_per_s=4.0e12,
         hbm_bytes_per_s=2.039e12,
         launch_overhead_s=3e-6,
         source="NVIDIA A100 Tensor Core GPU Architecture whitepaper (2020); CUDA C++ Programming Guide, "
@@ -128,6 +127,7 @@ _TARGETS = (
         sms=148,
         clock_ghz=1.85,
         sustained_clock_ratio=0.81,
+        sustained_clock_range=(0.74, 0.95),
         clock_source="taken over from the H100: no published sustained figure is known to us",
         fp32_lanes=128,
         sfu_lanes=16,
@@ -139,7 +139,6 @@ _TARGETS = (
         ctas_per_sm=32,
         tensor_memory_columns=512,
         l2_bytes=126 * 2**20,
-        l2_bytes_per_s=1.0e13,
         hbm_bytes_per_s=8.0e12,
         launch_overhead_s=3e-6,
         source="NVIDIA Blackwell architecture technical brief (2024): 2.25 PFLOPS dense bf16; CUDA C++ Programming "

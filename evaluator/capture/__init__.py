@@ -23,7 +23,8 @@ DEFAULT_LIMITS = Limits(
     memory_bytes=8 * 2**30,
     file_bytes=0,
     open_files=64,
-    result_bytes=128 * 2**20,
+    processes=1024,
+    result_bytes=32 * 2**20,
     confined=True,
 )
 _CHILD_STATUSES = {

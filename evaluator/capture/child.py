@@ -13,8 +13,9 @@ import triton.experimental.gluon  # needed by every first launch: here it is imp
 import triton.language.extra.cuda.libdevice
 import triton.tools.tensor_descriptor  # noqa: F401
 
+from evaluator.candidate import CANDIDATE_FILE
 from evaluator.capture import device, launches
-from evaluator.capture.recorder import CANDIDATE_FILE, Recorder, RefusedError, traceback_line
+from evaluator.capture.recorder import Recorder, RefusedError, traceback_line
 from evaluator.capture.tensors import Operators, make_argument, without_contents
 from evaluator.evaluation import Status
 from evaluator.plan import LaunchPlan, Role

@@ -5,6 +5,7 @@ from types import TracebackType
 
 import torch
 
+from evaluator.candidate import CANDIDATE_FILE
 from evaluator.evaluation import Status
 from evaluator.plan import (
     DEFAULT_LIMITS,
@@ -18,9 +19,6 @@ from evaluator.plan import (
     Pointer,
     Role,
 )
-
-CANDIDATE_FILE = "candidate.py"
-"""File name that a candidate's code carries in tracebacks and IR locations."""
 
 
 class RefusedError(BaseException):

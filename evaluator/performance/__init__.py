@@ -4,6 +4,8 @@ See ``docs/performance-model.md`` for the method, its constants and its limits.
 """
 
 from evaluator.performance.model import ctas_per_sm, predict
+from evaluator.performance.profile import Profile, Source
+from evaluator.performance.profiling import explain
 from evaluator.performance.sass import ModelError
 
-__all__ = ["ModelError", "ctas_per_sm", "predict"]
+__all__ = ["ModelError", "Profile", "Source", "ctas_per_sm", "explain", "predict"]

@@ -1,23 +1,24 @@
 """One kernel on one SM: clocks per pass through each of its loops, and clocks outside them."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
 from evaluator.binary import Binary
-from evaluator.performance.pipes import Costs, Kind, Op, Pipe
+from evaluator.performance.constants import Constants
+from evaluator.performance.mbarriers import ORDERED
+from evaluator.performance.pipes import Costs, Kind, Pipe
 from evaluator.performance.sass import Code, Instruction, disassemble
-from evaluator.performance.simulate import PARTITIONS, Mark, Team, play
+from evaluator.performance.simulate import PARTITIONS, Played, Team, play
+from evaluator.performance.streams import Stream
 from evaluator.performance.structure import MATRIX, SINGLE_ISSUE, Loop, Structure, find_structure
 from evaluator.target import Target
 
 PLAYED_ISSUES = 60_000
 """Instructions played of a kernel's loops, about; long bodies are passed fewer times."""
-_DRAIN = 2
-"""Passes played beyond, of a loop that copies ahead: its last ones copy less. Three stages are two passes ahead."""
 _NAMES = {
     Pipe.FMA: "fma",
     Pipe.ALU: "alu",
@@ -29,6 +30,9 @@ _NAMES = {
     Pipe.LSU: "lsu",
 }
 _COMPUTE = (MATRIX | {"MUFU", "LDTM", "STTM"}) - SINGLE_ISSUE
+_NAMED_WAITS = (Kind.MBARRIER_WAIT_COPY, Kind.MBARRIER_WAIT_ROLE)
+_NAMED_ARRIVALS = (Kind.BULK_COPY, Kind.MBARRIER_ARRIVE, Kind.TENSOR_COMMIT)
+Player = Callable[[Sequence[Team]], Played]
 _PARTIAL_BARRIER = re.compile(r"^0x[0-9a-f]+, (0x[0-9a-f]+)$")
 
 
@@ -41,6 +45,12 @@ class Pass:
     """Of the matrix instructions passed, per CTA."""
     usage: Mapping[str, float]
     """Busy fraction of each pipe, 0 to 1."""
+    parts: tuple[tuple[tuple[Instruction, ...], int], ...] = ()
+    """What was passed, and by how many warps of a CTA: one part, or one for each role."""
+    light: "Pass | None" = None
+    """A pass that skips the products which a branch goes around."""
+    skipped: float = 0.0
+    """Share of the instructions that branches go around some of the time, without products."""
 
 
 @dataclass(frozen=True)
@@ -52,119 +62,41 @@ class Kernel:
     loops: tuple[Pass, ...]
     """Outer before inner, in address order. Under warp specialisation, as many as the IR has: each stands for the loops
     of all roles, which run side by side."""
-
-
-@dataclass
-class _Visit:
-    """One run of a loop in a stream."""
-
-    loop: Loop
-    marks: list[int]
-    drained: int = 0
-    """Last passes that no longer copy for later ones."""
-
-
-@dataclass
-class _Stream:
-    """Builds one warp's stream and remembers where its loops are."""
-
-    costs: Costs
-    passes: int
-    """How often a loop without inner loops is passed."""
-    keeps_pace: bool
-    """Whether other streams of the CTA run beside it."""
-    turn: int = 0
-    copies: int = 0
-    """Bulk copies so far."""
-    ahead: int = 0
-    """Bulk copies that no wait stands for yet."""
-    groups: int = 0
-    """Groups of the warp's own copies that no wait stands for yet."""
-    ops: list[Op | Mark] = field(default_factory=list)
-    visits: list[_Visit] = field(default_factory=list)
-
-    def extend(self, items: Sequence[Instruction | Loop]) -> None:
-        for item in items:
-            if isinstance(item, Instruction):
-                self.ops.append(op := self.costs.op(item))
-                self._follow(op)
-            else:
-                visit = _Visit(item, [self._mark(0)])
-                self.visits.append(visit)
-                drain = _DRAIN if self.ahead or self.groups else 0
-                for _ in range(_passes(item, self.passes) + drain):
-                    self.extend(item.items)
-                    self.turn += 1
-                    visit.marks.append(self._mark(self.turn if self.keeps_pace else 0))
-                if not self.keeps_pace:  # else one stream waits for what another copies
-                    visit.drained = min(drain, self._end_pipeline())
-
-    def _follow(self, op: Op) -> None:
-        """Keep account of asynchronous copies and the waits for them."""
-        if op.kind == Kind.BULK_COPY:
-            self.copies += 1
-            self.ahead += 1
-        elif op.kind == Kind.MBARRIER_WAIT_COPY:
-            self.ahead = max(0, self.ahead - 1)
-        elif op.kind == Kind.COPY_COMMIT:
-            self.groups += 1
-        elif op.kind == Kind.COUNT_WAIT:
-            self.groups = min(self.groups, op.count)
-
-    def _end_pipeline(self) -> int:
-        """Let the last copies of a loop take no bandwidth: those for passes after its last, which it does not make.
-
-        Returns how many passes they are spread over.
-        """
-        bulk, groups, passes = self.ahead, self.groups, 0
-        for i in range(len(self.ops) - 1, -1, -1):
-            op = self.ops[i]
-            if isinstance(op, Mark):
-                passes += bool(bulk or groups)
-            elif op.kind == Kind.BULK_COPY and bulk:
-                bulk -= 1
-                self.ops[i] = replace(op, l2=0.0)
-            elif op.kind == Kind.COPY_COMMIT and groups:
-                groups -= 1
-            elif op.kind == Kind.COPY and self.groups:
-                self.ops[i] = replace(op, l2=0.0)
-            if not bulk and not groups:
-                break
-        last = self.ops[-1]
-        assert isinstance(last, Mark)
-        self.ops[-1] = replace(last, copies=self.copies)
-        self.ahead = self.groups = 0
-        return passes
-
-    def _mark(self, turn: int) -> int:
-        name = len(self.ops)
-        self.ops.append(Mark(name, turn))
-        return name
-
-
-def _passes(loop: Loop, passes: int) -> int:
-    return 2 if loop.inner else passes
+    unknown: frozenset[int] = frozenset()
+    """Indices of instructions whose costs are a guess."""
+    serialised: bool = False
+    """Whether ptxas made each warpgroup's product wait for the one before."""
+    untied: bool = False
+    """Whether there are roles of which the mbarriers between them are not known."""
 
 
 @lru_cache(maxsize=64)
-def _read(cubin: bytes) -> tuple[Code, Structure]:
+def read(cubin: bytes) -> tuple[Code, Structure]:
+    """Return the code of a cubin and its structure; raise ``ModelError`` when it cannot be read."""
     code = disassemble(cubin)
     return code, find_structure(code)
 
 
 @lru_cache(maxsize=512)
-def measure(binary: Binary, target: Target, resident: int, ir_loops: int) -> Kernel:
-    """Play ``resident`` CTAs of ``binary`` on one SM; ``ir_loops`` is the number of loops its IR has.
+def measure(binary: Binary, target: Target, resident: int, ir_loops: int, table: Constants | None = None) -> Kernel:
+    """Play ``resident`` CTAs of ``binary`` on one SM; ``ir_loops`` is the number of loops its IR has, ``table`` the
+    constants, the target's by default.
 
     Raises ``ModelError`` when the binary cannot be read.
     """
-    code, structure = _read(binary.cubin)
-    costs = Costs(code.instructions, target)
-    warps = -(-binary.threads // 32)
+    code, structure = read(binary.cubin)
+    costs = Costs(code.instructions, target, table)
+    return play_kernel(structure, costs, -(-binary.threads // 32), resident, ir_loops)
+
+
+def play_kernel(
+    structure: Structure, costs: Costs, warps: int, resident: int, ir_loops: int, player: Player = play
+) -> Kernel:
+    """Play ``resident`` CTAs of ``warps`` warps; ``player`` does so, once or several times."""
     if any(loop.dispatch for top in structure.top for loop in top.tree()):
-        return _specialised(structure, costs, warps, resident, ir_loops)
-    clocks, end, counts = play_parts([(structure.items, warps)], costs, resident)
-    aside = [play_parts([((loop,), warps)], costs, resident)[0] for loop in structure.aside]
+        return _specialised(structure, costs, warps, resident, ir_loops, player)
+    clocks, end, counts = play_parts([(structure.items, warps)], costs, resident, player)
+    aside = [play_parts([((loop,), warps)], costs, resident, player)[0] for loop in structure.aside]
     for more in aside:
         clocks.update(more)
     outside = max(1.0, end - sum(counts[loop] * clocks[loop] for loop in counts))
@@ -172,12 +104,26 @@ def measure(binary: Binary, target: Target, resident: int, ir_loops: int) -> Ker
     return Kernel(
         resident,
         _pass(outside, [(structure.outside, warps)], costs, resident, copies=False),
-        tuple(_pass(clocks[loop], [(loop.own, warps)], costs, resident) for loop in loops),
+        tuple(_loop_pass(loop, clocks[loop], warps, costs, resident, player) for loop in loops),
+        frozenset(costs.unknown),
+        bool(costs.serialised),
     )
 
 
+def _loop_pass(loop: Loop, clocks: float, warps: int, costs: Costs, resident: int, player: Player) -> Pass:
+    """Return a pass through a loop; where its body branches, also the lightest one."""
+    heavy = _pass(clocks, [(loop.own, warps)], costs, resident)
+    if loop.light is None:
+        return heavy
+    lighter = Loop(loop.address, loop.light, loop.dispatch)
+    if sum(costs.op(i).flops for i in loop.light) < sum(costs.op(i).flops for i in loop.own):
+        alone, _, _ = play_parts([((lighter,), warps)], costs, resident, player)
+        return replace(heavy, light=_pass(alone[lighter], [(loop.light, warps)], costs, resident))
+    return replace(heavy, skipped=1 - len(loop.light) / len(loop.own))
+
+
 def play_parts(
-    parts: Sequence[tuple[Sequence[Instruction | Loop], int]], costs: Costs, resident: int
+    parts: Sequence[tuple[Sequence[Instruction | Loop], int]], costs: Costs, resident: int, player: Player = play
 ) -> tuple[dict[Loop, float], float, dict[Loop, int]]:
     """Play (items, warps) parts side by side in each of ``resident`` CTAs.
 
@@ -194,7 +140,7 @@ def play_parts(
     passes = max(3, min(8, PLAYED_ISSUES // max(1, once)))
     streams = []
     for items, _ in parts:
-        stream = _Stream(costs, passes, len(parts) > 1)
+        stream = Stream(costs, passes, len(parts) > 1 and not tied(parts, costs), len(parts) == 1)
         stream.extend(items)
         streams.append(stream)
     teams = []
@@ -203,7 +149,7 @@ def play_parts(
         for stream, (_, warps) in zip(streams, parts, strict=True):
             teams.append(Team(cta, place, warps, stream.ops))
             place += warps
-    played = play(teams)
+    played = player(teams)
     clocks: dict[Loop, float] = {}
     counts: dict[Loop, int] = {}
     runs: dict[Loop, int] = {}
@@ -218,6 +164,18 @@ def play_parts(
                 whole = _clocks_per_pass([[played.marks[team, mark] for mark in steady] for team in same])
                 clocks[loop] = max(1.0, whole - _clocks_inside(loop, clocks, runs))
     return clocks, played.end, counts
+
+
+def tied(parts: Sequence[tuple[Sequence[Instruction | Loop], int]], costs: Costs) -> bool:
+    """Whether every role waits, in its loops, for what another does at an mbarrier that both are known to use."""
+    waits, arrives = [], []
+    for items, _ in parts:
+        ops = [costs.op(i) for top in items if isinstance(top, Loop) for loop in top.tree() for i in loop.own]
+        waits.append({op.mbarrier for op in ops if op.kind in _NAMED_WAITS} - {ORDERED})
+        arrives.append({op.mbarrier for op in ops if op.kind in _NAMED_ARRIVALS})
+    return all(
+        any(own & other for place, other in enumerate(arrives) if place != part) for part, own in enumerate(waits)
+    )
 
 
 def _clocks_per_pass(times: Sequence[Sequence[float]]) -> float:
@@ -260,17 +218,20 @@ def _pass(
             op = costs.op(instruction)
             times = 1 if op.leader else warps
             flops += op.flops * times
-            busy["issue"] += times / PARTITIONS
+            busy["issue"] += times * costs.issue_clocks / PARTITIONS
             busy["shared"] += op.shared * times
             if copies or op.kind not in (Kind.COPY, Kind.BULK_COPY):
                 busy["l2"] += op.l2 * times
             if op.pipe:
                 busy[_NAMES[op.pipe]] += op.busy * times / (1 if op.pipe >= Pipe.SHARED else PARTITIONS)
     clocks = max(clocks, resident * max(busy.values()))
-    return Pass(clocks, flops, {name: round(resident * used / clocks, 4) for name, used in busy.items()})
+    usage = {name: round(resident * used / clocks, 4) for name, used in busy.items()}
+    return Pass(clocks, flops, usage, tuple((tuple(instructions), warps) for instructions, warps in parts))
 
 
-def _specialised(structure: Structure, costs: Costs, warps: int, resident: int, ir_loops: int) -> Kernel:
+def _specialised(
+    structure: Structure, costs: Costs, warps: int, resident: int, ir_loops: int, player: Player
+) -> Kernel:
     """Play the loops of a warp-specialised kernel's roles side by side.
 
     Roles meet at mbarriers that SASS does not name, so the play only keeps them within a few passes of each other.
@@ -286,16 +247,22 @@ def _specialised(structure: Structure, costs: Costs, warps: int, resident: int, 
         [loop for loop in role if not any(loop in other.tree() for other in role if other is not loop)]
         for role in roles
     ]
-    clocks, _, _ = play_parts(list(zip(tops, sizes, strict=True)), costs, resident)
+    parts: list[tuple[Sequence[Instruction | Loop], int]] = list(zip(tops, sizes, strict=True))
+    clocks, _, _ = play_parts(parts, costs, resident, player)
     passes = []
     for position in range(max(map(len, roles), default=0)):
         members = [(role[position], size) for role, size in zip(roles, sizes, strict=True) if position < len(role)]
         slowest = max(clocks[loop] for loop, _ in members)
         passes.append(_pass(slowest, [(loop.own, size) for loop, size in members], costs, resident))
     straight = [structure.outside, *(top.own for top in structure.top if top.dispatch)]
-    end = sum(play_parts([(part, max(sizes, default=warps))], costs, resident)[1] for part in straight)
+    end = sum(play_parts([(part, max(sizes, default=warps))], costs, resident, player)[1] for part in straight)
     return Kernel(
-        resident, _pass(end, [(part, max(sizes, default=warps)) for part in straight], costs, resident), tuple(passes)
+        resident,
+        _pass(end, [(part, max(sizes, default=warps)) for part in straight], costs, resident),
+        tuple(passes),
+        frozenset(costs.unknown),
+        bool(costs.serialised),
+        not tied(parts, costs),
     )
 
 

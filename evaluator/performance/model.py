@@ -2,14 +2,17 @@
 
 import heapq
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from evaluator.binary import Binary
 from evaluator.evaluation import CaseScore
+from evaluator.performance.constants import Constants, End, constants
+from evaluator.performance.doubts import Doubt, doubts
 from evaluator.performance.kernel import Kernel, Pass, measure
 from evaluator.performance.sass import ModelError
 from evaluator.performance.simulate import PARTITIONS
@@ -24,20 +27,32 @@ _REGISTER_UNIT = 256
 _RESERVED_SHARED = 1024
 """Bytes of shared memory the system keeps per CTA (CUDA C++ Programming Guide, compute capability 8.0 and later)."""
 _SHARED_UNIT = 128
+Measure = Callable[[Binary, Target, int, int], Kernel]
+"""As ``measure``: of a binary on a target, with so many CTAs resident and so many loops in its IR."""
 
 
 def ctas_per_sm(binary: Binary, target: Target) -> int:
     """Return how many CTAs of ``binary`` are resident on one SM together; 0 when not even one fits."""
-    warps = -(-binary.threads // 32)
-    if binary.shared_bytes > target.shared_bytes_per_cta or binary.registers > 255 or warps > 32:
+    if binary.shared_bytes > target.shared_bytes_per_cta or binary.registers > 255 or binary.threads > 1024:
         return 0
+    return min(residency_limits(binary, target).values())
+
+
+def residency_limits(binary: Binary, target: Target) -> dict[str, int]:
+    """Return how many CTAs of ``binary`` fit an SM as far as each resource goes."""
+    warps = -(-binary.threads // 32)
     registers_per_warp = -(-binary.registers * 32 // _REGISTER_UNIT) * _REGISTER_UNIT
     by_registers = target.registers_per_sm // max(1, registers_per_warp) // PARTITIONS * PARTITIONS // warps
     shared = -(-(binary.shared_bytes + _RESERVED_SHARED) // _SHARED_UNIT) * _SHARED_UNIT
-    limits = [by_registers, target.shared_bytes_per_sm // shared, target.warps_per_sm // warps, target.ctas_per_sm]
+    limits = {
+        "registers": by_registers,
+        "shared memory": target.shared_bytes_per_sm // shared,
+        "warps": target.warps_per_sm // warps,
+        "CTAs": target.ctas_per_sm,
+    }
     if binary.tensor_memory_columns:
-        limits.append(target.tensor_memory_columns // binary.tensor_memory_columns)
-    return min(limits)
+        limits["tensor memory"] = target.tensor_memory_columns // binary.tensor_memory_columns
+    return limits
 
 
 def predict(
@@ -51,54 +66,157 @@ def predict(
     """
     if not launches:
         raise ModelError(f"case {case} has no launch to predict")
-    clock = target.clock_ghz * target.sustained_clock_ratio * 1e9
-    predictions = [_predict_launch(launch, least_bytes, clock, target) for launch in launches]
-    compute = sum(prediction.compute for prediction in predictions)
-    if compute < useful_flops / (target.tensor_flop * target.sms * clock):
+    time = time_case(launches, least_bytes, target)
+    slow, fast = (_time_at(end, launches, least_bytes, target) for end in (End.SLOW, End.FAST))
+    compute = sum(launch.compute for launch in time.launches)
+    if compute < useful_flops / (target.tensor_flop * target.sms * clock_hz(target)):
         raise ModelError(
             f"case {case} asks for {useful_flops:.3g} FLOP and the launches' matrix products are "
             f"{sum(map(_dot_flops, launches)):.3g}: they would be done faster than the tensor cores can do the work "
             "asked for, so part of it is missing"
         )
-    longest = max(predictions, key=lambda prediction: prediction.seconds)
-    seconds, limiter, usage = sum(p.seconds for p in predictions), longest.limiter, longest.usage
-    hbm = least_bytes / target.hbm_bytes_per_s
-    if hbm > seconds:
-        seconds, limiter = hbm, "hbm"
-    seconds += target.launch_overhead_s * len(launches)
-    return CaseScore(case, useful_flops / seconds / 1e12, seconds * 1e6, limiter, usage)
+    found = [doubt for launch in time.launches for doubt in launch.doubts]
+    return CaseScore(
+        case,
+        useful_flops / time.seconds / 1e12,
+        time.seconds * 1e6,
+        time.limiter,
+        dict(time.longest.hot.usage),
+        useful_flops / max(time.seconds, slow.doubted(lambda doubt: doubt.slower)) / 1e12,
+        useful_flops / min(time.seconds, fast.doubted(lambda doubt: doubt.faster)) / 1e12,
+        tuple(dict.fromkeys(doubt.reason for doubt in found)),
+    )
 
 
 @dataclass(frozen=True)
-class _Prediction:
-    """One launch, without its overhead."""
+class LaunchTime:
+    """One launch, without its overhead. Times in seconds."""
 
-    seconds: float
+    kernel: Kernel
+    passes: tuple[Pass | None, ...]
+    """For each loop of the IR, what it is charged as; None where it was unrolled."""
+    program_clocks: npt.NDArray[np.float64]
+    """[1 + loops, programs]: clocks outside loops and in each loop, while the SM is shared."""
+    hot: Pass
+    """What takes most of these clocks."""
     compute: float
-    """Seconds that the SMs need, whatever the memory does."""
-    limiter: str
-    usage: dict[str, float]
+    """What the SMs need, whatever the memory does."""
+    l2: float
+    hbm: float
+    doubts: tuple[Doubt, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """The longest of the three."""
+        return max(self.compute, self.l2, self.hbm)
+
+    @property
+    def limiter(self) -> str:
+        """The busiest pipe when it is busy enough, else latency; or the memory that takes longer."""
+        return _limiter(self.hot, self.compute, self.l2, self.hbm)
 
 
-def _predict_launch(launch: LaunchWork, least_bytes: int, clock: float, target: Target) -> _Prediction:
+@dataclass(frozen=True)
+class CaseTime:
+    """All launches of a case, one after the other. Times in seconds."""
+
+    launches: tuple[LaunchTime, ...]
+    hbm: float
+    """What the bytes that must pass HBM take at least."""
+    overhead: float
+    """Of starting and ending the launches."""
+
+    @property
+    def seconds(self) -> float:
+        """From the start of the first launch to the end of the last."""
+        return max(sum(launch.seconds for launch in self.launches), self.hbm) + self.overhead
+
+    def doubted(self, factor: Callable[[Doubt], float]) -> float:
+        """Return the seconds with each launch's multiplied by the factors of its doubts."""
+        launches = sum(launch.seconds * math.prod(map(factor, launch.doubts)) for launch in self.launches)
+        return max(launches, self.hbm) + self.overhead
+
+    @property
+    def longest(self) -> LaunchTime:
+        """The launch that takes most time."""
+        return max(self.launches, key=lambda launch: launch.seconds)
+
+    @property
+    def limiter(self) -> str:
+        """That of the longest launch, unless the case's bytes take longer than all launches."""
+        return "hbm" if self.hbm > sum(launch.seconds for launch in self.launches) else self.longest.limiter
+
+
+def _limiter(hot: Pass, compute: float, l2: float, hbm: float) -> str:
+    busiest = max(hot.usage, key=lambda pipe: hot.usage[pipe])
+    limiter = busiest if hot.usage[busiest] > BUSY else "latency"
+    return max(((compute, limiter), (l2, "l2"), (hbm, "hbm")), key=lambda item: item[0])[1]
+
+
+def clock_hz(target: Target) -> float:
+    """Return the clock under continuous load."""
+    return target.clock_ghz * target.sustained_clock_ratio * 1e9
+
+
+def _time_at(end: End, launches: Sequence[LaunchWork], least_bytes: int, target: Target) -> CaseTime:
+    """Return the time with clock and constants at one end of their ranges."""
+    slow, fast = target.sustained_clock_range
+    there = replace(target, sustained_clock_ratio=slow if end is End.SLOW else fast)
+    table = constants(target.arch, end)
+    return time_case(launches, least_bytes, there, partial(measure, table=table), table)
+
+
+def time_case(
+    launches: Sequence[LaunchWork],
+    least_bytes: int,
+    target: Target,
+    measured: Measure = measure,
+    table: Constants | None = None,
+) -> CaseTime:
+    """Return the time of launches that run one after the other; ``measured`` plays their kernels.
+
+    ``table`` has the constants for what is not played, the target's by default. Raises ``ModelError`` like ``predict``,
+    but for work that is missing.
+    """
+    return CaseTime(
+        tuple(time_launch(launch, least_bytes, target, measured, table) for launch in launches),
+        least_bytes / target.hbm_bytes_per_s,
+        target.launch_overhead_s * len(launches),
+    )
+
+
+def time_launch(
+    launch: LaunchWork,
+    least_bytes: int,
+    target: Target,
+    measured: Measure = measure,
+    table: Constants | None = None,
+) -> LaunchTime:
+    """Return the time of one launch; ``measured`` plays its kernel. Raises ``ModelError`` when it does not fit."""
     fitting = ctas_per_sm(launch.binary, target)
     if not fitting:
         raise ModelError(f"kernel {launch.binary.name} does not fit an SM of {target.name}")
     resident = max(1, min(fitting, -(-launch.programs // target.sms)))
-    kernel = measure(launch.binary, target, resident, len(launch.loops))
-    clocks, hot = _program_clocks(launch, kernel, target)
-    compute = list_schedule(clocks, target.sms * resident) / clock
+    kernel = measured(launch.binary, target, resident, len(launch.loops))
+    passes = tuple(match_loops(launch.loops, kernel))
+    clocks, hot = _program_clocks(launch, kernel, passes, target)
+    clock = clock_hz(target)
+    compute = list_schedule(clocks.sum(0), target.sms * resident) / clock
     loaded = _total(launch, "load_bytes")
     moved = loaded + _total(launch, "store_bytes")
-    l2 = moved / target.l2_bytes_per_s
+    l2 = moved / ((table or constants(target.arch)).l2_bytes * target.sms * clock)
     hbm = 0.0
     if least_bytes > target.l2_bytes:  # each wave of programs reads at least what one of them reads
         hbm = loaded / (target.sms * resident) / target.hbm_bytes_per_s
-    usage = dict(hot.usage)
-    busiest = max(usage, key=lambda pipe: usage[pipe])
-    limiter = busiest if usage[busiest] > BUSY else "latency"
-    seconds, limiter = max((compute, limiter), (l2, "l2"), (hbm, "hbm"), key=lambda item: item[0])
-    return _Prediction(seconds, compute, limiter, usage)
+    charged = [passed for passed in passes if passed is not None]
+    found = doubts(
+        kernel,
+        hot,
+        _limiter(hot, compute, l2, hbm),
+        guessed_loops=len(set(map(id, charged))) < len(charged),
+        unrolled=len(charged) < len(passes),
+    )
+    return LaunchTime(kernel, passes, clocks, hot, compute, l2, hbm, found)
 
 
 def _dot_flops(launch: LaunchWork) -> float:
@@ -110,25 +228,41 @@ def _total(launch: LaunchWork, what: str) -> float:
     return inside + launch.programs * float(getattr(launch.outside, what))
 
 
-def _program_clocks(launch: LaunchWork, kernel: Kernel, target: Target) -> tuple[npt.NDArray[np.float64], Pass]:
-    """Return [programs] clocks per program while the SM is shared, and the pass that takes most of them."""
-    clocks = np.full(launch.programs, kernel.outside.clocks)
+def _program_clocks(
+    launch: LaunchWork, kernel: Kernel, passes: Sequence[Pass | None], target: Target
+) -> tuple[npt.NDArray[np.float64], Pass]:
+    """Return [1 + loops, programs] clocks outside loops and in each loop while the SM is shared, and the pass that
+    takes most of them.
+    """
+    clocks = np.zeros((1 + len(launch.loops), launch.programs))
+    clocks[0] = kernel.outside.clocks
     hot, most = kernel.outside, kernel.outside.clocks * launch.programs
     unrolled = np.zeros(launch.programs)
-    for loop, passed in zip(launch.loops, match_loops(launch.loops, kernel), strict=True):
+    for place, (loop, passed) in enumerate(zip(launch.loops, passes, strict=True), 1):
         flops = loop.body.dot_flops
         if passed is not None:
-            charge = passed.clocks * (max(1.0, flops / passed.flops) if passed.flops else 1.0)
-            clocks += loop.trips * charge
+            charge = _charge(passed, flops)
+            clocks[place] = loop.trips * charge
             if loop.trips.sum() * charge > most:
                 hot, most = passed, float(loop.trips.sum()) * charge
         elif kernel.outside.flops:
             unrolled += loop.trips * float(flops)
         else:  # products made of scalar multiply-adds
-            clocks += loop.trips * (kernel.resident * flops / (2 * target.fp32_lanes))
+            clocks[place] = loop.trips * (kernel.resident * flops / (2 * target.fp32_lanes))
     if kernel.outside.flops:
         clocks *= np.maximum(1.0, unrolled / kernel.outside.flops)
     return clocks, hot
+
+
+def _charge(passed: Pass, flops: float) -> float:
+    """Return the clocks of a mean pass whose products do ``flops``: more than were played where the compiler unrolled
+    less, and less where a branch goes around them some of the time.
+    """
+    light = passed.light
+    if light is not None and flops < passed.flops:
+        taken = max(0.0, (flops - light.flops) / (passed.flops - light.flops))
+        return light.clocks + taken * (passed.clocks - light.clocks)
+    return passed.clocks * (max(1.0, flops / passed.flops) if passed.flops else 1.0)
 
 
 def match_loops(loops: Sequence[LoopWork], kernel: Kernel) -> list[Pass | None]:

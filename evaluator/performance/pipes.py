@@ -1,18 +1,17 @@
 """Instruction costs: which pipe of a streaming multiprocessor (SM) an instruction occupies, how long, and its latency.
 
-Units are clocks; a pipe belongs to one of the SM's four sub-partitions unless it is the SM's.
-
-Sources of the throughputs: CUDA C++ Programming Guide, "Arithmetic Instructions" (results per clock and SM by compute
-capability), and the architecture whitepapers named by the targets. Latencies: Luo et al., "Dissecting the NVIDIA Hopper
-Architecture through Microbenchmarking and Multiple Level Analysis" (arXiv:2501.12084) and Jia et al. (2018) for what
-has not changed since Volta. What is marked "estimate" has no published figure known to us.
+Units are clocks; a pipe belongs to one of the SM's four sub-partitions unless it is the SM's. Rates and latencies are
+in ``constants`` and, where the vendor states them, in the target.
 """
 
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
+from evaluator.performance.constants import Constants, constants
+from evaluator.performance.mbarriers import ORDERED, scan
 from evaluator.performance.sass import Instruction
 from evaluator.performance.structure import MATRIX, SINGLE_ISSUE
 from evaluator.target import Target
@@ -54,6 +53,10 @@ class Kind(IntEnum):
     TENSOR_COMMIT = 9
     MBARRIER_WAIT_COPY = 10
     MBARRIER_WAIT_TENSOR = 11
+    """Waits for all products committed so far."""
+    MBARRIER_WAIT_ROLE = 12
+    """Waits for what another role of the CTA says at a known mbarrier."""
+    MBARRIER_ARRIVE = 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,47 +78,24 @@ class Op:
     write_barrier: int
     read_barrier: int
     count: int
-    """Of a counted wait: operations that may stay outstanding. Of a warpgroup's product: 1 when it ends a group."""
+    """Of a counted wait: operations that may stay outstanding. Of a warpgroup's product: 1 when it ends a group. Of a
+    bulk copy: how many of them one phase of its mbarrier counts. Of a wait for a role: slots of the ring."""
     leader: bool
     """Issued by one warp of the CTA only."""
     flops: float
     """Of a matrix product, for the warp (or the CTA, on tensor memory)."""
+    index: int = -1
+    """Of the instruction in its code."""
+    mbarrier: int = ORDERED
+    """Name of the mbarrier that is waited for, arrived at, or counts the copied bytes."""
+    queue: float = 0.0
+    """Clocks of work that the pipe accepts ahead of time; without, the warp is held until the pipe is free."""
+    in_turn: bool = False
+    """Whether warps that wait for the pipe are served in the order in which they asked."""
+    read_latency: float = 0.0
+    """Clocks from the end of ``busy`` until the operands have been read."""
 
 
-SHARED_BYTES = 128
-"""Bytes per clock and SM of shared memory and L1 (whitepapers)."""
-L2_PORT_BYTES = 64
-"""Bytes per clock from L2 to one SM: 5120 for 108 SMs are 47 (A100 whitepaper); rounded up to the port's width."""
-SHARED_LATENCY = 29
-"""Luo et al., A100 and H100."""
-L1_LATENCY = 40
-"""Luo et al.: 38 (A100), 41 (H100)."""
-GLOBAL_LATENCY = 620
-"""Luo et al.: 466 (A100) and 479 (H100) unloaded; times 1.3 for queues under load (estimate)."""
-SHUFFLE_LATENCY = 23
-"""Jia et al."""
-EXP_LATENCY = 18
-"""Jia et al."""
-CONSTANT_LATENCY = 30
-"""Estimate."""
-BARRIER_LATENCY = 20
-"""Jia et al., a barrier of few warps."""
-FENCE_LATENCY = 20
-"""Estimate."""
-MBARRIER_LATENCY = 60
-"""From an arrival to the waiting warp going on; estimate: two trips through shared memory."""
-WGMMA_LATENCY = 60
-"""From the end of a product to its accumulators being readable (estimate: twice that of mma.sync)."""
-WGMMA_DRAIN = 32
-"""Clocks that a warpgroup's product takes of the tensor pipe beside its own when it is waited for alone, as ptxas makes
-them when it serialises products for want of registers (its warning C7512, "potential performance loss"). Estimate."""
-TENSOR_MEMORY_LATENCY = 60
-"""Estimate."""
-TENSOR_MEMORY_BYTES = 512
-"""Per clock and sub-partition: 16 bytes for each of 32 lanes (estimate)."""
-MMA_SYNC_SHARE = {80: 1.0, 90: 0.62, 100: 0.31}
-"""Share of the tensor peak that ``mma.sync`` (HMMA) reaches: Luo et al. for 80 and 90; for 100 the rate per SM of 90,
-at twice the peak (estimate)."""
 OPERAND_RATE = {"E4M3": 2.0, "E5M2": 2.0, "U8": 2.0, "S8": 2.0, "TF32": 0.5}
 """Tensor rate over that of 16-bit operands (whitepapers)."""
 
@@ -124,10 +104,6 @@ _PRODUCT_DEPTH = 32
 _SHAPE = re.compile(r"(\d+)x(\d+)x(\d+)")
 _FUSED_SHAPE = re.compile(r"\.(\d{4,5})(?:\.|$)")
 _FUSED = {"16816": (16, 8, 16), "1688": (16, 8, 8), "16832": (16, 8, 32), "16864": (16, 8, 64), "884": (8, 8, 4)}
-_UNIFORM_CONSTANT = re.compile(r"^(UR\d+), (0x[0-9a-f]+)$")
-_CONSTANT = re.compile(r"^(R\d+), (?:RZ, RZ, )?(0x[0-9a-f]+)$")
-_DESCRIPTOR = re.compile(r"idesc\[(UR\d+)\]")
-_OFFSET = re.compile(r"\+(0x[0-9a-f]+)\]")
 _COUNT = re.compile(r"(0x[0-9a-f]+|\d+)\s*$")
 _WIDTH = re.compile(r"\.(?:x)?(\d+)(?:\.|$)")
 _FMA = frozenset({"FFMA", "FMUL", "FADD", "FFMA32I", "FMUL32I", "FADD32I"})
@@ -147,6 +123,44 @@ _NO_PIPE = frozenset(
     }
 )
 _CONSTANTS = frozenset({"LDC", "ULDC", "LDCU", "S2R", "S2UR", "CS2UR", "R2UR"})
+_ALU = frozenset(
+    {
+        *(
+            "LOP3",
+            "LOP",
+            "LOP32I",
+            "SHF",
+            "SHL",
+            "SHR",
+            "ISETP",
+            "FSETP",
+            "SEL",
+            "FSEL",
+            "FMNMX",
+            "FMNMX3",
+            "IMNMX",
+            "PRMT",
+        ),
+        *(
+            "IADD3",
+            "IADD",
+            "IADD32I",
+            "LEA",
+            "MOV",
+            "MOV32I",
+            "F2FP",
+            "PLOP3",
+            "P2R",
+            "R2P",
+            "VIADD",
+            "VIMNMX",
+            "VIMNMX3",
+        ),
+        *("VIADDMNMX", "VHMNMX", "IABS", "SGXT", "BMSK", "FCHK", "I2FP", "F2IP", "I2IP", "HSETP2", "HMNMX2", "HSET2"),
+        *("FSET", "ISET", "PSETP", "CS2R", "VABSDIFF", "ISCADD", "XMAD", "FSWZADD"),
+    }
+)
+_FLUSH = frozenset({"UTMASTG", "UTMACMDFLUSH", "UTMAREDG", "UTMAPF", "UTMACCTL", "UBLKPF", "UBLKRED"})
 
 
 def _serialised(instructions: Iterable[Instruction]) -> frozenset[int]:
@@ -165,15 +179,19 @@ def _serialised(instructions: Iterable[Instruction]) -> frozenset[int]:
 class Costs:
     """Turns instructions into ops for one kernel on one target."""
 
-    def __init__(self, instructions: Iterable[Instruction], target: Target) -> None:
+    issue_clocks = 1.0
+    """For which an instruction takes its scheduler."""
+
+    def __init__(self, instructions: Iterable[Instruction], target: Target, table: Constants | None = None) -> None:
         self.target = target
+        self.table = table or constants(target.arch)
         instructions = tuple(instructions)
-        self.descriptors, self.copy_barriers, self.copied_bytes = _scan(instructions)
+        self.code = scan(instructions)
+        self.specialised = any(i.base == "USETMAXREG" for i in instructions)
         self.serialised = _serialised(instructions)
-        clock = target.clock_ghz * target.sustained_clock_ratio * 1e9
-        self.l2_share = target.l2_bytes_per_s / (target.sms * clock)
-        """Bytes per clock: what one SM gets of L2 while all read."""
         self.known: dict[int, Op] = {}
+        self.unknown: set[int] = set()
+        """Indices of instructions asked for whose costs are a guess."""
 
     def op(self, instruction: Instruction) -> Op:
         """Return how ``instruction`` is played."""
@@ -183,15 +201,18 @@ class Costs:
 
     def _op(self, i: Instruction) -> Op:
         kind, pipe, busy, latency, shared, count, leader, flops = Kind.PLAIN, Pipe.NONE, 0.0, 0.0, 0.0, 0, False, 0.0
-        l2 = 0.0
-        write_barrier = i.write_barrier
+        l2 = queue = 0.0
+        table = self.table
+        write_barrier, mbarrier = i.write_barrier, ORDERED
         base = i.base
+        integer = 32 * 4 / table.integer_lanes
         if i.predicate == "!PT":
             pass  # issued, and does nothing
         elif base in MATRIX:
             flops, kind, pipe, busy, latency, shared, leader = self._matrix(i)
             count = int("gsb0" in i.operands)
-            busy += WGMMA_DRAIN if i.index in self.serialised else 0
+            busy += table.wgmma_drain if i.index in self.serialised else 0
+            queue = table.wgmma_queue if kind == Kind.WGMMA else math.inf if kind == Kind.TENSOR_MMA else 0.0
         elif base in _FMA:
             pipe, busy = Pipe.FMA, 32 * 4 / self.target.fp32_lanes
         elif base in _FMA_PAIR:
@@ -199,32 +220,27 @@ class Costs:
         elif base in _HALF:
             pipe, busy = Pipe.FMA, 1.0
         elif base.startswith("IMAD") or base == "IDP":
-            pipe, busy, latency = Pipe.FMA, 2.0, 4.0
+            pipe, busy, latency = Pipe.FMA, integer, 4.0
         elif base in _DOUBLE:
             pipe, busy, latency = Pipe.FMA, 4.0, 8.0
         elif base in _EXP:
-            pipe, busy, latency = Pipe.EXP, 32 * 4 / self.target.sfu_lanes, EXP_LATENCY
+            pipe, busy, latency = Pipe.EXP, 32 * 4 / self.target.sfu_lanes, table.exp_latency
         elif base in _SHARED:
-            latency = SHUFFLE_LATENCY if base in {"SHFL", "REDUX", "MATCH"} else SHARED_LATENCY
-            pipe, busy = Pipe.SHARED, 32 * _thread_bytes(i) / SHARED_BYTES
-        elif base in _GLOBAL:
-            pipe, busy, latency = Pipe.LSU, 32 * _thread_bytes(i) / L2_PORT_BYTES, GLOBAL_LATENCY
-            l2 = 32 * _thread_bytes(i) / self.l2_share
+            latency = table.shuffle_latency if base in {"SHFL", "REDUX", "MATCH"} else table.shared_latency
+            pipe, busy, queue = Pipe.SHARED, 32 * _thread_bytes(i) / table.shared_bytes, table.memory_queue
+        elif base in _GLOBAL or base == "LDGSTS":
+            kind = Kind.COPY if base == "LDGSTS" else Kind.PLAIN
+            pipe, busy, queue = Pipe.LSU, 32 * _thread_bytes(i) / table.l2_port_bytes, table.memory_queue
+            l2, latency = 32 * _thread_bytes(i) / table.l2_bytes, table.global_latency
         elif base in {"LDL", "STL"}:
-            pipe, busy, latency = Pipe.LSU, 32 * _thread_bytes(i) / SHARED_BYTES, L1_LATENCY
-        elif base == "LDGSTS":
-            kind, pipe, busy, latency = (
-                Kind.COPY,
-                Pipe.LSU,
-                32 * _thread_bytes(i) / L2_PORT_BYTES,
-                GLOBAL_LATENCY,
-            )
-            l2 = 32 * _thread_bytes(i) / self.l2_share
+            pipe, busy, queue = Pipe.LSU, 32 * _thread_bytes(i) / table.shared_bytes, table.memory_queue
+            latency = table.l1_latency
         elif base in {"UTMALDG", "UBLKCP"}:
-            kind, latency, leader = Kind.BULK_COPY, GLOBAL_LATENCY, True
-            l2 = self.copied_bytes.get(i.index, 0.0) / self.l2_share
-        elif base in {"UTMASTG", "UTMACMDFLUSH"}:
-            latency, leader = GLOBAL_LATENCY, True
+            kind, latency, leader = Kind.BULK_COPY, table.global_latency, True
+            l2 = self.code.bytes.get(i.index, 0.0) / table.l2_bytes
+            mbarrier, count = self.code.names.get(i.index, ORDERED), self.code.copies.get(i.index, 1)
+        elif base in _FLUSH:
+            latency, leader = table.global_latency, True
         elif base == "LDGDEPBAR":
             kind = Kind.COPY_COMMIT
         elif base == "DEPBAR" and i.opcode.startswith("DEPBAR.LE"):
@@ -234,24 +250,27 @@ class Costs:
             outstanding = _COUNT.search(i.operands)
             kind, count = Kind.WGMMA_WAIT, int(outstanding[1], 0) if outstanding else 0
         elif base == "BAR" and ("SYNC" in i.opcode or "RED" in i.opcode):
-            kind, latency = Kind.CTA_BARRIER, BARRIER_LATENCY
+            kind, latency = Kind.CTA_BARRIER, table.barrier_latency
         elif base == "UTCBAR":
-            kind, leader = Kind.TENSOR_COMMIT, True
-        elif base == "SYNCS" and "PHASECHK" in i.opcode:
-            kind = Kind.MBARRIER_WAIT_COPY if _offset(i) in self.copy_barriers else Kind.MBARRIER_WAIT_TENSOR
-            latency = MBARRIER_LATENCY
+            kind, leader, mbarrier = Kind.TENSOR_COMMIT, True, self.code.names.get(i.index, ORDERED)
+        elif base == "SYNCS" and i.index in self.code.names and i.opcode != "SYNCS.ARRIVE.TRANS64":
+            mbarrier, latency = self.code.names[i.index], table.mbarrier_latency
+            kind, leader = self._mbarrier(i, mbarrier)
+            count = self.code.depths.get(mbarrier, 1) if kind == Kind.MBARRIER_WAIT_ROLE else 0
         elif base in {"LDTM", "STTM"}:
             width = _WIDTH.search(i.opcode)
-            busy = 32 * 4 * int(width[1] if width else 1) / TENSOR_MEMORY_BYTES
-            pipe, latency = Pipe.TENSOR_MEMORY, TENSOR_MEMORY_LATENCY
+            busy = 32 * 4 * int(width[1] if width else 1) / table.tensor_memory_bytes
+            pipe, latency = Pipe.TENSOR_MEMORY, table.tensor_memory_latency
         elif base in {"MEMBAR", "FENCE", "SYNCS", "UTCATOMSWS"}:
-            latency = FENCE_LATENCY
+            latency = table.fence_latency
         elif base in _CONSTANTS:
-            latency = CONSTANT_LATENCY
+            latency = table.constant_latency
         elif base.startswith("U") or base in _NO_PIPE:
             pass  # the uniform datapath and the front end: their stall counts say all
         else:
-            pipe, busy, latency = Pipe.ALU, 2.0, 4.0
+            pipe, busy, latency = Pipe.ALU, integer, 4.0
+            if base not in _ALU:
+                self.unknown.add(i.index)
         waits = tuple(b for b in range(6) if i.wait_mask >> b & 1)
         return Op(
             kind,
@@ -267,70 +286,40 @@ class Costs:
             count,
             leader,
             flops,
+            i.index,
+            mbarrier,
+            queue,
+            kind == Kind.WGMMA and table.wgmma_in_turn > 0.5,
+            table.operands_read,
         )
+
+    def _mbarrier(self, i: Instruction, name: int) -> tuple[Kind, bool]:
+        """Return how a wait at an mbarrier, or an arrival, takes part, and whether one warp does it for its team."""
+        if "PHASECHK" not in i.opcode:
+            return Kind.MBARRIER_ARRIVE, bool(i.predicate)
+        if name in self.code.copied:
+            return Kind.MBARRIER_WAIT_COPY, False
+        if self.specialised and name in self.code.arrived:
+            return Kind.MBARRIER_WAIT_ROLE, False
+        return Kind.MBARRIER_WAIT_TENSOR, False
 
     def _matrix(self, i: Instruction) -> tuple[float, Kind, Pipe, float, float, float, bool]:
         rate = self.target.tensor_flop * next((r for name, r in OPERAND_RATE.items() if f".{name}" in i.opcode), 1.0)
+        latency = self.table.wgmma_latency
         if i.base in SINGLE_ISSUE:
-            m, n, k = _decode(self.descriptors.get(i.index, 0), i.base)
+            m, n, k = _decode(self.code.descriptors.get(i.index, 0), i.base)
             flops = 2.0 * m * n * k
-            return flops, Kind.TENSOR_MMA, Pipe.TENSOR_SM, flops / rate, WGMMA_LATENCY, 0.0, True
+            return flops, Kind.TENSOR_MMA, Pipe.TENSOR_SM, flops / rate, latency, 0.0, True
         if shape := _SHAPE.search(i.opcode):  # a warpgroup's product: each of its four warps accounts for a quarter
             m, n, k = (int(size) for size in shape.groups())
             flops = 2.0 * m * n * k / 4
             rows = n + (m if "gdesc" in i.operands.split(",")[1] else 0)  # of B, and of A unless it is in registers
-            shared = rows * _PRODUCT_DEPTH / SHARED_BYTES / 4
-            return flops, Kind.WGMMA, Pipe.TENSOR, flops / (rate / 4), WGMMA_LATENCY, shared, False
+            shared = rows * _PRODUCT_DEPTH / self.table.shared_bytes / 4
+            return flops, Kind.WGMMA, Pipe.TENSOR, flops / (rate / 4), latency, shared, False
         fused = _FUSED_SHAPE.search(i.opcode)
         m, n, k = _FUSED.get(fused[1] if fused else "", (16, 8, 16))
         flops = 2.0 * m * n * k
-        share = MMA_SYNC_SHARE.get(self.target.arch, 1.0)
-        return flops, Kind.PLAIN, Pipe.TENSOR, flops / (rate / 4 * share), 16.0, 0.0, False
-
-
-def _scan(
-    instructions: Iterable[Instruction],
-) -> tuple[Mapping[int, int], frozenset[int], Mapping[int, float]]:
-    """Find each product's descriptor, the mbarriers that count the bytes of bulk copies, and each bulk copy's bytes.
-
-    Products and copies are known by position. A descriptor is the constant that its uniform register was last set to
-    before the product, in address order. The bytes an mbarrier is told to expect are those of the bulk copies between
-    it and the next one that is told.
-    """
-    registers: dict[str, int] = {}
-    descriptors: dict[int, int] = {}
-    barriers = set()
-    expected = 0
-    copies: list[int] = []
-    copied: dict[int, float] = {}
-    for i in instructions:
-        if i.base == "UMOV" and (constant := _UNIFORM_CONSTANT.match(i.operands)):
-            value = int(constant[2], 16)
-            if _plausible(value):
-                registers[constant[1]] = value
-        elif i.base in SINGLE_ISSUE and (name := _DESCRIPTOR.search(i.operands)):
-            descriptors[i.index] = registers.get(name[1], 0)
-        elif i.base in {"MOV", "IMAD"} and (bytes_of := _CONSTANT.match(i.operands)):
-            registers[bytes_of[1]] = int(bytes_of[2], 16)
-        elif i.opcode == "SYNCS.ARRIVE.TRANS64":  # those with a suffix arrive without expecting bytes
-            barriers.add(_offset(i))
-            expected = registers.get(i.operands.rpartition(",")[2].strip(), 0)
-            copies = []
-        elif i.base in {"UTMALDG", "UBLKCP"}:
-            copies.append(i.index)
-            copied.update(dict.fromkeys(copies, expected / len(copies)))
-    return descriptors, frozenset(barriers), copied
-
-
-def _offset(i: Instruction) -> int:
-    found = _OFFSET.search(i.operands)
-    return int(found[1], 16) if found else 0
-
-
-def _plausible(value: int) -> bool:
-    """Whether a constant can be an instruction descriptor: a shape of tcgen05.mma and clear high bits."""
-    m, n = value >> 24 & 31, value >> 17 & 63
-    return value < 1 << 29 and m in (4, 8, 16) and 1 <= n <= 32
+        return flops, Kind.PLAIN, Pipe.TENSOR, flops / (rate / 4 * self.table.mma_sync_share), 16.0, 0.0, False
 
 
 def _decode(descriptor: int, base: str) -> tuple[int, int, int]:

@@ -51,10 +51,11 @@ class Code:
     """Index of the kernel's first instruction."""
 
 
-_FIRST = re.compile(
+FIRST = re.compile(
     r"^\s+/\*(?P<address>[0-9a-f]{4,})\*/\s+(?:@(?P<predicate>!?U?P\w+)\s+)?(?P<opcode>[A-Z][\w.]*)\s*(?P<operands>.*?)"
     r"\s*;?\s*/\* 0x[0-9a-f]{16} \*/"
 )
+"""The line of a listing on which an instruction begins."""
 _SECOND = re.compile(r"^\s+/\* 0x([0-9a-f]{16}) \*/")
 _LABEL = re.compile(r"^([.$\w]+):")
 _ENTRY = re.compile(r'^\s+\.other\s+([.$\w]+),@"STO_CUDA_ENTRY')
@@ -76,7 +77,7 @@ def parse(text: str) -> Code:
             labels[label[1]] = len(instructions)
         elif kernel := _ENTRY.match(line):
             entry = kernel[1]
-        elif first := _FIRST.match(line):
+        elif first := FIRST.match(line):
             second = _SECOND.match(next(lines, ""))
             if second is None:
                 raise ModelError(
@@ -102,15 +103,20 @@ def parse(text: str) -> Code:
 
 
 def disassemble(cubin: bytes) -> Code:
-    """Disassemble ``cubin`` with the nvdisasm of Triton's wheel; raise ``ModelError`` when that fails."""
+    """Disassemble ``cubin``; raise ``ModelError`` when that fails."""
+    return parse(listing(cubin, "-c", "-hex"))
+
+
+def listing(cubin: bytes, *options: str) -> str:
+    """Return what the nvdisasm of Triton's wheel prints; raise ``ModelError`` when it refuses the binary."""
     from triton import knobs
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "kernel.cubin")
         path.write_bytes(cubin)
         run = subprocess.run(
-            [knobs.nvidia.nvdisasm.path, "-c", "-hex", str(path)], capture_output=True, text=True, check=False
+            [knobs.nvidia.nvdisasm.path, *options, str(path)], capture_output=True, text=True, check=False
         )
     if run.returncode:
         raise ModelError(f"nvdisasm refuses the binary: {run.stderr.strip()[:200]}")
-    return parse(run.stdout)
+    return run.stdout

@@ -1,19 +1,18 @@
 """One SM, clock by clock: plays warps' instruction streams through its schedulers, scoreboards and pipes."""
 
 import heapq
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from evaluator.performance.pipes import Kind, Op, Pipe
 
 PARTITIONS = 4
-_QUEUE = {Pipe.SHARED: 64.0, Pipe.LSU: 64.0, Pipe.TENSOR_SM: 1e9}
-"""Clocks of work that a pipe accepts ahead of time; other pipes hold the warp until they are free (estimate)."""
-_WGMMA_QUEUE = 128.0
 _AHEAD = 2
-"""Passes that one role of a CTA may be ahead of another: two buffers between them, as Triton makes (estimate)."""
-_OPERANDS_READ = 12.0
-"""Clocks until a queued instruction has read its registers (estimate)."""
+"""Passes that one role of a CTA may be ahead of another where the mbarriers between them are not known: two buffers, as
+Triton makes (estimate)."""
+_LATEST = 1e12
+"""Clocks beyond any play."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +22,9 @@ class Mark:
     name: int
     turn: int = 0
     """When positive, how many passes through loops the stream has done here."""
-    copies: int | None = None
-    """Where a loop ends: how many bulk copies the stream has issued. Those ahead of the loop's last pass are not what
-    is waited for next."""
+    copies: Mapping[int, int] | None = None
+    """Where a loop ends: how many phases of bulk copies the stream has issued for each mbarrier. Those ahead of the
+    loop's last pass are not what is waited for next."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +48,42 @@ class Played:
     """Mean time over warps at which (team, mark) was passed."""
 
 
+@dataclass(slots=True)
+class Issue:
+    """One instruction issued by one warp, and what held it back. Times in clocks."""
+
+    team: int
+    warp: int
+    """Position on the SM."""
+    place: int
+    """Of the op in its team's stream."""
+    due: float
+    """When the warp's last instruction let it go on."""
+    ready: float = 0.0
+    """When the scoreboard barriers that it waits for were clear, or what else it waits for had come."""
+    queued: float = 0.0
+    """Of the clocks from ready to issued, those for which its pipe was taken; else its scheduler was."""
+    issued: float = 0.0
+    start: float = 0.0
+    """When its pipe began with it."""
+    read: float = 0.0
+    """When it has read its operands."""
+    done: float = 0.0
+    """When its result is there."""
+
+
 class _Warp:
     __slots__ = (
+        "asked",
         "barriers",
         "copied",
         "counted",
         "leader",
-        "loads_seen",
         "pc",
         "place",
         "team",
         "turn",
+        "waited",
         "wgmma_done",
         "wgmma_open",
     )
@@ -69,36 +93,51 @@ class _Warp:
         self.place = place
         self.leader = leader
         self.pc = 0
+        self.asked = 0.0
         self.barriers = [0.0] * 8
         self.counted: list[list[float]] = [[] for _ in range(6)]
         self.copied = 0.0
         self.wgmma_open = 0.0
         self.wgmma_done: list[float] = []
-        self.loads_seen = 0
         self.turn = 0
+        self.waited: dict[int, int] = defaultdict(int)
 
 
 class _Cta:
-    __slots__ = ("awaiting", "held", "loads", "tensor_committed", "tensor_done", "warps")
+    __slots__ = ("arrivals", "awaiting", "held", "phases", "tensor_committed", "tensor_done", "warps")
 
     def __init__(self) -> None:
         self.warps: list[_Warp] = []
         self.held: list[int] = []
         self.awaiting: list[int] = []
-        self.loads: list[float] = []
+        self.phases: dict[int, list[float]] = defaultdict(list)
+        self.arrivals: dict[int, list[float]] = defaultdict(list)
         self.tensor_done = 0.0
         self.tensor_committed = 0.0
 
+    def arrive(self, mbarrier: int, at: float, wanted: int) -> bool:
+        """Note an arrival; return whether it completes a phase, which takes as many as are wanted."""
+        arrivals = self.arrivals[mbarrier]
+        arrivals.append(at)
+        if len(arrivals) < wanted:
+            return False
+        self.phases[mbarrier].append(max(arrivals))
+        arrivals.clear()
+        return True
 
-def play(teams: Sequence[Team]) -> Played:
+
+def play(teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: float = 1.0) -> Played:
     """Play all teams' streams to their end on one SM.
 
     A scheduler issues one instruction a clock: of the warp that issued in the clock before if it can, else of the
     youngest that can (Huerta et al., "Analyzing Modern NVIDIA GPU cores", arXiv:2503.20481). A warp is ready when its
     last instruction's stall count has passed and the scoreboard barriers in its wait mask are clear. An instruction
-    then waits for its pipe. Bytes from L2 arrive at the SM's share of its bandwidth, one request after the other. Warps
-    wait for bulk copies in the order in which these are issued. Teams of one CTA stay within ``_AHEAD`` turns of each
-    other.
+    then waits for its pipe. Bytes from L2 arrive at the SM's share of its bandwidth, one request after the other. A
+    warp's n-th wait at an mbarrier is for its n-th phase. Where all warps of a CTA wait, the slots of a ring that no
+    one has used yet are free: what waits for them goes on, those who load before those who multiply, and these before
+    the others. Teams of one CTA whose streams count turns stay within ``_AHEAD`` of each other.
+
+    Every issue is appended to ``trace``, if given. A scheduler is taken for ``issue_clocks`` by each.
     """
     ctas = {team.cta: _Cta() for team in teams}
     warps: list[_Warp] = []
@@ -113,9 +152,13 @@ def play(teams: Sequence[Team]) -> Played:
     operands = 0.0  # when shared memory has delivered the operands of all warpgroup products so far
     at_barrier: list[list[int]] = [[] for _ in teams]
     sums: dict[tuple[int, int], list[float]] = {}
-    ready = [(0.0, True, -w) for w in range(len(warps))]  # when, unless just issued, youngest first
+    # when, unless just issued, who asked first if the pipe is taken in turn, youngest first
+    ready = [(0.0, True, 0.0, -w) for w in range(len(warps))]
     heapq.heapify(ready)
     end = 0.0
+    following: list[Issue] = []  # traced: each warp's next
+    if trace is not None:
+        following = [Issue(warp.team, warp.place, 0, 0.0) for warp in warps]
 
     def resume(index: int, earliest: float, issued: float = -1.0) -> None:
         """Queue the warp for when its next instruction may issue as far as its own dependences go."""
@@ -127,27 +170,40 @@ def play(teams: Sequence[Team]) -> Played:
             return
         op = stream[warp.pc]
         if isinstance(op, Op):
+            if trace is not None and following[index].place != warp.pc:
+                following[index] = Issue(warp.team, warp.place, warp.pc, earliest)
             for barrier in op.waits:
                 if warp.barriers[barrier] > earliest:
                     earliest = warp.barriers[barrier]
-        heapq.heappush(ready, (earliest, earliest > issued + 1, -index))
+            if trace is not None:
+                following[index].ready = earliest
+        heapq.heappush(ready, (earliest, earliest > issued + 1, 0.0, -index))
+
+    def complete(cta: _Cta, at: float) -> None:
+        """Let those look again who wait for a phase of an mbarrier."""
+        awaiting, cta.awaiting = cta.awaiting, []
+        for waiting in awaiting:
+            resume(waiting, at)
 
     now = 0.0
     while True:
-        if not ready:  # whoever still waits for other warps waits for no one
-            queues = [*at_barrier, *(queue for cta in ctas.values() for queue in (cta.held, cta.awaiting))]
+        if not ready:
+            blocked = [cta for cta in ctas.values() if cta.awaiting]
+            for cta in blocked:
+                _free_slots(cta, [(teams[warps[index].team], warps[index]) for index in cta.awaiting], now)
+                complete(cta, now)
+            if blocked:
+                continue
+            queues = [*at_barrier, *(cta.held for cta in ctas.values())]
             stuck = [index for waiting in queues for index in waiting]
             if not stuck:
                 break
-            for cta in ctas.values():
-                if cta.awaiting:
-                    cta.loads.append(now)
-            for waiting in queues:
+            for waiting in queues:  # whoever still waits for other warps waits for no one
                 waiting.clear()
             for index in stuck:
                 resume(index, now)
             continue
-        now, late, youth = heapq.heappop(ready)
+        now, late, _, youth = heapq.heappop(ready)
         index = -youth
         issued = -1.0 if late else now - 1
         warp = warps[index]
@@ -158,7 +214,7 @@ def play(teams: Sequence[Team]) -> Played:
             times = sums.setdefault((warp.team, op.name), [])
             times.append(now)
             if op.copies is not None:
-                warp.loads_seen = op.copies
+                warp.waited.update(op.copies)
             if op.turn:
                 cta = ctas[team.cta]
                 warp.turn = op.turn
@@ -174,8 +230,9 @@ def play(teams: Sequence[Team]) -> Played:
         elif op.leader and not warp.leader:
             pass
         else:
-            if op.kind == Kind.MBARRIER_WAIT_COPY and warp.loads_seen >= len(ctas[team.cta].loads):
-                ctas[team.cta].awaiting.append(index)  # until the copy is issued
+            waits = op.kind in (Kind.MBARRIER_WAIT_COPY, Kind.MBARRIER_WAIT_ROLE)
+            if waits and warp.waited[op.mbarrier] >= len(ctas[team.cta].phases[op.mbarrier]):
+                ctas[team.cta].awaiting.append(index)  # until the copy is issued or the role arrives
                 continue
             partition = warp.place % PARTITIONS
             free = scheduler[partition]
@@ -183,12 +240,19 @@ def play(teams: Sequence[Team]) -> Played:
             own = pipes[partition] if pipe < Pipe.SHARED else shared_pipes
             start = now
             if pipe:
-                accepted = own[pipe] - (_WGMMA_QUEUE if op.kind == Kind.WGMMA else _QUEUE.get(pipe, 0.0))
+                accepted = own[pipe] - op.queue
                 free = max(free, accepted)
             if free > now:
-                heapq.heappush(ready, (free, True, -index))
+                if trace is not None and pipe and accepted >= scheduler[partition]:
+                    following[index].queued += free - now
+                if op.in_turn:
+                    warp.asked = warp.asked or now
+                    heapq.heappush(ready, (free, True, warp.asked - _LATEST, -index))
+                else:
+                    heapq.heappush(ready, (free, True, 0.0, -index))
                 continue
-            scheduler[partition] = now + 1
+            warp.asked = 0.0
+            scheduler[partition] = now + issue_clocks
             issued = now
             if pipe:
                 start = max(now, own[pipe])
@@ -223,32 +287,64 @@ def play(teams: Sequence[Team]) -> Played:
                         until = max(until, warp.barriers[op.write_barrier])
                 elif kind == Kind.BULK_COPY:
                     cta = ctas[team.cta]
-                    cta.loads.append(done)
-                    awaiting, cta.awaiting = cta.awaiting, []
-                    for other_index in awaiting:
-                        resume(other_index, now + 1)
+                    if cta.arrive(op.mbarrier, done, max(1, op.count)):
+                        complete(cta, now + 1)
+                elif kind == Kind.MBARRIER_ARRIVE:
+                    cta = ctas[team.cta]
+                    if cta.arrive(op.mbarrier, now, 1 if op.leader else team.warps):
+                        complete(cta, now + 1)
                 elif kind == Kind.TENSOR_MMA:
                     ctas[team.cta].tensor_done = done
                 elif kind == Kind.TENSOR_COMMIT:
-                    ctas[team.cta].tensor_committed = ctas[team.cta].tensor_done
-                elif kind == Kind.MBARRIER_WAIT_COPY:
-                    done = max(done, ctas[team.cta].loads[warp.loads_seen] + op.latency)
-                    warp.loads_seen += 1
+                    cta = ctas[team.cta]
+                    cta.tensor_committed = cta.tensor_done
+                    if cta.arrive(op.mbarrier, max(now, cta.tensor_done), 1):
+                        complete(cta, now + 1)
+                elif waits:
+                    done = max(done, ctas[team.cta].phases[op.mbarrier][warp.waited[op.mbarrier]] + op.latency)
+                    warp.waited[op.mbarrier] += 1
                 elif kind == Kind.MBARRIER_WAIT_TENSOR:
                     done = max(done, ctas[team.cta].tensor_committed)
                 elif kind == Kind.CTA_BARRIER:
                     at_barrier[warp.team].append(index)
+                    if trace is not None:
+                        _record(trace, following[index], now, start, start + op.busy + op.read_latency, done)
                     warp.pc += 1
                     if len(at_barrier[warp.team]) == team.warps:
                         for other in at_barrier[warp.team]:
                             resume(other, now + op.latency)
                         at_barrier[warp.team] = []
                     continue
+            if trace is not None:
+                _record(trace, following[index], now, start, start + op.busy + op.read_latency, done)
             if op.write_barrier < 6 and kind not in (Kind.COPY_COMMIT, Kind.COUNT_WAIT):
                 warp.barriers[op.write_barrier] = max(warp.barriers[op.write_barrier], done)
             if op.read_barrier < 6:
-                warp.barriers[op.read_barrier] = max(warp.barriers[op.read_barrier], start + op.busy + _OPERANDS_READ)
+                warp.barriers[op.read_barrier] = max(warp.barriers[op.read_barrier], start + op.busy + op.read_latency)
             now = until
         warp.pc += 1
         resume(index, now, issued)
     return Played(end, {key: sum(times) / len(times) for key, times in sums.items()})
+
+
+def _free_slots(cta: _Cta, awaiting: Sequence[tuple[Team, _Warp]], now: float) -> None:
+    """Complete what the first of the blocked roles waits for: as many phases as the ring has slots.
+
+    Phases that copies complete were for copies that are not played.
+    """
+    first = min(map(_rank, (team for team, _ in awaiting)))
+    for team, warp in awaiting:
+        op = team.stream[warp.pc]
+        assert isinstance(op, Op)
+        if _rank(team) == first and warp.waited[op.mbarrier] >= len(cta.phases[op.mbarrier]):
+            cta.phases[op.mbarrier] += [now] * max(1, op.count)
+
+
+def _rank(team: Team) -> int:
+    kinds = {op.kind for op in team.stream if isinstance(op, Op)}
+    return 0 if Kind.BULK_COPY in kinds else 1 if Kind.TENSOR_MMA in kinds else 2
+
+
+def _record(trace: list[Issue], issue: Issue, now: float, start: float, read: float, done: float) -> None:
+    issue.issued, issue.start, issue.read, issue.done = now, start, read, done
+    trace.append(issue)

@@ -5,7 +5,7 @@ to execute. Loops that only poll (a barrier, a lock) are passed once: what they 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -30,6 +30,8 @@ class Loop:
     items: "tuple[Instruction | Loop, ...]"
     dispatch: bool
     """Whether this is the loop in which idle warps of a warp-specialised kernel wait for their role."""
+    light: "tuple[Instruction, ...] | None" = None
+    """The path with least work, where the body branches around some and no loop is inside."""
 
     @cached_property
     def own(self) -> tuple[Instruction, ...]:
@@ -156,7 +158,11 @@ class _Graph:
                 for i in range(block, self.stop[block])
             )
             address = self.code.instructions[header].address
-            loops[header] = Loop(address, (*items, *missed), dispatch)
+            light = None
+            if all(child in spins for child in children) and header not in spins:
+                passed, _ = self._path(header, bodies[header], order, children, bodies, loops, spins, header, min)
+                light = tuple(item for item in passed if isinstance(item, Instruction))
+            loops[header] = Loop(address, (*items, *missed), dispatch, None if light == items else light)
         tops = [header for header in headers if parent[header] is None]
         items, missed = self._path(entry, set(order), order, tops, bodies, loops, spins, None)
         return Structure(items, missed)
@@ -211,10 +217,12 @@ class _Graph:
         loops: dict[int, Loop],
         spins: set[int],
         latch_to: int | None,
+        choose: Callable[..., tuple[int, int | None]] = max,
     ) -> tuple[tuple[Instruction | Loop, ...], tuple[Loop, ...]]:
         """Return the heaviest acyclic path from ``entry`` to the region's end, and the inner loops not on it.
 
-        The end is a jump back to ``latch_to``, or an exit when that is None.
+        With ``min`` to choose, the lightest one, which passes no poll. The end is a jump back to ``latch_to``, or an
+        exit when that is None.
         """
         node_of = {block: child for child in children for block in bodies[child]}
         best: dict[int, tuple[int, int | None]] = {}
@@ -232,10 +240,11 @@ class _Graph:
             for block in members[node]:
                 for successor in self.successors[block]:
                     target = node_of.get(successor, successor)
-                    if target in best and position[target] > position[node]:
+                    polls = target in children and target in spins and choose is min
+                    if target in best and position[target] > position[node] and not polls:
                         options.append((best[target][0], target))
             if options:
-                weight, following = max(options, key=lambda option: option[0])
+                weight, following = choose(options, key=lambda option: option[0])
                 best[node] = (weight + self._weight(node, loops, spins, node in bodies and node in children), following)
         first = node_of.get(entry, entry)
         if first not in best:

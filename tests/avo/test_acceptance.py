@@ -1,5 +1,7 @@
 """What becomes a version."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,3 +73,17 @@ def test_scores_that_cannot_be_compared_are_not_accepted() -> None:
     assert not accepts(versions, attempt(correct(900.0, target="b200")), 0.002)
     assert not accepts(versions, attempt(correct(900.0, suite="paper")), 0.002)
     assert not accepts(versions, attempt(correct(900.0, kind=ScoreKind.MEASURED)), 0.002)
+
+
+def ranged(speed: float, low: float, high: float, plan: str) -> Evaluation:
+    evaluation = correct(speed, plan=plan)
+    assert evaluation.score is not None
+    cases = tuple(replace(case, low_tflops=low, high_tflops=high) for case in evaluation.score.cases)
+    return replace(evaluation, score=replace(evaluation.score, cases=cases))
+
+
+def test_a_gain_that_vanishes_at_an_end_of_the_models_range_is_none() -> None:
+    versions = lineage(ranged(100.0, 60.0, 140.0, "seed"))
+    assert accepts(versions, attempt(ranged(110.0, 61.0, 150.0, "faster")), 0.01)
+    assert not accepts(versions, attempt(ranged(110.0, 59.0, 150.0, "slower at the slow end")), 0.01)
+    assert not accepts(versions, attempt(ranged(110.0, 61.0, 139.0, "slower at the fast end")), 0.01)

@@ -3,10 +3,10 @@
 import pytest
 
 from bench.variants import Variant, compile_variant
-from evaluator.performance.kernel import measure, play_parts
+from evaluator.performance.kernel import measure, play_kernel, play_parts
 from evaluator.performance.pipes import Costs
 from evaluator.performance.sass import Instruction
-from evaluator.performance.structure import Loop
+from evaluator.performance.structure import Loop, Structure
 from evaluator.target import get_target
 
 H100 = get_target("h100")
@@ -53,6 +53,7 @@ def test_the_roles_of_a_specialised_kernel_make_one_loop(target: str, variant: V
     chosen = get_target(target)
     kernel = measure(compile_variant(variant, chosen.arch), chosen, 1, 1)
     (loop,) = kernel.loops
+    assert not kernel.untied
     assert loop.flops == products
     assert loop.clocks >= products / chosen.tensor_flop
     assert loop.usage["exp"] * loop.clocks == pytest.approx(variant.block_m * variant.block_n / 16, rel=0.1)
@@ -65,3 +66,16 @@ def test_a_loop_holds_the_products_and_exponentials_of_its_source(target: str) -
     (loop,) = kernel.loops
     assert loop.flops == 4 * 128 * 64 * 128
     assert loop.usage["exp"] * loop.clocks == pytest.approx(128 * 64 / 16, rel=0.1)
+
+
+def test_a_branch_around_products_makes_a_lighter_pass() -> None:
+    product = Instruction(1, 16, "", "HMMA.16816.F32.BF16", "", 1, 7, 7, 0)
+    branching = Loop(0, (*nops(9), product), False, nops(5))
+    kernel = play_kernel(Structure((branching,), ()), Costs((product,), H100), 4, 1, 1)
+    (heavy,) = kernel.loops
+    assert heavy.light is not None
+    assert (heavy.clocks, heavy.light.clocks) == (pytest.approx(10, abs=4), 5)
+    assert (heavy.flops > 0, heavy.light.flops) == (True, 0)
+    assert play_kernel(Structure((Loop(0, nops(10), False, nops(8)),), ()), Costs((), H100), 4, 1, 1).loops[
+        0
+    ].skipped == pytest.approx(0.2)

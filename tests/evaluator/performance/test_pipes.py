@@ -2,6 +2,7 @@
 
 import pytest
 
+from evaluator.performance.constants import constants
 from evaluator.performance.pipes import Costs, Kind, Op, Pipe
 from evaluator.performance.sass import Instruction
 from evaluator.target import get_target
@@ -107,9 +108,8 @@ def test_a_wait_for_copied_bytes_is_told_from_a_wait_for_a_product() -> None:
 
 
 def test_a_bulk_copy_takes_the_bytes_its_mbarrier_expects_of_the_share_of_l2() -> None:
-    h100 = get_target("h100")
     expect = (("MOV", "R7, 0x4000"), ("SYNCS.ARRIVE.TRANS64", "RZ, [UR6+0xc000], R7"))
-    share = h100.l2_bytes_per_s / (h100.sms * h100.clock_ghz * h100.sustained_clock_ratio * 1e9)
+    share = constants(90).l2_bytes
     assert cost("h100", "UTMALDG.4D", "[UR8], [UR22]", *expect).l2 == pytest.approx(0x4000 / share)
     assert cost("h100", "UTMALDG.4D", "[UR8], [UR22]", *expect, ("UTMALDG.4D", "[UR8], [UR24]")).l2 == pytest.approx(
         0x2000 / share

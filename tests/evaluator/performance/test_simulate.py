@@ -1,6 +1,7 @@
 """The play of single streams whose time can be worked out by hand."""
 
 from dataclasses import replace
+from math import inf
 
 import pytest
 from hypothesis import given
@@ -12,10 +13,10 @@ from evaluator.performance.simulate import Mark, Team, play
 NOP = Op(Kind.PLAIN, Pipe.NONE, 0, 0, 0, 0, 1, (), 7, 7, 0, False, 0)
 FMA = replace(NOP, pipe=Pipe.FMA, busy=1.0)
 EXP = replace(NOP, pipe=Pipe.EXP, busy=8.0, latency=18)
-LOAD = replace(NOP, pipe=Pipe.LSU, busy=8.0, latency=600, write_barrier=0)
+LOAD = replace(NOP, pipe=Pipe.LSU, busy=8.0, latency=600, write_barrier=0, queue=64.0)
 COPY = replace(LOAD, kind=Kind.COPY, write_barrier=7)
 COMMIT = replace(NOP, kind=Kind.COPY_COMMIT, write_barrier=0)
-WGMMA = replace(NOP, kind=Kind.WGMMA, pipe=Pipe.TENSOR, busy=64.0, latency=60, count=1)
+WGMMA = replace(NOP, kind=Kind.WGMMA, pipe=Pipe.TENSOR, busy=64.0, latency=60, count=1, queue=128.0)
 BARRIER = replace(NOP, kind=Kind.CTA_BARRIER, latency=20)
 
 
@@ -78,7 +79,7 @@ def test_a_barrier_holds_warps_until_the_last_one_arrives() -> None:
 
 
 def test_a_wait_for_a_product_on_tensor_memory_lasts_until_what_was_committed_is_done() -> None:
-    product = replace(NOP, kind=Kind.TENSOR_MMA, pipe=Pipe.TENSOR_SM, busy=64.0, leader=True)
+    product = replace(NOP, kind=Kind.TENSOR_MMA, pipe=Pipe.TENSOR_SM, busy=64.0, leader=True, queue=inf)
     commit = replace(NOP, kind=Kind.TENSOR_COMMIT, leader=True)
     wait = replace(NOP, kind=Kind.MBARRIER_WAIT_TENSOR, write_barrier=0)
     assert clocks(*[product] * 8, commit, wait, wait_for(0)) == pytest.approx(8 * 64, abs=4)
@@ -131,3 +132,46 @@ def test_bytes_from_l2_arrive_at_the_share_of_an_sm() -> None:
     load = replace(LOAD, busy=1.0, l2=50.0)
     assert clocks(*[load] * 20, wait_for(0)) == pytest.approx(20 * 50 + 600, abs=10)
     assert clocks(*[load] * 20) < 60
+
+
+ARRIVE = replace(NOP, kind=Kind.MBARRIER_ARRIVE, mbarrier=0x100, leader=True)
+ROLE = replace(NOP, kind=Kind.MBARRIER_WAIT_ROLE, mbarrier=0x100, write_barrier=0, count=2)
+
+
+def test_a_role_waits_for_the_phase_that_another_completes() -> None:
+    slow = replace(NOP, stall=100)
+    roles = [
+        Team(0, 0, 4, [slow, ARRIVE, slow, ARRIVE]),
+        Team(0, 4, 4, [ROLE, wait_for(0), Mark(0), ROLE, wait_for(0)]),
+    ]
+    played = play(roles)
+    assert played.marks[1, 0] == pytest.approx(101, abs=3)
+    assert played.end == pytest.approx(202, abs=6)
+
+
+def test_an_arrival_by_every_warp_completes_a_phase_with_the_last() -> None:
+    everyone = replace(ARRIVE, leader=False)
+    late = [replace(NOP, leader=True, stall=50), everyone]
+    played = play([Team(0, 0, 4, late), Team(0, 4, 4, [ROLE, wait_for(0), Mark(0)])])
+    assert played.marks[1, 0] >= 50
+
+
+def test_a_producer_fills_the_free_slots_of_a_ring_before_it_waits_for_its_consumer() -> None:
+    bulk = replace(BULK, l2=0.0, latency=0.0, mbarrier=0x200)
+    full = replace(ARRIVED, mbarrier=0x200)
+    produce: list[Op | Mark] = [op for turn in range(4) for op in (ROLE, wait_for(0), bulk, Mark(turn))]
+    consume: list[Op | Mark] = [full, wait_for(0), replace(NOP, stall=1000), ARRIVE] * 4
+    marks = play([Team(0, 0, 1, produce), Team(0, 1, 1, consume)]).marks
+    assert marks[0, 1] < 50  # two slots
+    assert marks[0, 2] == pytest.approx(1000, abs=20)
+    assert marks[0, 3] == pytest.approx(2000, abs=40)
+
+
+def test_warpgroups_that_wait_for_the_tensor_cores_take_turns() -> None:
+    products = [replace(WGMMA, queue=0.0, in_turn=True)] * 8
+    in_turn = play([Team(0, 0, 4, [*products, Mark(0)]), Team(1, 4, 4, [*products, Mark(0)])]).marks
+    greedy = play(
+        [Team(cta, 4 * cta, 4, [*(replace(op, in_turn=False) for op in products), Mark(0)]) for cta in range(2)]
+    ).marks
+    assert abs(in_turn[0, 0] - in_turn[1, 0]) <= 64
+    assert abs(greedy[0, 0] - greedy[1, 0]) > 300

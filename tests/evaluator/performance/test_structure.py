@@ -176,3 +176,41 @@ def test_code_without_an_exit_is_refused() -> None:
             BRA `(.L1)
             """
         )
+
+
+def test_a_loop_that_branches_keeps_its_lightest_path_too() -> None:
+    found = structure(
+        """
+        .L1:
+        MOV
+        @P0 BRA `(.Lskip)
+        HMMA.16816.F32
+        FMUL
+        .Lskip:
+        @P1 BRA `(.L1)
+        EXIT
+        """
+    )
+    (loop,) = found.top
+    assert opcodes(loop.items) == ["MOV", "BRA", "HMMA.16816.F32", "FMUL", "BRA"]
+    assert loop.light is not None
+    assert opcodes(loop.light) == ["MOV", "BRA", "BRA"]
+
+
+def test_a_poll_is_no_lighter_path() -> None:
+    found = structure(
+        """
+        .L1:
+        SYNCS.PHASECHK
+        @!P0 BRA `(.Lpoll)
+        .Lback:
+        HGMMA.64x64x16
+        @P1 BRA `(.L1)
+        EXIT
+        .Lpoll:
+        SYNCS.PHASECHK
+        @!P0 BRA `(.Lpoll)
+        BRA `(.Lback)
+        """
+    )
+    assert found.top[0].light is None

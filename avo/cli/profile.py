@@ -1,0 +1,135 @@
+"""``avo profile``: why a kernel is as fast as predicted, and what would make it faster."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from avo.cli.common import (
+    DbOption,
+    JsonOption,
+    console,
+    err,
+    fail,
+    load_version,
+    open_store,
+    print_json,
+    printable,
+    read_source,
+)
+
+if TYPE_CHECKING:
+    from evaluator.performance import Profile
+
+
+def profile(
+    kernel: Annotated[
+        str, typer.Argument(metavar="FILE|RUN[@VERSION]", help="A kernel's source file, or a version of a run.")
+    ],
+    problem: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What a file's kernel computes. Default: mha.", show_default=False),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Architecture to predict for: a100, h100, h200 or b200. Default: the run's, else h100.",
+            show_default=False,
+        ),
+    ] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Benchmark cases: quick or paper. Default: the run's, else quick.",
+            show_default=False,
+        ),
+    ] = None,
+    case: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only this case, e.g. 8k-causal. Default: all.", show_default=False),
+    ] = None,
+    svg: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also draw two passes of the hot loop.", show_default=False)
+    ] = None,
+    db: DbOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Explain a kernel's predicted time, and what would shorten it.
+
+    The kernel is captured, compiled and played like avo evaluate does. Whether its numbers are right is not checked.
+    Exit code 0: done. 1: the kernel is at fault. 2: the call is.
+
+    Example: avo profile kernel.py --target h100 --case 8k-full --svg timeline.svg
+    """
+    source, problem, target, suite = _chosen(kernel, problem, target, suite, db)
+
+    from avo.targets import find_target
+    from evaluator.candidate import Candidate
+    from evaluator.evaluation import Fault
+    from evaluator.problem import get_problem, get_suite
+
+    if svg and (svg.is_dir() or not svg.parent.is_dir()):
+        fail(f"--svg: {svg} is no file in an existing folder")
+    chosen = find_target(target)
+    names = [found.name for found in get_suite(get_problem(problem), suite)]
+    if case is not None and case not in names:
+        fail(f"--case: suite {suite} has no case {case!r}: choose one of {', '.join(names)}")
+
+    with err.status(f"profiling {kernel} for {target} ..."):
+        from evaluator.judge import Judge
+
+        with Judge(chosen, suite) as judge:
+            profiles = judge.profile(Candidate(problem, source), case)
+    if isinstance(profiles, Fault):
+        if as_json:
+            print_json({"status": profiles.status, "message": profiles.message})
+        else:
+            console.print(f"{profiles.status}: {printable(profiles.message)}")
+        raise typer.Exit(1)
+    if svg:
+        _write_picture(svg, profiles, kernel)
+    if as_json:
+        print_json(_record(kernel, problem, suite, profiles))
+    else:
+        from avo.cli.explanation import render
+
+        console.print(f"{kernel} on {target}, {profiles[0].kind}; whether it is correct is not checked")
+        for made in profiles:
+            console.print(render(made))
+
+
+def _chosen(
+    kernel: str, problem: str | None, target: str | None, suite: str | None, db: str | None
+) -> tuple[str, str, str, str]:
+    """Return the source to profile, its problem, the target and the suite."""
+    file = Path(kernel)
+    if file.suffix == ".py" or file.exists():
+        return read_source(file), problem or "mha", target or "h100", suite or "quick"
+    with open_store(db) as store:
+        run, version = load_version(store, kernel)
+    if problem not in (None, run.problem):
+        fail(f"--problem: {run.name} is about {run.problem}, not {problem}")
+    return version.attempt.source, run.problem, target or run.target, suite or run.suite
+
+
+def _write_picture(svg: Path, profiles: "tuple[Profile, ...]", kernel: str) -> None:
+    from avo.timeline import draw_timelines
+
+    try:
+        svg.write_text(draw_timelines(profiles, kernel), encoding="utf-8")
+    except OSError as error:
+        fail(f"cannot write {svg}: {error.strerror}")
+    err.print(f"the timeline is in {svg}")
+
+
+def _record(kernel: str, problem: str, suite: str, profiles: "tuple[Profile, ...]") -> dict[str, Any]:
+    return {
+        "kernel": kernel,
+        "kind": profiles[0].kind,
+        "problem": problem,
+        "target": profiles[0].target,
+        "suite": suite,
+        "cases": [made.to_json() for made in profiles],
+    }

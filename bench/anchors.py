@@ -1,0 +1,117 @@
+"""What is known about the speed of kernels: published figures, and pairs of kernels whose order is known."""
+
+from dataclasses import dataclass, replace
+
+from bench.variants import Variant
+
+LENGTHS = (4096, 8192, 16384)
+_FA3 = "Triton in the FlashAttention-3 paper (arXiv:2407.08608, 2024)"
+_TUTORIAL = "Triton tutorial 2024 on block pointers, github.com/pytorch/benchmark pull 2391"
+_TLX = "Triton with warp specialisation (TLX, 2025), tile unknown"
+_FA2 = "FlashAttention-2's 230 (arXiv:2307.08691, 2023) over 1.3 to 1.5, its stated lead on Triton"
+_B200 = "a plain Triton kernel, tile and card unstated"
+TUNED = Variant(128, 64, 8, 3)
+BULK = replace(TUNED, descriptors=True)
+ROLES = Variant(128, 64, 4, 3, descriptors=True, specialised=True)
+WIDE = Variant(128, 128, 8, 3)
+WIDE_ROLES = Variant(128, 128, 4, 3, descriptors=True, specialised=True)
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A kernel of ours and what was published for one like it. TFLOPS at each of ``LENGTHS``, lowest and highest."""
+
+    target: str
+    name: str
+    variant: Variant
+    low: tuple[int, int, int]
+    high: tuple[int, int, int]
+    source: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two kernels of which the second is known to be faster."""
+
+    target: str
+    name: str
+    """What makes it faster."""
+    slower: Variant
+    faster: Variant
+    source: str
+
+
+def _anchor(target: str, name: str, variant: Variant, published: tuple[int, int, int], source: str) -> Anchor:
+    return Anchor(target, name, variant, published, published, source)
+
+
+ANCHORS = (
+    _anchor("h100", "128x64, 8 warps, 3 stages", TUNED, (389, 392, 395), _FA3),
+    _anchor("h100", "128x128, 8 warps, 3 stages", WIDE, (459, 471, 477), _TUTORIAL),
+    _anchor(
+        "h100", "the same on descriptors", replace(WIDE, descriptors=True), (459, 471, 477), _TUTORIAL
+    ),  # none known
+    _anchor("h100", "128x64 causal, diagonal split off", replace(TUNED, schedule="split"), (353, 369, 378), _FA3),
+    _anchor("h100", "128x64, warp-specialised", ROLES, (501, 526, 502), _TLX),
+    _anchor("h100", "128x128, the same, 2 stages", replace(WIDE_ROLES, stages=2), (501, 526, 502), _TLX),
+    Anchor("a100", "128x64, 8 warps, 3 stages", TUNED, (153, 153, 153), (177, 177, 177), _FA2),
+    _anchor("b200", "128x128, 8 warps, 3 stages", WIDE, (567, 671, 746), _B200),
+    _anchor("b200", "128x128, warp-specialised", WIDE_ROLES, (567, 671, 746), _B200),
+)
+
+_WORK = "less work"
+_LATENCY = "hides the latency of loads"
+
+
+def _everywhere(target: str) -> tuple[Pair, ...]:
+    """Pairs that hold on every target."""
+    return (
+        Pair(target, "masked blocks skipped", replace(TUNED, schedule="all"), replace(TUNED, schedule="stop"), _WORK),
+        Pair(target, "diagonal split off", replace(TUNED, schedule="stop"), replace(TUNED, schedule="split"), _WORK),
+        Pair(target, "exp2, scale folded in", replace(TUNED, exp2=False), TUNED, _WORK),
+        Pair(target, "prefetching", replace(TUNED, stages=1), TUNED, _LATENCY),
+        Pair(target, "large tiles", Variant(16, 16, 4, 3), TUNED, "reads less, fewer passes"),
+    )
+
+
+PAIRS = (
+    *_everywhere("h100"),
+    *_everywhere("a100"),
+    *_everywhere("b200"),
+    Pair("h100", "tensor cores", Variant(16, 16, 4, 1, tensor_cores=False), Variant(16, 16, 4, 3), "whitepaper"),
+    Pair("h100", "no spills", Variant(128, 64, 4, 3), TUNED, "no local memory"),
+    Pair("h100", "bulk copies", TUNED, BULK, "Triton tutorial: 5 to 15%"),
+    Pair("h100", "prefetching bulk copies", replace(BULK, stages=1), BULK, _LATENCY),
+    Pair("h100", "prefetching small tiles", Variant(64, 64, 4, 1), Variant(64, 64, 4, 3), _LATENCY),
+    Pair(
+        "h100",
+        "prefetching small tiles in bulk",
+        Variant(64, 64, 4, 1, descriptors=True),
+        Variant(64, 64, 4, 3, descriptors=True),
+        _LATENCY,
+    ),
+    Pair(
+        "h100",
+        "prefetching small masked tiles",
+        Variant(64, 64, 4, 1, schedule="stop"),
+        Variant(64, 64, 4, 3, schedule="stop"),
+        _LATENCY,
+    ),
+    Pair(
+        "h100",
+        "prefetching a split loop",
+        replace(TUNED, stages=1, schedule="split"),
+        replace(TUNED, schedule="split"),
+        _LATENCY,
+    ),
+    Pair(
+        "h100",
+        "exp2 in a plain kernel",
+        Variant(64, 64, 4, 1, schedule="stop", exp2=False),
+        Variant(64, 64, 4, 1, schedule="stop"),
+        _WORK,
+    ),
+    Pair("h100", "warp specialisation", BULK, ROLES, "Triton, FlashAttention-3: 464 to 526"),
+    Pair("h100", "wide tiles for roles", ROLES, replace(WIDE_ROLES, stages=2), "FlashAttention-3's choice"),
+    Pair("b200", "warp specialisation", WIDE, WIDE_ROLES, "Triton, Gluon and FlashAttention-4"),
+)

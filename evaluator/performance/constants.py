@@ -1,0 +1,169 @@
+"""Every figure of the model that is not in a product's data sheet: one table, with source and date.
+
+Where nothing was published the source says "estimate". Then, and where sources disagree, a figure has a range: its slow
+end is what makes kernels slowest, its fast end what makes them fastest. Figures of a product (SMs, rates that the
+whitepapers state, sizes, clocks) are in ``evaluator.target``. Nothing here was fitted to predictions.
+"""
+
+from dataclasses import dataclass, fields
+from enum import Enum
+from functools import lru_cache
+
+
+class End(Enum):
+    """Which end of every range is taken."""
+
+    SLOW = "slow"
+    NOMINAL = "nominal"
+    FAST = "fast"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure of one architecture."""
+
+    value: float
+    source: str
+    slow: float
+    fast: float
+
+    @property
+    def estimated(self) -> bool:
+        """Whether no one is known to have published it."""
+        return self.source.startswith("estimate")
+
+    def at(self, end: End) -> float:
+        """Return the figure at one end of its range."""
+        return {End.SLOW: self.slow, End.NOMINAL: self.value, End.FAST: self.fast}[end]
+
+
+@dataclass(frozen=True, slots=True)
+class Constants:
+    """The table's figures for one architecture. Clocks are the SM's; rates are per clock, of an SM unless said."""
+
+    shared_bytes: float
+    """Bytes a clock of shared memory, and of L1."""
+    l2_bytes: float
+    """Bytes a clock that each SM gets of L2 when all read."""
+    l2_port_bytes: float
+    """Bytes a clock for which the load-store unit issues requests that miss L1."""
+    integer_lanes: float
+    """Results a clock of integer, logic, comparison and conversion instructions."""
+    shared_latency: float
+    l1_latency: float
+    global_latency: float
+    """Of a load that misses L1, unloaded but for what others ask at the same time; the bytes before it come on top."""
+    shuffle_latency: float
+    exp_latency: float
+    constant_latency: float
+    """Of constant memory and special registers."""
+    barrier_latency: float
+    """From the last arrival at a CTA barrier to the warps going on."""
+    mbarrier_latency: float
+    """From an arrival at an mbarrier to the waiting warp going on."""
+    fence_latency: float
+    wgmma_latency: float
+    """From the end of a warpgroup's product, or one on tensor memory, to its accumulators being readable."""
+    wgmma_drain: float
+    """Clocks of the tensor pipe that a warpgroup's product takes beside its own when it is waited for alone, as ptxas
+    makes them when it serialises products for want of registers (its warning C7512)."""
+    wgmma_queue: float
+    """Clocks of products that the tensor cores of a sub-partition accept ahead of time."""
+    wgmma_in_turn: float
+    """1: warpgroups whose products wait for the tensor cores take turns. 0: the youngest goes on until it is done."""
+    memory_queue: float
+    """Clocks of work that shared memory and the load-store unit accept ahead of time."""
+    operands_read: float
+    """Until a queued instruction has read its registers."""
+    tensor_memory_latency: float
+    tensor_memory_bytes: float
+    """Bytes a clock of each sub-partition."""
+    mma_sync_share: float
+    """Share of the tensor peak that ``mma.sync`` (HMMA) reaches."""
+
+
+_LUO = "Luo et al., arXiv:2501.12084 (2025)"
+_JIA = "Jia et al., arXiv:1804.06826 (2018), measured on Volta"
+_GPU_BENCHES = "github.com/te42kyfo/gpu-benches, raw data of gpu-l2-cache (read November 2026)"
+
+
+def _known(value: float, source: str, *, slow: float | None = None, fast: float | None = None) -> Figure:
+    return Figure(value, source, value if slow is None else slow, value if fast is None else fast)
+
+
+def _estimate(value: float, slow: float, fast: float, why: str) -> Figure:
+    return Figure(value, f"estimate: {why}", slow, fast)
+
+
+_ALL: dict[str, Figure] = {
+    "shared_bytes": _known(128, "NVIDIA A100 and H100 architecture whitepapers (2020, 2022)"),
+    "l2_port_bytes": _estimate(
+        64,
+        48,
+        128,
+        "more requests than L1 keeps in flight wait for its port to L2: A100 whitepaper (2020), 5120 bytes a clock for "
+        "108 SMs are 47 each, rounded up to a power of two; fewer pass at the 128 of L1",
+    ),
+    "integer_lanes": _known(64, "CUDA C++ Programming Guide 12, arithmetic instructions (2024)"),
+    "shared_latency": _known(29, f"{_LUO}: A100 and H100"),
+    "l1_latency": _known(40, f"{_LUO}: A100 38, H100 41; gpu-benches, gpu-latency: H100 34"),
+    "global_latency": _estimate(
+        620,
+        800,
+        450,
+        "between L2 hit and HBM under load. Unloaded, gpu-benches, gpu-latency has 265 clocks for the near half "
+        "of an H100's L2, 475 for the far half and 650 for HBM; Luo et al. have 466 (A100) and 479 (H100) for HBM",
+    ),
+    "shuffle_latency": _known(23, _JIA),
+    "exp_latency": _known(18, _JIA),
+    "constant_latency": _estimate(30, 45, 20, "about that of shared memory"),
+    "barrier_latency": _estimate(20, 40, 15, "a barrier of few warps"),
+    "mbarrier_latency": _estimate(60, 100, 30, "two trips through shared memory"),
+    "fence_latency": _estimate(20, 60, 10, "a trip through the load-store unit"),
+    "wgmma_latency": _estimate(60, 100, 30, "about twice that of mma.sync"),
+    "wgmma_drain": _estimate(32, 64, 0, "half of a product's latency cannot be filled by another warpgroup"),
+    "wgmma_queue": _estimate(128, 128, 128, "two products of 64x128x16"),
+    "wgmma_in_turn": _estimate(
+        1,
+        1,
+        0,
+        "the FlashAttention-3 paper (arXiv:2407.08608, 2024) gains 570 to 620 TFLOPS by making warpgroups take turns "
+        "with barriers, which would gain nothing if the tensor cores finished one's products before another's",
+    ),
+    "memory_queue": _estimate(64, 64, 64, "sixteen 128-bit accesses"),
+    "operands_read": _estimate(12, 20, 8, "the depth of the load-store unit's queue"),
+    "tensor_memory_latency": _estimate(60, 100, 30, "twice that of shared memory"),
+    "tensor_memory_bytes": _estimate(512, 256, 512, "16 bytes for each of 32 lanes"),
+}
+_BY_ARCH: dict[int, dict[str, Figure]] = {
+    80: {
+        "l2_bytes": _known(35.5, f"{_GPU_BENCHES}: A100 80 GB, 5.4 TB/s at 1.41 GHz", slow=33),
+        "mma_sync_share": _known(1.0, _LUO),
+    },
+    90: {
+        "l2_bytes": _known(
+            36,
+            f"{_GPU_BENCHES}: H100 PCIe, 6.9 TB/s on 114 SMs at 1.755 GHz are 34.5; H200, 9.75 TB/s are 37.3 "
+            "if it held 1.98 GHz",
+            slow=34.5,
+            fast=37.3,
+        ),
+        "mma_sync_share": _known(0.62, f"{_LUO}: 62% of the peak"),
+    },
+    100: {
+        "l2_bytes": _estimate(36, 28, 45, "that of an H100"),
+        "mma_sync_share": _estimate(0.31, 0.31, 0.5, "the rate per SM of an H100, at twice its peak"),
+    },
+}
+
+
+def figures(arch: int) -> dict[str, Figure]:
+    """Return the table of an architecture, by the names of ``Constants``; raise ``KeyError`` for one not known."""
+    table = {**_ALL, **_BY_ARCH[arch]}
+    return {field.name: table[field.name] for field in fields(Constants)}
+
+
+@lru_cache(maxsize=16)
+def constants(arch: int, end: End = End.NOMINAL) -> Constants:
+    """Return an architecture's figures, all at the same end of their ranges."""
+    return Constants(**{name: figure.at(end) for name, figure in figures(arch).items()})

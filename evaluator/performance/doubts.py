@@ -1,0 +1,54 @@
+"""What the model does not know about one kernel, in words, and how far that may move its time."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from evaluator.performance.kernel import Kernel, Pass
+
+_MUCH_SKIPPED = 0.05
+"""Share of a loop's instructions."""
+_BUSY_SHARED = 0.5
+_SHARED_ACCESS = frozenset({"LDS", "STS", "LDSM", "STSM", "ATOMS"})
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """One thing that is not known. The factors are estimates, on the generous side."""
+
+    reason: str
+    slower: float
+    """What the time may have to be multiplied by, 1 or more."""
+    faster: float
+    """The same at the other end, 1 or less."""
+
+
+def doubts(kernel: Kernel, hot: Pass, limiter: str, *, guessed_loops: bool, unrolled: bool) -> tuple[Doubt, ...]:
+    """Return what is not known about a launch: ``hot`` takes most of its time and ``limiter`` limits it.
+
+    ``guessed_loops`` says that loops of the binary could not be matched with those of the IR, ``unrolled`` that some
+    were dissolved.
+    """
+    return tuple(_doubts(kernel, hot, limiter, guessed_loops=guessed_loops, unrolled=unrolled))
+
+
+def _doubts(kernel: Kernel, hot: Pass, limiter: str, *, guessed_loops: bool, unrolled: bool) -> Iterator[Doubt]:
+    strange = {i.base for instructions, _ in hot.parts for i in instructions if i.index in kernel.unknown}
+    if strange:
+        yield Doubt(f"costs of {', '.join(sorted(strange))} in the hot loop are guessed", 1.15, 0.95)
+    if kernel.untied:
+        yield Doubt("roles are kept in step by order: the mbarriers between them could not be followed", 1.2, 1.0)
+    if guessed_loops:
+        yield Doubt("loops that could not be told apart are charged as the slowest of their kind", 1.1, 0.75)
+    if unrolled:
+        yield Doubt("an unrolled loop is charged by its products", 1.1, 0.9)
+    if hot.skipped > _MUCH_SKIPPED:
+        share = f"{hot.skipped:.0%}"
+        yield Doubt(f"branches go around {share} of the hot loop; it is charged as always passed", 1.0, 1 - hot.skipped)
+    if hot.usage.get("shared", 0.0) > _BUSY_SHARED and any(
+        i.base in _SHARED_ACCESS for instructions, _ in hot.parts for i in instructions
+    ):
+        yield Doubt("shared memory is busy, and bank conflicts are not seen: SASS has no addresses", 1.1, 1.0)
+    if kernel.serialised:
+        yield Doubt("the compiler serialised warpgroup products; what that costs is an estimate", 1.05, 1.0)
+    if limiter == "l2":
+        yield Doubt("L2 limits it, and how well CTAs share what they read is not seen", 1.05, 0.95)

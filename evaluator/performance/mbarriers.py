@@ -1,0 +1,147 @@
+"""What asynchronous work a kernel's code starts, and which mbarriers stand between it and those who wait for it.
+
+An mbarrier is named by its constant offset in shared memory. In a loop, a register adds the slot of a ring of them; as
+slots are taken in order, the n-th wait at a ring is for its n-th phase, and the ring's first slot is name enough. A
+ring's slots are the initialised ones from its first on, to the next ring.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from evaluator.performance.sass import Instruction
+from evaluator.performance.structure import SINGLE_ISSUE
+
+ORDERED = -1
+"""Stands for all mbarriers that have no known name: their phases are taken in order."""
+_UNIFORM_CONSTANT = re.compile(r"^(UR\d+), (0x[0-9a-f]+)$")
+_CONSTANT = re.compile(r"^(R\d+), (?:RZ, RZ, )?(0x[0-9a-f]+)$")
+_DESCRIPTOR = re.compile(r"idesc\[(UR\d+)\]")
+_ADDRESS = re.compile(r"\[([^\]]*?)\+?(0x[0-9a-f]+)?\]")
+_SUM = re.compile(r"^(UR\d+), (?:UPT, UPT, |UP\d, )?(UR\d+), (0x[0-9a-f]{3,}), URZ")
+_SLOT = 8
+"""Bytes of an mbarrier (PTX ISA 8.6, "mbarrier object")."""
+_RING_ALIGNMENT = 16
+"""Bytes to which Triton aligns what it allocates in shared memory."""
+
+
+@dataclass(frozen=True)
+class Asynchrony:
+    """Facts by the index of the instruction they are about, or by the name of an mbarrier."""
+
+    descriptors: Mapping[int, int]
+    """Of products on tensor memory: what shape they have (see ``pipes``)."""
+    bytes: Mapping[int, float]
+    """Of bulk copies."""
+    names: Mapping[int, int]
+    """The mbarrier that an instruction waits for or arrives at, or that counts a bulk copy's bytes."""
+    copies: Mapping[int, int]
+    """Of bulk copies: how many of them one phase of their mbarrier counts."""
+    depths: Mapping[int, int]
+    """Slots of rings with more than one."""
+    copied: frozenset[int]
+    """mbarriers that count the bytes of copies."""
+    arrived: frozenset[int]
+    """mbarriers at which warps or products arrive."""
+
+
+@dataclass
+class _Scan:
+    registers: dict[str, int] = field(default_factory=dict)
+    sums: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Of uniform registers that are another plus a constant: that one and the constant."""
+    slots: set[int] = field(default_factory=set)
+    bases: set[str] = field(default_factory=set)
+    """Registers that the slots were initialised with."""
+    uses: dict[int, tuple[str, int]] = field(default_factory=dict)
+    """Base register and offset by instruction."""
+
+    def address(self, operand: str) -> tuple[str, int]:
+        """Return base and constant offset of the address in ``operand``."""
+        found = _ADDRESS.search(operand)
+        base, offset = (found[1], int(found[2] or "0", 16)) if found else ("", 0)
+        return self.sums.get(base, (base, 0)) if not offset else (base, offset)
+
+
+def scan(instructions: Iterable[Instruction]) -> Asynchrony:
+    """Read off a kernel's code, in address order, what its asynchronous instructions do.
+
+    A descriptor is the constant that its uniform register was last set to before the product. The bytes that an
+    mbarrier is told to expect are those of the bulk copies from there to the next one that is told.
+    """
+    known = _Scan()
+    descriptors: dict[int, int] = {}
+    copied_bytes: dict[int, float] = {}
+    groups: list[list[int]] = []
+    expecting: dict[int, int] = {}  # by bulk copy: the instruction that told its mbarrier
+    told: list[int] = []
+    expected = 0
+    arrivals: set[int] = set()
+    for i in instructions:
+        if i.base == "UMOV" and (constant := _UNIFORM_CONSTANT.match(i.operands)):
+            if plausible(int(constant[2], 16)):
+                known.registers[constant[1]] = int(constant[2], 16)
+        elif i.base == "UIADD3" and (total := _SUM.match(i.operands)):
+            known.sums[total[1]] = total[2], int(total[3], 16)
+        elif i.base in SINGLE_ISSUE and (name := _DESCRIPTOR.search(i.operands)):
+            descriptors[i.index] = known.registers.get(name[1], 0)
+        elif i.base in {"MOV", "IMAD"} and (bytes_of := _CONSTANT.match(i.operands)):
+            known.registers[bytes_of[1]] = int(bytes_of[2], 16)
+        elif i.opcode.startswith("SYNCS.EXCH"):
+            base, offset = known.address(i.operands)
+            known.slots.add(offset)
+            known.bases.add(base)
+        elif i.opcode == "SYNCS.ARRIVE.TRANS64":  # those with a suffix arrive without expecting bytes
+            known.uses[i.index] = known.address(i.operands)
+            told.append(i.index)
+            expected = known.registers.get(i.operands.rpartition(",")[2].strip(), 0)
+            groups.append([])
+        elif i.base in {"UTMALDG", "UBLKCP"}:
+            if groups:
+                groups[-1].append(i.index)
+                copied_bytes.update(dict.fromkeys(groups[-1], expected / len(groups[-1])))
+                expecting[i.index] = told[-1]
+        elif (i.base == "SYNCS" and ("PHASECHK" in i.opcode or "ARRIVE" in i.opcode)) or i.base == "UTCBAR":
+            known.uses[i.index] = known.address(i.operands)
+            if "PHASECHK" not in i.opcode:
+                arrivals.add(i.index)
+    names, depths = _name(known, set(known.uses) - arrivals - set(told), arrivals)
+    names.update({copy: names[expect] for copy, expect in expecting.items()})
+    return Asynchrony(
+        descriptors,
+        copied_bytes,
+        names,
+        {copy: len(group) for group in groups for copy in group},
+        depths,
+        frozenset(names[expect] for expect in told),
+        frozenset(names[arrival] for arrival in arrivals),
+    )
+
+
+def _name(known: _Scan, waits: set[int], arrivals: set[int]) -> tuple[dict[int, int], dict[int, int]]:
+    """Return the first slot of the ring that each instruction uses, and the slots of each ring.
+
+    A ring is used with a register that moves: not the one that its slots were initialised with. Code before a loop may
+    use its slots with that one too, but where one is both waited for and arrived at so, it is an mbarrier by itself.
+    """
+    rings = sorted({offset for base, offset in known.uses.values() if base not in known.bases})
+    fixed = {index: offset for index, (base, offset) in known.uses.items() if base in known.bases}
+    single = {fixed[i] for i in fixed if i in waits} & {fixed[i] for i in fixed if i in arrivals}
+    single = {offset for offset in single if offset % _RING_ALIGNMENT == 0}
+    ring_of = {}
+    depths = {}
+    taken = single.union(rings)
+    for ring in rings:
+        slot = ring
+        while slot in known.slots and (slot == ring or slot not in taken):
+            ring_of[slot] = ring
+            slot += _SLOT
+        depths[ring] = max(1, (slot - ring) // _SLOT)
+    names = {index: ring_of.get(offset, offset) for index, (_, offset) in known.uses.items()}
+    return names, {ring: depth for ring, depth in depths.items() if depth > 1}
+
+
+def plausible(value: int) -> bool:
+    """Whether a constant can be an instruction descriptor: a shape of tcgen05.mma and clear high bits."""
+    m, n = value >> 24 & 31, value >> 17 & 63
+    return value < 1 << 29 and m in (4, 8, 16) and 1 <= n <= 32

@@ -1,0 +1,163 @@
+"""Profiles: what a case's predicted time is made of, what holds its loops back, and what repairs would gain.
+
+All of it is predicted, by playing kernels again (``profiling``); nothing here is measured.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from evaluator.evaluation import CaseScore
+from evaluator.performance.timeline import Timeline
+from evaluator.target import ScoreKind
+
+
+@dataclass(frozen=True)
+class Source:
+    """The text that line tables refer to."""
+
+    file: str
+    """As it is called there."""
+    text: str
+
+    def line(self, number: int | None) -> str:
+        """Return a line without its indentation; nothing for one that there is not."""
+        lines = self.text.splitlines()
+        return lines[number - 1].strip() if number and 0 < number <= len(lines) else ""
+
+
+@dataclass(frozen=True)
+class InstructionCost:
+    """What one instruction costs a warp in one pass, for one reason."""
+
+    address: int
+    instruction: str
+    line: int | None
+    """Of the profiled source; None for code from elsewhere."""
+    source: str
+    reason: str
+    waits_for: str
+    """The instruction whose result is waited for, where one is known."""
+    waits_for_line: int | None
+    clocks_per_pass: float
+    share: float
+    """Of the warp's time, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class LineCost:
+    """What one line of source costs a warp in one pass."""
+
+    line: int | None
+    source: str
+    clocks_per_pass: float
+    share: float
+    """Of the warp's time, 0 to 1. The wait for a matrix product counts for the line of the product."""
+    reasons: Mapping[str, float]
+    """Parts of the share by reason, largest first."""
+    waits_for: str
+    """The instruction that is waited for most; empty where nothing is, or it is not known."""
+
+
+@dataclass(frozen=True)
+class Role:
+    """The warps of a CTA that run the same code; under warp specialisation there are several."""
+
+    warps: int
+    reasons: Mapping[str, float]
+    """Shares of a warp's time by reason, largest first; 1 together."""
+    instructions: tuple[InstructionCost, ...]
+    """Dearest first."""
+    lines: tuple[LineCost, ...]
+    """Dearest first."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A loop, without those inside it; or the code outside all loops."""
+
+    name: str
+    line: int | None
+    """Where the loop is written; None outside loops, or where that is not known."""
+    passes_per_program: float
+    """Mean over programs."""
+    clocks_per_pass: float
+    """While all CTAs resident on the SM do one each."""
+    time_us: float
+    utilisation: Mapping[str, float]
+    """Busy fraction of each pipe, 0 to 1."""
+    critical: str
+    """The resource whose relief shortens a pass most; empty where none does."""
+    relief_percent: Mapping[str, float]
+    """By how much a pass gets shorter when a resource is a quarter faster, most first."""
+    roles: tuple[Role, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a case's time. All parts together are the whole."""
+
+    name: str
+    launch: int | None
+    """Which launch of the case it belongs to, from 0."""
+    time_us: float
+    share: float
+
+
+@dataclass(frozen=True)
+class LaunchProfile:
+    """One launch."""
+
+    kernel: str
+    programs: int
+    ctas_per_sm: int
+    """Resident together."""
+    limited_by: tuple[str, ...]
+    """What keeps more of them from an SM."""
+    waves: float
+    """Programs over the places for them on all SMs."""
+    registers: int
+    """Per thread at launch."""
+    spill_bytes: int
+    """Per thread."""
+    shared_bytes: int
+    """Per CTA."""
+    limiter: str
+    time_us: float
+    sections: tuple[Section, ...]
+    """Code outside loops first, then the loops in the order of the IR; those without time are left out."""
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """The case's time with something changed in all its kernels."""
+
+    name: str
+    label: str
+    time_us: float
+    tflops: float
+    gain_percent: float
+    """Of speed."""
+    note: str
+    """What it takes, or why nothing changes."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One case."""
+
+    kind: ScoreKind
+    target: str
+    score: CaseScore
+    parts: tuple[Part, ...]
+    launches: tuple[LaunchProfile, ...]
+    what_if: tuple[WhatIf, ...]
+    """Largest gain first."""
+    timeline: Timeline | None
+    """Two passes of the section that takes most time."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for JSON, without the timeline."""
+        data = asdict(self)
+        del data["timeline"]
+        return data

@@ -1,0 +1,217 @@
+"""Where a loop's clocks go: every clock of a played warp is charged to one instruction, for one reason.
+
+The sum over a loop's instructions is the time a warp takes for one pass, so shares say what there is to gain.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from itertools import pairwise
+from operator import itemgetter
+
+from evaluator.performance.kernel import Pass
+from evaluator.performance.pipes import Kind, Op, Pipe
+from evaluator.performance.simulate import Issue, Mark, Played, Team, play
+
+_WARM_UP = 2
+"""First passes that are not steady yet."""
+_DRAIN = 2
+"""Last passes that may copy less than others; see ``kernel``."""
+
+
+class Reason(StrEnum):
+    """What a warp waits for."""
+
+    SCOREBOARD = "scoreboard"
+    """The result of an earlier instruction, or that it has read its operands."""
+    PIPE = "pipe"
+    """The pipe is busy with other instructions."""
+    ISSUE = "issue slot"
+    """The scheduler issues other warps' instructions."""
+    FIXED = "fixed latency"
+    """The clocks that the compiler put between this instruction and the next one."""
+    CTA_BARRIER = "CTA barrier"
+    """Other warps of the CTA."""
+    PRODUCT = "matrix product"
+    """Asynchronous products to be done."""
+    COPIES = "copies"
+    """Asynchronous copies to have arrived."""
+    ROLE = "other role"
+    """A role of the CTA that is behind."""
+
+
+BLOCKS = {
+    Kind.CTA_BARRIER: Reason.CTA_BARRIER,
+    Kind.WGMMA_WAIT: Reason.PRODUCT,
+    Kind.COUNT_WAIT: Reason.COPIES,
+}
+"""Why an instruction that was issued keeps its warp longer than its stall count."""
+MBARRIERS = {
+    Kind.MBARRIER_WAIT_COPY: Reason.COPIES,
+    Kind.MBARRIER_WAIT_TENSOR: Reason.PRODUCT,
+    Kind.MBARRIER_WAIT_ROLE: Reason.ROLE,
+}
+"""What is waited for at an mbarrier, by the instruction that asks it or by who waits for the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """Clocks of a pass that one instruction costs a warp for one reason."""
+
+    index: int
+    """Of the instruction in its code."""
+    reason: Reason
+    setter: int | None
+    """The instruction that is waited for, where one is known."""
+    share: float
+    """Of the warp's time, 0 to 1; all charges of a part are 1 together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Clocks that one warp spent on one instruction for one reason."""
+
+    place: int
+    """Of the instruction's op in the stream."""
+    index: int
+    reason: Reason
+    setter: int | None
+    start: float
+    stop: float
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One play."""
+
+    teams: Sequence[Team]
+    trace: Sequence[Issue]
+    played: Played
+
+    def by_warp(self) -> Iterator[tuple[int, int, Sequence[Issue]]]:
+        """Yield (team, position of the warp on the SM, what it issued in order) for each warp."""
+        warps: dict[tuple[int, int], list[Issue]] = defaultdict(list)
+        for issue in self.trace:
+            warps[issue.team, issue.warp].append(issue)
+        for (team, warp), issues in warps.items():
+            yield team, warp, issues
+
+    @cached_property
+    def spans(self) -> tuple[tuple[int, int, tuple[Span, ...]], ...]:
+        """Team, position on the SM and what time was spent on, of each warp."""
+        return tuple(
+            (team, warp, tuple(account(self.teams[team].stream, issues))) for team, warp, issues in self.by_warp()
+        )
+
+
+@dataclass
+class Recorder:
+    """A player that keeps what it played."""
+
+    plays: list[Recorded] = field(default_factory=list)
+
+    def __call__(self, teams: Sequence[Team]) -> Played:
+        """Play the teams and keep the trace."""
+        trace: list[Issue] = []
+        played = play(teams, trace)
+        self.plays.append(Recorded(teams, trace, played))
+        return played
+
+
+def charge(recorder: Recorder, passed: Pass, *, loop: bool = True) -> tuple[tuple[Charge, ...], ...]:
+    """Return for each part of ``passed`` what its instructions cost, most first; nothing for one that was not played.
+
+    Of a ``loop``, the first and last passes do not count.
+    """
+    return tuple(
+        _charge_part(recorder, frozenset(i.index for i in instructions), loop) for instructions, _ in passed.parts
+    )
+
+
+def _charge_part(recorder: Recorder, members: frozenset[int], loop: bool) -> tuple[Charge, ...]:
+    clocks: dict[tuple[int, Reason, int | None], float] = defaultdict(float)
+    for played in recorder.plays:
+        kept = [
+            frozenset(place for piece in passes(team.stream, members, loop=loop) for place in piece)
+            for team in played.teams
+        ]
+        for team, _, spans in played.spans:
+            if kept[team]:
+                for span in spans:
+                    if span.index in members and span.place in kept[team]:
+                        clocks[span.index, span.reason, span.setter] += span.stop - span.start
+        if clocks:
+            break
+    total = sum(clocks.values())
+    return tuple(
+        Charge(index, reason, setter, time / total)
+        for (index, reason, setter), time in sorted(clocks.items(), key=lambda item: (-item[1], item[0][0]))
+        if time > 0
+    )
+
+
+def passes(stream: Sequence[Op | Mark], members: frozenset[int], *, loop: bool = True) -> list[range]:
+    """Return the places between marks at which the stream passes instructions of ``members``, in order.
+
+    Of a ``loop``, only those in which it runs steadily, where there are enough.
+    """
+    bounds = [-1, *(place for place, op in enumerate(stream) if isinstance(op, Mark)), len(stream)]
+    pieces = [range(start + 1, stop) for start, stop in pairwise(bounds)]
+    found = [piece for piece in pieces if any(isinstance(op := stream[at], Op) and op.index in members for at in piece)]
+    return found[_WARM_UP:-_DRAIN] if loop and len(found) > _WARM_UP + _DRAIN + 1 else found
+
+
+def account(stream: Sequence[Op | Mark], issues: Sequence[Issue]) -> Iterator[Span]:
+    """Yield what a warp's time from when it could first issue to its last issue was spent on, in order."""
+    last: Issue | None = None
+    setters: list[tuple[float, Op | None]] = [(0.0, None)] * 6
+    product: int | None = None  # the first since the last wait for products, and the one waited for there
+    waited_for: int | None = None
+    for issue in issues:
+        op = stream[issue.place]
+        assert isinstance(op, Op)
+        if last is not None:
+            yield from _held(stream, last, issue, waited_for)
+        clear, setter = max((setters[barrier] for barrier in op.waits), default=(0.0, None), key=itemgetter(0))
+        clear = min(max(clear, issue.due), issue.ready)
+        taken = min(issue.ready + issue.queued, issue.issued)
+        asked = MBARRIERS.get(setter.kind, Reason.SCOREBOARD) if setter else Reason.SCOREBOARD
+        known = setter.index if setter and asked is Reason.SCOREBOARD else None
+        for reason, of, start, stop in (
+            (asked, known, issue.due, clear),
+            (MBARRIERS.get(op.kind, Reason.ROLE), None, clear, issue.ready),
+            (Reason.PIPE, None, issue.ready, taken),
+            (Reason.ISSUE, None, taken, issue.issued),
+        ):
+            if stop > start:
+                yield Span(issue.place, op.index, reason, of, start, stop)
+        if op.write_barrier < 6 and op.kind not in (Kind.COPY_COMMIT, Kind.COUNT_WAIT):
+            setters[op.write_barrier] = max(setters[op.write_barrier], (issue.done, op), key=itemgetter(0))
+        if op.read_barrier < 6:
+            setters[op.read_barrier] = max(setters[op.read_barrier], (issue.read, op), key=itemgetter(0))
+        if op.kind == Kind.WGMMA:
+            product = product or op.index
+        elif op.kind == Kind.WGMMA_WAIT:
+            waited_for, product = product, None
+        last = issue
+
+
+def _held(stream: Sequence[Op | Mark], last: Issue, issue: Issue, product: int | None) -> Iterator[Span]:
+    """Yield what the time between an issue and when the next one is due was spent on."""
+    op = stream[last.place]
+    assert isinstance(op, Op)
+    go_on = min(last.issued + op.stall, issue.due)
+    yield Span(last.place, op.index, Reason.FIXED, None, last.issued, go_on)
+    if issue.due > go_on:
+        reason = BLOCKS.get(op.kind, Reason.FIXED)
+        if any(isinstance(item, Mark) and item.turn for item in stream[last.place + 1 : issue.place]):
+            reason = Reason.ROLE
+        setter = product if reason is Reason.PRODUCT else None
+        yield Span(last.place, op.index, reason, setter, go_on, issue.due)
+
+
+def pipe_name(op: Op) -> str:
+    """Return what reports call the op's pipe; empty without one."""
+    return Pipe(op.pipe).name.lower().removesuffix("_sm") if op.pipe else ""

@@ -1,0 +1,108 @@
+"""What one warp plays: a path of instructions as ops, with marks where passes through loops begin and end."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from evaluator.performance.pipes import Costs, Kind, Op
+from evaluator.performance.sass import Instruction
+from evaluator.performance.simulate import Mark
+from evaluator.performance.structure import Loop
+
+_DRAIN = 2
+"""Passes played beyond, of a loop that copies ahead: its last ones copy less. Three stages are two passes ahead."""
+
+
+@dataclass
+class Visit:
+    """One run of a loop in a stream."""
+
+    loop: Loop
+    marks: list[int]
+    drained: int = 0
+    """Last passes that no longer copy for later ones."""
+
+
+@dataclass
+class Stream:
+    """Builds one warp's stream and remembers where its loops are."""
+
+    costs: Costs
+    passes: int
+    """How often a loop without inner loops is passed."""
+    keeps_pace: bool
+    """Whether turns tell how far it is."""
+    alone: bool = True
+    """Whether no other stream of the CTA copies for it."""
+    turn: int = 0
+    copies: dict[int, float] = field(default_factory=lambda: defaultdict(float))
+    """Phases of bulk copies so far, by mbarrier."""
+    ahead: float = 0.0
+    """Phases of bulk copies that no wait stands for yet."""
+    groups: int = 0
+    """Groups of the warp's own copies that no wait stands for yet."""
+    ops: list[Op | Mark] = field(default_factory=list)
+    visits: list[Visit] = field(default_factory=list)
+
+    def extend(self, items: Sequence[Instruction | Loop]) -> None:
+        """Add what is passed next; loops a few times over."""
+        for item in items:
+            if isinstance(item, Instruction):
+                self.ops.append(op := self.costs.op(item))
+                self._follow(op)
+            else:
+                visit = Visit(item, [self._mark(0)])
+                self.visits.append(visit)
+                drain = _DRAIN if self.ahead or self.groups else 0
+                for _ in range(_passes(item, self.passes) + drain):
+                    self.extend(item.items)
+                    self.turn += 1
+                    visit.marks.append(self._mark(self.turn if self.keeps_pace else 0))
+                if self.alone:  # else one stream waits for what another copies
+                    visit.drained = min(drain, self._end_pipeline())
+
+    def _follow(self, op: Op) -> None:
+        """Keep account of asynchronous copies and the waits for them."""
+        if op.kind == Kind.BULK_COPY:
+            self.copies[op.mbarrier] += 1 / max(1, op.count)
+            self.ahead += 1 / max(1, op.count)
+        elif op.kind == Kind.MBARRIER_WAIT_COPY:
+            self.ahead = max(0.0, self.ahead - 1)
+        elif op.kind == Kind.COPY_COMMIT:
+            self.groups += 1
+        elif op.kind == Kind.COUNT_WAIT:
+            self.groups = min(self.groups, op.count)
+
+    def _end_pipeline(self) -> int:
+        """Let the last copies of a loop take no bandwidth: those for passes after its last, which it does not make.
+
+        Returns how many passes they are spread over.
+        """
+        bulk, groups, passes = round(self.ahead, 6), self.groups, 0
+        for i in range(len(self.ops) - 1, -1, -1):
+            op = self.ops[i]
+            if isinstance(op, Mark):
+                passes += bool(bulk or groups)
+            elif op.kind == Kind.BULK_COPY and bulk:
+                bulk = max(0.0, round(bulk - 1 / max(1, op.count), 6))
+                self.ops[i] = replace(op, l2=0.0)
+            elif op.kind == Kind.COPY_COMMIT and groups:
+                groups -= 1
+            elif op.kind == Kind.COPY and self.groups:
+                self.ops[i] = replace(op, l2=0.0)
+            if not bulk and not groups:
+                break
+        last = self.ops[-1]
+        assert isinstance(last, Mark)
+        self.ops[-1] = replace(last, copies={name: round(phases) for name, phases in self.copies.items()})
+        self.ahead, self.groups = 0.0, 0
+        return passes
+
+    def _mark(self, turn: int) -> int:
+        name = len(self.ops)
+        self.ops.append(Mark(name, turn))
+        return name
+
+
+def _passes(loop: Loop, passes: int) -> int:
+    return 2 if loop.inner else passes

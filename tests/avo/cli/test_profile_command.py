@@ -1,0 +1,179 @@
+"""``avo profile``: what it names, prints and refuses; once with the judge, else with one that is handed its answer."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from xml.etree import ElementTree
+
+import pytest
+from typer.testing import Result
+
+import evaluator.judge
+from avo.cli.common import console
+from evaluator.candidate import Candidate
+from evaluator.evaluation import CaseScore, Fault, Status
+from evaluator.performance.profile import (
+    InstructionCost,
+    LaunchProfile,
+    LineCost,
+    Part,
+    Profile,
+    Role,
+    Section,
+    WhatIf,
+)
+from evaluator.target import ScoreKind, Target
+from seeds import seed_source
+
+Avo = Callable[..., Result]
+
+LOOP = Section(
+    "loop at line 69", 69, 128.0, 3475.2, 180.0, {"tensor": 0.29, "exp": 0.154}, "latency",
+    {"latency": 11.8, "tensor": 0.2},
+    (
+        Role(
+            4, {"scoreboard": 0.75, "pipe": 0.25},
+            (InstructionCost(5488, "STS.128 [R3]", 71, "k = tl.load(", "scoreboard", "LDG.E.128", 71, 1000.0, 0.29),),
+            (LineCost(71, "k = tl.load(" + "x" * 200, 1000.0, 0.29, {"scoreboard": 0.2, "pipe": 0.09}, "LDG.E.128"),),
+        ),
+    ),
+)  # fmt: skip
+PROFILE = Profile(
+    ScoreKind.PREDICTED,
+    "h100",
+    CaseScore("8k-full", 216.8, 200.0, "latency", {"tensor": 0.29}, 190.4, 240.0, ("what FOO takes",)),
+    (Part("prologue", 0, 17.0, 0.085), Part("loop at line 69", 0, 180.0, 0.9), Part("launch overhead", 0, 3.0, 0.015)),
+    (LaunchProfile("attention_kernel", 8192, 2, ("registers",), 31.03, 174, 0, 65536, "latency", 197.0, (LOOP,)),),
+    (
+        WhatIf("one_more_cta", "one more CTA per SM", 100.0, 433.6, 100.0, "registers 174 to 168"),
+        WhatIf("no_spills", "no spills", 200.0, 216.8, 0.0, "has none"),
+    ),
+    None,
+)
+
+
+class FakeJudge:
+    """A judge that knows its answer."""
+
+    answer: "tuple[Profile, ...] | Fault" = (PROFILE,)
+    asked: "list[tuple[str, str, Candidate, str | None]]"
+
+    def __init__(self, target: Target, suite: str) -> None:
+        self.target, self.suite = target, suite
+
+    def __enter__(self) -> "FakeJudge":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        pass
+
+    def profile(self, candidate: Candidate, case: str | None) -> "tuple[Profile, ...] | Fault":
+        self.asked.append((self.target.name, self.suite, candidate, case))
+        return self.answer
+
+
+@pytest.fixture
+def judge(monkeypatch: pytest.MonkeyPatch) -> type[FakeJudge]:
+    monkeypatch.setattr(evaluator.judge, "Judge", FakeJudge)
+    monkeypatch.setattr(FakeJudge, "asked", [], raising=False)
+    return FakeJudge
+
+
+def test_the_seed_is_explained_in_its_own_lines(avo: Avo, tmp_path: Path) -> None:
+    source = seed_source("mha")
+    (tmp_path / "kernel.py").write_text(source)
+    result = avo("profile", "kernel.py", "--case", "8k-full", "--json", "--svg", "timeline.svg")
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.stdout)
+    assert [record[key] for key in ("kernel", "kind", "problem", "target", "suite")] == [
+        "kernel.py", "predicted", "mha", "h100", "quick",
+    ]  # fmt: skip
+    (case,) = record["cases"]
+    assert sum(part["time_us"] for part in case["parts"]) == pytest.approx(case["score"]["time_us"])
+    loop = max(case["launches"][0]["sections"], key=lambda section: section["time_us"])
+    lines = source.splitlines()
+    assert lines[loop["line"] - 1].strip().startswith("for start_n in range(")
+    costs = loop["roles"][0]["lines"]
+    assert "k = tl.load(" in {cost["source"] for cost in costs[:3]}
+    assert all(cost["source"] == lines[cost["line"] - 1].strip() for cost in costs if cost["line"])
+    picture = ElementTree.parse(tmp_path / "timeline.svg")
+    assert any("predicted TFLOPS" in (element.text or "") for element in picture.iter())
+
+
+def test_the_text_fits_80_columns_and_says_predicted(
+    avo: Avo, judge: type[FakeJudge], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "width", 80)
+    (tmp_path / "kernel.py").write_text("pass")
+    result = avo("profile", "kernel.py")
+    assert result.exit_code == 0, result.output
+    text = result.stdout
+    assert max(map(len, text.splitlines())) <= 80
+    for words in (
+        "kernel.py on h100, predicted",
+        "8k-full: 216.8 (190 to 240) predicted TFLOPS, 200.0 us",
+        "not known to the model: what FOO takes",
+        "PREDICTED TIME",
+        "critical  latency: a quarter less of it makes passes 11.8% shorter",
+        "scoreboard, LDG",
+        "one more CTA per SM         +100.0%",
+        "registers 174 to 168",
+    ):
+        assert words in text, text
+
+
+def test_a_file_is_profiled_for_what_the_options_name(avo: Avo, judge: type[FakeJudge], tmp_path: Path) -> None:
+    (tmp_path / "kernel.py").write_text("x = 1")
+    avo("profile", "kernel.py", "--target", "b200", "--suite", "paper", "--case", "16k-full")
+    assert judge.asked == [("b200", "paper", Candidate("mha", "x = 1"), "16k-full")]
+
+
+def test_a_version_is_profiled_for_what_its_run_is_about(avo: Avo, judge: type[FakeJudge]) -> None:
+    assert avo("profile", "mha-h100@0").exit_code == 0
+    assert avo("profile", "mha-h100", "--target", "a100", "--problem", "mha").exit_code == 0
+    (target, suite, candidate, case), (other, _, best, _) = judge.asked
+    assert (target, suite, case, candidate) == ("h100", "quick", None, Candidate("mha", seed_source("mha")))
+    assert other == "a100"
+    assert best.source != candidate.source
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.py"], "cannot read missing.py: No such file or directory"),
+        (["no-such-run@3"], "no run"),
+        (["mha-h100@99"], "99"),
+        (["mha h100"], "does not name a version"),
+        (["mha-h100", "--problem", "gqa"], "--problem: mha-h100 is about mha, not gqa"),
+        (["kernel.py", "--target", "h300"], "unknown target 'h300'"),
+        (["kernel.py", "--suite", "slow"], "unknown suite 'slow'"),
+        (["kernel.py", "--case", "1k"], "--case: suite quick has no case '1k': choose one of 8k-causal, 8k-full"),
+        (
+            ["kernel.py", "--svg", "nowhere/timeline.svg"],
+            "nowhere/timeline.svg is no file in an existing folder",
+        ),
+    ],
+)
+def test_a_wrong_call_is_one_line_and_exit_code_2(
+    avo: Avo, judge: type[FakeJudge], tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "kernel.py").write_text("pass")
+    result = avo("profile", *arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("avo: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+    assert judge.asked == []
+
+
+def test_a_kernel_at_fault_is_exit_code_1_with_its_fault(
+    avo: Avo, judge: type[FakeJudge], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeJudge, "answer", Fault(Status.PARSE_ERROR, "line 1: invalid\x1b syntax"))
+    (tmp_path / "kernel.py").write_text("def")
+    words = avo("profile", "kernel.py")
+    assert (words.exit_code, words.stdout) == (1, "parse_error: line 1: invalid  syntax\n")
+    data = avo("profile", "kernel.py", "--json")
+    assert data.exit_code == 1
+    assert json.loads(data.stdout) == {"status": "parse_error", "message": "line 1: invalid\x1b syntax"}

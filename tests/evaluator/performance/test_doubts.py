@@ -1,0 +1,116 @@
+"""What widens the range of a prediction, and what two predictions must differ by."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bench.variants import Variant, predict_variant
+from evaluator.evaluation import CaseScore, Evaluation, Score, Status
+from evaluator.performance.doubts import doubts
+from evaluator.performance.kernel import Kernel, Pass
+from evaluator.performance.pipes import Costs
+from evaluator.performance.sass import Instruction
+from evaluator.target import ScoreKind, get_target
+
+FFMA = Instruction(0, 0, "", "FFMA", "", 1, 7, 7, 0)
+LDSM = Instruction(2, 32, "", "LDSM.16.M88.4", "R4, [R2]", 1, 7, 7, 0)
+STRANGE = Instruction(1, 16, "", "QUUX.64", "", 1, 7, 7, 0)
+HOT = Pass(100, 8, {"issue": 0.1}, (((FFMA, STRANGE), 4),))
+
+
+def reasons(kernel: Kernel, hot: Pass = HOT, limiter: str = "tensor", **flags: bool) -> list[str]:
+    every = {"guessed_loops": False, "unrolled": False, **flags}
+    return [doubt.reason for doubt in doubts(kernel, hot, limiter, **every)]
+
+
+@pytest.mark.parametrize(
+    ("change", "hot", "limiter", "flags", "reason"),
+    [
+        ({"unknown": frozenset({1})}, HOT, "tensor", {}, "costs of QUUX in the hot loop are guessed"),
+        ({"untied": True}, HOT, "tensor", {}, "mbarriers between them could not be followed"),
+        ({"serialised": True}, HOT, "tensor", {}, "serialised"),
+        ({}, HOT, "l2", {}, "L2 limits it"),
+        ({}, replace(HOT, usage={"shared": 0.9}, parts=(((LDSM,), 4),)), "shared", {}, "bank conflicts are not seen"),
+        ({}, replace(HOT, skipped=0.25), "tensor", {}, "around 25% of the hot loop"),
+        ({}, HOT, "tensor", {"guessed_loops": True}, "could not be told apart"),
+        ({}, HOT, "tensor", {"unrolled": True}, "unrolled loop"),
+    ],
+)
+def test_what_is_not_known_is_said(
+    change: dict[str, Any], hot: Pass, limiter: str, flags: dict[str, bool], reason: str
+) -> None:
+    kernel = Kernel(1, Pass(10, 0, {"issue": 0.1}), (HOT,))
+    assert reasons(kernel) == []
+    (found,) = reasons(replace(kernel, **change), hot, limiter, **flags)
+    assert reason in found
+
+
+def test_an_instruction_that_the_model_does_not_know_is_noted_when_it_is_costed() -> None:
+    costs = Costs((FFMA, STRANGE), get_target("h100"))
+    costs.op(FFMA)
+    assert not costs.unknown
+    costs.op(STRANGE)
+    assert costs.unknown == {1}
+
+
+@pytest.mark.parametrize("target", ["a100", "h100", "b200"])
+def test_nothing_in_attention_kernels_is_unknown(target: str) -> None:
+    score = predict_variant(Variant(128, 64, 8, 3), target)
+    assert not any("guessed" in reason for reason in score.doubts)
+
+
+def test_the_range_contains_the_prediction_and_what_the_clock_alone_may_change() -> None:
+    h100 = get_target("h100")
+    low, high = (end / h100.sustained_clock_ratio for end in h100.sustained_clock_range)
+    for stages in (1, 3):
+        score = predict_variant(Variant(128, 64, 8, stages), "h100")
+        assert score.low_tflops < low * score.tflops * 1.001
+        assert score.high_tflops > high * score.tflops * 0.999
+
+
+def test_a_doubt_widens_the_range() -> None:
+    kernel = Kernel(1, Pass(10, 0, {"issue": 0.1}), (HOT,))
+    for found in doubts(replace(kernel, untied=True, serialised=True), HOT, "l2", guessed_loops=True, unrolled=True):
+        assert found.slower >= 1 >= found.faster
+        assert found.slower > found.faster
+
+
+def score(*tflops: float, **ends: float) -> Score:
+    return Score(ScoreKind.PREDICTED, "h100", tuple(CaseScore("case", value, 1.0, "exp", **ends) for value in tflops))
+
+
+def test_a_gain_must_hold_at_both_ends_of_the_constants_ranges() -> None:
+    before = score(100, low_tflops=80, high_tflops=120)
+    assert score(103, low_tflops=82, high_tflops=123).beats(before, 0.01)
+    assert not score(103, low_tflops=79, high_tflops=130).beats(before, 0.01)
+    assert not score(103, low_tflops=90, high_tflops=119).beats(before, 0.01)
+    assert not score(100.5, low_tflops=90, high_tflops=130).beats(before, 0.01)
+
+
+def test_scores_without_ranges_are_compared_by_themselves() -> None:
+    assert score(103).beats(score(100), 0.01)
+    assert score(103).beats(score(100, low_tflops=80, high_tflops=120), 0.01)
+    assert not score(100).beats(score(100), 0.01)
+
+
+def test_related_kernels_are_told_apart_within_the_range_of_one() -> None:
+    slower, faster = (predict_variant(Variant(128, 64, 8, 3, exp2=exp2), "h100") for exp2 in (False, True))
+    assert slower.high_tflops > faster.tflops
+    after, before = (Score(ScoreKind.PREDICTED, "h100", (case,)) for case in (faster, slower))
+    assert after.beats(before, 0.01)
+    assert not before.beats(after, 0.01)
+
+
+def test_range_and_doubts_survive_the_wire_and_old_records_have_none() -> None:
+    case = CaseScore("case", 100.0, 1.0, "exp", {}, 80.0, 120.0, ("a reason",))
+    evaluation = Evaluation(
+        Status.CORRECT, "", "h100", "quick", 1.0, Score(ScoreKind.PREDICTED, "h100", (case,)), plan_digest="x"
+    )
+    assert Evaluation.from_json(evaluation.to_json()) == evaluation
+    data = evaluation.to_json()
+    for name in ("low_tflops", "high_tflops", "doubts"):
+        del data["score"]["cases"][0][name]
+    old = Evaluation.from_json(data).score
+    assert old is not None
+    assert (old.cases[0].low_tflops, old.cases[0].doubts) == (0.0, ())

@@ -1,0 +1,82 @@
+"""Names of mbarriers, the rings they belong to, and what bulk copies they count."""
+
+from bench.variants import Variant, compile_variant
+from evaluator.performance.kernel import read
+from evaluator.performance.mbarriers import Asynchrony, scan
+from evaluator.performance.sass import Instruction
+
+
+def read_off(text: str) -> Asynchrony:
+    """Lines are ``OPCODE operands``."""
+    lines = [line.strip().partition(" ") for line in text.strip().splitlines()]
+    return scan(Instruction(i, 16 * i, "", op, operands, 1, 7, 7, 0) for i, (op, _, operands) in enumerate(lines))
+
+
+RING = """
+    SYNCS.EXCH.64 URZ, [UR9+0x100], UR4
+    SYNCS.EXCH.64 URZ, [UR9+0x108], UR4
+    SYNCS.EXCH.64 URZ, [UR9+0x110], UR4
+    SYNCS.EXCH.64 URZ, [UR9+0x118], UR4
+    MOV R3, 0x4000
+    SYNCS.ARRIVE.TRANS64 RZ, [UR9+0x100], R3
+    UTMALDG.2D [UR8], [UR16]
+    SYNCS.ARRIVE.TRANS64 RZ, [UR9+0x108], R3
+    UTMALDG.2D [UR8], [UR16]
+    SYNCS.PHASECHK.TRANS64.TRYWAIT P0, [R5+UR9+0x100], R2
+    SYNCS.ARRIVE.TRANS64 RZ, [R5+UR9+0x100], R3
+    UTMALDG.2D [UR8], [UR16]
+    UTMALDG.2D [UR8], [UR18]
+    SYNCS.ARRIVE.TRANS64.ART0 RZ, [R5+URZ+0x110], R10
+"""
+
+
+def test_slots_of_a_ring_go_by_the_name_of_its_first_and_end_where_the_next_ring_begins() -> None:
+    found = read_off(RING)
+    assert [found.names[i] for i in (5, 7, 9, 10, 13)] == [0x100, 0x100, 0x100, 0x100, 0x110]
+    assert found.depths == {0x100: 2, 0x110: 2}
+
+
+def test_copies_belong_to_the_mbarrier_that_was_told_to_expect_their_bytes() -> None:
+    found = read_off(RING)
+    assert {found.names[copy] for copy in (6, 8, 11, 12)} == {0x100}
+    assert [found.copies[copy] for copy in (6, 8, 11, 12)] == [1, 1, 2, 2]
+    assert [found.bytes[copy] for copy in (6, 8, 11, 12)] == [0x4000, 0x4000, 0x2000, 0x2000]
+    assert found.copied == {0x100}
+    assert found.arrived == {0x110}
+
+
+def test_an_address_that_was_added_up_beforehand_is_followed() -> None:
+    found = read_off(
+        """
+        SYNCS.EXCH.64 URZ, [UR9+0x610], UR4
+        UIADD3 UR62, UPT, UPT, UR16, 0x610, URZ
+        UTCBAR [UR62], URZ
+        SYNCS.PHASECHK.TRANS64.TRYWAIT P0, [UR22+0x610], R4
+        """
+    )
+    assert found.names == {2: 0x610, 3: 0x610}
+
+
+def test_an_mbarrier_used_by_itself_is_no_slot_of_the_ring_before_it() -> None:
+    found = read_off(
+        """
+        SYNCS.EXCH.64 URZ, [UR9+0x600], UR4
+        SYNCS.EXCH.64 URZ, [UR9+0x608], UR4
+        SYNCS.EXCH.64 URZ, [UR9+0x610], UR4
+        SYNCS.PHASECHK.TRANS64.TRYWAIT P0, [UR22+0x600], R4
+        SYNCS.PHASECHK.TRANS64.TRYWAIT P0, [UR9+0x608], R4
+        SYNCS.PHASECHK.TRANS64.TRYWAIT P0, [UR9+0x610], R4
+        SYNCS.ARRIVE.TRANS64.A1T0 RZ, [UR9+0x610], RZ
+        """
+    )
+    assert [found.names[i] for i in (3, 4, 5, 6)] == [0x600, 0x600, 0x610, 0x610]
+    assert found.depths == {0x600: 2}
+
+
+def test_a_specialised_kernel_has_a_ring_of_its_stages_for_each_of_the_operands() -> None:
+    code, _ = read(compile_variant(Variant(128, 64, 4, 3, descriptors=True, specialised=True), 90).cubin)
+    found = scan(code.instructions)
+    loaded = {found.names[copy] for copy, count in found.bytes.items() if count == 64 * 128 * 2}
+    assert [found.depths[ring] for ring in sorted(loaded)][:2] == [3, 3]
+    waited = {found.names[i.index] for i in code.instructions if "PHASECHK" in i.opcode}
+    assert found.arrived & waited

@@ -1,0 +1,193 @@
+"""Profiles of compiled kernels: parts that add up, the right lines, and data that tools can rely on."""
+
+import inspect
+import json
+from dataclasses import replace
+
+import pytest
+
+from bench import variants
+from bench.variants import HEAD_DIM, HEADS, TOKENS, Variant
+from evaluator.performance import Profile, Source, explain, predict, profiling
+from evaluator.performance.lines import Line
+from evaluator.performance.timeline import CELLS
+from evaluator.target import ScoreKind, get_target
+from evaluator.work import LaunchWork
+from tests.evaluator.performance.handmade import fresh_work
+
+H100 = get_target("h100")
+SOURCE = Source(inspect.getfile(variants), inspect.getsource(variants))
+FLOPS = 4 * TOKENS * 8192 * HEADS * HEAD_DIM
+LEAST_BYTES = 4 * TOKENS * HEADS * HEAD_DIM * 2
+TUNED = Variant(128, 64, 8, 3)
+
+
+def explained(*launches: LaunchWork, flops: int = FLOPS) -> Profile:
+    return explain("8k", flops, LEAST_BYTES, launches, H100, SOURCE)
+
+
+@pytest.fixture(scope="module")
+def profile() -> Profile:
+    return explained(fresh_work(TUNED))
+
+
+@pytest.fixture(scope="module")
+def causal() -> Profile:
+    return explained(fresh_work(replace(TUNED, schedule="split")), flops=FLOPS // 2)
+
+
+@pytest.fixture(scope="module")
+def specialised() -> Profile:
+    return explained(fresh_work(Variant(128, 64, 4, 3, descriptors=True, specialised=True)))
+
+
+def test_what_is_explained_is_the_prediction(profile: Profile) -> None:
+    assert profile.score == predict("8k", FLOPS, LEAST_BYTES, [fresh_work(TUNED)], H100)
+    assert profile.kind is ScoreKind.PREDICTED
+
+
+@pytest.mark.parametrize("kernel", ["profile", "causal", "specialised"])
+def test_the_parts_of_the_time_add_up_to_it(kernel: str, request: pytest.FixtureRequest) -> None:
+    made: Profile = request.getfixturevalue(kernel)
+    assert sum(part.time_us for part in made.parts) == pytest.approx(made.score.time_us)
+    assert sum(part.share for part in made.parts) == pytest.approx(1)
+    assert all(part.time_us > 0 for part in made.parts)
+
+
+def test_launches_one_after_the_other_have_parts_of_their_own(profile: Profile) -> None:
+    once = fresh_work(TUNED)
+    twice = explained(once, once)
+    assert sum(part.time_us for part in twice.parts) == pytest.approx(2 * profile.score.time_us)
+    assert [part.name for part in twice.parts if part.launch == 0] == [part.name for part in profile.parts]
+    assert [part.name for part in twice.parts if part.launch == 1] == [part.name for part in profile.parts]
+
+
+def test_a_time_that_memory_takes_says_so() -> None:
+    work = fresh_work(TUNED)
+    made = explain("8k", FLOPS, 2**42, [work], H100, SOURCE)
+    waiting = [part for part in made.parts if part.name == "waiting for hbm"]
+    assert waiting
+    assert sum(part.time_us for part in made.parts) == pytest.approx(made.score.time_us)
+
+
+def test_the_loop_is_named_by_its_line_and_its_costs_by_theirs(profile: Profile) -> None:
+    outside, loop = profile.launches[0].sections
+    assert outside.name == "outside loops"
+    assert SOURCE.line(loop.line) == "for start_n in range(lo, hi, BLOCK_N):"
+    assert loop.name == f"loop at line {loop.line}"
+    assert loop.passes_per_program == 8192 / 64
+    (role,) = loop.roles
+    assert {"s = tl.dot(q, k)", "acc = tl.dot(p.to(v.dtype), v, acc)", "p = tl.exp2(s * scale - m_new[:, None])"} <= {
+        cost.source for cost in role.lines
+    }
+    assert all(cost.source == SOURCE.line(cost.line) for cost in role.lines)
+    assert all(cost.source == SOURCE.line(cost.line) for cost in role.instructions)
+
+
+def test_waits_for_products_count_for_the_lines_of_the_products(profile: Profile) -> None:
+    (role,) = profile.launches[0].sections[1].roles
+    waiting = {cost.source for cost in role.lines if "matrix product" in cost.reasons}
+    assert waiting
+    assert all("tl.dot" in source for source in waiting)
+
+
+@pytest.mark.parametrize("kernel", ["profile", "causal", "specialised"])
+def test_reasons_of_each_role_are_all_its_time(kernel: str, request: pytest.FixtureRequest) -> None:
+    made: Profile = request.getfixturevalue(kernel)
+    for section in made.launches[0].sections:
+        for role in section.roles:
+            assert sum(role.reasons.values()) == pytest.approx(1)
+            shares = [cost.share for cost in role.instructions]
+            assert shares == sorted(shares, reverse=True)
+            for cost in role.instructions:
+                assert cost.clocks_per_pass == pytest.approx(cost.share * section.clocks_per_pass)
+
+
+def test_a_line_table_that_does_not_fit_the_code_is_no_line_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiling, "read_lines", lambda binary, file: (Line(file, 66),))
+    made = explained(fresh_work(TUNED))
+    loop = made.launches[0].sections[1]
+    assert loop.name.startswith("loop at 0x")
+    assert {cost.line for cost in loop.roles[0].lines} == {None}
+
+
+def test_two_loops_of_one_line_are_told_apart(causal: Profile) -> None:
+    line = causal.launches[0].sections[1].line
+    names = [section.name for section in causal.launches[0].sections]
+    assert names == ["outside loops", f"loop at line {line} #1", f"loop at line {line} #2"]
+
+
+def test_every_role_of_a_specialised_kernel_is_explained(specialised: Profile) -> None:
+    loop = specialised.launches[0].sections[-1]
+    assert len(loop.roles) == 3
+    assert sum("matrix product" in role.reasons for role in loop.roles) == 2
+
+
+def test_the_critical_resource_is_the_one_whose_relief_shortens_the_loop_most(profile: Profile) -> None:
+    loop = profile.launches[0].sections[1]
+    assert loop.relief_percent[loop.critical] == max(loop.relief_percent.values()) >= 1
+
+
+def test_answers_say_what_each_repair_would_gain(profile: Profile) -> None:
+    gains = [answer.gain_percent for answer in profile.what_if]
+    assert gains == sorted(gains, reverse=True)
+    by_name = {answer.name: answer for answer in profile.what_if}
+    assert by_name["no_spills"].gain_percent == 0
+    assert by_name["no_spills"].note == "has none"
+    assert by_name["free_exponentials"].gain_percent > 2
+    assert "registers" in by_name["one_more_cta"].note
+    for answer in profile.what_if:
+        assert answer.tflops == pytest.approx(profile.score.tflops * (1 + answer.gain_percent / 100))
+
+
+def test_lines_that_do_not_exist_have_no_text() -> None:
+    assert [SOURCE.line(number) for number in (None, 0, -1, 10**6)] == [""] * 4
+
+
+def test_json_has_stable_keys_and_units_in_its_names(profile: Profile) -> None:
+    data = json.loads(json.dumps(profile.to_json(), allow_nan=False))
+    assert list(data) == ["kind", "target", "score", "parts", "launches", "what_if"]
+    assert {"case", "tflops", "time_us", "limiter", "utilisation"} <= set(data["score"])
+    assert list(data["parts"][0]) == ["name", "launch", "time_us", "share"]
+    launch = data["launches"][0]
+    assert list(launch) == [
+        "kernel", "programs", "ctas_per_sm", "limited_by", "waves", "registers", "spill_bytes", "shared_bytes",
+        "limiter", "time_us", "sections",
+    ]  # fmt: skip
+    section = launch["sections"][1]
+    assert list(section) == [
+        "name", "line", "passes_per_program", "clocks_per_pass", "time_us", "utilisation", "critical",
+        "relief_percent", "roles",
+    ]  # fmt: skip
+    role = section["roles"][0]
+    assert list(role) == ["warps", "reasons", "instructions", "lines"]
+    assert list(role["instructions"][0]) == [
+        "address", "instruction", "line", "source", "reason", "waits_for", "waits_for_line", "clocks_per_pass", "share",
+    ]  # fmt: skip
+    assert list(role["lines"][0]) == ["line", "source", "clocks_per_pass", "share", "reasons", "waits_for"]
+    assert list(data["what_if"][0]) == ["name", "label", "time_us", "tflops", "gain_percent", "note"]
+    assert {answer["name"] for answer in data["what_if"]} == {
+        "no_spills", "free_exponentials", "free_loads", "free_integers", "free_cta_barriers", "hidden_latencies",
+        "one_more_cta",
+    }  # fmt: skip
+
+
+def test_a_timeline_shows_two_passes_of_the_hot_loop(profile: Profile) -> None:
+    drawn = profile.timeline
+    assert drawn is not None
+    loop = profile.launches[0].sections[1]
+    assert drawn.name.startswith("loop at line")
+    assert drawn.clocks == pytest.approx(2 * loop.clocks_per_pass, rel=0.1)
+    assert len(drawn.passes) == 2
+    busy = {lane.name: sum(lane.busy) / CELLS for lane in drawn.pipes}
+    for pipe in ("tensor", "exp", "issue"):
+        assert busy[pipe] == pytest.approx(loop.utilisation[pipe], abs=0.05)
+    assert [lane.name for lane in drawn.warps] == ["CTA 0 warps 0-3", "CTA 0 warps 4-7"]
+    assert all(len(lane.states) == CELLS for lane in drawn.warps)
+    assert {"matrix product", "running"} <= {state for lane in drawn.warps for state in lane.states}
+
+
+def test_a_timeline_names_roles(specialised: Profile) -> None:
+    drawn = specialised.timeline
+    assert drawn is not None
+    assert {lane.name for lane in drawn.warps} >= {"CTA 0 role 1 warps 0-3", "CTA 0 role 2 warps 0-3"}
