@@ -26,6 +26,19 @@ class Buffers:
         allocations = tuple(
             a if a.written is None else replace(a, written=torch.zeros_like(a.written)) for a in self.allocations
         )
+        return self._with(allocations)
+
+    def watched(self) -> "Buffers":
+        """Return the same buffers, with reads of outputs and scratch that nothing has written found out."""
+        return self._with(
+            tuple(
+                a if a.readonly else replace(a, initialised=torch.zeros(a.data.numel(), dtype=torch.bool))
+                for a in self.allocations
+            )
+        )
+
+    def _with(self, allocations: tuple[Allocation, ...]) -> "Buffers":
+        """Return these allocations in place of the same ones."""
         outputs = dict(self.outputs)
         outputs.update((a.name, a) for a in allocations if a.name in outputs and a.written is not None)
         return Buffers(allocations, outputs)
@@ -33,7 +46,8 @@ class Buffers:
     def fill(self, step: Fill, *, mark: bool = True) -> None:
         """Carry out a fill step; ``mark`` says whether what it fills counts as written."""
         allocation = self.allocations[step.buffer]
-        for tensor, value in ((allocation.data, step.value), (allocation.written if mark else None, True)):
+        written = allocation.written if mark else None
+        for tensor, value in ((allocation.data, step.value), (written, True), (allocation.initialised, True)):
             if tensor is not None:
                 tensor.as_strided(step.shape, step.strides, step.offset).fill_(value)
 
@@ -65,7 +79,7 @@ def _output(spec: TensorSpec) -> Allocation:
 def _poisoned(buffer: Buffer) -> torch.Tensor:
     dtype: torch.dtype = getattr(torch, buffer.dtype)
     if dtype.is_floating_point:
-        return torch.full((buffer.size,), float("nan")).to(dtype)
+        return torch.full((buffer.size,), float("nan"), dtype=dtype)
     return torch.full((buffer.nbytes,), _POISON, dtype=torch.uint8).view(dtype)
 
 

@@ -6,7 +6,7 @@ import secrets
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -16,16 +16,17 @@ import torch
 from evaluator import buffers, capture, compiler, executor
 from evaluator.binary import Binary
 from evaluator.buffers import Buffers
-from evaluator.candidate import Candidate
+from evaluator.candidate import CANDIDATE_FILE, Candidate
 from evaluator.capture import Capturer
 from evaluator.compare import compare, uncovered
 from evaluator.compiler import Compiler, fit
+from evaluator.errors import UnknownProblem
 from evaluator.evaluation import CaseResult, CaseScore, Evaluation, Fault, Resources, Score, Status
-from evaluator.executor import Execution, Trips
-from evaluator.performance import ModelError, ctas_per_sm, predict
+from evaluator.executor import Counted, Execution
+from evaluator.performance import ModelError, Profile, Source, ctas_per_sm, explain, predict
 from evaluator.plan import Fill, KernelIR, Launch, LaunchPlan
 from evaluator.problem import Case, Problem, get_problem, get_suite
-from evaluator.sandbox import ForkServer
+from evaluator.sandbox import ForkServer, Sandbox
 from evaluator.target import Target
 from evaluator.work import LaunchWork, LoopWork
 
@@ -36,15 +37,26 @@ SAMPLE_PROGRAMS = 6
 SAMPLE_FLOP = 6e9
 REDUCED_FLOP = 2e10
 """Matrix work that a case reduced to two heads may have; a longer one is reduced to one head."""
-LEAST_WORK = 0.9
+LEAST_WORK = 0.999
 """Share of the useful FLOPs that a plan with matrix products must be seen to compute at a benchmark shape."""
 _MEMORY_STATUS = {
     "read out of bounds": Status.OUT_OF_BOUNDS,
     "write out of bounds": Status.OUT_OF_BOUNDS,
+    "read in padding": Status.OUT_OF_BOUNDS,
+    "write in padding": Status.OUT_OF_BOUNDS,
+    "read beside a tensor": Status.OUT_OF_BOUNDS,
     "misaligned access": Status.OUT_OF_BOUNDS,
+    "integer overflow": Status.OUT_OF_BOUNDS,
+    "invalid descriptor": Status.OUT_OF_BOUNDS,
     "write to an input": Status.FORBIDDEN,
+    "write race": Status.RACE,
+    "read-write race": Status.RACE,
+    "conflicting store": Status.RACE,
+    "read of uninitialised memory": Status.INCORRECT,
     "false assumption": Status.INCORRECT,
     "false hint": Status.INCORRECT,
+    "assertion failed": Status.INCORRECT,
+    "index out of range": Status.INCORRECT,
 }
 _Result = TypeVar("_Result")
 
@@ -64,11 +76,18 @@ class _Findings:
 class Judge:
     """Judges candidates for one target and suite. Not thread-safe; ``close`` when done."""
 
-    def __init__(self, target: Target, suite: str, *, capture_cpu_s: int = capture.DEFAULT_LIMITS.cpu_s) -> None:
+    def __init__(
+        self,
+        target: Target,
+        suite: str,
+        *,
+        capture_cpu_s: int = capture.DEFAULT_LIMITS.cpu_s,
+        sandbox: Sandbox = Sandbox.AUTO,
+    ) -> None:
         self.target = target
         self.suite = suite
         self._private = tempfile.TemporaryDirectory(prefix="avo-judge-")
-        server = ForkServer((capture.CHILD_MODULE, compiler.JOB_MODULE))
+        server = ForkServer((capture.CHILD_MODULE, compiler.JOB_MODULE), sandbox=sandbox)
         self._server = server
         self._capturer = Capturer(server, replace(capture.DEFAULT_LIMITS, cpu_s=capture_cpu_s))
         self._compiler = Compiler(Path(self._private.name), server=server)
@@ -111,6 +130,38 @@ class Judge:
         self._judged[findings.plan_digest] = evaluation
         return evaluation
 
+    def profile(self, candidate: Candidate, case: str | None = None) -> tuple[Profile, ...] | Fault:
+        """Return why ``candidate`` is as fast as predicted, for each benchmark case or the one called ``case``.
+
+        Its numbers are not checked. Raises like ``evaluate``, and ``UnknownProblem`` for a case that is none.
+        """
+        problem = get_problem(candidate.problem)
+        suite = get_suite(problem, self.suite)
+        cases = [found for found in suite if case in (None, found.name)]
+        if not cases:
+            raise UnknownProblem("case", str(case), tuple(found.name for found in suite))
+        plans = self._plans(candidate, problem, cases)
+        if isinstance(plans, Fault):
+            return plans
+        # What the judge has compiled before may carry the line table of another source with the same IR.
+        binaries = self._compile(plans, _Findings(), Compiler(None, server=self._server))
+        if isinstance(binaries, Fault):
+            return binaries
+        deadline = time.monotonic() + EXECUTION_S
+        source = Source(CANDIDATE_FILE, candidate.source)
+        profiles = []
+        for chosen, plan in zip(cases, plans, strict=True):
+            held = buffers.allocate(problem.call(chosen), plan, self._inputs.get(problem, chosen))
+            works = held if isinstance(held, Fault) else _works(plan, held, deadline, binaries)
+            if isinstance(works, Fault):
+                return works
+            useful, least = problem.flops(chosen), problem.least_bytes(chosen)
+            try:
+                profiles.append(explain(chosen.name, useful, least, works, self.target, source))
+            except ModelError as error:
+                return Fault(Status.UNSUPPORTED, f"no prediction for {self.target.name}: {error}")
+        return tuple(profiles)
+
     def _plans(self, candidate: Candidate, problem: Problem, cases: Sequence[Case]) -> tuple[LaunchPlan, ...] | Fault:
         """Return the candidate's launch plans for ``cases``."""
         calls = [problem.call(case) for case in cases]
@@ -145,7 +196,7 @@ class Judge:
     ) -> Score | Fault:
         deadline = time.monotonic() + EXECUTION_S
         for case, plan in zip(problem.correctness_cases, plans, strict=True):
-            fault = self._check_whole(problem, case, plan, deadline, findings)
+            fault = self._check_whole(problem, case, plan, deadline, findings, sanitize=True)
             if fault:
                 return fault
         binaries = self._compile(benchmark_plans, findings)
@@ -160,22 +211,31 @@ class Judge:
         return Score(self.target.kind, self.target.name, tuple(scores))
 
     def _check_whole(
-        self, problem: Problem, case: Case, plan: LaunchPlan, deadline: float, findings: _Findings
+        self,
+        problem: Problem,
+        case: Case,
+        plan: LaunchPlan,
+        deadline: float,
+        findings: _Findings,
+        *,
+        sanitize: bool = False,
     ) -> Fault | None:
-        """Execute every program of ``plan`` and compare everything it should have written."""
+        """Execute every program of ``plan`` and compare everything it should have written.
+
+        ``sanitize`` also looks for races and for reads of memory that nothing has written.
+        """
         inputs = problem.make_inputs(case, self._random.getrandbits(62))
         held = buffers.allocate(problem.call(case), plan, inputs)
         if isinstance(held, Fault):
             return held
+        if sanitize:
+            held = held.watched()
         trips = _trips_before(problem, case, plan, inputs, deadline) if len(plan.launches) > 1 else None
         if isinstance(trips, Fault):
             return trips
         executed = []
-        for step in plan.steps:
-            if isinstance(step, Fill):
-                held.fill(step)
-                continue
-            execution = _execute(plan, step, held, deadline, None)
+        for launch in _launches(plan, held):
+            execution = _execute(plan, launch, held, deadline, sanitize=sanitize)
             if isinstance(execution, Fault):
                 return replace(execution, message=f"case {case.name}: {execution.message}")
             executed.append([int(loop.sum()) for loop in execution.trips])
@@ -186,12 +246,14 @@ class Judge:
         findings.cases.append(comparison.result)
         return comparison.fault
 
-    def _compile(self, plans: tuple[LaunchPlan, ...], findings: _Findings) -> "dict[KernelIR, Binary] | Fault":
+    def _compile(
+        self, plans: tuple[LaunchPlan, ...], findings: _Findings, fresh: Compiler | None = None
+    ) -> "dict[KernelIR, Binary] | Fault":
         binaries: dict[KernelIR, Binary] = {}
         for kernel in (kernel for plan in plans for kernel in plan.kernels):
             if kernel in binaries:
                 continue
-            binary = self._compiler.compile(kernel, self.target)
+            binary = (fresh or self._compiler).compile(kernel, self.target)
             if isinstance(binary, Fault):
                 return binary
             binaries[kernel] = binary
@@ -216,25 +278,16 @@ class Judge:
         held = buffers.allocate(problem.call(case), plan, inputs)
         if isinstance(held, Fault):
             return held
-        works = []
-        for step in plan.steps:
-            if isinstance(step, Fill):
-                held.fill(step, mark=False)
-                continue
-            work = _count(plan, step, held, deadline, binaries)
-            if isinstance(work, Fault):
-                return work
-            works.append(work)
+        works = _works(plan, held, deadline, binaries)
+        if isinstance(works, Fault):
+            return works
         missing = _missing_work(case, works, problem.flops(case)) or _missing_coverage(
             problem, case, plan, held, deadline
         )
         if missing:
             return missing
-        # With several launches the rows of a sampled program depend on programs that were not sampled; and alone, one
-        # that draws tickets would do all the work.
-        if len(works) == 1 and not _programs_interact(plan):
-            fault = self._check_sample(problem, case, plan, works[0], inputs, held, deadline, findings)
-        else:
+        fault = self._check_sample(problem, case, plan, works, inputs, held, deadline, findings)
+        if fault is None and (len(works) > 1 or _programs_interact(plan)):
             fault = self._check_reduced(candidate, problem, case, deadline, findings)
         if fault:
             return fault
@@ -248,18 +301,21 @@ class Judge:
         problem: Problem,
         case: Case,
         plan: LaunchPlan,
-        work: LaunchWork,
+        works: Sequence[LaunchWork],
         inputs: Mapping[str, torch.Tensor],
         held: Buffers,
         deadline: float,
         findings: _Findings,
     ) -> Fault | None:
-        """Execute some programs of the only launch and compare what they wrote."""
-        programs = self._sample(work)
-        execution = _execute(plan, plan.launches[0], held, deadline, programs)
-        if isinstance(execution, Fault):
-            return replace(execution, message=f"case {case.name}: {execution.message}")
-        comparison = compare(problem, case, inputs, held.outputs, whole=False)
+        """Execute some programs of every launch that stands alone, and compare what they wrote."""
+        chosen = _standing_alone(plan, held)
+        for i in chosen:
+            execution = _execute(plan, plan.launches[i], held, deadline, self._sample(works[i]))
+            if isinstance(execution, Fault):
+                return replace(execution, message=f"case {case.name}: {execution.message}")
+        if not chosen:
+            return None
+        comparison = compare(problem, case, inputs, held.outputs, whole=False, every=len(works) == 1)
         findings.cases.append(comparison.result)
         return comparison.fault
 
@@ -290,8 +346,23 @@ class Judge:
         return sorted(chosen)
 
 
+def _launches(plan: LaunchPlan, held: Buffers, *, mark: bool = True) -> Iterator[Launch]:
+    """Yield the launches of a plan, the fills before each of them done."""
+    for step in plan.steps:
+        if isinstance(step, Fill):
+            held.fill(step, mark=mark)
+        else:
+            yield step
+
+
 def _execute(
-    plan: LaunchPlan, launch: Launch, held: Buffers, deadline: float, programs: list[int] | None
+    plan: LaunchPlan,
+    launch: Launch,
+    held: Buffers,
+    deadline: float,
+    programs: list[int] | None = None,
+    *,
+    sanitize: bool = False,
 ) -> Execution | Fault:
     def run(kernel: executor.Kernel) -> Execution:
         chosen = None if programs is None else torch.tensor(programs)
@@ -302,23 +373,24 @@ def _execute(
             programs=chosen,
             temporaries_bytes=TEMPORARIES_BYTES,
             deadline=deadline,
+            sanitize=sanitize,
         )
 
     execution = _executing(plan.kernels[launch.kernel], run)
     if isinstance(execution, Fault):
         return execution
-    fault = _memory_fault(plan.kernels[launch.kernel], execution)
+    fault = _memory_fault(execution)
     if fault:
         return fault
     return execution
 
 
-def _memory_fault(ir: KernelIR, execution: Execution) -> Fault | None:
+def _memory_fault(execution: Execution) -> Fault | None:
     faults = execution.faults
     if not faults:
         return None
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return Fault(_MEMORY_STATUS[faults[0].kind], f"kernel {ir.name}: {faults[0].message}{more}")
+    return Fault(_MEMORY_STATUS[faults[0].kind], f"{faults[0].message}{more}")
 
 
 def _trips_before(
@@ -329,20 +401,17 @@ def _trips_before(
     if isinstance(held, Fault):
         return held
     counted = []
-    for step in plan.steps:
-        if isinstance(step, Fill):
-            held.fill(step)
-            continue
-        trips = _trips(plan, step, held, deadline)
-        if isinstance(trips, Fault):
-            return trips
-        counted.append([int(loop.sum()) for loop in trips])
+    for launch in _launches(plan, held):
+        work = _counted(plan, launch, held, deadline)
+        if isinstance(work, Fault):
+            return work
+        counted.append([int(loop.sum()) for loop in work.trips])
     return counted
 
 
-def _trips(plan: LaunchPlan, launch: Launch, held: Buffers, deadline: float) -> Trips | Fault:
-    def count(kernel: executor.Kernel) -> Trips:
-        return kernel.trips(held.allocations, launch.args, launch.grid, deadline=deadline)
+def _counted(plan: LaunchPlan, launch: Launch, held: Buffers, deadline: float) -> Counted | Fault:
+    def count(kernel: executor.Kernel) -> Counted:
+        return kernel.count(held.allocations, launch.args, launch.grid, deadline=deadline)
 
     return _executing(plan.kernels[launch.kernel], count)
 
@@ -385,30 +454,61 @@ def _missing_coverage(problem: Problem, case: Case, plan: LaunchPlan, held: Buff
         execution = _executing(ir, mark)
         if isinstance(execution, Fault):
             return execution
-        fault = _memory_fault(ir, execution)
+        fault = _memory_fault(execution)
         if fault:
             return replace(fault, message=f"case {case.name}: {fault.message}")
     return uncovered(problem, case, marked.outputs)
+
+
+def _standing_alone(plan: LaunchPlan, held: Buffers) -> list[int]:
+    """Return the launches of which some programs can be run: they read inputs alone, and write outputs for good.
+
+    What a program makes of scratch depends on programs that are not run; and alone, one that draws tickets would do all
+    the work.
+    """
+    kernels = [executor.load(plan.kernels[launch.kernel].ttir) for launch in plan.launches]
+    changes = [kernel.changes(launch.args) for kernel, launch in zip(kernels, plan.launches, strict=True)]
+    outputs = {i for i, allocation in enumerate(held.allocations) if allocation.written is not None}
+    alone = []
+    for i, (kernel, launch) in enumerate(zip(kernels, plan.launches, strict=True)):
+        reads_inputs = all(held.allocations[buffer].readonly for buffer in kernel.reads(launch.args))
+        mine = changes[i] & outputs
+        others = frozenset().union(*changes[:i], *changes[i + 1 :])
+        if reads_inputs and mine and not kernel.programs_interact and mine.isdisjoint(others):
+            alone.append(i)
+    return alone
 
 
 def _programs_interact(plan: LaunchPlan) -> bool:
     return any(executor.load(kernel.ttir).programs_interact for kernel in plan.kernels)
 
 
+def _works(
+    plan: LaunchPlan, held: Buffers, deadline: float, binaries: dict[KernelIR, Binary]
+) -> list[LaunchWork] | Fault:
+    """Count the work of all launches."""
+    works = []
+    for launch in _launches(plan, held, mark=False):
+        work = _count(plan, launch, held, deadline, binaries)
+        if isinstance(work, Fault):
+            return work
+        works.append(work)
+    return works
+
+
 def _count(
     plan: LaunchPlan, launch: Launch, held: Buffers, deadline: float, binaries: dict[KernelIR, Binary]
 ) -> LaunchWork | Fault:
     ir = plan.kernels[launch.kernel]
-    trips = _trips(plan, launch, held, deadline)
-    if isinstance(trips, Fault):
-        return trips
-    kernel = executor.load(ir.ttir)
-    loops = zip(kernel.loops, trips, strict=True)
+    counted = _counted(plan, launch, held, deadline)
+    if isinstance(counted, Fault):
+        return counted
+    loops = zip(executor.load(ir.ttir).loops, counted.bodies, counted.trips, strict=True)
     return LaunchWork(
         binaries[ir],
         launch.programs,
-        tuple(LoopWork(loop.parent, loop.body, count) for loop, count in loops),
-        kernel.outside,
+        tuple(LoopWork(loop.parent, body, trips) for loop, body, trips in loops),
+        counted.outside,
     )
 
 
@@ -418,8 +518,8 @@ def _executing(ir: KernelIR, work: Callable[[executor.Kernel], _Result]) -> _Res
         return work(executor.load(ir.ttir))
     except executor.UnsupportedOperation as error:
         return Fault(Status.UNSUPPORTED, f"kernel {ir.name}: {error}")
-    except executor.ExecutionTimeout:
-        return Fault(Status.TIMED_OUT, f"kernel {ir.name} was not executed within {EXECUTION_S:g} s")
+    except executor.ExecutionTimeout as error:
+        return Fault(Status.TIMED_OUT, f"kernel {ir.name}: {error}; all cases together have {EXECUTION_S:g} s")
     except executor.IRError as error:
         return Fault(Status.FORBIDDEN, f"kernel {ir.name} is not valid Triton IR: {error}")
     except Exception as error:

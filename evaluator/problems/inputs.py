@@ -79,6 +79,19 @@ def _negative(case: Case, seed: int) -> Tensors:
     return made
 
 
+def _rising(case: Case, seed: int) -> Tensors:
+    """Logits rise along the keys from about -120 to 120 in even heads and fall in odd ones: a maximum that does not
+    follow overflows, whichever way a kernel walks.
+    """
+    made = _normal(case, seed)
+    signs = 1 - 2 * (torch.arange(case.kv_heads) % 2)
+    slope = torch.linspace(-1, 1, case.kv_len)[:, None] * signs[:, None, None]
+    offset = math.sqrt(120.0 / math.sqrt(case.head_dim))
+    made["q"] = (made["q"].float() * 0.1 + offset).to(made["q"].dtype)
+    made["k"] = (made["k"].float() * 0.1 + offset * slope).to(made["k"].dtype)
+    return made
+
+
 def _dominant(case: Case, seed: int) -> Tensors:
     """Each query is aligned with one visible key, anywhere, and gets that key's value: a skipped tile shows."""
     generator = _generator("dominant", seed)
@@ -122,6 +135,7 @@ MAKERS: dict[str, Callable[[Case, int], Tensors]] = {
     "outliers": _outliers,
     "constant": _constant,
     "negative": _negative,
+    "rising": _rising,
     "dominant": _dominant,
     "edge": _edge,
 }

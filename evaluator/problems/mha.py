@@ -21,6 +21,10 @@ _PADDING = 24
 """Extra elements per row in the ``padded`` layout; not a multiple of 16, so that rows lose their alignment."""
 
 
+_MIXED = {"q": "bshd", "k": "padded", "v": "contiguous", "out": "padded"}
+"""Layouts in ``mixed``: no tensor's strides serve for another."""
+
+
 def _benchmark(length_k: int, causal: bool) -> Case:
     length = length_k * 1024
     name = f"{length_k}k-{'causal' if causal else 'full'}"
@@ -50,10 +54,12 @@ _CORRECTNESS = (
     _case("short-causal", 1, 5, 5, True, "normal"),
     _case("one-query", 2, 1, 130, False, "outliers"),
     _case("padded-causal", 1, 161, 161, True, "outliers", "padded"),
+    _case("mixed-full", 2, 65, 140, False, "normal", "mixed"),
     _case("large-full", 1, 130, 200, False, "large", "bshd"),
     _case("large-causal", 1, 255, 255, True, "large"),
     _case("constant-causal", 2, 129, 257, True, "constant"),
     _case("negative-full", 1, 100, 300, False, "negative"),
+    _case("rising-full", 2, 70, 321, False, "rising"),
     _case("long-causal", 1, 1024, 1024, True, "normal"),
 )
 
@@ -169,10 +175,11 @@ def softmax_scale(case: Case) -> float:
 
 def _spec(name: str, shape: tuple[int, int, int, int], case: Case, role: Role) -> TensorSpec:
     batch, heads, length, dim = shape
-    if case.layout == "bshd":
+    layout = _MIXED[name] if case.layout == "mixed" else case.layout
+    if layout == "bshd":
         strides: tuple[int, ...] = (length * heads * dim, dim, heads * dim, 1)
         size = math.prod(shape)
-    elif case.layout == "padded":
+    elif layout == "padded":
         row = dim + _PADDING
         strides = (heads * length * row, length * row, row, 1)
         size = batch * heads * length * row

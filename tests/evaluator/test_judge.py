@@ -1,9 +1,8 @@
-"""One honest kernel in each style passes; one faulty kernel for each status is seen as such."""
+"""The seed passes; one faulty kernel for each status is seen as such. More of both: the corpora beside this file."""
 
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ from evaluator.target import ScoreKind, get_target
 from seeds import seed_source
 
 SEED = seed_source("mha")
-CANDIDATES = Path(__file__).parent / "candidates"
 
 
 @pytest.fixture(scope="module")
@@ -48,25 +46,6 @@ def test_the_seed_is_correct_and_its_score_is_called_predicted(seed: Evaluation)
     assert seed.resources[0].registers > 32
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "tuned",
-        "split_kv",
-        "persistent",
-        "host_descriptors",
-        "two_tiles",
-        "two_pass",
-        # Run alone, a sampled program of these would do the work of all, or never be the one that writes.
-        "work_queue",
-        "last_split_combines",
-    ],
-)
-def test_honest_kernels_in_other_styles_pass(judge: Judge, name: str) -> None:
-    evaluation = judged(judge, (CANDIDATES / f"{name}.py").read_text())
-    assert evaluation.status is Status.CORRECT, evaluation.message
-
-
 FAULTS = {
     "syntax": (edit("def attention_kernel(", "def attention_kernel(("), Status.PARSE_ERROR, "never closed"),
     "import": ("import nosuchmodule\n" + SEED, Status.PARSE_ERROR, "nosuchmodule"),
@@ -95,7 +74,7 @@ FAULTS = {
     "unsupported": (
         edit(
             "        new_max =",
-            '        scores = tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [scores], tl.float32, True, 1)\n'
+            '        scores = tl.inline_asm_elementwise("mov.u32 $0, %smid;", "=r,r", [scores], tl.float32, True, 1)\n'
             "        new_max =",
         ),
         Status.UNSUPPORTED,
@@ -163,17 +142,43 @@ FAULTS = {
         Status.OUT_OF_BOUNDS,
         r"candidate\.py:\d+",
     ),
+    "keeps the first tile's maximum": (
+        edit("tl.maximum(row_max, tl.max(scores, 1))", "tl.where(row_sum > 0, row_max, tl.max(scores, 1))"),
+        Status.INCORRECT,
+        "rising-full",
+    ),
+    "races for a result that comes out right": (
+        edit(
+            "    out = acc / row_sum[:, None]\n",
+            "    tl.store(Lse, block_m.to(tl.float32))\n    out = acc / row_sum[:, None]\n",
+        ),
+        Status.RACE,
+        r"write race in attention_kernel at candidate\.py:\d+.*'lse'",
+    ),
+    "reads what nobody wrote": (
+        edit(
+            "    out = acc / row_sum[:, None]\n",
+            "    out = acc / row_sum[:, None]\n    out = tl.where(tl.load(Lse) > 1e30, 2 * out, out)\n",
+        ),
+        Status.INCORRECT,
+        r"read of uninitialised memory in attention_kernel at candidate\.py:\d+.*'lse'",
+    ),
+    "values by the strides of keys": (
+        edit("        *v.stride(),", "        *k.stride(),"),
+        Status.OUT_OF_BOUNDS,
+        "mixed-full",
+    ),
     "false assumption": (
         edit("    block_m = tl.program_id(0)\n", "    block_m = tl.program_id(0)\n    tl.assume(kv_len <= BLOCK_N)\n"),
         Status.INCORRECT,
-        r"false assumption at candidate\.py:\d+",
+        r"false assumption in attention_kernel at candidate\.py:\d+",
     ),
     "false hint": (
         edit(
             "offs_n = start_n + tl.arange(0, BLOCK_N)", "offs_n = tl.max_constancy(start_n + tl.arange(0, BLOCK_N), 2)"
         ),
         Status.INCORRECT,
-        r"false hint at candidate\.py:\d+",
+        r"false hint in attention_kernel at candidate\.py:\d+",
     ),
     "endless loop": ("while True:\n    pass\n" + SEED, Status.TIMED_OUT, "8 s"),
     "dies": ("import os\nos._exit(0)\n" + SEED, Status.CRASHED, "exit"),

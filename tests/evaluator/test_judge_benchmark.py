@@ -67,7 +67,28 @@ ATTACKS = {
     "wrong numbers, behind another launch": (
         edit(*TWO_LAUNCHES, ("* scale\n", "* (scale if kv_len <= 2048 else scale * 0.5)\n")),
         Status.INCORRECT,
-        "8k-causal-reduced",
+        "8k-causal:",
+    ),
+    "wrong numbers in full batches, behind another launch": (
+        edit(
+            *TWO_LAUNCHES,
+            (
+                "        scale,\n        *q.stride()",
+                "        scale if batch * heads <= 16 else 0.5 * scale,\n        *q.stride()",
+            ),
+        ),
+        Status.INCORRECT,
+        "8k-causal:",
+    ),
+    "one tile of rows in eleven": (
+        edit(
+            (
+                "    offs_m = block_m",
+                "    if q_len > 2048:\n        kv_len = tl.where(block_m % 11 == 5, 64, kv_len)\n    offs_m = block_m",
+            )
+        ),
+        Status.INCORRECT,
+        "8k-",
     ),
     "a length that another launch computes": (
         edit(

@@ -54,6 +54,15 @@ def test_inputs_are_finite_and_follow_the_seed(name: str) -> None:
         assert not torch.equal(first[tensor], other[tensor])
 
 
+def test_rising_logits_cross_the_range_of_float32_exp_either_way() -> None:
+    case = CASES["rising-full"]
+    view = views(case)
+    logits = (view["q"].double() @ view["k"].double().transpose(2, 3)) / math.sqrt(case.head_dim)
+    first, last = logits[..., :64].amax(-1), logits[..., -64:].amax(-1)
+    assert (last[:, 0] - first[:, 0] > 100).all()
+    assert (first[:, 1] - last[:, 1] > 100).all()
+
+
 def test_large_logits_leave_the_range_of_float32_exp() -> None:
     case = CASES["large-full"]
     view = views(case)
