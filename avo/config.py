@@ -4,7 +4,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -48,6 +48,8 @@ class RunConfig(BaseModel):
     """
     evaluation_wall_s: float = Field(default=300.0, gt=0, allow_inf_nan=False)
     """Longest time one candidate may take."""
+    sandbox: Literal["auto", "require"] = "auto"
+    """``require``: refuse to start where candidates cannot be kept in namespaces."""
 
     @classmethod
     def resolve(cls, path: Path | None, flags: Mapping[str, Any]) -> Self:

@@ -114,7 +114,7 @@ def _triton() -> Iterator[Check]:
             advice = "install Triton from a wheel, which brings it: pip install --force-reinstall triton"
             yield Check(name, Health.BROKEN, f"not at {path}", advice)
     yield from _candidate()
-    yield _isolation()
+    yield from _isolation()
 
 
 def _candidate() -> Iterator[Check]:
@@ -147,13 +147,19 @@ def _candidate() -> Iterator[Check]:
             yield Check("sandbox", Health.BROKEN, str(error), "no child process starts: check the limits (ulimit -a)")
 
 
-def _isolation() -> Check:
-    from evaluator import landlock
+def _isolation() -> Iterator[Check]:
+    from evaluator import bubblewrap, landlock
 
+    lacking = bubblewrap.missing()
+    if lacking:
+        yield Check("namespaces", Health.ABSENT, f"none for candidates: {lacking}", bubblewrap.ADVICE)
+    else:
+        yield Check("namespaces", Health.OK, "candidates have no network, no home and no other process")
     if landlock.version():
-        return Check("isolation", Health.OK, "candidates read only what Python and Triton are made of")
-    advice = "use Linux 5.19 or newer with Landlock, or a container of its own"
-    return Check("isolation", Health.ABSENT, "no Landlock: a candidate could read your files", advice)
+        yield Check("Landlock", Health.OK, "candidates read only what Python and Triton are made of")
+    else:
+        found = "none" if not lacking else "none, and no namespaces: a candidate could read your files"
+        yield Check("Landlock", Health.ABSENT, found, "use Linux 5.19 or newer with Landlock")
 
 
 def check_database(url: str) -> Check:

@@ -28,6 +28,7 @@ from evaluator.errors import EvaluatorError, EvaluatorUnavailable
 from evaluator.evaluation import Evaluation
 from evaluator.evaluators import Evaluator
 from evaluator.process import ProcessEvaluator
+from evaluator.sandbox import Sandbox
 from knowledge_base.library import Library
 from lineage_db.errors import StoreError
 from lineage_db.store import Store
@@ -145,7 +146,9 @@ def hire(
     The factories are called in the workers; by default they make the configured operator and an evaluator process.
     """
     make_operator = make_operator or partial(get_operator, config.operator)
-    make_evaluator = make_evaluator or partial(ProcessEvaluator, config.target, config.suite, config.evaluation_wall_s)
+    make_evaluator = make_evaluator or partial(
+        ProcessEvaluator, config.target, config.suite, config.evaluation_wall_s, sandbox=Sandbox(config.sandbox)
+    )
     operator_actor: Any = ray.remote(num_cpus=0, max_restarts=0)(OperatorWorker)
     evaluator_actor: Any = ray.remote(num_cpus=1, max_restarts=0)(EvaluatorWorker)
 

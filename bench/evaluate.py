@@ -1,20 +1,32 @@
-"""Time and memory of one full offline evaluation of the mha seed, in each suite.
+"""Time and memory of full offline evaluations of the mha seed, where the time goes, and how many fit into a minute.
 
-    python -m bench.evaluate [--target h100]
+    python -m bench.evaluate [--target h100] [--attempts 40]
 
-Peak memory is that of the judge with its children, the largest process of each, added up: an upper bound.
+Peak memory is that of the judge with its children, the largest process of each, added up: an upper bound. The stages
+are seconds of processor time of the judge and its jobs, in a fresh judge of a process of its own.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import resource
 import subprocess
 import sys
+import tempfile
 import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+from avo.snapshot import read_snapshot
+from evaluator.candidate import Candidate
+from lineage_db.store import Store
 from seeds import seed_source
+
+WORKERS = 2
 
 
 def evaluate(target: str, suite: str) -> tuple[float, float, float, dict[str, object]]:
@@ -47,17 +59,93 @@ def _peak_kib(pid: int) -> int:
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 
 
+def stages(target: str, suite: str) -> dict[str, float]:
+    """Return the seconds of processor time of each stage of an evaluation, the child processes' included."""
+    import torch
+
+    from evaluator import capture, compiler, judge
+    from evaluator.target import get_target
+
+    torch.set_num_threads(1)
+    spent: dict[str, float] = defaultdict(float)
+
+    with judge.Judge(get_target(target), suite) as judging:
+        judging._server.run(f"{compiler.JOB_MODULE}:canonical", b'{"ttirs": [], "arch": 90}', judging._compiler._limits)
+        assert judging._server.pid is not None
+        server = _innermost(judging._server.pid)
+
+        def clock() -> float:
+            return time.process_time() + _processor_s(server)
+
+        def timed(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*args: Any, **options: Any) -> Any:
+                started = clock()
+                try:
+                    return work(*args, **options)
+                finally:
+                    spent[name] += clock() - started
+
+            return call
+
+        for owner, attribute, name in (
+            (capture.Capturer, "capture", "capture"),
+            (compiler.Compiler, "canonical", "canonical"),
+            (judge.Judge, "_check_whole", "correctness"),
+            (compiler.Compiler, "compile", "compile"),
+            (judge, "_counted", "counting"),
+            (judge, "_missing_coverage", "coverage"),
+            (judge.Judge, "_check_sample", "sample"),
+            (judge, "predict", "predict"),
+        ):
+            setattr(owner, attribute, timed(name, getattr(owner, attribute)))
+        started = clock()
+        judging.evaluate(Candidate("mha", seed_source("mha")))
+        spent["rest"] = clock() - started - sum(spent.values())
+    return dict(spent)
+
+
+def _innermost(pid: int) -> int:
+    """Return the process below ``pid`` that has no children: the server, in namespaces or not."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return _innermost(int(children[0])) if children else pid
+
+
+def _processor_s(pid: int) -> float:
+    """Processor time of a process and the children that it has waited for."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def per_minute(target: str, attempts: int) -> float:
+    """Return the candidates that a run judges in a minute, with ``WORKERS`` workers."""
+    with tempfile.TemporaryDirectory() as folder:
+        url = str(Path(folder, "lineage.db"))
+        options = {"--target": target, "--workers": WORKERS, "--max-attempts": attempts, "--db": url, "--name": "bench"}
+        command = [sys.executable, "-m", "avo", "run", *(str(word) for pair in options.items() for word in pair)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with Store.open(url, create=False) as store:
+            rate = read_snapshot(store, "bench").attempts_per_minute
+    assert rate is not None
+    return rate
+
+
 def main() -> None:
-    """Print one line a suite."""
+    """Print one line a suite, the stages of the quick one, and the rate of a run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--target", default="h100")
-    target = parser.parse_args().target
+    parser.add_argument("--attempts", type=int, default=40)
+    options = parser.parse_args()
+    target = options.target
     print(f"{platform.machine()}, {os.cpu_count()} cores, {target}")
     for suite in ("quick", "paper"):
         ready, seconds, gib, evaluation = evaluate(target, suite)
         print(
             f"{suite:6} start {ready:5.1f} s, evaluation {seconds:5.1f} s, peak {gib:4.1f} GiB, {evaluation['status']}"
         )
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        spent = pool.apply(stages, (target, "quick"))
+    print(f"quick, processor time {sum(spent.values()):.2f} s:", ", ".join(f"{k} {v:.2f}" for k, v in spent.items()))
+    print(f"run with {WORKERS} workers: {per_minute(target, options.attempts):.0f} candidates a minute")
 
 
 if __name__ == "__main__":

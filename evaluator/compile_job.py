@@ -14,13 +14,18 @@ from triton._C.libtriton import ir
 from triton.backends.compiler import GPUTarget
 from triton.compiler.compiler import make_backend
 from triton.compiler.errors import CompilationError
+from triton.runtime import cache
 from triton.runtime.errors import OutOfResources, PTXASError
+
+for _tool in ("ptxas", "ptxas_blackwell", "cuobjdump"):
+    getattr(knobs.nvidia, _tool, None)  # asks the tool for its version: here before the fork, once
 
 
 def run(payload: bytes) -> bytes:
     """The job. A failure of the compiler that it reports itself is a reply with ``error``."""
     request = json.loads(payload)
     os.environ["TRITON_CACHE_DIR"] = os.path.abspath("cache")
+    cache.triton_key = lambda: ""  # a digest of all of Triton, for a cache that lives as long as this job
     Path("kernel.ttir").write_text(request["ttir"])
     options = request["options"]
     try:

@@ -18,7 +18,7 @@ from typing import Any
 
 from evaluator.binary import Binary
 from evaluator.evaluation import Fault, Status
-from evaluator.plan import KernelIR, LaunchPlan, without_locations
+from evaluator.plan import DEFAULT_LIMITS, KernelIR, LaunchPlan, without_locations
 from evaluator.sandbox import Crashed, ForkServer, Limits, TimedOut
 from evaluator.target import Target
 
@@ -36,6 +36,8 @@ COMPILE_OPTIONS: dict[str, type] = {
 }
 """Launch options that reach the compiler, with their types. Others name files, command lines or instruments."""
 
+_NONSENSE = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)
+"""What reading a malformed reply may raise: a compiler that hostile IR has taken over writes what it likes."""
 _CACHE_FORMAT = 1
 _MAX_REGISTERS = 255
 """Per thread; CUDA C++ Programming Guide, technical specifications per compute capability. So are the next two."""
@@ -57,6 +59,7 @@ class Compiler:
             memory_bytes=8 * 2**30,
             file_bytes=2**30,
             open_files=128,
+            processes=1024,
             result_bytes=256 * 2**20,
             confined=False,  # ptxas is a process
         )
@@ -76,12 +79,16 @@ class Compiler:
         if isinstance(outcome, Crashed):
             reason = f"{outcome.reason}{_reason(outcome.stderr)}"
             return Fault(Status.CRASHED, f"the compiler aborted on kernel {kernel.name} for {target.name}: {reason}")
-        reply = json.loads(outcome.result)
-        if "error" in reply:
-            status = Status.DOES_NOT_FIT if reply["does_not_fit"] else Status.COMPILE_ERROR
-            reason = f"{reply['error']}{_reason(outcome.stderr)}"
-            return Fault(status, f"kernel {kernel.name} does not compile for {target.name}: {reason}")
-        binary = _binary(reply, target)
+        try:
+            reply = json.loads(outcome.result)
+            if "error" in reply:
+                status = Status.DOES_NOT_FIT if reply["does_not_fit"] else Status.COMPILE_ERROR
+                reason = f"{reply['error']}{_reason(outcome.stderr)}"
+                return Fault(status, f"kernel {kernel.name} does not compile for {target.name}: {reason}")
+            binary = _binary(reply, target)
+        except _NONSENSE as error:
+            message = f"the compiler gave nonsense on kernel {kernel.name} for {target.name}: {error!r:.200}"
+            return Fault(Status.CRASHED, message)
         if path:
             _write_cache(path, binary)
         return binary
@@ -101,12 +108,19 @@ class Compiler:
         if isinstance(outcome, Crashed):
             reason = f"{outcome.reason}{_reason(outcome.stderr)}"
             return Fault(Status.CRASHED, f"the compiler aborted on parsing the IR of the kernels: {reason}")
-        reply = json.loads(outcome.result)
-        if "error" in reply:
-            name = list(names.values())[reply["index"]]
-            reason = f"{reply['error']}{_reason(outcome.stderr)}"
-            return Fault(Status.COMPILE_ERROR, f"kernel {name} is not valid Triton IR: {reason}")
-        texts = dict(zip(names, reply["ttirs"], strict=True))
+        try:
+            reply = json.loads(outcome.result)
+            if "error" in reply:
+                name = list(names.values())[reply["index"]]
+                reason = f"{reply['error']}{_reason(outcome.stderr)}"
+                return Fault(Status.COMPILE_ERROR, f"kernel {name} is not valid Triton IR: {reason}")
+            texts = dict(zip(names, reply["ttirs"], strict=True))
+            chars = max(sum(len(texts[kernel.ttir]) for kernel in plan.kernels) for plan in plans)
+        except _NONSENSE as error:
+            return Fault(Status.CRASHED, f"the compiler gave nonsense on the IR of the kernels: {error!r:.200}")
+        if chars > DEFAULT_LIMITS.ttir_chars:  # deep nesting is printed with an indentation that grows
+            message = f"the IR of the kernels takes {chars} characters, the limit is {DEFAULT_LIMITS.ttir_chars}"
+            return Fault(Status.FORBIDDEN, message)
         return tuple(
             replace(plan, kernels=tuple(replace(kernel, ttir=texts[kernel.ttir]) for kernel in plan.kernels))
             for plan in plans

@@ -28,7 +28,7 @@ _STDERR_CHARS = 16_000
 _RESULT_FD = 3
 
 # linux/prctl.h
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
+PR_SET_DUMPABLE, _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 4, 1, 36, 38
 
 
 def frame(data: bytes) -> bytes:
@@ -58,7 +58,7 @@ def _serve() -> None:
     modules = {name: importlib.import_module(name) for name in json.loads(start)["modules"]}
     gc.freeze()  # keeps collections in the forks from copying the pages of everything imported
     prctl = ctypes.CDLL(None, use_errno=True).prctl
-    for option, value in ((_PR_SET_NO_NEW_PRIVS, 1), (_PR_SET_DUMPABLE, 0), (_PR_SET_CHILD_SUBREAPER, 1)):
+    for option, value in ((_PR_SET_NO_NEW_PRIVS, 1), (PR_SET_DUMPABLE, 0), (_PR_SET_CHILD_SUBREAPER, 1)):
         if prctl(option, value, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
     _check_confinement()
@@ -146,8 +146,7 @@ def _child(
         tempfile.tempdir = folder
         _limit(limits)
         landlock.restrict(folder)
-        if limits["confined"]:
-            confine()
+        confine(programs=not limits["confined"])
         _write(_RESULT_FD, frame(job()))
         os._exit(0)
     except BaseException:
@@ -163,11 +162,27 @@ def _limit(limits: dict[str, Any]) -> None:
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, limits["file_bytes"]),
         (resource.RLIMIT_NOFILE, limits["open_files"]),
+        (resource.RLIMIT_NPROC, _tasks_of_user() + limits["processes"]),
         (resource.RLIMIT_AS, mapped + limits["memory_bytes"]),
     ):
         resource.setrlimit(kind, (most, most))
     # SIGXCPU at the soft limit says why; a process that ignores it meets SIGKILL at the hard one.
     resource.setrlimit(resource.RLIMIT_CPU, (limits["cpu_s"], limits["cpu_s"] + 5))
+
+
+def _tasks_of_user() -> int:
+    """Count the processes and threads of this user that can be seen, which is what the kernel's limit counts.
+
+    Root has no limit: 0.
+    """
+    tasks = 0
+    if os.getuid() == 0:
+        return tasks
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{entry}/status", encoding="ascii", errors="replace") as file:
+            facts = dict(line.split(":", 1) for line in file)
+            tasks += int(facts["Threads"]) if int(facts["Uid"].split()[0]) == os.getuid() else 0
+    return tasks
 
 
 def _watch(pid: int, result_fd: int, error_fd: int, requests: int, limits: dict[str, Any]) -> tuple[str, bytes, str]:

@@ -21,7 +21,8 @@ _RIGHTS = {2: 14, 3: 15, 4: 15, 5: 16}
 _TCP = 0b11
 """Binding and connecting; part of the interface since version 4."""
 
-_READABLE = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/proc/self", "/proc/cpuinfo", "/sys/devices/system")
+READABLE = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/proc/self", "/proc/cpuinfo", "/sys/devices/system")
+"""What any program may be made of or ask about the machine."""
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 
 
@@ -56,7 +57,7 @@ def _made_of() -> Iterable[str]:
     """Yield the folders of the interpreter, its packages and this one, but not the folder this one lies in."""
     package = Path(__file__).resolve().parent
     entries = {Path(entry).resolve() for entry in sys.path if entry}
-    yield from _READABLE
+    yield from READABLE
     yield from (sys.prefix, sys.base_prefix, str(package))
     yield from (str(entry) for entry in sorted(entries - {package.parent}))
 

@@ -33,6 +33,16 @@ ITEM_BYTES = {
     "float8_e5m2": 1,
 }
 """Bytes per element of every dtype that a buffer may have, by its torch name."""
+_GREATEST_FLOAT = {
+    "float16": 65504.0,
+    "bfloat16": float.fromhex("0x1.fep127"),
+    "float32": float.fromhex("0x1.fffffep127"),
+    "float64": math.inf,
+    "float8_e4m3fn": 448.0,
+    "float8_e5m2": 57344.0,
+}
+"""Greatest finite values; IEEE 754 and the OCP 8-bit floating point specification. Only e4m3fn has no infinity."""
+_OPTION_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +195,7 @@ class LaunchPlan:
 
 
 _STRING_OR_LOCATION = re.compile(
-    r'"(?:[^"\\]|\\.)*"|\s*(?<![\w$.\-@])loc\((?:[^()"]|"(?:[^"\\]|\\.)*"|\((?:[^()"]|"(?:[^"\\]|\\.)*"|\([^()]*\))*\))*\)'
+    r'"(?:[^"\\]|\\.)*"|(?<!\s)\s*(?<![\w$.\-@])loc\((?:[^()"]|"(?:[^"\\]|\\.)*"|\((?:[^()"]|"(?:[^"\\]|\\.)*"|\([^()]*\))*\))*\)'
     r"|^#loc\d* = .*$",
     re.MULTILINE,
 )
@@ -290,8 +300,11 @@ def _kernel(data: object, where: str) -> KernelIR:
     if not isinstance(options, dict) or len(options) > 64:
         raise InvalidPlan(f"{where}.options must be an object of at most 64 entries")
     for key, value in options.items():
-        if not isinstance(key, str) or not (value is None or isinstance(value, int | float | str | bool)):
-            raise InvalidPlan(f"{where}.options[{key!r}] must be a number, text, true, false or null")
+        _text(key, f"{where}.options: a name", _OPTION_CHARS)
+        if isinstance(value, str):
+            _text(value, f"{where}.options[{key!r}]", _OPTION_CHARS)
+        elif value is not None and not isinstance(value, bool | float):
+            _integer(value, f"{where}.options[{key!r}], if no text, true, false or null,", -(2**63), 2**63 - 1)
     return KernelIR(
         _text(item["name"], f"{where}.name", 400),
         _text(item["ttir"], f"{where}.ttir", 2**31),
@@ -335,9 +348,26 @@ def _fill(data: object, where: str, buffers: tuple[Buffer, ...]) -> Fill:
     last = fill.offset + sum((extent - 1) * stride for extent, stride in zip(shape, strides, strict=True))
     if 0 not in shape and last >= buffers[index].size:
         raise InvalidPlan(f"{where} reaches element {last} of a buffer of {buffers[index].size}")
+    if math.prod(shape) > buffers[index].size:
+        raise InvalidPlan(f"{where} sets {math.prod(shape)} elements of a buffer of {buffers[index].size}")
     if buffers[index].role is Role.INPUT:
         raise InvalidPlan(f"{where} writes to the input {buffers[index].name!r}")
+    if not _holds(buffers[index].dtype, fill.value):
+        raise InvalidPlan(f"{where}.value {fill.value} is none that {buffers[index].dtype} holds")
     return fill
+
+
+def _holds(dtype: str, value: int | float) -> bool:
+    """Return whether torch fills elements of this dtype with ``value``; negative integers wrap in unsigned ones."""
+    if dtype == "bool":
+        return True
+    if dtype in _GREATEST_FLOAT:
+        infinite = math.isinf(value) and dtype != "float8_e4m3fn"
+        return math.isnan(value) or infinite or abs(value) <= _GREATEST_FLOAT[dtype]
+    wraps = dtype.startswith("u")
+    most = int(2 ** (8 * ITEM_BYTES[dtype] - (not wraps))) - 1
+    least = 0 if wraps and isinstance(value, float) else -most - (not wraps)
+    return least <= value <= most
 
 
 def _argument(data: object, where: str, buffers: tuple[Buffer, ...]) -> Argument:
@@ -361,4 +391,4 @@ def _argument(data: object, where: str, buffers: tuple[Buffer, ...]) -> Argument
             raise InvalidPlan(f"{where} must have shape, strides and block_shape of one length and padding zero or nan")
         offset = _integer(item["byte_offset"], f"{where}.byte_offset", 0, buffers[index].nbytes)
         return Descriptor(index, offset, shape, strides, block, padding)
-    raise InvalidPlan(f"{where} has the unknown kind {kind!r}")
+    raise InvalidPlan(f"{where} has the unknown kind {kind!r:.80}")

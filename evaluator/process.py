@@ -17,8 +17,12 @@ from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Status
 from evaluator.problem import get_problem, get_suite
 from evaluator.protocol import Request, verdict
+from evaluator.sandbox import Sandbox
 from evaluator.target import get_target
 
+_ENVIRONMENT = frozenset({"PATH", "HOME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "OMP_NUM_THREADS"})
+_ENVIRONMENT_PREFIXES = ("LC_", "PYTHON", "CUDA_", "NVIDIA_", "TRITON_")
+"""What a judge gets of this process's environment: no key is among it."""
 _START_S = 120.0
 _END_S = 3.0
 _TRIES = 2
@@ -31,9 +35,10 @@ class ProcessEvaluator:
     Not thread-safe. Raises ``UnknownTarget`` or ``UnknownProblem`` at once for names that are none.
     """
 
-    def __init__(self, target: str, suite: str, wall_s: float = 300.0) -> None:
+    def __init__(self, target: str, suite: str, wall_s: float = 300.0, *, sandbox: Sandbox = Sandbox.AUTO) -> None:
         self._target = get_target(target).name
         self._suite = suite
+        self._sandbox = sandbox
         self._wall_s = wall_s
         self._child: _Child | None = None
         self._count = 0
@@ -73,7 +78,7 @@ class ProcessEvaluator:
 
     def _running(self) -> "_Child":
         if self._child is None:
-            self._child = _Child(self._target, self._suite)
+            self._child = _Child(self._target, self._suite, self._sandbox)
         return self._child
 
     def _fault(self, status: Status, message: str, started: float) -> Evaluation:
@@ -83,13 +88,14 @@ class ProcessEvaluator:
 class _Child:
     """One judge process; raises ``EvaluatorUnavailable`` when it does not come up."""
 
-    def __init__(self, target: str, suite: str) -> None:
+    def __init__(self, target: str, suite: str, sandbox: Sandbox) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "evaluator", "--target", target, "--suite", suite],
+            [sys.executable, "-m", "evaluator", "--target", target, "--suite", suite, "--sandbox", sandbox],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",
+            env=_environment(),
             start_new_session=True,
         )
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -166,3 +172,11 @@ class _Child:
         thread = threading.Thread(target=read, daemon=True)
         thread.start()
         return thread
+
+
+def _environment() -> dict[str, str]:
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in _ENVIRONMENT or name.startswith(_ENVIRONMENT_PREFIXES)
+    }

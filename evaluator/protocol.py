@@ -40,10 +40,10 @@ def requests(lines: Iterable[str]) -> Iterator[Request | MalformedRequest]:
 def _request(line: str) -> Request | MalformedRequest:
     try:
         data = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return MalformedRequest(f"not JSON: {error}")
     form = {"id": int, "problem": str, "source": str}
-    if not isinstance(data, dict) or any(not isinstance(data.get(key), kind) for key, kind in form.items()):
+    if not isinstance(data, dict) or any(type(data.get(key)) is not kind for key, kind in form.items()):
         return MalformedRequest('a request is an object with "id" (a number), "problem" and "source" (texts)')
     return Request(data["id"], Candidate(data["problem"], data["source"]))
 
@@ -72,5 +72,5 @@ def verdict(request: Request, line: str) -> Evaluation:
         if data["id"] != request.id:
             raise EvaluatorUnavailable(f"the judge answered request {data['id']} instead of {request.id}")
         return Evaluation.from_json(data["evaluation"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EvaluatorUnavailable(f"the judge's answer cannot be read: {error!r}") from error

@@ -3,9 +3,12 @@
 A long-lived child interpreter with a closed environment imports the job modules once (``evaluator.forkserver``); each
 job is a fork of it, so torch and triton are paid for once. A job's result is bytes; whatever else it does, including
 dying, hanging or writing nonsense, is an outcome. The result of a hostile job is hostile data.
+
+All of it is in namespaces (``evaluator.bubblewrap``) where they can be had.
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import select
@@ -16,17 +19,34 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
+from evaluator import bubblewrap, landlock
 from evaluator.errors import EvaluatorUnavailable
-from evaluator.forkserver import HEADER_BYTES, frame
+from evaluator.forkserver import HEADER_BYTES, PR_SET_DUMPABLE, frame
 
 START_S = 120.0
 """Importing torch and triton takes about a second, much more on a cold or busy disk."""
 GRACE_S = 30.0
 """How much longer than a job's wall limit the server may take to answer."""
+
+
+class Sandbox(StrEnum):
+    """Whether to judge where namespaces cannot be had."""
+
+    AUTO = "auto"
+    """Yes, with what else keeps candidates apart."""
+    REQUIRE = "require"
+    """No."""
+
+    def check(self) -> None:
+        """Raise ``EvaluatorUnavailable`` where namespaces are required and missing."""
+        if self is Sandbox.REQUIRE and (missing := bubblewrap.missing()):
+            raise EvaluatorUnavailable(f"no namespaces for candidates: {missing}: {bubblewrap.ADVICE}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +61,11 @@ class Limits:
     file_bytes: int
     """Largest file it may write."""
     open_files: int
+    processes: int
+    """Processes and threads, on top of those that its user has; the kernel does not hold root to it."""
     result_bytes: int
     confined: bool
-    """Deny new processes, sockets, signals to other processes, and any change to files."""
+    """Deny new programs, signals to other processes and any change to files, beside what is denied to every job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +95,24 @@ class Crashed:
 Outcome: TypeAlias = Finished | TimedOut | Crashed
 
 
+def isolation() -> str:
+    """Return in words what keeps candidates apart on this machine, and what of it is missing."""
+    lacking = bubblewrap.missing()
+    return ", ".join(
+        (
+            f"no namespaces ({lacking})" if lacking else "namespaces",
+            "Landlock" if landlock.version() else "no Landlock",
+            "seccomp",
+        )
+    )
+
+
+def hide() -> None:
+    """Keep the other processes of this user, root's aside, from reading this one's memory and environment."""
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "the kernel refuses to hide this process")
+
+
 class _ServerDied(Exception):
     """The server closed its pipe or missed its deadline."""
 
@@ -83,10 +123,11 @@ class ForkServer:
     Starts on first use. Safe to call from several threads. Close it, or leave that to garbage collection.
     """
 
-    def __init__(self, modules: Sequence[str], path: Sequence[Path] = ()) -> None:
+    def __init__(self, modules: Sequence[str], path: Sequence[Path] = (), *, sandbox: Sandbox = Sandbox.AUTO) -> None:
         """Serve the functions of ``modules``, found on the interpreter's path or in the folders of ``path``."""
         self._modules = tuple(modules)
-        self._path = tuple(str(folder) for folder in (Path(__file__).parent.parent, *path))
+        self._path = tuple(path)
+        self._sandbox = sandbox
         self._lock = threading.Lock()
         self._server: _Server | None = None
         self.jobs = 0
@@ -125,6 +166,7 @@ class ForkServer:
 
     def _started(self) -> "_Server":
         if self._server is None:
+            self._sandbox.check()
             self._server = _Server(self._modules, self._path)
         return self._server
 
@@ -135,28 +177,30 @@ class ForkServer:
 
 
 class _Server:
-    def __init__(self, modules: tuple[str, ...], path: tuple[str, ...]) -> None:
-        folder = tempfile.TemporaryDirectory(prefix="avo-sandbox-", ignore_cleanup_errors=True)
-        errors = open(os.path.join(folder.name, "stderr"), "w+b")  # noqa: SIM115 - closed in _stop_process
-        os.mkdir(os.path.join(folder.name, "work"))
-        work = os.path.join(folder.name, "work")
-        self.process = subprocess.Popen(
-            [
-                sys.executable,
-                *("-I", "-B", "-c"),
-                "import sys; sys.path += sys.argv[2:]; from evaluator.forkserver import serve; serve(sys.argv[1])",
-                folder.name,
-                *path,
-            ],
+    def __init__(self, modules: tuple[str, ...], path: tuple[Path, ...]) -> None:
+        namespaces = not bubblewrap.missing()
+        folder = None if namespaces else tempfile.TemporaryDirectory(prefix="avo-sandbox-", ignore_cleanup_errors=True)
+        work = folder.name if folder else bubblewrap.WORK
+        errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in _stop_process
+        command = [
+            *(bubblewrap.command(path) if namespaces else ()),
+            *(sys.executable, "-I", "-B", "-c"),
+            "import sys; sys.path += sys.argv[2:]; from evaluator.forkserver import serve; serve(sys.argv[1])",
+            *(work, str(Path(__file__).parent.parent), *map(str, path)),
+        ]
+        starter = ThreadPoolExecutor(1)  # bubblewrap ends with the thread that starts it
+        self.process: subprocess.Popen[bytes] = starter.submit(
+            subprocess.Popen,
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-            cwd=work,
+            cwd=folder.name if folder else "/",
             env=_environment(work),
             close_fds=True,
             start_new_session=True,
-        )
-        self.stop = weakref.finalize(self, _stop_process, self.process, errors, folder)
+        ).result()
+        self.stop = weakref.finalize(self, _stop_process, self.process, errors, folder, starter)
         self._errors = errors
         try:
             self._send(json.dumps({"modules": modules}).encode())
@@ -221,7 +265,12 @@ def _environment(work: str) -> dict[str, str]:
     }
 
 
-def _stop_process(process: "subprocess.Popen[bytes]", errors: Any, folder: "tempfile.TemporaryDirectory[str]") -> None:
+def _stop_process(
+    process: "subprocess.Popen[bytes]",
+    errors: IO[bytes],
+    folder: "tempfile.TemporaryDirectory[str] | None",
+    starter: ThreadPoolExecutor,
+) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
     with contextlib.suppress(OSError):  # unsent data for a dead server
@@ -233,4 +282,6 @@ def _stop_process(process: "subprocess.Popen[bytes]", errors: Any, folder: "temp
         process.wait()
     process.stdout.close()
     errors.close()
-    folder.cleanup()
+    if folder:
+        folder.cleanup()
+    starter.shutdown(wait=False)

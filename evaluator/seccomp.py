@@ -1,6 +1,7 @@
 """A seccomp filter for jobs that only compute: files are read at most, and nobody else is reached.
 
-No new processes, no sockets, no signals to or tracing of others; no file is made, changed, renamed or removed.
+No new processes, no sockets, no namespaces, no signals to or tracing of others; no file is made, changed, renamed or
+removed. Jobs that call programs, like the compiler with its assembler, get a wider one: programs and files are theirs.
 
 It needs no privileges (only NO_NEW_PRIVS), holds for root too, and cannot be taken off.
 """
@@ -17,6 +18,8 @@ _ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_SET, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _NUMBER_OFFSET, _ARCH_OFFSET, _ARGUMENT_OFFSET = 0, 4, 16
 _CLONE_THREAD = 0x00010000
+_CLONE_NEW = 0x7E020000
+"""The flags of ``clone`` that make a namespace, all of them."""
 _X32_BIT = 0x40000000
 
 _DENIED = {
@@ -52,6 +55,12 @@ _DENIED = {
     },
 }  # fmt: skip
 """Linux system call numbers, from the kernel's syscall tables."""
+_PROGRAMS_NEED = {
+    "fork", "vfork", "execve", "kill", "tkill", "tgkill", "creat", "truncate", "ftruncate", "fallocate", "rename",
+    "renameat", "renameat2", "mkdir", "mkdirat", "rmdir", "link", "linkat", "unlink", "unlinkat", "symlink",
+    "symlinkat", "chmod", "fchmod", "fchmodat", "fchmodat2", "utime", "utimes", "futimesat", "utimensat",
+}  # fmt: skip
+"""Denied to jobs that call no programs only."""
 _OWN_ONLY = {"x86_64": {"tgkill": 234, "prlimit64": 302}, "aarch64": {"tgkill": 131, "prlimit64": 261}}
 """Allowed where the first argument is 0 or the caller's own process id: ``abort`` needs the first."""
 _OPEN = {"x86_64": {2: 1, 257: 2}, "aarch64": {56: 2}}
@@ -66,9 +75,12 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 
 
-def confine() -> None:
-    """Install the filter in this process, for good. Raises ``OSError`` when the kernel or machine cannot."""
-    code = _filter(platform.machine())
+def confine(*, programs: bool = False) -> None:
+    """Install the filter in this process, for good; ``programs``: one that lets it call programs and change files.
+
+    Raises ``OSError`` when the kernel or machine cannot.
+    """
+    code = _filter(platform.machine(), programs)
     buffer = ctypes.create_string_buffer(code, len(code))
     program = _Program(len(code) // 8, ctypes.addressof(buffer))
     prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -76,7 +88,7 @@ def confine() -> None:
         raise OSError(ctypes.get_errno(), "the kernel refuses the seccomp filter")
 
 
-def _filter(machine: str) -> bytes:
+def _filter(machine: str, programs: bool) -> bytes:
     if machine not in _DENIED:
         raise OSError(errno.ENOSYS, f"no seccomp filter for {machine}: only x86_64 and aarch64 are known")
     deny = _ERRNO | errno.EPERM
@@ -88,32 +100,42 @@ def _filter(machine: str) -> bytes:
         (_JUMP_AT_LEAST, 0, 1, _X32_BIT),
         (_RETURN, 0, 0, _KILL_PROCESS),
     ]
-    for number in _DENIED[machine].values():
-        code += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, deny)]
-    for number in _OWN_ONLY[machine].values():
-        code += [
-            (_JUMP_EQUAL, 0, 5, number),
-            (_LOAD, 0, 0, _ARGUMENT_OFFSET),
-            (_JUMP_EQUAL, 2, 0, 0),
-            (_JUMP_EQUAL, 1, 0, os.getpid()),
-            (_RETURN, 0, 0, deny),
-            (_RETURN, 0, 0, _ALLOW),
-        ]
+    allowed = _PROGRAMS_NEED if programs else set()
+    for name, number in _DENIED[machine].items():
+        code += [] if name in allowed else [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, deny)]
+    for name, number in _OWN_ONLY[machine].items():
+        code += (
+            []
+            if name in allowed
+            else [
+                (_JUMP_EQUAL, 0, 5, number),
+                (_LOAD, 0, 0, _ARGUMENT_OFFSET),
+                (_JUMP_EQUAL, 2, 0, 0),
+                (_JUMP_EQUAL, 1, 0, os.getpid()),
+                (_RETURN, 0, 0, deny),
+                (_RETURN, 0, 0, _ALLOW),
+            ]
+        )
     for number, argument in _OPEN[machine].items():
-        code += [
-            (_JUMP_EQUAL, 0, 4, number),
-            (_LOAD, 0, 0, _ARGUMENT_OFFSET + 8 * argument),
-            (_JUMP_SET, 0, 1, _WRITING),
-            (_RETURN, 0, 0, deny),
-            (_RETURN, 0, 0, _ALLOW),
-        ]
+        code += (
+            []
+            if programs
+            else [
+                (_JUMP_EQUAL, 0, 4, number),
+                (_LOAD, 0, 0, _ARGUMENT_OFFSET + 8 * argument),
+                (_JUMP_SET, 0, 1, _WRITING),
+                (_RETURN, 0, 0, deny),
+                (_RETURN, 0, 0, _ALLOW),
+            ]
+        )
     # These hide their flags in memory: without them the C library falls back to clone and openat.
     for number in (_CLONE3, _OPENAT2):
         code += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
+    # Programs: no flag that makes a namespace. Without programs: the flag of threads.
     code += [
         (_JUMP_EQUAL, 0, 3, _CLONE[machine]),
         (_LOAD, 0, 0, _ARGUMENT_OFFSET),
-        (_JUMP_SET, 1, 0, _CLONE_THREAD),
+        (_JUMP_SET, 0, 1, _CLONE_NEW) if programs else (_JUMP_SET, 1, 0, _CLONE_THREAD),
         (_RETURN, 0, 0, deny),
         (_RETURN, 0, 0, _ALLOW),
     ]

@@ -50,6 +50,14 @@ DbOption = Annotated[
         show_default=False,
     ),
 ]
+SandboxOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|require",
+        help="require: refuse to start where candidates cannot be kept in namespaces. Default: auto.",
+        show_default=False,
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, unrounded.")]
 
 _REFERENCE = re.compile(r"(?P<run>[^@\s]+)(@v?(?P<number>\d{1,9}))?")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from avo.cli.common import JsonOption, console, err, fail, print_json, read_source
+from avo.cli.common import JsonOption, SandboxOption, console, err, fail, print_json, read_source
 from avo.cli.verdict import render
 
 
@@ -18,6 +18,7 @@ def evaluate(
     ] = "h100",
     suite: Annotated[str, typer.Option(metavar="NAME", help="Benchmark cases: quick or paper.")] = "quick",
     wall: Annotated[float, typer.Option(metavar="SECONDS", help="Give up after this time, 1 second at least.")] = 300.0,
+    sandbox: SandboxOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Judge one file: is it correct, how fast is it?
@@ -33,12 +34,17 @@ def evaluate(
     from evaluator.candidate import Candidate
     from evaluator.problem import get_problem, get_suite
     from evaluator.process import ProcessEvaluator
+    from evaluator.sandbox import Sandbox
 
+    if sandbox not in (None, *Sandbox):
+        fail(f"--sandbox: {sandbox!r} should be {' or '.join(map(repr, map(str, Sandbox)))}")
+    kept = Sandbox(sandbox or Sandbox.AUTO)
+    kept.check()
     judged = get_problem(problem)
     get_suite(judged, suite)
     find_target(target)
     candidate = Candidate(problem, read_source(file))
-    evaluator = ProcessEvaluator(target, suite, wall)
+    evaluator = ProcessEvaluator(target, suite, wall, sandbox=kept)
     try:
         with err.status(f"judging {file} for {target} ..."):
             evaluation = evaluator.evaluate(candidate)

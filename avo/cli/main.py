@@ -14,6 +14,7 @@ from avo.cli.doctor import doctor
 from avo.cli.evaluate import evaluate
 from avo.cli.export import export
 from avo.cli.lineage import lineage
+from avo.cli.profile import profile
 from avo.cli.resume import resume
 from avo.cli.run import run
 from avo.cli.runs import runs
@@ -56,7 +57,7 @@ def _group(
     """
 
 
-for _command in (run, resume, runs, lineage, attempts, show, diff, evaluate, ui, export, doctor):
+for _command in (run, resume, runs, lineage, attempts, show, diff, evaluate, profile, ui, export, doctor):
     app.command()(_command)
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from avo.cli.common import DbOption, JsonOption, RunArgument, fail, open_store
+from avo.cli.common import DbOption, JsonOption, RunArgument, SandboxOption, fail, open_store
 
 
 def resume(
@@ -14,6 +14,7 @@ def resume(
         int | None, typer.Option(metavar="N", help="New limit of attempts, those made so far included.")
     ] = None,
     max_hours: Annotated[float | None, typer.Option(metavar="HOURS", help="New limit of time, from now.")] = None,
+    sandbox: SandboxOption = None,
     db: DbOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -28,12 +29,15 @@ def resume(
     """
     from avo.cli.sitting import sit
     from avo.config import RunConfig
+    from evaluator.sandbox import Sandbox
 
     with open_store(db) as store:
         found = store.run(run)
         settings = RunConfig.stored(
-            found.config, {"workers": workers, "max_attempts": max_attempts, "max_hours": max_hours}
+            found.config,
+            {"workers": workers, "max_attempts": max_attempts, "max_hours": max_hours, "sandbox": sandbox},
         )
+        Sandbox(settings.sandbox).check()
         attempts = len(store.trials(found.id))
         if settings.max_attempts is not None and attempts >= settings.max_attempts:
             fail(

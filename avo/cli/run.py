@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avo.cli.common import DbOption, JsonOption, fail, load_version, open_store, read_source
+from avo.cli.common import DbOption, JsonOption, SandboxOption, fail, load_version, open_store, read_source
 
 if TYPE_CHECKING:
     from lineage_db.store import Store
@@ -51,6 +51,7 @@ def run(
         str | None, typer.Option("--from", metavar="RUN[@VERSION]", help="Start from a version of another run.")
     ] = None,
     seed_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Start from this kernel.")] = None,
+    sandbox: SandboxOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Evolve a kernel. Without --max-attempts and --max-hours it goes on until Ctrl-C.
@@ -70,6 +71,7 @@ def run(
     from avo.cli.sitting import START, sit
     from avo.config import RunConfig
     from avo.run import utc_now
+    from evaluator.sandbox import Sandbox
 
     settings = RunConfig.resolve(
         config,
@@ -83,8 +85,10 @@ def run(
             "max_hours": max_hours,
             "seed": seed,
             "name": name,
+            "sandbox": sandbox,
         },
     )
+    Sandbox(settings.sandbox).check()
     with open_store(db, create=True) as store:
         origin, source = _seed(store, settings.problem, start_from, seed_file)
         chosen = settings.name

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from avo.cli.common import DbOption, JsonOption, console, load_version, one_line, open_store, print_json, printable
+from avo.cli.sitting import ISOLATION
 from avo.cli.verdict import published, render
 
 VersionArgument = Annotated[
@@ -34,6 +35,7 @@ def show(
         operators = {step.id: step.operator for step in store.steps(run.id)}
     attempt, problem = found.attempt, get_problem(run.problem)
     operator = operators[attempt.step_id]
+    isolation = run.config.get(ISOLATION, [])
     if as_json:
         print_json(
             {
@@ -43,6 +45,7 @@ def show(
                 "attempt": attempt.id,
                 "parents": list(found.parents),
                 "operator": operator,
+                "isolation": isolation,
                 "change": attempt.change,
                 "digest": attempt.digest,
                 "accepted": found.accepted.isoformat(),
@@ -59,6 +62,8 @@ def show(
         made = f"by {operator} from {parents}" if parents else f"by {operator}"
         console.print(f"made {made}, accepted {found.accepted:%Y-%m-%d %H:%M} UTC, attempt {attempt.id}")
         console.print(f"digest {attempt.digest}")
+        if isolation:
+            console.print(f"candidates of this run were kept apart by {'; or by '.join(map(one_line, isolation))}")
         console.print()
         console.print(render(attempt.evaluation, problem, seed.attempt.evaluation.score if found.number else None))
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 START = "start"
 """Key beside the settings in a stored configuration: where the seed came from, and its source."""
+ISOLATION = "isolation"
+"""Another: what kept candidates apart, in words, one text for each way in which sittings of the run differed."""
 FAILED = 1
 INTERRUPTED = 130
 """As a shell reports a command that Ctrl-C ended."""
@@ -21,6 +23,7 @@ INTERRUPTED = 130
 
 def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool) -> None:
     """Work on ``run`` until it ends, print a summary and leave with the command's exit code."""
+    from dataclasses import replace
     from datetime import timedelta
     from functools import partial
 
@@ -31,13 +34,18 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool) -> No
     from avo.progress import RunProgress
     from avo.run import Stop, execute, stop_on_signals, utc_now
     from avo.workers import hire
+    from evaluator import bubblewrap
     from evaluator.problem import get_problem
+    from evaluator.sandbox import isolation
 
     words = Console(stderr=True, markup=False, highlight=False, emoji=False)
 
     def say(line: str) -> None:
         words.print(f"avo: {printable(line)}", soft_wrap=True)
 
+    if lacking := bubblewrap.missing():
+        say(f"candidates run without namespaces: {lacking}; avo doctor says what to do")
+    run = replace(run, config={**run.config, ISOLATION: sorted({*run.config.get(ISOLATION, ()), isolation()})})
     stop, trouble = Stop(), ""
     deadline = None if config.max_hours is None else utc_now() + timedelta(hours=config.max_hours)
     progress = RunProgress(

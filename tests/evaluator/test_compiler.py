@@ -132,6 +132,7 @@ def test_the_text_of_a_plan_compiles_to_the_ptx_of_the_normal_path(
         memory_bytes=8 * 2**30,
         file_bytes=2**30,
         open_files=128,
+        processes=64,
         result_bytes=2**26,
         confined=False,
     )

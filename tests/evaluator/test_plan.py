@@ -1,9 +1,12 @@
+import contextlib
 import copy
 import json
+import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluator.errors import InvalidPlan
@@ -93,9 +96,13 @@ def test_what_looks_like_a_value_inside_a_string_stays() -> None:
         (("buffers", 0, "role"), "boss", "role"),
         (("buffers", 1, "size"), 2**38, "scratch"),
         (("kernels", 0, "options"), {"num_warps": [4]}, "options"),
+        (("kernels", 0, "options"), {"num_warps": 2**64}, "options"),
+        (("kernels", 0, "options"), {"x" * 201: 4}, "options"),
+        (("kernels", 0, "options"), {"arch": "x" * 201}, "options"),
         (("steps", 0, "fill", "buffer"), 9, "buffer"),
         (("steps", 0, "fill", "buffer"), 0, "input"),
         (("steps", 0, "fill", "offset"), 9, "reaches element"),
+        (("steps", 0, "fill"), {"buffer": 1, "offset": 0, "shape": [2**40], "strides": [0], "value": 0}, "elements"),
         (("steps", 1, "launch", "kernel"), 1, "kernel"),
         (("steps", 1, "launch", "grid"), [1, 1], "grid"),
         (("steps", 1, "launch", "grid"), [2**20, 2**20, 1], "grid"),
@@ -142,3 +149,63 @@ def test_hostile_parts_never_raise_anything_else(part: str, data: object) -> Non
     plan[part] = [data]
     with pytest.raises(InvalidPlan):
         plan_from_json(plan)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "holds"),
+    [
+        ("int8", 127, True), ("int8", 128, False), ("int32", float("nan"), False), ("int64", float("inf"), False),
+        ("uint8", -255, True), ("uint8", -256, False), ("uint8", -1.0, False), ("uint64", 2**64 - 1, True),
+        ("int64", 2**63, False), ("float16", 65504, True), ("float16", 1e5, False), ("float16", float("-inf"), True),
+        ("float32", 1e300, False), ("float64", 1e300, True), ("float8_e4m3fn", float("inf"), False),
+        ("float8_e5m2", float("inf"), True), ("bool", 7, True),
+    ],
+)  # fmt: skip
+def test_a_fill_is_refused_where_torch_would_refuse_its_value(dtype: str, value: int | float, holds: bool) -> None:
+    data = json.loads(json.dumps(PLAN.to_json()))
+    data["buffers"][1]["dtype"] = dtype
+    data["steps"][0]["fill"]["value"] = value
+    with contextlib.nullcontext() if holds else pytest.raises(InvalidPlan, match="none that"):
+        plan_from_json(data)
+    with contextlib.nullcontext() if holds else pytest.raises(RuntimeError, match="cannot be converted"):
+        torch.zeros(4, dtype=getattr(torch, dtype)).fill_(value)
+
+
+def places(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths of everything inside ``data``."""
+    items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    return [path] * bool(path) + [place for key, value in items for place in places(value, (*path, key))]
+
+
+NUMBERS = st.sampled_from([-1, 0, 1, 4, 17, 2**16, 2**31, 2**40, 2**63, 2**64, -(2**63), 1.5, 1e300, True, False])
+FLOATS = st.sampled_from([float("nan"), float("inf")])
+ODD = NUMBERS | FLOATS | st.lists(NUMBERS, max_size=9) | st.text(max_size=3) | st.none() | JSON
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_what_is_accepted_can_be_carried_out(data: st.DataObject) -> None:
+    plan = json.loads(json.dumps(PLAN.to_json()))
+    for _ in range(data.draw(st.integers(1, 3))):
+        *path, last = data.draw(st.sampled_from(places(plan)))
+        where = plan
+        for key in path:
+            where = where[key]
+        where[last] = data.draw(ODD)
+    try:
+        accepted = plan_from_json(plan)
+    except InvalidPlan:
+        return
+    assert len(accepted.digest) == 64
+    again = plan_from_json(json.loads(json.dumps(accepted.to_json())))
+    assert repr(again) == repr(accepted)
+    for step in accepted.steps:
+        if isinstance(step, Fill):
+            buffer = accepted.buffers[step.buffer]
+            assert math.prod(step.shape) <= buffer.size
+            memory = torch.empty(min(buffer.size, 2**20), dtype=getattr(torch, buffer.dtype))
+            memory.as_strided(step.shape, step.strides, step.offset).fill_(step.value)
+
+
+def test_white_space_costs_no_more_than_its_length() -> None:
+    assert without_locations("a" + " " * 300_000 + "b") == "a" + " " * 300_000 + "b"

@@ -19,13 +19,22 @@ def test_answers_survive_the_wire() -> None:
     assert verdict(REQUEST, answer(REQUEST, FAULT)) == FAULT
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"id": 1}', '{"id": "1", "problem": "mha", "source": ""}', "null"])
+NESTED = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{", "[]", '{"id": 1}', '{"id": "1", "problem": "mha", "source": ""}', "null", NESTED,
+        '{"id": true, "problem": "mha", "source": ""}', '{"id": 1, "problem": "mha", "source": ["x"]}', "1" * 5000,
+    ],
+)  # fmt: skip
 def test_a_malformed_line_is_answered_not_fatal(line: str) -> None:
     (request,) = requests([line])
     assert isinstance(request, MalformedRequest)
 
 
-@pytest.mark.parametrize("line", ["", "[]", "{}", '{"id": 7, "evaluation": {}}', "null"])
+@pytest.mark.parametrize("line", ["", "[]", "{}", '{"id": 7, "evaluation": {}}', "null", NESTED])
 def test_an_unreadable_answer_is_no_verdict(line: str) -> None:
     with pytest.raises(EvaluatorUnavailable):
         verdict(REQUEST, line)

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from evaluator.executor.allocation import Allocation, View
-from evaluator.executor.faults import MemoryFault
 from evaluator.executor.kernel import Execution
 from evaluator.executor.triton_offline.device import real_device
 from evaluator.executor.triton_offline.errors import OfflineError

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from avo import doctor
 from avo.doctor import Health, check_database
+from evaluator import bubblewrap
 
 Avo = Callable[..., Result]
 
@@ -38,3 +40,13 @@ def test_a_database_that_does_not_exist_yet_is_fine(tmp_path: Path) -> None:
     check = check_database(str(tmp_path / "new" / "lineage.db"))
     assert check.health is Health.OK
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_machine_without_namespaces_can_run_and_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bubblewrap, "missing", lambda: "bubblewrap is not installed")
+    check = next(iter(doctor._isolation()))
+    assert (check.name, check.health) == ("namespaces", Health.ABSENT)
+    assert check.found == "none for candidates: bubblewrap is not installed"
+    assert "apt-get install bubblewrap" in check.advice
+    monkeypatch.setattr(bubblewrap, "missing", lambda: "")
+    assert next(iter(doctor._isolation())).health is Health.OK

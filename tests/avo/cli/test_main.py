@@ -10,7 +10,20 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-COMMANDS = ["run", "resume", "runs", "lineage", "attempts", "show", "diff", "evaluate", "ui", "export", "doctor"]
+COMMANDS = [
+    "run",
+    "resume",
+    "runs",
+    "lineage",
+    "attempts",
+    "show",
+    "diff",
+    "evaluate",
+    "profile",
+    "ui",
+    "export",
+    "doctor",
+]
 HEAVY = [
     "torch",
     "triton",

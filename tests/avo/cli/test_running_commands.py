@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from avo.cli.sitting import START, in_words, summarise
+from avo.cli.sitting import ISOLATION, START, in_words, sit, summarise
 from avo.config import RunConfig
 from avo.step import SeedOperator, perform_step
+from evaluator import bubblewrap
 from evaluator.evaluators import FakeEvaluator
+from evaluator.sandbox import isolation
 from knowledge_base.library import Library
 from lineage_db.records import RunState, StepState
 from lineage_db.store import Store
@@ -36,6 +38,7 @@ from tests.avo.fakes import NOW, SEED, judge, make_run
         (["--name", ""], ["run name '' is not valid"]),
         (["--name", "a@b"], ["run name 'a@b' is not valid"]),
         (["--name", "mha-h100"], ["'mha-h100' exists already"]),
+        (["--sandbox", "never"], ["--sandbox", "'never'", "'auto' or 'require'"]),
     ],
 )
 def test_a_wrong_call_is_one_line_and_exit_code_2(avo: Avo, arguments: list[str], parts: list[str]) -> None:
@@ -43,6 +46,27 @@ def test_a_wrong_call_is_one_line_and_exit_code_2(avo: Avo, arguments: list[str]
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
     assert [part for part in parts if part not in result.stderr] == []
+
+
+def test_a_machine_without_namespaces_is_refused_where_they_are_required(
+    avo: Avo, sample_db: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bubblewrap, "missing", lambda: "none today")
+    (tmp_path / "kernel.py").write_text(SEED)
+    for call in (["run"], ["resume", "mha-h100"], ["evaluate", "kernel.py"]):
+        result = avo(*call, "--sandbox", "require")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr == f"avo: no namespaces for candidates: none today: {bubblewrap.ADVICE}\n"
+    with Store.open(sample_db, create=False) as store:
+        assert {summary.run.name for summary in store.runs()} == {"mha-h100", "mha-h100-2"}
+
+
+def test_a_judge_that_requires_namespaces_does_not_start_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, "-m", "evaluator", "--target", "h100", "--sandbox", "require"]
+    result = subprocess.run(command, env={**os.environ, "PATH": ""}, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("python -m evaluator: no namespaces for candidates: bubblewrap is not installed")
+    assert result.stderr.count("\n") == 1
 
 
 def test_resuming_an_unknown_run_names_the_known_ones(avo: Avo) -> None:
@@ -123,3 +147,32 @@ def test_a_seed_that_the_judge_refuses_ends_the_run_with_the_verdict(tmp_path: P
         assert run.state is RunState.STOPPED
         assert run.config[START] == {"origin": "broken.py", "source": "def attention(:\n"}
         assert [step.state for step in store.steps(run.id)] == [StepState.DONE]
+        assert run.config[ISOLATION] == [isolation()]
+
+
+def test_a_sitting_without_namespaces_says_so_and_stays_on_record(
+    used_up: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("avo.run.execute", lambda store, run, *_, **__: store.set_run_state(
+        run.id, RunState.FINISHED, now=NOW, config=dict(run.config)
+    ))  # fmt: skip
+    with Store.open(str(used_up), create=False) as store:
+        for lacking in ("none today", "", ""):
+            monkeypatch.setattr(bubblewrap, "missing", lambda lacking=lacking: lacking)
+            run = store.run("done")
+            store.set_run_state(run.id, RunState.FINISHED, now=NOW, config={**run.config, START: {"source": SEED}})
+            sit(store, store.run("done"), RunConfig(max_attempts=1), as_json=False)
+        first, second = store.run("done").config[ISOLATION]
+    assert (first[:10], second[:27]) == ("namespaces", "no namespaces (none today),")
+    said = capsys.readouterr()
+    assert said.err.count("avo: candidates run without namespaces: none today") == 1
+
+
+def test_a_version_is_shown_with_what_kept_candidates_apart(avo: Avo, used_up: Path) -> None:
+    with Store.open(str(used_up), create=False) as store:
+        run = store.run("done")
+        config = {**run.config, ISOLATION: ["namespaces, Landlock, seccomp", "no namespaces (none), seccomp"]}
+        store.set_run_state(run.id, RunState.FINISHED, now=NOW, config=config)
+    shown = avo("show", "done", "--db", str(used_up))
+    assert "kept apart by namespaces, Landlock, seccomp; or by no namespaces (none), seccomp" in shown.stdout
+    assert json.loads(avo("show", "done", "--db", str(used_up), "--json").stdout)["isolation"] == config[ISOLATION]
