@@ -10,7 +10,7 @@ from evaluator.evaluation import Status
 from evaluator.judge import Judge
 from evaluator.target import get_target
 
-TUNED = (Path(__file__).parent / "candidates" / "tuned.py").read_text()
+TUNED = (Path(__file__).parent / "honest" / "tuned.py").read_text()
 TILES = "BM=128, BN=64, num_warps=8, num_stages=3"
 ONE_STAGE = "BM=64, BN=64, num_warps=4, num_stages=1"
 QK = "qk = tl.dot(q, k)"
@@ -64,7 +64,7 @@ def test_a_slower_kernel_is_predicted_to_be_slower(judge: Judge, tuned: dict[str
 
 
 def test_serialised_products_and_spills_do_not_pay_where_two_ctas_are_resident(judge: Judge) -> None:
-    source = (Path(__file__).parent / "candidates" / "two_ctas.py").read_text()
+    source = (Path(__file__).parent / "honest" / "two_ctas.py").read_text()
     capped = source.replace("num_warps=4", "num_warps=4, maxnreg=192")
     assert capped != source
     fast, slow = speeds(judge, source), speeds(judge, capped)

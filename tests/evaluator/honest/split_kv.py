@@ -19,7 +19,10 @@ def partial(Q, K, V, P, M, L, scale, qb, qh, qm, kb, kh, kn, vb, vh, vn, H, n_q,
     l = tl.zeros([BM], tl.float32)
     acc = tl.zeros([BM, D], tl.float32)
     start = split * per_split
-    for n in range(start, tl.minimum(start + per_split, n_kv), BN):
+    end = tl.minimum(start + per_split, n_kv)
+    if CAUSAL:
+        end = tl.minimum(end, (tile + 1) * BM + n_kv - n_q)
+    for n in range(start, end, BN):
         cols = n + tl.arange(0, BN)
         k = tl.load(K + b * kb + h * kh + cols[None, :] * kn + d[:, None], mask=cols[None, :] < n_kv, other=0.0)
         s = tl.dot(q, k) * scale

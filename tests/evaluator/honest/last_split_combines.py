@@ -17,6 +17,8 @@ def one_launch(Q, K, V, Out, Lse, Part, PartLse, Count, scale, sqb, sqh, sqm, sk
     per = tl.cdiv(tl.cdiv(Sk, BN), SPLITS) * BN
     lo = split * per
     hi = tl.minimum(Sk, lo + per)
+    if CAUSAL:
+        hi = tl.minimum(hi, (i + 1) * BM + Sk - Sq)
     m = tl.full([BM], float("-inf"), tl.float32)
     l = tl.zeros([BM], tl.float32)
     acc = tl.zeros([BM, 128], tl.float32)

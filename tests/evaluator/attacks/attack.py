@@ -1,0 +1,44 @@
+"""An attacking candidate, and what becomes of it."""
+
+from dataclasses import dataclass
+
+from evaluator.evaluation import Status
+from seeds import seed_source
+
+SEED = seed_source("mha")
+ENTRY = "def attention(q, k, v, out, lse, *, causal: bool, scale: float) -> None:\n"
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A candidate that is rejected."""
+
+    source: str
+    status: Status
+    message: str
+    """A regular expression that the judge's message matches."""
+
+
+def before(code: str) -> str:
+    """Return the seed with ``code`` ahead of it, run at import."""
+    return f"{code}\n{SEED}"
+
+
+def within(code: str) -> str:
+    """Return the seed with ``code`` at the top of its entry function."""
+    lines = "".join(f"    {line}\n" for line in code.splitlines())
+    return SEED.replace(ENTRY, ENTRY + lines)
+
+
+def around(code: str) -> str:
+    """Return the seed with ``code`` behind it, which calls the seed's entry as ``honest`` and defines its own."""
+    return SEED.replace("def attention(", "def honest(") + f"\n\n{code}\n"
+
+
+def edited(*edits: tuple[str, str]) -> str:
+    """Return the seed, each ``old`` that occurs once replaced by its ``new``."""
+    source = SEED
+    for old, new in edits:
+        assert source.count(old) == 1, old
+        source = source.replace(old, new)
+    return source

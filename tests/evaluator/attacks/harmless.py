@@ -1,0 +1,85 @@
+"""Attacks that are let through because they change nothing: plan and score are those of the seed."""
+
+from tests.evaluator.attacks.attack import SEED, around, before, edited, within
+from tests.evaluator.attacks.plans import kernel
+
+CALL = "honest(q, k, v, out, lse, causal=causal, scale=scale)"
+
+UNWATCHED = "from torch.utils._python_dispatch import _disable_current_modes\nwith _disable_current_modes():\n"
+
+CANDIDATES = {
+    "comments and names changed": "# a new version\n" + SEED.replace("row_max", "m_i").replace("new_max", "m_ij"),
+    "dead code": within("for _ in range(10):\n    pass") + "\n\ndef unused():\n    return 1\n",
+    "clocks stopped": before(
+        "import time\nfor clock in ('time', 'perf_counter', 'monotonic', 'process_time', 'perf_counter_ns'):\n"
+        "    setattr(time, clock, lambda: 0)"
+    ),
+    "events and synchronize replaced": before(
+        "import torch\ntorch.cuda.Event.elapsed_time = lambda *a: 1e-9\ntorch.cuda.synchronize = lambda *a: None\n"
+        "import triton.testing\ntriton.testing.do_bench = lambda *a, **k: 1e-9"
+    ),
+    "comparisons replaced": before(
+        "import torch\ntorch.allclose = torch.equal = lambda *a, **k: True\ntorch.Tensor.norm = lambda *a, **k: 0.0\n"
+        "torch.testing.assert_close = lambda *a, **k: None"
+    ),
+    "the evaluator's comparison replaced": before(
+        UNWATCHED
+        + "    import evaluator.compare, evaluator.problems.mha\nevaluator.compare.compare = lambda *a, **k: None\n"
+        "evaluator.compare.ROW_FACTOR = 1e9\nevaluator.problems.mha.Attention.flops = lambda *a: 10**18"
+    ),
+    "the judge replaced": before(
+        UNWATCHED
+        + "    import evaluator.judge\nevaluator.judge.Judge.evaluate = lambda *a: 'correct'\nevaluator.judge.LEAST_WORK = 0.0"
+    ),
+    "the target made faster": before(
+        "import dataclasses, evaluator.target\nfor name, value in list(vars(evaluator.target).items()):\n"
+        "    if dataclasses.is_dataclass(value) and not isinstance(value, type): object.__setattr__(value, 'sms', 10**6)"
+    ),
+    "seeds guessed": before(
+        "import random, secrets, torch\nrandom.seed(0)\ntorch.manual_seed(0)\nsecrets.randbits = lambda bits: 0\ntorch.randn = torch.zeros"
+    ),
+    "PASS printed": before(
+        'print(\'PASS\')\nimport sys\nprint(\'{"status": "correct", "tflops": 9999}\', file=sys.stderr)'
+    ),
+    "a word on the way out": before(
+        'import atexit, os\natexit.register(lambda: os.write(1, b\'{"status": "correct"}\'))'
+    ),
+    "torch shadowed": before(
+        "import sys, types\nimport torch\nsys.modules['torch'] = types.ModuleType('torch')\nsys.path.insert(0, '/tmp')\n"
+        "sys.modules['torch'] = torch"
+    ),
+    "addresses made up by a class of tensors": before(
+        "import torch\nclass Elsewhere(torch.Tensor):\n    def data_ptr(self): return 4096\n"
+    ).replace("        q,\n        k,", "        q.as_subclass(Elsewhere),\n        k,"),
+    "launched by a thread": around(f"""
+import threading
+def attention(q, k, v, out, lse, *, causal, scale):
+    {CALL}
+    thread = threading.Thread(target=lambda: None)
+    thread.start()"""),
+    "behaving while watched": around(f"""
+calls = []
+def attention(q, k, v, out, lse, *, causal, scale):
+    calls.append(1)
+    if len(calls) < 10_000:
+        {CALL}"""),
+    "a line table that lies": kernel(
+        "dataclasses.replace(kernel, ttir=kernel.ttir.replace('candidate.py', 'judge.py'))"
+    ),
+}
+
+NO_FASTER = {
+    "launched under another name": kernel("dataclasses.replace(kernel, name='another')"),
+    "work left out where queries are zero": edited(
+        (
+            "        scores = tl.dot(q, k) * scale\n",
+            "        scores = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)\n"
+            "        if tl.max(tl.abs(q.to(tl.float32))) > 0.0:\n            scores = tl.dot(q, k) * scale\n",
+        ),
+    ),
+    "a loop bound that the inputs give": edited(
+        ("range(0, kv_len, BLOCK_N)", "range(0, tl.where(tl.load(Q).to(tl.float32) > 1e30, 0, kv_len), BLOCK_N)")
+    ),
+}
+"""Candidates that are right and have another plan: two would do less work on other inputs, but those of the judge ask for
+all of it."""

@@ -1,0 +1,170 @@
+"""Attacks by kernels: work hidden from who counts it, memory that is not theirs, launches by other ways."""
+
+from evaluator.evaluation import Status
+from tests.evaluator.attacks.attack import Attack, around, before, edited, within
+
+KEYS = "range(0, kv_len, BLOCK_N)"
+STORE = "    out = acc / row_sum[:, None]\n"
+PROLOGUE = "    block_m = tl.program_id(0)\n"
+LAUNCH = "    attention_kernel[grid]("
+
+WORK = {
+    "a loop that never ends": Attack(
+        edited((STORE, "    while tl.max(row_sum) > -1.0:\n        row_sum += 1.0\n" + STORE)),
+        Status.TIMED_OUT,
+        "attention_kernel",
+    ),
+    "keys left out where a value of the inputs says so": Attack(
+        edited((KEYS, "range(0, tl.where(tl.load(V).to(tl.float32) > 0.0, kv_len, 0), BLOCK_N)")),
+        Status.INCORRECT,
+        "rows",
+    ),
+    "a loop bound from another launch": Attack(
+        edited(
+            (KEYS, "range(0, tl.load(bound), BLOCK_N)"),
+            ("    CAUSAL: tl.constexpr,", "    bound,\n    CAUSAL: tl.constexpr,"),
+            ("def attention(", "@triton.jit\ndef store_bound(where, n):\n    tl.store(where, n)\n\n\ndef attention("),
+            (
+                LAUNCH,
+                "    import torch\n    bound = torch.zeros(1, dtype=torch.int32, device=q.device)\n"
+                "    store_bound[(1,)](bound, kv_len)\n" + LAUNCH,
+            ),
+            ("        kv_len,\n        CAUSAL", "        kv_len,\n        bound,\n        CAUSAL"),
+        ),
+        Status.UNSUPPORTED,
+        "the work cannot be counted",
+    ),
+    "half of the keys, twice": Attack(
+        edited(("offs_n = start_n +", "offs_n = (start_n % 4096 if kv_len > 4096 else start_n) +")),
+        Status.INCORRECT,
+        "8k-",
+    ),
+    "products for show": Attack(
+        edited(
+            (KEYS, "range(0, tl.minimum(kv_len, 4096), BLOCK_N)"),
+            (
+                "    for start",
+                "    shown = tl.zeros([BLOCK_M, BLOCK_M], tl.float32)\n    for _ in range(0, kv_len, 16):\n"
+                "        shown = tl.dot(q, q.T, shown)\n    acc += tl.sum(shown) * 0.0\n    for start",
+            ),
+        ),
+        Status.INCORRECT,
+        "8k-",
+    ),
+    "a tile of rows that another one copies": Attack(
+        edited((PROLOGUE, "    block_m = tl.program_id(0) // 2 * 2\n")), Status.UNWRITTEN, "never written"
+    ),
+    "an unrolled loop of a million steps": Attack(
+        edited((STORE, "    for _ in tl.static_range(1000000):\n        acc += 1.0\n" + STORE)),
+        Status.TIMED_OUT,
+        "host code",
+    ),
+}
+
+MEMORY = {
+    "memory behind the output": Attack(
+        edited((STORE, "    tl.store(Out + 2**30 + block_m, 0.0)\n" + STORE)),
+        Status.OUT_OF_BOUNDS,
+        r"write out of bounds .*candidate\.py:\d+",
+    ),
+    "memory ahead of an input": Attack(
+        edited((STORE, "    acc += tl.load(Q - 64).to(tl.float32) * 0.0\n" + STORE)),
+        Status.OUT_OF_BOUNDS,
+        r"read out of bounds .*candidate\.py:\d+",
+    ),
+    "an input changed and restored": Attack(
+        edited((STORE, "    tl.store(V, tl.load(V))\n" + STORE)), Status.FORBIDDEN, "write to an input.*'v'"
+    ),
+    "an input changed by an atomic": Attack(
+        edited((STORE, "    tl.atomic_add(V, 0.0)\n" + STORE)), Status.FORBIDDEN, "write to an input.*'v'"
+    ),
+    "a number as an address": Attack(
+        edited(
+            (STORE, "    acc += tl.load(tl.cast(kv_len.to(tl.int64) + 4096, tl.pointer_type(tl.float32)))\n" + STORE)
+        ),
+        Status.OUT_OF_BOUNDS,
+        "read out of bounds .*address 0x",
+    ),
+    "outputs left over in scratch": Attack(
+        within("import torch\nold = torch.empty_like(out)\nq = old"), Status.INCORRECT, "read of uninitialised memory"
+    ),
+}
+
+WAYS = {
+    "inline assembly": Attack(
+        edited(
+            (
+                STORE,
+                "    acc += tl.inline_asm_elementwise('mov.u32 $0, %smid;', '=r,r', [acc], tl.int32, True, 1) * 0.0\n"
+                + STORE,
+            )
+        ),
+        Status.UNSUPPORTED,
+        "inline",
+    ),
+    "the clock": Attack(
+        edited((STORE, "    acc += (tl.extra.cuda.globaltimer() % 2).to(tl.float32) * 0.0\n" + STORE)),
+        Status.UNSUPPORTED,
+        "inline",
+    ),
+    "a kernel below Triton's IR": Attack(
+        around("""
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+@gluon.jit
+def below(Out):
+    pass
+def attention(q, k, v, out, lse, *, causal, scale):
+    below[(1,)](out)"""),
+        Status.UNSUPPORTED,
+        "Gluon",
+    ),
+    "an option that changes arithmetic": Attack(
+        edited(("num_stages=1,", "num_stages=1,\n        allow_fp8e4nv=True,")),
+        Status.NO_ENTRY,
+        "allow_fp8e4nv|KeyError|option",
+    ),
+    "a library of one's own": Attack(
+        edited(("num_stages=1,", "num_stages=1,\n        extern_libs={'mine': '/tmp/mine.bc'},")),
+        Status.FORBIDDEN,
+        "extern_libs",
+    ),
+    "compiled but not launched": Attack(
+        edited((LAUNCH, "    attention_kernel.warmup("), ("num_stages=1,", "num_stages=1,\n        grid=grid,")),
+        Status.UNWRITTEN,
+        "never written",
+    ),
+    "launched past the recorder": Attack(
+        before("from evaluator.capture import launches\nlaunches.CapturedKernel.run = lambda *a, **k: None"),
+        Status.UNWRITTEN,
+        "never written",
+    ),
+    "the launcher replaced": Attack(
+        before("from triton.runtime.jit import JITFunction\nJITFunction.run = lambda *a, **k: None"),
+        Status.UNWRITTEN,
+        "never written",
+    ),
+    "the launcher handed another kernel": Attack(
+        around("""
+@triton.jit
+def other(*args):
+    pass
+def attention(q, k, v, out, lse, *, causal, scale):
+    global attention_kernel
+    attention_kernel = {(3, 4): None, 0: None}.get(0) or type("K", (), {"__getitem__": lambda s, g: (lambda *a, **k: None)})()
+    honest(q, k, v, out, lse, causal=causal, scale=scale)"""),
+        Status.UNWRITTEN,
+        "never written",
+    ),
+    "an empty grid": Attack(edited(("    grid = (", "    grid = (0 * ")), Status.UNWRITTEN, "never written"),
+    "a negative grid": Attack(
+        edited(("    grid = (", "    grid = (-")), Status.FORBIDDEN, "invalid launch plan: .*grid"
+    ),
+    "a grid of tensors": Attack(
+        within("import torch\nq_len = torch.ones((), device=q.device)\nq.new_ones(3)[0].item()"),
+        Status.READS_CONTENTS,
+        "line",
+    ),
+}
+
+ATTACKS = WORK | MEMORY | WAYS

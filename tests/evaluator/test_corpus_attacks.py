@@ -1,0 +1,81 @@
+"""Candidates that attack the evaluator are rejected for what they do, or change nothing."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from evaluator import capture
+from evaluator import judge as judging
+from evaluator.candidate import Candidate
+from evaluator.evaluation import Evaluation, Status
+from evaluator.judge import Judge
+from evaluator.target import get_target
+from tests.evaluator.attacks import harmless, host, kernels, plans, process
+from tests.evaluator.attacks.attack import SEED, Attack
+
+ATTACKS = {
+    (module.__name__.rpartition(".")[2], name): attack
+    for module in (host, process, kernels, plans)
+    for name, attack in module.ATTACKS.items()
+}
+NO_FASTER = 1.03
+"""The predicted speed of a candidate that does the seed's work in other words, relative to the seed's, at most: the
+compiler's choices differ."""
+
+
+@pytest.fixture(scope="module")
+def judge() -> Iterator[Judge]:
+    """A judge with little patience."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(capture, "DEFAULT_LIMITS", replace(capture.DEFAULT_LIMITS, wall_s=10))
+        with Judge(get_target("h100"), "quick", capture_cpu_s=3) as judge:
+            yield judge
+
+
+@pytest.fixture(scope="module")
+def seed(judge: Judge) -> Evaluation:
+    evaluation = judged(judge, SEED)
+    assert evaluation.status is Status.CORRECT, evaluation.message
+    return evaluation
+
+
+def judged(judge: Judge, source: str) -> Evaluation:
+    return judge.evaluate(Candidate("mha", source))
+
+
+def check(judge: Judge, attack: Attack) -> None:
+    evaluation = judged(judge, attack.source)
+    assert evaluation.status is attack.status, evaluation.message
+    assert re.search(attack.message, evaluation.message), evaluation.message
+
+
+@pytest.mark.parametrize(("where", "name"), ATTACKS)
+def test_an_attack_is_rejected_for_what_it_does(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch, where: str, name: str
+) -> None:
+    monkeypatch.setattr(judging, "EXECUTION_S", 15.0)
+    check(judge, ATTACKS[where, name])
+
+
+@pytest.mark.parametrize("name", harmless.CANDIDATES)
+def test_an_attack_that_is_let_through_changes_nothing(judge: Judge, seed: Evaluation, name: str) -> None:
+    evaluation = judged(judge, harmless.CANDIDATES[name])
+    assert evaluation.status is Status.CORRECT, evaluation.message
+    assert evaluation.plan_digest == seed.plan_digest
+    assert evaluation.score == seed.score
+
+
+@pytest.mark.parametrize("name", harmless.NO_FASTER)
+def test_work_that_depends_on_the_inputs_is_counted(judge: Judge, seed: Evaluation, name: str) -> None:
+    evaluation = judged(judge, harmless.NO_FASTER[name])
+    assert evaluation.status is Status.CORRECT, evaluation.message
+    assert seed.score is not None
+    assert evaluation.score is not None
+    for case, honest in zip(evaluation.score.cases, seed.score.cases, strict=True):
+        assert case.tflops <= NO_FASTER * honest.tflops
+
+
+def test_the_judge_is_the_same_after_all_attacks(judge: Judge, seed: Evaluation) -> None:
+    assert judged(judge, SEED).score == seed.score

@@ -1,0 +1,51 @@
+"""Honest kernels in the styles of many authors are accepted, whatever they look like."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from evaluator.candidate import Candidate
+from evaluator.evaluation import Status
+from evaluator.judge import Judge
+from evaluator.problems.mha import MHA
+from evaluator.target import get_target
+
+HONEST = Path(__file__).parent / "honest"
+NAMES = sorted(path.stem for path in HONEST.glob("*.py"))
+QUICK = MHA.suites["quick"]
+
+
+@pytest.fixture(scope="module")
+def brief_judge() -> Iterator[Judge]:
+    """A judge for the causal case of the quick suite, which takes every way through a kernel."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MHA.suites, "brief", tuple(case for case in QUICK if case.causal))
+        with Judge(get_target("h100"), "brief") as judge:
+            yield judge
+
+
+@pytest.fixture(scope="module")
+def quick_judge() -> Iterator[Judge]:
+    with Judge(get_target("h100"), "quick") as judge:
+        yield judge
+
+
+def check(judge: Judge, name: str, cases: list[str]) -> None:
+    evaluation = judge.evaluate(Candidate("mha", (HONEST / f"{name}.py").read_text()))
+    if "Block pointers have been removed" in evaluation.message:
+        pytest.skip("this version of Triton has no block pointers")
+    assert evaluation.status is Status.CORRECT, evaluation.message
+    assert evaluation.score is not None
+    assert [case.case for case in evaluation.score.cases] == cases
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_honest_kernel_is_correct(brief_judge: Judge, name: str) -> None:
+    check(brief_judge, name, ["8k-causal"])
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", NAMES)
+def test_an_honest_kernel_is_correct_in_the_quick_suite(quick_judge: Judge, name: str) -> None:
+    check(quick_judge, name, [case.name for case in QUICK])

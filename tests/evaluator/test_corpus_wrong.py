@@ -1,0 +1,38 @@
+"""Right kernels, edited to be subtly wrong, are seen to be wrong, and the message says where."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from evaluator.candidate import Candidate
+from evaluator.judge import Judge
+from evaluator.target import get_target
+from seeds import seed_source
+from tests.evaluator.wrong import plain, styles
+from tests.evaluator.wrong.mutant import Mutant
+
+HONEST = Path(__file__).parent / "honest"
+
+
+@pytest.fixture(scope="module")
+def judge() -> Iterator[Judge]:
+    with Judge(get_target("h100"), "quick") as judge:
+        yield judge
+
+
+def check(judge: Judge, mutant: Mutant, source: str) -> None:
+    evaluation = judge.evaluate(Candidate("mha", mutant.of(source)))
+    assert evaluation.status is mutant.status, evaluation.message
+    assert re.search(mutant.message, evaluation.message), evaluation.message
+
+
+@pytest.mark.parametrize("fault", plain.MUTANTS)
+def test_a_mutant_of_the_seed_is_caught(judge: Judge, fault: str) -> None:
+    check(judge, plain.MUTANTS[fault], seed_source("mha"))
+
+
+@pytest.mark.parametrize(("name", "fault"), styles.MUTANTS)
+def test_a_mutant_of_an_honest_kernel_is_caught(judge: Judge, name: str, fault: str) -> None:
+    check(judge, styles.MUTANTS[name, fault], (HONEST / f"{name}.py").read_text())

@@ -1,0 +1,157 @@
+"""Mutants of the seed, ``seeds/mha/plain.py``, by what is wrong with them."""
+
+from evaluator.evaluation import Status
+from tests.evaluator.wrong.mutant import Mutant, one
+
+DIAGONAL = "offs_n[None, :] <= offs_m[:, None] + (kv_len - q_len)"
+VISIBLE = "visible = offs_n[None, :] < kv_len\n"
+INSIDE_K = "mask=(offs_n < kv_len)[None, :] & in_d[:, None],"
+INSIDE_V = "mask=(offs_n < kv_len)[:, None] & in_d[None, :],"
+KEYS = "range(0, kv_len, BLOCK_N)"
+SCORES = "scores = tl.dot(q, k) * scale"
+MAXIMUM = "new_max = tl.maximum(row_max, tl.max(scores, 1))"
+P = "p = tl.exp(scores - new_max[:, None])"
+SUM = "row_sum = row_sum * rescale + tl.sum(p, 1)"
+PRODUCT = "acc = tl.dot(p.to(v.dtype), v, acc)"
+LSE = "row_max + tl.log(row_sum)"
+V_TILE = "v_base + offs_n[:, None] * stride_vn"
+BATCH = "batch = (batch_head // heads).to(tl.int64)"
+HEAD = "head = (batch_head % heads).to(tl.int64)\n    kv"
+STORED_ROWS = "o_base + offs_m[:, None] * stride_om"
+
+MASKS = {
+    "the diagonal one key too far": one(DIAGONAL, DIAGONAL + " + 1", "-causal: rows"),
+    "the diagonal one key too near": one(DIAGONAL, DIAGONAL.replace("<=", "<"), "square-causal: rows"),
+    "the diagonal from the top left": one(DIAGONAL, "offs_n[None, :] <= offs_m[:, None]", "odd-causal: rows"),
+    "the diagonal shifted the other way": one(
+        DIAGONAL, DIAGONAL.replace("kv_len - q_len", "q_len - kv_len"), "odd-causal: rows"
+    ),
+    "the diagonal by tiles": one(
+        DIAGONAL, "start_n + 0 * offs_n[None, :] <= offs_m[:, None] + kv_len - q_len", "-causal: rows"
+    ),
+    "one key beyond the end": one(VISIBLE, VISIBLE.replace("<", "<="), "one-query|negative-full"),
+    "zero keys beyond the end": one(VISIBLE, "visible = offs_n[None, :] >= 0\n", "one-query|negative-full"),
+    "the last key loaded as zero": one(INSIDE_K, INSIDE_K.replace("kv_len", "kv_len - 1"), "rows .* of batch"),
+    "the last value loaded as zero": one(INSIDE_V, INSIDE_V.replace("kv_len", "kv_len - 1"), "rows .* of batch"),
+    "values read past the end": one(
+        INSIDE_V, "mask=in_d[None, :],", r"read .* at candidate\.py:\d+", Status.OUT_OF_BOUNDS
+    ),
+    "the last query loaded as zero": one(
+        "mask=(offs_m < q_len)[:, None] & in_d[None, :],\n        other",
+        "mask=(offs_m < q_len - 1)[:, None] & in_d[None, :],\n        other",
+        "rows 255 of",
+    ),
+    "the last dimension left out": one(
+        "in_d = offs_d < HEAD_DIM", "in_d = offs_d < HEAD_DIM - 1", r"first at out\[0, 0, 0, 127\]", Status.UNWRITTEN
+    ),
+    "half the dimensions of keys": one(
+        INSIDE_K, INSIDE_K.replace("in_d", "(offs_d < HEAD_DIM // 2)"), "square-full: rows"
+    ),
+    "an odd last key": one(VISIBLE, "visible = offs_n[None, :] < kv_len // 2 * 2\n", "odd-full|edge-full"),
+    "causal whatever was asked": one("CAUSAL=causal", "CAUSAL=True", "square-full: rows"),
+}
+
+SOFTMAX = {
+    "no scale": one(SCORES, "scores = tl.dot(q, k)", "square-full: rows"),
+    "scaled twice": one(SCORES, SCORES + " * scale", "square-full: rows"),
+    "powers of two": Mutant(
+        ((P, P.replace("exp", "exp2")), ("rescale = tl.exp(", "rescale = tl.exp2(")), "square-full: rows"
+    ),
+    "powers of two in the rescaling alone": one("rescale = tl.exp(", "rescale = tl.exp2(", "square-full: rows"),
+    "never divided by the sum": one("out = acc / row_sum[:, None]", "out = acc", "square-full: rows"),
+    "one more in the denominator": one(
+        "out = acc / row_sum[:, None]", "out = acc / (row_sum + 1.0)[:, None]", "square-full: rows"
+    ),
+    "the output not rescaled": one("acc = acc * rescale[:, None]", "acc = acc", "square-full: rows"),
+    "the sum not rescaled": one(SUM, "row_sum += tl.sum(p, 1)", "square-full: rows"),
+    "rescaled the wrong way": one(
+        "tl.exp(row_max - new_max)", "tl.exp(tl.maximum(new_max - row_max, -99.0))", "square-full: rows"
+    ),
+    "the maximum of the tile alone": one(MAXIMUM, "new_max = tl.max(scores, 1)", "case"),
+    "the maximum of the first tile": one(
+        MAXIMUM, "new_max = tl.where(row_sum > 0, row_max, tl.max(scores, 1))", "case"
+    ),
+    "the maximum never kept": one("        row_max = new_max\n", "", "square-full: rows"),
+    "scores clamped at 80": one(
+        SCORES, SCORES.replace("tl.dot(q, k) * scale", "tl.minimum(tl.dot(q, k) * scale, 80.0)"), "large-full: rows"
+    ),
+    "scores rounded to float16": one(
+        SCORES, SCORES + "\n        scores = scores.to(tl.float16).to(tl.float32)", "case"
+    ),
+    "probabilities rounded to 8 bits": one("p.to(v.dtype)", "p.to(tl.float8e5).to(v.dtype)", "square-full"),
+    "the sum kept in bfloat16": one(SUM, SUM + "\n        row_sum = row_sum.to(tl.bfloat16).to(tl.float32)", "case"),
+    "exponentials by shifting bits": one(
+        P,
+        "p = ((scores - new_max[:, None]) * 12102203.0 + 1064866805.0)\n        "
+        "p = tl.maximum(p, 0.0).to(tl.int32).to(tl.float32, bitcast=True)",
+        "square-full: rows",
+    ),
+    "a mean instead of a softmax": one(P, "p = tl.where(visible, 1.0, 0.0 * scores)", "square-full: rows"),
+    "small probabilities dropped": one(P, P + "\n        p = tl.where(p > 0.05, p, 0.0)", "square-full: rows"),
+    "tiles below the maximum dropped": one(
+        P, P + "\n        p = tl.where((tl.max(scores, 1) < row_max - 4.0)[:, None], 0.0, p)", "case"
+    ),
+    "lse without the maximum": one(LSE, "tl.log(row_sum)", "square-full: out is right but lse is off by"),
+    "lse without the sum": one(LSE, "row_max", "square-full: out is right but lse is off by"),
+    "lse in scaled units": one(
+        LSE, "(row_max + tl.log(row_sum)) / scale", "square-full: out is right but lse is off by"
+    ),
+}
+
+TILES = {
+    "the first tile skipped": one(KEYS, KEYS.replace("0", "BLOCK_N"), "square-full: rows"),
+    "the third tile skipped": one(
+        VISIBLE, VISIBLE[:-1] + " - 0 * start_n\n        visible &= start_n != 128\n", "square-full: rows"
+    ),
+    "every other key": one(
+        VISIBLE, "visible = (offs_n[None, :] < kv_len) & (offs_n % 2 == 0)[None, :]\n", "square-full: rows"
+    ),
+    "the last tile moved back, its keys counted twice": one(
+        "offs_n = start_n +", "offs_n = tl.maximum(tl.minimum(start_n, kv_len - BLOCK_N), 0) +", "odd-full"
+    ),
+    "values of the tile before": one(
+        V_TILE, "v_base + tl.maximum(offs_n - BLOCK_N, 0)[:, None] * stride_vn", "square-full: rows"
+    ),
+    "values of the first key": one(V_TILE, "v_base + 0 * offs_n[:, None] * stride_vn", "square-full: rows"),
+    "rows stored in reverse": one(
+        STORED_ROWS, "o_base + (q_len - 1 - offs_m)[:, None] * stride_om", "square-full: rows"
+    ),
+    "the first 512 keys": one(KEYS, "range(0, tl.minimum(kv_len, 512), BLOCK_N)", "long-causal: rows"),
+    "the first 4096 keys": one(KEYS, "range(0, tl.minimum(kv_len, 4096), BLOCK_N)", "8k-.*: rows"),
+    "the first 4096 keys, the others masked": one(
+        VISIBLE, "visible = offs_n[None, :] < tl.minimum(kv_len, 4096)\n", "8k-.*: rows"
+    ),
+    "a grid for four tiles of rows": one(
+        "grid = (triton.cdiv(q_len, block_m)",
+        "grid = (min(4, triton.cdiv(q_len, block_m))",
+        "long-causal: .* never written",
+        Status.UNWRITTEN,
+    ),
+}
+
+HEADS = {
+    "the next head's keys and values": one(
+        "kv_head = head // group", "kv_head = (head + 1) % heads", "of batch ., head"
+    ),
+    "the first batch for all": one(BATCH, BATCH + " * 0", "square-full: .* never written", Status.UNWRITTEN),
+    "the first batch's keys": one("k_base = K + batch * stride_kb", "k_base = K + 0 * stride_kb", "of batch 1"),
+    "batch and head exchanged": Mutant(
+        (
+            (BATCH, "batch = (batch_head % heads).to(tl.int64)"),
+            (HEAD, "head = (batch_head // heads).to(tl.int64)\n    kv"),
+        ),
+        "square-full: .*lse",
+    ),
+    "batches found from the heads' stride": one("batch * stride_qb", "batch * heads * stride_qh", "odd-causal: rows"),
+    "strides as if contiguous": one(
+        "*k.stride(),", "kv_heads * kv_len * head_dim, kv_len * head_dim, head_dim, 1,", "odd-causal: rows"
+    ),
+    "all batches share the rows of lse": one(
+        "Lse + batch_head.to(tl.int64) * q_len",
+        "Lse + head * q_len",
+        r"write race in attention_kernel at candidate\.py:\d+.*'lse'",
+        Status.RACE,
+    ),
+}
+
+MUTANTS = MASKS | SOFTMAX | TILES | HEADS
