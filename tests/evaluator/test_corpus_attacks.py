@@ -12,12 +12,12 @@ from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Status
 from evaluator.judge import Judge
 from evaluator.target import get_target
-from tests.evaluator.attacks import harmless, host, kernels, plans, process
+from tests.evaluator.attacks import benchmark, harmless, host, kernels, plans, process
 from tests.evaluator.attacks.attack import SEED, Attack
 
 ATTACKS = {
     (module.__name__.rpartition(".")[2], name): attack
-    for module in (host, process, kernels, plans)
+    for module in (host, process, kernels, plans, benchmark)
     for name, attack in module.ATTACKS.items()
 }
 NO_FASTER = 1.03
@@ -55,8 +55,16 @@ def check(judge: Judge, attack: Attack) -> None:
 def test_an_attack_is_rejected_for_what_it_does(
     judge: Judge, monkeypatch: pytest.MonkeyPatch, where: str, name: str
 ) -> None:
-    monkeypatch.setattr(judging, "EXECUTION_S", 15.0)
-    check(judge, ATTACKS[where, name])
+    attack = ATTACKS[where, name]
+    if attack.status is Status.TIMED_OUT:
+        monkeypatch.setattr(judging, "EXECUTION_S", 10.0)
+    check(judge, attack)
+
+
+@pytest.mark.xfail(strict=True, reason="accepted: see attacks/benchmark.py")
+@pytest.mark.parametrize("name", benchmark.OPEN)
+def test_an_attack_that_the_judge_does_not_see_yet_is_rejected(judge: Judge, name: str) -> None:
+    check(judge, benchmark.OPEN[name])
 
 
 @pytest.mark.parametrize("name", harmless.CANDIDATES)

@@ -35,9 +35,8 @@ def around(code: str) -> str:
     return SEED.replace("def attention(", "def honest(") + f"\n\n{code}\n"
 
 
-def edited(*edits: tuple[str, str]) -> str:
-    """Return the seed, each ``old`` that occurs once replaced by its ``new``."""
-    source = SEED
+def edited(*edits: tuple[str, str], source: str = SEED) -> str:
+    """Return ``source``, each ``old`` that occurs once replaced by its ``new``."""
     for old, new in edits:
         assert source.count(old) == 1, old
         source = source.replace(old, new)
