@@ -461,12 +461,15 @@ def _missing_coverage(problem: Problem, case: Case, plan: LaunchPlan, held: Buff
 
 
 def _standing_alone(plan: LaunchPlan, held: Buffers) -> list[int]:
-    """Return the launches of which some programs can be run: they read inputs alone, and write outputs for good.
+    """Return the launches of which some programs can be run: the only one, and of several those that read inputs alone
+    and write outputs for good.
 
-    What a program makes of scratch depends on programs that are not run; and alone, one that draws tickets would do all
-    the work.
+    What a program makes of another launch's scratch depends on programs that are not run; and alone, one that draws
+    tickets would do all the work.
     """
     kernels = [executor.load(plan.kernels[launch.kernel].ttir) for launch in plan.launches]
+    if len(kernels) == 1:
+        return [] if kernels[0].programs_interact else [0]
     changes = [kernel.changes(launch.args) for kernel, launch in zip(kernels, plan.launches, strict=True)]
     outputs = {i for i, allocation in enumerate(held.allocations) if allocation.written is not None}
     alone = []

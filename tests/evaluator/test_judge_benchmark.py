@@ -80,6 +80,17 @@ ATTACKS = {
         Status.INCORRECT,
         "8k-causal:",
     ),
+    "wrong numbers in a kernel that looks at its own output": (
+        edit(
+            (
+                "    out = acc / row_sum[:, None]\n",
+                "    out = acc / row_sum[:, None]\n"
+                "    if q_len > 2048:\n        out = tl.where(tl.load(Lse) > 1e30, out, 0.5 * out)\n",
+            )
+        ),
+        Status.INCORRECT,
+        "8k-causal:",
+    ),
     "one tile of rows in eleven": (
         edit(
             (
