@@ -19,7 +19,7 @@ from typing import Any
 from evaluator.binary import Binary
 from evaluator.evaluation import Fault, Status
 from evaluator.plan import DEFAULT_LIMITS, KernelIR, LaunchPlan, without_locations
-from evaluator.sandbox import Crashed, ForkServer, Limits, TimedOut
+from evaluator.sandbox import Crashed, Finished, ForkServer, Limits, TimedOut
 from evaluator.target import Target
 
 JOB_MODULE = "evaluator.compile_job"
@@ -73,12 +73,10 @@ class Compiler:
             return cached
         options = {name: value for name, value in kernel.options if value is not None}
         request = {"ttir": kernel.ttir, "options": options, "arch": target.arch}
-        outcome = self._server.run(f"{JOB_MODULE}:run", json.dumps(request).encode(), self._limits)
-        if isinstance(outcome, TimedOut):
-            return Fault(Status.TIMED_OUT, f"compiling kernel {kernel.name} for {target.name}: {outcome.reason}")
-        if isinstance(outcome, Crashed):
-            reason = f"{outcome.reason}{_reason(outcome.stderr)}"
-            return Fault(Status.CRASHED, f"the compiler aborted on kernel {kernel.name} for {target.name}: {reason}")
+        subject = f"kernel {kernel.name} for {target.name}"
+        outcome = self._run("run", request, f"compiling {subject}", subject)
+        if isinstance(outcome, Fault):
+            return outcome
         try:
             reply = json.loads(outcome.result)
             if "error" in reply:
@@ -87,8 +85,7 @@ class Compiler:
                 return Fault(status, f"kernel {kernel.name} does not compile for {target.name}: {reason}")
             binary = _binary(reply, target)
         except _NONSENSE as error:
-            message = f"the compiler gave nonsense on kernel {kernel.name} for {target.name}: {error!r:.200}"
-            return Fault(Status.CRASHED, message)
+            return Fault(Status.CRASHED, f"the compiler gave nonsense on {subject}: {error!r:.200}")
         if path:
             _write_cache(path, binary)
         return binary
@@ -102,12 +99,10 @@ class Compiler:
         if not names:
             return tuple(plans)
         request = {"ttirs": list(names), "arch": target.arch}
-        outcome = self._server.run(f"{JOB_MODULE}:canonical", json.dumps(request).encode(), self._limits)
-        if isinstance(outcome, TimedOut):
-            return Fault(Status.TIMED_OUT, f"parsing the IR of the kernels: {outcome.reason}")
-        if isinstance(outcome, Crashed):
-            reason = f"{outcome.reason}{_reason(outcome.stderr)}"
-            return Fault(Status.CRASHED, f"the compiler aborted on parsing the IR of the kernels: {reason}")
+        doing = "parsing the IR of the kernels"
+        outcome = self._run("canonical", request, doing, doing)
+        if isinstance(outcome, Fault):
+            return outcome
         try:
             reply = json.loads(outcome.result)
             if "error" in reply:
@@ -125,6 +120,16 @@ class Compiler:
             replace(plan, kernels=tuple(replace(kernel, ttir=texts[kernel.ttir]) for kernel in plan.kernels))
             for plan in plans
         )
+
+    def _run(self, job: str, request: dict[str, Any], doing: str, subject: str) -> Finished | Fault:
+        """Run a job of the compiler; ``doing`` and ``subject`` are what takes too long and what it aborts on."""
+        outcome = self._server.run(f"{JOB_MODULE}:{job}", json.dumps(request).encode(), self._limits)
+        if isinstance(outcome, TimedOut):
+            return Fault(Status.TIMED_OUT, f"{doing}: {outcome.reason}")
+        if isinstance(outcome, Crashed):
+            reason = f"{outcome.reason}{_reason(outcome.stderr)}"
+            return Fault(Status.CRASHED, f"the compiler aborted on {subject}: {reason}")
+        return outcome
 
     def close(self) -> None:
         """Stop the fork server."""

@@ -23,7 +23,7 @@ from evaluator.compiler import Compiler, fit
 from evaluator.errors import UnknownProblem
 from evaluator.evaluation import CaseResult, CaseScore, Evaluation, Fault, Resources, Score, Status
 from evaluator.executor import Counted, Execution
-from evaluator.performance import ModelError, Profile, Source, ctas_per_sm, explain, predict
+from evaluator.performance import ModelError, Profile, Source, explain, predict, resources
 from evaluator.plan import Fill, KernelIR, Launch, LaunchPlan
 from evaluator.problem import Case, Problem, get_problem, get_suite
 from evaluator.sandbox import ForkServer, Sandbox
@@ -257,7 +257,7 @@ class Judge:
             if isinstance(binary, Fault):
                 return binary
             binaries[kernel] = binary
-            findings.resources.append(_resources(binary, self.target))
+            findings.resources.append(resources(binary, self.target))
             misfit = fit(binary, self.target)
             if misfit:
                 return misfit
@@ -281,7 +281,7 @@ class Judge:
         works = _works(plan, held, deadline, binaries)
         if isinstance(works, Fault):
             return works
-        missing = _missing_work(case, works, problem.flops(case)) or _missing_coverage(
+        missing = _missing_work(case, plan, works, problem.flops(case)) or _missing_coverage(
             problem, case, plan, held, deadline
         )
         if missing:
@@ -416,13 +416,10 @@ def _counted(plan: LaunchPlan, launch: Launch, held: Buffers, deadline: float) -
     return _executing(plan.kernels[launch.kernel], count)
 
 
-def _missing_work(case: Case, works: Sequence[LaunchWork], useful: int) -> Fault | None:
-    """Refuse a plan that multiplies matrices, but fewer than the case takes."""
-    multiplies = any(body.dot_flops for work in works for body in (work.outside, *(loop.body for loop in work.loops)))
-    counted = sum(
-        work.outside.dot_flops * work.programs + sum(loop.body.dot_flops * int(loop.trips.sum()) for loop in work.loops)
-        for work in works
-    )
+def _missing_work(case: Case, plan: LaunchPlan, works: Sequence[LaunchWork], useful: int) -> Fault | None:
+    """Refuse a plan whose kernels multiply matrices, but fewer than the case takes."""
+    multiplies = any(executor.load(kernel.ttir).multiplies for kernel in plan.kernels)
+    counted = sum(work.total("dot_flops") for work in works)
     if multiplies and counted < LEAST_WORK * useful:
         message = f"case {case.name}: {counted:.3g} FLOPs of matrix products are counted where {useful:.3g} are due"
         return Fault(Status.INCORRECT, f"{message}: work is missing at this shape")
@@ -529,15 +526,3 @@ def _executing(ir: KernelIR, work: Callable[[executor.Kernel], _Result]) -> _Res
         # The IR is hostile: whatever else fails here is recorded, and is no verdict on the numbers.
         traceback.print_exc()
         return Fault(Status.UNSUPPORTED, f"kernel {ir.name}: the executor failed with {type(error).__name__}: {error}")
-
-
-def _resources(binary: Binary, target: Target) -> Resources:
-    return Resources(
-        kernel=binary.name,
-        registers=binary.registers,
-        spill_bytes=binary.spill_bytes,
-        shared_bytes=binary.shared_bytes,
-        tensor_memory_columns=binary.tensor_memory_columns,
-        warps=binary.threads // 32,
-        ctas_per_sm=ctas_per_sm(binary, target),
-    )

@@ -44,3 +44,8 @@ class LaunchWork:
     """In order of appearance in the IR (a parent before its children)."""
     outside: Body
     """Code outside all loops, per program."""
+
+    def total(self, what: str) -> float:
+        """Return a field of ``Body``, e.g. ``dot_flops``, added up over all programs."""
+        inside = sum(float(loop.trips.sum()) * float(getattr(loop.body, what)) for loop in self.loops)
+        return inside + self.programs * float(getattr(self.outside, what))

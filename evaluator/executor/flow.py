@@ -10,6 +10,15 @@ Slots = tuple[int, ...]
 ATOMICS = ("tt.atomic_rmw", "tt.atomic_cas")
 READS = ("tt.load", "tt.descriptor_load", "tt.descriptor_gather", "tt.atomic_load", "tt.atomic_poll", *ATOMICS)
 """Operations whose results depend on memory; the first operand says where."""
+WRITES = (
+    "tt.store",
+    "tt.atomic_store",
+    *ATOMICS,
+    "tt.descriptor_store",
+    "tt.descriptor_reduce",
+    "tt.descriptor_scatter",
+)
+"""Operations that may change memory; the first operand says where."""
 
 
 def links(op: Op, arguments: Mapping[str, Slots]) -> Iterator[tuple[Slots, Slots]]:

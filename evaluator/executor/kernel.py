@@ -16,7 +16,7 @@ from evaluator.executor.control import KNOWN, build
 from evaluator.executor.counts import Counts, Metered, operations
 from evaluator.executor.errors import IRError
 from evaluator.executor.faults import MemoryFault
-from evaluator.executor.flow import READS
+from evaluator.executor.flow import READS, WRITES
 from evaluator.executor.frame import Frame, Run, Step
 from evaluator.executor.ir import BITS, Function, Op, Type, walk, walk_blocks
 from evaluator.executor.marking import Marks
@@ -24,7 +24,6 @@ from evaluator.executor.memory import Memory
 from evaluator.executor.parser import parse
 from evaluator.executor.sanitizer import Sanitizer
 from evaluator.executor.slicing import (
-    WRITES,
     changes_memory,
     item_sizes,
     programs_interact,
@@ -35,7 +34,7 @@ from evaluator.executor.slicing import (
 )
 from evaluator.executor.values import Value
 from evaluator.executor.waiting import Turns, polls
-from evaluator.executor.work import bodies, loops
+from evaluator.executor.work import PRODUCTS, bodies, loops
 from evaluator.plan import Argument, Scalar
 from evaluator.work import Body
 
@@ -90,9 +89,10 @@ class Kernel:
         self.loops = loops(function)
         self.programs_interact = programs_interact(function)
         """Whether programs run alone may do other work than they do among all."""
+        self.multiplies = any(op.name in PRODUCTS for op in walk(function.body))
+        """Whether the kernel holds matrix products, executed or not."""
         self.function = function
         self._whole = _Code(function)
-        self._trips = _Code(trip_slice(function))
         self._stores: dict[frozenset[int], _Code | None] = {}
 
     def run(
@@ -183,8 +183,8 @@ class Kernel:
         return self._buffers(touched(self.function, WRITES), args)
 
     def reads(self, args: Sequence[Argument]) -> frozenset[int]:
-        """Return the buffers that the kernel may read."""
-        return self._buffers(touched(self.function, READS), args)
+        """Return the buffers that the kernel may read, be it only to add to what is there."""
+        return self._buffers(touched(self.function, (*READS, "tt.descriptor_reduce")), args)
 
     def _stores_to_marked(self, memory: Sequence[Allocation], args: Sequence[Argument]) -> _Code | None:
         params = frozenset(
@@ -210,6 +210,10 @@ class Kernel:
     def bytes_per_program(self) -> int:
         """What the values of one program take at most: what ``temporaries_bytes`` is divided by."""
         return self._whole.bytes_per_program
+
+    @cached_property
+    def _trips(self) -> _Code:
+        return _Code(trip_slice(self.function))
 
     @cached_property
     def _sanitized(self) -> _Code:

@@ -11,12 +11,11 @@ from itertools import product
 
 import torch
 
-from evaluator.executor.flow import READS, links
+from evaluator.executor.flow import READS, WRITES, links
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import BITS, COMBINING, Function, Op, Region
 from evaluator.executor.operations.memory import site
 from evaluator.executor.operations.registry import Types
-from evaluator.executor.slicing import WRITES
 from evaluator.executor.space import total
 from evaluator.executor.values import AddressSum, DescriptorValue
 

@@ -3,20 +3,11 @@
 from collections.abc import Collection, Sequence, Set
 from dataclasses import replace
 
-from evaluator.executor.flow import ATOMICS, READS, conditions, followed, links
+from evaluator.executor.flow import ATOMICS, READS, WRITES, conditions, followed, links
 from evaluator.executor.ir import COMBINING, Block, Function, Op, Region, walk
 from evaluator.executor.waiting import is_volatile, waiting_loops
 
 _CONTROL = ("scf.for", "scf.while", "scf.if", "tt.call", "cf.br", "cf.cond_br", "tt.return")
-WRITES = (
-    "tt.store",
-    "tt.atomic_store",
-    *ATOMICS,
-    "tt.descriptor_store",
-    "tt.descriptor_reduce",
-    "tt.descriptor_scatter",
-)
-"""Operations that may change memory; the first operand says where."""
 _VALUE_AT = {"tt.store": 1, "tt.atomic_store": 1, "tt.atomic_rmw": 1}
 """Where the written value is among the operands, unless it is the last one."""
 

@@ -6,6 +6,7 @@ every operation, and the buffer it points into can be told from its value.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -135,12 +136,12 @@ class Space:
         if buffer_of(low) == buffer_of(high):
             buffers = [buffer_of(low)]
         else:
-            buffers = [int(b) for b in torch.unique((active + SPACING // 2 >> SPACING_BITS) - 1)]
+            buffers = [int(b) for b in torch.unique(buffer_of(active))]
         found = []
         for buffer in buffers:
             here = mask
             if len(buffers) > 1:
-                here = (address + SPACING // 2 >> SPACING_BITS) - 1 == buffer
+                here = buffer_of(address) == buffer
                 here = here if mask is None else here & mask
             if not 0 <= buffer < len(self._allocations):
                 self._report(f"{verb} out of bounds", buffer, address, here, site)
@@ -266,7 +267,10 @@ class Space:
 _SHIFT = {2: 1, 4: 2, 8: 3}
 
 
-def buffer_of(address: int) -> int:
+_Address = TypeVar("_Address", int, Tensor)
+
+
+def buffer_of(address: _Address) -> _Address:
     """Return the number of the buffer that an address belongs to; it need not exist."""
     return (address + SPACING // 2 >> SPACING_BITS) - 1
 

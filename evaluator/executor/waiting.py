@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from evaluator.executor.errors import ExecutionTimeout
 from evaluator.executor.faults import Site
+from evaluator.executor.flow import ATOMICS, WRITES
 from evaluator.executor.ir import Function, Op, walk
 from evaluator.executor.work import PRODUCTS
 
@@ -39,6 +40,9 @@ def polls(function: Function) -> frozenset[int]:
     return frozenset(found)
 
 
+_WORK = frozenset((*PRODUCTS, *WRITES)) - frozenset(ATOMICS)
+
+
 def waiting_loops(function: Function) -> frozenset[int]:
     """Return the loops that do nothing but wait: they poll, and neither multiply matrices, nor store, nor loop."""
     polled = polls(function)
@@ -46,7 +50,7 @@ def waiting_loops(function: Function) -> frozenset[int]:
     for op in walk(function.body):
         if op.name == "scf.while" and op.loop is not None:
             inner = [one for region in op.regions for one in walk(region)]
-            works = any(one.loop is not None or one.name in (*PRODUCTS, "tt.store") for one in inner)
+            works = any(one.loop is not None or one.name in _WORK for one in inner)
             if not works and any(not polled.isdisjoint(one.results) for one in inner):
                 found.add(op.loop)
     return frozenset(found)

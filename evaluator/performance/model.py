@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluator.binary import Binary
-from evaluator.evaluation import CaseScore
+from evaluator.evaluation import CaseScore, Resources
 from evaluator.performance.constants import Constants, End, constants
 from evaluator.performance.doubts import Doubt, doubts
 from evaluator.performance.kernel import Kernel, Pass, measure
@@ -36,6 +36,19 @@ def ctas_per_sm(binary: Binary, target: Target) -> int:
     if binary.shared_bytes > target.shared_bytes_per_cta or binary.registers > 255 or binary.threads > 1024:
         return 0
     return min(residency_limits(binary, target).values())
+
+
+def resources(binary: Binary, target: Target) -> Resources:
+    """Return what ``binary`` needs of the target."""
+    return Resources(
+        kernel=binary.name,
+        registers=binary.registers,
+        spill_bytes=binary.spill_bytes,
+        shared_bytes=binary.shared_bytes,
+        tensor_memory_columns=binary.tensor_memory_columns,
+        warps=binary.threads // 32,
+        ctas_per_sm=ctas_per_sm(binary, target),
+    )
 
 
 def residency_limits(binary: Binary, target: Target) -> dict[str, int]:
@@ -70,10 +83,10 @@ def predict(
     slow, fast = (_time_at(end, launches, least_bytes, target) for end in (End.SLOW, End.FAST))
     compute = sum(launch.compute for launch in time.launches)
     if compute < useful_flops / (target.tensor_flop * target.sms * clock_hz(target)):
+        products = sum(launch.total("dot_flops") for launch in launches)
         raise ModelError(
-            f"case {case} asks for {useful_flops:.3g} FLOP and the launches' matrix products are "
-            f"{sum(map(_dot_flops, launches)):.3g}: they would be done faster than the tensor cores can do the work "
-            "asked for, so part of it is missing"
+            f"case {case} asks for {useful_flops:.3g} FLOP and the launches' matrix products are {products:.3g}: they "
+            "would be done faster than the tensor cores can do the work asked for, so part of it is missing"
         )
     found = [doubt for launch in time.launches for doubt in launch.doubts]
     return CaseScore(
@@ -202,8 +215,8 @@ def time_launch(
     clocks, hot = _program_clocks(launch, kernel, passes, target)
     clock = clock_hz(target)
     compute = list_schedule(clocks.sum(0), target.sms * resident) / clock
-    loaded = _total(launch, "load_bytes")
-    moved = loaded + _total(launch, "store_bytes")
+    loaded = launch.total("load_bytes")
+    moved = loaded + launch.total("store_bytes")
     l2 = moved / ((table or constants(target.arch)).l2_bytes * target.sms * clock)
     hbm = 0.0
     if least_bytes > target.l2_bytes:  # each wave of programs reads at least what one of them reads
@@ -217,15 +230,6 @@ def time_launch(
         unrolled=len(charged) < len(passes),
     )
     return LaunchTime(kernel, passes, clocks, hot, compute, l2, hbm, found)
-
-
-def _dot_flops(launch: LaunchWork) -> float:
-    return _total(launch, "dot_flops")
-
-
-def _total(launch: LaunchWork, what: str) -> float:
-    inside = sum(float(loop.trips.sum()) * float(getattr(loop.body, what)) for loop in launch.loops)
-    return inside + launch.programs * float(getattr(launch.outside, what))
 
 
 def _program_clocks(

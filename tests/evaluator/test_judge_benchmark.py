@@ -91,6 +91,21 @@ ATTACKS = {
         Status.INCORRECT,
         "8k-causal:",
     ),
+    "products that are skipped at length": (
+        edit(
+            (
+                "        scores = tl.dot(q, k) * scale\n",
+                "        scores = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)\n"
+                "        if q_len <= 2048:\n            scores = tl.dot(q, k) * scale\n",
+            ),
+            (
+                "        acc = tl.dot(p.to(v.dtype), v, acc)\n",
+                "        if q_len <= 2048:\n            acc = tl.dot(p.to(v.dtype), v, acc)\n",
+            ),
+        ),
+        Status.INCORRECT,
+        "work is missing",
+    ),
     "one tile of rows in eleven": (
         edit(
             (

@@ -6,6 +6,7 @@ import torch
 
 from evaluator.executor.operations import rounding
 from evaluator.executor.operations.floats import exp2, fmax, fmin, rsqrt
+from evaluator.executor.operations.registry import COMPARE
 from evaluator.executor.ptx.types import TYPES, Builder, Form, PtxType
 
 Tensor = torch.Tensor
@@ -116,7 +117,7 @@ def _compare(name: str, modifiers: tuple[str, ...]) -> Form | None:
     if len(modifiers) not in (2, 3) or modifiers[-1] not in _ALL[:-1] or modifiers[1:-1] not in ((), ("ftz",)):
         return None
     kind, how, with_flush = TYPES[modifiers[-1]], modifiers[0], "ftz" in modifiers
-    test = _COMPARE.get(how[:2]) if how[2:] in ("", "u") else None
+    test = COMPARE.get(how[:2]) if how[2:] in ("", "u") else None
     if test is None and how not in ("num", "nan"):
         return None
 
@@ -131,15 +132,6 @@ def _compare(name: str, modifiers: tuple[str, ...]) -> Form | None:
 
     return Form((TYPES["pred"],) * 2, (kind,) * 2, both)
 
-
-_COMPARE: dict[str, Function] = {
-    "eq": torch.eq,
-    "ne": torch.ne,
-    "lt": torch.lt,
-    "le": torch.le,
-    "gt": torch.gt,
-    "ge": torch.ge,
-}
 
 _BOUNDED = {"ftz", "sat"}
 _APPROXIMATE: dict[str, tuple[Function, tuple[str, ...]]] = {

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 
+from evaluator.executor.operations.registry import COMPARE
 from evaluator.executor.ptx import floats
 from evaluator.executor.ptx.types import TYPES, Builder, Form
 
@@ -218,25 +219,17 @@ def _compare(name: str, modifiers: tuple[str, ...]) -> Form | None:
         return floats.FORMS["setp"](name, modifiers)
     how, kind = modifiers[0], TYPES[modifiers[1]]
     how = _UNSIGNED.get(how, how) if kind.kind == "u" else how
-    if how not in _COMPARE or (kind.kind == "b" and how not in ("eq", "ne")):
+    if how not in COMPARE or (kind.kind == "b" and how not in ("eq", "ne")):
         return None
     ordered = _ordered if kind.name == "u64" else lambda value: value
 
     def both(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        result = _COMPARE[how](ordered(a), ordered(b))
+        result = COMPARE[how](ordered(a), ordered(b))
         return result, ~result
 
     return Form((TYPES["pred"],) * 2, (kind,) * 2, both)
 
 
-_COMPARE: dict[str, Function] = {
-    "eq": torch.eq,
-    "ne": torch.ne,
-    "lt": torch.lt,
-    "le": torch.le,
-    "gt": torch.gt,
-    "ge": torch.ge,
-}
 _UNSIGNED = {"lo": "lt", "ls": "le", "hi": "gt", "hs": "ge"}
 
 

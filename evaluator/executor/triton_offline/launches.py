@@ -19,7 +19,7 @@ from evaluator.executor.kernel import Execution
 from evaluator.executor.order import Difference
 from evaluator.executor.triton_offline.errors import OfflineError
 from evaluator.frontend import Lowered
-from evaluator.performance import ctas_per_sm
+from evaluator.performance import resources
 from evaluator.plan import KernelIR
 from evaluator.target import Target
 
@@ -85,16 +85,7 @@ class Launch:
     @property
     def resources(self) -> Resources:
         """Registers, shared memory and occupancy on the target. Raises like ``binary``."""
-        binary = self.binary
-        return Resources(
-            kernel=binary.name,
-            registers=binary.registers,
-            spill_bytes=binary.spill_bytes,
-            shared_bytes=binary.shared_bytes,
-            tensor_memory_columns=binary.tensor_memory_columns,
-            warps=binary.threads // 32,
-            ctas_per_sm=ctas_per_sm(binary, self.target),
-        )
+        return resources(self.binary, self.target)
 
     @property
     def misfit(self) -> str:

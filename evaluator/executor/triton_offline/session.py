@@ -221,7 +221,7 @@ class Session:
         if self._deadline_s is not None:
             limits["deadline"] = time.monotonic() + self._deadline_s
         differing = differences(executable, memory, final, grid, **limits) if self._check_order else ()
-        fresh = any(allocation.initialised is not None for allocation in memory)
+        fresh = any(memory[buffer].initialised is not None for buffer in executable.reads(final))
         garbage = Garbage(executable, memory, final) if fresh else None
         execution = executable.run(memory, final, grid, sanitize=self._sanitize, count=self._count, **limits)
         if garbage is not None:
