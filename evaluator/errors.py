@@ -3,6 +3,7 @@
 EvaluatorError
 +-- UnknownTarget          no such target
 +-- UnknownProblem         no such problem, suite or case
++-- InvalidProblem         a problem of the user's own that is none
 +-- InvalidPlan            a launch plan that breaks its own format
 +-- EvaluatorUnavailable   the judge's process cannot be started or died for reasons of its own
 """
@@ -24,6 +25,10 @@ class UnknownProblem(EvaluatorError):
 
     def __init__(self, kind: str, name: str, known: tuple[str, ...]) -> None:
         super().__init__(f"unknown {kind} {name!r}: choose one of {', '.join(known)}")
+
+
+class InvalidProblem(EvaluatorError):
+    """What a file or package offers as a problem is none; the message names what is wrong with it."""
 
 
 class InvalidPlan(EvaluatorError):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from evaluator.errors import UnknownProblem
@@ -55,7 +56,16 @@ class Case:
     inputs: str = "normal"
     """Name of the input maker."""
     layout: str = "contiguous"
-    """Memory order of q, k, v and out: ``contiguous`` [b, h, s, d], ``bshd`` [b, s, h, d], or ``padded`` rows."""
+    """Memory order of q, k, v and out: ``contiguous`` [b, h, s, d], ``bshd`` [b, s, h, d], ``padded`` rows, or
+    ``mixed``, a layout of its own for each."""
+    scale: float = 0.0
+    """Of the scores before softmax; 0: 1 / sqrt(head_dim)."""
+    block_size: int = 0
+    """Keys of one block, where a problem selects blocks."""
+    blocks: int = 0
+    """Blocks that a query may select at most."""
+    selection: str = ""
+    """Name of the maker of what is selected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +120,18 @@ class Problem(Protocol):
         ...
 
     def make_inputs(self, case: Case, seed: int) -> "dict[str, torch.Tensor]":
-        """Return the flat storage of each input tensor of ``call(case)``, by name, on the CPU."""
+        """Return the flat storage of each input tensor of ``call(case)``, by name, on torch's default device.
+
+        That is the CPU, or where speed is measured the GPU: the same seed gives other numbers there. Draw with
+        ``evaluator.problems.inputs.seeded`` and all is where it belongs.
+        """
         ...
 
     def reference(
         self, case: Case, inputs: "Mapping[str, torch.Tensor]", batch: int, head: int, rows: "torch.Tensor"
     ) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
-        """Return (out, lse, attainable) in float64 for query rows (int64 [n]) of one batch and head.
+        """Return (out, lse, attainable) in float64 for query rows (int64 [n]) of one batch and head, all on the default
+        device, as ``inputs`` and ``rows`` are.
 
         ``out`` is [n, head_dim], ``lse`` [n]; ``attainable`` [n] is the error norm per row of a computation that takes
         the inputs as they are, accumulates in float32 and rounds probabilities and result to the input type.
@@ -124,14 +139,21 @@ class Problem(Protocol):
         ...
 
 
-def get_problem(name: str) -> Problem:
-    """Return the problem called ``name``; raise ``UnknownProblem`` with the known names otherwise."""
-    from evaluator.problems import PROBLEMS
+def problem_name(given: str) -> str:
+    """Return the name by which every process finds the problem that a user calls ``given``: a ``.py`` file by its
+    absolute path.
+    """
+    return str(Path(given).resolve()) if given.endswith(".py") else given
 
-    try:
-        return PROBLEMS[name]
-    except KeyError:
-        raise UnknownProblem("problem", name, tuple(PROBLEMS)) from None
+
+def get_problem(name: str) -> Problem:
+    """Return the problem called ``name``, or that of the ``.py`` file at this absolute path.
+
+    Raises ``UnknownProblem`` with the known names for a name that is none, ``InvalidProblem`` for what is no problem.
+    """
+    from evaluator.problems.loading import find
+
+    return find(name)
 
 
 def get_suite(problem: Problem, name: str) -> tuple[Case, ...]:
@@ -140,3 +162,13 @@ def get_suite(problem: Problem, name: str) -> tuple[Case, ...]:
         return problem.suites[name]
     except KeyError:
         raise UnknownProblem("suite", name, tuple(problem.suites)) from None
+
+
+def get_cases(problem: Problem, suite: str, name: str | None) -> tuple[Case, ...]:
+    """Return the benchmark case called ``name``, all of the suite for None; raise ``UnknownProblem`` for one that is
+    none.
+    """
+    cases = get_suite(problem, suite)
+    if chosen := tuple(case for case in cases if name in (None, case.name)):
+        return chosen
+    raise UnknownProblem("case", str(name), tuple(case.name for case in cases))

@@ -1,10 +1,21 @@
-"""Seeds: the kernels that a search starts from, one folder a problem."""
+"""Seeds: the kernels that a search starts from, by problem and name."""
 
 from importlib.resources import files
 
-_DEFAULT = {"mha": "mha/plain.py"}
+SEEDS = {
+    "mha": {
+        "plain": "mha/plain.py",
+        "tuned": "mha/tuned.py",
+        "hopper": "mha/hopper.py",
+        "blackwell": "mha/blackwell.py",
+    },
+    "gqa": {"plain": "mha/plain.py", "tuned": "mha/tuned.py"},
+    "fsa": {"query_outer": "fsa/query_outer.py", "kv_outer": "fsa/kv_outer.py"},
+}
+"""Files by name; the first of a problem is its default. The dense ones serve any head mapping."""
 
 
-def seed_source(problem: str) -> str:
-    """Return the source of the problem's default seed; raise ``KeyError`` when it has none."""
-    return (files(__name__) / _DEFAULT[problem]).read_text(encoding="utf-8")
+def seed_source(problem: str, name: str | None = None) -> str:
+    """Return the source of a problem's seed, its default one for None; raise ``KeyError`` when it has none such."""
+    seeds = SEEDS[problem]
+    return (files(__name__) / seeds[name or next(iter(seeds))]).read_text(encoding="utf-8")

@@ -1,6 +1,8 @@
 """The problems that candidates are written for."""
 
 from evaluator.problem import Problem
+from evaluator.problems.fsa import FSA
+from evaluator.problems.gqa import GQA
 from evaluator.problems.mha import MHA
 
-PROBLEMS: dict[str, Problem] = {MHA.name: MHA}
+PROBLEMS: dict[str, Problem] = {problem.name: problem for problem in (MHA, GQA, FSA)}

@@ -23,19 +23,24 @@ def make(case: Case, seed: int) -> Tensors:
 
 
 def pool_storage(name: str, size: int, row: int, dtype: torch.dtype, seed: int) -> torch.Tensor:
-    """Return a flat storage of ``size`` unit-normal elements, as cheap as a copy: a pool of rows, repeated."""
-    pool = torch.randn(_POOL_ROWS * row, generator=_generator(name, seed)).to(dtype)
+    """Return a flat storage of ``size`` unit-normal elements. On the CPU, where they are dear, they are a pool of rows,
+    repeated.
+    """
+    generator = seeded(name, seed)
+    drawn = _POOL_ROWS * row if generator.device.type == "cpu" else size
+    pool = torch.randn(drawn, generator=generator).to(dtype)
     return pool.repeat(math.ceil(size / pool.numel()))[:size]
 
 
-def _generator(name: str, seed: int) -> torch.Generator:
+def seeded(name: str, seed: int) -> torch.Generator:
+    """Return the source of random numbers of what is called ``name``, on torch's default device."""
     mixed = hashlib.sha256(f"{name}:{seed}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(mixed[:8], "little") >> 1)
+    return torch.Generator(torch.get_default_device()).manual_seed(int.from_bytes(mixed[:8], "little") >> 1)
 
 
 def _normal(case: Case, seed: int) -> Tensors:
     dtype = getattr(torch, case.dtype)
-    generator = _generator("normal", seed)
+    generator = seeded("normal", seed)
     query = (case.batch, case.heads, case.q_len, case.head_dim)
     key = (case.batch, case.kv_heads, case.kv_len, case.head_dim)
     return {
@@ -54,7 +59,7 @@ def _large(case: Case, seed: int) -> Tensors:
 def _outliers(case: Case, seed: int) -> Tensors:
     """N(0, 1) + N(0, 100) * Bernoulli(0.001) in every tensor."""
     made = _normal(case, seed)
-    generator = _generator("outliers", seed)
+    generator = seeded("outliers", seed)
     for name, tensor in made.items():
         spikes = torch.randn(tensor.shape, generator=generator) * 10
         chosen = torch.rand(tensor.shape, generator=generator) < 0.001
@@ -94,7 +99,7 @@ def _rising(case: Case, seed: int) -> Tensors:
 
 def _dominant(case: Case, seed: int) -> Tensors:
     """Each query is aligned with one visible key, anywhere, and gets that key's value: a skipped tile shows."""
-    generator = _generator("dominant", seed)
+    generator = seeded("dominant", seed)
     drawn = torch.rand(case.batch, case.heads, case.q_len, generator=generator)
     return _aligned(case, seed, (drawn * _first_hidden(case)).long())
 

@@ -24,7 +24,7 @@ def views(case: Case, seed: int = 1) -> dict[str, torch.Tensor]:
 def textbook(case: Case, view: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention by the definition, in float64: (out, lse)."""
     q, k, v = (view[name].double() for name in "qkv")
-    logits = q @ k.transpose(2, 3) / math.sqrt(case.head_dim)
+    logits = q @ k.transpose(2, 3) * (case.scale or 1 / math.sqrt(case.head_dim))
     if case.causal:
         hidden = torch.ones(case.q_len, case.kv_len, dtype=torch.bool).triu(case.kv_len - case.q_len + 1)
         logits = logits.masked_fill(hidden, -math.inf)

@@ -1,0 +1,93 @@
+"""Sliding-window attention, forward: a problem in one file. See problems.md beside this file."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from evaluator.problem import Baseline, Call, Case
+from evaluator.problems.dense import attend, make_qkv, outputs, qkv, softmax_scale, total_bytes, views
+
+
+@dataclass(frozen=True, slots=True)
+class WindowCase(Case):
+    """A case, and how far it looks back."""
+
+    window: int = 0
+    """Keys that a query sees: its own and those before it."""
+
+
+@dataclass(frozen=True)
+class SlidingWindow:
+    """``def sliding_window(q, k, v, out, lse, *, window: int, scale: float) -> None``.
+
+    Query t sees key u when ``t - window < u <= t``. Shapes are those of ``gqa``, with as many keys as queries.
+    """
+
+    name: str = "sliding-window"
+    entry: str = "sliding_window"
+    baselines: tuple[Baseline, ...] = ()
+
+    @property
+    def correctness_cases(self) -> tuple[Case, ...]:
+        """Windows within a tile, across tiles, at their edges, and longer than the sequence."""
+        return (
+            _case("within-a-tile", 2, 1, 100, 20, "edge"),
+            _case("across-tiles", 4, 2, 333, 130, "dominant", "bshd"),
+            _case("whole-tiles", 2, 2, 256, 64, "normal", "padded"),
+            _case("one-key", 2, 1, 70, 1, "normal"),
+            _case("longer-than-all", 2, 1, 150, 400, "large"),
+            _case("constant", 2, 2, 260, 128, "constant", "mixed"),
+        )
+
+    @property
+    def suites(self) -> Mapping[str, tuple[Case, ...]]:
+        """One case, as long as a prompt."""
+        return {"quick": (WindowCase("8k-512", 1, 16, 4, 8192, 8192, 128, True, inputs="tiled", window=512),)}
+
+    def call(self, case: Case) -> Call:
+        """Return the five tensors and two scalars of ``case``."""
+        return Call(
+            case.name, (*qkv(case), *outputs(case)), (("window", _window(case)), ("scale", softmax_scale(case)))
+        )
+
+    def flops(self, case: Case) -> int:
+        """Return 4 * head_dim for each pair of a query and a key that it sees."""
+        full = min(_window(case), case.q_len)
+        pairs = full * (full + 1) // 2 + (case.q_len - full) * full
+        return 4 * case.head_dim * case.batch * case.heads * pairs
+
+    def least_bytes(self, case: Case) -> int:
+        """Return the bytes of q, k, v, out and lse."""
+        return total_bytes(self.call(case))
+
+    def make_inputs(self, case: Case, seed: int) -> dict[str, torch.Tensor]:
+        """Return the flat storages of q, k and v."""
+        return make_qkv(case, seed)
+
+    def reference(
+        self, case: Case, inputs: Mapping[str, torch.Tensor], batch: int, head: int, rows: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return (out, lse, attainable) in float64 for some query rows of one batch and head."""
+        view = views(case, inputs)
+        kv_head = head // (case.heads // case.kv_heads)
+        k, v = (view[name][batch, kv_head].double() for name in ("k", "v"))
+        distance = rows[:, None] - torch.arange(case.kv_len)
+        logits = (view["q"][batch, head, rows].double() @ k.T) * softmax_scale(case)
+        logits = logits.masked_fill((distance < 0) | (distance >= _window(case)), -math.inf)
+        return attend(logits, v, view["q"].dtype)
+
+
+def _case(
+    name: str, heads: int, kv_heads: int, length: int, window: int, inputs: str, layout: str = "contiguous"
+) -> WindowCase:
+    return WindowCase(name, 2, heads, kv_heads, length, length, 128, True, inputs=inputs, layout=layout, window=window)
+
+
+def _window(case: Case) -> int:
+    assert isinstance(case, WindowCase)
+    return case.window
+
+
+PROBLEM = SlidingWindow()

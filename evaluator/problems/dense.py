@@ -1,0 +1,189 @@
+"""Dense attention, forward: what ``mha`` and ``gqa`` have in common, and the arithmetic of every reference.
+
+A candidate may rely on head dim 128 and bfloat16, the paper's setting; not on lengths or strides.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from evaluator.plan import ITEM_BYTES, Role
+from evaluator.problem import Baseline, Call, Case, TensorSpec
+
+if TYPE_CHECKING:
+    import torch
+
+HEAD_DIM = 128
+TOTAL_TOKENS = 32768
+"""Benchmark protocol of the AVO paper (arXiv 2603.24517): tokens are fixed, the batch follows from the length."""
+LENGTHS_K = (4, 8, 16, 32)
+"""Sequence lengths of the same protocol, in 1024 tokens."""
+
+_PADDING = 24
+"""Extra elements per row in the ``padded`` layout; not a multiple of 16, so that rows lose their alignment."""
+
+_MIXED = {"q": "bshd", "k": "padded", "v": "contiguous", "out": "padded"}
+"""Layouts in ``mixed``: no tensor's strides serve for another."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Dense attention: ``def attention(q, k, v, out, lse, *, causal: bool, scale: float) -> None``.
+
+    q and out are [batch, heads, q_len, head_dim], k and v [batch, kv_heads, kv_len, head_dim], lse float32
+    [batch, heads, q_len]. Query i sees key j when not causal or ``j <= i + kv_len - q_len``. Head h uses KV head
+    ``h // (heads / kv_heads)``.
+    """
+
+    name: str
+    correctness_cases: tuple[Case, ...]
+    suites: Mapping[str, tuple[Case, ...]]
+    baselines: tuple[Baseline, ...]
+    entry: str = field(default="attention", init=False)
+
+    def call(self, case: Case) -> Call:
+        """Return the five tensors and two scalars of ``case``."""
+        return Call(case.name, (*qkv(case), *outputs(case)), (("causal", case.causal), ("scale", softmax_scale(case))))
+
+    def flops(self, case: Case) -> int:
+        """Return 4 * batch * heads * q_len * kv_len * head_dim, halved when causal (the paper's convention)."""
+        full = 4 * case.batch * case.heads * case.q_len * case.kv_len * case.head_dim
+        return full // 2 if case.causal else full
+
+    def least_bytes(self, case: Case) -> int:
+        """Return the bytes of q, k, v, out and lse."""
+        return total_bytes(self.call(case))
+
+    def make_inputs(self, case: Case, seed: int) -> "dict[str, torch.Tensor]":
+        """Return the flat storages of q, k and v."""
+        return make_qkv(case, seed)
+
+    def reference(
+        self, case: Case, inputs: "Mapping[str, torch.Tensor]", batch: int, head: int, rows: "torch.Tensor"
+    ) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
+        """Return (out, lse, attainable) in float64: see ``Problem.reference``."""
+        import torch
+
+        view = views(case, inputs)
+        kv_head = head // (case.heads // case.kv_heads)
+        q = view["q"][batch, head, rows].double()
+        k, v = (view[name][batch, kv_head].double() for name in ("k", "v"))
+        logits = (q @ k.T) * softmax_scale(case)
+        if case.causal:
+            last_visible = rows[:, None] + (case.kv_len - case.q_len)
+            logits = logits.masked_fill(torch.arange(case.kv_len) > last_visible, -math.inf)
+        return attend(logits, v, view["q"].dtype)
+
+
+def tiled(name: str, batch: int, heads: int, kv_heads: int, length: int, causal: bool) -> Case:
+    """Return a benchmark case."""
+    return Case(name, batch, heads, kv_heads, length, length, HEAD_DIM, causal, inputs="tiled")
+
+
+def benchmark(length_k: int, causal: bool, heads: int, kv_heads: int, suffix: str = "") -> Case:
+    """Return the case of so many 1024 tokens in the AVO paper's protocol, called e.g. ``8k-causal``."""
+    length = length_k * 1024
+    name = f"{length_k}k-{'causal' if causal else 'full'}{suffix}"
+    return tiled(name, TOTAL_TOKENS // length, heads, kv_heads, length, causal)
+
+
+def published(
+    name: str, target: str, full: tuple[float, ...], causal: tuple[float, ...], source: str, suffix: str = ""
+) -> Baseline:
+    """Return published TFLOPS at the first of ``LENGTHS_K``, by the names that ``benchmark`` gives."""
+    tflops = {f"{k}k-full{suffix}": value for k, value in zip(LENGTHS_K, full, strict=False)}
+    tflops |= {f"{k}k-causal{suffix}": value for k, value in zip(LENGTHS_K, causal, strict=False)}
+    return Baseline(name, target, tflops, source)
+
+
+def softmax_scale(case: Case) -> float:
+    """Return the scale of ``case``, 1 / sqrt(head_dim) where it names none."""
+    return case.scale or 1.0 / math.sqrt(case.head_dim)
+
+
+def qkv(case: Case) -> tuple[TensorSpec, ...]:
+    """Return q, k and v of ``case`` in its layout."""
+    key = (case.batch, case.kv_heads, case.kv_len, case.head_dim)
+    return (
+        _spec("q", _query(case), case, Role.INPUT),
+        _spec("k", key, case, Role.INPUT),
+        _spec("v", key, case, Role.INPUT),
+    )
+
+
+def outputs(case: Case) -> tuple[TensorSpec, ...]:
+    """Return out of ``case``, in its layout, and lse."""
+    rows = _query(case)[:3]
+    return (
+        _spec("out", _query(case), case, Role.OUTPUT),
+        TensorSpec("lse", "float32", rows, (rows[1] * rows[2], rows[2], 1), math.prod(rows), Role.OUTPUT),
+    )
+
+
+def total_bytes(call: Call) -> int:
+    """Return the bytes of all elements of all tensors of a call."""
+    return sum(math.prod(spec.shape) * ITEM_BYTES[spec.dtype] for spec in call.tensors)
+
+
+def make_qkv(case: Case, seed: int) -> "dict[str, torch.Tensor]":
+    """Return the flat storages of q, k and v from the input maker of ``case``, NaN between the rows."""
+    import torch
+
+    from evaluator.problems import inputs
+
+    if case.inputs == "tiled":
+        dtype = getattr(torch, case.dtype)
+        return {s.name: inputs.pool_storage(s.name, s.size, case.head_dim, dtype, seed) for s in qkv(case)}
+    made = inputs.make(case, seed)
+    storages = {}
+    for spec in qkv(case):
+        # NaN between the rows: a kernel that reads padding gets wrong numbers.
+        storages[spec.name] = torch.full((spec.size,), float("nan"), dtype=made[spec.name].dtype)
+        storages[spec.name].as_strided(spec.shape, spec.strides).copy_(made[spec.name])
+    return storages
+
+
+def views(case: Case, inputs: "Mapping[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
+    """Return q, k and v, each [batch, heads, sequence, head_dim], over their flat storages."""
+    return {spec.name: inputs[spec.name].as_strided(spec.shape, spec.strides) for spec in qkv(case)}
+
+
+def attend(
+    logits: "torch.Tensor", v: "torch.Tensor", dtype: "torch.dtype"
+) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
+    """Return (out, lse, attainable) of rows: see ``Problem.reference``.
+
+    ``logits`` is [rows, keys] in float64, scaled, -inf where hidden; ``v`` is [keys, head_dim] in float64; ``dtype`` is
+    the inputs' type.
+    """
+    import torch
+
+    lse = torch.logsumexp(logits, 1)
+    out = torch.exp(logits - lse[:, None]) @ v
+    # What rounding to the input type costs, measured on one order of summation: unnormalised probabilities are rounded
+    # before the product, as a tensor core takes them, and the result once more.
+    unnormalised = torch.exp(logits - logits.amax(1, keepdim=True))
+    rounded = (unnormalised.to(dtype).double() @ v) / unnormalised.sum(1, keepdim=True)
+    attainable = (rounded.to(dtype).double() - out).norm(dim=1)
+    return out, lse, attainable
+
+
+def _query(case: Case) -> tuple[int, int, int, int]:
+    return case.batch, case.heads, case.q_len, case.head_dim
+
+
+def _spec(name: str, shape: tuple[int, int, int, int], case: Case, role: Role) -> TensorSpec:
+    batch, heads, length, dim = shape
+    layout = _MIXED[name] if case.layout == "mixed" else case.layout
+    if layout == "bshd":
+        strides: tuple[int, ...] = (length * heads * dim, dim, heads * dim, 1)
+        size = math.prod(shape)
+    elif layout == "padded":
+        row = dim + _PADDING
+        strides = (heads * length * row, length * row, row, 1)
+        size = batch * heads * length * row
+    else:
+        strides = (heads * length * dim, length * dim, dim, 1)
+        size = math.prod(shape)
+    return TensorSpec(name, case.dtype, shape, strides, size, role)

@@ -1,0 +1,194 @@
+"""Flash Sparse Attention (arXiv 2508.18224), forward: the problem ``fsa``, the selected branch of Native Sparse
+Attention (arXiv 2502.11089).
+
+A candidate may rely on head dim 128, bfloat16 and block sizes that are powers of two from 16 to 128; not on lengths,
+groups, strides, nor on how many blocks a query may select. How blocks are chosen stays outside the kernel.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from evaluator.plan import Role
+from evaluator.problem import Baseline, Call, Case, TensorSpec
+from evaluator.problems.dense import HEAD_DIM, attend, make_qkv, outputs, qkv, softmax_scale, total_bytes, views
+from evaluator.problems.selection import make_block_indices, selected_pairs
+
+if TYPE_CHECKING:
+    import torch
+
+KV_HEADS = 4
+_ROWS_AT_ONCE = 64
+"""Bounds the memory of the reference: some matrices in float64 of as many rows, by all keys."""
+
+
+@dataclass(frozen=True)
+class SelectedAttention:
+    """``def selected_attention(q, k, v, block_indices, out, lse, *, block_size: int, scale: float) -> None``.
+
+    q and out are [batch, heads, q_len, head_dim], k and v [batch, kv_heads, q_len, head_dim], lse float32
+    [batch, heads, q_len]; block_indices is int32 [batch, kv_heads, q_len, blocks], contiguous, ascending, padded with
+    -1 at the tail. Query t of head h sees key u when ``u <= t`` and ``u // block_size`` is in
+    ``block_indices[b, h // (heads / kv_heads), t]``. The block of t itself always is, and none behind it ever is.
+    """
+
+    name: str
+    correctness_cases: tuple[Case, ...]
+    suites: Mapping[str, tuple[Case, ...]]
+    baselines: tuple[Baseline, ...] = ()
+    entry: str = field(default="selected_attention", init=False)
+
+    def call(self, case: Case) -> Call:
+        """Return the six tensors and two scalars of ``case``."""
+        tensors = (*qkv(case), _block_indices(case), *outputs(case))
+        return Call(case.name, tensors, (("block_size", case.block_size), ("scale", softmax_scale(case))))
+
+    def flops(self, case: Case) -> int:
+        """Return 4 * head_dim for each query head and each key that it selects and sees.
+
+        Makers of block indices fix how many there are: see ``selection``.
+        """
+        return 4 * case.head_dim * case.batch * case.heads * selected_pairs(case)
+
+    def least_bytes(self, case: Case) -> int:
+        """Return the bytes of all six tensors: every block is selected, by its own queries if by no others."""
+        return total_bytes(self.call(case))
+
+    def make_inputs(self, case: Case, seed: int) -> "dict[str, torch.Tensor]":
+        """Return the flat storages of q, k, v and block_indices."""
+        from evaluator.problems.inputs import seeded
+
+        chosen = make_block_indices(case, seeded("block_indices", seed))
+        return {**make_qkv(case, seed), "block_indices": chosen.flatten()}
+
+    def reference(
+        self, case: Case, inputs: "Mapping[str, torch.Tensor]", batch: int, head: int, rows: "torch.Tensor"
+    ) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
+        """Return (out, lse, attainable) in float64: see ``Problem.reference``."""
+        import torch
+
+        view = views(case, inputs)
+        kv_head = head // (case.heads // case.kv_heads)
+        k, v = (view[name][batch, kv_head].double() for name in ("k", "v"))
+        chosen = inputs["block_indices"].view(_block_indices(case).shape)[batch, kv_head]
+        keys = torch.arange(case.kv_len)
+        parts = []
+        for part in rows.split(_ROWS_AT_ONCE):
+            blocks = torch.zeros(len(part), math.ceil(case.kv_len / case.block_size) + 1, dtype=torch.bool)
+            blocks.scatter_(1, chosen[part].long() + 1, True)  # the first column takes what is -1
+            visible = blocks[:, 1:].repeat_interleave(case.block_size, 1)[:, : case.kv_len] & (keys <= part[:, None])
+            logits = (view["q"][batch, head, part].double() @ k.T) * softmax_scale(case)
+            parts.append(attend(logits.masked_fill(~visible, -math.inf), v, view["q"].dtype))
+        out, lse, attainable = (torch.cat(column) for column in zip(*parts, strict=True))
+        return out, lse, attainable
+
+
+def _block_indices(case: Case) -> TensorSpec:
+    shape = (case.batch, case.kv_heads, case.q_len, case.blocks)
+    strides = (math.prod(shape[1:]), math.prod(shape[2:]), case.blocks, 1)
+    return TensorSpec("block_indices", "int32", shape, strides, math.prod(shape), Role.INPUT)
+
+
+def _tiled(
+    name: str,
+    length: int,
+    block_size: int,
+    blocks: int,
+    heads: int,
+    kv_heads: int = KV_HEADS,
+    selection: str = "random",
+) -> Case:
+    return Case(
+        name,
+        1,
+        heads,
+        kv_heads,
+        length,
+        length,
+        HEAD_DIM,
+        True,
+        inputs="tiled",
+        block_size=block_size,
+        blocks=blocks,
+        selection=selection,
+    )
+
+
+def _benchmark(length_k: int, block_size: int, group: int) -> Case:
+    """Return a case of the FSA paper: 16 blocks of 64 keys or 8 of 128. It names no number of KV heads; 4 is ours."""
+    return _tiled(
+        f"{length_k}k-b{block_size}-g{group}", length_k * 1024, block_size, 1024 // block_size, group * KV_HEADS
+    )
+
+
+_PAPER = tuple(
+    _benchmark(length, block_size, group)
+    for block_size, groups in ((64, (2, 8, 4, 1)), (128, (8, 4, 1, 2)))
+    for length, group in zip((8, 16, 32, 64), groups, strict=True)
+)
+"""Of the 32 combinations of the paper's block sizes, lengths and groups: each length and each group with each block
+size once, long ones with small groups, so that a case takes no more memory than one of ``mha``.
+"""
+_QUICK = (_PAPER[0], _PAPER[4])
+_HELD_OUT = (
+    _tiled("12k-b64-g4-skewed", 12288, 64, 16, 16, selection="skewed"),
+    _tiled("20k-b128-g1", 20480, 128, 8, 6, kv_heads=6),
+    _tiled("ragged-b64-g8", 9999, 64, 12, 16, kv_heads=2),
+)
+"""Shapes that no operator is shown: other lengths, head counts and numbers of blocks, and a hot block."""
+
+
+def _case(
+    name: str,
+    heads: int,
+    kv_heads: int,
+    length: int,
+    block_size: int,
+    blocks: int,
+    selection: str,
+    inputs: str,
+    layout: str = "contiguous",
+    scale: float = 0.0,
+) -> Case:
+    return Case(
+        name,
+        2,
+        heads,
+        kv_heads,
+        length,
+        length,
+        HEAD_DIM,
+        True,
+        inputs=inputs,
+        layout=layout,
+        scale=scale,
+        block_size=block_size,
+        blocks=blocks,
+        selection=selection,
+    )
+
+
+_CORRECTNESS = (
+    _case("group-1", 3, 3, 321, 32, 5, "random", "normal"),
+    _case("group-2", 4, 2, 260, 16, 7, "random", "dominant", "bshd"),
+    _case("group-4", 4, 1, 400, 64, 4, "random", "large"),
+    _case("group-8", 8, 1, 200, 16, 6, "random", "edge", "mixed"),
+    _case("skewed", 2, 1, 450, 32, 5, "skewed", "dominant", "padded"),
+    _case("nearly-dense", 4, 2, 190, 16, 11, "dense", "outliers"),
+    _case("forced-only", 4, 1, 250, 32, 8, "shortest", "dominant", scale=0.11),
+    _case("uneven", 4, 2, 331, 16, 8, "uneven", "negative"),
+    _case("fewer-blocks-than-slots", 2, 2, 150, 64, 16, "random", "edge"),
+    _case("less-than-a-block", 2, 1, 20, 64, 8, "random", "edge"),
+    _case("one-token", 4, 2, 1, 16, 3, "random", "normal"),
+    _case("constant", 2, 1, 257, 32, 5, "random", "constant", scale=0.07),
+    _case("rising", 2, 2, 290, 16, 9, "random", "rising"),
+    _case("blocks-of-64", 2, 1, 750, 64, 8, "random", "normal"),
+    _case("blocks-of-128", 2, 1, 850, 128, 4, "skewed", "large"),
+)
+
+FSA = SelectedAttention(
+    name="fsa",
+    correctness_cases=_CORRECTNESS,
+    suites={"quick": _QUICK, "paper": _PAPER, "held_out": _HELD_OUT},
+)

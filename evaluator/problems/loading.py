@@ -1,0 +1,118 @@
+"""Finds problems by name: the project's own, those of installed packages, and those of single files.
+
+The code of a problem is trusted: whoever names it runs it, and so does the judge's process.
+"""
+
+import hashlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from evaluator.errors import InvalidProblem, UnknownProblem
+from evaluator.problem import Case, Problem
+from evaluator.problems import PROBLEMS
+
+GROUP = "avo.problems"
+"""Entry points of packages that bring problems, each called like its problem."""
+ATTRIBUTE = "PROBLEM"
+"""What a file of its own calls its problem."""
+_in_files: list[tuple[Problem, str]] = []
+"""Problems that were found in files, and where."""
+
+
+def find(name: str) -> Problem:
+    """Return the problem of this name, or of the file at this absolute path, which ends in ``.py``.
+
+    Raises ``UnknownProblem`` for a name that is none, ``InvalidProblem`` for what is no problem.
+    """
+    if name.endswith(".py"):
+        return _from_file(name)
+    return PROBLEMS[name] if name in PROBLEMS else _installed(name)
+
+
+def name_of(problem: Problem) -> str:
+    """Return the name by which another process finds a problem that was found here."""
+    return next((file for found, file in _in_files if found is problem), problem.name)
+
+
+@cache
+def _from_file(name: str) -> Problem:
+    path = Path(name)
+    if not path.is_absolute():
+        raise InvalidProblem(f"problem {name}: give its absolute path, so that every process finds it")
+    if not path.is_file():
+        raise InvalidProblem(f"problem {name}: there is no such file")
+    module_name = f"avo_problem_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # dataclasses look up their module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[module_name]
+        raise InvalidProblem(f"problem {name} cannot be imported: {_explain(error, name)}") from None
+    if not hasattr(module, ATTRIBUTE):
+        raise InvalidProblem(f"problem {name}: it defines no {ATTRIBUTE}")
+    problem = _checked(getattr(module, ATTRIBUTE), name)
+    if problem.name in PROBLEMS or problem.name in _entry_points():
+        raise InvalidProblem(f"problem {name}: another problem is called {problem.name!r}: choose another name")
+    _in_files.append((problem, name))
+    return problem
+
+
+@cache
+def _installed(name: str) -> Problem:
+    entries = _entry_points()
+    if name not in entries:
+        raise UnknownProblem("problem", name, (*PROBLEMS, *entries, "a file PATH.py"))
+    if len(entries[name]) > 1:
+        places = " and ".join(entry.value for entry in entries[name])
+        raise InvalidProblem(f"problem {name!r} is defined by {places}: uninstall one of the packages")
+    (entry,) = entries[name]
+    try:
+        found = entry.load()
+    except Exception as error:
+        raise InvalidProblem(f"problem {name!r} cannot be imported from {entry.value}: {_explain(error)}") from None
+    problem = _checked(found, f"{name!r} of {entry.value}")
+    if problem.name != name:
+        raise InvalidProblem(f"problem {name!r} of {entry.value} calls itself {problem.name!r}: rename one of the two")
+    return problem
+
+
+def _entry_points() -> dict[str, list[EntryPoint]]:
+    found: dict[str, list[EntryPoint]] = {}
+    for entry in entry_points(group=GROUP):
+        found.setdefault(entry.name, []).append(entry)
+    return found
+
+
+def _explain(error: Exception, file: str = "") -> str:
+    text = (str(error).splitlines() or [""])[0]
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    return f"{type(error).__name__}: {text}{f', line {line}' if line else ''}"
+
+
+def _checked(found: Any, where: str) -> Problem:
+    """Return ``found`` if it has what ``Problem`` asks for."""
+    wanted = [name for name in vars(Problem) if not name.startswith("_")]
+    if missing := [name for name in wanted if not hasattr(found, name)]:
+        raise InvalidProblem(f"problem {where}: it lacks {', '.join(missing)}: see evaluator.problem.Problem")
+    if not (isinstance(found.name, str) and found.name.replace("_", "").replace("-", "").isalnum()):
+        raise InvalidProblem(f"problem {where}: its name {found.name!r} should consist of letters, digits, - and _")
+    if not (isinstance(found.entry, str) and found.entry.isidentifier()):
+        raise InvalidProblem(f"problem {where}: its entry {found.entry!r} should be the name of a function")
+    if not isinstance(found.suites, Mapping) or "quick" not in found.suites:
+        raise InvalidProblem(f"problem {where}: its suites should be a mapping with 'quick' among its keys")
+    for title, cases in (("correctness_cases", found.correctness_cases), *found.suites.items()):
+        if not (isinstance(cases, tuple) and cases and all(isinstance(case, Case) for case in cases)):
+            raise InvalidProblem(f"problem {where}: {title} should be a tuple of one Case or more")
+    problem: Problem = found
+    return problem

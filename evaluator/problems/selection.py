@@ -1,0 +1,92 @@
+"""Makers of block indices: which blocks of keys each query of ``fsa`` selects.
+
+As in Native Sparse Attention (arXiv 2502.11089) a query selects its own block, the one before and block 0; how many
+others, and which, is the maker's choice. How many blocks a query selects depends on its own block and the case alone,
+and its own block is always one of them, so the number of selected pairs follows without a look at the indices.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from evaluator.problem import Case
+
+if TYPE_CHECKING:
+    import torch
+
+_FORCED = 3
+
+
+@dataclass(frozen=True)
+class Selection:
+    """One way to select."""
+
+    count: Callable[[int, int], int]
+    """Blocks that a query selects, from its own block and the number of blocks it may select. Not more than either
+    allows, and at least 1.
+    """
+    hot: bool = False
+    """Whether every query of a head that can selects the same one block beside block 0."""
+
+
+def _all(own: int, most: int) -> int:
+    return min(most, own + 1)
+
+
+SELECTIONS = {
+    "random": Selection(_all),
+    "skewed": Selection(_all, hot=True),
+    # All but one.
+    "dense": Selection(lambda own, most: min(most, max(own, min(_FORCED, own + 1)))),
+    "shortest": Selection(lambda own, most: min(most, _FORCED, own + 1)),
+    # Neighbouring blocks of queries select different numbers of blocks.
+    "uneven": Selection(lambda own, most: min(most, _FORCED + 5 * own % 7, own + 1)),
+}
+"""By the name that ``Case.selection`` gives."""
+
+
+def selected_pairs(case: Case) -> int:
+    """Return how many keys all queries of one batch and KV head select and see together."""
+    count, size = SELECTIONS[case.selection].count, case.block_size
+    pairs = 0
+    for own in range(math.ceil(case.q_len / size)):
+        queries = min(size, case.q_len - own * size)
+        pairs += (count(own, case.blocks) - 1) * size * queries + queries * (queries + 1) // 2
+    return pairs
+
+
+def make_block_indices(case: Case, generator: "torch.Generator") -> "torch.Tensor":
+    """Return int32 [batch, kv_heads, q_len, blocks]: ascending, -1 behind the last."""
+    import torch
+
+    selection = SELECTIONS[case.selection]
+    own = torch.arange(case.q_len) // case.block_size
+    counts = torch.tensor([selection.count(block, case.blocks) for block in range(int(own[-1]) + 1)])[own][:, None]
+    own = own[:, None]
+    shape = (case.batch, case.kv_heads, case.q_len, case.blocks)
+
+    # Sorted draws from [0, n - m], plus 0, 1, ... m - 1, are m different numbers below n.
+    free = (own - 2).clamp(min=0)
+    others = (counts - _FORCED).clamp(min=0)
+    drawn = (torch.rand(shape, generator=generator) * (free - others + 1)).long()
+    slot = torch.arange(case.blocks)
+    drawn = drawn.where(slot < others, case.q_len).sort(-1).values + slot
+    if selection.hot:
+        drawn = _with_hot(drawn, others, free)
+    between = 1 + drawn.roll(1, -1)
+    indices = torch.where((slot == 0) & (counts > 1), 0, between)
+    indices = torch.where((slot == counts - 2) & (counts >= _FORCED), own - 1, indices)
+    indices = torch.where(slot == counts - 1, own, indices)
+    return indices.where(slot < counts, -1).to(torch.int32)
+
+
+def _with_hot(drawn: "torch.Tensor", others: "torch.Tensor", free: "torch.Tensor") -> "torch.Tensor":
+    """Return ascending rows of ``drawn`` [batch, kv_heads, q_len, blocks] with one number of each KV head among the
+    first ``others`` of every row that has any and may hold it, in place of its next greater or else the greatest.
+    """
+    import torch
+
+    hot = (torch.arange(drawn.shape[1])[:, None, None] % 3).expand(*drawn.shape[:3], 1).contiguous()
+    place = torch.searchsorted(drawn, hot).minimum((others - 1).clamp(min=0))
+    return drawn.scatter(-1, place, hot).where((others > 0) & (hot < free), drawn)

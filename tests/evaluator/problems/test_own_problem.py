@@ -1,0 +1,56 @@
+"""The problem of one's own in the documentation works: its kernel is judged, and a wrong one is seen."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from evaluator.candidate import Candidate
+from evaluator.evaluation import Status
+from evaluator.judge import Judge
+from evaluator.problem import Case, get_problem
+from evaluator.problems.dense import views
+from evaluator.target import get_target
+
+DOCS = Path(__file__).parents[3] / "docs"
+NAME = str(DOCS / "sliding_window.py")
+KERNEL = (DOCS / "sliding_window_seed.py").read_text()
+PROBLEM = get_problem(NAME)
+
+
+@pytest.fixture(scope="module")
+def judge() -> Iterator[Judge]:
+    with Judge(get_target("h100"), "quick") as judge:
+        yield judge
+
+
+def test_its_kernel_is_correct_and_scored(judge: Judge) -> None:
+    evaluation = judge.evaluate(Candidate(NAME, KERNEL))
+    assert evaluation.status is Status.CORRECT, evaluation.message
+    assert evaluation.score is not None
+    assert [case.case for case in evaluation.score.cases] == ["8k-512"]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"), [("distance < window", "distance <= window"), ("start_m - window + 1", "start_m - window + 65")]
+)
+def test_a_window_that_is_off_is_seen(judge: Judge, right: str, wrong: str) -> None:
+    assert right in KERNEL
+    assert judge.evaluate(Candidate(NAME, KERNEL.replace(right, wrong))).status is Status.INCORRECT
+
+
+@pytest.mark.parametrize("case", PROBLEM.correctness_cases, ids=lambda case: case.name)
+def test_its_reference_and_flops_are_the_definition(case: Case) -> None:
+    window = dict(PROBLEM.call(case).scalars)["window"]
+    visible = torch.ones(case.q_len, case.q_len, dtype=torch.bool).tril() & ~torch.ones(
+        case.q_len, case.q_len, dtype=torch.bool
+    ).tril(-window)
+    assert PROBLEM.flops(case) == 4 * 128 * case.batch * case.heads * int(visible.sum())
+    storages = PROBLEM.make_inputs(case, 1)
+    q, k, v = (tensor[1, 0].double() for tensor in views(case, storages).values())
+    logits = (q @ k.T / math.sqrt(128)).masked_fill(~visible, -math.inf)
+    out, lse, _ = PROBLEM.reference(case, storages, 1, 0, torch.arange(case.q_len))
+    torch.testing.assert_close(out, logits.softmax(-1) @ v)
+    torch.testing.assert_close(lse, logits.logsumexp(-1))

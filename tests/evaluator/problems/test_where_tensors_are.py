@@ -1,0 +1,32 @@
+"""Inputs and references are made where torch is told to make them: where speed is measured, on the GPU.
+
+The device ``meta`` has no numbers and mixes with no other, so a tensor that is made elsewhere fails.
+"""
+
+import pytest
+import torch
+
+from evaluator.problem import get_problem
+from evaluator.problems import inputs
+from evaluator.problems.dense import make_qkv
+
+PLACE = torch.device("meta")
+
+
+@pytest.mark.parametrize("name", ["mha", "gqa", "fsa"])
+def test_inputs_and_references_are_on_the_default_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = get_problem(name)
+    monkeypatch.setattr(inputs, "seeded", lambda name, seed: None)  # there are no random numbers for it
+    monkeypatch.setattr(inputs, "pool_storage", lambda name, size, row, dtype, seed: torch.randn(size).to(dtype))
+    for case in (*problem.correctness_cases, *problem.suites["quick"]):
+        with PLACE:
+            made = make_qkv(case, 1)
+            for spec in problem.call(case).tensors:
+                if spec.name == "block_indices":
+                    made[spec.name] = torch.empty(spec.size, dtype=torch.int32)
+            reference = problem.reference(case, made, 0, 0, torch.arange(min(3, case.q_len)))
+        assert {tensor.device for tensor in (*made.values(), *reference)} == {PLACE}
+
+
+def test_without_being_told_inputs_are_on_the_cpu() -> None:
+    assert inputs.seeded("a", 1).device.type == "cpu"

@@ -1,0 +1,119 @@
+"""Every seed gives the reference's numbers, in both types, and compiles for every architecture."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib import import_module
+from typing import Any
+
+import pytest
+import torch
+
+from evaluator.candidate import Candidate
+from evaluator.capture import CHILD_MODULE, Capturer
+from evaluator.compiler import JOB_MODULE, Compiler, fit
+from evaluator.evaluation import Fault, Status
+from evaluator.executor import offline
+from evaluator.judge import Judge
+from evaluator.plan import Role
+from evaluator.problem import Case, Problem, get_problem, get_suite
+from evaluator.problems import PROBLEMS
+from evaluator.sandbox import ForkServer
+from evaluator.target import get_target
+from seeds import SEEDS, seed_source
+
+IN_GLUON = ("hopper", "blackwell")
+"""For one architecture each, and executed on a GPU alone."""
+NAMES = [(problem, name) for problem in SEEDS for name in SEEDS[problem] if name not in IN_GLUON]
+CASES = {
+    "mha": ("large-causal", "mixed-full"),
+    "gqa": ("large-causal", "group-2-causal"),
+    "fsa": ("uneven", "group-8"),
+}
+"""Lengths that divide no tile, strides of several kinds; logits far beyond a standard deviation of 12 in ``large``."""
+
+
+@pytest.fixture(autouse=True)
+def fusion_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
+
+
+def seed(problem: str, name: str) -> Any:
+    """The seed as a module."""
+    return import_module(f"seeds.{SEEDS[problem][name].removesuffix('.py').replace('/', '.')}")
+
+
+def check(problem: Problem, case: Case, module: Any) -> None:
+    """Run a kernel on one case and compare all that it writes."""
+    storages = problem.make_inputs(case, 1)
+    call = problem.call(case)
+    for spec in call.tensors:
+        if spec.role is Role.OUTPUT:
+            storages[spec.name] = torch.full((spec.size,), float("nan"), dtype=getattr(torch, spec.dtype))
+    tensors = {spec.name: storages[spec.name].as_strided(spec.shape, spec.strides) for spec in call.tensors}
+    with offline(on_fault="raise"):
+        getattr(module, problem.entry)(*tensors.values(), **dict(call.scalars))
+    for batch in range(case.batch):
+        for head in range(case.heads):
+            out, lse, attainable = problem.reference(case, storages, batch, head, torch.arange(case.q_len))
+            error = (tensors["out"][batch, head].double() - out).norm(dim=1)
+            assert (error <= 2 * attainable + torch.finfo(tensors["out"].dtype).eps * out.norm(dim=1)).all()
+            assert (tensors["lse"][batch, head] - lse).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(("problem", "name"), NAMES)
+def test_a_seed_gives_the_references_numbers(problem: str, name: str, dtype: str) -> None:
+    found = get_problem(problem)
+    for case in found.correctness_cases:
+        if case.name in CASES[problem]:
+            check(found, replace(case, dtype=dtype), seed(problem, name))
+
+
+@pytest.mark.parametrize("block_size", [48, 16])
+@pytest.mark.parametrize("name", SEEDS["fsa"])
+def test_a_sparse_seed_takes_any_block_size_and_number_of_blocks(name: str, block_size: int) -> None:
+    case = Case("x", 1, 3, 1, 130, 130, 128, True, "bfloat16", "large", block_size=block_size, blocks=block_size // 8)
+    check(get_problem("fsa"), replace(case, selection="random"), seed("fsa", name))
+
+
+def test_positions_taken_in_several_lots_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = seed("fsa", "kv_outer")
+    problem = get_problem("fsa")
+    case = next(case for case in problem.correctness_cases if case.name == "skewed")
+    monkeypatch.setattr(module, "PARTIAL_BYTES", 2**20)
+    check(problem, case, module)
+
+
+def test_every_problem_has_a_default_seed() -> None:
+    for problem in PROBLEMS:
+        assert f"def {get_problem(problem).entry}(" in seed_source(problem)
+    assert seed_source("mha") == seed_source("mha", "plain") != seed_source("mha", "tuned")
+    with pytest.raises(KeyError):
+        seed_source("mha", "none")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ForkServer]:
+    with ForkServer((CHILD_MODULE, JOB_MODULE)) as server:
+        yield server
+
+
+@pytest.mark.parametrize("target", ["a100", "b200"])
+@pytest.mark.parametrize(("problem", "name"), [("mha", "tuned"), *(("fsa", name) for name in SEEDS["fsa"])])
+def test_a_seed_compiles_for_every_architecture(server: ForkServer, problem: str, name: str, target: str) -> None:
+    found, architecture = get_problem(problem), get_target(target)
+    call = found.call(get_suite(found, "quick")[-1])
+    plans = Capturer(server).capture(seed_source(problem, name), found.entry, [call], architecture)
+    assert not isinstance(plans, Fault), plans
+    for kernel in plans[0].kernels:
+        binary = Compiler(None, server=server).compile(kernel, architecture)
+        assert not isinstance(binary, Fault), binary
+        assert fit(binary, architecture) is None
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("problem", "name"), NAMES)
+def test_a_seed_is_judged_correct(problem: str, name: str) -> None:
+    with Judge(get_target("h100"), "quick") as judge:
+        evaluation = judge.evaluate(Candidate(problem, seed_source(problem, name)))
+    assert evaluation.status is Status.CORRECT, evaluation.message
