@@ -7,17 +7,22 @@ python -m bench.model --write    also puts them into docs/performance-model.md, 
 import argparse
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from bench.anchors import ANCHORS, LENGTHS, PAIRS, Anchor
+from bench.timings import FOLDER, Predict, compare, predicted_us, sessions
 from bench.variants import Variant, case_of, compile_variant, predict_variant
 from evaluator.binary import Binary
+from evaluator.compile_job import listing
 from evaluator.evaluation import Score
 from evaluator.performance.constants import Constants, constants, figures
 from evaluator.performance.kernel import Kernel, measure, read
 from evaluator.performance.model import time_case
+from evaluator.performance.reliefs import critical
 from evaluator.target import TARGETS, ScoreKind, Target, get_target
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance-model.md"
@@ -120,6 +125,19 @@ def pairs() -> Table:
         )
 
 
+def timings(folder: Path = FOLDER, predict: Predict = predicted_us) -> Table:
+    """Predictions against the timings in ``folder``."""
+    found = sessions(folder)
+    if not found:
+        yield "No timings have been taken yet: no GPU was at hand."
+        return
+    yield from _head("card", "problem", "kernels", "Spearman", "mean error", "once one factor is fitted on half")
+    for session in found:
+        for agreed in compare(session, predict):
+            shown = (f"{agreed.spearman:.2f}", f"{agreed.error:.0%}", f"{agreed.fitted_error:.0%}")
+            yield _row(session.card, agreed.problem, agreed.kernels, *shown)
+
+
 def sensitivity() -> Table:
     """How scores and orders move with each constant, a fifth down and up. What changes nothing is left out."""
     anchored = [(anchor.variant, anchor.target) for anchor in ANCHORS]
@@ -185,29 +203,37 @@ def constant_table() -> Table:
 
 
 def cost() -> Table:
-    """Processor time of a prediction that nothing was known of before, and of the next case."""
-    yield from _head("kernel", "first case", "next case")
+    """Processor time of a prediction that nothing was known of before, and of the next case; the least of three."""
+    yield from _head("kernel", "disassembly", "first case", "both", "next case")
     for anchor in ANCHORS:
-        compile_variant(anchor.variant, get_target(anchor.target).arch)
-        measure.cache_clear()
-        read.cache_clear()
-        seconds = []
-        for length in LENGTHS[:2]:
-            started = sum(_processor_times())
-            predict_variant(anchor.variant, anchor.target, length)
-            seconds.append(sum(_processor_times()) - started)
+        disassembly, first, following = map(min, zip(*(_costs(anchor) for _ in range(3)), strict=True))
+        seconds = (disassembly, first, disassembly + first, following)
         yield _row(f"{anchor.target} {anchor.name}", *(f"{spent:.2f} s" for spent in seconds))
 
 
-def _processor_times() -> tuple[float, float, float, float]:
-    """Of this process and its children, in seconds."""
-    times = os.times()
-    return times.user, times.system, times.children_user, times.children_system
+def _costs(anchor: Anchor) -> tuple[float, float, float]:
+    binary = compile_variant(anchor.variant, get_target(anchor.target).arch)
+    for cached in (measure, read, critical):
+        cached.cache_clear()
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
+        cubin.write(binary.cubin)
+        cubin.flush()
+        disassembly = _spent(partial(listing, Path(cubin.name), binary.ptx))
+    first, following = (_spent(partial(predict_variant, anchor.variant, anchor.target, at)) for at in LENGTHS[:2])
+    return disassembly, first, following
+
+
+def _spent(act: Callable[[], object]) -> float:
+    """Return the processor time of this process and its children that ``act`` takes, in seconds."""
+    started = sum(os.times()[:4])
+    act()
+    return sum(os.times()[:4]) - started
 
 
 TABLES: dict[str, Callable[[], Table]] = {
     "anchors": anchors,
     "pairs": pairs,
+    "timings": timings,
     "sensitivity": sensitivity,
     "constants": constant_table,
     "cost": cost,

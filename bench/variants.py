@@ -16,6 +16,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from evaluator.binary import Binary
+from evaluator.compile_job import listing
 from evaluator.evaluation import CaseScore
 from evaluator.performance import predict
 from evaluator.target import get_target
@@ -174,7 +175,7 @@ def compile_variant(variant: Variant, arch: int) -> Binary:
         target=GPUTarget("cuda", arch, 32),
         options={"num_warps": variant.warps, "num_stages": variant.stages, "enable_fp_fusion": True},
     )
-    registers, stack = _usage(compiled.asm["cubin"])
+    registers, stack, disassembly = _inspect(compiled.asm["cubin"], compiled.asm["ptx"])
     threads = re.search(r"\.reqntid (\d+)", compiled.asm["ptx"])
     return Binary(
         kernel.__name__,
@@ -186,19 +187,21 @@ def compile_variant(variant: Variant, arch: int) -> Binary:
         stack,
         compiled.metadata.shared,
         compiled.metadata.tmem_size,
+        disassembly,
     )
 
 
-def _usage(cubin: bytes) -> tuple[int, int]:
-    """Return registers and stack bytes per thread."""
+def _inspect(cubin: bytes, ptx: str) -> tuple[int, int, str]:
+    """Return registers and stack bytes per thread, and the disassembly."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "kernel.cubin")
         path.write_bytes(cubin)
         command = [knobs.nvidia.cuobjdump.path, "-res-usage", str(path)]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        disassembly = listing(path, ptx)
     usage = re.search(r"REG:(\d+) STACK:(\d+)", text)
     assert usage is not None
-    return int(usage[1]), int(usage[2])
+    return int(usage[1]), int(usage[2]), disassembly
 
 
 def launch_work(variant: Variant, arch: int, length: int) -> LaunchWork:

@@ -8,7 +8,6 @@ from evaluator.performance.kernel import Kernel, Pass
 _MUCH_SKIPPED = 0.05
 """Share of a loop's instructions."""
 _BUSY_SHARED = 0.5
-_SHARED_ACCESS = frozenset({"LDS", "STS", "LDSM", "STSM", "ATOMS"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +43,9 @@ def _doubts(kernel: Kernel, hot: Pass, limiter: str, *, guessed_loops: bool, unr
     if hot.skipped > _MUCH_SKIPPED:
         share = f"{hot.skipped:.0%}"
         yield Doubt(f"branches go around {share} of the hot loop; it is charged as always passed", 1.0, 1 - hot.skipped)
-    if hot.usage.get("shared", 0.0) > _BUSY_SHARED and any(
-        i.base in _SHARED_ACCESS for instructions, _ in hot.parts for i in instructions
-    ):
-        yield Doubt("shared memory is busy, and bank conflicts are not seen: SASS has no addresses", 1.1, 1.0)
+    unseen = sum(i.index in kernel.unfollowed for instructions, _ in hot.parts for i in instructions)
+    if unseen and hot.usage.get("shared", 0.0) > _BUSY_SHARED:
+        yield Doubt(f"bank conflicts of {unseen} accesses to shared memory are not known: it is busy", 1.1, 1.0)
     if kernel.serialised:
         yield Doubt("the compiler serialised warpgroup products; what that costs is an estimate", 1.05, 1.0)
     if limiter == "l2":

@@ -1,34 +1,30 @@
 """One kernel on one SM: clocks per pass through each of its loops, and clocks outside them."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
 from evaluator.binary import Binary
+from evaluator.performance.banks import wavefronts
 from evaluator.performance.constants import Constants
 from evaluator.performance.mbarriers import ORDERED
-from evaluator.performance.pipes import Costs, Kind, Pipe
-from evaluator.performance.sass import Code, Instruction, disassemble
+from evaluator.performance.pipes import PIPE_NAMES, Costs, Kind, Pipe
+from evaluator.performance.sass import Code, Instruction, ModelError, parse
 from evaluator.performance.simulate import PARTITIONS, Played, Team, play
 from evaluator.performance.streams import Stream
-from evaluator.performance.structure import MATRIX, SINGLE_ISSUE, Loop, Structure, find_structure
+from evaluator.performance.structure import MATRIX, SINGLE_ISSUE, Graph, Loop, Structure
 from evaluator.target import Target
 
 PLAYED_ISSUES = 60_000
 """Instructions played of a kernel's loops, about; long bodies are passed fewer times."""
-_NAMES = {
-    Pipe.FMA: "fma",
-    Pipe.ALU: "alu",
-    Pipe.EXP: "exp",
-    Pipe.TENSOR: "tensor",
-    Pipe.TENSOR_SM: "tensor",
-    Pipe.TENSOR_MEMORY: "tensor_memory",
-    Pipe.SHARED: "shared",
-    Pipe.LSU: "lsu",
-}
+_PASSES = 6
+"""Of a loop: two to warm up, after which one CTA by itself does the same in every pass."""
+_PASSES_TOGETHER = 8
+"""The same for several CTAs or roles, which take longer to be out of step: as many again change a pass by 1 or 2%."""
 _COMPUTE = (MATRIX | {"MUFU", "LDTM", "STTM"}) - SINGLE_ISSUE
 _NAMED_WAITS = (Kind.MBARRIER_WAIT_COPY, Kind.MBARRIER_WAIT_ROLE)
 _NAMED_ARRIVALS = (Kind.BULK_COPY, Kind.MBARRIER_ARRIVE, Kind.TENSOR_COMMIT)
@@ -68,13 +64,37 @@ class Kernel:
     """Whether ptxas made each warpgroup's product wait for the one before."""
     untied: bool = False
     """Whether there are roles of which the mbarriers between them are not known."""
+    unfollowed: frozenset[int] = frozenset()
+    """Indices of accesses to shared memory whose bank conflicts are not known."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the listing of a binary says."""
+
+    code: Code
+    structure: Structure
+    wavefronts: Mapping[int, float]
+    """Of accesses to shared memory; see ``banks``."""
 
 
 @lru_cache(maxsize=64)
-def read(cubin: bytes) -> tuple[Code, Structure]:
-    """Return the code of a cubin and its structure; raise ``ModelError`` when it cannot be read."""
-    code = disassemble(cubin)
-    return code, find_structure(code)
+def read(listing: str, threads: int) -> Reading:
+    """Read the listing of a binary with so many threads a CTA; raise ``ModelError`` when it cannot be read."""
+    graph = Graph(parse(listing))
+    with _sense():
+        return Reading(graph.code, graph.structure(graph.code.entry), wavefronts(graph, threads))
+
+
+@contextmanager
+def _sense() -> Iterator[None]:
+    """Raise ``ModelError`` for what only a listing that no disassembler wrote leads to: a compiler that hostile IR has
+    taken over writes what it likes.
+    """
+    try:
+        yield
+    except (ValueError, IndexError, KeyError) as error:
+        raise ModelError(f"the disassembly makes no sense: {error!r:.200}") from error
 
 
 @lru_cache(maxsize=512)
@@ -84,15 +104,24 @@ def measure(binary: Binary, target: Target, resident: int, ir_loops: int, table:
 
     Raises ``ModelError`` when the binary cannot be read.
     """
-    code, structure = read(binary.cubin)
-    costs = Costs(code.instructions, target, table)
-    return play_kernel(structure, costs, -(-binary.threads // 32), resident, ir_loops)
+    reading = read(binary.listing, binary.threads)
+    costs = Costs(reading.code.instructions, target, table, reading.wavefronts)
+    return play_kernel(reading.structure, costs, -(-binary.threads // 32), resident, ir_loops)
 
 
 def play_kernel(
     structure: Structure, costs: Costs, warps: int, resident: int, ir_loops: int, player: Player = play
 ) -> Kernel:
-    """Play ``resident`` CTAs of ``warps`` warps; ``player`` does so, once or several times."""
+    """Play ``resident`` CTAs of ``warps`` warps; ``player`` does so, once or several times. Raises ``ModelError`` where
+    instructions lack operands.
+    """
+    with _sense():
+        return _play_kernel(structure, costs, warps, resident, ir_loops, player)
+
+
+def _play_kernel(
+    structure: Structure, costs: Costs, warps: int, resident: int, ir_loops: int, player: Player
+) -> Kernel:
     if any(loop.dispatch for top in structure.top for loop in top.tree()):
         return _specialised(structure, costs, warps, resident, ir_loops, player)
     clocks, end, counts = play_parts([(structure.items, warps)], costs, resident, player)
@@ -107,6 +136,7 @@ def play_kernel(
         tuple(_loop_pass(loop, clocks[loop], warps, costs, resident, player) for loop in loops),
         frozenset(costs.unknown),
         bool(costs.serialised),
+        unfollowed=frozenset(costs.unfollowed),
     )
 
 
@@ -137,7 +167,8 @@ def play_parts(
         if isinstance(top, Loop)
         for loop in top.tree()
     )
-    passes = max(3, min(8, PLAYED_ISSUES // max(1, once)))
+    most = _PASSES if resident * len(parts) == 1 else _PASSES_TOGETHER
+    passes = max(3, min(most, PLAYED_ISSUES // max(1, once)))
     streams = []
     for items, _ in parts:
         stream = Stream(costs, passes, len(parts) > 1 and not tied(parts, costs), len(parts) == 1)
@@ -211,7 +242,7 @@ def _pass(
 
     Without ``copies``, bytes of asynchronous copies are left out: those ahead of a loop are counted with its passes.
     """
-    busy = dict.fromkeys([*_NAMES.values(), "issue", "l2"], 0.0)
+    busy = dict.fromkeys([*PIPE_NAMES.values(), "issue", "l2"], 0.0)
     flops = 0.0
     for instructions, warps in parts:
         for instruction in instructions:
@@ -223,7 +254,7 @@ def _pass(
             if copies or op.kind not in (Kind.COPY, Kind.BULK_COPY):
                 busy["l2"] += op.l2 * times
             if op.pipe:
-                busy[_NAMES[op.pipe]] += op.busy * times / (1 if op.pipe >= Pipe.SHARED else PARTITIONS)
+                busy[PIPE_NAMES[op.pipe]] += op.busy * times / (1 if op.pipe >= Pipe.SHARED else PARTITIONS)
     clocks = max(clocks, resident * max(busy.values()))
     usage = {name: round(resident * used / clocks, 4) for name, used in busy.items()}
     return Pass(clocks, flops, usage, tuple((tuple(instructions), warps) for instructions, warps in parts))
@@ -263,6 +294,7 @@ def _specialised(
         frozenset(costs.unknown),
         bool(costs.serialised),
         not tied(parts, costs),
+        frozenset(costs.unfollowed),
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from evaluator.binary import Binary
-from evaluator.performance.sass import FIRST, listing
+from evaluator.performance.sass import FIRST
 
 _PTX_LINE = re.compile(r'//## File "\.nv_debug_ptx_txt", line (\d+)')
 _FILE = re.compile(r'^\s*\.file\s+(\d+)\s+"([^"]*)"', re.MULTILINE)
@@ -31,11 +31,10 @@ class Line:
 def read_lines(binary: Binary, file: str) -> tuple[Line | None, ...]:
     """Return the line of each instruction, in the order in which they are disassembled; None where none is known.
 
-    What was inlined from elsewhere counts for the line of ``file`` that it was inlined at. Raises ``ModelError`` when
-    the binary cannot be read.
+    What was inlined from elsewhere counts for the line of ``file`` that it was inlined at.
     """
     sources = parse_ptx(binary.ptx, file)
-    numbers = parse_listing(listing(binary.cubin, "-c", "-hex", "-gp"))
+    numbers = parse_listing(binary.listing)
     return tuple(sources[number - 1] if number and number <= len(sources) else None for number in numbers)
 
 

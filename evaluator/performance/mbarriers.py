@@ -105,7 +105,7 @@ def scan(instructions: Iterable[Instruction]) -> Asynchrony:
             known.uses[i.index] = known.address(i.operands)
             if "PHASECHK" not in i.opcode:
                 arrivals.add(i.index)
-    names, depths = _name(known, set(known.uses) - arrivals - set(told), arrivals)
+    names, depths = _name(known, set(known.uses) - arrivals - set(told))
     names.update({copy: names[expect] for copy, expect in expecting.items()})
     return Asynchrony(
         descriptors,
@@ -118,15 +118,16 @@ def scan(instructions: Iterable[Instruction]) -> Asynchrony:
     )
 
 
-def _name(known: _Scan, waits: set[int], arrivals: set[int]) -> tuple[dict[int, int], dict[int, int]]:
+def _name(known: _Scan, waits: set[int]) -> tuple[dict[int, int], dict[int, int]]:
     """Return the first slot of the ring that each instruction uses, and the slots of each ring.
 
     A ring is used with a register that moves: not the one that its slots were initialised with. Code before a loop may
-    use its slots with that one too, but where one is both waited for and arrived at so, it is an mbarrier by itself.
+    use its slots with that one too, but where one is both waited for and arrived at so, be it for the bytes of a copy,
+    it is an mbarrier by itself.
     """
     rings = sorted({offset for base, offset in known.uses.values() if base not in known.bases})
     fixed = {index: offset for index, (base, offset) in known.uses.items() if base in known.bases}
-    single = {fixed[i] for i in fixed if i in waits} & {fixed[i] for i in fixed if i in arrivals}
+    single = {fixed[i] for i in fixed if i in waits} & {fixed[i] for i in fixed if i not in waits}
     single = {offset for offset in single if offset % _RING_ALIGNMENT == 0}
     ring_of = {}
     depths = {}

@@ -14,6 +14,7 @@ from evaluator.evaluation import CaseScore, Resources
 from evaluator.performance.constants import Constants, End, constants
 from evaluator.performance.doubts import Doubt, doubts
 from evaluator.performance.kernel import Kernel, Pass, measure
+from evaluator.performance.reliefs import critical
 from evaluator.performance.sass import ModelError
 from evaluator.performance.simulate import PARTITIONS
 from evaluator.target import Target
@@ -98,6 +99,7 @@ def predict(
         useful_flops / max(time.seconds, slow.doubted(lambda doubt: doubt.slower)) / 1e12,
         useful_flops / min(time.seconds, fast.doubted(lambda doubt: doubt.faster)) / 1e12,
         tuple(dict.fromkeys(doubt.reason for doubt in found)),
+        _critical(launches, time, target),
     )
 
 
@@ -164,6 +166,18 @@ def _limiter(hot: Pass, compute: float, l2: float, hbm: float) -> str:
     busiest = max(hot.usage, key=lambda pipe: hot.usage[pipe])
     limiter = busiest if hot.usage[busiest] > BUSY else "latency"
     return max(((compute, limiter), (l2, "l2"), (hbm, "hbm")), key=lambda item: item[0])[1]
+
+
+def _critical(launches: Sequence[LaunchWork], time: CaseTime, target: Target) -> str:
+    """Return what holds the case back: a memory, or the critical resource of what takes most of the longest launch."""
+    if time.limiter in {"l2", "hbm"}:
+        return time.limiter
+    launch, spent = max(zip(launches, time.launches, strict=True), key=lambda pair: pair[1].seconds)
+    kernel = spent.kernel
+    place = next((i for i, loop in enumerate(kernel.loops) if loop is spent.hot), None)
+    if place is None and kernel.loops:
+        return ""  # what loops leave: too small a rest to tell reliefs apart
+    return critical(launch.binary, target, kernel.resident, len(launch.loops), place)
 
 
 def clock_hz(target: Target) -> float:

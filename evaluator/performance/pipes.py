@@ -6,10 +6,12 @@ in ``constants`` and, where the vendor states them, in the target.
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from types import MappingProxyType
 
+from evaluator.performance.banks import SHARED_ACCESS, WAVEFRONT
 from evaluator.performance.constants import Constants, constants
 from evaluator.performance.mbarriers import ORDERED, scan
 from evaluator.performance.sass import Instruction
@@ -32,6 +34,19 @@ class Pipe(IntEnum):
     """Of the SM: global and local memory, and the port to L2."""
     TENSOR_SM = 8
     """Of the SM: tensor cores that work on tensor memory (sm_100)."""
+
+
+PIPE_NAMES = {
+    Pipe.FMA: "fma",
+    Pipe.ALU: "alu",
+    Pipe.EXP: "exp",
+    Pipe.TENSOR: "tensor",
+    Pipe.TENSOR_SM: "tensor",
+    Pipe.TENSOR_MEMORY: "tensor_memory",
+    Pipe.SHARED: "shared",
+    Pipe.LSU: "lsu",
+}
+"""What reports call a pipe."""
 
 
 class Kind(IntEnum):
@@ -70,7 +85,9 @@ class Op:
     latency: float
     """Clocks from the end of ``busy`` to the result."""
     shared: float
-    """Clocks of the SM's shared memory that a matrix product's operands take."""
+    """Clocks of the SM's shared memory that a matrix product's operands take. On tensor memory, ``busy`` is no less:
+    products of two operands there with N below 128 were measured to be bound so (SemiAnalysis, "Dissecting Nvidia
+    Blackwell", March 2026)."""
     l2: float
     """Clocks that the bytes take of the SM's share of L2 while all SMs ask for as much."""
     stall: int
@@ -111,7 +128,8 @@ _FMA_PAIR = frozenset({"FFMA2", "FMUL2", "FADD2"})
 _HALF = frozenset({"HFMA2", "HMUL2", "HADD2", "HFMA2_MMA", "HADD2_32I", "HMUL2_32I"})
 _EXP = frozenset({"MUFU", "I2F", "F2I", "F2F", "FRND", "POPC", "FLO", "BREV"})
 _DOUBLE = frozenset({"DFMA", "DMUL", "DADD", "DSETP"})
-_SHARED = frozenset({"LDS", "STS", "LDSM", "STSM", "SHFL", "ATOMS", "REDUX", "MATCH"})
+_SHUFFLES = frozenset({"SHFL", "REDUX", "MATCH"})
+_SHARED = SHARED_ACCESS | _SHUFFLES | {"ATOMS"}
 _GLOBAL = frozenset({"LDG", "STG", "LD", "ST", "ATOM", "ATOMG", "RED", "REDG"})
 _NO_PIPE = frozenset(
     {
@@ -182,16 +200,26 @@ class Costs:
     issue_clocks = 1.0
     """For which an instruction takes its scheduler."""
 
-    def __init__(self, instructions: Iterable[Instruction], target: Target, table: Constants | None = None) -> None:
+    def __init__(
+        self,
+        instructions: Iterable[Instruction],
+        target: Target,
+        table: Constants | None = None,
+        wavefronts: Mapping[int, float] = MappingProxyType({}),
+    ) -> None:
+        """``wavefronts`` are those of each access to shared memory, where they are known; see ``banks``."""
         self.target = target
         self.table = table or constants(target.arch)
         instructions = tuple(instructions)
         self.code = scan(instructions)
         self.specialised = any(i.base == "USETMAXREG" for i in instructions)
         self.serialised = _serialised(instructions)
+        self.wavefronts = wavefronts
         self.known: dict[int, Op] = {}
         self.unknown: set[int] = set()
         """Indices of instructions asked for whose costs are a guess."""
+        self.unfollowed: set[int] = set()
+        """Indices of accesses to shared memory asked for whose bank conflicts are not known."""
 
     def op(self, instruction: Instruction) -> Op:
         """Return how ``instruction`` is played."""
@@ -226,14 +254,17 @@ class Costs:
         elif base in _EXP:
             pipe, busy, latency = Pipe.EXP, 32 * 4 / self.target.sfu_lanes, table.exp_latency
         elif base in _SHARED:
-            latency = table.shuffle_latency if base in {"SHFL", "REDUX", "MATCH"} else table.shared_latency
-            pipe, busy, queue = Pipe.SHARED, 32 * _thread_bytes(i) / table.shared_bytes, table.memory_queue
+            latency = table.shuffle_latency if base in _SHUFFLES else table.shared_latency
+            wavefronts = max(32 * i.lane_bytes / WAVEFRONT, self.wavefronts.get(i.index, 1.0))
+            pipe, busy, queue = Pipe.SHARED, wavefronts * WAVEFRONT / table.shared_bytes, table.memory_queue
+            if base in SHARED_ACCESS and i.index not in self.wavefronts:
+                self.unfollowed.add(i.index)
         elif base in _GLOBAL or base == "LDGSTS":
             kind = Kind.COPY if base == "LDGSTS" else Kind.PLAIN
-            pipe, busy, queue = Pipe.LSU, 32 * _thread_bytes(i) / table.l2_port_bytes, table.memory_queue
-            l2, latency = 32 * _thread_bytes(i) / table.l2_bytes, table.global_latency
+            pipe, busy, queue = Pipe.LSU, 32 * i.lane_bytes / table.l2_port_bytes, table.memory_queue
+            l2, latency = 32 * i.lane_bytes / table.l2_bytes, table.global_latency
         elif base in {"LDL", "STL"}:
-            pipe, busy, queue = Pipe.LSU, 32 * _thread_bytes(i) / table.shared_bytes, table.memory_queue
+            pipe, busy, queue = Pipe.LSU, 32 * i.lane_bytes / table.shared_bytes, table.memory_queue
             latency = table.l1_latency
         elif base in {"UTMALDG", "UBLKCP"}:
             kind, latency, leader = Kind.BULK_COPY, table.global_latency, True
@@ -309,7 +340,9 @@ class Costs:
         if i.base in SINGLE_ISSUE:
             m, n, k = _decode(self.code.descriptors.get(i.index, 0), i.base)
             flops = 2.0 * m * n * k
-            return flops, Kind.TENSOR_MMA, Pipe.TENSOR_SM, flops / rate, latency, 0.0, True
+            rows = n + (m if i.operands.startswith("gdesc") else 0)  # of B, and of A unless it is in tensor memory
+            shared = rows * _PRODUCT_DEPTH / self.table.shared_bytes
+            return flops, Kind.TENSOR_MMA, Pipe.TENSOR_SM, max(flops / rate, shared), latency, shared, True
         if shape := _SHAPE.search(i.opcode):  # a warpgroup's product: each of its four warps accounts for a quarter
             m, n, k = (int(size) for size in shape.groups())
             flops = 2.0 * m * n * k / 4
@@ -328,13 +361,3 @@ def _decode(descriptor: int, base: str) -> tuple[int, int, int]:
     """
     k = 16 if base == "UTCHMMA" else 32
     return (16 * (descriptor >> 24 & 31), 8 * (descriptor >> 17 & 63), k) if descriptor else (128, 256, k)
-
-
-def _thread_bytes(i: Instruction) -> int:
-    """Bytes each lane of a memory instruction moves."""
-    if i.base in {"LDSM", "STSM"}:
-        return 4 * int(i.opcode.rpartition(".")[2]) if i.opcode.rpartition(".")[2] in {"2", "4"} else 4
-    for part in i.opcode.split(".")[1:]:
-        if part in {"64", "128", "256"}:
-            return int(part) // 8
-    return 4

@@ -19,20 +19,20 @@ from evaluator.performance.profile import (
     Section,
     Source,
 )
+from evaluator.performance.reliefs import RESOLVED_PERCENT, relief_percent, reliefs
+from evaluator.performance.replay import Replay
 from evaluator.performance.sass import Code
 from evaluator.performance.simulate import Mark
 from evaluator.performance.stalls import Charge, Reason, Recorder, charge
 from evaluator.performance.timeline import draw
-from evaluator.performance.what_if import Replay, answers, relief_percent, reliefs
-from evaluator.target import Target
+from evaluator.performance.what_if import answers
+from evaluator.target import ScoreKind, Target
 from evaluator.work import LaunchWork
 
 MOST_COSTS = 12
 """Instructions and lines listed of each role, the dearest."""
 _HARDLY_BUSY = 0.02
 """A pipe that is busy for less than this is not tried as the critical one."""
-_RESOLVED_PERCENT = 1.0
-"""A relief that shortens a loop by less is none: the order in which warps are issued changes it by as much."""
 
 
 def explain(
@@ -46,7 +46,7 @@ def explain(
     longest = max(players, key=lambda player: player.time.seconds)
     hot = longest.time.hot
     return Profile(
-        target.kind,
+        ScoreKind.PREDICTED,
         target.name,
         score,
         _parts(players, profiles, time, target),
@@ -61,7 +61,7 @@ class _Player:
 
     def __init__(self, work: LaunchWork, time: LaunchTime, target: Target, source: Source) -> None:
         self.work, self.time, self.target, self.source = work, time, target, source
-        self.code, _ = read(work.binary.cubin)
+        self.code = read(work.binary.listing, work.binary.threads).code
         self.lines = _lines(self.code, work.binary, source.file)
         self.recorder = _record(work.binary, target, time.kernel.resident, len(work.loops))
         self.slots = target.sms * time.kernel.resident
@@ -144,7 +144,7 @@ class _Player:
             clocks / passes,
             clocks / self.slots * self.us_per_clock,
             dict(passed.usage) if passed else {},
-            best if best and relief[best] >= _RESOLVED_PERCENT else "",
+            best if best and relief[best] >= RESOLVED_PERCENT else "",
             relief,
             self._roles(passed, clocks / passes, loop) if passed else (),
         )

@@ -1,10 +1,7 @@
 """Disassembly: a cubin's instructions with the control bits that carry their schedule."""
 
 import re
-import subprocess
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 from evaluator.errors import EvaluatorError
 
@@ -39,6 +36,14 @@ class Instruction:
         """Opcode without modifiers."""
         return self.opcode.partition(".")[0]
 
+    @property
+    def lane_bytes(self) -> int:
+        """Bytes that an access to memory moves for each lane."""
+        parts = self.opcode.split(".")[1:]
+        if self.base in {"LDSM", "STSM"}:
+            return 4 * int(parts[-1]) if parts[-1:] in (["2"], ["4"]) else 4
+        return next((int(part) // 8 for part in parts if part in {"64", "128", "256"}), 4)
+
 
 @dataclass(frozen=True)
 class Code:
@@ -59,10 +64,12 @@ FIRST = re.compile(
 _SECOND = re.compile(r"^\s+/\* 0x([0-9a-f]{16}) \*/")
 _LABEL = re.compile(r"^([.$\w]+):")
 _ENTRY = re.compile(r'^\s+\.other\s+([.$\w]+),@"STO_CUDA_ENTRY')
+_LONGEST_LINE = 4096
+"""Characters. A branch table of a hundred labels takes half of it; longer lines are no instructions."""
 
 
 def parse(text: str) -> Code:
-    """Parse the output of ``nvdisasm -c -hex``.
+    """Parse the output of ``nvdisasm -c -hex``; raise ``ModelError`` when it is none.
 
     The second of an instruction's two 64-bit words holds the control bits above bit 41: stall count (4 bits), yield,
     write barrier (3), read barrier (3), wait mask (6), as found by Jia et al., "Dissecting the NVIDIA Volta GPU
@@ -73,6 +80,8 @@ def parse(text: str) -> Code:
     entry = ""
     lines = iter(text.splitlines())
     for line in lines:
+        if len(line) > _LONGEST_LINE:
+            raise ModelError(f"a line of the disassembly has {len(line)} characters")
         if label := _LABEL.match(line):
             labels[label[1]] = len(instructions)
         elif kernel := _ENTRY.match(line):
@@ -100,23 +109,3 @@ def parse(text: str) -> Code:
     if not instructions:
         raise ModelError("the binary holds no code")
     return Code(tuple(instructions), labels, labels.get(entry, 0))
-
-
-def disassemble(cubin: bytes) -> Code:
-    """Disassemble ``cubin``; raise ``ModelError`` when that fails."""
-    return parse(listing(cubin, "-c", "-hex"))
-
-
-def listing(cubin: bytes, *options: str) -> str:
-    """Return what the nvdisasm of Triton's wheel prints; raise ``ModelError`` when it refuses the binary."""
-    from triton import knobs
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "kernel.cubin")
-        path.write_bytes(cubin)
-        run = subprocess.run(
-            [knobs.nvidia.nvdisasm.path, *options, str(path)], capture_output=True, text=True, check=False
-        )
-    if run.returncode:
-        raise ModelError(f"nvdisasm refuses the binary: {run.stderr.strip()[:200]}")
-    return run.stdout

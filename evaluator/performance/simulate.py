@@ -1,9 +1,14 @@
-"""One SM, clock by clock: plays warps' instruction streams through its schedulers, scoreboards and pipes."""
+"""One SM, clock by clock: plays warps' instruction streams through its schedulers, scoreboards and pipes.
+
+Four warps of a CTA that run the same stream, one on each sub-partition, are played as one: they go through the same
+pipes at the same time. At the SM's own pipes they take turns, and each waits for its own result only.
+"""
 
 import heapq
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from evaluator.performance.pipes import Kind, Op, Pipe
 
@@ -11,6 +16,7 @@ PARTITIONS = 4
 _AHEAD = 2
 """Passes that one role of a CTA may be ahead of another where the mbarriers between them are not known: two buffers, as
 Triton makes (estimate)."""
+_NAMED_WAITS = (Kind.MBARRIER_WAIT_COPY, Kind.MBARRIER_WAIT_ROLE)
 _LATEST = 1e12
 """Clocks beyond any play."""
 
@@ -50,11 +56,13 @@ class Played:
 
 @dataclass(slots=True)
 class Issue:
-    """One instruction issued by one warp, and what held it back. Times in clocks."""
+    """One instruction issued by warps that are played as one, and what held it back. Times in clocks."""
 
     team: int
     warp: int
-    """Position on the SM."""
+    """Position of the first of them on the SM."""
+    warps: int
+    """How many they are."""
     place: int
     """Of the op in its team's stream."""
     due: float
@@ -73,12 +81,15 @@ class Issue:
 
 
 class _Warp:
+    """One warp, or four that are played as one."""
+
     __slots__ = (
         "asked",
         "barriers",
         "copied",
         "counted",
         "leader",
+        "partitions",
         "pc",
         "place",
         "team",
@@ -86,11 +97,14 @@ class _Warp:
         "waited",
         "wgmma_done",
         "wgmma_open",
+        "width",
     )
 
-    def __init__(self, team: int, place: int, leader: bool) -> None:
+    def __init__(self, team: int, place: int, width: int, partitions: Sequence[int], leader: bool) -> None:
         self.team = team
         self.place = place
+        self.width = width
+        self.partitions = partitions
         self.leader = leader
         self.pc = 0
         self.asked = 0.0
@@ -140,25 +154,32 @@ def play(teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: 
     Every issue is appended to ``trace``, if given. A scheduler is taken for ``issue_clocks`` by each.
     """
     ctas = {team.cta: _Cta() for team in teams}
+    # where all sub-partitions do the same, one stands for all
+    everywhere = range(PARTITIONS) if any(team.warps % PARTITIONS for team in teams) else range(1)
+    rows = [len(_rows(team.warps)) for team in teams]
     warps: list[_Warp] = []
     for index, team in enumerate(teams):
-        for w in range(team.warps):
-            warps.append(_Warp(index, team.first_warp + w, w == 0))
+        for first, width in _rows(team.warps):
+            place = team.first_warp + first
+            partitions: Sequence[int] = everywhere if width == PARTITIONS else (place % PARTITIONS,)
+            warps.append(_Warp(index, place, width, partitions, first == 0))
             ctas[team.cta].warps.append(warps[-1])
+    shared = Pipe.SHARED  # and all after it
     scheduler = [0.0] * PARTITIONS
-    pipes = [[0.0] * len(Pipe) for _ in range(PARTITIONS)]
+    pipes = [[0.0] * PARTITIONS for _ in Pipe]
     shared_pipes = [0.0] * len(Pipe)
     l2 = 0.0  # when L2 has delivered all that the SM asked for so far
     operands = 0.0  # when shared memory has delivered the operands of all warpgroup products so far
     at_barrier: list[list[int]] = [[] for _ in teams]
     sums: dict[tuple[int, int], list[float]] = {}
     # when, unless just issued, who asked first if the pipe is taken in turn, youngest first
-    ready = [(0.0, True, 0.0, -w) for w in range(len(warps))]
+    ready = [(0.0, True, 0.0, -w) for w, warp in enumerate(warps) if teams[warp.team].stream]
     heapq.heapify(ready)
     end = 0.0
     following: list[Issue] = []  # traced: each warp's next
+    rank = cache(lambda team: _rank(teams[team].stream))
     if trace is not None:
-        following = [Issue(warp.team, warp.place, 0, 0.0) for warp in warps]
+        following = [Issue(warp.team, warp.place, warp.width, 0, 0.0) for warp in warps]
 
     def resume(index: int, earliest: float, issued: float = -1.0) -> None:
         """Queue the warp for when its next instruction may issue as far as its own dependences go."""
@@ -171,7 +192,7 @@ def play(teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: 
         op = stream[warp.pc]
         if isinstance(op, Op):
             if trace is not None and following[index].place != warp.pc:
-                following[index] = Issue(warp.team, warp.place, warp.pc, earliest)
+                following[index] = Issue(warp.team, warp.place, warp.width, warp.pc, earliest)
             for barrier in op.waits:
                 if warp.barriers[barrier] > earliest:
                     earliest = warp.barriers[barrier]
@@ -190,7 +211,7 @@ def play(teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: 
         if not ready:
             blocked = [cta for cta in ctas.values() if cta.awaiting]
             for cta in blocked:
-                _free_slots(cta, [(teams[warps[index].team], warps[index]) for index in cta.awaiting], now)
+                _free_slots(cta, [(warps[index], teams[warps[index].team].stream) for index in cta.awaiting], rank, now)
                 complete(cta, now)
             if blocked:
                 continue
@@ -230,20 +251,21 @@ def play(teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: 
         elif op.leader and not warp.leader:
             pass
         else:
-            waits = op.kind in (Kind.MBARRIER_WAIT_COPY, Kind.MBARRIER_WAIT_ROLE)
+            kind = op.kind
+            waits = kind and kind in _NAMED_WAITS
             if waits and warp.waited[op.mbarrier] >= len(ctas[team.cta].phases[op.mbarrier]):
                 ctas[team.cta].awaiting.append(index)  # until the copy is issued or the role arrives
                 continue
-            partition = warp.place % PARTITIONS
-            free = scheduler[partition]
             pipe = op.pipe
-            own = pipes[partition] if pipe < Pipe.SHARED else shared_pipes
-            start = now
+            width = 1 if op.leader else warp.width
+            partitions = warp.partitions
+            free = slot = max([scheduler[partition] for partition in partitions])
             if pipe:
-                accepted = own[pipe] - op.queue
-                free = max(free, accepted)
+                own = pipes[pipe]
+                taken = shared_pipes[pipe] if pipe >= shared else max([own[partition] for partition in partitions])
+                free = max(slot, taken - op.queue)
             if free > now:
-                if trace is not None and pipe and accepted >= scheduler[partition]:
+                if trace is not None and pipe and taken - op.queue >= slot:
                     following[index].queued += free - now
                 if op.in_turn:
                     warp.asked = warp.asked or now
@@ -252,22 +274,28 @@ def play(teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: 
                     heapq.heappush(ready, (free, True, 0.0, -index))
                 continue
             warp.asked = 0.0
-            scheduler[partition] = now + issue_clocks
-            issued = now
-            if pipe:
-                start = max(now, own[pipe])
-                own[pipe] = start + op.busy
+            issued = start = now
+            if pipe >= shared:
+                start = max(now, taken)
+                shared_pipes[pipe] = start + op.busy * width
+            elif pipe:
+                start = max(now, taken)
+                taken = start + op.busy
+                if kind == Kind.WGMMA:
+                    operands = max(operands, start) + op.shared * width
+                    taken = max(taken, operands)
+                for partition in partitions:
+                    own[partition] = taken
+            for partition in partitions:
+                scheduler[partition] = now + issue_clocks
             done = start + op.busy + op.latency
             if op.l2:
-                l2 = max(l2, start) + op.l2
+                l2 = max(l2, start) + op.l2 * width
                 done = max(done, l2 + op.latency)
-            kind = op.kind
             until = now + op.stall
             if kind:
                 if kind == Kind.WGMMA:
-                    operands = max(operands, start) + op.shared
-                    own[pipe] = max(own[pipe], operands)
-                    warp.wgmma_open = own[pipe] + op.latency
+                    warp.wgmma_open = taken + op.latency
                     if op.count:
                         warp.wgmma_done.append(warp.wgmma_open)
                 elif kind == Kind.WGMMA_WAIT:
@@ -291,7 +319,7 @@ def play(teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: 
                         complete(cta, now + 1)
                 elif kind == Kind.MBARRIER_ARRIVE:
                     cta = ctas[team.cta]
-                    if cta.arrive(op.mbarrier, now, 1 if op.leader else team.warps):
+                    if cta.arrive(op.mbarrier, now, 1 if op.leader else rows[warp.team]):
                         complete(cta, now + 1)
                 elif kind == Kind.TENSOR_MMA:
                     ctas[team.cta].tensor_done = done
@@ -310,7 +338,7 @@ def play(teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: 
                     if trace is not None:
                         _record(trace, following[index], now, start, start + op.busy + op.read_latency, done)
                     warp.pc += 1
-                    if len(at_barrier[warp.team]) == team.warps:
+                    if len(at_barrier[warp.team]) == rows[warp.team]:
                         for other in at_barrier[warp.team]:
                             resume(other, now + op.latency)
                         at_barrier[warp.team] = []
@@ -327,21 +355,30 @@ def play(teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: 
     return Played(end, {key: sum(times) / len(times) for key, times in sums.items()})
 
 
-def _free_slots(cta: _Cta, awaiting: Sequence[tuple[Team, _Warp]], now: float) -> None:
+def _rows(warps: int) -> Sequence[tuple[int, int]]:
+    """Return first and number of the warps of a CTA that are played as one."""
+    whole = warps - warps % PARTITIONS
+    return [(first, PARTITIONS) for first in range(0, whole, PARTITIONS)] + [(w, 1) for w in range(whole, warps)]
+
+
+def _free_slots(
+    cta: _Cta, awaiting: Sequence[tuple[_Warp, Sequence[Op | Mark]]], rank: Callable[[int], int], now: float
+) -> None:
     """Complete what the first of the blocked roles waits for: as many phases as the ring has slots.
 
     Phases that copies complete were for copies that are not played.
     """
-    first = min(map(_rank, (team for team, _ in awaiting)))
-    for team, warp in awaiting:
-        op = team.stream[warp.pc]
+    first = min(rank(warp.team) for warp, _ in awaiting)
+    for warp, stream in awaiting:
+        op = stream[warp.pc]
         assert isinstance(op, Op)
-        if _rank(team) == first and warp.waited[op.mbarrier] >= len(cta.phases[op.mbarrier]):
+        if rank(warp.team) == first and warp.waited[op.mbarrier] >= len(cta.phases[op.mbarrier]):
             cta.phases[op.mbarrier] += [now] * max(1, op.count)
 
 
-def _rank(team: Team) -> int:
-    kinds = {op.kind for op in team.stream if isinstance(op, Op)}
+def _rank(stream: Sequence[Op | Mark]) -> int:
+    """Return who goes on first where all wait: 0 for those who load."""
+    kinds = {op.kind for op in stream if isinstance(op, Op)}
     return 0 if Kind.BULK_COPY in kinds else 1 if Kind.TENSOR_MMA in kinds else 2
 
 

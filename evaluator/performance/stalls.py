@@ -12,7 +12,7 @@ from itertools import pairwise
 from operator import itemgetter
 
 from evaluator.performance.kernel import Pass
-from evaluator.performance.pipes import Kind, Op, Pipe
+from evaluator.performance.pipes import Kind, Op
 from evaluator.performance.simulate import Issue, Mark, Played, Team, play
 
 _WARM_UP = 2
@@ -210,8 +210,3 @@ def _held(stream: Sequence[Op | Mark], last: Issue, issue: Issue, product: int |
             reason = Reason.ROLE
         setter = product if reason is Reason.PRODUCT else None
         yield Span(last.place, op.index, reason, setter, go_on, issue.due)
-
-
-def pipe_name(op: Op) -> str:
-    """Return what reports call the op's pipe; empty without one."""
-    return Pipe(op.pipe).name.lower().removesuffix("_sm") if op.pipe else ""

@@ -71,13 +71,8 @@ class Structure:
         return tuple(sorted([*loops, *self.aside], key=lambda loop: loop.address))
 
 
-def find_structure(code: Code) -> Structure:
-    """Return the structure of the kernel in ``code``; raise ``ModelError`` when it has no exit."""
-    return _Graph(code).structure(code.entry)
-
-
-class _Graph:
-    """Basic blocks, named by the index of their first instruction."""
+class Graph:
+    """Basic blocks of a code, named by the index of their first instruction."""
 
     def __init__(self, code: Code) -> None:
         self.code = code
@@ -119,8 +114,8 @@ class _Graph:
     def _exits(self, block: int) -> bool:
         return self.code.instructions[self.stop[block] - 1].base in {"EXIT", "RET"}
 
-    def _order(self, entry: int) -> list[int]:
-        """Blocks reachable from ``entry`` in reverse postorder."""
+    def order(self, entry: int) -> list[int]:
+        """Return the blocks reachable from ``entry``, each before those after it but for the jumps of loops."""
         seen, order, stack = {entry}, [], [(entry, iter(self.successors[entry]))]
         while stack:
             block, rest = stack[-1]
@@ -135,7 +130,7 @@ class _Graph:
         return order[::-1]
 
     def structure(self, entry: int) -> Structure:
-        order = self._order(entry)
+        order = self.order(entry)
         bodies = self._natural_loops(entry, order)
         headers = sorted(bodies, key=lambda header: (len(bodies[header]), header))
         parent = {

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluator.performance.kernel import Pass
-from evaluator.performance.pipes import Op, Pipe
+from evaluator.performance.pipes import PIPE_NAMES, Op, Pipe
 from evaluator.performance.simulate import PARTITIONS
-from evaluator.performance.stalls import Reason, Recorded, Recorder, passes, pipe_name
+from evaluator.performance.stalls import Reason, Recorded, Recorder, passes
 
 CELLS = 240
 """Into which the time is divided."""
@@ -88,12 +88,14 @@ def _pipes(play: Recorded, edges: npt.NDArray[np.float64]) -> tuple[PipeLane, ..
             continue
         op = play.teams[issue.team].stream[issue.place]
         assert isinstance(op, Op)
-        spans.setdefault("issue", []).append((issue.issued, issue.issued + 1, 1 / PARTITIONS))
-        if op.pipe:
-            share = 1.0 if op.pipe >= Pipe.SHARED else 1 / PARTITIONS
-            spans.setdefault(pipe_name(op), []).append((issue.start, issue.start + op.busy, share))
+        warps = 1 if op.leader else issue.warps
+        spans.setdefault("issue", []).append((issue.issued, issue.issued + 1, warps / PARTITIONS))
+        if op.pipe >= Pipe.SHARED:
+            spans.setdefault(PIPE_NAMES[op.pipe], []).append((issue.start, issue.start + op.busy * warps, 1.0))
+        elif op.pipe:
+            spans.setdefault(PIPE_NAMES[op.pipe], []).append((issue.start, issue.start + op.busy, warps / PARTITIONS))
         if op.shared:
-            spans.setdefault("shared", []).append((issue.start, issue.start + op.shared, 1.0))
+            spans.setdefault("shared", []).append((issue.start, issue.start + op.shared * warps, 1.0))
     lanes = {name: _busy(found, edges) for name, found in spans.items()}
     order = ["tensor", "exp", "fma", "alu", "shared", "lsu", "tensor_memory", "issue"]
     return tuple(PipeLane(name, tuple(lanes[name])) for name in order if name in lanes and max(lanes[name]))

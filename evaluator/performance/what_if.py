@@ -1,27 +1,24 @@
 """What if: a kernel played again with something of it changed, to see what that would gain.
 
-A repair takes something away for good: spills, exponentials, the wait for loads. A relief makes one resource faster by
-a quarter; the resource whose relief shortens a loop most is the critical one. The busiest need not be that.
+A repair takes something away for good: spills, exponentials, the wait for loads. What it would cost is not said.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 from evaluator.binary import Binary
-from evaluator.performance.kernel import Kernel, Pass, Player, play_kernel, read
+from evaluator.performance.banks import SHARED_ACCESS
+from evaluator.performance.kernel import Kernel, read
 from evaluator.performance.model import Measure, ctas_per_sm, time_case
-from evaluator.performance.pipes import Costs, Kind, Op, Pipe
+from evaluator.performance.pipes import Op, Pipe
 from evaluator.performance.profile import WhatIf
+from evaluator.performance.reliefs import is_cta_barrier, without_waiting
+from evaluator.performance.replay import Change, Replay
 from evaluator.performance.sass import Instruction
-from evaluator.performance.simulate import play
-from evaluator.performance.stalls import pipe_name
-from evaluator.performance.structure import Loop, Structure
 from evaluator.target import Target
 from evaluator.work import LaunchWork
 
-RELIEF = 0.75
-"""What a relieved resource takes of the time that it took."""
 _INTEGER = frozenset(
     {
         *("IADD3", "IADD", "IMAD", "LEA", "LOP3", "SHF", "ISETP", "IABS", "IMNMX", "VIADD", "VIMNMX", "SGXT", "BMSK"),
@@ -30,8 +27,6 @@ _INTEGER = frozenset(
     }
 )
 _LOADS = frozenset({"LDG", "LDGSTS", "UTMALDG", "UBLKCP"})
-
-Change = Callable[[Instruction, Op], Op]
 
 
 @dataclass(frozen=True)
@@ -54,10 +49,6 @@ def _instantly(_: Instruction, op: Op) -> Op:
     return replace(op, pipe=Pipe.NONE, busy=0.0, latency=0.0, l2=0.0)
 
 
-def _without_waiting(_: Instruction, op: Op) -> Op:
-    return replace(op, kind=Kind.PLAIN, latency=0.0)
-
-
 def _is_spill(i: Instruction) -> bool:
     return i.base in {"LDL", "STL"}
 
@@ -74,8 +65,12 @@ def _is_integer(i: Instruction) -> bool:
     return i.base in _INTEGER and not i.opcode.startswith("IMAD.MOV")
 
 
-def _is_cta_barrier(i: Instruction) -> bool:
-    return i.base == "BAR" and ("SYNC" in i.opcode or "RED" in i.opcode)
+def _is_shared_access(i: Instruction) -> bool:
+    return i.base in SHARED_ACCESS
+
+
+def _without_conflicts(i: Instruction, op: Op) -> Op:
+    return replace(op, busy=min(op.busy, i.lane_bytes / 4))  # 32 lanes at 128 bytes a clock
 
 
 REPAIRS = (
@@ -83,62 +78,10 @@ REPAIRS = (
     Repair("free_exponentials", "exponentials free", _is_exponential),
     Repair("free_loads", "loads free", _is_load, _instantly, frees_memory=True),
     Repair("free_integers", "integer work free", _is_integer),
-    Repair("free_cta_barriers", "CTA barriers free", _is_cta_barrier, _without_waiting),
+    Repair("no_bank_conflicts", "no bank conflicts", _is_shared_access, _without_conflicts),
+    Repair("free_cta_barriers", "CTA barriers free", is_cta_barrier, without_waiting),
     Repair("hidden_latencies", "all latencies hidden", lambda _: True, lambda _, op: replace(op, latency=0.0)),
 )
-
-
-class ChangedCosts(Costs):
-    """Costs of which some are other than the target's."""
-
-    def __init__(self, instructions: Sequence[Instruction], target: Target, change: Change) -> None:
-        super().__init__(instructions, target)
-        self._change = change
-
-    def _op(self, i: Instruction) -> Op:
-        return self._change(i, super()._op(i))
-
-
-@dataclass(frozen=True)
-class Replay:
-    """A kernel that can be played again, with changed costs or without some of its instructions."""
-
-    instructions: tuple[Instruction, ...]
-    structure: Structure
-    warps: int
-    """Per CTA."""
-    target: Target
-    resident: int
-    """CTAs."""
-    ir_loops: int
-
-    @classmethod
-    def of(cls, binary: Binary, target: Target, resident: int, ir_loops: int) -> "Replay":
-        """Make it ready; raise ``ModelError`` when the binary cannot be read."""
-        code, structure = read(binary.cubin)
-        return cls(code.instructions, structure, -(-binary.threads // 32), target, resident, ir_loops)
-
-    def play(self, change: Change | None = None, player: Player | None = None, issue_clocks: float = 1.0) -> Kernel:
-        """Play the kernel with the ops that ``change`` makes of its own, or with other issue slots."""
-        costs = ChangedCosts(self.instructions, self.target, change or (lambda _, op: op))
-        costs.issue_clocks = issue_clocks
-        player = player or partial(play, issue_clocks=issue_clocks)
-        return play_kernel(self.structure, costs, self.warps, self.resident, self.ir_loops, player)
-
-    def without(self, gone: Callable[[Instruction], bool]) -> "Replay":
-        """Return the kernel without some of its instructions."""
-
-        def kept(items: Sequence[Instruction | Loop]) -> tuple[Instruction | Loop, ...]:
-            return tuple(
-                loop(item) if isinstance(item, Loop) else item
-                for item in items
-                if isinstance(item, Loop) or not gone(item)
-            )
-
-        def loop(old: Loop) -> Loop:
-            return replace(old, items=kept(old.items))
-
-        return replace(self, structure=Structure(kept(self.structure.items), tuple(map(loop, self.structure.aside))))
 
 
 def repaired(repair: Repair) -> Measure:
@@ -182,44 +125,6 @@ def with_one_more_cta(launch: LaunchWork, target: Target) -> Binary | None:
     return replace(binary, registers=registers, shared_bytes=shared - 1, tensor_memory_columns=columns - 1)
 
 
-def reliefs(replay: Replay, pipes: Collection[str]) -> Mapping[str, Kernel]:
-    """Return the kernel as played with each resource relieved: the pipes called so, issue slots, latencies and, in
-    full, CTA barriers.
-    """
-    found = {pipe: replay.play(_faster(pipe)) for pipe in pipes}
-    found["issue"] = replay.play(issue_clocks=RELIEF)
-    found["latency"] = replay.play(
-        lambda _, op: replace(op, latency=op.latency * RELIEF, stall=max(1, round(op.stall * RELIEF)))
-    )
-    if any(map(_is_cta_barrier, replay.instructions)):
-        found["cta_barrier"] = replay.play(lambda i, op: _without_waiting(i, op) if _is_cta_barrier(i) else op)
-    return found
-
-
-def relief_percent(kernel: Kernel, passed: Pass, relieved: Mapping[str, Kernel]) -> dict[str, float]:
-    """Return by how much each relief shortens one of the kernel's passes, most first.
-
-    Barriers are relieved of all that they cost, so a quarter of it counts.
-    """
-    place = next((i for i, loop in enumerate(kernel.loops) if loop is passed), None)
-    gains = {}
-    for name, other in relieved.items():
-        after = other.outside if place is None else other.loops[place]
-        whole = 1 - RELIEF if name == "cta_barrier" else 1.0
-        gains[name] = 100 * whole * (1 - after.clocks / passed.clocks)
-    return dict(sorted(gains.items(), key=lambda item: -item[1]))
-
-
-def _faster(pipe: str) -> Change:
-    def change(_: Instruction, op: Op) -> Op:
-        if pipe == "l2":
-            return replace(op, l2=op.l2 * RELIEF)
-        shared = op.shared * (RELIEF if pipe == "shared" else 1.0)
-        return replace(op, shared=shared, busy=op.busy * (RELIEF if pipe_name(op) == pipe else 1.0))
-
-    return change
-
-
 def answers(
     useful_flops: int, least_bytes: int, launches: Sequence[LaunchWork], seconds: float, target: Target
 ) -> tuple[WhatIf, ...]:
@@ -230,7 +135,11 @@ def answers(
 
     found = [_one_more_cta(least_bytes, launches, seconds, target, answer)]
     for repair in REPAIRS:
-        if any(repair.applies(i) for launch in launches for i in read(launch.binary.cubin)[0].instructions):
+        if any(
+            repair.applies(i)
+            for launch in launches
+            for i in read(launch.binary.listing, launch.binary.threads).code.instructions
+        ):
             works = [without_loads(launch) for launch in launches] if repair.frees_memory else launches
             bytes_left = 0 if repair.frees_memory else least_bytes
             after = time_case(works, bytes_left, target, repaired(repair)).seconds

@@ -8,9 +8,10 @@ from functools import cache
 from triton import knobs
 
 from bench.variants import Variant, compile_variant, launch_work
+from evaluator.performance.pipes import Costs
+from evaluator.performance.replay import Replay
 from evaluator.performance.sass import Code, Instruction
-from evaluator.performance.structure import find_structure
-from evaluator.performance.what_if import Replay
+from evaluator.performance.structure import Graph
 from evaluator.target import get_target
 from evaluator.work import LaunchWork
 
@@ -18,22 +19,23 @@ from evaluator.work import LaunchWork
 def sass(
     opcode: str, operands: str = "", *, stall: int = 1, sets: int = 7, reads: int = 7, waits: Sequence[int] = ()
 ) -> Instruction:
-    """One instruction with its control bits; its place is given by ``loop``."""
-    return Instruction(0, 0, "", opcode, operands, stall, sets, reads, sum(1 << barrier for barrier in waits))
+    """One instruction, its guard before the opcode, with its control bits; its place is given by ``code``."""
+    guard, _, name = opcode.rpartition(" ")
+    mask = sum(1 << barrier for barrier in waits)
+    return Instruction(0, 0, guard.removeprefix("@"), name, operands, stall, sets, reads, mask)
+
+
+def code(*listing: Instruction) -> Code:
+    """The instructions one after the other, with a label before the second."""
+    placed = tuple(replace(i, index=place, address=16 * place) for place, i in enumerate(listing))
+    return Code(placed, {".L1": 1}, 0)
 
 
 def loop(*body: Instruction, warps: int = 4, resident: int = 1, target: str = "h100") -> Replay:
     """A kernel that does ``body`` over and over: its instructions have the indices 1, 2, ..."""
-    listing = [sass("NOP"), *body, sass("BRA", "`(.L1)"), sass("EXIT")]
-    placed = tuple(
-        Instruction(
-            place, 16 * place, "P0" if i.opcode == "BRA" else "", i.opcode, i.operands, i.stall, i.write_barrier,
-            i.read_barrier, i.wait_mask,
-        )
-        for place, i in enumerate(listing)
-    )  # fmt: skip
-    structure = find_structure(Code(placed, {".L1": 1}, 0))
-    return Replay(placed, structure, warps, get_target(target), resident, 1)
+    made = code(sass("NOP"), *body, sass("@P0 BRA", "`(.L1)"), sass("EXIT"))
+    costs = Costs(made.instructions, get_target(target))
+    return Replay(made.instructions, Graph(made).structure(0), costs, warps, resident, 1)
 
 
 @cache

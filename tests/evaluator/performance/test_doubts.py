@@ -17,6 +17,7 @@ FFMA = Instruction(0, 0, "", "FFMA", "", 1, 7, 7, 0)
 LDSM = Instruction(2, 32, "", "LDSM.16.M88.4", "R4, [R2]", 1, 7, 7, 0)
 STRANGE = Instruction(1, 16, "", "QUUX.64", "", 1, 7, 7, 0)
 HOT = Pass(100, 8, {"issue": 0.1}, (((FFMA, STRANGE), 4),))
+BUSY = replace(HOT, usage={"shared": 0.9}, parts=(((LDSM,), 4),))
 
 
 def reasons(kernel: Kernel, hot: Pass = HOT, limiter: str = "tensor", **flags: bool) -> list[str]:
@@ -31,7 +32,7 @@ def reasons(kernel: Kernel, hot: Pass = HOT, limiter: str = "tensor", **flags: b
         ({"untied": True}, HOT, "tensor", {}, "mbarriers between them could not be followed"),
         ({"serialised": True}, HOT, "tensor", {}, "serialised"),
         ({}, HOT, "l2", {}, "L2 limits it"),
-        ({}, replace(HOT, usage={"shared": 0.9}, parts=(((LDSM,), 4),)), "shared", {}, "bank conflicts are not seen"),
+        ({"unfollowed": frozenset({2})}, BUSY, "shared", {}, "bank conflicts of 1 accesses to shared memory"),
         ({}, replace(HOT, skipped=0.25), "tensor", {}, "around 25% of the hot loop"),
         ({}, HOT, "tensor", {"guessed_loops": True}, "could not be told apart"),
         ({}, HOT, "tensor", {"unrolled": True}, "unrolled loop"),
@@ -41,7 +42,7 @@ def test_what_is_not_known_is_said(
     change: dict[str, Any], hot: Pass, limiter: str, flags: dict[str, bool], reason: str
 ) -> None:
     kernel = Kernel(1, Pass(10, 0, {"issue": 0.1}), (HOT,))
-    assert reasons(kernel) == []
+    assert reasons(kernel) == reasons(kernel, BUSY) == []
     (found,) = reasons(replace(kernel, **change), hot, limiter, **flags)
     assert reason in found
 

@@ -1,11 +1,13 @@
 """Clocks per pass, apart from the whole: nested loops and the roles of warp-specialised kernels."""
 
+from dataclasses import replace
+
 import pytest
 
 from bench.variants import Variant, compile_variant
 from evaluator.performance.kernel import measure, play_kernel, play_parts
 from evaluator.performance.pipes import Costs
-from evaluator.performance.sass import Instruction
+from evaluator.performance.sass import Instruction, ModelError
 from evaluator.performance.structure import Loop, Structure
 from evaluator.target import get_target
 
@@ -14,6 +16,16 @@ H100 = get_target("h100")
 
 def nops(count: int) -> tuple[Instruction, ...]:
     return tuple(Instruction(0, 0, "", "NOP", "", 1, 7, 7, 0) for _ in range(count))
+
+
+@pytest.mark.parametrize("text", ["S2R R0", "DEPBAR.LE SBx, 0x0", "DEPBAR.LE SB9, 0x0", "HGMMA.64x128x16.F32 R24"])
+def test_a_listing_that_no_disassembler_wrote_is_refused_in_one_line(text: str) -> None:
+    listing = f".text.k:\n /*0000*/ {text} ; /* 0x0000000000000000 */\n /* 0x0000000000000000 */\n"
+    listing += listing.replace(text, "EXIT").replace(".text.k:\n", "")
+    binary = replace(compile_variant(Variant(128, 64, 8, 3), 90), listing=listing)
+    with pytest.raises(ModelError, match="makes no sense") as refusal:
+        measure(binary, H100, 1, 0)
+    assert "\n" not in str(refusal.value)
 
 
 def test_nested_loops_are_charged_for_their_own_instructions_only() -> None:

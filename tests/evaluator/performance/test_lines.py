@@ -112,7 +112,7 @@ def test_instructions_of_a_compiled_kernel_have_the_lines_of_what_they_do(
     binary = fresh_work(variant).binary
     file = inspect.getfile(variants)
     lines = read_lines(binary, file)
-    code, _ = read(binary.cubin)
+    code = read(binary.listing, binary.threads).code
     assert len(lines) == len(code.instructions)
     source = inspect.getsource(variants).splitlines()
     found = {

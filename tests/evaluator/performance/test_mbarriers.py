@@ -73,8 +73,26 @@ def test_an_mbarrier_used_by_itself_is_no_slot_of_the_ring_before_it() -> None:
     assert found.depths == {0x600: 2}
 
 
+def test_an_mbarrier_used_for_one_copy_is_no_slot_of_the_ring_before_it() -> None:
+    found = read_off(
+        """
+        SYNCS.EXCH.64 URZ, [UR5+0x700], UR4
+        SYNCS.EXCH.64 URZ, [UR5+0x708], UR4
+        SYNCS.EXCH.64 URZ, [UR5+0x710], UR4
+        SYNCS.ARRIVE.TRANS64 RZ, [UR5+0x710], R2
+        UTMALDG.4D [UR8], [UR18]
+        SYNCS.PHASECHK.TRANS64.TRYWAIT P0, [UR5+0x710], R4
+        SYNCS.ARRIVE.TRANS64.A1T0 RZ, [UR11+0x700], RZ
+        SYNCS.PHASECHK.TRANS64.TRYWAIT P0, [UR15+0x700], R2
+        """
+    )
+    assert [found.names[i] for i in (3, 5, 6, 7)] == [0x710, 0x710, 0x700, 0x700]
+    assert (found.copied, found.arrived, found.depths) == ({0x710}, {0x700}, {0x700: 2})
+
+
 def test_a_specialised_kernel_has_a_ring_of_its_stages_for_each_of_the_operands() -> None:
-    code, _ = read(compile_variant(Variant(128, 64, 4, 3, descriptors=True, specialised=True), 90).cubin)
+    binary = compile_variant(Variant(128, 64, 4, 3, descriptors=True, specialised=True), 90)
+    code = read(binary.listing, binary.threads).code
     found = scan(code.instructions)
     loaded = {found.names[copy] for copy, count in found.bytes.items() if count == 64 * 128 * 2}
     assert [found.depths[ring] for ring in sorted(loaded)][:2] == [3, 3]

@@ -48,6 +48,22 @@ def test_matrix_products_run_at_the_peak_rate_or_their_known_share(
     assert op.flops / op.busy * 4 == pytest.approx(get_target(target).tensor_flop * share)
 
 
+@pytest.mark.parametrize(
+    ("descriptor", "first", "shared", "busy"),
+    [
+        ("0x8200490", "gdesc[UR8]", 64, 64),  # 128x128: both operands take as long as the product
+        ("0x8100490", "gdesc[UR8]", 48, 48),  # 128x64: longer
+        ("0x8100490", "tmem[UR8]", 16, 32),
+    ],
+)
+def test_operands_of_a_product_on_tensor_memory_are_read_from_shared_memory(
+    descriptor: str, first: str, shared: float, busy: float
+) -> None:
+    product = f"{first}, gdesc[UR16], tmem[UR7], tmem[UR14], idesc[UR15], UPT"
+    op = cost("b200", "UTCHMMA", product, ("UMOV", f"UR15, {descriptor}"))
+    assert (op.shared, op.busy) == (shared, busy)
+
+
 def test_the_shape_of_a_product_on_tensor_memory_is_read_from_its_descriptor() -> None:
     op = cost(
         "b200",

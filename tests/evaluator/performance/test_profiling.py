@@ -167,8 +167,8 @@ def test_json_has_stable_keys_and_units_in_its_names(profile: Profile) -> None:
     assert list(role["lines"][0]) == ["line", "source", "clocks_per_pass", "share", "reasons", "waits_for"]
     assert list(data["what_if"][0]) == ["name", "label", "time_us", "tflops", "gain_percent", "note"]
     assert {answer["name"] for answer in data["what_if"]} == {
-        "no_spills", "free_exponentials", "free_loads", "free_integers", "free_cta_barriers", "hidden_latencies",
-        "one_more_cta",
+        "no_spills", "free_exponentials", "free_loads", "free_integers", "no_bank_conflicts", "free_cta_barriers",
+        "hidden_latencies", "one_more_cta",
     }  # fmt: skip
 
 

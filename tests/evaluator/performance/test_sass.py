@@ -1,8 +1,13 @@
 """The disassembly is read as nvdisasm writes it."""
 
+from pathlib import Path
+
 import pytest
 
-from evaluator.performance.sass import ModelError, disassemble, parse
+from bench.anchors import WIDE_ROLES
+from bench.variants import compile_variant
+from evaluator.compile_job import listing
+from evaluator.performance.sass import ModelError, parse
 
 LISTING = """
         .other          other,@"STV_DEFAULT"
@@ -53,7 +58,21 @@ def test_an_instruction_without_its_second_word_is_refused() -> None:
         parse(LISTING.rstrip().rpartition("\n")[0])
 
 
-def test_bytes_that_are_no_cubin_are_refused_in_one_line() -> None:
-    with pytest.raises(ModelError, match="nvdisasm refuses the binary") as refusal:
-        disassemble(b"not a cubin")
-    assert "\n" not in str(refusal.value)
+def test_where_branches_lead_through_a_table_the_listing_says_where_to() -> None:
+    text = compile_variant(WIDE_ROLES, 100).listing
+    branches = [i for i in parse(text).instructions if i.base == "BRX"]
+    assert branches
+    assert all("BRANCH_TARGETS" in i.operands for i in branches)
+
+
+def test_of_bytes_that_are_no_cubin_there_is_no_listing(tmp_path: Path) -> None:
+    path = tmp_path / "kernel.cubin"
+    path.write_bytes(b"not a cubin")
+    assert listing(path, "") == ""
+    with pytest.raises(ModelError, match="no code"):
+        parse("")
+
+
+def test_a_line_that_no_disassembler_writes_is_refused_and_not_searched() -> None:
+    with pytest.raises(ModelError, match="a line of the disassembly has 100000"):
+        parse(LISTING + " " * 100_000)

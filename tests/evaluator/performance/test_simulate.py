@@ -87,9 +87,8 @@ def test_a_wait_for_a_product_on_tensor_memory_lasts_until_what_was_committed_is
 
 def test_what_the_leader_issues_costs_the_other_warps_nothing() -> None:
     lead = replace(NOP, leader=True, stall=10)
-    marks = play([Team(0, 0, 1, [lead, Mark(0)]), Team(1, 1, 4, [lead, Mark(0)])]).marks
-    assert marks[0, 0] == 10
-    assert marks[1, 0] == 10 / 4
+    assert play([Team(0, 0, 1, [lead, Mark(0)])]).marks[0, 0] == 10
+    assert play([Team(0, 0, 8, [lead, Mark(0)])]).marks[0, 0] == 10 / 2  # four warps are played as one
 
 
 def test_warps_at_a_barrier_no_one_else_will_reach_go_on() -> None:
@@ -114,6 +113,14 @@ def test_no_play_is_faster_than_its_busiest_pipe(stream: list[Op], warps: int) -
 def test_one_more_instruction_never_saves_a_warp_time(stream: list[Op], warps: int) -> None:
     assert clocks(*stream, FMA, warps=1) >= clocks(*stream, warps=1)
     assert clocks(*stream, warps=warps) == clocks(*stream, warps=warps)
+
+
+@given(st.lists(st.sampled_from([NOP, FMA, EXP, LOAD, wait_for(0)]), min_size=1, max_size=40))
+def test_four_warps_played_as_one_take_as_long_as_each_by_itself(stream: list[Op]) -> None:
+    together = play([Team(0, 0, 4, stream)])
+    apart = play([Team(0, place, 1, stream) for place in range(4)])
+    staggered = 3 * LOAD.busy  # one of four warps has its load so much earlier than the last
+    assert together.end == pytest.approx(apart.end, abs=staggered + len(stream))
 
 
 BULK = replace(NOP, kind=Kind.BULK_COPY, latency=600, l2=100.0, leader=True)

@@ -5,9 +5,9 @@ from itertools import pairwise
 import pytest
 
 from bench.variants import Variant, compile_variant
+from evaluator.performance.replay import Replay
 from evaluator.performance.sass import Instruction
 from evaluator.performance.stalls import Charge, Reason, Recorder, account, charge
-from evaluator.performance.what_if import Replay
 from evaluator.target import get_target
 from tests.evaluator.performance.handmade import loop, sass
 

@@ -3,7 +3,7 @@
 import pytest
 
 from evaluator.performance.sass import Code, Instruction, ModelError
-from evaluator.performance.structure import Loop, Structure, find_structure
+from evaluator.performance.structure import Graph, Loop, Structure
 
 
 def assemble(text: str) -> Code:
@@ -24,7 +24,8 @@ def assemble(text: str) -> Code:
 
 
 def structure(text: str) -> Structure:
-    return find_structure(assemble(text))
+    code = assemble(text)
+    return Graph(code).structure(code.entry)
 
 
 def opcodes(items: tuple[Instruction | Loop, ...]) -> list[str]:

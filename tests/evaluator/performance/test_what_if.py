@@ -4,18 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from bench.variants import Variant, compile_variant, launch_work
-from evaluator.performance.model import ctas_per_sm, time_case
+from bench.variants import Variant, case_of, compile_variant, launch_work, predict_variant
+from evaluator.performance.model import ctas_per_sm, predict, time_case
+from evaluator.performance.reliefs import relief_percent, reliefs
+from evaluator.performance.replay import Replay
 from evaluator.performance.sass import Instruction
-from evaluator.performance.what_if import (
-    REPAIRS,
-    Replay,
-    relief_percent,
-    reliefs,
-    repaired,
-    with_one_more_cta,
-    without_loads,
-)
+from evaluator.performance.what_if import REPAIRS, repaired, with_one_more_cta, without_loads
 from evaluator.target import get_target
 from evaluator.work import LaunchWork
 from tests.evaluator.performance.handmade import loop, sass
@@ -49,6 +43,33 @@ def test_the_resource_that_holds_a_loop_back_is_the_critical_one(
     gains = relieved(loop(*body, warps=warps))
     assert next(iter(gains)) == critical
     assert gains[critical] > 5
+
+
+@pytest.mark.parametrize(
+    ("variant", "length", "resource"),
+    [
+        (Variant(128, 128, 8, 3), 16384, "tensor"),
+        (Variant(128, 64, 8, 1), 16384, "latency"),
+        (Variant(16, 16, 4, 3), 16384, "shared"),
+        (Variant(64, 64, 4, 3), 16384, "l2"),
+    ],
+)
+def test_a_prediction_names_the_resource_whose_relief_would_shorten_it_most(
+    variant: Variant, length: int, resource: str
+) -> None:
+    assert predict_variant(variant, "h100", length).critical == resource
+
+
+def test_the_critical_resource_of_roles_and_of_a_second_loop_is_found_where_the_whole_kernel_is_played() -> None:
+    for variant in (Variant(128, 128, 4, 2, descriptors=True, specialised=True), Variant(128, 64, 8, 1, "split")):
+        useful, least, (work,) = case_of(variant, "h100", 16384)
+        time = time_case([work], least, H100).launches[0]
+        place = next(i for i, loop in enumerate(time.kernel.loops) if loop is time.hot)
+        replay = Replay.of(work.binary, H100, time.kernel.resident, len(work.loops))
+        relieved = reliefs(replay, ["tensor", "exp"])
+        assert predict("case", useful, least, [work], H100).critical == next(
+            iter(relief_percent(time.kernel, time.kernel.loops[place], relieved))
+        )
 
 
 def test_the_busiest_pipe_need_not_be_the_critical_one() -> None:

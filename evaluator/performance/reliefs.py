@@ -1,0 +1,101 @@
+"""Reliefs: a kernel played with one resource taking a quarter less, to see what holds a loop back.
+
+The resource whose relief shortens a loop most is the critical one. The busiest need not be that.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from functools import lru_cache
+
+from evaluator.binary import Binary
+from evaluator.performance.kernel import Kernel, Pass, measure
+from evaluator.performance.pipes import PIPE_NAMES, Kind, Op
+from evaluator.performance.replay import Change, Replay
+from evaluator.performance.sass import Instruction
+from evaluator.target import Target
+
+RELIEF = 0.75
+"""What a relieved resource takes of the time that it took."""
+RESOLVED_PERCENT = 1.0
+"""A relief that shortens a loop by less is none: the order in which warps are issued changes it by as much."""
+
+
+def reliefs(replay: Replay, pipes: Collection[str]) -> Mapping[str, Kernel]:
+    """Return the kernel as played with each resource relieved: the pipes called so, issue slots, latencies and, in
+    full, CTA barriers.
+    """
+    barrier = ["cta_barrier"] if any(map(is_cta_barrier, replay.instructions)) else []
+    return {name: _relieved(replay, name) for name in (*pipes, "issue", "latency", *barrier)}
+
+
+@lru_cache(maxsize=64)
+def critical(binary: Binary, target: Target, resident: int, ir_loops: int, place: int | None) -> str:
+    """Return the critical resource of the loop at ``place`` of a kernel as ``measure`` plays it, or of its code outside
+    loops; empty where none is.
+
+    Of the pipes, the two busiest are tried, on the outermost loop alone.
+    """
+    kernel = measure(binary, target, resident, ir_loops)
+    replay = Replay.of(binary, target, resident, ir_loops)
+    passed: Pass | None = kernel.outside
+    if place is not None:
+        parts = kernel.loops[place].parts
+        replay = replay.only(kernel.loops[place])
+        kernel = replay.play()
+        passed = next((loop for loop in kernel.loops if loop.parts == parts), None)
+    if passed is None:  # roles that cannot be told apart without the others
+        return ""
+    pipes = [name for name in sorted(passed.usage, key=lambda name: -passed.usage[name]) if name != "issue"]
+    barrier = any(is_cta_barrier(i) for instructions, _ in passed.parts for i in instructions)
+    names = ["latency", *pipes[:2], *(["cta_barrier"] if barrier else [])]
+    gains = relief_percent(kernel, passed, {name: _relieved(replay, name) for name in names})
+    best = next(iter(gains))
+    return best if gains[best] >= RESOLVED_PERCENT else ""
+
+
+def relief_percent(kernel: Kernel, passed: Pass, relieved: Mapping[str, Kernel]) -> dict[str, float]:
+    """Return by how much each relief shortens one of the kernel's passes, most first."""
+    gains = {name: _gain(kernel, passed, name, other) for name, other in relieved.items()}
+    return dict(sorted(gains.items(), key=lambda item: -item[1]))
+
+
+def _gain(kernel: Kernel, passed: Pass, name: str, relieved: Kernel) -> float:
+    """Return by how many percent a pass got shorter. Barriers are relieved of all they cost: a quarter of it counts."""
+    place = next((i for i, loop in enumerate(kernel.loops) if loop is passed), None)
+    after = relieved.outside if place is None else relieved.loops[place]
+    whole = 1 - RELIEF if name == "cta_barrier" else 1.0
+    return 100 * whole * (1 - after.clocks / passed.clocks)
+
+
+def _relieved(replay: Replay, name: str) -> Kernel:
+    if name == "issue":
+        return replay.play(issue_clocks=RELIEF)
+    return replay.play({"latency": _sooner, "cta_barrier": _past_barriers}.get(name) or _faster(name))
+
+
+def _sooner(_: Instruction, op: Op) -> Op:
+    return replace(op, latency=op.latency * RELIEF, stall=max(1, round(op.stall * RELIEF)))
+
+
+def _past_barriers(i: Instruction, op: Op) -> Op:
+    return without_waiting(i, op) if is_cta_barrier(i) else op
+
+
+def _faster(pipe: str) -> Change:
+    def change(_: Instruction, op: Op) -> Op:
+        if pipe == "l2":
+            return replace(op, l2=op.l2 * RELIEF)
+        shared = op.shared * (RELIEF if pipe == "shared" else 1.0)
+        return replace(op, shared=shared, busy=op.busy * (RELIEF if PIPE_NAMES.get(op.pipe) == pipe else 1.0))
+
+    return change
+
+
+def without_waiting(_: Instruction, op: Op) -> Op:
+    """Change an op into one that takes no time but its issue slot and its pipe."""
+    return replace(op, kind=Kind.PLAIN, latency=0.0)
+
+
+def is_cta_barrier(i: Instruction) -> bool:
+    """Whether an instruction waits for the warps of its CTA."""
+    return i.base == "BAR" and ("SYNC" in i.opcode or "RED" in i.opcode)

@@ -1,0 +1,79 @@
+"""A kernel played again with something of it changed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from evaluator.binary import Binary
+from evaluator.performance.kernel import Kernel, Pass, Player, play_kernel, read
+from evaluator.performance.pipes import Costs, Op
+from evaluator.performance.sass import Instruction
+from evaluator.performance.simulate import play
+from evaluator.performance.structure import Loop, Structure
+from evaluator.target import Target
+
+Change = Callable[[Instruction, Op], Op]
+"""Returns what becomes of an instruction's op."""
+
+
+class ChangedCosts(Costs):
+    """Costs of which some are other than they were."""
+
+    def __init__(self, costs: Costs, change: Change) -> None:
+        self.__dict__.update(costs.__dict__)
+        self.known = {}
+        self._costs = costs
+        self._change = change
+
+    def _op(self, i: Instruction) -> Op:
+        return self._change(i, self._costs.op(i))
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A kernel that can be played again, with changed costs or without some of its instructions."""
+
+    instructions: tuple[Instruction, ...]
+    structure: Structure
+    costs: Costs
+    warps: int
+    """Per CTA."""
+    resident: int
+    """CTAs."""
+    ir_loops: int
+
+    @classmethod
+    def of(cls, binary: Binary, target: Target, resident: int, ir_loops: int) -> "Replay":
+        """Make it ready; raise ``ModelError`` when the binary cannot be read."""
+        reading = read(binary.listing, binary.threads)
+        instructions = reading.code.instructions
+        costs = Costs(instructions, target, wavefronts=reading.wavefronts)
+        return cls(instructions, reading.structure, costs, -(-binary.threads // 32), resident, ir_loops)
+
+    def play(self, change: Change | None = None, player: Player | None = None, issue_clocks: float = 1.0) -> Kernel:
+        """Play the kernel with the ops that ``change`` makes of its own, or with other issue slots."""
+        costs = ChangedCosts(self.costs, change or (lambda _, op: op))
+        costs.issue_clocks = issue_clocks
+        player = player or partial(play, issue_clocks=issue_clocks)
+        return play_kernel(self.structure, costs, self.warps, self.resident, self.ir_loops, player)
+
+    def only(self, passed: Pass) -> "Replay":
+        """Return the kernel without what is outside the outermost loop that does ``passed``."""
+        done = {instructions for instructions, _ in passed.parts}
+        items = tuple(top for top in self.structure.top if any(loop.own in done for loop in top.tree()))
+        return replace(self, structure=Structure(items, ()))
+
+    def without(self, gone: Callable[[Instruction], bool]) -> "Replay":
+        """Return the kernel without some of its instructions."""
+
+        def kept(items: Sequence[Instruction | Loop]) -> tuple[Instruction | Loop, ...]:
+            return tuple(
+                loop(item) if isinstance(item, Loop) else item
+                for item in items
+                if isinstance(item, Loop) or not gone(item)
+            )
+
+        def loop(old: Loop) -> Loop:
+            return replace(old, items=kept(old.items))
+
+        return replace(self, structure=Structure(kept(self.structure.items), tuple(map(loop, self.structure.aside))))
