@@ -63,14 +63,14 @@ def stages(target: str, suite: str) -> dict[str, float]:
     """Return the seconds of processor time of each stage of an evaluation, the child processes' included."""
     import torch
 
-    from evaluator import capture, compiler, judge
+    from evaluator import benchmark, capture, compiler, judge, speed
     from evaluator.target import get_target
 
     torch.set_num_threads(1)
     spent: dict[str, float] = defaultdict(float)
 
     with judge.Judge(get_target(target), suite) as judging:
-        judging._server.run(f"{compiler.JOB_MODULE}:canonical", b'{"ttirs": [], "arch": 90}', judging._compiler._limits)
+        judging._server.run(f"{compiler.JOB_MODULE}:canonical", b'{"texts": [], "arch": 90}', judging._compiler._limits)
         assert judging._server.pid is not None
         server = _innermost(judging._server.pid)
 
@@ -88,14 +88,14 @@ def stages(target: str, suite: str) -> dict[str, float]:
             return call
 
         for owner, attribute, name in (
-            (capture.Capturer, "capture", "capture"),
+            (capture.Capturer, "_run", "capture"),
             (compiler.Compiler, "canonical", "canonical"),
             (judge.Judge, "_check_whole", "correctness"),
             (compiler.Compiler, "compile", "compile"),
-            (judge, "_counted", "counting"),
-            (judge, "_missing_coverage", "coverage"),
-            (judge.Judge, "_check_sample", "sample"),
-            (judge, "predict", "predict"),
+            (judge, "stages", "counting"),
+            (benchmark.BenchmarkCheck, "_stored", "coverage"),
+            (benchmark.BenchmarkCheck, "_execute", "sample"),
+            (speed, "predict", "predict"),
         ):
             setattr(owner, attribute, timed(name, getattr(owner, attribute)))
         started = clock()

@@ -1,6 +1,7 @@
 """Buffers of one plan: the judge's inputs, poisoned outputs and scratch, as the executor takes them."""
 
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,7 +11,7 @@ from evaluator.executor import Allocation
 from evaluator.plan import Buffer, Fill, LaunchPlan, Role
 from evaluator.problem import Call, Case, Problem, TensorSpec
 
-_POISON = 0x55
+POISON = 0x55
 """Byte that integer scratch starts with; floating-point memory starts as NaN."""
 
 
@@ -21,24 +22,12 @@ class Buffers:
     allocations: tuple[Allocation, ...]
     outputs: Mapping[str, Allocation]
 
-    def unmarked(self) -> "Buffers":
-        """Return the same buffers, with nothing marked as written."""
-        allocations = tuple(
-            a if a.written is None else replace(a, written=torch.zeros_like(a.written)) for a in self.allocations
-        )
-        return self._with(allocations)
-
     def watched(self) -> "Buffers":
         """Return the same buffers, with reads of outputs and scratch that nothing has written found out."""
-        return self._with(
-            tuple(
-                a if a.readonly else replace(a, initialised=torch.zeros(a.data.numel(), dtype=torch.bool))
-                for a in self.allocations
-            )
+        allocations = tuple(
+            a if a.readonly else replace(a, initialised=torch.zeros(a.data.numel(), dtype=torch.bool))
+            for a in self.allocations
         )
-
-    def _with(self, allocations: tuple[Allocation, ...]) -> "Buffers":
-        """Return these allocations in place of the same ones."""
         outputs = dict(self.outputs)
         outputs.update((a.name, a) for a in allocations if a.name in outputs and a.written is not None)
         return Buffers(allocations, outputs)
@@ -52,23 +41,68 @@ class Buffers:
                 tensor.as_strided(step.shape, step.strides, step.offset).fill_(value)
 
 
-def allocate(call: Call, plan: LaunchPlan, inputs: Mapping[str, torch.Tensor]) -> Buffers | Fault:
-    """Return memory for ``plan``, or a fault when it declares other inputs and outputs than ``call`` has."""
-    specs = {spec.name: spec for spec in call.tensors}
+def stranger(call: Call, plan: LaunchPlan) -> Fault | None:
+    """Return a fault if ``plan`` declares an input or output that ``call`` does not have."""
+    known = {(spec.name, spec.dtype, spec.size, spec.role) for spec in call.tensors}
+    for buffer in plan.buffers:
+        if buffer.role is not Role.SCRATCH and (buffer.name, buffer.dtype, buffer.size, buffer.role) not in known:
+            return Fault(Status.FORBIDDEN, f"the launch plan declares {buffer.name!r}, which the call does not have")
+    return None
+
+
+def allocate(
+    call: Call, plan: LaunchPlan, inputs: Mapping[str, torch.Tensor], addresses: Sequence[int]
+) -> Buffers | Fault:
+    """Return memory for ``plan``, or a fault when it declares other inputs and outputs than ``call`` has.
+
+    ``addresses`` are those of the plan's buffers.
+    """
+    if fault := stranger(call, plan):
+        return fault
     outputs = {spec.name: _output(spec) for spec in call.tensors if spec.role is Role.OUTPUT}
     allocations = []
-    for buffer in plan.buffers:
+    for buffer, address in zip(plan.buffers, addresses, strict=True):
         if buffer.role is Role.SCRATCH:
-            allocations.append(Allocation(buffer.name, _poisoned(buffer), written=None, readonly=False))
+            allocations.append(Allocation(buffer.name, _poisoned(buffer), written=None, address=address))
             continue
-        spec = specs.get(buffer.name)
-        if spec is None or (spec.dtype, spec.size, spec.role) != (buffer.dtype, buffer.size, buffer.role):
-            return Fault(Status.FORBIDDEN, f"the launch plan declares {buffer.name!r}, which the call does not have")
         if buffer.role is Role.OUTPUT:
+            outputs[buffer.name].address = address
             allocations.append(outputs[buffer.name])
         else:
-            allocations.append(Allocation(buffer.name, inputs[buffer.name], written=None, readonly=True))
+            allocations.append(Allocation(buffer.name, inputs[buffer.name], readonly=True, address=address))
     return Buffers(tuple(allocations), outputs)
+
+
+_SEGMENT, _BLOCK, _LARGE = 2 * 2**20, 512, 2**20
+"""Bytes: what torch's allocator asks CUDA for multiples of, what it aligns small tensors to, and what is not small
+(c10/cuda/CUDACachingAllocator.cpp)."""
+_WHERE_GPUS_ALLOCATE = ((0x7E00_0000_0000, 0x7FF0_0000_0000), (0x3_0000_0000, 0x50_0000_0000))
+"""Addresses, first and last, that cudaMalloc and the driver's virtual memory management were seen to give."""
+_FAR = 2**44
+
+
+def apart(sizes: Sequence[int], chance: random.Random) -> list[int]:
+    """Return secret addresses for buffers of ``sizes`` bytes, terabytes apart: an access out of bounds meets none."""
+    places = chance.sample(range(1, len(sizes) + 1), len(sizes))
+    return [place * _FAR + chance.randrange(2**30) * _BLOCK for place in places]
+
+
+def as_allocated(sizes: Sequence[int], chance: random.Random) -> list[int]:
+    """Return secret addresses for buffers of ``sizes`` bytes as a GPU's allocator might give them, packed or not.
+
+    So what a kernel makes of addresses and distances is what it would make of them on a GPU.
+    """
+    place = chance.randrange(*chance.choice(_WHERE_GPUS_ALLOCATE), _SEGMENT)
+    packed, order = chance.random() < 0.5, list(range(len(sizes)))
+    if not packed:
+        chance.shuffle(order)
+    addresses = dict.fromkeys(order, 0)
+    for i in order:
+        unit = _SEGMENT if sizes[i] >= _LARGE else _BLOCK
+        place = -(-place // unit) * unit
+        addresses[i] = place
+        place += max(sizes[i], 1) + (0 if packed else chance.randrange(64) * unit)
+    return [addresses[i] for i in range(len(sizes))]
 
 
 def _output(spec: TensorSpec) -> Allocation:
@@ -80,7 +114,7 @@ def _poisoned(buffer: Buffer) -> torch.Tensor:
     dtype: torch.dtype = getattr(torch, buffer.dtype)
     if dtype.is_floating_point:
         return torch.full((buffer.size,), float("nan"), dtype=dtype)
-    return torch.full((buffer.nbytes,), _POISON, dtype=torch.uint8).view(dtype)
+    return torch.full((buffer.nbytes,), POISON, dtype=torch.uint8).view(dtype)
 
 
 class InputCache:
@@ -88,11 +122,14 @@ class InputCache:
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        self._made: dict[tuple[tuple[str, str, int], ...], dict[str, torch.Tensor]] = {}
+        self._made: dict[tuple[object, ...], dict[str, torch.Tensor]] = {}
 
     def get(self, problem: Problem, case: Case) -> dict[str, torch.Tensor]:
         """Return the storages of ``case``'s inputs by name."""
-        key = tuple((s.name, s.dtype, s.size) for s in problem.call(case).tensors if s.role is Role.INPUT)
+        inputs = [spec for spec in problem.call(case).tensors if spec.role is Role.INPUT]
+        # What integers say, such as which blocks are selected, follows from more than their number.
+        named = any(not getattr(torch, spec.dtype).is_floating_point for spec in inputs)
+        key = (*((s.name, s.dtype, s.size) for s in inputs), replace(case, name="") if named else None)
         if key not in self._made:
             self._made[key] = problem.make_inputs(case, self._seed)
         return self._made[key]

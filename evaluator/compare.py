@@ -5,10 +5,11 @@ Attention outputs shrink as sequences grow, so every tolerance is relative to th
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from evaluator.diagnosis import Wrong, diagnose
 from evaluator.evaluation import CaseResult, Fault, Status
 from evaluator.executor import Allocation
 from evaluator.problem import Case, Problem, TensorSpec
@@ -22,6 +23,7 @@ rescaling."""
 LSE_TOLERANCE = 1e-3
 """On ``|lse - ref|``, natural log."""
 
+_TILES = (16, 32, 64, 128, 256)
 _SAMPLED_HEADS, _SAMPLED_ROWS = 8, 64
 _MOST_ROWS = 2048
 """Rows of a head that are compared at most: of 32768, one in 16, so that no tile of a matrix product goes unseen."""
@@ -60,19 +62,20 @@ def compare(
     outputs: Mapping[str, Allocation],
     *,
     whole: bool,
-    every: bool = True,
 ) -> Comparison:
     """Compare ``out`` and ``lse`` with the reference.
 
     ``whole`` demands that every element was written, and compares up to ``_MOST_ROWS`` rows of every head; otherwise
-    some of the rows that were written are compared. ``every`` demands whole rows, and some of both outputs.
+    some of the rows that were written are compared.
     """
     specs = {spec.name: spec for spec in problem.call(case).tensors}
     out, out_written = _views(outputs["out"], specs["out"])
     lse, lse_written = _views(outputs["lse"], specs["lse"])
-    unwritten = _unwritten(case, outputs, specs, {"out": out_written, "lse": lse_written}, whole, every)
-    if unwritten:
-        return _failed(case, unwritten, None, None)
+    if whole:
+        unwritten = uncovered(problem, case, outputs)
+        if unwritten:
+            unwritten = replace(unwritten, message=f"case {case.name}: {unwritten.message}")
+            return _failed(case, unwritten, None, None)
 
     checked = []
     rows_written = out_written.view(torch.uint8).amax(-1).bool()  # several times as fast as any()
@@ -83,14 +86,62 @@ def compare(
         checked.append(
             _Rows(batch, head, rows, element_error.norm(dim=1), reference.norm(dim=1), attainable, lse_error)
         )
-    return _verdict(case, checked, torch.finfo(out.dtype).eps)
+
+    def wrong_rows(part: _Rows, wrong: torch.Tensor) -> Wrong:
+        rows = part.rows[wrong]
+        return Wrong(
+            part.batch,
+            part.head,
+            rows,
+            out[part.batch, part.head, rows].double(),
+            lse[part.batch, part.head, rows].double(),
+        )
+
+    comparison, place = _verdict(case, checked, torch.finfo(out.dtype).eps)
+    if comparison.fault is None or place is None:
+        return comparison
+    found = diagnose(problem, case, inputs, wrong_rows(*place))
+    if not found:
+        return comparison
+    fault = replace(comparison.fault, message=f"{comparison.fault.message}; this is what comes out if {found}")
+    return Comparison(replace(comparison.result, message=fault.message), fault)
 
 
 def uncovered(problem: Problem, case: Case, outputs: Mapping[str, Allocation]) -> Fault | None:
     """Return a fault if some element of ``out`` or ``lse`` is not marked as written, or memory between the rows is."""
     specs = {spec.name: spec for spec in problem.call(case).tensors}
-    written = {name: _views(outputs[name], specs[name])[1] for name in ("out", "lse")}
-    return _unwritten(case, outputs, specs, written, whole=True, every=True)
+    for name in ("out", "lse"):
+        allocation = outputs[name]
+        _, mask = _views(allocation, specs[name])
+        count = int(mask.count_nonzero())
+        if count < mask.numel():
+            first = torch.unravel_index((~mask).flatten().view(torch.uint8).argmax(), mask.shape)
+            message = (
+                f"{mask.numel() - count} of {mask.numel()} elements of {name} were never written, "
+                f"the first at {name}{[int(i) for i in first]}"
+            )
+            return Fault(Status.UNWRITTEN, message)
+        assert allocation.written is not None
+        if allocation.written.numel() > mask.numel() and int(allocation.written.count_nonzero()) > count:
+            message = f"writes to the memory between the rows of {name}, outside its shape {list(specs[name].shape)}"
+            return Fault(Status.OUT_OF_BOUNDS, message)
+    return None
+
+
+def settled(
+    problem: Problem, case: Case, chosen: Mapping[str, Allocation], others: Mapping[str, Allocation]
+) -> dict[str, Allocation]:
+    """Return outputs marked in those rows that ``chosen`` marks throughout and ``others`` nowhere."""
+    specs = {spec.name: spec for spec in problem.call(case).tensors}
+    (out, not_out), (lse, not_lse) = (
+        [_views(each[name], specs[name])[1].view(torch.uint8) for each in (chosen, others)] for name in ("out", "lse")
+    )
+    rows = (out.amin(-1) > not_out.amax(-1)) & (lse > not_lse)
+    found = {}
+    for name, mask in (("out", rows[..., None]), ("lse", rows)):
+        found[name] = replace(chosen[name], written=torch.zeros(chosen[name].data.numel(), dtype=torch.bool))
+        _views(found[name], specs[name])[1].copy_(mask.expand(specs[name].shape))
+    return found
 
 
 def _views(allocation: Allocation, spec: TensorSpec) -> tuple[torch.Tensor, torch.Tensor]:
@@ -99,41 +150,6 @@ def _views(allocation: Allocation, spec: TensorSpec) -> tuple[torch.Tensor, torc
         allocation.data.as_strided(spec.shape, spec.strides),
         allocation.written.as_strided(spec.shape, spec.strides),
     )
-
-
-def _unwritten(
-    case: Case,
-    outputs: Mapping[str, Allocation],
-    specs: Mapping[str, TensorSpec],
-    written: Mapping[str, torch.Tensor],
-    whole: bool,
-    every: bool,
-) -> Fault | None:
-    for name, mask in written.items():
-        count = int(mask.count_nonzero())
-        if whole and count < mask.numel():
-            first = torch.unravel_index((~mask).flatten().view(torch.uint8).argmax(), mask.shape)
-            message = (
-                f"case {case.name}: {mask.numel() - count} of {mask.numel()} elements of {name} were never written, "
-                f"the first at {name}{[int(i) for i in first]}"
-            )
-            return Fault(Status.UNWRITTEN, message)
-        if not whole and every and count == 0:
-            return Fault(Status.UNWRITTEN, f"case {case.name}: the programs that were sampled wrote nothing to {name}")
-        if name == "out" and not whole and every and _in_parts(mask.view(torch.uint8)):
-            message = f"case {case.name}: the programs that were sampled wrote parts of rows of {name}"
-            return Fault(Status.UNWRITTEN, f"{message}: write whole rows")
-        all_written = outputs[name].written
-        assert all_written is not None
-        if all_written.numel() > mask.numel() and int(all_written.count_nonzero()) > count:
-            message = f"case {case.name}: writes to the memory between the rows of {name}, outside its shape"
-            return Fault(Status.OUT_OF_BOUNDS, f"{message} {list(specs[name].shape)}")
-    return None
-
-
-def _in_parts(mask: torch.Tensor) -> bool:
-    """Return whether some rows of a mask, as numbers, are set in parts."""
-    return bool((mask.amax(-1) != mask.amin(-1)).any())
 
 
 def _rows_to_check(written: torch.Tensor, whole: bool) -> Iterator[tuple[int, int, torch.Tensor]]:
@@ -153,42 +169,69 @@ def _spread(items: list[tuple[int, int]], most: int) -> list[tuple[int, int]]:
     return [items[i * (len(items) - 1) // (most - 1)] for i in range(most)]
 
 
-def _verdict(case: Case, checked: list[_Rows], eps: float) -> Comparison:
+def _verdict(case: Case, checked: list[_Rows], eps: float) -> tuple[Comparison, tuple[_Rows, torch.Tensor] | None]:
+    """Return the comparison, and where it is worst: rows of one head, and which of them are wrong, bool [n]."""
     reference = _norm(part.reference for part in checked)
     relative = _norm(part.error for part in checked) / reference
     attainable = _norm(part.attainable for part in checked) / reference
     lse_error = max(float(part.lse_error.nan_to_num(nan=math.inf).max()) for part in checked)
 
-    worst, worst_excess, wrong_rows = None, 1.0, 0
-    for part in checked:
-        tolerance = ROW_FACTOR * part.attainable + eps * part.reference
-        excess = (part.error / tolerance).nan_to_num(nan=math.inf)
-        wrong_rows += int((excess > 1).sum())
-        if float(excess.max()) > worst_excess:
-            worst, worst_excess = part, float(excess.max())
-    if worst is not None:
-        tolerance = ROW_FACTOR * worst.attainable + eps * worst.reference
-        wrong = ~(worst.error <= tolerance)
-        total = sum(len(part.rows) for part in checked)
+    excesses = [part.error / (ROW_FACTOR * part.attainable + eps * part.reference) for part in checked]
+    excesses = [excess.nan_to_num(nan=math.inf) for excess in excesses]
+    worst, excess = max(zip(checked, excesses, strict=True), key=lambda pair: float(pair[1].max()))
+    if float(excess.max()) > 1.0:
+        wrong = excess > 1.0
         size = float((worst.error / worst.reference)[wrong].max())
         off = "not finite" if not math.isfinite(size) else f"off by up to {size:.2g} of their size"
+        where = f"rows {ranges(worst.rows[wrong].tolist(), worst.rows.tolist())} of {worst}"
+        count, total = sum(int((each > 1).sum()) for each in excesses), sum(len(part.rows) for part in checked)
         message = (
-            f"case {case.name}: rows {ranges(worst.rows[wrong].tolist())} of {worst} are {off}; "
-            f"{wrong_rows} of {total} rows are wrong"
+            f"case {case.name}: {where}{_shape(case, worst.rows, wrong)} are {off}; "
+            f"{count} of {total} rows are wrong{_heads(checked, excesses)}"
         )
-        return _failed(case, Fault(Status.INCORRECT, message), relative, lse_error)
+        return _failed(case, Fault(Status.INCORRECT, message), relative, lse_error), (worst, wrong)
     if relative > max(RELATIVE_TOLERANCE, ROW_FACTOR * attainable):
         message = f"case {case.name}: the relative error is {relative:.2g}, at most {RELATIVE_TOLERANCE} is allowed"
-        return _failed(case, Fault(Status.INCORRECT, message), relative, lse_error)
+        return _failed(case, Fault(Status.INCORRECT, message), relative, lse_error), None
     if lse_error > LSE_TOLERANCE:
         part = max(checked, key=lambda part: float(part.lse_error.nan_to_num(nan=math.inf).max()))
         wrong = ~(part.lse_error <= LSE_TOLERANCE)
         message = (
             f"case {case.name}: out is right but lse is off by up to {lse_error:.2g} in rows "
-            f"{ranges(part.rows[wrong].tolist())} of {part}; it is the natural log of the sum of exponentials"
+            f"{ranges(part.rows[wrong].tolist(), part.rows.tolist())} of {part}; it is the natural log of the sum of "
+            "exponentials"
         )
-        return _failed(case, Fault(Status.INCORRECT, message), relative, lse_error)
-    return Comparison(CaseResult(case.name, True, relative, lse_error), None)
+        return _failed(case, Fault(Status.INCORRECT, message), relative, lse_error), (part, wrong)
+    return Comparison(CaseResult(case.name, True, relative, lse_error), None), None
+
+
+def _shape(case: Case, rows: torch.Tensor, wrong: torch.Tensor) -> str:
+    """Return what the wrong ones of some rows have in common, in brackets; ``""`` if nothing is seen."""
+    if bool(wrong.all()):
+        return ""
+    first = int(rows[wrong][0])
+    for tile in _TILES:
+        if case.q_len % tile and torch.equal(wrong, rows >= case.q_len // tile * tile):
+            return f" (the last partial tile of {tile})"
+    if torch.equal(wrong, rows >= first):
+        return " (all from there on)"
+    for tile in _TILES:
+        if len(rows) > tile and torch.equal(wrong, rows % tile == first % tile):
+            return f" (one in each tile of {tile})"
+    return ""
+
+
+def _heads(checked: list[_Rows], excesses: list[torch.Tensor]) -> str:
+    """Return in which batch or heads all wrong rows are, if not in all that were looked at."""
+    looked = {(part.batch, part.head) for part in checked}
+    wrong = {
+        (part.batch, part.head) for part, excess in zip(checked, excesses, strict=True) if bool((excess > 1).any())
+    }
+    for name, i in (("head", 1), ("batch", 0)):
+        those = sorted({place[i] for place in wrong})
+        if len(those) == 1 and len({place[i] for place in looked}) > 1:
+            return f", all of them in {name} {those[0]}"
+    return ""
 
 
 def _failed(case: Case, fault: Fault, relative: float | None, lse_error: float | None) -> Comparison:
@@ -200,14 +243,15 @@ def _norm(parts: Iterable[torch.Tensor]) -> float:
     return math.sqrt(sum(float((part**2).sum()) for part in parts))
 
 
-def ranges(numbers: list[int], most: int = 3) -> str:
-    """Return sorted numbers as text, e.g. ``0 to 15, 96 to 127 and 4 more``."""
+def ranges(numbers: list[int], among: list[int], most: int = 3) -> str:
+    """Return sorted numbers as text, e.g. ``0 to 15, 96 to 127 and 4 more``; a run has all that lie ``among`` it."""
+    places = {number: place for place, number in enumerate(among)}
     runs: list[list[int]] = []
     for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
+        if runs and places[number] == places[runs[-1][-1]] + 1:
+            runs[-1].append(number)
         else:
-            runs.append([number, number])
-    shown = ", ".join(f"{first} to {last}" if last > first else str(first) for first, last in runs[:most])
-    left = sum(last - first + 1 for first, last in runs[most:])
+            runs.append([number])
+    shown = ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs[:most])
+    left = sum(len(run) for run in runs[most:])
     return shown + (f" and {left} more" if left else "")

@@ -14,6 +14,7 @@ from evaluator.executor.allocation import Allocation, View
 from evaluator.executor.errors import ExecutionTimeout, IRError, UnsupportedOperation
 from evaluator.executor.faults import MemoryFault
 from evaluator.executor.kernel import DEFAULT_TEMPORARIES, Counted, Execution, Kernel, Trips, load
+from evaluator.executor.script import Script
 from evaluator.executor.work import Loop
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = [
     "Kernel",
     "Loop",
     "MemoryFault",
+    "Script",
     "Trips",
     "UnsupportedOperation",
     "View",

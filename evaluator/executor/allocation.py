@@ -45,6 +45,8 @@ class Allocation:
     """bool per element: whether it belongs to a tensor that the launch was given, or is padding. None: no padding."""
     initialised: torch.Tensor | None = None
     """bool per element, set by stores: whether it has a value. None: all have."""
+    address: int | None = None
+    """Of the first byte; None: wherever there is plenty of room around it."""
     views: tuple[View, ...] = ()
     """How elements are named: by the first view that has them, else by their flat index."""
 

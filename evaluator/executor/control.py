@@ -8,8 +8,9 @@ from typing import cast
 import torch
 
 from evaluator.executor.errors import IRError, UnsupportedOperation
+from evaluator.executor.flow import READS
 from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import Block, Function, Op, Region, captured, walk
+from evaluator.executor.ir import Block, Function, Op, Region, Type, captured, walk
 from evaluator.executor.operations import ELEMENTWISE, REGION_STEPS, STEPS
 from evaluator.executor.operations.hints import checked
 from evaluator.executor.operations.integers import signed, unsigned
@@ -17,8 +18,9 @@ from evaluator.executor.operations.memory import address_sum, only_accessed, sit
 from evaluator.executor.operations.registry import check_variant, elementwise_step
 from evaluator.executor.overflow import addressing, watched
 from evaluator.executor.reorder import check_orders
+from evaluator.executor.script import Script
 from evaluator.executor.space import total
-from evaluator.executor.values import DTYPES, DescriptorValue, Value, merge, select, suffix
+from evaluator.executor.values import DTYPES, DescriptorValue, Value, full, merge, select, suffix
 from evaluator.executor.waiting import polls
 
 CONTROL = frozenset(
@@ -133,6 +135,8 @@ class _Builder:
             if op.name in self._control:
                 return self._control[op.name](op)
             step = self._unchecked(op)
+            if op.name in READS and op.results:
+                step = _scripted(op, self._types, step)
             if self._sanitize:
                 step = watched(op, self._types, step, self._watched)
             return checked(op, self._types, step)
@@ -326,6 +330,29 @@ class _Builder:
             _join(frame, op.results, pieces)
 
         return run
+
+
+def _scripted(op: Op, types: Sequence[Type], step: Step) -> Step:
+    """Return a step that goes by the script of a run, or adds to it, if there is one that has the result."""
+    (result,) = op.results
+    kind = types[result]
+
+    def run(frame: Frame) -> None:
+        script = frame.run.script
+        if script is None or result not in script.slots:
+            step(frame)
+            return
+        programs = frame.ids()
+        if isinstance(script, Script):
+            step(frame)
+            script.write(result, programs, full(frame.tensor(result), kind, frame.programs))
+            return
+        told = script.read(result, programs)
+        if told is None:
+            raise IRError(f"{op.name} at {op.location} is reached by programs that did not reach it before")
+        frame.slots[result] = told
+
+    return run
 
 
 def _assign(frame: Frame, targets: Sequence[int], sources: Sequence[int]) -> None:

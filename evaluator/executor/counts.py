@@ -11,7 +11,7 @@ import torch
 from evaluator.executor.faults import Site
 from evaluator.executor.ir import Function, Type, walk_blocks
 from evaluator.executor.memory import Memory
-from evaluator.executor.space import buffer_of, total
+from evaluator.executor.space import total
 from evaluator.executor.values import AddressSum
 from evaluator.executor.work import Kind, block_work
 
@@ -95,7 +95,7 @@ class Metered:
         active = torch.ones((), dtype=torch.bool) if mask is None else mask
         flat, active = torch.broadcast_tensors(flat, active)
         flat, active = flat.reshape(flat.shape[0], -1), active.reshape(active.shape[0], -1)
-        buffers = buffer_of(flat)
+        buffers = self._memory.buffer_of(flat)
         for buffer in buffers[active].unique().tolist():
             if not 0 <= buffer < self._memory.buffers:
                 continue

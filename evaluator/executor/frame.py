@@ -9,6 +9,7 @@ import torch
 
 from evaluator.executor.errors import ExecutionTimeout
 from evaluator.executor.memory import Memory
+from evaluator.executor.script import Prompter, Script
 from evaluator.executor.values import Value, prefix, select
 from evaluator.executor.waiting import Turns
 
@@ -28,6 +29,8 @@ class Run:
     """Slots that some operation uses."""
     polls: frozenset[int] = frozenset()
     """Results of operations that are repeated until another program has stored something."""
+    script: Script | Prompter | None = None
+    """Where to write down what deciding reads give, or what tells it."""
     turns: Turns | None = None
     """Who runs when programs wait for each other; None: all go in lockstep."""
 

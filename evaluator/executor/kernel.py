@@ -19,14 +19,17 @@ from evaluator.executor.faults import MemoryFault
 from evaluator.executor.flow import READS, WRITES
 from evaluator.executor.frame import Frame, Run, Step
 from evaluator.executor.ir import BITS, Function, Op, Type, walk, walk_blocks
-from evaluator.executor.marking import Marks
+from evaluator.executor.marking import Marks, Writers
 from evaluator.executor.memory import Memory
 from evaluator.executor.parser import parse
 from evaluator.executor.sanitizer import Sanitizer
+from evaluator.executor.script import Prompter, Script
 from evaluator.executor.slicing import (
-    changes_memory,
+    deciding_reads,
     item_sizes,
     programs_interact,
+    read_slice,
+    script_slice,
     store_slice,
     touched,
     trip_slice,
@@ -93,7 +96,7 @@ class Kernel:
         """Whether the kernel holds matrix products, executed or not."""
         self.function = function
         self._whole = _Code(function)
-        self._stores: dict[frozenset[int], _Code | None] = {}
+        self._slices: dict[tuple[bool, frozenset[int]], _Code] = {}
 
     def run(
         self,
@@ -106,13 +109,14 @@ class Kernel:
         deadline: float | None = None,
         sanitize: bool = False,
         count: bool = False,
+        script: Script | None = None,
     ) -> Execution:
         """Run the kernel for the given programs (int64 linear ids, x fastest; all of the grid by default, any order).
 
-        Stores change the allocations. ``sanitize`` also looks for races, reads of uninitialised memory, overflow of
-        pointer arithmetic and invalid descriptors. ``count`` fills ``Execution.counts``. ``deadline`` is a
-        ``time.monotonic`` value. Raises ``IRError`` when the arguments do not fit the kernel or its IR is inconsistent,
-        and ``ExecutionTimeout``.
+        Stores change the allocations. Programs go by ``script`` if given. ``sanitize`` also looks for races, reads of
+        uninitialised memory, overflow of pointer arithmetic and invalid descriptors. ``count`` fills
+        ``Execution.counts``. ``deadline`` is a ``time.monotonic`` value. Raises ``IRError`` when the arguments do not
+        fit the kernel or its IR is inconsistent, and ``ExecutionTimeout``.
         """
         ids = torch.arange(math.prod(grid)) if programs is None else programs.to(torch.int64)
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < math.prod(grid):
@@ -124,7 +128,9 @@ class Kernel:
             code = self._sanitized
         meter = Metered(space, ids.numel()) if count else None
         seen = cast(Memory, meter) if meter else space
-        passes = self._passes(code, seen, args, grid, ids, temporaries_bytes, deadline, sanitize=sanitize)
+        passes = self._passes(
+            code, seen, args, grid, ids, temporaries_bytes, deadline, sanitize=sanitize, script=_prompter(script)
+        )
         counts = Counts(operations(self.function, passes), meter.traffic([a.name for a in memory])) if meter else None
         return Execution(space.faults, self._loop_trips(passes), space.notes, counts)
 
@@ -134,18 +140,21 @@ class Kernel:
         args: Sequence[Argument],
         grid: tuple[int, int, int],
         *,
+        script: Script | None = None,
         deadline: float | None = None,
     ) -> Counted:
         """Return the work of all programs of the grid. Memory stays as it is.
 
         Only what bounds and conditions depend on is computed; where a condition depends on what memory holds, or on a
-        product, both sides of the branch count. Raises like ``run``.
+        product, both sides of the branch count. Programs go by ``script``, or by one that is written first. Raises like
+        ``run``.
         """
-        space = Memory(memory)
-        if changes_memory(self._trips.function):
-            space = space.copy()
+        script = script or self.script(memory, args, grid, deadline=deadline)
         programs = math.prod(grid)
-        passes = self._passes(self._trips, space, args, grid, torch.arange(programs), DEFAULT_TEMPORARIES, deadline)
+        ids = torch.arange(programs)
+        passes = self._passes(
+            self._trips, Memory(memory), args, grid, ids, DEFAULT_TEMPORARIES, deadline, script=_prompter(script)
+        )
         followed = {block.index: int(passes[block.index].sum()) for block in walk_blocks(self._trips.function.body)}
         return Counted(self._loop_trips(passes), *bodies(self.function, followed, programs))
 
@@ -155,28 +164,67 @@ class Kernel:
         args: Sequence[Argument],
         grid: tuple[int, int, int],
         *,
+        programs: torch.Tensor | None = None,
+        reads: bool = False,
+        script: Script | None = None,
         temporaries_bytes: int = DEFAULT_TEMPORARIES,
         deadline: float | None = None,
     ) -> Execution:
-        """Set ``written`` where all programs of the grid would store, as far as buffers have it, and count trips.
+        """Set ``written`` where programs, all of the grid by default, would store, as far as buffers have it, and count
+        trips; with ``reads``, where they would load, be that right or not.
 
         Contents stay as they are: only addresses, masks, bounds and conditions are computed, and what those depend on.
-        Where they depend on what the kernel itself stores, it runs whole, on a copy. Raises like ``run``.
+        Programs go by ``script``, or by one that is written first. Raises like ``run``.
         """
-        stores = self._stores_to_marked(memory, args)
-        if stores is None or self.programs_interact:
-            # Tickets are drawn even where stores only mark.
-            memory = [a if a.readonly else replace(a, data=a.data.clone()) for a in memory]
-        memory = [replace(a, initialised=None) for a in memory]
-        space, code = (Memory(memory), self._whole) if stores is None else (Marks(memory), stores)
-        ids = torch.arange(math.prod(grid))
-        passes = self._passes(code, space, args, grid, ids, temporaries_bytes, deadline)
-        return Execution(space.faults, self._loop_trips(passes))
+        script = script or self.script(memory, args, grid, deadline=deadline)
+        space = Marks([replace(a, initialised=None, readonly=a.readonly and not reads) for a in memory])
+        code = self._slice(memory, args, reads=reads)
+        ids = torch.arange(math.prod(grid)) if programs is None else programs
+        passes = self._passes(code, space, args, grid, ids, temporaries_bytes, deadline, script=_prompter(script))
+        return Execution(() if reads else space.faults, self._loop_trips(passes))
 
-    def needs(self, memory: Sequence[Allocation], args: Sequence[Argument]) -> frozenset[int]:
-        """Return the buffers whose contents decide what ``mark`` finds."""
-        code = self._stores_to_marked(memory, args) or self._whole
-        return self._buffers(touched(code.function, READS), args)
+    def writers(
+        self,
+        memory: Sequence[Allocation],
+        args: Sequence[Argument],
+        grid: tuple[int, int, int],
+        *,
+        script: Script | None = None,
+        temporaries_bytes: int = DEFAULT_TEMPORARIES,
+        deadline: float | None = None,
+    ) -> torch.Tensor:
+        """Return the programs, int64 [n], that would store where buffers are marked as ``written``; see ``mark``."""
+        space, code = Writers(memory, math.prod(grid)), self._slice(memory, args)
+        ids = torch.arange(math.prod(grid))
+        self._passes(code, space, args, grid, ids, temporaries_bytes, deadline, script=_prompter(script))
+        return space.found.nonzero().flatten()
+
+    def script(
+        self,
+        memory: Sequence[Allocation],
+        args: Sequence[Argument],
+        grid: tuple[int, int, int],
+        *,
+        deadline: float | None = None,
+    ) -> Script | None:
+        """Return what decides about all programs of the grid and is decided by other ones; None if nothing is.
+
+        Memory stays as it is. Where that depends on all of the kernel's work, all of it is done. Raises like ``run``.
+        """
+        if not self._decisions:
+            return None
+        changed = self._buffers(touched(self._scripted.function, WRITES), args)
+        copies = [
+            replace(a, data=a.data.clone() if i in changed else a.data, written=None, initialised=None)
+            for i, a in enumerate(memory)
+        ]
+        script, ids = Script(self._decisions), torch.arange(math.prod(grid))
+        self._passes(self._scripted, Memory(copies), args, grid, ids, DEFAULT_TEMPORARIES, deadline, script=script)
+        return script
+
+    def needs(self, args: Sequence[Argument]) -> frozenset[int]:
+        """Return the buffers whose contents decide where the kernel reads and stores, and how often it loops."""
+        return self._buffers(self._needed, args)
 
     def changes(self, args: Sequence[Argument]) -> frozenset[int]:
         """Return the buffers that the kernel may write to."""
@@ -186,17 +234,19 @@ class Kernel:
         """Return the buffers that the kernel may read, be it only to add to what is there."""
         return self._buffers(touched(self.function, (*READS, "tt.descriptor_reduce")), args)
 
-    def _stores_to_marked(self, memory: Sequence[Allocation], args: Sequence[Argument]) -> _Code | None:
+    def _slice(self, memory: Sequence[Allocation], args: Sequence[Argument], *, reads: bool = False) -> _Code:
+        """Return what stores, or reads, in the buffers that have marks."""
         params = frozenset(
             slot
             for slot, argument in zip(self.function.params, args, strict=False)
             if not isinstance(argument, Scalar)
             and not (0 <= argument.buffer < len(memory) and memory[argument.buffer].written is None)
         )
-        if params not in self._stores:
-            function = store_slice(self.function, params)
-            self._stores[params] = None if function is None else _Code(function)
-        return self._stores[params]
+        if (reads, params) not in self._slices:
+            function = self.function
+            sliced = read_slice(function, params, self._decisions) if reads else store_slice(function, params)
+            self._slices[reads, params] = _Code(sliced)
+        return self._slices[reads, params]
 
     def _buffers(self, params: frozenset[int | None], args: Sequence[Argument]) -> frozenset[int]:
         """Return the buffers behind parameters; all that the launch is given if one is unclear."""
@@ -214,6 +264,21 @@ class Kernel:
     @cached_property
     def _trips(self) -> _Code:
         return _Code(trip_slice(self.function))
+
+    @cached_property
+    def _decisions(self) -> frozenset[int]:
+        return deciding_reads(self.function)
+
+    @cached_property
+    def _needed(self) -> frozenset[int | None]:
+        params = frozenset(self.function.params)
+        slices = [store_slice(self.function, params), read_slice(self.function, params)]
+        slices += [self._scripted.function] if self._decisions else []
+        return frozenset().union(*(touched(sliced, READS) for sliced in slices))
+
+    @cached_property
+    def _scripted(self) -> _Code:
+        return _Code(script_slice(self.function, self._decisions))
 
     @cached_property
     def _sanitized(self) -> _Code:
@@ -247,11 +312,15 @@ class Kernel:
         deadline: float | None,
         *,
         sanitize: bool = False,
+        script: Script | Prompter | None = None,
     ) -> torch.Tensor:
-        """Execute ``code``; return how often each block was executed by each program, int64 [blocks, programs]."""
+        """Execute ``code``, writing a script or going by one.
+
+        Return how often each block was executed by each program, int64 [blocks, programs].
+        """
         values = bind(self.function, memory, args, sanitize=sanitize)
         passes = torch.zeros(self.function.blocks, ids.numel(), dtype=torch.int64)
-        run = Run(memory, grid, ids, passes, deadline, code.used, code.polls)
+        run = Run(memory, grid, ids, passes, deadline, code.used, code.polls, script=script)
         if code.polls:
             run = replace(run, turns=Turns(run.check_time))
 
@@ -270,6 +339,10 @@ class Kernel:
             for chunk in chunks:
                 execute(chunk)
         return passes
+
+
+def _prompter(script: Script | None) -> Prompter | None:
+    return None if script is None else Prompter(script)
 
 
 @lru_cache(maxsize=256)

@@ -1,8 +1,12 @@
 """Memory that only takes note of what stores would write: coverage of a whole grid, at the price of its addresses."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import torch
 
+from evaluator.executor.allocation import Allocation
 from evaluator.executor.faults import Site
 from evaluator.executor.ir import Type
 from evaluator.executor.memory import Memory
@@ -20,16 +24,25 @@ class Marks(Memory):
         """Mark the elements of a block of type ``kind``."""
         if mask is not None and all_true(mask):
             mask = None
-        if not self._mark_rows(address, mask, kind):
+        if not self._write_rows(address, mask, kind, site):
             flat = total(address)
             shape = np.broadcast_shapes(flat.shape, *(() if mask is None else (mask.shape,)))
             flat, mask = flat.expand(shape), None if mask is None else mask.expand(shape)
             for access in self._locate(flat, mask, kind.item_bytes, "write", site):
-                index = access.index.flatten() if access.active is None else access.index[access.active]
-                self._mark(self._allocations[access.buffer], index, kind.item_bytes)
+                self._note(access.buffer, access.index, access.active, kind.item_bytes, site)
 
-    def _mark_rows(self, address: Tensor | AddressSum, mask: Tensor | None, kind: Type) -> bool:
-        """Mark whole rows if the block consists of some, and say whether it did."""
+    def _note(self, buffer: int, index: Tensor, active: Tensor | None, item_bytes: int, site: Site) -> None:
+        """Take note of items [P or 1, ...] of a buffer, as far as they are active."""
+        self._mark(self._allocations[buffer], index.flatten() if active is None else index[active], item_bytes)
+
+    def _note_rows(self, buffer: int, index: Tensor, length: int, phase: int, site: Site) -> None:
+        """Take note of rows of ``length`` elements by their first ones, index [P or 1, ...]: ``phase`` and on."""
+        written = self._allocations[buffer].written
+        assert written is not None
+        _table(written, length, phase).index_fill_(0, index.flatten() // length, True)
+
+    def _write_rows(self, address: Tensor | AddressSum, mask: Tensor | None, kind: Type, site: Site) -> bool:
+        """Note whole rows if the block consists of some, and say whether it did."""
         found = contiguous_axis(address, kind.shape, kind.item_bytes)
         if found is None:
             return False
@@ -47,11 +60,42 @@ class Marks(Memory):
             return False
         if allocation.written is None:
             return True
-        index = rows.index.flatten()
-        phase = int(index[0]) % length
-        if bool((index % length != phase).any()):
+        phase = int(rows.index.flatten()[0]) % length
+        if bool((rows.index % length != phase).any()):
             return False
-        table = allocation.written[phase:]
-        table = table[: table.numel() // length * length].view(-1, length)
-        table.index_fill_(0, index // length, True)
+        self._note_rows(rows.buffer, rows.index, length, phase, site)
         return True
+
+
+class Writers(Marks):
+    """Buffers that find out which programs would store where they are marked as written."""
+
+    def __init__(self, allocations: Sequence[Allocation], programs: int) -> None:
+        super().__init__([replace(a, initialised=None) for a in allocations])
+        self.found = torch.zeros(programs, dtype=torch.bool)
+        """By position."""
+        self._wanted_rows: dict[tuple[int, int, int], Tensor] = {}
+
+    def _note(self, buffer: int, index: Tensor, active: Tensor | None, item_bytes: int, site: Site) -> None:
+        allocation = self._allocations[buffer]
+        if allocation.written is not None:
+            hit = allocation.written[allocation.covered(index, item_bytes)].any(-1)
+            self._find(hit if active is None else hit & active, site)
+
+    def _note_rows(self, buffer: int, index: Tensor, length: int, phase: int, site: Site) -> None:
+        key = buffer, length, phase
+        if key not in self._wanted_rows:
+            written = self._allocations[buffer].written
+            assert written is not None
+            self._wanted_rows[key] = _table(written, length, phase).view(torch.uint8).amax(1).bool()
+        self._find(self._wanted_rows[key][index // length], site)
+
+    def _find(self, hit: Tensor, site: Site) -> None:
+        """Note the programs that hit: bool [P or 1, ...]."""
+        self.found[site.positions] |= hit.reshape(hit.shape[0], -1).any(1)
+
+
+def _table(written: Tensor, length: int, phase: int) -> Tensor:
+    """Return marks as rows of ``length`` elements from ``phase`` on, as a view; what is left at the end is left out."""
+    table = written[phase:]
+    return table[: table.numel() // length * length].view(-1, length)

@@ -1,7 +1,6 @@
 """Device memory: reads, writes and atomic cells. No access leaves the buffers of the launch."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -21,12 +20,6 @@ class Memory(Space):
     def __init__(self, allocations: Sequence[Allocation], kernel: str = "") -> None:
         super().__init__(allocations, kernel)
         self._version: int | None = None
-
-    def copy(self) -> "Memory":
-        """Return memory with the same contents that shares nothing."""
-        return Memory(
-            [replace(a, data=a.data.clone(), written=None, initialised=None) for a in self._allocations], self._kernel
-        )
 
     @property
     def version(self) -> int:

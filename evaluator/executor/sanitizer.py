@@ -9,7 +9,7 @@ from evaluator.executor.allocation import Allocation
 from evaluator.executor.faults import Finding, Site
 from evaluator.executor.memory import Memory
 from evaluator.executor.races import MAX_CLOCKED, Clocks, Order, Trace, Unordered
-from evaluator.executor.space import Access, all_true, buffer_of
+from evaluator.executor.space import Access, all_true
 from evaluator.executor.values import RAW, DescriptorValue
 
 Tensor = torch.Tensor
@@ -216,7 +216,7 @@ class Sanitizer(Memory):
         """Look at atomic accesses to addresses [n], all different, in one buffer, by programs [n], as they happen."""
         if self._clocks is None or not address.numel() or site.order is None:
             return
-        buffer = buffer_of(int(address[0]))
+        buffer = self.buffer_of(int(address[0]))
         shadow = self._shadow(buffer)
         if shadow is None:
             return
@@ -299,6 +299,6 @@ class Sanitizer(Memory):
         if bool(wrong.any()):
             bases = descriptor.base.expand(max(wrong.shape[0], descriptor.base.shape[0]))
             wrong = wrong.expand(bases.shape)
-            buffer = buffer_of(int(bases[wrong][0]))
+            buffer = self.buffer_of(int(bases[wrong][0]))
             name = self._allocations[buffer].name if 0 <= buffer < self.buffers else ""
             self._log.add("invalid descriptor", name, wrong, lambda _: Finding(f"that of {name!r} {what}"), site)

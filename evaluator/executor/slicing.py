@@ -1,6 +1,6 @@
-"""Cuts a kernel down to what decides how often its loops run and where it stores, and to what those depend on."""
+"""Cuts a kernel down to what decides how often its loops run and where it reads and stores."""
 
-from collections.abc import Collection, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import replace
 
 from evaluator.executor.flow import ATOMICS, READS, WRITES, conditions, followed, links
@@ -10,39 +10,114 @@ from evaluator.executor.waiting import is_volatile, waiting_loops
 _CONTROL = ("scf.for", "scf.while", "scf.if", "tt.call", "cf.br", "cf.cond_br", "tt.return")
 _VALUE_AT = {"tt.store": 1, "tt.atomic_store": 1, "tt.atomic_rmw": 1}
 """Where the written value is among the operands, unless it is the last one."""
+_LOADS = ("tt.load", "tt.descriptor_load", "tt.descriptor_gather", "tt.atomic_load", "tt.atomic_poll")
+_STORE_LIKE = {
+    "tt.descriptor_load": "tt.descriptor_store",
+    "tt.descriptor_store": "tt.descriptor_store",
+    "tt.descriptor_reduce": "tt.descriptor_store",
+    "tt.descriptor_gather": "tt.descriptor_scatter",
+    "tt.descriptor_scatter": "tt.descriptor_scatter",
+}
+"""What stores where an operation reads or writes, unless it is ``tt.store``."""
 
 
 def trip_slice(function: Function) -> Function:
     """Return a kernel with the same loops and trips that computes as little else as possible.
 
-    It writes by those atomic operations only whose results decide, such as the ticket of a tile. A kernel whose bounds
-    depend on memory that it may change in other ways is returned whole. Branches with work in them are kept where that
-    is cheap, so that passes through their blocks can be counted.
+    What ``deciding_reads`` names has to be told to its programs. Branches with work in them are kept where that is
+    cheap, so that passes through their blocks can be counted.
     """
-    return _sliced(function, function, frozenset(), followed(function)) or function
+    return _sliced(function, lambda op: False, waiting_loops(function), followed(function))
 
 
-def store_slice(function: Function, params: Set[int]) -> Function | None:
+def store_slice(function: Function, params: Set[int]) -> Function:
     """Return a kernel that also stores, zeros in place of values, whatever it may store through the given parameters.
 
-    A pointer that is not simply computed from a parameter may be any of them. The result is None where addresses or
-    masks depend on memory that the kernel may change other than by atomic operations whose results decide.
+    A pointer that is not simply computed from a parameter may be any of them. What ``deciding_reads`` names has to be
+    told to its programs.
     """
-    hollow = _Hollow(function, params)
-    body = hollow.region(function.body)
-    return _sliced(function, replace(function, body=body, types=tuple(hollow.types)), hollow.zeros, frozenset())
+    return _hollow(function, params, WRITES, frozenset())
 
 
-def _sliced(original: Function, function: Function, zeros: Set[int], branches: Set[int]) -> Function | None:
-    """Return what is needed of ``function``, None if it reads what it would have to write but for the cut."""
-    needed = _Needed(zeros, branches, waiting_loops(function))
+def read_slice(function: Function, params: Set[int], told: Set[int] = frozenset()) -> Function:
+    """Return a kernel that stores zeros wherever it may load through the given parameters, and nothing else.
+
+    Left out are atomic operations, loops that wait, and loads whose results are ``told``. For the rest see
+    ``store_slice``.
+    """
+    return _hollow(function, params, _LOADS, told)
+
+
+def deciding_reads(function: Function) -> frozenset[int]:
+    """Return the results of reads that other programs of the launch may decide, and that decide what a program does:
+    where it reads or stores, how often it loops; of atomic operations, all that are used for more than to wait.
+    """
+    waiting = _within(function, waiting_loops(function))
+    at_work = [op for op in walk(function.body) if id(op) not in waiting]
+    used = {slot for op in at_work for slot in op.operands}
+    used.update(slot for op in at_work for _, values in op.successors for slot in values)
+    found = {slot for op in at_work if op.name in ATOMICS for slot in op.results if slot in used}
+    params, origins = frozenset(function.params), _origins(function)
+    writes = [op for op in walk(function.body) if op.name in WRITES]
+    for sliced in (store_slice(function, params), read_slice(function, params)):
+        found.update(slot for op in _overlapping(sliced, writes, origins) for slot in op.results)
+    return frozenset(found)
+
+
+def script_slice(function: Function, reads: Set[int]) -> Function:
+    """Return a kernel that computes what the given reads give, with what the programs write for each other to read.
+
+    Its programs wait for each other where they write by other means than those reads themselves.
+    """
+    kept: list[Op] = []
+    origins = _origins(function)
+
+    def keeps(op: Op) -> bool:
+        return not reads.isdisjoint(op.results) or any(op is one for one in kept)
+
+    while True:
+        sliced = _sliced(function, keeps, frozenset() if kept else waiting_loops(function), frozenset())
+        left_out = _left_out(function, sliced)
+        read = _overlapping(sliced, left_out, origins)
+        if not read:
+            return sliced
+        kept.extend(op for op in left_out if _may_overlap(read, [op], origins))
+
+
+def _sliced(function: Function, keeps: Callable[[Op], bool], waiting: Set[int], branches: Set[int]) -> Function:
+    """Return what is needed of a function for its loops and branches, and for operations that are kept.
+
+    Loops that wait are left out.
+    """
+    needed = _Needed(keeps, branches, waiting)
     while needed.grew:
         needed.grew = False
         needed.region(function.body)
-    sliced = replace(function, body=_cut(function.body, needed))
-    reads = [op for op in walk(sliced.body) if op.name in READS]
-    left_out = [op for op in walk(original.body) if op.name in WRITES and not needed.slots.intersection(op.results)]
-    return None if reads and _may_overlap(reads, left_out, function) else sliced
+    return replace(function, body=_cut(function.body, needed))
+
+
+def _hollow(function: Function, params: Set[int], names: Collection[str], but: Set[int]) -> Function:
+    waiting = waiting_loops(function)
+    hollow = _Hollow(function, params, names, but, _within(function, waiting))
+    filled = replace(function, body=hollow.region(function.body), types=tuple(hollow.types))
+    return _sliced(filled, lambda op: not hollow.zeros.isdisjoint(op.operands), waiting, frozenset())
+
+
+def _within(function: Function, loops: Set[int]) -> frozenset[int]:
+    """Return the operations inside of loops, by identity."""
+    outer = [op for op in walk(function.body) if op.loop in loops]
+    return frozenset(id(inner) for op in outer for region in op.regions for inner in walk(region))
+
+
+def _left_out(function: Function, sliced: Function) -> list[Op]:
+    """Return the writes of a function that are not in its slice."""
+    kept = {id(op) for op in walk(sliced.body)}
+    return [op for op in walk(function.body) if op.name in WRITES and id(op) not in kept]
+
+
+def _overlapping(sliced: Function, writes: Sequence[Op], origins: Mapping[int, int]) -> list[Op]:
+    """Return the reads of a slice that may see what some writes leave; ``origins`` are those of the whole function."""
+    return [op for op in walk(sliced.body) if op.name in READS and _may_overlap([op], writes, origins)]
 
 
 def touched(function: Function, names: Collection[str]) -> frozenset[int | None]:
@@ -63,11 +138,6 @@ def item_sizes(function: Function) -> dict[int | None, int]:
     return sizes
 
 
-def changes_memory(function: Function) -> bool:
-    """Whether running a kernel may write to memory."""
-    return any(op.name in WRITES for op in walk(function.body))
-
-
 def programs_interact(function: Function) -> bool:
     """Whether a program may act on what others did before it: on the result of an atomic or volatile operation."""
     used = used_slots(function)
@@ -85,8 +155,7 @@ def used_slots(function: Function) -> frozenset[int]:
     return frozenset(used)
 
 
-def _may_overlap(reads: Sequence[Op], writes: Sequence[Op], function: Function) -> bool:
-    origins = _origins(function)
+def _may_overlap(reads: Sequence[Op], writes: Sequence[Op], origins: Mapping[int, int]) -> bool:
     read = {origins.get(op.operands[0]) for op in reads}
     written = {origins.get(op.operands[0]) for op in writes}
     return bool(written) and (None in read | written or bool(read & written))
@@ -105,58 +174,66 @@ def _origins(function: Function) -> dict[int, int]:
 
 
 class _Hollow:
-    """Puts stores of zeros before whatever writes through some parameters."""
+    """Puts stores of zeros before whatever accesses memory through some parameters, by operations of some names."""
 
-    def __init__(self, function: Function, params: Set[int]) -> None:
+    def __init__(
+        self, function: Function, params: Set[int], names: Collection[str], but: Set[int], waiting: Set[int]
+    ) -> None:
+        """Leave out operations whose results are in ``but``, and those that are ``waiting``, by identity."""
         self.types = list(function.types)
         self.zeros: set[int] = set()
         self._origins = _origins(function)
         self._params = params
+        self._names = names
+        self._but = but
+        self._waiting = waiting
 
     def region(self, region: Region) -> Region:
-        """Return a region whose writes are preceded by stores of zeros."""
+        """Return a region whose accesses are preceded by stores of zeros."""
         return Region(tuple(replace(b, ops=tuple(new for op in b.ops for new in self._op(op))) for b in region.blocks))
 
     def _op(self, op: Op) -> tuple[Op, ...]:
-        if op.name not in WRITES:
+        if op.name not in self._names or id(op) in self._waiting or not self._but.isdisjoint(op.results):
             return (replace(op, regions=tuple(self.region(region) for region in op.regions)),)
         origin = self._origins.get(op.operands[0])
         return (op,) if origin is not None and origin not in self._params else (*self._zeros(op), op)
 
     def _zeros(self, op: Op) -> tuple[Op, Op]:
+        zero, store = len(self.types), _STORE_LIKE.get(op.name, "tt.store")
         at = _VALUE_AT.get(op.name, len(op.operands) - 1)
-        zero, kind = len(self.types), self.types[op.operands[at]]
+        if op.name in _LOADS:
+            kind, before, after = self.types[op.results[0]], op.operands[:1], op.operands[1:2]
+            if store != "tt.store":
+                before, after = op.operands, ()
+        else:
+            kind, before, after = self.types[op.operands[at]], op.operands[:at], op.operands[at + 1 :]
+            if op.name in ATOMICS:
+                before = op.operands[:1]
         self.types.append(kind)
         self.zeros.add(zero)
-        operands = (*op.operands[:at], zero, *op.operands[at + 1 :])
-        if op.name in ATOMICS:
-            store = Op("tt.store", (op.operands[0], zero, *op.operands[at + 1 :]), (), op.location)
-        elif op.name == "tt.descriptor_reduce":
-            store = Op("tt.descriptor_store", operands, (), op.location)
-        else:
-            store = replace(op, operands=operands)
-        return Op("arith.constant", (), (zero,), op.location, ("dense<0>" if kind.shape else "0",)), store
+        made = Op(store, (*before, zero, *after), (), op.location)
+        return Op("arith.constant", (), (zero,), op.location, ("dense<0>" if kind.shape else "0",)), made
 
 
 class _Needed:
-    """Slots that decide about trips, about passes through ``branches`` and about stores of ``zeros``.
+    """Slots that decide about trips, about passes through ``branches`` and about operations that are kept.
 
     Grows until a pass over the kernel adds none.
     """
 
-    def __init__(self, zeros: Set[int], branches: Set[int], waiting: Set[int]) -> None:
+    def __init__(self, keeps: Callable[[Op], bool], branches: Set[int], waiting: Set[int]) -> None:
         self.slots: set[int] = set()
         self.grew = True
-        self._zeros = zeros
+        self._keeps = keeps
         self._branches = branches
         self._waiting = waiting
 
     def acts(self, op: Op) -> bool:
-        """Whether an operation is, or holds, a loop that does more than wait, a followed branch or a store of zeros."""
+        """Whether an operation is, or holds, a loop that does more than wait, a followed branch or what is kept."""
         nested = (inner for region in op.regions for inner in walk(region))
         return any(
             (one.loop is not None and one.loop not in self._waiting)
-            or not self._zeros.isdisjoint(one.operands)
+            or self._keeps(one)
             or any(region.blocks[0].index in self._branches for region in one.regions[:1])
             for one in (op, *nested)
         )
@@ -184,7 +261,7 @@ class _Needed:
         if op.name in _CONTROL:
             if op.name not in ("scf.if", "scf.while") or needed or self.acts(op):
                 self._add(*conditions(op))
-        elif needed or not self._zeros.isdisjoint(op.operands):
+        elif needed or self._keeps(op):
             self._add(*op.operands)
         if op.name not in COMBINING:
             for region in op.regions:

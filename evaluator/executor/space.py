@@ -1,12 +1,15 @@
 """Address space: what buffer an address lies in, bounds, alignment, padding, and reports of what goes wrong there.
 
-An address is an int64: every buffer starts at its own multiple of ``SPACING``, so that a pointer is a plain integer to
-every operation, and the buffer it points into can be told from its value.
+An address is an int64, so that a pointer is a plain integer to every operation, and the buffer it points into is told
+from its value: half of the gap between two buffers belongs to each. Buffers that have no address of their own start at
+multiples of ``SPACING``.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from itertools import pairwise
+from typing import overload
 
 import torch
 
@@ -18,8 +21,7 @@ from evaluator.executor.values import RAW, AddressSum
 
 Tensor = torch.Tensor
 
-SPACING_BITS = 44
-SPACING = 1 << SPACING_BITS
+SPACING = 1 << 44
 """Bytes of address space per buffer, 16 TiB: more than any offset that a right kernel computes."""
 
 
@@ -41,6 +43,9 @@ class Space:
 
     def __init__(self, allocations: Sequence[Allocation], kernel: str = "") -> None:
         self._allocations = tuple(allocations)
+        self._addresses = [(i + 1) * SPACING if a.address is None else a.address for i, a in enumerate(allocations)]
+        self._ascending = sorted(range(len(self._addresses)), key=self._addresses.__getitem__)
+        self._bounds = self._find_bounds()
         self._raw: dict[tuple[int, int], Tensor] = {}
         self._padding: dict[int, Tensor | None] = {}
         self._kernel = kernel
@@ -64,7 +69,27 @@ class Space:
 
     def address(self, buffer: int, byte_offset: int) -> int:
         """Return the address of a byte of a buffer."""
-        return (buffer + 1) * SPACING + byte_offset
+        return self._addresses[buffer] + byte_offset
+
+    def _find_bounds(self) -> list[int]:
+        """Return where the space that belongs to each buffer begins, in order of address, and where the last ends."""
+        if not self._ascending:
+            return []
+        places = [(self._addresses[i], self._addresses[i] + self._allocations[i].data.nbytes) for i in self._ascending]
+        between = [(end + start) // 2 for (_, end), (start, _) in pairwise(places)]
+        return [places[0][0] - SPACING // 2, *between, places[-1][1] + SPACING // 2]
+
+    @overload
+    def buffer_of(self, address: int) -> int: ...
+    @overload
+    def buffer_of(self, address: Tensor) -> Tensor: ...
+    def buffer_of(self, address: int | Tensor) -> int | Tensor:
+        """Return the number of the buffer that an address belongs to, -1 where it belongs to none."""
+        if isinstance(address, int):
+            found = bisect_right(self._bounds, address)
+            return self._ascending[found - 1] if 0 < found < len(self._bounds) else -1
+        numbers = torch.tensor([-1, *self._ascending, -1])
+        return numbers[torch.bucketize(address.contiguous(), torch.tensor(self._bounds), right=True)]
 
     def _bits(self, buffer: int, item_bytes: int) -> Tensor:
         """Return a buffer as integers of the given size; a remainder at its end is left out."""
@@ -92,7 +117,7 @@ class Space:
                 return None
             low, high = (int(t) for t in torch.aminmax(chosen))
             starts = torch.where(active, starts, low)
-        buffer = buffer_of(low)
+        buffer = self.buffer_of(low)
         if not 0 <= buffer < len(self._allocations):
             return None
         bits = self._bits(buffer, item)
@@ -133,15 +158,15 @@ class Space:
         if active.numel() == 0:
             return []
         low, high = (int(t) for t in torch.aminmax(active))
-        if buffer_of(low) == buffer_of(high):
-            buffers = [buffer_of(low)]
+        if self.buffer_of(low) == self.buffer_of(high):
+            buffers = [self.buffer_of(low)]
         else:
-            buffers = [int(b) for b in torch.unique(buffer_of(active))]
+            buffers = [int(b) for b in torch.unique(self.buffer_of(active))]
         found = []
         for buffer in buffers:
             here = mask
             if len(buffers) > 1:
-                here = buffer_of(address) == buffer
+                here = self.buffer_of(address) == buffer
                 here = here if mask is None else here & mask
             if not 0 <= buffer < len(self._allocations):
                 self._report(f"{verb} out of bounds", buffer, address, here, site)
@@ -239,7 +264,7 @@ class Space:
 
     def _pointed(self, address: int) -> tuple[Allocation | None, int]:
         """Return the buffer that an address belongs to, if there is one, and where it starts."""
-        buffer = buffer_of(address)
+        buffer = self.buffer_of(address)
         if not 0 <= buffer < len(self._allocations):
             return None, 0
         return self._allocations[buffer], self.address(buffer, 0)
@@ -265,14 +290,6 @@ class Space:
 
 
 _SHIFT = {2: 1, 4: 2, 8: 3}
-
-
-_Address = TypeVar("_Address", int, Tensor)
-
-
-def buffer_of(address: _Address) -> _Address:
-    """Return the number of the buffer that an address belongs to; it need not exist."""
-    return (address + SPACING // 2 >> SPACING_BITS) - 1
 
 
 def total(address: Tensor | AddressSum) -> Tensor:

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
-from evaluator import judge as judging
+from evaluator import execution
 from evaluator.candidate import Candidate
 from evaluator.compiler import Compiler
 from evaluator.evaluation import Evaluation, Status
+from evaluator.execution import PlanRun
 from evaluator.judge import Judge
 from evaluator.problem import get_problem
+from evaluator.sandbox import ForkServer
 from evaluator.target import get_target
 from seeds import seed_source
 
@@ -39,10 +41,10 @@ def done(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         monkeypatch.setattr(owner, attribute, counting)
 
-    count(judging.ForkServer, "run", "jobs")
+    count(ForkServer, "run", "jobs")
     count(Compiler, "compile", "compilations")
-    count(judging, "_execute", "launches")
-    count(Judge, "_score", "benchmarks")
+    count(PlanRun, "run", "launches")
+    count(Judge, "_check_benchmark", "benchmarks")
     return counted
 
 
@@ -78,3 +80,13 @@ def test_a_plan_seen_before_is_not_run_again(judge: Judge, done: Counter[str]) -
     second = judged(judge, f"# the same, said otherwise\n{SEED}")
     assert done == {"jobs": 2}
     assert (second.score, second.cases, second.plan_digest) == (first.score, first.cases, first.plan_digest)
+
+
+def test_a_verdict_that_a_busy_machine_may_have_brought_about_is_not_kept(
+    judge: Judge, done: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "EXECUTION_S", -1.0)
+    other = SEED.replace("num_warps=4", "num_warps=2")
+    for launches in (1, 2):
+        assert judged(judge, other).status is Status.TIMED_OUT
+        assert done["launches"] == launches

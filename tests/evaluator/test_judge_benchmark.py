@@ -41,6 +41,22 @@ TWO_LAUNCHES = (
     ),
     ("import triton\n", "import torch\nimport triton\n"),
 )
+PRODUCTS = (
+    (
+        TWO_LAUNCHES[0][0],
+        MARKER.replace(
+            "    tl.store(Length, kv_len)\n",
+            "    zeros = tl.zeros([16, 16], tl.bfloat16)\n"
+            "    tl.store(Length, kv_len + tl.sum(tl.dot(zeros, zeros)).to(tl.int32))\n",
+        ),
+    ),
+    *TWO_LAUNCHES[1:],
+)
+LOADED_LENGTH = (
+    ("    kv_len,\n    CAUSAL", "    kv_len,\n    Length,\n    CAUSAL"),
+    (LOOP, "range(0, tl.load(Length), BLOCK_N)"),
+    ("        kv_len,\n        CAUSAL", "        kv_len,\n        length,\n        CAUSAL"),
+)
 ATTACKS = {
     "a grid of one program": (
         edit((GRID, GRID + "    grid = grid if q_len <= 2048 else (1, 1)\n")),
@@ -116,12 +132,10 @@ ATTACKS = {
         Status.INCORRECT,
         "8k-",
     ),
-    "a length that another launch computes": (
+    "a length that another launch computes with products": (
         edit(
-            *TWO_LAUNCHES,
-            ("    kv_len,\n    CAUSAL", "    kv_len,\n    Length,\n    CAUSAL"),
-            (LOOP, "range(0, tl.load(Length), BLOCK_N)"),
-            ("        kv_len,\n        CAUSAL", "        kv_len,\n        length,\n        CAUSAL"),
+            *PRODUCTS,
+            *LOADED_LENGTH,
         ),
         Status.UNSUPPORTED,
         "depends on what an earlier launch computes",
@@ -134,12 +148,10 @@ ATTACKS = {
                 "torch.full((1,), kv_len, dtype=torch.int32, device=q.device)\n"
                 "    if batch * heads > 16:\n        set_length[(1,)](length, 64)",
             ),
-            ("    kv_len,\n    CAUSAL", "    kv_len,\n    Length,\n    CAUSAL"),
-            (LOOP, "range(0, tl.load(Length), BLOCK_N)"),
-            ("        kv_len,\n        CAUSAL", "        kv_len,\n        length,\n        CAUSAL"),
+            *LOADED_LENGTH,
         ),
-        Status.UNSUPPORTED,
-        "8k-causal.*depends on what an earlier launch computes",
+        Status.INCORRECT,
+        "8k-causal.*work is missing",
     ),
 }
 
@@ -150,6 +162,15 @@ def test_an_attack_at_benchmark_lengths_is_seen(judge: Judge, name: str) -> None
     evaluation = judge.evaluate(Candidate("mha", source))
     assert evaluation.status is status, evaluation.message
     assert re.search(message, evaluation.message), evaluation.message
+
+
+def test_a_length_that_another_launch_computes_is_counted_as_it_is(judge: Judge) -> None:
+    known, computed = (judge.evaluate(Candidate("mha", edit(*TWO_LAUNCHES, *more))) for more in ((), LOADED_LENGTH))
+    assert computed.status is Status.CORRECT, computed.message
+    assert known.score is not None
+    assert computed.score is not None
+    for ours, theirs in zip(computed.score.cases, known.score.cases, strict=True):
+        assert ours.tflops == pytest.approx(theirs.tflops, rel=0.1)
 
 
 def test_outputs_that_are_cleared_first_are_held_against_nobody(judge: Judge) -> None:

@@ -85,9 +85,6 @@ ATTACKS = {
         Status.INCORRECT,
         "8k-",
     ),
-}
-
-OPEN = {
     "no softmax, in programs that draw tickets": Attack(
         without_softmax(
             "work_queue",
@@ -128,5 +125,35 @@ OPEN = {
         Status.INCORRECT,
         "square-full",
     ),
+    "right where buffers are as far apart as nowhere on a GPU": Attack(
+        edited(
+            (
+                "    out = acc / row_sum[:, None]\n",
+                "    out = acc / row_sum[:, None]\n"
+                "    apart = tl.abs(K.to(tl.int64) - Q.to(tl.int64))\n    out = tl.where(apart < 1 << 40, 0.0, out)\n",
+            )
+        ),
+        Status.INCORRECT,
+        "8k-causal: rows",
+    ),
+    "a scale that is off for late tickets": Attack(
+        edited(
+            ("    while tile < total:\n", "    while tile < total:\n        off = tl.where(tile > 2000, 0.9, 1.0)\n"),
+            ("p = tl.exp2((sc - new[:, None]) * scale)", "p = tl.exp2((sc - new[:, None]) * (scale * off))"),
+            source=(HONEST / "work_queue.py").read_text(),
+        ),
+        Status.INCORRECT,
+        "8k-causal: rows",
+    ),
+    "splits that are right in the first head only": Attack(
+        edited(
+            (
+                "        s = tl.where(seen, s, -1e30)\n",
+                "        s = tl.where((bh > 2) & (n_kv > 4096), 0.5 * s, s)\n        s = tl.where(seen, s, -1e30)\n",
+            ),
+            source=(HONEST / "split_kv.py").read_text(),
+        ),
+        Status.INCORRECT,
+        "8k-causal: rows",
+    ),
 }
-"""Attacks that the judge does not see yet."""

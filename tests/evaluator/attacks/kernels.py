@@ -23,7 +23,11 @@ WORK = {
         edited(
             (KEYS, "range(0, tl.load(bound), BLOCK_N)"),
             ("    CAUSAL: tl.constexpr,", "    bound,\n    CAUSAL: tl.constexpr,"),
-            ("def attention(", "@triton.jit\ndef store_bound(where, n):\n    tl.store(where, n)\n\n\ndef attention("),
+            (
+                "def attention(",
+                "@triton.jit\ndef store_bound(where, n):\n    zeros = tl.zeros([16, 16], tl.bfloat16)\n"
+                "    tl.store(where, n + tl.sum(tl.dot(zeros, zeros)).to(tl.int32))\n\n\ndef attention(",
+            ),
             (
                 LAUNCH,
                 "    import torch\n    bound = torch.zeros(1, dtype=torch.int32, device=q.device)\n"
@@ -116,7 +120,7 @@ def below(Out):
     pass
 def attention(q, k, v, out, lse, *, causal, scale):
     below[(1,)](out)"""),
-        Status.UNSUPPORTED,
+        Status.UNVERIFIED,
         "Gluon",
     ),
     "an option that changes arithmetic": Attack(

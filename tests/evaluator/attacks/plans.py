@@ -66,7 +66,7 @@ BUFFERS = {
     "a second output": Attack(
         plan("dataclasses.replace(plan, buffers=(*plan.buffers, plan.buffers[3]))"),
         Status.FORBIDDEN,
-        INVALID + "buffers must be",
+        INVALID + "buffers: an input or output is listed twice",
     ),
     "scratch of an exabyte": Attack(
         plan("dataclasses.replace(plan, buffers=(*plan.buffers, Buffer('s', 'float32', 2**38, Role.SCRATCH)))"),

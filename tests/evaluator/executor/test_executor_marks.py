@@ -150,5 +150,5 @@ def bounded(Length, Data, Scratch, Out):
 def test_a_kernel_needs_the_buffers_that_decide_and_changes_those_it_writes(executor):
     length = torch.tensor([3], dtype=torch.int32)
     launch = executor.prepare(bounded, length, torch.zeros(8), torch.zeros(8), torch.zeros(8))
-    assert launch.kernel.needs(launch.memory, launch.args) == {0}
+    assert launch.kernel.needs(launch.args) == {0}
     assert launch.kernel.changes(launch.args) == {2, 3}

@@ -20,18 +20,26 @@ HEAD = "head = (batch_head % heads).to(tl.int64)\n    kv"
 STORED_ROWS = "o_base + offs_m[:, None] * stride_om"
 
 MASKS = {
-    "the diagonal one key too far": one(DIAGONAL, DIAGONAL + " + 1", "-causal: rows"),
-    "the diagonal one key too near": one(DIAGONAL, DIAGONAL.replace("<=", "<"), "square-causal: rows"),
-    "the diagonal from the top left": one(DIAGONAL, "offs_n[None, :] <= offs_m[:, None]", "odd-causal: rows"),
+    "the diagonal one key too far": one(DIAGONAL, DIAGONAL + " + 1", "-causal: rows.*one key too many"),
+    "the diagonal one key too near": one(
+        DIAGONAL, DIAGONAL.replace("<=", "<"), "square-causal: rows.*do not see their last key"
+    ),
+    "the diagonal from the top left": one(
+        DIAGONAL, "offs_n[None, :] <= offs_m[:, None]", "odd-causal: rows.*aligned to the top left"
+    ),
     "the diagonal shifted the other way": one(
-        DIAGONAL, DIAGONAL.replace("kv_len - q_len", "q_len - kv_len"), "odd-causal: rows"
+        DIAGONAL, DIAGONAL.replace("kv_len - q_len", "q_len - kv_len"), "odd-causal: rows.*shifted the wrong way"
     ),
     "the diagonal by tiles": one(
         DIAGONAL, "start_n + 0 * offs_n[None, :] <= offs_m[:, None] + kv_len - q_len", "-causal: rows"
     ),
     "one key beyond the end": one(VISIBLE, VISIBLE.replace("<", "<="), "one-query|negative-full"),
-    "zero keys beyond the end": one(VISIBLE, "visible = offs_n[None, :] >= 0\n", "one-query|negative-full"),
-    "the last key loaded as zero": one(INSIDE_K, INSIDE_K.replace("kv_len", "kv_len - 1"), "rows .* of batch"),
+    "zero keys beyond the end": one(
+        VISIBLE, "visible = offs_n[None, :] >= 0\n", "one-query: .*62 keys beyond the last one count"
+    ),
+    "the last key loaded as zero": one(
+        INSIDE_K, INSIDE_K.replace("kv_len", "kv_len - 1"), "rows .* of batch.*the last key is read as zeros"
+    ),
     "the last value loaded as zero": one(INSIDE_V, INSIDE_V.replace("kv_len", "kv_len - 1"), "rows .* of batch"),
     "values read past the end": one(
         INSIDE_V, "mask=in_d[None, :],", r"read .* at candidate\.py:\d+", Status.OUT_OF_BOUNDS
@@ -45,25 +53,35 @@ MASKS = {
         "in_d = offs_d < HEAD_DIM", "in_d = offs_d < HEAD_DIM - 1", r"first at out\[0, 0, 0, 127\]", Status.UNWRITTEN
     ),
     "half the dimensions of keys": one(
-        INSIDE_K, INSIDE_K.replace("in_d", "(offs_d < HEAD_DIM // 2)"), "square-full: rows"
+        INSIDE_K,
+        INSIDE_K.replace("in_d", "(offs_d < HEAD_DIM // 2)"),
+        "square-full: rows.*the first 64 dimensions only",
     ),
     "an odd last key": one(VISIBLE, "visible = offs_n[None, :] < kv_len // 2 * 2\n", "odd-full|edge-full"),
-    "causal whatever was asked": one("CAUSAL=causal", "CAUSAL=True", "square-full: rows"),
+    "causal whatever was asked": one("CAUSAL=causal", "CAUSAL=True", "square-full: rows.*although causal is False"),
 }
 
 SOFTMAX = {
-    "no scale": one(SCORES, "scores = tl.dot(q, k)", "square-full: rows"),
-    "scaled twice": one(SCORES, SCORES + " * scale", "square-full: rows"),
+    "no scale": one(SCORES, "scores = tl.dot(q, k)", "square-full: rows.*the scores are not scaled"),
+    "the usual scale, whatever was asked": one(
+        SCORES, SCORES.replace("scale", "0.08838834764831845"), "edge-1-causal: .* not by the given scale"
+    ),
+    "scaled twice": one(SCORES, SCORES + " * scale", "square-full: rows.*scaled twice"),
     "powers of two": Mutant(
-        ((P, P.replace("exp", "exp2")), ("rescale = tl.exp(", "rescale = tl.exp2(")), "square-full: rows"
+        ((P, P.replace("exp", "exp2")), ("rescale = tl.exp(", "rescale = tl.exp2(")),
+        "square-full: rows.*exponentials are powers of 2",
     ),
     "powers of two in the rescaling alone": one("rescale = tl.exp(", "rescale = tl.exp2(", "square-full: rows"),
-    "never divided by the sum": one("out = acc / row_sum[:, None]", "out = acc", "square-full: rows"),
-    "one more in the denominator": one(
-        "out = acc / row_sum[:, None]", "out = acc / (row_sum + 1.0)[:, None]", "square-full: rows"
+    "never divided by the sum": one(
+        "out = acc / row_sum[:, None]", "out = acc", "square-full: rows.*not divided by the sum"
     ),
-    "the output not rescaled": one("acc = acc * rescale[:, None]", "acc = acc", "square-full: rows"),
-    "the sum not rescaled": one(SUM, "row_sum += tl.sum(p, 1)", "square-full: rows"),
+    "one more in the denominator": one(
+        "out = acc / row_sum[:, None]", "out = acc / (row_sum + 1.0)[:, None]", "square-full: rows.*one too large"
+    ),
+    "the output not rescaled": one(
+        "acc = acc * rescale[:, None]", "acc = acc", "square-full: rows.*the output is not rescaled"
+    ),
+    "the sum not rescaled": one(SUM, "row_sum += tl.sum(p, 1)", "square-full: rows.*the sum is not rescaled"),
     "rescaled the wrong way": one(
         "tl.exp(row_max - new_max)", "tl.exp(tl.maximum(new_max - row_max, -99.0))", "square-full: rows"
     ),
@@ -91,20 +109,28 @@ SOFTMAX = {
     "tiles below the maximum dropped": one(
         P, P + "\n        p = tl.where((tl.max(scores, 1) < row_max - 4.0)[:, None], 0.0, p)", "case"
     ),
-    "lse without the maximum": one(LSE, "tl.log(row_sum)", "square-full: out is right but lse is off by"),
-    "lse without the sum": one(LSE, "row_max", "square-full: out is right but lse is off by"),
+    "lse without the maximum": one(
+        LSE, "tl.log(row_sum)", "square-full: out is right but lse is off by.*lse lacks the maximum"
+    ),
+    "lse without the sum": one(
+        LSE, "row_max", "square-full: out is right but lse is off by.*lacks the logarithm of the sum"
+    ),
     "lse in scaled units": one(
-        LSE, "(row_max + tl.log(row_sum)) / scale", "square-full: out is right but lse is off by"
+        LSE, "(row_max + tl.log(row_sum)) / scale", "square-full: out is right but lse is off by.*divided by the scale"
     ),
 }
 
 TILES = {
-    "the first tile skipped": one(KEYS, KEYS.replace("0", "BLOCK_N"), "square-full: rows"),
+    "the first tile skipped": one(KEYS, KEYS.replace("0", "BLOCK_N"), "square-full: rows.*keys 0 to 63 are ignored"),
     "the third tile skipped": one(
-        VISIBLE, VISIBLE[:-1] + " - 0 * start_n\n        visible &= start_n != 128\n", "square-full: rows"
+        VISIBLE,
+        VISIBLE[:-1] + " - 0 * start_n\n        visible &= start_n != 128\n",
+        "square-full: rows.*keys 128 to 191 are",
     ),
     "every other key": one(
-        VISIBLE, "visible = (offs_n[None, :] < kv_len) & (offs_n % 2 == 0)[None, :]\n", "square-full: rows"
+        VISIBLE,
+        "visible = (offs_n[None, :] < kv_len) & (offs_n % 2 == 0)[None, :]\n",
+        "square-full: rows.*every other key is",
     ),
     "the last tile moved back, its keys counted twice": one(
         "offs_n = start_n +", "offs_n = tl.maximum(tl.minimum(start_n, kv_len - BLOCK_N), 0) +", "odd-full"
@@ -112,11 +138,15 @@ TILES = {
     "values of the tile before": one(
         V_TILE, "v_base + tl.maximum(offs_n - BLOCK_N, 0)[:, None] * stride_vn", "square-full: rows"
     ),
-    "values of the first key": one(V_TILE, "v_base + 0 * offs_n[:, None] * stride_vn", "square-full: rows"),
-    "rows stored in reverse": one(
-        STORED_ROWS, "o_base + (q_len - 1 - offs_m)[:, None] * stride_om", "square-full: rows"
+    "values of the first key": one(
+        V_TILE, "v_base + 0 * offs_n[:, None] * stride_vn", "square-full: rows.*the first key"
     ),
-    "the first 512 keys": one(KEYS, "range(0, tl.minimum(kv_len, 512), BLOCK_N)", "long-causal: rows"),
+    "rows stored in reverse": one(
+        STORED_ROWS, "o_base + (q_len - 1 - offs_m)[:, None] * stride_om", "square-full: rows.*stored in reverse"
+    ),
+    "the first 512 keys": one(
+        KEYS, "range(0, tl.minimum(kv_len, 512), BLOCK_N)", "long-causal: rows.*512 to 1023 are ignored"
+    ),
     "the first 4096 keys": one(KEYS, "range(0, tl.minimum(kv_len, 4096), BLOCK_N)", "8k-.*: rows"),
     "the first 4096 keys, the others masked": one(
         VISIBLE, "visible = offs_n[None, :] < tl.minimum(kv_len, 4096)\n", "8k-.*: rows"
@@ -131,10 +161,12 @@ TILES = {
 
 HEADS = {
     "the next head's keys and values": one(
-        "kv_head = head // group", "kv_head = (head + 1) % heads", "of batch ., head"
+        "kv_head = head // group", "kv_head = (head + 1) % heads", "of batch ., head.*keys and values of head"
     ),
     "the first batch for all": one(BATCH, BATCH + " * 0", "square-full: .* never written", Status.UNWRITTEN),
-    "the first batch's keys": one("k_base = K + batch * stride_kb", "k_base = K + 0 * stride_kb", "of batch 1"),
+    "the first batch's keys": one(
+        "k_base = K + batch * stride_kb", "k_base = K + 0 * stride_kb", "of batch 1.*reads the keys of batch 0"
+    ),
     "batch and head exchanged": Mutant(
         (
             (BATCH, "batch = (batch_head % heads).to(tl.int64)"),

@@ -1,0 +1,157 @@
+"""Checks at benchmark shapes, where not all programs can be executed: no work is missing, and a secret sample is right.
+
+The sample is one of output rows. Going backwards through the launches, it is found out which programs store them, what
+those read, which programs store that, and so on; all of these run, in the plan and the batch that are scored, and no
+others. A row is right if the programs that make it are, whatever other ones do.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from evaluator.compare import Comparison, compare, settled, uncovered
+from evaluator.evaluation import Fault, Status
+from evaluator.execution import PlanRun
+from evaluator.executor import Allocation
+from evaluator.plan import Role
+from evaluator.problem import Case, Problem
+from evaluator.stages import Marks, Stage, no_marks
+
+SAMPLES = 6
+"""Groups of rows checked at one benchmark shape, unless their matrix work exceeds ``SAMPLE_FLOP``; at least one."""
+SAMPLE_ROWS = 32
+SAMPLE_FLOP = 1e10
+MOST_FLOP = 3e11
+"""Matrix work of all programs that one group of rows may depend on."""
+LEAST_WORK = 0.999
+"""Share of the useful FLOPs that a plan with matrix products must be seen to compute at a benchmark shape."""
+
+
+@dataclass(frozen=True)
+class BenchmarkCheck:
+    """A plan at a benchmark shape, staged, and what to check it by."""
+
+    problem: Problem
+    case: Case
+    inputs: Mapping[str, torch.Tensor]
+    run: PlanRun
+    stages: Sequence[Stage]
+
+    def check(self, chance: random.Random) -> Comparison | Fault:
+        """Refuse a plan that does less than the case takes; execute what a sample of the outputs is made by."""
+        found = self._missing_work() or self._checked(chance)
+        if isinstance(found, Fault):
+            return replace(found, message=f"case {self.case.name}: {found.message}")
+        return found
+
+    def _checked(self, chance: random.Random) -> Comparison | Fault:
+        programs = self._makers(self._sample(chance))
+        if isinstance(programs, Fault):
+            return programs
+        chosen = self._stored([(stage, mine) for stage, mine in zip(self.stages, programs, strict=True)])
+        others = self._stored([(stage, _rest(stage, mine)) for stage, mine in zip(self.stages, programs, strict=True)])
+        if isinstance(chosen, Fault):
+            return chosen
+        if isinstance(others, Fault):
+            return others
+        either = {i: chosen[i] | others[i] for i in chosen}
+        fault = uncovered(self.problem, self.case, self._marked(either)) or self._execute(programs)
+        if fault:
+            return fault
+        outputs = settled(self.problem, self.case, self._marked(chosen), self._marked(others))
+        return compare(self.problem, self.case, self.inputs, outputs, whole=False)
+
+    @property
+    def _outputs(self) -> dict[str, int]:
+        return {buffer.name: i for i, buffer in enumerate(self.run.plan.buffers) if buffer.role is Role.OUTPUT}
+
+    def _marked(self, marks: Marks) -> dict[str, Allocation]:
+        allocations = self.run.buffers.allocations
+        return {name: replace(allocations[i], written=marks[i]) for name, i in self._outputs.items()}
+
+    def _missing_work(self) -> Fault | None:
+        """Refuse a plan whose kernels multiply matrices, but fewer than the case takes."""
+        useful = self.problem.flops(self.case)
+        counted = sum(stage.work.total("dot_flops") for stage in self.stages)
+        if any(stage.kernel.multiplies for stage in self.stages) and counted < LEAST_WORK * useful:
+            message = f"{counted:.3g} FLOPs of matrix products are counted where {useful:.3g} are due"
+            return Fault(Status.INCORRECT, f"{message}: work is missing at this shape")
+        return None
+
+    def _sample(self, chance: random.Random) -> Marks:
+        """Return marks of random groups of rows in all outputs: as many as their matrix work allows."""
+        buffers = self.run.buffers
+        wanted = no_marks(buffers, [i for i, a in enumerate(buffers.allocations) if not a.readonly])
+        specs = {spec.name: spec for spec in self.problem.call(self.case).tensors}
+        batch, heads, rows = specs["lse"].shape
+        each = max((stage.work.total("dot_flops") / stage.launch.programs for stage in self.stages), default=0.0)
+        for _ in range(max(1, min(SAMPLES, int(SAMPLE_FLOP / max(each, 1.0))))):
+            start = chance.randrange(0, rows, SAMPLE_ROWS)
+            place = chance.randrange(batch), chance.randrange(heads), slice(start, start + SAMPLE_ROWS)
+            for name, i in self._outputs.items():
+                wanted[i].as_strided(specs[name].shape, specs[name].strides)[place] = True
+        return wanted
+
+    def _makers(self, wanted: Marks) -> list[torch.Tensor] | Fault:
+        """Return the programs of each stage that wanted elements depend on; ``wanted`` grows to all that is read."""
+        found: list[torch.Tensor] = []
+        for stage in reversed(self.stages):
+            chosen = _all(stage) if stage.whole else self._makers_in(stage, wanted)
+            if isinstance(chosen, Fault):
+                return chosen
+            if stage.flops(chosen) > MOST_FLOP:
+                message = f"{SAMPLE_ROWS} rows depend on {chosen.numel()} programs of kernel {stage.kernel.name}"
+                return Fault(Status.UNSUPPORTED, f"{message}: too many to execute")
+            found.insert(0, chosen)
+        return found
+
+    def _makers_in(self, stage: Stage, wanted: Marks) -> torch.Tensor | Fault:
+        args, none = stage.launch.args, torch.zeros(0, dtype=torch.int64)
+        read = stage.kernel.reads(args) & wanted.keys()
+        fresh = stage.writers(wanted) if stage.kernel.changes(args) else none
+        chosen = none
+        while not isinstance(fresh, Fault) and fresh.numel():
+            chosen = torch.cat((chosen, fresh)).unique()
+            if not read:
+                break
+            marks = no_marks(self.run.buffers, read)
+            marked = stage.mark(marks, fresh, reads=True)
+            if isinstance(marked, Fault):
+                return marked
+            for i in read:
+                wanted[i] |= marks[i]
+            fresh = none
+            if read & stage.kernel.changes(args):
+                fresh = stage.writers(marks)
+                fresh = fresh if isinstance(fresh, Fault) else fresh[~torch.isin(fresh, chosen)]
+        return fresh if isinstance(fresh, Fault) else chosen
+
+    def _stored(self, programs: Sequence[tuple[Stage, torch.Tensor]]) -> Marks | Fault:
+        """Return marks of the outputs where programs of the stages store."""
+        marks = no_marks(self.run.buffers, self._outputs.values())
+        for stage, chosen in programs:
+            execution = stage.mark(marks, chosen) if chosen.numel() else None
+            if isinstance(execution, Fault):
+                return execution
+        return marks
+
+    def _execute(self, programs: Sequence[torch.Tensor]) -> Fault | None:
+        """Run the given programs of each stage."""
+        for launch, stage, chosen in zip(self.run.launches(), self.stages, programs, strict=True):
+            if chosen.numel():
+                execution = self.run.run(launch, None if stage.whole else chosen, script=stage.script)
+                if isinstance(execution, Fault):
+                    return execution
+        return None
+
+
+def _all(stage: Stage) -> torch.Tensor:
+    return torch.arange(stage.launch.programs)
+
+
+def _rest(stage: Stage, programs: torch.Tensor) -> torch.Tensor:
+    left = torch.ones(stage.launch.programs, dtype=torch.bool)
+    left[programs] = False
+    return left.nonzero().flatten()

@@ -1,0 +1,189 @@
+"""Some programs, run by what a script of all says, do what they do among all; and it is found which ones matter."""
+
+import time
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+
+from evaluator.executor.control import KNOWN
+from evaluator.executor.ir import walk
+from evaluator.executor.parser import parse
+from evaluator.executor.slicing import deciding_reads, script_slice
+
+ORACLE = "the same kernel, run whole"
+TILES, SPLITS, N = 7, 3, 16
+
+
+def ints(*shape):
+    return torch.zeros(*shape, dtype=torch.int32)
+
+
+@triton.jit
+def queue(A, Counter, Out, tiles, N: tl.constexpr):
+    i = tl.arange(0, N)
+    square = tl.load(A + i[:, None] * N + i[None, :])
+    tile = tl.atomic_add(Counter, 1)
+    while tile < tiles:
+        product = tl.dot(square, square)
+        tl.store(Out + tile * N + i, tl.sum(product, 1) + tile)
+        tile = tl.atomic_add(Counter, 1)
+
+
+@triton.jit
+def numbered(A, Counter, Out, tiles, N: tl.constexpr):
+    i = tl.arange(0, N)
+    if tl.program_id(0) < tiles:
+        ticket = tl.atomic_add(Counter, 1)
+        tl.store(Out + tl.program_id(0) * N + i, (ticket * 10 + i).to(tl.float32))
+
+
+@triton.jit
+def locked_merge(Lock, Count, Sum, Out, N: tl.constexpr, SPLITS: tl.constexpr):
+    i, tile = tl.arange(0, N), tl.program_id(0) % 7
+    value = (tl.program_id(0) * N + i).to(tl.float32)
+    while tl.atomic_cas(Lock + tile, 0, 1, sem="acquire") == 1:
+        pass
+    done = tl.load(Count + tile) + 1
+    if done > 1:
+        value += tl.load(Sum + tile * N + i)
+    tl.store(Sum + tile * N + i, value)
+    tl.store(Count + tile, done)
+    if done == SPLITS:
+        tl.store(Out + tile * N + i, value)
+    tl.debug_barrier()
+    tl.atomic_xchg(Lock + tile, 0, sem="release")
+
+
+def prepared(executor, kernel):
+    if kernel is locked_merge:
+        memory = ints(TILES), ints(TILES), torch.zeros(TILES * N), torch.zeros(TILES * N)
+        return executor.prepare(kernel, *memory, grid=(TILES * SPLITS,), N=N, SPLITS=SPLITS)
+    a = torch.randn(N * N, generator=torch.Generator().manual_seed(1)).to(torch.float16)
+    return executor.prepare(kernel, a, ints(1), torch.zeros(TILES * N), TILES, grid=(4,), readonly=(0,), N=N)
+
+
+def scripted(launch):
+    script = launch.kernel.script(launch.memory, launch.args, launch.grid)
+    assert script is not None
+    return script
+
+
+def wanting(launch, places):
+    """The launch's memory, marked at some places of its last buffer."""
+    for allocation in launch.memory:
+        allocation.written = torch.zeros_like(allocation.written)
+    launch.memory[-1].written[places] = True
+    return launch.memory
+
+
+@pytest.mark.parametrize("kernel", [queue, numbered])
+def test_a_program_that_goes_by_a_script_does_what_it_does_among_all(executor, kernel):
+    whole = prepared(executor, kernel)
+    whole.run()
+    found = []
+    for program in range(4):
+        alone = prepared(executor, kernel)
+        alone.run(programs=torch.tensor([program]), script=scripted(alone))
+        written = alone.memory[-1].written
+        assert torch.equal(alone.memory[-1].data[written], whole.memory[-1].data[written])
+        found.append(written)
+    assert torch.equal(torch.stack(found).sum(0) > 0, whole.memory[-1].written)
+    assert int(torch.stack(found).sum(0).max()) == 1
+
+
+@pytest.mark.parametrize("kernel", [queue, numbered])
+def test_writing_a_script_leaves_memory_alone_and_makes_no_products(executor, kernel):
+    launch = prepared(executor, kernel)
+    scripted(launch)
+    assert not launch.memory[1].data.any()
+    function = parse(launch.ttir, KNOWN)
+    names = {op.name for op in walk(script_slice(function, deciding_reads(function)).body)}
+    assert "tt.atomic_rmw" in names
+    assert not names & {"tt.dot", "tt.store"}
+
+
+def test_a_kernel_whose_programs_do_not_meet_has_no_script(executor):
+    launch = executor.prepare(rows, torch.zeros(64), torch.zeros(64), 64, grid=(4,), readonly=(0,), N=16)
+    assert launch.kernel.script(launch.memory, launch.args, launch.grid) is None
+
+
+def test_stores_that_depend_on_what_a_lock_guards_are_marked(executor):
+    marked, run = prepared(executor, locked_merge), prepared(executor, locked_merge)
+    run.run()
+    assert marked.kernel.mark(marked.memory, marked.args, marked.grid).faults == ()
+    assert torch.equal(marked.memory[-1].written, run.memory[-1].written)
+    assert bool(marked.memory[-1].written.all())
+    assert not any(allocation.data.any() for allocation in marked.memory)
+
+
+def test_marking_by_a_script_waits_for_no_lock(executor):
+    launch = prepared(executor, locked_merge)
+    script = scripted(launch)
+    launch.memory[0].data.fill_(1)  # taken, and never released
+    launch.kernel.mark(launch.memory, launch.args, launch.grid, script=script, deadline=time.monotonic() + 20)
+    assert bool(launch.memory[-1].written.all())
+
+
+def test_programs_behind_a_lock_make_one_tile_without_the_others(executor):
+    whole, some = prepared(executor, locked_merge), prepared(executor, locked_merge)
+    whole.run()
+    some.run(programs=torch.tensor([2, 9, 16]), script=scripted(some))
+    tile = slice(2 * N, 3 * N)
+    assert torch.equal(some.memory[-1].data[tile], whole.memory[-1].data[tile])
+    assert int(some.memory[-1].written.sum()) == N
+
+
+@triton.jit
+def rows(A, Out, n, N: tl.constexpr):
+    at = tl.program_id(0) * N + tl.arange(0, N)
+    tl.store(Out + at, tl.load(A + at) + tl.load(A + n - 1 - at, mask=at % 2 == 0), mask=at < n)
+
+
+@triton.jit
+def scattered(A, Out, n, N: tl.constexpr):
+    at = tl.program_id(0) * N + tl.arange(0, N)
+    tl.store(Out + at * 5 % n, tl.load(A + at), mask=at < n)
+
+
+@pytest.mark.parametrize(("kernel", "place", "writer"), [(rows, 37, 2), (scattered, 37 * 5 % 64, 2)])
+def test_who_stores_to_a_place_is_found(executor, kernel, place, writer):
+    launch = executor.prepare(kernel, torch.zeros(64), torch.zeros(64), 64, grid=(4,), readonly=(0,), N=16)
+    writers = launch.kernel.writers(wanting(launch, [place]), launch.args, launch.grid)
+    assert writers.tolist() == [writer]
+    assert not launch.memory[-1].data.any()
+
+
+def test_who_draws_the_ticket_of_a_place_is_found(executor):
+    launch = prepared(executor, queue)
+    script = scripted(launch)
+    (writer,) = launch.kernel.writers(wanting(launch, [5 * N]), launch.args, launch.grid, script=script).tolist()
+    launch.run(programs=torch.tensor([writer]), script=script)
+    assert bool(launch.memory[-1].data[5 * N : 6 * N].all())
+
+
+@triton.jit
+def walking(A, Out, n, N: tl.constexpr):
+    at = tl.arange(0, N)
+    total = tl.zeros([N], tl.float32)
+    for _ in range(n):
+        total += tl.load(A + at)
+        A += N
+    tl.store(Out + at, total)
+
+
+def test_pointers_that_no_parameter_is_seen_behind_may_read_inputs(executor):
+    launch = executor.prepare(walking, torch.zeros(64), torch.zeros(64), 3, readonly=(0,), N=16)
+    launch.memory[0].written = None
+    marked = launch.kernel.mark(launch.memory, launch.args, launch.grid, reads=True)
+    assert marked.faults == ()
+    assert not launch.memory[1].written.any()
+
+
+def test_marks_of_reads_are_what_a_program_loads(executor):
+    launch = executor.prepare(rows, torch.zeros(64), torch.zeros(64), 64, grid=(4,), N=16)
+    launch.kernel.mark(launch.memory, launch.args, launch.grid, programs=torch.tensor([1]), reads=True)
+    expected = sorted([*range(16, 32), *range(33, 48, 2)])
+    assert launch.memory[0].written.nonzero().flatten().tolist() == expected
+    assert not launch.memory[1].written.any()
