@@ -20,3 +20,9 @@ class Binary:
     shared_bytes: int
     """Per CTA, static and dynamic."""
     tensor_memory_columns: int
+    listing: str = ""
+    """The machine code with its control bits and lines of PTX, as nvdisasm prints it; spaces are not kept. Made where
+    the kernel is compiled: nothing that reads hostile binaries runs elsewhere."""
+    launch: str = ""
+    """What Triton's launcher asks for, as JSON: the metadata of the compilation, and under ``signature`` the types of
+    the parameters in the IR."""

@@ -17,7 +17,7 @@ from triton.compiler.errors import CompilationError
 from triton.runtime import cache
 from triton.runtime.errors import OutOfResources, PTXASError
 
-for _tool in ("ptxas", "ptxas_blackwell", "cuobjdump"):
+for _tool in ("ptxas", "ptxas_blackwell", "cuobjdump", "nvdisasm"):
     getattr(knobs.nvidia, _tool, None)  # asks the tool for its version: here before the fork, once
 
 
@@ -26,10 +26,11 @@ def run(payload: bytes) -> bytes:
     request = json.loads(payload)
     os.environ["TRITON_CACHE_DIR"] = os.path.abspath("cache")
     cache.triton_key = lambda: ""  # a digest of all of Triton, for a cache that lives as long as this job
-    Path("kernel.ttir").write_text(request["ttir"])
+    file = f"kernel.{request['level']}"  # where compilation goes on is told by the extension
+    Path(file).write_text(request["text"])
     options = request["options"]
     try:
-        compiled = triton.compile("kernel.ttir", target=GPUTarget("cuda", request["arch"], 32), options=options)
+        compiled = triton.compile(file, target=GPUTarget("cuda", request["arch"], 32), options=options)
     except (RuntimeError, ValueError, AssertionError, CompilationError, OutOfResources, PTXASError) as error:
         return json.dumps({"error": _short(error), "does_not_fit": _does_not_fit(error)}).encode()
     metadata: Any = compiled.metadata
@@ -42,11 +43,31 @@ def run(payload: bytes) -> bytes:
         "ptx": compiled.asm["ptx"],
         "cubin": base64.b64encode(compiled.asm["cubin"]).decode(),
         "usage": usage.stdout,
+        "listing": listing(Path("kernel.cubin"), compiled.asm["ptx"]),
         "num_warps": metadata.num_warps,
         "shared": metadata.shared,
         "tensor_memory": getattr(metadata, "tmem_size", None) or 0,
+        "launch": _launch(file, request["arch"], compiled),
     }
     return json.dumps(reply).encode()
+
+
+def _launch(file: str, arch: int, compiled: Any) -> str:
+    data = {**compiled.metadata._asdict(), "signature": list(compiled.src.signature.values())}
+    if file.endswith("ttgir"):  # the pass that would say how descriptors lie in shared memory has not run
+        context = _context(arch)
+        data["tensordesc_meta"] = ir.parse_mlir_module(file, context).get_tensordesc_metadata()
+    return json.dumps(data, default=vars)
+
+
+def listing(cubin: Path, ptx: str) -> str:
+    """Return the machine code of ``cubin`` as nvdisasm prints it, with lines of ``ptx``; nothing if it refuses.
+
+    Its analysis of the data flow takes a quarter of its time and is needed only where branches lead through a table.
+    """
+    options = ["-c", "-hex", "-gp", *(() if "brx.idx" in ptx else ("-ndf",))]
+    command = [knobs.nvidia.nvdisasm.path, *options, str(cubin)]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
 def canonical(payload: bytes) -> bytes:
@@ -55,18 +76,22 @@ def canonical(payload: bytes) -> bytes:
     A text that does not parse is a reply with ``error`` and its index.
     """
     request = json.loads(payload)
-    backend = make_backend(GPUTarget("cuda", request["arch"], 32))
-    context = ir.context()
-    ir.load_dialects(context)
-    backend.load_dialects(context)
+    context = _context(request["arch"])
     texts = []
-    for i, ttir in enumerate(request["ttirs"]):
+    for i, text in enumerate(request["texts"]):
         try:
-            Path("kernel.ttir").write_text(ttir)
-            texts.append(str(ir.parse_mlir_module("kernel.ttir", context)))
+            Path("kernel.mlir").write_text(text)
+            texts.append(str(ir.parse_mlir_module("kernel.mlir", context)))
         except (RuntimeError, ValueError) as error:
             return json.dumps({"error": _short(error), "index": i}).encode()
-    return json.dumps({"ttirs": texts}).encode()
+    return json.dumps({"texts": texts}).encode()
+
+
+def _context(arch: int) -> Any:
+    context = ir.context()
+    ir.load_dialects(context)
+    make_backend(GPUTarget("cuda", arch, 32)).load_dialects(context)
+    return context
 
 
 def _short(error: Exception) -> str:

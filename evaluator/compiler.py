@@ -18,7 +18,7 @@ from typing import Any
 
 from evaluator.binary import Binary
 from evaluator.evaluation import Fault, Status
-from evaluator.plan import DEFAULT_LIMITS, KernelIR, LaunchPlan, without_locations
+from evaluator.plan import DEFAULT_LIMITS, KernelIR, LaunchPlan, Level, without_locations
 from evaluator.sandbox import Crashed, Finished, ForkServer, Limits, TimedOut
 from evaluator.target import Target
 
@@ -38,7 +38,7 @@ COMPILE_OPTIONS: dict[str, type] = {
 
 _NONSENSE = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)
 """What reading a malformed reply may raise: a compiler that hostile IR has taken over writes what it likes."""
-_CACHE_FORMAT = 1
+_CACHE_FORMAT = 3
 _MAX_REGISTERS = 255
 """Per thread; CUDA C++ Programming Guide, technical specifications per compute capability. So are the next two."""
 _MAX_THREADS = 1024
@@ -72,7 +72,7 @@ class Compiler:
         if path and (cached := _read_cache(path, target)):
             return cached
         options = {name: value for name, value in kernel.options if value is not None}
-        request = {"ttir": kernel.ttir, "options": options, "arch": target.arch}
+        request = {"text": kernel.ttir, "level": kernel.level, "options": options, "arch": target.arch}
         subject = f"kernel {kernel.name} for {target.name}"
         outcome = self._run("run", request, f"compiling {subject}", subject)
         if isinstance(outcome, Fault):
@@ -95,10 +95,10 @@ class Compiler:
 
         MLIR's syntax is not one of lines; what it prints has one operation a line. Raises like ``compile``.
         """
-        names = {kernel.ttir: kernel.name for plan in plans for kernel in plan.kernels}
-        if not names:
+        named = {kernel.ttir: kernel for plan in plans for kernel in plan.kernels}
+        if not named:
             return tuple(plans)
-        request = {"ttirs": list(names), "arch": target.arch}
+        request = {"texts": list(named), "arch": target.arch}
         doing = "parsing the IR of the kernels"
         outcome = self._run("canonical", request, doing, doing)
         if isinstance(outcome, Fault):
@@ -106,10 +106,11 @@ class Compiler:
         try:
             reply = json.loads(outcome.result)
             if "error" in reply:
-                name = list(names.values())[reply["index"]]
+                kernel = list(named.values())[reply["index"]]
+                ir = "Triton GPU IR" if kernel.level is Level.TTGIR else "Triton IR"
                 reason = f"{reply['error']}{_reason(outcome.stderr)}"
-                return Fault(Status.COMPILE_ERROR, f"kernel {name} is not valid Triton IR: {reason}")
-            texts = dict(zip(names, reply["ttirs"], strict=True))
+                return Fault(Status.COMPILE_ERROR, f"kernel {kernel.name} is not valid {ir}: {reason}")
+            texts = dict(zip(named, reply["texts"], strict=True))
             chars = max(sum(len(texts[kernel.ttir]) for kernel in plan.kernels) for plan in plans)
         except _NONSENSE as error:
             return Fault(Status.CRASHED, f"the compiler gave nonsense on the IR of the kernels: {error!r:.200}")
@@ -138,9 +139,8 @@ class Compiler:
     def _cache_path(self, kernel: KernelIR, target: Target) -> Path | None:
         if self._cache_dir is None:
             return None
-        key = json.dumps(
-            [_CACHE_FORMAT, version("triton"), target.arch, kernel.options, without_locations(kernel.ttir)]
-        )
+        text = without_locations(kernel.ttir)
+        key = json.dumps([_CACHE_FORMAT, version("triton"), target.arch, kernel.level, kernel.options, text])
         digest = hashlib.sha256(key.encode()).hexdigest()
         return self._cache_dir / digest[:2] / f"{digest}.json"
 
@@ -194,6 +194,8 @@ def _binary(reply: dict[str, Any], target: Target) -> Binary:
         spill_bytes=usage["STACK"],
         shared_bytes=reply["shared"] + max(0, usage["SHARED"] - reserved),
         tensor_memory_columns=reply["tensor_memory"],
+        listing=re.sub(r"[ \t]+", " ", reply["listing"]),  # nvdisasm aligns columns: a third is left
+        launch=reply["launch"],
     )
 
 

@@ -1,4 +1,4 @@
-"""Triton's front end without its back end: a jit function to Triton IR, and Python arguments to that IR's parameters.
+"""Triton's front end without its back end: a jit function to its first IR, and Python arguments to its parameters.
 
 Triton's own launch path specialises arguments; what comes after is the same for all who do not launch on a GPU.
 """
@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from triton._C.libtriton import ir
+from triton.backends.compiler import Language
 
 from evaluator.compiler import COMPILE_OPTIONS
-from evaluator.plan import Argument, Descriptor, KernelIR, Pointer, Scalar
+from evaluator.plan import Argument, Descriptor, KernelIR, Level, Pointer, Scalar
 
 
 class UnfitArgument(Exception):
@@ -19,7 +20,7 @@ class UnfitArgument(Exception):
 
 @dataclass(frozen=True)
 class Lowered:
-    """A jit function as Triton IR, for one signature."""
+    """A jit function as IR, for one signature."""
 
     kernel: KernelIR
     signature: tuple[Any, ...]
@@ -41,7 +42,8 @@ class Lowered:
 
 def lower(src: Any, backend: Any, options: Any) -> Lowered:
     """Return the IR of a ``triton.compiler.ASTSource`` after the passes of that stage, the first half of
-    ``triton.compile``. ``options`` are as ``backend.parse_options`` returns them. Raises what the front end raises.
+    ``triton.compile``: Triton IR, for a Gluon function Triton GPU IR. ``options`` are as ``backend.parse_options``
+    returns them. Raises what the front end raises.
     """
     context = ir.context()
     ir.load_dialects(context)
@@ -50,11 +52,12 @@ def lower(src: Any, backend: Any, options: Any) -> Lowered:
     backend.add_stages(stages, options, src.language)
     codegen = backend.get_codegen_implementation(options)
     module = src.make_ir(backend.target, options, codegen, backend.get_module_map(), context)
-    module = stages["ttir"](module, {})
+    level = Level.TTGIR if src.language == Language.GLUON else Level.TTIR
+    module = stages[level](module, {})
     symbol = module.get_entry_func_name()
     chosen = tuple(sorted((key, value) for key, value in options.__dict__.items() if key in COMPILE_OPTIONS))
     types = tuple(module.get_function_signature(module.get_function(symbol)))
-    return Lowered(KernelIR(symbol, str(module), chosen), tuple(src.signature.values()), types)
+    return Lowered(KernelIR(symbol, str(module), chosen, level), tuple(src.signature.values()), types)
 
 
 def _arguments(kind: Any, value: Any, types: Iterator[str], pointer: Callable[[Any], Pointer]) -> Iterator[Argument]:

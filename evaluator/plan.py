@@ -1,19 +1,16 @@
 """Launch plans: what a candidate asks a GPU to do for one case. Plain data that the judge treats as hostile.
 
-A plan names buffers, then lists steps in order: fills of buffers, and launches of kernels given as Triton IR.
+A plan names buffers, then lists steps in order: fills of buffers, and launches of kernels given as IR.
 """
 
 import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Any, TypeAlias
-
-from evaluator.errors import InvalidPlan
 
 ITEM_BYTES = {
     "bool": 1,
@@ -33,16 +30,6 @@ ITEM_BYTES = {
     "float8_e5m2": 1,
 }
 """Bytes per element of every dtype that a buffer may have, by its torch name."""
-_GREATEST_FLOAT = {
-    "float16": 65504.0,
-    "bfloat16": float.fromhex("0x1.fep127"),
-    "float32": float.fromhex("0x1.fffffep127"),
-    "float64": math.inf,
-    "float8_e4m3fn": 448.0,
-    "float8_e5m2": 57344.0,
-}
-"""Greatest finite values; IEEE 754 and the OCP 8-bit floating point specification. Only e4m3fn has no infinity."""
-_OPTION_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +44,8 @@ class PlanLimits:
     """All kernels of one plan together."""
     programs: int = 2**24
     """CTAs of one launch."""
+    configurations: int = 16
+    """Plans for one case, which differ by the configurations of autotuned kernels; and autotuned kernels of a plan."""
 
 
 DEFAULT_LIMITS = PlanLimits()
@@ -118,15 +107,26 @@ class Descriptor:
 Argument: TypeAlias = Pointer | Scalar | Descriptor
 
 
+class Level(StrEnum):
+    """Which of Triton's IRs a kernel is given in."""
+
+    TTIR = "ttir"
+    """Triton IR: what a ``triton.jit`` function is lowered to, without layouts. The executor runs it."""
+    TTGIR = "ttgir"
+    """Triton GPU IR, with layouts and the target's own operations: where Gluon starts. Only a GPU runs it."""
+
+
 @dataclass(frozen=True, slots=True)
 class KernelIR:
-    """One kernel: Triton IR text and the compile options it was launched with."""
+    """One kernel: IR text and the compile options it was launched with."""
 
     name: str
     """The ``tt.func public`` symbol."""
     ttir: str
+    """The text, of whichever level."""
     options: tuple[tuple[str, int | float | str | bool | None], ...]
     """Sorted pairs, e.g. ``("num_warps", 4)``."""
+    level: Level = Level.TTIR
 
     @property
     def option(self) -> dict[str, int | float | str | bool | None]:
@@ -162,6 +162,21 @@ class Launch:
         return math.prod(self.grid)
 
 
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What one autotuned kernel was launched with in a plan."""
+
+    kernel: str
+    """Its name; the second and later keys that one call tunes it for are marked ``#2`` and so on."""
+    key: str
+    """Calls with the same key get the same configuration."""
+    choice: str
+    """Meta-parameters and options, e.g. ``BM=128, num_warps=8``."""
+
+    def __str__(self) -> str:
+        return f"{self.kernel}: {self.choice}"
+
+
 @dataclass(frozen=True)
 class LaunchPlan:
     """Everything a candidate wants done for one case."""
@@ -170,6 +185,13 @@ class LaunchPlan:
     buffers: tuple[Buffer, ...]
     kernels: tuple[KernelIR, ...]
     steps: tuple[Fill | Launch, ...]
+    configurations: tuple[Configuration, ...] = ()
+    """Of the autotuned kernels, in order of their first launch."""
+
+    @property
+    def executable(self) -> bool:
+        """Whether the executor can run all kernels."""
+        return all(kernel.level is Level.TTIR for kernel in self.kernels)
 
     @property
     def launches(self) -> tuple[Launch, ...]:
@@ -178,19 +200,24 @@ class LaunchPlan:
 
     @cached_property
     def digest(self) -> str:
-        """Hex digest of what the plan does; source locations and value names in the IR do not count."""
-        data = self.to_json()
+        """Hex digest of what the plan does; source locations and names of values and functions in the IR do not count,
+        nor do the names of configurations.
+        """
+        data = replace(self, configurations=()).to_json()
         for kernel in data["kernels"]:
-            kernel["ttir"] = canonical_ttir(kernel["ttir"])
+            kernel["ttir"], kernel["name"] = canonical_ttir(kernel["ttir"]), ""
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for JSON; ``plan_from_json`` takes it back."""
+        """Plain data for JSON; ``plan_reading`` takes it back."""
         return {
             "case": self.case,
             "buffers": [asdict(buffer) for buffer in self.buffers],
-            "kernels": [{"name": k.name, "ttir": k.ttir, "options": dict(k.options)} for k in self.kernels],
+            "kernels": [
+                {"name": k.name, "ttir": k.ttir, "options": dict(k.options), "level": k.level} for k in self.kernels
+            ],
             "steps": [_step_to_json(step) for step in self.steps],
+            "configurations": [asdict(configuration) for configuration in self.configurations],
         }
 
 
@@ -199,7 +226,7 @@ _STRING_OR_LOCATION = re.compile(
     r"|^#loc\d* = .*$",
     re.MULTILINE,
 )
-_STRING_OR_VALUE = re.compile(r'"(?:[^"\\]|\\.)*"|%[\w$.\-]+')
+_STRING_OR_NAME = re.compile(r'"(?:[^"\\]|\\.)*"|[%@][\w$.\-]+')
 
 
 def without_locations(ttir: str) -> str:
@@ -208,13 +235,13 @@ def without_locations(ttir: str) -> str:
 
 
 def canonical_ttir(text: str) -> str:
-    """Return IR text without source locations and with SSA values renamed in order of appearance."""
+    """Return IR text without source locations and with SSA values and functions renamed in order of appearance."""
     names: dict[str, str] = {}
 
     def rename(match: re.Match[str]) -> str:
-        return match[0] if match[0].startswith('"') else names.setdefault(match[0], f"%{len(names)}")
+        return match[0] if match[0].startswith('"') else names.setdefault(match[0], f"{match[0][0]}{len(names)}")
 
-    renamed = _STRING_OR_VALUE.sub(rename, without_locations(text))
+    renamed = _STRING_OR_NAME.sub(rename, without_locations(text))
     return "\n".join(line.strip() for line in renamed.splitlines() if line.strip())
 
 
@@ -223,172 +250,3 @@ def _step_to_json(step: Fill | Launch) -> dict[str, Any]:
         return {"fill": asdict(step)}
     args = [{type(arg).__name__.lower(): asdict(arg)} for arg in step.args]
     return {"launch": {"kernel": step.kernel, "grid": list(step.grid), "args": args}}
-
-
-def plan_from_json(data: object, limits: PlanLimits = DEFAULT_LIMITS) -> LaunchPlan:
-    """Build a plan from untrusted data.
-
-    Types, counts, indices and ranges are checked before use. Raises ``InvalidPlan`` naming the first field that is off.
-    """
-    plan = _mapping(data, "plan", {"case", "buffers", "kernels", "steps"})
-    buffers = tuple(_buffer(item, f"buffers[{i}]") for i, item in enumerate(_list(plan["buffers"], "buffers", 256)))
-    scratch = sum(buffer.nbytes for buffer in buffers if buffer.role is Role.SCRATCH)
-    if scratch > limits.scratch_bytes:
-        raise InvalidPlan(f"scratch buffers take {scratch} bytes, the limit is {limits.scratch_bytes}")
-    kernels = tuple(
-        _kernel(item, f"kernels[{i}]") for i, item in enumerate(_list(plan["kernels"], "kernels", limits.launches))
-    )
-    if sum(len(kernel.ttir) for kernel in kernels) > limits.ttir_chars:
-        raise InvalidPlan(f"kernels have more than {limits.ttir_chars} characters of IR")
-    raw_steps = _list(plan["steps"], "steps", limits.launches + limits.fills)
-    steps = tuple(_step(item, f"steps[{i}]", buffers, kernels, limits) for i, item in enumerate(raw_steps))
-    return LaunchPlan(_text(plan["case"], "case", 200), buffers, kernels, steps)
-
-
-def _mapping(data: object, where: str, keys: set[str]) -> Mapping[str, object]:
-    if not isinstance(data, dict) or set(data) != keys:
-        raise InvalidPlan(f"{where} must be an object with the keys {', '.join(sorted(keys))}")
-    return data
-
-
-def _list(data: object, where: str, most: int) -> Sequence[object]:
-    if not isinstance(data, list):
-        raise InvalidPlan(f"{where} must be a list")
-    if len(data) > most:
-        raise InvalidPlan(f"{where} has {len(data)} items, the limit is {most}")
-    return data
-
-
-def _text(data: object, where: str, most: int) -> str:
-    if not isinstance(data, str) or len(data) > most:
-        raise InvalidPlan(f"{where} must be text of at most {most} characters")
-    return data
-
-
-def _integer(data: object, where: str, low: int, high: int) -> int:
-    if not isinstance(data, int) or isinstance(data, bool) or not low <= data <= high:
-        raise InvalidPlan(f"{where} must be an integer from {low} to {high}")
-    return data
-
-
-def _integers(data: object, where: str, low: int, high: int, most: int = 8) -> tuple[int, ...]:
-    return tuple(_integer(item, f"{where}[{i}]", low, high) for i, item in enumerate(_list(data, where, most)))
-
-
-def _number(data: object, where: str) -> int | float | bool:
-    if isinstance(data, bool | float):
-        return data
-    return _integer(data, where, -(2**63), 2**64 - 1)
-
-
-def _buffer(data: object, where: str) -> Buffer:
-    item = _mapping(data, where, {"name", "dtype", "size", "role"})
-    dtype = _text(item["dtype"], f"{where}.dtype", 20)
-    if dtype not in ITEM_BYTES:
-        raise InvalidPlan(f"{where}.dtype {dtype!r} is not one of {', '.join(ITEM_BYTES)}")
-    role = _text(item["role"], f"{where}.role", 20)
-    if role not in set(Role):
-        raise InvalidPlan(f"{where}.role must be one of {', '.join(Role)}")
-    return Buffer(
-        _text(item["name"], f"{where}.name", 200), dtype, _integer(item["size"], f"{where}.size", 0, 2**40), Role(role)
-    )
-
-
-def _kernel(data: object, where: str) -> KernelIR:
-    item = _mapping(data, where, {"name", "ttir", "options"})
-    options = item["options"]
-    if not isinstance(options, dict) or len(options) > 64:
-        raise InvalidPlan(f"{where}.options must be an object of at most 64 entries")
-    for key, value in options.items():
-        _text(key, f"{where}.options: a name", _OPTION_CHARS)
-        if isinstance(value, str):
-            _text(value, f"{where}.options[{key!r}]", _OPTION_CHARS)
-        elif value is not None and not isinstance(value, bool | float):
-            _integer(value, f"{where}.options[{key!r}], if no text, true, false or null,", -(2**63), 2**63 - 1)
-    return KernelIR(
-        _text(item["name"], f"{where}.name", 400),
-        _text(item["ttir"], f"{where}.ttir", 2**31),
-        tuple(sorted(options.items())),
-    )
-
-
-def _step(
-    data: object, where: str, buffers: tuple[Buffer, ...], kernels: tuple[KernelIR, ...], limits: PlanLimits
-) -> Fill | Launch:
-    if not isinstance(data, dict) or len(data) != 1 or next(iter(data)) not in ("fill", "launch"):
-        raise InvalidPlan(f"{where} must be an object with one key, fill or launch")
-    if "fill" in data:
-        return _fill(data["fill"], f"{where}.fill", buffers)
-    item = _mapping(data["launch"], f"{where}.launch", {"kernel", "grid", "args"})
-    kernel = _integer(item["kernel"], f"{where}.launch.kernel", 0, len(kernels) - 1)
-    grid = _integers(item["grid"], f"{where}.launch.grid", 1, 2**31 - 1, most=3)
-    if len(grid) != 3 or math.prod(grid) > limits.programs:
-        raise InvalidPlan(
-            f"{where}.launch.grid must be three positive integers with a product of at most {limits.programs}"
-        )
-    raw = _list(item["args"], f"{where}.launch.args", 256)
-    args = tuple(_argument(arg, f"{where}.launch.args[{i}]", buffers) for i, arg in enumerate(raw))
-    return Launch(kernel, (grid[0], grid[1], grid[2]), args)
-
-
-def _fill(data: object, where: str, buffers: tuple[Buffer, ...]) -> Fill:
-    item = _mapping(data, where, {"buffer", "offset", "shape", "strides", "value"})
-    index = _integer(item["buffer"], f"{where}.buffer", 0, len(buffers) - 1)
-    shape = _integers(item["shape"], f"{where}.shape", 0, 2**40)
-    strides = _integers(item["strides"], f"{where}.strides", 0, 2**40)
-    if len(shape) != len(strides):
-        raise InvalidPlan(f"{where}.shape and strides must have the same length")
-    fill = Fill(
-        index,
-        _integer(item["offset"], f"{where}.offset", 0, 2**40),
-        shape,
-        strides,
-        _number(item["value"], f"{where}.value"),
-    )
-    last = fill.offset + sum((extent - 1) * stride for extent, stride in zip(shape, strides, strict=True))
-    if 0 not in shape and last >= buffers[index].size:
-        raise InvalidPlan(f"{where} reaches element {last} of a buffer of {buffers[index].size}")
-    if math.prod(shape) > buffers[index].size:
-        raise InvalidPlan(f"{where} sets {math.prod(shape)} elements of a buffer of {buffers[index].size}")
-    if buffers[index].role is Role.INPUT:
-        raise InvalidPlan(f"{where} writes to the input {buffers[index].name!r}")
-    if not _holds(buffers[index].dtype, fill.value):
-        raise InvalidPlan(f"{where}.value {fill.value} is none that {buffers[index].dtype} holds")
-    return fill
-
-
-def _holds(dtype: str, value: int | float) -> bool:
-    """Return whether torch fills elements of this dtype with ``value``; negative integers wrap in unsigned ones."""
-    if dtype == "bool":
-        return True
-    if dtype in _GREATEST_FLOAT:
-        infinite = math.isinf(value) and dtype != "float8_e4m3fn"
-        return math.isnan(value) or infinite or abs(value) <= _GREATEST_FLOAT[dtype]
-    wraps = dtype.startswith("u")
-    most = int(2 ** (8 * ITEM_BYTES[dtype] - (not wraps))) - 1
-    least = 0 if wraps and isinstance(value, float) else -most - (not wraps)
-    return least <= value <= most
-
-
-def _argument(data: object, where: str, buffers: tuple[Buffer, ...]) -> Argument:
-    if not isinstance(data, dict) or len(data) != 1:
-        raise InvalidPlan(f"{where} must be an object with one key: pointer, scalar or descriptor")
-    kind, value = next(iter(data.items()))
-    if kind == "scalar":
-        return Scalar(_number(_mapping(value, where, {"value"})["value"], f"{where}.value"))
-    if kind == "pointer":
-        item = _mapping(value, where, {"buffer", "byte_offset"})
-        index = _integer(item["buffer"], f"{where}.buffer", 0, len(buffers) - 1)
-        return Pointer(index, _integer(item["byte_offset"], f"{where}.byte_offset", 0, buffers[index].nbytes))
-    if kind == "descriptor":
-        item = _mapping(value, where, {"buffer", "byte_offset", "shape", "strides", "block_shape", "padding"})
-        index = _integer(item["buffer"], f"{where}.buffer", 0, len(buffers) - 1)
-        padding = _text(item["padding"], f"{where}.padding", 8)
-        shape = _integers(item["shape"], f"{where}.shape", 1, 2**40)
-        strides = _integers(item["strides"], f"{where}.strides", 0, 2**40)
-        block = _integers(item["block_shape"], f"{where}.block_shape", 1, 2**20)
-        if padding not in ("zero", "nan") or not len(shape) == len(strides) == len(block):
-            raise InvalidPlan(f"{where} must have shape, strides and block_shape of one length and padding zero or nan")
-        offset = _integer(item["byte_offset"], f"{where}.byte_offset", 0, buffers[index].nbytes)
-        return Descriptor(index, offset, shape, strides, block, padding)
-    raise InvalidPlan(f"{where} has the unknown kind {kind!r:.80}")

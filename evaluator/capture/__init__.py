@@ -11,7 +11,9 @@ from typing import Any
 
 from evaluator.errors import InvalidPlan
 from evaluator.evaluation import Fault, Status
-from evaluator.plan import Buffer, LaunchPlan, Role, plan_from_json
+from evaluator.plan import DEFAULT_LIMITS as PLAN_LIMITS
+from evaluator.plan import Buffer, Configuration, LaunchPlan, Role
+from evaluator.plan_reading import plan_from_json
 from evaluator.problem import Call
 from evaluator.sandbox import Crashed, ForkServer, Limits, TimedOut
 from evaluator.target import Target
@@ -49,16 +51,41 @@ class Capturer:
         self._server = server or ForkServer((CHILD_MODULE,))
         self._limits = limits
 
-    def capture(self, source: str, entry: str, calls: Sequence[Call], target: Target) -> tuple[LaunchPlan, ...] | Fault:
+    def capture(
+        self,
+        source: str,
+        entry: str,
+        calls: Sequence[Call],
+        target: Target,
+        configurations: Sequence[Configuration] = (),
+    ) -> tuple[LaunchPlan, ...] | Fault:
         """Return one plan per call, in order, of running ``source`` and calling ``entry`` for each.
 
-        Raises ``EvaluatorUnavailable`` when the sandbox cannot be started.
+        Autotuned kernels take the given configurations, others their first one. Raises ``EvaluatorUnavailable`` when
+        the sandbox cannot be started.
         """
+        wanted = {configuration.kernel: configuration.choice for configuration in configurations}
+        plans = self._run(source, entry, calls, target, wanted)
+        return plans if isinstance(plans, Fault) else tuple(plan for (plan,) in plans)
+
+    def alternatives(
+        self, source: str, entry: str, calls: Sequence[Call], target: Target
+    ) -> tuple[tuple[LaunchPlan, ...], ...] | Fault:
+        """Return, per call, a plan for each configuration of each autotuned kernel, the other kernels at their first.
+
+        Otherwise like ``capture``, which gives the first of each.
+        """
+        return self._run(source, entry, calls, target, None)
+
+    def _run(
+        self, source: str, entry: str, calls: Sequence[Call], target: Target, wanted: dict[str, str] | None
+    ) -> tuple[tuple[LaunchPlan, ...], ...] | Fault:
         request = {
             "source": source,
             "entry": entry,
             "target": asdict(target),
             "calls": [asdict(call) for call in calls],
+            "configurations": [wanted] * len(calls),
         }
         outcome = self._server.run(f"{CHILD_MODULE}:run", json.dumps(request).encode(), self._limits)
         if isinstance(outcome, TimedOut):
@@ -71,7 +98,8 @@ class Capturer:
                 return _fault(reply, outcome.stderr)
             if not isinstance(reply, list) or len(reply) != len(calls):
                 raise InvalidPlan(f"{len(calls)} calls need {len(calls)} plans")
-            return tuple(_checked(plan_from_json(data), call) for data, call in zip(reply, calls, strict=True))
+            most = PLAN_LIMITS.configurations if wanted is None else 1
+            return tuple(_alternatives(data, call, most) for data, call in zip(reply, calls, strict=True))
         except (ValueError, RecursionError) as error:  # not JSON
             return Fault(Status.FORBIDDEN, f"invalid launch plan: {error}"[:_MESSAGE_CHARS])
         except InvalidPlan as error:
@@ -95,6 +123,12 @@ def _last_line(stderr: str) -> str:
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line for line in lines if "error:" in line.lower()]
     return f": {(errors or lines)[-1][:500]}" if lines else ""
+
+
+def _alternatives(data: object, call: Call, most: int) -> tuple[LaunchPlan, ...]:
+    if not isinstance(data, list) or not 1 <= len(data) <= most:
+        raise InvalidPlan(f"a call needs a list of 1 to {most} plans")
+    return tuple(_checked(plan_from_json(item), call) for item in data)
 
 
 def _checked(plan: LaunchPlan, call: Call) -> LaunchPlan:

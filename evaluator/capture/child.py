@@ -5,6 +5,7 @@ import json
 import linecache
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +18,7 @@ from evaluator.candidate import CANDIDATE_FILE
 from evaluator.capture import device, launches
 from evaluator.capture.recorder import Recorder, RefusedError, traceback_line
 from evaluator.capture.tensors import Operators, make_argument, without_contents
+from evaluator.capture.tuning import Tuning
 from evaluator.evaluation import Status
 from evaluator.plan import LaunchPlan, Role
 from evaluator.problem import Call, TensorSpec
@@ -26,18 +28,23 @@ torch.set_num_threads(1)
 
 
 def run(payload: bytes) -> bytes:
-    """The job: from ``Capturer.capture``'s request to a JSON list of plans, or one object with status and message."""
+    """The job: from ``Capturer``'s request to JSON: a list of plans per call, or one object with status and message."""
     request = json.loads(payload)
     operators = Operators()
     device.install(Target(**request["target"]))
     launches.install(operators, request["source"])
+    tuning = Tuning()
     try:
         module = _load(request["source"], operators)
         entry = _entry(module, request["entry"])
-        plans = [_call(entry, _parse_call(call), operators) for call in request["calls"]]
+        plans = []
+        for data, wanted in zip(request["calls"], request["configurations"], strict=True):
+            call = partial(_call, entry, _parse_call(data), operators)
+            found = tuning.every(call) if wanted is None else [tuning.once(call, wanted)]
+            plans.append([plan.to_json() for plan in found])
     except RefusedError as refusal:
         return json.dumps({"status": refusal.status, "message": refusal.message}).encode()
-    return json.dumps([plan.to_json() for plan in plans]).encode()
+    return json.dumps(plans).encode()
 
 
 def _parse_call(data: dict[str, Any]) -> Call:
@@ -71,7 +78,7 @@ def _load(source: str, operators: Operators) -> ModuleType:
         with without_contents(operators):
             exec(code, module.__dict__)
     except RefusedError as refusal:
-        raise RefusedError(refusal.status, f"at import, {refusal.message}") from None
+        raise refusal.said("at import, ") from None
     except BaseException as error:  # the candidate's own, whatever it is
         raise RefusedError(Status.PARSE_ERROR, f"raises at import: {_describe(error)}") from None
     return module
@@ -98,7 +105,7 @@ def _call(entry: Callable[..., object], call: Call, operators: Operators) -> Lau
         with without_contents(operators):
             entry(*tensors, **scalars)
     except RefusedError as refusal:
-        raise RefusedError(refusal.status, f"case {call.case}: {refusal.message}") from None
+        raise refusal.said(f"case {call.case}: ") from None
     except BaseException as error:  # the candidate's own, whatever it is
         raise RefusedError(Status.NO_ENTRY, f"case {call.case}: {name}() raised {_describe(error)}") from None
     return operators.recorder.plan(call.case)

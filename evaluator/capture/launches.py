@@ -1,4 +1,4 @@
-"""Kernel launches, written down instead of run: Triton lowers as usual, and stops at its first IR.
+"""Kernel launches, written down instead of run: Triton lowers as usual, and stops at the first IR that is complete.
 
 Triton's own launch path specialises arguments and calls the compiler and the compiled kernel; both are ours here, so
 that argument handling is Triton's in every version.
@@ -12,10 +12,8 @@ from typing import Any
 import torch
 import triton
 import triton.compiler
-from triton.backends.compiler import Language
 from triton.compiler import make_backend
-from triton.compiler.errors import CompilationError
-from triton.runtime.autotuner import Autotuner
+from triton.compiler.errors import CompilationError, CompileTimeAssertionFailure
 
 from evaluator.capture.recorder import RefusedError, candidate_line
 from evaluator.capture.tensors import Operators
@@ -29,16 +27,13 @@ _FRONT_END_OPTIONS = {"debug", "sanitize_overflow", "default_dot_input_precision
 
 
 def install(operators: Operators, source: str) -> None:
-    """Make every later kernel launch in this process one for ``operators.recorder``. Autotuners take their first
-    configuration (after their own pruning): nothing can be timed here.
-    """
+    """Make every later kernel launch in this process one for ``operators.recorder``."""
 
     def lower(src: Any, target: Any = None, options: Mapping[str, Any] | None = None, **_: object) -> CapturedKernel:
         return _lower(src, target, options or {}, operators, source)
 
     # JITFunction.create_binder imports the name when a function is first launched.
     triton.compiler.compile = lower
-    Autotuner._bench = lambda self, *args, config, **meta: [0.0, 0.0, 0.0]  # min() takes the first of equals
 
 
 class CapturedKernel:
@@ -72,10 +67,6 @@ class CapturedKernel:
 
 def _lower(src: Any, target: Any, options: Mapping[str, Any], operators: Operators, source: str) -> CapturedKernel:
     name = src.fn.__name__
-    if src.language != Language.TRITON:
-        raise RefusedError(
-            Status.UNSUPPORTED, f"kernel {name} is written in Gluon, which starts below Triton IR: write it in Triton"
-        )
     backend = make_backend(target)
     parsed = backend.parse_options(dict(options))
     default = backend.parse_options({})
@@ -90,15 +81,22 @@ def _lower(src: Any, target: Any, options: Mapping[str, Any], operators: Operato
     try:
         return CapturedKernel(lower(src, backend, parsed), operators)
     except CompilationError as error:
-        raise RefusedError(Status.LOWERING_ERROR, f"kernel {name}: {_explain(error, source)}") from None
+        cause = _innermost(error)
+        unfit = isinstance(cause, CompileTimeAssertionFailure)
+        raise RefusedError(Status.LOWERING_ERROR, f"kernel {name}: {_explain(cause, source)}", unfit=unfit) from None
     except Exception as error:  # whatever the front end trips over is the kernel's fault, and said so
         raise RefusedError(Status.LOWERING_ERROR, f"kernel {name}: {type(error).__name__}: {error}") from None
 
 
-def _explain(error: CompilationError, source: str) -> str:
-    """One line: the innermost source line that does not lower, and why."""
+def _innermost(error: CompilationError) -> CompilationError:
+    """Return the error in the function that does not lower, not in one that calls it."""
     while isinstance(error.__cause__, CompilationError):
         error = error.__cause__
+    return error
+
+
+def _explain(error: CompilationError, source: str) -> str:
+    """One line: the source line that does not lower, and why."""
     reason = str(error.error_message or error.__cause__ or "cannot be lowered").strip()
     lines = (error.src or "").splitlines()
     number = getattr(error.node, "lineno", 0)

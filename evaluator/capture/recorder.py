@@ -24,10 +24,16 @@ from evaluator.plan import (
 class RefusedError(BaseException):
     """The candidate may not do this. Not an ``Exception``, so that its own fallbacks do not swallow it."""
 
-    def __init__(self, status: Status, message: str) -> None:
+    def __init__(self, status: Status, message: str, *, unfit: bool = False) -> None:
+        """``unfit`` says that a kernel asserts that it is not made for its meta-parameters: autotuners pass it over."""
         super().__init__(message)
         self.status = status
         self.message = message
+        self.unfit = unfit
+
+    def said(self, prefix: str) -> "RefusedError":
+        """Return the same refusal with words before its message."""
+        return RefusedError(self.status, f"{prefix}{self.message}", unfit=self.unfit)
 
 
 def candidate_line() -> str:

@@ -13,13 +13,15 @@ from evaluator.binary import Binary
 from evaluator.capture import CHILD_MODULE, Capturer
 from evaluator.compiler import JOB_MODULE, Compiler, fit
 from evaluator.evaluation import Fault, Status
-from evaluator.plan import KernelIR, LaunchPlan, Role, without_locations
+from evaluator.plan import KernelIR, LaunchPlan, Level, Role, without_locations
 from evaluator.problem import Call, TensorSpec
 from evaluator.sandbox import Finished, ForkServer, Limits
 from evaluator.target import TARGETS, get_target
 from seeds import seed_source
 
 Compile = Callable[[str, str], Binary | Fault]
+
+GLUON = Path(__file__).parent / "gluon"
 
 GEMM = """\
 import triton
@@ -121,11 +123,20 @@ def canonical(compiler: Compiler, kernels: list[KernelIR], target: str = "h100")
     return plans
 
 
-@pytest.mark.parametrize("target", ["a100", "h100", "b200"])
+@pytest.mark.parametrize(
+    ("source", "level", "target"),
+    [
+        (seed_source("mha"), Level.TTIR, "a100"),
+        (seed_source("mha"), Level.TTIR, "h100"),
+        (seed_source("mha"), Level.TTIR, "b200"),
+        ((GLUON / "hopper_product.py").read_text(), Level.TTGIR, "h100"),
+        ((GLUON / "blackwell_product.py").read_text(), Level.TTGIR, "b200"),
+    ],
+    ids=lambda value: value if len(value) < 10 else "",
+)
 def test_the_text_of_a_plan_compiles_to_the_ptx_of_the_normal_path(
-    server: ForkServer, compiler: Compiler, kernel: Callable[..., KernelIR], target: str
+    server: ForkServer, compiler: Compiler, kernel: Callable[..., KernelIR], source: str, level: Level, target: str
 ) -> None:
-    source = seed_source("mha")
     limits = Limits(
         wall_s=120,
         cpu_s=120,
@@ -140,6 +151,7 @@ def test_the_text_of_a_plan_compiles_to_the_ptx_of_the_normal_path(
     normal = server.run("normal_path:run", json.dumps(request).encode(), limits)
     assert isinstance(normal, Finished), normal
     (plan,) = canonical(compiler, [kernel(source, target)], target)
+    assert plan.kernels[0].level is level
     binary = compiled(compiler.compile(plan.kernels[0], get_target(target)))
     assert [binary.ptx] == json.loads(normal.result)
     assert f".target sm_{get_target(target).arch}{'' if target == 'a100' else 'a'}" in binary.ptx
@@ -373,6 +385,11 @@ def test_canonical_text_stays_as_it_is(server: ForkServer, compiler: Compiler, s
     assert [(kernel.name, kernel.options) for kernel in once[:2]] == [("gemm", small.options), ("k", ())]
     assert [plan.kernels[0] for plan in canonical(compiler, once)] == once
     assert compiler.canonical([], get_target("h100")) == ()
+
+
+def test_text_of_one_level_is_no_text_of_another(compiler: Compiler, small: KernelIR) -> None:
+    found = fault(compiler.compile(replace(small, level=Level.TTGIR), get_target("h100")))
+    assert found.status in (Status.COMPILE_ERROR, Status.CRASHED)
 
 
 @pytest.mark.parametrize("ttir", ["garbage", "module { tt.func public @bad() { tt.nothing } }", "\ud800"])

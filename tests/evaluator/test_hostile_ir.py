@@ -95,7 +95,7 @@ def test_more_time_than_the_limit_is_the_fault_of_the_ir(compiler: Compiler) -> 
 
 
 @pytest.mark.parametrize(
-    "reply", [b"", b"[]", b"{}", b"null", b"[" * 100_000, b'{"error": "x", "index": 9}', b'{"ttirs": [1]}', b"\xff"]
+    "reply", [b"", b"[]", b"{}", b"null", b"[" * 100_000, b'{"error": "x", "index": 9}', b'{"texts": [1]}', b"\xff"]
 )
 def test_a_reply_that_is_none_is_the_fault_of_the_ir(monkeypatch: pytest.MonkeyPatch, reply: bytes) -> None:
     monkeypatch.setattr(ForkServer, "run", lambda *_: Finished(reply, ""))

@@ -13,19 +13,21 @@ from evaluator.errors import InvalidPlan
 from evaluator.executor.locations import split_locations
 from evaluator.plan import (
     Buffer,
+    Configuration,
     Descriptor,
     Fill,
     KernelIR,
     Launch,
     LaunchPlan,
+    Level,
     PlanLimits,
     Pointer,
     Role,
     Scalar,
     canonical_ttir,
-    plan_from_json,
     without_locations,
 )
+from evaluator.plan_reading import plan_from_json
 
 IR = """#loc = loc("/a/b.py":1:1)
 module {
@@ -43,6 +45,7 @@ PLAN = LaunchPlan(
         Fill(1, 0, (4, 2), (4, 1), 0.0),
         Launch(0, (3, 2, 1), (Pointer(0, 16), Scalar(1.5), Descriptor(0, 0, (8, 8), (8, 1), (4, 4), "zero"))),
     ),
+    (Configuration("k", "[64]", "BLOCK=16"),),
 )
 
 
@@ -61,9 +64,10 @@ def test_locations_and_value_names_do_not_change_the_digest() -> None:
     [
         KernelIR("k", IR.replace("tt.load", "tt.store"), PLAN.kernels[0].options),
         KernelIR("k", IR, (("num_stages", 2), ("num_warps", 8))),
+        KernelIR("k", IR, PLAN.kernels[0].options, Level.TTGIR),
     ],
 )
-def test_ir_and_options_change_the_digest(kernel: KernelIR) -> None:
+def test_ir_its_level_and_options_change_the_digest(kernel: KernelIR) -> None:
     assert LaunchPlan(PLAN.case, PLAN.buffers, (kernel,), PLAN.steps).digest != PLAN.digest
 
 
@@ -95,10 +99,14 @@ def test_what_looks_like_a_value_inside_a_string_stays() -> None:
         (("buffers", 0, "size"), True, "size"),
         (("buffers", 0, "role"), "boss", "role"),
         (("buffers", 1, "size"), 2**38, "scratch"),
+        (("buffers",), [{"name": "k", "dtype": "bfloat16", "size": 9, "role": "input"}] * 2, "listed twice"),
         (("kernels", 0, "options"), {"num_warps": [4]}, "options"),
         (("kernels", 0, "options"), {"num_warps": 2**64}, "options"),
         (("kernels", 0, "options"), {"x" * 201: 4}, "options"),
         (("kernels", 0, "options"), {"arch": "x" * 201}, "options"),
+        (("kernels", 0, "level"), "ptx", "level"),
+        (("configurations", 0, "choice"), "x" * 2001, "choice"),
+        (("configurations",), [{}] * 17, "configurations has 17 items, the limit is 16"),
         (("steps", 0, "fill", "buffer"), 9, "buffer"),
         (("steps", 0, "fill", "buffer"), 0, "input"),
         (("steps", 0, "fill", "offset"), 9, "reaches element"),

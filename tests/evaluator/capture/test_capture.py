@@ -6,7 +6,7 @@ import pytest
 
 from evaluator.capture import Capturer
 from evaluator.evaluation import Fault
-from evaluator.plan import Descriptor, Fill, Launch, LaunchPlan, Pointer, Role, Scalar
+from evaluator.plan import Descriptor, Fill, Launch, LaunchPlan, Level, Pointer, Role, Scalar
 from evaluator.problem import Call, TensorSpec
 from evaluator.target import get_target
 from seeds import seed_source
@@ -212,22 +212,32 @@ def run(x, index, y, *, scale):
     assert "end = 128" in planned(capture(source=source)).kernels[0].ttir
 
 
-def test_an_autotuner_takes_its_first_configuration(capture: Capture) -> None:
-    source = (
-        HEADER
-        + """
-@triton.autotune([triton.Config({"BLOCK": block}, num_warps=warps) for block, warps in ((64, 2), (32, 1))], key=["n"])
-@triton.jit
-def kernel(dst, n, BLOCK: tl.constexpr):
-    tl.store(dst + tl.arange(0, BLOCK), 1.0)
+GLUON = """\
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+@gluon.jit
+def kernel(desc, dst, n, BLOCK: gl.constexpr):
+    i = gl.arange(0, BLOCK, gl.BlockedLayout([1], [32], [4], [0]))
+    gl.store(dst + i, i.to(gl.float32), mask=i < n)
 
 def run(x, index, y, *, scale):
-    kernel[lambda meta: (meta["BLOCK"],)](y, 100)
+    layout = gl.NVMMASharedLayout(swizzle_byte_width=64, element_bitwidth=32, rank=2)
+    kernel[(3,)](TensorDescriptor.from_tensor(x, [16, 16], layout), y, 100, BLOCK=128, num_warps=4)
 """
-    )
-    plan = planned(capture(source=source))
-    assert only_launch(plan).grid == (64, 1, 1)
-    assert plan.kernels[0].option["num_warps"] == 2
+
+
+def test_a_gluon_kernel_is_written_down_in_the_ir_that_has_its_layouts(capture: Capture) -> None:
+    plan = planned(capture(source=GLUON))
+    (kernel,) = plan.kernels
+    assert kernel.level is Level.TTGIR
+    assert not plan.executable
+    assert "tensor<128xi32, #blocked>" in kernel.ttir
+    assert "swizzlingByteWidth = 64" in kernel.ttir
+    descriptor = Descriptor(0, 0, (64, 32), (32, 1), (16, 16), "zero")
+    shape = (Scalar(64), Scalar(32), Scalar(32), Scalar(1))
+    assert only_launch(plan) == Launch(0, (3, 1, 1), (descriptor, *shape, Pointer(2, 0), Scalar(100)))
 
 
 @pytest.mark.parametrize("target", ["a100", "h100", "b200"])

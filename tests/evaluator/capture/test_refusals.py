@@ -187,20 +187,6 @@ def run(x, index, y, *, scale):
     assert "\n" not in found.message
 
 
-def test_gluon_is_said_to_be_unsupported(capture: Capture) -> None:
-    source = """from triton.experimental import gluon
-from triton.experimental.gluon import language as gl
-@gluon.jit
-def kernel(dst):
-    pass
-def run(x, index, y, *, scale):
-    kernel[(1,)](y)
-"""
-    found = fault(capture(source=source))
-    assert found.status is Status.UNSUPPORTED
-    assert "Gluon" in found.message
-
-
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[Capturer]:
     capturer = Capturer(limits=replace(DEFAULT_LIMITS, wall_s=4, cpu_s=1))

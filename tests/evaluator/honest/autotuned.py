@@ -4,7 +4,7 @@ import triton.language as tl
 
 CONFIGS = [
     triton.Config({"BM": bm, "BN": bn, "GROUP": 4}, num_warps=w, num_stages=s)
-    for bm, bn, w, s in [(128, 64, 8, 3), (128, 128, 8, 2), (64, 64, 4, 3), (64, 32, 4, 4)]
+    for bm, bn, w, s in [(128, 64, 8, 3), (128, 128, 8, 2), (64, 64, 4, 3)]
 ]
 
 
