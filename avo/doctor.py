@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -64,7 +63,7 @@ def examine(database: str) -> Iterator[Check]:
     yield _memory()
     yield from _triton()
     yield check_database(database)
-    yield _gpu()
+    yield from _gpu()
     yield _key()
     yield _terminal()
 
@@ -181,19 +180,47 @@ def check_database(url: str) -> Check:
         return Check("database", Health.BROKEN, str(error), "choose another with --db or AVO_DB, or upgrade AVO")
 
 
-def _gpu() -> Check:
-    advice = "none is needed: speed is predicted for the target"
-    if shutil.which("nvidia-smi") is None:
-        return Check("GPU", Health.ABSENT, "no NVIDIA driver", advice)
-    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    try:
-        names = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.split("\n")
-    except (OSError, subprocess.SubprocessError) as error:
-        return Check("GPU", Health.ABSENT, f"nvidia-smi fails: {error}", advice)
-    import torch
+def _gpu() -> Iterator[Check]:
+    """What ``--target cuda`` would find."""
+    from evaluator import cuda
+    from evaluator.cuda.nvml import Nvml, NvmlMissing, in_words
 
-    seen = "torch sees it" if torch.cuda.is_available() else "torch does not see it"
-    return Check("GPU", Health.OK, f"{'; '.join(filter(None, names))}; {seen}; not used: scores are predicted")
+    try:
+        nvml = Nvml()
+    except NvmlMissing as error:
+        advice = "none is needed: speed is predicted for the target"
+        yield Check("GPU", Health.ABSENT, f"no NVIDIA driver that answers: {error}", advice)
+        return
+    card = _card(nvml.name())
+    yield card
+    try:
+        # Of all cards, the one that is measured on is not always the driver's first.
+        clocks = (Nvml(cuda.card().uuid) if card.health is Health.OK else nvml).clocks()
+        found = f"readable: SM {clocks.sm_mhz} MHz, held down by: {in_words(clocks.reasons)}"
+        yield Check("GPU clocks", Health.OK, found)
+    except NvmlMissing as error:
+        found = f"not readable: {error}"
+        yield Check("GPU clocks", Health.ABSENT, found, "measured scores will not say what held the clock down")
+    yield _profilers()
+
+
+def _card(name: str) -> Check:
+    from evaluator.cuda import this_card
+    from evaluator.errors import EvaluatorError
+
+    try:
+        card = this_card()
+    except EvaluatorError as error:
+        return Check("GPU", Health.ABSENT, f"{name}: {error}", "until then speed is predicted: choose another target")
+    return Check("GPU", Health.OK, f"{card.product}, {card.sms} SMs: avo run --target cuda measures on it")
+
+
+def _profilers() -> Check:
+    from torch.profiler import ProfilerActivity, supported_activities
+
+    ncu = "ncu found" if shutil.which("ncu") else "no ncu"
+    cupti = "CUPTI in torch" if ProfilerActivity.CUDA in supported_activities() else "no CUPTI in torch"
+    return Check("GPU profilers", Health.OK, f"{ncu}, {cupti}; none is used: times come from CUDA events")
 
 
 def _key() -> Check:

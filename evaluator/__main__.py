@@ -5,11 +5,14 @@ import contextlib
 import ctypes
 import os
 import sys
+import time
 
+from evaluator import cuda
+from evaluator.cuda.holding import hold
 from evaluator.errors import EvaluatorError
-from evaluator.protocol import Request, answer, failure, ready, requests
+from evaluator.protocol import MalformedRequest, Request, answer, explanation, failure, ready, requests
 from evaluator.sandbox import Sandbox, hide
-from evaluator.target import get_target
+from evaluator.target import ScoreKind, get_target
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 """Parameters of glibc's allocator, malloc.h."""
@@ -23,14 +26,49 @@ def _keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
+_TO_COMPARE = 0.7
+"""Share of an evaluation's time after which a comparison ends undecided; the score is measured after it."""
+
+
+def _margin(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 0.5:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 0.5")
+    return value
+
+
+def _cascade(text: str) -> float | None:
+    if text == "off":
+        return None
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no fraction from 0 to 1, nor off")
+    return value
+
+
 def main() -> int:
     """Serve until standard input ends."""
     parser = argparse.ArgumentParser(prog="python -m evaluator", description=__doc__)
-    parser.add_argument("--target", required=True, help="architecture to judge for, e.g. h100")
+    parser.add_argument(
+        "--target", required=True,
+        help="cuda: this machine's GPU, measured; or an architecture, predicted: e.g. h100",
+    )  # fmt: skip
     parser.add_argument("--suite", default="quick", help="benchmark cases: quick or paper")
     parser.add_argument(
         "--sandbox", type=Sandbox, default=Sandbox.AUTO, choices=list(Sandbox),
         help="require: refuse to start where candidates cannot be kept in namespaces",
+    )  # fmt: skip
+    parser.add_argument(
+        "--equivalence-margin", type=_margin, default=cuda.EQUIVALENCE_MARGIN, metavar="FRACTION",
+        help="on cuda: speeds that differ by less are the same",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cascade", type=_cascade, default=cuda.CASCADE, metavar="FRACTION|off",
+        help="on cuda: do not time candidates predicted to be further than this behind the incumbent",
+    )  # fmt: skip
+    parser.add_argument(
+        "--wall", type=float, default=300.0, metavar="SECONDS",
+        help="on cuda: a comparison that takes so long that an evaluation might take more ends undecided",
     )  # fmt: skip
     options = parser.parse_args()
     hide()
@@ -41,6 +79,7 @@ def main() -> int:
     try:
         target = get_target(options.target)
         options.sandbox.check()
+        held = hold(cuda.card()) if target.kind is ScoreKind.MEASURED else None
     except EvaluatorError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
@@ -48,19 +87,29 @@ def main() -> int:
 
     import torch
 
+    from evaluator.cuda.measured import Measured
     from evaluator.judge import Judge
 
     torch.set_num_threads(1)
-    with Judge(target, options.suite, sandbox=options.sandbox) as judge, contextlib.suppress(KeyboardInterrupt):
-        print(ready(target.name), file=verdicts, flush=True)
+    measured = None
+    if held:
+        measured = Measured(target, margin=options.equivalence_margin, cascade=options.cascade)
+    judged = Judge(target, options.suite, sandbox=options.sandbox, speed=measured)
+    with judged as judge, contextlib.suppress(KeyboardInterrupt):
+        print(ready(target), file=verdicts, flush=True)
         for request in requests(sys.stdin):
-            if isinstance(request, Request):
+            if measured:
+                measured.until = time.monotonic() + _TO_COMPARE * options.wall
+            if isinstance(request, MalformedRequest):
+                line = failure(None, str(request))
+            else:
                 try:
-                    line = answer(request, judge.evaluate(request.candidate))
+                    if isinstance(request, Request):
+                        line = answer(request, judge.evaluate(request.candidate, request.incumbent))
+                    else:
+                        line = explanation(request, judge.profile(request.candidate, request.case))
                 except EvaluatorError as error:
                     line = failure(request.id, str(error))
-            else:
-                line = failure(None, str(request))
             print(line, file=verdicts, flush=True)
     return 0
 

@@ -40,3 +40,12 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
             ):
                 node.body = node.body[1:]
     return tree
+
+
+@dataclass(frozen=True, slots=True)
+class Incumbent:
+    """What a candidate is timed against where speed is measured."""
+
+    candidate: Candidate
+    alpha: float
+    """Probability with which the comparison may call a candidate faster that is not."""

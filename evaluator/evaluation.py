@@ -27,6 +27,8 @@ class Status(StrEnum):
     """The kernel's IR does not compile for the target."""
     DOES_NOT_FIT = "does_not_fit"
     """The binary needs more shared memory, tensor memory or registers than the target has."""
+    UNVERIFIED = "unverified"
+    """Compiled, fits, and its numbers were not checked: a kernel is given in an IR that only a GPU runs."""
     UNSUPPORTED = "unsupported"
     """The executor does not know an operation: no verdict on the numbers."""
     INCORRECT = "incorrect"
@@ -37,6 +39,8 @@ class Status(StrEnum):
     """A kernel accesses memory outside its buffers."""
     RACE = "race"
     """Programs of one launch store to, or read and write, the same memory: the result depends on who comes first."""
+    NOT_TIMED = "not_timed"
+    """Right as far as executed, and by its prediction too far behind the incumbent to be worth timing."""
     TIMED_OUT = "timed_out"
     CRASHED = "crashed"
     """The candidate's process, or the compiler on its IR, died."""
@@ -78,16 +82,44 @@ class CaseScore:
     """Useful FLOPs of the case over time, in 1e12 per second."""
     time_us: float
     limiter: str
-    """The busiest part of the machine, e.g. ``tensor``, ``exp``, ``issue``, ``latency``, ``hbm``."""
+    """Of a prediction: the busiest part of the machine, e.g. ``tensor``, ``exp``, ``issue``, ``latency``, ``hbm``."""
     utilisation: Mapping[str, float] = field(default_factory=dict)
     """Busy fraction of each pipe in the hot loop's steady state, 0 to 1."""
     low_tflops: float = 0.0
-    """Of a prediction: what it is with every constant at the end that makes kernels slow, and all doubts true. 0 where
-    no interval was made."""
+    """Of a prediction: what it is with every constant at the end that makes kernels slow, and all doubts true. Of a
+    measurement: the lower quartile; ``tflops`` is the median. 0 where no interval was made."""
     high_tflops: float = 0.0
     """The same at the other end."""
     doubts: tuple[str, ...] = ()
     """Of a prediction: what the model does not know about this kernel, beside its constants."""
+    critical: str = ""
+    """Of a prediction: the resource of which a little less would save most time, where there is one. A pipe, ``issue``,
+    ``latency``, ``cta_barrier``, ``l2`` or ``hbm``; often not the busiest."""
+    configurations: tuple[str, ...] = ()
+    """Of autotuned kernels, as ``KERNEL: CHOICE``: those that were fastest on this case."""
+
+
+class Verdict(StrEnum):
+    """What a comparison of measured speeds has shown so far."""
+
+    FASTER = "faster"
+    SLOWER = "slower"
+    EQUIVALENT = "equivalent"
+    """Within the equivalence margin."""
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a candidate fared against the incumbent, timed in turn with it in one window."""
+
+    plan_digest: str
+    """Of the incumbent's launch plans."""
+    alpha: float
+    """Probability of error that the comparison may spend."""
+    log_ratios: tuple[float, ...]
+    """One a round: mean over the benchmark cases of log(incumbent's time / candidate's time), above 0 when faster."""
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -97,6 +129,12 @@ class Score:
     kind: ScoreKind
     target: str
     cases: tuple[CaseScore, ...]
+    comparison: Comparison | None = None
+    """Of a measured score: against the incumbent it was timed with. Its samples are not those of the score."""
+    card: str = ""
+    """Of a measured score: the name of the GPU."""
+    conditions: str = ""
+    """Of a measured score, in words: driver, clocks, what held them down, why it was worth timing."""
 
     def __post_init__(self) -> None:
         if not self.cases or any(not (math.isfinite(case.tflops) and case.tflops > 0) for case in self.cases):
@@ -108,17 +146,20 @@ class Score:
         return _geomean([case.tflops for case in self.cases])
 
     def beats(self, other: "Score", min_gain: float) -> bool:
-        """Whether this score is ``1 + min_gain`` times ``other`` or more, and stays ahead wherever in their ranges the
-        model's constants are.
+        """Whether this predicted score is ``1 + min_gain`` times the predicted ``other`` or more, and stays ahead
+        wherever in their ranges the model's constants are.
 
-        Two related kernels share most of what the model does not know, so they are compared at the same ends, not each
-        one's low end with the other's high end.
+        Raises ``ValueError`` for a measured one: of two samples the larger need not be the better kernel's, so there
+        only a ``Comparison`` tells. Two related kernels share most of what the model does not know, so they are
+        compared at the same ends, not each one's low end with the other's high end.
         """
+        if ScoreKind.MEASURED in (self.kind, other.kind):
+            raise ValueError("measured scores are compared by their Comparison, not by their values")
         if self.geomean_tflops < other.geomean_tflops * (1 + min_gain):
             return False
         ends = [[(case.low_tflops, case.high_tflops) for case in score.cases] for score in (self, other)]
         if not all(low > 0 and high > 0 for cases in ends for low, high in cases):
-            return True  # measured
+            return True  # no intervals were made
         (mine_low, mine_high), (other_low, other_high) = (
             tuple(map(_geomean, zip(*cases, strict=True))) for cases in ends
         )
@@ -145,7 +186,10 @@ class CaseResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the judge found. Only a correct candidate carries a score, and a correct one always does."""
+    """What the judge found. Only a correct candidate carries a score, and a correct one always does.
+
+    An unverified one may carry a prediction instead: of a kernel that may be wrong, so never compared with scores.
+    """
 
     status: Status
     message: str
@@ -158,12 +202,16 @@ class Evaluation:
     resources: tuple[Resources, ...] = ()
     plan_digest: str | None = None
     """Digest of the launch plans: two sources that lower to the same IR are one candidate."""
+    predicted: Score | None = None
+    """Of an unverified candidate: what the model says of its speed, where it can."""
 
     def __post_init__(self) -> None:
         if (self.status is Status.CORRECT) != (self.score is not None):
             raise ValueError(
                 f"an evaluation with status {self.status} must {'' if self.correct else 'not '}have a score"
             )
+        if self.predicted is not None and self.status is not Status.UNVERIFIED:
+            raise ValueError("only an unverified candidate has a prediction in place of a score")
         if not self.correct and not self.message:
             raise ValueError("a fault needs a message")
 
@@ -180,28 +228,49 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_json`` takes it back."""
         data = asdict(self)
-        if self.score:
-            data["score"]["geomean_tflops"] = self.score.geomean_tflops
+        for name, score in (("score", self.score), ("predicted", self.predicted)):
+            if score:
+                data[name]["geomean_tflops"] = score.geomean_tflops
         return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Evaluation":
         """Rebuild from ``to_json``'s data; raise ``KeyError``, ``TypeError`` or ``ValueError`` when malformed."""
-        score = data["score"]
         return cls(
             status=Status(data["status"]),
             message=data["message"],
             target=data["target"],
             suite=data["suite"],
             seconds=data["seconds"],
-            score=None
-            if score is None
-            else Score(ScoreKind(score["kind"]), score["target"], tuple(map(_case_score, score["cases"]))),
+            score=_score(data["score"]),
             cases=tuple(CaseResult(**case) for case in data["cases"]),
             resources=tuple(Resources(**item) for item in data["resources"]),
             plan_digest=data["plan_digest"],
+            predicted=_score(data.get("predicted")),
         )
 
 
+def _score(data: Mapping[str, Any] | None) -> Score | None:
+    if data is None:
+        return None
+    return Score(
+        ScoreKind(data["kind"]),
+        data["target"],
+        tuple(map(_case_score, data["cases"])),
+        _comparison(data.get("comparison")),
+        data.get("card", ""),
+        data.get("conditions", ""),
+    )
+
+
 def _case_score(data: Mapping[str, Any]) -> CaseScore:
-    return CaseScore(**{**data, "doubts": tuple(data.get("doubts", ()))})
+    lists = {name: tuple(data.get(name, ())) for name in ("doubts", "configurations")}
+    return CaseScore(**{**data, **lists})
+
+
+def _comparison(data: Mapping[str, Any] | None) -> Comparison | None:
+    if data is None:
+        return None
+    return Comparison(
+        data["plan_digest"], data["alpha"], tuple(map(float, data["log_ratios"])), Verdict(data["verdict"])
+    )

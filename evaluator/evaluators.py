@@ -1,28 +1,68 @@
-"""The seam between search and judge: one method, and the evaluators that have it."""
+"""The seams between search and judge: what judges candidates, what explains their speed, and a fake of both."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Evaluation
+from evaluator.candidate import Candidate, Incumbent
+from evaluator.evaluation import Evaluation, Fault
+from evaluator.target import Target, get_target
+
+if TYPE_CHECKING:
+    from evaluator.performance import Profile
 
 
 class Evaluator(Protocol):
     """Judges candidates for one target and suite."""
 
-    def evaluate(self, candidate: Candidate) -> Evaluation:
-        """Return the verdict; a candidate's fault is a value. Raises ``EvaluatorUnavailable`` when there is none."""
+    def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
+        """Return the verdict; a candidate's fault is a value. Raises ``EvaluatorUnavailable`` when there is none.
+
+        Where speed is measured, the candidate is timed in turn with ``incumbent`` and its score compared with it;
+        elsewhere ``incumbent`` does not matter.
+        """
+        ...
+
+
+class Profiler(Protocol):
+    """Explains the predicted speed of candidates for one target and suite."""
+
+    def profile(self, candidate: Candidate, case: str | None = None) -> "tuple[Profile, ...] | Fault":
+        """Return why ``candidate`` is as fast as predicted, for each benchmark case or the one called ``case``.
+
+        Whether its numbers are right is not checked. Raises ``EvaluatorUnavailable``, and ``UnknownProblem`` for a
+        case that is none.
+        """
+        ...
+
+
+class Judging(Evaluator, Profiler, Protocol):
+    """Both: what a judge can do, wherever it runs."""
+
+    @property
+    def target(self) -> Target:
+        """What it judges for, with the figures of its GPU where speed is measured; raises ``EvaluatorUnavailable``."""
         ...
 
 
 class FakeEvaluator:
-    """An evaluator for tests: the verdict is a function of the source, and every call is recorded."""
+    """A judge for tests: the verdict is a function of the source, and every call is recorded."""
 
-    def __init__(self, verdict: Callable[[Candidate], Evaluation]) -> None:
+    def __init__(
+        self, verdict: Callable[[Candidate], Evaluation], profiles: "tuple[Profile, ...] | Fault" = ()
+    ) -> None:
+        self.target = get_target("h100")
         self.verdict = verdict
+        self.profiles = profiles
         self.calls: list[Candidate] = []
+        self.incumbents: list[Incumbent | None] = []
+        """One for each of ``calls``."""
 
-    def evaluate(self, candidate: Candidate) -> Evaluation:
+    def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
         """Return ``verdict(candidate)``."""
         self.calls.append(candidate)
+        self.incumbents.append(incumbent)
         return self.verdict(candidate)
+
+    def profile(self, candidate: Candidate, case: str | None = None) -> "tuple[Profile, ...] | Fault":
+        """Return what it was made with."""
+        return self.profiles

@@ -1,68 +1,83 @@
-"""A judge in a process of its own: what hangs or kills it costs one verdict, not the search."""
+"""A judge in a process of its own, here or elsewhere: what hangs or kills it costs one verdict, not the search."""
 
-import contextlib
-import os
-import queue
-import signal
-import subprocess
+import shlex
 import sys
-import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from typing import IO
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
-from evaluator.candidate import Candidate
+from evaluator.candidate import Candidate, Incumbent
+from evaluator.child import ENVIRONMENT, Child, environment
 from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import Evaluation, Status
-from evaluator.problem import get_problem, get_suite
-from evaluator.protocol import Request, verdict
+from evaluator.evaluation import Evaluation, Fault, Status
+from evaluator.problem import get_cases, get_problem, get_suite
+from evaluator.protocol import ProfileRequest, Request, greeting, profiles, verdict
 from evaluator.sandbox import Sandbox
-from evaluator.target import get_target
+from evaluator.target import Target, check_target
 
-_ENVIRONMENT = frozenset({"PATH", "HOME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "OMP_NUM_THREADS"})
-_ENVIRONMENT_PREFIXES = ("LC_", "PYTHON", "CUDA_", "NVIDIA_", "TRITON_")
-"""What a judge gets of this process's environment: no key is among it."""
-_START_S = 120.0
-_END_S = 3.0
+if TYPE_CHECKING:
+    from evaluator.performance import Profile
+
+_COMMAND_ENVIRONMENT = ENVIRONMENT | {"USER", "LOGNAME", "SSH_AUTH_SOCK"}
+"""What a command of the user gets, which may be ssh: it asks the agent behind this socket for signatures."""
 _TRIES = 2
 """A judge that dies on a candidate is started anew this often in all; then the candidate is to blame."""
+
+_Answer = TypeVar("_Answer")
 
 
 class ProcessEvaluator:
     """An evaluator that runs ``python -m evaluator`` as a child and restarts it when it dies.
 
-    Not thread-safe. Raises ``UnknownTarget`` or ``UnknownProblem`` at once for names that are none.
+    ``command`` names another way to start it, such as ``ssh gpu-box python -m evaluator``; the judge's arguments are
+    added at its end, ``options`` last. Not thread-safe. Raises ``UnknownTarget`` or ``UnknownProblem`` at once for
+    names that are none.
     """
 
-    def __init__(self, target: str, suite: str, wall_s: float = 300.0, *, sandbox: Sandbox = Sandbox.AUTO) -> None:
-        self._target = get_target(target).name
+    def __init__(
+        self,
+        target: str,
+        suite: str,
+        wall_s: float = 300.0,
+        *,
+        sandbox: Sandbox = Sandbox.AUTO,
+        command: str | None = None,
+        options: Sequence[str] = (),
+    ) -> None:
+        check_target(target)
+        self._target = target
         self._suite = suite
-        self._sandbox = sandbox
         self._wall_s = wall_s
-        self._child: _Child | None = None
+        self._program = (sys.executable, "-m", "evaluator") if command is None else _split(command)
+        self._arguments = ("--target", target, "--suite", suite, "--sandbox", sandbox, "--wall", str(wall_s), *options)
+        self._environment = environment(ENVIRONMENT if command is None else _COMMAND_ENVIRONMENT)
+        self._child: Child | None = None
+        self._judges_for: Target | None = None
         self._count = 0
 
-    def evaluate(self, candidate: Candidate) -> Evaluation:
+    @property
+    def target(self) -> Target:
+        """What the judge's process says that it judges for; raises ``EvaluatorUnavailable`` when there is none."""
+        self._running()
+        assert self._judges_for is not None
+        return self._judges_for
+
+    def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
         """Return the verdict; no answer within ``wall_s`` seconds is ``TIMED_OUT``, a death ``CRASHED``."""
         get_suite(get_problem(candidate.problem), self._suite)
-        self._count += 1
-        request = Request(self._count, candidate)
         started = time.monotonic()
-        last_words = ""
-        for _ in range(_TRIES):
-            child = self._running()
-            try:
-                line = child.ask(request.line(), self._wall_s)
-            except TimeoutError:
-                child.kill()
-                self._child = None
-                return self._fault(Status.TIMED_OUT, f"no verdict within {self._wall_s:g} s", started)
-            if line:
-                return verdict(request, line)
-            last_words = child.last_words()
-            self.close()
-        return self._fault(Status.CRASHED, f"the judge's process died on this candidate: {last_words}", started)
+        request = Request(self._next_id(), candidate, incumbent)
+        found = self._ask(request.line(), lambda line: verdict(request, line))
+        if isinstance(found, Fault):
+            seconds = time.monotonic() - started
+            return Evaluation(found.status, found.message, self._target, self._suite, seconds)
+        return found
+
+    def profile(self, candidate: Candidate, case: str | None = None) -> "tuple[Profile, ...] | Fault":
+        """Return the explanation; no answer in time, or a death, is a fault as for ``evaluate``."""
+        get_cases(get_problem(candidate.problem), self._suite, case)
+        request = ProfileRequest(self._next_id(), candidate, case)
+        return self._ask(request.line(), lambda line: profiles(request, line))
 
     def close(self) -> None:
         """End the child process and everything it started."""
@@ -76,107 +91,47 @@ class ProcessEvaluator:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _running(self) -> "_Child":
+    def _next_id(self) -> int:
+        self._count += 1
+        return self._count
+
+    def _ask(self, request: str, read: Callable[[str], _Answer]) -> _Answer | Fault:
+        last_words = ""
+        for _ in range(_TRIES):
+            child = self._running()
+            try:
+                line = child.ask(request, self._wall_s)
+            except TimeoutError:
+                child.kill()
+                self._child = None
+                return Fault(Status.TIMED_OUT, f"no verdict within {self._wall_s:g} s")
+            if line:
+                try:
+                    return read(line)
+                except EvaluatorUnavailable:
+                    self.close()  # its next line may be anything, so it is not asked again
+                    raise
+            last_words = child.last_words()
+            self.close()
+        return Fault(Status.CRASHED, f"the judge's process died on this candidate: {last_words}")
+
+    def _running(self) -> Child:
         if self._child is None:
-            self._child = _Child(self._target, self._suite, self._sandbox)
+            child = Child((*self._program, *self._arguments), self._environment, "the judge's process")
+            try:
+                self._judges_for = greeting(child.ready, self._target)
+            except EvaluatorUnavailable:
+                child.kill()
+                raise
+            self._child = child
         return self._child
 
-    def _fault(self, status: Status, message: str, started: float) -> Evaluation:
-        return Evaluation(status, message, self._target, self._suite, time.monotonic() - started)
 
-
-class _Child:
-    """One judge process; raises ``EvaluatorUnavailable`` when it does not come up."""
-
-    def __init__(self, target: str, suite: str, sandbox: Sandbox) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "evaluator", "--target", target, "--suite", suite, "--sandbox", sandbox],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            env=_environment(),
-            start_new_session=True,
-        )
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._errors: deque[str] = deque(maxlen=20)
-        self._readers = [
-            self._read(self._process.stdout, self._lines.put, end=""),
-            self._read(self._process.stderr, self._errors.append, end=None),
-        ]
-        try:
-            ready = self._next_line(_START_S)
-        except TimeoutError:
-            ready = ""
-        if not ready:
-            words = self.last_words()
-            self.kill()
-            raise EvaluatorUnavailable(f"the judge's process does not start: {words}")
-
-    def ask(self, line: str, wall_s: float) -> str:
-        """Return the answer to ``line``, or "" when the process died; raise ``TimeoutError`` after ``wall_s``."""
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(line + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            return ""
-        return self._next_line(wall_s)
-
-    def last_words(self) -> str:
-        """Return how the process ended and the last line it wrote to standard error."""
-        try:
-            code = self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            return "it does not answer"
-        self._readers[1].join(timeout=5)
-        ending = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return f"{ending}; {self._errors[-1].strip()}" if self._errors else ending
-
-    def end(self) -> None:
-        """Let the process finish and remove its files; kill it if it is busy."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=_END_S)
-        self.kill()
-
-    def kill(self) -> None:
-        """Kill the process group and wait for its end."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        for reader in self._readers:
-            reader.join()
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            assert pipe is not None
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
-
-    def _next_line(self, wall_s: float) -> str:
-        try:
-            return self._lines.get(timeout=wall_s)
-        except queue.Empty:
-            raise TimeoutError from None
-
-    @staticmethod
-    def _read(pipe: IO[str] | None, put: Callable[[str], None], end: str | None) -> threading.Thread:
-        def read() -> None:
-            assert pipe is not None
-            for line in pipe:
-                put(line)
-            if end is not None:
-                put(end)
-
-        thread = threading.Thread(target=read, daemon=True)
-        thread.start()
-        return thread
-
-
-def _environment() -> dict[str, str]:
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name in _ENVIRONMENT or name.startswith(_ENVIRONMENT_PREFIXES)
-    }
+def _split(command: str) -> tuple[str, ...]:
+    try:
+        words = tuple(shlex.split(command))
+    except ValueError as error:
+        raise EvaluatorUnavailable(f"the evaluator's command {command!r} cannot be read: {error}") from None
+    if not words:
+        raise EvaluatorUnavailable("the evaluator's command is empty: write one like: ssh gpu-box python -m evaluator")
+    return words

@@ -1,17 +1,32 @@
-"""The judge's wire format: one JSON object a line, requests in, verdicts out, in order.
+"""The judge's wire format: one JSON object a line, requests in, answers out, in order.
 
-<- {"ready": "h100"}                                        once, when requests are taken
--> {"id": 1, "problem": "mha", "source": "..."}
-<- {"id": 1, "evaluation": {"status": "correct", ...}}      or   {"id": 1, "error": "..."}
+<- {"ready": "h100", "version": 2, "target": {"arch": 90, ...}}        once, when requests are taken
+-> {"id": 1, "problem": "mha", "source": "..."}                        judge it
+-> {"id": 2, "problem": "mha", "source": "...", "incumbent": {"source": "...", "alpha": 0.01}}    against another
+<- {"id": 2, "evaluation": {"status": "correct", ...}}
+-> {"id": 3, "problem": "mha", "source": "...", "profile": {"case": "8k-full"}}      explain it; null: every case
+<- {"id": 3, "profiles": [...]}  or, of a faulty candidate,  {"id": 3, "fault": {"status": ..., "message": ...}}
+<- {"id": 3, "error": "..."}                                           instead of any answer: why there is none
 """
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
-from evaluator.candidate import Candidate
+from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorError, EvaluatorUnavailable
-from evaluator.evaluation import Evaluation
+from evaluator.evaluation import Evaluation, Fault, Status
+from evaluator.plain import rebuild
+from evaluator.target import Target
+
+if TYPE_CHECKING:
+    from evaluator.performance import Profile
+
+VERSION = 2
+"""Of this format and of what the answers mean. Judges and those who ask them must have the same."""
+_SHOWN = 60
+"""Characters of a line that is quoted."""
 
 
 class MalformedRequest(EvaluatorError):
@@ -24,33 +39,94 @@ class Request:
 
     id: int
     candidate: Candidate
+    incumbent: Incumbent | None = None
 
     def line(self) -> str:
         """The request as a line of JSON, without its end."""
-        return json.dumps({"id": self.id, "problem": self.candidate.problem, "source": self.candidate.source})
+        data = _request_data(self.id, self.candidate)
+        if self.incumbent:
+            data["incumbent"] = {"source": self.incumbent.candidate.source, "alpha": self.incumbent.alpha}
+        return json.dumps(data)
 
 
-def requests(lines: Iterable[str]) -> Iterator[Request | MalformedRequest]:
+@dataclass(frozen=True, slots=True)
+class ProfileRequest:
+    """One candidate to explain."""
+
+    id: int
+    candidate: Candidate
+    case: str | None
+    """The benchmark case; None for all."""
+
+    def line(self) -> str:
+        """The request as a line of JSON, without its end."""
+        return json.dumps(_request_data(self.id, self.candidate) | {"profile": {"case": self.case}})
+
+
+def _request_data(request_id: int, candidate: Candidate) -> dict[str, Any]:
+    return {"id": request_id, "problem": candidate.problem, "source": candidate.source}
+
+
+def requests(lines: Iterable[str]) -> Iterator[Request | ProfileRequest | MalformedRequest]:
     """Yield each line as a request, or as what is wrong with it; blank lines are passed over."""
     for line in lines:
         if line.strip():
             yield _request(line)
 
 
-def _request(line: str) -> Request | MalformedRequest:
+def _request(line: str) -> Request | ProfileRequest | MalformedRequest:
     try:
         data = json.loads(line)
     except (ValueError, RecursionError) as error:
         return MalformedRequest(f"not JSON: {error}")
-    form = {"id": int, "problem": str, "source": str}
-    if not isinstance(data, dict) or any(type(data.get(key)) is not kind for key, kind in form.items()):
+    if not _has(data, {"id": (int,), "problem": (str,), "source": (str,)}):
         return MalformedRequest('a request is an object with "id" (a number), "problem" and "source" (texts)')
-    return Request(data["id"], Candidate(data["problem"], data["source"]))
+    candidate = Candidate(data["problem"], data["source"])
+    incumbent, profile = data.get("incumbent"), data.get("profile")
+    if profile is not None:
+        if incumbent is not None or not _has(profile, {"case": (str, type(None))}):
+            return MalformedRequest('"profile" is an object with "case" (a text or null), and goes without "incumbent"')
+        return ProfileRequest(data["id"], candidate, profile["case"])
+    if incumbent is None:
+        return Request(data["id"], candidate)
+    if not _has(incumbent, {"source": (str,), "alpha": (int, float)}) or not 0 < incumbent["alpha"] < 1:
+        return MalformedRequest('"incumbent" is an object with "source" (a text) and "alpha" (between 0 and 1)')
+    other = Candidate(candidate.problem, incumbent["source"])
+    return Request(data["id"], candidate, Incumbent(other, incumbent["alpha"]))
 
 
-def ready(target: str) -> str:
+def _has(data: object, form: Mapping[str, tuple[type, ...]]) -> bool:
+    return isinstance(data, dict) and all(key in data and type(data[key]) in kinds for key, kinds in form.items())
+
+
+def ready(target: Target) -> str:
     """Return the line that says that a judge for ``target`` takes requests."""
-    return json.dumps({"ready": target})
+    return json.dumps({"ready": target.name, "version": VERSION, "target": asdict(target)})
+
+
+def greeting(line: str, target: str) -> Target:
+    """Return the target of the judge that wrote ``line`` first; raise ``EvaluatorUnavailable`` unless it is ``target``
+    and the judge is of this version.
+    """
+    try:
+        data = json.loads(line)
+        name, version = data["ready"], data.get("version")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise EvaluatorUnavailable(
+            f"instead of being ready, the judge says {line.strip()[:_SHOWN]!r}: it may write nothing but answers to "
+            "its standard output"
+        ) from None
+    if version != VERSION:
+        raise EvaluatorUnavailable(
+            f"the judge speaks version {version!r} of the protocol, not {VERSION}: "
+            "install the same release on both sides"
+        )
+    if name != target:
+        raise EvaluatorUnavailable(f"the judge is there for target {name!r}, not {target!r}")
+    try:
+        return rebuild(Target, data["target"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise EvaluatorUnavailable(f"the judge does not say what its target is: {error}") from error
 
 
 def answer(request: Request, evaluation: Evaluation) -> str:
@@ -58,19 +134,48 @@ def answer(request: Request, evaluation: Evaluation) -> str:
     return json.dumps({"id": request.id, "evaluation": evaluation.to_json()})
 
 
+def explanation(request: ProfileRequest, profiles: "tuple[Profile, ...] | Fault") -> str:
+    """Return the line that answers ``request``."""
+    if isinstance(profiles, Fault):
+        return json.dumps({"id": request.id, "fault": asdict(profiles)})
+    return json.dumps({"id": request.id, "profiles": [asdict(profile) for profile in profiles]})
+
+
 def failure(request_id: int | None, message: str) -> str:
-    """Return the line that says why there is no verdict."""
+    """Return the line that says why there is no answer."""
     return json.dumps({"id": request_id, "error": message})
 
 
 def verdict(request: Request, line: str) -> Evaluation:
     """Return the evaluation in an answer to ``request``; raise ``EvaluatorUnavailable`` when it holds none."""
+    data = _answered(request, line)
+    try:
+        return Evaluation.from_json(data["evaluation"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EvaluatorUnavailable(f"the judge's answer cannot be read: {error!r}") from error
+
+
+def profiles(request: ProfileRequest, line: str) -> "tuple[Profile, ...] | Fault":
+    """Return the profiles in an answer to ``request``; raise ``EvaluatorUnavailable`` when it holds none."""
+    from evaluator.performance.profile import Profile
+
+    data = _answered(request, line)
+    try:
+        if "fault" in data:
+            return Fault(Status(data["fault"]["status"]), str(data["fault"]["message"]))
+        return tuple(rebuild(Profile, profile) for profile in data["profiles"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise EvaluatorUnavailable(f"the judge's answer cannot be read: {error!r}") from error
+
+
+def _answered(request: Request | ProfileRequest, line: str) -> dict[str, Any]:
     try:
         data = json.loads(line)
-        if data.get("error"):
-            raise EvaluatorUnavailable(data["error"])
-        if data["id"] != request.id:
-            raise EvaluatorUnavailable(f"the judge answered request {data['id']} instead of {request.id}")
-        return Evaluation.from_json(data["evaluation"])
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise EvaluatorUnavailable(f"the judge's answer cannot be read: {error!r}") from error
+        failed, request_id = data.get("error"), data["id"]
+    except (ValueError, KeyError, AttributeError, RecursionError):
+        raise EvaluatorUnavailable(f"the judge's answer cannot be read: {line.strip()[:_SHOWN]!r}") from None
+    if failed:
+        raise EvaluatorUnavailable(str(failed))
+    if request_id != request.id:
+        raise EvaluatorUnavailable(f"the judge answered request {request_id!r} instead of {request.id}")
+    return data  # type: ignore[no-any-return]

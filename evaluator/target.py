@@ -15,7 +15,7 @@ class ScoreKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An NVIDIA architecture that kernels are compiled for and whose speed is predicted.
+    """An NVIDIA architecture, or a card of one, that kernels are compiled for and judged on.
 
     Rates are per streaming multiprocessor (SM) and clock unless named otherwise.
     """
@@ -52,11 +52,8 @@ class Target:
     """Start and end of one launch in a stream of launches: an estimate, 2 to 4 microseconds are usually measured."""
     source: str
     """Where the figures were published."""
-
-    @property
-    def kind(self) -> ScoreKind:
-        """How scores for this target are obtained."""
-        return ScoreKind.PREDICTED
+    kind: ScoreKind = ScoreKind.PREDICTED
+    """How scores for this target are obtained."""
 
 
 _H100 = Target(
@@ -147,11 +144,31 @@ _TARGETS = (
 )
 
 TARGETS: dict[str, Target] = {target.name: target for target in _TARGETS}
+"""The architectures to predict for."""
+CUDA = "cuda"
+"""The target that is this machine's GPU, to measure on."""
+
+
+def check_target(name: str) -> None:
+    """Raise ``UnknownTarget`` with the known names unless there is a target ``name``; no GPU is asked."""
+    if name != CUDA and name not in TARGETS:
+        raise UnknownTarget(name, (*TARGETS, CUDA))
+
+
+def score_kind(name: str) -> ScoreKind:
+    """Return how scores for the target called ``name`` are obtained; raises like ``check_target``."""
+    check_target(name)
+    return ScoreKind.MEASURED if name == CUDA else TARGETS[name].kind
 
 
 def get_target(name: str) -> Target:
-    """Return the target called ``name``; raise ``UnknownTarget`` with the known names otherwise."""
-    try:
-        return TARGETS[name]
-    except KeyError:
-        raise UnknownTarget(name, tuple(TARGETS)) from None
+    """Return the target called ``name``; raise ``UnknownTarget`` with the known names otherwise.
+
+    ``cuda`` asks this machine's GPU: ``EvaluatorUnavailable`` where there is none that can be measured on.
+    """
+    check_target(name)
+    if name == CUDA:
+        from evaluator.cuda import this_card
+
+        return this_card()
+    return TARGETS[name]

@@ -48,6 +48,16 @@ def test_a_fault_carries_a_message_and_no_score(status: Status) -> None:
         Evaluation(status, "", "h100", "quick", 1.0)
 
 
+def test_an_unverified_candidate_may_have_a_prediction_that_is_no_score() -> None:
+    unverified = Evaluation(Status.UNVERIFIED, "needs a GPU", "h100", "quick", 1.0, predicted=SCORE)
+    assert unverified.geomean_tflops == 0.0
+    assert unverified.to_json()["predicted"]["geomean_tflops"] == pytest.approx(200.0)
+    assert Evaluation.from_json(json.loads(json.dumps(unverified.to_json()))) == unverified
+    for status in (Status.CORRECT, Status.INCORRECT):
+        with pytest.raises(ValueError, match="prediction in place of a score"):
+            Evaluation(status, "", "h100", "quick", 1.0, SCORE if status is Status.CORRECT else None, predicted=SCORE)
+
+
 def test_a_correct_candidate_must_have_a_score() -> None:
     with pytest.raises(ValueError, match="score"):
         Evaluation(Status.CORRECT, "", "h100", "quick", 1.0)

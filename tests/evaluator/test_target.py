@@ -1,7 +1,8 @@
 import pytest
 
+from evaluator import cuda
 from evaluator.errors import UnknownTarget
-from evaluator.target import TARGETS, ScoreKind, get_target
+from evaluator.target import CUDA, TARGETS, ScoreKind, check_target, get_target, score_kind
 
 PEAK_TFLOPS = {"a100": 312, "h100": 989, "h200": 989, "b200": 2250}
 """Dense bf16, as NVIDIA publishes them."""
@@ -23,5 +24,18 @@ def test_every_figure_has_a_source(name: str) -> None:
 
 
 def test_an_unknown_target_is_named_with_the_known_ones() -> None:
-    with pytest.raises(UnknownTarget, match=r"unknown target 'v100': choose one of a100, h100, h200, b200"):
-        get_target("v100")
+    for asked in (get_target, check_target, score_kind):
+        with pytest.raises(UnknownTarget, match=r"^unknown target 'v100': choose one of a100, h100, h200, b200, cuda$"):
+            asked("v100")
+
+
+def test_the_kind_of_a_targets_scores_follows_from_its_name_without_a_gpu() -> None:
+    check_target(CUDA)
+    assert score_kind(CUDA) is ScoreKind.MEASURED
+    assert {score_kind(name) for name in TARGETS} == {ScoreKind.PREDICTED}
+
+
+def test_cuda_is_whatever_card_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = get_target("h100")
+    monkeypatch.setattr(cuda, "this_card", lambda: card)
+    assert get_target(CUDA) is card

@@ -9,7 +9,11 @@ from typer.testing import Result
 
 from avo import doctor
 from avo.doctor import Health, check_database
-from evaluator import bubblewrap
+from evaluator import bubblewrap, cuda
+from evaluator.cuda import nvml
+from evaluator.cuda.cards import Card
+from evaluator.cuda.device import Clocks
+from evaluator.errors import EvaluatorUnavailable
 
 Avo = Callable[..., Result]
 
@@ -50,3 +54,49 @@ def test_a_machine_without_namespaces_can_run_and_is_told_what_to_do(monkeypatch
     assert "apt-get install bubblewrap" in check.advice
     monkeypatch.setattr(bubblewrap, "missing", lambda: "")
     assert next(iter(doctor._isolation())).health is Health.OK
+
+
+class Gpu:
+    """NVML's view of a card whose clocks may not be readable."""
+
+    readable = True
+
+    def __init__(self, uuid: str = "first") -> None:
+        self._uuid = uuid
+
+    def name(self) -> str:
+        return "NVIDIA H100 80GB HBM3"
+
+    def clocks(self) -> Clocks:
+        if not self.readable:
+            raise nvml.NvmlMissing("nvmlDeviceGetClockInfo failed with code 3")
+        return Clocks(1755 if self._uuid == "ours" else 300, 0x04)
+
+
+def test_without_a_driver_the_gpu_is_absent_and_none_is_needed() -> None:
+    (check,) = doctor._gpu()
+    assert (check.name, check.health) == ("GPU", Health.ABSENT)
+    assert check.found.startswith("no NVIDIA driver that answers: libnvidia-ml.so.1")
+
+
+def test_a_gpu_is_told_with_its_card_its_clocks_and_its_profilers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvml, "Nvml", Gpu)
+    ours = Card("NVIDIA H100 80GB HBM3", 90, 132, 50 * 2**20, 1.98, 3.35e12, "550.54", "ours")
+    monkeypatch.setattr(cuda, "card", lambda: ours)
+    card, clocks, profilers = doctor._gpu()
+    assert card.found == "NVIDIA H100 80GB HBM3, 132 SMs: avo run --target cuda measures on it"
+    assert clocks.found == "readable: SM 1755 MHz, held down by: software power cap"
+    assert "times come from CUDA events" in profilers.found
+    monkeypatch.setattr(Gpu, "readable", False)
+    _, clocks, _ = doctor._gpu()
+    assert (clocks.health, clocks.found) == (Health.ABSENT, "not readable: nvmlDeviceGetClockInfo failed with code 3")
+
+
+def test_a_gpu_that_cannot_be_measured_on_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise EvaluatorUnavailable("torch finds no CUDA GPU")
+
+    monkeypatch.setattr(nvml, "Nvml", Gpu)
+    monkeypatch.setattr(cuda, "card", refuse)
+    card = next(iter(doctor._gpu()))
+    assert (card.health, card.found) == (Health.ABSENT, "NVIDIA H100 80GB HBM3: torch finds no CUDA GPU")

@@ -1,0 +1,128 @@
+"""Child processes that answer lines with lines: started, asked, and ended with all that they started."""
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import IO
+
+from evaluator.errors import EvaluatorUnavailable
+
+START_S = 120.0
+"""How long a child may take to say its first line: it may import torch, or be on another machine."""
+_END_S = 3.0
+ENVIRONMENT = frozenset({"PATH", "HOME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "OMP_NUM_THREADS"})
+_PREFIXES = ("LC_", "PYTHON", "CUDA_", "NVIDIA_", "TRITON_")
+"""What a child gets of this process's environment: no key is among it."""
+
+
+def environment(names: Collection[str] = ENVIRONMENT) -> dict[str, str]:
+    """Return the variables that a child may have: those with ``names``, and those that configure Python and CUDA."""
+    return {name: value for name, value in os.environ.items() if name in names or name.startswith(_PREFIXES)}
+
+
+class Child:
+    """One process in a session of its own, which says a line when it is ready and then one for each that it is asked.
+
+    Raises ``EvaluatorUnavailable`` when it does not start, calling it ``name``.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], name: str) -> None:
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+                errors="replace",
+                env=environment,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise EvaluatorUnavailable(f"{name} does not start: {command[0]}: {error.strerror}") from None
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._errors: deque[str] = deque(maxlen=20)
+        self._readers = [
+            self._read(self._process.stdout, self._lines.put, end=""),
+            self._read(self._process.stderr, self._errors.append, end=None),
+        ]
+        try:
+            self.ready = self.next_line(START_S)
+            """Its first line."""
+            trouble = "" if self.ready else self.last_words()
+        except TimeoutError:
+            trouble = f"silent for {START_S:g} s"
+        if trouble:
+            self.kill()
+            raise EvaluatorUnavailable(f"{name} does not start: {trouble}")
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def ask(self, line: str, wall_s: float) -> str:
+        """Return the answer to ``line``, or "" when the process died; raise ``TimeoutError`` after ``wall_s``."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return ""
+        return self.next_line(wall_s)
+
+    def last_words(self) -> str:
+        """Return how the process ended and the last line it wrote to standard error."""
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return "it does not answer"
+        self._readers[1].join(_END_S)
+        ending = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return f"{ending}; {self._errors[-1].strip()}" if self._errors else ending
+
+    def end(self) -> None:
+        """Let the process finish and remove its files; kill it if it is busy."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=_END_S)
+        self.kill()
+
+    def kill(self) -> None:
+        """Kill the process group and wait for its end."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for reader in self._readers:
+            reader.join(_END_S)  # not for good: what left the group, as ssh's shared connection does, may hold the pipe
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+
+    def next_line(self, wall_s: float) -> str:
+        """Return what it says next, or "" when it died; raise ``TimeoutError`` after ``wall_s``."""
+        try:
+            return self._lines.get(timeout=wall_s)
+        except queue.Empty:
+            raise TimeoutError from None
+
+    @staticmethod
+    def _read(pipe: IO[str] | None, put: Callable[[str], None], end: str | None) -> threading.Thread:
+        def read() -> None:
+            assert pipe is not None
+            with pipe:
+                for line in pipe:
+                    put(line)
+            if end is not None:
+                put(end)
+
+        thread = threading.Thread(target=read, daemon=True)
+        thread.start()
+        return thread

@@ -1,0 +1,287 @@
+"""``python -m evaluator.cuda.baselines``: what libraries reach on this card, timed as candidates are.
+
+Their results are tensors of their own and are compared after the clock has stopped; most do not return lse, so it is
+computed beside them and is not what is judged. Nothing of it was run on a GPU yet.
+"""
+
+import argparse
+import json
+import random
+import secrets
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.bias import causal_lower_right
+
+from evaluator.cuda.contender import WorkerContender
+from evaluator.cuda.device import Device, DeviceFault
+from evaluator.cuda.holding import hold
+from evaluator.cuda.measured import clocks_in_words
+from evaluator.cuda.measuring import Stopwatch, TimedCase
+from evaluator.cuda.running import Running
+from evaluator.cuda.worker import LocalLink, Say, Worker, first_line
+from evaluator.errors import EvaluatorError, EvaluatorUnavailable, UnknownProblem
+from evaluator.evaluation import CaseScore, Fault
+from evaluator.plan import Buffer, LaunchPlan
+from evaluator.problem import Case, Problem, get_problem, get_suite
+from evaluator.problems.dense import softmax_scale
+from evaluator.speed import Benchmark
+
+Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""From q, k and v, each [batch, heads, length, head_dim], to out; causal is aligned to the bottom right."""
+_LSE_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Library:
+    """One implementation of dense attention."""
+
+    name: str
+    package: str
+    prepare: Callable[[Case, torch.device], Attend]
+    """For a case, on a device; raises ``ImportError`` or ``RuntimeError`` where it cannot be had."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found about one library."""
+
+    name: str
+    version: str
+    cases: tuple[CaseScore, ...] = ()
+    conditions: str = ""
+    unavailable: str = ""
+    """Why there are no figures."""
+
+
+def _sdpa(backend: SDPBackend) -> Callable[[Case, torch.device], Attend]:
+    def prepare(case: Case, place: torch.device) -> Attend:
+        square = case.q_len == case.kv_len  # then both alignments of the diagonal are one
+        mask = causal_lower_right(case.q_len, case.kv_len) if case.causal and not square else None
+        options: dict[str, Any]
+        options = {"is_causal": case.causal and square, "scale": softmax_scale(case), "enable_gqa": _grouped(case)}
+
+        def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            with sdpa_kernel(backend):
+                return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, **options)
+
+        return attend
+
+    return prepare
+
+
+def _flex(case: Case, place: torch.device) -> Attend:
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    ahead = case.kv_len - case.q_len
+
+    def visible(batch: Any, head: Any, row: Any, key: Any) -> Any:
+        return key <= row + ahead
+
+    mask = None
+    if case.causal:
+        mask = create_block_mask(visible, None, None, case.q_len, case.kv_len, device=str(place))
+    # Each case gets a kernel for its own shape: compiled into one function, later ones would share one, or get none.
+    torch._dynamo.reset()
+    compiled = torch.compile(flex_attention, dynamic=False) if place.type == "cuda" else flex_attention
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        out = compiled(q, k, v, block_mask=mask, scale=softmax_scale(case), enable_gqa=_grouped(case))
+        assert isinstance(out, torch.Tensor)
+        return out
+
+    return attend
+
+
+def _flash_attn(module: str) -> Callable[[Case, torch.device], Attend]:
+    def prepare(case: Case, place: torch.device) -> Attend:
+        function = __import__(module, fromlist=["flash_attn_func"]).flash_attn_func
+
+        def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            # [batch, length, heads, head_dim] there; causal is aligned to the bottom right since 2.1.
+            moved = (tensor.transpose(1, 2) for tensor in (q, k, v))
+            out = function(*moved, softmax_scale=softmax_scale(case), causal=case.causal)
+            out = out[0] if isinstance(out, tuple) else out
+            assert isinstance(out, torch.Tensor)
+            return out.transpose(1, 2)
+
+        return attend
+
+    return prepare
+
+
+LIBRARIES = (
+    Library("SDPA, FlashAttention", "torch", _sdpa(SDPBackend.FLASH_ATTENTION)),
+    Library("SDPA, cuDNN", "torch", _sdpa(SDPBackend.CUDNN_ATTENTION)),
+    Library("SDPA, efficient", "torch", _sdpa(SDPBackend.EFFICIENT_ATTENTION)),
+    Library("FlexAttention", "torch", _flex),
+    Library("FlashAttention-2", "flash-attn", _flash_attn("flash_attn")),
+    Library("FlashAttention-3", "flash-attn-3", _flash_attn("flash_attn_interface")),
+)
+
+
+class LibraryRunning(Running):
+    """A case that a library computes in place of a plan."""
+
+    def __init__(self, device: Device, problem: Problem, case: Case, plan: LaunchPlan, attend: Attend) -> None:
+        super().__init__(device, problem, case, plan, ())
+        self._attend = attend
+        self._result: torch.Tensor | None = None
+
+    def enqueue(self) -> None:
+        """Enqueue the library's work."""
+        self._result = self._attend(*(self.view(name) for name in ("q", "k", "v")))
+
+    def collect(self) -> None:
+        """Take over what the library returned, and compute lse for heads that are looked at."""
+        assert self._result is not None
+        self.view("out").copy_(self._result)
+        self.view("lse").zero_()
+        group = self.case.heads // self.case.kv_heads
+        for batch, head in self.compared().any(-1).nonzero().tolist():
+            q, k = self.view("q")[batch, head], self.view("k")[batch, head // group]
+            self.view("lse")[batch, head] = lse(q, k, self.case)
+
+
+class LibraryWorker(Worker):
+    """Answers requests with a library; binaries are not asked for."""
+
+    def __init__(self, device: Device, say: Say, library: Library) -> None:
+        super().__init__(device, say)
+        self._library = library
+
+    def running(self, problem: Problem, case: Case, plan: LaunchPlan, binaries: Sequence[Any]) -> Running:
+        """See ``Worker.running``."""
+        attend = self._library.prepare(case, self.device.place)
+        return LibraryRunning(self.device, problem, case, plan, attend)
+
+
+def lse(q: torch.Tensor, k: torch.Tensor, case: Case) -> torch.Tensor:
+    """Return the log of the sum of exponentials of one head, float32 [q_len], some rows at a time."""
+    parts = []
+    for first in range(0, case.q_len, _LSE_ROWS):
+        scores = (q[first : first + _LSE_ROWS].float() @ k.float().T) * softmax_scale(case)
+        if case.causal:
+            last = torch.arange(first, first + len(scores), device=q.device) + case.kv_len - case.q_len
+            scores.masked_fill_(torch.arange(case.kv_len, device=q.device) > last[:, None], -torch.inf)
+        parts.append(scores.logsumexp(-1))
+    return torch.cat(parts)
+
+
+def measure(device: Device, problem: Problem, cases: Sequence[Case], library: Library, chance: random.Random) -> Found:
+    """Return what ``library`` reaches on ``cases``."""
+    found = Found(library.name, _version(library.package))
+    try:
+        library.prepare(cases[0], device.place)
+    except (ImportError, RuntimeError) as error:
+        return replace(found, unavailable=first_line(error))
+    contender = WorkerContender(LocalLink(device.card, lambda say: LibraryWorker(device, say, library)))
+    try:
+        for case in cases:
+            if fault := contender.open(problem, Benchmark(case, _plan(problem, case), {}, ())):
+                return replace(found, unavailable=fault.message)
+        flops = {case.name: problem.flops(case) for case in cases}
+        floors = {case.name: device.card.floor_s(flops[case.name], problem.least_bytes(case)) for case in cases}
+        timed = [TimedCase(case.name, flops[case.name], floors[case.name]) for case in cases]
+        timing = Stopwatch(timed, chance).score(contender)
+    except EvaluatorUnavailable as error:
+        return replace(found, unavailable=str(error))
+    if isinstance(timing, Fault):
+        return replace(found, unavailable=timing.message)
+    return replace(found, cases=timing.scores, conditions=clocks_in_words(timing.clocks))
+
+
+def measure_all(device: Device, problem: Problem, cases: Sequence[Case], chance: random.Random) -> list[Found]:
+    """Return what each of ``LIBRARIES`` reaches on ``cases``; none is tried after one that broke the device."""
+    found: list[Found] = []
+    broken = ""
+    for library in LIBRARIES:
+        if broken:
+            found.append(Found(library.name, _version(library.package), unavailable=f"the GPU failed under {broken}"))
+            continue
+        found.append(measure(device, problem, cases, library, chance))
+        try:
+            device.synchronize()
+        except RuntimeError:
+            broken = library.name
+    return found
+
+
+def _plan(problem: Problem, case: Case) -> LaunchPlan:
+    specs = problem.call(case).tensors
+    return LaunchPlan(case.name, tuple(Buffer(s.name, s.dtype, s.size, s.role) for s in specs), (), ())
+
+
+def _grouped(case: Case) -> bool:
+    return case.heads != case.kv_heads
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def table(found: Sequence[Found], cases: Sequence[Case]) -> str:
+    """Return the figures as text: median TFLOPS with their quartiles, or why there are none."""
+    names = [case.name for case in cases]
+    lines = [f"{'TFLOPS, median (quartiles)':36}" + "".join(f"{name:>22}" for name in names)]
+    for each in found:
+        cells = [f"{c.tflops:.1f} ({c.low_tflops:.1f} {c.high_tflops:.1f})" for c in each.cases]
+        figures = "".join(f"{cell:>22}" for cell in cells) or f"  {each.unavailable}"
+        lines.append(f"{each.name + ' ' + each.version:36}{figures}")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None, open_device: Callable[[], Device] | None = None) -> int:
+    """Print a table and write JSON. Exit code 2 where nothing can be measured."""
+    parser = argparse.ArgumentParser(prog="python -m evaluator.cuda.baselines", description=__doc__)
+    parser.add_argument("--problem", default="mha")
+    parser.add_argument("--suite", default="paper")
+    parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
+    options = parser.parse_args(arguments)
+    try:
+        problem = get_problem(options.problem)
+        if problem.entry != "attention":
+            raise UnknownProblem("problem with library baselines", options.problem, ("mha", "gqa"))
+        cases = get_suite(problem, options.suite)
+        device = (open_device or _gpu)()
+        card = device.card
+        card.target()
+        held = hold(card) if open_device is None else None
+    except (EvaluatorError, DeviceFault) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    chance = random.Random(secrets.randbits(64))
+    found = measure_all(device, problem, cases, chance)
+    print(f"{card.name}, driver {card.driver or 'unknown'}, torch {torch.__version__}\n{table(found, cases)}")
+    if held:
+        held.close()
+    if options.json:
+        data: Mapping[str, Any] = {
+            "card": asdict(card),
+            "problem": problem.name,
+            "suite": options.suite,
+            "torch": torch.__version__,
+            "libraries": [asdict(each) for each in found],
+        }
+        with open(options.json, "w") as file:
+            json.dump(data, file, indent=1)
+    return 0
+
+
+def _gpu() -> Device:
+    from evaluator.cuda.triton_device import TritonDevice
+
+    return TritonDevice()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

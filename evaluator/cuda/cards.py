@@ -1,0 +1,60 @@
+"""Cards: what a GPU says of itself, and the target that this makes."""
+
+from dataclasses import dataclass, replace
+
+from evaluator.errors import EvaluatorUnavailable
+from evaluator.target import CUDA, TARGETS, ScoreKind, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One GPU, as its driver describes it."""
+
+    name: str
+    arch: int
+    """Compute capability times ten."""
+    sms: int
+    l2_bytes: int
+    max_clock_ghz: float
+    """Of the SMs; no run is faster than this allows. 0 where the driver does not say."""
+    hbm_bytes_per_s: float
+    """Peak, from memory clock and bus width; 0 where the driver does not say."""
+    driver: str
+    """Version, or empty where it cannot be read."""
+    uuid: str = ""
+    """Which of all cards it is."""
+
+    def target(self) -> Target:
+        """Return the card as a target: its own counts and bandwidth, all else as its architecture has it.
+
+        Raises ``EvaluatorUnavailable`` for an architecture without figures: without the tensor cores' peak no time can
+        be called impossible.
+        """
+        known = [target for target in TARGETS.values() if target.arch == self.arch]
+        if not known:
+            having = ", ".join(sorted({f"{target.arch / 10:.1f}" for target in TARGETS.values()}, key=float))
+            raise EvaluatorUnavailable(
+                f"{self.name} has compute capability {self.arch / 10:.1f}; this version measures on {having}"
+            )
+        hbm = self.hbm_bytes_per_s or max(target.hbm_bytes_per_s for target in known)
+        alike = min(known, key=lambda target: abs(target.hbm_bytes_per_s - hbm))
+        return replace(
+            alike,
+            name=CUDA,
+            product=self.name,
+            sms=self.sms,
+            l2_bytes=self.l2_bytes,
+            hbm_bytes_per_s=hbm,
+            kind=ScoreKind.MEASURED,
+        )
+
+    def floor_s(self, flops: int, least_bytes: int) -> float:
+        """Return the seconds below which no run of a case can be: its roofline at the card's highest clock.
+
+        Of the bytes, as many as the L2 cache holds may never reach memory: outputs that are written back after the run.
+        Raises like ``target``.
+        """
+        target = self.target()
+        clock_hz = max(self.max_clock_ghz, target.clock_ghz) * 1e9
+        compute = flops / (target.tensor_flop * target.sms * clock_hz)
+        return max(compute, (least_bytes - target.l2_bytes) / target.hbm_bytes_per_s)

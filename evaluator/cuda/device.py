@@ -1,0 +1,77 @@
+"""The seam to the GPU: what running and timing a plan takes of it, few enough methods that a fake can stand in."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from evaluator.binary import Binary
+from evaluator.cuda.cards import Card
+from evaluator.plan import Argument, KernelIR
+
+Enqueue = Callable[[], None]
+"""Enqueues work on the device's stream and returns."""
+Kernel = Callable[[tuple[int, int, int], Sequence[Argument], Sequence[torch.Tensor]], None]
+"""Enqueues one launch: grid, the launch's arguments, and the plan's buffers as flat tensors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """What the card ran at, sampled while it worked."""
+
+    sm_mhz: int
+    reasons: int
+    """Why the clock is not higher: NVML's bits, see ``nvml.REASONS``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """How long one run took, by two clocks."""
+
+    seconds: float
+    """By events on the device."""
+    wall_s: float
+    """By the host's clock, less what a run of nothing takes by it: a little more than ``seconds``."""
+
+
+class DeviceFault(Exception):
+    """A kernel cannot be launched on this device; ``str()`` is one line that its author can act on."""
+
+
+class PlanFault(Exception):
+    """A plan asks for what there is not; ``str()`` is one line that its author can act on."""
+
+
+class Device(Protocol):
+    """A GPU with one stream. What a kernel does to it may raise ``RuntimeError`` from any later call."""
+
+    @property
+    def card(self) -> Card:
+        """Which GPU it is."""
+        ...
+
+    @property
+    def place(self) -> torch.device:
+        """Where tensors are put that kernels are to reach."""
+        ...
+
+    def load(self, ir: KernelIR, binary: Binary) -> Kernel:
+        """Return ``binary`` as something to launch. Raises ``DeviceFault`` when it does not fit."""
+        ...
+
+    def record(self, enqueue: Enqueue) -> Enqueue:
+        """Return the work of ``enqueue``, which has run before, as one graph to be enqueued again and again."""
+        ...
+
+    def time(self, enqueue: Enqueue) -> Took:
+        """Run ``enqueue`` on a cold cache, its hidden memory poisoned, and return how long that took."""
+        ...
+
+    def clocks(self) -> Clocks | None:
+        """Return what the card ran at just after the last timed run; None where that cannot be read."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait for everything enqueued."""
+        ...

@@ -1,0 +1,178 @@
+"""Measured speed, behind the judge's seam: what a right candidate takes on the card, and against the incumbent."""
+
+import math
+import random
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from statistics import geometric_mean
+
+from evaluator.comparing import ROUNDS
+from evaluator.cuda import CASCADE, EQUIVALENCE_MARGIN
+from evaluator.cuda.cards import Card
+from evaluator.cuda.contender import Contender, start_worker
+from evaluator.cuda.device import Clocks
+from evaluator.cuda.measuring import Pair, Stopwatch, TimedCase
+from evaluator.cuda.nvml import SLOWDOWN, in_words
+from evaluator.errors import EvaluatorUnavailable
+from evaluator.evaluation import CaseScore, Comparison, Fault, Score, Status, Verdict
+from evaluator.problem import Problem
+from evaluator.speed import Benchmark, Challenge, Predicted
+from evaluator.target import Target
+
+SLOW_SHARE = 0.1
+"""Share of a score's runs in which heat or want of power may have slowed the card down."""
+
+
+class Measured:
+    """Speed on this machine's GPU.
+
+    Small cases, each pair of a comparison and the score have new processes: what was run before, and where code and
+    buffers happen to lie, must not count for the same one in every comparison of a run.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        margin: float = EQUIVALENCE_MARGIN,
+        cascade: float | None = CASCADE,
+        start: Callable[[], Contender] = start_worker,
+        chance: random.Random | None = None,
+    ) -> None:
+        """``margin``: see ``EQUIVALENCE_MARGIN``; ``cascade``: see ``CASCADE``, None to time every candidate."""
+        self._target, self._margin, self._cascade, self._start = target, margin, cascade, start
+        self._chance = chance or random.Random(secrets.randbits(64))
+        self.until = math.inf
+        """When a comparison ends at the latest, as by ``time.monotonic``."""
+
+    def score(
+        self,
+        problem: Problem,
+        benchmarks: Sequence[Benchmark],
+        incumbent: Challenge | None,
+        small: Sequence[Benchmark] = (),
+    ) -> Score | Fault:
+        """Return the measured score; see ``Speed.score``.
+
+        Raises ``EvaluatorUnavailable`` when the GPU cannot be had or is held down, or the incumbent does not run on it.
+        """
+        predicted = self._predict(problem, benchmarks)
+        cascade = self._hopeless(problem, predicted, incumbent)
+        if isinstance(cascade, Fault):
+            return cascade
+        card = self._check(problem, small)
+        if isinstance(card, Fault):
+            return card
+        stopwatch = Stopwatch([_timed_case(problem, each, card) for each in benchmarks], self._chance)
+        comparison = None if incumbent is None else self._compare(stopwatch, problem, benchmarks, incumbent)
+        if isinstance(comparison, Fault):
+            return comparison
+        with ExitStack() as stack:
+            contender = self._opened(problem, benchmarks, stack)
+            timing = contender if isinstance(contender, Fault) else stopwatch.score(contender)
+        if isinstance(timing, Fault):
+            return timing
+        _refuse_slowdown(timing.clocks)
+        cases = timing.scores
+        if not isinstance(predicted, str):  # what a search may want to know and no clock tells
+            cases = tuple(replace(case, critical=each.critical) for case, each in zip(cases, predicted, strict=True))
+        found = (f"driver {card.driver or 'unknown'}", clocks_in_words(timing.clocks), cascade, _cut_short(comparison))
+        conditions = "; ".join(filter(None, found))
+        return Score(self._target.kind, self._target.name, cases, comparison, card.name, conditions)
+
+    def _check(self, problem: Problem, small: Sequence[Benchmark]) -> Card | Fault:
+        """Run the small cases, everything compared, and return the card that they ran on."""
+        with ExitStack() as stack:
+            contender = self._started(stack)
+            for each in small:
+                limit_s = _timed_case(problem, each, contender.card).limit_s
+                fault = contender.open(problem, each)
+                checked = fault or contender.check(each.case.name, self._chance.getrandbits(62), limit_s)
+                if isinstance(checked, Fault):
+                    return checked
+                contender.forget(each.case.name)
+            return contender.card
+
+    def _compare(
+        self, stopwatch: Stopwatch, problem: Problem, benchmarks: Sequence[Benchmark], incumbent: Challenge
+    ) -> Comparison | Fault:
+        @contextmanager
+        def pair() -> Iterator[Pair | Fault]:
+            plans = (benchmarks, incumbent.benchmarks)
+            with ExitStack() as stack:
+                opened = {i: self._opened(problem, plans[i], stack) for i in self._chance.sample((0, 1), 2)}
+                mine, theirs = opened[0], opened[1]
+                if isinstance(theirs, Fault):
+                    raise EvaluatorUnavailable(f"the incumbent fails on this GPU: {theirs.message}")
+                yield mine if isinstance(mine, Fault) else (mine, theirs)
+
+        return stopwatch.compare(pair, incumbent.plan_digest, incumbent.alpha, self._margin, self.until)
+
+    def _opened(self, problem: Problem, benchmarks: Sequence[Benchmark], stack: ExitStack) -> Contender | Fault:
+        contender = self._started(stack)
+        for each in benchmarks:
+            if fault := contender.open(problem, each):
+                return fault
+        return contender
+
+    def _started(self, stack: ExitStack) -> Contender:
+        contender = self._start()
+        stack.callback(contender.close)
+        return contender
+
+    def _hopeless(
+        self, problem: Problem, predicted: tuple[CaseScore, ...] | str, incumbent: Challenge | None
+    ) -> Fault | str:
+        """Return why the candidate is not worth timing, or in words what the cascade found."""
+        if incumbent is None:
+            return ""
+        if self._cascade is None:
+            return "cascade off"
+        others = self._predict(problem, incumbent.benchmarks)
+        if isinstance(predicted, str) or isinstance(others, str):
+            return f"cascade passed: {predicted if isinstance(predicted, str) else others}"
+        mine, theirs = (geometric_mean([case.high_tflops for case in each]) for each in (predicted, others))
+        found = f"predicted at most {mine:.4g} TFLOPS, the incumbent {theirs:.4g}, margin {self._cascade:g}"
+        if mine < theirs * (1 - self._cascade):
+            return Fault(Status.NOT_TIMED, f"not timed: {found}")
+        return f"cascade passed: {found}"
+
+    def _predict(self, problem: Problem, benchmarks: Sequence[Benchmark]) -> tuple[CaseScore, ...] | str:
+        """Return what the performance model says for this card, or why it says nothing."""
+        score = Predicted(self._target).score(problem, benchmarks, None)
+        return score.message if isinstance(score, Fault) else score.cases
+
+
+def _timed_case(problem: Problem, benchmark: Benchmark, card: Card) -> TimedCase:
+    flops = problem.flops(benchmark.case)
+    return TimedCase(benchmark.case.name, flops, card.floor_s(flops, problem.least_bytes(benchmark.case)))
+
+
+def _cut_short(comparison: Comparison | None) -> str:
+    """Return in words that a comparison ran out of time, if it did."""
+    if comparison is None or comparison.verdict is not Verdict.UNDECIDED or len(comparison.log_ratios) == ROUNDS[-1]:
+        return ""
+    return f"out of time after {len(comparison.log_ratios)} rounds of the comparison"
+
+
+def _refuse_slowdown(clocks: Sequence[Clocks]) -> None:
+    """Raise ``EvaluatorUnavailable`` if the card was held down by heat or for want of power in more than a few runs."""
+    slow = sum(bool(sampled.reasons & SLOWDOWN) for sampled in clocks)
+    if slow > SLOW_SHARE * len(clocks):
+        raise EvaluatorUnavailable(
+            f"the card was slowed down in {slow} of {len(clocks)} runs ({clocks_in_words(clocks)}): "
+            "see to its cooling and power"
+        )
+
+
+def clocks_in_words(clocks: Sequence[Clocks]) -> str:
+    """Return the range of the clock over timed runs and everything that ever held it down, in words."""
+    if not clocks:
+        return "clocks not readable"
+    lowest, highest = min(c.sm_mhz for c in clocks), max(c.sm_mhz for c in clocks)
+    reasons = 0
+    for sampled in clocks:
+        reasons |= sampled.reasons
+    return f"SM clock {lowest} to {highest} MHz, held down by: {in_words(reasons)}"

@@ -1,0 +1,220 @@
+"""One case's launch plan on a device: its memory, its inputs, its steps, and whether what it wrote is right."""
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from evaluator.binary import Binary
+from evaluator.buffers import POISON, stranger
+from evaluator.compare import compare, uncovered
+from evaluator.cuda.device import Device, PlanFault
+from evaluator.evaluation import CaseResult, Fault, Status
+from evaluator.executor import Allocation
+from evaluator.plan import Buffer, Fill, LaunchPlan, Role
+from evaluator.problem import Case, Problem, TensorSpec
+
+GUARD_BYTES = 2**16
+"""Before and after every buffer, all bits set: NaN to whoever reads it, and seen when it is written."""
+_GUARD = 0xFF
+SAMPLED_ROWS = 16
+"""Rows that are compared with the reference after a run at a benchmark shape, of each of two heads."""
+
+Inputs = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Whether one run was right."""
+
+    result: CaseResult
+    fault: Fault | None
+
+
+class _Region:
+    """Memory of one buffer between its guards."""
+
+    def __init__(self, buffer: Buffer, place: torch.device) -> None:
+        self._bytes = torch.full((buffer.nbytes + 2 * GUARD_BYTES,), _GUARD, dtype=torch.uint8, device=place)
+        self._end = GUARD_BYTES + buffer.nbytes
+        dtype: torch.dtype = getattr(torch, buffer.dtype)
+        self.buffer = buffer
+        self.flat = self._bytes[GUARD_BYTES : self._end].view(dtype)
+        self._start = _GUARD if dtype.is_floating_point else POISON  # a floating-point number of all bits is NaN
+
+    def poison(self) -> None:
+        """Forget what was written."""
+        self._bytes[GUARD_BYTES : self._end].fill_(self._start)
+
+    def holds(self, given: torch.Tensor) -> bool:
+        """Return whether the buffer's bits are those of ``given``."""
+        return torch.equal(self.flat.view(torch.uint8), given.view(torch.uint8))
+
+    def intact(self) -> bool:
+        """Return whether nothing was written around the buffer."""
+        return bool((self._bytes[:GUARD_BYTES] == _GUARD).all() and (self._bytes[self._end :] == _GUARD).all())
+
+    def written(self) -> torch.Tensor:
+        """Return, per element, whether its bits have changed since ``poison``."""
+        changed = self._bytes[GUARD_BYTES : self._end].view(self.buffer.size, -1) != self._start
+        return changed.any(1)
+
+
+class Running:
+    """A plan with memory of its own. Every run is renewed, enqueued, collected and verified.
+
+    Inputs are made on the device from a seed, and made again to verify: what was within a kernel's reach is believed
+    nowhere.
+    """
+
+    def __init__(
+        self, device: Device, problem: Problem, case: Case, plan: LaunchPlan, binaries: Sequence[Binary]
+    ) -> None:
+        """``binaries`` are those of the plan's kernels, in order.
+
+        Raises ``PlanFault``, and ``DeviceFault`` where a binary does not fit.
+        """
+        self.case = case
+        self._device, self._problem, self._plan = device, problem, plan
+        self._seed, self._whole, self._planted = 0, True, (0, 0, 0)
+        if fault := stranger(problem.call(case), plan):
+            raise PlanFault(fault.message)
+        self._specs = {spec.name: spec for spec in problem.call(case).tensors}
+        self._kernels = [device.load(ir, binary) for ir, binary in zip(plan.kernels, binaries, strict=True)]
+        self._regions = [_Region(buffer, device.place) for buffer in plan.buffers]
+        self._flat = [region.flat for region in self._regions]
+
+    def view(self, name: str) -> torch.Tensor:
+        """Return one of the call's tensors, on the device."""
+        (flat,) = (region.flat for region in self._regions if region.buffer.name == name)
+        return _view(flat, self._specs[name])
+
+    def renew(self, seed: int, *, whole: bool = False) -> None:
+        """Replace all inputs with what ``seed`` makes, and poison outputs and scratch.
+
+        ``whole``: the problem's own inputs, and everything is compared. Otherwise one row is planted in them, and it is
+        compared with some others.
+        """
+        self._seed, self._whole = seed, whole
+        inputs = self._inputs()
+        for region in self._regions:
+            if region.buffer.role is Role.INPUT:
+                region.flat.copy_(inputs[region.buffer.name])
+            else:
+                region.poison()
+
+    def enqueue(self) -> None:
+        """Enqueue the plan's steps."""
+        for step in self._plan.steps:
+            if isinstance(step, Fill):
+                self._flat[step.buffer].as_strided(step.shape, step.strides, step.offset).fill_(step.value)
+            else:
+                self._kernels[step.kernel](step.grid, step.args, self._flat)
+
+    def collect(self) -> None:
+        """Bring results to where ``verify`` looks for them, after the run: kernels have written them there."""
+
+    def spoil(self) -> None:
+        """Change one number in the planted row of the last run's result."""
+        self.view("out")[self._planted][0] += 1.0
+
+    def verify(self) -> Checked:
+        """Compare the last run with the reference. Every element must be written and finite; buffers' surroundings and
+        inputs must be as they were.
+        """
+        with self._device.place:
+            inputs = self._inputs()
+            if fault := self._trespass(inputs):
+                return self._failed(fault)
+            outputs = {
+                region.buffer.name: Allocation(region.buffer.name, region.flat, written=region.written())
+                for region in self._regions
+                if region.buffer.role is Role.OUTPUT
+            }
+            fault = self._missing(outputs) or uncovered(self._problem, self.case, outputs) or self._undefined(outputs)
+            if fault:
+                return self._failed(fault)
+            if not self._whole:
+                rows = self.compared()
+                for name in ("out", "lse"):
+                    _mark(outputs[name], self._specs[name], rows)
+            comparison = compare(self._problem, self.case, inputs, outputs, whole=self._whole)
+        return Checked(comparison.result, comparison.fault)
+
+    def compared(self) -> torch.Tensor:
+        """Return which rows of the last run are compared, bool [batch, heads, q_len]."""
+        case, chance = self.case, random.Random(~self._seed)
+        shape = (case.batch, case.heads, case.q_len)
+        if self._whole:
+            return torch.ones(shape, dtype=torch.bool, device=self._device.place)
+        rows = torch.zeros(shape, dtype=torch.bool, device=self._device.place)
+        for head in (self._planted[:2], (chance.randrange(case.batch), chance.randrange(case.heads))):
+            rows[head][chance.sample(range(case.q_len), min(SAMPLED_ROWS, case.q_len))] = True
+        rows[self._planted] = True
+        return rows
+
+    def _inputs(self) -> Inputs:
+        """Return the storages of the run's inputs, on the device."""
+        with self._device.place:
+            made = self._problem.make_inputs(self.case, self._seed)
+        inputs = {name: storage.to(self._device.place) for name, storage in made.items()}
+        if not self._whole:
+            self._plant(inputs)
+        return inputs
+
+    def _plant(self, inputs: Inputs) -> None:
+        """Give one query a key of its own: both new, aligned, so that the key's new value is nearly all it gets."""
+        case, chance = self.case, random.Random(self._seed)
+        batch, head, row = chance.randrange(case.batch), chance.randrange(case.heads), chance.randrange(case.q_len)
+        visible = row + case.kv_len - case.q_len + 1 if case.causal else case.kv_len
+        # The nearest key half of the time: problems that hide more than causality does see that one.
+        place = chance.choice((visible - 1, chance.randrange(visible)))
+        key_at = (batch, head // (case.heads // case.kv_heads), place)
+        generator = torch.Generator().manual_seed(chance.getrandbits(62))
+        key, value = torch.randn(2, case.head_dim, generator=generator, device="cpu")
+        # As in evaluator.problems.inputs: its logit is about 25, in a crowd of a standard deviation of 2.
+        query = key * 25.0 / math.sqrt(case.head_dim)
+        for name, new, at in (("q", query, (batch, head, row)), ("k", key, key_at), ("v", value, key_at)):
+            _view(inputs[name], self._specs[name])[at].copy_(new)
+        self._planted = batch, head, row
+
+    def _trespass(self, inputs: Inputs) -> Fault | None:
+        for region in self._regions:
+            name = region.buffer.name
+            if not region.intact():
+                message = f"case {self.case.name}: a kernel writes outside {name!r}, within {GUARD_BYTES} bytes of it"
+                return Fault(Status.OUT_OF_BOUNDS, message)
+            if region.buffer.role is Role.INPUT and not region.holds(inputs[name]):
+                return Fault(Status.FORBIDDEN, f"case {self.case.name}: a kernel writes to the input {name!r}")
+        return None
+
+    def _missing(self, outputs: Mapping[str, Allocation]) -> Fault | None:
+        for name in ("out", "lse"):
+            if name not in outputs:
+                return Fault(Status.UNWRITTEN, f"case {self.case.name}: the launch plan leaves {name} out")
+        return None
+
+    def _undefined(self, outputs: Mapping[str, Allocation]) -> Fault | None:
+        """Look at every element, of rows that are not compared too."""
+        for name, allowed in (("out", torch.isfinite), ("lse", lambda lse: ~torch.isnan(lse))):
+            wrong = int((~allowed(_view(outputs[name].data, self._specs[name]))).count_nonzero())
+            if wrong:
+                message = f"case {self.case.name}: {wrong} elements of {name} are not finite"
+                return Fault(Status.INCORRECT, message)
+        return None
+
+    def _failed(self, fault: Fault) -> Checked:
+        return Checked(CaseResult(self.case.name, False, None, None, fault.message), fault)
+
+
+def _view(flat: torch.Tensor, spec: TensorSpec) -> torch.Tensor:
+    return flat.as_strided(spec.shape, spec.strides)
+
+
+def _mark(allocation: Allocation, spec: TensorSpec, rows: torch.Tensor) -> None:
+    """Leave marked as written what is in ``rows``."""
+    assert allocation.written is not None
+    written = _view(allocation.written, spec)
+    written &= rows.view(*rows.shape, *[1] * (len(spec.shape) - 3))

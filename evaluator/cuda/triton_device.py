@@ -1,0 +1,239 @@
+"""The device that is a GPU: torch for memory, streams, events and graphs, Triton's own launcher for kernels.
+
+The judge's binary is loaded as it is, with the metadata that its compilation left. Nothing is compiled here: text that
+a candidate has a say in meets no compiler in the process that holds the clock. Works with Triton 3.6 to 3.9, and was
+written from their sources (``compiler/compiler.py``, ``backends/nvidia/driver.py`` and ``driver.c``); no GPU was at
+hand to run it on.
+"""
+
+import ctypes
+import gc
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import triton
+from triton.backends.nvidia.driver import TMA_DTYPE_DEVICE_TO_HOST
+from triton.compiler.compiler import CompiledKernel
+from triton.runtime.errors import OutOfResources
+
+from evaluator.binary import Binary
+from evaluator.cuda.cards import Card
+from evaluator.cuda.device import Clocks, DeviceFault, Enqueue, Kernel, PlanFault, Took
+from evaluator.cuda.nvml import Nvml, NvmlMissing
+from evaluator.plan import Argument, Descriptor, KernelIR, Pointer, Scalar
+
+FLUSH_BYTES = 2**28
+"""Overwritten and read between timed runs; twice the L2 cache where that is more."""
+_SCRATCH_BYTE = 0xFF
+"""What memory holds that kernels get from Triton's allocator: NaN to whoever reads it as numbers."""
+_NOT_SUPPORTED = 801
+"""``CUDA_ERROR_NOT_SUPPORTED`` of cuda.h: a part of a GPU, under MIG, keeps nothing in its cache on request."""
+_TENSOR_MAP = "nvTmaDesc"
+_LAUNCHER_TYPES = {"f16": "fp16", "f64": "fp64"}
+"""Types by MLIR's names that Triton's launcher knows by its own."""
+_INT_BITS = {"i1": 8, "i8": 8, "i16": 16, "i32": 32, "i64": 64}
+
+
+class TritonDevice:
+    """The current CUDA device of this process. Raises ``DeviceFault`` when there is none."""
+
+    def __init__(self) -> None:
+        if not torch.cuda.is_available():
+            raise DeviceFault(
+                "torch finds no CUDA GPU: it needs an NVIDIA driver and a CUDA build of torch "
+                f"(this one is {torch.__version__})"
+            )
+        torch.cuda.init()
+        index = torch.cuda.current_device()
+        self.place = torch.device("cuda", index)
+        properties = torch.cuda.get_device_properties(index)
+        limits = triton.runtime.driver.active.utils.get_device_properties(index)
+        self._nvml = _nvml(str(properties.uuid))
+        self._clocks: Clocks | None = None
+        self.card = Card(
+            name=properties.name,
+            arch=10 * properties.major + properties.minor,
+            sms=properties.multi_processor_count,
+            l2_bytes=properties.L2_cache_size,
+            max_clock_ghz=limits["sm_clock_rate"] / 1e6,
+            # Two transfers a clock: as triton.testing.get_dram_gbps.
+            hbm_bytes_per_s=limits["mem_clock_rate"] * 1e3 * limits["mem_bus_width"] * 2 / 8,
+            driver=_driver(self._nvml),
+            uuid=str(properties.uuid),
+        )
+        self._flushed = torch.zeros(max(FLUSH_BYTES, 2 * self.card.l2_bytes) // 4, dtype=torch.int32, device=self.place)
+        self._driver = ctypes.CDLL("libcuda.so.1")
+        self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+        self._scratch: list[torch.Tensor] = []
+        triton.set_allocator(self._allocate)
+        self._empty_s = 0.0
+        # No kernel of a candidate has run yet that could have a say in this.
+        self._empty_s = statistics.median(self.time(lambda: None).wall_s for _ in range(9))
+
+    def _allocate(self, size: int, alignment: int, stream: int | None) -> torch.Tensor:
+        """Return memory that a kernel asks for, to build descriptors in; see triton.runtime._allocation."""
+        scratch = torch.empty(size, dtype=torch.uint8, device=self.place)
+        if torch.cuda.is_current_stream_capturing():
+            self._scratch.append(scratch)  # the graph keeps its address: poisoned before every replay
+        else:
+            scratch.fill_(_SCRATCH_BYTE)
+        return scratch
+
+    def load(self, ir: KernelIR, binary: Binary) -> Kernel:
+        """Return the binary behind Triton's launcher."""
+        metadata = json.loads(binary.launch)
+        types = [launcher_type(kind) for kind in metadata.pop("signature")]
+        descriptors = metadata.get("tensordesc_meta") or []
+        # Each parameter of the IR is given by the plan, so the launcher is not to unfold descriptors into several.
+        metadata["tensordesc_meta"] = None
+        with tempfile.TemporaryDirectory() as folder:
+            files = {"kernel.json": Path(folder, "kernel.json"), "kernel.cubin": Path(folder, "kernel.cubin")}
+            files["kernel.json"].write_text(json.dumps(metadata))
+            files["kernel.cubin"].write_bytes(binary.cubin)
+            source = SimpleNamespace(signature=dict(enumerate(types)))
+            compiled = CompiledKernel(source, {name: str(path) for name, path in files.items()}, "")
+        try:
+            compiled._init_handles()
+        except (OutOfResources, RuntimeError) as error:
+            raise DeviceFault(f"kernel {ir.name}: {error}") from None
+
+        def launch(grid: tuple[int, int, int], arguments: Sequence[Argument], buffers: Sequence[torch.Tensor]) -> None:
+            try:
+                values = placed(arguments, types, buffers, descriptors)
+            except (ValueError, TypeError, OverflowError) as error:
+                raise PlanFault(f"kernel {ir.name}: its arguments do not fit its parameters: {error}") from None
+            compiled[grid](*values)
+
+        return launch
+
+    def record(self, enqueue: Enqueue) -> Enqueue:
+        """Return the work as a CUDA graph's replay."""
+        graph = torch.cuda.CUDAGraph()
+        collecting = gc.isenabled()
+        gc.disable()  # a kernel that is collected meanwhile unloads its module, which capture does not allow
+        try:
+            with torch.cuda.graph(graph):
+                enqueue()
+        finally:
+            if collecting:
+                gc.enable()
+        return graph.replay
+
+    def time(self, enqueue: Enqueue) -> Took:
+        """Return the time between events around ``enqueue``, on a cold L2 cache without persisting lines."""
+        code = self._driver.cuCtxResetPersistingL2Cache()
+        if code not in (0, _NOT_SUPPORTED):
+            raise RuntimeError(f"cuCtxResetPersistingL2Cache failed with code {code}")
+        for scratch in self._scratch:
+            scratch.fill_(_SCRATCH_BYTE)
+        self.synchronize()
+        began = time.perf_counter()
+        # Not waited for, so that the host has enqueued the run before the device comes to it.
+        self._flushed.fill_(1)  # nothing is left of what a kernel may have kept here
+        self._flushed.sum()  # evicts the lines just written: a run is not to pay for writing them back
+        start, end = self._events
+        start.record()
+        enqueue()
+        end.record()
+        end.synchronize()
+        wall_s = time.perf_counter() - began - self._empty_s
+        self._clocks = self._sampled()
+        return Took(start.elapsed_time(end) / 1e3, wall_s)
+
+    def clocks(self) -> Clocks | None:
+        """Return what NVML said just after the last timed run."""
+        return self._clocks
+
+    def _sampled(self) -> Clocks | None:
+        try:
+            return None if self._nvml is None else self._nvml.clocks()
+        except NvmlMissing:
+            return None
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        torch.cuda.synchronize(self.place)
+
+
+def _nvml(uuid: str) -> Nvml | None:
+    try:
+        return Nvml(uuid)
+    except NvmlMissing:
+        return None
+
+
+def _driver(nvml: Nvml | None) -> str:
+    try:
+        return "" if nvml is None else nvml.driver()
+    except NvmlMissing:
+        return ""
+
+
+def launcher_type(kind: str) -> str:
+    """Return the name by which Triton's launcher knows a parameter's type in the IR.
+
+    Pointers are passed as addresses and tensor descriptors as ready-made tensor maps.
+    """
+    if "tensordesc" in kind:
+        return _TENSOR_MAP
+    return "*i8" if kind.startswith("*") else _LAUNCHER_TYPES.get(kind, kind)
+
+
+def placed(
+    arguments: Sequence[Argument],
+    types: Sequence[str],
+    buffers: Sequence[torch.Tensor],
+    descriptors: Sequence[Mapping[str, Any]],
+) -> list[Any]:
+    """Return a plan's arguments as the launcher takes them.
+
+    ``descriptors`` are the layouts in shared memory that the compiler chose, one per tensor descriptor in order. Raises
+    ``TypeError``, ``ValueError`` or ``OverflowError`` for arguments that are not of their parameters' kinds.
+    """
+    layouts = iter(descriptors)
+    values: list[Any] = []
+    for argument, kind in zip(arguments, types, strict=True):
+        wanted = Pointer if kind.startswith("*") else Descriptor if kind == _TENSOR_MAP else Scalar
+        if not isinstance(argument, wanted):
+            raise TypeError(f"a {type(argument).__name__.lower()} for a {wanted.__name__.lower()}")
+        if isinstance(argument, Pointer):
+            values.append(buffers[argument.buffer].data_ptr() + argument.byte_offset)
+        elif isinstance(argument, Scalar):
+            values.append(_scalar(argument.value, kind))
+        else:
+            values.append(_tensor_map(argument, buffers[argument.buffer], next(layouts, None)))
+    return values
+
+
+def _scalar(value: int | float | bool, kind: str) -> int | float:
+    """Return a number of the parameter's type; integers are wrapped to what its bits hold."""
+    if kind not in _INT_BITS:
+        return float(value)
+    bits = _INT_BITS[kind]
+    below = 0 if bits == 8 else 1 << (bits - 1)  # Triton 3.6 reads bytes without a sign, newer ones either way
+    return (int(value) + below) % (1 << bits) - below
+
+
+def _tensor_map(descriptor: Descriptor, base: torch.Tensor, layout: Mapping[str, Any] | None) -> Any:
+    """Return a tensor map, made as ``make_tensordesc_arg`` in triton/backends/nvidia/driver.py makes it."""
+    if layout is None or layout["fp4_padded"] or layout.get("is_im2col"):
+        raise TypeError("a tensor descriptor of a kind that plans do not have")
+    utils = triton.runtime.driver.active.utils
+    fill = getattr(utils, "fill_tma_descriptor_tiled", None) or utils.fill_tma_descriptor  # since 3.7, before
+    return fill(
+        base.data_ptr() + descriptor.byte_offset,
+        layout["swizzle"],
+        layout["elem_size"],
+        TMA_DTYPE_DEVICE_TO_HOST[layout["elem_type"]],
+        layout["block_size"],
+        list(descriptor.shape),
+        list(descriptor.strides),
+        int(descriptor.padding == "nan"),
+    )

@@ -1,0 +1,33 @@
+/* NVML without a GPU: one card, or what NVML_STUB_FAILS names fails. */
+#include <stdlib.h>
+#include <string.h>
+
+static int result(const char *name) {
+  const char *fails = getenv("NVML_STUB_FAILS");
+  return fails && !strcmp(fails, name) ? 3 /* NVML_ERROR_NOT_SUPPORTED */ : 0;
+}
+int nvmlInit_v2(void) { return result("init"); }
+int nvmlDeviceGetHandleByIndex_v2(unsigned int index, void **device) {
+  *device = (void *)0x7f0000000001;
+  return result("index");
+}
+int nvmlDeviceGetHandleByUUID(const char *uuid, void **device) {
+  *device = (void *)0x7f0000000002;
+  return strcmp(uuid, "GPU-1234") ? 6 /* NVML_ERROR_NOT_FOUND */ : 0;
+}
+int nvmlSystemGetDriverVersion(char *version, unsigned int length) {
+  strncpy(version, "550.54.15", length);
+  return 0;
+}
+int nvmlDeviceGetName(void *device, char *name, unsigned int length) {
+  strncpy(name, "Stub", length);
+  return 0;
+}
+int nvmlDeviceGetClockInfo(void *device, int type, unsigned int *mhz) {
+  *mhz = device == (void *)0x7f0000000002 && type == 1 ? 1755 : 0;
+  return result("clock");
+}
+int nvmlDeviceGetCurrentClocksThrottleReasons(void *device, unsigned long long *reasons) {
+  *reasons = 0x44;
+  return 0;
+}

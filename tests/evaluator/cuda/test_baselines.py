@@ -1,0 +1,123 @@
+"""Libraries are called by our conventions, and timed and checked like candidates."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend
+
+from evaluator.cuda import baselines
+from evaluator.cuda.baselines import Found, Library, measure
+from evaluator.problem import Case
+from tests.evaluator.cuda.fake_device import CASE, MHA, OTHER, FakeDevice, forever
+
+GROUPED = Case("grouped", 1, 4, 2, 48, 48, 128, True)
+CASES = (CASE, OTHER, GROUPED)
+MATH = Library("math", "torch", baselines._sdpa(SDPBackend.MATH))
+
+
+def device() -> FakeDevice:
+    return FakeDevice(forever(1e-3))
+
+
+def run(library: Library, *cases: Case) -> Found:
+    return measure(device(), MHA, cases, library, random.Random(1))
+
+
+FLASH, FLEX = (each for each in baselines.LIBRARIES if each.name in ("SDPA, FlashAttention", "FlexAttention"))
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize(
+    ("library", "case"),
+    [*((library, case) for library in (MATH, FLASH) for case in CASES), (FLEX, CASE)],
+    ids=lambda value: value.name,
+)
+def test_a_library_computes_what_the_reference_does(library: Library, case: Case) -> None:
+    attend = library.prepare(case, torch.device("cpu"))
+    inputs = MHA.make_inputs(case, 3)
+    specs = {spec.name: spec for spec in MHA.call(case).tensors}
+    q, k, v = (inputs[name].as_strided(specs[name].shape, specs[name].strides) for name in "qkv")
+    rows = torch.arange(case.q_len)
+    head = case.heads - 1
+    out, lse, _ = MHA.reference(case, inputs, 0, head, rows)
+    assert (attend(q, k, v)[0, head].double() - out).norm() < 1e-2 * out.norm()
+    kv_head = head // (case.heads // case.kv_heads)
+    assert (baselines.lse(q[0, head], k[0, kv_head], case).double() - lse).abs().max() < 1e-3
+
+
+def test_a_librarys_results_are_timed_and_verified_as_a_candidates() -> None:
+    found = run(MATH, CASE, GROUPED)
+    assert found.unavailable == ""
+    assert [score.case for score in found.cases] == ["small", "grouped"]
+    assert found.cases[0].time_us == 1000
+    assert found.conditions == "clocks not readable"
+
+
+def test_a_library_that_takes_the_wrong_diagonal_gets_no_figures() -> None:
+    def upper_left(case: Case, place: torch.device) -> baselines.Attend:
+        return lambda q, k, v: torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+    found = run(Library("wrong", "torch", upper_left), CASE)
+    assert found.cases == ()
+    assert found.unavailable.startswith("case small: rows ")
+
+
+@pytest.mark.parametrize("name", ["SDPA, cuDNN", "FlashAttention-2", "FlashAttention-3"])
+def test_a_library_that_is_not_there_says_why(name: str) -> None:
+    (library,) = (each for each in baselines.LIBRARIES if each.name == name)
+    if library.package != "torch" and baselines._version(library.package) != "not installed":
+        pytest.skip("it is there")
+    found = run(library, OTHER)
+    assert found.cases == ()
+    assert found.unavailable
+
+
+def test_a_library_that_breaks_the_gpu_is_the_last_one_tried(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(FakeDevice):
+        def synchronize(self) -> None:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(baselines, "LIBRARIES", (MATH, FLASH))
+    monkeypatch.setattr(baselines, "get_suite", lambda problem, suite: (CASE,))
+    assert baselines.main([], lambda: Broken(forever(1e-3))) == 0
+    *_, math, flash = capsys.readouterr().out.splitlines()
+    assert "the GPU reports: CUDA error" in math
+    assert flash.endswith("the GPU failed under math")
+
+
+def test_the_command_prints_a_table_and_writes_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(baselines, "LIBRARIES", (MATH, baselines.LIBRARIES[-1]))
+    monkeypatch.setattr(baselines, "get_suite", lambda problem, suite: (CASE,))
+    file = tmp_path / "figures.json"
+    assert baselines.main(["--json", str(file)], device) == 0
+    first, head, math, flash = capsys.readouterr().out.splitlines()
+    assert first.startswith("Fake H100, driver 550.54, torch ")
+    assert head.split() == ["TFLOPS,", "median", "(quartiles)", "small"]
+    assert math.startswith("math ")
+    assert "flash_attn_interface" in flash
+    written = json.loads(file.read_text())
+    assert (written["card"]["name"], written["libraries"][0]["cases"][0]["case"]) == ("Fake H100", "small")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--problem", "fsa"], "unknown problem"),
+        (["--suite", "none"], "unknown suite 'none'"),
+        ([], "torch finds no CUDA GPU"),
+    ],
+)
+def test_where_nothing_can_be_measured_one_line_says_why(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert baselines.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

@@ -1,0 +1,176 @@
+"""The whole way of a candidate on the target ``cuda``: the device executes IR where a GPU would run binaries."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import seeds
+from evaluator import executor, gpu_work
+from evaluator.binary import Binary
+from evaluator.candidate import Candidate, Incumbent
+from evaluator.cuda import measuring
+from evaluator.cuda.contender import WorkerContender
+from evaluator.cuda.device import Kernel
+from evaluator.cuda.measured import Measured
+from evaluator.evaluation import Fault, Status, Verdict
+from evaluator.executor import Allocation
+from evaluator.judge import Judge
+from evaluator.plan import Argument, KernelIR
+from evaluator.problem import Case, Problem
+from evaluator.problems import PROBLEMS
+from evaluator.problems.mha import MHA
+from evaluator.speed import Benchmark, Challenge
+from evaluator.target import ScoreKind
+from seeds import seed_source
+from tests.evaluator.cuda.fake_device import CARD, FakeDevice, Loopback, attend, forever
+
+SMALL = Case("small-causal", 1, 2, 2, 128, 128, 128, True)
+LARGE = replace(SMALL, name="large-causal", inputs="tiled")  # of one shape, to compile but once
+TINY = replace(MHA, name="tiny", correctness_cases=(SMALL,), suites={"one": (LARGE,)}, baselines=())
+SEED = seed_source("mha")
+FICKLE = """
+
+import os
+
+import torch
+
+same = attention
+
+
+def attention(q, k, v, out, lse, *, causal, scale):
+    torch.zeros(1 + int.from_bytes(os.urandom(3)), device=q.device)
+    same(q, k, v, out, lse, causal=causal, scale=scale)
+"""
+HOPPER = Path(seeds.__path__[0], "mha", "hopper.py")
+
+
+class ExecutingDevice(FakeDevice):
+    """Runs Triton IR; Gluon, which nothing but a GPU runs, as if it were right."""
+
+    def __init__(self, spoil: Callable[[Sequence[torch.Tensor]], None]) -> None:
+        super().__init__(forever(1e-3))
+        self._spoil = spoil
+
+    def load(self, ir: KernelIR, binary: Binary) -> Kernel:
+        """Return the kernel of the IR."""
+        assert binary.launch
+        assert binary.cubin
+        self._seconds = forever(0.8e-3 if ir.option["num_warps"] == 8 else 1e-3)
+
+        def launch(grid: tuple[int, int, int], arguments: Sequence[Argument], buffers: Sequence[torch.Tensor]) -> None:
+            if ir.level == "ttir":
+                allocations = [Allocation(str(i), flat) for i, flat in enumerate(buffers)]
+                assert executor.load(ir.ttir).run(allocations, tuple(arguments), grid).faults == ()
+            else:
+                attend(SMALL, dict(zip(("q", "k", "v", "out", "lse"), buffers, strict=False)))
+            self._spoil(buffers)
+
+        return launch
+
+
+class Room:
+    """A judge on a made-up card."""
+
+    def __init__(self) -> None:
+        self.spoil: Callable[[Sequence[torch.Tensor]], None] = lambda buffers: None
+        self.judge = Judge(CARD.target(), "one", speed=Measured(CARD.target(), start=self._start))
+
+    def _start(self) -> WorkerContender:
+        return WorkerContender(Loopback(ExecutingDevice(self.spoil)))
+
+
+@pytest.fixture(scope="module")
+def room() -> Iterator[Room]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PROBLEMS, "tiny", TINY)
+        patch.setattr(measuring, "RUNS", 6)
+        patch.setattr(measuring, "MOST_WARMUPS", 1)
+        patch.setattr(measuring, "ROUNDS", (4,))
+        room = Room()
+        with room.judge:
+            yield room
+
+
+def test_a_right_candidate_is_measured_on_the_card_and_compared_with_the_incumbent(room: Room) -> None:
+    faster = SEED.replace("num_warps=4", "num_warps=8")
+    assert faster != SEED
+    evaluation = room.judge.evaluate(Candidate("tiny", faster), Incumbent(Candidate("tiny", SEED), 0.2))
+    assert evaluation.status is Status.CORRECT, evaluation.message
+    score = evaluation.score
+    assert score is not None
+    assert (score.kind, score.target, score.card) == (ScoreKind.MEASURED, "cuda", "Fake H100")
+    assert score.cases[0].time_us == pytest.approx(800)
+    assert score.comparison is not None
+    assert score.comparison.verdict is Verdict.FASTER
+    assert "cascade passed: predicted at most" in score.conditions
+    assert type(evaluation).from_json(evaluation.to_json()) == evaluation
+
+
+def spoil(buffers: Sequence[torch.Tensor]) -> None:
+    buffers[3].mul_(1.5)
+
+
+def test_what_only_the_gpu_gets_wrong_is_incorrect(room: Room) -> None:
+    room.spoil = spoil
+    evaluation = room.judge.evaluate(Candidate("tiny", SEED))
+    room.spoil = lambda buffers: None
+    assert evaluation.status is Status.INCORRECT
+    assert evaluation.message.startswith("case small-causal: ")
+
+
+def test_a_gluon_kernel_is_judged_by_the_gpu_alone(room: Room) -> None:
+    evaluation = room.judge.evaluate(Candidate("tiny", HOPPER.read_text()))
+    assert evaluation.status is Status.CORRECT, evaluation.message
+    assert evaluation.score is not None
+    assert evaluation.score.kind is ScoreKind.MEASURED
+
+
+def test_a_gluon_incumbent_whose_work_cannot_be_counted_is_timed_all_the_same(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_work, "works", lambda *arguments: Fault(Status.UNSUPPORTED, "cannot be counted"))
+    evaluation = room.judge.evaluate(Candidate("tiny", SEED), Incumbent(Candidate("tiny", HOPPER.read_text()), 0.05))
+    assert evaluation.status is Status.CORRECT, evaluation.message
+    assert evaluation.score is not None
+    assert evaluation.score.comparison is not None
+
+
+def test_a_candidate_that_launches_something_else_each_time_is_refused(room: Room) -> None:
+    evaluation = room.judge.evaluate(Candidate("tiny", SEED + FICKLE))
+    assert evaluation.status is Status.FORBIDDEN, evaluation.message
+    assert evaluation.message == "launches other plans when it is called again: see what its host code reads"
+
+
+class Asked:
+    """Knows what the judge wanted to have timed."""
+
+    def __init__(self) -> None:
+        self.small: Sequence[Benchmark] = ()
+
+    def score(
+        self,
+        problem: Problem,
+        benchmarks: Sequence[Benchmark],
+        incumbent: Challenge | None,
+        small: Sequence[Benchmark] = (),
+    ) -> Fault:
+        """Note it."""
+        self.small = small
+        return Fault(Status.NOT_TIMED, "not timed")
+
+
+def test_configurations_that_were_not_seen_together_run_on_the_gpu_too(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Asked()
+    monkeypatch.setattr(room.judge, "_speed", asked)
+    gluon = Candidate("tiny", HOPPER.read_text())
+    mixture = room.judge._planner.plans(gluon, TINY, TINY.correctness_cases, ())
+    assert not isinstance(mixture, Fault)
+    monkeypatch.setattr(room.judge, "_mixtures", lambda *arguments: [[(plan,) for plan in mixture]])
+    evaluation = room.judge.evaluate(Candidate("tiny", SEED.replace("num_stages=1", "num_stages=2")))
+    assert evaluation.status is Status.NOT_TIMED, evaluation.message
+    assert [each.plan.executable for each in asked.small] == [True, False]

@@ -1,0 +1,204 @@
+"""Measured speed behind the judge's seam: what is run, what is timed, and what is said about it."""
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from evaluator.binary import Binary
+from evaluator.cuda import measuring
+from evaluator.cuda.contender import WorkerContender
+from evaluator.cuda.device import Clocks, Enqueue, Kernel, Took
+from evaluator.cuda.measured import Measured, clocks_in_words
+from evaluator.cuda.measuring import RUNS
+from evaluator.errors import EvaluatorUnavailable
+from evaluator.evaluation import CaseScore, Fault, Score, Status, Verdict
+from evaluator.plan import KernelIR
+from evaluator.speed import Benchmark, Challenge
+from evaluator.target import ScoreKind
+from tests.evaluator.cuda.fake_device import CARD, CASE, MHA, OTHER, FakeDevice, Loopback, benchmark, forever
+
+TARGET = CARD.target()
+Predictions = dict[str, float]
+
+
+class TimedDevice(FakeDevice):
+    """Takes the time of the kernel that was loaded last."""
+
+    def __init__(self, times: Mapping[str, float], clocks: Clocks) -> None:
+        self._times = times
+        super().__init__(forever(0.0), clocks)
+        self.kernel = ""
+
+    def load(self, ir: KernelIR, binary: Binary) -> Kernel:
+        """Note the name."""
+        self.kernel = ir.name
+        return super().load(ir, binary)
+
+    def time(self, enqueue: Enqueue) -> Took:
+        """See ``FakeDevice.time``."""
+        super().time(enqueue)
+        return Took(self._times[self.kernel], self._times[self.kernel])
+
+
+WARM = Clocks(1755, 4)
+
+
+class Garage:
+    """Starts contenders whose kernels take ``times``, and remembers them."""
+
+    def __init__(self, clocks: Clocks = WARM, **times: float) -> None:
+        self._times, self._clocks = times, clocks
+        self.links: list[Loopback] = []
+        self.devices: list[TimedDevice] = []
+
+    def start(self) -> WorkerContender:
+        """Return the next one."""
+        self.devices.append(TimedDevice(self._times, self._clocks))
+        self.links.append(Loopback(self.devices[-1]))
+        return WorkerContender(self.links[-1])
+
+
+def run(garage: Garage, kernel: str, incumbent: Challenge | None = None, cascade: float | None = None) -> Score | Fault:
+    speed = Measured(TARGET, cascade=cascade, start=garage.start, chance=random.Random(5))
+    return speed.score(MHA, [benchmark(CASE, kernel)], incumbent)
+
+
+def challenge(kernel: str = "counts", digest: str = "theirs") -> Challenge:
+    return Challenge((benchmark(CASE, kernel),), digest, 0.02)
+
+
+@pytest.fixture
+def predictions(monkeypatch: pytest.MonkeyPatch) -> Predictions:
+    """High bounds by kernel; a kernel without one cannot be predicted."""
+    bounds: Predictions = {}
+
+    def predict(speed: Measured, problem: object, benchmarks: Sequence[Benchmark]) -> tuple[CaseScore, ...] | str:
+        (high,) = (bounds.get(each.plan.kernels[0].name) for each in benchmarks)
+        return (
+            "it is not to be had"
+            if high is None
+            else (CaseScore("small", high / 2, 1.0, "exp", low_tflops=1.0, high_tflops=high, critical="issue"),)
+        )
+
+    monkeypatch.setattr(Measured, "_predict", predict)
+    return bounds
+
+
+def test_a_score_is_measured_and_says_on_which_card_and_how() -> None:
+    garage = Garage(honest=2e-3)
+    score = run(garage, "honest")
+    assert isinstance(score, Score)
+    assert (score.kind, score.target, score.card) == (ScoreKind.MEASURED, "cuda", "Fake H100")
+    assert score.conditions == "driver 550.54; SM clock 1755 to 1755 MHz, held down by: software power cap"
+    assert score.comparison is None
+    (case,) = score.cases
+    assert case.tflops == pytest.approx(MHA.flops(CASE) / 2e-3 / 1e12)
+    assert (case.time_us, case.low_tflops, case.high_tflops) == (2000, case.tflops, case.tflops)
+    assert (case.limiter, case.utilisation) == ("", {})
+    assert all(link.closed for link in garage.links)
+
+
+def test_small_cases_are_run_first_and_their_memory_is_free_again() -> None:
+    garage = Garage()
+    small = [benchmark(OTHER, "honest"), benchmark(OTHER, "undefined")]
+    outcome = Measured(TARGET, start=garage.start).score(MHA, [benchmark(CASE, "honest")], None, small)
+    assert isinstance(outcome, Fault)
+    assert outcome.status is Status.INCORRECT
+    assert outcome.message.startswith("case other: ")
+    assert garage.devices[0].runs == 0  # timed ones
+    assert garage.links[0].closed
+
+
+def test_score_and_comparison_are_different_samples_against_an_incumbent_in_a_process_of_its_own() -> None:
+    garage = Garage(honest=0.9e-3, counts=1e-3)
+    score = run(garage, "honest", challenge())
+    assert isinstance(score, Score)
+    comparison = score.comparison
+    assert comparison is not None
+    assert (comparison.plan_digest, comparison.alpha, comparison.verdict) == ("theirs", 0.02, Verdict.FASTER)
+    assert comparison.log_ratios == pytest.approx([math.log(1 / 0.9)] * len(comparison.log_ratios))
+    checked, *pair, scored = garage.devices
+    assert checked.runs == 0
+    assert {device.kernel for device in pair} == {"honest", "counts"}
+    assert all(device.runs >= 4 * len(comparison.log_ratios) for device in pair)  # with a warm-up before each run
+    # Neither has run anything that the other has not: a kernel must not lose to itself by its part.
+    assert abs(pair[0].runs - pair[1].runs) < RUNS
+    assert (scored.kernel, scored.runs > RUNS) == ("honest", True)
+    assert all(link.closed for link in garage.links)
+
+
+def test_pairs_of_a_comparison_have_new_processes_and_chance_says_which_is_opened_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(measuring, "decide", lambda ratios, alpha, margin: Verdict.UNDECIDED)
+    monkeypatch.setattr(measuring, "ROUNDS", (8,))
+    monkeypatch.setattr(measuring, "SAME_PAIR", 2)
+    garage = Garage(honest=1e-3, counts=1e-3)
+    assert isinstance(run(garage, "honest", challenge()), Score)
+    pairs = [tuple(device.kernel for device in garage.devices[i : i + 2]) for i in (1, 3, 5, 7)]
+    assert len(garage.devices) == 1 + 2 * len(pairs) + 1
+    assert set(pairs) == {("honest", "counts"), ("counts", "honest")}
+
+
+def test_a_comparison_that_ran_out_of_time_is_said_to_have() -> None:
+    speed = Measured(TARGET, cascade=None, start=Garage(honest=1e-3, counts=1e-3).start)
+    speed.until = 0.0
+    score = speed.score(MHA, [benchmark(CASE, "honest")], challenge())
+    assert isinstance(score, Score)
+    assert score.comparison is not None
+    assert score.comparison.verdict is Verdict.UNDECIDED
+    assert "out of time after 4 rounds of the comparison" in score.conditions
+
+
+def test_a_card_that_is_held_down_by_heat_gives_no_score() -> None:
+    with pytest.raises(EvaluatorUnavailable, match=r"slowed down in 24 of 24 runs .* hardware thermal slowdown"):
+        run(Garage(Clocks(900, 0x48), honest=1e-3), "honest")
+
+
+def test_an_incumbent_that_does_not_run_is_no_verdict_on_the_candidate() -> None:
+    garage = Garage(honest=1e-3)
+    with pytest.raises(EvaluatorUnavailable, match="the incumbent fails on this GPU: case small: kernel large"):
+        run(garage, "honest", challenge("large"))
+    assert all(link.closed for link in garage.links)
+
+
+def test_a_hopeless_candidate_is_not_timed_and_the_figures_say_why(predictions: Predictions) -> None:
+    predictions.update(counts=700.0, zeros=500.0)
+    garage = Garage()
+    found = run(garage, "zeros", challenge(), cascade=0.25)
+    expected = "not timed: predicted at most 500 TFLOPS, the incumbent 700, margin 0.25"
+    assert found == Fault(Status.NOT_TIMED, expected)
+    assert garage.devices == []
+
+
+@pytest.mark.parametrize(
+    ("bounds", "cascade", "said"),
+    [
+        ({"honest": 700.0, "counts": 530.0}, 0.25, "cascade passed: predicted at most 530 TFLOPS, the incumbent 700"),
+        ({"honest": 700.0, "counts": 100.0}, None, "cascade off"),
+        ({"honest": 700.0}, 0.25, "cascade passed: it is not to be had"),
+    ],
+)
+def test_whoever_is_timed_carries_why(
+    bounds: Predictions, cascade: float | None, said: str, predictions: Predictions
+) -> None:
+    predictions.update(bounds)
+    score = run(Garage(counts=1e-3, honest=1e-3), "counts", challenge("honest"), cascade)
+    assert isinstance(score, Score)
+    assert said in score.conditions
+    assert score.cases[0].critical == ("issue" if "counts" in bounds else "")
+    assert score.cases[0].limiter == ""
+
+
+def test_without_an_incumbent_everything_is_timed(predictions: Predictions) -> None:
+    assert isinstance(run(Garage(honest=1e-3), "honest", None, cascade=0.25), Score)
+
+
+def test_clocks_are_told_as_a_range_with_all_that_held_them_down() -> None:
+    assert clocks_in_words([Clocks(1400, 0x04), Clocks(1980, 0x01), Clocks(1700, 0x40)]) == (
+        "SM clock 1400 to 1980 MHz, held down by: software power cap, hardware thermal slowdown"
+    )
+    assert clocks_in_words([Clocks(1980, 0x01)]) == "SM clock 1980 to 1980 MHz, held down by: none"
+    assert clocks_in_words([]) == "clocks not readable"

@@ -1,0 +1,191 @@
+"""Who runs when, and what is made of the times, with contenders whose times are simulated."""
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import TypeVar
+
+import pytest
+
+from evaluator.comparing import ROUNDS
+from evaluator.cuda import measuring
+from evaluator.cuda.cards import Card
+from evaluator.cuda.contender import Timed
+from evaluator.cuda.device import Took
+from evaluator.cuda.measuring import PASSES, RUNS, SAME_PAIR, Pair, Stopwatch, TimedCase
+from evaluator.errors import EvaluatorUnavailable
+from evaluator.evaluation import CaseResult, Comparison, Fault, Status, Verdict
+from evaluator.problem import Problem
+from evaluator.speed import Benchmark
+from tests.evaluator.cuda.fake_device import CARD
+
+CASES = (TimedCase("a", 10**9, 1e-6), TimedCase("b", 2 * 10**9, 1e-6))
+Call = tuple[str, str, int]
+T = TypeVar("T")
+
+
+class Simulated:
+    """A contender with a true time for each run, multiplied by what the card and chance do at that moment."""
+
+    def __init__(self, name: str, seconds: float, calls: list[Call], chance: random.Random, noise: float = 0.0) -> None:
+        self.name, self.seconds, self.calls, self.chance, self.noise = name, seconds, calls, chance, noise
+        self.card: Card = CARD
+        self.seeds: list[int] = []
+        self.fault: Fault | None = None
+        self.late: Callable[[], float] = lambda: 0.0
+
+    def open(self, problem: Problem, benchmark: Benchmark) -> Fault | None:
+        raise NotImplementedError
+
+    def check(self, case: str, seed: int, limit_s: float) -> CaseResult | Fault:
+        raise NotImplementedError
+
+    def time(self, case: str, seeds: Sequence[int], limit_s: float) -> Timed | Fault:
+        self.calls.append((self.name, case, len(seeds)))
+        self.seeds += seeds
+        if self.fault:
+            return self.fault
+        drift = 1 + 0.1 * math.sin(len(self.calls) / 50)  # of the card's clock: shared by neighbours in time
+        took = [self.seconds * drift * math.exp(self.chance.gauss(0, self.noise)) for _ in seeds]
+        return Timed(tuple(Took(each, each + self.late()) for each in took), ())
+
+    def forget(self, case: str) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+
+def two(mine: float, theirs: float, noise: float = 0.01, seed: int = 1) -> tuple[Simulated, Simulated, list[Call]]:
+    calls: list[Call] = []
+    chance = random.Random(seed)
+    return Simulated("A", mine, calls, chance, noise), Simulated("B", theirs, calls, chance, noise), calls
+
+
+def groups(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+def always(mine: Simulated, theirs: Simulated) -> Callable[[], AbstractContextManager[Pair | Fault]]:
+    @contextmanager
+    def pair() -> Iterator[Pair | Fault]:
+        yield mine, theirs
+
+    return pair
+
+
+def compare(mine: Simulated, theirs: Simulated, seed: int = 2, until: float = math.inf) -> Comparison:
+    stopwatch = Stopwatch(CASES, random.Random(seed))
+    outcome = stopwatch.compare(always(mine, theirs), "digest", 0.01, 0.005, until)
+    assert isinstance(outcome, Comparison)
+    return outcome
+
+
+def test_a_score_is_the_median_of_at_least_twenty_runs_a_case_with_its_quartiles() -> None:
+    case = TimedCase("a", 10**12, 1e-6)
+    score = case.score([1.0, 2.0, 3.0, 4.0, 100.0])
+    assert (score.time_us, score.tflops) == (3e6, pytest.approx(1 / 3))
+    assert (score.low_tflops, score.high_tflops) == (pytest.approx(1 / 4), pytest.approx(1 / 2))
+    assert RUNS >= 20
+
+
+def test_cases_are_timed_in_passes_with_chance_warmups_and_other_inputs_in_every_run() -> None:
+    mine, _, calls = two(1e-3, 1e-3)
+    timing = Stopwatch(CASES, random.Random(3)).score(mine)
+    assert not isinstance(timing, Fault)
+    assert [score.case for score in timing.scores] == ["a", "b"]
+    assert [sorted(case for _, case, _ in part) for part in groups(calls, 2)] == [["a", "b"]] * PASSES
+    counts = [count - RUNS // PASSES for *_, count in calls]
+    assert set(counts) <= {1, 2, 3}
+    assert len(set(counts)) > 1
+    assert len(set(mine.seeds)) == len(mine.seeds) == 2 * RUNS + sum(counts)
+
+
+def test_each_round_times_every_case_in_turn_in_an_order_that_chance_mirrors() -> None:
+    mine, theirs, calls = two(1e-3, 1e-3)
+    compare(mine, theirs)
+    turns = ["".join(name for name, *_ in part) for part in groups(calls, 4)]
+    assert set(turns) == {"ABBA", "BAAB"}
+    cases = [{case for _, case, _ in part} for part in groups(calls, 4)]
+    assert all(len(case) == 1 for case in cases)
+    assert all(first != second for first, second in groups(cases, 2))
+    assert len(set(mine.seeds + theirs.seeds)) == len(mine.seeds + theirs.seeds)
+
+
+@pytest.mark.parametrize(
+    ("mine", "verdict"), [(0.97e-3, Verdict.FASTER), (1.03e-3, Verdict.SLOWER), (1e-3, Verdict.EQUIVALENT)]
+)
+def test_a_comparison_ends_as_soon_as_it_is_decided(mine: float, verdict: Verdict) -> None:
+    found = compare(*two(mine, 1e-3, noise=0.004)[:2])
+    assert found.verdict is verdict
+    assert (found.plan_digest, found.alpha) == ("digest", 0.01)
+    assert len(found.log_ratios) in ROUNDS
+    assert len(found.log_ratios) < ROUNDS[-1]
+    assert sum(found.log_ratios) / len(found.log_ratios) == pytest.approx(math.log(1e-3 / mine), abs=0.004)
+
+
+def test_a_clock_that_drifts_by_a_tenth_is_not_in_the_ratios() -> None:
+    found = compare(*two(1e-3, 1e-3, noise=0.0)[:2])
+    assert max(map(abs, found.log_ratios)) < 2e-4
+
+
+def test_a_run_below_the_roofline_is_a_fault_and_no_record() -> None:
+    mine, theirs, _ = two(0.5e-6, 1e-3, noise=0.0)
+    outcome = Stopwatch(CASES, random.Random(1)).score(mine)
+    assert isinstance(outcome, Fault)
+    assert outcome.status is Status.INCORRECT
+    assert "less than the 1.0 us of its roofline on this card: part of the work is missing" in outcome.message
+    assert isinstance(Stopwatch(CASES, random.Random(1)).compare(always(mine, theirs), "", 0.01, 0.005), Fault)
+
+
+def test_the_candidates_fault_in_a_comparison_is_its_own_and_the_incumbents_is_nobodys() -> None:
+    mine, theirs, _ = two(1e-3, 1e-3)
+    mine.fault = Fault(Status.INCORRECT, "case a: wrong")
+    assert Stopwatch(CASES, random.Random(1)).compare(always(mine, theirs), "", 0.01, 0.005) == mine.fault
+    mine.fault, theirs.fault = None, Fault(Status.CRASHED, "case a: gone")
+    with pytest.raises(EvaluatorUnavailable, match="the incumbent fails on this GPU: case a: gone"):
+        compare(mine, theirs)
+
+
+def test_a_pair_of_processes_runs_some_rounds_and_then_another_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "decide", lambda ratios, alpha, margin: Verdict.UNDECIDED)
+    pairs: list[tuple[Simulated, Simulated]] = []
+
+    @contextmanager
+    def start() -> Iterator[Pair | Fault]:
+        mine, theirs, calls = two(1e-3, 1e-3)
+        pairs.append((mine, theirs))
+        yield mine, theirs
+        assert len(calls) == SAME_PAIR * 4 * len(CASES)
+
+    found = Stopwatch(CASES, random.Random(1)).compare(start, "", 0.01, 0.005)
+    assert isinstance(found, Comparison)
+    assert found.verdict is Verdict.UNDECIDED
+    assert len(pairs) * SAME_PAIR == len(found.log_ratios) == ROUNDS[-1]
+
+
+def test_a_comparison_without_time_ends_undecided_with_the_rounds_that_it_has() -> None:
+    found = compare(*two(1e-3, 1e-3)[:2], until=0.0)
+    assert (found.verdict, len(found.log_ratios)) == (Verdict.UNDECIDED, ROUNDS[0])
+
+
+@pytest.mark.parametrize("late", ["mine", "theirs"])
+def test_events_that_say_less_than_the_hosts_clock_are_not_believed(late: str) -> None:
+    mine, theirs, _ = two(2e-3, 2e-3)
+    (mine if late == "mine" else theirs).late = lambda: 5e-4
+    with pytest.raises(EvaluatorUnavailable, match="most runs take longer by the host's clock"):
+        compare(mine, theirs)
+    with pytest.raises(EvaluatorUnavailable, match="most runs take longer by the host's clock"):
+        Stopwatch(CASES, random.Random(1)).score(mine if late == "mine" else theirs)
+
+
+def test_a_host_that_is_busy_now_and_then_is_believed() -> None:
+    mine, theirs, _ = two(2e-3, 2e-3)
+    hiccups = random.Random(7)
+    mine.late = theirs.late = lambda: 5e-3 if hiccups.random() < 0.2 else 1e-4
+    assert isinstance(compare(mine, theirs), Comparison)
+
+
+def test_the_limit_on_a_run_follows_its_roofline_within_bounds() -> None:
+    assert [TimedCase("a", 1, floor).limit_s for floor in (1e-6, 0.01, 10.0)] == [0.5, 2.0, 20.0]

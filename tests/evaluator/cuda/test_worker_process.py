@@ -1,0 +1,87 @@
+"""What happens to a worker's process is a value to the judge, and no process stays behind."""
+
+import json
+import os
+import sys
+from dataclasses import asdict
+
+import pytest
+
+from evaluator.cuda import contender as module
+from evaluator.cuda.contender import Timed, ask_card, start_worker
+from evaluator.errors import EvaluatorUnavailable
+from evaluator.evaluation import Fault, Status
+from tests.evaluator.cuda.fake_device import CARD, CASE, MHA, benchmark
+
+COMMAND = (sys.executable, "-m", "tests.evaluator.cuda.fake_device")
+
+
+def greets(then: str) -> tuple[str, ...]:
+    ready = json.dumps({"ready": asdict(CARD)})
+    return ("sh", "-c", f"echo '{ready}'; {then}")
+
+
+def test_a_worker_runs_and_a_kernel_that_hangs_is_killed_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GRACE_S", 0.2)
+    made = start_worker(COMMAND)
+    for name in ("honest", "hangs"):
+        assert made.open(MHA, benchmark(CASE, name)) is None
+        outcome = made.time(CASE.name, [3], 0.3)
+        if name == "honest":
+            assert isinstance(outcome, Timed)
+            made.forget(CASE.name)
+    assert outcome == Fault(Status.TIMED_OUT, "case small: a run did not end on the GPU within 0.3 s")
+    pid = made._link.pid  # type: ignore[attr-defined]
+    with pytest.raises(ProcessLookupError):
+        os.killpg(pid, 0)
+
+
+def test_a_worker_that_dies_says_how_and_is_a_fault() -> None:
+    made = start_worker(greets("read line; echo the driver gave up >&2; exit 7"))
+    expected = "case small: the process that ran it on the GPU died: exit code 7; the driver gave up"
+    assert made.check(CASE.name, 4, 1) == Fault(Status.CRASHED, expected)
+    made.close()
+
+
+def test_half_a_line_of_a_worker_that_dies_is_its_death() -> None:
+    made = start_worker(greets("""read line; printf '{"resu'; exit 7"""))
+    found = made.check(CASE.name, 4, 1)
+    made.close()
+    assert found == Fault(Status.CRASHED, "case small: the process that ran it on the GPU died: exit code 7")
+
+
+def test_a_worker_is_not_told_to_wait_at_every_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_LAUNCH_BLOCKING", "1")
+    made = start_worker(greets("read line; echo $CUDA_LAUNCH_BLOCKING- >&2; exit 7"))
+    found = made.check(CASE.name, 4, 1)
+    made.close()
+    assert isinstance(found, Fault)
+    assert found.message.endswith("; -")
+
+
+def test_without_a_gpu_one_line_says_so() -> None:
+    with pytest.raises(EvaluatorUnavailable, match=r"^torch finds no CUDA GPU: [^\n]*$"):
+        ask_card()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("/no/such/python",), "the GPU worker does not start: /no/such/python: No such file"),
+        (("sh", "-c", "echo oh no >&2; exit 3"), "the GPU worker does not start: exit code 3; oh no"),
+        (("sleep", "60"), "the GPU worker does not start: silent for 0.1 s"),
+    ],
+)
+def test_a_worker_that_does_not_start_is_no_verdict(
+    command: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluator.child.START_S", 5.0 if command[0] != "sleep" else 0.1)
+    with pytest.raises(EvaluatorUnavailable, match=message):
+        start_worker(command)
+
+
+def test_silence_without_a_kernel_running_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PREPARE_S", 0.2)
+    made = start_worker(greets("exec sleep 60"))
+    with pytest.raises(EvaluatorUnavailable, match=r"silent for 0\.2 s"):
+        made.check(CASE.name, 4, 1)

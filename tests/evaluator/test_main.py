@@ -1,0 +1,21 @@
+"""The judge's own command line: what it takes is what a run may configure."""
+
+import argparse
+
+import pytest
+
+from evaluator.__main__ import _cascade, _margin
+
+
+def test_a_cascade_is_a_fraction_from_zero_on_or_off() -> None:
+    assert [_cascade(text) for text in ("0", "0.25", "off")] == [0.0, 0.25, None]
+    for text in ("1", "-0.1"):
+        with pytest.raises(argparse.ArgumentTypeError, match="no fraction from 0 to 1, nor off"):
+            _cascade(text)
+
+
+def test_a_margin_is_more_than_nothing_and_less_than_half() -> None:
+    assert _margin("0.005") == 0.005
+    for text in ("0", "0.5"):
+        with pytest.raises(argparse.ArgumentTypeError, match=r"not between 0 and 0\.5"):
+            _margin(text)
