@@ -1,33 +1,74 @@
 """Acceptance: whether an attempt becomes a version of the lineage. Pure functions."""
 
+import math
 from collections.abc import Sequence
 
-from evaluator.evaluation import Score
+from evaluator.evaluation import Comparison, Score, Verdict
+from evaluator.target import ScoreKind
 from lineage_db.records import Attempt, Version
+
+_DECAY = 1.6
+_ZETA = 2.2857656656800214
+"""Riemann's zeta function of ``_DECAY``: the sum of 1 / number ** _DECAY over all numbers from 1."""
+
+
+def share_of_alpha(alpha: float, number: int) -> float:
+    """Return the probability of error that comparison ``number`` of a run, from 1, may spend; all sum to ``alpha``.
+
+    Alpha-spending, the online form of Bonferroni's rule (Foster and Stine 2008, J. R. Statist. Soc. B 70, 429-444):
+    however many comparisons a run makes, and whatever the earlier ones showed, the probability of a false acceptance
+    anywhere in it is ``alpha`` at most. The shares fall as those of SAFFRON do by default (Ramdas et al. 2018, arXiv
+    1802.09098), so slowly that a late comparison keeps its power: see ``docs/acceptance.md``.
+    """
+    return alpha / (_ZETA * math.pow(number, _DECAY))
 
 
 def accepts(versions: Sequence[Version], attempt: Attempt, min_gain: float) -> bool:
-    """Return whether ``attempt`` joins the lineage ``versions``.
+    """Return whether ``attempt`` joins the lineage ``versions``, oldest first.
 
-    It must be correct, judged like the versions (same kind of score, target and suite), lower to launch plans that no
-    version has, and beat every version by ``min_gain`` (``Score.beats``). The first version, the seed, need only be
-    correct.
+    It must be correct, judged like the versions, lower to launch plans that no version has, and be better: a predicted
+    score beats every version's by ``min_gain`` (``Score.beats``), a measured one was shown faster than the best
+    version, the latest, in a comparison with it. The first version, the seed, need only be correct.
     """
     score = attempt.evaluation.score
     if score is None:
         return False
     if not versions:
         return True
-    if any(
-        _yardstick(version.attempt, version.attempt.evaluation.score) != _yardstick(attempt, score)
-        for version in versions
-    ):
+    if not _comparable(versions, attempt, score):
         return False
-    if attempt.plan_digest in {version.attempt.plan_digest for version in versions}:
-        return False
+    if score.kind is ScoreKind.MEASURED:
+        comparison = _faster(score)
+        return comparison is not None and comparison.plan_digest == versions[-1].attempt.plan_digest
     others = (version.attempt.evaluation.score for version in versions)
     return all(other is None or score.beats(other, min_gain) for other in others)
 
 
+def outdated(versions: Sequence[Version], attempt: Attempt) -> bool:
+    """Return whether ``attempt`` was shown faster than a version that is no longer the best.
+
+    Then only another comparison can tell whether it is to be accepted. One that was not faster than an earlier best
+    version is not faster than the present one.
+    """
+    score = attempt.evaluation.score
+    if score is None or not versions or not _comparable(versions, attempt, score):
+        return False
+    comparison = _faster(score)
+    return comparison is not None and comparison.plan_digest != versions[-1].attempt.plan_digest
+
+
+def _comparable(versions: Sequence[Version], attempt: Attempt, score: Score) -> bool:
+    """Whether it was judged like ``versions`` and is none of them."""
+    mine = _yardstick(attempt, score)
+    return attempt.plan_digest not in {version.attempt.plan_digest for version in versions} and all(
+        _yardstick(version.attempt, version.attempt.evaluation.score) == mine for version in versions
+    )
+
+
 def _yardstick(attempt: Attempt, score: Score | None) -> tuple[object, ...]:
-    return (score and score.kind, score and score.target, attempt.evaluation.suite)
+    return (score and (score.kind, score.target, score.card), attempt.evaluation.suite)
+
+
+def _faster(score: Score) -> Comparison | None:
+    comparison = score.comparison
+    return comparison if comparison is not None and comparison.verdict is Verdict.FASTER else None

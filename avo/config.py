@@ -1,19 +1,21 @@
 """The configuration of a run: defaults, then a TOML file, then flags; resolved once and stored with the run."""
 
 import os
+import shlex
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from agents.errors import AgentError
 from agents.registry import get_operator
 from avo.errors import ConfigError
-from avo.targets import find_target
 from evaluator.errors import EvaluatorError
-from evaluator.problem import get_problem, get_suite
+from evaluator.problem import get_problem, get_suite, problem_name
+from evaluator.target import ScoreKind, check_target, score_kind
 
 
 def usable_cpus() -> int:
@@ -41,15 +43,61 @@ class RunConfig(BaseModel):
     name: str | None = None
     """Of the run; chosen from problem and target when None."""
     min_gain: float = Field(default=0.01, ge=0, lt=1)
-    """A new version must beat the best by this fraction.
+    """A new version whose speed is predicted must beat the best by this fraction.
 
     It is below the model's error, so it does not say that a version is faster on a GPU: it only keeps versions from
     piling up for nothing.
     """
+    alpha: float = Field(default=0.05, gt=0, lt=1)
+    """Probability with which a whole run may accept any version that is not faster, where speed is measured."""
+    equivalence_margin: float = Field(default=0.005, gt=0, lt=0.5)
+    """Measured speeds that differ by less than this fraction are the same."""
+    cascade: float | Literal["off"] = 0.25
+    """A candidate is not timed whose predicted speed, at its highest, is below the best version's by this fraction."""
+    evaluator_command: str | None = None
+    """What starts a judge elsewhere, e.g. ``ssh gpu-box python -m evaluator``. None: judge on this machine."""
     evaluation_wall_s: float = Field(default=300.0, gt=0, allow_inf_nan=False)
     """Longest time one candidate may take."""
     sandbox: Literal["auto", "require"] = "auto"
     """``require``: refuse to start where candidates cannot be kept in namespaces."""
+
+    @field_validator("cascade", mode="before")
+    @classmethod
+    def _check_cascade(cls, value: object) -> object:
+        """Take a number as text too, as options are."""
+        try:
+            fraction = 0.0 if value == "off" else float(str(value))
+        except ValueError:
+            fraction = -1.0
+        if not 0 <= fraction < 1:
+            raise PydanticCustomError("cascade", "a fraction from 0 to 1, or 'off'")
+        return value if value == "off" else fraction
+
+    @field_validator("problem")
+    @classmethod
+    def _find_from_anywhere(cls, value: str) -> str:
+        return problem_name(value)
+
+    @field_validator("evaluator_command")
+    @classmethod
+    def _check_command(cls, value: str | None) -> str | None:
+        try:
+            words = None if value is None else shlex.split(value)
+        except ValueError:
+            words = []
+        if words == []:
+            raise PydanticCustomError("command", "a command like: ssh gpu-box python -m evaluator")
+        return value
+
+    @property
+    def measured(self) -> bool:
+        """Whether speed is measured on a GPU."""
+        return score_kind(self.target) is ScoreKind.MEASURED
+
+    @property
+    def judge_may_change(self) -> bool:
+        """Whether the next sitting may have another judge: on another card, or behind another command."""
+        return self.measured or self.evaluator_command is not None
 
     @classmethod
     def resolve(cls, path: Path | None, flags: Mapping[str, Any]) -> Self:
@@ -79,10 +127,24 @@ class RunConfig(BaseModel):
         """Raise ``ConfigError`` unless problem, suite, target and operator exist and can be used together."""
         try:
             get_suite(get_problem(self.problem), self.suite)
-            find_target(self.target)
+            check_target(self.target)
             get_operator(self.operator)
         except (EvaluatorError, AgentError) as error:
             raise ConfigError(str(error)) from None
+
+    def on_gpus(self, count: Callable[[], int]) -> Self:
+        """Return the configuration with as many workers as there are GPUs to measure on, where there are more.
+
+        ``count`` counts those of this machine. An evaluator command reaches one unless ``workers`` says otherwise.
+        Timing two candidates on one GPU at a time would time both wrong.
+        """
+        if not self.measured:
+            return self
+        if self.evaluator_command is None:
+            most = max(count(), 1)
+        else:
+            most = self.workers if "workers" in self.model_fields_set else 1
+        return self.model_copy(update={"workers": min(self.workers, most)})
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 AvoError
 +-- ConfigError    a setting that is unknown, of the wrong type or impossible
++-- CanaryFault    the judge does not tell a wrong or a slow kernel from the seed
 +-- SeedFault      the seed does not pass the judge, so there is nothing to evolve
 +-- RunBusy        another process is working on the run
 +-- RunFailed      the run cannot go on for reasons of the house; it can be resumed
@@ -18,6 +19,15 @@ class ConfigError(AvoError):
 
 class SeedFault(AvoError):
     """The seed is not correct; the message carries the verdict."""
+
+
+class CanaryFault(AvoError):
+    """The judge cannot be trusted."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"the judge cannot be trusted: {what}: look at avo doctor, and at the evaluator's command if you gave one"
+        )
 
 
 class RunBusy(AvoError):

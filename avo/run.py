@@ -115,12 +115,14 @@ def execute(
     """Work on ``run`` until its budget is used up, its operator has nothing left to try or ``stop`` is requested.
 
     Continues where an earlier sitting left off. Steps that one left behind are abandoned, and in the end those that do
-    not finish in time. ``seed_source`` is evaluated first where the run has no version yet. ``config.max_attempts``
+    not finish in time. ``seed_source`` is evaluated first where the run has no version yet, or its judge may be another
+    than before and has to be tested again. ``config.max_attempts``
     counts the attempts of all sittings; it is looked at between steps, so a step that evaluates several candidates may
     exceed it. ``deadline`` is aware and of this sitting. ``say`` gets a line when something needs telling.
 
     Returns the run with its new state: finished, or stopped. Raises ``SeedFault`` when the seed is not correct and
-    ``RunFailed`` when workers fail again and again; the run is stopped then, and can be resumed.
+    ``RunFailed`` when the judge cannot be trusted or workers fail again and again; the run is stopped then, and can be
+    resumed.
     """
     store.abandon_running_steps(run.id, reason="left behind by a process that ended", now=clock())
     stored = {**run.config, **config.model_dump()}
@@ -163,7 +165,7 @@ class _Sitting:
         self._deadline = deadline
         self._attempts = 0
         self._last_attempt = 0
-        self._seeded = bool(store.versions(run.id))
+        self._seeded = bool(store.versions(run.id)) and not config.judge_may_change
         self._busy: set[int] = set()
         self._barren: Counter[int] = Counter()
         self._failure = ""
@@ -231,7 +233,9 @@ class _Sitting:
     def _take_outcome(self, worker: int, outcome: StepOutcome) -> None:
         self._troubles = 0
         if not self._seeded:
-            if outcome.version is None:
+            if outcome.state is StepState.FAILED:
+                raise RunFailed(outcome.reason)
+            if outcome.version is None and not self._store.versions(self._run.id):
                 raise SeedFault(f"the seed does not pass: {outcome.reason}")
             self._seeded = True
             return

@@ -1,27 +1,26 @@
-"""One step of a run: claim it, let the operator vary the lineage, record every attempt, conclude."""
+"""One step of a run: claim it, let the operator vary the lineage, conclude with what it proposes."""
 
 import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from agents.errors import CandidateTaken
-from agents.operator import Brief, Proposal, VariationOperator
-from avo.acceptance import accepts
+from agents.operator import Brief, Explain, Proposal, VariationOperator
+from avo import canary
+from avo.acceptance import accepts, outdated
+from avo.errors import CanaryFault
+from avo.scoring import RecordingScorer
+from avo.transfer import transferred
 from evaluator.candidate import Candidate
 from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import Evaluation
-from evaluator.evaluators import Evaluator
+from evaluator.evaluators import Judging
 from evaluator.problem import get_problem
-from evaluator.target import get_target
+from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StepNotRunning
-from lineage_db.records import Attempt, Run, Step, StepState
+from lineage_db.records import Attempt, Run, Step, StepState, Version
 from lineage_db.store import Store
-
-EVALUATOR_TRIES = 3
-"""How often one candidate is given to an evaluator that is unavailable before the step is abandoned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,10 @@ class StepOutcome:
 
 
 class SeedOperator:
-    """The operator of a run's first step: it submits the seed. The only one that meets an empty lineage."""
+    """The operator of a run's first step: it submits the seed. The only one that meets an empty lineage.
+
+    Where a run goes on with a judge that may be another, it submits the seed again, for the judge's sake.
+    """
 
     name = "seed"
 
@@ -57,22 +59,27 @@ def perform_step(
     store: Store,
     run: Run,
     operator: VariationOperator,
-    evaluator: Evaluator,
+    evaluator: Judging,
     *,
     worker: str,
     min_gain: float,
+    alpha: float,
     clock: Callable[[], datetime],
     knowledge: Library,
 ) -> StepOutcome:
     """Perform one step of ``run`` as ``worker`` and return how it ended.
 
+    ``min_gain`` and ``alpha`` are the run's, as in its configuration. A step of ``SeedOperator`` fails unless the judge
+    sees through the variants of the seed that ``canary`` makes; before that the seed is no version.
+
     An operator that raises, or names versions and attempts that are none, fails its step. Raises
-    ``EvaluatorUnavailable``, with the step abandoned, when no verdict can be had, and ``DatabaseUnavailable`` when the
-    database fails.
+    ``EvaluatorUnavailable``, with the step abandoned if it was begun, when no verdict can be had, and
+    ``DatabaseUnavailable`` when the database fails.
     """
+    target = evaluator.target
     step = store.claim_step(run.id, worker=worker, operator=operator.name, now=clock())
-    scorer = _RecordingScorer(store, run, step, evaluator, clock)
-    brief = _brief(store, run, step, scorer, knowledge)
+    scorer = RecordingScorer(store, run, step, evaluator, alpha, clock)
+    brief = _brief(store, run, step, target, scorer, evaluator.profile, knowledge)
 
     def give_up(state: StepState, reason: str) -> StepOutcome:
         with contextlib.suppress(StepNotRunning):  # abandoned meanwhile by the process that drives the run
@@ -81,73 +88,71 @@ def perform_step(
 
     try:
         proposal = operator.vary(brief)
-        attempt = proposal.attempt
-        version = store.conclude_step(
-            step.id,
-            attempt_id=attempt.id if attempt else None,
-            parents=attempt.parents if attempt else (),
-            reason=proposal.reason,
-            now=clock(),
-            decide=lambda versions, submitted: accepts(versions, submitted, min_gain),
-        )
+        attempt, reason = proposal.attempt, proposal.reason
+        if attempt is not None and attempt.evaluation.score is not None and isinstance(operator, SeedOperator):
+            candidate = Candidate(run.problem, attempt.source)
+            reason += f"; {canary.examine(scorer, candidate, attempt.evaluation.score, alpha)}"
+        version = _conclude(store, step, scorer, attempt, reason, min_gain, clock)
     except EvaluatorUnavailable as error:
         give_up(StepState.ABANDONED, f"no verdict: {error}")
         raise
     except StepNotRunning as error:  # abandoned meanwhile by the process that drives the run
         return StepOutcome(step.number, StepState.ABANDONED, scorer.tried, None, str(error))
+    except CanaryFault as error:
+        return give_up(StepState.FAILED, str(error))
     except (DatabaseUnavailable, IncompatibleDatabase):
         raise
     except Exception as error:  # an operator may be anyone's code: it fails its step, never the run
         return give_up(StepState.FAILED, f"{type(error).__name__}: {error}")
-    return StepOutcome(step.number, StepState.DONE, scorer.tried, version.number if version else None, proposal.reason)
+    return StepOutcome(step.number, StepState.DONE, scorer.tried, version.number if version else None, reason)
 
 
-class _RecordingScorer:
-    """Evaluates the candidates of one step that are new to the run, and records each before the operator sees it."""
+def _conclude(
+    store: Store,
+    step: Step,
+    scorer: RecordingScorer,
+    attempt: Attempt | None,
+    reason: str,
+    min_gain: float,
+    clock: Callable[[], datetime],
+) -> Version | None:
+    """Finish the step and return the version it adds.
 
-    def __init__(self, store: Store, run: Run, step: Step, evaluator: Evaluator, clock: Callable[[], datetime]) -> None:
-        self._store = store
-        self._run = run
-        self._step = step
-        self._evaluator = evaluator
-        self._clock = clock
-        self._known: dict[str, int] = {}
-        self._last_attempt = 0
-        self.tried = 0
+    An attempt that was compared with a version that another worker has surpassed meanwhile is compared with the new
+    best one first, for as long as it wins and others are quicker.
+    """
 
-    def __call__(self, candidate: Candidate, *, change: str, parents: tuple[int, ...]) -> Attempt:
-        """Return the attempt of ``candidate``, the recorded one where the run has it already: see ``Scorer``."""
-        started = self._clock()
-        # In this order no candidate slips through: whoever had it before has either recorded it or still announces it.
-        if not self._store.announce(self._step.id, candidate.digest, now=started):
-            raise CandidateTaken
-        for trial in self._store.trials(self._run.id, after=self._last_attempt):
-            self._known[trial.digest] = self._last_attempt = trial.attempt_id
-        if candidate.digest in self._known:
-            return self._store.attempt(self._run.id, self._known[candidate.digest])
-        evaluation = self._evaluate(candidate)
-        attempt = self._store.record_attempt(
-            step_id=self._step.id,
-            candidate=candidate,
-            change=change,
-            parents=parents,
-            evaluation=evaluation,
-            started=started,
-            finished=self._clock(),
-        )
-        self.tried += 1
-        return attempt
+    def decide(versions: Sequence[Version], submitted: Attempt) -> bool:
+        if outdated(versions, submitted):
+            raise _OutdatedError(versions[-1])
+        return accepts(versions, submitted, min_gain)
 
-    def _evaluate(self, candidate: Candidate) -> Evaluation:
-        for _ in range(EVALUATOR_TRIES - 1):
-            try:
-                return self._evaluator.evaluate(candidate)
-            except EvaluatorUnavailable:
-                continue
-        return self._evaluator.evaluate(candidate)
+    while True:
+        try:
+            return store.conclude_step(
+                step.id,
+                attempt_id=attempt.id if attempt else None,
+                parents=attempt.parents if attempt else (),
+                reason=reason,
+                now=clock(),
+                decide=decide,
+            )
+        except _OutdatedError as error:
+            assert attempt is not None
+            attempt = scorer.compare(attempt, error.best)
 
 
-def _brief(store: Store, run: Run, step: Step, scorer: _RecordingScorer, knowledge: Library) -> Brief:
+class _OutdatedError(Exception):
+    """The attempt under decision has to be compared with ``best`` first."""
+
+    def __init__(self, best: Version) -> None:
+        super().__init__(best)
+        self.best = best
+
+
+def _brief(
+    store: Store, run: Run, step: Step, target: Target, scorer: RecordingScorer, profile: Explain, knowledge: Library
+) -> Brief:
     """Return the brief of ``step``.
 
     A step that this worker left unfinished is done over, once: the next gets its seed and does not see its attempts, so
@@ -161,13 +166,15 @@ def _brief(store: Store, run: Run, step: Step, scorer: _RecordingScorer, knowled
     hidden = unfinished if len(unfinished) == 1 else []
     return Brief(
         problem=get_problem(run.problem),
-        target=get_target(run.target),
+        target=target,
         suite=run.suite,
         seed=_step_seed(run.seed, step.worker, len(finished), max(len(unfinished) - 1, 0)),
         versions=store.versions(run.id),
         trials=[trial for trial in store.trials(run.id) if trial.step_number not in hidden],
         knowledge=knowledge,
         evaluate=scorer,
+        profile=profile,
+        transferred=transferred(store, run),
     )
 
 

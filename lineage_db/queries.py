@@ -77,19 +77,26 @@ def summaries(connection: Connection) -> list[RunSummary]:
         select(
             _VERSIONS.run_id,
             func.count().label("versions"),
-            func.max(_ATTEMPTS.geomean_tflops).label("best"),
             func.max(_ATTEMPTS.geomean_tflops).filter(_VERSIONS.number == 0).label("first"),
         )
         .join_from(tables.versions, tables.attempts)
         .group_by(_VERSIONS.run_id)
         .subquery()
     )
+    best = (
+        select(_ATTEMPTS.geomean_tflops)
+        .join_from(tables.versions, tables.attempts)
+        .where(_VERSIONS.run_id == _RUNS.id)
+        .order_by(_VERSIONS.number.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
     query = (
         select(
             *_RUNS,
             func.coalesce(tried.c.attempts, 0).label("attempts"),
             func.coalesce(accepted.c.versions, 0).label("versions"),
-            accepted.c.best,
+            best.label("best"),
             accepted.c.first,
         )
         .outerjoin_from(tables.runs, tried, tried.c.run_id == _RUNS.id)
@@ -130,10 +137,14 @@ def versions(connection: Connection, run_id: int) -> list[Version]:
 
 
 def version(connection: Connection, run_id: int, number: int | None) -> Version:
-    """Return one version, or the fastest, the latest among equals; raise ``UnknownVersion``."""
+    """Return one version, or the latest; raise ``UnknownVersion``.
+
+    A version was better than all before it when it was accepted. Recorded speeds do not rank versions: the largest of
+    several measured ones owes part of its lead to luck.
+    """
     query = _LINEAGE.where(_VERSIONS.run_id == run_id)
     if number is None:
-        query = query.order_by(_ATTEMPTS.geomean_tflops.desc(), _VERSIONS.number.desc()).limit(1)
+        query = query.order_by(_VERSIONS.number.desc()).limit(1)
     else:
         query = query.where(_VERSIONS.number == number)
     row = connection.execute(query).one_or_none()

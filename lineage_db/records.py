@@ -58,7 +58,7 @@ class RunSummary:
     attempts: int
     versions: int
     best_geomean: float | None
-    """Largest geometric mean of its versions, in TFLOPS; None without versions."""
+    """Geometric mean of its latest version, in TFLOPS; None without versions."""
     seed_geomean: float | None
     """Geometric mean of version 0, in TFLOPS; None without versions."""
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
@@ -10,7 +11,7 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from evaluator.candidate import Candidate
-from evaluator.evaluation import Evaluation
+from evaluator.evaluation import Comparison, Evaluation
 from lineage_db import queries
 from lineage_db.engine import Database
 from lineage_db.errors import (
@@ -90,6 +91,7 @@ class Store:
             "created": now,
             "updated": now,
             "changes": 0,
+            "comparisons": 0,
         }
         with self._database.transaction(write=True) as connection:
             try:
@@ -177,6 +179,17 @@ class Store:
             connection.execute(update(steps).where(steps.c.id == step.id).values(digest=digest))
             return True
 
+    def number_comparison(self, step_id: int, *, now: datetime) -> int:
+        """Return the number, from 1, of the run's next comparison of measured speeds; no two callers get the same.
+
+        Raises ``StepNotRunning``.
+        """
+        with self._database.transaction(write=True) as connection:
+            run, _ = queries.lock_running_step(connection, step_id, now)
+            number: int = run.comparisons + 1
+            connection.execute(update(runs).where(runs.c.id == run.id).values(comparisons=number))
+            return number
+
     def record_attempt(
         self,
         *,
@@ -220,6 +233,22 @@ class Store:
                 "source": candidate.source,
             }
             return to_attempt(connection.execute(insert(attempts).values(values).returning(*attempts.c)).one())
+
+    def record_comparison(self, step_id: int, attempt_id: int, comparison: Comparison, *, now: datetime) -> Attempt:
+        """Put ``comparison`` in place of the one that a correct attempt has, and return the attempt.
+
+        Raises ``StepNotRunning`` or ``UnknownAttempt``.
+        """
+        with self._database.transaction(write=True) as connection:
+            run, _ = queries.lock_running_step(connection, step_id, now)
+            attempt = queries.attempt(connection, run.id, attempt_id)
+            if attempt.evaluation.score is None:
+                raise ValueError("only a correct attempt can be compared")
+            score = replace(attempt.evaluation.score, comparison=comparison)
+            attempt = replace(attempt, evaluation=replace(attempt.evaluation, score=score))
+            values = {"evaluation": attempt.evaluation.to_json()}
+            connection.execute(update(attempts).where(attempts.c.id == attempt.id).values(values))
+            return attempt
 
     def conclude_step(
         self,
@@ -301,7 +330,7 @@ class Store:
             return queries.versions(connection, run_id)
 
     def version(self, run_id: int, number: int | None = None) -> Version:
-        """Return one version, by default the fastest, the latest among equals; raises ``UnknownVersion``."""
+        """Return one version, by default the best, which is the latest; raises ``UnknownVersion``."""
         with self._database.transaction() as connection:
             return queries.version(connection, run_id, number)
 

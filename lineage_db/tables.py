@@ -121,6 +121,8 @@ runs = Table(
     Column("updated", UtcDateTime, nullable=False),
     # Counts the writes to the run and everything in it. Every writer raises it first, which also locks the run.
     Column("changes", Integer, nullable=False),
+    # Numbers given to comparisons of measured speeds so far: each spends its share of the run's probability of error.
+    Column("comparisons", Integer, nullable=False),
 )
 
 steps = Table(

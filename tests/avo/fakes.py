@@ -22,11 +22,14 @@ NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
 def judge(candidate: Candidate) -> Evaluation:
-    """``tflops = X`` is correct and that fast; anything else does not parse."""
-    name, _, value = candidate.source.partition(" = ")
+    """``tflops = X`` is correct and that fast, its canary variants wrong and slow; anything else does not parse."""
+    line, _, more = candidate.source.partition("\n")
+    name, _, value = line.partition(" = ")
     if name != "tflops":
         return Evaluation(Status.PARSE_ERROR, f"not a kernel: {candidate.source}", "h100", "quick", 0.1)
-    return correct(float(value))
+    if "canary_kernel" in more:
+        return Evaluation(Status.INCORRECT, "a wrong number", "h100", "quick", 0.1)
+    return correct(float(value) * (0.5 if "canary" in more else 1.0))
 
 
 def correct(
@@ -136,6 +139,7 @@ class InlineCrew:
             self.evaluator,
             worker=name,
             min_gain=0.002,
+            alpha=0.05,
             clock=lambda: NOW,
             knowledge=Library(()),
         )

@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avo.acceptance import accepts
+from avo.acceptance import accepts, outdated
 from avo.config import RunConfig
-from evaluator.evaluation import Evaluation, Status
+from evaluator.evaluation import Comparison, Evaluation, Status, Verdict
 from evaluator.target import ScoreKind
 from lineage_db.records import Attempt, Version
 from tests.avo.fakes import NOW, correct
@@ -73,6 +74,52 @@ def test_scores_that_cannot_be_compared_are_not_accepted() -> None:
     assert not accepts(versions, attempt(correct(900.0, target="b200")), 0.002)
     assert not accepts(versions, attempt(correct(900.0, suite="paper")), 0.002)
     assert not accepts(versions, attempt(correct(900.0, kind=ScoreKind.MEASURED)), 0.002)
+
+
+def measured(speed: float, plan: str, incumbent: str = "", verdict: Verdict = Verdict.FASTER) -> Evaluation:
+    evaluation = correct(speed, kind=ScoreKind.MEASURED, plan=plan)
+    assert evaluation.score is not None
+    comparison = Comparison(incumbent, 0.01, (0.1,), verdict) if incumbent else None
+    return replace(evaluation, score=replace(evaluation.score, comparison=comparison))
+
+
+MEASURED = lineage(measured(100.0, "seed"), measured(90.0, "best", "seed"))
+
+
+def test_a_measured_attempt_is_accepted_if_shown_faster_than_the_latest_version_whatever_the_scores() -> None:
+    assert accepts(MEASURED, attempt(measured(80.0, "new", "best")), 0.5)
+    assert not accepts(MEASURED, attempt(measured(900.0, "new", "seed")), 0.0)
+    assert not accepts(MEASURED, attempt(measured(900.0, "new")), 0.0)
+    assert not accepts(MEASURED, attempt(measured(900.0, "seed", "best")), 0.0)
+
+
+@pytest.mark.parametrize("verdict", [verdict for verdict in Verdict if verdict is not Verdict.FASTER])
+def test_no_other_verdict_is_accepted_and_none_of_them_is_worth_another_comparison(verdict: Verdict) -> None:
+    assert not accepts(MEASURED, attempt(measured(900.0, "new", "best", verdict)), 0.0)
+    assert not outdated(MEASURED, attempt(measured(900.0, "new", "seed", verdict)))
+
+
+def test_only_an_attempt_shown_faster_than_an_earlier_best_is_outdated() -> None:
+    assert outdated(MEASURED, attempt(measured(90.0, "new", "seed")))
+    assert not outdated(MEASURED, attempt(measured(90.0, "new", "best")))
+    assert not outdated(MEASURED, attempt(measured(90.0, "seed", "seed")))
+    assert not outdated([], attempt(measured(90.0, "new", "seed")))
+    assert not outdated(lineage(correct(100.0)), attempt(correct(90.0)))
+    assert not outdated(MEASURED, attempt(FAULT))
+
+
+def test_measured_scores_are_not_compared_by_their_values() -> None:
+    scores = [evaluation.score for evaluation in (measured(100.0, "a"), measured(200.0, "b"))]
+    assert scores[0] is not None
+    assert scores[1] is not None
+    with pytest.raises(ValueError, match="by their Comparison"):
+        scores[1].beats(scores[0], 0.01)
+
+
+def test_a_version_measured_on_another_card_is_no_yardstick() -> None:
+    new = measured(80.0, "new", "best")
+    assert new.score is not None
+    assert not accepts(MEASURED, attempt(replace(new, score=replace(new.score, card="another"))), 0.0)
 
 
 def ranged(speed: float, low: float, high: float, plan: str) -> Evaluation:

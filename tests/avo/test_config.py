@@ -25,8 +25,27 @@ def test_workers_are_as_many_as_usable_cpus_but_at_most_eight() -> None:
     assert RunConfig().workers == min(usable_cpus(), 8)
 
 
+@pytest.mark.parametrize(("given", "kept"), [("off", "off"), (0.1, 0.1), ("0.1", 0.1), (0, 0.0)])
+def test_a_cascade_is_a_fraction_or_off(given: object, kept: object) -> None:
+    assert RunConfig.resolve(None, {"cascade": given}).cascade == kept
+
+
+@pytest.mark.parametrize(
+    ("flags", "workers"),
+    [
+        ({"target": "h100", "workers": 8}, 8),
+        ({"target": "cuda", "workers": 8}, 2),
+        ({"target": "cuda", "workers": 1}, 1),
+        ({"target": "cuda", "workers": 8, "evaluator_command": "ssh gpu-box evaluate"}, 8),
+        ({"target": "cuda", "evaluator_command": "ssh gpu-box evaluate"}, 1),
+    ],
+)
+def test_where_speed_is_measured_there_is_a_worker_for_each_gpu_at_most(flags: dict[str, Any], workers: int) -> None:
+    assert RunConfig.resolve(None, flags).on_gpus(lambda: 2).workers == workers
+
+
 def test_a_stored_configuration_comes_back() -> None:
-    config = RunConfig(target="b200", workers=3, max_attempts=9, name="x")
+    config = RunConfig(target="b200", workers=3, max_attempts=9, name="x", cascade="off", alpha=0.01)
     stored = {**config.model_dump(), "start": {"origin": "seeds", "source": ""}}
     assert RunConfig.stored(stored, {"max_attempts": None}) == config
     assert RunConfig.stored(stored, {"max_attempts": 20}).max_attempts == 20
@@ -42,6 +61,11 @@ def test_a_stored_configuration_comes_back() -> None:
         ("max_attempts = -1", ["run.toml: max_attempts", "-1"]),
         ("max_hours = nan", ["run.toml: max_hours", "finite"]),
         ("target = 3", ["run.toml: target", "3", "valid string"]),
+        ("alpha = 0", ["run.toml: alpha", "0", "greater than 0"]),
+        ("alpha = 1.0", ["run.toml: alpha", "1.0", "less than 1"]),
+        ("equivalence_margin = -0.1", ["run.toml: equivalence_margin", "-0.1", "greater than 0"]),
+        ("cascade = true", ["run.toml: cascade", "True", "a fraction from 0 to 1, or 'off'"]),
+        ("evaluator_command = 7", ["run.toml: evaluator_command", "7", "valid string"]),
         ("target = ", ["run.toml", "not valid TOML"]),
     ],
 )
@@ -62,7 +86,11 @@ def test_a_wrong_line_of_the_file_is_named(toml: Path, text: str, parts: list[st
         ({"suite": "nope"}, ["nope", "quick", "paper"]),
         ({"target": "nope"}, ["nope", "h100"]),
         ({"operator": "nope"}, ["nope", "mutate"]),
-        ({"target": "cuda"}, ["cuda", "not part of this version", "h100"]),
+        ({"target": "nope"}, ["nope", "b200", "cuda"]),
+        ({"cascade": "fast"}, ["--cascade", "'fast'", "a fraction from 0 to 1, or 'off'"]),
+        ({"cascade": "1"}, ["--cascade", "'1'", "a fraction from 0 to 1, or 'off'"]),
+        ({"evaluator_command": " "}, ["--evaluator-command", "should be a command like: ssh gpu-box python"]),
+        ({"evaluator_command": "ssh 'gpu"}, ["--evaluator-command", "should be a command like: ssh gpu-box python"]),
     ],
 )
 def test_a_wrong_flag_is_named(flags: dict[str, Any], parts: list[str]) -> None:

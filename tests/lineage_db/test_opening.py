@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, make_url, text
 
+from lineage_db import migrations
 from lineage_db.engine import REVISION_TABLE, Database
 from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase
 from lineage_db.store import Store
@@ -37,6 +40,26 @@ def test_the_migrations_make_the_tables_the_code_uses(url: str) -> None:
             assert foreign == {(key.name, *key.column_keys) for key in table.foreign_key_constraints}
             assert found.get_pk_constraint(table.name)["name"] == table.primary_key.name
     engine.dispose()
+
+
+def test_a_database_of_the_first_schema_keeps_its_runs_and_can_number_comparisons(url: str, make: Any) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__path__[0])))
+    engine = connect(url)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(
+            text(
+                "INSERT INTO runs "
+                "(name, problem, target, suite, operator, seed, config, state, created, updated, changes) "
+                "VALUES ('old', 'mha', 'h100', 'quick', 'mutate', 0, '{}', 'stopped', '2026-01-01', '2026-01-01', 3)"
+            )
+        )
+    engine.dispose()
+    with Store.open(url) as store:
+        run = store.run("old")
+        assert store.number_comparison(make.step(store, run).id, now=make.now) == 1
 
 
 def test_opening_again_changes_nothing(url: str, make: Any) -> None:

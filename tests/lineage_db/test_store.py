@@ -1,6 +1,7 @@
 """What a store keeps and gives back, on every kind of database."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from evaluator.candidate import Candidate
-from evaluator.evaluation import CaseResult, Resources
+from evaluator.evaluation import CaseResult, Comparison, Resources, Verdict
 from lineage_db.errors import (
     ForeignEvaluation,
     InvalidRun,
@@ -136,8 +137,45 @@ def test_summaries_come_newest_first_with_counts_and_speeds(store: Store, make: 
     assert (newest.run, newest.attempts, newest.versions) == (second, 0, 0)
     assert (newest.best_geomean, newest.seed_geomean) == (None, None)
     assert (oldest.run.name, oldest.attempts, oldest.versions) == ("first", 4, 3)
-    assert oldest.best_geomean == pytest.approx(9.0)
+    assert oldest.best_geomean == pytest.approx(8.0)
     assert oldest.seed_geomean == pytest.approx(5.0)
+
+
+# Comparisons of measured speeds
+
+
+def test_comparisons_are_numbered_over_the_run_whoever_makes_them(store: Store, make: Any) -> None:
+    run, other = make.run(store, "a"), make.run(store, "b")
+    first, second = make.step(store, run), make.step(store, run)
+    assert [store.number_comparison(step.id, now=make.now) for step in (first, second, first)] == [1, 2, 3]
+    assert store.number_comparison(make.step(store, other).id, now=make.now) == 1
+
+
+def test_a_new_comparison_takes_the_place_of_the_old_and_nothing_else_changes(store: Store, make: Any) -> None:
+    run = make.run(store)
+    step = make.step(store, run)
+    attempt, faulty = make.attempt(store, step, 5.0), make.attempt(store, step)
+    comparison = Comparison("plan", 1e-9, (0.125, -0.25), Verdict.FASTER)
+    recorded = store.record_comparison(step.id, attempt.id, comparison, now=make.now)
+    assert recorded == store.attempt(run.id, attempt.id)
+    score = recorded.evaluation.score
+    assert score is not None
+    assert score.comparison == comparison
+    plain = replace(recorded.evaluation, score=replace(score, comparison=None))
+    assert replace(recorded, evaluation=plain) == attempt
+    with pytest.raises(ValueError, match="only a correct attempt"):
+        store.record_comparison(step.id, faulty.id, comparison, now=make.now)
+
+
+def test_a_step_that_is_over_compares_nothing_more(store: Store, make: Any) -> None:
+    run = make.run(store)
+    step = make.step(store, run)
+    attempt = make.attempt(store, step, 5.0)
+    store.abandon_running_steps(run.id, reason="stopped", now=make.now)
+    with pytest.raises(StepNotRunning):
+        store.number_comparison(step.id, now=make.now)
+    with pytest.raises(StepNotRunning):
+        store.record_comparison(step.id, attempt.id, Comparison("p", 0.1, (), Verdict.UNDECIDED), now=make.now)
 
 
 # Steps
@@ -391,9 +429,9 @@ def test_parents_must_be_versions_of_the_run(store: Store, make: Any) -> None:
         make.conclude(store, step, attempt, parents=(-1,), decide=accept)
 
 
-def test_the_best_version_is_the_fastest_and_the_latest_among_equals(store: Store, make: Any) -> None:
+def test_the_best_version_is_the_latest_whatever_speeds_were_recorded(store: Store, make: Any) -> None:
     run = make.run(store)
-    for tflops in (5.0, 9.0, 9.0, 7.0):
+    for tflops in (5.0, 9.0, 7.0):
         make.version(store, run, tflops)
     assert store.version(run.id).number == 2
     assert store.version(run.id, 0) == store.versions(run.id)[0]

@@ -1,0 +1,158 @@
+"""The scoring function of one step: it has candidates evaluated, and where speed is measured compared, and records."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+
+from agents.errors import CandidateTaken
+from avo.acceptance import share_of_alpha
+from evaluator.candidate import Candidate, Incumbent
+from evaluator.errors import EvaluatorUnavailable
+from evaluator.evaluation import Comparison, Evaluation, Score
+from evaluator.evaluators import Evaluator
+from evaluator.target import ScoreKind
+from lineage_db.records import Attempt, Run, Step, Version
+from lineage_db.store import Store
+
+EVALUATOR_TRIES = 3
+"""How often one candidate is given to an evaluator that is unavailable before the step is abandoned."""
+
+
+class RecordingScorer:
+    """Evaluates the candidates of one step that are new to the run, and records each before the operator sees it.
+
+    ``alpha`` is the run's probability of error over all comparisons of measured speeds.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        run: Run,
+        step: Step,
+        evaluator: Evaluator,
+        alpha: float,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._store = store
+        self._run = run
+        self._step = step
+        self._evaluator = evaluator
+        self._alpha = alpha
+        self._clock = clock
+        self._known: dict[str, int] = {}
+        self._plans: dict[str | None, list[int]] = defaultdict(list)
+        self._last_attempt = 0
+        self.tried = 0
+
+    def __call__(self, candidate: Candidate, *, change: str, parents: tuple[int, ...]) -> Attempt:
+        """Return the attempt of ``candidate``, the recorded one where the run has it already: see ``Scorer``."""
+        started = self._clock()
+        # In this order no candidate slips through: whoever had it before has either recorded it or still announces it.
+        if not self._store.announce(self._step.id, candidate.digest, now=started):
+            raise CandidateTaken
+        self._learn()
+        if candidate.digest in self._known:
+            return self._store.attempt(self._run.id, self._known[candidate.digest])
+        versions = self._store.versions(self._run.id)
+        evaluation = self._shared(self._judge(candidate, versions[-1] if versions else None))
+        attempt = self._store.record_attempt(
+            step_id=self._step.id,
+            candidate=candidate,
+            change=change,
+            parents=parents,
+            evaluation=evaluation,
+            started=started,
+            finished=self._clock(),
+        )
+        self.tried += 1
+        return attempt
+
+    def compare(self, attempt: Attempt, best: Version) -> Attempt | None:
+        """Compare a recorded attempt with ``best``, a newer version than it was compared with, and record that.
+
+        Returns the attempt as it is recorded now, or None when the evaluator finds fault with it this time, or finds
+        that it lowers to other launch plans than before.
+        """
+        comparison = _with(best.attempt.plan_digest, self._twins(attempt.plan_digest))
+        if comparison is None:
+            evaluation = self._judge(Candidate(self._run.problem, attempt.source), best)
+            score = evaluation.score
+            if score is None or score.comparison is None or evaluation.plan_digest != attempt.plan_digest:
+                return None
+            comparison = score.comparison
+        return self._store.record_comparison(self._step.id, attempt.id, comparison, now=self._clock())
+
+    def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
+        """Return the verdict without recording it; ask again when the evaluator is unavailable."""
+        for _ in range(EVALUATOR_TRIES - 1):
+            try:
+                return self._evaluator.evaluate(candidate, incumbent)
+            except EvaluatorUnavailable:
+                continue
+        return self._evaluator.evaluate(candidate, incumbent)
+
+    def _judge(self, candidate: Candidate, best: Version | None) -> Evaluation:
+        """Return the verdict, with a comparison with ``best`` where speed is measured."""
+        former = None if best is None else best.attempt.evaluation.score
+        if best is None or former is None or former.kind is not ScoreKind.MEASURED:
+            return self.evaluate(candidate)
+        # A number is used up whatever comes of it: what is spent must not depend on what is seen.
+        number = self._store.number_comparison(self._step.id, now=self._clock())
+        incumbent = Incumbent(Candidate(self._run.problem, best.attempt.source), share_of_alpha(self._alpha, number))
+        evaluation = self.evaluate(candidate, incumbent)
+        if evaluation.score is not None:
+            _check(evaluation.score, former, best.attempt.plan_digest, incumbent.alpha)
+        return evaluation
+
+    def _shared(self, evaluation: Evaluation) -> Evaluation:
+        """Put the samples that the run has of the same launch plans in the place of new ones.
+
+        Who may draw again until the draw is lucky, under other names, would be accepted in the end.
+        """
+        score = evaluation.score
+        if score is None or score.kind is not ScoreKind.MEASURED:
+            return evaluation
+        twins = self._twins(evaluation.plan_digest)
+        if not twins:
+            return evaluation
+        comparison = score.comparison
+        if comparison is not None:
+            comparison = _with(comparison.plan_digest, twins) or comparison
+        return replace(evaluation, score=replace(twins[0], comparison=comparison))
+
+    def _twins(self, plan_digest: str | None) -> list[Score]:
+        """Return the scores of the run's attempts with these launch plans, oldest first."""
+        self._learn()
+        attempts = (self._store.attempt(self._run.id, known) for known in self._plans.get(plan_digest, ()))
+        return [attempt.evaluation.score for attempt in attempts if attempt.evaluation.score is not None]
+
+    def _learn(self) -> None:
+        """Take note of the attempts that the run has by now."""
+        for trial in self._store.trials(self._run.id, after=self._last_attempt):
+            self._known[trial.digest] = self._last_attempt = trial.attempt_id
+            if trial.plan_digest is not None:
+                self._plans[trial.plan_digest].append(trial.attempt_id)
+
+
+def _with(plan_digest: str | None, scores: list[Score]) -> Comparison | None:
+    """Return the comparison with the incumbent of these launch plans, where one of ``scores`` has it."""
+    drawn = [score.comparison for score in scores if score.comparison is not None]
+    return next((comparison for comparison in drawn if comparison.plan_digest == plan_digest), None)
+
+
+def _check(score: Score, former: Score, plan_digest: str | None, alpha: float) -> None:
+    """Raise ``EvaluatorUnavailable`` unless ``score`` holds the comparison that was asked for."""
+    comparison = score.comparison
+    if score.card != former.card:
+        raise EvaluatorUnavailable(
+            f"the versions of this run were measured on {former.card}, this is {score.card}: "
+            "resume it there, or start a new run from its best version with --from"
+        )
+    if comparison is None or comparison.alpha != alpha:
+        raise EvaluatorUnavailable("the judge did not make the comparison it was asked for: install the same AVO there")
+    if comparison.plan_digest != plan_digest:
+        raise EvaluatorUnavailable(
+            "the best version lowers to other launch plans than when it was judged, as Triton or AVO is another: "
+            "start a new run from it with --from"
+        )

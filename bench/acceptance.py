@@ -1,0 +1,162 @@
+"""What the acceptance of measured speeds is worth, on a simulated GPU: the tables of docs/acceptance.md.
+
+    python -m bench.acceptance [--trials 1000]
+
+The GPU is numbers: true speeds, a clock that wanders and differs from one evaluation to the next, noise on each time,
+and a difference between two processes that lasts as long as they do. Everything else is what a run does.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avo.acceptance import share_of_alpha
+from avo.config import RunConfig
+from evaluator.comparing import ROUNDS, verdicts
+from evaluator.cuda.measuring import SAME_PAIR
+from evaluator.evaluation import Verdict
+
+KINDS = ("normal", "heavy tails", "interrupted")
+SCORED_RUNS = 20
+"""Timed runs whose median is the recorded speed; none of them takes part in a comparison."""
+Floats = NDArray[Any]
+_DRIFT = 0.002
+"""Of the clock from one time to the next, relative, as a random walk."""
+_WINDOW = 0.003
+"""Of the clock from one evaluation to another."""
+
+
+@dataclass(frozen=True)
+class SimulatedGpu:
+    """Times kernels. All figures are relative standard deviations."""
+
+    random: np.random.Generator
+    kind: str = "normal"
+    """One of ``KINDS``."""
+    noise: float = 0.01
+    """Of one time; of its body, where the noise has tails."""
+    placement: float = 0.001
+    """Of what two processes of the same kernel differ by for as long as they live."""
+
+    def log_ratios(self, gain: Floats) -> Floats:
+        """Return the log ratio of each round of comparisons with candidates faster by ``gain``, rounds last.
+
+        A round times A-B-B-A or B-A-A-B, whichever a coin says, and takes mean logarithms.
+        """
+        shape = (*gain.shape, ROUNDS[-1])
+        times = self._noise((*shape, 4)) + np.cumsum(_DRIFT * self.random.normal(size=(*shape, 4)), axis=-1)
+        contrast = (times[..., 0] + times[..., 3] - times[..., 1] - times[..., 2]) / 2
+        pairs = self.placement * self.random.normal(size=(*gain.shape, ROUNDS[-1] // SAME_PAIR))
+        lasting = np.log1p(gain)[..., None] + np.repeat(pairs, SAME_PAIR, axis=-1)
+        return np.asarray(lasting + contrast * self.random.choice([-1.0, 1.0], size=shape))
+
+    def scores(self, speed: Floats) -> Floats:
+        """Return the speed that would be recorded for kernels of this true speed, each in a window of its own."""
+        window = _WINDOW * self.random.normal(size=speed.shape)
+        return np.asarray(speed * np.exp(window - np.median(self._noise((*speed.shape, SCORED_RUNS)), axis=-1)))
+
+    def _noise(self, shape: tuple[int, ...]) -> Floats:
+        if self.kind == "heavy tails":
+            return np.asarray(self.noise / np.sqrt(3) * self.random.standard_t(3, size=shape))
+        normal = self.noise * self.random.normal(size=shape)
+        if self.kind == "interrupted":  # one time in twenty takes longer, by 5% on average
+            return normal + (self.random.random(shape) < 0.05) * self.random.exponential(0.05, size=shape)
+        return normal
+
+
+def compare(log_ratios: Floats, numbers: Sequence[int], config: RunConfig) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the verdicts and rounds [numbers, runs] of the comparisons ``numbers`` of runs, looked at as a judge does.
+
+    ``log_ratios`` is [numbers, runs, rounds].
+    """
+    looks = np.array(ROUNDS)
+    alphas = np.array([share_of_alpha(config.alpha, number) for number in numbers])[:, None, None]
+    seen = verdicts(log_ratios, alphas, config.equivalence_margin)[..., looks - 1]
+    decided = seen != Verdict.UNDECIDED
+    last = np.where(decided.any(-1), decided.argmax(-1), len(looks) - 1)
+    return np.take_along_axis(seen, last[..., None], -1)[..., 0], looks[last]
+
+
+def offer(gpu: SimulatedGpu, offers: int, runs: int, config: RunConfig) -> NDArray[Any]:
+    """Return how often each of ``runs`` runs accepts a kernel identical to its best that is offered again and again."""
+    verdict, _ = compare(gpu.log_ratios(np.zeros((offers, runs))), range(1, offers + 1), config)
+    return np.asarray((verdict == Verdict.FASTER).sum(axis=0))
+
+
+@dataclass(frozen=True)
+class Searches:
+    """How runs ended, one value a run; speeds relative to the seed's."""
+
+    true: Floats
+    """Speed of the best version."""
+    recorded: Floats
+    """What the run says it is: its score when it was evaluated."""
+    remeasured: Floats
+    luckiest: Floats
+    """Recorded by runs that accept whatever scores higher than their best did."""
+    luckiest_true: Floats
+
+
+def search(gpu: SimulatedGpu, attempts: int, runs: int, config: RunConfig) -> Searches:
+    """Let runs make attempts of which 5% gain, up to 3%, 25% change nothing, and the others lose up to 10%."""
+    kind, size = gpu.random.random((2, attempts, runs))
+    gains = np.select([kind < 0.05, kind < 0.3], [0.03 * size, 0.0 * size], -0.1 * size)
+    compared, _ = compare(gpu.log_ratios(gains), range(1, attempts + 1), config)
+    true, recorded = np.ones(runs), gpu.scores(np.ones(runs))
+    luckiest_true, luckiest = true, recorded
+    for gain, verdict in zip(1 + gains, compared, strict=True):
+        accepted, score = verdict == Verdict.FASTER, gpu.scores(true * gain)
+        true, recorded = np.where(accepted, true * gain, true), np.where(accepted, score, recorded)
+        score = gpu.scores(luckiest_true * gain)
+        luckier = score > luckiest
+        luckiest_true, luckiest = np.where(luckier, luckiest_true * gain, luckiest_true), np.maximum(score, luckiest)
+    return Searches(true, recorded, gpu.scores(true), luckiest, luckiest_true)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=1000)
+    trials = parser.parse_args().trials
+    config, random = RunConfig(), np.random.default_rng(0)
+    print("| gain | noise | comparison | faster | equivalent | slower | undecided | rounds, median | 95% of them |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    worlds = [(kind, 0.01) for kind in KINDS] + [(KINDS[0], 0.005)]
+    for gain in (0.01, 0.02, 0.005, 0.0, -0.01):
+        for kind, noise in worlds:
+            for number in (1, 100, 1000):
+                ratios = SimulatedGpu(random, kind, noise).log_ratios(np.full((1, trials), gain))
+                verdict, rounds = compare(ratios, [number], config)
+                order = (Verdict.FASTER, Verdict.EQUIVALENT, Verdict.SLOWER, Verdict.UNDECIDED)
+                shares = " | ".join(f"{np.mean(verdict == name):.1%}" for name in order)
+                middle, most = np.quantile(rounds, [0.5, 0.95], method="higher")
+                print(f"| {gain:+.1%} | {kind}, {noise:.1%} | {number} | {shares} | {middle} | {most} |", flush=True)
+    print("\n| noise | processes differ by | runs that accept any | most accepted by one |")
+    print("|---|---|---|---|")
+    for kind, noise in worlds:
+        for placement in (0.0, 0.001, 0.002, 0.003):
+            accepted = offer(SimulatedGpu(random, kind, noise, placement), 100, trials // 5, config)
+            share = f"{np.mean(accepted > 0):.1%} | {accepted.max()}"
+            print(f"| {kind}, {noise:.1%} | {placement:.1%} | {share} |", flush=True)
+    print("\n| noise | runs of 500 attempts | best, true | recorded against true | against re-measured | by luck |")
+    print("|---|---|---|---|---|---|")
+    for kind in KINDS:
+        found = search(SimulatedGpu(random, kind), 500, trials // 20, config)
+        off = [
+            np.mean(np.log(recorded / true))
+            for recorded, true in (
+                (found.recorded, found.true),
+                (found.recorded, found.remeasured),
+                (found.luckiest, found.luckiest_true),
+            )
+        ]
+        shares = " | ".join(f"{value:+.2%}" for value in off)
+        print(f"| {kind} | {trials // 20} | {np.mean(found.true) - 1:+.1%} | {shares} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
