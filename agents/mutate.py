@@ -25,6 +25,8 @@ _PRIOR_TRIES = 1.0
 """How many tries a move's prior weighs as much as."""
 _PLAN_TRIES = 3
 """Candidates to evaluate in a step while each turns out to have the launch plan of an earlier one."""
+_RELIEF = 2.0
+"""How many times as much a move is worth, before it was tried, that relieves the critical resource of its parent."""
 _LEAST_VALUE = 0.002
 """Value, in log speed-up, below which no move falls: what has never paid is still tried now and then."""
 
@@ -46,6 +48,7 @@ class Mutate:
     """Applies one move, sometimes two or three together, to the best version or an earlier one."""
 
     name = "mutate"
+    adapts = False
 
     def __init__(self, moves: Sequence[Move] = MOVES) -> None:
         self._moves = moves
@@ -61,8 +64,8 @@ class Mutate:
         plans = {trial.plan_digest for trial in brief.trials}
         plans |= {version.attempt.plan_digest for version in brief.versions}
         twins: list[str] = []
-        values = move_values(self._moves, brief.versions, brief.trials)
         for parent in _parents(brief.versions, rng):
+            values = move_values(self._moves, brief.versions, brief.trials, critical_resources(parent))
             while edit := self._choose(parent.attempt.source, brief, tried, values, rng):
                 candidate = Candidate(brief.problem.name, edit.source)
                 try:
@@ -124,11 +127,22 @@ class Mutate:
         return None
 
 
-def move_values(moves: Sequence[Move], versions: Sequence[Version], trials: Sequence[Trial]) -> dict[str, float]:
+def critical_resources(version: Version) -> frozenset[str]:
+    """Return what holds a version's benchmark cases back most, as the performance model found it; nothing where speed
+    was only measured.
+    """
+    score = version.attempt.evaluation.score
+    return frozenset(case.critical or case.limiter for case in score.cases) - {""} if score else frozenset()
+
+
+def move_values(
+    moves: Sequence[Move], versions: Sequence[Version], trials: Sequence[Trial], critical: Collection[str] = ()
+) -> dict[str, float]:
     """Return each move's expected log speed-up per try: its prior and what its trials gave, averaged.
 
-    A trial gives log(its score / its parent's), but nothing when it is faulty or slower. A trial of several moves
-    counts for each of them.
+    The prior is ``_RELIEF`` times as large for a move that relieves one of the ``critical`` resources. A trial gives
+    log(its score / its parent's), but nothing when it is faulty or slower. A trial of several moves counts for each of
+    them.
     """
     scores = {version.number: version.attempt.evaluation.geomean_tflops for version in versions}
     gains: dict[str, list[float]] = {move.name: [] for move in moves}
@@ -138,20 +152,20 @@ def move_values(moves: Sequence[Move], versions: Sequence[Version], trials: Sequ
         for name in _moves_of(trial.change):
             if name in gains:
                 gains[name].append(gain)
+    priors = {move.name: move.prior * (1 if move.relieves.isdisjoint(critical) else _RELIEF) for move in moves}
     return {
-        move.name: max(
-            _LEAST_VALUE, (_PRIOR_TRIES * move.prior + sum(gains[move.name])) / (_PRIOR_TRIES + len(gains[move.name]))
-        )
-        for move in moves
+        name: max(_LEAST_VALUE, (_PRIOR_TRIES * prior + sum(gains[name])) / (_PRIOR_TRIES + len(gains[name])))
+        for name, prior in priors.items()
     }
 
 
 def _proposal(edit: _Edit, parent: Version, attempt: Attempt) -> Proposal:
     tried_on = _on(edit, parent)
-    if not attempt.evaluation.correct:
+    score = attempt.evaluation.score
+    if score is None:
         return Proposal(None, f"{tried_on}: {attempt.status}: {attempt.evaluation.message}")
-    before, after = parent.attempt.evaluation.geomean_tflops, attempt.evaluation.geomean_tflops
-    return Proposal(attempt, f"{tried_on}: {before:.1f} -> {after:.1f} TFLOPS")
+    before = parent.attempt.evaluation.geomean_tflops
+    return Proposal(attempt, f"{tried_on}: {before:.1f} -> {score.geomean_tflops:.1f} {score.kind} TFLOPS")
 
 
 def _on(edit: _Edit, parent: Version) -> str:
@@ -163,8 +177,8 @@ def _moves_of(change: str) -> list[str]:
 
 
 def _parents(versions: Sequence[Version], rng: random.Random) -> Iterator[Version]:
-    """Yield every version once, from the best down; now and then another one comes first."""
-    ranked = sorted(versions, key=lambda version: (-version.attempt.evaluation.geomean_tflops, -version.number))
+    """Yield every version once, the best first, which is the last; now and then another one comes before it."""
+    ranked = sorted(versions, key=lambda version: -version.number)
     if len(ranked) > 1 and rng.random() >= _BEST_PARENT:
         ranked.insert(0, ranked.pop(rng.randrange(1, len(ranked))))
     yield from ranked

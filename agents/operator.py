@@ -5,13 +5,17 @@ An operator gets a brief (lineage P_t, knowledge base K, scoring function f) and
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from evaluator.candidate import Candidate
+from evaluator.evaluation import Fault
 from evaluator.problem import Problem
 from evaluator.target import Target
 from knowledge_base.library import Library
-from lineage_db.records import Attempt, Trial, Version
+from lineage_db.records import Attempt, Run, Trial, Version
+
+if TYPE_CHECKING:
+    from evaluator.performance import Profile
 
 
 class Scorer(Protocol):
@@ -24,6 +28,32 @@ class Scorer(Protocol):
         evaluates it, and ``EvaluatorUnavailable``.
         """
         ...
+
+
+class Explain(Protocol):
+    """Says why a candidate is as fast as predicted. Takes seconds, and is recorded nowhere."""
+
+    def __call__(self, candidate: Candidate, case: str | None = None) -> "tuple[Profile, ...] | Fault":
+        """Return a profile of each benchmark case, or of the one called ``case``; numbers are not checked.
+
+        Raises ``UnknownProblem`` for a case that is none, and ``EvaluatorUnavailable``.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """The lineage of another problem that a run starts from."""
+
+    run: Run
+    """The one it is from."""
+    versions: Sequence[Version]
+    """Up to the one that was named, seed first: what each changed and gained. Never empty."""
+
+    @property
+    def source(self) -> str:
+        """Of the version that was named. It defines the entry function of ``run.problem``."""
+        return self.versions[-1].attempt.source
 
 
 @dataclass(frozen=True)
@@ -41,6 +71,11 @@ class Brief:
     """Every attempt of the run so far, failed ones too, oldest first."""
     knowledge: Library
     evaluate: Scorer
+    profile: Explain
+    transferred: Transferred | None = None
+    """What was taken over from another problem. Where that problem has the same entry function the first version is
+    ``transferred.source`` as it is, else one of the problem's own seeds: the source has to be adapted.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,14 @@ def operator_names() -> tuple[str, ...]:
     return (*_BUILT_IN, *sorted({point.name for point in entry_points(group=GROUP)} - _BUILT_IN.keys()))
 
 
+def adapts(operator: VariationOperator) -> bool:
+    """Return whether ``operator`` can adapt the kernel of another entry function (``Brief.transferred``).
+
+    An operator that cannot says ``adapts = False``.
+    """
+    return bool(getattr(operator, "adapts", True))
+
+
 def get_operator(name: str) -> VariationOperator:
     """Return a new operator called ``name``.
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from avo.snapshot import Comparison, Snapshot, compare, gain, geomean
-from avo.wording import duration, first_line, percent, verdicts
+from avo.wording import duration, first_line, percent, place, verdicts
 from evaluator.evaluation import Score
 from evaluator.problem import Baseline
 from lineage_db.records import RunState
@@ -55,15 +55,17 @@ class Budget:
 def panel(snapshot: Snapshot, *, now: datetime, budget: Budget, baselines: Sequence[Baseline]) -> RenderableType:
     """Return the whole display of a run."""
     run = snapshot.run
+    score = snapshot.best.attempt.evaluation.score if snapshot.best else None
     parts: list[RenderableType] = [_attempts(snapshot, now, budget)]
-    if snapshot.best and snapshot.best.attempt.evaluation.score:
-        parts += ["", _speed(snapshot, snapshot.best.attempt.evaluation.score, baselines)]
+    if score:
+        parts += ["", _speed(snapshot, score, baselines)]
     if len(snapshot.versions) > 1:
         parts += ["", _accepted(snapshot)]
     if snapshot.running:
         parts += ["", _workers(snapshot, now)]
     title = Text.assemble((run.name, "bold"), "  ", (run.state, _STATE_STYLE[run.state]))
-    subtitle = Text(f"{run.problem} for {run.target}, suite {run.suite}, operator {run.operator}", style="dim")
+    target = place(score) if score else run.target
+    subtitle = Text(f"{run.problem} for {target}, suite {run.suite}, operator {run.operator}", style="dim")
     framed = Panel(
         Group(*parts), title=title, title_align="left", subtitle=subtitle, subtitle_align="left", padding=(0, 1)
     )

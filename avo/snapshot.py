@@ -8,8 +8,9 @@ from math import exp, log
 from threading import Event
 from typing import TypeVar
 
+from evaluator.errors import EvaluatorError
 from evaluator.evaluation import Score, Status
-from evaluator.problem import Baseline
+from evaluator.problem import Baseline, get_problem
 from evaluator.target import ScoreKind
 from lineage_db.errors import StoreError
 from lineage_db.records import Run, RunState, Step, StepState, Trial, Version
@@ -47,8 +48,8 @@ class Snapshot:
 
     @property
     def best(self) -> Version | None:
-        """The version with the highest geometric mean, the latest among equals."""
-        return max(self.versions, key=lambda version: (geomean(version), version.number), default=None)
+        """The last version: each was accepted because it beats those before it."""
+        return self.versions[-1] if self.versions else None
 
     @property
     def kind(self) -> ScoreKind | None:
@@ -96,7 +97,7 @@ def read_snapshot(store: Store, run_name: str, previous: Snapshot | None = None)
         running=tuple(step for step in steps if step.state is StepState.RUNNING)
         if run.state is RunState.RUNNING
         else (),
-        busy=_covered(ended.values()),
+        busy=covered((step.started, step.finished) for step in ended.values() if step.finished),
         concluded=sum(trial.step_number in ended for trial in trials),
     )
 
@@ -179,6 +180,27 @@ def compare(score: Score, baselines: Sequence[Baseline]) -> list[Comparison]:
     return sorted(found, key=lambda comparison: comparison.published)
 
 
+def published(problem: str) -> tuple[Baseline, ...]:
+    """Return the published figures of a problem; none of one that this installation does not have."""
+    try:
+        return get_problem(problem).baselines
+    except EvaluatorError:
+        return ()
+
+
+def lines(score: Score, baselines: Sequence[Baseline], versions: Iterable[Version]) -> list[tuple[int, Comparison]]:
+    """Return the baselines that cover every case of the score, the slowest first: lines that versions have to pass.
+
+    Each with the number of ``versions`` that stand before the first that reaches it, as they are ordered.
+    """
+    reached = [geomean(version) for version in versions]
+    return [
+        (next((place for place, tflops in enumerate(reached) if tflops >= found.published), len(reached)), found)
+        for found in compare(score, baselines)
+        if found.shared == found.total
+    ]
+
+
 def _geomean(values: Iterable[float]) -> float:
     logs = [log(value) for value in values]
     return exp(sum(logs) / len(logs))
@@ -188,11 +210,11 @@ def _with_version(trial: Trial, version: int | None) -> Trial:
     return trial if trial.version == version else replace(trial, version=version)
 
 
-def _covered(steps: Iterable[Step]) -> timedelta:
-    """Length of the union of the steps' times."""
+def covered(spans: Iterable[tuple[datetime, datetime]]) -> timedelta:
+    """Return the length of the union of spans of time."""
     total = timedelta(0)
     reached: datetime | None = None
-    for start, end in sorted((step.started, step.finished) for step in steps if step.finished):
+    for start, end in sorted(spans):
         if reached is None or end > reached:
             total += end - (start if reached is None else max(start, reached))
             reached = end

@@ -1,8 +1,13 @@
-"""Wording: how durations, gains and verdicts read in live displays."""
+"""Wording: how durations, gains, scores and verdicts read, wherever they are shown."""
 
+import math
 from collections.abc import Mapping
 
-from evaluator.evaluation import Status
+from evaluator.evaluation import CaseScore, Comparison, Score, Status, Verdict
+from evaluator.target import ScoreKind
+
+SPREAD = {ScoreKind.PREDICTED: "range", ScoreKind.MEASURED: "quartiles"}
+"""What the low and the high end of a case's speed are called: of the model's constants, or of the timed runs."""
 
 
 def duration(seconds: float) -> str:
@@ -31,6 +36,32 @@ def verdicts(counts: Mapping[Status, int]) -> str:
     """Return ``12 correct, 3 incorrect, 1 does not fit``: correct first, then the faults as they come."""
     order = sorted(counts, key=lambda status: status is not Status.CORRECT)
     return ", ".join(f"{counts[status]} {verdict(status)}" for status in order)
+
+
+def place(score: Score) -> str:
+    """Return where the speed is a score's: the GPU it was measured on, or the architecture it is predicted for."""
+    return first_line(score.card) or score.target
+
+
+def unit(score: Score) -> str:
+    """Return what a score's numbers are: ``predicted TFLOPS, h100`` or ``measured TFLOPS, NVIDIA H100 80GB HBM3``."""
+    return f"{score.kind} TFLOPS, {place(score)}"
+
+
+def spread(case: CaseScore) -> str:
+    """Return both ends of a case's speed in TFLOPS; nothing where they are not known."""
+    return f"{case.low_tflops:.1f} to {case.high_tflops:.1f}" if case.low_tflops else ""
+
+
+def compared(comparison: Comparison) -> str:
+    """Return what timing a candidate in turn with the best version so far has shown."""
+    rounds = len(comparison.log_ratios)
+    found = {Verdict.EQUIVALENT: "as fast as", Verdict.UNDECIDED: "not told apart from"}
+    words = found.get(comparison.verdict, f"{comparison.verdict} than")
+    if not rounds:
+        return f"{words} the best so far"
+    faster = math.exp(sum(comparison.log_ratios) / rounds) - 1
+    return f"{words} the best so far: {faster:+.1%} in {rounds} rounds, chance of error {comparison.alpha:.2g}"
 
 
 def printable(text: str) -> str:

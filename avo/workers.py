@@ -10,8 +10,8 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayActorError, RayError
@@ -23,15 +23,20 @@ from avo.config import RunConfig
 from avo.errors import RunFailed
 from avo.run import Report, utc_now, worker_name
 from avo.step import SeedOperator, StepOutcome, perform_step
-from evaluator.candidate import Candidate
+from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorError, EvaluatorUnavailable
-from evaluator.evaluation import Evaluation
-from evaluator.evaluators import Evaluator
+from evaluator.evaluation import Evaluation, Fault
+from evaluator.evaluators import Judging
+from evaluator.problem import get_cases, get_problem
 from evaluator.process import ProcessEvaluator
 from evaluator.sandbox import Sandbox
+from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.errors import StoreError
 from lineage_db.store import Store
+
+if TYPE_CHECKING:
+    from evaluator.performance import Profile
 
 _OBJECT_STORE_BYTES = 80 * 2**20
 """Ray's minimum is 75 MiB; what passes through is sources and evaluations, a few kilobytes each."""
@@ -40,27 +45,45 @@ _OBJECT_STORE_BYTES = 80 * 2**20
 class EvaluatorWorker:
     """Owns one evaluator."""
 
-    def __init__(self, make_evaluator: Callable[[], Evaluator]) -> None:
+    def __init__(self, make_evaluator: Callable[[], Judging]) -> None:
         self._evaluator = make_evaluator()
 
-    def evaluate(self, candidate: Candidate) -> Evaluation:
+    def evaluate(self, candidate: Candidate, incumbent: Incumbent | None) -> Evaluation:
         """Return the verdict; raises ``EvaluatorUnavailable``."""
-        return self._evaluator.evaluate(candidate)
+        return self._evaluator.evaluate(candidate, incumbent)
+
+    def profile(self, candidate: Candidate, case: str | None) -> "tuple[Profile, ...] | Fault":
+        """Return the explanation; raises ``EvaluatorUnavailable``."""
+        return self._evaluator.profile(candidate, case)
+
+    def target(self) -> Target:
+        """Return what is judged for; raises ``EvaluatorUnavailable``."""
+        return self._evaluator.target
 
 
 class RemoteEvaluator:
     """The evaluator that an evaluator worker owns, seen from an operator worker."""
 
-    def __init__(self, actor: Any) -> None:
+    def __init__(self, actor: Any, suite: str) -> None:
         self._actor = actor
+        self._suite = suite
 
-    def evaluate(self, candidate: Candidate) -> Evaluation:
+    @cached_property
+    def target(self) -> Target:
+        """What the evaluator judges for; raises ``EvaluatorUnavailable``."""
+        target: Target = _result(self._actor.target.remote())
+        return target
+
+    def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
         """Return the verdict; raises ``EvaluatorUnavailable``, also when the evaluator worker is gone."""
-        try:
-            evaluation: Evaluation = ray.get(self._actor.evaluate.remote(candidate))
-        except RayError as error:
-            raise EvaluatorUnavailable(_reason("evaluator", error)) from error
+        evaluation: Evaluation = _result(self._actor.evaluate.remote(candidate, incumbent))
         return evaluation
+
+    def profile(self, candidate: Candidate, case: str | None = None) -> "tuple[Profile, ...] | Fault":
+        """Return the explanation; raises ``UnknownProblem`` for a case that is none, else like ``evaluate``."""
+        get_cases(get_problem(candidate.problem), self._suite, case)
+        profiles: tuple[Profile, ...] | Fault = _result(self._actor.profile.remote(candidate, case))
+        return profiles
 
 
 class OperatorWorker:
@@ -71,16 +94,16 @@ class OperatorWorker:
         store_url: str,
         run_name: str,
         worker: str,
-        min_gain: float,
+        config: RunConfig,
         make_operator: Callable[[], VariationOperator],
         evaluator: Any,
     ) -> None:
         self._store = Store.open(store_url, create=False)
         self._run = self._store.run(run_name)
         self._worker = worker
-        self._min_gain = min_gain
+        self._config = config
         self._operator = make_operator()
-        self._evaluator = RemoteEvaluator(evaluator)
+        self._evaluator = RemoteEvaluator(evaluator, self._run.suite)
         self._knowledge = Library.load()
 
     def step(self, seed_source: str | None) -> StepOutcome | str:
@@ -93,7 +116,8 @@ class OperatorWorker:
                 operator,
                 self._evaluator,
                 worker=self._worker,
-                min_gain=self._min_gain,
+                min_gain=self._config.min_gain,
+                alpha=self._config.alpha,
                 clock=utc_now,
                 knowledge=self._knowledge,
             )
@@ -139,7 +163,7 @@ def hire(
     config: RunConfig,
     *,
     make_operator: Callable[[], VariationOperator] | None = None,
-    make_evaluator: Callable[[], Evaluator] | None = None,
+    make_evaluator: Callable[[], Judging] | None = None,
 ) -> Iterator[RayCrew]:
     """Start Ray on this machine, yield a crew for the run, and end every process again.
 
@@ -147,24 +171,43 @@ def hire(
     """
     make_operator = make_operator or partial(get_operator, config.operator)
     make_evaluator = make_evaluator or partial(
-        ProcessEvaluator, config.target, config.suite, config.evaluation_wall_s, sandbox=Sandbox(config.sandbox)
+        ProcessEvaluator,
+        config.target,
+        config.suite,
+        config.evaluation_wall_s,
+        sandbox=Sandbox(config.sandbox),
+        command=config.evaluator_command,
+        options=_measuring(config),
     )
+    gpus = _gpus_per_evaluator(config)
     operator_actor: Any = ray.remote(num_cpus=0, max_restarts=0)(OperatorWorker)
-    evaluator_actor: Any = ray.remote(num_cpus=1, max_restarts=0)(EvaluatorWorker)
+    evaluator_actor: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0)(EvaluatorWorker)
 
     def hire_pair(worker: int) -> tuple[Any, Any]:
         evaluator = evaluator_actor.remote(make_evaluator)
-        operator = operator_actor.remote(
-            store_url, run_name, worker_name(worker), config.min_gain, make_operator, evaluator
-        )
+        operator = operator_actor.remote(store_url, run_name, worker_name(worker), config, make_operator, evaluator)
         return operator, evaluator
 
-    with _local_ray(config.workers):
+    with _local_ray(config.workers, gpus * config.workers):
         yield RayCrew(hire_pair, config.workers)
 
 
+def _gpus_per_evaluator(config: RunConfig) -> int:
+    """Return how many of this machine's GPUs an evaluator takes: one to measure on, none to predict or to ask another
+    machine.
+    """
+    return int(config.measured and config.evaluator_command is None)
+
+
+def _measuring(config: RunConfig) -> tuple[str, ...]:
+    """Return the judge's arguments that matter where speed is measured."""
+    if not config.measured:
+        return ()
+    return ("--equivalence-margin", str(config.equivalence_margin), "--cascade", str(config.cascade))
+
+
 @contextmanager
-def _local_ray(cpus: int) -> Iterator[None]:
+def _local_ray(cpus: int, gpus: int) -> Iterator[None]:
     """Start Ray for this process alone: on the loopback interface, with a token and a folder of its own."""
     # Below /tmp, whatever TMPDIR says: Ray's sockets get paths below this one, and a socket's path may have 107 bytes.
     folder = tempfile.mkdtemp(prefix="avo-", dir="/tmp")
@@ -180,7 +223,7 @@ def _local_ray(cpus: int) -> Iterator[None]:
             ray.init(
                 address="local",
                 num_cpus=cpus,
-                num_gpus=0,
+                num_gpus=gpus,
                 include_dashboard=False,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
@@ -217,6 +260,14 @@ def _start_failures() -> Iterator[None]:
         yield
     except Exception as error:  # Ray starts several processes and has no error class for what may go wrong there
         raise RunFailed(f"Ray does not start ({error}): look at avo doctor") from error
+
+
+def _result(call: Any) -> Any:
+    """Wait for what an evaluator worker returns; raise ``EvaluatorUnavailable`` when that fails."""
+    try:
+        return ray.get(call)
+    except RayError as error:
+        raise EvaluatorUnavailable(_reason("evaluator", error)) from error
 
 
 def _reason(who: str, error: RayError) -> str:

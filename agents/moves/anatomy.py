@@ -38,7 +38,10 @@ class Masks:
     """The constexpr under which the causal comparison stands; None when it stands under none."""
     first_row: str
     """Of the CTA's block of queries, as an expression. Empty unless ``causal``."""
+    end_row: str
+    """Behind the last one, or beyond."""
     block_rows: str
+    """Rows of the tile of scores."""
     shift: str
 
     def limit(self, name: str, keys: str, row_limit: str, step: str = "") -> str:
@@ -83,10 +86,14 @@ class Anatomy:
     @cached_property
     def loops(self) -> tuple[Loop, ...]:
         """The kernel's loops over keys, in source order; none when any of them has another form."""
+        read = [_loop(walk) for walk in self.walks]
+        return tuple(loop for loop in read if loop) if all(read) else ()
+
+    @cached_property
+    def walks(self) -> tuple[cst.For, ...]:
+        """The innermost loops around two products or more, whatever they go over, in source order."""
         found = [loop for loop in tree.find(self.kernel, cst.For) if len(tree.calls(loop, "tl.dot")) >= 2]
-        read = [_loop(loop) for loop in found]
-        nested = any(inner is not outer and inner in tree.find(outer, cst.For) for outer in found for inner in found)
-        return () if nested else tuple(loop for loop in read if loop) if all(read) else ()
+        return tuple(outer for outer in found if not any(inner in found for inner in tree.find(outer.body, cst.For)))
 
     @cached_property
     def parameters(self) -> tuple[str, ...]:
@@ -142,10 +149,10 @@ class Anatomy:
             return None
         ((length,),) = lengths
         if not causals:
-            return Masks(tuple(found), length, False, None, "", "", "")
+            return Masks(tuple(found), length, False, None, "", "", "", "")
         (causal,) = causals
-        flag, first_row, block_rows, shift = causal
-        return Masks(tuple(found), length, True, flag or None, first_row, block_rows, shift)
+        flag, first_row, end_row, block_rows, shift = causal
+        return Masks(tuple(found), length, True, flag or None, first_row, end_row, block_rows, shift)
 
     def _column(self, loop: Loop) -> str | None:
         """Name of the key numbers: assigned once in the loop as index + tl.arange(0, step)."""
@@ -166,7 +173,7 @@ class Anatomy:
         return None
 
     def _read_mask(self, comparison: cst.Comparison, column: str, loop: Loop) -> tuple[str, ...] | None:
-        """(length,) or (flag or "", first row, rows of the block, shift); None for any other comparison."""
+        """(length,) or (flag or "", first row, end row, rows of the tile, shift); None for any other comparison."""
         if len(comparison.comparisons) != 1:
             return None
         left, operator, right = (
@@ -189,10 +196,22 @@ class Anatomy:
             return (tree.text(right),) if known else None
         flag = self._flag(branches)
         rows, shift = _sum(right)
-        block = self.block(unindexed(rows))
+        block = self._rows(unindexed(rows))
         if flag is None or block is None or (shift and not tree.names(shift) <= set(self.parameters)):
             return None
         return (flag, *block, tree.text(shift) if shift else "0")
+
+    def _rows(self, node: cst.BaseExpression) -> tuple[str, str, str] | None:
+        """(first, end, number) of the rows of a tile: a block, or a block divided by a parameter, which rows share."""
+        value = tree.definition(self.kernel, node.value) if isinstance(node, cst.Name) else None
+        if isinstance(value, cst.BinaryOperation) and isinstance(value.operator, cst.FloorDivide):
+            block, shared = self.block(value.left), tree.text(value.right)
+            if block is None or shared not in self.parameters:
+                return None
+            first, rows = block
+            return f"({first}) // {shared}", f"({first} + {rows} - 1) // {shared} + 1", rows
+        plain = self.block(node)
+        return (plain[0], f"{plain[0]} + {plain[1]}", plain[1]) if plain else None
 
     def _flag(self, branches: list[cst.If]) -> str | None:
         """The constexpr of the only branch around a mask, "" for no branch, None for anything else."""
@@ -212,18 +231,19 @@ class Anatomy:
         block_rows = self.arange_end(offsets) if offsets else None
         return (tree.text(first), block_rows) if first and block_rows else None
 
-    def softmax(self, loop: Loop) -> Softmax | None:
-        """Return the softmax of ``loop``; None unless every use of the scores has the known form."""
-        body = loop.node.body
+    def softmax(self, loop: cst.For) -> Softmax | None:
+        """Return the softmax of a loop; None unless every use of the scores has the known form."""
+        body = loop.body
         product = tree.calls(body, "tl.dot")[0]
-        for statement in body.body:
+        for statement in tree.find(body, cst.SimpleStatementLine):
             assigned = tree.assignment(statement)
             if assigned and product in tree.find(assigned[1], cst.Call):
                 scores, value = assigned
                 break
         else:
             return None
-        scale = _factor(value, product)
+        scaled = _selected(value) or value
+        scale = _factor(scaled, product)
         maxima = [call for call in tree.calls(body, "tl.max") if tree.is_name(call.args[0].value, scores)]
         differences = [
             call.args[0].value
@@ -234,13 +254,7 @@ class Anatomy:
         if len(maxima) != 1 or len(differences) != 1:
             return None
         difference = differences[0]
-        selects = [
-            call
-            for call in tree.calls(body, "tl.where")
-            if len(call.args) == 3
-            and tree.is_name(call.args[1].value, scores)
-            and tree.text(call.args[2].value) == "float('-inf')"
-        ]
+        selects = [call for call in tree.calls(body, "tl.where") if tree.is_name(_selected(call), scores)]
         targets = tree.assignments(body, scores)
         uses = sum(name.value == scores for name in tree.find(body, cst.Name))
         known = {id(value), *map(id, selects)}
@@ -249,12 +263,12 @@ class Anatomy:
         if not isinstance(difference, cst.BinaryOperation) or not isinstance(difference.operator, cst.Subtract):
             return None
         exponent = difference.left
-        if value is not product and scale and isinstance(exponent, cst.Name) and isinstance(value, cst.BinaryOperation):
-            return Softmax(scores, scale, False, value, product, maxima[0], exponent)
+        if scale and isinstance(exponent, cst.Name) and isinstance(scaled, cst.BinaryOperation):
+            return Softmax(scores, scale, False, scaled, product, maxima[0], exponent)
         late = next((use for use in tree.find(exponent, cst.Name) if use.value == scores), None)
         late_scale = _factor(exponent, late) if late else None
         scaled_maximum = any(_factor(node, maxima[0]) == late_scale for node in tree.find(body, cst.BinaryOperation))
-        if value is product and late and late_scale and scaled_maximum and isinstance(exponent, cst.BinaryOperation):
+        if scaled is product and late and late_scale and scaled_maximum and isinstance(exponent, cst.BinaryOperation):
             return Softmax(scores, late_scale, True, exponent, product, maxima[0], late)
         return None
 
@@ -311,6 +325,13 @@ def _sum(node: cst.BaseExpression) -> tuple[cst.BaseExpression, cst.BaseExpressi
     if isinstance(node, cst.BinaryOperation) and isinstance(node.operator, cst.Add):
         return node.left, node.right
     return node, None
+
+
+def _selected(node: cst.BaseExpression) -> cst.BaseExpression | None:
+    """``x`` of ``tl.where(..., x, float("-inf"))``."""
+    if isinstance(node, cst.Call) and tree.is_call(node, "tl.where") and len(node.args) == 3:
+        return node.args[1].value if tree.text(node.args[2].value) == "float('-inf')" else None
+    return None
 
 
 def _factor(node: cst.BaseExpression, other: cst.BaseExpression) -> str | None:

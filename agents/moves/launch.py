@@ -7,12 +7,14 @@ import libcst as cst
 
 from agents.moves import tree
 from agents.moves.anatomy import Anatomy, dissect
-from agents.moves.move import Move
+from agents.moves.move import LOADS, Move
 from evaluator.target import Target
 
 TILE_SIZES = (16, 32, 64, 128, 256)
 WARPS = (1, 2, 4, 8, 16)
 STAGES = (1, 2, 3, 4, 5)
+SHARES = (512, 1024, 2048, 4096)
+"""Multiples of every tile size."""
 REGISTERS = (None, 255, 224, 192, 168, 128)
 
 _SHAPES: Mapping[int, tuple[tuple[int, int, int, int], ...]] = {
@@ -46,13 +48,23 @@ def _tiles(anatomy: Anatomy) -> list[_Knob]:
 def _knob(anatomy: Anatomy, name: str) -> _Knob | None:
     """The launch's keyword ``name``; None when its value cannot be told or is shared with another place."""
     arg = tree.keyword(anatomy.launch, name)
-    if arg is None:
+    literal = arg.value if arg else _unpacked(anatomy, name)
+    if literal is None:
         return _Knob(name, _DEFAULTS.get(name), None)
-    literal = arg.value
     if isinstance(literal, cst.Name):
         return _named(anatomy, name, literal.value)
     if isinstance(literal, cst.Integer) and name not in anatomy.constants:
         return _Knob(name, tree.integer(literal), literal)
+    return None
+
+
+def _unpacked(anatomy: Anatomy, name: str) -> cst.BaseExpression | None:
+    """What the launch passes for ``name`` by ``**options``, a dictionary that the host writes out."""
+    for arg in anatomy.launch.args:
+        options = tree.definition(anatomy.host, tree.text(arg.value)) if arg.star == "**" else None
+        for element in options.elements if isinstance(options, cst.Dict) else ():
+            if isinstance(element, cst.DictElement) and tree.text(element.key) == repr(name):
+                return element.value
     return None
 
 
@@ -95,7 +107,7 @@ def with_knobs(anatomy: Anatomy, values: Mapping[str, int | None]) -> tuple[list
             keywords[name] = None if value is None else str(value)
         else:
             literals[knob.literal] = cst.Integer(str(value))
-    again = dissect(tree.replace(anatomy.module, literals).code)
+    again = dissect(tree.replace(anatomy.module, literals).code) if literals else anatomy
     if again is None:
         return None
     launch = again.launch
@@ -118,6 +130,15 @@ def _steps(anatomy: Anatomy, knob: _Knob | None, allowed: tuple[int | None, ...]
 def _edit_tiles(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
     for knob in _tiles(anatomy):
         yield from _steps(anatomy, knob, TILE_SIZES)
+
+
+def _edit_share(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
+    """Let programs take larger or smaller shares of what a loop goes over."""
+    for walk in anatomy.walks:
+        for name in sorted(tree.names(walk.iter) & anatomy.constants):
+            knob = _knob(anatomy, name)
+            if knob and knob.literal and knob.value in SHARES:
+                yield from _steps(anatomy, knob, SHARES)
 
 
 def _edit_warps(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
@@ -150,17 +171,48 @@ LAUNCH_MOVES = (
         "shape",
         "tiles, warps and stages only pay together: a larger tile needs the registers of more warps, loads need stages",
         0.6,
+        "a causal mask, and the tile of scores sized by names that the host sets to numbers",
         _edit_shape,
+        LOADS | {"latency"},
     ),
     Move(
         "stages",
         "more stages hide the latency of loads behind the matrix products of earlier tiles, for shared memory",
         0.1,
+        "a launch with num_stages as a number, or without",
         _edit_stages,
+        frozenset({"latency"}),
     ),
-    Move("tile", "larger tiles do more products per load, smaller ones leave room for a second CTA", 0.05, _edit_tiles),
-    Move("warps", "more warps spread the registers of a tile, fewer let two CTAs share an SM", 0.04, _edit_warps),
     Move(
-        "registers", "a cap on registers can let another CTA onto the SM, at the risk of spills", 0.01, _edit_registers
+        "tile",
+        "larger tiles do more products per load, smaller ones leave room for a second CTA",
+        0.05,
+        "tiles sized by names that the host sets to numbers",
+        _edit_tiles,
+        LOADS,
+    ),
+    Move(
+        "share",
+        "small shares spread lists of unequal length over the SMs, large ones load what is shared less often",
+        0.03,
+        "a loop over a share of 512 to 4096 that the host sets by a name",
+        _edit_share,
+        LOADS,
+    ),
+    Move(
+        "warps",
+        "more warps spread the registers of a tile, fewer let two CTAs share an SM",
+        0.04,
+        "a launch with num_warps as a number, or without",
+        _edit_warps,
+        frozenset({"latency"}),
+    ),
+    Move(
+        "registers",
+        "a cap on registers can let another CTA onto the SM, at the risk of spills",
+        0.01,
+        "a launch with maxnreg as a number, or without",
+        _edit_registers,
+        frozenset({"latency"}),
     ),
 )

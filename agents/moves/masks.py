@@ -7,7 +7,7 @@ import libcst as cst
 from agents.moves import tree
 from agents.moves.anatomy import Anatomy
 from agents.moves.fold import assume_true
-from agents.moves.move import Move
+from agents.moves.move import EVERYTHING, Move
 from evaluator.target import Target
 
 
@@ -18,7 +18,7 @@ def _edit_skip(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Modu
         masks = anatomy.masks(loop)
         if masks and masks.causal and loop.stop == masks.length:
             end = tree.fresh(anatomy.module, "end_n")
-            limit = masks.limit(end, masks.length, f"{masks.first_row} + {masks.block_rows} + ({masks.shift})")
+            limit = masks.limit(end, masks.length, f"{masks.end_row} + ({masks.shift})")
             stop = loop.call.args[1]
             call = tree.replace(loop.call, {stop.value: cst.Name(end)})
             edits[loop.node] = tree.before(loop.node.with_changes(iter=call), limit)
@@ -52,12 +52,16 @@ MASK_MOVES = (
         "skip",
         "a causal block of queries needs no keys beyond its last row: half of the work at long lengths",
         0.6,
+        "a loop over all keys with a causal mask",
         _edit_skip,
+        EVERYTHING,
     ),
     Move(
         "split",
         "only blocks on the diagonal and the tail need masks: comparing and selecting leave the hot loop",
         0.25,
+        "one loop over keys, from the first, with masks on their numbers",
         _edit_split,
+        frozenset({"issue", "alu"}),
     ),
 )

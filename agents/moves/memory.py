@@ -1,6 +1,6 @@
 """Moves on how tiles reach the tensor cores: tensor descriptors and warp specialisation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import libcst as cst
@@ -12,6 +12,7 @@ from agents.moves.move import Move
 from evaluator.target import Target
 
 _IMPORT = "from triton.tools.tensor_descriptor import TensorDescriptor\n"
+_NAME = "tile_descriptor"
 _HELPER = '''
 
 def {name}(x, rows, columns):
@@ -27,11 +28,12 @@ def {name}(x, rows, columns):
 
 
 @dataclass(frozen=True, slots=True)
-class _TileLoad:
-    """``name = tl.load(...)`` of [rows, columns] of a [batch, head, row, column] tensor, or of their transpose."""
+class _Tile:
+    """[rows, columns] of a [batch, head, row, column] tensor, or their transpose, that a line loads or stores."""
 
     statement: cst.SimpleStatementLine
-    name: str
+    access: cst.Call
+    """``tl.load(...)`` or ``tl.store(...)``."""
     base: str
     place: str
     """Batch, head, row and column where the tile starts."""
@@ -42,8 +44,24 @@ class _TileLoad:
 
 def _edit_descriptors(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
     """Load tiles through descriptors made on the host, and by pointers as before where there is none."""
-    loads = _tile_loads(anatomy)
-    tiles = {load.base: (anatomy.arguments[load.base], load.rows, load.columns) for load in loads}
+    loads = _tiles(anatomy, "tl.load")
+    within = [
+        sum(tile.statement in tree.find(loop.node, cst.SimpleStatementLine) for tile in loads) for loop in anatomy.loops
+    ]
+    if target.arch >= 90 and within and set(within) == {2} and (module := _with_descriptors(anatomy, loads)):
+        yield "load tiles through tensor descriptors", module
+
+
+def _edit_store(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
+    """Store the output through a descriptor made on the host, and by pointers as before where there is none."""
+    stores = [tile for tile in _tiles(anatomy, "tl.store") if not tile.transposed]
+    if target.arch >= 90 and len(stores) == 1 and (module := _with_descriptors(anatomy, stores)):
+        yield "store the output through a tensor descriptor", module
+
+
+def _with_descriptors(anatomy: Anatomy, found: Sequence[_Tile]) -> cst.Module | None:
+    """Move tiles through descriptors that the host makes beside the launch."""
+    tiles = {tile.base: (anatomy.arguments[tile.base], tile.rows, tile.columns) for tile in found}
     statement = next(
         (
             line
@@ -52,11 +70,12 @@ def _edit_descriptors(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, c
         ),
         None,
     )
-    if target.arch < 90 or not loads or statement is None or "TensorDescriptor" in tree.names(anatomy.module):
-        return
-    if any(tiles[load.base][1:] != (load.rows, load.columns) for load in loads):
-        return
-    helper = tree.fresh(anatomy.module, "tile_descriptor")
+    if statement is None or any(tiles[tile.base][1:] != (tile.rows, tile.columns) for tile in found):
+        return None
+    written = cst.parse_module(_IMPORT + _HELPER.format(name=_NAME)).body
+    have = [node for node in anatomy.module.body if isinstance(node, cst.FunctionDef) and node.name.value == _NAME]
+    known = any(node.deep_equals(written[-1]) for node in have)
+    helper = _NAME if known else tree.fresh(anatomy.module, _NAME)
     names = {base: tree.fresh(anatomy.module, f"{host}_desc") for base, (host, _, _) in tiles.items()}
     made = "".join(
         f"{names[base]} = {helper}({host}, {anatomy.arguments[rows]}, {anatomy.arguments[columns]})\n"
@@ -64,55 +83,65 @@ def _edit_descriptors(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, c
     )
     passed = [tree.keyword_argument(name, name) for name in names.values()]
     launch = tree.with_arguments(anatomy.launch, [*anatomy.launch.args, *passed])
-    kernel = tree.replace(anatomy.kernel, {load.statement: _choice(load, names[load.base]) for load in loads})
+    kernel = tree.replace(anatomy.kernel, {tile.statement: _choice(tile, names[tile.base]) for tile in found})
     edits: tree.Edits = {
         anatomy.kernel: tree.with_parameters(kernel, tuple(names.values())),
         statement: tree.before(tree.replace(statement, {anatomy.launch: launch}), made),
     }
     module = tree.replace(anatomy.module, edits)
+    if known:
+        return module
     imports_end = 1 + max(index for index, node in enumerate(module.body) if _is_import(node))
     added = tree.statements(_IMPORT + _HELPER.format(name=helper))
-    body = [*module.body[:imports_end], *added, *module.body[imports_end:]]
-    yield "load tiles through tensor descriptors", module.with_changes(body=body)
+    return module.with_changes(body=[*module.body[:imports_end], *added, *module.body[imports_end:]])
 
 
 def _is_import(node: cst.CSTNode) -> bool:
     return isinstance(node, cst.SimpleStatementLine) and isinstance(node.body[0], cst.Import | cst.ImportFrom)
 
 
-def _choice(load: _TileLoad, descriptor: str) -> cst.BaseStatement:
-    """The load by descriptor where there is one, else by pointers: decided when the kernel is compiled."""
-    tile = f"{descriptor}.load([{load.place}]).reshape({load.rows}, {load.columns}){'.T' if load.transposed else ''}"
-    (choice,) = tree.statements(f"if {descriptor} is not None:\n    {load.name} = {tile}\nelse:\n    pass\n")
+def _choice(tile: _Tile, descriptor: str) -> cst.BaseStatement:
+    """The access by descriptor where there is one, else by pointers: decided when the kernel is compiled."""
+    assigned = tree.assignment(tile.statement)
+    if assigned:
+        turned = ".T" if tile.transposed else ""
+        line = f"{assigned[0]} = {descriptor}.load([{tile.place}]).reshape({tile.rows}, {tile.columns}){turned}"
+    else:
+        value = f"({tree.text(tile.access.args[1].value)}).reshape(1, 1, {tile.rows}, {tile.columns})"
+        line = f"{descriptor}.store([{tile.place}], {value})"
+    (choice,) = tree.statements(f"if {descriptor} is not None:\n    {line}\nelse:\n    pass\n")
     assert isinstance(choice, cst.If)
     assert isinstance(choice.orelse, cst.Else)
-    pointers = choice.orelse.body.with_changes(body=[load.statement.with_changes(leading_lines=())])
+    pointers = choice.orelse.body.with_changes(body=[tile.statement.with_changes(leading_lines=())])
     return choice.with_changes(
-        leading_lines=load.statement.leading_lines, orelse=choice.orelse.with_changes(body=pointers)
+        leading_lines=tile.statement.leading_lines, orelse=choice.orelse.with_changes(body=pointers)
     )
 
 
-def _tile_loads(anatomy: Anatomy) -> list[_TileLoad]:
-    """The loads that a descriptor can replace, where every loop over keys has two of them; else none."""
-    found = [
-        load
-        for statement in tree.find(anatomy.kernel, cst.SimpleStatementLine)
-        if (load := _tile_load(anatomy, statement)) is not None
-    ]
-    for loop in anatomy.loops:
-        within = tree.find(loop.node, cst.SimpleStatementLine)
-        if sum(load.statement in within for load in found) != 2:
-            return []
-    return found if anatomy.loops else []
+def _tiles(anatomy: Anatomy, access: str) -> list[_Tile]:
+    """The tiles that are loaded or stored by pointers and could be by descriptors."""
+    chosen = {
+        line
+        for choice in tree.find(anatomy.kernel, cst.If)
+        if tree.text(choice.test).endswith("is not None")
+        for line in tree.find(choice, cst.SimpleStatementLine)
+    }
+    found = (
+        _tile(anatomy, line, access)
+        for line in tree.find(anatomy.kernel, cst.SimpleStatementLine)
+        if line not in chosen
+    )
+    return [tile for tile in found if tile]
 
 
-def _tile_load(anatomy: Anatomy, statement: cst.SimpleStatementLine) -> _TileLoad | None:
-    """Read ``name = tl.load(base + row * stride + column * stride)``, base being tensor + batch and head by stride."""
-    assigned = tree.assignment(statement)
-    if assigned is None or not isinstance(assigned[1], cst.Call) or not tree.is_call(assigned[1], "tl.load"):
+def _tile(anatomy: Anatomy, statement: cst.SimpleStatementLine, access: str) -> _Tile | None:
+    """Read ``name = tl.load(base + row * stride + column * stride)``, base being tensor + batch and head by stride, or
+    a ``tl.store(...)`` there.
+    """
+    (line,) = statement.body if len(statement.body) == 1 else (None,)
+    load = line.value if isinstance(line, cst.Assign | cst.Expr) else None
+    if not isinstance(load, cst.Call) or not tree.is_call(load, access):
         return None
-    name, load = assigned
-    assert isinstance(load, cst.Call)
     start, *inner = _terms(load.args[0].value)
     origin = tree.definition(anatomy.kernel, start.value) if isinstance(start, cst.Name) else None
     if origin is None:
@@ -130,12 +159,12 @@ def _tile_load(anatomy: Anatomy, statement: cst.SimpleStatementLine) -> _TileLoa
         return None
     bounded = {tree.text(unindexed(row)), tree.text(unindexed(column))}
     mask, other = tree.keyword(load, "mask"), tree.keyword(load, "other")
-    fills_zero = other is not None and tree.text(other.value) in ("0", "0.0")
+    fills_zero = access == "tl.store" or (other is not None and tree.text(other.value) in ("0", "0.0"))
     if mask and not (fills_zero and all(_bounds(anatomy, term, bounded) for term in _conjuncts(mask.value))):
         return None
     first, rows = block
     place = f"{batch.value}.to(tl.int32), {head.value}.to(tl.int32), {first}, 0"
-    return _TileLoad(statement, name, tree.text(base), place, rows, columns, tree.text(row).endswith("[None, :]"))
+    return _Tile(statement, load, tree.text(base), place, rows, columns, tree.text(row).endswith("[None, :]"))
 
 
 def _terms(node: cst.BaseExpression) -> list[cst.BaseExpression]:
@@ -175,8 +204,13 @@ def _bounds(anatomy: Anatomy, node: cst.BaseExpression, indices: set[str]) -> bo
 
 def _edit_specialise(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
     """Give the first loop's loads to warps of their own, under the terms of Triton's pass (see the note)."""
-    if target.arch < 90 or "TensorDescriptor" not in tree.names(anatomy.module) or not anatomy.loops:
+    if target.arch < 90 or not anatomy.loops:
         return
+    choices = tree.find(anatomy.loops[0].node, cst.If)
+    if not any(tree.text(choice.test).endswith("is not None") for choice in choices):
+        return
+    if target.arch >= 100 and any(tree.calls(choice.test, "tl.max") for choice in choices):
+        return  # a branch on data breaks the pass there
     if any(tree.keyword(loop.call, "warp_specialize") for loop in anatomy.loops):
         return
     label, ready = "warp_specialize on the loop over keys", anatomy
@@ -197,12 +231,23 @@ MEMORY_MOVES = (
         "descriptors",
         "the tensor memory accelerator computes addresses and checks bounds, so that warps issue fewer instructions",
         0.1,
+        "Hopper or later, and two loads a loop of tiles of [batch, head, row, column] tensors by pointers",
         _edit_descriptors,
+        frozenset({"issue", "alu", "lsu"}),
+    ),
+    Move(
+        "store",
+        "the tensor memory accelerator writes the output while the next tile begins",
+        0.005,
+        "Hopper or later, and one store of a tile of a [batch, head, row, column] tensor by pointers",
+        _edit_store,
     ),
     Move(
         "specialise",
         "warps that only load run ahead of those that compute, and two groups of them overlap softmax and products",
         0.02,
+        "Hopper or later, and loads of keys and values through descriptors; on Hopper one loop",
         _edit_specialise,
+        frozenset({"latency", "cta_barrier"}),
     ),
 )

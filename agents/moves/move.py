@@ -9,6 +9,11 @@ import libcst as cst
 from agents.moves.anatomy import Anatomy, dissect
 from evaluator.target import Target
 
+LOADS = frozenset({"l2", "hbm", "shared", "lsu"})
+"""What loads of tiles take."""
+EVERYTHING = LOADS | {"fma", "alu", "exp", "tensor", "tensor_memory", "issue", "latency", "cta_barrier"}
+"""All that can be the critical resource of a loop."""
+
 
 @dataclass(frozen=True, slots=True)
 class Variant:
@@ -29,8 +34,13 @@ class Move:
     """Why it should pay, in one line."""
     prior: float
     """Expected log of the speed-up of one try before anything was seen: an expert's guess that trials correct."""
+    needs: str
+    """What it must find in a source, in one line."""
     edit: Callable[[Anatomy, Target], Iterable[tuple[str, cst.Module]]]
     """Yields (label, new module), the most promising first."""
+    relieves: frozenset[str] = frozenset()
+    """The resources of the hot loop that it should need less of, as the performance model calls them; none where it
+    pays outside the loop."""
 
     def variants(self, source: str, target: Target) -> tuple[Variant, ...]:
         """Return the distinct sources this move makes of ``source``, in a fixed order; none where it does not apply."""

@@ -15,36 +15,81 @@ def _edit_reverse(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.M
     masks = [mask for mask in map(anatomy.masks, anatomy.loops) if mask and mask.causal]
     if not masks:
         return
-    for call in tree.calls(anatomy.kernel, "tl.program_id"):
-        for assign in tree.find(anatomy.kernel.body, cst.Assign):
-            name = assign.targets[0].target
-            if assign.value is call and isinstance(name, cst.Name) and name.value in masks[0].first_row:
-                axis = tree.text(call.args[0].value)
-                last_first = tree.expression(f"tl.num_programs({axis}) - 1 - tl.program_id({axis})")
-                yield "longest blocks first", tree.replace(anatomy.module, {call: last_first})
+    rows = tree.names(tree.expression(masks[0].first_row))
+    for assign in tree.find(anatomy.kernel.body, cst.Assign):
+        name, value, count = assign.targets[0].target, assign.value, ""
+        if isinstance(value, cst.Call) and tree.is_call(value, "tl.program_id"):
+            count = f"tl.num_programs({tree.text(value.args[0].value)})"
+        elif isinstance(value, cst.BinaryOperation) and isinstance(value.operator, cst.Modulo):
+            count = tree.text(value.right)  # of a persistent program's tile
+        if count and isinstance(name, cst.Name) and name.value in rows:
+            last_first = tree.expression(f"{count} - 1 - {tree.text(value)}")
+            yield "longest blocks first", tree.replace(anatomy.module, {value: last_first})
 
 
 def _edit_swap(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
     """Exchange the two axes of the grid, in the host's tuple and in the kernel."""
-    grid = _grid(anatomy)
-    queries = [*tree.calls(anatomy.module, "tl.program_id"), *tree.calls(anatomy.module, "tl.num_programs")]
-    within = tree.find(anatomy.kernel, cst.Call)
-    axes = [tree.integer(call.args[0].value) for call in queries if len(call.args) == 1 and not call.args[0].keyword]
-    if (
-        grid is None
-        or len(axes) != len(queries)
-        or not set(axes) <= {0, 1}
-        or any(call not in within for call in queries)
-    ):
+    grid, queries = grid_of(anatomy), _queries(anatomy)
+    if grid is None or not queries:
         return
     first, second = grid.elements
     edits: dict[cst.CSTNode, tree.Replacement] = {first.value: second.value, second.value: first.value}
-    for call, axis in zip(queries, axes, strict=True):
+    for call, (_, axis) in queries.items():
         edits[call.args[0].value] = cst.Integer("0" if axis else "1")
     yield "swap the axes of the grid", tree.replace(anatomy.module, edits)
 
 
-def _grid(anatomy: Anatomy) -> cst.Tuple | None:
+def _edit_persistent(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
+    """As many programs as the SMs hold, each walking over tiles in the order in which programs started before."""
+    grid, queries, body = grid_of(anatomy), _queries(anatomy), anatomy.kernel.body
+    if grid is None or not queries or tree.find(body, cst.Return):
+        return
+    tile, first, second = (tree.fresh(anatomy.module, name) for name in ("tile", "tiles_first", "tiles_second"))
+    texts = {
+        ("tl.program_id", 0): f"({tile} % {first})",
+        ("tl.program_id", 1): f"({tile} // {first})",
+        ("tl.num_programs", 0): first,
+        ("tl.num_programs", 1): second,
+    }
+    edits: dict[cst.CSTNode, tree.Replacement]
+    edits = {call: tree.expression(texts[query]) for call, query in queries.items()}
+    (loop,) = tree.statements(
+        f"for {tile} in range(tl.program_id(0), {first} * {second}, tl.num_programs(0)):\n    pass\n"
+    )
+    loop = loop.with_changes(body=tree.replace(body, edits))
+    kernel = anatomy.kernel.with_changes(body=body.with_changes(body=[loop]))
+    sizes = [tree.text(element.value) for element in grid.elements]
+    passed = [tree.keyword_argument(name, size) for name, size in zip((first, second), sizes, strict=True)]
+    for per_sm in (1, 2, 4, 8):
+        programs = per_sm * target.sms
+        launch = tree.with_arguments(anatomy.launch, [*anatomy.launch.args, *passed])
+        few = tree.expression(f"(min(({sizes[0]}) * ({sizes[1]}), {programs}),)")
+        edits = {anatomy.kernel: tree.with_parameters(kernel, (first, second)), grid: few}
+        edits[anatomy.launch] = tree.replace(launch, {grid: few})  # where it is written out
+        yield f"persistent grid of {programs} programs", tree.replace(anatomy.module, edits)
+
+
+def _queries(anatomy: Anatomy) -> dict[cst.Call, tuple[str, int]]:
+    """What the kernel asks of the grid: ``tl.program_id`` or ``tl.num_programs``, and the axis, 0 or 1.
+
+    Nothing where a function that it may call asks, too, or where an axis cannot be told.
+    """
+    found: dict[cst.Call, tuple[str, int]] = {}
+    for function in tree.find(anatomy.module, cst.FunctionDef):
+        for name in ("tl.program_id", "tl.num_programs"):
+            for call in tree.calls(function, name):
+                if function is not anatomy.kernel:
+                    if function.name.value in tree.names(anatomy.kernel):
+                        return {}
+                    continue
+                axis = tree.integer(call.args[0].value) if len(call.args) == 1 and not call.args[0].keyword else None
+                if axis not in (0, 1):
+                    return {}
+                found[call] = name, axis
+    return found
+
+
+def grid_of(anatomy: Anatomy) -> cst.Tuple | None:
     """The launch's grid, when it is a pair of plain elements written out once."""
     assert isinstance(anatomy.launch.func, cst.Subscript)
     index = anatomy.launch.func.slice[0].slice
@@ -62,12 +107,22 @@ ORDER_MOVES = (
         "reverse",
         "causal blocks differ in length: the longest first leaves short ones to fill the last wave",
         0.04,
+        "a causal mask, and the rows of a program by its number",
         _edit_reverse,
     ),
     Move(
         "swap",
         "neighbouring programs of one head share keys in the L2 cache, of several heads share block lengths",
         0.02,
+        "a grid of two axes",
         _edit_swap,
+        frozenset({"l2", "hbm"}),
+    ),
+    Move(
+        "persistent",
+        "programs that walk over tiles are started once: no gaps between waves, and two a SM overlap their ends",
+        0.02,
+        "a grid of two axes, and a kernel that does not return early",
+        _edit_persistent,
     ),
 )

@@ -47,7 +47,7 @@ def _edit_reciprocal(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cs
 
 
 def _with_exp2(anatomy: Anatomy) -> cst.Module | None:
-    softmaxes = [anatomy.softmax(loop) for loop in anatomy.loops]
+    softmaxes = [anatomy.softmax(loop) for loop in anatomy.walks]
     scales = {softmax.scale if softmax else "" for softmax in softmaxes}
     if len(scales) != 1 or not scales <= set(anatomy.parameters):
         return None
@@ -76,9 +76,9 @@ def _with_exp2(anatomy: Anatomy) -> cst.Module | None:
             edits[name] = cst.Name(new_scale)
     kernel_body = anatomy.kernel.body
     renamed = tree.replace(kernel_body, edits)
-    first = kernel_body.body.index(anatomy.loops[0].node) if anatomy.loops[0].node in kernel_body.body else None
-    if first is None:
-        return None
+    first = next(
+        place for place, statement in enumerate(kernel_body.body) if anatomy.walks[0] in tree.find(statement, cst.For)
+    )
     definition = tree.statements(f"{new_scale} = {scale} * {LOG2_E}\n")
     body = renamed.with_changes(body=[*renamed.body[:first], *definition, *renamed.body[first:]])
     return tree.replace(anatomy.module, {kernel_body: body})
@@ -97,7 +97,7 @@ def _is_difference(node: cst.BaseExpression) -> bool:
 def _with_late_scale(anatomy: Anatomy) -> cst.Module | None:
     """Multiply by the scale where the maximum is subtracted. The scale must be positive, as it is in attention."""
     edits: dict[cst.CSTNode, tree.Replacement] = {}
-    for loop in anatomy.loops:
+    for loop in anatomy.walks:
         softmax = anatomy.softmax(loop)
         if softmax is None or softmax.late:
             return None
@@ -113,18 +113,23 @@ SOFTMAX_MOVES = (
         "exp2",
         "the hardware computes 2^x: exp costs a multiply more per score, which the scale can absorb",
         0.25,
+        "a softmax by tl.exp of scores that are multiplied by a parameter",
         _edit_exp2,
+        frozenset({"issue", "fma"}),
     ),
     Move(
         "late-scale",
         "scale and subtraction of the maximum become one fused multiply-add per score",
         0.1,
+        "a softmax of scores that are multiplied by a parameter before their maximum is taken",
         _edit_late_scale,
+        frozenset({"issue", "fma"}),
     ),
     Move(
         "reciprocal",
         "one reciprocal a row and a multiply instead of a division per output element",
         0.005,
+        "a division by row sums",
         _edit_reciprocal,
     ),
 )

@@ -71,7 +71,7 @@ def is_name(node: cst.CSTNode | None, name: str | None = None) -> bool:
 
 def text(node: cst.CSTNode) -> str:
     """Return an expression on one line in normal form: equal text means an equal expression."""
-    return ast.unparse(ast.parse(cst.Module([]).code_for_node(node).strip(), mode="eval"))
+    return ast.unparse(ast.parse(f"({cst.Module([]).code_for_node(node)}\n)", mode="eval"))
 
 
 def names(tree: cst.CSTNode) -> set[str]:

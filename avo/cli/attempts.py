@@ -1,5 +1,6 @@
 """``avo attempts``: every attempt of a run, and its failures by reason."""
 
+import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,10 +8,13 @@ import typer
 
 from avo.cli.common import DbOption, JsonOption, RunArgument, console, open_store, print_json, row, table
 from evaluator.evaluation import Status
-from evaluator.target import get_target
+from evaluator.target import score_kind
 
 if TYPE_CHECKING:
     from lineage_db.records import Run, Step, Trial
+
+
+_FIGURES = re.compile(r"[\d.,]+")
 
 
 def attempts(
@@ -40,7 +44,7 @@ def attempts(
     if as_json:
         print_json(lines)
         return
-    kind = get_target(record.target).kind
+    kind = score_kind(record.target)
     title = f"{run}: {len(chosen)} of {len(trials)} attempts by {record.operator}, {kind} TFLOPS, {record.target}"
     made = table(">ID", ">STEP", "STATUS", ">TFLOPS", "VERSION", ">TIME", "CHANGE", title=title)
     for line in lines:
@@ -56,16 +60,18 @@ def attempts(
 
 
 def _print_reasons(lines: list[dict[str, Any]]) -> None:
-    reasons: dict[tuple[str, str], list[int]] = defaultdict(list)
+    """Print the failures, those together whose messages differ in figures only, as that of the first."""
+    reasons: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for line in lines:
         if line["score"] is None:
-            reasons[line["status"], line["message"]].append(line["id"])
+            reasons[line["status"], _FIGURES.sub("", line["message"])].append(line)
     if not reasons:
         return
     console.print()
     made = table(">FAILED", "STATUS", "REASON", "IDS")
-    for (status, message), ids in sorted(reasons.items(), key=lambda item: -len(item[1])):
-        row(made, len(ids), status, message, " ".join(map(str, ids[:8])) + (" ..." if len(ids) > 8 else ""))
+    for alike in sorted(reasons.values(), key=len, reverse=True):
+        ids = " ".join(str(line["id"]) for line in alike[:8]) + (" ..." if len(alike) > 8 else "")
+        row(made, len(alike), alike[0]["status"], alike[0]["message"], ids)
     console.print(made)
 
 
@@ -78,7 +84,7 @@ def _record(run: "Run", trial: "Trial", step: "Step") -> dict[str, Any]:
         "status": trial.status,
         "message": trial.message,
         "score": trial.geomean_tflops if trial.status is Status.CORRECT else None,
-        "score_kind": get_target(run.target).kind if trial.status is Status.CORRECT else None,
+        "score_kind": score_kind(run.target) if trial.status is Status.CORRECT else None,
         "version": trial.version,
         "parents": list(trial.parents),
         "change": trial.change,

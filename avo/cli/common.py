@@ -14,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from evaluator.evaluation import Score
     from lineage_db.records import Run, Version
     from lineage_db.store import Store
 
@@ -164,8 +163,3 @@ def row(target: Table, *cells: object, style: str = "") -> None:
 def gain(new: float, old: float | None) -> float | None:
     """Return ``new / old - 1``, None where there is nothing to compare with."""
     return new / old - 1 if old else None
-
-
-def unit(score: "Score") -> str:
-    """Return what the score's numbers are: ``predicted TFLOPS, h100``."""
-    return f"{score.kind} TFLOPS, {score.target}"

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from avo.cli.common import DbOption, JsonOption, console, gain, load_version, open_store, print_json, unit
+from avo.cli.common import DbOption, JsonOption, console, gain, load_version, open_store, print_json
 from avo.cli.show import print_source
-from avo.wording import percent
+from avo.wording import percent, unit
 
 
 def diff(

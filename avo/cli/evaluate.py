@@ -7,44 +7,51 @@ from typing import Annotated
 import typer
 
 from avo.cli.common import JsonOption, SandboxOption, console, err, fail, print_json, read_source
+from avo.cli.sitting import EvaluatorCommandOption
 from avo.cli.verdict import render
 
 
 def evaluate(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Python source with the problem's entry function.")],
-    problem: Annotated[str, typer.Option(metavar="NAME", help="What the kernel computes.")] = "mha",
+    problem: Annotated[
+        str, typer.Option(metavar="NAME", help="What the kernel computes: mha, gqa, fsa or a PATH.py.")
+    ] = "mha",
     target: Annotated[
-        str, typer.Option(metavar="NAME", help="Architecture its speed is predicted for: a100, h100, h200 or b200.")
+        str,
+        typer.Option(metavar="NAME", help="What its speed is predicted for: a100, h100, h200 or b200; cuda: measured."),
     ] = "h100",
-    suite: Annotated[str, typer.Option(metavar="NAME", help="Benchmark cases: quick or paper.")] = "quick",
+    suite: Annotated[str, typer.Option(metavar="NAME", help="Benchmark cases: quick, paper or held_out.")] = "quick",
     wall: Annotated[float, typer.Option(metavar="SECONDS", help="Give up after this time, 1 second at least.")] = 300.0,
     sandbox: SandboxOption = None,
+    evaluator_command: EvaluatorCommandOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Judge one file: is it correct, how fast is it?
 
-    Exit code 0: correct. 1: the candidate is at fault. 2: the call is.
+    Exit code 0: correct. 1: the candidate is at fault, or its numbers could not be verified. 2: the call is at fault.
 
     Example: avo evaluate kernel.py --target b200 --json
     """
     if not 1 <= wall < math.inf:
         fail(f"--wall: {wall:g} should be 1 second or more")
 
-    from avo.targets import find_target
     from evaluator.candidate import Candidate
-    from evaluator.problem import get_problem, get_suite
+    from evaluator.problem import get_problem, get_suite, problem_name
     from evaluator.process import ProcessEvaluator
     from evaluator.sandbox import Sandbox
+    from evaluator.target import get_target
 
     if sandbox not in (None, *Sandbox):
         fail(f"--sandbox: {sandbox!r} should be {' or '.join(map(repr, map(str, Sandbox)))}")
     kept = Sandbox(sandbox or Sandbox.AUTO)
-    kept.check()
+    if evaluator_command is None:
+        kept.check()
+        get_target(target)
+    problem = problem_name(problem)
     judged = get_problem(problem)
     get_suite(judged, suite)
-    find_target(target)
     candidate = Candidate(problem, read_source(file))
-    evaluator = ProcessEvaluator(target, suite, wall, sandbox=kept)
+    evaluator = ProcessEvaluator(target, suite, wall, sandbox=kept, command=evaluator_command)
     try:
         with err.status(f"judging {file} for {target} ..."):
             evaluation = evaluator.evaluate(candidate)

@@ -3,43 +3,61 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from avo.cli.common import DbOption, JsonOption, RunArgument, console, gain, open_store, print_json, row, table, unit
-from avo.wording import percent
+from rich.table import Table
+
+from avo.cli.common import DbOption, JsonOption, RunArgument, console, gain, open_store, print_json, row, table
+from avo.wording import percent, unit
 
 if TYPE_CHECKING:
-    from lineage_db.records import Version
+    from lineage_db.records import Run, Version
 
 
 def lineage(run: RunArgument, db: DbOption = None, as_json: JsonOption = False) -> None:
     """Show the accepted versions of a run as a tree.
 
-    Each with its score, the gain over its best parent and what changed. The best one stands out.
+    Each with its score, the gain over its best parent and what changed. The last one, which is the best, stands out.
+    Published figures for all of the run's cases are lines of their own, before the version that reaches them.
 
     Example: avo lineage mha-h100
     """
+    from avo import transfer
+
     with open_store(db) as store:
         record = store.run(run)
+        taken = transfer.progress(store, record)
         versions = store.versions(record.id)
         operators = {step.id: step.operator for step in store.steps(record.id)}
-    lines = [_record(version, versions, operators[version.attempt.step_id]) for version in versions]
+    records = [_record(version, versions, operators[version.attempt.step_id]) for version in versions]
     if as_json:
-        print_json(lines)
+        print_json(records)
         return
-    if not versions:
-        console.print(f"{run} has no accepted version yet")
-        return
+    console.print(_tree(record, versions, records) if versions else f"{run} has no accepted version yet")
+    if taken:
+        console.print(transfer.in_words(taken.to_json()), soft_wrap=True)
+
+
+def _tree(run: "Run", versions: "Sequence[Version]", records: Sequence[dict[str, Any]]) -> Table:
+    from avo.snapshot import lines, published
+
     score = versions[0].attempt.evaluation.score
     assert score is not None  # only correct attempts are accepted
-    best = max(versions, key=lambda version: (version.attempt.evaluation.geomean_tflops, version.number))
-    title = f"{run}: versions by {record.operator}, {unit(score)}"
+    title = f"{run.name}: versions by {run.operator}, {unit(score)}"
     made = table("", "VERSION", "PARENTS", ">TFLOPS", ">GAIN", "CHANGE", title=title)
-    for line, rails in zip(lines, branches([version.parents for version in versions]), strict=True):
+    passed = lines(score, published(run.problem), versions)
+
+    def draw(place: int) -> None:
+        for _, found in (line for line in passed if line[0] == place):
+            row(made, "┄", "", "", f"{found.published:.1f}", "", f"published: {found.name}", style="dim")
+
+    for place, (line, rails) in enumerate(zip(records, branches([v.parents for v in versions]), strict=True)):
+        draw(place)
         parents = " ".join(f"v{parent}" for parent in line["parents"])
         row(
             made, rails, f"v{line['version']}", parents, f"{line['score']:.1f}", percent(line["gain"]), line["change"],
-            style="bold green" if line["version"] == best.number else "",
+            style="bold green" if line is records[-1] else "",
         )  # fmt: skip
-    console.print(made)
+    draw(len(versions))
+    return made
 
 
 def _record(version: "Version", versions: "Sequence[Version]", operator: str) -> dict[str, Any]:

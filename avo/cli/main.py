@@ -8,12 +8,14 @@ from typer.core import TyperGroup
 
 from agents.errors import AgentError
 from avo.cli.attempts import attempts
+from avo.cli.baselines import baselines
 from avo.cli.common import fail
 from avo.cli.diff import diff
 from avo.cli.doctor import doctor
 from avo.cli.evaluate import evaluate
 from avo.cli.export import export
 from avo.cli.lineage import lineage
+from avo.cli.moves import moves
 from avo.cli.profile import profile
 from avo.cli.resume import resume
 from avo.cli.run import run
@@ -57,7 +59,22 @@ def _group(
     """
 
 
-for _command in (run, resume, runs, lineage, attempts, show, diff, evaluate, profile, ui, export, doctor):
+for _command in (
+    run,
+    resume,
+    runs,
+    lineage,
+    attempts,
+    show,
+    diff,
+    evaluate,
+    profile,
+    baselines,
+    moves,
+    ui,
+    export,
+    doctor,
+):
     app.command()(_command)
 
 

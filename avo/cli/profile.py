@@ -42,7 +42,7 @@ def profile(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Benchmark cases: quick or paper. Default: the run's, else quick.",
+            help="Benchmark cases: quick, paper or held_out. Default: the run's, else quick.",
             show_default=False,
         ),
     ] = None,
@@ -65,17 +65,16 @@ def profile(
     """
     source, problem, target, suite = _chosen(kernel, problem, target, suite, db)
 
-    from avo.targets import find_target
     from evaluator.candidate import Candidate
     from evaluator.evaluation import Fault
-    from evaluator.problem import get_problem, get_suite
+    from evaluator.problem import get_cases, get_problem, problem_name
+    from evaluator.target import get_target
 
     if svg and (svg.is_dir() or not svg.parent.is_dir()):
         fail(f"--svg: {svg} is no file in an existing folder")
-    chosen = find_target(target)
-    names = [found.name for found in get_suite(get_problem(problem), suite)]
-    if case is not None and case not in names:
-        fail(f"--case: suite {suite} has no case {case!r}: choose one of {', '.join(names)}")
+    chosen = get_target(target)
+    problem = problem_name(problem)
+    get_cases(get_problem(problem), suite, case)
 
     with err.status(f"profiling {kernel} for {target} ..."):
         from evaluator.judge import Judge

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from avo.cli.common import DbOption, JsonOption, RunArgument, SandboxOption, fail, open_store
+from avo.cli.sitting import CascadeOption, EvaluatorCommandOption
 
 
 def resume(
@@ -15,6 +16,8 @@ def resume(
     ] = None,
     max_hours: Annotated[float | None, typer.Option(metavar="HOURS", help="New limit of time, from now.")] = None,
     sandbox: SandboxOption = None,
+    evaluator_command: EvaluatorCommandOption = None,
+    cascade: CascadeOption = None,
     db: DbOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -22,22 +25,28 @@ def resume(
 
     Attempts are counted over the whole run, hours from now. Steps that were under way are done over.
 
-    Exit code 0: the budget is used up or nothing is left to try. 1: the seed does not pass, or workers keep failing.
-    2: the call is wrong. 130: stopped by Ctrl-C or SIGTERM.
+    Exit code 0: the budget is used up or nothing is left to try. 1: the seed does not pass, the judge does not pass its
+    test, or workers keep failing. 2: the call is wrong. 130: stopped by Ctrl-C or SIGTERM.
 
     Example: avo resume mha-h100 --max-attempts 200
     """
-    from avo.cli.sitting import sit
+    from avo.cli.sitting import ready, sit
     from avo.config import RunConfig
-    from evaluator.sandbox import Sandbox
 
     with open_store(db) as store:
         found = store.run(run)
         settings = RunConfig.stored(
             found.config,
-            {"workers": workers, "max_attempts": max_attempts, "max_hours": max_hours, "sandbox": sandbox},
+            {
+                "workers": workers,
+                "max_attempts": max_attempts,
+                "max_hours": max_hours,
+                "sandbox": sandbox,
+                "evaluator_command": evaluator_command,
+                "cascade": cascade,
+            },
         )
-        Sandbox(settings.sandbox).check()
+        settings = ready(settings)
         attempts = len(store.trials(found.id))
         if settings.max_attempts is not None and attempts >= settings.max_attempts:
             fail(

@@ -1,13 +1,15 @@
 """``avo run``: start a run."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from avo.cli.common import DbOption, JsonOption, SandboxOption, fail, load_version, open_store, read_source
+from avo.cli.common import DbOption, JsonOption, SandboxOption, err, fail, load_version, open_store, read_source
+from avo.cli.sitting import CascadeOption, EvaluatorCommandOption
 
 if TYPE_CHECKING:
+    from avo.config import RunConfig
     from lineage_db.store import Store
 
 
@@ -15,11 +17,15 @@ def run(
     config: Annotated[
         Path | None, typer.Option("--config", metavar="FILE", help="TOML file with settings; options win over it.")
     ] = None,
-    problem: Annotated[str | None, typer.Option(metavar="NAME", help="What the kernel computes. Default: mha.")] = None,
+    problem: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What the kernel computes: mha, gqa, fsa or a PATH.py. Default: mha."),
+    ] = None,
     target: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Architecture to predict speed for: a100, h100, h200 or b200. Default: h100."
+            metavar="NAME",
+            help="Architecture to predict speed for: a100, h100, h200 or b200; or cuda, to measure. Default: h100.",
         ),
     ] = None,
     suite: Annotated[
@@ -48,30 +54,46 @@ def run(
         str | None, typer.Option(metavar="RUN", help="Name of the run. Default: PROBLEM-TARGET, numbered if taken.")
     ] = None,
     start_from: Annotated[
-        str | None, typer.Option("--from", metavar="RUN[@VERSION]", help="Start from a version of another run.")
+        str | None,
+        typer.Option(
+            "--from", metavar="RUN[@VERSION]", help="Start from a version of another run, also of another problem."
+        ),
     ] = None,
     seed_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Start from this kernel.")] = None,
+    seed_name: Annotated[
+        str | None,
+        typer.Option("--seed-kernel", metavar="NAME", help="Start from this one of the problem's seeds, e.g. tuned."),
+    ] = None,
     sandbox: SandboxOption = None,
+    evaluator_command: EvaluatorCommandOption = None,
+    cascade: CascadeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Evolve a kernel. Without --max-attempts and --max-hours it goes on until Ctrl-C.
 
     Ctrl-C once: workers finish what they hold, for 30 s at most. Twice: at once. Either way: avo resume RUN.
 
-    A --config file has lines like: target = "b200", max_attempts = 100, min_gain = 0.01, evaluation_wall_s = 300.
+    A --config file has lines like: target = "b200", max_attempts = 100, min_gain = 0.01, evaluation_wall_s = 300; and
+    where speed is measured: alpha = 0.05, equivalence_margin = 0.005, cascade = 0.25.
 
-    Exit code 0: the budget is used up or nothing is left to try. 1: the seed does not pass, or workers keep failing.
-    2: the call is wrong. 130: stopped by Ctrl-C or SIGTERM.
+    First the judge is tested with a wrong and a slow variant of the seed.
+
+    --from a run of another problem: where both have the same entry function (mha, gqa), the version is the seed.
+    Elsewhere (mha, fsa) the run starts from a seed of its own problem, and the operator is given the version and its
+    history to adapt.
+
+    Exit code 0: the budget is used up or nothing is left to try. 1: the seed does not pass, the judge does not pass its
+    test, or workers keep failing. 2: the call is wrong. 130: stopped by Ctrl-C or SIGTERM.
 
     Example: avo run --target b200 --max-attempts 50
     """
-    if start_from is not None and seed_file is not None:
-        fail("--from and --seed-file both name a seed: give one of them")
+    if seed_file is not None and seed_name is not None:
+        fail("--seed-file and --seed-kernel each name a seed: give one of them")
 
-    from avo.cli.sitting import START, sit
+    from avo.cli.sitting import ready, sit
     from avo.config import RunConfig
     from avo.run import utc_now
-    from evaluator.sandbox import Sandbox
+    from evaluator.problem import get_problem
 
     settings = RunConfig.resolve(
         config,
@@ -86,14 +108,16 @@ def run(
             "seed": seed,
             "name": name,
             "sandbox": sandbox,
+            "evaluator_command": evaluator_command,
+            "cascade": cascade,
         },
     )
-    Sandbox(settings.sandbox).check()
+    settings = ready(settings)
     with open_store(db, create=True) as store:
-        origin, source = _seed(store, settings.problem, start_from, seed_file)
+        start = _start(store, settings, start_from, seed_file, seed_name)
         chosen = settings.name
         if chosen is None:
-            chosen = store.free_run_name(f"{settings.problem}-{settings.target}")
+            chosen = store.free_run_name(f"{get_problem(settings.problem).name}-{settings.target}")
         settings = settings.model_copy(update={"name": chosen})
         created = store.create_run(
             name=chosen,
@@ -102,23 +126,49 @@ def run(
             suite=settings.suite,
             operator=settings.operator,
             seed=settings.seed,
-            config={**settings.model_dump(), START: {"origin": origin, "source": source}},
+            config={**settings.model_dump(), **start},
             now=utc_now(),
         )
         sit(store, created, settings, as_json=as_json)
 
 
-def _seed(store: "Store", problem: str, start_from: str | None, seed_file: Path | None) -> tuple[str, str]:
-    """Return where the seed comes from and its source."""
-    if start_from is not None:
-        other, version = load_version(store, start_from)
-        return f"{other.name}@{version.number}", version.attempt.source
+def _start(
+    store: "Store", settings: "RunConfig", start_from: str | None, seed_file: Path | None, seed_name: str | None
+) -> dict[str, Any]:
+    """Return what the run's record keeps of where it starts from."""
+    from agents.registry import adapts, get_operator
+    from avo.cli.sitting import START
+    from avo.transfer import TRANSFERRED, Use, record
+
+    if start_from is None:
+        return {START: _seed(settings.problem, seed_file, seed_name)}
+    other, version = load_version(store, start_from)
+    kept = record(other, version, settings.problem, adapts(get_operator(settings.operator)))
+    taken = {} if kept is None else {TRANSFERRED: kept}
+    if kept is not None and kept["use"] != Use.SEED:
+        seed = _seed(settings.problem, seed_file, seed_name)
+        if kept["use"] == Use.NOTHING:
+            err.print(
+                f"avo: operator {settings.operator!r} cannot adapt {other.name}@{version.number}, which has another "
+                f"entry function: it edits {seed['origin']}"
+            )
+        return {START: seed, **taken}
+    if seed_file is not None or seed_name is not None:
+        fail("--from names the seed already: leave out --seed-file and --seed-kernel")
+    return {START: {"origin": f"{other.name}@{version.number}", "source": version.attempt.source}, **taken}
+
+
+def _seed(problem: str, seed_file: Path | None, seed_name: str | None) -> dict[str, str]:
+    """Return where the problem's own seed comes from and its source."""
     if seed_file is not None:
-        return str(seed_file), read_source(seed_file)
+        return {"origin": str(seed_file), "source": read_source(seed_file)}
 
-    from seeds import seed_source
+    from seeds import SEEDS, seed_source
 
-    try:
-        return "seeds", seed_source(problem)
-    except KeyError:
-        fail(f"there is no seed for problem {problem!r}: give one with --seed-file or --from")
+    seeds = SEEDS.get(problem)
+    if seeds is None:
+        fail(f"there is no seed for problem {problem!r}: give one with --seed-file")
+    if seed_name is not None and seed_name not in seeds:
+        fail(f"--seed-kernel: {seed_name!r} should be one of {', '.join(seeds)}")
+    origin = f"seeds/{seeds[seed_name or next(iter(seeds))]}"
+    return {"origin": origin, "source": seed_source(problem, seed_name)}

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from avo.cli.common import DbOption, JsonOption, console, gain, open_store, print_json, row, table
 from avo.wording import percent
-from evaluator.target import get_target
+from evaluator.target import score_kind
 
 if TYPE_CHECKING:
     from lineage_db.records import RunSummary
@@ -16,12 +16,17 @@ def runs(db: DbOption = None, as_json: JsonOption = False) -> None:
 
     Example: avo runs --json
     """
+    from avo.transfer import progress
+
     with open_store(db) as store:
         found = store.runs()
-    if as_json:
-        print_json([_record(summary) for summary in found])
-        return
-    records = [_record(summary) for summary in found]
+        records = [_record(summary) for summary in found]
+        if as_json:
+            for record, summary in zip(records, found, strict=True):
+                taken = progress(store, summary.run)
+                record["transferred"] = taken.to_json() if taken else None
+            print_json(records)
+            return
     # Scores of one kind share a column, so that a predicted one never stands under measured ones.
     kinds = sorted({record["score_kind"] for record in records})
     names = [f">{kind.upper()}" for kind in kinds]
@@ -53,7 +58,7 @@ def _record(summary: "RunSummary") -> dict[str, Any]:
         "versions": summary.versions,
         "score": summary.best_geomean,
         "seed_score": summary.seed_geomean,
-        "score_kind": get_target(run.target).kind,
+        "score_kind": score_kind(run.target),
         "gain": None if summary.best_geomean is None else gain(summary.best_geomean, summary.seed_geomean),
         "created": run.created.isoformat(),
         "updated": run.updated.isoformat(),

@@ -1,10 +1,10 @@
 """What ``avo run`` and ``avo resume`` share: work on a run under a live display until it ends, then sum up."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from avo.cli.common import console, gain, print_json, printable
+from avo.cli.common import console, err, gain, print_json, printable
 from avo.wording import percent
 
 if TYPE_CHECKING:
@@ -16,9 +16,56 @@ START = "start"
 """Key beside the settings in a stored configuration: where the seed came from, and its source."""
 ISOLATION = "isolation"
 """Another: what kept candidates apart, in words, one text for each way in which sittings of the run differed."""
+EvaluatorCommandOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COMMAND",
+        help="Judge with what this starts, e.g. 'ssh gpu-box python -m evaluator'. Default: on this machine.",
+        show_default=False,
+    ),
+]
+CascadeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FRACTION|off",
+        help="With --target cuda: time nothing predicted slower than the best by this, at its fastest. Default: 0.25.",
+        show_default=False,
+    ),
+]
 FAILED = 1
 INTERRUPTED = 130
 """As a shell reports a command that Ctrl-C ended."""
+
+
+def ready(config: "RunConfig") -> "RunConfig":
+    """Return ``config`` as this machine can serve it; raise the evaluator's errors where it cannot at all."""
+    from evaluator.sandbox import Sandbox
+    from evaluator.target import get_target
+
+    if config.evaluator_command is None:
+        Sandbox(config.sandbox).check()
+        if config.measured:
+            get_target(config.target)
+    fitting = config.on_gpus(_gpus)
+    if fitting.workers < config.workers:
+        where = (
+            "of this machine" if config.evaluator_command is None else "reached; give --workers if it is more than one"
+        )
+        err.print(f"avo: --workers {fitting.workers} instead of {config.workers}: one for each GPU {where}")
+    return fitting
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _isolation(command: str | None) -> str:
+    """Return in words what keeps candidates apart."""
+    from evaluator.sandbox import isolation
+
+    return isolation() if command is None else f"that of the machine behind: {command}"
 
 
 def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool) -> None:
@@ -36,16 +83,16 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool) -> No
     from avo.workers import hire
     from evaluator import bubblewrap
     from evaluator.problem import get_problem
-    from evaluator.sandbox import isolation
 
     words = Console(stderr=True, markup=False, highlight=False, emoji=False)
 
     def say(line: str) -> None:
         words.print(f"avo: {printable(line)}", soft_wrap=True)
 
-    if lacking := bubblewrap.missing():
+    if config.evaluator_command is None and (lacking := bubblewrap.missing()):
         say(f"candidates run without namespaces: {lacking}; avo doctor says what to do")
-    run = replace(run, config={**run.config, ISOLATION: sorted({*run.config.get(ISOLATION, ()), isolation()})})
+    kept_apart = {*run.config.get(ISOLATION, ()), _isolation(config.evaluator_command)}
+    run = replace(run, config={**run.config, ISOLATION: sorted(kept_apart)})
     stop, trouble = Stop(), ""
     deadline = None if config.max_hours is None else utc_now() + timedelta(hours=config.max_hours)
     progress = RunProgress(
@@ -85,6 +132,8 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool) -> No
 
 def summarise(store: "Store", name: str) -> dict[str, Any]:
     """Return what a run came to, as data for JSON: ``seed`` and ``best`` are None without versions."""
+    from avo.transfer import progress
+
     run = store.run(name)
     summary: dict[str, Any] = {
         "run": run.name,
@@ -94,7 +143,10 @@ def summarise(store: "Store", name: str) -> dict[str, Any]:
         "seed": None,
         "best": None,
         "gain": None,
+        "transferred": None,
     }
+    if (taken := progress(store, run)) is not None:
+        summary["transferred"] = taken.to_json()
     versions = store.versions(run.id)
     if versions:
         seed, best = versions[0], store.version(run.id)
@@ -105,6 +157,7 @@ def summarise(store: "Store", name: str) -> dict[str, Any]:
                 "version": version.number,
                 "kind": score.kind,
                 "target": score.target,
+                "card": score.card or None,
                 "geomean_tflops": score.geomean_tflops,
             }
         summary["versions"] = len(versions)
@@ -114,13 +167,19 @@ def summarise(store: "Store", name: str) -> dict[str, Any]:
 
 def in_words(summary: dict[str, Any]) -> str:
     """Return a summary for people, with the commands to look further."""
+    from avo import transfer
+
     name, seed, best = summary["run"], summary["seed"], summary["best"]
     lines = [f"Run {name} {summary['state']}: {summary['attempts']} attempts, {summary['versions']} versions."]
     if best:
         lines.append(
-            f"Best: version {best['version']}, {best['geomean_tflops']:.1f} {best['kind']} TFLOPS, {best['target']}; "
+            f"Best: version {best['version']}, {best['geomean_tflops']:.1f} {best['kind']} TFLOPS, "
+            f"{best['card'] or best['target']}; "
             f"the seed has {seed['geomean_tflops']:.1f} ({percent(summary['gain'])})."
         )
+    if summary["transferred"]:
+        lines.append(transfer.in_words(summary["transferred"]))
+    if best:
         lines += [
             "Look further:",
             f"  avo lineage {name}",

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from avo.cli.common import gain, printable, row, table, unit
-from avo.wording import percent
+from avo.cli.common import gain, printable, row, table
+from avo.wording import SPREAD, compared, percent, spread, unit, verdict
 
 if TYPE_CHECKING:
     from evaluator.evaluation import Evaluation, Score
@@ -22,18 +22,15 @@ def published(problem: "Problem", target: str) -> "tuple[Baseline, ...]":
 def render(evaluation: "Evaluation", problem: "Problem", seed: "Score | None" = None) -> RenderableType:
     """Return the evaluation as text and tables, one below the other; ``seed`` adds a column with the gain over it."""
     parts: list[RenderableType] = []
-    if evaluation.score is None:
+    score = evaluation.score or evaluation.predicted
+    if evaluation.message:
         parts.append(Text(f"{evaluation.status}: {printable(evaluation.message)}"))
-    else:
-        score = evaluation.score
-        parts += [
-            Text(f"{evaluation.status}, {score.geomean_tflops:.1f} {unit(score)}, geomean of {evaluation.suite}"),
-            Text(),
-            _scores(score, seed),
-            *_published(score, published(problem, evaluation.target)),
-            Text(),
-            _pipes(score),
-        ]
+    if score:
+        words = f"{evaluation.status}, {score.geomean_tflops:.1f} {unit(score)}, geomean of {evaluation.suite}"
+        parts += [Text(words), *(Text(line) for line in _conditions(score)), Text(), _scores(evaluation, score, seed)]
+        if evaluation.correct:
+            parts += _published(score, published(problem, evaluation.target))
+        parts += [*_configurations(score), *_pipes(score)]
     if evaluation.cases:
         parts += [Text(), _correctness(evaluation)]
     if evaluation.resources:
@@ -41,13 +38,22 @@ def render(evaluation: "Evaluation", problem: "Problem", seed: "Score | None" = 
     return Group(*parts)
 
 
-def _scores(score: "Score", seed: "Score | None") -> RenderableType:
-    over = [">over seed"] if seed else []
-    made = table("CASE", f">{score.kind} TFLOPS", *over, ">us", "LIMITER")
+def _conditions(score: "Score") -> list[str]:
+    """Return what to know about how a score was measured."""
+    lines = (score.conditions, compared(score.comparison) if score.comparison else "")
+    return [printable(line) for line in lines if line]
+
+
+def _scores(evaluation: "Evaluation", score: "Score", seed: "Score | None") -> RenderableType:
+    kind = score.kind if evaluation.correct else f"{verdict(evaluation.status)}, {score.kind}"
+    columns = ["CASE", f">{kind} TFLOPS", *([">over seed"] if seed else []), f">{SPREAD[score.kind]}", ">us"]
+    limited = any(case.limiter for case in score.cases)
+    made = table(*columns, *(["LIMITER"] if limited else []))
     seeds = {case.case: case.tflops for case in seed.cases} if seed else {}
     for case in score.cases:
         gains = [percent(gain(case.tflops, seeds.get(case.case)))] if seed else []
-        row(made, case.case, f"{case.tflops:.1f}", *gains, f"{case.time_us:.1f}", case.limiter)
+        limiter = [case.limiter] if limited else []
+        row(made, case.case, f"{case.tflops:.1f}", *gains, spread(case), f"{case.time_us:.1f}", *limiter)
     return made
 
 
@@ -62,12 +68,24 @@ def _published(score: "Score", baselines: "Sequence[Baseline]") -> list[Renderab
     return [Text(), made, *(Text(source, style="dim") for source in sources)]
 
 
-def _pipes(score: "Score") -> RenderableType:
+def _configurations(score: "Score") -> list[RenderableType]:
+    if not any(case.configurations for case in score.cases):
+        return []
+    made = table("CASE", "FASTEST CONFIGURATION")
+    for case in score.cases:
+        for configuration in case.configurations:
+            row(made, case.case, configuration)
+    return [Text(), made]
+
+
+def _pipes(score: "Score") -> list[RenderableType]:
     pipes = list(dict.fromkeys(pipe for case in score.cases for pipe in case.utilisation))
+    if not pipes:
+        return []
     made = table(f"BUSY ({score.kind})", *(f">{pipe}" for pipe in pipes))
     for case in score.cases:
         row(made, case.case, *(f"{case.utilisation[p]:.0%}" if p in case.utilisation else None for p in pipes))
-    return made
+    return [Text(), made]
 
 
 def _correctness(evaluation: "Evaluation") -> RenderableType:

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from avo.errors import AvoError
+from avo.wording import SPREAD, compared, place, spread
 from evaluator.evaluation import Score
 from evaluator.problem import Case, Problem
 from lineage_db.records import Run, Version
@@ -70,6 +71,9 @@ def render_package(
         "run": run,
         "number": number,
         "score": score,
+        "place": place(score),
+        "spread": SPREAD[score.kind],
+        "compared": compared(score.comparison) if score.comparison else "",
         "lineage": [{"version": each, "score": _score(each)} for each in line],
         "date": now,
         "release": f"0.{number}.0",
@@ -82,6 +86,7 @@ def render_package(
         loader=PackageLoader("avo.export"), undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True,
         lstrip_blocks=True, autoescape=False,
     )  # fmt: skip
+    environment.filters["spread"] = spread
     environment.filters["cell"] = lambda text: " ".join(text.split()).replace("|", "\\|")
     files = {
         place.format(package=package): environment.get_template(name).render(names)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from rich.text import Text
 from textual.widgets.option_list import Option
 
-from avo.snapshot import Snapshot, gain, geomean
+from avo.snapshot import Comparison, Snapshot, gain, geomean, lines
 from avo.tui.keys import Options
 from avo.wording import first_line, percent
+from evaluator.problem import Baseline
 from lineage_db.records import Version
 
 
@@ -24,8 +25,9 @@ class Row:
 def layout(versions: Sequence[Version]) -> list[Row]:
     """Return the rows of the tree, parents before children.
 
-    A version stands below its first parent. The line that leads to the fastest version stays flush with its parent and
-    comes last; other lines branch off before it and are indented by two columns, so that a long chain needs no width.
+    A version stands below its first parent. The line that leads to the last version, the best, stays flush with its
+    parent and comes last; other lines branch off before it and are indented by two columns, so that a long chain needs
+    no width.
     """
     numbers = {version.number for version in versions}
     children: dict[int | None, list[Version]] = defaultdict(list)
@@ -45,24 +47,28 @@ def layout(versions: Sequence[Version]) -> list[Row]:
     return rows
 
 
-def _reach(versions: Sequence[Version], children: Mapping[int | None, Sequence[Version]]) -> dict[int, float]:
-    """The fastest version that each one leads to; children have higher numbers than their parents."""
-    reach: dict[int, float] = {}
+def _reach(versions: Sequence[Version], children: Mapping[int | None, Sequence[Version]]) -> dict[int, int]:
+    """The last version that each one leads to; children have higher numbers than their parents."""
+    reach: dict[int, int] = {}
     for version in sorted(versions, key=lambda version: version.number, reverse=True):
-        below = (reach.get(child.number, 0.0) for child in children.get(version.number, ()))
-        reach[version.number] = max(geomean(version), *below, 0.0)
+        below = (reach[child.number] for child in children.get(version.number, ()))
+        reach[version.number] = max(below, default=version.number)
     return reach
 
 
 class LineageList(Options):
-    """The tree; the highlighted row is the version whose detail is shown."""
+    """The tree; the highlighted row is the version whose detail is shown. Published figures are lines across it."""
 
-    def show(self, snapshot: Snapshot) -> None:
+    def show(self, snapshot: Snapshot, baselines: Sequence[Baseline]) -> None:
         """Show the snapshot's lineage. The highlighted version stays highlighted and where it is."""
         rows = layout(snapshot.versions)
         best = snapshot.best.number if snapshot.best else None
         by_number = snapshot.by_number
         options = [Option(_prompt(row, by_number, best), id=str(row.version.number)) for row in rows]
+        score = snapshot.seed.attempt.evaluation.score if snapshot.seed else None
+        published = lines(score, baselines, (row.version for row in rows)) if score else []
+        for number, (place, found) in reversed(list(enumerate(published))):
+            options.insert(place, Option(_line(found), id=f"published {number}", disabled=True))
         known = [option.id for option in self.options]
         if known == [option.id for option in options[: len(known)]]:
             for index, option in enumerate(options[: len(known)]):
@@ -86,6 +92,11 @@ class LineageList(Options):
     def select(self, number: int) -> None:
         """Highlight a version."""
         self.highlighted = self.get_option_index(str(number))
+
+
+def _line(published: Comparison) -> Text:
+    line = f"{published.published:6.1f} ┄┄┄┄┄┄ {published.name}, published"
+    return Text(line, "dim", no_wrap=True, overflow="ellipsis")
 
 
 def _prompt(row: Row, versions: Mapping[int, Version], best: int | None) -> Text:

@@ -9,13 +9,12 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.message import Message
 from textual.widgets import Footer, OptionList, Static
 
-from avo.snapshot import Snapshot, geomean, read_snapshot
+from avo.snapshot import Snapshot, geomean, published, read_snapshot
 from avo.tui.detail import TABS, Attempts, VersionDetail
 from avo.tui.feed import FeedScreen
 from avo.tui.lineage import LineageList
-from avo.wording import printable, verdict
-from evaluator.errors import UnknownProblem
-from evaluator.problem import Baseline, get_problem
+from avo.wording import printable, unit, verdict
+from evaluator.problem import Baseline
 from lineage_db.records import RunState
 
 
@@ -62,7 +61,7 @@ class RunScreen(FeedScreen[Snapshot]):
             return
         snapshot = message.value
         if self._snapshot is None:
-            self._baselines = _baselines(snapshot.run.problem)
+            self._baselines = published(snapshot.run.problem)
         self._snapshot = snapshot
         self.query_one("#header", Static).update(header(snapshot))
         self.query_one(Attempts).show(snapshot)
@@ -70,7 +69,7 @@ class RunScreen(FeedScreen[Snapshot]):
             self._say(_before_the_seed(snapshot))
             return
         lineage, body = self.query_one(LineageList), self.query_one("#body")
-        lineage.show(snapshot)
+        lineage.show(snapshot, self._baselines)
         if not body.display:
             self.query_one("#nothing").display = False
             body.display = True
@@ -123,8 +122,7 @@ def header(snapshot: Snapshot) -> Text:
     text.append(f"  {run.state}", "bold green" if run.state is RunState.RUNNING else "bold")
     text.append(f"  {run.problem}, suite {run.suite}, operator {run.operator}\n")
     if best and seed and best.attempt.evaluation.score:
-        kind = best.attempt.evaluation.score.kind
-        text.append(f"{geomean(best):.1f} {kind} TFLOPS, {run.target}", "bold")
+        text.append(f"{geomean(best):.1f} {unit(best.attempt.evaluation.score)}", "bold")
         text.append(f"  best v{best.number}, {geomean(best) / geomean(seed):.2f} x seed")
     text.append(f"  {len(snapshot.trials)} attempts, {len(snapshot.versions)} accepted", "dim")
     return text
@@ -137,11 +135,3 @@ def _before_the_seed(snapshot: Snapshot) -> str:
     if snapshot.run.state is RunState.RUNNING:
         return "The seed is being evaluated. Its score appears here in a moment."
     return f"This run has no versions. Continue it with\n\n    avo resume {snapshot.run.name}"
-
-
-def _baselines(problem: str) -> tuple[Baseline, ...]:
-    """Published figures of a problem; none for one that this installation does not have."""
-    try:
-        return get_problem(problem).baselines
-    except UnknownProblem:
-        return ()

@@ -11,7 +11,8 @@ from textual.widgets import DataTable, Footer, Static
 
 from avo.tui.feed import FeedScreen
 from avo.tui.keys import Table
-from evaluator.target import TARGETS
+from evaluator.errors import UnknownTarget
+from evaluator.target import score_kind
 from lineage_db.records import RunSummary
 from lineage_db.store import Store
 
@@ -73,7 +74,10 @@ class RunsScreen(FeedScreen[list[RunSummary]]):
 
 def _kind(target: str) -> str:
     """How scores for a target are obtained; nothing for one that this installation does not have."""
-    return TARGETS[target].kind if target in TARGETS else ""
+    try:
+        return score_kind(target)
+    except UnknownTarget:
+        return ""
 
 
 def _fill(table: Table, runs: list[RunSummary]) -> None:

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from avo.snapshot import Snapshot, compare, gain, geomean
-from avo.wording import duration, percent, printable
+from avo.wording import SPREAD, compared, duration, percent, place, printable, unit
 from evaluator.evaluation import CaseResult, Resources, Score
 from evaluator.problem import Baseline
 from lineage_db.records import Version
@@ -50,7 +50,7 @@ def scores(version: Version, snapshot: Snapshot, baselines: Sequence[Baseline]) 
         return Text(printable(evaluation.message))
     parts: list[RenderableType] = [_summary(version, snapshot, score)]
     parts += [
-        _title(f"{score.kind.capitalize()} TFLOPS, {score.target}"),
+        _title(f"{score.kind.capitalize()} TFLOPS, {place(score)}"),
         _case_scores(version, snapshot, score, baselines),
     ]
     published = _published(score, baselines)
@@ -58,6 +58,8 @@ def scores(version: Version, snapshot: Snapshot, baselines: Sequence[Baseline]) 
         parts += [_title("Against published, geometric mean"), published]
     if any(case.utilisation for case in score.cases):
         parts += [_title("Busy in the hot loop, percent"), _pipes(score)]
+    if any(case.configurations for case in score.cases):
+        parts += [_title("Fastest configurations"), _configurations(score)]
     if evaluation.resources:
         parts += [_title("Resources"), _resources(evaluation.resources)]
     if evaluation.cases:
@@ -70,7 +72,7 @@ def _summary(version: Version, snapshot: Snapshot, score: Score) -> RenderableTy
     grown = gain(version, snapshot.by_number)
     text = Text.assemble(
         (f"Version {version.number}  ", "bold"),
-        f"{geomean(version):.1f} {score.kind} TFLOPS, {score.target}",
+        f"{geomean(version):.1f} {unit(score)}",
         (f"  {percent(grown)}" if grown is not None else "", "green"),
         "\n",
     )
@@ -81,6 +83,10 @@ def _summary(version: Version, snapshot: Snapshot, score: Score) -> RenderableTy
         f"{duration(version.attempt.evaluation.seconds)}",
         "dim",
     )
+    if score.conditions:
+        text.append(f"\n{printable(score.conditions)}", "dim")
+    if score.comparison:
+        text.append(f"\n{compared(score.comparison)}", "dim")
     return text
 
 
@@ -99,7 +105,12 @@ def _case_scores(version: Version, snapshot: Snapshot, score: Score, baselines: 
                 CaseRow(baseline.name, {case: f"{value:.1f}" for case, value in baseline.tflops.items()}, "dim")
             )
     rows.append(CaseRow("time, us", {case.case: f"{case.time_us:.1f}" for case in score.cases}))
-    rows.append(CaseRow("limited by", {case.case: case.limiter for case in score.cases}))
+    ranged = [case for case in score.cases if case.low_tflops]
+    if ranged:
+        rows.append(CaseRow(f"{SPREAD[score.kind]} from", {case.case: f"{case.low_tflops:.1f}" for case in ranged}))
+        rows.append(CaseRow(f"{SPREAD[score.kind]} to", {case.case: f"{case.high_tflops:.1f}" for case in ranged}))
+    if any(case.limiter for case in score.cases):
+        rows.append(CaseRow("limited by", {case.case: case.limiter for case in score.cases}))
     return CaseTable([case.case for case in score.cases], rows)
 
 
@@ -129,6 +140,10 @@ def _pipes(score: Score) -> CaseTable:
         for pipe in sorted(pipes, key=lambda name: -pipes[name])
     ]
     return CaseTable([case.case for case in score.cases], rows)
+
+
+def _configurations(score: Score) -> RenderableType:
+    return Text("\n".join(printable(f"{case.case}: {', '.join(case.configurations)}") for case in score.cases))
 
 
 def _resources(resources: Sequence[Resources]) -> RenderableType:

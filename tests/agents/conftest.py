@@ -13,12 +13,12 @@ import pytest
 from evaluator.capture import Capturer
 from evaluator.compiler import Compiler
 from evaluator.evaluation import Fault
-from evaluator.performance.sass import disassemble
+from evaluator.performance.sass import parse
 from evaluator.problem import get_problem, get_suite
 from evaluator.target import Target
 from seeds import seed_source
 
-Complaint = Callable[[str], str]
+Complaint = Callable[..., str]
 Opcodes = Callable[[str, Target], "Counter[str]"]
 
 
@@ -30,7 +30,7 @@ def seed() -> str:
 
 @pytest.fixture(scope="session")
 def complaint() -> Iterator[Complaint]:
-    """Returns what is wrong with a candidate's numbers, or an empty string."""
+    """Returns what is wrong with a candidate's numbers, or an empty string; for ``fsa`` with that entry function."""
     process = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("interpreter.py"))],
         stdin=subprocess.PIPE,
@@ -39,10 +39,10 @@ def complaint() -> Iterator[Complaint]:
         env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
     )
 
-    def complaint(source: str) -> str:
+    def complaint(source: str, entry: str = "attention") -> str:
         assert process.stdin
         assert process.stdout
-        process.stdin.write(json.dumps(source) + "\n")
+        process.stdin.write(json.dumps([entry, source]) + "\n")
         process.stdin.flush()
         return str(json.loads(process.stdout.readline()))
 
@@ -62,7 +62,7 @@ def opcodes() -> Iterator[Opcodes]:
         assert not isinstance(plans, Fault), plans
         binary = compiler.compile(plans[0].kernels[0], target)
         assert not isinstance(binary, Fault), binary
-        instructions = disassemble(binary.cubin).instructions
+        instructions = parse(binary.listing).instructions
         return Counter(i.base for i in instructions) + Counter({"all": len(instructions), "threads": binary.threads})
 
     yield opcodes

@@ -1,6 +1,7 @@
 """A program that checks attention candidates under Triton's own interpreter (TRITON_INTERPRET=1).
 
-It reads one JSON string, a source, per line and answers with one: empty when all cases are right, else what is wrong.
+It reads one JSON pair, entry function and source, per line and answers with a string: empty when all cases are right,
+else what is wrong.
 """
 
 import importlib.util
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from evaluator.problem import Case, get_problem
+from evaluator.problems.dense import views
 
 # batch, heads, KV heads, queries, keys, head dim, causal, layout
 CASES = (
@@ -23,7 +27,48 @@ CASES = (
     (1, 4, 2, 128, 129, 16, True, "contiguous"),
     (1, 4, 2, 128, 190, 16, True, "contiguous"),
     (1, 1, 1, 3, 64, 16, False, "contiguous"),
+    # Maxima that rise by more than 8 from tile to tile.
+    (1, 2, 1, 40, 300, 16, False, "rising"),
 )
+
+SELECTIONS = (
+    Case(
+        "group 2",
+        1,
+        2,
+        1,
+        21,
+        21,
+        16,
+        True,
+        "float16",
+        "rising",
+        layout="bshd",
+        block_size=16,
+        blocks=2,
+        selection="random",
+    ),
+    Case("group 1", 2, 1, 1, 9, 9, 24, True, "float16", block_size=32, blocks=2, selection="uneven", scale=0.4),
+)
+"""Cases of the problem ``fsa``: fewer blocks than slots, and a last block that is not full."""
+
+
+def _check_selected(selected_attention: Any, case: Case) -> str:
+    problem = get_problem("fsa")
+    inputs = problem.make_inputs(case, 7)
+    view = views(case, inputs)
+    out, lse = torch.full_like(view["q"], torch.nan), torch.full(view["q"].shape[:3], torch.nan)
+    indices = inputs["block_indices"].view(case.batch, case.kv_heads, case.q_len, case.blocks)
+    scalars = dict(problem.call(case).scalars)
+    selected_attention(view["q"], view["k"], view["v"], indices, out, lse, **scalars)
+    for batch in range(case.batch):
+        for head in range(case.heads):
+            right, right_lse, _ = problem.reference(case, inputs, batch, head, torch.arange(case.q_len))
+            error = float((out[batch, head].double() - right).norm() / right.norm())
+            lse_error = float((lse[batch, head].double() - right_lse).abs().max())
+            if not (error < 2e-3 and lse_error < 1e-3):
+                return f"{case.name}, head {head}: relative error {error:.1e}, lse {lse_error:.1e}"
+    return ""
 
 
 def _check(attention: Any, case: tuple[Any, ...]) -> str:
@@ -36,6 +81,8 @@ def _check(attention: Any, case: tuple[Any, ...]) -> str:
         return (x.transpose(1, 2).contiguous() if layout == "contiguous" else x.transpose(1, 2))[..., :head_dim]
 
     q, k, v = tensor(heads, queries), tensor(kv_heads, keys), tensor(kv_heads, keys)
+    if layout == "rising":
+        k *= torch.linspace(0, 20, keys)[:, None].to(k.dtype)
     out = torch.full_like(q, torch.nan)
     lse = torch.full((batch, heads, queries), torch.nan)
     scale = 1.5 * head_dim**-0.5
@@ -52,7 +99,13 @@ def _check(attention: Any, case: tuple[Any, ...]) -> str:
     return "" if error < 2e-3 and lse_error < 1e-3 else f"{case}: relative error {error:.1e}, lse {lse_error:.1e}"
 
 
-def _complaint(source: str, folder: Path, number: int) -> str:
+CHECKS: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "attention": (_check, CASES),
+    "selected_attention": (_check_selected, SELECTIONS),
+}
+
+
+def _complaint(entry: str, source: str, folder: Path, number: int) -> str:
     path = folder / f"candidate_{number}.py"
     path.write_text(source)
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -61,7 +114,8 @@ def _complaint(source: str, folder: Path, number: int) -> str:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        return next(filter(None, (_check(module.attention, case) for case in CASES)), "")
+        check, cases = CHECKS[entry]
+        return next(filter(None, (check(getattr(module, entry), case) for case in cases)), "")
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 
@@ -69,4 +123,4 @@ def _complaint(source: str, folder: Path, number: int) -> str:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
         for index, line in enumerate(sys.stdin):
-            print(json.dumps(_complaint(json.loads(line), Path(name), index)), flush=True)
+            print(json.dumps(_complaint(*json.loads(line), Path(name), index)), flush=True)

@@ -10,13 +10,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agents.moves import MOVES, Move
+from agents.moves.move import EVERYTHING
 from evaluator.candidate import Candidate
+from evaluator.performance.pipes import Pipe
 from evaluator.target import Target, get_target
 from knowledge_base.library import Library
 from seeds import seed_source
 
 SEED = seed_source("mha")
-H100 = get_target("h100")
+H100, B200 = get_target("h100"), get_target("b200")
 BY_NAME = {move.name: move for move in MOVES}
 Opcodes = Callable[[str, Target], "Counter[str]"]
 
@@ -34,21 +36,55 @@ def test_every_move_has_a_note_under_its_name() -> None:
 
 
 def test_names_and_labels_can_be_read_back_from_a_change() -> None:
-    labels = [variant.label for move in MOVES for variant in move.variants(apply(SEED, "descriptors"), H100)]
+    prepared = apply(SEED, "exp2", "descriptors")
+    labels = [variant.label for move in MOVES for variant in move.variants(prepared, B200)]
     assert not any(mark in text for text in [move.name for move in MOVES] + labels for mark in ";")
     assert not any(":" in move.name for move in MOVES)
 
 
-@pytest.mark.parametrize("move", [move for move in MOVES if move.name != "specialise"], ids=lambda move: move.name)
-def test_a_move_makes_distinct_correct_candidates_of_the_seed(move: Move, complaint: Callable[[str], str]) -> None:
-    variants = move.variants(SEED, H100)
+def test_moves_relieve_resources_that_the_model_knows() -> None:
+    pipes = {pipe.name.lower().removesuffix("_sm") for pipe in Pipe if pipe}
+    assert pipes | {"issue", "latency", "cta_barrier", "l2", "hbm"} == EVERYTHING
+    assert all(move.relieves <= EVERYTHING for move in MOVES)
+
+
+BEFORE = {"specialise": ("skip", "descriptors"), "polynomial": ("exp2",)}
+"""What a move needs to be done first."""
+LAUNCH_OPTIONS = ("warps", "stages", "registers")
+"""Mean nothing to the interpreter."""
+
+
+@pytest.mark.parametrize("move", [move for move in MOVES if move.name != "share"], ids=lambda move: move.name)
+def test_a_move_makes_distinct_correct_candidates_of_the_seed(move: Move, complaint: Callable[..., str]) -> None:
+    source = apply(SEED, *BEFORE.get(move.name, ()))
+    variants = move.variants(source, B200)
     assert variants
-    digests = {Candidate("mha", source).digest for source in [SEED, *(variant.source for variant in variants)]}
+    digests = {Candidate("mha", code).digest for code in [source, *(variant.source for variant in variants)]}
     assert len(digests) == len(variants) + 1
-    assert variants == move.variants(SEED, H100)
-    # Launch options mean nothing to the interpreter: the tiles are what can go wrong.
-    if move.name not in ("warps", "stages", "registers"):
+    assert variants == move.variants(source, B200)
+    if move.name not in LAUNCH_OPTIONS:
         assert {variant.label: complaint(variant.source) for variant in variants} == {v.label: "" for v in variants}
+
+
+SELECTED = {
+    "query_outer": ("exp2", "late-scale", "lazy", "reciprocal", "stages", "warps", "registers", "swap", "persistent"),
+    "kv_outer": ("exp2", "late-scale", "stages", "tile", "share", "warps", "registers", "swap", "persistent"),
+}
+"""What can be done to the seeds of ``fsa``."""
+
+
+@pytest.mark.parametrize("seed", SELECTED)
+def test_moves_apply_to_the_orders_of_selected_attention_and_keep_them_correct(
+    seed: str, complaint: Callable[..., str]
+) -> None:
+    source = seed_source("fsa", seed)
+    made = {move.name: move.variants(source, H100) for move in MOVES}
+    assert {name for name, variants in made.items() if variants} == set(SELECTED[seed])
+    checked = [made[name][0] for name in SELECTED[seed] if name not in LAUNCH_OPTIONS]
+    wrong = {variant.label: complaint(variant.source, "selected_attention") for variant in checked}
+    assert wrong == dict.fromkeys(wrong, "")
+    together = ("exp2", "lazy" if seed == "query_outer" else "share", "persistent")
+    assert complaint(apply(source, *together), "selected_attention") == ""
 
 
 @pytest.mark.parametrize(
@@ -58,6 +94,8 @@ def test_a_move_makes_distinct_correct_candidates_of_the_seed(move: Move, compla
         ("descriptors", "skip", "split", "late-scale", "exp2"),
         ("descriptors", "skip", "specialise", "exp2", "reverse", "swap"),
         ("swap", "reverse", "split", "reciprocal", "tile"),
+        ("group", "skip", "split", "lazy", "persistent", "reverse", "descriptors"),
+        ("persistent", "store", "split", "skip", "descriptors", "reverse", "exp2", "lazy"),
     ],
     ids="+".join,
 )
@@ -79,12 +117,25 @@ def test_random_compositions_stay_correct(seed: int, depth: int, target: str, co
 
 
 def test_moves_apply_once() -> None:
-    for name in ("skip", "split", "exp2", "late-scale", "reciprocal", "reverse", "descriptors"):
+    once = (
+        "skip",
+        "split",
+        "exp2",
+        "late-scale",
+        "lazy",
+        "reciprocal",
+        "reverse",
+        "persistent",
+        "descriptors",
+        "store",
+    )
+    for name in (*once, "group"):
         assert BY_NAME[name].variants(apply(SEED, name), H100) == ()
 
 
 def test_ampere_gets_no_descriptors_and_no_specialised_warps() -> None:
-    assert BY_NAME["descriptors"].variants(SEED, get_target("a100")) == ()
+    for name in ("descriptors", "store"):
+        assert BY_NAME[name].variants(SEED, get_target("a100")) == ()
     assert BY_NAME["specialise"].variants(apply(SEED, "descriptors"), get_target("a100")) == ()
 
 
@@ -105,7 +156,14 @@ def test_ampere_gets_no_descriptors_and_no_specialised_warps() -> None:
         (("block_m, block_n = 64, 64", "block_m, block_n = sizes()"), ("tile", "shape")),
         (("num_warps=4", "num_warps=warps()"), ("warps", "shape")),
         (("attention_kernel[grid](", "kernel = attention_kernel\n    kernel[grid]("), tuple(BY_NAME)),
-        (("grid = (triton.cdiv(q_len, block_m), batch * heads)", "grid = lambda meta: (1, 2)"), ("swap",)),
+        (("grid = (triton.cdiv(q_len, block_m), batch * heads)", "grid = lambda meta: (1, 2)"), ("swap", "persistent")),
+        (("    out = acc /", "    if q_len == 0:\n        return\n    out = acc /"), ("persistent",)),
+        (("acc = acc * rescale[:, None]", "acc = acc * rescale[:, None] * 1.0"), ("lazy",)),
+        (("row_max = new_max\n", "row_max = tl.maximum(new_max, row_max)\n"), ("lazy",)),
+        (("mask=(offs_m < q_len)[:, None] & in_d[None, :],\n    )", "mask=(offs_m > 0)[:, None],\n    )"), ("store",)),
+        (("offs_d = tl.arange(0, BLOCK_D)\n", "offs_d = tl.arange(0, BLOCK_D) + 0 * head\n"), ("group",)),
+        (("offs_d = tl.arange(0, BLOCK_D)\n", "offs_d = tl.arange(0, BLOCK_D) + 0 * block_m\n"), ("group",)),
+        (("        heads // kv_heads,\n", "        group(heads),\n"), ("group",)),
     ],
 )
 def test_an_unknown_shape_is_left_alone(change: tuple[str, str], names: tuple[str, ...]) -> None:
@@ -152,6 +210,17 @@ def test_stages_make_loads_asynchronous(opcodes: Opcodes) -> None:
 def test_descriptors_leave_loads_to_the_tensor_memory_accelerator(opcodes: Opcodes) -> None:
     found = opcodes(apply(SEED, "stages", "descriptors"), H100)
     assert (found["UTMALDG"] > 0, found["LDGSTS"], found["LDG"]) == (True, 0, 0)
+
+
+def test_a_stored_output_takes_one_instruction(opcodes: Opcodes) -> None:
+    found = opcodes(apply(SEED, "store"), H100)
+    assert (found["UTMASTG"], found["STG"]) == (1, 1)  # the other stores lse
+
+
+def test_a_polynomial_takes_half_of_the_exponentials_off_the_special_function_unit(opcodes: Opcodes) -> None:
+    assert BY_NAME["polynomial"].variants(apply(SEED, "exp2"), H100) == ()
+    exp2 = apply(SEED, "exp2")
+    assert opcodes(apply(exp2, "polynomial", target=B200), B200)["MUFU"] < 0.7 * opcodes(exp2, B200)["MUFU"]
 
 
 @pytest.mark.parametrize("name", ["h100", "b200"])

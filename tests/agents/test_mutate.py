@@ -12,10 +12,11 @@ from agents.errors import CandidateTaken
 from agents.moves import MOVES
 from agents.moves.anatomy import Anatomy
 from agents.moves.move import Move
-from agents.mutate import Mutate, move_values
+from agents.mutate import Mutate, critical_resources, move_values
 from agents.operator import Brief, Proposal
 from evaluator.candidate import Candidate
 from evaluator.evaluation import CaseScore, Evaluation, Score, Status
+from evaluator.evaluators import FakeEvaluator
 from evaluator.problem import get_problem
 from evaluator.target import ScoreKind, Target, get_target
 from knowledge_base.library import Library
@@ -26,11 +27,11 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SEED = seed_source("mha")
 
 
-def verdict(tflops: float) -> Evaluation:
+def verdict(tflops: float, critical: str = "") -> Evaluation:
     """A correct evaluation with that score, or a faulty one for 0."""
     if tflops == 0:
         return Evaluation(Status.INCORRECT, "wrong numbers", "h100", "quick", 1.0)
-    score = Score(ScoreKind.PREDICTED, "h100", (CaseScore("a", tflops, 1.0, "tensor"),))
+    score = Score(ScoreKind.PREDICTED, "h100", (CaseScore("a", tflops, 1.0, "tensor", critical=critical),))
     return Evaluation(Status.CORRECT, "", "h100", "quick", 1.0, score)
 
 
@@ -89,8 +90,9 @@ class World:
 
     def step(self, seed: int, operator: Mutate) -> Proposal:
         versions, trials = tuple(self.versions), tuple(self.trials)
-        brief = Brief(get_problem("mha"), get_target("h100"), "quick", seed, versions, trials, Library(()), self)
-        return operator.vary(brief)
+        problem, target = get_problem("mha"), get_target("h100")
+        explain = FakeEvaluator(lambda candidate: verdict(1.0)).profile
+        return operator.vary(Brief(problem, target, "quick", seed, versions, trials, Library(()), self, explain))
 
 
 def _edit_number(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
@@ -144,7 +146,7 @@ def test_a_candidate_that_another_worker_holds_is_left_to_it() -> None:
 @pytest.mark.parametrize("failed_before", [False, True])
 def test_another_is_drawn_when_a_candidate_has_the_launch_plan_of_an_earlier_one(failed_before: bool) -> None:
     known = "x = 1\n" if failed_before else SEED
-    operator = Mutate([Move("warps", "", 1.0, _edit_number)])
+    operator = Mutate([Move("warps", "", 1.0, "", _edit_number)])
     evaluated = set()
     for seed in range(8):
         world = World(plan=lambda source: "known" if source == known or "num_warps=2" in source else source)
@@ -168,16 +170,16 @@ def test_a_step_ends_after_a_few_candidates_with_known_launch_plans() -> None:
 
 def test_a_correct_attempt_is_proposed_and_a_faulty_one_is_not() -> None:
     good, bad = World({"warps": 1.2}), World({"warps": 0.0})
-    operator = Mutate([Move("warps", "", 1.0, _edit_number)])
+    operator = Mutate([Move("warps", "", 1.0, "", _edit_number)])
     proposal = good.step(1, operator)
     assert proposal.attempt is good.last
-    assert "100.0 -> 120.0 TFLOPS" in proposal.reason
+    assert "100.0 -> 120.0 predicted TFLOPS" in proposal.reason
     assert bad.step(1, operator) == Proposal(None, f"{bad.last.change} (on version 0): incorrect: wrong numbers")
 
 
 def test_it_says_when_everything_has_been_tried() -> None:
     world = World()
-    operator = Mutate([Move("warps", "", 1.0, _edit_number)])
+    operator = Mutate([Move("warps", "", 1.0, "", _edit_number)])
     reasons = [world.step(seed, operator).reason for seed in range(4)]
     assert len(world.trials) == 2
     assert all(reason.startswith("exhausted") for reason in reasons[2:])
@@ -185,7 +187,7 @@ def test_it_says_when_everything_has_been_tried() -> None:
 
 def test_an_exhausted_parent_gives_way_to_another() -> None:
     world = World()
-    operator = Mutate([Move("warps", "", 1.0, _edit_number)])
+    operator = Mutate([Move("warps", "", 1.0, "", _edit_number)])
     # Nothing can be made of the best version, so the seed is edited.
     world.accept(world.attempt(Candidate("mha", "x = 1\n"), 200.0, "by hand", (0,)))
     world.step(0, operator)
@@ -202,7 +204,8 @@ def test_moves_are_combined_once_single_ones_are_used_up() -> None:
 
 def test_the_best_version_is_edited_mostly_but_not_only() -> None:
     world = World()
-    world.accept(world.attempt(Candidate("mha", SEED.replace("num_stages=1", "num_stages=2")), 200.0, "stages", (0,)))
+    # The last version is the best, whatever was measured of the one before it.
+    world.accept(world.attempt(Candidate("mha", SEED.replace("num_stages=1", "num_stages=2")), 99.0, "stages", (0,)))
     for seed in range(20):
         world.step(seed, Mutate())
     parents = [trial.parents for trial in world.trials]
@@ -219,6 +222,44 @@ def test_what_paid_is_worth_more_and_what_failed_less() -> None:
     assert after["exp2"] > values["exp2"]
     assert {name for name in values if after[name] < values[name]} == {"tile", "swap", "reverse"}
     assert min(after.values()) > 0
+
+
+def test_a_move_that_relieves_the_critical_resource_is_worth_twice_as_much_until_it_was_tried() -> None:
+    world = World()
+    values = move_values(MOVES, world.versions, ())
+    relieved = move_values(MOVES, world.versions, (), {"fma"})
+    assert {name for name in values if relieved[name] == 2 * values[name]} == {"skip", "exp2", "late-scale", "lazy"}
+    assert {name for name in values if relieved[name] > values[name]} == {"skip", "exp2", "late-scale", "lazy"}
+    for _ in range(9):
+        world.record(world.attempt(Candidate("mha", "x"), 99.0, "exp2: in vain", (0,)))
+    tried = move_values(MOVES, world.versions, world.trials, {"fma"})
+    assert tried["exp2"] < values["split"] == tried["split"]
+
+
+def test_the_critical_resource_of_a_version_is_the_models_else_what_limits_it_most() -> None:
+    def resources(*cases: CaseScore) -> frozenset[str]:
+        (seed,) = World().versions
+        evaluation = replace(verdict(1.0), score=Score(ScoreKind.PREDICTED, "h100", cases))
+        return critical_resources(replace(seed, attempt=replace(seed.attempt, evaluation=evaluation)))
+
+    assert resources(CaseScore("a", 1.0, 1.0, "tensor", critical="exp")) == {"exp"}
+    assert resources(CaseScore("a", 1.0, 1.0, "tensor"), CaseScore("b", 1.0, 1.0, "hbm")) == {"tensor", "hbm"}
+    assert resources(CaseScore("a", 1.0, 1.0, "")) == set()
+
+
+def test_what_holds_the_parent_back_decides_what_is_tried_first() -> None:
+    """Two moves of equal priors: with twice the value, one is drawn four times as often."""
+    tries = {}
+    for critical in ("exp", "latency"):
+        tried = []
+        for seed in range(40):
+            world = World()
+            attempt = replace(world.versions[0].attempt, evaluation=verdict(100.0, critical))
+            world.versions[0] = replace(world.versions[0], attempt=attempt)
+            world.step(seed, Mutate([move for move in MOVES if move.name in ("stages", "late-scale")]))
+            tried.append(world.last.change.partition(":")[0])
+        tries[critical] = tried.count("stages")
+    assert tries["latency"] > tries["exp"] + 6
 
 
 def plausible(source: str) -> float:

@@ -8,7 +8,7 @@ import pytest
 
 from agents.errors import AgentError, InvalidOperator, UnknownOperator
 from agents.mutate import Mutate
-from agents.registry import get_operator, operator_names
+from agents.registry import adapts, get_operator, operator_names
 
 
 @pytest.fixture
@@ -54,3 +54,7 @@ def test_a_plugin_that_gives_no_operator_is_named(name: str, plugins: Path) -> N
     with pytest.raises(InvalidOperator, match=name) as caught:
         get_operator(name)
     assert "\n" not in str(caught.value)
+
+
+def test_an_operator_that_cannot_adapt_the_kernel_of_another_entry_function_says_so(plugins: Path) -> None:
+    assert [adapts(get_operator(name)) for name in ("mutate", "nothing")] == [False, True]

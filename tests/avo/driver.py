@@ -12,8 +12,10 @@ from agents.operator import Brief, Proposal
 from avo.config import RunConfig
 from avo.run import Stop, execute, stop_on_signals
 from avo.workers import hire
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Evaluation
+from evaluator.candidate import Candidate, Incumbent
+from evaluator.evaluation import Evaluation, Fault
+from evaluator.performance import Profile
+from evaluator.target import get_target
 from lineage_db.store import Store
 
 
@@ -41,7 +43,11 @@ class TrickyOperator(Climber):
 
 
 class TrickyEvaluator:
-    """Takes a moment, or a minute; its process dies on the sixth candidate or so, once, if it is told so."""
+    """Takes a moment, or a minute, for what is not the seed or its canary; its process dies on the sixth candidate or
+    so, once, if it is told so.
+    """
+
+    target = get_target("h100")
 
     def __init__(self, folder: Path, trick: str) -> None:
         assert os.environ["OMP_NUM_THREADS"] == "1"
@@ -50,12 +56,16 @@ class TrickyEvaluator:
         self.pause_s = 60.0 if trick == "slow" else 0.05
         self.count = 0
 
-    def evaluate(self, candidate: Candidate) -> Evaluation:
+    def profile(self, candidate: Candidate, case: str | None = None) -> tuple[Profile, ...] | Fault:
+        """Return nothing."""
+        return ()
+
+    def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
         """Return the verdict, or die."""
-        self.count += 1
-        if self.dies and self.count > 3 and once(self.folder / "evaluator-died"):
-            os._exit(7)
-        if candidate.source != SEED:
+        if candidate.source.partition("\n")[0] != SEED:
+            self.count += 1
+            if self.dies and self.count > 2 and once(self.folder / "evaluator-died"):
+                os._exit(7)
             time.sleep(self.pause_s)
         return judge(candidate)
 

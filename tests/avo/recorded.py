@@ -10,13 +10,13 @@ from tests.avo.sample_run import START, make_evaluation
 
 
 class Recorded:
-    """A run of ``mha`` for h100 whose clock stands still unless told to move."""
+    """A run of ``mha`` whose clock stands still unless told to move."""
 
-    def __init__(self, store: Store, name: str = "live") -> None:
+    def __init__(self, store: Store, name: str = "live", target: str = "h100") -> None:
         self.store = store
         self.now = START
         self.run: Run = store.create_run(
-            name=name, problem="mha", target="h100", suite="quick", operator="mutate", seed=0, config={}, now=self.now
+            name=name, problem="mha", target=target, suite="quick", operator="mutate", seed=0, config={}, now=self.now
         )
 
     def wait(self, seconds: float) -> None:

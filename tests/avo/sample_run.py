@@ -1,10 +1,11 @@
 """A small run with accepted, slower and faulty attempts, recorded by hand: no evaluator takes part."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from evaluator.candidate import Candidate
-from evaluator.evaluation import CaseResult, CaseScore, Evaluation, Resources, Score, Status
+from evaluator.evaluation import CaseResult, CaseScore, Comparison, Evaluation, Resources, Score, Status, Verdict
 from evaluator.problem import get_problem, get_suite
 from evaluator.target import ScoreKind
 from lineage_db.records import Attempt, RunState, Version
@@ -53,6 +54,16 @@ def make_evaluation(verdict: Status | float, *, target: str = "h100", suite: str
         resources=(Resources("attention_kernel", 168, 0, 65536, 0, 4, 3),),
         plan_digest=f"{verdict:064.0f}",
     )
+
+
+def make_measured(tflops: float) -> Evaluation:
+    """Return a correct evaluation that was measured, with what only a measured one has."""
+    case = CaseScore("8k-full", tflops, 1e6 / tflops, "", low_tflops=tflops - 5, high_tflops=tflops + 5)
+    configured = replace(case, configurations=("attention_kernel: BLOCK_M=128, num_warps=8",))
+    comparison = Comparison("f" * 64, 0.0025, (0.01, 0.03), Verdict.FASTER)
+    conditions = "driver 570.86, clocks 1590 to 1755 MHz"
+    score = Score(ScoreKind.MEASURED, "cuda", (configured,), comparison, "NVIDIA H100 80GB HBM3", conditions)
+    return Evaluation(Status.CORRECT, "", "cuda", "quick", 30.0, score, plan_digest=f"{tflops:064.0f}")
 
 
 def make_sample_run(url: str, attempts: int = 8) -> str:

@@ -14,7 +14,7 @@ from evaluator.evaluation import Status
 from evaluator.problem import Baseline, get_problem
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
-from tests.avo.sample_run import START
+from tests.avo.sample_run import START, make_measured
 
 
 @pytest.fixture
@@ -57,6 +57,16 @@ def test_the_best_is_shown_against_the_seed_as_a_prediction(run: Recorded) -> No
     (line,) = (line for line in draw(climbed(run)).splitlines() if "best, v2" in line)
     assert "165.0" in line
     assert "predicted, 1.65 x seed" in line
+
+
+def test_a_measured_best_is_called_so_with_its_card(run: Recorded) -> None:
+    measured = Recorded(run.store, "measured", target="cuda")
+    measured.step(make_measured(600.0))
+    measured.step(make_measured(660.0), (0,), "exp -> exp2")
+    text = draw(measured)
+    assert "mha for NVIDIA H100 80GB HBM3" in text
+    assert "measured, 1.10 x seed" in text
+    assert "predicted" not in text
 
 
 def test_published_figures_are_called_published_and_cover_shared_cases(run: Recorded) -> None:

@@ -102,6 +102,15 @@ def test_no_rate_is_claimed_before_a_step_has_ended(store: Store) -> None:
     assert read_snapshot(store, "live").attempts_per_minute is None
 
 
+def test_the_best_is_the_last_version_whatever_a_lucky_sample_says_of_an_earlier_one(store: Store) -> None:
+    run = Recorded(store)
+    run.step(600.0)
+    run.step(590.0, (0,))
+    best = read_snapshot(store, run.run.name).best
+    assert best is not None
+    assert best.number == 1
+
+
 def test_a_gain_is_over_the_fastest_parent(store: Store) -> None:
     run = Recorded(store)
     run.step(100.0)

@@ -2,8 +2,9 @@
 
 import pytest
 
-from avo.wording import duration, first_line, percent, printable, verdicts
-from evaluator.evaluation import Status
+from avo.wording import compared, duration, first_line, percent, printable, spread, unit, verdicts
+from evaluator.evaluation import CaseScore, Comparison, Score, Status, Verdict
+from evaluator.target import ScoreKind
 
 
 @pytest.mark.parametrize(
@@ -25,3 +26,27 @@ def test_correct_attempts_are_named_before_faulty_ones() -> None:
 def test_control_characters_of_a_candidate_do_not_reach_the_terminal() -> None:
     assert printable("a\x1b[2Jb\tc\nd") == "a [2Jb  c\nd"
     assert first_line("\n one\x07 \ntwo") == "one"
+
+
+def test_a_score_is_of_a_card_where_it_was_measured_and_of_an_architecture_where_it_is_predicted() -> None:
+    case = CaseScore("a", 600.0, 1.0, "tensor")
+    assert unit(Score(ScoreKind.PREDICTED, "h100", (case,))) == "predicted TFLOPS, h100"
+    assert unit(Score(ScoreKind.MEASURED, "cuda", (case,), card="NVIDIA\x1b H100")) == "measured TFLOPS, NVIDIA  H100"
+
+
+def test_a_spread_that_is_not_known_is_empty() -> None:
+    assert spread(CaseScore("a", 600.0, 1.0, "tensor")) == ""
+    assert spread(CaseScore("a", 600.0, 1.0, "tensor", low_tflops=590.0, high_tflops=604.96)) == "590.0 to 605.0"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        (Verdict.FASTER, "faster than"), (Verdict.SLOWER, "slower than"), (Verdict.EQUIVALENT, "as fast as"),
+        (Verdict.UNDECIDED, "not told apart from"),
+    ],
+)  # fmt: skip
+def test_a_comparison_says_what_it_has_shown_and_with_what_certainty(verdict: Verdict, words: str) -> None:
+    figures = "+1.0% in 2 rounds, chance of error 0.001"
+    assert compared(Comparison("p", 0.001, (0.00995, 0.00995), verdict)) == f"{words} the best so far: {figures}"
+    assert compared(Comparison("p", 0.001, (), verdict)) == f"{words} the best so far"

@@ -7,9 +7,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from avo import workers
+from avo.config import RunConfig
+from avo.workers import OperatorWorker, hire
 from lineage_db.records import RunState, StepState
 from lineage_db.store import Store
 from tests.avo.fakes import make_run
@@ -57,6 +62,44 @@ def drivers(tmp_path: Path) -> Iterator[Drivers]:
     made = Drivers(tmp_path)
     yield made
     made.close()
+
+
+class FakeRay:
+    """Remembers what Ray is told."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, Any] = {}
+        self.remote_arguments: list[tuple[Any, ...]] = []
+
+    def init(self, **settings: Any) -> None:
+        self.told["machine"] = settings["num_gpus"]
+
+    def remote(self, **resources: Any) -> Callable[[type], Any]:
+        def make(kind: type) -> Any:
+            self.told[kind.__name__] = resources.get("num_gpus", 0)
+            return SimpleNamespace(remote=lambda *arguments: self.remote_arguments.append(arguments))
+
+        return make
+
+    def shutdown(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("target", "command", "gpus"),
+    [("h100", None, 0), ("cuda", None, 1), ("cuda", "ssh gpu-box python -m evaluator", 0)],
+)
+def test_evaluators_that_measure_here_get_a_gpu_each_and_nobody_else_any(
+    monkeypatch: pytest.MonkeyPatch, target: str, command: str | None, gpus: int
+) -> None:
+    ray = FakeRay()
+    monkeypatch.setattr(workers, "ray", ray)
+    config = RunConfig(target=target, workers=2, evaluator_command=command, cascade=0.1)
+    with hire("sqlite://", "run", config):
+        assert ray.told == {"machine": 2 * gpus, "EvaluatorWorker": gpus, OperatorWorker.__name__: 0}
+    made = ray.remote_arguments[0][0].keywords
+    measuring = ("--equivalence-margin", "0.005", "--cascade", "0.1")
+    assert (made["command"], made["options"]) == (command, measuring if target == "cuda" else ())
 
 
 def wait_for(what: Callable[[], bool]) -> None:

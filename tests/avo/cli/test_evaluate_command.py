@@ -12,12 +12,19 @@ from typer.testing import Result
 
 from avo.cli.common import MAX_SOURCE_CHARS
 from avo.cli.verdict import render
-from evaluator.evaluation import Status
+from evaluator.evaluation import Evaluation, Status
 from evaluator.problem import get_problem
 from seeds import seed_source
-from tests.avo.sample_run import make_evaluation
+from tests.avo.sample_run import make_evaluation, make_measured
 
 Avo = Callable[..., Result]
+
+
+def shown(evaluation: Evaluation) -> str:
+    """Return what the command prints about an evaluation."""
+    out = StringIO()
+    Console(file=out, width=100).print(render(evaluation, get_problem("mha")))
+    return out.getvalue()
 
 
 def test_a_correct_file_is_exit_code_0_with_a_predicted_score(avo: Avo, tmp_path: Path) -> None:
@@ -44,11 +51,51 @@ def test_a_faulty_file_is_exit_code_1_with_its_fault(avo: Avo, tmp_path: Path) -
 
 def test_a_fault_is_told_in_words_without_control_characters() -> None:
     evaluation = replace(make_evaluation(Status.INCORRECT), message="wrong\x1b[31m\nrows")
-    out = StringIO()
-    Console(file=out, width=100).print(render(evaluation, get_problem("mha")))
-    text = out.getvalue()
+    text = shown(evaluation)
     assert text.startswith("incorrect: wrong [31m\nrows\n")
     assert "CORRECT 0/1" in text
+
+
+def test_an_unverified_kernel_is_shown_with_a_prediction_that_is_called_so() -> None:
+    score = make_evaluation(200.0).score
+    evaluation = Evaluation(Status.UNVERIFIED, "f is Gluon", "h100", "quick", 1.0, predicted=score)
+    text = shown(evaluation)
+    assert text.startswith("unverified: f is Gluon\nunverified, 200.0 predicted TFLOPS, h100, geomean of quick\n")
+    assert "unverified, predicted TFLOPS" in text
+    assert "PUBLISHED" not in text
+    assert "correct" not in text.lower()
+
+
+def test_a_measured_score_names_its_card_its_quartiles_and_how_it_was_compared() -> None:
+    text = shown(make_measured(640.0))
+    assert text.splitlines()[:3] == [
+        "correct, 640.0 measured TFLOPS, NVIDIA H100 80GB HBM3, geomean of quick",
+        "driver 570.86, clocks 1590 to 1755 MHz",
+        "faster than the best so far: +2.0% in 2 rounds, chance of error 0.0025",
+    ]
+    head, figures = text.splitlines()[4:6]
+    assert head.split() == ["CASE", "measured", "TFLOPS", "quartiles", "us"]
+    assert figures.split() == ["8k-full", "640.0", "635.0", "to", "645.0", "1562.5"]
+    assert "attention_kernel: BLOCK_M=128, num_warps=8" in text
+    assert "predicted" not in text
+    assert "BUSY" not in text
+
+
+def test_a_prediction_is_shown_with_its_range() -> None:
+    evaluation = make_evaluation(200.0)
+    assert evaluation.score is not None
+    cases = tuple(replace(case, low_tflops=150.0, high_tflops=260.5) for case in evaluation.score.cases)
+    text = shown(replace(evaluation, score=replace(evaluation.score, cases=cases)))
+    assert "150.0 to 260.5" in text
+    assert "range" in text
+    assert "measured" not in text
+
+
+def test_a_command_that_starts_no_judge_is_a_wrong_call(avo: Avo, tmp_path: Path) -> None:
+    (tmp_path / "kernel.py").write_text("pass")
+    result = avo("evaluate", "kernel.py", "--evaluator-command", "sh -c 'echo no route to gpu-box >&2; exit 255'")
+    line = "avo: the judge's process does not start: exit code 255; no route to gpu-box\n"
+    assert (result.exit_code, result.stderr) == (2, line)
 
 
 def test_a_file_that_is_no_text_is_a_wrong_call(avo: Avo, tmp_path: Path) -> None:

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from evaluator.errors import EvaluatorUnavailable
+from evaluator.problem import get_problem
+
 COMMANDS = [
     "run",
     "resume",
@@ -20,6 +23,8 @@ COMMANDS = [
     "diff",
     "evaluate",
     "profile",
+    "baselines",
+    "moves",
     "ui",
     "export",
     "doctor",
@@ -64,6 +69,10 @@ def test_version_is_printed(avo: Callable[..., Result]) -> None:
     assert avo("--version").stdout.startswith("avo 0.")
 
 
+PROBLEMS = "mha, gqa, fsa, a file PATH.py"
+SUITES = ", ".join(get_problem("mha").suites)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -72,18 +81,10 @@ def test_version_is_printed(avo: Callable[..., Result]) -> None:
         (["runs", "--db", "/no/such.db"], "avo: no database at /no/such.db: start one with avo run\n"),
         (
             ["evaluate", __file__, "--target", "tpu"],
-            "avo: unknown target 'tpu': choose one of a100, h100, h200, b200\n",
+            "avo: unknown target 'tpu': choose one of a100, h100, h200, b200, cuda\n",
         ),
-        (["evaluate", __file__, "--problem", "fft"], "avo: unknown problem 'fft': choose one of mha\n"),
-        (["evaluate", __file__, "--suite", "slow"], "avo: unknown suite 'slow': choose one of quick, paper\n"),
-        *(
-            (
-                [*command, "--target", "cuda"],
-                "avo: target 'cuda': measuring on a GPU is not part of this version; "
-                "name an architecture to predict for: a100, h100, h200, b200\n",
-            )
-            for command in (["evaluate", __file__], ["run"])
-        ),
+        (["evaluate", __file__, "--problem", "fft"], f"avo: unknown problem 'fft': choose one of {PROBLEMS}\n"),
+        (["evaluate", __file__, "--suite", "slow"], f"avo: unknown suite 'slow': choose one of {SUITES}\n"),
         *(
             (
                 [command, "mha-h100@1"],
@@ -109,6 +110,18 @@ def test_a_wrong_call_is_one_line_and_exit_code_2(
 ) -> None:
     result = avo(*arguments)
     assert (result.exit_code, result.stderr, result.stdout) == (2, message, "")
+
+
+@pytest.mark.parametrize("command", [["evaluate", __file__], ["profile", __file__], ["run"]])
+def test_measuring_without_a_gpu_is_a_wrong_call(
+    avo: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    def this_card() -> None:
+        raise EvaluatorUnavailable("torch finds no GPU")
+
+    monkeypatch.setattr("evaluator.cuda.this_card", this_card)
+    result = avo(*command, "--target", "cuda")
+    assert (result.exit_code, result.stderr, result.stdout) == (2, "avo: torch finds no GPU\n", "")
 
 
 @pytest.mark.parametrize(

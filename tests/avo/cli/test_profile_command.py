@@ -148,7 +148,7 @@ def test_a_version_is_profiled_for_what_its_run_is_about(avo: Avo, judge: type[F
         (["mha-h100", "--problem", "gqa"], "--problem: mha-h100 is about mha, not gqa"),
         (["kernel.py", "--target", "h300"], "unknown target 'h300'"),
         (["kernel.py", "--suite", "slow"], "unknown suite 'slow'"),
-        (["kernel.py", "--case", "1k"], "--case: suite quick has no case '1k': choose one of 8k-causal, 8k-full"),
+        (["kernel.py", "--case", "1k"], "unknown case '1k': choose one of 8k-causal, 8k-full"),
         (
             ["kernel.py", "--svg", "nowhere/timeline.svg"],
             "nowhere/timeline.svg is no file in an existing folder",

@@ -10,11 +10,11 @@ from typer.testing import Result
 from avo.cli.common import PIPED_WIDTH, console, piped_width
 from avo.cli.lineage import branches
 from evaluator.candidate import Candidate
-from evaluator.evaluation import Status
+from evaluator.evaluation import Evaluation, Status
 from lineage_db.store import Store
 from seeds import seed_source
 from tests.avo.recorded import Recorded
-from tests.avo.sample_run import START, make_evaluation, make_sample_run
+from tests.avo.sample_run import START, make_evaluation, make_measured, make_sample_run
 
 Avo = Callable[..., Result]
 
@@ -37,7 +37,18 @@ def test_lineage_says_what_its_numbers_are(avo: Avo) -> None:
     assert lines[0] == "mha-h100: versions by mutate, predicted TFLOPS, h100"
     assert lines[2].split() == ["●", "v0", "100.0", "seed"]
     assert lines[3].split(maxsplit=5)[1:] == ["v1", "v0", "150.0", "+50.0%", "BLOCK_M 64 -> 128, num_warps 4 -> 8"]
-    assert len(lines) == 6
+    assert [line.split()[1] for line in lines[6:]] == ["351.0", "380.3", "563.4", "623.6"]  # published, not reached
+
+
+def test_published_figures_are_lines_before_the_version_that_reaches_them(avo: Avo, tmp_path: Path) -> None:
+    url = str(tmp_path / "fast.db")
+    with Store.open(url) as store:
+        run = Recorded(store)
+        run.step(300.0)
+        run.step(600.0, (0,), "faster")
+    lines = avo("lineage", "live", "--db", url).stdout.splitlines()[2:]
+    assert [line.split()[1] for line in lines if line.strip()] == ["v0", "351.0", "380.3", "563.4", "v1", "623.6"]
+    assert "published: cuDNN" in lines[3]
 
 
 def test_lineage_json_has_scores_and_parents(avo: Avo) -> None:
@@ -98,6 +109,43 @@ def test_attempts_shows_all_and_groups_failures_by_reason(avo: Avo) -> None:
     assert len(head.splitlines()) == 10
     assert [line.split()[:2] for line in reasons.splitlines()[1:]] == [["2", "incorrect"], ["1", "does_not_fit"]]
     assert "skip [diagonal] blocks" in text
+
+
+def test_failures_that_differ_in_figures_only_are_one_group(avo: Avo, tmp_path: Path) -> None:
+    url = str(tmp_path / "slow.db")
+    faults = [
+        (Status.NOT_TIMED, "at most 212.4 TFLOPS, 30% below"), (Status.RACE, "write race at line 7"),
+        (Status.NOT_TIMED, "at most 98.1 TFLOPS, 67% below"), (Status.NOT_TIMED, "the cascade has no prediction"),
+    ]  # fmt: skip
+    with Store.open(url) as store:
+        run = Recorded(store, "slow")
+        run.step(100.0)
+        for status, message in faults:
+            run.step(Evaluation(status, message, "h100", "quick", 1.0), (0,))
+    groups = [line.split() for line in avo("attempts", "slow", "--db", url).stdout.split("\n\n")[1].splitlines()[1:]]
+    assert [(group[:2], group[2:5]) for group in groups] == [
+        (["2", "not_timed"], ["at", "most", "212.4"]),
+        (["1", "race"], ["write", "race", "at"]),
+        (["1", "not_timed"], ["the", "cascade", "has"]),
+    ]
+    assert groups[0][-2:] == ["2", "4"]
+
+
+def test_a_measured_run_says_measured_and_names_its_card(avo: Avo, tmp_path: Path) -> None:
+    url = str(tmp_path / "measured.db")
+    with Store.open(url) as store:
+        run = Recorded(store, "mha-cuda", target="cuda")
+        run.step(make_measured(600.0))
+        run.step(make_measured(640.0), (0,), "stages: num_stages 1 -> 2")
+    texts = {command: avo(command, "mha-cuda", "--db", url).stdout for command in ("show", "lineage", "attempts")}
+    texts["diff"] = avo("diff", "mha-cuda@0", "mha-cuda@1", "--db", url).stdout
+    texts["runs"] = avo("runs", "--db", url).stdout
+    assert "MEASURED" in texts["runs"]
+    assert "measured TFLOPS, cuda" in texts["attempts"]
+    for command in ("show", "lineage", "diff"):
+        assert "measured TFLOPS, NVIDIA H100 80GB HBM3" in " ".join(texts[command].split()), command
+    assert "8k-full  attention_kernel: BLOCK_M=128, num_warps=8" in texts["show"]
+    assert not [command for command, text in texts.items() if "predicted" in text.lower()]
 
 
 @pytest.fixture

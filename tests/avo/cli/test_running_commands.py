@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from avo.cli.sitting import ISOLATION, START, in_words, sit, summarise
+from avo.cli import sitting
+from avo.cli.sitting import ISOLATION, START, in_words, ready, sit, summarise
 from avo.config import RunConfig
 from avo.step import SeedOperator, perform_step
-from evaluator import bubblewrap
+from evaluator import bubblewrap, target
 from evaluator.evaluators import FakeEvaluator
 from evaluator.sandbox import isolation
 from knowledge_base.library import Library
@@ -24,12 +25,15 @@ from tests.avo.fakes import NOW, SEED, judge, make_run
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["--from", "a", "--seed-file", "b"], ["--from and --seed-file"]),
+        (["--seed-file", "b", "--seed-kernel", "plain"], ["--seed-file and --seed-kernel"]),
+        (["--from", "mha-h100", "--seed-file", "b"], ["--from names the seed already"]),
         (["--from", "nope@1"], ["no run 'nope'", "mha-h100"]),
         (["--from", "mha-h100@99"], ["no version 99"]),
         (["--seed-file", "nowhere.py"], ["cannot read nowhere.py"]),
         (["--config", "nowhere.toml"], ["nowhere.toml", "No such file"]),
-        (["--target", "cuda"], ["not part of this version"]),
+        (["--target", "cuda"], ["GPU"]),
+        (["--cascade", "fast"], ["--cascade", "'fast'", "a fraction from 0 to 1, or 'off'"]),
+        (["--evaluator-command", ""], ["--evaluator-command", "a command like: ssh gpu-box"]),
         (["--operator", "nope"], ["unknown operator 'nope'", "mutate"]),
         (["--max-attempts", "0"], ["--max-attempts", "0"]),
         (["--max-hours", "0"], ["--max-hours", "0", "greater than 0"]),
@@ -61,6 +65,20 @@ def test_a_machine_without_namespaces_is_refused_where_they_are_required(
         assert {summary.run.name for summary in store.runs()} == {"mha-h100", "mha-h100-2"}
 
 
+def test_fewer_gpus_than_workers_is_said_and_no_gpu_is_asked_where_a_command_reaches_another_machine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(sitting, "_gpus", lambda: 2)
+    monkeypatch.setattr(target, "get_target", asked.append)
+    assert ready(RunConfig(target="cuda", workers=8)).workers == 2
+    assert capsys.readouterr().err == "avo: --workers 2 instead of 8: one for each GPU of this machine\n"
+    assert asked == ["cuda"]
+    assert ready(RunConfig(target="cuda", workers=8, evaluator_command="ssh box evaluate")).workers == 8
+    assert ready(RunConfig(target="h100", workers=8)).workers == 8
+    assert (capsys.readouterr().err, asked) == ("", ["cuda"])
+
+
 def test_a_judge_that_requires_namespaces_does_not_start_without(monkeypatch: pytest.MonkeyPatch) -> None:
     command = [sys.executable, "-m", "evaluator", "--target", "h100", "--sandbox", "require"]
     result = subprocess.run(command, env={**os.environ, "PATH": ""}, capture_output=True, text=True, timeout=60)
@@ -88,6 +106,7 @@ def used_up(tmp_path: Path) -> Path:
             FakeEvaluator(judge),
             worker="w0",
             min_gain=0.002,
+            alpha=0.05,
             clock=lambda: NOW,
             knowledge=Library(()),
         )

@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 
 from avo.export.package import ExportError, lineage_of, package_name, render_package, write_package
 from evaluator.problem import Problem, get_problem
-from evaluator.target import ScoreKind
 from lineage_db.records import Run, Version
 from lineage_db.store import Store
-from tests.avo.sample_run import make_sample_run
+from tests.avo.sample_run import make_measured, make_sample_run
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 MHA = get_problem("mha")
@@ -134,11 +133,12 @@ def test_readme_says_predicted_or_measured(run_and_versions: tuple[Run, list[Ver
     predicted = render_package(run, MHA, versions, 0, NOW)["README.md"]
     assert "predicted TFLOPS, h100" in predicted
     assert "not measured on a GPU" in predicted
-    evaluation = versions[0].attempt.evaluation
-    assert evaluation.score is not None
-    score = replace(evaluation.score, kind=ScoreKind.MEASURED)
-    version = changed(versions[0], evaluation=replace(evaluation, score=score))
-    assert "predicted" not in render_package(run, MHA, [version], 0, NOW)["README.md"]
+    measured = render_package(run, MHA, [changed(versions[0], evaluation=make_measured(600.0))], 0, NOW)["README.md"]
+    assert "**measured** on NVIDIA H100 80GB HBM3: driver 570.86, clocks 1590 to 1755 MHz." in measured
+    assert "faster than the best so far: +2.0% in 2 rounds" in measured
+    assert "| 8k-full | 600.0 | 595.0 to 605.0 | 1666.7 |  |" in measured
+    assert "- 8k-full: attention_kernel: BLOCK_M=128, num_warps=8" in measured
+    assert "predicted" not in measured
 
 
 def test_the_words_of_an_operator_stay_in_their_cell(run_and_versions: tuple[Run, list[Version]]) -> None:

@@ -18,7 +18,7 @@ from evaluator.evaluation import Status
 from lineage_db.errors import DatabaseUnavailable, UnknownRun
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
-from tests.avo.sample_run import make_sample_run
+from tests.avo.sample_run import make_measured, make_sample_run
 
 
 @pytest.fixture
@@ -54,7 +54,8 @@ def lineage(pilot: Pilot[None]) -> LineageList:
 
 
 def versions_shown(pilot: Pilot[None]) -> int:
-    return lineage(pilot).option_count if isinstance(pilot.app.screen, RunScreen) else 0
+    shown = lineage(pilot).options if isinstance(pilot.app.screen, RunScreen) else ()
+    return sum(not option.disabled for option in shown)
 
 
 def page(pilot: Pilot[None]) -> str:
@@ -83,6 +84,39 @@ async def test_a_run_opens_on_its_best_version_and_says_what_its_score_is(store:
     assert "Version 3  260.0 predicted TFLOPS, h100" in scores
     for word in ("v2, parent", "v0, seed", "FlashAttention-3", "published", "limited by", "168 registers", "ragged"):
         assert word in scores
+
+
+async def test_a_measured_run_is_shown_with_its_card_quartiles_and_configurations(store: Store) -> None:
+    run = Recorded(store, target="cuda")
+    run.step(make_measured(600.0))
+    run.step(make_measured(640.0), (0,))
+    async with app(store.url, "live").run_test(size=(100, 24)) as pilot:
+        await until(pilot, lambda: versions_shown(pilot) == 2)
+        assert "640.0 measured TFLOPS, NVIDIA H100 80GB HBM3" in text(pilot, "#header")
+        scores = text(pilot, "#scores-text")
+        await pilot.press("r")
+        await until(pilot, lambda: "640.0 measured" in page(pilot))
+    for words in (
+        "Measured TFLOPS, NVIDIA H100 80GB HBM3", "driver 570.86", "faster than the best so far: +2.0% in 2 rounds",
+        "quartiles from", "635.0", "8k-full: attention_kernel: BLOCK_M=128, num_warps=8",
+    ):  # fmt: skip
+        assert words in scores
+    assert not [word for word in ("redicted", "limited by") if word in scores]
+
+
+async def test_published_figures_are_lines_across_the_lineage(store: Store) -> None:
+    run = Recorded(store)
+    run.step(300.0)
+    async with app(store.url, "live").run_test(size=(100, 24)) as pilot:
+        await until(pilot, lambda: versions_shown(pilot) == 1)
+        run.step(600.0, (0,), "faster")
+        await until(pilot, lambda: versions_shown(pilot) == 2)
+        drawn = [str(option.prompt) for option in lineage(pilot).options]
+        assert lineage(pilot).selected == 0
+        await pilot.press("down")
+        assert lineage(pilot).selected == 1
+    assert [line.split()[0] for line in drawn] == ["300.0", "351.0", "380.3", "563.4", "600.0", "623.6"]
+    assert "FlashAttention-3, published" in drawn[-1]
 
 
 async def test_everything_has_its_place_in_80_columns_and_24_rows(store: Store) -> None:
@@ -218,7 +252,8 @@ async def test_a_branch_above_the_selection_leaves_it_where_it_is_on_the_screen(
         await pilot.pause()
         top = tree.scroll_offset.y
         run.step(50.0, (20,), "a branch")
-        await until(pilot, lambda: versions_shown(pilot) == 42)
+        run.step(142.0, (40,), "the best line goes on")
+        await until(pilot, lambda: versions_shown(pilot) == 43)
         await pilot.pause(0.1)
         assert (tree.selected, tree.scroll_offset.y) == (37, top + 1)
         assert [option.id for option in tree.options][20:23] == ["20", "41", "21"]

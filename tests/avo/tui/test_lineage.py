@@ -25,7 +25,7 @@ def test_a_chain_needs_no_indentation() -> None:
     assert drawn(version(0, (), 100), version(1, (0,), 110), version(2, (1,), 120)) == ["0", "1", "2"]
 
 
-def test_the_line_to_the_fastest_version_stays_flush_and_others_branch_off_before_it() -> None:
+def test_the_line_to_the_last_version_stays_flush_and_others_branch_off_before_it() -> None:
     assert drawn(
         version(0, (), 100), version(1, (0,), 120), version(2, (0,), 110), version(3, (2,), 115), version(4, (3,), 130)
     ) == ["0", "├─1", "2", "3", "4"]

@@ -1,0 +1,158 @@
+"""``avo baselines``: what there is to hold a kernel against."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import exp, log
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from avo.cli.common import JsonOption, console, err, print_json, row, table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from evaluator.problem import Case, Problem
+    from evaluator.target import Target
+
+REFERENCES = {"fsa": "query_outer"}
+"""Seeds that stand for earlier work, by problem: the order of the kernel that came with Native Sparse Attention."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing to hold a kernel against."""
+
+    name: str
+    kind: str
+    """``published``, ``predicted`` or ``measured``."""
+    place: str
+    """The architecture or the card that it is about."""
+    source: str
+    """Where it was published, or how it was found."""
+    tflops: "Mapping[str, float]" = field(default_factory=dict)
+    """By case."""
+    trouble: str = ""
+    """Why there are no figures."""
+
+    @property
+    def geomean(self) -> float | None:
+        """Over the cases that there are figures for."""
+        return exp(sum(map(log, self.tflops.values())) / len(self.tflops)) if self.tflops else None
+
+
+def baselines(
+    problem: Annotated[str, typer.Option(metavar="NAME", help="What is computed: mha, gqa, fsa or a PATH.py.")] = "mha",
+    target: Annotated[
+        str, typer.Option(metavar="NAME", help="Architecture: a100, h100, h200 or b200; or cuda, to measure.")
+    ] = "h100",
+    suite: Annotated[str, typer.Option(metavar="NAME", help="Benchmark cases: quick, paper or held_out.")] = "quick",
+    published_only: Annotated[
+        bool, typer.Option("--published", help="Only published figures: predict and measure nothing.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what to hold a kernel against: published figures with their sources, and what can be found out here.
+
+    With --target cuda libraries are timed on this machine's GPU, beside what was published for its architecture. For
+    fsa, of which no TFLOPS were published that we know of, the seed in the order of Native Sparse Attention is judged:
+    that takes a minute.
+
+    Example: avo baselines --problem mha --target b200 --suite paper
+    """
+    from evaluator.problem import get_problem, get_suite, problem_name
+    from evaluator.target import get_target
+
+    problem = problem_name(problem)
+    subject, judged = get_problem(problem), get_target(target)
+    cases = get_suite(subject, suite)
+    lines = published(subject, judged, cases)
+    if not published_only:
+        lines += measured(subject, judged, cases)
+        if subject.name in REFERENCES:
+            with err.status(f"judging the seed {REFERENCES[subject.name]!r} of {subject.name} for {target} ..."):
+                lines.append(of_seed(subject.name, target, suite))
+    if as_json:
+        print_json([{name: getattr(line, name) for name in (*Line.__slots__, "geomean")} for line in lines])
+        return
+    if not lines:
+        console.print(f"There are no baselines of {subject.name} for {judged.product}, suite {suite}, that we know of")
+        return
+    names = [case.name for case in cases]
+    made = table("BASELINE", "KIND", "FOR", *(f">{name}" for name in names), ">GEOMEAN", title="TFLOPS")
+    for line in lines:
+        figures = (line.tflops.get(name) for name in names)
+        row(made, line.name, line.kind, line.place, *map(_figure, figures), _figure(line.geomean))
+    console.print(made)
+    for line in lines:
+        console.print(f"{line.name}, {line.kind}: {line.trouble or line.source}", soft_wrap=True)
+
+
+def published(problem: "Problem", target: "Target", cases: "Sequence[Case]") -> list[Line]:
+    """Return what was published for the target, or for a card of its architecture where speed is measured."""
+    from evaluator.target import CUDA, TARGETS
+
+    alike = (
+        {each.name for each in TARGETS.values() if each.arch == target.arch} if target.name == CUDA else {target.name}
+    )
+    found = []
+    for each in problem.baselines:
+        figures = {case.name: each.tflops[case.name] for case in cases if case.name in each.tflops}
+        if each.target in alike and figures:
+            found.append(Line(each.name, "published", each.target, each.source, figures))
+    return found
+
+
+def measured(problem: "Problem", target: "Target", cases: "Sequence[Case]") -> list[Line]:
+    """Return what libraries reach on this machine's GPU; nothing for another target, or where none has the problem."""
+    from evaluator.target import CUDA
+
+    if target.name != CUDA or problem.entry != "attention":
+        return []
+
+    import random
+    import secrets
+
+    from evaluator.cuda.baselines import measure_all
+    from evaluator.cuda.holding import hold
+    from evaluator.cuda.triton_device import TritonDevice
+
+    device = TritonDevice()
+    with hold(device.card):
+        found = measure_all(device, problem, cases, random.Random(secrets.randbits(64)))
+    return [
+        Line(
+            f"{each.name} {each.version}",
+            "measured",
+            target.product,
+            each.conditions,
+            {case.case: case.tflops for case in each.cases},
+            each.unavailable,
+        )
+        for each in found
+    ]
+
+
+def of_seed(problem: str, target: str, suite: str) -> Line:
+    """Return what the judge finds about the seed that stands for earlier work on a problem."""
+    from evaluator.candidate import Candidate
+    from evaluator.process import ProcessEvaluator
+    from evaluator.target import score_kind
+    from seeds import seed_source
+
+    seed = REFERENCES[problem]
+    evaluator = ProcessEvaluator(target, suite)
+    try:
+        evaluation = evaluator.evaluate(Candidate(problem, seed_source(problem, seed)))
+    finally:
+        evaluator.close()
+    name, kind = f"seed {seed}", str(score_kind(target))
+    score = evaluation.score
+    if score is None:
+        return Line(name, kind, target, "", trouble=f"{evaluation.status}: {evaluation.message}")
+    figures = {case.case: case.tflops for case in score.cases}
+    return Line(name, kind, score.card or target, f"seeds/{problem}/{seed}.py, judged now", figures)
+
+
+def _figure(tflops: float | None) -> str:
+    return "" if tflops is None else f"{tflops:.1f}"

@@ -1,0 +1,57 @@
+"""``avo moves``: what the operator ``mutate`` can do to a problem's seed."""
+
+from typing import Annotated
+
+import typer
+
+from avo.cli.common import JsonOption, console, err, fail, print_json, row, table
+
+
+def moves(
+    problem: Annotated[str, typer.Option(metavar="NAME", help="What the kernel computes: mha, gqa or fsa.")] = "mha",
+    target: Annotated[
+        str, typer.Option(metavar="NAME", help="Architecture to edit for: a100, h100, h200, b200 or cuda.")
+    ] = "h100",
+    seed_name: Annotated[
+        str | None,
+        typer.Option("--seed-kernel", metavar="NAME", help="Of the problem's seeds. Default: its first."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the moves of the operator mutate: what each does, what it needs, and what it makes of a seed now.
+
+    A move without variants here may have some after another: splitting a loop at the diagonal, for one, needs it whole.
+
+    Example: avo moves --problem fsa --target b200
+    """
+    from agents.moves import MOVES
+    from evaluator.problem import get_problem
+    from evaluator.target import get_target
+    from seeds import SEEDS, seed_source
+
+    names = SEEDS.get(get_problem(problem).name)
+    if names is None:
+        fail(f"there is no seed for problem {problem!r}: choose one of {', '.join(SEEDS)}")
+    seed = seed_name or next(iter(names))
+    if seed not in names:
+        fail(f"--seed-kernel: {seed!r} should be one of {', '.join(names)}")
+    source, architecture = seed_source(problem, seed), get_target(target)
+    found = [
+        {
+            "move": move.name,
+            "hypothesis": move.hypothesis,
+            "needs": move.needs,
+            "relieves": sorted(move.relieves),
+            "variants": [variant.label for variant in move.variants(source, architecture)],
+        }
+        for move in MOVES
+    ]
+    if as_json:
+        print_json({"problem": problem, "target": target, "seed": seed, "moves": found})
+        return
+    title = f"Moves of mutate on the seed {seed!r} of {problem}, for {target}"
+    made = table("MOVE", "WHY IT SHOULD PAY", "NEEDS", f"VARIANTS OF {seed}", title=title)
+    for each in found:
+        row(made, each["move"], each["hypothesis"], each["needs"], "; ".join(each["variants"]) or "-")
+    console.print(made)
+    err.print("Why a move should pay is a hypothesis: nothing of it was measured here.")

@@ -1,0 +1,73 @@
+"""``avo baselines``: published figures with their sources, predictions and measurements that say what they are."""
+
+import json
+import os
+import socket
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from avo.cli.baselines import Line
+from evaluator.cuda.baselines import Found
+from evaluator.evaluation import CaseScore, Evaluation, Status
+from evaluator.target import ScoreKind, get_target
+from tests.avo.cli.conftest import Avo
+from tests.avo.fakes import correct
+
+
+def test_published_figures_stand_with_their_source_and_their_mean(avo: Avo) -> None:
+    lines = json.loads(avo("baselines", "--target", "b200", "--suite", "paper", "--json").stdout)
+    assert [line["name"] for line in lines] == ["cuDNN 9.19", "FlashAttention-4", "AVO"]
+    assert {(line["kind"], line["place"]) for line in lines} == {("published", "b200")}
+    assert lines[1]["tflops"]["16k-causal"] == 1502
+    assert all("2603.24517" in line["source"] for line in lines)
+    text = avo("baselines", "--target", "b200").stdout
+    assert "AVO, published: AVO, arXiv 2603.24517" in text
+    assert "8k-causal" in text
+    assert "16k-causal" not in text
+
+
+@pytest.mark.parametrize("arguments", [["--problem", "gqa"], ["--problem", "fsa", "--published"], ["--target", "a100"]])
+def test_none_is_said_in_one_line(avo: Avo, arguments: list[str]) -> None:
+    result = avo("baselines", *arguments)
+    assert (result.exit_code, result.stdout.count("\n")) == (0, 1)
+    assert "There are no baselines of" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "evaluation", [correct(150.0), Evaluation(Status.UNSUPPORTED, "not today", "h100", "quick", 0.1)]
+)
+def test_for_fsa_the_seed_of_earlier_work_is_judged(
+    avo: Avo, monkeypatch: pytest.MonkeyPatch, evaluation: Evaluation
+) -> None:
+    monkeypatch.setattr("evaluator.process.ProcessEvaluator.evaluate", lambda self, candidate: evaluation)
+    (line,) = json.loads(avo("baselines", "--problem", "fsa", "--json").stdout)
+    assert (line["name"], line["kind"]) == ("seed query_outer", "predicted")
+    if evaluation.correct:
+        assert line["tflops"] == {"one": 150.0}
+    else:
+        assert (line["tflops"], line["trouble"]) == ({}, "unsupported: not today")
+
+
+def test_on_a_gpu_libraries_are_measured_beside_what_was_published_for_its_architecture(
+    avo: Avo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = replace(get_target("h100"), name="cuda", product="NVIDIA H100 PCIe", kind=ScoreKind.MEASURED)
+    monkeypatch.setattr("evaluator.cuda.this_card", lambda: card)
+    device = SimpleNamespace(card=SimpleNamespace(name=card.product, uuid=f"none, tests of {os.getpid()}"))
+    monkeypatch.setattr("evaluator.cuda.triton_device.TritonDevice", lambda: device)
+
+    def measure_all(*_: object) -> list[Found]:
+        with pytest.raises(OSError, match="in use"), socket.socket(socket.AF_UNIX) as other:
+            other.bind(f"\0avo-gpu-{device.card.uuid}")
+        score = CaseScore("8k-full", 512.0, 1.0, "")
+        return [Found("SDPA", "2.11", (score,), "1590 MHz"), Found("FlexAttention", "2.11", unavailable="none today")]
+
+    monkeypatch.setattr("evaluator.cuda.baselines.measure_all", measure_all)
+    lines = [Line(**{key: value for key, value in line.items() if key != "geomean"})
+             for line in json.loads(avo("baselines", "--target", "cuda", "--json").stdout)]  # fmt: skip
+    measured = [line for line in lines if line.kind == "measured"]
+    assert {(line.kind, line.place) for line in lines} == {("published", "h100"), ("measured", "NVIDIA H100 PCIe")}
+    assert (measured[0].name, measured[0].tflops, measured[0].source) == ("SDPA 2.11", {"8k-full": 512.0}, "1590 MHz")
+    assert [line.trouble for line in measured] == ["", "none today"]

@@ -1,0 +1,67 @@
+"""``avo run --from`` a run of another problem, and where its progress is shown."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from avo.cli.sitting import START, in_words, summarise
+from avo.transfer import TRANSFERRED
+from lineage_db.store import Store
+from seeds import seed_source
+from tests.avo.cli.conftest import Avo
+from tests.avo.sample_run import make_sample_run
+
+
+@pytest.fixture
+def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A database with the run mha-h100, in which nobody works on new runs."""
+    monkeypatch.setattr("avo.cli.sitting.sit", lambda *_, **__: None)
+    url = str(tmp_path / "transfer.db")
+    make_sample_run(url)
+    return url
+
+
+def test_mha_to_gqa_takes_the_version_as_it_is(avo: Avo, url: str) -> None:
+    result = avo("run", "--problem", "gqa", "--from", "mha-h100@2", "--db", url)
+    assert (result.exit_code, result.stderr) == (0, "")
+    with Store.open(url) as store:
+        source = store.version(store.run("mha-h100").id, 2).attempt.source
+        config = store.run("gqa-h100").config
+    assert config[START] == {"origin": "mha-h100@2", "source": source}
+    assert config[TRANSFERRED] == {"run": "mha-h100", "version": 2, "use": "seed"}
+
+
+def test_mha_to_fsa_starts_from_a_seed_of_its_own_and_mutate_says_that_it_cannot_adapt(avo: Avo, url: str) -> None:
+    result = avo("run", "--problem", "fsa", "--from", "mha-h100", "--seed-kernel", "kv_outer", "--db", url)
+    assert result.exit_code == 0
+    assert result.stderr == (
+        "avo: operator 'mutate' cannot adapt mha-h100@3, which has another entry function: "
+        "it edits seeds/fsa/kv_outer.py\n"
+    )
+    with Store.open(url) as store:
+        config = store.run("fsa-h100").config
+    assert config[START] == {"origin": "seeds/fsa/kv_outer.py", "source": seed_source("fsa", "kv_outer")}
+    assert config[TRANSFERRED]["use"] == "nothing"
+
+
+def test_a_version_that_is_the_seed_leaves_no_room_for_another(avo: Avo, url: str) -> None:
+    for problem in ("mha", "gqa"):
+        result = avo("run", "--problem", problem, "--from", "mha-h100", "--seed-kernel", "tuned", "--db", url)
+        assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+        assert "--from names the seed already" in result.stderr
+
+
+def test_how_a_transfer_went_is_shown_with_its_run(avo: Avo, url: str) -> None:
+    avo("run", "--problem", "gqa", "--from", "mha-h100@2", "--db", url)
+    words = "Took over mha-h100@2 (mha) as its seed: first correct not yet, first better not yet."
+    assert words in avo("lineage", "gqa-h100", "--db", url).stdout
+    assert words not in avo("lineage", "mha-h100", "--db", url).stdout
+    new, old = json.loads(avo("runs", "--db", url, "--json").stdout)
+    assert (new["transferred"]["origin"], new["transferred"]["better"], old["transferred"]) == (
+        "mha-h100@2",
+        None,
+        None,
+    )
+    with Store.open(url) as store:
+        assert words in in_words(summarise(store, "gqa-h100"))
