@@ -13,7 +13,7 @@ test: $(READY)  ## Everything that must hold: style, types, import rules, tests.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest --numprocesses 2
+	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
