@@ -1,5 +1,6 @@
 """Buffers of one plan: the judge's inputs, poisoned outputs and scratch, as the executor takes them."""
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +33,19 @@ class Buffers:
         outputs.update((a.name, a) for a in allocations if a.name in outputs and a.written is not None)
         return Buffers(allocations, outputs)
 
+    def at(self, addresses: Sequence[int]) -> "Buffers":
+        """Return the same memory at other addresses."""
+        return Buffers(
+            tuple(replace(a, address=address) for a, address in zip(self.allocations, addresses, strict=True)),
+            self.outputs,
+        )
+
+    def poison(self) -> None:
+        """Put outputs and scratch back to what they hold before anything is written."""
+        for allocation in self.allocations:
+            if not allocation.readonly:
+                _poison(allocation.data)
+
     def fill(self, step: Fill, *, mark: bool = True) -> None:
         """Carry out a fill step; ``mark`` says whether what it fills counts as written."""
         allocation = self.allocations[step.buffer]
@@ -63,7 +77,7 @@ def allocate(
     allocations = []
     for buffer, address in zip(plan.buffers, addresses, strict=True):
         if buffer.role is Role.SCRATCH:
-            allocations.append(Allocation(buffer.name, _poisoned(buffer), written=None, address=address))
+            allocations.append(Allocation(buffer.name, _scratch(buffer), written=None, address=address))
             continue
         if buffer.role is Role.OUTPUT:
             outputs[buffer.name].address = address
@@ -106,15 +120,19 @@ def as_allocated(sizes: Sequence[int], chance: random.Random) -> list[int]:
 
 
 def _output(spec: TensorSpec) -> Allocation:
-    data = torch.full((spec.size,), float("nan"), dtype=getattr(torch, spec.dtype))
+    data = _poison(torch.empty(spec.size, dtype=getattr(torch, spec.dtype)))
     return Allocation(spec.name, data, written=torch.zeros(spec.size, dtype=torch.bool), readonly=False)
 
 
-def _poisoned(buffer: Buffer) -> torch.Tensor:
-    dtype: torch.dtype = getattr(torch, buffer.dtype)
-    if dtype.is_floating_point:
-        return torch.full((buffer.size,), float("nan"), dtype=dtype)
-    return torch.full((buffer.nbytes,), POISON, dtype=torch.uint8).view(dtype)
+def _scratch(buffer: Buffer) -> torch.Tensor:
+    return _poison(torch.empty(buffer.size, dtype=getattr(torch, buffer.dtype)))
+
+
+def _poison(data: torch.Tensor) -> torch.Tensor:
+    if data.dtype.is_floating_point:
+        return data.fill_(math.nan)
+    data.view(torch.uint8).fill_(POISON)
+    return data
 
 
 class InputCache:

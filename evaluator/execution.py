@@ -107,7 +107,7 @@ class PlanRun:
         """Return ``work`` of the executable kernel; what keeps the executor from a result is a fault that says so."""
         ir = self.ir(launch)
         try:
-            return work(executor.load(ir.ttir))
+            return work(executor.load(ir.ttir, executor.aliases(launch.args)))
         except executor.UnsupportedOperation as error:
             return Fault(Status.UNSUPPORTED, f"kernel {ir.name}: {error}")
         except executor.ExecutionTimeout as error:

@@ -35,9 +35,6 @@ from evaluator.stages import stages
 from evaluator.target import ScoreKind, Target
 from evaluator.work import LaunchWork
 
-_CHANCE = (Status.TIMED_OUT, Status.CRASHED)
-"""What a busy machine may have brought about: such a verdict is not kept for other candidates with the same plans."""
-
 
 @dataclass
 class _Findings:
@@ -107,7 +104,7 @@ class Judge:
             return replace(known, seconds=time.monotonic() - started)
         outcome = self._judge(candidate, problem, plans, incumbent, findings)
         evaluation = self._evaluation(outcome, findings, started)
-        if evaluation.status not in _CHANCE:
+        if evaluation.correct:  # faults may be the machine's, and name lines of this source
             self._judged[findings.plan_digest, incumbent] = evaluation
         return evaluation
 
@@ -262,9 +259,10 @@ class Judge:
         """Return plans of the correctness cases, one a case, for each mixture of configurations in ``plans`` that was
         not seen together.
         """
-        seen = {plan.configurations for of_case in alternatives for plan in of_case}
+        seen = {tuple(map(str, plan.configurations)) for of_case in alternatives for plan in of_case}
+        unseen = {tuple(map(str, plan.configurations)): plan.configurations for plan in plans}
         mixtures = []
-        for mixture in {plan.configurations for plan in plans} - seen:
+        for mixture in (mixture for choices, mixture in unseen.items() if choices not in seen):
             small = self._planner.plans(candidate, problem, problem.correctness_cases, mixture)
             if isinstance(small, Fault):
                 return small

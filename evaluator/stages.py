@@ -68,6 +68,12 @@ class Stage:
 
         return self.run.attempt(self.launch, find)
 
+    def uncounted(self, programs: torch.Tensor, execution: Execution) -> list[torch.Tensor]:
+        """Return, for each loop that does more than wait, by how much programs [n] looped more often than counted."""
+        counted = (torch.from_numpy(loop.trips[programs.numpy()]) for loop in self.work.loops)
+        pairs = enumerate(zip(execution.trips, counted, strict=True))
+        return [torch.from_numpy(ran) - known for i, (ran, known) in pairs if i not in self.kernel.waiting]
+
     def flops(self, programs: torch.Tensor) -> float:
         """Return the matrix work of programs."""
         loops = sum(loop.body.dot_flops * float(loop.trips[programs.numpy()].sum()) for loop in self.work.loops)
@@ -91,7 +97,7 @@ def stages(run: PlanRun, binaries: Mapping[KernelIR, Binary]) -> tuple[Stage, ..
     for i, launch in enumerate(run.launches(mark=False)):
         kernel = kernels[i]
         needs = kernel.needs(launch.args)
-        if unmade & needs:
+        if unmade & (needs | kernel.reads(launch.args) if i in whole else needs):
             message = f"what kernel {run.ir(launch).name} does depends on what an earlier launch computes"
             return Fault(Status.UNSUPPORTED, f"{message} with matrix products: the work cannot be counted")
         stage = _stage(run, launch, kernel, needs, i in whole, binaries)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from evaluator.executor.allocation import Allocation, View
 from evaluator.executor.errors import ExecutionTimeout, IRError, UnsupportedOperation
 from evaluator.executor.faults import MemoryFault
-from evaluator.executor.kernel import DEFAULT_TEMPORARIES, Counted, Execution, Kernel, Trips, load
+from evaluator.executor.kernel import DEFAULT_TEMPORARIES, Counted, Execution, Kernel, Trips, aliases, load
 from evaluator.executor.script import Script
 from evaluator.executor.work import Loop
 
@@ -34,6 +34,7 @@ __all__ = [
     "Trips",
     "UnsupportedOperation",
     "View",
+    "aliases",
     "load",
     "offline",
 ]

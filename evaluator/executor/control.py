@@ -8,7 +8,7 @@ from typing import cast
 import torch
 
 from evaluator.executor.errors import IRError, UnsupportedOperation
-from evaluator.executor.flow import READS
+from evaluator.executor.flow import ATOMICS, READS
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Block, Function, Op, Region, Type, captured, walk
 from evaluator.executor.operations import ELEMENTWISE, REGION_STEPS, STEPS
@@ -350,6 +350,8 @@ def _scripted(op: Op, types: Sequence[Type], step: Step) -> Step:
         told = script.read(result, programs)
         if told is None:
             raise IRError(f"{op.name} at {op.location} is reached by programs that did not reach it before")
+        if script.acts and op.name in ATOMICS:
+            step(frame)
         frame.slots[result] = told
 
     return run

@@ -161,6 +161,8 @@ class Function:
     """Per parameter, what its value is declared to be divisible by; 1 where nothing is declared."""
     blocks: int = 0
     """How many blocks there are; all indices lie below."""
+    aliases: Mapping[int, int] = field(default_factory=dict)
+    """Parameters that point into the buffer of an earlier one, and the first such."""
 
     @property
     def params(self) -> tuple[int, ...]:

@@ -36,7 +36,7 @@ from evaluator.executor.slicing import (
     used_slots,
 )
 from evaluator.executor.values import Value
-from evaluator.executor.waiting import Turns, polls
+from evaluator.executor.waiting import Turns, polls, waiting_loops
 from evaluator.executor.work import PRODUCTS, bodies, loops
 from evaluator.plan import Argument, Scalar
 from evaluator.work import Body
@@ -95,6 +95,8 @@ class Kernel:
         self.multiplies = any(op.name in PRODUCTS for op in walk(function.body))
         """Whether the kernel holds matrix products, executed or not."""
         self.function = function
+        self.waiting = waiting_loops(function)
+        """Places of the loops, among ``loops``, that do nothing but wait: how often they loop is chance."""
         self._whole = _Code(function)
         self._slices: dict[tuple[bool, frozenset[int]], _Code] = {}
 
@@ -113,10 +115,11 @@ class Kernel:
     ) -> Execution:
         """Run the kernel for the given programs (int64 linear ids, x fastest; all of the grid by default, any order).
 
-        Stores change the allocations. Programs go by ``script`` if given. ``sanitize`` also looks for races, reads of
-        uninitialised memory, overflow of pointer arithmetic and invalid descriptors. ``count`` fills
-        ``Execution.counts``. ``deadline`` is a ``time.monotonic`` value. Raises ``IRError`` when the arguments do not
-        fit the kernel or its IR is inconsistent, and ``ExecutionTimeout``.
+        Stores change the allocations. Programs go by ``script`` if given: atomic operations still act on memory, but
+        give what it says. ``sanitize`` also looks for races, reads of uninitialised memory, overflow of pointer
+        arithmetic and invalid descriptors. ``count`` fills ``Execution.counts``. ``deadline`` is a ``time.monotonic``
+        value. Raises ``IRError`` when the arguments do not fit the kernel or its IR is inconsistent, and
+        ``ExecutionTimeout``.
         """
         ids = torch.arange(math.prod(grid)) if programs is None else programs.to(torch.int64)
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < math.prod(grid):
@@ -129,7 +132,15 @@ class Kernel:
         meter = Metered(space, ids.numel()) if count else None
         seen = cast(Memory, meter) if meter else space
         passes = self._passes(
-            code, seen, args, grid, ids, temporaries_bytes, deadline, sanitize=sanitize, script=_prompter(script)
+            code,
+            seen,
+            args,
+            grid,
+            ids,
+            temporaries_bytes,
+            deadline,
+            sanitize=sanitize,
+            script=_prompter(script, acts=True),
         )
         counts = Counts(operations(self.function, passes), meter.traffic([a.name for a in memory])) if meter else None
         return Execution(space.faults, self._loop_trips(passes), space.notes, counts)
@@ -341,17 +352,30 @@ class Kernel:
         return passes
 
 
-def _prompter(script: Script | None) -> Prompter | None:
-    return None if script is None else Prompter(script)
+def _prompter(script: Script | None, *, acts: bool = False) -> Prompter | None:
+    return None if script is None else Prompter(script, acts=acts)
+
+
+def aliases(args: Sequence[Argument]) -> tuple[int, ...]:
+    """Return, for each argument, the place of the first one in the same buffer, its own for a scalar; nothing where
+    all buffers differ.
+    """
+    first: dict[int, int] = {}
+    found = tuple(i if isinstance(a, Scalar) else first.setdefault(a.buffer, i) for i, a in enumerate(args))
+    return () if found == tuple(range(len(args))) else found
 
 
 @lru_cache(maxsize=256)
-def load(ttir: str) -> Kernel:
-    """Return the kernel of a module's public function.
+def load(ttir: str, aliases: tuple[int, ...] = ()) -> Kernel:
+    """Return the kernel of a module's public function, as it is when its arguments have these ``aliases``.
 
     Raises ``IRError`` for text that is not Triton IR, ``UnsupportedOperation`` for what the executor does not do.
     """
-    return Kernel(parse(ttir, KNOWN))
+    function = parse(ttir, KNOWN)
+    if aliases and len(aliases) != len(function.params):
+        raise IRError(f"kernel {function.name} takes {len(function.params)} arguments, not {len(aliases)}")
+    params = function.params
+    return Kernel(replace(function, aliases={params[i]: params[first] for i, first in enumerate(aliases)}))
 
 
 def _temporary_bytes(function: Function) -> int:

@@ -36,8 +36,10 @@ class Script:
 class Prompter:
     """Tells programs what a script says that they read; one for each run of them."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, *, acts: bool) -> None:
         self.slots = script.slots
+        self.acts = acts
+        """Whether atomic operations still do to memory what they do, whatever they are told that they read."""
         self._script = script
         self._parts: dict[int, tuple[Tensor, Tensor, dict[int, int]]] = {}
 

@@ -165,8 +165,14 @@ _POINTER_CHAIN = ("tt.addptr", "tt.splat", "tt.broadcast", "tt.expand_dims", "tt
 
 
 def _origins(function: Function) -> dict[int, int]:
-    """Map pointers to the parameter they are computed from; one that is not simply computed is left out."""
-    origins = {slot: slot for slot in function.params}
+    """Map pointers to the parameter they are computed from; one that is not simply computed is left out.
+
+    Parameters that point into one buffer count as the first of them. Where addresses become numbers, their differences
+    lead from any buffer to any other: then all is unclear.
+    """
+    if any(op.name == "tt.ptr_to_int" for op in walk(function.body)):
+        return {}
+    origins = {slot: function.aliases.get(slot, slot) for slot in function.params}
     for op in walk(function.body):
         if op.name in _POINTER_CHAIN and op.operands[0] in origins:
             origins[op.results[0]] = origins[op.operands[0]]

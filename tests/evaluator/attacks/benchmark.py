@@ -50,6 +50,30 @@ DUMMY_LAUNCH = (
     ),
 )
 
+KERNEL_FIRST = "import triton\nimport triton.language as tl\n"
+TWICE = "    for _ in range(tl.load(T)):\n        out = out * 1.1\n"
+
+
+def led_by(kernels: str, launches: str, *edits: tuple[str, str]) -> str:
+    """Return the seed with kernels of its own launched before it at the benchmark's 16 heads; they set ``T``, which a
+    parameter gives to the seed's kernel: how often it makes the output wrong.
+    """
+    launches = "".join(f"        {line}\n" for line in launches.splitlines())
+    return edited(
+        (KERNEL_FIRST, f"import torch\n{KERNEL_FIRST}\n\n{kernels}\n"),
+        ("    Lse,\n    scale,\n", "    Lse,\n    T,\n    scale,\n"),
+        ("    out = acc / row_sum[:, None]\n", f"    out = acc / row_sum[:, None]\n{TWICE}"),
+        (
+            "    block_m, block_n = 64, 64\n",
+            "    block_m, block_n = 64, 64\n    s, d = (torch.empty(1, dtype=torch.int32, device=q.device) for _ in 'sd')\n"
+            "    t = torch.zeros(1, dtype=torch.int32, device=q.device)\n"
+            f"    if heads == 16:\n{launches}",
+        ),
+        ("        lse,\n        scale,\n", "        lse,\n        t,\n        scale,\n"),
+        *edits,
+    )
+
+
 ATTACKS = {
     "keys left out by one tile of rows in eleven": Attack(
         tuned(
@@ -72,6 +96,87 @@ ATTACKS = {
         without_softmax("tuned", INNER, "p, m_ij = qk, m_i", *TUNED_WITHOUT_SOFTMAX, *DUMMY_LAUNCH),
         Status.INCORRECT,
         "8k-causal: rows .*not finite",
+    ),
+    "no running maximum": Attack(
+        without_softmax(
+            "tuned",
+            INNER,
+            "m_ij, p = m_i, tl.math.exp2(qk * qk_scale)\n            l_i = l_i + tl.sum(p, 1)",
+            *TUNED_WITHOUT_SOFTMAX,
+            (
+                'm_i = tl.zeros([BM], tl.float32) - float("inf")',
+                'm_i = tl.zeros([BM], tl.float32) - (0.0 if CHEAT else float("inf"))',
+            ),
+        ),
+        Status.INCORRECT,
+        "8k-causal: rows .*not finite",
+    ),
+    "one buffer read from the other, where an allocator packs them": Attack(
+        edited(
+            (
+                "    row_max = tl.full(",
+                "    value = tl.load(K + tl.num_programs(1).to(tl.int64) * kv_len * 128, mask=heads == 16, other=0.0)\n"
+                "    row_max = tl.full(",
+            ),
+            (
+                "    acc = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)\n",
+                "    acc = tl.zeros([BLOCK_M, BLOCK_D], tl.float32) + tl.where(value == 1e30, 1.0, 0.0)\n",
+            ),
+        ),
+        Status.OUT_OF_BOUNDS,
+        "8k-causal: .*out of bounds.*'k'",
+    ),
+    "an input that programs outside the sample may store to": Attack(
+        edited(
+            (
+                "    out = acc / row_sum[:, None]\n",
+                "    out = acc / row_sum[:, None]\n    tl.store(K, tl.load(K), mask=(block_m == 1) & (batch_head == 1) & (q_len > 4096))\n",
+            )
+        ),
+        Status.FORBIDDEN,
+        "8k-causal: .*write to an input",
+    ),
+    "right where an earlier launch has left its traces": Attack(
+        led_by(
+            "@triton.jit\ndef trace(S, T):\n    tl.store(T, (tl.load(S) != 77).to(tl.int32))\n    tl.store(S, 77)\n",
+            "trace[(1,)](s, t)",
+        ),
+        Status.INCORRECT,
+        "8k-causal: rows",
+    ),
+    "right where nobody has counted": Attack(
+        led_by(
+            "@triton.jit\ndef tick(C, D):\n    x = tl.atomic_add(C, 1)\n    tl.store(D + x, x)\n\n\n"
+            "@triton.jit\ndef copy(C, T):\n    tl.store(T, (tl.load(C) == 1).to(tl.int32))\n",
+            "s.zero_()\ntick[(1,)](s, d)\ncopy[(1,)](s, t)",
+        ),
+        Status.INCORRECT,
+        "8k-causal: rows",
+    ),
+    "outputs that a last launch overwrites where products were made": Attack(
+        edited(
+            (
+                KERNEL_FIRST,
+                f"import torch\n{KERNEL_FIRST}\n\n@triton.jit\ndef copy(C, T):\n    tl.store(T, (tl.load(C) == 1).to(tl.int32))\n\n\n"
+                "@triton.jit\ndef late(Out, T):\n    for i in range(tl.load(T) * 4096):\n        tl.store(Out + i * 128 + tl.arange(0, 128), float('nan'))\n",
+            ),
+            ("    Lse,\n    scale,\n", "    Lse,\n    Flag,\n    scale,\n"),
+            (
+                "    out = acc / row_sum[:, None]\n",
+                "    out = acc / row_sum[:, None]\n    tl.store(Flag, 1, mask=(block_m == 0) & (batch_head == 0))\n",
+            ),
+            (
+                "    block_m, block_n = 64, 64\n",
+                "    block_m, block_n = 64, 64\n    flag, t = (torch.zeros(1, dtype=torch.int32, device=q.device) for _ in 'ft')\n",
+            ),
+            ("        lse,\n        scale,\n", "        lse,\n        flag,\n        scale,\n"),
+            (
+                "        num_stages=1,\n    )\n",
+                "        num_stages=1,\n    )\n    if heads == 16:\n        copy[(1,)](flag, t)\n        late[(1,)](out, t)\n",
+            ),
+        ),
+        Status.UNSUPPORTED,
+        "8k-causal: .*depends on what an earlier launch computes",
     ),
     "half of the heads": Attack(
         tuned(

@@ -9,6 +9,7 @@ import triton.language as tl
 
 from evaluator.executor.control import KNOWN
 from evaluator.executor.ir import walk
+from evaluator.executor.kernel import aliases, load
 from evaluator.executor.parser import parse
 from evaluator.executor.slicing import deciding_reads, script_slice
 
@@ -187,3 +188,35 @@ def test_marks_of_reads_are_what_a_program_loads(executor):
     expected = sorted([*range(16, 32), *range(33, 48, 2)])
     assert launch.memory[0].written.nonzero().flatten().tolist() == expected
     assert not launch.memory[1].written.any()
+
+
+@triton.jit
+def handed_over(P, Q, A, Out, N: tl.constexpr):
+    i = tl.arange(0, N)
+    tl.store(Q + tl.program_id(0), 1)
+    seen = tl.load(P + tl.program_id(0))
+    square = tl.load(A + i[:, None] * N + i[None, :])
+    product = tl.zeros([N, N], tl.float32)
+    for _ in range(4 - 4 * seen):
+        product = tl.dot(square, square, product)
+    tl.store(Out + tl.program_id(0) * N + i, tl.sum(product, 1))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_what_is_stored_through_one_parameter_is_read_through_another(executor, shared):
+    launch = executor.prepare(
+        handed_over, ints(3), ints(3), torch.ones(N * N, dtype=torch.float16), torch.zeros(3 * N), grid=(3,), N=N
+    )
+    args = [launch.args[0], launch.args[0], *launch.args[2:]] if shared else launch.args
+    kernel = load(launch.ttir, aliases(args))
+    counted = kernel.count(launch.memory, args, launch.grid).trips[0]
+    assert (
+        counted.tolist() == kernel.run(launch.memory, args, launch.grid).trips[0].tolist() == [0 if shared else 4] * 3
+    )
+
+
+def test_a_program_that_is_told_what_it_drew_still_draws(executor):
+    whole, told = prepared(executor, queue), prepared(executor, queue)
+    whole.run()
+    told.run(script=scripted(told))
+    assert torch.equal(told.memory[1].data, whole.memory[1].data)
