@@ -14,7 +14,7 @@ from agents.errors import AgentError
 from agents.registry import get_operator
 from avo.errors import ConfigError
 from evaluator.errors import EvaluatorError
-from evaluator.problem import get_problem, get_suite, problem_name
+from evaluator.problem import HELD_OUT, get_problem, get_suite, problem_name
 from evaluator.target import ScoreKind, check_target, score_kind
 
 
@@ -127,6 +127,8 @@ class RunConfig(BaseModel):
         """Raise ``ConfigError`` unless problem, suite, target and operator exist and can be used together."""
         try:
             get_suite(get_problem(self.problem), self.suite)
+            if self.suite == HELD_OUT:
+                raise ConfigError(f"suite {HELD_OUT!r} has the shapes that no search is shown: choose another")
             check_target(self.target)
             get_operator(self.operator)
         except (EvaluatorError, AgentError) as error:

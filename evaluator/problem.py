@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     import torch
 
 
+HELD_OUT = "held_out"
+"""The suite of benchmark cases that no variation operator is ever shown."""
+
+
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
     """The shape of one tensor argument: what the candidate's process is told, and all it is told."""

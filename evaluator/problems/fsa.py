@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from evaluator.plan import Role
-from evaluator.problem import Baseline, Call, Case, TensorSpec
+from evaluator.problem import HELD_OUT, Baseline, Call, Case, TensorSpec
 from evaluator.problems.dense import HEAD_DIM, attend, make_qkv, outputs, qkv, softmax_scale, total_bytes, views
 from evaluator.problems.selection import make_block_indices, selected_pairs
 
@@ -190,5 +190,5 @@ _CORRECTNESS = (
 FSA = SelectedAttention(
     name="fsa",
     correctness_cases=_CORRECTNESS,
-    suites={"quick": _QUICK, "paper": _PAPER, "held_out": _HELD_OUT},
+    suites={"quick": _QUICK, "paper": _PAPER, HELD_OUT: _HELD_OUT},
 )

@@ -1,6 +1,6 @@
 """Grouped-query attention, forward: the problem ``gqa`` with its cases and published baselines."""
 
-from evaluator.problem import Baseline, Case
+from evaluator.problem import HELD_OUT, Baseline, Case
 from evaluator.problems.dense import HEAD_DIM, LENGTHS_K, Attention, benchmark, published, tiled
 
 HEADS, KV_HEADS = 32, (4, 8)
@@ -68,6 +68,6 @@ _BASELINES = (
 GQA = Attention(
     name="gqa",
     correctness_cases=_CORRECTNESS,
-    suites={"quick": _QUICK, "paper": _PAPER, "held_out": _HELD_OUT},
+    suites={"quick": _QUICK, "paper": _PAPER, HELD_OUT: _HELD_OUT},
     baselines=_BASELINES,
 )

@@ -1,6 +1,6 @@
 """Multi-head attention, forward: the problem ``mha`` with its cases and published baselines."""
 
-from evaluator.problem import Case
+from evaluator.problem import HELD_OUT, Case
 from evaluator.problems.dense import HEAD_DIM, LENGTHS_K, Attention, benchmark, published, tiled
 
 HEADS = 16
@@ -69,7 +69,7 @@ MHA = Attention(
     suites={
         "quick": tuple(case for case in _PAPER if case.name.startswith("8k")),
         "paper": _PAPER,
-        "held_out": _HELD_OUT,
+        HELD_OUT: _HELD_OUT,
     },
     baselines=_BASELINES,
 )

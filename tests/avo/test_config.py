@@ -101,6 +101,11 @@ def test_a_wrong_flag_is_named(flags: dict[str, Any], parts: list[str]) -> None:
     assert [part for part in parts if part not in message] == []
 
 
+def test_no_search_is_shown_the_shapes_that_are_held_out() -> None:
+    with pytest.raises(ConfigError, match="suite 'held_out' has the shapes that no search is shown"):
+        RunConfig.resolve(None, {"suite": "held_out"})
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.toml: No such file"):
         RunConfig.resolve(tmp_path / "nowhere.toml", {})
