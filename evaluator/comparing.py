@@ -46,8 +46,9 @@ def _scaled(ratios: NDArray[Any]) -> NDArray[Any]:
     sizes = np.abs(ratios)
     lengths = range(1, ratios.shape[-1] + 1)
     typical = np.stack([np.partition(sizes[..., :n], n // 2)[..., n // 2] for n in lengths], axis=-1)
-    scaled: NDArray[Any] = np.divide(ratios, typical, out=np.zeros_like(ratios), where=typical > 0)
-    return scaled.clip(-_CLIP, _CLIP)
+    clipped = ratios.clip(-_CLIP * typical, _CLIP * typical)
+    scaled: NDArray[Any] = np.divide(clipped, typical, out=np.zeros_like(ratios), where=typical > 0)
+    return scaled
 
 
 def _capital(scaled: NDArray[Any]) -> NDArray[Any]:

@@ -4,7 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from evaluator.comparing import OTHER_ALPHA, ROUNDS, decide, evidence, verdicts
@@ -15,6 +15,7 @@ SIZES = st.lists(st.floats(min_value=0, max_value=1e3), min_size=1, max_size=9)
 
 
 @given(SIZES)
+@example([0.0, 2.225073858507e-311, 1.0])
 @settings(max_examples=30, deadline=None)
 def test_over_all_signs_of_given_magnitudes_the_capital_is_what_it_was_at_first(sizes: list[float]) -> None:
     signs = np.array(list(product((-1.0, 1.0), repeat=len(sizes))))
