@@ -4,12 +4,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from math import exp, log
 from threading import Event
 from typing import TypeVar
 
 from evaluator.errors import EvaluatorError
-from evaluator.evaluation import Score, Status
+from evaluator.evaluation import Score, Status, geometric_mean
 from evaluator.problem import Baseline, get_problem
 from evaluator.target import ScoreKind
 from lineage_db.errors import StoreError
@@ -171,8 +170,8 @@ def compare(score: Score, baselines: Sequence[Baseline]) -> list[Comparison]:
             found.append(
                 Comparison(
                     baseline.name,
-                    _geomean(case.tflops for case in shared),
-                    _geomean(baseline.tflops[case.case] for case in shared),
+                    geometric_mean(case.tflops for case in shared),
+                    geometric_mean(baseline.tflops[case.case] for case in shared),
                     len(shared),
                     len(score.cases),
                 )
@@ -199,11 +198,6 @@ def lines(score: Score, baselines: Sequence[Baseline], versions: Iterable[Versio
         for found in compare(score, baselines)
         if found.shared == found.total
     ]
-
-
-def _geomean(values: Iterable[float]) -> float:
-    logs = [log(value) for value in values]
-    return exp(sum(logs) / len(logs))
 
 
 def _with_version(trial: Trial, version: int | None) -> Trial:

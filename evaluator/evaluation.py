@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
+from evaluator.plain import rebuild
 from evaluator.target import ScoreKind
 
 
@@ -143,7 +144,7 @@ class Score:
     @property
     def geomean_tflops(self) -> float:
         """Geometric mean of the cases' TFLOPS."""
-        return _geomean([case.tflops for case in self.cases])
+        return geometric_mean([case.tflops for case in self.cases])
 
     def beats(self, other: "Score", min_gain: float) -> bool:
         """Whether this predicted score is ``1 + min_gain`` times the predicted ``other`` or more, and stays ahead
@@ -161,12 +162,13 @@ class Score:
         if not all(low > 0 and high > 0 for cases in ends for low, high in cases):
             return True  # no intervals were made
         (mine_low, mine_high), (other_low, other_high) = (
-            tuple(map(_geomean, zip(*cases, strict=True))) for cases in ends
+            tuple(map(geometric_mean, zip(*cases, strict=True))) for cases in ends
         )
         return mine_low >= other_low and mine_high >= other_high
 
 
-def _geomean(values: Iterable[float]) -> float:
+def geometric_mean(values: Iterable[float]) -> float:
+    """Return the geometric mean of positive numbers, of which there is one at least."""
     logs = [math.log(value) for value in values]
     return math.exp(sum(logs) / len(logs))
 
@@ -235,42 +237,14 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Evaluation":
-        """Rebuild from ``to_json``'s data; raise ``KeyError``, ``TypeError`` or ``ValueError`` when malformed."""
-        return cls(
-            status=Status(data["status"]),
-            message=data["message"],
-            target=data["target"],
-            suite=data["suite"],
-            seconds=data["seconds"],
-            score=_score(data["score"]),
-            cases=tuple(CaseResult(**case) for case in data["cases"]),
-            resources=tuple(Resources(**item) for item in data["resources"]),
-            plan_digest=data["plan_digest"],
-            predicted=_score(data.get("predicted")),
-        )
+        """Rebuild from ``to_json``'s data; raise ``TypeError`` or ``ValueError`` when malformed."""
+        missing = {field.name for field in fields(cls)} - data.keys() - {"predicted"}
+        if missing:
+            raise TypeError(f"an evaluation lacks {', '.join(sorted(missing))}")
+        scores = {name: _plain(data.get(name)) for name in ("score", "predicted")}
+        return rebuild(cls, {**data, **scores})
 
 
-def _score(data: Mapping[str, Any] | None) -> Score | None:
-    if data is None:
-        return None
-    return Score(
-        ScoreKind(data["kind"]),
-        data["target"],
-        tuple(map(_case_score, data["cases"])),
-        _comparison(data.get("comparison")),
-        data.get("card", ""),
-        data.get("conditions", ""),
-    )
-
-
-def _case_score(data: Mapping[str, Any]) -> CaseScore:
-    lists = {name: tuple(data.get(name, ())) for name in ("doubts", "configurations")}
-    return CaseScore(**{**data, **lists})
-
-
-def _comparison(data: Mapping[str, Any] | None) -> Comparison | None:
-    if data is None:
-        return None
-    return Comparison(
-        data["plan_digest"], data["alpha"], tuple(map(float, data["log_ratios"])), Verdict(data["verdict"])
-    )
+def _plain(score: Any) -> Any:
+    """Return a score's data without what it is derived from."""
+    return {name: score[name] for name in score if name != "geomean_tflops"} if isinstance(score, Mapping) else score

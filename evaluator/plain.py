@@ -1,12 +1,14 @@
 """Frozen dataclasses from plain data: the way back from ``dataclasses.asdict`` and JSON, for data from elsewhere."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
+_Reader = Callable[[Any], Any]
 
 
 def rebuild(kind: type[T], data: object) -> T:
@@ -17,30 +19,61 @@ def rebuild(kind: type[T], data: object) -> T:
     """
     if not isinstance(data, Mapping):
         raise TypeError(f"{kind.__name__} is an object, not {type(data).__name__}")
-    hints = get_type_hints(kind)
-    required = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}  # type: ignore[arg-type]
-    if wrong := (data.keys() - hints.keys()) | (required - data.keys()):
+    readers, required = _form(kind)  # type: ignore[arg-type]
+    if wrong := (data.keys() - readers.keys()) | (required - data.keys()):
         raise TypeError(f"{kind.__name__}: unknown or missing: {', '.join(sorted(map(str, wrong)))}")
-    return kind(**{name: _value(hints[name], value, f"{kind.__name__}.{name}") for name, value in data.items()})
+    return kind(**{name: readers[name](value) for name, value in data.items()})
 
 
-def _value(hint: Any, data: Any, place: str) -> Any:
+@cache
+def _form(kind: Any) -> tuple[Mapping[str, _Reader], frozenset[str]]:
+    """Return what reads each field of a dataclass, and the fields that have no default."""
+    readers = {name: _reader(hint, f"{kind.__name__}.{name}") for name, hint in get_type_hints(kind).items()}
+    required = (field.name for field in fields(kind) if field.default is field.default_factory is MISSING)
+    return readers, frozenset(required)
+
+
+def _reader(hint: Any, place: str) -> _Reader:
+    """Return what makes a value of the type ``hint`` of plain data, or raises."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        inner = [argument for argument in arguments if argument is not NoneType]
-        return None if data is None else _value(inner[0], data, place)
-    if origin is tuple and isinstance(data, list | tuple):
-        hints = (arguments[0],) * len(data) if arguments[-1] is ... else arguments
-        if len(hints) == len(data):
-            return tuple(_value(inner, item, place) for inner, item in zip(hints, data, strict=True))
-    elif origin is Mapping and isinstance(data, Mapping):
-        return {_value(arguments[0], key, place): _value(arguments[1], item, place) for key, item in data.items()}
-    elif is_dataclass(hint) and isinstance(hint, type):
-        return rebuild(hint, data)
-    elif isinstance(hint, type) and issubclass(hint, Enum):
-        return hint(data)
-    elif hint is float and type(data) in (int, float):
-        return float(data)
-    elif type(data) is hint:
-        return data
-    raise TypeError(f"{place} cannot be {str(data)[:40]!r}")
+        inner = next(_reader(argument, place) for argument in arguments if argument is not NoneType)
+        return lambda data: None if data is None else inner(data)
+    if origin is tuple and arguments[-1] is ...:
+        item = _reader(arguments[0], place)
+        return lambda data: tuple(map(item, _typed(data, (list, tuple), place)))
+    if origin is tuple:
+        items = [_reader(argument, place) for argument in arguments]
+
+        def read_items(data: Any) -> tuple[Any, ...]:
+            if len(_typed(data, (list, tuple), place)) != len(items):
+                raise _mistaken(data, place)
+            return tuple(read(item) for read, item in zip(items, data, strict=True))
+
+        return read_items
+    if origin is Mapping:
+        key, value = (_reader(argument, place) for argument in arguments)
+        return lambda data: {key(k): value(v) for k, v in _typed(data, (Mapping,), place).items()}
+    if is_dataclass(hint):
+        return lambda data: rebuild(hint, data)  # type: ignore[arg-type]
+    if issubclass(hint, Enum):
+        return lambda data: hint(data)
+
+    def read(data: Any) -> Any:
+        if type(data) is hint:
+            return data
+        if hint is float and type(data) is int:
+            return float(data)
+        raise _mistaken(data, place)
+
+    return read
+
+
+def _typed(data: Any, kinds: tuple[type, ...], place: str) -> Any:
+    if not isinstance(data, kinds):
+        raise _mistaken(data, place)
+    return data
+
+
+def _mistaken(data: Any, place: str) -> TypeError:
+    return TypeError(f"{place} cannot be {str(data)[:40]!r}")

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import exp, log
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -38,7 +37,9 @@ class Line:
     @property
     def geomean(self) -> float | None:
         """Over the cases that there are figures for."""
-        return exp(sum(map(log, self.tflops.values())) / len(self.tflops)) if self.tflops else None
+        from evaluator.evaluation import geometric_mean
+
+        return geometric_mean(self.tflops.values()) if self.tflops else None
 
 
 def baselines(

@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from statistics import geometric_mean
 
 from evaluator.comparing import ROUNDS
 from evaluator.cuda import CASCADE, EQUIVALENCE_MARGIN
@@ -16,7 +15,7 @@ from evaluator.cuda.device import Clocks
 from evaluator.cuda.measuring import Pair, Stopwatch, TimedCase
 from evaluator.cuda.nvml import SLOWDOWN, in_words
 from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import CaseScore, Comparison, Fault, Score, Status, Verdict
+from evaluator.evaluation import CaseScore, Comparison, Fault, Score, Status, Verdict, geometric_mean
 from evaluator.problem import Problem
 from evaluator.speed import Benchmark, Challenge, Predicted
 from evaluator.target import Target
