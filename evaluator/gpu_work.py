@@ -5,7 +5,6 @@ from dataclasses import fields, replace
 
 from evaluator import executor
 from evaluator.binary import Binary
-from evaluator.buffers import Buffers
 from evaluator.evaluation import Fault, Status
 from evaluator.execution import PlanRun
 from evaluator.executor import Counted, UnsupportedOperation
@@ -20,11 +19,10 @@ _OPEN = Buffer("open", "int8", 64, Role.SCRATCH)
 
 def works(
     plan: LaunchPlan,
-    memory: Callable[[LaunchPlan], Buffers | Fault],
+    prepared: Callable[[LaunchPlan], PlanRun | Fault],
     binaries: Mapping[KernelIR, Binary],
-    deadline: float,
 ) -> tuple[LaunchWork, ...] | Fault:
-    """Return the work of all launches of ``plan``; ``memory`` makes buffers for a plan that has one more than it.
+    """Return the work of all launches of ``plan``; ``prepared`` gives memory to a plan that has one buffer more.
 
     Partitions of a warp-specialised region run side by side and are counted as one: in the loops of the one that
     multiplies most.
@@ -38,11 +36,9 @@ def works(
             return Fault(Status.UNSUPPORTED, f"kernel {kernel.name}: {error}")
         except (ValueError, LookupError, RecursionError) as error:  # the IR is hostile, and no verdict hangs on this
             return Fault(Status.UNSUPPORTED, f"kernel {kernel.name}: its IR cannot be read: {error}")
-    open_plan = _with_open_memory(plan, rewritten)
-    held = memory(open_plan)
-    if isinstance(held, Fault):
-        return held
-    run = PlanRun(open_plan, held, deadline)
+    run = prepared(_with_open_memory(plan, rewritten))
+    if isinstance(run, Fault):
+        return run
     found = []
     for launch in run.launches(mark=False):
         work = _work(run, launch, rewritten[launch.kernel].roles, binaries[plan.kernels[launch.kernel]])

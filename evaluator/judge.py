@@ -22,13 +22,13 @@ from evaluator.candidate import CANDIDATE_FILE, Candidate, Incumbent
 from evaluator.capture import Capturer
 from evaluator.compare import compare
 from evaluator.compiler import Compiler, fit
-from evaluator.errors import EvaluatorUnavailable, UnknownProblem
+from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseResult, Evaluation, Fault, Resources, Score, Status
 from evaluator.execution import PlanRun
 from evaluator.performance import ModelError, Profile, Source, explain, resources
 from evaluator.plan import KernelIR, LaunchPlan, Level
 from evaluator.planning import Planner
-from evaluator.problem import Case, Problem, get_problem, get_suite
+from evaluator.problem import Case, Problem, get_cases, get_problem, get_suite
 from evaluator.sandbox import ForkServer, Sandbox
 from evaluator.speed import Benchmark, Challenge, Predicted, Speed
 from evaluator.stages import stages
@@ -114,10 +114,7 @@ class Judge:
         Its numbers are not checked. Raises like ``evaluate``, and ``UnknownProblem`` for a case that is none.
         """
         problem = get_problem(candidate.problem)
-        suite = get_suite(problem, self.suite)
-        cases = [found for found in suite if case in (None, found.name)]
-        if not cases:
-            raise UnknownProblem("case", str(case), tuple(found.name for found in suite))
+        cases = get_cases(problem, self.suite, case)
         alternatives = self._planner.alternatives(candidate, problem, cases)
         plans = (
             alternatives if isinstance(alternatives, Fault) else self._fastest(candidate, problem, cases, alternatives)
@@ -210,7 +207,7 @@ class Judge:
         challenge = None if incumbent is None else self._challenge(incumbent, problem)
         if self.target.kind is ScoreKind.MEASURED and not self._again(candidate, problem, findings):
             return Fault(Status.FORBIDDEN, "launches other plans when it is called again: see what its host code reads")
-        ran = self._small(problem, [list(chain(*of_case)) for of_case in zip(alternatives, *mixtures, strict=False)])
+        ran = self._small(problem, alternatives, mixtures)
         score = ran if isinstance(ran, Fault) else self._speed.score(problem, benchmarks, challenge, ran)
         score = score if isinstance(score, Fault) else named(score, plans)
         if self.target.kind is ScoreKind.PREDICTED and not all(plan.executable for plan in chain(*alternatives, plans)):
@@ -222,14 +219,19 @@ class Judge:
         plans = self._planner.alternatives(candidate, problem, self._cases(problem))
         return not isinstance(plans, Fault) and _digest(plans) == findings.plan_digest
 
-    def _small(self, problem: Problem, plans: Sequence[Sequence[LaunchPlan]]) -> tuple[Benchmark, ...] | Fault:
+    def _small(
+        self,
+        problem: Problem,
+        alternatives: Sequence[Sequence[LaunchPlan]],
+        mixtures: Sequence[Sequence[Sequence[LaunchPlan]]],
+    ) -> tuple[Benchmark, ...] | Fault:
         """Compile all configurations of the correctness cases where they are run by whoever measures."""
         if self.target.kind is not ScoreKind.MEASURED:
             return ()
         ran = [
             (case, plan)
-            for case, of_case in zip(problem.correctness_cases, plans, strict=False)
-            for plan in self._planner.fitting(of_case)
+            for i, case in enumerate(problem.correctness_cases)
+            for plan in self._planner.fitting([*alternatives[i], *chain(*(mixture[i] for mixture in mixtures))])
         ]
         binaries = self._compile((plan for _, plan in ran), _Findings())
         if isinstance(binaries, Fault):
@@ -329,19 +331,22 @@ class Judge:
         if not plan.executable:
             works = self._works(problem, case, plan, binaries, deadline)
             return works if isinstance(works, Fault) else Benchmark(case, plan, binaries, works)
-        inputs = self._inputs.get(problem, case)
-        held = self._memory(problem, case, plan, inputs, buffers.as_allocated)
-        if isinstance(held, Fault):
-            return held
-        run = PlanRun(plan, held, deadline)
+        run = self._benchmark_run(problem, case, plan, deadline)
+        if isinstance(run, Fault):
+            return run
         staged = stages(run, binaries)
         if isinstance(staged, Fault):
             return replace(staged, message=f"case {case.name}: {staged.message}")
+        inputs = self._inputs.get(problem, case)
         comparison = BenchmarkCheck(problem, case, inputs, run, staged).check(self._random)
         if isinstance(comparison, Fault):
             return comparison
         findings.cases.append(comparison.result)
         return comparison.fault or Benchmark(case, plan, binaries, tuple(stage.work for stage in staged))
+
+    def _benchmark_run(self, problem: Problem, case: Case, plan: LaunchPlan, deadline: float) -> PlanRun | Fault:
+        held = self._memory(problem, case, plan, self._inputs.get(problem, case), buffers.as_allocated)
+        return held if isinstance(held, Fault) else PlanRun(plan, held, deadline)
 
     def _memory(
         self,
@@ -387,16 +392,16 @@ class Judge:
     ) -> tuple[LaunchWork, ...] | Fault:
         """Count the work of a plan, be it one that only a GPU can run. What cannot be counted can still be timed."""
 
-        def memory(plan: LaunchPlan) -> Buffers | Fault:
-            return self._memory(problem, case, plan, self._inputs.get(problem, case), buffers.as_allocated)
+        def prepared(plan: LaunchPlan) -> PlanRun | Fault:
+            return self._benchmark_run(problem, case, plan, deadline)
 
         works: tuple[LaunchWork, ...] | Fault
         if plan.executable:
-            held = memory(plan)
-            staged = held if isinstance(held, Fault) else stages(PlanRun(plan, held, deadline), binaries)
+            run = prepared(plan)
+            staged = run if isinstance(run, Fault) else stages(run, binaries)
             works = staged if isinstance(staged, Fault) else tuple(stage.work for stage in staged)
         else:
-            works = gpu_work.works(plan, memory, binaries, deadline)
+            works = gpu_work.works(plan, prepared, binaries)
         return () if isinstance(works, Fault) and self.target.kind is ScoreKind.MEASURED else works
 
 

@@ -8,6 +8,7 @@ import torch
 from evaluator.binary import Binary
 from evaluator.buffers import Buffers
 from evaluator.evaluation import Fault, Status
+from evaluator.execution import PlanRun
 from evaluator.executor import Allocation
 from evaluator.gpu_work import works
 from evaluator.plan import Buffer, KernelIR, Launch, LaunchPlan, Level, Pointer, Role, Scalar
@@ -49,15 +50,14 @@ module attributes {{"ttg.num-warps" = 4 : i32}} {{
 
 @pytest.fixture
 def count() -> Callable[[str], LaunchWork | Fault]:
-    def memory(plan: LaunchPlan) -> Buffers:
+    def prepared(plan: LaunchPlan) -> PlanRun:
         assert [buffer.name for buffer in plan.buffers] == ["p", "open"]
-        return Buffers(
-            tuple(Allocation(b.name, torch.zeros(64, dtype=torch.int32), None, False) for b in plan.buffers), {}
-        )
+        allocations = (Allocation(b.name, torch.zeros(64, dtype=torch.int32), None, False) for b in plan.buffers)
+        return PlanRun(plan, Buffers(tuple(allocations), {}), float("inf"))
 
     def count(body: str) -> LaunchWork | Fault:
         counted = plan(body)
-        found = works(counted, memory, {counted.kernels[0]: BINARY}, float("inf"))
+        found = works(counted, prepared, {counted.kernels[0]: BINARY})
         return found if isinstance(found, Fault) else found[0]
 
     return count
