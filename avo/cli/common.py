@@ -57,6 +57,22 @@ SandboxOption = Annotated[
         show_default=False,
     ),
 ]
+EvaluatorCommandOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COMMAND",
+        help="Judge with what this starts, e.g. 'ssh gpu-box python -m evaluator'. Default: on this machine.",
+        show_default=False,
+    ),
+]
+CascadeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FRACTION|off",
+        help="With --target cuda: time nothing predicted slower than the best by this, at its fastest. Default: 0.25.",
+        show_default=False,
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, unrounded.")]
 
 _REFERENCE = re.compile(r"(?P<run>[^@\s]+)(@v?(?P<number>\d{1,9}))?")

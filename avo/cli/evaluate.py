@@ -6,8 +6,16 @@ from typing import Annotated
 
 import typer
 
-from avo.cli.common import JsonOption, SandboxOption, console, err, fail, print_json, read_source
-from avo.cli.sitting import EvaluatorCommandOption
+from avo.cli.common import (
+    EvaluatorCommandOption,
+    JsonOption,
+    SandboxOption,
+    console,
+    err,
+    fail,
+    print_json,
+    read_source,
+)
 from avo.cli.verdict import render
 
 

@@ -4,8 +4,16 @@ from typing import Annotated
 
 import typer
 
-from avo.cli.common import DbOption, JsonOption, RunArgument, SandboxOption, fail, open_store
-from avo.cli.sitting import CascadeOption, EvaluatorCommandOption
+from avo.cli.common import (
+    CascadeOption,
+    DbOption,
+    EvaluatorCommandOption,
+    JsonOption,
+    RunArgument,
+    SandboxOption,
+    fail,
+    open_store,
+)
 
 
 def resume(

@@ -5,8 +5,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from avo.cli.common import DbOption, JsonOption, SandboxOption, err, fail, load_version, open_store, read_source
-from avo.cli.sitting import CascadeOption, EvaluatorCommandOption
+from avo.cli.common import (
+    CascadeOption,
+    DbOption,
+    EvaluatorCommandOption,
+    JsonOption,
+    SandboxOption,
+    err,
+    fail,
+    load_version,
+    open_store,
+    read_source,
+)
 
 if TYPE_CHECKING:
     from avo.config import RunConfig

@@ -1,6 +1,6 @@
 """What ``avo run`` and ``avo resume`` share: work on a run under a live display until it ends, then sum up."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -16,22 +16,6 @@ START = "start"
 """Key beside the settings in a stored configuration: where the seed came from, and its source."""
 ISOLATION = "isolation"
 """Another: what kept candidates apart, in words, one text for each way in which sittings of the run differed."""
-EvaluatorCommandOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="COMMAND",
-        help="Judge with what this starts, e.g. 'ssh gpu-box python -m evaluator'. Default: on this machine.",
-        show_default=False,
-    ),
-]
-CascadeOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FRACTION|off",
-        help="With --target cuda: time nothing predicted slower than the best by this, at its fastest. Default: 0.25.",
-        show_default=False,
-    ),
-]
 FAILED = 1
 INTERRUPTED = 130
 """As a shell reports a command that Ctrl-C ended."""

@@ -20,6 +20,9 @@ TOTAL_TOKENS = 32768
 LENGTHS_K = (4, 8, 16, 32)
 """Sequence lengths of the same protocol, in 1024 tokens."""
 
+AVO_PAPER = "AVO, arXiv 2603.24517: B200, CUDA 13.1"
+"""Source of published figures."""
+
 _PADDING = 24
 """Extra elements per row in the ``padded`` layout; not a multiple of 16, so that rows lose their alignment."""
 
@@ -79,6 +82,21 @@ class Attention:
 def tiled(name: str, batch: int, heads: int, kv_heads: int, length: int, causal: bool) -> Case:
     """Return a benchmark case."""
     return Case(name, batch, heads, kv_heads, length, length, HEAD_DIM, causal, inputs="tiled")
+
+
+def small(
+    name: str,
+    heads: int,
+    kv_heads: int,
+    q_len: int,
+    kv_len: int,
+    causal: bool,
+    inputs: str,
+    layout: str = "contiguous",
+    scale: float = 0.0,
+) -> Case:
+    """Return a correctness case of two sequences."""
+    return Case(name, 2, heads, kv_heads, q_len, kv_len, HEAD_DIM, causal, inputs=inputs, layout=layout, scale=scale)
 
 
 def benchmark(length_k: int, causal: bool, heads: int, kv_heads: int, suffix: str = "") -> Case:

@@ -1,7 +1,7 @@
 """Multi-head attention, forward: the problem ``mha`` with its cases and published baselines."""
 
 from evaluator.problem import HELD_OUT, Case
-from evaluator.problems.dense import HEAD_DIM, LENGTHS_K, Attention, benchmark, published, tiled
+from evaluator.problems.dense import AVO_PAPER, LENGTHS_K, Attention, benchmark, published, small, tiled
 
 HEADS = 16
 """Of the benchmark protocol of the AVO paper (arXiv 2603.24517)."""
@@ -25,7 +25,7 @@ def _case(
     layout: str = "contiguous",
     scale: float = 0.0,
 ) -> Case:
-    return Case(name, 2, heads, heads, q_len, kv_len, HEAD_DIM, causal, inputs=inputs, layout=layout, scale=scale)
+    return small(name, heads, heads, q_len, kv_len, causal, inputs, layout, scale)
 
 
 _CORRECTNESS = (
@@ -51,16 +51,15 @@ _CORRECTNESS = (
 )
 
 _FA3 = "FlashAttention-3, arXiv 2407.08608, figure 5: H100 SXM5, head dim 128, 16k tokens"
-_AVO = "AVO, arXiv 2603.24517: B200, CUDA 13.1"
 
 _BASELINES = (
     published("FlashAttention-2", "h100", (368, 370, 370), (319, 333, 335), _FA3),
     published("Triton", "h100", (389, 392, 395), (353, 369, 378), _FA3),
     published("cuDNN", "h100", (609, 600, 595), (518, 529, 539), _FA3),
     published("FlashAttention-3", "h100", (638, 646, 648), (579, 602, 616), _FA3),
-    published("cuDNN 9.19", "b200", (1573, 1609, 1626, 1638), (1344, 1477, 1551, 1590), _AVO),
-    published("FlashAttention-4", "b200", (1578, 1614, 1637, 1651), (1259, 1412, 1502, 1550), _AVO),
-    published("AVO", "b200", (1573, 1615, 1664, 1668), (1392, 1482, 1582, 1637), _AVO),
+    published("cuDNN 9.19", "b200", (1573, 1609, 1626, 1638), (1344, 1477, 1551, 1590), AVO_PAPER),
+    published("FlashAttention-4", "b200", (1578, 1614, 1637, 1651), (1259, 1412, 1502, 1550), AVO_PAPER),
+    published("AVO", "b200", (1573, 1615, 1664, 1668), (1392, 1482, 1582, 1637), AVO_PAPER),
 )
 
 MHA = Attention(
