@@ -90,6 +90,37 @@ def _block_indices(case: Case) -> TensorSpec:
     return TensorSpec("block_indices", "int32", shape, strides, math.prod(shape), Role.INPUT)
 
 
+def _case(
+    name: str,
+    heads: int,
+    kv_heads: int,
+    length: int,
+    block_size: int,
+    blocks: int,
+    selection: str,
+    inputs: str,
+    layout: str = "contiguous",
+    scale: float = 0.0,
+    batch: int = 2,
+) -> Case:
+    return Case(
+        name,
+        batch,
+        heads,
+        kv_heads,
+        length,
+        length,
+        HEAD_DIM,
+        True,
+        inputs=inputs,
+        layout=layout,
+        scale=scale,
+        block_size=block_size,
+        blocks=blocks,
+        selection=selection,
+    )
+
+
 def _tiled(
     name: str,
     length: int,
@@ -99,20 +130,7 @@ def _tiled(
     kv_heads: int = KV_HEADS,
     selection: str = "random",
 ) -> Case:
-    return Case(
-        name,
-        1,
-        heads,
-        kv_heads,
-        length,
-        length,
-        HEAD_DIM,
-        True,
-        inputs="tiled",
-        block_size=block_size,
-        blocks=blocks,
-        selection=selection,
-    )
+    return _case(name, heads, kv_heads, length, block_size, blocks, selection, "tiled", batch=1)
 
 
 def _benchmark(length_k: int, block_size: int, group: int) -> Case:
@@ -137,36 +155,6 @@ _HELD_OUT = (
     _tiled("ragged-b64-g8", 9999, 64, 12, 16, kv_heads=2),
 )
 """Shapes that no operator is shown: other lengths, head counts and numbers of blocks, and a hot block."""
-
-
-def _case(
-    name: str,
-    heads: int,
-    kv_heads: int,
-    length: int,
-    block_size: int,
-    blocks: int,
-    selection: str,
-    inputs: str,
-    layout: str = "contiguous",
-    scale: float = 0.0,
-) -> Case:
-    return Case(
-        name,
-        2,
-        heads,
-        kv_heads,
-        length,
-        length,
-        HEAD_DIM,
-        True,
-        inputs=inputs,
-        layout=layout,
-        scale=scale,
-        block_size=block_size,
-        blocks=blocks,
-        selection=selection,
-    )
 
 
 _CORRECTNESS = (
