@@ -1,5 +1,6 @@
 """IR that breaks the compiler, or its limits, is the candidate's fault, and the compiler is there for the next one."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -83,8 +84,8 @@ def test_more_memory_than_the_limit_is_the_fault_of_the_ir(compiler: Compiler) -
     compiler._limits = replace(compiler._limits, memory_bytes=16 * 2**20)
     found = fault(compiler.compile(copy(2**20), H100))
     assert found.status in (Status.CRASHED, Status.COMPILE_ERROR)
-    assert "kernel k" in found.message
-    assert "LLVM ERROR: out of memory" in found.message
+    # Whose allocation fails first is chance: LLVM says so and aborts, the loader of a library ends the process itself.
+    assert re.search(r"kernel k\b.*(before giving a result|was ended by|memory)", found.message)
 
 
 def test_more_time_than_the_limit_is_the_fault_of_the_ir(compiler: Compiler) -> None:
