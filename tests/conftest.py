@@ -1,0 +1,34 @@
+"""What tests of every room share: a PostgreSQL of their own, started when the first test asks for it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import postgresql
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[postgresql.Cluster]:
+    """A running PostgreSQL; each process that runs tests has its own. Skips where there is none."""
+    if lacking := postgresql.missing():
+        pytest.skip(f"needs PostgreSQL: {lacking}")
+    made = postgresql.Cluster()
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty database of either kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/lineage.db"
+        return
+    with request.getfixturevalue("cluster").database() as made:
+        yield made
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say that PostgreSQL was not tested, where it was not."""
+    if lacking := postgresql.missing():
+        terminalreporter.write_line(f"PostgreSQL was not tested: {lacking}", yellow=True)
