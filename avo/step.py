@@ -10,6 +10,7 @@ from agents.operator import Brief, Explain, Proposal, VariationOperator
 from avo import canary
 from avo.acceptance import accepts, outdated
 from avo.errors import CanaryFault
+from avo.lease import renewed
 from avo.scoring import RecordingScorer
 from avo.transfer import transferred
 from evaluator.candidate import Candidate
@@ -78,6 +79,23 @@ def perform_step(
     """
     target = evaluator.target
     step = store.claim_step(run.id, worker=worker, operator=operator.name, now=clock())
+    with renewed(lambda: store.keep_step(step.id, now=clock())):
+        return _perform(store, run, step, target, operator, evaluator, min_gain, alpha, clock, knowledge)
+
+
+def _perform(
+    store: Store,
+    run: Run,
+    step: Step,
+    target: Target,
+    operator: VariationOperator,
+    evaluator: Judging,
+    min_gain: float,
+    alpha: float,
+    clock: Callable[[], datetime],
+    knowledge: Library,
+) -> StepOutcome:
+    """Perform a step that was claimed, as ``perform_step`` says."""
     scorer = RecordingScorer(store, run, step, evaluator, alpha, clock)
     brief = _brief(store, run, step, target, scorer, evaluator.profile, knowledge)
 
@@ -155,22 +173,20 @@ def _brief(
 ) -> Brief:
     """Return the brief of ``step``.
 
-    A step that this worker left unfinished is done over, once: the next gets its seed and does not see its attempts, so
-    that it comes to the same candidates. Those evaluated already are not evaluated again, but can still be accepted.
+    A step that was left unfinished is done over, once: the step that does gets its seed and does not see its attempts,
+    so that it comes to the same candidates. Those evaluated already are not evaluated again, but can still be accepted.
     After a second failure to finish the worker moves on, lest a candidate that brings the judge down come back forever.
     """
-    earlier = [other for other in store.steps(run.id) if other.worker == step.worker and other.number < step.number]
-    finished = [other for other in earlier if other.state is not StepState.ABANDONED]
-    last_finished = finished[-1].number if finished else -1
-    unfinished = [other.number for other in earlier if other.number > last_finished]
-    hidden = unfinished if len(unfinished) == 1 else []
+    history, origin = store.history(run.id), step
+    if step.redoes is not None:
+        origin = store.step(run.id, step.redoes) or step
     return Brief(
         problem=get_problem(run.problem),
         target=target,
         suite=run.suite,
-        seed=_step_seed(run.seed, step.worker, len(finished), max(len(unfinished) - 1, 0)),
-        versions=store.versions(run.id),
-        trials=[trial for trial in store.trials(run.id) if trial.step_number not in hidden],
+        seed=_step_seed(run.seed, origin.worker, origin.turn),
+        versions=history.versions,
+        trials=history.trials if origin is step else [t for t in history.trials if t.step_number != origin.number],
         knowledge=knowledge,
         evaluate=scorer,
         profile=profile,
@@ -178,6 +194,6 @@ def _brief(
     )
 
 
-def _step_seed(seed: int, worker: str, finished: int, moves_on: int) -> int:
+def _step_seed(seed: int, worker: str, turn: int) -> int:
     """Return 64 bits that differ for each step of a run, and depend on nothing but the arguments."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{worker}/{finished}/{moves_on}".encode()).digest()[:8])
+    return int.from_bytes(hashlib.sha256(f"{seed}/{worker}/{turn}".encode()).digest()[:8])

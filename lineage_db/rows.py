@@ -36,6 +36,8 @@ def to_run(row: Row[*tuple[Any, ...]]) -> Run:
         state=RunState(row.state),
         created=row.created,
         updated=row.updated,
+        driver=row.driver,
+        driver_until=row.driver_until,
     )
 
 
@@ -53,6 +55,9 @@ def to_step(row: Row[*tuple[Any, ...]]) -> Step:
         finished=row.finished,
         reason=row.reason,
         submission=None if row.submission is None else Submission(**row.submission),
+        lease_until=row.lease_until,
+        turn=row.turn,
+        redoes=row.redoes,
     )
 
 

@@ -55,7 +55,7 @@ def resume(
             },
         )
         settings = ready(settings)
-        attempts = len(store.trials(found.id))
+        attempts, _ = store.count_attempts(found.id)
         if settings.max_attempts is not None and attempts >= settings.max_attempts:
             fail(
                 f"run {run!r} has made {attempts} of {settings.max_attempts} attempts: "

@@ -87,7 +87,12 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool) -> No
         deadline=deadline,
         baselines=get_problem(run.problem).baselines,
     )
-    with exclusive(store.url, run), stop_on_signals(stop), progress:
+
+    def lost() -> None:
+        say("another process has taken the run over, as this one was not heard of: it stops")
+        stop.dispossess()
+
+    with exclusive(store, run, clock=utc_now, lost=lost, say=say), stop_on_signals(stop), progress:
         try:
             execute(
                 store,
@@ -122,7 +127,7 @@ def summarise(store: "Store", name: str) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "run": run.name,
         "state": run.state,
-        "attempts": len(store.trials(run.id)),
+        "attempts": store.count_attempts(run.id)[0],
         "versions": 0,
         "seed": None,
         "best": None,
