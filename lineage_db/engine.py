@@ -5,7 +5,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -136,9 +136,7 @@ class Database:
 
     def _prepare(self, *, create: bool) -> None:
         """Bring the schema to the newest revision."""
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-        scripts = ScriptDirectory.from_config(config)
+        scripts = _scripts()
         with self.transaction() as connection:
             if self._revision(connection, scripts, create=create) == scripts.get_current_head():
                 return
@@ -148,6 +146,7 @@ class Database:
             if not self._is_sqlite:
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
             if self._revision(connection, scripts, create=create) != scripts.get_current_head():
+                config = _migrations()
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
 
@@ -232,6 +231,17 @@ def _passes(error: BaseException) -> bool:
     """Whether the same may go well a moment later. Where a server does not answer at all there is no SQLSTATE."""
     state = getattr(error, "sqlstate", None)
     return type(error).__name__ == "OperationalError" if state is None else str(state).startswith(_PASSING)
+
+
+def _migrations() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    return config
+
+
+@cache
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_migrations())
 
 
 def _sqlite(path: Path, create: bool, busy_seconds: float) -> Engine:

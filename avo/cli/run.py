@@ -9,8 +9,12 @@ from avo.cli.common import (
     CascadeOption,
     DbOption,
     EvaluatorCommandOption,
+    EvaluatorResourcesOption,
+    EvaluatorsOption,
     JsonOption,
+    RayAddressOption,
     SandboxOption,
+    WorkersOption,
     err,
     fail,
     load_version,
@@ -44,9 +48,8 @@ def run(
     operator: Annotated[
         str | None, typer.Option(metavar="NAME", help="What varies the kernels. Default: mutate.")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(metavar="N", help="Candidates judged side by side. Default: one per CPU, at most 8.")
-    ] = None,
+    workers: WorkersOption = None,
+    evaluators: EvaluatorsOption = None,
     max_attempts: Annotated[
         int | None,
         typer.Option(metavar="N", help="Stop once so many attempts are made, the seed included. Default: no limit."),
@@ -77,6 +80,8 @@ def run(
     sandbox: SandboxOption = None,
     evaluator_command: EvaluatorCommandOption = None,
     cascade: CascadeOption = None,
+    ray_address: RayAddressOption = None,
+    evaluator_resources: EvaluatorResourcesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Evolve a kernel. Without --max-attempts and --max-hours it goes on until Ctrl-C.
@@ -113,6 +118,7 @@ def run(
             "suite": suite,
             "operator": operator,
             "workers": workers,
+            "evaluators": evaluators,
             "max_attempts": max_attempts,
             "max_hours": max_hours,
             "seed": seed,
@@ -120,6 +126,8 @@ def run(
             "sandbox": sandbox,
             "evaluator_command": evaluator_command,
             "cascade": cascade,
+            "ray_address": ray_address,
+            "evaluator_resources": evaluator_resources,
         },
     )
     settings = ready(settings)

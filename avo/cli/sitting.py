@@ -23,19 +23,20 @@ INTERRUPTED = 130
 
 def ready(config: "RunConfig") -> "RunConfig":
     """Return ``config`` as this machine can serve it; raise the evaluator's errors where it cannot at all."""
+    from avo.config import LOCAL
     from evaluator.sandbox import Sandbox
     from evaluator.target import get_target
 
-    if config.evaluator_command is None:
+    here = config.evaluator_command is None and config.ray_address == LOCAL
+    if here:
         Sandbox(config.sandbox).check()
         if config.measured:
             get_target(config.target)
     fitting = config.on_gpus(_gpus)
-    if fitting.workers < config.workers:
-        where = (
-            "of this machine" if config.evaluator_command is None else "reached; give --workers if it is more than one"
-        )
-        err.print(f"avo: --workers {fitting.workers} instead of {config.workers}: one for each GPU {where}")
+    where = "of this machine" if here else "reached; give --workers or --evaluators if it is more than one"
+    for option in ("workers", "evaluators"):
+        if (fits := getattr(fitting, option)) != (wanted := getattr(config, option)):
+            err.print(f"avo: --{option} {fits} instead of {wanted}: one for each GPU {where}")
     return fitting
 
 
