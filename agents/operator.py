@@ -12,7 +12,7 @@ from evaluator.evaluation import Fault
 from evaluator.problem import Problem
 from evaluator.target import Target
 from knowledge_base.library import Library
-from lineage_db.records import Attempt, Run, Trial, Version
+from lineage_db.records import Attempt, Intervention, Run, Trial, Version
 
 if TYPE_CHECKING:
     from evaluator.performance import Profile
@@ -76,6 +76,8 @@ class Brief:
     """What was taken over from another problem. Where that problem has the same entry function the first version is
     ``transferred.source`` as it is, else one of the problem's own seeds: the source has to be adapted.
     """
+    interventions: Sequence[Intervention] = ()
+    """What the supervisor has said since the lineage last grew, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from agents.errors import AgentError
 from agents.registry import get_operator
+from agents.supervisor import Patience
 from avo.errors import ConfigError
 from evaluator.errors import EvaluatorError
 from evaluator.problem import HELD_OUT, get_problem, get_suite, problem_name
@@ -58,6 +59,14 @@ class RunConfig(BaseModel):
     """What starts a judge elsewhere, e.g. ``ssh gpu-box python -m evaluator``. None: judge on this machine."""
     evaluation_wall_s: float = Field(default=300.0, gt=0, allow_inf_nan=False)
     """Longest time one candidate may take."""
+    supervisor: Literal["on", "off"] = "on"
+    """Whether a supervisor steps in when the search stalls or goes in circles. How much it bears before that:"""
+    patience_steps: int = Field(default=12, ge=1)
+    """Steps in a row that add no version."""
+    patience_hours: float = Field(default=6.0, gt=0, allow_inf_nan=False)
+    """Working time without a new version."""
+    patience_repeats: int = Field(default=4, ge=2)
+    """Candidates in a row that fail alike, or lower to launch plans that were tried before."""
     sandbox: Literal["auto", "require"] = "auto"
     """``require``: refuse to start where candidates cannot be kept in namespaces."""
 
@@ -93,6 +102,13 @@ class RunConfig(BaseModel):
     def measured(self) -> bool:
         """Whether speed is measured on a GPU."""
         return score_kind(self.target) is ScoreKind.MEASURED
+
+    @property
+    def patience(self) -> Patience | None:
+        """What the supervisor bears; None where there is none."""
+        if self.supervisor == "off":
+            return None
+        return Patience(self.patience_steps, self.patience_hours, self.patience_repeats)
 
     @property
     def judge_may_change(self) -> bool:

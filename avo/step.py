@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agents.operator import Brief, Explain, Proposal, VariationOperator
+from agents.supervisor import Patience
 from avo import canary
 from avo.acceptance import accepts, outdated
 from avo.errors import CanaryFault
 from avo.scoring import RecordingScorer
+from avo.supervision import supervise
 from avo.transfer import transferred
 from evaluator.candidate import Candidate
 from evaluator.errors import EvaluatorUnavailable
@@ -19,7 +21,7 @@ from evaluator.problem import get_problem
 from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StepNotRunning
-from lineage_db.records import Attempt, Run, Step, StepState, Version
+from lineage_db.records import Attempt, Intervention, Run, Step, StepState, Version
 from lineage_db.store import Store
 
 
@@ -66,11 +68,13 @@ def perform_step(
     alpha: float,
     clock: Callable[[], datetime],
     knowledge: Library,
+    patience: Patience | None = None,
 ) -> StepOutcome:
     """Perform one step of ``run`` as ``worker`` and return how it ended.
 
-    ``min_gain`` and ``alpha`` are the run's, as in its configuration. A step of ``SeedOperator`` fails unless the judge
-    sees through the variants of the seed that ``canary`` makes; before that the seed is no version.
+    ``min_gain``, ``alpha`` and ``patience``, which is the supervisor's, are as in the run's configuration. A step of
+    ``SeedOperator`` fails unless the judge sees through the variants of the seed that ``canary`` makes; before that the
+    seed is no version.
 
     An operator that raises, or names versions and attempts that are none, fails its step. Raises
     ``EvaluatorUnavailable``, with the step abandoned if it was begun, when no verdict can be had, and
@@ -79,7 +83,8 @@ def perform_step(
     target = evaluator.target
     step = store.claim_step(run.id, worker=worker, operator=operator.name, now=clock())
     scorer = RecordingScorer(store, run, step, evaluator, alpha, clock)
-    brief = _brief(store, run, step, target, scorer, evaluator.profile, knowledge)
+    interventions = supervise(store, run, target, patience, knowledge, clock) if patience else ()
+    brief = _brief(store, run, step, target, scorer, evaluator.profile, knowledge, interventions)
 
     def give_up(state: StepState, reason: str) -> StepOutcome:
         with contextlib.suppress(StepNotRunning):  # abandoned meanwhile by the process that drives the run
@@ -151,7 +156,14 @@ class _OutdatedError(Exception):
 
 
 def _brief(
-    store: Store, run: Run, step: Step, target: Target, scorer: RecordingScorer, profile: Explain, knowledge: Library
+    store: Store,
+    run: Run,
+    step: Step,
+    target: Target,
+    scorer: RecordingScorer,
+    profile: Explain,
+    knowledge: Library,
+    interventions: Sequence[Intervention],
 ) -> Brief:
     """Return the brief of ``step``.
 
@@ -175,6 +187,7 @@ def _brief(
         evaluate=scorer,
         profile=profile,
         transferred=transferred(store, run),
+        interventions=interventions,
     )
 
 

@@ -118,6 +118,7 @@ class OperatorWorker:
                 worker=self._worker,
                 min_gain=self._config.min_gain,
                 alpha=self._config.alpha,
+                patience=self._config.patience,
                 clock=utc_now,
                 knowledge=self._knowledge,
             )
