@@ -14,6 +14,7 @@ from avo.cli.diff import diff
 from avo.cli.doctor import doctor
 from avo.cli.evaluate import evaluate
 from avo.cli.export import export
+from avo.cli.git import git
 from avo.cli.lineage import lineage
 from avo.cli.moves import moves
 from avo.cli.profile import profile
@@ -73,6 +74,7 @@ for _command in (
     moves,
     ui,
     export,
+    git,
     doctor,
 ):
     app.command()(_command)
