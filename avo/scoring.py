@@ -10,7 +10,7 @@ from avo.acceptance import share_of_alpha
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Comparison, Evaluation, Score
-from evaluator.evaluators import Evaluator
+from evaluator.evaluators import Judging
 from evaluator.target import ScoreKind
 from lineage_db.records import Attempt, Run, Step, Version
 from lineage_db.store import Store
@@ -30,7 +30,7 @@ class RecordingScorer:
         store: Store,
         run: Run,
         step: Step,
-        evaluator: Evaluator,
+        evaluator: Judging,
         alpha: float,
         clock: Callable[[], datetime],
     ) -> None:
@@ -83,14 +83,17 @@ class RecordingScorer:
             comparison = score.comparison
         return self._store.record_comparison(self._step.id, attempt.id, comparison, now=self._clock())
 
+    def verify(self, attempt: Attempt) -> Attempt | Evaluation:
+        """Return ``attempt`` as recorded with its speed on the shapes that are held out, or how it fails there."""
+        candidate = Candidate(self._run.problem, attempt.source)
+        found = _persistently(lambda: self._evaluator.verify(candidate))
+        if found.score is None:
+            return found
+        return self._store.record_held_out(self._step.id, attempt.id, found.geomean_tflops, now=self._clock())
+
     def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
         """Return the verdict without recording it; ask again when the evaluator is unavailable."""
-        for _ in range(EVALUATOR_TRIES - 1):
-            try:
-                return self._evaluator.evaluate(candidate, incumbent)
-            except EvaluatorUnavailable:
-                continue
-        return self._evaluator.evaluate(candidate, incumbent)
+        return _persistently(lambda: self._evaluator.evaluate(candidate, incumbent))
 
     def _judge(self, candidate: Candidate, best: Version | None) -> Evaluation:
         """Return the verdict, with a comparison with ``best`` where speed is measured."""
@@ -133,6 +136,15 @@ class RecordingScorer:
             self._known[trial.digest] = self._last_attempt = trial.attempt_id
             if trial.plan_digest is not None:
                 self._plans[trial.plan_digest].append(trial.attempt_id)
+
+
+def _persistently(ask: Callable[[], Evaluation]) -> Evaluation:
+    for _ in range(EVALUATOR_TRIES - 1):
+        try:
+            return ask()
+        except EvaluatorUnavailable:
+            continue
+    return ask()
 
 
 def _with(plan_digest: str | None, scores: list[Score]) -> Comparison | None:

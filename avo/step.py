@@ -16,8 +16,9 @@ from avo.supervision import supervise
 from avo.transfer import transferred
 from evaluator.candidate import Candidate
 from evaluator.errors import EvaluatorUnavailable
+from evaluator.evaluation import Evaluation
 from evaluator.evaluators import Judging
-from evaluator.problem import get_problem
+from evaluator.problem import HELD_OUT, get_problem
 from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StepNotRunning
@@ -97,7 +98,7 @@ def perform_step(
         if attempt is not None and attempt.evaluation.score is not None and isinstance(operator, SeedOperator):
             candidate = Candidate(run.problem, attempt.source)
             reason += f"; {canary.examine(scorer, candidate, attempt.evaluation.score, alpha)}"
-        version = _conclude(store, step, scorer, attempt, reason, min_gain, clock)
+        version, reason = _conclude(store, run, step, scorer, attempt, reason, min_gain, clock)
     except EvaluatorUnavailable as error:
         give_up(StepState.ABANDONED, f"no verdict: {error}")
         raise
@@ -114,27 +115,33 @@ def perform_step(
 
 def _conclude(
     store: Store,
+    run: Run,
     step: Step,
     scorer: RecordingScorer,
     attempt: Attempt | None,
     reason: str,
     min_gain: float,
     clock: Callable[[], datetime],
-) -> Version | None:
-    """Finish the step and return the version it adds.
+) -> tuple[Version | None, str]:
+    """Finish the step and return the version it adds, and the reason with what is to be said of shapes held out.
 
     An attempt that was compared with a version that another worker has surpassed meanwhile is compared with the new
-    best one first, for as long as it wins and others are quicker.
+    best one first, for as long as it wins and others are quicker. One that would become a version is judged on the
+    shapes that are held out first, where the problem has any.
     """
+    held_out = HELD_OUT in get_problem(run.problem).suites
 
     def decide(versions: Sequence[Version], submitted: Attempt) -> bool:
         if outdated(versions, submitted):
             raise _OutdatedError(versions[-1])
-        return accepts(versions, submitted, min_gain)
+        accepted = accepts(versions, submitted, min_gain)
+        if accepted and held_out and submitted.evaluation.held_out_tflops is None:
+            raise _UnverifiedError
+        return accepted
 
     while True:
         try:
-            return store.conclude_step(
+            version = store.conclude_step(
                 step.id,
                 attempt_id=attempt.id if attempt else None,
                 parents=attempt.parents if attempt else (),
@@ -145,6 +152,18 @@ def _conclude(
         except _OutdatedError as error:
             assert attempt is not None
             attempt = scorer.compare(attempt, error.best)
+        except _UnverifiedError:
+            assert attempt is not None
+            found = scorer.verify(attempt)
+            attempt = found if isinstance(found, Attempt) else None
+            if isinstance(found, Evaluation):  # of its message nothing is told: it names the shapes
+                reason += f"; not accepted: correct on the suite, but {found.status} on shapes that are held out"
+        else:
+            return version, reason
+
+
+class _UnverifiedError(Exception):
+    """The attempt under decision has to be judged on the shapes that are held out first."""
 
 
 class _OutdatedError(Exception):

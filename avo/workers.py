@@ -52,6 +52,10 @@ class EvaluatorWorker:
         """Return the verdict; raises ``EvaluatorUnavailable``."""
         return self._evaluator.evaluate(candidate, incumbent)
 
+    def verify(self, candidate: Candidate) -> Evaluation:
+        """Return the verdict on held-out shapes; raises ``EvaluatorUnavailable``."""
+        return self._evaluator.verify(candidate)
+
     def profile(self, candidate: Candidate, case: str | None) -> "tuple[Profile, ...] | Fault":
         """Return the explanation; raises ``EvaluatorUnavailable``."""
         return self._evaluator.profile(candidate, case)
@@ -77,6 +81,11 @@ class RemoteEvaluator:
     def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
         """Return the verdict; raises ``EvaluatorUnavailable``, also when the evaluator worker is gone."""
         evaluation: Evaluation = _result(self._actor.evaluate.remote(candidate, incumbent))
+        return evaluation
+
+    def verify(self, candidate: Candidate) -> Evaluation:
+        """Return the verdict on held-out shapes; raises like ``evaluate``."""
+        evaluation: Evaluation = _result(self._actor.verify.remote(candidate))
         return evaluation
 
     def profile(self, candidate: Candidate, case: str | None = None) -> "tuple[Profile, ...] | Fault":

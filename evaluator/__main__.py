@@ -10,7 +10,7 @@ import time
 from evaluator import cuda
 from evaluator.cuda.holding import hold
 from evaluator.errors import EvaluatorError
-from evaluator.protocol import MalformedRequest, Request, answer, explanation, failure, ready, requests
+from evaluator.protocol import MalformedRequest, ProfileRequest, answer, explanation, failure, ready, requests
 from evaluator.sandbox import Sandbox, hide
 from evaluator.target import ScoreKind, get_target
 
@@ -104,10 +104,12 @@ def main() -> int:
                 line = failure(None, str(request))
             else:
                 try:
-                    if isinstance(request, Request):
-                        line = answer(request, judge.evaluate(request.candidate, request.incumbent))
-                    else:
+                    if isinstance(request, ProfileRequest):
                         line = explanation(request, judge.profile(request.candidate, request.case))
+                    elif request.held_out:
+                        line = answer(request, judge.verify(request.candidate))
+                    else:
+                        line = answer(request, judge.evaluate(request.candidate, request.incumbent))
                 except EvaluatorError as error:
                     line = failure(request.id, str(error))
             print(line, file=verdicts, flush=True)

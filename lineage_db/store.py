@@ -249,13 +249,28 @@ class Store:
 
         Raises ``StepNotRunning`` or ``UnknownAttempt``.
         """
+
+        def compared(evaluation: Evaluation) -> Evaluation:
+            if evaluation.score is None:
+                raise ValueError("only a correct attempt can be compared")
+            return replace(evaluation, score=replace(evaluation.score, comparison=comparison))
+
+        return self._amend(step_id, attempt_id, compared, now)
+
+    def record_held_out(self, step_id: int, attempt_id: int, geomean_tflops: float, *, now: datetime) -> Attempt:
+        """Write down how fast a correct attempt is on the shapes that are held out, and return it.
+
+        Raises ``StepNotRunning`` or ``UnknownAttempt``.
+        """
+        return self._amend(step_id, attempt_id, lambda found: replace(found, held_out_tflops=geomean_tflops), now)
+
+    def _amend(
+        self, step_id: int, attempt_id: int, amended: Callable[[Evaluation], Evaluation], now: datetime
+    ) -> Attempt:
         with self._database.transaction(write=True) as connection:
             run, _ = queries.lock_running_step(connection, step_id, now)
             attempt = queries.attempt(connection, run.id, attempt_id)
-            if attempt.evaluation.score is None:
-                raise ValueError("only a correct attempt can be compared")
-            score = replace(attempt.evaluation.score, comparison=comparison)
-            attempt = replace(attempt, evaluation=replace(attempt.evaluation, score=score))
+            attempt = replace(attempt, evaluation=amended(attempt.evaluation))
             values = {"evaluation": attempt.evaluation.to_json()}
             connection.execute(update(attempts).where(attempts.c.id == attempt.id).values(values))
             return attempt

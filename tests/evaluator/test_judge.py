@@ -226,6 +226,17 @@ def test_neither_a_comment_nor_a_name_changes_verdict_or_plan(judge: Judge, seed
     assert again.score == seed.score
 
 
+def test_what_is_wrong_only_at_lengths_that_are_held_out_is_seen_there(judge: Judge) -> None:
+    """All lengths that a search sees are small, or multiples of 4096."""
+    source = edit(
+        "    block_m, block_n = 64, 64",
+        "    scale *= 2 if q_len > 4096 and q_len % 4096 else 1\n    block_m, block_n = 64, 64",
+    )
+    assert judged(judge, source).status is Status.CORRECT
+    verified = judge.verify(Candidate("mha", source))
+    assert (verified.status, verified.suite) == (Status.INCORRECT, "held_out")
+
+
 def test_an_unknown_suite_is_the_callers_fault() -> None:
     with Judge(get_target("h100"), "nosuch") as judge, pytest.raises(UnknownProblem, match="unknown suite"):
         judged(judge, SEED)
