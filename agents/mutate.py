@@ -69,7 +69,7 @@ class Mutate:
         plans |= {version.attempt.plan_digest for version in brief.versions}
         twins: list[str] = []
         pointed_out = {name for made in brief.interventions for name in _directed(made)}
-        for parent in _parents(brief.versions, _restart_from(brief.interventions), rng):
+        for parent in _parents(brief.versions, _sent_to(brief), rng):
             values = move_values(self._moves, brief.versions, brief.trials, critical_resources(parent))
             least = _POINTED_OUT * max(values.values(), default=0.0)
             values = {name: max(value, least) if name in pointed_out else value for name, value in values.items()}
@@ -155,7 +155,9 @@ def move_values(
     scores = {version.number: version.attempt.evaluation.geomean_tflops for version in versions}
     gains: dict[str, list[float]] = {move.name: [] for move in moves}
     for trial in trials:
-        before = max((scores.get(number, 0.0) for number in trial.parents), default=0.0)
+        if scores.keys().isdisjoint(trial.parents):
+            continue  # of another part of the population: what it gained is not known here
+        before = max(scores.get(number, 0.0) for number in trial.parents)
         gain = math.log(trial.geomean_tflops / before) if trial.geomean_tflops > before > 0 else 0.0
         for name in _moves_of(trial.change):
             if name in gains:
@@ -189,19 +191,21 @@ def _directed(made: Intervention) -> Iterator[str]:
     return (direction.partition(":")[0] for direction in made.directions)
 
 
-def _restart_from(interventions: Sequence[Intervention]) -> int | None:
-    """Return the version that the supervisor has sent operators back to, if its last word was that."""
-    return interventions[-1].restart_from if interventions else None
+def _sent_to(brief: Brief) -> int | None:
+    """Return the version that the population, or else the supervisor's last word, asks to vary."""
+    if brief.focus is None and brief.interventions:
+        return brief.interventions[-1].restart_from
+    return brief.focus
 
 
-def _parents(versions: Sequence[Version], restart_from: int | None, rng: random.Random) -> Iterator[Version]:
+def _parents(versions: Sequence[Version], sent_to: int | None, rng: random.Random) -> Iterator[Version]:
     """Yield every version once, the best first, which is the last; now and then another one comes before it.
 
-    ``restart_from`` is the number of one that comes before all.
+    ``sent_to`` is the number of one that comes before all.
     """
     ranked = sorted(versions, key=lambda version: -version.number)
     if len(ranked) > 1 and rng.random() >= _BEST_PARENT:
         ranked.insert(0, ranked.pop(rng.randrange(1, len(ranked))))
-    if restart_from is not None:
-        ranked.sort(key=lambda version: version.number != restart_from)
+    if sent_to is not None:
+        ranked.sort(key=lambda version: version.number != sent_to)
     yield from ranked

@@ -1,7 +1,7 @@
 """The scoring function of one step: it has candidates evaluated, and where speed is measured compared, and records."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -33,13 +33,16 @@ class RecordingScorer:
         evaluator: Judging,
         alpha: float,
         clock: Callable[[], datetime],
+        rivals: Callable[[Sequence[Version]], Sequence[Version]] = lambda versions: versions,
     ) -> None:
+        """``rivals``: those of all versions that a candidate is measured against, the best last."""
         self._store = store
         self._run = run
         self._step = step
         self._evaluator = evaluator
         self._alpha = alpha
         self._clock = clock
+        self._rivals = rivals
         self._known: dict[str, int] = {}
         self._plans: dict[str | None, list[int]] = defaultdict(list)
         self._last_attempt = 0
@@ -54,8 +57,8 @@ class RecordingScorer:
         self._learn()
         if candidate.digest in self._known:
             return self._store.attempt(self._run.id, self._known[candidate.digest])
-        versions = self._store.versions(self._run.id)
-        evaluation = self._shared(self._judge(candidate, versions[-1] if versions else None))
+        rivals = self._rivals(self._store.versions(self._run.id))
+        evaluation = self._shared(self._judge(candidate, rivals[-1] if rivals else None))
         attempt = self._store.record_attempt(
             step_id=self._step.id,
             candidate=candidate,

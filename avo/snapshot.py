@@ -48,8 +48,8 @@ class Snapshot:
 
     @property
     def best(self) -> Version | None:
-        """The last version: each was accepted because it beats those before it."""
-        return self.versions[-1] if self.versions else None
+        """The last champion: it was accepted as better than all before it."""
+        return next((version for version in reversed(self.versions) if version.champion), None)
 
     @property
     def kind(self) -> ScoreKind | None:

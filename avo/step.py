@@ -11,6 +11,7 @@ from agents.supervisor import Patience
 from avo import canary
 from avo.acceptance import accepts, outdated
 from avo.errors import CanaryFault
+from avo.population import Lineage, Population
 from avo.scoring import RecordingScorer
 from avo.supervision import supervise
 from avo.transfer import transferred
@@ -22,7 +23,7 @@ from evaluator.problem import HELD_OUT, get_problem
 from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StepNotRunning
-from lineage_db.records import Attempt, Intervention, Run, Step, StepState, Version
+from lineage_db.records import Attempt, Intervention, Run, Selection, Step, StepState, Version
 from lineage_db.store import Store
 
 
@@ -37,6 +38,9 @@ class StepOutcome:
     version: int | None
     """Number of the version it added to the lineage."""
     reason: str
+
+
+_LINEAGE = Lineage()
 
 
 class SeedOperator:
@@ -70,12 +74,13 @@ def perform_step(
     clock: Callable[[], datetime],
     knowledge: Library,
     patience: Patience | None = None,
+    population: Population = _LINEAGE,
 ) -> StepOutcome:
     """Perform one step of ``run`` as ``worker`` and return how it ended.
 
-    ``min_gain``, ``alpha`` and ``patience``, which is the supervisor's, are as in the run's configuration. A step of
-    ``SeedOperator`` fails unless the judge sees through the variants of the seed that ``canary`` makes; before that the
-    seed is no version.
+    ``min_gain``, ``alpha``, ``patience``, which is the supervisor's, and ``population`` are as in the run's
+    configuration. A step of ``SeedOperator`` fails unless the judge sees through the variants of the seed that
+    ``canary`` makes; before that the seed is no version.
 
     An operator that raises, or names versions and attempts that are none, fails its step. Raises
     ``EvaluatorUnavailable``, with the step abandoned if it was begun, when no verdict can be had, and
@@ -83,9 +88,10 @@ def perform_step(
     """
     target = evaluator.target
     step = store.claim_step(run.id, worker=worker, operator=operator.name, now=clock())
-    scorer = RecordingScorer(store, run, step, evaluator, alpha, clock)
+    home = _Home(population, _select(store, run, step, operator, population, clock))
+    scorer = RecordingScorer(store, run, step, evaluator, alpha, clock, home.rivals)
     interventions = supervise(store, run, target, patience, knowledge, clock) if patience else ()
-    brief = _brief(store, run, step, target, scorer, evaluator.profile, knowledge, interventions)
+    brief = _brief(store, run, step, target, scorer, evaluator.profile, knowledge, interventions, home.selection)
 
     def give_up(state: StepState, reason: str) -> StepOutcome:
         with contextlib.suppress(StepNotRunning):  # abandoned meanwhile by the process that drives the run
@@ -98,7 +104,7 @@ def perform_step(
         if attempt is not None and attempt.evaluation.score is not None and isinstance(operator, SeedOperator):
             candidate = Candidate(run.problem, attempt.source)
             reason += f"; {canary.examine(scorer, candidate, attempt.evaluation.score, alpha)}"
-        version, reason = _conclude(store, run, step, scorer, attempt, reason, min_gain, clock)
+        version, reason = _conclude(store, run, step, scorer, attempt, reason, min_gain, clock, home)
     except EvaluatorUnavailable as error:
         give_up(StepState.ABANDONED, f"no verdict: {error}")
         raise
@@ -113,6 +119,48 @@ def perform_step(
     return StepOutcome(step.number, StepState.DONE, scorer.tried, version.number if version else None, reason)
 
 
+@dataclass(frozen=True, slots=True)
+class _Home:
+    """Where in the population a step works. Without a selection, the seed's, all versions are rivals."""
+
+    population: Population
+    selection: Selection | None
+
+    def niche(self, attempt: Attempt) -> str:
+        """Return where ``attempt`` lives if it is accepted."""
+        return self.population.niche(self.selection or _SEEDS, attempt.evaluation)
+
+    def rivals(self, versions: Sequence[Version], attempt: Attempt | None = None) -> Sequence[Version]:
+        """Return what ``attempt``, by default one of the kind that the step was given, has to beat."""
+        if self.selection is None:
+            return versions
+        niche = self.selection.niche if attempt is None else self.niche(attempt)
+        return self.population.rivals(versions, self.selection, niche)
+
+
+_SEEDS = Selection("", (), None, None, "the seed")
+
+
+def _select(
+    store: Store,
+    run: Run,
+    step: Step,
+    operator: VariationOperator,
+    population: Population,
+    clock: Callable[[], datetime],
+) -> Selection | None:
+    """Choose what the step works on, and keep that. A step that is done over chooses as if for the first time."""
+    versions = store.versions(run.id)
+    if isinstance(operator, SeedOperator) or not versions:
+        return None
+    earlier = [other for other in store.steps(run.id) if other.number < step.number]
+    counted = [other for other in earlier if other.state is not StepState.ABANDONED]
+    finished = sum(other.worker == step.worker and other.state is not StepState.RUNNING for other in counted)
+    selection = population.select(versions, counted, _step_seed(run.seed, step.worker, finished, 0))
+    store.select(step.id, selection, now=clock())
+    return selection
+
+
 def _conclude(
     store: Store,
     run: Run,
@@ -122,6 +170,7 @@ def _conclude(
     reason: str,
     min_gain: float,
     clock: Callable[[], datetime],
+    home: "_Home",
 ) -> tuple[Version | None, str]:
     """Finish the step and return the version it adds, and the reason with what is to be said of shapes held out.
 
@@ -132,9 +181,10 @@ def _conclude(
     held_out = HELD_OUT in get_problem(run.problem).suites
 
     def decide(versions: Sequence[Version], submitted: Attempt) -> bool:
-        if outdated(versions, submitted):
-            raise _OutdatedError(versions[-1])
-        accepted = accepts(versions, submitted, min_gain)
+        rivals = home.rivals(versions, submitted)
+        if outdated(versions, submitted, rivals):
+            raise _OutdatedError(rivals[-1])
+        accepted = accepts(versions, submitted, min_gain, rivals)
         if accepted and held_out and submitted.evaluation.held_out_tflops is None:
             raise _UnverifiedError
         return accepted
@@ -148,6 +198,7 @@ def _conclude(
                 reason=reason,
                 now=clock(),
                 decide=decide,
+                niche=home.niche,
             )
         except _OutdatedError as error:
             assert attempt is not None
@@ -183,6 +234,7 @@ def _brief(
     profile: Explain,
     knowledge: Library,
     interventions: Sequence[Intervention],
+    selection: Selection | None,
 ) -> Brief:
     """Return the brief of ``step``.
 
@@ -200,12 +252,13 @@ def _brief(
         target=target,
         suite=run.suite,
         seed=_step_seed(run.seed, step.worker, len(finished), max(len(unfinished) - 1, 0)),
-        versions=store.versions(run.id),
+        versions=[v for v in store.versions(run.id) if selection is None or v.number in selection.shown],
         trials=[trial for trial in store.trials(run.id) if trial.step_number not in hidden],
         knowledge=knowledge,
         evaluate=scorer,
         profile=profile,
         transferred=transferred(store, run),
+        focus=selection.focus if selection else None,
         interventions=interventions,
     )
 

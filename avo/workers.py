@@ -21,6 +21,7 @@ from agents.operator import VariationOperator
 from agents.registry import get_operator
 from avo.config import RunConfig
 from avo.errors import RunFailed
+from avo.population import population
 from avo.run import Report, utc_now, worker_name
 from avo.step import SeedOperator, StepOutcome, perform_step
 from evaluator.candidate import Candidate, Incumbent
@@ -128,6 +129,7 @@ class OperatorWorker:
                 min_gain=self._config.min_gain,
                 alpha=self._config.alpha,
                 patience=self._config.patience,
+                population=population(self._config),
                 clock=utc_now,
                 knowledge=self._knowledge,
             )

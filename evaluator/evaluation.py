@@ -209,6 +209,8 @@ class Evaluation:
     held_out_tflops: float | None = None
     """Of a version: geometric mean over the shapes that no operator is shown, on which it is correct too; predicted or
     measured as the score is."""
+    traits: Mapping[str, str] = field(default_factory=dict)
+    """Of a correct candidate: what kind of kernel it is, see ``evaluator.traits``."""
 
     def __post_init__(self) -> None:
         if (self.status is Status.CORRECT) != (self.score is not None):
@@ -243,7 +245,7 @@ class Evaluation:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Evaluation":
         """Rebuild from ``to_json``'s data; raise ``TypeError`` or ``ValueError`` when malformed."""
-        missing = {field.name for field in fields(cls)} - data.keys() - {"predicted", "held_out_tflops"}
+        missing = {field.name for field in fields(cls)} - data.keys() - {"predicted", "held_out_tflops", "traits"}
         if missing:
             raise TypeError(f"an evaluation lacks {', '.join(sorted(missing))}")
         scores = {name: _plain(data.get(name)) for name in ("score", "predicted")}

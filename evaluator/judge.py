@@ -33,6 +33,7 @@ from evaluator.sandbox import ForkServer, Sandbox
 from evaluator.speed import Benchmark, Challenge, Predicted, Speed
 from evaluator.stages import stages
 from evaluator.target import ScoreKind, Target
+from evaluator.traits import traits
 from evaluator.work import LaunchWork
 
 
@@ -45,6 +46,7 @@ class _Findings:
     plan_digest: str | None = None
     predicted: Score | None = None
     """Of a candidate whose numbers are not known."""
+    traits: dict[str, str] = field(default_factory=dict)
 
 
 class Judge:
@@ -172,6 +174,7 @@ class Judge:
             resources=tuple(findings.resources),
             plan_digest=findings.plan_digest,
             predicted=findings.predicted,
+            traits={} if isinstance(outcome, Fault) else findings.traits,
         )
 
     def _judge(
@@ -213,7 +216,10 @@ class Judge:
             return Fault(Status.FORBIDDEN, "launches other plans when it is called again: see what its host code reads")
         ran = self._small(problem, alternatives, mixtures)
         score = ran if isinstance(ran, Fault) else self._speed.score(problem, benchmarks, challenge, ran)
-        score = score if isinstance(score, Fault) else named(score, plans)
+        if not isinstance(score, Fault):
+            score = named(score, plans)
+            needs = {found.kernel: found for found in findings.resources}
+            findings.traits = traits(benchmarks[0], needs, score, self.target)
         if self.target.kind is ScoreKind.PREDICTED and not all(plan.executable for plan in chain(*alternatives, plans)):
             return _unverified(chain(*alternatives, plans), score, findings)
         return score

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def lineage(run: RunArgument, db: DbOption = None, as_json: JsonOption = False) -> None:
     """Show the accepted versions of a run as a tree.
 
-    Each with its score, the gain over its best parent and what changed. The last one, which is the best, stands out.
+    Each with its score, the gain over its best parent and what changed; the best stands out. Where versions live on
+    islands or are kept by kind, their niche is told.
     Published figures for all of the run's cases are lines of their own, before the version that reaches them; so is
     what the supervisor said, where the lineage stood then.
 
@@ -56,21 +57,25 @@ def _tree(
     score = versions[0].attempt.evaluation.score
     assert score is not None  # only correct attempts are accepted
     title = f"{run.name}: versions by {run.operator}, {unit(score)}"
-    made = table("", "VERSION", "PARENTS", ">TFLOPS", ">GAIN", "CHANGE", title=title)
+    niches = ["NICHE"] if any(version.niche for version in versions) else []
+    blank = [""] * len(niches)
+    made = table("", "VERSION", "PARENTS", *niches, ">TFLOPS", ">GAIN", "CHANGE", title=title)
     passed = lines(score, published(run.problem), versions)
+    best = max(version.number for version in versions if version.champion)
 
     def draw(place: int) -> None:
         for _, found in (line for line in passed if line[0] == place):
-            row(made, "┄", "", "", f"{found.published:.1f}", "", f"published: {found.name}", style="dim")
+            cells = ("┄", "", "", *blank, f"{found.published:.1f}", "", f"published: {found.name}")
+            row(made, *cells, style="dim")
         for _, words in (remark for remark in said if remark[0] == place):
-            row(made, "▲", "", "", "", "", f"supervisor: {words}", style="yellow")
+            row(made, "▲", "", "", *blank, "", "", f"supervisor: {words}", style="yellow")
 
     for place, (line, rails) in enumerate(zip(records, branches([v.parents for v in versions]), strict=True)):
         draw(place)
         parents = " ".join(f"v{parent}" for parent in line["parents"])
         row(
-            made, rails, f"v{line['version']}", parents, f"{line['score']:.1f}", percent(line["gain"]), line["change"],
-            style="bold green" if line is records[-1] else "",
+            made, rails, f"v{line['version']}", parents, *([line["niche"]] if niches else []), f"{line['score']:.1f}",
+            percent(line["gain"]), line["change"], style="bold green" if line["version"] == best else "",
         )  # fmt: skip
     draw(len(versions))
     return made
@@ -89,6 +94,8 @@ def _record(version: "Version", versions: "Sequence[Version]", operator: str) ->
         "target": evaluation.target,
         "gain": gain(evaluation.geomean_tflops, max((scores[number] for number in version.parents), default=None)),
         "operator": operator,
+        "niche": version.niche,
+        "champion": version.champion,
         "change": version.attempt.change,
         "digest": version.attempt.digest,
         "accepted": version.accepted.isoformat(),

@@ -12,6 +12,7 @@ from evaluator.errors import UnknownProblem
 from evaluator.evaluation import Evaluation, Fault, Status
 from evaluator.judge import Judge
 from evaluator.target import ScoreKind, get_target
+from evaluator.traits import TRAITS
 from seeds import seed_source
 
 SEED = seed_source("mha")
@@ -44,6 +45,17 @@ def test_the_seed_is_correct_and_its_score_is_called_predicted(seed: Evaluation)
     assert [case.case for case in seed.score.cases] == ["8k-causal", "8k-full"]
     assert all(case.passed for case in seed.cases)
     assert seed.resources[0].registers > 32
+    assert {**seed.traits, "limiter": "any"} == {
+        "tile": "64x64",
+        "warps": "4",
+        "stages": "1",
+        "shared": "32 KiB",
+        "occupancy": "2",
+        "limiter": "any",
+        "masks": "one loop",
+        "grid": "one a tile",
+    }
+    assert tuple(seed.traits) == TRAITS
 
 
 FAULTS = {
