@@ -10,6 +10,7 @@ from agents.errors import AgentError
 from avo.cli.attempts import attempts
 from avo.cli.baselines import baselines
 from avo.cli.common import fail
+from avo.cli.compare import compare
 from avo.cli.diff import diff
 from avo.cli.doctor import doctor
 from avo.cli.evaluate import evaluate
@@ -68,6 +69,7 @@ for _command in (
     attempts,
     show,
     diff,
+    compare,
     evaluate,
     profile,
     baselines,
