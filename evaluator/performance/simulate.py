@@ -198,7 +198,7 @@ def play(teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: 
             end = max(end, earliest)
             return
         op = warp.stream[warp.pc]
-        if op.__class__ is not Mark:
+        if isinstance(op, Op):
             if trace is not None and following[index].place != warp.pc:
                 following[index] = Issue(warp.team, warp.place, warp.width, warp.pc, earliest)
             for barrier in op.waits:
@@ -237,7 +237,7 @@ def play(teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: 
         issued = -1.0 if late else now - 1
         warp = warps[index]
         op = warp.stream[warp.pc]
-        if op.__class__ is Mark:
+        if isinstance(op, Mark):
             times = sums.setdefault((warp.team, op.name), [])
             times.append(now)
             if op.copies is not None:
@@ -268,10 +268,7 @@ def play(teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: 
             free = slot = max(scheduler) if partition == _EVERY else scheduler[partition]
             if pipe:
                 own = pipes[pipe]
-                if pipe >= shared:
-                    taken = shared_pipes[pipe]
-                else:
-                    taken = max(own) if partition == _EVERY else own[partition]
+                taken = shared_pipes[pipe] if pipe >= shared else max(own) if partition == _EVERY else own[partition]
                 if taken - op.queue > free:
                     free = taken - op.queue
             if free > now:
