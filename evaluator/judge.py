@@ -36,6 +36,9 @@ from evaluator.target import ScoreKind, Target
 from evaluator.traits import traits
 from evaluator.work import LaunchWork
 
+JOB_MODULES = (capture.CHILD_MODULE, compiler.JOB_MODULE)
+"""What a judge's fork server serves."""
+
 
 @dataclass
 class _Findings:
@@ -59,15 +62,20 @@ class Judge:
         *,
         capture_cpu_s: int = capture.DEFAULT_LIMITS.cpu_s,
         sandbox: Sandbox = Sandbox.AUTO,
+        server: ForkServer | None = None,
         speed: Speed | None = None,
     ) -> None:
-        """``speed`` tells how fast right candidates are; by default the performance model does."""
+        """``speed`` tells how fast right candidates are; by default the performance model does.
+
+        ``server`` runs the jobs of several judges, must serve ``JOB_MODULES`` and is left running; ``sandbox`` is for
+        that which is started without one.
+        """
         self.target = target
         self.suite = suite
         self._speed = speed or Predicted(target)
         self._private = tempfile.TemporaryDirectory(prefix="avo-judge-")
-        server = ForkServer((capture.CHILD_MODULE, compiler.JOB_MODULE), sandbox=sandbox)
-        self._server = server
+        self._shared = server is not None
+        self._server = server = server or ForkServer(JOB_MODULES, sandbox=sandbox)
         self._compiler = Compiler(Path(self._private.name), server=server)
         capturer = Capturer(server, replace(capture.DEFAULT_LIMITS, cpu_s=capture_cpu_s))
         self._planner = Planner(capturer, self._compiler, target)
@@ -78,7 +86,8 @@ class Judge:
 
     def close(self) -> None:
         """End the child processes and remove temporary files."""
-        self._server.close()
+        if not self._shared:
+            self._server.close()
         self._private.cleanup()
 
     def __enter__(self) -> "Judge":

@@ -11,6 +11,7 @@ from evaluator.candidate import Candidate
 from evaluator.errors import UnknownProblem
 from evaluator.evaluation import Evaluation, Fault, Status
 from evaluator.judge import Judge
+from evaluator.sandbox import ForkServer
 from evaluator.target import ScoreKind, get_target
 from evaluator.traits import TRAITS
 from seeds import seed_source
@@ -19,8 +20,8 @@ SEED = seed_source("mha")
 
 
 @pytest.fixture(scope="module")
-def judge() -> Iterator[Judge]:
-    with Judge(get_target("h100"), "quick", capture_cpu_s=8) as judge:
+def judge(fork_server: ForkServer) -> Iterator[Judge]:
+    with Judge(get_target("h100"), "quick", server=fork_server, capture_cpu_s=8) as judge:
         yield judge
 
 
