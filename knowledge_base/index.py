@@ -17,6 +17,7 @@ the their there these this to use using was what when where which while why will
 """
 _WORD = re.compile(r"\w+")
 _CODE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
+_CODE_ONLY = re.compile(r"[._]|[a-z][A-Z]")
 _ALIASES = {"tl": "triton.language", "gl": "triton.experimental.gluon.language"}
 _ALIASES["ttgl"] = _ALIASES["gl"]
 
@@ -58,11 +59,11 @@ class Index:
         return list(dict.fromkeys(found))
 
     def _api_named_in(self, query: str) -> list[Note]:
-        """Return the API that is named with a dot or an underscore, or that is all of the query."""
+        """Return the API that is named as only code is (``a.b``, ``a_b``, ``aB``), or that is all of the query."""
         terms = _CODE.findall(query)
         found = []
         for term in terms:
-            if len(terms) > 1 and not re.search(r"[._]", term):
+            if len(terms) > 1 and not _CODE_ONLY.search(term):
                 continue
             first, dot, rest = term.partition(".")
             path = f".{_ALIASES.get(first, first)}{dot}{rest}".lower()

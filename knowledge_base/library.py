@@ -48,12 +48,9 @@ class Library:
         known = {note.id: note for note in reversed(self.passages)}
         if note_id in known:
             return known[note_id]
-        near = difflib.get_close_matches(note_id, known, n=3, cutoff=0.5) or [
-            note.id for note in self.search(note_id, limit=3)
-        ]
-        raise LibraryError(
-            f"unknown note {note_id!r}: " + (f"did you mean {' or '.join(near)}?" if near else "search for its words")
-        )
+        near = difflib.get_close_matches(note_id, known, n=3) or [note.id for note in self.search(note_id, limit=3)]
+        advice = f"choose one of {', '.join(near)}" if near else "search for what it should say"
+        raise LibraryError(f"unknown note {note_id!r}: {advice}")
 
     def search(
         self, query: str, *, architecture: int | None = None, problem: str | None = None, limit: int = 5

@@ -14,7 +14,10 @@ kb = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 @kb.callback()
 def _group() -> None:
-    """Search what operators know: notes, the installed triton's API, and documents that you add."""
+    """Search what operators know: notes, the installed triton's API, and documents that you add.
+
+    Example: avo kb search lazy rescaling
+    """
 
 
 @kb.command()
