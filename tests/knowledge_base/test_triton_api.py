@@ -102,6 +102,19 @@ def test_long_sources_are_cut(tmp_path: Path) -> None:
     assert "lines more" in api["triton.language.dot"].body
 
 
+def test_files_that_are_missing_strange_or_import_each_other_are_passed_over(tmp_path: Path) -> None:
+    files = {
+        **FILES,
+        "language/math.py": "def exp(x:\n",
+        "language/__init__.py": "from . import math, a\nfrom .core import dot, nothing\nfrom .gone import away\n",
+        "language/a/__init__.py": "from ..b import x\nfrom .. import a\n",
+        "language/b.py": "from .a import x\n",
+    }
+    api = written(tmp_path / "triton", files)
+    assert set(api) == {"triton.autotune", "triton.language.dot"}
+    assert written(tmp_path / "empty", {"README": ""}) == {}
+
+
 def named(path: str) -> Any:
     """Return what Python calls ``path``, importing modules as far as there are some."""
     first, *rest = path.split(".")
