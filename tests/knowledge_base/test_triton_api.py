@@ -133,6 +133,18 @@ def test_every_name_of_the_installed_api_is_one_that_python_knows() -> None:
         assert all(named(name) is not None for name in (note.id, *note.tags))
 
 
+def test_what_a_module_for_all_exports_is_about_no_architecture(tmp_path: Path) -> None:
+    files = {
+        **FILES,
+        "language/__init__.py": "from . import hopper\nfrom .core import dot\n",
+        "language/hopper/__init__.py": "from ..core import dot, summed\n",
+    }
+    api = written(tmp_path / "triton", files)
+    assert api["triton.language.dot"].architectures == ()
+    assert api["triton.language.dot"].tags == ("triton.language.hopper.dot",)
+    assert api["triton.language.hopper.summed"].architectures == (90,)
+
+
 def test_architectures_are_those_whose_modules_export_it() -> None:
     architectures = {note.id.rpartition(".")[2]: note.architectures for note in installed_api()}
     assert architectures["warpgroup_mma"] == (90,)
