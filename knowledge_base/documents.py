@@ -59,7 +59,9 @@ def add(folder: Path, path: Path, now: datetime) -> Collection:
         raise LibraryError(f"cannot add {path}: there is no such file or folder")
     if _record(folder, name).exists():
         raise LibraryError(f"{name!r} was added before: avo kb remove {name} first")
-    if not name or folder.resolve().is_relative_to(path.resolve()):
+    if not name.isprintable():
+        raise LibraryError(f"cannot add {path}: its name holds characters that cannot be printed")
+    if folder.resolve().is_relative_to(path.resolve()):
         raise LibraryError(f"cannot add {path}: added documents are kept within it")
     texts, skipped = _texts(path)
     size = sum(len(text.encode()) for text in texts.values())
@@ -162,9 +164,10 @@ def _texts(path: Path) -> tuple[dict[str, str], int]:
         folders[:] = sorted(name for name in folders if name[0] != "." and name not in _LEFT_OUT)
         for file in (Path(folder, name) for name in sorted(files)):
             try:
-                if file.name[0] == "." or file.is_symlink() or not file.is_file():
-                    raise LibraryError("hidden, a link, or no file")
-                texts[file.relative_to(path).as_posix()] = _text(file)
+                relative = file.relative_to(path).as_posix()
+                if file.name[0] == "." or file.is_symlink() or not file.is_file() or not relative.isprintable():
+                    raise LibraryError("hidden, a link, no file, or no name")
+                texts[relative] = _text(file)
             except LibraryError:
                 skipped += 1
         if len(texts) > MAX_FILES:

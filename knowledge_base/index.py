@@ -11,11 +11,15 @@ _WEIGHTS = {Kind.NOTE: 1.0, Kind.DOCUMENT: 0.8, Kind.API: 0.45}
 """What a score counts. Sources repeat words that a note explains once; who asks for API by name finds it by name."""
 _COLUMNS = "4.0, 4.0, 1.0"
 """BM25 weights of title, names and body."""
-_NOISE = """
-a an and are as at be by can did do does for from have how i if in into is it its make my of on or should so than that
-the their there these this to use using was what when where which while why will with without you
-"""
 _WORD = re.compile(r"\w+")
+_NOISE = frozenset(
+    _WORD.findall("""
+    a an and are as at be by can did do does for from have how i if in into is it its make my of on or should so than
+    that the their there these this to use using was what when where which while why will with without you
+    """)
+)
+_MOST_WORDS = 100
+"""Of a query: more is a pasted page, and SQLite's parser has its limits."""
 _CODE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 _CODE_ONLY = re.compile(r"[._]|[a-z][A-Z]")
 _ALIASES = {"tl": "triton.language", "gl": "triton.experimental.gluon.language"}
@@ -46,14 +50,14 @@ class Index:
 
     def ranked(self, query: str) -> list[Note]:
         """Return all passages that share a word with ``query``, best first, after the API that it names."""
-        words = _WORD.findall(query)
-        words = [word for word in words if len(word) > 1 and word.lower() not in _NOISE.split()] or words
+        words = list(dict.fromkeys(_WORD.findall(query.lower())))
+        words = [word for word in words if len(word) > 1 and word not in _NOISE] or words
         if not words:
             return []
         with self._lock:
             rows = self._rows.execute(
                 f"SELECT rowid FROM note WHERE note MATCH ? ORDER BY bm25(note, {_COLUMNS}) * weight, rowid",
-                (" OR ".join(f'"{word}"' for word in words),),
+                (" OR ".join(f'"{word}"' for word in words[:_MOST_WORDS]),),
             ).fetchall()
         found = [*self._api_named_in(query), *(self._notes[row] for (row,) in rows)]
         return list(dict.fromkeys(found))

@@ -106,11 +106,12 @@ def test_a_folder_gives_its_texts_and_leaves_the_rest(folder: Path, tmp_path: Pa
     made(source / "binary.txt", b"a\0b")
     made(source / "latin.txt", b"\xe9")
     made(source / "empty.md", " \n")
+    made(source / os.fsdecode(b"\xff.md"), "its name is no UTF-8")
     made(source / "huge.txt", "x" * (documents.MAX_FILE_BYTES + 1))
     (source / "link.md").symlink_to(source / "README.md")
     os.mkfifo(source / "pipe.txt")
     collection = documents.add(folder, source, NOW)
-    assert (collection.name, collection.files, collection.skipped) == ("checkout", 2, 7)
+    assert (collection.name, collection.files, collection.skipped) == ("checkout", 2, 8)
     assert collection.added == "2026-05-06T07:08:09+00:00"
     ids = [note.id for note in documents.passages(folder, collection)]
     assert ids == ["checkout/README.md#hello", "checkout/src/kernel.py#kernel"]
@@ -176,6 +177,8 @@ def test_what_is_missing_too_much_or_within_itself_is_refused(
     monkeypatch.setattr(documents, "MAX_FILES", 3)
     with pytest.raises(LibraryError, match=r"4 texts with 0\.0 MB, and at most 3 with 32 MB are taken at once"):
         documents.add(folder, tmp_path / "many", NOW)
+    with pytest.raises(LibraryError, match="its name holds characters that cannot be printed"):
+        documents.add(folder, made(tmp_path / "a\tb.md", "text"), NOW)
     with pytest.raises(LibraryError, match="added documents are kept within it"):
         documents.add(folder, tmp_path, NOW)
 

@@ -134,6 +134,10 @@ def test_no_known_word_finds_nothing(library: Library, query: str) -> None:
     assert library.search(query) == []
 
 
+def test_a_query_may_be_a_pasted_page(library: Library) -> None:
+    assert library.search("lazy rescaling " + " ".join(f"word{i}" for i in range(20_000)))[0].id == "lazy"
+
+
 def test_a_query_is_words_not_search_syntax(library: Library) -> None:
     assert library.search('exp2" OR title:NEAR( *') != []
 
