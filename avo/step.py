@@ -6,21 +6,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from agents.operator import Brief, Explain, Proposal, VariationOperator
+from agents.operator import Brief, Proposal, VariationOperator
+from agents.supervisor import Patience
 from avo import canary
 from avo.acceptance import accepts, outdated
 from avo.errors import CanaryFault
 from avo.lease import renewed
+from avo.population import Home, Lineage, Population, settle
 from avo.scoring import RecordingScorer
+from avo.supervision import supervise
 from avo.transfer import transferred
 from evaluator.candidate import Candidate
 from evaluator.errors import EvaluatorUnavailable
+from evaluator.evaluation import Evaluation
 from evaluator.evaluators import Judging
-from evaluator.problem import get_problem
-from evaluator.target import Target
+from evaluator.problem import HELD_OUT, get_problem
 from knowledge_base.library import Library
 from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StepNotRunning
-from lineage_db.records import Attempt, Run, Step, StepState, Version
+from lineage_db.records import Attempt, Intervention, Run, Step, StepState, Version
 from lineage_db.store import Store
 
 
@@ -35,6 +38,9 @@ class StepOutcome:
     version: int | None
     """Number of the version it added to the lineage."""
     reason: str
+
+
+_LINEAGE = Lineage()
 
 
 class SeedOperator:
@@ -67,11 +73,14 @@ def perform_step(
     alpha: float,
     clock: Callable[[], datetime],
     knowledge: Library,
+    patience: Patience | None = None,
+    population: Population = _LINEAGE,
 ) -> StepOutcome:
     """Perform one step of ``run`` as ``worker`` and return how it ended.
 
-    ``min_gain`` and ``alpha`` are the run's, as in its configuration. A step of ``SeedOperator`` fails unless the judge
-    sees through the variants of the seed that ``canary`` makes; before that the seed is no version.
+    ``min_gain``, ``alpha``, ``patience``, which is the supervisor's, and ``population`` are as in the run's
+    configuration. A step of ``SeedOperator`` fails unless the judge sees through the variants of the seed that
+    ``canary`` makes; before that the seed is no version.
 
     An operator that raises, or names versions and attempts that are none, fails its step. Raises
     ``EvaluatorUnavailable``, with the step abandoned if it was begun, when no verdict can be had, and
@@ -80,24 +89,28 @@ def perform_step(
     target = evaluator.target
     step = store.claim_step(run.id, worker=worker, operator=operator.name, now=clock())
     with renewed(lambda: store.keep_step(step.id, now=clock())):
-        return _perform(store, run, step, target, operator, evaluator, min_gain, alpha, clock, knowledge)
+        origin = step if step.redoes is None else store.step(run.id, step.redoes) or step
+        seed = _step_seed(run.seed, origin.worker, origin.turn)
+        home = settle(store, run, step, origin, population, seed, clock)
+        scorer = RecordingScorer(store, run, step, evaluator, alpha, clock, home.rivals)
+        interventions = supervise(store, run, target, patience, knowledge, clock) if patience else ()
+        brief = _brief(store, run, step, origin, seed, evaluator, scorer, knowledge, interventions, home)
+        return _perform(store, run, step, operator, scorer, brief, home, min_gain, alpha, clock)
 
 
 def _perform(
     store: Store,
     run: Run,
     step: Step,
-    target: Target,
     operator: VariationOperator,
-    evaluator: Judging,
+    scorer: RecordingScorer,
+    brief: Brief,
+    home: Home,
     min_gain: float,
     alpha: float,
     clock: Callable[[], datetime],
-    knowledge: Library,
 ) -> StepOutcome:
-    """Perform a step that was claimed, as ``perform_step`` says."""
-    scorer = RecordingScorer(store, run, step, evaluator, alpha, clock)
-    brief = _brief(store, run, step, target, scorer, evaluator.profile, knowledge)
+    """Let the operator work and conclude the step, as ``perform_step`` says."""
 
     def give_up(state: StepState, reason: str) -> StepOutcome:
         with contextlib.suppress(StepNotRunning):  # abandoned meanwhile by the process that drives the run
@@ -110,7 +123,7 @@ def _perform(
         if attempt is not None and attempt.evaluation.score is not None and isinstance(operator, SeedOperator):
             candidate = Candidate(run.problem, attempt.source)
             reason += f"; {canary.examine(scorer, candidate, attempt.evaluation.score, alpha)}"
-        version = _conclude(store, step, scorer, attempt, reason, min_gain, clock)
+        version, reason = _conclude(store, run, step, scorer, attempt, reason, min_gain, clock, home)
     except EvaluatorUnavailable as error:
         give_up(StepState.ABANDONED, f"no verdict: {error}")
         raise
@@ -127,37 +140,58 @@ def _perform(
 
 def _conclude(
     store: Store,
+    run: Run,
     step: Step,
     scorer: RecordingScorer,
     attempt: Attempt | None,
     reason: str,
     min_gain: float,
     clock: Callable[[], datetime],
-) -> Version | None:
-    """Finish the step and return the version it adds.
+    home: Home,
+) -> tuple[Version | None, str]:
+    """Finish the step and return the version it adds, and the reason with what is to be said of shapes held out.
 
     An attempt that was compared with a version that another worker has surpassed meanwhile is compared with the new
-    best one first, for as long as it wins and others are quicker.
+    best one first, for as long as it wins and others are quicker. One that would become a version is judged on the
+    shapes that are held out first, where the problem has any.
     """
+    held_out = HELD_OUT in get_problem(run.problem).suites
 
     def decide(versions: Sequence[Version], submitted: Attempt) -> bool:
-        if outdated(versions, submitted):
-            raise _OutdatedError(versions[-1])
-        return accepts(versions, submitted, min_gain)
+        rivals = home.rivals(versions, submitted)
+        if outdated(versions, submitted, rivals):
+            raise _OutdatedError(rivals[-1])
+        accepted = accepts(versions, submitted, min_gain, rivals)
+        if accepted and held_out and submitted.evaluation.held_out_tflops is None:
+            raise _UnverifiedError
+        return accepted
 
     while True:
         try:
-            return store.conclude_step(
+            version = store.conclude_step(
                 step.id,
                 attempt_id=attempt.id if attempt else None,
                 parents=attempt.parents if attempt else (),
                 reason=reason,
                 now=clock(),
                 decide=decide,
+                niche=home.niche,
             )
         except _OutdatedError as error:
             assert attempt is not None
             attempt = scorer.compare(attempt, error.best)
+        except _UnverifiedError:
+            assert attempt is not None
+            found = scorer.verify(attempt)
+            attempt = found if isinstance(found, Attempt) else None
+            if isinstance(found, Evaluation):  # of its message nothing is told: it names the shapes
+                reason += f"; not accepted: correct on the suite, but {found.status} on shapes that are held out"
+        else:
+            return version, reason
+
+
+class _UnverifiedError(Exception):
+    """The attempt under decision has to be judged on the shapes that are held out first."""
 
 
 class _OutdatedError(Exception):
@@ -169,28 +203,37 @@ class _OutdatedError(Exception):
 
 
 def _brief(
-    store: Store, run: Run, step: Step, target: Target, scorer: RecordingScorer, profile: Explain, knowledge: Library
+    store: Store,
+    run: Run,
+    step: Step,
+    origin: Step,
+    seed: int,
+    evaluator: Judging,
+    scorer: RecordingScorer,
+    knowledge: Library,
+    interventions: Sequence[Intervention],
+    home: Home,
 ) -> Brief:
-    """Return the brief of ``step``.
+    """Return the brief of ``step``, which does ``origin`` over where that is another.
 
     A step that was left unfinished is done over, once: the step that does gets its seed and does not see its attempts,
     so that it comes to the same candidates. Those evaluated already are not evaluated again, but can still be accepted.
     After a second failure to finish the worker moves on, lest a candidate that brings the judge down come back forever.
     """
-    history, origin = store.history(run.id), step
-    if step.redoes is not None:
-        origin = store.step(run.id, step.redoes) or step
+    history = store.history(run.id)
     return Brief(
         problem=get_problem(run.problem),
-        target=target,
+        target=evaluator.target,
         suite=run.suite,
-        seed=_step_seed(run.seed, origin.worker, origin.turn),
-        versions=history.versions,
+        seed=seed,
+        versions=home.shown(history.versions),
         trials=history.trials if origin is step else [t for t in history.trials if t.step_number != origin.number],
         knowledge=knowledge,
         evaluate=scorer,
-        profile=profile,
+        profile=evaluator.profile,
         transferred=transferred(store, run),
+        focus=home.selection.focus if home.selection else None,
+        interventions=interventions,
     )
 
 

@@ -23,6 +23,7 @@ from agents.registry import get_operator
 from avo.config import LOCAL, RunConfig
 from avo.errors import ConfigError, RunFailed
 from avo.pool import Pool
+from avo.population import population
 from avo.run import Report, utc_now, worker_name
 from avo.step import SeedOperator, StepOutcome, perform_step
 from evaluator.candidate import Candidate, Incumbent
@@ -55,6 +56,10 @@ class EvaluatorWorker:
     def evaluate(self, candidate: Candidate, incumbent: Incumbent | None) -> Evaluation:
         """Return the verdict; raises ``EvaluatorUnavailable``."""
         return self._evaluator.evaluate(candidate, incumbent)
+
+    def verify(self, candidate: Candidate) -> Evaluation:
+        """Return the verdict on held-out shapes; raises ``EvaluatorUnavailable``."""
+        return self._evaluator.verify(candidate)
 
     def profile(self, candidate: Candidate, case: str | None) -> "tuple[Profile, ...] | Fault":
         """Return the explanation; raises ``EvaluatorUnavailable``."""
@@ -110,6 +115,11 @@ class RemoteEvaluator:
         evaluation: Evaluation = self._ask("evaluate", candidate, incumbent)
         return evaluation
 
+    def verify(self, candidate: Candidate) -> Evaluation:
+        """Return the verdict on held-out shapes; raises like ``evaluate``."""
+        evaluation: Evaluation = self._ask("verify", candidate)
+        return evaluation
+
     def profile(self, candidate: Candidate, case: str | None = None) -> "tuple[Profile, ...] | Fault":
         """Return the explanation; raises ``UnknownProblem`` for a case that is none, else like ``evaluate``."""
         get_cases(get_problem(candidate.problem), self._suite, case)
@@ -155,6 +165,8 @@ class OperatorWorker:
                 worker=self._worker,
                 min_gain=self._config.min_gain,
                 alpha=self._config.alpha,
+                patience=self._config.patience,
+                population=population(self._config),
                 clock=utc_now,
                 knowledge=self._knowledge,
             )

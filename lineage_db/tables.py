@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Dialect,
@@ -144,6 +145,8 @@ steps = Table(
     Column("reason", Prose, nullable=False),
     # What the operator submitted, and what it expected of it; NULL where it says nothing.
     Column("submission", Json),
+    # What the population gave it to work on; NULL where it works on everything.
+    Column("selection", Json),
     # Until when the worker has it unless it renews that.
     Column("lease_until", UtcDateTime),
     # How many steps of its own the worker had before this one; a step that is done over is none of its own.
@@ -190,6 +193,8 @@ versions = Table(
     Column("attempt_id", ForeignKey(attempts.c.id), nullable=False, unique=True),
     Column("parents", Json, nullable=False),
     Column("accepted", UtcDateTime, nullable=False),
+    Column("niche", Prose, nullable=False),
+    Column("champion", Boolean, nullable=False),
 )
 
 # Beside the attempts, not in their table: a column added behind the long ones would cost every reader of trials.

@@ -1,11 +1,28 @@
-"""What tests of every room share: a PostgreSQL of their own, started when the first test asks for it."""
+"""What tests of every room share: a fork server, and a PostgreSQL of their own, started when a test first asks."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from evaluator.allocator import keep_freed_memory
 from tests import postgresql
+
+if TYPE_CHECKING:
+    from evaluator.sandbox import ForkServer
+
+keep_freed_memory()  # as a judge's process does: many tests judge
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> "Iterator[ForkServer]":
+    """What judges, capturers and compilers run their jobs in: starting one takes seconds."""
+    from evaluator.judge import JOB_MODULES
+    from evaluator.sandbox import ForkServer
+
+    with ForkServer(JOB_MODULES) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

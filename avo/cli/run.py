@@ -48,6 +48,13 @@ def run(
     operator: Annotated[
         str | None, typer.Option(metavar="NAME", help="What varies the kernels. Default: mutate.")
     ] = None,
+    population: Annotated[
+        str | None,
+        typer.Option(
+            metavar="lineage|islands|archive",
+            help="How versions live together: one lineage, several, or the best of each kind. Default: lineage.",
+        ),
+    ] = None,
     workers: WorkersOption = None,
     evaluators: EvaluatorsOption = None,
     max_attempts: Annotated[
@@ -117,6 +124,7 @@ def run(
             "target": target,
             "suite": suite,
             "operator": operator,
+            "population": population,
             "workers": workers,
             "evaluators": evaluators,
             "max_attempts": max_attempts,

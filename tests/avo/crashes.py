@@ -77,7 +77,9 @@ def sit(url: str, name: str, ledger: Ledger, workers: int, watch: Callable[[str]
 
     with Store(Database(url, create=False, watch=watch)) as store:
         run = store.run(name)
-        crew = InlineCrew(store, run, Paying(store, run.id, ledger), FakeEvaluator(verdict))
+        evaluator = FakeEvaluator(verdict)
+        evaluator.held_out = judge
+        crew = InlineCrew(store, run, Paying(store, run.id, ledger), evaluator)
         with exclusive(store, run, clock=utc_now, lost=partial(os._exit, 8), say=print):
             execute(
                 store,
