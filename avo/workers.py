@@ -27,6 +27,7 @@ from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorError, EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Fault
 from evaluator.evaluators import Judging
+from evaluator.inspection import Findings, Inspection, Look
 from evaluator.problem import get_cases, get_problem
 from evaluator.process import ProcessEvaluator
 from evaluator.sandbox import Sandbox
@@ -56,6 +57,10 @@ class EvaluatorWorker:
         """Return the explanation; raises ``EvaluatorUnavailable``."""
         return self._evaluator.profile(candidate, case)
 
+    def inspect(self, inspection: Inspection) -> Findings:
+        """Return what is seen; raises ``EvaluatorUnavailable``."""
+        return self._evaluator.inspect(inspection)
+
     def target(self) -> Target:
         """Return what is judged for; raises ``EvaluatorUnavailable``."""
         return self._evaluator.target
@@ -84,6 +89,13 @@ class RemoteEvaluator:
         get_cases(get_problem(candidate.problem), self._suite, case)
         profiles: tuple[Profile, ...] | Fault = _result(self._actor.profile.remote(candidate, case))
         return profiles
+
+    def inspect(self, inspection: Inspection) -> Findings:
+        """Return what is seen; raises ``UnknownProblem`` for a suite or case that is none, else like ``evaluate``."""
+        if inspection.look is not Look.SCRIPT:
+            get_cases(get_problem(inspection.problem), inspection.suite or self._suite, inspection.case)
+        findings: Findings = _result(self._actor.inspect.remote(inspection))
+        return findings
 
 
 class OperatorWorker:

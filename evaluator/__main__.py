@@ -10,7 +10,17 @@ import time
 from evaluator import cuda
 from evaluator.cuda.holding import hold
 from evaluator.errors import EvaluatorError
-from evaluator.protocol import MalformedRequest, Request, answer, explanation, failure, ready, requests
+from evaluator.protocol import (
+    InspectRequest,
+    MalformedRequest,
+    Request,
+    answer,
+    explanation,
+    failure,
+    ready,
+    requests,
+    seen,
+)
 from evaluator.sandbox import Sandbox, hide
 from evaluator.target import ScoreKind, get_target
 
@@ -106,6 +116,8 @@ def main() -> int:
                 try:
                     if isinstance(request, Request):
                         line = answer(request, judge.evaluate(request.candidate, request.incumbent))
+                    elif isinstance(request, InspectRequest):
+                        line = seen(request, judge.inspect(request.inspection))
                     else:
                         line = explanation(request, judge.profile(request.candidate, request.case))
                 except EvaluatorError as error:

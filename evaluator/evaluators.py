@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.evaluation import Evaluation, Fault
+from evaluator.inspection import Findings, Inspection, Inspector
 from evaluator.target import Target, get_target
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ class Profiler(Protocol):
         ...
 
 
-class Judging(Evaluator, Profiler, Protocol):
-    """Both: what a judge can do, wherever it runs."""
+class Judging(Evaluator, Profiler, Inspector, Protocol):
+    """All of them: what a judge can do, wherever it runs."""
 
     @property
     def target(self) -> Target:
@@ -53,6 +54,8 @@ class FakeEvaluator:
         self.target = get_target("h100")
         self.verdict = verdict
         self.profiles = profiles
+        self.findings = Findings()
+        self.inspections: list[Inspection] = []
         self.calls: list[Candidate] = []
         self.incumbents: list[Incumbent | None] = []
         """One for each of ``calls``."""
@@ -66,3 +69,8 @@ class FakeEvaluator:
     def profile(self, candidate: Candidate, case: str | None = None) -> "tuple[Profile, ...] | Fault":
         """Return what it was made with."""
         return self.profiles
+
+    def inspect(self, inspection: Inspection) -> Findings:
+        """Return ``findings``."""
+        self.inspections.append(inspection)
+        return self.findings
