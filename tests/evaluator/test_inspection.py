@@ -79,7 +79,7 @@ def test_a_script_computes_and_reaches_nothing(judge: Judge) -> None:
 @pytest.mark.parametrize(
     ("source", "message", "text"),
     [
-        ("print(1)\n1 / 0", "line 2, in <module>\n    1 / 0\nZeroDivisionError", "1\n"),
+        ("print(1)\nraise KeyError(7)", "line 2, in <module>\n    raise KeyError(7)\nKeyError: 7", "1\n"),
         ("def f(:", "SyntaxError", ""),
         ("import sys; sys.exit('enough')", "exit code enough", ""),
         ("import os; os._exit(3)", "exited with code 3", ""),
