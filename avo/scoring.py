@@ -45,7 +45,7 @@ class RecordingScorer:
         self._last_attempt = 0
         self.tried = 0
 
-    def __call__(self, candidate: Candidate, *, change: str, parents: tuple[int, ...]) -> Attempt:
+    def __call__(self, candidate: Candidate, *, change: str, parents: tuple[int, ...], hypothesis: str = "") -> Attempt:
         """Return the attempt of ``candidate``, the recorded one where the run has it already: see ``Scorer``."""
         started = self._clock()
         # In this order no candidate slips through: whoever had it before has either recorded it or still announces it.
@@ -64,6 +64,7 @@ class RecordingScorer:
             evaluation=evaluation,
             started=started,
             finished=self._clock(),
+            hypothesis=hypothesis,
         )
         self.tried += 1
         return attempt

@@ -6,9 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from agents.desk import Desk
 from agents.operator import Brief, Explain, Proposal, VariationOperator
 from avo import canary
 from avo.acceptance import accepts, outdated
+from avo.budget import SEED_OPERATOR, UNLIMITED, Allowance
+from avo.desk import desk
 from avo.errors import CanaryFault
 from avo.scoring import RecordingScorer
 from avo.transfer import transferred
@@ -19,7 +22,7 @@ from evaluator.problem import get_problem
 from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StepNotRunning
-from lineage_db.records import Attempt, Run, Step, StepState, Version
+from lineage_db.records import Attempt, Run, Step, StepState, Submission, Version
 from lineage_db.store import Store
 
 
@@ -42,7 +45,7 @@ class SeedOperator:
     Where a run goes on with a judge that may be another, it submits the seed again, for the judge's sake.
     """
 
-    name = "seed"
+    name = SEED_OPERATOR
 
     def __init__(self, source: str) -> None:
         self._source = source
@@ -66,11 +69,13 @@ def perform_step(
     alpha: float,
     clock: Callable[[], datetime],
     knowledge: Library,
+    allowance: Allowance = UNLIMITED,
 ) -> StepOutcome:
     """Perform one step of ``run`` as ``worker`` and return how it ended.
 
-    ``min_gain`` and ``alpha`` are the run's, as in its configuration. A step of ``SeedOperator`` fails unless the judge
-    sees through the variants of the seed that ``canary`` makes; before that the seed is no version.
+    ``min_gain`` and ``alpha`` are the run's, as in its configuration; ``allowance`` is what it may use. A step of
+    ``SeedOperator`` fails unless the judge sees through the variants of the seed that ``canary`` makes; before that the
+    seed is no version.
 
     An operator that raises, or names versions and attempts that are none, fails its step. Raises
     ``EvaluatorUnavailable``, with the step abandoned if it was begun, when no verdict can be had, and
@@ -79,7 +84,8 @@ def perform_step(
     target = evaluator.target
     step = store.claim_step(run.id, worker=worker, operator=operator.name, now=clock())
     scorer = RecordingScorer(store, run, step, evaluator, alpha, clock)
-    brief = _brief(store, run, step, target, scorer, evaluator.profile, knowledge)
+    own = desk(store, run, step, evaluator, allowance, tried=lambda: scorer.tried, clock=clock)
+    brief = _brief(store, run, step, target, scorer, evaluator.profile, knowledge, own)
 
     def give_up(state: StepState, reason: str) -> StepOutcome:
         with contextlib.suppress(StepNotRunning):  # abandoned meanwhile by the process that drives the run
@@ -92,7 +98,7 @@ def perform_step(
         if attempt is not None and attempt.evaluation.score is not None and isinstance(operator, SeedOperator):
             candidate = Candidate(run.problem, attempt.source)
             reason += f"; {canary.examine(scorer, candidate, attempt.evaluation.score, alpha)}"
-        version = _conclude(store, step, scorer, attempt, reason, min_gain, clock)
+        version = _conclude(store, step, scorer, attempt, reason, min_gain, clock, proposal.submission)
     except EvaluatorUnavailable as error:
         give_up(StepState.ABANDONED, f"no verdict: {error}")
         raise
@@ -115,6 +121,7 @@ def _conclude(
     reason: str,
     min_gain: float,
     clock: Callable[[], datetime],
+    submission: Submission | None,
 ) -> Version | None:
     """Finish the step and return the version it adds.
 
@@ -136,6 +143,7 @@ def _conclude(
                 reason=reason,
                 now=clock(),
                 decide=decide,
+                submission=submission,
             )
         except _OutdatedError as error:
             assert attempt is not None
@@ -151,19 +159,29 @@ class _OutdatedError(Exception):
 
 
 def _brief(
-    store: Store, run: Run, step: Step, target: Target, scorer: RecordingScorer, profile: Explain, knowledge: Library
+    store: Store,
+    run: Run,
+    step: Step,
+    target: Target,
+    scorer: RecordingScorer,
+    profile: Explain,
+    knowledge: Library,
+    own: Desk,
 ) -> Brief:
     """Return the brief of ``step``.
 
     A step that this worker left unfinished is done over, once: the next gets its seed and does not see its attempts, so
     that it comes to the same candidates. Those evaluated already are not evaluated again, but can still be accepted.
     After a second failure to finish the worker moves on, lest a candidate that brings the judge down come back forever.
+
+    A step that left a transcript is not done over but taken up: the next gets the transcript, and sees its attempts.
     """
     earlier = [other for other in store.steps(run.id) if other.worker == step.worker and other.number < step.number]
     finished = [other for other in earlier if other.state is not StepState.ABANDONED]
     last_finished = finished[-1].number if finished else -1
     unfinished = [other.number for other in earlier if other.number > last_finished]
-    hidden = unfinished if len(unfinished) == 1 else []
+    transcript = store.journal.messages(earlier[-1].id) if unfinished else []
+    hidden = unfinished if len(unfinished) == 1 and not transcript else []
     return Brief(
         problem=get_problem(run.problem),
         target=target,
@@ -175,6 +193,9 @@ def _brief(
         evaluate=scorer,
         profile=profile,
         transferred=transferred(store, run),
+        desk=own,
+        memories=store.journal.memories(run.id),
+        transcript=transcript,
     )
 
 

@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from ray.exceptions import RayActorError, RayError
 from agents.errors import AgentError
 from agents.operator import VariationOperator
 from agents.registry import get_operator
+from avo.budget import Allowance
 from avo.config import RunConfig
 from avo.errors import RunFailed
 from avo.run import Report, utc_now, worker_name
@@ -109,6 +111,7 @@ class OperatorWorker:
         config: RunConfig,
         make_operator: Callable[[], VariationOperator],
         evaluator: Any,
+        deadline: datetime | None = None,
     ) -> None:
         self._store = Store.open(store_url, create=False)
         self._run = self._store.run(run_name)
@@ -117,6 +120,7 @@ class OperatorWorker:
         self._operator = make_operator()
         self._evaluator = RemoteEvaluator(evaluator, self._run.suite)
         self._knowledge = Library.load()
+        self._allowance = Allowance.of(config, deadline)
 
     def step(self, seed_source: str | None) -> StepOutcome | str:
         """Perform one step. Text instead of an outcome says which part of the house failed."""
@@ -132,6 +136,7 @@ class OperatorWorker:
                 alpha=self._config.alpha,
                 clock=utc_now,
                 knowledge=self._knowledge,
+                allowance=self._allowance,
             )
         except (EvaluatorError, StoreError, AgentError) as error:
             return str(error)
@@ -176,12 +181,14 @@ def hire(
     *,
     make_operator: Callable[[], VariationOperator] | None = None,
     make_evaluator: Callable[[], Judging] | None = None,
+    deadline: datetime | None = None,
 ) -> Iterator[RayCrew]:
     """Start Ray on this machine, yield a crew for the run, and end every process again.
 
-    The factories are called in the workers; by default they make the configured operator and an evaluator process.
+    ``deadline`` is the end of the sitting, at which steps end in order. The factories are called in the workers; by
+    default they make the configured operator and an evaluator process.
     """
-    make_operator = make_operator or partial(get_operator, config.operator)
+    make_operator = make_operator or partial(get_operator, config.operator, config.settings)
     make_evaluator = make_evaluator or partial(
         ProcessEvaluator,
         config.target,
@@ -197,7 +204,9 @@ def hire(
 
     def hire_pair(worker: int) -> tuple[Any, Any]:
         evaluator = evaluator_actor.remote(make_evaluator)
-        operator = operator_actor.remote(store_url, run_name, worker_name(worker), config, make_operator, evaluator)
+        operator = operator_actor.remote(
+            store_url, run_name, worker_name(worker), config, make_operator, evaluator, deadline
+        )
         return operator, evaluator
 
     with _local_ray(config.workers, gpus * config.workers):

@@ -15,6 +15,7 @@ from avo.cli.doctor import doctor
 from avo.cli.evaluate import evaluate
 from avo.cli.export import export
 from avo.cli.lineage import lineage
+from avo.cli.memory import memory
 from avo.cli.moves import moves
 from avo.cli.profile import profile
 from avo.cli.resume import resume
@@ -71,6 +72,7 @@ for _command in (
     profile,
     baselines,
     moves,
+    memory,
     ui,
     export,
     doctor,

@@ -10,7 +10,15 @@ from avo.cli.common import (
     DbOption,
     EvaluatorCommandOption,
     JsonOption,
+    MaxStepsOption,
+    MaxTokensOption,
+    MaxUsdOption,
+    ModelOption,
     SandboxOption,
+    StepEvaluationsOption,
+    StepMinutesOption,
+    StepTokensOption,
+    StepUsdOption,
     err,
     fail,
     load_version,
@@ -42,7 +50,8 @@ def run(
         str | None, typer.Option(metavar="NAME", help="Benchmark cases: quick or paper. Default: quick.")
     ] = None,
     operator: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What varies the kernels. Default: mutate.")
+        str | None,
+        typer.Option(metavar="NAME", help="What varies the kernels: mutate, agent or single_turn. Default: mutate."),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(metavar="N", help="Candidates judged side by side. Default: one per CPU, at most 8.")
@@ -74,6 +83,14 @@ def run(
         str | None,
         typer.Option("--seed-kernel", metavar="NAME", help="Start from this one of the problem's seeds, e.g. tuned."),
     ] = None,
+    model: ModelOption = None,
+    max_steps: MaxStepsOption = None,
+    max_tokens: MaxTokensOption = None,
+    max_usd: MaxUsdOption = None,
+    step_evaluations: StepEvaluationsOption = None,
+    step_tokens: StepTokensOption = None,
+    step_usd: StepUsdOption = None,
+    step_minutes: StepMinutesOption = None,
     sandbox: SandboxOption = None,
     evaluator_command: EvaluatorCommandOption = None,
     cascade: CascadeOption = None,
@@ -86,6 +103,9 @@ def run(
     A --config file has lines like: target = "b200", max_attempts = 100, min_gain = 0.01, evaluation_wall_s = 300; and
     where speed is measured: alpha = 0.05, equivalence_margin = 0.005, cascade = 0.25.
 
+    Operators agent and single_turn ask a language model behind an OpenAI-compatible endpoint: OPENAI_API_KEY,
+    OPENAI_BASE_URL and --model. Their prices and sampling are set under [[models]] in the file: see docs/agent.md.
+
     First the judge is tested with a wrong and a slow variant of the seed.
 
     --from a run of another problem: where both have the same entry function (mha, gqa), the version is the seed.
@@ -96,6 +116,7 @@ def run(
     test, or workers keep failing. 2: the call is wrong. 130: stopped by Ctrl-C or SIGTERM.
 
     Example: avo run --target b200 --max-attempts 50
+    Example: avo run --operator agent --model gpt-5 --max-steps 20 --max-tokens 5000000
     """
     if seed_file is not None and seed_name is not None:
         fail("--seed-file and --seed-kernel each name a seed: give one of them")
@@ -117,6 +138,14 @@ def run(
             "max_hours": max_hours,
             "seed": seed,
             "name": name,
+            "model": model,
+            "max_steps": max_steps,
+            "max_tokens": max_tokens,
+            "max_usd": max_usd,
+            "step_evaluations": step_evaluations,
+            "step_tokens": step_tokens,
+            "step_usd": step_usd,
+            "step_minutes": step_minutes,
             "sandbox": sandbox,
             "evaluator_command": evaluator_command,
             "cascade": cascade,
