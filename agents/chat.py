@@ -156,12 +156,12 @@ class ChatModel:
         return f"no answer within {self._timeout_s:g} s (request_timeout_s)"
 
     def _status(self, error: APIStatusError) -> Exception:
-        status, text = error.status_code, f"{error.message} {error.code or ''}"
-        reason = f"HTTP {status}: {readable(error.message)[:_SHOWN]}"
+        status, said = error.status_code, _said(error)
+        reason = f"HTTP {status}: {said[:_SHOWN]}"
         lasting = error.code == "insufficient_quota"
         if (status in _TRY_AGAIN or status >= 500) and not lasting:
             return _Failed(reason, retry_after_s=self._retry_after_s(error.response.headers), status=status)
-        kind = ContextOverflow if _is_overflow(status, text) else ModelRefused
+        kind = ContextOverflow if _is_overflow(status, f"{said} {error.code}") else ModelRefused
         hint = _HINTS.get(status)
         return kind(f"model {self._settings.name!r}: {reason}{f': {hint}' if hint else ''}")
 
@@ -214,6 +214,14 @@ class ChatModel:
             self._check_budget()
             self._sleep(min(delay_s, _SLICE_S))
             delay_s -= _SLICE_S
+
+
+def _said(error: APIStatusError) -> str:
+    """Return what the endpoint says is wrong, on one line."""
+    body = error.body
+    message = body.get("message") if isinstance(body, dict) else body
+    text = message if isinstance(message, str) and message.strip() else error.response.text or error.message
+    return " ".join(readable(text).split())
 
 
 def _is_overflow(status: int, text: str) -> bool:

@@ -142,7 +142,7 @@ def _judged(brief: Brief, parent: Version, inspirations: Sequence[Version], repl
             Candidate(brief.problem.name, answer.source),
             change=answer.change,
             parents=(parent.number,),
-            hypothesis=answer.hypothesis,
+            hypothesis=f"{answer.hypothesis} (expected: {answer.expected})",
         )
     except CandidateTaken as error:
         return Proposal(None, str(error))

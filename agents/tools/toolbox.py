@@ -156,7 +156,7 @@ class Toolbox:
             Candidate(brief.problem.name, bench.source),
             change=asked.change,
             parents=(*bench.parents, *others),
-            hypothesis=asked.hypothesis,
+            hypothesis=f"{asked.hypothesis} (expected: {asked.expected})",
         )
         outcome = tables.verdict(attempt.evaluation, self._parent_speeds())
         bench.add(attempt, asked.hypothesis, asked.expected, outcome)

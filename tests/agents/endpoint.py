@@ -63,7 +63,7 @@ class Endpoint:
         with self._lock:
             line = self.script[min(len(self.requests), len(self.script) - 1)]
             self.requests.append(body)
-            self.headers.append(dict(handler.headers.items()))
+            self.headers.append({name.lower(): value for name, value in handler.headers.items()})
         line = line(body) if callable(line) else line
         if "pause_s" in line:
             time.sleep(line["pause_s"])
