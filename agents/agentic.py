@@ -155,7 +155,7 @@ class _Step:
             memory=learnt(brief),
             directions=brief.directions,
             budget=self._budget(),
-            parent=brief.versions[-1].number,
+            parent_number=brief.versions[-1].number,
             source=self._bench.source,
         )
 
@@ -177,6 +177,7 @@ class _Step:
         try:
             return self._model.complete(self._conversation.messages, self._toolbox.specs)
         except ContextOverflow:  # the configured context is larger than the model's
+            self._conversation.too_long()
             if not self._conversation.compact(self._model, self._exact):
                 raise
             return self._model.complete(self._conversation.messages, self._toolbox.specs)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from agents.desk import Record
 from agents.errors import ModelRefused
-from agents.model import ChatMessage, Model, Reply, estimated_tokens
+from agents.model import CHARS_PER_TOKEN, ChatMessage, Model, Reply, estimated_tokens
 from agents.prompts import render
 from agents.tools.tables import short
 
@@ -18,11 +18,11 @@ _HEAD = 2
 _REPLY_SHARE = 0.2
 """Of the context that is kept free for a reply, where it is not limited otherwise."""
 _KEPT_SHARE = 0.3
-"""Of the context that the latest turns, which stay as they are, may take."""
+"""Of the context, or of what there is where that is less, that the latest turns may take, which stay as they are."""
 _SUMMARISED_SHARE = 0.5
 """Of the context that is given to be summarised."""
-_RESULT_CHARS = 1500
-_ARGUMENT_CHARS = 600
+_SHOWN_CHARS = (200, 2000)
+"""Of a message that is to be summarised, at least and at most."""
 _MECHANICAL_LINES = 60
 
 
@@ -69,6 +69,11 @@ class Conversation:
         """Whether another reply may not fit."""
         return self.tokens > self._context - self._reserve
 
+    def too_long(self) -> None:
+        """Take note that the model takes less than was thought: not what there is now."""
+        self._context = min(self._context, self.tokens)
+        self._reserve = min(self._reserve, self._context // 2)
+
     def compact(self, model: Model, exact: Callable[[str], ChatMessage]) -> bool:
         """Summarise all but the latest turns; ``exact`` makes a message of the summary and what must not be lost.
 
@@ -85,13 +90,15 @@ class Conversation:
         """Return the turns to summarise and the latest, which stay; results stay with their calls."""
         older = turns(self.messages[_HEAD:])
         latest: list[ChatMessage] = []
-        while older and sum(map(_tokens, (*older[-1], *latest))) <= _KEPT_SHARE * self._context:
+        most = _KEPT_SHARE * min(self._context, self.tokens)
+        while older and sum(map(_tokens, (*older[-1], *latest))) <= most:
             latest = [*older.pop(), *latest]
         return [message for turn in older for message in turn], latest
 
     def _summary(self, model: Model, older: Sequence[ChatMessage]) -> str:
-        most = int(_SUMMARISED_SHARE * self._context) * 4
-        record = "\n\n".join(_shown(message) for message in older)[-most:]
+        most = int(_SUMMARISED_SHARE * self._context) * CHARS_PER_TOKEN
+        each = min(max(most // len(older), _SHOWN_CHARS[0]), _SHOWN_CHARS[1])
+        record = "\n\n".join(_shown(message, each) for message in older)[-most:]
         asked = [{"role": "system", "content": render("summarise")}, {"role": "user", "content": record}]
         try:
             text = model.complete(asked, ()).text.strip()
@@ -130,15 +137,12 @@ def unanswered(messages: Sequence[ChatMessage]) -> list[str]:
     return [call["id"] for message in last for call in message.get("tool_calls", ()) if call["id"] not in answered]
 
 
-def _shown(message: ChatMessage) -> str:
-    text = message.get("content") or ""
-    if message["role"] == "tool":
-        return f"RESULT: {text[:_RESULT_CHARS]}"
+def _shown(message: ChatMessage, most: int) -> str:
     calls = (
-        f"CALL {call['function']['name']}: {call['function']['arguments'][:_ARGUMENT_CHARS]}"
+        f"CALL {call['function']['name']}: {call['function']['arguments'][: most // 2]}"
         for call in message.get("tool_calls", ())
     )
-    return "\n".join((f"{message['role'].upper()}: {text}", *calls))
+    return "\n".join((f"{message['role'].upper()}: {(message.get('content') or '')[:most]}", *calls))
 
 
 def _tokens(message: ChatMessage) -> int:

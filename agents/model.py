@@ -123,6 +123,10 @@ def readable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+CHARS_PER_TOKEN = 4
+"""About, as is usual for English and code."""
+
+
 def estimated_tokens(text: str) -> int:
-    """Return about how many tokens a text takes: one for four characters, as is usual for English and code."""
-    return len(text) // 4
+    """Return about how many tokens a text takes."""
+    return len(text) // CHARS_PER_TOKEN
