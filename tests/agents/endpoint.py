@@ -17,6 +17,13 @@ from typing import Any
 Line = Mapping[str, Any]
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """A client that is killed or gives up resets its connection."""
+
+
 class Endpoint:
     """Serves between ``with`` and its end; every request's body is kept."""
 
@@ -38,8 +45,7 @@ class Endpoint:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     @property

@@ -35,7 +35,9 @@ def test_mutate_is_built_in() -> None:
 
 
 def test_an_unknown_name_gets_one_line_with_the_known_ones() -> None:
-    with pytest.raises(UnknownOperator, match=r"^unknown operator 'mutant': choose one of mutate, agent, single_turn$") as caught:
+    with pytest.raises(
+        UnknownOperator, match=r"^unknown operator 'mutant': choose one of mutate, agent, single_turn$"
+    ) as caught:
         get_operator("mutant")
     assert isinstance(caught.value, AgentError)
 
