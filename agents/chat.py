@@ -87,13 +87,13 @@ class ChatModel:
                 self._charge(failed.usage, started, failed.reason)
                 nonsense = nonsense + 1 if failed.nonsense else 0
                 if nonsense == _MOST_NONSENSE or (failed.status == 500 and self._clock() - began > _PATIENCE_S):
-                    raise ModelRefused(f"model {self._settings.name!r}: {failed.reason}") from None
+                    raise self._named(ModelRefused(failed.reason)) from None
                 delay = min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2 ** min(tries, 10)) * self._jitter.uniform(0.5, 1.0)
                 self._wait(max(delay, failed.retry_after_s))
                 tries += 1
             except ModelRefused as refusal:
                 self._charge(Usage(), started, str(refusal))
-                raise
+                raise self._named(refusal) from None
             else:
                 self._charge(reply.usage, started, reply.problem)
                 return reply
@@ -163,7 +163,7 @@ class ChatModel:
             return _Failed(reason, retry_after_s=self._retry_after_s(error.response.headers), status=status)
         kind = ContextOverflow if _is_overflow(status, f"{said} {error.code}") else ModelRefused
         hint = _HINTS.get(status)
-        return kind(f"model {self._settings.name!r}: {reason}{f': {hint}' if hint else ''}")
+        return kind(f"{reason}: {hint}" if hint else reason)
 
     def _retry_after_s(self, headers: Mapping[str, str]) -> float:
         """Return what the header Retry-After asks for, in seconds or as a date (RFC 9110, section 10.2.3)."""
@@ -194,6 +194,9 @@ class ChatModel:
             said = text + "".join(call.arguments for call in calls)
             usage = Usage(estimated_tokens(json.dumps(request)), 0, estimated_tokens(said) + 1)
         return Reply(text, calls, finish, usage)
+
+    def _named(self, refusal: ModelRefused) -> ModelRefused:
+        return type(refusal)(f"model {self._settings.name!r}: {refusal}")
 
     def _check_budget(self) -> None:
         if spent := self._desk.left().spent:

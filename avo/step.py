@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agents.desk import Desk
+from agents.errors import ModelRefused
 from agents.operator import Brief, Explain, Proposal, VariationOperator
 from avo import canary
 from avo.acceptance import accepts, outdated
@@ -104,7 +105,7 @@ def perform_step(
         raise
     except StepNotRunning as error:  # abandoned meanwhile by the process that drives the run
         return StepOutcome(step.number, StepState.ABANDONED, scorer.tried, None, str(error))
-    except CanaryFault as error:
+    except (CanaryFault, ModelRefused) as error:
         return give_up(StepState.FAILED, str(error))
     except (DatabaseUnavailable, IncompatibleDatabase):
         raise

@@ -229,7 +229,7 @@ def test_what_asking_again_does_not_help_is_said_in_one_line(status: int, body: 
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert len(endpoint.requests) == 1
-    assert asked.errors == [str(error.value)]
+    assert [f"model 'm': {found}" for found in asked.errors] == [str(error.value)]
 
 
 @pytest.mark.parametrize(
