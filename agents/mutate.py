@@ -69,7 +69,7 @@ class Mutate:
         plans |= {version.attempt.plan_digest for version in brief.versions}
         twins: list[str] = []
         pointed_out = {name for made in brief.interventions for name in _directed(made)}
-        for parent in _parents(brief.versions, _sent_to(brief), rng):
+        for parent in _parents(brief.versions, brief.asked, rng):
             values = move_values(self._moves, brief.versions, brief.trials, critical_resources(parent))
             least = _POINTED_OUT * max(values.values(), default=0.0)
             values = {name: max(value, least) if name in pointed_out else value for name, value in values.items()}
@@ -191,21 +191,14 @@ def _directed(made: Intervention) -> Iterator[str]:
     return (direction.partition(":")[0] for direction in made.directions)
 
 
-def _sent_to(brief: Brief) -> int | None:
-    """Return the version that the population, or else the supervisor's last word, asks to vary."""
-    if brief.focus is None and brief.interventions:
-        return brief.interventions[-1].restart_from
-    return brief.focus
-
-
-def _parents(versions: Sequence[Version], sent_to: int | None, rng: random.Random) -> Iterator[Version]:
+def _parents(versions: Sequence[Version], asked: Version | None, rng: random.Random) -> Iterator[Version]:
     """Yield every version once, the best first, which is the last; now and then another one comes before it.
 
-    ``sent_to`` is the number of one that comes before all.
+    One that is ``asked`` for comes before all.
     """
     ranked = sorted(versions, key=lambda version: -version.number)
     if len(ranked) > 1 and rng.random() >= _BEST_PARENT:
         ranked.insert(0, ranked.pop(rng.randrange(1, len(ranked))))
-    if sent_to is not None:
-        ranked.sort(key=lambda version: version.number != sent_to)
+    if asked is not None:
+        ranked.sort(key=lambda version: version is not asked)
     yield from ranked

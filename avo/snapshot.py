@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from threading import Event
 from typing import TypeVar
@@ -12,7 +12,7 @@ from evaluator.evaluation import Score, Status, geometric_mean
 from evaluator.problem import Baseline, get_problem
 from evaluator.target import ScoreKind
 from lineage_db.errors import StoreError
-from lineage_db.records import Run, RunState, Step, StepState, Trial, Version
+from lineage_db.records import Run, RunState, Spend, Step, StepState, Trial, Version
 from lineage_db.spans import covered
 from lineage_db.store import Store
 
@@ -35,6 +35,10 @@ class Snapshot:
     """Time in which at least one step that came to an end was under way: pauses between resumes do not count."""
     concluded: int
     """Attempts made in that time."""
+    spend: Spend = field(default_factory=Spend)
+    """What calls of models came to."""
+    trouble: str = ""
+    """Why the last call of a model gave no reply; empty where it did."""
 
     @property
     def counts(self) -> Mapping[Status, int]:
@@ -88,6 +92,8 @@ def read_snapshot(store: Store, run_name: str, previous: Snapshot | None = None)
     versions = tuple(store.versions(run.id))
     accepted = {version.attempt.id: version.number for version in versions}
     steps = store.steps(run.id)
+    spend = store.journal.spend(run.id)
+    last = store.journal.last_call(run.id) if spend.calls else None
     ended = {step.number: step for step in steps if step.state in (StepState.DONE, StepState.FAILED)}
     return Snapshot(
         run=run,
@@ -99,6 +105,8 @@ def read_snapshot(store: Store, run_name: str, previous: Snapshot | None = None)
         else (),
         busy=covered((step.started, step.finished) for step in ended.values() if step.finished),
         concluded=sum(trial.step_number in ended for trial in trials),
+        spend=spend,
+        trouble=last.error if last else "",
     )
 
 

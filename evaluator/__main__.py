@@ -10,7 +10,17 @@ from evaluator import cuda
 from evaluator.allocator import keep_freed_memory
 from evaluator.cuda.holding import hold
 from evaluator.errors import EvaluatorError
-from evaluator.protocol import MalformedRequest, ProfileRequest, answer, explanation, failure, ready, requests
+from evaluator.protocol import (
+    InspectRequest,
+    MalformedRequest,
+    ProfileRequest,
+    answer,
+    explanation,
+    failure,
+    ready,
+    requests,
+    seen,
+)
 from evaluator.sandbox import Sandbox, hide
 from evaluator.target import ScoreKind, get_target
 
@@ -92,7 +102,9 @@ def main() -> int:
                 line = failure(None, str(request))
             else:
                 try:
-                    if isinstance(request, ProfileRequest):
+                    if isinstance(request, InspectRequest):
+                        line = seen(request, judge.inspect(request.inspection))
+                    elif isinstance(request, ProfileRequest):
                         line = explanation(request, judge.profile(request.candidate, request.case))
                     elif request.held_out:
                         line = answer(request, judge.verify(request.candidate))

@@ -84,6 +84,14 @@ class Journal:
             return [to_call(row) for row in connection.execute(select(calls).where(which).order_by(calls.c.id))]
 
     @persistent
+    def last_call(self, run_id: int) -> Call | None:
+        """Return the call of a run that ended last; None where there was none."""
+        query = select(calls).where(calls.c.run_id == run_id).order_by(calls.c.id.desc()).limit(1)
+        with self._database.transaction() as connection:
+            row = connection.execute(query).one_or_none()
+            return to_call(row) if row else None
+
+    @persistent
     def spend(self, run_id: int, *, step_id: int | None = None) -> Spend:
         """Return what the calls of a run, or of one of its steps, came to."""
         which = calls.c.run_id == run_id if step_id is None else calls.c.step_id == step_id

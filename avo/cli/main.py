@@ -18,6 +18,7 @@ from avo.cli.export import export
 from avo.cli.git import git
 from avo.cli.kb import kb
 from avo.cli.lineage import lineage
+from avo.cli.memory import memory
 from avo.cli.moves import moves
 from avo.cli.profile import profile
 from avo.cli.resume import resume
@@ -76,6 +77,7 @@ for _command in (
     profile,
     baselines,
     moves,
+    memory,
     ui,
     export,
     git,

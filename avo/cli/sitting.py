@@ -1,11 +1,13 @@
 """What ``avo run`` and ``avo resume`` share: work on a run under a live display until it ends, then sum up."""
 
+import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from avo.cli.common import console, err, gain, print_json, printable
-from avo.wording import percent
+from avo.wording import percent, spent
 
 if TYPE_CHECKING:
     from avo.config import RunConfig
@@ -22,11 +24,12 @@ INTERRUPTED = 130
 
 
 def ready(config: "RunConfig") -> "RunConfig":
-    """Return ``config`` as this machine can serve it; raise the evaluator's errors where it cannot at all."""
+    """Return ``config`` as this machine can serve it; raise errors of evaluator or agents where it cannot at all."""
     from avo.config import LOCAL
     from evaluator.sandbox import Sandbox
     from evaluator.target import get_target
 
+    config.check_models(os.environ)
     here = config.evaluator_command is None and config.ray_address == LOCAL
     if here:
         Sandbox(config.sandbox).check()
@@ -85,6 +88,8 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool) -> No
         run_name=run.name,
         console=words,
         max_attempts=config.max_attempts,
+        max_tokens=config.max_tokens,
+        max_usd=config.max_usd,
         deadline=deadline,
         baselines=get_problem(run.problem).baselines,
     )
@@ -101,7 +106,7 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool) -> No
                 config,
                 seed_source=run.config[START]["source"],
                 deadline=deadline,
-                hire=partial(hire, store.url, run.name, config),
+                hire=partial(hire, store.url, run.name, config, deadline=deadline),
                 stop=stop,
                 say=say,
             )
@@ -134,7 +139,10 @@ def summarise(store: "Store", name: str) -> dict[str, Any]:
         "best": None,
         "gain": None,
         "transferred": None,
+        "spend": None,
     }
+    if (spend := store.journal.spend(run.id)).calls:
+        summary["spend"] = {**asdict(spend), "tokens": spend.tokens}
     if (taken := progress(store, run)) is not None:
         summary["transferred"] = taken.to_json()
     versions = store.versions(run.id)
@@ -155,6 +163,12 @@ def summarise(store: "Store", name: str) -> dict[str, Any]:
     return summary
 
 
+def _spent(data: dict[str, Any]) -> str:
+    from lineage_db.records import Spend
+
+    return spent(Spend(**{key: value for key, value in data.items() if key != "tokens"}))
+
+
 def in_words(summary: dict[str, Any]) -> str:
     """Return a summary for people, with the commands to look further."""
     from avo import transfer
@@ -167,6 +181,8 @@ def in_words(summary: dict[str, Any]) -> str:
             f"{best['card'] or best['target']}; "
             f"the seed has {seed['geomean_tflops']:.1f} ({percent(summary['gain'])})."
         )
+    if summary["spend"]:
+        lines.append(f"Models: {_spent(summary['spend'])}.")
     if summary["transferred"]:
         lines.append(transfer.in_words(summary["transferred"]))
     if best:
