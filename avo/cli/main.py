@@ -17,6 +17,7 @@ from avo.cli.export import export
 from avo.cli.lineage import lineage
 from avo.cli.moves import moves
 from avo.cli.profile import profile
+from avo.cli.report import report
 from avo.cli.resume import resume
 from avo.cli.run import run
 from avo.cli.runs import runs
@@ -72,6 +73,7 @@ for _command in (
     baselines,
     moves,
     ui,
+    report,
     export,
     doctor,
 ):

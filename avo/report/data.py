@@ -19,7 +19,7 @@ from evaluator.errors import EvaluatorError
 from evaluator.evaluation import Score, Status, geometric_mean
 from evaluator.problem import Baseline, get_problem, get_suite
 from evaluator.target import TARGETS, score_kind
-from lineage_db.records import Run, Step, StepState, Version
+from lineage_db.records import Call, Intervention, Run, Spend, Step, StepState, Version
 from lineage_db.store import Store
 
 MOST_WORDS = 600
@@ -90,6 +90,19 @@ class Unverified:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelUse:
+    """What calls of one model came to."""
+
+    model: str
+    spend: Spend
+    failed: int
+    """Calls without a reply that could be used."""
+    unpriced: int
+    """Calls whose price is not known: they are not in ``spend.usd``."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A run as its report tells it."""
 
@@ -114,6 +127,10 @@ class Report:
     """The latest."""
     steps: Mapping[StepState, int]
     """How the steps ended."""
+    models: tuple[ModelUse, ...]
+    """That were called."""
+    interventions: tuple[Intervention, ...]
+    """Of the supervisor, oldest first."""
     transfer: str
     """What the run took over from another problem and how soon that paid, in words."""
     environment: tuple[tuple[str, str], ...]
@@ -160,6 +177,8 @@ def read_report(store: Store, run_name: str) -> Report:
         failures=tuple(by_reason(snapshot.trials)),
         unverified=_unverified(store, snapshot),
         steps=Counter(step.state for step in steps),
+        models=_models(store.journal.calls(run.id)),
+        interventions=tuple(store.journal.interventions(run.id)),
         transfer=transfer.in_words(taken.to_json()) if taken else "",
         environment=tuple(_environment(run, scores)),
     )
@@ -316,6 +335,22 @@ def _unverified(store: Store, snapshot: Snapshot) -> tuple[Unverified, ...]:
         )
         for trial in trials[-MOST_UNVERIFIED:]
     )
+
+
+def _models(calls: Sequence[Call]) -> tuple[ModelUse, ...]:
+    found = []
+    for model in dict.fromkeys(call.model for call in calls):
+        its = [call for call in calls if call.model == model]
+        spend = Spend(
+            len(its),
+            sum(call.input_tokens for call in its),
+            sum(call.cached_tokens for call in its),
+            sum(call.output_tokens for call in its),
+            sum(call.usd or 0.0 for call in its),
+        )
+        failed, unpriced = sum(bool(call.error) for call in its), sum(call.usd is None for call in its)
+        found.append(ModelUse(model, spend, failed, unpriced, sum(call.seconds for call in its)))
+    return tuple(found)
 
 
 def _environment(run: Run, scores: Sequence[Score]) -> list[tuple[str, str]]:
