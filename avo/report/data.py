@@ -2,12 +2,12 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import unified_diff
 
 from agents.moves import MOVES
-from agents.mutate import moves_of
+from agents.mutate import Mutate, moves_of
 from avo import transfer
 from avo.failures import Failures, by_reason
 from avo.kept import ISOLATION, START, TOOLS
@@ -40,7 +40,7 @@ class Diff:
 
     parent: int
     lines: tuple[str, ...]
-    """Of a unified diff."""
+    """Of a unified diff, without the names at its head."""
     left_out: int
     """Lines that are not shown."""
     trouble: str = ""
@@ -173,7 +173,7 @@ def read_report(store: Store, run_name: str) -> Report:
         baselines=baselines,
         comparisons=tuple(compare(scores[-1], baselines)) if scores else (),
         entries=entries,
-        moves=_moves(snapshot, entries),
+        moves=_moves(snapshot, entries, {step.number for step in steps if step.operator == Mutate.name}),
         failures=tuple(by_reason(snapshot.trials)),
         unverified=_unverified(store, snapshot),
         steps=Counter(step.state for step in steps),
@@ -301,8 +301,7 @@ def _diff(version: Version, versions: Mapping[int, Version]) -> Diff:
     old, new = parent.attempt.source, version.attempt.source
     if max(len(old), len(new)) > MOST_SOURCE:
         return Diff(parent.number, (), 0, f"not compared here: a source is longer than {MOST_SOURCE} characters")
-    names = f"v{parent.number}", f"v{version.number}"
-    lines = list(unified_diff(old.splitlines(), new.splitlines(), *names, lineterm=""))
+    lines = list(unified_diff(old.splitlines(), new.splitlines(), lineterm=""))[2:]
     shown: list[str] = []
     room = MOST_DIFF_CHARACTERS
     for line in lines[:MOST_DIFF_LINES]:
@@ -313,12 +312,14 @@ def _diff(version: Version, versions: Mapping[int, Version]) -> Diff:
     return Diff(parent.number, tuple(shown), len(lines) - len(shown))
 
 
-def _moves(snapshot: Snapshot, entries: Sequence[Entry]) -> tuple[Move, ...]:
+def _moves(snapshot: Snapshot, entries: Sequence[Entry], mutations: Collection[int]) -> tuple[Move, ...]:
+    """Return the moves of the steps with these numbers."""
     gains = {entry.version.number: entry.gains for entry in entries}
     count = len(entries[0].gains) if entries else 0
+    tried = [trial for trial in snapshot.trials if trial.step_number in mutations]
     found = []
     for move in MOVES:
-        trials = [trial for trial in snapshot.trials if move.name in moves_of(trial.change)]
+        trials = [trial for trial in tried if move.name in moves_of(trial.change)]
         made = [gains[trial.version] for trial in trials if trial.version]
         if trials:
             correct = sum(trial.status is Status.CORRECT for trial in trials)

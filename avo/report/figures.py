@@ -104,12 +104,14 @@ def draw_trajectory(figure: Trajectory, width: int) -> str:
     """
     height = 360.0 if width >= WIDE else 300.0
     top, bottom, left = 14.0, height - 40.0, 46.0
-    labels = _labels(figure, 0.3 * width, int((bottom - top) / _LINE))
+    labels = _labels(figure, 0.36 * width, int((bottom - top) / _LINE))
     right = width - 10.0 - max((text_width(words, FONT) for words, _, _ in labels), default=0.0)
     shown = [*figure.scores, *(v for line in figure.cases for v in line.values), *(x.value for x in figure.levels)]
     marks = ticks(min(shown), max(shown), 6)
     y = Scale(marks[0], marks[-1], bottom, top)
-    x = Scale(-0.3, len(figure.versions) - 0.7, left, right)
+    last = len(figure.versions) - 1
+    margin = max(0.3, 0.02 * last)
+    x = Scale(-margin, last + margin, left, right)
     parts = [*_vertical_axis(marks, y, left, right), *_version_axis(figure, x, bottom)]
     for level in figure.levels:
         parts.append(node("path", d=f"M{left:.1f} {y(level.value):.1f}H{right:.1f}", class_="level"))
@@ -146,7 +148,7 @@ def draw_bars(groups: Sequence[BarGroup], unit: str, width: int) -> str:
         parts.append(text(f"{mark:g}", x(mark), below + 16, class_="quiet", text_anchor="middle"))
     at = 0.0
     for group in groups:
-        parts.append(text(shorten(group.name, width - 8, FONT), 0, at + head - 9, class_="strong"))
+        parts.append(text(shorten(group.name, width - 8, FONT), 0, at + head - 9, class_="head"))
         at += head
         for bar in group.bars:
             parts += _bar(bar, x, at, left)
@@ -162,14 +164,13 @@ def _labels(figure: Trajectory, width: float, most: int) -> list[tuple[str, floa
     Where not all fit, cases are left out first: the table below the figure has them.
     """
     last = figure.holders[-1]
-    single = figure.cases[0].name if len(figure.cases) == 1 else "geometric mean"
-    labels = [(f"best, {single}", figure.best[-1], "strong")]
-    labels += [(level.name, level.value, "quiet") for level in figure.levels]
+    labels = [("best", figure.best[-1], "strong")]
+    labels += [(level.name, level.value, "level") for level in figure.levels]
     if len(figure.cases) > 1:
         cases = enumerate(figure.cases)
         labels += [(line.name, line.values[last], f"c{number % COLOURS}") for number, line in cases]
     return sorted(
-        ((shorten(words, width, FONT), value, style) for words, value, style in labels[:most]),
+        ((shorten(f"{value:.0f}  {words}", width, FONT), value, style) for words, value, style in labels[:most]),
         key=lambda label: -label[1],
     )
 
@@ -201,13 +202,14 @@ def _steps(values: Sequence[float], x: Scale, y: Scale, right: float) -> str:
 
 def _markers(figure: Trajectory, x: Scale, y: Scale) -> Iterator[Element]:
     records = set(figure.records)
+    size = min(4.5, max(2.0, 0.3 * (x(1) - x(0))))
     for place, (number, score, change) in enumerate(zip(figure.versions, figure.scores, figure.changes, strict=True)):
         yield node(
             "circle",
             node("title", f"v{number}: {score:.1f} {figure.unit}{f': {change}' if change else ''}"),
             cx=x(place),
             cy=y(score),
-            r=4.5 if place in records else 3.0,
+            r=size if place in records else 0.7 * size,
             class_="record" if place in records else "other",
             data_version=number,
         )

@@ -64,7 +64,7 @@ def _environment(**options: Any) -> Environment:
     )
     environment.filters |= {
         "cut": cut, "diff_class": _diff_class, "duration": duration, "first_line": first_line, "geomean": geomean,
-        "hot_section": _hot_section, "level": _level, "one": lambda value: f"{value:,.1f}", "percent": percent,
+        "hot_section": _hot_section, "level": _level, "one": lambda value: f"{value:.1f}", "percent": percent,
         "sentence": lambda words: words[:1].upper() + words[1:], "verdict": verdict,
     }  # fmt: skip
     return environment
