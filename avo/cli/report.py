@@ -106,12 +106,15 @@ def _profiles(report: "Report") -> "tuple[Profile, ...] | Fault | None":
 
 def _check(file: Path) -> None:
     """Leave with one line where no file can be written, before the work is done."""
-    if file.is_dir():
-        fail(f"cannot write {file}: it is a folder: name a file in it")
-    if file.exists() and not file.is_file():
-        fail(f"cannot write {file}: it is no regular file: name another")
-    if not file.parent.is_dir():
-        fail(f"cannot write {file}: there is no folder {file.parent}: make it first")
+    try:
+        if file.is_dir():
+            fail(f"cannot write {file}: it is a folder: name a file in it")
+        if file.exists() and not file.is_file():
+            fail(f"cannot write {file}: it is no regular file: name another")
+        if not file.parent.is_dir():
+            fail(f"cannot write {file}: there is no folder {file.parent}: make it first")
+    except OSError as error:
+        fail(f"cannot write {file}: {error.strerror}")
 
 
 def _write(file: Path, text: str) -> None:

@@ -103,11 +103,12 @@ def draw_trajectory(figure: Trajectory, width: int) -> str:
     of the version that holds the best, if there are several cases, and a horizontal one for each baseline.
     """
     height = 360.0 if width >= WIDE else 300.0
-    top, bottom, left = 14.0, height - 40.0, 46.0
+    top, bottom = 14.0, height - 40.0
     labels = _labels(figure, 0.36 * width, int((bottom - top) / _LINE))
-    right = width - 10.0 - max((text_width(words, FONT) for words, _, _ in labels), default=0.0)
     shown = [*figure.scores, *(v for line in figure.cases for v in line.values), *(x.value for x in figure.levels)]
     marks = ticks(min(shown), max(shown), 6)
+    left = max(text_width(f"{mark:g}", FONT) for mark in marks) + 14.0
+    right = width - 10.0 - max(text_width(words, FONT) for words, _, _ in labels)
     y = Scale(marks[0], marks[-1], bottom, top)
     last = len(figure.versions) - 1
     margin = max(0.3, 0.02 * last)
@@ -138,7 +139,7 @@ def draw_bars(groups: Sequence[BarGroup], unit: str, width: int) -> str:
     row, head = 19.0, 26.0
     left = min(0.4 * width, max(text_width(bar.name, FONT) for group in groups for bar in group.bars) + 16)
     top = max(max(bar.value, bar.high) for group in groups for bar in group.bars)
-    numbers = text_width("0000.0", FONT) + 8
+    numbers = text_width(f"{top:.1f}", FONT) + 8
     marks = ticks(0.0, top, 6 if width >= WIDE else 3)
     x = Scale(0.0, marks[-1], left, width - numbers)
     below = sum(head + row * len(group.bars) for group in groups)
@@ -153,7 +154,8 @@ def draw_bars(groups: Sequence[BarGroup], unit: str, width: int) -> str:
         for bar in group.bars:
             parts += _bar(bar, x, at, left)
             at += row
-    parts.append(text(unit, left, below + 34, class_="quiet"))
+    words = shorten(unit, width, FONT)
+    parts.append(text(words, min(left, width - text_width(words, FONT)), below + 34, class_="quiet"))
     told = "; ".join(f"{group.name}: " + ", ".join(_said(bar) for bar in group.bars) for group in groups)
     return picture(f"bars-{width}", width, below + 42, f"Speed by benchmark case: {unit}", told, parts)
 
@@ -170,7 +172,7 @@ def _labels(figure: Trajectory, width: float, most: int) -> list[tuple[str, floa
         cases = enumerate(figure.cases)
         labels += [(line.name, line.values[last], f"c{number % COLOURS}") for number, line in cases]
     return sorted(
-        ((shorten(f"{value:.0f}  {words}", width, FONT), value, style) for words, value, style in labels[:most]),
+        ((shorten(f"{value:.0f} {words}", width, FONT), value, style) for words, value, style in labels[:most]),
         key=lambda label: -label[1],
     )
 

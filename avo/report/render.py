@@ -22,7 +22,8 @@ from evaluator.target import score_kind
 if TYPE_CHECKING:
     from evaluator.performance.profile import Profile, Section
 
-MOST_INTERVENTIONS = 50
+MOST_INTERVENTIONS, MOST_DIRECTIONS = 50, 10
+"""Of the supervisor's: the latest, and of one."""
 
 _MARKDOWN = re.compile(r"([\\`*_\[\]|~#])")
 
@@ -60,8 +61,9 @@ def to_markdown(report: Report, now: datetime) -> str:
 
 def _environment(**options: Any) -> Environment:
     environment = Environment(
-        loader=PackageLoader("avo.report"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options
-    )
+        loader=PackageLoader("avo.report"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        keep_trailing_newline=True, **options,
+    )  # fmt: skip
     environment.filters |= {
         "cut": cut, "diff_class": _diff_class, "duration": duration, "first_line": first_line, "geomean": geomean,
         "hot_section": _hot_section, "level": _level, "one": lambda value: f"{value:.1f}", "percent": percent,
@@ -87,6 +89,7 @@ def _names(report: Report, now: datetime) -> dict[str, Any]:
             "source": data.MOST_SOURCE,
             "reasons": data.MOST_REASONS,
             "interventions": MOST_INTERVENTIONS,
+            "directions": MOST_DIRECTIONS,
         },
     }
 

@@ -53,7 +53,8 @@ def text_width(words: str, size: float) -> float:
 
 
 def shorten(words: str, width: float, size: float) -> str:
-    """Return ``words``, cut where they are wider than ``width`` pixels."""
+    """Return ``words`` on one line, cut where they are wider than ``width`` pixels."""
+    words = " ".join(printable(words).split())
     most = max(1, int(width / (GLYPH * size)))
     return words if len(words) <= most else words[: most - 1].rstrip() + "…"
 
@@ -76,8 +77,12 @@ class Scale:
 def ticks(low: float, high: float, most: int) -> list[float]:
     """Return round numbers at equal distances of 1, 2 or 5 times a power of ten, the first at or below ``low``, the
     last at or above ``high``: two at least, and ``most`` + 2 at most.
+
+    Values that differ by less than a hundredth are not drawn apart.
     """
-    span = (high - low) or abs(high) or 1.0
+    span = high - low
+    if span < 0.01 * abs(high) or not span:
+        span = 0.1 * abs(high) or 1.0
     exponent = math.floor(math.log10(span / most))
     steps = (factor * 10.0**power for power in (exponent, exponent + 1) for factor in (1, 2, 5))
     step = next(step for step in steps if span / step <= most)
