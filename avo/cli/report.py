@@ -58,7 +58,7 @@ def report(
     if file is not None:
         _check(file)
 
-    from avo.report.data import read_report
+    from avo.report.reading import read_report
     from avo.report.render import to_html, to_markdown
 
     with open_store(db) as store:

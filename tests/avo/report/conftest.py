@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from avo.report.data import Report, read_report
+from avo.report.data import Report
+from avo.report.reading import read_report
 from lineage_db.store import Store
 from tests.avo.sample_run import make_sample_run
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from avo.report.data import Report, read_report
+from avo.report.data import Report
+from avo.report.reading import read_report
 from avo.report.render import to_html
 from evaluator.evaluation import CaseScore
 from evaluator.performance.profile import Profile

@@ -6,7 +6,8 @@ import pytest
 
 from agents.mutate import Mutate
 from avo.kept import ISOLATION, START, TOOLS
-from avo.report.data import MOST_DIFF_LINES, MOST_SOURCE, Report, cut, read_report
+from avo.report.data import MOST_DIFF_LINES, MOST_SOURCE, Report, cut
+from avo.report.reading import read_report
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Status
 from lineage_db.errors import UnknownRun

@@ -11,7 +11,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from avo.report.data import Report, read_report
+from avo.report.data import Report
+from avo.report.reading import read_report
 from avo.report.render import to_html, to_markdown
 from evaluator.evaluation import CaseScore, Fault, Status
 from evaluator.performance.profile import Part, Profile
