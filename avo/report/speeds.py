@@ -10,7 +10,6 @@ from evaluator.evaluation import Score, geometric_mean
 from evaluator.problem import Baseline, get_problem, get_suite
 from lineage_db.records import Run, Version
 
-
 _GROUPS = (("full", False), ("causal", True))
 """Trajectories in their order, and whether their cases are causal."""
 
