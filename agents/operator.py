@@ -12,7 +12,7 @@ from evaluator.evaluation import Fault
 from evaluator.problem import Problem
 from evaluator.target import Target
 from knowledge_base.library import Library
-from lineage_db.records import Attempt, Run, Trial, Version
+from lineage_db.records import Attempt, Intervention, Run, Trial, Version
 
 if TYPE_CHECKING:
     from evaluator.performance import Profile
@@ -66,7 +66,7 @@ class Brief:
     seed: int
     """Of this step: the operator's only source of randomness."""
     versions: Sequence[Version]
-    """The lineage, seed first. Never empty."""
+    """The lineage, or the part of the population that the step works on, by number. Never empty."""
     trials: Sequence[Trial]
     """Every attempt of the run so far, failed ones too, oldest first."""
     knowledge: Library
@@ -76,6 +76,10 @@ class Brief:
     """What was taken over from another problem. Where that problem has the same entry function the first version is
     ``transferred.source`` as it is, else one of the problem's own seeds: the source has to be adapted.
     """
+    focus: int | None = None
+    """Number of the version that the population asks to vary; None: the operator chooses, the last is the best."""
+    interventions: Sequence[Intervention] = ()
+    """What the supervisor has said since the lineage last grew, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)

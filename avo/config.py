@@ -12,10 +12,12 @@ from pydantic_core import PydanticCustomError
 
 from agents.errors import AgentError
 from agents.registry import get_operator
+from agents.supervisor import Patience
 from avo.errors import ConfigError
 from evaluator.errors import EvaluatorError
 from evaluator.problem import HELD_OUT, get_problem, get_suite, problem_name
 from evaluator.target import ScoreKind, check_target, score_kind
+from evaluator.traits import TRAITS
 
 
 def usable_cpus() -> int:
@@ -58,6 +60,24 @@ class RunConfig(BaseModel):
     """What starts a judge elsewhere, e.g. ``ssh gpu-box python -m evaluator``. None: judge on this machine."""
     evaluation_wall_s: float = Field(default=300.0, gt=0, allow_inf_nan=False)
     """Longest time one candidate may take."""
+    population: Literal["lineage", "islands", "archive"] = "lineage"
+    """How versions live together: in one lineage, in several that meet now and then, or as the best of each kind."""
+    islands: int = Field(default=4, ge=2, le=64)
+    """Lineages of the population ``islands``."""
+    migrate_every: int = Field(default=10, ge=2)
+    """Steps of an island from one guest of its neighbour to the next."""
+    restart_after: int = Field(default=30, ge=2)
+    """Steps without a new version after which an island starts anew."""
+    archive_by: tuple[str, ...] = ("tile", "masks", "grid", "limiter")
+    """Traits by which the population ``archive`` tells kinds of kernels apart."""
+    supervisor: Literal["on", "off"] = "on"
+    """Whether a supervisor steps in when the search stalls or goes in circles. How much it bears before that:"""
+    patience_steps: int = Field(default=12, ge=1)
+    """Steps in a row that add no version."""
+    patience_hours: float = Field(default=6.0, gt=0, allow_inf_nan=False)
+    """Working time without a new version."""
+    patience_repeats: int = Field(default=4, ge=2)
+    """Candidates in a row that fail alike, or lower to launch plans that were tried before."""
     sandbox: Literal["auto", "require"] = "auto"
     """``require``: refuse to start where candidates cannot be kept in namespaces."""
 
@@ -72,6 +92,13 @@ class RunConfig(BaseModel):
         if not 0 <= fraction < 1:
             raise PydanticCustomError("cascade", "a fraction from 0 to 1, or 'off'")
         return value if value == "off" else fraction
+
+    @field_validator("archive_by", mode="before")
+    @classmethod
+    def _check_traits(cls, value: object) -> object:
+        if not isinstance(value, list | tuple) or not value or not set(value) <= set(TRAITS):
+            raise PydanticCustomError("traits", "a list of one or more of {names}", {"names": ", ".join(TRAITS)})
+        return tuple(value)
 
     @field_validator("problem")
     @classmethod
@@ -93,6 +120,13 @@ class RunConfig(BaseModel):
     def measured(self) -> bool:
         """Whether speed is measured on a GPU."""
         return score_kind(self.target) is ScoreKind.MEASURED
+
+    @property
+    def patience(self) -> Patience | None:
+        """What the supervisor bears; None where there is none."""
+        if self.supervisor == "off":
+            return None
+        return Patience(self.patience_steps, self.patience_hours, self.patience_repeats)
 
     @property
     def judge_may_change(self) -> bool:

@@ -7,19 +7,23 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agents.operator import Brief, Explain, Proposal, VariationOperator
+from agents.supervisor import Patience
 from avo import canary
 from avo.acceptance import accepts, outdated
 from avo.errors import CanaryFault
+from avo.population import Lineage, Population
 from avo.scoring import RecordingScorer
+from avo.supervision import supervise
 from avo.transfer import transferred
 from evaluator.candidate import Candidate
 from evaluator.errors import EvaluatorUnavailable
+from evaluator.evaluation import Evaluation
 from evaluator.evaluators import Judging
-from evaluator.problem import get_problem
+from evaluator.problem import HELD_OUT, get_problem
 from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StepNotRunning
-from lineage_db.records import Attempt, Run, Step, StepState, Version
+from lineage_db.records import Attempt, Intervention, Run, Selection, Step, StepState, Version
 from lineage_db.store import Store
 
 
@@ -34,6 +38,9 @@ class StepOutcome:
     version: int | None
     """Number of the version it added to the lineage."""
     reason: str
+
+
+_LINEAGE = Lineage()
 
 
 class SeedOperator:
@@ -66,11 +73,14 @@ def perform_step(
     alpha: float,
     clock: Callable[[], datetime],
     knowledge: Library,
+    patience: Patience | None = None,
+    population: Population = _LINEAGE,
 ) -> StepOutcome:
     """Perform one step of ``run`` as ``worker`` and return how it ended.
 
-    ``min_gain`` and ``alpha`` are the run's, as in its configuration. A step of ``SeedOperator`` fails unless the judge
-    sees through the variants of the seed that ``canary`` makes; before that the seed is no version.
+    ``min_gain``, ``alpha``, ``patience``, which is the supervisor's, and ``population`` are as in the run's
+    configuration. A step of ``SeedOperator`` fails unless the judge sees through the variants of the seed that
+    ``canary`` makes; before that the seed is no version.
 
     An operator that raises, or names versions and attempts that are none, fails its step. Raises
     ``EvaluatorUnavailable``, with the step abandoned if it was begun, when no verdict can be had, and
@@ -78,8 +88,10 @@ def perform_step(
     """
     target = evaluator.target
     step = store.claim_step(run.id, worker=worker, operator=operator.name, now=clock())
-    scorer = RecordingScorer(store, run, step, evaluator, alpha, clock)
-    brief = _brief(store, run, step, target, scorer, evaluator.profile, knowledge)
+    home = _Home(population, _select(store, run, step, operator, population, clock))
+    scorer = RecordingScorer(store, run, step, evaluator, alpha, clock, home.rivals)
+    interventions = supervise(store, run, target, patience, knowledge, clock) if patience else ()
+    brief = _brief(store, run, step, target, scorer, evaluator.profile, knowledge, interventions, home.selection)
 
     def give_up(state: StepState, reason: str) -> StepOutcome:
         with contextlib.suppress(StepNotRunning):  # abandoned meanwhile by the process that drives the run
@@ -92,7 +104,7 @@ def perform_step(
         if attempt is not None and attempt.evaluation.score is not None and isinstance(operator, SeedOperator):
             candidate = Candidate(run.problem, attempt.source)
             reason += f"; {canary.examine(scorer, candidate, attempt.evaluation.score, alpha)}"
-        version = _conclude(store, step, scorer, attempt, reason, min_gain, clock)
+        version, reason = _conclude(store, run, step, scorer, attempt, reason, min_gain, clock, home)
     except EvaluatorUnavailable as error:
         give_up(StepState.ABANDONED, f"no verdict: {error}")
         raise
@@ -107,39 +119,102 @@ def perform_step(
     return StepOutcome(step.number, StepState.DONE, scorer.tried, version.number if version else None, reason)
 
 
+@dataclass(frozen=True, slots=True)
+class _Home:
+    """Where in the population a step works. Without a selection, the seed's, all versions are rivals."""
+
+    population: Population
+    selection: Selection | None
+
+    def niche(self, attempt: Attempt) -> str:
+        """Return where ``attempt`` lives if it is accepted."""
+        return self.population.niche(self.selection or _SEEDS, attempt.evaluation)
+
+    def rivals(self, versions: Sequence[Version], attempt: Attempt | None = None) -> Sequence[Version]:
+        """Return what ``attempt``, by default one of the kind that the step was given, has to beat."""
+        if self.selection is None:
+            return versions
+        niche = self.selection.niche if attempt is None else self.niche(attempt)
+        return self.population.rivals(versions, self.selection, niche)
+
+
+_SEEDS = Selection("", (), None, None, "the seed")
+
+
+def _select(
+    store: Store,
+    run: Run,
+    step: Step,
+    operator: VariationOperator,
+    population: Population,
+    clock: Callable[[], datetime],
+) -> Selection | None:
+    """Choose what the step works on, and keep that. A step that is done over chooses as if for the first time."""
+    versions = store.versions(run.id)
+    if isinstance(operator, SeedOperator) or not versions:
+        return None
+    earlier = [other for other in store.steps(run.id) if other.number < step.number]
+    counted = [other for other in earlier if other.state is not StepState.ABANDONED]
+    finished = sum(other.worker == step.worker and other.state is not StepState.RUNNING for other in counted)
+    selection = population.select(versions, counted, _step_seed(run.seed, step.worker, finished, 0))
+    store.select(step.id, selection, now=clock())
+    return selection
+
+
 def _conclude(
     store: Store,
+    run: Run,
     step: Step,
     scorer: RecordingScorer,
     attempt: Attempt | None,
     reason: str,
     min_gain: float,
     clock: Callable[[], datetime],
-) -> Version | None:
-    """Finish the step and return the version it adds.
+    home: "_Home",
+) -> tuple[Version | None, str]:
+    """Finish the step and return the version it adds, and the reason with what is to be said of shapes held out.
 
     An attempt that was compared with a version that another worker has surpassed meanwhile is compared with the new
-    best one first, for as long as it wins and others are quicker.
+    best one first, for as long as it wins and others are quicker. One that would become a version is judged on the
+    shapes that are held out first, where the problem has any.
     """
+    held_out = HELD_OUT in get_problem(run.problem).suites
 
     def decide(versions: Sequence[Version], submitted: Attempt) -> bool:
-        if outdated(versions, submitted):
-            raise _OutdatedError(versions[-1])
-        return accepts(versions, submitted, min_gain)
+        rivals = home.rivals(versions, submitted)
+        if outdated(versions, submitted, rivals):
+            raise _OutdatedError(rivals[-1])
+        accepted = accepts(versions, submitted, min_gain, rivals)
+        if accepted and held_out and submitted.evaluation.held_out_tflops is None:
+            raise _UnverifiedError
+        return accepted
 
     while True:
         try:
-            return store.conclude_step(
+            version = store.conclude_step(
                 step.id,
                 attempt_id=attempt.id if attempt else None,
                 parents=attempt.parents if attempt else (),
                 reason=reason,
                 now=clock(),
                 decide=decide,
+                niche=home.niche,
             )
         except _OutdatedError as error:
             assert attempt is not None
             attempt = scorer.compare(attempt, error.best)
+        except _UnverifiedError:
+            assert attempt is not None
+            found = scorer.verify(attempt)
+            attempt = found if isinstance(found, Attempt) else None
+            if isinstance(found, Evaluation):  # of its message nothing is told: it names the shapes
+                reason += f"; not accepted: correct on the suite, but {found.status} on shapes that are held out"
+        else:
+            return version, reason
+
+
+class _UnverifiedError(Exception):
+    """The attempt under decision has to be judged on the shapes that are held out first."""
 
 
 class _OutdatedError(Exception):
@@ -151,7 +226,15 @@ class _OutdatedError(Exception):
 
 
 def _brief(
-    store: Store, run: Run, step: Step, target: Target, scorer: RecordingScorer, profile: Explain, knowledge: Library
+    store: Store,
+    run: Run,
+    step: Step,
+    target: Target,
+    scorer: RecordingScorer,
+    profile: Explain,
+    knowledge: Library,
+    interventions: Sequence[Intervention],
+    selection: Selection | None,
 ) -> Brief:
     """Return the brief of ``step``.
 
@@ -169,12 +252,14 @@ def _brief(
         target=target,
         suite=run.suite,
         seed=_step_seed(run.seed, step.worker, len(finished), max(len(unfinished) - 1, 0)),
-        versions=store.versions(run.id),
+        versions=[v for v in store.versions(run.id) if selection is None or v.number in selection.shown],
         trials=[trial for trial in store.trials(run.id) if trial.step_number not in hidden],
         knowledge=knowledge,
         evaluate=scorer,
         profile=profile,
         transferred=transferred(store, run),
+        focus=selection.focus if selection else None,
+        interventions=interventions,
     )
 
 

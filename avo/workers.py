@@ -21,6 +21,7 @@ from agents.operator import VariationOperator
 from agents.registry import get_operator
 from avo.config import RunConfig
 from avo.errors import RunFailed
+from avo.population import population
 from avo.run import Report, utc_now, worker_name
 from avo.step import SeedOperator, StepOutcome, perform_step
 from evaluator.candidate import Candidate, Incumbent
@@ -52,6 +53,10 @@ class EvaluatorWorker:
         """Return the verdict; raises ``EvaluatorUnavailable``."""
         return self._evaluator.evaluate(candidate, incumbent)
 
+    def verify(self, candidate: Candidate) -> Evaluation:
+        """Return the verdict on held-out shapes; raises ``EvaluatorUnavailable``."""
+        return self._evaluator.verify(candidate)
+
     def profile(self, candidate: Candidate, case: str | None) -> "tuple[Profile, ...] | Fault":
         """Return the explanation; raises ``EvaluatorUnavailable``."""
         return self._evaluator.profile(candidate, case)
@@ -77,6 +82,11 @@ class RemoteEvaluator:
     def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
         """Return the verdict; raises ``EvaluatorUnavailable``, also when the evaluator worker is gone."""
         evaluation: Evaluation = _result(self._actor.evaluate.remote(candidate, incumbent))
+        return evaluation
+
+    def verify(self, candidate: Candidate) -> Evaluation:
+        """Return the verdict on held-out shapes; raises like ``evaluate``."""
+        evaluation: Evaluation = _result(self._actor.verify.remote(candidate))
         return evaluation
 
     def profile(self, candidate: Candidate, case: str | None = None) -> "tuple[Profile, ...] | Fault":
@@ -118,6 +128,8 @@ class OperatorWorker:
                 worker=self._worker,
                 min_gain=self._config.min_gain,
                 alpha=self._config.alpha,
+                patience=self._config.patience,
+                population=population(self._config),
                 clock=utc_now,
                 knowledge=self._knowledge,
             )

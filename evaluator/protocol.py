@@ -1,12 +1,13 @@
 """The judge's wire format: one JSON object a line, requests in, answers out, in order.
 
-<- {"ready": "h100", "version": 2, "target": {"arch": 90, ...}}        once, when requests are taken
+<- {"ready": "h100", "version": 3, "target": {"arch": 90, ...}}        once, when requests are taken
 -> {"id": 1, "problem": "mha", "source": "..."}                        judge it
 -> {"id": 2, "problem": "mha", "source": "...", "incumbent": {"source": "...", "alpha": 0.01}}    against another
 <- {"id": 2, "evaluation": {"status": "correct", ...}}
--> {"id": 3, "problem": "mha", "source": "...", "profile": {"case": "8k-full"}}      explain it; null: every case
-<- {"id": 3, "profiles": [...]}  or, of a faulty candidate,  {"id": 3, "fault": {"status": ..., "message": ...}}
-<- {"id": 3, "error": "..."}                                           instead of any answer: why there is none
+-> {"id": 3, "problem": "mha", "source": "...", "held_out": true}      judge it on the suite that no operator is shown
+-> {"id": 4, "problem": "mha", "source": "...", "profile": {"case": "8k-full"}}      explain it; null: every case
+<- {"id": 4, "profiles": [...]}  or, of a faulty candidate,  {"id": 4, "fault": {"status": ..., "message": ...}}
+<- {"id": 4, "error": "..."}                                           instead of any answer: why there is none
 """
 
 import json
@@ -23,7 +24,7 @@ from evaluator.target import Target
 if TYPE_CHECKING:
     from evaluator.performance import Profile
 
-VERSION = 2
+VERSION = 3
 """Of this format and of what the answers mean. Judges and those who ask them must have the same."""
 _SHOWN = 60
 """Characters of a line that is quoted."""
@@ -40,12 +41,16 @@ class Request:
     id: int
     candidate: Candidate
     incumbent: Incumbent | None = None
+    held_out: bool = False
+    """Whether to judge it on the suite ``HELD_OUT`` instead of the judge's own."""
 
     def line(self) -> str:
         """The request as a line of JSON, without its end."""
         data = _request_data(self.id, self.candidate)
         if self.incumbent:
             data["incumbent"] = {"source": self.incumbent.candidate.source, "alpha": self.incumbent.alpha}
+        if self.held_out:
+            data["held_out"] = True
         return json.dumps(data)
 
 
@@ -82,13 +87,15 @@ def _request(line: str) -> Request | ProfileRequest | MalformedRequest:
     if not _has(data, {"id": (int,), "problem": (str,), "source": (str,)}):
         return MalformedRequest('a request is an object with "id" (a number), "problem" and "source" (texts)')
     candidate = Candidate(data["problem"], data["source"])
-    incumbent, profile = data.get("incumbent"), data.get("profile")
+    incumbent, profile, held_out = data.get("incumbent"), data.get("profile"), data.get("held_out", False)
+    if not isinstance(held_out, bool) or (held_out and (incumbent, profile) != (None, None)):
+        return MalformedRequest('"held_out" is true or false, and goes without "incumbent" and "profile"')
     if profile is not None:
         if incumbent is not None or not _has(profile, {"case": (str, type(None))}):
             return MalformedRequest('"profile" is an object with "case" (a text or null), and goes without "incumbent"')
         return ProfileRequest(data["id"], candidate, profile["case"])
     if incumbent is None:
-        return Request(data["id"], candidate)
+        return Request(data["id"], candidate, held_out=held_out)
     if not _has(incumbent, {"source": (str,), "alpha": (int, float)}) or not 0 < incumbent["alpha"] < 1:
         return MalformedRequest('"incumbent" is an object with "source" (a text) and "alpha" (between 0 and 1)')
     other = Candidate(candidate.problem, incumbent["source"])

@@ -118,8 +118,11 @@ class Journal:
         source: str,
         restart_from: int | None,
         now: datetime,
-    ) -> Intervention:
-        """Write down what the supervisor tells the operators; raises ``UnknownRun``."""
+        seen: int,
+    ) -> Intervention | None:
+        """Write down what the supervisor tells the operators, unless the run has had more than ``seen`` interventions:
+        then another worker was quicker, and nothing is written. Raises ``UnknownRun``.
+        """
         values = {
             "run_id": run_id,
             "after_step": after_step,
@@ -132,6 +135,9 @@ class Journal:
         }
         with self._database.transaction(write=True) as connection:
             queries.lock_run(connection, run_id, now)
+            made = select(func.count()).where(interventions.c.run_id == run_id)
+            if (connection.scalar(made) or 0) > seen:
+                return None
             row = connection.execute(insert(interventions).values(values).returning(*interventions.c)).one()
             return to_intervention(row)
 

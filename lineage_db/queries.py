@@ -21,6 +21,8 @@ _LINEAGE = (
         _HYPOTHESIS,
         _VERSIONS.number,
         _VERSIONS.accepted,
+        _VERSIONS.niche,
+        _VERSIONS.champion,
         _VERSIONS.parents.label("version_parents"),
     )
     .join_from(tables.versions, tables.attempts)
@@ -96,7 +98,7 @@ def summaries(connection: Connection) -> list[RunSummary]:
     best = (
         select(_ATTEMPTS.geomean_tflops)
         .join_from(tables.versions, tables.attempts)
-        .where(_VERSIONS.run_id == _RUNS.id)
+        .where(_VERSIONS.run_id == _RUNS.id, _VERSIONS.champion)
         .order_by(_VERSIONS.number.desc())
         .limit(1)
         .scalar_subquery()
@@ -154,14 +156,14 @@ def versions(connection: Connection, run_id: int) -> list[Version]:
 
 
 def version(connection: Connection, run_id: int, number: int | None) -> Version:
-    """Return one version, or the latest; raise ``UnknownVersion``.
+    """Return one version, or the best; raise ``UnknownVersion``.
 
-    A version was better than all before it when it was accepted. Recorded speeds do not rank versions: the largest of
-    several measured ones owes part of its lead to luck.
+    The best is the latest that was better than all before it when it was accepted. Recorded speeds do not rank
+    versions: the largest of several measured ones owes part of its lead to luck.
     """
     query = _LINEAGE.where(_VERSIONS.run_id == run_id)
     if number is None:
-        query = query.order_by(_VERSIONS.number.desc()).limit(1)
+        query = query.where(_VERSIONS.champion).order_by(_VERSIONS.number.desc()).limit(1)
     else:
         query = query.where(_VERSIONS.number == number)
     row = connection.execute(query).one_or_none()

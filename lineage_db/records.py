@@ -82,6 +82,24 @@ class Step:
     """Why the step failed or was abandoned, else what the operator reports."""
     submission: "Submission | None" = None
     """What it submitted, where the operator says so."""
+    selection: "Selection | None" = None
+    """What the population gave it to work on; None for the step that evaluates the seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a population gives one step to work on."""
+
+    niche: str
+    """The part of the population; what it means is the population's affair."""
+    shown: tuple[int, ...]
+    """Numbers of the versions that the operator sees as the lineage."""
+    focus: int | None
+    """Number of the one that it is asked to vary; None: it may choose."""
+    founder: int | None
+    """Number of the version that this part of the population started from, where it has one of its own."""
+    why: str
+    """In words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +178,10 @@ class Version:
     parents: tuple[int, ...]
     accepted: datetime
     attempt: Attempt
+    niche: str = ""
+    """The part of the population that it lives in; empty in a single lineage."""
+    champion: bool = True
+    """Whether it was the best of the run when it was accepted: in a single lineage each version was."""
 
 
 @dataclass(frozen=True, slots=True)

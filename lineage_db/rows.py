@@ -1,5 +1,6 @@
 """Turning rows of the tables into records."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Row
@@ -14,6 +15,7 @@ from lineage_db.records import (
     Message,
     Run,
     RunState,
+    Selection,
     Step,
     StepState,
     Submission,
@@ -53,7 +55,13 @@ def to_step(row: Row[*tuple[Any, ...]]) -> Step:
         finished=row.finished,
         reason=row.reason,
         submission=None if row.submission is None else Submission(**row.submission),
+        selection=None if row.selection is None else to_selection(row.selection),
     )
+
+
+def to_selection(data: Mapping[str, Any]) -> Selection:
+    """``data`` is what the column ``selection`` holds."""
+    return Selection(**{**data, "shown": tuple(data["shown"])})
 
 
 def to_attempt(row: Row[*tuple[Any, ...]], hypothesis: str | None) -> Attempt:
@@ -80,13 +88,15 @@ def to_attempt(row: Row[*tuple[Any, ...]], hypothesis: str | None) -> Attempt:
 
 
 def to_version(row: Row[*tuple[Any, ...]]) -> Version:
-    """``row`` has the columns of ``attempts``, ``hypothesis``, ``number``, ``accepted`` and ``version_parents``."""
+    """``row`` has the columns of ``attempts``, ``hypothesis``, and of ``versions``, parents as ``version_parents``."""
     return Version(
         run_id=row.run_id,
         number=row.number,
         parents=tuple(row.version_parents),
         accepted=row.accepted,
         attempt=to_attempt(row, row.hypothesis),
+        niche=row.niche,
+        champion=row.champion,
     )
 
 

@@ -20,7 +20,18 @@ from lineage_db.errors import (
     RunExists,
 )
 from lineage_db.journal import Journal
-from lineage_db.records import Attempt, Run, RunState, RunSummary, Step, StepState, Submission, Trial, Version
+from lineage_db.records import (
+    Attempt,
+    Run,
+    RunState,
+    RunSummary,
+    Selection,
+    Step,
+    StepState,
+    Submission,
+    Trial,
+    Version,
+)
 from lineage_db.rows import to_attempt, to_run, to_step
 from lineage_db.tables import NAME_LENGTH, attempts, hypotheses, runs, steps, versions
 
@@ -171,6 +182,12 @@ class Store:
             }
             return to_step(connection.execute(insert(steps).values(values).returning(*steps.c)).one())
 
+    def select(self, step_id: int, selection: Selection, *, now: datetime) -> None:
+        """Keep what a running step works on; raises ``StepNotRunning``."""
+        with self._database.transaction(write=True) as connection:
+            queries.lock_running_step(connection, step_id, now)
+            connection.execute(update(steps).where(steps.c.id == step_id).values(selection=asdict(selection)))
+
     def announce(self, step_id: int, digest: str, *, now: datetime) -> bool:
         """Say that a running step is about to evaluate a candidate; False when another running step said so before.
 
@@ -249,13 +266,28 @@ class Store:
 
         Raises ``StepNotRunning`` or ``UnknownAttempt``.
         """
+
+        def compared(evaluation: Evaluation) -> Evaluation:
+            if evaluation.score is None:
+                raise ValueError("only a correct attempt can be compared")
+            return replace(evaluation, score=replace(evaluation.score, comparison=comparison))
+
+        return self._amend(step_id, attempt_id, compared, now)
+
+    def record_held_out(self, step_id: int, attempt_id: int, geomean_tflops: float, *, now: datetime) -> Attempt:
+        """Write down how fast a correct attempt is on the shapes that are held out, and return it.
+
+        Raises ``StepNotRunning`` or ``UnknownAttempt``.
+        """
+        return self._amend(step_id, attempt_id, lambda found: replace(found, held_out_tflops=geomean_tflops), now)
+
+    def _amend(
+        self, step_id: int, attempt_id: int, amended: Callable[[Evaluation], Evaluation], now: datetime
+    ) -> Attempt:
         with self._database.transaction(write=True) as connection:
             run, _ = queries.lock_running_step(connection, step_id, now)
             attempt = queries.attempt(connection, run.id, attempt_id)
-            if attempt.evaluation.score is None:
-                raise ValueError("only a correct attempt can be compared")
-            score = replace(attempt.evaluation.score, comparison=comparison)
-            attempt = replace(attempt, evaluation=replace(attempt.evaluation, score=score))
+            attempt = replace(attempt, evaluation=amended(attempt.evaluation))
             values = {"evaluation": attempt.evaluation.to_json()}
             connection.execute(update(attempts).where(attempts.c.id == attempt.id).values(values))
             return attempt
@@ -270,8 +302,11 @@ class Store:
         now: datetime,
         decide: Callable[[Sequence[Version], Attempt], bool],
         submission: Submission | None = None,
+        niche: Callable[[Attempt], str] = lambda attempt: "",
     ) -> Version | None:
         """Finish a running step with its ``submission``, and add a version if ``decide(versions, attempt)`` says so.
+
+        ``niche`` says where in the population the attempt lives if it is accepted.
 
         Between the reading of ``versions`` (oldest first) and the writing of the new one no other writer gets in, so
         ``decide`` must be quick and leave the store alone; its exceptions come through and undo everything. It is not
@@ -291,10 +326,19 @@ class Store:
             attempt = queries.attempt(connection, run.id, attempt_id)
             if any(version.attempt.id == attempt.id for version in lineage) or not decide(lineage, attempt):
                 return None
-            version = Version(run.id, len(lineage), parents, now, attempt)
+            place = niche(attempt)
+            ahead = (version.attempt.evaluation.geomean_tflops for version in lineage if place and version.champion)
+            champion = attempt.evaluation.geomean_tflops > max(ahead, default=0.0)
+            version = Version(run.id, len(lineage), parents, now, attempt, place, champion)
             connection.execute(
                 insert(versions).values(
-                    run_id=run.id, number=version.number, attempt_id=attempt.id, parents=parents, accepted=now
+                    run_id=run.id,
+                    number=version.number,
+                    attempt_id=attempt.id,
+                    parents=parents,
+                    accepted=now,
+                    niche=place,
+                    champion=champion,
                 )
             )
             return version
@@ -343,7 +387,7 @@ class Store:
             return queries.versions(connection, run_id)
 
     def version(self, run_id: int, number: int | None = None) -> Version:
-        """Return one version, by default the best, which is the latest; raises ``UnknownVersion``."""
+        """Return one version, by default the best, the latest champion; raises ``UnknownVersion``."""
         with self._database.transaction() as connection:
             return queries.version(connection, run_id, number)
 

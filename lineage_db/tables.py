@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Dialect,
@@ -140,6 +141,8 @@ steps = Table(
     Column("reason", Prose, nullable=False),
     # What the operator submitted, and what it expected of it; NULL where it says nothing.
     Column("submission", Json),
+    # What the population gave it to work on; NULL for steps from before there were populations, and for the seed's.
+    Column("selection", Json),
     UniqueConstraint("run_id", "number"),
 )
 
@@ -172,6 +175,8 @@ versions = Table(
     Column("attempt_id", ForeignKey(attempts.c.id), nullable=False, unique=True),
     Column("parents", Json, nullable=False),
     Column("accepted", UtcDateTime, nullable=False),
+    Column("niche", Prose, nullable=False),
+    Column("champion", Boolean, nullable=False),
 )
 
 # Beside the attempts, not in their table: a column added behind the long ones would cost every reader of trials.

@@ -10,10 +10,12 @@ from agents.errors import AgentError
 from avo.cli.attempts import attempts
 from avo.cli.baselines import baselines
 from avo.cli.common import fail
+from avo.cli.compare import compare
 from avo.cli.diff import diff
 from avo.cli.doctor import doctor
 from avo.cli.evaluate import evaluate
 from avo.cli.export import export
+from avo.cli.git import git
 from avo.cli.lineage import lineage
 from avo.cli.moves import moves
 from avo.cli.profile import profile
@@ -68,6 +70,7 @@ for _command in (
     attempts,
     show,
     diff,
+    compare,
     evaluate,
     profile,
     baselines,
@@ -75,6 +78,7 @@ for _command in (
     ui,
     report,
     export,
+    git,
     doctor,
 ):
     app.command()(_command)

@@ -44,6 +44,13 @@ def run(
     operator: Annotated[
         str | None, typer.Option(metavar="NAME", help="What varies the kernels. Default: mutate.")
     ] = None,
+    population: Annotated[
+        str | None,
+        typer.Option(
+            metavar="lineage|islands|archive",
+            help="How versions live together: one lineage, several, or the best of each kind. Default: lineage.",
+        ),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(metavar="N", help="Candidates judged side by side. Default: one per CPU, at most 8.")
     ] = None,
@@ -112,6 +119,7 @@ def run(
             "target": target,
             "suite": suite,
             "operator": operator,
+            "population": population,
             "workers": workers,
             "max_attempts": max_attempts,
             "max_hours": max_hours,

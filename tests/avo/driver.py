@@ -60,6 +60,10 @@ class TrickyEvaluator:
         """Return nothing."""
         return ()
 
+    def verify(self, candidate: Candidate) -> Evaluation:
+        """Return the verdict."""
+        return judge(candidate)
+
     def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
         """Return the verdict, or die."""
         if candidate.source.partition("\n")[0] != SEED:

@@ -1,0 +1,23 @@
+"""What all tests share."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from evaluator.allocator import keep_freed_memory
+
+if TYPE_CHECKING:
+    from evaluator.sandbox import ForkServer
+
+keep_freed_memory()  # as a judge's process does: many tests judge
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> "Iterator[ForkServer]":
+    """What judges, capturers and compilers run their jobs in: starting one takes seconds."""
+    from evaluator.judge import JOB_MODULES
+    from evaluator.sandbox import ForkServer
+
+    with ForkServer(JOB_MODULES) as server:
+        yield server
