@@ -2,7 +2,7 @@
 
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Status
-from lineage_db.records import RunState, Submission
+from lineage_db.records import RunState, Selection, Submission
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START, make_evaluation
@@ -26,6 +26,7 @@ def make_hostile_run(store: Store, name: str = "hostile") -> str:
     run.step(100.0, source="x = 1\n", change=text("seed"))
     step = run.claim(worker=MARKUP)
     run.evaluate(step, Evaluation(Status.CRASHED, text("message"), "h100", "quick", 1.0), (0,), text("failed change"))
+    store.select(step.id, Selection("island", (0,), None, None, text("island")), now=START)
     attempt = store.record_attempt(
         step_id=step.id,
         candidate=Candidate("mha", f"x = 2\ns = {text('source')!r}\n# {MARKUP}\n"),
@@ -39,7 +40,7 @@ def make_hostile_run(store: Store, name: str = "hostile") -> str:
     said = Submission(attempt.id, text("said"), text("why"), text("expected"), text("seen"))
     store.conclude_step(
         step.id, attempt_id=attempt.id, parents=(0,), reason=text("reason"), now=START, decide=lambda v, a: True,
-        submission=said,
+        submission=said, niche=lambda attempt: name_of("niche"),
     )  # fmt: skip
     run.step(Evaluation(Status.UNVERIFIED, text("unverified"), "h100", "quick", 1.0), (0,), text("gluon"))
     store.journal.add_call(
@@ -48,7 +49,7 @@ def make_hostile_run(store: Store, name: str = "hostile") -> str:
     )  # fmt: skip
     store.journal.intervene(
         run.run.id, after_step=0, level=name_of("level"), reason=text("stall"), directions=[text("direction")],
-        source=name_of("supervisor"), restart_from=0, now=START,
+        source=name_of("supervisor"), restart_from=0, now=START, seen=0,
     )  # fmt: skip
     store.set_run_state(run.run.id, RunState.FINISHED, now=START, config={"evaluator_command": text("command")})
     return name

@@ -131,7 +131,7 @@ def test_model_calls_are_summed_by_model_and_interventions_kept(store: Store) ->
         store.journal.add_call(run.run.id, None, model=model, input_tokens=tokens, usd=usd, error=error, **common)
     store.journal.intervene(
         run.run.id, after_step=0, level="nudge", reason="stalled", directions=["think"], source="b", restart_from=None,
-        now=NOON,
+        now=NOON, seen=0,
     )  # fmt: skip
     report = read_report(store, "live")
     first, second = report.models

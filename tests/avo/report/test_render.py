@@ -112,7 +112,7 @@ def test_text_of_candidates_operators_and_models_is_no_markup(store: Store) -> N
     assert (page.tags["img"], page.tags["script"], page.tags["style"], page.tags["title"]) == (0, 1, 1, 1 + 6 + 2 * 4)
     assert f"# {MARKUP}" in page.text
     for where in ("seed", "message", "change", "hypothesis", "reason", "expected", "seen", "gluon", "model",
-                  "stall", "direction", "supervisor", "command"):  # fmt: skip
+                  "stall", "direction", "supervisor", "command", "niche", "island"):  # fmt: skip
         assert f"{where} {MARKUP}" in page.text, where
     assert "{{ 7 * 7 }}" in page.text
     assert not set("\0\x1b\ud800\u202e") & set(html)
