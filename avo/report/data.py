@@ -16,8 +16,8 @@ MOST_DIFFS = 300
 """Versions with a diff, the latest."""
 MOST_DIFF_LINES, MOST_DIFF_CHARACTERS = 200, 8000
 """Of one diff."""
-MOST_SOURCE = 60_000
-"""Characters of a source that is compared or shown."""
+MOST_SOURCE, MOST_SOURCE_LINES = 60_000, 2000
+"""Characters of a source that is compared or shown, and lines of one that is compared."""
 MOST_REASONS, MOST_UNVERIFIED = 15, 10
 """Lines of those tables."""
 
@@ -70,7 +70,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Unverified:
-    """A correct-looking attempt whose numbers were not checked."""
+    """An attempt that was compiled and not executed: its numbers were not checked."""
 
     attempt: int
     change: str

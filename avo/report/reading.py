@@ -15,6 +15,7 @@ from avo.report.data import (
     MOST_DIFF_LINES,
     MOST_DIFFS,
     MOST_SOURCE,
+    MOST_SOURCE_LINES,
     MOST_UNVERIFIED,
     Diff,
     Entry,
@@ -105,9 +106,11 @@ def _gain(figure: Trajectory, version: Version, versions: Mapping[int, Version])
 def _diff(version: Version, versions: Mapping[int, Version]) -> Diff:
     parent = versions[version.parents[0]]
     old, new = parent.attempt.source, version.attempt.source
-    if max(len(old), len(new)) > MOST_SOURCE:
-        return Diff(parent.number, (), 0, f"not compared here: a source is longer than {MOST_SOURCE} characters")
-    lines = list(unified_diff(old.splitlines(), new.splitlines(), lineterm=""))[2:]
+    sources = old.splitlines(), new.splitlines()
+    if max(len(old), len(new)) > MOST_SOURCE or max(map(len, sources)) > MOST_SOURCE_LINES:
+        most = f"{MOST_SOURCE} characters or {MOST_SOURCE_LINES} lines"
+        return Diff(parent.number, (), 0, f"not compared here: a source is longer than {most}")
+    lines = list(unified_diff(*sources, lineterm=""))[2:]
     shown: list[str] = []
     room = MOST_DIFF_CHARACTERS
     for line in lines[:MOST_DIFF_LINES]:
@@ -122,10 +125,10 @@ def _moves(snapshot: Snapshot, entries: Sequence[Entry], mutations: Collection[i
     """Return the moves of the steps with these numbers."""
     gains = {entry.version.number: entry.gains for entry in entries}
     count = len(entries[0].gains) if entries else 0
-    tried = [trial for trial in snapshot.trials if trial.step_number in mutations]
+    tried = [(trial, moves_of(trial.change)) for trial in snapshot.trials if trial.step_number in mutations]
     found = []
     for move in MOVES:
-        trials = [trial for trial in tried if move.name in moves_of(trial.change)]
+        trials = [trial for trial, names in tried if move.name in names]
         made = [gains[trial.version] for trial in trials if trial.version]
         if trials:
             correct = sum(trial.status is Status.CORRECT for trial in trials)

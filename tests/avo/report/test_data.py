@@ -85,7 +85,7 @@ def test_an_entry_has_diff_reason_and_the_attempts_of_its_step(store: Store) -> 
 def test_long_diffs_are_cut_and_endless_sources_not_compared(store: Store) -> None:
     run = Recorded(store)
     run.step(100.0, source="x = 1\n")
-    run.step(110.0, (0,), source="".join(f"x = {number}\n" for number in range(3000)))
+    run.step(110.0, (0,), source="".join(f"x = {number}\n" for number in range(1500)))
     run.step(120.0, (1,), source=f"x = '{'y' * MOST_SOURCE}'")
     run.step(130.0, (1,), source="y = '" + "z" * 20000 + "'")
     _, long, endless, wide = (entry.diff for entry in read_report(store, "live").by_number)
@@ -93,7 +93,7 @@ def test_long_diffs_are_cut_and_endless_sources_not_compared(store: Store) -> No
     assert endless is not None
     assert wide is not None
     assert len(long.lines) == MOST_DIFF_LINES
-    assert long.left_out == 3001 - MOST_DIFF_LINES
+    assert long.left_out == 1501 - MOST_DIFF_LINES
     assert (endless.lines, endless.trouble[:12]) == ((), "not compared")
     assert sum(map(len, wide.lines)) < 20000
     assert wide.left_out > 0
