@@ -75,12 +75,14 @@ def _environment(**options: Any) -> Environment:
 def _names(report: Report, now: datetime) -> dict[str, Any]:
     best = report.snapshot.best
     score = best.attempt.evaluation.score if best else None
+    kind = score_kind(report.run.target)
     return {
         "report": report,
         "now": now,
         "release": installed("avo-kernels"),
         "place": place(score) if score else report.run.target,
-        "spread_name": SPREAD[score_kind(report.run.target)],
+        "kind": kind,
+        "spread_name": SPREAD[kind],
         "geomean": geomean,
         "limits": {
             "words": data.MOST_WORDS,

@@ -158,6 +158,13 @@ def test_a_run_without_versions_has_a_report_of_what_went_wrong(store: Store) ->
         assert "No version yet" in to_markdown(report, START)
 
 
+def test_a_run_that_will_measure_is_not_called_predicted_before_its_first_version(store: Store) -> None:
+    Recorded(store, "mha-cuda", target="cuda")
+    html = to_html(read_report(store, "mha-cuda"), START)
+    assert "Speeds of versions are measured" in html
+    assert "predicted" not in html
+
+
 def test_a_measured_run_is_nowhere_called_predicted(store: Store) -> None:
     run = Recorded(store, "mha-cuda", target="cuda")
     run.step(make_measured(600.0))
