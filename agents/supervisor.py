@@ -58,7 +58,7 @@ class Trajectory:
     trials: Sequence[Trial]
     """Oldest first."""
     steps: Sequence[Step]
-    """By number."""
+    """Those since the lineage last grew, at least, by number."""
     interventions: Sequence[Intervention]
     """Oldest first."""
 

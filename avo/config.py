@@ -1,5 +1,6 @@
 """The configuration of a run: defaults, then a TOML file, then flags; resolved once and stored with the run."""
 
+import json
 import os
 import shlex
 import tomllib
@@ -19,6 +20,9 @@ from evaluator.problem import HELD_OUT, get_problem, get_suite, problem_name
 from evaluator.target import ScoreKind, check_target, score_kind
 from evaluator.traits import TRAITS
 
+LOCAL = "local"
+"""The Ray address that means this machine alone."""
+
 
 def usable_cpus() -> int:
     """Return how many CPUs this process may run on."""
@@ -35,7 +39,13 @@ class RunConfig(BaseModel):
     suite: str = "quick"
     operator: str = "mutate"
     workers: int = Field(default_factory=lambda: min(usable_cpus(), 8), ge=1, le=256)
-    """Pairs of an operator and an evaluator that work side by side."""
+    """Operators that work side by side."""
+    evaluators: int | None = Field(default=None, ge=1, le=256)
+    """Evaluators that they share. None: as many as operators."""
+    evaluator_resources: dict[str, float] = Field(default_factory=dict)
+    """Ray resources that each evaluator takes beside its CPU or GPU, e.g. ``{"H100": 1}`` to choose a kind of GPU."""
+    ray_address: str = LOCAL
+    """Where Ray runs: ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT`` joins a cluster, ``local`` starts it here."""
     max_attempts: int | None = Field(default=None, ge=1)
     """Evaluated candidates in the whole run, the seed and earlier sittings included. None: no limit."""
     max_hours: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -99,6 +109,20 @@ class RunConfig(BaseModel):
         if not isinstance(value, list | tuple) or not value or not set(value) <= set(TRAITS):
             raise PydanticCustomError("traits", "a list of one or more of {names}", {"names": ", ".join(TRAITS)})
         return tuple(value)
+
+    @field_validator("evaluator_resources", mode="before")
+    @classmethod
+    def _parse_resources(cls, value: object) -> object:
+        """Take JSON text, as options are; each amount is a positive number, of names that are not Ray's own."""
+        try:
+            found = json.loads(value) if isinstance(value, str) else value
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or not all(
+            name not in ("CPU", "GPU") and type(amount) in (int, float) and amount > 0 for name, amount in found.items()
+        ):
+            raise PydanticCustomError("resources", 'names and amounts, e.g. {"H100": 1}')
+        return {name: float(amount) for name, amount in found.items()}
 
     @field_validator("problem")
     @classmethod
@@ -169,18 +193,19 @@ class RunConfig(BaseModel):
             raise ConfigError(str(error)) from None
 
     def on_gpus(self, count: Callable[[], int]) -> Self:
-        """Return the configuration with as many workers as there are GPUs to measure on, where there are more.
+        """Return the configuration with as many evaluators as there are GPUs to measure on, where there are more.
 
-        ``count`` counts those of this machine. An evaluator command reaches one unless ``workers`` says otherwise.
-        Timing two candidates on one GPU at a time would time both wrong.
+        ``count`` counts those of this machine; a cluster places evaluators by itself. An evaluator command reaches one
+        unless ``workers`` or ``evaluators`` says otherwise. Timing two candidates on one GPU at a time would time both
+        wrong. Without a number of evaluators there are as many workers.
         """
-        if not self.measured:
+        if not self.measured or self.ray_address != LOCAL:
             return self
-        if self.evaluator_command is None:
-            most = max(count(), 1)
-        else:
-            most = self.workers if "workers" in self.model_fields_set else 1
-        return self.model_copy(update={"workers": min(self.workers, most)})
+        counted = "workers" if self.evaluators is None else "evaluators"
+        wanted: int = getattr(self, counted)
+        told = wanted if counted in self.model_fields_set else 1
+        most = told if self.evaluator_command is not None else max(count(), 1)
+        return self.model_copy(update={counted: min(wanted, most)})
 
 
 def _read(path: Path) -> dict[str, Any]:

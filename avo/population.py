@@ -5,24 +5,29 @@ What a population remembers is read from the record of the run, so that a run th
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from avo.config import RunConfig
 from evaluator.evaluation import Evaluation
-from lineage_db.records import Selection, Step, Version
+from lineage_db.records import Attempt, Run, Selection, Step, StepState, Version
+from lineage_db.store import Store
 
 
 class Population(Protocol):
     """How the versions of a run live together."""
 
-    def select(self, versions: Sequence[Version], steps: Sequence[Step], seed: int) -> Selection:
-        """Choose what the next step works on; ``versions`` and earlier ``steps`` by number, versions never empty."""
+    def select(self, versions: Sequence[Version], earlier: Callable[[], Sequence[Step]], seed: int) -> Selection | None:
+        """Choose what the next step works on; None: everything there is.
+
+        ``versions`` by number, never empty; ``earlier`` reads the steps before it that were not abandoned.
+        """
         ...
 
-    def niche(self, selection: Selection, evaluation: Evaluation) -> str:
-        """Return where a correct attempt of a step lives if it is accepted."""
+    def niche(self, selection: Selection | None, evaluation: Evaluation) -> str:
+        """Return where a correct attempt of a step lives if it is accepted; ``None`` for the seed."""
         ...
 
     def rivals(self, versions: Sequence[Version], selection: Selection, niche: str) -> Sequence[Version]:
@@ -33,11 +38,11 @@ class Population(Protocol):
 class Lineage:
     """The paper's single lineage: each version must beat all before it."""
 
-    def select(self, versions: Sequence[Version], steps: Sequence[Step], seed: int) -> Selection:
-        """Choose all."""
-        return Selection("", tuple(version.number for version in versions), None, None, "the whole lineage")
+    def select(self, versions: Sequence[Version], earlier: Callable[[], Sequence[Step]], seed: int) -> Selection | None:
+        """Choose everything."""
+        return None
 
-    def niche(self, selection: Selection, evaluation: Evaluation) -> str:
+    def niche(self, selection: Selection | None, evaluation: Evaluation) -> str:
         """There is one."""
         return ""
 
@@ -59,9 +64,9 @@ class Islands:
     migrate_every: int
     restart_after: int
 
-    def select(self, versions: Sequence[Version], steps: Sequence[Step], seed: int) -> Selection:
+    def select(self, versions: Sequence[Version], earlier: Callable[[], Sequence[Step]], seed: int) -> Selection | None:
         """Choose the island that has had the fewest steps, its lineage, and a guest where it is time for one."""
-        rng = random.Random(seed)
+        rng, steps = random.Random(seed), earlier()
         history = [[step for step in steps if _island(step.selection) == place] for place in range(self.count)]
         island = min(range(self.count), key=lambda place: (len(history[place]), place))
         last = history[island][-1].selection if history[island] else None
@@ -84,9 +89,9 @@ class Islands:
                 shown = sorted({*shown, guest})
         return Selection(niche, tuple(shown), guest, founder, why)
 
-    def niche(self, selection: Selection, evaluation: Evaluation) -> str:
-        """Return the island of the step."""
-        return selection.niche
+    def niche(self, selection: Selection | None, evaluation: Evaluation) -> str:
+        """Return the island of the step; the seed is of none."""
+        return selection.niche if selection else ""
 
     def rivals(self, versions: Sequence[Version], selection: Selection, niche: str) -> Sequence[Version]:
         """Return the island's versions and the one that it started from."""
@@ -115,20 +120,68 @@ class Archive:
 
     traits: tuple[str, ...]
 
-    def select(self, versions: Sequence[Version], steps: Sequence[Step], seed: int) -> Selection:
+    def select(self, versions: Sequence[Version], earlier: Callable[[], Sequence[Step]], seed: int) -> Selection | None:
         """Draw the best of a kind."""
         elites = {version.niche: version for version in versions}
         chosen = random.Random(seed).choice(sorted(elites.values(), key=lambda version: version.number))
         shown = tuple(sorted(version.number for version in elites.values()))
         return Selection(chosen.niche, shown, chosen.number, None, f"one of {len(elites)} kinds: {chosen.niche}")
 
-    def niche(self, selection: Selection, evaluation: Evaluation) -> str:
+    def niche(self, selection: Selection | None, evaluation: Evaluation) -> str:
         """Return the kind of kernel that was judged."""
         return ", ".join(f"{name} {evaluation.traits.get(name) or 'unknown'}" for name in self.traits)
 
     def rivals(self, versions: Sequence[Version], selection: Selection, niche: str) -> Sequence[Version]:
         """Return those of the same kind."""
         return [version for version in versions if version.niche == niche]
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where in the population one step works; without a selection on everything."""
+
+    population: Population
+    selection: Selection | None
+
+    def niche(self, attempt: Attempt) -> str:
+        """Return where ``attempt`` lives if it is accepted."""
+        return self.population.niche(self.selection, attempt.evaluation)
+
+    def rivals(self, versions: Sequence[Version], attempt: Attempt | None = None) -> Sequence[Version]:
+        """Return what ``attempt``, by default one of the kind that the step was given, has to beat."""
+        if self.selection is None:
+            return versions
+        niche = self.selection.niche if attempt is None else self.niche(attempt)
+        return self.population.rivals(versions, self.selection, niche)
+
+    def shown(self, versions: Sequence[Version]) -> Sequence[Version]:
+        """Return those of ``versions`` that the operator sees."""
+        if self.selection is None:
+            return versions
+        return [version for version in versions if version.number in self.selection.shown]
+
+
+def settle(
+    store: Store,
+    run: Run,
+    step: Step,
+    origin: Step,
+    population: Population,
+    seed: int,
+    clock: Callable[[], datetime],
+) -> Home:
+    """Choose what ``step`` works on, and keep that. A step that does ``origin`` over works on the same."""
+
+    def earlier() -> Sequence[Step]:
+        steps = store.steps(run.id)
+        return [other for other in steps if other.number < step.number and other.state is not StepState.ABANDONED]
+
+    selection, versions = origin.selection, store.versions(run.id)
+    if selection is None and versions:
+        selection = population.select(versions, earlier, seed)
+    if selection is not None:
+        store.select(step.id, selection, now=clock())
+    return Home(population, selection)
 
 
 def population(config: RunConfig) -> Population:

@@ -1,6 +1,5 @@
 """The scoring function of one step: it has candidates evaluated, and where speed is measured compared, and records."""
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -43,9 +42,6 @@ class RecordingScorer:
         self._alpha = alpha
         self._clock = clock
         self._rivals = rivals
-        self._known: dict[str, int] = {}
-        self._plans: dict[str | None, list[int]] = defaultdict(list)
-        self._last_attempt = 0
         self.tried = 0
 
     def __call__(self, candidate: Candidate, *, change: str, parents: tuple[int, ...]) -> Attempt:
@@ -54,9 +50,8 @@ class RecordingScorer:
         # In this order no candidate slips through: whoever had it before has either recorded it or still announces it.
         if not self._store.announce(self._step.id, candidate.digest, now=started):
             raise CandidateTaken
-        self._learn()
-        if candidate.digest in self._known:
-            return self._store.attempt(self._run.id, self._known[candidate.digest])
+        if (known := self._store.known_attempt(self._run.id, candidate.digest)) is not None:
+            return known
         rivals = self._rivals(self._store.versions(self._run.id))
         evaluation = self._shared(self._judge(candidate, rivals[-1] if rivals else None))
         attempt = self._store.record_attempt(
@@ -129,16 +124,8 @@ class RecordingScorer:
 
     def _twins(self, plan_digest: str | None) -> list[Score]:
         """Return the scores of the run's attempts with these launch plans, oldest first."""
-        self._learn()
-        attempts = (self._store.attempt(self._run.id, known) for known in self._plans.get(plan_digest, ()))
+        attempts = [] if plan_digest is None else self._store.attempts_of_plan(self._run.id, plan_digest)
         return [attempt.evaluation.score for attempt in attempts if attempt.evaluation.score is not None]
-
-    def _learn(self) -> None:
-        """Take note of the attempts that the run has by now."""
-        for trial in self._store.trials(self._run.id, after=self._last_attempt):
-            self._known[trial.digest] = self._last_attempt = trial.attempt_id
-            if trial.plan_digest is not None:
-                self._plans[trial.plan_digest].append(trial.attempt_id)
 
 
 def _persistently(ask: Callable[[], Evaluation]) -> Evaluation:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from agents.operator import Brief, Explain, Proposal, VariationOperator
+from agents.operator import Brief, Proposal, VariationOperator
 from agents.supervisor import Patience
 from avo import canary
 from avo.acceptance import accepts, outdated
 from avo.errors import CanaryFault
-from avo.population import Lineage, Population
+from avo.lease import renewed
+from avo.population import Home, Lineage, Population, settle
 from avo.scoring import RecordingScorer
 from avo.supervision import supervise
 from avo.transfer import transferred
@@ -20,10 +21,9 @@ from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation
 from evaluator.evaluators import Judging
 from evaluator.problem import HELD_OUT, get_problem
-from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StepNotRunning
-from lineage_db.records import Attempt, Intervention, Run, Selection, Step, StepState, Version
+from lineage_db.records import Attempt, Intervention, Run, Step, StepState, Version
 from lineage_db.store import Store
 
 
@@ -88,10 +88,29 @@ def perform_step(
     """
     target = evaluator.target
     step = store.claim_step(run.id, worker=worker, operator=operator.name, now=clock())
-    home = _Home(population, _select(store, run, step, operator, population, clock))
-    scorer = RecordingScorer(store, run, step, evaluator, alpha, clock, home.rivals)
-    interventions = supervise(store, run, target, patience, knowledge, clock) if patience else ()
-    brief = _brief(store, run, step, target, scorer, evaluator.profile, knowledge, interventions, home.selection)
+    with renewed(lambda: store.keep_step(step.id, now=clock())):
+        origin = step if step.redoes is None else store.step(run.id, step.redoes) or step
+        seed = _step_seed(run.seed, origin.worker, origin.turn)
+        home = settle(store, run, step, origin, population, seed, clock)
+        scorer = RecordingScorer(store, run, step, evaluator, alpha, clock, home.rivals)
+        interventions = supervise(store, run, target, patience, knowledge, clock) if patience else ()
+        brief = _brief(store, run, step, origin, seed, evaluator, scorer, knowledge, interventions, home)
+        return _perform(store, run, step, operator, scorer, brief, home, min_gain, alpha, clock)
+
+
+def _perform(
+    store: Store,
+    run: Run,
+    step: Step,
+    operator: VariationOperator,
+    scorer: RecordingScorer,
+    brief: Brief,
+    home: Home,
+    min_gain: float,
+    alpha: float,
+    clock: Callable[[], datetime],
+) -> StepOutcome:
+    """Let the operator work and conclude the step, as ``perform_step`` says."""
 
     def give_up(state: StepState, reason: str) -> StepOutcome:
         with contextlib.suppress(StepNotRunning):  # abandoned meanwhile by the process that drives the run
@@ -119,48 +138,6 @@ def perform_step(
     return StepOutcome(step.number, StepState.DONE, scorer.tried, version.number if version else None, reason)
 
 
-@dataclass(frozen=True, slots=True)
-class _Home:
-    """Where in the population a step works. Without a selection, the seed's, all versions are rivals."""
-
-    population: Population
-    selection: Selection | None
-
-    def niche(self, attempt: Attempt) -> str:
-        """Return where ``attempt`` lives if it is accepted."""
-        return self.population.niche(self.selection or _SEEDS, attempt.evaluation)
-
-    def rivals(self, versions: Sequence[Version], attempt: Attempt | None = None) -> Sequence[Version]:
-        """Return what ``attempt``, by default one of the kind that the step was given, has to beat."""
-        if self.selection is None:
-            return versions
-        niche = self.selection.niche if attempt is None else self.niche(attempt)
-        return self.population.rivals(versions, self.selection, niche)
-
-
-_SEEDS = Selection("", (), None, None, "the seed")
-
-
-def _select(
-    store: Store,
-    run: Run,
-    step: Step,
-    operator: VariationOperator,
-    population: Population,
-    clock: Callable[[], datetime],
-) -> Selection | None:
-    """Choose what the step works on, and keep that. A step that is done over chooses as if for the first time."""
-    versions = store.versions(run.id)
-    if isinstance(operator, SeedOperator) or not versions:
-        return None
-    earlier = [other for other in store.steps(run.id) if other.number < step.number]
-    counted = [other for other in earlier if other.state is not StepState.ABANDONED]
-    finished = sum(other.worker == step.worker and other.state is not StepState.RUNNING for other in counted)
-    selection = population.select(versions, counted, _step_seed(run.seed, step.worker, finished, 0))
-    store.select(step.id, selection, now=clock())
-    return selection
-
-
 def _conclude(
     store: Store,
     run: Run,
@@ -170,7 +147,7 @@ def _conclude(
     reason: str,
     min_gain: float,
     clock: Callable[[], datetime],
-    home: "_Home",
+    home: Home,
 ) -> tuple[Version | None, str]:
     """Finish the step and return the version it adds, and the reason with what is to be said of shapes held out.
 
@@ -229,40 +206,37 @@ def _brief(
     store: Store,
     run: Run,
     step: Step,
-    target: Target,
+    origin: Step,
+    seed: int,
+    evaluator: Judging,
     scorer: RecordingScorer,
-    profile: Explain,
     knowledge: Library,
     interventions: Sequence[Intervention],
-    selection: Selection | None,
+    home: Home,
 ) -> Brief:
-    """Return the brief of ``step``.
+    """Return the brief of ``step``, which does ``origin`` over where that is another.
 
-    A step that this worker left unfinished is done over, once: the next gets its seed and does not see its attempts, so
-    that it comes to the same candidates. Those evaluated already are not evaluated again, but can still be accepted.
+    A step that was left unfinished is done over, once: the step that does gets its seed and does not see its attempts,
+    so that it comes to the same candidates. Those evaluated already are not evaluated again, but can still be accepted.
     After a second failure to finish the worker moves on, lest a candidate that brings the judge down come back forever.
     """
-    earlier = [other for other in store.steps(run.id) if other.worker == step.worker and other.number < step.number]
-    finished = [other for other in earlier if other.state is not StepState.ABANDONED]
-    last_finished = finished[-1].number if finished else -1
-    unfinished = [other.number for other in earlier if other.number > last_finished]
-    hidden = unfinished if len(unfinished) == 1 else []
+    history = store.history(run.id)
     return Brief(
         problem=get_problem(run.problem),
-        target=target,
+        target=evaluator.target,
         suite=run.suite,
-        seed=_step_seed(run.seed, step.worker, len(finished), max(len(unfinished) - 1, 0)),
-        versions=[v for v in store.versions(run.id) if selection is None or v.number in selection.shown],
-        trials=[trial for trial in store.trials(run.id) if trial.step_number not in hidden],
+        seed=seed,
+        versions=home.shown(history.versions),
+        trials=history.trials if origin is step else [t for t in history.trials if t.step_number != origin.number],
         knowledge=knowledge,
         evaluate=scorer,
-        profile=profile,
+        profile=evaluator.profile,
         transferred=transferred(store, run),
-        focus=selection.focus if selection else None,
+        focus=home.selection.focus if home.selection else None,
         interventions=interventions,
     )
 
 
-def _step_seed(seed: int, worker: str, finished: int, moves_on: int) -> int:
+def _step_seed(seed: int, worker: str, turn: int) -> int:
     """Return 64 bits that differ for each step of a run, and depend on nothing but the arguments."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{worker}/{finished}/{moves_on}".encode()).digest()[:8])
+    return int.from_bytes(hashlib.sha256(f"{seed}/{worker}/{turn}".encode()).digest()[:8])

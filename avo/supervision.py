@@ -20,11 +20,12 @@ def supervise(
 
     Of several workers that find the same at a time, one intervenes. Raises the store's errors.
     """
-    trajectory = Trajectory(
-        store.versions(run.id), store.trials(run.id), store.steps(run.id), store.journal.interventions(run.id)
-    )
-    if not trajectory.versions:
+    history = store.history(run.id)
+    if not history.versions:
         return ()
+    grown = next(trial.step_number for trial in reversed(history.trials) if trial.version is not None)
+    steps = store.steps(run.id, after=grown)
+    trajectory = Trajectory(history.versions, history.trials, steps, store.journal.interventions(run.id))
     found = diagnose(trajectory, patience)
     if found is None:
         return trajectory.active

@@ -38,6 +38,8 @@ def to_run(row: Row[*tuple[Any, ...]]) -> Run:
         state=RunState(row.state),
         created=row.created,
         updated=row.updated,
+        driver=row.driver,
+        driver_until=row.driver_until,
     )
 
 
@@ -56,6 +58,9 @@ def to_step(row: Row[*tuple[Any, ...]]) -> Step:
         reason=row.reason,
         submission=None if row.submission is None else Submission(**row.submission),
         selection=None if row.selection is None else to_selection(row.selection),
+        lease_until=row.lease_until,
+        turn=row.turn,
+        redoes=row.redoes,
     )
 
 

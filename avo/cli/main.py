@@ -16,6 +16,7 @@ from avo.cli.doctor import doctor
 from avo.cli.evaluate import evaluate
 from avo.cli.export import export
 from avo.cli.git import git
+from avo.cli.kb import kb
 from avo.cli.lineage import lineage
 from avo.cli.moves import moves
 from avo.cli.profile import profile
@@ -27,6 +28,7 @@ from avo.cli.show import show
 from avo.cli.ui import ui
 from avo.errors import AvoError
 from evaluator.errors import EvaluatorError
+from knowledge_base.errors import LibraryError
 from lineage_db.errors import StoreError
 
 
@@ -37,7 +39,7 @@ class Commands(TyperGroup):
         """Run the command; leave with exit code 2 on an error of ours."""
         try:
             return super().invoke(ctx)
-        except (AvoError, AgentError, EvaluatorError, StoreError) as error:
+        except (AvoError, AgentError, EvaluatorError, LibraryError, StoreError) as error:
             fail(str(error))
 
 
@@ -82,6 +84,7 @@ for _command in (
     doctor,
 ):
     app.command()(_command)
+app.add_typer(kb, name="kb")
 
 
 def main() -> None:

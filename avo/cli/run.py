@@ -9,8 +9,12 @@ from avo.cli.common import (
     CascadeOption,
     DbOption,
     EvaluatorCommandOption,
+    EvaluatorResourcesOption,
+    EvaluatorsOption,
     JsonOption,
+    RayAddressOption,
     SandboxOption,
+    WorkersOption,
     err,
     fail,
     load_version,
@@ -51,9 +55,8 @@ def run(
             help="How versions live together: one lineage, several, or the best of each kind. Default: lineage.",
         ),
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(metavar="N", help="Candidates judged side by side. Default: one per CPU, at most 8.")
-    ] = None,
+    workers: WorkersOption = None,
+    evaluators: EvaluatorsOption = None,
     max_attempts: Annotated[
         int | None,
         typer.Option(metavar="N", help="Stop once so many attempts are made, the seed included. Default: no limit."),
@@ -84,6 +87,8 @@ def run(
     sandbox: SandboxOption = None,
     evaluator_command: EvaluatorCommandOption = None,
     cascade: CascadeOption = None,
+    ray_address: RayAddressOption = None,
+    evaluator_resources: EvaluatorResourcesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Evolve a kernel. Without --max-attempts and --max-hours it goes on until Ctrl-C.
@@ -121,6 +126,7 @@ def run(
             "operator": operator,
             "population": population,
             "workers": workers,
+            "evaluators": evaluators,
             "max_attempts": max_attempts,
             "max_hours": max_hours,
             "seed": seed,
@@ -128,6 +134,8 @@ def run(
             "sandbox": sandbox,
             "evaluator_command": evaluator_command,
             "cascade": cascade,
+            "ray_address": ray_address,
+            "evaluator_resources": evaluator_resources,
         },
     )
     settings = ready(settings)
