@@ -159,7 +159,7 @@ def move_values(
             continue  # of another part of the population: what it gained is not known here
         before = max(scores.get(number, 0.0) for number in trial.parents)
         gain = math.log(trial.geomean_tflops / before) if trial.geomean_tflops > before > 0 else 0.0
-        for name in _moves_of(trial.change):
+        for name in moves_of(trial.change):
             if name in gains:
                 gains[name].append(gain)
     priors = {move.name: move.prior * (1 if move.relieves.isdisjoint(critical) else _RELIEF) for move in moves}
@@ -182,7 +182,8 @@ def _on(edit: _Edit, parent: Version) -> str:
     return f"{edit.change} (on version {parent.number})"
 
 
-def _moves_of(change: str) -> list[str]:
+def moves_of(change: str) -> list[str]:
+    """Return the names of the moves that a change of ``mutate`` is made of; any words of another operator's."""
     return [part.partition(":")[0].strip() for part in change.split(";")]
 
 
