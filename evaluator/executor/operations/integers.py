@@ -9,6 +9,7 @@ from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.ir import BITS, Op
 from evaluator.executor.operations.operands import INTEGERS, one_element
 from evaluator.executor.operations.registry import COMPARE, Elementwise, Types, check_variant, elementwise
+from evaluator.executor.space import all_true, distinct
 
 Tensor = torch.Tensor
 
@@ -88,8 +89,22 @@ def _shift(op: Op, types: Types) -> Elementwise:
     return shift
 
 
+_MANY = 2**16
+
+
+def _and(a: Tensor, b: Tensor) -> Tensor:
+    """Return a and b. Of two large masks that repeat along different axes, one is often true throughout: then the other
+    is returned as it is, and goes on repeating.
+    """
+    if a.dtype == torch.bool and max(a.numel(), b.numel()) >= _MANY:
+        for one, other in ((a, b), (b, a)):
+            if distinct(one).numel() * 8 < one.numel() and all_true(one):
+                return other
+    return torch.bitwise_and(a, b)
+
+
 _BIT_OPERATIONS: dict[str, Elementwise] = {
-    "arith.andi": torch.bitwise_and,
+    "arith.andi": _and,
     "arith.ori": torch.bitwise_or,
     "arith.xori": torch.bitwise_xor,
 }
