@@ -11,7 +11,7 @@ from evaluator.executor.faults import Site
 from evaluator.executor.ir import Type
 from evaluator.executor.memory import Memory
 from evaluator.executor.rows import contiguous_axis
-from evaluator.executor.space import all_true, distinct, total
+from evaluator.executor.space import all_true, total
 from evaluator.executor.values import AddressSum
 
 Tensor = torch.Tensor
@@ -22,8 +22,8 @@ class Marks(Memory):
 
     def write(self, address: Tensor | AddressSum, mask: Tensor | None, value: Tensor, kind: Type, site: Site) -> None:
         """Mark the elements of a block of type ``kind``."""
-        if mask is not None:
-            mask = None if all_true(mask) else distinct(mask)
+        if mask is not None and all_true(mask):
+            mask = None
         if not self._write_rows(address, mask, kind, site):
             flat = total(address)
             shape = np.broadcast_shapes(flat.shape, *(() if mask is None else (mask.shape,)))

@@ -299,12 +299,4 @@ def total(address: Tensor | AddressSum) -> Tensor:
 
 def all_true(mask: Tensor) -> bool:
     """Whether all of a bool tensor is true; several times faster than ``torch.all``."""
-    return mask.numel() == 0 or bool(distinct(mask).view(torch.uint8).amin())
-
-
-def distinct(block: Tensor) -> Tensor:
-    """Return a block with extent 1 along the axes along which it was expanded."""
-    for axis, stride in enumerate(block.stride()):
-        if stride == 0 and block.shape[axis] > 1:
-            block = block.narrow(axis, 0, 1)
-    return block
+    return mask.numel() == 0 or bool(mask.view(torch.uint8).amin())

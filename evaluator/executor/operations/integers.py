@@ -1,5 +1,6 @@
 """Integer arithmetic: wraps around, divides toward zero, and knows signed from unsigned by the operation."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -9,7 +10,7 @@ from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.ir import BITS, Op
 from evaluator.executor.operations.operands import INTEGERS, one_element
 from evaluator.executor.operations.registry import COMPARE, Elementwise, Types, check_variant, elementwise
-from evaluator.executor.space import all_true, distinct
+from evaluator.executor.space import all_true
 
 Tensor = torch.Tensor
 
@@ -89,16 +90,17 @@ def _shift(op: Op, types: Types) -> Elementwise:
     return shift
 
 
-_MANY = 2**16
+_MANY, _FEWER = 2**16, 64
 
 
 def _and(a: Tensor, b: Tensor) -> Tensor:
-    """Return a and b. Of two large masks that repeat along different axes, one is often true throughout: then the other
-    is returned as it is, and goes on repeating.
+    """Return a and b. Of two masks that make a large one, the smaller is often true throughout: then the other one is
+    returned as it is, and goes on to be broadcast.
     """
-    if a.dtype == torch.bool and max(a.numel(), b.numel()) >= _MANY:
+    if a.dtype == torch.bool:
+        elements = math.prod(map(max, a.shape, b.shape))
         for one, other in ((a, b), (b, a)):
-            if distinct(one).numel() * 8 < one.numel() and all_true(one):
+            if elements >= max(_MANY, _FEWER * one.numel()) and all_true(one):
                 return other
     return torch.bitwise_and(a, b)
 
