@@ -4,8 +4,8 @@ import numpy as np
 
 from avo.config import RunConfig
 from evaluator.candidate import Candidate, Incumbent
-from evaluator.comparing import ROUNDS, decide
 from evaluator.evaluation import CaseScore, Comparison, Evaluation, Fault, Score, Status, Verdict
+from evaluator.sequential import ROUNDS, decide
 from evaluator.target import ScoreKind, Target, get_target
 
 NOISE = 0.01
