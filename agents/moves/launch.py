@@ -74,6 +74,12 @@ def _named(anatomy: Anatomy, name: str, value: str) -> _Knob | None:
     return _Knob(name, tree.integer(literal), literal) if literal else None
 
 
+def setting(anatomy: Anatomy, name: str) -> int | None:
+    """Return the number that the launch passes for ``name``, where ``with_knobs`` can set another."""
+    knob = _knob(anatomy, name)
+    return knob.value if knob and knob.literal else None
+
+
 def constant(anatomy: Anatomy, name: str) -> cst.Integer | None:
     """Return the literal that the host function, or the module, sets a name to, once."""
     for scope in (anatomy.host, anatomy.module):

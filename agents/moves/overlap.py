@@ -7,7 +7,7 @@ import libcst as cst
 
 from agents.moves import tree
 from agents.moves.anatomy import Anatomy, Loop, dissect, uses_descriptors
-from agents.moves.launch import TILE_SIZES, with_knobs
+from agents.moves.launch import TILE_SIZES, setting, with_knobs
 from agents.moves.move import Move
 from evaluator.target import Target
 
@@ -129,18 +129,13 @@ def _edit_pingpong(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.
     masks = next((mask for mask in map(anatomy.masks, anatomy.loops) if mask and mask.causal), None)
     if masks is None:
         return
-    for factor in (2, 1):
-        ready: Anatomy | None = anatomy
-        label = "two tiles of rows a program"
-        if factor > 1:
-            rows = anatomy.arguments.get(masks.block_rows, "")
-            sized = {size: with_knobs(anatomy, {masks.block_rows: size}) for size in TILE_SIZES if rows}
-            now = next((size for size, changed in sized.items() if changed and not changed[0]), None)
-            changed = sized.get(2 * now) if now else None
-            ready = dissect(changed[1].code) if changed else None
-            label = f"{label}, {changed[0][0]}" if changed else label
-        if ready and (module := _Pair(ready, masks.block_rows).module()):
-            yield label, module
+    label, rows = "two tiles of rows a program", setting(anatomy, masks.block_rows)
+    if rows and 2 * rows in TILE_SIZES and (changed := with_knobs(anatomy, {masks.block_rows: 2 * rows})):
+        larger = dissect(changed[1].code)
+        if larger and (module := _Pair(larger, masks.block_rows).module()):
+            yield f"{label}, {changed[0][0]}", module
+    if module := _Pair(anatomy, masks.block_rows).module():
+        yield label, module
 
 
 @dataclass(frozen=True)
