@@ -20,11 +20,11 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
 
-from avo.snapshot import Snapshot, gain, geomean, lines, published, read_snapshot
+from avo.snapshot import Snapshot, covered, gain, geomean, lines, published, read_snapshot
 from avo.wording import first_line, percent, verdicts
 from evaluator.plain import rebuild
 from lineage_db.errors import UnknownRun
-from lineage_db.records import Version
+from lineage_db.records import Step, Version
 from lineage_db.store import Store
 
 ROOT = Path(__file__).parents[1]
@@ -69,7 +69,7 @@ def search(folder: Path, problem: str, target: str, minutes: float, workers: int
     name = f"{problem}-{target}"
     database = folder / f"{name}.db"
     known = _read(database, name)
-    left = minutes if known is None else minutes - known.busy.total_seconds() / 60
+    left = minutes if known is None else minutes - known[0].busy.total_seconds() / 60
     if left < _ENOUGH and known is not None:
         return 0
     start = ("run", "--problem", problem, "--target", target, "--operator", "mutate", "--name", name)
@@ -101,26 +101,27 @@ def document(folder: Path) -> Iterator[str]:
     yield "[performance model](performance-model.md), none was measured; correctness was executed. Written by"
     yield "`python -m bench.results`; the databases of the runs hold every attempt."
     found = [
-        (name, snapshot)
+        (name, search)
         for name in (f"{problem}-{target}" for problem in PROBLEMS for target in TARGETS)
-        if (snapshot := _read(folder / f"{name}.db", name))
+        if (search := _read(folder / f"{name}.db", name))
     ]
     yield ""
     yield "| run | minutes | attempts | versions | seed | best | predicted gain |"
     yield "|---|---|---|---|---|---|---|"
-    for name, snapshot in found:
+    for name, (snapshot, _) in found:
         yield _summary(name, snapshot)
-    for name, snapshot in found:
-        yield from _section(name, snapshot, _conditions(folder, name))
+    for name, (snapshot, steps) in found:
+        yield from _section(name, snapshot, steps, _conditions(folder, name))
 
 
-def _read(database: Path, name: str) -> Snapshot | None:
-    """Return the run as it is; None where there is none yet."""
+def _read(database: Path, name: str) -> tuple[Snapshot, Sequence[Step]] | None:
+    """Return the run as it is, and its steps; None where there is none yet."""
     if not database.exists():
         return None
     with Store.open(str(database), create=False) as store:
         try:
-            return read_snapshot(store, name)
+            snapshot = read_snapshot(store, name)
+            return snapshot, store.steps(snapshot.run.id)
         except UnknownRun:
             return None
 
@@ -139,7 +140,7 @@ def _summary(name: str, snapshot: Snapshot) -> str:
     return _row(name, *counts, f"{before:.1f}", f"{after:.1f}", percent(after / before - 1))
 
 
-def _section(name: str, snapshot: Snapshot, sittings: Sequence[Conditions]) -> Iterator[str]:
+def _section(name: str, snapshot: Snapshot, steps: Sequence[Step], sittings: Sequence[Conditions]) -> Iterator[str]:
     yield ""
     yield f"## {name}"
     for each in sittings:
@@ -155,18 +156,20 @@ def _section(name: str, snapshot: Snapshot, sittings: Sequence[Conditions]) -> I
     yield "|---|---|---|---|---|---|---|"
     places = {trial.attempt_id: place for place, trial in enumerate(snapshot.trials, 1)}
     for version in snapshot.versions:
-        yield _version(version, snapshot, places[version.attempt.id])
+        yield _version(version, snapshot, steps, places[version.attempt.id])
     yield ""
     yield "| move | tries | versions | predicted gain of these, together |"
     yield "|---|---|---|---|"
     yield from _moves(snapshot)
 
 
-def _version(version: Version, snapshot: Snapshot, place: int) -> str:
-    held_out = version.attempt.evaluation.held_out_tflops
+def _version(version: Version, snapshot: Snapshot, steps: Sequence[Step], place: int) -> str:
+    held_out, accepted = version.attempt.evaluation.held_out_tflops, version.accepted
+    # Pauses between sittings do not count.
+    busy = covered((s.started, min(s.finished or accepted, accepted)) for s in steps if s.started < accepted)
     return _row(
         place,
-        f"{(version.accepted - snapshot.run.created).total_seconds() / 60:.1f}",
+        f"{busy.total_seconds() / 60:.1f}",
         f"v{version.number}",
         f"{geomean(version):.1f}",
         "" if held_out is None else f"{held_out:.1f}",
