@@ -20,11 +20,12 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
 
-from avo.snapshot import Snapshot, covered, gain, geomean, lines, published, read_snapshot
+from avo.snapshot import Snapshot, gain, geomean, lines, published, read_snapshot
 from avo.wording import first_line, percent, verdicts
 from evaluator.plain import rebuild
 from lineage_db.errors import UnknownRun
 from lineage_db.records import Step, Version
+from lineage_db.spans import covered
 from lineage_db.store import Store
 
 ROOT = Path(__file__).parents[1]
