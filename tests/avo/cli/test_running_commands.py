@@ -124,9 +124,10 @@ def test_a_run_whose_attempts_are_used_up_asks_for_a_larger_limit(avo: Avo, used
 
 def test_a_run_that_another_process_drives_is_left_alone(avo: Avo, used_up: Path) -> None:
     holder = (
-        "import sys\nfrom avo.lock import exclusive\nfrom lineage_db.store import Store\n"
-        "with Store.open(sys.argv[1]) as store, exclusive(store.url, store.run('done')):\n"
-        "    print('held', flush=True)\n    sys.stdin.read()\n"
+        "import sys\nfrom avo.lock import exclusive\nfrom avo.run import utc_now\nfrom lineage_db.store import Store\n"
+        "with Store.open(sys.argv[1]) as store:\n"
+        "    with exclusive(store, store.run('done'), clock=utc_now, lost=print, say=print):\n"
+        "        print('held', flush=True)\n        sys.stdin.read()\n"
     )
     command = [sys.executable, "-c", holder, str(used_up)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
