@@ -1,5 +1,6 @@
 """The operator ``agent``: ``Vary(P_t) = Agent(P_t, K, f)``. A model calls tools until it submits an attempt."""
 
+import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -52,12 +53,15 @@ class Agentic:
 
 
 def chat_models(settings: Settings) -> MakeModel:
-    """Return what makes models behind endpoints."""
+    """Return what makes models behind endpoints, each step one; connections are kept between steps."""
+    clients: dict[str, Any] = {}
 
     def make(chosen: ModelSettings, desk: Desk, rng: random.Random) -> Model:
-        from agents.chat import ChatModel  # the openai package takes a second to import
+        from agents.chat import ChatModel, connect  # the openai package takes a second to import
 
-        return ChatModel(chosen, desk, timeout_s=settings.request_timeout_s, jitter=rng)
+        if chosen.name not in clients:
+            clients[chosen.name] = connect(chosen, settings.request_timeout_s, os.environ)
+        return ChatModel(chosen, desk, clients[chosen.name], timeout_s=settings.request_timeout_s, jitter=rng)
 
     return make
 

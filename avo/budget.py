@@ -1,5 +1,6 @@
 """Budgets: what a run and its steps may use, and what is left of it. Read from the database, which has every call."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -41,16 +42,18 @@ class Allowance:
             deadline,
         )
 
-    def left(self, store: Store, run: Run, step: Step, tried: int, now: datetime) -> Left:
-        """Return what is left at this moment for a step in which ``tried`` candidates were evaluated."""
-        of_run, of_step = store.journal.spend(run.id), store.journal.spend(run.id, step_id=step.id)
-        made = len(store.trials(run.id)) if self.max_attempts is not None else 0
-        until = None if self.step_minutes is None else step.started + timedelta(minutes=self.step_minutes)
+    def left(self, store: Store, run: Run, parts: Sequence[Step], now: datetime) -> Left:
+        """Return what is left at this moment for a step: ``parts`` are those that it takes up, and itself at last."""
+        of_run = store.journal.spend(run.id)
+        of_step = sum((store.journal.spend(run.id, step_id=part.id) for part in parts), Spend())
+        trials, numbers = store.trials(run.id), {part.number for part in parts}
+        tried = sum(trial.step_number in numbers for trial in trials)
+        until = None if self.step_minutes is None else parts[-1].started + timedelta(minutes=self.step_minutes)
         ends = [(end - now) / timedelta(minutes=1) for end in (until, self.deadline) if end is not None]
         return Left(
             tokens=_least((self.max_tokens, of_run.tokens), (self.step_tokens, of_step.tokens)),
             usd=_least((self.max_usd, of_run.usd), (self.step_usd, of_step.usd)),
-            evaluations=_least((self.max_attempts, made), (self.step_evaluations, tried)),
+            evaluations=_least((self.max_attempts, len(trials)), (self.step_evaluations, tried)),
             minutes=max(0.0, min(ends)) if ends else None,
             spent=used_up(of_run, self.max_tokens, self.max_usd, "run")
             or used_up(of_step, self.step_tokens, self.step_usd, "step")

@@ -85,8 +85,9 @@ def perform_step(
     target = evaluator.target
     step = store.claim_step(run.id, worker=worker, operator=operator.name, now=clock())
     scorer = RecordingScorer(store, run, step, evaluator, alpha, clock)
-    own = desk(store, run, step, evaluator, allowance, tried=lambda: scorer.tried, clock=clock)
-    brief = _brief(store, run, step, target, scorer, evaluator.profile, knowledge, own)
+    finished, unfinished = _earlier(store, step)
+    own = desk(store, run, step, evaluator, allowance, taken_up=unfinished, clock=clock)
+    brief = _brief(store, run, step, target, scorer, evaluator.profile, knowledge, own, finished, unfinished)
 
     def give_up(state: StepState, reason: str) -> StepOutcome:
         with contextlib.suppress(StepNotRunning):  # abandoned meanwhile by the process that drives the run
@@ -168,6 +169,8 @@ def _brief(
     profile: Explain,
     knowledge: Library,
     own: Desk,
+    finished: int,
+    unfinished: Sequence[Step],
 ) -> Brief:
     """Return the brief of ``step``.
 
@@ -177,17 +180,13 @@ def _brief(
 
     A step that left a transcript is not done over but taken up: the next gets the transcript, and sees its attempts.
     """
-    earlier = [other for other in store.steps(run.id) if other.worker == step.worker and other.number < step.number]
-    finished = [other for other in earlier if other.state is not StepState.ABANDONED]
-    last_finished = finished[-1].number if finished else -1
-    unfinished = [other.number for other in earlier if other.number > last_finished]
-    transcript = store.journal.messages(earlier[-1].id) if unfinished else []
-    hidden = unfinished if len(unfinished) == 1 and not transcript else []
+    transcript = store.journal.messages(unfinished[-1].id) if unfinished else []
+    hidden = [other.number for other in unfinished] if len(unfinished) == 1 and not transcript else []
     return Brief(
         problem=get_problem(run.problem),
         target=target,
         suite=run.suite,
-        seed=_step_seed(run.seed, step.worker, len(finished), max(len(unfinished) - 1, 0)),
+        seed=_step_seed(run.seed, step.worker, finished, max(len(unfinished) - 1, 0)),
         versions=store.versions(run.id),
         trials=[trial for trial in store.trials(run.id) if trial.step_number not in hidden],
         knowledge=knowledge,
@@ -198,6 +197,15 @@ def _brief(
         memories=store.journal.memories(run.id),
         transcript=transcript,
     )
+
+
+def _earlier(store: Store, step: Step) -> tuple[int, list[Step]]:
+    """Return how many steps the worker of ``step`` has finished, and those that it left unfinished since."""
+    steps = store.steps(step.run_id)
+    earlier = [other for other in steps if other.worker == step.worker and other.number < step.number]
+    finished = [other for other in earlier if other.state is not StepState.ABANDONED]
+    last_finished = finished[-1].number if finished else -1
+    return len(finished), [other for other in earlier if other.number > last_finished]
 
 
 def _step_seed(seed: int, worker: str, finished: int, moves_on: int) -> int:
