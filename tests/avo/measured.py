@@ -6,6 +6,7 @@ from avo.config import RunConfig
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.comparing import ROUNDS, decide
 from evaluator.evaluation import CaseScore, Comparison, Evaluation, Fault, Score, Status, Verdict
+from evaluator.inspection import Findings, Inspection
 from evaluator.target import ScoreKind, Target, get_target
 
 NOISE = 0.01
@@ -34,6 +35,10 @@ class MeasuringEvaluator:
         return get_target("h100")
 
     def profile(self, candidate: Candidate, case: str | None = None) -> Fault:
+        """Never asked."""
+        raise NotImplementedError
+
+    def inspect(self, inspection: Inspection) -> Findings:
         """Never asked."""
         raise NotImplementedError
 
