@@ -9,13 +9,13 @@ from agents.conversation import MESSAGE, RESUMED, STATE, Conversation, unanswere
 from agents.desk import Desk
 from agents.errors import BudgetSpent, ContextOverflow, ModelRefused
 from agents.memory import lessons, matter_at_hand, ranked
-from agents.model import CUT, ChatMessage, Model, Reply
+from agents.model import CHARS_PER_TOKEN, CUT, ChatMessage, Model, Reply
 from agents.operator import Brief, Proposal
 from agents.prompts import render
 from agents.settings import ModelSettings, Settings
 from agents.tools import Toolbox, Workbench
 from agents.tools.tables import lineage, short
-from agents.tools.toolbox import cut
+from agents.tools.toolbox import MOST_CHARS, cut
 from evaluator.problem import get_problem, get_suite
 from lineage_db.records import Submission
 
@@ -28,6 +28,8 @@ LAST_TURNS = 4
 LESSONS = 12
 """Lines of memory in a brief."""
 _LINEAGE_CHARS = 8_000
+_RESULT_SHARE = 0.1
+"""Of the context that the result of one tool may take."""
 _INTERRUPTED = "error: interrupted before there was a result"
 
 MakeModel = Callable[[ModelSettings, Desk, random.Random], Model]
@@ -103,7 +105,8 @@ class _Step:
     def __init__(self, brief: Brief, settings: ModelSettings, model: Model) -> None:
         self._brief, self._desk, self._model = brief, brief.desk, model
         states = [entry.content for entry in brief.transcript if entry.kind == STATE]
-        self._toolbox = Toolbox(brief, Workbench.from_json(states[-1]) if states else None)
+        self._most_chars = min(MOST_CHARS, int(_RESULT_SHARE * settings.context_tokens * CHARS_PER_TOKEN))
+        self._toolbox = Toolbox(brief, Workbench.from_json(states[-1]) if states else None, self._most_chars)
         self._kept: Mapping[str, Any] = states[-1] if states else {}
         self._conversation = Conversation(
             self._desk.record, settings.context_tokens, settings.max_output_tokens, self._toolbox.specs
@@ -194,7 +197,7 @@ class _Step:
             source=bench.source,
             parents=bench.parents,
             tries=[each.line for each in bench.tries],
-            results=bench.results,
+            results={name: cut(result, self._most_chars // 2) for name, result in bench.results.items()},
             budget=self._budget(),
         )
         return {"role": "user", "content": content}

@@ -73,9 +73,11 @@ def used_up(spend: Spend, tokens: int | None, usd: float | None, whose: str) -> 
     return ""
 
 
-def run_used_up(store: Store, run: Run, config: RunConfig) -> str:
-    """Return in words which budget of the run, its attempts and hours aside, has no room for another step."""
-    if config.max_steps is not None and (made := steps_made(store, run)) >= config.max_steps:
+def run_used_up(store: Store, run: Run, config: RunConfig, under_way: int = 0) -> str:
+    """Return in words which budget of the run, its attempts and hours aside, has no room for another step beside those
+    ``under_way``.
+    """
+    if config.max_steps is not None and (made := steps_made(store, run)) + under_way >= config.max_steps:
         return f"the run has made {made} of {config.max_steps} steps"
     if config.max_tokens is None and config.max_usd is None:
         return ""
@@ -83,8 +85,9 @@ def run_used_up(store: Store, run: Run, config: RunConfig) -> str:
 
 
 def steps_made(store: Store, run: Run) -> int:
-    """Return how many steps of the run count: those under way do, the seed's and those to be done over do not."""
-    return sum(step.operator != SEED_OPERATOR and step.state is not StepState.ABANDONED for step in store.steps(run.id))
+    """Return how many steps of the run have ended: the seed's and those to be done over do not count."""
+    ended = (StepState.DONE, StepState.FAILED)
+    return sum(step.operator != SEED_OPERATOR and step.state in ended for step in store.steps(run.id))
 
 
 def _least(*limits: tuple[float | None, float]) -> Any:

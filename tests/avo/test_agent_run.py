@@ -200,6 +200,13 @@ def test_steps_are_limited_and_those_done_over_count_once(shop: Shop) -> None:
     assert shop.said[-1] == "the run has made 2 of 2 steps"
 
 
+def test_no_more_steps_are_started_at_once_than_may_be_made(shop: Shop) -> None:
+    config = RunConfig(operator="agent", workers=3, max_steps=2)
+    with Endpoint([{"calls": [["submit", {"attempt": None, "change": "none", "seen": "-"}]]}]) as endpoint:
+        shop.drive(agent(endpoint), config)
+    assert len(endpoint.requests) == 2
+
+
 def test_a_model_without_luck_is_asked_more_often_than_an_operator_that_is_exhausted(shop: Shop) -> None:
     with Endpoint([{"text": "no idea"}]) as endpoint:
         shop.drive(agent(endpoint, SingleTurn), RunConfig(operator="single_turn", workers=1))
