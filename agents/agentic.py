@@ -1,5 +1,6 @@
 """The operator ``agent``: ``Vary(P_t) = Agent(P_t, K, f)``. A model calls tools until it submits an attempt."""
 
+import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,13 +9,13 @@ from agents.conversation import MESSAGE, RESUMED, STATE, Conversation, unanswere
 from agents.desk import Desk
 from agents.errors import BudgetSpent, ContextOverflow, ModelRefused
 from agents.memory import lessons, matter_at_hand, ranked
-from agents.model import CUT, ChatMessage, Model, Reply
+from agents.model import CHARS_PER_TOKEN, CUT, ChatMessage, Model, Reply
 from agents.operator import Brief, Proposal
 from agents.prompts import render
 from agents.settings import ModelSettings, Settings
 from agents.tools import Toolbox, Workbench
 from agents.tools.tables import lineage, short
-from agents.tools.toolbox import cut
+from agents.tools.toolbox import MOST_CHARS, cut
 from evaluator.problem import get_problem, get_suite
 from lineage_db.records import Submission
 
@@ -27,6 +28,8 @@ LAST_TURNS = 4
 LESSONS = 12
 """Lines of memory in a brief."""
 _LINEAGE_CHARS = 8_000
+_RESULT_SHARE = 0.1
+"""Of the context that the result of one tool may take."""
 _INTERRUPTED = "error: interrupted before there was a result"
 
 MakeModel = Callable[[ModelSettings, Desk, random.Random], Model]
@@ -52,12 +55,15 @@ class Agentic:
 
 
 def chat_models(settings: Settings) -> MakeModel:
-    """Return what makes models behind endpoints."""
+    """Return what makes models behind endpoints, each step one; connections are kept between steps."""
+    clients: dict[str, Any] = {}
 
     def make(chosen: ModelSettings, desk: Desk, rng: random.Random) -> Model:
-        from agents.chat import ChatModel  # the openai package takes a second to import
+        from agents.chat import ChatModel, connect  # the openai package takes a second to import
 
-        return ChatModel(chosen, desk, timeout_s=settings.request_timeout_s, jitter=rng)
+        if chosen.name not in clients:
+            clients[chosen.name] = connect(chosen, settings.request_timeout_s, os.environ)
+        return ChatModel(chosen, desk, clients[chosen.name], timeout_s=settings.request_timeout_s, jitter=rng)
 
     return make
 
@@ -99,7 +105,8 @@ class _Step:
     def __init__(self, brief: Brief, settings: ModelSettings, model: Model) -> None:
         self._brief, self._desk, self._model = brief, brief.desk, model
         states = [entry.content for entry in brief.transcript if entry.kind == STATE]
-        self._toolbox = Toolbox(brief, Workbench.from_json(states[-1]) if states else None)
+        self._most_chars = min(MOST_CHARS, int(_RESULT_SHARE * settings.context_tokens * CHARS_PER_TOKEN))
+        self._toolbox = Toolbox(brief, Workbench.from_json(states[-1]) if states else None, self._most_chars)
         self._kept: Mapping[str, Any] = states[-1] if states else {}
         self._conversation = Conversation(
             self._desk.record, settings.context_tokens, settings.max_output_tokens, self._toolbox.specs
@@ -191,7 +198,7 @@ class _Step:
             source=bench.source,
             parents=bench.parents,
             tries=[each.line for each in bench.tries],
-            results=bench.results,
+            results={name: cut(result, self._most_chars // 2) for name, result in bench.results.items()},
             budget=self._budget(),
         )
         return {"role": "user", "content": content}

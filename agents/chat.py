@@ -4,7 +4,6 @@ The retries are ours, so that each request is written down with what it has cost
 """
 
 import json
-import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -50,6 +49,12 @@ class _Failed(Exception):
     nonsense: bool = False
 
 
+def connect(settings: ModelSettings, timeout_s: float, environment: Mapping[str, str]) -> OpenAI:
+    """Return a client for a model's endpoint, which steps may share one after the other. Raises ``NoEndpoint``."""
+    endpoint = settings.endpoint(environment)
+    return OpenAI(api_key=endpoint.api_key, base_url=endpoint.base_url, timeout=timeout_s, max_retries=0)
+
+
 class ChatModel:
     """A model behind an endpoint, asked on behalf of one step."""
 
@@ -57,21 +62,20 @@ class ChatModel:
         self,
         settings: ModelSettings,
         desk: Desk,
+        client: OpenAI,
         *,
         timeout_s: float,
         jitter: random.Random,
-        environment: Mapping[str, str] = os.environ,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """``timeout_s``: of one request. Raises ``NoEndpoint``."""
-        endpoint = settings.endpoint(environment)
+        """``client`` as from ``connect``; ``timeout_s``: of one request."""
         self._settings = settings
         self._desk = desk
         self._timeout_s = timeout_s
         self._jitter, self._sleep, self._clock, self._now = jitter, sleep, clock, now
-        self._client = OpenAI(api_key=endpoint.api_key, base_url=endpoint.base_url, timeout=timeout_s, max_retries=0)
+        self._client = client
         self._openai = (urlsplit(str(self._client.base_url)).hostname or "").endswith("openai.com")
 
     def complete(self, messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, Any]]) -> Reply:
@@ -97,10 +101,6 @@ class ChatModel:
             else:
                 self._charge(reply.usage, started, reply.problem)
                 return reply
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
 
     def _request(self, messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Only what is configured is sent: endpoints refuse what they do not know."""

@@ -27,8 +27,8 @@ class ModelSettings(BaseModel):
     """What the endpoint calls it."""
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """How often it is chosen, against the others: each step has one model."""
-    context_tokens: int = Field(default=128_000, ge=4_000)
-    """What it can take in, its reply included."""
+    context_tokens: int = Field(default=128_000, ge=8_000)
+    """What it can take in, its reply included. A brief with its sources and tools takes about 8,000 already."""
     input_usd_per_mtok: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     cached_usd_per_mtok: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """None: as other input."""

@@ -1,5 +1,6 @@
 """Budgets: what a run and its steps may use, and what is left of it. Read from the database, which has every call."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -41,16 +42,18 @@ class Allowance:
             deadline,
         )
 
-    def left(self, store: Store, run: Run, step: Step, tried: int, now: datetime) -> Left:
-        """Return what is left at this moment for a step in which ``tried`` candidates were evaluated."""
-        of_run, of_step = store.journal.spend(run.id), store.journal.spend(run.id, step_id=step.id)
-        made = len(store.trials(run.id)) if self.max_attempts is not None else 0
-        until = None if self.step_minutes is None else step.started + timedelta(minutes=self.step_minutes)
+    def left(self, store: Store, run: Run, parts: Sequence[Step], now: datetime) -> Left:
+        """Return what is left at this moment for a step: ``parts`` are those that it takes up, and itself at last."""
+        of_run = store.journal.spend(run.id)
+        of_step = sum((store.journal.spend(run.id, step_id=part.id) for part in parts), Spend())
+        trials, numbers = store.trials(run.id), {part.number for part in parts}
+        tried = sum(trial.step_number in numbers for trial in trials)
+        until = None if self.step_minutes is None else parts[-1].started + timedelta(minutes=self.step_minutes)
         ends = [(end - now) / timedelta(minutes=1) for end in (until, self.deadline) if end is not None]
         return Left(
             tokens=_least((self.max_tokens, of_run.tokens), (self.step_tokens, of_step.tokens)),
             usd=_least((self.max_usd, of_run.usd), (self.step_usd, of_step.usd)),
-            evaluations=_least((self.max_attempts, made), (self.step_evaluations, tried)),
+            evaluations=_least((self.max_attempts, len(trials)), (self.step_evaluations, tried)),
             minutes=max(0.0, min(ends)) if ends else None,
             spent=used_up(of_run, self.max_tokens, self.max_usd, "run")
             or used_up(of_step, self.step_tokens, self.step_usd, "step")
@@ -70,9 +73,11 @@ def used_up(spend: Spend, tokens: int | None, usd: float | None, whose: str) -> 
     return ""
 
 
-def run_used_up(store: Store, run: Run, config: RunConfig) -> str:
-    """Return in words which budget of the run, its attempts and hours aside, has no room for another step."""
-    if config.max_steps is not None and (made := steps_made(store, run)) >= config.max_steps:
+def run_used_up(store: Store, run: Run, config: RunConfig, under_way: int = 0) -> str:
+    """Return in words which budget of the run, its attempts and hours aside, has no room for another step beside those
+    ``under_way``.
+    """
+    if config.max_steps is not None and (made := steps_made(store, run)) + under_way >= config.max_steps:
         return f"the run has made {made} of {config.max_steps} steps"
     if config.max_tokens is None and config.max_usd is None:
         return ""
@@ -80,8 +85,9 @@ def run_used_up(store: Store, run: Run, config: RunConfig) -> str:
 
 
 def steps_made(store: Store, run: Run) -> int:
-    """Return how many steps of the run count: those under way do, the seed's and those to be done over do not."""
-    return sum(step.operator != SEED_OPERATOR and step.state is not StepState.ABANDONED for step in store.steps(run.id))
+    """Return how many steps of the run have ended: the seed's and those to be done over do not count."""
+    ended = (StepState.DONE, StepState.FAILED)
+    return sum(step.operator != SEED_OPERATOR and step.state in ended for step in store.steps(run.id))
 
 
 def _least(*limits: tuple[float | None, float]) -> Any:

@@ -1,6 +1,6 @@
 """The desk of one step: what its operator reads and writes beside evaluations, in the database."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -20,10 +20,10 @@ def desk(
     inspector: Inspector,
     allowance: Allowance,
     *,
-    tried: Callable[[], int],
+    taken_up: Sequence[Step],
     clock: Callable[[], datetime],
 ) -> Desk:
-    """Return the desk of ``step``; ``tried`` counts the candidates that were evaluated in it."""
+    """Return the desk of ``step``, which goes on with what the steps ``taken_up`` left unfinished."""
 
     def attempt(attempt_id: int) -> Attempt:
         try:
@@ -57,5 +57,5 @@ def desk(
         record=record,
         charge=charge,
         remember=remember,
-        left=lambda: allowance.left(store, run, step, tried(), clock()),
+        left=lambda: allowance.left(store, run, (*taken_up, step), clock()),
     )

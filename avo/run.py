@@ -228,7 +228,7 @@ class _Sitting:
 
     def _room(self) -> bool:
         """Whether the budgets have room for one more step, and its attempt."""
-        if self._seeded and (spent := run_used_up(self._store, self._run, self._config)):
+        if self._seeded and (spent := run_used_up(self._store, self._run, self._config, len(self._busy))):
             self._spent = spent
             return False
         if self._config.max_attempts is None:

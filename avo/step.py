@@ -98,7 +98,7 @@ def perform_step(
         seed = _step_seed(run.seed, origin.worker, origin.turn)
         home = settle(store, run, step, origin, population, seed, clock)
         scorer = RecordingScorer(store, run, step, evaluator, alpha, clock, home.rivals)
-        own = desk(store, run, step, evaluator, allowance, tried=lambda: scorer.tried, clock=clock)
+        own = desk(store, run, step, evaluator, allowance, taken_up=_taken_up(store, step), clock=clock)
         interventions = supervise(store, run, target, patience, knowledge, clock) if patience else ()
         brief = _brief(store, run, step, origin, seed, evaluator, scorer, knowledge, interventions, home, own)
         return _perform(store, run, step, operator, scorer, brief, home, min_gain, alpha, clock)
@@ -251,6 +251,16 @@ def _brief(
         memories=store.journal.memories(run.id),
         transcript=transcript,
     )
+
+
+def _taken_up(store: Store, step: Step) -> list[Step]:
+    """Return the steps that ``step`` goes on with: the one it does over, the one that did over, and so on."""
+    found: list[Step] = []
+    number = step.redoes
+    while number is not None and (earlier := store.step(step.run_id, number)) is not None:
+        found.insert(0, earlier)
+        number = earlier.redoes
+    return found
 
 
 def _step_seed(seed: int, worker: str, turn: int) -> int:

@@ -12,6 +12,8 @@ from lineage_db.rows import to_attempt, to_run, to_step, to_trial, to_version
 
 _RUNS, _STEPS, _ATTEMPTS, _VERSIONS = tables.runs.c, tables.steps.c, tables.attempts.c, tables.versions.c
 _NAMES_SHOWN = 10
+_TAKEN_UP = 5
+"""How often in a row a step is taken up from its transcript: what ends it again and again is then left alone."""
 _SHORT_RUN = [column for column in _RUNS if column.name != "config"]
 
 _HYPOTHESIS = tables.hypotheses.c.text.label("hypothesis")
@@ -78,14 +80,17 @@ def claim(connection: Connection, run_id: int, worker: str, operator: str) -> di
     """Return the columns of the run's next step that follow from the steps before it.
 
     A step that was left unfinished is done over, once, by the worker that left it, or by whichever next asks for one of
-    the same operator.
+    the same operator. One that has a transcript, from which it is taken up, is so several times.
     """
     mine = (_STEPS.run_id == run_id) & (_STEPS.worker == worker)
     fields = select(_STEPS.id, _STEPS.number, _STEPS.turn, _STEPS.unfinished, _STEPS.state, _STEPS.operator)
     before = connection.execute(fields.where(mine).order_by(_STEPS.number.desc()).limit(1)).one_or_none()
     left = before is not None and before.state == StepState.ABANDONED.value
     unfinished = before.unfinished + 1 if before is not None and left else 0
-    again = before if unfinished == 1 and before is not None and before.operator == operator else None
+    again = None
+    if before is not None and unfinished and before.operator == operator:
+        written = select(tables.messages.c.number).where(tables.messages.c.step_id == before.id).limit(1)
+        again = before if unfinished <= (1 if connection.scalar(written) is None else _TAKEN_UP) else None
     if unfinished == 0:
         abandoned = (_STEPS.run_id == run_id) & (_STEPS.state == StepState.ABANDONED.value) & (_STEPS.unfinished == 0)
         oldest = fields.where(abandoned, _STEPS.operator == operator).order_by(_STEPS.number).limit(1)

@@ -262,6 +262,15 @@ class Spend:
         """Input and output together."""
         return self.input_tokens + self.output_tokens
 
+    def __add__(self, other: "Spend") -> "Spend":
+        return Spend(
+            self.calls + other.calls,
+            self.input_tokens + other.input_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.output_tokens + other.output_tokens,
+            self.usd + other.usd,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:

@@ -20,15 +20,20 @@ from lineage_db.records import Attempt, Version
 
 MOST_CHARS = 16_000
 """Of a result: about 4000 tokens. What is longer loses its middle."""
-_CODE_CHARS = 15_000
+_NOTE_CHARS = 200
+"""Of a result that are kept for the note that there is more."""
 
 
 class Toolbox:
     """Tools bound to one step, and its workbench. A bad call is answered with what to send instead."""
 
-    def __init__(self, brief: Brief, bench: Workbench | None = None) -> None:
-        """``bench`` is that of a step that is taken up again; by default the best version is the working source."""
+    def __init__(self, brief: Brief, bench: Workbench | None = None, most_chars: int = MOST_CHARS) -> None:
+        """``bench`` is that of a step that is taken up again; by default the best version is the working source.
+
+        Results have ``most_chars`` at most.
+        """
         self._brief = brief
+        self._most_chars = most_chars
         best = brief.parent
         self.bench = bench or Workbench(best.attempt.source, (best.number,))
         suites = tuple(name for name in brief.problem.suites if name != HELD_OUT)
@@ -54,19 +59,18 @@ class Toolbox:
         }
 
     def call(self, name: str, arguments_json: str) -> str:
-        """Return what tool ``name`` says, cut to ``MOST_CHARS``.
+        """Return what tool ``name`` says, without its middle where it is too long.
 
         Raises ``EvaluatorUnavailable`` and the errors of the desk.
         """
         if self.bench.done:
             return "error: the step has ended with its submission"
         try:
-            said = self._tools[name](parse(name, arguments_json)) if name in self._tools else parse(name, "")
-        except BadCall as error:
+            asked = parse(name, arguments_json)
+            said = self._tools[name](asked)
+        except (BadCall, UnknownProblem, LibraryError, CandidateTaken) as error:
             said = f"error: {error}"
-        except (UnknownProblem, LibraryError, CandidateTaken) as error:
-            said = f"error: {error}"
-        result = cut(readable(str(said)), MOST_CHARS)
+        result = cut(readable(said), self._most_chars)
         if name in ("check", "evaluate", "profile"):
             self.bench.results[name] = result
         return result
@@ -180,9 +184,9 @@ class Toolbox:
         case = asked.case or get_suite(self._brief.problem, self._brief.suite)[0].name
         if asked.show is arguments.Show.PIPES:
             found = self._brief.profile(Candidate(self._brief.problem.name, source), case)
-            return str(_fault(found)) if isinstance(found, Fault) else "\n\n".join(map(tables.profile, found))
+            return _fault(found) if isinstance(found, Fault) else "\n\n".join(map(tables.profile, found))
         seen = self._look(Look(asked.show.value), source, case=case)
-        return _fault(seen.fault) if seen.fault else _page(seen.text, asked.first)
+        return _fault(seen.fault) if seen.fault else _page(seen.text, asked.first, self._most_chars - _NOTE_CHARS)
 
     def _run_python(self, asked: arguments.RunPython) -> str:
         return tables.script(self._look(Look.SCRIPT, asked.code))
@@ -247,12 +251,12 @@ def difference(old: str, new: str, old_name: str, new_name: str) -> str:
     return "\n".join(difflib.unified_diff(old.splitlines(), new.splitlines(), old_name, new_name, lineterm="", n=2))
 
 
-def _page(text: str, first: int) -> str:
-    """Return lines of code from ``first`` on, as many as a result takes, and where to go on."""
+def _page(text: str, first: int, most: int) -> str:
+    """Return lines of code from ``first`` on, of ``most`` characters, and where to go on."""
     lines = text.splitlines()
     chosen: list[str] = []
     for line in lines[first - 1 :]:
-        if sum(map(len, chosen)) + len(chosen) + len(line) > _CODE_CHARS:
+        if sum(map(len, chosen)) + len(chosen) + len(line) > most:
             break
         chosen.append(line)
     last = first - 1 + len(chosen)

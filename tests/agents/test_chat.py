@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agents.chat import ChatModel
+from agents.chat import ChatModel, connect
 from agents.desk import FakeDesk, Left
 from agents.errors import BudgetSpent, ContextOverflow, ModelRefused
 from agents.model import Reply, ToolCall, Usage
@@ -47,12 +47,14 @@ class Caller:
 
     def __init__(self, url: str, desk: FakeDesk, time: Time, timeout_s: float, settings: dict[str, Any]) -> None:
         self.desk, self.time = desk, time
+        made = ModelSettings(name="m", base_url=url, **settings)
+        self.client = connect(made, timeout_s, {"OPENAI_API_KEY": "secret"})
         self.model = ChatModel(
-            ModelSettings(name="m", base_url=url, **settings),
+            made,
             desk.desk,
+            self.client,
             timeout_s=timeout_s,
             jitter=random.Random(0),
-            environment={"OPENAI_API_KEY": "secret"},
             sleep=time.sleep,
             clock=time.clock,
             now=lambda: NOW + timedelta(seconds=time.seconds),
@@ -70,7 +72,7 @@ class Caller:
 def model(*script: Line, time: Time | None = None, timeout_s: float = 20.0, **settings: Any) -> Iterator[Any]:
     with Endpoint(script) as endpoint:
         made = Caller(endpoint.url, FakeDesk(), time or Time(), timeout_s, settings)
-        with closing(made.model):
+        with closing(made.client):
             yield made, endpoint
 
 
@@ -175,7 +177,7 @@ def test_an_endpoint_that_is_away_for_an_hour_is_waited_for() -> None:
 
     time = Time(on_sleep=come_back)
     asked = Caller(f"http://127.0.0.1:{port}/v1", FakeDesk(), time, 5.0, {})
-    with closing(asked.model):
+    with closing(asked.client):
         assert asked.complete().text == "here"
     back[0].__exit__()
     assert 3600 < time.seconds < 3700
@@ -193,7 +195,7 @@ def test_waiting_ends_with_the_budget() -> None:
 
     time = Time(on_sleep=end)
     asked = Caller(url, desk, time, 5.0, {})
-    with closing(asked.model), pytest.raises(BudgetSpent, match="its time is up"):
+    with closing(asked.client), pytest.raises(BudgetSpent, match="its time is up"):
         asked.complete()
     assert time.seconds < 115
 

@@ -148,6 +148,23 @@ def test_a_step_ends_in_order_within_one_call_of_its_limit(
     assert outcome.version == 1
 
 
+def test_what_an_interrupted_step_has_used_counts_for_the_one_that_takes_it_up(shop: Shop) -> None:
+    def interrupt(request: Mapping[str, Any]) -> Line:
+        shop.store.abandon_running_steps(shop.run.id, reason="killed", now=NOW)
+        return {"text": "too late"}
+
+    allowance = Allowance(step_tokens=3000, step_evaluations=1)
+    script = [trying(120.0), interrupt, trying(130.0)]
+    with Endpoint(script) as endpoint:  # type: ignore[arg-type]
+        operator = agent(endpoint)
+        assert shop.step(operator, allowance).state is StepState.ABANDONED
+        outcome = shop.step(operator, allowance)
+    assert outcome.reason.startswith("the step has used 3300 of 3000 tokens; submitted is the best attempt")
+    assert len(endpoint.requests) == 3
+    assert outcome.version == 1
+    assert len(shop.store.attempts(shop.run.id)) == 2
+
+
 def test_evaluations_are_limited_by_step_and_by_run(shop: Shop) -> None:
     script = [{"calls": [write(120.0), EVALUATE, write(130.0), EVALUATE, submit(2)]}]
     for limits in (Allowance(step_evaluations=1), Allowance(max_attempts=3)):
@@ -181,6 +198,13 @@ def test_steps_are_limited_and_those_done_over_count_once(shop: Shop) -> None:
         StepState.ABANDONED, StepState.DONE, StepState.DONE,
     ]  # fmt: skip
     assert shop.said[-1] == "the run has made 2 of 2 steps"
+
+
+def test_no_more_steps_are_started_at_once_than_may_be_made(shop: Shop) -> None:
+    config = RunConfig(operator="agent", workers=3, max_steps=2)
+    with Endpoint([{"calls": [["submit", {"attempt": None, "change": "none", "seen": "-"}]]}]) as endpoint:
+        shop.drive(agent(endpoint), config)
+    assert len(endpoint.requests) == 2
 
 
 def test_a_model_without_luck_is_asked_more_often_than_an_operator_that_is_exhausted(shop: Shop) -> None:

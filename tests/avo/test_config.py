@@ -134,7 +134,7 @@ def test_models_come_from_the_file_and_are_named_by_flags(toml: Path) -> None:
     [
         ('[[models]]\nnam = "a"', ["run.toml: models.0.name", "Field required"]),
         ('[[models]]\nname = "a"\nprice = 3', ["models.0.price: unknown setting", "input_usd_per_mtok"]),
-        ('[[models]]\nname = "a"\ncontext_tokens = 10', ["models.0.context_tokens", "4000"]),
+        ('[[models]]\nname = "a"\ncontext_tokens = 10', ["models.0.context_tokens", "8000"]),
         ('models = "a"', ["run.toml: models", "valid tuple"]),
         ("max_tokens = 0", ["run.toml: max_tokens", "greater than or equal to 1"]),
         ("step_usd = -1", ["run.toml: step_usd", "greater than 0"]),
