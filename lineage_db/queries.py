@@ -13,9 +13,19 @@ from lineage_db.rows import to_attempt, to_run, to_step, to_trial, to_version
 _RUNS, _STEPS, _ATTEMPTS, _VERSIONS = tables.runs.c, tables.steps.c, tables.attempts.c, tables.versions.c
 _NAMES_SHOWN = 10
 
-_LINEAGE = select(
-    *_ATTEMPTS, _VERSIONS.number, _VERSIONS.accepted, _VERSIONS.parents.label("version_parents")
-).join_from(tables.versions, tables.attempts)
+_HYPOTHESIS = tables.hypotheses.c.text.label("hypothesis")
+_WITH_HYPOTHESIS = select(*_ATTEMPTS, _HYPOTHESIS).outerjoin_from(tables.attempts, tables.hypotheses)
+_LINEAGE = (
+    select(
+        *_ATTEMPTS,
+        _HYPOTHESIS,
+        _VERSIONS.number,
+        _VERSIONS.accepted,
+        _VERSIONS.parents.label("version_parents"),
+    )
+    .join_from(tables.versions, tables.attempts)
+    .outerjoin(tables.hypotheses)
+)
 
 
 def unknown_run(connection: Connection, wanted: str | int) -> UnknownRun:
@@ -110,19 +120,26 @@ def summaries(connection: Connection) -> list[RunSummary]:
 
 def attempt(connection: Connection, run_id: int, attempt_id: int) -> Attempt:
     """Return one attempt of the run; raise ``UnknownAttempt``."""
-    query = select(tables.attempts).where(_ATTEMPTS.run_id == run_id, _ATTEMPTS.id == attempt_id)
+    query = _WITH_HYPOTHESIS.where(_ATTEMPTS.run_id == run_id, _ATTEMPTS.id == attempt_id)
     row = connection.execute(query).one_or_none()
     if row is None:
         raise UnknownAttempt(attempt_id)
-    return to_attempt(row)
+    return to_attempt(row, row.hypothesis)
+
+
+def attempts(connection: Connection, run_id: int) -> list[Attempt]:
+    """Return the run's attempts, oldest first."""
+    query = _WITH_HYPOTHESIS.where(_ATTEMPTS.run_id == run_id).order_by(_ATTEMPTS.id)
+    return [to_attempt(row, row.hypothesis) for row in connection.execute(query)]
 
 
 def trials(connection: Connection, run_id: int, after: int) -> list[Trial]:
     """Return the run's attempts with ids larger than ``after``, without their long columns, oldest first."""
     short = [column for column in _ATTEMPTS if column.name not in ("source", "evaluation")]
     query = (
-        select(*short, _STEPS.number.label("step_number"), _VERSIONS.number.label("version"))
+        select(*short, _HYPOTHESIS, _STEPS.number.label("step_number"), _VERSIONS.number.label("version"))
         .join_from(tables.attempts, tables.steps)
+        .outerjoin(tables.hypotheses)
         .outerjoin(tables.versions, _VERSIONS.attempt_id == _ATTEMPTS.id)
         .where(_ATTEMPTS.run_id == run_id, _ATTEMPTS.id > after)
         .order_by(_ATTEMPTS.id)

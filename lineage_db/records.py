@@ -80,6 +80,23 @@ class Step:
     finished: datetime | None
     reason: str
     """Why the step failed or was abandoned, else what the operator reports."""
+    submission: "Submission | None" = None
+    """What it submitted, where the operator says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What an operator says of the attempt that it submits."""
+
+    attempt_id: int
+    change: str
+    """What was changed, and from what."""
+    hypothesis: str
+    """Why that should help."""
+    expected: str
+    """The effect it expected, stated before the evaluation."""
+    seen: str
+    """The effect it saw."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +115,8 @@ class Attempt:
     evaluation: Evaluation
     started: datetime
     finished: datetime
+    hypothesis: str = ""
+    """Why the operator thought that the change would help, stated before the evaluation; empty where it did not say."""
 
     @property
     def status(self) -> Status:
@@ -127,6 +146,8 @@ class Trial:
     version: int | None
     """Its number in the lineage, where it was accepted."""
     seconds: float
+    hypothesis: str = ""
+    """As in ``Attempt``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,3 +160,87 @@ class Version:
     parents: tuple[int, ...]
     accepted: datetime
     attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One entry of a step's transcript. Entries are only ever added."""
+
+    step_id: int
+    number: int
+    """Position in the transcript, from 0."""
+    kind: str
+    """What ``content`` is: the operator that writes transcripts says which kinds there are."""
+    content: Mapping[str, Any]
+    """Plain data."""
+    written: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a model: what it cost, whether or not it was of use."""
+
+    id: int
+    run_id: int
+    step_id: int | None
+    """None for a call that belongs to no step, as the supervisor's."""
+    model: str
+    input_tokens: int
+    """Cached ones included."""
+    cached_tokens: int
+    output_tokens: int
+    usd: float | None
+    """None where the model has no price."""
+    seconds: float
+    error: str
+    """Why there was no reply that could be used; empty where there was one."""
+    finished: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """What calls of models came to."""
+
+    calls: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    usd: float = 0.0
+    """Of the calls whose price is known."""
+
+    @property
+    def tokens(self) -> int:
+        """Input and output together."""
+        return self.input_tokens + self.output_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A note that an operator left for later steps of its run."""
+
+    id: int
+    run_id: int
+    step_number: int
+    text: str
+    written: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Intervention:
+    """What the supervisor told the operators after it saw the trajectory."""
+
+    id: int
+    run_id: int
+    after_step: int
+    """Number of the newest step that it had seen."""
+    level: str
+    """How far it went: nudge, redirect or restart."""
+    reason: str
+    """What it saw."""
+    directions: tuple[str, ...]
+    """What to try next."""
+    source: str
+    """Where the directions come from: a model's name, or the knowledge base."""
+    restart_from: int | None
+    """Number of the version that the next steps start from, where they go back to one."""
+    made: datetime

@@ -6,7 +6,20 @@ from sqlalchemy import Row
 
 from evaluator.evaluation import Evaluation, Status
 from lineage_db.errors import IncompatibleDatabase
-from lineage_db.records import Attempt, Run, RunState, Step, StepState, Trial, Version
+from lineage_db.records import (
+    Attempt,
+    Call,
+    Intervention,
+    Memory,
+    Message,
+    Run,
+    RunState,
+    Step,
+    StepState,
+    Submission,
+    Trial,
+    Version,
+)
 
 
 def to_run(row: Row[*tuple[Any, ...]]) -> Run:
@@ -39,10 +52,11 @@ def to_step(row: Row[*tuple[Any, ...]]) -> Step:
         started=row.started,
         finished=row.finished,
         reason=row.reason,
+        submission=None if row.submission is None else Submission(**row.submission),
     )
 
 
-def to_attempt(row: Row[*tuple[Any, ...]]) -> Attempt:
+def to_attempt(row: Row[*tuple[Any, ...]], hypothesis: str | None) -> Attempt:
     """``row`` has the columns of ``attempts``; raise ``IncompatibleDatabase`` where its evaluation cannot be read."""
     try:
         evaluation = Evaluation.from_json(row.evaluation)
@@ -61,22 +75,23 @@ def to_attempt(row: Row[*tuple[Any, ...]]) -> Attempt:
         evaluation=evaluation,
         started=row.started,
         finished=row.finished,
+        hypothesis=hypothesis or "",
     )
 
 
 def to_version(row: Row[*tuple[Any, ...]]) -> Version:
-    """``row`` has the columns of ``attempts``, ``number``, ``accepted`` and ``version_parents``."""
+    """``row`` has the columns of ``attempts``, ``hypothesis``, ``number``, ``accepted`` and ``version_parents``."""
     return Version(
         run_id=row.run_id,
         number=row.number,
         parents=tuple(row.version_parents),
         accepted=row.accepted,
-        attempt=to_attempt(row),
+        attempt=to_attempt(row, row.hypothesis),
     )
 
 
 def to_trial(row: Row[*tuple[Any, ...]]) -> Trial:
-    """``row`` has the short columns of ``attempts``, ``step_number`` and ``version``."""
+    """``row`` has the short columns of ``attempts``, ``hypothesis``, ``step_number`` and ``version``."""
     return Trial(
         attempt_id=row.id,
         step_number=row.step_number,
@@ -89,4 +104,25 @@ def to_trial(row: Row[*tuple[Any, ...]]) -> Trial:
         parents=tuple(row.parents),
         version=row.version,
         seconds=row.seconds,
+        hypothesis=row.hypothesis or "",
     )
+
+
+def to_message(row: Row[*tuple[Any, ...]]) -> Message:
+    """``row`` has the columns of ``messages``."""
+    return Message(row.step_id, row.number, row.kind, row.content, row.written)
+
+
+def to_call(row: Row[*tuple[Any, ...]]) -> Call:
+    """``row`` has the columns of ``calls``."""
+    return Call(**row._mapping)
+
+
+def to_memory(row: Row[*tuple[Any, ...]]) -> Memory:
+    """``row`` has the columns of ``memories`` and ``step_number``."""
+    return Memory(row.id, row.run_id, row.step_number, row.text, row.written)
+
+
+def to_intervention(row: Row[*tuple[Any, ...]]) -> Intervention:
+    """``row`` has the columns of ``interventions``."""
+    return Intervention(**{**row._mapping, "directions": tuple(row.directions)})

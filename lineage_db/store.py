@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
@@ -19,9 +19,10 @@ from lineage_db.errors import (
     InvalidRun,
     RunExists,
 )
-from lineage_db.records import Attempt, Run, RunState, RunSummary, Step, StepState, Trial, Version
+from lineage_db.journal import Journal
+from lineage_db.records import Attempt, Run, RunState, RunSummary, Step, StepState, Submission, Trial, Version
 from lineage_db.rows import to_attempt, to_run, to_step
-from lineage_db.tables import NAME_LENGTH, attempts, runs, steps, versions
+from lineage_db.tables import NAME_LENGTH, attempts, hypotheses, runs, steps, versions
 
 _SEEDS = range(-(2**63), 2**63)
 
@@ -48,6 +49,11 @@ class Store:
     def url(self) -> str:
         """Where another process can open it: absolute, and with the password if it has one."""
         return self._database.url
+
+    @property
+    def journal(self) -> Journal:
+        """What operators and the supervisor write down beside attempts."""
+        return Journal(self._database)
 
     def close(self) -> None:
         """Close the connections."""
@@ -200,6 +206,7 @@ class Store:
         evaluation: Evaluation,
         started: datetime,
         finished: datetime,
+        hypothesis: str = "",
     ) -> Attempt:
         """Add an attempt to a running step; ``parents`` are numbers of versions the run has.
 
@@ -232,7 +239,10 @@ class Store:
                 "evaluation": evaluation.to_json(),
                 "source": candidate.source,
             }
-            return to_attempt(connection.execute(insert(attempts).values(values).returning(*attempts.c)).one())
+            row = connection.execute(insert(attempts).values(values).returning(*attempts.c)).one()
+            if hypothesis:
+                connection.execute(insert(hypotheses).values(attempt_id=row.id, text=hypothesis))
+            return to_attempt(row, hypothesis)
 
     def record_comparison(self, step_id: int, attempt_id: int, comparison: Comparison, *, now: datetime) -> Attempt:
         """Put ``comparison`` in place of the one that a correct attempt has, and return the attempt.
@@ -259,8 +269,9 @@ class Store:
         reason: str,
         now: datetime,
         decide: Callable[[Sequence[Version], Attempt], bool],
+        submission: Submission | None = None,
     ) -> Version | None:
-        """Finish a running step; make its attempt the run's next version if ``decide(versions, attempt)`` says so.
+        """Finish a running step with its ``submission``, and add a version if ``decide(versions, attempt)`` says so.
 
         Between the reading of ``versions`` (oldest first) and the writing of the new one no other writer gets in, so
         ``decide`` must be quick and leave the store alone; its exceptions come through and undo everything. It is not
@@ -272,6 +283,9 @@ class Store:
             lineage = queries.versions(connection, run.id)
             queries.check_parents(parents, len(lineage))
             queries.finish_step(connection, steps.c.id == step.id, StepState.DONE, reason, now)
+            if submission is not None:
+                kept = update(steps).where(steps.c.id == step.id).values(submission=asdict(submission))
+                connection.execute(kept)
             if attempt_id is None:
                 return None
             attempt = queries.attempt(connection, run.id, attempt_id)
@@ -320,9 +334,8 @@ class Store:
 
     def attempts(self, run_id: int) -> list[Attempt]:
         """Return the run's attempts with their sources, oldest first."""
-        query = select(attempts).where(attempts.c.run_id == run_id).order_by(attempts.c.id)
         with self._database.transaction() as connection:
-            return [to_attempt(row) for row in connection.execute(query)]
+            return queries.attempts(connection, run_id)
 
     def versions(self, run_id: int) -> list[Version]:
         """Return the run's versions with their attempts, oldest first."""

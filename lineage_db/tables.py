@@ -61,9 +61,9 @@ class Json(TypeDecorator[Any]):
     impl = Text
     cache_ok = True
 
-    def process_bind_param(self, value: Any, dialect: Dialect) -> str:
-        """Encode."""
-        return json.dumps(value)
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        """Encode; None is SQL NULL."""
+        return None if value is None else json.dumps(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
         """Decode; SQL NULL, as an outer join makes it, is None."""
@@ -138,6 +138,8 @@ steps = Table(
     Column("started", UtcDateTime, nullable=False),
     Column("finished", UtcDateTime),
     Column("reason", Prose, nullable=False),
+    # What the operator submitted, and what it expected of it; NULL where it says nothing.
+    Column("submission", Json),
     UniqueConstraint("run_id", "number"),
 )
 
@@ -170,4 +172,62 @@ versions = Table(
     Column("attempt_id", ForeignKey(attempts.c.id), nullable=False, unique=True),
     Column("parents", Json, nullable=False),
     Column("accepted", UtcDateTime, nullable=False),
+)
+
+# Beside the attempts, not in their table: a column added behind the long ones would cost every reader of trials.
+hypotheses = Table(
+    "hypotheses",
+    metadata,
+    Column("attempt_id", ForeignKey(attempts.c.id), primary_key=True, autoincrement=False),
+    Column("text", Prose, nullable=False),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("step_id", ForeignKey(steps.c.id), primary_key=True, autoincrement=False),
+    Column("number", Id, primary_key=True, autoincrement=False),
+    Column("kind", String(16), nullable=False),
+    Column("written", UtcDateTime, nullable=False),
+    Column("content", Json, nullable=False),
+)
+
+calls = Table(
+    "calls",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("run_id", ForeignKey(runs.c.id), nullable=False, index=True),
+    Column("step_id", ForeignKey(steps.c.id), index=True),
+    Column("model", Text, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("usd", Float),
+    Column("seconds", Float, nullable=False),
+    Column("error", Prose, nullable=False),
+    Column("finished", UtcDateTime, nullable=False),
+)
+
+memories = Table(
+    "memories",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("run_id", ForeignKey(runs.c.id), nullable=False, index=True),
+    Column("step_id", ForeignKey(steps.c.id), nullable=False),
+    Column("text", Prose, nullable=False),
+    Column("written", UtcDateTime, nullable=False),
+)
+
+interventions = Table(
+    "interventions",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("run_id", ForeignKey(runs.c.id), nullable=False, index=True),
+    Column("after_step", Id, nullable=False),
+    Column("level", String(16), nullable=False),
+    Column("reason", Prose, nullable=False),
+    Column("directions", Json, nullable=False),
+    Column("source", Prose, nullable=False),
+    Column("restart_from", Id),
+    Column("made", UtcDateTime, nullable=False),
 )

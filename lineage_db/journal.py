@@ -1,0 +1,142 @@
+"""The journal of a run: transcripts, model calls, memories and interventions, each written as it happens."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, insert, select
+
+from lineage_db import queries
+from lineage_db.engine import Database
+from lineage_db.records import Call, Intervention, Memory, Message, Spend
+from lineage_db.rows import to_call, to_intervention, to_memory, to_message
+from lineage_db.tables import calls, interventions, memories, messages, steps
+
+
+class Journal:
+    """Part of a lineage database, with its store's manners: each method is one transaction and raises ``StoreError``.
+
+    What a step writes is refused with ``StepNotRunning`` once the step has ended; what a call of a model has cost never
+    is.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add_message(self, step_id: int, kind: str, content: dict[str, Any], *, now: datetime) -> Message:
+        """Add an entry to a running step's transcript; ``content`` is plain data. Raises ``StepNotRunning``."""
+        with self._database.transaction(write=True) as connection:
+            queries.lock_running_step(connection, step_id, now)
+            number = connection.scalar(select(func.count()).where(messages.c.step_id == step_id)) or 0
+            message = Message(step_id, number, kind, content, now)
+            connection.execute(insert(messages).values(asdict(message)))
+        return message
+
+    def messages(self, step_id: int) -> list[Message]:
+        """Return a step's transcript, oldest entry first; empty for a step that has none or is none."""
+        query = select(messages).where(messages.c.step_id == step_id).order_by(messages.c.number)
+        with self._database.transaction() as connection:
+            return [to_message(row) for row in connection.execute(query)]
+
+    def add_call(
+        self,
+        run_id: int,
+        step_id: int | None,
+        *,
+        model: str,
+        input_tokens: int,
+        cached_tokens: int,
+        output_tokens: int,
+        usd: float | None,
+        seconds: float,
+        error: str,
+        now: datetime,
+    ) -> Call:
+        """Write down a finished call of a model, also one that failed, and for a step that has ended meanwhile.
+
+        Raises ``UnknownRun``.
+        """
+        values = {
+            "run_id": run_id,
+            "step_id": step_id,
+            "model": model,
+            "input_tokens": input_tokens,
+            "cached_tokens": cached_tokens,
+            "output_tokens": output_tokens,
+            "usd": usd,
+            "seconds": seconds,
+            "error": error,
+            "finished": now,
+        }
+        with self._database.transaction(write=True) as connection:
+            queries.lock_run(connection, run_id, now)
+            return to_call(connection.execute(insert(calls).values(values).returning(*calls.c)).one())
+
+    def calls(self, run_id: int, *, step_id: int | None = None) -> list[Call]:
+        """Return the calls of a run, or of one of its steps, oldest first."""
+        which = calls.c.run_id == run_id if step_id is None else calls.c.step_id == step_id
+        with self._database.transaction() as connection:
+            return [to_call(row) for row in connection.execute(select(calls).where(which).order_by(calls.c.id))]
+
+    def spend(self, run_id: int, *, step_id: int | None = None) -> Spend:
+        """Return what the calls of a run, or of one of its steps, came to."""
+        which = calls.c.run_id == run_id if step_id is None else calls.c.step_id == step_id
+        sums = (calls.c.input_tokens, calls.c.cached_tokens, calls.c.output_tokens, calls.c.usd)
+        query = select(func.count(), *(func.coalesce(func.sum(column), 0) for column in sums)).where(which)
+        with self._database.transaction() as connection:
+            count, sent, cached, received, usd = connection.execute(query).one()
+        return Spend(count, int(sent), int(cached), int(received), float(usd))
+
+    def remember(self, step_id: int, text: str, *, now: datetime) -> Memory:
+        """Keep a note of a running step for later ones; raises ``StepNotRunning``."""
+        with self._database.transaction(write=True) as connection:
+            run, step = queries.lock_running_step(connection, step_id, now)
+            values = {"run_id": run.id, "step_id": step.id, "text": text, "written": now}
+            made = connection.execute(insert(memories).values(values).returning(memories.c.id)).scalar_one()
+            return Memory(made, run.id, step.number, text, now)
+
+    def memories(self, run_id: int) -> list[Memory]:
+        """Return the notes of a run, oldest first."""
+        query = (
+            select(*memories.c, steps.c.number.label("step_number"))
+            .join_from(memories, steps)
+            .where(memories.c.run_id == run_id)
+            .order_by(memories.c.id)
+        )
+        with self._database.transaction() as connection:
+            return [to_memory(row) for row in connection.execute(query)]
+
+    def intervene(
+        self,
+        run_id: int,
+        *,
+        after_step: int,
+        level: str,
+        reason: str,
+        directions: Sequence[str],
+        source: str,
+        restart_from: int | None,
+        now: datetime,
+    ) -> Intervention:
+        """Write down what the supervisor tells the operators; raises ``UnknownRun``."""
+        values = {
+            "run_id": run_id,
+            "after_step": after_step,
+            "level": level,
+            "reason": reason,
+            "directions": list(directions),
+            "source": source,
+            "restart_from": restart_from,
+            "made": now,
+        }
+        with self._database.transaction(write=True) as connection:
+            queries.lock_run(connection, run_id, now)
+            row = connection.execute(insert(interventions).values(values).returning(*interventions.c)).one()
+            return to_intervention(row)
+
+    def interventions(self, run_id: int) -> list[Intervention]:
+        """Return what the supervisor told the operators of a run, oldest first."""
+        query = select(interventions).where(interventions.c.run_id == run_id).order_by(interventions.c.id)
+        with self._database.transaction() as connection:
+            return [to_intervention(row) for row in connection.execute(query)]

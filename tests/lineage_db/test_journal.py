@@ -1,0 +1,124 @@
+"""The journal of a run: nothing that was written is lost, and what ended is not written to."""
+
+from typing import Any
+
+import pytest
+
+from evaluator.candidate import Candidate
+from lineage_db.errors import StepNotRunning, UnknownRun
+from lineage_db.records import Spend, StepState, Submission
+from lineage_db.store import Store
+
+
+def call(store: Store, run_id: int, step_id: int | None, make: Any, **values: Any) -> Any:
+    fields = {"model": "m", "input_tokens": 100, "cached_tokens": 40, "output_tokens": 7, "usd": 0.5, "seconds": 2.0}
+    return store.journal.add_call(run_id, step_id, **(fields | {"error": ""} | values), now=make.now)
+
+
+def test_a_transcript_keeps_its_messages_in_order(store: Store, make: Any) -> None:
+    step, other = (make.step(store, make.run(store, name)) for name in ("one", "two"))
+    contents = [{"role": "user", "content": "\0 \ud800"}, {"role": "tool", "content": None}]
+    for content in contents:
+        store.journal.add_message(step.id, "message", content, now=make.now)
+    store.journal.add_message(other.id, "summary", {"content": "else"}, now=make.now)
+    found = store.journal.messages(step.id)
+    assert [message.content for message in found] == contents
+    assert [message.number for message in found] == [0, 1]
+    assert found[0].kind == "message"
+    assert store.journal.messages(9999) == []
+
+
+def test_an_ended_step_takes_no_message_and_no_note_but_its_calls_still_cost(store: Store, make: Any) -> None:
+    run = make.run(store)
+    step = make.step(store, run)
+    store.fail_step(step.id, state=StepState.ABANDONED, reason="killed", now=make.now)
+    with pytest.raises(StepNotRunning):
+        store.journal.add_message(step.id, "message", {}, now=make.now)
+    with pytest.raises(StepNotRunning):
+        store.journal.remember(step.id, "tiles of 64 spill", now=make.now)
+    call(store, run.id, step.id, make)
+    assert store.journal.spend(run.id).calls == 1
+
+
+def test_spend_is_the_sum_of_all_calls_failed_ones_included(store: Store, make: Any) -> None:
+    run, other = make.run(store), make.run(store, "other")
+    step = make.step(store, run)
+    assert store.journal.spend(run.id) == Spend()
+    call(store, run.id, step.id, make)
+    call(store, run.id, None, make, error="timed out", output_tokens=0)
+    call(store, run.id, step.id, make, usd=None, input_tokens=2**40)
+    call(store, other.id, None, make, input_tokens=10**6)
+    assert store.journal.spend(run.id) == Spend(3, 200 + 2**40, 120, 14, 1.0)
+    assert store.journal.spend(run.id, step_id=step.id).calls == 2
+    assert store.journal.spend(run.id).tokens == 214 + 2**40
+    assert [found.error for found in store.journal.calls(run.id)] == ["", "timed out", ""]
+    assert len(store.journal.calls(run.id, step_id=step.id)) == 2
+    with pytest.raises(UnknownRun):
+        call(store, 9999, None, make)
+
+
+def test_notes_outlive_their_step(store: Store, make: Any) -> None:
+    run = make.run(store)
+    for text in ("first", "second"):
+        step = make.step(store, run)
+        store.journal.remember(step.id, text, now=make.now)
+        make.conclude(store, step, None, decide=lambda *_: False)
+    assert [(note.step_number, note.text) for note in store.journal.memories(run.id)] == [(0, "first"), (1, "second")]
+
+
+def test_interventions_come_back_as_they_were_made(store: Store, make: Any) -> None:
+    run = make.run(store)
+    made = store.journal.intervene(
+        run.id,
+        after_step=4,
+        level="restart",
+        reason="five steps without a version",
+        directions=["split the loop", "fewer stages"],
+        source="knowledge base",
+        restart_from=2,
+        now=make.now,
+    )
+    assert store.journal.interventions(run.id) == [made]
+    assert made.directions == ("split the loop", "fewer stages")
+    assert made.restart_from == 2
+
+
+def test_every_write_is_seen_by_readers_that_poll(store: Store, make: Any) -> None:
+    run = make.run(store)
+    step = make.step(store, run)
+    seen = [store.revision(run.id)]
+    store.journal.add_message(step.id, "message", {}, now=make.now)
+    seen.append(store.revision(run.id))
+    call(store, run.id, step.id, make)
+    seen.append(store.revision(run.id))
+    store.journal.remember(step.id, "x", now=make.now)
+    seen.append(store.revision(run.id))
+    assert len(set(seen)) == 4
+
+
+def test_a_hypothesis_stays_with_its_attempt_and_a_submission_with_its_step(store: Store, make: Any) -> None:
+    run = make.run(store)
+    step = make.step(store, run)
+    fields = {"change": "c", "parents": (), "started": make.now, "finished": make.now}
+    attempt = store.record_attempt(
+        step_id=step.id,
+        candidate=Candidate("mha", "y = 1\n"),
+        evaluation=make.evaluation(3.0),
+        hypothesis="fewer registers let two CTAs reside",
+        **fields,
+    )
+    submission = Submission(attempt.id, "c", attempt.hypothesis, "10% more", "12% more")
+    store.conclude_step(
+        step.id,
+        attempt_id=attempt.id,
+        parents=(),
+        reason="r",
+        now=make.now,
+        decide=lambda *_: True,
+        submission=submission,
+    )
+    assert attempt.hypothesis == "fewer registers let two CTAs reside"
+    assert store.attempt(run.id, attempt.id) == attempt == store.attempts(run.id)[0]
+    assert store.version(run.id).attempt == attempt == store.versions(run.id)[0].attempt
+    assert store.trials(run.id)[0].hypothesis == attempt.hypothesis
+    assert store.steps(run.id)[0].submission == submission
