@@ -116,9 +116,7 @@ def _backward(ctx: Any, grad: torch.Tensor | None, _: None) -> tuple[torch.Tenso
         return *torch.autograd.grad(out, inputs, grad), None, None
 
 
-def by_torch(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, causal: bool, scale: float
-) -> torch.Tensor:
+def by_torch(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, causal: bool, scale: float) -> torch.Tensor:
     q_len, kv_len = query.shape[2], key.shape[2]
     mask = None
     if causal and q_len != kv_len:

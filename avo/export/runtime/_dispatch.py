@@ -41,6 +41,8 @@ class Kernel:
     """Of its module in ``kernels``."""
     function: str
     """Of its entry, and of the public function it is for."""
+    version: str
+    """Where it comes from: RUN@VERSION."""
     target: str
     """What its speed was judged for; speeds of different targets are never compared."""
     capability: tuple[int, int]
@@ -50,6 +52,8 @@ class Kernel:
     """Whether several query heads may share a KV head."""
     block_sizes: tuple[int, ...]
     """Of selected blocks; empty for dense attention."""
+    gluon: bool
+    """Whether it is written in Gluon, which only a GPU runs."""
     interpretable: bool
     """Whether Triton's interpreter can run it."""
 
@@ -68,6 +72,8 @@ class Judged:
     head_dim: int
     causal: bool
     block_size: int
+    blocks: int
+    """That a query selects at most."""
     kind: str
     """``predicted`` or ``measured``."""
     tflops: float
@@ -128,9 +134,7 @@ def choose(function: str, query: torch.Tensor, key: torch.Tensor, causal: bool, 
 
 
 @functools.lru_cache(maxsize=4096)
-def _fastest(
-    kernels: tuple[Kernel, ...], head_dim: int, causal: bool, group: int, block_size: int, length: int
-) -> str:
+def _fastest(kernels: tuple[Kernel, ...], head_dim: int, causal: bool, group: int, block_size: int, length: int) -> str:
     names = {kernel.name for kernel in kernels if kernel.target == kernels[0].target}
     judged = [each for each in JUDGED if each.kernel in names]
 
@@ -171,9 +175,7 @@ def decline(reason: str, on_unsupported: str | None) -> None:
 def _warn_once(reason: str) -> bool:
     if reason not in _warned:
         _warned.add(reason)
-        warnings.warn(
-            f"{NAMESPACE} has no kernel for {reason}: scaled_dot_product_attention computes it", stacklevel=4
-        )
+        warnings.warn(f"{NAMESPACE} has no kernel for {reason}: scaled_dot_product_attention computes it", stacklevel=4)
     return True
 
 
