@@ -53,7 +53,6 @@ def export(
     from avo.export.errors import NotExported
     from avo.export.judging import judge
     from avo.export.package import check_place, package_name, render_package, write_package
-    from evaluator.evaluators import Judging
     from evaluator.process import ProcessEvaluator
     from evaluator.sandbox import Sandbox
 

@@ -1,4 +1,4 @@
-"""Judging afresh: only what has just passed, as it is exported and on shapes that no operator was shown, is exported."""
+"""Judging afresh: only what has just passed, as it is exported and on held-out shapes, is exported."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager

@@ -52,6 +52,7 @@ _ALWAYS = (
     "tests/judged.py",
     "tests/test_dispatch.py",
     "tests/test_kernels.py",
+    "tests/test_kernels_library.py",
     "tests/where.py",
 )
 

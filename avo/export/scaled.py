@@ -15,7 +15,7 @@ def tested(problem: Problem) -> tuple[Case, ...]:
 
 
 def scaled_down(case: Case) -> Case:
-    """Return a benchmark case with one KV head and a length below two tiles; what it selects stays, as far as it fits."""
+    """Return a benchmark case with one KV head and a length below two tiles."""
     length = _TILE + case.kv_len % _TILE
     return replace(
         case,

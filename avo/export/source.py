@@ -35,7 +35,7 @@ def tidied(source: str) -> str:
 class _Layout(cst.CSTTransformer):
     """Usual spaces and blank lines."""
 
-    def leave_Module(self, original_node: cst.Module, updated_node: cst.Module) -> cst.Module:
+    def leave_Module(self, original_node: cst.Module, updated_node: cst.Module) -> cst.Module:  # noqa: N802
         body: list[cst.SimpleStatementLine | cst.BaseCompoundStatement] = []
         for statement in updated_node.body:
             after_definition = bool(body) and isinstance(body[-1], _DEFINITIONS)
@@ -44,29 +44,29 @@ class _Layout(cst.CSTTransformer):
             body.append(statement)
         return updated_node.with_changes(body=body)
 
-    def leave_EmptyLine(self, original_node: cst.EmptyLine, updated_node: cst.EmptyLine) -> cst.EmptyLine:
+    def leave_EmptyLine(self, original_node: cst.EmptyLine, updated_node: cst.EmptyLine) -> cst.EmptyLine:  # noqa: N802
         blank = cst.SimpleWhitespace("")
         return updated_node.with_changes(whitespace=blank, newline=cst.Newline(None))
 
-    def leave_TrailingWhitespace(
+    def leave_TrailingWhitespace(  # noqa: N802
         self, original_node: cst.TrailingWhitespace, updated_node: cst.TrailingWhitespace
     ) -> cst.TrailingWhitespace:
         space = cst.SimpleWhitespace("  " if updated_node.comment else "")
         return updated_node.with_changes(whitespace=space, newline=cst.Newline(None))
 
-    def leave_IndentedBlock(
+    def leave_IndentedBlock(  # noqa: N802
         self, original_node: cst.IndentedBlock, updated_node: cst.IndentedBlock
     ) -> cst.IndentedBlock:
         body = [_with_blank_lines(statement, None) for statement in updated_node.body]
         return updated_node.with_changes(body=[_with_blank_lines(body[0], 0), *body[1:]], indent=None)
 
-    def leave_SimpleString(self, original_node: cst.SimpleString, updated_node: cst.SimpleString) -> cst.SimpleString:
+    def leave_SimpleString(self, original_node: cst.SimpleString, updated_node: cst.SimpleString) -> cst.SimpleString:  # noqa: N802
         text = updated_node.raw_value
         if updated_node.quote == "'" and not {'"', "\\"} & set(text):
             return updated_node.with_changes(value=f'{updated_node.prefix}"{text}"')
         return updated_node
 
-    def leave_AssignTarget(self, original_node: cst.AssignTarget, updated_node: cst.AssignTarget) -> cst.AssignTarget:
+    def leave_AssignTarget(self, original_node: cst.AssignTarget, updated_node: cst.AssignTarget) -> cst.AssignTarget:  # noqa: N802
         one = cst.SimpleWhitespace(" ")
         return updated_node.with_changes(whitespace_before_equal=one, whitespace_after_equal=one)
 

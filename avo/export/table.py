@@ -1,4 +1,4 @@
-"""The table that an exported package dispatches by: what each kernel takes, and its speed on each case it was judged on."""
+"""The table that an exported package dispatches by: what each kernel takes, and how fast it was on each case."""
 
 import ast
 import re

@@ -111,12 +111,13 @@ def _backward(ctx: Any, grad: torch.Tensor | None, _: None) -> tuple[torch.Tenso
     if grad is None:
         return None, None, None, None, None
     with torch.enable_grad():
-        inputs = [tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
-        out = by_torch(*inputs, ctx.causal, ctx.scale)
-        return *torch.autograd.grad(out, inputs, grad), None, None
+        query, key, value = (tensor.detach().requires_grad_() for tensor in ctx.saved_tensors)
+        out = by_torch(query, key, value, ctx.causal, ctx.scale)
+        return *torch.autograd.grad(out, (query, key, value), grad), None, None
 
 
 def by_torch(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, causal: bool, scale: float) -> torch.Tensor:
+    """Return what the kernels return, computed by torch; causal is aligned to the lower right."""
     q_len, kv_len = query.shape[2], key.shape[2]
     mask = None
     if causal and q_len != kv_len:

@@ -121,9 +121,9 @@ def _backward(ctx: Any, grad: torch.Tensor | None, _: None) -> tuple[torch.Tenso
         return None, None, None, None, None, None
     *tensors, block_indices = ctx.saved_tensors
     with torch.enable_grad():
-        inputs = [tensor.detach().requires_grad_() for tensor in tensors]
-        out = by_torch(*inputs, block_indices, ctx.block_size, ctx.scale)
-        return *torch.autograd.grad(out, inputs, grad), None, None, None
+        query, key, value = (tensor.detach().requires_grad_() for tensor in tensors)
+        out = by_torch(query, key, value, block_indices, ctx.block_size, ctx.scale)
+        return *torch.autograd.grad(out, (query, key, value), grad), None, None, None
 
 
 _forward.register_autograd(_backward, setup_context=_remember)
