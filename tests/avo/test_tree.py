@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avo.tui.lineage import layout
+from avo.tree import layout
 from lineage_db.records import Attempt, Version
 from tests.avo.sample_run import make_evaluation
 
