@@ -20,6 +20,7 @@ from lineage_db.errors import (
     RunExists,
 )
 from lineage_db.journal import Journal
+from lineage_db.pages import Pages
 from lineage_db.records import Attempt, Run, RunState, RunSummary, Step, StepState, Submission, Trial, Version
 from lineage_db.rows import to_attempt, to_run, to_step
 from lineage_db.tables import NAME_LENGTH, attempts, hypotheses, runs, steps, versions
@@ -54,6 +55,11 @@ class Store:
     def journal(self) -> Journal:
         """What operators and the supervisor write down beside attempts."""
         return Journal(self._database)
+
+    @property
+    def pages(self) -> Pages:
+        """The same piece by piece, for those who look at a long run."""
+        return Pages(self._database)
 
     def close(self) -> None:
         """Close the connections."""
@@ -325,7 +331,7 @@ class Store:
     def trials(self, run_id: int, *, after: int = 0) -> list[Trial]:
         """Return the run's attempts with ids larger than ``after``, without sources, oldest first."""
         with self._database.transaction() as connection:
-            return queries.trials(connection, run_id, after)
+            return queries.trials(connection, run_id, attempts.c.id > after)
 
     def attempt(self, run_id: int, attempt_id: int) -> Attempt:
         """Return one attempt of the run; raises ``UnknownAttempt``."""
@@ -337,10 +343,10 @@ class Store:
         with self._database.transaction() as connection:
             return queries.attempts(connection, run_id)
 
-    def versions(self, run_id: int) -> list[Version]:
-        """Return the run's versions with their attempts, oldest first."""
+    def versions(self, run_id: int, *, after: int = -1) -> list[Version]:
+        """Return the run's versions with numbers larger than ``after`` and their attempts, oldest first."""
         with self._database.transaction() as connection:
-            return queries.versions(connection, run_id)
+            return queries.versions(connection, run_id, after)
 
     def version(self, run_id: int, number: int | None = None) -> Version:
         """Return one version, by default the best, which is the latest; raises ``UnknownVersion``."""
