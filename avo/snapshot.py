@@ -129,8 +129,8 @@ def follow(
     """Read until ``stop`` is set, and once more then; ``receive`` each value or error that differs from the last.
 
     ``read`` gets the value it returned last. A database that is missing, locked or without the run is asked again.
-    While nothing changes, the pause grows from ``interval_s`` to ``idle_s``, where that is given. ``wake`` ends a pause;
-    where it is given, whoever sets ``stop`` sets it too.
+    While nothing changes, the pause grows from ``interval_s`` to ``idle_s``, where that is given. ``wake`` ends a
+    pause; where it is given, whoever sets ``stop`` sets it too.
     """
     value: T | None = None
     complaint = ""

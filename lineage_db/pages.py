@@ -45,6 +45,11 @@ class Pages:
         with self._database.transaction() as connection:
             return queries.trials(connection, run_id, attempts.c.id.in_(ids))
 
+    def trials_of_step(self, run_id: int, step_id: int) -> list[Trial]:
+        """Return the attempts of a step of the run, oldest first."""
+        with self._database.transaction() as connection:
+            return queries.trials(connection, run_id, attempts.c.step_id == step_id)
+
     def steps(self, run_id: int, numbers: range) -> list[Step]:
         """Return the steps with these numbers, oldest first."""
         query = select(steps).where(
@@ -63,7 +68,8 @@ class Pages:
         """Return how many attempts steps have made; those without any are left out."""
         query = select(attempts.c.step_id, func.count()).where(attempts.c.step_id.in_(step_ids))
         with self._database.transaction() as connection:
-            return {step: count for step, count in connection.execute(query.group_by(attempts.c.step_id))}
+            found = connection.execute(query.group_by(attempts.c.step_id))
+            return dict(found.tuples().all())
 
     def spends(self, step_ids: Sequence[int]) -> Mapping[int, Spend]:
         """Return what the calls of models in steps came to; steps without any are left out."""
