@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from textual.pilot import Pilot
+from textual.widgets import Static
+from textual_plotext import PlotextPlot
 
 from avo.tui.app import AvoApp
 from avo.tui.attempts import Ledger
@@ -86,7 +88,7 @@ def _rows(run_id: int, attempts: int) -> Iterator[dict[str, dict[str, Any]]]:
             "geomean_tflops": judged.geomean_tflops, "seconds": 19.0, "change": change, "parents": parents, **moments,
             "evaluation": json.dumps(judged.to_json()), "source": f"{source}\nATTEMPT = {number}\n".encode(),
         }  # fmt: skip
-        rows = {"steps": step, "attempts": attempt}
+        rows: dict[str, dict[str, Any]] = {"steps": step, "attempts": attempt}
         if accepted:
             rows["versions"] = {
                 "run_id": run_id, "number": version, "attempt_id": number + 1, "parents": parents,
@@ -112,6 +114,7 @@ def _evaluation(status: Status, message: str, speed: float, names: list[str]) ->
 
 async def walk(path: Path) -> None:
     """Open the UI, go through its views and print how long each takes to show what was read."""
+    bare = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     began = time.monotonic()
     app = AvoApp(str(path), RUN)
     async with app.run_test(size=(200, 50)) as pilot:
@@ -129,9 +132,11 @@ async def walk(path: Path) -> None:
             return lines.count > 0 and "..." not in {str(lines.row(index))[-3:] for index in lines.sight}
 
         await timed("first paint: the lineage and its best version", lambda: bool(_options(pilot)))
-        await timed("next version", lambda: app.screen.query_one(LineageList).selected == 10, "home", *["j"] * 10)
-        await timed("trajectory by versions", lambda: _says(pilot, "new best"), "t")
-        await timed("trajectory by attempts", lambda: "attempts" in str(_drawn(pilot)), "x")
+        await timed(
+            "ten versions further", lambda: app.screen.query_one(LineageList).selected == 10, "home", *["j"] * 10
+        )
+        await timed("trajectory by versions", lambda: _says(pilot, "best"), "t")
+        await timed("trajectory by attempts", lambda: _axis(pilot) == "attempts", "x")
         await timed("attempts, the first time: all verdicts are counted", lambda: read("#attempts-table"), "a")
         await timed("the oldest attempt", lambda: read("#attempts-table") and _under(pilot) == 1, "end")
         await timed("the largest group of failures", lambda: read("#attempts-table"), "shift+tab", *["j"] * 3)
@@ -139,14 +144,7 @@ async def walk(path: Path) -> None:
         await timed("lineage", lambda: app.screen.query_one("#lineage-view").display, "l")
         await timed("attempts again", lambda: read("#attempts-table"), "a")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{peak:7.0f} MiB  memory at most, of which {_bare():.0f} MiB are Python and imports")
-
-
-_IMPORTED = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def _bare() -> float:
-    return _IMPORTED
+    print(f"{peak:7.0f} MiB  memory at most, {bare:.0f} MiB of it before the database was opened")
 
 
 def _options(pilot: Pilot[None]) -> int:
@@ -154,15 +152,12 @@ def _options(pilot: Pilot[None]) -> int:
 
 
 def _says(pilot: Pilot[None], words: str) -> bool:
-    from textual.widgets import Static
-
     return words in str(pilot.app.screen.query_one("#legend", Static).content)
 
 
-def _drawn(pilot: Pilot[None]) -> object:
-    from avo.tui.trajectory import TrajectoryView
-
-    return pilot.app.screen.query_one(TrajectoryView).axis
+def _axis(pilot: Pilot[None]) -> str:
+    drawn = str(pilot.app.screen.query_one(PlotextPlot).render())
+    return "attempts" if "attempts" in drawn else "versions"
 
 
 def _under(pilot: Pilot[None]) -> int | None:

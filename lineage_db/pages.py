@@ -66,10 +66,10 @@ class Pages:
 
     def tried(self, step_ids: Sequence[int]) -> Mapping[int, int]:
         """Return how many attempts steps have made; those without any are left out."""
-        query = select(attempts.c.step_id, func.count()).where(attempts.c.step_id.in_(step_ids))
+        query = select(attempts.c.step_id, func.count().label("tried")).where(attempts.c.step_id.in_(step_ids))
         with self._database.transaction() as connection:
             found = connection.execute(query.group_by(attempts.c.step_id))
-            return dict(found.tuples().all())
+            return {row.step_id: row.tried for row in found}
 
     def spends(self, step_ids: Sequence[int]) -> Mapping[int, Spend]:
         """Return what the calls of models in steps came to; steps without any are left out."""

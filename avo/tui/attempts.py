@@ -16,7 +16,7 @@ from avo.tui.keys import Options, Scroll
 from avo.tui.lines import Lines
 from avo.tui.reader import Picture, Tried, Want
 from avo.tui.view import View
-from avo.wording import duration, first_line, printable, verdict
+from avo.wording import duration, first_line, printable, unit, verdict
 from evaluator.evaluation import Status
 from evaluator.problem import Baseline
 from lineage_db.records import Trial
@@ -186,8 +186,8 @@ def describe(tried: Tried) -> RenderableType:
     attempt, trial, step = tried.attempt, tried.trial, tried.step
     made_of = f"from {', '.join(f'v{number}' for number in trial.parents)}: " if trial.parents else ""
     text = Text(printable(f"{made_of}{trial.change.strip() or 'seed'}"))
-    outcome = f"{result(trial)} TFLOPS" if trial.geomean_tflops else verdict(trial.status)
-    text.append(f"\n{outcome}", "bold")
+    score = attempt.evaluation.score
+    text.append(f"\n{result(trial)}" + (f"  {unit(score)}" if score else ""), "bold")
     if trial.message:
         text.append(f": {printable(trial.message)}")
     if trial.hypothesis:

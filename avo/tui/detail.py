@@ -24,10 +24,14 @@ class VersionDetail(Vertical):
     def __init__(self, profiler: MakeProfiler) -> None:
         super().__init__(id="detail")
         self._profiler = profiler
-        self._shown: tuple[int, Submission | None] | None = None
         self._version: Version | None = None
+        self._lineage: Lineage | None = None
+        self._baselines: Sequence[Baseline] = ()
+        self._submission: Submission | None = None
         self._other: Version | None = None
-        self._diff: Diff | None = None
+        """What the version is compared with."""
+        self._stale: set[str] = set()
+        """Tabs that do not show what they should."""
         self._sides: bool | None = None
         """Whether a diff is side by side; None: if there is room."""
 
@@ -50,56 +54,74 @@ class VersionDetail(Vertical):
         baselines: Sequence[Baseline],
         submission: Submission | None = None,
     ) -> None:
-        """Show a version, with what its operator said of it. One that is shown already is left alone."""
-        if self._shown and self._shown[0] == version.number:
-            if submission and submission != self._shown[1]:
-                self._shown = version.number, submission
-                self.query_one("#scores-text", Static).update(scores(version, lineage, baselines, submission))
+        """Show a version, with what its operator said of it. What is shown already is left alone."""
+        moved = self._version is None or version.number != self._version.number
+        if not moved and (submission is None or submission == self._submission):
             return
-        self._shown = version.number, submission
-        self._version = version
-        self.query_one("#scores-text", Static).update(scores(version, lineage, baselines, submission))
-        self.query_one("#source-text", Static).update(code(version.attempt.source, "python", line_numbers=True))
-        for name in ("scores", "source", "diff"):
-            self.query_one(f"#{name}-page", Scroll).scroll_home(animate=False)
-        self.query_one(HotLoop).show(lineage.run, version)
-        self.compare(lineage.by_number.get(version.parents[0]) if version.parents else None)
+        self._version, self._lineage, self._baselines, self._submission = version, lineage, baselines, submission
+        self._stale.add("scores")
+        if moved:
+            self._stale.update(TABS)
+            for name in ("scores", "source", "diff"):
+                self.query_one(f"#{name}-page", Scroll).scroll_home(animate=False)
+            self.compare(lineage.by_number.get(version.parents[0]) if version.parents else None)
+        self._draw()
 
     def compare(self, other: Version | None) -> None:
-        """Show the diff from ``other`` to the version, None for a seed without parent."""
+        """Compare with ``other``, None for a seed without parent."""
         if self._version is None:
             return
-        self._other = other
         is_parent = other is None or self._version.parents[:1] == (other.number,)
         label = "Diff to parent" if is_parent or other is None else f"Diff to v{other.number}"
         self.query_one(TabbedContent).get_tab("diff").label = label
-        new = self._version
-        self._diff = None
-        if other is not None:
-            names = f"version {other.number}", f"version {new.number}"
-            self._diff = Diff(other.attempt.source, new.attempt.source, *names)
-        self._draw_diff()
+        self._other = other
+        self._stale.add("diff")
+        self._draw()
 
     def on_resize(self) -> None:
         """See whether there is room for two sources."""
-        self._draw_diff()
+        self._stale.add("diff")
+        self._draw()
+
+    def on_tabbed_content_tab_activated(self) -> None:
+        """Draw what was hidden."""
+        self._draw()
+
+    def _draw(self) -> None:
+        """Draw the tab that is shown, if what it should show has changed."""
+        tab, version, lineage = self.tab, self._version, self._lineage
+        if tab not in self._stale or version is None or lineage is None:
+            return
+        self._stale.remove(tab)
+        if tab == "scores":
+            found = scores(version, lineage, self._baselines, self._submission)
+            self.query_one("#scores-text", Static).update(found)
+        elif tab == "source":
+            self.query_one("#source-text", Static).update(code(version.attempt.source, "python", line_numbers=True))
+        elif tab == "diff":
+            self._draw_diff(version)
+        else:
+            self.query_one(HotLoop).show(lineage.run, version)
+
+    def _draw_diff(self, version: Version) -> None:
+        text, other = self.query_one("#diff-text", Static), self._other
+        text.set_class(self._beside, "sides")
+        if other is None:
+            text.update(Text("The seed has no parent. Press v to compare with another version."))
+            return
+        names = f"version {other.number}", f"version {version.number}"
+        diff = Diff(other.attempt.source, version.attempt.source, *names)
+        text.update(diff.sides if self._beside else diff.unified)
 
     def turn(self) -> None:
         """Put the sources side by side, or the changes below each other."""
         self._sides = not self._beside
-        self._draw_diff()
+        self._stale.add("diff")
+        self._draw()
 
     @property
     def _beside(self) -> bool:
         return self.size.width >= SIDES_FROM if self._sides is None else self._sides
-
-    def _draw_diff(self) -> None:
-        text = self.query_one("#diff-text", Static)
-        text.set_class(self._beside, "sides")
-        if self._diff:
-            text.update(self._diff.sides if self._beside else self._diff.unified)
-        else:
-            text.update(Text("The seed has no parent. Press v to compare with another version."))
 
     @property
     def tab(self) -> str:
@@ -109,6 +131,7 @@ class VersionDetail(Vertical):
     def switch(self, tab: str) -> None:
         """Show one of ``TABS``."""
         self.query_one(TabbedContent).active = tab
+        self._draw()
 
     def focus_page(self) -> None:
         """Focus what the active tab shows."""

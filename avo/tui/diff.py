@@ -10,6 +10,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from avo.tui.tables import Drawn
 from avo.wording import printable
 
 CONTEXT = 3
@@ -18,9 +19,13 @@ SIDES_FROM = 100
 """Columns from which on there is room for two sources side by side."""
 
 
-def code(text: str, language: str, *, line_numbers: bool) -> Syntax:
+def code(text: str, language: str, *, line_numbers: bool) -> RenderableType:
     """Return a source, highlighted and printable."""
-    return Syntax(printable(text), language, theme="ansi_dark", line_numbers=line_numbers, background_color="default")
+    return Drawn(_syntax(printable(text), language, line_numbers=line_numbers))
+
+
+def _syntax(text: str, language: str, *, line_numbers: bool) -> Syntax:
+    return Syntax(text, language, theme="ansi_dark", line_numbers=line_numbers, background_color="default")
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Diff:
     @property
     def sides(self) -> RenderableType:
         """The old source on the left, the new one on the right."""
-        return _Sides(self) if self.old != self.new else _same()
+        return Drawn(_Sides(self)) if self.old != self.new else _same()
 
 
 def _same() -> Text:
@@ -74,8 +79,7 @@ class _Sides:
 
 
 def _highlighted(source: str) -> list[Text]:
-    lines = code("", "python", line_numbers=False).highlight(printable(source)).split("\n", allow_blank=True)
-    return list(lines)
+    return list(_syntax("", "python", line_numbers=False).highlight(printable(source)).split("\n", allow_blank=True))
 
 
 def _side(lines: Sequence[Text], places: range, mark: str, changed: bool) -> Iterator[tuple[str, Text]]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from threading import Thread
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.console import Group, RenderableType
@@ -66,6 +67,7 @@ class HotLoop(Vertical):
         self._answers: dict[_Job, Profile | str] = {}
         self._asked: _Job | None = None
         self._ticks = 0
+        self._left = False
         self._timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
@@ -89,8 +91,13 @@ class HotLoop(Vertical):
         assert self._run is not None
         assert self._version is not None
         run, candidate = self._run, Candidate(self._run.problem, self._version.attempt.source)
-        self.run_worker(lambda: self._profile(run, candidate, job), thread=True, exclusive=True)
+        # Not a worker of the application's: it would wait for the judge when the user quits.
+        Thread(target=self._profile, args=(run, candidate, job), name="profile", daemon=True).start()
         self._draw()
+
+    def on_unmount(self) -> None:
+        """Let the judge finish unheard."""
+        self._left = True
 
     def action_next_part(self) -> None:
         """Show machine code, PTX, or what the time is made of."""
@@ -126,7 +133,8 @@ class HotLoop(Vertical):
             answer: Profile | str = f"the judge cannot be had: {error}"
         else:
             answer = f"{verdict(found.status)}: {found.message}" if isinstance(found, Fault) else found[0]
-        self.post_message(self.Found(job, answer))
+        if not self._left:
+            self.post_message(self.Found(job, answer))
 
     def _tick(self) -> None:
         self._ticks += 1

@@ -32,6 +32,8 @@ from lineage_db.records import RunState
 
 VIEWS = ("lineage", "trajectory", "attempts", "steps", "memory", "workers")
 """What can be shown of a run; the first letter of each is its key."""
+_OF_VERSIONS = ("tab", "zoom", "sides", "profile", "find_next", "ask", "best")
+"""Actions of the lineage."""
 
 
 class RunScreen(FeedScreen[Picture]):
@@ -64,6 +66,7 @@ class RunScreen(FeedScreen[Picture]):
     ) -> None:
         self._reader = RunReader(run_name)
         super().__init__(store_url, self._reader.read, poll_s, wake=self._reader.wake)
+        self.VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]
         self._run_name = run_name
         self._profiler = profiler
         self._clock = clock
@@ -141,11 +144,16 @@ class RunScreen(FeedScreen[Picture]):
                 self.notify(f"no version {message.text!r}", severity="warning", markup=False)
             self._draw_views()
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer what concerns versions only where they are seen."""
+        return self.query_one(ContentSwitcher).current == "lineage-view" or action not in _OF_VERSIONS
+
     def action_view(self, name: str) -> None:
         """Show another view."""
         switcher = self.query_one(ContentSwitcher)
         switcher.current = f"{name}-view"
         self._draw_views()
+        self.refresh_bindings()
         view = self.view
         if self._picture:
             if self.query_one("#nothing").display and (self._picture.overview.totals.steps):
@@ -161,8 +169,6 @@ class RunScreen(FeedScreen[Picture]):
 
     def action_ask(self, purpose: str, label: str) -> None:
         """Let the user type."""
-        if self.query_one(ContentSwitcher).current != "lineage-view":
-            self.action_view("lineage")
         self.query_one(Prompt).ask(purpose, label, self._texts.get(purpose, "") if purpose == "filter" else "")
 
     def action_find_next(self, forward: bool) -> None:
@@ -186,13 +192,11 @@ class RunScreen(FeedScreen[Picture]):
 
     def action_tab(self, name: str) -> None:
         """Show a tab of the version's detail."""
-        if self.view.id == "lineage-view":
-            self.query_one(LineageView).switch(name)
+        self.query_one(LineageView).switch(name)
 
     def action_zoom(self) -> None:
         """Give the version the whole width."""
-        if self.view.id == "lineage-view":
-            self.query_one(LineageView).zoom()
+        self.query_one(LineageView).zoom()
 
     def action_sides(self) -> None:
         """Put the two sources of a diff side by side, or not."""
@@ -200,9 +204,8 @@ class RunScreen(FeedScreen[Picture]):
 
     def action_profile(self) -> None:
         """Have the judge explain the selected version."""
-        if self.view.id == "lineage-view":
-            self.query_one(LineageView).switch("hot-loop")
-            self.query_one(HotLoop).ask()
+        self.query_one(LineageView).switch("hot-loop")
+        self.query_one(HotLoop).ask()
 
     def _say(self, words: str, advice: str = "") -> None:
         if self.query_one("#pages").display:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +16,23 @@ from evaluator.problem import Baseline
 from lineage_db.records import Submission, Version
 
 _LABEL_WIDTH, _CASE_WIDTH = 18, 11
+
+
+class Drawn:
+    """A renderable that is rendered once for each width: a widget asks for its height, and then for its lines."""
+
+    def __init__(self, renderable: RenderableType) -> None:
+        self._renderable = renderable
+        self._segments: dict[int, list[Segment]] = {}
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = options.max_width
+        if width not in self._segments:
+            self._segments[width] = list(console.render(self._renderable, options))
+        yield from self._segments[width]
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, self._renderable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +88,7 @@ def scores(
         parts += [_title("Resources"), _resources(evaluation.resources)]
     if evaluation.cases:
         parts += [_title("Correctness"), _correctness(evaluation.cases)]
-    return Group(*parts)
+    return Drawn(Group(*parts))
 
 
 def _summary(version: Version, lineage: Lineage, score: Score, submission: Submission | None) -> RenderableType:

@@ -24,7 +24,8 @@ from lineage_db.records import Version
 
 LARGEST_GAINS = 3
 """Versions that are named below the plot."""
-_COLOURS = ("cyan", "magenta", "yellow", "blue", "red", "orange", "white")
+MOST_TICKS = 8
+_COLOURS = ("cyan", "magenta", "yellow", "blue", "red", "white")
 _Point = tuple[float, float]
 
 
@@ -95,6 +96,7 @@ class TrajectoryView(View, can_focus=True):
         """Lay out the plot above the words."""
         yield PlotextPlot()
         yield Static(id="legend", markup=False)
+        yield Static(id="gains", markup=False)
 
     def want(self) -> Want:
         """Return what the x axis needs."""
@@ -112,6 +114,11 @@ class TrajectoryView(View, can_focus=True):
         """Focus the plot."""
         self.focus()
 
+    @property
+    def axis(self) -> str:
+        """What the x axis counts."""
+        return "attempts" if self._by_attempts else "versions"
+
     def action_axis(self) -> None:
         """Let the x axis count versions or attempts."""
         self._by_attempts = not self._by_attempts
@@ -125,7 +132,7 @@ class TrajectoryView(View, can_focus=True):
 
     def _draw(self, picture: Picture) -> None:
         overview = picture.overview
-        places = picture.ordinals if self._by_attempts else range(len(overview.versions))
+        places: Sequence[float] = picture.ordinals if self._by_attempts else range(len(overview.versions))
         drawn = trajectory(overview, places, self._baselines)
         plot = self.query_one(PlotextPlot)
         plt = plot.plt
@@ -142,12 +149,22 @@ class TrajectoryView(View, can_focus=True):
         if drawn.best:
             plt.plot(*zip(*drawn.best, strict=True), marker="braille", color="green")
             plt.scatter(*zip(*drawn.records, strict=True), marker="●", color="green")
-        plt.xlabel("attempts" if self._by_attempts else "versions")
+        plt.xlabel(self.axis)
+        ticks = _ticks(_right(drawn))
+        plt.xticks([*map(float, ticks)], [f"{tick:,}" for tick in ticks])
         score = overview.best.attempt.evaluation.score if overview.best else None
         if score:
             plt.ylabel(unit(score))
         plot.refresh()
-        self.query_one("#legend", Static).update(_legend(overview, drawn, self._with_cases))
+        self.query_one("#legend", Static).update(_legend(drawn, self._with_cases))
+        self.query_one("#gains", Static).update(_gains(overview))
+
+
+def _ticks(right: float) -> list[int]:
+    """Return round numbers from 0 to ``right``, eight or fewer."""
+    steps = (factor * 10**power for power in range(10) for factor in (1, 2, 5))
+    step = next(step for step in steps if right / step < MOST_TICKS)
+    return list(range(0, int(right) + 1, step))
 
 
 def _right(drawn: Trajectory) -> float:
@@ -158,25 +175,24 @@ def _letter(number: int) -> str:
     return ascii_lowercase[number % len(ascii_lowercase)]
 
 
-def _legend(lineage: Lineage, drawn: Trajectory, with_cases: bool) -> Text:
+def _legend(drawn: Trajectory, with_cases: bool) -> Text:
     if not drawn.best:
         return Text("No version yet.")
-    text = Text()
-    text.append(f"● new best, {drawn.best[-1][1]:.1f} now", "green bold")
-    if with_cases:
-        for number, line in enumerate(drawn.cases):
-            text.append("   ").append(
-                f"{_letter(number)} {line.label} {line.points[-1][1]:.1f}", _COLOURS[number % len(_COLOURS)]
-            )
-    for number, found in enumerate(drawn.baselines):
+    items: list[tuple[str, str]] = [(f"● new best, {drawn.best[-1][1]:.1f} now", "green bold")]
+    for number, line in enumerate(drawn.cases if with_cases else ()):
+        items.append((f"{_letter(number)} {line.label} {line.points[-1][1]:.1f}", _COLOURS[number % len(_COLOURS)]))
+    for number, found in enumerate(drawn.baselines, 1):
         part = "" if found.shared == found.total else f", {found.shared} of {found.total} cases"
-        text.append("   ").append(f"{number + 1} {found.name}, published {found.published:.1f}{part}", "dim")
+        items.append((f"{number} {found.name}, published {found.published:.1f}{part}", "dim"))
+    return Text("   ").join(Text(words.replace(" ", "\N{NO-BREAK SPACE}"), style) for words, style in items)
+
+
+def _gains(lineage: Lineage) -> Text:
+    """Return the versions that gained most, a line each."""
     by_number = lineage.by_number
-    gains = sorted(
-        ((grown, version) for version in lineage.versions if (grown := gain(version, by_number)) is not None),
-        key=lambda each: -each[0],
-    )
-    for grown, version in gains[:LARGEST_GAINS]:
-        text.append(f"\nv{version.number} {percent(grown)}  ", "bold")
-        text.append(first_line(version.attempt.change))
-    return text
+    gained = [(grown, version) for version in lineage.versions if (grown := gain(version, by_number)) is not None]
+    lines = [
+        Text.assemble((f"{percent(grown):>7} v{version.number}  ", "bold"), first_line(version.attempt.change))
+        for grown, version in sorted(gained, key=lambda each: -each[0])[:LARGEST_GAINS]
+    ]
+    return Text("\n", no_wrap=True, overflow="ellipsis").join(lines)
