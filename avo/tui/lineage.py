@@ -13,8 +13,6 @@ from avo.wording import first_line, percent
 from evaluator.problem import Baseline
 from lineage_db.records import Intervention, Version
 
-_PUBLISHED = "published "
-
 
 class LineageList(Options):
     """The tree; the highlighted row is the version whose detail is shown. Published figures are lines across it."""
@@ -41,7 +39,9 @@ class LineageList(Options):
         score = lineage.seed.attempt.evaluation.score if lineage.seed else None
         published = lines(score, baselines, (row.version for row in rows)) if score else []
         for number, (place, found) in reversed(list(enumerate(published))):
-            options.insert(place, Option(_line(found), id=f"{_PUBLISHED}{number}", disabled=True))
+            options.insert(place, Option(_line(found), id=f"published {number}", disabled=True))
+        for waiting in marks.get(-1, ()):
+            options.append(Option(_waiting(waiting), id=f"intervention {waiting.id}", disabled=True))
         known = [option.id for option in self.options]
         if known == [option.id for option in options[: len(known)]]:
             for index, option in enumerate(options[: len(known)]):
@@ -128,6 +128,11 @@ def marked(versions: Sequence[Version], interventions: Sequence[Intervention]) -
         later = (version.number for version in versions if version.accepted >= intervention.made)
         marks.setdefault(next(later, -1), []).append(intervention)
     return marks
+
+
+def _waiting(intervention: Intervention) -> Text:
+    words = f"◆{first_line(intervention.level)}: {first_line(intervention.reason)}, no version since"
+    return Text(words, "bold magenta", no_wrap=True, overflow="ellipsis")
 
 
 def _line(published: Comparison) -> Text:

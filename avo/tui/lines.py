@@ -79,7 +79,7 @@ class Lines(ScrollView, can_focus=True):
         The cursor stays on its row and where it is on the screen, unless it was on the first: that stays the first.
         """
         self.count = count
-        self.virtual_size = Size(self.size.width, count)
+        self.virtual_size = Size(0, count)
         if above and self.cursor:
             self.scroll_to(y=self.scroll_offset.y + above, animate=False, force=True)
             self.cursor += above
@@ -89,7 +89,7 @@ class Lines(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         """Draw one line."""
-        width, index = self.size.width, y + self.scroll_offset.y
+        width, index = self.scrollable_content_region.width, y + self.scroll_offset.y
         if index >= self.count:
             return Strip.blank(width, self.rich_style)
         under = index == self.cursor
@@ -116,7 +116,7 @@ class Lines(ScrollView, can_focus=True):
 
     def on_resize(self) -> None:
         """Say what is in sight now."""
-        self.virtual_size = Size(self.size.width, self.count)
+        self.virtual_size = Size(0, self.count)
         self.post_message(self.Looked(self))
 
     def action_cursor_up(self) -> None:
@@ -188,7 +188,7 @@ class Folds(Lines):
     def on_resize(self) -> None:
         """Wrap anew."""
         super().on_resize()
-        if self.size.width != self._width:
+        if self.scrollable_content_region.width != self._width:
             self._lay_out()
 
     def action_choose(self) -> None:
@@ -209,7 +209,7 @@ class Folds(Lines):
             self.cursor = self._rows.index((place, None))
 
     def _lay_out(self) -> None:
-        self._width = self.size.width
+        self._width = self.scrollable_content_region.width
         width = max(10, self._width - GUTTER - INDENT)
         self._rows = []
         for place, entry in enumerate(self._entries):

@@ -36,9 +36,9 @@ class NotesView(View):
         if not picture.want.memories:
             return
         memories, interventions = picture.memories, picture.overview.interventions
-        title = f"{len(memories)} notes of operators, {len(interventions)} interventions of the supervisor"
+        title = f"notes of operators: {len(memories)}, interventions of the supervisor: {len(interventions)}"
         if picture.overview.spend.calls:
-            title += f"; {picture.overview.spend.calls} calls of models in all, {spent(picture.overview.spend)}"
+            title += f"; calls of models: {picture.overview.spend.calls}, {spent(picture.overview.spend)}"
         self.query_one("#notes-title", Static).update(title)
         dated = [(memory.written, _memory(memory)) for memory in memories]
         dated += [(made.made, _intervention(made)) for made in interventions]

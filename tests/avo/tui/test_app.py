@@ -1,6 +1,6 @@
 """The terminal UI, played with the keyboard on a real database."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from lineage_db.errors import DatabaseUnavailable, UnknownRun
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import make_measured, make_sample_run
+from tests.avo.tui.playing import page, until
 
 
 @pytest.fixture
@@ -30,16 +31,6 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def app(url: str, run_name: str | None = None) -> AvoApp:
     return AvoApp(url, run_name, poll_s=0.1)
-
-
-async def until(pilot: Pilot[None], condition: Callable[[], bool]) -> None:
-    """Wait for the polling thread; the limit only ends a broken test."""
-    for _ in range(400):
-        if condition():
-            await pilot.pause()
-            return
-        await pilot.pause(0.05)
-    raise AssertionError("it did not happen")
 
 
 def text(pilot: Pilot[None], selector: str) -> str:
@@ -61,13 +52,6 @@ def ledger(pilot: Pilot[None]) -> Ledger:
 def versions_shown(pilot: Pilot[None]) -> int:
     shown = lineage(pilot).options if isinstance(pilot.app.screen, RunScreen) else ()
     return sum(not option.disabled for option in shown)
-
-
-def page(pilot: Pilot[None]) -> str:
-    """What the screen shows, without colour."""
-    return "\n".join(
-        "".join(segment.text for segment in strip) for strip in pilot.app.screen._compositor.render_strips()
-    )
 
 
 def grey(pilot: Pilot[None], line: int) -> int:
