@@ -198,7 +198,7 @@ def describe(tried: Tried) -> RenderableType:
             if words:
                 text.append(f"\n{label}: {printable(words)}")
     for case in attempt.evaluation.cases:
-        if not case.passed:
+        if not case.passed and case.message not in trial.message:
             text.append(f"\ncase {case.case}: {printable(case.message)}")
     text.append(
         f"\nattempt {attempt.id} of step {step.number} by {first_line(step.operator)}, "

@@ -114,12 +114,11 @@ def _entry(key: str, label: str, body: str) -> Entry:
 def _call(call: Call) -> Entry:
     cached = f" ({call.cached_tokens:,} cached)" if call.cached_tokens else ""
     price = f", ${call.usd:.4f}" if call.usd is not None else ", no price"
-    words = (
-        f"{first_line(call.model)}: {call.input_tokens:,}{cached} tokens in, {call.output_tokens:,} out{price}, "
-        f"{duration(call.seconds)}"
-    )
-    failed = f"  failed: {first_line(call.error)}" if call.error else ""
-    return Entry(f"call {call.id}", Text.assemble((f"◦ {words}", "dim"), (failed, "red")), call.error)
+    words = f"{call.input_tokens:,}{cached} tokens in, {call.output_tokens:,} out{price}, {duration(call.seconds)}"
+    title = Text(f"◦ {first_line(call.model)}: ", "dim")
+    if call.error:
+        title.append(f"failed: {first_line(call.error)[:40]}, ", "red")
+    return Entry(f"call {call.id}", title.append(words, "dim"), call.error)
 
 
 def _trial(trial: Trial) -> Entry:

@@ -39,7 +39,7 @@ def record(store: Store, name: str = "agent") -> Recorded:
         decide=lambda versions, attempt: True, submission=said,
     )  # fmt: skip
     intervene(run, 1, "nudge", "tiles were not tried", ("try BLOCK_M 128",))
-    run.step(400.0, (1,), "BLOCK_M 64 -> 128")
+    run.step(400.0, (1,), "BLOCK_M 64 -> 128", source=seed_source("mha") + "\nTILE = 128\n")
     intervene(run, 2, "restart", f"stagnation {HOSTILE}", ("go back to version 0", "try warp specialisation"), 0)
     running = run.claim("worker-1")
     store.announce(running.id, wrong.digest, now=run.now)
