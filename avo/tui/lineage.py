@@ -33,7 +33,7 @@ class LineageList(Options):
         self._versions = lineage.versions
         by_number = lineage.by_number
         marks = marked(lineage.versions, interventions)
-        rows = layout(_kept(lineage.versions, by_number, words))
+        rows = layout(kept(lineage.versions, by_number, words))
         best = lineage.best.number if lineage.best else None
         options = [Option(_prompt(row, by_number, best, marks), id=str(row.version.number)) for row in rows]
         score = lineage.seed.attempt.evaluation.score if lineage.seed else None
@@ -106,7 +106,7 @@ def _matches(version: Version, versions: Mapping[int, Version], said: str, word:
     return word in said
 
 
-def _kept(versions: Sequence[Version], by_number: Mapping[int, Version], words: str) -> list[Version]:
+def kept(versions: Sequence[Version], by_number: Mapping[int, Version], words: str) -> list[Version]:
     """Return the versions that ``words`` finds, each as a child of its nearest kept ancestor."""
     if not words.strip():
         return list(versions)

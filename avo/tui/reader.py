@@ -124,15 +124,16 @@ class RunReader:
     def read(self, store: Store, previous: Picture | None) -> Picture:
         """Return the run as it is now, ``previous`` itself if it is the same. Raises the store's errors."""
         want = self.want
-        run = previous.overview.run if previous else store.run(self._run_name)
+        run = store.run(self._run_name)
+        if previous and previous.overview.run.id != run.id:
+            previous, self._tally, self._tallied = None, Tally(), 0
         revision = tuple(store.revision(run.id))
         if previous and previous.overview.revision == revision:
             if previous.want == want:
                 return previous
             overview = previous.overview
         else:
-            overview = _read_overview(store, self._run_name, revision, previous.overview if previous else None)
-        run = overview.run
+            overview = _read_overview(store, run, revision, previous.overview if previous else None)
         trials = store.pages.trials(run.id, want.trials) if want.trials else ()
         return Picture(
             overview,
@@ -158,8 +159,7 @@ class RunReader:
         return self._grouped
 
 
-def _read_overview(store: Store, name: str, revision: tuple[int, ...], previous: Overview | None) -> Overview:
-    run = store.run(name)
+def _read_overview(store: Store, run: Run, revision: tuple[int, ...], previous: Overview | None) -> Overview:
     running = store.pages.running(run.id) if run.state is RunState.RUNNING else []
     versions = read_versions(store, run, previous)
     return Overview(

@@ -18,15 +18,11 @@ CHAT = "message"
 
 def entries(transcript: Transcript) -> tuple[Entry, ...]:
     """Return what happened in a step, in order; what it submitted comes last."""
-    results = {
-        str(message.content["tool_call_id"]): message
-        for message in transcript.messages
-        if message.kind == CHAT and message.content.get("tool_call_id")
-    }
+    results = {answered: message for message in transcript.messages if (answered := _answered(message))}
     asked = {name for message in transcript.messages for name, _, _ in _tool_calls(message)}
     told: list[tuple[datetime, int, Entry]] = []
     for message in transcript.messages:
-        if message.kind == CHAT and str(message.content.get("tool_call_id")) in asked:
+        if _answered(message) in asked - {""}:
             continue  # stands with its call
         told += [(message.written, 1, entry) for entry in _message(message, results)]
     told += [(call.finished, 0, _call(call)) for call in transcript.calls]
@@ -51,7 +47,7 @@ def _message(message: Message, results: Mapping[str, Message]) -> Iterator[Entry
     key = str(message.number)
     content = message.content
     if message.kind != CHAT or not isinstance(content.get("role"), str):
-        yield _entry(key, message.kind, _plain(content))
+        yield _entry(key, message.kind, _plain(content), json.dumps(content, ensure_ascii=False, default=str))
         return
     calls = list(_tool_calls(message))
     said = _text(content.get("content"))
@@ -70,6 +66,11 @@ def _message(message: Message, results: Mapping[str, Message]) -> Iterator[Entry
         yield Entry(f"{key}.{number}", title, body)
 
 
+def _answered(message: Message) -> str:
+    """Return the id of the call that a message is the result of; empty for any other message."""
+    return str(message.content.get("tool_call_id") or "") if message.kind == CHAT else ""
+
+
 def _tool_calls(message: Message) -> Iterator[tuple[str, str, str]]:
     """Yield id, tool and arguments of each call of a tool in a message, whatever else stands there."""
     calls = message.content.get("tool_calls") if message.kind == CHAT else None
@@ -77,7 +78,7 @@ def _tool_calls(message: Message) -> Iterator[tuple[str, str, str]]:
         if isinstance(call, Mapping):
             function = call.get("function")
             function = function if isinstance(function, Mapping) else {}
-            yield str(call.get("id")), str(function.get("name", "tool")), str(function.get("arguments", ""))
+            yield str(call.get("id") or ""), str(function.get("name", "tool")), str(function.get("arguments", ""))
 
 
 def _text(content: Any) -> str:
@@ -107,8 +108,8 @@ def _plain(content: Any) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False, default=str)
 
 
-def _entry(key: str, label: str, body: str) -> Entry:
-    return Entry(key, Text.assemble((f"{first_line(label)} ", "bold"), first_line(body)), body)
+def _entry(key: str, label: str, body: str, brief: str = "") -> Entry:
+    return Entry(key, Text.assemble((f"{first_line(label)} ", "bold"), first_line(brief or body)), body)
 
 
 def _call(call: Call) -> Entry:
