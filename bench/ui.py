@@ -1,4 +1,4 @@
-"""The terminal UI on a long run: seconds to first paint and to each view, and memory.
+"""The terminal UI on a long run: seconds to first paint and to each view, of the clock and of the CPU, and memory.
 
     python -m bench.ui [--attempts 100000] [--db PATH]
 
@@ -114,18 +114,19 @@ def _evaluation(status: Status, message: str, speed: float, names: list[str]) ->
 
 async def walk(path: Path) -> None:
     """Open the UI, go through its views and print how long each takes to show what was read."""
+    print("   wall      CPU")
     bare = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    began = time.monotonic()
+    began = time.monotonic(), time.process_time()
     app = AvoApp(str(path), RUN)
     async with app.run_test(size=(200, 50)) as pilot:
 
         async def timed(what: str, shown: Callable[[], bool], *keys: str) -> None:
-            started = time.monotonic()
+            wall, cpu = (time.monotonic(), time.process_time()) if keys else began
             if keys:
                 await pilot.press(*keys)
             while not shown():
                 await pilot.pause(0.005)
-            print(f"{time.monotonic() - (started if keys else began):7.2f} s  {what}")
+            print(f"{time.monotonic() - wall:7.2f} s {time.process_time() - cpu:7.2f} s  {what}")
 
         def read(selector: str) -> bool:
             lines = app.screen.query_one(selector, Lines)
@@ -144,7 +145,7 @@ async def walk(path: Path) -> None:
         await timed("lineage", lambda: app.screen.query_one("#lineage-view").display, "l")
         await timed("attempts again", lambda: read("#attempts-table"), "a")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{peak:7.0f} MiB  memory at most, {bare:.0f} MiB of it before the database was opened")
+    print(f"{peak:7.0f} MiB memory at most, {bare:.0f} MiB of it before the database was opened")
 
 
 def _options(pilot: Pilot[None]) -> int:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 MakeProfiler = Callable[[Run], AbstractContextManager[Profiler]]
 """Starts what explains kernels as a run judges them."""
+SEEN, HOT = 0.0005, 0.05
+"""Shares of a warp's time from which on an instruction's costs are shown, and it stands out."""
 _TICK_S = 0.25
 _SPINNER = "|/-\\"
 
@@ -175,15 +177,10 @@ def _sass(profile: "Profile") -> RenderableType:
         return Text("The judge says nothing of the machine code.")
     lines = [_heading(profile, hot), Text("clocks   share  waits for       line  instruction", "dim")]
     for each in hot.sass:
-        share = f"{each.share:6.1%}" if each.share >= 0.0005 else ""
-        clocks = f"{each.clocks_per_pass:6.1f}" if each.share >= 0.0005 else ""
-        text = f"{clocks:>6}  {share:>6}  {each.reason:<14.14}  {each.line or '':>4}  "
-        lines.append(Text(f"{text}{each.address:#06x} {printable(each.instruction)}", _heat(each.share)))
+        costs = f"{each.clocks_per_pass:6.1f}  {each.share:6.1%}  {each.reason:<14.14}" if each.share >= SEEN else ""
+        text = f"{costs:<30}  {each.line or '':>4}  {each.address:#06x} {printable(each.instruction)}"
+        lines.append(Text(text, "bold" if each.share >= HOT else "" if costs else "dim"))
     return Group(*lines)
-
-
-def _heat(share: float) -> str:
-    return "bold" if share >= 0.05 else "dim" if share < 0.0005 else ""
 
 
 def _ptx(profile: "Profile") -> RenderableType:

@@ -94,7 +94,8 @@ class Lines(ScrollView, can_focus=True):
             return Strip.blank(width, self.rich_style)
         under = index == self.cursor
         text = Text("▸ " if under else "  ", end="", no_wrap=True)
-        text.append_text(self.row(index))
+        row = self.row(index)
+        text.append_text(Text(row.plain) if under else row)  # colours of a row may not be seen on the cursor's
         text.truncate(width, overflow="ellipsis", pad=True)
         style = self.get_component_rich_style("lines--cursor") if under else self.rich_style
         return Strip(text.render(self.app.console), width).apply_style(style)

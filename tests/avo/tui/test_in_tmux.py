@@ -47,7 +47,8 @@ class Terminal:
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Terminal]:
     name = make_sample_run(str(tmp_path / "lineage.db"))
-    command = f"{sys.executable} -m avo ui {name} --db {tmp_path}/lineage.db; echo left with $?; sleep 60"
+    ui = f"{sys.executable} -m avo ui {name} --db {tmp_path}/lineage.db"
+    command = f"TERM=dumb {ui}; echo refused with $?; {ui}; echo left with $?; sleep 60"
     opened = Terminal(tmp_path / "socket", command, {"NO_COLOR": "1", "LC_ALL": "C.UTF-8", "PATH": os.environ["PATH"]})
     yield opened
     opened.close()
@@ -65,4 +66,6 @@ def test_a_run_is_walked_through_in_tmux_without_colour(terminal: Terminal) -> N
     colours = [code for code in drawn.split("\x1b[")[1:] if code.startswith(("31", "32", "33", "34", "35", "36"))]
     assert not colours
     terminal.press("q")
-    terminal.until("left with 0")
+    shown = terminal.until("left with 0")
+    assert "avo ui needs a terminal that can move its cursor" in shown
+    assert "refused with 2" in shown

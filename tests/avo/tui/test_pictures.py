@@ -20,23 +20,23 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-def pressing(*keys: str, then: str) -> Callable[[Pilot[None]], Awaitable[None]]:
-    """Return what presses keys once the lineage is there, and waits until the screen shows ``then``."""
+def pressing(*steps: tuple[str, str]) -> Callable[[Pilot[None]], Awaitable[None]]:
+    """Return what presses keys, given as one text, and waits until the screen shows what follows them; and so on."""
 
     async def play(pilot: Pilot[None]) -> None:
-        await until(pilot, lambda: "★" in page(pilot))
-        await pilot.press(*keys)
-        await until(pilot, lambda: then in page(pilot))
+        for keys, then in (("", "★"), *steps):
+            await pilot.press(*keys.split())
+            await until(pilot, lambda then=then: then in page(pilot))  # type: ignore[misc]
 
     return play
 
 
 def test_a_lineage_looks_as_it_did(store: Store, snap_compare: Any) -> None:
     app = AvoApp(store.url, make_sample_run(store.url), poll_s=0.05)
-    assert snap_compare(app, terminal_size=(100, 30), run_before=pressing("home", then="the seed: no parent"))
+    assert snap_compare(app, terminal_size=(100, 30), run_before=pressing(("home", "the seed: no parent")))
 
 
 def test_a_transcript_looks_as_it_did(store: Store, snap_compare: Any) -> None:
     app = AvoApp(store.url, record(store).run.name, poll_s=0.05)
-    keys = ("s", "j", "j", "enter", "j", "j", "j", "j", "enter")
-    assert snap_compare(app, terminal_size=(100, 30), run_before=pressing(*keys, then="──"))
+    steps = ("s", "0  done"), ("j j", "+ evaluate"), ("enter j j j j enter", "── ")
+    assert snap_compare(app, terminal_size=(100, 30), run_before=pressing(*steps))
