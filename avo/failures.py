@@ -1,19 +1,18 @@
 """Failures of a run by reason."""
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from evaluator.evaluation import Status
-from lineage_db.records import Trial
 
 _FIGURES = re.compile(r"[\d.,]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """Attempts that failed for one reason."""
+    """Attempts that ended alike, for one reason."""
 
     status: Status
     message: str
@@ -22,14 +21,40 @@ class Failures:
     """Their ids, oldest first."""
 
 
-def by_reason(trials: Iterable[Trial]) -> list[Failures]:
-    """Return the failures among ``trials``, the most frequent reason first.
+class Judged(Protocol):
+    """What is to be known of an attempt."""
+
+    @property
+    def attempt_id(self) -> int: ...
+    @property
+    def status(self) -> Status: ...
+    @property
+    def message(self) -> str: ...
+
+
+class Tally:
+    """Attempts by verdict and reason, counted as they come in, oldest first.
 
     Those whose messages differ in figures only have one reason.
     """
-    reasons: dict[tuple[Status, str], list[Trial]] = defaultdict(list)
-    for trial in trials:
-        if trial.status is not Status.CORRECT:
-            reasons[trial.status, _FIGURES.sub("", trial.message)].append(trial)
-    groups = sorted(reasons.values(), key=len, reverse=True)
-    return [Failures(g[0].status, g[0].message, tuple(trial.attempt_id for trial in g)) for g in groups]
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[Status, str], tuple[str, list[int]]] = {}
+
+    def add(self, attempts: Iterable[Judged]) -> None:
+        """Count more of them."""
+        for attempt in attempts:
+            reason = attempt.status, _FIGURES.sub("", attempt.message)
+            self._groups.setdefault(reason, (attempt.message, []))[1].append(attempt.attempt_id)
+
+    def groups(self) -> list[Failures]:
+        """Return the groups of equal verdict and reason, right ones included, the largest first."""
+        groups = [Failures(status, said, tuple(ids)) for (status, _), (said, ids) in self._groups.items()]
+        return sorted(groups, key=lambda group: len(group.attempts), reverse=True)
+
+
+def by_reason(trials: Iterable[Judged]) -> list[Failures]:
+    """Return the failures among ``trials``, the most frequent reason first."""
+    tally = Tally()
+    tally.add(trial for trial in trials if trial.status is not Status.CORRECT)
+    return tally.groups()

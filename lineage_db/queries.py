@@ -173,23 +173,23 @@ def recorded(connection: Connection, which: ColumnElement[bool]) -> list[Attempt
     return [to_attempt(row, row.hypothesis) for row in connection.execute(query)]
 
 
-def trials(connection: Connection, run_id: int, after: int) -> list[Trial]:
-    """Return the run's attempts with ids larger than ``after``, without their long columns, oldest first."""
+def trials(connection: Connection, run_id: int, which: ColumnElement[bool]) -> list[Trial]:
+    """Return the run's attempts for which ``which`` holds, without their long columns, oldest first."""
     short = [column for column in _ATTEMPTS if column.name not in ("source", "evaluation")]
     query = (
         select(*short, _HYPOTHESIS, _STEPS.number.label("step_number"), _VERSIONS.number.label("version"))
         .join_from(tables.attempts, tables.steps)
         .outerjoin(tables.hypotheses)
         .outerjoin(tables.versions, _VERSIONS.attempt_id == _ATTEMPTS.id)
-        .where(_ATTEMPTS.run_id == run_id, _ATTEMPTS.id > after)
+        .where(_ATTEMPTS.run_id == run_id, which)
         .order_by(_ATTEMPTS.id)
     )
     return [to_trial(row) for row in connection.execute(query)]
 
 
-def versions(connection: Connection, run_id: int, first: int) -> list[Version]:
-    """Return the run's versions from number ``first`` on, oldest first."""
-    query = _LINEAGE.where(_VERSIONS.run_id == run_id, _VERSIONS.number >= first).order_by(_VERSIONS.number)
+def versions(connection: Connection, run_id: int, after: int = -1) -> list[Version]:
+    """Return the run's versions with numbers larger than ``after``, oldest first."""
+    query = _LINEAGE.where(_VERSIONS.run_id == run_id, _VERSIONS.number > after).order_by(_VERSIONS.number)
     return [to_version(row) for row in connection.execute(query)]
 
 
