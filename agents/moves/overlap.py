@@ -157,7 +157,7 @@ class _Pair:
         ]
         found = tree.assignment(placed[0]) if len(placed) == 1 else None
         block = anatomy.block(cst.Name(found[0])) if found else None
-        if found is None or block is None or size is None or tree.calls(anatomy.kernel, "tl.program_id") == []:
+        if found is None or block is None or size is None:
             return None
         halves = self._halves(found[0])
         if halves is None:
@@ -194,7 +194,8 @@ class _Pair:
                     return None
                 both.append(halved)
                 # In a loop the first half's softmax and second product go before the other half's.
-                (late if products > 1 and seen else both).append(tree.with_names(halved, others))
+                other = tree.with_names(halved, others).with_changes(leading_lines=())
+                (late if products > 1 and seen else both).append(other)
                 seen += bool(tree.calls(line, "tl.dot"))
             return both + late
 
