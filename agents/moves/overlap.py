@@ -157,7 +157,7 @@ class _Pair:
         ]
         found = tree.assignment(placed[0]) if len(placed) == 1 else None
         block = anatomy.block(cst.Name(found[0])) if found else None
-        if found is None or block is None or size is None or tree.calls(anatomy.kernel, "tl.program_id") == []:
+        if found is None or block is None or size is None:
             return None
         halves = self._halves(found[0])
         if halves is None:
@@ -169,16 +169,16 @@ class _Pair:
         ]
         others = {name: tree.fresh(anatomy.module, f"{name}_other") for name in halves}
 
-        def doubled(statements: Sequence[cst.BaseStatement]) -> list[cst.BaseStatement] | None:
+        def doubled(statements: Sequence[cst.BaseStatement], walk: bool = False) -> list[cst.BaseStatement] | None:
             """Each statement on the rows of a half, and the same on the other half's."""
             both: list[cst.BaseStatement] = []
             late: list[cst.BaseStatement] = []
-            products = sum(bool(tree.calls(line, "tl.dot")) for line in statements)
-            seen = 0
+            seen = False
             for statement in statements:
                 line = self._by_pointers(statement, halves)
                 if isinstance(line, cst.For) and isinstance(line.body, cst.IndentedBlock):
-                    inner = doubled([part for part in line.body.body if isinstance(part, cst.BaseStatement)])
+                    parts = [part for part in line.body.body if isinstance(part, cst.BaseStatement)]
+                    inner = doubled(parts, line in anatomy.walks)
                     if inner is None or tree.names(line.iter) & halves:
                         return None
                     both.append(line.with_changes(body=line.body.with_changes(body=inner)))
@@ -193,9 +193,10 @@ class _Pair:
                 if halved is None:
                     return None
                 both.append(halved)
-                # In a loop the first half's softmax and second product go before the other half's.
-                (late if products > 1 and seen else both).append(tree.with_names(halved, others))
-                seen += bool(tree.calls(line, "tl.dot"))
+                # In a loop over keys the first half's softmax and second product go before the other half's.
+                other = tree.with_names(halved, others).with_changes(leading_lines=())
+                (late if walk and seen else both).append(other)
+                seen = seen or bool(tree.calls(line, "tl.dot"))
             return both + late
 
         body = doubled([line for line in anatomy.kernel.body.body if isinstance(line, cst.BaseStatement)])

@@ -118,6 +118,12 @@ def test_moves_compose_in_any_order(names: tuple[str, ...], complaint: Callable[
     assert complaint(apply(SEED, *names)) == ""
 
 
+def test_two_tiles_follow_two_skewed_loops(complaint: Callable[[str], str]) -> None:
+    skewed = BY_NAME["skew"].variants(apply(SEED, "split"), H100)[1]
+    assert "every loop" in skewed.label
+    assert complaint(apply(skewed.source, "pingpong")) == ""
+
+
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), depth=st.integers(3, 6), target=st.sampled_from(["a100", "h100", "b200"]))
 def test_random_compositions_stay_correct(seed: int, depth: int, target: str, complaint: Callable[[str], str]) -> None:
