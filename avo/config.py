@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import PydanticCustomError
 
 from agents.errors import AgentError
-from agents.registry import get_operator
+from agents.registry import asks_models, get_operator
+from agents.settings import ModelSettings, Settings
 from agents.supervisor import Patience
 from avo.errors import ConfigError
 from evaluator.errors import EvaluatorError
@@ -50,6 +51,21 @@ class RunConfig(BaseModel):
     """Evaluated candidates in the whole run, the seed and earlier sittings included. None: no limit."""
     max_hours: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Wall-clock time of one sitting: ``resume`` starts anew. None: no limit."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Steps of the operator in the whole run; the seed's is none, and what is done over counts once. None: no limit."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Of all calls of models in the whole run, input and output together. None: no limit."""
+    max_usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """The same in US dollars: every model needs a price. None: no limit."""
+    step_evaluations: int | None = Field(default=12, ge=1)
+    """New candidates that an operator with models may evaluate in one step. None: no limit."""
+    step_tokens: int | None = Field(default=None, ge=1)
+    step_usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    step_minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    models: tuple[ModelSettings, ...] = ()
+    """Of operators that ask models: each step has one of them."""
+    request_timeout_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
+    """Longest time that a model may take for a reply."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Of every random choice. The same seed on one worker makes the same candidates."""
     name: str | None = None
@@ -124,6 +140,12 @@ class RunConfig(BaseModel):
             raise PydanticCustomError("resources", 'names and amounts, e.g. {"H100": 1}')
         return {name: float(amount) for name, amount in found.items()}
 
+    @field_validator("models", mode="before")
+    @classmethod
+    def _take_a_list(cls, value: object) -> object:
+        """TOML and JSON have no tuples."""
+        return tuple(value) if isinstance(value, list) else value
+
     @field_validator("problem")
     @classmethod
     def _find_from_anywhere(cls, value: str) -> str:
@@ -139,6 +161,17 @@ class RunConfig(BaseModel):
         if words == []:
             raise PydanticCustomError("command", "a command like: ssh gpu-box python -m evaluator")
         return value
+
+    @property
+    def settings(self) -> Settings:
+        """What operators with models are made with."""
+        return Settings(self.models, self.request_timeout_s)
+
+    def check_models(self, environment: Mapping[str, str]) -> None:
+        """Raise ``AgentError`` unless the operator can ask the models it needs, within the limits that are set."""
+        if asks_models(self.operator):
+            limited = self.max_usd is not None or self.step_usd is not None
+            self.settings.check(self.operator, environment, usd_limit=limited)
 
     @property
     def measured(self) -> bool:
@@ -164,7 +197,7 @@ class RunConfig(BaseModel):
         Raises ``ConfigError`` for anything unknown, of the wrong type or impossible.
         """
         from_file = {} if path is None else _read(path)
-        given = {key: value for key, value in flags.items() if value is not None}
+        given = _given(flags, from_file)
         try:
             config = cls(**{**from_file, **given})
         except ValidationError as error:
@@ -175,7 +208,7 @@ class RunConfig(BaseModel):
     @classmethod
     def stored(cls, data: Mapping[str, Any], flags: Mapping[str, Any]) -> Self:
         """Rebuild the configuration of a stored run, with the flags that are not None in place of what it had."""
-        given = {key: value for key, value in flags.items() if value is not None}
+        given = _given(flags, data)
         try:
             return cls(**{**{key: data[key] for key in cls.model_fields if key in data}, **given})
         except ValidationError as error:
@@ -208,6 +241,10 @@ class RunConfig(BaseModel):
         return self.model_copy(update={counted: min(wanted, most)})
 
 
+_FLAGS = {"models": "model"}
+"""Settings whose options have another name."""
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -219,12 +256,24 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
 
 
+def _given(flags: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flags that are given. A model that is named has the settings that ``others`` have of it."""
+    given = {key: value for key, value in flags.items() if value is not None}
+    if names := given.pop("model", None):
+        listed = others.get("models")
+        known = {each.get("name"): each for each in listed if isinstance(each, dict)} if listed else {}
+        given["models"] = [known.get(name, {"name": name}) for name in names]
+    return given
+
+
 def _explain(error: ValidationError, path: Path | None, flags: Mapping[str, Any]) -> str:
     """One line for the first thing that is wrong."""
     detail = error.errors(include_url=False, include_context=False)[0]
-    key = str(detail["loc"][0])
-    where = f"--{key.replace('_', '-')}" if key in flags or path is None else f"{path}: {key}"
+    key, *within = map(str, detail["loc"])
+    where = f"--{_FLAGS.get(key, key.replace('_', '-'))}" if key in flags or path is None else f"{path}: {key}"
+    where = ".".join((where, *within))
     if detail["type"] == "extra_forbidden":
-        return f"{where}: unknown setting: choose from {', '.join(RunConfig.model_fields)}"
+        known = ModelSettings.model_fields if within else RunConfig.model_fields
+        return f"{where}: unknown setting: choose from {', '.join(known)}"
     wrong = detail["msg"].removeprefix("Input should be ")
     return f"{where}: {detail['input']!r} should be {wrong}"

@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from types import FrameType
 from typing import Protocol
 
+from agents.registry import asks_models
+from avo.budget import run_used_up
 from avo.config import RunConfig
 from avo.errors import RunFailed, SeedFault
 from avo.step import StepOutcome
@@ -19,6 +21,8 @@ GRACE = timedelta(seconds=30)
 """How long workers may finish what they hold after the last step was started; then it is abandoned."""
 PATIENCE = 3
 """Steps in a row without a new attempt after which a worker rests, until another's step brings something new."""
+MODEL_PATIENCE = 10
+"""The same where models are asked, which may have better luck in the next step."""
 MAX_TROUBLES = 5
 """Steps in a row that end without an outcome, after which the run fails."""
 _POLL_S = 0.2
@@ -183,6 +187,7 @@ class _Sitting:
         self._busy: set[int] = set()
         self._barren: Counter[int] = Counter()
         self._failure = ""
+        self._spent = ""
         self._troubles = 0
 
     def work(self) -> RunState:
@@ -210,15 +215,22 @@ class _Sitting:
                 self._start(0, self._seed_source)
             return
         for worker in range(self._config.workers):
-            if worker not in self._busy and self._barren[worker] < PATIENCE and self._room():
+            if worker not in self._busy and self._barren[worker] < self._patience and self._room():
                 self._start(worker, None)
+
+    @property
+    def _patience(self) -> int:
+        return MODEL_PATIENCE if asks_models(self._config.operator) and not self._failure else PATIENCE
 
     def _start(self, worker: int, seed_source: str | None) -> None:
         self._crew.start(worker, seed_source)
         self._busy.add(worker)
 
     def _room(self) -> bool:
-        """Whether the budget has room for the attempt of one more step."""
+        """Whether the budgets have room for one more step, and its attempt."""
+        if self._seeded and (spent := run_used_up(self._store, self._run, self._config, len(self._busy))):
+            self._spent = spent
+            return False
         if self._config.max_attempts is None:
             return True
         new, self._last_attempt = self._store.count_attempts(self._run.id, after=self._last_attempt)
@@ -275,6 +287,8 @@ class _Sitting:
     def _explain_end(self) -> None:
         """Say why no step can be started although there is time; raise ``RunFailed`` where that is a failure."""
         if not self._room():
+            if self._spent:
+                self._say(self._spent)
             return
         if self._failure:
             raise RunFailed(f"operator {self._config.operator!r} fails every step, the last: {self._failure}")

@@ -44,7 +44,7 @@ class RecordingScorer:
         self._rivals = rivals
         self.tried = 0
 
-    def __call__(self, candidate: Candidate, *, change: str, parents: tuple[int, ...]) -> Attempt:
+    def __call__(self, candidate: Candidate, *, change: str, parents: tuple[int, ...], hypothesis: str = "") -> Attempt:
         """Return the attempt of ``candidate``, the recorded one where the run has it already: see ``Scorer``."""
         started = self._clock()
         # In this order no candidate slips through: whoever had it before has either recorded it or still announces it.
@@ -62,6 +62,7 @@ class RecordingScorer:
             evaluation=evaluation,
             started=started,
             finished=self._clock(),
+            hypothesis=hypothesis,
         )
         self.tried += 1
         return attempt

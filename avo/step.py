@@ -6,10 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from agents.desk import Desk
+from agents.errors import ModelRefused
 from agents.operator import Brief, Proposal, VariationOperator
 from agents.supervisor import Patience
 from avo import canary
 from avo.acceptance import accepts, outdated
+from avo.budget import SEED_OPERATOR, UNLIMITED, Allowance
+from avo.desk import desk
 from avo.errors import CanaryFault
 from avo.lease import renewed
 from avo.population import Home, Lineage, Population, settle
@@ -49,7 +53,7 @@ class SeedOperator:
     Where a run goes on with a judge that may be another, it submits the seed again, for the judge's sake.
     """
 
-    name = "seed"
+    name = SEED_OPERATOR
 
     def __init__(self, source: str) -> None:
         self._source = source
@@ -75,12 +79,13 @@ def perform_step(
     knowledge: Library,
     patience: Patience | None = None,
     population: Population = _LINEAGE,
+    allowance: Allowance = UNLIMITED,
 ) -> StepOutcome:
     """Perform one step of ``run`` as ``worker`` and return how it ended.
 
     ``min_gain``, ``alpha``, ``patience``, which is the supervisor's, and ``population`` are as in the run's
-    configuration. A step of ``SeedOperator`` fails unless the judge sees through the variants of the seed that
-    ``canary`` makes; before that the seed is no version.
+    configuration; ``allowance`` is what the step may use. A step of ``SeedOperator`` fails unless the judge sees
+    through the variants of the seed that ``canary`` makes; before that the seed is no version.
 
     An operator that raises, or names versions and attempts that are none, fails its step. Raises
     ``EvaluatorUnavailable``, with the step abandoned if it was begun, when no verdict can be had, and
@@ -93,8 +98,9 @@ def perform_step(
         seed = _step_seed(run.seed, origin.worker, origin.turn)
         home = settle(store, run, step, origin, population, seed, clock)
         scorer = RecordingScorer(store, run, step, evaluator, alpha, clock, home.rivals)
+        own = desk(store, run, step, evaluator, allowance, taken_up=_taken_up(store, step), clock=clock)
         interventions = supervise(store, run, target, patience, knowledge, clock) if patience else ()
-        brief = _brief(store, run, step, origin, seed, evaluator, scorer, knowledge, interventions, home)
+        brief = _brief(store, run, step, origin, seed, evaluator, scorer, knowledge, interventions, home, own)
         return _perform(store, run, step, operator, scorer, brief, home, min_gain, alpha, clock)
 
 
@@ -123,13 +129,13 @@ def _perform(
         if attempt is not None and attempt.evaluation.score is not None and isinstance(operator, SeedOperator):
             candidate = Candidate(run.problem, attempt.source)
             reason += f"; {canary.examine(scorer, candidate, attempt.evaluation.score, alpha)}"
-        version, reason = _conclude(store, run, step, scorer, attempt, reason, min_gain, clock, home)
+        version, reason = _conclude(store, run, step, scorer, proposal, reason, min_gain, clock, home)
     except EvaluatorUnavailable as error:
         give_up(StepState.ABANDONED, f"no verdict: {error}")
         raise
     except StepNotRunning as error:  # abandoned meanwhile by the process that drives the run
         return StepOutcome(step.number, StepState.ABANDONED, scorer.tried, None, str(error))
-    except CanaryFault as error:
+    except (CanaryFault, ModelRefused) as error:
         return give_up(StepState.FAILED, str(error))
     except (DatabaseUnavailable, IncompatibleDatabase):
         raise
@@ -143,7 +149,7 @@ def _conclude(
     run: Run,
     step: Step,
     scorer: RecordingScorer,
-    attempt: Attempt | None,
+    proposal: Proposal,
     reason: str,
     min_gain: float,
     clock: Callable[[], datetime],
@@ -156,6 +162,7 @@ def _conclude(
     shapes that are held out first, where the problem has any.
     """
     held_out = HELD_OUT in get_problem(run.problem).suites
+    attempt = proposal.attempt
 
     def decide(versions: Sequence[Version], submitted: Attempt) -> bool:
         rivals = home.rivals(versions, submitted)
@@ -175,6 +182,7 @@ def _conclude(
                 reason=reason,
                 now=clock(),
                 decide=decide,
+                submission=proposal.submission,
                 niche=home.niche,
             )
         except _OutdatedError as error:
@@ -213,28 +221,46 @@ def _brief(
     knowledge: Library,
     interventions: Sequence[Intervention],
     home: Home,
+    own: Desk,
 ) -> Brief:
     """Return the brief of ``step``, which does ``origin`` over where that is another.
 
     A step that was left unfinished is done over, once: the step that does gets its seed and does not see its attempts,
     so that it comes to the same candidates. Those evaluated already are not evaluated again, but can still be accepted.
     After a second failure to finish the worker moves on, lest a candidate that brings the judge down come back forever.
+
+    A step that left a transcript is not done over but taken up: the next gets the transcript, and sees its attempts.
     """
     history = store.history(run.id)
+    transcript = [] if origin is step else store.journal.messages(origin.id)
+    hidden = None if origin is step or transcript else origin.number
     return Brief(
         problem=get_problem(run.problem),
         target=evaluator.target,
         suite=run.suite,
         seed=seed,
         versions=home.shown(history.versions),
-        trials=history.trials if origin is step else [t for t in history.trials if t.step_number != origin.number],
+        trials=history.trials if hidden is None else [t for t in history.trials if t.step_number != hidden],
         knowledge=knowledge,
         evaluate=scorer,
         profile=evaluator.profile,
         transferred=transferred(store, run),
         focus=home.selection.focus if home.selection else None,
         interventions=interventions,
+        desk=own,
+        memories=store.journal.memories(run.id),
+        transcript=transcript,
     )
+
+
+def _taken_up(store: Store, step: Step) -> list[Step]:
+    """Return the steps that ``step`` goes on with: the one it does over, the one that did over, and so on."""
+    found: list[Step] = []
+    number = step.redoes
+    while number is not None and (earlier := store.step(step.run_id, number)) is not None:
+        found.insert(0, earlier)
+        number = earlier.redoes
+    return found
 
 
 def _step_seed(seed: int, worker: str, turn: int) -> int:

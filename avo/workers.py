@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from ray.exceptions import RayActorError, RayError
 from agents.errors import AgentError
 from agents.operator import VariationOperator
 from agents.registry import get_operator
+from avo.budget import Allowance
 from avo.config import LOCAL, RunConfig
 from avo.errors import ConfigError, RunFailed
 from avo.pool import Pool
@@ -30,6 +32,7 @@ from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorError, EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Fault
 from evaluator.evaluators import Judging
+from evaluator.inspection import Findings, Inspection, Look
 from evaluator.problem import get_cases, get_problem
 from evaluator.process import ProcessEvaluator
 from evaluator.sandbox import Sandbox
@@ -64,6 +67,10 @@ class EvaluatorWorker:
     def profile(self, candidate: Candidate, case: str | None) -> "tuple[Profile, ...] | Fault":
         """Return the explanation; raises ``EvaluatorUnavailable``."""
         return self._evaluator.profile(candidate, case)
+
+    def inspect(self, inspection: Inspection) -> Findings:
+        """Return what is seen; raises ``EvaluatorUnavailable``."""
+        return self._evaluator.inspect(inspection)
 
     def target(self) -> Target:
         """Return what is judged for; raises ``EvaluatorUnavailable``."""
@@ -126,6 +133,13 @@ class RemoteEvaluator:
         profiles: tuple[Profile, ...] | Fault = self._ask("profile", candidate, case)
         return profiles
 
+    def inspect(self, inspection: Inspection) -> Findings:
+        """Return what is seen; raises ``UnknownProblem`` for a suite or case that is none, else like ``evaluate``."""
+        if inspection.look is not Look.SCRIPT:
+            get_cases(get_problem(inspection.problem), inspection.suite or self._suite, inspection.case)
+        findings: Findings = self._ask("inspect", inspection)
+        return findings
+
     def _ask(self, method: str, *arguments: Any) -> Any:
         try:
             return ray.get(self._pool.ask.remote(method, *arguments))
@@ -144,6 +158,7 @@ class OperatorWorker:
         config: RunConfig,
         make_operator: Callable[[], VariationOperator],
         evaluator: Any,
+        deadline: datetime | None = None,
     ) -> None:
         self._store = Store.open(store_url, create=False)
         self._run = self._store.run(run_name)
@@ -152,6 +167,7 @@ class OperatorWorker:
         self._operator = make_operator()
         self._evaluator = RemoteEvaluator(evaluator, self._run.suite)
         self._knowledge = Library.load()
+        self._allowance = Allowance.of(config, deadline)
 
     def step(self, seed_source: str | None) -> StepOutcome | str:
         """Perform one step. Text instead of an outcome says which part of the house failed."""
@@ -169,6 +185,7 @@ class OperatorWorker:
                 population=population(self._config),
                 clock=utc_now,
                 knowledge=self._knowledge,
+                allowance=self._allowance,
             )
         except (EvaluatorError, StoreError, AgentError) as error:
             return str(error)
@@ -216,13 +233,15 @@ def hire(
     *,
     make_operator: Callable[[], VariationOperator] | None = None,
     make_evaluator: Callable[[], Judging] | None = None,
+    deadline: datetime | None = None,
 ) -> Iterator[RayCrew]:
     """Start Ray on this machine or join a cluster, yield a crew for the run, and end what was started again.
 
-    The factories are called in the workers; by default they make the configured operator and an evaluator process.
-    Raises ``RunFailed`` where Ray does not start, and ``ConfigError`` where the database cannot serve the cluster.
+    ``deadline`` is the end of the sitting, at which steps end in order. The factories are called in the workers; by
+    default they make the configured operator and an evaluator process. Raises ``RunFailed`` where Ray does not start,
+    and ``ConfigError`` where the database cannot serve the cluster.
     """
-    make_operator = make_operator or partial(get_operator, config.operator)
+    make_operator = make_operator or partial(get_operator, config.operator, config.settings)
     make_evaluator = make_evaluator or partial(
         ProcessEvaluator,
         config.target,
@@ -244,7 +263,7 @@ def hire(
     operator_actor: Any = ray.remote(num_cpus=0, max_restarts=0, scheduling_strategy="SPREAD")(OperatorWorker)
 
     def hire_operator(worker: int) -> Any:
-        return operator_actor.remote(store_url, run_name, worker_name(worker), config, make_operator, pool)
+        return operator_actor.remote(store_url, run_name, worker_name(worker), config, make_operator, pool, deadline)
 
     if config.ray_address == LOCAL:
         house = _local_ray(

@@ -21,6 +21,7 @@ from avo.run import Stop, execute
 from avo.workers import hire
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.evaluation import CaseScore, Evaluation, Fault, Score, Status
+from evaluator.inspection import Findings, Inspection
 from evaluator.performance import Profile
 from evaluator.target import ScoreKind, get_target
 from lineage_db.store import Store
@@ -48,6 +49,10 @@ class Instant:
     def profile(self, candidate: Candidate, case: str | None = None) -> tuple[Profile, ...] | Fault:
         """Return nothing."""
         return ()
+
+    def inspect(self, inspection: Inspection) -> Findings:
+        """See nothing."""
+        return Findings()
 
     def verify(self, candidate: Candidate) -> Evaluation:
         """Return the verdict."""

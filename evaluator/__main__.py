@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import gc
 import os
 import sys
 import time
@@ -10,7 +11,17 @@ from evaluator import cuda
 from evaluator.allocator import keep_freed_memory
 from evaluator.cuda.holding import hold
 from evaluator.errors import EvaluatorError
-from evaluator.protocol import MalformedRequest, ProfileRequest, answer, explanation, failure, ready, requests
+from evaluator.protocol import (
+    InspectRequest,
+    MalformedRequest,
+    ProfileRequest,
+    answer,
+    explanation,
+    failure,
+    ready,
+    requests,
+    seen,
+)
 from evaluator.sandbox import Sandbox, hide
 from evaluator.target import ScoreKind, get_target
 
@@ -79,6 +90,7 @@ def main() -> int:
     from evaluator.judge import Judge
 
     torch.set_num_threads(1)
+    gc.freeze()  # else each full collection goes through all of torch and triton
     measured = None
     if held:
         measured = Measured(target, margin=options.equivalence_margin, cascade=options.cascade)
@@ -92,7 +104,9 @@ def main() -> int:
                 line = failure(None, str(request))
             else:
                 try:
-                    if isinstance(request, ProfileRequest):
+                    if isinstance(request, InspectRequest):
+                        line = seen(request, judge.inspect(request.inspection))
+                    elif isinstance(request, ProfileRequest):
                         line = explanation(request, judge.profile(request.candidate, request.case))
                     elif request.held_out:
                         line = answer(request, judge.verify(request.candidate))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.evaluation import Evaluation, Fault
+from evaluator.inspection import Findings, Inspection, Inspector
 from evaluator.target import Target, get_target
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Verifier(Protocol):
         ...
 
 
-class Judging(Evaluator, Verifier, Profiler, Protocol):
+class Judging(Evaluator, Verifier, Profiler, Inspector, Protocol):
     """All of them: what a judge can do, wherever it runs."""
 
     @property
@@ -69,6 +70,8 @@ class FakeEvaluator:
         self.held_out: Callable[[Candidate], Evaluation] | None = None
         self.profiles = profiles
         self.verified: list[Candidate] = []
+        self.findings = Findings()
+        self.inspections: list[Inspection] = []
         self.calls: list[Candidate] = []
         self.incumbents: list[Incumbent | None] = []
         """One for each of ``calls``."""
@@ -87,3 +90,8 @@ class FakeEvaluator:
     def profile(self, candidate: Candidate, case: str | None = None) -> "tuple[Profile, ...] | Fault":
         """Return what it was made with."""
         return self.profiles
+
+    def inspect(self, inspection: Inspection) -> Findings:
+        """Return ``findings``."""
+        self.inspections.append(inspection)
+        return self.findings

@@ -1,5 +1,6 @@
 """The judge: the trusted side. It never imports a candidate; it runs the candidate's launch plans and decides."""
 
+import copy
 import hashlib
 import math
 import random
@@ -25,19 +26,26 @@ from evaluator.compiler import Compiler, fit
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseResult, Evaluation, Fault, Resources, Score, Status
 from evaluator.execution import PlanRun
+from evaluator.inspection import Findings, Inspection, Look
 from evaluator.performance import ModelError, Profile, Source, explain, resources
+from evaluator.performance.listing import hot_code
+from evaluator.performance.profiling import MOST_COSTS
 from evaluator.plan import KernelIR, LaunchPlan, Level
 from evaluator.planning import Planner
 from evaluator.problem import HELD_OUT, Case, Problem, get_cases, get_problem, get_suite
 from evaluator.sandbox import ForkServer, Sandbox
+from evaluator.scripts import JOB_MODULE as SCRIPT_MODULE
+from evaluator.scripts import run_script
 from evaluator.speed import Benchmark, Challenge, Predicted, Speed
 from evaluator.stages import stages
 from evaluator.target import ScoreKind, Target
 from evaluator.traits import traits
 from evaluator.work import LaunchWork
 
-JOB_MODULES = (capture.CHILD_MODULE, compiler.JOB_MODULE)
+JOB_MODULES = (capture.CHILD_MODULE, compiler.JOB_MODULE, SCRIPT_MODULE)
 """What a judge's fork server serves."""
+_TILE = 64
+"""Rows of a small tile of queries."""
 
 
 @dataclass
@@ -131,12 +139,65 @@ class Judge:
 
         Its numbers are not checked. Raises like ``evaluate``, and ``UnknownProblem`` for a case that is none.
         """
+        return self._profiles(candidate, get_cases(get_problem(candidate.problem), self.suite, case), MOST_COSTS)
+
+    def inspect(self, inspection: Inspection) -> Findings:
+        """Return what is seen of a candidate or script, without a verdict.
+
+        Raises like ``evaluate``, and ``UnknownProblem`` for a suite or case that is none.
+        """
+        candidate = Candidate(inspection.problem, inspection.source)
+        if inspection.look is Look.SCRIPT:
+            return run_script(self._server, inspection.source)
+        if inspection.look is Look.CHECK:
+            return self._check(candidate)
+        if inspection.look is Look.SCORE:
+            other = copy.copy(self)  # it shares this one's processes
+            other.suite = inspection.suite or self.suite
+            evaluation = other.evaluate(candidate)
+            fault = None if evaluation.correct else Fault(evaluation.status, evaluation.message)
+            return Findings(fault, evaluation=evaluation)
+        return self._code(candidate, inspection.look, inspection.case)
+
+    def _check(self, candidate: Candidate) -> Findings:
+        """Compile for the suite and execute one small case; whatever goes wrong first is the fault."""
         problem = get_problem(candidate.problem)
-        cases = get_cases(problem, self.suite, case)
+        suite = get_suite(problem, self.suite)
+        plans = self._planner.alternatives(candidate, problem, (_smallest(problem.correctness_cases), *suite))
+        if isinstance(plans, Fault):
+            return Findings(plans)
+        findings = _Findings()
+        (plan, *_), *large = plans
+        fault = self._check_whole(problem, _smallest(problem.correctness_cases), plan, execution.deadline(), findings)
+        binaries = self._compile((of_case[0] for of_case in large), findings)
+        fault = fault or (binaries if isinstance(binaries, Fault) else None)
+        return Findings(fault, resources=tuple(findings.resources), cases=tuple(findings.cases))
+
+    def _code(self, candidate: Candidate, look: Look, case: str | None) -> Findings:
+        """Return the code of one benchmark case, the suite's first by default."""
+        problem = get_problem(candidate.problem)
+        cases = get_cases(problem, self.suite, case)[:1]
+        if look is Look.SASS:
+            profiles = self._profiles(candidate, cases, None)
+            return Findings(profiles) if isinstance(profiles, Fault) else Findings(text=hot_code(profiles[0]))
+        plans = self._chosen(candidate, problem, cases)
+        binaries = plans if isinstance(plans, Fault) else self._compile(plans, _Findings())
+        if isinstance(binaries, Fault):
+            return Findings(binaries)
+        texts = (binary.ptx if look is Look.PTX else binary.ttgir for binary in binaries.values())
+        return Findings(text="\n".join(texts))
+
+    def _chosen(self, candidate: Candidate, problem: Problem, cases: Sequence[Case]) -> tuple[LaunchPlan, ...] | Fault:
         alternatives = self._planner.alternatives(candidate, problem, cases)
-        plans = (
+        return (
             alternatives if isinstance(alternatives, Fault) else self._fastest(candidate, problem, cases, alternatives)
         )
+
+    def _profiles(
+        self, candidate: Candidate, cases: Sequence[Case], most_costs: int | None
+    ) -> tuple[Profile, ...] | Fault:
+        problem = get_problem(candidate.problem)
+        plans = self._chosen(candidate, problem, cases)
         if isinstance(plans, Fault):
             return plans
         # What the judge has compiled before may carry the line table of another source with the same IR.
@@ -148,7 +209,9 @@ class Judge:
         for each in benchmarks:
             useful, least = problem.flops(each.case), problem.least_bytes(each.case)
             try:
-                profiles.append(explain(each.case.name, useful, least, each.works, self.target, source))
+                profiles.append(
+                    explain(each.case.name, useful, least, each.works, self.target, source, most=most_costs)
+                )
             except ModelError as error:
                 return Fault(Status.UNSUPPORTED, f"no prediction for {self.target.name}: {error}")
         return tuple(profiles)
@@ -423,6 +486,12 @@ class Judge:
         else:
             works = gpu_work.works(plan, prepared, binaries)
         return () if isinstance(works, Fault) and self.target.kind is ScoreKind.MEASURED else works
+
+
+def _smallest(cases: Sequence[Case]) -> Case:
+    """Return the case with least work among those that a tile of a usual size does not cover."""
+    beyond = [case for case in cases if case.q_len > _TILE] or list(cases)
+    return min(beyond, key=lambda case: case.batch * case.heads * case.q_len * case.kv_len)
 
 
 def _unverified(plans: Iterable[LaunchPlan], outcome: Score | Fault, findings: _Findings) -> Fault:

@@ -10,8 +10,9 @@ from evaluator.candidate import Candidate, Incumbent
 from evaluator.child import ENVIRONMENT, Child, environment
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Fault, Status
+from evaluator.inspection import Findings, Inspection, Look
 from evaluator.problem import HELD_OUT, get_cases, get_problem, get_suite
-from evaluator.protocol import ProfileRequest, Request, greeting, profiles, verdict
+from evaluator.protocol import InspectRequest, ProfileRequest, Request, findings, greeting, profiles, verdict
 from evaluator.sandbox import Sandbox
 from evaluator.target import Target, check_target
 
@@ -75,6 +76,14 @@ class ProcessEvaluator:
         get_cases(get_problem(candidate.problem), self._suite, case)
         request = ProfileRequest(self._next_id(), candidate, case)
         return self._ask(request.line(), lambda line: profiles(request, line))
+
+    def inspect(self, inspection: Inspection) -> Findings:
+        """Return what is seen; no answer in time, or a death, is a fault as for ``evaluate``."""
+        if inspection.look is not Look.SCRIPT:
+            get_cases(get_problem(inspection.problem), inspection.suite or self._suite, inspection.case)
+        request = InspectRequest(self._next_id(), inspection)
+        found = self._ask(request.line(), lambda line: findings(request, line))
+        return Findings(found) if isinstance(found, Fault) else found
 
     def close(self) -> None:
         """End the child process and everything it started."""

@@ -35,9 +35,10 @@ class Journal:
         return message
 
     @persistent
-    def messages(self, step_id: int) -> list[Message]:
-        """Return a step's transcript, oldest entry first; empty for a step that has none or is none."""
-        query = select(messages).where(messages.c.step_id == step_id).order_by(messages.c.number)
+    def messages(self, step_id: int, *, after: int = -1) -> list[Message]:
+        """Return a step's transcript from the entry behind ``after`` on; empty for a step that has none or is none."""
+        query = select(messages).where(messages.c.step_id == step_id, messages.c.number > after)
+        query = query.order_by(messages.c.number)
         with self._database.transaction() as connection:
             return [to_message(row) for row in connection.execute(query)]
 
@@ -82,6 +83,14 @@ class Journal:
         which = calls.c.run_id == run_id if step_id is None else calls.c.step_id == step_id
         with self._database.transaction() as connection:
             return [to_call(row) for row in connection.execute(select(calls).where(which).order_by(calls.c.id))]
+
+    @persistent
+    def last_call(self, run_id: int) -> Call | None:
+        """Return the call of a run that ended last; None where there was none."""
+        query = select(calls).where(calls.c.run_id == run_id).order_by(calls.c.id.desc()).limit(1)
+        with self._database.transaction() as connection:
+            row = connection.execute(query).one_or_none()
+            return to_call(row) if row else None
 
     @persistent
     def spend(self, run_id: int, *, step_id: int | None = None) -> Spend:

@@ -13,6 +13,8 @@ from lineage_db.rows import to_attempt, to_run, to_step, to_trial, to_version
 
 _RUNS, _STEPS, _ATTEMPTS, _VERSIONS = tables.runs.c, tables.steps.c, tables.attempts.c, tables.versions.c
 _NAMES_SHOWN = 10
+_TAKEN_UP = 5
+"""How often in a row a step is taken up from its transcript: what ends it again and again is then left alone."""
 
 # What is asked for with each attempt is built once: to build a statement takes longer than to execute it.
 _CHANGED = update(tables.runs).values(changes=_RUNS.changes + 1, updated=bindparam("moment", type_=_RUNS.updated.type))
@@ -90,11 +92,12 @@ _TRIALS = (
     .join_from(tables.attempts, tables.steps)
     .outerjoin(tables.hypotheses)
     .outerjoin(tables.versions, _VERSIONS.attempt_id == _ATTEMPTS.id)
-    .where(_ATTEMPTS.run_id == _RUN_KEY, _ATTEMPTS.id > bindparam("after", type_=_ATTEMPTS.id.type))
+    .where(_ATTEMPTS.run_id == _RUN_KEY)
     .order_by(_ATTEMPTS.id)
 )
-_VERSIONS_FROM = _LINEAGE.where(
-    _VERSIONS.run_id == _RUN_KEY, _VERSIONS.number >= bindparam("first", type_=_VERSIONS.number.type)
+_NEW_TRIALS = _TRIALS.where(_ATTEMPTS.id > bindparam("after", type_=_ATTEMPTS.id.type))
+_NEW_VERSIONS = _LINEAGE.where(
+    _VERSIONS.run_id == _RUN_KEY, _VERSIONS.number > bindparam("after", type_=_VERSIONS.number.type)
 ).order_by(_VERSIONS.number)
 
 
@@ -148,13 +151,16 @@ def claim(connection: Connection, run_id: int, worker: str, operator: str) -> di
     """Return the columns of the run's next step that follow from the steps before it.
 
     A step that was left unfinished is done over, once, by the worker that left it, or by whichever next asks for one of
-    the same operator.
+    the same operator. One that has a transcript, from which it is taken up, is so several times.
     """
     key = {"run_key": run_id}
     before = connection.execute(_BEFORE, {**key, "worker": worker}).one_or_none()
     left = before is not None and before.state == StepState.ABANDONED.value
     unfinished = before.unfinished + 1 if before is not None and left else 0
-    again = before if unfinished == 1 and before is not None and before.operator == operator else None
+    again = None
+    if before is not None and unfinished and before.operator == operator:
+        written = select(tables.messages.c.number).where(tables.messages.c.step_id == before.id).limit(1)
+        again = before if unfinished <= (1 if connection.scalar(written) is None else _TAKEN_UP) else None
     if unfinished == 0:
         again = connection.execute(_LEFT, {**key, "operator": operator}).one_or_none()
     last = connection.scalar(_LAST_STEP, key)
@@ -263,14 +269,19 @@ def add_step(connection: Connection, values: Mapping[str, Any]) -> Step:
     return to_step(connection.execute(_ADD_STEP, values).one())
 
 
-def trials(connection: Connection, run_id: int, after: int) -> list[Trial]:
+def trials(connection: Connection, run_id: int, which: ColumnElement[bool]) -> list[Trial]:
+    """Return the run's attempts for which ``which`` holds, without their long columns, oldest first."""
+    return [to_trial(row) for row in connection.execute(_TRIALS.where(which), {"run_key": run_id})]
+
+
+def new_trials(connection: Connection, run_id: int, after: int) -> list[Trial]:
     """Return the run's attempts with ids larger than ``after``, without their long columns, oldest first."""
-    return [to_trial(row) for row in connection.execute(_TRIALS, {"run_key": run_id, "after": after})]
+    return [to_trial(row) for row in connection.execute(_NEW_TRIALS, {"run_key": run_id, "after": after})]
 
 
-def versions(connection: Connection, run_id: int, first: int) -> list[Version]:
-    """Return the run's versions from number ``first`` on, oldest first."""
-    return [to_version(row) for row in connection.execute(_VERSIONS_FROM, {"run_key": run_id, "first": first})]
+def versions(connection: Connection, run_id: int, after: int = -1) -> list[Version]:
+    """Return the run's versions with numbers larger than ``after``, oldest first."""
+    return [to_version(row) for row in connection.execute(_NEW_VERSIONS, {"run_key": run_id, "after": after})]
 
 
 def version(connection: Connection, run_id: int, number: int | None) -> Version:

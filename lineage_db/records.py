@@ -186,6 +186,23 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """The verdict on an attempt, and nothing else of it."""
+
+    attempt_id: int
+    status: Status
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """How much there is of a run."""
+
+    attempts: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """An accepted attempt. Versions form the lineage."""
 
@@ -261,6 +278,15 @@ class Spend:
     def tokens(self) -> int:
         """Input and output together."""
         return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: "Spend") -> "Spend":
+        return Spend(
+            self.calls + other.calls,
+            self.input_tokens + other.input_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.output_tokens + other.output_tokens,
+            self.usd + other.usd,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,10 @@ from avo.cli.export import export
 from avo.cli.git import git
 from avo.cli.kb import kb
 from avo.cli.lineage import lineage
+from avo.cli.memory import memory
 from avo.cli.moves import moves
 from avo.cli.profile import profile
+from avo.cli.report import report
 from avo.cli.resume import resume
 from avo.cli.run import run
 from avo.cli.runs import runs
@@ -76,7 +78,9 @@ for _command in (
     profile,
     baselines,
     moves,
+    memory,
     ui,
+    report,
     export,
     git,
     doctor,

@@ -11,9 +11,17 @@ from avo.cli.common import (
     EvaluatorResourcesOption,
     EvaluatorsOption,
     JsonOption,
+    MaxStepsOption,
+    MaxTokensOption,
+    MaxUsdOption,
+    ModelOption,
     RayAddressOption,
     RunArgument,
     SandboxOption,
+    StepEvaluationsOption,
+    StepMinutesOption,
+    StepTokensOption,
+    StepUsdOption,
     WorkersOption,
     fail,
     open_store,
@@ -28,6 +36,14 @@ def resume(
         int | None, typer.Option(metavar="N", help="New limit of attempts, those made so far included.")
     ] = None,
     max_hours: Annotated[float | None, typer.Option(metavar="HOURS", help="New limit of time, from now.")] = None,
+    model: ModelOption = None,
+    max_steps: MaxStepsOption = None,
+    max_tokens: MaxTokensOption = None,
+    max_usd: MaxUsdOption = None,
+    step_evaluations: StepEvaluationsOption = None,
+    step_tokens: StepTokensOption = None,
+    step_usd: StepUsdOption = None,
+    step_minutes: StepMinutesOption = None,
     sandbox: SandboxOption = None,
     evaluator_command: EvaluatorCommandOption = None,
     cascade: CascadeOption = None,
@@ -45,6 +61,7 @@ def resume(
 
     Example: avo resume mha-h100 --max-attempts 200
     """
+    from avo.budget import run_used_up
     from avo.cli.sitting import ready, sit
     from avo.config import RunConfig
 
@@ -57,6 +74,14 @@ def resume(
                 "evaluators": evaluators,
                 "max_attempts": max_attempts,
                 "max_hours": max_hours,
+                "model": model,
+                "max_steps": max_steps,
+                "max_tokens": max_tokens,
+                "max_usd": max_usd,
+                "step_evaluations": step_evaluations,
+                "step_tokens": step_tokens,
+                "step_usd": step_usd,
+                "step_minutes": step_minutes,
                 "sandbox": sandbox,
                 "evaluator_command": evaluator_command,
                 "cascade": cascade,
@@ -71,4 +96,6 @@ def resume(
                 f"run {run!r} has made {attempts} of {settings.max_attempts} attempts: "
                 "give a larger limit with --max-attempts"
             )
+        if spent := run_used_up(store, found, settings):
+            fail(f"run {run!r}: {spent}: give a larger limit")
         sit(store, found, settings, as_json=as_json)

@@ -12,8 +12,16 @@ from avo.cli.common import (
     EvaluatorResourcesOption,
     EvaluatorsOption,
     JsonOption,
+    MaxStepsOption,
+    MaxTokensOption,
+    MaxUsdOption,
+    ModelOption,
     RayAddressOption,
     SandboxOption,
+    StepEvaluationsOption,
+    StepMinutesOption,
+    StepTokensOption,
+    StepUsdOption,
     WorkersOption,
     err,
     fail,
@@ -46,7 +54,8 @@ def run(
         str | None, typer.Option(metavar="NAME", help="Benchmark cases: quick or paper. Default: quick.")
     ] = None,
     operator: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What varies the kernels. Default: mutate.")
+        str | None,
+        typer.Option(metavar="NAME", help="What varies the kernels: mutate, agent or single_turn. Default: mutate."),
     ] = None,
     population: Annotated[
         str | None,
@@ -84,6 +93,14 @@ def run(
         str | None,
         typer.Option("--seed-kernel", metavar="NAME", help="Start from this one of the problem's seeds, e.g. tuned."),
     ] = None,
+    model: ModelOption = None,
+    max_steps: MaxStepsOption = None,
+    max_tokens: MaxTokensOption = None,
+    max_usd: MaxUsdOption = None,
+    step_evaluations: StepEvaluationsOption = None,
+    step_tokens: StepTokensOption = None,
+    step_usd: StepUsdOption = None,
+    step_minutes: StepMinutesOption = None,
     sandbox: SandboxOption = None,
     evaluator_command: EvaluatorCommandOption = None,
     cascade: CascadeOption = None,
@@ -98,6 +115,9 @@ def run(
     A --config file has lines like: target = "b200", max_attempts = 100, min_gain = 0.01, evaluation_wall_s = 300; and
     where speed is measured: alpha = 0.05, equivalence_margin = 0.005, cascade = 0.25.
 
+    Operators agent and single_turn ask a language model behind an OpenAI-compatible endpoint: OPENAI_API_KEY,
+    OPENAI_BASE_URL and --model. Their prices and sampling are set under [[models]] in the file: see docs/agent.md.
+
     First the judge is tested with a wrong and a slow variant of the seed.
 
     --from a run of another problem: where both have the same entry function (mha, gqa), the version is the seed.
@@ -108,6 +128,7 @@ def run(
     test, or workers keep failing. 2: the call is wrong. 130: stopped by Ctrl-C or SIGTERM.
 
     Example: avo run --target b200 --max-attempts 50
+    Example: avo run --operator agent --model gpt-5 --max-steps 20 --max-tokens 5000000
     """
     if seed_file is not None and seed_name is not None:
         fail("--seed-file and --seed-kernel each name a seed: give one of them")
@@ -131,6 +152,14 @@ def run(
             "max_hours": max_hours,
             "seed": seed,
             "name": name,
+            "model": model,
+            "max_steps": max_steps,
+            "max_tokens": max_tokens,
+            "max_usd": max_usd,
+            "step_evaluations": step_evaluations,
+            "step_tokens": step_tokens,
+            "step_usd": step_usd,
+            "step_minutes": step_minutes,
             "sandbox": sandbox,
             "evaluator_command": evaluator_command,
             "cascade": cascade,
@@ -163,7 +192,7 @@ def _start(
 ) -> dict[str, Any]:
     """Return what the run's record keeps of where it starts from."""
     from agents.registry import adapts, get_operator
-    from avo.cli.sitting import START
+    from avo.kept import START
     from avo.transfer import TRANSFERRED, Use, record
 
     if start_from is None:

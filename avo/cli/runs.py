@@ -26,6 +26,8 @@ def runs(db: DbOption = None, as_json: JsonOption = False) -> None:
             for record, summary in zip(records, found, strict=True):
                 taken = progress(store, summary.run)
                 record["transferred"] = taken.to_json() if taken else None
+                spend = store.journal.spend(summary.run.id)
+                record["calls"], record["tokens"], record["usd"] = spend.calls, spend.tokens, spend.usd
             print_json(records)
             return
     # Scores of one kind share a column, so that a predicted one never stands under measured ones.

@@ -4,8 +4,9 @@ import numpy as np
 
 from avo.config import RunConfig
 from evaluator.candidate import Candidate, Incumbent
-from evaluator.comparing import ROUNDS, decide
 from evaluator.evaluation import CaseScore, Comparison, Evaluation, Fault, Score, Status, Verdict
+from evaluator.inspection import Findings, Inspection
+from evaluator.sequential import ROUNDS, decide
 from evaluator.target import ScoreKind, Target, get_target
 
 NOISE = 0.01
@@ -43,6 +44,10 @@ class MeasuringEvaluator:
         return Evaluation(
             Status.CORRECT, "", "cuda", "held_out", 0.1, Score(ScoreKind.MEASURED, "cuda", (case,), card=self.card)
         )
+
+    def inspect(self, inspection: Inspection) -> Findings:
+        """Never asked."""
+        raise NotImplementedError
 
     def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
         """Time the candidate, and compare it with the incumbent as a judge would."""

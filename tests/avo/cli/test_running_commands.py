@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from avo.cli import sitting
-from avo.cli.sitting import ISOLATION, START, in_words, ready, sit, summarise
+from avo.cli.sitting import in_words, ready, sit, summarise
 from avo.config import RunConfig
+from avo.kept import ISOLATION, START, TOOLS
 from avo.step import SeedOperator, perform_step
 from evaluator import bubblewrap, target
 from evaluator.evaluators import FakeEvaluator
@@ -168,6 +169,7 @@ def test_a_seed_that_the_judge_refuses_ends_the_run_with_the_verdict(tmp_path: P
         assert run.config[START] == {"origin": "broken.py", "source": "def attention(:\n"}
         assert [step.state for step in store.steps(run.id)] == [StepState.DONE]
         assert run.config[ISOLATION] == [isolation()]
+        assert [part.split()[0] for part in run.config[TOOLS][0].split(", ")] == ["avo-kernels", "torch", "triton"]
 
 
 def test_a_sitting_without_namespaces_says_so_and_stays_on_record(
