@@ -16,7 +16,8 @@ from agents.settings import ModelSettings, Settings
 from agents.tools import Toolbox, Workbench
 from agents.tools.tables import lineage, short
 from agents.tools.toolbox import MOST_CHARS, cut
-from evaluator.problem import get_problem, get_suite
+from evaluator.problem import Problem, get_problem, get_suite
+from evaluator.target import Target
 from lineage_db.records import Submission
 
 MOST_TURNS = 200
@@ -75,13 +76,18 @@ def choose(models: Sequence[ModelSettings], rng: random.Random) -> ModelSettings
 
 def told(brief: Brief) -> dict[str, Any]:
     """Return what prompts say of problem and target."""
-    cases = get_suite(brief.problem, brief.suite)
+    return told_of(brief.problem, brief.suite, brief.target)
+
+
+def told_of(problem: Problem, suite: str, target: Target) -> dict[str, Any]:
+    """Return what prompts say of these."""
+    cases = get_suite(problem, suite)
     return {
-        "problem": brief.problem,
-        "target": brief.target,
-        "suite": brief.suite,
+        "problem": problem,
+        "target": target,
+        "suite": suite,
         "cases": [case.name for case in cases],
-        "call": brief.problem.call(cases[0]),
+        "call": problem.call(cases[0]),
     }
 
 
