@@ -101,7 +101,7 @@ def render_package(name: str, versions: Sequence[Judged], now: datetime) -> dict
         for module, each in zip(names(versions), versions, strict=True)
     }
     found["tests/cases.json"] = json.dumps(cases) + "\n"
-    for module in ("inputs.py", "selection.py"):
+    for module in ("inputs.py", "selection.py") if "selected_attention" in functions else ("inputs.py",):
         found[f"tests/{module}"] = _of_the_judge(module)
     context = _context(name, versions, functions, now)
     environment = _environment()
