@@ -7,9 +7,11 @@ from functools import lru_cache
 
 from evaluator.binary import Binary
 from evaluator.performance.kernel import Kernel, Pass, read
-from evaluator.performance.lines import Line, read_lines
+from evaluator.performance.lines import Line, ptx_around, read_lines
 from evaluator.performance.model import CaseTime, LaunchTime, clock_hz, predict, residency_limits, time_case
 from evaluator.performance.profile import (
+    Code,
+    CodeLine,
     InstructionCost,
     LaunchProfile,
     LineCost,
@@ -21,7 +23,8 @@ from evaluator.performance.profile import (
 )
 from evaluator.performance.reliefs import RESOLVED_PERCENT, relief_percent, reliefs
 from evaluator.performance.replay import Replay
-from evaluator.performance.sass import Code
+from evaluator.performance.sass import Code as Sass
+from evaluator.performance.sass import Instruction
 from evaluator.performance.simulate import Mark
 from evaluator.performance.stalls import Charge, Reason, Recorder, charge
 from evaluator.performance.timeline import draw
@@ -30,18 +33,28 @@ from evaluator.target import ScoreKind, Target
 from evaluator.work import LaunchWork
 
 MOST_COSTS = 12
-"""Instructions and lines listed of each role, the dearest."""
+"""Instructions and lines listed of each role by default, the dearest."""
 _HARDLY_BUSY = 0.02
 """A pipe that is busy for less than this is not tried as the critical one."""
 
 
 def explain(
-    case: str, useful_flops: int, least_bytes: int, launches: Sequence[LaunchWork], target: Target, source: Source
+    case: str,
+    useful_flops: int,
+    least_bytes: int,
+    launches: Sequence[LaunchWork],
+    target: Target,
+    source: Source,
+    *,
+    most: int | None = MOST_COSTS,
 ) -> Profile:
-    """Predict like ``predict``, and say why. Raises what it raises."""
+    """Predict like ``predict``, and say why. Raises what it raises.
+
+    ``most``: how many costs are listed of the instructions and lines of each role, the dearest; None: all.
+    """
     score = predict(case, useful_flops, least_bytes, launches, target)
     time = time_case(launches, least_bytes, target)
-    players = [_Player(work, spent, target, source) for work, spent in zip(launches, time.launches, strict=True)]
+    players = [_Player(work, spent, target, source, most) for work, spent in zip(launches, time.launches, strict=True)]
     profiles = tuple(player.profile() for player in players)
     longest = max(players, key=lambda player: player.time.seconds)
     hot = longest.time.hot
@@ -53,14 +66,16 @@ def explain(
         profiles,
         answers(useful_flops, least_bytes, launches, time.seconds, target),
         draw(longest.recorder, hot, longest.section_name(hot), loop=hot is not longest.time.kernel.outside),
+        longest.code_of(hot),
     )
 
 
 class _Player:
     """One launch, played and recorded."""
 
-    def __init__(self, work: LaunchWork, time: LaunchTime, target: Target, source: Source) -> None:
+    def __init__(self, work: LaunchWork, time: LaunchTime, target: Target, source: Source, most: int | None) -> None:
         self.work, self.time, self.target, self.source = work, time, target, source
+        self.most = most
         self.code = read(work.binary.listing, work.binary.threads).code
         self.lines = _lines(self.code, work.binary, source.file)
         self.recorder = _record(work.binary, target, time.kernel.resident, len(work.loops))
@@ -108,6 +123,26 @@ class _Player:
         if not begun or len(kernel.outside.parts) > 1:
             return None
         return min(1.0, sum(begun) / len(begun) / kernel.outside.clocks)
+
+    def code_of(self, passed: Pass) -> Code | None:
+        """Return the machine code of a pass, and the PTX it was made from; None for one without instructions."""
+        lines = []
+        loop = passed is not self.time.kernel.outside
+        for charges, (instructions, _) in zip(charge(self.recorder, passed, loop=loop), passed.parts, strict=True):
+            spent: dict[int, list[Charge]] = defaultdict(list)
+            for cost in charges:
+                spent[cost.index].append(cost)
+            for i in sorted(instructions, key=lambda i: i.address):
+                own = spent[i.index]
+                share = sum(cost.share for cost in own)
+                reason = own[0].reason.value if own else ""
+                lines.append(CodeLine(i.address, _text(i), self._line(i.index), reason, share * passed.clocks, share))
+        if not lines:
+            return None
+        members = [i.index for instructions, _ in passed.parts for i in instructions]
+        return Code(
+            self.work.binary.name, self.section_name(passed), tuple(lines), ptx_around(self.work.binary, members)
+        )
 
     def section_name(self, passed: Pass | None) -> str:
         """Return what a pass is called."""
@@ -161,7 +196,7 @@ class _Player:
             Role(
                 warps,
                 _shares(charges),
-                tuple(self._instruction(cost, clocks) for cost in charges[:MOST_COSTS]),
+                tuple(self._instruction(cost, clocks) for cost in charges[: self.most]),
                 self._by_line(charges, clocks),
             )
             for charges, (_, warps) in zip(charged, passed.parts, strict=True)
@@ -174,7 +209,7 @@ class _Player:
         line = self._line(cost.index)
         return InstructionCost(
             i.address,
-            " ".join(filter(None, (f"@{i.predicate}" if i.predicate else "", i.opcode, i.operands))),
+            _text(i),
             line,
             self.source.line(line),
             cost.reason.value,
@@ -203,10 +238,14 @@ class _Player:
             for line, own in lines.items()
             if (share := sum(cost.share for cost in own))
         ]
-        return tuple(sorted(costs, key=lambda cost: -cost.share)[:MOST_COSTS])
+        return tuple(sorted(costs, key=lambda cost: -cost.share)[: self.most])
 
 
-def _lines(code: Code, binary: Binary, file: str) -> tuple[Line | None, ...]:
+def _text(i: Instruction) -> str:
+    return " ".join(filter(None, (f"@{i.predicate}" if i.predicate else "", i.opcode, i.operands)))
+
+
+def _lines(code: Sass, binary: Binary, file: str) -> tuple[Line | None, ...]:
     """Return the line of each instruction. ptxas gives some products of a warpgroup the line of a neighbour: they have
     that of the WARPGROUP.ARRIVE before them.
     """
