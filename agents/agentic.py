@@ -86,9 +86,9 @@ def told(brief: Brief) -> dict[str, Any]:
 
 
 def learnt(brief: Brief, limit: int = LESSONS) -> list[str]:
-    """Return the lines of the run's memory that are worth most for a step on the best version."""
+    """Return the lines of the run's memory that are worth most for a step."""
     found = lessons(brief.memories, brief.trials, brief.versions)
-    about = matter_at_hand(brief.versions[-1], brief.trials)
+    about = matter_at_hand(brief.start, brief.trials)
     return [short(lesson.text, 500) for lesson in ranked(found, about, limit)]
 
 
@@ -160,9 +160,10 @@ class _Step:
             transferred_lineage=cut(of_taken, _LINEAGE_CHARS // 2),
             transferred_source=source_to_adapt(brief),
             memory=learnt(brief),
-            directions=brief.directions,
+            interventions=brief.interventions,
             budget=self._budget(),
-            parent_number=brief.versions[-1].number,
+            parent_number=brief.start.number,
+            best=brief.versions[-1].number,
             source=self._bench.source,
         )
 

@@ -13,7 +13,7 @@ from evaluator.evaluation import Fault
 from evaluator.problem import Problem
 from evaluator.target import Target
 from knowledge_base.library import Library
-from lineage_db.records import Attempt, Memory, Message, Run, Submission, Trial, Version
+from lineage_db.records import Attempt, Intervention, Memory, Message, Run, Submission, Trial, Version
 
 if TYPE_CHECKING:
     from evaluator.performance import Profile
@@ -68,7 +68,7 @@ class Brief:
     seed: int
     """Of this step: the operator's only source of randomness."""
     versions: Sequence[Version]
-    """The lineage, seed first. Never empty."""
+    """The lineage, or the part of the population that the step works on, by number. Never empty."""
     trials: Sequence[Trial]
     """Every attempt of the run so far, failed ones too, oldest first."""
     knowledge: Library
@@ -78,14 +78,28 @@ class Brief:
     """What was taken over from another problem. Where that problem has the same entry function the first version is
     ``transferred.source`` as it is, else one of the problem's own seeds: the source has to be adapted.
     """
+    focus: int | None = None
+    """Number of the version that the population asks to vary; None: the operator chooses, the last is the best."""
+    interventions: Sequence[Intervention] = ()
+    """What the supervisor has said since the lineage last grew, oldest first."""
     desk: Desk = field(default_factory=lambda: FakeDesk().desk)
     memories: Sequence[Memory] = ()
     """Notes that earlier steps of the run left, oldest first."""
-    directions: Sequence[str] = ()
-    """What the supervisor wants tried."""
     transcript: Sequence[Message] = ()
     """Of the step that this one takes up again, because its worker ended before it did. Its attempts are among
     ``trials`` then."""
+
+    @property
+    def sent_to(self) -> int | None:
+        """Number of the version that the population, or else the supervisor's last word, asks to vary."""
+        if self.focus is None and self.interventions:
+            return self.interventions[-1].restart_from
+        return self.focus
+
+    @property
+    def start(self) -> Version:
+        """The version to vary, unless the operator knows better: that which is asked for, else the best."""
+        return next((version for version in self.versions if version.number == self.sent_to), self.versions[-1])
 
 
 @dataclass(frozen=True, slots=True)

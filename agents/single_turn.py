@@ -57,7 +57,7 @@ class SingleTurn:
         """Evaluate what the model answers; an answer that cannot be used, or is faulty, is not repaired."""
         rng = random.Random(brief.seed)
         chosen = choose(self._settings.models, rng)
-        parent, inspirations = sample(brief.versions, rng)
+        parent, inspirations = sample(brief.versions, rng, brief.sent_to)
         messages: list[ChatMessage] = [
             {"role": "system", "content": render("single_turn_system", **told(brief))},
             {"role": "user", "content": _question(brief, parent, inspirations)},
@@ -72,10 +72,15 @@ class SingleTurn:
         return _judged(brief, parent, inspirations, reply)
 
 
-def sample(versions: Sequence[Version], rng: random.Random) -> tuple[Version, list[Version]]:
-    """Return a parent, mostly one of the newest versions, and a few others, oldest first."""
+def sample(
+    versions: Sequence[Version], rng: random.Random, sent_to: int | None = None
+) -> tuple[Version, list[Version]]:
+    """Return a parent, mostly one of the newest versions, or that with the number ``sent_to``, and a few others, oldest
+    first.
+    """
     weights = [_PARENT_DECAY ** (len(versions) - 1 - place) for place in range(len(versions))]
-    parent = rng.choices(versions, weights)[0]
+    drawn = rng.choices(versions, weights)[0]
+    parent = next((version for version in versions if version.number == sent_to), drawn)
     others = [version for version in versions if version is not parent]
     chosen = rng.sample(others, min(_INSPIRATIONS, len(others)))
     return parent, sorted(chosen, key=lambda version: version.number)
@@ -127,7 +132,7 @@ def _question(brief: Brief, parent: Version, inspirations: Sequence[Version]) ->
         ],
         failures=[short(f"{trial.change}: {trial.status}: {trial.message}", 300) for trial in failed],
         memory=learnt(brief),
-        directions=brief.directions,
+        interventions=brief.interventions,
         transferred_source=source_to_adapt(brief),
     )
 

@@ -1,5 +1,6 @@
 """The configuration of a run: defaults, then a TOML file, then flags; resolved once and stored with the run."""
 
+import json
 import os
 import shlex
 import tomllib
@@ -13,10 +14,15 @@ from pydantic_core import PydanticCustomError
 from agents.errors import AgentError
 from agents.registry import asks_models, get_operator
 from agents.settings import ModelSettings, Settings
+from agents.supervisor import Patience
 from avo.errors import ConfigError
 from evaluator.errors import EvaluatorError
 from evaluator.problem import HELD_OUT, get_problem, get_suite, problem_name
 from evaluator.target import ScoreKind, check_target, score_kind
+from evaluator.traits import TRAITS
+
+LOCAL = "local"
+"""The Ray address that means this machine alone."""
 
 
 def usable_cpus() -> int:
@@ -34,7 +40,13 @@ class RunConfig(BaseModel):
     suite: str = "quick"
     operator: str = "mutate"
     workers: int = Field(default_factory=lambda: min(usable_cpus(), 8), ge=1, le=256)
-    """Pairs of an operator and an evaluator that work side by side."""
+    """Operators that work side by side."""
+    evaluators: int | None = Field(default=None, ge=1, le=256)
+    """Evaluators that they share. None: as many as operators."""
+    evaluator_resources: dict[str, float] = Field(default_factory=dict)
+    """Ray resources that each evaluator takes beside its CPU or GPU, e.g. ``{"H100": 1}`` to choose a kind of GPU."""
+    ray_address: str = LOCAL
+    """Where Ray runs: ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT`` joins a cluster, ``local`` starts it here."""
     max_attempts: int | None = Field(default=None, ge=1)
     """Evaluated candidates in the whole run, the seed and earlier sittings included. None: no limit."""
     max_hours: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -74,6 +86,24 @@ class RunConfig(BaseModel):
     """What starts a judge elsewhere, e.g. ``ssh gpu-box python -m evaluator``. None: judge on this machine."""
     evaluation_wall_s: float = Field(default=300.0, gt=0, allow_inf_nan=False)
     """Longest time one candidate may take."""
+    population: Literal["lineage", "islands", "archive"] = "lineage"
+    """How versions live together: in one lineage, in several that meet now and then, or as the best of each kind."""
+    islands: int = Field(default=4, ge=2, le=64)
+    """Lineages of the population ``islands``."""
+    migrate_every: int = Field(default=10, ge=2)
+    """Steps of an island from one guest of its neighbour to the next."""
+    restart_after: int = Field(default=30, ge=2)
+    """Steps without a new version after which an island starts anew."""
+    archive_by: tuple[str, ...] = ("tile", "masks", "grid", "limiter")
+    """Traits by which the population ``archive`` tells kinds of kernels apart."""
+    supervisor: Literal["on", "off"] = "on"
+    """Whether a supervisor steps in when the search stalls or goes in circles. How much it bears before that:"""
+    patience_steps: int = Field(default=12, ge=1)
+    """Steps in a row that add no version."""
+    patience_hours: float = Field(default=6.0, gt=0, allow_inf_nan=False)
+    """Working time without a new version."""
+    patience_repeats: int = Field(default=4, ge=2)
+    """Candidates in a row that fail alike, or lower to launch plans that were tried before."""
     sandbox: Literal["auto", "require"] = "auto"
     """``require``: refuse to start where candidates cannot be kept in namespaces."""
 
@@ -94,6 +124,27 @@ class RunConfig(BaseModel):
     def _take_a_list(cls, value: object) -> object:
         """TOML and JSON have no tuples."""
         return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("archive_by", mode="before")
+    @classmethod
+    def _check_traits(cls, value: object) -> object:
+        if not isinstance(value, list | tuple) or not value or not set(value) <= set(TRAITS):
+            raise PydanticCustomError("traits", "a list of one or more of {names}", {"names": ", ".join(TRAITS)})
+        return tuple(value)
+
+    @field_validator("evaluator_resources", mode="before")
+    @classmethod
+    def _parse_resources(cls, value: object) -> object:
+        """Take JSON text, as options are; each amount is a positive number, of names that are not Ray's own."""
+        try:
+            found = json.loads(value) if isinstance(value, str) else value
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or not all(
+            name not in ("CPU", "GPU") and type(amount) in (int, float) and amount > 0 for name, amount in found.items()
+        ):
+            raise PydanticCustomError("resources", 'names and amounts, e.g. {"H100": 1}')
+        return {name: float(amount) for name, amount in found.items()}
 
     @field_validator("problem")
     @classmethod
@@ -126,6 +177,13 @@ class RunConfig(BaseModel):
     def measured(self) -> bool:
         """Whether speed is measured on a GPU."""
         return score_kind(self.target) is ScoreKind.MEASURED
+
+    @property
+    def patience(self) -> Patience | None:
+        """What the supervisor bears; None where there is none."""
+        if self.supervisor == "off":
+            return None
+        return Patience(self.patience_steps, self.patience_hours, self.patience_repeats)
 
     @property
     def judge_may_change(self) -> bool:
@@ -168,18 +226,19 @@ class RunConfig(BaseModel):
             raise ConfigError(str(error)) from None
 
     def on_gpus(self, count: Callable[[], int]) -> Self:
-        """Return the configuration with as many workers as there are GPUs to measure on, where there are more.
+        """Return the configuration with as many evaluators as there are GPUs to measure on, where there are more.
 
-        ``count`` counts those of this machine. An evaluator command reaches one unless ``workers`` says otherwise.
-        Timing two candidates on one GPU at a time would time both wrong.
+        ``count`` counts those of this machine; a cluster places evaluators by itself. An evaluator command reaches one
+        unless ``workers`` or ``evaluators`` says otherwise. Timing two candidates on one GPU at a time would time both
+        wrong. Without a number of evaluators there are as many workers.
         """
-        if not self.measured:
+        if not self.measured or self.ray_address != LOCAL:
             return self
-        if self.evaluator_command is None:
-            most = max(count(), 1)
-        else:
-            most = self.workers if "workers" in self.model_fields_set else 1
-        return self.model_copy(update={"workers": min(self.workers, most)})
+        counted = "workers" if self.evaluators is None else "evaluators"
+        wanted: int = getattr(self, counted)
+        told = wanted if counted in self.model_fields_set else 1
+        most = told if self.evaluator_command is not None else max(count(), 1)
+        return self.model_copy(update={counted: min(wanted, most)})
 
 
 _FLAGS = {"models": "model"}

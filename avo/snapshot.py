@@ -13,6 +13,7 @@ from evaluator.problem import Baseline, get_problem
 from evaluator.target import ScoreKind
 from lineage_db.errors import StoreError
 from lineage_db.records import Run, RunState, Spend, Step, StepState, Trial, Version
+from lineage_db.spans import covered
 from lineage_db.store import Store
 
 T = TypeVar("T")
@@ -51,8 +52,8 @@ class Snapshot:
 
     @property
     def best(self) -> Version | None:
-        """The last version: each was accepted because it beats those before it."""
-        return self.versions[-1] if self.versions else None
+        """The last champion: it was accepted as better than all before it."""
+        return next((version for version in reversed(self.versions) if version.champion), None)
 
     @property
     def kind(self) -> ScoreKind | None:
@@ -210,14 +211,3 @@ def lines(score: Score, baselines: Sequence[Baseline], versions: Iterable[Versio
 
 def _with_version(trial: Trial, version: int | None) -> Trial:
     return trial if trial.version == version else replace(trial, version=version)
-
-
-def covered(spans: Iterable[tuple[datetime, datetime]]) -> timedelta:
-    """Return the length of the union of spans of time."""
-    total = timedelta(0)
-    reached: datetime | None = None
-    for start, end in sorted(spans):
-        if reached is None or end > reached:
-            total += end - (start if reached is None else max(start, reached))
-            reached = end
-    return total

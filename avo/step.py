@@ -8,22 +8,26 @@ from datetime import datetime
 
 from agents.desk import Desk
 from agents.errors import ModelRefused
-from agents.operator import Brief, Explain, Proposal, VariationOperator
+from agents.operator import Brief, Proposal, VariationOperator
+from agents.supervisor import Patience
 from avo import canary
 from avo.acceptance import accepts, outdated
 from avo.budget import SEED_OPERATOR, UNLIMITED, Allowance
 from avo.desk import desk
 from avo.errors import CanaryFault
+from avo.lease import renewed
+from avo.population import Home, Lineage, Population, settle
 from avo.scoring import RecordingScorer
+from avo.supervision import supervise
 from avo.transfer import transferred
 from evaluator.candidate import Candidate
 from evaluator.errors import EvaluatorUnavailable
+from evaluator.evaluation import Evaluation
 from evaluator.evaluators import Judging
-from evaluator.problem import get_problem
-from evaluator.target import Target
+from evaluator.problem import HELD_OUT, get_problem
 from knowledge_base.library import Library
 from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StepNotRunning
-from lineage_db.records import Attempt, Run, Step, StepState, Submission, Version
+from lineage_db.records import Attempt, Intervention, Run, Step, StepState, Submission, Version
 from lineage_db.store import Store
 
 
@@ -38,6 +42,9 @@ class StepOutcome:
     version: int | None
     """Number of the version it added to the lineage."""
     reason: str
+
+
+_LINEAGE = Lineage()
 
 
 class SeedOperator:
@@ -71,12 +78,14 @@ def perform_step(
     clock: Callable[[], datetime],
     knowledge: Library,
     allowance: Allowance = UNLIMITED,
+    patience: Patience | None = None,
+    population: Population = _LINEAGE,
 ) -> StepOutcome:
     """Perform one step of ``run`` as ``worker`` and return how it ended.
 
-    ``min_gain`` and ``alpha`` are the run's, as in its configuration; ``allowance`` is what it may use. A step of
-    ``SeedOperator`` fails unless the judge sees through the variants of the seed that ``canary`` makes; before that the
-    seed is no version.
+    ``min_gain``, ``alpha``, ``patience``, which is the supervisor's, and ``population`` are as in the run's
+    configuration; ``allowance`` is what it may use. A step of ``SeedOperator`` fails unless the judge sees through the
+    variants of the seed that ``canary`` makes; before that the seed is no version.
 
     An operator that raises, or names versions and attempts that are none, fails its step. Raises
     ``EvaluatorUnavailable``, with the step abandoned if it was begun, when no verdict can be had, and
@@ -84,10 +93,31 @@ def perform_step(
     """
     target = evaluator.target
     step = store.claim_step(run.id, worker=worker, operator=operator.name, now=clock())
-    scorer = RecordingScorer(store, run, step, evaluator, alpha, clock)
-    finished, unfinished = _earlier(store, step)
-    own = desk(store, run, step, evaluator, allowance, taken_up=unfinished, clock=clock)
-    brief = _brief(store, run, step, target, scorer, evaluator.profile, knowledge, own, finished, unfinished)
+    with renewed(lambda: store.keep_step(step.id, now=clock())):
+        origin = step if step.redoes is None else store.step(run.id, step.redoes) or step
+        seed = _step_seed(run.seed, origin.worker, origin.turn)
+        home = settle(store, run, step, origin, population, seed, clock)
+        scorer = RecordingScorer(store, run, step, evaluator, alpha, clock, home.rivals)
+        interventions = supervise(store, run, target, patience, knowledge, clock) if patience else ()
+        taken_up = _taken_up(store, run, step)
+        own = desk(store, run, step, evaluator, allowance, taken_up=taken_up, clock=clock)
+        brief = _brief(store, run, step, origin, seed, evaluator, scorer, knowledge, interventions, home, own, taken_up)
+        return _perform(store, run, step, operator, scorer, brief, home, min_gain, alpha, clock)
+
+
+def _perform(
+    store: Store,
+    run: Run,
+    step: Step,
+    operator: VariationOperator,
+    scorer: RecordingScorer,
+    brief: Brief,
+    home: Home,
+    min_gain: float,
+    alpha: float,
+    clock: Callable[[], datetime],
+) -> StepOutcome:
+    """Let the operator work and conclude the step, as ``perform_step`` says."""
 
     def give_up(state: StepState, reason: str) -> StepOutcome:
         with contextlib.suppress(StepNotRunning):  # abandoned meanwhile by the process that drives the run
@@ -100,7 +130,9 @@ def perform_step(
         if attempt is not None and attempt.evaluation.score is not None and isinstance(operator, SeedOperator):
             candidate = Candidate(run.problem, attempt.source)
             reason += f"; {canary.examine(scorer, candidate, attempt.evaluation.score, alpha)}"
-        version = _conclude(store, step, scorer, attempt, reason, min_gain, clock, proposal.submission)
+        version, reason = _conclude(
+            store, run, step, scorer, attempt, reason, min_gain, clock, home, proposal.submission
+        )
     except EvaluatorUnavailable as error:
         give_up(StepState.ABANDONED, f"no verdict: {error}")
         raise
@@ -117,39 +149,60 @@ def perform_step(
 
 def _conclude(
     store: Store,
+    run: Run,
     step: Step,
     scorer: RecordingScorer,
     attempt: Attempt | None,
     reason: str,
     min_gain: float,
     clock: Callable[[], datetime],
+    home: Home,
     submission: Submission | None,
-) -> Version | None:
-    """Finish the step and return the version it adds.
+) -> tuple[Version | None, str]:
+    """Finish the step and return the version it adds, and the reason with what is to be said of shapes held out.
 
     An attempt that was compared with a version that another worker has surpassed meanwhile is compared with the new
-    best one first, for as long as it wins and others are quicker.
+    best one first, for as long as it wins and others are quicker. One that would become a version is judged on the
+    shapes that are held out first, where the problem has any.
     """
+    held_out = HELD_OUT in get_problem(run.problem).suites
 
     def decide(versions: Sequence[Version], submitted: Attempt) -> bool:
-        if outdated(versions, submitted):
-            raise _OutdatedError(versions[-1])
-        return accepts(versions, submitted, min_gain)
+        rivals = home.rivals(versions, submitted)
+        if outdated(versions, submitted, rivals):
+            raise _OutdatedError(rivals[-1])
+        accepted = accepts(versions, submitted, min_gain, rivals)
+        if accepted and held_out and submitted.evaluation.held_out_tflops is None:
+            raise _UnverifiedError
+        return accepted
 
     while True:
         try:
-            return store.conclude_step(
+            version = store.conclude_step(
                 step.id,
                 attempt_id=attempt.id if attempt else None,
                 parents=attempt.parents if attempt else (),
                 reason=reason,
                 now=clock(),
                 decide=decide,
+                niche=home.niche,
                 submission=submission,
             )
         except _OutdatedError as error:
             assert attempt is not None
             attempt = scorer.compare(attempt, error.best)
+        except _UnverifiedError:
+            assert attempt is not None
+            found = scorer.verify(attempt)
+            attempt = found if isinstance(found, Attempt) else None
+            if isinstance(found, Evaluation):  # of its message nothing is told: it names the shapes
+                reason += f"; not accepted: correct on the suite, but {found.status} on shapes that are held out"
+        else:
+            return version, reason
+
+
+class _UnverifiedError(Exception):
+    """The attempt under decision has to be judged on the shapes that are held out first."""
 
 
 class _OutdatedError(Exception):
@@ -164,50 +217,56 @@ def _brief(
     store: Store,
     run: Run,
     step: Step,
-    target: Target,
+    origin: Step,
+    seed: int,
+    evaluator: Judging,
     scorer: RecordingScorer,
-    profile: Explain,
     knowledge: Library,
+    interventions: Sequence[Intervention],
+    home: Home,
     own: Desk,
-    finished: int,
-    unfinished: Sequence[Step],
+    taken_up: Sequence[Step],
 ) -> Brief:
-    """Return the brief of ``step``.
+    """Return the brief of ``step``, which does ``origin`` over where that is another.
 
-    A step that this worker left unfinished is done over, once: the next gets its seed and does not see its attempts, so
-    that it comes to the same candidates. Those evaluated already are not evaluated again, but can still be accepted.
+    A step that was left unfinished is done over, once: the step that does gets its seed and does not see its attempts,
+    so that it comes to the same candidates. Those evaluated already are not evaluated again, but can still be accepted.
     After a second failure to finish the worker moves on, lest a candidate that brings the judge down come back forever.
 
     A step that left a transcript is not done over but taken up: the next gets the transcript, and sees its attempts.
     """
-    transcript = store.journal.messages(unfinished[-1].id) if unfinished else []
-    hidden = [other.number for other in unfinished] if len(unfinished) == 1 and not transcript else []
+    history = store.history(run.id)
+    transcript = store.journal.messages(taken_up[-1].id) if taken_up else []
+    over = None if origin is step or transcript else origin.number
     return Brief(
         problem=get_problem(run.problem),
-        target=target,
+        target=evaluator.target,
         suite=run.suite,
-        seed=_step_seed(run.seed, step.worker, finished, max(len(unfinished) - 1, 0)),
-        versions=store.versions(run.id),
-        trials=[trial for trial in store.trials(run.id) if trial.step_number not in hidden],
+        seed=seed,
+        versions=home.shown(history.versions),
+        trials=history.trials if over is None else [trial for trial in history.trials if trial.step_number != over],
         knowledge=knowledge,
         evaluate=scorer,
-        profile=profile,
+        profile=evaluator.profile,
         transferred=transferred(store, run),
+        focus=home.selection.focus if home.selection else None,
+        interventions=interventions,
         desk=own,
         memories=store.journal.memories(run.id),
         transcript=transcript,
     )
 
 
-def _earlier(store: Store, step: Step) -> tuple[int, list[Step]]:
-    """Return how many steps the worker of ``step`` has finished, and those that it left unfinished since."""
-    steps = store.steps(step.run_id)
-    earlier = [other for other in steps if other.worker == step.worker and other.number < step.number]
-    finished = [other for other in earlier if other.state is not StepState.ABANDONED]
-    last_finished = finished[-1].number if finished else -1
-    return len(finished), [other for other in earlier if other.number > last_finished]
+def _taken_up(store: Store, run: Run, step: Step) -> list[Step]:
+    """Return the steps that ``step`` does over, the one that it follows last."""
+    found: list[Step] = []
+    number = step.redoes
+    while number is not None and (earlier := store.step(run.id, number)) is not None:
+        found.insert(0, earlier)
+        number = earlier.redoes
+    return found
 
 
-def _step_seed(seed: int, worker: str, finished: int, moves_on: int) -> int:
+def _step_seed(seed: int, worker: str, turn: int) -> int:
     """Return 64 bits that differ for each step of a run, and depend on nothing but the arguments."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{worker}/{finished}/{moves_on}".encode()).digest()[:8])
+    return int.from_bytes(hashlib.sha256(f"{seed}/{worker}/{turn}".encode()).digest()[:8])

@@ -64,8 +64,10 @@ def stages(target: str, suite: str) -> dict[str, float]:
     import torch
 
     from evaluator import benchmark, capture, compiler, judge, speed
+    from evaluator.allocator import keep_freed_memory
     from evaluator.target import get_target
 
+    keep_freed_memory()
     torch.set_num_threads(1)
     spent: dict[str, float] = defaultdict(float)
 

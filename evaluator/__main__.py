@@ -2,18 +2,18 @@
 
 import argparse
 import contextlib
-import ctypes
 import os
 import sys
 import time
 
 from evaluator import cuda
+from evaluator.allocator import keep_freed_memory
 from evaluator.cuda.holding import hold
 from evaluator.errors import EvaluatorError
 from evaluator.protocol import (
     InspectRequest,
     MalformedRequest,
-    Request,
+    ProfileRequest,
     answer,
     explanation,
     failure,
@@ -23,18 +23,6 @@ from evaluator.protocol import (
 )
 from evaluator.sandbox import Sandbox, hide
 from evaluator.target import ScoreKind, get_target
-
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-"""Parameters of glibc's allocator, malloc.h."""
-_KEPT_BYTES = 2**30
-
-
-def _keep_freed_memory() -> None:
-    """Have the allocator reuse what tensors free: pages given back and taken anew cost a tenth of an evaluation."""
-    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
-        mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-
 
 _TO_COMPARE = 0.7
 """Share of an evaluation's time after which a comparison ends undecided; the score is measured after it."""
@@ -82,7 +70,7 @@ def main() -> int:
     )  # fmt: skip
     options = parser.parse_args()
     hide()
-    _keep_freed_memory()
+    keep_freed_memory()
     # Verdicts alone go to standard output: whatever a library prints goes to standard error.
     verdicts = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -114,12 +102,14 @@ def main() -> int:
                 line = failure(None, str(request))
             else:
                 try:
-                    if isinstance(request, Request):
-                        line = answer(request, judge.evaluate(request.candidate, request.incumbent))
+                    if isinstance(request, ProfileRequest):
+                        line = explanation(request, judge.profile(request.candidate, request.case))
                     elif isinstance(request, InspectRequest):
                         line = seen(request, judge.inspect(request.inspection))
+                    elif request.held_out:
+                        line = answer(request, judge.verify(request.candidate))
                     else:
-                        line = explanation(request, judge.profile(request.candidate, request.case))
+                        line = answer(request, judge.evaluate(request.candidate, request.incumbent))
                 except EvaluatorError as error:
                     line = failure(request.id, str(error))
             print(line, file=verdicts, flush=True)

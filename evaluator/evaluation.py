@@ -206,6 +206,11 @@ class Evaluation:
     """Digest of the launch plans: two sources that lower to the same IR are one candidate."""
     predicted: Score | None = None
     """Of an unverified candidate: what the model says of its speed, where it can."""
+    held_out_tflops: float | None = None
+    """Of a version: geometric mean over the shapes that no operator is shown, on which it is correct too; predicted or
+    measured as the score is."""
+    traits: Mapping[str, str] = field(default_factory=dict)
+    """Of a correct candidate: what kind of kernel it is, see ``evaluator.traits``."""
 
     def __post_init__(self) -> None:
         if (self.status is Status.CORRECT) != (self.score is not None):
@@ -214,6 +219,8 @@ class Evaluation:
             )
         if self.predicted is not None and self.status is not Status.UNVERIFIED:
             raise ValueError("only an unverified candidate has a prediction in place of a score")
+        if self.held_out_tflops is not None and not self.correct:
+            raise ValueError("only a correct candidate is judged on shapes that are held out")
         if not self.correct and not self.message:
             raise ValueError("a fault needs a message")
 
@@ -238,7 +245,7 @@ class Evaluation:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Evaluation":
         """Rebuild from ``to_json``'s data; raise ``TypeError`` or ``ValueError`` when malformed."""
-        missing = {field.name for field in fields(cls)} - data.keys() - {"predicted"}
+        missing = {field.name for field in fields(cls)} - data.keys() - {"predicted", "held_out_tflops", "traits"}
         if missing:
             raise TypeError(f"an evaluation lacks {', '.join(sorted(missing))}")
         scores = {name: _plain(data.get(name)) for name in ("score", "predicted")}

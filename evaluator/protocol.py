@@ -4,11 +4,12 @@
 -> {"id": 1, "problem": "mha", "source": "..."}                        judge it
 -> {"id": 2, "problem": "mha", "source": "...", "incumbent": {"source": "...", "alpha": 0.01}}    against another
 <- {"id": 2, "evaluation": {"status": "correct", ...}}
--> {"id": 3, "problem": "mha", "source": "...", "profile": {"case": "8k-full"}}      explain it; null: every case
-<- {"id": 3, "profiles": [...]}  or, of a faulty candidate,  {"id": 3, "fault": {"status": ..., "message": ...}}
--> {"id": 4, "problem": "mha", "source": "...", "inspect": {"look": "check"}}        see ``inspection``
-<- {"id": 4, "findings": {...}}
-<- {"id": 3, "error": "..."}                                           instead of any answer: why there is none
+-> {"id": 3, "problem": "mha", "source": "...", "held_out": true}      judge it on the suite that no operator is shown
+-> {"id": 4, "problem": "mha", "source": "...", "profile": {"case": "8k-full"}}      explain it; null: every case
+<- {"id": 4, "profiles": [...]}  or, of a faulty candidate,  {"id": 4, "fault": {"status": ..., "message": ...}}
+-> {"id": 5, "problem": "mha", "source": "...", "inspect": {"look": "check"}}        see ``inspection``
+<- {"id": 5, "findings": {...}}
+<- {"id": 5, "error": "..."}                                           instead of any answer: why there is none
 """
 
 import json
@@ -43,12 +44,16 @@ class Request:
     id: int
     candidate: Candidate
     incumbent: Incumbent | None = None
+    held_out: bool = False
+    """Whether to judge it on the suite ``HELD_OUT`` instead of the judge's own."""
 
     def line(self) -> str:
         """The request as a line of JSON, without its end."""
         data = _request_data(self.id, self.candidate)
         if self.incumbent:
             data["incumbent"] = {"source": self.incumbent.candidate.source, "alpha": self.incumbent.alpha}
+        if self.held_out:
+            data["held_out"] = True
         return json.dumps(data)
 
 
@@ -102,8 +107,7 @@ def _request(line: str) -> AnyRequest | MalformedRequest:
     if not _has(data, {"id": (int,), "problem": (str,), "source": (str,)}):
         return MalformedRequest('a request is an object with "id" (a number), "problem" and "source" (texts)')
     candidate = Candidate(data["problem"], data["source"])
-    incumbent, profile, look = data.get("incumbent"), data.get("profile"), data.get("inspect")
-    if look is not None:
+    if (look := data.get("inspect")) is not None:
         try:
             asked = rebuild(Inspection, {"problem": candidate.problem, "source": candidate.source} | look)
         except (ValueError, TypeError):
@@ -112,12 +116,15 @@ def _request(line: str) -> AnyRequest | MalformedRequest:
                 f'"inspect" is an object with "look" (one of {looks}), and maybe "suite" and "case"'
             )
         return InspectRequest(data["id"], asked)
+    incumbent, profile, held_out = data.get("incumbent"), data.get("profile"), data.get("held_out", False)
+    if not isinstance(held_out, bool) or (held_out and (incumbent, profile) != (None, None)):
+        return MalformedRequest('"held_out" is true or false, and goes without "incumbent" and "profile"')
     if profile is not None:
         if incumbent is not None or not _has(profile, {"case": (str, type(None))}):
             return MalformedRequest('"profile" is an object with "case" (a text or null), and goes without "incumbent"')
         return ProfileRequest(data["id"], candidate, profile["case"])
     if incumbent is None:
-        return Request(data["id"], candidate)
+        return Request(data["id"], candidate, held_out=held_out)
     if not _has(incumbent, {"source": (str,), "alpha": (int, float)}) or not 0 < incumbent["alpha"] < 1:
         return MalformedRequest('"incumbent" is an object with "source" (a text) and "alpha" (between 0 and 1)')
     other = Candidate(candidate.problem, incumbent["source"])

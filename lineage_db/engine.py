@@ -1,21 +1,28 @@
 """Opening a lineage database: URLs, connections, transactions and migrations; all that differs by SQL dialect."""
 
+import logging
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import cache, partial, wraps
 from pathlib import Path
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError, StatementError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StoreError
+from lineage_db.errors import DatabaseInterrupted, DatabaseUnavailable, IncompatibleDatabase, StoreError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 REVISION_TABLE = "lineage_revision"
 """Where the schema revision is kept; not Alembic's default name, which another application's database may hold."""
@@ -24,14 +31,31 @@ _FILE_URL = "sqlite:///"
 _ADVICE = "give a file path, sqlite:///PATH or postgresql://USER@HOST/NAME"
 _MIGRATION_LOCK = 0x41564F
 """Key of the PostgreSQL advisory lock under which a schema is migrated: "AVO" in ASCII."""
+_PASSING = ("08", "57", "40001", "40P01", "53300")
+"""SQLSTATEs, or how they begin, of what passes: lost connections, a server that stops or starts, deadlocks, a full
+house.
+"""
+_RETRY_S = 0.2
 
 
 class Database:
     """One open database. Safe to share between threads; a child process opens its own by ``url``."""
 
-    def __init__(self, url: str, *, create: bool, busy_seconds: float = 60) -> None:
-        """``url`` and ``create`` as in ``Store.open``; a locked SQLite file is waited for ``busy_seconds`` at most."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        create: bool,
+        busy_seconds: float = 60,
+        watch: Callable[[str], None] = lambda point: None,
+    ) -> None:
+        """``url`` and ``create`` as in ``Store.open``.
+
+        A locked SQLite file, or a server that was lost, is waited for ``busy_seconds`` at most. ``watch`` is told
+        ``commit`` before and ``committed`` after each commit of a writing transaction, for tests that end it all there.
+        """
         self._busy_seconds = busy_seconds
+        self._watch = watch
         if url.startswith(_FILE_URL) or "://" not in url:
             path = Path(url.removeprefix(_FILE_URL)).absolute()
             self.url, self.label, self._engine = f"{_FILE_URL}{path}", str(path), _sqlite(path, create, busy_seconds)
@@ -56,20 +80,63 @@ class Database:
         Elsewhere the caller locks the row of the run it writes to.
         """
         try:
-            with self._engine.execution_options(write=write).begin() as connection:
+            # What is not committed is rolled back when the connection is given back.
+            with self._engine.execution_options(write=write).connect() as connection:
+                connection.begin()
                 yield connection
+                if write:
+                    self._commit(connection)
         except StatementError as error:
             if isinstance(error, DBAPIError):
-                raise self._explain(error.orig or error) from error
+                raise self._explain(error.orig or error, lost=error.connection_invalidated) from error
             raise (error.orig or error) from None  # a value its column type refuses: the caller's own error
         except SQLAlchemyError as error:
             raise DatabaseUnavailable(f"database {self.label}: {_first_line(error)}") from error
 
+    def persist(self, work: Callable[[], T]) -> T:
+        """Return what ``work``, one transaction, returns; do it again while the server is away, but not for ever."""
+        deadline = None
+        while True:
+            try:
+                return work()
+            except DatabaseInterrupted as error:
+                if deadline is None:
+                    deadline = time.monotonic() + self._busy_seconds
+                    _log.warning("%s: trying again for %g s", error, self._busy_seconds)
+                if time.monotonic() > deadline:
+                    raise DatabaseUnavailable(f"{error}, for {self._busy_seconds:g} s") from error
+                time.sleep(_RETRY_S)
+
+    def _commit(self, connection: Connection) -> None:
+        """Commit; where the connection is lost meanwhile, find out whether it was done."""
+        number = None if self._is_sqlite else connection.scalar(text("SELECT pg_current_xact_id()::text"))
+        self._watch("commit")
+        try:
+            connection.commit()
+        except DBAPIError as error:
+            if number is None or not error.connection_invalidated or not self._was_committed(number):
+                raise
+        self._watch("committed")
+
+    def _was_committed(self, number: str) -> bool:
+        """Whether the transaction of this number, which is over for us, was committed.
+
+        PostgreSQL knows of every recent one (its manual, "Transaction ID and Snapshot Information Functions").
+        """
+        query = text("SELECT pg_xact_status(CAST(:number AS xid8))").bindparams(number=number)
+
+        def ask() -> bool:
+            with self.transaction() as connection:
+                status = connection.scalar(query)
+            if status == "in progress":
+                raise DatabaseInterrupted(f"database {self.label} has not decided on what it was given last")
+            return bool(status == "committed")
+
+        return self.persist(ask)
+
     def _prepare(self, *, create: bool) -> None:
         """Bring the schema to the newest revision."""
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-        scripts = ScriptDirectory.from_config(config)
+        scripts = _scripts()
         with self.transaction() as connection:
             if self._revision(connection, scripts, create=create) == scripts.get_current_head():
                 return
@@ -79,6 +146,7 @@ class Database:
             if not self._is_sqlite:
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
             if self._revision(connection, scripts, create=create) != scripts.get_current_head():
+                config = _migrations()
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
 
@@ -113,8 +181,8 @@ class Database:
                         raise self._explain(error) from error
                     time.sleep(0.02)
 
-    def _explain(self, error: BaseException) -> StoreError:
-        """Return the error that says in one line what to do about a driver's error."""
+    def _explain(self, error: BaseException, *, lost: bool = False) -> StoreError:
+        """Return the error that says in one line what to do about a driver's error; ``lost``: so is the connection."""
         reason = _first_line(error)
         if "not a database" in reason:
             return IncompatibleDatabase(f"{self.label} is not an SQLite database: choose another path")
@@ -122,12 +190,58 @@ class Database:
             return DatabaseUnavailable(
                 f"database {self.label} was locked by another process for {self._busy_seconds:g} s: stop it or retry"
             )
-        if "unable to open" in reason or "readonly" in reason:
+        if "is full" in reason or getattr(error, "sqlstate", None) == "53100":
+            return DatabaseUnavailable(
+                f"the disk of database {self.label} is full: nothing is lost, make room and resume the run"
+            )
+        if "unable to open" in reason or "readonly" in reason or "read-only" in reason:
             return DatabaseUnavailable(
                 f"database {self.label} cannot be opened for writing: check the path and its permissions"
             )
-        advice = "check the file and its disk" if self._is_sqlite else "check the URL and the server"
-        return DatabaseUnavailable(f"database {self.label} failed ({reason}): {advice}")
+        if self._is_sqlite:
+            return DatabaseUnavailable(f"database {self.label} failed ({reason}): check the file and its disk")
+        passing = lost or _passes(error)
+        kind = DatabaseInterrupted if passing else DatabaseUnavailable
+        return kind(f"database {self.label} failed ({reason}): check the URL and the server")
+
+
+class HasDatabase(Protocol):
+    """Something that keeps what it has in a database."""
+
+    _database: Database
+
+
+H = TypeVar("H", bound=HasDatabase)
+
+
+def persistent(method: Callable[Concatenate[H, P], T]) -> Callable[Concatenate[H, P], T]:
+    """Have a method that is one transaction done again when the database's server went away in the middle of it.
+
+    One that was committed is never done twice: ``Database`` finds out.
+    """
+
+    @wraps(method)
+    def call(self: H, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._database.persist(partial(method, self, *args, **kwargs))
+
+    return call
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether the same may go well a moment later. Where a server does not answer at all there is no SQLSTATE."""
+    state = getattr(error, "sqlstate", None)
+    return type(error).__name__ == "OperationalError" if state is None else str(state).startswith(_PASSING)
+
+
+def _migrations() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    return config
+
+
+@cache
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_migrations())
 
 
 def _sqlite(path: Path, create: bool, busy_seconds: float) -> Engine:

@@ -12,6 +12,7 @@ from lineage_db.rows import to_attempt, to_run, to_step, to_trial, to_version
 
 _RUNS, _STEPS, _ATTEMPTS, _VERSIONS = tables.runs.c, tables.steps.c, tables.attempts.c, tables.versions.c
 _NAMES_SHOWN = 10
+_SHORT_RUN = [column for column in _RUNS if column.name != "config"]
 
 _HYPOTHESIS = tables.hypotheses.c.text.label("hypothesis")
 _WITH_HYPOTHESIS = select(*_ATTEMPTS, _HYPOTHESIS).outerjoin_from(tables.attempts, tables.hypotheses)
@@ -21,6 +22,8 @@ _LINEAGE = (
         _HYPOTHESIS,
         _VERSIONS.number,
         _VERSIONS.accepted,
+        _VERSIONS.niche,
+        _VERSIONS.champion,
         _VERSIONS.parents.label("version_parents"),
     )
     .join_from(tables.versions, tables.attempts)
@@ -34,13 +37,16 @@ def unknown_run(connection: Connection, wanted: str | int) -> UnknownRun:
     return UnknownRun(wanted, connection.scalars(newest).all())
 
 
-def lock_run(connection: Connection, run_id: int, now: datetime, **values: Any) -> Row[*tuple[Any, ...]]:
+def lock_run(
+    connection: Connection, run_id: int, now: datetime, *, whole: bool = False, **values: Any
+) -> Row[*tuple[Any, ...]]:
     """Mark the run changed, which keeps other writers out of it until the transaction ends, and return its row.
 
-    ``values`` are columns to set as well. Raises ``UnknownRun``.
+    The configuration, which is long, is in the row only with ``whole``. ``values`` are columns to set as well. Raises
+    ``UnknownRun``.
     """
     change = update(tables.runs).where(_RUNS.id == run_id).values(changes=_RUNS.changes + 1, updated=now, **values)
-    row = connection.execute(change.returning(*_RUNS)).one_or_none()
+    row = connection.execute(change.returning(*(_RUNS if whole else _SHORT_RUN))).one_or_none()
     if row is None:
         raise unknown_run(connection, run_id)
     return row
@@ -68,6 +74,41 @@ def finish_step(
     return [to_step(row) for row in connection.execute(change.returning(*_STEPS))]
 
 
+def claim(connection: Connection, run_id: int, worker: str, operator: str) -> dict[str, Any]:
+    """Return the columns of the run's next step that follow from the steps before it.
+
+    A step that was left unfinished is done over, once, by the worker that left it, or by whichever next asks for one of
+    the same operator; one that left a transcript is taken up by its worker as often as need be.
+    """
+    mine = (_STEPS.run_id == run_id) & (_STEPS.worker == worker)
+    fields = select(_STEPS.id, _STEPS.number, _STEPS.turn, _STEPS.unfinished, _STEPS.state, _STEPS.operator)
+    before = connection.execute(fields.where(mine).order_by(_STEPS.number.desc()).limit(1)).one_or_none()
+    left = before is not None and before.state == StepState.ABANDONED.value
+    unfinished = before.unfinished + 1 if before is not None and left else 0
+    again = before if unfinished and before is not None and before.operator == operator else None
+    if again is not None and unfinished > 1 and not _has_transcript(connection, again.id):
+        again = None
+    if unfinished == 0:
+        abandoned = (_STEPS.run_id == run_id) & (_STEPS.state == StepState.ABANDONED.value) & (_STEPS.unfinished == 0)
+        oldest = fields.where(abandoned, _STEPS.operator == operator).order_by(_STEPS.number).limit(1)
+        again = connection.execute(oldest).one_or_none()
+    last = connection.scalar(select(func.max(_STEPS.number)).where(_STEPS.run_id == run_id))
+    turn = (-1 if before is None else before.turn) + (again is None)
+    if again is not None:
+        connection.execute(update(tables.steps).where(_STEPS.id == again.id).values(unfinished=1))
+    return {
+        "number": 0 if last is None else last + 1,
+        "turn": turn,
+        "unfinished": unfinished or int(again is not None),
+        "redoes": None if again is None else again.number,
+    }
+
+
+def _has_transcript(connection: Connection, step_id: int) -> bool:
+    query = select(tables.messages.c.number).where(tables.messages.c.step_id == step_id).limit(1)
+    return connection.scalar(query) is not None
+
+
 def check_parents(parents: tuple[int, ...], count: int) -> None:
     """Raise ``UnknownVersion`` unless all ``parents`` are numbers of a run's ``count`` versions."""
     for number in parents:
@@ -76,8 +117,9 @@ def check_parents(parents: tuple[int, ...], count: int) -> None:
 
 
 def count_versions(connection: Connection, run_id: int) -> int:
-    """Return how many versions the run has."""
-    return connection.scalar(select(func.count()).where(_VERSIONS.run_id == run_id)) or 0
+    """Return how many versions the run has: they are numbered from 0."""
+    last = connection.scalar(select(func.max(_VERSIONS.number)).where(_VERSIONS.run_id == run_id))
+    return 0 if last is None else last + 1
 
 
 def summaries(connection: Connection) -> list[RunSummary]:
@@ -96,7 +138,7 @@ def summaries(connection: Connection) -> list[RunSummary]:
     best = (
         select(_ATTEMPTS.geomean_tflops)
         .join_from(tables.versions, tables.attempts)
-        .where(_VERSIONS.run_id == _RUNS.id)
+        .where(_VERSIONS.run_id == _RUNS.id, _VERSIONS.champion)
         .order_by(_VERSIONS.number.desc())
         .limit(1)
         .scalar_subquery()
@@ -127,9 +169,9 @@ def attempt(connection: Connection, run_id: int, attempt_id: int) -> Attempt:
     return to_attempt(row, row.hypothesis)
 
 
-def attempts(connection: Connection, run_id: int) -> list[Attempt]:
-    """Return the run's attempts, oldest first."""
-    query = _WITH_HYPOTHESIS.where(_ATTEMPTS.run_id == run_id).order_by(_ATTEMPTS.id)
+def recorded(connection: Connection, which: ColumnElement[bool]) -> list[Attempt]:
+    """Return the attempts for which ``which`` holds, oldest first."""
+    query = _WITH_HYPOTHESIS.where(which).order_by(_ATTEMPTS.id)
     return [to_attempt(row, row.hypothesis) for row in connection.execute(query)]
 
 
@@ -147,21 +189,21 @@ def trials(connection: Connection, run_id: int, after: int) -> list[Trial]:
     return [to_trial(row) for row in connection.execute(query)]
 
 
-def versions(connection: Connection, run_id: int) -> list[Version]:
-    """Return the run's versions, oldest first."""
-    query = _LINEAGE.where(_VERSIONS.run_id == run_id).order_by(_VERSIONS.number)
+def versions(connection: Connection, run_id: int, first: int) -> list[Version]:
+    """Return the run's versions from number ``first`` on, oldest first."""
+    query = _LINEAGE.where(_VERSIONS.run_id == run_id, _VERSIONS.number >= first).order_by(_VERSIONS.number)
     return [to_version(row) for row in connection.execute(query)]
 
 
 def version(connection: Connection, run_id: int, number: int | None) -> Version:
-    """Return one version, or the latest; raise ``UnknownVersion``.
+    """Return one version, or the best; raise ``UnknownVersion``.
 
-    A version was better than all before it when it was accepted. Recorded speeds do not rank versions: the largest of
-    several measured ones owes part of its lead to luck.
+    The best is the latest that was better than all before it when it was accepted. Recorded speeds do not rank
+    versions: the largest of several measured ones owes part of its lead to luck.
     """
     query = _LINEAGE.where(_VERSIONS.run_id == run_id)
     if number is None:
-        query = query.order_by(_VERSIONS.number.desc()).limit(1)
+        query = query.where(_VERSIONS.champion).order_by(_VERSIONS.number.desc()).limit(1)
     else:
         query = query.where(_VERSIONS.number == number)
     row = connection.execute(query).one_or_none()

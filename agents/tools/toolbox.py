@@ -28,14 +28,13 @@ class Toolbox:
     """Tools bound to one step, and its workbench. A bad call is answered with what to send instead."""
 
     def __init__(self, brief: Brief, bench: Workbench | None = None, most_chars: int = MOST_CHARS) -> None:
-        """``bench`` is that of a step that is taken up again; by default the best version is the working source.
+        """``bench`` is that of a step that is taken up again; by default the version to vary is the working source.
 
         Results have ``most_chars`` at most.
         """
         self._brief = brief
         self._most_chars = most_chars
-        best = brief.versions[-1]
-        self.bench = bench or Workbench(best.attempt.source, (best.number,))
+        self.bench = bench or Workbench(brief.start.attempt.source, (brief.start.number,))
         suites = tuple(name for name in brief.problem.suites if name != HELD_OUT)
         cases = tuple(case.name for case in get_suite(brief.problem, brief.suite))
         self.specs: list[dict[str, Any]] = tool_specs(suites, cases)

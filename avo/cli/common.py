@@ -65,6 +65,29 @@ EvaluatorCommandOption = Annotated[
         show_default=False,
     ),
 ]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Operators that work side by side. Default: one per CPU, at most 8."),
+]
+EvaluatorsOption = Annotated[
+    int | None, typer.Option(metavar="M", help="Evaluators that they share. Default: as many as workers.")
+]
+EvaluatorResourcesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="JSON",
+        help="""Ray resources that each evaluator takes, e.g. '{"H100": 1}' to choose a kind of GPU. Default: none.""",
+        show_default=False,
+    ),
+]
+RayAddressOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Join a Ray cluster: auto, HOST:PORT or ray://HOST:PORT. Default: local, this machine alone.",
+        show_default=False,
+    ),
+]
 CascadeOption = Annotated[
     str | None,
     typer.Option(

@@ -10,10 +10,13 @@ from agents.errors import AgentError
 from avo.cli.attempts import attempts
 from avo.cli.baselines import baselines
 from avo.cli.common import fail
+from avo.cli.compare import compare
 from avo.cli.diff import diff
 from avo.cli.doctor import doctor
 from avo.cli.evaluate import evaluate
 from avo.cli.export import export
+from avo.cli.git import git
+from avo.cli.kb import kb
 from avo.cli.lineage import lineage
 from avo.cli.memory import memory
 from avo.cli.moves import moves
@@ -25,6 +28,7 @@ from avo.cli.show import show
 from avo.cli.ui import ui
 from avo.errors import AvoError
 from evaluator.errors import EvaluatorError
+from knowledge_base.errors import LibraryError
 from lineage_db.errors import StoreError
 
 
@@ -35,7 +39,7 @@ class Commands(TyperGroup):
         """Run the command; leave with exit code 2 on an error of ours."""
         try:
             return super().invoke(ctx)
-        except (AvoError, AgentError, EvaluatorError, StoreError) as error:
+        except (AvoError, AgentError, EvaluatorError, LibraryError, StoreError) as error:
             fail(str(error))
 
 
@@ -68,6 +72,7 @@ for _command in (
     attempts,
     show,
     diff,
+    compare,
     evaluate,
     profile,
     baselines,
@@ -75,9 +80,11 @@ for _command in (
     memory,
     ui,
     export,
+    git,
     doctor,
 ):
     app.command()(_command)
+app.add_typer(kb, name="kb")
 
 
 def main() -> None:

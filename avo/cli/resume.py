@@ -8,17 +8,21 @@ from avo.cli.common import (
     CascadeOption,
     DbOption,
     EvaluatorCommandOption,
+    EvaluatorResourcesOption,
+    EvaluatorsOption,
     JsonOption,
     MaxStepsOption,
     MaxTokensOption,
     MaxUsdOption,
     ModelOption,
+    RayAddressOption,
     RunArgument,
     SandboxOption,
     StepEvaluationsOption,
     StepMinutesOption,
     StepTokensOption,
     StepUsdOption,
+    WorkersOption,
     fail,
     open_store,
 )
@@ -26,7 +30,8 @@ from avo.cli.common import (
 
 def resume(
     run: RunArgument,
-    workers: Annotated[int | None, typer.Option(metavar="N", help="Candidates judged side by side.")] = None,
+    workers: WorkersOption = None,
+    evaluators: EvaluatorsOption = None,
     max_attempts: Annotated[
         int | None, typer.Option(metavar="N", help="New limit of attempts, those made so far included.")
     ] = None,
@@ -42,6 +47,8 @@ def resume(
     sandbox: SandboxOption = None,
     evaluator_command: EvaluatorCommandOption = None,
     cascade: CascadeOption = None,
+    ray_address: RayAddressOption = None,
+    evaluator_resources: EvaluatorResourcesOption = None,
     db: DbOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -64,6 +71,7 @@ def resume(
             found.config,
             {
                 "workers": workers,
+                "evaluators": evaluators,
                 "max_attempts": max_attempts,
                 "max_hours": max_hours,
                 "model": model,
@@ -77,10 +85,12 @@ def resume(
                 "sandbox": sandbox,
                 "evaluator_command": evaluator_command,
                 "cascade": cascade,
+                "ray_address": ray_address,
+                "evaluator_resources": evaluator_resources,
             },
         )
         settings = ready(settings)
-        attempts = len(store.trials(found.id))
+        attempts, _ = store.count_attempts(found.id)
         if settings.max_attempts is not None and attempts >= settings.max_attempts:
             fail(
                 f"run {run!r} has made {attempts} of {settings.max_attempts} attempts: "

@@ -9,16 +9,20 @@ from avo.cli.common import (
     CascadeOption,
     DbOption,
     EvaluatorCommandOption,
+    EvaluatorResourcesOption,
+    EvaluatorsOption,
     JsonOption,
     MaxStepsOption,
     MaxTokensOption,
     MaxUsdOption,
     ModelOption,
+    RayAddressOption,
     SandboxOption,
     StepEvaluationsOption,
     StepMinutesOption,
     StepTokensOption,
     StepUsdOption,
+    WorkersOption,
     err,
     fail,
     load_version,
@@ -53,9 +57,15 @@ def run(
         str | None,
         typer.Option(metavar="NAME", help="What varies the kernels: mutate, agent or single_turn. Default: mutate."),
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(metavar="N", help="Candidates judged side by side. Default: one per CPU, at most 8.")
+    population: Annotated[
+        str | None,
+        typer.Option(
+            metavar="lineage|islands|archive",
+            help="How versions live together: one lineage, several, or the best of each kind. Default: lineage.",
+        ),
     ] = None,
+    workers: WorkersOption = None,
+    evaluators: EvaluatorsOption = None,
     max_attempts: Annotated[
         int | None,
         typer.Option(metavar="N", help="Stop once so many attempts are made, the seed included. Default: no limit."),
@@ -94,6 +104,8 @@ def run(
     sandbox: SandboxOption = None,
     evaluator_command: EvaluatorCommandOption = None,
     cascade: CascadeOption = None,
+    ray_address: RayAddressOption = None,
+    evaluator_resources: EvaluatorResourcesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Evolve a kernel. Without --max-attempts and --max-hours it goes on until Ctrl-C.
@@ -133,7 +145,9 @@ def run(
             "target": target,
             "suite": suite,
             "operator": operator,
+            "population": population,
             "workers": workers,
+            "evaluators": evaluators,
             "max_attempts": max_attempts,
             "max_hours": max_hours,
             "seed": seed,
@@ -149,6 +163,8 @@ def run(
             "sandbox": sandbox,
             "evaluator_command": evaluator_command,
             "cascade": cascade,
+            "ray_address": ray_address,
+            "evaluator_resources": evaluator_resources,
         },
     )
     settings = ready(settings)

@@ -25,20 +25,21 @@ INTERRUPTED = 130
 
 def ready(config: "RunConfig") -> "RunConfig":
     """Return ``config`` as this machine can serve it; raise errors of evaluator or agents where it cannot at all."""
+    from avo.config import LOCAL
     from evaluator.sandbox import Sandbox
     from evaluator.target import get_target
 
     config.check_models(os.environ)
-    if config.evaluator_command is None:
+    here = config.evaluator_command is None and config.ray_address == LOCAL
+    if here:
         Sandbox(config.sandbox).check()
         if config.measured:
             get_target(config.target)
     fitting = config.on_gpus(_gpus)
-    if fitting.workers < config.workers:
-        where = (
-            "of this machine" if config.evaluator_command is None else "reached; give --workers if it is more than one"
-        )
-        err.print(f"avo: --workers {fitting.workers} instead of {config.workers}: one for each GPU {where}")
+    where = "of this machine" if here else "reached; give --workers or --evaluators if it is more than one"
+    for option in ("workers", "evaluators"):
+        if (fits := getattr(fitting, option)) != (wanted := getattr(config, option)):
+            err.print(f"avo: --{option} {fits} instead of {wanted}: one for each GPU {where}")
     return fitting
 
 
@@ -92,7 +93,12 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool) -> No
         deadline=deadline,
         baselines=get_problem(run.problem).baselines,
     )
-    with exclusive(store.url, run), stop_on_signals(stop), progress:
+
+    def lost() -> None:
+        say("another process has taken the run over, as this one was not heard of: it stops")
+        stop.dispossess()
+
+    with exclusive(store, run, clock=utc_now, lost=lost, say=say), stop_on_signals(stop), progress:
         try:
             execute(
                 store,
@@ -127,7 +133,7 @@ def summarise(store: "Store", name: str) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "run": run.name,
         "state": run.state,
-        "attempts": len(store.trials(run.id)),
+        "attempts": store.count_attempts(run.id)[0],
         "versions": 0,
         "seed": None,
         "best": None,

@@ -17,7 +17,7 @@ from agents.settings import ModelSettings, Settings
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Fault, Status
 from evaluator.inspection import Findings
-from lineage_db.records import Message, Run, RunState
+from lineage_db.records import Intervention, Message, Run, RunState
 from tests.agents.world import WHY, World
 from tests.avo.fakes import NOW, SEED
 
@@ -247,10 +247,12 @@ def test_a_step_is_told_of_memory_directions_and_what_was_taken_over() -> None:
 
     taken = Transferred(run_, tuple(world.versions[:1]))
     model = ScriptedModel(says(submit(None)))
-    run(world, model, directions=("try persistence",), transferred=taken)
+    told_ = Intervention(1, 1, 9, "restart", "10 steps without a gain", ("persistence: one CTA",), "m", 0, NOW)
+    run(world, model, interventions=(told_,), transferred=taken)
     first = model.asked[0][1]["content"]
     assert "larger tiles reuse more [to tflops = 110.0] -> 100.0 -> 110.0 predicted TFLOPS (+10.0%), version 1" in first
-    assert "- try persistence" in first
+    assert "10 steps without a gain\n- persistence: one CTA" in first
+    assert "It is version 0, which you are asked to vary" in first
     assert "has another entry function" in first
     model = ScriptedModel(says(submit(None)))
     run(world, model, transferred=replace(taken, run=replace(run_, problem="gqa")))

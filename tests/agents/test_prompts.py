@@ -10,7 +10,9 @@ from agents import prompts
 from agents.agentic import told
 from agents.desk import Left
 from agents.prompts import render
+from lineage_db.records import Intervention
 from tests.agents.world import World
+from tests.avo.fakes import NOW
 
 NAMES = sorted(path.stem for path in Path(prompts.__file__).parent.glob("*.j2"))
 
@@ -24,7 +26,10 @@ def sample() -> dict[str, Any]:
         "transferred_lineage": "",
         "transferred_source": "x = 1",
         "memory": ["tiles of 64 spill"],
-        "directions": ["try persistence"],
+        "interventions": [
+            Intervention(1, 1, 9, "redirect", "no gain", ("persistence: one CTA per SM",), "m", None, NOW)
+        ],
+        "best": 1,
         "budget": "Left: 3 evaluations.",
         "parent": world.versions[-1],
         "parents": (0, 1),

@@ -75,6 +75,7 @@ def test_parents_are_mostly_new_and_the_seed_decides() -> None:
     assert counts[5] > counts[4] > counts[2] > 0
     for parent, inspirations in drawn:
         assert len({parent.number, *(version.number for version in inspirations)}) == 3
+    assert sample(world.versions, random.Random(0), 2)[0].number == 2
     assert sample(world.versions[:1], random.Random(0)) == (world.versions[0], [])
 
 

@@ -65,6 +65,10 @@ class TrickyEvaluator:
         """See nothing."""
         return Findings()
 
+    def verify(self, candidate: Candidate) -> Evaluation:
+        """Return the verdict."""
+        return judge(candidate)
+
     def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
         """Return the verdict, or die."""
         if candidate.source.partition("\n")[0] != SEED:

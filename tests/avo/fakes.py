@@ -154,6 +154,10 @@ class InlineCrew:
         )
         return [Report(worker, outcome)]
 
+    def replace(self, worker: int) -> None:
+        """Forget the worker's step."""
+        self.under_way = [(other, source) for other, source in self.under_way if other != worker]
+
     @contextmanager
     def hire(self) -> Iterator["InlineCrew"]:
         """Yield itself."""

@@ -42,6 +42,13 @@ class MeasuringEvaluator:
         """Never asked."""
         raise NotImplementedError
 
+    def verify(self, candidate: Candidate) -> Evaluation:
+        """Time the candidate alone; what is compared is not disturbed."""
+        case = CaseScore("held out", _read(candidate.source)[0], 1.0, "")
+        return Evaluation(
+            Status.CORRECT, "", "cuda", "held_out", 0.1, Score(ScoreKind.MEASURED, "cuda", (case,), card=self.card)
+        )
+
     def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
         """Time the candidate, and compare it with the incumbent as a judge would."""
         self.calls.append((candidate.source, incumbent))
