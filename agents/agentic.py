@@ -16,7 +16,8 @@ from agents.settings import ModelSettings, Settings
 from agents.tools import Toolbox, Workbench
 from agents.tools.tables import lineage, short
 from agents.tools.toolbox import MOST_CHARS, cut
-from evaluator.problem import get_problem, get_suite
+from evaluator.problem import Problem, get_problem, get_suite
+from evaluator.target import Target
 from lineage_db.records import Submission
 
 MOST_TURNS = 200
@@ -75,20 +76,25 @@ def choose(models: Sequence[ModelSettings], rng: random.Random) -> ModelSettings
 
 def told(brief: Brief) -> dict[str, Any]:
     """Return what prompts say of problem and target."""
-    cases = get_suite(brief.problem, brief.suite)
+    return told_of(brief.problem, brief.suite, brief.target)
+
+
+def told_of(problem: Problem, suite: str, target: Target) -> dict[str, Any]:
+    """Return what prompts say of these."""
+    cases = get_suite(problem, suite)
     return {
-        "problem": brief.problem,
-        "target": brief.target,
-        "suite": brief.suite,
+        "problem": problem,
+        "target": target,
+        "suite": suite,
         "cases": [case.name for case in cases],
-        "call": brief.problem.call(cases[0]),
+        "call": problem.call(cases[0]),
     }
 
 
 def learnt(brief: Brief, limit: int = LESSONS) -> list[str]:
-    """Return the lines of the run's memory that are worth most for a step."""
+    """Return the lines of the run's memory that are worth most for a step on the best version."""
     found = lessons(brief.memories, brief.trials, brief.versions)
-    about = matter_at_hand(brief.start, brief.trials)
+    about = matter_at_hand(brief.parent, brief.trials)
     return [short(lesson.text, 500) for lesson in ranked(found, about, limit)]
 
 
@@ -104,11 +110,7 @@ class _Step:
 
     def __init__(self, brief: Brief, settings: ModelSettings, model: Model) -> None:
         self._brief, self._desk, self._model = brief, brief.desk, model
-        states = [
-            entry.content if entry.kind == STATE else entry.content["state"]
-            for entry in brief.transcript
-            if entry.kind in (STATE, RESUMED)
-        ]
+        states = [entry.content for entry in brief.transcript if entry.kind == STATE]
         self._most_chars = min(MOST_CHARS, int(_RESULT_SHARE * settings.context_tokens * CHARS_PER_TOKEN))
         self._toolbox = Toolbox(brief, Workbench.from_json(states[-1]) if states else None, self._most_chars)
         self._kept: Mapping[str, Any] = states[-1] if states else {}
@@ -149,8 +151,8 @@ class _Step:
                 messages = list(entry.content["messages"])
         messages += [_result(call_id, _INTERRUPTED) for call_id in unanswered(messages)]
         messages.append({"role": "user", "content": render("resumed", budget=self._budget())})
-        taken_up = self._brief.transcript[-1].step_id
-        self._conversation.replace(RESUMED, messages, step=taken_up, state=self._bench.to_json())
+        self._conversation.replace(RESUMED, messages, step=self._brief.transcript[-1].step_id)
+        self._keep_state(always=True)
 
     def _told_first(self) -> str:
         brief, taken = self._brief, self._brief.transferred
@@ -166,8 +168,8 @@ class _Step:
             memory=learnt(brief),
             interventions=brief.interventions,
             budget=self._budget(),
-            parent_number=brief.start.number,
-            best=brief.versions[-1].number,
+            parent_number=brief.parent.number,
+            best_number=brief.versions[-1].number,
             source=self._bench.source,
         )
 
@@ -178,9 +180,8 @@ class _Step:
         if not reply.empty:
             self._conversation.reply(reply)
         for call in reply.calls:
-            said = self._toolbox.call(call.name, call.arguments)
-            self._keep_state()  # before the result: what the model has read of is never lost
-            self._conversation.add(_result(call.id, said))
+            self._conversation.add(_result(call.id, self._toolbox.call(call.name, call.arguments)))
+            self._keep_state()
         if not reply.calls or reply.finish == CUT:
             self._say(render("nudge", problem=reply.problem))
 
@@ -240,9 +241,9 @@ class _Step:
     def _budget(self) -> str:
         return render("budget", left=self._desk.left())
 
-    def _keep_state(self) -> None:
+    def _keep_state(self, *, always: bool = False) -> None:
         state = self._bench.to_json()
-        if state != self._kept:
+        if always or state != self._kept:
             self._desk.record(STATE, state)
             self._kept = state
 

@@ -69,7 +69,7 @@ class Mutate:
         plans |= {version.attempt.plan_digest for version in brief.versions}
         twins: list[str] = []
         pointed_out = {name for made in brief.interventions for name in _directed(made)}
-        for parent in _parents(brief.versions, brief.sent_to, rng):
+        for parent in _parents(brief.versions, brief.asked, rng):
             values = move_values(self._moves, brief.versions, brief.trials, critical_resources(parent))
             least = _POINTED_OUT * max(values.values(), default=0.0)
             values = {name: max(value, least) if name in pointed_out else value for name, value in values.items()}
@@ -159,7 +159,7 @@ def move_values(
             continue  # of another part of the population: what it gained is not known here
         before = max(scores.get(number, 0.0) for number in trial.parents)
         gain = math.log(trial.geomean_tflops / before) if trial.geomean_tflops > before > 0 else 0.0
-        for name in _moves_of(trial.change):
+        for name in moves_of(trial.change):
             if name in gains:
                 gains[name].append(gain)
     priors = {move.name: move.prior * (1 if move.relieves.isdisjoint(critical) else _RELIEF) for move in moves}
@@ -182,7 +182,8 @@ def _on(edit: _Edit, parent: Version) -> str:
     return f"{edit.change} (on version {parent.number})"
 
 
-def _moves_of(change: str) -> list[str]:
+def moves_of(change: str) -> list[str]:
+    """Return the names of the moves that a change of ``mutate`` is made of; any words of another operator's."""
     return [part.partition(":")[0].strip() for part in change.split(";")]
 
 
@@ -191,14 +192,14 @@ def _directed(made: Intervention) -> Iterator[str]:
     return (direction.partition(":")[0] for direction in made.directions)
 
 
-def _parents(versions: Sequence[Version], sent_to: int | None, rng: random.Random) -> Iterator[Version]:
+def _parents(versions: Sequence[Version], asked: Version | None, rng: random.Random) -> Iterator[Version]:
     """Yield every version once, the best first, which is the last; now and then another one comes before it.
 
-    ``sent_to`` is the number of one that comes before all.
+    One that is ``asked`` for comes before all.
     """
     ranked = sorted(versions, key=lambda version: -version.number)
     if len(ranked) > 1 and rng.random() >= _BEST_PARENT:
         ranked.insert(0, ranked.pop(rng.randrange(1, len(ranked))))
-    if sent_to is not None:
-        ranked.sort(key=lambda version: version.number != sent_to)
+    if asked is not None:
+        ranked.sort(key=lambda version: version is not asked)
     yield from ranked

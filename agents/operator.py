@@ -90,16 +90,17 @@ class Brief:
     ``trials`` then."""
 
     @property
-    def sent_to(self) -> int | None:
-        """Number of the version that the population, or else the supervisor's last word, asks to vary."""
-        if self.focus is None and self.interventions:
-            return self.interventions[-1].restart_from
-        return self.focus
+    def asked(self) -> Version | None:
+        """The version that the population, or else the supervisor's last word, asks to vary, if either does."""
+        number = self.focus
+        if number is None and self.interventions:
+            number = self.interventions[-1].restart_from
+        return next((version for version in self.versions if version.number == number), None)
 
     @property
-    def start(self) -> Version:
-        """The version to vary, unless the operator knows better: that which is asked for, else the best."""
-        return next((version for version in self.versions if version.number == self.sent_to), self.versions[-1])
+    def parent(self) -> Version:
+        """The version to begin with: the one that is asked for, else the best."""
+        return self.asked or self.versions[-1]
 
 
 @dataclass(frozen=True, slots=True)

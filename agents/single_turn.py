@@ -57,7 +57,7 @@ class SingleTurn:
         """Evaluate what the model answers; an answer that cannot be used, or is faulty, is not repaired."""
         rng = random.Random(brief.seed)
         chosen = choose(self._settings.models, rng)
-        parent, inspirations = sample(brief.versions, rng, brief.sent_to)
+        parent, inspirations = sample(brief.versions, brief.asked, rng)
         messages: list[ChatMessage] = [
             {"role": "system", "content": render("single_turn_system", **told(brief))},
             {"role": "user", "content": _question(brief, parent, inspirations)},
@@ -72,15 +72,10 @@ class SingleTurn:
         return _judged(brief, parent, inspirations, reply)
 
 
-def sample(
-    versions: Sequence[Version], rng: random.Random, sent_to: int | None = None
-) -> tuple[Version, list[Version]]:
-    """Return a parent, mostly one of the newest versions, or that with the number ``sent_to``, and a few others, oldest
-    first.
-    """
+def sample(versions: Sequence[Version], asked: Version | None, rng: random.Random) -> tuple[Version, list[Version]]:
+    """Return a parent, mostly one of the newest versions or the one ``asked`` for, and a few others, oldest first."""
     weights = [_PARENT_DECAY ** (len(versions) - 1 - place) for place in range(len(versions))]
-    drawn = rng.choices(versions, weights)[0]
-    parent = next((version for version in versions if version.number == sent_to), drawn)
+    parent = asked or rng.choices(versions, weights)[0]
     others = [version for version in versions if version is not parent]
     chosen = rng.sample(others, min(_INSPIRATIONS, len(others)))
     return parent, sorted(chosen, key=lambda version: version.number)

@@ -119,12 +119,6 @@ class RunConfig(BaseModel):
             raise PydanticCustomError("cascade", "a fraction from 0 to 1, or 'off'")
         return value if value == "off" else fraction
 
-    @field_validator("models", mode="before")
-    @classmethod
-    def _take_a_list(cls, value: object) -> object:
-        """TOML and JSON have no tuples."""
-        return tuple(value) if isinstance(value, list) else value
-
     @field_validator("archive_by", mode="before")
     @classmethod
     def _check_traits(cls, value: object) -> object:
@@ -145,6 +139,12 @@ class RunConfig(BaseModel):
         ):
             raise PydanticCustomError("resources", 'names and amounts, e.g. {"H100": 1}')
         return {name: float(amount) for name, amount in found.items()}
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _take_a_list(cls, value: object) -> object:
+        """TOML and JSON have no tuples."""
+        return tuple(value) if isinstance(value, list) else value
 
     @field_validator("problem")
     @classmethod

@@ -18,32 +18,20 @@ from lineage_db.store import Store
 
 T = TypeVar("T")
 
+PATIENCE = 1.5
+"""By how much the pause between two looks at a database grows while nothing changes there."""
+
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What a run looked like at one revision of the database."""
+class Lineage:
+    """A run and its versions at one revision of the database."""
 
     run: Run
     revision: tuple[object, ...]
     versions: tuple[Version, ...]
-    """The lineage, seed first."""
-    trials: tuple[Trial, ...]
-    """Every attempt, oldest first."""
+    """Seed first."""
     running: tuple[Step, ...]
     """Steps that workers hold now."""
-    busy: timedelta
-    """Time in which at least one step that came to an end was under way: pauses between resumes do not count."""
-    concluded: int
-    """Attempts made in that time."""
-    spend: Spend = field(default_factory=Spend)
-    """What calls of models came to."""
-    trouble: str = ""
-    """Why the last call of a model gave no reply; empty where it did."""
-
-    @property
-    def counts(self) -> Mapping[Status, int]:
-        """Attempts by verdict, the most frequent first."""
-        return dict(Counter(trial.status for trial in self.trials).most_common())
 
     @property
     def seed(self) -> Version | None:
@@ -67,14 +55,35 @@ class Snapshot:
         return self.versions[-1].accepted if self.versions else None
 
     @property
-    def attempts_per_minute(self) -> float | None:
-        """Attempts a minute over the busy time; None before the first step has come to an end."""
-        return self.concluded / (self.busy.total_seconds() / 60) if self.concluded and self.busy else None
-
-    @property
     def by_number(self) -> Mapping[int, Version]:
         """The versions by number."""
         return {version.number: version for version in self.versions}
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot(Lineage):
+    """What a run looked like, with everything that was tried."""
+
+    trials: tuple[Trial, ...]
+    """Every attempt, oldest first."""
+    busy: timedelta
+    """Time in which at least one step that came to an end was under way: pauses between resumes do not count."""
+    concluded: int
+    """Attempts made in that time."""
+    spend: Spend = field(default_factory=Spend)
+    """What calls of models came to."""
+    trouble: str = ""
+    """Why the last call of a model gave no reply; empty where it did."""
+
+    @property
+    def counts(self) -> Mapping[Status, int]:
+        """Attempts by verdict, the most frequent first."""
+        return dict(Counter(trial.status for trial in self.trials).most_common())
+
+    @property
+    def attempts_per_minute(self) -> float | None:
+        """Attempts a minute over the busy time; None before the first step has come to an end."""
+        return self.concluded / (self.busy.total_seconds() / 60) if self.concluded and self.busy else None
 
 
 def read_snapshot(store: Store, run_name: str, previous: Snapshot | None = None) -> Snapshot:
@@ -89,7 +98,7 @@ def read_snapshot(store: Store, run_name: str, previous: Snapshot | None = None)
     run = store.run(run_name)
     known = previous.trials if previous and previous.run.id == run.id else ()
     trials = known + tuple(store.trials(run.id, after=known[-1].attempt_id if known else 0))
-    versions = tuple(store.versions(run.id))
+    versions = read_versions(store, run, previous)
     accepted = {version.attempt.id: version.number for version in versions}
     steps = store.steps(run.id)
     spend = store.journal.spend(run.id)
@@ -99,15 +108,21 @@ def read_snapshot(store: Store, run_name: str, previous: Snapshot | None = None)
         run=run,
         revision=revision,
         versions=versions,
-        trials=tuple(_with_version(trial, accepted.get(trial.attempt_id)) for trial in trials),
         running=tuple(step for step in steps if step.state is StepState.RUNNING)
         if run.state is RunState.RUNNING
         else (),
+        trials=tuple(_with_version(trial, accepted.get(trial.attempt_id)) for trial in trials),
         busy=covered((step.started, step.finished) for step in ended.values() if step.finished),
         concluded=sum(trial.step_number in ended for trial in trials),
         spend=spend,
         trouble=last.error if last else "",
     )
+
+
+def read_versions(store: Store, run: Run, previous: Lineage | None) -> tuple[Version, ...]:
+    """Return the run's versions, of which only those that ``previous`` lacks are read: a version does not change."""
+    known = previous.versions if previous and previous.run.id == run.id else ()
+    return known + tuple(store.versions(run.id, after=len(known) - 1))
 
 
 def follow(
@@ -116,21 +131,28 @@ def follow(
     receive: Callable[[T | StoreError], None],
     stop: Event,
     interval_s: float,
+    *,
+    idle_s: float | None = None,
+    wake: Event | None = None,
 ) -> None:
     """Read until ``stop`` is set, and once more then; ``receive`` each value or error that differs from the last.
 
     ``read`` gets the value it returned last. A database that is missing, locked or without the run is asked again.
+    While nothing changes, the pause grows from ``interval_s`` to ``idle_s``, where that is given. ``wake`` ends a
+    pause; where it is given, whoever sets ``stop`` sets it too.
     """
     value: T | None = None
     complaint = ""
     store: Store | None = None
+    pause_s = interval_s
     while True:
         last = stop.is_set()
+        pause_s = min(pause_s * PATIENCE, max(idle_s or 0.0, interval_s))
         try:
             store = store or Store.open(store_url, create=False)
             new = read(store, value)
             if new is not value or complaint:
-                value, complaint = new, ""
+                value, complaint, pause_s = new, "", interval_s
                 receive(new)
         except StoreError as error:
             if store:
@@ -141,7 +163,9 @@ def follow(
                 receive(error)
         if last:
             break
-        stop.wait(interval_s)
+        if (wake or stop).wait(pause_s) and wake:
+            wake.clear()
+            pause_s = interval_s
     if store:
         store.close()
 

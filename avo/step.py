@@ -5,11 +5,15 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
+from agents.agentic import chat_models
 from agents.desk import Desk
 from agents.errors import ModelRefused
 from agents.operator import Brief, Proposal, VariationOperator
-from agents.supervisor import Patience
+from agents.review import Advice, advise
+from agents.settings import Settings
+from agents.supervisor import Diagnosis, Patience, Trajectory
 from avo import canary
 from avo.acceptance import accepts, outdated
 from avo.budget import SEED_OPERATOR, UNLIMITED, Allowance
@@ -25,9 +29,10 @@ from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation
 from evaluator.evaluators import Judging
 from evaluator.problem import HELD_OUT, get_problem
+from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StepNotRunning
-from lineage_db.records import Attempt, Intervention, Run, Step, StepState, Submission, Version
+from lineage_db.records import Attempt, Intervention, Run, Step, StepState, Version
 from lineage_db.store import Store
 
 
@@ -77,15 +82,17 @@ def perform_step(
     alpha: float,
     clock: Callable[[], datetime],
     knowledge: Library,
-    allowance: Allowance = UNLIMITED,
     patience: Patience | None = None,
     population: Population = _LINEAGE,
+    allowance: Allowance = UNLIMITED,
+    adviser: Settings | None = None,
 ) -> StepOutcome:
     """Perform one step of ``run`` as ``worker`` and return how it ended.
 
     ``min_gain``, ``alpha``, ``patience``, which is the supervisor's, and ``population`` are as in the run's
-    configuration; ``allowance`` is what it may use. A step of ``SeedOperator`` fails unless the judge sees through the
-    variants of the seed that ``canary`` makes; before that the seed is no version.
+    configuration; ``allowance`` is what the step may use; the models of ``adviser`` review the trajectory for the
+    supervisor. A step of ``SeedOperator`` fails unless the judge sees
+    through the variants of the seed that ``canary`` makes; before that the seed is no version.
 
     An operator that raises, or names versions and attempts that are none, fails its step. Raises
     ``EvaluatorUnavailable``, with the step abandoned if it was begun, when no verdict can be had, and
@@ -98,10 +105,12 @@ def perform_step(
         seed = _step_seed(run.seed, origin.worker, origin.turn)
         home = settle(store, run, step, origin, population, seed, clock)
         scorer = RecordingScorer(store, run, step, evaluator, alpha, clock, home.rivals)
-        interventions = supervise(store, run, target, patience, knowledge, clock) if patience else ()
-        taken_up = _taken_up(store, run, step)
-        own = desk(store, run, step, evaluator, allowance, taken_up=taken_up, clock=clock)
-        brief = _brief(store, run, step, origin, seed, evaluator, scorer, knowledge, interventions, home, own, taken_up)
+        own = desk(store, run, step, evaluator, allowance, taken_up=_taken_up(store, step), clock=clock)
+        interventions: Sequence[Intervention] = ()
+        if patience:
+            advice = None if adviser is None else partial(_advise, store, run, target, own, adviser, seed)
+            interventions = supervise(store, run, target, patience, knowledge, clock, advice)
+        brief = _brief(store, run, step, origin, seed, evaluator, scorer, knowledge, interventions, home, own)
         return _perform(store, run, step, operator, scorer, brief, home, min_gain, alpha, clock)
 
 
@@ -130,9 +139,7 @@ def _perform(
         if attempt is not None and attempt.evaluation.score is not None and isinstance(operator, SeedOperator):
             candidate = Candidate(run.problem, attempt.source)
             reason += f"; {canary.examine(scorer, candidate, attempt.evaluation.score, alpha)}"
-        version, reason = _conclude(
-            store, run, step, scorer, attempt, reason, min_gain, clock, home, proposal.submission
-        )
+        version, reason = _conclude(store, run, step, scorer, proposal, reason, min_gain, clock, home)
     except EvaluatorUnavailable as error:
         give_up(StepState.ABANDONED, f"no verdict: {error}")
         raise
@@ -152,12 +159,11 @@ def _conclude(
     run: Run,
     step: Step,
     scorer: RecordingScorer,
-    attempt: Attempt | None,
+    proposal: Proposal,
     reason: str,
     min_gain: float,
     clock: Callable[[], datetime],
     home: Home,
-    submission: Submission | None,
 ) -> tuple[Version | None, str]:
     """Finish the step and return the version it adds, and the reason with what is to be said of shapes held out.
 
@@ -166,6 +172,7 @@ def _conclude(
     shapes that are held out first, where the problem has any.
     """
     held_out = HELD_OUT in get_problem(run.problem).suites
+    attempt = proposal.attempt
 
     def decide(versions: Sequence[Version], submitted: Attempt) -> bool:
         rivals = home.rivals(versions, submitted)
@@ -185,8 +192,8 @@ def _conclude(
                 reason=reason,
                 now=clock(),
                 decide=decide,
+                submission=proposal.submission,
                 niche=home.niche,
-                submission=submission,
             )
         except _OutdatedError as error:
             assert attempt is not None
@@ -225,7 +232,6 @@ def _brief(
     interventions: Sequence[Intervention],
     home: Home,
     own: Desk,
-    taken_up: Sequence[Step],
 ) -> Brief:
     """Return the brief of ``step``, which does ``origin`` over where that is another.
 
@@ -236,15 +242,15 @@ def _brief(
     A step that left a transcript is not done over but taken up: the next gets the transcript, and sees its attempts.
     """
     history = store.history(run.id)
-    transcript = store.journal.messages(taken_up[-1].id) if taken_up else []
-    over = None if origin is step or transcript else origin.number
+    transcript = [] if origin is step else store.journal.messages(origin.id)
+    hidden = None if origin is step or transcript else origin.number
     return Brief(
         problem=get_problem(run.problem),
         target=evaluator.target,
         suite=run.suite,
         seed=seed,
         versions=home.shown(history.versions),
-        trials=history.trials if over is None else [trial for trial in history.trials if trial.step_number != over],
+        trials=history.trials if hidden is None else [t for t in history.trials if t.step_number != hidden],
         knowledge=knowledge,
         evaluate=scorer,
         profile=evaluator.profile,
@@ -257,11 +263,26 @@ def _brief(
     )
 
 
-def _taken_up(store: Store, run: Run, step: Step) -> list[Step]:
-    """Return the steps that ``step`` does over, the one that it follows last."""
+def _advise(
+    store: Store,
+    run: Run,
+    target: Target,
+    own: Desk,
+    adviser: Settings,
+    seed: int,
+    trajectory: Trajectory,
+    diagnosis: Diagnosis,
+) -> Advice | None:
+    memories = store.journal.memories(run.id)
+    problem, models = get_problem(run.problem), chat_models(adviser)
+    return advise(adviser.models, models, own, problem, run.suite, target, trajectory, memories, diagnosis, seed)
+
+
+def _taken_up(store: Store, step: Step) -> list[Step]:
+    """Return the steps that ``step`` goes on with: the one it does over, the one that did over, and so on."""
     found: list[Step] = []
     number = step.redoes
-    while number is not None and (earlier := store.step(run.id, number)) is not None:
+    while number is not None and (earlier := store.step(step.run_id, number)) is not None:
         found.insert(0, earlier)
         number = earlier.redoes
     return found

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import gc
 import os
 import sys
 import time
@@ -89,6 +90,7 @@ def main() -> int:
     from evaluator.judge import Judge
 
     torch.set_num_threads(1)
+    gc.freeze()  # else each full collection goes through all of torch and triton
     measured = None
     if held:
         measured = Measured(target, margin=options.equivalence_margin, cascade=options.cascade)
@@ -102,10 +104,10 @@ def main() -> int:
                 line = failure(None, str(request))
             else:
                 try:
-                    if isinstance(request, ProfileRequest):
-                        line = explanation(request, judge.profile(request.candidate, request.case))
-                    elif isinstance(request, InspectRequest):
+                    if isinstance(request, InspectRequest):
                         line = seen(request, judge.inspect(request.inspection))
+                    elif isinstance(request, ProfileRequest):
+                        line = explanation(request, judge.profile(request.candidate, request.case))
                     elif request.held_out:
                         line = answer(request, judge.verify(request.candidate))
                     else:

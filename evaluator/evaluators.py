@@ -69,9 +69,9 @@ class FakeEvaluator:
         self.verdict = verdict
         self.held_out: Callable[[Candidate], Evaluation] | None = None
         self.profiles = profiles
+        self.verified: list[Candidate] = []
         self.findings = Findings()
         self.inspections: list[Inspection] = []
-        self.verified: list[Candidate] = []
         self.calls: list[Candidate] = []
         self.incumbents: list[Incumbent | None] = []
         """One for each of ``calls``."""

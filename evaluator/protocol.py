@@ -107,7 +107,8 @@ def _request(line: str) -> AnyRequest | MalformedRequest:
     if not _has(data, {"id": (int,), "problem": (str,), "source": (str,)}):
         return MalformedRequest('a request is an object with "id" (a number), "problem" and "source" (texts)')
     candidate = Candidate(data["problem"], data["source"])
-    if (look := data.get("inspect")) is not None:
+    incumbent, profile, look = data.get("incumbent"), data.get("profile"), data.get("inspect")
+    if look is not None:
         try:
             asked = rebuild(Inspection, {"problem": candidate.problem, "source": candidate.source} | look)
         except (ValueError, TypeError):
@@ -116,7 +117,7 @@ def _request(line: str) -> AnyRequest | MalformedRequest:
                 f'"inspect" is an object with "look" (one of {looks}), and maybe "suite" and "case"'
             )
         return InspectRequest(data["id"], asked)
-    incumbent, profile, held_out = data.get("incumbent"), data.get("profile"), data.get("held_out", False)
+    held_out = data.get("held_out", False)
     if not isinstance(held_out, bool) or (held_out and (incumbent, profile) != (None, None)):
         return MalformedRequest('"held_out" is true or false, and goes without "incumbent" and "profile"')
     if profile is not None:

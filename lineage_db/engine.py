@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import cache, partial, wraps
 from pathlib import Path
+from threading import get_ident
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from uuid import uuid4
 
 from alembic import command
 from alembic.config import Config
@@ -36,6 +38,21 @@ _PASSING = ("08", "57", "40001", "40P01", "53300")
 house.
 """
 _RETRY_S = 0.2
+_SESSION = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+    "options": "-c idle_in_transaction_session_timeout=60s",
+}
+"""Of a connection to a server: neither side waits for long for one that is gone."""
+_SIGN = text(
+    "INSERT INTO writers (id, token) VALUES (:id, :token) ON CONFLICT (id) DO UPDATE SET token = excluded.token"
+)
+_LAST_TOKEN = text(
+    "INSERT INTO writers (id, token) VALUES (:id, '') ON CONFLICT (id) DO UPDATE SET id = excluded.id RETURNING token"
+)
 
 
 class Database:
@@ -56,6 +73,7 @@ class Database:
         """
         self._busy_seconds = busy_seconds
         self._watch = watch
+        self._id = uuid4().hex
         if url.startswith(_FILE_URL) or "://" not in url:
             path = Path(url.removeprefix(_FILE_URL)).absolute()
             self.url, self.label, self._engine = f"{_FILE_URL}{path}", str(path), _sqlite(path, create, busy_seconds)
@@ -109,28 +127,32 @@ class Database:
 
     def _commit(self, connection: Connection) -> None:
         """Commit; where the connection is lost meanwhile, find out whether it was done."""
-        number = None if self._is_sqlite else connection.scalar(text("SELECT pg_current_xact_id()::text"))
+        token = uuid4().hex
+        if not self._is_sqlite:
+            connection.execute(_SIGN, {"id": self._signature, "token": token})
         self._watch("commit")
         try:
             connection.commit()
         except DBAPIError as error:
-            if number is None or not error.connection_invalidated or not self._was_committed(number):
+            if not error.connection_invalidated or not self._was_committed(token):
                 raise
         self._watch("committed")
 
-    def _was_committed(self, number: str) -> bool:
-        """Whether the transaction of this number, which is over for us, was committed.
+    @property
+    def _signature(self) -> str:
+        """What this thread signs its transactions with: it has one at a time, so the last token tells all."""
+        return f"{self._id}/{get_ident()}"
 
-        PostgreSQL knows of every recent one (its manual, "Transaction ID and Snapshot Information Functions").
+    def _was_committed(self, token: str) -> bool:
+        """Whether this thread's transaction of this token, which is over for us, was committed.
+
+        Asking waits for a server that has not finished it. That the server counts transactions itself is of no help:
+        one that was lost in a crash leaves its number to another.
         """
-        query = text("SELECT pg_xact_status(CAST(:number AS xid8))").bindparams(number=number)
 
         def ask() -> bool:
             with self.transaction() as connection:
-                status = connection.scalar(query)
-            if status == "in progress":
-                raise DatabaseInterrupted(f"database {self.label} has not decided on what it was given last")
-            return bool(status == "committed")
+                return bool(connection.scalar(_LAST_TOKEN, {"id": self._signature}) == token)
 
         return self.persist(ask)
 
@@ -282,7 +304,8 @@ def _server(text: str) -> tuple[str, str, Engine]:
     if url.drivername not in ("postgresql", "postgresql+psycopg"):
         raise DatabaseUnavailable(f"{label} is not a database URL AVO knows: {_ADVICE}")
     try:
-        engine = create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+        session = {name: value for name, value in _SESSION.items() if name not in url.query}
+        engine = create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, connect_args=session)
     except ImportError:
         raise DatabaseUnavailable(f"{label} needs psycopg: pip install 'avo-kernels[postgresql]'") from None
     return url.render_as_string(hide_password=False), label, engine

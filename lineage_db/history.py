@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from lineage_db import queries
 from lineage_db.records import History, Trial, Version
+from lineage_db.tables import attempts
 
 
 class Histories:
@@ -29,7 +30,7 @@ class Histories:
         with self._lock:
             versions = self._read_versions(connection, run_id)
             trials = self._trials.setdefault(run_id, [])
-            new = queries.trials(connection, run_id, trials[-1].attempt_id if trials else 0)
+            new = queries.trials(connection, run_id, attempts.c.id > (trials[-1].attempt_id if trials else 0))
             trials += new
             # A trial that was read before its attempt was accepted does not know its version yet.
             for version in versions[self._marked.get(run_id, 0) :]:
@@ -40,7 +41,7 @@ class Histories:
 
     def _read_versions(self, connection: Connection, run_id: int) -> tuple[Version, ...]:
         known = self._versions.get(run_id, ())
-        new = queries.versions(connection, run_id, len(known))
+        new = queries.versions(connection, run_id, len(known) - 1)
         if new:
             known = self._versions[run_id] = (*known, *new)
         return known

@@ -35,9 +35,10 @@ class Journal:
         return message
 
     @persistent
-    def messages(self, step_id: int) -> list[Message]:
-        """Return a step's transcript, oldest entry first; empty for a step that has none or is none."""
-        query = select(messages).where(messages.c.step_id == step_id).order_by(messages.c.number)
+    def messages(self, step_id: int, *, after: int = -1) -> list[Message]:
+        """Return a step's transcript from the entry behind ``after`` on; empty for a step that has none or is none."""
+        query = select(messages).where(messages.c.step_id == step_id, messages.c.number > after)
+        query = query.order_by(messages.c.number)
         with self._database.transaction() as connection:
             return [to_message(row) for row in connection.execute(query)]
 

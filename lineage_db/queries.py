@@ -12,6 +12,8 @@ from lineage_db.rows import to_attempt, to_run, to_step, to_trial, to_version
 
 _RUNS, _STEPS, _ATTEMPTS, _VERSIONS = tables.runs.c, tables.steps.c, tables.attempts.c, tables.versions.c
 _NAMES_SHOWN = 10
+_TAKEN_UP = 5
+"""How often in a row a step is taken up from its transcript: what ends it again and again is then left alone."""
 _SHORT_RUN = [column for column in _RUNS if column.name != "config"]
 
 _HYPOTHESIS = tables.hypotheses.c.text.label("hypothesis")
@@ -78,16 +80,17 @@ def claim(connection: Connection, run_id: int, worker: str, operator: str) -> di
     """Return the columns of the run's next step that follow from the steps before it.
 
     A step that was left unfinished is done over, once, by the worker that left it, or by whichever next asks for one of
-    the same operator; one that left a transcript is taken up by its worker as often as need be.
+    the same operator. One that has a transcript, from which it is taken up, is so several times.
     """
     mine = (_STEPS.run_id == run_id) & (_STEPS.worker == worker)
     fields = select(_STEPS.id, _STEPS.number, _STEPS.turn, _STEPS.unfinished, _STEPS.state, _STEPS.operator)
     before = connection.execute(fields.where(mine).order_by(_STEPS.number.desc()).limit(1)).one_or_none()
     left = before is not None and before.state == StepState.ABANDONED.value
     unfinished = before.unfinished + 1 if before is not None and left else 0
-    again = before if unfinished and before is not None and before.operator == operator else None
-    if again is not None and unfinished > 1 and not _has_transcript(connection, again.id):
-        again = None
+    again = None
+    if before is not None and unfinished and before.operator == operator:
+        written = select(tables.messages.c.number).where(tables.messages.c.step_id == before.id).limit(1)
+        again = before if unfinished <= (1 if connection.scalar(written) is None else _TAKEN_UP) else None
     if unfinished == 0:
         abandoned = (_STEPS.run_id == run_id) & (_STEPS.state == StepState.ABANDONED.value) & (_STEPS.unfinished == 0)
         oldest = fields.where(abandoned, _STEPS.operator == operator).order_by(_STEPS.number).limit(1)
@@ -102,11 +105,6 @@ def claim(connection: Connection, run_id: int, worker: str, operator: str) -> di
         "unfinished": unfinished or int(again is not None),
         "redoes": None if again is None else again.number,
     }
-
-
-def _has_transcript(connection: Connection, step_id: int) -> bool:
-    query = select(tables.messages.c.number).where(tables.messages.c.step_id == step_id).limit(1)
-    return connection.scalar(query) is not None
 
 
 def check_parents(parents: tuple[int, ...], count: int) -> None:
@@ -175,23 +173,23 @@ def recorded(connection: Connection, which: ColumnElement[bool]) -> list[Attempt
     return [to_attempt(row, row.hypothesis) for row in connection.execute(query)]
 
 
-def trials(connection: Connection, run_id: int, after: int) -> list[Trial]:
-    """Return the run's attempts with ids larger than ``after``, without their long columns, oldest first."""
+def trials(connection: Connection, run_id: int, which: ColumnElement[bool]) -> list[Trial]:
+    """Return the run's attempts for which ``which`` holds, without their long columns, oldest first."""
     short = [column for column in _ATTEMPTS if column.name not in ("source", "evaluation")]
     query = (
         select(*short, _HYPOTHESIS, _STEPS.number.label("step_number"), _VERSIONS.number.label("version"))
         .join_from(tables.attempts, tables.steps)
         .outerjoin(tables.hypotheses)
         .outerjoin(tables.versions, _VERSIONS.attempt_id == _ATTEMPTS.id)
-        .where(_ATTEMPTS.run_id == run_id, _ATTEMPTS.id > after)
+        .where(_ATTEMPTS.run_id == run_id, which)
         .order_by(_ATTEMPTS.id)
     )
     return [to_trial(row) for row in connection.execute(query)]
 
 
-def versions(connection: Connection, run_id: int, first: int) -> list[Version]:
-    """Return the run's versions from number ``first`` on, oldest first."""
-    query = _LINEAGE.where(_VERSIONS.run_id == run_id, _VERSIONS.number >= first).order_by(_VERSIONS.number)
+def versions(connection: Connection, run_id: int, after: int = -1) -> list[Version]:
+    """Return the run's versions with numbers larger than ``after``, oldest first."""
+    query = _LINEAGE.where(_VERSIONS.run_id == run_id, _VERSIONS.number > after).order_by(_VERSIONS.number)
     return [to_version(row) for row in connection.execute(query)]
 
 

@@ -186,6 +186,23 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """The verdict on an attempt, and nothing else of it."""
+
+    attempt_id: int
+    status: Status
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """How much there is of a run."""
+
+    attempts: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """An accepted attempt. Versions form the lineage."""
 

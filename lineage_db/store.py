@@ -17,6 +17,7 @@ from lineage_db.engine import Database, persistent
 from lineage_db.errors import ForeignEvaluation, InvalidRun, RunExists, RunHeld
 from lineage_db.history import Histories
 from lineage_db.journal import Journal
+from lineage_db.pages import Pages
 from lineage_db.records import (
     Attempt,
     History,
@@ -67,6 +68,11 @@ class Store:
     def journal(self) -> Journal:
         """What operators and the supervisor write down beside attempts."""
         return Journal(self._database)
+
+    @property
+    def pages(self) -> Pages:
+        """The same piece by piece, for those who look at a long run."""
+        return Pages(self._database)
 
     def close(self) -> None:
         """Close the connections."""
@@ -463,7 +469,7 @@ class Store:
     def trials(self, run_id: int, *, after: int = 0) -> list[Trial]:
         """Return the run's attempts with ids larger than ``after``, without sources, oldest first."""
         with self._database.transaction() as connection:
-            return queries.trials(connection, run_id, after)
+            return queries.trials(connection, run_id, attempts.c.id > after)
 
     @persistent
     def attempt(self, run_id: int, attempt_id: int) -> Attempt:
@@ -508,10 +514,10 @@ class Store:
             return self._histories.read(connection, run_id)
 
     @persistent
-    def versions(self, run_id: int) -> list[Version]:
-        """Return the run's versions with their attempts, oldest first."""
+    def versions(self, run_id: int, *, after: int = -1) -> list[Version]:
+        """Return the run's versions with numbers larger than ``after`` and their attempts, oldest first."""
         with self._database.transaction() as connection:
-            return list(self._histories.versions(connection, run_id))
+            return list(self._histories.versions(connection, run_id)[after + 1 :])
 
     @persistent
     def version(self, run_id: int, number: int | None = None) -> Version:

@@ -254,3 +254,12 @@ interventions = Table(
     Column("restart_from", Id),
     Column("made", UtcDateTime, nullable=False),
 )
+
+# Who wrote to a database on a server, and the token of the last transaction that each has committed: when the answer to
+# a commit is lost, it tells whether that was done.
+writers = Table(
+    "writers",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("token", String(32), nullable=False),
+)

@@ -1,5 +1,6 @@
 """What tests of every room share: a fork server, and a PostgreSQL of their own, started when a test first asks."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
     from evaluator.sandbox import ForkServer
 
 keep_freed_memory()  # as a judge's process does: many tests judge
+
+
+def pytest_collection_finish() -> None:
+    """Spare collections of garbage what all modules have made so far: it is not garbage, and much."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -82,7 +82,7 @@ class Cluster:
         self._sql(f"DROP DATABASE {name} WITH (FORCE)")
 
     def _sql(self, statement: str) -> None:
-        _execute(self.url(), statement)
+        execute(self.url(), statement)
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [*self._prefix, str(self._programs / program), *arguments]
@@ -94,10 +94,11 @@ def empty(url: str) -> None:
     """Remove every row of a lineage database, and start numbering anew."""
     from lineage_db.tables import metadata
 
-    _execute(url, f"TRUNCATE {', '.join(metadata.tables)} RESTART IDENTITY CASCADE")
+    execute(url, f"TRUNCATE {', '.join(metadata.tables)} RESTART IDENTITY CASCADE")
 
 
-def _execute(url: str, statement: str) -> None:
+def execute(url: str, statement: str) -> None:
+    """Have a server do something."""
     import psycopg
 
     with psycopg.connect(url, autocommit=True) as connection:

@@ -28,13 +28,14 @@ class Toolbox:
     """Tools bound to one step, and its workbench. A bad call is answered with what to send instead."""
 
     def __init__(self, brief: Brief, bench: Workbench | None = None, most_chars: int = MOST_CHARS) -> None:
-        """``bench`` is that of a step that is taken up again; by default the version to vary is the working source.
+        """``bench`` is that of a step that is taken up again; by default the best version is the working source.
 
         Results have ``most_chars`` at most.
         """
         self._brief = brief
         self._most_chars = most_chars
-        self.bench = bench or Workbench(brief.start.attempt.source, (brief.start.number,))
+        best = brief.parent
+        self.bench = bench or Workbench(best.attempt.source, (best.number,))
         suites = tuple(name for name in brief.problem.suites if name != HELD_OUT)
         cases = tuple(case.name for case in get_suite(brief.problem, brief.suite))
         self.specs: list[dict[str, Any]] = tool_specs(suites, cases)
@@ -229,9 +230,8 @@ class Toolbox:
             raise BadCall(f"there is no attempt {attempt_id}: read_lineage lists them") from None
 
     def _parent_speeds(self) -> dict[str, float]:
-        """Of those that the step sees."""
-        wanted = {*self.bench.parents, self._brief.versions[-1].number}
-        speeds = {v.number: v.attempt.evaluation.geomean_tflops for v in self._brief.versions if v.number in wanted}
+        wanted = dict.fromkeys((*self.bench.parents, self._brief.versions[-1].number))
+        speeds = {number: self._version(number).attempt.evaluation.geomean_tflops for number in wanted}
         return {f"version {number}": tflops for number, tflops in speeds.items() if tflops}
 
     def _look(self, look: Look, source: str, *, suite: str | None = None, case: str | None = None) -> Findings:

@@ -1,7 +1,5 @@
 """``avo attempts``: every attempt of a run, and its failures by reason."""
 
-import re
-from collections import defaultdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,9 +10,6 @@ from evaluator.target import score_kind
 
 if TYPE_CHECKING:
     from lineage_db.records import Run, Step, Trial
-
-
-_FIGURES = re.compile(r"[\d.,]+")
 
 
 def attempts(
@@ -56,22 +51,21 @@ def attempts(
             style=style,
         )  # fmt: skip
     console.print(made)
-    _print_reasons(lines)
+    _print_reasons(chosen)
 
 
-def _print_reasons(lines: list[dict[str, Any]]) -> None:
+def _print_reasons(trials: "list[Trial]") -> None:
     """Print the failures, those together whose messages differ in figures only, as that of the first."""
-    reasons: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for line in lines:
-        if line["score"] is None:
-            reasons[line["status"], _FIGURES.sub("", line["message"])].append(line)
+    from avo.failures import by_reason
+
+    reasons = by_reason(trials)
     if not reasons:
         return
     console.print()
     made = table(">FAILED", "STATUS", "REASON", "IDS")
-    for alike in sorted(reasons.values(), key=len, reverse=True):
-        ids = " ".join(str(line["id"]) for line in alike[:8]) + (" ..." if len(alike) > 8 else "")
-        row(made, len(alike), alike[0]["status"], alike[0]["message"], ids)
+    for alike in reasons:
+        ids = " ".join(map(str, alike.attempts[:8])) + (" ..." if len(alike.attempts) > 8 else "")
+        row(made, len(alike.attempts), alike.status, alike.message, ids)
     console.print(made)
 
 

@@ -21,6 +21,7 @@ from avo.cli.lineage import lineage
 from avo.cli.memory import memory
 from avo.cli.moves import moves
 from avo.cli.profile import profile
+from avo.cli.report import report
 from avo.cli.resume import resume
 from avo.cli.run import run
 from avo.cli.runs import runs
@@ -79,6 +80,7 @@ for _command in (
     moves,
     memory,
     ui,
+    report,
     export,
     git,
     doctor,

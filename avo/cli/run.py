@@ -192,7 +192,7 @@ def _start(
 ) -> dict[str, Any]:
     """Return what the run's record keeps of where it starts from."""
     from agents.registry import adapts, get_operator
-    from avo.cli.sitting import START
+    from avo.kept import START
     from avo.transfer import TRANSFERRED, Use, record
 
     if start_from is None:

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from avo.cli.common import DbOption, JsonOption, console, load_version, one_line, open_store, print_json, printable
-from avo.cli.sitting import ISOLATION
 from avo.cli.verdict import published, render
+from avo.kept import ISOLATION
 
 VersionArgument = Annotated[
     str, typer.Argument(metavar="RUN[@VERSION]", help="A version, e.g. mha-h100@3; without @VERSION the best one.")

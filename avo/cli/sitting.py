@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from avo.cli.common import console, err, gain, print_json, printable
+from avo.kept import ISOLATION, START, TOOLS
 from avo.wording import percent, spent
 
 if TYPE_CHECKING:
@@ -14,10 +15,6 @@ if TYPE_CHECKING:
     from lineage_db.records import Run
     from lineage_db.store import Store
 
-START = "start"
-"""Key beside the settings in a stored configuration: where the seed came from, and its source."""
-ISOLATION = "isolation"
-"""Another: what kept candidates apart, in words, one text for each way in which sittings of the run differed."""
 FAILED = 1
 INTERRUPTED = 130
 """As a shell reports a command that Ctrl-C ended."""
@@ -56,6 +53,13 @@ def _isolation(command: str | None) -> str:
     return isolation() if command is None else f"that of the machine behind: {command}"
 
 
+def _tools() -> str:
+    """Return ``avo-kernels 0.1.0, torch 2.11.0, triton 3.6.0`` as they are installed here."""
+    from importlib.metadata import version
+
+    return ", ".join(f"{name} {version(name)}" for name in ("avo-kernels", "torch", "triton"))
+
+
 def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool) -> None:
     """Work on ``run`` until it ends, print a summary and leave with the command's exit code."""
     from dataclasses import replace
@@ -80,7 +84,8 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool) -> No
     if config.evaluator_command is None and (lacking := bubblewrap.missing()):
         say(f"candidates run without namespaces: {lacking}; avo doctor says what to do")
     kept_apart = {*run.config.get(ISOLATION, ()), _isolation(config.evaluator_command)}
-    run = replace(run, config={**run.config, ISOLATION: sorted(kept_apart)})
+    made_with = {*run.config.get(TOOLS, ()), _tools()}
+    run = replace(run, config={**run.config, ISOLATION: sorted(kept_apart), TOOLS: sorted(made_with)})
     stop, trouble = Stop(), ""
     deadline = None if config.max_hours is None else utc_now() + timedelta(hours=config.max_hours)
     progress = RunProgress(

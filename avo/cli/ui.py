@@ -1,5 +1,6 @@
 """``avo ui``: the terminal UI."""
 
+import os
 import sys
 from typing import Annotated
 
@@ -20,6 +21,8 @@ def ui(
     """
     if not sys.stdout.isatty():
         fail("avo ui needs a terminal: avo lineage and avo show print the same as text")
+    if os.environ.get("TERM") in (None, "", "dumb", "unknown"):
+        fail("avo ui needs a terminal that can move its cursor, see TERM: avo lineage and avo show print text")
     from avo.tui.app import run_ui
 
     run_ui(database_url(db), run)

@@ -1,13 +1,21 @@
 """The application: which screen is shown, and the keys that work everywhere."""
 
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from functools import partial
 from typing import ClassVar
 
-from textual.app import App
+from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.screen import Screen
 
-from avo.tui.help import HelpScreen
+from avo.tui.help import COMMANDS, HelpScreen
+from avo.tui.hot_loop import MakeProfiler
 from avo.tui.run import RunScreen
 from avo.tui.runs import RunsScreen
+from evaluator.evaluators import Profiler
+from lineage_db.records import Run
 from lineage_db.store import Store
 
 
@@ -16,37 +24,75 @@ class AvoApp(App[None]):
 
     TITLE = "avo"
     CSS_PATH = "app.tcss"
-    ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("q", "quit", "Quit"),
     ]
 
-    def __init__(self, store_url: str, run_name: str | None, *, poll_s: float = 1.0) -> None:
-        """Show ``run_name``, or the list of runs; the database is asked for news every ``poll_s`` seconds."""
+    def __init__(
+        self,
+        store_url: str,
+        run_name: str | None,
+        *,
+        poll_s: float = 1.0,
+        profiler: MakeProfiler | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """Show ``run_name``, or the list of runs; the database is asked for news every ``poll_s`` seconds at most.
+
+        ``profiler`` starts what explains a run's kernels, by default a judge on this machine.
+        """
         super().__init__()
         self._store_url = store_url
         self._run_name = run_name
         self._poll_s = poll_s
+        self._profiler = profiler or _judge
+        self._clock = clock
 
     def on_mount(self) -> None:
         """Show the first screen."""
-        if self._run_name is None:
-            self.push_screen(RunsScreen(self._store_url, self._poll_s))
-        else:
-            self.push_screen(RunScreen(self._store_url, self._run_name, self._poll_s))
+        self.push_screen(self._runs_screen() if self._run_name is None else self._run_screen(self._run_name))
 
     def on_runs_screen_chosen(self, message: RunsScreen.Chosen) -> None:
         """Go from the list to a run."""
-        self.switch_screen(RunScreen(self._store_url, message.run_name, self._poll_s))
+        self.switch_screen(self._run_screen(message.run_name))
 
     def on_run_screen_left(self) -> None:
         """Go back to the list."""
-        self.switch_screen(RunsScreen(self._store_url, self._poll_s))
+        self.switch_screen(self._runs_screen())
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """Offer everything that keys do in the command palette."""
+        for title, words, action in COMMANDS:
+            on_screen = hasattr(screen, f"action_{action.partition('(')[0]}")
+            if on_screen or action in ("help", "quit", "change_theme"):
+                yield SystemCommand(title, words, partial(self._do, screen if on_screen else self, action))
+
+    async def _do(self, where: "Screen[object] | AvoApp", action: str) -> None:
+        await self.run_action(action, where)
 
     def action_help(self) -> None:
         """Show the keys."""
         self.push_screen(HelpScreen())
+
+    def _runs_screen(self) -> RunsScreen:
+        return RunsScreen(self._store_url, self._poll_s)
+
+    def _run_screen(self, name: str) -> RunScreen:
+        return RunScreen(self._store_url, name, self._poll_s, self._profiler, self._clock)
+
+
+def _judge(run: Run) -> AbstractContextManager[Profiler]:
+    """Start a judge as the run's own are started."""
+    from evaluator.process import ProcessEvaluator
+    from evaluator.sandbox import Sandbox
+
+    return ProcessEvaluator(
+        run.target,
+        run.suite,
+        sandbox=Sandbox(run.config.get("sandbox", Sandbox.AUTO)),
+        command=run.config.get("evaluator_command"),
+    )
 
 
 def run_ui(store_url: str, run_name: str | None) -> None:

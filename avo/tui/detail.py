@@ -1,31 +1,39 @@
-"""The detail of one version, in tabs: scores, source, diff to parent; and the run's attempts."""
+"""The detail of one version, in tabs: scores, source, diff to another version, and its hot loop."""
 
 from collections.abc import Sequence
-from difflib import unified_diff
 
-from rich.console import RenderableType
-from rich.syntax import Syntax
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.widgets import DataTable, Static, TabbedContent, TabPane
+from textual.widgets import Static, TabbedContent, TabPane
 
-from avo.snapshot import Snapshot
-from avo.tui.keys import Scroll, Table
+from avo.snapshot import Lineage
+from avo.tui.diff import SIDES_FROM, Diff, code
+from avo.tui.hot_loop import HotLoop, MakeProfiler
+from avo.tui.keys import Scroll
 from avo.tui.tables import scores
-from avo.wording import first_line, printable, verdict
 from evaluator.problem import Baseline
-from lineage_db.records import Trial, Version
+from lineage_db.records import Submission, Version
 
-TABS = ("scores", "source", "diff", "attempts")
+TABS = ("scores", "source", "diff", "hot-loop")
 
 
 class VersionDetail(Vertical):
     """Tabs about the version that is selected."""
 
-    def __init__(self) -> None:
+    def __init__(self, profiler: MakeProfiler) -> None:
         super().__init__(id="detail")
-        self._shown: int | None = None
+        self._profiler = profiler
+        self._version: Version | None = None
+        self._lineage: Lineage | None = None
+        self._baselines: Sequence[Baseline] = ()
+        self._submission: Submission | None = None
+        self._other: Version | None = None
+        """What the version is compared with."""
+        self._stale: set[str] = set()
+        """Tabs that do not show what they should."""
+        self._sides: bool | None = None
+        """Whether a diff is side by side; None: if there is room."""
 
     def compose(self) -> ComposeResult:
         """Lay out the tabs."""
@@ -36,99 +44,95 @@ class VersionDetail(Vertical):
                 yield Static(id="source-text", markup=False)
             with TabPane("Diff to parent", id="diff"), Scroll(id="diff-page"):
                 yield Static(id="diff-text", markup=False)
-            with TabPane("Attempts", id="attempts"):
-                yield Attempts()
+            with TabPane("Hot loop", id="hot-loop"):
+                yield HotLoop(self._profiler)
 
-    def show(self, version: Version, snapshot: Snapshot, baselines: Sequence[Baseline]) -> None:
-        """Show a version. One that is shown already is left alone: it does not change."""
-        if version.number == self._shown:
+    def show(
+        self,
+        version: Version,
+        lineage: Lineage,
+        baselines: Sequence[Baseline],
+        submission: Submission | None = None,
+    ) -> None:
+        """Show a version, with what its operator said of it. What is shown already is left alone."""
+        moved = self._version is None or version.number != self._version.number
+        if not moved and (submission is None or submission == self._submission):
             return
-        self._shown = version.number
-        contents = {
-            "scores": scores(version, snapshot, baselines),
-            "source": _code(version.attempt.source, "python", line_numbers=True),
-            "diff": _diff(version, snapshot),
-        }
-        for name, content in contents.items():
-            self.query_one(f"#{name}-text", Static).update(content)
-            self.query_one(f"#{name}-page", Scroll).scroll_home(animate=False)
+        self._version, self._lineage, self._baselines, self._submission = version, lineage, baselines, submission
+        self._stale.add("scores")
+        if moved:
+            self._stale.update(TABS)
+            for name in ("scores", "source", "diff"):
+                self.query_one(f"#{name}-page", Scroll).scroll_home(animate=False)
+            self.compare(lineage.by_number.get(version.parents[0]) if version.parents else None)
+        self._draw()
+
+    def compare(self, other: Version | None) -> None:
+        """Compare with ``other``, None for a seed without parent."""
+        if self._version is None:
+            return
+        is_parent = other is None or self._version.parents[:1] == (other.number,)
+        label = "Diff to parent" if is_parent or other is None else f"Diff to v{other.number}"
+        self.query_one(TabbedContent).get_tab("diff").label = label
+        self._other = other
+        self._stale.add("diff")
+        self._draw()
+
+    def on_resize(self) -> None:
+        """See whether there is room for two sources."""
+        self._stale.add("diff")
+        self._draw()
+
+    def on_tabbed_content_tab_activated(self) -> None:
+        """Draw what was hidden."""
+        self._draw()
+
+    def _draw(self) -> None:
+        """Draw the tab that is shown, if what it should show has changed."""
+        tab, version, lineage = self.tab, self._version, self._lineage
+        if tab not in self._stale or version is None or lineage is None:
+            return
+        self._stale.remove(tab)
+        if tab == "scores":
+            found = scores(version, lineage, self._baselines, self._submission)
+            self.query_one("#scores-text", Static).update(found)
+        elif tab == "source":
+            self.query_one("#source-text", Static).update(code(version.attempt.source, "python", line_numbers=True))
+        elif tab == "diff":
+            self._draw_diff(version)
+        else:
+            self.query_one(HotLoop).show(lineage.run, version)
+
+    def _draw_diff(self, version: Version) -> None:
+        text, other = self.query_one("#diff-text", Static), self._other
+        text.set_class(self._beside, "sides")
+        if other is None:
+            text.update(Text("The seed has no parent. Press v to compare with another version."))
+            return
+        names = f"version {other.number}", f"version {version.number}"
+        diff = Diff(other.attempt.source, version.attempt.source, *names)
+        text.update(diff.sides if self._beside else diff.unified)
+
+    def turn(self) -> None:
+        """Put the sources side by side, or the changes below each other."""
+        self._sides = not self._beside
+        self._stale.add("diff")
+        self._draw()
+
+    @property
+    def _beside(self) -> bool:
+        return self.size.width >= SIDES_FROM if self._sides is None else self._sides
+
+    @property
+    def tab(self) -> str:
+        """The tab that is shown, one of ``TABS``."""
+        return self.query_one(TabbedContent).active
 
     def switch(self, tab: str) -> None:
         """Show one of ``TABS``."""
         self.query_one(TabbedContent).active = tab
+        self._draw()
 
     def focus_page(self) -> None:
         """Focus what the active tab shows."""
-        active = self.query_one(TabbedContent).active
-        self.query_one(f"#{active} Scroll, #{active} Table").focus()
-
-
-class Attempts(Vertical):
-    """Every attempt of the run, and the verdict's message on the one under the cursor."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._trials: dict[str, Trial] = {}
-
-    def compose(self) -> ComposeResult:
-        """Lay out the table above the message."""
-        table = Table(id="attempts-table", cursor_type="row", zebra_stripes=True)
-        table.add_column("id", width=4)
-        table.add_column("TFLOPS", width=14, key="result")
-        table.add_column("change")
-        yield table
-        yield Static(id="attempt-message", markup=False)
-
-    def show(self, snapshot: Snapshot) -> None:
-        """Add new attempts, and the number of those that have become versions since."""
-        table = self.query_one(Table)
-        for trial in snapshot.trials:
-            key = str(trial.attempt_id)
-            known = self._trials.get(key)
-            if known is None:
-                table.add_row(*_cells(trial), key=key)
-            elif known != trial:
-                table.update_cell(key, "result", _result(trial))
-            self._trials[key] = trial
-
-    def on_data_table_row_highlighted(self, message: DataTable.RowHighlighted) -> None:
-        """Show the message below."""
-        trial = self._trials.get(message.row_key.value or "")
-        if trial:
-            made_of = f"from {', '.join(f'v{number}' for number in trial.parents)}: " if trial.parents else ""
-            change = f"{made_of}{trial.change or 'seed'}"
-            words = (change, f"{verdict(trial.status)}: {trial.message}" if trial.message else "")
-            self.query_one("#attempt-message", Static).update(printable("\n".join(filter(None, words))))
-
-
-def _cells(trial: Trial) -> list[str | Text]:
-    return [
-        Text(str(trial.attempt_id), justify="right"),
-        _result(trial),
-        Text(first_line(trial.change) or "seed"),
-    ]
-
-
-def _result(trial: Trial) -> str:
-    """The score and the version it became, or the fault: short, so that the change is readable beside it."""
-    if not trial.geomean_tflops:
-        return verdict(trial.status)
-    return f"{trial.geomean_tflops:.1f}" + (f" -> v{trial.version}" if trial.version is not None else "")
-
-
-def _diff(version: Version, snapshot: Snapshot) -> RenderableType:
-    parent = snapshot.by_number.get(version.parents[0]) if version.parents else None
-    if parent is None:
-        return Text("The seed has no parent.")
-    lines = unified_diff(
-        parent.attempt.source.splitlines(),
-        version.attempt.source.splitlines(),
-        f"version {parent.number}",
-        f"version {version.number}",
-        lineterm="",
-    )
-    return _code("\n".join(lines), "diff", line_numbers=False)
-
-
-def _code(text: str, language: str, *, line_numbers: bool) -> Syntax:
-    return Syntax(printable(text), language, theme="ansi_dark", line_numbers=line_numbers, background_color="default")
+        self.query_one(f"#{self.tab} Scroll").focus()

@@ -13,6 +13,9 @@ from lineage_db.store import Store
 
 T = TypeVar("T")
 
+IDLE = 5
+"""How many times as long the longest pause is as the shortest."""
+
 
 class FeedScreen(Screen[None], Generic[T]):
     """A screen that shows what ``read`` returns and is told when it changes."""
@@ -24,12 +27,16 @@ class FeedScreen(Screen[None], Generic[T]):
             super().__init__()
             self.value = value
 
-    def __init__(self, store_url: str, read: Callable[[Store, T | None], T], poll_s: float) -> None:
+    def __init__(
+        self, store_url: str, read: Callable[[Store, T | None], T], poll_s: float, *, wake: Event | None = None
+    ) -> None:
+        """``read`` every ``poll_s`` seconds, less often while nothing changes, and at once when ``wake`` is set."""
         super().__init__()
         self._store_url = store_url
         self._read = read
         self._poll_s = poll_s
         self._stop = Event()
+        self._wake = wake or Event()
 
     def on_mount(self) -> None:
         """Start the thread."""
@@ -38,9 +45,18 @@ class FeedScreen(Screen[None], Generic[T]):
     def on_unmount(self) -> None:
         """Let the thread end."""
         self._stop.set()
+        self._wake.set()
 
     def _follow(self) -> None:
-        follow(self._store_url, self._read, self._post, self._stop, self._poll_s)
+        follow(
+            self._store_url,
+            self._read,
+            self._post,
+            self._stop,
+            self._poll_s,
+            idle_s=IDLE * self._poll_s,
+            wake=self._wake,
+        )
 
     def _post(self, news: T | StoreError) -> None:
         self.post_message(self.News(news))

@@ -1,4 +1,4 @@
-"""The help screen: the keys."""
+"""The help screen: the keys; and the commands of the palette, which do the same."""
 
 from typing import ClassVar
 
@@ -6,20 +6,70 @@ from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import BindingType
+from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-_KEYS = (
-    ("up down, j k", "move, or scroll"),
-    ("enter", "choose a run; go to a version's detail"),
-    ("escape", "back to the lineage"),
-    ("b", "jump to the best version"),
-    ("1 2 3 4", "scores, source, diff to parent, attempts"),
-    ("left right", "scroll long lines"),
-    ("tab", "next part of the screen"),
-    ("r", "list of runs"),
-    ("q", "quit"),
+_KEYS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
+    (
+        "everywhere",
+        (
+            ("up down, j k", "move, or scroll"),
+            ("pgup pgdn home end", "move further"),
+            ("enter", "open, go into, fold or unfold"),
+            ("escape", "go back"),
+            ("tab", "next part of the screen"),
+            ("l t a s m w", "lineage, trajectory, attempts, steps, memory, workers"),
+            ("r", "list of runs"),
+            ("ctrl+p", "all commands by name"),
+            ("q", "quit"),
+        ),
+    ),
+    (
+        "lineage",
+        (
+            ("b", "jump to the best version"),
+            ("/  > <", "find: words, v12, >0.5 (percent gained); next, previous"),
+            ("f", "show only versions that the same words find"),
+            ("1 2 3 4", "scores, source, diff to parent, hot loop"),
+            ("z", "the version on the whole width"),
+            ("v", "diff with another version"),
+            ("d", "diff side by side, or not"),
+            ("p", "have the judge take the hot loop apart; o n: next part, case"),
+        ),
+    ),
+    ("trajectory", (("x", "count versions or attempts"), ("c", "lines of the cases, or not"))),
+    ("steps, memory", (("e", "unfold or fold everything"),)),
+    (
+        "signs",
+        (
+            ("★ ●", "the best version; another"),
+            ("◆", "the supervisor stepped in before this version"),
+            ("┄", "a published figure that versions have to pass"),
+        ),
+    ),
 )
+
+COMMANDS: tuple[tuple[str, str, str], ...] = (
+    ("Lineage", "Versions as a tree (l)", "view('lineage')"),
+    ("Trajectory", "Running best as a plot (t)", "view('trajectory')"),
+    ("Attempts", "Everything tried, failures by reason (a)", "view('attempts')"),
+    ("Steps", "Steps and their transcripts (s)", "view('steps')"),
+    ("Memory", "Notes and the supervisor (m)", "view('memory')"),
+    ("Workers", "What is running (w)", "view('workers')"),
+    ("Best version", "Jump to it (b)", "best"),
+    ("Find", "Find a version by words (/)", "ask('find', 'find:')"),
+    ("Filter", "Show only some versions (f)", "ask('filter', 'filter:')"),
+    ("Diff with", "Compare with another version (v)", "ask('compare', 'diff with version:')"),
+    ("Side by side", "Turn a diff (d)", "sides"),
+    ("Zoom", "The version on the whole width (z)", "zoom"),
+    ("Profile", "Have the judge take the hot loop apart (p)", "profile"),
+    ("Runs", "List of runs (r)", "runs"),
+    ("Help", "The keys (?)", "help"),
+    ("Theme", "Other colours", "change_theme"),
+    ("Quit", "Leave (q)", "quit"),
+)
+"""Title, help and action of what the palette offers."""
 
 
 class HelpScreen(ModalScreen[None]):
@@ -33,10 +83,16 @@ class HelpScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """Lay out the table."""
-        table = Table.grid(padding=(0, 3, 0, 0))
-        for key, meaning in _KEYS:
-            table.add_row(Text(key, "bold"), meaning)
-        box = Static(table, id="help")
-        box.border_title = "Keys"
-        box.border_subtitle = "escape to close"
-        yield box
+        table = Table.grid(padding=(0, 2, 0, 0))
+        for place, keys in _KEYS:
+            table.add_row(Text(place, "bold underline"))
+            for key, meaning in keys:
+                table.add_row(Text(f" {key}", "bold"), Text(meaning))
+        with VerticalScroll(id="help-box") as box:
+            box.border_title = "Keys"
+            box.border_subtitle = "escape to close"
+            yield Static(table, id="help")
+
+    def on_mount(self) -> None:
+        """Let the keys scroll."""
+        self.query_one("#help-box").focus()

@@ -6,7 +6,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import ScrollableContainer
 from textual.widgets import DataTable, OptionList
 
-_CURSOR: list[BindingType] = [
+CURSOR: list[BindingType] = [
     Binding("j", "cursor_down", "Down", show=False),
     Binding("k", "cursor_up", "Up", show=False),
 ]
@@ -15,13 +15,13 @@ _CURSOR: list[BindingType] = [
 class Options(OptionList):
     """A list to choose from."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [*_CURSOR, Binding("enter", "select", "Open")]
+    BINDINGS: ClassVar[list[BindingType]] = [*CURSOR, Binding("enter", "select", "Open")]
 
 
 class Table(DataTable[Any]):
     """A table whose rows have keys."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [*_CURSOR, Binding("enter", "select_cursor", "Open")]
+    BINDINGS: ClassVar[list[BindingType]] = [*CURSOR, Binding("enter", "select_cursor", "Open")]
 
     @property
     def chosen(self) -> str | None:

@@ -1,87 +1,61 @@
-"""The lineage as a tree: how its rows are laid out, and the list that shows them."""
+"""The lineage as a tree: the list that shows it, finds in it and filters it."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from rich.text import Text
 from textual.widgets.option_list import Option
 
-from avo.snapshot import Comparison, Snapshot, gain, geomean, lines
+from avo.snapshot import Comparison, Lineage, gain, geomean, lines
+from avo.tree import Row, layout
 from avo.tui.keys import Options
 from avo.wording import first_line, percent
 from evaluator.problem import Baseline
-from lineage_db.records import Version
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A version and the lines drawn before it."""
-
-    version: Version
-    lines: str
-
-
-def layout(versions: Sequence[Version]) -> list[Row]:
-    """Return the rows of the tree, parents before children.
-
-    A version stands below its first parent. The line that leads to the last version, the best, stays flush with its
-    parent and comes last; other lines branch off before it and are indented by two columns, so that a long chain needs
-    no width.
-    """
-    numbers = {version.number for version in versions}
-    children: dict[int | None, list[Version]] = defaultdict(list)
-    for version in versions:
-        parent = version.parents[0] if version.parents and version.parents[0] in numbers else None
-        children[parent].append(version)
-    reach = _reach(versions, children)
-    rows = []
-    pending = [(root, 0, "") for root in reversed(children[None])]
-    while pending:
-        version, depth, first = pending.pop()
-        rows.append(Row(version, first or "│ " * depth))
-        line = sorted(children[version.number], key=lambda child: reach[child.number])
-        if line:
-            pending.append((line[-1], depth, ""))
-        pending.extend((side, depth + 1, "│ " * depth + "├─") for side in reversed(line[:-1]))
-    return rows
-
-
-def _reach(versions: Sequence[Version], children: Mapping[int | None, Sequence[Version]]) -> dict[int, int]:
-    """The last version that each one leads to; children have higher numbers than their parents."""
-    reach: dict[int, int] = {}
-    for version in sorted(versions, key=lambda version: version.number, reverse=True):
-        below = (reach[child.number] for child in children.get(version.number, ()))
-        reach[version.number] = max(below, default=version.number)
-    return reach
+from lineage_db.records import Intervention, Version
 
 
 class LineageList(Options):
     """The tree; the highlighted row is the version whose detail is shown. Published figures are lines across it."""
 
-    def show(self, snapshot: Snapshot, baselines: Sequence[Baseline]) -> None:
-        """Show the snapshot's lineage. The highlighted version stays highlighted and where it is."""
-        rows = layout(snapshot.versions)
-        best = snapshot.best.number if snapshot.best else None
-        by_number = snapshot.by_number
-        options = [Option(_prompt(row, by_number, best), id=str(row.version.number)) for row in rows]
-        score = snapshot.seed.attempt.evaluation.score if snapshot.seed else None
+    def __init__(self, *, id: str) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._versions: tuple[Version, ...] = ()
+        self._filter = ""
+
+    def show(
+        self,
+        lineage: Lineage,
+        baselines: Sequence[Baseline],
+        interventions: Sequence[Intervention] = (),
+        words: str = "",
+    ) -> None:
+        """Show those versions that ``matches`` finds for ``words``; the highlighted one stays where it is."""
+        self._versions = lineage.versions
+        by_number = lineage.by_number
+        marks = marked(lineage.versions, interventions)
+        rows = layout(kept(lineage.versions, by_number, words))
+        best = lineage.best.number if lineage.best else None
+        options = [Option(_prompt(row, by_number, best, marks), id=str(row.version.number)) for row in rows]
+        score = lineage.seed.attempt.evaluation.score if lineage.seed else None
         published = lines(score, baselines, (row.version for row in rows)) if score else []
         for number, (place, found) in reversed(list(enumerate(published))):
             options.insert(place, Option(_line(found), id=f"published {number}", disabled=True))
+        for waiting in marks.get(-1, ()):
+            options.append(Option(_waiting(waiting), id=f"intervention {waiting.id}", disabled=True))
         known = [option.id for option in self.options]
         if known == [option.id for option in options[: len(known)]]:
             for index, option in enumerate(options[: len(known)]):
-                self.replace_option_prompt_at_index(index, option.prompt)
+                if option.prompt != self.options[index].prompt:
+                    self.replace_option_prompt_at_index(index, option.prompt)
             self.add_options(options[len(known) :])
         else:
             selected, row, top = self.selected, self.highlighted or 0, self.scroll_offset.y
             self.set_options(options)
-            if selected is not None:
+            if selected is not None and any(row.version.number == selected for row in rows):
                 self.select(selected)
             self.scroll_to(y=top + (self.highlighted or 0) - row, animate=False)
-        if self.highlighted is None and best is not None:
-            self.select(best)
+        if self.highlighted is None and rows:
+            self.select(best if any(row.version.number == best for row in rows) else rows[-1].version.number)  # type: ignore[arg-type]
 
     @property
     def selected(self) -> int | None:
@@ -90,8 +64,75 @@ class LineageList(Options):
         return int(option.id) if option and option.id else None
 
     def select(self, number: int) -> None:
-        """Highlight a version."""
-        self.highlighted = self.get_option_index(str(number))
+        """Highlight a version, if it is there."""
+        if any(option.id == str(number) for option in self.options):
+            self.highlighted = self.get_option_index(str(number))
+
+    def find(self, words: str, *, forward: bool = True, stay: bool = False) -> bool:
+        """Highlight the next version in the list that ``words`` finds, else say that there is none.
+
+        With ``stay`` the highlighted one will do.
+        """
+        numbers = [int(option.id) for option in self.options if option.id and not option.disabled]
+        if not numbers or not words.strip():
+            return True
+        by_number = {version.number: version for version in self._versions}
+        start = numbers.index(self.selected) if self.selected in numbers else 0
+        turned = numbers[start:] + numbers[:start] if forward else numbers[start::-1] + numbers[:start:-1]
+        for number in turned if stay else [*turned[1:], turned[0]]:
+            if matches(by_number[number], by_number, words):
+                self.select(number)
+                return True
+        return False
+
+
+def matches(version: Version, versions: Mapping[int, Version], words: str) -> bool:
+    """Return whether all ``words`` are in a version's change or hypothesis, whatever their case.
+
+    ``v12`` is a version by its number, ``>0.5`` one that gained more than 0.5 percent.
+    """
+    said = f"{version.attempt.change}\n{version.attempt.hypothesis}".lower()
+    return all(_matches(version, versions, said, word) for word in words.lower().split())
+
+
+def _matches(version: Version, versions: Mapping[int, Version], said: str, word: str) -> bool:
+    if word[0] == "v" and word[1:].isdecimal():
+        return version.number == int(word[1:])
+    if word[0] == ">":
+        try:
+            return (gain(version, versions) or 0.0) * 100 > float(word[1:])
+        except ValueError:
+            return True  # not typed to its end
+    return word in said
+
+
+def kept(versions: Sequence[Version], by_number: Mapping[int, Version], words: str) -> list[Version]:
+    """Return the versions that ``words`` finds, each as a child of its nearest kept ancestor."""
+    if not words.strip():
+        return list(versions)
+    stands: dict[int, int | None] = {}
+    kept = []
+    for version in versions:
+        above = stands.get(version.parents[0]) if version.parents else None
+        found = matches(version, by_number, words)
+        stands[version.number] = version.number if found else above
+        if found:
+            kept.append(replace(version, parents=() if above is None else (above,)))
+    return kept
+
+
+def marked(versions: Sequence[Version], interventions: Sequence[Intervention]) -> dict[int, list[Intervention]]:
+    """Return the interventions by the number of the first version accepted after them; -1 where there is none yet."""
+    marks: dict[int, list[Intervention]] = {}
+    for intervention in interventions:
+        later = (version.number for version in versions if version.accepted >= intervention.made)
+        marks.setdefault(next(later, -1), []).append(intervention)
+    return marks
+
+
+def _waiting(intervention: Intervention) -> Text:
+    words = f"◆{first_line(intervention.level)}: {first_line(intervention.reason)}, no version since"
+    return Text(words, "bold magenta", no_wrap=True, overflow="ellipsis")
 
 
 def _line(published: Comparison) -> Text:
@@ -99,16 +140,20 @@ def _line(published: Comparison) -> Text:
     return Text(line, "dim", no_wrap=True, overflow="ellipsis")
 
 
-def _prompt(row: Row, versions: Mapping[int, Version], best: int | None) -> Text:
-    version = row.version
+def _prompt(
+    row: Row, versions: Mapping[int, Version], best: int | None, marks: Mapping[int, Sequence[Intervention]]
+) -> Text:
+    version = versions[row.version.number]
     is_best = version.number == best
-    return Text.assemble(
+    text = Text.assemble(
         (f"{geomean(version):6.1f} ", "bold" if is_best else ""),
         (f"{percent(gain(version, versions)):>6} ", "green"),
         (row.lines, "dim"),
         ("★ " if is_best else "● ", "bold yellow" if is_best else "dim"),
         (f"v{version.number} ", "bold"),
-        first_line(version.attempt.change) or "seed",
         no_wrap=True,
         overflow="ellipsis",
     )
+    for intervention in marks.get(version.number, ()):
+        text.append(f"◆{first_line(intervention.level)} ", "bold magenta")
+    return text.append(first_line(version.attempt.change) or "seed")

@@ -1,122 +1,234 @@
-"""One run: the lineage on the left, the selected version on the right, live."""
+"""One run, live: what every view shares, and which one is shown."""
 
+from collections.abc import Callable
+from datetime import datetime
 from typing import ClassVar
 
 from rich.text import Text
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, VerticalScroll
+from textual.containers import VerticalScroll
 from textual.message import Message
-from textual.widgets import Footer, OptionList, Static
+from textual.widgets import ContentSwitcher, Footer, Static
 
-from avo.snapshot import Snapshot, geomean, published, read_snapshot
-from avo.tui.detail import TABS, Attempts, VersionDetail
+from avo.snapshot import geomean, published
+from avo.tui.attempts import AttemptsView
+from avo.tui.detail import TABS, VersionDetail
 from avo.tui.feed import FeedScreen
-from avo.tui.lineage import LineageList
+from avo.tui.hot_loop import HotLoop, MakeProfiler
+from avo.tui.lineage_view import LineageView
+from avo.tui.notes import NotesView
+from avo.tui.prompt import Prompt
+from avo.tui.reader import Overview, Picture, RunReader
+from avo.tui.steps import StepsView
+from avo.tui.trajectory import TrajectoryView
+from avo.tui.transcript import spent
+from avo.tui.view import Needs, View
+from avo.tui.workers import WorkersView
 from avo.wording import printable, unit, verdict
 from evaluator.problem import Baseline
 from lineage_db.records import RunState
 
+VIEWS = ("lineage", "trajectory", "attempts", "steps", "memory", "workers")
+"""What can be shown of a run; the first letter of each is its key."""
+_OF_VERSIONS = ("tab", "zoom", "sides", "profile", "find_next", "ask", "best")
+"""Actions of the lineage."""
 
-class RunScreen(FeedScreen[Snapshot]):
-    """The first place to look at a run."""
+
+class RunScreen(FeedScreen[Picture]):
+    """The views of a run, one at a time, below what they share."""
 
     class Left(Message):
         """The user wants the list of runs."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
+        *(Binding(name[0], f"view('{name}')", name.capitalize(), show=False) for name in VIEWS),
         Binding("b", "best", "Best"),
-        Binding("r", "runs", "Runs"),
-        Binding("escape", "lineage", "Lineage", show=False),
+        Binding("slash", "ask('find', 'find:')", "Find", key_display="/"),
+        Binding("f", "ask('filter', 'filter:')", "Filter"),
+        Binding("greater_than_sign", "find_next(True)", "Next found", show=False),
+        Binding("less_than_sign", "find_next(False)", "Previous found", show=False),
         *(
             Binding(str(number), f"tab('{name}')", "Tabs", show=number == 1, key_display="1-4")
             for number, name in enumerate(TABS, 1)
         ),
+        Binding("z", "zoom", "Zoom"),
+        Binding("d", "sides", "Side by side", show=False),
+        Binding("v", "ask('compare', 'diff with version:')", "Diff with", show=False),
+        Binding("p", "profile", "Profile", show=False),
+        Binding("r", "runs", "Runs"),
+        Binding("escape", "back", "Back", show=False),
     ]
 
-    def __init__(self, store_url: str, run_name: str, poll_s: float) -> None:
-        super().__init__(store_url, lambda store, previous: read_snapshot(store, run_name, previous), poll_s)
+    def __init__(
+        self, store_url: str, run_name: str, poll_s: float, profiler: MakeProfiler, clock: Callable[[], datetime]
+    ) -> None:
+        self._reader = RunReader(run_name)
+        super().__init__(store_url, self._reader.read, poll_s, wake=self._reader.wake)
+        self.VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]
         self._run_name = run_name
-        self._snapshot: Snapshot | None = None
+        self._profiler = profiler
+        self._clock = clock
+        self._picture: Picture | None = None
         self._baselines: tuple[Baseline, ...] = ()
+        self._texts: dict[str, str] = {}
+        """What was typed last, by purpose."""
 
     def compose(self) -> ComposeResult:
-        """Lay out header, lineage, detail and footer."""
+        """Lay out header, views, prompt and footer."""
         yield Static(Text(self._run_name, "bold"), id="header", markup=False)
+        yield Static(id="views", markup=False)
         with VerticalScroll(id="nothing"):
             yield Static("Reading the database ...", id="nothing-text", markup=False)
-        with Horizontal(id="body"):
-            yield LineageList(id="lineage")
-            yield VersionDetail()
-        yield Footer()
+        with ContentSwitcher(initial="lineage-view", id="pages"):
+            yield LineageView(self._profiler)
+            yield TrajectoryView()
+            yield AttemptsView()
+            yield StepsView()
+            yield NotesView()
+            yield WorkersView(self._clock)
+        yield Prompt()
+        yield Footer(compact=True)
 
     def on_mount(self) -> None:
         """Start with words alone."""
-        self.query_one("#body").display = False
+        self.query_one("#pages").display = False
+        self._draw_views()
+
+    @property
+    def view(self) -> View:
+        """The view that is shown."""
+        return self.query_one(f"#{self.query_one(ContentSwitcher).current}", View)
 
     def on_feed_screen_news(self, message: FeedScreen.News) -> None:
-        """Show a new snapshot, or say why there is none."""
-        if not isinstance(message.value, Snapshot):
-            self._say(f"{message.value}\n\nPress r for the list of runs.")
+        """Show a new picture, or say why there is none."""
+        if not isinstance(message.value, Picture):
+            self._say(f"{message.value}", "Press r for the list of runs.")
             return
-        snapshot = message.value
-        if self._snapshot is None:
-            self._baselines = published(snapshot.run.problem)
-        self._snapshot = snapshot
-        self.query_one("#header", Static).update(header(snapshot))
-        self.query_one(Attempts).show(snapshot)
-        if not snapshot.versions:
-            self._say(_before_the_seed(snapshot))
+        picture = message.value
+        overview = picture.overview
+        if self._picture is None or self._picture.overview.run.problem != overview.run.problem:
+            self._baselines = published(overview.run.problem)
+        self._picture = picture
+        self.query_one("#header", Static).update(header(overview))
+        if overview.totals.steps == 0 or (not overview.versions and self.view.id == "lineage-view"):
+            self._say(_before_the_seed(overview))
             return
-        lineage, body = self.query_one(LineageList), self.query_one("#body")
-        lineage.show(snapshot, self._baselines)
-        if not body.display:
+        pages = self.query_one("#pages")
+        if not pages.display:
             self.query_one("#nothing").display = False
-            body.display = True
-            lineage.focus()
+            pages.display = True
+            self.view.enter()
+        self.view.show(picture, self._baselines)
+        self._reader.ask(self.view.want())
 
-    def on_option_list_option_highlighted(self, message: OptionList.OptionHighlighted) -> None:
-        """Show the version under the cursor."""
-        number = self.query_one(LineageList).selected
-        if self._snapshot and number is not None:
-            version = self._snapshot.by_number[number]
-            self.query_one(VersionDetail).show(version, self._snapshot, self._baselines)
+    @on(Needs)
+    def _read_on(self) -> None:
+        self._reader.ask(self.view.want())
 
-    def on_option_list_option_selected(self, message: OptionList.OptionSelected) -> None:
-        """Go to the detail."""
-        self.query_one(VersionDetail).focus_page()
+    @on(Prompt.Typed)
+    def _typed(self, message: Prompt.Typed) -> None:
+        self._texts[message.purpose] = message.text
+        lineage = self.query_one(LineageView)
+        found = True
+        if message.purpose == "filter":
+            lineage.filter(message.text)
+        elif message.purpose == "find":
+            found = lineage.find(message.text)
+        elif message.done and message.text.strip():
+            found = lineage.compare(message.text)
+        if message.done:
+            self.view.enter()
+            if not found:
+                self.notify(f"no version {message.text!r}", severity="warning", markup=False)
+            self._draw_views()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer what concerns versions only where they are seen."""
+        return self.query_one(ContentSwitcher).current == "lineage-view" or action not in _OF_VERSIONS
+
+    def action_view(self, name: str) -> None:
+        """Show another view."""
+        switcher = self.query_one(ContentSwitcher)
+        switcher.current = f"{name}-view"
+        self._draw_views()
+        self.refresh_bindings()
+        view = self.view
+        if self._picture:
+            if self.query_one("#nothing").display and (self._picture.overview.totals.steps):
+                self.query_one("#nothing").display = False
+                self.query_one("#pages").display = True
+            view.enter()
+            view.show(self._picture, self._baselines)
+            self._reader.ask(view.want())
 
     def action_best(self) -> None:
         """Select the best version."""
-        if self._snapshot and self._snapshot.best:
-            self.query_one(LineageList).select(self._snapshot.best.number)
+        self.query_one(LineageView).select_best()
+
+    def action_ask(self, purpose: str, label: str) -> None:
+        """Let the user type."""
+        self.query_one(Prompt).ask(purpose, label, self._texts.get(purpose, "") if purpose == "filter" else "")
+
+    def action_find_next(self, forward: bool) -> None:
+        """Select the next version that was looked for."""
+        if not self.query_one(LineageView).find(forward=forward):
+            self.notify("no other version is found", severity="warning")
 
     def action_runs(self) -> None:
         """Ask for the list of runs."""
         self.post_message(self.Left())
 
-    def action_lineage(self) -> None:
-        """Go back to the lineage."""
-        self.query_one(LineageList).focus()
+    def action_back(self) -> None:
+        """Go back from a part of a view to its list, from a list to the lineage."""
+        if self.query_one(LineageView).has_class("zoomed"):
+            self.query_one(LineageView).zoom()
+            return
+        before = self.focused
+        self.view.enter()
+        if self.focused is before and self.view.id != "lineage-view":
+            self.action_view("lineage")
 
     def action_tab(self, name: str) -> None:
-        """Show a tab of the detail."""
-        detail = self.query_one(VersionDetail)
-        inside = self.focused is not None and detail in self.focused.ancestors
-        detail.switch(name)
-        if inside:
-            detail.focus_page()
+        """Show a tab of the version's detail."""
+        self.query_one(LineageView).switch(name)
 
-    def _say(self, words: str) -> None:
-        if self.query_one("#body").display:
-            self.query_one("#header", Static).update(Text(words, "bold"))
+    def action_zoom(self) -> None:
+        """Give the version the whole width."""
+        self.query_one(LineageView).zoom()
+
+    def action_sides(self) -> None:
+        """Put the two sources of a diff side by side, or not."""
+        self.query_one(VersionDetail).turn()
+
+    def action_profile(self) -> None:
+        """Have the judge explain the selected version."""
+        self.query_one(LineageView).switch("hot-loop")
+        self.query_one(HotLoop).ask()
+
+    def _say(self, words: str, advice: str = "") -> None:
+        if self.query_one("#pages").display:
+            self.query_one("#header", Static).update(Text(printable(words), "bold"))
         else:
-            self.query_one("#nothing-text", Static).update(words)
+            self.query_one("#nothing-text", Static).update(printable(f"{words}\n\n{advice}"))
+
+    def _draw_views(self) -> None:
+        current = self.view.id
+        text = Text(no_wrap=True, overflow="ellipsis")
+        for name in VIEWS:
+            shown = current == f"{name}-view"
+            text.append(f"[{name[0]}]" if shown else f" {name[0]} ", "bold reverse" if shown else "bold")
+            text.append(f" {name.capitalize()}  ", "bold" if shown else "dim")
+        words = self._texts.get("filter", "").strip()
+        if words:
+            text.append(f" filter: {printable(words)}", "bold")
+        self.query_one("#views", Static).update(text)
 
 
-def header(snapshot: Snapshot) -> Text:
+def header(overview: Overview) -> Text:
     """Return two lines: which run and how it stands; its best score and what was tried."""
-    run, best, seed = snapshot.run, snapshot.best, snapshot.seed
+    run, best, seed = overview.run, overview.best, overview.seed
     text = Text(no_wrap=True, overflow="ellipsis")
     text.append(run.name, "bold")
     text.append(f"  {run.state}", "bold green" if run.state is RunState.RUNNING else "bold")
@@ -124,14 +236,15 @@ def header(snapshot: Snapshot) -> Text:
     if best and seed and best.attempt.evaluation.score:
         text.append(f"{geomean(best):.1f} {unit(best.attempt.evaluation.score)}", "bold")
         text.append(f"  best v{best.number}, {geomean(best) / geomean(seed):.2f} x seed")
-    text.append(f"  {len(snapshot.trials)} attempts, {len(snapshot.versions)} accepted", "dim")
+    text.append(f"  {overview.totals.attempts:,} attempts, {len(overview.versions)} accepted", "dim")
+    if overview.spend.calls:
+        text.append(f", {spent(overview.spend)}", "dim")
     return text
 
 
-def _before_the_seed(snapshot: Snapshot) -> str:
-    if snapshot.trials:
-        last = snapshot.trials[-1]
-        return f"The seed was not accepted: {verdict(last.status)}.\n\n{printable(last.message)}"
-    if snapshot.run.state is RunState.RUNNING:
+def _before_the_seed(overview: Overview) -> str:
+    if overview.newest:
+        return f"The seed was not accepted: {verdict(overview.newest.status)}.\n\n{printable(overview.newest.message)}"
+    if overview.run.state is RunState.RUNNING:
         return "The seed is being evaluated. Its score appears here in a moment."
-    return f"This run has no versions. Continue it with\n\n    avo resume {snapshot.run.name}"
+    return f"This run has no versions. Continue it with\n\n    avo resume {overview.run.name}"

@@ -4,16 +4,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from avo.snapshot import Snapshot, compare, gain, geomean
+from avo.snapshot import Lineage, compare, gain, geomean
 from avo.wording import SPREAD, compared, duration, percent, place, printable, unit
 from evaluator.evaluation import CaseResult, Resources, Score
 from evaluator.problem import Baseline
-from lineage_db.records import Version
+from lineage_db.records import Submission, Version
 
 _LABEL_WIDTH, _CASE_WIDTH = 18, 11
+
+
+class Drawn:
+    """A renderable that is rendered once for each width: a widget asks for its height, and then for its lines."""
+
+    def __init__(self, renderable: RenderableType) -> None:
+        self._renderable = renderable
+        self._segments: dict[int, list[Segment]] = {}
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = options.max_width
+        if width not in self._segments:
+            self._segments[width] = list(console.render(self._renderable, options))
+        yield from self._segments[width]
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, self._renderable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +61,21 @@ class CaseTable:
             yield table
 
 
-def scores(version: Version, snapshot: Snapshot, baselines: Sequence[Baseline]) -> RenderableType:
-    """Return everything the judge found about a version, beside its parent, the seed and published figures."""
+def scores(
+    version: Version, lineage: Lineage, baselines: Sequence[Baseline], submission: Submission | None = None
+) -> RenderableType:
+    """Return everything the judge found about a version, beside its parent, the seed and published figures.
+
+    ``submission``: what its operator said of it, where it did.
+    """
     evaluation = version.attempt.evaluation
     score = evaluation.score
     if score is None:
         return Text(printable(evaluation.message))
-    parts: list[RenderableType] = [_summary(version, snapshot, score)]
+    parts: list[RenderableType] = [_summary(version, lineage, score, submission)]
     parts += [
         _title(f"{score.kind.capitalize()} TFLOPS, {place(score)}"),
-        _case_scores(version, snapshot, score, baselines),
+        _case_scores(version, lineage, score, baselines),
     ]
     published = _published(score, baselines)
     if published:
@@ -64,12 +88,12 @@ def scores(version: Version, snapshot: Snapshot, baselines: Sequence[Baseline]) 
         parts += [_title("Resources"), _resources(evaluation.resources)]
     if evaluation.cases:
         parts += [_title("Correctness"), _correctness(evaluation.cases)]
-    return Group(*parts)
+    return Drawn(Group(*parts))
 
 
-def _summary(version: Version, snapshot: Snapshot, score: Score) -> RenderableType:
+def _summary(version: Version, lineage: Lineage, score: Score, submission: Submission | None) -> RenderableType:
     parents = ", ".join(f"v{number}" for number in version.parents)
-    grown = gain(version, snapshot.by_number)
+    grown = gain(version, lineage.by_number)
     text = Text.assemble(
         (f"Version {version.number}  ", "bold"),
         f"{geomean(version):.1f} {unit(score)}",
@@ -78,6 +102,11 @@ def _summary(version: Version, snapshot: Snapshot, score: Score) -> RenderableTy
     )
     change = printable(version.attempt.change.strip())
     text.append(f"from {parents}: {change}\n" if parents else "the seed: no parent\n")
+    if version.attempt.hypothesis:
+        text.append(f"hypothesis: {printable(version.attempt.hypothesis)}\n")
+    for label, words in (("expected", submission.expected), ("seen", submission.seen)) if submission else ():
+        if words:
+            text.append(f"{label}: {printable(words)}\n")
     text.append(
         f"attempt {version.attempt.id}, accepted {version.accepted:%Y-%m-%d %H:%M} UTC, judged in "
         f"{duration(version.attempt.evaluation.seconds)}",
@@ -90,9 +119,9 @@ def _summary(version: Version, snapshot: Snapshot, score: Score) -> RenderableTy
     return text
 
 
-def _case_scores(version: Version, snapshot: Snapshot, score: Score, baselines: Sequence[Baseline]) -> CaseTable:
+def _case_scores(version: Version, lineage: Lineage, score: Score, baselines: Sequence[Baseline]) -> CaseTable:
     rows = [CaseRow(f"v{version.number}, this one", _tflops(score), "bold")]
-    known = snapshot.by_number
+    known = lineage.by_number
     others = [(f"v{number}, parent", known[number]) for number in version.parents if number and number in known]
     if version.number and 0 in known:
         others.append(("v0, seed", known[0]))

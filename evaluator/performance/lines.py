@@ -6,6 +6,7 @@ that it has a load some lines below where it is written.
 """
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,6 +16,9 @@ from evaluator.performance.sass import FIRST
 _PTX_LINE = re.compile(r'//## File "\.nv_debug_ptx_txt", line (\d+)')
 _FILE = re.compile(r'^\s*\.file\s+(\d+)\s+"([^"]*)"', re.MULTILINE)
 _LOCATION = re.compile(r"^\s*\.loc\s+(\d+)\s+(\d+)\s+(\d+)(?:.*\binlined_at\s+(\d+)\s+(\d+)\s+(\d+))?")
+_TABLE = re.compile(r"^\s*(\.loc\b|\$L__tmp\w*:)")
+_LABEL = re.compile(r"^\s*(\$\w+):")
+_BRANCH = re.compile(r"\bbra(?:\.uni)?\s+(\$\w+)\s*;")
 _Place = tuple[int, int, int]
 """File, line and column, as PTX counts them."""
 
@@ -50,6 +54,35 @@ def parse_listing(text: str) -> tuple[int | None, ...]:
         elif line.lstrip().startswith(".section"):
             number = None
     return tuple(numbers)
+
+
+def ptx_around(binary: Binary, instructions: Iterable[int]) -> tuple[str, ...]:
+    """Return the PTX that instructions of a loop, given by index, were made from, without its line tables.
+
+    That is the loop of PTX in which most of them are, the smallest of those; where there is none, all from the first to
+    the last line.
+    """
+    numbers = parse_listing(binary.listing)
+    text = binary.ptx.split("\n")
+    known = [number - 1 for index in instructions if index < len(numbers) and (number := numbers[index])]
+    places = [place for place in known if place < len(text)]
+    if not places:
+        return ()
+    loops = _loops(text) or [range(min(places), max(places) + 1)]
+    best = max(loops, key=lambda loop: (sum(place in loop for place in places), -len(loop)))
+    return tuple(text[place].rstrip() for place in best if text[place].strip() and not _TABLE.match(text[place]))
+
+
+def _loops(ptx: Sequence[str]) -> list[range]:
+    """Return the lines from each label to a branch back to it."""
+    labels: dict[str, int] = {}
+    loops = []
+    for place, line in enumerate(ptx):
+        if found := _LABEL.match(line):
+            labels[found[1]] = place
+        elif (found := _BRANCH.search(line)) and found[1] in labels:
+            loops.append(range(labels[found[1]], place + 1))
+    return loops
 
 
 def parse_ptx(ptx: str, file: str) -> tuple[Line | None, ...]:

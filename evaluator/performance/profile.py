@@ -143,6 +143,33 @@ class WhatIf:
 
 
 @dataclass(frozen=True)
+class CodeLine:
+    """One instruction, and what it costs a warp in one pass."""
+
+    address: int
+    instruction: str
+    line: int | None
+    """Of the profiled source; None for code from elsewhere."""
+    reason: str
+    """What most of its time is spent on; empty for one that takes none."""
+    clocks_per_pass: float
+    share: float
+    """Of the warp's time, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """The machine code of the section that takes most time."""
+
+    kernel: str
+    section: str
+    sass: tuple[CodeLine, ...]
+    """By address; under warp specialisation, role by role."""
+    ptx: tuple[str, ...]
+    """The loop of PTX that it was made from, without line tables; else the lines from first to last."""
+
+
+@dataclass(frozen=True)
 class Profile:
     """One case."""
 
@@ -155,9 +182,11 @@ class Profile:
     """Largest gain first."""
     timeline: Timeline | None
     """Two passes of the section that takes most time."""
+    code: Code | None = None
+    """Of the same section; None where it was not played as a loop."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for JSON, without the timeline."""
+        """Plain data for JSON, without the timeline and the code."""
         data = asdict(self)
-        del data["timeline"]
+        del data["timeline"], data["code"]
         return data

@@ -7,9 +7,11 @@ from functools import lru_cache
 
 from evaluator.binary import Binary
 from evaluator.performance.kernel import Kernel, Pass, read
-from evaluator.performance.lines import Line, read_lines
+from evaluator.performance.lines import Line, ptx_around, read_lines
 from evaluator.performance.model import CaseTime, LaunchTime, clock_hz, predict, residency_limits, time_case
 from evaluator.performance.profile import (
+    Code,
+    CodeLine,
     InstructionCost,
     LaunchProfile,
     LineCost,
@@ -21,7 +23,8 @@ from evaluator.performance.profile import (
 )
 from evaluator.performance.reliefs import RESOLVED_PERCENT, relief_percent, reliefs
 from evaluator.performance.replay import Replay
-from evaluator.performance.sass import Code
+from evaluator.performance.sass import Code as Sass
+from evaluator.performance.sass import Instruction
 from evaluator.performance.simulate import Mark
 from evaluator.performance.stalls import Charge, Reason, Recorder, charge
 from evaluator.performance.timeline import draw
@@ -63,6 +66,7 @@ def explain(
         profiles,
         answers(useful_flops, least_bytes, launches, time.seconds, target),
         draw(longest.recorder, hot, longest.section_name(hot), loop=hot is not longest.time.kernel.outside),
+        longest.code_of(hot),
     )
 
 
@@ -119,6 +123,26 @@ class _Player:
         if not begun or len(kernel.outside.parts) > 1:
             return None
         return min(1.0, sum(begun) / len(begun) / kernel.outside.clocks)
+
+    def code_of(self, passed: Pass) -> Code | None:
+        """Return the machine code of a pass, and the PTX it was made from; None for one without instructions."""
+        lines = []
+        loop = passed is not self.time.kernel.outside
+        for charges, (instructions, _) in zip(charge(self.recorder, passed, loop=loop), passed.parts, strict=True):
+            spent: dict[int, list[Charge]] = defaultdict(list)
+            for cost in charges:
+                spent[cost.index].append(cost)
+            for i in sorted(instructions, key=lambda i: i.address):
+                own = spent[i.index]
+                share = sum(cost.share for cost in own)
+                reason = own[0].reason.value if own else ""
+                lines.append(CodeLine(i.address, _text(i), self._line(i.index), reason, share * passed.clocks, share))
+        if not lines:
+            return None
+        members = [i.index for instructions, _ in passed.parts for i in instructions]
+        return Code(
+            self.work.binary.name, self.section_name(passed), tuple(lines), ptx_around(self.work.binary, members)
+        )
 
     def section_name(self, passed: Pass | None) -> str:
         """Return what a pass is called."""
@@ -185,7 +209,7 @@ class _Player:
         line = self._line(cost.index)
         return InstructionCost(
             i.address,
-            " ".join(filter(None, (f"@{i.predicate}" if i.predicate else "", i.opcode, i.operands))),
+            _text(i),
             line,
             self.source.line(line),
             cost.reason.value,
@@ -217,7 +241,11 @@ class _Player:
         return tuple(sorted(costs, key=lambda cost: -cost.share)[: self.most])
 
 
-def _lines(code: Code, binary: Binary, file: str) -> tuple[Line | None, ...]:
+def _text(i: Instruction) -> str:
+    return " ".join(filter(None, (f"@{i.predicate}" if i.predicate else "", i.opcode, i.operands)))
+
+
+def _lines(code: Sass, binary: Binary, file: str) -> tuple[Line | None, ...]:
     """Return the line of each instruction. ptxas gives some products of a warpgroup the line of a neighbour: they have
     that of the WARPGROUP.ARRIVE before them.
     """

@@ -87,8 +87,8 @@ def test_a_failed_evaluation_is_repaired_within_the_step() -> None:
 def test_all_is_recorded_as_it_happens() -> None:
     world = World()
     run(world, ScriptedModel(says(write("tflops = 120.0"), EVALUATE), says(submit(2))))
-    assert world.kinds() == [*[MESSAGE] * 3, STATE, MESSAGE, STATE, MESSAGE, MESSAGE, STATE, MESSAGE]
-    assert world.desk.entries[-2][1]["done"]
+    assert world.kinds() == [*[MESSAGE] * 4, STATE, MESSAGE, STATE, MESSAGE, MESSAGE, STATE]
+    assert world.desk.entries[-1][1]["done"]
 
 
 def test_a_model_that_says_nothing_or_calls_nothing_is_reminded_and_in_the_end_given_up() -> None:
@@ -224,8 +224,9 @@ def test_a_step_that_was_killed_is_taken_up_from_its_transcript() -> None:
     ]  # fmt: skip
     assert asked[7]["content"] == "error: interrupted before there was a result"
     assert "Your process was interrupted" in asked[8]["content"]
-    kind, entry = world.desk.entries[0]
-    assert (kind, entry["step"], entry["state"]["source"]) == (RESUMED, 5, "tflops = 7.0")
+    assert world.kinds()[:2] == [RESUMED, STATE]
+    assert world.desk.entries[0][1]["step"] == 5
+    assert world.desk.entries[1][1]["source"] == "tflops = 7.0"
     assert world.tried == ["tflops = 120.0"]
 
 
@@ -246,12 +247,11 @@ def test_a_step_is_told_of_memory_directions_and_what_was_taken_over() -> None:
 
     taken = Transferred(run_, tuple(world.versions[:1]))
     model = ScriptedModel(says(submit(None)))
-    told_ = Intervention(1, 1, 9, "restart", "10 steps without a gain", ("persistence: one CTA",), "m", 0, NOW)
-    run(world, model, interventions=(told_,), transferred=taken)
+    said = Intervention(1, 1, 4, "redirect", "five steps without a version", ("persistence",), "", None, NOW)
+    run(world, model, interventions=(said,), transferred=taken)
     first = model.asked[0][1]["content"]
     assert "larger tiles reuse more [to tflops = 110.0] -> 100.0 -> 110.0 predicted TFLOPS (+10.0%), version 1" in first
-    assert "10 steps without a gain\n- persistence: one CTA" in first
-    assert "It is version 0, which you are asked to vary" in first
+    assert "- five steps without a version\n  - try persistence\n" in first
     assert "has another entry function" in first
     model = ScriptedModel(says(submit(None)))
     run(world, model, transferred=replace(taken, run=replace(run_, problem="gqa")))

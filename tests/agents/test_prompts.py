@@ -1,5 +1,6 @@
 """Prompts: each renders from a sample, and none from less."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from agents.desk import Left
 from agents.prompts import render
 from lineage_db.records import Intervention
 from tests.agents.world import World
-from tests.avo.fakes import NOW
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 NAMES = sorted(path.stem for path in Path(prompts.__file__).parent.glob("*.j2"))
 
@@ -26,10 +28,7 @@ def sample() -> dict[str, Any]:
         "transferred_lineage": "",
         "transferred_source": "x = 1",
         "memory": ["tiles of 64 spill"],
-        "interventions": [
-            Intervention(1, 1, 9, "redirect", "no gain", ("persistence: one CTA per SM",), "m", None, NOW)
-        ],
-        "best": 1,
+        "interventions": [Intervention(1, 1, 9, "restart", "five steps", ("persistence",), "", 0, NOW)],
         "budget": "Left: 3 evaluations.",
         "parent": world.versions[-1],
         "parents": (0, 1),
@@ -40,10 +39,16 @@ def sample() -> dict[str, Any]:
         "tries": ["attempt 1: slow"],
         "results": {"check": "ok"},
         "parent_number": 1,
+        "best_number": 1,
         "turns": 4,
         "inspirations": world.versions[:1],
         "diffs": ["- a"],
         "failures": ["b: c"],
+        "reason": "5 steps in a row without a new version",
+        "faults": [(3, "incorrect: case odd")],
+        "said": ["persistence"],
+        "place": "directions.0",
+        "wrong": "too short",
     }
 
 

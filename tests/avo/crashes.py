@@ -1,4 +1,4 @@
-"""Kills a small run wherever it writes, resumes it, and looks at what is left: ``crashes.py URL WORKERS FOLDER``.
+"""Kills a small run where it writes, resumes it, and looks at what is left: ``crashes.py URL WORKERS STRIDE FOLDER``.
 
 Each sitting is a process of its own, forked from this one, which has imported everything. Exit code 0: nothing is
 lost; printed is the number of points.
@@ -165,12 +165,12 @@ def begin(url: str, name: str) -> None:
         make_run(store, name=name)
 
 
-def main(url: str, workers: int, folder: Path) -> None:
-    """Kill runs at one point after the other, until one gets through."""
+def main(url: str, workers: int, stride: int, folder: Path) -> None:
+    """Kill runs at every ``stride``-th point, until one gets through."""
     with Store.open(url) as store:
         url = store.url
     undisturbed: list[tuple[str, bool]] = []
-    for point in itertools.count():
+    for point in itertools.count(step=stride):
         name = f"killed-at-{point}"
         ledger = Ledger(folder / name)
         begin(url, name)
@@ -194,4 +194,4 @@ def main(url: str, workers: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))

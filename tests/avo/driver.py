@@ -61,13 +61,13 @@ class TrickyEvaluator:
         """Return nothing."""
         return ()
 
-    def inspect(self, inspection: Inspection) -> Findings:
-        """See nothing."""
-        return Findings()
-
     def verify(self, candidate: Candidate) -> Evaluation:
         """Return the verdict."""
         return judge(candidate)
+
+    def inspect(self, inspection: Inspection) -> Findings:
+        """See nothing."""
+        return Findings()
 
     def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
         """Return the verdict, or die."""

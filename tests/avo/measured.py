@@ -4,9 +4,9 @@ import numpy as np
 
 from avo.config import RunConfig
 from evaluator.candidate import Candidate, Incumbent
-from evaluator.comparing import ROUNDS, decide
 from evaluator.evaluation import CaseScore, Comparison, Evaluation, Fault, Score, Status, Verdict
 from evaluator.inspection import Findings, Inspection
+from evaluator.sequential import ROUNDS, decide
 from evaluator.target import ScoreKind, Target, get_target
 
 NOISE = 0.01
@@ -38,16 +38,16 @@ class MeasuringEvaluator:
         """Never asked."""
         raise NotImplementedError
 
-    def inspect(self, inspection: Inspection) -> Findings:
-        """Never asked."""
-        raise NotImplementedError
-
     def verify(self, candidate: Candidate) -> Evaluation:
         """Time the candidate alone; what is compared is not disturbed."""
         case = CaseScore("held out", _read(candidate.source)[0], 1.0, "")
         return Evaluation(
             Status.CORRECT, "", "cuda", "held_out", 0.1, Score(ScoreKind.MEASURED, "cuda", (case,), card=self.card)
         )
+
+    def inspect(self, inspection: Inspection) -> Findings:
+        """Never asked."""
+        raise NotImplementedError
 
     def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
         """Time the candidate, and compare it with the incumbent as a judge would."""

@@ -202,3 +202,24 @@ def test_following_reads_once_more_when_it_is_stopped(store: Store) -> None:
 
     follow(store.url, lambda store, old: read_snapshot(store, "live", old), receive, stop, 60.0)
     assert [news.run.state.value for news in received if isinstance(news, Snapshot)] == ["running", "finished"]
+
+
+def test_following_waits_longer_while_nothing_changes_and_can_be_woken(store: Store) -> None:
+    run = Recorded(store)
+    waits: list[float] = []
+    stop = Event()
+
+    class Wake(Event):
+        """Time that passes at once: the run changes in the fourth pause, the sixth is ended from outside."""
+
+        def wait(self, timeout: float | None = None) -> bool:
+            assert timeout is not None
+            waits.append(timeout)
+            if len(waits) == 4:
+                run.claim()
+            if len(waits) == 8:
+                stop.set()
+            return len(waits) == 6
+
+    follow(store.url, lambda s, old: read_snapshot(s, "live", old), lambda _: None, stop, 1.0, idle_s=2.0, wake=Wake())
+    assert waits == [1.0, 1.5, 2.0, 2.0, 1.0, 1.5, 1.5, 2.0]

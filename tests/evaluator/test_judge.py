@@ -21,7 +21,7 @@ SEED = seed_source("mha")
 
 @pytest.fixture(scope="module")
 def judge(fork_server: ForkServer) -> Iterator[Judge]:
-    with Judge(get_target("h100"), "quick", server=fork_server, capture_cpu_s=8) as judge:
+    with Judge(get_target("h100"), "quick", server=fork_server, capture_cpu_s=3) as judge:
         yield judge
 
 
@@ -193,7 +193,7 @@ FAULTS = {
         Status.INCORRECT,
         r"false hint in attention_kernel at candidate\.py:\d+",
     ),
-    "endless loop": ("while True:\n    pass\n" + SEED, Status.TIMED_OUT, "8 s"),
+    "endless loop": ("while True:\n    pass\n" + SEED, Status.TIMED_OUT, "3 s"),
     "dies": ("import os\nos._exit(0)\n" + SEED, Status.CRASHED, "exit"),
 }
 

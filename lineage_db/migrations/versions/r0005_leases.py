@@ -31,3 +31,9 @@ def upgrade() -> None:
     op.create_index("ix_attempts_run_id_id", "attempts", ["run_id", "id"])
     op.create_index("ix_attempts_run_id_digest", "attempts", ["run_id", "digest"])
     op.create_index("ix_attempts_run_id_plan_digest", "attempts", ["run_id", "plan_digest"])
+    op.create_table(
+        "writers",
+        sa.Column("id", sa.String(64), nullable=False),
+        sa.Column("token", sa.String(32), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_writers"),
+    )

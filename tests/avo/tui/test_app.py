@@ -1,6 +1,6 @@
 """The terminal UI, played with the keyboard on a real database."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,7 @@ from textual.pilot import Pilot
 from textual.widgets import Static, TabbedContent
 
 from avo.tui.app import AvoApp, run_ui
+from avo.tui.attempts import Ledger
 from avo.tui.help import HelpScreen
 from avo.tui.keys import Scroll, Table
 from avo.tui.lineage import LineageList
@@ -19,6 +20,7 @@ from lineage_db.errors import DatabaseUnavailable, UnknownRun
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import make_measured, make_sample_run
+from tests.avo.tui.playing import page, until
 
 
 @pytest.fixture
@@ -29,16 +31,6 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def app(url: str, run_name: str | None = None) -> AvoApp:
     return AvoApp(url, run_name, poll_s=0.1)
-
-
-async def until(pilot: Pilot[None], condition: Callable[[], bool]) -> None:
-    """Wait for the polling thread; the limit only ends a broken test."""
-    for _ in range(400):
-        if condition():
-            await pilot.pause()
-            return
-        await pilot.pause(0.05)
-    raise AssertionError("it did not happen")
 
 
 def text(pilot: Pilot[None], selector: str) -> str:
@@ -53,16 +45,13 @@ def lineage(pilot: Pilot[None]) -> LineageList:
     return pilot.app.screen.query_one(LineageList)
 
 
+def ledger(pilot: Pilot[None]) -> Ledger:
+    return pilot.app.screen.query_one(Ledger)
+
+
 def versions_shown(pilot: Pilot[None]) -> int:
     shown = lineage(pilot).options if isinstance(pilot.app.screen, RunScreen) else ()
     return sum(not option.disabled for option in shown)
-
-
-def page(pilot: Pilot[None]) -> str:
-    """What the screen shows, without colour."""
-    return "\n".join(
-        "".join(segment.text for segment in strip) for strip in pilot.app.screen._compositor.render_strips()
-    )
 
 
 def grey(pilot: Pilot[None], line: int) -> int:
@@ -132,12 +121,12 @@ async def test_attempts_show_status_and_change_in_80_columns(store: Store) -> No
     name = make_sample_run(store.url)
     async with app(store.url, name).run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: versions_shown(pilot) == 4)
-        await pilot.press("4")
-        await pilot.pause()
+        await pilot.press("a")
+        await until(pilot, lambda: "260.0 -> v3" in page(pilot))
         shown = page(pilot)
-        await pilot.press("enter", "j")
-        await pilot.pause()
-        assert "from v0: BLOCK_M 64 -> 128, num_warps 4 -> 8" in text(pilot, "#attempt-message")
+        await pilot.press("end", "k")
+        change = "from v0: BLOCK_M 64 -> 128, num_warps 4 -> 8"
+        await until(pilot, lambda: change in text(pilot, "#attempt-message"))
     for words in ("260.0 -> v3", "does not fit", "num_stages 1 -> 5", "skip [diagonal] blo", "BLOCK_N 64 -> 128"):
         assert words in shown
 
@@ -181,8 +170,10 @@ async def test_the_tabs_show_source_diff_and_attempts_of_the_selected_version(st
         await pilot.press("3")
         assert "-    block_m, block_n = 64, 64" in text(pilot, "#diff-text").replace("\xa0", " ")
         await pilot.press("4")
-        assert pilot.app.screen.query_one("#attempts-table", Table).row_count == 8
+        assert "Press p" in text(pilot, "#hot-text")
         assert pilot.app.focused is lineage(pilot), "a tab can be looked at without leaving the lineage"
+        await pilot.press("a")
+        await until(pilot, lambda: ledger(pilot).count == 8)
 
 
 async def test_moving_through_the_lineage_changes_the_detail(store: Store) -> None:
@@ -200,7 +191,7 @@ async def test_the_seed_has_no_diff(store: Store) -> None:
     name = make_sample_run(store.url)
     async with app(store.url, name).run_test() as pilot:
         await until(pilot, lambda: versions_shown(pilot) == 4)
-        await pilot.press("home")
+        await pilot.press("home", "3")
         await pilot.pause()
         assert "no parent" in text(pilot, "#diff-text")
 
@@ -212,12 +203,11 @@ async def test_enter_goes_to_the_detail_which_scrolls_and_escape_comes_back(stor
         await pilot.press("2", "enter", "j", "j", "down")
         source = pilot.app.screen.query_one("#source-page", Scroll)
         await until(pilot, lambda: source.scroll_offset.y == 3)
-        await pilot.press("4")
-        await pilot.pause()
-        assert isinstance(pilot.app.focused, Table)
-        await pilot.press("j", "j")
-        await pilot.pause()
-        assert "needs 262144 bytes of shared memory" in text(pilot, "#attempt-message")
+        await pilot.press("a")
+        await until(pilot, lambda: ledger(pilot).count == 8)
+        assert pilot.app.focused is ledger(pilot)
+        await pilot.press("end", "k", "k")
+        await until(pilot, lambda: "needs 262144 bytes of shared memory" in text(pilot, "#attempt-message"))
         await pilot.press("escape", "k")
         await pilot.pause()
         assert lineage(pilot).selected == 2
@@ -268,8 +258,7 @@ async def test_the_detail_keeps_its_scroll_while_attempts_come_in(store: Store) 
         source = pilot.app.screen.query_one("#source-page", Scroll)
         await until(pilot, lambda: source.scroll_offset.y == 2)
         run.step(Status.INCORRECT, (0,))
-        attempts = pilot.app.screen.query_one("#attempts-table", Table)
-        await until(pilot, lambda: attempts.row_count == 2)
+        await until(pilot, lambda: "2 attempts" in text(pilot, "#header"))
         assert source.scroll_offset.y == 2
         assert pilot.app.focused is source
 
@@ -281,11 +270,10 @@ async def test_an_attempt_is_marked_when_it_becomes_a_version(store: Store) -> N
     attempt = run.evaluate(step, 120.0, (0,))
     async with app(store.url, "live").run_test() as pilot:
         await until(pilot, lambda: versions_shown(pilot) == 1)
-        table = pilot.app.screen.query_one("#attempts-table", Table)
-        assert table.get_cell(str(attempt.id), "result") == "120.0"
+        await pilot.press("a")
+        await until(pilot, lambda: f"{attempt.id}  120.0  " in page(pilot))
         run.conclude(step, attempt, True)
-        await until(pilot, lambda: versions_shown(pilot) == 2)
-        assert table.get_cell(str(attempt.id), "result") == "120.0 -> v1"
+        await until(pilot, lambda: f"{attempt.id}  120.0 -> v1" in page(pilot))
 
 
 async def test_a_run_is_chosen_from_the_list_and_left_again(store: Store) -> None:
@@ -370,8 +358,8 @@ async def test_what_candidates_write_is_shown_as_it_is(store: Store) -> None:
         await pilot.press("2")
         await pilot.pause()
         shown = page(pilot)
-        await pilot.press("4")
-        await pilot.pause()
+        await pilot.press("a")
+        await until(pilot, lambda: ledger(pilot).count == 2)
         shown += page(pilot)
     assert "'[bold]'" in shown
     assert "\x1b" not in shown

@@ -1,67 +1,70 @@
-"""The tree of versions: where each one stands."""
+"""What the list of versions finds, keeps and marks."""
 
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
 
-from hypothesis import given
-from hypothesis import strategies as st
+import pytest
 
-from avo.tui.lineage import layout
-from lineage_db.records import Attempt, Version
-from tests.avo.sample_run import make_evaluation
-
-NOW = datetime(2026, 3, 1, tzinfo=UTC)
-
-
-def version(number: int, parents: tuple[int, ...], tflops: float) -> Version:
-    attempt = Attempt(number + 1, 1, number, "", "", "", parents, make_evaluation(tflops), NOW, NOW)
-    return Version(1, number, parents, NOW, attempt)
-
-
-def drawn(*versions: Version) -> list[str]:
-    return [f"{row.lines}{row.version.number}" for row in layout(versions)]
+from avo.snapshot import Lineage
+from avo.tui.lineage import kept, marked, matches
+from avo.tui.reader import RunReader
+from avo.tui.trajectory import trajectory
+from evaluator.problem import Baseline
+from lineage_db.records import Intervention
+from lineage_db.store import Store
+from tests.avo.recorded import Recorded
+from tests.avo.sample_run import START
 
 
-def test_a_chain_needs_no_indentation() -> None:
-    assert drawn(version(0, (), 100), version(1, (0,), 110), version(2, (1,), 120)) == ["0", "1", "2"]
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Recorded]:
+    """Two roots, a branch, and a version that is slower than the best."""
+    with Store.open(str(tmp_path / "lineage.db")) as store:
+        made = Recorded(store)
+        made.step(100.0)
+        made.step(110.0, (0,), "Tile 128")
+        made.step(105.0, (), "another root")
+        made.step(121.0, (1,), "tile 256, fold")
+        yield made
 
 
-def test_the_line_to_the_last_version_stays_flush_and_others_branch_off_before_it() -> None:
-    assert drawn(
-        version(0, (), 100), version(1, (0,), 120), version(2, (0,), 110), version(3, (2,), 115), version(4, (3,), 130)
-    ) == ["0", "├─1", "2", "3", "4"]
+def lineage(run: Recorded) -> Lineage:
+    return RunReader(run.run.name).read(run.store, None).overview
 
 
-def test_a_branch_of_a_branch_keeps_the_lines_of_both() -> None:
-    assert drawn(
-        version(0, (), 100),
-        version(1, (0,), 101),
-        version(2, (1,), 102),
-        version(3, (1,), 103),
-        version(4, (0,), 200),
-    ) == ["0", "├─1", "│ ├─2", "│ 3", "4"]
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [("", [0, 1, 2, 3]), ("TILE", [1, 3]), ("tile fold", [3]), ("v2", [2]), (">5", [1, 3]), (">", [0, 1, 2, 3])],
+)
+def test_all_words_have_to_match(run: Recorded, words: str, found: list[int]) -> None:
+    numbers = lineage(run).by_number
+    assert [number for number, version in numbers.items() if matches(version, numbers, words)] == found
 
 
-def test_a_version_with_two_parents_stands_below_the_first() -> None:
-    assert drawn(version(0, (), 100), version(1, (0,), 120), version(2, (0,), 110), version(3, (2, 1), 130)) == [
-        "0",
-        "├─1",
-        "2",
-        "3",
+def test_what_is_kept_hangs_from_its_nearest_kept_ancestor(run: Recorded) -> None:
+    run.step(130.0, (3,), "nothing of it")
+    run.step(140.0, (4,), "tile 512")
+    seen = lineage(run)
+    assert [(v.number, v.parents) for v in kept(seen.versions, seen.by_number, "tile")] == [
+        (1, ()),
+        (3, (1,)),
+        (5, (3,)),
     ]
 
 
-@given(st.data())
-def test_every_version_is_drawn_once_and_below_its_parent(data: st.DataObject) -> None:
-    count = data.draw(st.integers(1, 30))
-    versions = [version(0, (), 100.0)]
-    for number in range(1, count):
-        parent = data.draw(st.integers(0, number - 1))
-        versions.append(version(number, (parent,), data.draw(st.floats(50, 500))))
-    order = [row.version.number for row in layout(versions)]
-    assert sorted(order) == list(range(count))
-    assert all(order.index(v.parents[0]) < order.index(v.number) for v in versions[1:])
+def test_an_intervention_marks_the_first_version_after_it(run: Recorded) -> None:
+    def made(number: int, seconds: float) -> Intervention:
+        return Intervention(number, 1, 0, "nudge", "", (), "", None, START + timedelta(seconds=seconds))
+
+    marks = marked(lineage(run).versions, [made(1, 1), made(2, 13), made(3, 1000)])
+    assert {number: [one.id for one in found] for number, found in marks.items()} == {0: [1], 2: [2], -1: [3]}
 
 
-def test_a_long_chain_is_laid_out_without_recursion() -> None:
-    chain = [version(0, (), 1.0)] + [version(number, (number - 1,), 1.0 + number) for number in range(1, 3000)]
-    assert [row.lines for row in layout(chain)] == [""] * 3000
+def test_a_trajectory_has_plateaus_and_marks_new_bests_only(run: Recorded) -> None:
+    drawn = trajectory(lineage(run), [1, 4, 6, 9], [Baseline("B", "h100", {"8k-full": 200.0}, "")])
+    assert [(x, round(y)) for x, y in drawn.best] == [(1, 100), (4, 100), (4, 110), (6, 110), (9, 110), (9, 121)]
+    assert [x for x, _ in drawn.records] == [1, 4, 9]
+    assert [line.label for line in drawn.cases] == ["8k-causal", "8k-full"]
+    assert [len(line.points) for line in drawn.cases] == [4, 4]
+    assert [(found.name, found.shared) for found in drawn.baselines] == [("B", 1)]

@@ -1,13 +1,14 @@
 """Lines of instructions: from listings and PTX as the tools print them, and of compiled kernels."""
 
 import inspect
+from dataclasses import replace
 
 import pytest
 
 from bench import variants
 from bench.variants import Variant
 from evaluator.performance.kernel import read
-from evaluator.performance.lines import Line, parse_listing, parse_ptx, read_lines
+from evaluator.performance.lines import Line, parse_listing, parse_ptx, ptx_around, read_lines
 from tests.evaluator.performance.handmade import fresh_work
 
 INSTRUCTION = """        /*{0:04x}*/                   NOP ;                    /* 0x0000000000007918 */
@@ -121,3 +122,21 @@ def test_instructions_of_a_compiled_kernel_have_the_lines_of_what_they_do(
         if i.opcode == opcode and line is not None and line.file == file
     }
     assert found == expected
+
+
+def in_a_loop(ptx: str, *lines: int) -> tuple[str, ...]:
+    listing = "\t.section\t.text.kernel\nkernel:\n"
+    for place, line in enumerate(lines):
+        listing += f'\t//## File ".nv_debug_ptx_txt", line {line}\n' + INSTRUCTION.format(16 * place)
+    binary = replace(fresh_work(Variant(64, 64, 4, 2)).binary, ptx=ptx, listing=listing)
+    return ptx_around(binary, range(len(lines)))
+
+
+LOOPS = "a;\n$L__BB0_1:\nb;\n$L__BB0_2:\n\t.loc 1 2 3\nc;\n@%p1 bra $L__BB0_2;\nd;\nbra.uni $L__BB0_1;\ne;"
+
+
+def test_the_ptx_of_a_loop_is_the_smallest_loop_that_most_of_it_is_from() -> None:
+    assert in_a_loop(LOOPS, 6, 6, 1) == ("$L__BB0_2:", "c;", "@%p1 bra $L__BB0_2;")
+    assert in_a_loop(LOOPS, 6, 3, 8)[0] == "$L__BB0_1:"
+    assert in_a_loop("a;\nb;\nc;\nd;", 2, 3) == ("b;", "c;")
+    assert in_a_loop("a;", 70) == ()

@@ -191,3 +191,18 @@ def test_a_timeline_names_roles(specialised: Profile) -> None:
     drawn = specialised.timeline
     assert drawn is not None
     assert {lane.name for lane in drawn.warps} >= {"CTA 0 role 1 warps 0-3", "CTA 0 role 2 warps 0-3"}
+
+
+@pytest.mark.parametrize("kernel", ["profile", "causal", "specialised"])
+def test_the_code_of_the_hot_loop_is_whole_and_its_ptx_is_a_loop(kernel: str, request: pytest.FixtureRequest) -> None:
+    made: Profile = request.getfixturevalue(kernel)
+    code = made.code
+    assert code is not None
+    assert code.section.startswith("loop at line")
+    assert any("HGMMA" in line.instruction for line in code.sass)
+    hot = max(made.launches[0].sections, key=lambda section: section.time_us)
+    assert sum(line.share for line in code.sass) == pytest.approx(len(hot.roles))
+    assert any("wgmma.mma_async" in line for line in code.ptx)
+    assert code.ptx[0].startswith("$L__BB")
+    assert f"bra \t{code.ptx[0].partition(':')[0]};" in code.ptx[-1]
+    assert not [line for line in code.ptx if ".loc" in line]

@@ -1,0 +1,204 @@
+"""The hot loop of a version: its machine code and PTX, made by the judge when they are asked for."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from threading import Thread
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.message import Message
+from textual.timer import Timer
+from textual.widgets import Static
+
+from avo.tui.diff import code
+from avo.tui.keys import Scroll
+from avo.wording import duration, printable, verdict
+from evaluator.candidate import Candidate
+from evaluator.errors import EvaluatorError
+from evaluator.evaluation import Fault
+from evaluator.evaluators import Profiler
+from lineage_db.records import Run, Version
+
+if TYPE_CHECKING:
+    from evaluator.performance.profile import Code, Profile
+
+MakeProfiler = Callable[[Run], AbstractContextManager[Profiler]]
+"""Starts what explains kernels as a run judges them."""
+SEEN, HOT = 0.0005, 0.05
+"""Shares of a warp's time from which on an instruction's costs are shown, and it stands out."""
+_TICK_S = 0.25
+_SPINNER = "|/-\\"
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What the judge is asked: a version of the run, and one case."""
+
+    version: int
+    case: str
+
+
+class HotLoop(Vertical):
+    """A page that says how to ask, then that the judge is busy, then what it found."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("o", "next_part", "SASS/PTX/why"),
+        Binding("n", "next_case", "Next case"),
+    ]
+
+    class Found(Message):
+        """The judge is done."""
+
+        def __init__(self, job: _Job, answer: "Profile | str") -> None:
+            super().__init__()
+            self.job = job
+            self.answer = answer
+
+    def __init__(self, profiler: MakeProfiler) -> None:
+        super().__init__()
+        self._profiler = profiler
+        self._run: Run | None = None
+        self._version: Version | None = None
+        self._case = 0
+        self._part = 0
+        self._answers: dict[_Job, Profile | str] = {}
+        self._asked: _Job | None = None
+        self._ticks = 0
+        self._left = False
+        self._timer: Timer | None = None
+
+    def compose(self) -> ComposeResult:
+        """Lay out the page."""
+        yield Static(id="hot-title", markup=False)
+        with Scroll(id="hot-page"):
+            yield Static(id="hot-text", markup=False)
+
+    def show(self, run: Run, version: Version) -> None:
+        """Show a version."""
+        self._run, self._version = run, version
+        self._draw()
+
+    def ask(self) -> None:
+        """Have the judge play the version's kernels; one thing at a time."""
+        job = self._job
+        if job is None or self._asked or job in self._answers:
+            return
+        self._asked, self._ticks = job, 0
+        self._timer = self.set_interval(_TICK_S, self._tick)
+        assert self._run is not None
+        assert self._version is not None
+        run, candidate = self._run, Candidate(self._run.problem, self._version.attempt.source)
+        # Not a worker of the application's: it would wait for the judge when the user quits.
+        Thread(target=self._profile, args=(run, candidate, job), name="profile", daemon=True).start()
+        self._draw()
+
+    def on_unmount(self) -> None:
+        """Let the judge finish unheard."""
+        self._left = True
+
+    def action_next_part(self) -> None:
+        """Show machine code, PTX, or what the time is made of."""
+        self._part = (self._part + 1) % len(_PARTS)
+        self._draw()
+
+    def action_next_case(self) -> None:
+        """Look at the next benchmark case."""
+        self._case += 1
+        self._draw()
+
+    def on_hot_loop_found(self, message: Found) -> None:
+        """Show what the judge found, if it is still asked for."""
+        self._answers[message.job] = message.answer
+        self._asked = None
+        if self._timer:
+            self._timer.stop()
+        self._draw()
+
+    @property
+    def _job(self) -> _Job | None:
+        score = self._version.attempt.evaluation.score if self._version else None
+        if self._version is None or score is None:
+            return None
+        return _Job(self._version.number, score.cases[self._case % len(score.cases)].case)
+
+    def _profile(self, run: Run, candidate: Candidate, job: _Job) -> None:
+        """Runs in a thread."""
+        try:
+            with self._profiler(run) as judge:
+                found = judge.profile(candidate, job.case)
+        except (EvaluatorError, OSError) as error:
+            answer: Profile | str = f"the judge cannot be had: {error}"
+        else:
+            answer = f"{verdict(found.status)}: {found.message}" if isinstance(found, Fault) else found[0]
+        if not self._left:
+            self.post_message(self.Found(job, answer))
+
+    def _tick(self) -> None:
+        self._ticks += 1
+        self._draw()
+
+    def _draw(self) -> None:
+        job = self._job
+        if job is None or self._run is None:
+            return
+        title, page = self.query_one("#hot-title", Static), self.query_one("#hot-text", Static)
+        answer = self._answers.get(job)
+        if self._asked:
+            spin = _SPINNER[self._ticks % len(_SPINNER)]
+            since = duration(self._ticks * _TICK_S)
+            title.update(
+                f"{spin} the judge compiles and plays v{self._asked.version} on {self._asked.case}, {since} so far"
+            )
+            page.update("")
+        elif answer is None:
+            title.update(f"v{job.version}, case {job.case}")
+            page.update(
+                f"Press p to have the judge compile v{job.version} for {self._run.target} and play its kernels: "
+                "its machine code, the PTX\nthat was made from, and what its predicted time is spent on. "
+                "It takes some seconds of a core.\n\nn: another case"
+            )
+        elif isinstance(answer, str):
+            title.update(f"v{job.version}, case {job.case}")
+            page.update(printable(answer))
+        else:
+            parts = "  ".join(f"[{name}]" if number == self._part else name for number, (name, _) in enumerate(_PARTS))
+            title.update(f"v{job.version}, case {job.case}: {parts}   o: next part, n: next case")
+            page.update(_PARTS[self._part][1](answer))
+
+
+def _sass(profile: "Profile") -> RenderableType:
+    hot = profile.code
+    if hot is None:
+        return Text("The judge says nothing of the machine code.")
+    lines = [_heading(profile, hot), Text("clocks   share  waits for       line  instruction", "dim")]
+    for each in hot.sass:
+        costs = f"{each.clocks_per_pass:6.1f}  {each.share:6.1%}  {each.reason:<14.14}" if each.share >= SEEN else ""
+        text = f"{costs:<30}  {each.line or '':>4}  {each.address:#06x} {printable(each.instruction)}"
+        lines.append(Text(text, "bold" if each.share >= HOT else "" if costs else "dim"))
+    return Group(*lines)
+
+
+def _ptx(profile: "Profile") -> RenderableType:
+    hot = profile.code
+    if hot is None or not hot.ptx:
+        return Text("The judge does not know which PTX the machine code was made from.")
+    return Group(_heading(profile, hot), code("\n".join(hot.ptx), "asm", line_numbers=False))
+
+
+def _heading(profile: "Profile", hot: "Code") -> Text:
+    line = f"{printable(hot.kernel)}, {printable(hot.section)}: {len(hot.sass)} instructions, {profile.kind} for "
+    return Text(f"{line}{profile.target}", "bold")
+
+
+def _why(profile: "Profile") -> RenderableType:
+    from avo.cli.explanation import render
+
+    return render(profile)
+
+
+_PARTS: tuple[tuple[str, Callable[["Profile"], RenderableType]], ...] = (("SASS", _sass), ("PTX", _ptx), ("why", _why))

@@ -1,0 +1,118 @@
+"""The view of the lineage: the tree on the left, the selected version on the right."""
+
+from collections.abc import Sequence
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Horizontal
+from textual.widgets import OptionList
+
+from avo.tui.detail import VersionDetail
+from avo.tui.hot_loop import MakeProfiler
+from avo.tui.lineage import LineageList
+from avo.tui.reader import Picture, Want
+from avo.tui.view import View
+from evaluator.problem import Baseline
+
+
+class LineageView(View):
+    """The lineage on the left, the selected version on the right."""
+
+    def __init__(self, profiler: MakeProfiler) -> None:
+        super().__init__(id="lineage-view")
+        self._profiler = profiler
+        self._picture: Picture | None = None
+        self._baselines: Sequence[Baseline] = ()
+        self._drawn: object = None
+        self._words = ""
+        self._sought = ""
+
+    def compose(self) -> ComposeResult:
+        """Lay out lineage and detail."""
+        with Horizontal(id="body"):
+            yield LineageList(id="lineage")
+            yield VersionDetail(self._profiler)
+
+    def want(self) -> Want:
+        """Return the attempt of the selected version: its step knows what was expected of it."""
+        number = self.query_one(LineageList).selected
+        if self._picture is None or number is None:
+            return Want()
+        return Want(attempt=self._picture.overview.by_number[number].attempt.id)
+
+    def show(self, picture: Picture, baselines: Sequence[Baseline]) -> None:
+        """Show new versions, and what is known of the selected one."""
+        self._picture, self._baselines = picture, baselines
+        overview = picture.overview
+        drawn = (len(overview.versions), overview.interventions, self._words)
+        if drawn != self._drawn:
+            self._drawn = drawn
+            self.query_one(LineageList).show(overview, baselines, overview.interventions, self._words)
+        self._show_version()
+
+    def enter(self) -> None:
+        """Focus the lineage."""
+        self.query_one(LineageList).focus()
+
+    @on(OptionList.OptionHighlighted, "#lineage")
+    def _change_version(self) -> None:
+        self._show_version()
+        self.needs()
+
+    @on(OptionList.OptionSelected, "#lineage")
+    def _go_to_detail(self) -> None:
+        self.query_one(VersionDetail).focus_page()
+
+    def _show_version(self) -> None:
+        number = self.query_one(LineageList).selected
+        if self._picture is None or number is None:
+            return
+        overview, tried = self._picture.overview, self._picture.attempt
+        version = overview.by_number[number]
+        submission = tried.step.submission if tried and tried.attempt.id == version.attempt.id else None
+        if submission and submission.attempt_id != version.attempt.id:
+            submission = None
+        self.query_one(VersionDetail).show(version, overview, self._baselines, submission)
+
+    def select_best(self) -> None:
+        """Select the best version."""
+        if self._picture and self._picture.overview.best:
+            self.query_one(LineageList).select(self._picture.overview.best.number)
+
+    def switch(self, tab: str) -> None:
+        """Show a tab of the detail."""
+        detail = self.query_one(VersionDetail)
+        inside = self.screen.focused is not None and detail in self.screen.focused.ancestors
+        detail.switch(tab)
+        if inside:
+            detail.focus_page()
+
+    def zoom(self) -> None:
+        """Give the selected version the whole width, or the lineage its place again."""
+        zoomed = self.toggle_class("zoomed").has_class("zoomed")
+        if zoomed:
+            self.query_one(VersionDetail).focus_page()
+        else:
+            self.enter()
+
+    def filter(self, words: str) -> None:
+        """Show only versions that ``words`` finds."""
+        self._words = words
+        if self._picture:
+            self.show(self._picture, self._baselines)
+
+    def find(self, words: str | None = None, *, forward: bool = True) -> bool:
+        """Select the version that ``words`` finds, or the next one that the last words find; say whether there is."""
+        if words is not None:
+            self._sought = words
+        return self.query_one(LineageList).find(self._sought, forward=forward, stay=words is not None)
+
+    def compare(self, words: str) -> bool:
+        """Show the diff of the selected version to the one that ``words`` names; say whether there is one."""
+        number = words.strip().removeprefix("v")
+        versions = self._picture.overview.by_number if self._picture else {}
+        other = versions.get(int(number)) if number.isdecimal() else None
+        if other:
+            self.query_one(VersionDetail).compare(other)
+            self.switch("diff")
+        return other is not None

@@ -1,0 +1,74 @@
+"""What a run remembers: notes of operators, and what the supervisor told them."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.widgets import Static
+
+from avo.tui.lines import Entry, Folds
+from avo.tui.reader import Picture, Want
+from avo.tui.transcript import spent
+from avo.tui.view import View
+from avo.wording import first_line
+from evaluator.problem import Baseline
+from lineage_db.records import Intervention, Memory
+
+
+class NotesView(View):
+    """Memories and interventions, newest first."""
+
+    def __init__(self) -> None:
+        super().__init__(id="memory-view")
+
+    def compose(self) -> ComposeResult:
+        """Lay out a title above the list."""
+        yield Static(id="notes-title", markup=False)
+        yield Folds(id="notes")
+
+    def want(self) -> Want:
+        """Return the memories; interventions are known."""
+        return Want(memories=True)
+
+    def show(self, picture: Picture, baselines: Sequence[Baseline]) -> None:
+        """Show what there is."""
+        if not picture.want.memories:
+            return
+        memories, interventions = picture.memories, picture.overview.interventions
+        title = f"notes of operators: {len(memories)}, interventions of the supervisor: {len(interventions)}"
+        if picture.overview.spend.calls:
+            title += f"; calls of models: {picture.overview.spend.calls}, {spent(picture.overview.spend)}"
+        self.query_one("#notes-title", Static).update(title)
+        dated = [(memory.written, _memory(memory)) for memory in memories]
+        dated += [(made.made, _intervention(made)) for made in interventions]
+        dated.sort(key=lambda each: each[0], reverse=True)
+        self.query_one(Folds).show(tuple(entry for _, entry in dated))
+
+    def enter(self) -> None:
+        """Focus the list."""
+        self.query_one(Folds).focus()
+
+
+def _memory(memory: Memory) -> Entry:
+    title = Text.assemble(
+        (f"{_when(memory.written)}  step {memory.step_number:<5} ", "dim"), ("note ", "bold"), first_line(memory.text)
+    )
+    return Entry(f"memory {memory.id}", title, memory.text)
+
+
+def _intervention(made: Intervention) -> Entry:
+    title = Text.assemble(
+        (f"{_when(made.made)}  step {made.after_step:<5} ", "dim"),
+        (f"◆ {first_line(made.level)} ", "bold magenta"),
+        first_line(made.reason),
+    )
+    lines = [made.reason, *(f"- {direction}" for direction in made.directions)]
+    if made.restart_from is not None:
+        lines.append(f"restart from v{made.restart_from}")
+    lines.append(f"source: {made.source}")
+    return Entry(f"intervention {made.id}", title, "\n".join(lines))
+
+
+def _when(moment: datetime) -> str:
+    return f"{moment:%m-%d %H:%M}"

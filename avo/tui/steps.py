@@ -1,0 +1,120 @@
+"""Steps, newest first, and the transcript of one."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.widgets import Static
+
+from avo.tui.lines import Folds, Lines
+from avo.tui.reader import Picture, Transcript, Want, Work
+from avo.tui.transcript import entries, spent
+from avo.tui.view import View
+from avo.wording import duration, first_line
+from evaluator.problem import Baseline
+from lineage_db.records import StepState
+
+AROUND = 40
+"""Rows that are read above and below those in sight."""
+
+
+class StepList(Lines):
+    """All steps of the run."""
+
+    def __init__(self) -> None:
+        super().__init__(id="steps")
+        self._work: dict[int, Work] = {}
+
+    def show(self, count: int, work: Mapping[int, Work]) -> None:
+        """Show ``count`` steps, of which ``work`` is read."""
+        self._work = {**self._work, **work} if len(self._work) < 20 * AROUND else dict(work)
+        if count != self.count:
+            self.set_count(count, above=count - self.count if self.count else 0)
+        self.refresh()
+
+    @property
+    def under(self) -> int | None:
+        """Number of the step under the cursor."""
+        return self.count - 1 - self.cursor if self.count else None
+
+    @property
+    def wanted(self) -> range:
+        """Numbers of the steps in sight and around."""
+        sight = self.sight
+        return range(max(0, self.count - sight.stop - AROUND), min(self.count, self.count - sight.start + AROUND))
+
+    def row(self, index: int) -> Text:
+        """Return number, state, tries and cost of a step."""
+        number = self.count - 1 - index
+        work = self._work.get(number)
+        if work is None:
+            return Text(f"{number:>6}  ...", "dim")
+        step = work.step
+        words = f"{work.tried} tried"
+        if work.spend.calls:
+            words += f", {spent(work.spend)}"
+        return Text.assemble(
+            (f"{number:>6}  ", "dim"),
+            (f"{step.state:<9} ", "red" if step.state is StepState.FAILED else ""),
+            f"{words}  {first_line(step.reason)}",
+        )
+
+
+class StepsView(View):
+    """Steps above or left, the transcript of the one under the cursor beside."""
+
+    def __init__(self) -> None:
+        super().__init__(id="steps-view")
+        self._transcript: Transcript | None = None
+
+    def compose(self) -> ComposeResult:
+        """Lay out both."""
+        with Horizontal():
+            yield StepList()
+            with Vertical(id="steps-right"):
+                yield Static(id="step-title", markup=False)
+                yield Folds(id="transcript")
+
+    def want(self) -> Want:
+        """Return the steps in sight and the transcript of one."""
+        steps = self.query_one(StepList)
+        return Want(steps=steps.wanted, transcript=steps.under)
+
+    def show(self, picture: Picture, baselines: Sequence[Baseline]) -> None:
+        """Show new steps, and what was said in the one under the cursor."""
+        steps = self.query_one(StepList)
+        steps.show(picture.overview.totals.steps, {**picture.overview.work, **picture.steps})
+        transcript = picture.transcript
+        if transcript and transcript != self._transcript and transcript.work.step.number == steps.under:
+            moved = self._transcript is None or self._transcript.work.step.id != transcript.work.step.id
+            self._transcript = transcript
+            self.query_one("#step-title", Static).update(_title(transcript.work))
+            folds = self.query_one(Folds)
+            folds.show(entries(transcript))
+            if moved:
+                folds.cursor = 0
+        self.needs()
+
+    def enter(self) -> None:
+        """Focus the steps."""
+        self.query_one(StepList).focus()
+
+    @on(Lines.Moved, "#steps")
+    @on(Lines.Looked, "#steps")
+    def _look(self) -> None:
+        self.needs()
+
+    @on(Lines.Chosen, "#steps")
+    def _go_to_transcript(self) -> None:
+        self.query_one(Folds).focus()
+
+
+def _title(work: Work) -> Text:
+    step = work.step
+    took = f", {duration((step.finished - step.started).total_seconds())}" if step.finished else ""
+    words = f"  {step.state}{took}, {first_line(step.operator)} on {first_line(step.worker)}, {work.tried} tried"
+    if work.spend.calls:
+        words += f", {work.spend.calls} calls, {spent(work.spend)}"
+    return Text.assemble((f"Step {step.number}", "bold"), words)

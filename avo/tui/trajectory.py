@@ -1,0 +1,198 @@
+"""The trajectory of a run, drawn as in figure 5 of the AVO paper (arXiv 2603.24517).
+
+The running best of the geometric mean with a mark where a version sets a new one, a line for each benchmark case, and
+the published baselines as horizontal lines.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from string import ascii_lowercase
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.widgets import Static
+from textual_plotext import PlotextPlot
+
+from avo.snapshot import Comparison, Lineage, compare, gain, geomean
+from avo.tui.reader import Picture, Want
+from avo.tui.view import View
+from avo.wording import first_line, percent, unit
+from evaluator.problem import Baseline
+from lineage_db.records import Version
+
+LARGEST_GAINS = 3
+"""Versions that are named below the plot."""
+MOST_TICKS = 8
+_COLOURS = ("cyan", "magenta", "yellow", "blue", "red", "white")
+_Point = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of the plot."""
+
+    label: str
+    points: tuple[_Point, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """What is plotted."""
+
+    best: tuple[_Point, ...]
+    """The running best, with its steps."""
+    records: tuple[_Point, ...]
+    """Versions that set a new best."""
+    cases: tuple[Line, ...]
+    baselines: tuple[Comparison, ...]
+
+
+def trajectory(lineage: Lineage, places: Sequence[float], baselines: Sequence[Baseline]) -> Trajectory:
+    """Return what to plot of the first versions, as many as ``places`` has; those are where they are on the x axis."""
+    versions = lineage.versions[: len(places)]
+    best: list[_Point] = []
+    records: list[_Point] = []
+    for place, version in zip(places, versions, strict=True):
+        speed = geomean(version)
+        if not best or speed > best[-1][1]:
+            if best:
+                best.append((place, best[-1][1]))
+            best.append((place, speed))
+            records.append((place, speed))
+        else:
+            best.append((place, best[-1][1]))
+    score = versions[0].attempt.evaluation.score if versions else None
+    names = [case.case for case in score.cases] if score else []
+    cases = tuple(
+        Line(name, tuple(zip(places, (_tflops(version, name) for version in versions), strict=True))) for name in names
+    )
+    return Trajectory(tuple(best), tuple(records), cases, tuple(compare(score, baselines)) if score else ())
+
+
+def _tflops(version: Version, case: str) -> float:
+    score = version.attempt.evaluation.score
+    return next((found.tflops for found in score.cases if found.case == case), 0.0) if score else 0.0
+
+
+class TrajectoryView(View, can_focus=True):
+    """The plot, and below it what its lines are."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("x", "axis", "Versions/attempts"),
+        Binding("c", "cases", "Cases"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__(id="trajectory-view")
+        self._picture: Picture | None = None
+        self._baselines: Sequence[Baseline] = ()
+        self._by_attempts = False
+        self._with_cases = True
+        self._drawn: object = None
+
+    def compose(self) -> ComposeResult:
+        """Lay out the plot above the words."""
+        yield PlotextPlot()
+        yield Static(id="legend", markup=False)
+        yield Static(id="gains", markup=False)
+
+    def want(self) -> Want:
+        """Return what the x axis needs."""
+        return Want(ordinals=self._by_attempts)
+
+    def show(self, picture: Picture, baselines: Sequence[Baseline]) -> None:
+        """Draw anew if there are new versions."""
+        self._picture, self._baselines = picture, baselines
+        what = (len(picture.overview.versions), picture.ordinals, self._by_attempts, self._with_cases)
+        if what != self._drawn and picture.want.ordinals == self._by_attempts:
+            self._drawn = what
+            self._draw(picture)
+
+    def enter(self) -> None:
+        """Focus the plot."""
+        self.focus()
+
+    @property
+    def axis(self) -> str:
+        """What the x axis counts."""
+        return "attempts" if self._by_attempts else "versions"
+
+    def action_axis(self) -> None:
+        """Let the x axis count versions or attempts."""
+        self._by_attempts = not self._by_attempts
+        self.needs()
+
+    def action_cases(self) -> None:
+        """Show or hide the lines of the cases."""
+        self._with_cases = not self._with_cases
+        if self._picture:
+            self.show(self._picture, self._baselines)
+
+    def _draw(self, picture: Picture) -> None:
+        overview = picture.overview
+        places: Sequence[float] = picture.ordinals if self._by_attempts else range(len(overview.versions))
+        drawn = trajectory(overview, places, self._baselines)
+        plot = self.query_one(PlotextPlot)
+        plt = plot.plt
+        plt.clear_figure()
+        for number, baseline in enumerate(drawn.baselines):
+            plt.hline(baseline.published, "gray")
+            plt.text(f"{number + 1}", x=_right(drawn), y=baseline.published, color="gray", alignment="right")
+        if self._with_cases:
+            for number, line in enumerate(drawn.cases):
+                colour = _COLOURS[number % len(_COLOURS)]
+                plt.plot(*zip(*line.points, strict=True), marker="dot", color=colour)
+                x, y = line.points[-1]
+                plt.text(_letter(number), x=x, y=y, color=colour, alignment="center")
+        if drawn.best:
+            plt.plot(*zip(*drawn.best, strict=True), marker="braille", color="green")
+            plt.scatter(*zip(*drawn.records, strict=True), marker="●", color="green")
+        plt.xlabel(self.axis)
+        ticks = _ticks(_right(drawn))
+        plt.xticks([*map(float, ticks)], [f"{tick:,}" for tick in ticks])
+        score = overview.best.attempt.evaluation.score if overview.best else None
+        if score:
+            plt.ylabel(unit(score))
+        plot.refresh()
+        self.query_one("#legend", Static).update(_legend(drawn, self._with_cases))
+        self.query_one("#gains", Static).update(_gains(overview))
+
+
+def _ticks(right: float) -> list[int]:
+    """Return round numbers from 0 to ``right``, eight or fewer."""
+    steps = (factor * 10**power for power in range(10) for factor in (1, 2, 5))
+    step = next(step for step in steps if right / step < MOST_TICKS)
+    return list(range(0, int(right) + 1, step))
+
+
+def _right(drawn: Trajectory) -> float:
+    return drawn.best[-1][0] if drawn.best else 0.0
+
+
+def _letter(number: int) -> str:
+    return ascii_lowercase[number % len(ascii_lowercase)]
+
+
+def _legend(drawn: Trajectory, with_cases: bool) -> Text:
+    if not drawn.best:
+        return Text("No version yet.")
+    items: list[tuple[str, str]] = [(f"● new best, {drawn.best[-1][1]:.1f} now", "green bold")]
+    for number, line in enumerate(drawn.cases if with_cases else ()):
+        items.append((f"{_letter(number)} {line.label} {line.points[-1][1]:.1f}", _COLOURS[number % len(_COLOURS)]))
+    for number, found in enumerate(drawn.baselines, 1):
+        part = "" if found.shared == found.total else f", {found.shared} of {found.total} cases"
+        items.append((f"{number} {found.name}, published {found.published:.1f}{part}", "dim"))
+    return Text("   ").join(Text(words.replace(" ", "\N{NO-BREAK SPACE}"), style) for words, style in items)
+
+
+def _gains(lineage: Lineage) -> Text:
+    """Return the versions that gained most, a line each."""
+    by_number = lineage.by_number
+    gained = [(grown, version) for version in lineage.versions if (grown := gain(version, by_number)) is not None]
+    lines = [
+        Text.assemble((f"{percent(grown):>7} v{version.number}  ", "bold"), first_line(version.attempt.change))
+        for grown, version in sorted(gained, key=lambda each: -each[0])[:LARGEST_GAINS]
+    ]
+    return Text("\n", no_wrap=True, overflow="ellipsis").join(lines)

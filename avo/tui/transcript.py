@@ -1,0 +1,144 @@
+"""A transcript as entries to fold: what was said, each call of a tool with its result, what calls of models cost."""
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from rich.text import Text
+
+from avo.tui.lines import Entry
+from avo.tui.reader import Transcript
+from avo.wording import duration, first_line, verdict
+from lineage_db.records import Call, Message, Spend, Submission, Trial
+
+CHAT = "message"
+"""Kind of the entries that are messages of a chat with a model."""
+
+
+def entries(transcript: Transcript) -> tuple[Entry, ...]:
+    """Return what happened in a step, in order; what it submitted comes last."""
+    results = {answered: message for message in transcript.messages if (answered := _answered(message))}
+    asked = {name for message in transcript.messages for name, _, _ in _tool_calls(message)}
+    told: list[tuple[datetime, int, Entry]] = []
+    for message in transcript.messages:
+        if _answered(message) in asked - {""}:
+            continue  # stands with its call
+        told += [(message.written, 1, entry) for entry in _message(message, results)]
+    told += [(call.finished, 0, _call(call)) for call in transcript.calls]
+    if not transcript.messages:
+        told += [(transcript.work.step.started, 2, _trial(trial)) for trial in transcript.trials]
+    told.sort(key=lambda each: each[:2])
+    found = [entry for _, _, entry in told]
+    step = transcript.work.step
+    if step.submission:
+        found.append(_submission(step.submission))
+    if step.reason:
+        found.append(Entry("reason", Text.assemble(("reason ", "bold"), first_line(step.reason)), step.reason))
+    return tuple(found)
+
+
+def spent(spend: Spend) -> str:
+    """Return ``12,345 tokens, $0.0421``; the price only where one is known."""
+    return f"{spend.tokens:,} tokens" + (f", ${spend.usd:.4f}" if spend.usd else "")
+
+
+def _message(message: Message, results: Mapping[str, Message]) -> Iterator[Entry]:
+    key = str(message.number)
+    content = message.content
+    if message.kind != CHAT or not isinstance(content.get("role"), str):
+        yield _entry(key, message.kind, _plain(content), json.dumps(content, ensure_ascii=False, default=str))
+        return
+    calls = list(_tool_calls(message))
+    said = _text(content.get("content"))
+    if said or not calls:
+        yield _entry(key, content["role"], said)
+    for number, (name, tool, arguments) in enumerate(calls):
+        result = results.get(name)
+        body = f"{_arguments(arguments)}\n"
+        answer = _text(result.content.get("content")) if result else ""
+        body += f"──\n{answer}" if result else "── no result yet"
+        title = Text.assemble(
+            (f"{first_line(tool)} ", "bold"),
+            f"{first_line(arguments)[:60]}",
+            (f"  → {first_line(answer)}" if result else "  → ...", "dim"),
+        )
+        yield Entry(f"{key}.{number}", title, body)
+
+
+def _answered(message: Message) -> str:
+    """Return the id of the call that a message is the result of; empty for any other message."""
+    return str(message.content.get("tool_call_id") or "") if message.kind == CHAT else ""
+
+
+def _tool_calls(message: Message) -> Iterator[tuple[str, str, str]]:
+    """Yield id, tool and arguments of each call of a tool in a message, whatever else stands there."""
+    calls = message.content.get("tool_calls") if message.kind == CHAT else None
+    for call in calls if isinstance(calls, list) else ():
+        if isinstance(call, Mapping):
+            function = call.get("function")
+            function = function if isinstance(function, Mapping) else {}
+            yield str(call.get("id") or ""), str(function.get("name", "tool")), str(function.get("arguments", ""))
+
+
+def _text(content: Any) -> str:
+    """Return the text of a message's content: a text, or a list of parts."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    if isinstance(content, list) and all(isinstance(part, Mapping) and "text" in part for part in content):
+        return "\n".join(str(part["text"]) for part in content)
+    return _plain(content)
+
+
+def _arguments(arguments: str) -> str:
+    """Return a tool's arguments, which are JSON as models write it, with texts as they read."""
+    try:
+        data = json.loads(arguments)
+    except ValueError:
+        return arguments
+    if not isinstance(data, dict):
+        return arguments
+    return "\n".join(
+        f"{name}:\n{value}" if isinstance(value, str) and "\n" in value else f"{name}: {value}"
+        for name, value in data.items()
+    )
+
+
+def _plain(content: Any) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False, default=str)
+
+
+def _entry(key: str, label: str, body: str, brief: str = "") -> Entry:
+    return Entry(key, Text.assemble((f"{first_line(label)} ", "bold"), first_line(brief or body)), body)
+
+
+def _call(call: Call) -> Entry:
+    cached = f" ({call.cached_tokens:,} cached)" if call.cached_tokens else ""
+    price = f", ${call.usd:.4f}" if call.usd is not None else ", no price"
+    words = f"{call.input_tokens:,}{cached} tokens in, {call.output_tokens:,} out{price}, {duration(call.seconds)}"
+    title = Text(f"◦ {first_line(call.model)}: ", "dim")
+    if call.error:
+        title.append(f"failed: {first_line(call.error)[:40]}, ", "red")
+    return Entry(f"call {call.id}", title.append(words, "dim"), call.error)
+
+
+def _trial(trial: Trial) -> Entry:
+    found = f"{trial.geomean_tflops:.1f} TFLOPS" if trial.geomean_tflops else verdict(trial.status)
+    accepted = f" -> v{trial.version}" if trial.version is not None else ""
+    title = Text.assemble((f"{found}{accepted} ", "bold"), first_line(trial.change) or "seed")
+    parts = (trial.change, trial.hypothesis and f"hypothesis: {trial.hypothesis}", trial.message)
+    return Entry(f"attempt {trial.attempt_id}", title, "\n".join(filter(None, parts)))
+
+
+def _submission(said: Submission) -> Entry:
+    body = "\n".join(
+        f"{label}: {words}"
+        for label, words in (
+            ("change", said.change),
+            ("hypothesis", said.hypothesis),
+            ("expected", said.expected),
+            ("seen", said.seen),
+        )
+        if words
+    )
+    return Entry("submission", Text.assemble(("submitted ", "bold"), f"attempt {said.attempt_id}"), body)

@@ -1,0 +1,94 @@
+"""Pages: reads for those who look at a long run piece by piece, without its long columns."""
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import func, select
+
+from evaluator.evaluation import Status
+from lineage_db import queries
+from lineage_db.engine import Database
+from lineage_db.records import Outcome, Spend, Step, StepState, Totals, Trial
+from lineage_db.rows import to_step
+from lineage_db.tables import attempts, calls, steps, versions
+
+
+class Pages:
+    """Part of a lineage database, with its store's manners: each method is one transaction and raises ``StoreError``.
+
+    What each costs depends on what it returns, not on how long the run is, unless it says otherwise.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def totals(self, run_id: int) -> Totals:
+        """Return how much there is of a run, counted in an index."""
+        made = select(func.count()).where(attempts.c.run_id == run_id).scalar_subquery()
+        claimed = select(func.coalesce(func.max(steps.c.number) + 1, 0)).where(steps.c.run_id == run_id)
+        with self._database.transaction() as connection:
+            found = connection.execute(select(made, claimed.scalar_subquery())).one()
+        return Totals(*found)
+
+    def outcomes(self, run_id: int, *, after: int, limit: int) -> list[Outcome]:
+        """Return the verdicts on the first ``limit`` attempts whose ids are larger than ``after``, oldest first."""
+        query = (
+            select(attempts.c.id, attempts.c.status, attempts.c.message)
+            .where(attempts.c.run_id == run_id, attempts.c.id > after)
+            .order_by(attempts.c.id)
+            .limit(limit)
+        )
+        with self._database.transaction() as connection:
+            return [Outcome(made, Status(status), message) for made, status, message in connection.execute(query)]
+
+    def trials(self, run_id: int, ids: Sequence[int]) -> list[Trial]:
+        """Return those attempts of the run that have one of ``ids``, oldest first."""
+        with self._database.transaction() as connection:
+            return queries.trials(connection, run_id, attempts.c.id.in_(ids))
+
+    def trials_of_step(self, run_id: int, step_id: int) -> list[Trial]:
+        """Return the attempts of a step of the run, oldest first."""
+        with self._database.transaction() as connection:
+            return queries.trials(connection, run_id, attempts.c.step_id == step_id)
+
+    def steps(self, run_id: int, numbers: range) -> list[Step]:
+        """Return the steps with these numbers, oldest first."""
+        query = select(steps).where(
+            steps.c.run_id == run_id, steps.c.number >= numbers.start, steps.c.number < numbers.stop
+        )
+        with self._database.transaction() as connection:
+            return [to_step(row) for row in connection.execute(query.order_by(steps.c.number))]
+
+    def running(self, run_id: int) -> list[Step]:
+        """Return the steps that are running, oldest first. Looks at every step of the run."""
+        query = select(steps).where(steps.c.run_id == run_id, steps.c.state == StepState.RUNNING.value)
+        with self._database.transaction() as connection:
+            return [to_step(row) for row in connection.execute(query.order_by(steps.c.number))]
+
+    def tried(self, step_ids: Sequence[int]) -> Mapping[int, int]:
+        """Return how many attempts steps have made; those without any are left out."""
+        query = select(attempts.c.step_id, func.count().label("tried")).where(attempts.c.step_id.in_(step_ids))
+        with self._database.transaction() as connection:
+            found = connection.execute(query.group_by(attempts.c.step_id))
+            return {row.step_id: row.tried for row in found}
+
+    def spends(self, step_ids: Sequence[int]) -> Mapping[int, Spend]:
+        """Return what the calls of models in steps came to; steps without any are left out."""
+        sums = (calls.c.input_tokens, calls.c.cached_tokens, calls.c.output_tokens, calls.c.usd)
+        query = select(calls.c.step_id, func.count(), *(func.coalesce(func.sum(column), 0) for column in sums))
+        query = query.where(calls.c.step_id.in_(step_ids)).group_by(calls.c.step_id)
+        with self._database.transaction() as connection:
+            return {
+                step: Spend(count, int(sent), int(cached), int(received), float(usd))
+                for step, count, sent, cached, received, usd in connection.execute(query)
+            }
+
+    def ordinals(self, run_id: int) -> list[int]:
+        """Return for each version, the seed first, which attempt of the run it was, from 1.
+
+        Counts all attempts of the run, in an index.
+        """
+        place = func.row_number().over(order_by=attempts.c.id).label("place")
+        placed = select(attempts.c.id, place).where(attempts.c.run_id == run_id).subquery()
+        query = select(placed.c.place).join_from(versions, placed, versions.c.attempt_id == placed.c.id)
+        with self._database.transaction() as connection:
+            return list(connection.scalars(query.where(versions.c.run_id == run_id).order_by(versions.c.number)))

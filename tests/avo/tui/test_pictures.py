@@ -1,0 +1,42 @@
+"""Pictures of the terminal UI: sample runs of fixed times, at fixed sizes."""
+
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+
+from avo.tui.app import AvoApp
+from lineage_db.store import Store
+from tests.avo.sample_run import make_sample_run
+from tests.avo.tui.agent_run import record
+from tests.avo.tui.playing import page, until
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(str(tmp_path / "lineage.db")) as opened:
+        yield opened
+
+
+def pressing(*steps: tuple[str, str]) -> Callable[[Pilot[None]], Awaitable[None]]:
+    """Return what presses keys, given as one text, and waits until the screen shows what follows them; and so on."""
+
+    async def play(pilot: Pilot[None]) -> None:
+        for keys, then in (("", "★"), *steps):
+            await pilot.press(*keys.split())
+            await until(pilot, lambda then=then: then in page(pilot))  # type: ignore[misc]
+
+    return play
+
+
+def test_a_lineage_looks_as_it_did(store: Store, snap_compare: Any) -> None:
+    app = AvoApp(store.url, make_sample_run(store.url), poll_s=0.05)
+    assert snap_compare(app, terminal_size=(100, 30), run_before=pressing(("home", "the seed: no parent")))
+
+
+def test_a_transcript_looks_as_it_did(store: Store, snap_compare: Any) -> None:
+    app = AvoApp(store.url, record(store).run.name, poll_s=0.05)
+    steps = ("s", "0  done"), ("j j", "+ evaluate"), ("enter j j j j enter", "── ")
+    assert snap_compare(app, terminal_size=(100, 30), run_before=pressing(*steps))

@@ -1,0 +1,72 @@
+"""The reader: what it reads is what is wanted, and no more than that."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from avo.tui.reader import RunReader, Want
+from evaluator.evaluation import Status
+from lineage_db.errors import UnknownRun
+from lineage_db.records import Totals
+from lineage_db.store import Store
+from tests.avo.recorded import Recorded
+from tests.avo.tui.agent_run import record
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Recorded]:
+    with Store.open(str(tmp_path / "lineage.db")) as store:
+        yield record(store)
+
+
+def test_an_unchanged_run_that_is_asked_the_same_gives_the_same_picture(run: Recorded) -> None:
+    reader = RunReader("agent")
+    first = reader.read(run.store, None)
+    assert reader.read(run.store, first) is first
+    assert first.overview.totals == Totals(4, 4)
+    assert not first.groups
+    reader.ask(Want(memories=True))
+    assert reader.wake.is_set()
+    second = reader.read(run.store, first)
+    assert second.overview is first.overview, "what has not changed is not read again"
+    assert len(second.memories) == 1
+
+
+def test_versions_that_were_read_are_kept(run: Recorded) -> None:
+    reader = RunReader("agent")
+    first = reader.read(run.store, None)
+    run.step(500.0, (2,), "more")
+    second = reader.read(run.store, first)
+    assert all(one is other for one, other in zip(first.overview.versions, second.overview.versions, strict=False))
+    assert second.overview == RunReader("agent").read(run.store, None).overview
+
+
+def test_verdicts_are_counted_once_as_they_come(run: Recorded) -> None:
+    reader = RunReader("agent")
+    reader.ask(Want(groups=True))
+    picture = reader.read(run.store, None)
+    run.step(Status.INCORRECT, (0,))
+    later = reader.read(run.store, picture)
+    fresh = RunReader("agent")
+    fresh.ask(Want(groups=True))
+    assert later.groups == fresh.read(run.store, None).groups
+    assert {group.status: len(group.attempts) for group in later.groups} == {Status.CORRECT: 3, Status.INCORRECT: 2}
+
+
+def test_a_transcript_goes_on_where_it_was_read(run: Recorded) -> None:
+    reader = RunReader("agent")
+    reader.ask(Want(transcript=3))
+    first = reader.read(run.store, None)
+    assert first.transcript is not None
+    run.store.journal.add_message(first.transcript.work.step.id, "message", {"role": "user"}, now=run.now)
+    second = reader.read(run.store, first)
+    assert second.transcript is not None
+    assert [message.number for message in second.transcript.messages] == [0, 1]
+    assert second.transcript.messages[0] is first.transcript.messages[0]
+
+
+def test_a_run_that_is_gone_is_the_stores_error(run: Recorded) -> None:
+    reader = RunReader("nothing")
+    with pytest.raises(UnknownRun):
+        reader.read(run.store, None)

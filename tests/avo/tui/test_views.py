@@ -1,0 +1,226 @@
+"""The views of a run, played with the keyboard on a run that an agent left."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+from textual.command import CommandPalette
+from textual.pilot import Pilot
+
+from avo.tui.app import AvoApp
+from avo.tui.detail import VersionDetail
+from avo.tui.help import HelpScreen
+from avo.tui.lineage import LineageList
+from avo.tui.lines import Folds
+from evaluator.errors import EvaluatorUnavailable
+from evaluator.evaluation import CaseScore, Fault, Status
+from evaluator.evaluators import FakeEvaluator
+from evaluator.performance.profile import Code, CodeLine, LaunchProfile, Part, Profile
+from evaluator.target import ScoreKind
+from lineage_db.records import RunState
+from lineage_db.store import Store
+from tests.avo.recorded import Recorded
+from tests.avo.sample_run import make_evaluation
+from tests.avo.tui.agent_run import record
+from tests.avo.tui.playing import page, until
+
+LINE = CodeLine(0xFE0, "MUFU.EX2 R4, R4", 92, "pipe", 12.0, 0.25)
+IDLE = CodeLine(0xFF0, "NOP", None, "", 0.0, 0.0)
+PROFILE = Profile(
+    ScoreKind.PREDICTED,
+    "h100",
+    CaseScore("8k-causal", 300.0, 100.0, "exp"),
+    (Part("prologue", 0, 100.0, 1.0),),
+    (LaunchProfile("kernel", 8, 2, ("registers",), 0.5, 128, 0, 1024, "exp", 100.0, ()),),
+    (),
+    None,
+    Code("attention_kernel", "loop at line 92", (LINE, IDLE), ("$L__BB0_2:", "ex2.approx.ftz.f32 %f1, %f2;")),
+)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Recorded]:
+    with Store.open(str(tmp_path / "lineage.db")) as store:
+        yield record(store)
+
+
+def app(run: Recorded, judge: FakeEvaluator | EvaluatorUnavailable | None = None) -> AvoApp:
+    def profiler(_: object) -> object:
+        if isinstance(judge, EvaluatorUnavailable):
+            raise judge
+        return nullcontext(judge)
+
+    clock = lambda: run.now + timedelta(seconds=75)  # noqa: E731
+    return AvoApp(run.store.url, run.run.name, poll_s=0.05, profiler=profiler, clock=clock)  # type: ignore[arg-type]
+
+
+async def seen(pilot: Pilot[None], *words: str) -> str:
+    """Wait until the screen shows all ``words``, and return it."""
+    await until(pilot, lambda: all(word in page(pilot) for word in words))
+    return page(pilot)
+
+
+async def test_a_version_says_what_its_operator_expected_and_saw(run: Recorded) -> None:
+    async with app(run).run_test(size=(140, 40)) as pilot:
+        await seen(pilot, "★ v2 ◆nudge BLOCK_M 64 -> 128", "◆restart: stagnation")
+        await pilot.press("k")
+        await seen(pilot, "hypothesis: exp2 is one instruction", "expected: +10% where exp binds", "seen: +20%")
+
+
+async def test_versions_are_found_and_filtered_by_words_numbers_and_gains(run: Recorded) -> None:
+    async with app(run).run_test(size=(120, 30), notifications=True) as pilot:
+        await seen(pilot, "★ v2")
+        tree = pilot.app.screen.query_one(LineageList)
+        await pilot.press("slash", *"FOLD", "enter")
+        await until(pilot, lambda: tree.selected == 1 and pilot.app.focused is tree)
+        await pilot.press("slash", *"v0", "enter")
+        await until(pilot, lambda: tree.selected == 0)
+        await pilot.press("f", *">15", "enter")
+        await seen(pilot, "filter: >15")
+        assert [option.id for option in tree.options if not option.disabled] == ["1"]
+        await pilot.press("f", *["backspace"] * 3, "enter")
+        await until(pilot, lambda: len([o for o in tree.options if not o.disabled]) == 3)
+        await pilot.press("slash", *"zz", "enter")
+        await seen(pilot, "no version 'zz'")
+
+
+async def test_a_version_is_compared_with_any_other_side_by_side(run: Recorded) -> None:
+    async with app(run).run_test(size=(160, 30)) as pilot:
+        await seen(pilot, "★ v2")
+        await pilot.press("z", "v", *"v0", "enter")
+        shown = await seen(pilot, "Diff to v0", "version 0", "version 2")
+        assert not pilot.app.screen.query_one(LineageList).display
+        assert any("+ TILE = 128" in line for line in shown.splitlines())
+        await pilot.press("d")
+        await seen(pilot, "--- version 0", "+++ version 2", "+TILE = 128")
+        await pilot.press("escape", "k")
+        await seen(pilot, "Diff to parent")
+
+
+async def test_the_hot_loop_is_made_by_the_judge_when_it_is_asked_for(run: Recorded) -> None:
+    judge = FakeEvaluator(lambda candidate: make_evaluation(1.0), (PROFILE,))
+    async with app(run, judge).run_test(size=(140, 30)) as pilot:
+        await seen(pilot, "★ v2")
+        await pilot.press("4")
+        await seen(pilot, "Press p to have the judge compile v2 for h100")
+        await pilot.press("p")
+        await seen(pilot, "loop at line 92: 2 instructions, predicted for h100", " 25.0%  pipe", "MUFU.EX2 R4, R4")
+        await pilot.press("enter", "o")
+        await seen(pilot, "[PTX]", "ex2.approx.ftz.f32")
+        await pilot.press("o")
+        await seen(pilot, "[why]", "PREDICTED TIME", "prologue")
+        await pilot.press("n")
+        await seen(pilot, "Press p", "case 8k-full")
+
+
+@pytest.mark.parametrize(
+    ("judge", "words"),
+    [
+        (EvaluatorUnavailable("no GPU: \x1b[2J run nvidia-smi"), "the judge cannot be had: no GPU:"),
+        (FakeEvaluator(lambda _: make_evaluation(1.0), Fault(Status.TIMED_OUT, "no verdict")), "timed out: no verdict"),
+    ],
+)
+async def test_a_judge_that_cannot_say_leaves_a_line(
+    run: Recorded, judge: FakeEvaluator | EvaluatorUnavailable, words: str
+) -> None:
+    async with app(run, judge).run_test(size=(120, 24)) as pilot:
+        await seen(pilot, "★ v2")
+        await pilot.press("p")
+        assert "\x1b" not in await seen(pilot, words)
+
+
+async def test_attempts_are_grouped_by_reason_and_described_in_full(run: Recorded) -> None:
+    run.step(Status.INCORRECT, (0,), "again wrong")
+    run.step(Status.DOES_NOT_FIT, (0,), "too large")
+    async with app(run).run_test(size=(120, 40)) as pilot:
+        await seen(pilot, "★ v2")
+        await pilot.press("a")
+        await seen(pilot, "6 all", "3 accepted", "2 incorrect: case ragged", "1 does not fit", "too large")
+        await pilot.press("shift+tab", "j", "j", "j", "enter", "j")
+        shown = await seen(pilot, "hypothesis: exp2 is one instruction", "incorrect: case ragged: 12 of 77 rows")
+        assert "too large" not in shown
+
+
+async def test_a_transcript_folds_each_call_of_a_tool_with_its_result(run: Recorded) -> None:
+    async with app(run).run_test(size=(120, 40)) as pilot:
+        await seen(pilot, "★ v2")
+        await pilot.press("s")
+        await seen(pilot, "3  running", "1  done      2 tried, 24,690 tok")
+        await pilot.press("j", "j", "enter")
+        shown = await seen(pilot, "evaluate", "→ incorrect: 12 of 77 rows are wrong", "12,000 (9,000 cached) tokens in")
+        assert "failed: timed out" in shown
+        assert "timed out, 12,000" in shown
+        assert "summary" in shown, "a kind that is not known"
+        assert "\x1b" not in shown
+        assert "\u202e" not in shown
+        await pilot.press("j", "j", "j", "j", "enter")
+        assert "source:" in await seen(pilot, "──")
+        await pilot.press("e")
+        await until(pilot, lambda: pilot.app.screen.query_one("#transcript", Folds).count > 60)
+        await pilot.press("end")
+        await seen(pilot, "submitted")
+
+
+async def test_memory_shows_notes_and_the_supervisor_by_time(run: Recorded) -> None:
+    async with app(run).run_test(size=(100, 30)) as pilot:
+        await seen(pilot, "★ v2")
+        await pilot.press("m")
+        shown = await seen(pilot, "notes of operators: 1", "◆ restart stagnation [red]not markup[/red]")
+        assert shown.index("restart") < shown.index("◆ nudge") < shown.index("note exp2")
+        await pilot.press("e", "end")
+        await seen(pilot, "exp2 needs the scale in log2 units")
+
+
+async def test_workers_show_what_runs_and_since_when(run: Recorded) -> None:
+    async with app(run).run_test(size=(100, 24)) as pilot:
+        await seen(pilot, "★ v2")
+        await pilot.press("w")
+        await seen(pilot, "worker-1", "1m 16s", "candidate ")
+        run.store.set_run_state(run.run.id, RunState.STOPPED, now=run.now)
+        await seen(pilot, "The run is stopped: no workers.")
+
+
+async def test_the_trajectory_is_drawn_with_its_baselines_by_versions_and_by_attempts(run: Recorded) -> None:
+    async with app(run).run_test(size=(100, 40)) as pilot:
+        await seen(pilot, "★ v2")
+        await pilot.press("t")
+        shown = await seen(pilot, "● new best, 400.0 now", "a 8k-causal 363.6", "versions", "FlashAttention-3")
+        assert "predicted TFLOPS, h100" in shown
+        assert "+20.0% v1" in shown
+        await pilot.press("x", "c")
+        await until(pilot, lambda: "attempts   " in page(pilot) and "8k-causal" not in page(pilot))
+
+
+async def test_views_change_without_losing_their_place_and_escape_leads_back(run: Recorded) -> None:
+    async with app(run).run_test(size=(80, 24)) as pilot:
+        await seen(pilot, "★ v2")
+        await pilot.press("k", "2", "s")
+        await seen(pilot, "[s] Steps")
+        await pilot.press("enter", "escape", "escape")
+        await seen(pilot, "[l] Lineage")
+        assert pilot.app.screen.query_one(LineageList).selected == 1
+        assert pilot.app.screen.query_one(VersionDetail).tab == "source"
+        await pilot.press("question_mark")
+        assert isinstance(pilot.app.screen, HelpScreen)
+        await pilot.press("escape", "ctrl+p")
+        await until(pilot, lambda: isinstance(pilot.app.screen, CommandPalette))
+        await pilot.press(*"trajec")
+        await pilot.pause(0.3)
+        await pilot.press("enter")
+        await pilot.press("enter")
+        await seen(pilot, "[t] Trajectory")
+
+
+async def test_a_run_that_is_deleted_while_it_is_watched_leaves_a_line_and_the_last_picture(run: Recorded) -> None:
+    async with app(run).run_test(size=(100, 24)) as pilot:
+        await seen(pilot, "★ v2")
+        engine = create_engine(run.store.url)
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE runs SET name = 'gone', id = 99"))
+        engine.dispose()
+        await seen(pilot, "no run", "★ v2")
+        await pilot.press("1", "k")
+        await seen(pilot, "● v1")

@@ -1,0 +1,103 @@
+"""Pages of a run: the same as its whole, piece by piece."""
+
+from typing import Any
+
+from evaluator.candidate import Candidate
+from evaluator.evaluation import Status
+from lineage_db.records import Outcome, Spend, StepState, Totals
+from lineage_db.store import Store
+
+
+def recorded(store: Store, make: Any, speeds: tuple[float, ...], name: str = "one") -> Any:
+    """Record a run with one step an attempt; those that are fast enough become versions."""
+    run = make.run(store, name)
+    for place, tflops in enumerate(speeds):
+        step = make.step(store, run)
+        attempt = make.attempt(store, step, tflops, source=f"x = {place}\n")
+        make.conclude(store, step, attempt, decide=lambda versions, attempt: attempt.evaluation.correct)
+    return run
+
+
+def test_totals_count_attempts_and_steps_of_one_run(store: Store, make: Any) -> None:
+    empty = make.run(store, "empty")
+    recorded(store, make, (1.0,), "other")
+    run = recorded(store, make, (1.0, 0.0, 2.0))
+    make.step(store, run)
+    assert store.pages.totals(run.id) == Totals(3, 4)
+    assert store.pages.totals(empty.id) == Totals(0, 0)
+
+
+def test_outcomes_come_in_pages_that_are_the_whole_together(store: Store, make: Any) -> None:
+    recorded(store, make, (0.0,), "other")
+    run = recorded(store, make, (1.0, 0.0, 2.0, 0.0, 0.0))
+    found: list[Outcome] = []
+    while page := store.pages.outcomes(run.id, after=found[-1].attempt_id if found else 0, limit=2):
+        assert len(page) <= 2
+        found += page
+    assert [(outcome.attempt_id, outcome.status, outcome.message) for outcome in found] == [
+        (trial.attempt_id, trial.status, trial.message) for trial in store.trials(run.id)
+    ]
+    assert {outcome.status for outcome in found} == {Status.CORRECT, Status.INCORRECT}
+
+
+def test_trials_by_id_are_those_of_the_run(store: Store, make: Any) -> None:
+    other = recorded(store, make, (1.0,), "other")
+    run = recorded(store, make, (1.0, 0.0, 2.0))
+    every = store.trials(run.id)
+    foreign = store.trials(other.id)[0].attempt_id
+    assert store.pages.trials(run.id, [every[2].attempt_id, every[0].attempt_id, foreign, 10**30]) == [
+        every[0],
+        every[2],
+    ]
+    assert store.pages.trials(run.id, []) == []
+
+
+def test_steps_are_found_by_number_and_the_running_ones_by_state(store: Store, make: Any) -> None:
+    run = recorded(store, make, (1.0, 2.0, 3.0))
+    left, lost = make.step(store, run), make.step(store, run)
+    store.fail_step(lost.id, state=StepState.ABANDONED, reason="killed", now=make.now)
+    every = store.steps(run.id)
+    assert store.pages.steps(run.id, range(1, 3)) == every[1:3]
+    assert store.pages.steps(run.id, range(4, 99)) == every[4:]
+    assert store.pages.running(run.id) == [left]
+
+
+def test_what_steps_tried_and_spent_is_counted_for_each(store: Store, make: Any) -> None:
+    run = make.run(store)
+    one, two, three = (make.step(store, run) for _ in range(3))
+    for step, source in ((one, "a = 1\n"), (one, "b = 1\n"), (two, "c = 1\n")):
+        make.attempt(store, step, 1.0, source=source)
+    for _ in range(2):
+        store.journal.add_call(
+            run.id, two.id, model="m", input_tokens=10, cached_tokens=4, output_tokens=3, usd=0.25, seconds=1.0,
+            error="", now=make.now,
+        )  # fmt: skip
+    ids = [one.id, two.id, three.id]
+    assert store.pages.tried(ids) == {one.id: 2, two.id: 1}
+    assert store.pages.spends(ids) == {two.id: Spend(2, 20, 8, 6, 0.5)}
+    assert store.pages.tried([]) == store.pages.spends([]) == {}
+
+
+def test_an_ordinal_says_which_attempt_of_its_run_a_version_was(store: Store, make: Any) -> None:
+    recorded(store, make, (5.0, 0.0), "other")
+    run = recorded(store, make, (1.0, 0.0, 0.0, 2.0, 0.0, 3.0))
+    assert store.pages.ordinals(run.id) == [1, 4, 6]
+    assert store.pages.ordinals(make.run(store, "empty").id) == []
+
+
+def test_versions_and_messages_are_read_from_where_a_reader_stands(store: Store, make: Any) -> None:
+    run = recorded(store, make, (1.0, 0.0, 2.0, 3.0))
+    every = store.versions(run.id)
+    assert [store.versions(run.id, after=number) for number in (-1, 0, 2)] == [every, every[1:], []]
+    step = make.step(store, run)
+    written = [store.journal.add_message(step.id, "message", {"n": n}, now=make.now) for n in range(3)]
+    assert store.journal.messages(step.id, after=0) == written[1:]
+
+
+def test_a_hypothesis_is_part_of_a_page(store: Store, make: Any) -> None:
+    step = make.step(store, make.run(store))
+    attempt = store.record_attempt(
+        step_id=step.id, candidate=Candidate("mha", "x = 1\n"), change="c", parents=(), evaluation=make.evaluation(1.0),
+        started=make.now, finished=make.now, hypothesis="because",
+    )  # fmt: skip
+    assert [trial.hypothesis for trial in store.pages.trials(step.run_id, [attempt.id])] == ["because"]
