@@ -153,14 +153,17 @@ def test_what_an_interrupted_step_has_used_counts_for_the_one_that_takes_it_up(s
         shop.store.abandon_running_steps(shop.run.id, reason="killed", now=NOW)
         return {"text": "too late"}
 
-    allowance = Allowance(step_tokens=3000, step_evaluations=1)
-    script = [trying(120.0), interrupt, trying(130.0)]
+    allowance = Allowance(step_tokens=4000, step_evaluations=1)
+    script = [trying(120.0), interrupt, interrupt, trying(130.0)]
     with Endpoint(script) as endpoint:  # type: ignore[arg-type]
         operator = agent(endpoint)
         assert shop.step(operator, allowance).state is StepState.ABANDONED
+        assert shop.step(operator, allowance).state is StepState.ABANDONED
         outcome = shop.step(operator, allowance)
-    assert outcome.reason.startswith("the step has used 3300 of 3000 tokens; submitted is the best attempt")
-    assert len(endpoint.requests) == 3
+    assert outcome.reason.startswith("the step has used 4400 of 4000 tokens; submitted is the best attempt")
+    assert len(endpoint.requests) == 4
+    said = [message["content"] for message in endpoint.requests[3]["messages"] if message["role"] == "user"]
+    assert len([text for text in said if "Your process was interrupted" in text]) == 2
     assert outcome.version == 1
     assert len(shop.store.attempts(shop.run.id)) == 2
 
