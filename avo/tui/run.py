@@ -32,7 +32,7 @@ from lineage_db.records import RunState
 
 VIEWS = ("lineage", "trajectory", "attempts", "steps", "memory", "workers")
 """What can be shown of a run; the first letter of each is its key."""
-_OF_VERSIONS = ("tab", "zoom", "sides", "profile", "find_next", "ask", "best")
+_OF_VERSIONS = ("tab", "sides", "profile", "find_next", "ask", "best")
 """Actions of the lineage."""
 
 
@@ -182,8 +182,8 @@ class RunScreen(FeedScreen[Picture]):
 
     def action_back(self) -> None:
         """Go back from a part of a view to its list, from a list to the lineage."""
-        if self.query_one(LineageView).has_class("zoomed"):
-            self.query_one(LineageView).zoom()
+        if self.view.has_class("zoomed"):
+            self.view.zoom()
             return
         before = self.focused
         self.view.enter()
@@ -195,8 +195,8 @@ class RunScreen(FeedScreen[Picture]):
         self.query_one(LineageView).switch(name)
 
     def action_zoom(self) -> None:
-        """Give the version the whole width."""
-        self.query_one(LineageView).zoom()
+        """Give what stands beside the list the whole width."""
+        self.view.zoom()
 
     def action_sides(self) -> None:
         """Put the two sources of a diff side by side, or not."""

@@ -101,6 +101,10 @@ class StepsView(View):
         """Focus the steps."""
         self.query_one(StepList).focus()
 
+    def enter_part(self) -> None:
+        """Focus the transcript."""
+        self.query_one(Folds).focus()
+
     @on(Lines.Moved, "#steps")
     @on(Lines.Looked, "#steps")
     def _look(self) -> None:
@@ -108,7 +112,7 @@ class StepsView(View):
 
     @on(Lines.Chosen, "#steps")
     def _go_to_transcript(self) -> None:
-        self.query_one(Folds).focus()
+        self.enter_part()
 
 
 def _title(work: Work) -> Text:
