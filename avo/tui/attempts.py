@@ -111,7 +111,6 @@ class AttemptsView(View):
             self.query_one("#attempt-message", Static).update(describe(picture.attempt))
             if moved:
                 self.query_one("#attempt-page", Scroll).scroll_home(animate=False)
-        self.needs()
 
     def enter(self) -> None:
         """Focus the rows."""

@@ -44,7 +44,7 @@ class LineageView(View):
         """Show new versions, and what is known of the selected one."""
         self._picture, self._baselines = picture, baselines
         overview = picture.overview
-        drawn = (len(overview.versions), overview.interventions, self._words)
+        drawn = (overview.run.id, len(overview.versions), overview.interventions, self._words)
         if drawn != self._drawn:
             self._drawn = drawn
             self.query_one(LineageList).show(overview, baselines, overview.interventions, self._words)

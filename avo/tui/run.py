@@ -72,6 +72,8 @@ class RunScreen(FeedScreen[Picture]):
         self._clock = clock
         self._picture: Picture | None = None
         self._baselines: tuple[Baseline, ...] = ()
+        self._shown = "lineage"
+        """One of ``VIEWS``."""
         self._texts: dict[str, str] = {}
         """What was typed last, by purpose."""
 
@@ -99,7 +101,7 @@ class RunScreen(FeedScreen[Picture]):
     @property
     def view(self) -> View:
         """The view that is shown."""
-        return self.query_one(f"#{self.query_one(ContentSwitcher).current}", View)
+        return self.query_one(f"#{self._shown}-view", View)
 
     def on_feed_screen_news(self, message: FeedScreen.News) -> None:
         """Show a new picture, or say why there is none."""
@@ -112,14 +114,12 @@ class RunScreen(FeedScreen[Picture]):
             self._baselines = published(overview.run.problem)
         self._picture = picture
         self.query_one("#header", Static).update(header(overview))
-        if overview.totals.steps == 0 or (not overview.versions and self.view.id == "lineage-view"):
+        if overview.totals.steps == 0 or (not overview.versions and self._shown == "lineage"):
             self._say(_before_the_seed(overview))
             return
-        pages = self.query_one("#pages")
-        if not pages.display:
-            self.query_one("#nothing").display = False
-            pages.display = True
-            self.view.enter()
+        if not self.query_one("#pages").display:
+            self._show_pages()
+            self.view.focus_in()
         self.view.show(picture, self._baselines)
         self._reader.ask(self.view.want())
 
@@ -139,27 +139,26 @@ class RunScreen(FeedScreen[Picture]):
         elif message.done and message.text.strip():
             found = lineage.compare(message.text)
         if message.done:
-            self.view.enter()
+            self.view.focus_in()
             if not found:
                 self.notify(f"no version {message.text!r}", severity="warning", markup=False)
             self._draw_views()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer what concerns versions only where they are seen."""
-        return self.query_one(ContentSwitcher).current == "lineage-view" or action not in _OF_VERSIONS
+        return self._shown == "lineage" or action not in _OF_VERSIONS
 
     def action_view(self, name: str) -> None:
         """Show another view."""
-        switcher = self.query_one(ContentSwitcher)
-        switcher.current = f"{name}-view"
+        self._shown = name
+        self.query_one(ContentSwitcher).current = f"{name}-view"
         self._draw_views()
         self.refresh_bindings()
         view = self.view
         if self._picture:
-            if self.query_one("#nothing").display and (self._picture.overview.totals.steps):
-                self.query_one("#nothing").display = False
-                self.query_one("#pages").display = True
-            view.enter()
+            if self._picture.overview.totals.steps:
+                self._show_pages()
+            view.focus_in()
             view.show(self._picture, self._baselines)
             self._reader.ask(view.want())
 
@@ -187,7 +186,7 @@ class RunScreen(FeedScreen[Picture]):
             return
         before = self.focused
         self.view.enter()
-        if self.focused is before and self.view.id != "lineage-view":
+        if self.focused is before and self._shown != "lineage":
             self.action_view("lineage")
 
     def action_tab(self, name: str) -> None:
@@ -207,6 +206,10 @@ class RunScreen(FeedScreen[Picture]):
         self.query_one(LineageView).switch("hot-loop")
         self.query_one(HotLoop).ask()
 
+    def _show_pages(self) -> None:
+        self.query_one("#nothing").display = False
+        self.query_one("#pages").display = True
+
     def _say(self, words: str, advice: str = "") -> None:
         if self.query_one("#pages").display:
             self.query_one("#header", Static).update(Text(printable(words), "bold"))
@@ -214,10 +217,9 @@ class RunScreen(FeedScreen[Picture]):
             self.query_one("#nothing-text", Static).update(printable(f"{words}\n\n{advice}"))
 
     def _draw_views(self) -> None:
-        current = self.view.id
-        text = Text(no_wrap=True, overflow="ellipsis")
+        text = Text()
         for name in VIEWS:
-            shown = current == f"{name}-view"
+            shown = name == self._shown
             text.append(f"[{name[0]}]" if shown else f" {name[0]} ", "bold reverse" if shown else "bold")
             text.append(f" {name.capitalize()}  ", "bold" if shown else "dim")
         words = self._texts.get("filter", "").strip()
@@ -229,7 +231,7 @@ class RunScreen(FeedScreen[Picture]):
 def header(overview: Overview) -> Text:
     """Return two lines: which run and how it stands; its best score and what was tried."""
     run, best, seed = overview.run, overview.best, overview.seed
-    text = Text(no_wrap=True, overflow="ellipsis")
+    text = Text()
     text.append(run.name, "bold")
     text.append(f"  {run.state}", "bold green" if run.state is RunState.RUNNING else "bold")
     text.append(f"  {run.problem}, suite {run.suite}, operator {run.operator}\n")

@@ -95,7 +95,6 @@ class StepsView(View):
             folds.show(entries(transcript))
             if moved:
                 folds.cursor = 0
-        self.needs()
 
     def enter(self) -> None:
         """Focus the steps."""

@@ -105,7 +105,13 @@ class TrajectoryView(View, can_focus=True):
     def show(self, picture: Picture, baselines: Sequence[Baseline]) -> None:
         """Draw anew if there are new versions."""
         self._picture, self._baselines = picture, baselines
-        what = (len(picture.overview.versions), picture.ordinals, self._by_attempts, self._with_cases)
+        what = (
+            picture.overview.run.id,
+            len(picture.overview.versions),
+            picture.ordinals,
+            self._by_attempts,
+            self._with_cases,
+        )
         if what != self._drawn and picture.want.ordinals == self._by_attempts:
             self._drawn = what
             self._draw(picture)

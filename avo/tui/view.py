@@ -34,7 +34,12 @@ class View(Vertical):
 
     def zoom(self) -> None:
         """Give what stands beside the list the whole width, or the list its place again."""
-        if self.toggle_class("zoomed").has_class("zoomed"):
+        self.toggle_class("zoomed")
+        self.focus_in()
+
+    def focus_in(self) -> None:
+        """Focus the list, or what has its place."""
+        if self.has_class("zoomed"):
             self.enter_part()
         else:
             self.enter()
