@@ -32,8 +32,11 @@ from lineage_db.records import RunState
 
 VIEWS = ("lineage", "trajectory", "attempts", "steps", "memory", "workers")
 """What can be shown of a run; the first letter of each is its key."""
-_OF_VERSIONS = ("tab", "sides", "profile", "find_next", "ask", "best")
-"""Actions of the lineage."""
+_PLACES = {
+    **dict.fromkeys(("tab", "sides", "profile", "find_next", "ask", "best"), ("lineage",)),
+    "zoom": ("lineage", "attempts", "steps"),
+}
+"""Actions that are of use in some views only."""
 
 
 class RunScreen(FeedScreen[Picture]):
@@ -145,8 +148,8 @@ class RunScreen(FeedScreen[Picture]):
             self._draw_views()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Offer what concerns versions only where they are seen."""
-        return self._shown == "lineage" or action not in _OF_VERSIONS
+        """Offer what is of use in the view that is shown."""
+        return self._shown in _PLACES.get(action, VIEWS)
 
     def action_view(self, name: str) -> None:
         """Show another view."""
