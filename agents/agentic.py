@@ -16,7 +16,8 @@ from agents.settings import ModelSettings, Settings
 from agents.tools import Toolbox, Workbench
 from agents.tools.tables import lineage, short
 from agents.tools.toolbox import MOST_CHARS, cut
-from evaluator.problem import get_problem, get_suite
+from evaluator.problem import Problem, get_problem, get_suite
+from evaluator.target import Target
 from lineage_db.records import Submission
 
 MOST_TURNS = 200
@@ -75,13 +76,18 @@ def choose(models: Sequence[ModelSettings], rng: random.Random) -> ModelSettings
 
 def told(brief: Brief) -> dict[str, Any]:
     """Return what prompts say of problem and target."""
-    cases = get_suite(brief.problem, brief.suite)
+    return told_of(brief.problem, brief.suite, brief.target)
+
+
+def told_of(problem: Problem, suite: str, target: Target) -> dict[str, Any]:
+    """Return what prompts say of these."""
+    cases = get_suite(problem, suite)
     return {
-        "problem": brief.problem,
-        "target": brief.target,
-        "suite": brief.suite,
+        "problem": problem,
+        "target": target,
+        "suite": suite,
         "cases": [case.name for case in cases],
-        "call": brief.problem.call(cases[0]),
+        "call": problem.call(cases[0]),
     }
 
 
@@ -104,7 +110,11 @@ class _Step:
 
     def __init__(self, brief: Brief, settings: ModelSettings, model: Model) -> None:
         self._brief, self._desk, self._model = brief, brief.desk, model
-        states = [entry.content for entry in brief.transcript if entry.kind == STATE]
+        states = [
+            entry.content if entry.kind == STATE else entry.content["state"]
+            for entry in brief.transcript
+            if entry.kind in (STATE, RESUMED)
+        ]
         self._most_chars = min(MOST_CHARS, int(_RESULT_SHARE * settings.context_tokens * CHARS_PER_TOKEN))
         self._toolbox = Toolbox(brief, Workbench.from_json(states[-1]) if states else None, self._most_chars)
         self._kept: Mapping[str, Any] = states[-1] if states else {}
@@ -145,8 +155,8 @@ class _Step:
                 messages = list(entry.content["messages"])
         messages += [_result(call_id, _INTERRUPTED) for call_id in unanswered(messages)]
         messages.append({"role": "user", "content": render("resumed", budget=self._budget())})
-        self._conversation.replace(RESUMED, messages, step=self._brief.transcript[-1].step_id)
-        self._keep_state(always=True)
+        taken_up = self._brief.transcript[-1].step_id
+        self._conversation.replace(RESUMED, messages, step=taken_up, state=self._bench.to_json())
 
     def _told_first(self) -> str:
         brief, taken = self._brief, self._brief.transferred
@@ -174,8 +184,9 @@ class _Step:
         if not reply.empty:
             self._conversation.reply(reply)
         for call in reply.calls:
-            self._conversation.add(_result(call.id, self._toolbox.call(call.name, call.arguments)))
-            self._keep_state()
+            said = self._toolbox.call(call.name, call.arguments)
+            self._keep_state()  # before the result: what the model has read of is never lost
+            self._conversation.add(_result(call.id, said))
         if not reply.calls or reply.finish == CUT:
             self._say(render("nudge", problem=reply.problem))
 
@@ -235,9 +246,9 @@ class _Step:
     def _budget(self) -> str:
         return render("budget", left=self._desk.left())
 
-    def _keep_state(self, *, always: bool = False) -> None:
+    def _keep_state(self) -> None:
         state = self._bench.to_json()
-        if always or state != self._kept:
+        if state != self._kept:
             self._desk.record(STATE, state)
             self._kept = state
 

@@ -114,7 +114,7 @@ class ChatModel:
             "reasoning_effort": settings.reasoning_effort,
             "extra_body": settings.extra_body or None,
         }
-        request = {"model": settings.name, "messages": list(messages)}
+        request = {"model": settings.name, "messages": _alternating(messages)}
         return request | {key: value for key, value in optional.items() if value is not None}
 
     def _ask(self, request: dict[str, Any]) -> object:
@@ -217,6 +217,17 @@ class ChatModel:
             self._check_budget()
             self._sleep(min(delay_s, _SLICE_S))
             delay_s -= _SLICE_S
+
+
+def _alternating(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """Return ``messages`` with those of the user that follow each other as one: some chat templates insist on turns."""
+    sent: list[ChatMessage] = []
+    for message in messages:
+        if sent and message["role"] == sent[-1]["role"] == "user":
+            sent[-1] = {**message, "content": f"{sent[-1]['content']}\n\n{message['content']}"}
+        else:
+            sent.append(message)
+    return sent
 
 
 def _said(error: APIStatusError) -> str:

@@ -5,11 +5,15 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
+from agents.agentic import chat_models
 from agents.desk import Desk
 from agents.errors import ModelRefused
 from agents.operator import Brief, Proposal, VariationOperator
-from agents.supervisor import Patience
+from agents.review import Advice, advise
+from agents.settings import Settings
+from agents.supervisor import Diagnosis, Patience, Trajectory
 from avo import canary
 from avo.acceptance import accepts, outdated
 from avo.budget import SEED_OPERATOR, UNLIMITED, Allowance
@@ -25,6 +29,7 @@ from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation
 from evaluator.evaluators import Judging
 from evaluator.problem import HELD_OUT, get_problem
+from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StepNotRunning
 from lineage_db.records import Attempt, Intervention, Run, Step, StepState, Version
@@ -80,11 +85,13 @@ def perform_step(
     patience: Patience | None = None,
     population: Population = _LINEAGE,
     allowance: Allowance = UNLIMITED,
+    adviser: Settings | None = None,
 ) -> StepOutcome:
     """Perform one step of ``run`` as ``worker`` and return how it ended.
 
     ``min_gain``, ``alpha``, ``patience``, which is the supervisor's, and ``population`` are as in the run's
-    configuration; ``allowance`` is what the step may use. A step of ``SeedOperator`` fails unless the judge sees
+    configuration; ``allowance`` is what the step may use; the models of ``adviser`` review the trajectory for the
+    supervisor. A step of ``SeedOperator`` fails unless the judge sees
     through the variants of the seed that ``canary`` makes; before that the seed is no version.
 
     An operator that raises, or names versions and attempts that are none, fails its step. Raises
@@ -99,7 +106,10 @@ def perform_step(
         home = settle(store, run, step, origin, population, seed, clock)
         scorer = RecordingScorer(store, run, step, evaluator, alpha, clock, home.rivals)
         own = desk(store, run, step, evaluator, allowance, taken_up=_taken_up(store, step), clock=clock)
-        interventions = supervise(store, run, target, patience, knowledge, clock) if patience else ()
+        interventions: Sequence[Intervention] = ()
+        if patience:
+            advice = None if adviser is None else partial(_advise, store, run, target, own, adviser, seed)
+            interventions = supervise(store, run, target, patience, knowledge, clock, advice)
         brief = _brief(store, run, step, origin, seed, evaluator, scorer, knowledge, interventions, home, own)
         return _perform(store, run, step, operator, scorer, brief, home, min_gain, alpha, clock)
 
@@ -251,6 +261,21 @@ def _brief(
         memories=store.journal.memories(run.id),
         transcript=transcript,
     )
+
+
+def _advise(
+    store: Store,
+    run: Run,
+    target: Target,
+    own: Desk,
+    adviser: Settings,
+    seed: int,
+    trajectory: Trajectory,
+    diagnosis: Diagnosis,
+) -> Advice | None:
+    memories = store.journal.memories(run.id)
+    problem, models = get_problem(run.problem), chat_models(adviser)
+    return advise(adviser.models, models, own, problem, run.suite, target, trajectory, memories, diagnosis, seed)
 
 
 def _taken_up(store: Store, step: Step) -> list[Step]:

@@ -20,7 +20,7 @@ from ray.exceptions import RayActorError, RayError
 
 from agents.errors import AgentError
 from agents.operator import VariationOperator
-from agents.registry import get_operator
+from agents.registry import asks_models, get_operator
 from avo.budget import Allowance
 from avo.config import LOCAL, RunConfig
 from avo.errors import ConfigError, RunFailed
@@ -186,6 +186,7 @@ class OperatorWorker:
                 clock=utc_now,
                 knowledge=self._knowledge,
                 allowance=self._allowance,
+                adviser=self._config.settings if asks_models(self._config.operator) else None,
             )
         except (EvaluatorError, StoreError, AgentError) as error:
             return str(error)

@@ -58,7 +58,7 @@ class Histories:
         with self._lock:
             versions = self._read_versions(connection, run_id)
             trials = self._trials.setdefault(run_id, [])
-            new = queries.new_trials(connection, run_id, trials[-1].attempt_id if trials else 0)
+            new = queries.trials(connection, run_id, trials[-1].attempt_id if trials else 0)
             trials += new
             # A trial that was read before its attempt was accepted does not know its version yet.
             for version in versions[self._marked.get(run_id, 0) :]:
@@ -69,7 +69,7 @@ class Histories:
 
     def _read_versions(self, connection: Connection, run_id: int) -> tuple[Version, ...]:
         known = self._versions.get(run_id, ())
-        new = queries.versions(connection, run_id, len(known) - 1)
+        new = queries.versions(connection, run_id, len(known))
         if new:
             known = self._versions[run_id] = (*known, *new)
         return known

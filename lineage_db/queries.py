@@ -82,7 +82,7 @@ _OF_PLAN = _WITH_HYPOTHESIS.where(_ATTEMPTS.run_id == _RUN_KEY, _ATTEMPTS.plan_d
 )
 _ADD_ATTEMPT = insert(tables.attempts).returning(_ATTEMPTS.id)
 _ADD_STEP = insert(tables.steps).returning(*_STEPS)
-_TRIALS = (
+_TRIALS_OF_RUN = (
     select(
         *(column for column in _ATTEMPTS if column.name not in ("source", "evaluation")),
         _HYPOTHESIS,
@@ -95,9 +95,9 @@ _TRIALS = (
     .where(_ATTEMPTS.run_id == _RUN_KEY)
     .order_by(_ATTEMPTS.id)
 )
-_NEW_TRIALS = _TRIALS.where(_ATTEMPTS.id > bindparam("after", type_=_ATTEMPTS.id.type))
-_NEW_VERSIONS = _LINEAGE.where(
-    _VERSIONS.run_id == _RUN_KEY, _VERSIONS.number > bindparam("after", type_=_VERSIONS.number.type)
+_TRIALS = _TRIALS_OF_RUN.where(_ATTEMPTS.id > bindparam("after", type_=_ATTEMPTS.id.type))
+_VERSIONS_FROM = _LINEAGE.where(
+    _VERSIONS.run_id == _RUN_KEY, _VERSIONS.number >= bindparam("first", type_=_VERSIONS.number.type)
 ).order_by(_VERSIONS.number)
 
 
@@ -269,19 +269,19 @@ def add_step(connection: Connection, values: Mapping[str, Any]) -> Step:
     return to_step(connection.execute(_ADD_STEP, values).one())
 
 
-def trials(connection: Connection, run_id: int, which: ColumnElement[bool]) -> list[Trial]:
-    """Return the run's attempts for which ``which`` holds, without their long columns, oldest first."""
-    return [to_trial(row) for row in connection.execute(_TRIALS.where(which), {"run_key": run_id})]
-
-
-def new_trials(connection: Connection, run_id: int, after: int) -> list[Trial]:
+def trials(connection: Connection, run_id: int, after: int) -> list[Trial]:
     """Return the run's attempts with ids larger than ``after``, without their long columns, oldest first."""
-    return [to_trial(row) for row in connection.execute(_NEW_TRIALS, {"run_key": run_id, "after": after})]
+    return [to_trial(row) for row in connection.execute(_TRIALS, {"run_key": run_id, "after": after})]
 
 
-def versions(connection: Connection, run_id: int, after: int = -1) -> list[Version]:
-    """Return the run's versions with numbers larger than ``after``, oldest first."""
-    return [to_version(row) for row in connection.execute(_NEW_VERSIONS, {"run_key": run_id, "after": after})]
+def versions(connection: Connection, run_id: int, first: int) -> list[Version]:
+    """Return the run's versions from number ``first`` on, oldest first."""
+    return [to_version(row) for row in connection.execute(_VERSIONS_FROM, {"run_key": run_id, "first": first})]
+
+
+def trials_where(connection: Connection, run_id: int, which: ColumnElement[bool]) -> list[Trial]:
+    """Return the run's attempts for which ``which`` holds, without their long columns, oldest first."""
+    return [to_trial(row) for row in connection.execute(_TRIALS_OF_RUN.where(which), {"run_key": run_id})]
 
 
 def version(connection: Connection, run_id: int, number: int | None) -> Version:

@@ -494,7 +494,7 @@ class Store:
     def trials(self, run_id: int, *, after: int = 0) -> list[Trial]:
         """Return the run's attempts with ids larger than ``after``, without sources, oldest first."""
         with self._database.transaction() as connection:
-            return queries.new_trials(connection, run_id, after)
+            return queries.trials(connection, run_id, after)
 
     @persistent
     def attempt(self, run_id: int, attempt_id: int) -> Attempt:

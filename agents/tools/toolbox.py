@@ -230,8 +230,9 @@ class Toolbox:
             raise BadCall(f"there is no attempt {attempt_id}: read_lineage lists them") from None
 
     def _parent_speeds(self) -> dict[str, float]:
-        wanted = dict.fromkeys((*self.bench.parents, self._brief.versions[-1].number))
-        speeds = {number: self._version(number).attempt.evaluation.geomean_tflops for number in wanted}
+        """Of those that the step sees."""
+        wanted = {*self.bench.parents, self._brief.versions[-1].number}
+        speeds = {v.number: v.attempt.evaluation.geomean_tflops for v in self._brief.versions if v.number in wanted}
         return {f"version {number}": tflops for number, tflops in speeds.items() if tflops}
 
     def _look(self, look: Look, source: str, *, suite: str | None = None, case: str | None = None) -> Findings:

@@ -81,13 +81,14 @@ def render_package(name: str, versions: Sequence[Judged], now: datetime) -> dict
     ``now`` is the time of the export.
     """
     versions = ranked(versions)
+    named = tuple(zip(names(versions), versions, strict=True))
     functions = tuple(dict.fromkeys(each.chosen.function for each in versions))
     inside = VARIANT / name
     found: dict[str, str] = {}
     for function in functions:
         for module in _MODULES[function]:
             found[str(inside / module)] = _runtime(module).read_text(encoding="utf-8")
-    for module, each in zip(names(versions), versions, strict=True):
+    for module, each in named:
         header = (
             f"# SPDX-License-Identifier: {LICENCE}\n# {each.chosen.label}: see provenance.json in the folder above.\n"
         )
@@ -96,12 +97,9 @@ def render_package(name: str, versions: Sequence[Judged], now: datetime) -> dict
     found[str(inside / "py.typed")] = ""
     found[str(inside / "dispatch.json")] = _json(table(versions))
     found[str(inside / "provenance.json")] = _json({"package": name, **provenance(versions, now)})
-    cases = {
-        module: [asdict(case) for case in tested(each.chosen.problem)]
-        for module, each in zip(names(versions), versions, strict=True)
-    }
+    cases = {module: [asdict(case) for case in tested(each.chosen.problem)] for module, each in named}
     found["tests/cases.json"] = json.dumps(cases) + "\n"
-    for module in ("inputs.py", "selection.py"):
+    for module in ("inputs.py", "selection.py") if "selected_attention" in functions else ("inputs.py",):
         found[f"tests/{module}"] = _of_the_judge(module)
     context = _context(name, versions, functions, now)
     environment = _environment()

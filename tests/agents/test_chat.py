@@ -292,3 +292,12 @@ def test_arguments_that_are_no_json_do_not_go_back_to_the_server() -> None:
         reply = asked.complete()
     assert reply.calls[0].arguments == '{"at": '
     assert reply.message["tool_calls"][0]["function"]["arguments"] == "{}"
+
+
+def test_messages_of_the_user_that_follow_each_other_are_sent_as_one() -> None:
+    talk = [*HELLO, {"role": "assistant", "content": "yes"}, *HELLO, *HELLO]
+    with model(GOOD) as (asked, endpoint):
+        asked.model.complete(talk, ())
+    assert [(m["role"], m["content"]) for m in endpoint.requests[0]["messages"]] == [
+        ("user", "hello"), ("assistant", "yes"), ("user", "hello\n\nhello"),
+    ]  # fmt: skip

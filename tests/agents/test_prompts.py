@@ -44,6 +44,11 @@ def sample() -> dict[str, Any]:
         "inspirations": world.versions[:1],
         "diffs": ["- a"],
         "failures": ["b: c"],
+        "reason": "5 steps in a row without a new version",
+        "faults": [(3, "incorrect: case odd")],
+        "said": ["persistence"],
+        "place": "directions.0",
+        "wrong": "too short",
     }
 
 

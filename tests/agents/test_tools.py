@@ -259,3 +259,15 @@ def test_a_workbench_survives_json() -> None:
     bench.call("submit", attempt=2, change="100 -> 120", seen="+20%")
     again = Workbench.from_json(json.loads(json.dumps(bench.box.bench.to_json())))
     assert again == bench.box.bench
+
+
+def test_an_attempt_whose_parents_are_not_shown_to_the_step_is_evaluated_all_the_same() -> None:
+    world = World()
+    world.accept("tflops = 110.0", (0,))
+    world.accept("tflops = 115.0", (1,))
+    box = Toolbox(world.brief(versions=tuple(world.versions[1:])))
+    box.call("write_source", '{"attempt": 2}')
+    box.call("edit_source", '{"old": "110", "new": "120"}')
+    said = box.call("evaluate", json.dumps(WHY))
+    assert "attempt 4: correct, 120.0 predicted TFLOPS; version 2 has 115.0" in said
+    assert box.bench.best is not None

@@ -20,6 +20,7 @@ from avo.config import RunConfig
 from avo.run import MODEL_PATIENCE, Stop, execute
 from avo.step import SeedOperator, StepOutcome, perform_step
 from evaluator.evaluators import FakeEvaluator
+from evaluator.inspection import Findings
 from knowledge_base.library import Library
 from lineage_db.records import RunState, StepState
 from lineage_db.store import Store
@@ -108,6 +109,30 @@ def test_a_step_ends_with_a_version_and_all_that_was_said_of_it(shop: Shop) -> N
     assert len(shop.store.journal.messages(step.id)) > 5
 
 
+def test_a_failed_evaluation_is_repaired_and_a_long_conversation_compacted(shop: Shop) -> None:
+    def respond(request: Mapping[str, Any]) -> Line:
+        messages = request["messages"]
+        usage = {"prompt_tokens": len(json.dumps(messages)) // 4, "completion_tokens": 10}
+        if "You compress the record" in messages[0]["content"]:
+            return {"text": "the numbers were read often", "usage": usage}
+        if "the numbers were read often" in str(messages[1]["content"]):
+            return {"calls": [submit(3)], "usage": usage}
+        return {"calls": [["run_python", {"code": "print()"}]], "usage": usage}
+
+    repair = {"calls": [["edit_source", {"old": "nonsense", "new": "tflops = 120.0"}], EVALUATE]}
+    shop.evaluator.findings = Findings(text="x" * 9000)
+    script = [{"calls": [["write_source", {"source": "nonsense"}], EVALUATE]}, repair, respond]
+    with Endpoint(script) as endpoint:  # type: ignore[arg-type]
+        outcome = shop.step(agent(endpoint, context_tokens=12_000))
+    assert outcome.version == 1
+    assert "parse_error: not a kernel: nonsense" in endpoint.requests[1]["messages"][-1]["content"]
+    step = shop.store.steps(shop.run.id)[1]
+    assert [message.kind for message in shop.store.journal.messages(step.id)].count("summary") == 1
+    compacted = endpoint.requests[-1]["messages"][1]["content"]
+    assert "tflops = 120.0" in compacted
+    assert "attempt 2: parse_error: not a kernel: nonsense [a number]" in compacted
+
+
 def test_what_one_step_learnt_the_next_is_told(shop: Shop) -> None:
     with Endpoint([{"calls": [*trying(90.0)["calls"], ["remember", {"note": "smaller is slower"}]]},
                    {"calls": [submit(2)]}, {"calls": [["submit", {"attempt": None, "change": "none", "seen": "-"}]]}]
@@ -153,14 +178,17 @@ def test_what_an_interrupted_step_has_used_counts_for_the_one_that_takes_it_up(s
         shop.store.abandon_running_steps(shop.run.id, reason="killed", now=NOW)
         return {"text": "too late"}
 
-    allowance = Allowance(step_tokens=3000, step_evaluations=1)
-    script = [trying(120.0), interrupt, trying(130.0)]
+    allowance = Allowance(step_tokens=4000, step_evaluations=1)
+    script = [trying(120.0), interrupt, interrupt, trying(130.0)]
     with Endpoint(script) as endpoint:  # type: ignore[arg-type]
         operator = agent(endpoint)
         assert shop.step(operator, allowance).state is StepState.ABANDONED
+        assert shop.step(operator, allowance).state is StepState.ABANDONED
         outcome = shop.step(operator, allowance)
-    assert outcome.reason.startswith("the step has used 3300 of 3000 tokens; submitted is the best attempt")
-    assert len(endpoint.requests) == 3
+    assert outcome.reason.startswith("the step has used 4400 of 4000 tokens; submitted is the best attempt")
+    assert len(endpoint.requests) == 4
+    said = [message["content"] for message in endpoint.requests[3]["messages"] if message["role"] == "user"]
+    assert len([text for text in said if "Your process was interrupted" in text]) == 2
     assert outcome.version == 1
     assert len(shop.store.attempts(shop.run.id)) == 2
 

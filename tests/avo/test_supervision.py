@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from agents.supervisor import Patience
+from agents.review import Advice
+from agents.supervisor import Diagnosis, Patience, Trajectory
 from avo.config import RunConfig
 from avo.step import SeedOperator, perform_step
+from avo.supervision import supervise
 from evaluator.evaluators import FakeEvaluator
+from evaluator.target import get_target
 from knowledge_base.library import Library
 from lineage_db.store import Store
 from tests.avo.fakes import NOW, SEED, Scripted, judge, make_run, proposing
@@ -72,3 +75,21 @@ def test_a_redirection_brings_directions_from_the_knowledge_base(desk: Desk) -> 
 def test_a_run_without_supervisor_is_never_told_anything(desk: Desk) -> None:
     assert desk.stall(8, RunConfig(supervisor="off").patience)[-1] == []
     assert RunConfig().patience is not None
+
+
+def test_a_models_directions_take_the_place_of_the_knowledge_bases(desk: Desk) -> None:
+    desk.stall(6)
+    asked = []
+
+    def advise(trajectory: Trajectory, found: Diagnosis) -> Advice | None:
+        asked.append(found.level)
+        return Advice("m", ("persist: one program an SM",)) if len(asked) > 1 else None
+
+    run, target = desk.run, get_target("h100")
+    for steps in (0, 3):
+        desk.stall(steps, None)
+        supervise(desk.store, run, target, PATIENCE, Library.load(), lambda: NOW, advise)
+    nudge, first, second = desk.store.journal.interventions(run.id)
+    assert (nudge.level, asked) == ("nudge", ["redirect", "redirect"])
+    assert first.source == "knowledge base"
+    assert (second.source, second.directions) == ("m", ("persist: one program an SM",))

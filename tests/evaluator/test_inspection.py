@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from evaluator.errors import EvaluatorUnavailable, UnknownProblem
-from evaluator.evaluation import Fault, Status
+from evaluator.evaluation import Evaluation, Fault, Status
 from evaluator.evaluators import FakeEvaluator
 from evaluator.inspection import Findings, Inspection, Look
 from evaluator.judge import Judge
@@ -47,6 +47,15 @@ def test_a_check_of_what_does_not_parse_is_that_fault(judge: Judge) -> None:
     found = look(judge, Look.CHECK, "def attention(:")
     assert found.fault is not None
     assert found.fault.status is Status.PARSE_ERROR
+
+
+def test_a_score_on_another_suite_says_so(judge: Judge) -> None:
+    found = look(judge, Look.SCORE, "def attention(:", suite="paper")
+    assert found.fault is not None
+    assert found.evaluation is not None
+    assert (found.fault.status, found.evaluation.suite) == (Status.PARSE_ERROR, "paper")
+    with pytest.raises(UnknownProblem):
+        look(judge, Look.SCORE, suite="nope")
 
 
 def test_code_is_that_of_the_case_asked_for(judge: Judge) -> None:
@@ -99,8 +108,9 @@ REQUEST = InspectRequest(7, Inspection(Look.SASS, "mha", "x = 1", case="8k-full"
 
 def test_looks_and_findings_survive_the_wire() -> None:
     assert list(requests([REQUEST.line()])) == [REQUEST]
-    found = Findings(Fault(Status.CRASHED, "died"), "text")
-    assert findings(REQUEST, seen(REQUEST, found)) == found
+    verdict = Evaluation(Status.CRASHED, "died", "h100", "paper", 0.5)
+    for found in (Findings(Fault(Status.CRASHED, "died"), "text"), Findings(evaluation=verdict)):
+        assert findings(REQUEST, seen(REQUEST, found)) == found
 
 
 @pytest.mark.parametrize("asked", [True, {}, {"look": "away"}, {"look": "ptx", "case": 3}, {"look": "ptx", "x": 1}])

@@ -25,6 +25,9 @@ for.
 """
 _INTERPRETED_DTYPES = (torch.float16, torch.float32)
 _MODES = ("sdpa", "raise")
+_DEFAULT_MODE = os.environ.get("AVO_ON_UNSUPPORTED", "sdpa")
+_warned: set[str] = set()
+"""Reasons that need no second warning."""
 _ALIGNMENT = 16
 """Bytes to which the judge's tensors and their rows are aligned."""
 
@@ -177,7 +180,3 @@ def _warn_once(reason: str) -> bool:
         _warned.add(reason)
         warnings.warn(f"{NAMESPACE} has no kernel for {reason}: scaled_dot_product_attention computes it", stacklevel=4)
     return True
-
-
-_DEFAULT_MODE = os.environ.get("AVO_ON_UNSUPPORTED", "sdpa")
-_warned: set[str] = set()

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 from avo.cli.main import app
+from avo.export.choosing import choose
+from avo.export.package import render_package, write_package
 from evaluator.candidate import Candidate
 from lineage_db.store import Store
 from seeds import seed_source
-from tests.avo.export.sample import correct
+from tests.avo.export.sample import correct, passed, sample
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 PROBLEM = str(Path(__file__).with_name("small_problem.py"))
@@ -26,12 +29,19 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     url = str(folder / "lineage.db")
     with Store.open(url) as store:
         run = store.create_run(
-            name="small", problem=PROBLEM, target="h100", suite="quick", operator="mutate", seed=0, config={}, now=NOW
+            name="small",
+            problem=PROBLEM,
+            target="h100",
+            suite="held_out",
+            operator="mutate",
+            seed=0,
+            config={},
+            now=NOW,
         )
         step = store.claim_step(run.id, worker="worker-0", operator="seed", now=NOW)
         attempt = store.record_attempt(
             step_id=step.id, candidate=Candidate(PROBLEM, f"import os\n{seed_source('mha')}"), change="seed",
-            parents=(), evaluation=correct(PROBLEM, "quick", 1.0, "h100"), started=NOW, finished=NOW,
+            parents=(), evaluation=correct(PROBLEM, "held_out", 1.0, "h100"), started=NOW, finished=NOW,
         )  # fmt: skip
         store.conclude_step(
             step.id, attempt_id=attempt.id, parents=(), reason="seed", now=NOW, decide=lambda versions, new: True
@@ -43,8 +53,8 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
-def own_tests(package: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+def own_tests(package: Path, *options: str, interpret: str = "1") -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"TRITON_INTERPRET": interpret, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", *options]
     return subprocess.run(command, cwd=package, env=environment, capture_output=True, text=True)
 
@@ -67,6 +77,16 @@ def test_its_own_tests_notice_a_wrong_kernel(package: Path) -> None:
         kernel.write_text(right)
 
 
+def test_selected_attention_works_on_the_offline_executor(tmp_path: Path) -> None:
+    run, (seed, *_) = sample(tmp_path)
+    attempt = replace(seed.attempt, source=seed_source("fsa", "query_outer"))
+    version = choose(replace(run, problem="fsa"), [replace(seed, attempt=attempt)], 0)
+    write_package(render_package("sparse", [passed(version, 1.0, 1.0)], NOW), tmp_path / "out")
+    picked = "results or refused or falls or one-token or less-than"
+    done = own_tests(tmp_path / "out", "-k", picked, interpret="0")
+    assert "5 passed" in done.stdout, done.stdout + done.stderr
+
+
 def test_unused_imports_are_gone(package: Path) -> None:
     assert "import os" not in (package / "build/torch-universal/small_one/kernels/small_v0.py").read_text()
 
@@ -81,4 +101,4 @@ def test_a_wheel_is_built_of_it(package: Path) -> None:
     inside = {str(path.relative_to(variant)) for path in variant.rglob("*.py")}
     assert inside
     assert inside | {f"small_one/{name}" for name in ("dispatch.json", "provenance.json", "py.typed")} <= held
-    assert [path.name for path in (package / "build").iterdir()] == ["torch-universal"]
+    assert {path.name for path in package.glob("build/*/*")} == {"metadata.json", "small_one"}

@@ -48,7 +48,9 @@ def test_grouped_queries_and_block_sizes_are_those_that_were_judged(tmp_path: Pa
 
 def test_runs_whose_names_look_alike_get_modules_of_their_own(tmp_path: Path) -> None:
     run, versions = sample(tmp_path)
-    given = [passed(chosen(run, versions, 1, name=name), 1.0, 1.0) for name in ("a.b", "A-b", "1", "---")]
+    one = chosen(run, versions, 1)
+    runs = [replace(run, name=name) for name in ("a.b", "A-b", "1", "---")]
+    given = [passed(replace(one, run=each), 1.0, 1.0) for each in runs]
     found = names(given)
     assert len(set(found)) == 4
     assert all(name.isidentifier() for name in found)
