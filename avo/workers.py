@@ -9,6 +9,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 START_S = 600.0
 """Longest wait for an evaluator to start: on a cluster a node may have to come up for it first."""
+_LOOK_S = 10.0
+"""Between looks whether Ray is still there while no step ends: without a node, new workers would never come."""
 _OBJECT_STORE_BYTES = 80 * 2**20
 """Ray's minimum is 75 MiB; what passes through is sources and evaluations, a few kilobytes each."""
 
@@ -199,6 +202,7 @@ class RayCrew:
         self._hire = hire_operator
         self._operators = [hire_operator(worker) for worker in range(count)]
         self._steps: dict[Any, int] = {}
+        self._looked = time.monotonic()
 
     def start(self, worker: int, seed_source: str | None) -> None:
         """Begin a step."""
@@ -207,6 +211,10 @@ class RayCrew:
     def wait(self, timeout_s: float) -> list[Report]:
         """Return the steps that ended, waiting up to ``timeout_s`` for the first."""
         ended, _ = ray.wait(list(self._steps), timeout=timeout_s)
+        if not ended and time.monotonic() > self._looked + _LOOK_S:
+            self._looked = time.monotonic()
+            if not any(node["Alive"] for node in ray.nodes()):  # type: ignore[no-untyped-call]
+                raise RunFailed("Ray has no node left, its processes were killed: resume the run")
         return [self._report(step, self._steps.pop(step)) for step in ended]
 
     def replace(self, worker: int) -> None:
