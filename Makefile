@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: run test format bench bench-model clean
+.PHONY: run test format bench bench-model results clean
 
 run: $(READY)  ## Evolve mha for h100 without GPU or key, in about four minutes.
 	$(BIN)/avo run --problem mha --target h100 --operator mutate --max-hours 0.06
@@ -29,6 +29,9 @@ bench: $(READY)  ## The figures of docs/benchmarks.md and docs/performance-model
 
 bench-model: $(READY)  ## The tables of docs/performance-model.md anew: minutes of compiling and playing.
 	$(BIN)/python -m bench.model --write
+
+results: $(READY)  ## docs/results.md anew: 90 minutes of searching.
+	$(BIN)/python -m bench.results --minutes 15 --out docs/results.md
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -4,6 +4,12 @@ AgentError
 +-- UnknownOperator     no operator of that name
 +-- InvalidOperator     an installed plugin is not an operator
 +-- CandidateTaken      another worker is evaluating the candidate at this moment
++-- NoModel             an operator that asks models has none
++-- NoEndpoint          it is not said where a model is, or with which key it is asked
++-- NoPrice             a limit in USD cannot be held
++-- ModelRefused        a model does not answer, and asking again would not help
+|   +-- ContextOverflow the conversation is too long for it
++-- BudgetSpent         a budget has no room for another call
 """
 
 
@@ -27,3 +33,43 @@ class CandidateTaken(AgentError):
 
     def __init__(self) -> None:
         super().__init__("another worker is evaluating this candidate: propose another")
+
+
+class NoModel(AgentError):
+    """An operator that asks models has none."""
+
+    def __init__(self, operator: str) -> None:
+        super().__init__(f"operator {operator!r} asks a language model: name one with --model NAME, or in [[models]]")
+
+
+class NoEndpoint(AgentError):
+    """It is not said where a model is, or with which key it is asked."""
+
+    def __init__(self, model: str, key: str, url: str | None) -> None:
+        where = f"{url} is not on this machine, so a key is needed" if url else "there is no key and no address"
+        super().__init__(
+            f"model {model!r} cannot be asked: {where}: set {key}"
+            + ("" if url else ", or OPENAI_BASE_URL for a server on this machine")
+        )
+
+
+class NoPrice(AgentError):
+    """A limit in USD cannot be held."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"the price of model {model!r} is not known, so no limit in USD can be held: give input_usd_per_mtok and "
+            "output_usd_per_mtok in [[models]], or limit tokens"
+        )
+
+
+class ModelRefused(AgentError):
+    """A model does not answer, and asking again would not help; the message is the endpoint's, and what to look at."""
+
+
+class ContextOverflow(ModelRefused):
+    """The conversation is too long for the model."""
+
+
+class BudgetSpent(AgentError):
+    """A budget has no room for another call; the message says which."""

@@ -13,12 +13,14 @@ from agents.errors import CandidateTaken
 from agents.moves import MOVES, Move
 from agents.operator import Brief, Proposal
 from evaluator.candidate import Candidate
-from lineage_db.records import Attempt, Trial, Version
+from lineage_db.records import Attempt, Intervention, Trial, Version
 
 _BEST_PARENT = 0.85
 """Share of steps that edit the best version; the others go back to an earlier one."""
 _DEPTHS = ((1, 0.85), (2, 0.12), (3, 0.03))
 """How many moves at once, and how often: some only pay together."""
+_STALLED_DEPTHS = ((1, 0.4), (2, 0.4), (3, 0.2))
+"""The same once the supervisor has seen that single moves lead nowhere."""
 _COMPOSITIONS = 60
 """Random compositions to draw before a parent counts as exhausted."""
 _PRIOR_TRIES = 1.0
@@ -27,6 +29,8 @@ _PLAN_TRIES = 3
 """Candidates to evaluate in a step while each turns out to have the launch plan of an earlier one."""
 _RELIEF = 2.0
 """How many times as much a move is worth, before it was tried, that relieves the critical resource of its parent."""
+_POINTED_OUT = 0.5
+"""What a move is worth at least that the supervisor points out, as a share of what the best is worth."""
 _LEAST_VALUE = 0.002
 """Value, in log speed-up, below which no move falls: what has never paid is still tried now and then."""
 
@@ -64,8 +68,11 @@ class Mutate:
         plans = {trial.plan_digest for trial in brief.trials}
         plans |= {version.attempt.plan_digest for version in brief.versions}
         twins: list[str] = []
-        for parent in _parents(brief.versions, rng):
+        pointed_out = {name for made in brief.interventions for name in _directed(made)}
+        for parent in _parents(brief.versions, brief.asked, rng):
             values = move_values(self._moves, brief.versions, brief.trials, critical_resources(parent))
+            least = _POINTED_OUT * max(values.values(), default=0.0)
+            values = {name: max(value, least) if name in pointed_out else value for name, value in values.items()}
             while edit := self._choose(parent.attempt.source, brief, tried, values, rng):
                 candidate = Candidate(brief.problem.name, edit.source)
                 try:
@@ -86,7 +93,8 @@ class Mutate:
     ) -> _Edit | None:
         """Draw an untried edit of ``source``: of as many moves as drawn, else of one, else any composition."""
         start = _Edit(source, (), ())
-        depth = rng.choices([depth for depth, _ in _DEPTHS], [weight for _, weight in _DEPTHS])[0]
+        depths = _STALLED_DEPTHS if brief.interventions else _DEPTHS
+        depth = rng.choices([depth for depth, _ in depths], [weight for _, weight in depths])[0]
         if depth > 1 and (edit := self._compose(start, depth, brief, tried, values, rng)):
             return edit
         if edit := self._draw(start, brief, values, rng, skip=tried):
@@ -147,9 +155,11 @@ def move_values(
     scores = {version.number: version.attempt.evaluation.geomean_tflops for version in versions}
     gains: dict[str, list[float]] = {move.name: [] for move in moves}
     for trial in trials:
-        before = max((scores.get(number, 0.0) for number in trial.parents), default=0.0)
+        if scores.keys().isdisjoint(trial.parents):
+            continue  # of another part of the population: what it gained is not known here
+        before = max(scores.get(number, 0.0) for number in trial.parents)
         gain = math.log(trial.geomean_tflops / before) if trial.geomean_tflops > before > 0 else 0.0
-        for name in _moves_of(trial.change):
+        for name in moves_of(trial.change):
             if name in gains:
                 gains[name].append(gain)
     priors = {move.name: move.prior * (1 if move.relieves.isdisjoint(critical) else _RELIEF) for move in moves}
@@ -172,13 +182,24 @@ def _on(edit: _Edit, parent: Version) -> str:
     return f"{edit.change} (on version {parent.number})"
 
 
-def _moves_of(change: str) -> list[str]:
+def moves_of(change: str) -> list[str]:
+    """Return the names of the moves that a change of ``mutate`` is made of; any words of another operator's."""
     return [part.partition(":")[0].strip() for part in change.split(";")]
 
 
-def _parents(versions: Sequence[Version], rng: random.Random) -> Iterator[Version]:
-    """Yield every version once, the best first, which is the last; now and then another one comes before it."""
+def _directed(made: Intervention) -> Iterator[str]:
+    """Yield the names that directions begin with."""
+    return (direction.partition(":")[0] for direction in made.directions)
+
+
+def _parents(versions: Sequence[Version], asked: Version | None, rng: random.Random) -> Iterator[Version]:
+    """Yield every version once, the best first, which is the last; now and then another one comes before it.
+
+    One that is ``asked`` for comes before all.
+    """
     ranked = sorted(versions, key=lambda version: -version.number)
     if len(ranked) > 1 and rng.random() >= _BEST_PARENT:
         ranked.insert(0, ranked.pop(rng.randrange(1, len(ranked))))
+    if asked is not None:
+        ranked.sort(key=lambda version: version is not asked)
     yield from ranked

@@ -4,15 +4,16 @@ An operator gets a brief (lineage P_t, knowledge base K, scoring function f) and
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from agents.desk import Desk, FakeDesk
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Fault
 from evaluator.problem import Problem
 from evaluator.target import Target
 from knowledge_base.library import Library
-from lineage_db.records import Attempt, Run, Trial, Version
+from lineage_db.records import Attempt, Intervention, Memory, Message, Run, Submission, Trial, Version
 
 if TYPE_CHECKING:
     from evaluator.performance import Profile
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 class Scorer(Protocol):
     """The scoring function f, recording on the way."""
 
-    def __call__(self, candidate: Candidate, *, change: str, parents: tuple[int, ...]) -> Attempt:
-        """Evaluate and record ``candidate``; ``parents`` are the version numbers it was made from.
+    def __call__(self, candidate: Candidate, *, change: str, parents: tuple[int, ...], hypothesis: str = "") -> Attempt:
+        """Evaluate and record ``candidate``; ``parents`` are the version numbers it was made from, ``hypothesis`` says
+        why the change should help.
 
         A candidate that the run has already is not evaluated again. Raises ``CandidateTaken`` while another worker
         evaluates it, and ``EvaluatorUnavailable``.
@@ -66,7 +68,7 @@ class Brief:
     seed: int
     """Of this step: the operator's only source of randomness."""
     versions: Sequence[Version]
-    """The lineage, seed first. Never empty."""
+    """The lineage, or the part of the population that the step works on, by number. Never empty."""
     trials: Sequence[Trial]
     """Every attempt of the run so far, failed ones too, oldest first."""
     knowledge: Library
@@ -76,6 +78,29 @@ class Brief:
     """What was taken over from another problem. Where that problem has the same entry function the first version is
     ``transferred.source`` as it is, else one of the problem's own seeds: the source has to be adapted.
     """
+    focus: int | None = None
+    """Number of the version that the population asks to vary; None: the operator chooses, the last is the best."""
+    interventions: Sequence[Intervention] = ()
+    """What the supervisor has said since the lineage last grew, oldest first."""
+    desk: Desk = field(default_factory=lambda: FakeDesk().desk)
+    memories: Sequence[Memory] = ()
+    """Notes that earlier steps of the run left, oldest first."""
+    transcript: Sequence[Message] = ()
+    """Of the step that this one takes up again, because its worker ended before it did. Its attempts are among
+    ``trials`` then."""
+
+    @property
+    def asked(self) -> Version | None:
+        """The version that the population, or else the supervisor's last word, asks to vary, if either does."""
+        number = self.focus
+        if number is None and self.interventions:
+            number = self.interventions[-1].restart_from
+        return next((version for version in self.versions if version.number == number), None)
+
+    @property
+    def parent(self) -> Version:
+        """The version to begin with: the one that is asked for, else the best."""
+        return self.asked or self.versions[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +110,8 @@ class Proposal:
     attempt: Attempt | None
     reason: str
     """What was tried and seen, for the record."""
+    submission: Submission | None = None
+    """What the operator says of the attempt, where it can."""
 
 
 class VariationOperator(Protocol):

@@ -7,12 +7,16 @@ returns a ``VariationOperator``. Built-in names cannot be taken over.
 from collections.abc import Callable
 from importlib.metadata import entry_points
 
+from agents.agentic import Agentic
 from agents.errors import InvalidOperator, UnknownOperator
 from agents.mutate import Mutate
 from agents.operator import VariationOperator
+from agents.settings import Settings
+from agents.single_turn import SingleTurn
 
 GROUP = "avo.operators"
-_BUILT_IN: dict[str, Callable[[], VariationOperator]] = {"mutate": Mutate}
+_WITH_MODELS: dict[str, Callable[[Settings], VariationOperator]] = {"agent": Agentic, "single_turn": SingleTurn}
+_BUILT_IN: dict[str, Callable[[Settings], VariationOperator]] = {"mutate": lambda _: Mutate(), **_WITH_MODELS}
 
 
 def operator_names() -> tuple[str, ...]:
@@ -28,13 +32,18 @@ def adapts(operator: VariationOperator) -> bool:
     return bool(getattr(operator, "adapts", True))
 
 
-def get_operator(name: str) -> VariationOperator:
-    """Return a new operator called ``name``.
+def asks_models(name: str) -> bool:
+    """Return whether the operator called ``name`` asks the models of its settings."""
+    return name in _WITH_MODELS
+
+
+def get_operator(name: str, settings: Settings | None = None) -> VariationOperator:
+    """Return a new operator called ``name``; ``settings`` are for those that ask models.
 
     Raises ``UnknownOperator`` with the known names, or ``InvalidOperator`` when a plugin cannot be loaded.
     """
     if name in _BUILT_IN:
-        return _BUILT_IN[name]()
+        return _BUILT_IN[name](settings or Settings())
     for point in entry_points(group=GROUP, name=name):
         try:
             operator = point.load()()

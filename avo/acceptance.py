@@ -23,12 +23,15 @@ def share_of_alpha(alpha: float, number: int) -> float:
     return alpha / (_ZETA * math.pow(number, _DECAY))
 
 
-def accepts(versions: Sequence[Version], attempt: Attempt, min_gain: float) -> bool:
-    """Return whether ``attempt`` joins the lineage ``versions``, oldest first.
+def accepts(
+    versions: Sequence[Version], attempt: Attempt, min_gain: float, rivals: Sequence[Version] | None = None
+) -> bool:
+    """Return whether ``attempt`` joins the ``versions`` of a run, oldest first.
 
-    It must be correct, judged like the versions, lower to launch plans that no version has, and be better: a predicted
-    score beats every version's by ``min_gain`` (``Score.beats``), a measured one was shown faster than the best
-    version, the latest, in a comparison with it. The first version, the seed, need only be correct.
+    It must be correct, judged like the versions, lower to launch plans that no version has, and be better than its
+    ``rivals``, by default all: a predicted score beats every one's by ``min_gain`` (``Score.beats``), a measured one
+    was shown faster than the best of them, the last, in a comparison with it. The first version, the seed, need only be
+    correct, and so need one without rivals.
     """
     score = attempt.evaluation.score
     if score is None:
@@ -37,15 +40,16 @@ def accepts(versions: Sequence[Version], attempt: Attempt, min_gain: float) -> b
         return True
     if not _comparable(versions, attempt, score):
         return False
+    rivals = versions if rivals is None else rivals
     if score.kind is ScoreKind.MEASURED:
         comparison = _faster(score)
-        return comparison is not None and comparison.plan_digest == versions[-1].attempt.plan_digest
-    others = (version.attempt.evaluation.score for version in versions)
+        return not rivals or (comparison is not None and comparison.plan_digest == rivals[-1].attempt.plan_digest)
+    others = (version.attempt.evaluation.score for version in reversed(rivals))  # the best first: it settles most
     return all(other is None or score.beats(other, min_gain) for other in others)
 
 
-def outdated(versions: Sequence[Version], attempt: Attempt) -> bool:
-    """Return whether ``attempt`` was shown faster than a version that is no longer the best.
+def outdated(versions: Sequence[Version], attempt: Attempt, rivals: Sequence[Version] | None = None) -> bool:
+    """Return whether ``attempt`` was shown faster than a version that is not the best of its ``rivals``, or of all.
 
     Then only another comparison can tell whether it is to be accepted. One that was not faster than an earlier best
     version is not faster than the present one.
@@ -53,8 +57,9 @@ def outdated(versions: Sequence[Version], attempt: Attempt) -> bool:
     score = attempt.evaluation.score
     if score is None or not versions or not _comparable(versions, attempt, score):
         return False
+    rivals = versions if rivals is None else rivals
     comparison = _faster(score)
-    return comparison is not None and comparison.plan_digest != versions[-1].attempt.plan_digest
+    return bool(rivals) and comparison is not None and comparison.plan_digest != rivals[-1].attempt.plan_digest
 
 
 def _comparable(versions: Sequence[Version], attempt: Attempt, score: Score) -> bool:

@@ -1,11 +1,13 @@
 """Errors of the run, as exceptions. ``str()`` is one line that says what to do.
 
 AvoError
-+-- ConfigError    a setting that is unknown, of the wrong type or impossible
-+-- CanaryFault    the judge does not tell a wrong or a slow kernel from the seed
-+-- SeedFault      the seed does not pass the judge, so there is nothing to evolve
-+-- RunBusy        another process is working on the run
-+-- RunFailed      the run cannot go on for reasons of the house; it can be resumed
++-- ConfigError        a setting that is unknown, of the wrong type or impossible
++-- CanaryFault        the judge does not tell a wrong or a slow kernel from the seed
++-- SeedFault          the seed does not pass the judge, so there is nothing to evolve
++-- Incomparable       scores of runs that do not mean the same
++-- RepositoryFailed   a lineage cannot be written as a git repository
++-- RunBusy            another process is working on the run
++-- RunFailed          the run cannot go on for reasons of the house; it can be resumed
 """
 
 
@@ -28,6 +30,14 @@ class CanaryFault(AvoError):
         super().__init__(
             f"the judge cannot be trusted: {what}: look at avo doctor, and at the evaluator's command if you gave one"
         )
+
+
+class Incomparable(AvoError):
+    """Runs whose scores do not mean the same, or that have none."""
+
+
+class RepositoryFailed(AvoError):
+    """The lineage cannot be written as a git repository."""
 
 
 class RunBusy(AvoError):

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from avo.snapshot import Comparison, Snapshot, compare, gain, geomean
-from avo.wording import duration, first_line, percent, place, verdicts
+from avo.wording import duration, first_line, percent, place, spent, verdicts
 from evaluator.evaluation import Score
 from evaluator.problem import Baseline
 from lineage_db.records import RunState
@@ -32,12 +32,19 @@ class Budget:
     deadline: datetime | None
     began: datetime
     """Start of the time that ends with ``deadline``."""
+    max_tokens: int | None = None
+    max_usd: float | None = None
+    """Of the whole run, as the tokens."""
 
     def used(self, snapshot: Snapshot, now: datetime) -> float | None:
         """Return the fraction used of whichever limit is nearer, 0 to 1; None without a limit."""
         parts = []
         if self.max_attempts:
             parts.append(len(snapshot.trials) / self.max_attempts)
+        if self.max_tokens:
+            parts.append(snapshot.spend.tokens / self.max_tokens)
+        if self.max_usd:
+            parts.append(snapshot.spend.usd / self.max_usd)
         if self.deadline and self.deadline > self.began:
             parts.append((now - self.began) / (self.deadline - self.began))
         return min(1.0, max(parts)) if parts else None
@@ -86,6 +93,10 @@ def _attempts(snapshot: Snapshot, now: datetime, budget: Budget) -> RenderableTy
     if snapshot.last_gain:
         accepted += f", the last {duration((now - snapshot.last_gain).total_seconds())} ago"
     table.add_row("versions", Text(accepted))
+    if snapshot.spend.calls:
+        table.add_row("models", Text(spent(snapshot.spend, budget.max_tokens, budget.max_usd)))
+    if snapshot.trouble and snapshot.run.state is RunState.RUNNING:
+        table.add_row("", Text(f"last call: {first_line(snapshot.trouble)}", style="yellow"))
     used = budget.used(snapshot, now)
     if used is not None and snapshot.run.state is RunState.RUNNING:
         left = budget.left_s(snapshot, now)

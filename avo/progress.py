@@ -29,17 +29,19 @@ class RunProgress:
         run_name: str,
         console: Console,
         max_attempts: int | None = None,
+        max_tokens: int | None = None,
+        max_usd: float | None = None,
         deadline: datetime | None = None,
         baselines: Sequence[Baseline] = (),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         interval_s: float = 0.5,
     ) -> None:
-        """``max_attempts`` counts the whole run's attempts; ``deadline`` is aware; ``baselines`` are the problem's."""
+        """Limits without ``deadline`` are of the whole run; ``deadline`` is aware; ``baselines`` are the problem's."""
         self._store_url = store_url
         self._run_name = run_name
         self._console = console
         self._interval_s = interval_s
-        self._live = LiveView(run_name, Budget(max_attempts, deadline, clock()), baselines, clock)
+        self._live = LiveView(run_name, Budget(max_attempts, deadline, clock(), max_tokens, max_usd), baselines, clock)
         self._stop = Event()
         self._thread = Thread(target=self._show, name="progress", daemon=True)
 
@@ -125,6 +127,8 @@ class LineView:
                 f"version {version.number} accepted: {geomean(version):.1f} {news.kind} TFLOPS"
                 f"{f', {grown}' if grown else ''} [{_change(version.attempt.change)}]"
             )
+        if news.trouble and news.trouble != last.trouble:
+            self._print(f"model: {first_line(news.trouble)}")
         if news.run.state is not last.run.state:
             self._print(f"run {news.run.name}: {news.run.state}")
 

@@ -9,16 +9,20 @@ from datetime import UTC, datetime, timedelta
 from types import FrameType
 from typing import Protocol
 
+from agents.registry import asks_models
+from avo.budget import run_used_up
 from avo.config import RunConfig
 from avo.errors import RunFailed, SeedFault
 from avo.step import StepOutcome
 from lineage_db.records import Run, RunState, StepState
-from lineage_db.store import Store
+from lineage_db.store import LEASE, Store
 
 GRACE = timedelta(seconds=30)
 """How long workers may finish what they hold after the last step was started; then it is abandoned."""
 PATIENCE = 3
 """Steps in a row without a new attempt after which a worker rests, until another's step brings something new."""
+MODEL_PATIENCE = 10
+"""The same where models are asked, which may have better luck in the next step."""
 MAX_TROUBLES = 5
 """Steps in a row that end without an outcome, after which the run fails."""
 _POLL_S = 0.2
@@ -51,6 +55,10 @@ class Crew(Protocol):
         """Return the steps that ended, waiting up to ``timeout_s`` for the first. Dead workers have been replaced."""
         ...
 
+    def replace(self, worker: int) -> None:
+        """Put another worker in the place of one that was not heard of; what that one does is of no interest."""
+        ...
+
 
 def worker_name(worker: int) -> str:
     """Return what the database calls a worker."""
@@ -62,10 +70,17 @@ class Stop:
 
     def __init__(self) -> None:
         self._requests = 0
+        self.dispossessed = False
+        """Whether another process drives the run by now, so that nothing of it may be written any more."""
 
     def request(self) -> None:
         """Ask to stop, or more urgently when asked before."""
         self._requests += 1
+
+    def dispossess(self) -> None:
+        """Stop at once: the run is another process's."""
+        self.dispossessed = True
+        self._requests = 2
 
     @property
     def requested(self) -> bool:
@@ -133,9 +148,11 @@ def execute(
             try:
                 state = _Sitting(store, run, config, seed_source, deadline, crew, stop, say, clock).work()
             finally:  # before the crew is dismissed: what it still writes would be refused, not half written
-                store.abandon_running_steps(run.id, reason="the run was stopped", now=clock())
+                if not stop.dispossessed:
+                    store.abandon_running_steps(run.id, reason="the run was stopped", now=clock())
     finally:
-        run = store.set_run_state(run.id, state, now=clock())
+        if not stop.dispossessed:
+            run = store.set_run_state(run.id, state, now=clock())
     return run
 
 
@@ -165,10 +182,12 @@ class _Sitting:
         self._deadline = deadline
         self._attempts = 0
         self._last_attempt = 0
+        self._looked = clock()
         self._seeded = bool(store.versions(run.id)) and not config.judge_may_change
         self._busy: set[int] = set()
         self._barren: Counter[int] = Counter()
         self._failure = ""
+        self._spent = ""
         self._troubles = 0
 
     def work(self) -> RunState:
@@ -196,23 +215,30 @@ class _Sitting:
                 self._start(0, self._seed_source)
             return
         for worker in range(self._config.workers):
-            if worker not in self._busy and self._barren[worker] < PATIENCE and self._room():
+            if worker not in self._busy and self._barren[worker] < self._patience and self._room():
                 self._start(worker, None)
+
+    @property
+    def _patience(self) -> int:
+        return MODEL_PATIENCE if asks_models(self._config.operator) and not self._failure else PATIENCE
 
     def _start(self, worker: int, seed_source: str | None) -> None:
         self._crew.start(worker, seed_source)
         self._busy.add(worker)
 
     def _room(self) -> bool:
-        """Whether the budget has room for the attempt of one more step."""
+        """Whether the budgets have room for one more step, and its attempt."""
+        if self._seeded and (spent := run_used_up(self._store, self._run, self._config, len(self._busy))):
+            self._spent = spent
+            return False
         if self._config.max_attempts is None:
             return True
-        for trial in self._store.trials(self._run.id, after=self._last_attempt):
-            self._attempts += 1
-            self._last_attempt = trial.attempt_id
+        new, self._last_attempt = self._store.count_attempts(self._run.id, after=self._last_attempt)
+        self._attempts += new
         return self._attempts + len(self._busy) < self._config.max_attempts
 
     def _take_reports(self) -> None:
+        self._replace_the_lost()
         for report in self._crew.wait(_POLL_S):
             self._busy.discard(report.worker)
             if report.outcome is None:
@@ -220,11 +246,22 @@ class _Sitting:
             else:
                 self._take_outcome(report.worker, report.outcome)
 
+    def _replace_the_lost(self) -> None:
+        """Abandon the steps of workers whose claims have run out, and put others in their place."""
+        if self._clock() < self._looked + LEASE / 4:
+            return
+        self._looked = self._clock()
+        reason = f"its worker was not heard of for {LEASE.total_seconds():.0f} s"
+        for step in self._store.abandon_expired_steps(self._run.id, reason=reason, now=self._looked):
+            worker = next((index for index in self._busy if worker_name(index) == step.worker), None)
+            if worker is not None:
+                self._crew.replace(worker)
+                self._busy.discard(worker)
+                self._take_trouble(Report(worker, None, reason))
+
     def _take_trouble(self, report: Report) -> None:
         name = worker_name(report.worker)
-        for step in self._store.steps(self._run.id):
-            if step.state is StepState.RUNNING and step.worker == name:
-                self._store.fail_step(step.id, state=StepState.ABANDONED, reason=report.trouble, now=self._clock())
+        self._store.abandon_running_steps(self._run.id, reason=report.trouble, now=self._clock(), worker=name)
         self._troubles += 1
         if self._troubles == MAX_TROUBLES:
             raise RunFailed(f"{MAX_TROUBLES} steps in a row ended without an outcome, the last: {report.trouble}")
@@ -250,6 +287,8 @@ class _Sitting:
     def _explain_end(self) -> None:
         """Say why no step can be started although there is time; raise ``RunFailed`` where that is a failure."""
         if not self._room():
+            if self._spent:
+                self._say(self._spent)
             return
         if self._failure:
             raise RunFailed(f"operator {self._config.operator!r} fails every step, the last: {self._failure}")

@@ -1,7 +1,6 @@
 """The scoring function of one step: it has candidates evaluated, and where speed is measured compared, and records."""
 
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -10,7 +9,7 @@ from avo.acceptance import share_of_alpha
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Comparison, Evaluation, Score
-from evaluator.evaluators import Evaluator
+from evaluator.evaluators import Judging
 from evaluator.target import ScoreKind
 from lineage_db.records import Attempt, Run, Step, Version
 from lineage_db.store import Store
@@ -30,32 +29,31 @@ class RecordingScorer:
         store: Store,
         run: Run,
         step: Step,
-        evaluator: Evaluator,
+        evaluator: Judging,
         alpha: float,
         clock: Callable[[], datetime],
+        rivals: Callable[[Sequence[Version]], Sequence[Version]] = lambda versions: versions,
     ) -> None:
+        """``rivals``: those of all versions that a candidate is measured against, the best last."""
         self._store = store
         self._run = run
         self._step = step
         self._evaluator = evaluator
         self._alpha = alpha
         self._clock = clock
-        self._known: dict[str, int] = {}
-        self._plans: dict[str | None, list[int]] = defaultdict(list)
-        self._last_attempt = 0
+        self._rivals = rivals
         self.tried = 0
 
-    def __call__(self, candidate: Candidate, *, change: str, parents: tuple[int, ...]) -> Attempt:
+    def __call__(self, candidate: Candidate, *, change: str, parents: tuple[int, ...], hypothesis: str = "") -> Attempt:
         """Return the attempt of ``candidate``, the recorded one where the run has it already: see ``Scorer``."""
         started = self._clock()
         # In this order no candidate slips through: whoever had it before has either recorded it or still announces it.
         if not self._store.announce(self._step.id, candidate.digest, now=started):
             raise CandidateTaken
-        self._learn()
-        if candidate.digest in self._known:
-            return self._store.attempt(self._run.id, self._known[candidate.digest])
-        versions = self._store.versions(self._run.id)
-        evaluation = self._shared(self._judge(candidate, versions[-1] if versions else None))
+        if (known := self._store.known_attempt(self._run.id, candidate.digest)) is not None:
+            return known
+        rivals = self._rivals(self._store.versions(self._run.id))
+        evaluation = self._shared(self._judge(candidate, rivals[-1] if rivals else None))
         attempt = self._store.record_attempt(
             step_id=self._step.id,
             candidate=candidate,
@@ -64,6 +62,7 @@ class RecordingScorer:
             evaluation=evaluation,
             started=started,
             finished=self._clock(),
+            hypothesis=hypothesis,
         )
         self.tried += 1
         return attempt
@@ -83,14 +82,17 @@ class RecordingScorer:
             comparison = score.comparison
         return self._store.record_comparison(self._step.id, attempt.id, comparison, now=self._clock())
 
+    def verify(self, attempt: Attempt) -> Attempt | Evaluation:
+        """Return ``attempt`` as recorded with its speed on the shapes that are held out, or how it fails there."""
+        candidate = Candidate(self._run.problem, attempt.source)
+        found = _persistently(lambda: self._evaluator.verify(candidate))
+        if found.score is None:
+            return found
+        return self._store.record_held_out(self._step.id, attempt.id, found.geomean_tflops, now=self._clock())
+
     def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
         """Return the verdict without recording it; ask again when the evaluator is unavailable."""
-        for _ in range(EVALUATOR_TRIES - 1):
-            try:
-                return self._evaluator.evaluate(candidate, incumbent)
-            except EvaluatorUnavailable:
-                continue
-        return self._evaluator.evaluate(candidate, incumbent)
+        return _persistently(lambda: self._evaluator.evaluate(candidate, incumbent))
 
     def _judge(self, candidate: Candidate, best: Version | None) -> Evaluation:
         """Return the verdict, with a comparison with ``best`` where speed is measured."""
@@ -123,16 +125,17 @@ class RecordingScorer:
 
     def _twins(self, plan_digest: str | None) -> list[Score]:
         """Return the scores of the run's attempts with these launch plans, oldest first."""
-        self._learn()
-        attempts = (self._store.attempt(self._run.id, known) for known in self._plans.get(plan_digest, ()))
+        attempts = [] if plan_digest is None else self._store.attempts_of_plan(self._run.id, plan_digest)
         return [attempt.evaluation.score for attempt in attempts if attempt.evaluation.score is not None]
 
-    def _learn(self) -> None:
-        """Take note of the attempts that the run has by now."""
-        for trial in self._store.trials(self._run.id, after=self._last_attempt):
-            self._known[trial.digest] = self._last_attempt = trial.attempt_id
-            if trial.plan_digest is not None:
-                self._plans[trial.plan_digest].append(trial.attempt_id)
+
+def _persistently(ask: Callable[[], Evaluation]) -> Evaluation:
+    for _ in range(EVALUATOR_TRIES - 1):
+        try:
+            return ask()
+        except EvaluatorUnavailable:
+            continue
+    return ask()
 
 
 def _with(plan_digest: str | None, scores: list[Score]) -> Comparison | None:

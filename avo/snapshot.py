@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from threading import Event
 from typing import TypeVar
@@ -12,7 +12,8 @@ from evaluator.evaluation import Score, Status, geometric_mean
 from evaluator.problem import Baseline, get_problem
 from evaluator.target import ScoreKind
 from lineage_db.errors import StoreError
-from lineage_db.records import Run, RunState, Step, StepState, Trial, Version
+from lineage_db.records import Run, RunState, Spend, Step, StepState, Trial, Version
+from lineage_db.spans import covered
 from lineage_db.store import Store
 
 T = TypeVar("T")
@@ -39,8 +40,8 @@ class Lineage:
 
     @property
     def best(self) -> Version | None:
-        """The last version: each was accepted because it beats those before it."""
-        return self.versions[-1] if self.versions else None
+        """The last champion: it was accepted as better than all before it."""
+        return next((version for version in reversed(self.versions) if version.champion), None)
 
     @property
     def kind(self) -> ScoreKind | None:
@@ -69,6 +70,10 @@ class Snapshot(Lineage):
     """Time in which at least one step that came to an end was under way: pauses between resumes do not count."""
     concluded: int
     """Attempts made in that time."""
+    spend: Spend = field(default_factory=Spend)
+    """What calls of models came to."""
+    trouble: str = ""
+    """Why the last call of a model gave no reply; empty where it did."""
 
     @property
     def counts(self) -> Mapping[Status, int]:
@@ -96,6 +101,8 @@ def read_snapshot(store: Store, run_name: str, previous: Snapshot | None = None)
     versions = read_versions(store, run, previous)
     accepted = {version.attempt.id: version.number for version in versions}
     steps = store.steps(run.id)
+    spend = store.journal.spend(run.id)
+    last = store.journal.last_call(run.id) if spend.calls else None
     ended = {step.number: step for step in steps if step.state in (StepState.DONE, StepState.FAILED)}
     return Snapshot(
         run=run,
@@ -107,6 +114,8 @@ def read_snapshot(store: Store, run_name: str, previous: Snapshot | None = None)
         trials=tuple(_with_version(trial, accepted.get(trial.attempt_id)) for trial in trials),
         busy=covered((step.started, step.finished) for step in ended.values() if step.finished),
         concluded=sum(trial.step_number in ended for trial in trials),
+        spend=spend,
+        trouble=last.error if last else "",
     )
 
 
@@ -226,14 +235,3 @@ def lines(score: Score, baselines: Sequence[Baseline], versions: Iterable[Versio
 
 def _with_version(trial: Trial, version: int | None) -> Trial:
     return trial if trial.version == version else replace(trial, version=version)
-
-
-def covered(spans: Iterable[tuple[datetime, datetime]]) -> timedelta:
-    """Return the length of the union of spans of time."""
-    total = timedelta(0)
-    reached: datetime | None = None
-    for start, end in sorted(spans):
-        if reached is None or end > reached:
-            total += end - (start if reached is None else max(start, reached))
-            reached = end
-    return total

@@ -5,21 +5,34 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
-from agents.operator import Brief, Explain, Proposal, VariationOperator
+from agents.agentic import chat_models
+from agents.desk import Desk
+from agents.errors import ModelRefused
+from agents.operator import Brief, Proposal, VariationOperator
+from agents.review import Advice, advise
+from agents.settings import Settings
+from agents.supervisor import Diagnosis, Patience, Trajectory
 from avo import canary
 from avo.acceptance import accepts, outdated
+from avo.budget import SEED_OPERATOR, UNLIMITED, Allowance
+from avo.desk import desk
 from avo.errors import CanaryFault
+from avo.lease import renewed
+from avo.population import Home, Lineage, Population, settle
 from avo.scoring import RecordingScorer
+from avo.supervision import supervise
 from avo.transfer import transferred
 from evaluator.candidate import Candidate
 from evaluator.errors import EvaluatorUnavailable
+from evaluator.evaluation import Evaluation
 from evaluator.evaluators import Judging
-from evaluator.problem import get_problem
+from evaluator.problem import HELD_OUT, get_problem
 from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StepNotRunning
-from lineage_db.records import Attempt, Run, Step, StepState, Version
+from lineage_db.records import Attempt, Intervention, Run, Step, StepState, Version
 from lineage_db.store import Store
 
 
@@ -36,13 +49,16 @@ class StepOutcome:
     reason: str
 
 
+_LINEAGE = Lineage()
+
+
 class SeedOperator:
     """The operator of a run's first step: it submits the seed. The only one that meets an empty lineage.
 
     Where a run goes on with a judge that may be another, it submits the seed again, for the judge's sake.
     """
 
-    name = "seed"
+    name = SEED_OPERATOR
 
     def __init__(self, source: str) -> None:
         self._source = source
@@ -66,11 +82,17 @@ def perform_step(
     alpha: float,
     clock: Callable[[], datetime],
     knowledge: Library,
+    patience: Patience | None = None,
+    population: Population = _LINEAGE,
+    allowance: Allowance = UNLIMITED,
+    adviser: Settings | None = None,
 ) -> StepOutcome:
     """Perform one step of ``run`` as ``worker`` and return how it ended.
 
-    ``min_gain`` and ``alpha`` are the run's, as in its configuration. A step of ``SeedOperator`` fails unless the judge
-    sees through the variants of the seed that ``canary`` makes; before that the seed is no version.
+    ``min_gain``, ``alpha``, ``patience``, which is the supervisor's, and ``population`` are as in the run's
+    configuration; ``allowance`` is what the step may use; the models of ``adviser`` review the trajectory for the
+    supervisor. A step of ``SeedOperator`` fails unless the judge sees
+    through the variants of the seed that ``canary`` makes; before that the seed is no version.
 
     An operator that raises, or names versions and attempts that are none, fails its step. Raises
     ``EvaluatorUnavailable``, with the step abandoned if it was begun, when no verdict can be had, and
@@ -78,8 +100,33 @@ def perform_step(
     """
     target = evaluator.target
     step = store.claim_step(run.id, worker=worker, operator=operator.name, now=clock())
-    scorer = RecordingScorer(store, run, step, evaluator, alpha, clock)
-    brief = _brief(store, run, step, target, scorer, evaluator.profile, knowledge)
+    with renewed(lambda: store.keep_step(step.id, now=clock())):
+        origin = step if step.redoes is None else store.step(run.id, step.redoes) or step
+        seed = _step_seed(run.seed, origin.worker, origin.turn)
+        home = settle(store, run, step, origin, population, seed, clock)
+        scorer = RecordingScorer(store, run, step, evaluator, alpha, clock, home.rivals)
+        own = desk(store, run, step, evaluator, allowance, taken_up=_taken_up(store, step), clock=clock)
+        interventions: Sequence[Intervention] = ()
+        if patience:
+            advice = None if adviser is None else partial(_advise, store, run, target, own, adviser, seed)
+            interventions = supervise(store, run, target, patience, knowledge, clock, advice)
+        brief = _brief(store, run, step, origin, seed, evaluator, scorer, knowledge, interventions, home, own)
+        return _perform(store, run, step, operator, scorer, brief, home, min_gain, alpha, clock)
+
+
+def _perform(
+    store: Store,
+    run: Run,
+    step: Step,
+    operator: VariationOperator,
+    scorer: RecordingScorer,
+    brief: Brief,
+    home: Home,
+    min_gain: float,
+    alpha: float,
+    clock: Callable[[], datetime],
+) -> StepOutcome:
+    """Let the operator work and conclude the step, as ``perform_step`` says."""
 
     def give_up(state: StepState, reason: str) -> StepOutcome:
         with contextlib.suppress(StepNotRunning):  # abandoned meanwhile by the process that drives the run
@@ -92,13 +139,13 @@ def perform_step(
         if attempt is not None and attempt.evaluation.score is not None and isinstance(operator, SeedOperator):
             candidate = Candidate(run.problem, attempt.source)
             reason += f"; {canary.examine(scorer, candidate, attempt.evaluation.score, alpha)}"
-        version = _conclude(store, step, scorer, attempt, reason, min_gain, clock)
+        version, reason = _conclude(store, run, step, scorer, proposal, reason, min_gain, clock, home)
     except EvaluatorUnavailable as error:
         give_up(StepState.ABANDONED, f"no verdict: {error}")
         raise
     except StepNotRunning as error:  # abandoned meanwhile by the process that drives the run
         return StepOutcome(step.number, StepState.ABANDONED, scorer.tried, None, str(error))
-    except CanaryFault as error:
+    except (CanaryFault, ModelRefused) as error:
         return give_up(StepState.FAILED, str(error))
     except (DatabaseUnavailable, IncompatibleDatabase):
         raise
@@ -109,37 +156,60 @@ def perform_step(
 
 def _conclude(
     store: Store,
+    run: Run,
     step: Step,
     scorer: RecordingScorer,
-    attempt: Attempt | None,
+    proposal: Proposal,
     reason: str,
     min_gain: float,
     clock: Callable[[], datetime],
-) -> Version | None:
-    """Finish the step and return the version it adds.
+    home: Home,
+) -> tuple[Version | None, str]:
+    """Finish the step and return the version it adds, and the reason with what is to be said of shapes held out.
 
     An attempt that was compared with a version that another worker has surpassed meanwhile is compared with the new
-    best one first, for as long as it wins and others are quicker.
+    best one first, for as long as it wins and others are quicker. One that would become a version is judged on the
+    shapes that are held out first, where the problem has any.
     """
+    held_out = HELD_OUT in get_problem(run.problem).suites
+    attempt = proposal.attempt
 
     def decide(versions: Sequence[Version], submitted: Attempt) -> bool:
-        if outdated(versions, submitted):
-            raise _OutdatedError(versions[-1])
-        return accepts(versions, submitted, min_gain)
+        rivals = home.rivals(versions, submitted)
+        if outdated(versions, submitted, rivals):
+            raise _OutdatedError(rivals[-1])
+        accepted = accepts(versions, submitted, min_gain, rivals)
+        if accepted and held_out and submitted.evaluation.held_out_tflops is None:
+            raise _UnverifiedError
+        return accepted
 
     while True:
         try:
-            return store.conclude_step(
+            version = store.conclude_step(
                 step.id,
                 attempt_id=attempt.id if attempt else None,
                 parents=attempt.parents if attempt else (),
                 reason=reason,
                 now=clock(),
                 decide=decide,
+                submission=proposal.submission,
+                niche=home.niche,
             )
         except _OutdatedError as error:
             assert attempt is not None
             attempt = scorer.compare(attempt, error.best)
+        except _UnverifiedError:
+            assert attempt is not None
+            found = scorer.verify(attempt)
+            attempt = found if isinstance(found, Attempt) else None
+            if isinstance(found, Evaluation):  # of its message nothing is told: it names the shapes
+                reason += f"; not accepted: correct on the suite, but {found.status} on shapes that are held out"
+        else:
+            return version, reason
+
+
+class _UnverifiedError(Exception):
+    """The attempt under decision has to be judged on the shapes that are held out first."""
 
 
 class _OutdatedError(Exception):
@@ -151,33 +221,73 @@ class _OutdatedError(Exception):
 
 
 def _brief(
-    store: Store, run: Run, step: Step, target: Target, scorer: RecordingScorer, profile: Explain, knowledge: Library
+    store: Store,
+    run: Run,
+    step: Step,
+    origin: Step,
+    seed: int,
+    evaluator: Judging,
+    scorer: RecordingScorer,
+    knowledge: Library,
+    interventions: Sequence[Intervention],
+    home: Home,
+    own: Desk,
 ) -> Brief:
-    """Return the brief of ``step``.
+    """Return the brief of ``step``, which does ``origin`` over where that is another.
 
-    A step that this worker left unfinished is done over, once: the next gets its seed and does not see its attempts, so
-    that it comes to the same candidates. Those evaluated already are not evaluated again, but can still be accepted.
+    A step that was left unfinished is done over, once: the step that does gets its seed and does not see its attempts,
+    so that it comes to the same candidates. Those evaluated already are not evaluated again, but can still be accepted.
     After a second failure to finish the worker moves on, lest a candidate that brings the judge down come back forever.
+
+    A step that left a transcript is not done over but taken up: the next gets the transcript, and sees its attempts.
     """
-    earlier = [other for other in store.steps(run.id) if other.worker == step.worker and other.number < step.number]
-    finished = [other for other in earlier if other.state is not StepState.ABANDONED]
-    last_finished = finished[-1].number if finished else -1
-    unfinished = [other.number for other in earlier if other.number > last_finished]
-    hidden = unfinished if len(unfinished) == 1 else []
+    history = store.history(run.id)
+    transcript = [] if origin is step else store.journal.messages(origin.id)
+    hidden = None if origin is step or transcript else origin.number
     return Brief(
         problem=get_problem(run.problem),
-        target=target,
+        target=evaluator.target,
         suite=run.suite,
-        seed=_step_seed(run.seed, step.worker, len(finished), max(len(unfinished) - 1, 0)),
-        versions=store.versions(run.id),
-        trials=[trial for trial in store.trials(run.id) if trial.step_number not in hidden],
+        seed=seed,
+        versions=home.shown(history.versions),
+        trials=history.trials if hidden is None else [t for t in history.trials if t.step_number != hidden],
         knowledge=knowledge,
         evaluate=scorer,
-        profile=profile,
+        profile=evaluator.profile,
         transferred=transferred(store, run),
+        focus=home.selection.focus if home.selection else None,
+        interventions=interventions,
+        desk=own,
+        memories=store.journal.memories(run.id),
+        transcript=transcript,
     )
 
 
-def _step_seed(seed: int, worker: str, finished: int, moves_on: int) -> int:
+def _advise(
+    store: Store,
+    run: Run,
+    target: Target,
+    own: Desk,
+    adviser: Settings,
+    seed: int,
+    trajectory: Trajectory,
+    diagnosis: Diagnosis,
+) -> Advice | None:
+    memories = store.journal.memories(run.id)
+    problem, models = get_problem(run.problem), chat_models(adviser)
+    return advise(adviser.models, models, own, problem, run.suite, target, trajectory, memories, diagnosis, seed)
+
+
+def _taken_up(store: Store, step: Step) -> list[Step]:
+    """Return the steps that ``step`` goes on with: the one it does over, the one that did over, and so on."""
+    found: list[Step] = []
+    number = step.redoes
+    while number is not None and (earlier := store.step(step.run_id, number)) is not None:
+        found.insert(0, earlier)
+        number = earlier.redoes
+    return found
+
+
+def _step_seed(seed: int, worker: str, turn: int) -> int:
     """Return 64 bits that differ for each step of a run, and depend on nothing but the arguments."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{worker}/{finished}/{moves_on}".encode()).digest()[:8])
+    return int.from_bytes(hashlib.sha256(f"{seed}/{worker}/{turn}".encode()).digest()[:8])

@@ -7,9 +7,9 @@ from enum import StrEnum
 from typing import Any
 
 from agents.operator import Transferred
-from avo.snapshot import covered
 from evaluator.problem import get_problem
 from lineage_db.records import Run, Step, Trial, Version
+from lineage_db.spans import covered
 from lineage_db.store import Store
 
 TRANSFERRED = "transferred"

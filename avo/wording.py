@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from evaluator.evaluation import CaseScore, Comparison, Score, Status, Verdict
 from evaluator.target import ScoreKind
+from lineage_db.records import Spend
 
 SPREAD = {ScoreKind.PREDICTED: "range", ScoreKind.MEASURED: "quartiles"}
 """What the low and the high end of a case's speed are called: of the model's constants, or of the timed runs."""
@@ -62,6 +63,20 @@ def compared(comparison: Comparison) -> str:
         return f"{words} the best so far"
     faster = math.exp(sum(comparison.log_ratios) / rounds) - 1
     return f"{words} the best so far: {faster:+.1%} in {rounds} rounds, chance of error {comparison.alpha:.2g}"
+
+
+def spent(spend: Spend, max_tokens: int | None = None, max_usd: float | None = None) -> str:
+    """Return ``1.2M tokens, 3.40 of 10 USD, 85 calls``, of limits where there are any; no USD where none is known."""
+    tokens = count(spend.tokens) + (f" of {count(max_tokens)}" if max_tokens else "")
+    usd = f", {spend.usd:.2f}{f' of {max_usd:g}' if max_usd else ''} USD" if spend.usd or max_usd else ""
+    return f"{tokens} tokens{usd}, {spend.calls} calls"
+
+
+def count(number: int) -> str:
+    """Return ``950``, ``12.3k`` or ``4.5M``."""
+    if number < 1000:
+        return str(number)
+    return f"{number / 1000:.1f}k" if number < 999_950 else f"{number / 1e6:.1f}M"
 
 
 def printable(text: str) -> str:

@@ -1,5 +1,6 @@
-"""Workers as Ray actors on this machine: pairs of an operator and its evaluator. The only module that knows Ray."""
+"""Workers as Ray actors: operators, and the evaluators that they share. The only module that knows Ray."""
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -10,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +20,19 @@ from ray.exceptions import RayActorError, RayError
 
 from agents.errors import AgentError
 from agents.operator import VariationOperator
-from agents.registry import get_operator
-from avo.config import RunConfig
-from avo.errors import RunFailed
+from agents.registry import asks_models, get_operator
+from avo.budget import Allowance
+from avo.config import LOCAL, RunConfig
+from avo.errors import ConfigError, RunFailed
+from avo.pool import Pool
+from avo.population import population
 from avo.run import Report, utc_now, worker_name
 from avo.step import SeedOperator, StepOutcome, perform_step
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorError, EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Fault
 from evaluator.evaluators import Judging
+from evaluator.inspection import Findings, Inspection, Look
 from evaluator.problem import get_cases, get_problem
 from evaluator.process import ProcessEvaluator
 from evaluator.sandbox import Sandbox
@@ -38,6 +44,8 @@ from lineage_db.store import Store
 if TYPE_CHECKING:
     from evaluator.performance import Profile
 
+START_S = 600.0
+"""Longest wait for an evaluator to start: on a cluster a node may have to come up for it first."""
 _OBJECT_STORE_BYTES = 80 * 2**20
 """Ray's minimum is 75 MiB; what passes through is sources and evaluations, a few kilobytes each."""
 
@@ -52,38 +60,91 @@ class EvaluatorWorker:
         """Return the verdict; raises ``EvaluatorUnavailable``."""
         return self._evaluator.evaluate(candidate, incumbent)
 
+    def verify(self, candidate: Candidate) -> Evaluation:
+        """Return the verdict on held-out shapes; raises ``EvaluatorUnavailable``."""
+        return self._evaluator.verify(candidate)
+
     def profile(self, candidate: Candidate, case: str | None) -> "tuple[Profile, ...] | Fault":
         """Return the explanation; raises ``EvaluatorUnavailable``."""
         return self._evaluator.profile(candidate, case)
+
+    def inspect(self, inspection: Inspection) -> Findings:
+        """Return what is seen; raises ``EvaluatorUnavailable``."""
+        return self._evaluator.inspect(inspection)
 
     def target(self) -> Target:
         """Return what is judged for; raises ``EvaluatorUnavailable``."""
         return self._evaluator.target
 
 
-class RemoteEvaluator:
-    """The evaluator that an evaluator worker owns, seen from an operator worker."""
+class EvaluatorPool:
+    """Owns the evaluator workers, which all operator workers share."""
 
-    def __init__(self, actor: Any, suite: str) -> None:
-        self._actor = actor
+    def __init__(self, make_evaluator: Callable[[], Judging], evaluator_actor: Any, count: int) -> None:
+        self._make_evaluator = make_evaluator
+        self._actor = evaluator_actor
+        self._count = count
+        self._pool: Pool[Any] | None = None
+
+    async def ask(self, method: str, *arguments: Any) -> Any:
+        """Return what the method of the next free evaluator worker does; raises ``EvaluatorUnavailable``."""
+        if self._pool is None:
+            self._pool = Pool(self._start, ray.kill, self._count)
+        return await self._pool.ask(lambda evaluator: _answer(getattr(evaluator, method).remote(*arguments)))
+
+    async def _start(self) -> Any:
+        evaluator = self._actor.remote(self._make_evaluator)
+        try:
+            await asyncio.wait_for(_answer(evaluator.target.remote()), START_S)
+        except TimeoutError:
+            ray.kill(evaluator)
+            raise EvaluatorUnavailable(
+                f"no evaluator starts within {START_S:.0f} s: look at ray status for the resources it waits for"
+            ) from None
+        return evaluator
+
+
+class RemoteEvaluator:
+    """The evaluators of the pool, seen from an operator worker."""
+
+    def __init__(self, pool: Any, suite: str) -> None:
+        self._pool = pool
         self._suite = suite
 
     @cached_property
     def target(self) -> Target:
-        """What the evaluator judges for; raises ``EvaluatorUnavailable``."""
-        target: Target = _result(self._actor.target.remote())
+        """What the evaluators judge for; raises ``EvaluatorUnavailable``."""
+        target: Target = self._ask("target")
         return target
 
     def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
         """Return the verdict; raises ``EvaluatorUnavailable``, also when the evaluator worker is gone."""
-        evaluation: Evaluation = _result(self._actor.evaluate.remote(candidate, incumbent))
+        evaluation: Evaluation = self._ask("evaluate", candidate, incumbent)
+        return evaluation
+
+    def verify(self, candidate: Candidate) -> Evaluation:
+        """Return the verdict on held-out shapes; raises like ``evaluate``."""
+        evaluation: Evaluation = self._ask("verify", candidate)
         return evaluation
 
     def profile(self, candidate: Candidate, case: str | None = None) -> "tuple[Profile, ...] | Fault":
         """Return the explanation; raises ``UnknownProblem`` for a case that is none, else like ``evaluate``."""
         get_cases(get_problem(candidate.problem), self._suite, case)
-        profiles: tuple[Profile, ...] | Fault = _result(self._actor.profile.remote(candidate, case))
+        profiles: tuple[Profile, ...] | Fault = self._ask("profile", candidate, case)
         return profiles
+
+    def inspect(self, inspection: Inspection) -> Findings:
+        """Return what is seen; raises ``UnknownProblem`` for a suite or case that is none, else like ``evaluate``."""
+        if inspection.look is not Look.SCRIPT:
+            get_cases(get_problem(inspection.problem), inspection.suite or self._suite, inspection.case)
+        findings: Findings = self._ask("inspect", inspection)
+        return findings
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        try:
+            return ray.get(self._pool.ask.remote(method, *arguments))
+        except RayError as error:
+            raise EvaluatorUnavailable(_reason("evaluator", error)) from error
 
 
 class OperatorWorker:
@@ -97,6 +158,7 @@ class OperatorWorker:
         config: RunConfig,
         make_operator: Callable[[], VariationOperator],
         evaluator: Any,
+        deadline: datetime | None = None,
     ) -> None:
         self._store = Store.open(store_url, create=False)
         self._run = self._store.run(run_name)
@@ -105,6 +167,7 @@ class OperatorWorker:
         self._operator = make_operator()
         self._evaluator = RemoteEvaluator(evaluator, self._run.suite)
         self._knowledge = Library.load()
+        self._allowance = Allowance.of(config, deadline)
 
     def step(self, seed_source: str | None) -> StepOutcome | str:
         """Perform one step. Text instead of an outcome says which part of the house failed."""
@@ -118,30 +181,39 @@ class OperatorWorker:
                 worker=self._worker,
                 min_gain=self._config.min_gain,
                 alpha=self._config.alpha,
+                patience=self._config.patience,
+                population=population(self._config),
                 clock=utc_now,
                 knowledge=self._knowledge,
+                allowance=self._allowance,
+                adviser=self._config.settings if asks_models(self._config.operator) else None,
             )
         except (EvaluatorError, StoreError, AgentError) as error:
             return str(error)
 
 
 class RayCrew:
-    """Pairs of an operator worker and an evaluator worker; a pair is replaced as a whole when either fails."""
+    """Operator workers, each replaced when it fails."""
 
-    def __init__(self, hire_pair: Callable[[int], tuple[Any, Any]], count: int) -> None:
-        self._hire_pair = hire_pair
-        self._pairs = [hire_pair(worker) for worker in range(count)]
+    def __init__(self, hire_operator: Callable[[int], Any], count: int) -> None:
+        self._hire = hire_operator
+        self._operators = [hire_operator(worker) for worker in range(count)]
         self._steps: dict[Any, int] = {}
 
     def start(self, worker: int, seed_source: str | None) -> None:
         """Begin a step."""
-        operator, _ = self._pairs[worker]
-        self._steps[operator.step.remote(seed_source)] = worker
+        self._steps[self._operators[worker].step.remote(seed_source)] = worker
 
     def wait(self, timeout_s: float) -> list[Report]:
         """Return the steps that ended, waiting up to ``timeout_s`` for the first."""
         ended, _ = ray.wait(list(self._steps), timeout=timeout_s)
         return [self._report(step, self._steps.pop(step)) for step in ended]
+
+    def replace(self, worker: int) -> None:
+        """Put another worker in the place of one, whatever it is doing."""
+        ray.kill(self._operators[worker])
+        self._steps = {step: other for step, other in self._steps.items() if other != worker}
+        self._operators[worker] = self._hire(worker)
 
     def _report(self, step: Any, worker: int) -> Report:
         try:
@@ -150,9 +222,7 @@ class RayCrew:
             outcome = _reason("operator", error)
         if isinstance(outcome, StepOutcome):
             return Report(worker, outcome)
-        for actor in self._pairs[worker]:
-            ray.kill(actor)
-        self._pairs[worker] = self._hire_pair(worker)
+        self.replace(worker)
         return Report(worker, None, outcome)
 
 
@@ -164,12 +234,15 @@ def hire(
     *,
     make_operator: Callable[[], VariationOperator] | None = None,
     make_evaluator: Callable[[], Judging] | None = None,
+    deadline: datetime | None = None,
 ) -> Iterator[RayCrew]:
-    """Start Ray on this machine, yield a crew for the run, and end every process again.
+    """Start Ray on this machine or join a cluster, yield a crew for the run, and end what was started again.
 
-    The factories are called in the workers; by default they make the configured operator and an evaluator process.
+    ``deadline`` is the end of the sitting, at which steps end in order. The factories are called in the workers; by
+    default they make the configured operator and an evaluator process. Raises ``RunFailed`` where Ray does not start,
+    and ``ConfigError`` where the database cannot serve the cluster.
     """
-    make_operator = make_operator or partial(get_operator, config.operator)
+    make_operator = make_operator or partial(get_operator, config.operator, config.settings)
     make_evaluator = make_evaluator or partial(
         ProcessEvaluator,
         config.target,
@@ -179,17 +252,29 @@ def hire(
         command=config.evaluator_command,
         options=_measuring(config),
     )
-    gpus = _gpus_per_evaluator(config)
-    operator_actor: Any = ray.remote(num_cpus=0, max_restarts=0)(OperatorWorker)
-    evaluator_actor: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0)(EvaluatorWorker)
+    count, gpus = config.evaluators or config.workers, _gpus_per_evaluator(config)
+    evaluator_actor: Any = ray.remote(
+        num_cpus=1,
+        num_gpus=gpus,
+        resources=config.evaluator_resources,
+        max_restarts=0,
+        scheduling_strategy="SPREAD",
+    )(EvaluatorWorker)
+    pool_actor: Any = ray.remote(num_cpus=0, max_restarts=-1)(EvaluatorPool)
+    operator_actor: Any = ray.remote(num_cpus=0, max_restarts=0, scheduling_strategy="SPREAD")(OperatorWorker)
 
-    def hire_pair(worker: int) -> tuple[Any, Any]:
-        evaluator = evaluator_actor.remote(make_evaluator)
-        operator = operator_actor.remote(store_url, run_name, worker_name(worker), config, make_operator, evaluator)
-        return operator, evaluator
+    def hire_operator(worker: int) -> Any:
+        return operator_actor.remote(store_url, run_name, worker_name(worker), config, make_operator, pool, deadline)
 
-    with _local_ray(config.workers, gpus * config.workers):
-        yield RayCrew(hire_pair, config.workers)
+    if config.ray_address == LOCAL:
+        house = _local_ray(
+            count, count * gpus, {name: count * each for name, each in config.evaluator_resources.items()}
+        )
+    else:
+        house = _cluster(config.ray_address, store_url)
+    with house:
+        pool = pool_actor.remote(make_evaluator, evaluator_actor, count)
+        yield RayCrew(hire_operator, config.workers)
 
 
 def _gpus_per_evaluator(config: RunConfig) -> int:
@@ -207,7 +292,30 @@ def _measuring(config: RunConfig) -> tuple[str, ...]:
 
 
 @contextmanager
-def _local_ray(cpus: int, gpus: int) -> Iterator[None]:
+def _cluster(address: str, store_url: str) -> Iterator[None]:
+    """Join the cluster at ``address``, whose nodes all have AVO installed, as one of its jobs."""
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        with _start_failures(), _own_signals():
+            ray.init(
+                address=address,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
+            )
+        nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
+        if nodes > 1 and store_url.startswith("sqlite"):
+            raise ConfigError(
+                f"--db: an SQLite file serves one machine, and the cluster at {address} has {nodes} nodes: "
+                "use PostgreSQL, e.g. --db postgresql://USER@HOST/NAME"
+            )
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _local_ray(cpus: int, gpus: int, resources: dict[str, float]) -> Iterator[None]:
     """Start Ray for this process alone: on the loopback interface, with a token and a folder of its own."""
     # Below /tmp, whatever TMPDIR says: Ray's sockets get paths below this one, and a socket's path may have 107 bytes.
     folder = tempfile.mkdtemp(prefix="avo-", dir="/tmp")
@@ -216,14 +324,14 @@ def _local_ray(cpus: int, gpus: int) -> Iterator[None]:
     # Ray asks for a token by default; without this it would keep one in the home folder. It reads it once a process.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     logging.getLogger("ray").setLevel(logging.ERROR)
-    handler = signal.getsignal(signal.SIGTERM)
     try:
         # Ray puts the current folder first on the workers' import path, where a folder may be called like one of ours.
-        with contextlib.chdir(folder), _environment(environment), _start_failures():
+        with contextlib.chdir(folder), _environment(environment), _start_failures(), _own_signals():
             ray.init(
                 address="local",
                 num_cpus=cpus,
                 num_gpus=gpus,
+                resources=resources,
                 include_dashboard=False,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
@@ -231,12 +339,19 @@ def _local_ray(cpus: int, gpus: int) -> Iterator[None]:
                 _node_ip_address="127.0.0.1",
                 _temp_dir=folder,
             )
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)  # Ray installs its own, which ends the process without a word
         yield
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Put back the handler of SIGTERM: Ray installs its own, which ends the process without a word."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager
@@ -262,16 +377,18 @@ def _start_failures() -> Iterator[None]:
         raise RunFailed(f"Ray does not start ({error}): look at avo doctor") from error
 
 
-def _result(call: Any) -> Any:
+async def _answer(call: Any) -> Any:
     """Wait for what an evaluator worker returns; raise ``EvaluatorUnavailable`` when that fails."""
     try:
-        return ray.get(call)
+        return await call
     except RayError as error:
-        raise EvaluatorUnavailable(_reason("evaluator", error)) from error
+        raise EvaluatorUnavailable(_reason("evaluator", error)) from None
 
 
 def _reason(who: str, error: RayError) -> str:
     """Return in one line why a call to a worker failed."""
     if isinstance(error, RayActorError):
         return f"the {who}'s process died"
+    if isinstance(cause := getattr(error, "cause", None), EvaluatorUnavailable):
+        return str(cause)
     return f"the {who}'s process failed: {str(error).strip().splitlines()[-1]}"

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from avo.acceptance import share_of_alpha
 from avo.config import RunConfig
-from evaluator.comparing import ROUNDS, verdicts
 from evaluator.cuda.measuring import SAME_PAIR
 from evaluator.evaluation import Verdict
+from evaluator.sequential import ROUNDS, verdicts
 
 KINDS = ("normal", "heavy tails", "interrupted")
 SCORED_RUNS = 20

@@ -7,6 +7,7 @@ are seconds of processor time of the judge and its jobs, in a fresh judge of a p
 """
 
 import argparse
+import gc
 import json
 import multiprocessing
 import os
@@ -64,9 +65,12 @@ def stages(target: str, suite: str) -> dict[str, float]:
     import torch
 
     from evaluator import benchmark, capture, compiler, judge, speed
+    from evaluator.allocator import keep_freed_memory
     from evaluator.target import get_target
 
+    keep_freed_memory()
     torch.set_num_threads(1)
+    gc.freeze()
     spent: dict[str, float] = defaultdict(float)
 
     with judge.Judge(get_target(target), suite) as judging:

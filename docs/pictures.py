@@ -1,27 +1,50 @@
-"""Draw the README's pictures from a finished run.
+"""Draw the README's pictures from a finished run: all of them with one command.
 
     python docs/pictures.py [RUN] [--db URL]
 
-Writes docs/pictures/run.svg, the live display as it stood at the end of the run, and docs/pictures/ui.svg, the terminal
-UI on its best version.
+Writes to docs/pictures:
+
+    run.svg         the live display as it stood at the end of the run
+    ui.svg          the terminal UI on the run's best version
+    lineage.svg     what `avo lineage RUN` prints
+    profile.svg     what `avo profile RUN` prints for one case, its beginning; starts a judge
+    summary.svg     what `avo report RUN --format md` prints, its beginning
+    report.png      the trajectories of `avo report RUN`, where there are chromium and chromedriver
+
+The commands are run as a reader would run them. RUN is mha-h100 unless given.
 """
 
 import argparse
 import asyncio
+import base64
 import io
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from avo.cli.common import database_url
 from avo.panel import Budget, panel
-from avo.snapshot import Snapshot, read_snapshot
+from avo.report.data import Report
+from avo.report.reading import read_report
+from avo.report.render import to_html
+from avo.snapshot import Snapshot
 from avo.tui.app import AvoApp
 from evaluator.problem import get_problem
 from lineage_db.store import Store
 
 PICTURES = Path(__file__).parent / "pictures"
 COLUMNS, LINES = 100, 32
+MOST_LINES = 52
+"""Of a command's output that are drawn."""
+PAGE_WIDTH, PAGE_SCALE = 860, 1.5
+"""Of the report's window in pixels, and how many pixels of the picture one of them makes."""
 
 
 def draw_run(snapshot: Snapshot) -> None:
@@ -43,15 +66,66 @@ async def draw_ui(url: str, run: str) -> None:
         app.save_screenshot("ui.svg", str(PICTURES))
 
 
+def draw_command(url: str, name: str, *words: str) -> None:
+    """Write what ``avo WORDS`` prints to a terminal of ``COLUMNS`` columns."""
+    environment = os.environ | {"AVO_DB": url, "COLUMNS": str(COLUMNS), "FORCE_COLOR": "1"}
+    command = [sys.executable, "-m", "avo", *words]
+    printed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    lines = Text.from_ansi(printed.rstrip()).split("\n", allow_blank=True)
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
+    console.print(Text("\n").join(lines[:MOST_LINES]))
+    if len(lines) > MOST_LINES:
+        console.print(f"... and {len(lines) - MOST_LINES} more lines", style="dim", highlight=False)
+    console.save_svg(str(PICTURES / f"{name}.svg"), title=f"avo {' '.join(words)}")
+
+
+def draw_report(report: Report) -> None:
+    """Write the trajectories of the report's page as a browser shows them."""
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if program is None or driver is None:
+        print("report.png is left as it was: there is no chromium or no chromedriver", file=sys.stderr)
+        return
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    flags = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / "report.html"
+        page.write_text(to_html(report, datetime.now(UTC)), encoding="utf-8")
+        for flag in (*flags.split(), "disable-component-update", "disable-sync", f"user-data-dir={folder}/profile"):
+            options.add_argument(f"--{flag}")
+        browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
+        try:
+            size = {"width": PAGE_WIDTH, "height": 1000, "deviceScaleFactor": PAGE_SCALE, "mobile": False}
+            browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+            browser.get(page.as_uri())
+            top, height = browser.execute_script(
+                "const box = document.getElementById('trajectory').getBoundingClientRect();"
+                "return [box.top + scrollY, box.height]"
+            )
+            clip = {"x": 0, "y": top - 16, "width": PAGE_WIDTH, "height": height + 16, "scale": 1}
+            shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
+            (PICTURES / "report.png").write_bytes(base64.b64decode(shot["data"]))
+        finally:
+            browser.quit()
+
+
 def main() -> None:
-    """Draw both."""
+    """Draw all of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="?", default="mha-h100")
     parser.add_argument("--db")
     options = parser.parse_args()
     url = database_url(options.db)
     with Store.open(url, create=False) as store:
-        draw_run(read_snapshot(store, options.run))
+        report = read_report(store, options.run)
+    draw_run(report.snapshot)
+    draw_report(report)
+    draw_command(url, "lineage", "lineage", options.run)
+    draw_command(url, "summary", "report", options.run, "--format", "md")
+    case = report.trajectories[0].cases[-1].name
+    draw_command(url, "profile", "profile", options.run, "--case", case)
     asyncio.run(draw_ui(url, options.run))
 
 

@@ -2,29 +2,28 @@
 
 import argparse
 import contextlib
-import ctypes
+import gc
 import os
 import sys
 import time
 
 from evaluator import cuda
+from evaluator.allocator import keep_freed_memory
 from evaluator.cuda.holding import hold
 from evaluator.errors import EvaluatorError
-from evaluator.protocol import MalformedRequest, Request, answer, explanation, failure, ready, requests
+from evaluator.protocol import (
+    InspectRequest,
+    MalformedRequest,
+    ProfileRequest,
+    answer,
+    explanation,
+    failure,
+    ready,
+    requests,
+    seen,
+)
 from evaluator.sandbox import Sandbox, hide
 from evaluator.target import ScoreKind, get_target
-
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-"""Parameters of glibc's allocator, malloc.h."""
-_KEPT_BYTES = 2**30
-
-
-def _keep_freed_memory() -> None:
-    """Have the allocator reuse what tensors free: pages given back and taken anew cost a tenth of an evaluation."""
-    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
-        mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-
 
 _TO_COMPARE = 0.7
 """Share of an evaluation's time after which a comparison ends undecided; the score is measured after it."""
@@ -72,7 +71,7 @@ def main() -> int:
     )  # fmt: skip
     options = parser.parse_args()
     hide()
-    _keep_freed_memory()
+    keep_freed_memory()
     # Verdicts alone go to standard output: whatever a library prints goes to standard error.
     verdicts = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -91,6 +90,7 @@ def main() -> int:
     from evaluator.judge import Judge
 
     torch.set_num_threads(1)
+    gc.freeze()  # else each full collection goes through all of torch and triton
     measured = None
     if held:
         measured = Measured(target, margin=options.equivalence_margin, cascade=options.cascade)
@@ -104,10 +104,14 @@ def main() -> int:
                 line = failure(None, str(request))
             else:
                 try:
-                    if isinstance(request, Request):
-                        line = answer(request, judge.evaluate(request.candidate, request.incumbent))
-                    else:
+                    if isinstance(request, InspectRequest):
+                        line = seen(request, judge.inspect(request.inspection))
+                    elif isinstance(request, ProfileRequest):
                         line = explanation(request, judge.profile(request.candidate, request.case))
+                    elif request.held_out:
+                        line = answer(request, judge.verify(request.candidate))
+                    else:
+                        line = answer(request, judge.evaluate(request.candidate, request.incumbent))
                 except EvaluatorError as error:
                     line = failure(request.id, str(error))
             print(line, file=verdicts, flush=True)

@@ -26,3 +26,5 @@ class Binary:
     launch: str = ""
     """What Triton's launcher asks for, as JSON: the metadata of the compilation, and under ``signature`` the types of
     the parameters in the IR."""
+    ttgir: str = ""
+    """Triton GPU IR, after the target's passes."""

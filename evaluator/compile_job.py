@@ -40,6 +40,7 @@ def run(payload: bytes) -> bytes:
     )
     reply = {
         "name": metadata.name,
+        "ttgir": compiled.asm.get("ttgir", ""),
         "ptx": compiled.asm["ptx"],
         "cubin": base64.b64encode(compiled.asm["cubin"]).decode(),
         "usage": usage.stdout,

@@ -38,7 +38,7 @@ COMPILE_OPTIONS: dict[str, type] = {
 
 _NONSENSE = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)
 """What reading a malformed reply may raise: a compiler that hostile IR has taken over writes what it likes."""
-_CACHE_FORMAT = 3
+_CACHE_FORMAT = 4
 _MAX_REGISTERS = 255
 """Per thread; CUDA C++ Programming Guide, technical specifications per compute capability. So are the next two."""
 _MAX_THREADS = 1024
@@ -196,6 +196,7 @@ def _binary(reply: dict[str, Any], target: Target) -> Binary:
         tensor_memory_columns=reply["tensor_memory"],
         listing=re.sub(r"[ \t]+", " ", reply["listing"]),  # nvdisasm aligns columns: a third is left
         launch=reply["launch"],
+        ttgir=reply["ttgir"],
     )
 
 

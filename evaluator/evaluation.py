@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -206,6 +206,11 @@ class Evaluation:
     """Digest of the launch plans: two sources that lower to the same IR are one candidate."""
     predicted: Score | None = None
     """Of an unverified candidate: what the model says of its speed, where it can."""
+    held_out_tflops: float | None = None
+    """Of a version: geometric mean over the shapes that no operator is shown, on which it is correct too; predicted or
+    measured as the score is."""
+    traits: Mapping[str, str] = field(default_factory=dict)
+    """Of a correct candidate: what kind of kernel it is, see ``evaluator.traits``."""
 
     def __post_init__(self) -> None:
         if (self.status is Status.CORRECT) != (self.score is not None):
@@ -214,6 +219,8 @@ class Evaluation:
             )
         if self.predicted is not None and self.status is not Status.UNVERIFIED:
             raise ValueError("only an unverified candidate has a prediction in place of a score")
+        if self.held_out_tflops is not None and not self.correct:
+            raise ValueError("only a correct candidate is judged on shapes that are held out")
         if not self.correct and not self.message:
             raise ValueError("a fault needs a message")
 
@@ -229,7 +236,7 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_json`` takes it back."""
-        data = asdict(self)
+        data: dict[str, Any] = _data(self)
         for name, score in (("score", self.score), ("predicted", self.predicted)):
             if score:
                 data[name]["geomean_tflops"] = score.geomean_tflops
@@ -238,11 +245,21 @@ class Evaluation:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Evaluation":
         """Rebuild from ``to_json``'s data; raise ``TypeError`` or ``ValueError`` when malformed."""
-        missing = {field.name for field in fields(cls)} - data.keys() - {"predicted"}
+        missing = {field.name for field in fields(cls)} - data.keys() - {"predicted", "held_out_tflops", "traits"}
         if missing:
             raise TypeError(f"an evaluation lacks {', '.join(sorted(missing))}")
         scores = {name: _plain(data.get(name)) for name in ("score", "predicted")}
         return rebuild(cls, {**data, **scores})
+
+
+def _data(value: Any) -> Any:
+    """Return what ``dataclasses.asdict`` does, without copying what never changes: this is done for each attempt."""
+    if isinstance(value, tuple):
+        return tuple(map(_data, value))
+    if isinstance(value, Mapping):
+        return dict(value)
+    names = getattr(value, "__dataclass_fields__", None)
+    return value if names is None else {name: _data(getattr(value, name)) for name in names}
 
 
 def _plain(score: Any) -> Any:

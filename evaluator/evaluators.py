@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.evaluation import Evaluation, Fault
+from evaluator.inspection import Findings, Inspection, Inspector
 from evaluator.target import Target, get_target
 
 if TYPE_CHECKING:
@@ -35,8 +36,19 @@ class Profiler(Protocol):
         ...
 
 
-class Judging(Evaluator, Profiler, Protocol):
-    """Both: what a judge can do, wherever it runs."""
+class Verifier(Protocol):
+    """Judges candidates on shapes that no variation operator is shown."""
+
+    def verify(self, candidate: Candidate) -> Evaluation:
+        """Return the verdict afresh, with the suite ``HELD_OUT`` in place of the evaluator's own.
+
+        Raises ``EvaluatorUnavailable``, and ``UnknownProblem`` where the problem has no such suite.
+        """
+        ...
+
+
+class Judging(Evaluator, Verifier, Profiler, Inspector, Protocol):
+    """All of them: what a judge can do, wherever it runs."""
 
     @property
     def target(self) -> Target:
@@ -45,14 +57,21 @@ class Judging(Evaluator, Profiler, Protocol):
 
 
 class FakeEvaluator:
-    """A judge for tests: the verdict is a function of the source, and every call is recorded."""
+    """A judge for tests: the verdict is a function of the source, and every call is recorded.
+
+    ``held_out``, where set, is the verdict on held-out shapes, which is the same otherwise.
+    """
 
     def __init__(
         self, verdict: Callable[[Candidate], Evaluation], profiles: "tuple[Profile, ...] | Fault" = ()
     ) -> None:
         self.target = get_target("h100")
         self.verdict = verdict
+        self.held_out: Callable[[Candidate], Evaluation] | None = None
         self.profiles = profiles
+        self.verified: list[Candidate] = []
+        self.findings = Findings()
+        self.inspections: list[Inspection] = []
         self.calls: list[Candidate] = []
         self.incumbents: list[Incumbent | None] = []
         """One for each of ``calls``."""
@@ -63,6 +82,16 @@ class FakeEvaluator:
         self.incumbents.append(incumbent)
         return self.verdict(candidate)
 
+    def verify(self, candidate: Candidate) -> Evaluation:
+        """Return ``held_out(candidate)``, or ``verdict(candidate)``."""
+        self.verified.append(candidate)
+        return (self.held_out or self.verdict)(candidate)
+
     def profile(self, candidate: Candidate, case: str | None = None) -> "tuple[Profile, ...] | Fault":
         """Return what it was made with."""
         return self.profiles
+
+    def inspect(self, inspection: Inspection) -> Findings:
+        """Return ``findings``."""
+        self.inspections.append(inspection)
+        return self.findings

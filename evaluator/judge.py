@@ -1,5 +1,6 @@
 """The judge: the trusted side. It never imports a candidate; it runs the candidate's launch plans and decides."""
 
+import copy
 import hashlib
 import math
 import random
@@ -25,15 +26,26 @@ from evaluator.compiler import Compiler, fit
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseResult, Evaluation, Fault, Resources, Score, Status
 from evaluator.execution import PlanRun
+from evaluator.inspection import Findings, Inspection, Look
 from evaluator.performance import ModelError, Profile, Source, explain, resources
+from evaluator.performance.listing import hot_code
+from evaluator.performance.profiling import MOST_COSTS
 from evaluator.plan import KernelIR, LaunchPlan, Level
 from evaluator.planning import Planner
-from evaluator.problem import Case, Problem, get_cases, get_problem, get_suite
+from evaluator.problem import HELD_OUT, Case, Problem, get_cases, get_problem, get_suite
 from evaluator.sandbox import ForkServer, Sandbox
+from evaluator.scripts import JOB_MODULE as SCRIPT_MODULE
+from evaluator.scripts import run_script
 from evaluator.speed import Benchmark, Challenge, Predicted, Speed
 from evaluator.stages import stages
 from evaluator.target import ScoreKind, Target
+from evaluator.traits import traits
 from evaluator.work import LaunchWork
+
+JOB_MODULES = (capture.CHILD_MODULE, compiler.JOB_MODULE, SCRIPT_MODULE)
+"""What a judge's fork server serves."""
+_TILE = 64
+"""Rows of a small tile of queries."""
 
 
 @dataclass
@@ -45,6 +57,7 @@ class _Findings:
     plan_digest: str | None = None
     predicted: Score | None = None
     """Of a candidate whose numbers are not known."""
+    traits: dict[str, str] = field(default_factory=dict)
 
 
 class Judge:
@@ -57,26 +70,32 @@ class Judge:
         *,
         capture_cpu_s: int = capture.DEFAULT_LIMITS.cpu_s,
         sandbox: Sandbox = Sandbox.AUTO,
+        server: ForkServer | None = None,
         speed: Speed | None = None,
     ) -> None:
-        """``speed`` tells how fast right candidates are; by default the performance model does."""
+        """``speed`` tells how fast right candidates are; by default the performance model does.
+
+        ``server`` runs the jobs of several judges, must serve ``JOB_MODULES`` and is left running; ``sandbox`` is for
+        that which is started without one.
+        """
         self.target = target
         self.suite = suite
         self._speed = speed or Predicted(target)
         self._private = tempfile.TemporaryDirectory(prefix="avo-judge-")
-        server = ForkServer((capture.CHILD_MODULE, compiler.JOB_MODULE), sandbox=sandbox)
-        self._server = server
+        self._shared = server is not None
+        self._server = server = server or ForkServer(JOB_MODULES, sandbox=sandbox)
         self._compiler = Compiler(Path(self._private.name), server=server)
         capturer = Capturer(server, replace(capture.DEFAULT_LIMITS, cpu_s=capture_cpu_s))
         self._planner = Planner(capturer, self._compiler, target)
         # Seeds are this process's secret; and as candidates never meet data, inputs may serve many of them.
         self._random = random.Random(secrets.randbits(64))
         self._inputs = buffers.InputCache(self._random.getrandbits(62))
-        self._judged: dict[tuple[str, Incumbent | None], Evaluation] = {}
+        self._judged: dict[tuple[str, str, Incumbent | None], Evaluation] = {}
 
     def close(self) -> None:
         """End the child processes and remove temporary files."""
-        self._server.close()
+        if not self._shared:
+            self._server.close()
         self._private.cleanup()
 
     def __enter__(self) -> "Judge":
@@ -91,21 +110,28 @@ class Judge:
         Raises ``UnknownProblem`` for a problem or suite that is none, ``EvaluatorUnavailable`` when a child process
         cannot be had or the incumbent's plans cannot.
         """
+        return self._evaluate(candidate, self.suite, incumbent if self.target.kind is ScoreKind.MEASURED else None)
+
+    def verify(self, candidate: Candidate) -> Evaluation:
+        """Return the verdict on ``candidate`` on the shapes that no operator is shown; raises like ``evaluate``."""
+        return self._evaluate(candidate, HELD_OUT, None)
+
+    def _evaluate(self, candidate: Candidate, suite: str, incumbent: Incumbent | None) -> Evaluation:
         started = time.monotonic()
         problem = get_problem(candidate.problem)
-        incumbent = incumbent if self.target.kind is ScoreKind.MEASURED else None
-        plans = self._planner.alternatives(candidate, problem, self._cases(problem))
+        benchmarks = get_suite(problem, suite)
+        plans = self._planner.alternatives(candidate, problem, (*problem.correctness_cases, *benchmarks))
         findings = _Findings()
         if isinstance(plans, Fault):
-            return self._evaluation(plans, findings, started)
+            return self._evaluation(plans, suite, findings, started)
         findings.plan_digest = _digest(plans)
-        known = self._judged.get((findings.plan_digest, incumbent))
+        known = self._judged.get((suite, findings.plan_digest, incumbent))
         if known is not None:
             return replace(known, seconds=time.monotonic() - started)
-        outcome = self._judge(candidate, problem, plans, incumbent, findings)
-        evaluation = self._evaluation(outcome, findings, started)
+        outcome = self._judge(candidate, problem, benchmarks, plans, incumbent, findings)
+        evaluation = self._evaluation(outcome, suite, findings, started)
         if evaluation.correct:  # faults may be the machine's, and name lines of this source
-            self._judged[findings.plan_digest, incumbent] = evaluation
+            self._judged[suite, findings.plan_digest, incumbent] = evaluation
         return evaluation
 
     def profile(self, candidate: Candidate, case: str | None = None) -> tuple[Profile, ...] | Fault:
@@ -113,12 +139,65 @@ class Judge:
 
         Its numbers are not checked. Raises like ``evaluate``, and ``UnknownProblem`` for a case that is none.
         """
+        return self._profiles(candidate, get_cases(get_problem(candidate.problem), self.suite, case), MOST_COSTS)
+
+    def inspect(self, inspection: Inspection) -> Findings:
+        """Return what is seen of a candidate or script, without a verdict.
+
+        Raises like ``evaluate``, and ``UnknownProblem`` for a suite or case that is none.
+        """
+        candidate = Candidate(inspection.problem, inspection.source)
+        if inspection.look is Look.SCRIPT:
+            return run_script(self._server, inspection.source)
+        if inspection.look is Look.CHECK:
+            return self._check(candidate)
+        if inspection.look is Look.SCORE:
+            other = copy.copy(self)  # it shares this one's processes
+            other.suite = inspection.suite or self.suite
+            evaluation = other.evaluate(candidate)
+            fault = None if evaluation.correct else Fault(evaluation.status, evaluation.message)
+            return Findings(fault, evaluation=evaluation)
+        return self._code(candidate, inspection.look, inspection.case)
+
+    def _check(self, candidate: Candidate) -> Findings:
+        """Compile for the suite and execute one small case; whatever goes wrong first is the fault."""
         problem = get_problem(candidate.problem)
-        cases = get_cases(problem, self.suite, case)
+        suite = get_suite(problem, self.suite)
+        plans = self._planner.alternatives(candidate, problem, (_smallest(problem.correctness_cases), *suite))
+        if isinstance(plans, Fault):
+            return Findings(plans)
+        findings = _Findings()
+        (plan, *_), *large = plans
+        fault = self._check_whole(problem, _smallest(problem.correctness_cases), plan, execution.deadline(), findings)
+        binaries = self._compile((of_case[0] for of_case in large), findings)
+        fault = fault or (binaries if isinstance(binaries, Fault) else None)
+        return Findings(fault, resources=tuple(findings.resources), cases=tuple(findings.cases))
+
+    def _code(self, candidate: Candidate, look: Look, case: str | None) -> Findings:
+        """Return the code of one benchmark case, the suite's first by default."""
+        problem = get_problem(candidate.problem)
+        cases = get_cases(problem, self.suite, case)[:1]
+        if look is Look.SASS:
+            profiles = self._profiles(candidate, cases, None)
+            return Findings(profiles) if isinstance(profiles, Fault) else Findings(text=hot_code(profiles[0]))
+        plans = self._chosen(candidate, problem, cases)
+        binaries = plans if isinstance(plans, Fault) else self._compile(plans, _Findings())
+        if isinstance(binaries, Fault):
+            return Findings(binaries)
+        texts = (binary.ptx if look is Look.PTX else binary.ttgir for binary in binaries.values())
+        return Findings(text="\n".join(texts))
+
+    def _chosen(self, candidate: Candidate, problem: Problem, cases: Sequence[Case]) -> tuple[LaunchPlan, ...] | Fault:
         alternatives = self._planner.alternatives(candidate, problem, cases)
-        plans = (
+        return (
             alternatives if isinstance(alternatives, Fault) else self._fastest(candidate, problem, cases, alternatives)
         )
+
+    def _profiles(
+        self, candidate: Candidate, cases: Sequence[Case], most_costs: int | None
+    ) -> tuple[Profile, ...] | Fault:
+        problem = get_problem(candidate.problem)
+        plans = self._chosen(candidate, problem, cases)
         if isinstance(plans, Fault):
             return plans
         # What the judge has compiled before may carry the line table of another source with the same IR.
@@ -130,14 +209,12 @@ class Judge:
         for each in benchmarks:
             useful, least = problem.flops(each.case), problem.least_bytes(each.case)
             try:
-                profiles.append(explain(each.case.name, useful, least, each.works, self.target, source))
+                profiles.append(
+                    explain(each.case.name, useful, least, each.works, self.target, source, most=most_costs)
+                )
             except ModelError as error:
                 return Fault(Status.UNSUPPORTED, f"no prediction for {self.target.name}: {error}")
         return tuple(profiles)
-
-    def _cases(self, problem: Problem) -> tuple[Case, ...]:
-        """Return all correctness cases, then all benchmark cases."""
-        return (*problem.correctness_cases, *get_suite(problem, self.suite))
 
     def _fastest(
         self, candidate: Candidate, problem: Problem, cases: Sequence[Case], plans: Sequence[Sequence[LaunchPlan]]
@@ -156,31 +233,33 @@ class Judge:
 
         return self._planner.fastest(candidate, problem, cases, plans, seconds)
 
-    def _evaluation(self, outcome: Score | Fault, findings: _Findings, started: float) -> Evaluation:
+    def _evaluation(self, outcome: Score | Fault, suite: str, findings: _Findings, started: float) -> Evaluation:
         fault = outcome if isinstance(outcome, Fault) else None
         return Evaluation(
             status=fault.status if fault else Status.CORRECT,
             message=fault.message if fault else "",
             target=self.target.name,
-            suite=self.suite,
+            suite=suite,
             seconds=time.monotonic() - started,
             score=None if isinstance(outcome, Fault) else outcome,
             cases=tuple(findings.cases),
             resources=tuple(findings.resources),
             plan_digest=findings.plan_digest,
             predicted=findings.predicted,
+            traits={} if isinstance(outcome, Fault) else findings.traits,
         )
 
     def _judge(
         self,
         candidate: Candidate,
         problem: Problem,
+        suite: tuple[Case, ...],
         alternatives: tuple[tuple[LaunchPlan, ...], ...],
         incumbent: Incumbent | None,
         findings: _Findings,
     ) -> Score | Fault:
         deadline = execution.deadline()
-        suite, small = get_suite(problem, self.suite), problem.correctness_cases
+        small = problem.correctness_cases
         fault = self._check_small(problem, alternatives[: len(small)], deadline, findings)
         if fault:
             return fault
@@ -205,18 +284,21 @@ class Judge:
                 return benchmark if plan.executable else _unverified([plan], benchmark, findings)
             benchmarks.append(benchmark)
         challenge = None if incumbent is None else self._challenge(incumbent, problem)
-        if self.target.kind is ScoreKind.MEASURED and not self._again(candidate, problem, findings):
+        if self.target.kind is ScoreKind.MEASURED and not self._again(candidate, problem, suite, findings):
             return Fault(Status.FORBIDDEN, "launches other plans when it is called again: see what its host code reads")
         ran = self._small(problem, alternatives, mixtures)
         score = ran if isinstance(ran, Fault) else self._speed.score(problem, benchmarks, challenge, ran)
-        score = score if isinstance(score, Fault) else named(score, plans)
+        if not isinstance(score, Fault):
+            score = named(score, plans)
+            needs = {found.kernel: found for found in findings.resources}
+            findings.traits = traits(benchmarks[0], needs, score, self.target)
         if self.target.kind is ScoreKind.PREDICTED and not all(plan.executable for plan in chain(*alternatives, plans)):
             return _unverified(chain(*alternatives, plans), score, findings)
         return score
 
-    def _again(self, candidate: Candidate, problem: Problem, findings: _Findings) -> bool:
+    def _again(self, candidate: Candidate, problem: Problem, suite: tuple[Case, ...], findings: _Findings) -> bool:
         """Return whether the candidate launches the same plans once more, as it has to as the incumbent."""
-        plans = self._planner.alternatives(candidate, problem, self._cases(problem))
+        plans = self._planner.alternatives(candidate, problem, (*problem.correctness_cases, *suite))
         return not isinstance(plans, Fault) and _digest(plans) == findings.plan_digest
 
     def _small(
@@ -361,10 +443,11 @@ class Judge:
 
     def _challenge(self, incumbent: Incumbent, problem: Problem) -> Challenge:
         """Return the benchmarks of the incumbent; raise ``EvaluatorUnavailable`` if it has none any more."""
-        alternatives = self._planner.alternatives(incumbent.candidate, problem, self._cases(problem))
+        suite = get_suite(problem, self.suite)
+        cases = (*problem.correctness_cases, *suite)
+        alternatives = self._planner.alternatives(incumbent.candidate, problem, cases)
         if isinstance(alternatives, Fault):
             raise _lost(alternatives)
-        suite = get_suite(problem, self.suite)
         plans = self._fastest(incumbent.candidate, problem, suite, alternatives[-len(suite) :])
         benchmarks = plans if isinstance(plans, Fault) else self._benchmarks(problem, suite, plans)
         if isinstance(benchmarks, Fault):
@@ -403,6 +486,12 @@ class Judge:
         else:
             works = gpu_work.works(plan, prepared, binaries)
         return () if isinstance(works, Fault) and self.target.kind is ScoreKind.MEASURED else works
+
+
+def _smallest(cases: Sequence[Case]) -> Case:
+    """Return the case with least work among those that a tile of a usual size does not cover."""
+    beyond = [case for case in cases if case.q_len > _TILE] or list(cases)
+    return min(beyond, key=lambda case: case.batch * case.heads * case.q_len * case.kv_len)
 
 
 def _unverified(plans: Iterable[LaunchPlan], outcome: Score | Fault, findings: _Findings) -> Fault:

@@ -10,8 +10,9 @@ from evaluator.candidate import Candidate, Incumbent
 from evaluator.child import ENVIRONMENT, Child, environment
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Fault, Status
-from evaluator.problem import get_cases, get_problem, get_suite
-from evaluator.protocol import ProfileRequest, Request, greeting, profiles, verdict
+from evaluator.inspection import Findings, Inspection, Look
+from evaluator.problem import HELD_OUT, get_cases, get_problem, get_suite
+from evaluator.protocol import InspectRequest, ProfileRequest, Request, findings, greeting, profiles, verdict
 from evaluator.sandbox import Sandbox
 from evaluator.target import Target, check_target
 
@@ -64,20 +65,25 @@ class ProcessEvaluator:
 
     def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
         """Return the verdict; no answer within ``wall_s`` seconds is ``TIMED_OUT``, a death ``CRASHED``."""
-        get_suite(get_problem(candidate.problem), self._suite)
-        started = time.monotonic()
-        request = Request(self._next_id(), candidate, incumbent)
-        found = self._ask(request.line(), lambda line: verdict(request, line))
-        if isinstance(found, Fault):
-            seconds = time.monotonic() - started
-            return Evaluation(found.status, found.message, self._target, self._suite, seconds)
-        return found
+        return self._judged(Request(self._next_id(), candidate, incumbent), self._suite)
+
+    def verify(self, candidate: Candidate) -> Evaluation:
+        """Return the verdict on the shapes that are held out; no answer in time, or a death, is as for ``evaluate``."""
+        return self._judged(Request(self._next_id(), candidate, held_out=True), HELD_OUT)
 
     def profile(self, candidate: Candidate, case: str | None = None) -> "tuple[Profile, ...] | Fault":
         """Return the explanation; no answer in time, or a death, is a fault as for ``evaluate``."""
         get_cases(get_problem(candidate.problem), self._suite, case)
         request = ProfileRequest(self._next_id(), candidate, case)
         return self._ask(request.line(), lambda line: profiles(request, line))
+
+    def inspect(self, inspection: Inspection) -> Findings:
+        """Return what is seen; no answer in time, or a death, is a fault as for ``evaluate``."""
+        if inspection.look is not Look.SCRIPT:
+            get_cases(get_problem(inspection.problem), inspection.suite or self._suite, inspection.case)
+        request = InspectRequest(self._next_id(), inspection)
+        found = self._ask(request.line(), lambda line: findings(request, line))
+        return Findings(found) if isinstance(found, Fault) else found
 
     def close(self) -> None:
         """End the child process and everything it started."""
@@ -90,6 +96,14 @@ class ProcessEvaluator:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def _judged(self, request: Request, suite: str) -> Evaluation:
+        get_suite(get_problem(request.candidate.problem), suite)
+        started = time.monotonic()
+        found = self._ask(request.line(), lambda line: verdict(request, line))
+        if isinstance(found, Fault):
+            return Evaluation(found.status, found.message, self._target, suite, time.monotonic() - started)
+        return found
 
     def _next_id(self) -> int:
         self._count += 1

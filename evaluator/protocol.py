@@ -1,29 +1,33 @@
 """The judge's wire format: one JSON object a line, requests in, answers out, in order.
 
-<- {"ready": "h100", "version": 2, "target": {"arch": 90, ...}}        once, when requests are taken
+<- {"ready": "h100", "version": 3, "target": {"arch": 90, ...}}        once, when requests are taken
 -> {"id": 1, "problem": "mha", "source": "..."}                        judge it
 -> {"id": 2, "problem": "mha", "source": "...", "incumbent": {"source": "...", "alpha": 0.01}}    against another
 <- {"id": 2, "evaluation": {"status": "correct", ...}}
--> {"id": 3, "problem": "mha", "source": "...", "profile": {"case": "8k-full"}}      explain it; null: every case
-<- {"id": 3, "profiles": [...]}  or, of a faulty candidate,  {"id": 3, "fault": {"status": ..., "message": ...}}
-<- {"id": 3, "error": "..."}                                           instead of any answer: why there is none
+-> {"id": 3, "problem": "mha", "source": "...", "held_out": true}      judge it on the suite that no operator is shown
+-> {"id": 4, "problem": "mha", "source": "...", "profile": {"case": "8k-full"}}      explain it; null: every case
+<- {"id": 4, "profiles": [...]}  or, of a faulty candidate,  {"id": 4, "fault": {"status": ..., "message": ...}}
+-> {"id": 5, "problem": "mha", "source": "...", "inspect": {"look": "check"}}        see ``inspection``
+<- {"id": 5, "findings": {...}}
+<- {"id": 5, "error": "..."}                                           instead of any answer: why there is none
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorError, EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Fault, Status
+from evaluator.inspection import Findings, Inspection, Look
 from evaluator.plain import rebuild
 from evaluator.target import Target
 
 if TYPE_CHECKING:
     from evaluator.performance import Profile
 
-VERSION = 2
+VERSION = 3
 """Of this format and of what the answers mean. Judges and those who ask them must have the same."""
 _SHOWN = 60
 """Characters of a line that is quoted."""
@@ -40,12 +44,16 @@ class Request:
     id: int
     candidate: Candidate
     incumbent: Incumbent | None = None
+    held_out: bool = False
+    """Whether to judge it on the suite ``HELD_OUT`` instead of the judge's own."""
 
     def line(self) -> str:
         """The request as a line of JSON, without its end."""
         data = _request_data(self.id, self.candidate)
         if self.incumbent:
             data["incumbent"] = {"source": self.incumbent.candidate.source, "alpha": self.incumbent.alpha}
+        if self.held_out:
+            data["held_out"] = True
         return json.dumps(data)
 
 
@@ -63,18 +71,35 @@ class ProfileRequest:
         return json.dumps(_request_data(self.id, self.candidate) | {"profile": {"case": self.case}})
 
 
+@dataclass(frozen=True, slots=True)
+class InspectRequest:
+    """One look."""
+
+    id: int
+    inspection: Inspection
+
+    def line(self) -> str:
+        """The request as a line of JSON, without its end."""
+        asked = asdict(self.inspection)
+        problem, source = asked.pop("problem"), asked.pop("source")
+        return json.dumps(_request_data(self.id, Candidate(problem, source)) | {"inspect": asked})
+
+
+AnyRequest: TypeAlias = Request | ProfileRequest | InspectRequest
+
+
 def _request_data(request_id: int, candidate: Candidate) -> dict[str, Any]:
     return {"id": request_id, "problem": candidate.problem, "source": candidate.source}
 
 
-def requests(lines: Iterable[str]) -> Iterator[Request | ProfileRequest | MalformedRequest]:
+def requests(lines: Iterable[str]) -> Iterator[AnyRequest | MalformedRequest]:
     """Yield each line as a request, or as what is wrong with it; blank lines are passed over."""
     for line in lines:
         if line.strip():
             yield _request(line)
 
 
-def _request(line: str) -> Request | ProfileRequest | MalformedRequest:
+def _request(line: str) -> AnyRequest | MalformedRequest:
     try:
         data = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -82,13 +107,25 @@ def _request(line: str) -> Request | ProfileRequest | MalformedRequest:
     if not _has(data, {"id": (int,), "problem": (str,), "source": (str,)}):
         return MalformedRequest('a request is an object with "id" (a number), "problem" and "source" (texts)')
     candidate = Candidate(data["problem"], data["source"])
-    incumbent, profile = data.get("incumbent"), data.get("profile")
+    incumbent, profile, look = data.get("incumbent"), data.get("profile"), data.get("inspect")
+    if look is not None:
+        try:
+            asked = rebuild(Inspection, {"problem": candidate.problem, "source": candidate.source} | look)
+        except (ValueError, TypeError):
+            looks = ", ".join(Look)
+            return MalformedRequest(
+                f'"inspect" is an object with "look" (one of {looks}), and maybe "suite" and "case"'
+            )
+        return InspectRequest(data["id"], asked)
+    held_out = data.get("held_out", False)
+    if not isinstance(held_out, bool) or (held_out and (incumbent, profile) != (None, None)):
+        return MalformedRequest('"held_out" is true or false, and goes without "incumbent" and "profile"')
     if profile is not None:
         if incumbent is not None or not _has(profile, {"case": (str, type(None))}):
             return MalformedRequest('"profile" is an object with "case" (a text or null), and goes without "incumbent"')
         return ProfileRequest(data["id"], candidate, profile["case"])
     if incumbent is None:
-        return Request(data["id"], candidate)
+        return Request(data["id"], candidate, held_out=held_out)
     if not _has(incumbent, {"source": (str,), "alpha": (int, float)}) or not 0 < incumbent["alpha"] < 1:
         return MalformedRequest('"incumbent" is an object with "source" (a text) and "alpha" (between 0 and 1)')
     other = Candidate(candidate.problem, incumbent["source"])
@@ -141,6 +178,13 @@ def explanation(request: ProfileRequest, profiles: "tuple[Profile, ...] | Fault"
     return json.dumps({"id": request.id, "profiles": [asdict(profile) for profile in profiles]})
 
 
+def seen(request: InspectRequest, findings: Findings) -> str:
+    """Return the line that answers ``request``."""
+    data = asdict(replace(findings, evaluation=None))
+    data["evaluation"] = findings.evaluation and findings.evaluation.to_json()
+    return json.dumps({"id": request.id, "findings": data})
+
+
 def failure(request_id: int | None, message: str) -> str:
     """Return the line that says why there is no answer."""
     return json.dumps({"id": request_id, "error": message})
@@ -168,7 +212,19 @@ def profiles(request: ProfileRequest, line: str) -> "tuple[Profile, ...] | Fault
         raise EvaluatorUnavailable(f"the judge's answer cannot be read: {error!r}") from error
 
 
-def _answered(request: Request | ProfileRequest, line: str) -> dict[str, Any]:
+def findings(request: InspectRequest, line: str) -> Findings:
+    """Return the findings in an answer to ``request``; raise ``EvaluatorUnavailable`` when it holds none."""
+    data = _answered(request, line)
+    try:
+        found = dict(data["findings"])
+        evaluation = found.pop("evaluation", None)
+        made = rebuild(Findings, found)
+        return made if evaluation is None else replace(made, evaluation=Evaluation.from_json(evaluation))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EvaluatorUnavailable(f"the judge's answer cannot be read: {error!r}") from error
+
+
+def _answered(request: AnyRequest, line: str) -> dict[str, Any]:
     try:
         data = json.loads(line)
         failed, request_id = data.get("error"), data["id"]

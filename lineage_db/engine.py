@@ -1,21 +1,30 @@
 """Opening a lineage database: URLs, connections, transactions and migrations; all that differs by SQL dialect."""
 
+import logging
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import cache, partial, wraps
 from pathlib import Path
+from threading import get_ident
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from uuid import uuid4
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError, StatementError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StoreError
+from lineage_db.errors import DatabaseInterrupted, DatabaseUnavailable, IncompatibleDatabase, StoreError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 REVISION_TABLE = "lineage_revision"
 """Where the schema revision is kept; not Alembic's default name, which another application's database may hold."""
@@ -24,20 +33,59 @@ _FILE_URL = "sqlite:///"
 _ADVICE = "give a file path, sqlite:///PATH or postgresql://USER@HOST/NAME"
 _MIGRATION_LOCK = 0x41564F
 """Key of the PostgreSQL advisory lock under which a schema is migrated: "AVO" in ASCII."""
+_PASSING = ("08", "57", "40001", "40P01", "53300")
+"""SQLSTATEs, or how they begin, of what passes: lost connections, a server that stops or starts, deadlocks, a full
+house.
+"""
+_RETRY_S = 0.2
+_SESSION = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+    "options": "-c idle_in_transaction_session_timeout=60s",
+}
+"""Of a connection to a server: neither side waits for long for one that is gone."""
+_SIGN = text(
+    "INSERT INTO writers (id, token) VALUES (:id, :token) ON CONFLICT (id) DO UPDATE SET token = excluded.token"
+)
+_LAST_TOKEN = text(
+    "INSERT INTO writers (id, token) VALUES (:id, '') ON CONFLICT (id) DO UPDATE SET id = excluded.id RETURNING token"
+)
 
 
 class Database:
     """One open database. Safe to share between threads; a child process opens its own by ``url``."""
 
-    def __init__(self, url: str, *, create: bool, busy_seconds: float = 60) -> None:
-        """``url`` and ``create`` as in ``Store.open``; a locked SQLite file is waited for ``busy_seconds`` at most."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        create: bool,
+        busy_seconds: float = 60,
+        watch: Callable[[str], None] = lambda point: None,
+    ) -> None:
+        """``url`` and ``create`` as in ``Store.open``.
+
+        A locked SQLite file, or a server that was lost, is waited for ``busy_seconds`` at most. ``watch`` is told
+        ``commit`` before and ``committed`` after each commit of a writing transaction, for tests that end it all there.
+        """
         self._busy_seconds = busy_seconds
+        self._watch = watch
+        self._id = uuid4().hex
         if url.startswith(_FILE_URL) or "://" not in url:
             path = Path(url.removeprefix(_FILE_URL)).absolute()
             self.url, self.label, self._engine = f"{_FILE_URL}{path}", str(path), _sqlite(path, create, busy_seconds)
         else:
             self.url, self.label, self._engine = _server(url)
-        self._is_sqlite = self._engine.dialect.name == "sqlite"
+        self._engines = {
+            (write, durable): self._engine.execution_options(write=write, durable=durable)
+            for write in (False, True)
+            for durable in (False, True)
+        }
+        # Whether it is a file that our processes write: then a commit outlives them, also one that is not durable.
+        self.embedded = self._engine.dialect.name == "sqlite"
         try:
             self._prepare(create=create)
         except BaseException:
@@ -49,36 +97,90 @@ class Database:
         self._engine.dispose()
 
     @contextmanager
-    def transaction(self, *, write: bool = False) -> Iterator[Connection]:
+    def transaction(self, *, write: bool = False, durable: bool = True) -> Iterator[Connection]:
         """Yield a connection in a transaction, committed at the end and rolled back by an exception.
+
+        Without ``durable`` the commit does not wait for the disk: a machine that loses its power may come up as it was
+        before, or before a durable one that came later, but never with the later one alone.
 
         On SQLite a writing transaction holds the write lock from its start: what it reads stays true until it commits.
         Elsewhere the caller locks the row of the run it writes to.
         """
         try:
-            with self._engine.execution_options(write=write).begin() as connection:
+            # What is not committed is rolled back when the connection is given back.
+            with self._engines[write, durable].connect() as connection:
+                connection.begin()
                 yield connection
+                if write:
+                    self._commit(connection)
         except StatementError as error:
             if isinstance(error, DBAPIError):
-                raise self._explain(error.orig or error) from error
+                raise self._explain(error.orig or error, lost=error.connection_invalidated) from error
             raise (error.orig or error) from None  # a value its column type refuses: the caller's own error
         except SQLAlchemyError as error:
             raise DatabaseUnavailable(f"database {self.label}: {_first_line(error)}") from error
 
+    def persist(self, work: Callable[[], T]) -> T:
+        """Return what ``work``, one transaction, returns; do it again while the server is away, but not for ever."""
+        try:
+            return work()
+        except DatabaseInterrupted:
+            deadline, told = time.monotonic() + self._busy_seconds, False
+        while True:  # at once for the first time: a connection may be broken and its server well
+            try:
+                return work()
+            except DatabaseInterrupted as error:
+                if not told:
+                    _log.warning("%s: trying again for %g s", error, self._busy_seconds)
+                    told = True
+                if time.monotonic() > deadline:
+                    raise DatabaseUnavailable(f"{error}, for {self._busy_seconds:g} s") from error
+                time.sleep(_RETRY_S)
+
+    def _commit(self, connection: Connection) -> None:
+        """Commit; where the connection is lost meanwhile, find out whether it was done."""
+        token = uuid4().hex
+        if not self.embedded:
+            connection.execute(_SIGN, {"id": self._signature, "token": token})
+        self._watch("commit")
+        try:
+            connection.commit()
+        except DBAPIError as error:
+            if not error.connection_invalidated or not self._was_committed(token):
+                raise
+        self._watch("committed")
+
+    @property
+    def _signature(self) -> str:
+        """What this thread signs its transactions with: it has one at a time, so the last token tells all."""
+        return f"{self._id}/{get_ident()}"
+
+    def _was_committed(self, token: str) -> bool:
+        """Whether this thread's transaction of this token, which is over for us, was committed.
+
+        Asking waits for a server that has not finished it. That the server counts transactions itself is of no help:
+        one that was lost in a crash leaves its number to another.
+        """
+
+        def ask() -> bool:
+            with self.transaction() as connection:
+                return bool(connection.scalar(_LAST_TOKEN, {"id": self._signature}) == token)
+
+        return self.persist(ask)
+
     def _prepare(self, *, create: bool) -> None:
         """Bring the schema to the newest revision."""
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-        scripts = ScriptDirectory.from_config(config)
+        scripts = _scripts()
         with self.transaction() as connection:
             if self._revision(connection, scripts, create=create) == scripts.get_current_head():
                 return
-        if self._is_sqlite:
+        if self.embedded:
             self._use_wal()
         with self.transaction(write=True) as connection:
-            if not self._is_sqlite:
+            if not self.embedded:
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
             if self._revision(connection, scripts, create=create) != scripts.get_current_head():
+                config = _migrations()
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
 
@@ -113,8 +215,8 @@ class Database:
                         raise self._explain(error) from error
                     time.sleep(0.02)
 
-    def _explain(self, error: BaseException) -> StoreError:
-        """Return the error that says in one line what to do about a driver's error."""
+    def _explain(self, error: BaseException, *, lost: bool = False) -> StoreError:
+        """Return the error that says in one line what to do about a driver's error; ``lost``: so is the connection."""
         reason = _first_line(error)
         if "not a database" in reason:
             return IncompatibleDatabase(f"{self.label} is not an SQLite database: choose another path")
@@ -122,12 +224,58 @@ class Database:
             return DatabaseUnavailable(
                 f"database {self.label} was locked by another process for {self._busy_seconds:g} s: stop it or retry"
             )
-        if "unable to open" in reason or "readonly" in reason:
+        if "is full" in reason or getattr(error, "sqlstate", None) == "53100":
+            return DatabaseUnavailable(
+                f"the disk of database {self.label} is full: nothing is lost, make room and resume the run"
+            )
+        if "unable to open" in reason or "readonly" in reason or "read-only" in reason:
             return DatabaseUnavailable(
                 f"database {self.label} cannot be opened for writing: check the path and its permissions"
             )
-        advice = "check the file and its disk" if self._is_sqlite else "check the URL and the server"
-        return DatabaseUnavailable(f"database {self.label} failed ({reason}): {advice}")
+        if self.embedded:
+            return DatabaseUnavailable(f"database {self.label} failed ({reason}): check the file and its disk")
+        passing = lost or _passes(error)
+        kind = DatabaseInterrupted if passing else DatabaseUnavailable
+        return kind(f"database {self.label} failed ({reason}): check the URL and the server")
+
+
+class HasDatabase(Protocol):
+    """Something that keeps what it has in a database."""
+
+    _database: Database
+
+
+H = TypeVar("H", bound=HasDatabase)
+
+
+def persistent(method: Callable[Concatenate[H, P], T]) -> Callable[Concatenate[H, P], T]:
+    """Have a method that is one transaction done again when the database's server went away in the middle of it.
+
+    One that was committed is never done twice: ``Database`` finds out.
+    """
+
+    @wraps(method)
+    def call(self: H, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._database.persist(partial(method, self, *args, **kwargs))
+
+    return call
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether the same may go well a moment later. Where a server does not answer at all there is no SQLSTATE."""
+    state = getattr(error, "sqlstate", None)
+    return type(error).__name__ == "OperationalError" if state is None else str(state).startswith(_PASSING)
+
+
+def _migrations() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    return config
+
+
+@cache
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_migrations())
 
 
 def _sqlite(path: Path, create: bool, busy_seconds: float) -> Engine:
@@ -154,7 +302,11 @@ def _sqlite(path: Path, create: bool, busy_seconds: float) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options()["write"] else "BEGIN")
+        options = connection.get_execution_options()
+        if options["write"]:
+            # In write-ahead logging FULL waits for the disk with each commit, NORMAL for none.
+            connection.exec_driver_sql(f"PRAGMA synchronous = {'FULL' if options['durable'] else 'NORMAL'}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if options["write"] else "BEGIN")
 
     return engine
 
@@ -168,9 +320,17 @@ def _server(text: str) -> tuple[str, str, Engine]:
     if url.drivername not in ("postgresql", "postgresql+psycopg"):
         raise DatabaseUnavailable(f"{label} is not a database URL AVO knows: {_ADVICE}")
     try:
-        engine = create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+        session = {name: value for name, value in _SESSION.items() if name not in url.query}
+        engine = create_engine(url.set(drivername="postgresql+psycopg"), connect_args=session)
     except ImportError:
         raise DatabaseUnavailable(f"{label} needs psycopg: pip install 'avo-kernels[postgresql]'") from None
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        options = connection.get_execution_options()
+        if options["write"] and not options["durable"]:
+            connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+
     return url.render_as_string(hide_password=False), label, engine
 
 

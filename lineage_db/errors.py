@@ -2,9 +2,11 @@
 
 StoreError
 +-- DatabaseUnavailable    no such database, it cannot be reached or written, or it is held by another process
+|   +-- DatabaseInterrupted    its server went away; it may come back
 +-- IncompatibleDatabase   not a lineage database, or one of a newer version
 +-- InvalidRun             a run name or seed that cannot be stored
 +-- RunExists              the run name is taken
++-- RunHeld                another process drives the run
 +-- UnknownRun             no run has this name or id
 +-- UnknownVersion         the run has no such version
 +-- UnknownAttempt         the run has no such attempt
@@ -13,6 +15,7 @@ StoreError
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 
 
 class StoreError(Exception):
@@ -21,6 +24,10 @@ class StoreError(Exception):
 
 class DatabaseUnavailable(StoreError):
     """The database is missing, unreachable, unwritable or locked."""
+
+
+class DatabaseInterrupted(DatabaseUnavailable):
+    """The server went away in the middle of a transaction, of which nothing was kept."""
 
 
 class IncompatibleDatabase(StoreError):
@@ -36,6 +43,16 @@ class RunExists(StoreError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"a run named {name!r} exists already: resume it, or choose another name")
+
+
+class RunHeld(StoreError):
+    """Another process drives the run, or did until a moment ago."""
+
+    def __init__(self, name: str, driver: str, until: datetime) -> None:
+        """``until``: when its lease ends unless it renews it."""
+        super().__init__(f"run {name!r} is being worked on by another process ({driver}): stop that one first")
+        self.driver = driver
+        self.until = until
 
 
 class UnknownRun(StoreError):

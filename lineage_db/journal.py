@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import func, insert, select
 
 from lineage_db import queries
-from lineage_db.engine import Database
+from lineage_db.engine import Database, persistent
 from lineage_db.records import Call, Intervention, Memory, Message, Spend
 from lineage_db.rows import to_call, to_intervention, to_memory, to_message
 from lineage_db.tables import calls, interventions, memories, messages, steps
@@ -24,6 +24,7 @@ class Journal:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @persistent
     def add_message(self, step_id: int, kind: str, content: dict[str, Any], *, now: datetime) -> Message:
         """Add an entry to a running step's transcript; ``content`` is plain data. Raises ``StepNotRunning``."""
         with self._database.transaction(write=True) as connection:
@@ -33,6 +34,7 @@ class Journal:
             connection.execute(insert(messages).values(asdict(message)))
         return message
 
+    @persistent
     def messages(self, step_id: int, *, after: int = -1) -> list[Message]:
         """Return a step's transcript from the entry behind ``after`` on; empty for a step that has none or is none."""
         query = select(messages).where(messages.c.step_id == step_id, messages.c.number > after)
@@ -40,6 +42,7 @@ class Journal:
         with self._database.transaction() as connection:
             return [to_message(row) for row in connection.execute(query)]
 
+    @persistent
     def add_call(
         self,
         run_id: int,
@@ -74,12 +77,22 @@ class Journal:
             queries.lock_run(connection, run_id, now)
             return to_call(connection.execute(insert(calls).values(values).returning(*calls.c)).one())
 
+    @persistent
     def calls(self, run_id: int, *, step_id: int | None = None) -> list[Call]:
         """Return the calls of a run, or of one of its steps, oldest first."""
         which = calls.c.run_id == run_id if step_id is None else calls.c.step_id == step_id
         with self._database.transaction() as connection:
             return [to_call(row) for row in connection.execute(select(calls).where(which).order_by(calls.c.id))]
 
+    @persistent
+    def last_call(self, run_id: int) -> Call | None:
+        """Return the call of a run that ended last; None where there was none."""
+        query = select(calls).where(calls.c.run_id == run_id).order_by(calls.c.id.desc()).limit(1)
+        with self._database.transaction() as connection:
+            row = connection.execute(query).one_or_none()
+            return to_call(row) if row else None
+
+    @persistent
     def spend(self, run_id: int, *, step_id: int | None = None) -> Spend:
         """Return what the calls of a run, or of one of its steps, came to."""
         which = calls.c.run_id == run_id if step_id is None else calls.c.step_id == step_id
@@ -89,6 +102,7 @@ class Journal:
             count, sent, cached, received, usd = connection.execute(query).one()
         return Spend(count, int(sent), int(cached), int(received), float(usd))
 
+    @persistent
     def remember(self, step_id: int, text: str, *, now: datetime) -> Memory:
         """Keep a note of a running step for later ones; raises ``StepNotRunning``."""
         with self._database.transaction(write=True) as connection:
@@ -97,6 +111,7 @@ class Journal:
             made = connection.execute(insert(memories).values(values).returning(memories.c.id)).scalar_one()
             return Memory(made, run.id, step.number, text, now)
 
+    @persistent
     def memories(self, run_id: int) -> list[Memory]:
         """Return the notes of a run, oldest first."""
         query = (
@@ -108,6 +123,7 @@ class Journal:
         with self._database.transaction() as connection:
             return [to_memory(row) for row in connection.execute(query)]
 
+    @persistent
     def intervene(
         self,
         run_id: int,
@@ -119,8 +135,11 @@ class Journal:
         source: str,
         restart_from: int | None,
         now: datetime,
-    ) -> Intervention:
-        """Write down what the supervisor tells the operators; raises ``UnknownRun``."""
+        seen: int,
+    ) -> Intervention | None:
+        """Write down what the supervisor tells the operators, unless the run has had more than ``seen`` interventions:
+        then another worker was quicker, and nothing is written. Raises ``UnknownRun``.
+        """
         values = {
             "run_id": run_id,
             "after_step": after_step,
@@ -133,9 +152,13 @@ class Journal:
         }
         with self._database.transaction(write=True) as connection:
             queries.lock_run(connection, run_id, now)
+            made = select(func.count()).where(interventions.c.run_id == run_id)
+            if (connection.scalar(made) or 0) > seen:
+                return None
             row = connection.execute(insert(interventions).values(values).returning(*interventions.c)).one()
             return to_intervention(row)
 
+    @persistent
     def interventions(self, run_id: int) -> list[Intervention]:
         """Return what the supervisor told the operators of a run, oldest first."""
         query = select(interventions).where(interventions.c.run_id == run_id).order_by(interventions.c.id)

@@ -1,6 +1,6 @@
 """Records of the lineage database: plain frozen data, apart from the tables they are kept in. Times are UTC."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -17,6 +17,8 @@ class RunState(StrEnum):
     """Stopped on request or killed; can be resumed."""
     FINISHED = "finished"
     """Its budget is used up; can be resumed with a larger one."""
+    INTERRUPTED = "interrupted"
+    """Recorded as running, but the process that drove it is gone. Never stored: ``Run.state_at`` finds it."""
 
 
 class StepState(StrEnum):
@@ -48,6 +50,15 @@ class Run:
     created: datetime
     updated: datetime
     """When anything of it was last written."""
+    driver: str | None = None
+    """The process that drives it, or did last."""
+    driver_until: datetime | None = None
+    """When that process counts as gone unless it says that it is there."""
+
+    def state_at(self, now: datetime) -> RunState:
+        """Return where the run stands, seen at ``now``."""
+        gone = self.driver_until is None or self.driver_until < now
+        return RunState.INTERRUPTED if gone and self.state is RunState.RUNNING else self.state
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +93,30 @@ class Step:
     """Why the step failed or was abandoned, else what the operator reports."""
     submission: "Submission | None" = None
     """What it submitted, where the operator says so."""
+    selection: "Selection | None" = None
+    """What the population gave it to work on; None where it works on everything."""
+    lease_until: datetime | None = None
+    """When its worker counts as gone unless it says that it is there."""
+    turn: int = 0
+    """How many steps of its own its worker had before."""
+    redoes: int | None = None
+    """Number of the abandoned step that it does over, which may have been another worker's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a population gives one step to work on."""
+
+    niche: str
+    """The part of the population; what it means is the population's affair."""
+    shown: tuple[int, ...]
+    """Numbers of the versions that the operator sees as the lineage."""
+    focus: int | None
+    """Number of the one that it is asked to vary; None: it may choose."""
+    founder: int | None
+    """Number of the version that this part of the population started from, where it has one of its own."""
+    why: str
+    """In words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +212,20 @@ class Version:
     parents: tuple[int, ...]
     accepted: datetime
     attempt: Attempt
+    niche: str = ""
+    """The part of the population that it lives in; empty in a single lineage."""
+    champion: bool = True
+    """Whether it was the best of the run when it was accepted: in a single lineage each version was."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A run so far, as of one moment."""
+
+    versions: Sequence[Version]
+    """The lineage, seed first."""
+    trials: Sequence[Trial]
+    """Every attempt, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +278,15 @@ class Spend:
     def tokens(self) -> int:
         """Input and output together."""
         return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: "Spend") -> "Spend":
+        return Spend(
+            self.calls + other.calls,
+            self.input_tokens + other.input_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.output_tokens + other.output_tokens,
+            self.usd + other.usd,
+        )
 
 
 @dataclass(frozen=True, slots=True)

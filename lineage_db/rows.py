@@ -1,5 +1,6 @@
 """Turning rows of the tables into records."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Row
@@ -14,6 +15,7 @@ from lineage_db.records import (
     Message,
     Run,
     RunState,
+    Selection,
     Step,
     StepState,
     Submission,
@@ -36,6 +38,8 @@ def to_run(row: Row[*tuple[Any, ...]]) -> Run:
         state=RunState(row.state),
         created=row.created,
         updated=row.updated,
+        driver=row.driver,
+        driver_until=row.driver_until,
     )
 
 
@@ -53,7 +57,16 @@ def to_step(row: Row[*tuple[Any, ...]]) -> Step:
         finished=row.finished,
         reason=row.reason,
         submission=None if row.submission is None else Submission(**row.submission),
+        selection=None if row.selection is None else to_selection(row.selection),
+        lease_until=row.lease_until,
+        turn=row.turn,
+        redoes=row.redoes,
     )
+
+
+def to_selection(data: Mapping[str, Any]) -> Selection:
+    """``data`` is what the column ``selection`` holds."""
+    return Selection(**{**data, "shown": tuple(data["shown"])})
 
 
 def to_attempt(row: Row[*tuple[Any, ...]], hypothesis: str | None) -> Attempt:
@@ -80,13 +93,15 @@ def to_attempt(row: Row[*tuple[Any, ...]], hypothesis: str | None) -> Attempt:
 
 
 def to_version(row: Row[*tuple[Any, ...]]) -> Version:
-    """``row`` has the columns of ``attempts``, ``hypothesis``, ``number``, ``accepted`` and ``version_parents``."""
+    """``row`` has the columns of ``attempts``, ``hypothesis``, and of ``versions``, parents as ``version_parents``."""
     return Version(
         run_id=row.run_id,
         number=row.number,
         parents=tuple(row.version_parents),
         accepted=row.accepted,
         attempt=to_attempt(row, row.hypothesis),
+        niche=row.niche,
+        champion=row.champion,
     )
 
 

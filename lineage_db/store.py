@@ -3,39 +3,52 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import ColumnElement, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Comparison, Evaluation
 from lineage_db import queries
-from lineage_db.engine import Database
-from lineage_db.errors import (
-    ForeignEvaluation,
-    InvalidRun,
-    RunExists,
-)
+from lineage_db.engine import Database, persistent
+from lineage_db.errors import ForeignEvaluation, InvalidRun, RunExists, RunHeld
+from lineage_db.history import Histories
 from lineage_db.journal import Journal
 from lineage_db.pages import Pages
-from lineage_db.records import Attempt, Run, RunState, RunSummary, Step, StepState, Submission, Trial, Version
-from lineage_db.rows import to_attempt, to_run, to_step
+from lineage_db.records import (
+    Attempt,
+    History,
+    Run,
+    RunState,
+    RunSummary,
+    Selection,
+    Step,
+    StepState,
+    Submission,
+    Trial,
+    Version,
+)
+from lineage_db.rows import to_run, to_step
 from lineage_db.tables import NAME_LENGTH, attempts, hypotheses, runs, steps, versions
 
+LEASE = timedelta(seconds=60)
+"""How long who drives a run or performs a step may say nothing before it counts as gone."""
 _SEEDS = range(-(2**63), 2**63)
 
 
 class Store:
     """A lineage database. Threads may share one; every process opens its own.
 
-    Each method is one transaction. Raises ``StoreError`` only, and ``ValueError`` for a time without time zone.
+    Each method is one transaction, done again where a server was lost in the middle of it. Raises ``StoreError`` only,
+    and ``ValueError`` for a time without time zone.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._histories = Histories()
 
     @classmethod
     def open(cls, url: str, *, create: bool = True) -> Self:
@@ -75,6 +88,7 @@ class Store:
 
     # Runs
 
+    @persistent
     def create_run(
         self,
         *,
@@ -112,6 +126,7 @@ class Store:
                 raise RunExists(name) from None
         return to_run(row)
 
+    @persistent
     def free_run_name(self, stem: str) -> str:
         """Return ``stem``, or the first of ``stem-2``, ``stem-3``, ... that no run has. Raises ``InvalidRun``."""
         with self._database.transaction() as connection:
@@ -123,6 +138,7 @@ class Store:
         _check_name(name)
         return name
 
+    @persistent
     def run(self, name: str) -> Run:
         """Return the run called ``name``; raises ``UnknownRun``."""
         with self._database.transaction() as connection:
@@ -131,11 +147,13 @@ class Store:
                 raise queries.unknown_run(connection, name)
         return to_run(row)
 
+    @persistent
     def runs(self) -> list[RunSummary]:
         """Return all runs, newest first."""
         with self._database.transaction() as connection:
             return queries.summaries(connection)
 
+    @persistent
     def set_run_state(
         self, run_id: int, state: RunState, *, now: datetime, config: Mapping[str, Any] | None = None
     ) -> Run:
@@ -146,6 +164,37 @@ class Store:
         with self._database.transaction(write=True) as connection:
             return to_run(queries.lock_run(connection, run_id, now, **values))
 
+    @persistent
+    def take_run(
+        self, run_id: int, driver: str, *, now: datetime, lease: timedelta = LEASE, gone: str | None = None
+    ) -> None:
+        """Become the run's driver, as ``driver``; raises ``RunHeld`` while another is, and ``UnknownRun``.
+
+        ``gone``: a driver that is known to have ended, whose lease does not count.
+        """
+        with self._database.transaction(write=True) as connection:
+            row = queries.lock_run(connection, run_id, now)
+            if row.driver not in (None, driver, gone) and row.driver_until > now:
+                raise RunHeld(row.name, row.driver, row.driver_until)
+            taken = {"driver": driver, "driver_until": now + lease}
+            connection.execute(update(runs).where(runs.c.id == run_id).values(taken))
+
+    @persistent
+    def keep_run(self, run_id: int, driver: str, *, now: datetime, lease: timedelta = LEASE) -> bool:
+        """Stay the run's driver for longer; False when another has become it."""
+        kept = {"driver_until": now + lease, "changes": runs.c.changes + 1}  # readers show who is gone
+        change = update(runs).where((runs.c.id == run_id) & (runs.c.driver == driver)).values(kept)
+        with self._database.transaction(write=True, durable=False) as connection:
+            return connection.execute(change.returning(runs.c.id)).one_or_none() is not None
+
+    @persistent
+    def release_run(self, run_id: int, driver: str, *, now: datetime) -> None:
+        """Be the run's driver no more."""
+        change = update(runs).where((runs.c.id == run_id) & (runs.c.driver == driver))
+        with self._database.transaction(write=True) as connection:
+            connection.execute(change.values(driver=None, driver_until=None, updated=now, changes=runs.c.changes + 1))
+
+    @persistent
     def revision(self, run_id: int) -> tuple[int, int]:
         """Return (last attempt id or 0, number of writes so far): it differs after every write to the run or in it.
 
@@ -161,36 +210,57 @@ class Store:
 
     # Steps
 
-    def claim_step(self, run_id: int, *, worker: str, operator: str, now: datetime) -> Step:
-        """Start the run's next step, numbered from 0; no two callers get the same. Raises ``UnknownRun``."""
-        with self._database.transaction(write=True) as connection:
+    @persistent
+    def claim_step(self, run_id: int, *, worker: str, operator: str, now: datetime, lease: timedelta = LEASE) -> Step:
+        """Start the run's next step, numbered from 0; no two callers get the same.
+
+        The claim ends with ``lease`` unless ``keep_step`` renews it. The step does over one that was abandoned, where
+        there is one of this operator that was not taken up again yet: see ``Step.redoes``. Raises ``UnknownRun``.
+        """
+        with self._database.transaction(write=True, durable=not self._database.embedded) as connection:
             queries.lock_run(connection, run_id, now)
-            last = connection.scalar(select(func.max(steps.c.number)).where(steps.c.run_id == run_id))
             values = {
                 "run_id": run_id,
-                "number": 0 if last is None else last + 1,
                 "worker": worker,
                 "operator": operator,
                 "state": StepState.RUNNING.value,
                 "started": now,
                 "reason": "",
+                "lease_until": now + lease,
+                **queries.claim(connection, run_id, worker, operator),
             }
-            return to_step(connection.execute(insert(steps).values(values).returning(*steps.c)).one())
+            return queries.add_step(connection, values)
 
+    @persistent
+    def select(self, step_id: int, selection: Selection, *, now: datetime) -> None:
+        """Keep what a running step works on; raises ``StepNotRunning``."""
+        with self._database.transaction(write=True) as connection:
+            queries.lock_running_step(connection, step_id, now)
+            connection.execute(update(steps).where(steps.c.id == step_id).values(selection=asdict(selection)))
+
+    @persistent
+    def keep_step(self, step_id: int, *, now: datetime, lease: timedelta = LEASE) -> bool:
+        """Renew the claim of a running step; False when the step has ended."""
+        running = (steps.c.id == step_id) & (steps.c.state == StepState.RUNNING.value)
+        change = update(steps).where(running).values(lease_until=now + lease)
+        with self._database.transaction(write=True, durable=False) as connection:
+            return connection.execute(change.returning(steps.c.id)).one_or_none() is not None
+
+    @persistent
     def announce(self, step_id: int, digest: str, *, now: datetime) -> bool:
         """Say that a running step is about to evaluate a candidate; False when another running step said so before.
 
         Raises ``StepNotRunning``.
         """
-        with self._database.transaction(write=True) as connection:
+        with self._database.transaction(write=True, durable=False) as connection:
             run, step = queries.lock_running_step(connection, step_id, now)
-            running = (steps.c.run_id == run.id) & (steps.c.state == StepState.RUNNING.value)
-            others = select(steps.c.id).where(running & (steps.c.digest == digest) & (steps.c.id != step.id))
+            others = select(steps.c.id).where(_running(run.id), steps.c.digest == digest, steps.c.id != step.id)
             if connection.scalar(others.limit(1)) is not None:
                 return False
             connection.execute(update(steps).where(steps.c.id == step.id).values(digest=digest))
             return True
 
+    @persistent
     def number_comparison(self, step_id: int, *, now: datetime) -> int:
         """Return the number, from 1, of the run's next comparison of measured speeds; no two callers get the same.
 
@@ -202,6 +272,7 @@ class Store:
             connection.execute(update(runs).where(runs.c.id == run.id).values(comparisons=number))
             return number
 
+    @persistent
     def record_attempt(
         self,
         *,
@@ -228,7 +299,8 @@ class Store:
             ):
                 if got != expected:
                     raise ForeignEvaluation(what, got, expected)
-            queries.check_parents(parents, queries.count_versions(connection, run.id))
+            if parents:
+                queries.check_parents(parents, queries.count_versions(connection, run.id))
             values = {
                 "run_id": run.id,
                 "step_id": step.id,
@@ -245,23 +317,52 @@ class Store:
                 "evaluation": evaluation.to_json(),
                 "source": candidate.source,
             }
-            row = connection.execute(insert(attempts).values(values).returning(*attempts.c)).one()
+            made = queries.add_attempt(connection, values)
             if hypothesis:
-                connection.execute(insert(hypotheses).values(attempt_id=row.id, text=hypothesis))
-            return to_attempt(row, hypothesis)
+                connection.execute(insert(hypotheses).values(attempt_id=made, text=hypothesis))
+        return Attempt(
+            id=made,
+            run_id=run.id,
+            step_id=step.id,
+            digest=candidate.digest,
+            source=candidate.source,
+            change=change,
+            parents=parents,
+            evaluation=evaluation,
+            started=started,
+            finished=finished,
+            hypothesis=hypothesis,
+        )
 
+    @persistent
     def record_comparison(self, step_id: int, attempt_id: int, comparison: Comparison, *, now: datetime) -> Attempt:
         """Put ``comparison`` in place of the one that a correct attempt has, and return the attempt.
 
         Raises ``StepNotRunning`` or ``UnknownAttempt``.
         """
+
+        def compared(evaluation: Evaluation) -> Evaluation:
+            if evaluation.score is None:
+                raise ValueError("only a correct attempt can be compared")
+            return replace(evaluation, score=replace(evaluation.score, comparison=comparison))
+
+        return self._amend(step_id, attempt_id, compared, now)
+
+    @persistent
+    def record_held_out(self, step_id: int, attempt_id: int, geomean_tflops: float, *, now: datetime) -> Attempt:
+        """Write down how fast a correct attempt is on the shapes that are held out, and return it.
+
+        Raises ``StepNotRunning`` or ``UnknownAttempt``.
+        """
+        return self._amend(step_id, attempt_id, lambda found: replace(found, held_out_tflops=geomean_tflops), now)
+
+    def _amend(
+        self, step_id: int, attempt_id: int, amended: Callable[[Evaluation], Evaluation], now: datetime
+    ) -> Attempt:
         with self._database.transaction(write=True) as connection:
             run, _ = queries.lock_running_step(connection, step_id, now)
             attempt = queries.attempt(connection, run.id, attempt_id)
-            if attempt.evaluation.score is None:
-                raise ValueError("only a correct attempt can be compared")
-            score = replace(attempt.evaluation.score, comparison=comparison)
-            attempt = replace(attempt, evaluation=replace(attempt.evaluation, score=score))
+            attempt = replace(attempt, evaluation=amended(attempt.evaluation))
             values = {"evaluation": attempt.evaluation.to_json()}
             connection.execute(update(attempts).where(attempts.c.id == attempt.id).values(values))
             return attempt
@@ -276,19 +377,40 @@ class Store:
         now: datetime,
         decide: Callable[[Sequence[Version], Attempt], bool],
         submission: Submission | None = None,
+        niche: Callable[[Attempt], str] = lambda attempt: "",
     ) -> Version | None:
         """Finish a running step with its ``submission``, and add a version if ``decide(versions, attempt)`` says so.
+
+        ``niche`` says where in the population the attempt lives if it is accepted.
 
         Between the reading of ``versions`` (oldest first) and the writing of the new one no other writer gets in, so
         ``decide`` must be quick and leave the store alone; its exceptions come through and undo everything. It is not
         asked without ``attempt_id``, or when that attempt is a version already. Returns the new version, if any.
         Raises ``StepNotRunning``, ``UnknownAttempt`` or ``UnknownVersion`` (in ``parents``).
         """
-        with self._database.transaction(write=True) as connection:
+        version = self._conclude(step_id, attempt_id, parents, reason, now, decide, submission, niche)
+        if version is not None:
+            self._make_durable(version.run_id, now)
+        return version
+
+    @persistent
+    def _conclude(
+        self,
+        step_id: int,
+        attempt_id: int | None,
+        parents: tuple[int, ...],
+        reason: str,
+        now: datetime,
+        decide: Callable[[Sequence[Version], Attempt], bool],
+        submission: Submission | None,
+        niche: Callable[[Attempt], str],
+    ) -> Version | None:
+        """Finish the step without waiting for the disk: a step that was not finished is done over to the same end."""
+        with self._database.transaction(write=True, durable=False) as connection:
             run, step = queries.lock_running_step(connection, step_id, now)
-            lineage = queries.versions(connection, run.id)
+            lineage = self._histories.versions(connection, run.id)
             queries.check_parents(parents, len(lineage))
-            queries.finish_step(connection, steps.c.id == step.id, StepState.DONE, reason, now)
+            queries.conclude(connection, step.id, reason, now)
             if submission is not None:
                 kept = update(steps).where(steps.c.id == step.id).values(submission=asdict(submission))
                 connection.execute(kept)
@@ -297,14 +419,30 @@ class Store:
             attempt = queries.attempt(connection, run.id, attempt_id)
             if any(version.attempt.id == attempt.id for version in lineage) or not decide(lineage, attempt):
                 return None
-            version = Version(run.id, len(lineage), parents, now, attempt)
+            place = niche(attempt)
+            ahead = (version.attempt.evaluation.geomean_tflops for version in lineage if place and version.champion)
+            champion = attempt.evaluation.geomean_tflops > max(ahead, default=0.0)
+            version = Version(run.id, len(lineage), parents, now, attempt, place, champion)
             connection.execute(
                 insert(versions).values(
-                    run_id=run.id, number=version.number, attempt_id=attempt.id, parents=parents, accepted=now
+                    run_id=run.id,
+                    number=version.number,
+                    attempt_id=attempt.id,
+                    parents=parents,
+                    accepted=now,
+                    niche=place,
+                    champion=champion,
                 )
             )
             return version
 
+    @persistent
+    def _make_durable(self, run_id: int, now: datetime) -> None:
+        """Wait until all that was committed is on the disk, as with every durable write."""
+        with self._database.transaction(write=True) as connection:
+            connection.execute(update(runs).where(runs.c.id == run_id).values(updated=now))
+
+    @persistent
     def fail_step(self, step_id: int, *, state: StepState, reason: str, now: datetime) -> Step:
         """End a running step as ``FAILED`` or ``ABANDONED``; raises ``StepNotRunning``."""
         if state not in (StepState.FAILED, StepState.ABANDONED):
@@ -313,45 +451,105 @@ class Store:
             queries.lock_running_step(connection, step_id, now)
             return queries.finish_step(connection, steps.c.id == step_id, state, reason, now)[0]
 
-    def abandon_running_steps(self, run_id: int, *, reason: str, now: datetime) -> int:
-        """Abandon every running step of the run and return how many; raises ``UnknownRun``."""
+    @persistent
+    def abandon_running_steps(self, run_id: int, *, reason: str, now: datetime, worker: str | None = None) -> int:
+        """Abandon every running step of the run, or of one of its workers, and return how many.
+
+        Raises ``UnknownRun``.
+        """
         with self._database.transaction(write=True) as connection:
             queries.lock_run(connection, run_id, now)
-            running = (steps.c.run_id == run_id) & (steps.c.state == StepState.RUNNING.value)
-            return len(queries.finish_step(connection, running, StepState.ABANDONED, reason, now))
+            which = _running(run_id) if worker is None else _running(run_id) & (steps.c.worker == worker)
+            return len(queries.finish_step(connection, which, StepState.ABANDONED, reason, now))
 
-    def steps(self, run_id: int) -> list[Step]:
-        """Return the run's steps by number."""
-        query = select(steps).where(steps.c.run_id == run_id).order_by(steps.c.number)
+    @persistent
+    def abandon_expired_steps(self, run_id: int, *, reason: str, now: datetime) -> list[Step]:
+        """Abandon the running steps whose claim ended before ``now``, and return them."""
+        expired = _running(run_id) & (steps.c.lease_until < now)
+        with self._database.transaction() as connection:
+            if connection.scalar(select(steps.c.id).where(expired).limit(1)) is None:
+                return []
+        with self._database.transaction(write=True) as connection:
+            queries.lock_run(connection, run_id, now)
+            return queries.finish_step(connection, expired, StepState.ABANDONED, reason, now)
+
+    @persistent
+    def steps(self, run_id: int, *, after: int = -1) -> list[Step]:
+        """Return the run's steps with numbers larger than ``after``, by number."""
+        query = select(steps).where(steps.c.run_id == run_id, steps.c.number > after).order_by(steps.c.number)
         with self._database.transaction() as connection:
             return [to_step(row) for row in connection.execute(query)]
 
+    @persistent
+    def step(self, run_id: int, number: int) -> Step | None:
+        """Return one step of the run; None where it has no such step."""
+        query = select(steps).where((steps.c.run_id == run_id) & (steps.c.number == number))
+        with self._database.transaction() as connection:
+            row = connection.execute(query).one_or_none()
+            return None if row is None else to_step(row)
+
     # Attempts and versions
 
+    @persistent
     def trials(self, run_id: int, *, after: int = 0) -> list[Trial]:
         """Return the run's attempts with ids larger than ``after``, without sources, oldest first."""
         with self._database.transaction() as connection:
-            return queries.trials(connection, run_id, attempts.c.id > after)
+            return queries.trials(connection, run_id, after)
 
+    @persistent
     def attempt(self, run_id: int, attempt_id: int) -> Attempt:
         """Return one attempt of the run; raises ``UnknownAttempt``."""
         with self._database.transaction() as connection:
             return queries.attempt(connection, run_id, attempt_id)
 
+    @persistent
     def attempts(self, run_id: int) -> list[Attempt]:
         """Return the run's attempts with their sources, oldest first."""
         with self._database.transaction() as connection:
             return queries.attempts(connection, run_id)
 
+    @persistent
+    def known_attempt(self, run_id: int, digest: str) -> Attempt | None:
+        """Return the run's latest attempt of the candidate with this digest; None where it has none."""
+        with self._database.transaction() as connection:
+            return queries.known_attempt(connection, run_id, digest)
+
+    @persistent
+    def attempts_of_plan(self, run_id: int, plan_digest: str) -> list[Attempt]:
+        """Return the run's attempts that lower to the launch plans with this digest, oldest first."""
+        with self._database.transaction() as connection:
+            return queries.attempts_of_plan(connection, run_id, plan_digest)
+
+    @persistent
+    def count_attempts(self, run_id: int, *, after: int = 0) -> tuple[int, int]:
+        """Return how many attempts with ids larger than ``after`` the run has, and the last one's id, or ``after``."""
+        ids = attempts.c.id
+        query = select(func.count(), func.max(ids)).where((attempts.c.run_id == run_id) & (ids > after))
+        with self._database.transaction() as connection:
+            count, last = connection.execute(query).one()
+            return count, last or after
+
+    @persistent
+    def history(self, run_id: int) -> History:
+        """Return the run's versions and trials; a store that is asked again reads only what is new."""
+        with self._database.transaction() as connection:
+            return self._histories.read(connection, run_id)
+
+    @persistent
     def versions(self, run_id: int, *, after: int = -1) -> list[Version]:
         """Return the run's versions with numbers larger than ``after`` and their attempts, oldest first."""
         with self._database.transaction() as connection:
-            return queries.versions(connection, run_id, after)
+            return list(self._histories.versions(connection, run_id)[after + 1 :])
 
+    @persistent
     def version(self, run_id: int, number: int | None = None) -> Version:
-        """Return one version, by default the best, which is the latest; raises ``UnknownVersion``."""
+        """Return one version, by default the best, the latest champion; raises ``UnknownVersion``."""
         with self._database.transaction() as connection:
             return queries.version(connection, run_id, number)
+
+
+def _running(run_id: int) -> ColumnElement[bool]:
+    return (steps.c.run_id == run_id) & (steps.c.state == StepState.RUNNING.value)
 
 
 def _check_name(name: str) -> None:

@@ -6,11 +6,13 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Dialect,
     Float,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -123,6 +125,9 @@ runs = Table(
     Column("changes", Integer, nullable=False),
     # Numbers given to comparisons of measured speeds so far: each spends its share of the run's probability of error.
     Column("comparisons", Integer, nullable=False),
+    # The process that drives the run, until when unless it renews that; NULL where none does.
+    Column("driver", Text),
+    Column("driver_until", UtcDateTime),
 )
 
 steps = Table(
@@ -140,14 +145,27 @@ steps = Table(
     Column("reason", Prose, nullable=False),
     # What the operator submitted, and what it expected of it; NULL where it says nothing.
     Column("submission", Json),
+    # What the population gave it to work on; NULL where it works on everything.
+    Column("selection", Json),
+    # Until when the worker has it unless it renews that.
+    Column("lease_until", UtcDateTime),
+    # How many steps of its own the worker had before this one; a step that is done over is none of its own.
+    Column("turn", Integer, nullable=False, server_default="0"),
+    # How many steps the worker left unfinished just before this one; 1 too once this one was taken up again.
+    Column("unfinished", Integer, nullable=False, server_default="0"),
+    # The number of the step that this one does over.
+    Column("redoes", Id),
     UniqueConstraint("run_id", "number"),
+    Index("ix_steps_left", "run_id", "state", "unfinished", "operator", "number"),
+    Index("ix_steps_run_id_worker_number", "run_id", "worker", "number"),
+    Index("ix_steps_run_id_redoes", "run_id", "redoes", unique=True),
 )
 
 attempts = Table(
     "attempts",
     metadata,
     Column("id", Id, primary_key=True),
-    Column("run_id", ForeignKey(runs.c.id), nullable=False, index=True),
+    Column("run_id", ForeignKey(runs.c.id), nullable=False),
     Column("step_id", ForeignKey(steps.c.id), nullable=False, index=True),
     Column("digest", String(64), nullable=False),
     Column("plan_digest", Text),
@@ -162,6 +180,9 @@ attempts = Table(
     # The long columns come last: SQLite then reads a trial without touching their pages.
     Column("evaluation", Json, nullable=False),
     Column("source", Source, nullable=False),
+    Index("ix_attempts_run_id_id", "run_id", "id"),
+    Index("ix_attempts_run_id_digest", "run_id", "digest"),
+    Index("ix_attempts_run_id_plan_digest", "run_id", "plan_digest"),
 )
 
 versions = Table(
@@ -172,6 +193,8 @@ versions = Table(
     Column("attempt_id", ForeignKey(attempts.c.id), nullable=False, unique=True),
     Column("parents", Json, nullable=False),
     Column("accepted", UtcDateTime, nullable=False),
+    Column("niche", Prose, nullable=False),
+    Column("champion", Boolean, nullable=False),
 )
 
 # Beside the attempts, not in their table: a column added behind the long ones would cost every reader of trials.
@@ -230,4 +253,13 @@ interventions = Table(
     Column("source", Prose, nullable=False),
     Column("restart_from", Id),
     Column("made", UtcDateTime, nullable=False),
+)
+
+# Who wrote to a database on a server, and the token of the last transaction that each has committed: when the answer to
+# a commit is lost, it tells whether that was done.
+writers = Table(
+    "writers",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("token", String(32), nullable=False),
 )

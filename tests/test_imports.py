@@ -41,3 +41,7 @@ def test_problems_load_without_torch() -> None:
 
 def test_records_and_operator_nouns_load_nothing_heavy() -> None:
     assert loaded_by("import lineage_db.records, agents.operator, seeds") == set()
+
+
+def test_the_knowledge_base_knows_triton_without_loading_it() -> None:
+    assert loaded_by("from knowledge_base.library import Library; Library.load().note('triton.language.dot')") == set()

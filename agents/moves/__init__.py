@@ -4,12 +4,15 @@ The knowledge base has a note on every move, under the move's name.
 """
 
 from agents.moves.exponentials import EXPONENTIAL_MOVES
+from agents.moves.forced import FORCED_MOVES
 from agents.moves.heads import HEAD_MOVES
 from agents.moves.launch import LAUNCH_MOVES
 from agents.moves.masks import MASK_MOVES
 from agents.moves.memory import MEMORY_MOVES
 from agents.moves.move import Move, Variant
 from agents.moves.order import ORDER_MOVES
+from agents.moves.overlap import OVERLAP_MOVES
+from agents.moves.parts import PART_MOVES
 from agents.moves.rescaling import RESCALING_MOVES
 from agents.moves.softmax import SOFTMAX_MOVES
 
@@ -20,8 +23,11 @@ MOVES: tuple[Move, ...] = (
     *EXPONENTIAL_MOVES,
     *LAUNCH_MOVES,
     *ORDER_MOVES,
+    *OVERLAP_MOVES,
+    *PART_MOVES,
     *MEMORY_MOVES,
     *HEAD_MOVES,
+    *FORCED_MOVES,
 )
 
 __all__ = ["MOVES", "Move", "Variant"]

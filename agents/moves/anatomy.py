@@ -281,11 +281,11 @@ def dissect(source: str) -> Anatomy | None:
     except cst.ParserSyntaxError:
         return None
     functions = {function.name.value: function for function in tree.find(module, cst.FunctionDef)}
-    kernels = {name: function for name, function in functions.items() if _is_kernel(function)}
+    kernels = {name: function for name, function in functions.items() if is_kernel(function)}
     launches = [
         (kernels[call.func.value.value], host, call)
         for host in functions.values()
-        if not _is_kernel(host)
+        if not is_kernel(host)
         for call in tree.find(host, cst.Call)
         if isinstance(call.func, cst.Subscript)
         and isinstance(call.func.value, cst.Name)
@@ -299,7 +299,8 @@ def dissect(source: str) -> Anatomy | None:
     return Anatomy(module, kernel, host, launch)
 
 
-def _is_kernel(function: cst.FunctionDef) -> bool:
+def is_kernel(function: cst.FunctionDef) -> bool:
+    """Return whether Triton compiles a function."""
     return any(
         get_full_name_for_node(decorator.decorator) in ("triton.jit", "jit") for decorator in function.decorators
     )
@@ -318,6 +319,19 @@ def _loop(node: cst.For) -> Loop | None:
 def unindexed(node: cst.BaseExpression) -> cst.BaseExpression:
     """Return ``x`` for ``x[...]``, else the node itself."""
     return node.value if isinstance(node, cst.Subscript) else node
+
+
+def unconverted(node: cst.BaseExpression | None) -> cst.BaseExpression | None:
+    """Return ``x`` for ``x.to(...)``, else the node itself."""
+    if isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute) and node.func.attr.value == "to":
+        return node.func.value
+    return node
+
+
+def uses_descriptors(node: cst.CSTNode) -> bool:
+    """Return whether tiles are loaded or stored through descriptors in ``node``."""
+    methods = [call.func for call in tree.find(node, cst.Call) if isinstance(call.func, cst.Attribute)]
+    return any(m.attr.value in ("load", "store") and not tree.is_name(m.value, "tl") for m in methods)
 
 
 def _sum(node: cst.BaseExpression) -> tuple[cst.BaseExpression, cst.BaseExpression | None]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import libcst as cst
 
 from agents.moves import tree
-from agents.moves.anatomy import Anatomy
+from agents.moves.anatomy import Anatomy, unconverted
 from agents.moves.move import LOADS, Move
 from agents.moves.order import grid_of
 from evaluator.target import Target
@@ -86,7 +86,7 @@ class _Heads:
         """Return them; None where they are found in another way."""
         for division in tree.find(anatomy.kernel.body, cst.BinaryOperation):
             head, group = tree.text(division.left), tree.text(division.right)
-            value = _unconverted(tree.definition(anatomy.kernel, head))
+            value = unconverted(tree.definition(anatomy.kernel, head))
             if not isinstance(division.operator, cst.FloorDivide) or not isinstance(value, cst.BinaryOperation):
                 continue
             found = cls(anatomy.kernel, division, head, group, tree.text(value.left), tree.text(value.right))
@@ -130,13 +130,6 @@ class _Heads:
         if not bases or self.count(self.head) != bases + 2 or self.count(self.number) != len(single) + 3 or not flat:
             return []
         return found + [(name, f"({self.number} * {self.group} + {{member}})") for _, name in single]
-
-
-def _unconverted(node: cst.BaseExpression | None) -> cst.BaseExpression | None:
-    """``x`` of ``x.to(...)``, else the node itself."""
-    if isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute) and node.func.attr.value == "to":
-        return node.func.value
-    return node
 
 
 HEAD_MOVES = (

@@ -68,24 +68,36 @@ def _unpacked(anatomy: Anatomy, name: str) -> cst.BaseExpression | None:
     return None
 
 
-def _named(anatomy: Anatomy, name: str, constant: str) -> _Knob | None:
+def _named(anatomy: Anatomy, name: str, value: str) -> _Knob | None:
     """A knob whose value is a name that the host function, or the module, sets once to a literal."""
+    literal = constant(anatomy, value)
+    return _Knob(name, tree.integer(literal), literal) if literal else None
+
+
+def setting(anatomy: Anatomy, name: str) -> int | None:
+    """Return the number that the launch passes for ``name``, where ``with_knobs`` can set another."""
+    knob = _knob(anatomy, name)
+    return knob.value if knob and knob.literal else None
+
+
+def constant(anatomy: Anatomy, name: str) -> cst.Integer | None:
+    """Return the literal that the host function, or the module, sets a name to, once."""
     for scope in (anatomy.host, anatomy.module):
-        if len(tree.assignments(scope, constant)) == 1:
+        if len(tree.assignments(scope, name)) == 1:
             for assign in tree.find(scope, cst.Assign):
-                literal = _literal(assign, constant)
+                literal = _literal(assign, name)
                 if literal is not None:
-                    return _Knob(name, tree.integer(literal), literal)
+                    return literal
     return None
 
 
-def _literal(assign: cst.Assign, constant: str) -> cst.Integer | None:
+def _literal(assign: cst.Assign, name: str) -> cst.Integer | None:
     """The integer that ``A = 64`` or ``A, B = 64, 32`` gives to a name."""
     target, value = assign.targets[0].target, assign.value
     pairs: list[tuple[cst.CSTNode, cst.CSTNode]] = [(target, value)]
     if isinstance(target, cst.Tuple) and isinstance(value, cst.Tuple):
         pairs = [(left.value, right.value) for left, right in zip(target.elements, value.elements, strict=False)]
-    return next((v for t, v in pairs if tree.is_name(t, constant) and isinstance(v, cst.Integer)), None)
+    return next((v for t, v in pairs if tree.is_name(t, name) and isinstance(v, cst.Integer)), None)
 
 
 def with_knobs(anatomy: Anatomy, values: Mapping[str, int | None]) -> tuple[list[str], cst.Module] | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import libcst as cst
 
 from agents.moves import tree
-from agents.moves.anatomy import Anatomy, dissect, unindexed
+from agents.moves.anatomy import Anatomy, dissect, unconverted, unindexed
 from agents.moves.launch import with_knobs
 from agents.moves.move import Move
 from evaluator.target import Target
@@ -91,13 +91,7 @@ def _with_descriptors(anatomy: Anatomy, found: Sequence[_Tile]) -> cst.Module | 
     module = tree.replace(anatomy.module, edits)
     if known:
         return module
-    imports_end = 1 + max(index for index, node in enumerate(module.body) if _is_import(node))
-    added = tree.statements(_IMPORT + _HELPER.format(name=helper))
-    return module.with_changes(body=[*module.body[:imports_end], *added, *module.body[imports_end:]])
-
-
-def _is_import(node: cst.CSTNode) -> bool:
-    return isinstance(node, cst.SimpleStatementLine) and isinstance(node.body[0], cst.Import | cst.ImportFrom)
+    return tree.after_imports(module, _IMPORT + _HELPER.format(name=helper))
 
 
 def _choice(tile: _Tile, descriptor: str) -> cst.BaseStatement:
@@ -184,10 +178,7 @@ def _product(node: cst.BaseExpression) -> tuple[cst.BaseExpression | None, str]:
     """(index, stride) of ``index * stride``, of which ``index`` may be converted by ``.to(...)``."""
     if not isinstance(node, cst.BinaryOperation) or not isinstance(node.operator, cst.Multiply):
         return None, ""
-    index = node.left
-    if isinstance(index, cst.Call) and isinstance(index.func, cst.Attribute) and index.func.attr.value == "to":
-        index = index.func.value
-    return index, tree.text(node.right)
+    return unconverted(node.left), tree.text(node.right)
 
 
 def _bounds(anatomy: Anatomy, node: cst.BaseExpression, indices: set[str]) -> bool:

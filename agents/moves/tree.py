@@ -127,6 +127,35 @@ def assignments(tree: cst.CSTNode, name: str) -> list[cst.BaseExpression]:
     return found
 
 
+def assigned_names(tree: cst.CSTNode) -> list[str]:
+    """Return the plain names that the statement lines in ``tree`` assign, each once, in source order."""
+    lines = find(tree, cst.SimpleStatementLine)
+    return list(dict.fromkeys(assigned[0] for line in lines if (assigned := assignment(line))))
+
+
+def with_names(tree: Node, names: Mapping[str, str]) -> Node:
+    """Return ``tree`` with expressions in place of names; attributes and keywords of the same name stay."""
+    skipped = {attribute.attr for attribute in find(tree, cst.Attribute)}
+    skipped |= {arg.keyword for arg in find(tree, cst.Arg) if arg.keyword}
+    edits: dict[cst.CSTNode, Replacement] = {
+        name: expression(names[name.value])
+        for name in find(tree, cst.Name)
+        if name.value in names and name not in skipped
+    }
+    return edits[tree] if tree in edits else replace(tree, edits)  # type: ignore[return-value]
+
+
+def after_imports(module: cst.Module, source: str) -> cst.Module:
+    """Return ``module`` with the statements of ``source`` behind its last import."""
+    imports = [i for i, node in enumerate(module.body) if isinstance(node, cst.SimpleStatementLine) and _imports(node)]
+    end = 1 + max(imports, default=-1)
+    return module.with_changes(body=[*module.body[:end], *statements(source), *module.body[end:]])
+
+
+def _imports(line: cst.SimpleStatementLine) -> bool:
+    return isinstance(line.body[0], cst.Import | cst.ImportFrom)
+
+
 def definition(tree: cst.CSTNode, name: str) -> cst.BaseExpression | None:
     """Return the value of the only assignment to ``name``, or None when there is none or another."""
     found = assignments(tree, name)
@@ -161,10 +190,14 @@ def with_arguments(call: cst.Call, args: Sequence[cst.Arg]) -> cst.Call:
     return call.with_changes(args=_laid_out(call.args, args))
 
 
-def with_parameters(function: cst.FunctionDef, added: Sequence[str]) -> cst.FunctionDef:
-    """Return ``function`` with parameters named ``added`` at the end, laid out as the old ones are."""
+def with_parameters(function: cst.FunctionDef, added: Sequence[str], *, constant: bool = False) -> cst.FunctionDef:
+    """Return ``function`` with parameters named ``added`` at the end, laid out as the old ones are.
+
+    ``constant`` ones are known at compile time.
+    """
     old = function.params.params
-    new = _laid_out(old, [*old, *(cst.Param(cst.Name(name)) for name in added)])
+    kind = cst.Annotation(expression("tl.constexpr")) if constant else None
+    new = _laid_out(old, [*old, *(cst.Param(cst.Name(name), annotation=kind) for name in added)])
     return function.with_changes(params=function.params.with_changes(params=new))
 
 

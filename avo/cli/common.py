@@ -65,6 +65,29 @@ EvaluatorCommandOption = Annotated[
         show_default=False,
     ),
 ]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Operators that work side by side. Default: one per CPU, at most 8."),
+]
+EvaluatorsOption = Annotated[
+    int | None, typer.Option(metavar="M", help="Evaluators that they share. Default: as many as workers.")
+]
+EvaluatorResourcesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="JSON",
+        help="""Ray resources that each evaluator takes, e.g. '{"H100": 1}' to choose a kind of GPU. Default: none.""",
+        show_default=False,
+    ),
+]
+RayAddressOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Join a Ray cluster: auto, HOST:PORT or ray://HOST:PORT. Default: local, this machine alone.",
+        show_default=False,
+    ),
+]
 CascadeOption = Annotated[
     str | None,
     typer.Option(
@@ -72,6 +95,37 @@ CascadeOption = Annotated[
         help="With --target cuda: time nothing predicted slower than the best by this, at its fastest. Default: 0.25.",
         show_default=False,
     ),
+]
+ModelOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="Model that operators agent and single_turn ask; more settings under [[models]]. May be repeated.",
+        show_default=False,
+    ),
+]
+MaxStepsOption = Annotated[
+    int | None, typer.Option(metavar="N", help="Stop after so many steps of the whole run.", show_default=False)
+]
+MaxTokensOption = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Stop once models have used so many tokens in the whole run.", show_default=False),
+]
+MaxUsdOption = Annotated[
+    float | None,
+    typer.Option(metavar="USD", help="Stop once models have cost so much. Models need prices.", show_default=False),
+]
+StepEvaluationsOption = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Candidates that agent may evaluate in a step. Default: 12.", show_default=False),
+]
+StepTokensOption = Annotated[
+    int | None, typer.Option(metavar="N", help="Tokens that a step may use.", show_default=False)
+]
+StepUsdOption = Annotated[float | None, typer.Option(metavar="USD", help="What a step may cost.", show_default=False)]
+StepMinutesOption = Annotated[
+    float | None, typer.Option(metavar="MINUTES", help="How long a step may take.", show_default=False)
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, unrounded.")]
 

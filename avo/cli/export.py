@@ -1,39 +1,87 @@
-"""``avo export``: a version as an installable package."""
+"""``avo export``: versions as an installable package."""
 
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from avo.cli.common import DbOption, JsonOption, err, load_version, open_store, print_json
-from avo.cli.show import VersionArgument
+from avo.cli.common import (
+    DbOption,
+    EvaluatorCommandOption,
+    JsonOption,
+    SandboxOption,
+    err,
+    fail,
+    load_version,
+    one_line,
+    open_store,
+    print_json,
+)
 
 
 def export(
-    version: VersionArgument,
+    versions: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN[@VERSION]...", help="Versions, e.g. mha-h100@3; without @VERSION the best one."),
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write; must be empty or not exist.")],
-    force: Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")] = False,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of the package. Default: after the run.", show_default=False),
+    ] = None,
+    wall: Annotated[float, typer.Option(metavar="SECONDS", help="Give up judging a version after this time.")] = 600.0,
+    sandbox: SandboxOption = None,
+    evaluator_command: EvaluatorCommandOption = None,
     db: DbOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a version as an installable package.
+    """Write versions as an installable package, after judging them afresh.
 
-    It holds the kernel as it is, its provenance, a README and a test.
+    It holds the kernels behind one function for each kind of problem, their provenance, tests and a benchmark. Each
+    version is judged once more, on held-out cases too: if one does not pass, nothing is written.
 
-    Example: avo export mha-h100@3 --out my-kernel
+    Exit code 0: written. 1: a version does not pass. 2: the call is at fault.
+
+    Example: avo export mha-h100 gqa-h100@5 --out my-attention --name my-attention
     """
-    from avo.export.package import render_package, write_package
-    from evaluator.problem import get_problem
+    if not 1 <= wall < math.inf:
+        fail(f"--wall: {wall:g} should be 1 second or more")
 
+    from avo.export.choosing import choose
+    from avo.export.errors import NotExported
+    from avo.export.judging import judge
+    from avo.export.package import check_place, package_name, render_package, write_package
+    from evaluator.process import ProcessEvaluator
+    from evaluator.sandbox import Sandbox
+
+    if sandbox not in (None, *Sandbox):
+        fail(f"--sandbox: {sandbox!r} should be {' or '.join(map(repr, map(str, Sandbox)))}")
+    kept = Sandbox(sandbox or Sandbox.AUTO)
+    check_place(out)
     with open_store(db) as store:
-        run, found = load_version(store, version)
-        versions = store.versions(run.id)
-    files = render_package(run, get_problem(run.problem), versions, found.number, datetime.now(UTC))
-    write_package(files, out, force)
-    err.print(f"{run.name}@{found.number} is in {out}; next: pip install {out}")
+        loaded = [load_version(store, each) for each in versions]
+        distinct = {(run.id, version.number): run for run, version in loaded}
+        chosen = [choose(run, store.versions(run.id), number) for (_, number), run in distinct.items()]
+    package = package_name(name, list(dict.fromkeys(each.run.name for each in chosen)))
+
+    def open_judge(target: str, suite: str) -> ProcessEvaluator:
+        return ProcessEvaluator(target, suite, wall, sandbox=kept, command=evaluator_command)
+
+    try:
+        with err.status(f"judging {', '.join(each.label for each in chosen)} afresh ..."):
+            judged = judge(chosen, open_judge)
+    except NotExported as fault:
+        for line in str(fault).splitlines():
+            err.print(f"avo: {one_line(line)}")
+        raise typer.Exit(1) from None
+    files = render_package(package, judged, datetime.now(UTC))
+    write_package(files, out)
+    err.print(f"{', '.join(each.label for each in chosen)}: package {package} is in {out}; next: pip install {out}")
     if as_json:
-        print_json({"run": run.name, "version": found.number, "folder": str(out), "files": sorted(files)})
+        kernels = [{"run": each.run.name, "version": each.version.number} for each in chosen]
+        print_json({"package": package, "kernels": kernels, "folder": str(out), "files": sorted(files)})
     else:
         for place in sorted(files):
             print(out / place)

@@ -9,14 +9,16 @@ from avo.cli.common import DbOption, JsonOption, RunArgument, console, gain, ope
 from avo.wording import percent, unit
 
 if TYPE_CHECKING:
-    from lineage_db.records import Run, Version
+    from lineage_db.records import Intervention, Run, Version
 
 
 def lineage(run: RunArgument, db: DbOption = None, as_json: JsonOption = False) -> None:
     """Show the accepted versions of a run as a tree.
 
-    Each with its score, the gain over its best parent and what changed. The last one, which is the best, stands out.
-    Published figures for all of the run's cases are lines of their own, before the version that reaches them.
+    Each with its score, the gain over its best parent and what changed; the best stands out. Where versions live on
+    islands or are kept by kind, their niche is told.
+    Published figures for all of the run's cases are lines of their own, before the version that reaches them; so is
+    what the supervisor said, where the lineage stood then.
 
     Example: avo lineage mha-h100
     """
@@ -26,35 +28,54 @@ def lineage(run: RunArgument, db: DbOption = None, as_json: JsonOption = False) 
         record = store.run(run)
         taken = transfer.progress(store, record)
         versions = store.versions(record.id)
-        operators = {step.id: step.operator for step in store.steps(record.id)}
-    records = [_record(version, versions, operators[version.attempt.step_id]) for version in versions]
+        steps = {step.id: step for step in store.steps(record.id)}
+        interventions = store.journal.interventions(record.id)
+    records = [_record(version, versions, steps[version.attempt.step_id].operator) for version in versions]
+    added = [steps[version.attempt.step_id].number for version in versions]
     if as_json:
         print_json(records)
         return
-    console.print(_tree(record, versions, records) if versions else f"{run} has no accepted version yet")
+    said = [(sum(number <= made.after_step for number in added), in_words(made)) for made in interventions]
+    console.print(_tree(record, versions, records, said) if versions else f"{run} has no accepted version yet")
     if taken:
         console.print(transfer.in_words(taken.to_json()), soft_wrap=True)
 
 
-def _tree(run: "Run", versions: "Sequence[Version]", records: Sequence[dict[str, Any]]) -> Table:
+def in_words(made: "Intervention") -> str:
+    """Return in a line what the supervisor said."""
+    back = "" if made.restart_from is None else f" from v{made.restart_from}"
+    directions = f"; try {', or '.join(made.directions)}" if made.directions else ""
+    return f"{made.level}{back}: {made.reason}{directions}"
+
+
+def _tree(
+    run: "Run", versions: "Sequence[Version]", records: Sequence[dict[str, Any]], said: Sequence[tuple[int, str]]
+) -> Table:
+    """``said``: what the supervisor said, with the number of versions that there were."""
     from avo.snapshot import lines, published
 
     score = versions[0].attempt.evaluation.score
     assert score is not None  # only correct attempts are accepted
     title = f"{run.name}: versions by {run.operator}, {unit(score)}"
-    made = table("", "VERSION", "PARENTS", ">TFLOPS", ">GAIN", "CHANGE", title=title)
+    niches = ["NICHE"] if any(version.niche for version in versions) else []
+    blank = [""] * len(niches)
+    made = table("", "VERSION", "PARENTS", *niches, ">TFLOPS", ">GAIN", "CHANGE", title=title)
     passed = lines(score, published(run.problem), versions)
+    best = max(version.number for version in versions if version.champion)
 
     def draw(place: int) -> None:
         for _, found in (line for line in passed if line[0] == place):
-            row(made, "┄", "", "", f"{found.published:.1f}", "", f"published: {found.name}", style="dim")
+            cells = ("┄", "", "", *blank, f"{found.published:.1f}", "", f"published: {found.name}")
+            row(made, *cells, style="dim")
+        for _, words in (remark for remark in said if remark[0] == place):
+            row(made, "▲", "", "", *blank, "", "", f"supervisor: {words}", style="yellow")
 
     for place, (line, rails) in enumerate(zip(records, branches([v.parents for v in versions]), strict=True)):
         draw(place)
         parents = " ".join(f"v{parent}" for parent in line["parents"])
         row(
-            made, rails, f"v{line['version']}", parents, f"{line['score']:.1f}", percent(line["gain"]), line["change"],
-            style="bold green" if line is records[-1] else "",
+            made, rails, f"v{line['version']}", parents, *([line["niche"]] if niches else []), f"{line['score']:.1f}",
+            percent(line["gain"]), line["change"], style="bold green" if line["version"] == best else "",
         )  # fmt: skip
     draw(len(versions))
     return made
@@ -73,6 +94,8 @@ def _record(version: "Version", versions: "Sequence[Version]", operator: str) ->
         "target": evaluation.target,
         "gain": gain(evaluation.geomean_tflops, max((scores[number] for number in version.parents), default=None)),
         "operator": operator,
+        "niche": version.niche,
+        "champion": version.champion,
         "change": version.attempt.change,
         "digest": version.attempt.digest,
         "accepted": version.accepted.isoformat(),

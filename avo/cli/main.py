@@ -10,13 +10,18 @@ from agents.errors import AgentError
 from avo.cli.attempts import attempts
 from avo.cli.baselines import baselines
 from avo.cli.common import fail
+from avo.cli.compare import compare
 from avo.cli.diff import diff
 from avo.cli.doctor import doctor
 from avo.cli.evaluate import evaluate
 from avo.cli.export import export
+from avo.cli.git import git
+from avo.cli.kb import kb
 from avo.cli.lineage import lineage
+from avo.cli.memory import memory
 from avo.cli.moves import moves
 from avo.cli.profile import profile
+from avo.cli.report import report
 from avo.cli.resume import resume
 from avo.cli.run import run
 from avo.cli.runs import runs
@@ -24,6 +29,7 @@ from avo.cli.show import show
 from avo.cli.ui import ui
 from avo.errors import AvoError
 from evaluator.errors import EvaluatorError
+from knowledge_base.errors import LibraryError
 from lineage_db.errors import StoreError
 
 
@@ -34,7 +40,7 @@ class Commands(TyperGroup):
         """Run the command; leave with exit code 2 on an error of ours."""
         try:
             return super().invoke(ctx)
-        except (AvoError, AgentError, EvaluatorError, StoreError) as error:
+        except (AvoError, AgentError, EvaluatorError, LibraryError, StoreError) as error:
             fail(str(error))
 
 
@@ -67,15 +73,20 @@ for _command in (
     attempts,
     show,
     diff,
+    compare,
     evaluate,
     profile,
     baselines,
     moves,
+    memory,
     ui,
+    report,
     export,
+    git,
     doctor,
 ):
     app.command()(_command)
+app.add_typer(kb, name="kb")
 
 
 def main() -> None:

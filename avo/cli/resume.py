@@ -8,9 +8,21 @@ from avo.cli.common import (
     CascadeOption,
     DbOption,
     EvaluatorCommandOption,
+    EvaluatorResourcesOption,
+    EvaluatorsOption,
     JsonOption,
+    MaxStepsOption,
+    MaxTokensOption,
+    MaxUsdOption,
+    ModelOption,
+    RayAddressOption,
     RunArgument,
     SandboxOption,
+    StepEvaluationsOption,
+    StepMinutesOption,
+    StepTokensOption,
+    StepUsdOption,
+    WorkersOption,
     fail,
     open_store,
 )
@@ -18,14 +30,25 @@ from avo.cli.common import (
 
 def resume(
     run: RunArgument,
-    workers: Annotated[int | None, typer.Option(metavar="N", help="Candidates judged side by side.")] = None,
+    workers: WorkersOption = None,
+    evaluators: EvaluatorsOption = None,
     max_attempts: Annotated[
         int | None, typer.Option(metavar="N", help="New limit of attempts, those made so far included.")
     ] = None,
     max_hours: Annotated[float | None, typer.Option(metavar="HOURS", help="New limit of time, from now.")] = None,
+    model: ModelOption = None,
+    max_steps: MaxStepsOption = None,
+    max_tokens: MaxTokensOption = None,
+    max_usd: MaxUsdOption = None,
+    step_evaluations: StepEvaluationsOption = None,
+    step_tokens: StepTokensOption = None,
+    step_usd: StepUsdOption = None,
+    step_minutes: StepMinutesOption = None,
     sandbox: SandboxOption = None,
     evaluator_command: EvaluatorCommandOption = None,
     cascade: CascadeOption = None,
+    ray_address: RayAddressOption = None,
+    evaluator_resources: EvaluatorResourcesOption = None,
     db: DbOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -38,6 +61,7 @@ def resume(
 
     Example: avo resume mha-h100 --max-attempts 200
     """
+    from avo.budget import run_used_up
     from avo.cli.sitting import ready, sit
     from avo.config import RunConfig
 
@@ -47,18 +71,31 @@ def resume(
             found.config,
             {
                 "workers": workers,
+                "evaluators": evaluators,
                 "max_attempts": max_attempts,
                 "max_hours": max_hours,
+                "model": model,
+                "max_steps": max_steps,
+                "max_tokens": max_tokens,
+                "max_usd": max_usd,
+                "step_evaluations": step_evaluations,
+                "step_tokens": step_tokens,
+                "step_usd": step_usd,
+                "step_minutes": step_minutes,
                 "sandbox": sandbox,
                 "evaluator_command": evaluator_command,
                 "cascade": cascade,
+                "ray_address": ray_address,
+                "evaluator_resources": evaluator_resources,
             },
         )
         settings = ready(settings)
-        attempts = len(store.trials(found.id))
+        attempts, _ = store.count_attempts(found.id)
         if settings.max_attempts is not None and attempts >= settings.max_attempts:
             fail(
                 f"run {run!r} has made {attempts} of {settings.max_attempts} attempts: "
                 "give a larger limit with --max-attempts"
             )
+        if spent := run_used_up(store, found, settings):
+            fail(f"run {run!r}: {spent}: give a larger limit")
         sit(store, found, settings, as_json=as_json)

@@ -9,8 +9,20 @@ from avo.cli.common import (
     CascadeOption,
     DbOption,
     EvaluatorCommandOption,
+    EvaluatorResourcesOption,
+    EvaluatorsOption,
     JsonOption,
+    MaxStepsOption,
+    MaxTokensOption,
+    MaxUsdOption,
+    ModelOption,
+    RayAddressOption,
     SandboxOption,
+    StepEvaluationsOption,
+    StepMinutesOption,
+    StepTokensOption,
+    StepUsdOption,
+    WorkersOption,
     err,
     fail,
     load_version,
@@ -42,11 +54,18 @@ def run(
         str | None, typer.Option(metavar="NAME", help="Benchmark cases: quick or paper. Default: quick.")
     ] = None,
     operator: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What varies the kernels. Default: mutate.")
+        str | None,
+        typer.Option(metavar="NAME", help="What varies the kernels: mutate, agent or single_turn. Default: mutate."),
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(metavar="N", help="Candidates judged side by side. Default: one per CPU, at most 8.")
+    population: Annotated[
+        str | None,
+        typer.Option(
+            metavar="lineage|islands|archive",
+            help="How versions live together: one lineage, several, or the best of each kind. Default: lineage.",
+        ),
     ] = None,
+    workers: WorkersOption = None,
+    evaluators: EvaluatorsOption = None,
     max_attempts: Annotated[
         int | None,
         typer.Option(metavar="N", help="Stop once so many attempts are made, the seed included. Default: no limit."),
@@ -74,9 +93,19 @@ def run(
         str | None,
         typer.Option("--seed-kernel", metavar="NAME", help="Start from this one of the problem's seeds, e.g. tuned."),
     ] = None,
+    model: ModelOption = None,
+    max_steps: MaxStepsOption = None,
+    max_tokens: MaxTokensOption = None,
+    max_usd: MaxUsdOption = None,
+    step_evaluations: StepEvaluationsOption = None,
+    step_tokens: StepTokensOption = None,
+    step_usd: StepUsdOption = None,
+    step_minutes: StepMinutesOption = None,
     sandbox: SandboxOption = None,
     evaluator_command: EvaluatorCommandOption = None,
     cascade: CascadeOption = None,
+    ray_address: RayAddressOption = None,
+    evaluator_resources: EvaluatorResourcesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Evolve a kernel. Without --max-attempts and --max-hours it goes on until Ctrl-C.
@@ -85,6 +114,9 @@ def run(
 
     A --config file has lines like: target = "b200", max_attempts = 100, min_gain = 0.01, evaluation_wall_s = 300; and
     where speed is measured: alpha = 0.05, equivalence_margin = 0.005, cascade = 0.25.
+
+    Operators agent and single_turn ask a language model behind an OpenAI-compatible endpoint: OPENAI_API_KEY,
+    OPENAI_BASE_URL and --model. Their prices and sampling are set under [[models]] in the file: see docs/agent.md.
 
     First the judge is tested with a wrong and a slow variant of the seed.
 
@@ -96,6 +128,7 @@ def run(
     test, or workers keep failing. 2: the call is wrong. 130: stopped by Ctrl-C or SIGTERM.
 
     Example: avo run --target b200 --max-attempts 50
+    Example: avo run --operator agent --model gpt-5 --max-steps 20 --max-tokens 5000000
     """
     if seed_file is not None and seed_name is not None:
         fail("--seed-file and --seed-kernel each name a seed: give one of them")
@@ -112,14 +145,26 @@ def run(
             "target": target,
             "suite": suite,
             "operator": operator,
+            "population": population,
             "workers": workers,
+            "evaluators": evaluators,
             "max_attempts": max_attempts,
             "max_hours": max_hours,
             "seed": seed,
             "name": name,
+            "model": model,
+            "max_steps": max_steps,
+            "max_tokens": max_tokens,
+            "max_usd": max_usd,
+            "step_evaluations": step_evaluations,
+            "step_tokens": step_tokens,
+            "step_usd": step_usd,
+            "step_minutes": step_minutes,
             "sandbox": sandbox,
             "evaluator_command": evaluator_command,
             "cascade": cascade,
+            "ray_address": ray_address,
+            "evaluator_resources": evaluator_resources,
         },
     )
     settings = ready(settings)
@@ -147,7 +192,7 @@ def _start(
 ) -> dict[str, Any]:
     """Return what the run's record keeps of where it starts from."""
     from agents.registry import adapts, get_operator
-    from avo.cli.sitting import START
+    from avo.kept import START
     from avo.transfer import TRANSFERRED, Use, record
 
     if start_from is None:

@@ -20,11 +20,14 @@ def runs(db: DbOption = None, as_json: JsonOption = False) -> None:
 
     with open_store(db) as store:
         found = store.runs()
-        records = [_record(summary) for summary in found]
+        now = datetime.now(UTC)
+        records = [_record(summary, now) for summary in found]
         if as_json:
             for record, summary in zip(records, found, strict=True):
                 taken = progress(store, summary.run)
                 record["transferred"] = taken.to_json() if taken else None
+                spend = store.journal.spend(summary.run.id)
+                record["calls"], record["tokens"], record["usd"] = spend.calls, spend.tokens, spend.usd
             print_json(records)
             return
     # Scores of one kind share a column, so that a predicted one never stands under measured ones.
@@ -34,7 +37,6 @@ def runs(db: DbOption = None, as_json: JsonOption = False) -> None:
         "RUN", "PROBLEM", "TARGET", "OPERATOR", "STATE", ">TRIED", ">KEPT", *names, ">GAIN", ">AGE",
         title="All runs; best scores in TFLOPS, geometric mean over the run's suite", gap=1,
     )  # fmt: skip
-    now = datetime.now(UTC)
     for record in records:
         best = "" if record["score"] is None else f"{record['score']:.1f}"
         row(
@@ -45,7 +47,7 @@ def runs(db: DbOption = None, as_json: JsonOption = False) -> None:
     console.print(lines)
 
 
-def _record(summary: "RunSummary") -> dict[str, Any]:
+def _record(summary: "RunSummary", now: datetime) -> dict[str, Any]:
     run = summary.run
     return {
         "name": run.name,
@@ -53,7 +55,7 @@ def _record(summary: "RunSummary") -> dict[str, Any]:
         "target": run.target,
         "suite": run.suite,
         "operator": run.operator,
-        "state": run.state,
+        "state": run.state_at(now),
         "attempts": summary.attempts,
         "versions": summary.versions,
         "score": summary.best_geomean,

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from avo.cli.common import DbOption, JsonOption, console, load_version, one_line, open_store, print_json, printable
-from avo.cli.sitting import ISOLATION
 from avo.cli.verdict import published, render
+from avo.kept import ISOLATION
 
 VersionArgument = Annotated[
     str, typer.Argument(metavar="RUN[@VERSION]", help="A version, e.g. mha-h100@3; without @VERSION the best one.")
@@ -32,9 +32,9 @@ def show(
     with open_store(db) as store:
         run, found = load_version(store, version)
         seed = store.version(run.id, 0)
-        operators = {step.id: step.operator for step in store.steps(run.id)}
+        steps = {step.id: step for step in store.steps(run.id)}
     attempt, problem = found.attempt, get_problem(run.problem)
-    operator = operators[attempt.step_id]
+    step = steps[attempt.step_id]
     isolation = run.config.get(ISOLATION, [])
     if as_json:
         print_json(
@@ -44,9 +44,11 @@ def show(
                 "version": found.number,
                 "attempt": attempt.id,
                 "parents": list(found.parents),
-                "operator": operator,
+                "operator": step.operator,
                 "isolation": isolation,
                 "change": attempt.change,
+                "hypothesis": attempt.hypothesis or None,
+                "submission": None if step.submission is None else asdict(step.submission),
                 "digest": attempt.digest,
                 "accepted": found.accepted.isoformat(),
                 "evaluation": attempt.evaluation.to_json(),
@@ -59,9 +61,13 @@ def show(
     else:
         parents = " and ".join(f"v{parent}" for parent in found.parents)
         console.print(f"{run.name}@{found.number}: {one_line(attempt.change)}", style="bold")
-        made = f"by {operator} from {parents}" if parents else f"by {operator}"
+        made = f"by {step.operator} from {parents}" if parents else f"by {step.operator}"
         console.print(f"made {made}, accepted {found.accepted:%Y-%m-%d %H:%M} UTC, attempt {attempt.id}")
         console.print(f"digest {attempt.digest}")
+        expected, seen = (step.submission.expected, step.submission.seen) if step.submission else ("", "")
+        for name, text in (("hypothesis", attempt.hypothesis), ("expected", expected), ("seen", seen)):
+            if text:
+                console.print(f"{name}: {one_line(text)}", soft_wrap=True)
         if isolation:
             console.print(f"candidates of this run were kept apart by {'; or by '.join(map(one_line, isolation))}")
         console.print()

@@ -1,41 +1,42 @@
 """What ``avo run`` and ``avo resume`` share: work on a run under a live display until it ends, then sum up."""
 
+import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from avo.cli.common import console, err, gain, print_json, printable
-from avo.wording import percent
+from avo.kept import ISOLATION, START, TOOLS
+from avo.wording import percent, spent
 
 if TYPE_CHECKING:
     from avo.config import RunConfig
     from lineage_db.records import Run
     from lineage_db.store import Store
 
-START = "start"
-"""Key beside the settings in a stored configuration: where the seed came from, and its source."""
-ISOLATION = "isolation"
-"""Another: what kept candidates apart, in words, one text for each way in which sittings of the run differed."""
 FAILED = 1
 INTERRUPTED = 130
 """As a shell reports a command that Ctrl-C ended."""
 
 
 def ready(config: "RunConfig") -> "RunConfig":
-    """Return ``config`` as this machine can serve it; raise the evaluator's errors where it cannot at all."""
+    """Return ``config`` as this machine can serve it; raise errors of evaluator or agents where it cannot at all."""
+    from avo.config import LOCAL
     from evaluator.sandbox import Sandbox
     from evaluator.target import get_target
 
-    if config.evaluator_command is None:
+    config.check_models(os.environ)
+    here = config.evaluator_command is None and config.ray_address == LOCAL
+    if here:
         Sandbox(config.sandbox).check()
         if config.measured:
             get_target(config.target)
     fitting = config.on_gpus(_gpus)
-    if fitting.workers < config.workers:
-        where = (
-            "of this machine" if config.evaluator_command is None else "reached; give --workers if it is more than one"
-        )
-        err.print(f"avo: --workers {fitting.workers} instead of {config.workers}: one for each GPU {where}")
+    where = "of this machine" if here else "reached; give --workers or --evaluators if it is more than one"
+    for option in ("workers", "evaluators"):
+        if (fits := getattr(fitting, option)) != (wanted := getattr(config, option)):
+            err.print(f"avo: --{option} {fits} instead of {wanted}: one for each GPU {where}")
     return fitting
 
 
@@ -50,6 +51,13 @@ def _isolation(command: str | None) -> str:
     from evaluator.sandbox import isolation
 
     return isolation() if command is None else f"that of the machine behind: {command}"
+
+
+def _tools() -> str:
+    """Return ``avo-kernels 0.1.0, torch 2.11.0, triton 3.6.0`` as they are installed here."""
+    from importlib.metadata import version
+
+    return ", ".join(f"{name} {version(name)}" for name in ("avo-kernels", "torch", "triton"))
 
 
 def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool) -> None:
@@ -76,7 +84,8 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool) -> No
     if config.evaluator_command is None and (lacking := bubblewrap.missing()):
         say(f"candidates run without namespaces: {lacking}; avo doctor says what to do")
     kept_apart = {*run.config.get(ISOLATION, ()), _isolation(config.evaluator_command)}
-    run = replace(run, config={**run.config, ISOLATION: sorted(kept_apart)})
+    made_with = {*run.config.get(TOOLS, ()), _tools()}
+    run = replace(run, config={**run.config, ISOLATION: sorted(kept_apart), TOOLS: sorted(made_with)})
     stop, trouble = Stop(), ""
     deadline = None if config.max_hours is None else utc_now() + timedelta(hours=config.max_hours)
     progress = RunProgress(
@@ -84,10 +93,17 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool) -> No
         run_name=run.name,
         console=words,
         max_attempts=config.max_attempts,
+        max_tokens=config.max_tokens,
+        max_usd=config.max_usd,
         deadline=deadline,
         baselines=get_problem(run.problem).baselines,
     )
-    with exclusive(store.url, run), stop_on_signals(stop), progress:
+
+    def lost() -> None:
+        say("another process has taken the run over, as this one was not heard of: it stops")
+        stop.dispossess()
+
+    with exclusive(store, run, clock=utc_now, lost=lost, say=say), stop_on_signals(stop), progress:
         try:
             execute(
                 store,
@@ -95,7 +111,7 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool) -> No
                 config,
                 seed_source=run.config[START]["source"],
                 deadline=deadline,
-                hire=partial(hire, store.url, run.name, config),
+                hire=partial(hire, store.url, run.name, config, deadline=deadline),
                 stop=stop,
                 say=say,
             )
@@ -122,13 +138,16 @@ def summarise(store: "Store", name: str) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "run": run.name,
         "state": run.state,
-        "attempts": len(store.trials(run.id)),
+        "attempts": store.count_attempts(run.id)[0],
         "versions": 0,
         "seed": None,
         "best": None,
         "gain": None,
         "transferred": None,
+        "spend": None,
     }
+    if (spend := store.journal.spend(run.id)).calls:
+        summary["spend"] = {**asdict(spend), "tokens": spend.tokens}
     if (taken := progress(store, run)) is not None:
         summary["transferred"] = taken.to_json()
     versions = store.versions(run.id)
@@ -149,6 +168,12 @@ def summarise(store: "Store", name: str) -> dict[str, Any]:
     return summary
 
 
+def _spent(data: dict[str, Any]) -> str:
+    from lineage_db.records import Spend
+
+    return spent(Spend(**{key: value for key, value in data.items() if key != "tokens"}))
+
+
 def in_words(summary: dict[str, Any]) -> str:
     """Return a summary for people, with the commands to look further."""
     from avo import transfer
@@ -161,6 +186,8 @@ def in_words(summary: dict[str, Any]) -> str:
             f"{best['card'] or best['target']}; "
             f"the seed has {seed['geomean_tflops']:.1f} ({percent(summary['gain'])})."
         )
+    if summary["spend"]:
+        lines.append(f"Models: {_spent(summary['spend'])}.")
     if summary["transferred"]:
         lines.append(transfer.in_words(summary["transferred"]))
     if best:

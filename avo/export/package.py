@@ -1,162 +1,209 @@
-"""Packages: what an export holds, rendered from templates and written to a folder. The kernel is never executed."""
+"""Packages: what an export holds, rendered to text, and written to a folder in one step. No kernel is executed."""
 
+import hashlib
+import inspect
 import json
+import keyword
+import os
 import re
+import shutil
+import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
-from importlib.metadata import version as installed
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from avo.errors import AvoError
-from avo.wording import SPREAD, compared, place, spread
-from evaluator.evaluation import Score
-from evaluator.problem import Case, Problem
-from lineage_db.records import Run, Version
+from avo.export.errors import ExportError
+from avo.export.judging import Judged
+from avo.export.provenance import LICENCE, provenance
+from avo.export.scaled import tested
+from avo.export.table import names, ranked, table
+from avo.wording import SPREAD, compared, place, spread, unit
+from evaluator import problems
+from evaluator.problem import Case
+from evaluator.problems import dense
 
-ENTRY = "attention"
-"""The entry function that the exported wrapper calls: q, k, v, out, lse, then causal and scale."""
-
-TESTED_SCORES = 2**18
-"""Most scores (heads * q_len * kv_len) of a case in the exported test: Triton's interpreter takes seconds for them."""
-
-_TEMPLATES = {
-    "LICENSE.j2": "LICENSE",
-    "pyproject.toml.j2": "pyproject.toml",
-    "README.md.j2": "README.md",
-    "init.py.j2": "src/{package}/__init__.py",
-    "test_kernel.py.j2": "tests/test_kernel.py",
+VARIANT = Path("build/torch-universal")
+"""Where the Hugging Face kernels library looks for a kernel in Python alone; pip is pointed there as well."""
+_LONGEST_NAME = 40
+_RESERVED = {"torch", "triton", "transformers", "kernels", "tests", "benchmark"}
+_MODULES = {
+    "attention": ("_dispatch.py", "_attention.py", "transformers.py"),
+    "selected_attention": ("_dispatch.py", "_selected_attention.py"),
 }
+"""Of ``avo.export.runtime``, by the public function that needs them."""
+_TEMPLATES = {
+    "attention": ("tests/test_attention.py", "tests/test_transformers.py"),
+    "selected_attention": ("tests/test_selected_attention.py",),
+}
+_ALWAYS = (
+    "LICENSE",
+    "README.md",
+    "benchmark.py",
+    "pyproject.toml",
+    "speed.svg",
+    "tests/conftest.py",
+    "tests/judged.py",
+    "tests/test_dispatch.py",
+    "tests/test_kernels.py",
+    "tests/test_kernels_library.py",
+    "tests/where.py",
+)
 
 
-class ExportError(AvoError):
-    """The version cannot be exported, or not to this place."""
+def package_name(given: str | None, runs: Sequence[str]) -> str:
+    """Return the import name of a package: the given one, or ``avo_kernel_`` and the run's name in small letters.
 
-
-def package_name(run: str) -> str:
-    """Return the import name of the package for a run: ``avo_kernel_`` and the run's name in small letters."""
-    return re.sub(r"[^a-z0-9]+", "_", f"avo kernel {run}".lower()).strip("_")
-
-
-def lineage_of(versions: Sequence[Version], number: int) -> tuple[Version, ...]:
-    """Return the version called ``number`` and all its ancestors, oldest first."""
-    by_number = {version.number: version for version in versions}
-    wanted, found = [number], set[int]()
-    while wanted:
-        current = wanted.pop()
-        if current not in found:
-            found.add(current)
-            wanted += by_number[current].parents
-    return tuple(by_number[each] for each in sorted(found))
-
-
-def render_package(
-    run: Run, problem: Problem, versions: Sequence[Version], number: int, now: datetime
-) -> dict[str, str]:
-    """Return the files of the package of version ``number``, by path; raise ``ExportError`` if none can be made.
-
-    ``versions`` are all versions of ``run``, which is for ``problem``; ``now`` is the date of the export.
+    ``runs``: names of all runs that versions come from. Raises ``ExportError`` for a name that cannot be one.
     """
-    if problem.entry != ENTRY:
-        raise ExportError(f"export knows kernels named {ENTRY}, not {problem.entry} of the problem {problem.name}")
-    line = lineage_of(versions, number)
-    version = line[-1]
-    score = _score(version)
-    package = package_name(run.name)
-    names: dict[str, Any] = {
-        "package": package,
-        "distribution": package.replace("_", "-"),
-        "run": run,
-        "number": number,
-        "score": score,
-        "place": place(score),
-        "spread": SPREAD[score.kind],
-        "compared": compared(score.comparison) if score.comparison else "",
-        "lineage": [{"version": each, "score": _score(each)} for each in line],
-        "date": now,
-        "release": f"0.{number}.0",
-        "head_dims": sorted({case.head_dim for case in problem.correctness_cases}),
-        "grouped": any(case.heads != case.kv_heads for case in problem.correctness_cases),
-        "dtypes": sorted({case.dtype for case in problem.correctness_cases}),
-        "cases": _tested(problem),
+    if given is None:
+        words = f"avo kernel {runs[0]}" if len(runs) == 1 else "avo kernels"
+        return re.sub(r"[^a-z0-9]+", "_", words.lower())[:_LONGEST_NAME].strip("_")
+    name = given.replace("-", "_")
+    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
+        raise ExportError(f"--name: {given!r} should be small letters, digits and single dashes, such as my-attention")
+    if len(name) > _LONGEST_NAME:
+        raise ExportError(f"--name: {given!r} is longer than {_LONGEST_NAME} characters")
+    if len(name) < 2 or keyword.iskeyword(name) or name in sys.stdlib_module_names | _RESERVED:
+        raise ExportError(f"--name: {given!r} is taken: choose another, such as my-attention")
+    return name
+
+
+def render_package(name: str, versions: Sequence[Judged], now: datetime) -> dict[str, str]:
+    """Return the files of the package called ``name`` with the kernels of ``versions``, by path.
+
+    ``now`` is the time of the export.
+    """
+    versions = ranked(versions)
+    named = tuple(zip(names(versions), versions, strict=True))
+    functions = tuple(dict.fromkeys(each.chosen.function for each in versions))
+    inside = VARIANT / name
+    found: dict[str, str] = {}
+    for function in functions:
+        for module in _MODULES[function]:
+            found[str(inside / module)] = _runtime(module).read_text(encoding="utf-8")
+    for module, each in named:
+        header = (
+            f"# SPDX-License-Identifier: {LICENCE}\n# {each.chosen.label}: see provenance.json in the folder above.\n"
+        )
+        found[str(inside / "kernels" / f"{module}.py")] = f"{header}\n{each.chosen.source}"
+    found[str(inside / "kernels/__init__.py")] = '"""The kernels, as the search wrote them."""\n'
+    found[str(inside / "py.typed")] = ""
+    found[str(inside / "dispatch.json")] = _json(table(versions))
+    found[str(inside / "provenance.json")] = _json({"package": name, **provenance(versions, now)})
+    cases = {module: [asdict(case) for case in tested(each.chosen.problem)] for module, each in named}
+    found["tests/cases.json"] = json.dumps(cases) + "\n"
+    for module in ("inputs.py", "selection.py") if "selected_attention" in functions else ("inputs.py",):
+        found[f"tests/{module}"] = _of_the_judge(module)
+    context = _context(name, versions, functions, now)
+    environment = _environment()
+    for path in (*_ALWAYS, *(path for function in functions for path in _TEMPLATES[function])):
+        found[path] = environment.get_template(f"{path}.j2").render(context)
+    found[str(inside / "__init__.py")] = environment.get_template("init.py.j2").render(context)
+    found[str(VARIANT / "metadata.json")] = _json(_metadata(name, found))
+    return found
+
+
+def check_place(folder: Path) -> None:
+    """Raise ``ExportError`` unless a package can be written to ``folder``: empty, or not there yet."""
+    if folder.is_dir():
+        try:
+            if any(folder.iterdir()):
+                raise ExportError(f"{folder} is not empty: choose another folder, or empty it")
+        except OSError as error:
+            raise ExportError(f"cannot read {folder}: {error.strerror}") from error
+    elif folder.exists() or folder.is_symlink():
+        raise ExportError(f"{folder} is a file: name a folder")
+
+
+def write_package(found: Mapping[str, str], folder: Path) -> None:
+    """Write the files below ``folder``, all of them or none; raise ``ExportError`` when it cannot be done."""
+    check_place(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            for path, text in found.items():
+                (scratch / path).parent.mkdir(parents=True, exist_ok=True)
+                (scratch / path).write_text(text, encoding="utf-8", newline="")
+            scratch.chmod(0o777 & ~_umask())
+            scratch.replace(folder)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise ExportError(f"cannot write {folder}: {error.strerror}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _context(name: str, versions: Sequence[Judged], functions: Sequence[str], now: datetime) -> dict[str, Any]:
+    first = versions[0].chosen.problem.correctness_cases[0]
+    return {
+        "package": name,
+        "distribution": name.replace("_", "-"),
+        "functions": functions,
+        "kernels": list(zip(names(versions), versions, strict=True)),
+        "targets": tuple(dict.fromkeys(place(each.scores[0]) for each in versions)),
+        "kinds": tuple(dict.fromkeys(each.scores[0].kind for each in versions)),
+        "table": table(versions),
+        "head_dim": first.head_dim,
+        "dtype": first.dtype,
+        "now": now,
+        "variant": str(VARIANT),
+        "case_source": inspect.getsource(Case),
+        "attend_source": inspect.getsource(dense.attend),
     }
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("avo.export"), undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True,
         lstrip_blocks=True, autoescape=False,
     )  # fmt: skip
-    environment.filters["spread"] = spread
-    environment.filters["cell"] = lambda text: " ".join(text.split()).replace("|", "\\|")
-    files = {
-        place.format(package=package): environment.get_template(name).render(names)
-        for name, place in _TEMPLATES.items()
+    environment.filters |= {
+        "cell": lambda text: " ".join(text.split()).replace("|", "\\|"),
+        "spread": spread,
+        "unit": unit,
+        "place": place,
+        "compared": compared,
     }
-    files[f"src/{package}/kernel.py"] = version.attempt.source
-    files[f"src/{package}/provenance.json"] = json.dumps(_provenance(run, line, now), indent=2) + "\n"
-    files[f"src/{package}/py.typed"] = ""
-    return files
+    environment.globals["SPREAD"] = SPREAD
+    return environment
 
 
-def write_package(files: Mapping[str, str], folder: Path, force: bool = False) -> None:
-    """Write the files below ``folder``; raise ``ExportError`` when it is not empty (unless ``force``) or not writable.
-
-    ``force`` replaces files of the same name and leaves others alone.
-    """
-    try:
-        if folder.exists() and not folder.is_dir():
-            raise ExportError(f"{folder} is a file: name a folder")
-        if folder.is_dir() and any(folder.iterdir()) and not force:
-            raise ExportError(f"{folder} is not empty: choose another folder, or add --force to write into it")
-        for place, text in files.items():
-            path = folder / place
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8", newline="")
-    except OSError as error:
-        raise ExportError(f"cannot write {error.filename or folder}: {error.strerror}") from error
+def _runtime(module: str) -> Traversable:
+    return files("avo.export.runtime").joinpath(module)
 
 
-def _score(version: Version) -> Score:
-    score = version.attempt.evaluation.score
-    if score is None:
-        raise ExportError(f"version {version.number} has no score: only correct versions can be exported")
-    return score
+def _of_the_judge(module: str) -> str:
+    """Return a module of the judge's that makes inputs, for a folder where ``judged`` has what it imports."""
+    source = files(problems).joinpath(module).read_text(encoding="utf-8")
+    return source.replace("from evaluator.problem import Case", "from judged import Case")
 
 
-def _tested(problem: Problem) -> list[Case]:
-    return [case for case in problem.correctness_cases if case.heads * case.q_len * case.kv_len <= TESTED_SCORES]
-
-
-def _provenance(run: Run, line: Sequence[Version], now: datetime) -> dict[str, Any]:
-    version, score = line[-1], _score(line[-1])
-    evaluation = version.attempt.evaluation.to_json()
+def _metadata(name: str, found: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the kernels library wants to know; its id tells apart packages that are loaded side by side."""
+    contents = hashlib.sha256("\0".join(f"{path}\0{found[path]}" for path in sorted(found)).encode())
     return {
-        "run": run.name,
-        "problem": run.problem,
-        "target": run.target,
-        "suite": run.suite,
-        "operator": run.operator,
-        "seed": run.seed,
-        "version": version.number,
-        "attempt": version.attempt.id,
-        "digest": version.attempt.digest,
-        "plan_digest": version.attempt.plan_digest,
-        "accepted": version.accepted.isoformat(),
-        "score_kind": score.kind,
-        "score": evaluation["score"],
-        "correctness": evaluation["cases"],
-        "resources": evaluation["resources"],
-        "lineage": [
-            {
-                "version": each.number,
-                "parents": list(each.parents),
-                "change": each.attempt.change,
-                "digest": each.attempt.digest,
-                "score": each.attempt.evaluation.geomean_tflops,
-                "accepted": each.accepted.isoformat(),
-            }
-            for each in line
-        ],
-        "exported": now.isoformat(),
-        "exported_with": {name: installed(name) for name in ("avo-kernels", "triton", "torch")},
+        "id": f"_{name}_{contents.hexdigest()[:12]}",
+        "name": name.replace("_", "-"),
+        "version": 1,
+        "license": LICENCE,
+        "python-depends": [],
+        "backend": {"type": "cuda"},
     }
+
+
+def _json(data: Any) -> str:
+    return json.dumps(data, indent=2, allow_nan=False) + "\n"

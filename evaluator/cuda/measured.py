@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from evaluator.comparing import ROUNDS
 from evaluator.cuda import CASCADE, EQUIVALENCE_MARGIN
 from evaluator.cuda.cards import Card
 from evaluator.cuda.contender import Contender, start_worker
@@ -17,6 +16,7 @@ from evaluator.cuda.nvml import SLOWDOWN, in_words
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseScore, Comparison, Fault, Score, Status, Verdict, geometric_mean
 from evaluator.problem import Problem
+from evaluator.sequential import ROUNDS
 from evaluator.speed import Benchmark, Challenge, Predicted
 from evaluator.target import Target
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from evaluator.comparing import ROUNDS, decide
 from evaluator.cuda.contender import Contender, Timed
 from evaluator.cuda.device import Clocks, Took
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseScore, Comparison, Fault, Status, Verdict
+from evaluator.sequential import ROUNDS, decide
 
 RUNS = 24
 """Timed runs a case that a score is made of, in ``PASSES`` passes over all cases."""

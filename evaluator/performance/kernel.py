@@ -86,6 +86,13 @@ def read(listing: str, threads: int) -> Reading:
         return Reading(graph.code, graph.structure(graph.code.entry), wavefronts(graph, threads))
 
 
+@lru_cache(maxsize=16)
+def costs_of(listing: str, threads: int, target: Target, table: Constants | None = None) -> Costs:
+    """Return the costs of what ``read`` reads, by ``table``, the target's constants by default; raises like it."""
+    reading = read(listing, threads)
+    return Costs(reading.code.instructions, target, table, reading.wavefronts)
+
+
 @contextmanager
 def _sense() -> Iterator[None]:
     """Raise ``ModelError`` for what only a listing that no disassembler wrote leads to: a compiler that hostile IR has
@@ -104,9 +111,9 @@ def measure(binary: Binary, target: Target, resident: int, ir_loops: int, table:
 
     Raises ``ModelError`` when the binary cannot be read.
     """
-    reading = read(binary.listing, binary.threads)
-    costs = Costs(reading.code.instructions, target, table, reading.wavefronts)
-    return play_kernel(reading.structure, costs, -(-binary.threads // 32), resident, ir_loops)
+    structure = read(binary.listing, binary.threads).structure
+    costs = costs_of(binary.listing, binary.threads, target, table)
+    return play_kernel(structure, costs, -(-binary.threads // 32), resident, ir_loops)
 
 
 def play_kernel(

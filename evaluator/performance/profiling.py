@@ -33,18 +33,28 @@ from evaluator.target import ScoreKind, Target
 from evaluator.work import LaunchWork
 
 MOST_COSTS = 12
-"""Instructions and lines listed of each role, the dearest."""
+"""Instructions and lines listed of each role by default, the dearest."""
 _HARDLY_BUSY = 0.02
 """A pipe that is busy for less than this is not tried as the critical one."""
 
 
 def explain(
-    case: str, useful_flops: int, least_bytes: int, launches: Sequence[LaunchWork], target: Target, source: Source
+    case: str,
+    useful_flops: int,
+    least_bytes: int,
+    launches: Sequence[LaunchWork],
+    target: Target,
+    source: Source,
+    *,
+    most: int | None = MOST_COSTS,
 ) -> Profile:
-    """Predict like ``predict``, and say why. Raises what it raises."""
+    """Predict like ``predict``, and say why. Raises what it raises.
+
+    ``most``: how many costs are listed of the instructions and lines of each role, the dearest; None: all.
+    """
     score = predict(case, useful_flops, least_bytes, launches, target)
     time = time_case(launches, least_bytes, target)
-    players = [_Player(work, spent, target, source) for work, spent in zip(launches, time.launches, strict=True)]
+    players = [_Player(work, spent, target, source, most) for work, spent in zip(launches, time.launches, strict=True)]
     profiles = tuple(player.profile() for player in players)
     longest = max(players, key=lambda player: player.time.seconds)
     hot = longest.time.hot
@@ -63,8 +73,9 @@ def explain(
 class _Player:
     """One launch, played and recorded."""
 
-    def __init__(self, work: LaunchWork, time: LaunchTime, target: Target, source: Source) -> None:
+    def __init__(self, work: LaunchWork, time: LaunchTime, target: Target, source: Source, most: int | None) -> None:
         self.work, self.time, self.target, self.source = work, time, target, source
+        self.most = most
         self.code = read(work.binary.listing, work.binary.threads).code
         self.lines = _lines(self.code, work.binary, source.file)
         self.recorder = _record(work.binary, target, time.kernel.resident, len(work.loops))
@@ -185,7 +196,7 @@ class _Player:
             Role(
                 warps,
                 _shares(charges),
-                tuple(self._instruction(cost, clocks) for cost in charges[:MOST_COSTS]),
+                tuple(self._instruction(cost, clocks) for cost in charges[: self.most]),
                 self._by_line(charges, clocks),
             )
             for charges, (_, warps) in zip(charged, passed.parts, strict=True)
@@ -227,7 +238,7 @@ class _Player:
             for line, own in lines.items()
             if (share := sum(cost.share for cost in own))
         ]
-        return tuple(sorted(costs, key=lambda cost: -cost.share)[:MOST_COSTS])
+        return tuple(sorted(costs, key=lambda cost: -cost.share)[: self.most])
 
 
 def _text(i: Instruction) -> str:

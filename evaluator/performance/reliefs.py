@@ -74,7 +74,8 @@ def _relieved(replay: Replay, name: str) -> Kernel:
 
 
 def _sooner(_: Instruction, op: Op) -> Op:
-    return replace(op, latency=op.latency * RELIEF, stall=max(1, round(op.stall * RELIEF)))
+    stall = max(1, round(op.stall * RELIEF))
+    return replace(op, latency=op.latency * RELIEF, stall=stall) if op.latency or stall != op.stall else op
 
 
 def _past_barriers(i: Instruction, op: Op) -> Op:
@@ -84,9 +85,12 @@ def _past_barriers(i: Instruction, op: Op) -> Op:
 def _faster(pipe: str) -> Change:
     def change(_: Instruction, op: Op) -> Op:
         if pipe == "l2":
-            return replace(op, l2=op.l2 * RELIEF)
-        shared = op.shared * (RELIEF if pipe == "shared" else 1.0)
-        return replace(op, shared=shared, busy=op.busy * (RELIEF if PIPE_NAMES.get(op.pipe) == pipe else 1.0))
+            return replace(op, l2=op.l2 * RELIEF) if op.l2 else op
+        busy = RELIEF if PIPE_NAMES.get(op.pipe) == pipe else 1.0
+        shared = RELIEF if pipe == "shared" else 1.0
+        if busy == 1.0 and not (op.shared and pipe == "shared"):
+            return op
+        return replace(op, shared=op.shared * shared, busy=op.busy * busy)
 
     return change
 

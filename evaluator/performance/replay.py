@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from evaluator.binary import Binary
-from evaluator.performance.kernel import Kernel, Pass, Player, play_kernel, read
+from evaluator.performance.kernel import Kernel, Pass, Player, costs_of, play_kernel, read
 from evaluator.performance.pipes import Costs, Op
 from evaluator.performance.sass import Instruction
 from evaluator.performance.simulate import play
@@ -46,9 +46,9 @@ class Replay:
     def of(cls, binary: Binary, target: Target, resident: int, ir_loops: int) -> "Replay":
         """Make it ready; raise ``ModelError`` when the binary cannot be read."""
         reading = read(binary.listing, binary.threads)
-        instructions = reading.code.instructions
-        costs = Costs(instructions, target, wavefronts=reading.wavefronts)
-        return cls(instructions, reading.structure, costs, -(-binary.threads // 32), resident, ir_loops)
+        costs = costs_of(binary.listing, binary.threads, target)
+        warps = -(-binary.threads // 32)
+        return cls(reading.code.instructions, reading.structure, costs, warps, resident, ir_loops)
 
     def play(self, change: Change | None = None, player: Player | None = None, issue_clocks: float = 1.0) -> Kernel:
         """Play the kernel with the ops that ``change`` makes of its own, or with other issue slots."""

@@ -1,7 +1,7 @@
 """Disassembly: a cubin's instructions with the control bits that carry their schedule."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from evaluator.errors import EvaluatorError
 
@@ -30,11 +30,11 @@ class Instruction:
     """Scoreboard barrier released when the operands have been read; 7 for none."""
     wait_mask: int
     """Bit b set: issue only when barrier b is clear."""
+    base: str = field(init=False, repr=False, compare=False)
+    """Opcode without modifiers."""
 
-    @property
-    def base(self) -> str:
-        """Opcode without modifiers."""
-        return self.opcode.partition(".")[0]
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "base", self.opcode.partition(".")[0])
 
     @property
     def lane_bytes(self) -> int:

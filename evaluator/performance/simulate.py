@@ -4,11 +4,11 @@ Four warps of a CTA that run the same stream, one on each sub-partition, are pla
 pipes at the same time. At the SM's own pipes they take turns, and each waits for its own result only.
 """
 
-import heapq
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from heapq import heapify, heappop, heappush
 
 from evaluator.performance.pipes import Kind, Op, Pipe
 
@@ -16,7 +16,9 @@ PARTITIONS = 4
 _AHEAD = 2
 """Passes that one role of a CTA may be ahead of another where the mbarriers between them are not known: two buffers, as
 Triton makes (estimate)."""
+_COUNTED = (Kind.COPY_COMMIT, Kind.COUNT_WAIT)
 _NAMED_WAITS = (Kind.MBARRIER_WAIT_COPY, Kind.MBARRIER_WAIT_ROLE)
+_EVERY = -1
 _LATEST = 1e12
 """Clocks beyond any play."""
 
@@ -88,10 +90,12 @@ class _Warp:
         "barriers",
         "copied",
         "counted",
+        "cta",
         "leader",
-        "partitions",
+        "partition",
         "pc",
         "place",
+        "stream",
         "team",
         "turn",
         "waited",
@@ -100,11 +104,16 @@ class _Warp:
         "width",
     )
 
-    def __init__(self, team: int, place: int, width: int, partitions: Sequence[int], leader: bool) -> None:
+    def __init__(
+        self, team: int, cta: "_Cta", stream: Sequence[Op | Mark], place: int, width: int, partition: int, leader: bool
+    ) -> None:
+        """``partition`` is ``_EVERY`` for warps on all of them."""
         self.team = team
+        self.cta = cta
+        self.stream = stream
         self.place = place
         self.width = width
-        self.partitions = partitions
+        self.partition = partition
         self.leader = leader
         self.pc = 0
         self.asked = 0.0
@@ -154,18 +163,18 @@ def play(teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: 
     Every issue is appended to ``trace``, if given. A scheduler is taken for ``issue_clocks`` by each.
     """
     ctas = {team.cta: _Cta() for team in teams}
-    # where all sub-partitions do the same, one stands for all
-    everywhere = range(PARTITIONS) if any(team.warps % PARTITIONS for team in teams) else range(1)
+    # where all sub-partitions do the same, the first stands for all
+    everywhere = _EVERY if any(team.warps % PARTITIONS for team in teams) else 0
     rows = [len(_rows(team.warps)) for team in teams]
     warps: list[_Warp] = []
     for index, team in enumerate(teams):
         for first, width in _rows(team.warps):
             place = team.first_warp + first
-            partitions: Sequence[int] = everywhere if width == PARTITIONS else (place % PARTITIONS,)
-            warps.append(_Warp(index, place, width, partitions, first == 0))
+            partition = everywhere if width == PARTITIONS else place % PARTITIONS
+            warps.append(_Warp(index, ctas[team.cta], team.stream, place, width, partition, first == 0))
             ctas[team.cta].warps.append(warps[-1])
     shared = Pipe.SHARED  # and all after it
-    scheduler = [0.0] * PARTITIONS
+    scheduler = [0.0] * PARTITIONS  # when each is free
     pipes = [[0.0] * PARTITIONS for _ in Pipe]
     shared_pipes = [0.0] * len(Pipe)
     l2 = 0.0  # when L2 has delivered all that the SM asked for so far
@@ -174,7 +183,7 @@ def play(teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: 
     sums: dict[tuple[int, int], list[float]] = {}
     # when, unless just issued, who asked first if the pipe is taken in turn, youngest first
     ready = [(0.0, True, 0.0, -w) for w, warp in enumerate(warps) if teams[warp.team].stream]
-    heapq.heapify(ready)
+    heapify(ready)
     end = 0.0
     following: list[Issue] = []  # traced: each warp's next
     rank = cache(lambda team: _rank(teams[team].stream))
@@ -185,11 +194,10 @@ def play(teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: 
         """Queue the warp for when its next instruction may issue as far as its own dependences go."""
         nonlocal end
         warp = warps[index]
-        stream = teams[warp.team].stream
-        if warp.pc == len(stream):
+        if warp.pc == len(warp.stream):
             end = max(end, earliest)
             return
-        op = stream[warp.pc]
+        op = warp.stream[warp.pc]
         if isinstance(op, Op):
             if trace is not None and following[index].place != warp.pc:
                 following[index] = Issue(warp.team, warp.place, warp.width, warp.pc, earliest)
@@ -198,7 +206,7 @@ def play(teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: 
                     earliest = warp.barriers[barrier]
             if trace is not None:
                 following[index].ready = earliest
-        heapq.heappush(ready, (earliest, earliest > issued + 1, 0.0, -index))
+        heappush(ready, (earliest, earliest > issued + 1, 0.0, -index))
 
     def complete(cta: _Cta, at: float) -> None:
         """Let those look again who wait for a phase of an mbarrier."""
@@ -211,7 +219,7 @@ def play(teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: 
         if not ready:
             blocked = [cta for cta in ctas.values() if cta.awaiting]
             for cta in blocked:
-                _free_slots(cta, [(warps[index], teams[warps[index].team].stream) for index in cta.awaiting], rank, now)
+                _free_slots(cta, [warps[index] for index in cta.awaiting], rank, now)
                 complete(cta, now)
             if blocked:
                 continue
@@ -224,20 +232,18 @@ def play(teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: 
             for index in stuck:
                 resume(index, now)
             continue
-        now, late, _, youth = heapq.heappop(ready)
+        now, late, _, youth = heappop(ready)
         index = -youth
         issued = -1.0 if late else now - 1
         warp = warps[index]
-        team = teams[warp.team]
-        stream = team.stream
-        op = stream[warp.pc]
+        op = warp.stream[warp.pc]
         if isinstance(op, Mark):
             times = sums.setdefault((warp.team, op.name), [])
             times.append(now)
             if op.copies is not None:
                 warp.waited.update(op.copies)
             if op.turn:
-                cta = ctas[team.cta]
+                cta = warp.cta
                 warp.turn = op.turn
                 warp.pc += 1
                 held, cta.held = [*cta.held, index], []
@@ -253,40 +259,46 @@ def play(teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: 
         else:
             kind = op.kind
             waits = kind and kind in _NAMED_WAITS
-            if waits and warp.waited[op.mbarrier] >= len(ctas[team.cta].phases[op.mbarrier]):
-                ctas[team.cta].awaiting.append(index)  # until the copy is issued or the role arrives
+            if waits and warp.waited[op.mbarrier] >= len(warp.cta.phases[op.mbarrier]):
+                warp.cta.awaiting.append(index)  # until the copy is issued or the role arrives
                 continue
             pipe = op.pipe
             width = 1 if op.leader else warp.width
-            partitions = warp.partitions
-            free = slot = max([scheduler[partition] for partition in partitions])
+            partition = warp.partition
+            free = slot = max(scheduler) if partition == _EVERY else scheduler[partition]
             if pipe:
                 own = pipes[pipe]
-                taken = shared_pipes[pipe] if pipe >= shared else max([own[partition] for partition in partitions])
-                free = max(slot, taken - op.queue)
+                taken = shared_pipes[pipe] if pipe >= shared else max(own) if partition == _EVERY else own[partition]
+                if taken - op.queue > free:
+                    free = taken - op.queue
             if free > now:
                 if trace is not None and pipe and taken - op.queue >= slot:
                     following[index].queued += free - now
                 if op.in_turn:
                     warp.asked = warp.asked or now
-                    heapq.heappush(ready, (free, True, warp.asked - _LATEST, -index))
+                    heappush(ready, (free, True, warp.asked - _LATEST, -index))
                 else:
-                    heapq.heappush(ready, (free, True, 0.0, -index))
+                    heappush(ready, (free, True, 0.0, -index))
                 continue
             warp.asked = 0.0
             issued = start = now
-            if pipe >= shared:
-                start = max(now, taken)
-                shared_pipes[pipe] = start + op.busy * width
-            elif pipe:
-                start = max(now, taken)
-                taken = start + op.busy
-                if kind == Kind.WGMMA:
-                    operands = max(operands, start) + op.shared * width
-                    taken = max(taken, operands)
-                for partition in partitions:
-                    own[partition] = taken
-            for partition in partitions:
+            if pipe:
+                if taken > now:
+                    start = taken
+                if pipe >= shared:
+                    shared_pipes[pipe] = start + op.busy * width
+                else:
+                    taken = start + op.busy
+                    if kind == Kind.WGMMA:
+                        operands = max(operands, start) + op.shared * width
+                        taken = max(taken, operands)
+                    if partition == _EVERY:
+                        own[:] = [taken] * PARTITIONS
+                    else:
+                        own[partition] = taken
+            if partition == _EVERY:
+                scheduler[:] = [now + issue_clocks] * PARTITIONS
+            else:
                 scheduler[partition] = now + issue_clocks
             done = start + op.busy + op.latency
             if op.l2:
@@ -314,25 +326,25 @@ def play(teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: 
                     elif not op.count:
                         until = max(until, warp.barriers[op.write_barrier])
                 elif kind == Kind.BULK_COPY:
-                    cta = ctas[team.cta]
+                    cta = warp.cta
                     if cta.arrive(op.mbarrier, done, max(1, op.count)):
                         complete(cta, now + 1)
                 elif kind == Kind.MBARRIER_ARRIVE:
-                    cta = ctas[team.cta]
+                    cta = warp.cta
                     if cta.arrive(op.mbarrier, now, 1 if op.leader else rows[warp.team]):
                         complete(cta, now + 1)
                 elif kind == Kind.TENSOR_MMA:
-                    ctas[team.cta].tensor_done = done
+                    warp.cta.tensor_done = done
                 elif kind == Kind.TENSOR_COMMIT:
-                    cta = ctas[team.cta]
+                    cta = warp.cta
                     cta.tensor_committed = cta.tensor_done
                     if cta.arrive(op.mbarrier, max(now, cta.tensor_done), 1):
                         complete(cta, now + 1)
                 elif waits:
-                    done = max(done, ctas[team.cta].phases[op.mbarrier][warp.waited[op.mbarrier]] + op.latency)
+                    done = max(done, warp.cta.phases[op.mbarrier][warp.waited[op.mbarrier]] + op.latency)
                     warp.waited[op.mbarrier] += 1
                 elif kind == Kind.MBARRIER_WAIT_TENSOR:
-                    done = max(done, ctas[team.cta].tensor_committed)
+                    done = max(done, warp.cta.tensor_committed)
                 elif kind == Kind.CTA_BARRIER:
                     at_barrier[warp.team].append(index)
                     if trace is not None:
@@ -345,10 +357,11 @@ def play(teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: 
                     continue
             if trace is not None:
                 _record(trace, following[index], now, start, start + op.busy + op.read_latency, done)
-            if op.write_barrier < 6 and kind not in (Kind.COPY_COMMIT, Kind.COUNT_WAIT):
-                warp.barriers[op.write_barrier] = max(warp.barriers[op.write_barrier], done)
+            barriers = warp.barriers
+            if op.write_barrier < 6 and kind not in _COUNTED and done > barriers[op.write_barrier]:
+                barriers[op.write_barrier] = done
             if op.read_barrier < 6:
-                warp.barriers[op.read_barrier] = max(warp.barriers[op.read_barrier], start + op.busy + op.read_latency)
+                barriers[op.read_barrier] = max(barriers[op.read_barrier], start + op.busy + op.read_latency)
             now = until
         warp.pc += 1
         resume(index, now, issued)
@@ -361,16 +374,14 @@ def _rows(warps: int) -> Sequence[tuple[int, int]]:
     return [(first, PARTITIONS) for first in range(0, whole, PARTITIONS)] + [(w, 1) for w in range(whole, warps)]
 
 
-def _free_slots(
-    cta: _Cta, awaiting: Sequence[tuple[_Warp, Sequence[Op | Mark]]], rank: Callable[[int], int], now: float
-) -> None:
+def _free_slots(cta: _Cta, awaiting: Sequence[_Warp], rank: Callable[[int], int], now: float) -> None:
     """Complete what the first of the blocked roles waits for: as many phases as the ring has slots.
 
     Phases that copies complete were for copies that are not played.
     """
-    first = min(rank(warp.team) for warp, _ in awaiting)
-    for warp, stream in awaiting:
-        op = stream[warp.pc]
+    first = min(rank(warp.team) for warp in awaiting)
+    for warp in awaiting:
+        op = warp.stream[warp.pc]
         assert isinstance(op, Op)
         if rank(warp.team) == first and warp.waited[op.mbarrier] >= len(cta.phases[op.mbarrier]):
             cta.phases[op.mbarrier] += [now] * max(1, op.count)

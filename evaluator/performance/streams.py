@@ -46,20 +46,43 @@ class Stream:
 
     def extend(self, items: Sequence[Instruction | Loop]) -> None:
         """Add what is passed next; loops a few times over."""
+        self._extend(self._pieces(items))
+
+    def _extend(self, pieces: Sequence[list[Op] | Loop]) -> None:
+        for piece in pieces:
+            if isinstance(piece, Loop):
+                self._visit(piece)
+                continue
+            self.ops += piece
+            for op in piece:
+                if op.kind:
+                    self._follow(op)
+
+    def _visit(self, loop: Loop) -> None:
+        visit = Visit(loop, [self._mark(0)])
+        self.visits.append(visit)
+        drain = _DRAIN if self.ahead or self.groups else 0
+        pieces = self._pieces(loop.items)
+        for _ in range(_passes(loop, self.passes) + drain):
+            self._extend(pieces)
+            self.turn += 1
+            visit.marks.append(self._mark(self.turn if self.keeps_pace else 0))
+        if self.alone:  # else one stream waits for what another copies
+            visit.drained = min(drain, self._end_pipeline())
+
+    def _pieces(self, items: Sequence[Instruction | Loop]) -> list[list[Op] | Loop]:
+        """Return the items with ops for instructions, those between loops together."""
+        pieces: list[list[Op] | Loop] = []
         for item in items:
-            if isinstance(item, Instruction):
-                self.ops.append(op := self.costs.op(item))
-                self._follow(op)
+            if isinstance(item, Loop):
+                pieces += (item, [])
             else:
-                visit = Visit(item, [self._mark(0)])
-                self.visits.append(visit)
-                drain = _DRAIN if self.ahead or self.groups else 0
-                for _ in range(_passes(item, self.passes) + drain):
-                    self.extend(item.items)
-                    self.turn += 1
-                    visit.marks.append(self._mark(self.turn if self.keeps_pace else 0))
-                if self.alone:  # else one stream waits for what another copies
-                    visit.drained = min(drain, self._end_pipeline())
+                if not pieces:
+                    pieces.append([])
+                run = pieces[-1]
+                assert isinstance(run, list)
+                run.append(self.costs.op(item))
+        return pieces
 
     def _follow(self, op: Op) -> None:
         """Keep account of asynchronous copies and the waits for them."""

@@ -15,6 +15,7 @@ from evaluator.compiler import Compiler
 from evaluator.evaluation import Fault
 from evaluator.performance.sass import parse
 from evaluator.problem import get_problem, get_suite
+from evaluator.sandbox import ForkServer
 from evaluator.target import Target
 from seeds import seed_source
 
@@ -51,9 +52,9 @@ def complaint() -> Iterator[Complaint]:
 
 
 @pytest.fixture(scope="session")
-def opcodes() -> Iterator[Opcodes]:
+def opcodes(fork_server: ForkServer) -> Opcodes:
     """Counts the machine instructions, by opcode without operands and by its first part, of a candidate's kernel."""
-    capturer, compiler = Capturer(), Compiler(None)
+    capturer, compiler = Capturer(fork_server), Compiler(None, server=fork_server)
     problem = get_problem("mha")
     case = next(case for case in get_suite(problem, "quick") if case.causal)
 
@@ -65,6 +66,4 @@ def opcodes() -> Iterator[Opcodes]:
         instructions = parse(binary.listing).instructions
         return Counter(i.base for i in instructions) + Counter({"all": len(instructions), "threads": binary.threads})
 
-    yield opcodes
-    capturer.close()
-    compiler.close()
+    return opcodes

@@ -54,7 +54,9 @@ LAUNCH_OPTIONS = ("warps", "stages", "registers")
 """Mean nothing to the interpreter."""
 
 
-@pytest.mark.parametrize("move", [move for move in MOVES if move.name != "share"], ids=lambda move: move.name)
+@pytest.mark.parametrize(
+    "move", [move for move in MOVES if move.name not in ("share", "forced")], ids=lambda move: move.name
+)
 def test_a_move_makes_distinct_correct_candidates_of_the_seed(move: Move, complaint: Callable[..., str]) -> None:
     source = apply(SEED, *BEFORE.get(move.name, ()))
     variants = move.variants(source, B200)
@@ -68,7 +70,7 @@ def test_a_move_makes_distinct_correct_candidates_of_the_seed(move: Move, compla
 
 SELECTED = {
     "query_outer": ("exp2", "late-scale", "lazy", "reciprocal", "stages", "warps", "registers", "swap", "persistent"),
-    "kv_outer": ("exp2", "late-scale", "stages", "tile", "share", "warps", "registers", "swap", "persistent"),
+    "kv_outer": ("exp2", "late-scale", "stages", "tile", "share", "warps", "registers", "swap", "persistent", "forced"),
 }
 """What can be done to the seeds of ``fsa``."""
 
@@ -83,8 +85,18 @@ def test_moves_apply_to_the_orders_of_selected_attention_and_keep_them_correct(
     checked = [made[name][0] for name in SELECTED[seed] if name not in LAUNCH_OPTIONS]
     wrong = {variant.label: complaint(variant.source, "selected_attention") for variant in checked}
     assert wrong == dict.fromkeys(wrong, "")
-    together = ("exp2", "lazy" if seed == "query_outer" else "share", "persistent")
+    together = ("exp2", *(("lazy",) if seed == "query_outer" else ("share", "forced")), "persistent")
     assert complaint(apply(source, *together), "selected_attention") == ""
+
+
+def test_forced_blocks_are_left_out_of_the_lists_once(complaint: Callable[..., str]) -> None:
+    source = seed_source("fsa", "kv_outer")
+    variants = BY_NAME["forced"].variants(source, H100)
+    assert [complaint(variant.source, "selected_attention") for variant in variants] == ["", "", ""]
+    assert all(BY_NAME["forced"].variants(variant.source, H100) == () for variant in variants)
+    assert BY_NAME["exp2"].variants(variants[0].source, H100)
+    for old, new in ((">= 0\n        part_lse", "> 0\n        part_lse"), ("other=-1)\n\n\n", "other=0)\n\n\n")):
+        assert BY_NAME["forced"].variants(source.replace(old, new, 1), H100) == ()
 
 
 @pytest.mark.parametrize(
@@ -96,11 +108,20 @@ def test_moves_apply_to_the_orders_of_selected_attention_and_keep_them_correct(
         ("swap", "reverse", "split", "reciprocal", "tile"),
         ("group", "skip", "split", "lazy", "persistent", "reverse", "descriptors"),
         ("persistent", "store", "split", "skip", "descriptors", "reverse", "exp2", "lazy"),
+        ("skip", "split", "exp2", "split-kv", "descriptors", "skew", "store"),
+        ("descriptors", "skip", "split", "lazy", "pingpong", "skew", "swap"),
+        ("skew", "group", "split", "pingpong", "persistent"),
     ],
     ids="+".join,
 )
 def test_moves_compose_in_any_order(names: tuple[str, ...], complaint: Callable[[str], str]) -> None:
     assert complaint(apply(SEED, *names)) == ""
+
+
+def test_two_tiles_follow_two_skewed_loops(complaint: Callable[[str], str]) -> None:
+    skewed = BY_NAME["skew"].variants(apply(SEED, "split"), H100)[1]
+    assert "every loop" in skewed.label
+    assert complaint(apply(skewed.source, "pingpong")) == ""
 
 
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -129,7 +150,7 @@ def test_moves_apply_once() -> None:
         "descriptors",
         "store",
     )
-    for name in (*once, "group"):
+    for name in (*once, "group", "skew", "pingpong", "split-kv"):
         assert BY_NAME[name].variants(apply(SEED, name), H100) == ()
 
 
@@ -164,6 +185,13 @@ def test_ampere_gets_no_descriptors_and_no_specialised_warps() -> None:
         (("offs_d = tl.arange(0, BLOCK_D)\n", "offs_d = tl.arange(0, BLOCK_D) + 0 * head\n"), ("group",)),
         (("offs_d = tl.arange(0, BLOCK_D)\n", "offs_d = tl.arange(0, BLOCK_D) + 0 * block_m\n"), ("group",)),
         (("        heads // kv_heads,\n", "        group(heads),\n"), ("group",)),
+        (("tl.dot(q, k) * scale", "tl.dot(q, k + row_max.to(k.dtype)) * scale"), ("skew",)),
+        (("k_base + offs_n[None, :] * stride_kn", "k_base + (offs_n * 1)[None, :] * stride_kn"), ("skew",)),
+        (("    out = acc /", "    tl.static_assert(BLOCK_M + row_max.shape[0] > 0)\n    out = acc /"), ("pingpong",)),
+        (("tl.arange(0, BLOCK_M)\n", "tl.arange(0, BLOCK_M) * 1\n"), ("pingpong",)),
+        (("batch * stride_kb", "(batch + 0) * stride_kb"), ("split-kv",)),
+        (("range(0, kv_len, BLOCK_N)", "range(BLOCK_N, kv_len, BLOCK_N)"), ("split-kv",)),
+        (("Lse + batch_head", "Q + batch_head"), ("split-kv",)),
     ],
 )
 def test_an_unknown_shape_is_left_alone(change: tuple[str, str], names: tuple[str, ...]) -> None:
@@ -210,6 +238,17 @@ def test_stages_make_loads_asynchronous(opcodes: Opcodes) -> None:
 def test_descriptors_leave_loads_to_the_tensor_memory_accelerator(opcodes: Opcodes) -> None:
     found = opcodes(apply(SEED, "stages", "descriptors"), H100)
     assert (found["UTMALDG"] > 0, found["LDGSTS"], found["LDG"]) == (True, 0, 0)
+
+
+def test_a_skewed_loop_multiplies_once_more_ahead_of_it(opcodes: Opcodes) -> None:
+    assert opcodes(apply(SEED, "skew"), H100)["HGMMA"] > opcodes(SEED, H100)["HGMMA"]
+
+
+def test_two_tiles_share_the_loads_of_keys_and_values(opcodes: Opcodes) -> None:
+    """The same tile twice: as many loads of keys and values, twice as many of queries, twice the products."""
+    one, two = opcodes(SEED, H100), opcodes(apply(SEED, "pingpong"), H100)
+    assert two["HGMMA"] == 2 * one["HGMMA"]
+    assert one["LDG"] < two["LDG"] < 2 * one["LDG"]
 
 
 def test_a_stored_output_takes_one_instruction(opcodes: Opcodes) -> None:

@@ -20,7 +20,7 @@ from evaluator.evaluators import FakeEvaluator
 from evaluator.problem import get_problem
 from evaluator.target import ScoreKind, Target, get_target
 from knowledge_base.library import Library
-from lineage_db.records import Attempt, Trial, Version
+from lineage_db.records import Attempt, Intervention, Trial, Version
 from seeds import seed_source
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -88,11 +88,12 @@ class World:
         self.record(self.last)
         return self.last
 
-    def step(self, seed: int, operator: Mutate) -> Proposal:
+    def step(self, seed: int, operator: Mutate, *interventions: Intervention) -> Proposal:
         versions, trials = tuple(self.versions), tuple(self.trials)
         problem, target = get_problem("mha"), get_target("h100")
         explain = FakeEvaluator(lambda candidate: verdict(1.0)).profile
-        return operator.vary(Brief(problem, target, "quick", seed, versions, trials, Library(()), self, explain))
+        brief = Brief(problem, target, "quick", seed, versions, trials, Library(()), self, explain)
+        return operator.vary(replace(brief, interventions=interventions))
 
 
 def _edit_number(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
@@ -285,3 +286,29 @@ def test_the_large_wins_are_found_early(seed: int) -> None:
     source = world.versions[-1].attempt.source
     assert [part for part in ("end_n", "full_n", "exp2") if part not in source] == []
     assert world.versions[-1].attempt.evaluation.geomean_tflops > 3 * 100.0
+
+
+def told(*directions: str, restart_from: int | None = None) -> Intervention:
+    return Intervention(1, 1, 0, "redirect", "a stall", directions, "knowledge base", restart_from, NOW)
+
+
+def test_moves_that_the_supervisor_points_out_are_tried_more_often() -> None:
+    def share(*interventions: Intervention) -> float:
+        changes = []
+        for seed in range(40):
+            world = World()
+            world.step(seed, Mutate(), *interventions)
+            changes.append(world.last.change)
+        return sum("registers:" in change for change in changes) / len(changes)
+
+    assert share(told("registers: let two CTAs reside")) > share()
+
+
+def test_a_restart_begins_at_the_version_that_the_supervisor_names() -> None:
+    world = World()
+    for tflops in (120.0, 140.0):
+        candidate = Candidate("mha", f"{SEED}\n# {tflops}\n")
+        world.accept(world.attempt(candidate, tflops, "tile: x", (len(world.versions) - 1,)))
+    for seed in range(8):
+        world.step(seed, Mutate(), told(restart_from=1))
+        assert world.last.parents == (1,)

@@ -6,12 +6,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from agents.operator import Brief, Proposal, VariationOperator
+from avo.budget import UNLIMITED, Allowance
 from avo.config import RunConfig
 from avo.run import Report, worker_name
 from avo.step import SeedOperator, perform_step
 from evaluator.candidate import Candidate
 from evaluator.evaluation import CaseScore, Evaluation, Score, Status
-from evaluator.evaluators import Evaluator, FakeEvaluator
+from evaluator.evaluators import Evaluator, FakeEvaluator, Judging
 from evaluator.target import ScoreKind
 from knowledge_base.library import Library
 from lineage_db.records import Attempt, Run
@@ -105,7 +106,13 @@ class InlineCrew:
     """Workers that perform their steps one after the other, in this process, when somebody waits for them."""
 
     def __init__(
-        self, store: Store, run: Run, operator: VariationOperator, judge: Evaluator, deaths: Container[int] = ()
+        self,
+        store: Store,
+        run: Run,
+        operator: VariationOperator,
+        judge: Judging,
+        deaths: Container[int] = (),
+        allowance: Allowance = UNLIMITED,
     ) -> None:
         """``deaths``: which of the steps, counted from 0, cost their worker's life."""
         self.store = store
@@ -113,6 +120,7 @@ class InlineCrew:
         self.operator = operator
         self.evaluator = judge
         self.deaths = deaths
+        self.allowance = allowance
         self.begun = 0
         self.under_way: list[tuple[int, str | None]] = []
         self.most_at_work = 0
@@ -142,8 +150,13 @@ class InlineCrew:
             alpha=0.05,
             clock=lambda: NOW,
             knowledge=Library(()),
+            allowance=self.allowance,
         )
         return [Report(worker, outcome)]
+
+    def replace(self, worker: int) -> None:
+        """Forget the worker's step."""
+        self.under_way = [(other, source) for other, source in self.under_way if other != worker]
 
     @contextmanager
     def hire(self) -> Iterator["InlineCrew"]:

@@ -4,8 +4,9 @@ import numpy as np
 
 from avo.config import RunConfig
 from evaluator.candidate import Candidate, Incumbent
-from evaluator.comparing import ROUNDS, decide
 from evaluator.evaluation import CaseScore, Comparison, Evaluation, Fault, Score, Status, Verdict
+from evaluator.inspection import Findings, Inspection
+from evaluator.sequential import ROUNDS, decide
 from evaluator.target import ScoreKind, Target, get_target
 
 NOISE = 0.01
@@ -34,6 +35,17 @@ class MeasuringEvaluator:
         return get_target("h100")
 
     def profile(self, candidate: Candidate, case: str | None = None) -> Fault:
+        """Never asked."""
+        raise NotImplementedError
+
+    def verify(self, candidate: Candidate) -> Evaluation:
+        """Time the candidate alone; what is compared is not disturbed."""
+        case = CaseScore("held out", _read(candidate.source)[0], 1.0, "")
+        return Evaluation(
+            Status.CORRECT, "", "cuda", "held_out", 0.1, Score(ScoreKind.MEASURED, "cuda", (case,), card=self.card)
+        )
+
+    def inspect(self, inspection: Inspection) -> Findings:
         """Never asked."""
         raise NotImplementedError
 

@@ -1,7 +1,6 @@
 """The canary: a judge that does not see a wrong or a slow variant of the seed stops the run before it starts."""
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from evaluator.evaluation import Comparison, Evaluation, Fault, Status, Verdict
 from evaluator.evaluators import FakeEvaluator
 from evaluator.judge import Judge
 from evaluator.problem import get_problem
+from evaluator.sandbox import ForkServer
 from evaluator.target import get_target
 from lineage_db.records import RunState, StepState
 from lineage_db.store import Store
@@ -28,9 +28,8 @@ MHA = Candidate("mha", seed_source("mha"))
 
 
 @pytest.fixture(scope="module")
-def capturer() -> Iterator[Capturer]:
-    with closing(Capturer()) as made:
-        yield made
+def capturer(fork_server: ForkServer) -> Capturer:
+    return Capturer(fork_server)
 
 
 @pytest.fixture
@@ -165,8 +164,8 @@ def test_a_gpu_on_which_everything_takes_as_long_is_not_trusted() -> None:
         examine(evaluator, seed, score, 0.05)
 
 
-def test_the_judge_sees_that_the_wrong_variant_of_any_seed_is_wrong() -> None:
-    with Judge(get_target("h100"), "quick") as judging:
+def test_the_judge_sees_that_the_wrong_variant_of_any_seed_is_wrong(fork_server: ForkServer) -> None:
+    with Judge(get_target("h100"), "quick", server=fork_server) as judging:
         for problem in SEEDS:
             found = judging.evaluate(wrong_variant(Candidate(problem, seed_source(problem))))
             assert found.status is Status.INCORRECT

@@ -1,10 +1,13 @@
 """Settings: what wins over what, and what a user reads when one is wrong."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agents.errors import NoModel, NoPrice
+from agents.settings import ModelSettings
 from avo.config import RunConfig, usable_cpus
 from avo.errors import ConfigError
 
@@ -112,3 +115,44 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match=r"binary\.toml: not UTF-8"):
         RunConfig.resolve(tmp_path / "binary.toml", {})
+
+
+def test_models_come_from_the_file_and_are_named_by_flags(toml: Path) -> None:
+    toml.write_text('[[models]]\nname = "a"\nweight = 2\ninput_usd_per_mtok = 1.5\n[[models]]\nname = "b"\n')
+    assert [model.name for model in RunConfig.resolve(toml, {}).models] == ["a", "b"]
+    chosen = RunConfig.resolve(toml, {"model": ["a", "c"]})
+    assert [(model.name, model.weight, model.input_usd_per_mtok) for model in chosen.models] == [
+        ("a", 2.0, 1.5), ("c", 1.0, None),
+    ]  # fmt: skip
+    stored = RunConfig.stored(json.loads(json.dumps(chosen.model_dump())), {})
+    assert stored == chosen
+    assert RunConfig.stored(stored.model_dump(), {"model": ["a"]}).models == chosen.models[:1]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ('[[models]]\nnam = "a"', ["run.toml: models.0.name", "Field required"]),
+        ('[[models]]\nname = "a"\nprice = 3', ["models.0.price: unknown setting", "input_usd_per_mtok"]),
+        ('[[models]]\nname = "a"\ncontext_tokens = 10', ["models.0.context_tokens", "8000"]),
+        ('models = "a"', ["run.toml: models", "valid tuple"]),
+        ("max_tokens = 0", ["run.toml: max_tokens", "greater than or equal to 1"]),
+        ("step_usd = -1", ["run.toml: step_usd", "greater than 0"]),
+    ],
+)
+def test_a_wrong_setting_of_a_model_is_named(toml: Path, text: str, parts: list[str]) -> None:
+    toml.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        RunConfig.resolve(toml, {})
+    assert [part for part in parts if part not in str(error.value)] == []
+
+
+def test_only_operators_that_ask_models_need_any() -> None:
+    RunConfig().check_models({})
+    with pytest.raises(NoModel):
+        RunConfig(operator="agent").check_models({"OPENAI_API_KEY": "k"})
+    models = (ModelSettings(name="m"),)
+    RunConfig(operator="agent", models=models, max_tokens=5).check_models({"OPENAI_API_KEY": "k"})
+    for limit in ("max_usd", "step_usd"):
+        with pytest.raises(NoPrice):
+            RunConfig(operator="single_turn", models=models, **{limit: 1.0}).check_models({"OPENAI_API_KEY": "k"})

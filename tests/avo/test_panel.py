@@ -141,3 +141,28 @@ def test_a_change_cannot_command_the_terminal(run: Recorded) -> None:
     text = draw(run)
     assert "\x1b" not in text
     assert "[bold]" in text
+
+
+def called(run: Recorded, error: str = "", usd: float | None = 0.25) -> None:
+    run.store.journal.add_call(
+        run.run.id, None, model="m", input_tokens=400_000, cached_tokens=0, output_tokens=100_000, usd=usd,
+        seconds=2.0, error=error, now=run.now,
+    )  # fmt: skip
+
+
+def test_what_models_have_used_is_shown_against_their_limits_and_so_is_the_last_trouble(run: Recorded) -> None:
+    assert "tokens" not in draw(climbed(run))
+    called(run)
+    called(run)
+    text = draw(run)
+    assert "1.0M tokens, 0.50 USD, 2 calls" in text
+    assert "last call" not in text
+    called(run, "HTTP 503: overloaded")
+    now, spent = run.now, snapshot(run)
+    assert "last call: HTTP 503: overloaded" in draw(run)
+    assert Budget(None, None, START, max_tokens=3_000_000, max_usd=1.0).used(spent, now) == pytest.approx(0.75)
+
+
+def test_no_price_is_shown_where_none_is_known(run: Recorded) -> None:
+    called(run, usd=None)
+    assert "500.0k tokens, 1 calls" in draw(run)

@@ -94,3 +94,19 @@ def test_an_exception_of_the_run_passes_through_and_the_display_ends(tmp_path: P
     except KeyboardInterrupt:
         pass
     assert written(console).endswith("\x1b[?25h"), "the cursor is shown again"
+
+
+def test_a_log_says_once_why_a_model_does_not_answer(tmp_path: Path) -> None:
+    console = log()
+    with Store.open(str(tmp_path / "lineage.db")) as store:
+        run = Recorded(store)
+        run.step(100.0)
+        with watch(tmp_path / "lineage.db", console):
+            until(lambda: "1 attempts, 1 accepted" in written(console))
+            for _ in range(2):
+                store.journal.add_call(
+                    run.run.id, None, model="m", input_tokens=0, cached_tokens=0, output_tokens=0, usd=None,
+                    seconds=0.1, error="no connection", now=run.now,
+                )  # fmt: skip
+            run.finish()
+    assert written(console).count("model: no connection") == 1

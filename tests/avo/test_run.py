@@ -14,7 +14,7 @@ from agents.operator import Brief, Proposal, VariationOperator
 from avo.config import RunConfig
 from avo.errors import RunFailed, SeedFault
 from avo.lock import exclusive
-from avo.run import GRACE, MAX_TROUBLES, PATIENCE, Stop, execute, stop_on_signals
+from avo.run import GRACE, MAX_TROUBLES, PATIENCE, Stop, execute, stop_on_signals, utc_now
 from evaluator.evaluators import FakeEvaluator
 from lineage_db.records import Run, RunState, StepState
 from lineage_db.store import Store
@@ -263,12 +263,13 @@ ASKS = """
 import sys
 from avo.errors import RunBusy
 from avo.lock import exclusive
+from avo.run import utc_now
 from lineage_db.store import Store
 
 with Store.open(sys.argv[1], create=False) as store:
     for name in sys.argv[2:]:
         try:
-            with exclusive(store.url, store.run(name)):
+            with exclusive(store, store.run(name), clock=utc_now, lost=print, say=print):
                 print(name, "free")
         except RunBusy as error:
             print(error)
@@ -278,7 +279,7 @@ with Store.open(sys.argv[1], create=False) as store:
 def test_one_process_at_a_time_drives_a_run(office: Office) -> None:
     make_run(office.store, name="other")
     command = [sys.executable, "-c", ASKS, office.store.url, "other", "fake"]
-    with exclusive(office.store.url, office.run):
+    with exclusive(office.store, office.run, clock=utc_now, lost=print, say=print):
         held = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     freed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert held[0] == "other free"

@@ -1,6 +1,7 @@
 """One step: every way it can end, and what is written then."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,12 @@ from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Status
 from evaluator.evaluators import FakeEvaluator
+from evaluator.problems.mha import MHA
 from knowledge_base.library import Library
 from lineage_db.errors import DatabaseUnavailable
 from lineage_db.records import Attempt, StepState
 from lineage_db.store import Store
-from tests.avo.fakes import NOW, SEED, Climber, Scripted, judge, make_run, proposing, submit
+from tests.avo.fakes import NOW, SEED, Climber, Scripted, correct, judge, make_run, proposing, submit
 
 
 class Desk:
@@ -82,6 +84,40 @@ def test_a_faster_attempt_becomes_the_next_version(seeded: Desk) -> None:
     assert seeded.step(Scripted(proposing("tflops = 110.0"))) == StepOutcome(1, StepState.DONE, 1, 1, "as told")
     version = seeded.store.version(seeded.run.id, 1)
     assert (version.parents, version.attempt.source) == ((0,), "tflops = 110.0")
+
+
+def test_what_would_become_a_version_is_judged_on_shapes_held_out_and_its_speed_there_recorded(seeded: Desk) -> None:
+    seeded.evaluator.held_out = lambda candidate: correct(70.0, suite="held_out")
+    assert seeded.step(Scripted(proposing("tflops = 110.0"))).version == 1
+    assert seeded.step(Scripted(proposing("tflops = 105.0"))).version is None
+    assert [candidate.source for candidate in seeded.evaluator.verified] == [SEED, "tflops = 110.0"]
+    versions = seeded.store.versions(seeded.run.id)
+    assert [version.attempt.evaluation.held_out_tflops for version in versions] == pytest.approx([100.0, 70.0])
+
+
+def test_what_fails_on_shapes_held_out_is_no_version_and_the_reason_does_not_give_them_away(seeded: Desk) -> None:
+    wrong = Evaluation(Status.RACE, "case 6k-causal: programs 1 and 2 race", "h100", "held_out", 0.1)
+    seeded.evaluator.held_out = lambda candidate: wrong
+    reason = "as told; not accepted: correct on the suite, but race on shapes that are held out"
+    assert seeded.step(Scripted(proposing("tflops = 110.0"))) == StepOutcome(1, StepState.DONE, 1, None, reason)
+    assert seeded.store.steps(seeded.run.id)[1].reason == reason
+    assert [trial.status for trial in seeded.store.trials(seeded.run.id)] == [Status.CORRECT] * 2
+    seeded.evaluator.held_out = None
+    assert seeded.step(Scripted(proposing("tflops = 110.0"))).version == 1
+
+
+def test_a_seed_that_fails_on_shapes_held_out_is_no_version(empty: Desk) -> None:
+    empty.evaluator.held_out = lambda candidate: Evaluation(Status.INCORRECT, "off", "h100", "held_out", 0.1)
+    outcome = empty.step(SeedOperator(SEED))
+    assert outcome.version is None
+    assert outcome.reason.endswith("correct on the suite, but incorrect on shapes that are held out")
+
+
+def test_a_problem_may_hold_no_shapes_out(seeded: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    without = replace(MHA, suites={"quick": MHA.suites["quick"]})
+    monkeypatch.setattr("avo.step.get_problem", lambda name: without)
+    assert seeded.step(Scripted(proposing("tflops = 110.0"))).version == 1
+    assert len(seeded.evaluator.verified) == 1
 
 
 @pytest.mark.parametrize("source", ["tflops = 90.0", "tflops = 100.1", "nonsense"])
@@ -193,6 +229,17 @@ class Unavailable(FakeEvaluator):
 def test_an_evaluator_that_comes_back_costs_nothing(seeded: Desk) -> None:
     seeded.evaluator = Unavailable(EVALUATOR_TRIES - 1)
     assert seeded.step(Scripted(proposing("tflops = 110.0"))).version == 1
+
+
+def test_an_evaluator_that_goes_away_before_acceptance_abandons_the_step(seeded: Desk) -> None:
+    def gone(candidate: Candidate) -> Evaluation:
+        raise EvaluatorUnavailable("no judge")
+
+    seeded.evaluator.held_out = gone
+    with pytest.raises(EvaluatorUnavailable, match="no judge"):
+        seeded.step(Scripted(proposing("tflops = 110.0")))
+    assert len(seeded.evaluator.verified) == 1 + EVALUATOR_TRIES
+    assert seeded.store.steps(seeded.run.id)[1].state is StepState.ABANDONED
 
 
 def test_an_evaluator_that_stays_away_abandons_the_step(seeded: Desk) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from avo.wording import compared, duration, first_line, percent, printable, spread, unit, verdicts
+from avo.wording import compared, count, duration, first_line, percent, printable, spread, unit, verdicts
 from evaluator.evaluation import CaseScore, Comparison, Score, Status, Verdict
 from evaluator.target import ScoreKind
 
@@ -50,3 +50,11 @@ def test_a_comparison_says_what_it_has_shown_and_with_what_certainty(verdict: Ve
     figures = "+1.0% in 2 rounds, chance of error 0.001"
     assert compared(Comparison("p", 0.001, (0.00995, 0.00995), verdict)) == f"{words} the best so far: {figures}"
     assert compared(Comparison("p", 0.001, (), verdict)) == f"{words} the best so far"
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (999, "999"), (1000, "1.0k"), (999_949, "999.9k"), (999_950, "1.0M"), (4_500_000, "4.5M")],
+)
+def test_large_numbers_are_short(number: int, text: str) -> None:
+    assert count(number) == text

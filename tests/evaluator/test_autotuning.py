@@ -13,6 +13,7 @@ from evaluator.plan import Configuration, KernelIR, LaunchPlan
 from evaluator.problem import Case
 from evaluator.problems import PROBLEMS
 from evaluator.problems.mha import MHA
+from evaluator.sandbox import ForkServer
 from evaluator.target import get_target
 from seeds import seed_source
 
@@ -131,10 +132,10 @@ def autotuned(*configs: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def judge() -> Iterator[Judge]:
+def judge(fork_server: ForkServer) -> Iterator[Judge]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PROBLEMS, "brief", BRIEF)
-        with Judge(get_target("h100"), "brief") as judge:
+        with Judge(get_target("h100"), "brief", server=fork_server) as judge:
             yield judge
 
 

@@ -22,8 +22,8 @@ CASES = get_problem("mha").correctness_cases
 
 
 @pytest.fixture(scope="module")
-def judge() -> Iterator[Judge]:
-    with Judge(get_target("h100"), "quick") as judge:
+def judge(fork_server: ForkServer) -> Iterator[Judge]:
+    with Judge(get_target("h100"), "quick", server=fork_server) as judge:
         yield judge
 
 

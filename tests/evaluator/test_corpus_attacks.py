@@ -56,7 +56,10 @@ def test_an_attack_is_rejected_for_what_it_does(
 ) -> None:
     attack = ATTACKS[where, name]
     if attack.status is Status.TIMED_OUT:
-        monkeypatch.setattr(execution, "EXECUTION_S", 10.0)
+        monkeypatch.setattr(execution, "EXECUTION_S", 4.0)
+    if name == "sleep":
+        capturer = judge._planner._capturer
+        monkeypatch.setattr(capturer, "_limits", replace(capturer._limits, wall_s=2))
     check(judge, attack)
 
 

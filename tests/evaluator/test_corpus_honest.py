@@ -9,6 +9,7 @@ from evaluator.candidate import Candidate
 from evaluator.evaluation import Status
 from evaluator.judge import Judge
 from evaluator.problems.mha import MHA
+from evaluator.sandbox import ForkServer
 from evaluator.target import get_target
 
 HONEST = Path(__file__).parent / "honest"
@@ -17,17 +18,17 @@ QUICK = MHA.suites["quick"]
 
 
 @pytest.fixture(scope="module")
-def brief_judge() -> Iterator[Judge]:
+def brief_judge(fork_server: ForkServer) -> Iterator[Judge]:
     """A judge for the causal case of the quick suite, which takes every way through a kernel."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MHA.suites, "brief", tuple(case for case in QUICK if case.causal))
-        with Judge(get_target("h100"), "brief") as judge:
+        with Judge(get_target("h100"), "brief", server=fork_server) as judge:
             yield judge
 
 
 @pytest.fixture(scope="module")
-def quick_judge() -> Iterator[Judge]:
-    with Judge(get_target("h100"), "quick") as judge:
+def quick_judge(fork_server: ForkServer) -> Iterator[Judge]:
+    with Judge(get_target("h100"), "quick", server=fork_server) as judge:
         yield judge
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from evaluator.candidate import Candidate
 from evaluator.judge import Judge
+from evaluator.sandbox import ForkServer
 from evaluator.target import get_target
 from seeds import seed_source
 from tests.evaluator.wrong import plain, styles
@@ -17,8 +18,8 @@ HONEST = Path(__file__).parent / "honest"
 
 
 @pytest.fixture(scope="module")
-def judge() -> Iterator[Judge]:
-    with Judge(get_target("h100"), "quick") as judge:
+def judge(fork_server: ForkServer) -> Iterator[Judge]:
+    with Judge(get_target("h100"), "quick", server=fork_server) as judge:
         yield judge
 
 

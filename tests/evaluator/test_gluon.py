@@ -11,6 +11,7 @@ from evaluator.evaluation import Evaluation, Status
 from evaluator.judge import Judge
 from evaluator.problems import PROBLEMS
 from evaluator.problems.mha import MHA
+from evaluator.sandbox import ForkServer
 from evaluator.target import ScoreKind, get_target
 
 HOPPER = (files("seeds") / "mha" / "hopper.py").read_text(encoding="utf-8")
@@ -53,10 +54,10 @@ def attention(q, k, v, out, lse, *, causal, scale):
 
 
 @pytest.fixture(scope="module")
-def judge() -> Iterator[Judge]:
+def judge(fork_server: ForkServer) -> Iterator[Judge]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PROBLEMS, "brief", BRIEF)
-        with Judge(get_target("h100"), "brief") as judge:
+        with Judge(get_target("h100"), "brief", server=fork_server) as judge:
             yield judge
 
 

@@ -11,15 +11,17 @@ from evaluator.candidate import Candidate
 from evaluator.errors import UnknownProblem
 from evaluator.evaluation import Evaluation, Fault, Status
 from evaluator.judge import Judge
+from evaluator.sandbox import ForkServer
 from evaluator.target import ScoreKind, get_target
+from evaluator.traits import TRAITS
 from seeds import seed_source
 
 SEED = seed_source("mha")
 
 
 @pytest.fixture(scope="module")
-def judge() -> Iterator[Judge]:
-    with Judge(get_target("h100"), "quick", capture_cpu_s=8) as judge:
+def judge(fork_server: ForkServer) -> Iterator[Judge]:
+    with Judge(get_target("h100"), "quick", server=fork_server, capture_cpu_s=3) as judge:
         yield judge
 
 
@@ -44,6 +46,17 @@ def test_the_seed_is_correct_and_its_score_is_called_predicted(seed: Evaluation)
     assert [case.case for case in seed.score.cases] == ["8k-causal", "8k-full"]
     assert all(case.passed for case in seed.cases)
     assert seed.resources[0].registers > 32
+    assert {**seed.traits, "limiter": "any"} == {
+        "tile": "64x64",
+        "warps": "4",
+        "stages": "1",
+        "shared": "32 KiB",
+        "occupancy": "2",
+        "limiter": "any",
+        "masks": "one loop",
+        "grid": "one a tile",
+    }
+    assert tuple(seed.traits) == TRAITS
 
 
 FAULTS = {
@@ -180,7 +193,7 @@ FAULTS = {
         Status.INCORRECT,
         r"false hint in attention_kernel at candidate\.py:\d+",
     ),
-    "endless loop": ("while True:\n    pass\n" + SEED, Status.TIMED_OUT, "8 s"),
+    "endless loop": ("while True:\n    pass\n" + SEED, Status.TIMED_OUT, "3 s"),
     "dies": ("import os\nos._exit(0)\n" + SEED, Status.CRASHED, "exit"),
 }
 
@@ -224,6 +237,17 @@ def test_neither_a_comment_nor_a_name_changes_verdict_or_plan(judge: Judge, seed
     again = judged(judge, "# a comment\n\n" + SEED.replace("attention_kernel", "kernel_of_attention"))
     assert again.plan_digest == seed.plan_digest
     assert again.score == seed.score
+
+
+def test_what_is_wrong_only_at_lengths_that_are_held_out_is_seen_there(judge: Judge) -> None:
+    """All lengths that a search sees are small, or multiples of 4096."""
+    source = edit(
+        "    block_m, block_n = 64, 64",
+        "    scale *= 2 if q_len > 4096 and q_len % 4096 else 1\n    block_m, block_n = 64, 64",
+    )
+    assert judged(judge, source).status is Status.CORRECT
+    verified = judge.verify(Candidate("mha", source))
+    assert (verified.status, verified.suite) == (Status.INCORRECT, "held_out")
 
 
 def test_an_unknown_suite_is_the_callers_fault() -> None:

@@ -8,6 +8,7 @@ import pytest
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Status
 from evaluator.judge import Judge
+from evaluator.sandbox import ForkServer
 from evaluator.target import get_target
 from seeds import seed_source
 
@@ -19,8 +20,8 @@ MARKER = "\n\n@triton.jit\ndef set_length(Length, kv_len):\n    tl.store(Length,
 
 
 @pytest.fixture(scope="module")
-def judge() -> Iterator[Judge]:
-    with Judge(get_target("h100"), "quick") as judge:
+def judge(fork_server: ForkServer) -> Iterator[Judge]:
+    with Judge(get_target("h100"), "quick", server=fork_server) as judge:
         yield judge
 
 

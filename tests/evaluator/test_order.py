@@ -14,6 +14,7 @@ from evaluator.evaluation import Status
 from evaluator.judge import Judge
 from evaluator.problems import PROBLEMS
 from evaluator.problems.mha import MHA
+from evaluator.sandbox import ForkServer
 from evaluator.target import get_target
 
 TUNED = (Path(__file__).parent / "honest" / "tuned.py").read_text()
@@ -27,9 +28,9 @@ MARGIN = 1.03
 
 
 @pytest.fixture(scope="module")
-def judge() -> Iterator[Judge]:
+def judge(fork_server: ForkServer) -> Iterator[Judge]:
     """A judge of one correctness case: these kernels' numbers are checked among the honest ones."""
-    with pytest.MonkeyPatch.context() as patch, Judge(get_target("h100"), "quick") as judge:
+    with pytest.MonkeyPatch.context() as patch, Judge(get_target("h100"), "quick", server=fork_server) as judge:
         patch.setitem(PROBLEMS, "mha", replace(MHA, correctness_cases=MHA.correctness_cases[:1]))
         yield judge
 

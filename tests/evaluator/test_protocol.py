@@ -26,6 +26,7 @@ from evaluator.target import ScoreKind, get_target
 
 REQUEST = Request(7, Candidate("mha", "x = 1"))
 AGAINST = Request(7, REQUEST.candidate, Incumbent(Candidate("mha", "x = 2"), 0.01))
+HELD_OUT = Request(7, REQUEST.candidate, held_out=True)
 EXPLAIN = ProfileRequest(7, REQUEST.candidate, "8k-full")
 FAULT = Evaluation(Status.CRASHED, "died", "h100", "quick", 0.5)
 LINE = LineCost(3, "k = tl.load(", 10.0, 0.5, {"scoreboard": 0.5}, "LDG")
@@ -45,7 +46,7 @@ PROFILE = Profile(
 )
 
 
-@pytest.mark.parametrize("request_", [REQUEST, AGAINST, EXPLAIN, replace(EXPLAIN, case=None)])
+@pytest.mark.parametrize("request_", [REQUEST, AGAINST, HELD_OUT, EXPLAIN, replace(EXPLAIN, case=None)])
 def test_requests_survive_the_wire(request_: Request | ProfileRequest) -> None:
     assert list(requests(["\n", request_.line() + "\n"])) == [request_]
 
@@ -82,6 +83,8 @@ def test_a_malformed_line_is_answered_not_fatal(line: str) -> None:
         ({"incumbent": {"source": "x = 2", "alpha": 0}}, "between 0 and 1"),
         ({"incumbent": {"source": "x = 2", "alpha": True}}, "between 0 and 1"),
         ({"incumbent": {"source": "x = 2", "alpha": float("nan")}}, "between 0 and 1"),
+        ({"held_out": "yes"}, '"held_out" is true or false'),
+        ({"held_out": True, "incumbent": {"source": "", "alpha": 0.1}}, 'goes without "incumbent"'),
         ({"profile": True}, '"profile" is an object'),
         ({"profile": {}}, '"profile" is an object'),
         ({"profile": {"case": 3}}, '"profile" is an object'),

@@ -1,44 +1,46 @@
-"""Fixtures for the lineage database: a fresh database of every kind, and records to put in."""
+"""Fixtures for the lineage database: a store on a fresh database of every kind, and records to put in."""
 
-import os
-import uuid
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, make_url, text
 
 from evaluator.candidate import Candidate
 from evaluator.evaluation import CaseScore, Evaluation, Score, Status
 from evaluator.target import ScoreKind
 from lineage_db.records import Attempt, Run, Step
 from lineage_db.store import Store
+from tests.postgresql import Cluster, empty
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
-KINDS = ["sqlite", "postgresql"] if "AVO_TEST_POSTGRESQL" in os.environ else ["sqlite"]
 
 
-@pytest.fixture(params=KINDS)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The URL of an empty database."""
+@pytest.fixture(scope="session")
+def empty_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file with the newest schema: copying it is cheaper than making one."""
+    path = tmp_path_factory.mktemp("template") / "lineage.db"
+    Store.open(str(path)).close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_database(cluster: Cluster) -> Iterator[str]:
+    """A PostgreSQL database with the newest schema, emptied by whoever uses it."""
+    with cluster.database() as url:
+        Store.open(url).close()
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A store on an empty database of either kind."""
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/lineage.db"
-        return
-    server = make_url(os.environ["AVO_TEST_POSTGRESQL"]).set(drivername="postgresql+psycopg")
-    name = f"avo_{uuid.uuid4().hex}"
-    engine = create_engine(server, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    yield server.set(database=name).render_as_string(hide_password=False)
-    with engine.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    engine.dispose()
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    """A store on an empty database."""
+        url = str(shutil.copy(request.getfixturevalue("empty_file"), tmp_path))
+    else:
+        url = request.getfixturevalue("shared_database")
+        empty(url)
     with Store.open(url) as store:
         yield store
 

@@ -66,19 +66,21 @@ def test_notes_outlive_their_step(store: Store, make: Any) -> None:
     assert [(note.step_number, note.text) for note in store.journal.memories(run.id)] == [(0, "first"), (1, "second")]
 
 
-def test_interventions_come_back_as_they_were_made(store: Store, make: Any) -> None:
+def test_interventions_come_back_as_they_were_made_and_only_one_worker_makes_each(store: Store, make: Any) -> None:
     run = make.run(store)
-    made = store.journal.intervene(
-        run.id,
-        after_step=4,
-        level="restart",
-        reason="five steps without a version",
-        directions=["split the loop", "fewer stages"],
-        source="knowledge base",
-        restart_from=2,
-        now=make.now,
-    )
+    fields = {
+        "after_step": 4,
+        "level": "restart",
+        "reason": "five steps without a version",
+        "directions": ["split the loop", "fewer stages"],
+        "source": "knowledge base",
+        "restart_from": 2,
+        "now": make.now,
+    }
+    made = store.journal.intervene(run.id, **fields, seen=0)
+    assert store.journal.intervene(run.id, **fields, seen=0) is None
     assert store.journal.interventions(run.id) == [made]
+    assert made is not None
     assert made.directions == ("split the loop", "fewer stages")
     assert made.restart_from == 2
 

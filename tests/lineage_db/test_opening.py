@@ -1,5 +1,6 @@
 """Opening a lineage database: what is created, migrated or refused, and in which words."""
 
+import json
 import sqlite3
 import threading
 from contextlib import closing
@@ -16,6 +17,7 @@ from sqlalchemy import create_engine, inspect, make_url, text
 from lineage_db import migrations
 from lineage_db.engine import REVISION_TABLE, Database
 from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase
+from lineage_db.records import RunState, StepState
 from lineage_db.store import Store
 from lineage_db.tables import metadata
 
@@ -42,24 +44,86 @@ def test_the_migrations_make_the_tables_the_code_uses(url: str) -> None:
     engine.dispose()
 
 
-def test_a_database_of_the_first_schema_keeps_its_runs_and_can_number_comparisons(url: str, make: Any) -> None:
+OLD = "2026-01-02 03:04:05.000000"
+"""A time, as every database takes it."""
+
+
+def insert(connection: Any, table: str, **values: Any) -> None:
+    names = ", ".join(values)
+    connection.execute(
+        text(f"INSERT INTO {table} ({names}) VALUES ({', '.join(f':{name}' for name in values)})"), values
+    )
+
+
+def fill(connection: Any, make: Any, revision: str) -> None:
+    """Put in a run of four steps, as the AVO that had this schema left it when it was killed."""
+    insert(
+        connection, "runs", id=7, name="old", problem="mha", target="h100", suite="paper", operator="mutate", seed=3,
+        config=json.dumps({"workers": 1}), state="running", created=OLD, updated=OLD, changes=9,
+    )  # fmt: skip
+    for number, state in enumerate(("done", "abandoned", "done", "running")):
+        insert(
+            connection, "steps", id=number + 1, run_id=7, number=number, worker="w0", operator="mutate", state=state,
+            started=OLD, finished=None if state == "running" else OLD, reason=f"step {number}",
+        )  # fmt: skip
+    for number, tflops in enumerate((4.0, 6.0)):
+        insert(
+            connection, "attempts", id=number + 1, run_id=7, step_id=2 * number + 1, digest=f"{number}" * 64,
+            plan_digest=None, status="correct", message="", geomean_tflops=tflops, seconds=1.5, change="tile",
+            parents=json.dumps([0] * number), started=OLD, finished=OLD,
+            evaluation=json.dumps(make.evaluation(tflops, message="").to_json()), source=f"x = {number}".encode(),
+        )  # fmt: skip
+        insert(
+            connection, "versions", run_id=7, number=number, attempt_id=number + 1, parents=json.dumps([0] * number),
+            accepted=OLD,
+        )  # fmt: skip
+    if revision >= "0003":
+        insert(connection, "hypotheses", attempt_id=2, text="larger tiles")
+        insert(connection, "messages", step_id=4, number=0, kind="message", written=OLD, content='{"role": "user"}')
+
+
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004"])
+def test_a_database_of_an_earlier_schema_keeps_what_it_has_and_goes_on(url: str, make: Any, revision: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__path__[0])))
     engine = connect(url)
     with engine.begin() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-        connection.execute(
-            text(
-                "INSERT INTO runs "
-                "(name, problem, target, suite, operator, seed, config, state, created, updated, changes) "
-                "VALUES ('old', 'mha', 'h100', 'quick', 'mutate', 0, '{}', 'stopped', '2026-01-01', '2026-01-01', 3)"
-            )
-        )
+        command.upgrade(config, revision)
+        fill(connection, make, revision)
     engine.dispose()
     with Store.open(url) as store:
         run = store.run("old")
-        assert store.number_comparison(make.step(store, run).id, now=make.now) == 1
+        assert (run.config, run.seed, run.state_at(make.now)) == ({"workers": 1}, 3, RunState.INTERRUPTED)
+        assert [version.attempt.evaluation.geomean_tflops for version in store.versions(run.id)] == [4.0, 6.0]
+        assert [trial.version for trial in store.trials(run.id)] == [0, 1]
+        assert store.attempts(run.id)[1].source == "x = 1"
+        assert store.attempts(run.id)[1].hypothesis == ("larger tiles" if revision >= "0003" else "")
+        assert len(store.journal.messages(4)) == (1 if revision >= "0003" else 0)
+        assert [(step.state, step.turn) for step in store.steps(run.id)] == list(
+            zip(map(StepState, ("done", "abandoned", "done", "running")), range(4), strict=True)
+        )
+        store.abandon_running_steps(run.id, reason="killed", now=make.now)
+        # A sequence of PostgreSQL does not know of the ids that were put in.
+        if url.startswith("postgresql"):
+            restart_sequences(url)
+        again, fresh = make.step(store, run), make.step(store, run)
+        assert (again.redoes, fresh.redoes, fresh.turn) == (3, None, 4)
+        assert store.number_comparison(again.id, now=make.now) == 1
+        assert make.attempt(store, again, 7.0, parents=(1,)).id == 3
+
+
+def restart_sequences(url: str) -> None:
+    engine = connect(url)
+    with engine.begin() as connection:
+        for table in ("runs", "steps", "attempts"):
+            connection.execute(text(f"SELECT setval('{table}_id_seq', (SELECT max(id) FROM {table}))"))
+    engine.dispose()
+
+
+def test_the_newest_schema_is_migrated_from_every_earlier_one() -> None:
+    scripts = sorted(path.name[1:5] for path in Path(migrations.__path__[0], "versions").glob("r*.py"))
+    assert scripts[:-1] == ["0001", "0002", "0003", "0004"], "add the new one to the test above"
 
 
 def test_opening_again_changes_nothing(url: str, make: Any) -> None:

@@ -1,6 +1,5 @@
 """Every seed gives the reference's numbers, in both types, and compiles for every architecture."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
@@ -9,8 +8,8 @@ import pytest
 import torch
 
 from evaluator.candidate import Candidate
-from evaluator.capture import CHILD_MODULE, Capturer
-from evaluator.compiler import JOB_MODULE, Compiler, fit
+from evaluator.capture import Capturer
+from evaluator.compiler import Compiler, fit
 from evaluator.evaluation import Fault, Status
 from evaluator.executor import offline
 from evaluator.judge import Judge
@@ -92,28 +91,22 @@ def test_every_problem_has_a_default_seed() -> None:
         seed_source("mha", "none")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ForkServer]:
-    with ForkServer((CHILD_MODULE, JOB_MODULE)) as server:
-        yield server
-
-
 @pytest.mark.parametrize("target", ["a100", "b200"])
 @pytest.mark.parametrize(("problem", "name"), [("mha", "tuned"), *(("fsa", name) for name in SEEDS["fsa"])])
-def test_a_seed_compiles_for_every_architecture(server: ForkServer, problem: str, name: str, target: str) -> None:
+def test_a_seed_compiles_for_every_architecture(fork_server: ForkServer, problem: str, name: str, target: str) -> None:
     found, architecture = get_problem(problem), get_target(target)
     call = found.call(get_suite(found, "quick")[-1])
-    plans = Capturer(server).capture(seed_source(problem, name), found.entry, [call], architecture)
+    plans = Capturer(fork_server).capture(seed_source(problem, name), found.entry, [call], architecture)
     assert not isinstance(plans, Fault), plans
     for kernel in plans[0].kernels:
-        binary = Compiler(None, server=server).compile(kernel, architecture)
+        binary = Compiler(None, server=fork_server).compile(kernel, architecture)
         assert not isinstance(binary, Fault), binary
         assert fit(binary, architecture) is None
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize(("problem", "name"), NAMES)
-def test_a_seed_is_judged_correct(problem: str, name: str) -> None:
-    with Judge(get_target("h100"), "quick") as judge:
+def test_a_seed_is_judged_correct(fork_server: ForkServer, problem: str, name: str) -> None:
+    with Judge(get_target("h100"), "quick", server=fork_server) as judge:
         evaluation = judge.evaluate(Candidate(problem, seed_source(problem, name)))
     assert evaluation.status is Status.CORRECT, evaluation.message

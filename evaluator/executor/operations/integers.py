@@ -1,5 +1,6 @@
 """Integer arithmetic: wraps around, divides toward zero, and knows signed from unsigned by the operation."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +10,7 @@ from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.ir import BITS, Op
 from evaluator.executor.operations.operands import INTEGERS, one_element
 from evaluator.executor.operations.registry import COMPARE, Elementwise, Types, check_variant, elementwise
+from evaluator.executor.space import all_true
 
 Tensor = torch.Tensor
 
@@ -88,8 +90,23 @@ def _shift(op: Op, types: Types) -> Elementwise:
     return shift
 
 
+_MANY, _FEWER = 2**16, 64
+
+
+def _and(a: Tensor, b: Tensor) -> Tensor:
+    """Return a and b. Of two masks that make a large one, the smaller is often true throughout: then the other one is
+    returned as it is, and goes on to be broadcast.
+    """
+    if a.dtype == torch.bool:
+        elements = math.prod(map(max, a.shape, b.shape))
+        for one, other in ((a, b), (b, a)):
+            if elements >= max(_MANY, _FEWER * one.numel()) and all_true(one):
+                return other
+    return torch.bitwise_and(a, b)
+
+
 _BIT_OPERATIONS: dict[str, Elementwise] = {
-    "arith.andi": torch.bitwise_and,
+    "arith.andi": _and,
     "arith.ori": torch.bitwise_or,
     "arith.xori": torch.bitwise_xor,
 }

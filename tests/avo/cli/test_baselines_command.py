@@ -35,6 +35,15 @@ def test_none_is_said_in_one_line(avo: Avo, arguments: list[str]) -> None:
     assert "There are no baselines of" in result.stdout
 
 
+def test_a_ratio_is_shown_as_one_with_its_source_and_no_figures(avo: Avo) -> None:
+    arguments = ("baselines", "--problem", "fsa", "--target", "h200", "--published")
+    (line,) = json.loads(avo(*arguments, "--json").stdout)
+    assert (line["kind"], line["tflops"], line["geomean"]) == ("published", {}, None)
+    text = avo(*arguments).stdout
+    assert "a ratio alone: its kernels take 1.6 times less time" in text
+    assert "arXiv 2508.18224" in text
+
+
 @pytest.mark.parametrize(
     "evaluation", [correct(150.0), Evaluation(Status.UNSUPPORTED, "not today", "h100", "quick", 0.1)]
 )

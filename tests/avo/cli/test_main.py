@@ -28,6 +28,7 @@ COMMANDS = [
     "ui",
     "export",
     "doctor",
+    "kb",
 ]
 HEAVY = [
     "torch",

@@ -51,6 +51,22 @@ def test_published_figures_are_lines_before_the_version_that_reaches_them(avo: A
     assert "published: cuDNN" in lines[3]
 
 
+def test_what_the_supervisor_said_stands_where_the_lineage_stood(avo: Avo, tmp_path: Path) -> None:
+    url = str(tmp_path / "stalled.db")
+    with Store.open(url) as store:
+        run = Recorded(store)
+        run.step(100.0)
+        run.step(90.0, (0,), "slower", accept=False)
+        store.journal.intervene(
+            run.run.id, after_step=1, level="restart", reason="5 steps", directions=["split: loop", "tile: 64"],
+            source="", restart_from=0, now=START, seen=0,
+        )  # fmt: skip
+        run.step(120.0, (0,), "faster")
+    lines = [" ".join(line.split()) for line in avo("lineage", "live", "--db", url).stdout.splitlines()[2:]]
+    assert lines[1] == "▲ supervisor: restart from v0: 5 steps; try split: loop, or tile: 64"
+    assert "v1" in lines[2]
+
+
 def test_lineage_json_has_scores_and_parents(avo: Avo) -> None:
     records = json.loads(avo("lineage", "mha-h100", "--json").stdout)
     assert [(record["version"], record["attempt"], record["parents"]) for record in records] == [

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from avo.cli import sitting
-from avo.cli.sitting import ISOLATION, START, in_words, ready, sit, summarise
+from avo.cli.sitting import in_words, ready, sit, summarise
 from avo.config import RunConfig
+from avo.kept import ISOLATION, START, TOOLS
 from avo.step import SeedOperator, perform_step
 from evaluator import bubblewrap, target
 from evaluator.evaluators import FakeEvaluator
@@ -123,9 +124,10 @@ def test_a_run_whose_attempts_are_used_up_asks_for_a_larger_limit(avo: Avo, used
 
 def test_a_run_that_another_process_drives_is_left_alone(avo: Avo, used_up: Path) -> None:
     holder = (
-        "import sys\nfrom avo.lock import exclusive\nfrom lineage_db.store import Store\n"
-        "with Store.open(sys.argv[1]) as store, exclusive(store.url, store.run('done')):\n"
-        "    print('held', flush=True)\n    sys.stdin.read()\n"
+        "import sys\nfrom avo.lock import exclusive\nfrom avo.run import utc_now\nfrom lineage_db.store import Store\n"
+        "with Store.open(sys.argv[1]) as store:\n"
+        "    with exclusive(store, store.run('done'), clock=utc_now, lost=print, say=print):\n"
+        "        print('held', flush=True)\n        sys.stdin.read()\n"
     )
     command = [sys.executable, "-c", holder, str(used_up)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
@@ -167,6 +169,7 @@ def test_a_seed_that_the_judge_refuses_ends_the_run_with_the_verdict(tmp_path: P
         assert run.config[START] == {"origin": "broken.py", "source": "def attention(:\n"}
         assert [step.state for step in store.steps(run.id)] == [StepState.DONE]
         assert run.config[ISOLATION] == [isolation()]
+        assert [part.split()[0] for part in run.config[TOOLS][0].split(", ")] == ["avo-kernels", "torch", "triton"]
 
 
 def test_a_sitting_without_namespaces_says_so_and_stays_on_record(

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from avo.cli.sitting import START, in_words, summarise
+from avo.cli.sitting import in_words, summarise
+from avo.kept import START
 from avo.transfer import TRANSFERRED
 from lineage_db.store import Store
 from seeds import seed_source

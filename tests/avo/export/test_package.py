@@ -1,165 +1,151 @@
-"""Exported packages: what they hold, and that they work."""
+"""What packages hold, and how they are written."""
 
 import ast
 import json
-import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avo.export.package import ExportError, lineage_of, package_name, render_package, write_package
-from evaluator.problem import Problem, get_problem
+from avo.export.choosing import choose, lineage_of
+from avo.export.errors import ExportError
+from avo.export.judging import Judged
+from avo.export.package import check_place, package_name, render_package, write_package
 from lineage_db.records import Run, Version
-from lineage_db.store import Store
-from tests.avo.sample_run import make_measured, make_sample_run
+from tests.avo.export.sample import chosen, passed, sample
+from tests.avo.sample_run import make_measured
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
-MHA = get_problem("mha")
+INSIDE = "build/torch-universal/mine"
 
 
 @pytest.fixture(scope="module")
 def run_and_versions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, list[Version]]:
-    url = str(tmp_path_factory.mktemp("export") / "lineage.db")
-    name = make_sample_run(url)
-    with Store.open(url) as store:
-        run = store.run(name)
-        return run, store.versions(run.id)
+    return sample(tmp_path_factory.mktemp("export"))
 
 
 @pytest.fixture(scope="module")
-def package(run_and_versions: tuple[Run, list[Version]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def both(run_and_versions: tuple[Run, list[Version]]) -> list[Judged]:
+    """A version for dense attention, and one for selected attention on another target."""
     run, versions = run_and_versions
-    folder = tmp_path_factory.mktemp("package") / "out"
-    write_package(render_package(run, MHA, versions, 3, NOW), folder)
-    return folder
+    sparse = passed(chosen(run, versions, problem="fsa", target="b200", name="fsa"), 50.0, 40.0, target="b200")
+    return [passed(chosen(run, versions), 300.0, 250.0), sparse]
 
 
-def changed(version: Version, **changes: Any) -> Version:
-    return replace(version, attempt=replace(version.attempt, **changes))
+def readme(versions: Sequence[Judged]) -> str:
+    return render_package("mine", versions, NOW)["README.md"]
 
 
-def test_its_own_tests_pass_without_a_gpu(package: Path) -> None:
-    env = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "-W", "error"]
-    done = subprocess.run(command, cwd=package, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    cases = len(get_problem("mha").correctness_cases) - 1  # all but the long one, in two dtypes, and two refusals
-    assert f"{2 * cases + 2} passed" in done.stdout
-
-
-def test_its_own_tests_notice_a_wrong_kernel(run_and_versions: tuple[Run, list[Version]], tmp_path: Path) -> None:
-    run, versions = run_and_versions
-    source = versions[0].attempt.source
-    wrong = source.replace("row_max + tl.log(row_sum)", "row_max + tl.log2(row_sum)")
-    assert wrong != source
-    write_package(render_package(run, MHA, [changed(versions[0], source=wrong)], 0, NOW), tmp_path)
-    env = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "-k", "short or fit"]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert "2 failed, 1 passed" in done.stdout
-
-
-def test_the_wrapper_refuses_what_the_kernel_is_not_made_for(package: Path) -> None:
-    code = """
-import torch
-from avo_kernel_mha_h100 import attention
-def refuses(error, words, q, k=None, **options):
-    try:
-        attention(q, q if k is None else k, q if k is None else k, causal=True, **options)
-    except error as refusal:
-        assert words in str(refusal), refusal
-    else:
-        raise AssertionError(words)
-x = torch.zeros(1, 2, 8, 128, dtype=torch.float16)
-refuses(ValueError, "4 dimensions", x[0])
-refuses(ValueError, "head dim 64", x[..., :64])
-refuses(ValueError, "do not fit together", x, x[..., :64])
-refuses(ValueError, "do not fit together", x, x.repeat(2, 1, 1, 1))
-refuses(ValueError, "as many KV heads", x, x[:, :1])
-refuses(ValueError, "without a key", x, x[:, :, :4])
-refuses(ValueError, "scale must be positive", x, scale=-1.0)
-refuses(TypeError, "share one of", x, x.float())
-refuses(TypeError, "share one of", x.double())
-refuses(TypeError, "forward only", x.clone().requires_grad_())
-"""
-    env = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(package / "src"), "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-W", "error", "-c", code], env=env, check=True)
-
-
-def test_the_kernel_is_the_candidate_word_for_word(package: Path, run_and_versions: tuple[Run, list[Version]]) -> None:
-    source = (package / "src/avo_kernel_mha_h100/kernel.py").read_bytes()
-    assert source == run_and_versions[1][3].attempt.source.encode()
-
-
-def test_provenance_tells_the_whole_story(package: Path, run_and_versions: tuple[Run, list[Version]]) -> None:
-    story = json.loads((package / "src/avo_kernel_mha_h100/provenance.json").read_text())
-    version = run_and_versions[1][3]
-    assert (story["run"], story["problem"], story["target"], story["version"]) == ("mha-h100", "mha", "h100", 3)
-    assert story["digest"] == version.attempt.digest
-    assert story["score_kind"] == story["score"]["kind"] == "predicted"
-    assert story["score"]["geomean_tflops"] == version.attempt.evaluation.geomean_tflops
-    assert [step["version"] for step in story["lineage"]] == [0, 1, 2, 3]
-    assert [step["change"] for step in story["lineage"]][1] == "BLOCK_M 64 -> 128, num_warps 4 -> 8"
-    assert story["exported"] == NOW.isoformat()
-    assert set(story["exported_with"]) == {"avo-kernels", "triton", "torch"}
-
-
-def test_every_python_file_parses_and_the_metadata_names_the_package(package: Path) -> None:
-    sources = sorted(package.rglob("*.py"))
-    assert len(sources) == 3
-    for source in sources:
+def test_all_of_it_is_formatted_and_clean(both: list[Judged], tmp_path: Path) -> None:
+    for number, versions in enumerate((both, both[:1], both[1:])):
+        write_package(render_package("m" * 40 if number == 1 else "a1", versions, NOW), tmp_path / str(number))
+    ruff = [sys.executable, "-m", "ruff"]
+    for command in (["check"], ["format", "--check"]):
+        done = subprocess.run(
+            [*ruff, *command, "--no-cache", "0", "1", "2"], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout
+    for source in tmp_path.rglob("*.py"):
         ast.parse(source.read_text())
-    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
-    assert project["name"] == "avo-kernel-mha-h100"
+
+
+def test_the_metadata_names_the_package_and_what_it_needs(both: list[Judged]) -> None:
+    files = render_package("mine", both, NOW)
+    project = tomllib.loads(files["pyproject.toml"])["project"]
+    assert project["name"] == "mine"
     assert (project["license"], project["license-files"]) == ("Apache-2.0", ["LICENSE"])
     assert [text.split(">")[0] for text in project["dependencies"]] == ["torch", "triton"]
+    assert set(project["optional-dependencies"]) == {"transformers", "test"}
+    metadata = json.loads(files["build/torch-universal/metadata.json"])
+    assert metadata["name"] == "mine"
+    assert metadata["id"].startswith("_mine_")
+    assert f"{INSIDE}/py.typed" in files
 
 
-def test_the_licence_is_the_repository_s(package: Path) -> None:
-    assert (package / "LICENSE").read_text() == Path(__file__).parents[3].joinpath("LICENSE").read_text()
+def test_the_licence_is_the_repository_s(both: list[Judged]) -> None:
+    licence = render_package("mine", both, NOW)["LICENSE"]
+    assert licence == Path(__file__).parents[3].joinpath("LICENSE").read_text()
 
 
-def test_readme_says_predicted_or_measured(run_and_versions: tuple[Run, list[Version]]) -> None:
-    run, versions = run_and_versions
-    predicted = render_package(run, MHA, versions, 0, NOW)["README.md"]
-    assert "predicted TFLOPS, h100" in predicted
-    assert "not measured on a GPU" in predicted
-    measured = render_package(run, MHA, [changed(versions[0], evaluation=make_measured(600.0))], 0, NOW)["README.md"]
+def test_what_selected_attention_alone_does_not_need_stays_out(both: list[Judged]) -> None:
+    files = render_package("mine", both[1:], NOW)
+    assert not {
+        path for path in files if "transformers" in path or path.endswith(("/_attention.py", "test_attention.py"))
+    }
+    assert "transformers" not in files["README.md"]
+    assert set(tomllib.loads(files["pyproject.toml"])["project"]["optional-dependencies"]) == {"test"}
+
+
+def test_a_kernel_is_the_judged_source_below_a_header(both: list[Judged]) -> None:
+    kernel = render_package("mine", both, NOW)[f"{INSIDE}/kernels/mha_h100_v3.py"]
+    assert kernel.endswith(f"\n\n{both[0].chosen.source}")
+    assert kernel.startswith("# SPDX-License-Identifier: Apache-2.0\n# mha-h100@3: see")
+
+
+def test_the_judge_s_inputs_and_reference_are_in_the_tests(both: list[Judged]) -> None:
+    files = render_package("mine", both, NOW)
+    cases = json.loads(files["tests/cases.json"])
+    names = [case["name"] for case in cases["mha_h100_v3"]]
+    assert {"odd-causal", "long-causal", "held-out-ragged-causal"} <= set(names)
+    assert all(case["q_len"] <= 1024 for case in cases["mha_h100_v3"])
+    assert "def _edge(case: Case" in files["tests/inputs.py"]
+    assert "evaluator" not in files["tests/inputs.py"] + files["tests/selection.py"]
+
+
+def test_provenance_tells_the_whole_story(both: list[Judged], run_and_versions: tuple[Run, list[Version]]) -> None:
+    story = json.loads(render_package("mine", both, NOW)[f"{INSIDE}/provenance.json"])
+    kernel = story["kernels"][0]
+    assert (kernel["run"], kernel["problem"], kernel["target"], kernel["version"]) == ("mha-h100", "mha", "h100", 3)
+    assert kernel["digest"] == run_and_versions[1][3].attempt.digest
+    assert [judged["suite"] for judged in kernel["judged"]] == ["quick", "held_out"]
+    assert {judged["score"]["kind"] for judged in kernel["judged"]} == {"predicted"}
+    assert [step["version"] for step in kernel["lineage"]] == [0, 1, 2, 3]
+    assert kernel["lineage"][1]["change"] == "BLOCK_M 64 -> 128, num_warps 4 -> 8"
+    assert kernel["lineage"][1]["score"] == {
+        "kind": "predicted", "target": "h100", "card": "", "geomean_tflops": pytest.approx(150.0),
+    }  # fmt: skip
+    assert story["exported"] == NOW.isoformat()
+    assert set(story["exported_with"]) == {"python", "avo-kernels", "triton", "torch"}
+
+
+def test_readme_says_predicted_or_measured_and_gives_each_case(both: list[Judged]) -> None:
+    predicted = readme(both)
+    assert predicted.startswith("---\nlicense: apache-2.0\n")
+    assert "these figures are **predicted** from the compiled kernel for NVIDIA B200" in predicted
+    assert "| held_out | ragged-causal | 250.0 |" in predicted
+    evaluation = make_measured(600.0)
+    measured = readme([replace(both[0], evaluations=(evaluation,))])
     assert "**measured** on NVIDIA H100 80GB HBM3: driver 570.86, clocks 1590 to 1755 MHz." in measured
-    assert "faster than the best so far: +2.0% in 2 rounds" in measured
-    assert "| 8k-full | 600.0 | 595.0 to 605.0 | 1666.7 |  |" in measured
+    assert "| quick | 8k-full | 600.0 | 595.0 to 605.0 | 1666.7 |  |" in measured
     assert "- 8k-full: attention_kernel: BLOCK_M=128, num_warps=8" in measured
-    assert "predicted" not in measured
+    assert "not measured on a GPU" not in measured
+
+
+def test_the_figure_has_a_bar_for_each_case(both: list[Judged]) -> None:
+    figure = render_package("mine", both, NOW)["speed.svg"]
+    assert figure.count("<rect") == 1 + sum(len(score.cases) for each in both for score in each.scores)
 
 
 def test_the_words_of_an_operator_stay_in_their_cell(run_and_versions: tuple[Run, list[Version]]) -> None:
     run, versions = run_and_versions
-    version = changed(versions[0], change="a | b\n\n# {{ run }}")
-    assert "| 0 | 100.0 | a \\| b # {{ run }} |\n" in render_package(run, MHA, [version], 0, NOW)["README.md"]
+    attempt = replace(versions[0].attempt, change="a | b\n\n# {{ run }}", hypothesis="less | traffic")
+    text = readme([passed(choose(run, [replace(versions[0], attempt=attempt)], 0), 1.0, 1.0)])
+    assert "TFLOPS, h100 | a \\| b # {{ run }} | less \\| traffic |\n" in text
 
 
-def test_export_never_executes_the_candidate(run_and_versions: tuple[Run, list[Version]], tmp_path: Path) -> None:
+def test_a_problem_that_packages_do_not_know_is_refused(run_and_versions: tuple[Run, list[Version]]) -> None:
     run, versions = run_and_versions
-    mark = tmp_path / "mark"
-    version = changed(versions[0], source=f"open({str(mark)!r}, 'w')")
-    write_package(render_package(run, MHA, [version], 0, NOW), tmp_path / "out")
-    assert not mark.exists()
-
-
-def test_a_problem_with_another_entry_is_refused(run_and_versions: tuple[Run, list[Version]]) -> None:
-    run, versions = run_and_versions
-    other = cast(Problem, SimpleNamespace(name="fsa", entry="selected_attention"))
-    with pytest.raises(ExportError, match="not selected_attention of the problem fsa"):
-        render_package(run, other, versions, 0, NOW)
+    problem = str(Path(__file__).parents[3] / "docs" / "sliding_window.py")
+    with pytest.raises(ExportError, match="sliding-window, which no exported package knows"):
+        choose(replace(run, problem=problem), versions, 3)
 
 
 def test_lineage_has_all_ancestors_and_no_others(run_and_versions: tuple[Run, list[Version]]) -> None:
@@ -172,24 +158,45 @@ def test_lineage_has_all_ancestors_and_no_others(run_and_versions: tuple[Run, li
 
 @given(st.from_regex(r"[A-Za-z0-9._-]{1,80}", fullmatch=True))
 def test_every_run_name_gives_a_package_name(run: str) -> None:
-    name = package_name(run)
-    assert name.isidentifier()
-    assert not name.endswith("_")
+    name = package_name(None, [run])
+    assert package_name(name, [run]) == name
+    assert package_name(None, [run, "other"]) == "avo_kernels"
 
 
-def test_a_folder_with_something_in_it_is_refused_unless_forced(tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(ExportError, match="is not empty: choose another folder, or add --force"):
-        write_package({"a/b.txt": "new"}, tmp_path)
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["mine.txt"]
-    write_package({"a/b.txt": "new"}, tmp_path, force=True)
-    assert (tmp_path / "a/b.txt").read_text() == "new"
-    assert (tmp_path / "mine.txt").read_text() == "mine"
+@pytest.mark.parametrize("name", ["", "a", "Mine", "my attention", "../mine", "1st", "a--b", "mine-", "x" * 41])
+def test_a_name_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(ExportError, match="--name: "):
+        package_name(name, ["run"])
+
+
+@pytest.mark.parametrize("name", ["torch", "transformers", "json", "class"])
+def test_a_name_that_is_taken_is_refused(name: str) -> None:
+    with pytest.raises(ExportError, match=f"--name: '{name}' is taken"):
+        package_name(name, ["run"])
+
+
+def test_a_folder_with_something_in_it_is_refused_and_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    with pytest.raises(ExportError, match="is not empty: choose another folder, or empty it"):
+        write_package({"a/b.txt": "new"}, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["mine.txt", "out"]
+
+
+def test_a_package_is_written_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    broken: dict[str, Any] = {"a.txt": "new", "b.txt": "\ud800"}
+    with pytest.raises(UnicodeEncodeError):
+        write_package(broken, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "out").mkdir()
+    write_package({"a/b.txt": "new"}, tmp_path / "out")
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.txt")] == ["out/a/b.txt"]
+    assert (tmp_path / "out").stat().st_mode & 0o777 == (tmp_path / "out" / "a").stat().st_mode & 0o777
 
 
 def test_a_file_in_the_way_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match="file is a file: name a folder"):
-        write_package({"a.txt": ""}, tmp_path / "file")
-    with pytest.raises(ExportError, match=r"cannot write .*: Not a directory"):
-        write_package({"a.txt": ""}, tmp_path / "file" / "below")
+        check_place(tmp_path / "file")
+    with pytest.raises(ExportError, match=r"cannot write .*: (Not a directory|File exists)"):
+        write_package({"a.txt": ""}, tmp_path / "file" / "below" / "there")

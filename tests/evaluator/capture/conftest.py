@@ -1,6 +1,6 @@
 """A capturer shared by the tests of this folder, and a call with two inputs and an output to try it on."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -8,6 +8,7 @@ from evaluator.capture import Capturer
 from evaluator.evaluation import Fault
 from evaluator.plan import LaunchPlan, Role
 from evaluator.problem import Call, TensorSpec
+from evaluator.sandbox import ForkServer
 from evaluator.target import get_target
 
 Capture = Callable[..., LaunchPlan | Fault]
@@ -47,10 +48,8 @@ def make_call(rows: int = 64, columns: int = 32, case: str = "case") -> Call:
 
 
 @pytest.fixture(scope="session")
-def capturer() -> Iterator[Capturer]:
-    capturer = Capturer()
-    yield capturer
-    capturer.close()
+def capturer(fork_server: ForkServer) -> Capturer:
+    return Capturer(fork_server)
 
 
 @pytest.fixture

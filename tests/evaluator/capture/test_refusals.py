@@ -1,7 +1,7 @@
 """What a candidate may not do is a fault with a status and a message that names the place; lies change nothing."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -10,6 +10,7 @@ from evaluator.capture import DEFAULT_LIMITS, Capturer
 from evaluator.evaluation import Fault, Status
 from evaluator.plan import LaunchPlan
 from evaluator.problem import Call
+from evaluator.sandbox import ForkServer
 from evaluator.target import get_target
 
 Capture = Callable[..., LaunchPlan | Fault]
@@ -188,10 +189,8 @@ def run(x, index, y, *, scale):
 
 
 @pytest.fixture(scope="module")
-def impatient() -> Iterator[Capturer]:
-    capturer = Capturer(limits=replace(DEFAULT_LIMITS, wall_s=4, cpu_s=1))
-    yield capturer
-    capturer.close()
+def impatient(fork_server: ForkServer) -> Capturer:
+    return Capturer(fork_server, replace(DEFAULT_LIMITS, wall_s=4, cpu_s=1))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from typing import TypeVar
 
 import pytest
 
-from evaluator.comparing import ROUNDS
 from evaluator.cuda import measuring
 from evaluator.cuda.cards import Card
 from evaluator.cuda.contender import Timed
@@ -17,6 +16,7 @@ from evaluator.cuda.measuring import PASSES, RUNS, SAME_PAIR, Pair, Stopwatch, T
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseResult, Comparison, Fault, Status, Verdict
 from evaluator.problem import Problem
+from evaluator.sequential import ROUNDS
 from evaluator.speed import Benchmark
 from tests.evaluator.cuda.fake_device import CARD
 

@@ -7,6 +7,7 @@ import pytest
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Status
 from evaluator.judge import Judge
+from evaluator.sandbox import ForkServer
 from evaluator.target import get_target
 from seeds import seed_source
 
@@ -33,8 +34,8 @@ WRONG = {
 
 
 @pytest.fixture(scope="module")
-def judge() -> Iterator[Judge]:
-    with Judge(get_target("h100"), "quick") as judge:
+def judge(fork_server: ForkServer) -> Iterator[Judge]:
+    with Judge(get_target("h100"), "quick", server=fork_server) as judge:
         yield judge
 
 

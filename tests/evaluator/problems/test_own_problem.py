@@ -12,6 +12,7 @@ from evaluator.evaluation import Status
 from evaluator.judge import Judge
 from evaluator.problem import Case, get_problem
 from evaluator.problems.dense import views
+from evaluator.sandbox import ForkServer
 from evaluator.target import get_target
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -21,8 +22,8 @@ PROBLEM = get_problem(NAME)
 
 
 @pytest.fixture(scope="module")
-def judge() -> Iterator[Judge]:
-    with Judge(get_target("h100"), "quick") as judge:
+def judge(fork_server: ForkServer) -> Iterator[Judge]:
+    with Judge(get_target("h100"), "quick", server=fork_server) as judge:
         yield judge
 
 

@@ -1,0 +1,257 @@
+"""The operator ``agent``: ``Vary(P_t) = Agent(P_t, K, f)``. A model calls tools until it submits an attempt."""
+
+import os
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from agents.conversation import MESSAGE, RESUMED, STATE, Conversation, unanswered
+from agents.desk import Desk
+from agents.errors import BudgetSpent, ContextOverflow, ModelRefused
+from agents.memory import lessons, matter_at_hand, ranked
+from agents.model import CHARS_PER_TOKEN, CUT, ChatMessage, Model, Reply
+from agents.operator import Brief, Proposal
+from agents.prompts import render
+from agents.settings import ModelSettings, Settings
+from agents.tools import Toolbox, Workbench
+from agents.tools.tables import lineage, short
+from agents.tools.toolbox import MOST_CHARS, cut
+from evaluator.problem import Problem, get_problem, get_suite
+from evaluator.target import Target
+from lineage_db.records import Submission
+
+MOST_TURNS = 200
+"""Replies in one step."""
+MOST_IDLE = 5
+"""Replies in a row that call no tool, after which the step ends."""
+LAST_TURNS = 4
+"""Replies after the last evaluation, in which the model may submit by itself."""
+LESSONS = 12
+"""Lines of memory in a brief."""
+_LINEAGE_CHARS = 8_000
+_RESULT_SHARE = 0.1
+"""Of the context that the result of one tool may take."""
+_INTERRUPTED = "error: interrupted before there was a result"
+
+MakeModel = Callable[[ModelSettings, Desk, random.Random], Model]
+
+
+class Agentic:
+    """Lets one of its models work with the tools of a step."""
+
+    name = "agent"
+
+    def __init__(self, settings: Settings, make_model: MakeModel | None = None) -> None:
+        self._settings = settings
+        self._make_model = make_model or chat_models(settings)
+
+    def vary(self, brief: Brief) -> Proposal:
+        """Work until the model submits, or a budget or the model's patience ends: then the best attempt is submitted.
+
+        Raises ``ModelRefused`` where the model does not answer and there is no correct attempt.
+        """
+        rng = random.Random(brief.seed)
+        chosen = choose(self._settings.models, rng)
+        return _Step(brief, chosen, self._make_model(chosen, brief.desk, rng)).work()
+
+
+def chat_models(settings: Settings) -> MakeModel:
+    """Return what makes models behind endpoints, each step one; connections are kept between steps."""
+    clients: dict[str, Any] = {}
+
+    def make(chosen: ModelSettings, desk: Desk, rng: random.Random) -> Model:
+        from agents.chat import ChatModel, connect  # the openai package takes a second to import
+
+        if chosen.name not in clients:
+            clients[chosen.name] = connect(chosen, settings.request_timeout_s, os.environ)
+        return ChatModel(chosen, desk, clients[chosen.name], timeout_s=settings.request_timeout_s, jitter=rng)
+
+    return make
+
+
+def choose(models: Sequence[ModelSettings], rng: random.Random) -> ModelSettings:
+    """Return the model of a step."""
+    return rng.choices(models, [model.weight for model in models])[0]
+
+
+def told(brief: Brief) -> dict[str, Any]:
+    """Return what prompts say of problem and target."""
+    return told_of(brief.problem, brief.suite, brief.target)
+
+
+def told_of(problem: Problem, suite: str, target: Target) -> dict[str, Any]:
+    """Return what prompts say of these."""
+    cases = get_suite(problem, suite)
+    return {
+        "problem": problem,
+        "target": target,
+        "suite": suite,
+        "cases": [case.name for case in cases],
+        "call": problem.call(cases[0]),
+    }
+
+
+def learnt(brief: Brief, limit: int = LESSONS) -> list[str]:
+    """Return the lines of the run's memory that are worth most for a step on the best version."""
+    found = lessons(brief.memories, brief.trials, brief.versions)
+    about = matter_at_hand(brief.parent, brief.trials)
+    return [short(lesson.text, 500) for lesson in ranked(found, about, limit)]
+
+
+def source_to_adapt(brief: Brief) -> str:
+    """Return the kernel taken over from a problem with another entry function; nothing where there is none."""
+    taken = brief.transferred
+    other = taken is not None and get_problem(taken.run.problem).entry != brief.problem.entry
+    return taken.source if taken is not None and other else ""
+
+
+class _Step:
+    """One call of ``vary``."""
+
+    def __init__(self, brief: Brief, settings: ModelSettings, model: Model) -> None:
+        self._brief, self._desk, self._model = brief, brief.desk, model
+        states = [
+            entry.content if entry.kind == STATE else entry.content["state"]
+            for entry in brief.transcript
+            if entry.kind in (STATE, RESUMED)
+        ]
+        self._most_chars = min(MOST_CHARS, int(_RESULT_SHARE * settings.context_tokens * CHARS_PER_TOKEN))
+        self._toolbox = Toolbox(brief, Workbench.from_json(states[-1]) if states else None, self._most_chars)
+        self._kept: Mapping[str, Any] = states[-1] if states else {}
+        self._conversation = Conversation(
+            self._desk.record, settings.context_tokens, settings.max_output_tokens, self._toolbox.specs
+        )
+        self._turns = self._idle = self._after_last = 0
+        self._open()
+
+    @property
+    def _bench(self) -> Workbench:
+        return self._toolbox.bench
+
+    def work(self) -> Proposal:
+        """Take turns until the step is over."""
+        try:
+            while not self._bench.done and not (ending := self._ending()):
+                self._turn()
+        except BudgetSpent as spent:
+            ending = str(spent)
+        except ModelRefused as refusal:
+            if self._bench.best is None:
+                raise
+            ending = str(refusal)
+        return self._proposal("" if self._bench.done else ending)
+
+    def _open(self) -> None:
+        """Begin the conversation, or take up that of the step before."""
+        if not any(entry.kind != STATE for entry in self._brief.transcript):
+            self._conversation.add({"role": "system", "content": render("system", **told(self._brief))})
+            self._conversation.add({"role": "user", "content": self._told_first()})
+            return
+        messages: list[ChatMessage] = []
+        for entry in self._brief.transcript:
+            if entry.kind == MESSAGE:
+                messages.append(entry.content["message"])
+            elif entry.kind != STATE:
+                messages = list(entry.content["messages"])
+        messages += [_result(call_id, _INTERRUPTED) for call_id in unanswered(messages)]
+        messages.append({"role": "user", "content": render("resumed", budget=self._budget())})
+        taken_up = self._brief.transcript[-1].step_id
+        self._conversation.replace(RESUMED, messages, step=taken_up, state=self._bench.to_json())
+
+    def _told_first(self) -> str:
+        brief, taken = self._brief, self._brief.transferred
+        trials = [trial for trial in brief.trials if trial.version is None]
+        of_taken = "" if taken is None else lineage(taken.versions, (), brief.target.kind)
+        return render(
+            "brief",
+            problem=brief.problem,
+            lineage=cut(lineage(brief.versions, trials[-10:], brief.target.kind), _LINEAGE_CHARS),
+            transferred=taken,
+            transferred_lineage=cut(of_taken, _LINEAGE_CHARS // 2),
+            transferred_source=source_to_adapt(brief),
+            memory=learnt(brief),
+            interventions=brief.interventions,
+            budget=self._budget(),
+            parent_number=brief.parent.number,
+            best_number=brief.versions[-1].number,
+            source=self._bench.source,
+        )
+
+    def _turn(self) -> None:
+        reply = self._ask()
+        self._turns += 1
+        self._idle = 0 if reply.calls else self._idle + 1
+        if not reply.empty:
+            self._conversation.reply(reply)
+        for call in reply.calls:
+            said = self._toolbox.call(call.name, call.arguments)
+            self._keep_state()  # before the result: what the model has read of is never lost
+            self._conversation.add(_result(call.id, said))
+        if not reply.calls or reply.finish == CUT:
+            self._say(render("nudge", problem=reply.problem))
+
+    def _ask(self) -> Reply:
+        if self._conversation.full:
+            self._conversation.compact(self._model, self._exact)
+        try:
+            return self._model.complete(self._conversation.messages, self._toolbox.specs)
+        except ContextOverflow:  # the configured context is larger than the model's
+            self._conversation.too_long()
+            if not self._conversation.compact(self._model, self._exact):
+                raise
+            return self._model.complete(self._conversation.messages, self._toolbox.specs)
+
+    def _exact(self, summary: str) -> ChatMessage:
+        bench = self._bench
+        content = render(
+            "compacted",
+            summary=summary,
+            source=bench.source,
+            parents=bench.parents,
+            tries=[each.line for each in bench.tries],
+            results={name: cut(result, self._most_chars // 2) for name, result in bench.results.items()},
+            budget=self._budget(),
+        )
+        return {"role": "user", "content": content}
+
+    def _ending(self) -> str:
+        """Return why the step is over although nothing was submitted; nothing while it is not."""
+        if self._turns >= MOST_TURNS:
+            return f"no submission in {MOST_TURNS} replies"
+        if self._idle >= MOST_IDLE:
+            return f"{MOST_IDLE} replies in a row without a call of a tool"
+        if (left := self._desk.left().evaluations) is not None and left <= 0:
+            if self._after_last == LAST_TURNS:
+                return "no evaluations are left"
+            if self._after_last == 0:
+                self._say(render("last_turns", turns=LAST_TURNS))
+            self._after_last += 1
+        return ""
+
+    def _proposal(self, ending: str) -> Proposal:
+        bench = self._bench
+        if not bench.done and (best := bench.best):
+            bench.submission = Submission(best.attempt_id, best.change, best.hypothesis, best.expected, best.outcome)
+        submission = bench.submission
+        if submission is None:
+            return Proposal(None, ending or f"nothing submitted: {bench.reason}")
+        reason = f"{submission.change}: {submission.seen}"
+        if ending:
+            reason = f"{ending}; submitted is the best attempt: {reason}"
+        return Proposal(self._desk.attempt(submission.attempt_id), reason, submission)
+
+    def _say(self, content: str) -> None:
+        self._conversation.add({"role": "user", "content": content})
+
+    def _budget(self) -> str:
+        return render("budget", left=self._desk.left())
+
+    def _keep_state(self) -> None:
+        state = self._bench.to_json()
+        if state != self._kept:
+            self._desk.record(STATE, state)
+            self._kept = state
+
+
+def _result(call_id: str, content: str) -> ChatMessage:
+    return {"role": "tool", "tool_call_id": call_id, "content": content}

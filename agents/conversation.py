@@ -1,0 +1,149 @@
+"""The conversation with a model: kept message by message, and compacted before it outgrows the model's context."""
+
+import json
+from collections.abc import Callable, Sequence
+
+from agents.desk import Record
+from agents.errors import ModelRefused
+from agents.model import CHARS_PER_TOKEN, ChatMessage, Model, Reply, estimated_tokens
+from agents.prompts import render
+from agents.tools.tables import short
+
+MESSAGE, SUMMARY, RESUMED, STATE = "message", "summary", "resumed", "state"
+"""Kinds of transcript entries: a message of the conversation; all messages, after the older ones were summarised, or
+when another step took them up; and the workbench."""
+
+_HEAD = 2
+"""Messages that are never compacted: the system's and the brief."""
+_REPLY_SHARE = 0.2
+"""Of the context that is kept free for a reply, where it is not limited otherwise."""
+_KEPT_SHARE = 0.3
+"""Of the context, or of what there is where that is less, that the latest turns may take, which stay as they are."""
+_SUMMARISED_SHARE = 0.5
+"""Of the context that is given to be summarised."""
+_SHOWN_CHARS = (200, 2000)
+"""Of a message that is to be summarised, at least and at most."""
+_MECHANICAL_LINES = 60
+
+
+class Conversation:
+    """Messages in order; whatever is added is recorded first."""
+
+    def __init__(self, record: Record, context_tokens: int, reply_tokens: int | None, tools: object = ()) -> None:
+        """``context_tokens`` is what the model takes, ``reply_tokens`` the most it replies; None: not limited.
+
+        ``tools`` are those that go with each request.
+        """
+        self.messages: list[ChatMessage] = []
+        self._record = record
+        self._tools = estimated_tokens(json.dumps(tools))
+        self._context = context_tokens
+        self._reserve = min(reply_tokens or int(_REPLY_SHARE * context_tokens), context_tokens // 2)
+        self._counted, self._uncounted = 0, self._tools
+
+    def add(self, message: ChatMessage) -> None:
+        """Add a message."""
+        self._record(MESSAGE, {"message": message})
+        self.messages.append(message)
+        self._uncounted += _tokens(message)
+
+    def reply(self, reply: Reply) -> None:
+        """Add a model's reply to the messages that there are."""
+        self._record(MESSAGE, {"message": reply.message})
+        self.messages.append(reply.message)
+        self._counted, self._uncounted = reply.usage.tokens, 0
+
+    def replace(self, kind: str, messages: Sequence[ChatMessage], **more: object) -> None:
+        """Put other messages in the place of all."""
+        self._record(kind, {"messages": list(messages), **more})
+        self.messages = list(messages)
+        self._counted, self._uncounted = 0, self._tools + sum(map(_tokens, messages))
+
+    @property
+    def tokens(self) -> int:
+        """What the messages take: as counted at the last reply, and an estimate of what was added since."""
+        return self._counted + self._uncounted
+
+    @property
+    def full(self) -> bool:
+        """Whether another reply may not fit."""
+        return self.tokens > self._context - self._reserve
+
+    def too_long(self) -> None:
+        """Take note that the model takes less than was thought: not what there is now."""
+        self._context = min(self._context, self.tokens)
+        self._reserve = min(self._reserve, self._context // 2)
+
+    def compact(self, model: Model, exact: Callable[[str], ChatMessage]) -> bool:
+        """Summarise all but the latest turns; ``exact`` makes a message of the summary and what must not be lost.
+
+        The model summarises, or when it cannot, a list of calls has to do. Returns whether there was anything to
+        summarise. Raises ``BudgetSpent``.
+        """
+        older, latest = self._split()
+        if not older:
+            return False
+        self.replace(SUMMARY, [*self.messages[:_HEAD], exact(self._summary(model, older)), *latest])
+        return True
+
+    def _split(self) -> tuple[list[ChatMessage], list[ChatMessage]]:
+        """Return the turns to summarise and the latest, which stay; results stay with their calls."""
+        older = turns(self.messages[_HEAD:])
+        latest: list[ChatMessage] = []
+        most = _KEPT_SHARE * min(self._context, self.tokens)
+        while older and sum(map(_tokens, (*older[-1], *latest))) <= most:
+            latest = [*older.pop(), *latest]
+        return [message for turn in older for message in turn], latest
+
+    def _summary(self, model: Model, older: Sequence[ChatMessage]) -> str:
+        most = int(_SUMMARISED_SHARE * self._context) * CHARS_PER_TOKEN
+        each = min(max(most // len(older), _SHOWN_CHARS[0]), _SHOWN_CHARS[1])
+        record = "\n\n".join(_shown(message, each) for message in older)[-most:]
+        asked = [{"role": "system", "content": render("summarise")}, {"role": "user", "content": record}]
+        try:
+            text = model.complete(asked, ()).text.strip()
+        except ModelRefused:
+            text = ""
+        return text or mechanical_summary(older)
+
+
+def turns(messages: Sequence[ChatMessage]) -> list[list[ChatMessage]]:
+    """Return messages in turns: each begins with what model or user says, and has the results of its calls."""
+    found: list[list[ChatMessage]] = []
+    for message in messages:
+        if message["role"] == "tool" and found:
+            found[-1].append(message)
+        else:
+            found.append([message])
+    return found
+
+
+def mechanical_summary(messages: Sequence[ChatMessage]) -> str:
+    """Return the calls among ``messages`` with the first line of their results, the latest ones."""
+    results = {message["tool_call_id"]: message["content"] for message in messages if message["role"] == "tool"}
+    lines = []
+    for message in messages:
+        for call in message.get("tool_calls", ()):
+            function = call["function"]
+            result = short(results.get(call["id"], "").partition("\n")[0])
+            lines.append(f"{function['name']} {short(function['arguments'])} -> {result}")
+    return "\n".join(lines[-_MECHANICAL_LINES:]) or "nothing was called"
+
+
+def unanswered(messages: Sequence[ChatMessage]) -> list[str]:
+    """Return the ids of calls that have no results."""
+    last = turns(messages)[-1] if messages else []
+    answered = {message["tool_call_id"] for message in last if message["role"] == "tool"}
+    return [call["id"] for message in last for call in message.get("tool_calls", ()) if call["id"] not in answered]
+
+
+def _shown(message: ChatMessage, most: int) -> str:
+    calls = (
+        f"CALL {call['function']['name']}: {call['function']['arguments'][: most // 2]}"
+        for call in message.get("tool_calls", ())
+    )
+    return "\n".join((f"{message['role'].upper()}: {(message.get('content') or '')[:most]}", *calls))
+
+
+def _tokens(message: ChatMessage) -> int:
+    return estimated_tokens(json.dumps(message, ensure_ascii=False)) + 4

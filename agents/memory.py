@@ -1,0 +1,84 @@
+"""A run's long memory: notes that operators left, and how their hypotheses ended, ranked for the next step."""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from evaluator.target import ScoreKind
+from lineage_db.records import Memory, Trial, Version
+
+_HALF_LIFE_STEPS = 20
+"""After so many steps a lesson's recency counts half."""
+_RELEVANCE = 2.0
+"""How much a lesson weighs all of whose words are about the matter at hand."""
+_NOTE = 0.6
+"""What a note weighs: somebody thought it worth keeping."""
+_FAILURE = 0.3
+_GAIN = 10.0
+"""What a hypothesis weighs by the size of its effect, good or bad, in log speed-up: 1 from 10 percent on."""
+_FAILURES_AT_HAND = 5
+_WORD = re.compile(r"[a-z_][a-z_0-9.]{2,}")
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One line of memory."""
+
+    step: int
+    attempt_id: int | None
+    """None for a note."""
+    text: str
+    weight: float
+    """Of itself, apart from what it is wanted for."""
+
+
+def lessons(memories: Iterable[Memory], trials: Iterable[Trial], versions: Sequence[Version]) -> list[Lesson]:
+    """Return the notes, and the outcomes of all hypotheses, by step."""
+    speeds = {version.number: version.attempt.evaluation.geomean_tflops for version in versions}
+    score = versions[0].attempt.evaluation.score if versions else None
+    kind = score.kind if score else ScoreKind.PREDICTED
+    found = [Lesson(memory.step_number, None, memory.text, _NOTE) for memory in memories]
+    found += [_outcome(trial, speeds, kind) for trial in trials if trial.hypothesis]
+    return sorted(found, key=lambda lesson: lesson.step)
+
+
+def matter_at_hand(parent: Version, trials: Sequence[Trial]) -> str:
+    """Return the words of what the next step is about: its parent, what holds that back, and the latest failures."""
+    score = parent.attempt.evaluation.score
+    critical = [case.critical or case.limiter for case in score.cases] if score else []
+    failures = [trial for trial in trials if not trial.geomean_tflops][-_FAILURES_AT_HAND:]
+    said = (parent.attempt.change, parent.attempt.hypothesis, *critical)
+    return " ".join((*said, *(f"{trial.change} {trial.message}" for trial in failures)))
+
+
+def ranked(found: Sequence[Lesson], about: str, limit: int) -> list[Lesson]:
+    """Return the ``limit`` lessons that are worth most: recent, about the words of ``about``, and of large effect."""
+    newest = max((lesson.step for lesson in found), default=0)
+    wanted = _words(about)
+
+    def worth(lesson: Lesson) -> float:
+        words = _words(lesson.text)
+        relevance = len(words & wanted) / len(words) if words else 0.0
+        recency = math.pow(0.5, (newest - lesson.step) / _HALF_LIFE_STEPS)
+        return lesson.weight + _RELEVANCE * relevance + recency
+
+    return sorted(found, key=worth, reverse=True)[:limit]
+
+
+def _outcome(trial: Trial, speeds: dict[int, float], kind: ScoreKind) -> Lesson:
+    before = max((speeds.get(number, 0.0) for number in trial.parents), default=0.0)
+    start = f"attempt {trial.attempt_id}: {trial.hypothesis} [{trial.change}]"
+    if not trial.geomean_tflops:
+        return Lesson(trial.step_number, trial.attempt_id, f"{start} -> {trial.status}: {trial.message}", _FAILURE)
+    effect, weight = f"{trial.geomean_tflops:.1f}", 0.0
+    if before:
+        change = trial.geomean_tflops / before
+        effect, weight = f"{before:.1f} -> {effect}", min(1.0, _GAIN * abs(math.log(change)))
+        effect = f"{effect} {kind} TFLOPS ({change - 1:+.1%})"
+    accepted = "" if trial.version is None else f", version {trial.version}"
+    return Lesson(trial.step_number, trial.attempt_id, f"{start} -> {effect}{accepted}", weight)
+
+
+def _words(text: str) -> set[str]:
+    return set(_WORD.findall(text.lower()))

@@ -1,0 +1,108 @@
+"""Directions from a model that reviews the whole trajectory of a run, as the supervisor's redirections need them."""
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from agents.agentic import MakeModel, choose, told_of
+from agents.desk import Desk
+from agents.errors import BudgetSpent, ModelRefused
+from agents.memory import Lesson, lessons
+from agents.model import ChatMessage
+from agents.prompts import render
+from agents.settings import ModelSettings
+from agents.supervisor import Diagnosis, Trajectory
+from agents.tools.tables import lineage, short
+from evaluator.problem import Problem
+from evaluator.target import Target
+from lineage_db.records import Memory, Trial
+
+_TRIES = 2
+"""How often a model is asked for an answer in the form it has to have."""
+_TRIALS, _FAILURES, _LESSONS = 40, 12, 20
+"""Lines of each that it is shown."""
+
+Direction = Annotated[str, StringConstraints(strip_whitespace=True, min_length=10, max_length=600)]
+
+
+class Review(BaseModel):
+    """What a model answers."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    assessment: str = Field(min_length=1)
+    """Why the search does not get on."""
+    directions: list[Direction] = Field(min_length=2, max_length=6)
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """Directions, and which model gave them."""
+
+    source: str
+    directions: tuple[str, ...]
+
+
+def advise(
+    models: Sequence[ModelSettings],
+    make_model: MakeModel,
+    desk: Desk,
+    problem: Problem,
+    suite: str,
+    target: Target,
+    trajectory: Trajectory,
+    memories: Sequence[Memory],
+    diagnosis: Diagnosis,
+    seed: int,
+) -> Advice | None:
+    """Return what one of ``models``, drawn by ``seed``, says should be tried; None where none can be had.
+
+    The calls are charged to the step of ``desk``.
+    """
+    rng = random.Random(seed)
+    chosen = choose(models, rng)
+    values = told_of(problem, suite, target) | {
+        "reason": diagnosis.reason,
+        "lineage": lineage(trajectory.versions, trajectory.trials[-_TRIALS:], target.kind),
+        "faults": _faults(trajectory.trials),
+        "memory": [short(lesson.text, 300) for lesson in _lessons(trajectory, memories)],
+        "said": [direction for made in trajectory.active for direction in made.directions],
+        "source": trajectory.versions[-1].attempt.source,
+    }
+    messages: list[ChatMessage] = [{"role": "user", "content": render("review", **values)}]
+    try:
+        model = make_model(chosen, desk, rng)
+        for _ in range(_TRIES):
+            reply = model.complete(messages, ())
+            try:
+                return Advice(chosen.name, tuple(read_review(reply.text).directions))
+            except ValidationError as error:
+                messages += [reply.message, {"role": "user", "content": _complaint(error)}]
+    except (ModelRefused, BudgetSpent):
+        return None
+    return None
+
+
+def read_review(text: str) -> Review:
+    """Return the review in an answer, which may say something around the JSON; raise ``ValidationError``."""
+    return Review.model_validate_json(text[max(text.find("{"), 0) : text.rfind("}") + 1] or "{}")
+
+
+def _complaint(error: ValidationError) -> str:
+    wrong = error.errors(include_url=False)[0]
+    place = ".".join(map(str, wrong["loc"])) or "the answer"
+    return render("review_again", place=place, wrong=wrong["msg"])
+
+
+def _faults(trials: Sequence[Trial]) -> list[tuple[int, str]]:
+    """The most frequent ways to fail, with their numbers."""
+    counted = Counter(f"{trial.status}: {short(trial.message)}" for trial in trials if not trial.geomean_tflops)
+    return [(count, reason) for reason, count in counted.most_common(_FAILURES)]
+
+
+def _lessons(trajectory: Trajectory, memories: Sequence[Memory]) -> Sequence[Lesson]:
+    return lessons(memories, trajectory.trials, trajectory.versions)[-_LESSONS:]

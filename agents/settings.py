@@ -1,0 +1,110 @@
+"""Settings of operators that ask language models: which ones, where they are, what they cost."""
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agents.errors import NoEndpoint, NoModel, NoPrice
+from agents.model import Usage
+
+BASE_URL = "OPENAI_BASE_URL"
+"""Environment variable with the address of the endpoint, where a model's settings have none."""
+_NO_KEY = "none"
+"""Sent to servers on this machine that ask for no key: the client insists on one."""
+_PER_MTOK = 1e-6
+
+
+class ModelSettings(BaseModel):
+    """One language model behind an OpenAI-compatible endpoint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str = Field(min_length=1)
+    """What the endpoint calls it."""
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    """How often it is chosen, against the others: each step has one model."""
+    context_tokens: int = Field(default=128_000, ge=8_000)
+    """What it can take in, its reply included. A brief with its sources and tools takes about 8,000 already."""
+    input_usd_per_mtok: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    cached_usd_per_mtok: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """None: as other input."""
+    output_usd_per_mtok: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    temperature: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """What is None is not sent: the endpoint has its own default, and some refuse what they do not know."""
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    max_output_tokens: int | None = Field(default=None, ge=1)
+    reasoning_effort: str | None = None
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+    """More fields of each request, as the endpoint wants them."""
+    base_url: str | None = None
+    """Of its endpoint, e.g. ``http://localhost:8000/v1``. None: what OPENAI_BASE_URL says, else OpenAI's."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds its key; the key itself is kept nowhere."""
+
+    @property
+    def priced(self) -> bool:
+        """Whether it is known what a call costs."""
+        return self.input_usd_per_mtok is not None and self.output_usd_per_mtok is not None
+
+    def usd(self, usage: Usage) -> float | None:
+        """Return what a call costs; None where that is not known."""
+        if self.input_usd_per_mtok is None or self.output_usd_per_mtok is None:
+            return None
+        cached = self.input_usd_per_mtok if self.cached_usd_per_mtok is None else self.cached_usd_per_mtok
+        fresh = usage.input_tokens - usage.cached_tokens
+        return _PER_MTOK * (
+            fresh * self.input_usd_per_mtok
+            + usage.cached_tokens * cached
+            + usage.output_tokens * self.output_usd_per_mtok
+        )
+
+    def endpoint(self, environment: Mapping[str, str]) -> "Endpoint":
+        """Return where the model is asked, and with which key; raise ``NoEndpoint`` where neither is said."""
+        url = self.base_url or environment.get(BASE_URL) or None
+        key = environment.get(self.api_key_env)
+        if key:
+            return Endpoint(url, key)
+        if url and _on_this_machine(url):
+            return Endpoint(url, _NO_KEY)
+        raise NoEndpoint(self.name, self.api_key_env, url)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a model is asked."""
+
+    base_url: str | None
+    """None: OpenAI's."""
+    api_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What operators with models are made with."""
+
+    models: Sequence[ModelSettings] = ()
+    request_timeout_s: float = 600.0
+    """Longest time that a model may take for a reply."""
+
+    def check(self, operator: str, environment: Mapping[str, str], *, usd_limit: bool) -> None:
+        """Raise ``NoModel``, ``NoEndpoint`` or ``NoPrice`` unless ``operator`` can ask its models, and a limit in USD,
+        where there is one, can be held.
+        """
+        if not self.models:
+            raise NoModel(operator)
+        for model in self.models:
+            model.endpoint(environment)
+            if usd_limit and not model.priced:
+                raise NoPrice(model.name)
+
+
+def _on_this_machine(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

@@ -1,0 +1,153 @@
+"""The operator ``single_turn``: the way of FunSearch and AlphaEvolve, for comparison.
+
+The framework samples a parent and inspirations, the model answers once with a diff, and that is evaluated as it is.
+"""
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agents.agentic import MakeModel, chat_models, choose, learnt, source_to_adapt, told
+from agents.conversation import MESSAGE
+from agents.errors import BudgetSpent, CandidateTaken
+from agents.model import ChatMessage, Reply
+from agents.operator import Brief, Proposal
+from agents.prompts import render
+from agents.settings import Settings
+from agents.tools.tables import evaluation, short, verdict
+from agents.tools.toolbox import cut, difference
+from evaluator.candidate import Candidate
+from lineage_db.records import Submission, Version
+
+_PARENT_DECAY = 0.6
+"""Weight of a version as parent over that of the next newer one: the newest is the best."""
+_INSPIRATIONS = 2
+_FAILURES = 5
+_DIFF_CHARS = 6_000
+_BLOCK = re.compile(r"<{5,} SEARCH\n(.*?)\n?={5,}\n(.*?)\n?>{5,} REPLACE", re.DOTALL)
+_FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
+_SAID = re.compile(r"^[\s*#-]*(hypothesis|change|expected)[\s*]*:[\s*]*(.+)$", re.IGNORECASE | re.MULTILINE)
+
+
+class BadAnswer(Exception):
+    """An answer that gives no source; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model proposes."""
+
+    source: str
+    hypothesis: str
+    change: str
+    expected: str
+
+
+class SingleTurn:
+    """Asks one of its models once a step."""
+
+    name = "single_turn"
+
+    def __init__(self, settings: Settings, make_model: MakeModel | None = None) -> None:
+        self._settings = settings
+        self._make_model = make_model or chat_models(settings)
+
+    def vary(self, brief: Brief) -> Proposal:
+        """Evaluate what the model answers; an answer that cannot be used, or is faulty, is not repaired."""
+        rng = random.Random(brief.seed)
+        chosen = choose(self._settings.models, rng)
+        parent, inspirations = sample(brief.versions, brief.asked, rng)
+        messages: list[ChatMessage] = [
+            {"role": "system", "content": render("single_turn_system", **told(brief))},
+            {"role": "user", "content": _question(brief, parent, inspirations)},
+        ]
+        for message in messages:
+            brief.desk.record(MESSAGE, {"message": message})
+        try:
+            reply = self._make_model(chosen, brief.desk, rng).complete(messages, ())
+        except BudgetSpent as spent:
+            return Proposal(None, str(spent))
+        brief.desk.record(MESSAGE, {"message": reply.message})
+        return _judged(brief, parent, inspirations, reply)
+
+
+def sample(versions: Sequence[Version], asked: Version | None, rng: random.Random) -> tuple[Version, list[Version]]:
+    """Return a parent, mostly one of the newest versions or the one ``asked`` for, and a few others, oldest first."""
+    weights = [_PARENT_DECAY ** (len(versions) - 1 - place) for place in range(len(versions))]
+    parent = asked or rng.choices(versions, weights)[0]
+    others = [version for version in versions if version is not parent]
+    chosen = rng.sample(others, min(_INSPIRATIONS, len(others)))
+    return parent, sorted(chosen, key=lambda version: version.number)
+
+
+def read_answer(text: str, parent: str, entry: str) -> Answer:
+    """Return what an answer makes of the source ``parent``; raise ``BadAnswer``."""
+    said = {name.lower(): words.strip() for name, words in reversed(_SAID.findall(text))}
+    missing = [name for name in ("hypothesis", "change", "expected") if name not in said]
+    if missing:
+        raise BadAnswer(f"the answer does not say its {', '.join(missing)}")
+    blocks = _BLOCK.findall(text)
+    source = _edited(parent, blocks) if blocks else _whole(text, entry)
+    if source == parent:
+        raise BadAnswer("the answer changes nothing")
+    return Answer(source, said["hypothesis"], said["change"], said["expected"])
+
+
+def _edited(source: str, blocks: Sequence[tuple[str, str]]) -> str:
+    for number, (old, new) in enumerate(blocks, start=1):
+        if (count := source.count(old)) != 1 or not old.strip():
+            raise BadAnswer(f"the passage of block {number} occurs {count} times in the parent")
+        source = source.replace(old, new)
+    return source
+
+
+def _whole(text: str, entry: str) -> str:
+    sources: list[str] = [block for block in _FENCED.findall(text) if f"def {entry}(" in block]
+    if not sources:
+        raise BadAnswer(f"the answer has neither SEARCH/REPLACE blocks nor a source that defines {entry}")
+    return max(sources, key=len)
+
+
+def _question(brief: Brief, parent: Version, inspirations: Sequence[Version]) -> str:
+    failed = [trial for trial in brief.trials if not trial.geomean_tflops][-_FAILURES:]
+    found = parent.attempt.evaluation
+    return render(
+        "single_turn",
+        target=brief.target,
+        parent=parent,
+        parent_scores=f"{verdict(found, {})}\n{evaluation(found)}",
+        inspirations=inspirations,
+        diffs=[
+            cut(
+                difference(parent.attempt.source, other.attempt.source, "parent", f"version {other.number}"),
+                _DIFF_CHARS,
+            )
+            for other in inspirations
+        ],
+        failures=[short(f"{trial.change}: {trial.status}: {trial.message}", 300) for trial in failed],
+        memory=learnt(brief),
+        interventions=brief.interventions,
+        transferred_source=source_to_adapt(brief),
+    )
+
+
+def _judged(brief: Brief, parent: Version, inspirations: Sequence[Version], reply: Reply) -> Proposal:
+    try:
+        answer = read_answer(reply.text, parent.attempt.source, brief.problem.entry)
+    except BadAnswer as error:
+        return Proposal(None, f"{error}{f' (it was {reply.problem})' if reply.problem else ''}")
+    try:
+        attempt = brief.evaluate(
+            Candidate(brief.problem.name, answer.source),
+            change=answer.change,
+            parents=(parent.number,),
+            hypothesis=f"{answer.hypothesis} (expected: {answer.expected})",
+        )
+    except CandidateTaken as error:
+        return Proposal(None, str(error))
+    outcome = verdict(attempt.evaluation, {f"version {parent.number}": parent.attempt.evaluation.geomean_tflops})
+    if not attempt.evaluation.correct:
+        return Proposal(None, f"{answer.change}: {outcome}")
+    submission = Submission(attempt.id, answer.change, answer.hypothesis, answer.expected, outcome)
+    return Proposal(attempt, f"{answer.change}: {outcome}", submission)

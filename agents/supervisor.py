@@ -1,0 +1,192 @@
+"""The supervisor: sees when a search stalls or goes in circles, and what to tell its operators then.
+
+Pure functions over the trajectory, so that a run which is killed and resumed is supervised as if nothing had happened.
+The AVO paper (arXiv 2603.24517) names the two failures: a line of exploration that is exhausted, and edits that keep
+failing without a gain.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+from agents.moves import MOVES, Move
+from evaluator.evaluation import Status
+from evaluator.target import Target
+from knowledge_base.library import Library
+from lineage_db.records import Intervention, Step, StepState, Trial, Version
+from lineage_db.spans import covered
+
+_DIRECTIONS = 4
+"""How many directions an intervention gives at most."""
+
+
+class Level(StrEnum):
+    """How far an intervention goes. Each is tried before the next."""
+
+    NUDGE = "nudge"
+    """Operators are told what was seen."""
+    REDIRECT = "redirect"
+    """They are given other directions as well."""
+    RESTART = "restart"
+    """They go back to an earlier version as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """What a supervisor bears before it steps in, and again before it goes one level further."""
+
+    steps: int
+    """Steps in a row that add no version."""
+    hours: float
+    """Working time without a new version."""
+    repeats: int
+    """Candidates in a row that fail alike, or that are no new candidates at all."""
+    flat_versions: int = 6
+    """Versions in a row that together ..."""
+    flat_gain: float = 0.01
+    """... gain less than this fraction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """What a run has done so far."""
+
+    versions: Sequence[Version]
+    """Oldest first; never empty."""
+    trials: Sequence[Trial]
+    """Oldest first."""
+    steps: Sequence[Step]
+    """Those since the lineage last grew, at least, by number."""
+    interventions: Sequence[Intervention]
+    """Oldest first."""
+
+    @property
+    def grown(self) -> int:
+        """Number of the step that added the newest version."""
+        return max((trial.step_number for trial in self.trials if trial.version is not None), default=0)
+
+    @property
+    def active(self) -> tuple[Intervention, ...]:
+        """The interventions since the lineage last grew."""
+        return tuple(made for made in self.interventions if made.after_step >= self.grown)
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """An intervention that is due."""
+
+    level: Level
+    after_step: int
+    """Number of the newest step that was looked at."""
+    reason: str
+    restart_from: int | None
+
+
+def diagnose(trajectory: Trajectory, patience: Patience) -> Diagnosis | None:
+    """Return what is due now, if anything is.
+
+    Only what happened since the last version and the last intervention counts: operators get time to act on what they
+    were told. On one plateau the levels are gone through in order, then redirections and restarts take turns.
+    """
+    ended = [step for step in trajectory.steps if step.state in (StepState.DONE, StepState.FAILED)]
+    if not ended:
+        return None
+    told = max((made.after_step for made in trajectory.interventions), default=-1)
+    mark = max(trajectory.grown, told)
+    recent = [step for step in ended if step.number > mark]
+    trials = [trial for trial in trajectory.trials if trial.step_number > mark]
+    signs = [
+        *_barren(recent, patience),
+        *_repeated(trials, trajectory.trials, patience),
+        *_flat(trajectory, told, patience),
+    ]
+    if not signs:
+        return None
+    level = _next_level(trajectory)
+    restart_from = _to_go_back_to(trajectory) if level is Level.RESTART else None
+    return Diagnosis(level, max(step.number for step in ended), "; ".join(signs), restart_from)
+
+
+def untried_moves(
+    versions: Sequence[Version],
+    trials: Sequence[Trial],
+    target: Target,
+    problem: str,
+    knowledge: Library,
+    moves: Sequence[Move] = MOVES,
+) -> tuple[str, ...]:
+    """Return directions that need no model: known moves that apply to the best version and were not tried.
+
+    Those that relieve its critical resource come first, then those that are expected to gain most. Where all have been
+    tried: notes about the critical resource. Each is ``name: what it is``.
+    """
+    best = versions[-1].attempt
+    score = best.evaluation.score
+    critical = {case.critical or case.limiter for case in score.cases} - {""} if score else set()
+    said = " ".join(trial.change for trial in trials)
+    tried = {name for name in (move.name for move in moves) if re.search(rf"\b{re.escape(name)}:", said)}
+    ranked = sorted(moves, key=lambda move: (move.relieves.isdisjoint(critical), -move.prior))
+    applicable = (move for move in ranked if move.name not in tried and move.variants(best.source, target))
+    directions = [f"{move.name}: {move.hypothesis}" for move, _ in zip(applicable, range(_DIRECTIONS), strict=False)]
+    if not directions:
+        words = " ".join(sorted(critical)) or problem
+        notes = knowledge.search(words, architecture=target.arch, problem=problem, limit=_DIRECTIONS)
+        directions = [f"{note.id}: {note.title}" for note in notes]
+    return tuple(directions)
+
+
+def _barren(recent: Sequence[Step], patience: Patience) -> list[str]:
+    worked = covered((step.started, step.finished) for step in recent if step.finished)
+    signs = []
+    if len(recent) >= patience.steps:
+        signs.append(f"{len(recent)} steps in a row without a new version")
+    if worked >= timedelta(hours=patience.hours):
+        signs.append(f"{worked / timedelta(hours=1):.1f} hours of work without a new version")
+    return signs
+
+
+def _repeated(recent: Sequence[Trial], trials: Sequence[Trial], patience: Patience) -> list[str]:
+    """Candidates that are no news: the same failure again, or launch plans that the run has had."""
+    last = recent[-patience.repeats :]
+    if len(last) < patience.repeats:
+        return []
+    signs = []
+    failures = {(trial.status, re.sub(r"\d+", "#", trial.message)) for trial in last}
+    if len(failures) == 1 and last[-1].status is not Status.CORRECT:
+        signs.append(f"{len(last)} candidates in a row fail alike, the last: {last[-1].status}: {last[-1].message}")
+    first = {trial.plan_digest: trial.attempt_id for trial in reversed(trials)}
+    if all(trial.plan_digest is not None and first[trial.plan_digest] != trial.attempt_id for trial in last):
+        signs.append(f"{len(last)} candidates in a row lower to launch plans that were tried before")
+    return signs
+
+
+def _flat(trajectory: Trajectory, told: int, patience: Patience) -> list[str]:
+    numbers = {trial.version for trial in trajectory.trials if trial.step_number > told}
+    new = [version for version in trajectory.versions if version.number in numbers and version.number > 0]
+    if len(new) < patience.flat_versions:
+        return []
+    last, before = trajectory.versions[-1], trajectory.versions[-1 - patience.flat_versions]
+    gain = last.attempt.evaluation.geomean_tflops / before.attempt.evaluation.geomean_tflops - 1
+    if gain >= patience.flat_gain:
+        return []
+    return [f"the last {patience.flat_versions} versions gained {gain:.2%} together"]
+
+
+def _next_level(trajectory: Trajectory) -> Level:
+    if not trajectory.active:
+        return Level.NUDGE
+    back_and_forth = trajectory.active[-1].level == Level.REDIRECT and len(trajectory.versions) > 1
+    return Level.RESTART if back_and_forth else Level.REDIRECT
+
+
+def _to_go_back_to(trajectory: Trajectory) -> int:
+    """The earlier version that the fewest candidates were made from; of several the newest."""
+    children = {version.number: 0 for version in trajectory.versions[:-1]}
+    for number in (parent for trial in trajectory.trials for parent in trial.parents):
+        if number in children:
+            children[number] += 1
+    gone_back_to = {made.restart_from for made in trajectory.active}
+    fresh = [number for number in children if number not in gone_back_to] or list(children)
+    return min(fresh, key=lambda number: (children[number], -number))

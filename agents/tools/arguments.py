@@ -1,0 +1,210 @@
+"""Arguments of the tools: what a call may say, and what is told of a call that says something else."""
+
+import json
+from enum import StrEnum
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from agents.prompts import tool_descriptions
+
+MOST_SOURCE_CHARS = 200_000
+"""Of a working source: twenty times a long kernel."""
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class BadCall(Exception):
+    """A call that cannot be made; the message says what to send instead."""
+
+
+class _Arguments(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ReadLineage(_Arguments):
+    attempts: int = Field(default=12, ge=0, le=200)
+    failures_only: bool = False
+
+
+class ReadVersion(_Arguments):
+    version: int | None = Field(default=None, ge=0)
+    attempt: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        return _exactly_one(self, "version", "attempt")
+
+
+class DiffVersions(_Arguments):
+    old: int = Field(ge=0)
+    new: int | None = Field(default=None, ge=0)
+
+
+class SearchKnowledge(_Arguments):
+    query: str = Field(min_length=1, max_length=500)
+    limit: int = Field(default=6, ge=1, le=20)
+
+
+class ReadNote(_Arguments):
+    id: str = Field(min_length=1)
+
+
+class ViewSource(_Arguments):
+    first: int = Field(default=1, ge=1)
+    last: int | None = Field(default=None, ge=1)
+
+
+class EditSource(_Arguments):
+    old: str = Field(min_length=1)
+    new: str
+    everywhere: bool = False
+
+
+class WriteSource(_Arguments):
+    source: str | None = Field(default=None, min_length=1, max_length=MOST_SOURCE_CHARS)
+    version: int | None = Field(default=None, ge=0)
+    attempt: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        return _exactly_one(self, "source", "version", "attempt")
+
+
+class Check(_Arguments):
+    pass
+
+
+class Evaluate(_Arguments):
+    hypothesis: str = Field(min_length=15, max_length=2000)
+    change: str = Field(min_length=3, max_length=1000)
+    expected: str = Field(min_length=1, max_length=500)
+    also_from: tuple[int, ...] = ()
+    suite: str | None = None
+
+
+class Show(StrEnum):
+    PIPES = "pipes"
+    SASS = "sass"
+    PTX = "ptx"
+    TTGIR = "ttgir"
+
+
+class Profile(_Arguments):
+    show: Show = Show.PIPES
+    case: str | None = None
+    version: int | None = Field(default=None, ge=0)
+    first: int = Field(default=1, ge=1)
+
+
+class RunPython(_Arguments):
+    code: str = Field(min_length=1, max_length=MOST_SOURCE_CHARS)
+
+
+class Remember(_Arguments):
+    note: str = Field(min_length=10, max_length=1000)
+
+
+class Submit(_Arguments):
+    attempt: int | None = Field(ge=0)
+    change: str = Field(min_length=3, max_length=2000)
+    seen: str = Field(min_length=1, max_length=2000)
+
+
+TOOLS: dict[str, type[_Arguments]] = {
+    "read_lineage": ReadLineage,
+    "read_version": ReadVersion,
+    "diff_versions": DiffVersions,
+    "search_knowledge": SearchKnowledge,
+    "read_note": ReadNote,
+    "view_source": ViewSource,
+    "edit_source": EditSource,
+    "write_source": WriteSource,
+    "check": Check,
+    "evaluate": Evaluate,
+    "profile": Profile,
+    "run_python": RunPython,
+    "remember": Remember,
+    "submit": Submit,
+}
+
+
+def parse(name: str, arguments: str) -> BaseModel:
+    """Return the arguments of a call of tool ``name``, from JSON; raise ``BadCall``."""
+    if name not in TOOLS:
+        raise BadCall(f"there is no tool {name!r}: call one of {', '.join(TOOLS)}")
+    try:
+        data = json.loads(arguments or "{}")
+    except (ValueError, RecursionError) as error:
+        raise BadCall(f"the arguments of {name} are not JSON: {error}: send {_form(name)}") from None
+    try:
+        return TOOLS[name].model_validate(data)
+    except ValidationError as error:
+        wrong = (_wrong(detail) for detail in error.errors(include_url=False, include_input=False)[:5])
+        raise BadCall(f"{name} was not called: {'; '.join(wrong)}: send {_form(name)}") from None
+
+
+def tool_specs(suites: tuple[str, ...], cases: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return the tools as chat completions take them; ``suites`` and ``cases`` are those that may be named."""
+    return [_spec(name, {"suite": suites, "case": cases}) for name in TOOLS]
+
+
+def _spec(name: str, choices: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+    told = tool_descriptions()[name]
+    properties = _properties(name)
+    for argument, schema in properties.items():
+        schema["description"] = told["arguments"][argument]
+        if argument in choices:
+            schema["enum"] = list(choices[argument])
+    required = [key for key, field in TOOLS[name].model_fields.items() if field.is_required()]
+    parameters = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+    return {
+        "type": "function",
+        "function": {"name": name, "description": told["description"], "parameters": parameters},
+    }
+
+
+def _properties(name: str) -> dict[str, dict[str, Any]]:
+    """Return the schema of each argument, without references and, where it may be left out, without null: not every
+    server's grammar has them.
+    """
+    schema = TOOLS[name].model_json_schema()
+    properties = {}
+    for argument, given in schema.get("properties", {}).items():
+        plain = dict(given)
+        if reference := plain.pop("$ref", ""):
+            plain |= schema["$defs"][reference.rpartition("/")[2]]
+        if (kinds := plain.pop("anyOf", None)) is not None:
+            required = TOOLS[name].model_fields[argument].is_required()
+            plain |= {"type": [kinds[0]["type"], "null"]} if required else kinds[0]
+        plain.pop("title", None)
+        if plain.get("default", "") is None:
+            del plain["default"]
+        properties[argument] = plain
+    return properties
+
+
+def _form(name: str) -> str:
+    """Return in a line what a call has to say."""
+    fields = TOOLS[name].model_fields
+    properties = _properties(name)
+
+    def kind(argument: str) -> str:
+        schema = properties[argument]
+        choices = "|".join(map(str, schema.get("enum", ())))
+        return choices or str(schema.get("type", "value")) + ("" if fields[argument].is_required() else ", optional")
+
+    return "{" + ", ".join(f'"{argument}": {kind(argument)}' for argument in fields) + "}"
+
+
+def _wrong(detail: Any) -> str:
+    place = ".".join(map(str, detail["loc"]))
+    return f"{place}: {detail['msg']}" if place else str(detail["msg"])
+
+
+def _exactly_one(model: _Model, *names: str) -> _Model:
+    if sum(getattr(model, name) is not None for name in names) != 1:
+        raise PydanticCustomError("one", "give exactly one of {names}", {"names": ", ".join(names)})
+    return model

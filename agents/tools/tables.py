@@ -1,0 +1,210 @@
+"""What tools say: compact tables for a model to read."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from evaluator.evaluation import CaseResult, Evaluation, Resources, Score
+from evaluator.inspection import Findings
+from evaluator.performance.profile import LaunchProfile, Profile, Role, Section
+from lineage_db.records import Attempt, Trial, Version
+
+_SHOWN_SHARE = 0.1
+"""Of a case's time: sections with less are not shown."""
+_SHOWN_LINES = 8
+_MOST_LINE = 160
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return rows below a head, columns apart by two blanks, those of numbers to the right."""
+    cells = [list(head), *([_cell(value) for value in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    right = [all(_is_number(row[column]) for row in cells[1:]) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if to_the_right else cell.ljust(width)
+            for cell, width, to_the_right in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in cells
+    )
+
+
+def short(text: str, most: int = _MOST_LINE) -> str:
+    """Return ``text`` on one line of at most ``most`` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
+def lineage(versions: Sequence[Version], trials: Sequence[Trial], kind: str) -> str:
+    """Return the versions, then ``trials``, attempts that are none."""
+    speeds = {version.number: version.attempt.evaluation.geomean_tflops for version in versions}
+    accepted = [
+        (
+            f"v{version.number}",
+            _numbers(version.parents),
+            f"{speeds[version.number]:.1f}",
+            _gain(speeds[version.number], [speeds[number] for number in version.parents if number in speeds]),
+            short(version.attempt.change),
+        )
+        for version in versions
+    ]
+    parts = [f"Versions, {kind} TFLOPS (geometric mean), the last is the best:"]
+    parts.append(table(("", "from", "TFLOPS", "gain", "change"), accepted))
+    if trials:
+        tried = [
+            (
+                trial.attempt_id,
+                _numbers(trial.parents),
+                f"{trial.geomean_tflops:.1f}" if trial.geomean_tflops else trial.status,
+                _gain(trial.geomean_tflops, [speeds[n] for n in trial.parents if n in speeds]),
+                short(f"{trial.change}{f' -- {trial.message}' if trial.message else ''}", 240),
+            )
+            for trial in trials
+        ]
+        parts += ["", "Latest attempts that were not accepted:"]
+        parts.append(table(("attempt", "from", "TFLOPS", "gain", "change -- what was wrong"), tried))
+    return "\n".join(parts)
+
+
+def verdict(evaluation: Evaluation, against: Mapping[str, float]) -> str:
+    """Return the outcome in a line; ``against``: speeds to compare with, by name, in TFLOPS."""
+    score = evaluation.score
+    if score is None:
+        said = f"{evaluation.status}: {evaluation.message}"
+        predicted = evaluation.predicted
+        return said + (f" ({predicted.geomean_tflops:.1f} predicted TFLOPS, unverified)" if predicted else "")
+    found = f"correct, {score.geomean_tflops:.1f} {score.kind} TFLOPS"
+    beside = (f"{name} has {tflops:.1f} ({score.geomean_tflops / tflops - 1:+.1%})" for name, tflops in against.items())
+    return "; ".join((found, *beside))
+
+
+def evaluation(found: Evaluation) -> str:
+    """Return the cases and resources of an evaluation."""
+    parts = []
+    if found.score:
+        parts.append(_scores(found.score))
+    if failed := [case for case in found.cases if not case.passed]:
+        parts.append(_cases(failed))
+    if found.resources:
+        parts.append(_resources(found.resources))
+    return "\n\n".join(parts)
+
+
+def attempt(of: Attempt, name: str, kind: str) -> str:
+    """Return an attempt in full."""
+    parts = [f"{name} (attempt {of.id}), from {_numbers(of.parents) or 'nothing'}: {of.change}"]
+    if of.hypothesis:
+        parts.append(f"hypothesis: {of.hypothesis}")
+    parts += [verdict(of.evaluation, {}), evaluation(of.evaluation), "", of.source]
+    return "\n".join(parts)
+
+
+def check(findings: Findings) -> str:
+    """Return what a check found."""
+    fault = findings.fault
+    said = f"{fault.status}: {fault.message}" if fault else "ok: compiles, fits, and is right on the case that was run"
+    parts = [said, *(f"case {case.case} passed" for case in findings.cases if case.passed)]
+    return "\n".join([*parts, *((_resources(findings.resources),) if findings.resources else ())])
+
+
+def script(findings: Findings) -> str:
+    """Return what a script printed, and how it failed."""
+    parts = [findings.text.rstrip(), findings.fault.message if findings.fault else ""]
+    return "\n".join(part for part in parts if part) or "(nothing was printed)"
+
+
+def profile(found: Profile) -> str:
+    """Return the profile of a case."""
+    score = found.score
+    between = f" ({score.low_tflops:.0f} to {score.high_tflops:.0f})" if score.low_tflops else ""
+    parts = [f"{score.case}: {score.tflops:.1f}{between} {found.kind} TFLOPS, {score.time_us:.1f} us"]
+    parts += [f"the model does not know: {doubt}" for doubt in score.doubts]
+    parts.append(table(("time", "us", "share"), [(p.name, f"{p.time_us:.1f}", f"{p.share:.1%}") for p in found.parts]))
+    for launch in found.launches:
+        parts.append(_launch(launch))
+        parts += [_section(section) for section in launch.sections if section.time_us >= _SHOWN_SHARE * score.time_us]
+    answers = [(a.label, f"{a.gain_percent:+.1f}%", f"{a.tflops:.1f}", short(a.note)) for a in found.what_if]
+    parts.append(table(("what if", "gain", "TFLOPS", "note"), answers))
+    return "\n\n".join(parts)
+
+
+def _scores(score: Score) -> str:
+    rows = [
+        (
+            case.case,
+            f"{case.tflops:.1f}",
+            f"{case.time_us:.1f}",
+            case.critical or case.limiter or "-",
+            _shares(case.utilisation),
+            ", ".join(case.configurations),
+        )
+        for case in score.cases
+    ]
+    return table(("case", "TFLOPS", "us", "critical", "busy", ""), rows)
+
+
+def _cases(cases: Sequence[CaseResult]) -> str:
+    return table(
+        ("failed case", "error", "lse error", ""),
+        [(c.case, _error(c.relative_error), _error(c.lse_error), short(c.message)) for c in cases],
+    )
+
+
+def _resources(resources: Sequence[Resources]) -> str:
+    rows = {
+        (r.kernel, r.warps, r.registers, r.spill_bytes, r.shared_bytes, r.tensor_memory_columns, r.ctas_per_sm)
+        for r in resources
+    }
+    head = ("kernel", "warps", "registers", "spill B", "shared B", "tmem columns", "CTAs/SM")
+    return table(head, sorted(rows))
+
+
+def _launch(launch: LaunchProfile) -> str:
+    return (
+        f"kernel {launch.kernel}: {launch.programs} programs, {launch.ctas_per_sm} CTAs/SM limited by "
+        f"{', '.join(launch.limited_by)}, {launch.waves:.1f} waves, {launch.registers} registers, "
+        f"{launch.spill_bytes} B spilled, {launch.shared_bytes} B shared"
+    )
+
+
+def _section(section: Section) -> str:
+    lines = [f"{section.name}: {section.clocks_per_pass:.0f} clocks a pass, {section.passes_per_program:.1f} passes"]
+    if section.critical:
+        reliefs = ", ".join(f"{name} {gain:.1f}%" for name, gain in section.relief_percent.items() if gain >= 1)
+        lines.append(f"critical: {section.critical}; a quarter less of a resource makes a pass shorter by: {reliefs}")
+    lines.append(f"busy: {_shares(section.utilisation)}")
+    for number, role in enumerate(section.roles):
+        of = f"role {number}, {role.warps} warps" if len(section.roles) > 1 else f"{role.warps} warps"
+        lines += [f"{of} spend their time on: {_shares(role.reasons)}", _lines(role)]
+    return "\n".join(lines)
+
+
+def _lines(role: Role) -> str:
+    rows = [
+        (cost.line or "?", f"{cost.share:.1%}", f"{next(iter(cost.reasons), '')} {cost.waits_for}", short(cost.source))
+        for cost in role.lines[:_SHOWN_LINES]
+    ]
+    return table(("line", "share", "waits for", "source"), rows)
+
+
+def _shares(shares: Mapping[str, float]) -> str:
+    ordered = sorted(shares.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {share:.0%}" for name, share in ordered if share >= 0.01) or "nothing much"
+
+
+def _numbers(versions: Sequence[int]) -> str:
+    return ",".join(f"v{number}" for number in versions)
+
+
+def _gain(tflops: float, before: Sequence[float]) -> str:
+    return f"{tflops / max(before) - 1:+.1%}" if tflops and before and max(before) else ""
+
+
+def _error(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2g}"
+
+
+def _cell(value: object) -> str:
+    return " ".join(str(value).split())
+
+
+def _is_number(text: str) -> bool:
+    return text.rstrip("%").lstrip("+-").replace(".", "", 1).isdigit() or not text

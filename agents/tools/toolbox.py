@@ -1,0 +1,277 @@
+"""The toolbox of one step: tools by name, text in, text out. Whoever calls them needs no loop and no model."""
+
+import difflib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from agents.errors import CandidateTaken
+from agents.model import readable
+from agents.operator import Brief
+from agents.tools import arguments, tables
+from agents.tools.arguments import BadCall, parse, tool_specs
+from agents.tools.workbench import Try, Workbench, numbered
+from evaluator.candidate import Candidate
+from evaluator.errors import EvaluatorUnavailable, UnknownProblem
+from evaluator.evaluation import Fault
+from evaluator.inspection import Findings, Inspection, Look
+from evaluator.problem import HELD_OUT, get_suite
+from knowledge_base.library import LibraryError
+from lineage_db.records import Attempt, Version
+
+MOST_CHARS = 16_000
+"""Of a result: about 4000 tokens. What is longer loses its middle."""
+_NOTE_CHARS = 200
+"""Of a result that are kept for the note that there is more."""
+
+
+class Toolbox:
+    """Tools bound to one step, and its workbench. A bad call is answered with what to send instead."""
+
+    def __init__(self, brief: Brief, bench: Workbench | None = None, most_chars: int = MOST_CHARS) -> None:
+        """``bench`` is that of a step that is taken up again; by default the best version is the working source.
+
+        Results have ``most_chars`` at most.
+        """
+        self._brief = brief
+        self._most_chars = most_chars
+        best = brief.parent
+        self.bench = bench or Workbench(best.attempt.source, (best.number,))
+        suites = tuple(name for name in brief.problem.suites if name != HELD_OUT)
+        cases = tuple(case.name for case in get_suite(brief.problem, brief.suite))
+        self.specs: list[dict[str, Any]] = tool_specs(suites, cases)
+        """What chat completions, or others that describe tools, are given."""
+        self._suites = suites
+        self._tools: dict[str, Callable[[Any], str]] = {
+            "read_lineage": self._read_lineage,
+            "read_version": self._read_version,
+            "diff_versions": self._diff_versions,
+            "search_knowledge": self._search_knowledge,
+            "read_note": self._read_note,
+            "view_source": self._view_source,
+            "edit_source": self._edit_source,
+            "write_source": self._write_source,
+            "check": self._check,
+            "evaluate": self._evaluate,
+            "profile": self._profile,
+            "run_python": self._run_python,
+            "remember": self._remember,
+            "submit": self._submit,
+        }
+
+    def call(self, name: str, arguments_json: str) -> str:
+        """Return what tool ``name`` says, without its middle where it is too long.
+
+        Raises ``EvaluatorUnavailable`` and the errors of the desk.
+        """
+        if self.bench.done:
+            return "error: the step has ended with its submission"
+        try:
+            asked = parse(name, arguments_json)
+            said = self._tools[name](asked)
+        except (BadCall, UnknownProblem, LibraryError, CandidateTaken) as error:
+            said = f"error: {error}"
+        result = cut(readable(said), self._most_chars)
+        if name in ("check", "evaluate", "profile"):
+            self.bench.results[name] = result
+        return result
+
+    # Reading
+
+    def _read_lineage(self, asked: arguments.ReadLineage) -> str:
+        trials = [
+            trial
+            for trial in self._brief.trials
+            if trial.version is None and not (asked.failures_only and trial.geomean_tflops)
+        ]
+        latest = trials[len(trials) - asked.attempts :] if asked.attempts < len(trials) else trials
+        said = tables.lineage(self._brief.versions, latest, self._brief.target.kind)
+        return "\n".join(
+            [said, *(["", "This step:", *(each.line for each in self.bench.tries)] if self.bench.tries else [])]
+        )
+
+    def _read_version(self, asked: arguments.ReadVersion) -> str:
+        kind = self._brief.target.kind
+        if asked.attempt is not None:
+            return tables.attempt(self._attempt(asked.attempt), "attempt", kind)
+        version = self._version(asked.version)
+        return tables.attempt(version.attempt, f"version {version.number}", kind)
+
+    def _diff_versions(self, asked: arguments.DiffVersions) -> str:
+        old = self._version(asked.old).attempt.source
+        new = self.bench.source if asked.new is None else self._version(asked.new).attempt.source
+        names = (f"version {asked.old}", "working source" if asked.new is None else f"version {asked.new}")
+        return difference(old, new, *names) or "no difference"
+
+    def _search_knowledge(self, asked: arguments.SearchKnowledge) -> str:
+        found = self._brief.knowledge.search(
+            asked.query, architecture=self._brief.target.arch, problem=self._brief.problem.name, limit=asked.limit
+        )
+        rows = [(note.id, note.title, tables.short(note.body, 100)) for note in found]
+        return tables.table(("id", "title", "begins"), rows) if rows else "nothing found: use other words, or fewer"
+
+    def _read_note(self, asked: arguments.ReadNote) -> str:
+        note = self._brief.knowledge.note(asked.id)
+        return f"{note.title}\n\n{note.body}\n\nSource: {note.source}"
+
+    # Editing
+
+    def _view_source(self, asked: arguments.ViewSource) -> str:
+        return numbered(self.bench.source, asked.first, asked.last) or "there are no such lines"
+
+    def _edit_source(self, asked: arguments.EditSource) -> str:
+        source = self.bench.source
+        count = source.count(asked.old)
+        if count == 0:
+            raise BadCall(f"the passage does not occur: copy it exactly. {_nearest(source, asked.old)}")
+        if count > 1 and not asked.everywhere:
+            raise BadCall(f"the passage occurs {count} times: give more of its surroundings, or everywhere: true")
+        edited = source.replace(asked.old, asked.new)
+        if len(edited) > arguments.MOST_SOURCE_CHARS:
+            raise BadCall(f"the source would have {len(edited)} characters, the limit is {arguments.MOST_SOURCE_CHARS}")
+        self.bench.source = edited
+        return difference(source, edited, "before", "after") or "no difference"
+
+    def _write_source(self, asked: arguments.WriteSource) -> str:
+        if asked.source is not None:
+            self.bench.source = asked.source
+            return f"written: {len(asked.source.splitlines())} lines; parents stay {list(self.bench.parents)}"
+        if asked.version is not None:
+            version = self._version(asked.version)
+            self.bench.source, self.bench.parents = version.attempt.source, (version.number,)
+            return f"the working source is version {version.number} again"
+        attempt = self._attempt(asked.attempt)
+        self.bench.source, self.bench.parents = attempt.source, attempt.parents
+        return f"the working source is that of attempt {attempt.id}"
+
+    # Judging
+
+    def _check(self, asked: arguments.Check) -> str:
+        return tables.check(self._look(Look.CHECK, self.bench.source))
+
+    def _evaluate(self, asked: arguments.Evaluate) -> str:
+        brief, bench = self._brief, self.bench
+        if asked.suite not in (None, brief.suite):
+            return self._preview(str(asked.suite))
+        if (left := brief.desk.left().evaluations) is not None and left <= 0:
+            raise BadCall("no evaluations are left: submit the best attempt, or nothing")
+        others = tuple(self._version(number).number for number in asked.also_from if number not in bench.parents)
+        known = {trial.attempt_id for trial in brief.trials} | {each.attempt_id for each in bench.tries}
+        attempt = brief.evaluate(
+            Candidate(brief.problem.name, bench.source),
+            change=asked.change,
+            parents=(*bench.parents, *others),
+            hypothesis=f"{asked.hypothesis} (expected: {asked.expected})",
+        )
+        outcome = tables.verdict(attempt.evaluation, self._parent_speeds())
+        bench.add(attempt, asked.hypothesis, asked.expected, outcome)
+        again = " (evaluated before: this is what was recorded)" if attempt.id in known else ""
+        parts = [f"attempt {attempt.id}{again}: {outcome}", tables.evaluation(attempt.evaluation)]
+        if (left := brief.desk.left().evaluations) is not None:
+            parts.append(f"{left} evaluations are left")
+        return "\n".join(part for part in parts if part)
+
+    def _preview(self, suite: str) -> str:
+        if suite not in self._suites:
+            raise BadCall(f"there is no suite {suite!r}: choose one of {', '.join(self._suites)}")
+        found = self._look(Look.SCORE, self.bench.source, suite=suite)
+        if found.evaluation is None:
+            raise EvaluatorUnavailable("the judge gave no verdict")
+        said = tables.verdict(found.evaluation, {})
+        return f"on suite {suite}, not recorded: {said}\n{tables.evaluation(found.evaluation)}"
+
+    def _profile(self, asked: arguments.Profile) -> str:
+        source = self.bench.source if asked.version is None else self._version(asked.version).attempt.source
+        case = asked.case or get_suite(self._brief.problem, self._brief.suite)[0].name
+        if asked.show is arguments.Show.PIPES:
+            found = self._brief.profile(Candidate(self._brief.problem.name, source), case)
+            return _fault(found) if isinstance(found, Fault) else "\n\n".join(map(tables.profile, found))
+        seen = self._look(Look(asked.show.value), source, case=case)
+        return _fault(seen.fault) if seen.fault else _page(seen.text, asked.first, self._most_chars - _NOTE_CHARS)
+
+    def _run_python(self, asked: arguments.RunPython) -> str:
+        return tables.script(self._look(Look.SCRIPT, asked.code))
+
+    # Ending
+
+    def _remember(self, asked: arguments.Remember) -> str:
+        self._brief.desk.remember(asked.note)
+        return "kept"
+
+    def _submit(self, asked: arguments.Submit) -> str:
+        bench = self.bench
+        if asked.attempt is None:
+            bench.done, bench.reason = True, asked.seen
+            return "the step ends without a submission"
+        tried = self._try(asked.attempt)
+        if not tried.tflops:
+            correct = ", ".join(str(each.attempt_id) for each in bench.tries if each.tflops) or "none"
+            raise BadCall(f"attempt {tried.attempt_id} is not correct: correct ones of this step: {correct}")
+        bench.submit(tried, asked.change, asked.seen)
+        return f"attempt {tried.attempt_id} is submitted; the step ends"
+
+    def _try(self, attempt_id: int) -> Try:
+        for tried in self.bench.tries:
+            if tried.attempt_id == attempt_id:
+                return tried
+        known = ", ".join(str(each.attempt_id) for each in self.bench.tries) or "none yet"
+        raise BadCall(f"attempt {attempt_id} was not evaluated in this step: choose one of {known}")
+
+    def _version(self, number: int | None) -> Version:
+        for version in self._brief.versions:
+            if version.number == number:
+                return version
+        known = ", ".join(str(version.number) for version in self._brief.versions)
+        raise BadCall(f"there is no version {number}: choose one of {known}")
+
+    def _attempt(self, attempt_id: int | None) -> Attempt:
+        try:
+            return self._brief.desk.attempt(attempt_id or 0)
+        except LookupError:
+            raise BadCall(f"there is no attempt {attempt_id}: read_lineage lists them") from None
+
+    def _parent_speeds(self) -> dict[str, float]:
+        """Of those that the step sees."""
+        wanted = {*self.bench.parents, self._brief.versions[-1].number}
+        speeds = {v.number: v.attempt.evaluation.geomean_tflops for v in self._brief.versions if v.number in wanted}
+        return {f"version {number}": tflops for number, tflops in speeds.items() if tflops}
+
+    def _look(self, look: Look, source: str, *, suite: str | None = None, case: str | None = None) -> Findings:
+        return self._brief.desk.inspect(Inspection(look, self._brief.problem.name, source, suite, case))
+
+
+def cut(text: str, most: int) -> str:
+    """Return ``text``, without its middle where it has more than ``most`` characters, and with a note of that."""
+    if len(text) <= most:
+        return text
+    head, tail = text[: most * 3 // 4], text[-most // 4 :]
+    return f"{head}\n[... {len(text) - len(head) - len(tail)} of {len(text)} characters left out here ...]\n{tail}"
+
+
+def difference(old: str, new: str, old_name: str, new_name: str) -> str:
+    """Return the unified diff of two sources."""
+    return "\n".join(difflib.unified_diff(old.splitlines(), new.splitlines(), old_name, new_name, lineterm="", n=2))
+
+
+def _page(text: str, first: int, most: int) -> str:
+    """Return lines of code from ``first`` on, of ``most`` characters, and where to go on."""
+    lines = text.splitlines()
+    chosen: list[str] = []
+    for line in lines[first - 1 :]:
+        if sum(map(len, chosen)) + len(chosen) + len(line) > most:
+            break
+        chosen.append(line)
+    last = first - 1 + len(chosen)
+    more = f"\n[... lines {last + 1} to {len(lines)}: call again with first: {last + 1}]" if last < len(lines) else ""
+    return ("\n".join(chosen) or "there are no such lines") + more
+
+
+def _fault(fault: Fault) -> str:
+    return f"{fault.status}: {fault.message}"
+
+
+def _nearest(source: str, passage: str) -> str:
+    """Return the line of the source that is most like the first line of a passage that does not occur."""
+    first: Sequence[str] = [line for line in passage.splitlines() if line.strip()][:1]
+    lines = source.splitlines()
+    near = difflib.get_close_matches(first[0], lines, n=1, cutoff=0.5) if first else []
+    return f"Nearest is line {lines.index(near[0]) + 1}: {near[0]!r}" if near else "See view_source."

@@ -1,0 +1,95 @@
+"""Budgets: what a run and its steps may use, and what is left of it. Read from the database, which has every call."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from agents.desk import Left
+from avo.config import RunConfig
+from lineage_db.records import Run, Spend, Step, StepState
+from lineage_db.store import Store
+
+SEED_OPERATOR = "seed"
+"""Name of the operator whose steps do not count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a run and its steps may use; None: no limit. See ``RunConfig``."""
+
+    max_attempts: int | None = None
+    max_tokens: int | None = None
+    max_usd: float | None = None
+    step_evaluations: int | None = None
+    step_tokens: int | None = None
+    step_usd: float | None = None
+    step_minutes: float | None = None
+    deadline: datetime | None = None
+    """Of the sitting."""
+
+    @classmethod
+    def of(cls, config: RunConfig, deadline: datetime | None = None) -> "Allowance":
+        """Return that of a run with this configuration, in a sitting that ends at ``deadline``."""
+        return cls(
+            config.max_attempts,
+            config.max_tokens,
+            config.max_usd,
+            config.step_evaluations,
+            config.step_tokens,
+            config.step_usd,
+            config.step_minutes,
+            deadline,
+        )
+
+    def left(self, store: Store, run: Run, parts: Sequence[Step], now: datetime) -> Left:
+        """Return what is left at this moment for a step: ``parts`` are those that it takes up, and itself at last."""
+        of_run = store.journal.spend(run.id)
+        of_step = sum((store.journal.spend(run.id, step_id=part.id) for part in parts), Spend())
+        trials, numbers = store.trials(run.id), {part.number for part in parts}
+        tried = sum(trial.step_number in numbers for trial in trials)
+        until = None if self.step_minutes is None else parts[-1].started + timedelta(minutes=self.step_minutes)
+        ends = [(end - now) / timedelta(minutes=1) for end in (until, self.deadline) if end is not None]
+        return Left(
+            tokens=_least((self.max_tokens, of_run.tokens), (self.step_tokens, of_step.tokens)),
+            usd=_least((self.max_usd, of_run.usd), (self.step_usd, of_step.usd)),
+            evaluations=_least((self.max_attempts, len(trials)), (self.step_evaluations, tried)),
+            minutes=max(0.0, min(ends)) if ends else None,
+            spent=used_up(of_run, self.max_tokens, self.max_usd, "run")
+            or used_up(of_step, self.step_tokens, self.step_usd, "step")
+            or ("its time is up" if ends and min(ends) <= 0 else ""),
+        )
+
+
+UNLIMITED = Allowance()
+
+
+def used_up(spend: Spend, tokens: int | None, usd: float | None, whose: str) -> str:
+    """Return in words which limit ``spend`` has reached; nothing where there is room for another call."""
+    if tokens is not None and spend.tokens >= tokens:
+        return f"the {whose} has used {spend.tokens} of {tokens} tokens"
+    if usd is not None and spend.usd >= usd:
+        return f"the {whose} has used {spend.usd:.4f} of {usd:g} USD"
+    return ""
+
+
+def run_used_up(store: Store, run: Run, config: RunConfig, under_way: int = 0) -> str:
+    """Return in words which budget of the run, its attempts and hours aside, has no room for another step beside those
+    ``under_way``.
+    """
+    if config.max_steps is not None and (made := steps_made(store, run)) + under_way >= config.max_steps:
+        return f"the run has made {made} of {config.max_steps} steps"
+    if config.max_tokens is None and config.max_usd is None:
+        return ""
+    return used_up(store.journal.spend(run.id), config.max_tokens, config.max_usd, "run")
+
+
+def steps_made(store: Store, run: Run) -> int:
+    """Return how many steps of the run have ended: the seed's and those to be done over do not count."""
+    ended = (StepState.DONE, StepState.FAILED)
+    return sum(step.operator != SEED_OPERATOR and step.state in ended for step in store.steps(run.id))
+
+
+def _least(*limits: tuple[float | None, float]) -> Any:
+    """Return the least of what is left below limits; None where there is none."""
+    return min((max(0, limit - used) for limit, used in limits if limit is not None), default=None)

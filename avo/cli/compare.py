@@ -1,0 +1,51 @@
+"""``avo compare``: runs beside each other."""
+
+from typing import Annotated
+
+import typer
+
+from avo.cli.common import DbOption, JsonOption, console, fail, open_store, print_json, row, table
+
+UNITS = {"attempts": "attempts", "hours": "hours of work", "tokens": "tokens", "usd": "USD"}
+
+
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Names of runs, as avo runs shows them.")],
+    db: DbOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare runs: the best score of each after the same attempts, hours, tokens and USD.
+
+    They must have the same problem, suite and target. An empty field: the run did not get so far.
+
+    Example: avo compare mha-agent mha-mutate
+    """
+    from avo.comparison import COSTS, check_comparable, course, marks
+
+    if len(set(runs)) < 2:
+        fail("give two different runs or more, e.g. avo compare mha-agent mha-mutate")
+    with open_store(db) as store:
+        records = [store.run(name) for name in dict.fromkeys(runs)]
+        courses = [course(store, record) for record in records]
+    check_comparable(records, courses)
+    if as_json:
+        print_json([found.to_json() for found in courses])
+        return
+    title = f"Best of each, {courses[0].kind} TFLOPS, {courses[0].place}"
+    summary = table("RUN", "OPERATOR", ">BEST", ">SEED", ">ATTEMPTS", ">HOURS", ">TOKENS", ">USD", title=title)
+    for found in courses:
+        spent = found.spent
+        row(
+            summary, found.run, found.operator, f"{found.advances[-1].tflops:.1f}", f"{found.advances[0].tflops:.1f}",
+            spent.attempts, f"{spent.hours:.2f}", spent.tokens or "", f"{spent.usd:.2f}" if spent.usd else "",
+        )  # fmt: skip
+    console.print(summary)
+    for cost in COSTS:
+        if not (amounts := marks(courses, cost)):
+            continue
+        made = table(f">{UNITS[cost].upper()}", *(f">{found.run}" for found in courses))
+        for amount in amounts:
+            reached = [found.best_at(cost, amount) for found in courses]
+            row(made, f"{amount:,.10g}", *("" if best is None else f"{best:.1f}" for best in reached))
+        console.print()
+        console.print(made)

@@ -1,0 +1,132 @@
+"""Runs beside each other: how good each was after the same number of attempts, hours, tokens and dollars."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from avo.errors import Incomparable
+from evaluator.target import ScoreKind
+from lineage_db.records import Run
+from lineage_db.spans import covered
+from lineage_db.store import Store
+
+COSTS = ("attempts", "hours", "tokens", "usd")
+"""What progress may be held against."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a run had spent at some moment."""
+
+    attempts: int
+    hours: float
+    """In which at least one step was under way."""
+    tokens: int
+    usd: float
+    """Of the calls whose price is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """A version that was the best of its run."""
+
+    version: int
+    tflops: float
+    """Geometric mean."""
+    spent: Spent
+    """When its attempt was evaluated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How one run went."""
+
+    run: str
+    operator: str
+    kind: ScoreKind
+    place: str
+    """The target, or the card that speeds were measured on."""
+    advances: tuple[Advance, ...]
+    """Oldest first; never empty."""
+    spent: Spent
+    """In all."""
+
+    def best_at(self, cost: str, amount: float) -> float | None:
+        """Return the best speed, in TFLOPS, that had cost ``amount`` at most; None where the run got not so far."""
+        if getattr(self.spent, cost) < amount:
+            return None
+        reached = [advance.tflops for advance in self.advances if getattr(advance.spent, cost) <= amount]
+        return reached[-1] if reached else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return asdict(self)
+
+
+def course(store: Store, run: Run) -> Course:
+    """Return how ``run`` went; raise ``Incomparable`` for one without versions, and the store's errors."""
+    champions = [version for version in store.versions(run.id) if version.champion]
+    score = champions[0].attempt.evaluation.score if champions else None
+    if score is None:
+        raise Incomparable(f"run {run.name!r} has no accepted version yet: wait until its seed is evaluated")
+    steps, calls = store.steps(run.id), store.journal.calls(run.id)
+    ids = [trial.attempt_id for trial in store.trials(run.id)]
+    spans = [(step.started, step.finished) for step in steps if step.finished]
+
+    def spent(attempts: int, until: datetime) -> Spent:
+        worked = covered((start, min(end, until)) for start, end in spans if start < until)
+        paid = [call for call in calls if call.finished <= until]
+        tokens = sum(call.input_tokens + call.output_tokens for call in paid)
+        return Spent(attempts, worked / timedelta(hours=1), tokens, sum(call.usd or 0.0 for call in paid))
+
+    advances = tuple(
+        Advance(
+            version.number,
+            version.attempt.evaluation.geomean_tflops,
+            spent(sum(known <= version.attempt.id for known in ids), version.attempt.finished),
+        )
+        for version in champions
+    )
+    end = max([run.created, *(end for _, end in spans), *(call.finished for call in calls)])
+    return Course(run.name, run.operator, score.kind, score.card or score.target, advances, spent(len(ids), end))
+
+
+def check_comparable(runs: Sequence[Run], courses: Sequence[Course]) -> None:
+    """Raise ``Incomparable`` unless the scores of all runs mean the same."""
+    first, known = courses[0], runs[0]
+    for run, other in zip(runs, courses, strict=True):
+        for what, mine, theirs in (
+            ("problem", known.problem, run.problem),
+            ("suite", known.suite, run.suite),
+            ("target", first.place, other.place),
+            ("kind of score", first.kind, other.kind),
+        ):
+            if mine != theirs:
+                raise Incomparable(
+                    f"{known.name} and {run.name} differ in {what} ({mine}, {theirs}): their scores cannot be compared"
+                )
+
+
+def marks(courses: Sequence[Course], cost: str) -> list[float]:
+    """Return round amounts of a cost (1, 2, 5, 10, ...) at which to look, up to what the longest run spent.
+
+    Empty where no run has spent any.
+    """
+    most = max(getattr(found.spent, cost) for found in courses)
+    least = min(
+        (getattr(a.spent, cost) for found in courses for a in found.advances if getattr(a.spent, cost) > 0),
+        default=most,
+    )
+    return [mark for mark in _round_numbers(least) if mark <= most] if most > 0 else []
+
+
+def _round_numbers(least: float) -> Iterator[float]:
+    """Yield 1, 2 and 5 times powers of ten, from ``least`` on, over nine decades."""
+    power = math.floor(math.log10(least))
+    for exponent in range(power, power + 9):
+        for digit in (1, 2, 5):
+            mark = float(f"{digit}e{exponent}")
+            if mark >= least:
+                yield mark

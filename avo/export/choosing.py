@@ -1,0 +1,72 @@
+"""Choosing: the versions that are to be exported, and their way from the seed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from avo.export.errors import ExportError
+from avo.export.source import tidied
+from evaluator.problem import Problem, get_problem
+from evaluator.problems.dense import Attention
+from evaluator.problems.fsa import SelectedAttention
+from lineage_db.records import Run, Version
+
+FUNCTIONS = {Attention: "attention", SelectedAttention: "selected_attention"}
+"""What an exported package can call: entry and public function by the kind of problem. Each kind has one meaning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A version that is to be exported."""
+
+    run: Run
+    problem: Problem
+    line: tuple[Version, ...]
+    """The version and all its ancestors, oldest first."""
+    source: str
+    """As it is exported, but for a header of comments."""
+
+    @property
+    def version(self) -> Version:
+        """The version itself."""
+        return self.line[-1]
+
+    @property
+    def label(self) -> str:
+        """RUN@VERSION."""
+        return f"{self.run.name}@{self.version.number}"
+
+    @property
+    def function(self) -> str:
+        """Name of the public function that it is for."""
+        return self.problem.entry
+
+
+def choose(run: Run, versions: Sequence[Version], number: int) -> Chosen:
+    """Return version ``number`` of ``run``, whose versions are ``versions``, ready to be judged.
+
+    Raises ``ExportError`` for a problem that exported packages do not know, and for a source that is no Python.
+    """
+    problem = get_problem(run.problem)
+    if type(problem) not in FUNCTIONS:
+        raise ExportError(
+            f"{run.name} is for the problem {problem.name}, which no exported package knows: "
+            "only dense and selected attention (mha, gqa, fsa and their kind) have a public function"
+        )
+    line = lineage_of(versions, number)
+    try:
+        source = tidied(line[-1].attempt.source)
+    except ExportError as error:
+        raise ExportError(f"{run.name}@{number}: {error}") from None
+    return Chosen(run, problem, line, source)
+
+
+def lineage_of(versions: Sequence[Version], number: int) -> tuple[Version, ...]:
+    """Return the version called ``number`` and all its ancestors, oldest first."""
+    by_number = {version.number: version for version in versions}
+    wanted, found = [number], set[int]()
+    while wanted:
+        current = wanted.pop()
+        if current not in found:
+            found.add(current)
+            wanted += by_number[current].parents
+    return tuple(by_number[each] for each in sorted(found))

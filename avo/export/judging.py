@@ -1,0 +1,66 @@
+"""Judging afresh: only what has just passed, as it is exported and on held-out shapes, is exported."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from avo.export.choosing import Chosen
+from avo.export.errors import NotExported
+from avo.wording import verdict
+from evaluator.candidate import Candidate
+from evaluator.evaluation import Evaluation, Score
+from evaluator.evaluators import Judging
+from evaluator.problem import HELD_OUT
+from evaluator.target import Target
+
+OpenJudge = Callable[[str, str], AbstractContextManager[Judging]]
+"""Opens a judge for a target and a suite, by their names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A chosen version that has passed."""
+
+    chosen: Chosen
+    target: Target
+    """What it was judged for, with the figures of its GPU where speed was measured."""
+    evaluations: tuple[Evaluation, ...]
+    """One a suite, all correct."""
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """One a suite, that of its run first."""
+        return tuple(each.score for each in self.evaluations if each.score is not None)
+
+
+def judge(versions: Sequence[Chosen], open_judge: OpenJudge) -> tuple[Judged, ...]:
+    """Judge each version on the suites of its rivals' runs, its own first, and on the held-out suite.
+
+    Raises ``NotExported``, with a line for each version that does not pass, and the judge's errors.
+    """
+    evaluations: dict[str, list[Evaluation]] = {version.label: [] for version in versions}
+    targets: dict[str, Target] = {}
+    faults: dict[str, str] = {}
+    for target, suite in dict.fromkeys(
+        (each.run.target, suite) for each in versions for suite in _suites(each, versions)
+    ):
+        with open_judge(target, suite) as evaluator:
+            for each in versions:
+                if each.run.target != target or suite not in _suites(each, versions) or each.label in faults:
+                    continue
+                evaluation = evaluator.evaluate(Candidate(each.run.problem, each.source))
+                if not evaluation.correct:
+                    found = f"{verdict(evaluation.status)} in suite {suite}: {evaluation.message}"
+                    faults[each.label] = f"{each.label} is not exported: {' '.join(found.split())}"
+                evaluations[each.label].append(evaluation)
+                targets[each.label] = evaluator.target
+    if faults:
+        raise NotExported("\n".join(faults.values()))
+    return tuple(Judged(each, targets[each.label], tuple(evaluations[each.label])) for each in versions)
+
+
+def _suites(version: Chosen, versions: Sequence[Chosen]) -> tuple[str, ...]:
+    """Return the suites that a version is judged on: those of all versions it competes with, so that they compare."""
+    rivals = [v for v in versions if (v.run.problem, v.run.target) == (version.run.problem, version.run.target)]
+    suites = dict.fromkeys((version.run.suite, *(rival.run.suite for rival in rivals), HELD_OUT))
+    return tuple(suite for suite in suites if suite in version.problem.suites)

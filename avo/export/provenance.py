@@ -1,0 +1,64 @@
+"""Where exported kernels come from, as plain data."""
+
+import hashlib
+import platform
+from collections.abc import Sequence
+from datetime import datetime
+from importlib.metadata import version as installed
+from typing import Any
+
+from avo.export.judging import Judged
+from avo.export.table import names
+from avo.transfer import TRANSFERRED
+from lineage_db.records import Version
+
+LICENCE = "Apache-2.0"
+
+
+def provenance(versions: Sequence[Judged], now: datetime) -> dict[str, Any]:
+    """Return for each kernel its run, judgement and lineage, and with what they were exported at ``now``."""
+    return {
+        "licence": LICENCE,
+        "exported": now.isoformat(),
+        "exported_with": {
+            "python": platform.python_version(),
+            **{name: installed(name) for name in ("avo-kernels", "triton", "torch")},
+        },
+        "kernels": [_kernel(name, each) for name, each in zip(names(versions), versions, strict=True)],
+    }
+
+
+def _kernel(name: str, judged: Judged) -> dict[str, Any]:
+    run, version = judged.chosen.run, judged.chosen.version
+    return {
+        "name": name,
+        "run": run.name,
+        "version": version.number,
+        "problem": judged.chosen.problem.name,
+        "target": run.target,
+        "suite": run.suite,
+        "operator": run.operator,
+        "seed": run.seed,
+        "transferred": run.config.get(TRANSFERRED),
+        "attempt": version.attempt.id,
+        "accepted": version.accepted.isoformat(),
+        "digest": version.attempt.digest,
+        "source_sha256": hashlib.sha256(judged.chosen.source.encode()).hexdigest(),
+        "judged": [evaluation.to_json() for evaluation in judged.evaluations],
+        "lineage": [_step(each) for each in judged.chosen.line],
+    }
+
+
+def _step(version: Version) -> dict[str, Any]:
+    attempt, score = version.attempt, version.attempt.evaluation.score
+    return {
+        "version": version.number,
+        "parents": list(version.parents),
+        "change": attempt.change,
+        "hypothesis": attempt.hypothesis,
+        "digest": attempt.digest,
+        "accepted": version.accepted.isoformat(),
+        "score": None
+        if score is None
+        else {"kind": score.kind, "target": score.target, "card": score.card, "geomean_tflops": score.geomean_tflops},
+    }

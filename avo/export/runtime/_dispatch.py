@@ -1,0 +1,182 @@
+"""Which kernel runs, and what becomes of a call that none is made for.
+
+``dispatch.json`` beside this file says what each kernel takes and how fast it was on each case it was judged on. Of the
+kernels that take a call, the one that was fastest on the case nearest to it runs.
+"""
+
+import functools
+import importlib
+import json
+import math
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+NAMESPACE = __name__.rpartition(".")[0].replace(".", "_")
+"""Of this package's operators in ``torch.ops``."""
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+"""Whether Triton interprets kernels: then they take tensors on the CPU, in types that its interpreter has arithmetic
+for.
+"""
+_INTERPRETED_DTYPES = (torch.float16, torch.float32)
+_MODES = ("sdpa", "raise")
+_DEFAULT_MODE = os.environ.get("AVO_ON_UNSUPPORTED", "sdpa")
+_warned: set[str] = set()
+"""Reasons that need no second warning."""
+_ALIGNMENT = 16
+"""Bytes to which the judge's tensors and their rows are aligned."""
+
+
+class UnsupportedCall(NotImplementedError):
+    """No kernel of this package takes the call, and the caller asked for an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """What one kernel takes."""
+
+    name: str
+    """Of its module in ``kernels``."""
+    function: str
+    """Of its entry, and of the public function it is for."""
+    version: str
+    """Where it comes from: RUN@VERSION."""
+    target: str
+    """What its speed was judged for; speeds of different targets are never compared."""
+    capability: tuple[int, int]
+    dtypes: tuple[str, ...]
+    head_dims: tuple[int, ...]
+    grouped: bool
+    """Whether several query heads may share a KV head."""
+    block_sizes: tuple[int, ...]
+    """Of selected blocks; empty for dense attention."""
+    gluon: bool
+    """Whether it is written in Gluon, which only a GPU runs."""
+    interpretable: bool
+    """Whether Triton's interpreter can run it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The speed of one kernel on one case."""
+
+    kernel: str
+    case: str
+    batch: int
+    heads: int
+    kv_heads: int
+    length: int
+    """Keys of a sequence."""
+    head_dim: int
+    causal: bool
+    block_size: int
+    blocks: int
+    """That a query selects at most."""
+    kind: str
+    """``predicted`` or ``measured``."""
+    tflops: float
+
+
+def _read() -> tuple[tuple[Kernel, ...], tuple[Judged, ...]]:
+    def hashable(record: dict[str, Any]) -> dict[str, Any]:
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
+
+    table = json.loads(Path(__file__).with_name("dispatch.json").read_text(encoding="utf-8"))
+    kernels = tuple(Kernel(**hashable(each)) for each in table["kernels"])
+    return kernels, tuple(Judged(**each) for each in table["cases"])
+
+
+KERNELS, JUDGED = _read()
+"""In the order of preference, as far as targets go."""
+
+
+def candidates(function: str, query: torch.Tensor, group: int, block_size: int = 0) -> tuple[list[Kernel], str]:
+    """Return the kernels that take a call with such a query, ``group`` query heads to a KV head, and for none why."""
+    found = [kernel for kernel in KERNELS if kernel.function == function]
+    dtype = str(query.dtype).removeprefix("torch.")
+    if INTERPRETED:
+        found = [kernel for kernel in found if kernel.interpretable]
+        if query.dtype not in _INTERPRETED_DTYPES or not found:
+            return [], f"{dtype} in Triton's interpreter"
+    else:
+        if not query.is_cuda:
+            return [], f"tensors on {query.device.type}"
+        capability = _capability(query.device.index)
+        found = [kernel for kernel in found if kernel.capability == capability]
+        if not found:
+            return [], f"compute capability {capability[0]}.{capability[1]}"
+        found = [kernel for kernel in found if dtype in kernel.dtypes]
+        if not found:
+            return [], dtype
+    found = [kernel for kernel in found if query.shape[3] in kernel.head_dims]
+    if not found:
+        return [], f"head dim {query.shape[3]}"
+    found = [kernel for kernel in found if kernel.grouped or group == 1]
+    if not found:
+        return [], f"groups of {group} query heads"
+    found = [kernel for kernel in found if not block_size or block_size in kernel.block_sizes]
+    return found, "" if found else f"blocks of {block_size} keys"
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _capability(device: int | None) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
+
+
+def choose(function: str, query: torch.Tensor, key: torch.Tensor, causal: bool, block_size: int = 0) -> ModuleType:
+    """Return the module of the kernel for a call that ``candidates`` has some for; it is imported now at the latest."""
+    group = query.shape[1] // key.shape[1]
+    found = candidates(function, query, group, block_size)[0]
+    name = _fastest(tuple(found), query.shape[3], causal, group, block_size, key.shape[2])
+    return importlib.import_module(f".kernels.{name}", __package__)
+
+
+@functools.lru_cache(maxsize=4096)
+def _fastest(kernels: tuple[Kernel, ...], head_dim: int, causal: bool, group: int, block_size: int, length: int) -> str:
+    names = {kernel.name for kernel in kernels if kernel.target == kernels[0].target}
+    judged = [each for each in JUDGED if each.kernel in names]
+
+    def distance(each: Judged) -> tuple[float, ...]:
+        return (
+            each.head_dim != head_dim,
+            each.causal != causal,
+            abs(math.log2(each.heads / each.kv_heads / group)),
+            abs(math.log2(each.block_size / block_size)) if block_size else 0.0,
+            abs(math.log2(each.length / length)),
+        )
+
+    nearest = min(judged, key=lambda each: (distance(each), each.case))
+    rivals = [each for each in judged if each.case == nearest.case and distance(each) == distance(nearest)]
+    return max(rivals, key=lambda each: each.tflops).kernel
+
+
+def as_judged(tensor: torch.Tensor) -> torch.Tensor:
+    """Return ``tensor``, copied where its last stride is not 1 or its rows are not aligned as the judge's are."""
+    *strides, last = tensor.stride()
+    aligned = [address % _ALIGNMENT == 0 for address in (tensor.data_ptr(), *(s * tensor.itemsize for s in strides))]
+    if last == 1 and all(strides) and all(aligned):
+        return tensor
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def decline(reason: str, on_unsupported: str | None) -> None:
+    """Warn, once for each reason, that torch computes a call, or raise ``UnsupportedCall`` where that was asked for."""
+    mode = _DEFAULT_MODE if on_unsupported is None else on_unsupported
+    if mode not in _MODES:
+        raise ValueError(f"on_unsupported should be one of {_MODES}, not {mode!r}")
+    if mode == "raise":
+        raise UnsupportedCall(f"{NAMESPACE} has no kernel for {reason}")
+    _warn_once(reason)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _warn_once(reason: str) -> bool:
+    if reason not in _warned:
+        _warned.add(reason)
+        warnings.warn(f"{NAMESPACE} has no kernel for {reason}: scaled_dot_product_attention computes it", stacklevel=4)
+    return True

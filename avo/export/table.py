@@ -1,0 +1,93 @@
+"""The table that an exported package dispatches by: what each kernel takes, and how fast it was on each case."""
+
+import ast
+import re
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+from avo.export.judging import Judged
+from avo.wording import place
+from evaluator.problem import Case
+from evaluator.target import ScoreKind
+
+
+def names(versions: Sequence[Judged]) -> tuple[str, ...]:
+    """Return the module names of the versions' kernels, all different."""
+    found: list[str] = []
+    for each in versions:
+        plain = re.sub(r"[^a-z0-9]+", "_", f"k {each.chosen.run.name}".lower()).strip("_").removeprefix("k_")
+        name = f"{plain if plain[:1].isalpha() else f'k_{plain}'}_v{each.chosen.version.number}"
+        while name in found:
+            name += "_"
+        found.append(name)
+    return tuple(found)
+
+
+def ranked(versions: Sequence[Judged]) -> tuple[Judged, ...]:
+    """Return the versions in the order in which their targets count: measured ones first, then as they were given."""
+    return tuple(sorted(versions, key=lambda each: each.target.kind is not ScoreKind.MEASURED))
+
+
+def table(versions: Sequence[Judged]) -> dict[str, list[dict[str, Any]]]:
+    """Return plain data for ``dispatch.json``: a record for each kernel, and one for each kernel and case."""
+    named = tuple(zip(names(versions), versions, strict=True))
+    return {
+        "kernels": [_kernel(name, each) for name, each in named],
+        "cases": [record for name, each in named for record in _cases(name, each)],
+    }
+
+
+def _kernel(name: str, judged: Judged) -> dict[str, Any]:
+    cases = judged.chosen.problem.correctness_cases
+    gluon = mentions(judged.chosen.source, "gluon")
+    return {
+        "name": name,
+        "function": judged.chosen.function,
+        "version": judged.chosen.label,
+        "target": place(judged.scores[0]),
+        "capability": list(divmod(judged.target.arch, 10)),
+        "dtypes": sorted({case.dtype for case in cases}),
+        "head_dims": sorted({case.head_dim for case in cases}),
+        "grouped": any(case.heads != case.kv_heads for case in cases),
+        "block_sizes": sorted({case.block_size for case in cases} - {0}),
+        "gluon": gluon,
+        "interpretable": not gluon and not mentions(judged.chosen.source, "bfloat16"),
+    }
+
+
+def _cases(name: str, judged: Judged) -> list[dict[str, Any]]:
+    cases: dict[str, Case] = {case.name: case for case in chain(*judged.chosen.problem.suites.values())}
+    return [
+        {
+            "kernel": name,
+            "case": found.case,
+            "batch": (case := cases[found.case]).batch,
+            "heads": case.heads,
+            "kv_heads": case.kv_heads,
+            "length": case.kv_len,
+            "head_dim": case.head_dim,
+            "causal": case.causal,
+            "block_size": case.block_size,
+            "blocks": case.blocks,
+            "kind": score.kind,
+            "tflops": round(found.tflops, 1),
+        }
+        for score in judged.scores
+        for found in score.cases
+    ]
+
+
+def mentions(source: str, word: str) -> bool:
+    """Return whether a name, attribute or import of ``source`` holds ``word``: comments and docstrings do not count."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.alias(name=name):
+                said = name
+            case ast.ImportFrom(module=module):
+                said = module or ""
+            case _:
+                continue
+        if word in said:
+            return True
+    return False

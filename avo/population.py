@@ -1,0 +1,202 @@
+"""Populations: which part of a run's versions a step works on, and which of them an attempt has to beat.
+
+An operator is independent of the population that it works in (AVO paper, arXiv 2603.24517, which studies one lineage).
+What a population remembers is read from the record of the run, so that a run that is resumed goes on as it was.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from avo.config import RunConfig
+from evaluator.evaluation import Evaluation
+from lineage_db.records import Attempt, Run, Selection, Step, StepState, Version
+from lineage_db.store import Store
+
+
+class Population(Protocol):
+    """How the versions of a run live together."""
+
+    def select(self, versions: Sequence[Version], earlier: Callable[[], Sequence[Step]], seed: int) -> Selection | None:
+        """Choose what the next step works on; None: everything there is.
+
+        ``versions`` by number, never empty; ``earlier`` reads the steps before it that were not abandoned.
+        """
+        ...
+
+    def niche(self, selection: Selection | None, evaluation: Evaluation) -> str:
+        """Return where a correct attempt of a step lives if it is accepted; ``None`` for the seed."""
+        ...
+
+    def rivals(self, versions: Sequence[Version], selection: Selection, niche: str) -> Sequence[Version]:
+        """Return those of ``versions`` that an attempt must beat to live in ``niche``, the best last."""
+        ...
+
+
+class Lineage:
+    """The paper's single lineage: each version must beat all before it."""
+
+    def select(self, versions: Sequence[Version], earlier: Callable[[], Sequence[Step]], seed: int) -> Selection | None:
+        """Choose everything."""
+        return None
+
+    def niche(self, selection: Selection | None, evaluation: Evaluation) -> str:
+        """There is one."""
+        return ""
+
+    def rivals(self, versions: Sequence[Version], selection: Selection, niche: str) -> Sequence[Version]:
+        """Return all."""
+        return versions
+
+
+@dataclass(frozen=True, slots=True)
+class Islands:
+    """Several lineages that start from the seed and meet now and then, as in FunSearch (Romera-Paredes et al. 2023).
+
+    Steps take the islands in turn. Every ``migrate_every`` steps of an island its operator is sent to the best version
+    of the next island: what it makes of that must beat the island's own. An island that has gone ``restart_after``
+    steps without a new version, and does not hold the best of all, starts anew from a version of another.
+    """
+
+    count: int
+    migrate_every: int
+    restart_after: int
+
+    def select(self, versions: Sequence[Version], earlier: Callable[[], Sequence[Step]], seed: int) -> Selection | None:
+        """Choose the island that has had the fewest steps, its lineage, and a guest where it is time for one."""
+        rng, steps = random.Random(seed), earlier()
+        history = [[step for step in steps if _island(step.selection) == place] for place in range(self.count)]
+        island = min(range(self.count), key=lambda place: (len(history[place]), place))
+        last = history[island][-1].selection if history[island] else None
+        niche, founder, why = f"{island}.0", 0, "the island's turn"
+        if last is not None and last.founder is not None:
+            niche, founder = last.niche, last.founder
+            if self._stuck(history[island], niche, versions):
+                generation = int(niche.partition(".")[2]) + 1
+                others = [version for version in versions if version.niche and _place(version.niche) != island]
+                niche, founder = f"{island}.{generation}", rng.choice(others).number
+                why = f"stuck for {self.restart_after} steps: starts anew from v{founder}"
+        shown = [version.number for version in versions if version.niche == niche or version.number == founder]
+        guest = None
+        if (len(history[island]) + 1) % self.migrate_every == 0 and niche == (last and last.niche):
+            neighbour = (island + 1) % self.count
+            theirs = [version for version in versions if version.niche and _place(version.niche) == neighbour]
+            if theirs:
+                guest = theirs[-1].number
+                why = f"v{guest} of island {neighbour} is its guest"
+                shown = sorted({*shown, guest})
+        return Selection(niche, tuple(shown), guest, founder, why)
+
+    def niche(self, selection: Selection | None, evaluation: Evaluation) -> str:
+        """Return the island of the step; the seed is of none."""
+        return selection.niche if selection else ""
+
+    def rivals(self, versions: Sequence[Version], selection: Selection, niche: str) -> Sequence[Version]:
+        """Return the island's versions and the one that it started from."""
+        return [version for version in versions if version.niche == niche or version.number == selection.founder]
+
+    def _stuck(self, steps: Sequence[Step], niche: str, versions: Sequence[Version]) -> bool:
+        best = next((version for version in reversed(versions) if version.champion), None)
+        elsewhere = any(version.niche and _place(version.niche) != _place(niche) for version in versions)
+        if best is None or best.niche == niche or not elsewhere:
+            return False
+        added = max((version.accepted for version in versions if version.niche == niche), default=None)
+        barren = [
+            step
+            for step in steps
+            if step.selection and step.selection.niche == niche and (added is None or step.started > added)
+        ]
+        return len(barren) >= self.restart_after
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """The best kernel of every kind (MAP-Elites, Mouret and Clune 2015, arXiv 1504.04909).
+
+    Kinds are told apart by traits of the judged kernel. Each step varies the best of one kind, drawn evenly.
+    """
+
+    traits: tuple[str, ...]
+
+    def select(self, versions: Sequence[Version], earlier: Callable[[], Sequence[Step]], seed: int) -> Selection | None:
+        """Draw the best of a kind."""
+        elites = {version.niche: version for version in versions}
+        chosen = random.Random(seed).choice(sorted(elites.values(), key=lambda version: version.number))
+        shown = tuple(sorted(version.number for version in elites.values()))
+        return Selection(chosen.niche, shown, chosen.number, None, f"one of {len(elites)} kinds: {chosen.niche}")
+
+    def niche(self, selection: Selection | None, evaluation: Evaluation) -> str:
+        """Return the kind of kernel that was judged."""
+        return ", ".join(f"{name} {evaluation.traits.get(name) or 'unknown'}" for name in self.traits)
+
+    def rivals(self, versions: Sequence[Version], selection: Selection, niche: str) -> Sequence[Version]:
+        """Return those of the same kind."""
+        return [version for version in versions if version.niche == niche]
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where in the population one step works; without a selection on everything."""
+
+    population: Population
+    selection: Selection | None
+
+    def niche(self, attempt: Attempt) -> str:
+        """Return where ``attempt`` lives if it is accepted."""
+        return self.population.niche(self.selection, attempt.evaluation)
+
+    def rivals(self, versions: Sequence[Version], attempt: Attempt | None = None) -> Sequence[Version]:
+        """Return what ``attempt``, by default one of the kind that the step was given, has to beat."""
+        if self.selection is None:
+            return versions
+        niche = self.selection.niche if attempt is None else self.niche(attempt)
+        return self.population.rivals(versions, self.selection, niche)
+
+    def shown(self, versions: Sequence[Version]) -> Sequence[Version]:
+        """Return those of ``versions`` that the operator sees."""
+        if self.selection is None:
+            return versions
+        return [version for version in versions if version.number in self.selection.shown]
+
+
+def settle(
+    store: Store,
+    run: Run,
+    step: Step,
+    origin: Step,
+    population: Population,
+    seed: int,
+    clock: Callable[[], datetime],
+) -> Home:
+    """Choose what ``step`` works on, and keep that. A step that does ``origin`` over works on the same."""
+
+    def earlier() -> Sequence[Step]:
+        steps = store.steps(run.id)
+        return [other for other in steps if other.number < step.number and other.state is not StepState.ABANDONED]
+
+    selection, versions = origin.selection, store.versions(run.id)
+    if selection is None and versions:
+        selection = population.select(versions, earlier, seed)
+    if selection is not None:
+        store.select(step.id, selection, now=clock())
+    return Home(population, selection)
+
+
+def population(config: RunConfig) -> Population:
+    """Return the population that a run is configured with."""
+    kinds: Mapping[str, Population] = {
+        "lineage": Lineage(),
+        "islands": Islands(config.islands, config.migrate_every, config.restart_after),
+        "archive": Archive(config.archive_by),
+    }
+    return kinds[config.population]
+
+
+def _place(niche: str) -> int:
+    return int(niche.partition(".")[0])
+
+
+def _island(selection: Selection | None) -> int | None:
+    return _place(selection.niche) if selection and selection.niche else None

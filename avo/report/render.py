@@ -1,0 +1,151 @@
+"""Rendering: a report as one HTML page that needs nothing else, or as Markdown. All text is escaped by default."""
+
+import re
+from base64 import b64encode
+from collections.abc import Sequence
+from datetime import datetime
+from hashlib import sha256
+from importlib.metadata import version as installed
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from avo.report import data
+from avo.report.data import Report, cut
+from avo.report.figures import NARROW, WIDE, Trajectory, draw_bars, draw_trajectory
+from avo.snapshot import geomean
+from avo.wording import SPREAD, duration, first_line, percent, place, printable, verdict
+from evaluator.evaluation import Fault
+from evaluator.target import score_kind
+
+if TYPE_CHECKING:
+    from evaluator.performance.profile import Profile, Section
+
+MOST_INTERVENTIONS, MOST_DIRECTIONS = 50, 10
+"""Of the supervisor's: the latest, and of one."""
+
+_MARKDOWN = re.compile(r"([\\`*_\[\]|~#])")
+
+
+def to_html(report: Report, now: datetime, profiles: "Sequence[Profile] | Fault | None" = None) -> str:
+    """Return the report as a page; ``profiles`` of the best version, or why there are none, add a section.
+
+    The page loads nothing, and its policy lets no script run but its own, even if markup of a candidate got into it.
+    """
+    environment = _environment(autoescape=True, finalize=_clean)
+    style, script = (Markup(environment.get_template(f"{name}.j2").render()) for name in ("style.css", "script.js"))
+    policy = (
+        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    figures: dict[str, Any] = {
+        "trajectory": lambda figure, width: Markup(draw_trajectory(figure, width)),
+        "bars": lambda groups, width: Markup(draw_bars(groups, report.unit, width)),
+        "timeline": lambda profile: _timeline(profile, f"{report.run.name}@{_number(report)}"),
+        "wide": WIDE,
+        "narrow": NARROW,
+    }
+    names = _names(report, now) | figures
+    names |= {"style": style, "script": script, "policy": policy, "profiles": profiles}
+    names["sections"] = _sections(report, profiles is not None)
+    return environment.get_template("report.html.j2").render(names)
+
+
+def to_markdown(report: Report, now: datetime) -> str:
+    """Return a summary of the report for a README."""
+    environment = _environment(autoescape=False, finalize=_plain)
+    text = environment.get_template("report.md.j2").render(_names(report, now))
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def _environment(**options: Any) -> Environment:
+    environment = Environment(
+        loader=PackageLoader("avo.report"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        keep_trailing_newline=True, **options,
+    )  # fmt: skip
+    environment.filters |= {
+        "cut": cut, "diff_class": _diff_class, "duration": duration, "first_line": first_line, "geomean": geomean,
+        "hot_section": _hot_section, "level": _level, "one": lambda value: f"{value:.1f}", "percent": percent,
+        "sentence": lambda words: words[:1].upper() + words[1:], "verdict": verdict,
+    }  # fmt: skip
+    return environment
+
+
+def _names(report: Report, now: datetime) -> dict[str, Any]:
+    best = report.snapshot.best
+    score = best.attempt.evaluation.score if best else None
+    kind = score_kind(report.run.target)
+    return {
+        "report": report,
+        "now": now,
+        "release": installed("avo-kernels"),
+        "place": place(score) if score else report.run.target,
+        "kind": kind,
+        "spread_name": SPREAD[kind],
+        "geomean": geomean,
+        "limits": {
+            "words": data.MOST_WORDS,
+            "lines": data.MOST_DIFF_LINES,
+            "diffs": data.MOST_DIFFS,
+            "source": data.MOST_SOURCE,
+            "reasons": data.MOST_REASONS,
+            "interventions": MOST_INTERVENTIONS,
+            "directions": MOST_DIRECTIONS,
+        },
+    }
+
+
+def _sections(report: Report, profiled: bool) -> list[tuple[str, str]]:
+    """Return the anchors of the page's sections and what they are called."""
+    found = []
+    if report.snapshot.versions:
+        found += [("trajectory", "Trajectory"), ("cases", "Cases"), ("paid", "What paid"), ("lineage", "Lineage")]
+    found += [("attempts", "Attempts"), ("cost", "Time and cost")]
+    found += [("supervisor", "Supervisor")] * bool(report.interventions) + [("profile", "Profile")] * profiled
+    return [*found, ("environment", "Environment")]
+
+
+def _clean(value: object) -> object:
+    """Take control characters out of what a template prints, which escapes it then."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _plain(value: object) -> object:
+    """Escape what Markdown, or HTML within it, would take for more than text, and keep it on one line."""
+    if not isinstance(value, str):
+        return value
+    line = " ".join(printable(value).split()).replace("&", "&amp;").replace("<", "&lt;")
+    return _MARKDOWN.sub(r"\\\1", line)
+
+
+def _digest(text: str) -> str:
+    """Return what a policy calls an inline text by."""
+    return f"sha256-{b64encode(sha256(text.encode()).digest()).decode()}"
+
+
+def _number(report: Report) -> int:
+    assert report.snapshot.best is not None, "only a version can be profiled"
+    return report.snapshot.best.number
+
+
+def _timeline(profile: "Profile", kernel: str) -> str:
+    """Return the address of the timeline's picture, which is the picture itself."""
+    from avo.timeline import draw_timelines
+
+    return f"data:image/svg+xml;base64,{b64encode(draw_timelines([profile], kernel).encode()).decode()}"
+
+
+def _hot_section(profile: "Profile") -> "Section | None":
+    sections = [section for launch in profile.launches for section in launch.sections]
+    return max(sections, key=lambda section: section.time_us, default=None)
+
+
+def _level(figure: Trajectory, name: str) -> str:
+    """Return the figure of a baseline on the cases of a trajectory; nothing where it does not cover them."""
+    return next((f"{level.value:.1f}" for level in figure.levels if level.name == name), "")
+
+
+def _diff_class(line: str) -> str:
+    style = {"+": "a", "-": "d", "@": "h"}.get(line[:1])
+    return Markup(f' class="{style}"') if style else ""

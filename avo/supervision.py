@@ -1,0 +1,66 @@
+"""Supervising a run: before a step, look at the trajectory, and write down what operators should be told."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from agents.review import Advice
+from agents.supervisor import Diagnosis, Level, Patience, Trajectory, diagnose, untried_moves
+from evaluator.target import Target
+from knowledge_base.library import Library
+from lineage_db.records import Intervention, Run
+from lineage_db.store import Store
+
+KNOWLEDGE = "knowledge base"
+"""Source of directions that no model gave."""
+Advise = Callable[[Trajectory, Diagnosis], Advice | None]
+"""Returns a model's directions, or None where it has none."""
+
+
+def supervise(
+    store: Store,
+    run: Run,
+    target: Target,
+    patience: Patience,
+    knowledge: Library,
+    clock: Callable[[], datetime],
+    advise: Advise | None = None,
+) -> tuple[Intervention, ...]:
+    """Intervene in ``run`` if that is due; return all interventions since its lineage last grew, oldest first.
+
+    Directions are those of ``advise``; where it gives none, untried moves of the knowledge base. Of several workers
+    that find the same at a time, one intervenes. Raises the store's errors.
+    """
+    history = store.history(run.id)
+    if not history.versions:
+        return ()
+    grown = next(trial.step_number for trial in reversed(history.trials) if trial.version is not None)
+    steps = store.steps(run.id, after=grown)
+    trajectory = Trajectory(history.versions, history.trials, steps, store.journal.interventions(run.id))
+    found = diagnose(trajectory, patience)
+    if found is None:
+        return trajectory.active
+    advice = _directions(trajectory, found, run, target, knowledge, advise)
+    store.journal.intervene(
+        run.id,
+        after_step=found.after_step,
+        level=found.level,
+        reason=found.reason,
+        directions=advice.directions,
+        source=advice.source,
+        restart_from=found.restart_from,
+        now=clock(),
+        seen=len(trajectory.interventions),
+    )
+    interventions = store.journal.interventions(run.id)
+    return tuple(made for made in interventions if made.after_step >= trajectory.grown)
+
+
+def _directions(
+    trajectory: Trajectory, found: Diagnosis, run: Run, target: Target, knowledge: Library, advise: Advise | None
+) -> Advice:
+    if found.level is Level.NUDGE:
+        return Advice("", ())
+    if advise is not None and (advice := advise(trajectory, found)) is not None:
+        return advice
+    moves = untried_moves(trajectory.versions, trajectory.trials, target, run.problem, knowledge)
+    return Advice(KNOWLEDGE if moves else "", moves)

@@ -1,0 +1,207 @@
+"""What ``mutate`` finds by itself: a run for each problem and architecture, and a document made of what they recorded.
+
+python -m bench.results --minutes 15 --out docs/results.md    runs what is not done yet, then writes the document
+python -m bench.results --out docs/results.md --write         writes it from the runs that there are
+
+Each run has a database of its own below ``--folder``. A run that was stopped goes on for what is left of its minutes,
+one that is finished is left as it is. Every number is predicted.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version as installed
+from pathlib import Path
+
+from avo.snapshot import Snapshot, gain, geomean, lines, published, read_snapshot
+from avo.wording import first_line, percent, verdicts
+from evaluator.plain import rebuild
+from lineage_db.errors import UnknownRun
+from lineage_db.records import Step, Version
+from lineage_db.spans import covered
+from lineage_db.store import Store
+
+ROOT = Path(__file__).parents[1]
+PROBLEMS, TARGETS = ("mha", "gqa", "fsa"), ("h100", "b200")
+_ENOUGH = 0.5
+"""Minutes short of its time with which a run counts as done: the last steps may take longer than what is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """How one sitting of a run came about."""
+
+    command: str
+    commit: str
+    triton: str
+    machine: str
+
+
+def main() -> int:
+    """Run what is missing, and write the document of what there is; return 1 where a run failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=15.0, help="of each run")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results.md")
+    parser.add_argument("--folder", type=Path, default=ROOT / ".avo" / "results", help="of the databases")
+    parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=PROBLEMS)
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--write", action="store_true", help="run nothing")
+    options = parser.parse_args()
+    failed = False
+    if not options.write:
+        options.folder.mkdir(parents=True, exist_ok=True)
+        for problem in options.problems:
+            for target in options.targets:
+                failed |= search(options.folder, problem, target, options.minutes, options.workers) != 0
+    options.out.write_text("\n".join(document(options.folder)) + "\n", encoding="utf-8")
+    return int(failed)
+
+
+def search(folder: Path, problem: str, target: str, minutes: float, workers: int) -> int:
+    """Run ``mutate`` for ``minutes``, less those that the run has had, and return the command's exit code."""
+    name = f"{problem}-{target}"
+    database = folder / f"{name}.db"
+    known = _read(database, name)
+    left = minutes if known is None else minutes - known[0].busy.total_seconds() / 60
+    if left < _ENOUGH and known is not None:
+        return 0
+    start = ("run", "--problem", problem, "--target", target, "--operator", "mutate", "--name", name)
+    begin = ("resume", name) if known else start
+    command = ("avo", *begin, "--workers", str(workers), "--max-hours", f"{left / 60:.4f}")
+    sittings = [*_conditions(folder, name), conditions(" ".join(command))]
+    (folder / f"{name}.json").write_text(json.dumps([asdict(each) for each in sittings]), encoding="utf-8")
+    return subprocess.run([sys.executable, "-m", *command, "--db", str(database)], check=False, cwd=ROOT).returncode
+
+
+def conditions(command: str) -> Conditions:
+    """Return how things stand here and now."""
+
+    def git(*arguments: str) -> str:
+        found = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+        return found.stdout.strip()
+
+    commit = git("rev-parse", "--short", "HEAD") or "unknown"
+    changed = ", with changes" if git("status", "--porcelain", "--untracked-files=no") else ""
+    machine = f"{len(os.sched_getaffinity(0))} {platform.machine()} cores, no GPU used"
+    return Conditions(command, commit + changed, installed("triton"), machine)
+
+
+def document(folder: Path) -> Iterator[str]:
+    """Yield the lines of the document, from the runs that there are in ``folder``."""
+    yield "# Results"
+    yield ""
+    yield "What the operator `mutate` found by itself, without a GPU. **Every speed on this page is predicted** by the"
+    yield "[performance model](performance-model.md), none was measured; correctness was executed. Written by"
+    yield "`python -m bench.results`; the databases of the runs hold every attempt."
+    found = [
+        (name, search)
+        for name in (f"{problem}-{target}" for problem in PROBLEMS for target in TARGETS)
+        if (search := _read(folder / f"{name}.db", name))
+    ]
+    yield ""
+    yield "| run | minutes | attempts | versions | seed | best | predicted gain |"
+    yield "|---|---|---|---|---|---|---|"
+    for name, (snapshot, _) in found:
+        yield _summary(name, snapshot)
+    for name, (snapshot, steps) in found:
+        yield from _section(name, snapshot, steps, _conditions(folder, name))
+
+
+def _read(database: Path, name: str) -> tuple[Snapshot, Sequence[Step]] | None:
+    """Return the run as it is, and its steps; None where there is none yet."""
+    if not database.exists():
+        return None
+    with Store.open(str(database), create=False) as store:
+        try:
+            snapshot = read_snapshot(store, name)
+            return snapshot, store.steps(snapshot.run.id)
+        except UnknownRun:
+            return None
+
+
+def _conditions(folder: Path, name: str) -> list[Conditions]:
+    path = folder / f"{name}.json"
+    return [rebuild(Conditions, each) for each in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
+
+
+def _summary(name: str, snapshot: Snapshot) -> str:
+    minutes = f"{snapshot.busy.total_seconds() / 60:.1f}"
+    counts = (minutes, len(snapshot.trials), len(snapshot.versions))
+    if snapshot.seed is None or snapshot.best is None:
+        return _row(name, *counts, "", "", "")
+    before, after = geomean(snapshot.seed), geomean(snapshot.best)
+    return _row(name, *counts, f"{before:.1f}", f"{after:.1f}", percent(after / before - 1))
+
+
+def _section(name: str, snapshot: Snapshot, steps: Sequence[Step], sittings: Sequence[Conditions]) -> Iterator[str]:
+    yield ""
+    yield f"## {name}"
+    for each in sittings:
+        yield ""
+        yield f"`{each.command}`, commit {each.commit}, triton {each.triton}, {each.machine}."
+    yield ""
+    yield f"Suite `{snapshot.run.suite}`, seed {snapshot.run.seed}. Attempts: {verdicts(snapshot.counts)}."
+    score = snapshot.seed.attempt.evaluation.score if snapshot.seed else None
+    for _, line in lines(score, published(snapshot.run.problem), snapshot.versions) if score else ():
+        yield f"Published on these cases, geometric mean: {line.name} {line.published:.0f} TFLOPS."
+    yield ""
+    yield "| attempt | minute | version | predicted TFLOPS | on shapes held out | gain | what changed |"
+    yield "|---|---|---|---|---|---|---|"
+    places = {trial.attempt_id: place for place, trial in enumerate(snapshot.trials, 1)}
+    for version in snapshot.versions:
+        yield _version(version, snapshot, steps, places[version.attempt.id])
+    yield ""
+    yield "| move | tries | versions | predicted gain of these, together |"
+    yield "|---|---|---|---|"
+    yield from _moves(snapshot)
+
+
+def _version(version: Version, snapshot: Snapshot, steps: Sequence[Step], place: int) -> str:
+    held_out, accepted = version.attempt.evaluation.held_out_tflops, version.accepted
+    # Pauses between sittings do not count.
+    busy = covered((s.started, min(s.finished or accepted, accepted)) for s in steps if s.started < accepted)
+    return _row(
+        place,
+        f"{busy.total_seconds() / 60:.1f}",
+        f"v{version.number}",
+        f"{geomean(version):.1f}",
+        "" if held_out is None else f"{held_out:.1f}",
+        percent(gain(version, snapshot.by_number)),
+        first_line(version.attempt.change),
+    )
+
+
+def _moves(snapshot: Snapshot) -> Iterator[str]:
+    """Yield a row a move, the one that gained most first; a gain of several moves counts for each of them."""
+    tries: dict[str, int] = defaultdict(int)
+    gains: dict[str, list[float]] = defaultdict(list)
+    for trial in snapshot.trials:
+        for move in _names(trial.change):
+            tries[move] += 1
+    for version in snapshot.versions:
+        ratio = gain(version, snapshot.by_number)
+        for move in _names(version.attempt.change) if ratio is not None else ():
+            gains[move].append(math.log1p(ratio or 0.0))
+    for move in sorted(tries, key=lambda move: (-sum(gains[move]), move)):
+        paid = percent(math.expm1(sum(gains[move]))) if gains[move] else ""
+        yield _row(move, tries[move], len(gains[move]), paid)
+
+
+def _names(change: str) -> list[str]:
+    return [part.partition(":")[0].strip() for part in change.split(";") if ":" in part]
+
+
+def _row(*cells: object) -> str:
+    return f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

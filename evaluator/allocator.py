@@ -1,0 +1,14 @@
+"""Memory of a process that judges: what its tensors free stays with it."""
+
+import ctypes
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+"""Parameters of glibc's allocator, malloc.h."""
+_KEPT_BYTES = 2**30
+
+
+def keep_freed_memory() -> None:
+    """Have the allocator reuse what tensors free: pages given back and taken anew cost a tenth of an evaluation."""
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)

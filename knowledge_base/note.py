@@ -1,0 +1,81 @@
+"""Notes: passages with their sources, and how they are read from files."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from knowledge_base.errors import LibraryError
+
+_KEYS = ("title", "architectures", "problems", "tags", "source")
+
+
+class Kind(StrEnum):
+    """Where a passage is from."""
+
+    NOTE = "note"
+    """Ours."""
+    API = "api"
+    """The installed triton package."""
+    DOCUMENT = "document"
+    """What the user added."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One retrievable passage."""
+
+    id: str
+    """Of a note, its file's name without ``.md``; of API, its dotted name; of a document, its path and section."""
+    title: str
+    architectures: tuple[int, ...]
+    """Compute capabilities times ten that it is about; empty: any."""
+    problems: tuple[str, ...]
+    """Names of the problems that it is about; empty: any."""
+    tags: tuple[str, ...]
+    source: str
+    """Where the facts were published, or how they were established."""
+    body: str
+    kind: Kind = Kind.NOTE
+
+    def concerns(self, architecture: int | None, problem: str | None) -> bool:
+        """Return whether the passage is about this architecture and problem; None stands for any."""
+        return (architecture is None or not self.architectures or architecture in self.architectures) and (
+            problem is None or not self.problems or problem in self.problems
+        )
+
+
+def read_notes(folder: Path) -> tuple[Note, ...]:
+    """Read every ``*.md`` of ``folder``; raise ``LibraryError`` naming a file that is not a note."""
+    return tuple(_parse(path) for path in sorted(folder.glob("*.md")))
+
+
+def _parse(path: Path) -> Note:
+    """Read front matter of ``key: value`` lines between two ``---`` lines, then the body."""
+    head, dashes, body = path.read_text(encoding="utf-8").removeprefix("---\n").partition("\n---\n")
+    fields = {}
+    for line in head.splitlines():
+        key, colon, value = line.partition(":")
+        if not colon or key not in _KEYS or key in fields:
+            raise LibraryError(f"{path.name}: bad line {line!r}: write one 'key: value' each for {', '.join(_KEYS)}")
+        fields[key] = value.strip()
+    missing = [key for key in ("title", "source") if not fields.get(key)]
+    if not dashes or missing or not body.strip():
+        raise LibraryError(
+            f"{path.name}: a note needs front matter between two --- lines with a title and a source, then a body"
+        )
+    architectures = _names(fields.get("architectures", ""))
+    if not all(name.isdecimal() for name in architectures):
+        raise LibraryError(f"{path.name}: architectures must be numbers such as 80, 90, 100")
+    return Note(
+        id=path.stem,
+        title=fields["title"],
+        architectures=tuple(int(name) for name in architectures),
+        problems=_names(fields.get("problems", "")),
+        tags=_names(fields.get("tags", "")),
+        source=fields["source"],
+        body=body.strip(),
+    )
+
+
+def _names(value: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in value.split(",") if name.strip())

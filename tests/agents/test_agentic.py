@@ -1,0 +1,272 @@
+"""The agent's loop: a whole step, a repair, a compaction, what a model may do wrong, and a step that is taken up."""
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from agents.agentic import LAST_TURNS, MOST_IDLE, MOST_TURNS, Agentic, choose
+from agents.conversation import MESSAGE, RESUMED, STATE, SUMMARY
+from agents.errors import BudgetSpent, ContextOverflow, ModelRefused
+from agents.model import ChatMessage, Reply, ScriptedModel, ToolCall, Usage
+from agents.operator import Proposal
+from agents.settings import ModelSettings, Settings
+from evaluator.errors import EvaluatorUnavailable
+from evaluator.evaluation import Fault, Status
+from evaluator.inspection import Findings
+from lineage_db.records import Intervention, Message, Run, RunState
+from tests.agents.world import WHY, World
+from tests.avo.fakes import NOW, SEED
+
+MODEL = ModelSettings(name="m")
+
+
+def says(*calls: tuple[str, dict[str, Any] | str], text: str = "", finish: str = "") -> Reply:
+    made = tuple(
+        ToolCall(f"c{number}", name, given if isinstance(given, str) else json.dumps(given))
+        for number, (name, given) in enumerate(calls)
+    )
+    return Reply(text, made, finish, Usage(500, 0, 50))
+
+
+def write(source: str) -> tuple[str, dict[str, Any]]:
+    return "write_source", {"source": source}
+
+
+EVALUATE = ("evaluate", WHY)
+
+
+def submit(attempt: int | None) -> tuple[str, dict[str, Any]]:
+    return "submit", {"attempt": attempt, "change": "100 -> 120", "seen": "+20% as expected"}
+
+
+def run(world: World, model: ScriptedModel, settings: ModelSettings = MODEL, **brief: Any) -> Proposal:
+    return Agentic(Settings((settings,)), lambda *_: model).vary(world.brief(**brief))
+
+
+def told(model: ScriptedModel, asked: int = -1) -> str:
+    """What the model read last when it was asked."""
+    return str(model.asked[asked][-1]["content"])
+
+
+def test_a_step_looks_edits_checks_evaluates_and_submits() -> None:
+    world = World()
+    model = ScriptedModel(
+        says(("read_lineage", {}), ("profile", {}), text="Let me look."),
+        says(write("tflops = 120.0"), ("check", {}), EVALUATE),
+        says(submit(2)),
+    )
+    proposal = run(world, model)
+    assert proposal.attempt == world.desk.attempts[2]
+    assert proposal.reason == "100 -> 120: +20% as expected"
+    assert proposal.submission is not None
+    assert proposal.submission.hypothesis == WHY["hypothesis"]
+    assert [message["role"] for message in model.asked[1]] == ["system", "user", "assistant", "tool", "tool"]
+    first = model.asked[0][1]["content"]
+    assert SEED in first
+    assert "No limit is set" in first
+
+
+def test_a_failed_evaluation_is_repaired_within_the_step() -> None:
+    world = World()
+    model = ScriptedModel(
+        says(write("nonsense"), EVALUATE),
+        says(("edit_source", {"old": "nonsense", "new": "tflops = 130.0"}), EVALUATE),
+        says(submit(3)),
+    )
+    proposal = run(world, model)
+    assert "parse_error: not a kernel: nonsense" in told(model, 1)
+    assert proposal.attempt is not None
+    assert proposal.attempt.source == "tflops = 130.0"
+    assert world.tried == ["nonsense", "tflops = 130.0"]
+
+
+def test_all_is_recorded_as_it_happens() -> None:
+    world = World()
+    run(world, ScriptedModel(says(write("tflops = 120.0"), EVALUATE), says(submit(2))))
+    assert world.kinds() == [*[MESSAGE] * 3, STATE, MESSAGE, STATE, MESSAGE, MESSAGE, STATE, MESSAGE]
+    assert world.desk.entries[-2][1]["done"]
+
+
+def test_a_model_that_says_nothing_or_calls_nothing_is_reminded_and_in_the_end_given_up() -> None:
+    world = World()
+    lines = [says(), says(text="I think."), says(finish="content_filter"), says(text="half", finish="length")]
+    model = ScriptedModel(*lines)
+    proposal = run(world, model)
+    assert proposal == Proposal(None, f"{MOST_IDLE} replies in a row without a call of a tool")
+    assert "Your reply was empty." in told(model, 1)
+    assert "You called no tool." in told(model, 2)
+    assert "withheld by the content filter" in told(model, 3)
+    assert "cut off at the limit of output tokens" in told(model, 4)
+    assert "" not in [message["content"] for message in model.asked[-1]]
+
+
+def test_calls_that_are_wrong_are_answered_and_the_step_goes_on() -> None:
+    world = World()
+    model = ScriptedModel(
+        says(("evaluate", '{"hypothesis": '), ("fly", "{}"), ("view_source", '{"first": "two"}'), finish="length"),
+        says(write("tflops = 120.0"), EVALUATE, submit(2), ("view_source", {})),
+    )
+    assert run(world, model).attempt is not None
+    answers = [message["content"] for message in model.asked[1] if message["role"] == "tool"]
+    assert [answer[:30] for answer in answers] == [
+        "error: the arguments of evalua", "error: there is no tool 'fly':", "error: view_source was not cal",
+    ]  # fmt: skip
+    assert "cut off" in told(model)
+
+
+def test_the_best_attempt_is_submitted_when_a_budget_ends_the_step() -> None:
+    world = World()
+    model = ScriptedModel(
+        says(write("tflops = 120.0"), EVALUATE, write("tflops = 140.0"), EVALUATE, write("tflops = 90.0"), EVALUATE),
+        BudgetSpent("the step has used 10 of 10 tokens"),
+    )
+    proposal = run(world, model)
+    assert proposal.attempt is not None
+    assert proposal.attempt.source == "tflops = 140.0"
+    assert proposal.reason.startswith("the step has used 10 of 10 tokens; submitted is the best attempt: a number: ")
+    assert proposal.submission is not None
+    assert proposal.submission.expected == "+10%"
+    nothing = run(World(), ScriptedModel(BudgetSpent("all is used")))
+    assert nothing == Proposal(None, "all is used")
+
+
+def test_a_model_that_refuses_fails_the_step_unless_there_is_something_to_submit() -> None:
+    with pytest.raises(ModelRefused, match="wrong key"):
+        run(World(), ScriptedModel(ModelRefused("wrong key")))
+    proposal = run(World(), ScriptedModel(says(write("tflops = 120.0"), EVALUATE), ModelRefused("quota")))
+    assert proposal.attempt is not None
+    assert proposal.reason.startswith("quota; submitted is the best attempt")
+
+
+def test_after_the_last_evaluation_there_are_a_few_turns_to_submit() -> None:
+    world = World(evaluations=1)
+    model = ScriptedModel(says(write("tflops = 120.0"), EVALUATE), says(("view_source", {})))
+    proposal = run(world, model)
+    assert proposal.reason.startswith("no evaluations are left; submitted is the best attempt")
+    assert len(model.asked) == 1 + LAST_TURNS
+    assert "No evaluations are left" in told(model, 1)
+
+
+def test_a_step_of_endless_reading_ends() -> None:
+    model = ScriptedModel(says(("view_source", {"first": 1})))
+    assert run(World(), model) == Proposal(None, f"no submission in {MOST_TURNS} replies")
+
+
+def test_a_step_may_submit_nothing() -> None:
+    proposal = run(World(), ScriptedModel(says(submit(None))))
+    assert proposal == Proposal(None, "nothing submitted: +20% as expected")
+
+
+def small(*script: Any) -> tuple[World, ScriptedModel, ModelSettings]:
+    world = World()
+    world.desk.findings = Findings(text="x" * 9000)
+    return world, ScriptedModel(*script), ModelSettings(name="m", context_tokens=12_000)
+
+
+def test_a_full_conversation_is_compacted_and_what_matters_stays_exact() -> None:
+    look = says(("run_python", {"code": "print('x')"}))
+    begin = says(write("tflops = 120.0\n# exact"), EVALUATE, ("check", {}))
+
+    def at_the_end(messages: Sequence[ChatMessage]) -> Reply:
+        if any("learnt a lot" in str(message["content"]) for message in messages):
+            return says(submit(2))
+        return replace(look, usage=Usage(len(json.dumps(messages)) // 4, 0, 50))
+
+    def script(messages: Sequence[ChatMessage]) -> Reply:
+        compressing = "You compress the record" in str(messages[0]["content"])
+        return Reply("learnt a lot", usage=Usage(9, 0, 9)) if compressing else at_the_end(messages)
+
+    world, model, settings = small(begin, script)
+    world.desk.findings = Findings(text="x" * 9000)
+    proposal = run(world, model, settings)
+    assert proposal.attempt == world.desk.attempts[2]
+    assert SUMMARY in world.kinds()
+    compacted = model.asked[-1][2]["content"]
+    assert "learnt a lot" in compacted
+    assert "tflops = 120.0\n# exact" in compacted
+    assert "attempt 2: correct, 120.0 predicted TFLOPS; version 0 has 100.0 (+20.0%) [a number]" in compacted
+    assert f"hypothesis: {WHY['hypothesis']} (expected +10%)" in compacted
+    assert "# Last result of check" in compacted
+    assert "# Last result of evaluate\nattempt 2: correct" in compacted
+
+
+def test_a_model_whose_context_is_smaller_than_configured_gets_a_shorter_conversation() -> None:
+    turn = says(("run_python", {"code": "print('x')"}))
+    world, model, settings = small(turn, turn, turn, ContextOverflow("too long"), Reply("short"), says(submit(None)))
+    assert run(world, model, replace_context(settings, 30_000)).reason.startswith("nothing submitted")
+    assert world.kinds().count(SUMMARY) == 1
+    with pytest.raises(ContextOverflow):
+        run(World(), ScriptedModel(ContextOverflow("too long")))
+
+
+def replace_context(settings: ModelSettings, tokens: int) -> ModelSettings:
+    return settings.model_copy(update={"context_tokens": tokens})
+
+
+def test_a_step_that_was_killed_is_taken_up_from_its_transcript() -> None:
+    world = World()
+    world.desk.findings = None  # nobody is there to look: the judge is gone
+    with pytest.raises(EvaluatorUnavailable):
+        run(world, ScriptedModel(says(write("tflops = 120.0"), EVALUATE), says(write("tflops = 7.0"), ("check", {}))))
+    transcript = [Message(5, n, kind, json.loads(json.dumps(c)), NOW) for n, (kind, c) in enumerate(world.desk.entries)]
+    world.desk.entries.clear()
+    world.desk.findings = Findings()
+    model = ScriptedModel(says(submit(2)))
+    proposal = run(world, model, transcript=transcript)
+    assert proposal.attempt == world.desk.attempts[2]
+    (asked,) = model.asked
+    assert [m["role"] for m in asked] == [
+        "system", "user", "assistant", "tool", "tool", "assistant", "tool", "tool", "user",
+    ]  # fmt: skip
+    assert asked[7]["content"] == "error: interrupted before there was a result"
+    assert "Your process was interrupted" in asked[8]["content"]
+    kind, entry = world.desk.entries[0]
+    assert (kind, entry["step"], entry["state"]["source"]) == (RESUMED, 5, "tflops = 7.0")
+    assert world.tried == ["tflops = 120.0"]
+
+
+def test_a_step_that_was_killed_after_its_submission_only_concludes() -> None:
+    world = World()
+    run(world, ScriptedModel(says(write("tflops = 120.0"), EVALUATE), says(submit(2))))
+    transcript = [Message(5, n, kind, content, NOW) for n, (kind, content) in enumerate(world.desk.entries)]
+    model = ScriptedModel(says(("view_source", {})))
+    assert run(world, model, transcript=transcript).attempt == world.desk.attempts[2]
+    assert model.asked == []
+
+
+def test_a_step_is_told_of_memory_directions_and_what_was_taken_over() -> None:
+    world = World()
+    world.accept("tflops = 110.0", (0,), "larger tiles reuse more")
+    run_ = Run(9, "old", "fsa", "h100", "quick", "agent", 0, {}, RunState.FINISHED, NOW, NOW)
+    from agents.operator import Transferred
+
+    taken = Transferred(run_, tuple(world.versions[:1]))
+    model = ScriptedModel(says(submit(None)))
+    said = Intervention(1, 1, 4, "redirect", "five steps without a version", ("persistence",), "", None, NOW)
+    run(world, model, interventions=(said,), transferred=taken)
+    first = model.asked[0][1]["content"]
+    assert "larger tiles reuse more [to tflops = 110.0] -> 100.0 -> 110.0 predicted TFLOPS (+10.0%), version 1" in first
+    assert "- five steps without a version\n  - try persistence\n" in first
+    assert "has another entry function" in first
+    model = ScriptedModel(says(submit(None)))
+    run(world, model, transferred=replace(taken, run=replace(run_, problem="gqa")))
+    assert "The first version of this run is its kernel as it is" in model.asked[0][1]["content"]
+
+
+def test_models_are_chosen_by_weight_and_by_the_seed_of_the_step() -> None:
+    models = (ModelSettings(name="often", weight=3.0), ModelSettings(name="seldom", weight=1.0))
+    names = [choose(models, random.Random(seed)).name for seed in range(400)]
+    assert names == [choose(models, random.Random(seed)).name for seed in range(400)]
+    assert 70 <= names.count("seldom") <= 130
+
+
+def test_a_fault_of_a_check_is_only_said() -> None:
+    world = World()
+    world.desk.findings = Findings(Fault(Status.RACE, "two programs store"))
+    model = ScriptedModel(says(("check", {})), says(submit(None)))
+    run(world, model)
+    assert told(model) == "race: two programs store"

@@ -1,0 +1,303 @@
+"""The real client against an endpoint with every fault: nothing is lost, everything is written down, nobody waits."""
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+
+from agents.chat import ChatModel, connect
+from agents.desk import FakeDesk, Left
+from agents.errors import BudgetSpent, ContextOverflow, ModelRefused
+from agents.model import Reply, ToolCall, Usage
+from agents.settings import ModelSettings
+from tests.agents.endpoint import Endpoint, Line
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+HELLO = [{"role": "user", "content": "hello"}]
+TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}]
+GOOD: Line = {"text": "here", "usage": {"prompt_tokens": 10, "completion_tokens": 2}}
+PRICED = {"input_usd_per_mtok": 1.0, "cached_usd_per_mtok": 0.1, "output_usd_per_mtok": 4.0}
+
+
+class Time:
+    """Passes only when somebody sleeps, or at each look by ``tick``."""
+
+    def __init__(self, tick: float = 0.0, on_sleep: Callable[[], None] = lambda: None) -> None:
+        self.seconds = 0.0
+        self.slept: list[float] = []
+        self._tick, self._on_sleep = tick, on_sleep
+
+    def clock(self) -> float:
+        self.seconds += self._tick
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+        self.slept.append(seconds)
+        self._on_sleep()
+
+
+class Caller:
+    """A model on the other end of a script."""
+
+    def __init__(self, url: str, desk: FakeDesk, time: Time, timeout_s: float, settings: dict[str, Any]) -> None:
+        self.desk, self.time = desk, time
+        made = ModelSettings(name="m", base_url=url, **settings)
+        self.client = connect(made, timeout_s, {"OPENAI_API_KEY": "secret"})
+        self.model = ChatModel(
+            made,
+            desk.desk,
+            self.client,
+            timeout_s=timeout_s,
+            jitter=random.Random(0),
+            sleep=time.sleep,
+            clock=time.clock,
+            now=lambda: NOW + timedelta(seconds=time.seconds),
+        )
+
+    def complete(self, tools: Any = ()) -> Reply:
+        return self.model.complete(HELLO, tools)
+
+    @property
+    def errors(self) -> list[str]:
+        return [call["error"] for call in self.desk.calls]
+
+
+@contextmanager
+def model(*script: Line, time: Time | None = None, timeout_s: float = 20.0, **settings: Any) -> Iterator[Any]:
+    with Endpoint(script) as endpoint:
+        made = Caller(endpoint.url, FakeDesk(), time or Time(), timeout_s, settings)
+        with closing(made.client):
+            yield made, endpoint
+
+
+def test_a_reply_comes_with_its_calls_and_is_charged() -> None:
+    usage = {"prompt_tokens": 1000, "completion_tokens": 100, "prompt_tokens_details": {"cached_tokens": 600}}
+    line = {"text": "look", "calls": [["look", {"at": 1}], ["look", "{}"]], "usage": usage}
+    with model(line, **PRICED) as (asked, endpoint):
+        reply = asked.complete(TOOLS)
+    assert (reply.text, reply.finish, reply.usage) == ("look", "tool_calls", Usage(1000, 600, 100))
+    assert reply.calls == (ToolCall("call_0", "look", '{"at": 1}'), ToolCall("call_1", "look", "{}"))
+    (call,) = asked.desk.calls
+    assert (call["model"], call["usage"], call["error"]) == ("m", reply.usage, "")
+    assert call["usd"] == pytest.approx((400 * 1.0 + 600 * 0.1 + 100 * 4.0) / 1e6)
+    assert endpoint.headers[0]["authorization"] == "Bearer secret"
+
+
+def test_only_what_is_configured_is_sent() -> None:
+    with model(GOOD) as (asked, endpoint):
+        asked.complete()
+    assert endpoint.requests == [{"model": "m", "messages": HELLO}]
+    sampling = {"temperature": 0.5, "top_p": 0.9, "max_output_tokens": 99, "reasoning_effort": "low"}
+    with model(GOOD, extra_body={"top_k": 3}, **sampling) as (asked, endpoint):
+        asked.complete(TOOLS)
+    (request,) = endpoint.requests
+    assert request == {
+        "model": "m", "messages": HELLO, "tools": TOOLS, "temperature": 0.5, "top_p": 0.9, "max_tokens": 99,
+        "reasoning_effort": "low", "top_k": 3,
+    }  # fmt: skip
+
+
+def slept(retry_after: str) -> float:
+    limit = {"status": 429, "body": '{"error": {"message": "slow down"}}', "headers": {"Retry-After": retry_after}}
+    with model(limit, GOOD) as (asked, _):
+        assert asked.complete().text == "here"
+        assert asked.errors == ["HTTP 429: slow down", ""]
+    return float(sum(asked.time.slept))
+
+
+def test_retry_after_is_honoured_in_seconds_and_as_a_date() -> None:
+    assert slept("7") == pytest.approx(7, abs=10)
+    assert slept("90") >= 90
+    assert slept(format_datetime(NOW + timedelta(seconds=45), usegmt=True)) >= 45
+    assert slept(format_datetime(NOW - timedelta(hours=1), usegmt=True)) <= 10
+    assert slept("soon") <= 10
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ({"status": 500, "body": "{}"}, "HTTP 500"),
+        ({"status": 503, "body": "overloaded"}, "HTTP 503: overloaded"),
+        ({"status": 502, "body": "<html>Bad gateway</html>"}, "HTTP 502"),
+        ({"hangup": True}, "no connection to http://127.0.0.1"),
+        ({"body": "<html>busy</html>"}, "the endpoint's answer is no JSON: '<html>busy</html>'"),
+        ({"body": '{"error": {"message": "upstream failed"}}'}, 'no chat completion: {"message": "upstream failed"}'),
+        ({"body": '{"choices": []}'}, "no chat completion"),
+        ({"body": "[1, 2]"}, "no chat completion: [1, 2]"),
+        ({"headers": {"Content-Encoding": "gzip"}}, "the answer broke off"),
+    ],
+)
+def test_what_may_pass_is_tried_again_and_written_down(fault: Line, error: str) -> None:
+    with model(fault, fault, GOOD) as (asked, endpoint):
+        assert asked.complete().text == "here"
+    assert len(endpoint.requests) == 3
+    assert [bool(error in found) for found in asked.errors] == [True, True, False]
+    first, second = asked.time.slept
+    assert 0.5 <= first <= 1.0 <= second <= 2.0
+
+
+def test_a_failed_answer_that_was_billed_is_charged() -> None:
+    billed = {"body": '{"choices": [], "usage": {"prompt_tokens": 70, "completion_tokens": 30}}'}
+    with model(billed, GOOD, **PRICED) as (asked, _):
+        asked.complete()
+    first, second = asked.desk.calls
+    assert first["usage"] == Usage(70, 0, 30)
+    assert first["usd"] > 0
+    assert second["usage"] == Usage(10, 0, 2)
+
+
+def test_an_endpoint_that_does_not_answer_in_time_is_asked_again() -> None:
+    with model({"pause_s": 0.5, **GOOD}, GOOD, timeout_s=0.1) as (asked, _):
+        assert asked.complete().text == "here"
+    assert asked.errors == ["no answer within 0.1 s (request_timeout_s)", ""]
+
+
+def test_an_answer_that_trickles_in_has_no_more_time_than_another() -> None:
+    ticking = Time(tick=30.0)
+    with model(GOOD, time=ticking) as (asked, _):
+        ticking._on_sleep = lambda: setattr(ticking, "_tick", 0.0)
+        assert asked.complete().text == "here"
+    assert asked.errors == ["no answer within 20 s (request_timeout_s)", ""]
+
+
+def test_an_endpoint_that_is_away_for_an_hour_is_waited_for() -> None:
+    with Endpoint([GOOD]) as gone:
+        port = gone.port
+    back: list[Endpoint] = []
+
+    def come_back() -> None:
+        if time.seconds > 3600 and not back:
+            back.append(Endpoint([GOOD], port).__enter__())
+
+    time = Time(on_sleep=come_back)
+    asked = Caller(f"http://127.0.0.1:{port}/v1", FakeDesk(), time, 5.0, {})
+    with closing(asked.client):
+        assert asked.complete().text == "here"
+    back[0].__exit__()
+    assert 3600 < time.seconds < 3700
+    assert all("Connection refused" in error for error in asked.errors[:-1])
+    assert max(time.slept) <= 10
+
+
+def test_waiting_ends_with_the_budget() -> None:
+    with Endpoint([GOOD]) as gone:
+        url = gone.url
+    desk = FakeDesk()
+
+    def end() -> None:
+        desk.budget = Left(spent="its time is up") if time.seconds > 100 else Left()
+
+    time = Time(on_sleep=end)
+    asked = Caller(url, desk, time, 5.0, {})
+    with closing(asked.client), pytest.raises(BudgetSpent, match="its time is up"):
+        asked.complete()
+    assert time.seconds < 115
+
+
+def test_no_request_is_made_without_budget() -> None:
+    with model(GOOD) as (asked, endpoint):
+        asked.desk.budget = Left(spent="the run has used all")
+        with pytest.raises(BudgetSpent, match="used all"):
+            asked.complete()
+    assert endpoint.requests == []
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message"),
+    [
+        (
+            401,
+            '{"error": {"message": "Incorrect key"}}',
+            "HTTP 401: Incorrect key: is the key",
+        ),
+        (
+            400,
+            '{"error": {"message": "unknown top_k"}}',
+            "HTTP 400: unknown top_k: see the model's settings",
+        ),
+        (404, '{"error": {"message": "no such model"}}', "HTTP 404: no such model: is the model's name right"),
+        (429, '{"error": {"message": "pay", "code": "insufficient_quota"}}', "HTTP 429: pay"),
+    ],
+)
+def test_what_asking_again_does_not_help_is_said_in_one_line(status: int, body: str, message: str) -> None:
+    with model({"status": status, "body": body}) as (asked, endpoint), pytest.raises(ModelRefused) as error:
+        asked.complete()
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(endpoint.requests) == 1
+    assert [f"model 'm': {found}" for found in asked.errors] == [str(error.value)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        '"message": "too many", "code": "context_length_exceeded"',
+        '"message": "This model\'s maximum context length is 8192 tokens"',
+        '"message": "the request exceeds the available context size"',
+    ],
+)
+def test_a_conversation_that_is_too_long_is_told_apart(error: str) -> None:
+    with model({"status": 400, "body": f'{{"error": {{{error}}}}}'}) as (asked, _), pytest.raises(ContextOverflow):
+        asked.complete()
+
+
+def test_a_server_that_speaks_something_else_is_given_up():
+    with model({"body": "<html>hello</html>"}) as (asked, endpoint), pytest.raises(ModelRefused, match="no JSON"):
+        asked.complete()
+    assert len(endpoint.requests) == 5
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ({"text": "half a", "finish": "length"}, "cut off at the limit of output tokens"),
+        ({"text": None, "finish": "content_filter"}, "withheld by the content filter"),
+        ({"text": ""}, "empty"),
+    ],
+)
+def test_a_reply_of_little_use_is_given_back_and_its_problem_written_down(line: Line, problem: str) -> None:
+    with model(line) as (asked, _):
+        reply = asked.complete()
+    assert reply.problem == problem
+    assert asked.errors == [problem]
+    assert asked.desk.calls[0]["usage"] == Usage(1000, 0, 100)
+
+
+def test_tokens_are_estimated_where_the_endpoint_counts_none() -> None:
+    with model({"text": "x" * 400, "usage": False}, **PRICED) as (asked, _):
+        usage = asked.complete().usage
+    assert usage.output_tokens == 101
+    assert usage.input_tokens > 10
+
+
+def test_unusual_answers_are_read_all_the_same() -> None:
+    call = {"function": {"name": "look", "arguments": {"at": 1}}}
+    parts = [{"type": "text", "text": "a\\ud800"}, {"type": "text", "text": "b"}]
+    message = {"content": parts, "tool_calls": [call]}
+    body = json.dumps({"choices": [{"message": message}]}).replace("\\\\ud800", "\\ud800")
+    with model({"body": body}) as (asked, _):
+        reply = asked.complete()
+    assert reply.text == "a?b"
+    assert reply.calls == (ToolCall("call_0", "look", '{"at": 1}'),)
+
+
+def test_arguments_that_are_no_json_do_not_go_back_to_the_server() -> None:
+    with model({"calls": [["look", '{"at": ']]}) as (asked, _):
+        reply = asked.complete()
+    assert reply.calls[0].arguments == '{"at": '
+    assert reply.message["tool_calls"][0]["function"]["arguments"] == "{}"
+
+
+def test_messages_of_the_user_that_follow_each_other_are_sent_as_one() -> None:
+    talk = [*HELLO, {"role": "assistant", "content": "yes"}, *HELLO, *HELLO]
+    with model(GOOD) as (asked, endpoint):
+        asked.model.complete(talk, ())
+    assert [(m["role"], m["content"]) for m in endpoint.requests[0]["messages"]] == [
+        ("user", "hello"), ("assistant", "yes"), ("user", "hello\n\nhello"),
+    ]  # fmt: skip

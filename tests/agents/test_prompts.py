@@ -1,0 +1,73 @@
+"""Prompts: each renders from a sample, and none from less."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jinja2 import UndefinedError
+
+from agents import prompts
+from agents.agentic import told
+from agents.desk import Left
+from agents.prompts import render
+from lineage_db.records import Intervention
+from tests.agents.world import World
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+NAMES = sorted(path.stem for path in Path(prompts.__file__).parent.glob("*.j2"))
+
+
+def sample() -> dict[str, Any]:
+    world = World()
+    world.accept("tflops = 110.0", (0,))
+    return told(world.brief()) | {
+        "lineage": "v0 100.0",
+        "transferred": None,
+        "transferred_lineage": "",
+        "transferred_source": "x = 1",
+        "memory": ["tiles of 64 spill"],
+        "interventions": [Intervention(1, 1, 9, "restart", "five steps", ("persistence",), "", 0, NOW)],
+        "budget": "Left: 3 evaluations.",
+        "parent": world.versions[-1],
+        "parents": (0, 1),
+        "parent_scores": "correct",
+        "source": "y = 2",
+        "left": Left(tokens=1000, usd=2.5, evaluations=3, minutes=10.0),
+        "summary": "learnt",
+        "tries": ["attempt 1: slow"],
+        "results": {"check": "ok"},
+        "parent_number": 1,
+        "best_number": 1,
+        "turns": 4,
+        "inspirations": world.versions[:1],
+        "diffs": ["- a"],
+        "failures": ["b: c"],
+        "reason": "5 steps in a row without a new version",
+        "faults": [(3, "incorrect: case odd")],
+        "said": ["persistence"],
+        "place": "directions.0",
+        "wrong": "too short",
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_prompt_renders_from_a_sample_brief(name: str) -> None:
+    values = sample() | ({"problem": "empty"} if name == "nudge" else {})
+    text = render(name, **values)
+    assert text
+    assert "{{" not in text
+    assert "None" not in text
+
+
+@pytest.mark.parametrize("name", ["system", "brief", "compacted", "single_turn", "nudge", "budget"])
+def test_a_prompt_that_lacks_something_is_no_prompt(name: str) -> None:
+    with pytest.raises(UndefinedError):
+        render(name)
+
+
+def test_a_budget_names_what_is_limited() -> None:
+    assert render("budget", left=Left()).startswith("No limit is set")
+    said = render("budget", left=Left(tokens=1000, usd=2.5, evaluations=3, minutes=10.0))
+    assert said.startswith("Left: 3 evaluations, 1000 tokens, 2.50 USD, 10 minutes.")

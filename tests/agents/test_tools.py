@@ -1,0 +1,273 @@
+"""Tools: what they say, what they change, and what is answered to a call that is wrong."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from agents.prompts import tool_descriptions
+from agents.tools import Toolbox, Workbench
+from agents.tools.arguments import TOOLS, tool_specs
+from agents.tools.toolbox import MOST_CHARS, cut
+from evaluator.evaluation import CaseResult, Fault, Resources, Status
+from evaluator.inspection import Findings, Inspection, Look
+from tests.agents.world import WHY, World
+from tests.avo.fakes import SEED, correct
+from tests.evaluator.test_protocol import PROFILE
+
+NAMES = [
+    "read_lineage", "read_version", "diff_versions", "search_knowledge", "read_note", "view_source", "edit_source",
+    "write_source", "check", "evaluate", "profile", "run_python", "remember", "submit",
+]  # fmt: skip
+
+
+class Bench:
+    def __init__(self, world: World | None = None, **brief: Any) -> None:
+        self.world = world or World()
+        self.box = Toolbox(self.world.brief(**brief))
+
+    def call(self, name: str, **arguments: Any) -> str:
+        return self.box.call(name, json.dumps(arguments))
+
+    def evaluate(self, source: str, **more: Any) -> str:
+        self.call("write_source", source=source)
+        return self.call("evaluate", **{**WHY, **more})
+
+
+def test_tools_have_these_names_and_descriptions_and_no_others() -> None:
+    assert list(TOOLS) == NAMES
+    assert set(tool_descriptions()) == set(NAMES)
+    for name, told in tool_descriptions().items():
+        assert set(told.get("arguments", {})) == set(TOOLS[name].model_fields)
+
+
+def test_specs_are_plain_data_without_the_suite_that_nobody_is_shown() -> None:
+    specs = {spec["function"]["name"]: spec["function"] for spec in Bench().box.specs}
+    assert list(specs) == NAMES
+    assert specs["evaluate"]["parameters"]["properties"]["suite"]["enum"] == ["quick", "paper"]
+    assert specs["evaluate"]["parameters"]["required"] == ["hypothesis", "change", "expected"]
+    assert specs["profile"]["parameters"]["properties"]["case"]["enum"] == ["8k-causal", "8k-full"]
+    text = json.dumps(tool_specs(("quick",), ("a",)))
+    assert "held_out" not in text
+    assert "$ref" not in text
+    assert "anyOf" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "parts"),
+    [
+        ("nope", "{}", ["no tool 'nope'", "read_lineage"]),
+        ("view_source", "{", ["not JSON", '"first": integer, optional']),
+        ("view_source", "[1]", ["view_source was not called", "send {"]),
+        ("evaluate", "{}", ["hypothesis: Field required", '"hypothesis": string', '"suite": string, optional']),
+        ("evaluate", '{"hypothesis": "x", "change": "abc", "expected": "y"}', ["at least 15 characters"]),
+        ("edit_source", '{"old": "x", "new": "y", "file": "z"}', ["file: Extra inputs"]),
+        ("profile", '{"show": "all"}', ["show", '"show": pipes|sass|ptx|ttgir']),
+        ("write_source", '{"source": "x", "version": 1}', ["give exactly one of source, version, attempt"]),
+        ("read_version", '{"version": 9}', ["no version 9", "choose one of 0"]),
+        ("read_version", '{"attempt": 99}', ["no attempt 99"]),
+        ("read_note", '{"id": "nope"}', ["unknown note 'nope'"]),
+        ("submit", '{"attempt": 5, "change": "abc", "seen": "x"}', ["attempt 5 was not evaluated", "none yet"]),
+    ],
+)
+def test_a_bad_call_is_told_what_to_send(name: str, arguments: str, parts: list[str]) -> None:
+    said = Bench().box.call(name, arguments)
+    assert said.startswith("error: ")
+    assert [part for part in parts if part not in said] == []
+    assert "\n" not in said
+
+
+def test_the_lineage_shows_versions_and_failures_with_their_reasons() -> None:
+    world = World()
+    world.accept("tflops = 110.0", (0,))
+    world.fail("nonsense")
+    said = Bench(world).call("read_lineage")
+    assert "predicted TFLOPS" in said
+    assert "v1  v0     110.0  +10.0%  to tflops = 110.0" in said
+    assert "parse_error" in said
+    assert "not a kernel: nonsense" in said
+    assert "Latest attempts" not in Bench(world).call("read_lineage", attempts=0)
+
+
+def test_versions_can_be_read_and_compared_and_so_can_failed_attempts() -> None:
+    world = World()
+    world.accept("tflops = 110.0\nx = 1", (0,), "because of y")
+    world.fail("nonsense")
+    bench = Bench(world)
+    assert "because of y" in bench.call("read_version", version=1)
+    assert "nonsense" in bench.call("read_version", attempt=3)
+    assert "-tflops = 100.0\n+tflops = 110.0\n+x = 1" in bench.call("diff_versions", old=0, new=1)
+    assert bench.call("diff_versions", old=1) == "no difference"
+
+
+def test_the_knowledge_base_is_searched_for_this_target_and_problem() -> None:
+    bench = Bench()
+    found = bench.call("search_knowledge", query="exp2 scale")
+    assert "exp2" in found
+    assert "Source:" in bench.call("read_note", id="exp2")
+    assert "nothing found" in bench.call("search_knowledge", query="zzzz")
+
+
+def test_the_working_source_starts_as_the_best_version_and_is_edited_exactly() -> None:
+    bench = Bench()
+    bench.call("write_source", source="a = 1\nb = 1\nc = 3")
+    assert bench.call("view_source", first=2) == "   2 b = 1\n   3 c = 3"
+    assert "+b = 2" in bench.call("edit_source", old="b = 1", new="b = 2")
+    assert "Nearest is line 2: 'b = 2'" in bench.call("edit_source", old="b =  2", new="")
+    assert "See view_source" in bench.call("edit_source", old="qqqqqqqq", new="")
+    assert "occurs 3 times" in bench.call("edit_source", old=" = ", new="=")
+    bench.call("edit_source", old=" = ", new="=", everywhere=True)
+    assert bench.box.bench.source == "a=1\nb=2\nc=3"
+
+
+def test_work_can_go_back_to_any_version_or_attempt() -> None:
+    world = World()
+    world.accept("tflops = 110.0", (0,))
+    bench = Bench(world)
+    assert (bench.box.bench.source, bench.box.bench.parents) == ("tflops = 110.0", (1,))
+    bench.evaluate("tflops = 120.0")
+    bench.call("write_source", version=0)
+    assert (bench.box.bench.source, bench.box.bench.parents) == (SEED, (0,))
+    bench.call("write_source", attempt=3)
+    assert (bench.box.bench.source, bench.box.bench.parents) == ("tflops = 120.0", (1,))
+
+
+def test_an_evaluation_keeps_hypothesis_and_outcome_together() -> None:
+    world = World(evaluations=2)
+    world.accept("tflops = 110.0", (0,))
+    bench = Bench(world)
+    said = bench.evaluate("tflops = 121.0", also_from=[0, 1])
+    assert "attempt 3: correct, 121.0 predicted TFLOPS; version 1 has 110.0 (+10.0%)" in said
+    assert "1 evaluations are left" in said
+    attempt = world.desk.attempts[3]
+    assert attempt.hypothesis == f"{WHY['hypothesis']} (expected: +10%)"
+    assert (attempt.change, attempt.parents) == ("a number", (1, 0))
+    assert bench.box.bench.best == bench.box.bench.tries[0]
+    assert "evaluated before" in bench.call("evaluate", **WHY)
+    assert len(bench.box.bench.tries) == 1
+
+
+def test_a_fault_is_told_with_what_an_author_needs() -> None:
+    world = World()
+    bench = Bench(world)
+    failed = CaseResult("odd-causal", False, 0.3, 0.1, "rows 1 to 2 are off")
+    kernel = Resources("kernel", 255, 16, 1024, 0, 4, 1)
+    verdict = replace(
+        correct(1.0), status=Status.INCORRECT, message="wrong", score=None, cases=(failed,), resources=(kernel,)
+    )
+    attempt = replace(world.desk.attempts[1], id=2, evaluation=verdict)
+    box = Toolbox(world.brief(evaluate=lambda *_, **__: attempt))
+    said = box.call("evaluate", json.dumps(WHY))
+    assert "attempt 2: incorrect: wrong" in said
+    assert "odd-causal     0.3        0.1  rows 1 to 2 are off" in said
+    assert "kernel      4        255       16" in said
+    assert "attempt 2 is not correct" in box.call("submit", json.dumps({"attempt": 2, "change": "abc", "seen": "x"}))
+    assert bench.box.bench.best is None
+
+
+def test_no_evaluation_is_made_beyond_the_budget_or_of_what_another_worker_has() -> None:
+    bench = Bench(World(evaluations=0))
+    assert "no evaluations are left" in bench.evaluate("tflops = 120.0")
+    assert bench.world.tried == []
+    assert "another worker" in Bench(World(taken=True)).evaluate("tflops = 120.0")
+
+
+def test_another_suite_is_looked_at_and_not_recorded_and_the_hidden_one_is_refused() -> None:
+    bench = Bench()
+    bench.world.desk.findings = Findings(evaluation=correct(77.0, suite="paper"))
+    said = bench.evaluate("tflops = 120.0", suite="paper")
+    assert "on suite paper, not recorded: correct, 77.0 predicted TFLOPS" in said
+    assert bench.world.desk.inspections == [Inspection(Look.SCORE, "mha", "tflops = 120.0", "paper")]
+    assert bench.world.tried == []
+    assert "there is no suite 'held_out': choose one of quick, paper" in bench.evaluate(
+        "tflops = 1.0", suite="held_out"
+    )
+
+
+def test_a_check_is_of_the_working_source_and_says_what_it_needs() -> None:
+    bench = Bench()
+    kernel = Resources("kernel", 128, 0, 1024, 0, 4, 4)
+    bench.world.desk.findings = Findings(resources=(kernel, kernel), cases=(CaseResult("one", True, 0.0, 0.0),))
+    assert bench.call("check").splitlines()[:2] == [
+        "ok: compiles, fits, and is right on the case that was run",
+        "case one passed",
+    ]
+    bench.world.desk.findings = Findings(Fault(Status.RACE, "two programs store"))
+    assert bench.call("check") == "race: two programs store"
+    assert bench.world.desk.inspections[0] == Inspection(Look.CHECK, "mha", SEED)
+
+
+def test_a_profile_has_pipes_or_code_page_by_page() -> None:
+    bench = Bench(explain=lambda candidate, case=None: (PROFILE,))
+    said = bench.call("profile")
+    assert "8k-full: 200.0 (190 to 210) predicted TFLOPS" in said
+    assert "critical: latency" in said
+    assert "k = tl.load(" in said
+    bench.world.desk.findings = Findings(text="\n".join(f"line {n} " + "x" * 40 for n in range(1, 1001)))
+    first = bench.call("profile", show="ptx", case="8k-full")
+    assert bench.world.desk.inspections == [Inspection(Look.PTX, "mha", SEED, None, "8k-full")]
+    assert len(first) < MOST_CHARS
+    last = int(first.splitlines()[-1].partition("first: ")[2].rstrip("]"))
+    assert bench.call("profile", show="ptx", first=last).startswith(f"line {last} ")
+    bench.world.desk.findings = Findings(Fault(Status.LOWERING_ERROR, "no such function"))
+    assert bench.call("profile", show="sass") == "lowering_error: no such function"
+    faulty = Bench(explain=lambda candidate, case=None: Fault(Status.PARSE_ERROR, "line 1"))
+    assert faulty.call("profile", version=0) == "parse_error: line 1"
+
+
+def test_a_script_says_what_it_printed_and_how_it_failed() -> None:
+    bench = Bench()
+    bench.world.desk.findings = Findings(Fault(Status.CRASHED, "Traceback"), "1\n")
+    assert bench.call("run_python", code="print(1); 1/0") == "1\nTraceback"
+    bench.world.desk.findings = Findings()
+    assert bench.call("run_python", code="pass") == "(nothing was printed)"
+
+
+def test_notes_are_kept_and_a_submission_ends_the_step() -> None:
+    bench = Bench()
+    assert bench.call("remember", note="tiles of 64 spill on this target") == "kept"
+    assert bench.world.desk.notes == ["tiles of 64 spill on this target"]
+    bench.evaluate("tflops = 120.0")
+    assert "submitted" in bench.call("submit", attempt=2, change="100 -> 120", seen="+20%")
+    submission = bench.box.bench.submission
+    assert submission is not None
+    assert (submission.hypothesis, submission.expected) == (WHY["hypothesis"], "+10%")
+    assert (submission.change, submission.seen) == ("100 -> 120", "+20%")
+    assert bench.call("view_source") == "error: the step has ended with its submission"
+
+
+def test_a_step_may_end_with_nothing() -> None:
+    bench = Bench()
+    bench.call("submit", attempt=None, change="nothing", seen="all was slower")
+    assert (bench.box.bench.done, bench.box.bench.submission) == (True, None)
+
+
+def test_what_is_long_is_cut_and_says_so() -> None:
+    bench = Bench()
+    bench.world.desk.findings = Findings(text="a" * 50_000 + "\ud800end")
+    said = bench.call("run_python", code="pass")
+    assert len(said) < MOST_CHARS + 100
+    assert "34004 of 50004 characters left out here" in said
+    assert said.endswith("?end")
+    assert cut("short", 10) == "short"
+
+
+def test_a_workbench_survives_json() -> None:
+    bench = Bench()
+    bench.evaluate("tflops = 120.0")
+    bench.call("submit", attempt=2, change="100 -> 120", seen="+20%")
+    again = Workbench.from_json(json.loads(json.dumps(bench.box.bench.to_json())))
+    assert again == bench.box.bench
+
+
+def test_an_attempt_whose_parents_are_not_shown_to_the_step_is_evaluated_all_the_same() -> None:
+    world = World()
+    world.accept("tflops = 110.0", (0,))
+    world.accept("tflops = 115.0", (1,))
+    box = Toolbox(world.brief(versions=tuple(world.versions[1:])))
+    box.call("write_source", '{"attempt": 2}')
+    box.call("edit_source", '{"old": "110", "new": "120"}')
+    said = box.call("evaluate", json.dumps(WHY))
+    assert "attempt 4: correct, 120.0 predicted TFLOPS; version 2 has 115.0" in said
+    assert box.bench.best is not None

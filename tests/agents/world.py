@@ -1,0 +1,106 @@
+"""A step in memory for operators with models: sources say how fast they are, and everything written down is kept."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from agents.desk import FakeDesk, Left
+from agents.errors import CandidateTaken
+from agents.operator import Brief, Explain
+from evaluator.candidate import Candidate
+from evaluator.evaluation import Evaluation, Fault, Status
+from evaluator.inspection import Findings
+from evaluator.problem import get_problem
+from evaluator.target import get_target
+from knowledge_base.library import Library
+from lineage_db.records import Attempt, Trial, Version
+from tests.avo.fakes import NOW, SEED, judge
+
+WHY = {"hypothesis": "fewer instructions are issued in the hot loop", "change": "a number", "expected": "+10%"}
+
+
+def no_profile(candidate: Candidate, case: str | None = None) -> Fault:
+    """Explain nothing."""
+    return Fault(Status.UNSUPPORTED, "no prediction")
+
+
+@dataclass
+class World:
+    """A run with a seed of 100 TFLOPS; ``evaluations`` limits those of the step."""
+
+    evaluations: int | None = None
+    spent: str = ""
+    desk: FakeDesk = field(default_factory=lambda: FakeDesk(findings=Findings(text="looked")))
+    versions: list[Version] = field(default_factory=list)
+    trials: list[Trial] = field(default_factory=list)
+    tried: list[str] = field(default_factory=list)
+    taken: bool = False
+    """Whether another worker has every candidate."""
+
+    def __post_init__(self) -> None:
+        self.accept(SEED)
+
+    def accept(self, source: str, parents: tuple[int, ...] = (), hypothesis: str = "") -> Version:
+        """Add a version."""
+        attempt = self._attempt(source, f"to {source}", parents, hypothesis)
+        version = Version(1, len(self.versions), parents, NOW, attempt)
+        self.versions.append(version)
+        self.trials.append(self._trial(attempt, version.number))
+        return version
+
+    def fail(self, source: str = "nonsense", hypothesis: str = "") -> None:
+        """Add an attempt that is no version."""
+        self.trials.append(self._trial(self._attempt(source, f"to {source}", (0,), hypothesis), None))
+
+    def evaluate(self, candidate: Candidate, *, change: str, parents: tuple[int, ...], hypothesis: str = "") -> Attempt:
+        """Judge and record."""
+        if self.taken:
+            raise CandidateTaken
+        for attempt in self.desk.attempts.values():
+            if attempt.digest == candidate.digest:
+                return attempt
+        self.tried.append(candidate.source)
+        if self.evaluations is not None:
+            self.evaluations -= 1
+        self.limit()
+        return self._attempt(candidate.source, change, parents, hypothesis)
+
+    def limit(self, **left: float) -> None:
+        """Set what is left."""
+        self.desk.budget = replace(Left(evaluations=self.evaluations, spent=self.spent), **left)
+
+    def brief(self, explain: Explain = no_profile, **more: object) -> Brief:
+        """Return the brief of a step that begins now."""
+        self.limit()
+        brief = Brief(
+            problem=get_problem("mha"),
+            target=get_target("h100"),
+            suite="quick",
+            seed=7,
+            versions=tuple(self.versions),
+            trials=tuple(self.trials),
+            knowledge=Library.load(),
+            evaluate=self.evaluate,
+            profile=explain,
+            desk=self.desk.desk,
+        )
+        return replace(brief, **more)  # type: ignore[arg-type]
+
+    def kinds(self) -> Sequence[str]:
+        """Return the kinds of the transcript's entries."""
+        return [kind for kind, _ in self.desk.entries]
+
+    def _attempt(self, source: str, change: str, parents: tuple[int, ...], hypothesis: str) -> Attempt:
+        candidate, number = Candidate("mha", source), len(self.desk.attempts) + 1
+        evaluation: Evaluation = judge(candidate)
+        attempt = Attempt(
+            number, 1, number, candidate.digest, source, change, parents, evaluation, NOW, NOW, hypothesis
+        )
+        self.desk.attempts[number] = attempt
+        return attempt
+
+    def _trial(self, attempt: Attempt, version: int | None) -> Trial:
+        found = attempt.evaluation
+        return Trial(
+            attempt.id, attempt.step_id, attempt.digest, attempt.plan_digest, attempt.status, found.geomean_tflops,
+            found.message, attempt.change, attempt.parents, version, 1.0, attempt.hypothesis,
+        )  # fmt: skip

@@ -1,0 +1,107 @@
+"""The lineage as a git repository, read by git itself."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+from evaluator.candidate import Candidate
+from lineage_db.records import Submission
+from lineage_db.store import Store
+from seeds import seed_source
+from tests.avo.recorded import Recorded
+from tests.avo.sample_run import START, make_evaluation
+
+Avo = Callable[..., Result]
+
+
+def git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def test_each_version_is_a_commit_in_order_with_its_scores_as_trailers(avo: Avo, tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "lineage"
+    result = avo("git", "mha-h100", "--out", str(out))
+    assert result.exit_code == 0, result.output
+    assert git(out, "log", "--format=%s").splitlines()[::-1] == [
+        "v0: seed",
+        "v1: BLOCK_M 64 -> 128, num_warps 4 -> 8",
+        "v2: num_stages 1 -> 2",
+        "v3: BLOCK_N 64 -> 128",
+    ]
+    trailer = "--format=%(trailers:key=Score,valueonly)%(trailers:key=Parent-version,valueonly)"
+    assert git(out, "log", "-1", trailer).split("\n")[:2] == ["260.0 predicted TFLOPS, h100, geometric mean", "2"]
+    assert git(out, "show", "v0:kernel.py") == seed_source("mha")
+    assert git(out, "status", "--porcelain") == ""
+    assert git(out, "tag").split() == ["v0", "v1", "v2", "v3"]
+    assert git(out, "log", "-1", "--format=%at", "v0").strip() == str(int(START.timestamp()) + 6)
+
+
+def test_the_same_lineage_gives_the_same_commits(avo: Avo, tmp_path: Path) -> None:
+    heads = set()
+    for name in ("one", "two"):
+        avo("git", "mha-h100", "--out", str(tmp_path / name))
+        heads.add(git(tmp_path / name, "rev-parse", "main"))
+    assert len(heads) == 1
+
+
+def test_branches_merges_words_and_interventions_are_kept(avo: Avo, tmp_path: Path) -> None:
+    url = str(tmp_path / "forked.db")
+    with Store.open(url) as store:
+        run = Recorded(store)
+        run.step(100.0)
+        run.step(110.0, (0,), "left")
+        run.step(120.0, (0,), "right; data 3\nabc\n")
+        run.step(125.0, (0,), "alone")
+        store.journal.intervene(
+            run.run.id, after_step=3, level="nudge", reason="4 steps", directions=[], source="", restart_from=None,
+            now=START, seen=0,
+        )  # fmt: skip
+        step = run.claim()
+        fields = {"parents": (1, 2), "started": START, "finished": START}
+        attempt = store.record_attempt(
+            step_id=step.id,
+            candidate=Candidate("mha", "both = '\0 é'\n"),
+            change="both " * 30,
+            evaluation=make_evaluation(130.0),
+            hypothesis="they do not meet",
+            **fields,
+        )
+        submission = Submission(attempt.id, attempt.change, attempt.hypothesis, "10% more", "4% more")
+        store.conclude_step(
+            step.id, attempt_id=attempt.id, parents=(1, 2), reason="", now=START, decide=lambda *_: True,
+            submission=submission,
+        )  # fmt: skip
+    out = tmp_path / "lineage"
+    assert avo("git", "live", "--db", url, "--out", str(out)).exit_code == 0
+    parents = git(out, "rev-parse", "v1", "v2").split()
+    assert git(out, "log", "-1", "--format=%P", "main").split() == parents
+    assert git(out, "branch", "--format=%(refname:short)").split() == ["main", "tip-v3"]
+    body = git(out, "log", "-1", "--format=%B", "main")
+    assert len(body.splitlines()[0]) <= 72
+    for words in ("both " * 30).strip(), "Hypothesis: they do not meet", "Expected: 10% more", "Supervisor (nudge)":
+        assert words in body
+    assert git(out, "show", "main:kernel.py") == "both = '\0 é'\n"
+
+
+@pytest.mark.parametrize("what", ["full", "file", "no run", "no version"])
+def test_what_cannot_be_written_is_one_line_and_nothing_is_left(avo: Avo, tmp_path: Path, what: str) -> None:
+    out, name, url = tmp_path / "out", "mha-h100", ()
+    if what == "full":
+        out.mkdir()
+        (out / "precious").touch()
+    elif what == "file":
+        out.touch()
+    elif what == "no run":
+        name = "nothing"
+    else:
+        url = ("--db", str(tmp_path / "new.db"))
+        with Store.open(url[1]) as store:
+            Recorded(store, name)
+    before = sorted(tmp_path.rglob("*"))
+    result = avo("git", name, "--out", str(out), *url)
+    assert result.exit_code == 2
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert sorted(tmp_path.rglob("*")) == before

@@ -1,0 +1,28 @@
+"""A judge for ``--evaluator-command`` that finds what it is told: sources that hold its first argument are wrong."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+from evaluator.evaluation import CaseScore, Evaluation, Score, Status
+from evaluator.problem import get_problem, get_suite
+from evaluator.protocol import Request, answer, ready, requests
+from evaluator.target import ScoreKind, get_target
+
+parser = argparse.ArgumentParser()
+parser.add_argument("wrong")
+parser.add_argument("--target")
+parser.add_argument("--suite")
+options, _ = parser.parse_known_args()
+print(ready(get_target(options.target)), flush=True)
+for request in requests(sys.stdin):
+    assert isinstance(request, Request)
+    status, message, score = Status.INCORRECT, "case ragged: 12 of 77 rows are wrong", None
+    if options.wrong not in request.candidate.source:
+        suite = get_suite(get_problem(request.candidate.problem), options.suite)
+        cases = tuple(CaseScore(case.name, 200.0, 1.0, "exp") for case in suite)
+        status, message, score = Status.CORRECT, "", Score(ScoreKind.PREDICTED, options.target, cases)
+    found = Evaluation(status, message, options.target, options.suite, 1.0, score)
+    print(answer(request, found), flush=True)

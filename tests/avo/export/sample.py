@@ -1,0 +1,41 @@
+"""Judged versions to make packages of; no judge takes part."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from avo.export.choosing import Chosen, choose
+from avo.export.judging import Judged
+from evaluator.evaluation import CaseScore, Evaluation, Score, Status
+from evaluator.problem import get_problem, get_suite
+from evaluator.target import ScoreKind, get_target
+from lineage_db.records import Run, Version
+from lineage_db.store import Store
+from tests.avo.sample_run import make_sample_run
+
+
+def sample(folder: Path) -> tuple[Run, list[Version]]:
+    """Return the run mha-h100 and its four versions."""
+    url = str(folder / "lineage.db")
+    name = make_sample_run(url)
+    with Store.open(url) as store:
+        run = store.run(name)
+        return run, store.versions(run.id)
+
+
+def chosen(run: Run, versions: Sequence[Version], number: int = 3, **changes: str) -> Chosen:
+    """Return a version of ``run``, as if it were the run that ``changes`` make of it."""
+    return choose(replace(run, **changes), versions, number)  # type: ignore[arg-type]
+
+
+def passed(version: Chosen, *tflops: float, target: str = "h100") -> Judged:
+    """Return ``version`` as judged on its run's suite and the held-out one, with these speeds on all cases of each."""
+    suites = (version.run.suite, "held_out")
+    found = [correct(version.run.problem, suite, speed, target) for suite, speed in zip(suites, tflops, strict=True)]
+    return Judged(version, get_target(target), tuple(found))
+
+
+def correct(problem: str, suite: str, tflops: float, target: str) -> Evaluation:
+    """Return a correct evaluation, predicted, with this speed on all cases."""
+    cases = tuple(CaseScore(case.name, tflops, 1.0, "exp") for case in get_suite(get_problem(problem), suite))
+    return Evaluation(Status.CORRECT, "", target, suite, 1.0, Score(ScoreKind.PREDICTED, target, cases))

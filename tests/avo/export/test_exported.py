@@ -1,0 +1,104 @@
+"""An export with the real judge, and the package that comes out: its own tests, and its wheel."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from avo.cli.main import app
+from avo.export.choosing import choose
+from avo.export.package import render_package, write_package
+from evaluator.candidate import Candidate
+from lineage_db.store import Store
+from seeds import seed_source
+from tests.avo.export.sample import correct, passed, sample
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+PROBLEM = str(Path(__file__).with_name("small_problem.py"))
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported")
+    url = str(folder / "lineage.db")
+    with Store.open(url) as store:
+        run = store.create_run(
+            name="small",
+            problem=PROBLEM,
+            target="h100",
+            suite="held_out",
+            operator="mutate",
+            seed=0,
+            config={},
+            now=NOW,
+        )
+        step = store.claim_step(run.id, worker="worker-0", operator="seed", now=NOW)
+        attempt = store.record_attempt(
+            step_id=step.id, candidate=Candidate(PROBLEM, f"import os\n{seed_source('mha')}"), change="seed",
+            parents=(), evaluation=correct(PROBLEM, "held_out", 1.0, "h100"), started=NOW, finished=NOW,
+        )  # fmt: skip
+        store.conclude_step(
+            step.id, attempt_id=attempt.id, parents=(), reason="seed", now=NOW, decide=lambda versions, new: True
+        )
+    done = CliRunner().invoke(
+        app, ["export", "small", "--db", url, "--out", str(folder / "out"), "--name", "small-one"]
+    )
+    assert done.exit_code == 0, done.output
+    return folder / "out"
+
+
+def own_tests(package: Path, *options: str, interpret: str = "1") -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"TRITON_INTERPRET": interpret, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", *options]
+    return subprocess.run(command, cwd=package, env=environment, capture_output=True, text=True)
+
+
+def test_its_own_tests_pass_without_a_gpu(package: Path) -> None:
+    done = own_tests(package)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "skipped" not in done.stdout
+
+
+def test_its_own_tests_notice_a_wrong_kernel(package: Path) -> None:
+    kernel = package / "build/torch-universal/small_one/kernels/small_v0.py"
+    right = kernel.read_text()
+    wrong = right.replace("row_max + tl.log(row_sum)", "row_max + tl.log2(row_sum)")
+    assert wrong != right
+    kernel.write_text(wrong)
+    try:
+        assert "2 failed" in own_tests(package, "tests/test_kernels.py", "-k", "odd-full").stdout
+    finally:
+        kernel.write_text(right)
+
+
+def test_selected_attention_works_on_the_offline_executor(tmp_path: Path) -> None:
+    run, (seed, *_) = sample(tmp_path)
+    attempt = replace(seed.attempt, source=seed_source("fsa", "query_outer"))
+    version = choose(replace(run, problem="fsa"), [replace(seed, attempt=attempt)], 0)
+    write_package(render_package("sparse", [passed(version, 1.0, 1.0)], NOW), tmp_path / "out")
+    picked = "results or refused or falls or one-token or less-than"
+    done = own_tests(tmp_path / "out", "-k", picked, interpret="0")
+    assert "5 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_unused_imports_are_gone(package: Path) -> None:
+    assert "import os" not in (package / "build/torch-universal/small_one/kernels/small_v0.py").read_text()
+
+
+def test_a_wheel_is_built_of_it(package: Path) -> None:
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", "wheels"]
+    done = subprocess.run(command, cwd=package, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = (package / "wheels").iterdir()
+    held = set(zipfile.ZipFile(wheel).namelist())
+    variant = package / "build/torch-universal"
+    inside = {str(path.relative_to(variant)) for path in variant.rglob("*.py")}
+    assert inside
+    assert inside | {f"small_one/{name}" for name in ("dispatch.json", "provenance.json", "py.typed")} <= held
+    assert {path.name for path in package.glob("build/*/*")} == {"metadata.json", "small_one"}

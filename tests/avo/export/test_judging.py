@@ -1,0 +1,68 @@
+"""Judging afresh before an export, at the seam of the judge."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from avo.export.errors import NotExported
+from avo.export.judging import OpenJudge, judge
+from evaluator.candidate import Candidate
+from evaluator.evaluation import Evaluation, Status
+from evaluator.evaluators import FakeEvaluator, Judging
+from tests.avo.export.sample import chosen, correct, sample
+
+UNVERIFIED = Evaluation(Status.UNVERIFIED, "kernel is Gluon,\nwhich only a GPU runs", "h100", "quick", 1.0)
+
+
+def judges(opened: list[tuple[str, str]], faults: dict[tuple[str, str], Evaluation] | None = None) -> OpenJudge:
+    """Return a way to open judges that finds ``faults`` by suite and text of the source, and all else correct."""
+
+    @contextmanager
+    def open_judge(target: str, suite: str) -> Iterator[Judging]:
+        def verdict(candidate: Candidate) -> Evaluation:
+            for (where, text), fault in (faults or {}).items():
+                if where == suite and text in candidate.source:
+                    return fault
+            return correct(candidate.problem, suite, 100.0, target)
+
+        opened.append((target, suite))
+        yield FakeEvaluator(verdict)
+
+    def opener(target: str, suite: str) -> AbstractContextManager[Judging]:
+        return open_judge(target, suite)
+
+    return opener
+
+
+def test_a_version_is_judged_on_its_suite_and_the_held_out_one(tmp_path: Path) -> None:
+    opened: list[tuple[str, str]] = []
+    (judged,) = judge([chosen(*sample(tmp_path))], judges(opened))
+    assert opened == [("h100", "quick"), ("h100", "held_out")]
+    assert [evaluation.suite for evaluation in judged.evaluations] == ["quick", "held_out"]
+
+
+def test_rivals_are_judged_on_the_same_suites_and_others_are_not(tmp_path: Path) -> None:
+    run, versions = sample(tmp_path)
+    given = [
+        chosen(run, versions, 1, name="a"),
+        chosen(run, versions, 2, name="b", suite="paper"),
+        chosen(run, versions, 3, name="c", target="b200"),
+    ]
+    first, second, third = judge(given, judges([]))
+    assert [evaluation.suite for evaluation in first.evaluations] == ["quick", "paper", "held_out"]
+    assert {evaluation.suite for evaluation in second.evaluations} == {"quick", "paper", "held_out"}
+    assert [(each.target, each.suite) for each in third.evaluations] == [("b200", "quick"), ("b200", "held_out")]
+
+
+def test_every_version_that_fails_is_named_with_the_reason(tmp_path: Path) -> None:
+    run, versions = sample(tmp_path)
+    wrong = Evaluation(Status.INCORRECT, "case ragged: 12 rows are wrong", "h100", "held_out", 1.0)
+    faults = {("held_out", "num_stages=2"): wrong, ("quick", "= 64, 128"): UNVERIFIED}
+    with pytest.raises(NotExported) as refused:
+        judge([chosen(run, versions, number) for number in (1, 2, 3)], judges([], faults))
+    assert sorted(str(refused.value).splitlines()) == [
+        "mha-h100@2 is not exported: incorrect in suite held_out: case ragged: 12 rows are wrong",
+        "mha-h100@3 is not exported: unverified in suite quick: kernel is Gluon, which only a GPU runs",
+    ]

@@ -1,0 +1,26 @@
+"""A database for each test, and one with a sample run for all of them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from avo.report.data import Report
+from avo.report.reading import read_report
+from lineage_db.store import Store
+from tests.avo.sample_run import make_sample_run
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(str(tmp_path / "lineage.db")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """The report on the run mha-h100: 8 attempts, 4 versions."""
+    url = str(tmp_path_factory.mktemp("report") / "lineage.db")
+    name = make_sample_run(url)
+    with Store.open(url, create=False) as store:
+        return read_report(store, name)

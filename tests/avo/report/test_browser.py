@@ -1,0 +1,127 @@
+"""The page in a real browser: it loads nothing, complains of nothing, opens, and fits a telephone.
+
+pytest -m browser tests/avo/report
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from avo.report.data import Report
+from avo.report.reading import read_report
+from avo.report.render import to_html
+from evaluator.evaluation import CaseScore
+from evaluator.performance.profile import Profile
+from evaluator.target import ScoreKind
+from lineage_db.store import Store
+from tests.avo.report.hostile import MARKUP, make_hostile_run
+from tests.avo.sample_run import START
+from tests.avo.test_timeline import LANES
+
+pytestmark = pytest.mark.browser
+
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+PROFILE = Profile(ScoreKind.PREDICTED, "h100", CaseScore("8k-full", 100.0, 50.0, "exp"), (), (), (), LANES)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Chromium, driven by Selenium, with a profile of its own and its log and requests kept."""
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if program is None or driver is None:
+        pytest.skip("needs chromium and chromedriver: apt install chromium-driver")
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    chrome = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield chrome
+    chrome.quit()
+
+
+def visit(browser: Any, file: Path, html: str, width: int) -> None:
+    """Open ``html`` in a window of ``width`` pixels; fail if the browser complains or asks for anything else."""
+    file.write_text(html, encoding="utf-8")
+    browser.get("about:blank")
+    for kind in ("browser", "performance"):
+        browser.get_log(kind)
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(file.as_uri())
+    assert browser.get_log("browser") == []
+    events = (json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
+    asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+    assert [url for url in asked if not url.startswith("data:image/svg+xml")] == [file.as_uri()]
+
+
+def shown(browser: Any, selector: str) -> int:
+    """How many elements that match ``selector`` can be seen, on the screen or by scrolling."""
+    script = "return [...document.querySelectorAll(arguments[0])].filter(e => e.checkVisibility()).length"
+    return int(browser.execute_script(script, selector))
+
+
+@pytest.mark.parametrize("width", [1000, 375])
+def test_the_page_loads_nothing_and_shows_every_mark(browser: Any, sample: Report, tmp_path: Path, width: int) -> None:
+    visit(browser, tmp_path / "report.html", to_html(sample, START, (PROFILE,)), width)
+    counts = {name: shown(browser, name) for name in (
+        "svg", "circle.record", "path.running", "path.level", "rect.bar", "path.whisker",
+    )}  # fmt: skip
+    assert counts == {
+        "svg": 3, "circle.record": 8, "path.running": 2, "path.level": 8, "rect.bar": 12, "path.whisker": 0,
+    }  # fmt: skip
+    assert browser.execute_script("return document.querySelector('.timeline img').naturalWidth") > 500
+    wide, window = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+    assert wide <= window == width
+
+
+def test_the_tree_opens_and_can_be_searched(browser: Any, sample: Report, tmp_path: Path) -> None:
+    visit(browser, tmp_path / "report.html", to_html(sample, START), 1000)
+    assert (shown(browser, ".tree li"), shown(browser, ".tree .body")) == (4, 0)
+    browser.find_element("css selector", "#v1 summary").click()
+    assert shown(browser, "#v1 .body .a") == 1
+    browser.find_element("css selector", "[data-do=open]").click()
+    assert shown(browser, ".tree .body") == 4
+    browser.find_element("css selector", "[data-do=close]").click()
+    browser.find_element("css selector", ".tools input").send_keys("v2 210.0")
+    assert shown(browser, ".tree li") == 1
+    browser.find_element("css selector", ".wide [data-version='3']").click()
+    assert shown(browser, "#v3 .body") == 1
+
+
+def test_the_tree_is_a_list_that_opens_without_the_script(browser: Any, sample: Report, tmp_path: Path) -> None:
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        visit(browser, tmp_path / "report.html", to_html(sample, START), 375)
+        assert not browser.find_element("css selector", ".tools").is_displayed()
+        browser.find_element("css selector", "#v1 summary").click()
+        assert browser.find_element("css selector", "#v1 .body pre").is_displayed()
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def test_hostile_text_is_shown_and_runs_nothing(browser: Any, store: Store, tmp_path: Path) -> None:
+    html = to_html(read_report(store, make_hostile_run(store)), START)
+    visit(browser, tmp_path / "report.html", html, 375)
+    assert browser.execute_script("return [document.images.length, document.scripts.length]") == [0, 1]
+    assert MARKUP in browser.find_element("css selector", ".paid").text
+    wide, window = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+    assert wide <= window
+
+
+def test_the_policy_stops_a_script_that_got_in(browser: Any, sample: Report, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text(
+        to_html(sample, START).replace("<main>", "<main><img src=x onerror=\"document.title='owned'\">"
+                                       "<script>document.title='owned'</script>")
+    )  # fmt: skip
+    browser.get((tmp_path / "report.html").as_uri())
+    assert browser.title == "mha-h100: an AVO run"
+    assert "Content Security Policy" in json.dumps(browser.get_log("browser"))

@@ -1,0 +1,136 @@
+"""The figures: what they mark, and that nothing is drawn outside the picture."""
+
+import re
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from avo.report.figures import FONT, NARROW, WIDE, Bar, BarGroup, Level, Line, Trajectory, draw_bars, draw_trajectory
+from avo.report.svg import text_width
+
+SCORES = (100.0, 150.0, 140.0, 150.0, 210.0)
+FIGURE = Trajectory(
+    "full",
+    "predicted TFLOPS, h100",
+    (0, 1, 2, 3, 4),
+    SCORES,
+    ("seed", "a", "b", "c", "d"),
+    (Line("4k-full", tuple(score - 5 for score in SCORES)), Line("8k-full", tuple(score + 5 for score in SCORES))),
+    (Level("cuDNN", 600.0), Level("Triton", 180.0)),
+)
+NUMBER = r"-?\d+(?:\.\d+)?"
+
+
+def elements(drawn: str, tag: str, style: str = "") -> list[ElementTree.Element]:
+    root = ElementTree.fromstring(drawn)
+    return [element for element in root.iter(tag) if style in (element.get("class") or "").split() or not style]
+
+
+def texts(drawn: str) -> list[str]:
+    return [element.text or "" for element in elements(drawn, "text")]
+
+
+def test_only_what_beats_all_before_it_is_a_record() -> None:
+    assert FIGURE.best == (100.0, 150.0, 150.0, 150.0, 210.0)
+    assert FIGURE.records == (0, 1, 4)
+    assert FIGURE.holders == (0, 1, 1, 1, 4)
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_a_trajectory_has_its_lines_and_marks(width: int) -> None:
+    drawn = draw_trajectory(FIGURE, width)
+    counts = {style: len(elements(drawn, tag, style)) for tag, style in (
+        ("path", "running"), ("path", "case"), ("path", "level"), ("circle", "record"), ("circle", "other"),
+    )}  # fmt: skip
+    assert counts == {"running": 1, "case": 2, "level": 2, "record": 3, "other": 2}
+    assert {"600 cuDNN", "210 best", "215 8k-full", "v0", "v4"} <= set(texts(drawn))
+
+
+def test_the_running_best_goes_up_in_steps_and_never_down() -> None:
+    (path,) = elements(draw_trajectory(FIGURE, WIDE), "path", "running")
+    heights = [float(y) for y in re.findall(rf"V({NUMBER})", path.get("d") or "")]
+    assert len(heights) == len(FIGURE.records) - 1
+    assert heights == sorted(heights, reverse=True)
+
+
+def test_a_single_case_is_the_running_best_and_has_no_line_of_its_own() -> None:
+    single = replace(FIGURE, cases=FIGURE.cases[:1])
+    assert elements(draw_trajectory(single, WIDE), "path", "case") == []
+
+
+def test_a_mark_tells_version_speed_and_change() -> None:
+    titles = [circle[0].text for circle in elements(draw_trajectory(FIGURE, WIDE), "circle")]
+    assert titles[1] == "v1: 150.0 predicted TFLOPS, h100: a"
+
+
+def test_a_bar_has_a_whisker_only_where_there_is_an_interval() -> None:
+    group = BarGroup("8k", (Bar("seed", "seed", 100.0, 80.0, 130.0), Bar("cuDNN", "published", 600.0)))
+    drawn = draw_bars([group, group], "predicted TFLOPS, h100", WIDE)
+    assert len(elements(drawn, "rect", "bar")) == 4
+    assert len(elements(drawn, "path", "whisker")) == 2
+    long, short = (float(elements(drawn, "rect", style)[0].get("width") or 0) for style in ("published", "seed"))
+    assert long / short == pytest.approx(6, rel=0.01)
+    desc = elements(drawn, "desc")[0].text or ""
+    assert "8k: seed 100.0 (80.0 to 130.0), cuDNN 600.0" in desc
+
+
+speeds = st.floats(0.001, 50000)
+names = st.text(min_size=1, max_size=40)
+
+
+@st.composite
+def trajectories(draw: st.DrawFn) -> Trajectory:
+    count = draw(st.integers(1, 40))
+    column = st.lists(speeds, min_size=count, max_size=count).map(tuple)
+    cases = draw(st.lists(st.builds(Line, names, column), min_size=1, max_size=10))
+    levels = draw(st.lists(st.builds(Level, names, speeds), max_size=20))
+    return Trajectory(
+        "full", draw(names), tuple(range(count)), draw(column), ("",) * count, tuple(cases), tuple(levels)
+    )
+
+
+def assert_inside(drawn: str) -> None:
+    root = ElementTree.fromstring(drawn)
+    _, _, width, height = map(float, (root.get("viewBox") or "").split())
+    for element in root.iter("text"):
+        x, y = float(element.get("x") or 0), float(element.get("y") or 0)
+        wide = text_width(element.text or "", FONT)
+        start = x - {"end": wide, "middle": wide / 2}.get(element.get("text-anchor") or "", 0.0)
+        assert start >= -0.1
+        assert start + wide <= width + 0.1
+        assert FONT / 2 <= y <= height
+    for element in root.iter("circle"):
+        assert 0 <= float(element.get("cx") or 0) <= width
+        assert 0 <= float(element.get("cy") or 0) <= height
+    for element in root.iter("rect"):
+        assert float(element.get("width") or 0) >= 0
+        assert float(element.get("x") or 0) + float(element.get("width") or 0) <= width
+    for path in root.iter("path"):
+        for letter, first, second in re.findall(rf"([MHV])({NUMBER})(?: ({NUMBER}))?", path.get("d") or ""):
+            assert 0 <= float(first) <= (height if letter == "V" else width)
+            assert not second or 0 <= float(second) <= height
+
+
+@given(trajectories(), st.sampled_from([WIDE, NARROW]))
+def test_no_part_of_a_trajectory_leaves_the_picture(figure: Trajectory, width: int) -> None:
+    assert_inside(draw_trajectory(figure, width))
+
+
+@st.composite
+def bars(draw: st.DrawFn) -> Bar:
+    value = draw(speeds)
+    spread = draw(st.floats(0, 0.9))
+    low = value * (1 - spread) if spread else 0.0
+    return Bar(draw(names), "best", value, low, value * (1 + spread) if low else 0.0)
+
+
+@given(
+    st.lists(st.builds(BarGroup, names, st.lists(bars(), min_size=1, max_size=6).map(tuple)), min_size=1, max_size=5),
+    names,
+    st.sampled_from([WIDE, NARROW]),
+)
+def test_no_bar_leaves_the_picture(groups: list[BarGroup], unit: str, width: int) -> None:
+    assert_inside(draw_bars(groups, unit, width))

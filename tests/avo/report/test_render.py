@@ -1,0 +1,234 @@
+"""The page and the summary: complete, self-contained, of bearable size, and no one else's markup in them."""
+
+import re
+import sqlite3
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import closing
+from hashlib import sha256
+from html.parser import HTMLParser
+
+import pytest
+
+from avo.report.data import Report
+from avo.report.reading import read_report
+from avo.report.render import to_html, to_markdown
+from evaluator.evaluation import CaseScore, Fault, Status
+from evaluator.performance.profile import Part, Profile
+from evaluator.target import ScoreKind
+from lineage_db.store import Store
+from tests.avo.recorded import Recorded
+from tests.avo.report.hostile import MARKUP, make_hostile_run
+from tests.avo.sample_profile import PROFILE
+from tests.avo.sample_run import START, make_measured
+from tests.avo.test_timeline import LANES
+
+VOID = {"meta", "img", "input"}
+
+
+class Page(HTMLParser):
+    """What a browser makes of a page: its elements, properly nested, and its texts."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags = Counter[str]()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag, self.getpos()
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def values(self, name: str) -> list[str]:
+        return [value for _, attribute, value in self.attributes if attribute == name]
+
+
+@pytest.fixture(scope="module")
+def html(sample: Report) -> str:
+    return to_html(sample, START)
+
+
+def test_a_page_tells_of_every_version_with_what_its_numbers_are(html: str) -> None:
+    page = Page(html)
+    assert [value for value in page.values("id") if re.fullmatch(r"v\d+", value)] == ["v0", "v1", "v2", "v3"]
+    words = " ".join(page.text.split())
+    for expected in (
+        "Best version260.0predicted TFLOPS, h100, v3",
+        "Speeds of versions are predicted for h100",
+        "Baselines are published figures",
+        "arXiv 2407.08608",
+        "+ block_m, block_n = 128, 64",
+        "case ragged: 12 of 77 rows are wrong",
+        "No model was called.",
+    ):
+        assert expected in words, expected
+    assert page.tags["svg"] == 6  # two trajectories and the bars, each for a page and for a telephone
+
+
+def test_nothing_is_loaded_and_only_the_pages_own_script_and_style_may_run(html: str) -> None:
+    page = Page(html)
+    assert page.values("src") == []
+    assert all(value.startswith("#") for value in page.values("href"))
+    assert not [name for _, name, _ in page.attributes if name.startswith("on") or name == "style"]
+    assert not re.search(r"url\(|@import|https?://", html)
+    policy = next(value for value in page.values("content") if "default-src" in value)
+    for tag in ("style", "script"):
+        (inline,) = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
+        digest = b64encode(sha256(inline.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+
+
+def test_ids_are_unique_and_every_reference_leads_somewhere(html: str) -> None:
+    page = Page(html)
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+    assert {value[1:] for value in page.values("href")} <= set(ids)
+    assert {part for value in page.values("aria-labelledby") for part in value.split()} <= set(ids)
+
+
+def test_text_of_candidates_operators_and_models_is_no_markup(store: Store) -> None:
+    report = read_report(store, make_hostile_run(store))
+    html = to_html(report, START, Fault(Status.CRASHED, "</script><img src=x onerror=alert(1)>"))
+    page = Page(html)
+    assert (page.tags["img"], page.tags["script"], page.tags["style"], page.tags["title"]) == (0, 1, 1, 1 + 6 + 2 * 4)
+    assert f"# {MARKUP}" in page.text
+    for where in ("seed", "message", "change", "hypothesis", "reason", "expected", "seen", "gluon", "model",
+                  "stall", "direction", "supervisor", "command", "niche", "island"):  # fmt: skip
+        assert f"{where} {MARKUP}" in page.text, where
+    assert "{{ 7 * 7 }}" in page.text
+    assert not set("\0\x1b\ud800\u202e") & set(html)
+    html.encode()
+
+
+def test_a_summary_escapes_markup_and_keeps_its_tables(store: Store) -> None:
+    text = to_markdown(read_report(store, make_hostile_run(store)), START)
+    assert "<" not in text.replace("&lt;", "")
+    assert not re.search(r"(?<!\\)`", text)
+    assert not re.search(r"(?<!\\)\[a", text)
+    assert [line for line in text.splitlines() if line.startswith("#")] == [
+        "# hostile", "## Trajectory", "## Attempts", "## Environment",
+    ]  # fmt: skip
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1, table
+
+
+def test_a_summary_has_best_baselines_and_trajectory(sample: Report) -> None:
+    text = to_markdown(sample, START)
+    for line in (
+        "**Best: version 3, 260.0 predicted TFLOPS, h100**, 2.60 times the seed's 100.0.",
+        "|  | best, v3 | 236.4 |  | predicted |",
+        "|  | cuDNN | 529.0 |  | published |",
+        "| 1 | 165.0 | 136.4 | +50.0% | BLOCK\\_M 64 -> 128, num\\_warps 4 -> 8 |",
+        "| published | 600.0 | 529.0 | | cuDNN |",
+        "| does not fit | 1 |",
+    ):
+        assert line in text.splitlines(), line
+    assert "\n\n\n" not in text
+
+
+def test_a_run_without_versions_has_a_report_of_what_went_wrong(store: Store) -> None:
+    run = Recorded(store)
+    empty = read_report(store, "live")
+    run.step(Status.INCORRECT, accept=False)
+    failed = read_report(store, "live")
+    for report, words in ((empty, "nothing has been evaluated so far"), (failed, "12 of 77 rows are wrong")):
+        page = Page(to_html(report, START))
+        assert "No attempt has been accepted" in page.text
+        assert words in page.text
+        assert page.tags["svg"] == 0
+        assert "No version yet" in to_markdown(report, START)
+
+
+def test_a_run_that_will_measure_is_not_called_predicted_before_its_first_version(store: Store) -> None:
+    Recorded(store, "mha-cuda", target="cuda")
+    html = to_html(read_report(store, "mha-cuda"), START)
+    assert "Speeds of versions are measured" in html
+    assert "predicted" not in html
+
+
+def test_a_measured_run_is_nowhere_called_predicted(store: Store) -> None:
+    run = Recorded(store, "mha-cuda", target="cuda")
+    run.step(make_measured(600.0))
+    run.step(make_measured(640.0), (0,), "stages")
+    report = read_report(store, "mha-cuda")
+    page = Page(to_html(report, START))
+    assert "Speeds of versions are measured on NVIDIA H100 80GB HBM3: driver 570.86" in " ".join(page.text.split())
+    assert "faster than the best so far" in page.text
+    for text in (page.text, to_markdown(report, START)):
+        assert "predicted" not in text.replace("predicted slower", "").lower()
+
+
+def test_a_profile_is_a_section_with_its_timeline_and_pipes(sample: Report) -> None:
+    drawn = Profile(
+        ScoreKind.PREDICTED, "h100", CaseScore("8k-causal", 100.0, 50.0, "exp"), (Part("all", 0, 50.0, 1.0),), (), (),
+        LANES,
+    )  # fmt: skip
+    page = Page(to_html(sample, START, (PROFILE, drawn)))
+    assert page.tags["img"] == 1
+    assert page.values("src")[0].startswith("data:image/svg+xml;base64,")
+    for words in ("8k-full: 216.8 predicted TFLOPS, h100", "critical is latency", "11.8%", "one more CTA per SM"):
+        assert words in page.text, words
+    assert "does not fit: too large" in Page(to_html(sample, START, Fault(Status.DOES_NOT_FIT, "too large"))).text
+
+
+def test_ten_thousand_attempts_and_two_hundred_versions_make_a_page_that_can_be_mailed(store: Store) -> None:
+    run = Recorded(store)
+    run.step(100.0, source="value = 0\n")
+    run.step(110.0, (0,), "of many words " * 400, source="value = 1\n")
+    run.step(Status.INCORRECT, (0,), "wrong again " * 400, accept=False)
+    multiply(store, versions=200, attempts=10_000)
+    report = read_report(store, "live")
+    assert (len(report.snapshot.trials), len(report.entries)) == (10_000, 200)
+    html = to_html(report, START)
+    assert len(html) < 2_000_000
+    assert "9800" in Page(html).text
+    assert len(to_markdown(report, START)) < 100_000
+
+
+def multiply(store: Store, versions: int, attempts: int) -> None:
+    """Repeat the second version, with ever other sources, and the last attempt of a database until there are so many.
+
+    The store would take half a minute.
+    """
+    lines = [f"value_{number} = {number} * {number}  # a line of a kernel" for number in range(150)]
+    sources = []
+    for number in range(versions):
+        lines[number % 150] = f"value_{number} = {number}  # changed"
+        lines[7 * number % 150] += "."
+        sources.append("\n".join(lines).encode())
+    with closing(sqlite3.connect(store.url.removeprefix("sqlite:///"))) as raw, raw:
+        columns = [row[1] for row in raw.execute("PRAGMA table_info(attempts)")]
+        names = ", ".join(columns)
+
+        def copies(attempt: int, changes: Iterable[dict[str, object]]) -> list[tuple[object, ...]]:
+            (row,) = raw.execute(f"SELECT {names} FROM attempts WHERE id = ?", (attempt,))
+            return [tuple((dict(zip(columns, row, strict=True)) | change).values()) for change in changes]
+
+        better = ({"id": number + 2, "digest": f"{number}", "source": sources[number]} for number in range(2, versions))
+        wrong = ({"id": number, "digest": f"{number}"} for number in range(versions + 2, attempts + 1))
+        rows = [*copies(2, better), *copies(3, wrong)]
+        raw.executemany(f"INSERT INTO attempts ({names}) VALUES ({', '.join('?' * len(columns))})", rows)
+        raw.executemany(
+            "INSERT INTO versions (run_id, number, attempt_id, parents, accepted) "
+            "SELECT run_id, ?, ?, ?, accepted FROM versions WHERE number = 1",
+            [(number, number + 2, f"[{number - 1}]") for number in range(2, versions)],
+        )

@@ -1,0 +1,38 @@
+"""A profile of one case, written by hand: no judge takes part."""
+
+from evaluator.evaluation import CaseScore
+from evaluator.performance.profile import (
+    InstructionCost,
+    LaunchProfile,
+    LineCost,
+    Part,
+    Profile,
+    Role,
+    Section,
+    WhatIf,
+)
+from evaluator.target import ScoreKind
+
+LOOP = Section(
+    "loop at line 69", 69, 128.0, 3475.2, 180.0, {"tensor": 0.29, "exp": 0.154}, "latency",
+    {"latency": 11.8, "tensor": 0.2},
+    (
+        Role(
+            4, {"scoreboard": 0.75, "pipe": 0.25},
+            (InstructionCost(5488, "STS.128 [R3]", 71, "k = tl.load(", "scoreboard", "LDG.E.128", 71, 1000.0, 0.29),),
+            (LineCost(71, "k = tl.load(" + "x" * 200, 1000.0, 0.29, {"scoreboard": 0.2, "pipe": 0.09}, "LDG.E.128"),),
+        ),
+    ),
+)  # fmt: skip
+PROFILE = Profile(
+    ScoreKind.PREDICTED,
+    "h100",
+    CaseScore("8k-full", 216.8, 200.0, "latency", {"tensor": 0.29}, 190.4, 240.0, ("what FOO takes",)),
+    (Part("prologue", 0, 17.0, 0.085), Part("loop at line 69", 0, 180.0, 0.9), Part("launch overhead", 0, 3.0, 0.015)),
+    (LaunchProfile("attention_kernel", 8192, 2, ("registers",), 31.03, 174, 0, 65536, "latency", 197.0, (LOOP,)),),
+    (
+        WhatIf("one_more_cta", "one more CTA per SM", 100.0, 433.6, 100.0, "registers 174 to 168"),
+        WhatIf("no_spills", "no spills", 200.0, 216.8, 0.0, "has none"),
+    ),
+    None,
+)

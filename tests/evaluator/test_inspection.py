@@ -1,0 +1,139 @@
+"""Looks at candidates: cheap, without a verdict, and as safe as a verdict."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from evaluator.errors import EvaluatorUnavailable, UnknownProblem
+from evaluator.evaluation import Evaluation, Fault, Status
+from evaluator.evaluators import FakeEvaluator
+from evaluator.inspection import Findings, Inspection, Look
+from evaluator.judge import Judge
+from evaluator.process import ProcessEvaluator
+from evaluator.protocol import InspectRequest, MalformedRequest, failure, findings, requests, seen
+from evaluator.target import get_target
+from seeds import seed_source
+
+SEED = seed_source("mha")
+
+
+@pytest.fixture(scope="module")
+def judge() -> Iterator[Judge]:
+    with Judge(get_target("h100"), "quick", capture_cpu_s=8) as judge:
+        yield judge
+
+
+def look(judge: Judge, what: Look, source: str = SEED, **more: str) -> Findings:
+    return judge.inspect(Inspection(what, "mha", source, **more))
+
+
+def test_a_check_compiles_for_the_suite_and_executes_one_small_case(judge: Judge) -> None:
+    found = look(judge, Look.CHECK)
+    assert found.fault is None
+    assert [case.case for case in found.cases] == ["mixed-full"]
+    assert {kernel.kernel for kernel in found.resources} == {"attention_kernel"}
+
+
+def test_a_check_names_wrong_numbers_and_still_says_what_the_kernel_needs(judge: Judge) -> None:
+    found = look(judge, Look.CHECK, SEED.replace("tl.exp(", "tl.exp2("))
+    assert found.fault is not None
+    assert found.fault.status is Status.INCORRECT
+    assert "powers of 2" in found.fault.message
+    assert found.resources
+
+
+def test_a_check_of_what_does_not_parse_is_that_fault(judge: Judge) -> None:
+    found = look(judge, Look.CHECK, "def attention(:")
+    assert found.fault is not None
+    assert found.fault.status is Status.PARSE_ERROR
+
+
+def test_a_score_on_another_suite_says_so(judge: Judge) -> None:
+    found = look(judge, Look.SCORE, "def attention(:", suite="paper")
+    assert found.fault is not None
+    assert found.evaluation is not None
+    assert (found.fault.status, found.evaluation.suite) == (Status.PARSE_ERROR, "paper")
+    with pytest.raises(UnknownProblem):
+        look(judge, Look.SCORE, suite="nope")
+
+
+def test_code_is_that_of_the_case_asked_for(judge: Judge) -> None:
+    assert ".target sm_90" in look(judge, Look.PTX, case="8k-full").text
+    assert "#ttg.blocked" in look(judge, Look.TTGIR).text
+    with pytest.raises(UnknownProblem):
+        look(judge, Look.PTX, case="nope")
+
+
+def test_machine_code_has_what_its_instructions_wait_for(judge: Judge) -> None:
+    text = look(judge, Look.SASS).text
+    title, _, *rows = text.splitlines()
+    assert title.startswith("8k-causal, kernel attention_kernel, loop at line")
+    assert "predicted" in title
+    assert any("HGMMA" in row and "<- " in row for row in rows)
+    shares = [float(row.split("%")[0].split()[-1]) for row in rows]
+    assert sum(shares) == pytest.approx(100, abs=0.1 * len(rows))
+    assert any("cheap instructions: " in row for row in rows)
+
+
+def test_a_script_computes_and_reaches_nothing(judge: Judge) -> None:
+    source = (
+        "import numpy, torch, triton, socket\nprint(float(torch.ones(3) @ torch.ones(3)), numpy.arange(2))\n"
+        "for reach in (socket.socket, lambda: open('x', 'w'), lambda: open('/etc/passwd'), __import__('os').fork):\n"
+        "    try:\n        reach()\n    except OSError:\n        print('refused')\n"
+    )
+    assert look(judge, Look.SCRIPT, source) == Findings(text="3.0 [0 1]\n" + 4 * "refused\n")
+
+
+@pytest.mark.parametrize(
+    ("source", "message", "text"),
+    [
+        ("print(1)\nraise KeyError(7)", "line 2, in <module>\n    raise KeyError(7)\nKeyError: 7", "1\n"),
+        ("def f(:", "SyntaxError", ""),
+        ("import sys; sys.exit('enough')", "exit code enough", ""),
+        ("import os; os._exit(3)", "exited with code 3", ""),
+    ],
+)
+def test_a_script_that_fails_says_how_and_keeps_what_it_printed(
+    judge: Judge, source: str, message: str, text: str
+) -> None:
+    found = look(judge, Look.SCRIPT, source)
+    assert found.fault is not None
+    assert message in found.fault.message
+    assert found.text == text
+
+
+REQUEST = InspectRequest(7, Inspection(Look.SASS, "mha", "x = 1", case="8k-full"))
+
+
+def test_looks_and_findings_survive_the_wire() -> None:
+    assert list(requests([REQUEST.line()])) == [REQUEST]
+    verdict = Evaluation(Status.CRASHED, "died", "h100", "paper", 0.5)
+    for found in (Findings(Fault(Status.CRASHED, "died"), "text"), Findings(evaluation=verdict)):
+        assert findings(REQUEST, seen(REQUEST, found)) == found
+
+
+@pytest.mark.parametrize("asked", [True, {}, {"look": "away"}, {"look": "ptx", "case": 3}, {"look": "ptx", "x": 1}])
+def test_a_malformed_look_is_named(asked: object) -> None:
+    (request,) = requests([json.dumps({"id": 1, "problem": "mha", "source": "", "inspect": asked})])
+    assert isinstance(request, MalformedRequest)
+    assert '"inspect" is an object' in str(request)
+
+
+@pytest.mark.parametrize("line", ["{}", '{"id": 7}', '{"id": 7, "findings": 3}', failure(7, "no")])
+def test_an_answer_without_findings_is_no_answer(line: str) -> None:
+    with pytest.raises(EvaluatorUnavailable):
+        findings(REQUEST, line)
+
+
+def test_a_process_looks_too_and_refuses_what_is_no_case_at_once() -> None:
+    with ProcessEvaluator("h100", "quick") as evaluator:
+        with pytest.raises(UnknownProblem):
+            evaluator.inspect(Inspection(Look.PTX, "mha", SEED, case="nope"))
+        assert evaluator.inspect(Inspection(Look.SCRIPT, "mha", "print(6 * 7)")).text == "42\n"
+
+
+def test_the_fake_gives_what_it_holds() -> None:
+    fake = FakeEvaluator(lambda candidate: None)  # type: ignore[arg-type, return-value]
+    assert fake.inspect(REQUEST.inspection) == Findings()
+    assert fake.inspections == [REQUEST.inspection]

@@ -1,0 +1,241 @@
+"""A database that fails: what is said, what is waited for, and that nothing is written by halves or twice."""
+
+import resource
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, event, make_url
+
+from lineage_db.engine import Database
+from lineage_db.errors import DatabaseUnavailable
+from lineage_db.records import StepState
+from lineage_db.store import Store
+from tests import postgresql
+from tests.postgresql import Cluster
+
+PATIENCE_S = 30.0
+
+
+class Fault:
+    """Does something once, at a point of a writing transaction, when it is armed."""
+
+    def __init__(self, point: str, act: Callable[[], object]) -> None:
+        self.point = point
+        self.act = act
+        self.armed = False
+
+    def __call__(self, point: str) -> None:
+        if self.armed and point == self.point:
+            self.armed = False
+            self.act()
+
+
+def opened(url: str, fault: Callable[[str], None] = lambda point: None, patience_s: float = PATIENCE_S) -> Store:
+    return Store(Database(url, create=True, busy_seconds=patience_s, watch=fault))
+
+
+# SQLite
+
+
+@contextmanager
+def most_pages(path: Path) -> Iterator[None]:
+    """SQLite's own limit: what it says then is what it says when the disk is full."""
+    with closing(sqlite3.connect(path)) as connection:
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+
+    def limit(connection: Any, record: object) -> None:
+        connection.execute(f"PRAGMA max_page_count = {pages + 3}")
+
+    event.listen(Engine, "connect", limit)
+    yield
+    event.remove(Engine, "connect", limit)
+
+
+@contextmanager
+def largest_file(path: Path) -> Iterator[None]:
+    """The kernel's limit: writes fail in the middle."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [(most_pages, "^the disk of database .* is full: nothing is lost, make room"), (largest_file, "disk I/O error")],
+)
+def test_a_full_disk_is_said_and_all_that_was_written_is_whole(
+    tmp_path: Path, make: Any, limit: Callable[[Path], Any], words: str
+) -> None:
+    path = tmp_path / "lineage.db"
+    with Store.open(str(path)) as store:
+        run = make.run(store)
+        step = make.step(store, run)
+    written: list[object] = []
+
+    def write(store: Store) -> None:
+        while len(written) < 20:
+            written.append(make.attempt(store, step, 6.0, source=f"x = '{len(written)}{'y' * 5000}'"))
+
+    with limit(path), Store.open(str(path)) as store, pytest.raises(DatabaseUnavailable, match=words):
+        write(store)
+    with Store.open(str(path)) as store:
+        assert store.attempts(run.id) == written
+        make.attempt(store, step, 7.0)
+        assert len(store.trials(run.id)) == len(written) + 1
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_database_that_may_not_be_written_is_said(tmp_path: Path, make: Any) -> None:
+    path = tmp_path / "lineage.db"
+    with Store.open(str(path)) as store:
+        run = make.run(store)
+
+    def forbid(connection: Any, record: object) -> None:
+        connection.execute("PRAGMA query_only = ON")  # root may write to any file
+
+    event.listen(Engine, "connect", forbid)
+    with Store.open(str(path)) as store:
+        event.remove(Engine, "connect", forbid)
+        with pytest.raises(
+            DatabaseUnavailable, match="cannot be opened for writing: check the path and its permissions"
+        ):
+            make.step(store, run)
+        assert store.steps(run.id) == []
+
+
+def test_a_lock_that_is_let_go_in_time_costs_nothing_but_time(tmp_path: Path, make: Any) -> None:
+    path = tmp_path / "lineage.db"
+    with opened(str(path)) as store, closing(sqlite3.connect(path, check_same_thread=False)) as other:
+        run = make.run(store)
+        other.isolation_level = None
+        other.execute("BEGIN IMMEDIATE")
+        release = threading.Timer(0.3, other.rollback)
+        release.start()
+        assert make.step(store, run).number == 0
+        release.join()
+
+
+# PostgreSQL
+
+
+@pytest.fixture(scope="module")
+def weak() -> Iterator[Cluster]:
+    """A server that tests may stop."""
+    if lacking := postgresql.missing():
+        pytest.skip(f"needs PostgreSQL: {lacking}")
+    made = Cluster()
+    yield made
+    made.close()
+
+
+def write_everything(store: Store, make: Any, fault: Fault) -> None:
+    """Write in every way there is, each time with the fault, and check that each write is there once."""
+    run = make.run(store)
+
+    def hit(write: Callable[[], Any]) -> Any:
+        fault.armed = True
+        found = write()
+        assert not fault.armed
+        return found
+
+    step = hit(lambda: make.step(store, run))
+    attempt = hit(lambda: make.attempt(store, step, 5.0))
+    assert hit(lambda: store.announce(step.id, "d", now=make.now))
+    hit(lambda: store.journal.add_message(step.id, "message", {"a": 1}, now=make.now))
+    usage = {"model": "m", "input_tokens": 5, "cached_tokens": 0, "output_tokens": 1, "usd": 0.5, "seconds": 1.0}
+    hit(lambda: store.journal.add_call(run.id, step.id, **usage, error="", now=make.now))
+    version = hit(lambda: make.conclude(store, step, attempt, decide=lambda *_: True))
+    other = hit(lambda: make.step(store, run))
+    hit(lambda: store.fail_step(other.id, state=StepState.FAILED, reason="r", now=make.now))
+    assert [found.state for found in store.steps(run.id)] == [StepState.DONE, StepState.FAILED]
+    assert store.attempts(run.id) == [attempt]
+    assert store.versions(run.id) == [version]
+    assert len(store.journal.messages(step.id)) == 1
+    assert store.journal.spend(run.id).usd == 0.5
+
+
+@pytest.mark.parametrize("point", ["commit", "committed"])
+def test_a_connection_lost_at_any_write_loses_and_doubles_nothing(cluster: Cluster, make: Any, point: str) -> None:
+    def cut() -> None:
+        postgresql.execute(
+            cluster.url(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'avo_%'"
+        )
+
+    fault = Fault(point, cut)
+    with cluster.database() as url, opened(url, fault) as store:
+        write_everything(store, make, fault)
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_a_commit_whose_answer_is_lost_is_done_once(cluster: Cluster, make: Any, done: bool) -> None:
+    broken: list[bool] = []
+
+    def break_off(connection: Connection) -> None:
+        if broken == [False]:
+            broken[0] = True
+            if done:
+                connection.connection.commit()
+            number = connection.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]
+            postgresql.execute(cluster.url(), f"SELECT pg_terminate_backend({number}, 5000)")
+
+    event.listen(Engine, "commit", break_off)
+    with cluster.database() as url, opened(url) as store:
+        run = make.run(store)
+        step = make.step(store, run)
+        broken.append(False)
+        attempt = make.attempt(store, step, 5.0)
+        event.remove(Engine, "commit", break_off)
+        assert broken == [True]
+        assert store.attempts(run.id) == [attempt]
+        assert store.revision(run.id)[1] == 2
+
+
+def test_a_server_that_restarts_in_the_middle_of_a_write_is_waited_for(
+    weak: Cluster, make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    stopped = threading.Event()
+
+    def stop() -> None:
+        weak.stop("QUIT")
+        stopped.set()
+
+    fault = Fault("commit", stop)
+    with weak.database() as url, opened(url, fault) as store:
+        run = make.run(store)
+        step = make.step(store, run)
+        fault.armed = True
+        writer = threading.Thread(target=make.attempt, args=(store, step, 5.0))
+        writer.start()
+        assert stopped.wait(PATIENCE_S)
+        while "trying again for 30 s" not in caplog.text:
+            time.sleep(0.05)
+        weak.start()
+        writer.join()
+        assert len(store.attempts(run.id)) == 1
+
+
+def test_a_server_that_stays_away_is_given_up_in_one_line(weak: Cluster, make: Any) -> None:
+    with weak.database() as url:
+        with opened(url, patience_s=0.3) as store:
+            run = make.run(store)
+            weak.stop()
+            with pytest.raises(DatabaseUnavailable, match=r"check the URL and the server, for 0\.3 s$"):
+                make.step(store, run)
+        weak.start()
+
+
+def test_a_server_that_only_lets_read_is_said(cluster: Cluster, make: Any) -> None:
+    with cluster.database() as url:
+        with opened(url) as store:
+            run = make.run(store)
+        postgresql.execute(url, f"ALTER DATABASE {make_url(url).database} SET default_transaction_read_only = on")
+        with opened(url) as store, pytest.raises(DatabaseUnavailable, match="cannot be opened for writing"):
+            make.step(store, run)
