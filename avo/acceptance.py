@@ -44,7 +44,7 @@ def accepts(
     if score.kind is ScoreKind.MEASURED:
         comparison = _faster(score)
         return not rivals or (comparison is not None and comparison.plan_digest == rivals[-1].attempt.plan_digest)
-    others = (version.attempt.evaluation.score for version in rivals)
+    others = (version.attempt.evaluation.score for version in reversed(rivals))  # the best first: it settles most
     return all(other is None or score.beats(other, min_gain) for other in others)
 
 

@@ -49,6 +49,11 @@ class Pool(Generic[E]):
         self._hand_out(place, evaluator)
         return answer
 
+    def close(self) -> None:
+        """Start no more evaluators."""
+        for supply in self._supplies:
+            supply.cancel()
+
     async def _next(self) -> tuple[int, E]:
         if self._free:
             return self._free.popleft()

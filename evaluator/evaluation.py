@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -236,7 +236,7 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_json`` takes it back."""
-        data = asdict(self)
+        data: dict[str, Any] = _data(self)
         for name, score in (("score", self.score), ("predicted", self.predicted)):
             if score:
                 data[name]["geomean_tflops"] = score.geomean_tflops
@@ -250,6 +250,16 @@ class Evaluation:
             raise TypeError(f"an evaluation lacks {', '.join(sorted(missing))}")
         scores = {name: _plain(data.get(name)) for name in ("score", "predicted")}
         return rebuild(cls, {**data, **scores})
+
+
+def _data(value: Any) -> Any:
+    """Return what ``dataclasses.asdict`` does, without copying what never changes: this is done for each attempt."""
+    if isinstance(value, tuple):
+        return tuple(map(_data, value))
+    if isinstance(value, Mapping):
+        return dict(value)
+    names = getattr(value, "__dataclass_fields__", None)
+    return value if names is None else {name: _data(getattr(value, name)) for name in names}
 
 
 def _plain(score: Any) -> Any:

@@ -79,7 +79,13 @@ class Database:
             self.url, self.label, self._engine = f"{_FILE_URL}{path}", str(path), _sqlite(path, create, busy_seconds)
         else:
             self.url, self.label, self._engine = _server(url)
-        self._is_sqlite = self._engine.dialect.name == "sqlite"
+        self._engines = {
+            (write, durable): self._engine.execution_options(write=write, durable=durable)
+            for write in (False, True)
+            for durable in (False, True)
+        }
+        # Whether it is a file that our processes write: then a commit outlives them, also one that is not durable.
+        self.embedded = self._engine.dialect.name == "sqlite"
         try:
             self._prepare(create=create)
         except BaseException:
@@ -91,15 +97,18 @@ class Database:
         self._engine.dispose()
 
     @contextmanager
-    def transaction(self, *, write: bool = False) -> Iterator[Connection]:
+    def transaction(self, *, write: bool = False, durable: bool = True) -> Iterator[Connection]:
         """Yield a connection in a transaction, committed at the end and rolled back by an exception.
+
+        Without ``durable`` the commit does not wait for the disk: a machine that loses its power may come up as it was
+        before, or before a durable one that came later, but never with the later one alone.
 
         On SQLite a writing transaction holds the write lock from its start: what it reads stays true until it commits.
         Elsewhere the caller locks the row of the run it writes to.
         """
         try:
             # What is not committed is rolled back when the connection is given back.
-            with self._engine.execution_options(write=write).connect() as connection:
+            with self._engines[write, durable].connect() as connection:
                 connection.begin()
                 yield connection
                 if write:
@@ -113,14 +122,17 @@ class Database:
 
     def persist(self, work: Callable[[], T]) -> T:
         """Return what ``work``, one transaction, returns; do it again while the server is away, but not for ever."""
-        deadline = None
-        while True:
+        try:
+            return work()
+        except DatabaseInterrupted:
+            deadline, told = time.monotonic() + self._busy_seconds, False
+        while True:  # at once for the first time: a connection may be broken and its server well
             try:
                 return work()
             except DatabaseInterrupted as error:
-                if deadline is None:
-                    deadline = time.monotonic() + self._busy_seconds
+                if not told:
                     _log.warning("%s: trying again for %g s", error, self._busy_seconds)
+                    told = True
                 if time.monotonic() > deadline:
                     raise DatabaseUnavailable(f"{error}, for {self._busy_seconds:g} s") from error
                 time.sleep(_RETRY_S)
@@ -128,7 +140,7 @@ class Database:
     def _commit(self, connection: Connection) -> None:
         """Commit; where the connection is lost meanwhile, find out whether it was done."""
         token = uuid4().hex
-        if not self._is_sqlite:
+        if not self.embedded:
             connection.execute(_SIGN, {"id": self._signature, "token": token})
         self._watch("commit")
         try:
@@ -162,10 +174,10 @@ class Database:
         with self.transaction() as connection:
             if self._revision(connection, scripts, create=create) == scripts.get_current_head():
                 return
-        if self._is_sqlite:
+        if self.embedded:
             self._use_wal()
         with self.transaction(write=True) as connection:
-            if not self._is_sqlite:
+            if not self.embedded:
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
             if self._revision(connection, scripts, create=create) != scripts.get_current_head():
                 config = _migrations()
@@ -220,7 +232,7 @@ class Database:
             return DatabaseUnavailable(
                 f"database {self.label} cannot be opened for writing: check the path and its permissions"
             )
-        if self._is_sqlite:
+        if self.embedded:
             return DatabaseUnavailable(f"database {self.label} failed ({reason}): check the file and its disk")
         passing = lost or _passes(error)
         kind = DatabaseInterrupted if passing else DatabaseUnavailable
@@ -290,7 +302,11 @@ def _sqlite(path: Path, create: bool, busy_seconds: float) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options()["write"] else "BEGIN")
+        options = connection.get_execution_options()
+        if options["write"]:
+            # In write-ahead logging FULL waits for the disk with each commit, NORMAL for none.
+            connection.exec_driver_sql(f"PRAGMA synchronous = {'FULL' if options['durable'] else 'NORMAL'}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if options["write"] else "BEGIN")
 
     return engine
 
@@ -305,9 +321,16 @@ def _server(text: str) -> tuple[str, str, Engine]:
         raise DatabaseUnavailable(f"{label} is not a database URL AVO knows: {_ADVICE}")
     try:
         session = {name: value for name, value in _SESSION.items() if name not in url.query}
-        engine = create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, connect_args=session)
+        engine = create_engine(url.set(drivername="postgresql+psycopg"), connect_args=session)
     except ImportError:
         raise DatabaseUnavailable(f"{label} needs psycopg: pip install 'avo-kernels[postgresql]'") from None
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        options = connection.get_execution_options()
+        if options["write"] and not options["durable"]:
+            connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+
     return url.render_as_string(hide_password=False), label, engine
 
 

@@ -43,12 +43,12 @@ class Pages:
     def trials(self, run_id: int, ids: Sequence[int]) -> list[Trial]:
         """Return those attempts of the run that have one of ``ids``, oldest first."""
         with self._database.transaction() as connection:
-            return queries.trials(connection, run_id, attempts.c.id.in_(ids))
+            return queries.trials_where(connection, run_id, attempts.c.id.in_(ids))
 
     def trials_of_step(self, run_id: int, step_id: int) -> list[Trial]:
         """Return the attempts of a step of the run, oldest first."""
         with self._database.transaction() as connection:
-            return queries.trials(connection, run_id, attempts.c.step_id == step_id)
+            return queries.trials_where(connection, run_id, attempts.c.step_id == step_id)
 
     def steps(self, run_id: int, numbers: range) -> list[Step]:
         """Return the steps with these numbers, oldest first."""

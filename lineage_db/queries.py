@@ -1,9 +1,10 @@
 """Statements of the store, each within a transaction of its caller's."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, func, insert, select, update
 
 from lineage_db import tables
 from lineage_db.errors import StepNotRunning, UnknownAttempt, UnknownRun, UnknownVersion
@@ -14,7 +15,44 @@ _RUNS, _STEPS, _ATTEMPTS, _VERSIONS = tables.runs.c, tables.steps.c, tables.atte
 _NAMES_SHOWN = 10
 _TAKEN_UP = 5
 """How often in a row a step is taken up from its transcript: what ends it again and again is then left alone."""
+
+# What is asked for with each attempt is built once: to build a statement takes longer than to execute it.
+_CHANGED = update(tables.runs).values(changes=_RUNS.changes + 1, updated=bindparam("moment", type_=_RUNS.updated.type))
 _SHORT_RUN = [column for column in _RUNS if column.name != "config"]
+_OWNER = select(_STEPS.run_id).where(_STEPS.id == bindparam("step_key", type_=_STEPS.id.type)).scalar_subquery()
+_LOCK_RUN = _CHANGED.where(_RUNS.id == bindparam("run_key", type_=_RUNS.id.type)).returning(*_SHORT_RUN)
+_LOCK_RUN_OF_STEP = _CHANGED.where(_RUNS.id == _OWNER).returning(*_SHORT_RUN)
+_SHORT_STEP = select(_STEPS.id, _STEPS.run_id, _STEPS.number, _STEPS.state).where(
+    _STEPS.id == bindparam("step_key", type_=_STEPS.id.type)
+)
+_CLAIMS = select(_STEPS.id, _STEPS.number, _STEPS.turn, _STEPS.unfinished, _STEPS.state, _STEPS.operator)
+_RUN_KEY = bindparam("run_key", type_=_STEPS.id.type)
+_BEFORE = (
+    _CLAIMS.where(_STEPS.run_id == _RUN_KEY, _STEPS.worker == bindparam("worker"))
+    .order_by(_STEPS.number.desc())
+    .limit(1)
+)
+_LEFT = (
+    _CLAIMS.where(
+        _STEPS.run_id == _RUN_KEY,
+        _STEPS.state == StepState.ABANDONED.value,
+        _STEPS.unfinished == 0,
+        _STEPS.operator == bindparam("operator"),
+    )
+    .order_by(_STEPS.number)
+    .limit(1)
+)
+_LAST_STEP = select(func.max(_STEPS.number)).where(_STEPS.run_id == _RUN_KEY)
+_LAST_VERSION = select(func.max(_VERSIONS.number)).where(_VERSIONS.run_id == _RUN_KEY)
+_FINISH_STEP = (
+    update(tables.steps)
+    .where(_STEPS.id == bindparam("step_key", type_=_STEPS.id.type))
+    .values(
+        state=bindparam("end"),
+        finished=bindparam("moment", type_=_STEPS.finished.type),
+        reason=bindparam("why", type_=_STEPS.reason.type),
+    )
+)
 
 _HYPOTHESIS = tables.hypotheses.c.text.label("hypothesis")
 _WITH_HYPOTHESIS = select(*_ATTEMPTS, _HYPOTHESIS).outerjoin_from(tables.attempts, tables.hypotheses)
@@ -31,6 +69,36 @@ _LINEAGE = (
     .join_from(tables.versions, tables.attempts)
     .outerjoin(tables.hypotheses)
 )
+_ATTEMPT = _WITH_HYPOTHESIS.where(
+    _ATTEMPTS.run_id == _RUN_KEY, _ATTEMPTS.id == bindparam("attempt_key", type_=_ATTEMPTS.id.type)
+)
+_KNOWN = (
+    _WITH_HYPOTHESIS.where(_ATTEMPTS.run_id == _RUN_KEY, _ATTEMPTS.digest == bindparam("digest"))
+    .order_by(_ATTEMPTS.id.desc())
+    .limit(1)
+)
+_OF_PLAN = _WITH_HYPOTHESIS.where(_ATTEMPTS.run_id == _RUN_KEY, _ATTEMPTS.plan_digest == bindparam("digest")).order_by(
+    _ATTEMPTS.id
+)
+_ADD_ATTEMPT = insert(tables.attempts).returning(_ATTEMPTS.id)
+_ADD_STEP = insert(tables.steps).returning(*_STEPS)
+_TRIALS_OF_RUN = (
+    select(
+        *(column for column in _ATTEMPTS if column.name not in ("source", "evaluation")),
+        _HYPOTHESIS,
+        _STEPS.number.label("step_number"),
+        _VERSIONS.number.label("version"),
+    )
+    .join_from(tables.attempts, tables.steps)
+    .outerjoin(tables.hypotheses)
+    .outerjoin(tables.versions, _VERSIONS.attempt_id == _ATTEMPTS.id)
+    .where(_ATTEMPTS.run_id == _RUN_KEY)
+    .order_by(_ATTEMPTS.id)
+)
+_TRIALS = _TRIALS_OF_RUN.where(_ATTEMPTS.id > bindparam("after", type_=_ATTEMPTS.id.type))
+_VERSIONS_FROM = _LINEAGE.where(
+    _VERSIONS.run_id == _RUN_KEY, _VERSIONS.number >= bindparam("first", type_=_VERSIONS.number.type)
+).order_by(_VERSIONS.number)
 
 
 def unknown_run(connection: Connection, wanted: str | int) -> UnknownRun:
@@ -39,16 +107,17 @@ def unknown_run(connection: Connection, wanted: str | int) -> UnknownRun:
     return UnknownRun(wanted, connection.scalars(newest).all())
 
 
-def lock_run(
-    connection: Connection, run_id: int, now: datetime, *, whole: bool = False, **values: Any
-) -> Row[*tuple[Any, ...]]:
+def lock_run(connection: Connection, run_id: int, now: datetime, **values: Any) -> Row[*tuple[Any, ...]]:
     """Mark the run changed, which keeps other writers out of it until the transaction ends, and return its row.
 
-    The configuration, which is long, is in the row only with ``whole``. ``values`` are columns to set as well. Raises
+    ``values`` are columns to set as well; without any the row lacks the configuration, which is long. Raises
     ``UnknownRun``.
     """
-    change = update(tables.runs).where(_RUNS.id == run_id).values(changes=_RUNS.changes + 1, updated=now, **values)
-    row = connection.execute(change.returning(*(_RUNS if whole else _SHORT_RUN))).one_or_none()
+    if values:
+        change = update(tables.runs).where(_RUNS.id == run_id).values(changes=_RUNS.changes + 1, updated=now, **values)
+        row = connection.execute(change.returning(*_RUNS)).one_or_none()
+    else:
+        row = connection.execute(_LOCK_RUN, {"run_key": run_id, "moment": now}).one_or_none()
     if row is None:
         raise unknown_run(connection, run_id)
     return row
@@ -57,12 +126,14 @@ def lock_run(
 def lock_running_step(
     connection: Connection, step_id: int, now: datetime
 ) -> tuple[Row[*tuple[Any, ...]], Row[*tuple[Any, ...]]]:
-    """Lock the step's run and return the rows of run and step; raise ``StepNotRunning``."""
-    run_id = connection.scalar(select(_STEPS.run_id).where(_STEPS.id == step_id))
-    if run_id is None:
+    """Lock the step's run and return the rows of run and step, each without what is long.
+
+    Raises ``StepNotRunning``.
+    """
+    run = connection.execute(_LOCK_RUN_OF_STEP, {"step_key": step_id, "moment": now}).one_or_none()
+    if run is None:
         raise StepNotRunning(step_id, None)
-    run = lock_run(connection, run_id, now)
-    step = connection.execute(select(tables.steps).where(_STEPS.id == step_id)).one()
+    step = connection.execute(_SHORT_STEP, {"step_key": step_id}).one()
     if step.state != StepState.RUNNING.value:
         raise StepNotRunning(step_id, step.state)
     return run, step
@@ -82,9 +153,8 @@ def claim(connection: Connection, run_id: int, worker: str, operator: str) -> di
     A step that was left unfinished is done over, once, by the worker that left it, or by whichever next asks for one of
     the same operator. One that has a transcript, from which it is taken up, is so several times.
     """
-    mine = (_STEPS.run_id == run_id) & (_STEPS.worker == worker)
-    fields = select(_STEPS.id, _STEPS.number, _STEPS.turn, _STEPS.unfinished, _STEPS.state, _STEPS.operator)
-    before = connection.execute(fields.where(mine).order_by(_STEPS.number.desc()).limit(1)).one_or_none()
+    key = {"run_key": run_id}
+    before = connection.execute(_BEFORE, {**key, "worker": worker}).one_or_none()
     left = before is not None and before.state == StepState.ABANDONED.value
     unfinished = before.unfinished + 1 if before is not None and left else 0
     again = None
@@ -92,10 +162,8 @@ def claim(connection: Connection, run_id: int, worker: str, operator: str) -> di
         written = select(tables.messages.c.number).where(tables.messages.c.step_id == before.id).limit(1)
         again = before if unfinished <= (1 if connection.scalar(written) is None else _TAKEN_UP) else None
     if unfinished == 0:
-        abandoned = (_STEPS.run_id == run_id) & (_STEPS.state == StepState.ABANDONED.value) & (_STEPS.unfinished == 0)
-        oldest = fields.where(abandoned, _STEPS.operator == operator).order_by(_STEPS.number).limit(1)
-        again = connection.execute(oldest).one_or_none()
-    last = connection.scalar(select(func.max(_STEPS.number)).where(_STEPS.run_id == run_id))
+        again = connection.execute(_LEFT, {**key, "operator": operator}).one_or_none()
+    last = connection.scalar(_LAST_STEP, key)
     turn = (-1 if before is None else before.turn) + (again is None)
     if again is not None:
         connection.execute(update(tables.steps).where(_STEPS.id == again.id).values(unfinished=1))
@@ -107,6 +175,12 @@ def claim(connection: Connection, run_id: int, worker: str, operator: str) -> di
     }
 
 
+def conclude(connection: Connection, step_id: int, reason: str, now: datetime) -> None:
+    """End a step in order."""
+    values = {"step_key": step_id, "end": StepState.DONE.value, "moment": now, "why": reason}
+    connection.execute(_FINISH_STEP, values)
+
+
 def check_parents(parents: tuple[int, ...], count: int) -> None:
     """Raise ``UnknownVersion`` unless all ``parents`` are numbers of a run's ``count`` versions."""
     for number in parents:
@@ -116,7 +190,7 @@ def check_parents(parents: tuple[int, ...], count: int) -> None:
 
 def count_versions(connection: Connection, run_id: int) -> int:
     """Return how many versions the run has: they are numbered from 0."""
-    last = connection.scalar(select(func.max(_VERSIONS.number)).where(_VERSIONS.run_id == run_id))
+    last = connection.scalar(_LAST_VERSION, {"run_key": run_id})
     return 0 if last is None else last + 1
 
 
@@ -160,37 +234,54 @@ def summaries(connection: Connection) -> list[RunSummary]:
 
 def attempt(connection: Connection, run_id: int, attempt_id: int) -> Attempt:
     """Return one attempt of the run; raise ``UnknownAttempt``."""
-    query = _WITH_HYPOTHESIS.where(_ATTEMPTS.run_id == run_id, _ATTEMPTS.id == attempt_id)
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(_ATTEMPT, {"run_key": run_id, "attempt_key": attempt_id}).one_or_none()
     if row is None:
         raise UnknownAttempt(attempt_id)
     return to_attempt(row, row.hypothesis)
 
 
-def recorded(connection: Connection, which: ColumnElement[bool]) -> list[Attempt]:
-    """Return the attempts for which ``which`` holds, oldest first."""
-    query = _WITH_HYPOTHESIS.where(which).order_by(_ATTEMPTS.id)
+def attempts(connection: Connection, run_id: int) -> list[Attempt]:
+    """Return the run's attempts, oldest first."""
+    query = _WITH_HYPOTHESIS.where(_ATTEMPTS.run_id == run_id).order_by(_ATTEMPTS.id)
     return [to_attempt(row, row.hypothesis) for row in connection.execute(query)]
 
 
-def trials(connection: Connection, run_id: int, which: ColumnElement[bool]) -> list[Trial]:
+def known_attempt(connection: Connection, run_id: int, digest: str) -> Attempt | None:
+    """Return the run's latest attempt of a candidate, if any."""
+    row = connection.execute(_KNOWN, {"run_key": run_id, "digest": digest}).one_or_none()
+    return None if row is None else to_attempt(row, row.hypothesis)
+
+
+def attempts_of_plan(connection: Connection, run_id: int, plan_digest: str) -> list[Attempt]:
+    """Return the run's attempts with these launch plans, oldest first."""
+    rows = connection.execute(_OF_PLAN, {"run_key": run_id, "digest": plan_digest})
+    return [to_attempt(row, row.hypothesis) for row in rows]
+
+
+def add_attempt(connection: Connection, values: Mapping[str, Any]) -> int:
+    """Add an attempt and return its id."""
+    made: int = connection.execute(_ADD_ATTEMPT, values).scalar_one()
+    return made
+
+
+def add_step(connection: Connection, values: Mapping[str, Any]) -> Step:
+    """Add a step and return it."""
+    return to_step(connection.execute(_ADD_STEP, values).one())
+
+
+def trials(connection: Connection, run_id: int, after: int) -> list[Trial]:
+    """Return the run's attempts with ids larger than ``after``, without their long columns, oldest first."""
+    return [to_trial(row) for row in connection.execute(_TRIALS, {"run_key": run_id, "after": after})]
+
+
+def versions(connection: Connection, run_id: int, first: int) -> list[Version]:
+    """Return the run's versions from number ``first`` on, oldest first."""
+    return [to_version(row) for row in connection.execute(_VERSIONS_FROM, {"run_key": run_id, "first": first})]
+
+
+def trials_where(connection: Connection, run_id: int, which: ColumnElement[bool]) -> list[Trial]:
     """Return the run's attempts for which ``which`` holds, without their long columns, oldest first."""
-    short = [column for column in _ATTEMPTS if column.name not in ("source", "evaluation")]
-    query = (
-        select(*short, _HYPOTHESIS, _STEPS.number.label("step_number"), _VERSIONS.number.label("version"))
-        .join_from(tables.attempts, tables.steps)
-        .outerjoin(tables.hypotheses)
-        .outerjoin(tables.versions, _VERSIONS.attempt_id == _ATTEMPTS.id)
-        .where(_ATTEMPTS.run_id == run_id, which)
-        .order_by(_ATTEMPTS.id)
-    )
-    return [to_trial(row) for row in connection.execute(query)]
-
-
-def versions(connection: Connection, run_id: int, after: int = -1) -> list[Version]:
-    """Return the run's versions with numbers larger than ``after``, oldest first."""
-    query = _LINEAGE.where(_VERSIONS.run_id == run_id, _VERSIONS.number > after).order_by(_VERSIONS.number)
-    return [to_version(row) for row in connection.execute(query)]
+    return [to_trial(row) for row in connection.execute(_TRIALS_OF_RUN.where(which), {"run_key": run_id})]
 
 
 def version(connection: Connection, run_id: int, number: int | None) -> Version:

@@ -162,7 +162,7 @@ class Store:
         if config is not None:
             values["config"] = dict(config)
         with self._database.transaction(write=True) as connection:
-            return to_run(queries.lock_run(connection, run_id, now, whole=True, **values))
+            return to_run(queries.lock_run(connection, run_id, now, **values))
 
     @persistent
     def take_run(
@@ -184,7 +184,7 @@ class Store:
         """Stay the run's driver for longer; False when another has become it."""
         kept = {"driver_until": now + lease, "changes": runs.c.changes + 1}  # readers show who is gone
         change = update(runs).where((runs.c.id == run_id) & (runs.c.driver == driver)).values(kept)
-        with self._database.transaction(write=True) as connection:
+        with self._database.transaction(write=True, durable=False) as connection:
             return connection.execute(change.returning(runs.c.id)).one_or_none() is not None
 
     @persistent
@@ -217,7 +217,7 @@ class Store:
         The claim ends with ``lease`` unless ``keep_step`` renews it. The step does over one that was abandoned, where
         there is one of this operator that was not taken up again yet: see ``Step.redoes``. Raises ``UnknownRun``.
         """
-        with self._database.transaction(write=True) as connection:
+        with self._database.transaction(write=True, durable=not self._database.embedded) as connection:
             queries.lock_run(connection, run_id, now)
             values = {
                 "run_id": run_id,
@@ -229,7 +229,7 @@ class Store:
                 "lease_until": now + lease,
                 **queries.claim(connection, run_id, worker, operator),
             }
-            return to_step(connection.execute(insert(steps).values(values).returning(*steps.c)).one())
+            return queries.add_step(connection, values)
 
     @persistent
     def select(self, step_id: int, selection: Selection, *, now: datetime) -> None:
@@ -243,7 +243,7 @@ class Store:
         """Renew the claim of a running step; False when the step has ended."""
         running = (steps.c.id == step_id) & (steps.c.state == StepState.RUNNING.value)
         change = update(steps).where(running).values(lease_until=now + lease)
-        with self._database.transaction(write=True) as connection:
+        with self._database.transaction(write=True, durable=False) as connection:
             return connection.execute(change.returning(steps.c.id)).one_or_none() is not None
 
     @persistent
@@ -252,7 +252,7 @@ class Store:
 
         Raises ``StepNotRunning``.
         """
-        with self._database.transaction(write=True) as connection:
+        with self._database.transaction(write=True, durable=False) as connection:
             run, step = queries.lock_running_step(connection, step_id, now)
             others = select(steps.c.id).where(_running(run.id), steps.c.digest == digest, steps.c.id != step.id)
             if connection.scalar(others.limit(1)) is not None:
@@ -299,7 +299,8 @@ class Store:
             ):
                 if got != expected:
                     raise ForeignEvaluation(what, got, expected)
-            queries.check_parents(parents, queries.count_versions(connection, run.id))
+            if parents:
+                queries.check_parents(parents, queries.count_versions(connection, run.id))
             values = {
                 "run_id": run.id,
                 "step_id": step.id,
@@ -316,7 +317,7 @@ class Store:
                 "evaluation": evaluation.to_json(),
                 "source": candidate.source,
             }
-            made = connection.execute(insert(attempts).values(values).returning(attempts.c.id)).scalar_one()
+            made = queries.add_attempt(connection, values)
             if hypothesis:
                 connection.execute(insert(hypotheses).values(attempt_id=made, text=hypothesis))
         return Attempt(
@@ -347,6 +348,7 @@ class Store:
 
         return self._amend(step_id, attempt_id, compared, now)
 
+    @persistent
     def record_held_out(self, step_id: int, attempt_id: int, geomean_tflops: float, *, now: datetime) -> Attempt:
         """Write down how fast a correct attempt is on the shapes that are held out, and return it.
 
@@ -365,7 +367,6 @@ class Store:
             connection.execute(update(attempts).where(attempts.c.id == attempt.id).values(values))
             return attempt
 
-    @persistent
     def conclude_step(
         self,
         step_id: int,
@@ -387,11 +388,29 @@ class Store:
         asked without ``attempt_id``, or when that attempt is a version already. Returns the new version, if any.
         Raises ``StepNotRunning``, ``UnknownAttempt`` or ``UnknownVersion`` (in ``parents``).
         """
-        with self._database.transaction(write=True) as connection:
+        version = self._conclude(step_id, attempt_id, parents, reason, now, decide, submission, niche)
+        if version is not None:
+            self._make_durable(version.run_id, now)
+        return version
+
+    @persistent
+    def _conclude(
+        self,
+        step_id: int,
+        attempt_id: int | None,
+        parents: tuple[int, ...],
+        reason: str,
+        now: datetime,
+        decide: Callable[[Sequence[Version], Attempt], bool],
+        submission: Submission | None,
+        niche: Callable[[Attempt], str],
+    ) -> Version | None:
+        """Finish the step without waiting for the disk: a step that was not finished is done over to the same end."""
+        with self._database.transaction(write=True, durable=False) as connection:
             run, step = queries.lock_running_step(connection, step_id, now)
             lineage = self._histories.versions(connection, run.id)
             queries.check_parents(parents, len(lineage))
-            queries.finish_step(connection, steps.c.id == step.id, StepState.DONE, reason, now)
+            queries.conclude(connection, step.id, reason, now)
             if submission is not None:
                 kept = update(steps).where(steps.c.id == step.id).values(submission=asdict(submission))
                 connection.execute(kept)
@@ -416,6 +435,12 @@ class Store:
                 )
             )
             return version
+
+    @persistent
+    def _make_durable(self, run_id: int, now: datetime) -> None:
+        """Wait until all that was committed is on the disk, as with every durable write."""
+        with self._database.transaction(write=True) as connection:
+            connection.execute(update(runs).where(runs.c.id == run_id).values(updated=now))
 
     @persistent
     def fail_step(self, step_id: int, *, state: StepState, reason: str, now: datetime) -> Step:
@@ -469,7 +494,7 @@ class Store:
     def trials(self, run_id: int, *, after: int = 0) -> list[Trial]:
         """Return the run's attempts with ids larger than ``after``, without sources, oldest first."""
         with self._database.transaction() as connection:
-            return queries.trials(connection, run_id, attempts.c.id > after)
+            return queries.trials(connection, run_id, after)
 
     @persistent
     def attempt(self, run_id: int, attempt_id: int) -> Attempt:
@@ -481,22 +506,19 @@ class Store:
     def attempts(self, run_id: int) -> list[Attempt]:
         """Return the run's attempts with their sources, oldest first."""
         with self._database.transaction() as connection:
-            return queries.recorded(connection, attempts.c.run_id == run_id)
+            return queries.attempts(connection, run_id)
 
     @persistent
     def known_attempt(self, run_id: int, digest: str) -> Attempt | None:
         """Return the run's latest attempt of the candidate with this digest; None where it has none."""
-        alike = select(func.max(attempts.c.id)).where((attempts.c.run_id == run_id) & (attempts.c.digest == digest))
         with self._database.transaction() as connection:
-            found = queries.recorded(connection, attempts.c.id == alike.scalar_subquery())
-            return found[0] if found else None
+            return queries.known_attempt(connection, run_id, digest)
 
     @persistent
     def attempts_of_plan(self, run_id: int, plan_digest: str) -> list[Attempt]:
         """Return the run's attempts that lower to the launch plans with this digest, oldest first."""
-        alike = (attempts.c.run_id == run_id) & (attempts.c.plan_digest == plan_digest)
         with self._database.transaction() as connection:
-            return queries.recorded(connection, alike)
+            return queries.attempts_of_plan(connection, run_id, plan_digest)
 
     @persistent
     def count_attempts(self, run_id: int, *, after: int = 0) -> tuple[int, int]:

@@ -156,7 +156,7 @@ steps = Table(
     # The number of the step that this one does over.
     Column("redoes", Id),
     UniqueConstraint("run_id", "number"),
-    Index("ix_steps_run_id_state_unfinished", "run_id", "state", "unfinished"),
+    Index("ix_steps_left", "run_id", "state", "unfinished", "operator", "number"),
     Index("ix_steps_run_id_worker_number", "run_id", "worker", "number"),
     Index("ix_steps_run_id_redoes", "run_id", "redoes", unique=True),
 )

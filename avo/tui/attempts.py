@@ -111,11 +111,14 @@ class AttemptsView(View):
             self.query_one("#attempt-message", Static).update(describe(picture.attempt))
             if moved:
                 self.query_one("#attempt-page", Scroll).scroll_home(animate=False)
-        self.needs()
 
     def enter(self) -> None:
         """Focus the rows."""
         self.query_one(Ledger).focus()
+
+    def enter_part(self) -> None:
+        """Focus what is known of the attempt."""
+        self.query_one("#attempt-page", Scroll).focus()
 
     @on(OptionList.OptionHighlighted, "#reasons")
     def _change_group(self) -> None:
@@ -132,7 +135,7 @@ class AttemptsView(View):
 
     @on(Lines.Chosen, "#attempts-table")
     def _go_to_detail(self) -> None:
-        self.query_one("#attempt-page", Scroll).focus()
+        self.enter_part()
 
     def _list_reasons(self, picture: Picture) -> None:
         reasons = self.query_one("#reasons", Options)

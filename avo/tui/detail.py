@@ -55,7 +55,7 @@ class VersionDetail(Vertical):
         submission: Submission | None = None,
     ) -> None:
         """Show a version, with what its operator said of it. What is shown already is left alone."""
-        moved = self._version is None or version.number != self._version.number
+        moved = self._version is None or version.attempt.id != self._version.attempt.id
         if not moved and (submission is None or submission == self._submission):
             return
         self._version, self._lineage, self._baselines, self._submission = version, lineage, baselines, submission

@@ -44,7 +44,7 @@ class LineageView(View):
         """Show new versions, and what is known of the selected one."""
         self._picture, self._baselines = picture, baselines
         overview = picture.overview
-        drawn = (len(overview.versions), overview.interventions, self._words)
+        drawn = (overview.run.id, len(overview.versions), overview.interventions, self._words)
         if drawn != self._drawn:
             self._drawn = drawn
             self.query_one(LineageList).show(overview, baselines, overview.interventions, self._words)
@@ -54,6 +54,10 @@ class LineageView(View):
         """Focus the lineage."""
         self.query_one(LineageList).focus()
 
+    def enter_part(self) -> None:
+        """Focus the version."""
+        self.query_one(VersionDetail).focus_page()
+
     @on(OptionList.OptionHighlighted, "#lineage")
     def _change_version(self) -> None:
         self._show_version()
@@ -61,7 +65,7 @@ class LineageView(View):
 
     @on(OptionList.OptionSelected, "#lineage")
     def _go_to_detail(self) -> None:
-        self.query_one(VersionDetail).focus_page()
+        self.enter_part()
 
     def _show_version(self) -> None:
         number = self.query_one(LineageList).selected
@@ -86,14 +90,6 @@ class LineageView(View):
         detail.switch(tab)
         if inside:
             detail.focus_page()
-
-    def zoom(self) -> None:
-        """Give the selected version the whole width, or the lineage its place again."""
-        zoomed = self.toggle_class("zoomed").has_class("zoomed")
-        if zoomed:
-            self.query_one(VersionDetail).focus_page()
-        else:
-            self.enter()
 
     def filter(self, words: str) -> None:
         """Show only versions that ``words`` finds."""

@@ -32,8 +32,11 @@ from lineage_db.records import RunState
 
 VIEWS = ("lineage", "trajectory", "attempts", "steps", "memory", "workers")
 """What can be shown of a run; the first letter of each is its key."""
-_OF_VERSIONS = ("tab", "zoom", "sides", "profile", "find_next", "ask", "best")
-"""Actions of the lineage."""
+_PLACES = {
+    **dict.fromkeys(("tab", "sides", "profile", "find_next", "ask", "best"), ("lineage",)),
+    "zoom": ("lineage", "attempts", "steps"),
+}
+"""Actions that are of use in some views only."""
 
 
 class RunScreen(FeedScreen[Picture]):
@@ -72,6 +75,8 @@ class RunScreen(FeedScreen[Picture]):
         self._clock = clock
         self._picture: Picture | None = None
         self._baselines: tuple[Baseline, ...] = ()
+        self._shown = "lineage"
+        """One of ``VIEWS``."""
         self._texts: dict[str, str] = {}
         """What was typed last, by purpose."""
 
@@ -99,7 +104,7 @@ class RunScreen(FeedScreen[Picture]):
     @property
     def view(self) -> View:
         """The view that is shown."""
-        return self.query_one(f"#{self.query_one(ContentSwitcher).current}", View)
+        return self.query_one(f"#{self._shown}-view", View)
 
     def on_feed_screen_news(self, message: FeedScreen.News) -> None:
         """Show a new picture, or say why there is none."""
@@ -112,14 +117,12 @@ class RunScreen(FeedScreen[Picture]):
             self._baselines = published(overview.run.problem)
         self._picture = picture
         self.query_one("#header", Static).update(header(overview))
-        if overview.totals.steps == 0 or (not overview.versions and self.view.id == "lineage-view"):
+        if overview.totals.steps == 0 or (not overview.versions and self._shown == "lineage"):
             self._say(_before_the_seed(overview))
             return
-        pages = self.query_one("#pages")
-        if not pages.display:
-            self.query_one("#nothing").display = False
-            pages.display = True
-            self.view.enter()
+        if not self.query_one("#pages").display:
+            self._show_pages()
+            self.view.focus_in()
         self.view.show(picture, self._baselines)
         self._reader.ask(self.view.want())
 
@@ -139,27 +142,26 @@ class RunScreen(FeedScreen[Picture]):
         elif message.done and message.text.strip():
             found = lineage.compare(message.text)
         if message.done:
-            self.view.enter()
+            self.view.focus_in()
             if not found:
                 self.notify(f"no version {message.text!r}", severity="warning", markup=False)
             self._draw_views()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Offer what concerns versions only where they are seen."""
-        return self.query_one(ContentSwitcher).current == "lineage-view" or action not in _OF_VERSIONS
+        """Offer what is of use in the view that is shown."""
+        return self._shown in _PLACES.get(action, VIEWS)
 
     def action_view(self, name: str) -> None:
         """Show another view."""
-        switcher = self.query_one(ContentSwitcher)
-        switcher.current = f"{name}-view"
+        self._shown = name
+        self.query_one(ContentSwitcher).current = f"{name}-view"
         self._draw_views()
         self.refresh_bindings()
         view = self.view
         if self._picture:
-            if self.query_one("#nothing").display and (self._picture.overview.totals.steps):
-                self.query_one("#nothing").display = False
-                self.query_one("#pages").display = True
-            view.enter()
+            if self._picture.overview.totals.steps:
+                self._show_pages()
+            view.focus_in()
             view.show(self._picture, self._baselines)
             self._reader.ask(view.want())
 
@@ -182,12 +184,12 @@ class RunScreen(FeedScreen[Picture]):
 
     def action_back(self) -> None:
         """Go back from a part of a view to its list, from a list to the lineage."""
-        if self.query_one(LineageView).has_class("zoomed"):
-            self.query_one(LineageView).zoom()
+        if self.view.has_class("zoomed"):
+            self.view.zoom()
             return
         before = self.focused
         self.view.enter()
-        if self.focused is before and self.view.id != "lineage-view":
+        if self.focused is before and self._shown != "lineage":
             self.action_view("lineage")
 
     def action_tab(self, name: str) -> None:
@@ -195,8 +197,8 @@ class RunScreen(FeedScreen[Picture]):
         self.query_one(LineageView).switch(name)
 
     def action_zoom(self) -> None:
-        """Give the version the whole width."""
-        self.query_one(LineageView).zoom()
+        """Give what stands beside the list the whole width."""
+        self.view.zoom()
 
     def action_sides(self) -> None:
         """Put the two sources of a diff side by side, or not."""
@@ -207,6 +209,10 @@ class RunScreen(FeedScreen[Picture]):
         self.query_one(LineageView).switch("hot-loop")
         self.query_one(HotLoop).ask()
 
+    def _show_pages(self) -> None:
+        self.query_one("#nothing").display = False
+        self.query_one("#pages").display = True
+
     def _say(self, words: str, advice: str = "") -> None:
         if self.query_one("#pages").display:
             self.query_one("#header", Static).update(Text(printable(words), "bold"))
@@ -214,10 +220,9 @@ class RunScreen(FeedScreen[Picture]):
             self.query_one("#nothing-text", Static).update(printable(f"{words}\n\n{advice}"))
 
     def _draw_views(self) -> None:
-        current = self.view.id
-        text = Text(no_wrap=True, overflow="ellipsis")
+        text = Text()
         for name in VIEWS:
-            shown = current == f"{name}-view"
+            shown = name == self._shown
             text.append(f"[{name[0]}]" if shown else f" {name[0]} ", "bold reverse" if shown else "bold")
             text.append(f" {name.capitalize()}  ", "bold" if shown else "dim")
         words = self._texts.get("filter", "").strip()
@@ -229,7 +234,7 @@ class RunScreen(FeedScreen[Picture]):
 def header(overview: Overview) -> Text:
     """Return two lines: which run and how it stands; its best score and what was tried."""
     run, best, seed = overview.run, overview.best, overview.seed
-    text = Text(no_wrap=True, overflow="ellipsis")
+    text = Text()
     text.append(run.name, "bold")
     text.append(f"  {run.state}", "bold green" if run.state is RunState.RUNNING else "bold")
     text.append(f"  {run.problem}, suite {run.suite}, operator {run.operator}\n")

@@ -95,11 +95,14 @@ class StepsView(View):
             folds.show(entries(transcript))
             if moved:
                 folds.cursor = 0
-        self.needs()
 
     def enter(self) -> None:
         """Focus the steps."""
         self.query_one(StepList).focus()
+
+    def enter_part(self) -> None:
+        """Focus the transcript."""
+        self.query_one(Folds).focus()
 
     @on(Lines.Moved, "#steps")
     @on(Lines.Looked, "#steps")
@@ -108,7 +111,7 @@ class StepsView(View):
 
     @on(Lines.Chosen, "#steps")
     def _go_to_transcript(self) -> None:
-        self.query_one(Folds).focus()
+        self.enter_part()
 
 
 def _title(work: Work) -> Text:

@@ -25,6 +25,7 @@ from lineage_db.records import Version
 LARGEST_GAINS = 3
 """Versions that are named below the plot."""
 MOST_TICKS = 8
+_GAP = "   "
 _COLOURS = ("cyan", "magenta", "yellow", "blue", "red", "white")
 _Point = tuple[float, float]
 
@@ -105,10 +106,22 @@ class TrajectoryView(View, can_focus=True):
     def show(self, picture: Picture, baselines: Sequence[Baseline]) -> None:
         """Draw anew if there are new versions."""
         self._picture, self._baselines = picture, baselines
-        what = (len(picture.overview.versions), picture.ordinals, self._by_attempts, self._with_cases)
+        what = (
+            picture.overview.run.id,
+            len(picture.overview.versions),
+            picture.ordinals,
+            self._by_attempts,
+            self._with_cases,
+        )
         if what != self._drawn and picture.want.ordinals == self._by_attempts:
             self._drawn = what
             self._draw(picture)
+
+    def on_resize(self) -> None:
+        """Lay out the words anew."""
+        if self._picture:
+            self._drawn = None
+            self.show(self._picture, self._baselines)
 
     def enter(self) -> None:
         """Focus the plot."""
@@ -156,7 +169,7 @@ class TrajectoryView(View, can_focus=True):
         if score:
             plt.ylabel(unit(score))
         plot.refresh()
-        self.query_one("#legend", Static).update(_legend(drawn, self._with_cases))
+        self.query_one("#legend", Static).update(_legend(drawn, self._with_cases, self.size.width - 2))
         self.query_one("#gains", Static).update(_gains(overview))
 
 
@@ -175,7 +188,8 @@ def _letter(number: int) -> str:
     return ascii_lowercase[number % len(ascii_lowercase)]
 
 
-def _legend(drawn: Trajectory, with_cases: bool) -> Text:
+def _legend(drawn: Trajectory, with_cases: bool, width: int) -> Text:
+    """Return what the lines are, as many on a line as fit ``width``."""
     if not drawn.best:
         return Text("No version yet.")
     items: list[tuple[str, str]] = [(f"● new best, {drawn.best[-1][1]:.1f} now", "green bold")]
@@ -184,7 +198,15 @@ def _legend(drawn: Trajectory, with_cases: bool) -> Text:
     for number, found in enumerate(drawn.baselines, 1):
         part = "" if found.shared == found.total else f", {found.shared} of {found.total} cases"
         items.append((f"{number} {found.name}, published {found.published:.1f}{part}", "dim"))
-    return Text("   ").join(Text(words.replace(" ", "\N{NO-BREAK SPACE}"), style) for words, style in items)
+    text, used = Text(), 0
+    for words, style in items:
+        if used:
+            wraps = used + len(_GAP) + len(words) > width
+            text.append("\n" if wraps else _GAP)
+            used = 0 if wraps else used + len(_GAP)
+        text.append(words, style)
+        used += len(words)
+    return text
 
 
 def _gains(lineage: Lineage) -> Text:

@@ -28,6 +28,22 @@ class View(Vertical):
         """Take the focus."""
         raise NotImplementedError
 
+    def enter_part(self) -> None:
+        """Focus what stands beside its list, where there is such a thing."""
+        self.enter()
+
+    def zoom(self) -> None:
+        """Give what stands beside the list the whole width, or the list its place again."""
+        self.toggle_class("zoomed")
+        self.focus_in()
+
+    def focus_in(self) -> None:
+        """Focus the list, or what has its place."""
+        if self.has_class("zoomed"):
+            self.enter_part()
+        else:
+            self.enter()
+
     def needs(self) -> None:
         """Say that ``want`` has changed."""
         self.post_message(Needs())

@@ -24,7 +24,7 @@ def upgrade() -> None:
         "AND earlier.worker = steps.worker AND earlier.number < steps.number)"
     )
     op.execute("UPDATE steps SET unfinished = 1 WHERE state = 'abandoned'")
-    op.create_index("ix_steps_run_id_state_unfinished", "steps", ["run_id", "state", "unfinished"])
+    op.create_index("ix_steps_left", "steps", ["run_id", "state", "unfinished", "operator", "number"])
     op.create_index("ix_steps_run_id_worker_number", "steps", ["run_id", "worker", "number"])
     op.create_index("ix_steps_run_id_redoes", "steps", ["run_id", "redoes"], unique=True)
     op.drop_index("ix_attempts_run_id", "attempts")

@@ -18,4 +18,4 @@ async def until(pilot: Pilot[None], condition: Callable[[], bool]) -> None:
 def page(pilot: Pilot[None]) -> str:
     """What the screen shows, without colour."""
     strips = pilot.app.screen._compositor.render_strips()
-    return "\n".join("".join(segment.text for segment in strip) for strip in strips).replace("\N{NO-BREAK SPACE}", " ")
+    return "\n".join("".join(segment.text for segment in strip) for strip in strips)

@@ -33,7 +33,7 @@ class Terminal:
     def until(self, *words: str, escapes: bool = False) -> str:
         """Wait until all ``words`` are seen, and return what is seen; the limit only ends a broken test."""
         for _ in range(300):
-            shown = self._run("capture-pane", "-p", *(["-e"] if escapes else [])).replace("\N{NO-BREAK SPACE}", " ")
+            shown = self._run("capture-pane", "-p", *(["-e"] if escapes else []))
             if all(word in shown for word in words):
                 return shown
             time.sleep(0.1)

@@ -160,8 +160,8 @@ async def test_a_transcript_folds_each_call_of_a_tool_with_its_result(run: Recor
         assert "source:" in await seen(pilot, "──")
         await pilot.press("e")
         await until(pilot, lambda: pilot.app.screen.query_one("#transcript", Folds).count > 60)
-        await pilot.press("end")
-        await seen(pilot, "submitted")
+        await pilot.press("z", "end")
+        assert "3  running" not in await seen(pilot, "submitted")
 
 
 async def test_memory_shows_notes_and_the_supervisor_by_time(run: Recorded) -> None:

@@ -1,0 +1,194 @@
+"""What the framework itself costs an attempt: ``python -m bench.overhead [--attempts N] [--workers N ...]``.
+
+Runs real worker processes under Ray with an evaluator and an operator that take no time, so what is left is everything
+but evaluation and model: leases, briefs, the pool, Ray's calls, the database, the driver. Printed for each number of
+workers: milliseconds between attempts, CPU milliseconds of all processes for each, over the second half of the run, and
+the resident memory of the driver and of the largest operator worker at a tenth of the run and at its end.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from threading import Event, Thread
+
+from agents.operator import Brief, Proposal
+from avo.config import RunConfig
+from avo.run import Stop, execute
+from avo.workers import hire
+from evaluator.candidate import Candidate, Incumbent
+from evaluator.evaluation import CaseScore, Evaluation, Fault, Score, Status
+from evaluator.inspection import Findings, Inspection
+from evaluator.performance import Profile
+from evaluator.target import ScoreKind, get_target
+from lineage_db.store import Store
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Counting:
+    """Submits a source that differs from all others."""
+
+    name = "counting"
+
+    def vary(self, brief: Brief) -> Proposal:
+        """Submit it."""
+        source = f"tflops = 100.0\nseed = {brief.seed}\n"
+        parent = brief.versions[-1].number
+        return Proposal(brief.evaluate(Candidate(brief.problem.name, source), change="seed", parents=(parent,)), "told")
+
+
+class Instant:
+    """Finds the seed correct, its wrong variant wrong, and everything else as slow as the seed's slow variant."""
+
+    target = get_target("h100")
+
+    def profile(self, candidate: Candidate, case: str | None = None) -> tuple[Profile, ...] | Fault:
+        """Return nothing."""
+        return ()
+
+    def inspect(self, inspection: Inspection) -> Findings:
+        """See nothing."""
+        return Findings()
+
+    def verify(self, candidate: Candidate) -> Evaluation:
+        """Return the verdict."""
+        return self.evaluate(candidate)
+
+    def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
+        """Return the verdict."""
+        if "_canary_kernel" in candidate.source:
+            return Evaluation(Status.INCORRECT, "a wrong number", "h100", "quick", 0.0)
+        tflops = 100.0 if candidate.source == SEED else 50.0
+        score = Score(ScoreKind.PREDICTED, "h100", (CaseScore("one", tflops, 1.0, "tensor"),))
+        return Evaluation(Status.CORRECT, "", "h100", "quick", 0.0, score, plan_digest=candidate.digest)
+
+
+SEED = "tflops = 100.0\n"
+
+
+def relatives(pid: int) -> list[int]:
+    """Return ``pid`` and its descendants."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+    found, new = [pid], {pid}
+    while new := {child for child, parent in parents.items() if parent in new}:
+        found += new
+    return found
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """Return the CPU time of processes that are there."""
+    total = 0
+    for pid in pids:
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        total += int(fields[11]) + int(fields[12])
+    return total / _TICKS
+
+
+def megabytes(pid: int) -> float:
+    """Return the resident memory of a process."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    except OSError:
+        return 0.0
+
+
+def operators(pids: list[int]) -> list[int]:
+    """Return those that are operator workers."""
+    found = []
+    for pid in pids:
+        try:
+            if b"OperatorWorker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+        except OSError:
+            continue
+    return found
+
+
+class Watch:
+    """Looks at the run and its processes from a thread, at a tenth, at half and at the end."""
+
+    def __init__(self, url: str, run_id: int, attempts: int) -> None:
+        self.seen: dict[float, tuple[float, float, int, float, float]] = {}
+        self._arguments = url, run_id, attempts
+        self._over = Event()
+        self._thread = Thread(target=self._look)
+        self._thread.start()
+
+    def _look(self) -> None:
+        url, run_id, attempts = self._arguments
+        with Store.open(url, create=False) as store:
+            for share in (0.1, 0.5, 0.98):
+                while store.count_attempts(run_id)[0] < share * attempts and not self._over.wait(0.2):
+                    pass
+                pids = relatives(os.getpid())
+                largest = max((megabytes(pid) for pid in operators(pids)), default=0.0)
+                count = store.count_attempts(run_id)[0]
+                self.seen[share] = (time.time(), cpu_seconds(pids), count, megabytes(os.getpid()), largest)
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._over.set()
+        self._thread.join()
+
+
+def measure(url: str, workers: int, attempts: int) -> None:
+    """Do a run and print its line."""
+    config = RunConfig(workers=workers, max_attempts=attempts)
+    with Store.open(url) as store:
+        now = datetime.now(UTC)
+        run = store.create_run(
+            name=store.free_run_name("overhead"), problem="mha", target="h100", suite="quick", operator="counting",
+            seed=0, config=config.model_dump(), now=now,
+        )  # fmt: skip
+        watch = Watch(store.url, run.id, attempts)
+        execute(
+            store,
+            run,
+            config,
+            seed_source=SEED,
+            deadline=None,
+            hire=partial(hire, store.url, run.name, config, make_operator=Counting, make_evaluator=Instant),
+            stop=Stop(),
+            say=print,
+        )
+        watch.close()
+    (_, _, _, driver, worker), (then, cpu, before, _, _), (now_, cpu_now, after, driver_now, worker_now) = (
+        watch.seen[share] for share in (0.1, 0.5, 0.98)
+    )
+    made = after - before
+    print(
+        f"{workers:>7}{1e3 * (now_ - then) / made:>14.1f}{1e3 * (cpu_now - cpu) / made:>14.1f}"
+        f"{driver:>12.0f} -> {driver_now:<6.0f}{worker:>8.0f} -> {worker_now:<6.0f}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Measure each number of workers."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--attempts", type=int, default=10_000)
+    parser.add_argument("--workers", type=int, nargs="+", default=[2, 8])
+    parser.add_argument("--url", help="a PostgreSQL database; default: an SQLite file in a new folder")
+    given = parser.parse_args()
+    print(f"{os.cpu_count()} CPUs, {given.attempts} attempts, {'postgresql' if given.url else 'sqlite'}")
+    print("workers    ms/attempt    CPU ms/att.     driver MB        operator MB")
+    for workers in given.workers:
+        with tempfile.TemporaryDirectory() as folder:
+            measure(given.url or f"{folder}/lineage.db", workers, given.attempts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Drives a run on two Ray nodes, processes of this machine, and kills one: ``nodes.py POSTGRESQL_URL SQLITE_FILE``.
+
+Prints ``refused: WORDS`` for the SQLite file, then the run's state, then the nodes that judged before and after.
+"""
+
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from threading import Thread
+
+FOLDER = tempfile.mkdtemp(prefix="avo-", dir="/tmp")
+Path(FOLDER, "ray").mkdir()
+os.environ |= {
+    "OMP_NUM_THREADS": "1",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "RAY_TMPDIR": FOLDER,
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+import ray  # noqa: E402
+from fakes import SEED, Climber, judge, make_run  # noqa: E402
+from ray.cluster_utils import Cluster  # noqa: E402
+
+from avo.config import RunConfig  # noqa: E402
+from avo.errors import ConfigError  # noqa: E402
+from avo.run import Stop, execute  # noqa: E402
+from avo.workers import hire  # noqa: E402
+from evaluator.candidate import Candidate, Incumbent  # noqa: E402
+from evaluator.evaluation import Evaluation, Fault  # noqa: E402
+from evaluator.performance import Profile  # noqa: E402
+from evaluator.target import get_target  # noqa: E402
+from lineage_db.store import Store  # noqa: E402
+
+ATTEMPTS = 10
+KILLED_AT = 4
+
+
+class Located:
+    """An evaluator that writes down on which node it judged."""
+
+    target = get_target("h100")
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+
+    def profile(self, candidate: Candidate, case: str | None = None) -> tuple[Profile, ...] | Fault:
+        """Return nothing."""
+        return ()
+
+    def verify(self, candidate: Candidate) -> Evaluation:
+        """Return the verdict."""
+        return judge(candidate)
+
+    def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
+        """Return the verdict after a moment."""
+        time.sleep(0.2)
+        with self.log.open("a") as file:
+            file.write(f"{ray.get_runtime_context().get_node_id()}\n")
+        return judge(candidate)
+
+
+def main(url: str, file: str) -> None:
+    """Do the run."""
+    log = Path(FOLDER, "log")
+    small = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
+    quick = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
+    head = {"num_cpus": 1, "_system_config": quick, **small}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    other = cluster.add_node(num_cpus=1, **small)
+    config = RunConfig(workers=3, evaluators=2, max_attempts=ATTEMPTS, ray_address=cluster.address)
+    try:
+        with hire(f"sqlite:///{file}", "fake", config):
+            pass
+    except ConfigError as error:
+        print(f"refused: {error}", flush=True)
+
+    with Store.open(url) as store:
+        run = make_run(store, config)
+
+        def kill() -> None:
+            while store.count_attempts(run.id)[0] < KILLED_AT:
+                time.sleep(0.05)
+            with log.open("a") as file:
+                file.write("killed\n")
+            cluster.remove_node(other, allow_graceful=False)
+
+        killer = Thread(target=kill)
+        killer.start()
+        crew = partial(hire, store.url, run.name, config, make_operator=Climber, make_evaluator=partial(Located, log))
+        run = execute(
+            store, run, config, seed_source=SEED, deadline=None, hire=crew, stop=Stop(), say=partial(print, flush=True)
+        )
+        killer.join()
+    print(run.state)
+    before, _, after = log.read_text().partition("killed\n")
+    print(len(set(before.split())), len(set(after.split()[2:])), flush=True)
+    cluster.shutdown()
+    shutil.rmtree(FOLDER, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])

@@ -1,0 +1,84 @@
+"""Minutes of real worker processes under Ray of which one is killed at random, again and again: nothing is lost."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lineage_db.records import RunState, StepState
+from tests.avo.test_workers import PATIENCE_S, Drivers, family, parents, wait_for
+
+KILLS = int(os.environ.get("AVO_SOAK_KILLS", "25"))
+
+
+@pytest.fixture
+def drivers(tmp_path: Path) -> Iterator[Drivers]:
+    made = Drivers(tmp_path)
+    yield made
+    made.close()
+
+
+def words(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
+def await_progress(drivers: Drivers, child: "subprocess.Popen[str]") -> None:
+    before = drivers.attempts()
+    wait_for(lambda: child.poll() is not None or drivers.attempts() > before)
+
+
+def end(child: "subprocess.Popen[str]", members: list[int]) -> None:
+    child.kill()
+    child.wait()
+    wait_for(lambda: not set(members) & parents().keys())
+
+
+@pytest.mark.soak
+def test_nothing_is_lost_however_many_processes_are_killed(drivers: Drivers) -> None:
+    rng = random.Random(7)
+    killed: Counter[str] = Counter()
+    child = drivers.start(workers=3, attempts=10**6)
+    for _ in range(KILLS):
+        await_progress(drivers, child)
+        time.sleep(rng.random())
+        # The driver, an operator, the pool, an evaluator, the raylet, the GCS or a helper of theirs.
+        members = sorted(family(child.pid)) if child.poll() is None else [child.pid]
+        victim = rng.choice(members)
+        name = words(victim)
+        killed[name.partition(" ")[0].rpartition("/")[2]] += 1
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+        if victim == child.pid or "raylet" in name or "gcs" in name or child.poll() is not None:
+            end(child, members)
+            child = drivers.start(workers=3, attempts=10**6)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    done = drivers.attempts()
+    child = drivers.start(workers=2, attempts=done + 5)
+    output, _ = child.communicate(timeout=PATIENCE_S)
+    assert output.splitlines()[-1] == "finished", output
+
+    run = drivers.store.run("fake")
+    assert run.state is RunState.FINISHED
+    trials, steps = drivers.store.trials(run.id), drivers.store.steps(run.id)
+    assert len(trials) == len({trial.digest for trial in trials}) == done + 5, killed
+    assert [step.number for step in steps] == list(range(len(steps)))
+    assert {step.state for step in steps} <= {StepState.DONE, StepState.ABANDONED, StepState.FAILED}
+    assert all(step.reason for step in steps if step.state is not StepState.DONE)
+    redone = [step.redoes for step in steps if step.redoes is not None]
+    assert len(redone) == len(set(redone))
+    versions = drivers.store.versions(run.id)
+    assert [version.number for version in versions] == list(range(len(versions)))
+    assert len({version.attempt.id for version in versions}) == len(versions)
+    speeds = [version.attempt.evaluation.geomean_tflops for version in versions]
+    assert speeds == sorted(speeds)
