@@ -67,15 +67,17 @@ def bulk(store: Store, run: Run, first: int, last: int) -> None:
                 [{**done, "number": n, "turn": n, "unfinished": 0, "started": now, "finished": now} for n in numbers],
             )
             steps = made.scalars().all()
-            rows = []
+            rows: list[dict[str, object]] = []
             for number, step in zip(numbers, steps, strict=True):
-                found = evaluation(speed(number), number)
+                if number % ACCEPTED < 2 or not rows:  # those between differ in nothing that is looked at
+                    found = evaluation(speed(number), number)
+                    written = found.to_json()
                 rows.append(
                     {
-                        "run_id": run.id, "step_id": step, "digest": f"{number:064x}", "plan_digest": found.plan_digest,
+                        "run_id": run.id, "step_id": step, "digest": f"{number:064x}", "plan_digest": f"{number:064x}",
                         "status": found.status.value, "message": "", "geomean_tflops": found.geomean_tflops,
                         "seconds": 4.0, "change": "BLOCK_M 64 -> 128", "parents": (), "started": now, "finished": now,
-                        "evaluation": found.to_json(), "source": f"{source}\nNUMBER = {number}\n",
+                        "evaluation": written, "source": f"{source}\nNUMBER = {number}\n",
                     }
                 )  # fmt: skip
             added = insert(tables.attempts).returning(tables.attempts.c.id, sort_by_parameter_order=True)

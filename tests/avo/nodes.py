@@ -32,6 +32,7 @@ from avo.run import Stop, execute  # noqa: E402
 from avo.workers import hire  # noqa: E402
 from evaluator.candidate import Candidate, Incumbent  # noqa: E402
 from evaluator.evaluation import Evaluation, Fault  # noqa: E402
+from evaluator.inspection import Findings, Inspection  # noqa: E402
 from evaluator.performance import Profile  # noqa: E402
 from evaluator.target import get_target  # noqa: E402
 from lineage_db.store import Store  # noqa: E402
@@ -51,6 +52,10 @@ class Located:
     def profile(self, candidate: Candidate, case: str | None = None) -> tuple[Profile, ...] | Fault:
         """Return nothing."""
         return ()
+
+    def inspect(self, inspection: Inspection) -> Findings:
+        """See nothing."""
+        return Findings()
 
     def verify(self, candidate: Candidate) -> Evaluation:
         """Return the verdict."""
