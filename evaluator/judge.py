@@ -1,6 +1,5 @@
 """The judge: the trusted side. It never imports a candidate; it runs the candidate's launch plans and decides."""
 
-import copy
 import hashlib
 import math
 import random
@@ -152,9 +151,7 @@ class Judge:
         if inspection.look is Look.CHECK:
             return self._check(candidate)
         if inspection.look is Look.SCORE:
-            other = copy.copy(self)  # it shares this one's processes
-            other.suite = inspection.suite or self.suite
-            evaluation = other.evaluate(candidate)
+            evaluation = self._evaluate(candidate, inspection.suite or self.suite, None)
             fault = None if evaluation.correct else Fault(evaluation.status, evaluation.message)
             return Findings(fault, evaluation=evaluation)
         return self._code(candidate, inspection.look, inspection.case)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from evaluator.allocator import keep_freed_memory
 from tests import postgresql
@@ -13,6 +14,8 @@ from tests import postgresql
 if TYPE_CHECKING:
     from evaluator.sandbox import ForkServer
 
+settings.register_profile("shared machine", deadline=None)  # how long an example takes is not what is tested
+settings.load_profile("shared machine")
 keep_freed_memory()  # as a judge's process does: many tests judge
 
 

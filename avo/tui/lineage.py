@@ -87,11 +87,11 @@ class LineageList(Options):
 
 
 def matches(version: Version, versions: Mapping[int, Version], words: str) -> bool:
-    """Return whether all ``words`` are in a version's change or hypothesis, whatever their case.
+    """Return whether all ``words`` are in a version's change, hypothesis or niche, whatever their case.
 
     ``v12`` is a version by its number, ``>0.5`` one that gained more than 0.5 percent.
     """
-    said = f"{version.attempt.change}\n{version.attempt.hypothesis}".lower()
+    said = f"{version.attempt.change}\n{version.attempt.hypothesis}\n{version.niche}".lower()
     return all(_matches(version, versions, said, word) for word in words.lower().split())
 
 
@@ -154,6 +154,8 @@ def _prompt(
         no_wrap=True,
         overflow="ellipsis",
     )
+    if version.niche:
+        text.append(f"@{first_line(version.niche)} ", "cyan")
     for intervention in marks.get(version.number, ()):
         text.append(f"◆{first_line(intervention.level)} ", "bold magenta")
     return text.append(first_line(version.attempt.change) or "seed")

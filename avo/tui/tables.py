@@ -102,6 +102,8 @@ def _summary(version: Version, lineage: Lineage, score: Score, submission: Submi
     )
     change = printable(version.attempt.change.strip())
     text.append(f"from {parents}: {change}\n" if parents else "the seed: no parent\n")
+    if version.niche:
+        text.append(f"niche: {printable(version.niche)}\n")
     if version.attempt.hypothesis:
         text.append(f"hypothesis: {printable(version.attempt.hypothesis)}\n")
     for label, words in (("expected", submission.expected), ("seen", submission.seen)) if submission else ():

@@ -45,9 +45,10 @@ def spent(spend: Spend) -> str:
 
 def _message(message: Message, results: Mapping[str, Message]) -> Iterator[Entry]:
     key = str(message.number)
-    content = message.content
-    if message.kind != CHAT or not isinstance(content.get("role"), str):
-        yield _entry(key, message.kind, _plain(content), json.dumps(content, ensure_ascii=False, default=str))
+    content = _chat(message)
+    if not isinstance(content.get("role"), str):
+        brief = json.dumps(message.content, ensure_ascii=False, default=str)
+        yield _entry(key, message.kind, _plain(message.content), brief)
         return
     calls = list(_tool_calls(message))
     said = _text(content.get("content"))
@@ -56,7 +57,7 @@ def _message(message: Message, results: Mapping[str, Message]) -> Iterator[Entry
     for number, (name, tool, arguments) in enumerate(calls):
         result = results.get(name)
         body = f"{_arguments(arguments)}\n"
-        answer = _text(result.content.get("content")) if result else ""
+        answer = _text(_chat(result).get("content")) if result else ""
         body += f"──\n{answer}" if result else "── no result yet"
         title = Text.assemble(
             (f"{first_line(tool)} ", "bold"),
@@ -66,14 +67,22 @@ def _message(message: Message, results: Mapping[str, Message]) -> Iterator[Entry
         yield Entry(f"{key}.{number}", title, body)
 
 
+def _chat(message: Message) -> Mapping[str, Any]:
+    """Return the message of a chat that an entry holds, as it is or under ``message``; nothing for another kind."""
+    if message.kind != CHAT:
+        return {}
+    inner = message.content.get("message")
+    return inner if isinstance(inner, Mapping) else message.content
+
+
 def _answered(message: Message) -> str:
     """Return the id of the call that a message is the result of; empty for any other message."""
-    return str(message.content.get("tool_call_id") or "") if message.kind == CHAT else ""
+    return str(_chat(message).get("tool_call_id") or "")
 
 
 def _tool_calls(message: Message) -> Iterator[tuple[str, str, str]]:
     """Yield id, tool and arguments of each call of a tool in a message, whatever else stands there."""
-    calls = message.content.get("tool_calls") if message.kind == CHAT else None
+    calls = _chat(message).get("tool_calls")
     for call in calls if isinstance(calls, list) else ():
         if isinstance(call, Mapping):
             function = call.get("function")

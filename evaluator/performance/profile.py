@@ -166,7 +166,7 @@ class Code:
     sass: tuple[CodeLine, ...]
     """By address; under warp specialisation, role by role."""
     ptx: tuple[str, ...]
-    """The loop of PTX that it was made from, without line tables; else the lines from first to last."""
+    """The loop of PTX that most of it was made from, without line tables; else the lines from first to last."""
 
 
 @dataclass(frozen=True)

@@ -214,12 +214,15 @@ def test_following_waits_longer_while_nothing_changes_and_can_be_woken(store: St
 
         def wait(self, timeout: float | None = None) -> bool:
             assert timeout is not None
+            assert not self.is_set(), "a wake that is not cleared would read without end"
             waits.append(timeout)
             if len(waits) == 4:
                 run.claim()
             if len(waits) == 8:
                 stop.set()
-            return len(waits) == 6
+            if len(waits) == 6:
+                self.set()
+            return self.is_set()
 
     follow(store.url, lambda s, old: read_snapshot(s, "live", old), lambda _: None, stop, 1.0, idle_s=2.0, wake=Wake())
     assert waits == [1.0, 1.5, 2.0, 2.0, 1.0, 1.5, 1.5, 2.0]

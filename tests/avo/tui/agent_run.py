@@ -50,7 +50,7 @@ def record(store: Store, name: str = "agent") -> Recorded:
 def say(run: Recorded, step: Step, kind: str, **content: Any) -> None:
     """Write an entry of a transcript, a second later."""
     run.wait(1)
-    run.store.journal.add_message(step.id, kind, content, now=run.now)
+    run.store.journal.add_message(step.id, kind, {kind: content} if kind == "message" else content, now=run.now)
 
 
 def tool(name: str, function: str, **arguments: str) -> dict[str, Any]:
@@ -82,5 +82,5 @@ def intervene(
     run.wait(1)
     run.store.journal.intervene(
         run.run.id, after_step=after, level=level, reason=reason, directions=directions, source="model-1",
-        restart_from=restart, now=run.now,
+        restart_from=restart, now=run.now, seen=99,
     )  # fmt: skip

@@ -9,6 +9,7 @@ import pytest
 from avo.tui.lines import Entry
 from avo.tui.reader import RunReader, Want
 from avo.tui.transcript import entries
+from lineage_db.records import Step
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.tui.agent_run import say, tool
@@ -20,8 +21,10 @@ def run(tmp_path: Path) -> Iterator[Recorded]:
         yield Recorded(store)
 
 
-def told(run: Recorded, *contents: dict[str, Any], kind: str = "message") -> tuple[Entry, ...]:
-    step = run.claim()
+def told(
+    run: Recorded, *contents: dict[str, Any], kind: str = "message", step: Step | None = None
+) -> tuple[Entry, ...]:
+    step = step or run.claim()
     for content in contents:
         say(run, step, kind, **content)
     reader = RunReader("live")
@@ -71,3 +74,9 @@ def test_what_no_model_should_write_is_shown_too(run: Recorded, content: dict[st
 def test_an_unknown_kind_is_plain_data(run: Recorded) -> None:
     (entry,) = told(run, {"kept": 3}, kind="state")
     assert (str(entry.title), entry.body) == ('state {"kept": 3}', '{\n  "kept": 3\n}')
+
+
+def test_a_message_may_stand_in_its_entry_as_it_is(run: Recorded) -> None:
+    step = run.claim()
+    run.store.journal.add_message(step.id, "message", {"role": "user", "content": "bare"}, now=run.now)
+    assert [str(entry.title) for entry in told(run, step=step)] == ["user bare"]
