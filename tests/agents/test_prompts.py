@@ -44,6 +44,16 @@ def sample() -> dict[str, Any]:
         "inspirations": world.versions[:1],
         "diffs": ["- a"],
         "failures": ["b: c"],
+        "run": {"name": "mine", "problem": "mha", "target": "h100", "suite": "quick", "state": "stopped"},
+        "versions": 2,
+        "said": "",
+        "step": 4,
+        "version": None,
+        "failure": "",
+        "reason": "slower",
+        "best": world.versions[-1],
+        "measured": False,
+        "min_gain": 0.01,
     }
 
 
