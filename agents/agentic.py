@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from agents.conversation import MESSAGE, RESUMED, STATE, Conversation, unanswered
+from agents.conversation import MESSAGE, RESUMED, STATE, Conversation, result_message, unanswered
 from agents.desk import Desk
 from agents.errors import BudgetSpent, ContextOverflow, ModelRefused
 from agents.memory import lessons, matter_at_hand, ranked
@@ -76,11 +76,11 @@ def choose(models: Sequence[ModelSettings], rng: random.Random) -> ModelSettings
 
 def told(brief: Brief) -> dict[str, Any]:
     """Return what prompts say of problem and target."""
-    return told_of(brief.problem, brief.suite, brief.target)
+    return task(brief.problem, brief.target, brief.suite)
 
 
-def told_of(problem: Problem, suite: str, target: Target) -> dict[str, Any]:
-    """Return what prompts say of these."""
+def task(problem: Problem, target: Target, suite: str) -> dict[str, Any]:
+    """Return the same for a step that is not begun."""
     cases = get_suite(problem, suite)
     return {
         "problem": problem,
@@ -89,6 +89,47 @@ def told_of(problem: Problem, suite: str, target: Target) -> dict[str, Any]:
         "cases": [case.name for case in cases],
         "call": problem.call(cases[0]),
     }
+
+
+def opening(brief: Brief, source: str) -> str:
+    """Return what an agent is told first of a step whose working source is ``source``."""
+    trials = [trial for trial in brief.trials if trial.version is None]
+    taken = brief.transferred
+    of_taken = "" if taken is None else lineage(taken.versions, (), brief.target.kind)
+    return render(
+        "brief",
+        problem=brief.problem,
+        lineage=cut(lineage(brief.versions, trials[-10:], brief.target.kind), _LINEAGE_CHARS),
+        transferred=taken,
+        transferred_lineage=cut(of_taken, _LINEAGE_CHARS // 2),
+        transferred_source=source_to_adapt(brief),
+        memory=learnt(brief),
+        interventions=brief.interventions,
+        budget=budget(brief.desk),
+        parent_number=brief.parent.number,
+        best_number=brief.versions[-1].number,
+        source=source,
+    )
+
+
+def budget(desk: Desk) -> str:
+    """Return in words what is left."""
+    return render("budget", left=desk.left())
+
+
+def proposal(bench: Workbench, desk: Desk, ending: str = "") -> Proposal:
+    """Return what a step on ``bench`` proposes; ``ending`` says why it is over where nothing was submitted: then the
+    best attempt is.
+    """
+    if not bench.done and (best := bench.best):
+        bench.submission = Submission(best.attempt_id, best.change, best.hypothesis, best.expected, best.outcome)
+    submission = bench.submission
+    if submission is None:
+        return Proposal(None, ending or f"nothing submitted: {bench.reason}")
+    reason = f"{submission.change}: {submission.seen}"
+    if ending:
+        reason = f"{ending}; submitted is the best attempt: {reason}"
+    return Proposal(desk.attempt(submission.attempt_id), reason, submission)
 
 
 def learnt(brief: Brief, limit: int = LESSONS) -> list[str]:
@@ -139,13 +180,13 @@ class _Step:
             if self._bench.best is None:
                 raise
             ending = str(refusal)
-        return self._proposal("" if self._bench.done else ending)
+        return proposal(self._bench, self._desk, "" if self._bench.done else ending)
 
     def _open(self) -> None:
         """Begin the conversation, or take up that of the step before."""
         if not any(entry.kind != STATE for entry in self._brief.transcript):
             self._conversation.add({"role": "system", "content": render("system", **told(self._brief))})
-            self._conversation.add({"role": "user", "content": self._told_first()})
+            self._conversation.add({"role": "user", "content": opening(self._brief, self._bench.source)})
             return
         messages: list[ChatMessage] = []
         for entry in self._brief.transcript:
@@ -153,29 +194,10 @@ class _Step:
                 messages.append(entry.content["message"])
             elif entry.kind != STATE:
                 messages = list(entry.content["messages"])
-        messages += [_result(call_id, _INTERRUPTED) for call_id in unanswered(messages)]
-        messages.append({"role": "user", "content": render("resumed", budget=self._budget())})
+        messages += [result_message(call_id, _INTERRUPTED) for call_id in unanswered(messages)]
+        messages.append({"role": "user", "content": render("resumed", budget=budget(self._desk))})
         taken_up = self._brief.transcript[-1].step_id
         self._conversation.replace(RESUMED, messages, step=taken_up, state=self._bench.to_json())
-
-    def _told_first(self) -> str:
-        brief, taken = self._brief, self._brief.transferred
-        trials = [trial for trial in brief.trials if trial.version is None]
-        of_taken = "" if taken is None else lineage(taken.versions, (), brief.target.kind)
-        return render(
-            "brief",
-            problem=brief.problem,
-            lineage=cut(lineage(brief.versions, trials[-10:], brief.target.kind), _LINEAGE_CHARS),
-            transferred=taken,
-            transferred_lineage=cut(of_taken, _LINEAGE_CHARS // 2),
-            transferred_source=source_to_adapt(brief),
-            memory=learnt(brief),
-            interventions=brief.interventions,
-            budget=self._budget(),
-            parent_number=brief.parent.number,
-            best_number=brief.versions[-1].number,
-            source=self._bench.source,
-        )
 
     def _turn(self) -> None:
         reply = self._ask()
@@ -186,7 +208,7 @@ class _Step:
         for call in reply.calls:
             said = self._toolbox.call(call.name, call.arguments)
             self._keep_state()  # before the result: what the model has read of is never lost
-            self._conversation.add(_result(call.id, said))
+            self._conversation.add(result_message(call.id, said))
         if not reply.calls or reply.finish == CUT:
             self._say(render("nudge", problem=reply.problem))
 
@@ -210,7 +232,7 @@ class _Step:
             parents=bench.parents,
             tries=[each.line for each in bench.tries],
             results={name: cut(result, self._most_chars // 2) for name, result in bench.results.items()},
-            budget=self._budget(),
+            budget=budget(self._desk),
         )
         return {"role": "user", "content": content}
 
@@ -228,30 +250,11 @@ class _Step:
             self._after_last += 1
         return ""
 
-    def _proposal(self, ending: str) -> Proposal:
-        bench = self._bench
-        if not bench.done and (best := bench.best):
-            bench.submission = Submission(best.attempt_id, best.change, best.hypothesis, best.expected, best.outcome)
-        submission = bench.submission
-        if submission is None:
-            return Proposal(None, ending or f"nothing submitted: {bench.reason}")
-        reason = f"{submission.change}: {submission.seen}"
-        if ending:
-            reason = f"{ending}; submitted is the best attempt: {reason}"
-        return Proposal(self._desk.attempt(submission.attempt_id), reason, submission)
-
     def _say(self, content: str) -> None:
         self._conversation.add({"role": "user", "content": content})
-
-    def _budget(self) -> str:
-        return render("budget", left=self._desk.left())
 
     def _keep_state(self) -> None:
         state = self._bench.to_json()
         if state != self._kept:
             self._desk.record(STATE, state)
             self._kept = state
-
-
-def _result(call_id: str, content: str) -> ChatMessage:
-    return {"role": "tool", "tool_call_id": call_id, "content": content}

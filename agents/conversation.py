@@ -130,6 +130,11 @@ def mechanical_summary(messages: Sequence[ChatMessage]) -> str:
     return "\n".join(lines[-_MECHANICAL_LINES:]) or "nothing was called"
 
 
+def result_message(call_id: str, content: str) -> ChatMessage:
+    """Return what a tool said as a message."""
+    return {"role": "tool", "tool_call_id": call_id, "content": content}
+
+
 def unanswered(messages: Sequence[ChatMessage]) -> list[str]:
     """Return the ids of calls that have no results."""
     last = turns(messages)[-1] if messages else []

@@ -10,6 +10,7 @@ AgentError
 +-- ModelRefused        a model does not answer, and asking again would not help
 |   +-- ContextOverflow the conversation is too long for it
 +-- BudgetSpent         a budget has no room for another call
++-- StepLeft            whoever works on a step leaves it unfinished
 """
 
 
@@ -73,3 +74,7 @@ class ContextOverflow(ModelRefused):
 
 class BudgetSpent(AgentError):
     """A budget has no room for another call; the message says which."""
+
+
+class StepLeft(AgentError):
+    """Whoever works on a step leaves it unfinished: it is abandoned, and may be taken up again."""

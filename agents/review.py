@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from agents.agentic import MakeModel, choose, told_of
+from agents.agentic import MakeModel, choose, task
 from agents.desk import Desk
 from agents.errors import BudgetSpent, ModelRefused
 from agents.memory import Lesson, lessons
@@ -65,12 +65,12 @@ def advise(
     """
     rng = random.Random(seed)
     chosen = choose(models, rng)
-    values = told_of(problem, suite, target) | {
+    values = task(problem, target, suite) | {
         "reason": diagnosis.reason,
         "lineage": lineage(trajectory.versions, trajectory.trials[-_TRIALS:], target.kind),
         "faults": _faults(trajectory.trials),
         "memory": [short(lesson.text, 300) for lesson in _lessons(trajectory, memories)],
-        "said": [direction for made in trajectory.active for direction in made.directions],
+        "given": [direction for made in trajectory.active for direction in made.directions],
         "source": trajectory.versions[-1].attempt.source,
     }
     messages: list[ChatMessage] = [{"role": "user", "content": render("review", **values)}]

@@ -9,7 +9,7 @@ from functools import partial
 
 from agents.agentic import chat_models
 from agents.desk import Desk
-from agents.errors import ModelRefused
+from agents.errors import ModelRefused, StepLeft
 from agents.operator import Brief, Proposal, VariationOperator
 from agents.review import Advice, advise
 from agents.settings import Settings
@@ -145,6 +145,8 @@ def _perform(
         raise
     except StepNotRunning as error:  # abandoned meanwhile by the process that drives the run
         return StepOutcome(step.number, StepState.ABANDONED, scorer.tried, None, str(error))
+    except StepLeft as error:
+        return give_up(StepState.ABANDONED, str(error))
     except (CanaryFault, ModelRefused) as error:
         return give_up(StepState.FAILED, str(error))
     except (DatabaseUnavailable, IncompatibleDatabase):

@@ -25,6 +25,7 @@ from agents.registry import asks_models, get_operator
 from avo.budget import Allowance
 from avo.config import LOCAL, RunConfig
 from avo.errors import ConfigError, RunFailed
+from avo.judge_process import judge_process
 from avo.pool import Pool
 from avo.population import population
 from avo.run import Report, utc_now, worker_name
@@ -35,8 +36,6 @@ from evaluator.evaluation import Evaluation, Fault
 from evaluator.evaluators import Judging
 from evaluator.inspection import Findings, Inspection, Look
 from evaluator.problem import get_cases, get_problem
-from evaluator.process import ProcessEvaluator
-from evaluator.sandbox import Sandbox
 from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.errors import StoreError
@@ -251,15 +250,7 @@ def hire(
     and ``ConfigError`` where the database cannot serve the cluster.
     """
     make_operator = make_operator or partial(get_operator, config.operator, config.settings)
-    make_evaluator = make_evaluator or partial(
-        ProcessEvaluator,
-        config.target,
-        config.suite,
-        config.evaluation_wall_s,
-        sandbox=Sandbox(config.sandbox),
-        command=config.evaluator_command,
-        options=_measuring(config),
-    )
+    make_evaluator = make_evaluator or partial(judge_process, config)
     count, gpus = config.evaluators or config.workers, _gpus_per_evaluator(config)
     evaluator_actor: Any = ray.remote(
         num_cpus=1,
@@ -290,13 +281,6 @@ def _gpus_per_evaluator(config: RunConfig) -> int:
     machine.
     """
     return int(config.measured and config.evaluator_command is None)
-
-
-def _measuring(config: RunConfig) -> tuple[str, ...]:
-    """Return the judge's arguments that matter where speed is measured."""
-    if not config.measured:
-        return ()
-    return ("--equivalence-margin", str(config.equivalence_margin), "--cascade", str(config.cascade))
 
 
 @contextmanager

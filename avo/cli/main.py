@@ -18,6 +18,7 @@ from avo.cli.export import export
 from avo.cli.git import git
 from avo.cli.kb import kb
 from avo.cli.lineage import lineage
+from avo.cli.mcp import mcp
 from avo.cli.memory import memory
 from avo.cli.moves import moves
 from avo.cli.profile import profile
@@ -79,6 +80,7 @@ for _command in (
     baselines,
     moves,
     memory,
+    mcp,
     ui,
     report,
     export,

@@ -44,11 +44,20 @@ def sample() -> dict[str, Any]:
         "inspirations": world.versions[:1],
         "diffs": ["- a"],
         "failures": ["b: c"],
-        "reason": "5 steps in a row without a new version",
         "faults": [(3, "incorrect: case odd")],
-        "said": ["persistence"],
+        "given": ["persistence"],
         "place": "directions.0",
         "wrong": "too short",
+        "run": {"name": "mine", "problem": "mha", "target": "h100", "suite": "quick", "state": "stopped"},
+        "versions": 2,
+        "said": "",
+        "step": 4,
+        "version": None,
+        "failure": "",
+        "reason": "slower",
+        "best": world.versions[-1],
+        "measured": False,
+        "min_gain": 0.01,
     }
 
 

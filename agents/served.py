@@ -1,0 +1,95 @@
+"""The operator ``mcp``: the tools of a step for an agent that is somebody else's. Its calls come through a queue."""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from agents.agentic import budget, opening, proposal, told
+from agents.conversation import MESSAGE, STATE, result_message
+from agents.desk import Desk
+from agents.errors import StepLeft
+from agents.model import ChatMessage, Reply, ToolCall
+from agents.operator import Brief, Proposal
+from agents.prompts import render
+from agents.tools import Toolbox, Workbench
+
+MCP_OPERATOR = "mcp"
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A call of a tool, and where its answer goes."""
+
+    name: str
+    arguments: str
+    """JSON."""
+    answer: "Future[tuple[str, ...]]" = field(default_factory=Future)
+    """What the tool says, last; before it what has to be told first."""
+
+
+class Served:
+    """Performs the calls that come until one of them submits. Everything is in the transcript, as a model's would be."""
+
+    name = MCP_OPERATOR
+
+    def __init__(self, first: Call, more: Callable[[], Call | None]) -> None:
+        """``more`` waits for the next call and returns None when no more will come."""
+        self.pending: Call | None = first
+        """The call that has no answer yet: of a step that is over, the one that ended it."""
+        self.said = ""
+        """What its tool said, if it got that far."""
+        self._more = more
+        self._before: tuple[str, ...] = ()
+        self._count = 0
+
+    def vary(self, brief: Brief) -> Proposal:
+        """Work until a submission; raises ``StepLeft`` when no more calls come before it."""
+        states = [entry.content for entry in brief.transcript if entry.kind == STATE]
+        toolbox = Toolbox(brief, Workbench.from_json(states[-1]) if states else None)
+        self._open(brief, toolbox.bench, resumed=bool(states))
+        while not toolbox.bench.done:
+            said = self._perform(brief.desk, toolbox, self._next())
+            if toolbox.bench.done:
+                self.said = said
+            else:
+                self.answer(said)
+        return proposal(toolbox.bench, brief.desk)
+
+    def answer(self, said: str) -> None:
+        """Answer the pending call, if there is one."""
+        call, self.pending = self.pending, None
+        if call is not None:
+            call.answer.set_result((*self._before, said))
+            self._before = ()
+
+    def _next(self) -> Call:
+        self.pending = self.pending or self._more()
+        if self.pending is None:
+            raise StepLeft("the agent disconnected before it submitted")
+        return self.pending
+
+    def _open(self, brief: Brief, bench: Workbench, *, resumed: bool) -> None:
+        """Tell task and lineage before the first answer, or what the step had come to before it was left."""
+        system = render("system", **told(brief))
+        if resumed:
+            tries, left = [tried.line for tried in bench.tries], budget(brief.desk)
+            said = render("taken_up", source=bench.source, parents=bench.parents, tries=tries, budget=left)
+            brief.desk.record(STATE, bench.to_json())
+        else:
+            said = opening(brief, bench.source)
+        for role, content in (("system", system), ("user", said)):
+            _record(brief.desk, {"role": role, "content": content})
+        self._before = (system, said)
+
+    def _perform(self, desk: Desk, toolbox: Toolbox, call: Call) -> str:
+        self._count += 1
+        called = ToolCall(f"call_{self._count}", call.name, call.arguments)
+        _record(desk, Reply("", (called,)).message)
+        said = toolbox.call(call.name, call.arguments)
+        _record(desk, result_message(called.id, said))
+        desk.record(STATE, toolbox.bench.to_json())
+        return said
+
+
+def _record(desk: Desk, message: ChatMessage) -> None:
+    desk.record(MESSAGE, {"message": message})
