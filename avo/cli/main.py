@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from agents.errors import AgentError
+from avo.cli.asking import pause, stop
 from avo.cli.attempts import attempts
 from avo.cli.baselines import baselines
 from avo.cli.common import fail
@@ -68,6 +69,8 @@ def _group(
 for _command in (
     run,
     resume,
+    pause,
+    stop,
     runs,
     lineage,
     attempts,
