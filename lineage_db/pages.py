@@ -1,6 +1,7 @@
 """Pages: reads for those who look at a long run piece by piece, without its long columns."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from sqlalchemy import func, select
 
@@ -28,6 +29,26 @@ class Pages:
         with self._database.transaction() as connection:
             found = connection.execute(select(made, claimed.scalar_subquery())).one()
         return Totals(*found)
+
+    def verdicts(self, run_id: int) -> Mapping[Status, int]:
+        """Return how many attempts of the run have which verdict, counted in an index."""
+        query = select(attempts.c.status, func.count()).where(attempts.c.run_id == run_id).group_by(attempts.c.status)
+        with self._database.transaction() as connection:
+            return {Status(status): count for status, count in connection.execute(query)}
+
+    def latest(self, run_id: int, limit: int) -> list[tuple[datetime, Status]]:
+        """Return when the last ``limit`` attempts of the run were finished and the verdicts on them, newest first."""
+        query = select(attempts.c.finished, attempts.c.status).where(attempts.c.run_id == run_id)
+        with self._database.transaction() as connection:
+            found = connection.execute(query.order_by(attempts.c.id.desc()).limit(limit))
+            return [(finished, Status(status)) for finished, status in found]
+
+    def growth(self, run_id: int) -> tuple[int, datetime | None]:
+        """Return how many versions the run has and when the last one was accepted."""
+        query = select(versions.c.number + 1, versions.c.accepted).where(versions.c.run_id == run_id)
+        with self._database.transaction() as connection:
+            found = connection.execute(query.order_by(versions.c.number.desc()).limit(1)).one_or_none()
+        return (0, None) if found is None else (found[0], found[1])
 
     def outcomes(self, run_id: int, *, after: int, limit: int) -> list[Outcome]:
         """Return the verdicts on the first ``limit`` attempts whose ids are larger than ``after``, oldest first."""

@@ -27,6 +27,7 @@ from avo.cli.resume import resume
 from avo.cli.run import run
 from avo.cli.runs import runs
 from avo.cli.show import show
+from avo.cli.status import status
 from avo.cli.ui import ui
 from avo.errors import AvoError
 from evaluator.errors import EvaluatorError
@@ -71,6 +72,7 @@ for _command in (
     resume,
     pause,
     stop,
+    status,
     runs,
     lineage,
     attempts,

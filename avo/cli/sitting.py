@@ -132,6 +132,7 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool) -> No
 
 def summarise(store: "Store", name: str) -> dict[str, Any]:
     """Return what a run came to, as data for JSON: ``seed`` and ``best`` are None without versions."""
+    from avo.status import score_of
     from avo.transfer import progress
 
     run = store.run(name)
@@ -153,16 +154,7 @@ def summarise(store: "Store", name: str) -> dict[str, Any]:
     versions = store.versions(run.id)
     if versions:
         seed, best = versions[0], store.version(run.id)
-        for key, version in (("seed", seed), ("best", best)):
-            score = version.attempt.evaluation.score
-            assert score is not None, "only correct attempts become versions"
-            summary[key] = {
-                "version": version.number,
-                "kind": score.kind,
-                "target": score.target,
-                "card": score.card or None,
-                "geomean_tflops": score.geomean_tflops,
-            }
+        summary["seed"], summary["best"] = score_of(seed), score_of(best)
         summary["versions"] = len(versions)
         summary["gain"] = gain(best.attempt.evaluation.geomean_tflops, seed.attempt.evaluation.geomean_tflops)
     return summary
