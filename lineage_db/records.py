@@ -221,6 +221,44 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """An attempt as it was finished, without what is long."""
+
+    attempt_id: int
+    step_number: int
+    status: Status
+    geomean_tflops: float
+    message: str
+    change: str
+    finished: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A version as it was accepted, without its attempt."""
+
+    number: int
+    attempt_id: int
+    step_number: int
+    parents: tuple[int, ...]
+    geomean_tflops: float
+    champion: bool
+    change: str
+    accepted: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class FailedCall:
+    """A call of a model that gave no reply."""
+
+    step_number: int | None
+    """None for a call that belongs to no step."""
+    model: str
+    error: str
+    finished: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Totals:
     """How much there is of a run."""
 

@@ -19,6 +19,7 @@ from avo.cli.export import export
 from avo.cli.git import git
 from avo.cli.kb import kb
 from avo.cli.lineage import lineage
+from avo.cli.log import log
 from avo.cli.memory import memory
 from avo.cli.moves import moves
 from avo.cli.profile import profile
@@ -73,6 +74,7 @@ for _command in (
     pause,
     stop,
     status,
+    log,
     runs,
     lineage,
     attempts,
