@@ -11,10 +11,13 @@ from avo.cli.common import (
     EvaluatorResourcesOption,
     EvaluatorsOption,
     JsonOption,
+    LogOption,
     MaxStepsOption,
     MaxTokensOption,
     MaxUsdOption,
+    MetricsOption,
     ModelOption,
+    NotifyOption,
     RayAddressOption,
     RunArgument,
     SandboxOption,
@@ -50,6 +53,9 @@ def resume(
     cascade: CascadeOption = None,
     ray_address: RayAddressOption = None,
     evaluator_resources: EvaluatorResourcesOption = None,
+    notify: NotifyOption = None,
+    log: LogOption = None,
+    metrics: MetricsOption = None,
     db: DbOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -63,7 +69,7 @@ def resume(
     Example: avo resume mha-h100 --max-attempts 200
     """
     from avo.budget import run_used_up
-    from avo.cli.sitting import ready, sit
+    from avo.cli.sitting import metrics_served, ready, sit
     from avo.config import RunConfig
     from avo.run import utc_now
     from lineage_db.records import Request
@@ -88,6 +94,7 @@ def resume(
             "cascade": cascade,
             "ray_address": ray_address,
             "evaluator_resources": evaluator_resources,
+            "notify": notify,
         }
         if found.paused and found.driven_at(utc_now()):
             if any(value is not None for value in given.values()):
@@ -104,4 +111,5 @@ def resume(
             )
         if spent := run_used_up(store, found, settings):
             fail(f"run {run!r}: {spent}: give a larger limit")
-        sit(store, found, settings, as_json=as_json)
+        with metrics_served(store, run, metrics):
+            sit(store, found, settings, as_json=as_json, log=log)
