@@ -104,6 +104,8 @@ class RunConfig(BaseModel):
     """Working time without a new version."""
     patience_repeats: int = Field(default=4, ge=2)
     """Candidates in a row that fail alike, or lower to launch plans that were tried before."""
+    notify: str | None = Field(default=None, min_length=1)
+    """What a shell runs when the run finds a new best, stalls, fails or comes to an end. None: nothing."""
     sandbox: Literal["auto", "require"] = "auto"
     """``require``: refuse to start where candidates cannot be kept in namespaces."""
 

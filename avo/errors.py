@@ -5,6 +5,7 @@ AvoError
 +-- CanaryFault        the judge does not tell a wrong or a slow kernel from the seed
 +-- SeedFault          the seed does not pass the judge, so there is nothing to evolve
 +-- Incomparable       scores of runs that do not mean the same
++-- MetricsUnavailable the metrics of a run cannot be served
 +-- RepositoryFailed   a lineage cannot be written as a git repository
 +-- RunBusy            another process is working on the run
 +-- RunFailed          the run cannot go on for reasons of the house; it can be resumed
@@ -34,6 +35,10 @@ class CanaryFault(AvoError):
 
 class Incomparable(AvoError):
     """Runs whose scores do not mean the same, or that have none."""
+
+
+class MetricsUnavailable(AvoError):
+    """The metrics of a run cannot be served: a package is missing, or the port is not to be had."""
 
 
 class RepositoryFailed(AvoError):

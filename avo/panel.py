@@ -70,7 +70,8 @@ def panel(snapshot: Snapshot, *, now: datetime, budget: Budget, baselines: Seque
         parts += ["", _accepted(snapshot)]
     if snapshot.running:
         parts += ["", _workers(snapshot, now)]
-    title = Text.assemble((run.name, "bold"), "  ", (run.state, _STATE_STYLE[run.state]))
+    state = RunState.PAUSED if run.paused else run.state
+    title = Text.assemble((run.name, "bold"), "  ", (state, _STATE_STYLE[state]))
     target = place(score) if score else run.target
     subtitle = Text(f"{run.problem} for {target}, suite {run.suite}, operator {run.operator}", style="dim")
     framed = Panel(
@@ -79,7 +80,9 @@ def panel(snapshot: Snapshot, *, now: datetime, budget: Budget, baselines: Seque
     return Constrain(framed, WIDEST)
 
 
-_STATE_STYLE = {RunState.RUNNING: "green", RunState.STOPPED: "yellow", RunState.FINISHED: "cyan"}
+_STATE_STYLE = {
+    RunState.RUNNING: "green", RunState.PAUSED: "yellow", RunState.STOPPED: "yellow", RunState.FINISHED: "cyan",
+}  # fmt: skip
 
 
 def _attempts(snapshot: Snapshot, now: datetime, budget: Budget) -> RenderableType:

@@ -1,6 +1,7 @@
 """Driving a run: seed it, keep its workers busy within the budget, stop in order. All state is in the database."""
 
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -14,7 +15,7 @@ from avo.budget import run_used_up
 from avo.config import RunConfig
 from avo.errors import RunFailed, SeedFault
 from avo.step import StepOutcome
-from lineage_db.records import Run, RunState, StepState
+from lineage_db.records import Request, Run, RunState, StepState
 from lineage_db.store import LEASE, Store
 
 GRACE = timedelta(seconds=30)
@@ -26,6 +27,8 @@ MODEL_PATIENCE = 10
 MAX_TROUBLES = 5
 """Steps in a row that end without an outcome, after which the run fails."""
 _POLL_S = 0.2
+_LISTEN = timedelta(seconds=1)
+"""How often the driver looks what is asked of it."""
 
 
 def utc_now() -> datetime:
@@ -126,6 +129,7 @@ def execute(
     stop: Stop,
     say: Callable[[str], None],
     clock: Callable[[], datetime] = utc_now,
+    rest: Callable[[float], None] = time.sleep,
 ) -> Run:
     """Work on ``run`` until its budget is used up, its operator has nothing left to try or ``stop`` is requested.
 
@@ -133,7 +137,8 @@ def execute(
     not finish in time. ``seed_source`` is evaluated first where the run has no version yet, or its judge may be another
     than before and has to be tested again. ``config.max_attempts``
     counts the attempts of all sittings; it is looked at between steps, so a step that evaluates several candidates may
-    exceed it. ``deadline`` is aware and of this sitting. ``say`` gets a line when something needs telling.
+    exceed it. ``deadline`` is aware and of this sitting, pauses included. ``say`` gets a line when something needs
+    telling. ``rest`` passes some seconds in which there is nothing to do.
 
     Returns the run with its new state: finished, or stopped. Raises ``SeedFault`` when the seed is not correct and
     ``RunFailed`` when the judge cannot be trusted or workers fail again and again; the run is stopped then, and can be
@@ -146,7 +151,7 @@ def execute(
     try:
         with hire() as crew:
             try:
-                state = _Sitting(store, run, config, seed_source, deadline, crew, stop, say, clock).work()
+                state = _Sitting(store, run, config, seed_source, deadline, crew, stop, say, clock, rest).work()
             finally:  # before the crew is dismissed: what it still writes would be refused, not half written
                 if not stop.dispossessed:
                     store.abandon_running_steps(run.id, reason="the run was stopped", now=clock())
@@ -170,6 +175,7 @@ class _Sitting:
         stop: Stop,
         say: Callable[[str], None],
         clock: Callable[[], datetime],
+        rest: Callable[[float], None],
     ) -> None:
         self._store = store
         self._run = run
@@ -179,10 +185,13 @@ class _Sitting:
         self._stop = stop
         self._say = say
         self._clock = clock
+        self._rest = rest
         self._deadline = deadline
         self._attempts = 0
         self._last_attempt = 0
         self._looked = clock()
+        self._listened: datetime | None = None
+        self._paused = False
         self._seeded = bool(store.versions(run.id)) and not config.judge_may_change
         self._busy: set[int] = set()
         self._barren: Counter[int] = Counter()
@@ -193,19 +202,40 @@ class _Sitting:
     def work(self) -> RunState:
         """Start steps and take their reports until nothing is left to do."""
         while not self._over():
-            self._start_steps()
-            if not self._busy:
-                self._explain_end()
-                break
-            self._take_reports()
+            if not self._paused:
+                self._start_steps()
+                if not self._busy:
+                    self._explain_end()
+                    break
+            if self._busy:
+                self._take_reports()
+            else:
+                self._rest(_POLL_S)
         if self._busy:
             self._say("finishing the steps under way" + "; stop again to abandon them" * self._stop.requested)
         last_call = self._clock() + GRACE
         while self._busy and not self._stop.at_once and self._clock() < last_call:
             self._take_reports()
+            self._listen()
         return RunState.STOPPED if self._stop.requested else RunState.FINISHED
 
+    def _listen(self) -> None:
+        """Do what others ask through the database."""
+        if self._listened is not None and self._clock() < self._listened + _LISTEN:
+            return
+        self._listened = self._clock()
+        request = self._store.request(self._run.id)
+        if (request is Request.PAUSE) is not self._paused:
+            self._paused = not self._paused
+            self._say("paused: no new steps are started" if self._paused else "the pause is over")
+        if request is Request.STOP and not self._stop.requested:
+            self._say("stops as it was asked to")
+            self._stop.request()
+        while request is Request.STOP_NOW and not self._stop.at_once:
+            self._stop.request()
+
     def _over(self) -> bool:
+        self._listen()
         return self._stop.requested or (self._deadline is not None and self._clock() >= self._deadline)
 
     def _start_steps(self) -> None:

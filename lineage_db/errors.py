@@ -7,6 +7,8 @@ StoreError
 +-- InvalidRun             a run name or seed that cannot be stored
 +-- RunExists              the run name is taken
 +-- RunHeld                another process drives the run
++-- RunNotDriven           no process drives the run, so that there is none to ask
++-- RunStopping            the run was asked to stop, which is not taken back
 +-- UnknownRun             no run has this name or id
 +-- UnknownVersion         the run has no such version
 +-- UnknownAttempt         the run has no such attempt
@@ -53,6 +55,20 @@ class RunHeld(StoreError):
         super().__init__(f"run {name!r} is being worked on by another process ({driver}): stop that one first")
         self.driver = driver
         self.until = until
+
+
+class RunNotDriven(StoreError):
+    """Nothing can be asked of a run that no process drives."""
+
+    def __init__(self, name: str, state: str) -> None:
+        super().__init__(f"run {name!r} is {state}, and no process works on it: avo resume {name} goes on with it")
+
+
+class RunStopping(StoreError):
+    """The run was asked to stop."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"run {name!r} was asked to stop: wait until it has, then avo resume {name} goes on with it")
 
 
 class UnknownRun(StoreError):

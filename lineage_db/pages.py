@@ -1,13 +1,14 @@
 """Pages: reads for those who look at a long run piece by piece, without its long columns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 
 from sqlalchemy import func, select
 
 from evaluator.evaluation import Status
 from lineage_db import queries
 from lineage_db.engine import Database
-from lineage_db.records import Outcome, Spend, Step, StepState, Totals, Trial
+from lineage_db.records import Accepted, FailedCall, Judged, Outcome, Spend, Step, StepState, Totals, Trial
 from lineage_db.rows import to_step
 from lineage_db.tables import attempts, calls, steps, versions
 
@@ -28,6 +29,74 @@ class Pages:
         with self._database.transaction() as connection:
             found = connection.execute(select(made, claimed.scalar_subquery())).one()
         return Totals(*found)
+
+    def verdicts(self, run_id: int) -> Mapping[Status, int]:
+        """Return how many attempts of the run have which verdict, counted in an index."""
+        query = select(attempts.c.status, func.count()).where(attempts.c.run_id == run_id).group_by(attempts.c.status)
+        with self._database.transaction() as connection:
+            return {Status(status): count for status, count in connection.execute(query)}
+
+    def latest(self, run_id: int, limit: int) -> list[tuple[datetime, Status]]:
+        """Return when the last ``limit`` attempts of the run were finished and the verdicts on them, newest first."""
+        query = select(attempts.c.finished, attempts.c.status).where(attempts.c.run_id == run_id)
+        with self._database.transaction() as connection:
+            found = connection.execute(query.order_by(attempts.c.id.desc()).limit(limit))
+            return [(finished, Status(status)) for finished, status in found]
+
+    def growth(self, run_id: int) -> tuple[int, datetime | None]:
+        """Return how many versions the run has and when the last one was accepted."""
+        query = select(versions.c.number + 1, versions.c.accepted).where(versions.c.run_id == run_id)
+        with self._database.transaction() as connection:
+            found = connection.execute(query.order_by(versions.c.number.desc()).limit(1)).one_or_none()
+        return (0, None) if found is None else (found[0], found[1])
+
+    def judged(self, run_id: int, *, after: int) -> list[Judged]:
+        """Return the run's attempts with ids larger than ``after``, oldest first."""
+        query = select(
+            attempts.c.id,
+            steps.c.number,
+            attempts.c.status,
+            attempts.c.geomean_tflops,
+            attempts.c.message,
+            attempts.c.change,
+            attempts.c.finished,
+        ).join_from(attempts, steps)
+        query = query.where(attempts.c.run_id == run_id, attempts.c.id > after).order_by(attempts.c.id)
+        with self._database.transaction() as connection:
+            return [
+                Judged(made, step, Status(status), *rest) for made, step, status, *rest in connection.execute(query)
+            ]
+
+    def accepted(self, run_id: int, *, after: int) -> list[Accepted]:
+        """Return the run's versions with numbers larger than ``after``, oldest first."""
+        query = (
+            select(
+                versions.c.number,
+                versions.c.attempt_id,
+                steps.c.number.label("step_number"),
+                versions.c.parents,
+                attempts.c.geomean_tflops,
+                versions.c.champion,
+                attempts.c.change,
+                versions.c.accepted,
+            )
+            .join_from(versions, attempts)
+            .join(steps, steps.c.id == attempts.c.step_id)
+            .where(versions.c.run_id == run_id, versions.c.number > after)
+            .order_by(versions.c.number)
+        )
+        with self._database.transaction() as connection:
+            return [Accepted(**{**row._mapping, "parents": tuple(row.parents)}) for row in connection.execute(query)]
+
+    def failed_calls(self, run_id: int, *, after: int) -> tuple[list[FailedCall], int]:
+        """Return the run's calls with ids larger than ``after`` that gave no reply, and the id of the last call."""
+        last = select(func.coalesce(func.max(calls.c.id), 0)).where(calls.c.run_id == run_id)
+        fields = (steps.c.number.label("step_number"), calls.c.model, calls.c.error, calls.c.finished)
+        query = select(*fields).outerjoin_from(calls, steps).where(calls.c.run_id == run_id, calls.c.error != "")
+        with self._database.transaction() as connection:
+            until = connection.scalar(last) or 0
+            new = query.where(calls.c.id > after, calls.c.id <= until).order_by(calls.c.id)
+            return [FailedCall(**row._mapping) for row in connection.execute(new)], until
 
     def outcomes(self, run_id: int, *, after: int, limit: int) -> list[Outcome]:
         """Return the verdicts on the first ``limit`` attempts whose ids are larger than ``after``, oldest first."""
@@ -54,6 +123,14 @@ class Pages:
         """Return the steps with these numbers, oldest first."""
         query = select(steps).where(
             steps.c.run_id == run_id, steps.c.number >= numbers.start, steps.c.number < numbers.stop
+        )
+        with self._database.transaction() as connection:
+            return [to_step(row) for row in connection.execute(query.order_by(steps.c.number))]
+
+    def ended(self, run_id: int, numbers: Collection[int]) -> list[Step]:
+        """Return those of the steps with these numbers that are not running any more, oldest first."""
+        query = select(steps).where(
+            steps.c.run_id == run_id, steps.c.number.in_(numbers), steps.c.state != StepState.RUNNING.value
         )
         with self._database.transaction() as connection:
             return [to_step(row) for row in connection.execute(query.order_by(steps.c.number))]

@@ -19,6 +19,20 @@ class RunState(StrEnum):
     """Its budget is used up; can be resumed with a larger one."""
     INTERRUPTED = "interrupted"
     """Recorded as running, but the process that drove it is gone. Never stored: ``Run.state_at`` finds it."""
+    PAUSED = "paused"
+    """Running, but no new step is started. Never stored either."""
+
+
+class Request(StrEnum):
+    """What was asked of the process that drives a run, in the order of urgency: none takes back a more urgent one."""
+
+    NONE = ""
+    PAUSE = "pause"
+    """Start no new steps until this is taken back, which alone it can be."""
+    STOP = "stop"
+    """Let workers finish what they hold."""
+    STOP_NOW = "stop now"
+    """Abandon what they hold."""
 
 
 class StepState(StrEnum):
@@ -54,11 +68,23 @@ class Run:
     """The process that drives it, or did last."""
     driver_until: datetime | None = None
     """When that process counts as gone unless it says that it is there."""
+    request: Request = Request.NONE
+    """What was asked of that process."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether it runs, but was asked to start no new steps."""
+        return self.state is RunState.RUNNING and self.request is Request.PAUSE
+
+    def driven_at(self, now: datetime) -> bool:
+        """Whether a process drives the run, seen at ``now``."""
+        return self.driver_until is not None and self.driver_until >= now
 
     def state_at(self, now: datetime) -> RunState:
         """Return where the run stands, seen at ``now``."""
-        gone = self.driver_until is None or self.driver_until < now
-        return RunState.INTERRUPTED if gone and self.state is RunState.RUNNING else self.state
+        if self.state is RunState.RUNNING and not self.driven_at(now):
+            return RunState.INTERRUPTED
+        return RunState.PAUSED if self.paused else self.state
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +218,44 @@ class Outcome:
     attempt_id: int
     status: Status
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An attempt as it was finished, without what is long."""
+
+    attempt_id: int
+    step_number: int
+    status: Status
+    geomean_tflops: float
+    message: str
+    change: str
+    finished: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A version as it was accepted, without its attempt."""
+
+    number: int
+    attempt_id: int
+    step_number: int
+    parents: tuple[int, ...]
+    geomean_tflops: float
+    champion: bool
+    change: str
+    accepted: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class FailedCall:
+    """A call of a model that gave no reply."""
+
+    step_number: int | None
+    """None for a call that belongs to no step."""
+    model: str
+    error: str
+    finished: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from lineage_db.records import (
     Intervention,
     Memory,
     Message,
+    Request,
     Run,
     RunState,
     Selection,
@@ -40,6 +41,7 @@ def to_run(row: Row[*tuple[Any, ...]]) -> Run:
         updated=row.updated,
         driver=row.driver,
         driver_until=row.driver_until,
+        request=Request(row.request),
     )
 
 

@@ -14,13 +14,14 @@ from evaluator.candidate import Candidate
 from evaluator.evaluation import Comparison, Evaluation
 from lineage_db import queries
 from lineage_db.engine import Database, persistent
-from lineage_db.errors import ForeignEvaluation, InvalidRun, RunExists, RunHeld
+from lineage_db.errors import ForeignEvaluation, InvalidRun, RunExists, RunHeld, RunNotDriven, RunStopping
 from lineage_db.history import Histories
 from lineage_db.journal import Journal
 from lineage_db.pages import Pages
 from lineage_db.records import (
     Attempt,
     History,
+    Request,
     Run,
     RunState,
     RunSummary,
@@ -176,7 +177,7 @@ class Store:
             row = queries.lock_run(connection, run_id, now)
             if row.driver not in (None, driver, gone) and row.driver_until > now:
                 raise RunHeld(row.name, row.driver, row.driver_until)
-            taken = {"driver": driver, "driver_until": now + lease}
+            taken = {"driver": driver, "driver_until": now + lease, "request": Request.NONE.value}
             connection.execute(update(runs).where(runs.c.id == run_id).values(taken))
 
     @persistent
@@ -189,10 +190,36 @@ class Store:
 
     @persistent
     def release_run(self, run_id: int, driver: str, *, now: datetime) -> None:
-        """Be the run's driver no more."""
+        """Be the run's driver no more; nothing is asked of it any longer."""
+        left = {"driver": None, "driver_until": None, "request": Request.NONE.value}
         change = update(runs).where((runs.c.id == run_id) & (runs.c.driver == driver))
         with self._database.transaction(write=True) as connection:
-            connection.execute(change.values(driver=None, driver_until=None, updated=now, changes=runs.c.changes + 1))
+            connection.execute(change.values(**left, updated=now, changes=runs.c.changes + 1))
+
+    @persistent
+    def ask(self, run_id: int, request: Request, *, now: datetime) -> Request:
+        """Ask something of the process that drives the run, and return what is asked of it now.
+
+        ``NONE`` takes back a pause. Raises ``RunNotDriven``, ``RunStopping`` where it was asked to stop and this is no
+        stop, and ``UnknownRun``.
+        """
+        with self._database.transaction(write=True) as connection:
+            run = to_run(queries.lock_run(connection, run_id, now, whole=True))
+            if not run.driven_at(now):
+                raise RunNotDriven(run.name, run.state_at(now))
+            stops = (Request.STOP, Request.STOP_NOW)
+            if run.request in stops and request not in stops:
+                raise RunStopping(run.name)
+            if run.request is Request.STOP_NOW:
+                return run.request
+            connection.execute(update(runs).where(runs.c.id == run_id).values(request=request.value))
+            return request
+
+    @persistent
+    def request(self, run_id: int) -> Request:
+        """Return what is asked of the process that drives the run. Cheap: for that process, which polls."""
+        with self._database.transaction() as connection:
+            return Request(connection.scalar(select(runs.c.request).where(runs.c.id == run_id)) or "")
 
     @persistent
     def revision(self, run_id: int) -> tuple[int, int]:

@@ -128,6 +128,8 @@ runs = Table(
     # The process that drives the run, until when unless it renews that; NULL where none does.
     Column("driver", Text),
     Column("driver_until", UtcDateTime),
+    # What was asked of that process: pause, stop or nothing.
+    Column("request", String(16), nullable=False, server_default=""),
 )
 
 steps = Table(
@@ -180,7 +182,7 @@ attempts = Table(
     # The long columns come last: SQLite then reads a trial without touching their pages.
     Column("evaluation", Json, nullable=False),
     Column("source", Source, nullable=False),
-    Index("ix_attempts_run_id_id", "run_id", "id"),
+    Index("ix_attempts_run_id_id_status", "run_id", "id", "status"),
     Index("ix_attempts_run_id_digest", "run_id", "digest"),
     Index("ix_attempts_run_id_plan_digest", "run_id", "plan_digest"),
 )

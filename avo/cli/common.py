@@ -127,6 +127,24 @@ StepUsdOption = Annotated[float | None, typer.Option(metavar="USD", help="What a
 StepMinutesOption = Annotated[
     float | None, typer.Option(metavar="MINUTES", help="How long a step may take.", show_default=False)
 ]
+NotifyOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COMMAND",
+        help="""Run this on a new best, a stall, a failure or the end, e.g. 'notify-send "$AVO_TEXT"'.""",
+        show_default=False,
+    ),
+]
+LogOption = Annotated[
+    Path | None,
+    typer.Option("--log", metavar="FILE", help="Append what happens as JSON lines, as avo log --json prints it."),
+]
+MetricsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[HOST:]PORT", help="Answer Prometheus there, by default on 127.0.0.1 alone.", show_default=False
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, unrounded.")]
 
 _REFERENCE = re.compile(r"(?P<run>[^@\s]+)(@v?(?P<number>\d{1,9}))?")

@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from agents.errors import AgentError
+from avo.cli.asking import pause, stop
 from avo.cli.attempts import attempts
 from avo.cli.baselines import baselines
 from avo.cli.common import fail
@@ -18,6 +19,7 @@ from avo.cli.export import export
 from avo.cli.git import git
 from avo.cli.kb import kb
 from avo.cli.lineage import lineage
+from avo.cli.log import log
 from avo.cli.mcp import mcp
 from avo.cli.memory import memory
 from avo.cli.moves import moves
@@ -27,6 +29,7 @@ from avo.cli.resume import resume
 from avo.cli.run import run
 from avo.cli.runs import runs
 from avo.cli.show import show
+from avo.cli.status import status
 from avo.cli.ui import ui
 from avo.errors import AvoError
 from evaluator.errors import EvaluatorError
@@ -69,6 +72,10 @@ def _group(
 for _command in (
     run,
     resume,
+    pause,
+    stop,
+    status,
+    log,
     runs,
     lineage,
     attempts,

@@ -11,10 +11,13 @@ from avo.cli.common import (
     EvaluatorResourcesOption,
     EvaluatorsOption,
     JsonOption,
+    LogOption,
     MaxStepsOption,
     MaxTokensOption,
     MaxUsdOption,
+    MetricsOption,
     ModelOption,
+    NotifyOption,
     RayAddressOption,
     RunArgument,
     SandboxOption,
@@ -23,6 +26,7 @@ from avo.cli.common import (
     StepTokensOption,
     StepUsdOption,
     WorkersOption,
+    err,
     fail,
     open_store,
 )
@@ -49,10 +53,13 @@ def resume(
     cascade: CascadeOption = None,
     ray_address: RayAddressOption = None,
     evaluator_resources: EvaluatorResourcesOption = None,
+    notify: NotifyOption = None,
+    log: LogOption = None,
+    metrics: MetricsOption = None,
     db: DbOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Continue a run where it left off. Options replace its settings.
+    """Continue a run where it left off, or end its pause. Options replace its settings.
 
     Attempts are counted over the whole run, hours from now. Steps that were under way are done over.
 
@@ -62,34 +69,40 @@ def resume(
     Example: avo resume mha-h100 --max-attempts 200
     """
     from avo.budget import run_used_up
-    from avo.cli.sitting import ready, sit
+    from avo.cli.sitting import metrics_served, ready, sit
     from avo.config import RunConfig
+    from avo.run import utc_now
+    from lineage_db.records import Request
 
     with open_store(db) as store:
         found = store.run(run)
-        settings = RunConfig.stored(
-            found.config,
-            {
-                "workers": workers,
-                "evaluators": evaluators,
-                "max_attempts": max_attempts,
-                "max_hours": max_hours,
-                "model": model,
-                "max_steps": max_steps,
-                "max_tokens": max_tokens,
-                "max_usd": max_usd,
-                "step_evaluations": step_evaluations,
-                "step_tokens": step_tokens,
-                "step_usd": step_usd,
-                "step_minutes": step_minutes,
-                "sandbox": sandbox,
-                "evaluator_command": evaluator_command,
-                "cascade": cascade,
-                "ray_address": ray_address,
-                "evaluator_resources": evaluator_resources,
-            },
-        )
-        settings = ready(settings)
+        given = {
+            "workers": workers,
+            "evaluators": evaluators,
+            "max_attempts": max_attempts,
+            "max_hours": max_hours,
+            "model": model,
+            "max_steps": max_steps,
+            "max_tokens": max_tokens,
+            "max_usd": max_usd,
+            "step_evaluations": step_evaluations,
+            "step_tokens": step_tokens,
+            "step_usd": step_usd,
+            "step_minutes": step_minutes,
+            "sandbox": sandbox,
+            "evaluator_command": evaluator_command,
+            "cascade": cascade,
+            "ray_address": ray_address,
+            "evaluator_resources": evaluator_resources,
+            "notify": notify,
+        }
+        if found.paused and found.driven_at(utc_now()):
+            if any(value is not None for value in given.values()):
+                fail(f"run {run!r} is paused: end the pause without options, or avo stop {run} to change its settings")
+            store.ask(found.id, Request.NONE, now=utc_now())
+            err.print(f"avo: run {run!r} goes on, where it is driven: {found.driver}")
+            return
+        settings = ready(RunConfig.stored(found.config, given))
         attempts, _ = store.count_attempts(found.id)
         if settings.max_attempts is not None and attempts >= settings.max_attempts:
             fail(
@@ -98,4 +111,5 @@ def resume(
             )
         if spent := run_used_up(store, found, settings):
             fail(f"run {run!r}: {spent}: give a larger limit")
-        sit(store, found, settings, as_json=as_json)
+        with metrics_served(store, run, metrics):
+            sit(store, found, settings, as_json=as_json, log=log)

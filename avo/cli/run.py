@@ -12,10 +12,13 @@ from avo.cli.common import (
     EvaluatorResourcesOption,
     EvaluatorsOption,
     JsonOption,
+    LogOption,
     MaxStepsOption,
     MaxTokensOption,
     MaxUsdOption,
+    MetricsOption,
     ModelOption,
+    NotifyOption,
     RayAddressOption,
     SandboxOption,
     StepEvaluationsOption,
@@ -106,6 +109,9 @@ def run(
     cascade: CascadeOption = None,
     ray_address: RayAddressOption = None,
     evaluator_resources: EvaluatorResourcesOption = None,
+    notify: NotifyOption = None,
+    log: LogOption = None,
+    metrics: MetricsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Evolve a kernel. Without --max-attempts and --max-hours it goes on until Ctrl-C.
@@ -133,7 +139,7 @@ def run(
     if seed_file is not None and seed_name is not None:
         fail("--seed-file and --seed-kernel each name a seed: give one of them")
 
-    from avo.cli.sitting import ready, sit
+    from avo.cli.sitting import metrics_served, ready, sit
     from avo.config import RunConfig
     from avo.run import utc_now
     from evaluator.problem import get_problem
@@ -165,6 +171,7 @@ def run(
             "cascade": cascade,
             "ray_address": ray_address,
             "evaluator_resources": evaluator_resources,
+            "notify": notify,
         },
     )
     settings = ready(settings)
@@ -174,17 +181,18 @@ def run(
         if chosen is None:
             chosen = store.free_run_name(f"{get_problem(settings.problem).name}-{settings.target}")
         settings = settings.model_copy(update={"name": chosen})
-        created = store.create_run(
-            name=chosen,
-            problem=settings.problem,
-            target=settings.target,
-            suite=settings.suite,
-            operator=settings.operator,
-            seed=settings.seed,
-            config={**settings.model_dump(), **start},
-            now=utc_now(),
-        )
-        sit(store, created, settings, as_json=as_json)
+        with metrics_served(store, chosen, metrics):
+            created = store.create_run(
+                name=chosen,
+                problem=settings.problem,
+                target=settings.target,
+                suite=settings.suite,
+                operator=settings.operator,
+                seed=settings.seed,
+                config={**settings.model_dump(), **start},
+                now=utc_now(),
+            )
+            sit(store, created, settings, as_json=as_json, log=log)
 
 
 def _start(

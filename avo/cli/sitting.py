@@ -1,7 +1,9 @@
 """What ``avo run`` and ``avo resume`` share: work on a run under a live display until it ends, then sum up."""
 
 import os
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -60,8 +62,22 @@ def _tools() -> str:
     return ", ".join(f"{name} {version(name)}" for name in ("avo-kernels", "torch", "triton"))
 
 
-def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool) -> None:
-    """Work on ``run`` until it ends, print a summary and leave with the command's exit code."""
+def metrics_served(store: "Store", run_name: str, where: str | None) -> AbstractContextManager[object]:
+    """Return a context in which the run's metrics are served at ``where``, if anywhere; raise errors of ours."""
+    if where is None:
+        return nullcontext()
+
+    from avo.metrics import Collector, address, served
+    from avo.run import utc_now
+
+    return served(Collector(store, run_name, utc_now), *address(where))
+
+
+def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, log: Path | None = None) -> None:
+    """Work on ``run`` until it ends, print a summary and leave with the command's exit code.
+
+    What happens is appended to ``log``, and told to the command of ``config.notify``.
+    """
     from dataclasses import replace
     from datetime import timedelta
     from functools import partial
@@ -69,7 +85,9 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool) -> No
     from rich.console import Console
 
     from avo.errors import RunFailed, SeedFault
+    from avo.feed import Feed, LogFile, Receiver
     from avo.lock import exclusive
+    from avo.notify import Notifier
     from avo.progress import RunProgress
     from avo.run import Stop, execute, stop_on_signals, utc_now
     from avo.workers import hire
@@ -103,7 +121,14 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool) -> No
         say("another process has taken the run over, as this one was not heard of: it stops")
         stop.dispossess()
 
-    with exclusive(store, run, clock=utc_now, lost=lost, say=say), stop_on_signals(stop), progress:
+    with ExitStack() as stack:
+        stack.enter_context(exclusive(store, run, clock=utc_now, lost=lost, say=say))
+        stack.enter_context(stop_on_signals(stop))
+        receivers: list[Receiver] = [LogFile(log, say)] if log else []
+        if config.notify:
+            receivers.append(stack.enter_context(Notifier(config.notify, say)))
+        feed = stack.enter_context(Feed(store, run.name, receivers, utc_now))
+        stack.enter_context(progress)
         try:
             execute(
                 store,
@@ -117,6 +142,7 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool) -> No
             )
         except (SeedFault, RunFailed) as error:
             trouble = str(error)
+            feed.fail(trouble)
     summary = summarise(store, run.name)
     if as_json:
         print_json(summary)
@@ -132,6 +158,7 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool) -> No
 
 def summarise(store: "Store", name: str) -> dict[str, Any]:
     """Return what a run came to, as data for JSON: ``seed`` and ``best`` are None without versions."""
+    from avo.status import score_of
     from avo.transfer import progress
 
     run = store.run(name)
@@ -153,16 +180,7 @@ def summarise(store: "Store", name: str) -> dict[str, Any]:
     versions = store.versions(run.id)
     if versions:
         seed, best = versions[0], store.version(run.id)
-        for key, version in (("seed", seed), ("best", best)):
-            score = version.attempt.evaluation.score
-            assert score is not None, "only correct attempts become versions"
-            summary[key] = {
-                "version": version.number,
-                "kind": score.kind,
-                "target": score.target,
-                "card": score.card or None,
-                "geomean_tflops": score.geomean_tflops,
-            }
+        summary["seed"], summary["best"] = score_of(seed), score_of(best)
         summary["versions"] = len(versions)
         summary["gain"] = gain(best.attempt.evaluation.geomean_tflops, seed.attempt.evaluation.geomean_tflops)
     return summary

@@ -62,9 +62,10 @@ def fill(connection: Any, make: Any, revision: str) -> None:
         config=json.dumps({"workers": 1}), state="running", created=OLD, updated=OLD, changes=9,
     )  # fmt: skip
     for number, state in enumerate(("done", "abandoned", "done", "running")):
+        turns = {"turn": number, "unfinished": int(state == "abandoned")} if revision >= "0005" else {}
         insert(
             connection, "steps", id=number + 1, run_id=7, number=number, worker="w0", operator="mutate", state=state,
-            started=OLD, finished=None if state == "running" else OLD, reason=f"step {number}",
+            started=OLD, finished=None if state == "running" else OLD, reason=f"step {number}", **turns,
         )  # fmt: skip
     for number, tflops in enumerate((4.0, 6.0)):
         insert(
@@ -82,7 +83,7 @@ def fill(connection: Any, make: Any, revision: str) -> None:
         insert(connection, "messages", step_id=4, number=0, kind="message", written=OLD, content='{"role": "user"}')
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005"])
 def test_a_database_of_an_earlier_schema_keeps_what_it_has_and_goes_on(url: str, make: Any, revision: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__path__[0])))
@@ -123,7 +124,7 @@ def restart_sequences(url: str) -> None:
 
 def test_the_newest_schema_is_migrated_from_every_earlier_one() -> None:
     scripts = sorted(path.name[1:5] for path in Path(migrations.__path__[0], "versions").glob("r*.py"))
-    assert scripts[:-1] == ["0001", "0002", "0003", "0004"], "add the new one to the test above"
+    assert scripts[:-1] == ["0001", "0002", "0003", "0004", "0005"], "add the new one to the test above"
 
 
 def test_opening_again_changes_nothing(url: str, make: Any) -> None:

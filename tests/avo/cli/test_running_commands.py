@@ -2,22 +2,25 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer import Exit
 
 from avo.cli import sitting
 from avo.cli.sitting import in_words, ready, sit, summarise
 from avo.config import RunConfig
+from avo.errors import RunFailed
 from avo.kept import ISOLATION, START, TOOLS
 from avo.step import SeedOperator, perform_step
 from evaluator import bubblewrap, target
 from evaluator.evaluators import FakeEvaluator
 from evaluator.sandbox import isolation
 from knowledge_base.library import Library
-from lineage_db.records import RunState, StepState
+from lineage_db.records import Run, RunState, StepState
 from lineage_db.store import Store
 from tests.avo.cli.conftest import Avo
 from tests.avo.fakes import NOW, SEED, judge, make_run
@@ -198,3 +201,32 @@ def test_a_version_is_shown_with_what_kept_candidates_apart(avo: Avo, used_up: P
     shown = avo("show", "done", "--db", str(used_up))
     assert "kept apart by namespaces, Landlock, seccomp; or by no namespaces (none), seccomp" in shown.stdout
     assert json.loads(avo("show", "done", "--db", str(used_up), "--json").stdout)["isolation"] == config[ISOLATION]
+
+
+def test_a_sitting_logs_and_notifies_what_happens(
+    used_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(store: Store, run: Run, *_: object, **__: object) -> None:
+        store.set_run_state(run.id, RunState.RUNNING, now=NOW)
+        raise RunFailed("workers died")
+
+    monkeypatch.setattr("avo.run.execute", fails)
+    with Store.open(str(used_up), create=False) as store:
+        run = store.run("done")
+        store.set_run_state(run.id, RunState.FINISHED, now=NOW, config={**run.config, START: {"source": SEED}})
+        config = RunConfig(max_attempts=1, notify=f'echo "$AVO_EVENT $AVO_TEXT" >> {tmp_path}/told')
+        with pytest.raises(Exit):
+            sit(store, store.run("done"), config, as_json=True, log=tmp_path / "run.jsonl")
+    assert (tmp_path / "told").read_text() == "failure run done failed: workers died\n"
+    events = [json.loads(line)["event"] for line in (tmp_path / "run.jsonl").read_text().splitlines()]
+    assert "failure" in events
+
+
+def test_a_port_that_is_taken_or_none_leaves_no_run_behind(avo: Avo, sample_db: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for where, words in ((str(taken.getsockname()[1]), "choose another port"), ("web", "PORT or HOST:PORT")):
+            result = avo("run", "--metrics", where)
+            assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+            assert words in result.stderr
+    with Store.open(sample_db, create=False) as store:
+        assert {summary.run.name for summary in store.runs()} == {"mha-h100", "mha-h100-2"}

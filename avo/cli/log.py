@@ -1,0 +1,70 @@
+"""``avo log``: what happened in a run."""
+
+import json
+from threading import Event as Flag
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from avo.cli.common import DbOption, RunArgument, one_line, open_store
+
+if TYPE_CHECKING:
+    from avo.events import Event, EventReader
+    from lineage_db.errors import StoreError
+    from lineage_db.store import Store
+
+_INTERVAL_S, _IDLE_S = 0.5, 5.0
+
+
+def log(
+    run: RunArgument,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on with what happens until the run ends.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
+    db: DbOption = None,
+) -> None:
+    """Print what happened in a run, in order: its steps, attempts, versions, failed model calls and the supervisor.
+
+    All of it is in the database, also what happened while nobody looked. Times are UTC.
+
+    Example: avo log mha-h100 --follow
+    """
+    from avo.events import EventReader
+    from avo.run import utc_now
+
+    reader = EventReader(run)
+    with open_store(db) as store:
+        url = store.url
+        _print(reader.read(store, utc_now()), as_json)
+    if follow:
+        _follow(url, reader, as_json)
+
+
+def _follow(url: str, reader: "EventReader", as_json: bool) -> None:
+    from avo import snapshot
+    from avo.run import utc_now
+
+    stop = Flag()
+
+    def read(store: "Store", previous: "list[Event] | None") -> "list[Event]":
+        new = reader.read(store, utc_now())
+        if reader.over:
+            stop.set()
+        return new or (previous if previous is not None else new)
+
+    def receive(news: "list[Event] | StoreError") -> None:
+        if isinstance(news, list):
+            _print(news, as_json)
+
+    try:
+        snapshot.follow(url, read, receive, stop, _INTERVAL_S, idle_s=_IDLE_S)
+    except KeyboardInterrupt:
+        return
+
+
+def _print(events: "list[Event]", as_json: bool) -> None:
+    for event in events:
+        if as_json:
+            print(json.dumps(event.to_json()))
+        else:
+            print(f"{event.time:%Y-%m-%d %H:%M:%S} {one_line(event.text)}")
+    print(end="", flush=True)

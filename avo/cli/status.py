@@ -1,0 +1,149 @@
+"""``avo status``: what a run is doing now."""
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from threading import Event
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from avo.cli.common import DbOption, JsonOption, RunArgument, console, fail, open_store, print_json, row, table
+from avo.wording import count, duration, first_line, percent, spent, unit, verdict, verdicts
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from avo.status import RunStatus, Work
+    from lineage_db.errors import StoreError
+    from lineage_db.store import Store
+
+_INTERVAL_S, _IDLE_S = 1.0, 5.0
+
+
+def status(
+    run: RunArgument,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep it up to date until the run ends or Ctrl-C.")] = False,
+    db: DbOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a run is doing: who works on what since when, how fast it goes, what it has spent and gained.
+
+    With --watch and --json: a JSON object a line, each time that something has changed.
+
+    Example: avo status mha-h100 --watch
+    """
+    from avo.run import utc_now
+    from avo.status import read_status, to_json
+
+    with open_store(db) as store:
+        found = read_status(store, run, utc_now())
+        url = store.url
+    if watch:
+        _watch(url, run, as_json)
+    elif as_json:
+        print_json(to_json(found, utc_now()))
+    else:
+        console.print(in_words(found, utc_now()))
+
+
+def _watch(url: str, run: str, as_json: bool) -> None:
+    from rich.live import Live
+
+    from avo.run import utc_now
+    from avo.snapshot import follow
+    from avo.status import RunStatus, read_status, to_json
+
+    stop, shown = Event(), _Shown()
+
+    def receive(news: "RunStatus | StoreError") -> None:
+        shown.latest = news if isinstance(news, RunStatus) else shown.latest
+        if isinstance(news, RunStatus) and as_json:
+            print(json.dumps(to_json(news, utc_now()), allow_nan=False), flush=True)
+        if isinstance(news, RunStatus) and news.over:
+            stop.set()
+
+    def read(store: "Store", previous: "RunStatus | None") -> "RunStatus":
+        return read_status(store, run, utc_now(), previous)
+
+    try:
+        if as_json:
+            follow(url, read, receive, stop, _INTERVAL_S, idle_s=_IDLE_S)
+            return
+        if not console.is_terminal:
+            fail("--watch needs a terminal: leave it out, or add --json")
+        with Live(shown, console=console, refresh_per_second=1):
+            follow(url, read, receive, stop, _INTERVAL_S, idle_s=_IDLE_S)
+    except KeyboardInterrupt:
+        return
+
+
+class _Shown:
+    """The latest status, drawn anew each time, so that times move on."""
+
+    def __init__(self) -> None:
+        self.latest: RunStatus | None = None
+
+    def __rich_console__(self, *_: object) -> "Iterator[RenderableType]":
+        from avo.run import utc_now
+
+        if self.latest is not None:
+            yield in_words(self.latest, utc_now())
+
+
+def in_words(status: "RunStatus", now: datetime) -> "RenderableType":
+    """Return a status for people."""
+    from avo.status import gain, scored
+
+    run, rates = status.run, status.rates(now)
+    lines = table("", "", title=f"{run.name}: {run.problem} for {run.target}, suite {run.suite}, {run.operator}")
+    lines.show_header = False
+    row(lines, "state", status.state + (f", asked to {run.request}" if run.request else ""))
+    if run.driver:
+        row(lines, "driver", f"{run.driver}{_lease(run.driver_until, now)}")
+    for work in status.working:
+        row(lines, work.step.worker, _doing(work, now))
+    rate = f", {sum(rates.values()):.1f} a minute" if rates else ""
+    row(lines, "attempts", f"{_of(status, 'max_attempts', status.attempts)}{rate} in {status.steps} steps")
+    if status.counts:
+        row(lines, "", verdicts(status.counts))
+    if rates:
+        row(lines, "a minute", ", ".join(f"{each:.1f} {verdict(found)}" for found, each in rates.items()))
+    since = f", the last {duration((now - status.last_gain).total_seconds())} ago" if status.last_gain else ""
+    row(lines, "versions", f"{status.versions}{since}")
+    if status.best:
+        score = scored(status.best)
+        grown = f", {percent(gain(status))} over the seed" if status.best.number else ""
+        row(lines, "best", f"v{status.best.number}, {score.geomean_tflops:.1f} {unit(score)}{grown}")
+    if status.spend.calls:
+        row(lines, "models", spent(status.spend, run.config.get("max_tokens"), run.config.get("max_usd")))
+        left = status.left()
+        parts = [f"{count(int(left['max_tokens']))} tokens"] if "max_tokens" in left else []
+        parts += [f"{left['max_usd']:.2f} USD"] if "max_usd" in left else []
+        if parts:
+            row(lines, "left", ", ".join(parts))
+    if status.trouble:
+        row(lines, "last call", first_line(status.trouble), style="yellow")
+    if status.told:
+        ago = duration((now - status.told.made).total_seconds())
+        row(lines, "supervisor", f"{status.told.level}, {ago} ago: {status.told.reason}")
+    return lines
+
+
+def _of(status: "RunStatus", limit: str, used: int) -> str:
+    most = status.run.config.get(limit)
+    return f"{used} of {most}" if most else str(used)
+
+
+def _doing(work: "Work", now: datetime) -> str:
+    step = work.step
+    tried = f", {work.tried} tried" if work.tried else ""
+    since = duration((now - step.started).total_seconds())
+    return f"step {step.number}, {step.operator}, for {since}{tried}{_lease(step.lease_until, now)}"
+
+
+def _lease(until: datetime | None, now: datetime) -> str:
+    if until is None:
+        return ""
+    left = (until - now).total_seconds()
+    return f", lease for {duration(left)}" if left >= 0 else f", lease ran out {duration(-left)} ago"

@@ -1,0 +1,63 @@
+"""``avo status``."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from avo.cli.status import in_words
+from avo.status import read_status
+from evaluator.evaluation import Status
+from lineage_db.store import Store
+from tests.avo.cli.conftest import Avo
+from tests.avo.recorded import Recorded
+
+
+def test_a_status_is_printed_as_words_and_as_json(avo: Avo) -> None:
+    result = avo("status", "mha-h100")
+    assert result.exit_code == 0
+    assert [
+        word for word in ("mha-h100", "finished", "5 correct", "predicted TFLOPS, h100") if word not in result.stdout
+    ] == []
+    data = json.loads(avo("status", "mha-h100", "--json").stdout)
+    assert (data["state"], data["attempts"], data["driver"]) == ("finished", 8, None)
+
+
+def test_watching_ends_with_the_run(avo: Avo) -> None:
+    result = avo("status", "mha-h100", "--watch", "--json")
+    assert [json.loads(line)["state"] for line in result.stdout.splitlines()] == ["finished"]
+
+
+def test_watching_needs_a_terminal(avo: Avo) -> None:
+    result = avo("status", "mha-h100", "--watch")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+
+
+def test_an_unknown_run_is_one_line(avo: Avo) -> None:
+    for arguments in ([], ["--watch"]):
+        assert (avo("status", "nope", *arguments).exit_code) == 2
+
+
+def test_words_tell_who_does_what_and_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Recorded(Store.open(str(tmp_path / "runs.db")))
+    run.store.take_run(run.run.id, "box:7", now=run.now)
+    run.step(100.0)
+    run.step(120.0, (0,))
+    run.step(Status.INCORRECT, (0,))
+    run.claim("w1")
+    run.store.journal.add_call(
+        run.run.id, None, model="m", input_tokens=100, cached_tokens=0, output_tokens=20, usd=0.5, seconds=1.0,
+        error="429: slow down", now=run.now,
+    )  # fmt: skip
+    now = run.now + timedelta(seconds=10)
+    console = Console(width=200)
+    console.print(in_words(read_status(run.store, "live", now), now))
+    said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "driver box:7, lease for 32s" in said
+    assert "w1 step 3, mutate, for 10s, lease for 50s" in said
+    assert "attempts 3, 6.4 a minute in 4 steps" in said
+    assert "best v1, 120.0 predicted TFLOPS, h100, +20.0% over the seed" in said
+    assert "models 120 tokens, 0.50 USD, 1 calls" in said
+    assert "last call 429: slow down" in said
