@@ -54,6 +54,7 @@ def main() -> int:
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--write", action="store_true", help="run nothing")
+    parser.add_argument("--note", default="", help="a sentence on how the runs were made, for the document")
     options = parser.parse_args()
     failed = False
     if not options.write:
@@ -61,7 +62,7 @@ def main() -> int:
         for problem in options.problems:
             for target in options.targets:
                 failed |= search(options.folder, problem, target, options.minutes, options.workers) != 0
-    options.out.write_text("\n".join(document(options.folder)) + "\n", encoding="utf-8")
+    options.out.write_text("\n".join(document(options.folder, options.note)) + "\n", encoding="utf-8")
     return int(failed)
 
 
@@ -94,13 +95,16 @@ def conditions(command: str) -> Conditions:
     return Conditions(command, commit + changed, installed("triton"), machine)
 
 
-def document(folder: Path) -> Iterator[str]:
-    """Yield the lines of the document, from the runs that there are in ``folder``."""
+def document(folder: Path, note: str = "") -> Iterator[str]:
+    """Yield the lines of the document, from the runs that there are in ``folder``, with a ``note`` on how they went."""
     yield "# Results"
     yield ""
     yield "What the operator `mutate` found by itself, without a GPU. **Every speed on this page is predicted** by the"
     yield "[performance model](performance-model.md), none was measured; correctness was executed. Written by"
     yield "`python -m bench.results`; the databases of the runs hold every attempt."
+    if note:
+        yield ""
+        yield note
     found = [
         (name, search)
         for name in (f"{problem}-{target}" for problem in PROBLEMS for target in TARGETS)

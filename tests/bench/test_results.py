@@ -39,7 +39,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_document_has_what_was_found_and_how(folder: Path) -> None:
-    text = list(document(folder))
+    text = list(document(folder, "On a quiet machine."))
+    assert "On a quiet machine." in text
     assert "| mha-h100 | 2.0 | 5 | 3 | 100.0 | 220.0 | +120.0% |" in text
     assert "`avo run --problem mha`, commit abc1234, triton 3.9.0, 2 x86_64 cores, no GPU used." in text
     assert "| 2 | 1.0 | v1 | 200.0 |  | +100.0% | skip: fully masked blocks |" in text
