@@ -28,7 +28,7 @@ class Call:
 
 
 class Served:
-    """Performs the calls that come until one of them submits. Everything is in the transcript, as a model's would be."""
+    """Performs the calls that come until one of them submits. All is in the transcript, as a model's would be."""
 
     name = MCP_OPERATOR
 

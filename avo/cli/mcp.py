@@ -33,9 +33,9 @@ def mcp(
 ) -> None:  # fmt: skip
     """Let another agent be the variation operator: serve a run's tools over MCP, on standard input and output.
 
-    An agent such as Claude Code or Codex starts this command by itself, see docs/mcp.md. Its first call of a tool begins
-    a step of the run, submit ends it, and the next call begins another. Attempts are judged, accepted and recorded like
-    those of avo run, which may work on the run at the same time, also under other sessions like this one.
+    An agent such as Claude Code or Codex starts this command by itself, see docs/mcp.md. Its first call of a tool
+    begins a step of the run, submit ends it, and the next call begins another. Attempts are judged, accepted and
+    recorded like those of avo run, which may work on the run at the same time, also under other sessions like this one.
 
     The state of the run stays as it is: one that is finished or stopped can be served too. The limits of the run on
     attempts, steps, tokens and hours are those of avo run; here --max-attempts and --step-evaluations hold.
