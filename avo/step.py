@@ -102,7 +102,7 @@ def perform_step(
     step = store.claim_step(run.id, worker=worker, operator=operator.name, now=clock())
     with renewed(lambda: store.keep_step(step.id, now=clock())):
         origin = step if step.redoes is None else store.step(run.id, step.redoes) or step
-        seed = _step_seed(run.seed, origin.worker, origin.turn)
+        seed = step_seed(run.seed, origin.worker, origin.turn)
         home = settle(store, run, step, origin, population, seed, clock)
         scorer = RecordingScorer(store, run, step, evaluator, alpha, clock, home.rivals)
         own = desk(store, run, step, evaluator, allowance, taken_up=_taken_up(store, step), clock=clock)
@@ -290,6 +290,6 @@ def _taken_up(store: Store, step: Step) -> list[Step]:
     return found
 
 
-def _step_seed(seed: int, worker: str, turn: int) -> int:
+def step_seed(seed: int, worker: str, turn: int) -> int:
     """Return 64 bits that differ for each step of a run, and depend on nothing but the arguments."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{worker}/{turn}".encode()).digest()[:8])

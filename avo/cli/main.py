@@ -24,6 +24,7 @@ from avo.cli.mcp import mcp
 from avo.cli.memory import memory
 from avo.cli.moves import moves
 from avo.cli.profile import profile
+from avo.cli.replay import replay
 from avo.cli.report import report
 from avo.cli.resume import resume
 from avo.cli.run import run
@@ -88,6 +89,7 @@ for _command in (
     moves,
     memory,
     mcp,
+    replay,
     ui,
     report,
     export,

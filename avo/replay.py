@@ -1,0 +1,285 @@
+"""Playing a recorded run back: its steps once more, one at a time, with what models said taken from the record."""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from agents.agentic import Agentic
+from agents.conversation import MESSAGE
+from agents.errors import BudgetSpent
+from agents.model import ChatMessage, Reply, ToolCall
+from agents.operator import Brief, Proposal, VariationOperator
+from agents.registry import asks_models, get_operator
+from agents.served import MCP_OPERATOR
+from agents.settings import ModelSettings, Settings
+from agents.single_turn import SingleTurn
+from avo.budget import SEED_OPERATOR, Allowance
+from avo.config import RunConfig
+from avo.errors import RunFailed
+from avo.population import Population, population
+from avo.step import SeedOperator, perform_step, step_seed
+from evaluator.candidate import Candidate, Incumbent
+from evaluator.errors import EvaluatorUnavailable
+from evaluator.evaluation import Evaluation, Fault, Status
+from evaluator.evaluators import Judging
+from evaluator.inspection import Findings, Inspection
+from evaluator.problem import HELD_OUT
+from evaluator.target import Target
+from knowledge_base.library import Library
+from lineage_db.records import Attempt, Run, Selection, Step, StepState, Version
+from lineage_db.store import Store
+
+TOLERANCE = 1e-9
+"""Relative difference of scores up to which they count as the same."""
+_SILENT = Settings((ModelSettings(name="record"),))
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a replay needs of a recorded run."""
+
+    run: Run
+    steps: Mapping[int, Step]
+    versions: Sequence[Version]
+    attempts: Mapping[int, Attempt]
+    replies: Mapping[int, Sequence[Reply]]
+    """By number of step, those of the steps that it took up included."""
+
+    @classmethod
+    def read(cls, store: Store, run: Run) -> "Record":
+        """Read it; raises the store's errors."""
+        steps = {step.number: step for step in store.steps(run.id)}
+        spoken = {number: replies(store.journal.messages(step.id)) for number, step in steps.items()}
+        for number, step in sorted(steps.items()):
+            if step.redoes is not None:
+                spoken[number] = [*spoken[step.redoes], *spoken[number]]
+        attempts = {attempt.id: attempt for attempt in store.attempts(run.id)}
+        return cls(run, steps, store.versions(run.id), attempts, spoken)
+
+    @property
+    def concluded(self) -> list[Step]:
+        """The steps that ended by themselves, in the order in which they did."""
+        ended = [step for step in self.steps.values() if step.state in (StepState.DONE, StepState.FAILED)]
+        return sorted(ended, key=lambda step: (step.finished or step.started, step.number))
+
+
+def replies(messages: Sequence[Any]) -> list[Reply]:
+    """Return what a model said in a transcript; calls that were never answered are left out."""
+    said: list[tuple[ChatMessage, set[str]]] = []
+    for entry in messages:
+        message = entry.content["message"] if entry.kind == MESSAGE else {}
+        if message.get("role") == "assistant":
+            said.append((message, set()))
+        elif message.get("role") == "tool" and said:
+            said[-1][1].add(message["tool_call_id"])
+    return [
+        Reply(
+            message.get("content") or "",
+            tuple(
+                ToolCall(call["id"], call["function"]["name"], call["function"]["arguments"])
+                for call in message.get("tool_calls", ())
+                if call["id"] in answered
+            ),
+        )
+        for message, answered in said
+    ]
+
+
+class ReplayModel:
+    """A model that says again what one said, and then that its budget is spent."""
+
+    def __init__(self, said: Sequence[Reply], renumbered: Callable[[int], int]) -> None:
+        """``renumbered`` returns the id that an attempt of the record has in the replay."""
+        self._said: Iterator[Reply] = iter(said)
+        self._renumbered = renumbered
+
+    def complete(self, messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, Any]]) -> Reply:
+        """Return the next reply; raises ``BudgetSpent`` after the last."""
+        reply = next(self._said, None)
+        if reply is None:
+            raise BudgetSpent("the record has no more replies")
+        return replace(reply, calls=tuple(replace(call, arguments=self._adapted(call)) for call in reply.calls))
+
+    def _adapted(self, call: ToolCall) -> str:
+        arguments = json.loads(call.arguments)
+        if isinstance(arguments.get("attempt"), int):
+            arguments["attempt"] = self._renumbered(arguments["attempt"])
+        return json.dumps(arguments)
+
+
+class Unrecorded(EvaluatorUnavailable):
+    """The record has no verdict on a candidate: the replay has left its way."""
+
+    def __init__(self) -> None:
+        super().__init__("the record has no verdict on a candidate of the replay")
+
+
+class RecordedJudge:
+    """Judges as the record says, by digest; what it has no verdict on it cannot judge."""
+
+    def __init__(self, record: Record, target: Target) -> None:
+        self.target = target
+        self._known = {attempt.digest: attempt.evaluation for attempt in record.attempts.values()}
+        self._versions = {version.attempt.digest for version in record.versions}
+
+    def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
+        """Return the recorded verdict; raises ``Unrecorded`` where there is none."""
+        found = self._known.get(candidate.digest)
+        if found is None:
+            raise Unrecorded
+        score = found.score
+        if incumbent is not None and score is not None and score.comparison is not None:
+            score = replace(score, comparison=replace(score.comparison, alpha=incumbent.alpha))
+        return replace(found, score=score, held_out_tflops=None)
+
+    def verify(self, candidate: Candidate) -> Evaluation:
+        """Return the recorded verdict on shapes that are held out; a version was correct there."""
+        found = self._known[candidate.digest]
+        if candidate.digest not in self._versions or found.score is None:
+            return Evaluation(Status.INCORRECT, "no version in the record", found.target, HELD_OUT, 0.0)
+        tflops = found.held_out_tflops or found.geomean_tflops
+        case = replace(found.score.cases[0], tflops=tflops)
+        return replace(found, suite=HELD_OUT, score=replace(found.score, cases=(case,)), held_out_tflops=None)
+
+    def profile(self, candidate: Candidate, case: str | None = None) -> Fault:
+        """Explain nothing: no operator's next move depends on it in a replay."""
+        return Fault(Status.UNSUPPORTED, "not replayed")
+
+    def inspect(self, inspection: Inspection) -> Findings:
+        """See nothing."""
+        return Findings(text="not replayed")
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """The population's choice as it was recorded."""
+
+    population: Population
+    selection: Selection | None
+
+    def select(self, versions: Sequence[Version], earlier: Any, seed: int) -> Selection | None:
+        return self.selection
+
+    def niche(self, selection: Selection | None, evaluation: Evaluation) -> str:
+        return self.population.niche(selection, evaluation)
+
+    def rivals(self, versions: Sequence[Version], selection: Selection, niche: str) -> Sequence[Version]:
+        return self.population.rivals(versions, selection, niche)
+
+
+class _Again:
+    """An operator that sees what it saw when its step was recorded."""
+
+    def __init__(self, inner: VariationOperator, record: Record, step: Step, interventions: Sequence[Any]) -> None:
+        self.name = step.operator
+        self._inner, self._record, self._step, self._interventions = inner, record, step, interventions
+
+    def vary(self, brief: Brief) -> Proposal:
+        """Vary with the seed of the recorded step, and without what came after it began."""
+        record, step = self._record, self._step
+        origin = step if step.redoes is None else record.steps[step.redoes]
+        finished = {attempt.digest: attempt.finished for attempt in record.attempts.values()}
+        hidden = {attempt.digest for attempt in record.attempts.values() if attempt.step_id == origin.id}
+        if origin is step or record.replies[step.number]:
+            hidden = set()
+        seen = brief
+        if step.operator != SEED_OPERATOR:
+            seen = replace(
+                brief,
+                seed=step_seed(record.run.seed, origin.worker, origin.turn),
+                versions=[v for v in brief.versions if record.versions[v.number].accepted <= step.started],
+                trials=[
+                    trial
+                    for trial in brief.trials
+                    if finished.get(trial.digest, step.started) <= step.started and trial.digest not in hidden
+                ],
+                interventions=self._interventions,
+            )
+        return self._inner.vary(seen)
+
+
+def replay(
+    source: Store,
+    record: Record,
+    store: Store,
+    run: Run,
+    config: RunConfig,
+    judge: Judging,
+    clock: Callable[[], datetime],
+) -> str:
+    """Play ``record`` of ``source`` back into ``run`` of ``store``; return what is the first difference, if any.
+
+    Exact for a run of one worker; what several workers saw of each other is put together from the times on record.
+    Raises ``EvaluatorUnavailable``, the store's errors, and ``RunFailed`` for an operator that cannot be replayed.
+    """
+    made, knowledge = source.journal.interventions(record.run.id), Library.load()
+    for step in record.concluded:
+
+        def renumbered(attempt_id: int) -> int:
+            known = record.attempts.get(attempt_id)
+            found = known and store.known_attempt(run.id, known.digest)
+            return found.id if found else attempt_id
+
+        grown = max((s.number for s in record.concluded if _grew(record, s) and _before(s, step)), default=0)
+        interventions = [each for each in made if each.after_step >= grown and each.after_step < step.number]
+        operator = _operator(record, step, renumbered)
+        trusted = isinstance(judge, RecordedJudge)
+        if step.operator != SEED_OPERATOR or trusted:  # a judge that is asked again is tested again
+            operator = _Again(operator, record, step, interventions)
+        try:
+            perform_step(
+                store,
+                run,
+                operator,
+                judge,
+                worker=step.worker,
+                min_gain=config.min_gain,
+                alpha=config.alpha,
+                clock=clock,
+                knowledge=knowledge,
+                population=_Recorded(population(config), step.selection),
+                allowance=replace(Allowance.of(config), step_minutes=None),
+            )
+        except Unrecorded:
+            return f"step {step.number} makes a candidate that the record has not"
+        if different := difference(record.versions, store.versions(run.id), whole=False):
+            return different
+    return difference(record.versions, store.versions(run.id), whole=True)
+
+
+def difference(old: Sequence[Version], new: Sequence[Version], *, whole: bool) -> str:
+    """Return in words the first version in which two lineages differ; ``whole``: also where one is longer."""
+    for mine, theirs in zip(old, new, strict=False):
+        if mine.attempt.digest != theirs.attempt.digest:
+            return f"version {mine.number} has another source"
+        if mine.parents != theirs.parents:
+            return f"version {mine.number} has parents {list(theirs.parents)}, not {list(mine.parents)}"
+        was, now = mine.attempt.evaluation.geomean_tflops, theirs.attempt.evaluation.geomean_tflops
+        if not math.isclose(was, now, rel_tol=TOLERANCE):
+            return f"version {mine.number} has {now:.4f} TFLOPS, not {was:.4f}"
+    if len(new) > len(old):
+        return f"version {len(old)} is not in the record"
+    return f"version {len(new)} is missing" if whole and len(new) < len(old) else ""
+
+
+def _operator(record: Record, step: Step, renumbered: Callable[[int], int]) -> VariationOperator:
+    if step.operator == SEED_OPERATOR:
+        return SeedOperator(record.versions[0].attempt.source)
+    if step.operator == MCP_OPERATOR or asks_models(step.operator):
+        model = ReplayModel(record.replies[step.number], renumbered)
+        kind = SingleTurn if step.operator == SingleTurn.name else Agentic
+        return kind(_SILENT, lambda *_: model)
+    if step.operator == "mutate":
+        return get_operator(step.operator)
+    raise RunFailed(f"step {step.number} is of operator {step.operator!r}, which cannot be replayed")
+
+
+def _grew(record: Record, step: Step) -> bool:
+    return any(version.attempt.step_id == step.id for version in record.versions)
+
+
+def _before(step: Step, other: Step) -> bool:
+    return step.finished is not None and step.finished <= other.started
