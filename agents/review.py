@@ -71,7 +71,7 @@ def advise(
         "faults": _faults(trajectory.trials),
         "memory": [short(lesson.text, 300) for lesson in _lessons(trajectory, memories)],
         "given": [direction for made in trajectory.active for direction in made.directions],
-        "source": trajectory.versions[-1].attempt.source,
+        "source": trajectory.champions[-1].attempt.source,
     }
     messages: list[ChatMessage] = [{"role": "user", "content": render("review", **values)}]
     try:

@@ -70,7 +70,13 @@ class Trajectory:
     @property
     def active(self) -> tuple[Intervention, ...]:
         """The interventions since the lineage last grew."""
-        return tuple(made for made in self.interventions if made.after_step >= self.grown)
+        grown = self.grown
+        return tuple(made for made in self.interventions if made.after_step >= grown)
+
+    @property
+    def champions(self) -> tuple[Version, ...]:
+        """The versions that were the best of the run when they were accepted, oldest first."""
+        return tuple(version for version in self.versions if version.champion)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +128,7 @@ def untried_moves(
     Those that relieve its critical resource come first, then those that are expected to gain most. Where all have been
     tried: notes about the critical resource. Each is ``name: what it is``.
     """
-    best = versions[-1].attempt
+    best = next(version for version in reversed(versions) if version.champion).attempt
     score = best.evaluation.score
     critical = {case.critical or case.limiter for case in score.cases} - {""} if score else set()
     said = " ".join(trial.change for trial in trials)
@@ -164,10 +170,11 @@ def _repeated(recent: Sequence[Trial], trials: Sequence[Trial], patience: Patien
 
 def _flat(trajectory: Trajectory, told: int, patience: Patience) -> list[str]:
     numbers = {trial.version for trial in trajectory.trials if trial.step_number > told}
-    new = [version for version in trajectory.versions if version.number in numbers and version.number > 0]
+    champions = trajectory.champions
+    new = [version for version in champions if version.number in numbers and version.number > 0]
     if len(new) < patience.flat_versions:
         return []
-    last, before = trajectory.versions[-1], trajectory.versions[-1 - patience.flat_versions]
+    last, before = champions[-1], champions[-1 - patience.flat_versions]
     gain = last.attempt.evaluation.geomean_tflops / before.attempt.evaluation.geomean_tflops - 1
     if gain >= patience.flat_gain:
         return []

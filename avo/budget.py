@@ -46,7 +46,7 @@ class Allowance:
         """Return what is left at this moment for a step: ``parts`` are those that it takes up, and itself at last."""
         of_run = store.journal.spend(run.id)
         of_step = sum((store.journal.spend(run.id, step_id=part.id) for part in parts), Spend())
-        trials, numbers = store.trials(run.id), {part.number for part in parts}
+        trials, numbers = store.history(run.id).trials, {part.number for part in parts}
         tried = sum(trial.step_number in numbers for trial in trials)
         until = None if self.step_minutes is None else parts[-1].started + timedelta(minutes=self.step_minutes)
         ends = [(end - now) / timedelta(minutes=1) for end in (until, self.deadline) if end is not None]

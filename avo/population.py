@@ -67,7 +67,10 @@ class Islands:
     def select(self, versions: Sequence[Version], earlier: Callable[[], Sequence[Step]], seed: int) -> Selection | None:
         """Choose the island that has had the fewest steps, its lineage, and a guest where it is time for one."""
         rng, steps = random.Random(seed), earlier()
-        history = [[step for step in steps if _island(step.selection) == place] for place in range(self.count)]
+        history: list[list[Step]] = [[] for _ in range(self.count)]
+        for step in steps:
+            if (place := _island(step.selection)) is not None and place < self.count:
+                history[place].append(step)
         island = min(range(self.count), key=lambda place: (len(history[place]), place))
         last = history[island][-1].selection if history[island] else None
         niche, founder, why = f"{island}.0", 0, "the island's turn"

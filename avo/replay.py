@@ -54,7 +54,7 @@ class Record:
         steps = {step.number: step for step in store.steps(run.id)}
         spoken = {number: replies(store.journal.messages(step.id)) for number, step in steps.items()}
         for number, step in sorted(steps.items()):
-            if step.redoes is not None:
+            if step.redoes is not None and step.operator != SingleTurn.name:  # which asks again
                 spoken[number] = [*spoken[step.redoes], *spoken[number]]
         attempts = {attempt.id: attempt for attempt in store.attempts(run.id)}
         return cls(run, steps, store.versions(run.id), attempts, spoken)
@@ -216,6 +216,8 @@ def replay(
     Raises ``EvaluatorUnavailable``, the store's errors, and ``RunFailed`` for an operator that cannot be replayed.
     """
     made, knowledge = source.journal.interventions(record.run.id), Library.load()
+    owners = {version.attempt.step_id for version in record.versions}
+    grew = [step for step in record.concluded if step.id in owners]
     for step in record.concluded:
 
         def renumbered(attempt_id: int) -> int:
@@ -223,7 +225,7 @@ def replay(
             found = known and store.known_attempt(run.id, known.digest)
             return found.id if found else attempt_id
 
-        grown = max((s.number for s in record.concluded if _grew(record, s) and _before(s, step)), default=0)
+        grown = max((other.number for other in grew if _before(other, step)), default=0)
         interventions = [each for each in made if each.after_step >= grown and each.after_step < step.number]
         operator = _operator(record, step, renumbered)
         trusted = isinstance(judge, RecordedJudge)
@@ -275,10 +277,6 @@ def _operator(record: Record, step: Step, renumbered: Callable[[int], int]) -> V
     if step.operator == "mutate":
         return get_operator(step.operator)
     raise RunFailed(f"step {step.number} is of operator {step.operator!r}, which cannot be replayed")
-
-
-def _grew(record: Record, step: Step) -> bool:
-    return any(version.attempt.step_id == step.id for version in record.versions)
 
 
 def _before(step: Step, other: Step) -> bool:

@@ -90,11 +90,12 @@ def _commands(
 ) -> list[bytes]:
     """Return the input of ``git fast-import`` (see git-fast-import(1)); the mark of version n is n + 1."""
     parents = {number for version in versions for number in version.parents}
+    submitted = {step.submission.attempt_id: step for step in steps.values() if step.submission is not None}
     lines, seen = [], -1
     for version in versions:
-        step = steps[version.attempt.step_id]
+        step = submitted.get(version.attempt.id) or steps[version.attempt.step_id]
         said = [made for made in interventions if seen <= made.after_step < step.number]
-        seen = step.number
+        seen = max(seen, step.number)
         is_tip = version.number not in parents and version is not versions[-1]
         branch = f"refs/heads/tip-v{version.number}" if is_tip else "refs/heads/main"
         when = f"{_AUTHOR} {int(version.accepted.timestamp())} +0000"

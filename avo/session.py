@@ -113,6 +113,8 @@ class Session:
             best = self._store.version(self._run.id)
         except (AvoError, AgentError, EvaluatorError, StoreError) as error:
             return f"error: {error}"
+        except Exception as error:  # the thread outlives any step: who calls would wait for ever
+            return f"error: {type(error).__name__}: {error}"
         return render(
             "step_over",
             said=served.said,

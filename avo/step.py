@@ -244,7 +244,8 @@ def _brief(
     A step that left a transcript is not done over but taken up: the next gets the transcript, and sees its attempts.
     """
     history = store.history(run.id)
-    transcript = [] if origin is step else store.journal.messages(origin.id)
+    earlier = (store.journal.messages(other.id) for other in reversed(_taken_up(store, step)))
+    transcript = next((messages for messages in earlier if messages), [])
     hidden = None if origin is step or transcript else origin.number
     return Brief(
         problem=get_problem(run.problem),

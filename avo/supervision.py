@@ -52,7 +52,7 @@ def supervise(
         seen=len(trajectory.interventions),
     )
     interventions = store.journal.interventions(run.id)
-    return tuple(made for made in interventions if made.after_step >= trajectory.grown)
+    return tuple(made for made in interventions if made.after_step >= grown)
 
 
 def _directions(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, exists, func, insert, select, update
 
 from lineage_db import tables
 from lineage_db.errors import StepNotRunning, UnknownAttempt, UnknownRun, UnknownVersion
@@ -25,7 +25,7 @@ _LOCK_RUN_OF_STEP = _CHANGED.where(_RUNS.id == _OWNER).returning(*_SHORT_RUN)
 _SHORT_STEP = select(_STEPS.id, _STEPS.run_id, _STEPS.number, _STEPS.state).where(
     _STEPS.id == bindparam("step_key", type_=_STEPS.id.type)
 )
-_CLAIMS = select(_STEPS.id, _STEPS.number, _STEPS.turn, _STEPS.unfinished, _STEPS.state, _STEPS.operator)
+_CLAIMS = select(_STEPS.id, _STEPS.number, _STEPS.turn, _STEPS.unfinished, _STEPS.state, _STEPS.operator, _STEPS.redoes)
 _RUN_KEY = bindparam("run_key", type_=_STEPS.id.type)
 _BEFORE = (
     _CLAIMS.where(_STEPS.run_id == _RUN_KEY, _STEPS.worker == bindparam("worker"))
@@ -38,6 +38,19 @@ _LEFT = (
         _STEPS.state == StepState.ABANDONED.value,
         _STEPS.unfinished == 0,
         _STEPS.operator == bindparam("operator"),
+    )
+    .order_by(_STEPS.number)
+    .limit(1)
+)
+_LATER = tables.steps.alias()
+_LEFT_AGAIN = (
+    _CLAIMS.where(
+        _STEPS.run_id == _RUN_KEY,
+        _STEPS.state == StepState.ABANDONED.value,
+        _STEPS.unfinished.between(1, _TAKEN_UP - 1),
+        _STEPS.operator == bindparam("operator"),
+        ~exists().where(_LATER.c.run_id == _STEPS.run_id, _LATER.c.redoes == _STEPS.number),
+        exists().where(tables.messages.c.step_id == _STEPS.id),
     )
     .order_by(_STEPS.number)
     .limit(1)
@@ -155,24 +168,42 @@ def claim(connection: Connection, run_id: int, worker: str, operator: str) -> di
     """
     key = {"run_key": run_id}
     before = connection.execute(_BEFORE, {**key, "worker": worker}).one_or_none()
-    left = before is not None and before.state == StepState.ABANDONED.value
-    unfinished = before.unfinished + 1 if before is not None and left else 0
-    again = None
-    if before is not None and unfinished and before.operator == operator:
-        written = select(tables.messages.c.number).where(tables.messages.c.step_id == before.id).limit(1)
-        again = before if unfinished <= (1 if connection.scalar(written) is None else _TAKEN_UP) else None
+    unfinished, again = 0, None
+    if before is not None and before.state == StepState.ABANDONED.value and not _redone(connection, run_id, before):
+        unfinished = before.unfinished + 1
+        often = _TAKEN_UP if _has_transcript(connection, run_id, before) else 1
+        again = before if before.operator == operator and unfinished <= often else None
     if unfinished == 0:
-        again = connection.execute(_LEFT, {**key, "operator": operator}).one_or_none()
+        left = {**key, "operator": operator}
+        again = connection.execute(_LEFT, left).one_or_none() or connection.execute(_LEFT_AGAIN, left).one_or_none()
     last = connection.scalar(_LAST_STEP, key)
     turn = (-1 if before is None else before.turn) + (again is None)
-    if again is not None:
+    if again is not None and not again.unfinished:
         connection.execute(update(tables.steps).where(_STEPS.id == again.id).values(unfinished=1))
     return {
         "number": 0 if last is None else last + 1,
         "turn": turn,
-        "unfinished": unfinished or int(again is not None),
+        "unfinished": unfinished or (0 if again is None else again.unfinished + 1),
         "redoes": None if again is None else again.number,
     }
+
+
+def _redone(connection: Connection, run_id: int, step: Row[*tuple[Any, ...]]) -> bool:
+    """Whether another step does this one over already, which may be another worker's."""
+    query = select(_STEPS.id).where(_STEPS.run_id == run_id, _STEPS.redoes == step.number).limit(1)
+    return connection.scalar(query) is not None
+
+
+def _has_transcript(connection: Connection, run_id: int, step: Row[*tuple[Any, ...]]) -> bool:
+    """Whether a step, or one that it was to take up, has written anything."""
+    found: Row[*tuple[Any, ...]] | None = step
+    while found is not None:
+        written = select(tables.messages.c.number).where(tables.messages.c.step_id == found.id).limit(1)
+        if connection.scalar(written) is not None:
+            return True
+        earlier = _CLAIMS.where(_STEPS.run_id == run_id, _STEPS.number == found.redoes)
+        found = None if found.redoes is None else connection.execute(earlier).one_or_none()
+    return False
 
 
 def conclude(connection: Connection, step_id: int, reason: str, now: datetime) -> None:

@@ -204,7 +204,8 @@ class Store:
         stop, and ``UnknownRun``.
         """
         with self._database.transaction(write=True) as connection:
-            run = to_run(queries.lock_run(connection, run_id, now, whole=True))
+            queries.lock_run(connection, run_id, now)
+            run = to_run(connection.execute(select(runs).where(runs.c.id == run_id)).one())
             if not run.driven_at(now):
                 raise RunNotDriven(run.name, run.state_at(now))
             stops = (Request.STOP, Request.STOP_NOW)
