@@ -17,11 +17,7 @@ if TYPE_CHECKING:
 settings.register_profile("shared machine", deadline=None)  # how long an example takes is not what is tested
 settings.load_profile("shared machine")
 keep_freed_memory()  # as a judge's process does: many tests judge
-
-
-def pytest_collection_finish() -> None:
-    """Spare collections of garbage what all modules have made so far: it is not garbage, and much."""
-    gc.freeze()
+gc.set_threshold(10_000)  # full collections go through torch, triton and all tests; freezing these blinds hypothesis
 
 
 @pytest.fixture(scope="session")
