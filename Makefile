@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: run test format bench bench-model results clean
+.PHONY: run test test-browser format bench bench-model results clean
 
 run: $(READY)  ## Evolve mha for h100 without GPU or key, in about four minutes.
 	$(BIN)/avo run --problem mha --target h100 --operator mutate --max-hours 0.06
@@ -16,6 +16,9 @@ test: $(READY)  ## Everything that must hold: style, types, import rules, tests.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
+
+test-browser: $(READY)  ## The report in a headless browser; needs chromium and chromedriver.
+	$(BIN)/pytest -m browser
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

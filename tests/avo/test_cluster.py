@@ -4,11 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from lineage_db.records import StepState
 from lineage_db.store import Store
 from tests.postgresql import Cluster
 
 
+@pytest.mark.soak
 def test_a_run_on_two_nodes_outlives_one_of_them(cluster: Cluster, tmp_path: Path) -> None:
     script = Path(__file__).with_name("nodes.py")
     with cluster.database() as url:

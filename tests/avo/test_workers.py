@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from avo import workers
+from avo import judge_process, workers
 from avo.config import RunConfig
 from avo.workers import hire
 from lineage_db.records import RunState, StepState
@@ -97,7 +97,9 @@ def test_evaluators_that_measure_here_get_a_gpu_each_and_nobody_else_any(
     config = RunConfig(target=target, workers=2, evaluator_command=command, cascade=0.1)
     with hire("sqlite://", "run", config):
         assert ray.told == {"machine": 2 * gpus, "EvaluatorWorker": gpus, "EvaluatorPool": 0, "OperatorWorker": 0}
-    made = ray.remote_arguments[0][0].keywords
+    made: dict[str, object] = {}
+    monkeypatch.setattr(judge_process, "ProcessEvaluator", lambda *names, **settings: made.update(settings))
+    ray.remote_arguments[0][0]()
     measuring = ("--equivalence-margin", "0.005", "--cascade", "0.1")
     assert (made["command"], made["options"]) == (command, measuring if target == "cuda" else ())
 
