@@ -20,7 +20,7 @@ from evaluator.binary import Binary
 from evaluator.compile_job import listing
 from evaluator.evaluation import Score
 from evaluator.performance.constants import Constants, constants, figures
-from evaluator.performance.kernel import Kernel, measure, read
+from evaluator.performance.kernel import Kernel, costs_of, measure, read
 from evaluator.performance.model import time_case
 from evaluator.performance.reliefs import critical
 from evaluator.target import TARGETS, ScoreKind, Target, get_target
@@ -213,7 +213,7 @@ def cost() -> Table:
 
 def _costs(anchor: Anchor) -> tuple[float, float, float]:
     binary = compile_variant(anchor.variant, get_target(anchor.target).arch)
-    for cached in (measure, read, critical):
+    for cached in (measure, costs_of, read, critical):
         cached.cache_clear()
     with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
         cubin.write(binary.cubin)
