@@ -11,6 +11,8 @@ from agents.moves.launch import TILE_SIZES, setting, with_knobs
 from agents.moves.move import Move
 from evaluator.target import Target
 
+AHEAD = "ahead_"
+"""How names begin of scores that a loop computes one tile ahead."""
 _RELIEVED = frozenset({"latency", "exp", "cta_barrier"})
 
 
@@ -38,7 +40,7 @@ def _skewed(anatomy: Anatomy, loop: Loop) -> tree.Edits | None:
     if feeding is None or carried_over:
         return None
     made = [name for line in feeding for name in tree.assigned_names(line)]
-    ahead = tree.fresh(anatomy.module, f"ahead_{loop.index}")
+    ahead = tree.fresh(anatomy.module, f"{AHEAD}{loop.index}")
     current = tree.fresh(anatomy.module, f"product_{loop.index}")
 
     def moved(lines: Sequence[cst.BaseStatement], start: str, suffix: str) -> list[cst.BaseStatement] | None:

@@ -10,6 +10,7 @@ from agents.moves import tree
 from agents.moves.anatomy import Anatomy, unconverted, uses_descriptors
 from agents.moves.move import Move
 from agents.moves.order import grid_of
+from agents.moves.overlap import AHEAD
 from evaluator.target import Target
 
 _COMBINE = '''
@@ -97,8 +98,6 @@ _NUMBERS = """{part} = ({batch} // {batches}).to(tl.int32)
 _BOUNDS = """{part_start} = {part} * ({share})
 {part_stop} = {part_start} + {share}
 """
-COMBINING = "combine_kernel"
-"""What the kernel is called that puts parts together."""
 _MOST = 16
 """Parts at most: each takes memory for the whole output in float32."""
 
@@ -106,8 +105,8 @@ _MOST = 16
 def _edit_split_kv(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
     """Number the parts of the keys as if they were more batches, of queries, keys and values that are the same."""
     found = _Parts.read(anatomy)
-    # A part without keys never raises its maximum: rescaled under a branch, and a tile ahead, it is no number.
-    if found is None or any(tree.calls(branch.test, "tl.max") for branch in tree.find(anatomy.kernel, cst.If)):
+    # The tile that a skewed loop computes ahead is that of the first key, not of a part's first.
+    if found is None or any(name.startswith(AHEAD) for name in tree.names(anatomy.kernel)):
         return
     programs = " * ".join(f"({tree.text(element.value)})" for element in found.grid.elements)
     for wanted in (target.sms, 2 * target.sms, 4 * target.sms):
@@ -168,7 +167,7 @@ class _Parts:
         wanted = ("parts", "batches", "part", "input_batch", "part_start", "part_stop", "partial", "partial_lse")
         names = {name: tree.fresh(self.anatomy.module, name) for name in wanted}
         names |= {"out": self.out, "lse": self.lse, "count": count}
-        names["name"] = tree.fresh(self.anatomy.module, COMBINING)
+        names["name"] = tree.fresh(self.anatomy.module, "combine_kernel")
         host = self._host(names)
         if host is None:
             return None

@@ -8,7 +8,6 @@ import libcst as cst
 from agents.moves import tree
 from agents.moves.anatomy import Anatomy
 from agents.moves.move import Move
-from agents.moves.parts import COMBINING
 from evaluator.target import Target
 
 _SLACK = 8.0
@@ -21,8 +20,6 @@ def _edit_lazy(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Modu
     Exponentials grow to e^8 at most, and the sums that they enter are float32.
     """
     specialised = any(tree.keyword(loop.call, "warp_specialize") for loop in anatomy.loops)
-    if COMBINING in tree.names(anatomy.module):  # parts without keys need the maximum as it is
-        return
     found = [_Online.read(walk) for walk in anatomy.walks]
     if not found or (specialised and target.arch >= 100):
         return

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from agents.moves import MOVES, Move
@@ -124,7 +124,13 @@ def test_two_tiles_follow_two_skewed_loops(complaint: Callable[[str], str]) -> N
     assert complaint(apply(skewed.source, "pingpong")) == ""
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=5,
+    derandomize=True,
+    deadline=None,
+    phases=[Phase.generate],  # minutes of making a failure smaller tell no more than the moves it names
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(seed=st.integers(0, 2**32), depth=st.integers(3, 6), target=st.sampled_from(["a100", "h100", "b200"]))
 def test_random_compositions_stay_correct(seed: int, depth: int, target: str, complaint: Callable[[str], str]) -> None:
     rng, source, made = random.Random(seed), SEED, []
@@ -137,11 +143,9 @@ def test_random_compositions_stay_correct(seed: int, depth: int, target: str, co
     assert complaint(source) == "", made
 
 
-def test_a_lazily_rescaled_maximum_and_keys_in_parts_exclude_each_other() -> None:
-    """With scores a tile ahead, a part without keys came out as no number."""
-    moves = {move.name: move for move in MOVES}
-    for first, second in (("lazy", "split-kv"), ("split-kv", "lazy")):
-        assert moves[second].variants(apply(SEED, first), get_target("a100")) == ()
+def test_keys_are_not_put_in_parts_where_scores_are_computed_a_tile_ahead() -> None:
+    """The tile before the loop is that of the first key of all: parts came out wrong."""
+    assert BY_NAME["split-kv"].variants(apply(SEED, "skew"), H100) == ()
 
 
 def test_moves_apply_once() -> None:
