@@ -81,6 +81,7 @@ class Endpoint:
         for name, value in {"Content-Type": "application/json", **line.get("headers", {})}.items():
             handler.send_header(name, value)
         handler.send_header("Content-Length", str(len(data.encode())))
+        handler.send_header("Connection", "close")  # no socket outlives its test, to be found open by another
         handler.end_headers()
         handler.wfile.write(data.encode())
 
