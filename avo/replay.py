@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from agents.agentic import Agentic
@@ -58,6 +59,11 @@ class Record:
                 spoken[number] = [*spoken[step.redoes], *spoken[number]]
         attempts = {attempt.id: attempt for attempt in store.attempts(run.id)}
         return cls(run, steps, store.versions(run.id), attempts, spoken)
+
+    @cached_property
+    def finished(self) -> Mapping[str, datetime]:
+        """When candidates were evaluated, by digest."""
+        return {attempt.digest: attempt.finished for attempt in self.attempts.values()}
 
     @property
     def concluded(self) -> list[Step]:
@@ -181,10 +187,9 @@ class _Again:
         """Vary with the seed of the recorded step, and without what came after it began."""
         record, step = self._record, self._step
         origin = step if step.redoes is None else record.steps[step.redoes]
-        finished = {attempt.digest: attempt.finished for attempt in record.attempts.values()}
-        hidden = {attempt.digest for attempt in record.attempts.values() if attempt.step_id == origin.id}
-        if origin is step or record.replies[step.number]:
-            hidden = set()
+        hidden: set[str] = set()
+        if origin is not step and not record.replies[step.number]:
+            hidden = {attempt.digest for attempt in record.attempts.values() if attempt.step_id == origin.id}
         seen = brief
         if step.operator != SEED_OPERATOR:
             seen = replace(
@@ -194,7 +199,7 @@ class _Again:
                 trials=[
                     trial
                     for trial in brief.trials
-                    if finished.get(trial.digest, step.started) <= step.started and trial.digest not in hidden
+                    if record.finished.get(trial.digest, step.started) <= step.started and trial.digest not in hidden
                 ],
                 interventions=self._interventions,
             )

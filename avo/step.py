@@ -101,16 +101,17 @@ def perform_step(
     target = evaluator.target
     step = store.claim_step(run.id, worker=worker, operator=operator.name, now=clock())
     with renewed(lambda: store.keep_step(step.id, now=clock())):
-        origin = step if step.redoes is None else store.step(run.id, step.redoes) or step
+        taken_up = _taken_up(store, step)
+        origin = taken_up[-1] if taken_up else step
         seed = step_seed(run.seed, origin.worker, origin.turn)
         home = settle(store, run, step, origin, population, seed, clock)
         scorer = RecordingScorer(store, run, step, evaluator, alpha, clock, home.rivals)
-        own = desk(store, run, step, evaluator, allowance, taken_up=_taken_up(store, step), clock=clock)
+        own = desk(store, run, step, evaluator, allowance, taken_up=taken_up, clock=clock)
         interventions: Sequence[Intervention] = ()
         if patience:
             advice = None if adviser is None else partial(_advise, store, run, target, own, adviser, seed)
             interventions = supervise(store, run, target, patience, knowledge, clock, advice)
-        brief = _brief(store, run, step, origin, seed, evaluator, scorer, knowledge, interventions, home, own)
+        brief = _brief(store, run, step, taken_up, seed, evaluator, scorer, knowledge, interventions, home, own)
         return _perform(store, run, step, operator, scorer, brief, home, min_gain, alpha, clock)
 
 
@@ -226,7 +227,7 @@ def _brief(
     store: Store,
     run: Run,
     step: Step,
-    origin: Step,
+    taken_up: Sequence[Step],
     seed: int,
     evaluator: Judging,
     scorer: RecordingScorer,
@@ -235,7 +236,7 @@ def _brief(
     home: Home,
     own: Desk,
 ) -> Brief:
-    """Return the brief of ``step``, which does ``origin`` over where that is another.
+    """Return the brief of ``step``, which does the last of the steps ``taken_up`` over, where there is any.
 
     A step that was left unfinished is done over, once: the step that does gets its seed and does not see its attempts,
     so that it comes to the same candidates. Those evaluated already are not evaluated again, but can still be accepted.
@@ -244,7 +245,8 @@ def _brief(
     A step that left a transcript is not done over but taken up: the next gets the transcript, and sees its attempts.
     """
     history = store.history(run.id)
-    earlier = (store.journal.messages(other.id) for other in reversed(_taken_up(store, step)))
+    origin = taken_up[-1] if taken_up else step
+    earlier = (store.journal.messages(other.id) for other in reversed(taken_up))
     transcript = next((messages for messages in earlier if messages), [])
     hidden = None if origin is step or transcript else origin.number
     return Brief(

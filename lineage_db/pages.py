@@ -136,7 +136,7 @@ class Pages:
             return [to_step(row) for row in connection.execute(query.order_by(steps.c.number))]
 
     def running(self, run_id: int) -> list[Step]:
-        """Return the steps that are running, oldest first. Looks at every step of the run."""
+        """Return the steps that are running, oldest first."""
         query = select(steps).where(steps.c.run_id == run_id, steps.c.state == StepState.RUNNING.value)
         with self._database.transaction() as connection:
             return [to_step(row) for row in connection.execute(query.order_by(steps.c.number))]
