@@ -47,6 +47,8 @@ class Patience:
     """Versions in a row that together ..."""
     flat_gain: float = 0.01
     """... gain less than this fraction."""
+    restarts: bool = True
+    """Whether it may send operators back to an earlier version: not where the population says what they work on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +65,19 @@ class Trajectory:
     """Oldest first."""
 
     @property
-    def grown(self) -> int:
-        """Number of the step that added the newest version."""
-        return max((trial.step_number for trial in self.trials if trial.version is not None), default=0)
-
-    @property
     def active(self) -> tuple[Intervention, ...]:
         """The interventions since the lineage last grew."""
-        grown = self.grown
-        return tuple(made for made in self.interventions if made.after_step >= grown)
+        return since_growth(self.interventions, self.versions)
 
     @property
     def champions(self) -> tuple[Version, ...]:
         """The versions that were the best of the run when they were accepted, oldest first."""
         return tuple(version for version in self.versions if version.champion)
+
+
+def since_growth(interventions: Sequence[Intervention], versions: Sequence[Version]) -> tuple[Intervention, ...]:
+    """Return the interventions since the newest of ``versions``, which is the last, was accepted."""
+    return tuple(made for made in interventions if made.made >= versions[-1].accepted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +95,13 @@ def diagnose(trajectory: Trajectory, patience: Patience) -> Diagnosis | None:
     """Return what is due now, if anything is.
 
     Only what happened since the last version and the last intervention counts: operators get time to act on what they
-    were told. On one plateau the levels are gone through in order, then redirections and restarts take turns.
+    were told. On one plateau the levels are gone through in order, then redirections and restarts take turns, where it may restart.
     """
     ended = [step for step in trajectory.steps if step.state in (StepState.DONE, StepState.FAILED)]
     if not ended:
         return None
     told = max((made.after_step for made in trajectory.interventions), default=-1)
-    mark = max(trajectory.grown, told)
+    mark = max(trajectory.versions[-1].step_number, told)
     recent = [step for step in ended if step.number > mark]
     trials = [trial for trial in trajectory.trials if trial.step_number > mark]
     signs = [
@@ -110,7 +111,7 @@ def diagnose(trajectory: Trajectory, patience: Patience) -> Diagnosis | None:
     ]
     if not signs:
         return None
-    level = _next_level(trajectory)
+    level = _next_level(trajectory, patience)
     restart_from = _to_go_back_to(trajectory) if level is Level.RESTART else None
     return Diagnosis(level, max(step.number for step in ended), "; ".join(signs), restart_from)
 
@@ -169,9 +170,8 @@ def _repeated(recent: Sequence[Trial], trials: Sequence[Trial], patience: Patien
 
 
 def _flat(trajectory: Trajectory, told: int, patience: Patience) -> list[str]:
-    numbers = {trial.version for trial in trajectory.trials if trial.step_number > told}
     champions = trajectory.champions
-    new = [version for version in champions if version.number in numbers and version.number > 0]
+    new = [version for version in champions if version.step_number > told and version.number > 0]
     if len(new) < patience.flat_versions:
         return []
     last, before = champions[-1], champions[-1 - patience.flat_versions]
@@ -181,11 +181,11 @@ def _flat(trajectory: Trajectory, told: int, patience: Patience) -> list[str]:
     return [f"the last {patience.flat_versions} versions gained {gain:.2%} together"]
 
 
-def _next_level(trajectory: Trajectory) -> Level:
+def _next_level(trajectory: Trajectory, patience: Patience) -> Level:
     if not trajectory.active:
         return Level.NUDGE
-    back_and_forth = trajectory.active[-1].level == Level.REDIRECT and len(trajectory.versions) > 1
-    return Level.RESTART if back_and_forth else Level.REDIRECT
+    redirected = trajectory.active[-1].level == Level.REDIRECT
+    return Level.RESTART if redirected and patience.restarts and len(trajectory.versions) > 1 else Level.REDIRECT
 
 
 def _to_go_back_to(trajectory: Trajectory) -> int:

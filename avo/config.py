@@ -185,7 +185,12 @@ class RunConfig(BaseModel):
         """What the supervisor bears; None where there is none."""
         if self.supervisor == "off":
             return None
-        return Patience(self.patience_steps, self.patience_hours, self.patience_repeats)
+        return Patience(
+            self.patience_steps,
+            self.patience_hours,
+            self.patience_repeats,
+            restarts=self.population == "lineage",
+        )
 
     @property
     def judge_may_change(self) -> bool:

@@ -17,6 +17,7 @@ from agents.registry import asks_models, get_operator
 from agents.served import MCP_OPERATOR
 from agents.settings import ModelSettings, Settings
 from agents.single_turn import SingleTurn
+from agents.supervisor import since_growth
 from avo.budget import SEED_OPERATOR, Allowance
 from avo.config import RunConfig
 from avo.errors import RunFailed
@@ -221,8 +222,6 @@ def replay(
     Raises ``EvaluatorUnavailable``, the store's errors, and ``RunFailed`` for an operator that cannot be replayed.
     """
     made, knowledge = source.journal.interventions(record.run.id), Library.load()
-    owners = {version.attempt.step_id for version in record.versions}
-    grew = [step for step in record.concluded if step.id in owners]
     for step in record.concluded:
 
         def renumbered(attempt_id: int) -> int:
@@ -230,8 +229,9 @@ def replay(
             found = known and store.known_attempt(run.id, known.digest)
             return found.id if found else attempt_id
 
-        grown = max((other.number for other in grew if _before(other, step)), default=0)
-        interventions = [each for each in made if each.after_step >= grown and each.after_step < step.number]
+        seen = [version for version in record.versions if version.accepted <= step.started]
+        told = since_growth(made, seen) if seen else ()
+        interventions = [each for each in told if each.after_step < step.number]
         operator = _operator(record, step, renumbered)
         trusted = isinstance(judge, RecordedJudge)
         if step.operator != SEED_OPERATOR or trusted:  # a judge that is asked again is tested again
@@ -284,5 +284,3 @@ def _operator(record: Record, step: Step, renumbered: Callable[[int], int]) -> V
     raise RunFailed(f"step {step.number} is of operator {step.operator!r}, which cannot be replayed")
 
 
-def _before(step: Step, other: Step) -> bool:
-    return step.finished is not None and step.finished <= other.started

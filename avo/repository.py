@@ -26,7 +26,7 @@ def write_repository(
     """Write ``versions``, oldest first, as a git repository at ``folder``, which must be empty or missing.
 
     Each is a commit with its parents' commits as parents, dated when it was accepted, and tagged ``v`` and its number;
-    ``main`` is the last one. Versions without children have branches of their own. ``steps`` by id. The same lineage
+    ``main`` is the last one. Versions without children have branches of their own. ``steps`` by number. The same lineage
     gives the same commits. Raises ``RepositoryFailed``; nothing is left behind then.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -90,10 +90,9 @@ def _commands(
 ) -> list[bytes]:
     """Return the input of ``git fast-import`` (see git-fast-import(1)); the mark of version n is n + 1."""
     parents = {number for version in versions for number in version.parents}
-    submitted = {step.submission.attempt_id: step for step in steps.values() if step.submission is not None}
     lines, seen = [], -1
     for version in versions:
-        step = submitted.get(version.attempt.id) or steps[version.attempt.step_id]
+        step = steps[version.step_number]
         said = [made for made in interventions if seen <= made.after_step < step.number]
         seen = max(seen, step.number)
         is_tip = version.number not in parents and version is not versions[-1]

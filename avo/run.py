@@ -63,9 +63,13 @@ class Crew(Protocol):
         ...
 
 
+WORKERS = "w"
+"""How the names of a driver's workers begin, and of no others that work on its run."""
+
+
 def worker_name(worker: int) -> str:
     """Return what the database calls a worker."""
-    return f"w{worker}"
+    return f"{WORKERS}{worker}"
 
 
 class Stop:
@@ -144,7 +148,8 @@ def execute(
     ``RunFailed`` when the judge cannot be trusted or workers fail again and again; the run is stopped then, and can be
     resumed.
     """
-    store.abandon_running_steps(run.id, reason="left behind by a process that ended", now=clock())
+    left = "left behind by a process that ended"
+    store.abandon_running_steps(run.id, reason=left, now=clock(), workers=WORKERS)
     stored = {**run.config, **config.model_dump()}
     run = store.set_run_state(run.id, RunState.RUNNING, now=clock(), config=stored)
     state = RunState.STOPPED
@@ -154,7 +159,8 @@ def execute(
                 state = _Sitting(store, run, config, seed_source, deadline, crew, stop, say, clock, rest).work()
             finally:  # before the crew is dismissed: what it still writes would be refused, not half written
                 if not stop.dispossessed:
-                    store.abandon_running_steps(run.id, reason="the run was stopped", now=clock())
+                    reason = "the run was stopped"
+                    store.abandon_running_steps(run.id, reason=reason, now=clock(), workers=WORKERS)
     finally:
         if not stop.dispossessed:
             run = store.set_run_state(run.id, state, now=clock())

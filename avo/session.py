@@ -28,6 +28,8 @@ from lineage_db.errors import StoreError
 from lineage_db.records import Run, StepState
 from lineage_db.store import Store
 
+SESSIONS = "mcp-"
+"""How the names of sessions begin that the database calls workers."""
 PARTING_S = 5.0
 """How long a call may take to end once the agent has gone; then its step is abandoned under it."""
 
@@ -46,7 +48,7 @@ class Session:
         allowance: Allowance,
         clock: Callable[[], datetime],
     ) -> None:
-        """``worker`` is a name that no other worker of the run has; ``evaluator`` is used by the thread alone."""
+        """``worker`` is a name of a session that no other has; ``evaluator`` is used by the thread alone."""
         self._store, self._run, self._config, self._evaluator = store, run, config, evaluator
         self._worker, self._allowance, self._clock = worker, allowance, clock
         self._problem = get_problem(run.problem)
@@ -140,7 +142,7 @@ class Session:
 
     def _perform(self, operator: VariationOperator) -> StepOutcome:
         reason = "its worker was not heard of"
-        self._store.abandon_expired_steps(self._run.id, reason=reason, now=self._clock())
+        self._store.abandon_expired_steps(self._run.id, reason=reason, now=self._clock(), workers=SESSIONS)
         return perform_step(
             self._store,
             self._run,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from agents.review import Advice
-from agents.supervisor import Diagnosis, Level, Patience, Trajectory, diagnose, untried_moves
+from agents.supervisor import Diagnosis, Level, Patience, Trajectory, diagnose, since_growth, untried_moves
 from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.records import Intervention, Run
@@ -33,8 +33,7 @@ def supervise(
     history = store.history(run.id)
     if not history.versions:
         return ()
-    grown = next(trial.step_number for trial in reversed(history.trials) if trial.version is not None)
-    steps = store.steps(run.id, after=grown)
+    steps = store.steps(run.id, after=history.versions[-1].step_number)
     trajectory = Trajectory(history.versions, history.trials, steps, store.journal.interventions(run.id))
     found = diagnose(trajectory, patience)
     if found is None:
@@ -51,8 +50,7 @@ def supervise(
         now=clock(),
         seen=len(trajectory.interventions),
     )
-    interventions = store.journal.interventions(run.id)
-    return tuple(made for made in interventions if made.after_step >= grown)
+    return since_growth(store.journal.interventions(run.id), history.versions)
 
 
 def _directions(

@@ -73,7 +73,7 @@ class Pages:
             select(
                 versions.c.number,
                 versions.c.attempt_id,
-                steps.c.number.label("step_number"),
+                versions.c.step.label("step_number"),
                 versions.c.parents,
                 attempts.c.geomean_tflops,
                 versions.c.champion,
@@ -81,7 +81,6 @@ class Pages:
                 versions.c.accepted,
             )
             .join_from(versions, attempts)
-            .join(steps, steps.c.id == attempts.c.step_id)
             .where(versions.c.run_id == run_id, versions.c.number > after)
             .order_by(versions.c.number)
         )

@@ -77,6 +77,7 @@ _LINEAGE = (
         _VERSIONS.accepted,
         _VERSIONS.niche,
         _VERSIONS.champion,
+        _VERSIONS.step,
         _VERSIONS.parents.label("version_parents"),
     )
     .join_from(tables.versions, tables.attempts)

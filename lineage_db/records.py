@@ -280,6 +280,8 @@ class Version:
     """The part of the population that it lives in; empty in a single lineage."""
     champion: bool = True
     """Whether it was the best of the run when it was accepted: in a single lineage each version was."""
+    step_number: int = 0
+    """Number of the step in which it was accepted, which need not be the one that evaluated its attempt."""
 
 
 @dataclass(frozen=True, slots=True)

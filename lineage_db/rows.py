@@ -104,6 +104,7 @@ def to_version(row: Row[*tuple[Any, ...]]) -> Version:
         attempt=to_attempt(row, row.hypothesis),
         niche=row.niche,
         champion=row.champion,
+        step_number=row.step,
     )
 
 

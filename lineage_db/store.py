@@ -450,7 +450,7 @@ class Store:
             place = niche(attempt)
             ahead = (version.attempt.evaluation.geomean_tflops for version in lineage if place and version.champion)
             champion = attempt.evaluation.geomean_tflops > max(ahead, default=0.0)
-            version = Version(run.id, len(lineage), parents, now, attempt, place, champion)
+            version = Version(run.id, len(lineage), parents, now, attempt, place, champion, step.number)
             connection.execute(
                 insert(versions).values(
                     run_id=run.id,
@@ -460,6 +460,7 @@ class Store:
                     accepted=now,
                     niche=place,
                     champion=champion,
+                    step=step.number,
                 )
             )
             return version
@@ -480,20 +481,29 @@ class Store:
             return queries.finish_step(connection, steps.c.id == step_id, state, reason, now)[0]
 
     @persistent
-    def abandon_running_steps(self, run_id: int, *, reason: str, now: datetime, worker: str | None = None) -> int:
-        """Abandon every running step of the run, or of one of its workers, and return how many.
+    def abandon_running_steps(
+        self, run_id: int, *, reason: str, now: datetime, worker: str | None = None, workers: str = ""
+    ) -> int:
+        """Abandon every running step of the run, and return how many.
 
-        Raises ``UnknownRun``.
+        Only those of ``worker``, where it is given, and of workers whose names begin with ``workers``. Raises
+        ``UnknownRun``.
         """
+        which = _running(run_id) & steps.c.worker.startswith(workers, autoescape=True)
+        if worker is not None:
+            which &= steps.c.worker == worker
         with self._database.transaction(write=True) as connection:
             queries.lock_run(connection, run_id, now)
-            which = _running(run_id) if worker is None else _running(run_id) & (steps.c.worker == worker)
             return len(queries.finish_step(connection, which, StepState.ABANDONED, reason, now))
 
     @persistent
-    def abandon_expired_steps(self, run_id: int, *, reason: str, now: datetime) -> list[Step]:
-        """Abandon the running steps whose claim ended before ``now``, and return them."""
-        expired = _running(run_id) & (steps.c.lease_until < now)
+    def abandon_expired_steps(self, run_id: int, *, reason: str, now: datetime, workers: str = "") -> list[Step]:
+        """Abandon the running steps whose claim ended before ``now``, and return them.
+
+        Only those of workers whose names begin with ``workers``.
+        """
+        of_them = steps.c.worker.startswith(workers, autoescape=True)
+        expired = _running(run_id) & (steps.c.lease_until < now) & of_them
         with self._database.transaction() as connection:
             if connection.scalar(select(steps.c.id).where(expired).limit(1)) is None:
                 return []

@@ -197,6 +197,8 @@ versions = Table(
     Column("accepted", UtcDateTime, nullable=False),
     Column("niche", Prose, nullable=False),
     Column("champion", Boolean, nullable=False),
+    # The number of the step in which it was accepted.
+    Column("step", Id, nullable=False, server_default="0"),
 )
 
 # Beside the attempts, not in their table: a column added behind the long ones would cost every reader of trials.
@@ -223,7 +225,7 @@ calls = Table(
     Column("id", Id, primary_key=True),
     Column("run_id", ForeignKey(runs.c.id), nullable=False, index=True),
     Column("step_id", ForeignKey(steps.c.id), index=True),
-    Column("model", Text, nullable=False),
+    Column("model", Prose, nullable=False),
     Column("input_tokens", BigInteger, nullable=False),
     Column("cached_tokens", BigInteger, nullable=False),
     Column("output_tokens", BigInteger, nullable=False),

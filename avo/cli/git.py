@@ -25,6 +25,6 @@ def git(
     with open_store(db) as store:
         record = store.run(run)
         versions = store.versions(record.id)
-        steps = {step.id: step for step in store.steps(record.id)}
+        steps = {step.number: step for step in store.steps(record.id)}
         write_repository(record, versions, steps, store.journal.interventions(record.id), out)
     err.print(f"{out}: {len(versions)} commits of {KERNEL}; next: git -C {out} log --graph --stat")

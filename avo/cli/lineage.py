@@ -28,14 +28,13 @@ def lineage(run: RunArgument, db: DbOption = None, as_json: JsonOption = False) 
         record = store.run(run)
         taken = transfer.progress(store, record)
         versions = store.versions(record.id)
-        steps = {step.id: step for step in store.steps(record.id)}
+        steps = {step.number: step for step in store.steps(record.id)}
         interventions = store.journal.interventions(record.id)
-    records = [_record(version, versions, steps[version.attempt.step_id].operator) for version in versions]
-    added = [steps[version.attempt.step_id].number for version in versions]
+    records = [_record(version, versions, steps[version.step_number].operator) for version in versions]
     if as_json:
         print_json(records)
         return
-    said = [(sum(number <= made.after_step for number in added), in_words(made)) for made in interventions]
+    said = [(sum(version.step_number <= made.after_step for version in versions), in_words(made)) for made in interventions]
     console.print(_tree(record, versions, records, said) if versions else f"{run} has no accepted version yet")
     if taken:
         console.print(transfer.in_words(taken.to_json()), soft_wrap=True)

@@ -52,7 +52,7 @@ def mcp(
     from avo.judge_process import judge_process
     from avo.mcp_server import serve
     from avo.run import utc_now
-    from avo.session import Session
+    from avo.session import SESSIONS, Session
     from evaluator.sandbox import Sandbox
 
     with open_store(db) as store:
@@ -64,7 +64,7 @@ def mcp(
         if config.evaluator_command is None:
             Sandbox(config.sandbox).check()
         allowance = Allowance(step_evaluations=config.step_evaluations, max_attempts=max_attempts)
-        worker = f"mcp-{os.getpid()}"
+        worker = f"{SESSIONS}{os.getpid()}"
         err.print(f"avo: serving run {found.name}, which is {found.state}, as worker {worker}")
         with judge_process(config) as judge:
             session = Session(store, found, config, judge, worker=worker, allowance=allowance, clock=utc_now)

@@ -32,9 +32,9 @@ def show(
     with open_store(db) as store:
         run, found = load_version(store, version)
         seed = store.version(run.id, 0)
-        steps = {step.id: step for step in store.steps(run.id)}
+        step = store.step(run.id, found.step_number)
     attempt, problem = found.attempt, get_problem(run.problem)
-    step = steps[attempt.step_id]
+    assert step is not None, "versions are accepted in steps"
     isolation = run.config.get(ISOLATION, [])
     if as_json:
         print_json(

@@ -49,7 +49,7 @@ def read_report(store: Store, run_name: str) -> Report:
         if baseline.target == run.target and not baseline.tflops.keys().isdisjoint(cases)
     )
     trajectories = trajectories_of(run, versions, baselines)
-    entries = _entries(snapshot, {step.id: step for step in steps}, trajectories)
+    entries = _entries(snapshot, {step.number: step for step in steps}, trajectories)
     taken = transfer.progress(store, run)
     return Report(
         snapshot=snapshot,
@@ -78,7 +78,7 @@ def _entries(snapshot: Snapshot, steps: Mapping[int, Step], trajectories: Sequen
     entries = []
     for row in layout(snapshot.versions):
         version = row.version
-        step = steps[version.attempt.step_id]
+        step = steps[version.step_number]
         comparison = score_of(version).comparison
         entries.append(
             Entry(

@@ -1,5 +1,6 @@
 """The supervisor: it sees stalls and circles, goes one level further at a time, and leaves alone what gains."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -58,22 +59,27 @@ class Search:
         version = len(self.versions) if accept else None
         if accept:
             attempt = Attempt(number, 1, number, str(number), SEED, change, parents, evaluation, start, end)
-            self.versions.append(Version(1, len(self.versions), parents, end, attempt))
+            self.versions.append(Version(1, len(self.versions), parents, end, attempt, step_number=number))
         self.trials.append(
             Trial(number, number, str(number), plan, status, tflops, evaluation.message, change, parents, version, 1.0)
         )
+
+    @property
+    def now(self) -> datetime:
+        """When the last step ended."""
+        return self.steps[-1].finished or NOW
 
     def different_failures(self, count: int) -> None:
         for _ in range(count):
             self.step(message="abcdefghij"[len(self.steps) % 10])
 
-    def intervene(self) -> Level | None:
+    def intervene(self, patience: Patience = PATIENCE) -> Level | None:
         """Make the intervention that is due."""
-        found = diagnose(self.trajectory, PATIENCE)
+        found = diagnose(self.trajectory, patience)
         if found is None:
             return None
         self.interventions.append(
-            Intervention(1, 1, found.after_step, found.level, found.reason, (), "", found.restart_from, NOW)
+            Intervention(1, 1, found.after_step, found.level, found.reason, (), "", found.restart_from, self.now)
         )
         return found.level
 
@@ -158,6 +164,25 @@ def test_a_new_version_begins_anew(search: Search) -> None:
     assert search.trajectory.active == ()
     search.different_failures(5)
     assert search.intervene() is Level.NUDGE
+
+
+def test_what_counts_begins_where_a_version_was_accepted_and_not_where_it_was_evaluated(search: Search) -> None:
+    search.different_failures(5)
+    assert search.intervene() is Level.NUDGE
+    search.different_failures(2)  # in the second of which what step 1 had evaluated is accepted
+    search.versions.append(replace(search.versions[0], number=1, accepted=search.now, step_number=len(search.steps) - 1))
+    assert search.trajectory.active == ()
+    search.different_failures(4)
+    assert reason(search) == ""
+    search.different_failures(1)
+    assert search.intervene() is Level.NUDGE
+
+
+def test_where_the_population_says_what_to_work_on_nobody_is_sent_back(search: Search) -> None:
+    search.step(120.0, accept=True, parents=(0,))
+    for _ in range(6):
+        search.different_failures(5)
+        assert search.intervene(replace(PATIENCE, restarts=False)) is not Level.RESTART
 
 
 def test_a_run_of_one_version_is_never_sent_back(search: Search) -> None:

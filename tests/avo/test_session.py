@@ -10,14 +10,15 @@ import pytest
 from avo.budget import Allowance
 from avo.config import RunConfig
 from avo.kept import START
+from avo.run import Stop, execute
 from avo.session import Session
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Status
 from evaluator.evaluators import FakeEvaluator
 from lineage_db.records import StepState
-from lineage_db.store import Store
+from lineage_db.store import LEASE, Store
 from tests.agents.world import WHY
-from tests.avo.fakes import NOW, SEED, judge, make_run
+from tests.avo.fakes import NOW, SEED, Climber, InlineCrew, judge, make_run
 
 
 class Office:
@@ -128,6 +129,24 @@ def test_a_step_that_another_process_abandons_goes_on_with_the_next_call(office:
     assert said.startswith("error: step 1 was abandoned: ")
     assert said.endswith("The call was not carried out.\nThe next call begins another step or takes this one up again.")
     assert "120.0 predicted TFLOPS" in evaluate(session)
+
+
+def test_a_driver_of_the_run_leaves_the_steps_of_sessions_alone_and_they_its_own(office: Office) -> None:
+    session = office.session()
+    write(session, 120)
+    evaluate(session)
+    config = RunConfig(workers=1, max_attempts=4)
+    crew = InlineCrew(office.store, office.run, Climber(), FakeEvaluator(judge))
+    execute(
+        office.store, office.run, config, seed_source=SEED, deadline=None, hire=crew.hire, stop=Stop(), say=print,
+        clock=lambda: NOW,
+    )  # fmt: skip
+    expired = office.store.claim_step(office.run.id, worker="w0", operator="any", now=NOW - 2 * LEASE)
+    assert "Step 1 is over" in submit(session, 2)
+    write(session, 130)
+    states = {step.number: step.state for step in office.store.steps(office.run.id)}
+    assert states[1] is StepState.DONE
+    assert states[expired.number] is StepState.RUNNING, "that is for its driver to see, which has to replace its worker"
 
 
 def test_two_sessions_work_on_one_run(office: Office) -> None:

@@ -1,6 +1,7 @@
 """Supervision of a run: what is due is written down once, and reaches the briefs of operators."""
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,12 @@ class Desk:
         self.store = Store.open(str(path))
         self.run = make_run(self.store)
         self.operator = Scripted(proposing("tflops = 90.0"))
+        self.now = NOW
         self.step(SeedOperator(SEED))
+
+    def tick(self) -> datetime:
+        self.now += timedelta(seconds=1)
+        return self.now
 
     def step(self, operator: Scripted | SeedOperator, patience: Patience | None = PATIENCE) -> None:
         perform_step(
@@ -37,7 +43,7 @@ class Desk:
             worker="w0",
             min_gain=0.002,
             alpha=0.05,
-            clock=lambda: NOW,
+            clock=self.tick,
             knowledge=Library.load(),
             patience=patience,
         )

@@ -83,7 +83,7 @@ def fill(connection: Any, make: Any, revision: str) -> None:
         insert(connection, "messages", step_id=4, number=0, kind="message", written=OLD, content='{"role": "user"}')
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006"])
 def test_a_database_of_an_earlier_schema_keeps_what_it_has_and_goes_on(url: str, make: Any, revision: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__path__[0])))
@@ -98,6 +98,7 @@ def test_a_database_of_an_earlier_schema_keeps_what_it_has_and_goes_on(url: str,
         assert (run.config, run.seed, run.state_at(make.now)) == ({"workers": 1}, 3, RunState.INTERRUPTED)
         assert [version.attempt.evaluation.geomean_tflops for version in store.versions(run.id)] == [4.0, 6.0]
         assert [trial.version for trial in store.trials(run.id)] == [0, 1]
+        assert [version.step_number for version in store.versions(run.id)] == [0, 2]
         assert store.attempts(run.id)[1].source == "x = 1"
         assert store.attempts(run.id)[1].hypothesis == ("larger tiles" if revision >= "0003" else "")
         assert len(store.journal.messages(4)) == (1 if revision >= "0003" else 0)
@@ -124,7 +125,7 @@ def restart_sequences(url: str) -> None:
 
 def test_the_newest_schema_is_migrated_from_every_earlier_one() -> None:
     scripts = sorted(path.name[1:5] for path in Path(migrations.__path__[0], "versions").glob("r*.py"))
-    assert scripts[:-1] == ["0001", "0002", "0003", "0004", "0005"], "add the new one to the test above"
+    assert scripts[:-1] == ["0001", "0002", "0003", "0004", "0005", "0006"], "add the new one to the test above"
 
 
 def test_opening_again_changes_nothing(url: str, make: Any) -> None:

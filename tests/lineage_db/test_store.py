@@ -380,10 +380,20 @@ def test_an_accepted_attempt_becomes_the_next_version(store: Store, make: Any) -
 
     version = make.conclude(store, step, attempt, parents=(0,), decide=decide)
     assert seen == [([0], attempt)]
-    assert version == Version(run.id, 1, (0,), make.now, attempt)
+    assert version == Version(run.id, 1, (0,), make.now, attempt, step_number=step.number)
     assert store.versions(run.id)[1] == version
     done = store.steps(run.id)[1]
     assert (done.state, done.reason, done.finished) == (StepState.DONE, "tried tiles", make.now)
+
+
+def test_a_version_tells_the_step_that_accepted_it_whichever_evaluated_it(store: Store, make: Any) -> None:
+    run = make.run(store)
+    make.version(store, run, 5.0)
+    early, late = make.step(store, run), make.step(store, run)
+    attempt = make.attempt(store, early, 6.0)
+    make.conclude(store, late, attempt, parents=(0,), decide=lambda *_: True)
+    assert [version.step_number for version in store.versions(run.id)] == [0, 2]
+    assert store.version(run.id) == store.versions(run.id)[1]
 
 
 def test_a_refused_attempt_ends_the_step_and_leaves_the_lineage(store: Store, make: Any) -> None:
