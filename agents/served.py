@@ -32,9 +32,9 @@ class Served:
 
     name = MCP_OPERATOR
 
-    def __init__(self, first: Call, more: Callable[[], Call | None]) -> None:
-        """``more`` waits for the next call and returns None when no more will come."""
-        self.pending: Call | None = first
+    def __init__(self, first: Call | None, more: Callable[[], Call | None]) -> None:
+        """``first`` has come already; ``more`` waits for the next call and returns None when no more will come."""
+        self.pending = first
         """The call that has no answer yet: of a step that is over, the one that ended it."""
         self.said = ""
         """What its tool said, if it got that far."""

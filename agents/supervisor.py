@@ -6,7 +6,7 @@ failing without a gain.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -18,6 +18,10 @@ from knowledge_base.library import Library
 from lineage_db.records import Intervention, Step, StepState, Trial, Version
 from lineage_db.spans import covered
 
+REMEMBERED = 20
+"""How many of the last interventions are told: of more, on a plateau of thousands of steps, nobody makes anything."""
+_LATEST = 200
+"""Trials from the end among which those of the latest steps are looked for: workers have fewer under way at a time."""
 _DIRECTIONS = 4
 """How many directions an intervention gives at most."""
 
@@ -60,9 +64,11 @@ class Trajectory:
     trials: Sequence[Trial]
     """Oldest first."""
     steps: Sequence[Step]
-    """Those since the lineage last grew, at least, by number."""
+    """Those since the lineage last grew and the supervisor last spoke, at least, by number."""
     interventions: Sequence[Intervention]
-    """Oldest first."""
+    """Oldest first, the last ``REMEMBERED`` at least."""
+    firsts: Mapping[str, int]
+    """Ids of the first attempt of each launch plan, by the plan's digest."""
 
     @property
     def active(self) -> tuple[Intervention, ...]:
@@ -76,8 +82,8 @@ class Trajectory:
 
 
 def since_growth(interventions: Sequence[Intervention], versions: Sequence[Version]) -> tuple[Intervention, ...]:
-    """Return the interventions since the newest of ``versions``, which is the last, was accepted."""
-    return tuple(made for made in interventions if made.made >= versions[-1].accepted)
+    """Return those of the last interventions that were made since the last of ``versions`` was accepted."""
+    return tuple(made for made in interventions[-REMEMBERED:] if made.made >= versions[-1].accepted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +101,8 @@ def diagnose(trajectory: Trajectory, patience: Patience) -> Diagnosis | None:
     """Return what is due now, if anything is.
 
     Only what happened since the last version and the last intervention counts: operators get time to act on what they
-    were told. On one plateau the levels are gone through in order, then redirections and restarts take turns, where it may restart.
+    were told. On one plateau the levels are gone through in order, then redirections and restarts take turns, where
+    there are restarts.
     """
     ended = [step for step in trajectory.steps if step.state in (StepState.DONE, StepState.FAILED)]
     if not ended:
@@ -103,10 +110,10 @@ def diagnose(trajectory: Trajectory, patience: Patience) -> Diagnosis | None:
     told = max((made.after_step for made in trajectory.interventions), default=-1)
     mark = max(trajectory.versions[-1].step_number, told)
     recent = [step for step in ended if step.number > mark]
-    trials = [trial for trial in trajectory.trials if trial.step_number > mark]
+    trials = [trial for trial in trajectory.trials[-_LATEST:] if trial.step_number > mark]
     signs = [
         *_barren(recent, patience),
-        *_repeated(trials, trajectory.trials, patience),
+        *_repeated(trials, trajectory.firsts, patience),
         *_flat(trajectory, told, patience),
     ]
     if not signs:
@@ -154,7 +161,7 @@ def _barren(recent: Sequence[Step], patience: Patience) -> list[str]:
     return signs
 
 
-def _repeated(recent: Sequence[Trial], trials: Sequence[Trial], patience: Patience) -> list[str]:
+def _repeated(recent: Sequence[Trial], firsts: Mapping[str, int], patience: Patience) -> list[str]:
     """Candidates that are no news: the same failure again, or launch plans that the run has had."""
     last = recent[-patience.repeats :]
     if len(last) < patience.repeats:
@@ -163,8 +170,7 @@ def _repeated(recent: Sequence[Trial], trials: Sequence[Trial], patience: Patien
     failures = {(trial.status, re.sub(r"\d+", "#", trial.message)) for trial in last}
     if len(failures) == 1 and last[-1].status is not Status.CORRECT:
         signs.append(f"{len(last)} candidates in a row fail alike, the last: {last[-1].status}: {last[-1].message}")
-    first = {trial.plan_digest: trial.attempt_id for trial in reversed(trials)}
-    if all(trial.plan_digest is not None and first[trial.plan_digest] != trial.attempt_id for trial in last):
+    if all(trial.plan_digest is not None and firsts[trial.plan_digest] != trial.attempt_id for trial in last):
         signs.append(f"{len(last)} candidates in a row lower to launch plans that were tried before")
     return signs
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from agents.desk import Left
 from avo.config import RunConfig
-from lineage_db.records import Run, Spend, Step, StepState
+from lineage_db.records import Run, Spend, Step
 from lineage_db.store import Store
 
 SEED_OPERATOR = "seed"
@@ -46,14 +46,13 @@ class Allowance:
         """Return what is left at this moment for a step: ``parts`` are those that it takes up, and itself at last."""
         of_run = store.journal.spend(run.id)
         of_step = sum((store.journal.spend(run.id, step_id=part.id) for part in parts), Spend())
-        trials, numbers = store.history(run.id).trials, {part.number for part in parts}
-        tried = sum(trial.step_number in numbers for trial in trials)
+        tried = sum(store.pages.tried([part.id for part in parts]).values())
         until = None if self.step_minutes is None else parts[-1].started + timedelta(minutes=self.step_minutes)
         ends = [(end - now) / timedelta(minutes=1) for end in (until, self.deadline) if end is not None]
         return Left(
             tokens=_least((self.max_tokens, of_run.tokens), (self.step_tokens, of_step.tokens)),
             usd=_least((self.max_usd, of_run.usd), (self.step_usd, of_step.usd)),
-            evaluations=_least((self.max_attempts, len(trials)), (self.step_evaluations, tried)),
+            evaluations=_least((self.max_attempts, len(store.history(run.id).trials)), (self.step_evaluations, tried)),
             minutes=max(0.0, min(ends)) if ends else None,
             spent=used_up(of_run, self.max_tokens, self.max_usd, "run")
             or used_up(of_step, self.step_tokens, self.step_usd, "step")
@@ -86,8 +85,7 @@ def run_used_up(store: Store, run: Run, config: RunConfig, under_way: int = 0) -
 
 def steps_made(store: Store, run: Run) -> int:
     """Return how many steps of the run have ended: the seed's and those to be done over do not count."""
-    ended = (StepState.DONE, StepState.FAILED)
-    return sum(step.operator != SEED_OPERATOR and step.state in ended for step in store.steps(run.id))
+    return store.count_ended_steps(run.id, but_of=SEED_OPERATOR)
 
 
 def _least(*limits: tuple[float | None, float]) -> Any:

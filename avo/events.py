@@ -75,7 +75,7 @@ class EventReader:
         self._step = -1
         self._version = -1
         self._call = 0
-        self._interventions = 0
+        self._told = 0
         self._open: set[int] = set()
         self._ended: list[Step] = []
         self._unread: list[Event] = []
@@ -93,7 +93,7 @@ class EventReader:
         self._step = store.pages.totals(run.id).steps - 1
         self._version = store.pages.growth(run.id)[0] - 1
         _, self._call = store.pages.failed_calls(run.id, after=2**31 - 1)
-        self._interventions = len(store.journal.interventions(run.id))
+        self._told = max((made.id for made in store.journal.interventions(run.id, last=1)), default=0)
         self._open = {step.number for step in store.pages.running(run.id)}
 
     def read(self, store: Store, now: datetime) -> list[Event]:
@@ -126,7 +126,7 @@ class EventReader:
         The end of a step that is seen at its end for the first time is left for the next call, behind its attempts.
         """
         ended = self._ended + (store.pages.ended(run.id, self._open) if self._open else [])
-        told = store.journal.interventions(run.id)[self._interventions :]
+        told = store.journal.interventions(run.id, after=self._told)
         accepted = store.pages.accepted(run.id, after=self._version)
         judged = store.pages.judged(run.id, after=self._attempt)
         failed, last_call = store.pages.failed_calls(run.id, after=self._call)
@@ -134,7 +134,7 @@ class EventReader:
         self._open -= {step.number for step in ended}
         self._open |= {step.number for step in begun if step.state is StepState.RUNNING}
         self._ended = [step for step in begun if step.state is not StepState.RUNNING]
-        self._interventions += len(told)
+        self._told = max((made.id for made in told), default=self._told)
         self._version = accepted[-1].number if accepted else self._version
         self._attempt = judged[-1].attempt_id if judged else self._attempt
         self._call = last_call

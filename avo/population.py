@@ -12,17 +12,22 @@ from typing import Protocol
 
 from avo.config import RunConfig
 from evaluator.evaluation import Evaluation
-from lineage_db.records import Attempt, Run, Selection, Step, StepState, Version
+from lineage_db.records import Attempt, Run, Selection, Step, Version
 from lineage_db.store import Store
 
 
 class Population(Protocol):
     """How the versions of a run live together."""
 
-    def select(self, versions: Sequence[Version], earlier: Callable[[], Sequence[Step]], seed: int) -> Selection | None:
+    @property
+    def looks_back(self) -> int:
+        """How many steps before the next one ``select`` has to know."""
+        ...
+
+    def select(self, versions: Sequence[Version], earlier: Sequence[Step], seed: int) -> Selection | None:
         """Choose what the next step works on; None: everything there is.
 
-        ``versions`` by number, never empty; ``earlier`` reads the steps before it that were not abandoned.
+        ``versions`` by number, never empty; ``earlier``: the last steps before it that were not abandoned, by number.
         """
         ...
 
@@ -38,7 +43,9 @@ class Population(Protocol):
 class Lineage:
     """The paper's single lineage: each version must beat all before it."""
 
-    def select(self, versions: Sequence[Version], earlier: Callable[[], Sequence[Step]], seed: int) -> Selection | None:
+    looks_back = 0
+
+    def select(self, versions: Sequence[Version], earlier: Sequence[Step], seed: int) -> Selection | None:
         """Choose everything."""
         return None
 
@@ -64,14 +71,20 @@ class Islands:
     migrate_every: int
     restart_after: int
 
-    def select(self, versions: Sequence[Version], earlier: Callable[[], Sequence[Step]], seed: int) -> Selection | None:
+    @property
+    def looks_back(self) -> int:
+        """Enough for an island to see that it is stuck: they take turns."""
+        return self.count * (self.restart_after + 1)
+
+    def select(self, versions: Sequence[Version], earlier: Sequence[Step], seed: int) -> Selection | None:
         """Choose the island that has had the fewest steps, its lineage, and a guest where it is time for one."""
-        rng, steps = random.Random(seed), earlier()
+        rng = random.Random(seed)
         history: list[list[Step]] = [[] for _ in range(self.count)]
-        for step in steps:
+        for step in earlier:
             if (place := _island(step.selection)) is not None and place < self.count:
                 history[place].append(step)
-        island = min(range(self.count), key=lambda place: (len(history[place]), place))
+        turns = [_turns(steps) for steps in history]
+        island = min(range(self.count), key=lambda place: (turns[place], place))
         last = history[island][-1].selection if history[island] else None
         niche, founder, why = f"{island}.0", 0, "the island's turn"
         if last is not None and last.founder is not None:
@@ -83,14 +96,14 @@ class Islands:
                 why = f"stuck for {self.restart_after} steps: starts anew from v{founder}"
         shown = [version.number for version in versions if version.niche == niche or version.number == founder]
         guest = None
-        if (len(history[island]) + 1) % self.migrate_every == 0 and niche == (last and last.niche):
+        if (turns[island] + 1) % self.migrate_every == 0 and niche == (last and last.niche):
             neighbour = (island + 1) % self.count
             theirs = [version for version in versions if version.niche and _place(version.niche) == neighbour]
             if theirs:
                 guest = theirs[-1].number
                 why = f"v{guest} of island {neighbour} is its guest"
                 shown = sorted({*shown, guest})
-        return Selection(niche, tuple(shown), guest, founder, why)
+        return Selection(niche, tuple(shown), guest, founder, why, turns[island])
 
     def niche(self, selection: Selection | None, evaluation: Evaluation) -> str:
         """Return the island of the step; the seed is of none."""
@@ -123,7 +136,12 @@ class Archive:
 
     traits: tuple[str, ...]
 
-    def select(self, versions: Sequence[Version], earlier: Callable[[], Sequence[Step]], seed: int) -> Selection | None:
+    @property
+    def looks_back(self) -> int:
+        """It looks at versions only."""
+        return 0
+
+    def select(self, versions: Sequence[Version], earlier: Sequence[Step], seed: int) -> Selection | None:
         """Draw the best of a kind."""
         elites = {version.niche: version for version in versions}
         chosen = random.Random(seed).choice(sorted(elites.values(), key=lambda version: version.number))
@@ -175,12 +193,9 @@ def settle(
 ) -> Home:
     """Choose what ``step`` works on, and keep that. A step that does ``origin`` over works on the same."""
 
-    def earlier() -> Sequence[Step]:
-        steps = store.steps(run.id)
-        return [other for other in steps if other.number < step.number and other.state is not StepState.ABANDONED]
-
     selection, versions = origin.selection, store.versions(run.id)
     if selection is None and versions:
+        earlier = store.steps_before(step, limit=population.looks_back)
         selection = population.select(versions, earlier, seed)
     if selection is not None:
         store.select(step.id, selection, now=clock())
@@ -199,6 +214,11 @@ def population(config: RunConfig) -> Population:
 
 def _place(niche: str) -> int:
     return int(niche.partition(".")[0])
+
+
+def _turns(steps: Sequence[Step]) -> int:
+    """Return how many steps an island has had, of which these are the last."""
+    return steps[-1].selection.turn + 1 if steps and steps[-1].selection else 0
 
 
 def _island(selection: Selection | None) -> int | None:

@@ -14,7 +14,7 @@ from agents.errors import BudgetSpent
 from agents.model import ChatMessage, Reply, ToolCall
 from agents.operator import Brief, Proposal, VariationOperator
 from agents.registry import asks_models, get_operator
-from agents.served import MCP_OPERATOR
+from agents.served import MCP_OPERATOR, Call, Served
 from agents.settings import ModelSettings, Settings
 from agents.single_turn import SingleTurn
 from agents.supervisor import since_growth
@@ -100,28 +100,18 @@ class ReplayModel:
 
     def __init__(self, said: Sequence[Reply], renumbered: Callable[[int], int]) -> None:
         """``renumbered`` returns the id that an attempt of the record has in the replay."""
-        self._said: Iterator[Reply] = iter(said)
-        self._renumbered = renumbered
+        self._said: Iterator[Reply] = (_renumbered(reply, renumbered) for reply in said)
 
     def complete(self, messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, Any]]) -> Reply:
         """Return the next reply; raises ``BudgetSpent`` after the last."""
         reply = next(self._said, None)
         if reply is None:
             raise BudgetSpent("the record has no more replies")
-        return replace(reply, calls=tuple(replace(call, arguments=self._adapted(call)) for call in reply.calls))
-
-    def _adapted(self, call: ToolCall) -> str:
-        arguments = json.loads(call.arguments)
-        if isinstance(arguments.get("attempt"), int):
-            arguments["attempt"] = self._renumbered(arguments["attempt"])
-        return json.dumps(arguments)
+        return reply
 
 
 class Unrecorded(EvaluatorUnavailable):
-    """The record has no verdict on a candidate: the replay has left its way."""
-
-    def __init__(self) -> None:
-        super().__init__("the record has no verdict on a candidate of the replay")
+    """What is asked has no answer in the record: the replay has left its way. The message says what it does."""
 
 
 class RecordedJudge:
@@ -133,12 +123,14 @@ class RecordedJudge:
         self._versions = {version.attempt.digest for version in record.versions}
 
     def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
-        """Return the recorded verdict; raises ``Unrecorded`` where there is none."""
+        """Return the recorded verdict; raises ``Unrecorded`` where there is none, or none beside ``incumbent``."""
         found = self._known.get(candidate.digest)
         if found is None:
-            raise Unrecorded
+            raise Unrecorded("makes a candidate that the record has not")
         score = found.score
         if incumbent is not None and score is not None and score.comparison is not None:
+            if score.comparison.plan_digest != self._known[incumbent.candidate.digest].plan_digest:
+                raise Unrecorded("compares a candidate with another version than in the record")
             score = replace(score, comparison=replace(score.comparison, alpha=incumbent.alpha))
         return replace(found, score=score, held_out_tflops=None)
 
@@ -166,8 +158,9 @@ class _Recorded:
 
     population: Population
     selection: Selection | None
+    looks_back = 0
 
-    def select(self, versions: Sequence[Version], earlier: Any, seed: int) -> Selection | None:
+    def select(self, versions: Sequence[Version], earlier: Sequence[Step], seed: int) -> Selection | None:
         return self.selection
 
     def niche(self, selection: Selection | None, evaluation: Evaluation) -> str:
@@ -250,8 +243,8 @@ def replay(
                 population=_Recorded(population(config), step.selection),
                 allowance=replace(Allowance.of(config), step_minutes=None),
             )
-        except Unrecorded:
-            return f"step {step.number} makes a candidate that the record has not"
+        except Unrecorded as left:
+            return f"step {step.number} {left}"
         if different := difference(record.versions, store.versions(run.id), whole=False):
             return different
     return difference(record.versions, store.versions(run.id), whole=True)
@@ -275,7 +268,11 @@ def difference(old: Sequence[Version], new: Sequence[Version], *, whole: bool) -
 def _operator(record: Record, step: Step, renumbered: Callable[[int], int]) -> VariationOperator:
     if step.operator == SEED_OPERATOR:
         return SeedOperator(record.versions[0].attempt.source)
-    if step.operator == MCP_OPERATOR or asks_models(step.operator):
+    if step.operator == MCP_OPERATOR:
+        said = (_renumbered(reply, renumbered) for reply in record.replies[step.number])
+        calls = (Call(call.name, call.arguments) for reply in said for call in reply.calls)
+        return Served(None, lambda: next(calls, None))
+    if asks_models(step.operator):
         model = ReplayModel(record.replies[step.number], renumbered)
         kind = SingleTurn if step.operator == SingleTurn.name else Agentic
         return kind(_SILENT, lambda *_: model)
@@ -284,3 +281,13 @@ def _operator(record: Record, step: Step, renumbered: Callable[[int], int]) -> V
     raise RunFailed(f"step {step.number} is of operator {step.operator!r}, which cannot be replayed")
 
 
+def _renumbered(reply: Reply, renumbered: Callable[[int], int]) -> Reply:
+    """Return ``reply`` with the ids that the attempts it names have in the replay."""
+
+    def arguments(call: ToolCall) -> str:
+        given = json.loads(call.arguments)
+        if isinstance(given.get("attempt"), int):
+            given["attempt"] = renumbered(given["attempt"])
+        return json.dumps(given)
+
+    return replace(reply, calls=tuple(replace(call, arguments=arguments(call)) for call in reply.calls))

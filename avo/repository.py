@@ -26,8 +26,8 @@ def write_repository(
     """Write ``versions``, oldest first, as a git repository at ``folder``, which must be empty or missing.
 
     Each is a commit with its parents' commits as parents, dated when it was accepted, and tagged ``v`` and its number;
-    ``main`` is the last one. Versions without children have branches of their own. ``steps`` by number. The same lineage
-    gives the same commits. Raises ``RepositoryFailed``; nothing is left behind then.
+    ``main`` is the last one. Versions without children have branches of their own. ``steps`` by number. The same
+    lineage gives the same commits. Raises ``RepositoryFailed``; nothing is left behind then.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RepositoryFailed(f"{folder} is not an empty folder: name a new one with --out")

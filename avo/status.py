@@ -94,7 +94,7 @@ def read_status(store: Store, run_name: str, now: datetime, previous: RunStatus 
     tried = pages.tried([step.id for step in running])
     last_call = journal.last_call(run.id)
     versions, last_gain = pages.growth(run.id)
-    interventions = journal.interventions(run.id)
+    interventions = journal.interventions(run.id, last=1)
     told = interventions[-1] if interventions and last_gain and interventions[-1].made >= last_gain else None
     return RunStatus(
         run=run,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from agents.review import Advice
-from agents.supervisor import Diagnosis, Level, Patience, Trajectory, diagnose, since_growth, untried_moves
+from agents.supervisor import REMEMBERED, Diagnosis, Level, Patience, Trajectory, diagnose, since_growth, untried_moves
 from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.records import Intervention, Run
@@ -25,7 +25,7 @@ def supervise(
     clock: Callable[[], datetime],
     advise: Advise | None = None,
 ) -> tuple[Intervention, ...]:
-    """Intervene in ``run`` if that is due; return all interventions since its lineage last grew, oldest first.
+    """Intervene in ``run`` if that is due; return the interventions since its lineage last grew, oldest first.
 
     Directions are those of ``advise``; where it gives none, untried moves of the knowledge base. Of several workers
     that find the same at a time, one intervenes. Raises the store's errors.
@@ -33,8 +33,10 @@ def supervise(
     history = store.history(run.id)
     if not history.versions:
         return ()
-    steps = store.steps(run.id, after=history.versions[-1].step_number)
-    trajectory = Trajectory(history.versions, history.trials, steps, store.journal.interventions(run.id))
+    told = store.journal.interventions(run.id, last=REMEMBERED)
+    mark = max(history.versions[-1].step_number, told[-1].after_step if told else 0)
+    steps = store.steps(run.id, after=mark)
+    trajectory = Trajectory(history.versions, history.trials, steps, told, history.firsts)
     found = diagnose(trajectory, patience)
     if found is None:
         return trajectory.active
@@ -48,9 +50,9 @@ def supervise(
         source=advice.source,
         restart_from=found.restart_from,
         now=clock(),
-        seen=len(trajectory.interventions),
+        seen=told[-1].id if told else 0,
     )
-    return since_growth(store.journal.interventions(run.id), history.versions)
+    return since_growth(store.journal.interventions(run.id, last=REMEMBERED), history.versions)
 
 
 def _directions(

@@ -17,7 +17,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError, StatementError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError, StatementError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from lineage_db.errors import DatabaseInterrupted, DatabaseUnavailable, IncompatibleDatabase, StoreError
@@ -303,10 +303,14 @@ def _sqlite(path: Path, create: bool, busy_seconds: float) -> Engine:
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         options = connection.get_execution_options()
-        if options["write"]:
-            # In write-ahead logging FULL waits for the disk with each commit, NORMAL for none.
-            connection.exec_driver_sql(f"PRAGMA synchronous = {'FULL' if options['durable'] else 'NORMAL'}")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if options["write"] else "BEGIN")
+        driver = connection.connection.cursor()  # for each transaction SQLAlchemy's own way is too long
+        try:
+            if options["write"]:
+                # In write-ahead logging FULL waits for the disk with each commit, NORMAL for none.
+                driver.execute(f"PRAGMA synchronous = {'FULL' if options['durable'] else 'NORMAL'}")
+            driver.execute("BEGIN IMMEDIATE" if options["write"] else "BEGIN")
+        except sqlite3.Error as error:
+            raise OperationalError("BEGIN", None, error) from error
 
     return engine
 

@@ -1,16 +1,18 @@
-"""What a store remembers of its runs, so that a worker's next brief costs what is new and not what the run has."""
+"""What a store remembers of its runs, so that what a worker asks next costs what is new and not what the run has."""
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from threading import Lock
+from types import MappingProxyType
 from typing import TypeVar, overload
 
 from sqlalchemy import Connection
 
 from lineage_db import queries
-from lineage_db.records import History, Trial, Version
+from lineage_db.records import History, Spend, Trial, Version
+from lineage_db.tables import calls
 
 T = TypeVar("T")
 
@@ -40,18 +42,28 @@ class Grown(Sequence[T]):
 
 
 class Histories:
-    """Versions and trials by run. Both are only ever added, in the order of their numbers and ids."""
+    """Versions, trials and what calls of models cost, by run. All are only ever added, in the order of their ids."""
 
     def __init__(self) -> None:
         self._versions: dict[int, tuple[Version, ...]] = {}
         self._trials: dict[int, list[Trial]] = {}
+        self._firsts: dict[int, dict[str, int]] = {}
         self._marked: dict[int, int] = {}
+        self._spent: dict[int, tuple[Spend, int]] = {}
         self._lock = Lock()
 
     def versions(self, connection: Connection, run_id: int) -> tuple[Version, ...]:
         """Return the run's versions, oldest first."""
         with self._lock:
             return self._read_versions(connection, run_id)
+
+    def spend(self, connection: Connection, run_id: int) -> Spend:
+        """Return what the run's calls of models came to."""
+        with self._lock:
+            known, last = self._spent.get(run_id, (Spend(), 0))
+            new, until = queries.spend(connection, (calls.c.run_id == run_id) & (calls.c.id > last))
+            self._spent[run_id] = known + new, max(last, until)
+            return known + new
 
     def read(self, connection: Connection, run_id: int) -> History:
         """Return the run's versions and trials."""
@@ -60,12 +72,16 @@ class Histories:
             trials = self._trials.setdefault(run_id, [])
             new = queries.trials(connection, run_id, trials[-1].attempt_id if trials else 0)
             trials += new
+            firsts = self._firsts.setdefault(run_id, {})
+            for trial in new:
+                if trial.plan_digest is not None:
+                    firsts.setdefault(trial.plan_digest, trial.attempt_id)
             # A trial that was read before its attempt was accepted does not know its version yet.
             for version in versions[self._marked.get(run_id, 0) :]:
                 place = bisect_left(trials, version.attempt.id, key=lambda trial: trial.attempt_id)
                 trials[place] = replace(trials[place], version=version.number)
             self._marked[run_id] = len(versions)
-            return History(versions, Grown(trials))
+            return History(versions, Grown(trials), MappingProxyType(firsts))
 
     def _read_versions(self, connection: Connection, run_id: int) -> tuple[Version, ...]:
         known = self._versions.get(run_id, ())

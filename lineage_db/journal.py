@@ -9,9 +9,12 @@ from sqlalchemy import func, insert, select
 
 from lineage_db import queries
 from lineage_db.engine import Database, persistent
+from lineage_db.history import Histories
 from lineage_db.records import Call, Intervention, Memory, Message, Spend
-from lineage_db.rows import to_call, to_intervention, to_memory, to_message
-from lineage_db.tables import calls, interventions, memories, messages, steps
+from lineage_db.rows import to_call, to_intervention, to_message
+from lineage_db.tables import calls, interventions, memories, messages
+
+_ALL = 2**31 - 1
 
 
 class Journal:
@@ -21,8 +24,9 @@ class Journal:
     is.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, histories: Histories) -> None:
         self._database = database
+        self._histories = histories
 
     @persistent
     def add_message(self, step_id: int, kind: str, content: dict[str, Any], *, now: datetime) -> Message:
@@ -94,13 +98,11 @@ class Journal:
 
     @persistent
     def spend(self, run_id: int, *, step_id: int | None = None) -> Spend:
-        """Return what the calls of a run, or of one of its steps, came to."""
-        which = calls.c.run_id == run_id if step_id is None else calls.c.step_id == step_id
-        sums = (calls.c.input_tokens, calls.c.cached_tokens, calls.c.output_tokens, calls.c.usd)
-        query = select(func.count(), *(func.coalesce(func.sum(column), 0) for column in sums)).where(which)
+        """Return what the calls of a run, or of one of its steps, came to; of a run only new calls are read."""
         with self._database.transaction() as connection:
-            count, sent, cached, received, usd = connection.execute(query).one()
-        return Spend(count, int(sent), int(cached), int(received), float(usd))
+            if step_id is None:
+                return self._histories.spend(connection, run_id)
+            return queries.spend(connection, calls.c.step_id == step_id)[0]
 
     @persistent
     def remember(self, step_id: int, text: str, *, now: datetime) -> Memory:
@@ -114,14 +116,8 @@ class Journal:
     @persistent
     def memories(self, run_id: int) -> list[Memory]:
         """Return the notes of a run, oldest first."""
-        query = (
-            select(*memories.c, steps.c.number.label("step_number"))
-            .join_from(memories, steps)
-            .where(memories.c.run_id == run_id)
-            .order_by(memories.c.id)
-        )
         with self._database.transaction() as connection:
-            return [to_memory(row) for row in connection.execute(query)]
+            return queries.memories(connection, run_id)
 
     @persistent
     def intervene(
@@ -137,8 +133,8 @@ class Journal:
         now: datetime,
         seen: int,
     ) -> Intervention | None:
-        """Write down what the supervisor tells the operators, unless the run has had more than ``seen`` interventions:
-        then another worker was quicker, and nothing is written. Raises ``UnknownRun``.
+        """Write down what the supervisor tells the operators, unless the run has an intervention with an id larger than
+        ``seen``: then another worker was quicker, and nothing is written. Raises ``UnknownRun``.
         """
         values = {
             "run_id": run_id,
@@ -152,15 +148,17 @@ class Journal:
         }
         with self._database.transaction(write=True) as connection:
             queries.lock_run(connection, run_id, now)
-            made = select(func.count()).where(interventions.c.run_id == run_id)
-            if (connection.scalar(made) or 0) > seen:
+            last = select(func.max(interventions.c.id)).where(interventions.c.run_id == run_id)
+            if (connection.scalar(last) or 0) > seen:
                 return None
             row = connection.execute(insert(interventions).values(values).returning(*interventions.c)).one()
             return to_intervention(row)
 
     @persistent
-    def interventions(self, run_id: int) -> list[Intervention]:
-        """Return what the supervisor told the operators of a run, oldest first."""
-        query = select(interventions).where(interventions.c.run_id == run_id).order_by(interventions.c.id)
+    def interventions(self, run_id: int, *, after: int = 0, last: int | None = None) -> list[Intervention]:
+        """Return what the supervisor told the operators of a run, oldest first.
+
+        Only what has an id larger than ``after``, and of that no more than the ``last``.
+        """
         with self._database.transaction() as connection:
-            return [to_intervention(row) for row in connection.execute(query)]
+            return queries.interventions(connection, run_id, after, _ALL if last is None else last)

@@ -8,10 +8,11 @@ from sqlalchemy import ColumnElement, Connection, Row, bindparam, exists, func, 
 
 from lineage_db import tables
 from lineage_db.errors import StepNotRunning, UnknownAttempt, UnknownRun, UnknownVersion
-from lineage_db.records import Attempt, RunSummary, Step, StepState, Trial, Version
-from lineage_db.rows import to_attempt, to_run, to_step, to_trial, to_version
+from lineage_db.records import Attempt, Intervention, Memory, RunSummary, Spend, Step, StepState, Trial, Version
+from lineage_db.rows import to_attempt, to_intervention, to_memory, to_run, to_step, to_trial, to_version
 
 _RUNS, _STEPS, _ATTEMPTS, _VERSIONS = tables.runs.c, tables.steps.c, tables.attempts.c, tables.versions.c
+_CALLS = tables.calls.c
 _NAMES_SHOWN = 10
 _TAKEN_UP = 5
 """How often in a row a step is taken up from its transcript: what ends it again and again is then left alone."""
@@ -95,6 +96,38 @@ _OF_PLAN = _WITH_HYPOTHESIS.where(_ATTEMPTS.run_id == _RUN_KEY, _ATTEMPTS.plan_d
     _ATTEMPTS.id
 )
 _ADD_ATTEMPT = insert(tables.attempts).returning(_ATTEMPTS.id)
+_ANNOUNCED = (
+    select(_STEPS.id)
+    .where(
+        _STEPS.run_id == _RUN_KEY,
+        _STEPS.state == StepState.RUNNING.value,
+        _STEPS.digest == bindparam("said"),
+        _STEPS.id != bindparam("step_key", type_=_STEPS.id.type),
+    )
+    .limit(1)
+)
+_ANNOUNCE = (
+    update(tables.steps)
+    .where(_STEPS.id == bindparam("step_key", type_=_STEPS.id.type))
+    .values(digest=bindparam("said"))
+)
+_STEPS_AFTER = (
+    select(tables.steps)
+    .where(_STEPS.run_id == _RUN_KEY, _STEPS.number > bindparam("after", type_=_STEPS.number.type))
+    .order_by(_STEPS.number)
+)
+_MEMORIES = (
+    select(*tables.memories.c, _STEPS.number.label("step_number"))
+    .join_from(tables.memories, tables.steps)
+    .where(tables.memories.c.run_id == _RUN_KEY)
+    .order_by(tables.memories.c.id)
+)
+_LAST_INTERVENTIONS = (
+    select(tables.interventions)
+    .where(tables.interventions.c.run_id == _RUN_KEY, tables.interventions.c.id > bindparam("after"))
+    .order_by(tables.interventions.c.id.desc())
+    .limit(bindparam("most"))
+)
 _ADD_STEP = insert(tables.steps).returning(*_STEPS)
 _TRIALS_OF_RUN = (
     select(
@@ -213,6 +246,31 @@ def conclude(connection: Connection, step_id: int, reason: str, now: datetime) -
     connection.execute(_FINISH_STEP, values)
 
 
+def announce(connection: Connection, run_id: int, step_id: int, digest: str) -> bool:
+    """Write down which candidate a step evaluates; False when another running step does so already."""
+    values = {"run_key": run_id, "step_key": step_id, "said": digest}
+    if connection.scalar(_ANNOUNCED, values) is not None:
+        return False
+    connection.execute(_ANNOUNCE, {"step_key": step_id, "said": digest})
+    return True
+
+
+def steps(connection: Connection, run_id: int, after: int) -> list[Step]:
+    """Return the run's steps with numbers larger than ``after``, by number."""
+    return [to_step(row) for row in connection.execute(_STEPS_AFTER, {"run_key": run_id, "after": after})]
+
+
+def memories(connection: Connection, run_id: int) -> list[Memory]:
+    """Return the notes of a run, oldest first."""
+    return [to_memory(row) for row in connection.execute(_MEMORIES, {"run_key": run_id})]
+
+
+def interventions(connection: Connection, run_id: int, after: int, most: int) -> list[Intervention]:
+    """Return the last interventions of a run, ``most`` of those with ids larger than ``after``, oldest first."""
+    rows = connection.execute(_LAST_INTERVENTIONS, {"run_key": run_id, "after": after, "most": most})
+    return [to_intervention(row) for row in rows][::-1]
+
+
 def check_parents(parents: tuple[int, ...], count: int) -> None:
     """Raise ``UnknownVersion`` unless all ``parents`` are numbers of a run's ``count`` versions."""
     for number in parents:
@@ -304,6 +362,15 @@ def add_step(connection: Connection, values: Mapping[str, Any]) -> Step:
 def trials(connection: Connection, run_id: int, after: int) -> list[Trial]:
     """Return the run's attempts with ids larger than ``after``, without their long columns, oldest first."""
     return [to_trial(row) for row in connection.execute(_TRIALS, {"run_key": run_id, "after": after})]
+
+
+def spend(connection: Connection, which: ColumnElement[bool]) -> tuple[Spend, int]:
+    """Return what the calls for which ``which`` holds came to, and the id of the last of them, or 0."""
+    columns = (_CALLS.input_tokens, _CALLS.cached_tokens, _CALLS.output_tokens, _CALLS.usd)
+    sums = [func.coalesce(func.sum(column), 0) for column in columns]
+    query = select(func.count(), *sums, func.coalesce(func.max(_CALLS.id), 0)).where(which)
+    count, sent, cached, received, usd, until = connection.execute(query).one()
+    return Spend(count, int(sent), int(cached), int(received), float(usd)), until
 
 
 def versions(connection: Connection, run_id: int, first: int) -> list[Version]:

@@ -143,6 +143,8 @@ class Selection:
     """Number of the version that this part of the population started from, where it has one of its own."""
     why: str
     """In words."""
+    turn: int = 0
+    """How many steps this part of the population had before, where it counts them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +294,8 @@ class History:
     """The lineage, seed first."""
     trials: Sequence[Trial]
     """Every attempt, oldest first."""
+    firsts: Mapping[str, int]
+    """Ids of the first attempt of each launch plan, by the plan's digest. May have newer plans than ``trials``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ class Store:
     @property
     def journal(self) -> Journal:
         """What operators and the supervisor write down beside attempts."""
-        return Journal(self._database)
+        return Journal(self._database, self._histories)
 
     @property
     def pages(self) -> Pages:
@@ -282,11 +282,7 @@ class Store:
         """
         with self._database.transaction(write=True, durable=False) as connection:
             run, step = queries.lock_running_step(connection, step_id, now)
-            others = select(steps.c.id).where(_running(run.id), steps.c.digest == digest, steps.c.id != step.id)
-            if connection.scalar(others.limit(1)) is not None:
-                return False
-            connection.execute(update(steps).where(steps.c.id == step.id).values(digest=digest))
-            return True
+            return queries.announce(connection, run.id, step.id, digest)
 
     @persistent
     def number_comparison(self, step_id: int, *, now: datetime) -> int:
@@ -514,9 +510,30 @@ class Store:
     @persistent
     def steps(self, run_id: int, *, after: int = -1) -> list[Step]:
         """Return the run's steps with numbers larger than ``after``, by number."""
-        query = select(steps).where(steps.c.run_id == run_id, steps.c.number > after).order_by(steps.c.number)
         with self._database.transaction() as connection:
-            return [to_step(row) for row in connection.execute(query)]
+            return queries.steps(connection, run_id, after)
+
+    @persistent
+    def steps_before(self, step: Step, *, limit: int) -> list[Step]:
+        """Return the last ``limit`` steps before ``step`` that were not abandoned, by number."""
+        if not limit:
+            return []
+        query = select(steps).where(
+            steps.c.run_id == step.run_id,
+            steps.c.number < step.number,
+            steps.c.state != StepState.ABANDONED.value,
+        )
+        with self._database.transaction() as connection:
+            rows = connection.execute(query.order_by(steps.c.number.desc()).limit(limit))
+            return [to_step(row) for row in rows][::-1]
+
+    @persistent
+    def count_ended_steps(self, run_id: int, *, but_of: str) -> int:
+        """Return how many steps of the run are done or failed, but for those of the operator ``but_of``."""
+        ended = steps.c.state.in_((StepState.DONE.value, StepState.FAILED.value))
+        query = select(func.count()).where(steps.c.run_id == run_id, ended, steps.c.operator != but_of)
+        with self._database.transaction() as connection:
+            return connection.scalar(query) or 0
 
     @persistent
     def step(self, run_id: int, number: int) -> Step | None:

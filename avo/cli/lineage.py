@@ -34,7 +34,9 @@ def lineage(run: RunArgument, db: DbOption = None, as_json: JsonOption = False) 
     if as_json:
         print_json(records)
         return
-    said = [(sum(version.step_number <= made.after_step for version in versions), in_words(made)) for made in interventions]
+    said = [
+        (sum(version.step_number <= made.after_step for version in versions), in_words(made)) for made in interventions
+    ]
     console.print(_tree(record, versions, records, said) if versions else f"{run} has no accepted version yet")
     if taken:
         console.print(transfer.in_words(taken.to_json()), soft_wrap=True)

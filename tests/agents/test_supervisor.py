@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.moves import MOVES
-from agents.supervisor import Level, Patience, Trajectory, diagnose, untried_moves
+from agents.supervisor import REMEMBERED, Level, Patience, Trajectory, diagnose, untried_moves
 from evaluator.evaluation import CaseScore, Evaluation, Score, Status
 from evaluator.target import ScoreKind, get_target
 from knowledge_base.library import Library
@@ -32,7 +32,8 @@ class Search:
 
     @property
     def trajectory(self) -> Trajectory:
-        return Trajectory(self.versions, self.trials, self.steps, self.interventions)
+        firsts = {trial.plan_digest: trial.attempt_id for trial in reversed(self.trials) if trial.plan_digest}
+        return Trajectory(self.versions, self.trials, self.steps, self.interventions, firsts)
 
     def step(
         self,
@@ -170,7 +171,9 @@ def test_what_counts_begins_where_a_version_was_accepted_and_not_where_it_was_ev
     search.different_failures(5)
     assert search.intervene() is Level.NUDGE
     search.different_failures(2)  # in the second of which what step 1 had evaluated is accepted
-    search.versions.append(replace(search.versions[0], number=1, accepted=search.now, step_number=len(search.steps) - 1))
+    search.versions.append(
+        replace(search.versions[0], number=1, accepted=search.now, step_number=len(search.steps) - 1)
+    )
     assert search.trajectory.active == ()
     search.different_failures(4)
     assert reason(search) == ""
@@ -215,8 +218,10 @@ def test_what_is_seen_depends_on_the_record_alone(history: list[tuple[bool, str]
     for gained, message in history:
         again.step(101.0 + len(again.steps) * 5 if gained else 0.0, accept=gained, message=message)
         again.intervene()
-        resumed = Trajectory(*(list(part) for part in (again.versions, again.trials, again.steps, again.interventions)))
-        assert diagnose(resumed, PATIENCE) == diagnose(again.trajectory, PATIENCE)
+        told = [made.after_step for made in again.interventions]
+        since = [step for step in again.steps if step.number > max([again.versions[-1].step_number, *told])]
+        read = replace(again.trajectory, steps=since, interventions=again.interventions[-REMEMBERED:])
+        assert diagnose(read, PATIENCE) == diagnose(again.trajectory, PATIENCE)
     assert once.interventions == again.interventions
 
 

@@ -163,8 +163,12 @@ def test_what_is_selected_follows_from_the_record_alone(tmp_path: Path, kind: Po
         world.steps(1, lambda brief: 100.0 + 60 * rng.random())
     versions, steps = world.store.versions(world.run.id), world.store.steps(world.run.id)
     with Store.open(world.store.url) as other:
-        again = kind.select(other.versions(world.run.id), lambda: other.steps(world.run.id), 3)
-    assert again == kind.select(versions, lambda: steps, 3)
+        step = other.claim_step(world.run.id, worker="w1", operator="watched", now=NOW)
+        assert other.steps_before(step, limit=0) == []
+        earlier = other.steps_before(step, limit=kind.looks_back)
+        again = kind.select(other.versions(world.run.id), earlier, 3)
+    assert len(earlier) <= kind.looks_back < len(steps)
+    assert again == kind.select(versions, steps, 3)
     assert again is None or set(again.shown) <= {version.number for version in versions}
 
 
@@ -173,7 +177,7 @@ def test_a_step_that_is_done_over_works_on_what_it_worked_on_before(tmp_path: Pa
     world.steps(4)
     killed = world.store.claim_step(world.run.id, worker="w0", operator="watched", now=NOW)
     earlier = world.store.steps(world.run.id)[: killed.number]
-    selection = world.kind.select(world.store.versions(world.run.id), lambda: earlier, 0)
+    selection = world.kind.select(world.store.versions(world.run.id), earlier, 0)
     assert selection is not None
     world.store.select(killed.id, selection, now=NOW)
     world.store.fail_step(killed.id, state=StepState.ABANDONED, reason="killed", now=NOW)

@@ -1,6 +1,7 @@
 """Replaying a run: the same lineage without a model, and a record that was changed is noticed."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -10,25 +11,27 @@ import pytest
 from sqlalchemy import create_engine, text
 from typer.testing import CliRunner, Result
 
-from agents.agentic import Agentic
+from agents.agentic import MOST_TURNS, Agentic
 from agents.model import ScriptedModel
 from agents.mutate import Mutate
 from agents.operator import VariationOperator
+from agents.served import Call, Served
 from agents.settings import ModelSettings, Settings
 from avo.cli.main import app
 from avo.config import RunConfig
-from avo.replay import Record, RecordedJudge, replay
+from avo.replay import Record, RecordedJudge, Unrecorded, replay
 from avo.step import SeedOperator, perform_step
-from evaluator.candidate import Candidate
+from evaluator.candidate import Candidate, Incumbent
 from evaluator.evaluation import Evaluation, Status
 from evaluator.evaluators import FakeEvaluator
 from evaluator.target import get_target
 from knowledge_base.library import Library
-from lineage_db.records import Run
+from lineage_db.records import Attempt, Run
 from lineage_db.store import Store
 from seeds import seed_source
 from tests.agents.test_agentic import EVALUATE, says, submit, write
 from tests.avo.fakes import NOW, SEED, correct, judge, make_run
+from tests.avo.measured import MeasuringEvaluator, kernel
 
 CONFIG = RunConfig(workers=1)
 
@@ -107,6 +110,40 @@ def test_what_an_agent_did_leads_to_the_same_lineage(of_an_agent: Recording, aga
     assert [version.attempt.digest for version in new] == [version.attempt.digest for version in old]
     assert [version.attempt.hypothesis for version in new] == [version.attempt.hypothesis for version in old]
     assert of_an_agent.store.journal.spend(made.id).calls == 0
+
+
+def test_a_session_of_another_agent_leads_to_the_same_lineage_however_long_it_was(recording: Recording) -> None:
+    recording.step(SeedOperator(SEED))
+    looks = [("view_source", {})] * (MOST_TURNS + 1)
+    done = iter([*looks, write("tflops = 120.0"), EVALUATE, submit(2), None])
+    recording.step(Served(None, lambda: (call := next(done)) and Call(call[0], json.dumps(call[1]))))
+    assert len(recording.store.versions(recording.run.id)) == 2
+    assert recording.replayed()[0] == ""
+
+
+def test_a_comparison_that_the_record_has_not_is_no_verdict(tmp_path: Path) -> None:
+    measured, target = MeasuringEvaluator(), get_target("h100")
+    with Store.open(str(tmp_path / "runs.db")) as store:
+        run = make_run(store, CONFIG)
+        scores = {}
+        for tflops in (100.0, 110.0, 120.0):
+            candidate = Candidate("mha", kernel(tflops))
+            incumbent = Incumbent(Candidate("mha", kernel(100.0)), 0.01) if scores else None
+            scores[tflops] = measured.evaluate(candidate, incumbent)
+        attempts = {
+            number: Attempt(
+                number, run.id, 1, Candidate("mha", kernel(tflops)).digest, kernel(tflops), "", (), found, NOW, NOW
+            )
+            for number, (tflops, found) in enumerate(scores.items())
+        }
+        judge = RecordedJudge(Record(run, {}, (), attempts, {}), target)
+        fastest = Candidate("mha", kernel(120.0))
+        again = judge.evaluate(fastest, Incumbent(Candidate("mha", kernel(100.0)), 0.02)).score
+        assert again is not None
+        assert again.comparison is not None
+        assert again.comparison.alpha == 0.02
+        with pytest.raises(Unrecorded, match="compares a candidate with another version than in the record"):
+            judge.evaluate(fastest, Incumbent(Candidate("mha", kernel(110.0)), 0.02))
 
 
 def test_a_transcript_that_was_changed_is_noticed(of_an_agent: Recording) -> None:
