@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from agents.review import Advice
-from agents.supervisor import Diagnosis, Patience, Trajectory
+from agents.supervisor import REMEMBERED, Diagnosis, Patience, Trajectory
 from avo.config import RunConfig
 from avo.step import SeedOperator, perform_step
 from avo.supervision import supervise
 from evaluator.evaluators import FakeEvaluator
 from evaluator.target import get_target
 from knowledge_base.library import Library
+from lineage_db.records import Step
 from lineage_db.store import Store
 from tests.avo.fakes import NOW, SEED, Scripted, judge, make_run, proposing
 
@@ -69,6 +70,22 @@ def test_a_stall_is_written_down_and_told_until_the_lineage_grows(desk: Desk) ->
     desk.operator.script = (proposing("tflops = 130.0"),)
     assert desk.stall(1)[-1] == ["nudge"]
     assert desk.stall(1)[-1] == []
+
+
+def test_a_plateau_of_any_length_costs_each_step_the_same(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    steps = desk.store.steps
+
+    def counted(run_id: int, *, after: int = -1) -> list[Step]:
+        found = steps(run_id, after=after)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(desk.store, "steps", counted)
+    told = desk.stall(3 * (REMEMBERED + 5))
+    assert len(desk.store.journal.interventions(desk.run.id)) > REMEMBERED
+    assert max(map(len, told)) == REMEMBERED
+    assert max(read) <= PATIENCE.steps + 1
 
 
 def test_a_redirection_brings_directions_from_the_knowledge_base(desk: Desk) -> None:
