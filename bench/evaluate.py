@@ -3,7 +3,8 @@
     python -m bench.evaluate [--target h100] [--attempts 40]
 
 Peak memory is that of the judge with its children, the largest process of each, added up: an upper bound. The stages
-are seconds of processor time of the judge and its jobs, in a fresh judge of a process of its own.
+are seconds of processor time of the judge and its jobs, in a process of its own: of the first evaluation of a judge,
+and of one after another kernel, as all are in a run but the first.
 """
 
 import argparse
@@ -60,8 +61,11 @@ def _peak_kib(pid: int) -> int:
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 
 
-def stages(target: str, suite: str) -> dict[str, float]:
-    """Return the seconds of processor time of each stage of an evaluation, the child processes' included."""
+def stages(target: str, suite: str, before: str | None) -> dict[str, float]:
+    """Return the seconds of processor time of each stage of an evaluation, the child processes' included.
+
+    ``before``: a source that the judge evaluates first, where there is one.
+    """
     import torch
 
     from evaluator import benchmark, capture, compiler, judge, speed
@@ -102,6 +106,9 @@ def stages(target: str, suite: str) -> dict[str, float]:
             (speed, "predict", "predict"),
         ):
             setattr(owner, attribute, timed(name, getattr(owner, attribute)))
+        if before is not None:
+            judging.evaluate(Candidate("mha", before))
+            spent.clear()
         started = clock()
         judging.evaluate(Candidate("mha", seed_source("mha")))
         spent["rest"] = clock() - started - sum(spent.values())
@@ -146,9 +153,14 @@ def main() -> None:
         print(
             f"{suite:6} start {ready:5.1f} s, evaluation {seconds:5.1f} s, peak {gib:4.1f} GiB, {evaluation['status']}"
         )
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        spent = pool.apply(stages, (target, "quick"))
-    print(f"quick, processor time {sum(spent.values()):.2f} s:", ", ".join(f"{k} {v:.2f}" for k, v in spent.items()))
+    seed = seed_source("mha")
+    other = seed.replace("num_warps=4", "num_warps=8")
+    assert other != seed
+    for which, before in (("the first", None), ("a later one", other)):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            spent = pool.apply(stages, (target, "quick", before))
+        parts = ", ".join(f"{name} {seconds:.2f}" for name, seconds in spent.items())
+        print(f"quick, {which}: processor time {sum(spent.values()):.2f} s: {parts}")
     print(f"run with {WORKERS} workers: {per_minute(target, options.attempts):.0f} candidates a minute")
 
 
