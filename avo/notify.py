@@ -43,6 +43,7 @@ class Notifier:
         self._say = say
         self._timeout_s = timeout_s
         self._waiting: SimpleQueue[Event | None] = SimpleQueue()
+        self._stalled = False
         self._thread = Thread(target=self._work, name="notify", daemon=True)
 
     def __enter__(self) -> "Notifier":
@@ -56,9 +57,13 @@ class Notifier:
         self._thread.join(self._timeout_s)
 
     def take(self, event: Event) -> None:
-        """Run the command for ``event``, soon, if it is worth it."""
-        if reason(event):
+        """Run the command for ``event``, soon, if it is worth it; for a stall once, until there is a new version."""
+        if event.kind is EventKind.VERSION:
+            self._stalled = False
+        why = reason(event)
+        if why and not (why == "stall" and self._stalled):
             self._waiting.put(event)
+        self._stalled |= why == "stall"
 
     def _work(self) -> None:
         while (event := self._waiting.get()) is not None:

@@ -1,6 +1,8 @@
 """``avo mcp``: serve the tools of a run's steps to another agent."""
 
 import os
+import signal
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -65,9 +67,17 @@ def mcp(
             Sandbox(config.sandbox).check()
         allowance = Allowance(step_evaluations=config.step_evaluations, max_attempts=max_attempts)
         worker = f"{SESSIONS}{os.getpid()}"
-        err.print(f"avo: serving run {found.name}, which is {found.state}, as worker {worker}")
         with judge_process(config) as judge:
             session = Session(store, found, config, judge, worker=worker, allowance=allowance, clock=utc_now)
+
+            def leave(number: int, frame: FrameType | None) -> None:
+                """End at once: who reads standard input cannot be stopped otherwise."""
+                session.close()
+                os._exit(128 + number)
+
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, leave)
+            err.print(f"avo: serving run {found.name}, which is {found.state}, as worker {worker}")
             try:
                 serve(session)
             finally:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
@@ -117,10 +118,18 @@ def test_the_command_has_the_event_on_its_input_and_in_its_environment(run: Reco
     [("echo no network >&2; exit 3", "exit code 3: no network"), ("sleep 60", "it took longer than 0.05 s")],
 )
 def test_a_command_that_fails_or_hangs_is_one_warning(run: Recorded, command: str, trouble: str) -> None:
-    said: list[str] = []
-    notifier = Notifier(command, said.append, timeout_s=0.05 if "sleep" in command else 30.0)
-    with notifier:
+    said: SimpleQueue[str] = SimpleQueue()
+    with Notifier(command, said.put, timeout_s=0.05 if "sleep" in command else 30.0) as notifier:
         notifier.take(best(run))
-        notifier._thread.join(0.0)
-    notifier._thread.join(10.0)
-    assert said == [f"the notification of best failed: {trouble}"]
+    assert said.get(timeout=30.0) == f"the notification of best failed: {trouble}"
+    assert said.empty()
+
+
+def test_a_stall_is_told_once_until_there_is_a_new_version(run: Recorded, tmp_path: Path) -> None:
+    def stall(level: str) -> Event:
+        return Event(EventKind.SUPERVISOR, run.now, "live", "", data={"level": level})
+
+    with Notifier(f"echo $AVO_EVENT >> {tmp_path}/told", print) as notifier:
+        for event in (stall("nudge"), stall("redirect"), stall("restart"), best(run), stall("redirect")):
+            notifier.take(event)
+    assert (tmp_path / "told").read_text().split() == ["stall", "best", "stall"]

@@ -2,7 +2,10 @@
 
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -43,6 +46,16 @@ async def client(db: str, errors: Path) -> AsyncIterator[ClientSession]:
     with errors.open("w") as stream:
         async with stdio_client(server, errlog=stream) as (read, write), ClientSession(read, write) as session:
             yield session
+
+
+def test_ctrl_c_ends_it_though_its_input_stays_open(db: str) -> None:
+    command = [sys.executable, "-m", "avo", "mcp", "mine", "--db", db]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        assert "serving run mine" in server.stderr.readline()
+        time.sleep(1.0)  # it reads its input by now
+        server.send_signal(signal.SIGINT)
+        assert server.wait(30) == 130
 
 
 def texts(result: Any) -> list[str]:
