@@ -1,4 +1,4 @@
-"""What checks the sources that moves make: Triton's interpreter for numbers, the compiler for artefacts."""
+"""What checks the sources that moves make: the offline executor for numbers, the compiler for artefacts."""
 
 import json
 import os
@@ -33,11 +33,11 @@ def seed() -> str:
 def complaint() -> Iterator[Complaint]:
     """Returns what is wrong with a candidate's numbers, or an empty string; for ``fsa`` with that entry function."""
     process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("interpreter.py"))],
+        [sys.executable, str(Path(__file__).with_name("checker.py"))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
 
     def complaint(source: str, entry: str = "attention") -> str:

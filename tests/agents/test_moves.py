@@ -1,6 +1,7 @@
 """Every move keeps a correct kernel correct, has the effect it claims, and leaves alone what it does not know."""
 
 import ast
+import os
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -51,7 +52,7 @@ def test_moves_relieve_resources_that_the_model_knows() -> None:
 BEFORE = {"specialise": ("skip", "descriptors"), "polynomial": ("exp2",)}
 """What a move needs to be done first."""
 LAUNCH_OPTIONS = ("warps", "stages", "registers")
-"""Mean nothing to the interpreter."""
+"""Mean nothing to the executor."""
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_forced_blocks_are_left_out_of_the_lists_once(complaint: Callable[..., s
         ("swap", "reverse", "split", "reciprocal", "tile"),
         ("group", "skip", "split", "lazy", "persistent", "reverse", "descriptors"),
         ("persistent", "store", "split", "skip", "descriptors", "reverse", "exp2", "lazy"),
-        pytest.param(("skip", "split", "exp2", "split-kv", "descriptors", "skew", "store"), marks=pytest.mark.soak),
+        ("skip", "split", "exp2", "split-kv", "descriptors", "skew", "store"),
         ("descriptors", "skip", "split", "lazy", "pingpong", "skew", "swap"),
         ("skew", "group", "split", "pingpong", "persistent"),
     ],
@@ -124,15 +125,8 @@ def test_two_tiles_follow_two_skewed_loops(complaint: Callable[[str], str]) -> N
     assert complaint(apply(skewed.source, "pingpong")) == ""
 
 
-@settings(
-    max_examples=5,
-    derandomize=True,
-    deadline=None,
-    phases=[Phase.generate],  # minutes of making a failure smaller tell no more than the moves it names
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(seed=st.integers(0, 2**32), depth=st.integers(3, 6), target=st.sampled_from(["a100", "h100", "b200"]))
-def test_random_compositions_stay_correct(seed: int, depth: int, target: str, complaint: Callable[[str], str]) -> None:
+def composed(seed: int, depth: int, target: str) -> tuple[str, list[str]]:
+    """Return the seed after moves drawn at random, and their labels."""
     rng, source, made = random.Random(seed), SEED, []
     for move in rng.sample(MOVES, len(MOVES)):
         variants = move.variants(source, get_target(target)) if len(made) < depth else ()
@@ -140,7 +134,31 @@ def test_random_compositions_stay_correct(seed: int, depth: int, target: str, co
             variant = rng.choice(variants)
             source = variant.source
             made.append(variant.label)
+    return source, made
+
+
+@settings(
+    max_examples=12,
+    derandomize=True,
+    deadline=None,
+    phases=[Phase.generate],  # minutes of making a failure smaller tell no more than the moves it names
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(seed=st.integers(0, 2**32), depth=st.integers(3, 6), target=st.sampled_from(["a100", "h100", "b200"]))
+def test_random_compositions_stay_correct(seed: int, depth: int, target: str, complaint: Callable[[str], str]) -> None:
+    source, made = composed(seed, depth, target)
     assert complaint(source) == "", made
+
+
+@pytest.mark.soak
+def test_many_random_compositions_stay_correct(complaint: Callable[[str], str]) -> None:
+    first = int(os.environ.get("AVO_SOAK_SEED", "0"))
+    wrong = {}
+    for seed in range(first, first + 300):
+        source, made = composed(seed, 3 + seed % 6, ("a100", "h100", "b200")[seed % 3])
+        if found := complaint(source):
+            wrong[seed] = (made, found)
+    assert wrong == {}
 
 
 def test_keys_are_not_put_in_parts_where_scores_are_computed_a_tile_ahead() -> None:

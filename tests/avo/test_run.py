@@ -246,8 +246,12 @@ def test_an_operator_that_fails_every_step_ends_the_run_with_its_reason(office: 
     assert office.states() == [StepState.DONE, *[StepState.FAILED] * PATIENCE]
 
 
-def test_signals_ask_once_to_stop_and_twice_to_stop_at_once() -> None:
+def test_signals_ask_once_to_stop_and_twice_to_stop_at_once(request: pytest.FixtureRequest) -> None:
     stop = Stop()
+    ours = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # ignored where a shell has put us in the background
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, ours))
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with stop_on_signals(stop):
         os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""A program that checks attention candidates under Triton's own interpreter (TRITON_INTERPRET=1).
+"""A program that checks attention candidates on the offline executor, which finds races and stray accesses too.
 
 It reads one JSON pair, entry function and source, per line and answers with a string: empty when all cases are right,
 else what is wrong.
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from evaluator.executor import offline
 from evaluator.problem import Case, get_problem
 from evaluator.problems.dense import views
 
@@ -121,6 +122,6 @@ def _complaint(entry: str, source: str, folder: Path, number: int) -> str:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, offline(target="b200", on_fault="raise"):
         for index, line in enumerate(sys.stdin):
             print(json.dumps(_complaint(*json.loads(line), Path(name), index)), flush=True)
