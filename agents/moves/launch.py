@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import libcst as cst
 
 from agents.moves import tree
-from agents.moves.anatomy import Anatomy, dissect
+from agents.moves.anatomy import Anatomy
 from agents.moves.move import LOADS, Move
 from evaluator.target import Target
 
@@ -119,13 +119,10 @@ def with_knobs(anatomy: Anatomy, values: Mapping[str, int | None]) -> tuple[list
             keywords[name] = None if value is None else str(value)
         else:
             literals[knob.literal] = cst.Integer(str(value))
-    again = dissect(tree.replace(anatomy.module, literals).code) if literals else anatomy
-    if again is None:
-        return None
-    launch = again.launch
+    launch = tree.replace(anatomy.launch, literals)
     for name, text in keywords.items():
         launch = tree.with_keyword(launch, name, text)
-    return changes, tree.replace(again.module, {again.launch: launch})
+    return changes, tree.replace(anatomy.module, {**literals, anatomy.launch: launch})
 
 
 def _steps(anatomy: Anatomy, knob: _Knob | None, allowed: tuple[int | None, ...]) -> Iterator[tuple[str, cst.Module]]:

@@ -2,7 +2,7 @@
 
 import ast
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import TypeAlias, TypeVar
 
@@ -17,9 +17,13 @@ Edits: TypeAlias = Mapping[cst.CSTNode, Replacement]
 
 
 class _Replacer(cst.CSTTransformer):
-    def __init__(self, edits: Edits) -> None:
+    def __init__(self, edits: Edits, above: set[cst.CSTNode]) -> None:
         super().__init__()
         self._edits = edits
+        self._above = above
+
+    def on_visit(self, node: cst.CSTNode) -> bool:
+        return node in self._above
 
     def on_leave(self, original_node: cst.CSTNodeT, updated_node: cst.CSTNodeT) -> cst.CSTNodeT:
         # libcst types a replacement by the node it replaces, which one rule for all nodes cannot express.
@@ -28,25 +32,36 @@ class _Replacer(cst.CSTTransformer):
 
 def replace(tree: Node, edits: Edits) -> Node:
     """Return ``tree`` with every key of ``edits`` (found by identity) replaced by its value."""
-    return tree.visit(_Replacer(edits))  # type: ignore[return-value]
-
-
-class _Collector(cst.CSTVisitor):
-    def __init__(self) -> None:
-        super().__init__()
-        self.nodes: list[cst.CSTNode] = []
-
-    def on_visit(self, node: cst.CSTNode) -> bool:
-        self.nodes.append(node)
-        return True
+    parents = _parents(tree)
+    above: set[cst.CSTNode] = set()
+    pending: list[cst.CSTNode] = [parent for node in edits for parent in parents.get(node, ())]
+    while pending:
+        node = pending.pop()
+        if node not in above:
+            above.add(node)
+            pending += parents[node]
+    return tree.visit(_Replacer(edits, above))  # type: ignore[return-value]
 
 
 @lru_cache(maxsize=512)
-def _nodes(tree: cst.CSTNode) -> tuple[cst.CSTNode, ...]:
-    """All nodes of an (immutable) tree; kept because a walk is slow and the same trees are searched again and again."""
-    collector = _Collector()
-    tree.visit(collector)
-    return tuple(collector.nodes)
+def _parents(tree: cst.CSTNode) -> Mapping[cst.CSTNode, Sequence[cst.CSTNode]]:
+    """All nodes of an (immutable) tree in source order, outer ones first, each with those that it is a child of.
+
+    Kept because a walk is slow and the same trees are searched again and again.
+    """
+    found: dict[cst.CSTNode, list[cst.CSTNode]] = {tree: []}
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        children = node.children
+        for child in children:
+            found.setdefault(child, []).append(node)
+        pending += reversed(children)
+    return found
+
+
+def _nodes(tree: cst.CSTNode) -> Collection[cst.CSTNode]:
+    return _parents(tree).keys()
 
 
 def find(tree: cst.CSTNode, kind: type[Node]) -> list[Node]:
