@@ -14,8 +14,8 @@ LOGIT_STD = 30.0
 """Standard deviation of the logits in ``large``: they reach beyond +-120, far outside what float32 exp can take."""
 
 _LARGE_EVERY = 16
-_POOL_ROWS = 8191
-"""Rows in the pool of ``tiled``: a prime, so that no head or batch repeats another."""
+_POOL_ROWS = 8192
+"""Rows in the pool that ``tiled`` draws its rows from."""
 
 
 def make(case: Case, seed: int) -> Tensors:
@@ -24,19 +24,21 @@ def make(case: Case, seed: int) -> Tensors:
 
 
 def pool_storage(name: str, size: int, row: int, dtype: torch.dtype, seed: int) -> torch.Tensor:
-    """Return a flat storage of ``size`` unit-normal elements. On the CPU, where they are dear, they are a pool of rows,
-    repeated.
+    """Return a flat storage of ``size`` unit-normal elements. On the CPU, where they are dear, they are rows of a pool,
+    drawn anew for each place: what two heads have in common would make the results of one from those of the other.
 
     One query in ``_LARGE_EVERY`` is longer, so that its logits reach beyond +-120, as in ``large``: what leaves out the
     running maximum, at benchmark shapes only, is seen.
     """
-    generator = seeded(name, seed)
-    drawn = _POOL_ROWS * row if generator.device.type == "cpu" else size
-    pool = torch.randn(drawn, generator=generator)
+    generator, rows = seeded(name, seed), math.ceil(size / row)
+    pooled = generator.device.type == "cpu" and rows > _POOL_ROWS
+    pool = torch.randn(_POOL_ROWS if pooled else rows, row, generator=generator)
     if name == "q":
-        pool[: drawn // row * row].view(-1, row)[seed % _LARGE_EVERY :: _LARGE_EVERY] *= LOGIT_STD
+        pool[seed % _LARGE_EVERY :: _LARGE_EVERY] *= LOGIT_STD
     pool = pool.to(dtype)
-    return pool.repeat(math.ceil(size / pool.numel()))[:size]
+    if pooled:
+        pool = pool[torch.randint(_POOL_ROWS, (rows,), generator=generator)]
+    return pool.flatten()[:size]
 
 
 def seeded(name: str, seed: int) -> torch.Generator:
