@@ -206,7 +206,9 @@ def _conclude(
             found = scorer.verify(attempt)
             attempt = found if isinstance(found, Attempt) else None
             if isinstance(found, Evaluation):  # of its message nothing is told: it names the shapes
-                reason += f"; not accepted: correct on the suite, but {found.status} on shapes that are held out"
+                reason += (
+                    f"; not accepted: correct on the suite, but {found.status} at other shapes or in a larger sample"
+                )
         else:
             return version, reason
 

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from random import Random
 
 import torch
 
@@ -51,6 +52,11 @@ class SlidingWindow:
         return Call(
             case.name, (*qkv(case), *outputs(case)), (("window", _window(case)), ("scale", softmax_scale(case)))
         )
+
+    def at_other_lengths(self, case: Case, chance: Random) -> Case:
+        """Return ``case`` with up to 63 tokens more."""
+        length = case.q_len + chance.randrange(1, 64)
+        return replace(case, q_len=length, kv_len=length)
 
     def flops(self, case: Case) -> int:
         """Return 4 * head_dim for each pair of a query and a key that it sees."""

@@ -5,6 +5,7 @@ those read, which programs store that, and so on; all of these run, in the plan 
 others. A row is right if the programs that make it are, whatever other ones do.
 """
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from evaluator.buffers import apart
-from evaluator.compare import Comparison, compare, settled, uncovered
+from evaluator.compare import SAMPLED_HEADS, Comparison, compare, settled, uncovered
 from evaluator.evaluation import Fault, Status
 from evaluator.execution import PlanRun
 from evaluator.executor import Allocation
@@ -20,14 +21,32 @@ from evaluator.plan import Role
 from evaluator.problem import Case, Problem
 from evaluator.stages import Marks, Stage, no_marks
 
-SAMPLES = 6
-"""Groups of rows checked at one benchmark shape, unless their matrix work exceeds ``SAMPLE_FLOP``; at least one."""
 SAMPLE_ROWS = 32
-SAMPLE_FLOP = 1e10
+"""Rows of one group."""
 MOST_FLOP = 3e11
-"""Matrix work of all programs that one group of rows may depend on."""
+"""Matrix work of all programs that a sample may depend on."""
 LEAST_WORK = 0.999
 """Share of the useful FLOPs that a plan with matrix products must be seen to compute at a benchmark shape."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """How much of the outputs at one benchmark shape is checked: one group of rows at least."""
+
+    groups: int
+    """At most."""
+    flop: float
+    """Matrix work that the groups may take about, if one program makes one group."""
+
+
+EACH_TIME = Sample(6, 1e10)
+BEFORE_ACCEPTANCE = Sample(64, 1e11)
+"""Of all cases of a suite together."""
+
+
+def shared(sample: Sample, cases: int) -> Sample:
+    """Return the share of each of so many cases."""
+    return Sample(math.ceil(sample.groups / cases), sample.flop / cases)
 
 
 @dataclass(frozen=True)
@@ -39,6 +58,7 @@ class BenchmarkCheck:
     inputs: Mapping[str, torch.Tensor]
     run: PlanRun
     stages: Sequence[Stage]
+    sample: Sample = EACH_TIME
 
     def check(self, chance: random.Random) -> Comparison | Fault:
         """Refuse a plan that does less than the case takes; execute what a sample of the outputs is made by."""
@@ -48,7 +68,7 @@ class BenchmarkCheck:
         return found
 
     def _checked(self, chance: random.Random) -> Comparison | Fault:
-        programs = self._makers(self._sample(chance))
+        programs = self._sampled(chance)
         if isinstance(programs, Fault):
             return programs
         chosen = self._stored([(stage, mine) for stage, mine in zip(self.stages, programs, strict=True)])
@@ -64,7 +84,8 @@ class BenchmarkCheck:
         if fault:
             return fault
         outputs = settled(self.problem, self.case, self._marked(chosen), self._marked(others))
-        return compare(self.problem, self.case, self.inputs, outputs, whole=False)
+        heads = max(SAMPLED_HEADS, self.sample.groups)
+        return compare(self.problem, self.case, self.inputs, outputs, whole=False, heads=heads)
 
     @property
     def _outputs(self) -> dict[str, int]:
@@ -83,14 +104,29 @@ class BenchmarkCheck:
             return Fault(Status.INCORRECT, f"{message}: work is missing at this shape")
         return None
 
-    def _sample(self, chance: random.Random) -> Marks:
-        """Return marks of random groups of rows in all outputs: as many as their matrix work allows."""
+    def _sampled(self, chance: random.Random) -> list[torch.Tensor] | Fault:
+        """Return the programs of each stage that a sample depends on; of a smaller one, where they are too many."""
+        each = max((stage.work.total("dot_flops") / stage.launch.programs for stage in self.stages), default=0.0)
+        groups = max(1, min(self.sample.groups, int(self.sample.flop / max(each, 1.0))))
+        while True:
+            programs = self._makers(self._wanted(groups, chance))
+            if isinstance(programs, Fault):
+                return programs
+            most = max(zip(self.stages, programs, strict=True), key=lambda pair: pair[0].flops(pair[1]))
+            if most[0].flops(most[1]) <= MOST_FLOP:
+                return programs
+            if groups == 1:
+                message = f"{SAMPLE_ROWS} rows depend on {most[1].numel()} programs of kernel {most[0].kernel.name}"
+                return Fault(Status.UNSUPPORTED, f"{message}: too many to execute")
+            groups //= 2
+
+    def _wanted(self, groups: int, chance: random.Random) -> Marks:
+        """Return marks of random groups of rows in all outputs."""
         buffers = self.run.buffers
         wanted = no_marks(buffers, [i for i, a in enumerate(buffers.allocations) if not a.readonly])
         specs = {spec.name: spec for spec in self.problem.call(self.case).tensors}
         batch, heads, rows = specs["lse"].shape
-        each = max((stage.work.total("dot_flops") / stage.launch.programs for stage in self.stages), default=0.0)
-        for _ in range(max(1, min(SAMPLES, int(SAMPLE_FLOP / max(each, 1.0))))):
+        for _ in range(groups):
             start = chance.randrange(0, rows, SAMPLE_ROWS)
             place = chance.randrange(batch), chance.randrange(heads), slice(start, start + SAMPLE_ROWS)
             for name, i in self._outputs.items():
@@ -104,9 +140,6 @@ class BenchmarkCheck:
             chosen = _all(stage) if stage.whole else self._makers_in(stage, wanted)
             if isinstance(chosen, Fault):
                 return chosen
-            if stage.flops(chosen) > MOST_FLOP:
-                message = f"{SAMPLE_ROWS} rows depend on {chosen.numel()} programs of kernel {stage.kernel.name}"
-                return Fault(Status.UNSUPPORTED, f"{message}: too many to execute")
             found.insert(0, chosen)
         return found
 

@@ -24,7 +24,7 @@ LSE_TOLERANCE = 1e-3
 """On ``|lse - ref|``, natural log."""
 
 _TILES = (16, 32, 64, 128, 256)
-_SAMPLED_HEADS, _SAMPLED_ROWS = 8, 64
+SAMPLED_HEADS, _SAMPLED_ROWS = 8, 64
 _MOST_ROWS = 2048
 """Rows of a head that are compared at most: of 32768, one in 16, so that no tile of a matrix product goes unseen."""
 _ROWS_AT_ONCE = 256
@@ -62,11 +62,12 @@ def compare(
     outputs: Mapping[str, Allocation],
     *,
     whole: bool,
+    heads: int = SAMPLED_HEADS,
 ) -> Comparison:
     """Compare ``out`` and ``lse`` with the reference.
 
     ``whole`` demands that every element was written, and compares up to ``_MOST_ROWS`` rows of every head; otherwise
-    some of the rows that were written are compared.
+    some of the rows that were written are compared, of as many ``heads``.
     """
     specs = {spec.name: spec for spec in problem.call(case).tensors}
     out, out_written = _views(outputs["out"], specs["out"])
@@ -79,7 +80,7 @@ def compare(
 
     checked = []
     rows_written = out_written.view(torch.uint8).amax(-1).bool()  # several times as fast as any()
-    for batch, head, rows in _rows_to_check(rows_written | lse_written, whole):
+    for batch, head, rows in _rows_to_check(rows_written | lse_written, whole, heads):
         reference, lse_reference, attainable = problem.reference(case, inputs, batch, head, rows)
         element_error = (out[batch, head, rows].double() - reference).where(out_written[batch, head, rows], 0.0)
         lse_error = (lse[batch, head, rows].double() - lse_reference).abs().where(lse_written[batch, head, rows], 0.0)
@@ -152,9 +153,9 @@ def _views(allocation: Allocation, spec: TensorSpec) -> tuple[torch.Tensor, torc
     )
 
 
-def _rows_to_check(written: torch.Tensor, whole: bool) -> Iterator[tuple[int, int, torch.Tensor]]:
+def _rows_to_check(written: torch.Tensor, whole: bool, most_heads: int) -> Iterator[tuple[int, int, torch.Tensor]]:
     heads = [(int(b), int(h)) for b, h in written.any(-1).nonzero()]
-    for batch, head in heads if whole else _spread(heads, _SAMPLED_HEADS):
+    for batch, head in heads if whole else _spread(heads, most_heads):
         rows = written[batch, head].nonzero()[:, 0]
         most = _MOST_ROWS if whole else _SAMPLED_ROWS
         if len(rows) > most:

@@ -92,24 +92,34 @@ class PlanRun:
                 script=script,
             )
 
-        return self.sound(launch, run)
+        return self.sound(launch, run, whole=programs is None)
 
-    def sound(self, launch: Launch, work: Callable[[executor.Kernel], Execution]) -> Execution | Fault:
+    def sound(
+        self, launch: Launch, work: Callable[[executor.Kernel], Execution], *, whole: bool = True
+    ) -> Execution | Fault:
         """Return ``work`` of the executable kernel like ``attempt``; what it finds is a fault."""
-        execution = self.attempt(launch, work)
+        execution = self.attempt(launch, work, whole=whole)
         if isinstance(execution, Fault) or not execution.faults:
             return execution
         first, *others = execution.faults
         more = f" (and {len(others)} more)" if others else ""
         return Fault(_MEMORY_STATUS[first.kind], f"{first.message}{more}")
 
-    def attempt(self, launch: Launch, work: Callable[[executor.Kernel], _Result]) -> _Result | Fault:
-        """Return ``work`` of the executable kernel; what keeps the executor from a result is a fault that says so."""
+    def attempt(
+        self, launch: Launch, work: Callable[[executor.Kernel], _Result], *, whole: bool = True
+    ) -> _Result | Fault:
+        """Return ``work`` of the executable kernel; what keeps the executor from a result is a fault that says so.
+
+        Programs that wait for each other are the kernel's fault if they are the ``whole`` grid.
+        """
         ir = self.ir(launch)
         try:
             return work(executor.load(ir.ttir, executor.aliases(launch.args)))
         except executor.UnsupportedOperation as error:
             return Fault(Status.UNSUPPORTED, f"kernel {ir.name}: {error}")
+        except executor.Deadlock as error:
+            part = "" if whole else "; only those that make a sample of the output, and what they read, are executed"
+            return Fault(Status.TIMED_OUT if whole else Status.UNSUPPORTED, f"kernel {ir.name}: {error}{part}")
         except executor.ExecutionTimeout as error:
             return Fault(Status.TIMED_OUT, f"kernel {ir.name}: {error}; all cases together have {EXECUTION_S:g} s")
         except executor.IRError as error:

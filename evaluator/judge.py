@@ -15,7 +15,7 @@ import torch
 
 from evaluator import buffers, capture, compiler, execution, gpu_work
 from evaluator.autotuning import named, with_configurations
-from evaluator.benchmark import BenchmarkCheck
+from evaluator.benchmark import BEFORE_ACCEPTANCE, EACH_TIME, BenchmarkCheck, Sample, shared
 from evaluator.binary import Binary
 from evaluator.buffers import Buffers
 from evaluator.candidate import CANDIDATE_FILE, Candidate, Incumbent
@@ -26,6 +26,7 @@ from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseResult, Evaluation, Fault, Resources, Score, Status
 from evaluator.execution import PlanRun
 from evaluator.inspection import Findings, Inspection, Look
+from evaluator.overlap import early
 from evaluator.performance import ModelError, Profile, Source, explain, resources
 from evaluator.performance.listing import hot_code
 from evaluator.performance.profiling import MOST_COSTS
@@ -45,6 +46,32 @@ JOB_MODULES = (capture.CHILD_MODULE, compiler.JOB_MODULE, SCRIPT_MODULE)
 """What a judge's fork server serves."""
 _TILE = 64
 """Rows of a small tile of queries."""
+
+
+_KEPT = (Status.CORRECT, Status.INCORRECT, Status.UNWRITTEN, Status.OUT_OF_BOUNDS, Status.RACE)
+"""Verdicts on a plan that stand: who may ask again until the sample is lucky would be right in the end. Others may be
+the machine's.
+"""
+_MOST_KEPT = 10_000
+
+
+@dataclass(frozen=True)
+class _Cases:
+    """What a candidate is judged on."""
+
+    suite: str
+    small: tuple[Case, ...]
+    scored: tuple[Case, ...]
+    """Benchmark cases."""
+    checked: tuple[Case, ...] = ()
+    """Other benchmark cases, that must be right but are not scored."""
+    sample: Sample = EACH_TIME
+    """Of each of those."""
+
+    @property
+    def large(self) -> tuple[Case, ...]:
+        """All benchmark cases."""
+        return (*self.scored, *self.checked)
 
 
 @dataclass
@@ -89,7 +116,8 @@ class Judge:
         # Seeds are this process's secret; and as candidates never meet data, inputs may serve many of them.
         self._random = random.Random(secrets.randbits(64))
         self._inputs = buffers.InputCache(self._random.getrandbits(62))
-        self._judged: dict[tuple[str, str, Incumbent | None], Evaluation] = {}
+        self._judged: dict[tuple[str, str, Incumbent | None], tuple[Evaluation, int]] = {}
+        """With the hash of the source."""
 
     def close(self) -> None:
         """End the child processes and remove temporary files."""
@@ -112,25 +140,37 @@ class Judge:
         return self._evaluate(candidate, self.suite, incumbent if self.target.kind is ScoreKind.MEASURED else None)
 
     def verify(self, candidate: Candidate) -> Evaluation:
-        """Return the verdict on ``candidate`` on the shapes that no operator is shown; raises like ``evaluate``."""
-        return self._evaluate(candidate, HELD_OUT, None)
+        """Return the verdict on ``candidate`` on the shapes that no operator is shown; raises like ``evaluate``.
+
+        It also has to be right at small cases of lengths drawn anew, and in larger samples of the suite's cases.
+        """
+        problem = get_problem(candidate.problem)
+        suite = get_suite(problem, self.suite)
+        small = tuple(problem.at_other_lengths(case, self._random) for case in problem.correctness_cases)
+        sample = shared(BEFORE_ACCEPTANCE, len(suite))
+        return self._on(candidate, problem, _Cases(HELD_OUT, small, get_suite(problem, HELD_OUT), suite, sample), None)
 
     def _evaluate(self, candidate: Candidate, suite: str, incumbent: Incumbent | None) -> Evaluation:
-        started = time.monotonic()
         problem = get_problem(candidate.problem)
-        benchmarks = get_suite(problem, suite)
-        plans = self._planner.alternatives(candidate, problem, (*problem.correctness_cases, *benchmarks))
+        cases = _Cases(suite, problem.correctness_cases, get_suite(problem, suite))
+        return self._on(candidate, problem, cases, incumbent)
+
+    def _on(self, candidate: Candidate, problem: Problem, cases: _Cases, incumbent: Incumbent | None) -> Evaluation:
+        started = time.monotonic()
+        plans = self._planner.alternatives(candidate, problem, (*cases.small, *cases.large))
         findings = _Findings()
         if isinstance(plans, Fault):
-            return self._evaluation(plans, suite, findings, started)
+            return self._evaluation(plans, cases.suite, findings, started)
         findings.plan_digest = _digest(plans)
-        known = self._judged.get((suite, findings.plan_digest, incumbent))
+        known = self._judged.get((cases.suite, findings.plan_digest, incumbent))
         if known is not None:
-            return replace(known, seconds=time.monotonic() - started)
-        outcome = self._judge(candidate, problem, benchmarks, plans, incumbent, findings)
-        evaluation = self._evaluation(outcome, suite, findings, started)
-        if evaluation.correct:  # faults may be the machine's, and name lines of this source
-            self._judged[suite, findings.plan_digest, incumbent] = evaluation
+            return replace(_of_another(*known, candidate), seconds=time.monotonic() - started)
+        outcome = self._judge(candidate, problem, cases, plans, incumbent, findings)
+        evaluation = self._evaluation(outcome, cases.suite, findings, started)
+        if evaluation.status in _KEPT:
+            self._judged[cases.suite, findings.plan_digest, incumbent] = evaluation, hash(candidate.source)
+            if len(self._judged) > _MOST_KEPT:
+                del self._judged[next(iter(self._judged))]
         return evaluation
 
     def profile(self, candidate: Candidate, case: str | None = None) -> tuple[Profile, ...] | Fault:
@@ -250,40 +290,42 @@ class Judge:
         self,
         candidate: Candidate,
         problem: Problem,
-        suite: tuple[Case, ...],
+        cases: _Cases,
         alternatives: tuple[tuple[LaunchPlan, ...], ...],
         incumbent: Incumbent | None,
         findings: _Findings,
     ) -> Score | Fault:
         deadline = execution.deadline()
-        small = problem.correctness_cases
-        fault = self._check_small(problem, alternatives[: len(small)], deadline, findings)
+        small, large = alternatives[: len(cases.small)], alternatives[len(cases.small) :]
+        fault = self._check_small(problem, cases.small, small, deadline, findings)
         if fault:
             return fault
-        plans = self._fastest(candidate, problem, suite, alternatives[len(small) :])
+        plans = self._fastest(candidate, problem, cases.large, large)
         if isinstance(plans, Fault):
             return plans
-        mixtures = self._mixtures(candidate, problem, alternatives, plans)
+        mixtures = self._mixtures(candidate, problem, cases.small, alternatives, plans)
         if isinstance(mixtures, Fault):
             return mixtures
         for mixture in mixtures:
-            fault = self._check_small(problem, mixture, deadline, findings)
+            fault = self._check_small(problem, cases.small, mixture, deadline, findings)
             if fault:
                 return fault
         binaries = self._compile(plans, findings)
         if isinstance(binaries, Fault):
             return binaries
         benchmarks = []
-        for case, plan in zip(suite, plans, strict=True):
-            benchmark = self._check_benchmark(problem, case, plan, binaries, deadline, findings)
+        for i, (case, plan) in enumerate(zip(cases.large, plans, strict=True)):
+            sample = EACH_TIME if i < len(cases.scored) else cases.sample
+            benchmark = self._check_benchmark(problem, case, plan, binaries, sample, deadline, findings)
             if isinstance(benchmark, Fault):
                 benchmark = with_configurations(benchmark, plan.configurations)
                 return benchmark if plan.executable else _unverified([plan], benchmark, findings)
             benchmarks.append(benchmark)
+        benchmarks, plans = benchmarks[: len(cases.scored)], plans[: len(cases.scored)]
         challenge = None if incumbent is None else self._challenge(incumbent, problem)
-        if self.target.kind is ScoreKind.MEASURED and not self._again(candidate, problem, suite, findings):
+        if self.target.kind is ScoreKind.MEASURED and not self._again(candidate, problem, cases, findings):
             return Fault(Status.FORBIDDEN, "launches other plans when it is called again: see what its host code reads")
-        ran = self._small(problem, alternatives, mixtures)
+        ran = self._small(cases.small, small, mixtures)
         score = ran if isinstance(ran, Fault) else self._speed.score(problem, benchmarks, challenge, ran)
         if not isinstance(score, Fault):
             score = named(score, plans)
@@ -293,14 +335,14 @@ class Judge:
             return _unverified(chain(*alternatives, plans), score, findings)
         return score
 
-    def _again(self, candidate: Candidate, problem: Problem, suite: tuple[Case, ...], findings: _Findings) -> bool:
+    def _again(self, candidate: Candidate, problem: Problem, cases: _Cases, findings: _Findings) -> bool:
         """Return whether the candidate launches the same plans once more, as it has to as the incumbent."""
-        plans = self._planner.alternatives(candidate, problem, (*problem.correctness_cases, *suite))
+        plans = self._planner.alternatives(candidate, problem, (*cases.small, *cases.large))
         return not isinstance(plans, Fault) and _digest(plans) == findings.plan_digest
 
     def _small(
         self,
-        problem: Problem,
+        cases: Sequence[Case],
         alternatives: Sequence[Sequence[LaunchPlan]],
         mixtures: Sequence[Sequence[Sequence[LaunchPlan]]],
     ) -> tuple[Benchmark, ...] | Fault:
@@ -309,7 +351,7 @@ class Judge:
             return ()
         ran = [
             (case, plan)
-            for i, case in enumerate(problem.correctness_cases)
+            for i, case in enumerate(cases)
             for plan in self._planner.fitting([*alternatives[i], *chain(*(mixture[i] for mixture in mixtures))])
         ]
         binaries = self._compile((plan for _, plan in ran), _Findings())
@@ -318,10 +360,14 @@ class Judge:
         return tuple(Benchmark(case, plan, binaries, ()) for case, plan in ran)
 
     def _check_small(
-        self, problem: Problem, plans: Sequence[Sequence[LaunchPlan]], deadline: float, findings: _Findings
+        self,
+        problem: Problem,
+        cases: Sequence[Case],
+        plans: Sequence[Sequence[LaunchPlan]],
+        deadline: float,
+        findings: _Findings,
     ) -> Fault | None:
-        """Check all configurations of the correctness cases, the first one on all cases first."""
-        cases = problem.correctness_cases
+        """Check all configurations of correctness cases, the first one on all cases first."""
         first = [(case, of_case[0]) for case, of_case in zip(cases, plans, strict=True)]
         others = [(case, plan) for case, of_case in zip(cases, plans, strict=True) for plan in of_case[1:]]
         for case, plan in chain(first, others):
@@ -334,6 +380,7 @@ class Judge:
         self,
         candidate: Candidate,
         problem: Problem,
+        cases: Sequence[Case],
         alternatives: Sequence[Sequence[LaunchPlan]],
         plans: Sequence[LaunchPlan],
     ) -> list[list[tuple[LaunchPlan]]] | Fault:
@@ -344,7 +391,7 @@ class Judge:
         unseen = {tuple(map(str, plan.configurations)): plan.configurations for plan in plans}
         mixtures = []
         for mixture in (mixture for choices, mixture in unseen.items() if choices not in seen):
-            small = self._planner.plans(candidate, problem, problem.correctness_cases, mixture)
+            small = self._planner.plans(candidate, problem, cases, mixture)
             if isinstance(small, Fault):
                 return small
             mixtures.append([(plan,) for plan in small])
@@ -389,9 +436,9 @@ class Judge:
                 return binary
             binaries[kernel] = binary
             findings.resources.append(resources(binary, self.target))
-            misfit = fit(binary, self.target)
-            if misfit:
-                return misfit
+            fault = fit(binary, self.target) or early(kernel, binary)
+            if fault:
+                return fault
         return binaries
 
     def _check_benchmark(
@@ -400,6 +447,7 @@ class Judge:
         case: Case,
         plan: LaunchPlan,
         binaries: dict[KernelIR, Binary],
+        sample: Sample,
         deadline: float,
         findings: _Findings,
     ) -> Benchmark | Fault:
@@ -417,7 +465,7 @@ class Judge:
         if isinstance(staged, Fault):
             return replace(staged, message=f"case {case.name}: {staged.message}")
         inputs = self._inputs.get(problem, case)
-        comparison = BenchmarkCheck(problem, case, inputs, run, staged).check(self._random)
+        comparison = BenchmarkCheck(problem, case, inputs, run, staged, sample).check(self._random)
         if isinstance(comparison, Fault):
             return comparison
         findings.cases.append(comparison.result)
@@ -504,6 +552,14 @@ def _unverified(plans: Iterable[LaunchPlan], outcome: Score | Fault, findings: _
 
 def _lost(fault: Fault) -> EvaluatorUnavailable:
     return EvaluatorUnavailable(f"the incumbent cannot be timed again: {fault.message}")
+
+
+def _of_another(evaluation: Evaluation, judged: int, candidate: Candidate) -> Evaluation:
+    """Return the evaluation of a source with hash ``judged`` as that of a candidate with the same plans."""
+    if evaluation.correct or judged == hash(candidate.source):
+        return evaluation
+    message = f"{evaluation.message}; seen in another source with the same launch plans, whose lines may be elsewhere"
+    return replace(evaluation, message=message)
 
 
 def _digest(plans: Iterable[Iterable[LaunchPlan]]) -> str:

@@ -9,6 +9,8 @@ from evaluator.errors import UnknownProblem
 from evaluator.plan import ITEM_BYTES, Role
 
 if TYPE_CHECKING:
+    from random import Random
+
     import torch
 
 
@@ -113,6 +115,12 @@ class Problem(Protocol):
 
     def call(self, case: Case) -> Call:
         """Return how the entry function is called for ``case``."""
+        ...
+
+    def at_other_lengths(self, case: Case, chance: "Random") -> Case:
+        """Return ``case``, one of ``correctness_cases``, at lengths drawn by ``chance``, or as it is if it can have no
+        others. Before a candidate is accepted it has to be right there too.
+        """
         ...
 
     def flops(self, case: Case) -> int:

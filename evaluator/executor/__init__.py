@@ -11,7 +11,7 @@ torch's thread count.
 from typing import TYPE_CHECKING, Any
 
 from evaluator.executor.allocation import Allocation, View
-from evaluator.executor.errors import ExecutionTimeout, IRError, UnsupportedOperation
+from evaluator.executor.errors import Deadlock, ExecutionTimeout, IRError, UnsupportedOperation
 from evaluator.executor.faults import MemoryFault
 from evaluator.executor.kernel import DEFAULT_TEMPORARIES, Counted, Execution, Kernel, Trips, aliases, load
 from evaluator.executor.script import Script
@@ -24,6 +24,7 @@ __all__ = [
     "DEFAULT_TEMPORARIES",
     "Allocation",
     "Counted",
+    "Deadlock",
     "Execution",
     "ExecutionTimeout",
     "IRError",

@@ -3,6 +3,7 @@
 IRError                the text is not Triton IR, or does not fit the arguments
 UnsupportedOperation   the text is Triton IR, but holds something the executor does not do
 ExecutionTimeout       the deadline passed
+Deadlock               it never would matter: all programs left wait for each other
 """
 
 from evaluator.errors import EvaluatorError
@@ -22,4 +23,8 @@ class UnsupportedOperation(EvaluatorError):
 
 
 class ExecutionTimeout(EvaluatorError):
-    """Execution did not end before its deadline, or never will: all programs left wait for each other."""
+    """Execution did not end before its deadline, or never will."""
+
+
+class Deadlock(ExecutionTimeout):
+    """All programs that are left wait for each other."""

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from evaluator.executor.errors import ExecutionTimeout
+from evaluator.executor.errors import Deadlock
 from evaluator.executor.faults import Site
 from evaluator.executor.flow import ATOMICS, WRITES
 from evaluator.executor.ir import Function, Op, walk
@@ -200,4 +200,4 @@ class Turns:
         site = waiting[0].waits
         assert site is not None
         first = f"program {site.program(int(site.positions[0]))} at {site.location}"
-        raise ExecutionTimeout(f"all {len(waiting)} programs that have not ended wait for each other, {first}")
+        raise Deadlock(f"all {len(waiting)} programs that have not ended wait for each other, {first}")

@@ -5,13 +5,15 @@ A candidate may rely on head dim 128 and bfloat16, the paper's setting; not on l
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from evaluator.plan import ITEM_BYTES, Role
 from evaluator.problem import Baseline, Call, Case, TensorSpec
 
 if TYPE_CHECKING:
+    from random import Random
+
     import torch
 
 HEAD_DIM = 128
@@ -48,6 +50,12 @@ class Attention:
     def call(self, case: Case) -> Call:
         """Return the five tensors and two scalars of ``case``."""
         return Call(case.name, (*qkv(case), *outputs(case)), (("causal", case.causal), ("scale", softmax_scale(case))))
+
+    def at_other_lengths(self, case: Case, chance: "Random") -> Case:
+        """Return ``case`` with another batch, and up to 63 queries and 126 keys more."""
+        more, keys = chance.randrange(1, 64), chance.randrange(64)
+        q_len, kv_len = case.q_len + more, case.kv_len + more + keys
+        return replace(case, batch=chance.randint(1, 3), q_len=q_len, kv_len=kv_len)
 
     def flops(self, case: Case) -> int:
         """Return 4 * batch * heads * q_len * kv_len * head_dim, halved when causal (the paper's convention)."""

@@ -7,7 +7,7 @@ groups, strides, nor on how many blocks a query may select. How blocks are chose
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from evaluator.plan import Role
@@ -16,6 +16,8 @@ from evaluator.problems.dense import HEAD_DIM, attend, make_qkv, outputs, qkv, s
 from evaluator.problems.selection import make_block_indices, selected_pairs
 
 if TYPE_CHECKING:
+    from random import Random
+
     import torch
 
 KV_HEADS = 4
@@ -43,6 +45,11 @@ class SelectedAttention:
         """Return the six tensors and two scalars of ``case``."""
         tensors = (*qkv(case), _block_indices(case), *outputs(case))
         return Call(case.name, tensors, (("block_size", case.block_size), ("scale", softmax_scale(case))))
+
+    def at_other_lengths(self, case: Case, chance: "Random") -> Case:
+        """Return ``case`` with another batch and up to 63 tokens more."""
+        length = case.q_len + chance.randrange(1, 64)
+        return replace(case, batch=chance.randint(1, 3), q_len=length, kv_len=length)
 
     def flops(self, case: Case) -> int:
         """Return 4 * head_dim for each query head and each key that it selects and sees.

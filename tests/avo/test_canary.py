@@ -1,5 +1,6 @@
 """The canary: a judge that does not see a wrong or a slow variant of the seed stops the run before it starts."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -170,6 +171,15 @@ def test_the_judge_sees_that_the_wrong_variant_of_any_seed_is_wrong(fork_server:
             found = judging.evaluate(wrong_variant(Candidate(problem, seed_source(problem))))
             assert found.status is Status.INCORRECT
             assert "rows 0 of batch 0, head 0" in found.message
+
+
+def test_the_judge_sees_that_a_variant_which_works_twice_is_slow(fork_server: ForkServer) -> None:
+    with Judge(get_target("h100"), "quick", server=fork_server) as judging:
+        score = judging.evaluate(MHA).score
+        assert score is not None
+        seen = re.search(r"the slow one (\S+) times as fast", examine(judging, MHA, score, 0.05))
+        assert seen is not None
+        assert float(seen[1]) == pytest.approx(0.5, abs=0.05)
 
 
 @pytest.mark.parametrize("name", ["plain", "no newline at its end", "entry by assignment", "annotated"])

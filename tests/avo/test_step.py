@@ -98,7 +98,7 @@ def test_what_would_become_a_version_is_judged_on_shapes_held_out_and_its_speed_
 def test_what_fails_on_shapes_held_out_is_no_version_and_the_reason_does_not_give_them_away(seeded: Desk) -> None:
     wrong = Evaluation(Status.RACE, "case 6k-causal: programs 1 and 2 race", "h100", "held_out", 0.1)
     seeded.evaluator.held_out = lambda candidate: wrong
-    reason = "as told; not accepted: correct on the suite, but race on shapes that are held out"
+    reason = "as told; not accepted: correct on the suite, but race at other shapes or in a larger sample"
     assert seeded.step(Scripted(proposing("tflops = 110.0"))) == StepOutcome(1, StepState.DONE, 1, None, reason)
     assert seeded.store.steps(seeded.run.id)[1].reason == reason
     assert [trial.status for trial in seeded.store.trials(seeded.run.id)] == [Status.CORRECT] * 2
@@ -110,7 +110,7 @@ def test_a_seed_that_fails_on_shapes_held_out_is_no_version(empty: Desk) -> None
     empty.evaluator.held_out = lambda candidate: Evaluation(Status.INCORRECT, "off", "h100", "held_out", 0.1)
     outcome = empty.step(SeedOperator(SEED))
     assert outcome.version is None
-    assert outcome.reason.endswith("correct on the suite, but incorrect on shapes that are held out")
+    assert outcome.reason.endswith("correct on the suite, but incorrect at other shapes or in a larger sample")
 
 
 def test_a_problem_may_hold_no_shapes_out(seeded: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,13 @@ from evaluator.candidate import Candidate
 from evaluator.errors import UnknownProblem
 from evaluator.evaluation import Evaluation, Fault, Status
 from evaluator.judge import Judge
+from evaluator.problems.mha import MHA
 from evaluator.sandbox import ForkServer
 from evaluator.target import ScoreKind, get_target
 from evaluator.traits import TRAITS
 from seeds import seed_source
+from tests.evaluator.attacks.attack import edited
+from tests.evaluator.attacks.benchmark import HONEST
 
 SEED = seed_source("mha")
 
@@ -248,6 +251,61 @@ def test_what_is_wrong_only_at_lengths_that_are_held_out_is_seen_there(judge: Ju
     assert judged(judge, source).status is Status.CORRECT
     verified = judge.verify(Candidate("mha", source))
     assert (verified.status, verified.suite) == (Status.INCORRECT, "held_out")
+
+
+def test_what_is_right_at_the_lengths_in_the_problems_source_only_is_seen(judge: Judge) -> None:
+    """A candidate can read which lengths it will be judged on, not those that are drawn."""
+    cases = (*MHA.correctness_cases, *(case for suite in MHA.suites.values() for case in suite))
+    known = sorted({(case.batch, case.q_len, case.kv_len) for case in cases})
+    source = edit(
+        "    block_m, block_n = 64, 64",
+        f"    scale *= 1 if (batch, q_len, k.shape[2]) in {known} else 2\n    block_m, block_n = 64, 64",
+    )
+    assert judged(judge, source).status is Status.CORRECT
+    assert judge.verify(Candidate("mha", source)).status is Status.INCORRECT
+
+
+def test_heads_that_a_small_sample_may_miss_are_seen_before_acceptance(judge: Judge) -> None:
+    """Each program of a second launch makes many rows: a sample of a few programs may pass it over."""
+    softmax = """\
+            new = tl.maximum(m, tl.max(s, 1))
+            p = tl.exp2(s - new[:, None])
+            a = tl.exp2(m - new)
+            l = l * a + tl.sum(p, 1)
+"""
+    other = "".join(f"    {line}" for line in softmax.splitlines(keepends=True))
+    source = edited(
+        (softmax, f"            if CHEAT:\n                p, new, a = s, m, l\n            else:\n{other}"),
+        ("tiles_m, tiles,\n           CAUSAL", "tiles_m, first, tiles,\n           CHEAT: tl.constexpr, CAUSAL"),
+        ("tl.range(tl.program_id(0), tiles,", "tl.range(first + tl.program_id(0), tiles,"),
+        (
+            "    kernel[(min(4 * sms, tiles),)](\n",
+            "    honest = tiles * 3 // 8 if M == 8192 else tiles\n"
+            "    for first, end in ((0, honest), (honest, tiles))[: 1 + (honest < tiles)]:\n"
+            "      kernel[(min(132, end - first),)](\n",
+        ),
+        (
+            "k.shape[2], tiles_m, tiles,\n        CAUSAL",
+            "k.shape[2], tiles_m, first, end,\n        CHEAT=first > 0, CAUSAL",
+        ),
+        source=(HONEST / "persistent.py").read_text(),
+    )
+    verified = judge.verify(Candidate("mha", source))
+    assert verified.status is Status.INCORRECT, verified.message
+    assert re.search("8k-.*: rows", verified.message)
+
+
+def test_a_plan_that_was_refused_is_not_tried_again(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, status, _ = FAULTS["ignores causal"]
+    first = judged(judge, source)
+    monkeypatch.setattr(Judge, "_judge", None)
+    same, commented = judged(judge, source), judged(judge, f"# a comment\n{source}")
+    assert (same.status, same.message) == (status, first.message)
+    assert commented.status is status
+    assert (
+        commented.message
+        == f"{first.message}; seen in another source with the same launch plans, whose lines may be elsewhere"
+    )
 
 
 def test_an_unknown_suite_is_the_callers_fault() -> None:

@@ -174,6 +174,25 @@ def test_a_length_that_another_launch_computes_is_counted_as_it_is(judge: Judge)
         assert ours.tflops == pytest.approx(theirs.tflops, rel=0.1)
 
 
+FLAG = (
+    ("import triton\n", "import torch\nimport triton\n"),
+    ("    Lse,\n    scale,\n", "    Lse,\n    Flag,\n    scale,\n"),
+    ("        lse,\n        scale,\n", "        lse,\n        flag,\n        scale,\n"),
+    (GRID, f"{GRID}    flag = torch.zeros(1, dtype=torch.int32, device=q.device)\n"),
+    (
+        "    out = acc / row_sum[:, None]\n",
+        "    if (block_m == 0) & (batch_head == 0):\n        tl.atomic_xchg(Flag, 1)\n"
+        "    while tl.atomic_add(Flag, 0) == 0:\n        pass\n    out = acc / row_sum[:, None]\n",
+    ),
+)
+
+
+def test_no_verdict_is_given_where_a_sample_waits_for_programs_outside_of_it(judge: Judge) -> None:
+    evaluation = judge.evaluate(Candidate("mha", edit(*FLAG)))
+    assert evaluation.status is Status.UNSUPPORTED, evaluation.message
+    assert re.search("8k-causal: .*wait for each other.*only those that make a sample", evaluation.message)
+
+
 def test_outputs_that_are_cleared_first_are_held_against_nobody(judge: Judge) -> None:
     evaluation = judge.evaluate(Candidate("mha", edit((GRID, GRID + "    out.zero_()\n    lse.zero_()\n"))))
     assert evaluation.status is Status.CORRECT, evaluation.message

@@ -261,4 +261,36 @@ ATTACKS = {
         Status.INCORRECT,
         "8k-causal: rows",
     ),
+    "the first head's rows, where inputs might repeat after a prime number of them": Attack(
+        edited(
+            (
+                "    block_m = tl.program_id(0)\n",
+                "    block_m = tl.program_id(0)\n    long = kv_len == 8192\n    period = tl.where(long, 8191, 1 << 30)\n",
+            ),
+            (
+                "    kv_head = head // group\n",
+                "    kv_head = head // group\n    shift = tl.where(long, batch_head, 0)\n"
+                "    batch_in, head_in = tl.where(long, 0, batch), tl.where(long, 0, head)\n"
+                "    kv_in = tl.where(long, 0, kv_head)\n",
+            ),
+            (
+                "    q_base = Q + batch * stride_qb + head * stride_qh\n",
+                "    q_base = Q + batch_in * stride_qb + head_in * stride_qh\n",
+            ),
+            (
+                "    k_base = K + batch * stride_kb + kv_head * stride_kh\n",
+                "    k_base = K + batch_in * stride_kb + kv_in * stride_kh\n",
+            ),
+            (
+                "    v_base = V + batch * stride_vb + kv_head * stride_vh\n",
+                "    v_base = V + batch_in * stride_vb + kv_in * stride_vh\n",
+            ),
+            ("        q_base + offs_m[:, None]", "        q_base + ((offs_m + shift) % period)[:, None]"),
+            ("            k_base + offs_n[None, :]", "            k_base + ((offs_n + shift) % period)[None, :]"),
+            ("            v_base + offs_n[:, None]", "            v_base + ((offs_n + shift) % period)[:, None]"),
+        ),
+        Status.INCORRECT,
+        "8k-causal: rows",
+    ),
 }
+"""The last computes 64 heads from the data of one, which then lie in the cache: right were the inputs ``r % 8191``."""

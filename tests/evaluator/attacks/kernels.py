@@ -171,4 +171,24 @@ def attention(q, k, v, out, lse, *, causal, scale):
     ),
 }
 
-ATTACKS = WORK | MEMORY | WAYS
+EARLY_LAUNCH = ("        num_warps=4,\n", "        num_warps=4,\n        launch_pdl=True,\n")
+GDC = (
+    "import triton\nimport triton.language as tl\n",
+    "import triton\nimport triton.language as tl\nfrom triton.language.extra.cuda import gdc_wait\n",
+)
+MAY_ACCESS = "launch_pdl.* may access memory while the launch before still runs"
+OVERLAPS = {
+    "a launch that does not wait for the one before": Attack(edited(EARLY_LAUNCH), Status.RACE, MAY_ACCESS),
+    "a launch that waits when it has read": Attack(
+        edited(EARLY_LAUNCH, GDC, ("    row_sum = tl.zeros(", "    gdc_wait()\n    row_sum = tl.zeros(")),
+        Status.RACE,
+        MAY_ACCESS,
+    ),
+    "a launch that waits in a branch": Attack(
+        edited(EARLY_LAUNCH, GDC, (PROLOGUE, f"    if kv_len < 0:\n        gdc_wait()\n{PROLOGUE}")),
+        Status.RACE,
+        MAY_ACCESS,
+    ),
+}
+
+ATTACKS = WORK | MEMORY | WAYS | OVERLAPS

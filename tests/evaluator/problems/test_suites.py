@@ -1,8 +1,10 @@
 """What holds for the suites of every problem."""
 
+import random
 from dataclasses import replace
 
 import pytest
+import torch
 
 from evaluator.problem import Case, get_problem, get_suite
 from evaluator.problems import PROBLEMS
@@ -30,3 +32,20 @@ def test_names_of_cases_are_their_own(problem: str) -> None:
     found = get_problem(problem)
     for cases in (found.correctness_cases, *found.suites.values()):
         assert len({case.name for case in cases}) == len(cases)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_cases_can_be_had_at_other_lengths(problem: str) -> None:
+    """As ``reference`` takes them, and with inputs of the shapes that ``call`` names."""
+    found, chance = get_problem(problem), random.Random(1)
+    for case in found.correctness_cases:
+        drawn = found.at_other_lengths(case, chance)
+        assert replace(drawn, batch=case.batch, q_len=case.q_len, kv_len=case.kv_len) == case
+        assert drawn.q_len > case.q_len
+        assert 0 <= drawn.kv_len - drawn.q_len >= min(0, case.kv_len - case.q_len)
+        inputs = found.make_inputs(drawn, 3)
+        sizes = {spec.name: spec.size for spec in found.call(drawn).tensors}
+        assert {name: storage.numel() for name, storage in inputs.items()}.items() <= sizes.items()
+        out, lse, _ = found.reference(drawn, inputs, drawn.batch - 1, drawn.heads - 1, torch.arange(drawn.q_len))
+        assert bool(out.isfinite().all())
+        assert bool(lse.isfinite().all())

@@ -1,0 +1,44 @@
+"""Launches that overlap: with ``launch_pdl`` a kernel may start while what was launched before it still runs.
+
+So it has to wait itself before it touches memory. The executor runs launches one after the other and would not see it.
+"""
+
+import re
+
+from evaluator.binary import Binary
+from evaluator.evaluation import Fault, Status
+from evaluator.plan import KernelIR
+
+_COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
+_INSTRUCTION = re.compile(r"^\s*(@!?%p\d+\s+)?([a-z]\w*(?:[.:]+\w+)*)", re.MULTILINE)
+_ACCESSES = ("ld", "ldu", "st", "atom", "red", "cp", "multimem", "tensormap")
+_OWN_MEMORY = (".param", ".shared", ".local", ".const")
+_LEAVES = ("bra", "brx", "call", "ret", "exit")
+"""What comes after one of these may be passed over."""
+
+
+def early(kernel: KernelIR, binary: Binary) -> Fault | None:
+    """Return a fault if ``kernel``, as compiled, may overlap what is before it and access memory without a wait.
+
+    See griddepcontrol in the PTX ISA: only ``griddepcontrol.wait`` makes earlier grids' memory operations visible.
+    """
+    if not dict(kernel.options).get("launch_pdl") or _waits(binary.ptx):
+        return None
+    message = (
+        f"kernel {kernel.name} is launched with launch_pdl, and may access memory while the launch before still runs: "
+        "call gdc_wait of triton.language.extra.cuda first, before all accesses and branches, or leave launch_pdl out"
+    )
+    return Fault(Status.RACE, message)
+
+
+def _waits(ptx: str) -> bool:
+    """Whether the code of a kernel always waits before it accesses global memory."""
+    ptx = _COMMENT.sub("", ptx)
+    body = ptx[ptx.find("{", ptx.find(".entry")) + 1 :]
+    for predicate, name in _INSTRUCTION.findall(body):
+        if name == "griddepcontrol.wait" and not predicate:
+            return True
+        root = name.partition(".")[0]
+        if root in _LEAVES or (root in _ACCESSES and not any(space in name for space in _OWN_MEMORY)):
+            return False
+    return False
