@@ -13,6 +13,7 @@ from avo.errors import CanaryFault, RunFailed
 from avo.run import Stop, execute
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.capture import Capturer
+from evaluator.cuda.measured import Measured
 from evaluator.evaluation import Comparison, Evaluation, Fault, Status, Verdict
 from evaluator.evaluators import FakeEvaluator
 from evaluator.judge import Judge
@@ -180,6 +181,16 @@ def test_the_judge_sees_that_a_variant_which_works_twice_is_slow(fork_server: Fo
         seen = re.search(r"the slow one (\S+) times as fast", examine(judging, MHA, score, 0.05))
         assert seen is not None
         assert float(seen[1]) == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.gpu
+def test_a_gpu_sees_wrong_and_slow_variants_one_of_them_in_gluon() -> None:
+    target = get_target("cuda")
+    with Judge(target, "quick", speed=Measured(target, cascade=None)) as judging:
+        score = judging.evaluate(MHA).score
+        assert score is not None
+        found = "canary: the wrong variant is incorrect, and incorrect on the GPU alone, the slow one slower"
+        assert examine(judging, MHA, score, 0.05) == found
 
 
 @pytest.mark.parametrize("name", ["plain", "no newline at its end", "entry by assignment", "annotated"])

@@ -46,7 +46,8 @@ def test_a_kernel_that_counts_its_calls_gains_nothing_by_it(target: Target) -> N
     outcome = worker.time(CASE.name, range(200), LIMIT_S)
     worker.close()
     assert isinstance(outcome, Fault)
-    assert outcome.status is Status.INCORRECT, outcome.message
+    # What lies behind the guards, where it counts, is chance.
+    assert outcome.status in (Status.INCORRECT, Status.CRASHED), outcome.message
 
 
 @pytest.mark.parametrize("source", [gpu_attacks.KEEPS_IN_L2, gpu_attacks.STARTS_EARLY], ids=["evict last", "pdl"])
