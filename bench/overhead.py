@@ -124,7 +124,7 @@ class Watch:
         self.seen: dict[float, tuple[float, float, int, float, float]] = {}
         self._arguments = url, run_id, attempts
         self._over = Event()
-        self._thread = Thread(target=self._look)
+        self._thread = Thread(target=self._look, daemon=True)
         self._thread.start()
 
     def _look(self) -> None:
