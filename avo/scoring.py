@@ -8,7 +8,7 @@ from agents.errors import CandidateTaken
 from avo.acceptance import share_of_alpha
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import Comparison, Evaluation, Score
+from evaluator.evaluation import REFUSED, Comparison, Evaluation, Score
 from evaluator.evaluators import Judging
 from evaluator.target import ScoreKind
 from lineage_db.records import Attempt, Run, Step, Version
@@ -108,15 +108,18 @@ class RecordingScorer:
         return evaluation
 
     def _shared(self, evaluation: Evaluation) -> Evaluation:
-        """Put the samples that the run has of the same launch plans in the place of new ones.
+        """Put what the run knows of the same launch plans in the place of what was drawn anew: a fault, or samples.
 
         Who may draw again until the draw is lucky, under other names, would be accepted in the end.
         """
         score = evaluation.score
-        if score is None or score.kind is not ScoreKind.MEASURED:
+        if score is None:
             return evaluation
-        twins = self._twins(evaluation.plan_digest)
-        if not twins:
+        known = [attempt.evaluation for attempt in self._with_plan(evaluation.plan_digest)]
+        if refused := [one for one in known if one.status in REFUSED]:
+            return replace(refused[0], seconds=evaluation.seconds)
+        twins = [one.score for one in known if one.score is not None]
+        if not twins or score.kind is not ScoreKind.MEASURED:
             return evaluation
         comparison = score.comparison
         if comparison is not None:
@@ -125,8 +128,11 @@ class RecordingScorer:
 
     def _twins(self, plan_digest: str | None) -> list[Score]:
         """Return the scores of the run's attempts with these launch plans, oldest first."""
-        attempts = [] if plan_digest is None else self._store.attempts_of_plan(self._run.id, plan_digest)
+        attempts = self._with_plan(plan_digest)
         return [attempt.evaluation.score for attempt in attempts if attempt.evaluation.score is not None]
+
+    def _with_plan(self, plan_digest: str | None) -> list[Attempt]:
+        return [] if plan_digest is None else self._store.attempts_of_plan(self._run.id, plan_digest)
 
 
 def _persistently(ask: Callable[[], Evaluation]) -> Evaluation:

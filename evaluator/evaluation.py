@@ -47,6 +47,12 @@ class Status(StrEnum):
     """The candidate's process, or the compiler on its IR, died."""
 
 
+REFUSED = (Status.INCORRECT, Status.UNWRITTEN, Status.OUT_OF_BOUNDS, Status.RACE)
+"""Faults of a plan that stand: who might ask again, with the same plan, until a sample is lucky would be right in the
+end. Other faults may be the machine's.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """Why a candidate cannot go on: what the stages of the judge return instead of their result."""

@@ -23,7 +23,7 @@ from evaluator.capture import Capturer
 from evaluator.compare import compare
 from evaluator.compiler import Compiler, fit
 from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import CaseResult, Evaluation, Fault, Resources, Score, Status
+from evaluator.evaluation import REFUSED, CaseResult, Evaluation, Fault, Resources, Score, Status
 from evaluator.execution import PlanRun
 from evaluator.inspection import Findings, Inspection, Look
 from evaluator.overlap import early
@@ -48,11 +48,8 @@ _TILE = 64
 """Rows of a small tile of queries."""
 
 
-_KEPT = (Status.CORRECT, Status.INCORRECT, Status.UNWRITTEN, Status.OUT_OF_BOUNDS, Status.RACE)
-"""Verdicts on a plan that stand: who may ask again until the sample is lucky would be right in the end. Others may be
-the machine's.
-"""
 _MOST_KEPT = 10_000
+"""Verdicts on plans."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +164,7 @@ class Judge:
             return replace(_of_another(*known, candidate), seconds=time.monotonic() - started)
         outcome = self._judge(candidate, problem, cases, plans, incumbent, findings)
         evaluation = self._evaluation(outcome, cases.suite, findings, started)
-        if evaluation.status in _KEPT:
+        if evaluation.correct or evaluation.status in REFUSED:
             self._judged[cases.suite, findings.plan_digest, incumbent] = evaluation, hash(candidate.source)
             if len(self._judged) > _MOST_KEPT:
                 del self._judged[next(iter(self._judged))]

@@ -56,7 +56,7 @@ class MeasuringEvaluator:
         if status := self.faults.get(
             candidate.source, Status.INCORRECT if "canary_kernel" in candidate.source else None
         ):
-            return Evaluation(status, "told to", "cuda", "quick", 0.1)
+            return Evaluation(status, "told to", "cuda", "quick", 0.1, plan_digest=_read(candidate.source)[1])
         speed, plan = _read(candidate.source)
         case = CaseScore("one", speed * float(np.exp(0.003 * self._random.normal())), 1.0, "")
         score = Score(ScoreKind.MEASURED, "cuda", (case,), incumbent and self.compare(speed, incumbent), self.card)

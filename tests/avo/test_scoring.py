@@ -92,6 +92,18 @@ def test_candidates_with_the_same_plan_share_their_samples(lab: Lab) -> None:
     assert len(lab.store.versions(lab.run.id)) == 1
 
 
+@pytest.mark.parametrize(
+    ("status", "lasts"), [(Status.INCORRECT, True), (Status.RACE, True), (Status.TIMED_OUT, False)]
+)
+def test_a_plan_that_was_refused_stays_refused_whoever_judges_it_next(lab: Lab, status: Status, lasts: bool) -> None:
+    """Each judge checks a sample of its own; what took too long may have been the machine's fault."""
+    lab.evaluator.faults[kernel(140.0, "a")] = status
+    lab.step(Scripted(proposing(kernel(140.0, "a"))))
+    version = lab.step(Scripted(proposing(kernel(150.0, "a")))).version
+    assert lab.attempts()[2].evaluation.status is (status if lasts else Status.CORRECT)
+    assert version == (None if lasts else 1)
+
+
 def test_a_plan_known_from_an_earlier_best_is_compared_with_the_present_one_and_keeps_its_score(lab: Lab) -> None:
     lab.step(Scripted(proposing(kernel(99.0, "a"))))
     lab.step(Scripted(proposing(kernel(105.0))))
