@@ -77,13 +77,13 @@ class BenchmarkCheck:
             return chosen
         if isinstance(others, Fault):
             return others
-        either = {i: chosen[i] | others[i] for i in chosen}
+        outputs = settled(self.problem, self.case, self._marked(chosen), self._marked(others))
+        either = {i: others[i].logical_or_(chosen[i]) for i in chosen}
         fault = uncovered(self.problem, self.case, self._marked(either))
         # Far apart first, where an access that leaves its buffer meets no other; then as on a GPU, for the numbers.
         fault = fault or self._execute(programs, self._far_apart(chance)) or self._execute(programs, self.run)
         if fault:
             return fault
-        outputs = settled(self.problem, self.case, self._marked(chosen), self._marked(others))
         heads = max(SAMPLED_HEADS, self.sample.groups)
         return compare(self.problem, self.case, self.inputs, outputs, whole=False, heads=heads)
 

@@ -37,7 +37,7 @@ def pool_storage(name: str, size: int, row: int, dtype: torch.dtype, seed: int) 
         pool[seed % _LARGE_EVERY :: _LARGE_EVERY] *= LOGIT_STD
     pool = pool.to(dtype)
     if pooled:
-        pool = pool[torch.randint(_POOL_ROWS, (rows,), generator=generator)]
+        pool = pool.index_select(0, torch.randint(_POOL_ROWS, (rows,), generator=generator))
     return pool.flatten()[:size]
 
 
