@@ -132,16 +132,18 @@ class RecordedJudge:
             if score.comparison.plan_digest != self._known[incumbent.candidate.digest].plan_digest:
                 raise Unrecorded("compares a candidate with another version than in the record")
             score = replace(score, comparison=replace(score.comparison, alpha=incumbent.alpha))
-        return replace(found, score=score, held_out_tflops=None)
+        return replace(found, score=score, held_out_tflops=None, examined=None)
 
     def verify(self, candidate: Candidate) -> Evaluation:
-        """Return the recorded verdict on shapes that are held out; a version was correct there."""
+        """Return what came of the closer look on record; a version was correct."""
         found = self._known[candidate.digest]
         if candidate.digest not in self._versions or found.score is None:
-            return Evaluation(Status.INCORRECT, "no version in the record", found.target, HELD_OUT, 0.0)
+            status = found.refused or Status.INCORRECT
+            return Evaluation(status, "no version in the record", found.target, HELD_OUT, 0.0)
         tflops = found.held_out_tflops or found.geomean_tflops
         case = replace(found.score.cases[0], tflops=tflops)
-        return replace(found, suite=HELD_OUT, score=replace(found.score, cases=(case,)), held_out_tflops=None)
+        score = replace(found.score, cases=(case,))
+        return replace(found, suite=HELD_OUT, score=score, held_out_tflops=None, examined=None)
 
     def profile(self, candidate: Candidate, case: str | None = None) -> Fault:
         """Explain nothing: no operator's next move depends on it in a replay."""

@@ -8,8 +8,9 @@ from agents.errors import CandidateTaken
 from avo.acceptance import share_of_alpha
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import REFUSED, Comparison, Evaluation, Score
+from evaluator.evaluation import REFUSED, Comparison, Evaluation, Score, Status
 from evaluator.evaluators import Judging
+from evaluator.problem import HELD_OUT
 from evaluator.target import ScoreKind
 from lineage_db.records import Attempt, Run, Step, Version
 from lineage_db.store import Store
@@ -82,13 +83,21 @@ class RecordingScorer:
             comparison = score.comparison
         return self._store.record_comparison(self._step.id, attempt.id, comparison, now=self._clock())
 
-    def verify(self, attempt: Attempt) -> Attempt | Evaluation:
-        """Return ``attempt`` as recorded with its speed on the shapes that are held out, or how it fails there."""
+    def examine(self, attempt: Attempt) -> tuple[Attempt, Status]:
+        """Return a correct attempt as it is recorded after a closer look, and what came of that.
+
+        Launch plans that were refused once in the run are not looked at again.
+        """
+        refused = [one.evaluation.refused for one in self._with_plan(attempt.plan_digest)]
+        if status := next((status for status in refused if status), None):
+            return attempt, status
         candidate = Candidate(self._run.problem, attempt.source)
         found = _persistently(lambda: self._evaluator.verify(candidate))
-        if found.score is None:
-            return found
-        return self._store.record_held_out(self._step.id, attempt.id, found.geomean_tflops, now=self._clock())
+        if not found.correct and found.refused is None:
+            return attempt, found.status
+        tflops = found.geomean_tflops if found.correct and found.suite == HELD_OUT else None
+        recorded = self._store.record_examination(self._step.id, attempt.id, found.status, tflops, now=self._clock())
+        return recorded, found.status
 
     def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
         """Return the verdict without recording it; ask again when the evaluator is unavailable."""

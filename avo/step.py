@@ -26,9 +26,9 @@ from avo.supervision import supervise
 from avo.transfer import transferred
 from evaluator.candidate import Candidate
 from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import Evaluation
+from evaluator.evaluation import Status
 from evaluator.evaluators import Judging
-from evaluator.problem import HELD_OUT, get_problem
+from evaluator.problem import get_problem
 from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StepNotRunning
@@ -168,13 +168,11 @@ def _conclude(
     clock: Callable[[], datetime],
     home: Home,
 ) -> tuple[Version | None, str]:
-    """Finish the step and return the version it adds, and the reason with what is to be said of shapes held out.
+    """Finish the step and return the version it adds, and the reason with what is to be said of a closer look.
 
     An attempt that was compared with a version that another worker has surpassed meanwhile is compared with the new
-    best one first, for as long as it wins and others are quicker. One that would become a version is judged on the
-    shapes that are held out first, where the problem has any.
+    best one first, for as long as it wins and others are quicker. One that would become a version is examined first.
     """
-    held_out = HELD_OUT in get_problem(run.problem).suites
     attempt = proposal.attempt
 
     def decide(versions: Sequence[Version], submitted: Attempt) -> bool:
@@ -182,8 +180,8 @@ def _conclude(
         if outdated(versions, submitted, rivals):
             raise _OutdatedError(rivals[-1])
         accepted = accepts(versions, submitted, min_gain, rivals)
-        if accepted and held_out and submitted.evaluation.held_out_tflops is None:
-            raise _UnverifiedError
+        if accepted and submitted.evaluation.examined is not Status.CORRECT:
+            raise _UnexaminedError
         return accepted
 
     while True:
@@ -201,20 +199,18 @@ def _conclude(
         except _OutdatedError as error:
             assert attempt is not None
             attempt = scorer.compare(attempt, error.best)
-        except _UnverifiedError:
+        except _UnexaminedError:
             assert attempt is not None
-            found = scorer.verify(attempt)
-            attempt = found if isinstance(found, Attempt) else None
-            if isinstance(found, Evaluation):  # of its message nothing is told: it names the shapes
-                reason += (
-                    f"; not accepted: correct on the suite, but {found.status} at other shapes or in a larger sample"
-                )
+            attempt, found = scorer.examine(attempt)
+            if found is not Status.CORRECT:  # of the message nothing is told: it names the shapes
+                attempt = None
+                reason += f"; not accepted: correct on the suite, but {found} at other shapes or in a larger sample"
         else:
             return version, reason
 
 
-class _UnverifiedError(Exception):
-    """The attempt under decision has to be judged on the shapes that are held out first."""
+class _UnexaminedError(Exception):
+    """The attempt under decision has to be examined first."""
 
 
 class _OutdatedError(Exception):

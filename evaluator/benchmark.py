@@ -5,7 +5,6 @@ those read, which programs store that, and so on; all of these run, in the plan 
 others. A row is right if the programs that make it are, whatever other ones do.
 """
 
-import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +12,12 @@ from dataclasses import dataclass, replace
 import torch
 
 from evaluator.buffers import apart
-from evaluator.compare import SAMPLED_HEADS, Comparison, compare, settled, uncovered
+from evaluator.compare import Comparison, compare, only, settled, uncovered
 from evaluator.evaluation import Fault, Status
 from evaluator.execution import PlanRun
 from evaluator.executor import Allocation
 from evaluator.plan import Role
-from evaluator.problem import Case, Problem
+from evaluator.problem import Case, Problem, TensorSpec
 from evaluator.stages import Marks, Stage, no_marks
 
 SAMPLE_ROWS = 32
@@ -39,14 +38,9 @@ class Sample:
     """Matrix work that the groups may take about, if one program makes one group."""
 
 
-EACH_TIME = Sample(6, 1e10)
-BEFORE_ACCEPTANCE = Sample(64, 1e11)
-"""Of all cases of a suite together."""
-
-
-def shared(sample: Sample, cases: int) -> Sample:
-    """Return the share of each of so many cases."""
-    return Sample(math.ceil(sample.groups / cases), sample.flop / cases)
+EACH_TIME, BEFORE_ACCEPTANCE = Sample(6, 1e10), Sample(32, 5e10)
+_OTHER_HEADS, _OTHER_ROWS = 8, 64
+"""What is compared beside the sample, of that which its programs make too: so many rows of so many heads, at most."""
 
 
 @dataclass(frozen=True)
@@ -68,24 +62,26 @@ class BenchmarkCheck:
         return found
 
     def _checked(self, chance: random.Random) -> Comparison | Fault:
-        programs = self._sampled(chance)
-        if isinstance(programs, Fault):
-            return programs
+        sampled = self._sampled(chance)
+        if isinstance(sampled, Fault):
+            return sampled
+        programs, wanted = sampled
         chosen = self._stored([(stage, mine) for stage, mine in zip(self.stages, programs, strict=True)])
         others = self._stored([(stage, _rest(stage, mine)) for stage, mine in zip(self.stages, programs, strict=True)])
         if isinstance(chosen, Fault):
             return chosen
         if isinstance(others, Fault):
             return others
-        outputs = settled(self.problem, self.case, self._marked(chosen), self._marked(others))
+        made = settled(self.problem, self.case, self._marked(chosen), self._marked(others))
+        rows = made & (wanted | _some(made, chance))
         either = {i: others[i].logical_or_(chosen[i]) for i in chosen}
         fault = uncovered(self.problem, self.case, self._marked(either))
         # Far apart first, where an access that leaves its buffer meets no other; then as on a GPU, for the numbers.
         fault = fault or self._execute(programs, self._far_apart(chance)) or self._execute(programs, self.run)
         if fault:
             return fault
-        heads = max(SAMPLED_HEADS, self.sample.groups)
-        return compare(self.problem, self.case, self.inputs, outputs, whole=False, heads=heads)
+        outputs = only(self.problem, self.case, self._marked(chosen), rows)
+        return compare(self.problem, self.case, self.inputs, outputs, whole=False)
 
     @property
     def _outputs(self) -> dict[str, int]:
@@ -104,37 +100,42 @@ class BenchmarkCheck:
             return Fault(Status.INCORRECT, f"{message}: work is missing at this shape")
         return None
 
-    def _sampled(self, chance: random.Random) -> list[torch.Tensor] | Fault:
-        """Return the programs of each stage that a sample depends on; of a smaller one, where they are too many."""
+    def _sampled(self, chance: random.Random) -> tuple[list[torch.Tensor], torch.Tensor] | Fault:
+        """Return the programs of each stage that a sample depends on, and the sample, bool [batch, heads, rows].
+
+        It is smaller where they are too many.
+        """
         each = max((stage.work.total("dot_flops") / stage.launch.programs for stage in self.stages), default=0.0)
         groups = max(1, min(self.sample.groups, int(self.sample.flop / max(each, 1.0))))
         while True:
-            programs = self._makers(self._wanted(groups, chance))
+            rows = self._groups(groups, chance)
+            programs = self._makers(rows)
             if isinstance(programs, Fault):
                 return programs
             most = max(zip(self.stages, programs, strict=True), key=lambda pair: pair[0].flops(pair[1]))
             if most[0].flops(most[1]) <= MOST_FLOP:
-                return programs
+                return programs, rows
             if groups == 1:
                 message = f"{SAMPLE_ROWS} rows depend on {most[1].numel()} programs of kernel {most[0].kernel.name}"
                 return Fault(Status.UNSUPPORTED, f"{message}: too many to execute")
             groups //= 2
 
-    def _wanted(self, groups: int, chance: random.Random) -> Marks:
-        """Return marks of random groups of rows in all outputs."""
-        buffers = self.run.buffers
-        wanted = no_marks(buffers, [i for i, a in enumerate(buffers.allocations) if not a.readonly])
-        specs = {spec.name: spec for spec in self.problem.call(self.case).tensors}
-        batch, heads, rows = specs["lse"].shape
+    def _groups(self, groups: int, chance: random.Random) -> torch.Tensor:
+        """Return random groups of rows, bool [batch, heads, rows]."""
+        batch, heads, rows = self._specs["lse"].shape
+        wanted = torch.zeros(batch, heads, rows, dtype=torch.bool)
         for _ in range(groups):
             start = chance.randrange(0, rows, SAMPLE_ROWS)
-            place = chance.randrange(batch), chance.randrange(heads), slice(start, start + SAMPLE_ROWS)
-            for name, i in self._outputs.items():
-                wanted[i].as_strided(specs[name].shape, specs[name].strides)[place] = True
+            wanted[chance.randrange(batch), chance.randrange(heads), start : start + SAMPLE_ROWS] = True
         return wanted
 
-    def _makers(self, wanted: Marks) -> list[torch.Tensor] | Fault:
-        """Return the programs of each stage that wanted elements depend on; ``wanted`` grows to all that is read."""
+    def _makers(self, rows: torch.Tensor) -> list[torch.Tensor] | Fault:
+        """Return the programs of each stage that the outputs' ``rows`` depend on."""
+        buffers = self.run.buffers
+        wanted = no_marks(buffers, [i for i, a in enumerate(buffers.allocations) if not a.readonly])
+        for name, i in self._outputs.items():
+            shape, strides = self._specs[name].shape, self._specs[name].strides
+            wanted[i].as_strided(shape, strides)[rows] = True
         found: list[torch.Tensor] = []
         for stage in reversed(self.stages):
             chosen = _all(stage) if stage.whole else self._makers_in(stage, wanted)
@@ -143,7 +144,12 @@ class BenchmarkCheck:
             found.insert(0, chosen)
         return found
 
+    @property
+    def _specs(self) -> dict[str, TensorSpec]:
+        return {spec.name: spec for spec in self.problem.call(self.case).tensors}
+
     def _makers_in(self, stage: Stage, wanted: Marks) -> torch.Tensor | Fault:
+        """Return the programs that wanted elements depend on; ``wanted`` grows by what they read."""
         args, none = stage.launch.args, torch.zeros(0, dtype=torch.int64)
         read = stage.kernel.reads(args) & wanted.keys()
         fresh = stage.writers(wanted) if stage.kernel.changes(args) else none
@@ -203,3 +209,13 @@ def _rest(stage: Stage, programs: torch.Tensor) -> torch.Tensor:
     left = torch.ones(stage.launch.programs, dtype=torch.bool)
     left[programs] = False
     return left.nonzero().flatten()
+
+
+def _some(made: torch.Tensor, chance: random.Random) -> torch.Tensor:
+    """Return random ones of the rows that were made, bool [batch, heads, rows]."""
+    some = torch.zeros_like(made)
+    heads = made.any(-1).nonzero().tolist()
+    for batch, head in chance.sample(heads, min(_OTHER_HEADS, len(heads))):
+        rows = made[batch, head].nonzero()[:, 0].tolist()
+        some[batch, head, chance.sample(rows, min(_OTHER_ROWS, len(rows)))] = True
+    return some

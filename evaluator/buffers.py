@@ -2,7 +2,8 @@
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -151,3 +152,12 @@ class InputCache:
         if key not in self._made:
             self._made[key] = problem.make_inputs(case, self._seed)
         return self._made[key]
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """Forget at the end what was made since the beginning."""
+        before = dict(self._made)
+        try:
+            yield
+        finally:
+            self._made = before

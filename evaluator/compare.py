@@ -24,7 +24,6 @@ LSE_TOLERANCE = 1e-3
 """On ``|lse - ref|``, natural log."""
 
 _TILES = (16, 32, 64, 128, 256)
-SAMPLED_HEADS, _SAMPLED_ROWS = 8, 64
 _MOST_ROWS = 2048
 """Rows of a head that are compared at most: of 32768, one in 16, so that no tile of a matrix product goes unseen."""
 _ROWS_AT_ONCE = 256
@@ -62,12 +61,11 @@ def compare(
     outputs: Mapping[str, Allocation],
     *,
     whole: bool,
-    heads: int = SAMPLED_HEADS,
 ) -> Comparison:
     """Compare ``out`` and ``lse`` with the reference.
 
     ``whole`` demands that every element was written, and compares up to ``_MOST_ROWS`` rows of every head; otherwise
-    some of the rows that were written are compared, of as many ``heads``.
+    all rows that were written are compared.
     """
     specs = {spec.name: spec for spec in problem.call(case).tensors}
     out, out_written = _views(outputs["out"], specs["out"])
@@ -80,7 +78,7 @@ def compare(
 
     checked = []
     rows_written = out_written.view(torch.uint8).amax(-1).bool()  # several times as fast as any()
-    for batch, head, rows in _rows_to_check(rows_written | lse_written, whole, heads):
+    for batch, head, rows in _rows_to_check(rows_written | lse_written, whole):
         reference, lse_reference, attainable = problem.reference(case, inputs, batch, head, rows)
         element_error = (out[batch, head, rows].double() - reference).where(out_written[batch, head, rows], 0.0)
         lse_error = (lse[batch, head, rows].double() - lse_reference).abs().where(lse_written[batch, head, rows], 0.0)
@@ -131,16 +129,21 @@ def uncovered(problem: Problem, case: Case, outputs: Mapping[str, Allocation]) -
 
 def settled(
     problem: Problem, case: Case, chosen: Mapping[str, Allocation], others: Mapping[str, Allocation]
-) -> dict[str, Allocation]:
-    """Return outputs marked in those rows that ``chosen`` marks throughout and ``others`` nowhere."""
+) -> torch.Tensor:
+    """Return the rows, bool [batch, heads, q_len], that ``chosen`` marks throughout and ``others`` nowhere."""
     specs = {spec.name: spec for spec in problem.call(case).tensors}
     (out, not_out), (lse, not_lse) = (
         [_views(each[name], specs[name])[1].view(torch.uint8) for each in (chosen, others)] for name in ("out", "lse")
     )
-    rows = (out.amin(-1) > not_out.amax(-1)) & (lse > not_lse)
+    return (out.amin(-1) > not_out.amax(-1)) & (lse > not_lse)
+
+
+def only(problem: Problem, case: Case, outputs: Mapping[str, Allocation], rows: torch.Tensor) -> dict[str, Allocation]:
+    """Return outputs marked in ``rows``, bool [batch, heads, q_len], and nowhere else."""
+    specs = {spec.name: spec for spec in problem.call(case).tensors}
     found = {}
     for name, mask in (("out", rows[..., None]), ("lse", rows)):
-        found[name] = replace(chosen[name], written=torch.zeros(chosen[name].data.numel(), dtype=torch.bool))
+        found[name] = replace(outputs[name], written=torch.zeros(outputs[name].data.numel(), dtype=torch.bool))
         _views(found[name], specs[name])[1].copy_(mask.expand(specs[name].shape))
     return found
 
@@ -153,21 +156,13 @@ def _views(allocation: Allocation, spec: TensorSpec) -> tuple[torch.Tensor, torc
     )
 
 
-def _rows_to_check(written: torch.Tensor, whole: bool, most_heads: int) -> Iterator[tuple[int, int, torch.Tensor]]:
-    heads = [(int(b), int(h)) for b, h in written.any(-1).nonzero()]
-    for batch, head in heads if whole else _spread(heads, most_heads):
+def _rows_to_check(written: torch.Tensor, whole: bool) -> Iterator[tuple[int, int, torch.Tensor]]:
+    for batch, head in written.any(-1).nonzero().tolist():
         rows = written[batch, head].nonzero()[:, 0]
-        most = _MOST_ROWS if whole else _SAMPLED_ROWS
-        if len(rows) > most:
-            rows = rows[torch.linspace(0, len(rows) - 1, most, dtype=torch.float64).long()]
+        if whole and len(rows) > _MOST_ROWS:
+            rows = rows[torch.linspace(0, len(rows) - 1, _MOST_ROWS, dtype=torch.float64).long()]
         for part in rows.split(_ROWS_AT_ONCE):
             yield batch, head, part
-
-
-def _spread(items: list[tuple[int, int]], most: int) -> list[tuple[int, int]]:
-    if len(items) <= most:
-        return items
-    return [items[i * (len(items) - 1) // (most - 1)] for i in range(most)]
 
 
 def _verdict(case: Case, checked: list[_Rows], eps: float) -> tuple[Comparison, tuple[_Rows, torch.Tensor] | None]:

@@ -215,6 +215,8 @@ class Evaluation:
     held_out_tflops: float | None = None
     """Of a version: geometric mean over the shapes that no operator is shown, on which it is correct too; predicted or
     measured as the score is."""
+    examined: Status | None = None
+    """Of a correct candidate: what came of a closer look before acceptance, ``CORRECT`` or one of ``REFUSED``."""
     traits: Mapping[str, str] = field(default_factory=dict)
     """Of a correct candidate: what kind of kernel it is, see ``evaluator.traits``."""
 
@@ -227,6 +229,8 @@ class Evaluation:
             raise ValueError("only an unverified candidate has a prediction in place of a score")
         if self.held_out_tflops is not None and not self.correct:
             raise ValueError("only a correct candidate is judged on shapes that are held out")
+        if self.examined is not None and not (self.correct and self.examined in (Status.CORRECT, *REFUSED)):
+            raise ValueError("only a correct candidate is examined, and only verdicts that stand are kept")
         if not self.correct and not self.message:
             raise ValueError("a fault needs a message")
 
@@ -234,6 +238,11 @@ class Evaluation:
     def correct(self) -> bool:
         """Whether the candidate passed everything."""
         return self.status is Status.CORRECT
+
+    @property
+    def refused(self) -> Status | None:
+        """The fault of the launch plans that stands, whoever judges them next."""
+        return next((status for status in (self.status, self.examined) if status in REFUSED), None)
 
     @property
     def geomean_tflops(self) -> float:
@@ -251,7 +260,9 @@ class Evaluation:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Evaluation":
         """Rebuild from ``to_json``'s data; raise ``TypeError`` or ``ValueError`` when malformed."""
-        missing = {field.name for field in fields(cls)} - data.keys() - {"predicted", "held_out_tflops", "traits"}
+        missing = (
+            {field.name for field in fields(cls)} - data.keys() - {"predicted", "held_out_tflops", "examined", "traits"}
+        )
         if missing:
             raise TypeError(f"an evaluation lacks {', '.join(sorted(missing))}")
         scores = {name: _plain(data.get(name)) for name in ("score", "predicted")}

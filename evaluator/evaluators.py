@@ -37,12 +37,14 @@ class Profiler(Protocol):
 
 
 class Verifier(Protocol):
-    """Judges candidates on shapes that no variation operator is shown."""
+    """Examines candidates closely before they are accepted."""
 
     def verify(self, candidate: Candidate) -> Evaluation:
-        """Return the verdict afresh, with the suite ``HELD_OUT`` in place of the evaluator's own.
+        """Return the verdict afresh: at the shapes that no variation operator is shown, at lengths drawn anew, and in
+        larger samples of the evaluator's own suite.
 
-        Raises ``EvaluatorUnavailable``, and ``UnknownProblem`` where the problem has no such suite.
+        The score is that of the suite ``HELD_OUT``, or the evaluator's own where the problem has none. Raises
+        ``EvaluatorUnavailable``.
         """
         ...
 
@@ -59,7 +61,7 @@ class Judging(Evaluator, Verifier, Profiler, Inspector, Protocol):
 class FakeEvaluator:
     """A judge for tests: the verdict is a function of the source, and every call is recorded.
 
-    ``held_out``, where set, is the verdict on held-out shapes, which is the same otherwise.
+    ``held_out``, where set, is the verdict of ``verify``, which is the same otherwise.
     """
 
     def __init__(

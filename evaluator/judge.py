@@ -15,7 +15,7 @@ import torch
 
 from evaluator import buffers, capture, compiler, execution, gpu_work
 from evaluator.autotuning import named, with_configurations
-from evaluator.benchmark import BEFORE_ACCEPTANCE, EACH_TIME, BenchmarkCheck, Sample, shared
+from evaluator.benchmark import BEFORE_ACCEPTANCE, EACH_TIME, BenchmarkCheck, Sample
 from evaluator.binary import Binary
 from evaluator.buffers import Buffers
 from evaluator.candidate import CANDIDATE_FILE, Candidate, Incumbent
@@ -23,7 +23,7 @@ from evaluator.capture import Capturer
 from evaluator.compare import compare
 from evaluator.compiler import Compiler, fit
 from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import REFUSED, CaseResult, Evaluation, Fault, Resources, Score, Status
+from evaluator.evaluation import CaseResult, Evaluation, Fault, Resources, Score, Status
 from evaluator.execution import PlanRun
 from evaluator.inspection import Findings, Inspection, Look
 from evaluator.overlap import early
@@ -62,13 +62,18 @@ class _Cases:
     """Benchmark cases."""
     checked: tuple[Case, ...] = ()
     """Other benchmark cases, that must be right but are not scored."""
-    sample: Sample = EACH_TIME
-    """Of each of those."""
+    closely: bool = False
+    """Before acceptance: samples are larger, and there is more time."""
 
     @property
     def large(self) -> tuple[Case, ...]:
         """All benchmark cases."""
         return (*self.scored, *self.checked)
+
+    @property
+    def sample(self) -> Sample:
+        """What is checked of each benchmark case."""
+        return BEFORE_ACCEPTANCE if self.closely else EACH_TIME
 
 
 @dataclass
@@ -137,15 +142,21 @@ class Judge:
         return self._evaluate(candidate, self.suite, incumbent if self.target.kind is ScoreKind.MEASURED else None)
 
     def verify(self, candidate: Candidate) -> Evaluation:
-        """Return the verdict on ``candidate`` on the shapes that no operator is shown; raises like ``evaluate``.
+        """Return the verdict on ``candidate`` examined more closely, with the score of the shapes that no operator is
+        shown, or of its suite where there are none; raises like ``evaluate``.
 
-        It also has to be right at small cases of lengths drawn anew, and in larger samples of the suite's cases.
+        It has to be right at these, at the small cases and one of the large ones at lengths drawn anew, and in larger
+        samples of its suite's cases.
         """
         problem = get_problem(candidate.problem)
         suite = get_suite(problem, self.suite)
+        name = HELD_OUT if HELD_OUT in problem.suites else self.suite
+        scored = get_suite(problem, name)
+        shown = () if scored == suite else suite
         small = tuple(problem.at_other_lengths(case, self._random) for case in problem.correctness_cases)
-        sample = shared(BEFORE_ACCEPTANCE, len(suite))
-        return self._on(candidate, problem, _Cases(HELD_OUT, small, get_suite(problem, HELD_OUT), suite, sample), None)
+        drawn = problem.at_other_lengths(self._random.choice((*scored, *shown)), self._random)
+        with self._inputs.passing():
+            return self._on(candidate, problem, _Cases(name, small, scored, (*shown, drawn), closely=True), None)
 
     def _evaluate(self, candidate: Candidate, suite: str, incumbent: Incumbent | None) -> Evaluation:
         problem = get_problem(candidate.problem)
@@ -164,7 +175,7 @@ class Judge:
             return replace(_of_another(*known, candidate), seconds=time.monotonic() - started)
         outcome = self._judge(candidate, problem, cases, plans, incumbent, findings)
         evaluation = self._evaluation(outcome, cases.suite, findings, started)
-        if evaluation.correct or evaluation.status in REFUSED:
+        if evaluation.correct or evaluation.refused:
             self._judged[cases.suite, findings.plan_digest, incumbent] = evaluation, hash(candidate.source)
             if len(self._judged) > _MOST_KEPT:
                 del self._judged[next(iter(self._judged))]
@@ -292,7 +303,7 @@ class Judge:
         incumbent: Incumbent | None,
         findings: _Findings,
     ) -> Score | Fault:
-        deadline = execution.deadline()
+        deadline = execution.deadline(closely=cases.closely)
         small, large = alternatives[: len(cases.small)], alternatives[len(cases.small) :]
         fault = self._check_small(problem, cases.small, small, deadline, findings)
         if fault:
@@ -311,9 +322,8 @@ class Judge:
         if isinstance(binaries, Fault):
             return binaries
         benchmarks = []
-        for i, (case, plan) in enumerate(zip(cases.large, plans, strict=True)):
-            sample = EACH_TIME if i < len(cases.scored) else cases.sample
-            benchmark = self._check_benchmark(problem, case, plan, binaries, sample, deadline, findings)
+        for case, plan in zip(cases.large, plans, strict=True):
+            benchmark = self._check_benchmark(problem, case, plan, binaries, cases.sample, deadline, findings)
             if isinstance(benchmark, Fault):
                 benchmark = with_configurations(benchmark, plan.configurations)
                 return benchmark if plan.executable else _unverified([plan], benchmark, findings)

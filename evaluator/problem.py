@@ -118,8 +118,8 @@ class Problem(Protocol):
         ...
 
     def at_other_lengths(self, case: Case, chance: "Random") -> Case:
-        """Return ``case``, one of ``correctness_cases``, at lengths drawn by ``chance``, or as it is if it can have no
-        others. Before a candidate is accepted it has to be right there too.
+        """Return ``case`` at other lengths, drawn by ``chance``, and with not more batches; or as it is if it can have
+        no others. Before a candidate is accepted it has to be right there too.
         """
         ...
 

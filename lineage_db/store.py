@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from evaluator.candidate import Candidate
-from evaluator.evaluation import Comparison, Evaluation
+from evaluator.evaluation import Comparison, Evaluation, Status
 from lineage_db import queries
 from lineage_db.engine import Database, persistent
 from lineage_db.errors import ForeignEvaluation, InvalidRun, RunExists, RunHeld, RunNotDriven, RunStopping
@@ -373,12 +373,19 @@ class Store:
         return self._amend(step_id, attempt_id, compared, now)
 
     @persistent
-    def record_held_out(self, step_id: int, attempt_id: int, geomean_tflops: float, *, now: datetime) -> Attempt:
-        """Write down how fast a correct attempt is on the shapes that are held out, and return it.
+    def record_examination(
+        self, step_id: int, attempt_id: int, found: Status, held_out_tflops: float | None, *, now: datetime
+    ) -> Attempt:
+        """Write down what came of a closer look at a correct attempt, and how fast it is on the shapes that are held
+        out, where it was timed there; return it.
 
         Raises ``StepNotRunning`` or ``UnknownAttempt``.
         """
-        return self._amend(step_id, attempt_id, lambda found: replace(found, held_out_tflops=geomean_tflops), now)
+
+        def examined(evaluation: Evaluation) -> Evaluation:
+            return replace(evaluation, examined=found, held_out_tflops=held_out_tflops)
+
+        return self._amend(step_id, attempt_id, examined, now)
 
     def _amend(
         self, step_id: int, attempt_id: int, amended: Callable[[Evaluation], Evaluation], now: datetime

@@ -52,10 +52,10 @@ class Attention:
         return Call(case.name, (*qkv(case), *outputs(case)), (("causal", case.causal), ("scale", softmax_scale(case))))
 
     def at_other_lengths(self, case: Case, chance: "Random") -> Case:
-        """Return ``case`` with another batch, and up to 63 queries and 126 keys more."""
+        """Return ``case`` with up to 63 queries and 126 keys more, and possibly fewer batches."""
         more, keys = chance.randrange(1, 64), chance.randrange(64)
         q_len, kv_len = case.q_len + more, case.kv_len + more + keys
-        return replace(case, batch=chance.randint(1, 3), q_len=q_len, kv_len=kv_len)
+        return replace(case, batch=chance.randint(1, case.batch), q_len=q_len, kv_len=kv_len)
 
     def flops(self, case: Case) -> int:
         """Return 4 * batch * heads * q_len * kv_len * head_dim, halved when causal (the paper's convention)."""

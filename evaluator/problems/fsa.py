@@ -47,9 +47,9 @@ class SelectedAttention:
         return Call(case.name, tensors, (("block_size", case.block_size), ("scale", softmax_scale(case))))
 
     def at_other_lengths(self, case: Case, chance: "Random") -> Case:
-        """Return ``case`` with another batch and up to 63 tokens more."""
+        """Return ``case`` with up to 63 tokens more, and possibly fewer batches."""
         length = case.q_len + chance.randrange(1, 64)
-        return replace(case, batch=chance.randint(1, 3), q_len=length, kv_len=length)
+        return replace(case, batch=chance.randint(1, case.batch), q_len=length, kv_len=length)
 
     def flops(self, case: Case) -> int:
         """Return 4 * head_dim for each query head and each key that it selects and sees.

@@ -42,7 +42,8 @@ def test_cases_can_be_had_at_other_lengths(problem: str) -> None:
         drawn = found.at_other_lengths(case, chance)
         assert replace(drawn, batch=case.batch, q_len=case.q_len, kv_len=case.kv_len) == case
         assert drawn.q_len > case.q_len
-        assert 0 <= drawn.kv_len - drawn.q_len >= min(0, case.kv_len - case.q_len)
+        assert drawn.kv_len - drawn.q_len >= case.kv_len - case.q_len >= 0
+        assert 1 <= drawn.batch <= case.batch
         inputs = found.make_inputs(drawn, 3)
         sizes = {spec.name: spec.size for spec in found.call(drawn).tensors}
         assert {name: storage.numel() for name, storage in inputs.items()}.items() <= sizes.items()
