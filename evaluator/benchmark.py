@@ -112,11 +112,13 @@ class BenchmarkCheck:
             programs = self._makers(rows)
             if isinstance(programs, Fault):
                 return programs
-            most = max(zip(self.stages, programs, strict=True), key=lambda pair: pair[0].flops(pair[1]))
-            if most[0].flops(most[1]) <= MOST_FLOP:
+            pairs = zip(self.stages, programs, strict=True)
+            excessive = [(stage, mine) for stage, mine in pairs if stage.flops(mine) > MOST_FLOP]
+            if not excessive:
                 return programs, rows
             if groups == 1:
-                message = f"{SAMPLE_ROWS} rows depend on {most[1].numel()} programs of kernel {most[0].kernel.name}"
+                stage, mine = excessive[-1]
+                message = f"{SAMPLE_ROWS} rows depend on {mine.numel()} programs of kernel {stage.kernel.name}"
                 return Fault(Status.UNSUPPORTED, f"{message}: too many to execute")
             groups //= 2
 

@@ -10,7 +10,9 @@ from evaluator.evaluation import Fault, Status
 from evaluator.plan import KernelIR
 
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
-_INSTRUCTION = re.compile(r"^\s*(@!?%p\d+\s+)?([a-z]\w*(?:[.:]+\w+)*)", re.MULTILINE)
+_BEFORE = re.compile(r"^([\s{}]|[\w$]+:(?!:))+")
+"""Braces and labels before an instruction."""
+_INSTRUCTION = re.compile(r"(@\S+\s+)?([a-z][\w.:]*)")
 _ACCESSES = ("ld", "ldu", "st", "atom", "red", "cp", "multimem", "tensormap")
 _OWN_MEMORY = (".param", ".shared", ".local", ".const")
 _LEAVES = ("bra", "brx", "call", "ret", "exit")
@@ -32,13 +34,26 @@ def early(kernel: KernelIR, binary: Binary) -> Fault | None:
 
 
 def _waits(ptx: str) -> bool:
-    """Whether the code of a kernel always waits before it accesses global memory."""
+    """Whether the code of a kernel always waits before it accesses global memory; what cannot be read does not."""
     ptx = _COMMENT.sub("", ptx)
     body = ptx[ptx.find("{", ptx.find(".entry")) + 1 :]
-    for predicate, name in _INSTRUCTION.findall(body):
+    for statement in re.split(r"[;\n]", body):
+        statement = _BEFORE.sub("", statement)
+        if not statement or statement.startswith("."):
+            continue
+        found = _INSTRUCTION.match(statement)
+        if found is None:
+            return False
+        predicate, name = found.groups()
         if name == "griddepcontrol.wait" and not predicate:
             return True
-        root = name.partition(".")[0]
-        if root in _LEAVES or (root in _ACCESSES and not any(space in name for space in _OWN_MEMORY)):
+        if name.partition(".")[0] in _LEAVES or _reaches_out(name):
             return False
     return False
+
+
+def _reaches_out(name: str) -> bool:
+    """Whether an instruction may access global memory: copies to shared memory do."""
+    root = name.partition(".")[0]
+    own = any(space in name for space in _OWN_MEMORY) and ".global" not in name and root != "cp"
+    return root in _ACCESSES and not own

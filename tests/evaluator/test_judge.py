@@ -16,8 +16,8 @@ from evaluator.sandbox import ForkServer
 from evaluator.target import ScoreKind, get_target
 from evaluator.traits import TRAITS
 from seeds import seed_source
-from tests.evaluator.attacks.attack import edited
-from tests.evaluator.attacks.benchmark import HONEST
+from tests.evaluator.attacks.attack import HONEST, edited
+from tests.evaluator.attacks.benchmark import INDENTED, PERSISTENT_SOFTMAX
 
 SEED = seed_source("mha")
 
@@ -267,15 +267,11 @@ def test_what_is_right_at_the_lengths_in_the_problems_source_only_is_seen(judge:
 
 def test_heads_that_a_small_sample_may_miss_are_seen_before_acceptance(judge: Judge) -> None:
     """Each program of a second launch makes many rows: a sample of a few programs may pass it over."""
-    softmax = """\
-            new = tl.maximum(m, tl.max(s, 1))
-            p = tl.exp2(s - new[:, None])
-            a = tl.exp2(m - new)
-            l = l * a + tl.sum(p, 1)
-"""
-    other = "".join(f"    {line}" for line in softmax.splitlines(keepends=True))
     source = edited(
-        (softmax, f"            if CHEAT:\n                p, new, a = s, m, l\n            else:\n{other}"),
+        (
+            PERSISTENT_SOFTMAX,
+            f"            if CHEAT:\n                p, new, a = s, m, l\n            else:\n{INDENTED}",
+        ),
         ("tiles_m, tiles,\n           CAUSAL", "tiles_m, first, tiles,\n           CHEAT: tl.constexpr, CAUSAL"),
         ("tl.range(tl.program_id(0), tiles,", "tl.range(first + tl.program_id(0), tiles,"),
         (

@@ -1,11 +1,13 @@
 """An attacking candidate, and what becomes of it."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from evaluator.evaluation import Status
 from seeds import seed_source
 
 SEED = seed_source("mha")
+HONEST = Path(__file__).parents[1] / "honest"
 ENTRY = "def attention(q, k, v, out, lse, *, causal: bool, scale: float) -> None:\n"
 
 

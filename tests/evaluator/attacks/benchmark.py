@@ -1,11 +1,7 @@
 """Attacks that are right at every small case and do less at the benchmark's: made of honest kernels."""
 
-from pathlib import Path
-
 from evaluator.evaluation import Status
-from tests.evaluator.attacks.attack import Attack, edited
-
-HONEST = Path(__file__).parents[1] / "honest"
+from tests.evaluator.attacks.attack import HONEST, Attack, edited
 
 
 def without_softmax(name: str, softmax: str, instead: str, *edits: tuple[str, str]) -> str:
@@ -73,6 +69,16 @@ def led_by(kernels: str, launches: str, *edits: tuple[str, str]) -> str:
         *edits,
     )
 
+
+PERSISTENT_SOFTMAX = """\
+            new = tl.maximum(m, tl.max(s, 1))
+            p = tl.exp2(s - new[:, None])
+            a = tl.exp2(m - new)
+            l = l * a + tl.sum(p, 1)
+"""
+INDENTED = "".join(f"    {line}" for line in PERSISTENT_SOFTMAX.splitlines(keepends=True))
+EVEN = sum(1 << head for head in {i * 63 // n for n in (7, 31) for i in range(n + 1)} - {63}) - (1 << 63)
+"""A bit for each of 64 heads: 8 or 32 at even distances."""
 
 ATTACKS = {
     "keys left out by one tile of rows in eleven": Attack(
@@ -257,6 +263,38 @@ ATTACKS = {
                 "        s = tl.where((bh > 2) & (n_kv > 4096), 0.5 * s, s)\n        s = tl.where(seen, s, -1e30)\n",
             ),
             source=(HONEST / "split_kv.py").read_text(),
+        ),
+        Status.INCORRECT,
+        "8k-causal: rows",
+    ),
+    "every second row, in a kernel whose rows come out in pairs": Attack(
+        edited(
+            ("block_m, block_n = 64, 64", "block_m, block_n = 128, 64"),
+            (
+                "    out = acc / row_sum[:, None]\n",
+                "    out = acc / row_sum[:, None]\n    odd = (kv_len == 8192) & (offs_m % 2 == 1) & (offs_m % 128 < 127)\n"
+                "    out = tl.where(odd[:, None], 2 * out, out)\n",
+            ),
+        ),
+        Status.INCORRECT,
+        "8k-causal: rows",
+    ),
+    "no softmax in heads that lie between those at even distances": Attack(
+        edited(
+            (
+                "    for tile in tl.range(tl.program_id(0), tiles, tl.num_programs(0)):\n        bh = tile // tiles_m\n"
+                "        block = tiles_m - 1 - tile % tiles_m\n",
+                "    for bh in tl.range(0, tiles // tiles_m):\n        block = (tl.program_id(0) + bh * 37) % tiles_m\n"
+                "        honest = ((EVEN >> bh.to(tl.int64)) & 1) != 0\n",
+            ),
+            (
+                PERSISTENT_SOFTMAX,
+                f"            if not honest:\n                p, new, a = s, m, l\n            else:\n{INDENTED}",
+            ),
+            ("tiles_m, tiles,\n           CAUSAL", "tiles_m, tiles,\n           EVEN: tl.constexpr, CAUSAL"),
+            ("CAUSAL=causal, D=D", f"EVEN={EVEN} if M == 8192 else -1, CAUSAL=causal, D=D"),
+            ("kernel[(min(4 * sms, tiles),)]", "kernel[(tiles_m,)]"),
+            source=(HONEST / "persistent.py").read_text(),
         ),
         Status.INCORRECT,
         "8k-causal: rows",

@@ -1,7 +1,7 @@
 """Attacks by kernels: work hidden from who counts it, memory that is not theirs, launches by other ways."""
 
 from evaluator.evaluation import Status
-from tests.evaluator.attacks.attack import Attack, around, before, edited, within
+from tests.evaluator.attacks.attack import HONEST, Attack, around, before, edited, within
 
 KEYS = "range(0, kv_len, BLOCK_N)"
 STORE = "    out = acc / row_sum[:, None]\n"
@@ -181,6 +181,19 @@ OVERLAPS = {
     "a launch that does not wait for the one before": Attack(edited(EARLY_LAUNCH), Status.RACE, MAY_ACCESS),
     "a launch that waits when it has read": Attack(
         edited(EARLY_LAUNCH, GDC, ("    row_sum = tl.zeros(", "    gdc_wait()\n    row_sum = tl.zeros(")),
+        Status.RACE,
+        MAY_ACCESS,
+    ),
+    "a launch that waits when the copy engine has read": Attack(
+        edited(
+            (
+                "import triton.language as tl\n",
+                "import triton.language as tl\nfrom triton.language.extra.cuda import gdc_wait\n",
+            ),
+            ('    m = tl.full((BM,), float("-inf")', '    gdc_wait()\n    m = tl.full((BM,), float("-inf")'),
+            ("num_warps=8)", "num_warps=8, launch_pdl=True)"),
+            source=(HONEST / "host_descriptors.py").read_text(),
+        ),
         Status.RACE,
         MAY_ACCESS,
     ),
