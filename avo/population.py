@@ -85,7 +85,7 @@ class Islands:
                 history[place].append(step)
         turns = [_turns(steps) for steps in history]
         island = min(range(self.count), key=lambda place: (turns[place], place))
-        last = history[island][-1].selection if history[island] else None
+        last = _last(history[island])
         niche, founder, why = f"{island}.0", 0, "the island's turn"
         if last is not None and last.founder is not None:
             niche, founder = last.niche, last.founder
@@ -216,9 +216,16 @@ def _place(niche: str) -> int:
     return int(niche.partition(".")[0])
 
 
+def _last(steps: Sequence[Step]) -> Selection | None:
+    """Return what the last of an island's steps works on. One that is done over has the turn that it had before."""
+    selections = (step.selection for step in steps if step.selection)
+    return max(selections, key=lambda selection: selection.turn, default=None)
+
+
 def _turns(steps: Sequence[Step]) -> int:
     """Return how many steps an island has had, of which these are the last."""
-    return steps[-1].selection.turn + 1 if steps and steps[-1].selection else 0
+    last = _last(steps)
+    return last.turn + 1 if last else 0
 
 
 def _island(selection: Selection | None) -> int | None:

@@ -31,7 +31,7 @@ from evaluator.inspection import Findings, Inspection
 from evaluator.problem import HELD_OUT
 from evaluator.target import Target
 from knowledge_base.library import Library
-from lineage_db.records import Attempt, Run, Selection, Step, StepState, Version
+from lineage_db.records import Attempt, Intervention, Run, Selection, Step, StepState, Version
 from lineage_db.store import Store
 
 TOLERANCE = 1e-9
@@ -202,6 +202,13 @@ class _Again:
         return self._inner.vary(seen)
 
 
+def told(step: Step, interventions: Sequence[Intervention], versions: Sequence[Version]) -> tuple[Intervention, ...]:
+    """Return which of a run's interventions a step was told."""
+    seen = [version for version in versions if version.accepted <= step.started]
+    earlier = [made for made in interventions if made.after_step < step.number]
+    return since_growth(earlier, seen) if seen else ()
+
+
 def replay(
     source: Store,
     record: Record,
@@ -224,9 +231,7 @@ def replay(
             found = known and store.known_attempt(run.id, known.digest)
             return found.id if found else attempt_id
 
-        seen = [version for version in record.versions if version.accepted <= step.started]
-        told = since_growth(made, seen) if seen else ()
-        interventions = [each for each in told if each.after_step < step.number]
+        interventions = told(step, made, record.versions)
         operator = _operator(record, step, renumbered)
         trusted = isinstance(judge, RecordedJudge)
         if step.operator != SEED_OPERATOR or trusted:  # a judge that is asked again is tested again

@@ -103,6 +103,7 @@ _ANNOUNCED = (
         _STEPS.state == StepState.RUNNING.value,
         _STEPS.digest == bindparam("said"),
         _STEPS.id != bindparam("step_key", type_=_STEPS.id.type),
+        _STEPS.lease_until > bindparam("now", type_=_STEPS.lease_until.type),
     )
     .limit(1)
 )
@@ -246,9 +247,9 @@ def conclude(connection: Connection, step_id: int, reason: str, now: datetime) -
     connection.execute(_FINISH_STEP, values)
 
 
-def announce(connection: Connection, run_id: int, step_id: int, digest: str) -> bool:
-    """Write down which candidate a step evaluates; False when another running step does so already."""
-    values = {"run_key": run_id, "step_key": step_id, "said": digest}
+def announce(connection: Connection, run_id: int, step_id: int, digest: str, now: datetime) -> bool:
+    """Write down which candidate a step evaluates; False when another running one with a lease does so already."""
+    values = {"run_key": run_id, "step_key": step_id, "said": digest, "now": now}
     if connection.scalar(_ANNOUNCED, values) is not None:
         return False
     connection.execute(_ANNOUNCE, {"step_key": step_id, "said": digest})

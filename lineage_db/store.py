@@ -276,13 +276,14 @@ class Store:
 
     @persistent
     def announce(self, step_id: int, digest: str, *, now: datetime) -> bool:
-        """Say that a running step is about to evaluate a candidate; False when another running step said so before.
+        """Say that a running step is about to evaluate a candidate; False when another running step, whose lease
+        lasts, said so before.
 
         Raises ``StepNotRunning``.
         """
         with self._database.transaction(write=True, durable=False) as connection:
             run, step = queries.lock_running_step(connection, step_id, now)
-            return queries.announce(connection, run.id, step.id, digest)
+            return queries.announce(connection, run.id, step.id, digest, now)
 
     @persistent
     def number_comparison(self, step_id: int, *, now: datetime) -> int:

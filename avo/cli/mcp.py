@@ -72,8 +72,12 @@ def mcp(
 
             def leave(number: int, frame: FrameType | None) -> None:
                 """End at once: who reads standard input cannot be stopped otherwise."""
-                session.close()
-                os._exit(128 + number)
+                for each in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(each, signal.SIG_DFL)
+                try:
+                    session.close()
+                finally:  # also where the database is away: the step's lease ends by itself
+                    os._exit(128 + number)
 
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, leave)

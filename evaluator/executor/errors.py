@@ -3,7 +3,7 @@
 IRError                the text is not Triton IR, or does not fit the arguments
 UnsupportedOperation   the text is Triton IR, but holds something the executor does not do
 ExecutionTimeout       the deadline passed
-Deadlock               it never would matter: all programs left wait for each other
+Deadlock               all programs that are left wait for each other: it never would end
 """
 
 from evaluator.errors import EvaluatorError

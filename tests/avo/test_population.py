@@ -185,6 +185,18 @@ def test_a_step_that_is_done_over_works_on_what_it_worked_on_before(tmp_path: Pa
     assert world.store.steps(world.run.id)[-1].selection == selection
 
 
+def test_a_step_that_is_done_over_late_takes_no_turn_from_the_islands(tmp_path: Path) -> None:
+    world = World(tmp_path, Islands(3, migrate_every=100, restart_after=5))
+    world.steps(30)
+    versions, steps = world.store.versions(world.run.id), world.store.steps(world.run.id)
+    steps.append(replace(steps[4], number=len(steps)))
+    for _ in range(9):
+        selection = world.kind.select(versions, steps[-world.kind.looks_back :], 0)
+        steps.append(replace(steps[-1], number=len(steps), selection=selection))
+    niches = [step.selection.niche for step in steps[-9:] if step.selection]
+    assert niches == ["0.0", "1.0", "2.0"] * 3
+
+
 def test_the_population_is_a_setting() -> None:
     assert isinstance(population(RunConfig()), Lineage)
     assert population(RunConfig(population="islands", islands=5)) == Islands(5, 10, 30)

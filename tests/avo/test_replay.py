@@ -17,16 +17,17 @@ from agents.mutate import Mutate
 from agents.operator import VariationOperator
 from agents.served import Call, Served
 from agents.settings import ModelSettings, Settings
+from agents.supervisor import REMEMBERED
 from avo.cli.main import app
 from avo.config import RunConfig
-from avo.replay import Record, RecordedJudge, Unrecorded, replay
+from avo.replay import Record, RecordedJudge, Unrecorded, replay, told
 from avo.step import SeedOperator, perform_step
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.evaluation import Evaluation, Status
 from evaluator.evaluators import FakeEvaluator
 from evaluator.target import get_target
 from knowledge_base.library import Library
-from lineage_db.records import Attempt, Run
+from lineage_db.records import Attempt, Intervention, Run
 from lineage_db.store import Store
 from seeds import seed_source
 from tests.agents.test_agentic import EVALUATE, says, submit, write
@@ -144,6 +145,18 @@ def test_a_comparison_that_the_record_has_not_is_no_verdict(tmp_path: Path) -> N
         assert again.comparison.alpha == 0.02
         with pytest.raises(Unrecorded, match="compares a candidate with another version than in the record"):
             judge.evaluate(fastest, Incumbent(Candidate("mha", kernel(110.0)), 0.02))
+
+
+def test_a_step_early_on_a_long_plateau_is_told_what_it_was_told_then(of_an_agent: Recording) -> None:
+    version, step = of_an_agent.store.versions(of_an_agent.run.id)[-1], of_an_agent.store.steps(of_an_agent.run.id)[-1]
+    later = version.accepted + timedelta(hours=1)
+    made = [
+        Intervention(number, step.run_id, 10 + 3 * number, "nudge", "", (), "", None, later)
+        for number in range(2 * REMEMBERED)
+    ]
+    early, late = (replace(step, number=number, started=later) for number in (20, 1000))
+    assert [each.id for each in told(early, made, [version])] == [0, 1, 2, 3]
+    assert told(late, made, [version]) == tuple(made[-REMEMBERED:])
 
 
 def test_a_transcript_that_was_changed_is_noticed(of_an_agent: Recording) -> None:

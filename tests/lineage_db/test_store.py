@@ -22,7 +22,7 @@ from lineage_db.errors import (
     UnknownVersion,
 )
 from lineage_db.records import Attempt, RunState, StepState, Version
-from lineage_db.store import Store
+from lineage_db.store import LEASE, Store
 
 HUGE = 10**30
 
@@ -222,6 +222,16 @@ def test_a_candidate_is_announced_by_one_running_step_at_a_time(store: Store, ma
     assert store.announce(second.id, "d1", now=make.now)
     with pytest.raises(StepNotRunning):
         store.announce(first.id, "d1", now=make.now)
+
+
+def test_what_a_step_announced_counts_no_more_when_its_lease_is_over(store: Store, make: Any) -> None:
+    """Whoever held it was killed, and the next driver may be long in coming."""
+    run = make.run(store)
+    first, second = make.step(store, run), make.step(store, run)
+    assert store.announce(first.id, "d1", now=make.now)
+    later = make.now + LEASE + timedelta(seconds=1)
+    store.keep_step(second.id, now=later)
+    assert store.announce(second.id, "d1", now=later)
 
 
 def test_abandoning_ends_the_running_steps_of_one_run_only(store: Store, make: Any) -> None:
