@@ -12,6 +12,7 @@ from textual.containers import VerticalScroll
 from textual.message import Message
 from textual.widgets import ContentSwitcher, Footer, Static
 
+from avo.panel import STATE_STYLE
 from avo.snapshot import geomean, published
 from avo.tui.attempts import AttemptsView
 from avo.tui.detail import TABS, VersionDetail
@@ -26,7 +27,7 @@ from avo.tui.trajectory import TrajectoryView
 from avo.tui.transcript import spent
 from avo.tui.view import Needs, View
 from avo.tui.workers import WorkersView
-from avo.wording import printable, unit, verdict
+from avo.wording import printable, standing, unit, verdict
 from evaluator.problem import Baseline
 from lineage_db.records import RunState
 
@@ -67,7 +68,7 @@ class RunScreen(FeedScreen[Picture]):
     def __init__(
         self, store_url: str, run_name: str, poll_s: float, profiler: MakeProfiler, clock: Callable[[], datetime]
     ) -> None:
-        self._reader = RunReader(run_name)
+        self._reader = RunReader(run_name, clock)
         super().__init__(store_url, self._reader.read, poll_s, wake=self._reader.wake)
         self.VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]
         self._run_name = run_name
@@ -236,7 +237,7 @@ def header(overview: Overview) -> Text:
     run, best, seed = overview.run, overview.best, overview.seed
     text = Text()
     text.append(run.name, "bold")
-    text.append(f"  {run.state}", "bold green" if run.state is RunState.RUNNING else "bold")
+    text.append(f"  {standing(run, overview.state)}", f"bold {STATE_STYLE[overview.state]}")
     text.append(f"  {run.problem}, suite {run.suite}, operator {run.operator}\n")
     if best and seed and best.attempt.evaluation.score:
         text.append(f"{geomean(best):.1f} {unit(best.attempt.evaluation.score)}", "bold")
@@ -250,6 +251,6 @@ def header(overview: Overview) -> Text:
 def _before_the_seed(overview: Overview) -> str:
     if overview.newest:
         return f"The seed was not accepted: {verdict(overview.newest.status)}.\n\n{printable(overview.newest.message)}"
-    if overview.run.state is RunState.RUNNING:
+    if overview.state in (RunState.RUNNING, RunState.PAUSED):
         return "The seed is being evaluated. Its score appears here in a moment."
-    return f"This run has no versions. Continue it with\n\n    avo resume {overview.run.name}"
+    return f"This run is {overview.state} and has no versions. Continue it with\n\n    avo resume {overview.run.name}"

@@ -9,7 +9,7 @@ from textual.pilot import Pilot
 
 from avo.tui.app import AvoApp
 from lineage_db.store import Store
-from tests.avo.sample_run import make_sample_run
+from tests.avo.sample_run import START, make_sample_run
 from tests.avo.tui.agent_run import record
 from tests.avo.tui.playing import page, until
 
@@ -37,6 +37,6 @@ def test_a_lineage_looks_as_it_did(store: Store, snap_compare: Any) -> None:
 
 
 def test_a_transcript_looks_as_it_did(store: Store, snap_compare: Any) -> None:
-    app = AvoApp(store.url, record(store).run.name, poll_s=0.05)
+    app = AvoApp(store.url, record(store).run.name, poll_s=0.05, clock=lambda: START)
     steps = ("s", "0  done"), ("j j", "+ evaluate"), ("enter j j j j enter", "── ")
     assert snap_compare(app, terminal_size=(100, 30), run_before=pressing(*steps))

@@ -20,15 +20,17 @@ from evaluator.evaluation import CaseScore, Fault, Status
 from evaluator.evaluators import FakeEvaluator
 from evaluator.performance.profile import Code, CodeLine, LaunchProfile, Part, Profile
 from evaluator.target import ScoreKind
-from lineage_db.records import RunState
+from lineage_db.records import Request, RunState
 from lineage_db.store import Store
-from tests.avo.recorded import Recorded
+from tests.avo.recorded import HOUR, Recorded
 from tests.avo.sample_run import make_evaluation
 from tests.avo.tui.agent_run import record
 from tests.avo.tui.playing import page, until
 
 LINE = CodeLine(0xFE0, "MUFU.EX2 R4, R4", 92, "pipe", 12.0, 0.25)
 IDLE = CodeLine(0xFF0, "NOP", None, "", 0.0, 0.0)
+LATER = timedelta(seconds=75)
+"""By how much those who look are behind the last that was written."""
 PROFILE = Profile(
     ScoreKind.PREDICTED,
     "h100",
@@ -53,7 +55,7 @@ def app(run: Recorded, judge: FakeEvaluator | EvaluatorUnavailable | None = None
             raise judge
         return nullcontext(judge)
 
-    clock = lambda: run.now + timedelta(seconds=75)  # noqa: E731
+    clock = lambda: run.now + LATER  # noqa: E731
     return AvoApp(run.store.url, run.run.name, poll_s=0.05, profiler=profiler, clock=clock)  # type: ignore[arg-type]
 
 
@@ -179,8 +181,34 @@ async def test_workers_show_what_runs_and_since_when(run: Recorded) -> None:
         await seen(pilot, "★ v2")
         await pilot.press("w")
         await seen(pilot, "worker-1", "1m 16s", "candidate ")
+        assert "The run" not in page(pilot)
         run.store.set_run_state(run.run.id, RunState.STOPPED, now=run.now)
-        await seen(pilot, "The run is stopped: no workers.")
+        await seen(pilot, "agent  stopped", "The run is stopped: no workers.")
+
+
+async def test_a_pause_a_stop_and_a_driver_that_is_gone_are_told_apart_from_running(run: Recorded) -> None:
+    async with app(run).run_test(size=(120, 24)) as pilot:
+        await seen(pilot, "agent  running  mha")
+        await pilot.press("w")
+        run.store.ask(run.run.id, Request.PAUSE, now=run.now)
+        await seen(pilot, "agent  paused  mha", "The run is paused: no new steps until avo resume agent.", "worker-1")
+        run.store.ask(run.run.id, Request.STOP, now=run.now)
+        await seen(pilot, "agent  running, asked to stop  mha")
+        run.wait(HOUR.total_seconds())
+        shown = await seen(pilot, "agent  interrupted  mha", "worker-1")
+        assert "The run is interrupted: driver-0, which drove it, is overdue by" in shown
+        run.drive()
+        await seen(pilot, "agent  running  mha")
+
+
+async def test_the_list_of_runs_says_which_of_them_go_on(run: Recorded) -> None:
+    async with app(run).run_test(size=(80, 24)) as pilot:
+        await pilot.press("r")
+        await seen(pilot, "agent  running ")
+        run.store.ask(run.run.id, Request.PAUSE, now=run.now)
+        await seen(pilot, "agent  paused ")
+        run.wait(HOUR.total_seconds())
+        await seen(pilot, "agent  interrupted ")
 
 
 async def test_the_trajectory_is_drawn_with_its_baselines_by_versions_and_by_attempts(run: Recorded) -> None:
