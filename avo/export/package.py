@@ -32,7 +32,11 @@ from evaluator.problems import dense
 VARIANT = Path("build/torch-universal")
 """Where the Hugging Face kernels library looks for a kernel in Python alone; pip is pointed there as well."""
 _LONGEST_NAME = 40
-_RESERVED = {"torch", "triton", "transformers", "kernels", "tests", "benchmark"}
+_RESERVED = {
+    "torch", "triton", "transformers", "kernels", "tests", "benchmark",
+    "pytest", "numpy", "evaluator", "conftest", "inputs", "judged", "selection", "where",
+}  # fmt: skip
+"""What the package imports, in its tests too, and their modules."""
 _MODULES = {
     "attention": ("_dispatch.py", "_attention.py", "transformers.py"),
     "selected_attention": ("_dispatch.py", "_selected_attention.py"),

@@ -57,6 +57,14 @@ def test_all_of_it_is_formatted_and_clean(both: list[Judged], tmp_path: Path) ->
         ast.parse(source.read_text())
 
 
+def test_all_of_it_is_typed_strictly(both: list[Judged], tmp_path: Path) -> None:
+    write_package(render_package("mine", both, NOW), tmp_path / "out")
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache")]
+    done = subprocess.run(command, cwd=tmp_path / "out", capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "no issues found in 20 source files" in done.stdout
+
+
 def test_the_metadata_names_the_package_and_what_it_needs(both: list[Judged]) -> None:
     files = render_package("mine", both, NOW)
     project = tomllib.loads(files["pyproject.toml"])["project"]
@@ -169,7 +177,7 @@ def test_a_name_that_is_none_is_refused(name: str) -> None:
         package_name(name, ["run"])
 
 
-@pytest.mark.parametrize("name", ["torch", "transformers", "json", "class"])
+@pytest.mark.parametrize("name", ["torch", "transformers", "json", "class", "judged"])
 def test_a_name_that_is_taken_is_refused(name: str) -> None:
     with pytest.raises(ExportError, match=f"--name: '{name}' is taken"):
         package_name(name, ["run"])
