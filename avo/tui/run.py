@@ -34,7 +34,7 @@ from lineage_db.records import RunState
 VIEWS = ("lineage", "trajectory", "attempts", "steps", "memory", "workers")
 """What can be shown of a run; the first letter of each is its key."""
 _PLACES = {
-    **dict.fromkeys(("tab", "sides", "profile", "find_next", "ask", "best"), ("lineage",)),
+    **dict.fromkeys(("tab", "sides", "profile", "find_next", "ask", "best", "part", "case"), ("lineage",)),
     "zoom": ("lineage", "attempts", "steps"),
 }
 """Actions that are of use in some views only."""
@@ -61,6 +61,8 @@ class RunScreen(FeedScreen[Picture]):
         Binding("d", "sides", "Side by side", show=False),
         Binding("v", "ask('compare', 'diff with version:')", "Diff with", show=False),
         Binding("p", "profile", "Profile", show=False),
+        Binding("o", "part", "Next part of the hot loop", show=False),
+        Binding("n", "case", "Next case", show=False),
         Binding("r", "runs", "Runs"),
         Binding("escape", "back", "Back", show=False),
     ]
@@ -209,6 +211,14 @@ class RunScreen(FeedScreen[Picture]):
         """Have the judge explain the selected version."""
         self.query_one(LineageView).switch("hot-loop")
         self.query_one(HotLoop).ask()
+
+    def action_part(self) -> None:
+        """Turn from machine code to PTX to what the time is made of."""
+        self.query_one(HotLoop).next_part()
+
+    def action_case(self) -> None:
+        """Look at the hot loop in the next case."""
+        self.query_one(HotLoop).next_case()
 
     def _show_pages(self) -> None:
         self.query_one("#nothing").display = False

@@ -32,7 +32,9 @@ class Drawn:
         yield from self._segments[width]
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement.get(console, options, self._renderable)
+        # Not Measurement.get, which cuts lines of code that are longer than the page: it scrolls to their ends.
+        measured = getattr(self._renderable, "__rich_measure__", None)
+        return measured(console, options) if measured else Measurement.get(console, options, self._renderable)
 
 
 @dataclass(frozen=True, slots=True)

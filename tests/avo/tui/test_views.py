@@ -13,6 +13,7 @@ from textual.pilot import Pilot
 from avo.tui.app import AvoApp
 from avo.tui.detail import VersionDetail
 from avo.tui.help import HelpScreen
+from avo.tui.keys import Scroll
 from avo.tui.lineage import LineageList
 from avo.tui.lines import Folds
 from evaluator.errors import EvaluatorUnavailable
@@ -110,12 +111,32 @@ async def test_the_hot_loop_is_made_by_the_judge_when_it_is_asked_for(run: Recor
         await seen(pilot, "Press p to have the judge compile v2 for h100")
         await pilot.press("p")
         await seen(pilot, "loop at line 92: 2 instructions, predicted for h100", " 25.0%  pipe", "MUFU.EX2 R4, R4")
-        await pilot.press("enter", "o")
+        assert pilot.app.focused is pilot.app.screen.query_one(LineageList)
+        await pilot.press("o")
         await seen(pilot, "[PTX]", "ex2.approx.ftz.f32")
         await pilot.press("o")
         await seen(pilot, "[why]", "PREDICTED TIME", "prologue")
         await pilot.press("n")
         await seen(pilot, "Press p", "case 8k-full")
+
+
+async def test_lines_of_code_longer_than_the_page_are_scrolled_to_their_ends(run: Recorded) -> None:
+    run.step(500.0, (2,), "wide", source=f"x = 1{' ' * 90}# the end\n")
+    async with app(run).run_test(size=(80, 24)) as pilot:
+        await seen(pilot, "★ v3")
+        for keys, place in (("2", "#source-page"), ("a", "#attempt-page")):
+            await pilot.press(keys, "enter")
+            await until(pilot, lambda place=place: pilot.app.screen.query_one(place, Scroll).max_scroll_x > 0)  # type: ignore[misc]
+            assert "# the end" not in page(pilot)
+            pilot.app.screen.query_one(place, Scroll).scroll_to(x=1000, animate=False)
+            await seen(pilot, "# the end")
+
+
+async def test_how_to_ask_for_the_hot_loop_is_read_in_80_columns(run: Recorded) -> None:
+    async with app(run).run_test(size=(80, 24)) as pilot:
+        await seen(pilot, "★ v2")
+        await pilot.press("4")
+        await seen(pilot, "seconds of a core", "n: another case")
 
 
 @pytest.mark.parametrize(
