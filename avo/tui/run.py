@@ -252,7 +252,8 @@ def header(overview: Overview) -> Text:
     if best and seed and best.attempt.evaluation.score:
         text.append(f"{geomean(best):.1f} {unit(best.attempt.evaluation.score)}", "bold")
         text.append(f"  best v{best.number}, {geomean(best) / geomean(seed):.2f} x seed")
-    text.append(f"  {overview.totals.attempts:,} attempts, {len(overview.versions)} accepted", "dim")
+    made = f"{overview.totals.attempts:,} attempt{'' if overview.totals.attempts == 1 else 's'}"
+    text.append(f"{'  ' if best else ''}{made}, {len(overview.versions)} accepted", "dim")
     if overview.spend.calls:
         text.append(f", {spent(overview.spend)}", "dim")
     return text

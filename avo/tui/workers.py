@@ -58,7 +58,8 @@ def workers(overview: Overview, now: datetime) -> RenderableType:
     elif overview.state is RunState.PAUSED:
         words = f"The run is paused: no new steps until avo resume {overview.run.name}."
     elif overview.state is RunState.INTERRUPTED:
-        words = f"The run is interrupted: {_last_sign(overview.run, now)}. avo resume {overview.run.name} goes on."
+        last = _last_sign(overview.run, now)
+        words = f"The run is interrupted: {last}. It goes on with avo resume {overview.run.name}."
     else:
         words = f"The run is {overview.state}: no workers."
     if not overview.running:
