@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -206,5 +207,16 @@ def test_a_file_in_the_way_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match="file is a file: name a folder"):
         check_place(tmp_path / "file")
-    with pytest.raises(ExportError, match=r"cannot write .*: (Not a directory|File exists)"):
-        write_package({"a.txt": ""}, tmp_path / "file" / "below" / "there")
+    with pytest.raises(ExportError, match=r"cannot write .*there: .*file is a file"):
+        check_place(tmp_path / "file" / "below" / "there")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_is_not_the_user_s_is_one_line(tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    with pytest.raises(ExportError, match="is not yours to write in"):
+        check_place(tmp_path / "out")
+    tmp_path.chmod(0)
+    with pytest.raises(ExportError, match="Permission denied"):
+        check_place(tmp_path / "out")
+    tmp_path.chmod(0o755)
