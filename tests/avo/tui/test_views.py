@@ -16,6 +16,7 @@ from avo.tui.help import HelpScreen
 from avo.tui.keys import Scroll
 from avo.tui.lineage import LineageList
 from avo.tui.lines import Folds
+from avo.tui.tables import WIDEST
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseScore, Fault, Status
 from evaluator.evaluators import FakeEvaluator
@@ -130,6 +131,15 @@ async def test_lines_of_code_longer_than_the_page_are_scrolled_to_their_ends(run
             assert "# the end" not in page(pilot)
             pilot.app.screen.query_one(place, Scroll).scroll_to(x=1000, animate=False)
             await seen(pilot, "# the end")
+
+
+async def test_a_line_of_any_length_takes_no_more_than_the_widest_page(run: Recorded) -> None:
+    run.step(500.0, (2,), "long", source=f"x = '{'z' * 100_000}'\n")
+    async with app(run).run_test(size=(80, 24)) as pilot:
+        await seen(pilot, "★ v3")
+        await pilot.press("2")
+        await seen(pilot, "x = 'zzzz")
+        assert 80 < pilot.app.screen.query_one("#source-page", Scroll).virtual_size.width <= WIDEST + 2
 
 
 async def test_how_to_ask_for_the_hot_loop_is_read_in_80_columns(run: Recorded) -> None:
