@@ -82,7 +82,7 @@ def panel(snapshot: Snapshot, *, now: datetime, budget: Budget, baselines: Seque
 
 STATE_STYLE = {
     RunState.RUNNING: "green", RunState.PAUSED: "yellow", RunState.STOPPED: "yellow", RunState.FINISHED: "cyan",
-    RunState.INTERRUPTED: "red",
+    RunState.INTERRUPTED: "bright_red",
 }  # fmt: skip
 
 
