@@ -119,7 +119,7 @@ class RunScreen(FeedScreen[Picture]):
         if self._picture is None or self._picture.overview.run.problem != overview.run.problem:
             self._baselines = published(overview.run.problem)
         self._picture = picture
-        self.query_one("#header", Static).update(header(overview))
+        self._draw_header()
         if overview.totals.steps == 0 or (not overview.versions and self._shown == "lineage"):
             self._say(_before_the_seed(overview))
             return
@@ -148,7 +148,7 @@ class RunScreen(FeedScreen[Picture]):
             self.view.focus_in()
             if not found:
                 self.notify(f"no version {message.text!r}", severity="warning", markup=False)
-            self._draw_views()
+        self._draw_header()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer what is of use in the view that is shown."""
@@ -236,19 +236,22 @@ class RunScreen(FeedScreen[Picture]):
             shown = name == self._shown
             text.append(f"[{name[0]}]" if shown else f" {name[0]} ", "bold reverse" if shown else "bold")
             text.append(f" {name.capitalize()}  ", "bold" if shown else "dim")
-        words = self._texts.get("filter", "").strip()
-        if words:
-            text.append(f" filter: {printable(words)}", "bold")
         self.query_one("#views", Static).update(text)
 
+    def _draw_header(self) -> None:
+        if self._picture:
+            words = self._texts.get("filter", "").strip()
+            self.query_one("#header", Static).update(header(self._picture.overview, words))
 
-def header(overview: Overview) -> Text:
-    """Return two lines: which run and how it stands; its best score and what was tried."""
+
+def header(overview: Overview, words: str) -> Text:
+    """Return two lines: which run, how it stands, what its lineage is filtered by; its best score, what was tried."""
     run, best, seed = overview.run, overview.best, overview.seed
     text = Text()
     text.append(run.name, "bold")
     text.append(f"  {standing(run, overview.state)}", f"bold {STATE_STYLE[overview.state]}")
-    text.append(f"  {run.problem}, suite {run.suite}, operator {run.operator}\n")
+    text.append(f"  {run.problem}, suite {run.suite}, operator {run.operator}")
+    text.append(f"  filter: {printable(words)}\n" if words else "\n", "bold")
     if best and seed and best.attempt.evaluation.score:
         text.append(f"{geomean(best):.1f} {unit(best.attempt.evaluation.score)}", "bold")
         text.append(f"  best v{best.number}, {geomean(best) / geomean(seed):.2f} x seed")

@@ -75,7 +75,7 @@ async def test_a_version_says_what_its_operator_expected_and_saw(run: Recorded) 
 
 
 async def test_versions_are_found_and_filtered_by_words_numbers_and_gains(run: Recorded) -> None:
-    async with app(run).run_test(size=(120, 30), notifications=True) as pilot:
+    async with app(run).run_test(size=(80, 24), notifications=True) as pilot:
         await seen(pilot, "★ v2")
         tree = pilot.app.screen.query_one(LineageList)
         await pilot.press("slash", *"FOLD", "enter")
