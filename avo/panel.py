@@ -71,7 +71,7 @@ def panel(snapshot: Snapshot, *, now: datetime, budget: Budget, baselines: Seque
     if snapshot.running:
         parts += ["", _workers(snapshot, now)]
     state = RunState.PAUSED if run.paused else run.state
-    title = Text.assemble((run.name, "bold"), "  ", (state, _STATE_STYLE[state]))
+    title = Text.assemble((run.name, "bold"), "  ", (state, STATE_STYLE[state]))
     target = place(score) if score else run.target
     subtitle = Text(f"{run.problem} for {target}, suite {run.suite}, operator {run.operator}", style="dim")
     framed = Panel(
@@ -80,8 +80,9 @@ def panel(snapshot: Snapshot, *, now: datetime, budget: Budget, baselines: Seque
     return Constrain(framed, WIDEST)
 
 
-_STATE_STYLE = {
+STATE_STYLE = {
     RunState.RUNNING: "green", RunState.PAUSED: "yellow", RunState.STOPPED: "yellow", RunState.FINISHED: "cyan",
+    RunState.INTERRUPTED: "bright_red",
 }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from evaluator.evaluation import CaseScore, Comparison, Score, Status, Verdict
 from evaluator.target import ScoreKind
-from lineage_db.records import Spend
+from lineage_db.records import Request, Run, RunState, Spend
 
 SPREAD = {ScoreKind.PREDICTED: "range", ScoreKind.MEASURED: "quartiles"}
 """What the low and the high end of a case's speed are called: of the model's constants, or of the timed runs."""
@@ -26,6 +26,12 @@ def duration(seconds: float) -> str:
 def percent(gain: float | None) -> str:
     """Return ``+3.1%`` for 0.031, nothing for None."""
     return "" if gain is None else f"{gain:+.1%}"
+
+
+def standing(run: Run, state: RunState) -> str:
+    """Return where a run stands, and what was asked of its driver: ``paused``, ``running, asked to stop``."""
+    asked = run.request not in (Request.NONE, Request.PAUSE) and state is RunState.RUNNING
+    return f"{state}, asked to {run.request}" if asked else state.value
 
 
 def verdict(status: Status) -> str:

@@ -81,7 +81,7 @@ def mcp(
 
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, leave)
-            err.print(f"avo: serving run {found.name}, which is {found.state}, as worker {worker}")
+            err.print(f"avo: serving run {found.name}, which is {found.state_at(utc_now())}, as worker {worker}")
             try:
                 serve(session)
             finally:

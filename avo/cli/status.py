@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from avo.cli.common import DbOption, JsonOption, RunArgument, console, fail, open_store, print_json, row, table
-from avo.wording import count, duration, first_line, percent, spent, unit, verdict, verdicts
+from avo.wording import count, duration, first_line, percent, spent, standing, unit, verdict, verdicts
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -98,7 +98,7 @@ def in_words(status: "RunStatus", now: datetime) -> "RenderableType":
     run, rates = status.run, status.rates(now)
     lines = table("", "", title=f"{run.name}: {run.problem} for {run.target}, suite {run.suite}, {run.operator}")
     lines.show_header = False
-    row(lines, "state", status.state + (f", asked to {run.request}" if run.request else ""))
+    row(lines, "state", standing(run, status.state))
     if run.driver:
         row(lines, "driver", f"{run.driver}{_lease(run.driver_until, now)}")
     for work in status.working:

@@ -32,7 +32,11 @@ from evaluator.problems import dense
 VARIANT = Path("build/torch-universal")
 """Where the Hugging Face kernels library looks for a kernel in Python alone; pip is pointed there as well."""
 _LONGEST_NAME = 40
-_RESERVED = {"torch", "triton", "transformers", "kernels", "tests", "benchmark"}
+_RESERVED = {
+    "torch", "triton", "transformers", "kernels", "tests", "benchmark",
+    "pytest", "numpy", "evaluator", "conftest", "inputs", "judged", "selection", "where",
+}  # fmt: skip
+"""What the package imports, in its tests too, and their modules."""
 _MODULES = {
     "attention": ("_dispatch.py", "_attention.py", "transformers.py"),
     "selected_attention": ("_dispatch.py", "_selected_attention.py"),
@@ -112,14 +116,19 @@ def render_package(name: str, versions: Sequence[Judged], now: datetime) -> dict
 
 def check_place(folder: Path) -> None:
     """Raise ``ExportError`` unless a package can be written to ``folder``: empty, or not there yet."""
-    if folder.is_dir():
-        try:
+    try:
+        if folder.is_dir():
             if any(folder.iterdir()):
                 raise ExportError(f"{folder} is not empty: choose another folder, or empty it")
-        except OSError as error:
-            raise ExportError(f"cannot read {folder}: {error.strerror}") from error
-    elif folder.exists() or folder.is_symlink():
-        raise ExportError(f"{folder} is a file: name a folder")
+        elif folder.exists() or folder.is_symlink():
+            raise ExportError(f"{folder} is a file: name a folder")
+        above = next(each for each in folder.absolute().parents if each.exists())
+        if not above.is_dir():
+            raise ExportError(f"cannot write {folder}: {above} is a file")
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise ExportError(f"cannot write {folder}: {above} is not yours to write in")
+    except OSError as error:
+        raise ExportError(f"cannot write {folder}: {error.strerror}") from error
 
 
 def write_package(found: Mapping[str, str], folder: Path) -> None:

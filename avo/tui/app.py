@@ -76,7 +76,7 @@ class AvoApp(App[None]):
         self.push_screen(HelpScreen())
 
     def _runs_screen(self) -> RunsScreen:
-        return RunsScreen(self._store_url, self._poll_s)
+        return RunsScreen(self._store_url, self._poll_s, self._clock)
 
     def _run_screen(self, name: str) -> RunScreen:
         return RunScreen(self._store_url, name, self._poll_s, self._profiler, self._clock)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from rich.console import Group, RenderableType
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
@@ -90,6 +89,7 @@ class AttemptsView(View):
                 yield Ledger()
                 with Scroll(id="attempt-page"):
                     yield Static(id="attempt-message", markup=False)
+                    yield Static(id="attempt-source", markup=False)
 
     def want(self) -> Want:
         """Return the groups, the rows in sight, and the attempt under the cursor."""
@@ -109,6 +109,8 @@ class AttemptsView(View):
             moved = self._detailed is None or picture.attempt.attempt.id != self._detailed.attempt.id
             self._detailed = picture.attempt
             self.query_one("#attempt-message", Static).update(describe(picture.attempt))
+            source = code(picture.attempt.attempt.source, "python", line_numbers=True)
+            self.query_one("#attempt-source", Static).update(source)
             if moved:
                 self.query_one("#attempt-page", Scroll).scroll_home(animate=False)
 
@@ -184,8 +186,8 @@ def result(trial: Trial) -> str:
     return f"{trial.geomean_tflops:.1f}" + (f" -> v{trial.version}" if trial.version is not None else "")
 
 
-def describe(tried: Tried) -> RenderableType:
-    """Return everything that is known of an attempt: what was changed, why, what came of it, and its source."""
+def describe(tried: Tried) -> Text:
+    """Return everything that is known of an attempt but its source: what was changed, why, and what came of it."""
     attempt, trial, step = tried.attempt, tried.trial, tried.step
     made_of = f"from {', '.join(f'v{number}' for number in trial.parents)}: " if trial.parents else ""
     text = Text(printable(f"{made_of}{trial.change.strip() or 'seed'}"))
@@ -208,4 +210,4 @@ def describe(tried: Tried) -> RenderableType:
         f"{attempt.finished:%Y-%m-%d %H:%M:%S} UTC, judged in {duration(trial.seconds)}\n",
         "dim",
     )
-    return Group(text, code(attempt.source, "python", line_numbers=True))
+    return text

@@ -20,7 +20,7 @@ _KEYS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("escape", "go back"),
             ("z", "what stands beside a list on the whole width"),
             ("tab", "next part of the screen"),
-            ("l t a s m w", "lineage, trajectory, attempts, steps, memory, workers"),
+            ("l t a s m w", "the views, by their first letters"),
             ("r", "list of runs"),
             ("ctrl+p", "all commands by name"),
             ("q", "quit"),
@@ -30,12 +30,13 @@ _KEYS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         "lineage",
         (
             ("b", "jump to the best version"),
-            ("/  > <", "find: words, v12, >0.5 (percent gained); next, previous"),
+            ("/  > <", "find words, v12, >0.5 (percent); next, previous"),
             ("f", "show only versions that the same words find"),
             ("1 2 3 4", "scores, source, diff to parent, hot loop"),
             ("v", "diff with another version"),
             ("d", "diff side by side, or not"),
-            ("p", "have the judge take the hot loop apart; o n: next part, case"),
+            ("p", "have the judge take the hot loop apart"),
+            ("o n", "its machine code, PTX, what binds it; next case"),
         ),
     ),
     ("trajectory", (("x", "count versions or attempts"), ("c", "lines of the cases, or not"))),
@@ -64,6 +65,8 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("Side by side", "Turn a diff (d)", "sides"),
     ("Zoom", "What stands beside a list on the whole width (z)", "zoom"),
     ("Profile", "Have the judge take the hot loop apart (p)", "profile"),
+    ("Hot loop: next part", "Machine code, PTX, what binds it (o)", "part"),
+    ("Hot loop: next case", "The same in the next case (n)", "case"),
     ("Runs", "List of runs (r)", "runs"),
     ("Help", "The keys (?)", "help"),
     ("Theme", "Other colours", "change_theme"),
@@ -90,7 +93,7 @@ class HelpScreen(ModalScreen[None]):
                 table.add_row(Text(f" {key}", "bold"), Text(meaning))
         with VerticalScroll(id="help-box") as box:
             box.border_title = "Keys"
-            box.border_subtitle = "escape to close"
+            box.border_subtitle = "up down: more, escape: close"
             yield Static(table, id="help")
 
     def on_mount(self) -> None:

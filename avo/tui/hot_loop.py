@@ -4,12 +4,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from threading import Thread
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
+from rich.console import RenderableType
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.message import Message
 from textual.timer import Timer
@@ -45,11 +44,6 @@ class _Job:
 
 class HotLoop(Vertical):
     """A page that says how to ask, then that the judge is busy, then what it found."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("o", "next_part", "SASS/PTX/why"),
-        Binding("n", "next_case", "Next case"),
-    ]
 
     class Found(Message):
         """The judge is done."""
@@ -101,12 +95,12 @@ class HotLoop(Vertical):
         """Let the judge finish unheard."""
         self._left = True
 
-    def action_next_part(self) -> None:
+    def next_part(self) -> None:
         """Show machine code, PTX, or what the time is made of."""
         self._part = (self._part + 1) % len(_PARTS)
         self._draw()
 
-    def action_next_case(self) -> None:
+    def next_case(self) -> None:
         """Look at the next benchmark case."""
         self._case += 1
         self._draw()
@@ -148,6 +142,7 @@ class HotLoop(Vertical):
             return
         title, page = self.query_one("#hot-title", Static), self.query_one("#hot-text", Static)
         answer = self._answers.get(job)
+        page.set_class(isinstance(answer, str | None) or _PARTS[self._part][1] is _why, "words")
         if self._asked:
             spin = _SPINNER[self._ticks % len(_SPINNER)]
             since = duration(self._ticks * _TICK_S)
@@ -159,7 +154,7 @@ class HotLoop(Vertical):
             title.update(f"v{job.version}, case {job.case}")
             page.update(
                 f"Press p to have the judge compile v{job.version} for {self._run.target} and play its kernels: "
-                "its machine code, the PTX\nthat was made from, and what its predicted time is spent on. "
+                "its machine code, the PTX that was made from, and what its predicted time is spent on. "
                 "It takes some seconds of a core.\n\nn: another case"
             )
         elif isinstance(answer, str):
@@ -167,7 +162,8 @@ class HotLoop(Vertical):
             page.update(printable(answer))
         else:
             parts = "  ".join(f"[{name}]" if number == self._part else name for number, (name, _) in enumerate(_PARTS))
-            title.update(f"v{job.version}, case {job.case}: {parts}   o: next part, n: next case")
+            heading = f"\n{_heading(answer, answer.code)}" if answer.code else ""
+            title.update(f"v{job.version}, {job.case}   o: {parts}   n: case{heading}")
             page.update(_PARTS[self._part][1](answer))
 
 
@@ -175,24 +171,24 @@ def _sass(profile: "Profile") -> RenderableType:
     hot = profile.code
     if hot is None:
         return Text("The judge says nothing of the machine code.")
-    lines = [_heading(profile, hot), Text("clocks   share  waits for       line  instruction", "dim")]
+    lines = [Text("clocks   share  waits for       line  instruction", "dim")]
     for each in hot.sass:
         costs = f"{each.clocks_per_pass:6.1f}  {each.share:6.1%}  {each.reason:<14.14}" if each.share >= SEEN else ""
         text = f"{costs:<30}  {each.line or '':>4}  {each.address:#06x} {printable(each.instruction)}"
         lines.append(Text(text, "bold" if each.share >= HOT else "" if costs else "dim"))
-    return Group(*lines)
+    return Text("\n").join(lines)
 
 
 def _ptx(profile: "Profile") -> RenderableType:
     hot = profile.code
     if hot is None or not hot.ptx:
         return Text("The judge does not know which PTX the machine code was made from.")
-    return Group(_heading(profile, hot), code("\n".join(hot.ptx), "asm", line_numbers=False))
+    return code("\n".join(hot.ptx), "asm", line_numbers=False)
 
 
-def _heading(profile: "Profile", hot: "Code") -> Text:
-    line = f"{printable(hot.kernel)}, {printable(hot.section)}: {len(hot.sass)} instructions, {profile.kind} for "
-    return Text(f"{line}{profile.target}", "bold")
+def _heading(profile: "Profile", hot: "Code") -> str:
+    count = f"{len(hot.sass)} instructions, {profile.kind} for {profile.target}"
+    return f"{printable(hot.kernel)}, {printable(hot.section)}: {count}"
 
 
 def _why(profile: "Profile") -> RenderableType:

@@ -1,7 +1,8 @@
 """The reader of a run: what a view needs of the database, as one frozen picture."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from threading import Event
 
 from avo.failures import Failures, Tally
@@ -47,6 +48,8 @@ class Want:
 class Overview(Lineage):
     """What every view of a run shows."""
 
+    state: RunState
+    """As it was seen then, which may have been interrupted or paused."""
     totals: Totals
     spend: Spend
     interventions: tuple[Intervention, ...]
@@ -106,11 +109,12 @@ class Picture:
 class RunReader:
     """Reads one run for one screen. ``want`` is set by the screen's thread and heeded at the next reading."""
 
-    def __init__(self, run_name: str) -> None:
+    def __init__(self, run_name: str, clock: Callable[[], datetime]) -> None:
         self.want = Want()
         self.wake = Event()
         """Set to be read at once."""
         self._run_name = run_name
+        self._clock = clock
         self._tally = Tally()
         self._tallied = 0
         self._grouped: tuple[Failures, ...] = ()
@@ -128,12 +132,13 @@ class RunReader:
         if previous and previous.overview.run.id != run.id:
             previous, self._tally, self._tallied = None, Tally(), 0
         revision = tuple(store.revision(run.id))
-        if previous and previous.overview.revision == revision:
+        state = run.state_at(self._clock())  # a driver that dies writes nothing: only time tells
+        if previous and previous.overview.revision == revision and previous.overview.state is state:
             if previous.want == want:
                 return previous
             overview = previous.overview
         else:
-            overview = _read_overview(store, run, revision, previous.overview if previous else None)
+            overview = _read_overview(store, run, state, revision, previous.overview if previous else None)
         trials = store.pages.trials(run.id, want.trials) if want.trials else ()
         return Picture(
             overview,
@@ -159,7 +164,9 @@ class RunReader:
         return self._grouped
 
 
-def _read_overview(store: Store, run: Run, revision: tuple[int, ...], previous: Overview | None) -> Overview:
+def _read_overview(
+    store: Store, run: Run, state: RunState, revision: tuple[int, ...], previous: Overview | None
+) -> Overview:
     running = store.pages.running(run.id) if run.state is RunState.RUNNING else []
     versions = read_versions(store, run, previous)
     return Overview(
@@ -167,6 +174,7 @@ def _read_overview(store: Store, run: Run, revision: tuple[int, ...], previous: 
         revision,
         versions,
         tuple(running),
+        state,
         store.pages.totals(run.id),
         store.journal.spend(run.id),
         tuple(store.journal.interventions(run.id)),

@@ -12,6 +12,7 @@ from textual.containers import VerticalScroll
 from textual.message import Message
 from textual.widgets import ContentSwitcher, Footer, Static
 
+from avo.panel import STATE_STYLE
 from avo.snapshot import geomean, published
 from avo.tui.attempts import AttemptsView
 from avo.tui.detail import TABS, VersionDetail
@@ -26,14 +27,14 @@ from avo.tui.trajectory import TrajectoryView
 from avo.tui.transcript import spent
 from avo.tui.view import Needs, View
 from avo.tui.workers import WorkersView
-from avo.wording import printable, unit, verdict
+from avo.wording import printable, standing, unit, verdict
 from evaluator.problem import Baseline
 from lineage_db.records import RunState
 
 VIEWS = ("lineage", "trajectory", "attempts", "steps", "memory", "workers")
 """What can be shown of a run; the first letter of each is its key."""
 _PLACES = {
-    **dict.fromkeys(("tab", "sides", "profile", "find_next", "ask", "best"), ("lineage",)),
+    **dict.fromkeys(("tab", "sides", "profile", "find_next", "ask", "best", "part", "case"), ("lineage",)),
     "zoom": ("lineage", "attempts", "steps"),
 }
 """Actions that are of use in some views only."""
@@ -60,6 +61,8 @@ class RunScreen(FeedScreen[Picture]):
         Binding("d", "sides", "Side by side", show=False),
         Binding("v", "ask('compare', 'diff with version:')", "Diff with", show=False),
         Binding("p", "profile", "Profile", show=False),
+        Binding("o", "part", "Next part of the hot loop", show=False),
+        Binding("n", "case", "Next case", show=False),
         Binding("r", "runs", "Runs"),
         Binding("escape", "back", "Back", show=False),
     ]
@@ -67,7 +70,7 @@ class RunScreen(FeedScreen[Picture]):
     def __init__(
         self, store_url: str, run_name: str, poll_s: float, profiler: MakeProfiler, clock: Callable[[], datetime]
     ) -> None:
-        self._reader = RunReader(run_name)
+        self._reader = RunReader(run_name, clock)
         super().__init__(store_url, self._reader.read, poll_s, wake=self._reader.wake)
         self.VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]
         self._run_name = run_name
@@ -116,7 +119,7 @@ class RunScreen(FeedScreen[Picture]):
         if self._picture is None or self._picture.overview.run.problem != overview.run.problem:
             self._baselines = published(overview.run.problem)
         self._picture = picture
-        self.query_one("#header", Static).update(header(overview))
+        self._draw_header()
         if overview.totals.steps == 0 or (not overview.versions and self._shown == "lineage"):
             self._say(_before_the_seed(overview))
             return
@@ -145,7 +148,7 @@ class RunScreen(FeedScreen[Picture]):
             self.view.focus_in()
             if not found:
                 self.notify(f"no version {message.text!r}", severity="warning", markup=False)
-            self._draw_views()
+        self._draw_header()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer what is of use in the view that is shown."""
@@ -209,6 +212,14 @@ class RunScreen(FeedScreen[Picture]):
         self.query_one(LineageView).switch("hot-loop")
         self.query_one(HotLoop).ask()
 
+    def action_part(self) -> None:
+        """Turn from machine code to PTX to what the time is made of."""
+        self.query_one(HotLoop).next_part()
+
+    def action_case(self) -> None:
+        """Look at the hot loop in the next case."""
+        self.query_one(HotLoop).next_case()
+
     def _show_pages(self) -> None:
         self.query_one("#nothing").display = False
         self.query_one("#pages").display = True
@@ -225,23 +236,27 @@ class RunScreen(FeedScreen[Picture]):
             shown = name == self._shown
             text.append(f"[{name[0]}]" if shown else f" {name[0]} ", "bold reverse" if shown else "bold")
             text.append(f" {name.capitalize()}  ", "bold" if shown else "dim")
-        words = self._texts.get("filter", "").strip()
-        if words:
-            text.append(f" filter: {printable(words)}", "bold")
         self.query_one("#views", Static).update(text)
 
+    def _draw_header(self) -> None:
+        if self._picture:
+            words = self._texts.get("filter", "").strip()
+            self.query_one("#header", Static).update(header(self._picture.overview, words))
 
-def header(overview: Overview) -> Text:
-    """Return two lines: which run and how it stands; its best score and what was tried."""
+
+def header(overview: Overview, words: str) -> Text:
+    """Return two lines: which run, how it stands, what its lineage is filtered by; its best score, what was tried."""
     run, best, seed = overview.run, overview.best, overview.seed
     text = Text()
     text.append(run.name, "bold")
-    text.append(f"  {run.state}", "bold green" if run.state is RunState.RUNNING else "bold")
-    text.append(f"  {run.problem}, suite {run.suite}, operator {run.operator}\n")
+    text.append(f"  {standing(run, overview.state)}", f"bold {STATE_STYLE[overview.state]}")
+    text.append(f"  {run.problem}, suite {run.suite}, operator {run.operator}")
+    text.append(f"  filter: {printable(words)}\n" if words else "\n", "bold")
     if best and seed and best.attempt.evaluation.score:
         text.append(f"{geomean(best):.1f} {unit(best.attempt.evaluation.score)}", "bold")
         text.append(f"  best v{best.number}, {geomean(best) / geomean(seed):.2f} x seed")
-    text.append(f"  {overview.totals.attempts:,} attempts, {len(overview.versions)} accepted", "dim")
+    made = f"{overview.totals.attempts:,} attempt{'' if overview.totals.attempts == 1 else 's'}"
+    text.append(f"{'  ' if best else ''}{made}, {len(overview.versions)} accepted", "dim")
     if overview.spend.calls:
         text.append(f", {spent(overview.spend)}", "dim")
     return text
@@ -250,6 +265,6 @@ def header(overview: Overview) -> Text:
 def _before_the_seed(overview: Overview) -> str:
     if overview.newest:
         return f"The seed was not accepted: {verdict(overview.newest.status)}.\n\n{printable(overview.newest.message)}"
-    if overview.run.state is RunState.RUNNING:
+    if overview.state in (RunState.RUNNING, RunState.PAUSED):
         return "The seed is being evaluated. Its score appears here in a moment."
-    return f"This run has no versions. Continue it with\n\n    avo resume {overview.run.name}"
+    return f"This run is {overview.state} and has no versions. Continue it with\n\n    avo resume {overview.run.name}"

@@ -1,5 +1,9 @@
 """The list of runs to choose from."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from typing import ClassVar
 
 from rich.text import Text
@@ -9,24 +13,34 @@ from textual.containers import VerticalScroll
 from textual.message import Message
 from textual.widgets import DataTable, Footer, Static
 
+from avo.panel import STATE_STYLE
 from avo.tui.feed import FeedScreen
 from avo.tui.keys import Table
 from evaluator.errors import UnknownTarget
 from evaluator.target import score_kind
-from lineage_db.records import RunSummary
+from lineage_db.records import RunState, RunSummary
 from lineage_db.store import Store
 
-_COLUMNS = ("run", "state", "kernel", "tried", "kept", "best TFLOPS", "x seed")
+_COLUMNS = ("run", "state", "kernel", "tried", "kept", "best TFLOPS", "gain")
 """Narrow enough for 80 columns."""
 _NO_RUNS = "No runs yet. Start one in another terminal with\n\n    avo run\n\nand it will appear here."
 
 
-def _read(store: Store, previous: list[RunSummary] | None) -> list[RunSummary]:
-    runs = store.runs()
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A run, and where it stood when it was read: whether its driver is there, only time tells."""
+
+    summary: RunSummary
+    state: RunState
+
+
+def _read(clock: Callable[[], datetime], store: Store, previous: list[Listed] | None) -> list[Listed]:
+    now = clock()
+    runs = [Listed(summary, summary.run.state_at(now)) for summary in store.runs()]
     return previous if previous is not None and previous == runs else runs
 
 
-class RunsScreen(FeedScreen[list[RunSummary]]):
+class RunsScreen(FeedScreen[list[Listed]]):
     """Every run of the database, newest first."""
 
     class Chosen(Message):
@@ -38,8 +52,8 @@ class RunsScreen(FeedScreen[list[RunSummary]]):
 
     BINDINGS: ClassVar[list[BindingType]] = []
 
-    def __init__(self, store_url: str, poll_s: float) -> None:
-        super().__init__(store_url, _read, poll_s)
+    def __init__(self, store_url: str, poll_s: float, clock: Callable[[], datetime]) -> None:
+        super().__init__(store_url, partial(_read, clock), poll_s)
 
     def compose(self) -> ComposeResult:
         """Lay out a table, and a place for words when there is none."""
@@ -80,20 +94,21 @@ def _kind(target: str) -> str:
         return ""
 
 
-def _fill(table: Table, runs: list[RunSummary]) -> None:
+def _fill(table: Table, runs: list[Listed]) -> None:
     chosen = table.chosen
     table.clear()
-    for summary in runs:
+    for listed in runs:
+        summary = listed.summary
         run, best, seed = summary.run, summary.best_geomean, summary.seed_geomean
         table.add_row(
             Text(run.name, "bold"),
-            run.state.value,
-            f"{run.problem}, {run.target}",
+            Text(listed.state, STATE_STYLE[listed.state]),
+            f"{run.problem} {run.target}",
             Text(str(summary.attempts), justify="right"),
             Text(str(summary.versions), justify="right"),
             Text("" if best is None else f"{best:.1f} {_kind(run.target)}", justify="right"),
-            Text("" if best is None or not seed else f"{best / seed:.2f}", justify="right"),
+            Text("" if best is None or not seed else f"{best / seed - 1:+.0%}", justify="right"),
             key=run.name,
         )
-    if chosen is not None and any(summary.run.name == chosen for summary in runs):
+    if chosen is not None and any(listed.summary.run.name == chosen for listed in runs):
         table.move_cursor(row=table.get_row_index(chosen), animate=False)

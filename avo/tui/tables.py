@@ -15,6 +15,8 @@ from evaluator.evaluation import CaseResult, Resources, Score
 from evaluator.problem import Baseline
 from lineage_db.records import Submission, Version
 
+WIDEST = 400
+"""Columns of a page that scrolls: what candidates write beyond them is cut."""
 _LABEL_WIDTH, _CASE_WIDTH = 18, 11
 
 
@@ -32,7 +34,8 @@ class Drawn:
         yield from self._segments[width]
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement.get(console, options, self._renderable)
+        # As wide as it is, not as the page: that scrolls to the ends of lines.
+        return Measurement.get(console, options.update(max_width=WIDEST), self._renderable)
 
 
 @dataclass(frozen=True, slots=True)

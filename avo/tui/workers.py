@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
@@ -15,7 +15,7 @@ from avo.tui.transcript import spent
 from avo.tui.view import View
 from avo.wording import duration, first_line
 from evaluator.problem import Baseline
-from lineage_db.records import RunState
+from lineage_db.records import Run, RunState
 
 _TICK_S = 1.0
 
@@ -52,11 +52,18 @@ class WorkersView(View):
 
 
 def workers(overview: Overview, now: datetime) -> RenderableType:
-    """Return a line for each running step."""
+    """Return a line for each running step, and why there are none, or no more."""
+    if overview.state is RunState.RUNNING:
+        words = "" if overview.running else "No step is running at this moment."
+    elif overview.state is RunState.PAUSED:
+        words = f"The run is paused: no new steps until avo resume {overview.run.name}."
+    elif overview.state is RunState.INTERRUPTED:
+        last = _last_sign(overview.run, now)
+        words = f"The run is interrupted: {last}. It goes on with avo resume {overview.run.name}."
+    else:
+        words = f"The run is {overview.state}: no workers."
     if not overview.running:
-        if overview.run.state is RunState.RUNNING:
-            return Text("No step is running at this moment.")
-        return Text(f"The run is {overview.run.state}: no workers.")
+        return Text(words)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for heading in ("worker", "step", "operator", "since", "tried", "evaluates", "spent"):
         table.add_column(heading, no_wrap=True, justify="right" if heading in ("step", "since", "tried") else "left")
@@ -71,4 +78,11 @@ def workers(overview: Overview, now: datetime) -> RenderableType:
             Text(f"candidate {step.digest[:12]}" if step.digest else "nothing yet"),
             Text(spent(work.spend) if work.spend.calls else ""),
         )
-    return table
+    return Group(Text(words), table) if words else table
+
+
+def _last_sign(run: Run, now: datetime) -> str:
+    if run.driver is None or run.driver_until is None:
+        return "no process drives it"
+    silent = duration((now - run.driver_until).total_seconds())
+    return f"{first_line(run.driver)}, which drove it, is overdue by {silent}"

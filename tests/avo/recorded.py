@@ -8,6 +8,8 @@ from lineage_db.records import Attempt, Run, RunState, Step, StepState
 from lineage_db.store import Store
 from tests.avo.sample_run import START, make_evaluation
 
+HOUR = timedelta(hours=1)
+
 
 class Recorded:
     """A run of ``mha`` whose clock stands still unless told to move."""
@@ -18,6 +20,10 @@ class Recorded:
         self.run: Run = store.create_run(
             name=name, problem="mha", target=target, suite="quick", operator="mutate", seed=0, config={}, now=self.now
         )
+
+    def drive(self) -> None:
+        """Be there as the run's driver, for an hour."""
+        self.store.take_run(self.run.id, "driver-0", now=self.now, lease=HOUR)
 
     def wait(self, seconds: float) -> None:
         """Let time pass."""

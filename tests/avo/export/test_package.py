@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -55,6 +56,14 @@ def test_all_of_it_is_formatted_and_clean(both: list[Judged], tmp_path: Path) ->
         assert done.returncode == 0, done.stdout
     for source in tmp_path.rglob("*.py"):
         ast.parse(source.read_text())
+
+
+def test_all_of_it_is_typed_strictly(both: list[Judged], tmp_path: Path) -> None:
+    write_package(render_package("mine", both, NOW), tmp_path / "out")
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache")]
+    done = subprocess.run(command, cwd=tmp_path / "out", capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "no issues found in 20 source files" in done.stdout
 
 
 def test_the_metadata_names_the_package_and_what_it_needs(both: list[Judged]) -> None:
@@ -169,7 +178,7 @@ def test_a_name_that_is_none_is_refused(name: str) -> None:
         package_name(name, ["run"])
 
 
-@pytest.mark.parametrize("name", ["torch", "transformers", "json", "class"])
+@pytest.mark.parametrize("name", ["torch", "transformers", "json", "class", "judged"])
 def test_a_name_that_is_taken_is_refused(name: str) -> None:
     with pytest.raises(ExportError, match=f"--name: '{name}' is taken"):
         package_name(name, ["run"])
@@ -198,5 +207,16 @@ def test_a_file_in_the_way_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match="file is a file: name a folder"):
         check_place(tmp_path / "file")
-    with pytest.raises(ExportError, match=r"cannot write .*: (Not a directory|File exists)"):
-        write_package({"a.txt": ""}, tmp_path / "file" / "below" / "there")
+    with pytest.raises(ExportError, match=r"cannot write .*there: .*file is a file"):
+        check_place(tmp_path / "file" / "below" / "there")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_is_not_the_user_s_is_one_line(tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    with pytest.raises(ExportError, match="is not yours to write in"):
+        check_place(tmp_path / "out")
+    tmp_path.chmod(0)
+    with pytest.raises(ExportError, match="Permission denied"):
+        check_place(tmp_path / "out")
+    tmp_path.chmod(0o755)

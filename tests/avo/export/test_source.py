@@ -34,11 +34,12 @@ import triton  # the language
 import triton.language as tl
 
 
-def grid( n ):
+def grid(n):
+
     # rounded up
     a = n + 1
 
-    return  a // 2 if n >= 2 else -a**2  #here
+    return a // 2 if n >= 2 else -(a**2)  # here
 
 
 # on the device

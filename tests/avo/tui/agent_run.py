@@ -17,6 +17,7 @@ HOSTILE = "[red]not markup[/red] \x1b[2J\x07 \u202e " + "long " * 400
 def record(store: Store, name: str = "agent") -> Recorded:
     """Record three versions, a failure, two interventions, and a step that is running."""
     run = Recorded(store, name)
+    run.drive()
     run.step(300.0, source=seed_source("mha"))
     step = run.claim()
     run.wait(2)

@@ -19,7 +19,7 @@ from evaluator.evaluation import Status
 from lineage_db.errors import DatabaseUnavailable, UnknownRun
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
-from tests.avo.sample_run import make_measured, make_sample_run
+from tests.avo.sample_run import START, make_measured, make_sample_run
 from tests.avo.tui.playing import page, until
 
 
@@ -30,7 +30,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def app(url: str, run_name: str | None = None) -> AvoApp:
-    return AvoApp(url, run_name, poll_s=0.1)
+    return AvoApp(url, run_name, poll_s=0.1, clock=lambda: START)
 
 
 def text(pilot: Pilot[None], selector: str) -> str:
@@ -138,7 +138,7 @@ async def test_the_list_of_runs_fits_80_columns(store: Store) -> None:
         table = pilot.app.screen.query_one(Table)
         await until(pilot, lambda: table.row_count == 2)
         lines = page(pilot).splitlines()
-    for words in ("x seed", "2.60", "1000.0 predicted", "night-mha-h100-12", "finished", "mha, h100"):
+    for words in ("gain", "+160%", "1000.0 predicted", "night-mha-h100-12", "finished", "interrupted", "mha h100"):
         assert any(words in line for line in lines)
     assert table.virtual_size.width <= 80
 
@@ -317,7 +317,9 @@ async def test_an_empty_database_says_what_to_do(store: Store) -> None:
 
 
 async def test_a_run_whose_seed_is_not_judged_yet_says_so(store: Store) -> None:
-    Recorded(store).claim()
+    run = Recorded(store)
+    run.drive()
+    run.claim()
     async with app(store.url, "live").run_test() as pilot:
         await until(pilot, lambda: "The seed is being evaluated" in page(pilot))
 

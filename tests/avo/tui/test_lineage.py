@@ -30,7 +30,7 @@ def run(tmp_path: Path) -> Iterator[Recorded]:
 
 
 def lineage(run: Recorded) -> Lineage:
-    return RunReader(run.run.name).read(run.store, None).overview
+    return RunReader(run.run.name, lambda: run.now).read(run.store, None).overview
 
 
 @pytest.mark.parametrize(

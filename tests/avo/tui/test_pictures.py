@@ -9,7 +9,7 @@ from textual.pilot import Pilot
 
 from avo.tui.app import AvoApp
 from lineage_db.store import Store
-from tests.avo.sample_run import make_sample_run
+from tests.avo.sample_run import START, make_sample_run
 from tests.avo.tui.agent_run import record
 from tests.avo.tui.playing import page, until
 
@@ -37,6 +37,24 @@ def test_a_lineage_looks_as_it_did(store: Store, snap_compare: Any) -> None:
 
 
 def test_a_transcript_looks_as_it_did(store: Store, snap_compare: Any) -> None:
-    app = AvoApp(store.url, record(store).run.name, poll_s=0.05)
+    app = AvoApp(store.url, record(store).run.name, poll_s=0.05, clock=lambda: START)
     steps = ("s", "0  done"), ("j j", "+ evaluate"), ("enter j j j j enter", "── ")
     assert snap_compare(app, terminal_size=(100, 30), run_before=pressing(*steps))
+
+
+VIEWS = {
+    "scores": ("k", "hypothesis: exp2"),
+    "trajectory": ("t", "new best"),
+    "attempts": ("a j", "attempt 3 of step 1"),
+    "memory": ("m", "◆ nudge"),
+    "workers": ("w", "worker-1"),
+    "runs": ("r", "best TFLOPS"),
+    "help": ("question_mark", "Keys"),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_looks_as_it_did(store: Store, snap_compare: Any, view: str) -> None:
+    run = record(store)
+    app = AvoApp(store.url, run.run.name, poll_s=0.05, clock=lambda: run.now)
+    assert snap_compare(app, terminal_size=(100, 30), run_before=pressing(VIEWS[view]))

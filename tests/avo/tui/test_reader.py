@@ -8,9 +8,9 @@ import pytest
 from avo.tui.reader import RunReader, Want
 from evaluator.evaluation import Status
 from lineage_db.errors import UnknownRun
-from lineage_db.records import Totals
+from lineage_db.records import RunState, Totals
 from lineage_db.store import Store
-from tests.avo.recorded import Recorded
+from tests.avo.recorded import HOUR, Recorded
 from tests.avo.tui.agent_run import record
 
 
@@ -20,8 +20,12 @@ def run(tmp_path: Path) -> Iterator[Recorded]:
         yield record(store)
 
 
+def reader_of(run: Recorded) -> RunReader:
+    return RunReader("agent", lambda: run.now)
+
+
 def test_an_unchanged_run_that_is_asked_the_same_gives_the_same_picture(run: Recorded) -> None:
-    reader = RunReader("agent")
+    reader = reader_of(run)
     first = reader.read(run.store, None)
     assert reader.read(run.store, first) is first
     assert first.overview.totals == Totals(4, 4)
@@ -34,28 +38,28 @@ def test_an_unchanged_run_that_is_asked_the_same_gives_the_same_picture(run: Rec
 
 
 def test_versions_that_were_read_are_kept(run: Recorded) -> None:
-    reader = RunReader("agent")
+    reader = reader_of(run)
     first = reader.read(run.store, None)
     run.step(500.0, (2,), "more")
     second = reader.read(run.store, first)
     assert all(one is other for one, other in zip(first.overview.versions, second.overview.versions, strict=False))
-    assert second.overview == RunReader("agent").read(run.store, None).overview
+    assert second.overview == reader_of(run).read(run.store, None).overview
 
 
 def test_verdicts_are_counted_once_as_they_come(run: Recorded) -> None:
-    reader = RunReader("agent")
+    reader = reader_of(run)
     reader.ask(Want(groups=True))
     picture = reader.read(run.store, None)
     run.step(Status.INCORRECT, (0,))
     later = reader.read(run.store, picture)
-    fresh = RunReader("agent")
+    fresh = reader_of(run)
     fresh.ask(Want(groups=True))
     assert later.groups == fresh.read(run.store, None).groups
     assert {group.status: len(group.attempts) for group in later.groups} == {Status.CORRECT: 3, Status.INCORRECT: 2}
 
 
 def test_a_transcript_goes_on_where_it_was_read(run: Recorded) -> None:
-    reader = RunReader("agent")
+    reader = reader_of(run)
     reader.ask(Want(transcript=3))
     first = reader.read(run.store, None)
     assert first.transcript is not None
@@ -66,7 +70,18 @@ def test_a_transcript_goes_on_where_it_was_read(run: Recorded) -> None:
     assert second.transcript.messages[0] is first.transcript.messages[0]
 
 
+def test_a_driver_that_goes_silent_is_news_though_nothing_is_written(run: Recorded) -> None:
+    reader = reader_of(run)
+    first = reader.read(run.store, None)
+    assert first.overview.state is RunState.RUNNING
+    run.wait(HOUR.total_seconds())
+    second = reader.read(run.store, first)
+    assert second.overview.revision == first.overview.revision
+    assert second.overview.state is RunState.INTERRUPTED
+    assert reader.read(run.store, second) is second
+
+
 def test_a_run_that_is_gone_is_the_stores_error(run: Recorded) -> None:
-    reader = RunReader("nothing")
+    reader = RunReader("nothing", lambda: run.now)
     with pytest.raises(UnknownRun):
         reader.read(run.store, None)

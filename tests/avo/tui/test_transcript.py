@@ -27,7 +27,7 @@ def told(
     step = step or run.claim()
     for content in contents:
         say(run, step, kind, **content)
-    reader = RunReader("live")
+    reader = RunReader("live", lambda: run.now)
     reader.ask(Want(transcript=step.number))
     transcript = reader.read(run.store, None).transcript
     assert transcript is not None

@@ -13,22 +13,26 @@ from textual.pilot import Pilot
 from avo.tui.app import AvoApp
 from avo.tui.detail import VersionDetail
 from avo.tui.help import HelpScreen
+from avo.tui.keys import Scroll
 from avo.tui.lineage import LineageList
 from avo.tui.lines import Folds
+from avo.tui.tables import WIDEST
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseScore, Fault, Status
 from evaluator.evaluators import FakeEvaluator
 from evaluator.performance.profile import Code, CodeLine, LaunchProfile, Part, Profile
 from evaluator.target import ScoreKind
-from lineage_db.records import RunState
+from lineage_db.records import Request, RunState
 from lineage_db.store import Store
-from tests.avo.recorded import Recorded
+from tests.avo.recorded import HOUR, Recorded
 from tests.avo.sample_run import make_evaluation
 from tests.avo.tui.agent_run import record
 from tests.avo.tui.playing import page, until
 
 LINE = CodeLine(0xFE0, "MUFU.EX2 R4, R4", 92, "pipe", 12.0, 0.25)
 IDLE = CodeLine(0xFF0, "NOP", None, "", 0.0, 0.0)
+LATER = timedelta(seconds=75)
+"""By how much those who look are behind the last that was written."""
 PROFILE = Profile(
     ScoreKind.PREDICTED,
     "h100",
@@ -53,7 +57,7 @@ def app(run: Recorded, judge: FakeEvaluator | EvaluatorUnavailable | None = None
             raise judge
         return nullcontext(judge)
 
-    clock = lambda: run.now + timedelta(seconds=75)  # noqa: E731
+    clock = lambda: run.now + LATER  # noqa: E731
     return AvoApp(run.store.url, run.run.name, poll_s=0.05, profiler=profiler, clock=clock)  # type: ignore[arg-type]
 
 
@@ -71,7 +75,7 @@ async def test_a_version_says_what_its_operator_expected_and_saw(run: Recorded) 
 
 
 async def test_versions_are_found_and_filtered_by_words_numbers_and_gains(run: Recorded) -> None:
-    async with app(run).run_test(size=(120, 30), notifications=True) as pilot:
+    async with app(run).run_test(size=(80, 24), notifications=True) as pilot:
         await seen(pilot, "★ v2")
         tree = pilot.app.screen.query_one(LineageList)
         await pilot.press("slash", *"FOLD", "enter")
@@ -108,12 +112,41 @@ async def test_the_hot_loop_is_made_by_the_judge_when_it_is_asked_for(run: Recor
         await seen(pilot, "Press p to have the judge compile v2 for h100")
         await pilot.press("p")
         await seen(pilot, "loop at line 92: 2 instructions, predicted for h100", " 25.0%  pipe", "MUFU.EX2 R4, R4")
-        await pilot.press("enter", "o")
+        assert pilot.app.focused is pilot.app.screen.query_one(LineageList)
+        await pilot.press("o")
         await seen(pilot, "[PTX]", "ex2.approx.ftz.f32")
         await pilot.press("o")
         await seen(pilot, "[why]", "PREDICTED TIME", "prologue")
         await pilot.press("n")
         await seen(pilot, "Press p", "case 8k-full")
+
+
+async def test_lines_of_code_longer_than_the_page_are_scrolled_to_their_ends(run: Recorded) -> None:
+    run.step(500.0, (2,), "wide", source=f"x = 1{' ' * 90}# the end\n")
+    async with app(run).run_test(size=(80, 24)) as pilot:
+        await seen(pilot, "★ v3")
+        for keys, place in (("2", "#source-page"), ("a", "#attempt-page")):
+            await pilot.press(keys, "enter")
+            await until(pilot, lambda place=place: pilot.app.screen.query_one(place, Scroll).max_scroll_x > 0)  # type: ignore[misc]
+            assert "# the end" not in page(pilot)
+            pilot.app.screen.query_one(place, Scroll).scroll_to(x=1000, animate=False)
+            await seen(pilot, "# the end")
+
+
+async def test_a_line_of_any_length_takes_no_more_than_the_widest_page(run: Recorded) -> None:
+    run.step(500.0, (2,), "long", source=f"x = '{'z' * 100_000}'\n")
+    async with app(run).run_test(size=(80, 24)) as pilot:
+        await seen(pilot, "★ v3")
+        await pilot.press("2")
+        await seen(pilot, "x = 'zzzz")
+        assert 80 < pilot.app.screen.query_one("#source-page", Scroll).virtual_size.width <= WIDEST + 2
+
+
+async def test_how_to_ask_for_the_hot_loop_is_read_in_80_columns(run: Recorded) -> None:
+    async with app(run).run_test(size=(80, 24)) as pilot:
+        await seen(pilot, "★ v2")
+        await pilot.press("4")
+        await seen(pilot, "seconds of a core", "n: another case")
 
 
 @pytest.mark.parametrize(
@@ -179,8 +212,34 @@ async def test_workers_show_what_runs_and_since_when(run: Recorded) -> None:
         await seen(pilot, "★ v2")
         await pilot.press("w")
         await seen(pilot, "worker-1", "1m 16s", "candidate ")
+        assert "The run" not in page(pilot)
         run.store.set_run_state(run.run.id, RunState.STOPPED, now=run.now)
-        await seen(pilot, "The run is stopped: no workers.")
+        await seen(pilot, "agent  stopped", "The run is stopped: no workers.")
+
+
+async def test_a_pause_a_stop_and_a_driver_that_is_gone_are_told_apart_from_running(run: Recorded) -> None:
+    async with app(run).run_test(size=(120, 24)) as pilot:
+        await seen(pilot, "agent  running  mha")
+        await pilot.press("w")
+        run.store.ask(run.run.id, Request.PAUSE, now=run.now)
+        await seen(pilot, "agent  paused  mha", "The run is paused: no new steps until avo resume agent.", "worker-1")
+        run.store.ask(run.run.id, Request.STOP, now=run.now)
+        await seen(pilot, "agent  running, asked to stop  mha")
+        run.wait(HOUR.total_seconds())
+        shown = await seen(pilot, "agent  interrupted  mha", "worker-1")
+        assert "The run is interrupted: driver-0, which drove it, is overdue by" in shown
+        run.drive()
+        await seen(pilot, "agent  running  mha")
+
+
+async def test_the_list_of_runs_says_which_of_them_go_on(run: Recorded) -> None:
+    async with app(run).run_test(size=(80, 24)) as pilot:
+        await pilot.press("r")
+        await seen(pilot, "agent  running ")
+        run.store.ask(run.run.id, Request.PAUSE, now=run.now)
+        await seen(pilot, "agent  paused ")
+        run.wait(HOUR.total_seconds())
+        await seen(pilot, "agent  interrupted ")
 
 
 async def test_the_trajectory_is_drawn_with_its_baselines_by_versions_and_by_attempts(run: Recorded) -> None:
