@@ -1,10 +1,11 @@
 """The command ``avo``: its commands, its version, and how errors of the house become one line and exit code 2."""
 
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from agents.errors import AgentError
 from avo.cli.asking import pause, stop
@@ -39,14 +40,31 @@ from lineage_db.errors import StoreError
 
 
 class Commands(TyperGroup):
-    """The group of commands: an error that the house raises on purpose is one line, never a traceback."""
+    """The group of commands: a wrong call, or an error raised on purpose, is one line, never a traceback."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Read what stands before the command; leave with exit code 2 on what is no option."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except TyperException as error:
+            _refuse(error)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; leave with exit code 2 on an error of ours."""
+        """Run the command; leave with exit code 2 on an error of ours or a wrong call."""
         try:
             return super().invoke(ctx)
+        except TyperException as error:
+            _refuse(error)
         except (AvoError, AgentError, EvaluatorError, LibraryError, StoreError) as error:
             fail(str(error))
+
+
+def _refuse(error: TyperException) -> NoReturn:
+    """Say in one line what is wrong with a call, and where its help is."""
+    said, context = error.format_message(), getattr(error, "ctx", None)
+    if "\n" in said:  # the help, where nothing is asked for
+        raise error
+    fail(f"{said.rstrip('.')}: see {context.command_path if context else 'avo'} --help")
 
 
 app = typer.Typer(name="avo", cls=Commands, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)

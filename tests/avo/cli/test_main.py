@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -159,3 +160,21 @@ def test_a_reader_that_goes_away_is_no_error(sample_db: str, command: list[str])
     )
     os.close(writing)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("run --nope", "avo: No such option: --nope"),
+        ("--nope", "avo: No such option: --nope"),
+        ("nosuch", "avo: No such command 'nosuch'"),
+        ("runs --db", "avo: Option '--db' requires an argument"),
+        ("status", "avo: Missing argument 'RUN'"),
+        ("run --max-hours x", "avo: Invalid value for '--max-hours'"),
+        ("report some --format pdf", "avo: Invalid value for '--format': .*'html', 'md'"),
+    ],
+)
+def test_a_wrong_call_is_one_line(avo: Callable[..., Result], call: str, message: str) -> None:
+    result = avo(*call.split())
+    assert result.exit_code == 2
+    assert re.fullmatch(f"{message}.*: see avo.* --help\n", result.stderr)
