@@ -1,7 +1,8 @@
 """What ``avo run`` and ``avo resume`` share: work on a run under a live display until it ends, then sum up."""
 
 import os
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+import sys
+from contextlib import AbstractContextManager, ExitStack, nullcontext, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,6 +123,7 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, log: 
         stop.dispossess()
 
     with ExitStack() as stack:
+        stack.enter_context(redirect_stdout(sys.stderr))  # Ray prints there what befalls its processes
         stack.enter_context(exclusive(store, run, clock=utc_now, lost=lost, say=say))
         stack.enter_context(stop_on_signals(stop))
         receivers: list[Receiver] = [LogFile(log, say)] if log else []

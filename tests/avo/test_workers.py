@@ -74,6 +74,9 @@ class FakeRay:
     def init(self, **settings: Any) -> None:
         self.told["machine"] = settings["num_gpus"]
 
+    def get_runtime_context(self) -> SimpleNamespace:
+        return SimpleNamespace(gcs_address="127.0.0.1:1")
+
     def remote(self, **resources: Any) -> Callable[[type], Any]:
         def make(kind: type) -> Any:
             self.told[kind.__name__] = resources.get("num_gpus", 0)
@@ -158,6 +161,16 @@ def test_no_attempt_is_lost_when_workers_die(drivers: Drivers) -> None:
     speeds = [version.attempt.evaluation.geomean_tflops for version in drivers.store.versions(drivers.run.id)]
     assert len(speeds) > 1
     assert speeds == sorted(speeds)
+
+
+@pytest.mark.parametrize("who", ["operator", "evaluator"])
+def test_a_worker_that_does_not_start_says_why(drivers: Drivers, who: str) -> None:
+    child = drivers.start(workers=1, attempts=16, trick=f"no-{who}")
+    output, _ = child.communicate(timeout=PATIENCE_S)
+    assert child.returncode == 1
+    last = output.splitlines()[-1]
+    assert last.startswith("avo.errors.RunFailed: 5 steps in a row ended without an outcome")
+    assert last.endswith(f"the {who} does not start: ValueError: it is Sunday")
 
 
 def test_a_killed_run_leaves_no_process_and_can_be_resumed(drivers: Drivers) -> None:
