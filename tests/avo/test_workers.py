@@ -128,14 +128,27 @@ def parents() -> dict[int, int]:
     return found
 
 
-def family(pid: int) -> set[int]:
-    """Return ``pid`` and its descendants, but for two services of Ray that stay a minute to tell that it died."""
+def descent(pid: int) -> set[int]:
+    """Return ``pid`` and its descendants."""
     known, new = parents(), {pid}
     members: set[int] = set()
     while new:
         members |= new
         new = {child for child, parent in known.items() if parent in new} - members
-    return {member for member in members if b"Agent" not in Path(f"/proc/{member}/cmdline").read_bytes()}
+    return members
+
+
+def command_line(pid: int) -> str:
+    """Return what a process was started as, or calls itself; nothing when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    except OSError:
+        return ""
+
+
+def family(pid: int) -> set[int]:
+    """Return ``pid`` and its descendants, but for two services of Ray that stay a minute to tell that it died."""
+    return {member for member in descent(pid) if "Agent" not in command_line(member)}
 
 
 def test_no_attempt_is_lost_when_workers_die(drivers: Drivers) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from lineage_db.records import RunState, StepState
 from lineage_db.store import Store
-from tests.avo.test_workers import PATIENCE_S, family, wait_for
+from tests.avo.test_workers import PATIENCE_S, command_line, family, wait_for
 
 NAME = "week"
 JUDGE = f"{sys.executable} {Path(__file__).parents[1] / 'fake_judge.py'} kernels"
@@ -71,10 +71,6 @@ class Sitting:
     def close(self) -> None:
         self.child.kill()
         self.child.wait()
-
-
-def command_line(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
 
 
 @pytest.fixture
