@@ -212,19 +212,22 @@ class RayCrew:
 
     def start(self, worker: int, seed_source: str | None) -> None:
         """Begin a step."""
-        self._steps[self._operators[worker].step.remote(seed_source)] = worker
+        with _in_reach():
+            self._steps[self._operators[worker].step.remote(seed_source)] = worker
 
     def wait(self, timeout_s: float) -> list[Report]:
         """Return the steps that ended, waiting up to ``timeout_s`` for the first."""
-        self._look()
-        ended, _ = ray.wait(list(self._steps), timeout=timeout_s)
-        return [self._report(step, self._steps.pop(step)) for step in ended]
+        with _in_reach():
+            self._look()
+            ended, _ = ray.wait(list(self._steps), timeout=timeout_s)
+            return [self._report(step, self._steps.pop(step)) for step in ended]
 
     def replace(self, worker: int) -> None:
         """Put another worker in the place of one, whatever it is doing."""
-        ray.kill(self._operators[worker])
-        self._steps = {step: other for step, other in self._steps.items() if other != worker}
-        self._operators[worker] = self._hire(worker)
+        with _in_reach():
+            ray.kill(self._operators[worker])
+            self._steps = {step: other for step, other in self._steps.items() if other != worker}
+            self._operators[worker] = self._hire(worker)
 
     def _look(self) -> None:
         """Raise ``RunFailed`` where Ray is gone: neither steps nor new workers would ever come."""
@@ -387,6 +390,17 @@ def _start_failures() -> Iterator[None]:
         yield
     except Exception as error:  # Ray starts several processes and has no error class for what may go wrong there
         raise RunFailed(f"Ray does not start ({error}): look at avo doctor") from error
+
+
+@contextmanager
+def _in_reach() -> Iterator[None]:
+    """Raise ``RunFailed`` where Ray cannot be asked any more; from outside a cluster that may be any error of gRPC."""
+    try:
+        yield
+    except RunFailed:
+        raise
+    except Exception as error:
+        raise RunFailed(f"Ray cannot be reached any more ({type(error).__name__}): resume the run") from error
 
 
 def _answers(address: str) -> bool:

@@ -14,7 +14,8 @@ import pytest
 
 from avo import judge_process, workers
 from avo.config import RunConfig
-from avo.workers import hire
+from avo.errors import RunFailed
+from avo.workers import RayCrew, hire
 from lineage_db.records import RunState, StepState
 from lineage_db.store import Store
 from tests.avo.fakes import make_run
@@ -105,6 +106,19 @@ def test_evaluators_that_measure_here_get_a_gpu_each_and_nobody_else_any(
     ray.remote_arguments[0][0]()
     measuring = ("--equivalence-margin", "0.005", "--cascade", "0.1")
     assert (made["command"], made["options"]) == (command, measuring if target == "cuda" else ())
+
+
+def test_a_cluster_that_is_out_of_reach_ends_the_run_and_not_with_an_error_of_rays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lost(*_: object, **__: object) -> None:
+        raise ConnectionError("reconnection to the Ray cluster\nfailed")
+
+    monkeypatch.setattr(workers, "ray", SimpleNamespace(wait=lost, kill=lost))
+    crew = RayCrew(lambda worker: SimpleNamespace(step=SimpleNamespace(remote=lost)), 1, None)
+    for call in (lambda: crew.start(0, None), lambda: crew.wait(1.0), lambda: crew.replace(0)):
+        with pytest.raises(RunFailed, match=r"^Ray cannot be reached any more \(ConnectionError\): resume the run$"):
+            call()
 
 
 def wait_for(what: Callable[[], bool]) -> None:
