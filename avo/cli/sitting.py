@@ -94,6 +94,7 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, log: 
     from avo.workers import hire
     from evaluator import bubblewrap
     from evaluator.problem import get_problem
+    from lineage_db.errors import StoreError
 
     words = Console(stderr=True, markup=False, highlight=False, emoji=False)
 
@@ -145,6 +146,9 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, log: 
         except (SeedFault, RunFailed) as error:
             trouble = str(error)
             feed.fail(trouble)
+        except StoreError as error:  # which leaves nothing to sum up
+            feed.fail(str(error))
+            raise
     summary = summarise(store, run.name)
     if as_json:
         print_json(summary)
