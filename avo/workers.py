@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -46,8 +47,12 @@ if TYPE_CHECKING:
 
 START_S = 600.0
 """Longest wait for an evaluator to start: on a cluster a node may have to come up for it first."""
-_LOOK_S = 10.0
-"""Between looks whether Ray is still there while no step ends: without a node, new workers would never come."""
+_LOOK_S = 5.0
+"""Between looks whether Ray is still there."""
+_GONE_S = 20.0
+"""How long Ray may be out of sight. It would end this process by itself a minute after its head was lost."""
+_OUTSIDE = "ray://"
+"""How addresses of clusters begin that are reached from outside, by Ray Client."""
 _OBJECT_STORE_BYTES = 80 * 2**20
 """Ray's minimum is 75 MiB; what passes through is sources and evaluations, a few kilobytes each."""
 
@@ -197,30 +202,46 @@ class OperatorWorker:
 class RayCrew:
     """Operator workers, each replaced when it fails."""
 
-    def __init__(self, hire_operator: Callable[[int], Any], count: int) -> None:
+    def __init__(self, hire_operator: Callable[[int], Any], count: int, head: str | None) -> None:
+        """``head`` is the ``HOST:PORT`` at which Ray's head can be reached from here, if it can."""
+        self._head = head
         self._hire = hire_operator
         self._operators = [hire_operator(worker) for worker in range(count)]
         self._steps: dict[Any, int] = {}
-        self._looked = time.monotonic()
+        self._looked = self._seen = time.monotonic()
 
     def start(self, worker: int, seed_source: str | None) -> None:
         """Begin a step."""
-        self._steps[self._operators[worker].step.remote(seed_source)] = worker
+        with _in_reach():
+            self._steps[self._operators[worker].step.remote(seed_source)] = worker
 
     def wait(self, timeout_s: float) -> list[Report]:
         """Return the steps that ended, waiting up to ``timeout_s`` for the first."""
-        ended, _ = ray.wait(list(self._steps), timeout=timeout_s)
-        if not ended and time.monotonic() > self._looked + _LOOK_S:
-            self._looked = time.monotonic()
-            if not any(node["Alive"] for node in ray.nodes()):  # type: ignore[no-untyped-call]
-                raise RunFailed("Ray has no node left, its processes were killed: resume the run")
-        return [self._report(step, self._steps.pop(step)) for step in ended]
+        with _in_reach():
+            self._look()
+            ended, _ = ray.wait(list(self._steps), timeout=timeout_s)
+            return [self._report(step, self._steps.pop(step)) for step in ended]
 
     def replace(self, worker: int) -> None:
         """Put another worker in the place of one, whatever it is doing."""
-        ray.kill(self._operators[worker])
-        self._steps = {step: other for step, other in self._steps.items() if other != worker}
-        self._operators[worker] = self._hire(worker)
+        with _in_reach():
+            ray.kill(self._operators[worker])
+            self._steps = {step: other for step, other in self._steps.items() if other != worker}
+            self._operators[worker] = self._hire(worker)
+
+    def _look(self) -> None:
+        """Raise ``RunFailed`` where Ray is gone: neither steps nor new workers would ever come."""
+        now = time.monotonic()
+        if now < self._looked + _LOOK_S:
+            return
+        self._looked = now
+        if self._head is not None and not _answers(self._head):  # asked for its nodes it would not return
+            if now > self._seen + _GONE_S:
+                raise RunFailed(f"Ray's head does not answer for {now - self._seen:.0f} s: resume the run")
+            return
+        self._seen = now
+        if not any(node["Alive"] for node in ray.nodes()):  # type: ignore[no-untyped-call]
+            raise RunFailed("Ray has no node left, its processes were killed: resume the run")
 
     def _report(self, step: Any, worker: int) -> Report:
         try:
@@ -272,8 +293,10 @@ def hire(
     else:
         house = _cluster(config.ray_address, store_url)
     with house:
+        outside = config.ray_address.startswith(_OUTSIDE)
+        head = None if outside else ray.get_runtime_context().gcs_address
         pool = pool_actor.remote(make_evaluator, evaluator_actor, count)
-        yield RayCrew(hire_operator, config.workers)
+        yield RayCrew(hire_operator, config.workers, head)
 
 
 def _gpus_per_evaluator(config: RunConfig) -> int:
@@ -369,6 +392,27 @@ def _start_failures() -> Iterator[None]:
         raise RunFailed(f"Ray does not start ({error}): look at avo doctor") from error
 
 
+@contextmanager
+def _in_reach() -> Iterator[None]:
+    """Raise ``RunFailed`` where Ray cannot be asked any more; from outside a cluster that may be any error of gRPC."""
+    try:
+        yield
+    except RunFailed:
+        raise
+    except Exception as error:
+        raise RunFailed(f"Ray cannot be reached any more ({type(error).__name__}): resume the run") from error
+
+
+def _answers(address: str) -> bool:
+    """Whether somebody listens at ``HOST:PORT``."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_LOOK_S).close()
+    except OSError:
+        return False
+    return True
+
+
 async def _answer(call: Any) -> Any:
     """Wait for what an evaluator worker returns; raise ``EvaluatorUnavailable`` when that fails."""
     try:
@@ -379,8 +423,9 @@ async def _answer(call: Any) -> Any:
 
 def _reason(who: str, error: RayError) -> str:
     """Return in one line why a call to a worker failed."""
+    why = str(error).strip().splitlines()[-1]  # of a traceback: the exception
     if isinstance(error, RayActorError):
-        return f"the {who}'s process died"
+        return f"the {who} does not start: {why}" if error.actor_init_failed else f"the {who}'s process died"
     if isinstance(cause := getattr(error, "cause", None), EvaluatorUnavailable):
         return str(cause)
-    return f"the {who}'s process failed: {str(error).strip().splitlines()[-1]}"
+    return f"the {who}'s process failed: {why}"

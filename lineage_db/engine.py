@@ -73,6 +73,7 @@ class Database:
         """
         self._busy_seconds = busy_seconds
         self._watch = watch
+        self._given_up = False
         self._id = uuid4().hex
         if url.startswith(_FILE_URL) or "://" not in url:
             path = Path(url.removeprefix(_FILE_URL)).absolute()
@@ -121,21 +122,29 @@ class Database:
             raise DatabaseUnavailable(f"database {self.label}: {_first_line(error)}") from error
 
     def persist(self, work: Callable[[], T]) -> T:
-        """Return what ``work``, one transaction, returns; do it again while the server is away, but not for ever."""
-        try:
-            return work()
-        except DatabaseInterrupted:
-            deadline, told = time.monotonic() + self._busy_seconds, False
-        while True:  # at once for the first time: a connection may be broken and its server well
+        """Return what ``work``, one transaction, returns; do it again while the server is away, but not for ever.
+
+        A server that was waited for in vain is not waited for again until it has answered.
+        """
+        deadline: float | None = None
+        while True:
             try:
-                return work()
+                done = work()
             except DatabaseInterrupted as error:
+                if deadline is None:  # at once for the first time: a connection may be broken and its server well
+                    patience, told = (0.0 if self._given_up else self._busy_seconds), self._given_up
+                    deadline = time.monotonic() + patience
+                    continue
                 if not told:
                     _log.warning("%s: trying again for %g s", error, self._busy_seconds)
                     told = True
                 if time.monotonic() > deadline:
+                    self._given_up = True
                     raise DatabaseUnavailable(f"{error}, for {self._busy_seconds:g} s") from error
                 time.sleep(_RETRY_S)
+            else:
+                self._given_up = False
+                return done
 
     def _commit(self, connection: Connection) -> None:
         """Commit; where the connection is lost meanwhile, find out whether it was done."""

@@ -1,7 +1,8 @@
 """What ``avo run`` and ``avo resume`` share: work on a run under a live display until it ends, then sum up."""
 
 import os
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+import sys
+from contextlib import AbstractContextManager, ExitStack, nullcontext, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,7 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, log: 
     from avo.workers import hire
     from evaluator import bubblewrap
     from evaluator.problem import get_problem
+    from lineage_db.errors import StoreError
 
     words = Console(stderr=True, markup=False, highlight=False, emoji=False)
 
@@ -122,6 +124,7 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, log: 
         stop.dispossess()
 
     with ExitStack() as stack:
+        stack.enter_context(redirect_stdout(sys.stderr))  # Ray prints there what befalls its processes
         stack.enter_context(exclusive(store, run, clock=utc_now, lost=lost, say=say))
         stack.enter_context(stop_on_signals(stop))
         receivers: list[Receiver] = [LogFile(log, say)] if log else []
@@ -143,6 +146,9 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, log: 
         except (SeedFault, RunFailed) as error:
             trouble = str(error)
             feed.fail(trouble)
+        except StoreError as error:  # which leaves nothing to sum up
+            feed.fail(str(error))
+            raise
     summary = summarise(store, run.name)
     if as_json:
         print_json(summary)

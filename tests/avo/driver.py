@@ -33,6 +33,8 @@ class TrickyOperator(Climber):
     """A climber whose process dies in its third step, once, if it is told so."""
 
     def __init__(self, folder: Path, trick: str) -> None:
+        if trick == "no-operator":
+            raise ValueError("it is Sunday")
         self.folder = folder
         self.dies = trick == "deaths"
 
@@ -52,6 +54,8 @@ class TrickyEvaluator:
 
     def __init__(self, folder: Path, trick: str) -> None:
         assert os.environ["OMP_NUM_THREADS"] == "1"
+        if trick == "no-evaluator":
+            raise ValueError("it is Sunday")
         self.folder = folder
         self.dies = trick == "deaths"
         self.pause_s = 60.0 if trick == "slow" else 0.05

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lineage_db.records import RunState, StepState
-from tests.avo.test_workers import PATIENCE_S, Drivers, family, parents, wait_for
+from tests.avo.test_workers import PATIENCE_S, Drivers, command_line, descent, parents, wait_for
 
 KILLS = int(os.environ.get("AVO_SOAK_KILLS", "25"))
 
@@ -24,13 +24,6 @@ def drivers(tmp_path: Path) -> Iterator[Drivers]:
     made.close()
 
 
-def words(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except OSError:
-        return ""
-
-
 def await_progress(drivers: Drivers, child: "subprocess.Popen[str]", killed: list[str]) -> None:
     before, deadline = drivers.attempts(), time.monotonic() + 4 * PATIENCE_S
     while child.poll() is None and drivers.attempts() <= before:
@@ -38,10 +31,9 @@ def await_progress(drivers: Drivers, child: "subprocess.Popen[str]", killed: lis
         time.sleep(0.05)
 
 
-def end(child: "subprocess.Popen[str]", members: list[int]) -> None:
-    child.kill()
-    child.wait()
-    wait_for(lambda: not set(members) & parents().keys())
+def await_end(members: set[int]) -> None:
+    """Wait until nothing is left but Ray's agents, which stay a minute to tell that it died."""
+    wait_for(lambda: all("Agent" in command_line(pid) for pid in members & parents().keys()))
 
 
 @pytest.mark.soak
@@ -52,16 +44,18 @@ def test_nothing_is_lost_however_many_processes_are_killed(drivers: Drivers) -> 
     for _ in range(KILLS):
         await_progress(drivers, child, killed)
         time.sleep(rng.random())
-        # The driver, an operator, the pool, an evaluator, the raylet, the GCS or a helper of theirs.
-        members = sorted(family(child.pid)) if child.poll() is None else [child.pid]
-        victim = rng.choice(members)
-        name = words(victim)
-        killed.append(name[:80])
-        print(victim == child.pid, name[:80], drivers.attempts(), flush=True)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(victim, signal.SIGKILL)
-        if victim == child.pid or "raylet" in name or "gcs" in name or child.poll() is not None:
-            end(child, members)
+        if child.poll() is None:
+            # The driver, an operator, the pool, an evaluator, Ray's node, its head or a helper of theirs.
+            members = descent(child.pid)
+            victim = rng.choice(sorted(members))
+            killed.append(command_line(victim)[-80:])
+            print(victim == child.pid, killed[-1], drivers.attempts(), flush=True)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
+        if victim == child.pid or child.poll() is not None:
+            output, _ = child.communicate(timeout=PATIENCE_S)
+            assert victim == child.pid or "Ray" in output.splitlines()[-1], output
+            await_end(members)
             child = drivers.start(workers=3, attempts=10**6)
     child.send_signal(signal.SIGKILL)
     child.wait()

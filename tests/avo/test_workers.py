@@ -14,7 +14,8 @@ import pytest
 
 from avo import judge_process, workers
 from avo.config import RunConfig
-from avo.workers import hire
+from avo.errors import RunFailed
+from avo.workers import RayCrew, hire
 from lineage_db.records import RunState, StepState
 from lineage_db.store import Store
 from tests.avo.fakes import make_run
@@ -74,6 +75,9 @@ class FakeRay:
     def init(self, **settings: Any) -> None:
         self.told["machine"] = settings["num_gpus"]
 
+    def get_runtime_context(self) -> SimpleNamespace:
+        return SimpleNamespace(gcs_address="127.0.0.1:1")
+
     def remote(self, **resources: Any) -> Callable[[type], Any]:
         def make(kind: type) -> Any:
             self.told[kind.__name__] = resources.get("num_gpus", 0)
@@ -104,6 +108,19 @@ def test_evaluators_that_measure_here_get_a_gpu_each_and_nobody_else_any(
     assert (made["command"], made["options"]) == (command, measuring if target == "cuda" else ())
 
 
+def test_a_cluster_that_is_out_of_reach_ends_the_run_and_not_with_an_error_of_rays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lost(*_: object, **__: object) -> None:
+        raise ConnectionError("reconnection to the Ray cluster\nfailed")
+
+    monkeypatch.setattr(workers, "ray", SimpleNamespace(wait=lost, kill=lost))
+    crew = RayCrew(lambda worker: SimpleNamespace(step=SimpleNamespace(remote=lost)), 1, None)
+    for call in (lambda: crew.start(0, None), lambda: crew.wait(1.0), lambda: crew.replace(0)):
+        with pytest.raises(RunFailed, match=r"^Ray cannot be reached any more \(ConnectionError\): resume the run$"):
+            call()
+
+
 def wait_for(what: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not what():
@@ -125,14 +142,27 @@ def parents() -> dict[int, int]:
     return found
 
 
-def family(pid: int) -> set[int]:
-    """Return ``pid`` and its descendants, but for two services of Ray that stay a minute to tell that it died."""
+def descent(pid: int) -> set[int]:
+    """Return ``pid`` and its descendants."""
     known, new = parents(), {pid}
     members: set[int] = set()
     while new:
         members |= new
         new = {child for child, parent in known.items() if parent in new} - members
-    return {member for member in members if b"Agent" not in Path(f"/proc/{member}/cmdline").read_bytes()}
+    return members
+
+
+def command_line(pid: int) -> str:
+    """Return what a process was started as, or calls itself; nothing when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    except OSError:
+        return ""
+
+
+def family(pid: int) -> set[int]:
+    """Return ``pid`` and its descendants, but for two services of Ray that stay a minute to tell that it died."""
+    return {member for member in descent(pid) if "Agent" not in command_line(member)}
 
 
 def test_no_attempt_is_lost_when_workers_die(drivers: Drivers) -> None:
@@ -158,6 +188,16 @@ def test_no_attempt_is_lost_when_workers_die(drivers: Drivers) -> None:
     speeds = [version.attempt.evaluation.geomean_tflops for version in drivers.store.versions(drivers.run.id)]
     assert len(speeds) > 1
     assert speeds == sorted(speeds)
+
+
+@pytest.mark.parametrize("who", ["operator", "evaluator"])
+def test_a_worker_that_does_not_start_says_why(drivers: Drivers, who: str) -> None:
+    child = drivers.start(workers=1, attempts=16, trick=f"no-{who}")
+    output, _ = child.communicate(timeout=PATIENCE_S)
+    assert child.returncode == 1
+    last = output.splitlines()[-1]
+    assert last.startswith("avo.errors.RunFailed: 5 steps in a row ended without an outcome")
+    assert last.endswith(f"the {who} does not start: ValueError: it is Sunday")
 
 
 def test_a_killed_run_leaves_no_process_and_can_be_resumed(drivers: Drivers) -> None:

@@ -222,14 +222,19 @@ def test_a_server_that_restarts_in_the_middle_of_a_write_is_waited_for(
         assert len(store.attempts(run.id)) == 1
 
 
-def test_a_server_that_stays_away_is_given_up_in_one_line(weak: Cluster, make: Any) -> None:
-    with weak.database() as url:
-        with opened(url, patience_s=0.3) as store:
-            run = make.run(store)
+def test_a_server_that_stays_away_is_given_up_in_one_line_and_waited_for_once(
+    weak: Cluster, make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with weak.database() as url, opened(url, patience_s=0.3) as store:
+        run = make.run(store)
+        for outage in (1, 2):
             weak.stop()
-            with pytest.raises(DatabaseUnavailable, match=r"check the URL and the server, for 0\.3 s$"):
-                make.step(store, run)
-        weak.start()
+            for _ in range(3):
+                with pytest.raises(DatabaseUnavailable, match=r"check the URL and the server, for 0\.3 s$"):
+                    make.step(store, run)
+            assert caplog.text.count("trying again for 0.3 s") == outage
+            weak.start()
+            make.step(store, run)
 
 
 def test_a_server_that_only_lets_read_is_said(cluster: Cluster, make: Any) -> None:

@@ -20,6 +20,7 @@ from evaluator import bubblewrap, target
 from evaluator.evaluators import FakeEvaluator
 from evaluator.sandbox import isolation
 from knowledge_base.library import Library
+from lineage_db.errors import DatabaseUnavailable
 from lineage_db.records import Run, RunState, StepState
 from lineage_db.store import Store
 from tests.avo.cli.conftest import Avo
@@ -203,21 +204,22 @@ def test_a_version_is_shown_with_what_kept_candidates_apart(avo: Avo, used_up: P
     assert json.loads(avo("show", "done", "--db", str(used_up), "--json").stdout)["isolation"] == config[ISOLATION]
 
 
+@pytest.mark.parametrize("error", [RunFailed("workers died"), DatabaseUnavailable("the server is away")])
 def test_a_sitting_logs_and_notifies_what_happens(
-    used_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    used_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fails(store: Store, run: Run, *_: object, **__: object) -> None:
         store.set_run_state(run.id, RunState.RUNNING, now=NOW)
-        raise RunFailed("workers died")
+        raise error
 
     monkeypatch.setattr("avo.run.execute", fails)
     with Store.open(str(used_up), create=False) as store:
         run = store.run("done")
         store.set_run_state(run.id, RunState.FINISHED, now=NOW, config={**run.config, START: {"source": SEED}})
         config = RunConfig(max_attempts=1, notify=f'echo "$AVO_EVENT $AVO_TEXT" >> {tmp_path}/told')
-        with pytest.raises(Exit):
+        with pytest.raises((Exit, DatabaseUnavailable)):
             sit(store, store.run("done"), config, as_json=True, log=tmp_path / "run.jsonl")
-    assert (tmp_path / "told").read_text() == "failure run done failed: workers died\n"
+    assert (tmp_path / "told").read_text() == f"failure run done failed: {error}\n"
     events = [json.loads(line)["event"] for line in (tmp_path / "run.jsonl").read_text().splitlines()]
     assert "failure" in events
 

@@ -1,0 +1,124 @@
+"""``avo run`` as users start it, with real workers and ``mutate``: it obeys other processes, and outlives its Ray."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lineage_db.records import RunState, StepState
+from lineage_db.store import Store
+from tests.avo.test_workers import PATIENCE_S, command_line, family, wait_for
+
+NAME = "week"
+JUDGE = f"{sys.executable} {Path(__file__).parents[1] / 'fake_judge.py'} kernels"
+
+
+class Sitting:
+    """A process of ``avo run``, and others that are started beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.db = str(folder / "lineage.db")
+        with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
+            self.child = subprocess.Popen(
+                [*self.avo("run"), "--name", NAME, "--evaluator-command", JUDGE, "--workers", "2", "--json"],
+                stdout=out,
+                stderr=err,
+                cwd=folder,
+                start_new_session=True,
+            )
+        wait_for(lambda: Path(self.db).exists() and self.attempts() > 3)
+
+    def avo(self, command: str) -> list[str]:
+        return [sys.executable, "-m", "avo", command, "--db", self.db]
+
+    def call(self, command: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [*self.avo(command), NAME, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=self.folder,
+            timeout=PATIENCE_S,
+        )
+
+    def attempts(self) -> int:
+        with Store.open(self.db) as store:
+            return sum(store.count_attempts(found.run.id)[0] for found in store.runs())
+
+    def steps(self) -> list[StepState]:
+        with Store.open(self.db, create=False) as store:
+            return [step.state for step in store.steps(store.run(NAME).id)]
+
+    def said(self) -> str:
+        return (self.folder / "err").read_text()
+
+    def summary(self) -> Any:
+        """Return what the command printed, which is the summary and nothing else."""
+        return json.loads((self.folder / "out").read_text())
+
+    def kill(self, words: str) -> None:
+        """Kill one of the processes behind the command."""
+        member = next(pid for pid in sorted(family(self.child.pid)) if words in command_line(pid))
+        os.kill(member, signal.SIGKILL)
+
+    def close(self) -> None:
+        self.child.kill()
+        self.child.wait()
+
+
+@pytest.fixture
+def sitting(tmp_path: Path) -> Iterator[Sitting]:
+    made = Sitting(tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_run_pauses_goes_on_and_stops_as_other_processes_ask(sitting: Sitting) -> None:
+    assert sitting.call("pause").returncode == 0
+    wait_for(lambda: "paused: no new steps are started" in sitting.said())
+    wait_for(lambda: StepState.RUNNING not in sitting.steps())
+    before = sitting.steps()
+    assert json.loads(sitting.call("status", "--json").stdout)["paused"] is True
+    assert sitting.steps() == before
+
+    assert sitting.call("resume").returncode == 0
+    wait_for(lambda: len(sitting.steps()) > len(before))
+    assert "the pause is over" in sitting.said()
+
+    assert sitting.call("stop", "--wait").returncode == 0
+    assert sitting.child.wait(PATIENCE_S) == 130
+    assert "stops as it was asked to" in sitting.said()
+    assert set(sitting.steps()) == {StepState.DONE}
+    assert sitting.summary()["state"] == RunState.STOPPED
+
+
+@pytest.mark.parametrize(
+    ("process", "words"),
+    [
+        ("raylet/raylet", "Ray has no node left"),
+        pytest.param("gcs_server", "Ray's head does not answer", marks=pytest.mark.soak),
+    ],
+)
+def test_a_run_whose_ray_is_killed_says_so_and_can_be_resumed(sitting: Sitting, process: str, words: str) -> None:
+    sitting.kill("ray::OperatorWorker")  # of which Ray has something to say, too
+    wait_for(lambda: "w0: the operator's process died" in sitting.said() or "w1: the" in sitting.said())
+    wait_for(lambda: "(raylet)" in sitting.said())
+    sitting.kill(process)
+    assert sitting.child.wait(PATIENCE_S) == 1
+    assert f"avo: {words}" in sitting.said()
+    assert "Traceback" not in sitting.said()
+    assert sitting.summary()["state"] == RunState.STOPPED
+    assert StepState.RUNNING not in sitting.steps()
+
+    budget = sitting.attempts() + 3
+    resumed = sitting.call("resume", "--max-attempts", str(budget), "--workers", "1", "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    found = json.loads(resumed.stdout)
+    assert (found["state"], found["attempts"]) == (RunState.FINISHED, budget)
