@@ -51,6 +51,8 @@ _LOOK_S = 5.0
 """Between looks whether Ray is still there."""
 _GONE_S = 20.0
 """How long Ray may be out of sight. It would end this process by itself a minute after its head was lost."""
+_HERE = "auto"
+"""The address of the cluster that this machine is a node of."""
 _OUTSIDE = "ray://"
 """How addresses of clusters begin that are reached from outside, by Ray Client."""
 _OBJECT_STORE_BYTES = 80 * 2**20
@@ -310,6 +312,11 @@ def _gpus_per_evaluator(config: RunConfig) -> int:
 def _cluster(address: str, store_url: str) -> Iterator[None]:
     """Join the cluster at ``address``, whose nodes all have AVO installed, as one of its jobs."""
     logging.getLogger("ray").setLevel(logging.ERROR)
+    # Ray itself would go on trying for many minutes, without a word.
+    if address != _HERE and not _answers(address.removeprefix(_OUTSIDE)):
+        raise ConfigError(
+            f"--ray-address: nobody answers at {address}: give auto, HOST:PORT or ray://HOST:PORT of a running cluster"
+        )
     try:
         with _start_failures(), _own_signals():
             ray.init(
@@ -408,7 +415,7 @@ def _answers(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_LOOK_S).close()
-    except OSError:
+    except (OSError, ValueError):
         return False
     return True
 

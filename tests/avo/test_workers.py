@@ -14,7 +14,7 @@ import pytest
 
 from avo import judge_process, workers
 from avo.config import RunConfig
-from avo.errors import RunFailed
+from avo.errors import ConfigError, RunFailed
 from avo.workers import RayCrew, hire
 from lineage_db.records import RunState, StepState
 from lineage_db.store import Store
@@ -106,6 +106,14 @@ def test_evaluators_that_measure_here_get_a_gpu_each_and_nobody_else_any(
     ray.remote_arguments[0][0]()
     measuring = ("--equivalence-margin", "0.005", "--cascade", "0.1")
     assert (made["command"], made["options"]) == (command, measuring if target == "cuda" else ())
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "head"])
+def test_an_address_at_which_there_is_no_cluster_is_said_at_once(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setattr(workers, "ray", FakeRay())
+    crew = hire("postgresql://", "run", RunConfig(ray_address=address))
+    with pytest.raises(ConfigError, match=f"^--ray-address: nobody answers at {address}: give auto, HOST:PORT"), crew:
+        pass
 
 
 def test_a_cluster_that_is_out_of_reach_ends_the_run_and_not_with_an_error_of_rays(
