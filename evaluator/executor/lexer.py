@@ -37,7 +37,8 @@ def tokens(text: str) -> Iterator[Token]:
         if match is None or match.lastgroup is None:
             raise IRError(f"cannot read the IR at {text[position : position + 60].strip()!r}")
         kind, token, position = match.lastgroup, match[match.lastgroup], match.end()
-        if kind == "group" or (kind == "word" and text[position : position + 1] == "<" and text[position + 1] != "{"):
+        opens = text.startswith("<", position) and not text.startswith("<{", position)
+        if kind == "group" or (kind == "word" and opens):
             position = _closing_angle(text, match.end() - (kind == "group"))
             token = (token if kind == "word" else "") + text[match.end() - (kind == "group") : position]
             kind = "word"

@@ -99,12 +99,9 @@ def test_a_run_pauses_goes_on_and_stops_as_other_processes_ask(sitting: Sitting)
     assert sitting.summary()["state"] == RunState.STOPPED
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
-    ("process", "words"),
-    [
-        ("raylet/raylet", "Ray has no node left"),
-        pytest.param("gcs_server", "Ray's head does not answer", marks=pytest.mark.soak),
-    ],
+    ("process", "words"), [("raylet/raylet", "Ray has no node left"), ("gcs_server", "Ray's head does not answer")]
 )
 def test_a_run_whose_ray_is_killed_says_so_and_can_be_resumed(sitting: Sitting, process: str, words: str) -> None:
     sitting.kill("ray::OperatorWorker")  # of which Ray has something to say, too

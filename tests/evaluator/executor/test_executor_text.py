@@ -126,6 +126,11 @@ def test_damaged_text_never_raises_anything_but_its_own_errors(sample_text, data
         load(text[:start] + patch + text[start + length :])
 
 
+def test_a_type_that_breaks_off_is_no_valid_text():
+    with pytest.raises(IRError, match="'<' is never closed"):
+        load(module("    %a = arith.addf %v, %v : tensor<", signature="%v: f32"))
+
+
 def test_text_reads_the_same_without_locations(executor):
     text = executor.lower(sample, {"X": "*fp32", "Y": "*fp32", "n": "i32"}, {"N": 16})
     bare = "\n".join(split_locations(line)[0] for line in text.splitlines() if not line.startswith("#loc"))
