@@ -74,7 +74,7 @@ class RecordingScorer:
         Returns the attempt as it is recorded now, or None when the evaluator finds fault with it this time, or finds
         that it lowers to other launch plans than before.
         """
-        comparison = _with(best.attempt.plan_digest, self._twins(attempt.plan_digest))
+        comparison = _with(best.attempt.plan_digest, _scores(self._with_plan(attempt.plan_digest)))
         if comparison is None:
             evaluation = self._judge(Candidate(self._run.problem, attempt.source), best)
             score = evaluation.score
@@ -124,10 +124,10 @@ class RecordingScorer:
         score = evaluation.score
         if score is None:
             return evaluation
-        known = [attempt.evaluation for attempt in self._with_plan(evaluation.plan_digest)]
-        if refused := [one for one in known if one.status in REFUSED]:
+        known = self._with_plan(evaluation.plan_digest)
+        if refused := [one.evaluation for one in known if one.status in REFUSED]:
             return replace(refused[0], seconds=evaluation.seconds)
-        twins = [one.score for one in known if one.score is not None]
+        twins = _scores(known)
         if not twins or score.kind is not ScoreKind.MEASURED:
             return evaluation
         comparison = score.comparison
@@ -135,13 +135,13 @@ class RecordingScorer:
             comparison = _with(comparison.plan_digest, twins) or comparison
         return replace(evaluation, score=replace(twins[0], comparison=comparison))
 
-    def _twins(self, plan_digest: str | None) -> list[Score]:
-        """Return the scores of the run's attempts with these launch plans, oldest first."""
-        attempts = self._with_plan(plan_digest)
-        return [attempt.evaluation.score for attempt in attempts if attempt.evaluation.score is not None]
-
     def _with_plan(self, plan_digest: str | None) -> list[Attempt]:
+        """Return the run's attempts with these launch plans, oldest first."""
         return [] if plan_digest is None else self._store.attempts_of_plan(self._run.id, plan_digest)
+
+
+def _scores(attempts: Sequence[Attempt]) -> list[Score]:
+    return [attempt.evaluation.score for attempt in attempts if attempt.evaluation.score is not None]
 
 
 def _persistently(ask: Callable[[], Evaluation]) -> Evaluation:

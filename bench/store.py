@@ -1,9 +1,9 @@
 """What the lineage database costs as a run grows: ``python -m bench.store [--url URL] [--folder DIR]``.
 
 Up to each size a run is filled in bulk; then ``WINDOW`` steps of one worker are written as a run writes them: claim a
-step, read its brief, announce the candidate, look whether it is known, record the attempt, finish the step. Each
-attempt is durable before the next begins. The medians of each part are printed, their sum, and the median of the CPU
-time of this process, which on a busy machine says more. One attempt in 500 is accepted.
+step, read its brief, announce the candidate, look whether it or its plan is known, record the attempt, finish the step.
+Each attempt is durable before the next begins. The medians of each part are printed, their sum, and the median of the
+CPU time of this process, which on a busy machine says more. One attempt in 500 is accepted.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from collections import defaultdict
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert
 
@@ -27,6 +28,9 @@ from lineage_db import tables
 from lineage_db.records import Attempt, Run, Step, StepState, Version
 from lineage_db.store import Store
 from seeds import seed_source
+
+if TYPE_CHECKING:
+    from psycopg import Connection
 
 SIZES = (1_000, 10_000, 100_000)
 WINDOW = 300
@@ -93,10 +97,15 @@ def bulk(store: Store, run: Run, first: int, last: int) -> None:
 
 def analyse(url: str) -> None:
     """Have PostgreSQL look at its tables, as it does by itself when they grow, though not while they are filled."""
+    with connected(url) as connection:
+        connection.execute("ANALYZE")
+
+
+def connected(url: str) -> "Connection[tuple[Any, ...]]":
+    """Return a connection to the PostgreSQL database of a store, beside those of the store."""
     import psycopg
 
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("ANALYZE")
+    return psycopg.connect(url.replace("+psycopg", ""))
 
 
 def speed(number: int) -> float:
@@ -121,6 +130,8 @@ def work(store: Store, run: Run, first: int, last: int) -> None:
         assert store.announce(step.id, digest, now=now)
         marks.append(time.perf_counter())
         assert store.known_attempt(run.id, digest) is None
+        assert found.plan_digest is not None
+        assert store.attempts_of_plan(run.id, found.plan_digest) == []
         marks.append(time.perf_counter())
         parents = (history.versions[-1].number,) if history.versions else ()
         attempt = record(store, step, candidate, found, parents)
@@ -166,9 +177,7 @@ def megabytes(url: str) -> float:
     """Return the size of a database."""
     if url.startswith("sqlite:///"):
         return os.path.getsize(url.removeprefix("sqlite:///")) / 1e6
-    import psycopg
-
-    with psycopg.connect(url.replace("+psycopg", "")) as connection:
+    with connected(url) as connection:
         row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
     assert row is not None
     return float(row[0]) / 1e6
@@ -207,7 +216,7 @@ def main() -> None:
             for before, size in pairwise((0, *SIZES)):
                 bulk(store, run, before, size - WINDOW)
                 if given.url:
-                    analyse(given.url)
+                    analyse(store.url)
                 work(store, run, size - WINDOW, size)
 
 

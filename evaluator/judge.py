@@ -152,7 +152,7 @@ class Judge:
         suite = get_suite(problem, self.suite)
         name = HELD_OUT if HELD_OUT in problem.suites else self.suite
         scored = get_suite(problem, name)
-        shown = () if scored == suite else suite
+        shown = () if name == self.suite else suite
         small = tuple(problem.at_other_lengths(case, self._random) for case in problem.correctness_cases)
         drawn = problem.at_other_lengths(self._random.choice((*scored, *shown)), self._random)
         with self._inputs.passing():

@@ -29,7 +29,7 @@ def render(evaluation: "Evaluation", problem: "Problem", seed: "Score | None" = 
         words = f"{evaluation.status}, {score.geomean_tflops:.1f} {unit(score)}, geomean of {evaluation.suite}"
         if evaluation.held_out_tflops is not None:
             words += f"; {evaluation.held_out_tflops:.1f} on shapes that are held out"
-        if evaluation.examined is not None and evaluation.refused:
+        if evaluation.refused:
             words += f"; {evaluation.refused} at other shapes or in a larger sample"
         parts += [Text(words), *(Text(line) for line in _conditions(score)), Text(), _scores(evaluation, score, seed)]
         if evaluation.correct:

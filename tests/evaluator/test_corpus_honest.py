@@ -1,7 +1,6 @@
 """Honest kernels in the styles of many authors are accepted, whatever they look like."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -11,9 +10,25 @@ from evaluator.judge import Judge
 from evaluator.problems.mha import MHA
 from evaluator.sandbox import ForkServer
 from evaluator.target import get_target
+from tests.evaluator.attacks.attack import HONEST, edited
 
-HONEST = Path(__file__).parent / "honest"
-NAMES = sorted(path.stem for path in HONEST.glob("*.py"))
+SOURCES = {path.stem: path.read_text() for path in sorted(HONEST.glob("*.py"))}
+# Programmatic dependent launch: both kernels start early and wait for what they read.
+SOURCES["dependent_launch"] = edited(
+    (
+        "import triton.language as tl\n",
+        "import triton.language as tl\nfrom triton.language.extra.cuda import gdc_launch_dependents, gdc_wait\n",
+    ),
+    ("    tile = tl.program_id(0)\n", "    gdc_wait()\n    tile = tl.program_id(0)\n"),
+    (
+        "    at = (bh.to(tl.int64) * SPLITS + split)",
+        "    gdc_launch_dependents()\n    at = (bh.to(tl.int64) * SPLITS + split)",
+    ),
+    ("    row = tl.program_id(0)\n", "    row = tl.program_id(0)\n    gdc_wait()\n"),
+    ("num_stages=2)", "num_stages=2, launch_pdl=True)"),
+    ("num_warps=1)", "num_warps=1, launch_pdl=True)"),
+    source=SOURCES["split_kv"],
+)
 QUICK = MHA.suites["quick"]
 
 
@@ -33,7 +48,7 @@ def quick_judge(fork_server: ForkServer) -> Iterator[Judge]:
 
 
 def check(judge: Judge, name: str, cases: list[str]) -> None:
-    evaluation = judge.evaluate(Candidate("mha", (HONEST / f"{name}.py").read_text()))
+    evaluation = judge.evaluate(Candidate("mha", SOURCES[name]))
     if "Block pointers have been removed" in evaluation.message:
         pytest.skip("this version of Triton has no block pointers")
     assert evaluation.status is Status.CORRECT, evaluation.message
@@ -41,12 +56,12 @@ def check(judge: Judge, name: str, cases: list[str]) -> None:
     assert [case.case for case in evaluation.score.cases] == cases
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOURCES)
 def test_an_honest_kernel_is_correct(brief_judge: Judge, name: str) -> None:
     check(brief_judge, name, ["8k-causal"])
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOURCES)
 def test_an_honest_kernel_is_correct_in_the_quick_suite(quick_judge: Judge, name: str) -> None:
     check(quick_judge, name, [case.name for case in QUICK])
