@@ -17,12 +17,20 @@ from agents.settings import ModelSettings, Settings
 from agents.supervisor import Patience
 from avo.errors import ConfigError
 from evaluator.errors import EvaluatorError
-from evaluator.problem import HELD_OUT, get_problem, get_suite, problem_name
+from evaluator.judging.traits import TRAITS
+from evaluator.problem import HELD_OUT
+from evaluator.problems.loading import get_problem, get_suite, problem_name
 from evaluator.target import ScoreKind, check_target, score_kind
-from evaluator.traits import TRAITS
 
 LOCAL = "local"
 """The Ray address that means this machine alone."""
+# What a stored configuration keeps beside its settings.
+START = "start"
+"""Where the seed came from, and its source."""
+ISOLATION = "isolation"
+"""What kept candidates apart, in words, one text for each way in which sittings of the run differed."""
+TOOLS = "tools"
+"""The releases of ours and of what compiles kernels, as installed where the run was driven; told in the same way."""
 
 
 def usable_cpus() -> int:

@@ -118,11 +118,11 @@ def _triton() -> Iterator[Check]:
 
 def _candidate() -> Iterator[Check]:
     from evaluator.capture import Capturer
-    from evaluator.compiler import Compiler
+    from evaluator.compiling.compiler import Compiler
     from evaluator.errors import EvaluatorError
     from evaluator.evaluation import Fault
-    from evaluator.problem import get_problem
-    from evaluator.target import get_target
+    from evaluator.problems.loading import get_problem
+    from evaluator.targets import get_target
 
     problem, target = get_problem("mha"), get_target("h100")
     report = "reinstall Triton; if that does not help, report this line"
@@ -147,7 +147,7 @@ def _candidate() -> Iterator[Check]:
 
 
 def _isolation() -> Iterator[Check]:
-    from evaluator import bubblewrap, landlock
+    from evaluator.sandbox import bubblewrap, landlock
 
     lacking = bubblewrap.missing()
     if lacking:

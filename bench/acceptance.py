@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avo.acceptance import share_of_alpha
 from avo.config import RunConfig
+from avo.search.acceptance import share_of_alpha
 from evaluator.cuda.measuring import SAME_PAIR
+from evaluator.cuda.sequential import ROUNDS, verdicts
 from evaluator.evaluation import Verdict
-from evaluator.sequential import ROUNDS, verdicts
 
 KINDS = ("normal", "heavy tails", "interrupted")
 SCORED_RUNS = 20

@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 from evaluator.capture import Capturer
 from evaluator.evaluation import Fault
-from evaluator.problem import get_problem
-from evaluator.sandbox import isolation
-from evaluator.target import get_target
+from evaluator.problems.loading import get_problem
+from evaluator.sandbox.jobs import isolation
+from evaluator.targets import get_target
 
 _FIRST_LINE = "import time; raise OSError(f'at {time.monotonic()} s')\n"
 _SYNTAX_ERROR = "def attention(:\n"

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from avo.snapshot import read_snapshot
+from avo.watch.snapshot import read_snapshot
 from evaluator.candidate import Candidate
 from lineage_db.store import Store
 from seeds import seed_source
@@ -76,9 +76,12 @@ def stages(target: str, suite: str, before: str | None) -> dict[str, float]:
     """
     import torch
 
-    from evaluator import benchmark, capture, compiler, judge, speed
-    from evaluator.allocator import keep_freed_memory
-    from evaluator.target import get_target
+    from evaluator import capture
+    from evaluator.compiling import compiler
+    from evaluator.judging import judge, speed
+    from evaluator.judging import sampling as benchmark
+    from evaluator.serving.allocator import keep_freed_memory
+    from evaluator.targets import get_target
 
     keep_freed_memory()
     torch.set_num_threads(1)

@@ -17,13 +17,14 @@ from bench.anchors import ANCHORS, LENGTHS, PAIRS, Anchor
 from bench.timings import FOLDER, Predict, compare, predicted_us, sessions
 from bench.variants import Variant, case_of, compile_variant, predict_variant
 from evaluator.binary import Binary
-from evaluator.compile_job import listing
+from evaluator.compiling.compile_job import listing
 from evaluator.evaluation import Score
 from evaluator.performance.constants import Constants, constants, figures
 from evaluator.performance.kernel import Kernel, costs_of, measure, read
 from evaluator.performance.model import time_case
 from evaluator.performance.reliefs import critical
-from evaluator.target import TARGETS, ScoreKind, Target, get_target
+from evaluator.target import TARGETS, ScoreKind, Target
+from evaluator.targets import get_target
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance-model.md"
 LENGTH = LENGTHS[-1]

@@ -17,13 +17,14 @@ from threading import Event, Thread
 
 from agents.operator import Brief, Proposal
 from avo.config import RunConfig
-from avo.run import Stop, execute
-from avo.workers import hire
+from avo.search.run import Stop, execute
+from avo.search.workers import hire
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.evaluation import CaseScore, Evaluation, Fault, Score, Status
 from evaluator.inspection import Findings, Inspection
 from evaluator.performance import Profile
-from evaluator.target import ScoreKind, get_target
+from evaluator.target import ScoreKind
+from evaluator.targets import get_target
 from lineage_db.store import Store
 
 _TICKS = os.sysconf("SC_CLK_TCK")

@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
 
-from avo.snapshot import Snapshot, gain, geomean, lines, published, read_snapshot
-from avo.wording import first_line, percent, verdicts
+from avo.watch.snapshot import Snapshot, gain, geomean, lines, published, read_snapshot
+from avo.watch.wording import first_line, percent, verdicts
 from evaluator.plain import rebuild
 from lineage_db.errors import UnknownRun
 from lineage_db.records import Step, Version

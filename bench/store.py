@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert
 
-from avo.acceptance import accepts
+from avo.search.acceptance import accepts
 from evaluator.candidate import Candidate
 from evaluator.evaluation import CaseResult, CaseScore, Evaluation, Resources, Score, Status
 from evaluator.target import ScoreKind

@@ -151,8 +151,8 @@ def predicted_us(session: Session, timing: Timing) -> float:
     """Predict by the judge, as a search would; raise ``ValueError`` when it cannot."""
     from evaluator.candidate import Candidate
     from evaluator.evaluation import Fault
-    from evaluator.judge import Judge
-    from evaluator.target import get_target
+    from evaluator.judging.judge import Judge
+    from evaluator.targets import get_target
 
     with Judge(get_target(session.target), timing.suite) as judge:
         found = judge.profile(Candidate(timing.problem, timing.source), timing.case)

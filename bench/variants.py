@@ -16,10 +16,10 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from evaluator.binary import Binary
-from evaluator.compile_job import listing
+from evaluator.compiling.compile_job import listing
 from evaluator.evaluation import CaseScore
 from evaluator.performance import predict
-from evaluator.target import get_target
+from evaluator.targets import get_target
 from evaluator.work import Body, LaunchWork, LoopWork
 
 TOKENS, HEADS, HEAD_DIM = 32768, 16, 128

@@ -30,13 +30,13 @@ from rich.console import Console
 from rich.text import Text
 
 from avo.cli.common import database_url
-from avo.panel import Budget, panel
 from avo.report.data import Report
 from avo.report.reading import read_report
 from avo.report.render import to_html
-from avo.snapshot import Snapshot
 from avo.tui.app import AvoApp
-from evaluator.problem import get_problem
+from avo.watch.panel import Budget, panel
+from avo.watch.snapshot import Snapshot
+from evaluator.problems.loading import get_problem
 from lineage_db.store import Store
 
 PICTURES = Path(__file__).parent / "pictures"

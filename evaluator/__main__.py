@@ -8,10 +8,11 @@ import sys
 import time
 
 from evaluator import cuda
-from evaluator.allocator import keep_freed_memory
 from evaluator.cuda.holding import hold
 from evaluator.errors import EvaluatorError
-from evaluator.protocol import (
+from evaluator.sandbox.jobs import Sandbox, hide
+from evaluator.serving.allocator import keep_freed_memory
+from evaluator.serving.protocol import (
     InspectRequest,
     MalformedRequest,
     ProfileRequest,
@@ -22,8 +23,8 @@ from evaluator.protocol import (
     requests,
     seen,
 )
-from evaluator.sandbox import Sandbox, hide
-from evaluator.target import ScoreKind, get_target
+from evaluator.target import ScoreKind
+from evaluator.targets import get_target
 
 _TO_COMPARE = 0.7
 """Share of an evaluation's time after which a comparison ends undecided; the score is measured after it."""
@@ -87,7 +88,7 @@ def main() -> int:
     import torch
 
     from evaluator.cuda.measured import Measured
-    from evaluator.judge import Judge
+    from evaluator.judging.judge import Judge
 
     torch.set_num_threads(1)
     gc.freeze()  # else each full collection goes through all of torch and triton

@@ -218,7 +218,7 @@ class Evaluation:
     examined: Status | None = None
     """Of a correct candidate: what came of a closer look before acceptance, ``CORRECT`` or one of ``REFUSED``."""
     traits: Mapping[str, str] = field(default_factory=dict)
-    """Of a correct candidate: what kind of kernel it is, see ``evaluator.traits``."""
+    """Of a correct candidate: what kind of kernel it is, see ``evaluator.judging.traits``."""
 
     def __post_init__(self) -> None:
         if (self.status is Status.CORRECT) != (self.score is not None):

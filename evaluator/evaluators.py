@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Protocol
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.evaluation import Evaluation, Fault
 from evaluator.inspection import Findings, Inspection, Inspector
-from evaluator.target import Target, get_target
+from evaluator.target import Target
+from evaluator.targets import get_target
 
 if TYPE_CHECKING:
     from evaluator.performance import Profile

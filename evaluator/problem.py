@@ -2,10 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from evaluator.errors import UnknownProblem
 from evaluator.plan import ITEM_BYTES, Role
 
 if TYPE_CHECKING:
@@ -149,38 +147,3 @@ class Problem(Protocol):
         the inputs as they are, accumulates in float32 and rounds probabilities and result to the input type.
         """
         ...
-
-
-def problem_name(given: str) -> str:
-    """Return the name by which every process finds the problem that a user calls ``given``: a ``.py`` file by its
-    absolute path.
-    """
-    return str(Path(given).resolve()) if given.endswith(".py") else given
-
-
-def get_problem(name: str) -> Problem:
-    """Return the problem called ``name``, or that of the ``.py`` file at this absolute path.
-
-    Raises ``UnknownProblem`` with the known names for a name that is none, ``InvalidProblem`` for what is no problem.
-    """
-    from evaluator.problems.loading import find
-
-    return find(name)
-
-
-def get_suite(problem: Problem, name: str) -> tuple[Case, ...]:
-    """Return the benchmark cases of a suite; raise ``UnknownProblem`` with the known names otherwise."""
-    try:
-        return problem.suites[name]
-    except KeyError:
-        raise UnknownProblem("suite", name, tuple(problem.suites)) from None
-
-
-def get_cases(problem: Problem, suite: str, name: str | None) -> tuple[Case, ...]:
-    """Return the benchmark case called ``name``, all of the suite for None; raise ``UnknownProblem`` for one that is
-    none.
-    """
-    cases = get_suite(problem, suite)
-    if chosen := tuple(case for case in cases if name in (None, case.name)):
-        return chosen
-    raise UnknownProblem("case", str(name), tuple(case.name for case in cases))

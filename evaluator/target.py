@@ -159,16 +159,3 @@ def score_kind(name: str) -> ScoreKind:
     """Return how scores for the target called ``name`` are obtained; raises like ``check_target``."""
     check_target(name)
     return ScoreKind.MEASURED if name == CUDA else TARGETS[name].kind
-
-
-def get_target(name: str) -> Target:
-    """Return the target called ``name``; raise ``UnknownTarget`` with the known names otherwise.
-
-    ``cuda`` asks this machine's GPU: ``EvaluatorUnavailable`` where there is none that can be measured on.
-    """
-    check_target(name)
-    if name == CUDA:
-        from evaluator.cuda import this_card
-
-        return this_card()
-    return TARGETS[name]

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from evaluator.allocator import keep_freed_memory
+from evaluator.serving.allocator import keep_freed_memory
 from tests import postgresql
 
 if TYPE_CHECKING:
-    from evaluator.sandbox import ForkServer
+    from evaluator.sandbox.jobs import ForkServer
 
 settings.register_profile("shared machine", deadline=None)  # how long an example takes is not what is tested
 settings.load_profile("shared machine")
@@ -23,8 +23,8 @@ gc.set_threshold(10_000)  # full collections go through torch, triton and all te
 @pytest.fixture(scope="session")
 def fork_server() -> "Iterator[ForkServer]":
     """What judges, capturers and compilers run their jobs in: starting one takes seconds."""
-    from evaluator.judge import JOB_MODULES
-    from evaluator.sandbox import ForkServer
+    from evaluator.judging.judge import JOB_MODULES
+    from evaluator.sandbox.jobs import ForkServer
 
     with ForkServer(JOB_MODULES) as server:
         yield server

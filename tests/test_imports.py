@@ -29,14 +29,25 @@ def loaded_by(statement: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "module",
-    ["target", "errors", "candidate", "evaluation", "plan", "problem", "evaluators", "protocol", "process", "binary"],
+    [
+        "target",
+        "errors",
+        "candidate",
+        "evaluation",
+        "plan",
+        "problem",
+        "evaluators",
+        "serving.protocol",
+        "serving.process",
+        "binary",
+    ],
 )
 def test_evaluator_nouns_load_nothing_heavy(module: str) -> None:
     assert loaded_by(f"import evaluator.{module}") == set()
 
 
 def test_problems_load_without_torch() -> None:
-    assert loaded_by("from evaluator.problem import get_problem; get_problem('mha')") == set()
+    assert loaded_by("from evaluator.problems.loading import get_problem; get_problem('mha')") == set()
 
 
 def test_records_and_operator_nouns_load_nothing_heavy() -> None:

@@ -14,7 +14,8 @@ from evaluator.candidate import Candidate
 from evaluator.errors import EvaluatorUnavailable, UnknownProblem
 from evaluator.evaluation import Fault
 from evaluator.inspection import Findings, Inspection, Look
-from evaluator.problem import HELD_OUT, get_suite
+from evaluator.problem import HELD_OUT
+from evaluator.problems.loading import get_suite
 from knowledge_base.library import LibraryError
 from lineage_db.records import Attempt, Version
 

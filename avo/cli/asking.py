@@ -50,13 +50,13 @@ def pause(run: RunArgument, db: DbOption = None) -> None:
 
 
 def _ask(store: "Store", run: str, request: "Request") -> None:
-    from avo.run import utc_now
+    from avo.search.run import utc_now
 
     store.ask(store.run(run).id, request, now=utc_now())
 
 
 def _wait(store: "Store", run: str) -> None:
-    from avo.run import utc_now
+    from avo.search.run import utc_now
 
     while store.run(run).driven_at(utc_now()):
         time.sleep(_POLL_S)

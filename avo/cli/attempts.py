@@ -56,7 +56,7 @@ def attempts(
 
 def _print_reasons(trials: "list[Trial]") -> None:
     """Print the failures, those together whose messages differ in figures only, as that of the first."""
-    from avo.failures import by_reason
+    from avo.watch.failures import by_reason
 
     reasons = by_reason(trials)
     if not reasons:

@@ -72,8 +72,8 @@ def baselines(
 
     Example: avo baselines --problem mha --target b200 --suite paper
     """
-    from evaluator.problem import get_problem, get_suite, problem_name
-    from evaluator.target import get_target
+    from evaluator.problems.loading import get_problem, get_suite, problem_name
+    from evaluator.targets import get_target
 
     problem = problem_name(problem)
     subject, judged = get_problem(problem), get_target(target)
@@ -152,7 +152,7 @@ def measured(problem: "Problem", target: "Target", cases: "Sequence[Case]") -> l
 def of_seed(problem: str, target: str, suite: str) -> Line:
     """Return what the judge finds about the seed that stands for earlier work on a problem."""
     from evaluator.candidate import Candidate
-    from evaluator.process import ProcessEvaluator
+    from evaluator.serving.process import ProcessEvaluator
     from evaluator.target import score_kind
     from seeds import seed_source
 

@@ -20,7 +20,7 @@ def compare(
 
     Example: avo compare mha-agent mha-mutate
     """
-    from avo.comparison import COSTS, check_comparable, course, marks
+    from avo.watch.comparison import COSTS, check_comparable, course, marks
 
     if len(set(runs)) < 2:
         fail("give two different runs or more, e.g. avo compare mha-agent mha-mutate")

@@ -7,7 +7,7 @@ import typer
 
 from avo.cli.common import DbOption, JsonOption, console, gain, load_version, open_store, print_json
 from avo.cli.show import print_source
-from avo.wording import percent, unit
+from avo.watch.wording import percent, unit
 
 
 def diff(

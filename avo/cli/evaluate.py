@@ -44,10 +44,10 @@ def evaluate(
         fail(f"--wall: {wall:g} should be 1 second or more")
 
     from evaluator.candidate import Candidate
-    from evaluator.problem import get_problem, get_suite, problem_name
-    from evaluator.process import ProcessEvaluator
-    from evaluator.sandbox import Sandbox
-    from evaluator.target import get_target
+    from evaluator.problems.loading import get_problem, get_suite, problem_name
+    from evaluator.sandbox.jobs import Sandbox
+    from evaluator.serving.process import ProcessEvaluator
+    from evaluator.targets import get_target
 
     if sandbox not in (None, *Sandbox):
         fail(f"--sandbox: {sandbox!r} should be {' or '.join(map(repr, map(str, Sandbox)))}")

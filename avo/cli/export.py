@@ -53,8 +53,8 @@ def export(
     from avo.export.errors import NotExported
     from avo.export.judging import judge
     from avo.export.package import check_place, package_name, render_package, write_package
-    from evaluator.process import ProcessEvaluator
-    from evaluator.sandbox import Sandbox
+    from evaluator.sandbox.jobs import Sandbox
+    from evaluator.serving.process import ProcessEvaluator
 
     if sandbox not in (None, *Sandbox):
         fail(f"--sandbox: {sandbox!r} should be {' or '.join(map(repr, map(str, Sandbox)))}")

@@ -20,7 +20,7 @@ def git(
 
     Example: avo git mha-h100 --out lineage && git -C lineage log --graph
     """
-    from avo.repository import KERNEL, write_repository
+    from avo.export.repository import KERNEL, write_repository
 
     with open_store(db) as store:
         record = store.run(run)

@@ -38,8 +38,8 @@ def search(
     """
     if limit < 1:
         fail(f"--limit: {limit} should be 1 or more")
-    from evaluator.problem import get_problem
-    from evaluator.target import get_target
+    from evaluator.problems.loading import get_problem
+    from evaluator.targets import get_target
     from knowledge_base.library import Library
 
     found = Library.load().search(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from avo.cli.common import DbOption, JsonOption, RunArgument, console, gain, open_store, print_json, row, table
-from avo.wording import percent, unit
+from avo.watch.wording import percent, unit
 
 if TYPE_CHECKING:
     from lineage_db.records import Intervention, Run, Version
@@ -22,7 +22,7 @@ def lineage(run: RunArgument, db: DbOption = None, as_json: JsonOption = False) 
 
     Example: avo lineage mha-h100
     """
-    from avo import transfer
+    from avo.search import transfer
 
     with open_store(db) as store:
         record = store.run(run)
@@ -53,7 +53,7 @@ def _tree(
     run: "Run", versions: "Sequence[Version]", records: Sequence[dict[str, Any]], said: Sequence[tuple[int, str]]
 ) -> Table:
     """``said``: what the supervisor said, with the number of versions that there were."""
-    from avo.snapshot import lines, published
+    from avo.watch.snapshot import lines, published
 
     score = versions[0].attempt.evaluation.score
     assert score is not None  # only correct attempts are accepted

@@ -9,7 +9,7 @@ import typer
 from avo.cli.common import DbOption, RunArgument, one_line, open_store
 
 if TYPE_CHECKING:
-    from avo.events import Event, EventReader
+    from avo.watch.events import Event, EventReader
     from lineage_db.errors import StoreError
     from lineage_db.store import Store
 
@@ -28,8 +28,8 @@ def log(
 
     Example: avo log mha-h100 --follow
     """
-    from avo.events import EventReader
-    from avo.run import utc_now
+    from avo.search.run import utc_now
+    from avo.watch.events import EventReader
 
     reader = EventReader(run)
     with open_store(db) as store:
@@ -40,8 +40,8 @@ def log(
 
 
 def _follow(url: str, reader: "EventReader", as_json: bool) -> None:
-    from avo import snapshot
-    from avo.run import utc_now
+    from avo.search.run import utc_now
+    from avo.watch import snapshot
 
     stop = Flag()
 

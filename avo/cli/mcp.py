@@ -49,13 +49,13 @@ def mcp(
     if find_spec("mcp") is None:
         fail("avo mcp needs the mcp package: pip install 'avo-kernels[mcp]'")
 
-    from avo.budget import Allowance
     from avo.config import RunConfig
-    from avo.judge_process import judge_process
-    from avo.mcp_server import serve
-    from avo.run import utc_now
-    from avo.session import SESSIONS, Session
-    from evaluator.sandbox import Sandbox
+    from avo.search.budget import Allowance
+    from avo.search.evaluators import judge_process
+    from avo.search.mcp_server import serve
+    from avo.search.run import utc_now
+    from avo.search.session import SESSIONS, Session
+    from evaluator.sandbox.jobs import Sandbox
 
     with open_store(db) as store:
         found = store.run(run)

@@ -25,8 +25,8 @@ def moves(
     Example: avo moves --problem fsa --target b200
     """
     from agents.moves import MOVES
-    from evaluator.problem import get_problem
-    from evaluator.target import get_target
+    from evaluator.problems.loading import get_problem
+    from evaluator.targets import get_target
     from seeds import SEEDS, seed_source
 
     names = SEEDS.get(get_problem(problem).name)

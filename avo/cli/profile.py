@@ -67,8 +67,8 @@ def profile(
 
     from evaluator.candidate import Candidate
     from evaluator.evaluation import Fault
-    from evaluator.problem import get_cases, get_problem, problem_name
-    from evaluator.target import get_target
+    from evaluator.problems.loading import get_cases, get_problem, problem_name
+    from evaluator.targets import get_target
 
     if svg and (svg.is_dir() or not svg.parent.is_dir()):
         fail(f"--svg: {svg} is no file in an existing folder")
@@ -77,7 +77,7 @@ def profile(
     get_cases(get_problem(problem), suite, case)
 
     with err.status(f"profiling {kernel} for {target} ..."):
-        from evaluator.judge import Judge
+        from evaluator.judging.judge import Judge
 
         with Judge(chosen, suite) as judge:
             profiles = judge.profile(Candidate(problem, source), case)
@@ -92,7 +92,7 @@ def profile(
     if as_json:
         print_json(_record(kernel, problem, suite, profiles))
     else:
-        from avo.cli.explanation import render
+        from avo.watch.explanation import render
 
         console.print(f"{kernel} on {target}, {profiles[0].kind}; whether it is correct is not checked")
         for made in profiles:
@@ -114,7 +114,7 @@ def _chosen(
 
 
 def _write_picture(svg: Path, profiles: "tuple[Profile, ...]", kernel: str) -> None:
-    from avo.timeline import draw_timelines
+    from avo.report.timeline import draw_timelines
 
     try:
         svg.write_text(draw_timelines(profiles, kernel), encoding="utf-8")

@@ -44,10 +44,10 @@ def _replay(source: "Store", store: "Store", run: str, name: str | None, recorde
     from contextlib import ExitStack
 
     from avo.config import RunConfig
-    from avo.judge_process import judge_process
-    from avo.replay import Record, RecordedJudge, replay
-    from avo.run import utc_now
-    from evaluator.target import get_target
+    from avo.search.evaluators import judge_process
+    from avo.search.replay import Record, RecordedJudge, replay
+    from avo.search.run import utc_now
+    from evaluator.targets import get_target
     from lineage_db.records import RunState
 
     record = Record.read(source, source.run(run))

@@ -79,8 +79,8 @@ def _profiles(report: "Report") -> "tuple[Profile, ...] | Fault | None":
     from avo.config import RunConfig
     from evaluator.candidate import Candidate
     from evaluator.evaluation import Fault
-    from evaluator.process import ProcessEvaluator
-    from evaluator.sandbox import Sandbox
+    from evaluator.sandbox.jobs import Sandbox
+    from evaluator.serving.process import ProcessEvaluator
 
     run, best = report.run, report.snapshot.best
     if best is None:

@@ -68,10 +68,10 @@ def resume(
 
     Example: avo resume mha-h100 --max-attempts 200
     """
-    from avo.budget import run_used_up
     from avo.cli.sitting import metrics_served, ready, sit
     from avo.config import RunConfig
-    from avo.run import utc_now
+    from avo.search.budget import run_used_up
+    from avo.search.run import utc_now
     from lineage_db.records import Request
 
     with open_store(db) as store:

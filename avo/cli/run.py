@@ -141,8 +141,8 @@ def run(
 
     from avo.cli.sitting import metrics_served, ready, sit
     from avo.config import RunConfig
-    from avo.run import utc_now
-    from evaluator.problem import get_problem
+    from avo.search.run import utc_now
+    from evaluator.problems.loading import get_problem
 
     settings = RunConfig.resolve(
         config,
@@ -200,8 +200,8 @@ def _start(
 ) -> dict[str, Any]:
     """Return what the run's record keeps of where it starts from."""
     from agents.registry import adapts, get_operator
-    from avo.kept import START
-    from avo.transfer import TRANSFERRED, Use, record
+    from avo.config import START
+    from avo.search.transfer import TRANSFERRED, Use, record
 
     if start_from is None:
         return {START: _seed(settings.problem, seed_file, seed_name)}

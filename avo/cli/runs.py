@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from avo.cli.common import DbOption, JsonOption, console, gain, open_store, print_json, row, table
-from avo.wording import percent
+from avo.watch.wording import percent
 from evaluator.target import score_kind
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ def runs(db: DbOption = None, as_json: JsonOption = False) -> None:
 
     Example: avo runs --json
     """
-    from avo.transfer import progress
+    from avo.search.transfer import progress
 
     with open_store(db) as store:
         found = store.runs()

@@ -8,7 +8,6 @@ import typer
 
 from avo.cli.common import DbOption, JsonOption, console, load_version, one_line, open_store, print_json, printable
 from avo.cli.verdict import published, render
-from avo.kept import ISOLATION
 
 VersionArgument = Annotated[
     str, typer.Argument(metavar="RUN[@VERSION]", help="A version, e.g. mha-h100@3; without @VERSION the best one.")
@@ -27,7 +26,8 @@ def show(
 
     Example: avo show mha-h100@3 --source > kernel.py
     """
-    from evaluator.problem import get_problem
+    from avo.config import ISOLATION
+    from evaluator.problems.loading import get_problem
 
     with open_store(db) as store:
         run, found = load_version(store, version)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from avo.cli.common import console, err, gain, print_json, printable
-from avo.kept import ISOLATION, START, TOOLS
-from avo.wording import percent, spent
+from avo.watch.wording import percent, spent
 
 if TYPE_CHECKING:
     from avo.config import RunConfig
@@ -26,8 +25,8 @@ INTERRUPTED = 130
 def ready(config: "RunConfig") -> "RunConfig":
     """Return ``config`` as this machine can serve it; raise errors of evaluator or agents where it cannot at all."""
     from avo.config import LOCAL
-    from evaluator.sandbox import Sandbox
-    from evaluator.target import get_target
+    from evaluator.sandbox.jobs import Sandbox
+    from evaluator.targets import get_target
 
     config.check_models(os.environ)
     here = config.evaluator_command is None and config.ray_address == LOCAL
@@ -51,7 +50,7 @@ def _gpus() -> int:
 
 def _isolation(command: str | None) -> str:
     """Return in words what keeps candidates apart."""
-    from evaluator.sandbox import isolation
+    from evaluator.sandbox.jobs import isolation
 
     return isolation() if command is None else f"that of the machine behind: {command}"
 
@@ -68,8 +67,8 @@ def metrics_served(store: "Store", run_name: str, where: str | None) -> Abstract
     if where is None:
         return nullcontext()
 
-    from avo.metrics import Collector, address, served
-    from avo.run import utc_now
+    from avo.search.run import utc_now
+    from avo.watch.metrics import Collector, address, served
 
     return served(Collector(store, run_name, utc_now), *address(where))
 
@@ -85,15 +84,16 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, log: 
 
     from rich.console import Console
 
+    from avo.config import ISOLATION, START, TOOLS
     from avo.errors import RunFailed, SeedFault
-    from avo.feed import Feed, LogFile, Receiver
-    from avo.lock import exclusive
-    from avo.notify import Notifier
-    from avo.progress import RunProgress
-    from avo.run import Stop, execute, stop_on_signals, utc_now
-    from avo.workers import hire
-    from evaluator import bubblewrap
-    from evaluator.problem import get_problem
+    from avo.search.leases import exclusive
+    from avo.search.run import Stop, execute, stop_on_signals, utc_now
+    from avo.search.workers import hire
+    from avo.watch.feed import Feed, LogFile, Receiver
+    from avo.watch.notify import Notifier
+    from avo.watch.progress import RunProgress
+    from evaluator.problems.loading import get_problem
+    from evaluator.sandbox import bubblewrap
     from lineage_db.errors import StoreError
 
     words = Console(stderr=True, markup=False, highlight=False, emoji=False)
@@ -164,8 +164,8 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, log: 
 
 def summarise(store: "Store", name: str) -> dict[str, Any]:
     """Return what a run came to, as data for JSON: ``seed`` and ``best`` are None without versions."""
-    from avo.status import score_of
-    from avo.transfer import progress
+    from avo.search.transfer import progress
+    from avo.watch.view import score_of
 
     run = store.run(name)
     summary: dict[str, Any] = {
@@ -200,7 +200,7 @@ def _spent(data: dict[str, Any]) -> str:
 
 def in_words(summary: dict[str, Any]) -> str:
     """Return a summary for people, with the commands to look further."""
-    from avo import transfer
+    from avo.search import transfer
 
     name, seed, best = summary["run"], summary["seed"], summary["best"]
     lines = [f"Run {name} {summary['state']}: {summary['attempts']} attempts, {summary['versions']} versions."]

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from avo.cli.common import DbOption, JsonOption, RunArgument, console, fail, open_store, print_json, row, table
-from avo.wording import count, duration, first_line, percent, spent, standing, unit, verdict, verdicts
+from avo.watch.wording import count, duration, first_line, percent, spent, standing, unit, verdict, verdicts
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from avo.status import RunStatus, Work
+    from avo.watch.view import RunStatus, Work
     from lineage_db.errors import StoreError
     from lineage_db.store import Store
 
@@ -33,8 +33,8 @@ def status(
 
     Example: avo status mha-h100 --watch
     """
-    from avo.run import utc_now
-    from avo.status import read_status, to_json
+    from avo.search.run import utc_now
+    from avo.watch.view import read_status, to_json
 
     with open_store(db) as store:
         found = read_status(store, run, utc_now())
@@ -50,9 +50,9 @@ def status(
 def _watch(url: str, run: str, as_json: bool) -> None:
     from rich.live import Live
 
-    from avo.run import utc_now
-    from avo.snapshot import follow
-    from avo.status import RunStatus, read_status, to_json
+    from avo.search.run import utc_now
+    from avo.watch.snapshot import follow
+    from avo.watch.view import RunStatus, read_status, to_json
 
     stop, shown = Event(), _Shown()
 
@@ -85,7 +85,7 @@ class _Shown:
         self.latest: RunStatus | None = None
 
     def __rich_console__(self, *_: object) -> "Iterator[RenderableType]":
-        from avo.run import utc_now
+        from avo.search.run import utc_now
 
         if self.latest is not None:
             yield in_words(self.latest, utc_now())
@@ -93,7 +93,7 @@ class _Shown:
 
 def in_words(status: "RunStatus", now: datetime) -> "RenderableType":
     """Return a status for people."""
-    from avo.status import gain, scored
+    from avo.watch.view import gain, scored
 
     run, rates = status.run, status.rates(now)
     lines = table("", "", title=f"{run.name}: {run.problem} for {run.target}, suite {run.suite}, {run.operator}")

@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from avo.cli.common import gain, printable, row, table
-from avo.wording import SPREAD, compared, percent, spread, unit, verdict
+from avo.watch.wording import SPREAD, compared, percent, spread, unit, verdict
 
 if TYPE_CHECKING:
     from evaluator.evaluation import Evaluation, Score

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from avo.export.choosing import Chosen
 from avo.export.errors import NotExported
-from avo.wording import verdict
+from avo.watch.wording import verdict
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Score
 from evaluator.evaluators import Judging

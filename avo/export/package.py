@@ -24,7 +24,7 @@ from avo.export.judging import Judged
 from avo.export.provenance import LICENCE, provenance
 from avo.export.scaled import tested
 from avo.export.table import names, ranked, table
-from avo.wording import SPREAD, compared, place, spread, unit
+from avo.watch.wording import SPREAD, compared, place, spread, unit
 from evaluator import problems
 from evaluator.problem import Case
 from evaluator.problems import dense

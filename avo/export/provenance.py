@@ -9,7 +9,7 @@ from typing import Any
 
 from avo.export.judging import Judged
 from avo.export.table import names
-from avo.transfer import TRANSFERRED
+from avo.search.transfer import TRANSFERRED
 from lineage_db.records import Version
 
 LICENCE = "Apache-2.0"

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any
 
 from avo.export.judging import Judged
-from avo.wording import place
+from avo.watch.wording import place
 from evaluator.problem import Case
 from evaluator.target import ScoreKind
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from avo.failures import Failures
 from avo.report.figures import BarGroup, Trajectory
-from avo.snapshot import Comparison, Snapshot
+from avo.watch.failures import Failures
+from avo.watch.snapshot import Comparison, Snapshot
 from evaluator.evaluation import Score
 from evaluator.problem import Baseline
 from lineage_db.records import Intervention, Run, Spend, Step, StepState, Version

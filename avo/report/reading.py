@@ -7,9 +7,7 @@ from difflib import unified_diff
 
 from agents.moves import MOVES
 from agents.mutate import Mutate, moves_of
-from avo import transfer
-from avo.failures import by_reason
-from avo.kept import ISOLATION, START, TOOLS
+from avo.config import ISOLATION, START, TOOLS
 from avo.report.data import (
     MOST_DIFF_CHARACTERS,
     MOST_DIFF_LINES,
@@ -27,9 +25,11 @@ from avo.report.data import (
 )
 from avo.report.figures import Trajectory
 from avo.report.speeds import bars_of, cases_of, score_of, trajectories_of
-from avo.snapshot import Snapshot, compare, gain, geomean, published, read_snapshot
-from avo.tree import layout
-from avo.wording import compared, unit
+from avo.search import transfer
+from avo.watch.failures import by_reason
+from avo.watch.snapshot import Snapshot, compare, gain, geomean, published, read_snapshot
+from avo.watch.tree import layout
+from avo.watch.wording import compared, unit
 from evaluator.evaluation import Score, Status
 from evaluator.target import TARGETS, score_kind
 from lineage_db.records import Call, Run, Spend, Step, Version

@@ -14,8 +14,8 @@ from markupsafe import Markup
 from avo.report import data
 from avo.report.data import Report, cut
 from avo.report.figures import NARROW, WIDE, Trajectory, draw_bars, draw_trajectory
-from avo.snapshot import geomean
-from avo.wording import SPREAD, duration, first_line, percent, place, printable, verdict
+from avo.watch.snapshot import geomean
+from avo.watch.wording import SPREAD, duration, first_line, percent, place, printable, verdict
 from evaluator.evaluation import Fault
 from evaluator.target import score_kind
 
@@ -131,7 +131,7 @@ def _number(report: Report) -> int:
 
 def _timeline(profile: "Profile", kernel: str) -> str:
     """Return the address of the timeline's picture, which is the picture itself."""
-    from avo.timeline import draw_timelines
+    from avo.report.timeline import draw_timelines
 
     return f"data:image/svg+xml;base64,{b64encode(draw_timelines([profile], kernel).encode()).decode()}"
 

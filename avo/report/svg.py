@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element, tostring
 
-from avo.wording import printable
+from avo.watch.wording import printable
 
 GLYPH = 0.58
 """Width of a character over the size of its font, on the generous side for the digits and words of a figure."""

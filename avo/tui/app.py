@@ -84,8 +84,8 @@ class AvoApp(App[None]):
 
 def _judge(run: Run) -> AbstractContextManager[Profiler]:
     """Start a judge as the run's own are started."""
-    from evaluator.process import ProcessEvaluator
-    from evaluator.sandbox import Sandbox
+    from evaluator.sandbox.jobs import Sandbox
+    from evaluator.serving.process import ProcessEvaluator
 
     return ProcessEvaluator(
         run.target,

@@ -9,13 +9,13 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from avo.failures import Failures
 from avo.tui.diff import code
 from avo.tui.keys import Options, Scroll
 from avo.tui.lines import Lines
 from avo.tui.reader import Picture, Tried, Want
 from avo.tui.view import View
-from avo.wording import duration, first_line, printable, unit, verdict
+from avo.watch.failures import Failures
+from avo.watch.wording import duration, first_line, printable, unit, verdict
 from evaluator.evaluation import Status
 from evaluator.problem import Baseline
 from lineage_db.records import Trial

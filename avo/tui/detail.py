@@ -7,11 +7,11 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.widgets import Static, TabbedContent, TabPane
 
-from avo.snapshot import Lineage
 from avo.tui.diff import SIDES_FROM, Diff, code
 from avo.tui.hot_loop import HotLoop, MakeProfiler
 from avo.tui.keys import Scroll
 from avo.tui.tables import scores
+from avo.watch.snapshot import Lineage
 from evaluator.problem import Baseline
 from lineage_db.records import Submission, Version
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from avo.tui.tables import Drawn
-from avo.wording import printable
+from avo.watch.wording import printable
 
 CONTEXT = 3
 """Equal lines around each change."""

@@ -16,7 +16,7 @@ from textual.widgets import Static
 
 from avo.tui.diff import code
 from avo.tui.keys import Scroll
-from avo.wording import duration, printable, verdict
+from avo.watch.wording import duration, printable, verdict
 from evaluator.candidate import Candidate
 from evaluator.errors import EvaluatorError
 from evaluator.evaluation import Fault
@@ -192,7 +192,7 @@ def _heading(profile: "Profile", hot: "Code") -> str:
 
 
 def _why(profile: "Profile") -> RenderableType:
-    from avo.cli.explanation import render
+    from avo.watch.explanation import render
 
     return render(profile)
 

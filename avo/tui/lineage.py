@@ -6,10 +6,10 @@ from dataclasses import replace
 from rich.text import Text
 from textual.widgets.option_list import Option
 
-from avo.snapshot import Comparison, Lineage, gain, geomean, lines
-from avo.tree import Row, layout
 from avo.tui.keys import Options
-from avo.wording import first_line, percent
+from avo.watch.snapshot import Comparison, Lineage, gain, geomean, lines
+from avo.watch.tree import Row, layout
+from avo.watch.wording import first_line, percent
 from evaluator.problem import Baseline
 from lineage_db.records import Intervention, Version
 

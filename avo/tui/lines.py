@@ -14,7 +14,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from avo.tui.keys import CURSOR
-from avo.wording import printable
+from avo.watch.wording import printable
 
 GUTTER = 2
 """Columns of the mark that says where the cursor is, also without colour."""

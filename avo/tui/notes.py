@@ -11,7 +11,7 @@ from avo.tui.lines import Entry, Folds
 from avo.tui.reader import Picture, Want
 from avo.tui.transcript import spent
 from avo.tui.view import View
-from avo.wording import first_line
+from avo.watch.wording import first_line
 from evaluator.problem import Baseline
 from lineage_db.records import Intervention, Memory
 

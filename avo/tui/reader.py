@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from threading import Event
 
-from avo.failures import Failures, Tally
-from avo.snapshot import Lineage, read_versions
+from avo.watch.failures import Failures, Tally
+from avo.watch.snapshot import Lineage, read_versions
 from lineage_db.records import (
     Attempt,
     Call,

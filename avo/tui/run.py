@@ -12,22 +12,22 @@ from textual.containers import VerticalScroll
 from textual.message import Message
 from textual.widgets import ContentSwitcher, Footer, Static
 
-from avo.panel import STATE_STYLE
-from avo.snapshot import geomean, published
 from avo.tui.attempts import AttemptsView
 from avo.tui.detail import TABS, VersionDetail
-from avo.tui.feed import FeedScreen
 from avo.tui.hot_loop import HotLoop, MakeProfiler
 from avo.tui.lineage_view import LineageView
 from avo.tui.notes import NotesView
 from avo.tui.prompt import Prompt
 from avo.tui.reader import Overview, Picture, RunReader
+from avo.tui.screen import FeedScreen
 from avo.tui.steps import StepsView
 from avo.tui.trajectory import TrajectoryView
 from avo.tui.transcript import spent
 from avo.tui.view import Needs, View
 from avo.tui.workers import WorkersView
-from avo.wording import printable, standing, unit, verdict
+from avo.watch.panel import STATE_STYLE
+from avo.watch.snapshot import geomean, published
+from avo.watch.wording import printable, standing, unit, verdict
 from evaluator.problem import Baseline
 from lineage_db.records import RunState
 

@@ -13,9 +13,9 @@ from textual.containers import VerticalScroll
 from textual.message import Message
 from textual.widgets import DataTable, Footer, Static
 
-from avo.panel import STATE_STYLE
-from avo.tui.feed import FeedScreen
 from avo.tui.keys import Table
+from avo.tui.screen import FeedScreen
+from avo.watch.panel import STATE_STYLE
 from evaluator.errors import UnknownTarget
 from evaluator.target import score_kind
 from lineage_db.records import RunState, RunSummary

@@ -12,7 +12,7 @@ from avo.tui.lines import Folds, Lines
 from avo.tui.reader import Picture, Transcript, Want, Work
 from avo.tui.transcript import entries, spent
 from avo.tui.view import View
-from avo.wording import duration, first_line
+from avo.watch.wording import duration, first_line
 from evaluator.problem import Baseline
 from lineage_db.records import StepState
 

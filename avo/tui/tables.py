@@ -9,8 +9,8 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from avo.snapshot import Lineage, compare, gain, geomean
-from avo.wording import SPREAD, compared, duration, percent, place, printable, unit
+from avo.watch.snapshot import Lineage, compare, gain, geomean
+from avo.watch.wording import SPREAD, compared, duration, percent, place, printable, unit
 from evaluator.evaluation import CaseResult, Resources, Score
 from evaluator.problem import Baseline
 from lineage_db.records import Submission, Version

@@ -15,10 +15,10 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Static
 from textual_plotext import PlotextPlot
 
-from avo.snapshot import Comparison, Lineage, compare, gain, geomean
 from avo.tui.reader import Picture, Want
 from avo.tui.view import View
-from avo.wording import first_line, percent, unit
+from avo.watch.snapshot import Comparison, Lineage, compare, gain, geomean
+from avo.watch.wording import first_line, percent, unit
 from evaluator.problem import Baseline
 from lineage_db.records import Version
 

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from avo.tui.lines import Entry
 from avo.tui.reader import Transcript
-from avo.wording import duration, first_line, verdict
+from avo.watch.wording import duration, first_line, verdict
 from lineage_db.records import Call, Message, Spend, Submission, Trial
 
 CHAT = "message"

@@ -13,7 +13,7 @@ from avo.tui.keys import Scroll
 from avo.tui.reader import Overview, Picture
 from avo.tui.transcript import spent
 from avo.tui.view import View
-from avo.wording import duration, first_line
+from avo.watch.wording import duration, first_line
 from evaluator.problem import Baseline
 from lineage_db.records import Run, RunState
 

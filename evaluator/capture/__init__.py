@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from evaluator.capture.plan_reading import plan_from_json
 from evaluator.errors import InvalidPlan
 from evaluator.evaluation import Fault, Status
 from evaluator.plan import DEFAULT_LIMITS as PLAN_LIMITS
 from evaluator.plan import Buffer, Configuration, LaunchPlan, Role
-from evaluator.plan_reading import plan_from_json
 from evaluator.problem import Call
-from evaluator.sandbox import Crashed, ForkServer, Limits, TimedOut
+from evaluator.sandbox.jobs import Crashed, ForkServer, Limits, TimedOut
 from evaluator.target import Target
 
 CHILD_MODULE = "evaluator.capture.child"

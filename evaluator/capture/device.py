@@ -4,7 +4,7 @@ import torch
 import triton
 
 from evaluator.capture.tensors import DEVICE
-from evaluator.gpu import Driver, cuda_answers
+from evaluator.compiling.gpu import Driver, cuda_answers
 from evaluator.target import Target
 
 

@@ -17,9 +17,9 @@ from triton.compiler.errors import CompilationError, CompileTimeAssertionFailure
 
 from evaluator.capture.recorder import RefusedError, candidate_line
 from evaluator.capture.tensors import Operators
-from evaluator.compiler import COMPILE_OPTIONS
+from evaluator.compiling.compiler import COMPILE_OPTIONS
+from evaluator.compiling.frontend import Lowered, UnfitArgument, lower
 from evaluator.evaluation import Status
-from evaluator.frontend import Lowered, UnfitArgument, lower
 from evaluator.plan import Pointer
 
 _FRONT_END_OPTIONS = {"debug", "sanitize_overflow", "default_dot_input_precision"}

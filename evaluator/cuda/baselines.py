@@ -28,10 +28,11 @@ from evaluator.cuda.running import Running
 from evaluator.cuda.worker import LocalLink, Say, Worker, first_line
 from evaluator.errors import EvaluatorError, EvaluatorUnavailable, UnknownProblem
 from evaluator.evaluation import CaseScore, Fault
+from evaluator.judging.speed import Benchmark
 from evaluator.plan import Buffer, LaunchPlan
-from evaluator.problem import Case, Problem, get_problem, get_suite
+from evaluator.problem import Case, Problem
 from evaluator.problems.dense import softmax_scale
-from evaluator.speed import Benchmark
+from evaluator.problems.loading import get_problem, get_suite
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """From q, k and v, each [batch, heads, length, head_dim], to out; causal is aligned to the bottom right."""

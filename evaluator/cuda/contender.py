@@ -8,15 +8,15 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from evaluator.binary import Binary
-from evaluator.child import Child, environment
 from evaluator.cuda.cards import Card
 from evaluator.cuda.device import Clocks, Took
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseResult, Fault, Status
+from evaluator.judging.speed import Benchmark
 from evaluator.plain import rebuild
 from evaluator.problem import Problem
 from evaluator.problems.loading import name_of
-from evaluator.speed import Benchmark
+from evaluator.serving.child import Child, environment
 
 COMMAND = (sys.executable, "-m", "evaluator.cuda.worker")
 PREPARE_S = 120.0
@@ -66,7 +66,7 @@ class Contender(Protocol):
 
 
 class Link(Protocol):
-    """Whoever answers lines: see ``evaluator.child.Child``."""
+    """Whoever answers lines: see ``evaluator.serving.child.Child``."""
 
     @property
     def ready(self) -> str:

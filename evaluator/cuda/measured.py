@@ -13,11 +13,11 @@ from evaluator.cuda.contender import Contender, start_worker
 from evaluator.cuda.device import Clocks
 from evaluator.cuda.measuring import Pair, Stopwatch, TimedCase
 from evaluator.cuda.nvml import SLOWDOWN, in_words
+from evaluator.cuda.sequential import ROUNDS
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseScore, Comparison, Fault, Score, Status, Verdict, geometric_mean
+from evaluator.judging.speed import Benchmark, Challenge, Predicted
 from evaluator.problem import Problem
-from evaluator.sequential import ROUNDS
-from evaluator.speed import Benchmark, Challenge, Predicted
 from evaluator.target import Target
 
 SLOW_SHARE = 0.1

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from evaluator.cuda.contender import Contender, Timed
 from evaluator.cuda.device import Clocks, Took
+from evaluator.cuda.sequential import ROUNDS, decide
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseScore, Comparison, Fault, Status, Verdict
-from evaluator.sequential import ROUNDS, decide
 
 RUNS = 24
 """Timed runs a case that a score is made of, in ``PASSES`` passes over all cases."""

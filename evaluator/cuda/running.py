@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from evaluator.binary import Binary
-from evaluator.buffers import POISON, stranger
-from evaluator.compare import compare, uncovered
 from evaluator.cuda.device import Device, PlanFault
 from evaluator.evaluation import CaseResult, Fault, Status
 from evaluator.executor import Allocation
+from evaluator.judging.buffers import POISON, stranger
+from evaluator.judging.compare import compare, uncovered
 from evaluator.plan import Buffer, Fill, LaunchPlan, Role
 from evaluator.problem import Case, Problem, TensorSpec
 

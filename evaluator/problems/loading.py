@@ -25,7 +25,7 @@ _in_files: list[tuple[Problem, str]] = []
 """Problems that were found in files, and where."""
 
 
-def find(name: str) -> Problem:
+def get_problem(name: str) -> Problem:
     """Return the problem of this name, or of the file at this absolute path, which ends in ``.py``.
 
     Raises ``UnknownProblem`` for a name that is none, ``InvalidProblem`` for what is no problem.
@@ -116,3 +116,28 @@ def _checked(found: Any, where: str) -> Problem:
             raise InvalidProblem(f"problem {where}: {title} should be a tuple of one Case or more")
     problem: Problem = found
     return problem
+
+
+def problem_name(given: str) -> str:
+    """Return the name by which every process finds the problem that a user calls ``given``: a ``.py`` file by its
+    absolute path.
+    """
+    return str(Path(given).resolve()) if given.endswith(".py") else given
+
+
+def get_suite(problem: Problem, name: str) -> tuple[Case, ...]:
+    """Return the benchmark cases of a suite; raise ``UnknownProblem`` with the known names otherwise."""
+    try:
+        return problem.suites[name]
+    except KeyError:
+        raise UnknownProblem("suite", name, tuple(problem.suites)) from None
+
+
+def get_cases(problem: Problem, suite: str, name: str | None) -> tuple[Case, ...]:
+    """Return the benchmark case called ``name``, all of the suite for None; raise ``UnknownProblem`` for one that is
+    none.
+    """
+    cases = get_suite(problem, suite)
+    if chosen := tuple(case for case in cases if name in (None, case.name)):
+        return chosen
+    raise UnknownProblem("case", str(name), tuple(case.name for case in cases))

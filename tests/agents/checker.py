@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from evaluator.executor import offline
-from evaluator.problem import Case, get_problem
+from evaluator.problem import Case
 from evaluator.problems.dense import views
+from evaluator.problems.loading import get_problem
 
 # batch, heads, KV heads, queries, keys, head dim, causal, layout
 CASES = (

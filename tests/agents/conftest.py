@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from evaluator.capture import Capturer
-from evaluator.compiler import Compiler
+from evaluator.compiling.compiler import Compiler
 from evaluator.evaluation import Fault
 from evaluator.performance.sass import parse
-from evaluator.problem import get_problem, get_suite
-from evaluator.sandbox import ForkServer
+from evaluator.problems.loading import get_problem, get_suite
+from evaluator.sandbox.jobs import ForkServer
 from evaluator.target import Target
 from seeds import seed_source
 

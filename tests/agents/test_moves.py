@@ -14,7 +14,8 @@ from agents.moves import MOVES, Move
 from agents.moves.move import EVERYTHING
 from evaluator.candidate import Candidate
 from evaluator.performance.pipes import Pipe
-from evaluator.target import Target, get_target
+from evaluator.target import Target
+from evaluator.targets import get_target
 from knowledge_base.library import Library
 from seeds import seed_source
 

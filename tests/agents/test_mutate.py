@@ -17,8 +17,9 @@ from agents.operator import Brief, Proposal
 from evaluator.candidate import Candidate
 from evaluator.evaluation import CaseScore, Evaluation, Score, Status
 from evaluator.evaluators import FakeEvaluator
-from evaluator.problem import get_problem
-from evaluator.target import ScoreKind, Target, get_target
+from evaluator.problems.loading import get_problem
+from evaluator.target import ScoreKind, Target
+from evaluator.targets import get_target
 from knowledge_base.library import Library
 from lineage_db.records import Attempt, Intervention, Trial, Version
 from seeds import seed_source

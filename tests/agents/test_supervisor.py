@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from agents.moves import MOVES
 from agents.supervisor import REMEMBERED, Level, Patience, Trajectory, diagnose, untried_moves
 from evaluator.evaluation import CaseScore, Evaluation, Score, Status
-from evaluator.target import ScoreKind, get_target
+from evaluator.target import ScoreKind
+from evaluator.targets import get_target
 from knowledge_base.library import Library
 from lineage_db.records import Attempt, Intervention, Step, StepState, Trial, Version
 from seeds import seed_source

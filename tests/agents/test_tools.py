@@ -14,7 +14,7 @@ from evaluator.evaluation import CaseResult, Fault, Resources, Status
 from evaluator.inspection import Findings, Inspection, Look
 from tests.agents.world import WHY, World
 from tests.avo.fakes import SEED, correct
-from tests.evaluator.test_protocol import PROFILE
+from tests.evaluator.serving.test_protocol import PROFILE
 
 NAMES = [
     "read_lineage", "read_version", "diff_versions", "search_knowledge", "read_note", "view_source", "edit_source",

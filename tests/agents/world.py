@@ -9,8 +9,8 @@ from agents.operator import Brief, Explain
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Fault, Status
 from evaluator.inspection import Findings
-from evaluator.problem import get_problem
-from evaluator.target import get_target
+from evaluator.problems.loading import get_problem
+from evaluator.targets import get_target
 from knowledge_base.library import Library
 from lineage_db.records import Attempt, Trial, Version
 from tests.avo.fakes import NOW, SEED, judge

@@ -17,8 +17,8 @@ from fakes import SEED, Climber, InlineCrew, judge, make_run
 
 from agents.operator import Brief, Proposal
 from avo.config import RunConfig
-from avo.lock import exclusive
-from avo.run import Stop, execute, utc_now
+from avo.search.leases import exclusive
+from avo.search.run import Stop, execute, utc_now
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation
 from evaluator.evaluators import FakeEvaluator

@@ -10,13 +10,13 @@ from fakes import SEED, Climber, judge
 
 from agents.operator import Brief, Proposal
 from avo.config import RunConfig
-from avo.run import Stop, execute, stop_on_signals
-from avo.workers import hire
+from avo.search.run import Stop, execute, stop_on_signals
+from avo.search.workers import hire
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.evaluation import Evaluation, Fault
 from evaluator.inspection import Findings, Inspection
 from evaluator.performance import Profile
-from evaluator.target import get_target
+from evaluator.targets import get_target
 from lineage_db.store import Store
 
 

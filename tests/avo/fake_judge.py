@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Fault, Status
 from evaluator.inspection import Findings
-from evaluator.protocol import (
+from evaluator.serving.protocol import (
     InspectRequest,
     MalformedRequest,
     ProfileRequest,
@@ -22,7 +22,7 @@ from evaluator.protocol import (
     requests,
     seen,
 )
-from evaluator.target import get_target
+from evaluator.targets import get_target
 from tests.avo.fakes import judge
 
 

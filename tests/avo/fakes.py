@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from agents.operator import Brief, Proposal, VariationOperator
-from avo.budget import UNLIMITED, Allowance
 from avo.config import RunConfig
-from avo.run import Report, worker_name
-from avo.step import SeedOperator, perform_step
+from avo.search.budget import UNLIMITED, Allowance
+from avo.search.run import Report, worker_name
+from avo.search.step import SeedOperator, perform_step
 from evaluator.candidate import Candidate
 from evaluator.evaluation import CaseScore, Evaluation, Score, Status
 from evaluator.evaluators import Evaluator, FakeEvaluator, Judging

@@ -4,10 +4,11 @@ import numpy as np
 
 from avo.config import RunConfig
 from evaluator.candidate import Candidate, Incumbent
+from evaluator.cuda.sequential import ROUNDS, decide
 from evaluator.evaluation import CaseScore, Comparison, Evaluation, Fault, Score, Status, Verdict
 from evaluator.inspection import Findings, Inspection
-from evaluator.sequential import ROUNDS, decide
-from evaluator.target import ScoreKind, Target, get_target
+from evaluator.target import ScoreKind, Target
+from evaluator.targets import get_target
 
 NOISE = 0.01
 CARD = "A Card"

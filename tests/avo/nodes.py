@@ -28,8 +28,8 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 from avo.config import RunConfig  # noqa: E402
 from avo.errors import ConfigError  # noqa: E402
-from avo.run import Stop, execute  # noqa: E402
-from avo.workers import hire  # noqa: E402
+from avo.search.run import Stop, execute  # noqa: E402
+from avo.search.workers import hire  # noqa: E402
 from evaluator.candidate import Candidate, Incumbent  # noqa: E402
 from evaluator.evaluation import Evaluation, Fault  # noqa: E402
 from evaluator.inspection import Findings, Inspection  # noqa: E402

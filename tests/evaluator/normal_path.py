@@ -7,7 +7,7 @@ from triton.runtime.jit import JITFunction
 
 from evaluator.capture import child, device
 from evaluator.capture.tensors import Operators
-from evaluator.target import get_target
+from evaluator.targets import get_target
 
 
 def run(payload: bytes) -> bytes:

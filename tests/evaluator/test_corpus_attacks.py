@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from evaluator import capture, execution
+from evaluator import capture
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Status
-from evaluator.judge import Judge
-from evaluator.target import get_target
+from evaluator.judging import execution
+from evaluator.judging.judge import Judge
+from evaluator.targets import get_target
 from tests.evaluator.attacks import benchmark, harmless, host, kernels, plans, process
 from tests.evaluator.attacks.attack import SEED, Attack
 

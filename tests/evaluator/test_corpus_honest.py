@@ -6,10 +6,10 @@ import pytest
 
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Status
-from evaluator.judge import Judge
+from evaluator.judging.judge import Judge
 from evaluator.problems.mha import MHA
-from evaluator.sandbox import ForkServer
-from evaluator.target import get_target
+from evaluator.sandbox.jobs import ForkServer
+from evaluator.targets import get_target
 from tests.evaluator.attacks.attack import HONEST, edited
 
 SOURCES = {path.stem: path.read_text() for path in sorted(HONEST.glob("*.py"))}

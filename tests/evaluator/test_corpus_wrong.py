@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from evaluator.candidate import Candidate
-from evaluator.judge import Judge
-from evaluator.sandbox import ForkServer
-from evaluator.target import get_target
+from evaluator.judging.judge import Judge
+from evaluator.sandbox.jobs import ForkServer
+from evaluator.targets import get_target
 from seeds import seed_source
 from tests.evaluator.wrong import plain, styles
 from tests.evaluator.wrong.mutant import Mutant

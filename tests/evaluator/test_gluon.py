@@ -8,11 +8,12 @@ import pytest
 
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Status
-from evaluator.judge import Judge
+from evaluator.judging.judge import Judge
 from evaluator.problems import PROBLEMS
 from evaluator.problems.mha import MHA
-from evaluator.sandbox import ForkServer
-from evaluator.target import ScoreKind, get_target
+from evaluator.sandbox.jobs import ForkServer
+from evaluator.target import ScoreKind
+from evaluator.targets import get_target
 
 HOPPER = (files("seeds") / "mha" / "hopper.py").read_text(encoding="utf-8")
 CASE = next(case for case in MHA.suites["quick"] if case.causal)

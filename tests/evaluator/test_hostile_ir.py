@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from evaluator.compiler import JOB_MODULE, Compiler
+from evaluator.compiling.compiler import JOB_MODULE, Compiler
 from evaluator.evaluation import Fault, Status
 from evaluator.plan import DEFAULT_LIMITS, KernelIR, LaunchPlan
-from evaluator.sandbox import Finished, ForkServer
-from evaluator.target import get_target
+from evaluator.sandbox.jobs import Finished, ForkServer
+from evaluator.targets import get_target
 
 H100 = get_target("h100")
 

@@ -9,10 +9,10 @@ from evaluator.errors import EvaluatorUnavailable, UnknownProblem
 from evaluator.evaluation import Evaluation, Fault, Status
 from evaluator.evaluators import FakeEvaluator
 from evaluator.inspection import Findings, Inspection, Look
-from evaluator.judge import Judge
-from evaluator.process import ProcessEvaluator
-from evaluator.protocol import InspectRequest, MalformedRequest, failure, findings, requests, seen
-from evaluator.target import get_target
+from evaluator.judging.judge import Judge
+from evaluator.serving.process import ProcessEvaluator
+from evaluator.serving.protocol import InspectRequest, MalformedRequest, failure, findings, requests, seen
+from evaluator.targets import get_target
 from seeds import seed_source
 
 SEED = seed_source("mha")

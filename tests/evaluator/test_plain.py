@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from evaluator.plain import rebuild
-from evaluator.target import ScoreKind, Target, get_target
+from evaluator.target import ScoreKind, Target
+from evaluator.targets import get_target
 
 
 @dataclass(frozen=True)

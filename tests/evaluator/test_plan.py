@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evaluator.capture.plan_reading import plan_from_json
 from evaluator.errors import InvalidPlan
 from evaluator.executor.locations import split_locations
 from evaluator.plan import (
@@ -27,7 +28,6 @@ from evaluator.plan import (
     canonical_ttir,
     without_locations,
 )
-from evaluator.plan_reading import plan_from_json
 
 IR = """#loc = loc("/a/b.py":1:1)
 module {

@@ -2,7 +2,8 @@ import pytest
 
 from evaluator import cuda
 from evaluator.errors import UnknownTarget
-from evaluator.target import CUDA, TARGETS, ScoreKind, check_target, get_target, score_kind
+from evaluator.target import CUDA, TARGETS, ScoreKind, check_target, score_kind
+from evaluator.targets import get_target
 
 PEAK_TFLOPS = {"a100": 312, "h100": 989, "h200": 989, "b200": 2250}
 """Dense bf16, as NVIDIA publishes them."""

@@ -9,15 +9,16 @@ import torch
 
 from evaluator.candidate import Candidate
 from evaluator.capture import Capturer
-from evaluator.compiler import Compiler, fit
+from evaluator.compiling.compiler import Compiler, fit
 from evaluator.evaluation import Fault, Status
 from evaluator.executor import offline
-from evaluator.judge import Judge
+from evaluator.judging.judge import Judge
 from evaluator.plan import Role
-from evaluator.problem import Case, Problem, get_problem, get_suite
+from evaluator.problem import Case, Problem
 from evaluator.problems import PROBLEMS
-from evaluator.sandbox import ForkServer
-from evaluator.target import get_target
+from evaluator.problems.loading import get_problem, get_suite
+from evaluator.sandbox.jobs import ForkServer
+from evaluator.targets import get_target
 from seeds import SEEDS, seed_source
 
 IN_GLUON = ("hopper", "blackwell")

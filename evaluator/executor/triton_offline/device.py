@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch.utils._device import _device_constructors
 
+from evaluator.compiling.gpu import Driver, cuda_answers
 from evaluator.executor.triton_offline.cuda import DEVICE, MILLISECONDS, accelerator_answers, cuda_idle
 from evaluator.executor.triton_offline.patches import Patches
-from evaluator.gpu import Driver, cuda_answers
 from evaluator.target import Target
 
 _CPU = torch.device("cpu")

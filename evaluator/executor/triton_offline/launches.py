@@ -11,14 +11,14 @@ from typing import Any
 from triton import knobs
 
 from evaluator.binary import Binary
-from evaluator.compiler import Compiler, fit
+from evaluator.compiling.compiler import Compiler, fit
+from evaluator.compiling.frontend import Lowered
 from evaluator.evaluation import Fault, Resources
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.faults import MemoryFault
 from evaluator.executor.kernel import Execution
 from evaluator.executor.order import Difference
 from evaluator.executor.triton_offline.errors import OfflineError
-from evaluator.frontend import Lowered
 from evaluator.performance import resources
 from evaluator.plan import KernelIR
 from evaluator.target import Target

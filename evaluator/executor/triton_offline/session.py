@@ -13,6 +13,7 @@ import triton
 import triton.testing
 from triton.compiler import make_backend
 
+from evaluator.compiling.frontend import Lowered, UnfitArgument, lower
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.executor.errors import ExecutionTimeout, IRError, UnsupportedOperation
 from evaluator.executor.kernel import DEFAULT_TEMPORARIES, load
@@ -27,9 +28,9 @@ from evaluator.executor.triton_offline.report import Report
 from evaluator.executor.triton_offline.shadows import Shadows, Watch, watch_handovers
 from evaluator.executor.triton_offline.storages import Storages, excuse_neighbours
 from evaluator.executor.triton_offline.torch_state import leave_eager, plain_torch, threads
-from evaluator.frontend import Lowered, UnfitArgument, lower
 from evaluator.plan import Argument
-from evaluator.target import Target, get_target
+from evaluator.target import Target
+from evaluator.targets import get_target
 
 DEFAULT_DEADLINE_S = 600.0
 _GRID_LIMITS = (2**31 - 1, 65535, 65535)

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
+from evaluator.compiling.frontend import UnfitArgument
 from evaluator.executor.allocation import Allocation, View
 from evaluator.executor.kernel import Execution
 from evaluator.executor.triton_offline.device import real_device
 from evaluator.executor.triton_offline.errors import OfflineError
 from evaluator.executor.triton_offline.shadows import Shadows
-from evaluator.frontend import UnfitArgument
 from evaluator.plan import Argument, Descriptor, Pointer, Scalar
 
 _ALIGNMENT = 16

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from avo.run import utc_now
+from avo.search.run import utc_now
 from lineage_db.records import Request
 from lineage_db.store import Store
 from tests.avo.cli.conftest import Avo

@@ -11,7 +11,8 @@ import pytest
 from avo.cli.baselines import Line
 from evaluator.cuda.baselines import Found
 from evaluator.evaluation import CaseScore, Evaluation, Status
-from evaluator.target import ScoreKind, get_target
+from evaluator.target import ScoreKind
+from evaluator.targets import get_target
 from tests.avo.cli.conftest import Avo
 from tests.avo.fakes import correct
 
@@ -50,7 +51,7 @@ def test_a_ratio_is_shown_as_one_with_its_source_and_no_figures(avo: Avo) -> Non
 def test_for_fsa_the_seed_of_earlier_work_is_judged(
     avo: Avo, monkeypatch: pytest.MonkeyPatch, evaluation: Evaluation
 ) -> None:
-    monkeypatch.setattr("evaluator.process.ProcessEvaluator.evaluate", lambda self, candidate: evaluation)
+    monkeypatch.setattr("evaluator.serving.process.ProcessEvaluator.evaluate", lambda self, candidate: evaluation)
     (line,) = json.loads(avo("baselines", "--problem", "fsa", "--json").stdout)
     assert (line["name"], line["kind"]) == ("seed query_outer", "predicted")
     if evaluation.correct:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import Result
 
-from avo.comparison import Advance, Course, Spent, marks
+from avo.watch.comparison import Advance, Course, Spent, marks
 from evaluator.target import ScoreKind
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded

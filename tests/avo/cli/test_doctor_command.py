@@ -9,11 +9,12 @@ from typer.testing import Result
 
 from avo import doctor
 from avo.doctor import Health, check_database
-from evaluator import bubblewrap, cuda
+from evaluator import cuda
 from evaluator.cuda import nvml
 from evaluator.cuda.cards import Card
 from evaluator.cuda.device import Clocks
 from evaluator.errors import EvaluatorUnavailable
+from evaluator.sandbox import bubblewrap
 
 Avo = Callable[..., Result]
 

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import Result
 
 from evaluator.errors import EvaluatorUnavailable
-from evaluator.problem import get_problem
+from evaluator.problems.loading import get_problem
 
 COMMANDS = [
     "run",

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from typer.testing import Result
 
-import evaluator.judge
+import evaluator.judging.judge
 from avo.cli.common import console
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Fault, Status
@@ -43,7 +43,7 @@ class FakeJudge:
 
 @pytest.fixture
 def judge(monkeypatch: pytest.MonkeyPatch) -> type[FakeJudge]:
-    monkeypatch.setattr(evaluator.judge, "Judge", FakeJudge)
+    monkeypatch.setattr(evaluator.judging.judge, "Judge", FakeJudge)
     monkeypatch.setattr(FakeJudge, "asked", [], raising=False)
     return FakeJudge
 

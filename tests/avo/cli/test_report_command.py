@@ -42,7 +42,7 @@ class FakeProcess:
 def process(monkeypatch: pytest.MonkeyPatch) -> type[FakeProcess]:
     """The judge's process, replaced."""
     monkeypatch.setattr(FakeProcess, "asked", [], raising=False)
-    monkeypatch.setattr("evaluator.process.ProcessEvaluator", FakeProcess)
+    monkeypatch.setattr("evaluator.serving.process.ProcessEvaluator", FakeProcess)
     return FakeProcess
 
 

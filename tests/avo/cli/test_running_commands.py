@@ -12,13 +12,13 @@ from typer import Exit
 
 from avo.cli import sitting
 from avo.cli.sitting import in_words, ready, sit, summarise
-from avo.config import RunConfig
+from avo.config import ISOLATION, START, TOOLS, RunConfig
 from avo.errors import RunFailed
-from avo.kept import ISOLATION, START, TOOLS
-from avo.step import SeedOperator, perform_step
-from evaluator import bubblewrap, target
+from avo.search.step import SeedOperator, perform_step
+from evaluator import target
 from evaluator.evaluators import FakeEvaluator
-from evaluator.sandbox import isolation
+from evaluator.sandbox import bubblewrap
+from evaluator.sandbox.jobs import isolation
 from knowledge_base.library import Library
 from lineage_db.errors import DatabaseUnavailable
 from lineage_db.records import Run, RunState, StepState
@@ -128,7 +128,8 @@ def test_a_run_whose_attempts_are_used_up_asks_for_a_larger_limit(avo: Avo, used
 
 def test_a_run_that_another_process_drives_is_left_alone(avo: Avo, used_up: Path) -> None:
     holder = (
-        "import sys\nfrom avo.lock import exclusive\nfrom avo.run import utc_now\nfrom lineage_db.store import Store\n"
+        "import sys\nfrom avo.search.leases import exclusive\nfrom avo.search.run import utc_now\n"
+        "from lineage_db.store import Store\n"
         "with Store.open(sys.argv[1]) as store:\n"
         "    with exclusive(store, store.run('done'), clock=utc_now, lost=print, say=print):\n"
         "        print('held', flush=True)\n        sys.stdin.read()\n"
@@ -179,7 +180,7 @@ def test_a_seed_that_the_judge_refuses_ends_the_run_with_the_verdict(tmp_path: P
 def test_a_sitting_without_namespaces_says_so_and_stays_on_record(
     used_up: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("avo.run.execute", lambda store, run, *_, **__: store.set_run_state(
+    monkeypatch.setattr("avo.search.run.execute", lambda store, run, *_, **__: store.set_run_state(
         run.id, RunState.FINISHED, now=NOW, config=dict(run.config)
     ))  # fmt: skip
     with Store.open(str(used_up), create=False) as store:
@@ -212,7 +213,7 @@ def test_a_sitting_logs_and_notifies_what_happens(
         store.set_run_state(run.id, RunState.RUNNING, now=NOW)
         raise error
 
-    monkeypatch.setattr("avo.run.execute", fails)
+    monkeypatch.setattr("avo.search.run.execute", fails)
     with Store.open(str(used_up), create=False) as store:
         run = store.run("done")
         store.set_run_state(run.id, RunState.FINISHED, now=NOW, config={**run.config, START: {"source": SEED}})

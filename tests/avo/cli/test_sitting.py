@@ -13,7 +13,7 @@ import pytest
 
 from lineage_db.records import RunState, StepState
 from lineage_db.store import Store
-from tests.avo.test_workers import PATIENCE_S, command_line, family, wait_for
+from tests.avo.search.test_workers import PATIENCE_S, command_line, family, wait_for
 
 NAME = "week"
 JUDGE = f"{sys.executable} {Path(__file__).parents[1] / 'fake_judge.py'} kernels"

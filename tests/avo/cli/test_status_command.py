@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from avo.cli.status import in_words
-from avo.status import read_status
+from avo.watch.view import read_status
 from evaluator.evaluation import Status
 from lineage_db.store import Store
 from tests.avo.cli.conftest import Avo

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from avo.cli.sitting import in_words, summarise
-from avo.kept import START
-from avo.transfer import TRANSFERRED
+from avo.config import START
+from avo.search.transfer import TRANSFERRED
 from lineage_db.store import Store
 from seeds import seed_source
 from tests.avo.cli.conftest import Avo

@@ -7,8 +7,9 @@ from pathlib import Path
 from avo.export.choosing import Chosen, choose
 from avo.export.judging import Judged
 from evaluator.evaluation import CaseScore, Evaluation, Score, Status
-from evaluator.problem import get_problem, get_suite
-from evaluator.target import ScoreKind, get_target
+from evaluator.problems.loading import get_problem, get_suite
+from evaluator.target import ScoreKind
+from evaluator.targets import get_target
 from lineage_db.records import Run, Version
 from lineage_db.store import Store
 from tests.avo.sample_run import make_sample_run

@@ -19,8 +19,8 @@ from evaluator.performance.profile import Profile
 from evaluator.target import ScoreKind
 from lineage_db.store import Store
 from tests.avo.report.hostile import MARKUP, make_hostile_run
+from tests.avo.report.test_timeline import LANES
 from tests.avo.sample_run import START
-from tests.avo.test_timeline import LANES
 
 pytestmark = pytest.mark.browser
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from agents.mutate import Mutate
-from avo.kept import ISOLATION, START, TOOLS
+from avo.config import ISOLATION, START, TOOLS
 from avo.report.data import MOST_DIFF_LINES, MOST_SOURCE, Report, cut
 from avo.report.reading import read_report
 from evaluator.candidate import Candidate

@@ -20,9 +20,9 @@ from evaluator.target import ScoreKind
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.report.hostile import MARKUP, make_hostile_run
+from tests.avo.report.test_timeline import LANES
 from tests.avo.sample_profile import PROFILE
 from tests.avo.sample_run import START, make_measured
-from tests.avo.test_timeline import LANES
 
 VOID = {"meta", "img", "input"}
 

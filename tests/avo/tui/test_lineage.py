@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from avo.snapshot import Lineage
 from avo.tui.lineage import kept, marked, matches
 from avo.tui.reader import RunReader
 from avo.tui.trajectory import trajectory
+from avo.watch.snapshot import Lineage
 from evaluator.problem import Baseline
 from lineage_db.records import Intervention
 from lineage_db.store import Store

@@ -24,12 +24,12 @@ CANDIDATES = {
     ),
     "the evaluator's comparison replaced": before(
         UNWATCHED
-        + "    import evaluator.compare, evaluator.problems.mha\nevaluator.compare.compare = lambda *a, **k: None\n"
-        "evaluator.compare.ROW_FACTOR = 1e9\nevaluator.problems.mha.Attention.flops = lambda *a: 10**18"
+        + "    import evaluator.judging.compare, evaluator.problems.mha\nevaluator.judging.compare.compare = lambda *a, **k: None\n"
+        "evaluator.judging.compare.ROW_FACTOR = 1e9\nevaluator.problems.mha.Attention.flops = lambda *a: 10**18"
     ),
     "the judge replaced": before(
         UNWATCHED
-        + "    import evaluator.judge\nevaluator.judge.Judge.evaluate = lambda *a: 'correct'\nevaluator.judge.LEAST_WORK = 0.0"
+        + "    import evaluator.judging.judge\nevaluator.judging.judge.Judge.evaluate = lambda *a: 'correct'\nevaluator.judging.judge.LEAST_WORK = 0.0"
     ),
     "the target made faster": before(
         "import dataclasses, evaluator.target\nfor name, value in list(vars(evaluator.target).items()):\n"

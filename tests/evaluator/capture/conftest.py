@@ -8,8 +8,8 @@ from evaluator.capture import Capturer
 from evaluator.evaluation import Fault
 from evaluator.plan import LaunchPlan, Role
 from evaluator.problem import Call, TensorSpec
-from evaluator.sandbox import ForkServer
-from evaluator.target import get_target
+from evaluator.sandbox.jobs import ForkServer
+from evaluator.targets import get_target
 
 Capture = Callable[..., LaunchPlan | Fault]
 Alternatives = Callable[..., tuple[LaunchPlan, ...] | Fault]

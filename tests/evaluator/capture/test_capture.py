@@ -8,7 +8,7 @@ from evaluator.capture import Capturer
 from evaluator.evaluation import Fault
 from evaluator.plan import Descriptor, Fill, Launch, LaunchPlan, Level, Pointer, Role, Scalar
 from evaluator.problem import Call, TensorSpec
-from evaluator.target import get_target
+from evaluator.targets import get_target
 from seeds import seed_source
 
 Capture = Callable[..., LaunchPlan | Fault]

@@ -10,8 +10,8 @@ from evaluator.capture import DEFAULT_LIMITS, Capturer
 from evaluator.evaluation import Fault, Status
 from evaluator.plan import LaunchPlan
 from evaluator.problem import Call
-from evaluator.sandbox import ForkServer
-from evaluator.target import get_target
+from evaluator.sandbox.jobs import ForkServer
+from evaluator.targets import get_target
 
 Capture = Callable[..., LaunchPlan | Fault]
 

@@ -8,7 +8,7 @@ from evaluator.capture import Capturer
 from evaluator.evaluation import Fault, Status
 from evaluator.plan import Configuration, Fill, LaunchPlan
 from evaluator.problem import Call
-from evaluator.target import get_target
+from evaluator.targets import get_target
 
 Alternatives = Callable[..., tuple[LaunchPlan, ...] | Fault]
 MakeCall = Callable[..., Call]

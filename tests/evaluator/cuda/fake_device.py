@@ -14,9 +14,10 @@ from evaluator.binary import Binary
 from evaluator.cuda.cards import Card
 from evaluator.cuda.device import Clocks, DeviceFault, Enqueue, Kernel, Took
 from evaluator.cuda.worker import LocalLink, Worker, serve
+from evaluator.judging.speed import Benchmark
 from evaluator.plan import Argument, Buffer, KernelIR, Launch, LaunchPlan, Pointer, Role
-from evaluator.problem import Case, get_problem
-from evaluator.speed import Benchmark
+from evaluator.problem import Case
+from evaluator.problems.loading import get_problem
 
 Tensors = Mapping[str, torch.Tensor]
 Function = Callable[[Tensors], None]

@@ -8,8 +8,8 @@ import torch
 from triton.backends.nvidia.driver import CudaDriver
 from triton.runtime import driver
 
-from evaluator import compile_job
 from evaluator.binary import Binary
+from evaluator.compiling import compile_job
 from evaluator.cuda.triton_device import TritonDevice
 from evaluator.plan import Descriptor, KernelIR, Pointer, Scalar
 

@@ -5,14 +5,14 @@ from tempfile import TemporaryDirectory
 
 from evaluator.candidate import Candidate
 from evaluator.capture import CHILD_MODULE, Capturer
-from evaluator.compiler import JOB_MODULE, Compiler
+from evaluator.compiling.compiler import JOB_MODULE, Compiler
 from evaluator.cuda.contender import WorkerContender, start_worker
 from evaluator.evaluation import Fault
-from evaluator.planning import Planner
+from evaluator.judging.planning import Planner
+from evaluator.judging.speed import Benchmark
 from evaluator.problem import Case
 from evaluator.problems.mha import MHA
-from evaluator.sandbox import ForkServer
-from evaluator.speed import Benchmark
+from evaluator.sandbox.jobs import ForkServer
 from evaluator.target import Target
 
 CASE = Case("1k-causal", 2, 4, 4, 1024, 1024, 128, True)

@@ -10,8 +10,9 @@ from evaluator.cuda.contender import Timed
 from evaluator.cuda.measured import Measured
 from evaluator.cuda.measuring import LAG_S
 from evaluator.evaluation import CaseResult, Fault, Status, Verdict
-from evaluator.judge import Judge
-from evaluator.target import ScoreKind, Target, get_target
+from evaluator.judging.judge import Judge
+from evaluator.target import ScoreKind, Target
+from evaluator.targets import get_target
 from seeds import seed_source
 from tests.evaluator.cuda import gpu_attacks
 from tests.evaluator.cuda.on_gpu import CASE, LIMIT_S, opened

@@ -7,7 +7,8 @@ import pytest
 from evaluator.cuda.contender import Timed
 from evaluator.evaluation import Fault, Status
 from evaluator.problem import Case
-from evaluator.target import Target, get_target
+from evaluator.target import Target
+from evaluator.targets import get_target
 from tests.evaluator.cuda import gpu_attacks
 from tests.evaluator.cuda.on_gpu import CASE, LIMIT_S, opened
 

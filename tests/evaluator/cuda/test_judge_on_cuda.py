@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import seeds
-from evaluator import executor, gpu_work
+from evaluator import executor
 from evaluator.binary import Binary
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.cuda import measuring
@@ -17,12 +17,13 @@ from evaluator.cuda.device import Kernel
 from evaluator.cuda.measured import Measured
 from evaluator.evaluation import Fault, Status, Verdict
 from evaluator.executor import Allocation
-from evaluator.judge import Judge
+from evaluator.judging import gpu_work
+from evaluator.judging.judge import Judge
+from evaluator.judging.speed import Benchmark, Challenge
 from evaluator.plan import Argument, KernelIR
 from evaluator.problem import Case, Problem
 from evaluator.problems import PROBLEMS
 from evaluator.problems.mha import MHA
-from evaluator.speed import Benchmark, Challenge
 from evaluator.target import ScoreKind
 from seeds import seed_source
 from tests.evaluator.cuda.fake_device import CARD, FakeDevice, Loopback, attend, forever

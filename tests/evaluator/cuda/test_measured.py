@@ -14,8 +14,8 @@ from evaluator.cuda.measured import Measured, clocks_in_words
 from evaluator.cuda.measuring import RUNS
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseScore, Fault, Score, Status, Verdict
+from evaluator.judging.speed import Benchmark, Challenge
 from evaluator.plan import KernelIR
-from evaluator.speed import Benchmark, Challenge
 from evaluator.target import ScoreKind
 from tests.evaluator.cuda.fake_device import CARD, CASE, MHA, OTHER, FakeDevice, Loopback, benchmark, forever
 

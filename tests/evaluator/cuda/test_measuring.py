@@ -13,11 +13,11 @@ from evaluator.cuda.cards import Card
 from evaluator.cuda.contender import Timed
 from evaluator.cuda.device import Took
 from evaluator.cuda.measuring import PASSES, RUNS, SAME_PAIR, Pair, Stopwatch, TimedCase
+from evaluator.cuda.sequential import ROUNDS
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseResult, Comparison, Fault, Status, Verdict
+from evaluator.judging.speed import Benchmark
 from evaluator.problem import Problem
-from evaluator.sequential import ROUNDS
-from evaluator.speed import Benchmark
 from tests.evaluator.cuda.fake_device import CARD
 
 CASES = (TimedCase("a", 10**9, 1e-6), TimedCase("b", 2 * 10**9, 1e-6))

@@ -12,9 +12,10 @@ from evaluator.cuda.device import Clocks, Took
 from evaluator.cuda.running import Running
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseResult, Fault, Status
+from evaluator.judging.speed import Benchmark
 from evaluator.plan import Buffer, LaunchPlan, Role
-from evaluator.problem import Case, get_problem
-from evaluator.speed import Benchmark
+from evaluator.problem import Case
+from evaluator.problems.loading import get_problem
 from tests.evaluator.cuda.fake_device import CARD, CASE, MHA, OTHER, FakeDevice, Loopback, benchmark, forever
 
 SEEDS = (5, 6, 7)

@@ -12,7 +12,7 @@ from evaluator.performance.pipes import Costs
 from evaluator.performance.replay import Replay
 from evaluator.performance.sass import Code, Instruction
 from evaluator.performance.structure import Graph
-from evaluator.target import get_target
+from evaluator.targets import get_target
 from evaluator.work import LaunchWork
 
 

@@ -8,13 +8,13 @@ from triton import knobs
 
 from bench.anchors import ROLES, TUNED, WIDE_ROLES
 from bench.variants import Variant, compile_variant
-from evaluator.compile_job import listing
+from evaluator.compiling.compile_job import listing
 from evaluator.performance.banks import SHARED_ACCESS, wavefronts
 from evaluator.performance.kernel import read
 from evaluator.performance.pipes import Costs
 from evaluator.performance.sass import Instruction, parse
 from evaluator.performance.structure import Graph
-from evaluator.target import get_target
+from evaluator.targets import get_target
 from tests.evaluator.performance.handmade import code, sass
 
 PTX = """

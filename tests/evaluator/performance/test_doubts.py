@@ -11,7 +11,8 @@ from evaluator.performance.doubts import doubts
 from evaluator.performance.kernel import Kernel, Pass
 from evaluator.performance.pipes import Costs
 from evaluator.performance.sass import Instruction
-from evaluator.target import ScoreKind, get_target
+from evaluator.target import ScoreKind
+from evaluator.targets import get_target
 
 FFMA = Instruction(0, 0, "", "FFMA", "", 1, 7, 7, 0)
 LDSM = Instruction(2, 32, "", "LDSM.16.M88.4", "R4, [R2]", 1, 7, 7, 0)

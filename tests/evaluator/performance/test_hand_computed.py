@@ -10,7 +10,8 @@ from evaluator.binary import Binary
 from evaluator.performance.constants import constants
 from evaluator.performance.kernel import Kernel, Pass
 from evaluator.performance.model import CaseTime, clock_hz, time_case
-from evaluator.target import Target, get_target
+from evaluator.target import Target
+from evaluator.targets import get_target
 from evaluator.work import Body, LaunchWork, LoopWork
 
 H100 = get_target("h100")

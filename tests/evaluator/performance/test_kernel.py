@@ -9,7 +9,7 @@ from evaluator.performance.kernel import measure, play_kernel, play_parts
 from evaluator.performance.pipes import Costs
 from evaluator.performance.sass import Instruction, ModelError
 from evaluator.performance.structure import Loop, Structure
-from evaluator.target import get_target
+from evaluator.targets import get_target
 
 H100 = get_target("h100")
 

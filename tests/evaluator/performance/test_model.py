@@ -13,7 +13,8 @@ from evaluator.binary import Binary
 from evaluator.performance import ModelError, ctas_per_sm, predict
 from evaluator.performance.kernel import Kernel, Pass, measure
 from evaluator.performance.model import list_schedule, match_loops
-from evaluator.target import TARGETS, get_target
+from evaluator.target import TARGETS
+from evaluator.targets import get_target
 from evaluator.work import Body, LaunchWork, LoopWork
 
 TUNED = Variant(128, 64, 8, 3)

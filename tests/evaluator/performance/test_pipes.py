@@ -5,7 +5,7 @@ import pytest
 from evaluator.performance.constants import constants
 from evaluator.performance.pipes import Costs, Kind, Op, Pipe
 from evaluator.performance.sass import Instruction
-from evaluator.target import get_target
+from evaluator.targets import get_target
 
 
 def cost(target: str, opcode: str, operands: str = "", *before: tuple[str, str], predicate: str = "") -> Op:

@@ -11,7 +11,8 @@ from bench.variants import HEAD_DIM, HEADS, TOKENS, Variant
 from evaluator.performance import Profile, Source, explain, predict, profiling
 from evaluator.performance.lines import Line
 from evaluator.performance.timeline import CELLS
-from evaluator.target import ScoreKind, get_target
+from evaluator.target import ScoreKind
+from evaluator.targets import get_target
 from evaluator.work import LaunchWork
 from tests.evaluator.performance.handmade import fresh_work
 

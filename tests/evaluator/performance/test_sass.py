@@ -6,7 +6,7 @@ import pytest
 
 from bench.anchors import WIDE_ROLES
 from bench.variants import compile_variant
-from evaluator.compile_job import listing
+from evaluator.compiling.compile_job import listing
 from evaluator.performance.sass import ModelError, parse
 
 LISTING = """

@@ -8,7 +8,7 @@ from bench.variants import Variant, compile_variant
 from evaluator.performance.replay import Replay
 from evaluator.performance.sass import Instruction
 from evaluator.performance.stalls import Charge, Reason, Recorder, account, charge
-from evaluator.target import get_target
+from evaluator.targets import get_target
 from tests.evaluator.performance.handmade import loop, sass
 
 

@@ -10,7 +10,7 @@ from evaluator.performance.reliefs import relief_percent, reliefs
 from evaluator.performance.replay import Replay
 from evaluator.performance.sass import Instruction
 from evaluator.performance.what_if import REPAIRS, repaired, with_one_more_cta, without_loads
-from evaluator.target import get_target
+from evaluator.targets import get_target
 from evaluator.work import LaunchWork
 from tests.evaluator.performance.handmade import loop, sass
 

@@ -6,9 +6,9 @@ import pytest
 
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Status
-from evaluator.judge import Judge
-from evaluator.sandbox import ForkServer
-from evaluator.target import get_target
+from evaluator.judging.judge import Judge
+from evaluator.sandbox.jobs import ForkServer
+from evaluator.targets import get_target
 from seeds import seed_source
 
 pytestmark = pytest.mark.soak

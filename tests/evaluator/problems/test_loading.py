@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from evaluator.errors import InvalidProblem, UnknownProblem
-from evaluator.problem import get_problem, problem_name
 from evaluator.problems import loading
+from evaluator.problems.loading import get_problem, problem_name
 from evaluator.problems.mha import MHA
 
 GOOD = """

@@ -7,8 +7,9 @@ import torch
 
 from evaluator.errors import UnknownProblem
 from evaluator.plan import Role
-from evaluator.problem import Case, get_problem, get_suite
+from evaluator.problem import Case
 from evaluator.problems.inputs import pool_storage
+from evaluator.problems.loading import get_problem, get_suite
 
 MHA = get_problem("mha")
 CASES = {case.name: case for case in MHA.correctness_cases}

@@ -9,11 +9,12 @@ import torch
 
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Status
-from evaluator.judge import Judge
-from evaluator.problem import Case, get_problem
+from evaluator.judging.judge import Judge
+from evaluator.problem import Case
 from evaluator.problems.dense import views
-from evaluator.sandbox import ForkServer
-from evaluator.target import get_target
+from evaluator.problems.loading import get_problem
+from evaluator.sandbox.jobs import ForkServer
+from evaluator.targets import get_target
 
 DOCS = Path(__file__).parents[3] / "docs"
 NAME = str(DOCS / "sliding_window.py")

@@ -1,0 +1,127 @@
+"""The lineage as a git repository: a commit for each version, as the AVO paper (arXiv 2603.24517) keeps it."""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from avo.errors import RepositoryFailed
+from avo.watch.wording import first_line, percent, printable, unit
+from lineage_db.records import Intervention, Run, Step, Version
+
+KERNEL = "kernel.py"
+"""The file that every commit changes."""
+_AUTHOR = "AVO <avo@localhost>"
+_SUBJECT_CHARS = 72
+
+
+def write_repository(
+    run: Run,
+    versions: Sequence[Version],
+    steps: Mapping[int, Step],
+    interventions: Sequence[Intervention],
+    folder: Path,
+) -> None:
+    """Write ``versions``, oldest first, as a git repository at ``folder``, which must be empty or missing.
+
+    Each is a commit with its parents' commits as parents, dated when it was accepted, and tagged ``v`` and its number;
+    ``main`` is the last one. Versions without children have branches of their own. ``steps`` by number. The same
+    lineage gives the same commits. Raises ``RepositoryFailed``; nothing is left behind then.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RepositoryFailed(f"{folder} is not an empty folder: name a new one with --out")
+    if not versions:
+        raise RepositoryFailed(f"run {run.name!r} has no accepted version yet: there is nothing to commit")
+    stream = b"".join(_commands(run, versions, steps, interventions))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".avo-git-") as name:
+            made = Path(name) / "repository"
+            _git("init", "--quiet", "--initial-branch=main", str(made))
+            _git("-C", str(made), "fast-import", "--quiet", stdin=stream)
+            _git("-C", str(made), "reset", "--quiet", "--hard", "main")
+            if folder.exists():
+                folder.rmdir()
+            shutil.move(made, folder)
+    except OSError as error:
+        raise RepositoryFailed(f"{folder} cannot be written: {error.strerror or error}") from error
+
+
+def message(run: Run, version: Version, versions: Sequence[Version], step: Step, said: Sequence[Intervention]) -> str:
+    """Return the commit message of ``version``: what changed and why, then the scores as trailers.
+
+    ``said``: what the supervisor had said since the version before it.
+    """
+    attempt = version.attempt
+    score = attempt.evaluation.score
+    assert score is not None, "only correct attempts become versions"
+    change = first_line(attempt.change) or "no words"
+    subject = f"v{version.number}: {change}"
+    paragraphs = [subject if len(subject) <= _SUBJECT_CHARS else f"{subject[: _SUBJECT_CHARS - 4].rstrip()} ..."]
+    if paragraphs[0] != subject:
+        paragraphs.append(change)
+    submission = step.submission
+    told = {
+        "Hypothesis": attempt.hypothesis,
+        "Expected": submission.expected if submission else "",
+        "Seen": submission.seen if submission else "",
+    }
+    paragraphs += [f"{name}: {printable(text).strip()}" for name, text in told.items() if text.strip()]
+    paragraphs += [f"Supervisor ({made.level}): {printable(made.reason)}" for made in said]
+    best = max((versions[number].attempt.evaluation.geomean_tflops for number in version.parents), default=None)
+    gain = None if best is None else attempt.evaluation.geomean_tflops / best - 1
+    trailers = [
+        ("Run", run.name),
+        ("Version", str(version.number)),
+        *(("Parent-version", str(number)) for number in version.parents),
+        ("Operator", first_line(step.operator)),
+        ("Score", f"{attempt.evaluation.geomean_tflops:.1f} {unit(score)}, geometric mean"),
+        *((("Gain", percent(gain)),) if gain is not None else ()),
+        *((f"Score-{case.case}", f"{case.tflops:.1f}") for case in score.cases),
+        ("Digest", attempt.digest),
+    ]
+    paragraphs.append("\n".join(f"{name}: {value}" for name, value in trailers))
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def _commands(
+    run: Run, versions: Sequence[Version], steps: Mapping[int, Step], interventions: Sequence[Intervention]
+) -> list[bytes]:
+    """Return the input of ``git fast-import`` (see git-fast-import(1)); the mark of version n is n + 1."""
+    parents = {number for version in versions for number in version.parents}
+    lines, seen = [], -1
+    for version in versions:
+        step = steps[version.step_number]
+        said = [made for made in interventions if seen <= made.after_step < step.number]
+        seen = max(seen, step.number)
+        is_tip = version.number not in parents and version is not versions[-1]
+        branch = f"refs/heads/tip-v{version.number}" if is_tip else "refs/heads/main"
+        when = f"{_AUTHOR} {int(version.accepted.timestamp())} +0000"
+        text = message(run, version, versions, step, said).encode("utf-8", "replace")
+        origin, *merged = version.parents or (None,)
+        lines += [
+            f"commit {branch}\nmark :{version.number + 1}\ncommitter {when}\n".encode(),
+            _data(text),
+            *([b"deleteall\n"] if origin is None else [f"from :{origin + 1}\n".encode()]),
+            *(f"merge :{number + 1}\n".encode() for number in merged if number is not None),
+            f"M 100644 inline {KERNEL}\n".encode(),
+            _data(version.attempt.source.encode("utf-8", "surrogatepass")),
+            f"reset refs/tags/v{version.number}\nfrom :{version.number + 1}\n\n".encode(),
+        ]
+    return lines
+
+
+def _data(content: bytes) -> bytes:
+    return b"data %d\n%b\n" % (len(content), content)
+
+
+def _git(*arguments: str, stdin: bytes = b"") -> None:
+    """Run git with nobody's configuration but its own."""
+    environment = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null", "HOME": "/nonexistent"}
+    program = shutil.which("git")
+    if program is None:
+        raise RepositoryFailed("git is not on the PATH: install it, e.g. apt install git")
+    done = subprocess.run([program, *arguments], input=stdin, capture_output=True, env=environment, check=False)
+    if done.returncode:
+        raise RepositoryFailed(f"git {arguments[0]} failed: {first_line(done.stderr.decode(errors='replace'))}")

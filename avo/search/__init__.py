@@ -1,0 +1,1 @@
+"""The search: runs, their steps, workers, populations, acceptance and replay."""

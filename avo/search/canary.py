@@ -1,0 +1,103 @@
+"""The canary: before a run believes its judge, the judge must see a wrong and a slow variant of the seed as such.
+
+The variants are the seed's own source with a few lines below it that wrap its entry function: they can be made of any
+candidate.
+"""
+
+from avo.errors import CanaryFault
+from evaluator.candidate import Candidate, Incumbent
+from evaluator.evaluation import Evaluation, Score, Verdict
+from evaluator.evaluators import Evaluator
+from evaluator.plan import Role
+from evaluator.problems.loading import get_problem
+from evaluator.target import ScoreKind
+
+LEAST_GAIN = 0.1
+"""By which the seed must be predicted faster than a variant that does all its work twice: a tenth of what is due."""
+TRITON, GLUON = "triton", "triton.experimental.gluon"
+"""What the wrong variant's kernel is written in; one in Gluon is checked on the GPU alone."""
+
+_WRONG = """
+
+import {dialect} as _canary_dialect
+import {dialect}.language as _canary_language
+
+
+@_canary_dialect.jit
+def _canary_kernel(output):
+    _canary_language.store(output, 2 * _canary_language.load(output) + 1)
+
+
+_canary_entry = {entry}
+
+
+def {entry}(*tensors, **scalars):
+    _canary_entry(*tensors, **scalars)
+    _canary_kernel[(1,)](tensors[{output}])
+"""
+_SLOW = """
+
+_canary_entry = {entry}
+
+
+def {entry}(*tensors, **scalars):
+    _canary_entry(*tensors, **scalars)
+    _canary_entry(*tensors, **scalars)
+"""
+
+
+def wrong_variant(candidate: Candidate, dialect: str = TRITON) -> Candidate:
+    """Return ``candidate`` with a kernel after its own that changes the first element of the first output."""
+    problem = get_problem(candidate.problem)
+    roles = [spec.role for spec in problem.call(problem.correctness_cases[0]).tensors]
+    return _below(candidate, _WRONG.format(dialect=dialect, entry=problem.entry, output=roles.index(Role.OUTPUT)))
+
+
+def slow_variant(candidate: Candidate) -> Candidate:
+    """Return ``candidate`` doing all its work twice."""
+    return _below(candidate, _SLOW.format(entry=get_problem(candidate.problem).entry))
+
+
+def examine(evaluator: Evaluator, candidate: Candidate, score: Score, alpha: float) -> str:
+    """Have the variants of a correct ``candidate`` with this score judged, and return in words what was seen.
+
+    Where speed is measured a second wrong one, in Gluon, shows whether the GPU's own checks see it. Raises
+    ``CanaryFault`` when a wrong one is called correct, or the slow one not slower; ``EvaluatorUnavailable``.
+    """
+    slow = slow_variant(candidate)
+    if score.kind is ScoreKind.MEASURED:
+        wrong = f"{_wrong(evaluator, candidate, TRITON)}, and {_wrong(evaluator, candidate, GLUON)} on the GPU alone"
+        return f"canary: the wrong variant is {wrong}, the slow one {_measured(evaluator, candidate, slow, alpha)}"
+    wrong = _wrong(evaluator, candidate, TRITON)
+    return f"canary: the wrong variant is {wrong}, the slow one {_predicted(evaluator.evaluate(slow), score)}"
+
+
+def _wrong(evaluator: Evaluator, candidate: Candidate, dialect: str) -> str:
+    found = evaluator.evaluate(wrong_variant(candidate, dialect))
+    if found.correct:
+        raise CanaryFault(f"a variant of the seed in which a {dialect} kernel writes a wrong number is judged correct")
+    return str(found.status)
+
+
+def _predicted(slow: Evaluation, score: Score) -> str:
+    if slow.score is None:
+        return str(slow.status)  # refused, for its launches or its time: it cannot become a version
+    if not score.beats(slow.score, LEAST_GAIN):
+        raise CanaryFault(
+            "a variant of the seed that does all its work twice is judged "
+            f"{slow.geomean_tflops / score.geomean_tflops:.2f} times as fast"
+        )
+    return f"{slow.geomean_tflops / score.geomean_tflops:.2f} times as fast"
+
+
+def _measured(evaluator: Evaluator, candidate: Candidate, slow: Candidate, alpha: float) -> str:
+    """The slow variant is the incumbent: as a candidate it may be known for slow before anything is timed."""
+    found = evaluator.evaluate(candidate, Incumbent(slow, alpha)).score
+    verdict = found and found.comparison and found.comparison.verdict
+    if verdict is not Verdict.FASTER:
+        raise CanaryFault(f"against a variant that does all its work twice, the seed is judged {verdict or 'at fault'}")
+    return "slower"
+
+
+def _below(candidate: Candidate, text: str) -> Candidate:
+    return Candidate(candidate.problem, f"{candidate.source}\n{text}")

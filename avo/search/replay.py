@@ -1,0 +1,300 @@
+"""Playing a recorded run back: its steps once more, one at a time, with what models said taken from the record."""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from agents.agentic import Agentic
+from agents.conversation import MESSAGE
+from agents.errors import BudgetSpent
+from agents.model import ChatMessage, Reply, ToolCall
+from agents.operator import Brief, Proposal, VariationOperator
+from agents.registry import asks_models, get_operator
+from agents.served import MCP_OPERATOR, Call, Served
+from agents.settings import ModelSettings, Settings
+from agents.single_turn import SingleTurn
+from agents.supervisor import since_growth
+from avo.config import RunConfig
+from avo.errors import RunFailed
+from avo.search.budget import SEED_OPERATOR, Allowance
+from avo.search.population import Population, population
+from avo.search.step import SeedOperator, perform_step, step_seed
+from evaluator.candidate import Candidate, Incumbent
+from evaluator.errors import EvaluatorUnavailable
+from evaluator.evaluation import Evaluation, Fault, Status
+from evaluator.evaluators import Judging
+from evaluator.inspection import Findings, Inspection
+from evaluator.problem import HELD_OUT
+from evaluator.target import Target
+from knowledge_base.library import Library
+from lineage_db.records import Attempt, Intervention, Run, Selection, Step, StepState, Version
+from lineage_db.store import Store
+
+TOLERANCE = 1e-9
+"""Relative difference of scores up to which they count as the same."""
+_SILENT = Settings((ModelSettings(name="record"),))
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a replay needs of a recorded run."""
+
+    run: Run
+    steps: Mapping[int, Step]
+    versions: Sequence[Version]
+    attempts: Mapping[int, Attempt]
+    replies: Mapping[int, Sequence[Reply]]
+    """By number of step, those of the steps that it took up included."""
+
+    @classmethod
+    def read(cls, store: Store, run: Run) -> "Record":
+        """Read it; raises the store's errors."""
+        steps = {step.number: step for step in store.steps(run.id)}
+        spoken = {number: replies(store.journal.messages(step.id)) for number, step in steps.items()}
+        for number, step in sorted(steps.items()):
+            if step.redoes is not None and step.operator != SingleTurn.name:  # which asks again
+                spoken[number] = [*spoken[step.redoes], *spoken[number]]
+        attempts = {attempt.id: attempt for attempt in store.attempts(run.id)}
+        return cls(run, steps, store.versions(run.id), attempts, spoken)
+
+    @cached_property
+    def finished(self) -> Mapping[str, datetime]:
+        """When candidates were evaluated, by digest."""
+        return {attempt.digest: attempt.finished for attempt in self.attempts.values()}
+
+    @property
+    def concluded(self) -> list[Step]:
+        """The steps that ended by themselves, in the order in which they did."""
+        ended = [step for step in self.steps.values() if step.state in (StepState.DONE, StepState.FAILED)]
+        return sorted(ended, key=lambda step: (step.finished or step.started, step.number))
+
+
+def replies(messages: Sequence[Any]) -> list[Reply]:
+    """Return what a model said in a transcript; calls that were never answered are left out."""
+    said: list[tuple[ChatMessage, set[str]]] = []
+    for entry in messages:
+        message = entry.content["message"] if entry.kind == MESSAGE else {}
+        if message.get("role") == "assistant":
+            said.append((message, set()))
+        elif message.get("role") == "tool" and said:
+            said[-1][1].add(message["tool_call_id"])
+    return [
+        Reply(
+            message.get("content") or "",
+            tuple(
+                ToolCall(call["id"], call["function"]["name"], call["function"]["arguments"])
+                for call in message.get("tool_calls", ())
+                if call["id"] in answered
+            ),
+        )
+        for message, answered in said
+    ]
+
+
+class ReplayModel:
+    """A model that says again what one said, and then that its budget is spent."""
+
+    def __init__(self, said: Sequence[Reply], renumbered: Callable[[int], int]) -> None:
+        """``renumbered`` returns the id that an attempt of the record has in the replay."""
+        self._said: Iterator[Reply] = (_renumbered(reply, renumbered) for reply in said)
+
+    def complete(self, messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, Any]]) -> Reply:
+        """Return the next reply; raises ``BudgetSpent`` after the last."""
+        reply = next(self._said, None)
+        if reply is None:
+            raise BudgetSpent("the record has no more replies")
+        return reply
+
+
+class Unrecorded(EvaluatorUnavailable):
+    """What is asked has no answer in the record: the replay has left its way. The message says what it does."""
+
+
+class RecordedJudge:
+    """Judges as the record says, by digest; what it has no verdict on it cannot judge."""
+
+    def __init__(self, record: Record, target: Target) -> None:
+        self.target = target
+        self._known = {attempt.digest: attempt.evaluation for attempt in record.attempts.values()}
+        self._versions = {version.attempt.digest for version in record.versions}
+
+    def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
+        """Return the recorded verdict; raises ``Unrecorded`` where there is none, or none beside ``incumbent``."""
+        found = self._known.get(candidate.digest)
+        if found is None:
+            raise Unrecorded("makes a candidate that the record has not")
+        score = found.score
+        if incumbent is not None and score is not None and score.comparison is not None:
+            if score.comparison.plan_digest != self._known[incumbent.candidate.digest].plan_digest:
+                raise Unrecorded("compares a candidate with another version than in the record")
+            score = replace(score, comparison=replace(score.comparison, alpha=incumbent.alpha))
+        return replace(found, score=score, held_out_tflops=None, examined=None)
+
+    def verify(self, candidate: Candidate) -> Evaluation:
+        """Return what came of the closer look on record; a version was correct."""
+        found = self._known[candidate.digest]
+        if candidate.digest not in self._versions or found.score is None:
+            status = found.refused or Status.INCORRECT
+            return Evaluation(status, "no version in the record", found.target, HELD_OUT, 0.0)
+        tflops = found.held_out_tflops or found.geomean_tflops
+        case = replace(found.score.cases[0], tflops=tflops)
+        score = replace(found.score, cases=(case,))
+        return replace(found, suite=HELD_OUT, score=score, held_out_tflops=None, examined=None)
+
+    def profile(self, candidate: Candidate, case: str | None = None) -> Fault:
+        """Explain nothing: no operator's next move depends on it in a replay."""
+        return Fault(Status.UNSUPPORTED, "not replayed")
+
+    def inspect(self, inspection: Inspection) -> Findings:
+        """See nothing."""
+        return Findings(text="not replayed")
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """The population's choice as it was recorded."""
+
+    population: Population
+    selection: Selection | None
+    looks_back = 0
+
+    def select(self, versions: Sequence[Version], earlier: Sequence[Step], seed: int) -> Selection | None:
+        return self.selection
+
+    def niche(self, selection: Selection | None, evaluation: Evaluation) -> str:
+        return self.population.niche(selection, evaluation)
+
+    def rivals(self, versions: Sequence[Version], selection: Selection, niche: str) -> Sequence[Version]:
+        return self.population.rivals(versions, selection, niche)
+
+
+class _Again:
+    """An operator that sees what it saw when its step was recorded."""
+
+    def __init__(self, inner: VariationOperator, record: Record, step: Step, interventions: Sequence[Any]) -> None:
+        self.name = step.operator
+        self._inner, self._record, self._step, self._interventions = inner, record, step, interventions
+
+    def vary(self, brief: Brief) -> Proposal:
+        """Vary with the seed of the recorded step, and without what came after it began."""
+        record, step = self._record, self._step
+        origin = step if step.redoes is None else record.steps[step.redoes]
+        hidden: set[str] = set()
+        if origin is not step and not record.replies[step.number]:
+            hidden = {attempt.digest for attempt in record.attempts.values() if attempt.step_id == origin.id}
+        seen = brief
+        if step.operator != SEED_OPERATOR:
+            seen = replace(
+                brief,
+                seed=step_seed(record.run.seed, origin.worker, origin.turn),
+                versions=[v for v in brief.versions if record.versions[v.number].accepted <= step.started],
+                trials=[
+                    trial
+                    for trial in brief.trials
+                    if record.finished.get(trial.digest, step.started) <= step.started and trial.digest not in hidden
+                ],
+                interventions=self._interventions,
+            )
+        return self._inner.vary(seen)
+
+
+def told(step: Step, interventions: Sequence[Intervention], versions: Sequence[Version]) -> tuple[Intervention, ...]:
+    """Return which of a run's interventions a step was told."""
+    seen = [version for version in versions if version.accepted <= step.started]
+    earlier = [made for made in interventions if made.after_step < step.number]
+    return since_growth(earlier, seen) if seen else ()
+
+
+def replay(
+    source: Store,
+    record: Record,
+    store: Store,
+    run: Run,
+    config: RunConfig,
+    judge: Judging,
+    clock: Callable[[], datetime],
+) -> str:
+    """Play ``record`` of ``source`` back into ``run`` of ``store``; return what is the first difference, if any.
+
+    Exact for a run of one worker; what several workers saw of each other is put together from the times on record.
+    Raises ``EvaluatorUnavailable``, the store's errors, and ``RunFailed`` for an operator that cannot be replayed.
+    """
+    made, knowledge = source.journal.interventions(record.run.id), Library.load()
+    for step in record.concluded:
+
+        def renumbered(attempt_id: int) -> int:
+            known = record.attempts.get(attempt_id)
+            found = known and store.known_attempt(run.id, known.digest)
+            return found.id if found else attempt_id
+
+        interventions = told(step, made, record.versions)
+        operator = _operator(record, step, renumbered)
+        trusted = isinstance(judge, RecordedJudge)
+        if step.operator != SEED_OPERATOR or trusted:  # a judge that is asked again is tested again
+            operator = _Again(operator, record, step, interventions)
+        try:
+            perform_step(
+                store,
+                run,
+                operator,
+                judge,
+                worker=step.worker,
+                min_gain=config.min_gain,
+                alpha=config.alpha,
+                clock=clock,
+                knowledge=knowledge,
+                population=_Recorded(population(config), step.selection),
+                allowance=replace(Allowance.of(config), step_minutes=None),
+            )
+        except Unrecorded as left:
+            return f"step {step.number} {left}"
+        if different := difference(record.versions, store.versions(run.id), whole=False):
+            return different
+    return difference(record.versions, store.versions(run.id), whole=True)
+
+
+def difference(old: Sequence[Version], new: Sequence[Version], *, whole: bool) -> str:
+    """Return in words the first version in which two lineages differ; ``whole``: also where one is longer."""
+    for mine, theirs in zip(old, new, strict=False):
+        if mine.attempt.digest != theirs.attempt.digest:
+            return f"version {mine.number} has another source"
+        if mine.parents != theirs.parents:
+            return f"version {mine.number} has parents {list(theirs.parents)}, not {list(mine.parents)}"
+        was, now = mine.attempt.evaluation.geomean_tflops, theirs.attempt.evaluation.geomean_tflops
+        if not math.isclose(was, now, rel_tol=TOLERANCE):
+            return f"version {mine.number} has {now:.4f} TFLOPS, not {was:.4f}"
+    if len(new) > len(old):
+        return f"version {len(old)} is not in the record"
+    return f"version {len(new)} is missing" if whole and len(new) < len(old) else ""
+
+
+def _operator(record: Record, step: Step, renumbered: Callable[[int], int]) -> VariationOperator:
+    if step.operator == SEED_OPERATOR:
+        return SeedOperator(record.versions[0].attempt.source)
+    if step.operator == MCP_OPERATOR:
+        said = (_renumbered(reply, renumbered) for reply in record.replies[step.number])
+        calls = (Call(call.name, call.arguments) for reply in said for call in reply.calls)
+        return Served(None, lambda: next(calls, None))
+    if asks_models(step.operator):
+        model = ReplayModel(record.replies[step.number], renumbered)
+        kind = SingleTurn if step.operator == SingleTurn.name else Agentic
+        return kind(_SILENT, lambda *_: model)
+    if step.operator == "mutate":
+        return get_operator(step.operator)
+    raise RunFailed(f"step {step.number} is of operator {step.operator!r}, which cannot be replayed")
+
+
+def _renumbered(reply: Reply, renumbered: Callable[[int], int]) -> Reply:
+    """Return ``reply`` with the ids that the attempts it names have in the replay."""
+
+    def arguments(call: ToolCall) -> str:
+        given = json.loads(call.arguments)
+        if isinstance(given.get("attempt"), int):
+            given["attempt"] = renumbered(given["attempt"])
+        return json.dumps(given)
+
+    return replace(reply, calls=tuple(replace(call, arguments=arguments(call)) for call in reply.calls))

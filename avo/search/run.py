@@ -1,0 +1,331 @@
+"""Driving a run: seed it, keep its workers busy within the budget, stop in order. All state is in the database."""
+
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from types import FrameType
+from typing import Protocol
+
+from agents.registry import asks_models
+from avo.config import RunConfig
+from avo.errors import RunFailed, SeedFault
+from avo.search.budget import run_used_up
+from avo.search.step import StepOutcome
+from lineage_db.records import Request, Run, RunState, StepState
+from lineage_db.store import LEASE, Store
+
+GRACE = timedelta(seconds=30)
+"""How long workers may finish what they hold after the last step was started; then it is abandoned."""
+PATIENCE = 3
+"""Steps in a row without a new attempt after which a worker rests, until another's step brings something new."""
+MODEL_PATIENCE = 10
+"""The same where models are asked, which may have better luck in the next step."""
+MAX_TROUBLES = 5
+"""Steps in a row that end without an outcome, after which the run fails."""
+_POLL_S = 0.2
+_LISTEN = timedelta(seconds=1)
+"""How often the driver looks what is asked of it."""
+
+
+def utc_now() -> datetime:
+    """Return the time, aware."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of a step that a worker was given."""
+
+    worker: int
+    outcome: StepOutcome | None
+    """None when the step ended without one: the worker died, or the evaluator or the database was unavailable."""
+    trouble: str = ""
+    """Why there is no outcome."""
+
+
+class Crew(Protocol):
+    """Workers that perform steps, each one at a time, named by their index from 0."""
+
+    def start(self, worker: int, seed_source: str | None) -> None:
+        """Begin a step; with ``seed_source`` the step that evaluates the seed."""
+        ...
+
+    def wait(self, timeout_s: float) -> Sequence[Report]:
+        """Return the steps that ended, waiting up to ``timeout_s`` for the first. Dead workers have been replaced."""
+        ...
+
+    def replace(self, worker: int) -> None:
+        """Put another worker in the place of one that was not heard of; what that one does is of no interest."""
+        ...
+
+
+WORKERS = "w"
+"""How the names of a driver's workers begin, and of no others that work on its run."""
+
+
+def worker_name(worker: int) -> str:
+    """Return what the database calls a worker."""
+    return f"{WORKERS}{worker}"
+
+
+class Stop:
+    """A request to stop: once in order, twice at once."""
+
+    def __init__(self) -> None:
+        self._requests = 0
+        self.dispossessed = False
+        """Whether another process drives the run by now, so that nothing of it may be written any more."""
+
+    def request(self) -> None:
+        """Ask to stop, or more urgently when asked before."""
+        self._requests += 1
+
+    def dispossess(self) -> None:
+        """Stop at once: the run is another process's."""
+        self.dispossessed = True
+        self._requests = 2
+
+    @property
+    def requested(self) -> bool:
+        """Whether no new step may start."""
+        return self._requests > 0
+
+    @property
+    def at_once(self) -> bool:
+        """Whether steps under way are to be abandoned."""
+        return self._requests > 1
+
+
+@contextmanager
+def stop_on_signals(stop: Stop) -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into requests to stop; the third one acts as it did before."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        stop.request()
+        if stop.at_once:
+            restore()
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        restore()
+
+
+def execute(
+    store: Store,
+    run: Run,
+    config: RunConfig,
+    *,
+    seed_source: str,
+    deadline: datetime | None,
+    hire: Callable[[], AbstractContextManager[Crew]],
+    stop: Stop,
+    say: Callable[[str], None],
+    clock: Callable[[], datetime] = utc_now,
+    rest: Callable[[float], None] = time.sleep,
+) -> Run:
+    """Work on ``run`` until its budget is used up, its operator has nothing left to try or ``stop`` is requested.
+
+    Continues where an earlier sitting left off. Steps that one left behind are abandoned, and in the end those that do
+    not finish in time. ``seed_source`` is evaluated first where the run has no version yet, or its judge may be another
+    than before and has to be tested again. ``config.max_attempts``
+    counts the attempts of all sittings; it is looked at between steps, so a step that evaluates several candidates may
+    exceed it. ``deadline`` is aware and of this sitting, pauses included. ``say`` gets a line when something needs
+    telling. ``rest`` passes some seconds in which there is nothing to do.
+
+    Returns the run with its new state: finished, or stopped. Raises ``SeedFault`` when the seed is not correct and
+    ``RunFailed`` when the judge cannot be trusted or workers fail again and again; the run is stopped then, and can be
+    resumed.
+    """
+    left = "left behind by a process that ended"
+    store.abandon_running_steps(run.id, reason=left, now=clock(), workers=WORKERS)
+    stored = {**run.config, **config.model_dump()}
+    run = store.set_run_state(run.id, RunState.RUNNING, now=clock(), config=stored)
+    state = RunState.STOPPED
+    try:
+        with hire() as crew:
+            try:
+                state = _Sitting(store, run, config, seed_source, deadline, crew, stop, say, clock, rest).work()
+            finally:  # before the crew is dismissed: what it still writes would be refused, not half written
+                if not stop.dispossessed:
+                    reason = "the run was stopped"
+                    store.abandon_running_steps(run.id, reason=reason, now=clock(), workers=WORKERS)
+    finally:
+        if not stop.dispossessed:
+            run = store.set_run_state(run.id, state, now=clock())
+    return run
+
+
+class _Sitting:
+    """One call of ``execute``."""
+
+    def __init__(
+        self,
+        store: Store,
+        run: Run,
+        config: RunConfig,
+        seed_source: str,
+        deadline: datetime | None,
+        crew: Crew,
+        stop: Stop,
+        say: Callable[[str], None],
+        clock: Callable[[], datetime],
+        rest: Callable[[float], None],
+    ) -> None:
+        self._store = store
+        self._run = run
+        self._config = config
+        self._seed_source = seed_source
+        self._crew = crew
+        self._stop = stop
+        self._say = say
+        self._clock = clock
+        self._rest = rest
+        self._deadline = deadline
+        self._attempts = 0
+        self._last_attempt = 0
+        self._looked = clock()
+        self._listened: datetime | None = None
+        self._paused = False
+        self._seeded = bool(store.versions(run.id)) and not config.judge_may_change
+        self._busy: set[int] = set()
+        self._barren: Counter[int] = Counter()
+        self._failure = ""
+        self._spent = ""
+        self._troubles = 0
+
+    def work(self) -> RunState:
+        """Start steps and take their reports until nothing is left to do."""
+        while not self._over():
+            if not self._paused:
+                self._start_steps()
+                if not self._busy:
+                    self._explain_end()
+                    break
+            if self._busy:
+                self._take_reports()
+            else:
+                self._rest(_POLL_S)
+        if self._busy:
+            self._say("finishing the steps under way" + "; stop again to abandon them" * self._stop.requested)
+        last_call = self._clock() + GRACE
+        while self._busy and not self._stop.at_once and self._clock() < last_call:
+            self._take_reports()
+            self._listen()
+        return RunState.STOPPED if self._stop.requested else RunState.FINISHED
+
+    def _listen(self) -> None:
+        """Do what others ask through the database."""
+        if self._listened is not None and self._clock() < self._listened + _LISTEN:
+            return
+        self._listened = self._clock()
+        request = self._store.request(self._run.id)
+        if (request is Request.PAUSE) is not self._paused:
+            self._paused = not self._paused
+            self._say("paused: no new steps are started" if self._paused else "the pause is over")
+        if request is Request.STOP and not self._stop.requested:
+            self._say("stops as it was asked to")
+            self._stop.request()
+        while request is Request.STOP_NOW and not self._stop.at_once:
+            self._stop.request()
+
+    def _over(self) -> bool:
+        self._listen()
+        return self._stop.requested or (self._deadline is not None and self._clock() >= self._deadline)
+
+    def _start_steps(self) -> None:
+        """Give each idle worker a step, as far as the budget of attempts goes and the worker has something to try."""
+        if not self._seeded:
+            if not self._busy and self._room():
+                self._start(0, self._seed_source)
+            return
+        for worker in range(self._config.workers):
+            if worker not in self._busy and self._barren[worker] < self._patience and self._room():
+                self._start(worker, None)
+
+    @property
+    def _patience(self) -> int:
+        return MODEL_PATIENCE if asks_models(self._config.operator) and not self._failure else PATIENCE
+
+    def _start(self, worker: int, seed_source: str | None) -> None:
+        self._crew.start(worker, seed_source)
+        self._busy.add(worker)
+
+    def _room(self) -> bool:
+        """Whether the budgets have room for one more step, and its attempt."""
+        if self._seeded and (spent := run_used_up(self._store, self._run, self._config, len(self._busy))):
+            self._spent = spent
+            return False
+        if self._config.max_attempts is None:
+            return True
+        new, self._last_attempt = self._store.count_attempts(self._run.id, after=self._last_attempt)
+        self._attempts += new
+        return self._attempts + len(self._busy) < self._config.max_attempts
+
+    def _take_reports(self) -> None:
+        self._replace_the_lost()
+        for report in self._crew.wait(_POLL_S):
+            self._busy.discard(report.worker)
+            if report.outcome is None:
+                self._take_trouble(report)
+            else:
+                self._take_outcome(report.worker, report.outcome)
+
+    def _replace_the_lost(self) -> None:
+        """Abandon the steps of workers whose claims have run out, and put others in their place."""
+        if self._clock() < self._looked + LEASE / 4:
+            return
+        self._looked = self._clock()
+        reason = f"its worker was not heard of for {LEASE.total_seconds():.0f} s"
+        for step in self._store.abandon_expired_steps(self._run.id, reason=reason, now=self._looked):
+            worker = next((index for index in self._busy if worker_name(index) == step.worker), None)
+            if worker is not None:
+                self._crew.replace(worker)
+                self._busy.discard(worker)
+                self._take_trouble(Report(worker, None, reason))
+
+    def _take_trouble(self, report: Report) -> None:
+        name = worker_name(report.worker)
+        self._store.abandon_running_steps(self._run.id, reason=report.trouble, now=self._clock(), worker=name)
+        self._troubles += 1
+        if self._troubles == MAX_TROUBLES:
+            raise RunFailed(f"{MAX_TROUBLES} steps in a row ended without an outcome, the last: {report.trouble}")
+        self._say(f"{name}: {report.trouble}: its step is abandoned, a new worker takes over")
+
+    def _take_outcome(self, worker: int, outcome: StepOutcome) -> None:
+        self._troubles = 0
+        if not self._seeded:
+            if outcome.state is StepState.FAILED:
+                raise RunFailed(outcome.reason)
+            if outcome.version is None and not self._store.versions(self._run.id):
+                raise SeedFault(f"the seed does not pass: {outcome.reason}")
+            self._seeded = True
+            return
+        self._failure = outcome.reason if outcome.state is StepState.FAILED else ""
+        if self._failure:
+            self._say(f"step {outcome.number} failed: {self._failure}")
+        if outcome.tried or outcome.version is not None:
+            self._barren.clear()
+        else:
+            self._barren[worker] += 1
+
+    def _explain_end(self) -> None:
+        """Say why no step can be started although there is time; raise ``RunFailed`` where that is a failure."""
+        if not self._room():
+            if self._spent:
+                self._say(self._spent)
+            return
+        if self._failure:
+            raise RunFailed(f"operator {self._config.operator!r} fails every step, the last: {self._failure}")
+        self._say(f"operator {self._config.operator!r} has nothing left to try")

@@ -1,0 +1,176 @@
+"""The scoring function of one step: it has candidates evaluated, and where speed is measured compared, and records."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from agents.errors import CandidateTaken
+from avo.search.acceptance import share_of_alpha
+from evaluator.candidate import Candidate, Incumbent
+from evaluator.errors import EvaluatorUnavailable
+from evaluator.evaluation import REFUSED, Comparison, Evaluation, Score, Status
+from evaluator.evaluators import Judging
+from evaluator.problem import HELD_OUT
+from evaluator.target import ScoreKind
+from lineage_db.records import Attempt, Run, Step, Version
+from lineage_db.store import Store
+
+EVALUATOR_TRIES = 3
+"""How often one candidate is given to an evaluator that is unavailable before the step is abandoned."""
+
+
+class RecordingScorer:
+    """Evaluates the candidates of one step that are new to the run, and records each before the operator sees it.
+
+    ``alpha`` is the run's probability of error over all comparisons of measured speeds.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        run: Run,
+        step: Step,
+        evaluator: Judging,
+        alpha: float,
+        clock: Callable[[], datetime],
+        rivals: Callable[[Sequence[Version]], Sequence[Version]] = lambda versions: versions,
+    ) -> None:
+        """``rivals``: those of all versions that a candidate is measured against, the best last."""
+        self._store = store
+        self._run = run
+        self._step = step
+        self._evaluator = evaluator
+        self._alpha = alpha
+        self._clock = clock
+        self._rivals = rivals
+        self.tried = 0
+
+    def __call__(self, candidate: Candidate, *, change: str, parents: tuple[int, ...], hypothesis: str = "") -> Attempt:
+        """Return the attempt of ``candidate``, the recorded one where the run has it already: see ``Scorer``."""
+        started = self._clock()
+        # In this order no candidate slips through: whoever had it before has either recorded it or still announces it.
+        if not self._store.announce(self._step.id, candidate.digest, now=started):
+            raise CandidateTaken
+        if (known := self._store.known_attempt(self._run.id, candidate.digest)) is not None:
+            return known
+        rivals = self._rivals(self._store.versions(self._run.id))
+        evaluation = self._shared(self._judge(candidate, rivals[-1] if rivals else None))
+        attempt = self._store.record_attempt(
+            step_id=self._step.id,
+            candidate=candidate,
+            change=change,
+            parents=parents,
+            evaluation=evaluation,
+            started=started,
+            finished=self._clock(),
+            hypothesis=hypothesis,
+        )
+        self.tried += 1
+        return attempt
+
+    def compare(self, attempt: Attempt, best: Version) -> Attempt | None:
+        """Compare a recorded attempt with ``best``, a newer version than it was compared with, and record that.
+
+        Returns the attempt as it is recorded now, or None when the evaluator finds fault with it this time, or finds
+        that it lowers to other launch plans than before.
+        """
+        comparison = _with(best.attempt.plan_digest, _scores(self._with_plan(attempt.plan_digest)))
+        if comparison is None:
+            evaluation = self._judge(Candidate(self._run.problem, attempt.source), best)
+            score = evaluation.score
+            if score is None or score.comparison is None or evaluation.plan_digest != attempt.plan_digest:
+                return None
+            comparison = score.comparison
+        return self._store.record_comparison(self._step.id, attempt.id, comparison, now=self._clock())
+
+    def examine(self, attempt: Attempt) -> tuple[Attempt, Status]:
+        """Return a correct attempt as it is recorded after a closer look, and what came of that.
+
+        Launch plans that were refused once in the run are not looked at again.
+        """
+        refused = [one.evaluation.refused for one in self._with_plan(attempt.plan_digest)]
+        if status := next((status for status in refused if status), None):
+            return attempt, status
+        candidate = Candidate(self._run.problem, attempt.source)
+        found = _persistently(lambda: self._evaluator.verify(candidate))
+        if not found.correct and found.refused is None:
+            return attempt, found.status
+        tflops = found.geomean_tflops if found.correct and found.suite == HELD_OUT else None
+        recorded = self._store.record_examination(self._step.id, attempt.id, found.status, tflops, now=self._clock())
+        return recorded, found.status
+
+    def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
+        """Return the verdict without recording it; ask again when the evaluator is unavailable."""
+        return _persistently(lambda: self._evaluator.evaluate(candidate, incumbent))
+
+    def _judge(self, candidate: Candidate, best: Version | None) -> Evaluation:
+        """Return the verdict, with a comparison with ``best`` where speed is measured."""
+        former = None if best is None else best.attempt.evaluation.score
+        if best is None or former is None or former.kind is not ScoreKind.MEASURED:
+            return self.evaluate(candidate)
+        # A number is used up whatever comes of it: what is spent must not depend on what is seen.
+        number = self._store.number_comparison(self._step.id, now=self._clock())
+        incumbent = Incumbent(Candidate(self._run.problem, best.attempt.source), share_of_alpha(self._alpha, number))
+        evaluation = self.evaluate(candidate, incumbent)
+        if evaluation.score is not None:
+            _check(evaluation.score, former, best.attempt.plan_digest, incumbent.alpha)
+        return evaluation
+
+    def _shared(self, evaluation: Evaluation) -> Evaluation:
+        """Put what the run knows of the same launch plans in the place of what was drawn anew: a fault, or samples.
+
+        Who may draw again until the draw is lucky, under other names, would be accepted in the end.
+        """
+        score = evaluation.score
+        if score is None:
+            return evaluation
+        known = self._with_plan(evaluation.plan_digest)
+        if refused := [one.evaluation for one in known if one.status in REFUSED]:
+            return replace(refused[0], seconds=evaluation.seconds)
+        twins = _scores(known)
+        if not twins or score.kind is not ScoreKind.MEASURED:
+            return evaluation
+        comparison = score.comparison
+        if comparison is not None:
+            comparison = _with(comparison.plan_digest, twins) or comparison
+        return replace(evaluation, score=replace(twins[0], comparison=comparison))
+
+    def _with_plan(self, plan_digest: str | None) -> list[Attempt]:
+        """Return the run's attempts with these launch plans, oldest first."""
+        return [] if plan_digest is None else self._store.attempts_of_plan(self._run.id, plan_digest)
+
+
+def _scores(attempts: Sequence[Attempt]) -> list[Score]:
+    return [attempt.evaluation.score for attempt in attempts if attempt.evaluation.score is not None]
+
+
+def _persistently(ask: Callable[[], Evaluation]) -> Evaluation:
+    for _ in range(EVALUATOR_TRIES - 1):
+        try:
+            return ask()
+        except EvaluatorUnavailable:
+            continue
+    return ask()
+
+
+def _with(plan_digest: str | None, scores: list[Score]) -> Comparison | None:
+    """Return the comparison with the incumbent of these launch plans, where one of ``scores`` has it."""
+    drawn = [score.comparison for score in scores if score.comparison is not None]
+    return next((comparison for comparison in drawn if comparison.plan_digest == plan_digest), None)
+
+
+def _check(score: Score, former: Score, plan_digest: str | None, alpha: float) -> None:
+    """Raise ``EvaluatorUnavailable`` unless ``score`` holds the comparison that was asked for."""
+    comparison = score.comparison
+    if score.card != former.card:
+        raise EvaluatorUnavailable(
+            f"the versions of this run were measured on {former.card}, this is {score.card}: "
+            "resume it there, or start a new run from its best version with --from"
+        )
+    if comparison is None or comparison.alpha != alpha:
+        raise EvaluatorUnavailable("the judge did not make the comparison it was asked for: install the same AVO there")
+    if comparison.plan_digest != plan_digest:
+        raise EvaluatorUnavailable(
+            "the best version lowers to other launch plans than when it was judged, as Triton or AVO is another: "
+            "start a new run from it with --from"
+        )

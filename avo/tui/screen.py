@@ -1,0 +1,62 @@
+"""The feed: a thread that polls the database for a screen and posts one message for each piece of news."""
+
+from collections.abc import Callable
+from threading import Event
+from typing import Generic, TypeVar
+
+from textual.message import Message
+from textual.screen import Screen
+
+from avo.watch.snapshot import follow
+from lineage_db.errors import StoreError
+from lineage_db.store import Store
+
+T = TypeVar("T")
+
+IDLE = 5
+"""How many times as long the longest pause is as the shortest."""
+
+
+class FeedScreen(Screen[None], Generic[T]):
+    """A screen that shows what ``read`` returns and is told when it changes."""
+
+    class News(Message):
+        """The database was read: a new value, or why there is none."""
+
+        def __init__(self, value: object) -> None:
+            super().__init__()
+            self.value = value
+
+    def __init__(
+        self, store_url: str, read: Callable[[Store, T | None], T], poll_s: float, *, wake: Event | None = None
+    ) -> None:
+        """``read`` every ``poll_s`` seconds, less often while nothing changes, and at once when ``wake`` is set."""
+        super().__init__()
+        self._store_url = store_url
+        self._read = read
+        self._poll_s = poll_s
+        self._stop = Event()
+        self._wake = wake or Event()
+
+    def on_mount(self) -> None:
+        """Start the thread."""
+        self.run_worker(self._follow, thread=True)
+
+    def on_unmount(self) -> None:
+        """Let the thread end."""
+        self._stop.set()
+        self._wake.set()
+
+    def _follow(self) -> None:
+        follow(
+            self._store_url,
+            self._read,
+            self._post,
+            self._stop,
+            self._poll_s,
+            idle_s=IDLE * self._poll_s,
+            wake=self._wake,
+        )
+
+    def _post(self, news: T | StoreError) -> None:
+        self.post_message(self.News(news))

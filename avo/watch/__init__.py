@@ -1,0 +1,1 @@
+"""Watching a run: what it looks like now, what changed, and how that is said."""

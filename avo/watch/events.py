@@ -1,0 +1,259 @@
+"""Events: what happened in a run, one after the other, found in its database, so that none is lost with a process."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from avo.watch.wording import first_line, verdict
+from evaluator.target import score_kind
+from lineage_db.records import Accepted, FailedCall, Intervention, Judged, Run, RunState, Step, StepState
+from lineage_db.store import Store
+
+
+class EventKind(StrEnum):
+    """What happened, in the order in which events of one moment and step stand."""
+
+    RUN = "run"
+    """It was created, or its state is another."""
+    STEP_STARTED = "step_started"
+    CALL_FAILED = "call_failed"
+    """A model gave no reply."""
+    ATTEMPT = "attempt"
+    VERSION = "version"
+    STEP_ENDED = "step_ended"
+    SUPERVISOR = "supervisor"
+    FAILURE = "failure"
+    """Of the process that drives the run; only that process knows."""
+
+
+_ORDER = {kind: place for place, kind in enumerate(EventKind)}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened."""
+
+    kind: EventKind
+    time: datetime
+    run: str
+    text: str
+    """On one line, for people."""
+    step: int | None = None
+    """Number of the step it happened in."""
+    attempt: int | None = None
+    """Id of the attempt it is about."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """What else is known, plain."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as data for JSON, its time in ISO format."""
+        return {
+            "time": self.time.astimezone(UTC).isoformat(),
+            "event": self.kind,
+            "run": self.run,
+            "step": self.step,
+            "attempt": self.attempt,
+            **self.data,
+        }
+
+
+class EventReader:
+    """Reads the events of one run, each once. What a call costs depends on what is new.
+
+    The states that a run was in before the first call are not on record: there is its creation, and how it stands now.
+    """
+
+    def __init__(self, run_name: str) -> None:
+        self._name = run_name
+        self._revision: tuple[int, int] | None = None
+        self._run: Run | None = None
+        self._state: RunState | None = None
+        self._attempt = 0
+        self._step = -1
+        self._version = -1
+        self._call = 0
+        self._told = 0
+        self._open: set[int] = set()
+        self._ended: list[Step] = []
+        self._unread: list[Event] = []
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody works on the run, as it was read last."""
+        return self._state not in (None, RunState.RUNNING, RunState.PAUSED)
+
+    def skip(self, store: Store, now: datetime) -> None:
+        """Leave out what has happened so far."""
+        self._run = run = store.run(self._name)
+        self._state = run.state_at(now)
+        self._attempt, _ = store.revision(run.id)
+        self._step = store.pages.totals(run.id).steps - 1
+        self._version = store.pages.growth(run.id)[0] - 1
+        _, self._call = store.pages.failed_calls(run.id, after=2**31 - 1)
+        self._told = max((made.id for made in store.journal.interventions(run.id, last=1)), default=0)
+        self._open = {step.number for step in store.pages.running(run.id)}
+
+    def read(self, store: Store, now: datetime) -> list[Event]:
+        """Return what has happened since the last call, in order.
+
+        Raises the store's errors; the next call returns what that one would have.
+        """
+        if self._run is None:
+            self._run = store.run(self._name)
+            self._unread.append(_run_event(self._run, self._run.created, "created"))
+        run = self._run
+        revision = store.revision(run.id)
+        if revision == self._revision and self._state is run.state_at(now):
+            return []
+        self._unread += self._news(store, run)
+        while self._ended:
+            self._unread += self._news(store, run)
+        self._unread.sort(key=_place)
+        self._run = run = store.run(self._name)
+        if (state := run.state_at(now)) is not self._state:
+            self._state = state
+            self._unread.append(_run_event(run, run.updated if state is run.state else now, state))
+        self._revision = revision
+        events, self._unread = self._unread, []
+        return events
+
+    def _news(self, store: Store, run: Run) -> list[Event]:
+        """Return what is new, effects before their causes: nothing then stands before what it comes from.
+
+        The end of a step that is seen at its end for the first time is left for the next call, behind its attempts.
+        """
+        ended = self._ended + (store.pages.ended(run.id, self._open) if self._open else [])
+        told = store.journal.interventions(run.id, after=self._told)
+        accepted = store.pages.accepted(run.id, after=self._version)
+        judged = store.pages.judged(run.id, after=self._attempt)
+        failed, last_call = store.pages.failed_calls(run.id, after=self._call)
+        begun = store.steps(run.id, after=self._step)
+        self._open -= {step.number for step in ended}
+        self._open |= {step.number for step in begun if step.state is StepState.RUNNING}
+        self._ended = [step for step in begun if step.state is not StepState.RUNNING]
+        self._told = max((made.id for made in told), default=self._told)
+        self._version = accepted[-1].number if accepted else self._version
+        self._attempt = judged[-1].attempt_id if judged else self._attempt
+        self._call = last_call
+        self._step = begun[-1].number if begun else self._step
+        return [
+            *(_started(run, step) for step in begun),
+            *(_call_failed(run, call) for call in failed),
+            *(_attempt(run, attempt) for attempt in judged),
+            *(_accepted(run, version) for version in accepted),
+            *(_ended(run, step) for step in ended),
+            *(_told(run, intervention) for intervention in told),
+        ]
+
+
+def _place(event: Event) -> tuple[datetime, float, int]:
+    """Order events by time; those of one moment by step, and those of one step by kind."""
+    step = event.step if event.step is not None else -1 if event.kind is EventKind.RUN else math.inf
+    return event.time, step, _ORDER[event.kind]
+
+
+def failure(run: str, reason: str, now: datetime) -> Event:
+    """Return the event that the run failed for ``reason``."""
+    return Event(EventKind.FAILURE, now, run, f"run {run} failed: {first_line(reason)}", data={"reason": reason})
+
+
+def _run_event(run: Run, time: datetime, state: str) -> Event:
+    return Event(EventKind.RUN, time, run.name, f"run {run.name}: {state}", data={"state": state})
+
+
+def _started(run: Run, step: Step) -> Event:
+    again = "" if step.redoes is None else f", does over step {step.redoes}"
+    return Event(
+        EventKind.STEP_STARTED,
+        step.started,
+        run.name,
+        f"step {step.number} started by {step.worker}, {step.operator}{again}",
+        step=step.number,
+        data={"worker": step.worker, "operator": step.operator, "redoes": step.redoes},
+    )
+
+
+def _ended(run: Run, step: Step) -> Event:
+    reason = first_line(step.reason)
+    return Event(
+        EventKind.STEP_ENDED,
+        step.finished or step.started,
+        run.name,
+        f"step {step.number} {step.state}{f': {reason}' if reason else ''}",
+        step=step.number,
+        data={"worker": step.worker, "state": step.state, "reason": step.reason},
+    )
+
+
+def _attempt(run: Run, attempt: Judged) -> Event:
+    kind = score_kind(run.target)
+    found = f"{attempt.geomean_tflops:.1f} {kind} TFLOPS" if attempt.geomean_tflops else first_line(attempt.message)
+    return Event(
+        EventKind.ATTEMPT,
+        attempt.finished,
+        run.name,
+        f"attempt {attempt.attempt_id} {verdict(attempt.status)}: {found} [{first_line(attempt.change)}]",
+        step=attempt.step_number,
+        attempt=attempt.attempt_id,
+        data={
+            "status": attempt.status,
+            "geomean_tflops": attempt.geomean_tflops or None,
+            "score_kind": kind,
+            "target": run.target,
+            "message": attempt.message,
+            "change": attempt.change,
+        },
+    )
+
+
+def _accepted(run: Run, version: Accepted) -> Event:
+    kind = score_kind(run.target)
+    best = ", the best so far" if version.champion else ""
+    return Event(
+        EventKind.VERSION,
+        version.accepted,
+        run.name,
+        f"version {version.number} accepted: {version.geomean_tflops:.1f} {kind} TFLOPS{best} "
+        f"[{first_line(version.change)}]",
+        step=version.step_number,
+        attempt=version.attempt_id,
+        data={
+            "version": version.number,
+            "parents": list(version.parents),
+            "geomean_tflops": version.geomean_tflops,
+            "score_kind": kind,
+            "target": run.target,
+            "best": version.champion,
+            "change": version.change,
+        },
+    )
+
+
+def _call_failed(run: Run, call: FailedCall) -> Event:
+    return Event(
+        EventKind.CALL_FAILED,
+        call.finished,
+        run.name,
+        f"model {call.model} gave no reply: {first_line(call.error)}",
+        step=call.step_number,
+        data={"model": call.model, "error": call.error},
+    )
+
+
+def _told(run: Run, made: Intervention) -> Event:
+    return Event(
+        EventKind.SUPERVISOR,
+        made.made,
+        run.name,
+        f"supervisor, {made.level}: {first_line(made.reason)}",
+        data={
+            "level": made.level,
+            "after_step": made.after_step,
+            "reason": made.reason,
+            "directions": list(made.directions),
+            "restart_from": made.restart_from,
+        },
+    )

@@ -1,0 +1,132 @@
+"""How a profile is printed: the parts of the time, then each loop that matters, then what repairs would gain."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from avo.cli.common import one_line, row, table
+from avo.watch.wording import percent
+
+if TYPE_CHECKING:
+    from evaluator.performance.profile import LaunchProfile, Profile, Role, Section
+
+SHOWN_SHARE = 0.1
+"""Of the case's time: sections with less are not shown in detail."""
+SHOWN_LINES = 8
+SHOWN_INSTRUCTIONS = 6
+
+
+def render(profile: "Profile") -> RenderableType:
+    """Return the profile of one case as text and tables, one below the other."""
+    score = profile.score
+    between = f" ({score.low_tflops:.0f} to {score.high_tflops:.0f})" if score.low_tflops else ""
+    parts: list[RenderableType] = [
+        Text(),
+        Text(f"{score.case}: {score.tflops:.1f}{between} {profile.kind} TFLOPS, {score.time_us:.1f} us", "bold"),
+        *(Text(f"not known to the model: {one_line(doubt)}") for doubt in score.doubts),
+        Text(),
+        _parts(profile),
+        Text(),
+        _launches(profile),
+    ]
+    for launch in profile.launches:
+        for section in launch.sections:
+            if section.time_us >= SHOWN_SHARE * score.time_us:
+                parts += [Text(), *_section(section, launch)]
+    return Group(*parts, Text(), _what_if(profile))
+
+
+def _parts(profile: "Profile") -> RenderableType:
+    several = len(profile.launches) > 1
+    made = table(f"{profile.kind.upper()} TIME", ">us", ">SHARE")
+    for part in profile.parts:
+        of = f"{profile.launches[part.launch].kernel}: " if several and part.launch is not None else ""
+        row(made, f"{of}{part.name}", f"{part.time_us:.1f}", f"{part.share:.1%}")
+    row(made, "together", f"{profile.score.time_us:.1f}", "100.0%")
+    return made
+
+
+def _launches(profile: "Profile") -> RenderableType:
+    made = table("KERNEL", ">PROGRAMS", ">CTAS/SM", "LIMITED BY", ">WAVES", ">REGISTERS", ">SPILL B", gap=1)
+    for launch in profile.launches:
+        row(
+            made, launch.kernel, launch.programs, launch.ctas_per_sm, ", ".join(launch.limited_by),
+            f"{launch.waves:.1f}", launch.registers, launch.spill_bytes,
+        )  # fmt: skip
+    return made
+
+
+def _section(section: "Section", launch: "LaunchProfile") -> list[RenderableType]:
+    title = f"{one_line(launch.kernel)}, {section.name}: {section.clocks_per_pass:.0f} clocks a pass"
+    if section.line is not None:
+        title += f", {section.passes_per_program:.1f} passes a program"
+    parts: list[RenderableType] = [Text(title, "bold")]
+    facts = Table.grid(padding=(0, 2, 0, 0))
+    if section.critical:
+        gain = section.relief_percent[section.critical]
+        facts.add_row("critical", Text(f"{section.critical}: a quarter less of it makes passes {gain:.1f}% shorter"))
+        others = {name: gain for name, gain in section.relief_percent.items() if name != section.critical}
+        facts.add_row("then", Text(_listed({name: f"{gain:.1f}%" for name, gain in others.items() if gain >= 1})))
+    busy = sorted(section.utilisation.items(), key=lambda item: -item[1])
+    facts.add_row("busy", Text(_listed({name: f"{share:.0%}" for name, share in busy if share >= 0.005})))
+    parts.append(facts)
+    for number, role in enumerate(section.roles):
+        of = f"role {number}, {role.warps} warps" if len(section.roles) > 1 else "warps"
+        spent = _listed({reason: f"{share:.0%}" for reason, share in role.reasons.items() if share >= 0.005})
+        parts += [Text(), Text(f"{of}: {spent}"), _lines(role), Text(), _instructions(role)]
+    return parts
+
+
+def _listed(items: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in items.items()) or "nothing much"
+
+
+def _lines(role: "Role") -> RenderableType:
+    made = _code_table(">LINE", ">CLOCKS", ">SHARE", "MOSTLY", "SOURCE")
+    for cost in role.lines[:SHOWN_LINES]:
+        reason, share = next(iter(cost.reasons.items()))
+        mostly = f"{_waiting(reason, cost.waits_for)} {share / cost.share:.0%}"
+        _code_row(made, cost.line or "?", f"{cost.clocks_per_pass:.0f}", f"{cost.share:.1%}", mostly, cost.source)
+    return made
+
+
+def _instructions(role: "Role") -> RenderableType:
+    made = _code_table(">LINE", ">CLOCKS", ">SHARE", "WAITS FOR", "INSTRUCTION")
+    for cost in role.instructions[:SHOWN_INSTRUCTIONS]:
+        place = f" at {cost.waits_for_line}" if cost.waits_for_line not in (None, cost.line) else ""
+        _code_row(
+            made, cost.line or "?", f"{cost.clocks_per_pass:.0f}", f"{cost.share:.1%}",
+            _waiting(cost.reason, cost.waits_for) + place, f"{cost.address:#06x} {cost.instruction}",
+        )  # fmt: skip
+    return made
+
+
+def _waiting(reason: str, waits_for: str) -> str:
+    """Return ``scoreboard, LDG``: the reason, and the instruction that is waited for, for those that have one."""
+    known = waits_for and reason in ("scoreboard", "matrix product")
+    return f"{reason}, {waits_for.partition('.')[0]}" if known else reason
+
+
+def _code_table(*columns: str) -> Table:
+    """Return a table whose last column holds code, which is cut where it is too long for the terminal."""
+    made = table(*columns, gap=1)
+    for column in made.columns[:-1]:
+        column.no_wrap = True
+    return made
+
+
+def _code_row(made: Table, *cells: object) -> None:
+    texts = [Text(one_line(str(cell))) for cell in cells]
+    texts[-1].no_wrap, texts[-1].overflow = True, "ellipsis"
+    made.add_row(*texts)
+
+
+def _what_if(profile: "Profile") -> RenderableType:
+    made = table("WHAT IF", f">{profile.kind.upper()} GAIN", ">TFLOPS", "")
+    for answer in profile.what_if:
+        shown = percent(answer.gain_percent / 100) if abs(answer.gain_percent) >= 0.05 else "none"
+        row(made, answer.label, shown, f"{answer.tflops:.1f}", one_line(answer.note))
+    return made

@@ -1,0 +1,99 @@
+"""The feed of a sitting: a thread reads what happens in its run from the database and gives it to receivers."""
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from threading import Event as Flag
+from threading import Thread
+from types import TracebackType
+from typing import Protocol
+
+from avo.watch.events import Event, EventReader, failure
+from avo.watch.snapshot import follow
+from lineage_db.errors import StoreError
+from lineage_db.store import Store
+
+
+class Receiver(Protocol):
+    """Takes events as they happen. It never raises, and never takes long."""
+
+    def take(self, event: Event) -> None:
+        """Take the next one."""
+        ...
+
+
+class Feed:
+    """Gives what happens between ``with`` and its end to receivers, each event once."""
+
+    def __init__(
+        self,
+        store: Store,
+        run_name: str,
+        receivers: Sequence[Receiver],
+        clock: Callable[[], datetime],
+        interval_s: float = 0.5,
+    ) -> None:
+        self._store = store
+        self._run_name = run_name
+        self._receivers = receivers
+        self._clock = clock
+        self._interval_s = interval_s
+        self._reader = EventReader(run_name)
+        self._stop = Flag()
+        self._thread = Thread(target=self._follow, name="feed", daemon=True)
+
+    def __enter__(self) -> "Feed":
+        if self._receivers:
+            self._reader.skip(self._store, self._clock())
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        if self._receivers:
+            self._thread.join()
+
+    def fail(self, reason: str) -> None:
+        """Tell that the run failed, which is in no database."""
+        self._give([failure(self._run_name, reason, self._clock())])
+
+    def _follow(self) -> None:
+        def read(store: Store, previous: list[Event] | None) -> list[Event]:
+            return self._reader.read(store, self._clock()) or (previous or [])
+
+        follow(self._store.url, read, self._receive, self._stop, self._interval_s)
+
+    def _receive(self, news: list[Event] | StoreError) -> None:
+        if isinstance(news, list):
+            self._give(news)
+
+    def _give(self, events: Sequence[Event]) -> None:
+        for event in events:
+            for receiver in self._receivers:
+                receiver.take(event)
+
+
+class LogFile:
+    """Appends each event to a file as a line of JSON. A file that cannot be written is one warning, and tried again."""
+
+    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
+        self._path = path
+        self._say = say
+        self._warned = False
+        self._torn = False
+
+    def take(self, event: Event) -> None:
+        """Append ``event``."""
+        line = json.dumps(event.to_json()) + "\n"
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write("\n" + line if self._torn else line)
+            self._torn = False
+        except OSError as error:
+            self._torn = True
+            if not self._warned:
+                self._warned = True
+                self._say(f"cannot write {self._path}: {error.strerror}: avo log {event.run} --json has what it lacks")

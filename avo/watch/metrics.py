@@ -1,0 +1,115 @@
+"""Metrics: a run's status for Prometheus, read from the database when somebody asks."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from avo.errors import MetricsUnavailable
+from avo.watch.view import RunStatus, read_status, scored
+from lineage_db.errors import StoreError
+from lineage_db.records import RunState
+from lineage_db.store import Store
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
+
+LOOPBACK = "127.0.0.1"
+
+
+def address(text: str) -> tuple[str, int]:
+    """Return host and port of ``PORT`` or ``HOST:PORT``, on this machine alone unless it says otherwise.
+
+    Raises ``MetricsUnavailable`` for what is neither.
+    """
+    host, _, port = text.rpartition(":")
+    if not port.isdecimal() or int(port) > 65535:
+        raise MetricsUnavailable(f"--metrics: {text!r} should be PORT or HOST:PORT, e.g. 9100")
+    return host.strip("[]") or LOOPBACK, int(port)
+
+
+class Collector:
+    """What Prometheus is given of one run."""
+
+    def __init__(self, store: Store, run_name: str, clock: Callable[[], datetime]) -> None:
+        self._store = store
+        self._run_name = run_name
+        self._clock = clock
+        self._last: RunStatus | None = None
+
+    def collect(self) -> "Iterator[Metric]":
+        """Yield the run's figures, or only that there are none when the database is not to be had."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        now = self._clock()
+        try:
+            self._last = status = read_status(self._store, self._run_name, now, self._last)
+        except StoreError:
+            yield GaugeMetricFamily("avo_up", "Whether the database could be read.", 0)
+            return
+        yield GaugeMetricFamily("avo_up", "Whether the database could be read.", 1)
+        run = [self._run_name]
+
+        def gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+            made = GaugeMetricFamily(f"avo_{name}", text, labels=["run"])
+            made.add_metric(run, value)
+            return made
+
+        def counter(name: str, text: str, value: float) -> CounterMetricFamily:
+            made = CounterMetricFamily(f"avo_{name}", text, labels=["run"])
+            made.add_metric(run, value)
+            return made
+
+        attempts = CounterMetricFamily("avo_attempts", "Candidates evaluated, by verdict.", labels=["run", "status"])
+        for verdict, count in status.counts.items():
+            attempts.add_metric([*run, verdict.value], count)
+        yield attempts
+        best = GaugeMetricFamily(
+            "avo_best_tflops",
+            "Geometric mean of the best version, as it is known: predicted for the target, or measured on it.",
+            labels=["run", "kind", "target", "card"],
+        )
+        if status.best:
+            score = scored(status.best)
+            best.add_metric([*run, score.kind.value, score.target, score.card], score.geomean_tflops)
+        yield best
+        yield counter("versions", "Versions accepted.", status.versions)
+        yield counter("steps", "Steps begun.", status.steps)
+        yield gauge("steps_running", "Steps that workers hold.", len(status.working))
+        yield counter("model_calls", "Calls of models.", status.spend.calls)
+        yield counter("tokens", "Tokens of models, input and output.", status.spend.tokens)
+        yield counter("usd", "US dollars that models have cost, of the calls whose price is known.", status.spend.usd)
+        yield gauge("paused", "Whether no new steps are started.", status.state is RunState.PAUSED)
+        yield gauge("running", "Whether a process drives the run.", not status.over)
+        if status.last_gain:
+            since = (now - status.last_gain).total_seconds()
+            yield gauge("seconds_since_gain", "Time since the last version was accepted.", since)
+
+
+@contextmanager
+def served(collector: Collector, host: str, port: int) -> Iterator[int]:
+    """Answer scrapes at ``http://HOST:PORT/metrics`` for as long as the context lasts; yield the port.
+
+    Port 0 chooses a free one. Raises ``MetricsUnavailable`` where the package is missing or the port is not to be had.
+    """
+    try:
+        from prometheus_client import start_http_server
+        from prometheus_client.registry import CollectorRegistry
+    except ImportError:
+        raise MetricsUnavailable(
+            "--metrics needs a package that is not installed: pip install 'avo-kernels[metrics]'"
+        ) from None
+    registry = CollectorRegistry()
+    registry.register(collector)
+    try:
+        server, thread = start_http_server(port, host, registry)
+    except OSError as error:
+        raise MetricsUnavailable(
+            f"--metrics: cannot listen at {host}:{port}: {error.strerror or error}: choose another port"
+        ) from None
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

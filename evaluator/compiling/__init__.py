@@ -1,0 +1,1 @@
+"""Compiles launch plans with Triton, in child processes."""

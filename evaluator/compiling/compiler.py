@@ -1,0 +1,223 @@
+"""Compiles the IR of a launch plan for a target and says whether the result fits.
+
+The IR is hostile: it may not parse, may take forever, or abort the compiler. So each compilation is a job of the fork
+server (``evaluator.compiling.compile_job``).
+"""
+
+import base64
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from evaluator.binary import Binary
+from evaluator.evaluation import Fault, Status
+from evaluator.plan import DEFAULT_LIMITS, KernelIR, LaunchPlan, Level, without_locations
+from evaluator.sandbox.jobs import Crashed, Finished, ForkServer, Limits, TimedOut
+from evaluator.target import Target
+
+JOB_MODULE = "evaluator.compiling.compile_job"
+COMPILE_OPTIONS: dict[str, type] = {
+    "num_warps": int,
+    "num_ctas": int,
+    "num_stages": int,
+    "maxnreg": int,
+    "enable_fp_fusion": bool,
+    "enable_reflect_ftz": bool,
+    "sched4reg": bool,
+    "launch_cooperative_grid": bool,
+    "launch_pdl": bool,
+}
+"""Launch options that reach the compiler, with their types. Others name files, command lines or instruments."""
+
+_NONSENSE = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)
+"""What reading a malformed reply may raise: a compiler that hostile IR has taken over writes what it likes."""
+_CACHE_FORMAT = 4
+_MAX_REGISTERS = 255
+"""Per thread; CUDA C++ Programming Guide, technical specifications per compute capability. So are the next two."""
+_MAX_THREADS = 1024
+_REGISTER_UNIT = 8
+"""Registers are allocated to a warp in units of 8 a thread (256 a warp)."""
+
+
+class Compiler:
+    """Compiles kernels, each distinct one once."""
+
+    def __init__(self, cache_dir: Path | None, wall_s: float = 120, server: ForkServer | None = None) -> None:
+        """Keep binaries in ``cache_dir``, if given. Use ``server``, which must serve ``JOB_MODULE``, or a new one."""
+        self._cache_dir = cache_dir
+        self._server = server or ForkServer((JOB_MODULE,))
+        self._limits = Limits(
+            wall_s=wall_s,
+            cpu_s=int(wall_s) + 1,
+            memory_bytes=8 * 2**30,
+            file_bytes=2**30,
+            open_files=128,
+            processes=1024,
+            result_bytes=256 * 2**20,
+            confined=False,  # ptxas is a process
+        )
+
+    def compile(self, kernel: KernelIR, target: Target) -> Binary | Fault:
+        """Return the binary, or why there is none. Raises ``EvaluatorUnavailable`` when the sandbox does not start."""
+        if fault := _check_options(kernel):
+            return fault
+        path = self._cache_path(kernel, target)
+        if path and (cached := _read_cache(path, target)):
+            return cached
+        options = {name: value for name, value in kernel.options if value is not None}
+        request = {"text": kernel.ttir, "level": kernel.level, "options": options, "arch": target.arch}
+        subject = f"kernel {kernel.name} for {target.name}"
+        outcome = self._run("run", request, f"compiling {subject}", subject)
+        if isinstance(outcome, Fault):
+            return outcome
+        try:
+            reply = json.loads(outcome.result)
+            if "error" in reply:
+                status = Status.DOES_NOT_FIT if reply["does_not_fit"] else Status.COMPILE_ERROR
+                reason = f"{reply['error']}{_reason(outcome.stderr)}"
+                return Fault(status, f"kernel {kernel.name} does not compile for {target.name}: {reason}")
+            binary = _binary(reply, target)
+        except _NONSENSE as error:
+            return Fault(Status.CRASHED, f"the compiler gave nonsense on {subject}: {error!r:.200}")
+        if path:
+            _write_cache(path, binary)
+        return binary
+
+    def canonical(self, plans: Sequence[LaunchPlan], target: Target) -> tuple[LaunchPlan, ...] | Fault:
+        """Return the plans with all IR as MLIR itself prints it, so that every reader of the text sees one program.
+
+        MLIR's syntax is not one of lines; what it prints has one operation a line. Raises like ``compile``.
+        """
+        named = {kernel.ttir: kernel for plan in plans for kernel in plan.kernels}
+        if not named:
+            return tuple(plans)
+        request = {"texts": list(named), "arch": target.arch}
+        doing = "parsing the IR of the kernels"
+        outcome = self._run("canonical", request, doing, doing)
+        if isinstance(outcome, Fault):
+            return outcome
+        try:
+            reply = json.loads(outcome.result)
+            if "error" in reply:
+                kernel = list(named.values())[reply["index"]]
+                ir = "Triton GPU IR" if kernel.level is Level.TTGIR else "Triton IR"
+                reason = f"{reply['error']}{_reason(outcome.stderr)}"
+                return Fault(Status.COMPILE_ERROR, f"kernel {kernel.name} is not valid {ir}: {reason}")
+            texts = dict(zip(named, reply["texts"], strict=True))
+            chars = max(sum(len(texts[kernel.ttir]) for kernel in plan.kernels) for plan in plans)
+        except _NONSENSE as error:
+            return Fault(Status.CRASHED, f"the compiler gave nonsense on the IR of the kernels: {error!r:.200}")
+        if chars > DEFAULT_LIMITS.ttir_chars:  # deep nesting is printed with an indentation that grows
+            message = f"the IR of the kernels takes {chars} characters, the limit is {DEFAULT_LIMITS.ttir_chars}"
+            return Fault(Status.FORBIDDEN, message)
+        return tuple(
+            replace(plan, kernels=tuple(replace(kernel, ttir=texts[kernel.ttir]) for kernel in plan.kernels))
+            for plan in plans
+        )
+
+    def _run(self, job: str, request: dict[str, Any], doing: str, subject: str) -> Finished | Fault:
+        """Run a job of the compiler; ``doing`` and ``subject`` are what takes too long and what it aborts on."""
+        outcome = self._server.run(f"{JOB_MODULE}:{job}", json.dumps(request).encode(), self._limits)
+        if isinstance(outcome, TimedOut):
+            return Fault(Status.TIMED_OUT, f"{doing}: {outcome.reason}")
+        if isinstance(outcome, Crashed):
+            reason = f"{outcome.reason}{_reason(outcome.stderr)}"
+            return Fault(Status.CRASHED, f"the compiler aborted on {subject}: {reason}")
+        return outcome
+
+    def close(self) -> None:
+        """Stop the fork server."""
+        self._server.close()
+
+    def _cache_path(self, kernel: KernelIR, target: Target) -> Path | None:
+        if self._cache_dir is None:
+            return None
+        text = without_locations(kernel.ttir)
+        key = json.dumps([_CACHE_FORMAT, version("triton"), target.arch, kernel.level, kernel.options, text])
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        return self._cache_dir / digest[:2] / f"{digest}.json"
+
+
+def fit(binary: Binary, target: Target) -> Fault | None:
+    """Return why ``binary`` cannot be launched on ``target``, or None when it can."""
+    rounded = -(-binary.registers // _REGISTER_UNIT) * _REGISTER_UNIT
+    advice = {
+        "bytes of shared memory a CTA": "use smaller tiles or fewer stages",
+        "columns of tensor memory": "use smaller accumulator tiles or fewer of them",
+        "threads a CTA": "use fewer warps",
+        "registers a thread": "use smaller tiles or more warps",
+        "registers a CTA": "use fewer warps or smaller tiles",
+    }
+    needs = (
+        (binary.shared_bytes, target.shared_bytes_per_cta, "bytes of shared memory a CTA"),
+        (binary.tensor_memory_columns, target.tensor_memory_columns, "columns of tensor memory"),
+        (binary.threads, _MAX_THREADS, "threads a CTA"),
+        (binary.registers, _MAX_REGISTERS, "registers a thread"),
+        (rounded * binary.threads, target.registers_per_sm, "registers a CTA"),
+    )
+    for need, most, what in needs:
+        if need > most:
+            return Fault(
+                Status.DOES_NOT_FIT,
+                f"kernel {binary.name} needs {need} {what}, {target.name} has {most}: {advice[what]}",
+            )
+    return None
+
+
+def _check_options(kernel: KernelIR) -> Fault | None:
+    for name, value in kernel.options:
+        if name not in COMPILE_OPTIONS:
+            return Fault(Status.FORBIDDEN, f"kernel {kernel.name} asks for the compile option {name!r}")
+        if value is not None and type(value) is not COMPILE_OPTIONS[name]:
+            kind = COMPILE_OPTIONS[name].__name__
+            return Fault(Status.COMPILE_ERROR, f"kernel {kernel.name}: option {name} must be {kind}, not {value!r:.80}")
+    return None
+
+
+def _binary(reply: dict[str, Any], target: Target) -> Binary:
+    usage = {key: int(value) for key, value in re.findall(r"\b(REG|STACK|SHARED):(\d+)", reply["usage"])}
+    reserved = target.shared_bytes_per_sm - target.shared_bytes_per_cta  # counted by cuobjdump, not by the limit
+    return Binary(
+        name=reply["name"],
+        target=target.name,
+        cubin=base64.b64decode(reply["cubin"]),
+        ptx=reply["ptx"],
+        threads=32 * reply["num_warps"],  # the compiler counts the warps it added for specialisation
+        registers=usage["REG"],
+        spill_bytes=usage["STACK"],
+        shared_bytes=reply["shared"] + max(0, usage["SHARED"] - reserved),
+        tensor_memory_columns=reply["tensor_memory"],
+        listing=re.sub(r"[ \t]+", " ", reply["listing"]),  # nvdisasm aligns columns: a third is left
+        launch=reply["launch"],
+        ttgir=reply["ttgir"],
+    )
+
+
+def _reason(stderr: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    telling = [line for line in lines if re.search(r"\berror\b|\bfatal\b|assertion", line, re.IGNORECASE)]
+    return "".join(f"; {line[:300]}" for line in telling[:3])
+
+
+def _read_cache(path: Path, target: Target) -> Binary | None:
+    try:
+        data = json.loads(path.read_bytes())
+        data["cubin"] = base64.b64decode(data["cubin"], validate=True)
+        return Binary(**{**data, "target": target.name})
+    except (OSError, ValueError, TypeError, KeyError):  # none yet, or a damaged one: compiling again repairs it
+        return None
+
+
+def _write_cache(path: Path, binary: Binary) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = {**asdict(binary), "cubin": base64.b64encode(binary.cubin).decode()}
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+        json.dump(data, file)
+    os.replace(file.name, path)

@@ -1,0 +1,104 @@
+"""Triton's front end without its back end: a jit function to its first IR, and Python arguments to its parameters.
+
+Triton's own launch path specialises arguments; what comes after is the same for all who do not launch on a GPU.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from triton._C.libtriton import ir
+from triton.backends.compiler import Language
+
+from evaluator.compiling.compiler import COMPILE_OPTIONS
+from evaluator.plan import Argument, Descriptor, KernelIR, Level, Pointer, Scalar
+
+
+class UnfitArgument(Exception):
+    """An argument has no counterpart in the IR; ``str()`` names it, such as ``a list as a pointer``."""
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A jit function as IR, for one signature."""
+
+    kernel: KernelIR
+    signature: tuple[Any, ...]
+    """Triton's type of each Python argument; tuples nest."""
+    types: tuple[str, ...]
+    """Of each parameter of the IR function."""
+
+    def arguments(self, values: Sequence[Any], pointer: Callable[[Any], Pointer]) -> Iterator[tuple[Argument, ...]]:
+        """Yield per Python argument what it becomes: one argument for each parameter of the IR that it covers.
+
+        ``pointer`` maps a tensor, or what was passed as one. Raises ``UnfitArgument``.
+        """
+        types = iter(self.types)
+        for kind, value in zip(self.signature, values, strict=True):
+            yield tuple(_arguments(kind, value, types, pointer))
+        if (left := next(types, None)) is not None:
+            raise UnfitArgument(f"nothing for a parameter of type {left}")
+
+
+def lower(src: Any, backend: Any, options: Any) -> Lowered:
+    """Return the IR of a ``triton.compiler.ASTSource`` after the passes of that stage, the first half of
+    ``triton.compile``: Triton IR, for a Gluon function Triton GPU IR. ``options`` are as ``backend.parse_options``
+    returns them. Raises what the front end raises.
+    """
+    context = ir.context()
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    stages: dict[str, Any] = {}
+    backend.add_stages(stages, options, src.language)
+    codegen = backend.get_codegen_implementation(options)
+    module = src.make_ir(backend.target, options, codegen, backend.get_module_map(), context)
+    level = Level.TTGIR if src.language == Language.GLUON else Level.TTIR
+    module = stages[level](module, {})
+    symbol = module.get_entry_func_name()
+    chosen = tuple(sorted((key, value) for key, value in options.__dict__.items() if key in COMPILE_OPTIONS))
+    types = tuple(module.get_function_signature(module.get_function(symbol)))
+    return Lowered(KernelIR(symbol, str(module), chosen, level), tuple(src.signature.values()), types)
+
+
+def _arguments(kind: Any, value: Any, types: Iterator[str], pointer: Callable[[Any], Pointer]) -> Iterator[Argument]:
+    if kind == "constexpr":
+        return
+    if isinstance(kind, tuple):
+        for inner_kind, inner in zip(kind, value, strict=True):
+            yield from _arguments(inner_kind, inner, types, pointer)
+    elif kind.startswith("tensordesc"):
+        yield from _descriptor(value, types, pointer(value.base))
+    elif kind.startswith("*"):
+        next(types)
+        yield pointer(value)
+    elif isinstance(value, bool | int | float):
+        next(types)
+        yield Scalar(value)
+    else:
+        raise UnfitArgument(f"a {type(value).__name__}")
+
+
+def _descriptor(value: Any, types: Iterator[str], pointer: Pointer) -> Iterator[Argument]:
+    """Yield the parameters of a host-made descriptor: itself, or its parts where the target has no TMA, then shape
+    and strides; ``decompose_descriptor`` in triton/backends/driver.py.
+    """
+    shape, strides = tuple(map(int, value.shape)), tuple(map(int, value.strides))
+    extents = [Scalar(number) for number in (*shape, *strides)]
+    if "tensordesc" in next(types):
+        block = tuple(map(int, value.block_shape))
+        yield Descriptor(pointer.buffer, pointer.byte_offset, shape, strides, block, value.padding)
+    else:
+        yield pointer
+        for extent in extents:
+            next(types)
+            yield extent
+        next(types)
+        yield Scalar(value.padding == "nan")
+        if next(types) == "i1":  # newer versions also pass whether to round to tf32
+            yield Scalar(bool(value.round_f32_to_tf32))
+            next(types)
+        yield extents[0]
+        extents = extents[1:]
+    for extent in extents:
+        next(types)
+        yield extent

@@ -1,0 +1,131 @@
+"""Execution of launch plans on the CPU: their launches run, counted and marked; what fails on the way is a fault."""
+
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from evaluator import executor
+from evaluator.evaluation import Fault, Status
+from evaluator.executor import Execution, Script
+from evaluator.judging.buffers import Buffers
+from evaluator.plan import Fill, KernelIR, Launch, LaunchPlan
+
+EXECUTION_S, CLOSELY_S = 150.0, 240.0
+"""Wall-clock limit on executing all plans of one candidate; the second before it is accepted, when more is executed."""
+TEMPORARIES_BYTES = 512 * 2**20
+"""What the executor may hold beside the buffers."""
+MOST_TEMPORARIES_BYTES = 2**31
+"""The same, where programs have to run together."""
+_MEMORY_STATUS = {
+    "read out of bounds": Status.OUT_OF_BOUNDS,
+    "write out of bounds": Status.OUT_OF_BOUNDS,
+    "read in padding": Status.OUT_OF_BOUNDS,
+    "write in padding": Status.OUT_OF_BOUNDS,
+    "read beside a tensor": Status.OUT_OF_BOUNDS,
+    "misaligned access": Status.OUT_OF_BOUNDS,
+    "integer overflow": Status.OUT_OF_BOUNDS,
+    "invalid descriptor": Status.OUT_OF_BOUNDS,
+    "write to an input": Status.FORBIDDEN,
+    "write race": Status.RACE,
+    "read-write race": Status.RACE,
+    "conflicting store": Status.RACE,
+    "read of uninitialised memory": Status.INCORRECT,
+    "false assumption": Status.INCORRECT,
+    "false hint": Status.INCORRECT,
+    "assertion failed": Status.INCORRECT,
+    "index out of range": Status.INCORRECT,
+}
+_Result = TypeVar("_Result")
+
+
+def deadline(*, closely: bool = False) -> float:
+    """Return when the execution of a candidate that starts now must have ended, a ``time.monotonic`` value."""
+    return time.monotonic() + (CLOSELY_S if closely else EXECUTION_S)
+
+
+@dataclass(frozen=True)
+class PlanRun:
+    """A plan, the buffers that it runs in, and until when."""
+
+    plan: LaunchPlan
+    buffers: Buffers
+    deadline: float
+
+    def launches(self, *, mark: bool = True) -> Iterator[Launch]:
+        """Yield the launches, the fills before each of them done; ``mark`` as in ``Buffers.fill``."""
+        for step in self.plan.steps:
+            if isinstance(step, Fill):
+                self.buffers.fill(step, mark=mark)
+            else:
+                yield step
+
+    def ir(self, launch: Launch) -> KernelIR:
+        """Return the kernel that is launched."""
+        return self.plan.kernels[launch.kernel]
+
+    def run(
+        self,
+        launch: Launch,
+        programs: torch.Tensor | None = None,
+        *,
+        sanitize: bool = False,
+        script: Script | None = None,
+    ) -> Execution | Fault:
+        """Execute the given programs of a launch, all by default; see ``Kernel.run``. A finding is a fault.
+
+        Programs that were chosen run together: those that others depend on would else come too late.
+        """
+
+        def run(kernel: executor.Kernel) -> Execution:
+            return kernel.run(
+                self.buffers.allocations,
+                launch.args,
+                launch.grid,
+                programs=programs,
+                temporaries_bytes=max(TEMPORARIES_BYTES, 0 if programs is None else MOST_TEMPORARIES_BYTES),
+                deadline=self.deadline,
+                sanitize=sanitize,
+                script=script,
+            )
+
+        return self.sound(launch, run, whole=programs is None)
+
+    def sound(
+        self, launch: Launch, work: Callable[[executor.Kernel], Execution], *, whole: bool = True
+    ) -> Execution | Fault:
+        """Return ``work`` of the executable kernel like ``attempt``; what it finds is a fault."""
+        execution = self.attempt(launch, work, whole=whole)
+        if isinstance(execution, Fault) or not execution.faults:
+            return execution
+        first, *others = execution.faults
+        more = f" (and {len(others)} more)" if others else ""
+        return Fault(_MEMORY_STATUS[first.kind], f"{first.message}{more}")
+
+    def attempt(
+        self, launch: Launch, work: Callable[[executor.Kernel], _Result], *, whole: bool = True
+    ) -> _Result | Fault:
+        """Return ``work`` of the executable kernel; what keeps the executor from a result is a fault that says so.
+
+        Programs that wait for each other are the kernel's fault if they are the ``whole`` grid.
+        """
+        ir = self.ir(launch)
+        try:
+            return work(executor.load(ir.ttir, executor.aliases(launch.args)))
+        except executor.UnsupportedOperation as error:
+            return Fault(Status.UNSUPPORTED, f"kernel {ir.name}: {error}")
+        except executor.Deadlock as error:
+            part = "" if whole else "; only those that make a sample of the output, and what they read, are executed"
+            return Fault(Status.TIMED_OUT if whole else Status.UNSUPPORTED, f"kernel {ir.name}: {error}{part}")
+        except executor.ExecutionTimeout as error:
+            return Fault(Status.TIMED_OUT, f"kernel {ir.name}: {error}, which all cases share")
+        except executor.IRError as error:
+            return Fault(Status.FORBIDDEN, f"kernel {ir.name} is not valid Triton IR: {error}")
+        except Exception as error:
+            # The IR is hostile: whatever else fails here is recorded, and is no verdict on the numbers.
+            traceback.print_exc()
+            message = f"kernel {ir.name}: the executor failed with {type(error).__name__}: {error}"
+            return Fault(Status.UNSUPPORTED, message)

@@ -1,0 +1,308 @@
+"""Triton GPU IR rewritten as Triton IR, to count the work of a kernel that only a GPU can run.
+
+Layouts are dropped, products and copies become Triton's own, and barriers go. What a kernel reads from shared or tensor
+memory is left open: it may be any value, so it must not decide how often a loop runs.
+
+The text must be as MLIR prints it, one operation a line: see ``Compiler.canonical``.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from evaluator.judging.mlir_text import (
+    keep,
+    kept_type,
+    listed,
+    matched,
+    result_names,
+    split_types,
+    unsupported,
+    without_layouts,
+)
+from evaluator.plan import without_locations
+
+OPEN = "%open"
+"""The last parameter: a pointer to bytes that stand for what is left open."""
+
+_STRING_OR_VALUE = re.compile(r'"(?:[^"\\]|\\.)*"|%[\w$.\-]+(?:#\d+)?')
+_VALUE = re.compile(r"%[\w$.\-]+(?:#\d+)?")
+_OP = re.compile(r'(?:(%[^=]*?) = )?("?)([a-z_]\w*(?:\.\w+)+)"?(.*)')
+_FUNCTION = re.compile(r"tt\.func public (@.+?)\((.*)\) attributes \{noinline = false\} \{")
+_FOR = re.compile(r"(unsigned )?(%\S+) = (.+? to .+? step \S+)(?: iter_args\((.*?)\) -> \((.*)\))?\s*: (\w+) \{")
+_WHILE = re.compile(r"(?:\((.*?)\) )?: \((.*?)\) -> (?:\((.*)\)|(.+)) \{")
+_IF = re.compile(r"(%\S+)(?: -> \((.*)\))? \{")
+_SPECIALISED = re.compile(r"\((.*?)\).*")
+_PARTITION = re.compile(r"partition\d+\((.*)\) num_warps\(\d+\) \{")
+_TYPED_NAME = re.compile(r"(%[\w$.\-]+): ")
+_BLOCK = re.compile(r"(?:tensor|memdesc)<((?:\d+x)+)([a-z]\w*)")
+_SHARED_BLOCK = re.compile(r"memdesc<((?:\d+x)+)([a-z]\w*)")
+_ELEMENT = re.compile(r"i\d+|bf16|f\d\w*")
+
+_SAME_VALUE = ("ttg.convert_layout", "ttng.warp_group_dot_wait")
+_PRODUCTS = ("ttng.warp_group_dot", "ttng.tc_gen5_mma")
+_LOADS = ("ttng.async_tma_copy_global_to_local", "ttng.async_tma_gather", "ttg.async_copy_global_to_local")
+_STORES = ("ttng.async_tma_copy_local_to_global", "ttng.async_tma_reduce", "ttng.async_tma_scatter")
+_KEPT = ("arith", "math", "tt")
+"""Dialects whose operations are Triton IR."""
+_LEFT_OUT = ("ttg", "ttng", "gpu", "ub")
+"""Dialects whose operations go; what they give is left open."""
+_REFUSED = ("tt.call", "ttng.tc_gen5_mma_scaled")
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A kernel as Triton IR."""
+
+    text: str
+    roles: tuple[int, ...]
+    """For each loop the partition of a warp-specialised region that it is in, from 1; 0 for all others."""
+
+
+@lru_cache(maxsize=64)
+def rewrite(ttgir: str) -> Rewritten:
+    """Return the kernel as Triton IR, with the parameter ``OPEN`` after its own.
+
+    Raises ``UnsupportedOperation`` for what has no counterpart there.
+    """
+    lines = [line.strip() for line in without_layouts(without_locations(ttgir)).splitlines()]
+    return _Rewriter([line for line in lines if line and not line.startswith(("#", "//"))]).module()
+
+
+class _Rewriter:
+    def __init__(self, lines: Sequence[str]) -> None:
+        self._lines = lines
+        self._at = 0
+        self._out: list[str] = []
+        self._names: dict[str, str] = {}
+        """What each value is called in the new text; those that are left out are missing."""
+        self._made = 0
+        self._elements: dict[str, None] = {}
+        self._handed: list[str | None] = []
+        """What the default region of a warp-specialised one hands on."""
+        self._role = 0
+        self._roles: list[int] = []
+
+    def module(self) -> Rewritten:
+        functions = [line for line in self._lines if line.startswith("tt.func")]
+        match = _FUNCTION.fullmatch(functions[0]) if len(functions) == 1 else None
+        if match is None:
+            raise unsupported("a module that is not one public function")
+        self._names = {name: name for name in _TYPED_NAME.findall(match[2])}
+        self._at = self._lines.index(functions[0]) + 1
+        self._region()
+        opened = [
+            line
+            for element in self._elements
+            for line in (
+                f"{OPEN}_{element}_at = tt.bitcast {OPEN} : !tt.ptr<i8> -> !tt.ptr<{element}>",
+                f"{OPEN}_{element} = tt.load {OPEN}_{element}_at : !tt.ptr<{element}>",
+            )
+        ]
+        parameters = f"{match[2]}, {OPEN}: !tt.ptr<i8>".removeprefix(", ")
+        header = f"tt.func public {match[1]}({parameters}) attributes {{noinline = false}} {{"
+        return Rewritten("\n".join(["module {", header, *opened, *self._out, "}", "}", ""]), tuple(self._roles))
+
+    def _next(self) -> str:
+        if self._at == len(self._lines):
+            raise unsupported("a region that is never closed")
+        self._at += 1
+        return self._lines[self._at - 1]
+
+    def _region(self, yielded: Sequence[bool] = (), forwarded: Sequence[bool] = ()) -> str:
+        """Rewrite up to the line that closes a region and return that; say which values its end hands on."""
+        while not (line := self._next()).startswith("}"):
+            match = _OP.fullmatch(line)
+            if match is None:
+                raise unsupported(line.partition(" ")[0])
+            results, quote, name, rest = match[1] or "", match[2], match[3], match[4].strip()
+            if name == "scf.yield":
+                self._hand_on(name, rest, yielded)
+            elif name == "scf.condition":
+                condition, _, values = rest.partition(")")
+                self._hand_on(f"{name}{self._renamed(condition)})", values.strip(), forwarded)
+            else:
+                self._op(results, f"{quote}{name}{quote}", name, rest)
+        return line
+
+    def _op(self, results: str, quoted: str, name: str, rest: str) -> None:
+        dialect = name.partition(".")[0]
+        if name == "scf.for":
+            self._for(results, rest)
+        elif name == "scf.while":
+            self._while(results, rest)
+        elif name == "scf.if":
+            self._if(results, rest)
+        elif name == "ttg.warp_specialize":
+            self._specialised(results, rest)
+        elif name == "ttg.warp_yield":
+            values, _, kinds = rest.partition(" : ")
+            pairs = zip(_VALUE.findall(values), split_types(kinds), strict=True)
+            self._handed = [self._renamed(value) if kept_type(kind) else None for value, kind in pairs]
+        elif rest.endswith("({") and dialect == "tt":
+            self._combining(results, quoted + rest)
+        elif name in _SAME_VALUE:
+            pairs = zip(result_names(results), _VALUE.findall(rest), strict=False)
+            self._names.update((result, self._renamed(value)) for result, value in pairs)
+        elif name in _PRODUCTS:
+            self._product(results, rest)
+        elif name in _LOADS or name in _STORES:
+            self._copy(rest, store=name in _STORES)
+        elif name in _REFUSED or rest.endswith("{") or dialect not in (*_KEPT, *_LEFT_OUT):
+            raise unsupported(name)
+        elif dialect in _KEPT and name != "tt.elementwise_inline_asm":
+            text = self._renamed(rest)
+            self._emit(f"{self._define(results)}{name} {text}")
+        else:
+            kinds = rest.rpartition("->" if "->" in rest else " : ")[2]
+            pairs = zip(result_names(results), split_types(kinds), strict=False)
+            self._names.update((result, self._open(kind)) for result, kind in pairs if kept_type(kind))
+
+    def _for(self, results: str, rest: str) -> None:
+        unsigned, variable, limits, bindings, carried, kind = matched(_FOR, rest, "scf.for").groups()
+        kinds = split_types(carried or "")
+        kept = list(map(kept_type, kinds))
+        header = f"{self._define(results, kept)}scf.for {unsigned or ''}"
+        limits, initial = self._renamed(limits), self._bound(bindings, kept)
+        header += f"{self._fresh(variable)} = {limits}"
+        if any(kept):
+            header += f" iter_args({self._bind(bindings, initial, kept)}) -> ({listed(kinds, kept)})"
+        self._roles.append(self._role)
+        self._emit(f"{header} : {kind} {{")
+        self._region(kept)
+        self._emit("}")
+
+    def _while(self, results: str, rest: str) -> None:
+        bindings, before, several, one = matched(_WHILE, rest, "scf.while").groups()
+        kinds, given = split_types(before), split_types(several if one is None else one)
+        kept, forwarded = list(map(kept_type, kinds)), list(map(kept_type, given))
+        header = f"{self._define(results, forwarded)}scf.while "
+        if any(kept):
+            header += f"({self._bind(bindings, self._bound(bindings, kept), kept)}) "
+        self._roles.append(self._role)
+        self._emit(f"{header}: ({listed(kinds, kept)}) -> ({listed(given, forwarded)}) {{")
+        self._region((), forwarded)
+        self._emit("} do {")
+        if self._lines[self._at].startswith("^bb0"):
+            names = keep(_TYPED_NAME.findall(self._next()), forwarded)
+            pairs = zip(map(self._fresh, names), keep(given, forwarded), strict=True)
+            if names:
+                self._emit(f"^bb0({', '.join(f'{name}: {kind}' for name, kind in pairs)}):")
+        self._region(kept)
+        self._emit("}")
+
+    def _if(self, results: str, rest: str) -> None:
+        condition, given = matched(_IF, rest, "scf.if").groups()
+        kinds = split_types(given or "")
+        kept = list(map(kept_type, kinds))
+        gives = f" -> ({listed(kinds, kept)})" if any(kept) else ""
+        self._emit(f"{self._define(results, kept)}scf.if {self._renamed(condition)}{gives} {{")
+        while self._region(kept) == "} else {":
+            self._emit("} else {")
+        self._emit("}")
+
+    def _specialised(self, results: str, rest: str) -> None:
+        captured = _VALUE.findall(matched(_SPECIALISED, rest, "ttg.warp_specialize")[1])
+        outer = dict(self._names)
+        line = self._next()
+        if line != "default {":
+            raise unsupported(f"ttg.warp_specialize written as {line[:60]!r}")
+        while self._region() == "}":  # the type is printed after the last region
+            line = self._next()
+            self._role += 1
+            params = _TYPED_NAME.findall(matched(_PARTITION, line, "ttg.warp_specialize")[1])
+            self._names = {param: outer[value] for param, value in zip(params, captured, strict=True) if value in outer}
+        self._role = 0
+        given = {name: value for name, value in zip(result_names(results), self._handed, strict=True) if value}
+        self._names = {**outer, **given}
+
+    def _combining(self, results: str, header: str) -> None:
+        """Copy an operation with a region of scalar operations."""
+        header = self._renamed(header)
+        self._emit(f"{self._define(results)}{header}")
+        while not (line := self._next()).startswith("}"):
+            if line.startswith("^bb0"):
+                for name in _TYPED_NAME.findall(line):
+                    self._fresh(name)
+                self._emit(self._renamed(line))
+            else:
+                match = matched(_OP, line, "a combining region")
+                self._op(match[1] or "", match[3], match[3], match[4].strip())
+        self._emit(line)
+
+    def _product(self, results: str, rest: str) -> None:
+        left, right, result = (
+            f"tensor<{shape}{element}>" for shape, element in _BLOCK.findall(rest.rpartition(" : ")[2])[:3]
+        )
+        operands = ", ".join(map(self._open, (left, right, result)))
+        product = self._fresh(results)
+        self._emit(f"{product} = tt.dot {operands} : {left} * {right} -> {result}")
+
+    def _copy(self, rest: str, *, store: bool) -> None:
+        """Move as many bytes as the block in shared memory has."""
+        shape, element = _SHARED_BLOCK.findall(rest)[-1]
+        value = self._open(f"tensor<{shape}{element}>")
+        pointers, kind = self._fresh(""), f"tensor<{shape}!tt.ptr<{element}>>"
+        self._emit(f"{pointers} = tt.splat {OPEN}_{element}_at : !tt.ptr<{element}> -> {kind}")
+        self._emit(
+            f"tt.store {pointers}, {value} : {kind}" if store else f"{self._fresh('')} = tt.load {pointers} : {kind}"
+        )
+
+    def _open(self, kind: str) -> str:
+        """Return a value of a type that may be anything."""
+        block = _BLOCK.fullmatch(kind.removesuffix(">"))
+        element = block[2] if block else kind
+        if _ELEMENT.fullmatch(element) is None:
+            raise unsupported(f"a value of type {kind} out of shared memory")
+        self._elements[element] = None
+        if block is None:
+            return f"{OPEN}_{element}"
+        name = self._fresh("")
+        self._emit(f"{name} = tt.splat {OPEN}_{element} : {element} -> {kind}")
+        return name
+
+    def _hand_on(self, name: str, rest: str, kept: Sequence[bool]) -> None:
+        values, _, kinds = rest.partition(" : ")
+        handed = [self._renamed(value) for value in keep(_VALUE.findall(values), kept)]
+        self._emit(f"{name} {', '.join(handed)} : {listed(split_types(kinds), kept)}" if handed else name)
+
+    def _bound(self, bindings: str | None, kept: Sequence[bool]) -> list[str]:
+        """Return the initial values of ``%a = %x, %b = %y``."""
+        return [self._renamed(value) for value in keep(_VALUE.findall(bindings or "")[1::2], kept)]
+
+    def _bind(self, bindings: str | None, initial: Sequence[str], kept: Sequence[bool]) -> str:
+        names = map(self._fresh, keep(_VALUE.findall(bindings or "")[::2], kept))
+        return ", ".join(f"{name} = {value}" for name, value in zip(names, initial, strict=True))
+
+    def _define(self, results: str, kept: Sequence[bool] | None = None) -> str:
+        """Return the left side of an operation that gives those of its results that are kept, by default all."""
+        names = result_names(results)
+        names = names if kept is None else keep(names, kept)
+        if not names:
+            return ""
+        base = self._fresh(names[0])
+        if len(names) == 1:
+            return f"{base} = "
+        self._names.update((name, f"{base}#{i}") for i, name in enumerate(names))
+        return f"{base}:{len(names)} = "
+
+    def _fresh(self, name: str) -> str:
+        """Return a new name, for the value ``name`` if that is not empty."""
+        self._made += 1
+        if name:
+            self._names[name] = f"%v{self._made}"
+        return f"%v{self._made}"
+
+    def _renamed(self, text: str) -> str:
+        def rename(match: re.Match[str]) -> str:
+            if match[0].startswith('"'):
+                return match[0]
+            if match[0] not in self._names:
+                raise unsupported(f"arithmetic on {match[0]}, which is no number or tensor")
+            return self._names[match[0]]
+
+        return _STRING_OR_VALUE.sub(rename, text)
+
+    def _emit(self, line: str) -> None:
+        self._out.append(line)

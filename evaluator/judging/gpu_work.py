@@ -1,0 +1,106 @@
+"""The work of plans that only a GPU can run, counted from the IR of their kernels."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+
+from evaluator import executor
+from evaluator.binary import Binary
+from evaluator.evaluation import Fault, Status
+from evaluator.executor import Counted, UnsupportedOperation
+from evaluator.executor.flow import READS
+from evaluator.executor.slicing import touched, trip_slice
+from evaluator.judging.execution import PlanRun
+from evaluator.judging.gpu_ir import Rewritten, rewrite
+from evaluator.plan import Buffer, Fill, KernelIR, Launch, LaunchPlan, Level, Pointer, Role
+from evaluator.work import Body, LaunchWork, LoopWork
+
+_OPEN = Buffer("open", "int8", 64, Role.SCRATCH)
+
+
+def works(
+    plan: LaunchPlan,
+    prepared: Callable[[LaunchPlan], PlanRun | Fault],
+    binaries: Mapping[KernelIR, Binary],
+) -> tuple[LaunchWork, ...] | Fault:
+    """Return the work of all launches of ``plan``; ``prepared`` gives memory to a plan that has one buffer more.
+
+    Partitions of a warp-specialised region run side by side and are counted as one: in the loops of the one that
+    multiplies most.
+    """
+    rewritten: list[Rewritten] = []
+    for kernel in plan.kernels:
+        try:
+            gpu = kernel.level is Level.TTGIR
+            rewritten.append(rewrite(kernel.ttir) if gpu else Rewritten(kernel.ttir, ()))
+        except UnsupportedOperation as error:
+            return Fault(Status.UNSUPPORTED, f"kernel {kernel.name}: {error}")
+        except (ValueError, LookupError, RecursionError) as error:  # the IR is hostile, and no verdict hangs on this
+            return Fault(Status.UNSUPPORTED, f"kernel {kernel.name}: its IR cannot be read: {error}")
+    run = prepared(_with_open_memory(plan, rewritten))
+    if isinstance(run, Fault):
+        return run
+    found = []
+    for launch in run.launches(mark=False):
+        work = _work(run, launch, rewritten[launch.kernel].roles, binaries[plan.kernels[launch.kernel]])
+        if isinstance(work, Fault):
+            return work
+        found.append(work)
+    return tuple(found)
+
+
+def _with_open_memory(plan: LaunchPlan, rewritten: Sequence[Rewritten]) -> LaunchPlan:
+    """Return the plan with kernels as Triton IR, and memory for what they leave open."""
+    levels = [kernel.level for kernel in plan.kernels]
+    opened = Pointer(len(plan.buffers), 0)
+
+    def step(step: Fill | Launch) -> Fill | Launch:
+        if isinstance(step, Fill) or levels[step.kernel] is Level.TTIR:
+            return step
+        return replace(step, args=(*step.args, opened))
+
+    kernels = zip(plan.kernels, rewritten, strict=True)
+    return replace(
+        plan,
+        buffers=(*plan.buffers, _OPEN),
+        kernels=tuple(replace(kernel, ttir=new.text, level=Level.TTIR) for kernel, new in kernels),
+        steps=tuple(map(step, plan.steps)),
+    )
+
+
+def _work(run: PlanRun, launch: Launch, roles: Sequence[int], binary: Binary) -> LaunchWork | Fault:
+    def count(kernel: executor.Kernel) -> tuple[Counted, Sequence[executor.Loop]]:
+        if roles and kernel.function.params[-1] in touched(trip_slice(kernel.function), READS):
+            raise UnsupportedOperation("a loop that depends on what shared memory holds", "Triton GPU IR")
+        return kernel.count(run.buffers.allocations, launch.args, launch.grid, deadline=run.deadline), kernel.loops
+
+    counted = run.attempt(launch, count)
+    if isinstance(counted, Fault):
+        return counted
+    work, loops = counted
+    found = [LoopWork(*each) for each in zip((loop.parent for loop in loops), work.bodies, work.trips, strict=True)]
+    return _side_by_side(LaunchWork(binary, launch.programs, tuple(found), work.outside), roles)
+
+
+def _side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:
+    """Add the loops of all roles to those of the main one, place by place; what has no place there is outside."""
+    of_role = {role: [i for i, each in enumerate(roles) if each == role] for role in sorted(set(roles))}
+    if len(of_role) < 2:
+        return work
+    loops, outside = work.loops, work.outside
+    main = max(of_role, key=lambda role: sum(loops[i].trips.sum() * loops[i].body.dot_flops for i in of_role[role]))
+    places = of_role.pop(main)
+    bodies = {i: loops[i].body for i in places}
+    for theirs in of_role.values():
+        for i, place in zip(theirs, places if len(theirs) == len(places) else [None] * len(theirs), strict=True):
+            trips = float(loops[i].trips.sum())
+            if place is not None and loops[place].trips.any():
+                bodies[place] = _sum(bodies[place], loops[i].body, trips / float(loops[place].trips.sum()))
+            else:
+                outside = _sum(outside, loops[i].body, trips / work.programs)
+    parents: dict[int | None, int] = {i: place for place, i in enumerate(places)}
+    merged = tuple(LoopWork(parents.get(loops[i].parent), bodies[i], loops[i].trips) for i in places)
+    return replace(work, loops=merged, outside=outside)
+
+
+def _sum(body: Body, other: Body, times: float) -> Body:
+    return Body(*(getattr(body, field.name) + times * getattr(other, field.name) for field in fields(Body)))

@@ -1,0 +1,167 @@
+"""Stages: the launches of a plan in order, each with what is known of it before its programs run.
+
+What decides where programs read and store, and how often they loop, has to be in memory by then. Launches that make
+such data are executed whole, as far as they multiply no matrices; all others can be counted, and sampled later.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from evaluator import executor
+from evaluator.binary import Binary
+from evaluator.evaluation import Fault, Status
+from evaluator.executor import Allocation, Execution, Script
+from evaluator.judging.buffers import Buffers
+from evaluator.judging.execution import TEMPORARIES_BYTES, PlanRun
+from evaluator.plan import KernelIR, Launch
+from evaluator.work import LaunchWork, LoopWork
+
+Marks = dict[int, torch.Tensor]
+"""By buffer, bool per element; buffers that are not looked at are not in it."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One launch."""
+
+    run: PlanRun
+    launch: Launch
+    kernel: executor.Kernel
+    memory: tuple[Allocation, ...]
+    """All buffers; those that decide as they are when the launch has its turn."""
+    script: Script | None
+    whole: bool
+    """Whether it was executed, because later launches depend on it."""
+    work: LaunchWork
+
+    def mark(self, marks: Marks, programs: torch.Tensor, *, reads: bool = False) -> Execution | Fault:
+        """Set marks where programs [n], by linear ids, store or, with ``reads``, load; a finding is a fault."""
+
+        def mark(kernel: executor.Kernel) -> Execution:
+            return kernel.mark(
+                self._marked(marks),
+                self.launch.args,
+                self.launch.grid,
+                programs=programs,
+                reads=reads,
+                script=self.script,
+                temporaries_bytes=TEMPORARIES_BYTES,
+                deadline=self.run.deadline,
+            )
+
+        return self.run.sound(self.launch, mark)
+
+    def writers(self, wanted: Marks) -> torch.Tensor | Fault:
+        """Return the programs, by linear ids, that store to some element that is marked."""
+
+        def find(kernel: executor.Kernel) -> torch.Tensor:
+            return kernel.writers(
+                self._marked(wanted),
+                self.launch.args,
+                self.launch.grid,
+                script=self.script,
+                temporaries_bytes=TEMPORARIES_BYTES,
+                deadline=self.run.deadline,
+            )
+
+        return self.run.attempt(self.launch, find)
+
+    def uncounted(self, programs: torch.Tensor, execution: Execution) -> list[torch.Tensor]:
+        """Return, for each loop that does more than wait, by how much programs [n] looped more often than counted."""
+        counted = (torch.from_numpy(loop.trips[programs.numpy()]) for loop in self.work.loops)
+        pairs = enumerate(zip(execution.trips, counted, strict=True))
+        return [torch.from_numpy(ran) - known for i, (ran, known) in pairs if i not in self.kernel.waiting]
+
+    def flops(self, programs: torch.Tensor) -> float:
+        """Return the matrix work of programs."""
+        loops = sum(loop.body.dot_flops * float(loop.trips[programs.numpy()].sum()) for loop in self.work.loops)
+        return loops + self.work.outside.dot_flops * programs.numel()
+
+    def _marked(self, marks: Marks) -> list[Allocation]:
+        return [replace(a, written=marks.get(i)) for i, a in enumerate(self.memory)]
+
+
+def stages(run: PlanRun, binaries: Mapping[KernelIR, Binary]) -> tuple[Stage, ...] | Fault:
+    """Return the stages of a plan, in the run's buffers, or why its work cannot be counted."""
+    kernels = []
+    for launch in run.plan.launches:
+        kernel = run.attempt(launch, lambda kernel: kernel)
+        if isinstance(kernel, Fault):
+            return kernel
+        kernels.append(kernel)
+    whole = _decisive(kernels, run.plan.launches)
+    found: list[Stage] = []
+    unmade: frozenset[int] = frozenset()
+    for i, launch in enumerate(run.launches(mark=False)):
+        kernel = kernels[i]
+        needs = kernel.needs(launch.args)
+        if unmade & (needs | kernel.reads(launch.args) if i in whole else needs):
+            message = f"what kernel {run.ir(launch).name} does depends on what an earlier launch computes"
+            return Fault(Status.UNSUPPORTED, f"{message} with matrix products: the work cannot be counted")
+        stage = _stage(run, launch, kernel, needs, i in whole, binaries)
+        if isinstance(stage, Fault):
+            return stage
+        found.append(stage)
+        if stage.whole:
+            execution = run.run(launch)
+            if isinstance(execution, Fault):
+                return execution
+        else:
+            unmade |= kernel.changes(launch.args)
+    return tuple(found)
+
+
+def _decisive(kernels: Sequence[executor.Kernel], launches: Sequence[Launch]) -> frozenset[int]:
+    """Return the launches without matrix products on whose results the work of later ones depends."""
+    found: set[int] = set()
+    needed: frozenset[int] = frozenset()
+    for i in reversed(range(len(launches))):
+        kernel, args = kernels[i], launches[i].args
+        if not kernel.multiplies and needed & kernel.changes(args):
+            found.add(i)
+            needed |= kernel.reads(args)
+        needed |= kernel.needs(args)
+    return frozenset(found)
+
+
+def _stage(
+    run: PlanRun,
+    launch: Launch,
+    kernel: executor.Kernel,
+    needs: frozenset[int],
+    whole: bool,
+    binaries: Mapping[KernelIR, Binary],
+) -> Stage | Fault:
+    memory = tuple(
+        replace(a, data=a.data.clone()) if i in needs and not a.readonly else a
+        for i, a in enumerate(run.buffers.allocations)
+    )
+
+    def script(kernel: executor.Kernel) -> Script | None:
+        return kernel.script(memory, launch.args, launch.grid, deadline=run.deadline)
+
+    written = run.attempt(launch, script)
+    if isinstance(written, Fault):
+        return written
+
+    def count(kernel: executor.Kernel) -> executor.Counted:
+        return kernel.count(memory, launch.args, launch.grid, script=written, deadline=run.deadline)
+
+    counted = run.attempt(launch, count)
+    if isinstance(counted, Fault):
+        return counted
+    loops = zip(kernel.loops, counted.bodies, counted.trips, strict=True)
+    work = LaunchWork(
+        binaries[run.ir(launch)],
+        launch.programs,
+        tuple(LoopWork(loop.parent, body, trips) for loop, body, trips in loops),
+        counted.outside,
+    )
+    return Stage(run, launch, kernel, memory, written, whole, work)
+
+
+def no_marks(buffers: Buffers, chosen: Iterable[int]) -> Marks:
+    """Return marks of the chosen buffers, none of them set."""
+    return {i: torch.zeros(buffers.allocations[i].data.numel(), dtype=torch.bool) for i in chosen}

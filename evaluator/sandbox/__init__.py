@@ -1,0 +1,1 @@
+"""Runs jobs that see candidates in confined processes."""

@@ -1,0 +1,74 @@
+"""Namespaces for the fork server, by bubblewrap (``bwrap``), which needs no privileges where user namespaces are on.
+
+Inside there is no network, no other process, no home and nobody's temporary files. Of the file system there is what
+Python and the compiler are made of, read-only, and an empty ``/tmp``. Options are those of bubblewrap 0.4, so that old
+distributions will do.
+"""
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from evaluator.sandbox.landlock import READABLE
+
+WORK = "/tmp/avo-sandbox"
+"""Folder to work in, inside."""
+ADVICE = (
+    "apt-get install bubblewrap, and allow user namespaces "
+    "(sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns; containers often forbid them)"
+)
+"""What to do where namespaces are missing."""
+_PROBE_S = 20.0
+
+
+def command(folders: Iterable[Path] = ()) -> list[str]:
+    """Return what to put before a command line to run it in namespaces, where ``folders`` can be read as well.
+
+    It ends with the thread that starts it.
+    """
+    arguments = [
+        shutil.which("bwrap") or "bwrap",
+        "--unshare-all",
+        "--unshare-user",
+        "--cap-drop",
+        "ALL",
+        "--new-session",
+    ]
+    arguments += ["--die-with-parent", "--as-pid-1", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
+    for path in _system():
+        arguments += ["--symlink", os.readlink(path), path] if os.path.islink(path) else ["--ro-bind", path, path]
+    for path in _ours(folders):
+        arguments += ["--ro-bind", path, path]
+    return [*arguments, "--dir", WORK, "--remount-ro", "/", "--remount-ro", "/dev", "--chdir", WORK, "--"]
+
+
+@functools.cache
+def missing() -> str:
+    """Return in a few words why namespaces cannot be had on this machine, nothing where they can."""
+    if shutil.which("bwrap") is None:
+        return "bubblewrap is not installed"
+    try:
+        trial = subprocess.run(
+            [*command(), sys.executable, "-I", "-S", "-c", ""], capture_output=True, text=True, timeout=_PROBE_S
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"bubblewrap does not work ({error})"
+    said = trial.stderr.strip().splitlines() or [f"exit code {trial.returncode}"]
+    return f"bubblewrap does not work ({said[-1].removeprefix('bwrap: ')})" if trial.returncode else ""
+
+
+def _system() -> Iterator[str]:
+    """Yield the system's folders and files; ``/lib`` and the like are links on most."""
+    return (path for path in READABLE if os.path.exists(path) and not path.startswith("/proc"))
+
+
+def _ours(folders: Iterable[Path]) -> list[str]:
+    """Return the folders of the interpreter, its packages and this one, by their names and by where links lead."""
+    given = [sys.prefix, sys.base_prefix, str(Path(__file__).parent), *map(str, folders)]
+    paths = sorted({os.path.abspath(path) for path in given} | {os.path.realpath(path) for path in given})
+    held = [*_system(), *paths]
+    return [path for path in paths if path not in READABLE and not any(path.startswith(f"{other}/") for other in held)]

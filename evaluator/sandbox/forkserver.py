@@ -1,0 +1,283 @@
+"""The fork server itself: a single-threaded process that forks one child per job and never runs a job's code.
+
+Frames on both pipes are eight bytes of length, big-endian, then the data. Linux only.
+"""
+
+import contextlib
+import ctypes
+import functools
+import gc
+import importlib
+import json
+import os
+import resource
+import select
+import shutil
+import signal
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from evaluator.sandbox import landlock
+from evaluator.sandbox.seccomp import confine
+
+HEADER_BYTES = 1 << 20
+_STDERR_CHARS = 16_000
+_RESULT_FD = 3
+
+# linux/prctl.h
+PR_SET_DUMPABLE, _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 4, 1, 36, 38
+
+
+def frame(data: bytes) -> bytes:
+    """Return ``data`` with its length in front."""
+    return len(data).to_bytes(8, "big") + data
+
+
+def serve(folder: str) -> None:
+    """Import the modules named in the first frame, then run jobs until standard input closes.
+
+    Removes ``folder`` at the end, also when it is the end because the parent was killed.
+    """
+    try:
+        _serve()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _serve() -> None:
+    requests, replies = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(2, 1)
+    start = _read_frame(requests)
+    if start is None:
+        return
+    modules = {name: importlib.import_module(name) for name in json.loads(start)["modules"]}
+    gc.freeze()  # keeps collections in the forks from copying the pages of everything imported
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    for option, value in ((_PR_SET_NO_NEW_PRIVS, 1), (PR_SET_DUMPABLE, 0), (_PR_SET_CHILD_SUBREAPER, 1)):
+        if prctl(option, value, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
+    _check_confinement()
+    _write(replies, frame(b"ready"))
+    while (header := _read_frame(requests)) is not None:
+        payload = _read_frame(requests)
+        if payload is None:
+            return
+        request = json.loads(header)
+        function = getattr(modules[request["module"]], request["function"])
+        reply, body = _run(functools.partial(function, payload), request["limits"], requests, prctl)
+        _write(replies, frame(json.dumps(reply).encode()) + frame(body))
+
+
+def _check_confinement() -> None:
+    """Try the filter on a fork, so that a kernel without it is the house's fault and not every candidate's."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            landlock.restrict(os.getcwd())
+            confine()
+            os._exit(0)
+        except OSError:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    if os.waitpid(pid, 0)[1] != 0:
+        raise OSError("the kernel or the container refuses what candidates are confined by")
+
+
+def _run(
+    job: Callable[[], bytes], limits: dict[str, Any], requests: int, prctl: Callable[..., int]
+) -> tuple[dict[str, str], bytes]:
+    folder = tempfile.mkdtemp(prefix="job-", dir=os.getcwd())
+    result_read, result_write = os.pipe()
+    error_read, error_write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _child(job, limits, folder, result_write, error_write, prctl)
+    os.close(result_write)
+    os.close(error_write)
+    try:
+        end, result, stderr = _watch(pid, result_read, error_read, requests, limits)
+    finally:
+        status = _kill_all(pid)
+        os.close(result_read)
+        os.close(error_read)
+        shutil.rmtree(folder, ignore_errors=True)
+    if end == "hangup":
+        raise SystemExit
+    if end == "result":
+        return {"outcome": "finished", "stderr": stderr}, result
+    if end == "deadline":
+        return {"outcome": "timed_out", "reason": f"still running after {limits['wall_s']:g} s"}, b""
+    if end == "oversize":
+        return {"outcome": "crashed", "reason": "gave a result that is too large", "stderr": stderr}, b""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        if number == signal.SIGXCPU:
+            return {"outcome": "timed_out", "reason": f"used up {limits['cpu_s']} s of processor time"}, b""
+        reason = f"was ended by signal {signal.Signals(number).name}"
+    else:
+        reason = f"exited with code {os.waitstatus_to_exitcode(status)} before giving a result"
+    return {"outcome": "crashed", "reason": reason, "stderr": stderr}, b""
+
+
+def _child(
+    job: Callable[[], bytes],
+    limits: dict[str, Any],
+    folder: str,
+    result: int,
+    errors: int,
+    prctl: Callable[..., int],
+) -> NoReturn:
+    """Become the job. Never returns; whatever goes wrong ends in an exit code without a result."""
+    try:
+        os.setsid()
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        os.dup2(0, 1)
+        os.dup2(errors, 2)
+        os.dup2(result, _RESULT_FD)
+        os.closerange(_RESULT_FD + 1, os.sysconf("SC_OPEN_MAX"))
+        os.chdir(folder)
+        os.environ.update(HOME=folder, TMPDIR=folder, TRITON_HOME=folder)
+        tempfile.tempdir = folder
+        _limit(limits)
+        landlock.restrict(folder)
+        confine(programs=not limits["confined"])
+        _write(_RESULT_FD, frame(job()))
+        os._exit(0)
+    except BaseException:
+        os.write(2, traceback.format_exc()[-_STDERR_CHARS:].encode(errors="replace"))
+    finally:
+        os._exit(1)
+
+
+def _limit(limits: dict[str, Any]) -> None:
+    with open("/proc/self/statm") as statm:
+        mapped = int(statm.read().split()[0]) * resource.getpagesize()
+    for kind, most in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, limits["file_bytes"]),
+        (resource.RLIMIT_NOFILE, limits["open_files"]),
+        (resource.RLIMIT_NPROC, _tasks_of_user() + limits["processes"]),
+        (resource.RLIMIT_AS, mapped + limits["memory_bytes"]),
+    ):
+        resource.setrlimit(kind, (most, most))
+    # SIGXCPU at the soft limit says why; a process that ignores it meets SIGKILL at the hard one.
+    resource.setrlimit(resource.RLIMIT_CPU, (limits["cpu_s"], limits["cpu_s"] + 5))
+
+
+def _tasks_of_user() -> int:
+    """Count the processes and threads of this user that can be seen, which is what the kernel's limit counts.
+
+    Root has no limit: 0.
+    """
+    tasks = 0
+    if os.getuid() == 0:
+        return tasks
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{entry}/status", encoding="ascii", errors="replace") as file:
+            facts = dict(line.split(":", 1) for line in file)
+            tasks += int(facts["Threads"]) if int(facts["Uid"].split()[0]) == os.getuid() else 0
+    return tasks
+
+
+def _watch(pid: int, result_fd: int, error_fd: int, requests: int, limits: dict[str, Any]) -> tuple[str, bytes, str]:
+    """Return how the job ended (result, deadline, oversize, exit or hangup), its result and the end of its stderr."""
+    deadline = time.monotonic() + limits["wall_s"]
+    result, errors = bytearray(), bytearray()
+    exited = os.pidfd_open(pid)
+    poll = select.poll()
+    for fd, events in ((result_fd, select.POLLIN), (error_fd, select.POLLIN), (exited, select.POLLIN), (requests, 0)):
+        if fd in (result_fd, error_fd):
+            os.set_blocking(fd, False)
+        poll.register(fd, events)
+
+    def take(fd: int, into: bytearray) -> None:
+        try:
+            while chunk := os.read(fd, 1 << 16):
+                into += chunk
+                if fd == error_fd:
+                    del into[:-_STDERR_CHARS]
+                elif len(into) > limits["result_bytes"] + 8:
+                    return
+            poll.unregister(fd)
+        except (BlockingIOError, KeyError):  # nothing more for now; or closed before
+            pass
+
+    end = ""
+    while not end:
+        left = deadline - time.monotonic()
+        ready = {fd for fd, _ in poll.poll(max(0.0, left) * 1000)}
+        take(error_fd, errors)
+        take(result_fd, result)
+        size = int.from_bytes(result[:8], "big") if len(result) >= 8 else None
+        if size is not None and size <= limits["result_bytes"] and len(result) >= 8 + size:
+            end = "result"
+        elif len(result) > 8 and (size is None or size > limits["result_bytes"]):
+            end = "oversize"
+        elif requests in ready:
+            end = "hangup"
+        elif exited in ready:
+            end = "exit"
+        elif left <= 0:
+            end = "deadline"
+    os.close(exited)
+    return end, bytes(result[8 : 8 + (size or 0)]), errors.decode(errors="replace")
+
+
+def _kill_all(pid: int) -> int:
+    """Kill the job's process group and, because orphans become our children, what left it. Returns the job's status."""
+    status = 0
+    victims = {pid}
+    while True:
+        for victim in victims:
+            for kill in (os.killpg, os.kill):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    kill(victim, signal.SIGKILL)
+        try:
+            while (ended := os.waitpid(-1, os.WNOHANG)) != (0, 0):
+                if ended[0] == pid:
+                    status = ended[1]
+        except ChildProcessError:
+            return status
+        time.sleep(0.001)
+        victims = _children()
+
+
+def _children() -> set[int]:
+    found = set()
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/stat", "rb") as stat:
+                    parent = int(stat.read().rpartition(b")")[2].split()[1])
+            except OSError:
+                continue
+            if parent == os.getpid():
+                found.add(int(entry))
+    return found
+
+
+def _read_frame(fd: int) -> bytes | None:
+    head = _read(fd, 8)
+    return None if head is None else _read(fd, int.from_bytes(head, "big"))
+
+
+def _read(fd: int, size: int) -> bytes | None:
+    data = bytearray()
+    while len(data) < size:
+        chunk = os.read(fd, min(size - len(data), 1 << 20))
+        if not chunk:
+            return None
+        data += chunk
+    return bytes(data)
+
+
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

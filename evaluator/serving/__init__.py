@@ -1,0 +1,1 @@
+"""Judges in processes of their own, and the protocol they speak."""

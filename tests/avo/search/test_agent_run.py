@@ -1,0 +1,299 @@
+"""Steps and runs of operators with models: the real client, a scripted endpoint, the database, and real workers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.agentic import Agentic
+from agents.settings import ModelSettings, Settings
+from agents.single_turn import SingleTurn
+from avo.config import RunConfig
+from avo.search.budget import Allowance, run_used_up
+from avo.search.run import MODEL_PATIENCE, Stop, execute
+from avo.search.step import SeedOperator, StepOutcome, perform_step
+from evaluator.evaluators import FakeEvaluator
+from evaluator.inspection import Findings
+from knowledge_base.library import Library
+from lineage_db.records import RunState, StepState
+from lineage_db.store import Store
+from tests.agents.endpoint import Endpoint, Line
+from tests.agents.world import WHY
+from tests.avo.fakes import NOW, SEED, InlineCrew, judge, make_run
+from tests.avo.search.test_workers import family
+
+PRICED = {"input_usd_per_mtok": 1000.0, "output_usd_per_mtok": 1000.0}
+"""So that a call of the script, 1100 tokens, costs 1.10 USD."""
+
+
+def write(tflops: float) -> list[Any]:
+    return ["write_source", {"source": f"tflops = {tflops}"}]
+
+
+def submit(attempt: int) -> list[Any]:
+    return ["submit", {"attempt": attempt, "change": "faster", "seen": "as expected"}]
+
+
+EVALUATE = ["evaluate", WHY]
+
+
+def trying(tflops: float) -> Line:
+    return {"calls": [write(tflops), EVALUATE]}
+
+
+class Shop:
+    """A seeded run, and steps on it whose model is at an endpoint."""
+
+    def __init__(self, path: Path, config: RunConfig | None = None) -> None:
+        self.config = config or RunConfig(operator="agent")
+        self.store = Store.open(str(path))
+        self.run = make_run(self.store, self.config)
+        self.evaluator = FakeEvaluator(judge)
+        self.said: list[str] = []
+        self.step(SeedOperator(SEED))
+
+    def step(self, operator: Any, allowance: Allowance = Allowance()) -> StepOutcome:  # noqa: B008
+        return perform_step(
+            self.store,
+            self.run,
+            operator,
+            self.evaluator,
+            worker="w0",
+            min_gain=0.002,
+            alpha=0.05,
+            clock=lambda: NOW,
+            knowledge=Library(()),
+            allowance=allowance,
+        )
+
+    def drive(self, operator: Any, config: RunConfig) -> RunState:
+        crew = InlineCrew(self.store, self.run, operator, self.evaluator, allowance=Allowance.of(config))
+        run = execute(
+            self.store, self.run, config, seed_source=SEED, deadline=None, hire=crew.hire, stop=Stop(),
+            say=self.said.append, clock=lambda: NOW,
+        )  # fmt: skip
+        return run.state
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    made = Shop(tmp_path / "runs.db")
+    yield made
+    made.store.close()
+
+
+def agent(endpoint: Endpoint, kind: Any = Agentic, **settings: Any) -> Any:
+    return kind(Settings((ModelSettings(name="m", base_url=endpoint.url, **settings),)))
+
+
+def test_a_step_ends_with_a_version_and_all_that_was_said_of_it(shop: Shop) -> None:
+    with Endpoint([{"calls": [*trying(120.0)["calls"], ["remember", {"note": "numbers may be larger"}]]},
+                   {"calls": [submit(2)]}]) as endpoint:  # fmt: skip
+        assert shop.step(agent(endpoint, **PRICED)) == StepOutcome(1, StepState.DONE, 1, 1, "faster: as expected")
+    version = shop.store.version(shop.run.id)
+    assert version.attempt.hypothesis == f"{WHY['hypothesis']} (expected: +10%)"
+    step = shop.store.steps(shop.run.id)[1]
+    assert step.submission is not None
+    assert (step.submission.attempt_id, step.submission.expected, step.submission.seen) == (2, "+10%", "as expected")
+    spend = shop.store.journal.spend(shop.run.id)
+    assert (spend.calls, spend.tokens, spend.usd) == (2, 2200, pytest.approx(2.2))
+    assert [call.step_id for call in shop.store.journal.calls(shop.run.id)] == [step.id, step.id]
+    assert [memory.text for memory in shop.store.journal.memories(shop.run.id)] == ["numbers may be larger"]
+    assert len(shop.store.journal.messages(step.id)) > 5
+
+
+def test_a_failed_evaluation_is_repaired_and_a_long_conversation_compacted(shop: Shop) -> None:
+    def respond(request: Mapping[str, Any]) -> Line:
+        messages = request["messages"]
+        usage = {"prompt_tokens": len(json.dumps(messages)) // 4, "completion_tokens": 10}
+        if "You compress the record" in messages[0]["content"]:
+            return {"text": "the numbers were read often", "usage": usage}
+        if "the numbers were read often" in str(messages[1]["content"]):
+            return {"calls": [submit(3)], "usage": usage}
+        return {"calls": [["run_python", {"code": "print()"}]], "usage": usage}
+
+    repair = {"calls": [["edit_source", {"old": "nonsense", "new": "tflops = 120.0"}], EVALUATE]}
+    shop.evaluator.findings = Findings(text="x" * 9000)
+    script = [{"calls": [["write_source", {"source": "nonsense"}], EVALUATE]}, repair, respond]
+    with Endpoint(script) as endpoint:  # type: ignore[arg-type]
+        outcome = shop.step(agent(endpoint, context_tokens=12_000))
+    assert outcome.version == 1
+    assert "parse_error: not a kernel: nonsense" in endpoint.requests[1]["messages"][-1]["content"]
+    step = shop.store.steps(shop.run.id)[1]
+    assert [message.kind for message in shop.store.journal.messages(step.id)].count("summary") == 1
+    compacted = endpoint.requests[-1]["messages"][1]["content"]
+    assert "tflops = 120.0" in compacted
+    assert "attempt 2: parse_error: not a kernel: nonsense [a number]" in compacted
+
+
+def test_what_one_step_learnt_the_next_is_told(shop: Shop) -> None:
+    with Endpoint([{"calls": [*trying(90.0)["calls"], ["remember", {"note": "smaller is slower"}]]},
+                   {"calls": [submit(2)]}, {"calls": [["submit", {"attempt": None, "change": "none", "seen": "-"}]]}]
+                  ) as endpoint:  # fmt: skip
+        shop.step(agent(endpoint))
+        shop.step(agent(endpoint))
+    first = endpoint.requests[2]["messages"][1]["content"]
+    assert "smaller is slower" in first
+    assert "[a number] -> 100.0 -> 90.0 predicted TFLOPS (-10.0%)" in first
+
+
+def test_a_wrong_key_fails_the_step_in_one_line(shop: Shop) -> None:
+    with Endpoint([{"status": 401, "body": '{"error": {"message": "Incorrect API key"}}'}]) as endpoint:
+        outcome = shop.step(agent(endpoint))
+    assert outcome.state is StepState.FAILED
+    assert "HTTP 401: Incorrect API key: is the key right?" in outcome.reason
+    (call,) = shop.store.journal.calls(shop.run.id)
+    assert "401" in call.error
+
+
+@pytest.mark.parametrize(
+    ("limits", "spent", "calls"),
+    [
+        ({"step_tokens": 1500}, "the step has used 2200 of 1500 tokens", 2),
+        ({"step_usd": 3.0}, "the step has used 3.3000 of 3 USD", 3),
+        ({"max_tokens": 1000}, "the run has used 1100 of 1000 tokens", 1),
+        ({"max_usd": 2.1}, "the run has used 2.2000 of 2.1 USD", 2),
+    ],
+)
+def test_a_step_ends_in_order_within_one_call_of_its_limit(
+    shop: Shop, limits: Mapping[str, Any], spent: str, calls: int
+) -> None:
+    script = [trying(120.0), trying(110.0), trying(105.0), {"calls": [submit(2)]}]
+    with Endpoint(script) as endpoint:
+        outcome = shop.step(agent(endpoint, **PRICED), replace(Allowance(), **limits))
+    assert len(endpoint.requests) == calls
+    assert outcome.reason.startswith(f"{spent}; submitted is the best attempt: a number: correct, 120.0")
+    assert outcome.version == 1
+
+
+def test_what_an_interrupted_step_has_used_counts_for_the_one_that_takes_it_up(shop: Shop) -> None:
+    def interrupt(request: Mapping[str, Any]) -> Line:
+        shop.store.abandon_running_steps(shop.run.id, reason="killed", now=NOW)
+        return {"text": "too late"}
+
+    allowance = Allowance(step_tokens=4000, step_evaluations=1)
+    script = [trying(120.0), interrupt, interrupt, trying(130.0)]
+    with Endpoint(script) as endpoint:  # type: ignore[arg-type]
+        operator = agent(endpoint)
+        assert shop.step(operator, allowance).state is StepState.ABANDONED
+        assert shop.step(operator, allowance).state is StepState.ABANDONED
+        outcome = shop.step(operator, allowance)
+    assert outcome.reason.startswith("the step has used 4400 of 4000 tokens; submitted is the best attempt")
+    assert len(endpoint.requests) == 4
+    assert json.dumps(endpoint.requests[3]).count("Your process was interrupted") == 2
+    assert outcome.version == 1
+    assert len(shop.store.attempts(shop.run.id)) == 2
+
+
+def test_evaluations_are_limited_by_step_and_by_run(shop: Shop) -> None:
+    script = [{"calls": [write(120.0), EVALUATE, write(130.0), EVALUATE, submit(2)]}]
+    for limits in (Allowance(step_evaluations=1), Allowance(max_attempts=3)):
+        with Endpoint(script) as endpoint:
+            shop.step(agent(endpoint), limits)
+    assert [attempt.source for attempt in shop.store.attempts(shop.run.id)] == [
+        SEED,
+        "tflops = 120.0",
+        "tflops = 130.0",
+    ]
+
+
+def test_a_run_stops_within_a_call_of_its_limit_and_goes_on_with_a_larger_one(shop: Shop) -> None:
+    config = RunConfig(operator="agent", workers=1, max_tokens=5000)
+    with Endpoint([{"text": "thinking"}]) as endpoint:
+        operator = agent(endpoint)
+        assert shop.drive(operator, config) is RunState.FINISHED
+        assert len(endpoint.requests) == 5
+        assert shop.said == ["the run has used 5500 of 5000 tokens"]
+        assert run_used_up(shop.store, shop.run, config) == shop.said[0]
+        assert shop.drive(operator, config.model_copy(update={"max_tokens": 7000})) is RunState.FINISHED
+        assert len(endpoint.requests) == 7
+
+
+def test_steps_are_limited_and_those_done_over_count_once(shop: Shop) -> None:
+    config = RunConfig(operator="agent", workers=1, max_steps=2)
+    shop.store.claim_step(shop.run.id, worker="w9", operator="agent", now=NOW)
+    with Endpoint([{"calls": [["submit", {"attempt": None, "change": "none", "seen": "-"}]]}]) as endpoint:
+        shop.drive(agent(endpoint), config)
+    assert [step.state for step in shop.store.steps(shop.run.id)][1:] == [
+        StepState.ABANDONED, StepState.DONE, StepState.DONE,
+    ]  # fmt: skip
+    assert shop.said[-1] == "the run has made 2 of 2 steps"
+
+
+def test_no_more_steps_are_started_at_once_than_may_be_made(shop: Shop) -> None:
+    config = RunConfig(operator="agent", workers=3, max_steps=2)
+    with Endpoint([{"calls": [["submit", {"attempt": None, "change": "none", "seen": "-"}]]}]) as endpoint:
+        shop.drive(agent(endpoint), config)
+    assert len(endpoint.requests) == 2
+
+
+def test_a_model_without_luck_is_asked_more_often_than_an_operator_that_is_exhausted(shop: Shop) -> None:
+    with Endpoint([{"text": "no idea"}]) as endpoint:
+        shop.drive(agent(endpoint, SingleTurn), RunConfig(operator="single_turn", workers=1))
+    assert len(endpoint.requests) == MODEL_PATIENCE
+    assert shop.said[-1] == "operator 'single_turn' has nothing left to try"
+
+
+def test_an_operator_that_answers_once_is_recorded_like_the_other(shop: Shop) -> None:
+    text = (
+        "Hypothesis: more is faster\nChange: 100 -> 120\nExpected: +20%\n"
+        "<<<<<<< SEARCH\n100.0\n=======\n120.0\n>>>>>>> REPLACE"
+    )
+    with Endpoint([{"text": text}]) as endpoint:
+        outcome = shop.step(agent(endpoint, SingleTurn))
+    assert outcome.version == 1
+    assert len(shop.store.journal.messages(shop.store.steps(shop.run.id)[1].id)) == 3
+    assert shop.store.journal.spend(shop.run.id).calls == 1
+
+
+def test_a_run_whose_worker_is_killed_goes_on_from_the_transcript(tmp_path: Path) -> None:
+    """The whole of it: ``avo run`` with real workers, one of which dies while its model is thinking."""
+    (tmp_path / "seed.py").write_text(SEED)
+    (tmp_path / "run.toml").write_text(
+        'operator = "agent"\nworkers = 1\nmax_steps = 1\nmax_usd = 50.0\n'
+        '[[models]]\nname = "m"\ninput_usd_per_mtok = 1000.0\noutput_usd_per_mtok = 1000.0\n'
+    )
+    judging = f"{sys.executable} {Path(__file__).parents[1] / 'fake_judge.py'}"
+    avo = [sys.executable, "-m", "avo"]
+    child: list[subprocess.Popen[str]] = []
+
+    def kill(request: Mapping[str, Any]) -> Line:
+        for pid in family(child[0].pid):
+            if b"OperatorWorker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+        return {"text": "too late"}
+
+    script = [trying(120.0), kill, {"calls": [submit(2)]}]
+    with Endpoint(script) as endpoint:  # type: ignore[arg-type]
+        environment = {**os.environ, "OPENAI_BASE_URL": endpoint.url, "AVO_DB": str(tmp_path / "runs.db")}
+        environment.pop("OPENAI_API_KEY", None)
+        command = [*avo, "run", "--config", "run.toml", "--seed-file", "seed.py", "--evaluator-command", judging]
+        child.append(
+            subprocess.Popen(
+                [*command, "--name", "one", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                cwd=tmp_path, env=environment,
+            )
+        )  # fmt: skip
+        output, errors = child[0].communicate(timeout=90)
+    assert child[0].returncode == 0, errors
+    assert "the operator's process died: its step is abandoned, a new worker takes over" in errors
+    assert "version 1 accepted: 120.0 predicted TFLOPS, +20.0% [a number]" in errors
+    summary = json.loads(output[output.index("{\n") :])
+    assert summary["versions"] == 2
+    assert summary["spend"]["calls"] == 2
+    assert summary["spend"]["usd"] == pytest.approx(2.2)
+    resumed = endpoint.requests[2]["messages"]
+    assert resumed[:5] == endpoint.requests[1]["messages"][:5]
+    assert "Your process was interrupted" in resumed[-1]["content"]
+    with Store.open(str(tmp_path / "runs.db")) as store:
+        run = store.run("one")
+        assert [step.state for step in store.steps(run.id)] == [StepState.DONE, StepState.ABANDONED, StepState.DONE]
+        assert len(store.attempts(run.id)) == 2
+        assert "OPENAI" not in json.dumps({**run.config, "models": []})

@@ -1,0 +1,35 @@
+"""A run on a cluster: operators and evaluators on two nodes, of which one is killed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lineage_db.records import StepState
+from lineage_db.store import Store
+from tests.postgresql import Cluster
+
+
+@pytest.mark.soak
+def test_a_run_on_two_nodes_outlives_one_of_them(cluster: Cluster, tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "nodes.py"
+    with cluster.database() as url:
+        done = subprocess.run(
+            [sys.executable, str(script), url, str(tmp_path / "lineage.db")],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        with Store.open(url, create=False) as store:
+            run = store.run("fake")
+            trials, steps = store.trials(run.id), store.steps(run.id)
+    refusal = next(line for line in done.stdout.splitlines() if line.startswith("refused"))
+    assert "an SQLite file serves one machine" in refusal
+    assert "has 2 nodes: use PostgreSQL" in refusal
+    *_, state, judged_on = done.stdout.splitlines()
+    assert (state, judged_on) == ("finished", "2 1")
+    assert len(trials) == len({trial.digest for trial in trials}) == 10
+    assert {step.state for step in steps} <= {StepState.DONE, StepState.ABANDONED}
+    assert all(step.reason for step in steps)

@@ -1,0 +1,101 @@
+"""What ends or spoils long runs elsewhere: none of it does here."""
+
+import shutil
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from agents.operator import Brief, Proposal
+from avo.config import RunConfig
+from avo.search.run import Stop, execute
+from avo.search.step import SeedOperator, perform_step
+from evaluator.candidate import Candidate
+from evaluator.evaluation import Evaluation, Status
+from evaluator.evaluators import FakeEvaluator
+from knowledge_base.library import Library
+from lineage_db.records import RunState
+from lineage_db.store import Store
+from tests.avo.fakes import NOW, SEED, Climber, InlineCrew, Scripted, judge, make_run, proposing, submit
+
+
+@pytest.mark.parametrize("status", [Status.TIMED_OUT, Status.CRASHED])
+def test_a_candidate_that_loops_or_exits_costs_its_own_attempt_and_nothing_else(tmp_path: Path, status: Status) -> None:
+    """That the judge gives these verdicts, and goes on, is shown by the attacks that its own tests make."""
+
+    def verdict(candidate: Candidate) -> Evaluation:
+        bad = candidate.source == "bad"
+        return Evaluation(status, "it does not come back", "h100", "quick", 300.0) if bad else judge(candidate)
+
+    with Store.open(str(tmp_path / "runs.db")) as store:
+        run = make_run(store)
+        crew = InlineCrew(store, run, Scripted(proposing("bad"), Climber().vary), FakeEvaluator(verdict))
+        config = RunConfig(workers=1, max_attempts=6)
+        run = execute(
+            store,
+            run,
+            config,
+            seed_source=SEED,
+            deadline=None,
+            hire=crew.hire,
+            stop=Stop(),
+            say=print,
+            clock=lambda: NOW,
+        )
+        trials = store.trials(run.id)
+        assert run.state is RunState.FINISHED
+        assert [trial.status for trial in trials] == [Status.CORRECT, status, *[Status.CORRECT] * 4]
+        assert max(trial.step_number for trial in trials if trial.version is not None) > 1
+
+
+def test_time_in_which_an_operator_thinks_is_no_time_of_its_attempt(tmp_path: Path) -> None:
+    now = NOW
+
+    def thinks(brief: Brief) -> Proposal:
+        nonlocal now
+        now += timedelta(hours=2)
+        return Proposal(submit(brief, "tflops = 120.0"), "slept on it")
+
+    def clock() -> datetime:
+        return now
+
+    with Store.open(str(tmp_path / "runs.db")) as store:
+        run = make_run(store)
+        for operator in (SeedOperator(SEED), Scripted(thinks)):
+            perform_step(
+                store, run, operator, FakeEvaluator(judge), worker="w0", min_gain=0.01, alpha=0.05, clock=clock,
+                knowledge=Library(()),
+            )  # fmt: skip
+        attempt = store.attempts(run.id)[1]
+        assert (attempt.started, attempt.finished) == (NOW + timedelta(hours=2), NOW + timedelta(hours=2))
+        assert store.trials(run.id)[1].version == 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.77, 0.999])
+def test_a_log_torn_in_the_middle_costs_the_last_writes_and_never_starts_over(tmp_path: Path, share: float) -> None:
+    path, torn = tmp_path / "runs.db", tmp_path / "torn.db"
+    with Store.open(str(path)) as store:
+        run = make_run(store)
+        crew = InlineCrew(store, run, Climber(), FakeEvaluator(judge))
+        config = RunConfig(workers=1, max_attempts=8)
+        with Store.open(str(path)):  # closing the last store would fold the log into the file
+            execute(
+                store, run, config, seed_source=SEED, deadline=None, hire=crew.hire, stop=Stop(), say=print,
+                clock=lambda: NOW,
+            )  # fmt: skip
+            shutil.copy(path, torn)
+            log = Path(f"{path}-wal").read_bytes()
+            Path(f"{torn}-wal").write_bytes(log[: int(share * len(log))])
+            whole = store.trials(run.id)
+    if share == 0.0:
+        return
+    with Store.open(str(torn), create=False) as store:
+        kept = store.trials(run.id)
+        assert [trial.digest for trial in kept] == [trial.digest for trial in whole[: len(kept)]]
+        assert len(kept) >= int(share * len(whole)) - 2
+        crew = InlineCrew(store, run, Climber(), FakeEvaluator(judge))
+        execute(
+            store, run, config, seed_source=SEED, deadline=None, hire=crew.hire, stop=Stop(), say=print,
+            clock=lambda: NOW,
+        )  # fmt: skip
+        assert [trial.digest for trial in store.trials(run.id)] == [trial.digest for trial in whole]

@@ -1,0 +1,102 @@
+"""What a driver does that is asked to stop or to pause through the database."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from agents.operator import Brief, Proposal
+from avo.config import RunConfig
+from avo.search.run import GRACE, Report, Stop, execute
+from evaluator.evaluators import FakeEvaluator
+from lineage_db.records import Request, Run, RunState, StepState
+from lineage_db.store import Store
+from tests.avo.fakes import NOW, SEED, Climber, InlineCrew, Scripted, judge, make_run
+
+
+class Sitting:
+    """A driven run whose clock moves a second each time somebody looks at it."""
+
+    def __init__(self, path: Path) -> None:
+        self.store = Store.open(str(path / "runs.db"))
+        self.run = make_run(self.store)
+        self.store.take_run(self.run.id, "a:1", now=NOW)
+        self.said: list[str] = []
+        self.now = NOW
+        self.rests = 0
+
+    def tick(self) -> datetime:
+        self.now += timedelta(seconds=1)
+        return self.now
+
+    def ask(self, request: Request) -> None:
+        self.store.ask(self.run.id, request, now=NOW)
+
+    def asking(self, request: Request) -> Scripted:
+        """Return an operator in whose second step somebody asks."""
+
+        def ask(brief: Brief) -> Proposal:
+            self.ask(request)
+            return Climber().vary(brief)
+
+        return Scripted(Climber().vary, ask, Climber().vary)
+
+    def rest(self, seconds: float) -> None:
+        """End the pause when it has lasted three rests."""
+        self.rests += 1
+        if self.rests == 3:
+            self.ask(Request.NONE)
+
+    def drive(self, operator: Scripted, crew: type[InlineCrew] = InlineCrew, hours: float | None = None) -> Run:
+        return execute(
+            self.store, self.run, RunConfig(workers=1, max_attempts=6), seed_source=SEED,
+            deadline=None if hours is None else NOW + timedelta(hours=hours),
+            hire=crew(self.store, self.run, operator, FakeEvaluator(judge)).hire,
+            stop=Stop(), say=self.said.append, clock=self.tick, rest=self.rest,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def sitting(tmp_path: Path) -> Sitting:
+    return Sitting(tmp_path)
+
+
+def test_a_run_asked_to_stop_finishes_its_steps_and_stops(sitting: Sitting) -> None:
+    assert sitting.drive(sitting.asking(Request.STOP)).state is RunState.STOPPED
+    assert [step.state for step in sitting.store.steps(sitting.run.id)] == [StepState.DONE] * 3
+    assert "stops as it was asked to" in sitting.said
+
+
+class Unfinished(InlineCrew):
+    """Begins its third step, is asked to stop at once, and never ends it."""
+
+    def wait(self, timeout_s: float) -> Sequence[Report]:
+        if self.begun < 2:
+            return super().wait(timeout_s)
+        if self.begun == 2:
+            self.begun += 1
+            self.store.claim_step(self.run.id, worker="w0", operator="any", now=NOW)
+            self.store.ask(self.run.id, Request.STOP, now=NOW)
+        else:
+            self.store.ask(self.run.id, Request.STOP_NOW, now=NOW)
+        return []
+
+
+def test_a_run_asked_to_stop_at_once_abandons_its_steps(sitting: Sitting) -> None:
+    assert sitting.drive(Scripted(Climber().vary), Unfinished).state is RunState.STOPPED
+    assert sitting.store.steps(sitting.run.id)[-1].state is StepState.ABANDONED
+    assert sitting.now < NOW + GRACE, "it did not wait for what would not come"
+
+
+def test_a_paused_run_starts_nothing_until_the_pause_is_over(sitting: Sitting) -> None:
+    assert sitting.drive(sitting.asking(Request.PAUSE)).state is RunState.FINISHED
+    assert sitting.rests >= 3
+    assert len(sitting.store.attempts(sitting.run.id)) == 6
+    assert sitting.said[:2] == ["paused: no new steps are started", "the pause is over"]
+
+
+def test_the_hours_of_a_run_go_on_in_a_pause(sitting: Sitting) -> None:
+    sitting.rests = 3  # nobody ends the pause
+    assert sitting.drive(sitting.asking(Request.PAUSE), hours=0.05).state is RunState.FINISHED
+    assert len(sitting.store.attempts(sitting.run.id)) == 3

@@ -1,0 +1,357 @@
+"""One step: every way it can end, and what is written then."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agents.operator import Brief, Proposal, VariationOperator
+from avo.search.scoring import EVALUATOR_TRIES
+from avo.search.step import SeedOperator, StepOutcome, perform_step
+from evaluator.candidate import Candidate, Incumbent
+from evaluator.errors import EvaluatorUnavailable
+from evaluator.evaluation import Evaluation, Status
+from evaluator.evaluators import FakeEvaluator
+from knowledge_base.library import Library
+from lineage_db.errors import DatabaseUnavailable
+from lineage_db.records import Attempt, StepState
+from lineage_db.store import Store
+from tests.avo.fakes import NOW, SEED, Climber, Scripted, correct, judge, make_run, proposing, submit
+
+
+class Desk:
+    """A run in a database of its own, and steps on it."""
+
+    def __init__(self, path: Path) -> None:
+        self.store = Store.open(str(path))
+        self.run = make_run(self.store)
+        self.evaluator = FakeEvaluator(judge)
+
+    def step(self, operator: VariationOperator, worker: str = "w0") -> StepOutcome:
+        return perform_step(
+            self.store,
+            self.run,
+            operator,
+            self.evaluator,
+            worker=worker,
+            min_gain=0.002,
+            alpha=0.05,
+            clock=lambda: NOW,
+            knowledge=Library(()),
+        )
+
+    def judged(self) -> list[str]:
+        """What was evaluated, but for the canary's variants of the seed."""
+        return [call.source for call in self.evaluator.calls if "canary" not in call.source]
+
+    def sources(self) -> list[str]:
+        return [attempt.source for attempt in self.store.attempts(self.run.id)]
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Iterator[Desk]:
+    desk = Desk(tmp_path / "empty.db")
+    yield desk
+    desk.store.close()
+
+
+@pytest.fixture
+def seeded(tmp_path: Path) -> Iterator[Desk]:
+    desk = Desk(tmp_path / "seeded.db")
+    assert desk.step(SeedOperator(SEED)).version == 0
+    yield desk
+    desk.store.close()
+
+
+def test_a_correct_seed_becomes_version_0_without_parents(empty: Desk) -> None:
+    reason = "seed; canary: the wrong variant is incorrect, the slow one 0.50 times as fast"
+    assert empty.step(SeedOperator(SEED)) == StepOutcome(0, StepState.DONE, 1, 0, reason)
+    (version,) = empty.store.versions(empty.run.id)
+    assert (version.number, version.parents, version.attempt.source) == (0, (), SEED)
+
+
+def test_a_faulty_seed_is_recorded_with_its_verdict_and_is_no_version(empty: Desk) -> None:
+    outcome = empty.step(SeedOperator("nonsense"))
+    assert outcome.version is None
+    assert outcome.reason == "parse_error: not a kernel: nonsense"
+    assert [trial.status for trial in empty.store.trials(empty.run.id)] == [Status.PARSE_ERROR]
+    assert empty.store.versions(empty.run.id) == []
+
+
+def test_a_faster_attempt_becomes_the_next_version(seeded: Desk) -> None:
+    assert seeded.step(Scripted(proposing("tflops = 110.0"))) == StepOutcome(1, StepState.DONE, 1, 1, "as told")
+    version = seeded.store.version(seeded.run.id, 1)
+    assert (version.parents, version.attempt.source) == ((0,), "tflops = 110.0")
+
+
+def test_what_would_become_a_version_is_judged_on_shapes_held_out_and_its_speed_there_recorded(seeded: Desk) -> None:
+    seeded.evaluator.held_out = lambda candidate: correct(70.0, suite="held_out")
+    assert seeded.step(Scripted(proposing("tflops = 110.0"))).version == 1
+    assert seeded.step(Scripted(proposing("tflops = 105.0"))).version is None
+    assert [candidate.source for candidate in seeded.evaluator.verified] == [SEED, "tflops = 110.0"]
+    versions = seeded.store.versions(seeded.run.id)
+    assert [version.attempt.evaluation.held_out_tflops for version in versions] == [None, pytest.approx(70.0)]
+
+
+def test_what_fails_on_shapes_held_out_is_no_version_and_the_reason_does_not_give_them_away(seeded: Desk) -> None:
+    wrong = Evaluation(Status.RACE, "case 6k-causal: programs 1 and 2 race", "h100", "held_out", 0.1)
+    seeded.evaluator.held_out = lambda candidate: wrong
+    reason = "as told; not accepted: correct on the suite, but race at other shapes or in a larger sample"
+    assert seeded.step(Scripted(proposing("tflops = 110.0"))) == StepOutcome(1, StepState.DONE, 1, None, reason)
+    assert seeded.store.steps(seeded.run.id)[1].reason == reason
+    assert [trial.status for trial in seeded.store.trials(seeded.run.id)] == [Status.CORRECT] * 2
+
+
+@pytest.mark.parametrize("again", ["tflops = 110.0", "tflops = 110.0\n# the same plan"])
+def test_what_fails_a_closer_look_is_not_looked_at_again(seeded: Desk, again: str) -> None:
+    """A sample may be lucky, so whoever asks often enough would be right in the end."""
+    seeded.evaluator.held_out = lambda candidate: Evaluation(Status.INCORRECT, "off", "h100", "held_out", 0.1)
+    first = seeded.step(Scripted(proposing("tflops = 110.0")))
+    seeded.evaluator.held_out, seeded.evaluator.verified = None, []
+    second = seeded.step(Scripted(proposing(again)))
+    assert (second.version, second.reason) == (None, first.reason)
+    assert seeded.evaluator.verified == []
+    assert seeded.step(Scripted(proposing("tflops = 111.0"))).version == 1
+
+
+def test_what_took_too_long_when_it_was_looked_at_closely_may_try_again(seeded: Desk) -> None:
+    seeded.evaluator.held_out = lambda candidate: Evaluation(Status.TIMED_OUT, "slow", "h100", "held_out", 0.1)
+    assert seeded.step(Scripted(proposing("tflops = 110.0"))).version is None
+    seeded.evaluator.held_out = None
+    assert seeded.step(Scripted(proposing("tflops = 110.0"))).version == 1
+
+
+def test_a_seed_that_fails_on_shapes_held_out_is_no_version(empty: Desk) -> None:
+    empty.evaluator.held_out = lambda candidate: Evaluation(Status.INCORRECT, "off", "h100", "held_out", 0.1)
+    outcome = empty.step(SeedOperator(SEED))
+    assert outcome.version is None
+    assert outcome.reason.endswith("correct on the suite, but incorrect at other shapes or in a larger sample")
+
+
+def test_a_problem_may_hold_no_shapes_out(seeded: Desk) -> None:
+    seeded.evaluator.held_out = lambda candidate: correct(70.0, suite="quick")
+    assert seeded.step(Scripted(proposing("tflops = 110.0"))).version == 1
+    evaluation = seeded.store.version(seeded.run.id, 1).attempt.evaluation
+    assert (evaluation.examined, evaluation.held_out_tflops) == (Status.CORRECT, None)
+
+
+@pytest.mark.parametrize("source", ["tflops = 90.0", "tflops = 100.1", "nonsense"])
+def test_a_slower_equal_or_faulty_attempt_is_kept_but_no_version(seeded: Desk, source: str) -> None:
+    assert seeded.step(Scripted(proposing(source))) == StepOutcome(1, StepState.DONE, 1, None, "as told")
+    assert seeded.sources() == [SEED, source]
+    assert len(seeded.store.versions(seeded.run.id)) == 1
+
+
+def test_a_proposal_may_be_any_attempt_of_the_step_or_none(seeded: Desk) -> None:
+    def first_of_two(brief: Brief) -> Proposal:
+        good = submit(brief, "tflops = 120.0")
+        submit(brief, "tflops = 80.0")
+        return Proposal(good, "the first")
+
+    assert seeded.step(Scripted(first_of_two)) == StepOutcome(1, StepState.DONE, 2, 1, "the first")
+    nothing = seeded.step(Scripted(lambda brief: Proposal(None, "exhausted")))
+    assert nothing == StepOutcome(2, StepState.DONE, 0, None, "exhausted")
+
+
+def test_an_attempt_is_in_the_database_before_the_operator_sees_it(seeded: Desk) -> None:
+    def looks(brief: Brief) -> Proposal:
+        attempt = submit(brief, "tflops = 110.0")
+        assert seeded.store.attempt(seeded.run.id, attempt.id) == attempt
+        return Proposal(attempt, "looked")
+
+    assert seeded.step(Scripted(looks)).reason == "looked"
+
+
+def test_an_operator_that_raises_fails_its_step_and_loses_no_attempt(seeded: Desk) -> None:
+    def stumbles(brief: Brief) -> Proposal:
+        submit(brief, "tflops = 110.0")
+        raise KeyError("lost")
+
+    outcome = seeded.step(Scripted(stumbles))
+    assert outcome == StepOutcome(1, StepState.FAILED, 1, None, "KeyError: 'lost'")
+    assert seeded.sources() == [SEED, "tflops = 110.0"]
+    assert seeded.step(Scripted(proposing("tflops = 111.0"))).version == 1
+
+
+def test_an_operator_that_names_a_version_that_is_none_fails_its_step(seeded: Desk) -> None:
+    outcome = seeded.step(Scripted(lambda brief: Proposal(submit(brief, "tflops = 110.0", (7,)), "")))
+    assert outcome.state is StepState.FAILED
+    assert "7" in outcome.reason
+
+
+def test_a_candidate_tried_before_is_not_evaluated_again(seeded: Desk) -> None:
+    seeded.step(Scripted(proposing("tflops = 90.0")))
+    seen: list[Attempt] = []
+
+    def repeats(brief: Brief) -> Proposal:
+        seen.append(submit(brief, "tflops = 90.0  # with a comment"))
+        return Proposal(seen[0], "again")
+
+    assert seeded.step(Scripted(repeats)) == StepOutcome(2, StepState.DONE, 0, None, "again")
+    assert seen == [seeded.store.attempts(seeded.run.id)[1]]
+    assert seeded.judged() == [SEED, "tflops = 90.0"]
+
+
+def test_a_candidate_tried_by_another_worker_meanwhile_is_not_evaluated_again(seeded: Desk) -> None:
+    def slow(brief: Brief) -> Proposal:
+        seeded.step(Scripted(proposing("tflops = 110.0")), worker="w1")
+        return proposing("tflops = 110.0")(brief)
+
+    assert seeded.step(Scripted(slow)).tried == 0
+    assert seeded.judged() == [SEED, "tflops = 110.0"]
+    assert len(seeded.store.versions(seeded.run.id)) == 2
+
+
+def test_a_candidate_under_evaluation_by_another_worker_is_refused(seeded: Desk) -> None:
+    inner: list[StepOutcome] = []
+
+    def busy(candidate: Candidate) -> Evaluation:
+        if not inner:
+            inner.append(seeded.step(Scripted(proposing("tflops = 110.0")), worker="w1"))
+        return judge(candidate)
+
+    seeded.evaluator.verdict = busy
+    assert seeded.step(Scripted(proposing("tflops = 110.0"))).version == 1
+    assert inner[0].state is StepState.FAILED
+    assert "CandidateTaken" in inner[0].reason
+    assert seeded.sources() == [SEED, "tflops = 110.0"]
+
+
+def test_acceptance_is_against_the_lineage_at_the_end_of_the_step(seeded: Desk) -> None:
+    def overtaken(brief: Brief) -> Proposal:
+        attempt = submit(brief, "tflops = 110.0")
+        seeded.step(Scripted(proposing("tflops = 120.0")), worker="w1")
+        return Proposal(attempt, "too late")
+
+    assert seeded.step(Scripted(overtaken)).version is None
+    assert [version.attempt.source for version in seeded.store.versions(seeded.run.id)] == [SEED, "tflops = 120.0"]
+
+
+class Unavailable(FakeEvaluator):
+    """An evaluator that has no verdict the first ``times`` times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__(judge)
+        self.times = times
+
+    def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
+        self.times -= 1
+        if self.times >= 0:
+            raise EvaluatorUnavailable("no judge")
+        return super().evaluate(candidate, incumbent)
+
+
+def test_an_evaluator_that_comes_back_costs_nothing(seeded: Desk) -> None:
+    seeded.evaluator = Unavailable(EVALUATOR_TRIES - 1)
+    assert seeded.step(Scripted(proposing("tflops = 110.0"))).version == 1
+
+
+def test_an_evaluator_that_goes_away_before_acceptance_abandons_the_step(seeded: Desk) -> None:
+    def gone(candidate: Candidate) -> Evaluation:
+        raise EvaluatorUnavailable("no judge")
+
+    seeded.evaluator.held_out = gone
+    with pytest.raises(EvaluatorUnavailable, match="no judge"):
+        seeded.step(Scripted(proposing("tflops = 110.0")))
+    assert len(seeded.evaluator.verified) == 1 + EVALUATOR_TRIES
+    assert seeded.store.steps(seeded.run.id)[1].state is StepState.ABANDONED
+
+
+def test_an_evaluator_that_stays_away_abandons_the_step(seeded: Desk) -> None:
+    seeded.evaluator = Unavailable(EVALUATOR_TRIES)
+    with pytest.raises(EvaluatorUnavailable, match="no judge"):
+        seeded.step(Scripted(proposing("tflops = 110.0")))
+    step = seeded.store.steps(seeded.run.id)[1]
+    assert (step.state, step.reason) == (StepState.ABANDONED, "no verdict: no judge")
+
+
+def test_a_database_that_fails_is_no_fault_of_the_operator(seeded: Desk) -> None:
+    def unplugged(brief: Brief) -> Proposal:
+        raise DatabaseUnavailable("unplugged")
+
+    with pytest.raises(DatabaseUnavailable, match="unplugged"):
+        seeded.step(Scripted(unplugged))
+
+
+def test_a_step_abandoned_meanwhile_writes_nothing_more(seeded: Desk) -> None:
+    def abandoned(brief: Brief) -> Proposal:
+        attempt = submit(brief, "tflops = 110.0")
+        seeded.store.abandon_running_steps(seeded.run.id, reason="stopped", now=NOW)
+        return Proposal(attempt, "late")
+
+    outcome = seeded.step(Scripted(abandoned))
+    assert (outcome.state, outcome.version) == (StepState.ABANDONED, None)
+    assert seeded.store.steps(seeded.run.id)[1].reason == "stopped"
+
+
+def test_the_brief_holds_lineage_and_memory(seeded: Desk) -> None:
+    operator = Scripted(proposing("tflops = 110.0"), proposing("nonsense"), proposing("tflops = 1.0"))
+    for _ in range(3):
+        seeded.step(operator)
+    brief = operator.briefs[2]
+    assert [version.number for version in brief.versions] == [0, 1]
+    assert [trial.status for trial in brief.trials] == [Status.CORRECT, Status.CORRECT, Status.PARSE_ERROR]
+    assert (brief.problem.name, brief.target.name, brief.suite) == ("mha", "h100", "quick")
+    assert len({brief.seed for brief in operator.briefs}) == 3
+
+
+def climb(desk: Desk, steps: int) -> None:
+    for _ in range(steps):
+        desk.step(Climber())
+
+
+def test_the_same_seed_on_one_worker_makes_the_same_candidates(empty: Desk, seeded: Desk) -> None:
+    climb(seeded, 6)
+    empty.step(SeedOperator(SEED))
+    climb(empty, 6)
+    assert empty.sources() == seeded.sources()
+    assert len(set(empty.sources())) == 7
+
+
+@pytest.mark.parametrize("evaluated", [False, True])
+def test_a_step_left_unfinished_is_done_over(empty: Desk, seeded: Desk, evaluated: bool) -> None:
+    climb(seeded, 6)
+
+    class Killed(Climber):
+        def vary(self, brief: Brief) -> Proposal:
+            if evaluated:
+                super().vary(brief)
+            empty.store.abandon_running_steps(empty.run.id, reason="killed", now=NOW)
+            return Proposal(None, "never written")
+
+    empty.step(SeedOperator(SEED))
+    climb(empty, 3)
+    empty.step(Killed())
+    climb(empty, 3)
+    assert empty.sources() == seeded.sources()
+    assert len(empty.evaluator.calls) == len(seeded.evaluator.calls)
+    ours, theirs = (
+        [(version.number, version.parents, version.attempt.source) for version in desk.store.versions(desk.run.id)]
+        for desk in (empty, seeded)
+    )
+    assert ours == theirs
+
+
+def seed_after_failures(path: Path, failures: int) -> int:
+    desk = Desk(path)
+    desk.step(SeedOperator(SEED))
+    for _ in range(failures):
+        desk.store.claim_step(desk.run.id, worker="w0", operator="scripted", now=NOW)
+        desk.store.abandon_running_steps(desk.run.id, reason="killed", now=NOW)
+    operator = Scripted(lambda brief: Proposal(None, ""))
+    desk.step(operator)
+    desk.store.close()
+    return operator.briefs[0].seed
+
+
+def test_a_step_left_unfinished_twice_is_not_done_over_again(tmp_path: Path) -> None:
+    seeds = [seed_after_failures(tmp_path / f"{failures}.db", failures) for failures in range(4)]
+    assert seeds[0] == seeds[1]
+    assert len(set(seeds)) == 3
+
+
+def test_two_workers_do_not_share_a_seed(seeded: Desk) -> None:
+    operator = Scripted(lambda brief: Proposal(None, ""))
+    for worker in ("w0", "w1", "w2"):
+        seeded.step(operator, worker)
+    assert len({brief.seed for brief in operator.briefs}) == 3

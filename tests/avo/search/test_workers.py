@@ -1,0 +1,250 @@
+"""Real worker processes: nothing is lost whoever dies, and nobody outlives the run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from avo.config import RunConfig
+from avo.errors import ConfigError, RunFailed
+from avo.search import evaluators as judge_process
+from avo.search import workers
+from avo.search.workers import RayCrew, hire
+from lineage_db.records import RunState, StepState
+from lineage_db.store import Store
+from tests.avo.fakes import make_run
+
+PATIENCE_S = 60.0
+"""Longest wait for something that takes seconds at most."""
+
+
+class Drivers:
+    """Starts driver processes on one run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.db = folder / "runs.db"
+        self.store = Store.open(str(self.db))
+        self.run = make_run(self.store)
+        self.children: list[subprocess.Popen[str]] = []
+
+    def start(self, workers: int, attempts: int, trick: str = "none") -> "subprocess.Popen[str]":
+        program = [sys.executable, str(Path(__file__).parents[1] / "driver.py")]
+        child = subprocess.Popen(
+            [*program, str(self.db), str(workers), str(attempts), trick],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.children.append(child)
+        return child
+
+    def attempts(self) -> int:
+        return len(self.store.trials(self.run.id))
+
+    def steps(self) -> list[StepState]:
+        return [step.state for step in self.store.steps(self.run.id)]
+
+    def close(self) -> None:
+        for child in self.children:
+            child.kill()
+            child.communicate()
+        self.store.close()
+
+
+@pytest.fixture
+def drivers(tmp_path: Path) -> Iterator[Drivers]:
+    made = Drivers(tmp_path)
+    yield made
+    made.close()
+
+
+class FakeRay:
+    """Remembers what Ray is told."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, Any] = {}
+        self.remote_arguments: list[tuple[Any, ...]] = []
+
+    def init(self, **settings: Any) -> None:
+        self.told["machine"] = settings["num_gpus"]
+
+    def get_runtime_context(self) -> SimpleNamespace:
+        return SimpleNamespace(gcs_address="127.0.0.1:1")
+
+    def remote(self, **resources: Any) -> Callable[[type], Any]:
+        def make(kind: type) -> Any:
+            self.told[kind.__name__] = resources.get("num_gpus", 0)
+            return SimpleNamespace(remote=lambda *arguments: self.remote_arguments.append(arguments))
+
+        return make
+
+    def shutdown(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("target", "command", "gpus"),
+    [("h100", None, 0), ("cuda", None, 1), ("cuda", "ssh gpu-box python -m evaluator", 0)],
+)
+def test_evaluators_that_measure_here_get_a_gpu_each_and_nobody_else_any(
+    monkeypatch: pytest.MonkeyPatch, target: str, command: str | None, gpus: int
+) -> None:
+    ray = FakeRay()
+    monkeypatch.setattr(workers, "ray", ray)
+    config = RunConfig(target=target, workers=2, evaluator_command=command, cascade=0.1)
+    with hire("sqlite://", "run", config):
+        assert ray.told == {"machine": 2 * gpus, "EvaluatorWorker": gpus, "EvaluatorPool": 0, "OperatorWorker": 0}
+    made: dict[str, object] = {}
+    monkeypatch.setattr(judge_process, "ProcessEvaluator", lambda *names, **settings: made.update(settings))
+    ray.remote_arguments[0][0]()
+    measuring = ("--equivalence-margin", "0.005", "--cascade", "0.1")
+    assert (made["command"], made["options"]) == (command, measuring if target == "cuda" else ())
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "head"])
+def test_an_address_at_which_there_is_no_cluster_is_said_at_once(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setattr(workers, "ray", FakeRay())
+    crew = hire("postgresql://", "run", RunConfig(ray_address=address))
+    with pytest.raises(ConfigError, match=f"^--ray-address: nobody answers at {address}: give auto, HOST:PORT"), crew:
+        pass
+
+
+def test_a_cluster_that_is_out_of_reach_ends_the_run_and_not_with_an_error_of_rays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lost(*_: object, **__: object) -> None:
+        raise ConnectionError("reconnection to the Ray cluster\nfailed")
+
+    monkeypatch.setattr(workers, "ray", SimpleNamespace(wait=lost, kill=lost))
+    crew = RayCrew(lambda worker: SimpleNamespace(step=SimpleNamespace(remote=lost)), 1, None)
+    for call in (lambda: crew.start(0, None), lambda: crew.wait(1.0), lambda: crew.replace(0)):
+        with pytest.raises(RunFailed, match=r"^Ray cannot be reached any more \(ConnectionError\): resume the run$"):
+            call()
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not what():
+        assert time.monotonic() < deadline, "it does not come"
+        time.sleep(0.05)
+
+
+def parents() -> dict[int, int]:
+    """Return the parent of every process that is not a zombie."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            except OSError:
+                continue
+            if state != "Z":
+                found[int(entry.name)] = int(parent)
+    return found
+
+
+def descent(pid: int) -> set[int]:
+    """Return ``pid`` and its descendants."""
+    known, new = parents(), {pid}
+    members: set[int] = set()
+    while new:
+        members |= new
+        new = {child for child, parent in known.items() if parent in new} - members
+    return members
+
+
+def command_line(pid: int) -> str:
+    """Return what a process was started as, or calls itself; nothing when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    except OSError:
+        return ""
+
+
+def family(pid: int) -> set[int]:
+    """Return ``pid`` and its descendants, but for two services of Ray that stay a minute to tell that it died."""
+    return {member for member in descent(pid) if "Agent" not in command_line(member)}
+
+
+def test_no_attempt_is_lost_when_workers_die(drivers: Drivers) -> None:
+    child = drivers.start(workers=2, attempts=16, trick="deaths")
+    output, _ = child.communicate(timeout=PATIENCE_S)
+    assert (child.returncode, output.splitlines()[-1]) == (0, "finished"), output
+    assert (drivers.db.parent / "operator-died").exists()
+    assert (drivers.db.parent / "evaluator-died").exists()
+    assert "the operator's process died" in output
+    steps = drivers.store.steps(drivers.run.id)
+    assert [step.number for step in steps] == list(range(len(steps)))
+    # The operator's step is done over; what the evaluator was at is given to the one that takes its place.
+    assert [step.redoes for step in steps if step.redoes is not None] == [
+        step.number for step in steps if step.state is StepState.ABANDONED
+    ]
+    assert [step.state for step in steps].count(StepState.ABANDONED) == 1
+    assert {step.worker for step in steps} == {"w0", "w1"}
+    trials = drivers.store.trials(drivers.run.id)
+    assert len(trials) == 16
+    done = {step.number for step in steps if step.state is StepState.DONE}
+    assert {trial.step_number for trial in trials} == done
+    assert len({trial.digest for trial in trials}) == 16
+    speeds = [version.attempt.evaluation.geomean_tflops for version in drivers.store.versions(drivers.run.id)]
+    assert len(speeds) > 1
+    assert speeds == sorted(speeds)
+
+
+@pytest.mark.parametrize("who", ["operator", "evaluator"])
+def test_a_worker_that_does_not_start_says_why(drivers: Drivers, who: str) -> None:
+    child = drivers.start(workers=1, attempts=16, trick=f"no-{who}")
+    output, _ = child.communicate(timeout=PATIENCE_S)
+    assert child.returncode == 1
+    last = output.splitlines()[-1]
+    assert last.startswith("avo.errors.RunFailed: 5 steps in a row ended without an outcome")
+    assert last.endswith(f"the {who} does not start: ValueError: it is Sunday")
+
+
+def test_a_killed_run_leaves_no_process_and_can_be_resumed(drivers: Drivers) -> None:
+    child = drivers.start(workers=2, attempts=1000)
+    wait_for(lambda: drivers.attempts() > 3)
+    members = family(child.pid)
+    assert len(members) > 5
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    wait_for(lambda: not members & parents().keys())
+
+    before = drivers.attempts()
+    assert drivers.store.run("fake").state is RunState.RUNNING
+    child = drivers.start(workers=1, attempts=before + 3)
+    output, _ = child.communicate(timeout=PATIENCE_S)
+    assert output.splitlines()[-1] == "finished", output
+    assert drivers.attempts() == before + 3
+    assert StepState.RUNNING not in drivers.steps()
+
+
+def test_ctrl_c_lets_workers_finish_what_they_hold(drivers: Drivers) -> None:
+    child = drivers.start(workers=2, attempts=1000)
+    wait_for(lambda: drivers.attempts() > 3)
+    members = family(child.pid)
+    os.killpg(child.pid, signal.SIGINT)  # as a terminal does: the whole foreground group
+    output, _ = child.communicate(timeout=PATIENCE_S)
+    assert output.splitlines()[-1] == "stopped", output
+    assert set(drivers.steps()) == {StepState.DONE}
+    wait_for(lambda: not members & parents().keys())
+
+
+def test_ctrl_c_twice_abandons_what_they_hold(drivers: Drivers) -> None:
+    child = drivers.start(workers=2, attempts=1000, trick="slow")
+    wait_for(lambda: len(drivers.steps()) == 3)
+    members = family(child.pid)
+    os.kill(child.pid, signal.SIGTERM)
+    os.kill(child.pid, signal.SIGINT)
+    output, _ = child.communicate(timeout=PATIENCE_S / 2)
+    assert output.splitlines()[-1] == "stopped", output
+    assert drivers.steps() == [StepState.DONE, StepState.ABANDONED, StepState.ABANDONED]
+    wait_for(lambda: not members & parents().keys())

@@ -1,0 +1,169 @@
+"""The panel of a run: what it says, and that it fits."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from avo.watch.panel import Budget, panel
+from avo.watch.snapshot import Snapshot, read_snapshot
+from evaluator.evaluation import Status
+from evaluator.problem import Baseline
+from evaluator.problems.loading import get_problem
+from lineage_db.store import Store
+from tests.avo.recorded import Recorded
+from tests.avo.sample_run import START, make_measured
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Recorded]:
+    with Store.open(str(tmp_path / "lineage.db")) as store:
+        yield Recorded(store)
+
+
+def draw(
+    run: Recorded,
+    *,
+    width: int = 80,
+    max_attempts: int | None = None,
+    minutes: float | None = None,
+    baselines: tuple[Baseline, ...] = (),
+) -> str:
+    """Return the panel as text without colour, drawn at the run's clock."""
+    deadline = None if minutes is None else START + timedelta(minutes=minutes)
+    console = Console(width=width, file=StringIO(), force_terminal=True, color_system=None, legacy_windows=False)
+    with console.capture() as capture:
+        console.print(
+            panel(snapshot(run), now=run.now, budget=Budget(max_attempts, deadline, START), baselines=baselines)
+        )
+    return capture.get()
+
+
+def snapshot(run: Recorded) -> Snapshot:
+    return read_snapshot(run.store, run.run.name)
+
+
+def climbed(run: Recorded) -> Recorded:
+    run.step(100.0)
+    run.step(Status.DOES_NOT_FIT, (0,), "num_stages 1 -> 5")
+    run.step(150.0, (0,), "BLOCK_M 64 -> 128")
+    run.step(165.0, (1,), "exp -> exp2")
+    return run
+
+
+def test_the_best_is_shown_against_the_seed_as_a_prediction(run: Recorded) -> None:
+    (line,) = (line for line in draw(climbed(run)).splitlines() if "best, v2" in line)
+    assert "165.0" in line
+    assert "predicted, 1.65 x seed" in line
+
+
+def test_a_measured_best_is_called_so_with_its_card(run: Recorded) -> None:
+    measured = Recorded(run.store, "measured", target="cuda")
+    measured.step(make_measured(600.0))
+    measured.step(make_measured(660.0), (0,), "exp -> exp2")
+    text = draw(measured)
+    assert "mha for NVIDIA H100 80GB HBM3" in text
+    assert "measured, 1.10 x seed" in text
+    assert "predicted" not in text
+
+
+def test_published_figures_are_called_published_and_cover_shared_cases(run: Recorded) -> None:
+    best = snapshot(climbed(run)).versions[-1].attempt.evaluation.score
+    assert best is not None
+    one = Baseline("one case", "h100", {best.cases[0].case: 2 * best.cases[0].tflops}, "")
+    both = Baseline("both cases", "h100", {case.case: case.tflops for case in best.cases}, "")
+    lines = draw(run, width=100, baselines=(one, both)).splitlines()
+    assert any("one case" in line and "published, best is 0.50 x on 1 of 2" in line for line in lines)
+    assert any("both cases" in line and "published, best is 1.00 x " in line for line in lines)
+
+
+def test_verdicts_versions_rate_and_recent_changes_are_named(run: Recorded) -> None:
+    text = draw(climbed(run), max_attempts=10)
+    assert "4 of 10, 10.0 a minute" in text
+    assert "3 correct, 1 does not fit" in text
+    assert "3 accepted, the last 0s ago" in text
+    assert text.index("exp -> exp2") < text.index("BLOCK_M 64 -> 128"), "the latest first"
+    assert "+10.0%" in text
+
+
+def test_time_left_follows_from_the_rate_or_the_deadline_whichever_is_nearer(run: Recorded) -> None:
+    climbed(run)
+    assert "36s left" in draw(run, max_attempts=10)
+    assert "36s left" in draw(run, max_attempts=10, minutes=5)
+    assert "10s left" in draw(run, max_attempts=10, minutes=34 / 60)
+    assert "left" not in draw(run)
+
+
+def test_time_left_never_runs_below_zero(run: Recorded) -> None:
+    climbed(run)
+    assert "0s left" in draw(run, minutes=0.1)
+
+
+def test_each_worker_is_shown_with_its_step_and_what_it_tried(run: Recorded) -> None:
+    climbed(run)
+    step = run.claim("worker-1")
+    run.evaluate(step, Status.INCORRECT, (2,))
+    run.wait(4)
+    (line,) = (line for line in draw(run).splitlines() if "worker-1" in line)
+    assert "step 4, mutate, 4s, 1 tried" in line
+
+
+def test_workers_beyond_eight_are_counted(run: Recorded) -> None:
+    for number in range(11):
+        run.claim(f"worker-{number}")
+    assert "and 3 more" in draw(run)
+
+
+def test_a_finished_run_says_so_and_has_no_time_left(run: Recorded) -> None:
+    climbed(run).finish()
+    text = draw(run, max_attempts=10, minutes=5)
+    assert "live  finished" in text
+    assert "left" not in text
+
+
+def test_a_run_without_attempts_can_be_drawn(run: Recorded) -> None:
+    assert "0 accepted" in draw(run, max_attempts=10, minutes=1)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_no_line_is_wider_than_the_terminal_or_100_columns(run: Recorded, width: int) -> None:
+    climbed(run).step(170.0, (2,), "a change that is told at length " * 5)
+    run.claim("worker-0")
+    lines = draw(run, width=width, max_attempts=9, minutes=9, baselines=get_problem("mha").baselines).splitlines()
+    assert {len(line) for line in lines} == {min(width, 100)}
+
+
+def test_a_change_cannot_command_the_terminal(run: Recorded) -> None:
+    run.step(100.0)
+    run.step(120.0, (0,), "[bold]\x1b[2J gone")
+    text = draw(run)
+    assert "\x1b" not in text
+    assert "[bold]" in text
+
+
+def called(run: Recorded, error: str = "", usd: float | None = 0.25) -> None:
+    run.store.journal.add_call(
+        run.run.id, None, model="m", input_tokens=400_000, cached_tokens=0, output_tokens=100_000, usd=usd,
+        seconds=2.0, error=error, now=run.now,
+    )  # fmt: skip
+
+
+def test_what_models_have_used_is_shown_against_their_limits_and_so_is_the_last_trouble(run: Recorded) -> None:
+    assert "tokens" not in draw(climbed(run))
+    called(run)
+    called(run)
+    text = draw(run)
+    assert "1.0M tokens, 0.50 USD, 2 calls" in text
+    assert "last call" not in text
+    called(run, "HTTP 503: overloaded")
+    now, spent = run.now, snapshot(run)
+    assert "last call: HTTP 503: overloaded" in draw(run)
+    assert Budget(None, None, START, max_tokens=3_000_000, max_usd=1.0).used(spent, now) == pytest.approx(0.75)
+
+
+def test_no_price_is_shown_where_none_is_known(run: Recorded) -> None:
+    called(run, usd=None)
+    assert "500.0k tokens, 1 calls" in draw(run)

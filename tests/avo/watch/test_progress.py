@@ -1,0 +1,112 @@
+"""Progress on a terminal and in a log, of a run that goes on while it is watched."""
+
+import re
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from time import monotonic, sleep
+
+from rich.console import Console
+
+from avo.watch.progress import RunProgress
+from evaluator.evaluation import Status
+from lineage_db.store import Store
+from tests.avo.recorded import Recorded
+from tests.avo.sample_run import START
+
+
+def terminal() -> Console:
+    return Console(file=StringIO(), force_terminal=True, width=80, height=40, color_system=None, legacy_windows=False)
+
+
+def log() -> Console:
+    return Console(file=StringIO(), width=80)
+
+
+def written(console: Console) -> str:
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+def watch(path: Path, console: Console) -> RunProgress:
+    return RunProgress(
+        store_url=str(path), run_name="live", console=console, max_attempts=4, clock=lambda: START, interval_s=0.01
+    )
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for another thread; the limit only ends a broken test."""
+    limit = monotonic() + 20
+    while not condition():
+        assert monotonic() < limit, "nothing happened"
+        sleep(0.01)
+
+
+def test_the_last_state_of_the_run_stays_on_the_terminal(tmp_path: Path) -> None:
+    console = terminal()
+    with Store.open(str(tmp_path / "lineage.db")) as store:
+        run = Recorded(store)
+        with watch(tmp_path / "lineage.db", console):
+            run.step(100.0)
+            run.step(125.0, (0,), "BLOCK_M 64 -> 128")
+            run.finish()
+    last = written(console)[written(console).rindex("╭") :]
+    assert "live  finished" in last
+    assert "2 of 4" in last
+    assert "1.25 x seed" in last
+
+
+def test_a_terminal_waits_for_a_database_that_is_not_there_yet(tmp_path: Path) -> None:
+    console = terminal()
+    with watch(tmp_path / "lineage.db", console):
+        until(lambda: "waiting for live" in written(console))
+        with Store.open(str(tmp_path / "lineage.db")) as store:
+            Recorded(store).step(100.0)
+    assert "1 of 4" in written(console)
+
+
+def test_a_log_has_one_line_for_each_piece_of_news(tmp_path: Path) -> None:
+    console = log()
+    with Store.open(str(tmp_path / "lineage.db")) as store:
+        run = Recorded(store)
+        run.step(100.0)
+        with watch(tmp_path / "lineage.db", console):
+            until(lambda: "1 attempts, 1 accepted" in written(console))
+            run.step(Status.DOES_NOT_FIT, (0,), "num_stages 1 -> 5")
+            run.step(125.0, (0,), "[bold] BLOCK_M 64 -> 128")
+            run.step(120.0, (1,), "BLOCK_N 64 -> 32", accept=False)
+            run.finish()
+    first, fault, *_rest = lines = written(console).splitlines()
+    assert first == "run live: running, 1 attempts, 1 accepted"
+    assert re.fullmatch(r"attempt 2 does not fit: needs 262144 bytes .* \[num_stages 1 -> 5\]", fault)
+    assert "attempt 3 correct: 125.0 predicted TFLOPS [[bold] BLOCK_M 64 -> 128]" in lines
+    assert "version 1 accepted: 125.0 predicted TFLOPS, +25.0% [[bold] BLOCK_M 64 -> 128]" in lines
+    assert "attempt 4 correct: 120.0 predicted TFLOPS [BLOCK_N 64 -> 32]" in lines
+    assert lines[-1] == "run live: finished"
+    assert len(lines) == 6
+
+
+def test_an_exception_of_the_run_passes_through_and_the_display_ends(tmp_path: Path) -> None:
+    console = terminal()
+    try:
+        with watch(tmp_path / "lineage.db", console):
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        pass
+    assert written(console).endswith("\x1b[?25h"), "the cursor is shown again"
+
+
+def test_a_log_says_once_why_a_model_does_not_answer(tmp_path: Path) -> None:
+    console = log()
+    with Store.open(str(tmp_path / "lineage.db")) as store:
+        run = Recorded(store)
+        run.step(100.0)
+        with watch(tmp_path / "lineage.db", console):
+            until(lambda: "1 attempts, 1 accepted" in written(console))
+            for _ in range(2):
+                store.journal.add_call(
+                    run.run.id, None, model="m", input_tokens=0, cached_tokens=0, output_tokens=0, usd=None,
+                    seconds=0.1, error="no connection", now=run.now,
+                )  # fmt: skip
+            run.finish()
+    assert written(console).count("model: no connection") == 1

@@ -1,0 +1,60 @@
+"""How durations, gains and verdicts read."""
+
+import pytest
+
+from avo.watch.wording import compared, count, duration, first_line, percent, printable, spread, unit, verdicts
+from evaluator.evaluation import CaseScore, Comparison, Score, Status, Verdict
+from evaluator.target import ScoreKind
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-3, "0s"), (0.4, "0s"), (59.4, "59s"), (59.6, "1m 00s"), (65, "1m 05s"), (7620, "2h 07m"), (90000, "1d 01h")],
+)
+def test_a_duration_shows_its_two_largest_units(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_a_gain_has_a_sign_and_an_unknown_one_is_empty() -> None:
+    assert [percent(0.0312), percent(-0.5), percent(None)] == ["+3.1%", "-50.0%", ""]
+
+
+def test_correct_attempts_are_named_before_faulty_ones() -> None:
+    assert verdicts({Status.DOES_NOT_FIT: 3, Status.CORRECT: 1}) == "1 correct, 3 does not fit"
+
+
+def test_control_characters_of_a_candidate_do_not_reach_the_terminal() -> None:
+    assert printable("a\x1b[2Jb\tc\nd") == "a [2Jb  c\nd"
+    assert first_line("\n one\x07 \ntwo") == "one"
+
+
+def test_a_score_is_of_a_card_where_it_was_measured_and_of_an_architecture_where_it_is_predicted() -> None:
+    case = CaseScore("a", 600.0, 1.0, "tensor")
+    assert unit(Score(ScoreKind.PREDICTED, "h100", (case,))) == "predicted TFLOPS, h100"
+    assert unit(Score(ScoreKind.MEASURED, "cuda", (case,), card="NVIDIA\x1b H100")) == "measured TFLOPS, NVIDIA  H100"
+
+
+def test_a_spread_that_is_not_known_is_empty() -> None:
+    assert spread(CaseScore("a", 600.0, 1.0, "tensor")) == ""
+    assert spread(CaseScore("a", 600.0, 1.0, "tensor", low_tflops=590.0, high_tflops=604.96)) == "590.0 to 605.0"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        (Verdict.FASTER, "faster than"), (Verdict.SLOWER, "slower than"), (Verdict.EQUIVALENT, "as fast as"),
+        (Verdict.UNDECIDED, "not told apart from"),
+    ],
+)  # fmt: skip
+def test_a_comparison_says_what_it_has_shown_and_with_what_certainty(verdict: Verdict, words: str) -> None:
+    figures = "+1.0% in 2 rounds, chance of error 0.001"
+    assert compared(Comparison("p", 0.001, (0.00995, 0.00995), verdict)) == f"{words} the best so far: {figures}"
+    assert compared(Comparison("p", 0.001, (), verdict)) == f"{words} the best so far"
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (999, "999"), (1000, "1.0k"), (999_949, "999.9k"), (999_950, "1.0M"), (4_500_000, "4.5M")],
+)
+def test_large_numbers_are_short(number: int, text: str) -> None:
+    assert count(number) == text

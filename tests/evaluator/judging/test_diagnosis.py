@@ -1,0 +1,103 @@
+"""A mistake is named if it explains what came out, and no other is. The corpus of wrong kernels shows more of it."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from evaluator.judging.diagnosis import Wrong, diagnose
+from evaluator.problem import Case
+from evaluator.problems.dense import softmax_scale, views
+from evaluator.problems.loading import get_problem
+
+MHA = get_problem("mha")
+CASES = {case.name: case for case in MHA.correctness_cases}
+Tensor = torch.Tensor
+Mistake = Callable[[Tensor, Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
+
+
+def attend(scores: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.softmax(scores, 1) @ v, torch.logsumexp(scores, 1)
+
+
+def hidden(scores: Tensor, seen: Tensor) -> Tensor:
+    return scores.masked_fill(~seen, -math.inf)
+
+
+def half_the_denominator(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    out, lse = attend(hidden(q @ k.T * scale, seen), v)
+    return 2 * out, lse
+
+
+def rounded(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    return attend(hidden((q @ k.T * scale).to(torch.float8_e4m3fn).double(), seen), v)
+
+
+def lse_in_base_2(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    out, lse = attend(hidden(q @ k.T * scale, seen), v)
+    return out, lse / math.log(2)
+
+
+def no_maximum(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    weights = torch.exp(hidden(q @ k.T * scale, seen).float()).double()
+    return weights @ v / weights.sum(1, keepdim=True), weights.sum(1).log()
+
+
+MISTAKES: dict[str, tuple[str, Mistake, str]] = {
+    "no mask": ("padded-causal", lambda q, k, v, seen, scale: attend(q @ k.T * scale, v), "the causal mask is ignored"),
+    "no scale": ("square-full", lambda q, k, v, seen, scale: attend(q @ k.T, v), "the scores are not scaled"),
+    "a scale of its own": (
+        "constant-causal",
+        lambda q, k, v, seen, scale: attend(hidden(q @ k.T * scale * 1.1, seen), v),
+        "",
+    ),
+    "a scale that is off": (
+        "square-full",
+        lambda q, k, v, seen, scale: attend(q @ k.T * scale * 1.13, v),
+        "the scores are off by the factor 1.13",
+    ),
+    "twice the output": ("mixed-full", half_the_denominator, "the output is off by the factor 2"),
+    "a tile left out": (
+        "square-full",
+        lambda q, k, v, seen, scale: attend(q @ k[64:].T * scale, v[64:]),
+        "keys 0 to 63 are ignored",
+    ),
+    "lse in base 2": ("square-full", lse_in_base_2, "lse is in base 2: multiply it by ln(2)"),
+    "no maximum": ("large-causal", no_maximum, "the maximum is not subtracted, and exponentials overflow"),
+    "scores of 8 bits": ("square-full", rounded, ""),
+}
+
+
+def wrong(case: Case, mistake: Mistake, head: int = 0) -> tuple[dict[str, Tensor], Wrong]:
+    inputs = MHA.make_inputs(case, 5)
+    q, k, v = (view[1, head].double() for view in views(case, inputs).values())
+    rows = torch.arange(case.q_len)
+    seen = torch.ones(case.q_len, case.kv_len, dtype=torch.bool)
+    if case.causal:
+        seen = torch.arange(case.kv_len) <= rows[:, None] + case.kv_len - case.q_len
+    out, lse = mistake(q, k, v, seen, softmax_scale(case))
+    right, right_lse = attend(hidden(q @ k.T * softmax_scale(case), seen), v)
+    near = ((out - right).norm(dim=1) < 0.01 * right.norm(dim=1)) & ((lse - right_lse).abs() < 1e-3)
+    return inputs, Wrong(1, head, rows[~near], out[~near].bfloat16().double(), lse[~near].float().double())
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_named_if_it_explains_what_came_out(name: str) -> None:
+    case_name, mistake, expected = MISTAKES[name]
+    case = CASES[case_name]
+    assert diagnose(MHA, case, *wrong(case, mistake)) == expected
+
+
+def test_few_rows_prove_no_number_that_was_found_from_them() -> None:
+    case = CASES["square-full"]
+    inputs, found = wrong(case, half_the_denominator)
+    few = Wrong(found.batch, found.head, found.rows[:3], found.out[:3], found.lse[:3])
+    assert diagnose(MHA, case, inputs, few) == ""
+
+
+def test_a_problem_that_is_not_dense_is_left_alone() -> None:
+    problem = get_problem("fsa")
+    case = problem.correctness_cases[0]
+    nothing = torch.zeros(1, case.head_dim, dtype=torch.float64)
+    assert diagnose(problem, case, {}, Wrong(0, 0, torch.zeros(1, dtype=torch.int64), nothing, nothing[:, 0])) == ""

@@ -1,0 +1,157 @@
+"""The judge in a process of its own: started here or by a command, replaced when it dies, refused when it is none."""
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from evaluator.candidate import Candidate, Incumbent
+from evaluator.errors import EvaluatorUnavailable, UnknownProblem, UnknownTarget
+from evaluator.evaluation import Fault, Status
+from evaluator.serving import child
+from evaluator.serving.process import ProcessEvaluator
+from evaluator.serving.protocol import ready
+from evaluator.targets import get_target
+
+NO_PYTHON = Candidate("mha", "def attention(:")
+READY = shlex.quote(ready(get_target("h100")))
+
+Elsewhere = Callable[[str], ProcessEvaluator]
+
+
+def judge_pid(evaluator: ProcessEvaluator) -> int:
+    assert evaluator._child is not None
+    return evaluator._child.pid
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Elsewhere:
+    """Makes an evaluator whose judge is a shell script, started as ssh starts one on another machine."""
+
+    def make(script: str) -> ProcessEvaluator:
+        (tmp_path / "judge.sh").write_text(script)
+        return ProcessEvaluator("h100", "quick", command=f"sh {tmp_path / 'judge.sh'}")
+
+    return make
+
+
+def test_a_judge_serves_many_candidates_and_is_replaced_when_killed() -> None:
+    with ProcessEvaluator("h100", "quick") as evaluator:
+        assert evaluator.evaluate(NO_PYTHON).status is Status.PARSE_ERROR
+        first = judge_pid(evaluator)
+        assert evaluator.evaluate(NO_PYTHON, Incumbent(NO_PYTHON, 0.01)).status is Status.PARSE_ERROR
+        explained = evaluator.profile(NO_PYTHON, "8k-full")
+        assert isinstance(explained, Fault)
+        assert explained.status is Status.PARSE_ERROR
+        assert judge_pid(evaluator) == first
+        os.kill(first, signal.SIGKILL)
+        assert evaluator.evaluate(NO_PYTHON).status is Status.PARSE_ERROR
+        second = judge_pid(evaluator)
+        assert second != first
+    with pytest.raises(ProcessLookupError):
+        os.kill(second, 0)
+
+
+def test_a_command_starts_the_judge_and_is_given_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/agent")
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    # Like ssh: joins its arguments with blanks and hands them to a shell.
+    far = f'test "$SSH_AUTH_SOCK" && test -z "$OPENAI_API_KEY" && exec {sys.executable} -m evaluator'
+    command = f"""sh -c 'exec sh -c "$*"' ssh {shlex.quote(far)}"""
+    with ProcessEvaluator("a100", "quick", command=command) as evaluator:
+        assert evaluator.target == get_target("a100")
+        evaluation = evaluator.evaluate(NO_PYTHON)
+    assert (evaluation.status, evaluation.target) == (Status.PARSE_ERROR, "a100")
+
+
+def test_a_judge_is_told_how_long_an_evaluation_may_take(tmp_path: Path) -> None:
+    (tmp_path / "judge.sh").write_text('echo "$@" >&2; exit 3')
+    evaluator = ProcessEvaluator("h100", "quick", 42.0, command=f"sh {tmp_path / 'judge.sh'}", options=("--more",))
+    with pytest.raises(EvaluatorUnavailable, match=r"--target h100 --suite quick --sandbox auto --wall 42\.0 --more"):
+        evaluator.evaluate(NO_PYTHON)
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("echo 'ssh: connect to host gpu-box port 22: No route to host' >&2; exit 255",
+         "does not start: exit code 255; ssh: connect to host gpu-box port 22: No route to host"),
+        ("echo Welcome to gpu-box; cat > /dev/null", "instead of being ready, the judge says 'Welcome to gpu-box'"),
+        ("""echo '{"ready": "h100"}'; cat > /dev/null""", "speaks version None of the protocol"),
+        (f"echo {READY} | sed s/h100/b200/; cat > /dev/null", "is there for target 'b200', not 'h100'"),
+        ("kill -9 $$", "does not start: killed by SIGKILL"),
+    ],
+)  # fmt: skip
+def test_a_command_that_starts_no_judge_is_told_in_one_line(elsewhere: Elsewhere, script: str, message: str) -> None:
+    with elsewhere(script) as evaluator, pytest.raises(EvaluatorUnavailable) as error:
+        evaluator.evaluate(NO_PYTHON)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_silence_is_no_judge(elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "START_S", 0.2)
+    with elsewhere("cat > /dev/null") as evaluator, pytest.raises(EvaluatorUnavailable, match=r"silent for 0\.2 s"):
+        evaluator.evaluate(NO_PYTHON)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("no-such-program --at all", "no-such-program: No such file or directory"),
+        ("ssh 'gpu-box", "cannot be read: No closing quotation"),
+        ("  ", "command is empty"),
+    ],
+)
+def test_a_command_that_is_none_is_told_in_one_line(command: str, message: str) -> None:
+    with pytest.raises(EvaluatorUnavailable, match=message):
+        ProcessEvaluator("h100", "quick", command=command).evaluate(NO_PYTHON)
+
+
+def test_a_judge_that_dies_on_a_candidate_twice_blames_it_with_its_last_words(elsewhere: Elsewhere) -> None:
+    with elsewhere(f"echo {READY}; read line; echo connection closed >&2; exit 3") as evaluator:
+        evaluation = evaluator.evaluate(NO_PYTHON)
+    assert evaluation.status is Status.CRASHED
+    assert evaluation.message.endswith("died on this candidate: exit code 3; connection closed")
+
+
+def test_noise_among_the_answers_costs_one_verdict_and_a_fresh_judge(elsewhere: Elsewhere) -> None:
+    with elsewhere(f"echo {READY}; read line; echo Broadcast message; cat > /dev/null") as evaluator:
+        assert evaluator.target == get_target("h100")
+        first = judge_pid(evaluator)
+        with pytest.raises(EvaluatorUnavailable, match="cannot be read: 'Broadcast message'"):
+            evaluator.evaluate(NO_PYTHON)
+        assert evaluator.target == get_target("h100")
+        assert judge_pid(evaluator) != first
+
+
+def test_what_a_command_leaves_behind_does_not_keep_us(
+    elsewhere: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "_END_S", 0.1)
+    # Like the shared connection that ssh may leave: out of the group, and holding the standard error it was given.
+    script = f"setsid sleep 60 > /dev/null & echo $! > {tmp_path / 'pid'}; echo lost >&2; exit 255"
+    with elsewhere(script) as evaluator, pytest.raises(EvaluatorUnavailable, match="exit code 255; lost"):
+        evaluator.evaluate(NO_PYTHON)
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)  # it is still there
+
+
+def test_no_verdict_in_time_is_a_value() -> None:
+    with ProcessEvaluator("h100", "quick", wall_s=1e-6) as evaluator:
+        evaluation = evaluator.evaluate(NO_PYTHON)
+    assert evaluation.status is Status.TIMED_OUT
+    assert "no verdict within 1e-06 s" in evaluation.message
+
+
+def test_names_that_are_none_are_refused_before_a_process_starts() -> None:
+    with pytest.raises(UnknownTarget):
+        ProcessEvaluator("v100", "quick")
+    evaluator = ProcessEvaluator("h100", "slow", command="no-such-program")
+    with pytest.raises(UnknownProblem):
+        evaluator.evaluate(NO_PYTHON)
+    with pytest.raises(UnknownProblem, match="case '9k': choose one of 8k-causal, 8k-full"):
+        ProcessEvaluator("h100", "quick", command="no-such-program").profile(NO_PYTHON, "9k")

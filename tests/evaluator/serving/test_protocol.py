@@ -1,0 +1,158 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from evaluator.candidate import Candidate, Incumbent
+from evaluator.errors import EvaluatorUnavailable
+from evaluator.evaluation import CaseScore, Evaluation, Fault, Status
+from evaluator.performance.profile import LaunchProfile, LineCost, Part, Profile, Role, Section, WhatIf
+from evaluator.performance.timeline import PipeLane, Timeline, WarpLane
+from evaluator.serving.protocol import (
+    VERSION,
+    MalformedRequest,
+    ProfileRequest,
+    Request,
+    answer,
+    explanation,
+    failure,
+    greeting,
+    profiles,
+    ready,
+    requests,
+    verdict,
+)
+from evaluator.target import ScoreKind
+from evaluator.targets import get_target
+
+REQUEST = Request(7, Candidate("mha", "x = 1"))
+AGAINST = Request(7, REQUEST.candidate, Incumbent(Candidate("mha", "x = 2"), 0.01))
+HELD_OUT = Request(7, REQUEST.candidate, held_out=True)
+EXPLAIN = ProfileRequest(7, REQUEST.candidate, "8k-full")
+FAULT = Evaluation(Status.CRASHED, "died", "h100", "quick", 0.5)
+LINE = LineCost(3, "k = tl.load(", 10.0, 0.5, {"scoreboard": 0.5}, "LDG")
+LOOP = Section(
+    "loop at line 2", 2, 4.0, 20.0, 1.0, {"tensor": 0.3}, "latency", {"latency": 9.0}, (Role(4, {}, (), (LINE,)),)
+)
+PROFILE = Profile(
+    ScoreKind.PREDICTED,
+    "h100",
+    CaseScore("8k-full", 200.0, 10.0, "latency", {"tensor": 0.3}, 190.0, 210.0, ("what FOO takes",)),
+    (Part("loop at line 2", 0, 10.0, 1.0),),
+    (LaunchProfile("kernel", 8, 2, ("registers",), 0.5, 128, 0, 1024, "latency", 10.0, (LOOP,)),),
+    (WhatIf("no_spills", "no spills", 10.0, 200.0, 0.0, "has none"),),
+    Timeline(
+        "loop at line 2", 40.0, (0.0, 20.0), (PipeLane("tensor", (0.5, 1.0)),), (WarpLane("warps", ("running",)),)
+    ),
+)
+
+
+@pytest.mark.parametrize("request_", [REQUEST, AGAINST, HELD_OUT, EXPLAIN, replace(EXPLAIN, case=None)])
+def test_requests_survive_the_wire(request_: Request | ProfileRequest) -> None:
+    assert list(requests(["\n", request_.line() + "\n"])) == [request_]
+
+
+def test_answers_survive_the_wire() -> None:
+    assert verdict(REQUEST, answer(REQUEST, FAULT)) == FAULT
+
+
+@pytest.mark.parametrize("found", [(PROFILE, replace(PROFILE, timeline=None)), (), Fault(Status.CRASHED, "died")])
+def test_explanations_survive_the_wire_with_their_timeline(found: tuple[Profile, ...] | Fault) -> None:
+    assert profiles(EXPLAIN, explanation(EXPLAIN, found)) == found
+
+
+NESTED = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{", "[]", '{"id": 1}', '{"id": "1", "problem": "mha", "source": ""}', "null", NESTED,
+        '{"id": true, "problem": "mha", "source": ""}', '{"id": 1, "problem": "mha", "source": ["x"]}', "1" * 5000,
+    ],
+)  # fmt: skip
+def test_a_malformed_line_is_answered_not_fatal(line: str) -> None:
+    (request,) = requests([line])
+    assert isinstance(request, MalformedRequest)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"incumbent": "x = 2"}, '"incumbent" is an object'),
+        ({"incumbent": {"source": "x = 2"}}, '"incumbent" is an object'),
+        ({"incumbent": {"source": "x = 2", "alpha": 0}}, "between 0 and 1"),
+        ({"incumbent": {"source": "x = 2", "alpha": True}}, "between 0 and 1"),
+        ({"incumbent": {"source": "x = 2", "alpha": float("nan")}}, "between 0 and 1"),
+        ({"held_out": "yes"}, '"held_out" is true or false'),
+        ({"held_out": True, "incumbent": {"source": "", "alpha": 0.1}}, 'goes without "incumbent"'),
+        ({"profile": True}, '"profile" is an object'),
+        ({"profile": {}}, '"profile" is an object'),
+        ({"profile": {"case": 3}}, '"profile" is an object'),
+        ({"profile": {"case": None}, "incumbent": {"source": "", "alpha": 0.1}}, 'goes without "incumbent"'),
+    ],
+)
+def test_a_malformed_part_of_a_request_is_named(more: dict[str, object], message: str) -> None:
+    (request,) = requests([json.dumps(json.loads(REQUEST.line()) | more)])
+    assert isinstance(request, MalformedRequest)
+    assert message in str(request)
+
+
+def test_a_part_that_is_null_is_none() -> None:
+    assert list(requests([json.dumps(json.loads(REQUEST.line()) | {"incumbent": None, "profile": None})])) == [REQUEST]
+
+
+@pytest.mark.parametrize("line", ["", "[]", "{}", '{"id": 7, "evaluation": {}}', "null", NESTED])
+def test_an_unreadable_answer_is_no_verdict(line: str) -> None:
+    with pytest.raises(EvaluatorUnavailable):
+        verdict(REQUEST, line)
+
+
+@pytest.mark.parametrize("found", ['{"profiles": [{}]}', '{"profiles": 3}', '{"fault": {}}', '{"fault": 3}', "{}"])
+def test_an_unreadable_explanation_is_none(found: str) -> None:
+    with pytest.raises(EvaluatorUnavailable, match="cannot be read"):
+        profiles(EXPLAIN, json.dumps({"id": 7} | json.loads(found)))
+
+
+def test_an_answer_to_another_request_is_no_verdict() -> None:
+    with pytest.raises(EvaluatorUnavailable, match="request 8 instead of 7"):
+        verdict(REQUEST, answer(Request(8, REQUEST.candidate), FAULT))
+
+
+def test_a_failure_is_raised_with_its_message() -> None:
+    with pytest.raises(EvaluatorUnavailable, match="no such suite"):
+        verdict(REQUEST, failure(7, "no such suite"))
+    with pytest.raises(EvaluatorUnavailable, match="no such suite"):
+        profiles(EXPLAIN, failure(7, "no such suite"))
+
+
+def test_a_request_is_one_line() -> None:
+    line = Request(1, Candidate("mha", "a\nb"), Incumbent(Candidate("mha", "c\nd"), 0.05)).line()
+    assert "\n" not in line
+    assert json.loads(line)["source"] == "a\nb"
+
+
+def test_a_greeting_says_what_the_judge_is_there_for() -> None:
+    card = replace(get_target("h100"), name="cuda", product="NVIDIA H100 PCIe", sms=114)
+    assert greeting(ready(card), "cuda") == card
+
+
+READY = json.loads(ready(get_target("h100")))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("Last login: Monday\n", "instead of being ready, the judge says 'Last login: Monday'"),
+        ("[]", r"instead of being ready, the judge says '\[\]'"),
+        (NESTED, "instead of being ready"),
+        ('{"ready": "h100"}', f"speaks version None of the protocol, not {VERSION}"),
+        (json.dumps(READY | {"version": 99}), f"speaks version 99 of the protocol, not {VERSION}"),
+        (json.dumps(READY | {"ready": "a100"}), "is there for target 'a100', not 'h100'"),
+        (json.dumps(READY | {"target": {"arch": 90}}), "does not say what its target is"),
+    ],
+)
+def test_a_judge_that_greets_otherwise_is_refused_in_one_line(line: str, message: str) -> None:
+    with pytest.raises(EvaluatorUnavailable, match=message) as error:
+        greeting(line, "h100")
+    assert "\n" not in str(error.value)
