@@ -9,32 +9,32 @@ from evaluator.target import ScoreKind
 from lineage_db.records import Memory, Trial, Version
 
 _HALF_LIFE_STEPS = 20
-"""After so many steps a lesson's recency counts half."""
+"""Half-life of a lesson's weight, in steps."""
 _RELEVANCE = 2.0
-"""How much a lesson weighs all of whose words are about the matter at hand."""
+"""Weight of relevance for a lesson whose every word is about the matter at hand."""
 _NOTE = 0.6
-"""What a note weighs: somebody thought it worth keeping."""
+"""Weight of a note: an operator thought it worth keeping."""
 _FAILURE = 0.3
 _GAIN = 10.0
-"""What a hypothesis weighs by the size of its effect, good or bad, in log speed-up: 1 from 10 percent on."""
+"""Weight of a hypothesis per unit of log speed-up, good or bad; it reaches 1 at about 10 percent."""
 _FAILURES_AT_HAND = 5
 _WORD = re.compile(r"[a-z_][a-z_0-9.]{2,}")
 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """One line of memory."""
+    """One line of the run's memory."""
 
     step: int
     attempt_id: int | None
-    """None for a note."""
+    """The attempt that tested the hypothesis; None for a note."""
     text: str
     weight: float
-    """Of itself, apart from what it is wanted for."""
+    """How much the lesson matters by itself, whatever the next step is about."""
 
 
 def lessons(memories: Iterable[Memory], trials: Iterable[Trial], versions: Sequence[Version]) -> list[Lesson]:
-    """Return the notes, and the outcomes of all hypotheses, by step."""
+    """Return the notes and the outcomes of all hypotheses, in the order of their steps."""
     speeds = {version.number: version.attempt.evaluation.geomean_tflops for version in versions}
     score = versions[0].attempt.evaluation.score if versions else None
     kind = score.kind if score else ScoreKind.PREDICTED
@@ -44,7 +44,7 @@ def lessons(memories: Iterable[Memory], trials: Iterable[Trial], versions: Seque
 
 
 def matter_at_hand(parent: Version, trials: Sequence[Trial]) -> str:
-    """Return the words of what the next step is about: its parent, what holds that back, and the latest failures."""
+    """Return the words that describe the next step: its parent, what limits the parent, and the latest failures."""
     score = parent.attempt.evaluation.score
     critical = [case.critical or case.limiter for case in score.cases] if score else []
     failures = [trial for trial in trials if not trial.geomean_tflops][-_FAILURES_AT_HAND:]
@@ -53,7 +53,7 @@ def matter_at_hand(parent: Version, trials: Sequence[Trial]) -> str:
 
 
 def ranked(found: Sequence[Lesson], about: str, limit: int) -> list[Lesson]:
-    """Return the ``limit`` lessons that are worth most: recent, about the words of ``about``, and of large effect."""
+    """Return the ``limit`` most useful lessons: recent, about the words in ``about``, and of large effect."""
     newest = max((lesson.step for lesson in found), default=0)
     wanted = _words(about)
 

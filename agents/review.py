@@ -1,4 +1,4 @@
-"""Directions from a model that reviews the whole trajectory of a run, as the supervisor's redirections need them."""
+"""A model's review of a run's whole trajectory, which gives the supervisor's redirections their directions."""
 
 import random
 from collections import Counter
@@ -22,26 +22,26 @@ from evaluator.target import Target
 from lineage_db.records import Memory, Trial
 
 _TRIES = 2
-"""How often a model is asked for an answer in the form it has to have."""
+"""How often a model is asked before a badly formed answer is given up."""
 _TRIALS, _FAILURES, _LESSONS = 40, 12, 20
-"""Lines of each that it is shown."""
+"""How many attempts, faults and lessons the model is shown, each."""
 
 Direction = Annotated[str, StringConstraints(strip_whitespace=True, min_length=10, max_length=600)]
 
 
 class Review(BaseModel):
-    """What a model answers."""
+    """The model's answer."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
     assessment: str = Field(min_length=1)
-    """Why the search does not get on."""
+    """Why the search makes no progress."""
     directions: list[Direction] = Field(min_length=2, max_length=6)
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Directions, and which model gave them."""
+    """Directions, and the model that gave them."""
 
     source: str
     directions: tuple[str, ...]
@@ -99,7 +99,7 @@ def _complaint(error: ValidationError) -> str:
 
 
 def _faults(trials: Sequence[Trial]) -> list[tuple[int, str]]:
-    """The most frequent ways to fail, with their numbers."""
+    """Return the most frequent faults, with their counts."""
     counted = Counter(f"{trial.status}: {short(trial.message)}" for trial in trials if not trial.geomean_tflops)
     return [(count, reason) for reason, count in counted.most_common(_FAILURES)]
 

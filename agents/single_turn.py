@@ -1,6 +1,6 @@
-"""The operator ``single_turn``: the way of FunSearch and AlphaEvolve, for comparison.
+"""The operator ``single_turn``: works like FunSearch and AlphaEvolve, for comparison.
 
-The framework samples a parent and inspirations, the model answers once with a diff, and that is evaluated as it is.
+The framework samples a parent and inspirations, the model answers once with a diff, and the result is evaluated as is.
 """
 
 import random
@@ -21,7 +21,7 @@ from evaluator.candidate import Candidate
 from lineage_db.records import Submission, Version
 
 _PARENT_DECAY = 0.6
-"""Weight of a version as parent over that of the next newer one: the newest is the best."""
+"""Weight of a version as parent, relative to the next newer version: the newest is the best."""
 _INSPIRATIONS = 2
 _FAILURES = 5
 _DIFF_CHARS = 6_000
@@ -31,12 +31,12 @@ _SAID = re.compile(r"^[\s*#-]*(hypothesis|change|expected)[\s*]*:[\s*]*(.+)$", r
 
 
 class BadAnswer(Exception):
-    """An answer that gives no source; the message says why."""
+    """An answer from which no source can be made; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a model proposes."""
+    """A model's proposal."""
 
     source: str
     hypothesis: str
@@ -45,7 +45,7 @@ class Answer:
 
 
 class SingleTurn:
-    """Asks one of its models once a step."""
+    """Asks one of its models once per step."""
 
     name = "single_turn"
 
@@ -54,7 +54,7 @@ class SingleTurn:
         self._make_model = make_model or chat_models(settings)
 
     def vary(self, brief: Brief) -> Proposal:
-        """Evaluate what the model answers; an answer that cannot be used, or is faulty, is not repaired."""
+        """Evaluate the model's answer. An unusable or faulty answer is not repaired."""
         rng = random.Random(brief.seed)
         chosen = choose(self._settings.models, rng)
         parent, inspirations = sample(brief.versions, brief.asked, rng)
@@ -73,7 +73,7 @@ class SingleTurn:
 
 
 def sample(versions: Sequence[Version], asked: Version | None, rng: random.Random) -> tuple[Version, list[Version]]:
-    """Return a parent, mostly one of the newest versions or the one ``asked`` for, and a few others, oldest first."""
+    """Return a parent and a few other versions, oldest first; the parent is ``asked``, or mostly one of the newest."""
     weights = [_PARENT_DECAY ** (len(versions) - 1 - place) for place in range(len(versions))]
     parent = asked or rng.choices(versions, weights)[0]
     others = [version for version in versions if version is not parent]
@@ -82,7 +82,7 @@ def sample(versions: Sequence[Version], asked: Version | None, rng: random.Rando
 
 
 def read_answer(text: str, parent: str, entry: str) -> Answer:
-    """Return what an answer makes of the source ``parent``; raise ``BadAnswer``."""
+    """Apply an answer to the source ``parent``; raise ``BadAnswer``."""
     said = {name.lower(): words.strip() for name, words in reversed(_SAID.findall(text))}
     missing = [name for name in ("hypothesis", "change", "expected") if name not in said]
     if missing:

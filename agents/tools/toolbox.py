@@ -1,4 +1,4 @@
-"""The toolbox of one step: tools by name, text in, text out. Whoever calls them needs no loop and no model."""
+"""The toolbox of one step: tools by name, text in, text out. A caller needs neither a loop nor a model."""
 
 import difflib
 from collections.abc import Callable, Sequence
@@ -20,13 +20,13 @@ from knowledge_base.library import LibraryError
 from lineage_db.records import Attempt, Version
 
 MOST_CHARS = 16_000
-"""Of a result: about 4000 tokens. What is longer loses its middle."""
+"""Largest size of a result, about 4000 tokens. Longer results lose their middle."""
 _NOTE_CHARS = 200
-"""Of a result that are kept for the note that there is more."""
+"""Characters of a result reserved for the note that there is more."""
 
 
 class Toolbox:
-    """Tools bound to one step, and its workbench. A bad call is answered with what to send instead."""
+    """The tools of one step and its workbench. The answer to a bad call says what to send instead."""
 
     def __init__(self, brief: Brief, bench: Workbench | None = None, most_chars: int = MOST_CHARS) -> None:
         """``bench`` is that of a step that is taken up again; by default the best version is the working source.
@@ -40,7 +40,7 @@ class Toolbox:
         suites = tuple(name for name in brief.problem.suites if name != HELD_OUT)
         cases = tuple(case.name for case in get_suite(brief.problem, brief.suite))
         self.specs: list[dict[str, Any]] = tool_specs(suites, cases)
-        """What chat completions, or others that describe tools, are given."""
+        """Descriptions of the tools, as chat completions expect them."""
         self._suites = suites
         self._tools: dict[str, Callable[[Any], str]] = {
             "read_lineage": self._read_lineage,
@@ -60,7 +60,7 @@ class Toolbox:
         }
 
     def call(self, name: str, arguments_json: str) -> str:
-        """Return what tool ``name`` says, without its middle where it is too long.
+        """Call the tool ``name`` and return its result, cut in the middle if it is too long.
 
         Raises ``EvaluatorUnavailable`` and the errors of the desk.
         """
@@ -231,7 +231,7 @@ class Toolbox:
             raise BadCall(f"there is no attempt {attempt_id}: read_lineage lists them") from None
 
     def _parent_speeds(self) -> dict[str, float]:
-        """Of those that the step sees."""
+        """Return the speeds of the step's parents and of the best version."""
         wanted = {*self.bench.parents, self._brief.versions[-1].number}
         speeds = {v.number: v.attempt.evaluation.geomean_tflops for v in self._brief.versions if v.number in wanted}
         return {f"version {number}": tflops for number, tflops in speeds.items() if tflops}
@@ -241,7 +241,7 @@ class Toolbox:
 
 
 def cut(text: str, most: int) -> str:
-    """Return ``text``, without its middle where it has more than ``most`` characters, and with a note of that."""
+    """Return ``text``; if it has more than ``most`` characters, a note replaces its middle."""
     if len(text) <= most:
         return text
     head, tail = text[: most * 3 // 4], text[-most // 4 :]
@@ -254,7 +254,7 @@ def difference(old: str, new: str, old_name: str, new_name: str) -> str:
 
 
 def _page(text: str, first: int, most: int) -> str:
-    """Return lines of code from ``first`` on, of ``most`` characters, and where to go on."""
+    """Return lines from line ``first`` on, at most ``most`` characters, and where to continue."""
     lines = text.splitlines()
     chosen: list[str] = []
     for line in lines[first - 1 :]:
@@ -271,7 +271,7 @@ def _fault(fault: Fault) -> str:
 
 
 def _nearest(source: str, passage: str) -> str:
-    """Return the line of the source that is most like the first line of a passage that does not occur."""
+    """Return the source line most like the first line of ``passage``, which does not occur."""
     first: Sequence[str] = [line for line in passage.splitlines() if line.strip()][:1]
     lines = source.splitlines()
     near = difflib.get_close_matches(first[0], lines, n=1, cutoff=0.5) if first else []
