@@ -1,4 +1,4 @@
-"""The move that takes exponentials off the special-function unit."""
+"""The move that computes some exponentials without the special-function unit."""
 
 from collections.abc import Iterator
 
@@ -35,11 +35,11 @@ _SHARES = {
     second = tl.join(tl.exp2(third), {helper}(fourth)).reshape(rows, columns // 2)
     return tl.join(tl.exp2(first), second).reshape(rows, columns)""",
 }
-"""What to do with a tile of which every second column was split off."""
+"""The operation on a tile from which every second column was split off."""
 
 
 def _edit_polynomial(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
-    """Leave a share of the columns to a polynomial."""
+    """Compute the exponentials of a share of the columns by a polynomial."""
     softmaxes = [anatomy.softmax(walk) for walk in anatomy.walks]
     exponentials = [
         call

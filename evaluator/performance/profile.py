@@ -1,6 +1,6 @@
-"""Profiles: what a case's predicted time is made of, what holds its loops back, and what repairs would gain.
+"""Profiles: the parts of a case's predicted time, what limits its loops, and what repairs would gain.
 
-All of it is predicted, by playing kernels again (``profiling``); nothing here is measured.
+Everything is predicted by playing kernels again (``profiling``); nothing is measured.
 """
 
 from collections.abc import Mapping
@@ -14,49 +14,49 @@ from evaluator.target import ScoreKind
 
 @dataclass(frozen=True)
 class Source:
-    """The text that line tables refer to."""
+    """The source text that line tables refer to."""
 
     file: str
-    """As it is called there."""
+    """The file's name in the line tables."""
     text: str
 
     def line(self, number: int | None) -> str:
-        """Return a line without its indentation; nothing for one that there is not."""
+        """Return a line without its indentation; empty for a line that does not exist."""
         lines = self.text.splitlines()
         return lines[number - 1].strip() if number and 0 < number <= len(lines) else ""
 
 
 @dataclass(frozen=True)
 class InstructionCost:
-    """What one instruction costs a warp in one pass, for one reason."""
+    """The cost of one instruction to a warp in one pass, for one reason."""
 
     address: int
     instruction: str
     line: int | None
-    """Of the profiled source; None for code from elsewhere."""
+    """Line of the profiled source; None for code from elsewhere."""
     source: str
     reason: str
     waits_for: str
-    """The instruction whose result is waited for, where one is known."""
+    """The instruction whose result is waited for, if known."""
     waits_for_line: int | None
     clocks_per_pass: float
     share: float
-    """Of the warp's time, 0 to 1."""
+    """Share of the warp's time, 0 to 1."""
 
 
 @dataclass(frozen=True)
 class LineCost:
-    """What one line of source costs a warp in one pass."""
+    """The cost of one source line to a warp in one pass."""
 
     line: int | None
     source: str
     clocks_per_pass: float
     share: float
-    """Of the warp's time, 0 to 1. The wait for a matrix product counts for the line of the product."""
+    """Share of the warp's time, 0 to 1. The wait for a matrix product counts for the line of the product."""
     reasons: Mapping[str, float]
     """Parts of the share by reason, largest first."""
     waits_for: str
-    """The instruction that is waited for most; empty where nothing is, or it is not known."""
+    """The instruction that is waited for most; empty if there is none or it is not known."""
 
 
 @dataclass(frozen=True)
@@ -65,96 +65,96 @@ class Role:
 
     warps: int
     reasons: Mapping[str, float]
-    """Shares of a warp's time by reason, largest first; 1 together."""
+    """Shares of a warp's time by reason, largest first; they add up to 1."""
     instructions: tuple[InstructionCost, ...]
-    """Dearest first."""
+    """Instructions, most expensive first."""
     lines: tuple[LineCost, ...]
-    """Dearest first."""
+    """Source lines, most expensive first."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A loop, without those inside it; or the code outside all loops."""
+    """A loop without its inner loops, or the code outside all loops."""
 
     name: str
     line: int | None
-    """Where the loop is written; None outside loops, or where that is not known."""
+    """Line of the loop; None outside loops, or if it is not known."""
     passes_per_program: float
-    """Mean over programs."""
+    """Number of passes, mean over programs."""
     clocks_per_pass: float
-    """While all CTAs resident on the SM do one each."""
+    """Clocks of one pass by every CTA resident on the SM."""
     time_us: float
     utilisation: Mapping[str, float]
     """Busy fraction of each pipe, 0 to 1."""
     critical: str
-    """The resource whose relief shortens a pass most; empty where none does."""
+    """The resource whose relief shortens a pass most; empty if no relief does."""
     relief_percent: Mapping[str, float]
-    """By how much a pass gets shorter when a resource is a quarter faster, most first."""
+    """How much shorter a pass gets when a resource is a quarter faster, largest first."""
     roles: tuple[Role, ...]
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a case's time. All parts together are the whole."""
+    """A part of a case's time. The parts add up to the whole."""
 
     name: str
     launch: int | None
-    """Which launch of the case it belongs to, from 0."""
+    """The launch that it belongs to, counted from 0."""
     time_us: float
     share: float
 
 
 @dataclass(frozen=True)
 class LaunchProfile:
-    """One launch."""
+    """One launch of a case."""
 
     kernel: str
     programs: int
     ctas_per_sm: int
-    """Resident together."""
+    """CTAs resident on an SM together."""
     limited_by: tuple[str, ...]
-    """What keeps more of them from an SM."""
+    """The resource that keeps more CTAs from an SM."""
     waves: float
-    """Programs over the places for them on all SMs."""
+    """Number of programs over the places for them on all SMs."""
     registers: int
-    """Per thread at launch."""
+    """Registers per thread at launch."""
     spill_bytes: int
-    """Per thread."""
+    """Bytes of spills per thread."""
     shared_bytes: int
-    """Per CTA."""
+    """Bytes of shared memory per CTA."""
     limiter: str
     time_us: float
     sections: tuple[Section, ...]
-    """Code outside loops first, then the loops in the order of the IR; those without time are left out."""
+    """The code outside loops first, then the loops in the order of the IR; those that take no time are left out."""
 
 
 @dataclass(frozen=True)
 class WhatIf:
-    """The case's time with something changed in all its kernels."""
+    """The case's time with one change in all its kernels."""
 
     name: str
     label: str
     time_us: float
     tflops: float
     gain_percent: float
-    """Of speed."""
+    """Gain in speed."""
     note: str
-    """What it takes, or why nothing changes."""
+    """What the repair takes, or why it changes nothing."""
 
 
 @dataclass(frozen=True)
 class CodeLine:
-    """One instruction, and what it costs a warp in one pass."""
+    """One instruction and its cost to a warp in one pass."""
 
     address: int
     instruction: str
     line: int | None
-    """Of the profiled source; None for code from elsewhere."""
+    """Line of the profiled source; None for code from elsewhere."""
     reason: str
-    """What most of its time is spent on; empty for one that takes none."""
+    """The reason for most of its time; empty if it takes none."""
     clocks_per_pass: float
     share: float
-    """Of the warp's time, 0 to 1."""
+    """Share of the warp's time, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -164,14 +164,14 @@ class Code:
     kernel: str
     section: str
     sass: tuple[CodeLine, ...]
-    """By address; under warp specialisation, role by role."""
+    """Instructions by address; under warp specialisation, role by role."""
     ptx: tuple[str, ...]
     """The loop of PTX that most of it was made from, without line tables; else the lines from first to last."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """One case."""
+    """The profile of one case."""
 
     kind: ScoreKind
     target: str
@@ -179,14 +179,14 @@ class Profile:
     parts: tuple[Part, ...]
     launches: tuple[LaunchProfile, ...]
     what_if: tuple[WhatIf, ...]
-    """Largest gain first."""
+    """Repairs, largest gain first."""
     timeline: Timeline | None
-    """Two passes of the section that takes most time."""
+    """Timeline of two passes of the section that takes most time."""
     code: Code | None = None
-    """Of the same section; None where it was not played as a loop."""
+    """Machine code of the same section; None if it was not played as a loop."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for JSON, without the timeline and the code."""
+        """Return plain data for JSON, without the timeline and the code."""
         data = asdict(self)
         del data["timeline"], data["code"]
         return data

@@ -12,43 +12,43 @@ from evaluator.performance.simulate import PARTITIONS
 from evaluator.performance.stalls import Reason, Recorded, Recorder, passes
 
 CELLS = 240
-"""Into which the time is divided."""
+"""Number of cells that the time is divided into."""
 GROUP = 4
-"""Warps of one lane: what multiplies matrices together on Hopper."""
+"""Warps of one lane: on Hopper, these multiply matrices together."""
 MOST_GROUPS = 12
-"""Lanes of warps at most."""
+"""Most lanes of warps."""
 RUNNING = "running"
-"""A warp issues, or waits for a fixed latency only."""
+"""The state of a warp that issues, or waits only for a fixed latency."""
 
 
 @dataclass(frozen=True, slots=True)
 class PipeLane:
-    """How busy a pipe is."""
+    """How busy a pipe is over time."""
 
     name: str
     busy: tuple[float, ...]
-    """In each cell, 0 to 1."""
+    """Busy fraction in each cell, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class WarpLane:
-    """What a group of warps does."""
+    """The activity of a group of warps over time."""
 
     name: str
     states: tuple[str, ...]
-    """In each cell, what most of its warps' time is spent on: ``RUNNING``, or the reason to wait."""
+    """What most of the warps' time is spent on in each cell: ``RUNNING``, or the reason to wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """What happened on one SM during a while of the play."""
+    """The activity of one SM during a stretch of the play."""
 
     name: str
-    """What was played."""
+    """Name of the section that was played."""
     clocks: float
-    """Length."""
+    """Length in clocks."""
     passes: tuple[float, ...]
-    """Where passes of the first lane's warps begin, in clocks; nothing for code that is no loop."""
+    """Clocks at which passes of the first lane's warps begin; empty for code that is not a loop."""
     pipes: tuple[PipeLane, ...]
     warps: tuple[WarpLane, ...]
 
