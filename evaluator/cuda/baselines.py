@@ -28,7 +28,7 @@ from evaluator.cuda.running import Running
 from evaluator.cuda.worker import LocalLink, Say, Worker, first_line
 from evaluator.errors import EvaluatorError, EvaluatorUnavailable, UnknownProblem
 from evaluator.evaluation import CaseScore, Fault
-from evaluator.judging.speed import Benchmark
+from evaluator.judging.speed import CompiledPlan
 from evaluator.plan import Buffer, LaunchPlan
 from evaluator.problem import Case, Problem
 from evaluator.problems.dense import softmax_scale
@@ -185,7 +185,7 @@ def measure(device: Device, problem: Problem, cases: Sequence[Case], library: Li
     contender = WorkerContender(LocalLink(device.card, lambda say: LibraryWorker(device, say, library)))
     try:
         for case in cases:
-            if fault := contender.open(problem, Benchmark(case, _plan(problem, case), {}, ())):
+            if fault := contender.open(problem, CompiledPlan(case, _plan(problem, case), {}, ())):
                 return replace(found, unavailable=fault.message)
         flops = {case.name: problem.flops(case) for case in cases}
         floors = {case.name: device.card.floor_s(flops[case.name], problem.least_bytes(case)) for case in cases}

@@ -12,7 +12,7 @@ from evaluator.cuda.cards import Card
 from evaluator.cuda.device import Clocks, Took
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseResult, Fault, Status
-from evaluator.judging.speed import Benchmark
+from evaluator.judging.speed import CompiledPlan
 from evaluator.plain import rebuild
 from evaluator.problem import Problem
 from evaluator.problems.loading import name_of
@@ -42,7 +42,7 @@ class Contender(Protocol):
         """The GPU."""
         ...
 
-    def open(self, problem: Problem, benchmark: Benchmark) -> Fault | None:
+    def open(self, problem: Problem, benchmark: CompiledPlan) -> Fault | None:
         """Give a plan memory."""
         ...
 
@@ -106,7 +106,7 @@ class WorkerContender:
             raise EvaluatorUnavailable(str(hello["error"]))
         self.card = rebuild(Card, hello["ready"])
 
-    def open(self, problem: Problem, benchmark: Benchmark) -> Fault | None:
+    def open(self, problem: Problem, benchmark: CompiledPlan) -> Fault | None:
         """See ``Contender.open``."""
         plan = benchmark.plan
         request = {

@@ -16,7 +16,7 @@ from evaluator.cuda.nvml import SLOWDOWN, in_words
 from evaluator.cuda.sequential import ROUNDS
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseScore, Comparison, Fault, Score, Status, Verdict, geometric_mean
-from evaluator.judging.speed import Benchmark, Challenge, Predicted
+from evaluator.judging.speed import Challenge, CompiledPlan, Predicted
 from evaluator.problem import Problem
 from evaluator.target import Target
 
@@ -49,9 +49,9 @@ class Measured:
     def score(
         self,
         problem: Problem,
-        benchmarks: Sequence[Benchmark],
+        benchmarks: Sequence[CompiledPlan],
         incumbent: Challenge | None,
-        small: Sequence[Benchmark] = (),
+        small: Sequence[CompiledPlan] = (),
     ) -> Score | Fault:
         """Return the measured score; see ``Speed.score``.
 
@@ -81,7 +81,7 @@ class Measured:
         conditions = "; ".join(filter(None, found))
         return Score(self._target.kind, self._target.name, cases, comparison, card.name, conditions)
 
-    def _check(self, problem: Problem, small: Sequence[Benchmark]) -> Card | Fault:
+    def _check(self, problem: Problem, small: Sequence[CompiledPlan]) -> Card | Fault:
         """Run the small cases, everything compared, and return the card that they ran on."""
         with ExitStack() as stack:
             contender = self._started(stack)
@@ -95,7 +95,7 @@ class Measured:
             return contender.card
 
     def _compare(
-        self, stopwatch: Stopwatch, problem: Problem, benchmarks: Sequence[Benchmark], incumbent: Challenge
+        self, stopwatch: Stopwatch, problem: Problem, benchmarks: Sequence[CompiledPlan], incumbent: Challenge
     ) -> Comparison | Fault:
         @contextmanager
         def pair() -> Iterator[Pair | Fault]:
@@ -109,7 +109,7 @@ class Measured:
 
         return stopwatch.compare(pair, incumbent.plan_digest, incumbent.alpha, self._margin, self.until)
 
-    def _opened(self, problem: Problem, benchmarks: Sequence[Benchmark], stack: ExitStack) -> Contender | Fault:
+    def _opened(self, problem: Problem, benchmarks: Sequence[CompiledPlan], stack: ExitStack) -> Contender | Fault:
         contender = self._started(stack)
         for each in benchmarks:
             if fault := contender.open(problem, each):
@@ -138,13 +138,13 @@ class Measured:
             return Fault(Status.NOT_TIMED, f"not timed: {found}")
         return f"cascade passed: {found}"
 
-    def _predict(self, problem: Problem, benchmarks: Sequence[Benchmark]) -> tuple[CaseScore, ...] | str:
+    def _predict(self, problem: Problem, benchmarks: Sequence[CompiledPlan]) -> tuple[CaseScore, ...] | str:
         """Return what the performance model says for this card, or why it says nothing."""
         score = Predicted(self._target).score(problem, benchmarks, None)
         return score.message if isinstance(score, Fault) else score.cases
 
 
-def _timed_case(problem: Problem, benchmark: Benchmark, card: Card) -> TimedCase:
+def _timed_case(problem: Problem, benchmark: CompiledPlan, card: Card) -> TimedCase:
     flops = problem.flops(benchmark.case)
     return TimedCase(benchmark.case.name, flops, card.floor_s(flops, problem.least_bytes(benchmark.case)))
 

@@ -10,6 +10,7 @@ import torch
 
 from evaluator.evaluation import Fault, Status
 from evaluator.executor import Allocation
+from evaluator.judging.refusal import passed
 from evaluator.plan import Buffer, Fill, LaunchPlan, Role
 from evaluator.problem import Call, Case, Problem, TensorSpec
 
@@ -65,15 +66,12 @@ def stranger(call: Call, plan: LaunchPlan) -> Fault | None:
     return None
 
 
-def allocate(
-    call: Call, plan: LaunchPlan, inputs: Mapping[str, torch.Tensor], addresses: Sequence[int]
-) -> Buffers | Fault:
-    """Return memory for ``plan``, or a fault when it declares other inputs and outputs than ``call`` has.
+def allocate(call: Call, plan: LaunchPlan, inputs: Mapping[str, torch.Tensor], addresses: Sequence[int]) -> Buffers:
+    """Return memory for ``plan``, whose buffers get ``addresses``.
 
-    ``addresses`` are those of the plan's buffers.
+    Raises ``Refused`` when it declares inputs or outputs that ``call`` does not have.
     """
-    if fault := stranger(call, plan):
-        return fault
+    passed(stranger(call, plan))
     outputs = {spec.name: _output(spec) for spec in call.tensors if spec.role is Role.OUTPUT}
     allocations = []
     for buffer, address in zip(plan.buffers, addresses, strict=True):

@@ -31,8 +31,8 @@ _ROWS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The numbers of one case, and the fault they amount to, if any."""
+class Checked:
+    """What was found of one case's outputs: their errors, and the fault these amount to, if any."""
 
     result: CaseResult
     fault: Fault | None
@@ -61,7 +61,7 @@ def compare(
     outputs: Mapping[str, Allocation],
     *,
     whole: bool,
-) -> Comparison:
+) -> Checked:
     """Compare ``out`` and ``lse`` with the reference.
 
     ``whole`` demands that every element was written, and compares up to ``_MOST_ROWS`` rows of every head; otherwise
@@ -103,7 +103,7 @@ def compare(
     if not found:
         return comparison
     fault = replace(comparison.fault, message=f"{comparison.fault.message}; this is what comes out if {found}")
-    return Comparison(replace(comparison.result, message=fault.message), fault)
+    return Checked(replace(comparison.result, message=fault.message), fault)
 
 
 def uncovered(problem: Problem, case: Case, outputs: Mapping[str, Allocation]) -> Fault | None:
@@ -165,7 +165,7 @@ def _rows_to_check(written: torch.Tensor, whole: bool) -> Iterator[tuple[int, in
             yield batch, head, part
 
 
-def _verdict(case: Case, checked: list[_Rows], eps: float) -> tuple[Comparison, tuple[_Rows, torch.Tensor] | None]:
+def _verdict(case: Case, checked: list[_Rows], eps: float) -> tuple[Checked, tuple[_Rows, torch.Tensor] | None]:
     """Return the comparison, and where it is worst: rows of one head, and which of them are wrong, bool [n]."""
     reference = _norm(part.reference for part in checked)
     relative = _norm(part.error for part in checked) / reference
@@ -198,7 +198,7 @@ def _verdict(case: Case, checked: list[_Rows], eps: float) -> tuple[Comparison, 
             "exponentials"
         )
         return _failed(case, Fault(Status.INCORRECT, message), relative, lse_error), (part, wrong)
-    return Comparison(CaseResult(case.name, True, relative, lse_error), None), None
+    return Checked(CaseResult(case.name, True, relative, lse_error), None), None
 
 
 def _shape(case: Case, rows: torch.Tensor, wrong: torch.Tensor) -> str:
@@ -230,9 +230,9 @@ def _heads(checked: list[_Rows], excesses: list[torch.Tensor]) -> str:
     return ""
 
 
-def _failed(case: Case, fault: Fault, relative: float | None, lse_error: float | None) -> Comparison:
+def _failed(case: Case, fault: Fault, relative: float | None, lse_error: float | None) -> Checked:
     finite = [value if value is not None and math.isfinite(value) else None for value in (relative, lse_error)]
-    return Comparison(CaseResult(case.name, False, finite[0], finite[1], fault.message), fault)
+    return Checked(CaseResult(case.name, False, finite[0], finite[1], fault.message), fault)
 
 
 def _norm(parts: Iterable[torch.Tensor]) -> float:

@@ -1,4 +1,4 @@
-"""Execution of launch plans on the CPU: their launches run, counted and marked; what fails on the way is a fault."""
+"""Execution of launch plans on the CPU: launches are run, counted and marked; one that fails is ``Refused``."""
 
 import time
 import traceback
@@ -12,6 +12,7 @@ from evaluator import executor
 from evaluator.evaluation import Fault, Status
 from evaluator.executor import Execution, Script
 from evaluator.judging.buffers import Buffers
+from evaluator.judging.refusal import Refused
 from evaluator.plan import Fill, KernelIR, Launch, LaunchPlan
 
 EXECUTION_S, CLOSELY_S = 150.0, 240.0
@@ -74,8 +75,8 @@ class PlanRun:
         *,
         sanitize: bool = False,
         script: Script | None = None,
-    ) -> Execution | Fault:
-        """Execute the given programs of a launch, all by default; see ``Kernel.run``. A finding is a fault.
+    ) -> Execution:
+        """Execute the given programs of a launch, all by default; see ``Kernel.run``. Raises like ``sound``.
 
         Programs that were chosen run together: those that others depend on would else come too late.
         """
@@ -94,21 +95,17 @@ class PlanRun:
 
         return self.sound(launch, run, whole=programs is None)
 
-    def sound(
-        self, launch: Launch, work: Callable[[executor.Kernel], Execution], *, whole: bool = True
-    ) -> Execution | Fault:
-        """Return ``work`` of the executable kernel like ``attempt``; what it finds is a fault."""
+    def sound(self, launch: Launch, work: Callable[[executor.Kernel], Execution], *, whole: bool = True) -> Execution:
+        """Return ``work`` of the executable kernel like ``attempt``; raise ``Refused`` also for what it finds."""
         execution = self.attempt(launch, work, whole=whole)
-        if isinstance(execution, Fault) or not execution.faults:
-            return execution
-        first, *others = execution.faults
-        more = f" (and {len(others)} more)" if others else ""
-        return Fault(_MEMORY_STATUS[first.kind], f"{first.message}{more}")
+        if execution.faults:
+            first, *others = execution.faults
+            more = f" (and {len(others)} more)" if others else ""
+            raise Refused(Fault(_MEMORY_STATUS[first.kind], f"{first.message}{more}"))
+        return execution
 
-    def attempt(
-        self, launch: Launch, work: Callable[[executor.Kernel], _Result], *, whole: bool = True
-    ) -> _Result | Fault:
-        """Return ``work`` of the executable kernel; what keeps the executor from a result is a fault that says so.
+    def attempt(self, launch: Launch, work: Callable[[executor.Kernel], _Result], *, whole: bool = True) -> _Result:
+        """Return ``work`` of the executable kernel; raise ``Refused`` with what keeps the executor from a result.
 
         Programs that wait for each other are the kernel's fault if they are the ``whole`` grid.
         """
@@ -116,16 +113,17 @@ class PlanRun:
         try:
             return work(executor.load(ir.ttir, executor.aliases(launch.args)))
         except executor.UnsupportedOperation as error:
-            return Fault(Status.UNSUPPORTED, f"kernel {ir.name}: {error}")
+            fault = Fault(Status.UNSUPPORTED, f"kernel {ir.name}: {error}")
         except executor.Deadlock as error:
             part = "" if whole else "; only those that make a sample of the output, and what they read, are executed"
-            return Fault(Status.TIMED_OUT if whole else Status.UNSUPPORTED, f"kernel {ir.name}: {error}{part}")
+            fault = Fault(Status.TIMED_OUT if whole else Status.UNSUPPORTED, f"kernel {ir.name}: {error}{part}")
         except executor.ExecutionTimeout as error:
-            return Fault(Status.TIMED_OUT, f"kernel {ir.name}: {error}, which all cases share")
+            fault = Fault(Status.TIMED_OUT, f"kernel {ir.name}: {error}, which all cases share")
         except executor.IRError as error:
-            return Fault(Status.FORBIDDEN, f"kernel {ir.name} is not valid Triton IR: {error}")
+            fault = Fault(Status.FORBIDDEN, f"kernel {ir.name} is not valid Triton IR: {error}")
         except Exception as error:
             # The IR is hostile: whatever else fails here is recorded, and is no verdict on the numbers.
             traceback.print_exc()
             message = f"kernel {ir.name}: the executor failed with {type(error).__name__}: {error}"
-            return Fault(Status.UNSUPPORTED, message)
+            fault = Fault(Status.UNSUPPORTED, message)
+        raise Refused(fault)

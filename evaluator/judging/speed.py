@@ -14,7 +14,7 @@ from evaluator.work import LaunchWork
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class CompiledPlan:
     """What a candidate does for one benchmark case: canonical, compiled and counted."""
 
     case: Case
@@ -29,7 +29,7 @@ class Benchmark:
 class Challenge:
     """The incumbent that a candidate is timed against: its benchmarks are those of the same cases, in order."""
 
-    benchmarks: tuple[Benchmark, ...]
+    benchmarks: tuple[CompiledPlan, ...]
     plan_digest: str
     alpha: float
     """Probability with which the comparison may call a candidate faster that is not."""
@@ -41,9 +41,9 @@ class Speed(Protocol):
     def score(
         self,
         problem: Problem,
-        benchmarks: Sequence[Benchmark],
+        benchmarks: Sequence[CompiledPlan],
         incumbent: Challenge | None,
-        small: Sequence[Benchmark] = (),
+        small: Sequence[CompiledPlan] = (),
     ) -> Score | Fault:
         """Return the score of a candidate, one figure per benchmark; a candidate's fault is a value.
 
@@ -61,9 +61,9 @@ class Predicted:
     def score(
         self,
         problem: Problem,
-        benchmarks: Sequence[Benchmark],
+        benchmarks: Sequence[CompiledPlan],
         incumbent: Challenge | None,
-        small: Sequence[Benchmark] = (),
+        small: Sequence[CompiledPlan] = (),
     ) -> Score | Fault:
         """Return the predicted score."""
         scores = []

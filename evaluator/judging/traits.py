@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from evaluator.evaluation import Resources, Score
-from evaluator.judging.speed import Benchmark
+from evaluator.judging.speed import CompiledPlan
 from evaluator.target import Target
 
 TRAITS = ("tile", "warps", "stages", "shared", "occupancy", "limiter", "masks", "grid")
@@ -15,7 +15,7 @@ _SHARED_STEP = 32 * 1024
 _PRODUCT = re.compile(r"\btt\.dot(?:_scaled)?\b.*-> tensor<((?:\d+x)+)\w+>")
 
 
-def traits(benchmark: Benchmark, resources: Mapping[str, Resources], score: Score, target: Target) -> dict[str, str]:
+def traits(benchmark: CompiledPlan, resources: Mapping[str, Resources], score: Score, target: Target) -> dict[str, str]:
     """Return the traits of the launch of ``benchmark`` that multiplies most; none of a candidate without products.
 
     ``resources`` by kernel.

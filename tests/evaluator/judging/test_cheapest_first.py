@@ -10,6 +10,7 @@ from evaluator.candidate import Candidate
 from evaluator.compiling.compiler import Compiler
 from evaluator.evaluation import Evaluation, Status
 from evaluator.judging import execution
+from evaluator.judging.examination import Examination
 from evaluator.judging.execution import PlanRun
 from evaluator.judging.judge import Judge
 from evaluator.problems.loading import get_problem
@@ -44,7 +45,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     count(ForkServer, "run", "jobs")
     count(Compiler, "compile", "compilations")
     count(PlanRun, "run", "launches")
-    count(Judge, "_check_benchmark", "benchmarks")
+    count(Examination, "_check_large", "benchmarks")
     return counted
 
 
