@@ -118,10 +118,10 @@ def _triton() -> Iterator[Check]:
 
 def _candidate() -> Iterator[Check]:
     from evaluator.capture import Capturer
+    from evaluator.catalogue import get_problem
     from evaluator.compiling.compiler import Compiler
     from evaluator.errors import EvaluatorError
     from evaluator.evaluation import Fault
-    from evaluator.problems.loading import get_problem
     from evaluator.targets import get_target
 
     problem, target = get_problem("mha"), get_target("h100")

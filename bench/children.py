@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 
 from evaluator.capture import Capturer
+from evaluator.catalogue import get_problem
 from evaluator.evaluation import Fault
-from evaluator.problems.loading import get_problem
 from evaluator.sandbox.jobs import isolation
 from evaluator.targets import get_target
 

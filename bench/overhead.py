@@ -22,7 +22,7 @@ from avo.search.workers import hire
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.evaluation import CaseScore, Evaluation, Fault, Score, Status
 from evaluator.inspection import Findings, Inspection
-from evaluator.performance import Profile
+from evaluator.profile import Profile
 from evaluator.target import ScoreKind
 from evaluator.targets import get_target
 from lineage_db.store import Store

@@ -10,7 +10,7 @@ from evaluator.target import Target
 from evaluator.targets import get_target
 
 if TYPE_CHECKING:
-    from evaluator.performance import Profile
+    from evaluator.profile import Profile
 
 
 class Evaluator(Protocol):

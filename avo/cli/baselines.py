@@ -72,7 +72,7 @@ def baselines(
 
     Example: avo baselines --problem mha --target b200 --suite paper
     """
-    from evaluator.problems.loading import get_problem, get_suite, problem_name
+    from evaluator.catalogue import get_problem, get_suite, problem_name
     from evaluator.targets import get_target
 
     problem = problem_name(problem)

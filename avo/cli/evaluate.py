@@ -44,7 +44,7 @@ def evaluate(
         fail(f"--wall: {wall:g} should be 1 second or more")
 
     from evaluator.candidate import Candidate
-    from evaluator.problems.loading import get_problem, get_suite, problem_name
+    from evaluator.catalogue import get_problem, get_suite, problem_name
     from evaluator.sandbox.jobs import Sandbox
     from evaluator.serving.process import ProcessEvaluator
     from evaluator.targets import get_target

@@ -19,7 +19,7 @@ from avo.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from evaluator.performance import Profile
+    from evaluator.profile import Profile
 
 
 def profile(
@@ -66,8 +66,8 @@ def profile(
     source, problem, target, suite = _chosen(kernel, problem, target, suite, db)
 
     from evaluator.candidate import Candidate
+    from evaluator.catalogue import get_cases, get_problem, problem_name
     from evaluator.evaluation import Fault
-    from evaluator.problems.loading import get_cases, get_problem, problem_name
     from evaluator.targets import get_target
 
     if svg and (svg.is_dir() or not svg.parent.is_dir()):

@@ -15,7 +15,7 @@ from avo.cli.common import DbOption, RunArgument, err, fail, one_line, open_stor
 if TYPE_CHECKING:
     from avo.report.data import Report
     from evaluator.evaluation import Fault
-    from evaluator.performance.profile import Profile
+    from evaluator.profile import Profile
 
 STDOUT = Path("-")
 

@@ -92,7 +92,7 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, log: 
     from avo.watch.feed import Feed, LogFile, Receiver
     from avo.watch.notify import Notifier
     from avo.watch.progress import RunProgress
-    from evaluator.problems.loading import get_problem
+    from evaluator.catalogue import get_problem
     from evaluator.sandbox import bubblewrap
     from lineage_db.errors import StoreError
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from avo.export.errors import ExportError
 from avo.export.source import tidied
+from evaluator.catalogue import get_problem
 from evaluator.problem import Problem
 from evaluator.problems.dense import Attention
 from evaluator.problems.fsa import SelectedAttention
-from evaluator.problems.loading import get_problem
 from lineage_db.records import Run, Version
 
 FUNCTIONS = {Attention: "attention", SelectedAttention: "selected_attention"}

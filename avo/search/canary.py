@@ -6,10 +6,10 @@ candidate.
 
 from avo.errors import CanaryFault
 from evaluator.candidate import Candidate, Incumbent
+from evaluator.catalogue import get_problem
 from evaluator.evaluation import Evaluation, Score, Verdict
 from evaluator.evaluators import Evaluator
 from evaluator.plan import Role
-from evaluator.problems.loading import get_problem
 from evaluator.target import ScoreKind
 
 LEAST_GAIN = 0.1

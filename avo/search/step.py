@@ -25,10 +25,10 @@ from avo.search.scoring import RecordingScorer
 from avo.search.supervision import supervise
 from avo.search.transfer import transferred
 from evaluator.candidate import Candidate
+from evaluator.catalogue import get_problem
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Status
 from evaluator.evaluators import Judging
-from evaluator.problems.loading import get_problem
 from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StepNotRunning

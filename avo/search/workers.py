@@ -31,18 +31,18 @@ from avo.search.population import population
 from avo.search.run import Report, utc_now, worker_name
 from avo.search.step import SeedOperator, StepOutcome, perform_step
 from evaluator.candidate import Candidate, Incumbent
+from evaluator.catalogue import get_cases, get_problem
 from evaluator.errors import EvaluatorError, EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Fault
 from evaluator.evaluators import Judging
 from evaluator.inspection import Findings, Inspection, Look
-from evaluator.problems.loading import get_cases, get_problem
 from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.errors import StoreError
 from lineage_db.store import Store
 
 if TYPE_CHECKING:
-    from evaluator.performance import Profile
+    from evaluator.profile import Profile
 
 START_S = 600.0
 """Longest wait for an evaluator to start: on a cluster a node may have to come up for it first."""

@@ -24,7 +24,7 @@ from evaluator.evaluators import Profiler
 from lineage_db.records import Run, Version
 
 if TYPE_CHECKING:
-    from evaluator.performance.profile import Code, Profile
+    from evaluator.profile import Code, Profile
 
 MakeProfiler = Callable[[Run], AbstractContextManager[Profiler]]
 """Starts what explains kernels as a run judges them."""

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 
+from evaluator.catalogue import get_problem, get_suite
 from evaluator.cuda.contender import WorkerContender
 from evaluator.cuda.device import Device, DeviceFault
 from evaluator.cuda.holding import hold
@@ -32,7 +33,6 @@ from evaluator.judging.speed import CompiledPlan
 from evaluator.plan import Buffer, LaunchPlan
 from evaluator.problem import Case, Problem
 from evaluator.problems.dense import softmax_scale
-from evaluator.problems.loading import get_problem, get_suite
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """From q, k and v, each [batch, heads, length, head_dim], to out; causal is aligned to the bottom right."""

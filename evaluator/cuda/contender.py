@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from evaluator.binary import Binary
+from evaluator.catalogue import name_of
 from evaluator.cuda.cards import Card
 from evaluator.cuda.device import Clocks, Took
 from evaluator.errors import EvaluatorUnavailable
@@ -15,7 +16,6 @@ from evaluator.evaluation import CaseResult, Fault, Status
 from evaluator.judging.speed import CompiledPlan
 from evaluator.plain import rebuild
 from evaluator.problem import Problem
-from evaluator.problems.loading import name_of
 from evaluator.serving.child import Child, environment
 
 COMMAND = (sys.executable, "-m", "evaluator.cuda.worker")

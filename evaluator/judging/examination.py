@@ -12,6 +12,7 @@ import torch
 
 from evaluator.binary import Binary
 from evaluator.candidate import CANDIDATE_FILE, Candidate, Incumbent
+from evaluator.catalogue import get_problem
 from evaluator.compiling.compiler import Compiler, fit
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseResult, Evaluation, Fault, Resources, Score, Status
@@ -27,11 +28,11 @@ from evaluator.judging.sampling import BEFORE_ACCEPTANCE, EACH_TIME, BenchmarkCh
 from evaluator.judging.speed import Challenge, CompiledPlan, Predicted, Speed
 from evaluator.judging.stages import stages
 from evaluator.judging.traits import traits
-from evaluator.performance import ModelError, Profile, Source, explain, resources
+from evaluator.performance import ModelError, explain, resources
 from evaluator.performance.listing import hot_code
 from evaluator.plan import KernelIR, LaunchPlan, Level
 from evaluator.problem import Case
-from evaluator.problems.loading import get_problem
+from evaluator.profile import Profile, Source
 from evaluator.target import ScoreKind, Target
 from evaluator.work import LaunchWork
 

@@ -12,6 +12,7 @@ from evaluator.candidate import Candidate, Incumbent
 from evaluator.capture import Capturer
 from evaluator.capture.scripts import JOB_MODULE as SCRIPT_MODULE
 from evaluator.capture.scripts import run_script
+from evaluator.catalogue import get_cases, get_problem, get_suite
 from evaluator.compiling import compiler
 from evaluator.compiling.compiler import Compiler
 from evaluator.evaluation import Evaluation, Fault, Score
@@ -21,10 +22,9 @@ from evaluator.judging.examination import Cases, Examination, Tools
 from evaluator.judging.planning import Planner
 from evaluator.judging.refusal import Refused, outcome
 from evaluator.judging.speed import Predicted, Speed
-from evaluator.performance import Profile
 from evaluator.performance.profiling import MOST_COSTS
 from evaluator.problem import HELD_OUT, Case
-from evaluator.problems.loading import get_cases, get_problem, get_suite
+from evaluator.profile import Profile
 from evaluator.sandbox.jobs import ForkServer, Sandbox
 from evaluator.target import ScoreKind, Target
 

@@ -7,18 +7,18 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from evaluator.candidate import Candidate, Incumbent
+from evaluator.catalogue import get_cases, get_problem, get_suite
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Fault, Status
 from evaluator.inspection import Findings, Inspection, Look
 from evaluator.problem import HELD_OUT
-from evaluator.problems.loading import get_cases, get_problem, get_suite
 from evaluator.sandbox.jobs import Sandbox
 from evaluator.serving.child import ENVIRONMENT, Child, environment
 from evaluator.serving.protocol import InspectRequest, ProfileRequest, Request, findings, greeting, profiles, verdict
 from evaluator.target import Target, check_target
 
 if TYPE_CHECKING:
-    from evaluator.performance import Profile
+    from evaluator.profile import Profile
 
 _COMMAND_ENVIRONMENT = ENVIRONMENT | {"USER", "LOGNAME", "SSH_AUTH_SOCK"}
 """What a command of the user gets, which may be ssh: it asks the agent behind this socket for signatures."""

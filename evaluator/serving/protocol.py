@@ -25,7 +25,7 @@ from evaluator.plain import rebuild
 from evaluator.target import Target
 
 if TYPE_CHECKING:
-    from evaluator.performance import Profile
+    from evaluator.profile import Profile
 
 VERSION = 3
 """Of this format and of what the answers mean. Judges and those who ask them must have the same."""
@@ -201,7 +201,7 @@ def verdict(request: Request, line: str) -> Evaluation:
 
 def profiles(request: ProfileRequest, line: str) -> "tuple[Profile, ...] | Fault":
     """Return the profiles in an answer to ``request``; raise ``EvaluatorUnavailable`` when it holds none."""
-    from evaluator.performance.profile import Profile
+    from evaluator.profile import Profile
 
     data = _answered(request, line)
     try:

@@ -15,7 +15,7 @@ from avo.search.workers import hire
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.evaluation import Evaluation, Fault
 from evaluator.inspection import Findings, Inspection
-from evaluator.performance import Profile
+from evaluator.profile import Profile
 from evaluator.targets import get_target
 from lineage_db.store import Store
 

@@ -10,7 +10,7 @@ from typer.testing import Result
 from avo.cli.report import _write
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Fault, Status
-from evaluator.performance.profile import Profile
+from evaluator.profile import Profile
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.sample_profile import PROFILE

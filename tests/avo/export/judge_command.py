@@ -6,8 +6,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
+from evaluator.catalogue import get_problem, get_suite
 from evaluator.evaluation import CaseScore, Evaluation, Score, Status
-from evaluator.problems.loading import get_problem, get_suite
 from evaluator.serving.protocol import Request, answer, ready, requests
 from evaluator.target import ScoreKind
 from evaluator.targets import get_target

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 
 from evaluator.binary import Binary
+from evaluator.catalogue import get_problem
 from evaluator.cuda.cards import Card
 from evaluator.cuda.device import Clocks, DeviceFault, Enqueue, Kernel, Took
 from evaluator.cuda.worker import LocalLink, Worker, serve
 from evaluator.judging.speed import CompiledPlan
 from evaluator.plan import Argument, Buffer, KernelIR, Launch, LaunchPlan, Pointer, Role
 from evaluator.problem import Case
-from evaluator.problems.loading import get_problem
 
 Tensors = Mapping[str, torch.Tensor]
 Function = Callable[[Tensors], None]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from evaluator.catalogue import get_problem
 from evaluator.cuda.contender import Timed, WorkerContender
 from evaluator.cuda.device import Clocks, Took
 from evaluator.cuda.running import Running
@@ -15,7 +16,6 @@ from evaluator.evaluation import CaseResult, Fault, Status
 from evaluator.judging.speed import CompiledPlan
 from evaluator.plan import Buffer, LaunchPlan, Role
 from evaluator.problem import Case
-from evaluator.problems.loading import get_problem
 from tests.evaluator.cuda.fake_device import CARD, CASE, MHA, OTHER, FakeDevice, Loopback, benchmark, forever
 
 SEEDS = (5, 6, 7)

@@ -6,8 +6,18 @@ import pytest
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseScore, Evaluation, Fault, Status
-from evaluator.performance.profile import LaunchProfile, LineCost, Part, Profile, Role, Section, WhatIf
-from evaluator.performance.timeline import PipeLane, Timeline, WarpLane
+from evaluator.profile import (
+    LaunchProfile,
+    LineCost,
+    Part,
+    PipeLane,
+    Profile,
+    Role,
+    Section,
+    Timeline,
+    WarpLane,
+    WhatIf,
+)
 from evaluator.serving.protocol import (
     VERSION,
     MalformedRequest,

@@ -1,6 +1,6 @@
 """Profiles: what a case's predicted time is made of, what holds its loops back, and what repairs would gain.
 
-All of it is predicted, by playing kernels again (``profiling``); nothing here is measured.
+All of it is predicted, by playing kernels again (``evaluator.performance``); nothing here is measured.
 """
 
 from collections.abc import Mapping
@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from evaluator.evaluation import CaseScore
-from evaluator.performance.timeline import Timeline
 from evaluator.target import ScoreKind
 
 
@@ -167,6 +166,42 @@ class Code:
     """By address; under warp specialisation, role by role."""
     ptx: tuple[str, ...]
     """The loop of PTX that most of it was made from, without line tables; else the lines from first to last."""
+
+
+RUNNING = "running"
+"""State of a warp that issues, or waits for a fixed latency only."""
+
+
+@dataclass(frozen=True, slots=True)
+class PipeLane:
+    """How busy a pipe is."""
+
+    name: str
+    busy: tuple[float, ...]
+    """In each cell, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class WarpLane:
+    """What a group of warps does."""
+
+    name: str
+    states: tuple[str, ...]
+    """In each cell, what most of its warps' time is spent on: ``RUNNING``, or the reason to wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """What happened on one SM during a while of the play."""
+
+    name: str
+    """What was played."""
+    clocks: float
+    """Length."""
+    passes: tuple[float, ...]
+    """Where passes of the first lane's warps begin, in clocks; nothing for code that is no loop."""
+    pipes: tuple[PipeLane, ...]
+    warps: tuple[WarpLane, ...]
 
 
 @dataclass(frozen=True)
