@@ -53,6 +53,12 @@ end. Other faults may be the machine's.
 """
 
 
+TRAITS = ("tile", "warps", "stages", "shared", "occupancy", "limiter", "masks", "grid")
+"""Names of the traits of a correct candidate: shape of the first matrix product's result, warps a CTA, pipeline stages
+asked for, shared memory a CTA, resident CTAs an SM, what limits the first benchmark case most, whether products stand
+in one loop or in several (a split at the diagonal), and whether the grid is as large as what is resident together."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """Why a candidate cannot go on: what the stages of the judge return instead of their result."""
@@ -218,7 +224,7 @@ class Evaluation:
     examined: Status | None = None
     """Of a correct candidate: what came of a closer look before acceptance, ``CORRECT`` or one of ``REFUSED``."""
     traits: Mapping[str, str] = field(default_factory=dict)
-    """Of a correct candidate: what kind of kernel it is, see ``evaluator.judging.traits``."""
+    """What kind of kernel a correct candidate is, in words that a search can sort kernels by. Names: ``TRAITS``."""
 
     def __post_init__(self) -> None:
         if (self.status is Status.CORRECT) != (self.score is not None):

@@ -7,10 +7,6 @@ from evaluator.evaluation import Resources, Score
 from evaluator.judging.speed import CompiledPlan
 from evaluator.target import Target
 
-TRAITS = ("tile", "warps", "stages", "shared", "occupancy", "limiter", "masks", "grid")
-"""Their names: shape of the first matrix product's result, warps a CTA, pipeline stages asked for, shared memory a CTA,
-resident CTAs an SM, what holds the first benchmark case back most, whether products stand in one loop or in several (a
-split at the diagonal), and whether the grid is as large as what is resident together."""
 _SHARED_STEP = 32 * 1024
 _PRODUCT = re.compile(r"\btt\.dot(?:_scaled)?\b.*-> tensor<((?:\d+x)+)\w+>")
 

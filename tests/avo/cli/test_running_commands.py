@@ -17,8 +17,8 @@ from avo.errors import RunFailed
 from avo.search.step import SeedOperator, perform_step
 from evaluator import target
 from evaluator.evaluators import FakeEvaluator
+from evaluator.isolation import isolation
 from evaluator.sandbox import bubblewrap
-from evaluator.sandbox.jobs import isolation
 from knowledge_base.library import Library
 from lineage_db.errors import DatabaseUnavailable
 from lineage_db.records import Run, RunState, StepState

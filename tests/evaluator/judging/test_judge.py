@@ -9,10 +9,9 @@ import pytest
 
 from evaluator.candidate import Candidate
 from evaluator.errors import UnknownProblem
-from evaluator.evaluation import Evaluation, Fault, Status
+from evaluator.evaluation import TRAITS, Evaluation, Fault, Status
 from evaluator.judging.examination import Examination
 from evaluator.judging.judge import Judge
-from evaluator.judging.traits import TRAITS
 from evaluator.problems.mha import MHA
 from evaluator.sandbox.jobs import ForkServer
 from evaluator.target import ScoreKind

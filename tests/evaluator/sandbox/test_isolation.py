@@ -17,7 +17,8 @@ import pytest
 from evaluator.capture import CHILD_MODULE, Capturer
 from evaluator.catalogue import get_problem
 from evaluator.evaluation import Fault
-from evaluator.sandbox.jobs import Finished, ForkServer, Limits, landlock
+from evaluator.sandbox import landlock
+from evaluator.sandbox.jobs import Finished, ForkServer, Limits
 from evaluator.serving.process import ProcessEvaluator
 from evaluator.targets import get_target
 from tests.evaluator.sandbox.isolation import WAYS, isolated
