@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
 
 from evaluator.evaluation import CaseResult, Evaluation, Fault, Resources
 
@@ -49,14 +48,3 @@ class Findings:
     cases: tuple[CaseResult, ...] = ()
     evaluation: Evaluation | None = None
     """Of a score."""
-
-
-class Inspector(Protocol):
-    """Looks at candidates for one target and suite."""
-
-    def inspect(self, inspection: Inspection) -> Findings:
-        """Return what is seen; a fault of the candidate, or of the script, is a value.
-
-        Raises ``EvaluatorUnavailable``, and ``UnknownProblem`` for a suite or case that is none.
-        """
-        ...

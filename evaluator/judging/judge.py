@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from evaluator import capture
 from evaluator.candidate import Candidate, Incumbent
@@ -16,7 +17,9 @@ from evaluator.catalogue import get_cases, get_problem, get_suite
 from evaluator.compiling import compiler
 from evaluator.compiling.compiler import Compiler
 from evaluator.evaluation import Evaluation, Fault, Score
+from evaluator.evaluators import AnyRequest, EvaluateRequest, Evaluator, ProfileRequest, VerifyRequest
 from evaluator.inspection import Findings, Inspection, Look
+from evaluator.isolation import Sandbox
 from evaluator.judging.buffers import InputCache
 from evaluator.judging.examination import Cases, Examination, Tools
 from evaluator.judging.planning import Planner
@@ -24,8 +27,7 @@ from evaluator.judging.refusal import Refused, outcome
 from evaluator.judging.speed import Predicted, Speed
 from evaluator.performance.profiling import MOST_COSTS
 from evaluator.problem import HELD_OUT, Case
-from evaluator.profile import Profile
-from evaluator.sandbox.jobs import ForkServer, Sandbox
+from evaluator.sandbox.jobs import ForkServer
 from evaluator.target import ScoreKind, Target
 
 JOB_MODULES = (capture.CHILD_MODULE, compiler.JOB_MODULE, SCRIPT_MODULE)
@@ -36,7 +38,7 @@ _MOST_KEPT = 10_000
 """Verdicts on plans."""
 
 
-class Judge:
+class Judge(Evaluator):
     """Judges candidates for one target and suite. Not thread-safe; ``close`` when done."""
 
     def __init__(
@@ -54,7 +56,6 @@ class Judge:
         ``server`` runs the jobs of several judges, must serve ``JOB_MODULES`` and is left running; ``sandbox`` is for
         that which is started without one.
         """
-        self.target = target
         self.suite = suite
         self._private = tempfile.TemporaryDirectory(prefix="avo-judge-")
         self._shared = server is not None
@@ -81,26 +82,31 @@ class Judge:
             self._server.close()
         self._private.cleanup()
 
-    def __enter__(self) -> "Judge":
-        return self
+    @property
+    def target(self) -> Target:
+        """What it judges for."""
+        return self._tools.target
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
-        """Return the verdict on ``candidate``; where speed is measured, compare it with ``incumbent``.
-
-        Raises ``UnknownProblem`` for a problem or suite that is none, ``EvaluatorUnavailable`` when a child process
-        does not start or the incumbent's plans are lost.
+    def ask(self, request: AnyRequest) -> Any:
+        """Return the answer; raise ``EvaluatorUnavailable`` when a child process does not start, or when the incumbent
+        can no longer be timed.
         """
-        return self._evaluate(candidate, self.suite, incumbent if self.target.kind is ScoreKind.MEASURED else None)
+        match request:
+            case EvaluateRequest(candidate, incumbent):
+                return self._evaluate(
+                    candidate, self.suite, incumbent if self.target.kind is ScoreKind.MEASURED else None
+                )
+            case VerifyRequest(candidate):
+                return self._verify(candidate)
+            case ProfileRequest(candidate, case):
+                cases = get_cases(get_problem(candidate.problem), self.suite, case)
+                return outcome(lambda: self._captured(candidate, (), cases).profiles(MOST_COSTS))
+            case Inspection():
+                return self._inspect(request)
 
-    def verify(self, candidate: Candidate) -> Evaluation:
-        """Return the verdict on ``candidate`` examined more closely, with the score of the shapes that no operator is
-        shown, or of its suite where there are none; raises like ``evaluate``.
-
-        It has to be right at these, at the small cases and one of the large ones at lengths drawn anew, and in larger
-        samples of its suite's cases.
+    def _verify(self, candidate: Candidate) -> Evaluation:
+        """Return the verdict at the suite's cases and the held-out ones in larger samples, and at the small cases and
+        one of the large ones at lengths drawn anew.
         """
         problem, chance = get_problem(candidate.problem), self._tools.chance
         suite = get_suite(problem, self.suite)
@@ -112,19 +118,7 @@ class Judge:
         with self._tools.inputs.passing():
             return self._verdict(candidate, Cases(name, small, scored, (*shown, drawn), closely=True), None)
 
-    def profile(self, candidate: Candidate, case: str | None = None) -> tuple[Profile, ...] | Fault:
-        """Return why ``candidate`` is as fast as predicted, for each benchmark case or the one called ``case``.
-
-        Its numbers are not checked. Raises like ``evaluate``, and ``UnknownProblem`` for a case that is none.
-        """
-        cases = get_cases(get_problem(candidate.problem), self.suite, case)
-        return outcome(lambda: self._captured(candidate, (), cases).profiles(MOST_COSTS))
-
-    def inspect(self, inspection: Inspection) -> Findings:
-        """Return what is seen of a candidate or script, without a verdict.
-
-        Raises like ``evaluate``, and ``UnknownProblem`` for a suite or case that is none.
-        """
+    def _inspect(self, inspection: Inspection) -> Findings:
         if inspection.look is Look.SCRIPT:
             return run_script(self._server, inspection.source)
         candidate = Candidate(inspection.problem, inspection.source)

@@ -24,7 +24,9 @@ class FakeProcess:
     answer: "tuple[Profile, ...] | Fault" = (PROFILE,)
     asked: "list[tuple[object, ...]]"
 
-    def __init__(self, target: str, suite: str, wall_s: float, *, sandbox: str, command: str | None) -> None:
+    def __init__(
+        self, target: str, suite: str, wall_s: float, *, sandbox: str, command: str | None, options: tuple[str, ...]
+    ) -> None:
         self.asked.append((target, suite, wall_s, sandbox, command))
 
     def __enter__(self) -> "FakeProcess":
