@@ -18,17 +18,17 @@ from evaluator.problem import Case, Problem
 from evaluator.problems import PROBLEMS
 
 GROUP = "avo.problems"
-"""Entry points of packages that bring problems, each called like its problem."""
+"""The entry points of installed packages that bring problems; each has the name of its problem."""
 ATTRIBUTE = "PROBLEM"
-"""What a file of its own calls its problem."""
+"""The name that a problem has in a file of its own."""
 _in_files: list[tuple[Problem, str]] = []
-"""Problems that were found in files, and where."""
+"""Problems found in files, each with its file."""
 
 
 def get_problem(name: str) -> Problem:
     """Return the problem of this name, or of the file at this absolute path, which ends in ``.py``.
 
-    Raises ``UnknownProblem`` for a name that is none, ``InvalidProblem`` for what is no problem.
+    Raises ``UnknownProblem`` where nothing has the name, ``InvalidProblem`` where what has it is not a problem.
     """
     if name.endswith(".py"):
         return _from_file(name)
@@ -134,8 +134,8 @@ def get_suite(problem: Problem, name: str) -> tuple[Case, ...]:
 
 
 def get_cases(problem: Problem, suite: str, name: str | None) -> tuple[Case, ...]:
-    """Return the benchmark case called ``name``, all of the suite for None; raise ``UnknownProblem`` for one that is
-    none.
+    """Return the benchmark case called ``name``, or for None all of the suite; raise ``UnknownProblem`` where no case
+    has the name.
     """
     cases = get_suite(problem, suite)
     if chosen := tuple(case for case in cases if name in (None, case.name)):

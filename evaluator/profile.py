@@ -16,11 +16,11 @@ class Source:
     """The text that line tables refer to."""
 
     file: str
-    """As it is called there."""
+    """The name by which line tables refer to it."""
     text: str
 
     def line(self, number: int | None) -> str:
-        """Return a line without its indentation; nothing for one that there is not."""
+        """Return line ``number`` without its indentation; ``""`` where there is none."""
         lines = self.text.splitlines()
         return lines[number - 1].strip() if number and 0 < number <= len(lines) else ""
 
@@ -32,7 +32,7 @@ class InstructionCost:
     address: int
     instruction: str
     line: int | None
-    """Of the profiled source; None for code from elsewhere."""
+    """Line of the profiled source; None for code from elsewhere."""
     source: str
     reason: str
     waits_for: str
@@ -40,7 +40,7 @@ class InstructionCost:
     waits_for_line: int | None
     clocks_per_pass: float
     share: float
-    """Of the warp's time, 0 to 1."""
+    """Share of the warp's time, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class LineCost:
     source: str
     clocks_per_pass: float
     share: float
-    """Of the warp's time, 0 to 1. The wait for a matrix product counts for the line of the product."""
+    """Share of the warp's time, 0 to 1. The wait for a matrix product counts for the line of the product."""
     reasons: Mapping[str, float]
     """Parts of the share by reason, largest first."""
     waits_for: str
@@ -66,9 +66,9 @@ class Role:
     reasons: Mapping[str, float]
     """Shares of a warp's time by reason, largest first; 1 together."""
     instructions: tuple[InstructionCost, ...]
-    """Dearest first."""
+    """Most expensive first."""
     lines: tuple[LineCost, ...]
-    """Dearest first."""
+    """Most expensive first."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,13 @@ class Section:
     critical: str
     """The resource whose relief shortens a pass most; empty where none does."""
     relief_percent: Mapping[str, float]
-    """By how much a pass gets shorter when a resource is a quarter faster, most first."""
+    """How much shorter a pass gets when a resource is a quarter faster, by resource, largest first."""
     roles: tuple[Role, ...]
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a case's time. All parts together are the whole."""
+    """A part of a case's time. The parts add up to the whole."""
 
     name: str
     launch: int | None
@@ -112,9 +112,9 @@ class LaunchProfile:
     ctas_per_sm: int
     """Resident together."""
     limited_by: tuple[str, ...]
-    """What keeps more of them from an SM."""
+    """What keeps an SM from holding more CTAs."""
     waves: float
-    """Programs over the places for them on all SMs."""
+    """Programs divided by the CTAs that all SMs hold together."""
     registers: int
     """Per thread at launch."""
     spill_bytes: int
@@ -136,7 +136,7 @@ class WhatIf:
     time_us: float
     tflops: float
     gain_percent: float
-    """Of speed."""
+    """How much faster the case gets."""
     note: str
     """What it takes, or why nothing changes."""
 
@@ -148,12 +148,12 @@ class CodeLine:
     address: int
     instruction: str
     line: int | None
-    """Of the profiled source; None for code from elsewhere."""
+    """Line of the profiled source; None for code from elsewhere."""
     reason: str
     """What most of its time is spent on; empty for one that takes none."""
     clocks_per_pass: float
     share: float
-    """Of the warp's time, 0 to 1."""
+    """Share of the warp's time, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -163,9 +163,10 @@ class Code:
     kernel: str
     section: str
     sass: tuple[CodeLine, ...]
-    """By address; under warp specialisation, role by role."""
+    """Instructions in order of address; under warp specialisation, role by role."""
     ptx: tuple[str, ...]
-    """The loop of PTX that most of it was made from, without line tables; else the lines from first to last."""
+    """The loop of PTX that most of it was made from, without line tables; all lines from the first to the last where
+    there is no such loop."""
 
 
 RUNNING = "running"
@@ -178,7 +179,7 @@ class PipeLane:
 
     name: str
     busy: tuple[float, ...]
-    """In each cell, 0 to 1."""
+    """Busy fraction in each cell, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +188,7 @@ class WarpLane:
 
     name: str
     states: tuple[str, ...]
-    """In each cell, what most of its warps' time is spent on: ``RUNNING``, or the reason to wait."""
+    """What the warps spend most of each cell on: ``RUNNING``, or the reason to wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +198,9 @@ class Timeline:
     name: str
     """What was played."""
     clocks: float
-    """Length."""
+    """How long it took, in clocks."""
     passes: tuple[float, ...]
-    """Where passes of the first lane's warps begin, in clocks; nothing for code that is no loop."""
+    """When the first lane's warps begin a pass, in clocks; empty for code outside loops."""
     pipes: tuple[PipeLane, ...]
     warps: tuple[WarpLane, ...]
 
@@ -218,7 +219,7 @@ class Profile:
     timeline: Timeline | None
     """Two passes of the section that takes most time."""
     code: Code | None = None
-    """Of the same section; None where it was not played as a loop."""
+    """The machine code of the same section; None where it was not played as a loop."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for JSON, without the timeline and the code."""

@@ -1,6 +1,6 @@
-"""Autotuned kernels: of the plans for one case, which differ by configurations, the fastest counts.
+"""Autotuned kernels: the plans for one case differ by configurations, and the fastest counts.
 
-As with Triton's autotuner, configurations that do not fit the target are passed over, and calls with the same key get
+As with Triton's autotuner, configurations that do not fit the target are skipped, and calls with the same key get
 the configuration that was found for the first of them.
 """
 
@@ -18,13 +18,13 @@ class Autotuner:
     """Chooses the plans for the benchmark cases of one candidate, case by case."""
 
     misfit: Callable[[KernelIR], Fault | None]
-    """Why a kernel cannot be launched on the target, if so."""
+    """Returns why a kernel cannot be launched on the target, or None when it can."""
     seconds: Callable[[Case, LaunchPlan], float]
-    """How long a plan that fits takes."""
+    """Returns how long a plan that fits takes."""
     capture: Callable[[Case, Sequence[Configuration]], LaunchPlan]
     """Returns the plan with the given configurations."""
     _found: dict[tuple[str, str], str] = field(default_factory=dict)
-    """By kernel and key."""
+    """The choice found, by kernel and key."""
 
     def fastest(self, case: Case, plans: Sequence[LaunchPlan]) -> LaunchPlan:
         """Return the fastest plan. The first of ``plans`` has the first configuration of each autotuned kernel, each
@@ -55,7 +55,7 @@ class Autotuner:
         return plan_with(best)
 
     def _allowed(self, choices: Sequence[Configuration]) -> Sequence[Configuration]:
-        """Return what the first case with the same key leaves to choose from."""
+        """Return the choices that the first case with the same key leaves."""
         found = self._found.get((choices[0].kernel, choices[0].key))
         return [choice for choice in choices if choice.choice == found] or choices
 
@@ -85,7 +85,7 @@ class Autotuner:
 
 
 def named(score: Score, plans: Iterable[LaunchPlan]) -> Score:
-    """Return the score with the configurations of the plans that it is of, one plan a case."""
+    """Return the score with the configurations of its plans, one plan a case."""
     return replace(
         score,
         cases=tuple(

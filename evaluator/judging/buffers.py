@@ -1,4 +1,4 @@
-"""Buffers of one plan: the judge's inputs, poisoned outputs and scratch, as the executor takes them."""
+"""The buffers of one plan, as the executor takes them: the judge's inputs, poisoned outputs and scratch."""
 
 import math
 import random
@@ -15,7 +15,7 @@ from evaluator.plan import Buffer, Fill, LaunchPlan, Role
 from evaluator.problem import Call, Case, Problem, TensorSpec
 
 POISON = 0x55
-"""Byte that integer scratch starts with; floating-point memory starts as NaN."""
+"""The byte that fills integer scratch at the start; floating-point memory starts as NaN."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Buffers:
     outputs: Mapping[str, Allocation]
 
     def watched(self) -> "Buffers":
-        """Return the same buffers, with reads of outputs and scratch that nothing has written found out."""
+        """Return the same buffers, in which reads of outputs and scratch before any write are found."""
         allocations = tuple(
             a if a.readonly else replace(a, initialised=torch.zeros(a.data.numel(), dtype=torch.bool))
             for a in self.allocations
@@ -43,13 +43,13 @@ class Buffers:
         )
 
     def poison(self) -> None:
-        """Put outputs and scratch back to what they hold before anything is written."""
+        """Set outputs and scratch to what they hold before anything is written."""
         for allocation in self.allocations:
             if not allocation.readonly:
                 _poison(allocation.data)
 
     def fill(self, step: Fill, *, mark: bool = True) -> None:
-        """Carry out a fill step; ``mark`` says whether what it fills counts as written."""
+        """Do a fill step; ``mark`` says whether what it fills counts as written."""
         allocation = self.allocations[step.buffer]
         written = allocation.written if mark else None
         for tensor, value in ((allocation.data, step.value), (written, True), (allocation.initialised, True)):
@@ -87,15 +87,15 @@ def allocate(call: Call, plan: LaunchPlan, inputs: Mapping[str, torch.Tensor], a
 
 
 _SEGMENT, _BLOCK, _LARGE = 2 * 2**20, 512, 2**20
-"""Bytes: what torch's allocator asks CUDA for multiples of, what it aligns small tensors to, and what is not small
-(c10/cuda/CUDACachingAllocator.cpp)."""
+"""Bytes in torch's allocator: the unit that it asks CUDA for, the alignment of small tensors, and the size from which
+tensors are not small (c10/cuda/CUDACachingAllocator.cpp)."""
 _WHERE_GPUS_ALLOCATE = ((0x7E00_0000_0000, 0x7FF0_0000_0000), (0x3_0000_0000, 0x50_0000_0000))
-"""Addresses, first and last, that cudaMalloc and the driver's virtual memory management were seen to give."""
+"""Ranges of addresses that cudaMalloc and the driver's virtual memory management were seen to give."""
 _FAR = 2**44
 
 
 def apart(sizes: Sequence[int], chance: random.Random) -> list[int]:
-    """Return secret addresses for buffers of ``sizes`` bytes, terabytes apart: an access out of bounds meets none."""
+    """Return secret addresses for buffers of ``sizes`` bytes, terabytes apart: no access out of bounds hits another."""
     places = chance.sample(range(1, len(sizes) + 1), len(sizes))
     return [place * _FAR + chance.randrange(2**30) * _BLOCK for place in places]
 
@@ -103,7 +103,7 @@ def apart(sizes: Sequence[int], chance: random.Random) -> list[int]:
 def as_allocated(sizes: Sequence[int], chance: random.Random) -> list[int]:
     """Return secret addresses for buffers of ``sizes`` bytes as a GPU's allocator might give them, packed or not.
 
-    So what a kernel makes of addresses and distances is what it would make of them on a GPU.
+    A kernel that looks at addresses and distances sees what it would see on a GPU.
     """
     place = chance.randrange(*chance.choice(_WHERE_GPUS_ALLOCATE), _SEGMENT)
     packed, order = chance.random() < 0.5, list(range(len(sizes)))
@@ -153,7 +153,7 @@ class InputCache:
 
     @contextmanager
     def passing(self) -> Iterator[None]:
-        """Forget at the end what was made since the beginning."""
+        """Forget the inputs that are made inside, at the end."""
         before = dict(self._made)
         try:
             yield

@@ -79,16 +79,16 @@ class Examination:
     """
 
     def __init__(self, tools: Tools, candidate: Candidate, cases: Cases) -> None:
-        """Raises ``UnknownProblem`` for a problem that is none."""
+        """Raise ``UnknownProblem`` where there is no such problem."""
         self.candidate = candidate
         self.plan_digest: str | None = None
         self._tools = tools
         self._problem = get_problem(candidate.problem)
         self._cases = cases
         self._plans: tuple[tuple[LaunchPlan, ...], ...] = ()
-        """For each small and each large case, one for each configuration of an autotuned kernel."""
+        """The plans for each small and each large case: one for each configuration of an autotuned kernel."""
         self._binaries: dict[KernelIR, Binary] = {}
-        """Of the plans that are scored, as far as they were compiled; the last one may not fit."""
+        """Binaries of the plans for the large cases, as far as they were compiled; the last one may not fit."""
         self._results: list[CaseResult] = []
         self._predicted: Score | None = None
         """The prediction for a candidate whose numbers cannot be checked."""
@@ -321,7 +321,7 @@ class Examination:
     def _compiled_small(
         self, alternatives: Sequence[Sequence[LaunchPlan]], mixtures: Sequence[Sequence[Sequence[LaunchPlan]]]
     ) -> tuple[CompiledPlan, ...]:
-        """Compile all configurations of the small cases, for whoever measures to run."""
+        """Compile all configurations of the small cases, to be run where speed is measured."""
         ran = [
             (case, plan)
             for i, case in enumerate(self._cases.small)

@@ -16,11 +16,11 @@ from evaluator.judging.refusal import Refused
 from evaluator.plan import Fill, KernelIR, Launch, LaunchPlan
 
 EXECUTION_S, CLOSELY_S = 150.0, 240.0
-"""Wall-clock limit on executing all plans of one candidate; the second before it is accepted, when more is executed."""
+"""Wall-clock limits on executing all plans of one candidate; the second before acceptance, when more is executed."""
 TEMPORARIES_BYTES = 512 * 2**20
-"""What the executor may hold beside the buffers."""
+"""What the executor may hold besides the buffers."""
 MOST_TEMPORARIES_BYTES = 2**31
-"""The same, where programs have to run together."""
+"""What it may hold besides them where programs have to run together."""
 _MEMORY_STATUS = {
     "read out of bounds": Status.OUT_OF_BOUNDS,
     "write out of bounds": Status.OUT_OF_BOUNDS,
@@ -50,14 +50,14 @@ def deadline(*, closely: bool = False) -> float:
 
 @dataclass(frozen=True)
 class PlanRun:
-    """A plan, the buffers that it runs in, and until when."""
+    """A plan, the buffers that it runs in, and the deadline, as by ``time.monotonic``."""
 
     plan: LaunchPlan
     buffers: Buffers
     deadline: float
 
     def launches(self, *, mark: bool = True) -> Iterator[Launch]:
-        """Yield the launches, the fills before each of them done; ``mark`` as in ``Buffers.fill``."""
+        """Yield the launches, after doing the fills before each; ``mark`` as in ``Buffers.fill``."""
         for step in self.plan.steps:
             if isinstance(step, Fill):
                 self.buffers.fill(step, mark=mark)
@@ -78,7 +78,7 @@ class PlanRun:
     ) -> Execution:
         """Execute the given programs of a launch, all by default; see ``Kernel.run``. Raises like ``sound``.
 
-        Programs that were chosen run together: those that others depend on would else come too late.
+        Chosen programs run together: otherwise those that others wait for might come too late.
         """
 
         def run(kernel: executor.Kernel) -> Execution:
@@ -107,7 +107,7 @@ class PlanRun:
     def attempt(self, launch: Launch, work: Callable[[executor.Kernel], _Result], *, whole: bool = True) -> _Result:
         """Return ``work`` of the executable kernel; raise ``Refused`` with what keeps the executor from a result.
 
-        Programs that wait for each other are the kernel's fault if they are the ``whole`` grid.
+        Programs that wait for each other are the kernel's fault only if they are the ``whole`` grid.
         """
         ir = self.ir(launch)
         try:
@@ -122,7 +122,7 @@ class PlanRun:
         except executor.IRError as error:
             fault = Fault(Status.FORBIDDEN, f"kernel {ir.name} is not valid Triton IR: {error}")
         except Exception as error:
-            # The IR is hostile: whatever else fails here is recorded, and is no verdict on the numbers.
+            # The IR is hostile. Whatever else fails here is logged, and is no verdict on the numbers.
             traceback.print_exc()
             message = f"kernel {ir.name}: the executor failed with {type(error).__name__}: {error}"
             fault = Fault(Status.UNSUPPORTED, message)

@@ -23,10 +23,10 @@ def works(
     prepared: Callable[[LaunchPlan], PlanRun],
     binaries: Mapping[KernelIR, Binary],
 ) -> tuple[LaunchWork, ...]:
-    """Return the work of all launches of ``plan``; ``prepared`` gives memory to a plan that has one buffer more.
+    """Return the work of all launches of ``plan``; ``prepared`` gives memory to a plan with one more buffer.
 
-    Partitions of a warp-specialised region run side by side and are counted as one: in the loops of the one that
-    multiplies most. Raises ``Refused`` where the work cannot be counted.
+    Partitions of a warp-specialised region run at the same time and are counted together, in the loops of the partition
+    that does most matrix products. Raises ``Refused`` where the work cannot be counted.
     """
     rewritten: list[Rewritten] = []
     for kernel in plan.kernels:
@@ -76,7 +76,7 @@ def _work(run: PlanRun, launch: Launch, roles: Sequence[int], binary: Binary) ->
 
 
 def _side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:
-    """Add the loops of all roles to those of the main one, place by place; what has no place there is outside."""
+    """Add the loops of all roles to those of the main one, in order; loops without a counterpart count as outside."""
     of_role = {role: [i for i, each in enumerate(roles) if each == role] for role in sorted(set(roles))}
     if len(of_role) < 2:
         return work

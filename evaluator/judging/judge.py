@@ -31,11 +31,11 @@ from evaluator.sandbox.jobs import ForkServer
 from evaluator.target import ScoreKind, Target
 
 JOB_MODULES = (capture.CHILD_MODULE, compiler.JOB_MODULE, SCRIPT_MODULE)
-"""What a judge's fork server serves."""
+"""Modules whose jobs a judge's fork server runs."""
 _TILE = 64
 """Rows of a small tile of queries."""
 _MOST_KEPT = 10_000
-"""Verdicts on plans."""
+"""Most verdicts that are kept."""
 
 
 class Judge(Evaluator):
@@ -74,7 +74,7 @@ class Judge(Evaluator):
             chance=chance,
         )
         self._judged: dict[tuple[str, str, Incumbent | None], tuple[Evaluation, int]] = {}
-        """By suite, digest of the plans and incumbent; with the hash of the source."""
+        """Verdicts by suite, digest of the plans and incumbent, each with the hash of the source."""
 
     def close(self) -> None:
         """End the child processes and remove temporary files."""
@@ -163,7 +163,7 @@ class Judge(Evaluator):
 
 
 def _smallest(cases: Sequence[Case]) -> Case:
-    """Return the case with least work among those that a tile of a usual size does not cover."""
+    """Return the case with least work among those that are larger than a tile of a usual size."""
     beyond = [case for case in cases if case.q_len > _TILE] or list(cases)
     return min(beyond, key=lambda case: case.batch * case.heads * case.q_len * case.kv_len)
 

@@ -1,4 +1,4 @@
-"""Plans of candidates as the judge reads them: captured in the sandbox, IR printed by MLIR, the fastest ones chosen."""
+"""Launch plans as the judge reads them: captured in the sandbox, their IR printed by MLIR, the fastest chosen."""
 
 from collections.abc import Callable, Sequence
 from itertools import chain, islice
@@ -15,7 +15,7 @@ from evaluator.target import Target
 
 
 class Planner:
-    """Asks for plans. The executor reads lines and MLIR does not: both are given what MLIR's printer makes of the text.
+    """Asks for launch plans. The executor reads IR line by line, which MLIR does not, so both get what MLIR prints.
 
     All methods raise ``Refused`` for a candidate's fault, and ``EvaluatorUnavailable`` when no child process starts.
     """
@@ -63,7 +63,7 @@ class Planner:
         return tuple(autotuner.fastest(case, of_case) for case, of_case in zip(cases, plans, strict=True))
 
     def fitting(self, plans: Sequence[LaunchPlan]) -> Sequence[LaunchPlan]:
-        """Return those of the plans for one case that fit the target, all of them where none does."""
+        """Return the plans for one case that fit the target, or all of them where none does."""
         return [plan for plan in plans if not any(map(self._misfit, plan.kernels))] or plans
 
     def _misfit(self, kernel: KernelIR) -> Fault | None:

@@ -1,8 +1,8 @@
 """Checks at benchmark shapes, where not all programs can be executed: no work is missing, and a secret sample is right.
 
-The sample is one of output rows. Going backwards through the launches, it is found out which programs store them, what
-those read, which programs store that, and so on; all of these run, in the plan and the batch that are scored, and no
-others. A row is right if the programs that make it are, whatever other ones do.
+The sample consists of output rows. The launches are followed backwards: which programs store these rows, what those
+read, which programs store that, and so on. Exactly these programs run, in the plan and the batch that are scored. A row
+is right if the programs that make it are, whatever the others do.
 """
 
 import random
@@ -22,31 +22,32 @@ from evaluator.plan import Role
 from evaluator.problem import Case, Problem, TensorSpec
 
 SAMPLE_ROWS = 32
-"""Rows of one group."""
+"""Rows of one group of the sample."""
 MOST_FLOP = 3e11
-"""Matrix work of all programs that a sample may depend on."""
+"""Most FLOPs of matrix products in the programs that a sample depends on."""
 LEAST_WORK = 0.999
 """Share of the useful FLOPs that a plan with matrix products must be seen to compute at a benchmark shape."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """How much of the outputs at one benchmark shape is checked: one group of rows at least."""
+    """How much of the outputs at one benchmark shape is checked; at least one group of rows."""
 
     groups: int
-    """At most."""
+    """Most groups."""
     flop: float
-    """Matrix work that the groups may take about, if one program makes one group."""
+    """About the most FLOPs of matrix products for all groups, if one program makes one group."""
 
 
 EACH_TIME, BEFORE_ACCEPTANCE = Sample(6, 1e10), Sample(32, 5e10)
 _OTHER_HEADS, _OTHER_ROWS = 8, 64
-"""What is compared beside the sample, of that which its programs make too: so many rows of so many heads, at most."""
+"""The programs that make the sample often make more rows. At most so many heads of these, and so many rows of each,
+are compared too."""
 
 
 @dataclass(frozen=True)
 class BenchmarkCheck:
-    """A plan at a benchmark shape, staged, and what to check it by."""
+    """A plan at a benchmark shape, its stages, and what it is checked against."""
 
     problem: Problem
     case: Case
@@ -83,7 +84,7 @@ class BenchmarkCheck:
         return {name: replace(allocations[i], written=marks[i]) for name, i in self._outputs.items()}
 
     def _refuse_missing_work(self) -> None:
-        """Refuse a plan whose kernels multiply matrices, but fewer than the case takes."""
+        """Refuse a plan with matrix products that does fewer of them than the case takes."""
         useful = self.problem.flops(self.case)
         counted = sum(stage.work.total("dot_flops") for stage in self.stages)
         if any(stage.kernel.multiplies for stage in self.stages) and counted < LEAST_WORK * useful:
@@ -136,7 +137,7 @@ class BenchmarkCheck:
         return {spec.name: spec for spec in self.problem.call(self.case).tensors}
 
     def _makers_in(self, stage: Stage, wanted: Marks) -> torch.Tensor:
-        """Return the programs that wanted elements depend on; ``wanted`` grows by what they read."""
+        """Return the programs that ``wanted`` elements depend on, and add to these what the programs read."""
         args, none = stage.launch.args, torch.zeros(0, dtype=torch.int64)
         read = stage.kernel.reads(args) & wanted.keys()
         fresh = stage.writers(wanted) if stage.kernel.changes(args) else none
@@ -193,7 +194,7 @@ def _rest(stage: Stage, programs: torch.Tensor) -> torch.Tensor:
 
 
 def _some(made: torch.Tensor, chance: random.Random) -> torch.Tensor:
-    """Return random ones of the rows that were made, bool [batch, heads, rows]."""
+    """Return some of the rows that were ``made``, chosen at random, bool [batch, heads, rows]."""
     some = torch.zeros_like(made)
     heads = made.any(-1).nonzero().tolist()
     for batch, head in chance.sample(heads, min(_OTHER_HEADS, len(heads))):

@@ -1,7 +1,7 @@
 """Stages: the launches of a plan in order, each with what is known of it before its programs run.
 
-What decides where programs read and store, and how often they loop, has to be in memory by then. Launches that make
-such data are executed whole, as far as they multiply no matrices; all others can be counted, and sampled later.
+The data that decides where programs read and store, and how often they loop, has to be in memory by then. Launches that
+make such data are executed whole, unless they do matrix products; all others can be counted, and sampled later.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,18 +20,18 @@ from evaluator.plan import KernelIR, Launch
 from evaluator.work import LaunchWork, LoopWork
 
 Marks = dict[int, torch.Tensor]
-"""By buffer, bool per element; buffers that are not looked at are not in it."""
+"""A bool per element, by buffer; buffers that do not matter are left out."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One launch."""
+    """One launch of a plan."""
 
     run: PlanRun
     launch: Launch
     kernel: executor.Kernel
     memory: tuple[Allocation, ...]
-    """All buffers; those that decide as they are when the launch has its turn."""
+    """All buffers; copies of those that decide, as they are when the launch is reached."""
     script: Script | None
     whole: bool
     """Whether it was executed, because later launches depend on it."""

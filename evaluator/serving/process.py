@@ -1,4 +1,4 @@
-"""A judge in a process of its own, here or elsewhere: what hangs or kills it costs one verdict, not the search."""
+"""A judge in a process of its own, here or on another machine: a candidate that hangs or kills it costs one verdict."""
 
 import shlex
 import sys
@@ -16,17 +16,17 @@ from evaluator.serving.protocol import greeting, read_answer, request_line
 from evaluator.target import Target, check_target
 
 _COMMAND_ENVIRONMENT = ENVIRONMENT | {"USER", "LOGNAME", "SSH_AUTH_SOCK"}
-"""What a command of the user gets, which may be ssh: it asks the agent behind this socket for signatures."""
+"""Variables that a user's command gets. It may be ssh, which asks the agent behind this socket for signatures."""
 _TRIES = 2
-"""A judge that dies on a candidate is started anew this often in all; then the candidate is to blame."""
+"""How often a candidate is given to a judge that dies on it, before the candidate is to blame."""
 
 
 class ProcessEvaluator(Evaluator):
     """An evaluator that runs ``python -m evaluator`` as a child and restarts it when it dies.
 
     ``command`` names another way to start it, such as ``ssh gpu-box python -m evaluator``; the judge's arguments are
-    added at its end, ``options`` last. Not thread-safe. Raises ``UnknownTarget`` or ``UnknownProblem`` at once for
-    names that are none.
+    added at its end, ``options`` last. Not thread-safe. Raises ``UnknownTarget`` at once where no target has
+    the name.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class ProcessEvaluator(Evaluator):
 
     @property
     def target(self) -> Target:
-        """What the judge's process says that it judges for; raises ``EvaluatorUnavailable`` when there is none."""
+        """What the judge's process says that it judges for."""
         self._running()
         assert self._judges_for is not None
         return self._judges_for

@@ -4,7 +4,7 @@
 -> {"id": 1, "problem": "mha", "source": "..."}                        judge it
 -> {"id": 2, "problem": "mha", "source": "...", "incumbent": {"source": "...", "alpha": 0.01}}    against another
 <- {"id": 2, "evaluation": {"status": "correct", ...}}
--> {"id": 3, "problem": "mha", "source": "...", "held_out": true}      judge it on the suite that no operator is shown
+-> {"id": 3, "problem": "mha", "source": "...", "held_out": true}      verify it, also on shapes no operator is shown
 -> {"id": 4, "problem": "mha", "source": "...", "profile": {"case": "8k-full"}}      explain it; null: every case
 <- {"id": 4, "profiles": [...]}  or, of a faulty candidate,  {"id": 4, "fault": {"status": ..., "message": ...}}
 -> {"id": 5, "problem": "mha", "source": "...", "inspect": {"look": "check"}}        see ``inspection``
@@ -27,13 +27,13 @@ from evaluator.profile import Profile
 from evaluator.target import Target
 
 VERSION = 3
-"""Of this format and of what the answers mean. Judges and those who ask them must have the same."""
+"""Version of this format and of what the answers mean. A judge and whoever asks it must have the same."""
 _SHOWN = 60
-"""Characters of a line that is quoted."""
+"""Characters of a bad line that a message quotes."""
 
 
 class MalformedRequest(EvaluatorError):
-    """A line is not a request; the message says what is."""
+    """A line is not a request; the message says what a request is."""
 
 
 def request_line(number: int, request: AnyRequest) -> str:
