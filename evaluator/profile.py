@@ -1,6 +1,6 @@
-"""Profiles: what a case's predicted time is made of, what holds its loops back, and what repairs would gain.
+"""Profiles: the parts of a case's predicted time, what limits its loops, and what repairs would gain.
 
-All of it is predicted, by playing kernels again (``evaluator.performance``); nothing here is measured.
+Everything is predicted by playing kernels again (``evaluator.performance``); nothing is measured.
 """
 
 from collections.abc import Mapping
@@ -13,21 +13,21 @@ from evaluator.target import ScoreKind
 
 @dataclass(frozen=True)
 class Source:
-    """The text that line tables refer to."""
+    """The source text that line tables refer to."""
 
     file: str
-    """The name by which line tables refer to it."""
+    """The file's name in the line tables."""
     text: str
 
     def line(self, number: int | None) -> str:
-        """Return line ``number`` without its indentation; ``""`` where there is none."""
+        """Return a line without its indentation; empty for a line that does not exist."""
         lines = self.text.splitlines()
         return lines[number - 1].strip() if number and 0 < number <= len(lines) else ""
 
 
 @dataclass(frozen=True)
 class InstructionCost:
-    """What one instruction costs a warp in one pass, for one reason."""
+    """The cost of one instruction to a warp in one pass, for one reason."""
 
     address: int
     instruction: str
@@ -36,7 +36,7 @@ class InstructionCost:
     source: str
     reason: str
     waits_for: str
-    """The instruction whose result is waited for, where one is known."""
+    """The instruction whose result is waited for, if known."""
     waits_for_line: int | None
     clocks_per_pass: float
     share: float
@@ -45,7 +45,7 @@ class InstructionCost:
 
 @dataclass(frozen=True)
 class LineCost:
-    """What one line of source costs a warp in one pass."""
+    """The cost of one source line to a warp in one pass."""
 
     line: int | None
     source: str
@@ -55,7 +55,7 @@ class LineCost:
     reasons: Mapping[str, float]
     """Parts of the share by reason, largest first."""
     waits_for: str
-    """The instruction that is waited for most; empty where nothing is, or it is not known."""
+    """The instruction that is waited for most; empty if there is none or it is not known."""
 
 
 @dataclass(frozen=True)
@@ -64,31 +64,31 @@ class Role:
 
     warps: int
     reasons: Mapping[str, float]
-    """Shares of a warp's time by reason, largest first; 1 together."""
+    """Shares of a warp's time by reason, largest first; they add up to 1."""
     instructions: tuple[InstructionCost, ...]
-    """Most expensive first."""
+    """Instructions, most expensive first."""
     lines: tuple[LineCost, ...]
-    """Most expensive first."""
+    """Source lines, most expensive first."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A loop, without those inside it; or the code outside all loops."""
+    """A loop without its inner loops, or the code outside all loops."""
 
     name: str
     line: int | None
-    """Where the loop is written; None outside loops, or where that is not known."""
+    """Line of the loop; None outside loops, or if it is not known."""
     passes_per_program: float
-    """Mean over programs."""
+    """Number of passes, mean over programs."""
     clocks_per_pass: float
-    """While all CTAs resident on the SM do one each."""
+    """Clocks of one pass by every CTA resident on the SM."""
     time_us: float
     utilisation: Mapping[str, float]
     """Busy fraction of each pipe, 0 to 1."""
     critical: str
-    """The resource whose relief shortens a pass most; empty where none does."""
+    """The resource whose relief shortens a pass most; empty if no relief does."""
     relief_percent: Mapping[str, float]
-    """How much shorter a pass gets when a resource is a quarter faster, by resource, largest first."""
+    """How much shorter a pass gets when a resource is a quarter faster, largest first."""
     roles: tuple[Role, ...]
 
 
@@ -98,59 +98,59 @@ class Part:
 
     name: str
     launch: int | None
-    """Which launch of the case it belongs to, from 0."""
+    """The launch that it belongs to, counted from 0."""
     time_us: float
     share: float
 
 
 @dataclass(frozen=True)
 class LaunchProfile:
-    """One launch."""
+    """One launch of a case."""
 
     kernel: str
     programs: int
     ctas_per_sm: int
-    """Resident together."""
+    """CTAs resident on an SM together."""
     limited_by: tuple[str, ...]
-    """What keeps an SM from holding more CTAs."""
+    """The resource that keeps more CTAs from an SM."""
     waves: float
-    """Programs divided by the CTAs that all SMs hold together."""
+    """Number of programs over the places for them on all SMs."""
     registers: int
-    """Per thread at launch."""
+    """Registers per thread at launch."""
     spill_bytes: int
-    """Per thread."""
+    """Bytes of spills per thread."""
     shared_bytes: int
-    """Per CTA."""
+    """Bytes of shared memory per CTA."""
     limiter: str
     time_us: float
     sections: tuple[Section, ...]
-    """Code outside loops first, then the loops in the order of the IR; those without time are left out."""
+    """The code outside loops first, then the loops in the order of the IR; those that take no time are left out."""
 
 
 @dataclass(frozen=True)
 class WhatIf:
-    """The case's time with something changed in all its kernels."""
+    """The case's time with one change in all its kernels."""
 
     name: str
     label: str
     time_us: float
     tflops: float
     gain_percent: float
-    """How much faster the case gets."""
+    """Gain in speed."""
     note: str
-    """What it takes, or why nothing changes."""
+    """What the repair takes, or why it changes nothing."""
 
 
 @dataclass(frozen=True)
 class CodeLine:
-    """One instruction, and what it costs a warp in one pass."""
+    """One instruction and its cost to a warp in one pass."""
 
     address: int
     instruction: str
     line: int | None
     """Line of the profiled source; None for code from elsewhere."""
     reason: str
-    """What most of its time is spent on; empty for one that takes none."""
+    """The reason for most of its time; empty if it takes none."""
     clocks_per_pass: float
     share: float
     """Share of the warp's time, 0 to 1."""
@@ -163,19 +163,18 @@ class Code:
     kernel: str
     section: str
     sass: tuple[CodeLine, ...]
-    """Instructions in order of address; under warp specialisation, role by role."""
+    """Instructions by address; under warp specialisation, role by role."""
     ptx: tuple[str, ...]
-    """The loop of PTX that most of it was made from, without line tables; all lines from the first to the last where
-    there is no such loop."""
+    """The loop of PTX that most of it was made from, without line tables; else the lines from first to last."""
 
 
 RUNNING = "running"
-"""State of a warp that issues, or waits for a fixed latency only."""
+"""The state of a warp that issues, or waits only for a fixed latency."""
 
 
 @dataclass(frozen=True, slots=True)
 class PipeLane:
-    """How busy a pipe is."""
+    """How busy a pipe is over time."""
 
     name: str
     busy: tuple[float, ...]
@@ -184,30 +183,30 @@ class PipeLane:
 
 @dataclass(frozen=True, slots=True)
 class WarpLane:
-    """What a group of warps does."""
+    """The activity of a group of warps over time."""
 
     name: str
     states: tuple[str, ...]
-    """What the warps spend most of each cell on: ``RUNNING``, or the reason to wait."""
+    """What most of the warps' time is spent on in each cell: ``RUNNING``, or the reason to wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """What happened on one SM during a while of the play."""
+    """The activity of one SM during a stretch of the play."""
 
     name: str
-    """What was played."""
+    """Name of the section that was played."""
     clocks: float
-    """How long it took, in clocks."""
+    """Length in clocks."""
     passes: tuple[float, ...]
-    """When the first lane's warps begin a pass, in clocks; empty for code outside loops."""
+    """Clocks at which passes of the first lane's warps begin; empty for code that is not a loop."""
     pipes: tuple[PipeLane, ...]
     warps: tuple[WarpLane, ...]
 
 
 @dataclass(frozen=True)
 class Profile:
-    """One case."""
+    """The profile of one case."""
 
     kind: ScoreKind
     target: str
@@ -215,14 +214,14 @@ class Profile:
     parts: tuple[Part, ...]
     launches: tuple[LaunchProfile, ...]
     what_if: tuple[WhatIf, ...]
-    """Largest gain first."""
+    """Repairs, largest gain first."""
     timeline: Timeline | None
-    """Two passes of the section that takes most time."""
+    """Timeline of two passes of the section that takes most time."""
     code: Code | None = None
-    """The machine code of the same section; None where it was not played as a loop."""
+    """Machine code of the same section; None if it was not played as a loop."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for JSON, without the timeline and the code."""
+        """Return plain data for JSON, without the timeline and the code."""
         data = asdict(self)
         del data["timeline"], data["code"]
         return data

@@ -12,11 +12,11 @@ from evaluator.performance.stalls import Reason, Recorded, Recorder, passes
 from evaluator.profile import RUNNING, PipeLane, Timeline, WarpLane
 
 CELLS = 240
-"""Into which the time is divided."""
+"""Number of cells that the time is divided into."""
 GROUP = 4
-"""Warps of one lane: what multiplies matrices together on Hopper."""
+"""Warps of one lane: on Hopper, these multiply matrices together."""
 MOST_GROUPS = 12
-"""Lanes of warps at most."""
+"""Most lanes of warps."""
 
 
 def draw(recorder: Recorder, passed: Pass, name: str, *, loop: bool) -> Timeline | None:
