@@ -73,9 +73,9 @@ class Cases:
 
 
 class Examination:
-    """Examines one candidate. Methods raise ``Refused`` for its fault, and what was found before that stays here.
+    """Examines one candidate. Methods raise ``Refused`` for a fault, and what was found before that is kept.
 
-    ``capture`` comes first. All methods raise ``EvaluatorUnavailable`` when a child process does not start.
+    Call ``capture`` first. All methods raise ``EvaluatorUnavailable`` when a child process does not start.
     """
 
     def __init__(self, tools: Tools, candidate: Candidate, cases: Cases) -> None:
@@ -128,8 +128,8 @@ class Examination:
     def score(self, incumbent: Incumbent | None) -> Score:
         """Check the candidate, cheapest checks first, and return its score.
 
-        Where speed is measured it is compared with that of ``incumbent``: ``EvaluatorUnavailable`` is raised when this
-        has no plans any more.
+        Where speed is measured, the candidate is compared with ``incumbent``. Raises ``EvaluatorUnavailable`` when the
+        incumbent can no longer be timed.
         """
         cases, measured = self._cases, self._tools.target.kind is ScoreKind.MEASURED
         small = self._plans[: len(cases.small)]
@@ -204,8 +204,9 @@ class Examination:
         return self._tools.planner.alternatives(self.candidate, self._problem, cases)
 
     def _fastest(self) -> tuple[LaunchPlan, ...]:
-        """Return the plan for each large case that the model calls fastest, also where speed is measured: each time
-        takes a process on the GPU there.
+        """Return the plan for each large case that the model predicts to be fastest.
+
+        So it is where speed is measured too, as each timing takes a process on the GPU.
         """
         predicted = Predicted(self._tools.target)
 
@@ -222,9 +223,7 @@ class Examination:
         return self._tools.planner.fastest(self.candidate, self._problem, self._cases.large, large, seconds)
 
     def _mixtures(self, plans: Sequence[LaunchPlan]) -> list[list[tuple[LaunchPlan]]]:
-        """Return plans of the small cases, one a case, for each mixture of configurations in ``plans`` that was not
-        seen together.
-        """
+        """Return plans of the small cases, one a case, for each mixture of configurations in ``plans`` that is new."""
         seen = {tuple(map(str, plan.configurations)) for of_case in self._plans for plan in of_case}
         unseen = {tuple(map(str, plan.configurations)): plan.configurations for plan in plans}
         planner, small = self._tools.planner, self._cases.small
@@ -246,7 +245,7 @@ class Examination:
     def _check_whole(self, case: Case, plan: LaunchPlan) -> None:
         """Execute every program of ``plan`` under the sanitiser, and compare everything it should have written.
 
-        A plan that only a GPU can run is passed over.
+        A plan that only a GPU can run is skipped.
         """
         if not plan.executable:
             return

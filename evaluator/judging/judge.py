@@ -53,8 +53,8 @@ class Judge(Evaluator):
     ) -> None:
         """``speed`` tells how fast correct candidates are; by default the performance model does.
 
-        ``server`` runs the jobs of several judges, must serve ``JOB_MODULES`` and is left running; ``sandbox`` is for
-        that which is started without one.
+        Several judges may share a ``server``, which must serve ``JOB_MODULES`` and is left running. Without one the
+        judge starts its own, under ``sandbox``.
         """
         self.suite = suite
         self._private = tempfile.TemporaryDirectory(prefix="avo-judge-")

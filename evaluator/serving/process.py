@@ -25,8 +25,7 @@ class ProcessEvaluator(Evaluator):
     """An evaluator that runs ``python -m evaluator`` as a child and restarts it when it dies.
 
     ``command`` names another way to start it, such as ``ssh gpu-box python -m evaluator``; the judge's arguments are
-    added at its end, ``options`` last. Not thread-safe. Raises ``UnknownTarget`` at once where no target has
-    the name.
+    added at its end, ``options`` last. Not thread-safe. Raises ``UnknownTarget``.
     """
 
     def __init__(

@@ -158,7 +158,8 @@ def read_answer(number: int, request: AnyRequest, line: str) -> Any:
         if isinstance(request, Inspection):
             found = dict(data["findings"])
             evaluation = found.pop("evaluation", None)
-            return replace(rebuild(Findings, found), evaluation=evaluation and Evaluation.from_json(evaluation))
+            seen = rebuild(Findings, found)
+            return seen if evaluation is None else replace(seen, evaluation=Evaluation.from_json(evaluation))
         if isinstance(request, ProfileRequest):
             if "fault" in data:
                 return Fault(Status(data["fault"]["status"]), str(data["fault"]["message"]))
