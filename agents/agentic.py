@@ -16,8 +16,8 @@ from agents.settings import ModelSettings, Settings
 from agents.tools import Toolbox, Workbench
 from agents.tools.tables import lineage, short
 from agents.tools.toolbox import MOST_CHARS, cut
+from evaluator.catalogue import get_problem, get_suite
 from evaluator.problem import Problem
-from evaluator.problems.loading import get_problem, get_suite
 from evaluator.target import Target
 from lineage_db.records import Submission
 

@@ -16,7 +16,7 @@ from knowledge_base.library import Library
 from lineage_db.records import Attempt, Intervention, Memory, Message, Run, Submission, Trial, Version
 
 if TYPE_CHECKING:
-    from evaluator.performance import Profile
+    from evaluator.profile import Profile
 
 
 class Scorer(Protocol):

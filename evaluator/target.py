@@ -150,12 +150,12 @@ CUDA = "cuda"
 
 
 def check_target(name: str) -> None:
-    """Raise ``UnknownTarget`` with the known names unless there is a target ``name``; no GPU is asked."""
+    """Raise ``UnknownTarget`` with the known names unless there is a target ``name``. Does not look for a GPU."""
     if name != CUDA and name not in TARGETS:
         raise UnknownTarget(name, (*TARGETS, CUDA))
 
 
 def score_kind(name: str) -> ScoreKind:
-    """Return how scores for the target called ``name`` are obtained; raises like ``check_target``."""
+    """Return how scores for the target called ``name`` are obtained. Raises like ``check_target``."""
     check_target(name)
     return ScoreKind.MEASURED if name == CUDA else TARGETS[name].kind

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from evaluator.evaluation import CaseResult, Evaluation, Resources, Score
 from evaluator.inspection import Findings
-from evaluator.performance.profile import LaunchProfile, Profile, Role, Section
+from evaluator.profile import LaunchProfile, Profile, Role, Section
 from lineage_db.records import Attempt, Trial, Version
 
 _SHOWN_SHARE = 0.1

@@ -11,11 +11,11 @@ from agents.tools import arguments, tables
 from agents.tools.arguments import BadCall, parse, tool_specs
 from agents.tools.workbench import Try, Workbench, numbered
 from evaluator.candidate import Candidate
+from evaluator.catalogue import get_suite
 from evaluator.errors import EvaluatorUnavailable, UnknownProblem
 from evaluator.evaluation import Fault
 from evaluator.inspection import Findings, Inspection, Look
 from evaluator.problem import HELD_OUT
-from evaluator.problems.loading import get_suite
 from knowledge_base.library import LibraryError
 from lineage_db.records import Attempt, Version
 

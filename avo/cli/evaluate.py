@@ -44,9 +44,9 @@ def evaluate(
         fail(f"--wall: {wall:g} should be 1 second or more")
 
     from evaluator.candidate import Candidate
-    from evaluator.problems.loading import get_problem, get_suite, problem_name
-    from evaluator.sandbox.jobs import Sandbox
-    from evaluator.serving.process import ProcessEvaluator
+    from evaluator.catalogue import get_problem, get_suite, problem_name
+    from evaluator.evaluators import judge_process
+    from evaluator.isolation import Sandbox
     from evaluator.targets import get_target
 
     if sandbox not in (None, *Sandbox):
@@ -59,12 +59,11 @@ def evaluate(
     judged = get_problem(problem)
     get_suite(judged, suite)
     candidate = Candidate(problem, read_source(file))
-    evaluator = ProcessEvaluator(target, suite, wall, sandbox=kept, command=evaluator_command)
-    try:
-        with err.status(f"judging {file} for {target} ..."):
-            evaluation = evaluator.evaluate(candidate)
-    finally:
-        evaluator.close()
+    with (
+        judge_process(target, suite, wall, sandbox=kept, command=evaluator_command) as judge,
+        err.status(f"judging {file} for {target} ..."),
+    ):
+        evaluation = judge.evaluate(candidate)
     if as_json:
         print_json(evaluation.to_json())
     else:

@@ -19,7 +19,7 @@ from avo.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from evaluator.performance import Profile
+    from evaluator.profile import Profile
 
 
 def profile(
@@ -66,8 +66,9 @@ def profile(
     source, problem, target, suite = _chosen(kernel, problem, target, suite, db)
 
     from evaluator.candidate import Candidate
+    from evaluator.catalogue import get_cases, get_problem, problem_name
     from evaluator.evaluation import Fault
-    from evaluator.problems.loading import get_cases, get_problem, problem_name
+    from evaluator.evaluators import local_judge
     from evaluator.targets import get_target
 
     if svg and (svg.is_dir() or not svg.parent.is_dir()):
@@ -76,11 +77,8 @@ def profile(
     problem = problem_name(problem)
     get_cases(get_problem(problem), suite, case)
 
-    with err.status(f"profiling {kernel} for {target} ..."):
-        from evaluator.judging.judge import Judge
-
-        with Judge(chosen, suite) as judge:
-            profiles = judge.profile(Candidate(problem, source), case)
+    with err.status(f"profiling {kernel} for {target} ..."), local_judge(chosen, suite) as judge:
+        profiles = judge.profile(Candidate(problem, source), case)
     if isinstance(profiles, Fault):
         if as_json:
             print_json({"status": profiles.status, "message": profiles.message})

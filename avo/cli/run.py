@@ -142,7 +142,7 @@ def run(
     from avo.cli.sitting import metrics_served, ready, sit
     from avo.config import RunConfig
     from avo.search.run import utc_now
-    from evaluator.problems.loading import get_problem
+    from evaluator.catalogue import get_problem
 
     settings = RunConfig.resolve(
         config,

@@ -5,14 +5,10 @@ from dataclasses import dataclass
 
 from avo.export.errors import ExportError
 from avo.export.source import tidied
+from evaluator.catalogue import get_problem
 from evaluator.problem import Problem
-from evaluator.problems.dense import Attention
-from evaluator.problems.fsa import SelectedAttention
-from evaluator.problems.loading import get_problem
+from evaluator.problem_sources import has_public_function
 from lineage_db.records import Run, Version
-
-FUNCTIONS = {Attention: "attention", SelectedAttention: "selected_attention"}
-"""What an exported package can call: entry and public function by the kind of problem. Each kind has one meaning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +44,7 @@ def choose(run: Run, versions: Sequence[Version], number: int) -> Chosen:
     Raises ``ExportError`` for a problem that exported packages do not know, and for a source that is no Python.
     """
     problem = get_problem(run.problem)
-    if type(problem) not in FUNCTIONS:
+    if not has_public_function(problem):
         raise ExportError(
             f"{run.name} is for the problem {problem.name}, which no exported package knows: "
             "only dense and selected attention (mha, gqa, fsa and their kind) have a public function"

@@ -9,11 +9,11 @@ from avo.export.errors import NotExported
 from avo.watch.wording import verdict
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Score
-from evaluator.evaluators import Judging
+from evaluator.evaluators import Evaluator
 from evaluator.problem import HELD_OUT
 from evaluator.target import Target
 
-OpenJudge = Callable[[str, str], AbstractContextManager[Judging]]
+OpenJudge = Callable[[str, str], AbstractContextManager[Evaluator]]
 """Opens a judge for a target and a suite, by their names."""
 
 

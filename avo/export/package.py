@@ -25,9 +25,8 @@ from avo.export.provenance import LICENCE, provenance
 from avo.export.scaled import tested
 from avo.export.table import names, ranked, table
 from avo.watch.wording import SPREAD, compared, place, spread, unit
-from evaluator import problems
 from evaluator.problem import Case
-from evaluator.problems import dense
+from evaluator.problem_sources import attend_source, module_source
 
 VARIANT = Path("build/torch-universal")
 """Where the Hugging Face kernels library looks for a kernel in Python alone; pip is pointed there as well."""
@@ -171,7 +170,7 @@ def _context(name: str, versions: Sequence[Judged], functions: Sequence[str], no
         "now": now,
         "variant": str(VARIANT),
         "case_source": inspect.getsource(Case),
-        "attend_source": inspect.getsource(dense.attend),
+        "attend_source": attend_source(),
     }
 
 
@@ -197,8 +196,7 @@ def _runtime(module: str) -> Traversable:
 
 def _of_the_judge(module: str) -> str:
     """Return a module of the judge's that makes inputs, for a folder where ``judged`` has what it imports."""
-    source = files(problems).joinpath(module).read_text(encoding="utf-8")
-    return source.replace("from evaluator.problem import Case", "from judged import Case")
+    return module_source(module).replace("from evaluator.problem import Case", "from judged import Case")
 
 
 def _metadata(name: str, found: Mapping[str, str]) -> dict[str, Any]:

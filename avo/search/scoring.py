@@ -9,7 +9,7 @@ from avo.search.acceptance import share_of_alpha
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import REFUSED, Comparison, Evaluation, Score, Status
-from evaluator.evaluators import Judging
+from evaluator.evaluators import Evaluator
 from evaluator.problem import HELD_OUT
 from evaluator.target import ScoreKind
 from lineage_db.records import Attempt, Run, Step, Version
@@ -30,7 +30,7 @@ class RecordingScorer:
         store: Store,
         run: Run,
         step: Step,
-        evaluator: Judging,
+        evaluator: Evaluator,
         alpha: float,
         clock: Callable[[], datetime],
         rivals: Callable[[Sequence[Version]], Sequence[Version]] = lambda versions: versions,

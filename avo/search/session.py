@@ -18,10 +18,10 @@ from avo.errors import AvoError, RunFailed, SeedFault
 from avo.search.budget import Allowance
 from avo.search.population import population
 from avo.search.step import SeedOperator, StepOutcome, perform_step
+from evaluator.catalogue import get_problem, get_suite
 from evaluator.errors import EvaluatorError
-from evaluator.evaluators import Judging
+from evaluator.evaluators import Evaluator
 from evaluator.problem import HELD_OUT
-from evaluator.problems.loading import get_problem, get_suite
 from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.errors import StoreError
@@ -42,7 +42,7 @@ class Session:
         store: Store,
         run: Run,
         config: RunConfig,
-        evaluator: Judging,
+        evaluator: Evaluator,
         *,
         worker: str,
         allowance: Allowance,

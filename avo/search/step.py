@@ -25,10 +25,10 @@ from avo.search.scoring import RecordingScorer
 from avo.search.supervision import supervise
 from avo.search.transfer import transferred
 from evaluator.candidate import Candidate
+from evaluator.catalogue import get_problem
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Status
-from evaluator.evaluators import Judging
-from evaluator.problems.loading import get_problem
+from evaluator.evaluators import Evaluator
 from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StepNotRunning
@@ -75,7 +75,7 @@ def perform_step(
     store: Store,
     run: Run,
     operator: VariationOperator,
-    evaluator: Judging,
+    evaluator: Evaluator,
     *,
     worker: str,
     min_gain: float,
@@ -227,7 +227,7 @@ def _brief(
     step: Step,
     taken_up: Sequence[Step],
     seed: int,
-    evaluator: Judging,
+    evaluator: Evaluator,
     scorer: RecordingScorer,
     knowledge: Library,
     interventions: Sequence[Intervention],

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from agents.operator import Transferred
-from evaluator.problems.loading import get_problem
+from evaluator.catalogue import get_problem
 from lineage_db.records import Run, Step, Trial, Version
 from lineage_db.spans import covered
 from lineage_db.store import Store

@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 from threading import Event
 from typing import TypeVar
 
+from evaluator.catalogue import get_problem
 from evaluator.errors import EvaluatorError
 from evaluator.evaluation import Score, Status, geometric_mean
 from evaluator.problem import Baseline
-from evaluator.problems.loading import get_problem
 from evaluator.target import ScoreKind
 from lineage_db.errors import StoreError
 from lineage_db.records import Run, RunState, Spend, Step, StepState, Trial, Version

@@ -9,7 +9,15 @@ from evaluator.binary import Binary
 from evaluator.performance.kernel import Pass, PlayedKernel, read
 from evaluator.performance.lines import Line, ptx_around, read_lines
 from evaluator.performance.model import CaseTime, LaunchTime, clock_hz, predict, residency_limits, time_case
-from evaluator.performance.profile import (
+from evaluator.performance.reliefs import RESOLVED_PERCENT, relief_percent, reliefs
+from evaluator.performance.replay import Replay
+from evaluator.performance.sass import Code as Sass
+from evaluator.performance.sass import Instruction
+from evaluator.performance.simulate import Mark
+from evaluator.performance.stalls import Charge, Reason, Recorder, charge
+from evaluator.performance.timeline import draw
+from evaluator.performance.what_if import answers
+from evaluator.profile import (
     Code,
     CodeLine,
     InstructionCost,
@@ -21,14 +29,6 @@ from evaluator.performance.profile import (
     Section,
     Source,
 )
-from evaluator.performance.reliefs import RESOLVED_PERCENT, relief_percent, reliefs
-from evaluator.performance.replay import Replay
-from evaluator.performance.sass import Code as Sass
-from evaluator.performance.sass import Instruction
-from evaluator.performance.simulate import Mark
-from evaluator.performance.stalls import Charge, Reason, Recorder, charge
-from evaluator.performance.timeline import draw
-from evaluator.performance.what_if import answers
 from evaluator.target import ScoreKind, Target
 from evaluator.work import LaunchWork
 

@@ -1,7 +1,6 @@
 """A timeline: two passes of a loop as they were played, one lane for each pipe and each group of four warps."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +9,7 @@ from evaluator.performance.kernel import Pass
 from evaluator.performance.pipes import PIPE_NAMES, Op, Pipe
 from evaluator.performance.simulate import PARTITIONS
 from evaluator.performance.stalls import Reason, Recorded, Recorder, passes
+from evaluator.profile import RUNNING, PipeLane, Timeline, WarpLane
 
 CELLS = 240
 """Number of cells that the time is divided into."""
@@ -17,40 +17,6 @@ GROUP = 4
 """Warps of one lane: on Hopper, these multiply matrices together."""
 MOST_GROUPS = 12
 """Most lanes of warps."""
-RUNNING = "running"
-"""The state of a warp that issues, or waits only for a fixed latency."""
-
-
-@dataclass(frozen=True, slots=True)
-class PipeLane:
-    """How busy a pipe is over time."""
-
-    name: str
-    busy: tuple[float, ...]
-    """Busy fraction in each cell, 0 to 1."""
-
-
-@dataclass(frozen=True, slots=True)
-class WarpLane:
-    """The activity of a group of warps over time."""
-
-    name: str
-    states: tuple[str, ...]
-    """What most of the warps' time is spent on in each cell: ``RUNNING``, or the reason to wait."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timeline:
-    """The activity of one SM during a stretch of the play."""
-
-    name: str
-    """Name of the section that was played."""
-    clocks: float
-    """Length in clocks."""
-    passes: tuple[float, ...]
-    """Clocks at which passes of the first lane's warps begin; empty for code that is not a loop."""
-    pipes: tuple[PipeLane, ...]
-    warps: tuple[WarpLane, ...]
 
 
 def draw(recorder: Recorder, passed: Pass, name: str, *, loop: bool) -> Timeline | None:

@@ -12,10 +12,10 @@ from evaluator.performance.banks import SHARED_ACCESS
 from evaluator.performance.kernel import PlayedKernel, read
 from evaluator.performance.model import Measure, ctas_per_sm, time_case
 from evaluator.performance.pipes import Op, Pipe
-from evaluator.performance.profile import WhatIf
 from evaluator.performance.reliefs import is_cta_barrier, without_waiting
 from evaluator.performance.replay import Change, Replay
 from evaluator.performance.sass import Instruction
+from evaluator.profile import WhatIf
 from evaluator.target import Target
 from evaluator.work import LaunchWork
 

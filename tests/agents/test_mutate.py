@@ -15,9 +15,9 @@ from agents.moves.move import Move
 from agents.mutate import Mutate, critical_resources, move_values
 from agents.operator import Brief, Proposal
 from evaluator.candidate import Candidate
+from evaluator.catalogue import get_problem
 from evaluator.evaluation import CaseScore, Evaluation, Score, Status
 from evaluator.evaluators import FakeEvaluator
-from evaluator.problems.loading import get_problem
 from evaluator.target import ScoreKind, Target
 from evaluator.targets import get_target
 from knowledge_base.library import Library

@@ -7,9 +7,9 @@ from agents.desk import FakeDesk, Left
 from agents.errors import CandidateTaken
 from agents.operator import Brief, Explain
 from evaluator.candidate import Candidate
+from evaluator.catalogue import get_problem
 from evaluator.evaluation import Evaluation, Fault, Status
 from evaluator.inspection import Findings
-from evaluator.problems.loading import get_problem
 from evaluator.targets import get_target
 from knowledge_base.library import Library
 from lineage_db.records import Attempt, Trial, Version

@@ -12,7 +12,7 @@ from avo.search.run import Report, worker_name
 from avo.search.step import SeedOperator, perform_step
 from evaluator.candidate import Candidate
 from evaluator.evaluation import CaseScore, Evaluation, Score, Status
-from evaluator.evaluators import Evaluator, FakeEvaluator, Judging
+from evaluator.evaluators import Evaluator, FakeEvaluator
 from evaluator.target import ScoreKind
 from knowledge_base.library import Library
 from lineage_db.records import Attempt, Run
@@ -110,7 +110,7 @@ class InlineCrew:
         store: Store,
         run: Run,
         operator: VariationOperator,
-        judge: Judging,
+        judge: Evaluator,
         deaths: Container[int] = (),
         allowance: Allowance = UNLIMITED,
     ) -> None:

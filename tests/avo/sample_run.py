@@ -5,8 +5,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from evaluator.candidate import Candidate
+from evaluator.catalogue import get_problem, get_suite
 from evaluator.evaluation import CaseResult, CaseScore, Comparison, Evaluation, Resources, Score, Status, Verdict
-from evaluator.problems.loading import get_problem, get_suite
 from evaluator.target import ScoreKind
 from lineage_db.records import Attempt, RunState, Version
 from lineage_db.store import Store

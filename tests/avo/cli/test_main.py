@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from evaluator.catalogue import get_problem
 from evaluator.errors import EvaluatorUnavailable
-from evaluator.problems.loading import get_problem
 
 COMMANDS = [
     "run",

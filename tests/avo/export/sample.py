@@ -6,8 +6,8 @@ from pathlib import Path
 
 from avo.export.choosing import Chosen, choose
 from avo.export.judging import Judged
+from evaluator.catalogue import get_problem, get_suite
 from evaluator.evaluation import CaseScore, Evaluation, Score, Status
-from evaluator.problems.loading import get_problem, get_suite
 from evaluator.target import ScoreKind
 from evaluator.targets import get_target
 from lineage_db.records import Run, Version

@@ -15,7 +15,7 @@ from avo.report.data import Report
 from avo.report.reading import read_report
 from avo.report.render import to_html, to_markdown
 from evaluator.evaluation import CaseScore, Fault, Status
-from evaluator.performance.profile import Part, Profile
+from evaluator.profile import Part, Profile
 from evaluator.target import ScoreKind
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded

@@ -14,9 +14,9 @@ import pytest
 
 from avo.config import RunConfig
 from avo.errors import ConfigError, RunFailed
-from avo.search import evaluators as judge_process
 from avo.search import workers
 from avo.search.workers import RayCrew, hire
+from evaluator.serving import process
 from lineage_db.records import RunState, StepState
 from lineage_db.store import Store
 from tests.avo.fakes import make_run
@@ -103,7 +103,7 @@ def test_evaluators_that_measure_here_get_a_gpu_each_and_nobody_else_any(
     with hire("sqlite://", "run", config):
         assert ray.told == {"machine": 2 * gpus, "EvaluatorWorker": gpus, "EvaluatorPool": 0, "OperatorWorker": 0}
     made: dict[str, object] = {}
-    monkeypatch.setattr(judge_process, "ProcessEvaluator", lambda *names, **settings: made.update(settings))
+    monkeypatch.setattr(process, "ProcessEvaluator", lambda *names, **settings: made.update(settings))
     ray.remote_arguments[0][0]()
     measuring = ("--equivalence-margin", "0.005", "--cascade", "0.1")
     assert (made["command"], made["options"]) == (command, measuring if target == "cuda" else ())

@@ -20,7 +20,7 @@ from avo.tui.tables import WIDEST
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseScore, Fault, Status
 from evaluator.evaluators import FakeEvaluator
-from evaluator.performance.profile import Code, CodeLine, LaunchProfile, Part, Profile
+from evaluator.profile import Code, CodeLine, LaunchProfile, Part, Profile
 from evaluator.target import ScoreKind
 from lineage_db.records import Request, RunState
 from lineage_db.store import Store

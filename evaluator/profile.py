@@ -1,6 +1,6 @@
 """Profiles: the parts of a case's predicted time, what limits its loops, and what repairs would gain.
 
-Everything is predicted by playing kernels again (``profiling``); nothing is measured.
+Everything is predicted by playing kernels again (``evaluator.performance``); nothing is measured.
 """
 
 from collections.abc import Mapping
@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from evaluator.evaluation import CaseScore
-from evaluator.performance.timeline import Timeline
 from evaluator.target import ScoreKind
 
 
@@ -167,6 +166,42 @@ class Code:
     """Instructions by address; under warp specialisation, role by role."""
     ptx: tuple[str, ...]
     """The loop of PTX that most of it was made from, without line tables; else the lines from first to last."""
+
+
+RUNNING = "running"
+"""The state of a warp that issues, or waits only for a fixed latency."""
+
+
+@dataclass(frozen=True, slots=True)
+class PipeLane:
+    """How busy a pipe is over time."""
+
+    name: str
+    busy: tuple[float, ...]
+    """Busy fraction in each cell, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class WarpLane:
+    """The activity of a group of warps over time."""
+
+    name: str
+    states: tuple[str, ...]
+    """What most of the warps' time is spent on in each cell: ``RUNNING``, or the reason to wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The activity of one SM during a stretch of the play."""
+
+    name: str
+    """Name of the section that was played."""
+    clocks: float
+    """Length in clocks."""
+    passes: tuple[float, ...]
+    """Clocks at which passes of the first lane's warps begin; empty for code that is not a loop."""
+    pipes: tuple[PipeLane, ...]
+    warps: tuple[WarpLane, ...]
 
 
 @dataclass(frozen=True)
