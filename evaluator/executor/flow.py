@@ -2,23 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 
+from evaluator.executor.effects import CONTROL, effects
 from evaluator.executor.ir import COMBINING, Function, Op, Region, walk
-from evaluator.executor.work import PRODUCTS, asks
+from evaluator.executor.work import asks
 
 Slots = tuple[int, ...]
-
-ATOMICS = ("tt.atomic_rmw", "tt.atomic_cas")
-READS = ("tt.load", "tt.descriptor_load", "tt.descriptor_gather", "tt.atomic_load", "tt.atomic_poll", *ATOMICS)
-"""Operations whose results depend on memory; the first operand says where."""
-WRITES = (
-    "tt.store",
-    "tt.atomic_store",
-    *ATOMICS,
-    "tt.descriptor_store",
-    "tt.descriptor_reduce",
-    "tt.descriptor_scatter",
-)
-"""Operations that may change memory; the first operand says where."""
 
 
 def links(op: Op, arguments: Mapping[str, Slots]) -> Iterator[tuple[Slots, Slots]]:
@@ -49,6 +37,8 @@ def links(op: Op, arguments: Mapping[str, Slots]) -> Iterator[tuple[Slots, Slots
             if block.ops[-1].name == "tt.return":
                 yield results, block.ops[-1].operands
         yield body.args, op.operands
+    elif op.name in CONTROL and (op.regions or op.results):
+        raise NotImplementedError(f"evaluator/executor/flow.py does not say how values pass through {op.name}")
     for label, values in op.successors:
         yield arguments.get(label, ()), values
 
@@ -92,7 +82,8 @@ def _costly(function: Function) -> set[int]:
                 for targets, sources in links(op, arguments):
                     costly.update(t for t, s in zip(targets, sources, strict=True) if s in costly)
                 if not op.regions or op.name in COMBINING:
-                    if op.name in READS or op.name in PRODUCTS or not costly.isdisjoint(op.operands):
+                    row = effects(op.name)
+                    if row.reads or row.work == "dot" or not costly.isdisjoint(op.operands):
                         costly.update(op.results)
                 else:
                     for inner in op.regions:

@@ -14,9 +14,9 @@ from evaluator.executor.allocation import Allocation
 from evaluator.executor.binding import bind
 from evaluator.executor.control import KNOWN, build
 from evaluator.executor.counts import Counts, Metered, operations
+from evaluator.executor.effects import EFFECTS, READS, WRITES, effects
 from evaluator.executor.errors import IRError
 from evaluator.executor.faults import MemoryFault
-from evaluator.executor.flow import READS, WRITES
 from evaluator.executor.frame import Frame, Run, Step
 from evaluator.executor.ir import BITS, Function, Op, Type, walk, walk_blocks
 from evaluator.executor.marking import Marks, Writers
@@ -37,12 +37,14 @@ from evaluator.executor.slicing import (
 )
 from evaluator.executor.values import Value
 from evaluator.executor.waiting import Turns, polls, waiting_loops
-from evaluator.executor.work import PRODUCTS, bodies, loops
+from evaluator.executor.work import bodies, loops
 from evaluator.plan import Argument, Scalar
 from evaluator.work import Body
 
 DEFAULT_TEMPORARIES = 2**31
 """Bytes that the values of the programs which run together may take."""
+
+_READS_OR_UPDATES = frozenset(name for name, row in EFFECTS.items() if row.reads or row.updates)
 
 Trips = tuple[npt.NDArray[np.int64], ...]
 
@@ -92,7 +94,7 @@ class Kernel:
         self.loops = loops(function)
         self.programs_interact = programs_interact(function)
         """Whether programs run alone may do other work than they do among all."""
-        self.multiplies = any(op.name in PRODUCTS for op in walk(function.body))
+        self.multiplies = any(effects(op.name).work == "dot" for op in walk(function.body))
         """Whether the kernel holds matrix products, executed or not."""
         self.function = function
         self.waiting = waiting_loops(function)
@@ -243,7 +245,7 @@ class Kernel:
 
     def reads(self, args: Sequence[Argument]) -> frozenset[int]:
         """Return the buffers that the kernel may read, be it only to add to what is there."""
-        return self._buffers(touched(self.function, (*READS, "tt.descriptor_reduce")), args)
+        return self._buffers(touched(self.function, _READS_OR_UPDATES), args)
 
     def _slice(self, memory: Sequence[Allocation], args: Sequence[Argument], *, reads: bool = False) -> _Code:
         """Return what stores, or reads, in the buffers that have marks."""

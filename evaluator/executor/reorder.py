@@ -6,13 +6,10 @@ the same order, as Triton's own reduction of several operands does: pointers, ma
 together.
 """
 
+from evaluator.executor.effects import WRITES, effects
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.ir import Function, Op, walk
 from evaluator.executor.operations import ELEMENTWISE
-
-_ELEMENT_BY_ELEMENT = ELEMENTWISE.keys() | {"tt.addptr", "tt.load", "tt.store", "tt.atomic_rmw", "tt.atomic_cas"}
-_AT_POINTERS = ("tt.store", "tt.atomic_rmw", "tt.atomic_cas")
-"""Operations for which the order of values matters unless the pointers have the same."""
 
 
 def check_orders(function: Function) -> None:
@@ -32,11 +29,18 @@ def check_orders(function: Function) -> None:
             orders[op.results[0]] = kinds.setdefault((op.name, *shapes, *sorted(found)), len(kinds))
         elif not found or op.name == "tt.print":
             continue
-        elif kept and op.name in _ELEMENT_BY_ELEMENT and (op.name not in _AT_POINTERS or op.operands[0] in orders):
+        elif kept and _by_element(op) and (op.name not in WRITES or op.operands[0] in orders):
+            # What is written must lie in the order of the pointers.
             orders.update(dict.fromkeys(op.results, next(iter(found))))
         elif not (kept and _forgets(op, function)):
             (name, *_) = list(kinds)[min(found)]
             raise UnsupportedOperation(f"{op.name} of elements in any order, after {name},", op.location)
+
+
+def _by_element(op: Op) -> bool:
+    """Whether each element of an operation's result depends only on the same element of its operands."""
+    row = effects(op.name)
+    return op.name in ELEMENTWISE or op.name == "tt.addptr" or (row.accesses and row.coordinates is None)
 
 
 def _reorders(op: Op, function: Function) -> bool:

@@ -3,22 +3,10 @@
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import replace
 
-from evaluator.executor.flow import ATOMICS, READS, WRITES, conditions, followed, links
+from evaluator.executor.effects import CONTROL, READS, WRITES, accessed_type, effects, is_volatile, stored
+from evaluator.executor.flow import conditions, followed, links
 from evaluator.executor.ir import COMBINING, Block, Function, Op, Region, walk
-from evaluator.executor.waiting import is_volatile, waiting_loops
-
-_CONTROL = ("scf.for", "scf.while", "scf.if", "tt.call", "cf.br", "cf.cond_br", "tt.return")
-_VALUE_AT = {"tt.store": 1, "tt.atomic_store": 1, "tt.atomic_rmw": 1}
-"""Where the written value is among the operands, unless it is the last one."""
-_LOADS = ("tt.load", "tt.descriptor_load", "tt.descriptor_gather", "tt.atomic_load", "tt.atomic_poll")
-_STORE_LIKE = {
-    "tt.descriptor_load": "tt.descriptor_store",
-    "tt.descriptor_store": "tt.descriptor_store",
-    "tt.descriptor_reduce": "tt.descriptor_store",
-    "tt.descriptor_gather": "tt.descriptor_scatter",
-    "tt.descriptor_scatter": "tt.descriptor_scatter",
-}
-"""What stores where an operation reads or writes, unless it is ``tt.store``."""
+from evaluator.executor.waiting import waiting_loops
 
 
 def trip_slice(function: Function) -> Function:
@@ -45,7 +33,7 @@ def read_slice(function: Function, params: Set[int], told: Set[int] = frozenset(
     Left out are atomic operations, loops that wait, and loads whose results are ``told``. For the rest see
     ``store_slice``.
     """
-    return _hollow(function, params, _LOADS, told)
+    return _hollow(function, params, READS - WRITES, told)
 
 
 def deciding_reads(function: Function) -> frozenset[int]:
@@ -56,7 +44,7 @@ def deciding_reads(function: Function) -> frozenset[int]:
     at_work = [op for op in walk(function.body) if id(op) not in waiting]
     used = {slot for op in at_work for slot in op.operands}
     used.update(slot for op in at_work for _, values in op.successors for slot in values)
-    found = {slot for op in at_work if op.name in ATOMICS for slot in op.results if slot in used}
+    found = {slot for op in at_work if op.name in READS & WRITES for slot in op.results if slot in used}
     params, origins = frozenset(function.params), _origins(function)
     writes = [op for op in walk(function.body) if op.name in WRITES]
     for sliced in (store_slice(function, params), read_slice(function, params)):
@@ -131,7 +119,7 @@ def item_sizes(function: Function) -> dict[int | None, int]:
     origins = _origins(function)
     sizes: dict[int | None, int] = {}
     for op in walk(function.body):
-        target = function.types[op.operands[0]].target if op.name in (*READS, *WRITES) else None
+        target = function.types[op.operands[0]].target if effects(op.name).accesses else None
         if target is not None:
             origin = origins.get(op.operands[0])
             sizes[origin] = min(sizes.get(origin, target.item_bytes), target.item_bytes)
@@ -141,11 +129,12 @@ def item_sizes(function: Function) -> dict[int | None, int]:
 def programs_interact(function: Function) -> bool:
     """Whether a program may act on what others did before it: on the result of an atomic or volatile operation."""
     used = used_slots(function)
-    acting = (*ATOMICS, "tt.atomic_load")
-    return any(
-        op.name == "tt.atomic_poll" or ((op.name in acting or is_volatile(op)) and not used.isdisjoint(op.results))
-        for op in walk(function.body)
-    )
+
+    def acts(op: Op) -> bool:
+        row = effects(op.name)
+        return row.waits or (((row.atomic and row.reads) or is_volatile(op)) and not used.isdisjoint(op.results))
+
+    return any(acts(op) for op in walk(function.body))
 
 
 def used_slots(function: Function) -> frozenset[int]:
@@ -161,9 +150,6 @@ def _may_overlap(reads: Sequence[Op], writes: Sequence[Op], origins: Mapping[int
     return bool(written) and (None in read | written or bool(read & written))
 
 
-_POINTER_CHAIN = ("tt.addptr", "tt.splat", "tt.broadcast", "tt.expand_dims", "tt.bitcast", "tt.make_tensor_descriptor")
-
-
 def _origins(function: Function) -> dict[int, int]:
     """Map pointers to the parameter they are computed from; one that is not simply computed is left out.
 
@@ -174,7 +160,8 @@ def _origins(function: Function) -> dict[int, int]:
         return {}
     origins = {slot: function.aliases.get(slot, slot) for slot in function.params}
     for op in walk(function.body):
-        if op.name in _POINTER_CHAIN and op.operands[0] in origins:
+        passes = effects(op.name).rearranges or op.name in ("tt.addptr", "tt.make_tensor_descriptor")
+        if passes and op.operands[0] in origins:
             origins[op.results[0]] = origins[op.operands[0]]
     return origins
 
@@ -205,20 +192,11 @@ class _Hollow:
         return (op,) if origin is not None and origin not in self._params else (*self._zeros(op), op)
 
     def _zeros(self, op: Op) -> tuple[Op, Op]:
-        zero, store = len(self.types), _STORE_LIKE.get(op.name, "tt.store")
-        at = _VALUE_AT.get(op.name, len(op.operands) - 1)
-        if op.name in _LOADS:
-            kind, before, after = self.types[op.results[0]], op.operands[:1], op.operands[1:2]
-            if store != "tt.store":
-                before, after = op.operands, ()
-        else:
-            kind, before, after = self.types[op.operands[at]], op.operands[:at], op.operands[at + 1 :]
-            if op.name in ATOMICS:
-                before = op.operands[:1]
+        zero, kind = len(self.types), accessed_type(op, self.types)
         self.types.append(kind)
         self.zeros.add(zero)
-        made = Op(store, (*before, zero, *after), (), op.location)
-        return Op("arith.constant", (), (zero,), op.location, ("dense<0>" if kind.shape else "0",)), made
+        constant = Op("arith.constant", (), (zero,), op.location, ("dense<0>" if kind.shape else "0",))
+        return constant, stored(op, zero)
 
 
 class _Needed:
@@ -264,7 +242,7 @@ class _Needed:
         needed = not self.slots.isdisjoint(op.results)
         for targets, sources in links(op, arguments):
             self._link(targets, sources)
-        if op.name in _CONTROL:
+        if op.name in CONTROL:
             if op.name not in ("scf.if", "scf.while") or needed or self.acts(op):
                 self._add(*conditions(op))
         elif needed or self._keeps(op):

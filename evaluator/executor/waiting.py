@@ -9,11 +9,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from evaluator.executor.effects import Effects, effects, is_volatile
 from evaluator.executor.errors import Deadlock
 from evaluator.executor.faults import Site
-from evaluator.executor.flow import ATOMICS, WRITES
 from evaluator.executor.ir import Function, Op, walk
-from evaluator.executor.work import PRODUCTS
 
 MAX_WAITING = 1024
 """Programs that are started while all others wait, at most: each has a thread."""
@@ -28,7 +27,7 @@ def polls(function: Function) -> frozenset[int]:
     constants = {op.results[0]: op.words for op in walk(function.body) if op.name == "arith.constant"}
     found: set[int] = set()
     for op in walk(function.body):
-        if op.name == "tt.atomic_poll":
+        if effects(op.name).waits:
             found.update(op.results)
         if op.name == "scf.while":
             condition = op.regions[0].terminator.operands[:1]
@@ -40,7 +39,8 @@ def polls(function: Function) -> frozenset[int]:
     return frozenset(found)
 
 
-_WORK = frozenset((*PRODUCTS, *WRITES)) - frozenset(ATOMICS)
+def _works(row: Effects) -> bool:
+    return row.work == "dot" or (row.writes and not row.reads)
 
 
 def waiting_loops(function: Function) -> frozenset[int]:
@@ -50,21 +50,17 @@ def waiting_loops(function: Function) -> frozenset[int]:
     for op in walk(function.body):
         if op.name == "scf.while" and op.loop is not None:
             inner = [one for region in op.regions for one in walk(region)]
-            works = any(one.loop is not None or one.name in _WORK for one in inner)
+            works = any(one.loop is not None or _works(effects(one.name)) for one in inner)
             if not works and any(not polled.isdisjoint(one.results) for one in inner):
                 found.add(op.loop)
     return frozenset(found)
 
 
-def is_volatile(op: Op) -> bool:
-    """Whether an operation is a volatile load."""
-    return op.name == "tt.load" and op.attributes.get("isVolatile", "").startswith("true")
-
-
 def _may_poll(op: Op, constants: dict[int, tuple[str, ...]]) -> bool:
     if op.name == "tt.atomic_rmw" and op.words[:1] in (("add",), ("fadd",)):
         return constants.get(op.operands[1], ("",))[0].removeprefix("dense<").startswith(("0", "false"))
-    return op.name in ("tt.atomic_rmw", "tt.atomic_cas", "tt.atomic_load", "tt.atomic_poll") or is_volatile(op)
+    row = effects(op.name)
+    return (row.atomic and row.reads) or is_volatile(op)
 
 
 def _deciding(loop: Op, inner: Sequence[Op], slots: set[int]) -> set[int]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from evaluator.executor.effects import WorkKind, accessed_type, effects
 from evaluator.executor.ir import COMBINING, Block, Function, Op, Region, Type, walk
 from evaluator.work import Body
 
@@ -12,9 +13,7 @@ from evaluator.work import Body
 class Kind(NamedTuple):
     """A class of scalar operations."""
 
-    name: str
-    """``dot``, ``exponential``, ``function`` (other transcendental ones and roots), ``division``, ``float``,
-    ``integer``, ``compare``, ``select``, ``convert``, ``address`` or ``external``."""
+    name: WorkKind
     element: str
     """Element type, as the IR spells it: of operands for ``dot``, ``compare`` and ``convert``, else of results."""
 
@@ -22,15 +21,7 @@ class Kind(NamedTuple):
 Work = Counter[Kind]
 """How many scalar operations of each kind; a multiply-add, of a product too, counts as two."""
 
-_EXPONENTIALS = ("math.exp", "math.exp2")
 _LIBDEVICE_EXPONENTIALS = ("__nv_exp", "__nv_fast_exp")
-_DIVISIONS = ("arith.div", "arith.rem", "tt.precise_divf", "tt.approx_divf")
-_SIMPLE_MATH = frozenset(
-    ("math.absf", "math.absi", "math.fma", "math.ceil", "math.floor", "math.trunc", "math.roundeven", "math.copysign")
-)
-_CONVERSIONS = ("arith.ext", "arith.trunc", "arith.sito", "arith.uito", "arith.fpto", "tt.fp_to_fp")
-PRODUCTS = ("tt.dot", "tt.dot_scaled")
-"""Matrix products."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,47 +111,20 @@ def _combinations(op: Op, types: Sequence[Type]) -> int:
 
 
 def _arithmetic(op: Op, types: Sequence[Type]) -> Work:
-    if op.name in PRODUCTS:
-        return Counter({Kind("dot", types[op.operands[0]].element): product_flops(op, types)})
-    if not op.results or op.name.startswith(("scf.", "tt.call")):
-        return Counter()
-    result, operand = types[op.results[0]], types[op.operands[0]] if op.operands else None
     name = _kind(op)
-    if name is None:
+    if name is None or not op.results:
         return Counter()
-    element = operand.element if operand is not None and name in ("compare", "convert") else result.element
-    return Counter({Kind(name, element): result.elements * (2 if op.name == "math.fma" else 1)})
+    element = types[(op.operands if name in ("dot", "compare", "convert") else op.results)[0]].element
+    if name == "dot":
+        return Counter({Kind(name, element): product_flops(op, types)})
+    return Counter({Kind(name, element): types[op.results[0]].elements * (2 if op.name == "math.fma" else 1)})
 
 
-def _kind(op: Op) -> str | None:
-    dialect, _, name = op.name.partition(".")
-    kind = None
-    if is_exponential(op):
-        kind = "exponential"
-    elif op.name.startswith(_DIVISIONS):
-        kind = "division"
-    elif op.name.startswith(_CONVERSIONS):
-        kind = "convert"
-    elif op.name in ("arith.cmpf", "arith.cmpi"):
-        kind = "compare"
-    elif op.name == "arith.select":
-        kind = "select"
-    elif op.name == "tt.addptr":
-        kind = "address"
-    elif op.name in ("tt.extern_elementwise", "tt.elementwise_inline_asm"):
-        kind = "external"
-    elif op.name == "tt.precise_sqrt" or (dialect == "math" and op.name not in _SIMPLE_MATH):
-        kind = "function"
-    elif dialect == "math" or op.name in ("tt.clampf", "tt.mulhiui"):
-        kind = "integer" if name in ("absi", "mulhiui") else "float"
-    elif dialect == "arith" and name not in ("constant", "bitcast", "index_cast"):
-        kind = "float" if name.endswith("f") else "integer"
-    return kind
-
-
-def is_exponential(op: Op) -> bool:
-    """Whether an operation computes exponentials."""
-    return op.name in _EXPONENTIALS or op.attributes.get("symbol", "").strip('"').startswith(_LIBDEVICE_EXPONENTIALS)
+def _kind(op: Op) -> WorkKind | None:
+    """Return what the scalar operations of an operation are counted as, None where they are not counted."""
+    if op.attributes.get("symbol", "").strip('"').startswith(_LIBDEVICE_EXPONENTIALS):
+        return "exponential"
+    return effects(op.name).work
 
 
 def product_flops(op: Op, types: Sequence[Type]) -> int:
@@ -177,20 +141,14 @@ def asks(op: Op, types: Sequence[Type]) -> bool:
 
 def _asked(op: Op, types: Sequence[Type]) -> tuple[int, int, int, int]:
     """Return dot FLOPs, exponentials, bytes loaded and bytes stored by one operation."""
-    if op.name in PRODUCTS:
-        return product_flops(op, types), 0, 0, 0
-    if is_exponential(op):
-        return 0, types[op.results[0]].elements, 0, 0
-    if op.name in ("tt.load", "tt.descriptor_load", "tt.descriptor_gather", "tt.atomic_load", "tt.atomic_poll"):
-        return 0, 0, _bytes(types[op.results[0]]), 0
-    if op.name in ("tt.store", "tt.atomic_store"):
-        return 0, 0, 0, _bytes(types[op.operands[1]])
-    if op.name in ("tt.descriptor_store", "tt.descriptor_reduce", "tt.descriptor_scatter"):
-        return 0, 0, 0, _bytes(types[op.operands[-1]])
-    if op.name in ("tt.atomic_rmw", "tt.atomic_cas"):
-        moved = _bytes(types[op.operands[1]])
-        return 0, 0, moved, moved
-    return 0, 0, 0, 0
+    row, name = effects(op.name), _kind(op)
+    moved = _bytes(accessed_type(op, types)) if row.accesses else 0
+    return (
+        product_flops(op, types) if name == "dot" else 0,
+        types[op.results[0]].elements if name == "exponential" else 0,
+        moved if row.reads else 0,
+        moved if row.writes else 0,
+    )
 
 
 def _bytes(kind: Type) -> int:

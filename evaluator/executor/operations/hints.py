@@ -10,6 +10,7 @@ import re
 
 import torch
 
+from evaluator.executor.effects import READS
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Op, Type
@@ -20,8 +21,6 @@ from evaluator.executor.values import RAW, AddressSum, DescriptorValue, full
 Tensor = torch.Tensor
 
 _DENSE = re.compile(r"dense<\[?(\d{1,9}(?:, \d{1,9})*)\]?> : tensor<(\d+)xi(?:32|64)>")
-_SCATTERED = ("tt.load", "tt.gather", "tt.descriptor_load", "tt.descriptor_gather", "tt.atomic_rmw", "tt.atomic_cas")
-"""Operations whose results the compiler takes to be contiguous only where a hint says so."""
 
 
 @step("llvm.intr.assume")
@@ -120,7 +119,8 @@ def _along(value: Tensor, axis: int) -> list[int]:
 
 def _run_length(op: Op, value: Tensor, axis: int, unit: int) -> int:
     """Return the length of the contiguous groups that the compiler may have found by itself: the greatest possible."""
-    length = 1 if op.name in _SCATTERED else value.shape[axis]
+    # The compiler takes what is read from memory or gathered to be contiguous only where a hint says so.
+    length = 1 if op.name in READS or op.name == "tt.gather" else value.shape[axis]
     while length > 1 and bool(_uncounted(value, axis, length, unit).any()):
         length //= 2
     return length

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import torch
 
+from evaluator.executor.effects import is_volatile
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.faults import Ordering, Site
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Function, Op, Type, walk
 from evaluator.executor.operations.registry import Types, check_variant, step
 from evaluator.executor.values import DTYPES, AddressSum, DescriptorValue, full
-from evaluator.executor.waiting import is_volatile
 
 Tensor = torch.Tensor
 

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
+from evaluator.executor.effects import effects
 from evaluator.executor.errors import IRError, UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Op, captured, walk
@@ -20,14 +21,12 @@ ScalarFunction: TypeAlias = Callable[[Frame, Sequence[Tensor]], list[Tensor]]
 ELEMENTS_AT_ONCE = 2**18
 """Elements whose intermediate values are held together."""
 
-_MEMORY = ("tt.load", "tt.store", "tt.atomic_", "tt.descriptor_")
-
 
 def scalar_function(op: Op, types: Types, build: RegionBuilder) -> ScalarFunction:
     """Return the function that a combining operation's region is, for elements of whole blocks."""
     (region,) = op.regions
     for inner in walk(region):
-        if inner.name.startswith(_MEMORY):
+        if effects(inner.name).accesses:
             raise UnsupportedOperation(f"{inner.name} in {op.name}", inner.location)
     body, outer, returned = build(region), captured(region), region.terminator.operands
     own = any(inner.name == "tt.get_program_id" for inner in walk(region))

@@ -1,18 +1,19 @@
 """Which operation is done by what: elementwise functions of tensors, and steps on a frame for everything else.
 
-An operation's keywords and attributes are all looked at. What the executor neither implements nor knows to be a hint
-makes the operation unsupported.
+An operation can be registered only if it has a row in ``effects``. All of its keywords and attributes are looked at:
+one that the executor neither implements nor knows to be a hint makes the operation unsupported.
 """
 
 import re
 from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import torch
 
+from evaluator.executor.effects import effects
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import Op, Region, Type
+from evaluator.executor.ir import COMBINING, Op, Region, Type
 
 Types: TypeAlias = tuple[Type, ...]
 """Types of all slots of a kernel."""
@@ -23,6 +24,7 @@ StepBuilder: TypeAlias = Callable[[Op, Types], Step]
 RegionBuilder: TypeAlias = Callable[[Region], Step]
 """Makes the operations of a region one step, without its terminator."""
 RegionStepBuilder: TypeAlias = Callable[[Op, Types, RegionBuilder], Step]
+_Builder = TypeVar("_Builder")
 
 ELEMENTWISE: dict[str, ElementwiseBuilder] = {}
 STEPS: dict[str, StepBuilder] = {}
@@ -66,11 +68,17 @@ _HINT_OF_BLOCK_ARGUMENT = re.compile(r"tt\.(?:divisibility|contiguity|constancy)
 """Left on loops by ``tl.multiple_of`` of a carried value; the compiler reads them nowhere."""
 
 
+def _register(table: dict[str, _Builder], names: Iterable[str], builder: _Builder) -> None:
+    for name in names:
+        effects(name)  # raises where the operation has no row
+        table[name] = builder
+
+
 def elementwise(*names: str) -> Callable[[ElementwiseBuilder], ElementwiseBuilder]:
     """Register the builder of a function that maps operand tensors to the result tensor, element by element."""
 
     def register(builder: ElementwiseBuilder) -> ElementwiseBuilder:
-        ELEMENTWISE.update(dict.fromkeys(names, builder))
+        _register(ELEMENTWISE, names, builder)
         return builder
 
     return register
@@ -80,17 +88,19 @@ def step(*names: str) -> Callable[[StepBuilder], StepBuilder]:
     """Register the builder of a step."""
 
     def register(builder: StepBuilder) -> StepBuilder:
-        STEPS.update(dict.fromkeys(names, builder))
+        _register(STEPS, names, builder)
         return builder
 
     return register
 
 
 def region_step(*names: str) -> Callable[[RegionStepBuilder], RegionStepBuilder]:
-    """Register the builder of a step that runs a region."""
+    """Register the builder of a step that runs a region: a function of single elements."""
+    if not set(names) <= set(COMBINING):
+        raise LookupError(f"{', '.join(names)} must be listed in COMBINING, evaluator/executor/ir.py")
 
     def register(builder: RegionStepBuilder) -> RegionStepBuilder:
-        REGION_STEPS.update(dict.fromkeys(names, builder))
+        _register(REGION_STEPS, names, builder)
         return builder
 
     return register
