@@ -66,14 +66,14 @@ def test_every_operation_has_a_row_and_every_row_is_of_an_operation():
 
 @pytest.mark.parametrize("register", [elementwise, step])
 def test_an_operation_without_a_row_cannot_be_registered(register):
-    with pytest.raises(LookupError, match=r"tt.unheard has no row in evaluator/executor/effects.py: say there what"):
+    with pytest.raises(LookupError, match=r"tt\.unheard has no row in evaluator/executor/effects\.py: say there what"):
         register("tt.unheard")(lambda *_: None)
-    with pytest.raises(LookupError, match="tt.unheard has no row"):
+    with pytest.raises(LookupError, match=r"tt\.unheard has no row"):
         effects("tt.unheard")
 
 
 def test_an_operation_that_runs_a_region_must_be_known_to_combine():
-    with pytest.raises(LookupError, match="tt.load must be listed in COMBINING"):
+    with pytest.raises(LookupError, match=r"tt\.load must be listed in COMBINING"):
         region_step("tt.load")
 
 
