@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from evaluator.executor.triton_offline import Report, Session
+    from evaluator.executor.triton_offline import Session, SessionReport
 
 
 @dataclass
@@ -32,7 +32,7 @@ class _Totals:
     with_faults: int = 0
     """Tests."""
 
-    def add(self, report: "Report") -> None:
+    def add(self, report: "SessionReport") -> None:
         """Count a report."""
         self.launches += len(report.launches)
         self.kernels.update(launch.kernel for launch in report.launches)
@@ -148,7 +148,7 @@ def _checked(item: pytest.Item) -> Generator[None, object, object]:
     return result
 
 
-def _take(item: pytest.Item) -> "Report | None":
+def _take(item: pytest.Item) -> "SessionReport | None":
     session = item.stash.get(_current, None) or item.config.stash.get(_ambient, None)
     if session is None:
         return None

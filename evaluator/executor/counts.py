@@ -13,7 +13,7 @@ from evaluator.executor.ir import Function, Type, walk_blocks
 from evaluator.executor.memory import Memory
 from evaluator.executor.space import total
 from evaluator.executor.values import AddressSum
-from evaluator.executor.work import Kind, block_work
+from evaluator.executor.work import OpKind, block_work
 
 Tensor = torch.Tensor
 Address = Tensor | AddressSum
@@ -40,7 +40,7 @@ class Traffic:
 class Counts:
     """What every program did."""
 
-    operations: Mapping[Kind, PerProgram]
+    operations: Mapping[OpKind, PerProgram]
     """Scalar operations; those on elements that are masked off later count, as the machine does them too."""
     traffic: Mapping[str, Traffic]
     """By name of the buffer; atomic operations both read and write."""
@@ -116,9 +116,9 @@ def _distinct(values: Tensor, active: Tensor) -> Tensor:
     return fresh.sum(1)
 
 
-def operations(function: Function, passes: torch.Tensor) -> dict[Kind, PerProgram]:
+def operations(function: Function, passes: torch.Tensor) -> dict[OpKind, PerProgram]:
     """Return the operations of each kind, from how often each block was executed: ``passes`` [blocks, programs]."""
-    done: dict[Kind, PerProgram] = {}
+    done: dict[OpKind, PerProgram] = {}
     for block in walk_blocks(function.body):
         for kind, amount in block_work(block, function.types).items():
             here = passes[block.index].numpy() * amount

@@ -10,7 +10,7 @@ from evaluator.executor.ir import COMBINING, Block, Function, Op, Region, Type, 
 from evaluator.work import Body
 
 
-class Kind(NamedTuple):
+class OpKind(NamedTuple):
     """A class of scalar operations."""
 
     name: WorkKind
@@ -18,7 +18,7 @@ class Kind(NamedTuple):
     """Element type, as the IR spells it: of operands for ``dot``, ``compare`` and ``convert``, else of results."""
 
 
-Work = Counter[Kind]
+Operations = Counter[OpKind]
 """How many scalar operations of each kind; a multiply-add, of a product too, counts as two."""
 
 _LIBDEVICE_EXPONENTIALS = ("__nv_exp", "__nv_fast_exp")
@@ -85,12 +85,12 @@ def _mean(sums: Sequence[int], count: int) -> Body:
     return Body(*(amount / count for amount in sums))
 
 
-def block_work(block: Block, types: Sequence[Type]) -> Work:
+def block_work(block: Block, types: Sequence[Type]) -> Operations:
     """Return what one pass of one program through a block does, blocks inside it left out; masked elements count."""
-    work: Work = Counter()
+    work: Operations = Counter()
     for op in block.ops:
         if op.name in COMBINING:
-            body = Counter[Kind]()
+            body = Counter[OpKind]()
             for inner in walk(op.regions[0]):
                 body.update(_arithmetic(inner, types))
             for kind, amount in body.items():
@@ -110,14 +110,14 @@ def _combinations(op: Op, types: Sequence[Type]) -> int:
     return elements - elements // types[op.operands[0]].shape[int(op.attributes["axis"].split(":")[0])]
 
 
-def _arithmetic(op: Op, types: Sequence[Type]) -> Work:
+def _arithmetic(op: Op, types: Sequence[Type]) -> Operations:
     name = _kind(op)
     if name is None or not op.results:
         return Counter()
     element = types[(op.operands if name in ("dot", "compare", "convert") else op.results)[0]].element
     if name == "dot":
-        return Counter({Kind(name, element): product_flops(op, types)})
-    return Counter({Kind(name, element): types[op.results[0]].elements * (2 if op.name == "math.fma" else 1)})
+        return Counter({OpKind(name, element): product_flops(op, types)})
+    return Counter({OpKind(name, element): types[op.results[0]].elements * (2 if op.name == "math.fma" else 1)})
 
 
 def _kind(op: Op) -> WorkKind | None:

@@ -9,7 +9,7 @@ Needs triton and torch. See docs/executor.md.
 
 from evaluator.executor.triton_offline.errors import FaultsFound, OfflineError
 from evaluator.executor.triton_offline.launches import Launch
-from evaluator.executor.triton_offline.report import Report
+from evaluator.executor.triton_offline.report import SessionReport
 from evaluator.executor.triton_offline.session import Session, offline
 
-__all__ = ["FaultsFound", "Launch", "OfflineError", "Report", "Session", "offline"]
+__all__ = ["FaultsFound", "Launch", "OfflineError", "Session", "SessionReport", "offline"]

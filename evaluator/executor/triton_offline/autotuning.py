@@ -49,7 +49,7 @@ class Disagreement:
         )
 
 
-class Tuning:
+class OfflineTuning:
     """Replaces how autotuners choose, and forgets their choices at the end."""
 
     def __init__(self, mode: str, tries: Tries) -> None:

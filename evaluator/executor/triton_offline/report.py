@@ -11,7 +11,7 @@ from evaluator.executor.triton_offline.launches import Launch
 
 
 @dataclass(frozen=True)
-class Report:
+class SessionReport:
     """Launches and findings. ``str()`` is for a terminal, ``as_json()`` for programs."""
 
     target: str

@@ -19,12 +19,12 @@ from evaluator.executor.errors import ExecutionTimeout, IRError, UnsupportedOper
 from evaluator.executor.kernel import DEFAULT_TEMPORARIES, load
 from evaluator.executor.order import differences
 from evaluator.executor.triton_offline import device
-from evaluator.executor.triton_offline.autotuning import MODES, Disagreement, Tuning
+from evaluator.executor.triton_offline.autotuning import MODES, Disagreement, OfflineTuning
 from evaluator.executor.triton_offline.errors import FaultsFound, OfflineError
 from evaluator.executor.triton_offline.garbage import Garbage
 from evaluator.executor.triton_offline.launches import Launch, OfflineKernel, misfit, refuse_gluon
 from evaluator.executor.triton_offline.patches import Patches, active
-from evaluator.executor.triton_offline.report import Report
+from evaluator.executor.triton_offline.report import SessionReport
 from evaluator.executor.triton_offline.shadows import Shadows, Watch, watch_handovers
 from evaluator.executor.triton_offline.storages import Storages, excuse_neighbours
 from evaluator.executor.triton_offline.torch_state import leave_eager, plain_torch, threads
@@ -75,7 +75,7 @@ class Session:
         self._threads = threads
         self._lock = threading.RLock()
         self._patches = Patches()
-        self._tuning = Tuning(autotune, self)
+        self._tuning = OfflineTuning(autotune, self)
         self._shadows = Shadows() if sanitize else None
         self._watch = Watch(self._shadows)
         self._driver = device.OfflineDriver(self.target)
@@ -103,12 +103,12 @@ class Session:
         self._watch.__exit__(kind, error, traceback)  # type: ignore[no-untyped-call]
         self._uninstall()
 
-    def report(self) -> Report:
+    def report(self) -> SessionReport:
         """Return what was launched and found so far."""
         with self._lock:
-            return Report(self.target.name, self._sanitize, tuple(self.launches), tuple(self._disagreements))
+            return SessionReport(self.target.name, self._sanitize, tuple(self.launches), tuple(self._disagreements))
 
-    def take_report(self) -> Report:
+    def take_report(self) -> SessionReport:
         """Return what was launched and found so far, and start afresh."""
         with self._lock:
             report = self.report()

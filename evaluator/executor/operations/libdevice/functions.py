@@ -13,7 +13,7 @@ import torch
 from evaluator.executor.operations.floats import LOG2_E, alike, divide_approximately, exp2, flush, power, rsqrt
 from evaluator.executor.operations.libdevice import bessel
 from evaluator.executor.operations.libdevice.parts import each
-from evaluator.executor.operations.libdevice.signature import Function, both_widths, in_double
+from evaluator.executor.operations.libdevice.signature import LibdeviceFunction, both_widths, in_double
 from evaluator.executor.operations.registry import Elementwise
 from evaluator.executor.operations.rounding import scale, square_root, two_product
 
@@ -188,26 +188,28 @@ def _in_order(function: Elementwise) -> Elementwise:
     return lambda order, x: function(order, x.to(torch.float64)).to(x.dtype)
 
 
-def _functions() -> dict[str, Function]:
-    functions: dict[str, Function] = {}
+def _functions() -> dict[str, LibdeviceFunction]:
+    functions: dict[str, LibdeviceFunction] = {}
     for name, (single, double) in _COMMON.items():
-        functions[name + "f"] = Function(("f32",), "f32", single)
-        functions[name] = Function(("f64",), "f64", double)
+        functions[name + "f"] = LibdeviceFunction(("f32",), "f32", single)
+        functions[name] = LibdeviceFunction(("f64",), "f64", double)
     functions |= both_widths({name: alike(in_double(function)) for name, function in _UNARY.items()}, 1)
     functions |= both_widths({name: alike(in_double(function)) for name, function in _BINARY.items()}, 2)
     for name, (arity, function) in _NORMS.items():
         functions |= both_widths({name: alike(in_double(function))}, arity)
     functions |= both_widths({"pow": power}, 2)
     for suffix, element in (("f", "f32"), ("", "f64")):
-        functions["powi" + suffix] = Function((element, "i32"), element, _exponentiate)
-        functions["jn" + suffix] = Function(("i32", element), element, _in_order(bessel.jn))
-        functions["yn" + suffix] = Function(("i32", element), element, _in_order(bessel.yn))
+        functions["powi" + suffix] = LibdeviceFunction((element, "i32"), element, _exponentiate)
+        functions["jn" + suffix] = LibdeviceFunction(("i32", element), element, _in_order(bessel.jn))
+        functions["yn" + suffix] = LibdeviceFunction(("i32", element), element, _in_order(bessel.yn))
     for name, function in _FAST.items():
-        functions[f"fast_{name}f"] = Function(("f32",), "f32", function)
-    functions["fast_powf"] = Function(("f32", "f32"), "f32", lambda x, y: exp2(torch.log2(flush(x)) * y))
-    functions["fast_fdividef"] = Function(("f32", "f32"), "f32", lambda x, y: divide_approximately(flush(x), flush(y)))
-    functions["frsqrt_rn"] = Function(("f32",), "f32", lambda x: in_double(rsqrt)(flush(x)))
+        functions[f"fast_{name}f"] = LibdeviceFunction(("f32",), "f32", function)
+    functions["fast_powf"] = LibdeviceFunction(("f32", "f32"), "f32", lambda x, y: exp2(torch.log2(flush(x)) * y))
+    functions["fast_fdividef"] = LibdeviceFunction(
+        ("f32", "f32"), "f32", lambda x, y: divide_approximately(flush(x), flush(y))
+    )
+    functions["frsqrt_rn"] = LibdeviceFunction(("f32",), "f32", lambda x: in_double(rsqrt)(flush(x)))
     return functions
 
 
-MATH_FUNCTIONS: dict[str, Function] = _functions()
+MATH_FUNCTIONS: dict[str, LibdeviceFunction] = _functions()

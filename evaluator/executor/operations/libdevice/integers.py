@@ -3,7 +3,7 @@
 import torch
 
 from evaluator.executor.operations.integers import high_product, unsigned
-from evaluator.executor.operations.libdevice.signature import Function
+from evaluator.executor.operations.libdevice.signature import LibdeviceFunction
 from evaluator.executor.operations.registry import Elementwise
 
 Tensor = torch.Tensor
@@ -105,12 +105,12 @@ _BINARY: dict[str, tuple[str, Elementwise]] = {
     "uhadd": ("i32", _mean(unsigned, 0)),
     "urhadd": ("i32", _mean(unsigned, 1)),
 }
-INTEGER_FUNCTIONS: dict[str, Function] = (
-    {name: Function((source,), target, function) for name, (source, target, function) in _UNARY.items()}
-    | {name: Function((element,) * 2, element, function) for name, (element, function) in _BINARY.items()}
+INTEGER_FUNCTIONS: dict[str, LibdeviceFunction] = (
+    {name: LibdeviceFunction((source,), target, function) for name, (source, target, function) in _UNARY.items()}
+    | {name: LibdeviceFunction((element,) * 2, element, function) for name, (element, function) in _BINARY.items()}
     | {
-        "byte_perm": Function(("i32",) * 3, "i32", byte_permute),
-        "sad": Function(("i32",) * 3, "i32", _absolute_difference),
-        "usad": Function(("i32",) * 3, "i32", _unsigned_absolute_difference),
+        "byte_perm": LibdeviceFunction(("i32",) * 3, "i32", byte_permute),
+        "sad": LibdeviceFunction(("i32",) * 3, "i32", _absolute_difference),
+        "usad": LibdeviceFunction(("i32",) * 3, "i32", _unsigned_absolute_difference),
     }
 )

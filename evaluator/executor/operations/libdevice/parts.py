@@ -11,7 +11,7 @@ from evaluator.executor.operations import rounding
 from evaluator.executor.operations.casts import to_integer
 from evaluator.executor.operations.floats import flush, fmax, fmin
 from evaluator.executor.operations.integers import unsigned
-from evaluator.executor.operations.libdevice.signature import Function, both_widths, in_double
+from evaluator.executor.operations.libdevice.signature import LibdeviceFunction, both_widths, in_double
 from evaluator.executor.operations.registry import Elementwise
 
 Tensor = torch.Tensor
@@ -155,14 +155,14 @@ _CASTS: dict[str, tuple[str, str, Elementwise]] = {
     "saturatef": ("f32", "f32", _saturate),
     "rcp64h": ("f64", "f64", _reciprocal_of_high),
 }
-PART_FUNCTIONS: dict[str, Function] = (
+PART_FUNCTIONS: dict[str, LibdeviceFunction] = (
     both_widths(_UNARY, 1)
     | both_widths(_BINARY, 2)
     | both_widths({"fma": lambda a, b, c: flush(rounding.fused(flush(a), flush(b), flush(c)))}, 3)
-    | {single: Function(("f32",), "i32", function) for single, _, function in _OF_EITHER.values()}
-    | {double: Function(("f64",), "i32", function) for _, double, function in _OF_EITHER.values()}
-    | {name + "f": Function(("f32", "i32"), "f32", _load_exponent) for name in _SCALED}
-    | {name: Function(("f64", "i32"), "f64", _load_exponent) for name in _SCALED}
-    | {name: Function((source,), target, function) for name, (source, target, function) in _CASTS.items()}
-    | {"hiloint2double": Function(("i32", "i32"), "f64", _of_halves)}
+    | {single: LibdeviceFunction(("f32",), "i32", function) for single, _, function in _OF_EITHER.values()}
+    | {double: LibdeviceFunction(("f64",), "i32", function) for _, double, function in _OF_EITHER.values()}
+    | {name + "f": LibdeviceFunction(("f32", "i32"), "f32", _load_exponent) for name in _SCALED}
+    | {name: LibdeviceFunction(("f64", "i32"), "f64", _load_exponent) for name in _SCALED}
+    | {name: LibdeviceFunction((source,), target, function) for name, (source, target, function) in _CASTS.items()}
+    | {"hiloint2double": LibdeviceFunction(("i32", "i32"), "f64", _of_halves)}
 )

@@ -8,7 +8,7 @@ from evaluator.executor.operations.registry import Elementwise
 
 
 @dataclass(frozen=True, slots=True)
-class Function:
+class LibdeviceFunction:
     """One function by its element types; integers are signless, as in the IR."""
 
     args: tuple[str, ...]
@@ -16,10 +16,10 @@ class Function:
     apply: Elementwise
 
 
-def both_widths(table: dict[str, Elementwise], arity: int) -> dict[str, Function]:
+def both_widths(table: dict[str, Elementwise], arity: int) -> dict[str, LibdeviceFunction]:
     """Return the float32 function (``f`` appended to its name) and the float64 one for each entry of a table."""
-    single = {name + "f": Function(("f32",) * arity, "f32", function) for name, function in table.items()}
-    return single | {name: Function(("f64",) * arity, "f64", function) for name, function in table.items()}
+    single = {name + "f": LibdeviceFunction(("f32",) * arity, "f32", function) for name, function in table.items()}
+    return single | {name: LibdeviceFunction(("f64",) * arity, "f64", function) for name, function in table.items()}
 
 
 def in_double(function: Elementwise) -> Elementwise:
