@@ -1,4 +1,4 @@
-"""Control flow: blocks, branches and loops. Programs that diverge go on in frames of their own and are merged after."""
+"""Control flow: blocks, branches and loops. Programs that diverge continue in separate frames that merge later."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ KNOWN = CONTROL | STEPS.keys() | REGION_STEPS.keys() | ELEMENTWISE.keys()
 _ONCE = torch.ones(1, dtype=torch.int64)
 
 _TORCH_REFUSALS = (RuntimeError, IndexError, TypeError, ValueError, KeyError)
-"""What torch and Python raise for operands that do not fit: the IR comes from outside and is not verified."""
+"""What torch and Python raise for operands that do not fit: the IR is untrusted and not verified."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Steps:
     steps: tuple[Step, ...]
     ops: tuple[Op, ...]
     block: int | None
-    """Index of the block; None for the side of a branch that is not there."""
+    """Index of the block; None for a branch without an ``else``."""
 
     def run(self, frame: Frame) -> None:
         """Run every step; raise ``IRError`` naming the operation if operands do not fit it."""
@@ -59,7 +59,7 @@ def _misfit(op: Op, error: Exception) -> IRError:
 
 
 def build(function: Function, *, sanitize: bool = False) -> Step:
-    """Return the step that runs a whole kernel, and follows the arithmetic of its addresses if ``sanitize``.
+    """Return the step that runs a whole kernel. With ``sanitize``, it also checks address arithmetic for overflow.
 
     Raises ``IRError`` or ``UnsupportedOperation``.
     """
@@ -123,7 +123,7 @@ class _Builder:
         return STEPS[op.name](op, self._types)
 
     def function(self, region: Region) -> Callable[[Frame], list[Piece]]:
-        """Return what runs a function's blocks: it gives back the returned values, by how programs left."""
+        """Return a callable that runs a function's blocks and gives a piece for each return that programs reached."""
         _check_forward(region)
         blocks = {block.label: (self._steps(block), block) for block in region.blocks}
         entry = region.blocks[0].label
@@ -301,7 +301,7 @@ class _Builder:
 
 
 def _scripted(op: Op, types: Sequence[Type], step: Step) -> Step:
-    """Return a step that goes by the script of a run, or adds to it, if there is one that has the result."""
+    """Return a step that takes its result from the run's script, or records it there, if the script has it."""
     (result,) = op.results
     kind = types[result]
 
@@ -326,7 +326,7 @@ def _scripted(op: Op, types: Sequence[Type], step: Step) -> Step:
 
 
 def _check_counts(op: Op, *values: Sequence[int]) -> None:
-    """Raise ``IRError`` if lists of values that stand for each other differ in length."""
+    """Raise ``IRError`` if lists of values that correspond to each other differ in length."""
     if len({len(each) for each in values}) > 1:
         raise IRError(f"{op.name} at {op.location} passes on different numbers of values")
 

@@ -133,7 +133,7 @@ EFFECTS: Mapping[str, Effects] = {
         "ttg.local_barrier tt.debug_barrier tt.grid_dependency_wait tt.grid_dependency_launch_dependents",
     ),
 }
-"""By name of the operation."""
+"""The row of each operation, by name."""
 
 READS = frozenset(name for name, row in EFFECTS.items() if row.reads)
 """Operations whose results depend on what memory holds."""

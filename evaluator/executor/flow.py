@@ -1,4 +1,4 @@
-"""How values pass through control flow, and which branches can be followed without doing a kernel's real work."""
+"""How values pass through control flow, and which branches can be followed without the kernel's actual work."""
 
 from collections.abc import Iterator, Mapping
 
@@ -10,9 +10,9 @@ Slots = tuple[int, ...]
 
 
 def links(op: Op, arguments: Mapping[str, Slots]) -> Iterator[tuple[Slots, Slots]]:
-    """Yield (targets, sources): an operation of control flow sets each target to a source, at one time or another.
+    """Yield (targets, sources): an operation of control flow may set each target to the source at the same place.
 
-    ``arguments`` are those of the blocks around it, by label.
+    ``arguments`` has the arguments of the surrounding blocks by label.
     """
     results = op.results
     if op.name == "scf.for":
@@ -44,7 +44,7 @@ def links(op: Op, arguments: Mapping[str, Slots]) -> Iterator[tuple[Slots, Slots
 
 
 def conditions(op: Op) -> Slots:
-    """Return what decides where an operation of control flow goes, or how often."""
+    """Return the slots that decide where an operation of control flow continues, or how often it repeats."""
     if op.name == "scf.for":
         return op.operands[:3]
     if op.name == "scf.while":
@@ -53,8 +53,10 @@ def conditions(op: Op) -> Slots:
 
 
 def followed(function: Function) -> frozenset[int]:
-    """Return the branches and calls, by the index of their first block, that hold work which is counted in bytes or
-    products, and none of whose conditions depends on what memory holds or on a product.
+    """Return the branches and calls whose work should be counted, by the index of their first block.
+
+    They contain loads, stores, products or exponentials, and none of their conditions depends on memory or on a
+    product.
     """
     costly = _costly(function)
     return frozenset(
@@ -71,7 +73,7 @@ def _branching(op: Op) -> Iterator[Op]:
 
 
 def _costly(function: Function) -> set[int]:
-    """Return the slots that depend on what memory holds or on a product."""
+    """Return the slots that depend on the contents of memory or on a product."""
     costly: set[int] = set()
     grew = True
 

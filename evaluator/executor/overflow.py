@@ -1,9 +1,9 @@
 """Integer overflow in the arithmetic of addresses.
 
-An offset that wraps around in 32 bits (or fewer) points somewhere else than its author meant. Beside such a value its
-exact twin is kept, in 64 bits, and follows it through sums, products and rearrangements into the address. Where an
-access that takes place has an address other than its twin, that is a fault. Remainders, bit operations and comparisons
-end the twin: hashes wrap on purpose.
+An offset that wraps around in 32 bits (or fewer) points to a place that its author did not mean. Such a value has a
+twin: its exact value in 64 bits, which is carried through sums, products and rearrangements to the address. An active
+access whose address differs from its twin is a fault. Remainders, bit operations and comparisons drop the twin: hashes
+wrap on purpose.
 """
 
 from collections.abc import Callable
@@ -28,12 +28,12 @@ _ARITHMETIC: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[int, 
     "arith.muli": (torch.mul, lambda a, b: a * b),
     "arith.shli": (lambda a, b: a << b.clamp(0, 62), lambda a, b: a << min(max(b, 0), 62)),
 }
-"""What may overflow, on int64 tensors and on integers."""
+"""Operations that may overflow, as functions of int64 tensors and of integers."""
 _EXTENSIONS = ("arith.extsi", "arith.extui", "arith.index_cast")
 
 
 def addressing(function: Function) -> frozenset[int]:
-    """Return the slots whose exact value decides about an address, through what a twin can follow."""
+    """Return the slots whose exact value decides an address through operations that carry twins."""
     slots: set[int] = set()
     size = -1
     while len(slots) > size:
@@ -58,7 +58,7 @@ def _add_addressing(region: Region, slots: set[int]) -> None:
 
 
 def _followed(op: Op) -> tuple[int, ...]:
-    """Return the operands from which the twin of an operation's result is made."""
+    """Return the operands that the twin of an operation's result is computed from."""
     if op.name == "arith.select":
         return op.operands[1:]
     kept = op.name in (*_ARITHMETIC, *_EXTENSIONS, "tt.addptr") or effects(op.name).rearranges
@@ -66,7 +66,7 @@ def _followed(op: Op) -> tuple[int, ...]:
 
 
 def watched(op: Op, types: Types, step: Step, slots: frozenset[int]) -> Step:
-    """Return the step of an operation that also follows twins, if it has to do with addresses."""
+    """Return the step of an operation; if addresses depend on it, the step also carries and checks twins."""
     if effects(op.name).accesses:
         return _with_check(op, step, _check_coordinates if coordinates(op) else _check_address)
     if not slots.isdisjoint(op.results):
@@ -102,7 +102,7 @@ def _arithmetic(op: Op, types: Types, step: Step) -> Step:
 
 
 def _following(op: Op, step: Step) -> Step:
-    """Rearrangements, selections and sums of addresses do to a twin what they do to the value."""
+    """Return a step that applies a rearrangement, selection or sum of addresses to twins as well."""
     result, followed = op.results[0], _followed(op)
 
     def run(frame: Frame) -> None:
@@ -138,7 +138,7 @@ def _exact(frame: Frame, slot: int) -> Tensor:
 
 
 def _keep(frame: Frame, slot: int, exact: Tensor) -> None:
-    """Keep a twin as long as it differs."""
+    """Keep a twin only if it differs from the value."""
     value = frame.value(slot)
     assert isinstance(value, Tensor | AddressSum)
     if bool((total(value).to(torch.int64) != exact).any()):

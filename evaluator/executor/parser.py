@@ -1,4 +1,4 @@
-"""Parses the text of Triton IR. Private functions are expanded at each call, so that a kernel is one tree."""
+"""Parses the text of Triton IR. Private functions are expanded at each call, so a kernel is one tree."""
 
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -105,7 +105,7 @@ class _Parser:
     def _region(
         self, parent: str, line: int, outer: dict[str, int], args: tuple[int, ...], depth: int
     ) -> tuple[Region, str, int]:
-        """Parse an operation's region from a line on; return it, what follows its closing brace, and the next line."""
+        """Parse a region that starts at ``line``; return it, the text after its closing brace, and the next line."""
         if depth > MAX_DEPTH:
             raise IRError(f"regions are nested more than {MAX_DEPTH} deep")
         names = dict(outer)
@@ -239,7 +239,7 @@ def _signature(header: str) -> list[tuple[str, Type, Mapping[str, str]]]:
 
 
 def _divisor(hints: Mapping[str, str], location: str) -> int:
-    """Return what a parameter is declared to be divisible by; no other attribute is known."""
+    """Return the declared divisor of a parameter, the only attribute that is known."""
     for name, value in hints.items():
         match = re.fullmatch(r"([1-9]\d{0,8}) : i32", value)
         if name != "tt.divisibility" or match is None:
@@ -254,7 +254,7 @@ def _label(text: str) -> tuple[str, list[tuple[str, Type]]]:
 
 
 def _typed_names(text: str) -> list[tuple[str, Type]]:
-    """Read ``(%a: type {...}, %b: type)`` up to its closing parenthesis."""
+    """Return the names and types in ``(%a: type {...}, %b: type)``, up to its closing parenthesis."""
     pairs: list[tuple[str, Type]] = []
     name = ""
     depth = 0

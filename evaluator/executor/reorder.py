@@ -1,4 +1,4 @@
-"""Blocks whose elements may come in any order: kernels for whose results the order matters are refused.
+"""Refuses kernels whose results depend on an order of elements that the compiler is free to choose.
 
 ``tl.reshape(can_reorder=True)``, ``tl.view`` and ``tl.cat`` let the compiler choose the order, which depends on layouts
 that Triton IR does not have. Blocks that are reordered in the same way, from and to the same shapes, are taken to have
@@ -13,9 +13,9 @@ from evaluator.executor.operations import ELEMENTWISE
 
 
 def check_orders(function: Function) -> None:
-    """Raise ``UnsupportedOperation`` for a free order that is not provably without effect."""
+    """Raise ``UnsupportedOperation`` if results may depend on an order that the compiler chooses."""
     orders: dict[int, int] = {}
-    """By slot, a number that is the same for the same order."""
+    """A number for each slot in a free order; equal numbers mean equal orders."""
     kinds: dict[tuple[object, ...], int] = {}
     uniform: set[int] = set()
     for op in walk(function.body):
@@ -53,5 +53,5 @@ def _reorders(op: Op, function: Function) -> bool:
 
 
 def _forgets(op: Op, function: Function) -> bool:
-    """Whether an operation takes all elements together, whatever their order."""
+    """Whether an operation combines all elements, so that their order does not matter."""
     return op.name in ("tt.reduce", "tt.histogram") and len(function.types[op.operands[0]].shape) == 1

@@ -1,4 +1,4 @@
-"""Counts, from the IR alone, what each block of a kernel asks of the machine."""
+"""Counts the work of each block of a kernel, from the IR alone."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from evaluator.work import Body
 
 
 class OpKind(NamedTuple):
-    """A class of scalar operations."""
+    """A kind of scalar operation, on one element type."""
 
     name: WorkKind
     element: str
@@ -19,22 +19,22 @@ class OpKind(NamedTuple):
 
 
 Operations = Counter[OpKind]
-"""How many scalar operations of each kind; a multiply-add, of a product too, counts as two."""
+"""Number of scalar operations of each kind. A multiply-add counts as two, also within a matrix product."""
 
 _LIBDEVICE_EXPONENTIALS = ("__nv_exp", "__nv_fast_exp")
 
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """One loop of a kernel, as far as the IR tells."""
+    """One loop of a kernel, as the IR shows it."""
 
     index: int
     parent: int | None
     """Index of the enclosing loop, None at top level."""
     block: int
-    """Index of its body's block."""
+    """Index of the block of its body."""
     location: str
-    """``FILE:LINE``."""
+    """Source line of the loop, as ``FILE:LINE``."""
 
 
 def loops(function: Function) -> tuple[Loop, ...]:
@@ -55,10 +55,10 @@ def loops(function: Function) -> tuple[Loop, ...]:
 
 
 def bodies(function: Function, passes: Mapping[int, int], programs: int) -> tuple[tuple[Body, ...], Body]:
-    """Return what a pass through each loop's body does on average, and a program outside of all loops.
+    """Return the mean work of a pass through each loop's body, and of a program outside all loops.
 
-    ``passes`` is how often all programs together went through each block; one that is not in it counts as often as the
-    block around it, a loop's not at all.
+    ``passes`` has how often all programs together executed each block. A block that is missing there counts as often as
+    the surrounding block, the body of a loop not at all.
     """
     found = loops(function)
     totals = [[0, 0, 0, 0] for _ in found]
@@ -86,7 +86,7 @@ def _mean(sums: Sequence[int], count: int) -> Body:
 
 
 def block_work(block: Block, types: Sequence[Type]) -> Operations:
-    """Return what one pass of one program through a block does, blocks inside it left out; masked elements count."""
+    """Return the work of one pass of one program through a block, without nested blocks; masked elements count."""
     work: Operations = Counter()
     for op in block.ops:
         if op.name in COMBINING:
@@ -101,7 +101,7 @@ def block_work(block: Block, types: Sequence[Type]) -> Operations:
 
 
 def _combinations(op: Op, types: Sequence[Type]) -> int:
-    """Return how often the region of an operation is at least applied."""
+    """Return how often at least an operation applies its region."""
     elements = types[op.operands[0]].elements
     if op.name == "tt.map_elementwise":
         return elements // (len(op.regions[0].args) // len(op.operands))
@@ -135,7 +135,7 @@ def product_flops(op: Op, types: Sequence[Type]) -> int:
 
 
 def asks(op: Op, types: Sequence[Type]) -> bool:
-    """Whether an operation adds to a ``Body``."""
+    """Whether an operation does work that a ``Body`` counts."""
     return any(_asked(op, types))
 
 

@@ -1,4 +1,4 @@
-"""Triton kernels without a GPU: executed on the CPU from their Triton IR, and watched.
+"""Runs Triton kernels without a GPU: executed on the CPU from their Triton IR, and checked.
 
     with offline(target="h100", sanitize=True) as session:
         kernel[grid](x, y, n, BLOCK=1024)

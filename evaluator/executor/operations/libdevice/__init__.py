@@ -15,7 +15,7 @@ from evaluator.executor.operations.libdevice.signature import LibdeviceFunction
 from evaluator.executor.operations.registry import Elementwise, Types, check_variant, elementwise
 
 FUNCTIONS: dict[str, LibdeviceFunction] = INTEGER_FUNCTIONS | MATH_FUNCTIONS | PART_FUNCTIONS | ROUNDED_FUNCTIONS
-"""By symbol, without its prefix ``__nv_``."""
+"""Functions by symbol, without the prefix ``__nv_``."""
 
 
 @elementwise("tt.extern_elementwise")

@@ -14,12 +14,12 @@ def _bits(value: Tensor) -> int:
 
 
 def _shift_right(value: Tensor, count: int) -> Tensor:
-    """Shift in zeros."""
+    """Shift right, filling with zeros."""
     return value >> count & (1 << (_bits(value) - count)) - 1
 
 
 def count_leading_zeros(value: Tensor) -> Tensor:
-    """Return the number of zeros above the uppermost set bit; all bits of 0."""
+    """Return the number of zeros above the uppermost set bit; the number of all bits for 0."""
     below = value
     for count in (1, 2, 4, 8, 16, 32)[: _bits(value).bit_length() - 1]:
         below = below | _shift_right(below, count)
@@ -42,7 +42,7 @@ def _reverse(value: Tensor) -> Tensor:
 
 
 def _find_first_set(value: Tensor) -> Tensor:
-    """Return the position of the lowest set bit, from 1 on; 0 of 0."""
+    """Return the position of the lowest set bit, counted from 1; 0 for 0."""
     return _bits(value) - count_leading_zeros(value & -value)
 
 
@@ -57,7 +57,7 @@ def byte_permute(low: Tensor, high: Tensor, selector: Tensor) -> Tensor:
 
 
 def _multiply_high(a: Tensor, b: Tensor) -> Tensor:
-    """Signed: the unsigned product counts a negative factor as 2**bits more than it is."""
+    """Return the upper half of signed products; the unsigned product takes a negative factor as 2**bits too large."""
     return high_product(a, b) - torch.where(a < 0, b, 0) - torch.where(b < 0, a, 0)
 
 

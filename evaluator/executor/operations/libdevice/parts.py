@@ -18,7 +18,7 @@ Tensor = torch.Tensor
 
 
 def _round(value: Tensor) -> Tensor:
-    """To the nearest whole number, halves away from zero."""
+    """Round to the nearest whole number, halves away from zero."""
     whole = torch.trunc(value)
     away = whole + torch.copysign(torch.ones_like(value), value)
     return torch.copysign(torch.where((value - whole).abs() >= 0.5, away, whole), value)
@@ -29,7 +29,7 @@ def _positive_difference(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _next_after(a: Tensor, b: Tensor) -> Tensor:
-    """The float next to a on the way to b; the smallest normal one next to zero, in float32."""
+    """Return the float next to a in the direction of b; next to zero, the smallest normal float32."""
     a, b = flush(a), flush(b)
     step = torch.nextafter(a, b)
     if a.dtype == torch.float64:
@@ -102,7 +102,7 @@ def _view(dtype: torch.dtype) -> Elementwise:
 
 
 def _reciprocal_of_high(value: Tensor) -> Tensor:
-    """``rcp.approx.ftz.f64``: of the upper word, to an upper word; the true reciprocal cut short here."""
+    """Return ``rcp.approx.ftz.f64``, from upper word to upper word; here the exact reciprocal, truncated."""
     high = (value.view(torch.int64) & -(2**32)).view(torch.float64)
     tiny = 2.0**-1022
     high = torch.where(high.abs() < tiny, high * 0, high)

@@ -17,7 +17,7 @@ Tensor = torch.Tensor
 MODES = ("rn", "rz", "rd", "ru")
 
 _WHOLE: dict[str, Elementwise] = {"rn": torch.round, "rz": torch.trunc, "rd": torch.floor, "ru": torch.ceil}
-"""Rounding to whole numbers."""
+"""Functions that round to whole numbers, by rounding mode."""
 
 _ARITHMETIC: dict[str, tuple[int, Callable[..., Tensor]]] = {
     "add": (2, rounding.add),
@@ -27,11 +27,11 @@ _ARITHMETIC: dict[str, tuple[int, Callable[..., Tensor]]] = {
     "rcp": (1, lambda a, mode: rounding.divide(torch.ones_like(a), a, mode)),
     "sqrt": (1, rounding.root),
 }
-"""Number of operands, and the function of those and a mode."""
+"""Number of operands, and the function of the operands and a mode."""
 
 
 def _flushed(function: Callable[..., Tensor], mode: str) -> Elementwise:
-    """Flush operands and result, if they are float32."""
+    """Return a function that flushes operands and result if they are float32."""
     return lambda *operands: flush(function(*map(flush, operands), mode))
 
 
@@ -53,7 +53,7 @@ def _to_integer(value: Tensor, bits: int, is_signed: bool, mode: str) -> Tensor:
 
 
 def _from_integer(value: Tensor, dtype: torch.dtype, is_signed: bool, mode: str) -> Tensor:
-    """Round to float by way of a float64 that is exact or rounded to odd, and of the error against that."""
+    """Round integers to float through a float64 that is exact or rounded to odd, and its error."""
     if mode == "rn":
         return from_integer(value, dtype) if is_signed else from_unsigned(value, dtype)
     if value.dtype == torch.int32:

@@ -1,4 +1,4 @@
-"""What a function of libdevice takes and gives."""
+"""Functions of libdevice and the types that they take and return."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from evaluator.executor.operations.registry import Elementwise
 
 @dataclass(frozen=True, slots=True)
 class LibdeviceFunction:
-    """One function by its element types; integers are signless, as in the IR."""
+    """A function of libdevice with its element types. Integers have no sign, as in the IR."""
 
     args: tuple[str, ...]
     result: str
