@@ -56,7 +56,7 @@ class _Parser:
                 modules += 1
                 if match[1] or modules > 1:
                     raise UnsupportedOperation(
-                        "module with attributes or modules in it", f"line {number + 1} of the IR"
+                        "module with attributes or nested modules", f"line {number + 1} of the IR"
                     )
             elif match := _FUNCTION.match(line):
                 name = match[2].strip('"')
@@ -86,7 +86,7 @@ class _Parser:
         names: dict[str, int] = {}
         params = _signature(self._lines[start])
         if name not in self._public and any(hints for _, _, hints in params):
-            raise UnsupportedOperation("tt.func private with attributes of arguments", f"line {start + 1} of the IR")
+            raise UnsupportedOperation("private tt.func with attributes of arguments", f"line {start + 1} of the IR")
         args = tuple(self._define(names, arg, kind) for arg, kind, _ in params)
         self._stack.append(name)
         region, _, _ = self._region("tt.func", start + 1, names, args, 0)
@@ -313,7 +313,7 @@ def _result_types(name: str, parts: Parts, count: int, number: int) -> list[Type
         if name == "tt.load":
             target = parts.types[0].target
             if target is None:
-                raise IRError(f"line {number} of the IR loads from {parts.types[0]}, which is no pointer")
+                raise IRError(f"line {number} of the IR loads from {parts.types[0]}, which is not a pointer")
             kinds = [Type(target.element, parts.types[0].shape, target.target)]
         elif name in _SPECIAL:
             kinds = [_SPECIAL[name](parts.types)]

@@ -85,7 +85,7 @@ class Sanitizer(Memory):
         }
         self._unchecked = synchronises and self._clocks is None
         if self._unchecked:
-            self._give_up(f"programs act on what others did, and are more than {MAX_CLOCKED}")
+            self._give_up(f"more than {MAX_CLOCKED} programs act on each other's results")
 
     def _give_up(self, reason: str) -> None:
         """Stop checking for races, and add a note that says so."""
@@ -286,11 +286,13 @@ class Sanitizer(Memory):
 
     def observe_descriptor(self, descriptor: DescriptorValue, item_bytes: int, site: Site) -> None:
         """Check that a descriptor meets the hardware's requirements for tensor maps."""
-        self._refuse_descriptor(descriptor.base % TMA_ALIGNMENT != 0, descriptor, site, "does not begin at 16 bytes")
+        self._refuse_descriptor(
+            descriptor.base % TMA_ALIGNMENT != 0, descriptor, site, "does not begin at a multiple of 16 bytes"
+        )
         self._refuse_descriptor(descriptor.strides[-1] != 1, descriptor, site, "has a last stride other than 1")
         for stride in descriptor.strides[:-1]:
             wrong = (stride * item_bytes % TMA_ALIGNMENT != 0) | (stride < 0)
-            self._refuse_descriptor(wrong, descriptor, site, "has a stride that is no multiple of 16 bytes")
+            self._refuse_descriptor(wrong, descriptor, site, "has a stride that is not a multiple of 16 bytes")
         if descriptor.block[-1] * item_bytes < TMA_ALIGNMENT:
             wrong = torch.ones(1, dtype=torch.bool)
             self._refuse_descriptor(wrong, descriptor, site, "has blocks of rows shorter than 16 bytes")
@@ -301,4 +303,6 @@ class Sanitizer(Memory):
             wrong = wrong.expand(bases.shape)
             buffer = self.buffer_of(int(bases[wrong][0]))
             name = self._allocations[buffer].name if 0 <= buffer < self.buffers else ""
-            self._log.add("invalid descriptor", name, wrong, lambda _: Finding(f"that of {name!r} {what}"), site)
+            self._log.add(
+                "invalid descriptor", name, wrong, lambda _: Finding(f"the descriptor of {name!r} {what}"), site
+            )

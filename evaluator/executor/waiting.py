@@ -198,5 +198,5 @@ class Turns:
                 return program
         site = waiting[0].waits
         assert site is not None
-        first = f"program {site.program(int(site.positions[0]))} at {site.location}"
-        raise Deadlock(f"all {len(waiting)} programs that have not ended wait for each other, {first}")
+        first = f"among them program {site.program(int(site.positions[0]))} at {site.location}"
+        raise Deadlock(f"all {len(waiting)} remaining programs wait for each other, {first}")

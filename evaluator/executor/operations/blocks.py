@@ -56,7 +56,7 @@ def _make_range(op: Op, types: Types) -> Step:
     check_variant(op, attributes=["start", "end"])
     start, end = integer(op, "start"), integer(op, "end")
     if types[op.results[0]] != Type("i32", (end - start,)):
-        raise IRError(f"{op.name} at {op.location} from {start} to {end} is no {types[op.results[0]]}")
+        raise IRError(f"{op.name} at {op.location} from {start} to {end} does not make {types[op.results[0]]}")
     value = torch.arange(start, end, dtype=torch.int32)[None]
     result = op.results[0]
 

@@ -39,8 +39,7 @@ class Garbage:
         if not reads or any(self._differs(pattern, grid, limits) for pattern in _PATTERNS):
             return execution
         notes = (
-            replace(read, message=f"{read.message}; it changes no result whatever was tried in its place")
-            for read in reads
+            replace(read, message=f"{read.message}; other contents in its place change no result") for read in reads
         )
         faults = tuple(fault for fault in execution.faults if fault.kind != KIND)
         return replace(execution, faults=faults, notes=(*execution.notes, *notes))

@@ -34,8 +34,8 @@ class SessionReport:
     def order_dependent(self) -> tuple[str, ...]:
         """One line per launch whose results depend on the order of programs, if that was checked."""
         return tuple(
-            f"{launch.kernel}: a shuffled order of programs leaves other bits in {difference.elements} elements of "
-            f"{difference.tensor!r}, first {list(difference.index)}"
+            f"{launch.kernel}: a shuffled order of programs changes {difference.elements} elements of "
+            f"{difference.tensor!r}, the first at {list(difference.index)}"
             for launch in self.launches
             for difference in launch.differences
         )
