@@ -6,25 +6,8 @@ writes, which of its operands is a mask, or how its work is counted, asks here.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from evaluator.executor.ir import Op, Type
-
-WorkKind = Literal[
-    "dot",
-    "exponential",
-    "function",
-    "division",
-    "float",
-    "integer",
-    "compare",
-    "select",
-    "convert",
-    "address",
-    "external",
-]
-"""A class of scalar operations; ``function`` is any other transcendental function or root, ``external`` a function of
-libdevice or inline assembly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +17,8 @@ class Effects:
     Places count among the operands; operands that are optional come last.
     """
 
-    work: WorkKind | None = None
-    """What its scalar operations are counted as; None: they are not counted."""
+    work: str | None = None
+    """What its scalar operations are counted as, a key of ``_COUNTED``; None: they are not counted."""
     reads: bool = False
     """Whether its results depend on what memory holds."""
     writes: bool = False
@@ -64,13 +47,32 @@ class Effects:
         return self.reads or self.writes
 
 
-PURE = Effects()
-"""The row of an operation that neither accesses memory nor is counted as work."""
-
-
-def _rows(row: Effects, names: str) -> dict[str, Effects]:
-    return dict.fromkeys(names.split(), row)
-
+_COUNTED = {
+    "dot": "tt.dot tt.dot_scaled",
+    "exponential": "math.exp math.exp2",
+    "function": "math.cos math.erf math.log math.log2 math.rsqrt math.sin math.sqrt tt.precise_sqrt",
+    "division": "arith.divf arith.divsi arith.divui arith.remf arith.remsi arith.remui tt.approx_divf tt.precise_divf",
+    "float": "arith.addf arith.maximumf arith.maxnumf arith.minimumf arith.minnumf arith.mulf arith.negf arith.subf "
+    "math.absf math.ceil math.floor math.fma tt.clampf",
+    "integer": "arith.addi arith.andi arith.maxsi arith.maxui arith.minsi arith.minui arith.muli arith.ori arith.shli "
+    "arith.shrsi arith.shrui arith.subi arith.xori math.absi tt.mulhiui",
+    "compare": "arith.cmpf arith.cmpi",
+    "select": "arith.select",
+    "convert": "arith.extf arith.extsi arith.extui arith.fptosi arith.fptoui arith.sitofp arith.truncf arith.trunci "
+    "arith.uitofp tt.fp_to_fp",
+    "address": "tt.addptr",
+    "external": "tt.extern_elementwise tt.elementwise_inline_asm",
+}
+"""Operations that are counted as work, by what they are counted as. ``function`` is any other transcendental function
+or root, ``external`` a function of libdevice or inline assembly."""
+_REARRANGING = "tt.splat tt.unsplat tt.broadcast tt.expand_dims tt.reshape tt.trans tt.bitcast"
+_CONTROL = """scf.for scf.while scf.if scf.yield scf.condition tt.call tt.return cf.br cf.cond_br tt.reduce.return
+tt.scan.return tt.map_elementwise.return"""
+_PURE = """arith.constant arith.bitcast arith.index_cast ub.poison tt.make_range tt.get_program_id tt.get_num_programs
+tt.cat tt.join tt.split tt.gather tt.histogram tt.ptr_to_int tt.int_to_ptr tt.make_tensor_descriptor tt.reduce tt.scan
+tt.map_elementwise tt.assert tt.print llvm.intr.assume gpu.barrier ttg.barrier ttg.local_barrier tt.debug_barrier
+tt.grid_dependency_wait tt.grid_dependency_launch_dependents"""
+"""Operations that neither access memory nor are counted as work."""
 
 EFFECTS: Mapping[str, Effects] = {
     "tt.load": Effects(reads=True, mask=1),
@@ -87,51 +89,10 @@ EFFECTS: Mapping[str, Effects] = {
     ),
     "tt.descriptor_gather": Effects(reads=True, coordinates=slice(1, 3), store="tt.descriptor_scatter"),
     "tt.descriptor_scatter": Effects(writes=True, value=3, coordinates=slice(1, 3), store="tt.descriptor_scatter"),
-    **_rows(Effects(work="dot"), "tt.dot tt.dot_scaled"),
-    **_rows(Effects(work="exponential"), "math.exp math.exp2"),
-    **_rows(
-        Effects(work="function"),
-        "math.cos math.erf math.log math.log2 math.rsqrt math.sin math.sqrt tt.precise_sqrt",
-    ),
-    **_rows(
-        Effects(work="division"),
-        "arith.divf arith.divsi arith.divui arith.remf arith.remsi arith.remui tt.approx_divf tt.precise_divf",
-    ),
-    **_rows(
-        Effects(work="float"),
-        "arith.addf arith.maximumf arith.maxnumf arith.minimumf arith.minnumf arith.mulf arith.negf arith.subf "
-        "math.absf math.ceil math.floor math.fma tt.clampf",
-    ),
-    **_rows(
-        Effects(work="integer"),
-        "arith.addi arith.andi arith.maxsi arith.maxui arith.minsi arith.minui arith.muli arith.ori arith.shli "
-        "arith.shrsi arith.shrui arith.subi arith.xori math.absi tt.mulhiui",
-    ),
-    **_rows(Effects(work="compare"), "arith.cmpf arith.cmpi"),
-    **_rows(Effects(work="select"), "arith.select"),
-    **_rows(
-        Effects(work="convert"),
-        "arith.extf arith.extsi arith.extui arith.fptosi arith.fptoui arith.sitofp arith.truncf arith.trunci "
-        "arith.uitofp tt.fp_to_fp",
-    ),
-    **_rows(Effects(work="address"), "tt.addptr"),
-    **_rows(Effects(work="external"), "tt.extern_elementwise tt.elementwise_inline_asm"),
-    **_rows(
-        Effects(rearranges=True),
-        "tt.splat tt.unsplat tt.broadcast tt.expand_dims tt.reshape tt.trans tt.bitcast",
-    ),
-    **_rows(
-        Effects(control=True),
-        "scf.for scf.while scf.if scf.yield scf.condition tt.call tt.return cf.br cf.cond_br "
-        "tt.reduce.return tt.scan.return tt.map_elementwise.return",
-    ),
-    **_rows(
-        PURE,
-        "arith.constant arith.bitcast arith.index_cast ub.poison tt.make_range tt.get_program_id tt.get_num_programs "
-        "tt.cat tt.join tt.split tt.gather tt.histogram tt.ptr_to_int tt.int_to_ptr tt.make_tensor_descriptor "
-        "tt.reduce tt.scan tt.map_elementwise tt.assert tt.print llvm.intr.assume gpu.barrier ttg.barrier "
-        "ttg.local_barrier tt.debug_barrier tt.grid_dependency_wait tt.grid_dependency_launch_dependents",
-    ),
+    **{name: Effects(work=kind) for kind, names in _COUNTED.items() for name in names.split()},
+    **dict.fromkeys(_REARRANGING.split(), Effects(rearranges=True)),
+    **dict.fromkeys(_CONTROL.split(), Effects(control=True)),
+    **dict.fromkeys(_PURE.split(), Effects()),
 }
 """The row of each operation, by name."""
 
@@ -148,7 +109,7 @@ def effects(name: str) -> Effects:
     if name not in EFFECTS:
         raise LookupError(
             f"operation {name} has no row in evaluator/executor/effects.py: say there what it reads and writes, "
-            "or list it with those that are PURE"
+            "or list it among those that are _PURE"
         )
     return EFFECTS[name]
 

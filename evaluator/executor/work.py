@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from evaluator.executor.effects import WorkKind, accessed_type, effects
+from evaluator.executor.effects import accessed_type, effects
 from evaluator.executor.ir import COMBINING, Block, Function, Op, Region, Type, walk
 from evaluator.work import Body
 
@@ -13,7 +13,8 @@ from evaluator.work import Body
 class OpKind(NamedTuple):
     """A kind of scalar operation, on one element type."""
 
-    name: WorkKind
+    name: str
+    """What it is counted as; ``effects`` has the names."""
     element: str
     """Element type, as the IR spells it: of operands for ``dot``, ``compare`` and ``convert``, else of results."""
 
@@ -120,7 +121,7 @@ def _arithmetic(op: Op, types: Sequence[Type]) -> Operations:
     return Counter({OpKind(name, element): types[op.results[0]].elements * (2 if op.name == "math.fma" else 1)})
 
 
-def _kind(op: Op) -> WorkKind | None:
+def _kind(op: Op) -> str | None:
     """Return what the scalar operations of an operation are counted as, None where they are not counted."""
     if op.attributes.get("symbol", "").strip('"').startswith(_LIBDEVICE_EXPONENTIALS):
         return "exponential"

@@ -39,8 +39,9 @@ def test_pages_that_list_the_targets_list_all_of_them(page: str) -> None:
 
 
 def test_what_an_architecture_has_follows_from_its_figures() -> None:
-    assert [name for name, target in TARGETS.items() if target.bulk_copies] == ["h100", "h200", "b200"]
-    assert [name for name, target in TARGETS.items() if target.tensor_memory] == ["b200"]
+    ampere, hopper, blackwell = (TARGETS[name] for name in ("a100", "h100", "b200"))
+    assert [target.bulk_copies for target in (ampere, hopper, blackwell)] == [False, True, True]
+    assert [target.tensor_memory for target in (ampere, hopper, blackwell)] == [False, False, True]
 
 
 def test_the_kind_of_a_targets_scores_follows_from_its_name_without_a_gpu() -> None:
