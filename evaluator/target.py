@@ -55,6 +55,16 @@ class Target:
     kind: ScoreKind = ScoreKind.PREDICTED
     """How scores for this target are obtained."""
 
+    @property
+    def bulk_copies(self) -> bool:
+        """Whether it has a tensor memory accelerator, which copies blocks that a tensor descriptor describes."""
+        return self.arch >= 90
+
+    @property
+    def tensor_memory(self) -> bool:
+        """Whether its tensor cores accumulate in a memory of their own."""
+        return self.tensor_memory_columns > 0
+
 
 _H100 = Target(
     name="h100",
@@ -145,6 +155,8 @@ _TARGETS = (
 
 TARGETS: dict[str, Target] = {target.name: target for target in _TARGETS}
 """The architectures to predict for."""
+ARCHITECTURES = ", ".join(TARGETS)
+"""Their names, for help and documents."""
 CUDA = "cuda"
 """The target that is this machine's GPU, to measure on."""
 

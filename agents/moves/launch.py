@@ -17,13 +17,28 @@ SHARES = (512, 1024, 2048, 4096)
 """Every tile size is a multiple of this."""
 REGISTERS = (None, 255, 224, 192, 168, 128)
 
-_SHAPES: Mapping[int, tuple[tuple[int, int, int, int], ...]] = {
-    80: ((128, 64, 8, 3), (128, 32, 4, 3), (64, 64, 4, 3), (128, 128, 8, 2), (128, 64, 4, 2)),
-    90: ((128, 64, 8, 3), (128, 128, 8, 2), (64, 64, 4, 3), (128, 64, 4, 2), (128, 128, 8, 3), (64, 128, 4, 2)),
-    100: ((128, 128, 8, 2), (128, 64, 8, 3), (128, 128, 4, 2), (256, 64, 8, 2), (128, 128, 8, 3)),
-}
-"""(rows, keys, warps, stages) by compute capability: corners of the space that Triton's fused-attention tutorial tunes
-over (64 or 128 rows, 32 to 128 keys, 4 or 8 warps, 2 to 4 stages); Blackwell's tensor memory also holds 256 rows."""
+_Shapes = tuple[tuple[int, int, int, int], ...]
+"""Each: rows, keys, warps, stages."""
+_AMPERE: _Shapes = ((128, 64, 8, 3), (128, 32, 4, 3), (64, 64, 4, 3), (128, 128, 8, 2), (128, 64, 4, 2))
+_HOPPER: _Shapes = (
+    (128, 64, 8, 3),
+    (128, 128, 8, 2),
+    (64, 64, 4, 3),
+    (128, 64, 4, 2),
+    (128, 128, 8, 3),
+    (64, 128, 4, 2),
+)
+_BLACKWELL: _Shapes = ((128, 128, 8, 2), (128, 64, 8, 3), (128, 128, 4, 2), (256, 64, 8, 2), (128, 128, 8, 3))
+
+
+def _shapes(target: Target) -> _Shapes:
+    """Return corners of the space that Triton's fused-attention tutorial tunes over: 64 or 128 rows, 32 to 128 keys, 4
+    or 8 warps, 2 to 4 stages. Tensor memory also holds 256 rows.
+    """
+    if target.tensor_memory:
+        return _BLACKWELL
+    return _HOPPER if target.bulk_copies else _AMPERE
+
 
 _DEFAULTS = {"num_warps": 4, "num_stages": 3}
 """Defaults of Triton's CUDA backend."""
@@ -169,7 +184,7 @@ def _edit_shape(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Mod
     if not masks or masks[0].block_rows not in tiles or anatomy.loops[0].step not in tiles:
         return
     names = (masks[0].block_rows, anatomy.loops[0].step, "num_warps", "num_stages")
-    for shape in _SHAPES.get(target.arch, _SHAPES[90]):
+    for shape in _shapes(target):
         changed = with_knobs(anatomy, dict(zip(names, shape, strict=True)))
         if changed:
             yield ", ".join(changed[0]), changed[1]

@@ -48,14 +48,14 @@ def _edit_descriptors(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, c
     within = [
         sum(tile.statement in tree.find(loop.node, cst.SimpleStatementLine) for tile in loads) for loop in anatomy.loops
     ]
-    if target.arch >= 90 and within and set(within) == {2} and (module := _with_descriptors(anatomy, loads)):
+    if target.bulk_copies and within and set(within) == {2} and (module := _with_descriptors(anatomy, loads)):
         yield "load tiles through tensor descriptors", module
 
 
 def _edit_store(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
     """Store the output through a descriptor made on the host, and by pointers as before if there is none."""
     stores = [tile for tile in _tiles(anatomy, "tl.store") if not tile.transposed]
-    if target.arch >= 90 and len(stores) == 1 and (module := _with_descriptors(anatomy, stores)):
+    if target.bulk_copies and len(stores) == 1 and (module := _with_descriptors(anatomy, stores)):
         yield "store the output through a tensor descriptor", module
 
 
@@ -195,17 +195,17 @@ def _bounds(anatomy: Anatomy, node: cst.BaseExpression, indices: set[str]) -> bo
 
 def _edit_specialise(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
     """Give the first loop's loads to warps of their own, under the terms of Triton's pass (see the note)."""
-    if target.arch < 90 or not anatomy.loops:
+    if not target.bulk_copies or not anatomy.loops:
         return
     choices = tree.find(anatomy.loops[0].node, cst.If)
     if not any(tree.text(choice.test).endswith("is not None") for choice in choices):
         return
-    if target.arch >= 100 and any(tree.calls(choice.test, "tl.max") for choice in choices):
+    if target.tensor_memory and any(tree.calls(choice.test, "tl.max") for choice in choices):
         return  # a branch on data breaks the pass there
     if any(tree.keyword(loop.call, "warp_specialize") for loop in anatomy.loops):
         return
     label, ready = "warp_specialize on the loop over keys", anatomy
-    if target.arch < 100:
+    if not target.tensor_memory:
         masks = anatomy.masks(anatomy.loops[0])
         changed = with_knobs(anatomy, {masks.block_rows: 64, "num_warps": 4}) if masks and masks.causal else None
         again = dissect(changed[1].code) if changed else None

@@ -21,7 +21,7 @@ def _edit_lazy(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Modu
     """
     specialised = any(tree.keyword(loop.call, "warp_specialize") for loop in anatomy.loops)
     found = [_Online.read(walk) for walk in anatomy.walks]
-    if not found or (specialised and target.arch >= 100):
+    if not found or (specialised and target.tensor_memory):
         return
     edits: dict[cst.CSTNode, tree.Replacement] = {}
     for online in found:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from avo.cli.common import JsonOption, console, err, print_json, row, table
+from evaluator.target import ARCHITECTURES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,7 +57,7 @@ class Line:
 def baselines(
     problem: Annotated[str, typer.Option(metavar="NAME", help="What is computed: mha, gqa, fsa or a PATH.py.")] = "mha",
     target: Annotated[
-        str, typer.Option(metavar="NAME", help="Architecture: a100, h100, h200 or b200; or cuda, to measure.")
+        str, typer.Option(metavar="NAME", help=f"Architecture: {ARCHITECTURES}; or cuda, to measure.")
     ] = "h100",
     suite: Annotated[str, typer.Option(metavar="NAME", help="Benchmark cases: quick, paper or held_out.")] = "quick",
     published_only: Annotated[

@@ -17,6 +17,7 @@ from avo.cli.common import (
     read_source,
 )
 from avo.cli.verdict import render
+from evaluator.target import ARCHITECTURES
 
 
 def evaluate(
@@ -26,7 +27,7 @@ def evaluate(
     ] = "mha",
     target: Annotated[
         str,
-        typer.Option(metavar="NAME", help="What its speed is predicted for: a100, h100, h200 or b200; cuda: measured."),
+        typer.Option(metavar="NAME", help=f"What its speed is predicted for: {ARCHITECTURES}; cuda: measured."),
     ] = "h100",
     suite: Annotated[str, typer.Option(metavar="NAME", help="Benchmark cases: quick, paper or held_out.")] = "quick",
     wall: Annotated[float, typer.Option(metavar="SECONDS", help="Give up after this time, 1 second at least.")] = 300.0,

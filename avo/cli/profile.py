@@ -17,6 +17,7 @@ from avo.cli.common import (
     printable,
     read_source,
 )
+from evaluator.target import ARCHITECTURES
 
 if TYPE_CHECKING:
     from evaluator.profile import Profile
@@ -34,7 +35,7 @@ def profile(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Architecture to predict for: a100, h100, h200 or b200. Default: the run's, else h100.",
+            help=f"Architecture to predict for: {ARCHITECTURES}. Default: the run's, else h100.",
             show_default=False,
         ),
     ] = None,

@@ -32,6 +32,7 @@ from avo.cli.common import (
     open_store,
     read_source,
 )
+from evaluator.target import ARCHITECTURES
 
 if TYPE_CHECKING:
     from avo.config import RunConfig
@@ -50,7 +51,7 @@ def run(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Architecture to predict speed for: a100, h100, h200 or b200; or cuda, to measure. Default: h100.",
+            help=f"Architecture to predict speed for: {ARCHITECTURES}; or cuda, to measure. Default: h100.",
         ),
     ] = None,
     suite: Annotated[

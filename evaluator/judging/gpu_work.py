@@ -7,7 +7,7 @@ from evaluator import executor
 from evaluator.binary import Binary
 from evaluator.evaluation import Fault, Status
 from evaluator.executor import Counted, UnsupportedOperation
-from evaluator.executor.flow import READS
+from evaluator.executor.effects import READS
 from evaluator.executor.slicing import touched, trip_slice
 from evaluator.judging.execution import PlanRun
 from evaluator.judging.gpu_ir import Rewritten, rewrite

@@ -159,7 +159,15 @@ _BY_ARCH: dict[int, dict[str, Figure]] = {
 
 
 def figures(arch: int) -> dict[str, Figure]:
-    """Return the table of an architecture, by the names of ``Constants``; raise ``KeyError`` for an unknown one."""
+    """Return the table of an architecture, by the names of ``Constants``.
+
+    Raises ``LookupError``, which says what to do, for an architecture without figures.
+    """
+    if arch not in _BY_ARCH:
+        raise LookupError(
+            f"compute capability {arch / 10:.1f} has no figures in evaluator/performance/constants.py: add those of "
+            f"_BY_ARCH ({', '.join(next(iter(_BY_ARCH.values())))})"
+        )
     table = {**_ALL, **_BY_ARCH[arch]}
     return {field.name: table[field.name] for field in fields(Constants)}
 

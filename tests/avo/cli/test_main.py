@@ -13,6 +13,7 @@ from typer.testing import Result
 
 from evaluator.catalogue import get_problem
 from evaluator.errors import EvaluatorUnavailable
+from evaluator.target import ARCHITECTURES
 
 COMMANDS = [
     "run",
@@ -83,7 +84,7 @@ SUITES = ", ".join(get_problem("mha").suites)
         (["runs", "--db", "/no/such.db"], "avo: no database at /no/such.db: start one with avo run\n"),
         (
             ["evaluate", __file__, "--target", "tpu"],
-            "avo: unknown target 'tpu': choose one of a100, h100, h200, b200, cuda\n",
+            f"avo: unknown target 'tpu': choose one of {ARCHITECTURES}, cuda\n",
         ),
         (["evaluate", __file__, "--problem", "fft"], f"avo: unknown problem 'fft': choose one of {PROBLEMS}\n"),
         (["evaluate", __file__, "--suite", "slow"], f"avo: unknown suite 'slow': choose one of {SUITES}\n"),
