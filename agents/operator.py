@@ -13,7 +13,7 @@ from evaluator.evaluation import Fault
 from evaluator.problem import Problem
 from evaluator.target import Target
 from knowledge_base.library import Library
-from lineage_db.records import Attempt, Intervention, Memory, Message, Run, Submission, Trial, Version
+from lineage_db.records import Attempt, AttemptSummary, Intervention, Memory, Message, Run, Submission, Version
 
 if TYPE_CHECKING:
     from evaluator.performance import Profile
@@ -69,7 +69,7 @@ class Brief:
     """Of this step: the operator's only source of randomness."""
     versions: Sequence[Version]
     """The lineage, or the part of the population that the step works on, by number. Never empty."""
-    trials: Sequence[Trial]
+    attempts: Sequence[AttemptSummary]
     """Every attempt of the run so far, failed ones too, oldest first."""
     knowledge: Library
     evaluate: Scorer
@@ -87,7 +87,7 @@ class Brief:
     """Notes that earlier steps of the run left, oldest first."""
     transcript: Sequence[Message] = ()
     """Of the step that this one takes up again, because its worker ended before it did. Its attempts are among
-    ``trials`` then."""
+    ``attempts`` then."""
 
     @property
     def asked(self) -> Version | None:

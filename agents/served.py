@@ -72,8 +72,8 @@ class Served:
         """Tell task and lineage before the first answer, or what the step had come to before it was left."""
         system = render("system", **told(brief))
         if resumed:
-            tries, left = [tried.line for tried in bench.tries], budget(brief.desk)
-            said = render("taken_up", source=bench.source, parents=bench.parents, tries=tries, budget=left)
+            attempts, left = [attempt.line for attempt in bench.attempts], budget(brief.desk)
+            said = render("taken_up", source=bench.source, parents=bench.parents, attempts=attempts, budget=left)
             brief.desk.record(STATE, bench.to_json())
         else:
             said = opening(brief, bench.source)

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from functools import cache, partial, wraps
 from pathlib import Path
 from threading import get_ident
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 from uuid import uuid4
 
 from alembic import command
@@ -248,26 +248,46 @@ class Database:
         return kind(f"database {self.label} failed ({reason}): check the URL and the server")
 
 
-class HasDatabase(Protocol):
-    """Something that keeps what it has in a database."""
+class Part:
+    """Part of a lineage database. Threads may share it; each method is one transaction, run again where a server was
+    lost in the middle of it. Raises ``StoreError`` only, and ``ValueError`` for a time without time zone.
+    """
 
-    _database: Database
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
 
-H = TypeVar("H", bound=HasDatabase)
+S = TypeVar("S", bound=Part)
 
 
-def persistent(method: Callable[Concatenate[H, P], T]) -> Callable[Concatenate[H, P], T]:
-    """Have a method that is one transaction done again when the database's server went away in the middle of it.
+def persistent(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Have a method that is one transaction run again when the database's server went away in the middle of it.
 
-    One that was committed is never done twice: ``Database`` finds out.
+    One that was committed is never run twice: ``Database`` finds out.
     """
 
     @wraps(method)
-    def call(self: H, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self._database.persist(partial(method, self, *args, **kwargs))
 
     return call
+
+
+def transactional(
+    *, write: bool = False, durable: bool = True
+) -> Callable[[Callable[Concatenate[S, Connection, P], T]], Callable[Concatenate[S, P], T]]:
+    """Run a method in a transaction, as ``Database.transaction`` has it, and give it the connection; ``persistent``."""
+
+    def decorate(method: Callable[Concatenate[S, Connection, P], T]) -> Callable[Concatenate[S, P], T]:
+        @persistent
+        @wraps(method)
+        def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            with self._database.transaction(write=write, durable=durable) as connection:
+                return method(self, connection, *args, **kwargs)
+
+        return call
+
+    return decorate
 
 
 def _passes(error: BaseException) -> bool:

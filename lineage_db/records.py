@@ -193,8 +193,8 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """An attempt without its source: one line of a run's memory."""
+class AttemptSummary:
+    """An attempt without what is long, its source and its evaluation: one line of a run's history."""
 
     attempt_id: int
     step_number: int
@@ -209,6 +209,8 @@ class Trial:
     version: int | None
     """Its number in the lineage, where it was accepted."""
     seconds: float
+    """How long the evaluation took."""
+    finished: datetime
     hypothesis: str = ""
     """As in ``Attempt``."""
 
@@ -220,19 +222,6 @@ class Outcome:
     attempt_id: int
     status: Status
     message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """An attempt as it was finished, without what is long."""
-
-    attempt_id: int
-    step_number: int
-    status: Status
-    geomean_tflops: float
-    message: str
-    change: str
-    finished: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,10 +281,10 @@ class History:
 
     versions: Sequence[Version]
     """The lineage, seed first."""
-    trials: Sequence[Trial]
+    attempts: Sequence[AttemptSummary]
     """Every attempt, oldest first."""
     firsts: Mapping[str, int]
-    """Ids of the first attempt of each launch plan, by the plan's digest. May have newer plans than ``trials``."""
+    """Ids of the first attempt of each launch plan, by the plan's digest. May have newer plans than ``attempts``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ class Move:
     hypothesis: str
     """Why it should pay, in one line."""
     prior: float
-    """Expected log of the speed-up of one try before anything was seen: an expert's guess that trials correct."""
+    """Expected log of the speed-up of one try before anything was seen: an expert's guess that attempts correct."""
     needs: str
     """What it must find in a source, in one line."""
     edit: Callable[[Anatomy, Target], Iterable[tuple[str, cst.Module]]]

@@ -8,8 +8,8 @@ from lineage_db.records import Attempt, Submission
 
 
 @dataclass(frozen=True, slots=True)
-class Try:
-    """A candidate that was evaluated in this step, or before it was taken up again."""
+class StepAttempt:
+    """An attempt of this step, also one from before the step was resumed, as the agent knows it."""
 
     attempt_id: int
     hypothesis: str
@@ -35,7 +35,7 @@ class Workbench:
     """The working source."""
     parents: tuple[int, ...]
     """Numbers of the versions that it is made from."""
-    tries: list[Try] = field(default_factory=list)
+    attempts: list[StepAttempt] = field(default_factory=list)
     results: dict[str, str] = field(default_factory=dict)
     """By tool, what the last check, evaluation and profile said."""
     submission: Submission | None = None
@@ -45,24 +45,26 @@ class Workbench:
     """What was said of a submission of nothing."""
 
     @property
-    def best(self) -> Try | None:
-        """The fastest correct try."""
-        return max((each for each in self.tries if each.tflops > 0), key=lambda each: each.tflops, default=None)
+    def best(self) -> StepAttempt | None:
+        """The fastest correct attempt."""
+        return max((each for each in self.attempts if each.tflops > 0), key=lambda each: each.tflops, default=None)
 
     def add(self, attempt: Attempt, hypothesis: str, expected: str, outcome: str) -> None:
         """Put an evaluated attempt beside the others."""
         tflops = attempt.evaluation.geomean_tflops
-        self.tries = [each for each in self.tries if each.attempt_id != attempt.id]
-        self.tries.append(Try(attempt.id, hypothesis, attempt.change, expected, outcome, tflops))
+        self.attempts = [each for each in self.attempts if each.attempt_id != attempt.id]
+        self.attempts.append(StepAttempt(attempt.id, hypothesis, attempt.change, expected, outcome, tflops))
 
-    def submit(self, tried: Try, change: str, seen: str) -> None:
+    def submit(self, attempt: StepAttempt, change: str, seen: str) -> None:
         """End the step with an attempt."""
-        self.submission = Submission(tried.attempt_id, change, tried.hypothesis, tried.expected, seen)
+        self.submission = Submission(attempt.attempt_id, change, attempt.hypothesis, attempt.expected, seen)
         self.done = True
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data; ``from_json`` takes it back."""
-        return asdict(self)
+        """Return it as plain data, which ``from_json`` takes back. Its keys are on record: they do not change."""
+        data = asdict(self)
+        data["tries"] = data.pop("attempts")
+        return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Workbench":
@@ -71,7 +73,7 @@ class Workbench:
         return cls(
             data["source"],
             tuple(data["parents"]),
-            [Try(**each) for each in data["tries"]],
+            [StepAttempt(**each) for each in data["tries"]],
             dict(data["results"]),
             None if submission is None else Submission(**submission),
             data["done"],

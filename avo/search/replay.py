@@ -192,10 +192,11 @@ class _Again:
                 brief,
                 seed=step_seed(record.run.seed, origin.worker, origin.turn),
                 versions=[v for v in brief.versions if record.versions[v.number].accepted <= step.started],
-                trials=[
-                    trial
-                    for trial in brief.trials
-                    if record.finished.get(trial.digest, step.started) <= step.started and trial.digest not in hidden
+                attempts=[
+                    attempt
+                    for attempt in brief.attempts
+                    if record.finished.get(attempt.digest, step.started) <= step.started
+                    and attempt.digest not in hidden
                 ],
                 interventions=self._interventions,
             )

@@ -89,7 +89,7 @@ class Session:
         self._thread.join(PARTING_S)
         if self._thread.is_alive():
             reason = "the agent disconnected during a call"
-            self._store.abandon_running_steps(self._run.id, reason=reason, now=self._clock(), worker=self._worker)
+            self._store.claims.abandon_running(self._run.id, reason=reason, now=self._clock(), worker=self._worker)
 
     def _next(self) -> Call | None:
         while (call := self._calls.get()) is not None:
@@ -142,7 +142,7 @@ class Session:
 
     def _perform(self, operator: VariationOperator) -> StepOutcome:
         reason = "its worker was not heard of"
-        self._store.abandon_expired_steps(self._run.id, reason=reason, now=self._clock(), workers=SESSIONS)
+        self._store.claims.abandon_expired(self._run.id, reason=reason, now=self._clock(), workers=SESSIONS)
         return perform_step(
             self._store,
             self._run,

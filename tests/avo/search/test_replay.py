@@ -191,8 +191,8 @@ def test_mutate_makes_the_same_candidates_again(recording: Recording) -> None:
         recording.step(Mutate(), any_kernel)
     different, made = recording.replayed()
     assert different == ""
-    old, new = (recording.store.trials(run.id) for run in (recording.run, made))
-    assert [trial.digest for trial in new] == [trial.digest for trial in old]
+    old, new = (recording.store.attempt_summaries(run.id) for run in (recording.run, made))
+    assert [attempt.digest for attempt in new] == [attempt.digest for attempt in old]
     assert len(recording.store.versions(made.id)) > 1
 
 
