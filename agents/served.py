@@ -17,7 +17,7 @@ MCP_OPERATOR = "mcp"
 
 
 @dataclass(frozen=True, eq=False)
-class Call:
+class PendingCall:
     """A call of a tool, and where its answer goes."""
 
     name: str
@@ -32,7 +32,7 @@ class Served:
 
     name = MCP_OPERATOR
 
-    def __init__(self, first: Call | None, more: Callable[[], Call | None]) -> None:
+    def __init__(self, first: PendingCall | None, more: Callable[[], PendingCall | None]) -> None:
         """``first`` has come already; ``more`` waits for the next call and returns None when no more will come."""
         self.pending = first
         """The call that has no answer yet: of a step that is over, the one that ended it."""
@@ -62,7 +62,7 @@ class Served:
             call.answer.set_result((*self._before, said))
             self._before = ()
 
-    def _next(self) -> Call:
+    def _next(self) -> PendingCall:
         self.pending = self.pending or self._more()
         if self.pending is None:
             raise StepLeft("the agent disconnected before it submitted")
@@ -81,7 +81,7 @@ class Served:
             _record(brief.desk, {"role": role, "content": content})
         self._before = (system, said)
 
-    def _perform(self, desk: Desk, toolbox: Toolbox, call: Call) -> str:
+    def _perform(self, desk: Desk, toolbox: Toolbox, call: PendingCall) -> str:
         self._count += 1
         called = ToolCall(f"call_{self._count}", call.name, call.arguments)
         _record(desk, Reply("", (called,)).message)

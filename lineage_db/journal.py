@@ -10,7 +10,7 @@ from sqlalchemy import Connection, bindparam, func, insert, select
 from lineage_db import queries
 from lineage_db.engine import Database, Part, transactional
 from lineage_db.history import Histories
-from lineage_db.records import Call, Intervention, Memory, Message, Spend
+from lineage_db.records import Intervention, Memory, Message, ModelCall, Spend
 from lineage_db.rows import record
 from lineage_db.tables import calls, interventions, memories, messages, steps
 
@@ -74,7 +74,7 @@ class Journal(Part):
         seconds: float,
         error: str,
         now: datetime,
-    ) -> Call:
+    ) -> ModelCall:
         """Write down a finished call of a model, also one that failed, and for a step that has ended meanwhile.
 
         Raises ``UnknownRun``.
@@ -92,20 +92,20 @@ class Journal(Part):
             "finished": now,
         }
         queries.lock_run(connection, run_id, now)
-        return record(Call, connection.execute(insert(calls).values(values).returning(*calls.c)).one())
+        return record(ModelCall, connection.execute(insert(calls).values(values).returning(*calls.c)).one())
 
     @transactional()
-    def calls(self, connection: Connection, run_id: int, *, step_id: int | None = None) -> list[Call]:
+    def calls(self, connection: Connection, run_id: int, *, step_id: int | None = None) -> list[ModelCall]:
         """Return the calls of a run, or of one of its steps, oldest first."""
         which = calls.c.run_id == run_id if step_id is None else calls.c.step_id == step_id
-        return [record(Call, row) for row in connection.execute(select(calls).where(which).order_by(calls.c.id))]
+        return [record(ModelCall, row) for row in connection.execute(select(calls).where(which).order_by(calls.c.id))]
 
     @transactional()
-    def last_call(self, connection: Connection, run_id: int) -> Call | None:
+    def last_call(self, connection: Connection, run_id: int) -> ModelCall | None:
         """Return the call of a run that ended last; None where there was none."""
         query = select(calls).where(calls.c.run_id == run_id).order_by(calls.c.id.desc()).limit(1)
         row = connection.execute(query).one_or_none()
-        return record(Call, row) if row else None
+        return record(ModelCall, row) if row else None
 
     @transactional()
     def spend(self, connection: Connection, run_id: int, *, step_id: int | None = None) -> Spend:

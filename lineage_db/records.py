@@ -302,7 +302,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ModelCall:
     """One call of a model: what it cost, whether or not it was of use."""
 
     id: int

@@ -18,7 +18,7 @@ OpenJudge = Callable[[str, str], AbstractContextManager[Judging]]
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Passed:
     """A chosen version that has passed."""
 
     chosen: Chosen
@@ -33,7 +33,7 @@ class Judged:
         return tuple(each.score for each in self.evaluations if each.score is not None)
 
 
-def judge(versions: Sequence[Chosen], open_judge: OpenJudge) -> tuple[Judged, ...]:
+def judge(versions: Sequence[Chosen], open_judge: OpenJudge) -> tuple[Passed, ...]:
     """Judge each version on the suites of its rivals' runs, its own first, and on the held-out suite.
 
     Raises ``NotExported``, with a line for each version that does not pass, and the judge's errors.
@@ -56,7 +56,7 @@ def judge(versions: Sequence[Chosen], open_judge: OpenJudge) -> tuple[Judged, ..
                 targets[each.label] = evaluator.target
     if faults:
         raise NotExported("\n".join(faults.values()))
-    return tuple(Judged(each, targets[each.label], tuple(evaluations[each.label])) for each in versions)
+    return tuple(Passed(each, targets[each.label], tuple(evaluations[each.label])) for each in versions)
 
 
 def _suites(version: Chosen, versions: Sequence[Chosen]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from avo.export.errors import ExportError
-from avo.export.judging import Judged
+from avo.export.judging import Passed
 from avo.export.provenance import LICENCE, provenance
 from avo.export.scaled import tested
 from avo.export.table import names, ranked, table
@@ -79,7 +79,7 @@ def package_name(given: str | None, runs: Sequence[str]) -> str:
     return name
 
 
-def render_package(name: str, versions: Sequence[Judged], now: datetime) -> dict[str, str]:
+def render_package(name: str, versions: Sequence[Passed], now: datetime) -> dict[str, str]:
     """Return the files of the package called ``name`` with the kernels of ``versions``, by path.
 
     ``now`` is the time of the export.
@@ -156,7 +156,7 @@ def _umask() -> int:
     return mask
 
 
-def _context(name: str, versions: Sequence[Judged], functions: Sequence[str], now: datetime) -> dict[str, Any]:
+def _context(name: str, versions: Sequence[Passed], functions: Sequence[str], now: datetime) -> dict[str, Any]:
     first = versions[0].chosen.problem.correctness_cases[0]
     return {
         "package": name,

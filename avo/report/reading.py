@@ -32,7 +32,7 @@ from avo.watch.tree import layout
 from avo.watch.wording import compared, unit
 from evaluator.evaluation import Score, Status
 from evaluator.target import TARGETS, score_kind
-from lineage_db.records import Call, Run, Spend, Step, Version
+from lineage_db.records import ModelCall, Run, Spend, Step, Version
 from lineage_db.store import Store
 
 
@@ -147,7 +147,7 @@ def _unverified(store: Store, snapshot: Snapshot) -> tuple[Unverified, ...]:
     )
 
 
-def _models(calls: Sequence[Call]) -> tuple[ModelUse, ...]:
+def _models(calls: Sequence[ModelCall]) -> tuple[ModelUse, ...]:
     found = []
     for model in dict.fromkeys(call.model for call in calls):
         its = [call for call in calls if call.model == model]

@@ -10,10 +10,10 @@ from avo.watch.snapshot import Lineage, read_versions
 from lineage_db.records import (
     Attempt,
     AttemptSummary,
-    Call,
     Intervention,
     Memory,
     Message,
+    ModelCall,
     Run,
     RunState,
     Spend,
@@ -83,7 +83,7 @@ class Transcript:
 
     work: Work
     messages: tuple[Message, ...]
-    calls: tuple[Call, ...]
+    calls: tuple[ModelCall, ...]
     attempts: tuple[AttemptSummary, ...]
 
 

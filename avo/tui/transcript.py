@@ -10,7 +10,7 @@ from rich.text import Text
 from avo.tui.lines import Entry
 from avo.tui.reader import Transcript
 from avo.watch.wording import duration, first_line, verdict
-from lineage_db.records import AttemptSummary, Call, Message, Spend, Submission
+from lineage_db.records import AttemptSummary, Message, ModelCall, Spend, Submission
 
 CHAT = "message"
 """Kind of the entries that are messages of a chat with a model."""
@@ -121,7 +121,7 @@ def _entry(key: str, label: str, body: str, brief: str = "") -> Entry:
     return Entry(key, Text.assemble((f"{first_line(label)} ", "bold"), first_line(brief or body)), body)
 
 
-def _call(call: Call) -> Entry:
+def _call(call: ModelCall) -> Entry:
     cached = f" ({call.cached_tokens:,} cached)" if call.cached_tokens else ""
     price = f", ${call.usd:.4f}" if call.usd is not None else ", no price"
     words = f"{call.input_tokens:,}{cached} tokens in, {call.output_tokens:,} out{price}, {duration(call.seconds)}"

@@ -37,7 +37,7 @@ class UnsupportedCall(NotImplementedError):
 
 
 @dataclass(frozen=True, slots=True)
-class Kernel:
+class ExportedKernel:
     """What one kernel takes."""
 
     name: str
@@ -62,7 +62,7 @@ class Kernel:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class CaseSpeed:
     """The speed of one kernel on one case."""
 
     kernel: str
@@ -82,20 +82,20 @@ class Judged:
     tflops: float
 
 
-def _read() -> tuple[tuple[Kernel, ...], tuple[Judged, ...]]:
+def _read() -> tuple[tuple[ExportedKernel, ...], tuple[CaseSpeed, ...]]:
     def hashable(record: dict[str, Any]) -> dict[str, Any]:
         return {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
 
     table = json.loads(Path(__file__).with_name("dispatch.json").read_text(encoding="utf-8"))
-    kernels = tuple(Kernel(**hashable(each)) for each in table["kernels"])
-    return kernels, tuple(Judged(**each) for each in table["cases"])
+    kernels = tuple(ExportedKernel(**hashable(each)) for each in table["kernels"])
+    return kernels, tuple(CaseSpeed(**each) for each in table["cases"])
 
 
-KERNELS, JUDGED = _read()
+KERNELS, SPEEDS = _read()
 """In the order of preference, as far as targets go."""
 
 
-def candidates(function: str, query: torch.Tensor, group: int, block_size: int = 0) -> tuple[list[Kernel], str]:
+def candidates(function: str, query: torch.Tensor, group: int, block_size: int = 0) -> tuple[list[ExportedKernel], str]:
     """Return the kernels that take a call with such a query, ``group`` query heads to a KV head, and for none why."""
     found = [kernel for kernel in KERNELS if kernel.function == function]
     dtype = str(query.dtype).removeprefix("torch.")
@@ -137,11 +137,13 @@ def choose(function: str, query: torch.Tensor, key: torch.Tensor, causal: bool, 
 
 
 @functools.lru_cache(maxsize=4096)
-def _fastest(kernels: tuple[Kernel, ...], head_dim: int, causal: bool, group: int, block_size: int, length: int) -> str:
+def _fastest(
+    kernels: tuple[ExportedKernel, ...], head_dim: int, causal: bool, group: int, block_size: int, length: int
+) -> str:
     names = {kernel.name for kernel in kernels if kernel.target == kernels[0].target}
-    judged = [each for each in JUDGED if each.kernel in names]
+    judged = [each for each in SPEEDS if each.kernel in names]
 
-    def distance(each: Judged) -> tuple[float, ...]:
+    def distance(each: CaseSpeed) -> tuple[float, ...]:
         return (
             each.head_dim != head_dim,
             each.causal != causal,
