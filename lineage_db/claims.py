@@ -14,7 +14,7 @@ from lineage_db.rows import AnyRow, record
 from lineage_db.tables import messages, steps
 
 _MOST_CLAIMS = 5
-"""How often in a row a step is taken up from its transcript: what ends it again and again is then left alone."""
+"""How often in a row a step may be claimed to go on from its transcript. A step that fails each time is then left."""
 
 # What each step asks for is built once: to build a statement takes longer than to execute it.
 _COLUMNS = ("id", "number", "turn", "unfinished", "state", "operator", "redoes")
@@ -56,8 +56,8 @@ class Claims(Part):
     def claim(self, run_id: int, *, worker: str, operator: str, now: datetime, lease: timedelta = LEASE) -> Step:
         """Start the run's next step, numbered from 0; no two callers get the same.
 
-        The claim ends with ``lease`` unless ``keep`` renews it. The step repeats one that was abandoned, where there is
-        one of this operator that was not taken up again yet: see ``Step.redoes``. Raises ``UnknownRun``.
+        The claim ends with ``lease`` unless ``keep`` renews it. Where this operator has an abandoned step that no other
+        step repeats yet, the new step repeats it: see ``Step.redoes``. Raises ``UnknownRun``.
         """
         with self._database.transaction(write=True, durable=not self._database.embedded) as connection:
             queries.lock_run(connection, run_id, now)
@@ -75,7 +75,7 @@ class Claims(Part):
 
     @transactional(write=True)
     def select(self, connection: Connection, step_id: int, selection: Selection, *, now: datetime) -> None:
-        """Keep what a running step works on; raises ``StepNotRunning``."""
+        """Record what a running step works on; raises ``StepNotRunning``."""
         queries.lock_running_step(connection, step_id, now)
         connection.execute(update(steps).where(steps.c.id == step_id).values(selection=asdict(selection)))
 
@@ -88,8 +88,9 @@ class Claims(Part):
 
     @transactional(write=True, durable=False)
     def announce(self, connection: Connection, step_id: int, digest: str, *, now: datetime) -> bool:
-        """Say that a running step is about to evaluate a candidate; False when another running step, whose lease lasts,
-        said so before. Raises ``StepNotRunning``.
+        """Announce the candidate that a running step is about to evaluate. Raises ``StepNotRunning``.
+
+        False when another running step, whose lease lasts, has announced it before.
         """
         run, step = queries.lock_running_step(connection, step_id, now)
         said = {"step_key": step.id, "said": digest}
@@ -159,8 +160,8 @@ def _end(
 def _place(connection: Connection, run_id: int, worker: str, operator: str) -> dict[str, Any]:
     """Return the columns of the run's next step that follow from the steps before it.
 
-    A step that was left unfinished is repeated, once, by the worker that left it, or by whichever next asks for one of
-    the same operator. A step with a transcript goes on from it, and so may be taken up several times.
+    An abandoned step is repeated once, by the worker that left it or by the next one that asks for a step of the same
+    operator. A step with a transcript goes on from there, so it may be repeated several times.
     """
     key = {"run_key": run_id}
     before = connection.execute(_BEFORE, {**key, "worker": worker}).one_or_none()
@@ -185,13 +186,13 @@ def _place(connection: Connection, run_id: int, worker: str, operator: str) -> d
 
 
 def _redone(connection: Connection, run_id: int, step: AnyRow) -> bool:
-    """Whether another step repeats this one already, which may be another worker's."""
+    """Whether another step, perhaps another worker's, repeats this one already."""
     query = select(steps.c.id).where(steps.c.run_id == run_id, steps.c.redoes == step.number).limit(1)
     return connection.scalar(query) is not None
 
 
 def _has_transcript(connection: Connection, run_id: int, step: AnyRow) -> bool:
-    """Whether a step, or one that it was to take up, has written anything."""
+    """Whether a step, or one that it was to repeat, has a transcript."""
     found: AnyRow | None = step
     while found is not None:
         written = select(messages.c.number).where(messages.c.step_id == found.id).limit(1)

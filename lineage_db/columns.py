@@ -10,13 +10,13 @@ from sqlalchemy import DateTime, Dialect, Integer, LargeBinary, String, Text, Ty
 
 
 class Id(TypeDecorator[int]):
-    """A row's id or number. What lies outside the column's range is looked for as the nearest value, held by no row."""
+    """A row's id or number. A value outside the column's range becomes the nearest one, which no row has."""
 
     impl = Integer
     cache_ok = True
 
     def process_bind_param(self, value: int | None, dialect: Dialect) -> int | None:
-        """Clamp; some drivers raise on large integers, others in the database."""
+        """Clamp: on large integers some drivers raise, and some databases."""
         return None if value is None else max(-1, min(value, 2**31 - 1))
 
 

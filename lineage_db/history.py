@@ -1,4 +1,4 @@
-"""What a store remembers of its runs, so that what a worker asks next costs what is new and not what the run has."""
+"""What a store remembers of its runs, so that a question costs what is new and not what the run has."""
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Grown(Sequence[T]):
-    """What a list that only grows has at this moment, without a copy."""
+    """A view of a list that only grows, as it is at this moment, without a copy."""
 
     def __init__(self, whole: list[T]) -> None:
         self._whole = whole
@@ -42,7 +42,7 @@ class Grown(Sequence[T]):
 
 
 class Histories:
-    """Versions, attempts and what calls of models cost, by run. All are only ever added, in the order of their ids."""
+    """The versions, attempts and total of model calls of each run. Rows are only added, in the order of their ids."""
 
     def __init__(self) -> None:
         self._versions: dict[int, tuple[Version, ...]] = {}
@@ -58,7 +58,7 @@ class Histories:
             return self._read_versions(connection, run_id)
 
     def spend(self, connection: Connection, run_id: int) -> Spend:
-        """Return what the run's calls of models came to."""
+        """Return the total of the run's model calls."""
         with self._lock:
             known, last = self._spent.get(run_id, (Spend(), 0))
             new, until = queries.spend(connection, (calls.c.run_id == run_id) & (calls.c.id > last))

@@ -54,7 +54,7 @@ class Journal(Part):
 
     @transactional()
     def messages(self, connection: Connection, step_id: int, *, after: int = -1) -> list[Message]:
-        """Return a step's transcript from the entry behind ``after`` on; empty for a step that has none or is none."""
+        """Return the entries of a step's transcript after number ``after``; empty where it has none or is unknown."""
         query = select(messages).where(messages.c.step_id == step_id, messages.c.number > after)
         query = query.order_by(messages.c.number)
         return [record(Message, row) for row in connection.execute(query)]
@@ -75,7 +75,7 @@ class Journal(Part):
         error: str,
         now: datetime,
     ) -> ModelCall:
-        """Write down a finished call of a model, also one that failed, and for a step that has ended meanwhile.
+        """Write down a finished model call, even one that failed or whose step has ended meanwhile.
 
         Raises ``UnknownRun``.
         """
@@ -96,20 +96,20 @@ class Journal(Part):
 
     @transactional()
     def calls(self, connection: Connection, run_id: int, *, step_id: int | None = None) -> list[ModelCall]:
-        """Return the calls of a run, or of one of its steps, oldest first."""
+        """Return the model calls of a run, or of one of its steps, oldest first."""
         which = calls.c.run_id == run_id if step_id is None else calls.c.step_id == step_id
         return [record(ModelCall, row) for row in connection.execute(select(calls).where(which).order_by(calls.c.id))]
 
     @transactional()
     def last_call(self, connection: Connection, run_id: int) -> ModelCall | None:
-        """Return the call of a run that ended last; None where there was none."""
+        """Return the model call of a run that ended last; None where there was none."""
         query = select(calls).where(calls.c.run_id == run_id).order_by(calls.c.id.desc()).limit(1)
         row = connection.execute(query).one_or_none()
         return record(ModelCall, row) if row else None
 
     @transactional()
     def spend(self, connection: Connection, run_id: int, *, step_id: int | None = None) -> Spend:
-        """Return what the calls of a run, or of one of its steps, came to; of a run only new calls are read."""
+        """Return the total of the model calls of a run, for which only new calls are read, or of one of its steps."""
         if step_id is None:
             return self._histories.spend(connection, run_id)
         return queries.spend(connection, calls.c.step_id == step_id)[0]
@@ -142,8 +142,9 @@ class Journal(Part):
         now: datetime,
         seen: int,
     ) -> Intervention | None:
-        """Write down what the supervisor tells the operators, unless the run has an intervention with an id larger than
-        ``seen``: then another worker was quicker, and nothing is written. Raises ``UnknownRun``.
+        """Write down what the supervisor tells the operators, and return it. Raises ``UnknownRun``.
+
+        Nothing is written if the run has an intervention with an id larger than ``seen``: another worker was quicker.
         """
         values = {
             "run_id": run_id,
@@ -168,7 +169,7 @@ class Journal(Part):
     ) -> list[Intervention]:
         """Return what the supervisor told the operators of a run, oldest first.
 
-        Only what has an id larger than ``after``, and of that no more than the ``last``.
+        Only interventions with ids larger than ``after``, and of those only the last ``last``.
         """
         values = {"run_key": run_id, "after": after, "most": _ALL if last is None else last}
         rows = connection.execute(_LAST_INTERVENTIONS, values)

@@ -1,4 +1,4 @@
-"""Pages: reads for those who look at a long run piece by piece, without its long columns."""
+"""Pages: reads of a long run piece by piece, without its long columns."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -20,7 +20,7 @@ class Pages(Part):
 
     @transactional()
     def totals(self, connection: Connection, run_id: int) -> Totals:
-        """Return how much there is of a run, counted in an index."""
+        """Return how many attempts and steps a run has, counted in an index."""
         made = select(func.count()).where(attempts.c.run_id == run_id).scalar_subquery()
         claimed = select(func.coalesce(func.max(steps.c.number) + 1, 0)).where(steps.c.run_id == run_id)
         found = connection.execute(select(made, claimed.scalar_subquery())).one()
@@ -28,13 +28,13 @@ class Pages(Part):
 
     @transactional()
     def verdicts(self, connection: Connection, run_id: int) -> Mapping[Status, int]:
-        """Return how many attempts of the run have which verdict, counted in an index."""
+        """Return the number of the run's attempts by verdict, counted in an index."""
         query = select(attempts.c.status, func.count()).where(attempts.c.run_id == run_id).group_by(attempts.c.status)
         return dict(connection.execute(query).all())
 
     @transactional()
     def latest(self, connection: Connection, run_id: int, limit: int) -> list[tuple[datetime, Status]]:
-        """Return when the last ``limit`` attempts of the run were finished and the verdicts on them, newest first."""
+        """Return the finishing times and verdicts of the run's last ``limit`` attempts, newest first."""
         query = select(attempts.c.finished, attempts.c.status).where(attempts.c.run_id == run_id)
         found = connection.execute(query.order_by(attempts.c.id.desc()).limit(limit))
         return [(finished, status) for finished, status in found]
@@ -89,7 +89,7 @@ class Pages(Part):
 
     @transactional()
     def attempts(self, connection: Connection, run_id: int, ids: Sequence[int]) -> list[AttemptSummary]:
-        """Return those attempts of the run that have one of ``ids``, oldest first."""
+        """Return the run's attempts with these ids, oldest first."""
         return queries.summaries_where(connection, run_id, attempts.c.id.in_(ids))
 
     @transactional()
@@ -104,7 +104,7 @@ class Pages(Part):
 
     @transactional()
     def ended(self, connection: Connection, run_id: int, numbers: Collection[int]) -> list[Step]:
-        """Return those of the steps with these numbers that are not running any more, oldest first."""
+        """Return the steps with these numbers that have ended, oldest first."""
         return _steps(connection, run_id, steps.c.number.in_(numbers), steps.c.state != StepState.RUNNING)
 
     @transactional()
@@ -114,13 +114,13 @@ class Pages(Part):
 
     @transactional()
     def attempt_counts(self, connection: Connection, step_ids: Sequence[int]) -> Mapping[int, int]:
-        """Return how many attempts steps have made; those without any are left out."""
+        """Return the number of attempts by the id of their step; steps without attempts are left out."""
         query = select(attempts.c.step_id, func.count()).where(attempts.c.step_id.in_(step_ids))
         return dict(connection.execute(query.group_by(attempts.c.step_id)).all())
 
     @transactional()
     def spends(self, connection: Connection, step_ids: Sequence[int]) -> Mapping[int, Spend]:
-        """Return what the calls of models in steps came to; steps without any are left out."""
+        """Return the total of model calls by the id of their step; steps without calls are left out."""
         sums = (calls.c.input_tokens, calls.c.cached_tokens, calls.c.output_tokens, calls.c.usd)
         query = select(calls.c.step_id, func.count(), *(func.coalesce(func.sum(column), 0) for column in sums))
         query = query.where(calls.c.step_id.in_(step_ids)).group_by(calls.c.step_id)
@@ -131,9 +131,9 @@ class Pages(Part):
 
     @transactional()
     def ordinals(self, connection: Connection, run_id: int) -> list[int]:
-        """Return for each version, the seed first, which attempt of the run it was, from 1.
+        """Return each version's place among the run's attempts, from 1, in the order of the versions.
 
-        Counts all attempts of the run, in an index.
+        Its cost grows with the run: it counts all attempts, in an index.
         """
         place = func.row_number().over(order_by=attempts.c.id).label("place")
         placed = select(attempts.c.id, place).where(attempts.c.run_id == run_id).subquery()

@@ -150,9 +150,9 @@ class Results(Part):
 
         ``niche`` says where in the population the attempt lives if it is accepted.
 
-        Between the reading of ``versions`` (oldest first) and the writing of the new one no other writer gets in, so
-        ``decide`` must be quick and leave the store alone; its exceptions come through and undo everything. It is not
-        asked without ``attempt_id``, or when that attempt is a version already. Returns the new version, if any.
+        No other writer gets in between the reading of ``versions`` (oldest first) and the writing of the new one, so
+        ``decide`` must be quick and must not use the store; its exceptions undo everything and are passed on. It is not
+        called without ``attempt_id``, or when that attempt is a version already. Returns the new version, if any.
         Raises ``StepNotRunning``, ``UnknownAttempt`` or ``UnknownVersion`` (in ``parents``).
         """
         version = self._conclude(step_id, attempt_id, parents, reason, now, decide, submission, niche)

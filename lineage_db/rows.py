@@ -27,7 +27,7 @@ def to_attempt(row: AnyRow) -> Attempt:
         evaluation = Evaluation.from_json(row.evaluation)
     except (KeyError, TypeError, ValueError) as error:
         raise IncompatibleDatabase(
-            f"the evaluation of attempt {row.id} cannot be read ({error!r}): open it with the AVO that wrote it"
+            f"the evaluation of attempt {row.id} cannot be read ({error!r}): use the version of AVO that wrote it"
         ) from error
     return record(Attempt, row, evaluation=evaluation)
 

@@ -30,10 +30,9 @@ _OF_PLAN = queries.WHOLE_ATTEMPTS.where(attempts.c.plan_digest == bindparam("dig
 
 
 class Store(Part):
-    """A lineage database: its runs, and what they hold. What is written as a run goes on is in the parts.
+    """A lineage database: its runs and the reads of what they hold; the parts write what happens in a run.
 
-    Threads may share a store; every process opens its own. Each method is one transaction, run again where a server was
-    lost in the middle of it. Raises ``StoreError`` only, and ``ValueError`` for a time without time zone.
+    Every process opens its own.
     """
 
     def __init__(self, database: Database) -> None:

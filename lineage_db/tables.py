@@ -52,14 +52,14 @@ runs = Table(
     Column("state", Choice(RunState, 16), nullable=False),
     Column("created", UtcDateTime, nullable=False),
     Column("updated", UtcDateTime, nullable=False),
-    # Counts the writes to the run and everything in it. Every writer raises it first, which also locks the run.
+    # How many writes there were to the run and everything in it. Every writer raises it first, which locks the run.
     Column("changes", Integer, nullable=False),
-    # Numbers given to comparisons of measured speeds so far: each spends its share of the run's probability of error.
+    # How many comparisons of measured speeds were numbered: each spends its share of the run's probability of error.
     Column("comparisons", Integer, nullable=False),
-    # The process that drives the run, until when unless it renews that; NULL where none does.
+    # The process that drives the run, and when its lease ends unless renewed; NULL where none does.
     Column("driver", Text),
     Column("driver_until", UtcDateTime),
-    # What was asked of that process: pause, stop or nothing.
+    # What that process was asked to do: pause, stop or nothing.
     Column("request", Choice(Request, 16), nullable=False, server_default=""),
 )
 
@@ -76,17 +76,17 @@ steps = Table(
     Column("started", UtcDateTime, nullable=False),
     Column("finished", UtcDateTime),
     Column("reason", Prose, nullable=False),
-    # What the operator submitted, and what it expected of it; NULL where it says nothing.
+    # What the operator submitted and what it expected of it; NULL where it did not say.
     Column("submission", Json(lambda data: Submission(**data))),
     # What the population gave it to work on; NULL where it works on everything.
     Column("selection", Json(_selection)),
-    # Until when the worker has it unless it renews that.
+    # When the worker's claim ends unless the worker renews it.
     Column("lease_until", UtcDateTime),
-    # How many steps of its own the worker had before this one; a step that is done over is none of its own.
+    # How many steps of its own the worker had before this one. A step that repeats another is not its own.
     Column("turn", Integer, nullable=False, server_default="0"),
-    # How many steps the worker left unfinished just before this one; 1 too once this one was taken up again.
+    # How many steps the worker left unfinished just before this one; at least 1 once another step repeats this one.
     Column("unfinished", Integer, nullable=False, server_default="0"),
-    # The number of the step that this one does over.
+    # The number of the step that this one repeats.
     Column("redoes", Id),
     UniqueConstraint("run_id", "number"),
     Index("ix_steps_left", "run_id", "state", "unfinished", "operator", "number"),
@@ -110,7 +110,7 @@ attempts = Table(
     Column("parents", Json(tuple), nullable=False),
     Column("started", UtcDateTime, nullable=False),
     Column("finished", UtcDateTime, nullable=False),
-    # The long columns come last: SQLite then reads a trial without touching their pages.
+    # The long columns come last: SQLite then reads the others without touching their pages.
     Column("evaluation", Json, nullable=False),
     Column("source", Source, nullable=False),
     Index("ix_attempts_run_id_id_status", "run_id", "id", "status"),
@@ -132,7 +132,7 @@ versions = Table(
     Column("step", Id, nullable=False, server_default="0"),
 )
 
-# Beside the attempts, not in their table: a column added behind the long ones would cost every reader of trials.
+# Not a column of the attempts: behind the long columns it would cost every reader of summaries.
 hypotheses = Table(
     "hypotheses",
     metadata,
@@ -190,8 +190,8 @@ interventions = Table(
     Column("made", UtcDateTime, nullable=False),
 )
 
-# Who wrote to a database on a server, and the token of the last transaction that each has committed: when the answer to
-# a commit is lost, it tells whether that was done.
+# The writers to a database on a server, and the token of the last transaction that each has committed. It tells whether
+# a commit was done whose answer was lost.
 writers = Table(
     "writers",
     metadata,

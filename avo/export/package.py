@@ -1,4 +1,4 @@
-"""Packages: what an export holds, rendered to text, and written to a folder in one step. No kernel is executed."""
+"""Packages: the files of an export, rendered to text and written to a folder in one step. No kernel is executed."""
 
 import hashlib
 import inspect
@@ -36,12 +36,12 @@ _RESERVED = {
     "torch", "triton", "transformers", "kernels", "tests", "benchmark",
     "pytest", "numpy", "evaluator", "conftest", "inputs", "judged", "selection", "where",
 }  # fmt: skip
-"""What the package imports, in its tests too, and their modules."""
+"""Names of what the package and its tests import, and of modules in its tests."""
 _MODULES = {
     "attention": ("_dispatch.py", "_attention.py", "transformers.py"),
     "selected_attention": ("_dispatch.py", "_selected_attention.py"),
 }
-"""Of ``avo.export.runtime``, by the public function that needs them."""
+"""Modules of ``avo.export.runtime`` by the public function that needs them."""
 _TEMPLATES = {
     "attention": ("tests/test_attention.py", "tests/test_transformers.py"),
     "selected_attention": ("tests/test_selected_attention.py",),
@@ -196,13 +196,13 @@ def _runtime(module: str) -> Traversable:
 
 
 def _of_the_judge(module: str) -> str:
-    """Return a module of the judge's that makes inputs, for a folder where ``judged`` has what it imports."""
+    """Return the source of one of the judge's modules that make inputs, importing from the package's ``judged``."""
     source = files(problems).joinpath(module).read_text(encoding="utf-8")
     return source.replace("from evaluator.problem import Case", "from judged import Case")
 
 
 def _metadata(name: str, found: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the kernels library wants to know; its id tells apart packages that are loaded side by side."""
+    """Return what the kernels library requires; the id tells apart packages that are loaded at the same time."""
     contents = hashlib.sha256("\0".join(f"{path}\0{found[path]}" for path in sorted(found)).encode())
     return {
         "id": f"_{name}_{contents.hexdigest()[:12]}",

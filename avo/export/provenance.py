@@ -16,7 +16,7 @@ LICENCE = "Apache-2.0"
 
 
 def provenance(versions: Sequence[Passed], now: datetime) -> dict[str, Any]:
-    """Return for each kernel its run, judgement and lineage, and with what they were exported at ``now``."""
+    """Return each kernel's run, judgement and lineage, the time ``now`` and the versions of the exporting tools."""
     return {
         "licence": LICENCE,
         "exported": now.isoformat(),

@@ -1,4 +1,4 @@
-"""The table that an exported package dispatches by: what each kernel takes, and how fast it was on each case."""
+"""The table by which an exported package dispatches: the calls each kernel takes, and its speed on each case."""
 
 import ast
 import re
@@ -25,7 +25,7 @@ def names(versions: Sequence[Passed]) -> tuple[str, ...]:
 
 
 def ranked(versions: Sequence[Passed]) -> tuple[Passed, ...]:
-    """Return the versions in the order in which their targets count: measured ones first, then as they were given."""
+    """Return the versions in the order of preference of their targets: measured ones first, otherwise as given."""
     return tuple(sorted(versions, key=lambda each: each.target.kind is not ScoreKind.MEASURED))
 
 
@@ -79,7 +79,7 @@ def _cases(name: str, passed: Passed) -> list[dict[str, Any]]:
 
 
 def mentions(source: str, word: str) -> bool:
-    """Return whether a name, attribute or import of ``source`` holds ``word``: comments and docstrings do not count."""
+    """Return whether a name, attribute or import in ``source`` contains ``word``; comments, docstrings do not count."""
     for node in ast.walk(ast.parse(source)):
         match node:
             case ast.Name(id=name) | ast.Attribute(attr=name) | ast.alias(name=name):

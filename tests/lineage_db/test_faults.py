@@ -230,7 +230,7 @@ def test_a_server_that_stays_away_is_given_up_in_one_line_and_waited_for_once(
         for outage in (1, 2):
             weak.stop()
             for _ in range(3):
-                with pytest.raises(DatabaseUnavailable, match=r"check the URL and the server, for 0\.3 s$"):
+                with pytest.raises(DatabaseUnavailable, match=r"check the URL and the server \(tried for 0\.3 s\)$"):
                     make.step(store, run)
             assert caplog.text.count("trying again for 0.3 s") == outage
             weak.start()

@@ -19,7 +19,9 @@ def run(store: Store, make: Any) -> Run:
 
 def test_a_run_that_nobody_drives_cannot_be_asked(store: Store, make: Any) -> None:
     run = make.run(store)
-    with pytest.raises(RunNotDriven, match=r"run 'mha-h100' is interrupted, and no process works on it: avo resume"):
+    with pytest.raises(
+        RunNotDriven, match=r"run 'mha-h100' is interrupted and no process works on it: continue it with avo resume"
+    ):
         store.driving.ask(run.id, Request.STOP, now=make.now)
     store.driving.take(run.id, "a:1", now=make.now)
     with pytest.raises(RunNotDriven):
