@@ -40,7 +40,7 @@ def test_outcomes_come_in_pages_that_are_the_whole_together(store: Store, make: 
     assert {outcome.status for outcome in found} == {Status.CORRECT, Status.INCORRECT}
 
 
-def test_trials_by_id_are_those_of_the_run(store: Store, make: Any) -> None:
+def test_attempts_by_id_are_those_of_the_run(store: Store, make: Any) -> None:
     other = recorded(store, make, (1.0,), "other")
     run = recorded(store, make, (1.0, 0.0, 2.0))
     every = store.attempt_summaries(run.id)

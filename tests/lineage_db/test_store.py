@@ -310,7 +310,7 @@ def test_any_source_and_message_survives(store: Store, make: Any, source: str, m
     assert len(store.attempt_summaries(run.id)[0].message) == len(message)
 
 
-def test_text_no_column_takes_is_made_storable_in_trials_and_reasons(store: Store, make: Any) -> None:
+def test_text_no_column_takes_is_made_storable_in_summaries_and_reasons(store: Store, make: Any) -> None:
     run = make.run(store)
     step = make.step(store, run)
     make.attempt(store, step, evaluation=make.evaluation(message="a\0b\ud800c"))
@@ -356,7 +356,7 @@ def test_an_attempt_is_found_in_its_own_run_only(store: Store, make: Any) -> Non
     assert store.steps(other.id)[0].state is StepState.RUNNING
 
 
-def test_trials_are_the_memory_of_a_run_without_sources(store: Store, make: Any) -> None:
+def test_summaries_are_the_attempts_of_a_run_without_sources(store: Store, make: Any) -> None:
     run = make.run(store)
     make.version(store, run, 5.0)
     make.attempt(store, make.step(store, run), parents=(0,))
