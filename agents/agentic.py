@@ -94,13 +94,13 @@ def task(problem: Problem, target: Target, suite: str) -> dict[str, Any]:
 
 def opening(brief: Brief, source: str) -> str:
     """Return the first message of a step to its agent; ``source`` is the working source."""
-    trials = [trial for trial in brief.trials if trial.version is None]
+    attempts = [attempt for attempt in brief.attempts if attempt.version is None]
     taken = brief.transferred
     of_taken = "" if taken is None else lineage(taken.versions, (), brief.target.kind)
     return render(
         "brief",
         problem=brief.problem,
-        lineage=cut(lineage(brief.versions, trials[-10:], brief.target.kind), _LINEAGE_CHARS),
+        lineage=cut(lineage(brief.versions, attempts[-10:], brief.target.kind), _LINEAGE_CHARS),
         transferred=taken,
         transferred_lineage=cut(of_taken, _LINEAGE_CHARS // 2),
         transferred_source=source_to_adapt(brief),
@@ -136,8 +136,8 @@ def proposal(bench: Workbench, desk: Desk, ending: str = "") -> Proposal:
 
 def learnt(brief: Brief, limit: int = LESSONS) -> list[str]:
     """Return the lines of the run's memory that matter most for a step on the best version."""
-    found = lessons(brief.memories, brief.trials, brief.versions)
-    about = matter_at_hand(brief.parent, brief.trials)
+    found = lessons(brief.memories, brief.attempts, brief.versions)
+    about = matter_at_hand(brief.parent, brief.attempts)
     return [short(lesson.text, 500) for lesson in ranked(found, about, limit)]
 
 
@@ -232,7 +232,7 @@ class _Step:
             summary=summary,
             source=bench.source,
             parents=bench.parents,
-            tries=[each.line for each in bench.tries],
+            attempts=[each.line for each in bench.attempts],
             results={name: cut(result, self._most_chars // 2) for name, result in bench.results.items()},
             budget=budget(self._desk),
         )

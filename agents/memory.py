@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from evaluator.target import ScoreKind
-from lineage_db.records import Memory, Trial, Version
+from lineage_db.records import AttemptSummary, Memory, Version
 
 _HALF_LIFE_STEPS = 20
 """Half-life of a lesson's weight, in steps."""
@@ -33,23 +33,25 @@ class Lesson:
     """How much the lesson matters by itself, whatever the next step is about."""
 
 
-def lessons(memories: Iterable[Memory], trials: Iterable[Trial], versions: Sequence[Version]) -> list[Lesson]:
+def lessons(
+    memories: Iterable[Memory], attempts: Iterable[AttemptSummary], versions: Sequence[Version]
+) -> list[Lesson]:
     """Return the notes and the outcomes of all hypotheses, in the order of their steps."""
     speeds = {version.number: version.attempt.evaluation.geomean_tflops for version in versions}
     score = versions[0].attempt.evaluation.score if versions else None
     kind = score.kind if score else ScoreKind.PREDICTED
     found = [Lesson(memory.step_number, None, memory.text, _NOTE) for memory in memories]
-    found += [_outcome(trial, speeds, kind) for trial in trials if trial.hypothesis]
+    found += [_outcome(attempt, speeds, kind) for attempt in attempts if attempt.hypothesis]
     return sorted(found, key=lambda lesson: lesson.step)
 
 
-def matter_at_hand(parent: Version, trials: Sequence[Trial]) -> str:
+def matter_at_hand(parent: Version, attempts: Sequence[AttemptSummary]) -> str:
     """Return the words that describe the next step: its parent, what limits the parent, and the latest failures."""
     score = parent.attempt.evaluation.score
     critical = [case.critical or case.limiter for case in score.cases] if score else []
-    failures = [trial for trial in trials if not trial.geomean_tflops][-_FAILURES_AT_HAND:]
+    failures = [attempt for attempt in attempts if not attempt.geomean_tflops][-_FAILURES_AT_HAND:]
     said = (parent.attempt.change, parent.attempt.hypothesis, *critical)
-    return " ".join((*said, *(f"{trial.change} {trial.message}" for trial in failures)))
+    return " ".join((*said, *(f"{attempt.change} {attempt.message}" for attempt in failures)))
 
 
 def ranked(found: Sequence[Lesson], about: str, limit: int) -> list[Lesson]:
@@ -66,18 +68,20 @@ def ranked(found: Sequence[Lesson], about: str, limit: int) -> list[Lesson]:
     return sorted(found, key=worth, reverse=True)[:limit]
 
 
-def _outcome(trial: Trial, speeds: dict[int, float], kind: ScoreKind) -> Lesson:
-    before = max((speeds.get(number, 0.0) for number in trial.parents), default=0.0)
-    start = f"attempt {trial.attempt_id}: {trial.hypothesis} [{trial.change}]"
-    if not trial.geomean_tflops:
-        return Lesson(trial.step_number, trial.attempt_id, f"{start} -> {trial.status}: {trial.message}", _FAILURE)
-    effect, weight = f"{trial.geomean_tflops:.1f}", 0.0
+def _outcome(attempt: AttemptSummary, speeds: dict[int, float], kind: ScoreKind) -> Lesson:
+    before = max((speeds.get(number, 0.0) for number in attempt.parents), default=0.0)
+    start = f"attempt {attempt.attempt_id}: {attempt.hypothesis} [{attempt.change}]"
+    if not attempt.geomean_tflops:
+        return Lesson(
+            attempt.step_number, attempt.attempt_id, f"{start} -> {attempt.status}: {attempt.message}", _FAILURE
+        )
+    effect, weight = f"{attempt.geomean_tflops:.1f}", 0.0
     if before:
-        change = trial.geomean_tflops / before
+        change = attempt.geomean_tflops / before
         effect, weight = f"{before:.1f} -> {effect}", min(1.0, _GAIN * abs(math.log(change)))
         effect = f"{effect} {kind} TFLOPS ({change - 1:+.1%})"
-    accepted = "" if trial.version is None else f", version {trial.version}"
-    return Lesson(trial.step_number, trial.attempt_id, f"{start} -> {effect}{accepted}", weight)
+    accepted = "" if attempt.version is None else f", version {attempt.version}"
+    return Lesson(attempt.step_number, attempt.attempt_id, f"{start} -> {effect}{accepted}", weight)
 
 
 def _words(text: str) -> set[str]:

@@ -1,7 +1,7 @@
 """The operator ``mutate``: edits a version by syntax-tree moves, without a language model.
 
 Its memory is the run's record: a change is written ``move: what; move: what``, so that what each move has paid can be
-read back from the trials. Equal briefs give equal candidates.
+read back from the attempts. Equal briefs give equal candidates.
 """
 
 import math
@@ -13,7 +13,7 @@ from agents.errors import CandidateTaken
 from agents.moves import MOVES, Move
 from agents.operator import Brief, Proposal
 from evaluator.candidate import Candidate
-from lineage_db.records import Attempt, Intervention, Trial, Version
+from lineage_db.records import Attempt, AttemptSummary, Intervention, Version
 
 _BEST_PARENT = 0.85
 """Share of steps that edit the best version; the others go back to an earlier one."""
@@ -64,13 +64,13 @@ class Mutate:
         and another is drawn.
         """
         rng = random.Random(brief.seed)
-        tried = {trial.digest for trial in brief.trials} | {version.attempt.digest for version in brief.versions}
-        plans = {trial.plan_digest for trial in brief.trials}
+        tried = {attempt.digest for attempt in brief.attempts} | {version.attempt.digest for version in brief.versions}
+        plans = {attempt.plan_digest for attempt in brief.attempts}
         plans |= {version.attempt.plan_digest for version in brief.versions}
         twins: list[str] = []
         pointed_out = {name for made in brief.interventions for name in _directed(made)}
         for parent in _parents(brief.versions, brief.asked, rng):
-            values = move_values(self._moves, brief.versions, brief.trials, critical_resources(parent))
+            values = move_values(self._moves, brief.versions, brief.attempts, critical_resources(parent))
             least = _POINTED_OUT * max(values.values(), default=0.0)
             values = {name: max(value, least) if name in pointed_out else value for name, value in values.items()}
             while edit := self._choose(parent.attempt.source, brief, tried, values, rng):
@@ -144,22 +144,24 @@ def critical_resources(version: Version) -> frozenset[str]:
 
 
 def move_values(
-    moves: Sequence[Move], versions: Sequence[Version], trials: Sequence[Trial], critical: Collection[str] = ()
+    moves: Sequence[Move],
+    versions: Sequence[Version],
+    attempts: Sequence[AttemptSummary],
+    critical: Collection[str] = (),
 ) -> dict[str, float]:
-    """Return each move's expected log speed-up per try: its prior and what its trials gave, averaged.
+    """Return each move's expected log speed-up per try: its prior and what its attempts gave, averaged.
 
-    The prior is ``_RELIEF`` times as large for a move that relieves one of the ``critical`` resources. A trial gives
-    log(its score / its parent's), but nothing when it is faulty or slower. A trial of several moves counts for each of
-    them.
+    The prior is ``_RELIEF`` times as large for a move that relieves one of the ``critical`` resources. An attempt gives
+    log(its score / its parent's), but nothing when it is faulty or slower. It counts for each of its moves.
     """
     scores = {version.number: version.attempt.evaluation.geomean_tflops for version in versions}
     gains: dict[str, list[float]] = {move.name: [] for move in moves}
-    for trial in trials:
-        if scores.keys().isdisjoint(trial.parents):
+    for attempt in attempts:
+        if scores.keys().isdisjoint(attempt.parents):
             continue  # its parent belongs to another part of the population: its gain is not known here
-        before = max(scores.get(number, 0.0) for number in trial.parents)
-        gain = math.log(trial.geomean_tflops / before) if trial.geomean_tflops > before > 0 else 0.0
-        for name in moves_of(trial.change):
+        before = max(scores.get(number, 0.0) for number in attempt.parents)
+        gain = math.log(attempt.geomean_tflops / before) if attempt.geomean_tflops > before > 0 else 0.0
+        for name in moves_of(attempt.change):
             if name in gains:
                 gains[name].append(gain)
     priors = {move.name: move.prior * (1 if move.relieves.isdisjoint(critical) else _RELIEF) for move in moves}

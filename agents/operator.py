@@ -13,7 +13,7 @@ from evaluator.evaluation import Fault
 from evaluator.problem import Problem
 from evaluator.target import Target
 from knowledge_base.library import Library
-from lineage_db.records import Attempt, Intervention, Memory, Message, Run, Submission, Trial, Version
+from lineage_db.records import Attempt, AttemptSummary, Intervention, Memory, Message, Run, Submission, Version
 
 if TYPE_CHECKING:
     from evaluator.profile import Profile
@@ -69,7 +69,7 @@ class Brief:
     """The step's random seed: the operator's only source of randomness."""
     versions: Sequence[Version]
     """The lineage, or the part of the population that the step works on, by number. Never empty."""
-    trials: Sequence[Trial]
+    attempts: Sequence[AttemptSummary]
     """Every attempt of the run so far, failed ones too, oldest first."""
     knowledge: Library
     evaluate: Scorer
@@ -88,7 +88,7 @@ class Brief:
     memories: Sequence[Memory] = ()
     """Notes that earlier steps of the run left, oldest first."""
     transcript: Sequence[Message] = ()
-    """The transcript of the interrupted step that this one resumes; its attempts are among ``trials``. Empty: none."""
+    """The transcript of the interrupted step that this one resumes; its attempts are in ``attempts``. Empty: none."""
 
     @property
     def asked(self) -> Version | None:

@@ -19,11 +19,11 @@ from agents.supervisor import Diagnosis, Trajectory
 from agents.tools.tables import lineage, short
 from evaluator.problem import Problem
 from evaluator.target import Target
-from lineage_db.records import Memory, Trial
+from lineage_db.records import AttemptSummary, Memory
 
 _TRIES = 2
 """How often a model is asked before a badly formed answer is given up."""
-_TRIALS, _FAILURES, _LESSONS = 40, 12, 20
+_ATTEMPTS, _FAILURES, _LESSONS = 40, 12, 20
 """How many attempts, faults and lessons the model is shown, each."""
 
 Direction = Annotated[str, StringConstraints(strip_whitespace=True, min_length=10, max_length=600)]
@@ -67,8 +67,8 @@ def advise(
     chosen = choose(models, rng)
     values = task(problem, target, suite) | {
         "reason": diagnosis.reason,
-        "lineage": lineage(trajectory.versions, trajectory.trials[-_TRIALS:], target.kind),
-        "faults": _faults(trajectory.trials),
+        "lineage": lineage(trajectory.versions, trajectory.attempts[-_ATTEMPTS:], target.kind),
+        "faults": _faults(trajectory.attempts),
         "memory": [short(lesson.text, 300) for lesson in _lessons(trajectory, memories)],
         "given": [direction for made in trajectory.active for direction in made.directions],
         "source": trajectory.champions[-1].attempt.source,
@@ -98,11 +98,13 @@ def _complaint(error: ValidationError) -> str:
     return render("review_again", place=place, wrong=wrong["msg"])
 
 
-def _faults(trials: Sequence[Trial]) -> list[tuple[int, str]]:
+def _faults(attempts: Sequence[AttemptSummary]) -> list[tuple[int, str]]:
     """Return the most frequent faults, with their counts."""
-    counted = Counter(f"{trial.status}: {short(trial.message)}" for trial in trials if not trial.geomean_tflops)
+    counted = Counter(
+        f"{attempt.status}: {short(attempt.message)}" for attempt in attempts if not attempt.geomean_tflops
+    )
     return [(count, reason) for reason, count in counted.most_common(_FAILURES)]
 
 
 def _lessons(trajectory: Trajectory, memories: Sequence[Memory]) -> Sequence[Lesson]:
-    return lessons(memories, trajectory.trials, trajectory.versions)[-_LESSONS:]
+    return lessons(memories, trajectory.attempts, trajectory.versions)[-_LESSONS:]

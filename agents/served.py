@@ -17,7 +17,7 @@ MCP_OPERATOR = "mcp"
 
 
 @dataclass(frozen=True, eq=False)
-class Call:
+class PendingCall:
     """A tool call, and where its answer goes."""
 
     name: str
@@ -32,7 +32,7 @@ class Served:
 
     name = MCP_OPERATOR
 
-    def __init__(self, first: Call | None, more: Callable[[], Call | None]) -> None:
+    def __init__(self, first: PendingCall | None, more: Callable[[], PendingCall | None]) -> None:
         """``first`` is a call already received; ``more`` waits for the next and returns None when there are no more."""
         self.pending = first
         """The call that has no answer yet. After the step, it is the call that ended the step."""
@@ -62,7 +62,7 @@ class Served:
             call.answer.set_result((*self._before, said))
             self._before = ()
 
-    def _next(self) -> Call:
+    def _next(self) -> PendingCall:
         self.pending = self.pending or self._more()
         if self.pending is None:
             raise StepLeft("the agent disconnected before it submitted")
@@ -72,8 +72,8 @@ class Served:
         """Put the task and the lineage before the first answer, or the state in which an earlier step was left."""
         system = render("system", **told(brief))
         if resumed:
-            tries, left = [tried.line for tried in bench.tries], budget(brief.desk)
-            said = render("taken_up", source=bench.source, parents=bench.parents, tries=tries, budget=left)
+            attempts, left = [attempt.line for attempt in bench.attempts], budget(brief.desk)
+            said = render("taken_up", source=bench.source, parents=bench.parents, attempts=attempts, budget=left)
             brief.desk.record(STATE, bench.to_json())
         else:
             said = opening(brief, bench.source)
@@ -81,7 +81,7 @@ class Served:
             _record(brief.desk, {"role": role, "content": content})
         self._before = (system, said)
 
-    def _perform(self, desk: Desk, toolbox: Toolbox, call: Call) -> str:
+    def _perform(self, desk: Desk, toolbox: Toolbox, call: PendingCall) -> str:
         self._count += 1
         called = ToolCall(f"call_{self._count}", call.name, call.arguments)
         _record(desk, Reply("", (called,)).message)

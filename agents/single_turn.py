@@ -110,7 +110,7 @@ def _whole(text: str, entry: str) -> str:
 
 
 def _question(brief: Brief, parent: Version, inspirations: Sequence[Version]) -> str:
-    failed = [trial for trial in brief.trials if not trial.geomean_tflops][-_FAILURES:]
+    failed = [attempt for attempt in brief.attempts if not attempt.geomean_tflops][-_FAILURES:]
     found = parent.attempt.evaluation
     return render(
         "single_turn",
@@ -125,7 +125,7 @@ def _question(brief: Brief, parent: Version, inspirations: Sequence[Version]) ->
             )
             for other in inspirations
         ],
-        failures=[short(f"{trial.change}: {trial.status}: {trial.message}", 300) for trial in failed],
+        failures=[short(f"{attempt.change}: {attempt.status}: {attempt.message}", 300) for attempt in failed],
         memory=learnt(brief),
         interventions=brief.interventions,
         transferred_source=source_to_adapt(brief),

@@ -15,13 +15,13 @@ from agents.moves import MOVES, Move
 from evaluator.evaluation import Status
 from evaluator.target import Target
 from knowledge_base.library import Library
-from lineage_db.records import Intervention, Step, StepState, Trial, Version
+from lineage_db.records import AttemptSummary, Intervention, Step, StepState, Version
 from lineage_db.spans import covered
 
 REMEMBERED = 20
 """Number of the last interventions shown to operators: on a plateau of thousands of steps, more would not help."""
 _LATEST = 200
-"""Number of the last trials that are searched for those of the latest steps; workers have fewer under way at once."""
+"""Number of the last attempts that are searched for those of the latest steps; workers have fewer under way."""
 _DIRECTIONS = 4
 """Most directions that an intervention gives."""
 
@@ -61,7 +61,7 @@ class Trajectory:
 
     versions: Sequence[Version]
     """Oldest first; never empty."""
-    trials: Sequence[Trial]
+    attempts: Sequence[AttemptSummary]
     """Oldest first."""
     steps: Sequence[Step]
     """The steps by number; at least those since the lineage last grew and the last intervention."""
@@ -110,10 +110,10 @@ def diagnose(trajectory: Trajectory, patience: Patience) -> Diagnosis | None:
     told = max((made.after_step for made in trajectory.interventions), default=-1)
     mark = max(trajectory.versions[-1].step_number, told)
     recent = [step for step in ended if step.number > mark]
-    trials = [trial for trial in trajectory.trials[-_LATEST:] if trial.step_number > mark]
+    attempts = [attempt for attempt in trajectory.attempts[-_LATEST:] if attempt.step_number > mark]
     signs = [
         *_barren(recent, patience),
-        *_repeated(trials, trajectory.firsts, patience),
+        *_repeated(attempts, trajectory.firsts, patience),
         *_flat(trajectory, told, patience),
     ]
     if not signs:
@@ -125,7 +125,7 @@ def diagnose(trajectory: Trajectory, patience: Patience) -> Diagnosis | None:
 
 def untried_moves(
     versions: Sequence[Version],
-    trials: Sequence[Trial],
+    attempts: Sequence[AttemptSummary],
     target: Target,
     problem: str,
     knowledge: Library,
@@ -139,7 +139,7 @@ def untried_moves(
     best = next(version for version in reversed(versions) if version.champion).attempt
     score = best.evaluation.score
     critical = {case.critical or case.limiter for case in score.cases} - {""} if score else set()
-    said = " ".join(trial.change for trial in trials)
+    said = " ".join(attempt.change for attempt in attempts)
     tried = {name for name in (move.name for move in moves) if re.search(rf"\b{re.escape(name)}:", said)}
     ranked = sorted(moves, key=lambda move: (move.relieves.isdisjoint(critical), -move.prior))
     applicable = (move for move in ranked if move.name not in tried and move.variants(best.source, target))
@@ -161,16 +161,16 @@ def _barren(recent: Sequence[Step], patience: Patience) -> list[str]:
     return signs
 
 
-def _repeated(recent: Sequence[Trial], firsts: Mapping[str, int], patience: Patience) -> list[str]:
+def _repeated(recent: Sequence[AttemptSummary], firsts: Mapping[str, int], patience: Patience) -> list[str]:
     """Candidates that are no news: the same failure again, or launch plans that the run has had."""
     last = recent[-patience.repeats :]
     if len(last) < patience.repeats:
         return []
     signs = []
-    failures = {(trial.status, re.sub(r"\d+", "#", trial.message)) for trial in last}
+    failures = {(attempt.status, re.sub(r"\d+", "#", attempt.message)) for attempt in last}
     if len(failures) == 1 and last[-1].status is not Status.CORRECT:
         signs.append(f"{len(last)} candidates in a row fail alike, the last: {last[-1].status}: {last[-1].message}")
-    if all(trial.plan_digest is not None and firsts[trial.plan_digest] != trial.attempt_id for trial in last):
+    if all(attempt.plan_digest is not None and firsts[attempt.plan_digest] != attempt.attempt_id for attempt in last):
         signs.append(f"{len(last)} candidates in a row lower to launch plans that were tried before")
     return signs
 
@@ -197,7 +197,7 @@ def _next_level(trajectory: Trajectory, patience: Patience) -> Level:
 def _to_go_back_to(trajectory: Trajectory) -> int:
     """Return the earlier version with the fewest children; among equals, the newest."""
     children = {version.number: 0 for version in trajectory.versions[:-1]}
-    for number in (parent for trial in trajectory.trials for parent in trial.parents):
+    for number in (parent for attempt in trajectory.attempts for parent in attempt.parents):
         if number in children:
             children[number] += 1
     gone_back_to = {made.restart_from for made in trajectory.active}

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from evaluator.evaluation import CaseResult, Evaluation, Resources, Score
 from evaluator.inspection import Findings
 from evaluator.profile import LaunchProfile, Profile, Role, Section
-from lineage_db.records import Attempt, Trial, Version
+from lineage_db.records import Attempt, AttemptSummary, Version
 
 _SHOWN_SHARE = 0.1
 """Sections with a smaller share of a case's time are not shown."""
@@ -33,8 +33,8 @@ def short(text: str, most: int = _MOST_LINE) -> str:
     return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
-def lineage(versions: Sequence[Version], trials: Sequence[Trial], kind: str) -> str:
-    """Return a table of the versions, then of ``trials``, which became no versions."""
+def lineage(versions: Sequence[Version], attempts: Sequence[AttemptSummary], kind: str) -> str:
+    """Return a table of the versions, then of ``attempts``, none of which is a version."""
     speeds = {version.number: version.attempt.evaluation.geomean_tflops for version in versions}
     accepted = [
         (
@@ -48,19 +48,19 @@ def lineage(versions: Sequence[Version], trials: Sequence[Trial], kind: str) -> 
     ]
     parts = [f"Versions, {kind} TFLOPS (geometric mean), the last is the best:"]
     parts.append(table(("", "from", "TFLOPS", "gain", "change"), accepted))
-    if trials:
-        tried = [
+    if attempts:
+        rows = [
             (
-                trial.attempt_id,
-                _numbers(trial.parents),
-                f"{trial.geomean_tflops:.1f}" if trial.geomean_tflops else trial.status,
-                _gain(trial.geomean_tflops, [speeds[n] for n in trial.parents if n in speeds]),
-                short(f"{trial.change}{f' -- {trial.message}' if trial.message else ''}", 240),
+                attempt.attempt_id,
+                _numbers(attempt.parents),
+                f"{attempt.geomean_tflops:.1f}" if attempt.geomean_tflops else attempt.status,
+                _gain(attempt.geomean_tflops, [speeds[n] for n in attempt.parents if n in speeds]),
+                short(f"{attempt.change}{f' -- {attempt.message}' if attempt.message else ''}", 240),
             )
-            for trial in trials
+            for attempt in attempts
         ]
         parts += ["", "Latest attempts that were not accepted:"]
-        parts.append(table(("attempt", "from", "TFLOPS", "gain", "change -- what was wrong"), tried))
+        parts.append(table(("attempt", "from", "TFLOPS", "gain", "change -- what was wrong"), rows))
     return "\n".join(parts)
 
 

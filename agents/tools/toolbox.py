@@ -9,7 +9,7 @@ from agents.model import readable
 from agents.operator import Brief
 from agents.tools import arguments, tables
 from agents.tools.arguments import BadCall, parse, tool_specs
-from agents.tools.workbench import Try, Workbench, numbered
+from agents.tools.workbench import StepAttempt, Workbench, numbered
 from evaluator.candidate import Candidate
 from evaluator.catalogue import get_suite
 from evaluator.errors import EvaluatorUnavailable, UnknownProblem
@@ -79,15 +79,15 @@ class Toolbox:
     # Reading
 
     def _read_lineage(self, asked: arguments.ReadLineage) -> str:
-        trials = [
-            trial
-            for trial in self._brief.trials
-            if trial.version is None and not (asked.failures_only and trial.geomean_tflops)
+        attempts = [
+            attempt
+            for attempt in self._brief.attempts
+            if attempt.version is None and not (asked.failures_only and attempt.geomean_tflops)
         ]
-        latest = trials[len(trials) - asked.attempts :] if asked.attempts < len(trials) else trials
+        latest = attempts[len(attempts) - asked.attempts :] if asked.attempts < len(attempts) else attempts
         said = tables.lineage(self._brief.versions, latest, self._brief.target.kind)
         return "\n".join(
-            [said, *(["", "This step:", *(each.line for each in self.bench.tries)] if self.bench.tries else [])]
+            [said, *(["", "This step:", *(each.line for each in self.bench.attempts)] if self.bench.attempts else [])]
         )
 
     def _read_version(self, asked: arguments.ReadVersion) -> str:
@@ -156,7 +156,7 @@ class Toolbox:
         if (left := brief.desk.left().evaluations) is not None and left <= 0:
             raise BadCall("no evaluations are left: submit the best attempt, or nothing")
         others = tuple(self._version(number).number for number in asked.also_from if number not in bench.parents)
-        known = {trial.attempt_id for trial in brief.trials} | {each.attempt_id for each in bench.tries}
+        known = {attempt.attempt_id for attempt in brief.attempts} | {each.attempt_id for each in bench.attempts}
         attempt = brief.evaluate(
             Candidate(brief.problem.name, bench.source),
             change=asked.change,
@@ -203,18 +203,18 @@ class Toolbox:
         if asked.attempt is None:
             bench.done, bench.reason = True, asked.seen
             return "the step ends without a submission"
-        tried = self._try(asked.attempt)
-        if not tried.tflops:
-            correct = ", ".join(str(each.attempt_id) for each in bench.tries if each.tflops) or "none"
-            raise BadCall(f"attempt {tried.attempt_id} is not correct: correct ones of this step: {correct}")
-        bench.submit(tried, asked.change, asked.seen)
-        return f"attempt {tried.attempt_id} is submitted; the step ends"
+        attempt = self._of_step(asked.attempt)
+        if not attempt.tflops:
+            correct = ", ".join(str(each.attempt_id) for each in bench.attempts if each.tflops) or "none"
+            raise BadCall(f"attempt {attempt.attempt_id} is not correct: correct ones of this step: {correct}")
+        bench.submit(attempt, asked.change, asked.seen)
+        return f"attempt {attempt.attempt_id} is submitted; the step ends"
 
-    def _try(self, attempt_id: int) -> Try:
-        for tried in self.bench.tries:
-            if tried.attempt_id == attempt_id:
-                return tried
-        known = ", ".join(str(each.attempt_id) for each in self.bench.tries) or "none yet"
+    def _of_step(self, attempt_id: int) -> StepAttempt:
+        for attempt in self.bench.attempts:
+            if attempt.attempt_id == attempt_id:
+                return attempt
+        known = ", ".join(str(each.attempt_id) for each in self.bench.attempts) or "none yet"
         raise BadCall(f"attempt {attempt_id} was not evaluated in this step: choose one of {known}")
 
     def _version(self, number: int | None) -> Version:

@@ -8,8 +8,8 @@ from lineage_db.records import Attempt, Submission
 
 
 @dataclass(frozen=True, slots=True)
-class Try:
-    """A candidate evaluated in this step, or in the interrupted step that it resumes."""
+class StepAttempt:
+    """An attempt of this step, or of the interrupted step that it resumes."""
 
     attempt_id: int
     hypothesis: str
@@ -35,7 +35,7 @@ class Workbench:
     """The working source."""
     parents: tuple[int, ...]
     """Numbers of the versions that the working source is made from."""
-    tries: list[Try] = field(default_factory=list)
+    attempts: list[StepAttempt] = field(default_factory=list)
     results: dict[str, str] = field(default_factory=dict)
     """The last result of each of the tools check, evaluate and profile, by name."""
     submission: Submission | None = None
@@ -45,24 +45,26 @@ class Workbench:
     """The reason given for submitting nothing."""
 
     @property
-    def best(self) -> Try | None:
-        """The fastest correct candidate."""
-        return max((each for each in self.tries if each.tflops > 0), key=lambda each: each.tflops, default=None)
+    def best(self) -> StepAttempt | None:
+        """The fastest correct attempt."""
+        return max((each for each in self.attempts if each.tflops > 0), key=lambda each: each.tflops, default=None)
 
     def add(self, attempt: Attempt, hypothesis: str, expected: str, outcome: str) -> None:
         """Add an evaluated attempt to the others."""
         tflops = attempt.evaluation.geomean_tflops
-        self.tries = [each for each in self.tries if each.attempt_id != attempt.id]
-        self.tries.append(Try(attempt.id, hypothesis, attempt.change, expected, outcome, tflops))
+        self.attempts = [each for each in self.attempts if each.attempt_id != attempt.id]
+        self.attempts.append(StepAttempt(attempt.id, hypothesis, attempt.change, expected, outcome, tflops))
 
-    def submit(self, tried: Try, change: str, seen: str) -> None:
+    def submit(self, attempt: StepAttempt, change: str, seen: str) -> None:
         """End the step with an attempt."""
-        self.submission = Submission(tried.attempt_id, change, tried.hypothesis, tried.expected, seen)
+        self.submission = Submission(attempt.attempt_id, change, attempt.hypothesis, attempt.expected, seen)
         self.done = True
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain data that ``from_json`` reads."""
-        return asdict(self)
+        """Return plain data that ``from_json`` reads. Its keys are on record: they do not change."""
+        data = asdict(self)
+        data["tries"] = data.pop("attempts")
+        return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Workbench":
@@ -71,7 +73,7 @@ class Workbench:
         return cls(
             data["source"],
             tuple(data["parents"]),
-            [Try(**each) for each in data["tries"]],
+            [StepAttempt(**each) for each in data["tries"]],
             dict(data["results"]),
             None if submission is None else Submission(**submission),
             data["done"],

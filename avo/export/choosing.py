@@ -1,4 +1,4 @@
-"""Choosing: the versions that are to be exported, and their way from the seed."""
+"""Choosing: the versions to export, and how each came from the seed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from lineage_db.records import Run, Version
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A version that is to be exported."""
+    """A version to export."""
 
     run: Run
     problem: Problem
     line: tuple[Version, ...]
     """The version and all its ancestors, oldest first."""
     source: str
-    """As it is exported, but for a header of comments."""
+    """The source as it is exported, without the header of comments."""
 
     @property
     def version(self) -> Version:
@@ -34,14 +34,14 @@ class Chosen:
 
     @property
     def function(self) -> str:
-        """Name of the public function that it is for."""
+        """Name of the public function that the version is for."""
         return self.problem.entry
 
 
 def choose(run: Run, versions: Sequence[Version], number: int) -> Chosen:
     """Return version ``number`` of ``run``, whose versions are ``versions``, ready to be judged.
 
-    Raises ``ExportError`` for a problem that exported packages do not know, and for a source that is no Python.
+    Raises ``ExportError`` for a problem that exported packages do not know, and for a source that is not Python.
     """
     problem = get_problem(run.problem)
     if not has_public_function(problem):

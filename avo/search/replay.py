@@ -14,7 +14,7 @@ from agents.errors import BudgetSpent
 from agents.model import ChatMessage, Reply, ToolCall
 from agents.operator import Brief, Proposal, VariationOperator
 from agents.registry import asks_models, get_operator
-from agents.served import MCP_OPERATOR, Call, Served
+from agents.served import MCP_OPERATOR, PendingCall, Served
 from agents.settings import ModelSettings, Settings
 from agents.single_turn import SingleTurn
 from agents.supervisor import since_growth
@@ -201,10 +201,11 @@ class _Again:
                 brief,
                 seed=step_seed(record.run.seed, origin.worker, origin.turn),
                 versions=[v for v in brief.versions if record.versions[v.number].accepted <= step.started],
-                trials=[
-                    trial
-                    for trial in brief.trials
-                    if record.finished.get(trial.digest, step.started) <= step.started and trial.digest not in hidden
+                attempts=[
+                    attempt
+                    for attempt in brief.attempts
+                    if record.finished.get(attempt.digest, step.started) <= step.started
+                    and attempt.digest not in hidden
                 ],
                 interventions=self._interventions,
             )
@@ -286,7 +287,7 @@ def _operator(record: Record, step: Step, renumbered: Callable[[int], int]) -> V
         return SeedOperator(record.versions[0].attempt.source)
     if step.operator == MCP_OPERATOR:
         said = (_renumbered(reply, renumbered) for reply in record.replies[step.number])
-        calls = (Call(call.name, call.arguments) for reply in said for call in reply.calls)
+        calls = (PendingCall(call.name, call.arguments) for reply in said for call in reply.calls)
         return Served(None, lambda: next(calls, None))
     if asks_models(step.operator):
         model = ReplayModel(record.replies[step.number], renumbered)

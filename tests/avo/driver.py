@@ -37,7 +37,7 @@ class TrickyOperator(Climber):
 
     def vary(self, brief: Brief) -> Proposal:
         """Submit one candidate, or die."""
-        if self.dies and len(brief.trials) > 3 and once(self.folder / "operator-died"):
+        if self.dies and len(brief.attempts) > 3 and once(self.folder / "operator-died"):
             os._exit(7)
         return super().vary(brief)
 

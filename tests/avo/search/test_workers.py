@@ -47,7 +47,7 @@ class Drivers:
         return child
 
     def attempts(self) -> int:
-        return len(self.store.trials(self.run.id))
+        return len(self.store.attempt_summaries(self.run.id))
 
     def steps(self) -> list[StepState]:
         return [step.state for step in self.store.steps(self.run.id)]
@@ -189,11 +189,11 @@ def test_no_attempt_is_lost_when_workers_die(drivers: Drivers) -> None:
     ]
     assert [step.state for step in steps].count(StepState.ABANDONED) == 1
     assert {step.worker for step in steps} == {"w0", "w1"}
-    trials = drivers.store.trials(drivers.run.id)
-    assert len(trials) == 16
+    attempts = drivers.store.attempt_summaries(drivers.run.id)
+    assert len(attempts) == 16
     done = {step.number for step in steps if step.state is StepState.DONE}
-    assert {trial.step_number for trial in trials} == done
-    assert len({trial.digest for trial in trials}) == 16
+    assert {attempt.step_number for attempt in attempts} == done
+    assert len({attempt.digest for attempt in attempts}) == 16
     speeds = [version.attempt.evaluation.geomean_tflops for version in drivers.store.versions(drivers.run.id)]
     assert len(speeds) > 1
     assert speeds == sorted(speeds)
