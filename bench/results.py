@@ -20,9 +20,10 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
 
+import msgspec
+
 from avo.watch.snapshot import Snapshot, gain, geomean, lines, published, read_snapshot
 from avo.watch.wording import first_line, percent, verdicts
-from evaluator.plain import rebuild
 from lineage_db.errors import UnknownRun
 from lineage_db.records import Step, Version
 from lineage_db.spans import covered
@@ -133,7 +134,7 @@ def _read(database: Path, name: str) -> tuple[Snapshot, Sequence[Step]] | None:
 
 def _conditions(folder: Path, name: str) -> list[Conditions]:
     path = folder / f"{name}.json"
-    return [rebuild(Conditions, each) for each in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
+    return msgspec.json.decode(path.read_bytes(), type=list[Conditions]) if path.exists() else []
 
 
 def _summary(name: str, snapshot: Snapshot) -> str:

@@ -1,19 +1,18 @@
 """A candidate on the GPU, seen from the judge: a worker process of its own, which hangs, dies and is killed alone."""
 
-import base64
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
-from evaluator.binary import Binary
+import msgspec
+
 from evaluator.cuda.cards import Card
 from evaluator.cuda.device import Clocks, Took
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseResult, Fault, Status
 from evaluator.judging.speed import Benchmark
-from evaluator.plain import rebuild
 from evaluator.problem import Problem
 from evaluator.problems.loading import name_of
 from evaluator.serving.child import Child, environment
@@ -104,7 +103,7 @@ class WorkerContender:
         if "error" in hello:
             link.end()
             raise EvaluatorUnavailable(str(hello["error"]))
-        self.card = rebuild(Card, hello["ready"])
+        self.card = msgspec.convert(hello["ready"], Card)
 
     def open(self, problem: Problem, benchmark: Benchmark) -> Fault | None:
         """See ``Contender.open``."""
@@ -113,7 +112,10 @@ class WorkerContender:
             "problem": name_of(problem),
             "case": asdict(benchmark.case),
             "plan": plan.to_json(),
-            "binaries": [_to_json(benchmark.binaries[kernel]) for kernel in plan.kernels],
+            # What only the performance model reads stays here.
+            "binaries": msgspec.to_builtins(
+                [replace(benchmark.binaries[kernel], ptx="", listing="") for kernel in plan.kernels]
+            ),
         }
         answer = self._ask("open", request, benchmark.case.name, 0)
         return answer if isinstance(answer, Fault) else None
@@ -121,15 +123,15 @@ class WorkerContender:
     def check(self, case: str, seed: int, limit_s: float) -> CaseResult | Fault:
         """See ``Contender.check``."""
         answer = self._ask("check", {"case": case, "seed": seed}, case, limit_s)
-        return answer if isinstance(answer, Fault) else rebuild(CaseResult, answer["result"])
+        return answer if isinstance(answer, Fault) else msgspec.convert(answer["result"], CaseResult)
 
     def time(self, case: str, seeds: Sequence[int], limit_s: float) -> Timed | Fault:
         """See ``Contender.time``."""
         answer = self._ask("time", {"case": case, "seeds": list(seeds)}, case, limit_s)
         if isinstance(answer, Fault):
             return answer
-        runs = tuple(rebuild(Took, data) for data in answer["runs"])
-        return Timed(runs, tuple(rebuild(Clocks, data) for data in answer["clocks"] if data))
+        clocks = [each for each in answer["clocks"] if each]
+        return msgspec.convert({"runs": answer["runs"], "clocks": clocks}, Timed)
 
     def forget(self, case: str) -> None:
         """See ``Contender.forget``."""
@@ -165,11 +167,6 @@ class WorkerContender:
             return answer
         message = str(fault["message"])
         return Fault(Status(fault["status"]), message if message.startswith("case ") else f"case {case}: {message}")
-
-
-def _to_json(binary: Binary) -> dict[str, Any]:
-    # What only the performance model reads stays here.
-    return {**asdict(binary), "cubin": base64.b64encode(binary.cubin).decode(), "ptx": "", "listing": ""}
 
 
 def _read(line: str) -> dict[str, Any] | None:

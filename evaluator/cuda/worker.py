@@ -15,7 +15,6 @@ What goes wrong while a candidate's kernels run is its fault, everything else th
 nothing can be trusted any more, and the process ends. That a kernel ends in time is its parent's business.
 """
 
-import base64
 import ctypes
 import json
 import os
@@ -28,6 +27,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
+import msgspec
 import torch
 
 from evaluator.binary import Binary
@@ -36,7 +36,6 @@ from evaluator.cuda.cards import Card
 from evaluator.cuda.device import Device, DeviceFault, Enqueue, PlanFault
 from evaluator.cuda.running import Running
 from evaluator.evaluation import Fault, Status
-from evaluator.plain import rebuild
 from evaluator.plan import LaunchPlan
 from evaluator.problem import Case, Problem
 from evaluator.problems.loading import get_problem
@@ -83,8 +82,8 @@ class Worker:
     def open(self, problem: str, case: Any, plan: Any, binaries: list[dict[str, Any]]) -> dict[str, Any]:
         """Give a plan memory."""
         found = get_problem(problem)
-        opened = rebuild(type(found.correctness_cases[0]), case)  # a problem may extend ``Case``
-        loaded = [_binary(data) for data in binaries]
+        opened = msgspec.convert(case, type(found.correctness_cases[0]))  # a problem may extend ``Case``
+        loaded = msgspec.convert(binaries, list[Binary])
         self._running[opened.name] = self.running(found, opened, plan_from_json(plan), loaded)
         return {"ok": True}
 
@@ -194,10 +193,6 @@ class LocalLink:
 
     def kill(self) -> None:
         """Nothing is left behind."""
-
-
-def _binary(data: Mapping[str, Any]) -> Binary:
-    return rebuild(Binary, {**data, "cubin": base64.b64decode(data["cubin"])})
 
 
 def _refused(fault: Fault) -> dict[str, Any]:

@@ -17,11 +17,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import msgspec
+
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorError, EvaluatorUnavailable
-from evaluator.evaluation import Evaluation, Fault, Status
+from evaluator.evaluation import Evaluation, Fault
 from evaluator.inspection import Findings, Inspection, Look
-from evaluator.plain import rebuild
 from evaluator.target import Target
 
 if TYPE_CHECKING:
@@ -85,6 +86,14 @@ class InspectRequest:
         return json.dumps(_request_data(self.id, Candidate(problem, source)) | {"inspect": asked})
 
 
+class _Inspect(msgspec.Struct, forbid_unknown_fields=True):
+    """``Inspection`` without what a request says elsewhere."""
+
+    look: Look
+    suite: str | None = None
+    case: str | None = None
+
+
 AnyRequest: TypeAlias = Request | ProfileRequest | InspectRequest
 
 
@@ -110,13 +119,14 @@ def _request(line: str) -> AnyRequest | MalformedRequest:
     incumbent, profile, look = data.get("incumbent"), data.get("profile"), data.get("inspect")
     if look is not None:
         try:
-            asked = rebuild(Inspection, {"problem": candidate.problem, "source": candidate.source} | look)
-        except (ValueError, TypeError):
+            asked = msgspec.convert(look, _Inspect)
+        except ValueError:
             looks = ", ".join(Look)
             return MalformedRequest(
                 f'"inspect" is an object with "look" (one of {looks}), and maybe "suite" and "case"'
             )
-        return InspectRequest(data["id"], asked)
+        inspection = Inspection(asked.look, candidate.problem, candidate.source, asked.suite, asked.case)
+        return InspectRequest(data["id"], inspection)
     held_out = data.get("held_out", False)
     if not isinstance(held_out, bool) or (held_out and (incumbent, profile) != (None, None)):
         return MalformedRequest('"held_out" is true or false, and goes without "incumbent" and "profile"')
@@ -161,7 +171,7 @@ def greeting(line: str, target: str) -> Target:
     if name != target:
         raise EvaluatorUnavailable(f"the judge is there for target {name!r}, not {target!r}")
     try:
-        return rebuild(Target, data["target"])
+        return msgspec.convert(data["target"], Target)
     except (ValueError, KeyError, TypeError) as error:
         raise EvaluatorUnavailable(f"the judge does not say what its target is: {error}") from error
 
@@ -206,8 +216,8 @@ def profiles(request: ProfileRequest, line: str) -> "tuple[Profile, ...] | Fault
     data = _answered(request, line)
     try:
         if "fault" in data:
-            return Fault(Status(data["fault"]["status"]), str(data["fault"]["message"]))
-        return tuple(rebuild(Profile, profile) for profile in data["profiles"])
+            return msgspec.convert(data["fault"], Fault)
+        return msgspec.convert(data["profiles"], tuple[Profile, ...])
     except (ValueError, KeyError, TypeError) as error:
         raise EvaluatorUnavailable(f"the judge's answer cannot be read: {error!r}") from error
 
@@ -216,10 +226,7 @@ def findings(request: InspectRequest, line: str) -> Findings:
     """Return the findings in an answer to ``request``; raise ``EvaluatorUnavailable`` when it holds none."""
     data = _answered(request, line)
     try:
-        found = dict(data["findings"])
-        evaluation = found.pop("evaluation", None)
-        made = rebuild(Findings, found)
-        return made if evaluation is None else replace(made, evaluation=Evaluation.from_json(evaluation))
+        return msgspec.convert(data["findings"], Findings)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise EvaluatorUnavailable(f"the judge's answer cannot be read: {error!r}") from error
 
