@@ -1,4 +1,4 @@
-"""A candidate on the GPU, seen from the judge: a worker process of its own, which hangs, dies and is killed alone."""
+"""A candidate on the GPU, as the judge sees it: a worker process of its own, which can hang or die alone."""
 
 import json
 import sys
@@ -19,18 +19,18 @@ from evaluator.serving.child import Child, environment
 
 COMMAND = (sys.executable, "-m", "evaluator.cuda.worker")
 PREPARE_S = 120.0
-"""For what is ours between two runs: inputs, their way to the GPU, the reference."""
+"""Limit for the worker's own work between two runs: inputs, their copy to the GPU, the reference."""
 GRACE_S = 2.0
-"""How much longer than its limit a run may seem to take: the cache is emptied, code is loaded."""
+"""How much longer than its limit a run may seem to take, because the cache is emptied and code is loaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """What timed runs of one case gave, all of them verified."""
+    """The timed runs of one case, all of them verified."""
 
     runs: tuple[Took, ...]
     clocks: tuple[Clocks, ...]
-    """Where they could be read."""
+    """One a run, where they could be read."""
 
 
 class Contender(Protocol):
@@ -42,7 +42,7 @@ class Contender(Protocol):
         ...
 
     def open(self, problem: Problem, benchmark: Benchmark) -> Fault | None:
-        """Give a plan memory."""
+        """Allocate the memory of a plan."""
         ...
 
     def check(self, case: str, seed: int, limit_s: float) -> CaseResult | Fault:
@@ -65,11 +65,11 @@ class Contender(Protocol):
 
 
 class Link(Protocol):
-    """Whoever answers lines: see ``evaluator.serving.child.Child``."""
+    """A process, or a stand-in for one, that answers lines: see ``evaluator.serving.child.Child``."""
 
     @property
     def ready(self) -> str:
-        """The first line."""
+        """The first line it wrote."""
         ...
 
     def ask(self, line: str, wall_s: float) -> str:
@@ -81,11 +81,11 @@ class Link(Protocol):
         ...
 
     def last_words(self) -> str:
-        """Return how it died."""
+        """Return why it died."""
         ...
 
     def end(self) -> None:
-        """End it, which it may take part in."""
+        """End it in good order."""
         ...
 
     def kill(self) -> None:
@@ -94,7 +94,7 @@ class Link(Protocol):
 
 
 class WorkerContender:
-    """A contender behind the lines of ``evaluator.cuda.worker``."""
+    """A contender that is reached through the lines of ``evaluator.cuda.worker``."""
 
     def __init__(self, link: Link) -> None:
         """Take over ``link``. Raises ``EvaluatorUnavailable`` when the worker there has no GPU."""

@@ -1,9 +1,8 @@
 """The device that is a GPU: torch for memory, streams, events and graphs, Triton's own launcher for kernels.
 
-The judge's binary is loaded as it is, with the metadata that its compilation left. Nothing is compiled here: text that
-a candidate has a say in meets no compiler in the process that holds the clock. Works with Triton 3.6 to 3.9, and was
-written from their sources (``compiler/compiler.py``, ``backends/nvidia/driver.py`` and ``driver.c``); no GPU was at
-hand to run it on.
+The judge's binary is loaded as it is, with the metadata of its compilation. Nothing is compiled here: no compiler reads
+text that a candidate can influence in the process that holds the clock. Written from the sources of Triton 3.6 to 3.9
+(``compiler/compiler.py``, ``backends/nvidia/driver.py`` and ``driver.c``); it has not run on a GPU.
 """
 
 import ctypes
@@ -30,14 +29,14 @@ from evaluator.cuda.nvml import Nvml, NvmlMissing
 from evaluator.plan import Argument, Descriptor, KernelIR, Pointer, Scalar
 
 FLUSH_BYTES = 2**28
-"""Overwritten and read between timed runs; twice the L2 cache where that is more."""
+"""Overwritten and read between timed runs to empty the cache; twice the L2 cache where that is more."""
 _SCRATCH_BYTE = 0xFF
-"""What memory holds that kernels get from Triton's allocator: NaN to whoever reads it as numbers."""
+"""Fills memory that kernels get from Triton's allocator: read as floats, it is NaN."""
 _NOT_SUPPORTED = 801
-"""``CUDA_ERROR_NOT_SUPPORTED`` of cuda.h: a part of a GPU, under MIG, keeps nothing in its cache on request."""
+"""``CUDA_ERROR_NOT_SUPPORTED`` of cuda.h: a part of a GPU, under MIG, has no persisting cache lines."""
 _TENSOR_MAP = "nvTmaDesc"
 _LAUNCHER_TYPES = {"f16": "fp16", "f64": "fp64"}
-"""Types by MLIR's names that Triton's launcher knows by its own."""
+"""MLIR's names of types, to those that Triton's launcher has for them."""
 _INT_BITS = {"i1": 8, "i8": 8, "i16": 16, "i32": 32, "i64": 64}
 
 
@@ -74,7 +73,7 @@ class TritonDevice:
         self._scratch: list[torch.Tensor] = []
         triton.set_allocator(self._allocate)
         self._empty_s = 0.0
-        # No kernel of a candidate has run yet that could have a say in this.
+        # No candidate's kernel has run yet that could influence this.
         self._empty_s = statistics.median(self.time(lambda: None).wall_s for _ in range(9))
 
     def _allocate(self, size: int, alignment: int, stream: int | None) -> torch.Tensor:
@@ -91,7 +90,7 @@ class TritonDevice:
         metadata = json.loads(binary.launch)
         types = [launcher_type(kind) for kind in metadata.pop("signature")]
         descriptors = metadata.get("tensordesc_meta") or []
-        # Each parameter of the IR is given by the plan, so the launcher is not to unfold descriptors into several.
+        # The plan gives every parameter of the IR, so the launcher must not expand descriptors into several.
         metadata["tensordesc_meta"] = None
         with tempfile.TemporaryDirectory() as folder:
             files = {"kernel.json": Path(folder, "kernel.json"), "kernel.cubin": Path(folder, "kernel.cubin")}
@@ -117,7 +116,7 @@ class TritonDevice:
         """Return the work as a CUDA graph's replay."""
         graph = torch.cuda.CUDAGraph()
         collecting = gc.isenabled()
-        gc.disable()  # a kernel that is collected meanwhile unloads its module, which capture does not allow
+        gc.disable()  # a kernel that is garbage-collected now would unload its module, which capture forbids
         try:
             with torch.cuda.graph(graph):
                 enqueue()
@@ -135,9 +134,9 @@ class TritonDevice:
             scratch.fill_(_SCRATCH_BYTE)
         self.synchronize()
         began = time.perf_counter()
-        # Not waited for, so that the host has enqueued the run before the device comes to it.
-        self._flushed.fill_(1)  # nothing is left of what a kernel may have kept here
-        self._flushed.sum()  # evicts the lines just written: a run is not to pay for writing them back
+        # Without waiting, so that the host has enqueued the run before the device reaches it.
+        self._flushed.fill_(1)  # erases what a kernel may have kept here
+        self._flushed.sum()  # evicts the lines just written: a run must not pay for writing them back
         start, end = self._events
         start.record()
         enqueue()
