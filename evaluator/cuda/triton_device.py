@@ -11,10 +11,10 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import triton
@@ -37,6 +37,7 @@ _NOT_SUPPORTED = 801
 _TENSOR_MAP = "nvTmaDesc"
 _LAUNCHER_TYPES = {"f16": "fp16", "f64": "fp64"}
 """MLIR's names of types, to those that Triton's launcher has for them."""
+T = TypeVar("T")
 _INT_BITS = {"i1": 8, "i8": 8, "i16": 16, "i32": 32, "i64": 64}
 
 
@@ -54,7 +55,7 @@ class TritonDevice:
         self.place = torch.device("cuda", index)
         properties = torch.cuda.get_device_properties(index)
         limits = triton.runtime.driver.active.utils.get_device_properties(index)
-        self._nvml = _nvml(str(properties.uuid))
+        self._nvml = _answer(lambda: Nvml(str(properties.uuid)))
         self._clocks: Clocks | None = None
         self.card = Card(
             name=properties.name,
@@ -64,7 +65,7 @@ class TritonDevice:
             max_clock_ghz=limits["sm_clock_rate"] / 1e6,
             # Two transfers a clock: as triton.testing.get_dram_gbps.
             hbm_bytes_per_s=limits["mem_clock_rate"] * 1e3 * limits["mem_bus_width"] * 2 / 8,
-            driver=_driver(self._nvml),
+            driver=(self._nvml and _answer(self._nvml.driver)) or "",
             uuid=str(properties.uuid),
         )
         self._flushed = torch.zeros(max(FLUSH_BYTES, 2 * self.card.l2_bytes) // 4, dtype=torch.int32, device=self.place)
@@ -143,36 +144,24 @@ class TritonDevice:
         end.record()
         end.synchronize()
         wall_s = time.perf_counter() - began - self._empty_s
-        self._clocks = self._sampled()
+        self._clocks = None if self._nvml is None else _answer(self._nvml.clocks)
         return Took(start.elapsed_time(end) / 1e3, wall_s)
 
     def clocks(self) -> Clocks | None:
         """Return what NVML said just after the last timed run."""
         return self._clocks
 
-    def _sampled(self) -> Clocks | None:
-        try:
-            return None if self._nvml is None else self._nvml.clocks()
-        except NvmlMissing:
-            return None
-
     def synchronize(self) -> None:
         """Wait for the device."""
         torch.cuda.synchronize(self.place)
 
 
-def _nvml(uuid: str) -> Nvml | None:
+def _answer(ask: Callable[[], T]) -> T | None:
+    """Return NVML's answer, None where it has none."""
     try:
-        return Nvml(uuid)
+        return ask()
     except NvmlMissing:
         return None
-
-
-def _driver(nvml: Nvml | None) -> str:
-    try:
-        return "" if nvml is None else nvml.driver()
-    except NvmlMissing:
-        return ""
 
 
 def launcher_type(kind: str) -> str:
