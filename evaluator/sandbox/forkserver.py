@@ -39,7 +39,7 @@ def frame(data: bytes) -> bytes:
 def serve(folder: str) -> None:
     """Import the modules named in the first frame, then run jobs until standard input closes.
 
-    Removes ``folder`` at the end, also when it is the end because the parent was killed.
+    Removes ``folder`` at the end, even when the parent was killed.
     """
     try:
         _serve()
@@ -74,7 +74,7 @@ def _serve() -> None:
 
 
 def _check_confinement() -> None:
-    """Try the filter on a fork, so that a kernel without it is the house's fault and not every candidate's."""
+    """Try the filter on a fork, so that a kernel without it is the machine's fault and not every candidate's."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -133,7 +133,7 @@ def _child(
     errors: int,
     prctl: Callable[..., int],
 ) -> NoReturn:
-    """Become the job. Never returns; whatever goes wrong ends in an exit code without a result."""
+    """Run the job in the forked process. Never returns; whatever goes wrong ends in an exit code without a result."""
     try:
         os.setsid()
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -166,7 +166,7 @@ def _limit(limits: dict[str, Any]) -> None:
         (resource.RLIMIT_AS, mapped + limits["memory_bytes"]),
     ):
         resource.setrlimit(kind, (most, most))
-    # SIGXCPU at the soft limit says why; a process that ignores it meets SIGKILL at the hard one.
+    # SIGXCPU at the soft limit tells why; a process that ignores it is killed at the hard one.
     resource.setrlimit(resource.RLIMIT_CPU, (limits["cpu_s"], limits["cpu_s"] + 5))
 
 
@@ -230,7 +230,7 @@ def _watch(pid: int, result_fd: int, error_fd: int, requests: int, limits: dict[
 
 
 def _kill_all(pid: int) -> int:
-    """Kill the job's process group and, because orphans become our children, what left it. Returns the job's status."""
+    """Kill the job's process group and what left it: orphans become our children. Return the job's status."""
     status = 0
     victims = {pid}
     while True:
