@@ -132,6 +132,11 @@ def test_a_crash_keeps_the_end_of_what_was_said(server: ForkServer) -> None:
     assert len(outcome.stderr) < 20_000
 
 
+def test_what_is_said_just_before_the_result_is_kept() -> None:
+    with ForkServer(("late_reason",), path=[Path(__file__).parent]) as server:
+        assert server.run("late_reason:run", b"", LIMITS) == Finished(b"result", "error: the reason")
+
+
 def test_junk_on_the_standard_streams_does_not_spoil_the_result(server: ForkServer) -> None:
     code = "import os\nfor fd in (1, 2): os.write(fd, b'\\0\\xff' * 200_000)\nresult = b'kept'"
     assert result(server, code) == "kept"
