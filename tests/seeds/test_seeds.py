@@ -105,7 +105,7 @@ def test_a_seed_compiles_for_every_architecture(fork_server: ForkServer, problem
         assert fit(binary, architecture) is None
 
 
-@pytest.mark.soak
+@pytest.mark.corpus
 @pytest.mark.parametrize(("problem", "name"), NAMES)
 def test_a_seed_is_judged_correct(fork_server: ForkServer, problem: str, name: str) -> None:
     with Judge(get_target("h100"), "quick", server=fork_server) as judge:

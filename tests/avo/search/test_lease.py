@@ -139,6 +139,7 @@ def test_a_process_that_lost_its_run_writes_nothing_more_to_it(tmp_path: Path) -
         assert store.steps(run.id)[-1].state is StepState.RUNNING
 
 
+@pytest.mark.postgresql
 def test_two_processes_do_not_drive_one_run_on_a_server(cluster: Cluster) -> None:
     said: list[str] = []
     with cluster.database() as url, Store.open(url) as store:
