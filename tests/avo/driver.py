@@ -58,7 +58,7 @@ class TrickyEvaluator:
             raise ValueError("it is Sunday")
         self.folder = folder
         self.dies = trick == "deaths"
-        self.pause_s = 60.0 if trick == "slow" else 0.05
+        self.pause_s = 3600.0 if trick == "slow" else 0.05
         self.count = 0
 
     def profile(self, candidate: Candidate, case: str | None = None) -> tuple[Profile, ...] | Fault:

@@ -30,7 +30,7 @@ compiler's choices differ."""
 def judge() -> Iterator[Judge]:
     """A judge with little patience."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(capture, "DEFAULT_LIMITS", replace(capture.DEFAULT_LIMITS, wall_s=10))
+        patch.setattr(capture, "DEFAULT_LIMITS", replace(capture.DEFAULT_LIMITS, wall_s=600))
         with Judge(get_target("h100"), "quick", capture_cpu_s=3) as judge:
             yield judge
 
