@@ -22,7 +22,7 @@ ADVICE = (
     "(sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns; containers often forbid them)"
 )
 """What to do where namespaces are missing."""
-_PROBE_S = 20.0
+_PROBE_S = 120.0
 
 
 def command(folders: Iterable[Path] = ()) -> list[str]:

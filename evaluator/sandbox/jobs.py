@@ -29,9 +29,9 @@ from evaluator.isolation import Sandbox
 from evaluator.sandbox import bubblewrap
 from evaluator.sandbox.forkserver import HEADER_BYTES, PR_SET_DUMPABLE, frame
 
-START_S = 120.0
-"""Importing torch and triton takes about a second, much more on a cold or busy disk."""
-GRACE_S = 30.0
+START_S = 600.0
+"""Importing torch and triton takes about a second, much more on a cold disk or a busy machine: this ends a hang."""
+GRACE_S = 120.0
 """How much longer than a job's wall limit the server may take to answer."""
 
 

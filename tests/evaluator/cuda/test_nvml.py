@@ -33,7 +33,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> str:
         pytest.skip("needs gcc")
     built = tmp_path_factory.mktemp("nvml") / "libnvml_stub.so"
     source = Path(__file__).parent / "nvml_stub.c"
-    subprocess.run(["gcc", str(source), "-shared", "-fPIC", "-o", str(built)], check=True, timeout=60)
+    subprocess.run(["gcc", str(source), "-shared", "-fPIC", "-o", str(built)], check=True, timeout=600)
     return str(built)
 
 
