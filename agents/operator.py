@@ -11,6 +11,7 @@ from agents.desk import Desk, FakeDesk
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Fault
 from evaluator.problem import Problem
+from evaluator.problems.loading import name_of
 from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.records import Attempt, Intervention, Memory, Message, Run, Submission, Trial, Version
@@ -88,6 +89,10 @@ class Brief:
     transcript: Sequence[Message] = ()
     """Of the step that this one takes up again, because its worker ended before it did. Its attempts are among
     ``trials`` then."""
+
+    def candidate(self, source: str) -> Candidate:
+        """Return ``source`` as a candidate for the problem, under the name by which every process finds the problem."""
+        return Candidate(name_of(self.problem), source)
 
     @property
     def asked(self) -> Version | None:

@@ -39,7 +39,7 @@ class Counting:
         """Submit it."""
         source = f"tflops = 100.0\nseed = {brief.seed}\n"
         parent = brief.versions[-1].number
-        return Proposal(brief.evaluate(Candidate(brief.problem.name, source), change="seed", parents=(parent,)), "told")
+        return Proposal(brief.evaluate(brief.candidate(source), change="seed", parents=(parent,)), "told")
 
 
 class Instant:
