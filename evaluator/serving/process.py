@@ -69,8 +69,12 @@ class ProcessEvaluator:
         return self._judged(Request(self._next_id(), candidate, incumbent), self._suite)
 
     def verify(self, candidate: Candidate) -> Evaluation:
-        """Return the verdict on the shapes that are held out; no answer in time, or a death, is as for ``evaluate``."""
-        return self._judged(Request(self._next_id(), candidate, held_out=True), HELD_OUT)
+        """Return the verdict on the shapes that are held out, or on the suite where the problem has none.
+
+        No answer in time, or a death, is as for ``evaluate``.
+        """
+        held_out = HELD_OUT in get_problem(candidate.problem).suites
+        return self._judged(Request(self._next_id(), candidate, held_out=True), HELD_OUT if held_out else self._suite)
 
     def profile(self, candidate: Candidate, case: str | None = None) -> "tuple[Profile, ...] | Fault":
         """Return the explanation; no answer in time, or a death, is a fault as for ``evaluate``."""
