@@ -99,9 +99,9 @@ def document(folder: Path, note: str = "") -> Iterator[str]:
     """Yield the lines of the document, from the runs that there are in ``folder``, with a ``note`` on how they went."""
     yield "# Results"
     yield ""
-    yield "The operator `mutate` found these kernels by itself, without a GPU. **Every speed on this page is predicted** by the"
-    yield "[performance model](performance-model.md); none was measured. Correctness was executed. `python -m bench.results`"
-    yield "writes this page; the databases of the runs have every attempt."
+    yield "The operator `mutate` found these kernels by itself, without a GPU. Their correctness was executed."
+    yield "**Every speed on this page is predicted** by the [performance model](performance-model.md), not measured."
+    yield "`python -m bench.results` writes this page; the databases of the runs have every attempt."
     if note:
         yield ""
         yield note
