@@ -99,7 +99,7 @@ def document(folder: Path, note: str = "") -> Iterator[str]:
     """Yield the lines of the document, from the runs that there are in ``folder``, with a ``note`` on how they went."""
     yield "# Results"
     yield ""
-    yield "The operator `mutate` found these kernels by itself, without a GPU. Their correctness was executed."
+    yield "The operator `mutate` found these kernels by itself, without a GPU. They were executed and found correct."
     yield "**Every speed on this page is predicted** by the [performance model](performance-model.md), not measured."
     yield "`python -m bench.results` writes this page; the databases of the runs have every attempt."
     if note:
