@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from agents.errors import CandidateTaken
 from agents.moves import MOVES, Move
 from agents.operator import Brief, Proposal
-from evaluator.candidate import Candidate
 from lineage_db.records import Attempt, AttemptSummary, Intervention, Version
 
 _BEST_PARENT = 0.85
@@ -74,7 +73,7 @@ class Mutate:
             least = _POINTED_OUT * max(values.values(), default=0.0)
             values = {name: max(value, least) if name in pointed_out else value for name, value in values.items()}
             while edit := self._choose(parent.attempt.source, brief, tried, values, rng):
-                candidate = Candidate(brief.problem.name, edit.source)
+                candidate = brief.candidate(edit.source)
                 try:
                     attempt = brief.evaluate(candidate, change=edit.change, parents=(parent.number,))
                 except CandidateTaken:
@@ -114,7 +113,7 @@ class Mutate:
         """Draw ``depth`` different moves one after the other; None when the result was tried or there are too few."""
         for _ in range(depth):
             edit = self._draw(edit, brief, values, rng, skip=()) if edit else None
-        return edit if edit and Candidate(brief.problem.name, edit.source).digest not in tried else None
+        return edit if edit and brief.candidate(edit.source).digest not in tried else None
 
     def _draw(
         self, edit: _Edit, brief: Brief, values: Mapping[str, float], rng: random.Random, *, skip: Collection[str]
@@ -126,7 +125,7 @@ class Mutate:
             variants = [
                 variant
                 for variant in move.variants(edit.source, brief.target)
-                if Candidate(brief.problem.name, variant.source).digest not in skip
+                if brief.candidate(variant.source).digest not in skip
             ]
             if variants:
                 variant = rng.choices(variants, [1 / (rank + 1) ** 2 for rank in range(len(variants))])[0]

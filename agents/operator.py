@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from agents.desk import Desk, FakeDesk
 from evaluator.candidate import Candidate
+from evaluator.catalogue import name_of
 from evaluator.evaluation import Fault
 from evaluator.problem import Problem
 from evaluator.target import Target
@@ -89,6 +90,10 @@ class Brief:
     """Notes that earlier steps of the run left, oldest first."""
     transcript: Sequence[Message] = ()
     """The transcript of the interrupted step that this one resumes; its attempts are in ``attempts``. Empty: none."""
+
+    def candidate(self, source: str) -> Candidate:
+        """Return ``source`` as a candidate for the problem, under the name by which every process finds the problem."""
+        return Candidate(name_of(self.problem), source)
 
     @property
     def asked(self) -> Version | None:

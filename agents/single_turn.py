@@ -17,7 +17,6 @@ from agents.prompts import render
 from agents.settings import Settings
 from agents.tools.tables import evaluation, short, verdict
 from agents.tools.toolbox import cut, difference
-from evaluator.candidate import Candidate
 from lineage_db.records import Submission, Version
 
 _PARENT_DECAY = 0.6
@@ -139,7 +138,7 @@ def _judged(brief: Brief, parent: Version, inspirations: Sequence[Version], repl
         return Proposal(None, f"{error}{f' (it was {reply.problem})' if reply.problem else ''}")
     try:
         attempt = brief.evaluate(
-            Candidate(brief.problem.name, answer.source),
+            brief.candidate(answer.source),
             change=answer.change,
             parents=(parent.number,),
             hypothesis=f"{answer.hypothesis} (expected: {answer.expected})",

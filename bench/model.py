@@ -130,9 +130,9 @@ def timings(folder: Path = FOLDER, predict: Predict = predicted_us) -> Table:
     """Predictions against the timings in ``folder``."""
     found = sessions(folder)
     if not found:
-        yield "No timings have been taken yet: no GPU was at hand."
+        yield "No timings have been taken yet: no GPU was available."
         return
-    yield from _head("card", "problem", "kernels", "Spearman", "mean error", "once one factor is fitted on half")
+    yield from _head("card", "problem", "kernels", "Spearman", "mean error", "after fitting one factor on half")
     for session in found:
         for agreed in compare(session, predict):
             shown = (f"{agreed.spearman:.2f}", f"{agreed.error:.0%}", f"{agreed.fitted_error:.0%}")
@@ -145,7 +145,7 @@ def sensitivity() -> Table:
     paired = [(variant, pair.target) for pair in PAIRS for variant in (pair.slower, pair.faster)]
     kernels = list(dict.fromkeys(anchored + paired))
     base = {kernel: _tflops(*kernel) for kernel in kernels}
-    yield from _head("constant", "mean change at -20% / +20%", "largest", "orders that turn")
+    yield from _head("constant", "mean change at -20% / +20%", "largest", "orders reversed")
     rows = []
     for name in (*Constants.__dataclass_fields__, *_TARGET_FIGURES):
         moved = [{kernel: _tflops(*kernel, _moved(name, 1 + step)) for kernel in kernels} for step in (-_STEP, _STEP)]

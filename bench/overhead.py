@@ -37,7 +37,7 @@ class Counting:
         """Submit a new source."""
         source = f"tflops = 100.0\nseed = {brief.seed}\n"
         parent = brief.versions[-1].number
-        return Proposal(brief.evaluate(Candidate(brief.problem.name, source), change="seed", parents=(parent,)), "told")
+        return Proposal(brief.evaluate(brief.candidate(source), change="seed", parents=(parent,)), "told")
 
 
 def verdict(candidate: Candidate) -> Evaluation:

@@ -100,9 +100,9 @@ def document(folder: Path, note: str = "") -> Iterator[str]:
     """Yield the lines of the document, from the runs in ``folder``, with a ``note`` on how they went."""
     yield "# Results"
     yield ""
-    yield "What the operator `mutate` found by itself, without a GPU. **Every speed on this page is predicted** by the"
-    yield "[performance model](performance-model.md), none was measured; correctness was executed. Written by"
-    yield "`python -m bench.results`; the databases of the runs hold every attempt."
+    yield "The operator `mutate` found these kernels by itself, without a GPU. They were executed and found correct."
+    yield "**Every speed on this page is predicted** by the [performance model](performance-model.md), not measured."
+    yield "`python -m bench.results` writes this page; the databases of the runs have every attempt."
     if note:
         yield ""
         yield note
@@ -158,13 +158,13 @@ def _section(name: str, snapshot: Snapshot, steps: Sequence[Step], sittings: Seq
     for _, line in lines(score, published(snapshot.run.problem), snapshot.versions) if score else ():
         yield f"Published on these cases, geometric mean: {line.name} {line.published:.0f} TFLOPS."
     yield ""
-    yield "| attempt | minute | version | predicted TFLOPS | on shapes held out | gain | what changed |"
+    yield "| attempt | minute | version | predicted TFLOPS | on held-out shapes | gain | what changed |"
     yield "|---|---|---|---|---|---|---|"
     places = {attempt.attempt_id: place for place, attempt in enumerate(snapshot.attempts, 1)}
     for version in snapshot.versions:
         yield _version(version, snapshot, steps, places[version.attempt.id])
     yield ""
-    yield "| move | tries | versions | predicted gain of these, together |"
+    yield "| move | tries | versions | predicted gain of these versions together |"
     yield "|---|---|---|---|"
     yield from _moves(snapshot)
 

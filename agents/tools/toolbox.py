@@ -10,8 +10,7 @@ from agents.operator import Brief
 from agents.tools import arguments, tables
 from agents.tools.arguments import BadCall, parse, tool_specs
 from agents.tools.workbench import StepAttempt, Workbench, numbered
-from evaluator.candidate import Candidate
-from evaluator.catalogue import get_suite
+from evaluator.catalogue import get_suite, name_of
 from evaluator.errors import EvaluatorUnavailable, UnknownProblem
 from evaluator.evaluation import Fault
 from evaluator.inspection import Findings, Inspection, Look
@@ -158,7 +157,7 @@ class Toolbox:
         others = tuple(self._version(number).number for number in asked.also_from if number not in bench.parents)
         known = {attempt.attempt_id for attempt in brief.attempts} | {each.attempt_id for each in bench.attempts}
         attempt = brief.evaluate(
-            Candidate(brief.problem.name, bench.source),
+            brief.candidate(bench.source),
             change=asked.change,
             parents=(*bench.parents, *others),
             hypothesis=f"{asked.hypothesis} (expected: {asked.expected})",
@@ -184,7 +183,7 @@ class Toolbox:
         source = self.bench.source if asked.version is None else self._version(asked.version).attempt.source
         case = asked.case or get_suite(self._brief.problem, self._brief.suite)[0].name
         if asked.show is arguments.Show.PIPES:
-            found = self._brief.profile(Candidate(self._brief.problem.name, source), case)
+            found = self._brief.profile(self._brief.candidate(source), case)
             return _fault(found) if isinstance(found, Fault) else "\n\n".join(map(tables.profile, found))
         seen = self._look(Look(asked.show.value), source, case=case)
         return _fault(seen.fault) if seen.fault else _page(seen.text, asked.first, self._most_chars - _NOTE_CHARS)
@@ -237,7 +236,7 @@ class Toolbox:
         return {f"version {number}": tflops for number, tflops in speeds.items() if tflops}
 
     def _look(self, look: Look, source: str, *, suite: str | None = None, case: str | None = None) -> Findings:
-        return self._brief.desk.inspect(Inspection(look, self._brief.problem.name, source, suite, case))
+        return self._brief.desk.inspect(Inspection(look, name_of(self._brief.problem), source, suite, case))
 
 
 def cut(text: str, most: int) -> str:

@@ -65,7 +65,7 @@ class SeedOperator:
 
     def vary(self, brief: Brief) -> Proposal:
         """Submit the seed."""
-        candidate = Candidate(brief.problem.name, self._source)
+        candidate = brief.candidate(self._source)
         attempt = brief.evaluate(candidate, change="seed", parents=())
         evaluation = attempt.evaluation
         return Proposal(attempt, "seed" if evaluation.correct else f"{evaluation.status}: {evaluation.message}")

@@ -11,27 +11,13 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from avo.cli.main import app
 from evaluator.catalogue import get_problem
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.target import ARCHITECTURES
 
-COMMANDS = [
-    "run",
-    "resume",
-    "runs",
-    "lineage",
-    "attempts",
-    "show",
-    "diff",
-    "evaluate",
-    "profile",
-    "baselines",
-    "moves",
-    "ui",
-    "export",
-    "doctor",
-    "kb",
-]
+COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+COMMANDS += [str(group.name) for group in app.registered_groups]
 HEAVY = [
     "torch",
     "triton",

@@ -153,7 +153,7 @@ def test_the_words_of_an_operator_stay_in_their_cell(run_and_versions: tuple[Run
 
 def test_a_problem_that_packages_do_not_know_is_refused(run_and_versions: tuple[Run, list[Version]]) -> None:
     run, versions = run_and_versions
-    problem = str(Path(__file__).parents[3] / "docs" / "sliding_window.py")
+    problem = str(Path(__file__).parents[3] / "examples" / "sliding_window.py")
     with pytest.raises(ExportError, match="sliding-window, which no exported package knows"):
         choose(replace(run, problem=problem), versions, 3)
 

@@ -175,7 +175,7 @@ def test_a_problem_from_a_file_is_found_by_the_worker_too(tmp_path: Path) -> Non
 
 
 def test_a_problem_may_extend_what_a_case_is() -> None:
-    problem = get_problem(str(Path(__file__).parents[3] / "docs" / "sliding_window.py"))
+    problem = get_problem(str(Path(__file__).parents[3] / "examples" / "sliding_window.py"))
     case = replace(problem.correctness_cases[0], name=CASE.name)
     assert type(case) is not Case
     assert contender().open(problem, benchmark(case, "honest")) is None

@@ -11,7 +11,7 @@ from evaluator.executor.control import KNOWN
 from evaluator.executor.work import OpKind
 from evaluator.work import Body
 
-ORACLE = "counting by hand"
+ORACLE = "counts made by hand"
 
 
 @triton.jit

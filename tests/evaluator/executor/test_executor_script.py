@@ -13,7 +13,7 @@ from evaluator.executor.kernel import aliases, load
 from evaluator.executor.parser import parse
 from evaluator.executor.slicing import deciding_reads, script_slice
 
-ORACLE = "the same kernel, run whole"
+ORACLE = "the same kernel, executed as a whole"
 TILES, SPLITS, N = 7, 3, 16
 
 

@@ -15,7 +15,7 @@ from evaluator.executor.ir import parse_type
 from evaluator.executor.locations import Locations, split_locations
 from evaluator.executor.parser import MAX_DEPTH
 
-ORACLE = "messages and locations"
+ORACLE = "the expected messages and locations"
 
 
 def module(*lines, signature="%x: !tt.ptr<f32>, %n: i32"):

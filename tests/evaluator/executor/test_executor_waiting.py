@@ -11,7 +11,7 @@ import triton.language as tl
 from evaluator.executor import ExecutionTimeout, load
 from evaluator.executor.waiting import polls
 
-ORACLE = "the definition"
+ORACLE = "the definition of the operation"
 
 
 def line_of(function, text):
