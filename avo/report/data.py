@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
-from avo.report.figures import BarGroup, Trajectory
+from avo.report.figures import BarGroup, Figure
 from avo.watch.failures import Failures
-from avo.watch.snapshot import Comparison, Snapshot
+from avo.watch.scores import BaselineComparison
+from avo.watch.view import RunView
 from evaluator.evaluation import Score
 from evaluator.problem import Baseline
-from lineage_db.records import Intervention, Run, Spend, Step, StepState, Version
+from lineage_db.records import AttemptSummary, Intervention, Run, Spend, Step, StepState, Version
 
 MOST_WORDS = 600
 """Characters of a change, a reason or a message that are shown."""
@@ -23,7 +25,7 @@ MOST_REASONS, MOST_UNVERIFIED = 15, 10
 
 
 @dataclass(frozen=True, slots=True)
-class Diff:
+class VersionDiff:
     """What a version changed in the source of its first parent."""
 
     parent: int
@@ -36,7 +38,7 @@ class Diff:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class VersionEntry:
     """A version in the tree."""
 
     version: Version
@@ -53,11 +55,11 @@ class Entry:
     """Those of them at fault."""
     compared: str
     """What timing it in turn with the best version before it has shown, where speed was measured."""
-    diff: Diff | None
+    diff: VersionDiff | None
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class MoveTally:
     """What came of one of the moves of ``mutate``."""
 
     name: str
@@ -94,20 +96,28 @@ class ModelUse:
 class Report:
     """A run as its report tells it."""
 
-    snapshot: Snapshot
+    view: RunView
+    versions: tuple[Version, ...]
+    """The seed first."""
+    attempts: tuple[AttemptSummary, ...]
+    """Every attempt, oldest first."""
+    busy: timedelta
+    """Time in which at least one step that came to an end was under way: pauses between resumes do not count."""
+    attempts_per_minute: float | None
+    """In that time; None before the first step has ended."""
     unit: str
     """What every number of a score is, e.g. ``predicted TFLOPS, h100``."""
-    trajectories: tuple[Trajectory, ...]
+    trajectories: tuple[Figure, ...]
     """Full cases, then causal ones, as far as there are any."""
     bars: tuple[BarGroup, ...]
     """Seed, best version and baselines on each case."""
     baselines: tuple[Baseline, ...]
     """Of the run's target, with a figure for one of its cases."""
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[BaselineComparison, ...]
     """The best version beside them."""
-    entries: tuple[Entry, ...]
+    entries: tuple[VersionEntry, ...]
     """The tree, line by line."""
-    moves: tuple[Move, ...]
+    moves: tuple[MoveTally, ...]
     """That were tried, the most profitable first; none of an operator that does not work by moves."""
     failures: tuple[Failures, ...]
     """By reason, all of them."""
@@ -126,17 +136,17 @@ class Report:
     @property
     def run(self) -> Run:
         """The run."""
-        return self.snapshot.run
+        return self.view.run
 
     @property
-    def by_number(self) -> tuple[Entry, ...]:
+    def by_number(self) -> tuple[VersionEntry, ...]:
         """The entries in the order in which they were accepted."""
         return tuple(sorted(self.entries, key=lambda entry: entry.version.number))
 
     @property
     def judged_s(self) -> float:
         """Seconds of evaluation, those side by side added up."""
-        return sum(attempt.seconds for attempt in self.snapshot.attempts)
+        return sum(attempt.seconds for attempt in self.attempts)
 
 
 def cut(words: str, most: int = MOST_WORDS) -> str:

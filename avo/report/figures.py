@@ -21,7 +21,7 @@ _LINE = FONT + 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CaseSpeeds:
     """One benchmark case over the versions."""
 
     name: str
@@ -30,7 +30,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class BaselineLevel:
     """A baseline."""
 
     name: str
@@ -39,7 +39,7 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True)
-class Trajectory:
+class Figure:
     """How a run got faster on some benchmark cases, as figures 5 and 6 of the AVO paper (arXiv 2603.24517) draw it."""
 
     name: str
@@ -52,8 +52,8 @@ class Trajectory:
     """Geometric mean over the cases, in TFLOPS, one for each version."""
     changes: tuple[str, ...]
     """What each version changed."""
-    cases: tuple[Line, ...]
-    levels: tuple[Level, ...]
+    cases: tuple[CaseSpeeds, ...]
+    levels: tuple[BaselineLevel, ...]
     """Baselines as the geometric mean over the same cases."""
 
     @property
@@ -96,7 +96,7 @@ class BarGroup:
     bars: tuple[Bar, ...]
 
 
-def draw_trajectory(figure: Trajectory, width: int) -> str:
+def draw_trajectory(figure: Figure, width: int) -> str:
     """Return the trajectory as an SVG of ``width`` pixels.
 
     The running best is a solid line with a marker where a version sets a new best. There is a dashed line for each case
@@ -160,7 +160,7 @@ def draw_bars(groups: Sequence[BarGroup], unit: str, width: int) -> str:
     return picture(f"bars-{width}", width, below + 42, f"Speed by benchmark case: {unit}", told, parts)
 
 
-def _labels(figure: Trajectory, width: float, most: int) -> list[tuple[str, float, str]]:
+def _labels(figure: Figure, width: float, most: int) -> list[tuple[str, float, str]]:
     """Return words, value and class of what the lines are called at their right end, the highest first.
 
     Where not all fit, cases are left out first: the table below the figure has them.
@@ -183,7 +183,7 @@ def _vertical_axis(marks: Sequence[float], y: Scale, left: float, right: float) 
         yield text(f"{mark:g}", left - 8, y(mark) + FONT / 3, class_="quiet", text_anchor="end")
 
 
-def _version_axis(figure: Trajectory, x: Scale, bottom: float) -> Iterator[Element]:
+def _version_axis(figure: Figure, x: Scale, bottom: float) -> Iterator[Element]:
     last = len(figure.versions) - 1
     most = max(1, min(last, int((x.stop - x.start) / 50)))
     for mark in ticks(0, last, most):
@@ -202,7 +202,7 @@ def _steps(values: Sequence[float], x: Scale, y: Scale, right: float) -> str:
     return "".join((*path, f"H{right:.1f}"))
 
 
-def _markers(figure: Trajectory, x: Scale, y: Scale) -> Iterator[Element]:
+def _markers(figure: Figure, x: Scale, y: Scale) -> Iterator[Element]:
     records = set(figure.records)
     size = min(4.5, max(2.0, 0.3 * (x(1) - x(0))))
     for place, (number, score, change) in enumerate(zip(figure.versions, figure.scores, figure.changes, strict=True)):
@@ -235,7 +235,7 @@ def _said(bar: Bar) -> str:
     return f"{bar.name} {bar.value:.1f}{between}"
 
 
-def _told(figure: Trajectory) -> str:
+def _told(figure: Figure) -> str:
     first, last = figure.versions[0], figure.versions[figure.holders[-1]]
     words = f"From {figure.scores[0]:.1f} at version {first} to {figure.best[-1]:.1f} at version {last}, in "
     words += f"{len(figure.records)} steps up over {len(figure.versions)} versions."

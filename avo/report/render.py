@@ -13,8 +13,8 @@ from markupsafe import Markup
 
 from avo.report import data
 from avo.report.data import Report, cut
-from avo.report.figures import NARROW, WIDE, Trajectory, draw_bars, draw_trajectory
-from avo.watch.snapshot import geomean
+from avo.report.figures import NARROW, WIDE, Figure, draw_bars, draw_trajectory
+from avo.watch.scores import geomean
 from avo.watch.wording import SPREAD, duration, first_line, percent, place, printable, verdict
 from evaluator.evaluation import Fault
 from evaluator.target import score_kind
@@ -73,7 +73,7 @@ def _environment(**options: Any) -> Environment:
 
 
 def _names(report: Report, now: datetime) -> dict[str, Any]:
-    best = report.snapshot.best
+    best = report.view.best
     score = best.attempt.evaluation.score if best else None
     kind = score_kind(report.run.target)
     return {
@@ -99,7 +99,7 @@ def _names(report: Report, now: datetime) -> dict[str, Any]:
 def _sections(report: Report, profiled: bool) -> list[tuple[str, str]]:
     """Return the anchors of the page's sections and what they are called."""
     found = []
-    if report.snapshot.versions:
+    if report.versions:
         found += [("trajectory", "Trajectory"), ("cases", "Cases"), ("paid", "What paid"), ("lineage", "Lineage")]
     found += [("attempts", "Attempts"), ("cost", "Time and cost")]
     found += [("supervisor", "Supervisor")] * bool(report.interventions) + [("profile", "Profile")] * profiled
@@ -125,8 +125,8 @@ def _digest(text: str) -> str:
 
 
 def _number(report: Report) -> int:
-    assert report.snapshot.best is not None, "only a version can be profiled"
-    return report.snapshot.best.number
+    assert report.view.best is not None, "only a version can be profiled"
+    return report.view.best.number
 
 
 def _timeline(profile: "Profile", kernel: str) -> str:
@@ -141,7 +141,7 @@ def _hot_section(profile: "Profile") -> "Section | None":
     return max(sections, key=lambda section: section.time_us, default=None)
 
 
-def _level(figure: Trajectory, name: str) -> str:
+def _level(figure: Figure, name: str) -> str:
     """Return the figure of a baseline on the cases of a trajectory; nothing where it does not cover them."""
     return next((f"{level.value:.1f}" for level in figure.levels if level.name == name), "")
 

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from avo.report.data import cut
-from avo.report.figures import Bar, BarGroup, Level, Line, Trajectory
+from avo.report.figures import Bar, BarGroup, BaselineLevel, CaseSpeeds, Figure
+from avo.watch.scores import scored
 from avo.watch.wording import unit
 from evaluator.catalogue import get_problem, get_suite
 from evaluator.errors import EvaluatorError
@@ -15,37 +16,30 @@ _GROUPS = (("full", False), ("causal", True))
 """Trajectories in their order, and whether their cases are causal."""
 
 
-def score_of(version: Version) -> Score:
-    """Return the score, which every version has."""
-    score = version.attempt.evaluation.score
-    assert score is not None, "only correct attempts become versions"
-    return score
-
-
 def cases_of(scores: Sequence[Score]) -> list[str]:
     """Return the cases that all scores have, in order."""
     common = set.intersection(*({case.case for case in score.cases} for score in scores))
     return [case.case for case in scores[-1].cases if case.case in common]
 
 
-def trajectories_of(run: Run, versions: Sequence[Version], baselines: Sequence[Baseline]) -> tuple[Trajectory, ...]:
+def trajectories_of(run: Run, versions: Sequence[Version], baselines: Sequence[Baseline]) -> tuple[Figure, ...]:
     """Return a trajectory for the full and one for the causal cases that all ``versions`` have; none without them.
 
     Baselines that lack one of its cases are no lines of a trajectory.
     """
     if not versions:
         return ()
-    scores = [score_of(version) for version in versions]
+    scores = [scored(version) for version in versions]
     found = []
     for name, cases in _grouped(run, cases_of(scores)).items():
-        lines = tuple(Line(case, tuple(_tflops(score)[case] for score in scores)) for case in cases)
+        lines = tuple(CaseSpeeds(case, tuple(_tflops(score)[case] for score in scores)) for case in cases)
         levels = (
-            Level(baseline.name, geometric_mean(baseline.tflops[case] for case in cases))
+            BaselineLevel(baseline.name, geometric_mean(baseline.tflops[case] for case in cases))
             for baseline in baselines
             if baseline.tflops.keys() >= set(cases)
         )
         found.append(
-            Trajectory(
+            Figure(
                 name,
                 unit(scores[-1]),
                 tuple(version.number for version in versions),
@@ -61,9 +55,9 @@ def trajectories_of(run: Run, versions: Sequence[Version], baselines: Sequence[B
 def bars_of(seed: Version, best: Version, baselines: Sequence[Baseline]) -> tuple[BarGroup, ...]:
     """Return the bars of each case that both versions have; of one version where the seed is the best."""
     shown = {"best": best} if seed is best else {"seed": seed, "best": best}
-    scores = {style: {case.case: case for case in score_of(version).cases} for style, version in shown.items()}
+    scores = {style: {case.case: case for case in scored(version).cases} for style, version in shown.items()}
     groups = []
-    for name in cases_of([score_of(version) for version in shown.values()]):
+    for name in cases_of([scored(version) for version in shown.values()]):
         bars = []
         for style, version in shown.items():
             case = scores[style][name]

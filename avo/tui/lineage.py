@@ -7,7 +7,8 @@ from rich.text import Text
 from textual.widgets.option_list import Option
 
 from avo.tui.keys import Options
-from avo.watch.snapshot import Comparison, Lineage, gain, geomean, lines
+from avo.tui.reader import Overview
+from avo.watch.scores import BaselineComparison, gain, geomean, lines
 from avo.watch.tree import Row, layout
 from avo.watch.wording import first_line, percent
 from evaluator.problem import Baseline
@@ -24,19 +25,19 @@ class LineageList(Options):
 
     def show(
         self,
-        lineage: Lineage,
+        overview: Overview,
         baselines: Sequence[Baseline],
-        interventions: Sequence[Intervention] = (),
         words: str = "",
     ) -> None:
         """Show those versions that ``matches`` finds for ``words``; the highlighted one stays where it is."""
-        self._versions = lineage.versions
-        by_number = lineage.by_number
-        marks = marked(lineage.versions, interventions)
-        rows = layout(kept(lineage.versions, by_number, words))
-        best = lineage.best.number if lineage.best else None
+        self._versions = overview.versions
+        by_number = overview.by_number
+        marks = marked(overview.versions, overview.interventions)
+        rows = layout(kept(overview.versions, by_number, words))
+        best = overview.view.best.number if overview.view.best else None
         options = [Option(_prompt(row, by_number, best, marks), id=str(row.version.number)) for row in rows]
-        score = lineage.seed.attempt.evaluation.score if lineage.seed else None
+        seed = overview.view.seed
+        score = seed.attempt.evaluation.score if seed else None
         published = lines(score, baselines, (row.version for row in rows)) if score else []
         for number, (place, found) in reversed(list(enumerate(published))):
             options.insert(place, Option(_line(found), id=f"published {number}", disabled=True))
@@ -135,7 +136,7 @@ def _waiting(intervention: Intervention) -> Text:
     return Text(words, "bold magenta", no_wrap=True, overflow="ellipsis")
 
 
-def _line(published: Comparison) -> Text:
+def _line(published: BaselineComparison) -> Text:
     line = f"{published.published:6.1f} ┄┄┄┄┄┄ {published.name}, published"
     return Text(line, "dim", no_wrap=True, overflow="ellipsis")
 

@@ -44,10 +44,10 @@ class LineageView(View):
         """Show new versions, and what is known of the selected one."""
         self._picture, self._baselines = picture, baselines
         overview = picture.overview
-        drawn = (overview.run.id, len(overview.versions), overview.interventions, self._words)
+        drawn = (overview.view.run.id, len(overview.versions), overview.interventions, self._words)
         if drawn != self._drawn:
             self._drawn = drawn
-            self.query_one(LineageList).show(overview, baselines, overview.interventions, self._words)
+            self.query_one(LineageList).show(overview, baselines, self._words)
         self._show_version()
 
     def enter(self) -> None:
@@ -80,8 +80,8 @@ class LineageView(View):
 
     def select_best(self) -> None:
         """Select the best version."""
-        if self._picture and self._picture.overview.best:
-            self.query_one(LineageList).select(self._picture.overview.best.number)
+        if self._picture and (best := self._picture.overview.view.best):
+            self.query_one(LineageList).select(best.number)
 
     def switch(self, tab: str) -> None:
         """Show a tab of the detail."""

@@ -37,8 +37,8 @@ class NotesView(View):
             return
         memories, interventions = picture.memories, picture.overview.interventions
         title = f"notes of operators: {len(memories)}, interventions of the supervisor: {len(interventions)}"
-        if picture.overview.spend.calls:
-            title += f"; calls of models: {picture.overview.spend.calls}, {spent(picture.overview.spend)}"
+        if picture.overview.view.spend.calls:
+            title += f"; calls of models: {picture.overview.view.spend.calls}, {spent(picture.overview.view.spend)}"
         self.query_one("#notes-title", Static).update(title)
         dated = [(memory.written, _memory(memory)) for memory in memories]
         dated += [(made.made, _intervention(made)) for made in interventions]

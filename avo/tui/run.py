@@ -25,9 +25,8 @@ from avo.tui.trajectory import TrajectoryView
 from avo.tui.transcript import spent
 from avo.tui.view import Needs, View
 from avo.tui.workers import WorkersView
-from avo.watch.panel import STATE_STYLE
-from avo.watch.snapshot import geomean, published
-from avo.watch.wording import printable, standing, unit, verdict
+from avo.watch.scores import geomean, published
+from avo.watch.wording import STATE_STYLE, printable, standing, unit, verdict
 from evaluator.problem import Baseline
 from lineage_db.records import RunState
 
@@ -116,11 +115,11 @@ class RunScreen(FeedScreen[Picture]):
             return
         picture = message.value
         overview = picture.overview
-        if self._picture is None or self._picture.overview.run.problem != overview.run.problem:
-            self._baselines = published(overview.run.problem)
+        if self._picture is None or self._picture.overview.view.run.problem != overview.view.run.problem:
+            self._baselines = published(overview.view.run.problem)
         self._picture = picture
         self._draw_header()
-        if overview.totals.steps == 0 or (not overview.versions and self._shown == "lineage"):
+        if overview.view.steps == 0 or (not overview.versions and self._shown == "lineage"):
             self._say(_before_the_seed(overview))
             return
         if not self.query_one("#pages").display:
@@ -162,7 +161,7 @@ class RunScreen(FeedScreen[Picture]):
         self.refresh_bindings()
         view = self.view
         if self._picture:
-            if self._picture.overview.totals.steps:
+            if self._picture.overview.view.steps:
                 self._show_pages()
             view.focus_in()
             view.show(self._picture, self._baselines)
@@ -246,25 +245,27 @@ class RunScreen(FeedScreen[Picture]):
 
 def header(overview: Overview, words: str) -> Text:
     """Return two lines: which run, how it stands, what its lineage is filtered by; its best score, what was tried."""
-    run, best, seed = overview.run, overview.best, overview.seed
+    view = overview.view
+    run, best, seed = view.run, view.best, view.seed
     text = Text()
     text.append(run.name, "bold")
-    text.append(f"  {standing(run, overview.state)}", f"bold {STATE_STYLE[overview.state]}")
+    text.append(f"  {standing(run, view.state)}", f"bold {STATE_STYLE[view.state]}")
     text.append(f"  {run.problem}, suite {run.suite}, operator {run.operator}")
     text.append(f"  filter: {printable(words)}\n" if words else "\n", "bold")
     if best and seed and best.attempt.evaluation.score:
         text.append(f"{geomean(best):.1f} {unit(best.attempt.evaluation.score)}", "bold")
         text.append(f"  best v{best.number}, {geomean(best) / geomean(seed):.2f} x seed")
-    made = f"{overview.totals.attempts:,} attempt{'' if overview.totals.attempts == 1 else 's'}"
+    made = f"{view.attempts:,} attempt{'' if view.attempts == 1 else 's'}"
     text.append(f"{'  ' if best else ''}{made}, {len(overview.versions)} accepted", "dim")
-    if overview.spend.calls:
-        text.append(f", {spent(overview.spend)}", "dim")
+    if view.spend.calls:
+        text.append(f", {spent(view.spend)}", "dim")
     return text
 
 
 def _before_the_seed(overview: Overview) -> str:
     if overview.newest:
         return f"The seed was not accepted: {verdict(overview.newest.status)}.\n\n{printable(overview.newest.message)}"
-    if overview.state in (RunState.RUNNING, RunState.PAUSED):
+    view = overview.view
+    if view.state in (RunState.RUNNING, RunState.PAUSED):
         return "The seed is being evaluated. Its score appears here in a moment."
-    return f"This run is {overview.state} and has no versions. Continue it with\n\n    avo resume {overview.run.name}"
+    return f"This run is {view.state} and has no versions. Continue it with\n\n    avo resume {view.run.name}"

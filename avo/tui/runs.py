@@ -15,7 +15,7 @@ from textual.widgets import DataTable, Footer, Static
 
 from avo.tui.keys import Table
 from avo.tui.screen import FeedScreen
-from avo.watch.panel import STATE_STYLE
+from avo.watch.wording import STATE_STYLE
 from evaluator.errors import UnknownTarget
 from evaluator.target import score_kind
 from lineage_db.records import RunState, RunSummary

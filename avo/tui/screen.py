@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 from textual.message import Message
 from textual.screen import Screen
 
-from avo.watch.snapshot import follow
+from avo.watch.follow import follow
 from lineage_db.errors import StoreError
 from lineage_db.store import Store
 

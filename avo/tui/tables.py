@@ -9,7 +9,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from avo.watch.snapshot import Lineage, compare, gain, geomean
+from avo.watch.scores import compare, gain, geomean
 from avo.watch.wording import SPREAD, compared, duration, percent, place, printable, unit
 from evaluator.evaluation import CaseResult, Resources, Score
 from evaluator.problem import Baseline
@@ -65,7 +65,10 @@ class CaseTable:
 
 
 def scores(
-    version: Version, lineage: Lineage, baselines: Sequence[Baseline], submission: Submission | None = None
+    version: Version,
+    versions: Mapping[int, Version],
+    baselines: Sequence[Baseline],
+    submission: Submission | None = None,
 ) -> RenderableType:
     """Return everything the judge found about a version, beside its parent, the seed and published figures.
 
@@ -75,10 +78,10 @@ def scores(
     score = evaluation.score
     if score is None:
         return Text(printable(evaluation.message))
-    parts: list[RenderableType] = [_summary(version, lineage, score, submission)]
+    parts: list[RenderableType] = [_summary(version, versions, score, submission)]
     parts += [
         _title(f"{score.kind.capitalize()} TFLOPS, {place(score)}"),
-        _case_scores(version, lineage, score, baselines),
+        _case_scores(version, versions, score, baselines),
     ]
     published = _published(score, baselines)
     if published:
@@ -94,9 +97,11 @@ def scores(
     return Drawn(Group(*parts))
 
 
-def _summary(version: Version, lineage: Lineage, score: Score, submission: Submission | None) -> RenderableType:
+def _summary(
+    version: Version, versions: Mapping[int, Version], score: Score, submission: Submission | None
+) -> RenderableType:
     parents = ", ".join(f"v{number}" for number in version.parents)
-    grown = gain(version, lineage.by_number)
+    grown = gain(version, versions)
     text = Text.assemble(
         (f"Version {version.number}  ", "bold"),
         f"{geomean(version):.1f} {unit(score)}",
@@ -124,12 +129,13 @@ def _summary(version: Version, lineage: Lineage, score: Score, submission: Submi
     return text
 
 
-def _case_scores(version: Version, lineage: Lineage, score: Score, baselines: Sequence[Baseline]) -> CaseTable:
+def _case_scores(
+    version: Version, versions: Mapping[int, Version], score: Score, baselines: Sequence[Baseline]
+) -> CaseTable:
     rows = [CaseRow(f"v{version.number}, this one", _tflops(score), "bold")]
-    known = lineage.by_number
-    others = [(f"v{number}, parent", known[number]) for number in version.parents if number and number in known]
-    if version.number and 0 in known:
-        others.append(("v0, seed", known[0]))
+    others = [(f"v{number}, parent", versions[number]) for number in version.parents if number and number in versions]
+    if version.number and 0 in versions:
+        others.append(("v0, seed", versions[0]))
     for label, other in others:
         if other.attempt.evaluation.score:
             rows.append(CaseRow(label, _tflops(other.attempt.evaluation.score)))

@@ -15,9 +15,9 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Static
 from textual_plotext import PlotextPlot
 
-from avo.tui.reader import Picture, Want
+from avo.tui.reader import Overview, Picture, Want
 from avo.tui.view import View
-from avo.watch.snapshot import Comparison, Lineage, compare, gain, geomean
+from avo.watch.scores import BaselineComparison, compare, gain, geomean
 from avo.watch.wording import first_line, percent, unit
 from evaluator.problem import Baseline
 from lineage_db.records import Version
@@ -31,7 +31,7 @@ _Point = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CaseLine:
     """A line of the plot."""
 
     label: str
@@ -39,20 +39,20 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Trajectory:
+class Plot:
     """What is plotted."""
 
     best: tuple[_Point, ...]
     """The running best, with its steps."""
     records: tuple[_Point, ...]
     """Versions that set a new best."""
-    cases: tuple[Line, ...]
-    baselines: tuple[Comparison, ...]
+    cases: tuple[CaseLine, ...]
+    baselines: tuple[BaselineComparison, ...]
 
 
-def trajectory(lineage: Lineage, places: Sequence[float], baselines: Sequence[Baseline]) -> Trajectory:
+def trajectory(versions: Sequence[Version], places: Sequence[float], baselines: Sequence[Baseline]) -> Plot:
     """Return what to plot of the first versions, as many as ``places`` has; those are where they are on the x axis."""
-    versions = lineage.versions[: len(places)]
+    versions = versions[: len(places)]
     best: list[_Point] = []
     records: list[_Point] = []
     for place, version in zip(places, versions, strict=True):
@@ -67,9 +67,10 @@ def trajectory(lineage: Lineage, places: Sequence[float], baselines: Sequence[Ba
     score = versions[0].attempt.evaluation.score if versions else None
     names = [case.case for case in score.cases] if score else []
     cases = tuple(
-        Line(name, tuple(zip(places, (_tflops(version, name) for version in versions), strict=True))) for name in names
+        CaseLine(name, tuple(zip(places, (_tflops(version, name) for version in versions), strict=True)))
+        for name in names
     )
-    return Trajectory(tuple(best), tuple(records), cases, tuple(compare(score, baselines)) if score else ())
+    return Plot(tuple(best), tuple(records), cases, tuple(compare(score, baselines)) if score else ())
 
 
 def _tflops(version: Version, case: str) -> float:
@@ -107,7 +108,7 @@ class TrajectoryView(View, can_focus=True):
         """Draw anew if there are new versions."""
         self._picture, self._baselines = picture, baselines
         what = (
-            picture.overview.run.id,
+            picture.overview.view.run.id,
             len(picture.overview.versions),
             picture.ordinals,
             self._by_attempts,
@@ -146,7 +147,7 @@ class TrajectoryView(View, can_focus=True):
     def _draw(self, picture: Picture) -> None:
         overview = picture.overview
         places: Sequence[float] = picture.ordinals if self._by_attempts else range(len(overview.versions))
-        drawn = trajectory(overview, places, self._baselines)
+        drawn = trajectory(overview.versions, places, self._baselines)
         plot = self.query_one(PlotextPlot)
         plt = plot.plt
         plt.clear_figure()
@@ -165,7 +166,8 @@ class TrajectoryView(View, can_focus=True):
         plt.xlabel(self.axis)
         ticks = _ticks(_right(drawn))
         plt.xticks([*map(float, ticks)], [f"{tick:,}" for tick in ticks])
-        score = overview.best.attempt.evaluation.score if overview.best else None
+        best = overview.view.best
+        score = best.attempt.evaluation.score if best else None
         if score:
             plt.ylabel(unit(score))
         plot.refresh()
@@ -180,7 +182,7 @@ def _ticks(right: float) -> list[int]:
     return list(range(0, int(right) + 1, step))
 
 
-def _right(drawn: Trajectory) -> float:
+def _right(drawn: Plot) -> float:
     return drawn.best[-1][0] if drawn.best else 0.0
 
 
@@ -188,7 +190,7 @@ def _letter(number: int) -> str:
     return ascii_lowercase[number % len(ascii_lowercase)]
 
 
-def _legend(drawn: Trajectory, with_cases: bool, width: int) -> Text:
+def _legend(drawn: Plot, with_cases: bool, width: int) -> Text:
     """Return what the lines are, as many on a line as fit ``width``."""
     if not drawn.best:
         return Text("No version yet.")
@@ -209,10 +211,10 @@ def _legend(drawn: Trajectory, with_cases: bool, width: int) -> Text:
     return text
 
 
-def _gains(lineage: Lineage) -> Text:
+def _gains(overview: Overview) -> Text:
     """Return the versions that gained most, a line each."""
-    by_number = lineage.by_number
-    gained = [(grown, version) for version in lineage.versions if (grown := gain(version, by_number)) is not None]
+    by_number = overview.by_number
+    gained = [(grown, version) for version in overview.versions if (grown := gain(version, by_number)) is not None]
     lines = [
         Text.assemble((f"{percent(grown):>7} v{version.number}  ", "bold"), first_line(version.attempt.change))
         for grown, version in sorted(gained, key=lambda each: -each[0])[:LARGEST_GAINS]

@@ -90,8 +90,8 @@ class EventReader:
         self._run = run = store.run(self._name)
         self._state = run.state_at(now)
         self._attempt, _ = store.revision(run.id)
-        self._step = store.pages.totals(run.id).steps - 1
-        self._version = store.pages.growth(run.id)[0] - 1
+        self._step = store.pages.begun(run.id) - 1
+        self._version = max((version.number for version in store.pages.accepted(run.id, last=1)), default=-1)
         _, self._call = store.pages.failed_calls(run.id, after=2**31 - 1)
         self._told = max((made.id for made in store.journal.interventions(run.id, last=1)), default=0)
         self._open = {step.number for step in store.pages.running(run.id)}

@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from avo.cli.common import one_line, row, table
+from avo.watch.tables import one_line, row, table
 from avo.watch.wording import percent
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Protocol
 
 from avo.watch.events import Event, EventReader, failure
-from avo.watch.snapshot import follow
+from avo.watch.follow import follow
 from lineage_db.errors import StoreError
 from lineage_db.store import Store
 

@@ -10,6 +10,12 @@ from lineage_db.records import Request, Run, RunState, Spend
 SPREAD = {ScoreKind.PREDICTED: "range", ScoreKind.MEASURED: "quartiles"}
 """What the low and the high end of a case's speed are called: of the model's constants, or of the timed runs."""
 
+STATE_STYLE = {
+    RunState.RUNNING: "green", RunState.PAUSED: "yellow", RunState.STOPPED: "yellow", RunState.FINISHED: "cyan",
+    RunState.INTERRUPTED: "bright_red",
+}  # fmt: skip
+"""The colour of a run's state on a terminal."""
+
 
 def duration(seconds: float) -> str:
     """Return the two largest units: ``9s``, ``1m 05s``, ``2h 07m``, ``3d 04h``."""
