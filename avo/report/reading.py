@@ -40,7 +40,7 @@ from lineage_db.store import Store
 
 
 def read_report(store: Store, run_name: str, now: datetime) -> Report:
-    """Return the report on a run as it is at ``now``; raises ``UnknownRun`` and the store's other errors."""
+    """Return the report on a run as it is at ``now``. Raises ``UnknownRun`` and the store's other errors."""
     view = read_view(store, run_name, now)
     run, seed, best = view.run, view.seed, view.best
     versions, attempts, steps = (
@@ -143,7 +143,7 @@ def _diff(version: Version, versions: Mapping[int, Version]) -> VersionDiff:
 def _moves(
     attempts: Sequence[AttemptSummary], entries: Sequence[VersionEntry], mutations: Collection[int]
 ) -> tuple[MoveTally, ...]:
-    """Return the moves of the steps with these numbers."""
+    """Return how the moves fared in the steps with the numbers ``mutations``."""
     gains = {entry.version.number: entry.gains for entry in entries}
     count = len(entries[0].gains) if entries else 0
     tried = [(attempt, moves_of(attempt.change)) for attempt in attempts if attempt.step_number in mutations]
@@ -183,7 +183,7 @@ def _models(calls: Sequence[ModelCall]) -> tuple[ModelUse, ...]:
 
 
 def _environment(run: Run, score: Score | None) -> list[tuple[str, str]]:
-    """Return what the run was made with: names and values."""
+    """Return the names and values of everything that determines how the run was made."""
     config = dict(run.config)
     start = config.pop(START, {})
     lines = [

@@ -19,9 +19,9 @@ LOOPBACK = "127.0.0.1"
 
 
 def address(text: str) -> tuple[str, int]:
-    """Return host and port of ``PORT`` or ``HOST:PORT``, on this machine alone unless it says otherwise.
+    """Return host and port of ``PORT`` or ``HOST:PORT``; without a host, this machine's loopback address.
 
-    Raises ``MetricsUnavailable`` for what is neither.
+    Raises ``MetricsUnavailable`` for anything else.
     """
     host, _, port = text.rpartition(":")
     if not port.isdecimal() or int(port) > 65535:
@@ -30,7 +30,7 @@ def address(text: str) -> tuple[str, int]:
 
 
 class Collector:
-    """What Prometheus is given of one run."""
+    """Collects the metrics of one run for Prometheus."""
 
     def __init__(self, store: Store, run_name: str, clock: Callable[[], datetime]) -> None:
         self._store = store
@@ -39,7 +39,7 @@ class Collector:
         self._last: RunView | None = None
 
     def collect(self) -> "Iterator[Metric]":
-        """Yield the run's figures, or only that there are none when the database is not to be had."""
+        """Yield the run's metrics, or only ``avo_up 0`` if the database cannot be read."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         now = self._clock()
@@ -89,9 +89,9 @@ class Collector:
 
 @contextmanager
 def served(collector: Collector, host: str, port: int) -> Iterator[int]:
-    """Answer scrapes at ``http://HOST:PORT/metrics`` for as long as the context lasts; yield the port.
+    """Answer scrapes at ``http://HOST:PORT/metrics`` while the context lasts; yield the port.
 
-    Port 0 chooses a free one. Raises ``MetricsUnavailable`` where the package is missing or the port is not to be had.
+    Port 0 chooses a free one. Raises ``MetricsUnavailable`` if the package is missing or the port is not available.
     """
     try:
         from prometheus_client import start_http_server

@@ -1,4 +1,4 @@
-"""Progress: shows a run on a console while it goes on, by reading its database from a thread."""
+"""The live display: shows a run on a console while it goes on, from a thread that reads its database."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from lineage_db.store import Store
 
 MOST_WORKERS = 8
 WIDEST = 100
-"""Columns: on a wider terminal, longer bars say no more."""
+"""Widest panel, in columns: longer bars would not say more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +34,16 @@ class Budget:
     """The limits of a run."""
 
     max_attempts: int | None
-    """Of the whole run."""
+    """Limit of the whole run."""
     deadline: datetime | None
     began: datetime
     """Start of the time that ends with ``deadline``."""
     max_tokens: int | None = None
     max_usd: float | None = None
-    """Of the whole run, as the tokens."""
+    """Limits of the whole run."""
 
     def used(self, view: RunView, now: datetime) -> float | None:
-        """Return the fraction used of whichever limit is nearer, 0 to 1; None without a limit."""
+        """Return the used fraction, 0 to 1, of the limit that is nearest; None without a limit."""
         parts = []
         if self.max_attempts:
             parts.append(view.attempts / self.max_attempts)
@@ -56,7 +56,9 @@ class Budget:
         return min(1.0, max(parts)) if parts else None
 
     def left_s(self, view: RunView, now: datetime) -> float | None:
-        """Return the seconds until the nearer limit, negative beyond it; None without one or, for attempts, a rate."""
+        """Return the seconds until the nearest limit, negative beyond it; None if there is none or the rate is not
+        known.
+        """
         left = []
         if self.deadline:
             left.append((self.deadline - now).total_seconds())
@@ -67,7 +69,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """A run, and what happened in it since it was read before."""
+    """A run, and what happened in it since the reading before."""
 
     view: RunView
     attempts: tuple[AttemptSummary, ...]
@@ -77,7 +79,10 @@ class News:
 
 
 def read_news(store: Store, run_name: str, now: datetime, previous: News | None = None) -> News:
-    """Return the run as it is at ``now``: ``previous`` itself if nothing has changed. Raises the store's errors."""
+    """Return the run as it is at ``now`` with what is new in it; ``previous`` itself if nothing has changed.
+
+    Raises the store's errors.
+    """
     view = read_view(store, run_name, now, previous.view if previous else None)
     if previous is None:
         return News(view, (), ())
@@ -93,9 +98,10 @@ def read_news(store: Store, run_name: str, now: datetime, previous: News | None 
 
 
 class RunProgress:
-    """Follows one run between ``with`` and its end: a live panel on a terminal, else one line for each piece of news.
+    """Follows one run while its context lasts: a live panel on a terminal, one line for each piece of news elsewhere.
 
-    It never writes to the database, waits for one that is not there yet, and leaves the run's last state on the screen.
+    It never writes to the database, waits for one that does not exist yet, and leaves the run's last state on the
+    screen.
     """
 
     def __init__(
@@ -112,7 +118,9 @@ class RunProgress:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         interval_s: float = 0.5,
     ) -> None:
-        """Limits without ``deadline`` are of the whole run; ``deadline`` is aware; ``baselines`` are the problem's."""
+        """All limits but ``deadline`` are those of the whole run. ``deadline`` is aware. ``baselines`` are the
+        problem's.
+        """
         self._store_url = store_url
         self._run_name = run_name
         self._console = console
@@ -153,7 +161,7 @@ class RunProgress:
 
 
 class LiveView:
-    """What a terminal shows: drawn anew each time, so that times move on."""
+    """What a terminal shows. It is drawn again at each refresh, so that times move on."""
 
     def __init__(
         self, run_name: str, budget: Budget, baselines: Sequence[Baseline], clock: Callable[[], datetime]
@@ -178,7 +186,7 @@ class LiveView:
 
 
 class LineView:
-    """What a log shows: how the run stood at first, then a line for each attempt, accepted version and new state."""
+    """What a log shows: the run's state at first, then a line for each attempt, accepted version and new state."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -218,7 +226,7 @@ def _change(change: str) -> str:
 
 
 def panel(view: RunView, *, now: datetime, budget: Budget, baselines: Sequence[Baseline]) -> RenderableType:
-    """Return the whole display of a run."""
+    """Return the panel that shows a run."""
     run = view.run
     score = view.best.attempt.evaluation.score if view.best else None
     parts: list[RenderableType] = [_attempts(view, now, budget)]
@@ -266,7 +274,7 @@ def _attempts(view: RunView, now: datetime, budget: Budget) -> RenderableType:
 
 
 def _speed(view: RunView, score: Score, baselines: Sequence[Baseline]) -> RenderableType:
-    """Bars on one scale: the seed, the published baselines, the best."""
+    """Return bars on one scale: the seed, the published baselines and the best version."""
     best, seed = view.best, view.seed
     assert best is not None
     assert seed is not None

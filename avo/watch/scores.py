@@ -1,4 +1,4 @@
-"""Scores of versions: how they are read, and how they compare with each other and with published baselines."""
+"""Scores of versions: reading them, and comparing them with each other and with published baselines."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from lineage_db.records import Version
 
 
 def geomean(version: Version) -> float:
-    """The version's rank, in TFLOPS."""
+    """Return the version's geometric mean over the benchmark cases, in TFLOPS."""
     return version.attempt.evaluation.geomean_tflops
 
 
 def gain(version: Version, versions: Mapping[int, Version]) -> float | None:
-    """How much faster a version is than the fastest of its parents, 0.03 being 3 percent; None for the seed."""
+    """Return how much faster a version is than the fastest of its parents, 0.03 being 3 percent; None without any."""
     parents = [geomean(versions[number]) for number in version.parents if number in versions]
     return geomean(version) / max(parents) - 1 if parents else None
 
 
 @dataclass(frozen=True, slots=True)
 class BaselineComparison:
-    """A score beside a published baseline, both as geometric means in TFLOPS over the cases that both have."""
+    """A score compared with a published baseline: geometric means in TFLOPS over the cases that both have."""
 
     name: str
     ours: float
@@ -36,7 +36,7 @@ class BaselineComparison:
 
 
 def compare(score: Score, baselines: Sequence[Baseline]) -> list[BaselineComparison]:
-    """Return the score beside each baseline of the same target that shares a case with it, the slowest first."""
+    """Return the score compared with each baseline of its target that shares a case with it, the slowest first."""
     found = []
     for baseline in baselines:
         shared = [case for case in score.cases if case.case in baseline.tflops]
@@ -54,7 +54,7 @@ def compare(score: Score, baselines: Sequence[Baseline]) -> list[BaselineCompari
 
 
 def published(problem: str) -> tuple[Baseline, ...]:
-    """Return the published figures of a problem; none of one that this installation does not have."""
+    """Return the published baselines of a problem; empty if this installation does not have the problem."""
     try:
         return get_problem(problem).baselines
     except EvaluatorError:
@@ -64,9 +64,10 @@ def published(problem: str) -> tuple[Baseline, ...]:
 def lines(
     score: Score, baselines: Sequence[Baseline], versions: Iterable[Version]
 ) -> list[tuple[int, BaselineComparison]]:
-    """Return the baselines that cover every case of the score, the slowest first: lines that versions have to pass.
+    """Return the baselines that cover every case of the score, the slowest first.
 
-    Each with the number of ``versions`` that stand before the first that reaches it, as they are ordered.
+    Each comes with its place among ``versions``, in their order: the number of versions before the first that reaches
+    it.
     """
     reached = [geomean(version) for version in versions]
     return [
@@ -77,7 +78,7 @@ def lines(
 
 
 def score_to_json(version: Version) -> dict[str, Any]:
-    """Return how fast a version is, as data for JSON that says how that is known."""
+    """Return a version's score as data for JSON, with how and for which target it was obtained."""
     score = scored(version)
     return {
         "version": version.number,
@@ -89,7 +90,7 @@ def score_to_json(version: Version) -> dict[str, Any]:
 
 
 def scored(version: Version) -> Score:
-    """Return the score of a version, which has one."""
+    """Return the version's score; every version has one."""
     score = version.attempt.evaluation.score
     assert score is not None, "only correct attempts become versions"
     return score

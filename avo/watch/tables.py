@@ -1,4 +1,4 @@
-"""Tables and texts for a terminal: what candidates and operators wrote cannot command it."""
+"""Tables and text for a terminal. Control characters of candidates and operators are removed."""
 
 from rich.table import Table
 from rich.text import Text
@@ -12,9 +12,9 @@ def one_line(text: str) -> str:
 
 
 def table(*columns: str, title: str = "", gap: int = 2) -> Table:
-    """Return an empty table without rules; a column whose name starts with ``>`` is aligned to the right.
+    """Return an empty table without rules. A column whose name starts with ``>`` is aligned to the right.
 
-    ``gap``: blanks between columns.
+    ``gap``: number of blanks between columns.
     """
     made = Table(
         box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold", title=title or None,
@@ -27,10 +27,10 @@ def table(*columns: str, title: str = "", gap: int = 2) -> Table:
 
 
 def row(target: Table, *cells: object, style: str = "") -> None:
-    """Add a line to ``target``; None is an empty cell."""
+    """Add a row to ``target``; None makes an empty cell."""
     target.add_row(*(Text("" if cell is None else one_line(str(cell))) for cell in cells), style=style or None)
 
 
 def gain(new: float, old: float | None) -> float | None:
-    """Return ``new / old - 1``, None where there is nothing to compare with."""
+    """Return ``new / old - 1``; None if ``old`` is None or 0."""
     return new / old - 1 if old else None

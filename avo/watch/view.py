@@ -1,7 +1,7 @@
-"""The picture of a run that every display starts from, at a cost that does not grow with the run.
+"""The state of a run, as every display of it starts from it, read at a cost that does not grow with the run.
 
-Of a run that goes on, a reading fetches what is new since the one before, and a fixed number of rows of what is recent.
-The first reading of a run has its attempts counted in an index, and reads as few rows.
+A refresh reads what is new and a fixed number of recent rows. The first reading also has the run's attempts counted in
+an index.
 """
 
 from collections import Counter
@@ -19,18 +19,18 @@ from lineage_db.spans import covered
 from lineage_db.store import Store
 
 WINDOW = timedelta(minutes=10)
-"""Time over which rates by verdict are taken ..."""
+"""Time span of the rates by verdict ..."""
 _LATEST = 1000
-"""... unless it holds more attempts than these."""
+"""... which is shorter if it would hold more attempts than these."""
 _STEPS = 200
-"""Number of the last steps over which attempts a minute are taken."""
+"""Number of the last steps from which the attempts per minute are calculated."""
 _RECENT = 4
-"""Number of the last versions that are part of the picture."""
+"""Number of the last versions in a view."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepProgress:
-    """A step, how many attempts it has made and what its calls of models came to."""
+    """A step, how many attempts it has made, and what its calls of models cost."""
 
     step: Step
     tried: int
@@ -45,32 +45,32 @@ class RunView:
     state: RunState
     """The state at the time of the reading, which may be interrupted or paused."""
     revision: tuple[int, int]
-    """As ``Store.revision`` returns it: the id of the last attempt comes first."""
+    """What ``Store.revision`` returned: the id of the last attempt, and the number of writes."""
     counts: Mapping[Status, int]
     """Number of attempts by verdict, the most frequent first."""
     steps: int
     """Number of steps begun."""
     latest: tuple[tuple[datetime, Status], ...]
-    """When the last attempts were finished and their verdicts, newest first."""
+    """Finishing times and verdicts of the last attempts, newest first."""
     attempts_per_minute: float | None
-    """Over the time in which at least one of the last steps was under way; None before the first step has ended.
+    """Attempts per minute in the time that the last steps took; None before the first step has ended.
 
-    Pauses between resumes do not count, nor do abandoned steps.
+    Pauses between resumes and abandoned steps do not count.
     """
     working: tuple[StepProgress, ...]
-    """The steps that workers hold, by worker; empty unless the run is running."""
+    """The steps that are running, by worker; empty unless the run is running."""
     spend: Spend
-    """What all calls of models came to."""
+    """What all calls of models cost."""
     trouble: str
     """Why the last call of a model gave no reply; empty if it gave one."""
     seed: Version | None
     """Version 0, once it is evaluated."""
     best: Version | None
-    """The last champion: it was accepted as better than all before it."""
+    """The last champion, which was better than all versions before it when it was accepted."""
     recent: tuple[Accepted, ...]
     """The last versions, oldest first."""
     intervention: Intervention | None
-    """The supervisor's last one."""
+    """The supervisor's last intervention."""
 
     @property
     def attempts(self) -> int:
@@ -110,7 +110,7 @@ class RunView:
         return self.state not in (RunState.RUNNING, RunState.PAUSED)
 
     def rates(self, now: datetime) -> Mapping[Status, float]:
-        """Return attempts per minute by verdict, over the last ten minutes or the whole run if it is younger."""
+        """Return attempts per minute by verdict over the last ten minutes, or over the whole run if it is younger."""
         begin = max(now - WINDOW, self.run.created)
         if len(self.latest) == _LATEST:
             begin = max(begin, self.latest[-1][0])
@@ -119,9 +119,10 @@ class RunView:
         return {status: count / minutes for status, count in recent.most_common()} if minutes > 0 else {}
 
     def left(self) -> Mapping[str, float]:
-        """Return what is left of the run's limits on attempts, tokens and US dollars, those that it has.
+        """Return what is left of the run's limits on attempts, tokens and US dollars, by name of the limit.
 
-        Only the process that drives the run knows how much is left of its hours.
+        Limits that the run does not have are left out. Only the process that drives the run knows how many hours are
+        left.
         """
         used = {
             "max_attempts": self.attempts,
@@ -133,7 +134,7 @@ class RunView:
 
 
 def read_view(store: Store, run_name: str, now: datetime, previous: RunView | None = None) -> RunView:
-    """Return the run as it is at ``now``: ``previous`` itself if nothing has changed since then.
+    """Return the run as it is at ``now``; ``previous`` itself if nothing has changed since that was read.
 
     Raises ``UnknownRun`` and the store's other errors.
     """
@@ -143,7 +144,7 @@ def read_view(store: Store, run_name: str, now: datetime, previous: RunView | No
     revision = last, _ = store.revision(run.id)
     if previous and previous.revision == revision and previous.state is run.state_at(now):
         return previous
-    run = store.run(run_name)  # it may have changed before its revision was read
+    run = store.run(run_name)  # again, as it may have changed before its revision was read
     known, counts, latest = (previous.revision[0], previous.counts, previous.latest) if previous else (0, {}, ())
     if last > known:
         counts = Counter(counts) + Counter(store.pages.verdicts(run.id, after=known, until=last))
@@ -173,7 +174,7 @@ def read_view(store: Store, run_name: str, now: datetime, previous: RunView | No
 
 
 def read_progress(store: Store, steps: Sequence[Step]) -> dict[int, StepProgress]:
-    """Return how far the steps have got, by number."""
+    """Return the progress of the steps, by step number."""
     ids = [step.id for step in steps]
     counts, spends = store.pages.attempt_counts(ids), store.pages.spends(ids)
     return {step.number: StepProgress(step, counts.get(step.id, 0), spends.get(step.id, Spend())) for step in steps}
