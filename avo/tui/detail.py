@@ -1,4 +1,4 @@
-"""The detail of one version, in tabs: scores, source, diff to another version, and its hot loop."""
+"""The details of one version, in tabs: scores, source, diff to another version, and its hot loop."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ TABS = ("scores", "source", "diff", "hot-loop")
 
 
 class VersionDetail(Vertical):
-    """Tabs about the version that is selected."""
+    """Tabs about the selected version."""
 
     def __init__(self, profiler: MakeProfiler) -> None:
         super().__init__(id="detail")
@@ -29,11 +29,11 @@ class VersionDetail(Vertical):
         self._baselines: Sequence[Baseline] = ()
         self._submission: Submission | None = None
         self._other: Version | None = None
-        """What the version is compared with."""
+        """The version that it is compared with."""
         self._stale: set[str] = set()
-        """Tabs that do not show what they should."""
+        """Tabs that have to be drawn again."""
         self._sides: bool | None = None
-        """Whether a diff is side by side; None: if there is room."""
+        """Whether a diff is shown side by side; None: if there is room."""
 
     def compose(self) -> ComposeResult:
         """Lay out the tabs."""
@@ -54,7 +54,7 @@ class VersionDetail(Vertical):
         baselines: Sequence[Baseline],
         submission: Submission | None = None,
     ) -> None:
-        """Show a version, with what its operator said of it. What is shown already is left alone."""
+        """Show a version and what its operator submitted about it. What is shown already is not drawn again."""
         moved = self._version is None or version.attempt.id != self._version.attempt.id
         if not moved and (submission is None or submission == self._submission):
             return
@@ -68,7 +68,7 @@ class VersionDetail(Vertical):
         self._draw()
 
     def compare(self, other: Version | None) -> None:
-        """Compare with ``other``, None for a seed without parent."""
+        """Compare with ``other``; None for a seed, which has no parent."""
         if self._version is None:
             return
         is_parent = other is None or self._version.parents[:1] == (other.number,)
@@ -79,16 +79,16 @@ class VersionDetail(Vertical):
         self._draw()
 
     def on_resize(self) -> None:
-        """See whether there is room for two sources."""
+        """Draw the diff again: there may be room for two sources, or no longer."""
         self._stale.add("diff")
         self._draw()
 
     def on_tabbed_content_tab_activated(self) -> None:
-        """Draw what was hidden."""
+        """Draw the tab that was hidden before."""
         self._draw()
 
     def _draw(self) -> None:
-        """Draw the tab that is shown, if what it should show has changed."""
+        """Draw the active tab if its content has changed."""
         tab, version, overview = self.tab, self._version, self._overview
         if tab not in self._stale or version is None or overview is None:
             return
@@ -114,7 +114,7 @@ class VersionDetail(Vertical):
         text.update(diff.sides if self._beside else diff.unified)
 
     def turn(self) -> None:
-        """Put the sources side by side, or the changes below each other."""
+        """Switch between a side-by-side and a unified diff."""
         self._sides = not self._beside
         self._stale.add("diff")
         self._draw()
@@ -125,14 +125,14 @@ class VersionDetail(Vertical):
 
     @property
     def tab(self) -> str:
-        """The tab that is shown, one of ``TABS``."""
+        """The active tab, one of ``TABS``."""
         return self.query_one(TabbedContent).active
 
     def switch(self, tab: str) -> None:
-        """Show one of ``TABS``."""
+        """Activate one of ``TABS``."""
         self.query_one(TabbedContent).active = tab
         self._draw()
 
     def focus_page(self) -> None:
-        """Focus what the active tab shows."""
+        """Focus the page of the active tab."""
         self.query_one(f"#{self.tab} Scroll").focus()

@@ -1,4 +1,4 @@
-"""Widgets that also move with j and k."""
+"""Widgets whose cursor also moves with j and k."""
 
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ CURSOR: list[BindingType] = [
 
 
 class Options(OptionList):
-    """A list to choose from."""
+    """A list of options."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*CURSOR, Binding("enter", "select", "Open")]
 
@@ -30,7 +30,7 @@ class Table(DataTable[Any]):
 
 
 class Scroll(ScrollableContainer):
-    """A page that scrolls both ways."""
+    """A page that scrolls in both directions."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("j", "scroll_down", "Down", show=False),

@@ -1,4 +1,4 @@
-"""The reader of a run: what a view needs of the database, as one frozen picture."""
+"""The reader of a run: reads what a view needs from the database, as one frozen picture."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,23 +21,23 @@ from lineage_db.records import (
 from lineage_db.store import Store
 
 PAGE = 20_000
-"""Verdicts that are read in one go."""
+"""Most verdicts that are read at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """What the views need beside the overview. Nothing else is read."""
+    """What the views need in addition to the overview. Nothing else is read."""
 
     groups: bool = False
-    """All verdicts, grouped by reason."""
+    """Whether all verdicts are needed, grouped by reason."""
     attempts: tuple[int, ...] = ()
-    """Ids of attempts."""
+    """Ids of the attempts whose summaries are needed."""
     attempt: int | None = None
-    """Id of one in full."""
+    """Id of the attempt that is needed in full."""
     steps: range = range(0)
-    """Numbers of steps."""
+    """Numbers of the steps that are needed."""
     transcript: int | None = None
-    """Number of a step."""
+    """Number of the step whose transcript is needed."""
     memories: bool = False
     ordinals: bool = False
 
@@ -50,9 +50,9 @@ class Overview:
     versions: tuple[Version, ...]
     """All versions, the seed first."""
     interventions: tuple[Intervention, ...]
-    """All that the supervisor said, oldest first."""
+    """All interventions of the supervisor, oldest first."""
     newest: AttemptSummary | None
-    """The newest attempt, while there is no version."""
+    """The newest attempt; None once there is a version."""
 
     @property
     def by_number(self) -> Mapping[int, Version]:
@@ -71,7 +71,7 @@ class AttemptDetails:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """What was said in a step, and the calls of models that it took."""
+    """The messages of a step, and its calls of models."""
 
     work: StepProgress
     messages: tuple[Message, ...]
@@ -81,30 +81,30 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A run as it is seen at one revision of the database."""
+    """A run at one revision of the database."""
 
     overview: Overview
     want: Want
-    """What was asked for: the rest is empty."""
+    """What was asked for; everything else is empty."""
     groups: tuple[Failures, ...] = ()
     attempts: Mapping[int, AttemptSummary] = field(default_factory=dict)
-    """By id."""
+    """Summaries of the wanted attempts, by id."""
     attempt: AttemptDetails | None = None
     steps: Mapping[int, StepProgress] = field(default_factory=dict)
-    """By number."""
+    """The wanted steps, by number."""
     transcript: Transcript | None = None
     memories: tuple[Memory, ...] = ()
     ordinals: tuple[int, ...] = ()
-    """Of each version, which attempt of the run it was, from 1."""
+    """For each version, which attempt of the run it was, counted from 1."""
 
 
 class RunReader:
-    """Reads one run for one screen. ``want`` is set by the screen's thread and heeded at the next reading."""
+    """Reads one run for one screen. The screen's thread sets ``want``, which takes effect at the next reading."""
 
     def __init__(self, run_name: str, clock: Callable[[], datetime]) -> None:
         self.want = Want()
         self.wake = Event()
-        """Set to be read at once."""
+        """Set to have the run read at once."""
         self._run_name = run_name
         self._clock = clock
         self._tally = Tally()
@@ -112,13 +112,13 @@ class RunReader:
         self._grouped: tuple[Failures, ...] = ()
 
     def ask(self, want: Want) -> None:
-        """Want something else, at once."""
+        """Set what is needed, and have it read at once."""
         if want != self.want:
             self.want = want
             self.wake.set()
 
     def read(self, store: Store, previous: Picture | None) -> Picture:
-        """Return the run as it is now, ``previous`` itself if it is the same. Raises the store's errors."""
+        """Return the run as it is now; ``previous`` itself if nothing has changed. Raises the store's errors."""
         want = self.want
         view = read_view(store, self._run_name, self._clock(), previous.overview.view if previous else None)
         run = view.run

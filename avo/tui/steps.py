@@ -18,7 +18,7 @@ from evaluator.problem import Baseline
 from lineage_db.records import StepState
 
 AROUND = 40
-"""Rows that are read above and below those in sight."""
+"""Number of rows that are read above and below the visible ones."""
 
 
 class StepList(Lines):
@@ -29,7 +29,7 @@ class StepList(Lines):
         self._work: dict[int, StepProgress] = {}
 
     def show(self, count: int, work: Mapping[int, StepProgress]) -> None:
-        """Show ``count`` steps, of which ``work`` is read."""
+        """Show ``count`` steps; ``work`` holds those that were read."""
         self._work = {**self._work, **work} if len(self._work) < 20 * AROUND else dict(work)
         if count != self.count:
             self.set_count(count, above=count - self.count if self.count else 0)
@@ -42,7 +42,7 @@ class StepList(Lines):
 
     @property
     def wanted(self) -> range:
-        """Numbers of the steps in sight and around."""
+        """Numbers of the steps in the visible rows and around them."""
         sight = self.sight
         return range(max(0, self.count - sight.stop - AROUND), min(self.count, self.count - sight.start + AROUND))
 
@@ -64,7 +64,7 @@ class StepList(Lines):
 
 
 class StepsView(View):
-    """Steps above or left, the transcript of the one under the cursor beside."""
+    """The steps, and the transcript of the one under the cursor."""
 
     def __init__(self) -> None:
         super().__init__(id="steps-view")
@@ -79,12 +79,12 @@ class StepsView(View):
                 yield Folds(id="transcript")
 
     def want(self) -> Want:
-        """Return the steps in sight and the transcript of one."""
+        """Return the visible steps and the transcript of one."""
         steps = self.query_one(StepList)
         return Want(steps=steps.wanted, transcript=steps.under)
 
     def show(self, picture: Picture, baselines: Sequence[Baseline]) -> None:
-        """Show new steps, and what was said in the one under the cursor."""
+        """Show new steps and the transcript of the one under the cursor."""
         steps = self.query_one(StepList)
         view = picture.overview.view
         steps.show(view.steps, {**{work.step.number: work for work in view.working}, **picture.steps})

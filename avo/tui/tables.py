@@ -1,4 +1,4 @@
-"""Tables of a version's detail, as rich renderables that fit themselves to the width they get."""
+"""Tables with the details of a version, as rich renderables that adapt to the width they are given."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from evaluator.problem import Baseline
 from lineage_db.records import Submission, Version
 
 WIDEST = 400
-"""Columns of a page that scrolls: what candidates write beyond them is cut."""
+"""Width in columns of a page that scrolls: longer lines of candidates are cut."""
 _LABEL_WIDTH, _CASE_WIDTH = 18, 11
 
 
 class Drawn:
-    """A renderable that is rendered once for each width: a widget asks for its height, and then for its lines."""
+    """A renderable that is rendered only once for each width: a widget asks for its height first, then its lines."""
 
     def __init__(self, renderable: RenderableType) -> None:
         self._renderable = renderable
@@ -34,13 +34,13 @@ class Drawn:
         yield from self._segments[width]
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        # As wide as it is, not as the page: that scrolls to the ends of lines.
+        # As wide as the text, not as the page, which scrolls to the ends of lines.
         return Measurement.get(console, options.update(max_width=WIDEST), self._renderable)
 
 
 @dataclass(frozen=True, slots=True)
 class CaseRow:
-    """A line of a ``CaseTable``: one value a case."""
+    """A row of a ``CaseTable``, with a value for each case."""
 
     label: str
     values: Mapping[str, str]
@@ -49,7 +49,7 @@ class CaseRow:
 
 @dataclass(frozen=True)
 class CaseTable:
-    """Cases across, rows down; cases that do not fit beside each other go below."""
+    """A table with a column for each case; cases for which there is no room continue below."""
 
     cases: Sequence[str]
     rows: Sequence[CaseRow]
@@ -70,9 +70,9 @@ def scores(
     baselines: Sequence[Baseline],
     submission: Submission | None = None,
 ) -> RenderableType:
-    """Return everything the judge found about a version, beside its parent, the seed and published figures.
+    """Return everything the judge found about a version, compared with its parent, the seed and published figures.
 
-    ``submission``: what its operator said of it, where it did.
+    ``submission``: what the version's operator said about it, if anything.
     """
     evaluation = version.attempt.evaluation
     score = evaluation.score
@@ -226,7 +226,7 @@ def _title(text: str) -> RenderableType:
 
 
 def _table(*headings: str, widths: Sequence[int] = ()) -> Table:
-    """A bare table: names on the left, figures to the right."""
+    """Return a bare table: names on the left, numbers aligned to the right."""
     table = Table(box=None, padding=(0, 1, 0, 0), show_edge=False, header_style="dim")
     for index, heading in enumerate(headings):
         table.add_column(

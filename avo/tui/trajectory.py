@@ -1,7 +1,7 @@
 """The trajectory of a run, drawn as in figure 5 of the AVO paper (arXiv 2603.24517).
 
-The running best of the geometric mean with a mark where a version sets a new one, a line for each benchmark case, and
-the published baselines as horizontal lines.
+It shows the running best of the geometric mean, with a mark where a version sets a new one, a line for each benchmark
+case, and the published baselines as horizontal lines.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from evaluator.problem import Baseline
 from lineage_db.records import Version
 
 LARGEST_GAINS = 3
-"""Versions that are named below the plot."""
+"""Number of versions that are named below the plot."""
 MOST_TICKS = 8
 _GAP = "   "
 _COLOURS = ("cyan", "magenta", "yellow", "blue", "red", "white")
@@ -32,7 +32,7 @@ _Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class CaseLine:
-    """A line of the plot."""
+    """A line of the plot: the speed on one benchmark case."""
 
     label: str
     points: tuple[_Point, ...]
@@ -40,18 +40,18 @@ class CaseLine:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """What is plotted."""
+    """The content of the plot."""
 
     best: tuple[_Point, ...]
-    """The running best, with its steps."""
+    """The running best, as a step curve."""
     records: tuple[_Point, ...]
-    """Versions that set a new best."""
+    """The versions that set a new best."""
     cases: tuple[CaseLine, ...]
     baselines: tuple[BaselineComparison, ...]
 
 
 def trajectory(versions: Sequence[Version], places: Sequence[float], baselines: Sequence[Baseline]) -> Plot:
-    """Return what to plot of the first versions, as many as ``places`` has; those are where they are on the x axis."""
+    """Return the plot of the first ``len(places)`` versions; ``places`` are their positions on the x axis."""
     versions = versions[: len(places)]
     best: list[_Point] = []
     records: list[_Point] = []
@@ -79,7 +79,7 @@ def _tflops(version: Version, case: str) -> float:
 
 
 class TrajectoryView(View, can_focus=True):
-    """The plot, and below it what its lines are."""
+    """The plot, and its legend below."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("x", "axis", "Versions/attempts"),
@@ -101,11 +101,11 @@ class TrajectoryView(View, can_focus=True):
         yield Static(id="gains", markup=False)
 
     def want(self) -> Want:
-        """Return what the x axis needs."""
+        """Return the ordinals of versions, if the x axis counts attempts."""
         return Want(ordinals=self._by_attempts)
 
     def show(self, picture: Picture, baselines: Sequence[Baseline]) -> None:
-        """Draw anew if there are new versions."""
+        """Draw the plot again if there are new versions."""
         self._picture, self._baselines = picture, baselines
         what = (
             picture.overview.view.run.id,
@@ -119,7 +119,7 @@ class TrajectoryView(View, can_focus=True):
             self._draw(picture)
 
     def on_resize(self) -> None:
-        """Lay out the words anew."""
+        """Lay out the legend again."""
         if self._picture:
             self._drawn = None
             self.show(self._picture, self._baselines)
@@ -130,7 +130,7 @@ class TrajectoryView(View, can_focus=True):
 
     @property
     def axis(self) -> str:
-        """What the x axis counts."""
+        """The unit of the x axis."""
         return "attempts" if self._by_attempts else "versions"
 
     def action_axis(self) -> None:
@@ -176,7 +176,7 @@ class TrajectoryView(View, can_focus=True):
 
 
 def _ticks(right: float) -> list[int]:
-    """Return round numbers from 0 to ``right``, eight or fewer."""
+    """Return at most ``MOST_TICKS`` round numbers from 0 to ``right``."""
     steps = (factor * 10**power for power in range(10) for factor in (1, 2, 5))
     step = next(step for step in steps if right / step < MOST_TICKS)
     return list(range(0, int(right) + 1, step))
@@ -191,7 +191,7 @@ def _letter(number: int) -> str:
 
 
 def _legend(drawn: Plot, with_cases: bool, width: int) -> Text:
-    """Return what the lines are, as many on a line as fit ``width``."""
+    """Return the legend, with as many items on a line as fit ``width``."""
     if not drawn.best:
         return Text("No version yet.")
     items: list[tuple[str, str]] = [(f"● new best, {drawn.best[-1][1]:.1f} now", "green bold")]
@@ -212,7 +212,7 @@ def _legend(drawn: Plot, with_cases: bool, width: int) -> Text:
 
 
 def _gains(overview: Overview) -> Text:
-    """Return the versions that gained most, a line each."""
+    """Return the versions with the largest gains, one on each line."""
     by_number = overview.by_number
     gained = [(grown, version) for version in overview.versions if (grown := gain(version, by_number)) is not None]
     lines = [

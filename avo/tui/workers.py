@@ -1,4 +1,4 @@
-"""Workers: what each is doing, and since when."""
+"""Workers: what each one is doing, and since when."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -22,7 +22,7 @@ _TICK_S = 1.0
 
 
 class WorkersView(View):
-    """The steps that are running. Times move on without the database."""
+    """The running steps. Times move on even if the database does not change."""
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         super().__init__(id="workers-view")
@@ -35,11 +35,11 @@ class WorkersView(View):
             yield Static(id="workers", markup=False)
 
     def on_mount(self) -> None:
-        """Let time pass."""
+        """Draw the times again every second."""
         self.set_interval(_TICK_S, self._draw)
 
     def show(self, picture: Picture, baselines: Sequence[Baseline]) -> None:
-        """Show who runs."""
+        """Show the running steps."""
         self._view = picture.overview.view
         self._draw()
 
@@ -53,7 +53,7 @@ class WorkersView(View):
 
 
 def workers(view: RunView, now: datetime) -> RenderableType:
-    """Return a line for each running step, and why there are none, or no more."""
+    """Return a row for each running step, and why there are none, or why there will be no more."""
     if view.state is RunState.RUNNING:
         words = "" if view.working else "No step is running at this moment."
     elif view.state is RunState.PAUSED:
