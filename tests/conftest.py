@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: its threads spin where other processes want the cores
+
 from evaluator.serving.allocator import keep_freed_memory
 from tests import postgresql
 from tests.processor_time import DearestTests

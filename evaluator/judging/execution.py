@@ -16,7 +16,8 @@ from evaluator.judging.refusal import Refused
 from evaluator.plan import Fill, KernelIR, Launch, LaunchPlan
 
 EXECUTION_S, CLOSELY_S = 150.0, 240.0
-"""Wall-clock limits on executing all plans of one candidate; the second before acceptance, when more is executed."""
+"""Most seconds of the judge's processor time for executing all plans of one candidate; the second before acceptance,
+when more is executed."""
 TEMPORARIES_BYTES = 512 * 2**20
 """What the executor may hold besides the buffers."""
 MOST_TEMPORARIES_BYTES = 2**31
@@ -44,13 +45,13 @@ _Result = TypeVar("_Result")
 
 
 def deadline(*, closely: bool = False) -> float:
-    """Return when the execution of a candidate that starts now must have ended, a ``time.monotonic`` value."""
-    return time.monotonic() + (CLOSELY_S if closely else EXECUTION_S)
+    """Return when the execution of a candidate that starts now must have ended, a ``time.process_time`` value."""
+    return time.process_time() + (CLOSELY_S if closely else EXECUTION_S)
 
 
 @dataclass(frozen=True)
 class PlanRun:
-    """A plan, the buffers that it runs in, and the deadline, as by ``time.monotonic``."""
+    """A plan, the buffers that it runs in, and the deadline, as by ``time.process_time``."""
 
     plan: LaunchPlan
     buffers: Buffers
