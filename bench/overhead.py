@@ -17,7 +17,7 @@ from threading import Event, Thread
 
 from agents.operator import Brief, Proposal
 from avo.config import RunConfig
-from avo.search.run import Stop, execute
+from avo.search.run import Session, Stop
 from avo.search.workers import hire
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.evaluation import CaseScore, Evaluation, Fault, Score, Status
@@ -155,7 +155,7 @@ def measure(url: str, workers: int, attempts: int) -> None:
             seed=0, config=config.model_dump(), now=now,
         )  # fmt: skip
         watch = Watch(store.url, run.id, attempts)
-        execute(
+        Session(
             store,
             run,
             config,
@@ -164,7 +164,7 @@ def measure(url: str, workers: int, attempts: int) -> None:
             hire=partial(hire, store.url, run.name, config, make_operator=Counting, make_evaluator=Instant),
             stop=Stop(),
             say=print,
-        )
+        ).drive()
         watch.close()
     (_, _, _, driver, worker), (then, cpu, before, _, _), (now_, cpu_now, after, driver_now, worker_now) = (
         watch.seen[share] for share in (0.1, 0.5, 0.98)

@@ -49,100 +49,22 @@ DbOption = Annotated[
         show_default=False,
     ),
 ]
-SandboxOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="auto|require",
-        help="require: refuse to start where candidates cannot be kept in namespaces. Default: auto.",
-        show_default=False,
-    ),
-]
-EvaluatorCommandOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="COMMAND",
-        help="Judge with what this starts, e.g. 'ssh gpu-box python -m evaluator'. Default: on this machine.",
-        show_default=False,
-    ),
-]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="Operators that work side by side. Default: one per CPU, at most 8."),
-]
-EvaluatorsOption = Annotated[
-    int | None, typer.Option(metavar="M", help="Evaluators that they share. Default: as many as workers.")
-]
-EvaluatorResourcesOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="JSON",
-        help="""Ray resources that each evaluator takes, e.g. '{"H100": 1}' to choose a kind of GPU. Default: none.""",
-        show_default=False,
-    ),
-]
-RayAddressOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ADDRESS",
-        help="Join a Ray cluster: auto, HOST:PORT or ray://HOST:PORT. Default: local, this machine alone.",
-        show_default=False,
-    ),
-]
-CascadeOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FRACTION|off",
-        help="With --target cuda: time nothing predicted slower than the best by this, at its fastest. Default: 0.25.",
-        show_default=False,
-    ),
-]
-ModelOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--model",
-        metavar="NAME",
-        help="Model that operators agent and single_turn ask; more settings under [[models]]. May be repeated.",
-        show_default=False,
-    ),
-]
-MaxStepsOption = Annotated[
-    int | None, typer.Option(metavar="N", help="Stop after so many steps of the whole run.", show_default=False)
-]
-MaxTokensOption = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="Stop once models have used so many tokens in the whole run.", show_default=False),
-]
-MaxUsdOption = Annotated[
-    float | None,
-    typer.Option(metavar="USD", help="Stop once models have cost so much. Models need prices.", show_default=False),
-]
-StepEvaluationsOption = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="Candidates that agent may evaluate in a step. Default: 12.", show_default=False),
-]
-StepTokensOption = Annotated[
-    int | None, typer.Option(metavar="N", help="Tokens that a step may use.", show_default=False)
-]
-StepUsdOption = Annotated[float | None, typer.Option(metavar="USD", help="What a step may cost.", show_default=False)]
-StepMinutesOption = Annotated[
-    float | None, typer.Option(metavar="MINUTES", help="How long a step may take.", show_default=False)
-]
-NotifyOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="COMMAND",
-        help="""Run this on a new best, a stall, a failure or the end, e.g. 'notify-send "$AVO_TEXT"'.""",
-        show_default=False,
-    ),
-]
 LogOption = Annotated[
     Path | None,
-    typer.Option("--log", metavar="FILE", help="Append what happens as JSON lines, as avo log --json prints it."),
+    typer.Option(
+        "--log",
+        metavar="FILE",
+        help="Append what happens as JSON lines, as avo log --json prints it.",
+        rich_help_panel="Watching",
+    ),
 ]
 MetricsOption = Annotated[
     str | None,
     typer.Option(
-        metavar="[HOST:]PORT", help="Answer Prometheus there, by default on 127.0.0.1 alone.", show_default=False
+        metavar="[HOST:]PORT",
+        help="Serve metrics to Prometheus at this address, by default on 127.0.0.1 alone.",
+        rich_help_panel="Watching",
+        show_default=False,
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, unrounded.")]

@@ -2,23 +2,16 @@
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from avo.cli.common import (
-    EvaluatorCommandOption,
-    JsonOption,
-    SandboxOption,
-    console,
-    err,
-    fail,
-    print_json,
-    read_source,
-)
+from avo.cli.common import JsonOption, console, err, fail, print_json, read_source
+from avo.cli.options import takes_settings
 from avo.cli.verdict import render
 
 
+@takes_settings
 def evaluate(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Python source with the problem's entry function.")],
     problem: Annotated[
@@ -30,9 +23,8 @@ def evaluate(
     ] = "h100",
     suite: Annotated[str, typer.Option(metavar="NAME", help="Benchmark cases: quick, paper or held_out.")] = "quick",
     wall: Annotated[float, typer.Option(metavar="SECONDS", help="Give up after this time, 1 second at least.")] = 300.0,
-    sandbox: SandboxOption = None,
-    evaluator_command: EvaluatorCommandOption = None,
     as_json: JsonOption = False,
+    **settings: Any,
 ) -> None:
     """Judge one file: is it correct, how fast is it?
 
@@ -43,23 +35,23 @@ def evaluate(
     if not 1 <= wall < math.inf:
         fail(f"--wall: {wall:g} should be 1 second or more")
 
+    from avo.config import RunConfig
     from evaluator.candidate import Candidate
     from evaluator.problems.loading import get_problem, get_suite, problem_name
     from evaluator.sandbox.jobs import Sandbox
     from evaluator.serving.process import ProcessEvaluator
     from evaluator.targets import get_target
 
-    if sandbox not in (None, *Sandbox):
-        fail(f"--sandbox: {sandbox!r} should be {' or '.join(map(repr, map(str, Sandbox)))}")
-    kept = Sandbox(sandbox or Sandbox.AUTO)
-    if evaluator_command is None:
-        kept.check()
+    config = RunConfig.resolve(None, settings)
+    sandbox = Sandbox(config.sandbox)
+    if config.evaluator_command is None:
+        sandbox.check()
         get_target(target)
     problem = problem_name(problem)
     judged = get_problem(problem)
     get_suite(judged, suite)
     candidate = Candidate(problem, read_source(file))
-    evaluator = ProcessEvaluator(target, suite, wall, sandbox=kept, command=evaluator_command)
+    evaluator = ProcessEvaluator(target, suite, wall, sandbox=sandbox, command=config.evaluator_command)
     try:
         with err.status(f"judging {file} for {target} ..."):
             evaluation = evaluator.evaluate(candidate)

@@ -3,15 +3,13 @@
 import math
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from avo.cli.common import (
     DbOption,
-    EvaluatorCommandOption,
     JsonOption,
-    SandboxOption,
     err,
     fail,
     load_version,
@@ -19,8 +17,10 @@ from avo.cli.common import (
     open_store,
     print_json,
 )
+from avo.cli.options import takes_settings
 
 
+@takes_settings
 def export(
     versions: Annotated[
         list[str],
@@ -32,10 +32,9 @@ def export(
         typer.Option(metavar="NAME", help="Of the package. Default: after the run.", show_default=False),
     ] = None,
     wall: Annotated[float, typer.Option(metavar="SECONDS", help="Give up judging a version after this time.")] = 600.0,
-    sandbox: SandboxOption = None,
-    evaluator_command: EvaluatorCommandOption = None,
     db: DbOption = None,
     as_json: JsonOption = False,
+    **settings: Any,
 ) -> None:
     """Write versions as an installable package, after judging them afresh.
 
@@ -49,6 +48,7 @@ def export(
     if not 1 <= wall < math.inf:
         fail(f"--wall: {wall:g} should be 1 second or more")
 
+    from avo.config import RunConfig
     from avo.export.choosing import choose
     from avo.export.errors import NotExported
     from avo.export.judging import judge
@@ -56,9 +56,7 @@ def export(
     from evaluator.sandbox.jobs import Sandbox
     from evaluator.serving.process import ProcessEvaluator
 
-    if sandbox not in (None, *Sandbox):
-        fail(f"--sandbox: {sandbox!r} should be {' or '.join(map(repr, map(str, Sandbox)))}")
-    kept = Sandbox(sandbox or Sandbox.AUTO)
+    config = RunConfig.resolve(None, settings)
     check_place(out)
     with open_store(db) as store:
         loaded = [load_version(store, each) for each in versions]
@@ -67,7 +65,7 @@ def export(
     package = package_name(name, list(dict.fromkeys(each.run.name for each in chosen)))
 
     def open_judge(target: str, suite: str) -> ProcessEvaluator:
-        return ProcessEvaluator(target, suite, wall, sandbox=kept, command=evaluator_command)
+        return ProcessEvaluator(target, suite, wall, sandbox=Sandbox(config.sandbox), command=config.evaluator_command)
 
     try:
         with err.status(f"judging {', '.join(each.label for each in chosen)} afresh ..."):

@@ -24,6 +24,7 @@ from avo.cli.log import log
 from avo.cli.mcp import mcp
 from avo.cli.memory import memory
 from avo.cli.moves import moves
+from avo.cli.options import command_class
 from avo.cli.profile import profile
 from avo.cli.replay import replay
 from avo.cli.report import report
@@ -114,7 +115,7 @@ for _command in (
     git,
     doctor,
 ):
-    app.command()(_command)
+    app.command(cls=command_class(_command))(_command)
 app.add_typer(kb, name="kb")
 
 

@@ -3,36 +3,28 @@
 import os
 import signal
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from avo.cli.common import (
-    DbOption,
-    EvaluatorCommandOption,
-    RunArgument,
-    SandboxOption,
-    StepEvaluationsOption,
-    err,
-    fail,
-    open_store,
-)
+from avo.cli.common import DbOption, RunArgument, err, fail, open_store
+from avo.cli.options import takes_settings
 
 
+@takes_settings
 def mcp(
     run: RunArgument,
     max_attempts: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Evaluate nothing new once the run has so many attempts. Default: no limit.",
+            metavar="N",
+            help="Evaluate nothing new once the run has this many attempts. Default: no limit.",
             show_default=False,
         ),
     ] = None,
-    step_evaluations: StepEvaluationsOption = None,
-    sandbox: SandboxOption = None,
-    evaluator_command: EvaluatorCommandOption = None,
     db: DbOption = None,
-) -> None:  # fmt: skip
+    **settings: Any,
+) -> None:
     """Let another agent be the variation operator: serve a run's tools over MCP, on standard input and output.
 
     An agent such as Claude Code or Codex starts this command by itself, see docs/mcp.md. Its first call of a tool
@@ -50,25 +42,24 @@ def mcp(
         fail("avo mcp needs the mcp package: pip install 'avo-kernels[mcp]'")
 
     from avo.config import RunConfig
+    from avo.search.agent_session import SESSIONS, AgentSession
     from avo.search.budget import Allowance
     from avo.search.evaluators import judge_process
     from avo.search.mcp_server import serve
     from avo.search.run import utc_now
-    from avo.search.session import SESSIONS, Session
+    from avo.search.step import Work
     from evaluator.sandbox.jobs import Sandbox
+    from knowledge_base.library import Library
 
     with open_store(db) as store:
         found = store.run(run)
-        config = RunConfig.stored(
-            found.config,
-            {"sandbox": sandbox, "evaluator_command": evaluator_command, "step_evaluations": step_evaluations},
-        )
+        config = RunConfig.stored(found, settings)
         if config.evaluator_command is None:
             Sandbox(config.sandbox).check()
         allowance = Allowance(step_evaluations=config.step_evaluations, max_attempts=max_attempts)
         worker = f"{SESSIONS}{os.getpid()}"
         with judge_process(config) as judge:
-            session = Session(store, found, config, judge, worker=worker, allowance=allowance, clock=utc_now)
+            session = AgentSession(Work(store, found, config, judge, Library.load(), utc_now, allowance), worker)
 
             def leave(number: int, frame: FrameType | None) -> None:
                 """End at once: who reads standard input cannot be stopped otherwise."""

@@ -45,15 +45,15 @@ def _replay(source: "Store", store: "Store", run: str, name: str | None, recorde
 
     from avo.config import RunConfig
     from avo.search.evaluators import judge_process
-    from avo.search.replay import Record, RecordedJudge, replay
+    from avo.search.replay import RecordedJudge, RecordedRun, replay
     from avo.search.run import utc_now
     from evaluator.targets import get_target
     from lineage_db.records import RunState
 
-    record = Record.read(source, source.run(run))
+    record = RecordedRun.read(source, source.run(run))
     if not record.versions:
         fail(f"run {run!r} has no version: there is nothing to replay")
-    config = RunConfig.stored(record.run.config, {})
+    config = RunConfig.stored(record.run, {})
     made = store.create_run(
         name=name or store.free_run_name(f"{run}-replay"),
         problem=record.run.problem,

@@ -86,7 +86,7 @@ def _profiles(report: "Report") -> "tuple[Profile, ...] | Fault | None":
     if best is None:
         err.print(f"avo: {run.name} has no version yet: there is nothing to profile")
         return None
-    config = RunConfig.stored(run.config, {})
+    config = RunConfig.stored(run, {})
     made: list[Profile] = []
     with (
         err.status(f"profiling {run.name}@{best.number} for {run.target} ..."),

@@ -5,15 +5,13 @@ What a population remembers is read from the record of the run, so that a run th
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Protocol
 
 from avo.config import RunConfig
 from evaluator.evaluation import Evaluation
-from lineage_db.records import Attempt, Run, Selection, Step, Version
-from lineage_db.store import Store
+from lineage_db.records import Attempt, Selection, Step, Version
 
 
 class Population(Protocol):
@@ -180,26 +178,6 @@ class Home:
         if self.selection is None:
             return versions
         return [version for version in versions if version.number in self.selection.shown]
-
-
-def settle(
-    store: Store,
-    run: Run,
-    step: Step,
-    origin: Step,
-    population: Population,
-    seed: int,
-    clock: Callable[[], datetime],
-) -> Home:
-    """Choose what ``step`` works on, and keep that. A step that does ``origin`` over works on the same."""
-
-    selection, versions = origin.selection, store.versions(run.id)
-    if selection is None and versions:
-        earlier = store.steps_before(step, limit=population.looks_back)
-        selection = population.select(versions, earlier, seed)
-    if selection is not None:
-        store.select(step.id, selection, now=clock())
-    return Home(population, selection)
 
 
 def population(config: RunConfig) -> Population:

@@ -22,7 +22,7 @@ from avo.config import RunConfig
 from avo.errors import RunFailed
 from avo.search.budget import SEED_OPERATOR, Allowance
 from avo.search.population import Population, population
-from avo.search.step import SeedOperator, perform_step, step_seed
+from avo.search.step import SeedOperator, Work, step_seed
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Fault, Status
@@ -40,7 +40,7 @@ _SILENT = Settings((ModelSettings(name="record"),))
 
 
 @dataclass(frozen=True)
-class Record:
+class RecordedRun:
     """What a replay needs of a recorded run."""
 
     run: Run
@@ -51,7 +51,7 @@ class Record:
     """By number of step, those of the steps that it took up included."""
 
     @classmethod
-    def read(cls, store: Store, run: Run) -> "Record":
+    def read(cls, store: Store, run: Run) -> "RecordedRun":
         """Read it; raises the store's errors."""
         steps = {step.number: step for step in store.steps(run.id)}
         spoken = {number: replies(store.journal.messages(step.id)) for number, step in steps.items()}
@@ -117,7 +117,7 @@ class Unrecorded(EvaluatorUnavailable):
 class RecordedJudge:
     """Judges as the record says, by digest; what it has no verdict on it cannot judge."""
 
-    def __init__(self, record: Record, target: Target) -> None:
+    def __init__(self, record: RecordedRun, target: Target) -> None:
         self.target = target
         self._known = {attempt.digest: attempt.evaluation for attempt in record.attempts.values()}
         self._versions = {version.attempt.digest for version in record.versions}
@@ -175,7 +175,7 @@ class _Recorded:
 class _Again:
     """An operator that sees what it saw when its step was recorded."""
 
-    def __init__(self, inner: VariationOperator, record: Record, step: Step, interventions: Sequence[Any]) -> None:
+    def __init__(self, inner: VariationOperator, record: RecordedRun, step: Step, interventions: Sequence[Any]) -> None:
         self.name = step.operator
         self._inner, self._record, self._step, self._interventions = inner, record, step, interventions
 
@@ -211,7 +211,7 @@ def told(step: Step, interventions: Sequence[Intervention], versions: Sequence[V
 
 def replay(
     source: Store,
-    record: Record,
+    record: RecordedRun,
     store: Store,
     run: Run,
     config: RunConfig,
@@ -223,7 +223,16 @@ def replay(
     Exact for a run of one worker; what several workers saw of each other is put together from the times on record.
     Raises ``EvaluatorUnavailable``, the store's errors, and ``RunFailed`` for an operator that cannot be replayed.
     """
-    made, knowledge = source.journal.interventions(record.run.id), Library.load()
+    made, trusted = source.journal.interventions(record.run.id), isinstance(judge, RecordedJudge)
+    work = Work(
+        store,
+        run,
+        config.model_copy(update={"supervisor": "off"}),
+        judge,
+        Library.load(),
+        clock,
+        replace(Allowance.of(config), step_minutes=None),
+    )
     for step in record.concluded:
 
         def renumbered(attempt_id: int) -> int:
@@ -231,25 +240,12 @@ def replay(
             found = known and store.known_attempt(run.id, known.digest)
             return found.id if found else attempt_id
 
-        interventions = told(step, made, record.versions)
         operator = _operator(record, step, renumbered)
-        trusted = isinstance(judge, RecordedJudge)
         if step.operator != SEED_OPERATOR or trusted:  # a judge that is asked again is tested again
-            operator = _Again(operator, record, step, interventions)
+            operator = _Again(operator, record, step, told(step, made, record.versions))
         try:
-            perform_step(
-                store,
-                run,
-                operator,
-                judge,
-                worker=step.worker,
-                min_gain=config.min_gain,
-                alpha=config.alpha,
-                clock=clock,
-                knowledge=knowledge,
-                population=_Recorded(population(config), step.selection),
-                allowance=replace(Allowance.of(config), step_minutes=None),
-            )
+            choices = _Recorded(population(config), step.selection)
+            replace(work, population=choices).perform(operator, step.worker)
         except Unrecorded as left:
             return f"step {step.number} {left}"
         if different := difference(record.versions, store.versions(run.id), whole=False):
@@ -272,7 +268,7 @@ def difference(old: Sequence[Version], new: Sequence[Version], *, whole: bool) -
     return f"version {len(new)} is missing" if whole and len(new) < len(old) else ""
 
 
-def _operator(record: Record, step: Step, renumbered: Callable[[int], int]) -> VariationOperator:
+def _operator(record: RecordedRun, step: Step, renumbered: Callable[[int], int]) -> VariationOperator:
     if step.operator == SEED_OPERATOR:
         return SeedOperator(record.versions[0].attempt.source)
     if step.operator == MCP_OPERATOR:

@@ -7,13 +7,11 @@ from enum import StrEnum
 from typing import Any
 
 from agents.operator import Transferred
+from avo.config import TRANSFERRED
 from evaluator.problems.loading import get_problem
 from lineage_db.records import Run, Step, Trial, Version
 from lineage_db.spans import covered
 from lineage_db.store import Store
-
-TRANSFERRED = "transferred"
-"""Key in a run's stored configuration: run and version of another problem that it starts from, and their ``Use``."""
 
 
 class Use(StrEnum):

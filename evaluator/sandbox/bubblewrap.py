@@ -68,7 +68,7 @@ def _system() -> Iterator[str]:
 
 def _ours(folders: Iterable[Path]) -> list[str]:
     """Return the folders of the interpreter, its packages and this one, by their names and by where links lead."""
-    given = [sys.prefix, sys.base_prefix, str(Path(__file__).parent), *map(str, folders)]
+    given = [sys.prefix, sys.base_prefix, str(Path(__file__).parents[1]), *map(str, folders)]
     paths = sorted({os.path.abspath(path) for path in given} | {os.path.realpath(path) for path in given})
     held = [*_system(), *paths]
     return [path for path in paths if path not in READABLE and not any(path.startswith(f"{other}/") for other in held)]

@@ -186,7 +186,7 @@ class _Server:
             *(bubblewrap.command(path) if namespaces else ()),
             *(sys.executable, "-I", "-B", "-c"),
             "import sys; sys.path += sys.argv[2:]; from evaluator.sandbox.forkserver import serve; serve(sys.argv[1])",
-            *(work, str(Path(__file__).parent.parent), *map(str, path)),
+            *(work, str(Path(__file__).parents[2]), *map(str, path)),
         ]
         starter = ThreadPoolExecutor(1)  # bubblewrap ends with the thread that starts it
         self.process: subprocess.Popen[bytes] = starter.submit(

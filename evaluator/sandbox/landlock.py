@@ -55,7 +55,7 @@ def restrict(folder: str) -> None:
 
 def _made_of() -> Iterable[str]:
     """Yield the folders of the interpreter, its packages and this one, but not the folder this one lies in."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     entries = {Path(entry).resolve() for entry in sys.path if entry}
     yield from READABLE
     yield from (sys.prefix, sys.base_prefix, str(package))

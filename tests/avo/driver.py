@@ -10,7 +10,7 @@ from fakes import SEED, Climber, judge
 
 from agents.operator import Brief, Proposal
 from avo.config import RunConfig
-from avo.search.run import Stop, execute, stop_on_signals
+from avo.search.run import Session, Stop, stop_on_signals
 from avo.search.workers import hire
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.evaluation import Evaluation, Fault
@@ -89,7 +89,7 @@ def main() -> None:
     config = RunConfig(workers=int(workers), max_attempts=int(attempts))
     folder, stop = Path(db).parent, Stop()
     with Store.open(db, create=False) as store, stop_on_signals(stop):
-        run = execute(
+        run = Session(
             store,
             store.run("fake"),
             config,
@@ -105,7 +105,7 @@ def main() -> None:
             ),
             stop=stop,
             say=partial(print, flush=True),
-        )
+        ).drive()
     print(run.state)
 
 

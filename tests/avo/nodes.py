@@ -28,7 +28,7 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 from avo.config import RunConfig  # noqa: E402
 from avo.errors import ConfigError  # noqa: E402
-from avo.search.run import Stop, execute  # noqa: E402
+from avo.search.run import Session, Stop  # noqa: E402
 from avo.search.workers import hire  # noqa: E402
 from evaluator.candidate import Candidate, Incumbent  # noqa: E402
 from evaluator.evaluation import Evaluation, Fault  # noqa: E402
@@ -97,9 +97,9 @@ def main(url: str, file: str) -> None:
         killer = Thread(target=kill)
         killer.start()
         crew = partial(hire, store.url, run.name, config, make_operator=Climber, make_evaluator=partial(Located, log))
-        run = execute(
+        run = Session(
             store, run, config, seed_source=SEED, deadline=None, hire=crew, stop=Stop(), say=partial(print, flush=True)
-        )
+        ).drive()
         killer.join()
     print(run.state)
     before, _, after = log.read_text().partition("killed\n")

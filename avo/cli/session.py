@@ -73,7 +73,7 @@ def metrics_served(store: "Store", run_name: str, where: str | None) -> Abstract
     return served(Collector(store, run_name, utc_now), *address(where))
 
 
-def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, log: Path | None = None) -> None:
+def work_on(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, log: Path | None = None) -> None:
     """Work on ``run`` until it ends, print a summary and leave with the command's exit code.
 
     What happens is appended to ``log``, and told to the command of ``config.notify``.
@@ -87,7 +87,7 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, log: 
     from avo.config import ISOLATION, START, TOOLS
     from avo.errors import RunFailed, SeedFault
     from avo.search.leases import exclusive
-    from avo.search.run import Stop, execute, stop_on_signals, utc_now
+    from avo.search.run import Session, Stop, stop_on_signals, utc_now
     from avo.search.workers import hire
     from avo.watch.feed import Feed, LogFile, Receiver
     from avo.watch.notify import Notifier
@@ -133,7 +133,7 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, log: 
         feed = stack.enter_context(Feed(store, run.name, receivers, utc_now))
         stack.enter_context(progress)
         try:
-            execute(
+            Session(
                 store,
                 run,
                 config,
@@ -142,7 +142,7 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, log: 
                 hire=partial(hire, store.url, run.name, config, deadline=deadline),
                 stop=stop,
                 say=say,
-            )
+            ).drive()
         except (SeedFault, RunFailed) as error:
             trouble = str(error)
             feed.fail(trouble)
