@@ -34,7 +34,7 @@ from evaluator.candidate import Candidate, Incumbent  # noqa: E402
 from evaluator.evaluation import Evaluation, Fault  # noqa: E402
 from evaluator.inspection import Findings, Inspection  # noqa: E402
 from evaluator.performance import Profile  # noqa: E402
-from evaluator.target import get_target  # noqa: E402
+from evaluator.targets import get_target  # noqa: E402
 from lineage_db.store import Store  # noqa: E402
 
 ATTEMPTS = 10
