@@ -270,7 +270,7 @@ class RunConfig(BaseModel):
 
     @property
     def judge_may_change(self) -> bool:
-        """Whether the next sitting may have another judge: on another card, or behind another command."""
+        """Whether the next session may have another judge: on another card, or behind another command."""
         return self.measured or self.evaluator_command is not None
 
     @classmethod

@@ -36,7 +36,7 @@ _ENOUGH = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """How one sitting of a run came about."""
+    """How one session of a run came about."""
 
     command: str
     commit: str
@@ -77,8 +77,8 @@ def search(folder: Path, problem: str, target: str, minutes: float, workers: int
     start = ("run", "--problem", problem, "--target", target, "--operator", "mutate", "--name", name)
     begin = ("resume", name) if known else start
     command = ("avo", *begin, "--workers", str(workers), "--max-hours", f"{left / 60:.4f}")
-    sittings = [*_conditions(folder, name), conditions(" ".join(command))]
-    (folder / f"{name}.json").write_text(json.dumps([asdict(each) for each in sittings]), encoding="utf-8")
+    sessions = [*_conditions(folder, name), conditions(" ".join(command))]
+    (folder / f"{name}.json").write_text(json.dumps([asdict(each) for each in sessions]), encoding="utf-8")
     return subprocess.run([sys.executable, "-m", *command, "--db", str(database)], check=False, cwd=ROOT).returncode
 
 
@@ -145,10 +145,10 @@ def _summary(name: str, snapshot: Snapshot) -> str:
     return _row(name, *counts, f"{before:.1f}", f"{after:.1f}", percent(after / before - 1))
 
 
-def _section(name: str, snapshot: Snapshot, steps: Sequence[Step], sittings: Sequence[Conditions]) -> Iterator[str]:
+def _section(name: str, snapshot: Snapshot, steps: Sequence[Step], sessions: Sequence[Conditions]) -> Iterator[str]:
     yield ""
     yield f"## {name}"
-    for each in sittings:
+    for each in sessions:
         yield ""
         yield f"`{each.command}`, commit {each.commit}, triton {each.triton}, {each.machine}."
     yield ""
@@ -170,7 +170,7 @@ def _section(name: str, snapshot: Snapshot, steps: Sequence[Step], sittings: Seq
 
 def _version(version: Version, snapshot: Snapshot, steps: Sequence[Step], place: int) -> str:
     held_out, accepted = version.attempt.evaluation.held_out_tflops, version.accepted
-    # Pauses between sittings do not count.
+    # Pauses between sessions do not count.
     busy = covered((s.started, min(s.finished or accepted, accepted)) for s in steps if s.started < accepted)
     return _row(
         place,

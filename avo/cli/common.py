@@ -1,4 +1,4 @@
-"""What the commands share: options, the database, RUN@VERSION, and how data, words and errors are printed."""
+"""What the commands share: options, the database, RUN@VERSION, and how data, text and errors are printed."""
 
 import json
 import os
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from lineage_db.store import Store
 
 PIPED_WIDTH = 240
-"""Columns of a table whose reader is not a terminal and does not set COLUMNS: wide enough that no line is folded."""
+"""Columns of a table that is not printed on a terminal, where COLUMNS is not set: so many that no line is folded."""
 MAX_SOURCE_CHARS = 10**6
-"""Longest kernel source that is read from a file: a hundred times as long as a kernel of ours."""
+"""Longest kernel source that is read from a file: a hundred times the length of our own kernels."""
 
 
 def piped_width(environment: Mapping[str, str]) -> int:
-    """Return how wide tables are printed when the reader is not a terminal: COLUMNS, where it is a number."""
+    """Return how wide tables are printed when not on a terminal: COLUMNS, where that is a number."""
     columns = environment.get("COLUMNS", "")
     return int(columns) if columns.isdecimal() and int(columns) > 0 else PIPED_WIDTH
 
@@ -36,9 +36,9 @@ console = Console(
     soft_wrap=False,
     width=None if sys.stdout.isatty() else piped_width(os.environ),
 )
-"""Data, on stdout. Markup is off: changes and messages are words of operators and candidates."""
+"""Prints data on stdout. Markup is off: operators and candidates choose what changes and messages say."""
 err = Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
-"""Words, on stderr."""
+"""Prints text for the user on stderr."""
 
 DbOption = Annotated[
     str | None,
@@ -46,9 +46,18 @@ DbOption = Annotated[
         "--db",
         metavar="URL",
         help="Database: an SQLAlchemy URL or an SQLite file. Default: $AVO_DB, else .avo/lineage.db.",
-        show_default=False,
     ),
 ]
+ProblemOption = Annotated[
+    str, typer.Option("--problem", metavar="NAME", help="What the kernel computes: mha, gqa, fsa or a PATH.py.")
+]
+TargetOption = Annotated[
+    str,
+    typer.Option(
+        "--target", metavar="NAME", help="Architecture: a100, h100, h200 or b200; or cuda, this machine's GPU."
+    ),
+]
+SuiteOption = Annotated[str, typer.Option("--suite", metavar="NAME", help="Benchmark cases: quick, paper or held_out.")]
 LogOption = Annotated[
     Path | None,
     typer.Option(
@@ -64,7 +73,6 @@ MetricsOption = Annotated[
         metavar="[HOST:]PORT",
         help="Serve metrics to Prometheus at this address, by default on 127.0.0.1 alone.",
         rich_help_panel="Watching",
-        show_default=False,
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, unrounded.")]
@@ -79,7 +87,7 @@ def fail(message: str) -> NoReturn:
 
 
 def run_name(text: str | None) -> str | None:
-    """Return the name of a run as it was given; refuse RUN@VERSION, for a command that is about the whole run."""
+    """Return the name of a run as given; refuse RUN@VERSION, for a command that is about a whole run."""
     if text is not None and "@" in text:
         name = text.partition("@")[0]
         fail(f"{text!r} names a version, and this command is about a whole run: write {name or 'RUN'} without @VERSION")
@@ -120,7 +128,7 @@ def load_version(store: "Store", text: str) -> "tuple[Run, Version]":
 
 
 def read_source(file: Path) -> str:
-    """Return the text of a kernel's file; leave with one line when it is none, or too long for one."""
+    """Return the text of a kernel's file; leave with one line when it is not text, or too long for a kernel."""
     try:
         with file.open(encoding="utf-8") as stream:
             text = stream.read(MAX_SOURCE_CHARS + 1)
@@ -129,9 +137,9 @@ def read_source(file: Path) -> str:
     except UnicodeDecodeError:
         fail(f"cannot read {file}: not UTF-8 text")
     if len(text) > MAX_SOURCE_CHARS:
-        fail(f"cannot read {file}: over 1 MB, which is no kernel source")
+        fail(f"cannot read {file}: over 1 MB, too long for a kernel's source")
     if "\0" in text:
-        fail(f"cannot read {file}: it holds NUL bytes, so it is no Python source")
+        fail(f"cannot read {file}: it holds NUL bytes, so it is not Python source")
     return text
 
 
@@ -141,7 +149,7 @@ def print_json(data: Any) -> None:
 
 
 def printable(text: str) -> str:
-    """Return ``text`` without control characters but newlines: candidates choose what their messages hold."""
+    """Return ``text`` without control characters except newlines: candidates choose what their messages hold."""
     return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
 
 

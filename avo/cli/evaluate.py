@@ -6,7 +6,17 @@ from typing import Annotated, Any
 
 import typer
 
-from avo.cli.common import JsonOption, console, err, fail, print_json, read_source
+from avo.cli.common import (
+    JsonOption,
+    ProblemOption,
+    SuiteOption,
+    TargetOption,
+    console,
+    err,
+    fail,
+    print_json,
+    read_source,
+)
 from avo.cli.options import takes_settings
 from avo.cli.verdict import render
 
@@ -14,21 +24,16 @@ from avo.cli.verdict import render
 @takes_settings
 def evaluate(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Python source with the problem's entry function.")],
-    problem: Annotated[
-        str, typer.Option(metavar="NAME", help="What the kernel computes: mha, gqa, fsa or a PATH.py.")
-    ] = "mha",
-    target: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="What its speed is predicted for: a100, h100, h200 or b200; cuda: measured."),
-    ] = "h100",
-    suite: Annotated[str, typer.Option(metavar="NAME", help="Benchmark cases: quick, paper or held_out.")] = "quick",
+    problem: ProblemOption = "mha",
+    target: TargetOption = "h100",
+    suite: SuiteOption = "quick",
     wall: Annotated[float, typer.Option(metavar="SECONDS", help="Give up after this time, 1 second at least.")] = 300.0,
     as_json: JsonOption = False,
     **settings: Any,
 ) -> None:
     """Judge one file: is it correct, how fast is it?
 
-    Exit code 0: correct. 1: the candidate is at fault, or its numbers could not be verified. 2: the call is at fault.
+    Exit code 0: correct. 1: the candidate fails, or its numbers could not be verified. 2: the call is wrong.
 
     Example: avo evaluate kernel.py --target b200 --json
     """

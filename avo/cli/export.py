@@ -29,19 +29,19 @@ def export(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write; must be empty or not exist.")],
     name: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Of the package. Default: after the run.", show_default=False),
+        typer.Option(metavar="NAME", help="Name of the package. Default: made from the run's name."),
     ] = None,
     wall: Annotated[float, typer.Option(metavar="SECONDS", help="Give up judging a version after this time.")] = 600.0,
     db: DbOption = None,
     as_json: JsonOption = False,
     **settings: Any,
 ) -> None:
-    """Write versions as an installable package, after judging them afresh.
+    """Write versions as an installable package, after judging them again.
 
     It holds the kernels behind one function for each kind of problem, their provenance, tests and a benchmark. Each
-    version is judged once more, on held-out cases too: if one does not pass, nothing is written.
+    version is judged once more, on held-out cases too. If one does not pass, nothing is written.
 
-    Exit code 0: written. 1: a version does not pass. 2: the call is at fault.
+    Exit code 0: written. 1: a version does not pass. 2: the call is wrong.
 
     Example: avo export mha-h100 gqa-h100@5 --out my-attention --name my-attention
     """
@@ -68,7 +68,7 @@ def export(
         return ProcessEvaluator(target, suite, wall, sandbox=Sandbox(config.sandbox), command=config.evaluator_command)
 
     try:
-        with err.status(f"judging {', '.join(each.label for each in chosen)} afresh ..."):
+        with err.status(f"judging {', '.join(each.label for each in chosen)} again ..."):
             judged = judge(chosen, open_judge)
     except NotExported as fault:
         for line in str(fault).splitlines():

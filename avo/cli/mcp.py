@@ -19,7 +19,6 @@ def mcp(
         typer.Option(
             metavar="N",
             help="Evaluate nothing new once the run has this many attempts. Default: no limit.",
-            show_default=False,
         ),
     ] = None,
     db: DbOption = None,
@@ -27,12 +26,12 @@ def mcp(
 ) -> None:
     """Let another agent be the variation operator: serve a run's tools over MCP, on standard input and output.
 
-    An agent such as Claude Code or Codex starts this command by itself, see docs/mcp.md. Its first call of a tool
-    begins a step of the run, submit ends it, and the next call begins another. Attempts are judged, accepted and
-    recorded like those of avo run, which may work on the run at the same time, also under other sessions like this one.
+    An agent such as Claude Code or Codex starts this command by itself, see docs/mcp.md. Its first tool call begins a
+    step of the run, submit ends it, and the next call begins another. Attempts are judged, accepted and recorded like
+    those of avo run. avo run and several such sessions may work on one run at the same time.
 
-    The state of the run stays as it is: one that is finished or stopped can be served too. The limits of the run on
-    attempts, steps, tokens and hours are those of avo run; here --max-attempts and --step-evaluations hold.
+    The state of the run stays as it is: a finished or stopped run can be served too. The run's limits on attempts,
+    steps, tokens and hours apply to avo run only; here --max-attempts and --step-evaluations apply.
 
     Example: claude mcp add avo -- avo mcp mha-h100 --db /path/to/.avo/lineage.db
     """
@@ -62,7 +61,7 @@ def mcp(
             session = AgentSession(Work(store, found, config, judge, Library.load(), utc_now, allowance), worker)
 
             def leave(number: int, frame: FrameType | None) -> None:
-                """End at once: who reads standard input cannot be stopped otherwise."""
+                """End at once: a thread that reads standard input cannot be stopped otherwise."""
                 for each in (signal.SIGINT, signal.SIGTERM):
                     signal.signal(each, signal.SIG_DFL)
                 try:

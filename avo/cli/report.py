@@ -31,9 +31,7 @@ def report(
     run: RunArgument,
     out: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="File to write; - prints. Default: print md; html needs a name.", show_default=False
-        ),
+        typer.Option(metavar="FILE", help="File to write; - prints. Default: print md; html needs a name."),
     ] = None,
     form: Annotated[Format, typer.Option("--format", help="html: the whole report. md: a summary for a README.")] = (
         Format.HTML
@@ -43,10 +41,10 @@ def report(
     ] = False,
     db: DbOption = None,
 ) -> None:
-    """Write a report on a run: figures, lineage with diffs, what paid, attempts, time and cost, environment.
+    """Write a report on a run: figures, lineage with diffs, what paid off, attempts, time and cost, environment.
 
-    The page is one file that loads nothing: open it in any browser, on a phone or on paper. Everything in it but the
-    profile is read from the database. An existing file is replaced.
+    The page is one file that loads nothing else: open it in any browser, or print it. Everything but the profile is
+    read from the database. An existing file is replaced.
 
     Example: avo report mha-h100 --out report.html
     """

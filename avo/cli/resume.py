@@ -28,8 +28,8 @@ def resume(
 
     Attempts are counted over the whole run, hours from now. Steps that were interrupted are redone.
 
-    Exit code 0: the budget is used up or nothing is left to try. 1: the seed does not pass, the judge does not pass its
-    test, or workers keep failing. 2: the call is wrong. 130: stopped by Ctrl-C or SIGTERM.
+    Exit code 0: a limit is reached or nothing is left to try. 1: the seed fails, the judge fails its test, or workers
+    keep failing. 2: the call is wrong. 130: stopped by Ctrl-C or SIGTERM.
 
     Example: avo resume mha-h100 --max-attempts 200
     """
@@ -43,9 +43,12 @@ def resume(
         found = store.run(run)
         if found.paused and found.driven_at(utc_now()):
             if any(value is not None for value in settings.values()):
-                fail(f"run {run!r} is paused: end the pause without options, or avo stop {run} to change its settings")
+                fail(
+                    f"run {run!r} is paused: end the pause without options, "
+                    f"or stop it with avo stop {run} to change its settings"
+                )
             store.ask(found.id, Request.NONE, now=utc_now())
-            err.print(f"avo: run {run!r} goes on, where it is driven: {found.driver}")
+            err.print(f"avo: run {run!r} continues where it is driven: {found.driver}")
             return
         config = ready(RunConfig.stored(found, settings))
         attempts, _ = store.count_attempts(found.id)

@@ -55,24 +55,24 @@ def run(
     as_json: JsonOption = False,
     **settings: Any,
 ) -> None:
-    """Evolve a kernel. Without --max-attempts and --max-hours it goes on until Ctrl-C.
+    """Evolve a kernel. Without a limit it runs until Ctrl-C.
 
-    Ctrl-C once: workers finish what they hold, for 30 s at most. Twice: at once. Either way: avo resume RUN.
+    Ctrl-C once: workers have 30 s to finish their steps. Twice: stop at once. Either way, avo resume RUN continues.
 
     A --config file has lines like: target = "b200", max_attempts = 100, min_gain = 0.01, evaluation_wall_s = 300; and
     where speed is measured: alpha = 0.05, equivalence_margin = 0.005, cascade = 0.25.
 
-    Operators agent and single_turn ask a language model behind an OpenAI-compatible endpoint: OPENAI_API_KEY,
-    OPENAI_BASE_URL and --model. Their prices and sampling are set under [[models]] in the file: see docs/agent.md.
+    Operators agent and single_turn ask a language model behind an OpenAI-compatible endpoint: set OPENAI_API_KEY,
+    OPENAI_BASE_URL and --model. See docs/agent.md for prices and sampling.
 
     First the judge is tested with a wrong and a slow variant of the seed.
 
-    --from a run of another problem: where both have the same entry function (mha, gqa), the version is the seed.
-    Elsewhere (mha, fsa) the run starts from a seed of its own problem, and the operator is given the version and its
-    history to adapt.
+    --from may name a run of another problem. Where both problems have the same entry function (mha, gqa), the version
+    is the seed. Otherwise (mha, fsa) the run starts from a seed of its own problem, and the operator gets the version
+    and its history to adapt.
 
-    Exit code 0: the budget is used up or nothing is left to try. 1: the seed does not pass, the judge does not pass its
-    test, or workers keep failing. 2: the call is wrong. 130: stopped by Ctrl-C or SIGTERM.
+    Exit code 0: a limit is reached or nothing is left to try. 1: the seed fails, the judge fails its test, or workers
+    keep failing. 2: the call is wrong. 130: stopped by Ctrl-C or SIGTERM.
 
     Example: avo run --target b200 --max-attempts 50
 

@@ -127,7 +127,7 @@ class AgentSession:
         self._seeded = True
 
     def _perform(self, operator: VariationOperator) -> StepOutcome:
-        reason = "its worker was not heard of"
+        reason = "its worker was not heard from"
         self._store.abandon_expired_steps(self._run.id, reason=reason, now=self._work.clock(), workers=SESSIONS)
         work = replace(self._work, knowledge=Library.load())  # documents may have been added since the last step
         return work.perform(operator, self._worker)

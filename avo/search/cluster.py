@@ -44,7 +44,7 @@ def ray_running(
 def _cluster(address: str, store_url: str) -> Iterator[None]:
     """Join the cluster at ``address``, whose nodes all have AVO installed, as one of its jobs."""
     logging.getLogger("ray").setLevel(logging.ERROR)
-    # Ray itself would go on trying for many minutes, without a word.
+    # Ray itself would keep trying for many minutes without a message.
     if address != _HERE and not answers(address.removeprefix(_OUTSIDE)):
         raise ConfigError(
             f"--ray-address: nobody answers at {address}: give auto, HOST:PORT or ray://HOST:PORT of a running cluster"
@@ -79,7 +79,7 @@ def _local_ray(cpus: int, gpus: int, resources: dict[str, float]) -> Iterator[No
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
-        # Ray puts the current folder first on the workers' import path, where a folder may be called like one of ours.
+        # Ray puts the current folder first on the workers' import path, where a folder may be named like our packages.
         with contextlib.chdir(folder), _environment(environment), _start_failures(), _own_signals():
             ray.init(
                 address="local",

@@ -1,4 +1,4 @@
-"""Playing a recorded run back: its steps once more, one at a time, with what models said taken from the record."""
+"""Replaying a recorded run: its steps once more, one at a time, with the replies of models taken from the record."""
 
 import json
 import math
@@ -41,22 +41,22 @@ _SILENT = Settings((ModelSettings(name="record"),))
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """What a replay needs of a recorded run."""
+    """What a replay needs to know about a recorded run."""
 
     run: Run
     steps: Mapping[int, Step]
     versions: Sequence[Version]
     attempts: Mapping[int, Attempt]
     replies: Mapping[int, Sequence[Reply]]
-    """By number of step, those of the steps that it took up included."""
+    """Replies by step number, those of the steps that it continues included."""
 
     @classmethod
     def read(cls, store: Store, run: Run) -> "RecordedRun":
-        """Read it; raises the store's errors."""
+        """Read the record of ``run``; raises the store's errors."""
         steps = {step.number: step for step in store.steps(run.id)}
         spoken = {number: replies(store.journal.messages(step.id)) for number, step in steps.items()}
         for number, step in sorted(steps.items()):
-            if step.redoes is not None and step.operator != SingleTurn.name:  # which asks again
+            if step.redoes is not None and step.operator != SingleTurn.name:  # which asks its model again
                 spoken[number] = [*spoken[step.redoes], *spoken[number]]
         attempts = {attempt.id: attempt for attempt in store.attempts(run.id)}
         return cls(run, steps, store.versions(run.id), attempts, spoken)
@@ -68,7 +68,7 @@ class RecordedRun:
 
     @property
     def concluded(self) -> list[Step]:
-        """The steps that ended by themselves, in the order in which they did."""
+        """The steps that were done or failed, in the order in which they ended."""
         ended = [step for step in self.steps.values() if step.state in (StepState.DONE, StepState.FAILED)]
         return sorted(ended, key=lambda step: (step.finished or step.started, step.number))
 
@@ -96,7 +96,7 @@ def replies(messages: Sequence[Any]) -> list[Reply]:
 
 
 class ReplayModel:
-    """A model that says again what one said, and then that its budget is spent."""
+    """A model that repeats recorded replies, and then has no budget left."""
 
     def __init__(self, said: Sequence[Reply], renumbered: Callable[[int], int]) -> None:
         """``renumbered`` returns the id that an attempt of the record has in the replay."""
@@ -111,11 +111,11 @@ class ReplayModel:
 
 
 class Unrecorded(EvaluatorUnavailable):
-    """What is asked has no answer in the record: the replay has left its way. The message says what it does."""
+    """The record has no answer, so the replay has diverged. The message says in which way."""
 
 
 class RecordedJudge:
-    """Judges as the record says, by digest; what it has no verdict on it cannot judge."""
+    """Repeats the verdicts on record, by digest. It cannot judge any other candidate."""
 
     def __init__(self, record: RecordedRun, target: Target) -> None:
         self.target = target
@@ -123,10 +123,10 @@ class RecordedJudge:
         self._versions = {version.attempt.digest for version in record.versions}
 
     def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
-        """Return the recorded verdict; raises ``Unrecorded`` where there is none, or none beside ``incumbent``."""
+        """Return the recorded verdict; raises ``Unrecorded`` where there is none, or none against ``incumbent``."""
         found = self._known.get(candidate.digest)
         if found is None:
-            raise Unrecorded("makes a candidate that the record has not")
+            raise Unrecorded("makes a candidate that is not on record")
         score = found.score
         if incumbent is not None and score is not None and score.comparison is not None:
             if score.comparison.plan_digest != self._known[incumbent.candidate.digest].plan_digest:
@@ -135,7 +135,7 @@ class RecordedJudge:
         return replace(found, score=score, held_out_tflops=None, examined=None)
 
     def verify(self, candidate: Candidate) -> Evaluation:
-        """Return what came of the closer look on record; a version was correct."""
+        """Return the recorded result of the closer examination. A version was correct in it."""
         found = self._known[candidate.digest]
         if candidate.digest not in self._versions or found.score is None:
             status = found.refused or Status.INCORRECT
@@ -146,17 +146,17 @@ class RecordedJudge:
         return replace(found, suite=HELD_OUT, score=score, held_out_tflops=None, examined=None)
 
     def profile(self, candidate: Candidate, case: str | None = None) -> Fault:
-        """Explain nothing: no operator's next move depends on it in a replay."""
+        """Explain nothing: in a replay no operator's next move depends on it."""
         return Fault(Status.UNSUPPORTED, "not replayed")
 
     def inspect(self, inspection: Inspection) -> Findings:
-        """See nothing."""
+        """Return no findings: the replies on record do not depend on them."""
         return Findings(text="not replayed")
 
 
 @dataclass(frozen=True)
 class _Recorded:
-    """The population's choice as it was recorded."""
+    """A population whose choice is the recorded one."""
 
     population: Population
     selection: Selection | None
@@ -180,7 +180,7 @@ class _Again:
         self._inner, self._record, self._step, self._interventions = inner, record, step, interventions
 
     def vary(self, brief: Brief) -> Proposal:
-        """Vary with the seed of the recorded step, and without what came after it began."""
+        """Vary with the seed of the recorded step, and without what came after that step began."""
         record, step = self._record, self._step
         origin = step if step.redoes is None else record.steps[step.redoes]
         hidden: set[str] = set()
@@ -203,7 +203,7 @@ class _Again:
 
 
 def told(step: Step, interventions: Sequence[Intervention], versions: Sequence[Version]) -> tuple[Intervention, ...]:
-    """Return which of a run's interventions a step was told."""
+    """Return those of a run's interventions that a step was told."""
     seen = [version for version in versions if version.accepted <= step.started]
     earlier = [made for made in interventions if made.after_step < step.number]
     return since_growth(earlier, seen) if seen else ()
@@ -218,9 +218,9 @@ def replay(
     judge: Judging,
     clock: Callable[[], datetime],
 ) -> str:
-    """Play ``record`` of ``source`` back into ``run`` of ``store``; return what is the first difference, if any.
+    """Replay ``record`` of ``source`` into ``run`` of ``store``; return the first difference, if any.
 
-    Exact for a run of one worker; what several workers saw of each other is put together from the times on record.
+    Exact for a run with one worker. What several workers saw of each other follows from the recorded times.
     Raises ``EvaluatorUnavailable``, the store's errors, and ``RunFailed`` for an operator that cannot be replayed.
     """
     made, trusted = source.journal.interventions(record.run.id), isinstance(judge, RecordedJudge)
@@ -254,7 +254,7 @@ def replay(
 
 
 def difference(old: Sequence[Version], new: Sequence[Version], *, whole: bool) -> str:
-    """Return in words the first version in which two lineages differ; ``whole``: also where one is longer."""
+    """Return in words the first version in which two lineages differ. ``whole``: they must also be equally long."""
     for mine, theirs in zip(old, new, strict=False):
         if mine.attempt.digest != theirs.attempt.digest:
             return f"version {mine.number} has another source"
@@ -281,11 +281,11 @@ def _operator(record: RecordedRun, step: Step, renumbered: Callable[[int], int])
         return kind(_SILENT, lambda *_: model)
     if step.operator == "mutate":
         return get_operator(step.operator)
-    raise RunFailed(f"step {step.number} is of operator {step.operator!r}, which cannot be replayed")
+    raise RunFailed(f"step {step.number} has the operator {step.operator!r}, which cannot be replayed")
 
 
 def _renumbered(reply: Reply, renumbered: Callable[[int], int]) -> Reply:
-    """Return ``reply`` with the ids that the attempts it names have in the replay."""
+    """Return ``reply`` with attempts named by their ids in the replay."""
 
     def arguments(call: ToolCall) -> str:
         given = json.loads(call.arguments)

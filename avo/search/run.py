@@ -19,16 +19,16 @@ from lineage_db.records import Request, Run, RunState, StepState
 from lineage_db.store import LEASE, Store
 
 GRACE = timedelta(seconds=30)
-"""How long workers may finish what they hold after the last step was started; then it is abandoned."""
+"""How long workers have to finish their steps when no more are started; then the steps are abandoned."""
 PATIENCE = 3
 """Steps in a row without a new attempt after which a worker rests, until another's step brings something new."""
 MODEL_PATIENCE = 10
-"""The same where models are asked, which may have better luck in the next step."""
+"""The number of such steps where models are asked: a model may do better in its next step."""
 MAX_TROUBLES = 5
 """Steps in a row that end without an outcome, after which the run fails."""
 _POLL_S = 0.2
 _LISTEN = timedelta(seconds=1)
-"""How often the driver looks what is asked of it."""
+"""How often the driver looks for requests."""
 
 
 def utc_now() -> datetime:
@@ -59,12 +59,12 @@ class Crew(Protocol):
         ...
 
     def replace(self, worker: int) -> None:
-        """Put another worker in the place of one that was not heard of; what that one does is of no interest."""
+        """Replace a worker that was not heard from; whatever it still does is ignored."""
         ...
 
 
 WORKERS = "w"
-"""How the names of a driver's workers begin, and of no others that work on its run."""
+"""How the names of a driver's workers begin, and of no other workers of its run."""
 
 
 def worker_name(worker: int) -> str:
@@ -78,10 +78,10 @@ class Stop:
     def __init__(self) -> None:
         self._requests = 0
         self.dispossessed = False
-        """Whether another process drives the run by now, so that nothing of it may be written any more."""
+        """Whether another process has taken the run over, so that this one may no longer write to it."""
 
     def request(self) -> None:
-        """Ask to stop, or more urgently when asked before."""
+        """Ask to stop in order; when asked before, at once."""
         self._requests += 1
 
     def dispossess(self) -> None:
@@ -214,7 +214,7 @@ class _Driver:
         return RunState.STOPPED if self._stop.requested else RunState.FINISHED
 
     def _listen(self) -> None:
-        """Do what others ask through the database."""
+        """Do what other processes ask for through the database."""
         if self._listened is not None and self._clock() < self._listened + _LISTEN:
             return
         self._listened = self._clock()
@@ -223,7 +223,7 @@ class _Driver:
             self._paused = not self._paused
             self._say("paused: no new steps are started" if self._paused else "the pause is over")
         if request is Request.STOP and not self._stop.requested:
-            self._say("stops as it was asked to")
+            self._say("stopping, as requested")
             self._stop.request()
         while request is Request.STOP_NOW and not self._stop.at_once:
             self._stop.request()
@@ -234,7 +234,7 @@ class _Driver:
         return self._stop.requested or (deadline is not None and self._clock() >= deadline)
 
     def _start_steps(self) -> None:
-        """Give each idle worker a step, as far as the budget of attempts goes and the worker has something to try."""
+        """Give each idle worker a step while the budget has room and the worker has something to try."""
         if not self._seeded:
             if not self._busy and self._room():
                 self._start(0, self._session.seed_source)
@@ -276,7 +276,7 @@ class _Driver:
         if self._clock() < self._looked + LEASE / 4:
             return
         self._looked = self._clock()
-        reason = f"its worker was not heard of for {LEASE.total_seconds():.0f} s"
+        reason = f"its worker was not heard from for {LEASE.total_seconds():.0f} s"
         for step in self._store.abandon_expired_steps(self._run.id, reason=reason, now=self._looked):
             worker = next((index for index in self._busy if worker_name(index) == step.worker), None)
             if worker is not None:
@@ -310,7 +310,7 @@ class _Driver:
             self._barren[worker] += 1
 
     def _explain_end(self) -> None:
-        """Say why no step can be started although there is time; raise ``RunFailed`` where that is a failure."""
+        """Say why no step can be started although there is time. Raises ``RunFailed`` for a failing operator."""
         if not self._room():
             if self._spent:
                 self._say(self._spent)

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 START_S = 600.0
 """Longest wait for an evaluator to start: on a cluster a node may have to come up for it first."""
 _LOOK_S = 5.0
-"""Between looks whether Ray is still there."""
+"""Seconds between checks that Ray is still there."""
 _GONE_S = 20.0
-"""How long Ray may be out of sight. It would end this process by itself a minute after its head was lost."""
+"""How long Ray may not answer, in seconds. Ray itself ends this process a minute after it loses its head."""
 
 
 class EvaluatorWorker:
@@ -169,7 +169,7 @@ class OperatorWorker:
         )
 
     def step(self, seed_source: str | None) -> StepOutcome | str:
-        """Perform one step. Text instead of an outcome says which part of the house failed."""
+        """Perform one step. A text instead of an outcome says why there is none."""
         operator = self._operator if seed_source is None else SeedOperator(seed_source)
         try:
             return self._work.perform(operator, self._worker)
@@ -201,19 +201,19 @@ class RayCrew:
             return [self._report(step, self._steps.pop(step)) for step in ended]
 
     def replace(self, worker: int) -> None:
-        """Put another worker in the place of one, whatever it is doing."""
+        """Replace a worker, whatever it is doing."""
         with _in_reach():
             ray.kill(self._operators[worker])
             self._steps = {step: other for step, other in self._steps.items() if other != worker}
             self._operators[worker] = self._hire(worker)
 
     def _look(self) -> None:
-        """Raise ``RunFailed`` where Ray is gone: neither steps nor new workers would ever come."""
+        """Raise ``RunFailed`` where Ray is gone: neither steps nor new workers would ever arrive."""
         now = time.monotonic()
         if now < self._looked + _LOOK_S:
             return
         self._looked = now
-        if self._head is not None and not answers(self._head):  # asked for its nodes it would not return
+        if self._head is not None and not answers(self._head):  # asking such a head for its nodes would never return
             if now > self._seen + _GONE_S:
                 raise RunFailed(f"Ray's head does not answer for {now - self._seen:.0f} s: resume the run")
             return
@@ -244,9 +244,8 @@ def hire(
 ) -> Iterator[RayCrew]:
     """Start Ray on this machine or join a cluster, yield a crew for the run, and end what was started again.
 
-    ``deadline`` is the end of the sitting, at which steps end in order. The factories are called in the workers; by
-    default they make the configured operator and an evaluator process. Raises ``RunFailed`` where Ray does not start,
-    and ``ConfigError`` where the database cannot serve the cluster.
+    ``deadline`` is the end of the session, at which steps end in order. The factories are called in the workers; by
+    default they make the configured operator and an evaluator process. Raises as ``ray_running`` does.
     """
     make_operator = make_operator or partial(get_operator, config.operator, config.settings)
     make_evaluator = make_evaluator or partial(judge_process, config)
@@ -271,15 +270,13 @@ def hire(
 
 
 def _gpus_per_evaluator(config: RunConfig) -> int:
-    """Return how many of this machine's GPUs an evaluator takes: one to measure on, none to predict or to ask another
-    machine.
-    """
+    """Return how many of this machine's GPUs an evaluator takes: one to measure, none to predict or ask elsewhere."""
     return int(config.measured and config.evaluator_command is None)
 
 
 @contextmanager
 def _in_reach() -> Iterator[None]:
-    """Raise ``RunFailed`` where Ray cannot be asked any more; from outside a cluster that may be any error of gRPC."""
+    """Raise ``RunFailed`` where Ray can no longer be reached; from outside a cluster that may be any error of gRPC."""
     try:
         yield
     except RunFailed:

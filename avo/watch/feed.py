@@ -1,4 +1,4 @@
-"""The feed of a sitting: a thread reads what happens in its run from the database and gives it to receivers."""
+"""The feed of a session: a thread reads the events of its run from the database and gives them to receivers."""
 
 import json
 from collections.abc import Callable, Sequence

@@ -1,6 +1,6 @@
 """Kills a small run where it writes, resumes it, and looks at what is left: ``crashes.py URL WORKERS STRIDE FOLDER``.
 
-Each sitting is a process of its own, forked from this one, which has imported everything. Exit code 0: nothing is
+Each session is a process of its own, forked from this one, which has imported everything. Exit code 0: nothing is
 lost; printed is the number of points.
 """
 
@@ -66,7 +66,7 @@ class Paying(Climber):
         return super().vary(brief)
 
 
-def sit(url: str, name: str, ledger: Ledger, workers: int, watch: Callable[[str], None]) -> None:
+def work_on(url: str, name: str, ledger: Ledger, workers: int, watch: Callable[[str], None]) -> None:
     """Work on the run until it is finished, as ``avo resume`` does."""
 
     def verdict(candidate: Candidate) -> Evaluation:
@@ -174,13 +174,13 @@ def main(url: str, workers: int, stride: int, folder: Path) -> None:
         name = f"killed-at-{point}"
         ledger = Ledger(folder / name)
         begin(url, name)
-        code = forked(partial(sit, url, name, ledger, workers, killed_at(point)))
+        code = forked(partial(work_on, url, name, ledger, workers, killed_at(point)))
         assert code in (0, -signal.SIGKILL), code
         kills = int(code != 0)
         if kills and point % 3 == 0:
-            kills += forked(partial(sit, url, name, ledger, workers, killed_at(point % 11 + 1))) != 0
+            kills += forked(partial(work_on, url, name, ledger, workers, killed_at(point % 11 + 1))) != 0
         if kills:
-            assert forked(partial(sit, url, name, ledger, workers, killed_at(0))) == 0, name
+            assert forked(partial(work_on, url, name, ledger, workers, killed_at(0))) == 0, name
         check(url, name, ledger, kills)
         found = lineage(url, name)
         undisturbed = undisturbed or found

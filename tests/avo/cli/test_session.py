@@ -94,7 +94,7 @@ def test_a_run_pauses_goes_on_and_stops_as_other_processes_ask(driving: Driving)
 
     assert driving.call("stop", "--wait").returncode == 0
     assert driving.child.wait(PATIENCE_S) == 130
-    assert "stops as it was asked to" in driving.said()
+    assert "stopping, as requested" in driving.said()
     assert set(driving.steps()) == {StepState.DONE}
     assert driving.summary()["state"] == RunState.STOPPED
 

@@ -113,11 +113,11 @@ def test_the_step_of_a_worker_that_is_not_heard_of_goes_to_another(tmp_path: Pat
         assert run.state is RunState.FINISHED
         steps = store.steps(run.id)
         (lost,) = [step for step in steps if step.state is StepState.ABANDONED]
-        assert lost.reason == "its worker was not heard of for 60 s"
+        assert lost.reason == "its worker was not heard from for 60 s"
         assert [step.redoes for step in steps if step.redoes is not None] == [lost.number]
         assert len(store.trials(run.id)) == 60
     assert crew.replaced == 1
-    assert any("w1: its worker was not heard of" in line for line in said)
+    assert any("w1: its worker was not heard from" in line for line in said)
 
 
 def test_a_process_that_lost_its_run_writes_nothing_more_to_it(tmp_path: Path) -> None:

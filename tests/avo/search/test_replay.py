@@ -159,7 +159,7 @@ def test_a_transcript_that_was_changed_is_noticed(of_an_agent: Recording) -> Non
         change = "UPDATE messages SET content = replace(content, 'tflops = 150.0', 'tflops = 151.0')"
         assert connection.execute(text(change)).rowcount
     engine.dispose()
-    assert of_an_agent.replayed()[0] == "step 2 makes a candidate that the record has not"
+    assert of_an_agent.replayed()[0] == "step 2 makes a candidate that is not on record"
 
 
 def test_a_transcript_that_was_cut_is_noticed(of_an_agent: Recording) -> None:
@@ -202,6 +202,6 @@ def test_the_command_says_whether_the_lineage_is_the_same(of_an_agent: Recording
     engine.dispose()
     other = avo("fake", "--recorded", "--name", "changed")
     assert other.exit_code == 1
-    assert other.stdout == "changed: step 1 makes a candidate that the record has not\n"
+    assert other.stdout == "changed: step 1 makes a candidate that is not on record\n"
     unknown = avo("nothing", "--recorded")
     assert (unknown.exit_code, len(unknown.stderr.splitlines())) == (2, 1)

@@ -65,7 +65,7 @@ def driven(tmp_path: Path) -> Driven:
 def test_a_run_asked_to_stop_finishes_its_steps_and_stops(driven: Driven) -> None:
     assert driven.drive(driven.asking(Request.STOP)).state is RunState.STOPPED
     assert [step.state for step in driven.store.steps(driven.run.id)] == [StepState.DONE] * 3
-    assert "stops as it was asked to" in driven.said
+    assert "stopping, as requested" in driven.said
 
 
 class Unfinished(InlineCrew):
