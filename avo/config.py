@@ -373,5 +373,7 @@ def _explain(error: ValidationError, path: Path | None, given: Mapping[str, Any]
     if detail["type"] == "extra_forbidden":
         known = ModelSettings.model_fields if within else RunConfig.model_fields
         return f"{where}: unknown setting: choose from {', '.join(known)}"
-    wrong = detail["msg"].removeprefix("Input should be ")
-    return f"{where}: {detail['input']!r} should be {wrong}"
+    if detail["type"] == "missing":
+        return f"{where}: {detail['msg']}"
+    said, _, wanted = detail["msg"].partition(" should ")
+    return f"{where}: {detail['input']!r} should {wanted or f'be {said}'}"
