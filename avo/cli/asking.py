@@ -30,7 +30,7 @@ def stop(
 
     with open_store(db) as store:
         _ask(store, run, Request.STOP_NOW if now else Request.STOP)
-        err.print(f"avo: run {run!r} was asked to stop{' at once' if now else ''}")
+        err.print(f"avo: run {run!r} is asked to stop{' at once' if now else ''}")
         if wait:
             _wait(store, run)
 
