@@ -15,17 +15,18 @@ from pydantic_core import PydanticCustomError
 from agents.errors import AgentError
 from agents.settings import ModelSettings, Settings
 from avo.errors import ConfigError
+from evaluator.catalogue import get_problem, get_suite, problem_name
 from evaluator.errors import EvaluatorError
+from evaluator.evaluation import TRAITS
 from evaluator.problem import HELD_OUT
-from evaluator.problems.loading import get_problem, get_suite, problem_name
-from evaluator.target import ScoreKind, check_target, score_kind
+from evaluator.target import ARCHITECTURES, ScoreKind, check_target, score_kind
 
 if TYPE_CHECKING:
     from agents.supervisor import Patience
     from lineage_db.records import Run
 
-# The registry of operators, the supervisor and the evaluator's traits are imported where they are used: they bring
-# libcst and numpy, and the help of a command needs the settings alone.
+# The registry of operators and the supervisor are imported where they are used: they bring libcst and numpy, and the
+# help of a command needs the settings alone.
 
 LOCAL = "local"
 """The Ray address that means this machine alone."""
@@ -79,8 +80,10 @@ class RunConfig(BaseModel):
 
     problem: Annotated[str, Flag(_SEARCH, "NAME", commands=_RUN)] = "mha"
     """What the kernel computes: mha, gqa, fsa or a PATH.py."""
-    target: Annotated[str, Flag(_SEARCH, "NAME", commands=_RUN)] = "h100"
-    """Architecture to predict speed for: a100, h100, h200 or b200; or cuda, to measure on this machine's GPU."""
+    target: Annotated[str, Flag(_SEARCH, "NAME", commands=_RUN)] = Field(
+        default="h100",
+        description=f"Architecture to predict speed for: {ARCHITECTURES}; or cuda, to measure on this machine's GPU.",
+    )
     suite: Annotated[str, Flag(_SEARCH, "NAME", commands=_RUN)] = "quick"
     """Benchmark cases: quick or paper."""
     operator: Annotated[str, Flag(_SEARCH, "NAME", commands=_RUN)] = "mutate"
@@ -194,8 +197,6 @@ class RunConfig(BaseModel):
     @field_validator("archive_by", mode="before")
     @classmethod
     def _check_traits(cls, value: object) -> object:
-        from evaluator.judging.traits import TRAITS
-
         if not isinstance(value, list | tuple) or not value or not set(value) <= set(TRAITS):
             raise PydanticCustomError("traits", "a list of one or more of {names}", {"names": ", ".join(TRAITS)})
         return tuple(value)

@@ -1,8 +1,8 @@
-"""Start of a process for a candidate, until the candidate's first line, against a fresh interpreter.
+"""Time to start a candidate's process, until the candidate's first line, against that of a fresh interpreter.
 
     python -m bench.children [--starts 40]
 
-Both clocks are the machine's monotonic one; the candidate reads it in its first line and reports it as its error.
+Both read the machine's monotonic clock; the candidate does so in its first line and reports it as its error.
 """
 
 import argparse
@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable
 
 from evaluator.capture import Capturer
+from evaluator.catalogue import get_problem
 from evaluator.evaluation import Fault
-from evaluator.problems.loading import get_problem
-from evaluator.sandbox.jobs import isolation
+from evaluator.isolation import isolation
 from evaluator.targets import get_target
 
 _FIRST_LINE = "import time; raise OSError(f'at {time.monotonic()} s')\n"

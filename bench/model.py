@@ -1,4 +1,4 @@
-"""Hold the performance model against what is published, and against itself.
+"""Compare the performance model with published figures and known orders, and show what its constants do.
 
 python -m bench.model            prints the tables
 python -m bench.model --write    also puts them into docs/performance-model.md, between their markers
@@ -20,7 +20,7 @@ from evaluator.binary import Binary
 from evaluator.compiling.compile_job import listing
 from evaluator.evaluation import Score
 from evaluator.performance.constants import Constants, constants, figures
-from evaluator.performance.kernel import Kernel, costs_of, measure, read
+from evaluator.performance.kernel import PlayedKernel, costs_of, measure, read
 from evaluator.performance.model import time_case
 from evaluator.performance.reliefs import critical
 from evaluator.target import TARGETS, ScoreKind, Target
@@ -29,7 +29,7 @@ from evaluator.targets import get_target
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance-model.md"
 LENGTH = LENGTHS[-1]
 _STEP = 0.2
-"""By which each constant is moved, both ways."""
+"""Share by which each constant is moved, down and up."""
 _TARGET_FIGURES = (
     "sustained_clock_ratio",
     "tensor_flop",
@@ -130,9 +130,9 @@ def timings(folder: Path = FOLDER, predict: Predict = predicted_us) -> Table:
     """Predictions against the timings in ``folder``."""
     found = sessions(folder)
     if not found:
-        yield "No timings have been taken yet: no GPU was at hand."
+        yield "No timings have been taken yet: no GPU was available."
         return
-    yield from _head("card", "problem", "kernels", "Spearman", "mean error", "once one factor is fitted on half")
+    yield from _head("card", "problem", "kernels", "Spearman", "mean error", "after fitting one factor on half")
     for session in found:
         for agreed in compare(session, predict):
             shown = (f"{agreed.spearman:.2f}", f"{agreed.error:.0%}", f"{agreed.fitted_error:.0%}")
@@ -145,7 +145,7 @@ def sensitivity() -> Table:
     paired = [(variant, pair.target) for pair in PAIRS for variant in (pair.slower, pair.faster)]
     kernels = list(dict.fromkeys(anchored + paired))
     base = {kernel: _tflops(*kernel) for kernel in kernels}
-    yield from _head("constant", "mean change at -20% / +20%", "largest", "orders that turn")
+    yield from _head("constant", "mean change at -20% / +20%", "largest", "orders reversed")
     rows = []
     for name in (*Constants.__dataclass_fields__, *_TARGET_FIGURES):
         moved = [{kernel: _tflops(*kernel, _moved(name, 1 + step)) for kernel in kernels} for step in (-_STEP, _STEP)]
@@ -181,7 +181,7 @@ def _tflops(variant: Variant, target: str, move: Move = lambda target, table: (t
     chosen, table = move(get_target(target), constants(get_target(target).arch))
     flops, least_bytes, launches = case_of(variant, target, LENGTH)
 
-    def measured(binary: Binary, _: Target, resident: int, ir_loops: int) -> Kernel:
+    def measured(binary: Binary, _: Target, resident: int, ir_loops: int) -> PlayedKernel:
         return measure(binary, _as_played(get_target(target), chosen), resident, ir_loops, table)
 
     return flops / time_case(launches, least_bytes, chosen, measured, table).seconds / 1e12
@@ -204,7 +204,7 @@ def constant_table() -> Table:
 
 
 def cost() -> Table:
-    """Processor time of a prediction that nothing was known of before, and of the next case; the least of three."""
+    """Processor time of a kernel's first prediction, and of its next case; the least of three."""
     yield from _head("kernel", "disassembly", "first case", "both", "next case")
     for anchor in ANCHORS:
         disassembly, first, following = map(min, zip(*(_costs(anchor) for _ in range(3)), strict=True))

@@ -2,8 +2,8 @@
 
     python -m docs.operations
 
-Every kernel that a test runs is looked through: its operations, the element types of their operands and results, and
-what the test's module says it compares with (its constant ``ORACLE``).
+Looks at every kernel that a test runs: its operations, the element types of their operands and results, and what the
+test's module compares with (its constant ``ORACLE``).
 """
 
 import sys
@@ -24,7 +24,7 @@ _ORDER = list(BITS)
 
 
 class Recorder:
-    """A pytest plugin that notes which operations run, on what, in tests that compare with what."""
+    """A pytest plugin that records which operations tests run, on which element types, and what they compare with."""
 
     def __init__(self) -> None:
         self.types: dict[str, set[str]] = defaultdict(set)
@@ -63,12 +63,12 @@ def _elements(op: Op, types: tuple[Type, ...]) -> set[str]:
 
 
 def table(recorder: Recorder) -> str:
-    """Return the table, one row per operation, and the list of libdevice's functions."""
+    """Return the table, one row per operation, and the lists below it."""
     shared = Counter(oracle for oracles in recorder.oracles.values() for oracle in oracles)
-    rows = ["| operation | element types | results compared with, among others |", "|---|---|---|"]
+    rows = ["| operation | element types | its results are compared with (up to three of them) |", "|---|---|---|"]
     for name in sorted(recorder.types):
         elements = sorted(recorder.types[name], key=_ORDER.index)
-        # What few operations are compared with says most.
+        # What few operations are compared with tells most.
         oracles = sorted(recorder.oracles[name], key=lambda oracle: (shared[oracle], oracle))[:3]
         rows.append(f"| `{name}` | {', '.join(elements)} | {'; '.join(oracles)} |")
     symbols = ", ".join(f"`{symbol}`" for symbol in sorted(symbol.strip('"') for symbol in recorder.symbols))
@@ -77,15 +77,15 @@ def table(recorder: Recorder) -> str:
         (
             *rows,
             "",
-            f"Known, and run by no test: {unseen}.",
+            f"Supported, but run by no test: {unseen}.",
             "",
-            f"Functions of libdevice (`tt.extern_elementwise`): {symbols}.",
+            f"Functions of libdevice that tests run (`tt.extern_elementwise`): {symbols}.",
         )
     )
 
 
 def main() -> int:
-    """Run the executor's tests and put the table into the page; nothing is written if one fails."""
+    """Run the executor's tests and write the table into the page, unless a test fails."""
     recorder = Recorder()
     code = pytest.main(
         ["tests/evaluator/executor", "-W", "ignore::pytest.PytestAssertRewriteWarning"], plugins=[recorder]

@@ -1,4 +1,4 @@
-"""Draw the README's pictures from a finished run: all of them with one command.
+"""Draws the README's pictures from a finished run, all of them with one command.
 
     python docs/pictures.py [RUN] [--db URL]
 
@@ -7,9 +7,9 @@ Writes to docs/pictures:
     run.svg         the live display as it stood at the end of the run
     ui.svg          the terminal UI on the run's best version
     lineage.svg     what `avo lineage RUN` prints
-    profile.svg     what `avo profile RUN` prints for one case, its beginning; starts a judge
-    summary.svg     what `avo report RUN --format md` prints, its beginning
-    report.png      the trajectories of `avo report RUN`, where there are chromium and chromedriver
+    profile.svg     the beginning of what `avo profile RUN` prints for one case; starts a judge
+    summary.svg     the beginning of what `avo report RUN --format md` prints
+    report.png      the trajectories of `avo report RUN`, if chromium and chromedriver are installed
 
 The commands are run as a reader would run them. RUN is mha-h100 unless given.
 """
@@ -36,15 +36,15 @@ from avo.report.render import to_html
 from avo.tui.app import AvoApp
 from avo.watch.panel import Budget, panel
 from avo.watch.snapshot import Snapshot
-from evaluator.problems.loading import get_problem
+from evaluator.catalogue import get_problem
 from lineage_db.store import Store
 
 PICTURES = Path(__file__).parent / "pictures"
 COLUMNS, LINES = 100, 32
 MOST_LINES = 52
-"""Of a command's output that are drawn."""
+"""Number of lines of a command's output that are drawn."""
 PAGE_WIDTH, PAGE_SCALE = 860, 1.5
-"""Of the report's window in pixels, and how many pixels of the picture one of them makes."""
+"""Width of the report's window in pixels, and how many pixels of the picture each of them becomes."""
 
 
 def draw_run(snapshot: Snapshot) -> None:
@@ -112,7 +112,7 @@ def draw_report(report: Report) -> None:
 
 
 def main() -> None:
-    """Draw all of them."""
+    """Draw all pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="?", default="mha-h100")
     parser.add_argument("--db")

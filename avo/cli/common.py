@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from evaluator.target import ARCHITECTURES
+
 if TYPE_CHECKING:
     from lineage_db.records import Run, Version
     from lineage_db.store import Store
@@ -53,9 +55,7 @@ ProblemOption = Annotated[
 ]
 TargetOption = Annotated[
     str,
-    typer.Option(
-        "--target", metavar="NAME", help="Architecture: a100, h100, h200 or b200; or cuda, this machine's GPU."
-    ),
+    typer.Option("--target", metavar="NAME", help=f"Architecture: {ARCHITECTURES}; or cuda, this machine's GPU."),
 ]
 SuiteOption = Annotated[str, typer.Option("--suite", metavar="NAME", help="Benchmark cases: quick, paper or held_out.")]
 LogOption = Annotated[

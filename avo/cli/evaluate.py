@@ -42,9 +42,9 @@ def evaluate(
 
     from avo.config import RunConfig
     from evaluator.candidate import Candidate
-    from evaluator.problems.loading import get_problem, get_suite, problem_name
-    from evaluator.sandbox.jobs import Sandbox
-    from evaluator.serving.process import ProcessEvaluator
+    from evaluator.catalogue import get_problem, get_suite, problem_name
+    from evaluator.evaluators import judge_process
+    from evaluator.isolation import Sandbox
     from evaluator.targets import get_target
 
     config = RunConfig.resolve(None, settings)
@@ -56,12 +56,11 @@ def evaluate(
     judged = get_problem(problem)
     get_suite(judged, suite)
     candidate = Candidate(problem, read_source(file))
-    evaluator = ProcessEvaluator(target, suite, wall, sandbox=sandbox, command=config.evaluator_command)
-    try:
-        with err.status(f"judging {file} for {target} ..."):
-            evaluation = evaluator.evaluate(candidate)
-    finally:
-        evaluator.close()
+    with (
+        judge_process(target, suite, wall, sandbox=sandbox, command=config.evaluator_command) as judge,
+        err.status(f"judging {file} for {target} ..."),
+    ):
+        evaluation = judge.evaluate(candidate)
     if as_json:
         print_json(evaluation.to_json())
     else:

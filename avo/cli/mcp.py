@@ -47,7 +47,7 @@ def mcp(
     from avo.search.mcp_server import serve
     from avo.search.run import utc_now
     from avo.search.step import Work
-    from evaluator.sandbox.jobs import Sandbox
+    from evaluator.isolation import Sandbox
     from knowledge_base.library import Library
 
     with open_store(db) as store:

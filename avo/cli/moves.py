@@ -24,7 +24,7 @@ def moves(
     Example: avo moves --problem fsa --target b200
     """
     from agents.moves import MOVES
-    from evaluator.problems.loading import get_problem
+    from evaluator.catalogue import get_problem
     from evaluator.targets import get_target
     from seeds import SEEDS, seed_source
 

@@ -47,7 +47,7 @@ def resume(
                     f"run {run!r} is paused: end the pause without options, "
                     f"or stop it with avo stop {run} to change its settings"
                 )
-            store.ask(found.id, Request.NONE, now=utc_now())
+            store.driving.ask(found.id, Request.NONE, now=utc_now())
             err.print(f"avo: run {run!r} continues where it is driven: {found.driver}")
             return
         config = ready(RunConfig.stored(found, settings))

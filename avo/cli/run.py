@@ -84,7 +84,7 @@ def run(
     from avo.cli.session import metrics_served, ready, work_on
     from avo.config import RunConfig
     from avo.search.run import utc_now
-    from evaluator.problems.loading import get_problem
+    from evaluator.catalogue import get_problem
 
     chosen = ready(RunConfig.resolve(config, settings))
     with open_store(db, create=True) as store:

@@ -10,14 +10,14 @@ from agents.agentic import task
 from agents.errors import AgentError
 from agents.operator import VariationOperator
 from agents.prompts import render
-from agents.served import Call, Served
+from agents.served import PendingCall, Served
 from agents.tools.arguments import tool_specs
 from avo.config import START
 from avo.errors import AvoError, RunFailed, SeedFault
 from avo.search.step import SeedOperator, StepOutcome, Work
+from evaluator.catalogue import get_problem, get_suite
 from evaluator.errors import EvaluatorError
 from evaluator.problem import HELD_OUT
-from evaluator.problems.loading import get_problem, get_suite
 from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.errors import StoreError
@@ -38,7 +38,7 @@ class AgentSession:
         self._store, self._run, self._config = work.store, work.run, work.config
         self._problem = get_problem(work.run.problem)
         self._seeded = False
-        self._calls: SimpleQueue[Call | None] = SimpleQueue()
+        self._calls: SimpleQueue[PendingCall | None] = SimpleQueue()
         self._target: Future[Target] = Future()
         self._thread = Thread(target=self._serve, name="steps", daemon=True)
         self._thread.start()
@@ -65,7 +65,7 @@ class AgentSession:
         The last text of the result is what the tool says; any texts before it have to be read first. The result is
         never an exception.
         """
-        call = Call(name, arguments)
+        call = PendingCall(name, arguments)
         self._calls.put(call)
         return call.answer
 
@@ -75,9 +75,9 @@ class AgentSession:
         self._thread.join(PARTING_S)
         if self._thread.is_alive():
             reason = "the agent disconnected during a call"
-            self._store.abandon_running_steps(self._run.id, reason=reason, now=self._work.clock(), worker=self._worker)
+            self._store.claims.abandon_running(self._run.id, reason=reason, now=self._work.clock(), worker=self._worker)
 
-    def _next(self) -> Call | None:
+    def _next(self) -> PendingCall | None:
         while (call := self._calls.get()) is not None:
             if call.answer.set_running_or_notify_cancel():
                 return call
@@ -128,6 +128,6 @@ class AgentSession:
 
     def _perform(self, operator: VariationOperator) -> StepOutcome:
         reason = "its worker was not heard from"
-        self._store.abandon_expired_steps(self._run.id, reason=reason, now=self._work.clock(), workers=SESSIONS)
+        self._store.claims.abandon_expired(self._run.id, reason=reason, now=self._work.clock(), workers=SESSIONS)
         work = replace(self._work, knowledge=Library.load())  # documents may have been added since the last step
         return work.perform(operator, self._worker)

@@ -15,8 +15,9 @@ from avo.config import RunConfig
 from avo.errors import RunFailed, SeedFault
 from avo.search.budget import run_used_up
 from avo.search.step import StepOutcome
+from lineage_db.driving import LEASE
 from lineage_db.records import Request, Run, RunState, StepState
-from lineage_db.store import LEASE, Store
+from lineage_db.store import Store
 
 GRACE = timedelta(seconds=30)
 """How long workers have to finish their steps when no more are started; then the steps are abandoned."""
@@ -154,7 +155,7 @@ class Session:
         """
         store, run = self.store, self.run
         left = "left behind by a process that ended"
-        store.abandon_running_steps(run.id, reason=left, now=self.clock(), workers=WORKERS)
+        store.claims.abandon_running(run.id, reason=left, now=self.clock(), workers=WORKERS)
         stored = {**run.config, **self.config.model_dump()}
         run = store.set_run_state(run.id, RunState.RUNNING, now=self.clock(), config=stored)
         state = RunState.STOPPED
@@ -165,7 +166,7 @@ class Session:
                 finally:  # before the crew is dismissed: what it still writes would be refused, not half written
                     if not self.stop.dispossessed:
                         reason = "the run was stopped"
-                        store.abandon_running_steps(run.id, reason=reason, now=self.clock(), workers=WORKERS)
+                        store.claims.abandon_running(run.id, reason=reason, now=self.clock(), workers=WORKERS)
         finally:
             if not self.stop.dispossessed:
                 run = store.set_run_state(run.id, state, now=self.clock())
@@ -218,7 +219,7 @@ class _Driver:
         if self._listened is not None and self._clock() < self._listened + _LISTEN:
             return
         self._listened = self._clock()
-        request = self._store.request(self._run.id)
+        request = self._store.driving.request(self._run.id)
         if (request is Request.PAUSE) is not self._paused:
             self._paused = not self._paused
             self._say("paused: no new steps are started" if self._paused else "the pause is over")
@@ -277,7 +278,7 @@ class _Driver:
             return
         self._looked = self._clock()
         reason = f"its worker was not heard from for {LEASE.total_seconds():.0f} s"
-        for step in self._store.abandon_expired_steps(self._run.id, reason=reason, now=self._looked):
+        for step in self._store.claims.abandon_expired(self._run.id, reason=reason, now=self._looked):
             worker = next((index for index in self._busy if worker_name(index) == step.worker), None)
             if worker is not None:
                 self._crew.replace(worker)
@@ -286,7 +287,7 @@ class _Driver:
 
     def _take_trouble(self, report: WorkerReport) -> None:
         name = worker_name(report.worker)
-        self._store.abandon_running_steps(self._run.id, reason=report.trouble, now=self._clock(), worker=name)
+        self._store.claims.abandon_running(self._run.id, reason=report.trouble, now=self._clock(), worker=name)
         self._troubles += 1
         if self._troubles == MAX_TROUBLES:
             raise RunFailed(f"{MAX_TROUBLES} steps in a row ended without an outcome, the last: {report.trouble}")

@@ -26,10 +26,10 @@ from avo.search.scoring import RecordingScorer
 from avo.search.supervision import supervise
 from avo.search.transfer import transferred
 from evaluator.candidate import Candidate
+from evaluator.catalogue import get_problem
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Status
-from evaluator.evaluators import Judging
-from evaluator.problems.loading import get_problem
+from evaluator.evaluators import Evaluator
 from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StepNotRunning, UnknownAttempt
@@ -63,7 +63,7 @@ class SeedOperator:
 
     def vary(self, brief: Brief) -> Proposal:
         """Submit the seed."""
-        candidate = Candidate(brief.problem.name, self._source)
+        candidate = brief.candidate(self._source)
         attempt = brief.evaluate(candidate, change="seed", parents=())
         evaluation = attempt.evaluation
         return Proposal(attempt, "seed" if evaluation.correct else f"{evaluation.status}: {evaluation.message}")
@@ -76,7 +76,7 @@ class Work:
     store: Store
     run: Run
     config: RunConfig
-    evaluator: Judging
+    evaluator: Evaluator
     knowledge: Library
     clock: Callable[[], datetime]
     allowance: Allowance = UNLIMITED
@@ -97,8 +97,8 @@ class Work:
         ``DatabaseUnavailable`` when the database fails.
         """
         target = self.evaluator.target  # where no judge answers, no step is claimed
-        step = self.store.claim_step(self.run.id, worker=worker, operator=operator.name, now=self.clock())
-        with renewed(lambda: self.store.keep_step(step.id, now=self.clock())):
+        step = self.store.claims.claim(self.run.id, worker=worker, operator=operator.name, now=self.clock())
+        with renewed(lambda: self.store.claims.keep(step.id, now=self.clock())):
             return _OpenStep(self, step, target).perform(operator)
 
 
@@ -151,7 +151,7 @@ class _OpenStep:
 
     def _give_up(self, state: StepState, reason: str) -> StepOutcome:
         with contextlib.suppress(StepNotRunning):  # abandoned in the meantime by the process that drives the run
-            self._work.store.fail_step(self._step.id, state=state, reason=reason, now=self._work.clock())
+            self._work.store.claims.fail(self._step.id, state=state, reason=reason, now=self._work.clock())
         return StepOutcome(self._step.number, state, self._scorer.tried, None, reason)
 
     def _conclude(self, proposal: Proposal, reason: str) -> tuple[Version | None, str]:
@@ -173,7 +173,7 @@ class _OpenStep:
 
         while True:
             try:
-                version = self._work.store.conclude_step(
+                version = self._work.store.results.conclude(
                     self._step.id,
                     attempt_id=attempt.id if attempt else None,
                     parents=attempt.parents if attempt else (),
@@ -203,7 +203,7 @@ class _OpenStep:
             earlier = store.steps_before(self._step, limit=kind.looks_back)
             selection = kind.select(versions, earlier, self._seed)
         if selection is not None:
-            store.select(self._step.id, selection, now=self._work.clock())
+            store.claims.select(self._step.id, selection, now=self._work.clock())
         return Home(kind, selection)
 
     def _supervise(self) -> Sequence[Intervention]:
@@ -241,7 +241,7 @@ class _OpenStep:
             suite=run.suite,
             seed=self._seed,
             versions=self._home.shown(history.versions),
-            trials=history.trials if hidden is None else [t for t in history.trials if t.step_number != hidden],
+            attempts=history.attempts if hidden is None else [t for t in history.attempts if t.step_number != hidden],
             knowledge=work.knowledge,
             evaluate=self._scorer,
             profile=work.evaluator.profile,

@@ -11,10 +11,12 @@ import os
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from evaluator.binary import Binary
 from evaluator.evaluation import Fault, Status
@@ -34,13 +36,14 @@ COMPILE_OPTIONS: dict[str, type] = {
     "launch_cooperative_grid": bool,
     "launch_pdl": bool,
 }
-"""Launch options that reach the compiler, with their types. Others name files, command lines or instruments."""
+"""Launch options that reach the compiler, with their types. Others could name files or command lines."""
 
 _NONSENSE = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)
-"""What reading a malformed reply may raise: a compiler that hostile IR has taken over writes what it likes."""
+"""Errors that reading a malformed reply may raise. A compiler that hostile IR has taken over may write anything."""
 _CACHE_FORMAT = 4
 _MAX_REGISTERS = 255
-"""Per thread; CUDA C++ Programming Guide, technical specifications per compute capability. So are the next two."""
+"""Most registers per thread. CUDA C++ Programming Guide, technical specifications per compute capability; so are the
+next two."""
 _MAX_THREADS = 1024
 _REGISTER_UNIT = 8
 """Registers are allocated to a warp in units of 8 a thread (256 a warp)."""
@@ -91,7 +94,7 @@ class Compiler:
         return binary
 
     def canonical(self, plans: Sequence[LaunchPlan], target: Target) -> tuple[LaunchPlan, ...] | Fault:
-        """Return the plans with all IR as MLIR itself prints it, so that every reader of the text sees one program.
+        """Return the plans with all IR as MLIR itself prints it, so that all who read the text see the same program.
 
         MLIR's syntax is not one of lines; what it prints has one operation a line. Raises like ``compile``.
         """
@@ -123,7 +126,7 @@ class Compiler:
         )
 
     def _run(self, job: str, request: dict[str, Any], doing: str, subject: str) -> Finished | Fault:
-        """Run a job of the compiler; ``doing`` and ``subject`` are what takes too long and what it aborts on."""
+        """Run a job of the compiler; for messages, ``doing`` names the work and ``subject`` what it is done to."""
         outcome = self._server.run(f"{JOB_MODULE}:{job}", json.dumps(request).encode(), self._limits)
         if isinstance(outcome, TimedOut):
             return Fault(Status.TIMED_OUT, f"{doing}: {outcome.reason}")
@@ -208,16 +211,13 @@ def _reason(stderr: str) -> str:
 
 def _read_cache(path: Path, target: Target) -> Binary | None:
     try:
-        data = json.loads(path.read_bytes())
-        data["cubin"] = base64.b64decode(data["cubin"], validate=True)
-        return Binary(**{**data, "target": target.name})
-    except (OSError, ValueError, TypeError, KeyError):  # none yet, or a damaged one: compiling again repairs it
+        return replace(msgspec.json.decode(path.read_bytes(), type=Binary), target=target.name)
+    except (OSError, ValueError):  # none yet, or a damaged one: compiling again repairs it
         return None
 
 
 def _write_cache(path: Path, binary: Binary) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = {**asdict(binary), "cubin": base64.b64encode(binary.cubin).decode()}
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        json.dump(data, file)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(msgspec.json.encode(binary))
     os.replace(file.name, path)

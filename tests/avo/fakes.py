@@ -13,7 +13,7 @@ from avo.search.run import WorkerReport, worker_name
 from avo.search.step import SeedOperator, Work
 from evaluator.candidate import Candidate
 from evaluator.evaluation import CaseScore, Evaluation, Score, Status
-from evaluator.evaluators import Evaluator, FakeEvaluator, Judging
+from evaluator.evaluators import Evaluator, FakeEvaluator
 from evaluator.target import ScoreKind
 from knowledge_base.library import Library
 from lineage_db.records import Attempt, Run
@@ -60,7 +60,7 @@ class Climber:
     def vary(self, brief: Brief) -> Proposal:
         """Submit one candidate."""
         best = max(brief.versions, key=lambda version: version.attempt.evaluation.geomean_tflops)
-        tried = {trial.digest for trial in brief.trials}
+        tried = {attempt.digest for attempt in brief.attempts}
         choose = random.Random(brief.seed).uniform
         while True:
             source = f"tflops = {best.attempt.evaluation.geomean_tflops * choose(0.9, 1.2):.6f}"
@@ -106,7 +106,7 @@ def make_run(store: Store, config: RunConfig | None = None, name: str = "fake") 
 UNSUPERVISED = RunConfig(min_gain=0.002, supervisor="off")
 
 
-def make_work(store: Store, run: Run, judge: Judging, config: RunConfig = UNSUPERVISED, **others: Any) -> Work:
+def make_work(store: Store, run: Run, judge: Evaluator, config: RunConfig = UNSUPERVISED, **others: Any) -> Work:
     """Return what steps of ``run`` share, by default without a supervisor or a knowledge base."""
     return Work(store, run, config, judge, **{"knowledge": Library(()), "clock": lambda: NOW, **others})
 
@@ -119,7 +119,7 @@ class InlineCrew:
         store: Store,
         run: Run,
         operator: VariationOperator,
-        judge: Judging,
+        judge: Evaluator,
         deaths: Container[int] = (),
         allowance: Allowance = UNLIMITED,
     ) -> None:
@@ -147,7 +147,7 @@ class InlineCrew:
         name, number = worker_name(worker), self.begun
         self.begun += 1
         if number in self.deaths:
-            self.store.claim_step(self.run.id, worker=name, operator="any", now=NOW)
+            self.store.claims.claim(self.run.id, worker=name, operator="any", now=NOW)
             return [WorkerReport(worker, None, "the operator's process died")]
         operator = self.operator if seed_source is None else SeedOperator(seed_source)
         outcome = make_work(self.store, self.run, self.evaluator, allowance=self.allowance).perform(operator, name)

@@ -9,6 +9,7 @@ import torch
 
 from evaluator.candidate import Candidate
 from evaluator.capture import Capturer
+from evaluator.catalogue import get_problem, get_suite
 from evaluator.compiling.compiler import Compiler, fit
 from evaluator.evaluation import Fault, Status
 from evaluator.executor import offline
@@ -16,7 +17,6 @@ from evaluator.judging.judge import Judge
 from evaluator.plan import Role
 from evaluator.problem import Case, Problem
 from evaluator.problems import PROBLEMS
-from evaluator.problems.loading import get_problem, get_suite
 from evaluator.sandbox.jobs import ForkServer
 from evaluator.targets import get_target
 from seeds import SEEDS, seed_source
@@ -60,7 +60,7 @@ def check(problem: Problem, case: Case, module: Any) -> None:
             assert (tensors["lse"][batch, head] - lse).abs().max() < 1e-3
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.corpus)])
 @pytest.mark.parametrize(("problem", "name"), NAMES)
 def test_a_seed_gives_the_references_numbers(problem: str, name: str, dtype: str) -> None:
     found = get_problem(problem)
@@ -105,7 +105,7 @@ def test_a_seed_compiles_for_every_architecture(fork_server: ForkServer, problem
         assert fit(binary, architecture) is None
 
 
-@pytest.mark.soak
+@pytest.mark.corpus
 @pytest.mark.parametrize(("problem", "name"), NAMES)
 def test_a_seed_is_judged_correct(fork_server: ForkServer, problem: str, name: str) -> None:
     with Judge(get_target("h100"), "quick", server=fork_server) as judge:

@@ -14,8 +14,9 @@ from avo.search.run import Session, Stop
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Status
 from evaluator.evaluators import FakeEvaluator
+from lineage_db.driving import LEASE
 from lineage_db.records import StepState
-from lineage_db.store import LEASE, Store
+from lineage_db.store import Store
 from tests.agents.world import WHY
 from tests.avo.fakes import NOW, SEED, Climber, InlineCrew, judge, make_run, make_work
 
@@ -51,7 +52,7 @@ def office(tmp_path: Path) -> Iterator[Office]:
 
 
 def call(session: AgentSession, name: str, arguments: str = "{}") -> str:
-    return session.call(name, arguments).result(timeout=30)[-1]
+    return session.call(name, arguments).result(timeout=600)[-1]
 
 
 def write(session: AgentSession, tflops: float) -> str:
@@ -68,7 +69,7 @@ def submit(session: AgentSession, attempt: Any) -> str:
 
 
 def test_the_first_call_has_the_judge_tested_and_begins_a_step(office: Office) -> None:
-    told = office.session().call("view_source", "{}").result(timeout=30)
+    told = office.session().call("view_source", "{}").result(timeout=600)
     assert told[-1].strip() == f"1 {SEED}"
     assert "# Task" in told[0]
     assert "# Lineage" in told[1]
@@ -112,7 +113,7 @@ def test_a_step_that_was_left_is_taken_up_by_the_next_session(office: Office) ->
     left = office.store.steps(office.run.id)[1]
     assert (left.state, left.reason) == (StepState.ABANDONED, "the agent disconnected before it submitted")
     second = office.session()
-    told = second.call("view_source", "{}").result(timeout=30)
+    told = second.call("view_source", "{}").result(timeout=600)
     assert told[-1].strip() == "1 tflops = 120"
     assert "attempt 2: correct" in told[1]
     assert "accepted as version 1" in submit(second, 2)
@@ -122,10 +123,10 @@ def test_a_step_that_was_left_is_taken_up_by_the_next_session(office: Office) ->
 def test_a_step_that_another_process_abandons_goes_on_with_the_next_call(office: Office) -> None:
     session = office.session()
     write(session, 120)
-    office.store.abandon_running_steps(office.run.id, reason="the run was stopped", now=NOW)
+    office.store.claims.abandon_running(office.run.id, reason="the run was stopped", now=NOW)
     said = evaluate(session)
     assert said.startswith("error: step 1 was abandoned: ")
-    assert said.endswith("The call was not carried out.\nThe next call begins another step or takes this one up again.")
+    assert said.endswith("The call was not performed.\nThe next call begins another step or takes this one up again.")
     assert "120.0 predicted TFLOPS" in evaluate(session)
 
 
@@ -139,7 +140,7 @@ def test_a_driver_of_the_run_leaves_the_steps_of_sessions_alone_and_they_its_own
         office.store, office.run, config, seed_source=SEED, deadline=None, hire=crew.hire, stop=Stop(), say=print,
         clock=lambda: NOW,
     ).drive()  # fmt: skip
-    expired = office.store.claim_step(office.run.id, worker="w0", operator="any", now=NOW - 2 * LEASE)
+    expired = office.store.claims.claim(office.run.id, worker="w0", operator="any", now=NOW - 2 * LEASE)
     assert "Step 1 is over" in submit(session, 2)
     write(session, 130)
     states = {step.number: step.state for step in office.store.steps(office.run.id)}
@@ -181,6 +182,6 @@ def test_a_call_that_the_client_gave_up_is_not_carried_out(office: Office) -> No
     session = office.session()
     waiting = [session.call("write_source", f'{{"source": "tflops = {100 + number}"}}') for number in range(20)]
     cancelled = [each for each in waiting[1:] if each.cancel()]
-    waiting[0].result(timeout=30)
+    waiting[0].result(timeout=600)
     assert call(session, "read_lineage")
     assert all(each.cancelled() for each in cancelled)

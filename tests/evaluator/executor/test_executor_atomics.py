@@ -11,7 +11,7 @@ from triton.runtime.driver import driver
 from evaluator.executor import UnsupportedOperation, load
 from evaluator.executor.parser import parse
 
-ORACLE = "one element after the other, in numpy"
+ORACLE = "numpy, one element at a time"
 
 WORDS = [torch.int32, torch.uint32, torch.int64, torch.uint64]
 FLOATS = [torch.float32, torch.float64]

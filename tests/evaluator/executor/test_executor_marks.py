@@ -10,7 +10,7 @@ from evaluator.executor.ir import walk
 from evaluator.executor.parser import parse
 from evaluator.executor.slicing import store_slice
 
-ORACLE = "the same kernel, run whole"
+ORACLE = "the same kernel, executed as a whole"
 
 
 @triton.jit

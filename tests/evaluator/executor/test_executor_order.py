@@ -8,7 +8,7 @@ import triton.language as tl
 from evaluator.executor import View
 from evaluator.executor.order import Difference, differences
 
-ORACLE = "the definition"
+ORACLE = "the definition of the operation"
 
 
 @triton.jit

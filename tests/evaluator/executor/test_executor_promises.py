@@ -11,7 +11,7 @@ import triton.language as tl
 from evaluator.executor import Allocation, IRError, UnsupportedOperation, load
 from evaluator.plan import Pointer, Scalar
 
-ORACLE = "the values themselves"
+ORACLE = "the values that hints promise"
 
 
 def line_of(function, text):

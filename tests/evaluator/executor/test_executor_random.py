@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-ORACLE = "numpy Philox"
+ORACLE = "numpy's Philox generator"
 
 SIZE = 64
 MULTIPLIERS = {32: (0xD2511F53, 0xCD9E8D57), 64: (0xD2E7470EE14C6C93, 0xCA5A826395121157)}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from evaluator.executor import IRError, UnsupportedOperation, load
 from evaluator.executor.operations import regions
 
-ORACLE = "torch, and functions of numbers applied one element after the other"
+ORACLE = "torch, and scalar functions applied to one element at a time"
 
 
 @triton.jit

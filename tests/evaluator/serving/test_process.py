@@ -11,10 +11,10 @@ import pytest
 
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable, UnknownProblem, UnknownTarget
-from evaluator.evaluation import Fault, Status
+from evaluator.evaluation import Evaluation, Fault, Status
 from evaluator.serving import child
 from evaluator.serving.process import ProcessEvaluator
-from evaluator.serving.protocol import ready
+from evaluator.serving.protocol import Request, answer, ready
 from evaluator.targets import get_target
 
 NO_PYTHON = Candidate("mha", "def attention(:")
@@ -91,6 +91,19 @@ def test_a_command_that_starts_no_judge_is_told_in_one_line(elsewhere: Elsewhere
         evaluator.evaluate(NO_PYTHON)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_problem_without_shapes_held_out_is_verified_on_its_suite(elsewhere: Elsewhere, tmp_path: Path) -> None:
+    problem = tmp_path / "problem.py"
+    problem.write_text(
+        "from dataclasses import replace\n"
+        "from evaluator.problems.mha import MHA\n"
+        "PROBLEM = replace(MHA, name='quick-only', suites={'quick': MHA.suites['quick']})\n"
+    )
+    candidate = Candidate(str(problem), "def attention(:")
+    verdict = answer(Request(1, candidate, held_out=True), Evaluation(Status.PARSE_ERROR, "no", "h100", "quick", 0.1))
+    with elsewhere(f"echo {READY}; read line; echo {shlex.quote(verdict)}; cat > /dev/null") as evaluator:
+        assert evaluator.verify(candidate).status is Status.PARSE_ERROR
 
 
 def test_silence_is_no_judge(elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch) -> None:

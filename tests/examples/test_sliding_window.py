@@ -1,31 +1,22 @@
-"""The problem of one's own in the documentation works: its kernel is judged, and a wrong one is seen."""
+"""The example of a problem works: its kernel is judged correct, and a wrong kernel is seen."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from evaluator.candidate import Candidate
+from evaluator.catalogue import get_problem
 from evaluator.evaluation import Status
 from evaluator.judging.judge import Judge
 from evaluator.problem import Case
 from evaluator.problems.dense import views
-from evaluator.problems.loading import get_problem
-from evaluator.sandbox.jobs import ForkServer
-from evaluator.targets import get_target
 
-DOCS = Path(__file__).parents[3] / "docs"
-NAME = str(DOCS / "sliding_window.py")
-KERNEL = (DOCS / "sliding_window_seed.py").read_text()
+EXAMPLES = Path(__file__).parents[2] / "examples"
+NAME = str(EXAMPLES / "sliding_window.py")
+KERNEL = (EXAMPLES / "sliding_window_seed.py").read_text()
 PROBLEM = get_problem(NAME)
-
-
-@pytest.fixture(scope="module")
-def judge(fork_server: ForkServer) -> Iterator[Judge]:
-    with Judge(get_target("h100"), "quick", server=fork_server) as judge:
-        yield judge
 
 
 def test_its_kernel_is_correct_and_scored(judge: Judge) -> None:

@@ -1,4 +1,11 @@
-"""Sliding-window attention, forward: a problem in one file. See problems.md beside this file."""
+"""Sliding-window attention, forward: a problem of your own in one file.
+
+    avo evaluate examples/sliding_window_seed.py --problem examples/sliding_window.py
+    avo run --problem examples/sliding_window.py --seed-file examples/sliding_window_seed.py
+
+AVO imports this file, takes ``PROBLEM`` from it and calls its methods: they say what a candidate must define, on which
+shapes it is tested and timed, and what the right numbers are. docs/problems.md says what each method must return.
+"""
 
 import math
 from collections.abc import Mapping
@@ -7,16 +14,16 @@ from random import Random
 
 import torch
 
-from evaluator.problem import Baseline, Call, Case
+from evaluator.problem import HELD_OUT, Baseline, Call, Case
 from evaluator.problems.dense import attend, make_qkv, outputs, qkv, softmax_scale, total_bytes, views
 
 
 @dataclass(frozen=True, slots=True)
 class WindowCase(Case):
-    """A case, and how far it looks back."""
+    """A case with a window."""
 
     window: int = 0
-    """Keys that a query sees: its own and those before it."""
+    """Number of keys that a query sees: its own and those before it."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +51,11 @@ class SlidingWindow:
 
     @property
     def suites(self) -> Mapping[str, tuple[Case, ...]]:
-        """One case, as long as a prompt."""
-        return {"quick": (WindowCase("8k-512", 1, 16, 4, 8192, 8192, 128, True, inputs="tiled", window=512),)}
+        """One case, as long as a prompt, and one that no operator is shown."""
+        return {
+            "quick": (WindowCase("8k-512", 1, 16, 4, 8192, 8192, 128, True, inputs="tiled", window=512),),
+            HELD_OUT: (WindowCase("5k-1000", 2, 8, 4, 5000, 5000, 128, True, inputs="tiled", window=1000),),
+        }
 
     def call(self, case: Case) -> Call:
         """Return the five tensors and two scalars of ``case``."""

@@ -1,4 +1,8 @@
-"""Sliding-window attention, written plainly: one program for each tile of query rows, walking over the keys it sees."""
+"""The kernel that a search for sliding-window attention starts from: correct, plain and slow.
+
+Each program computes one tile of query rows and loops over the keys that these rows see. ``sliding_window`` is the
+entry function that the problem asks for: it launches the kernel and writes into ``out`` and ``lse``.
+"""
 
 import triton
 import triton.language as tl

@@ -1,0 +1,17 @@
+"""The picture of the architecture is that of the code, and the page describes every package in it."""
+
+from docs.architecture import PICTURE, ROOT, picture
+
+
+def test_the_picture_shows_the_imports_of_the_code() -> None:
+    assert PICTURE.read_text() == picture(), "draw it again: python -m docs.architecture"
+
+
+def test_the_page_describes_every_package() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    folders = [
+        f"`{file.parent.relative_to(ROOT)}/`"
+        for root in ("avo", "agents", "evaluator", "lineage_db", "seeds", "knowledge_base")
+        for file in (ROOT / root).glob("*/__init__.py")
+    ]
+    assert [folder for folder in folders if folder not in page] == []
