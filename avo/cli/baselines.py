@@ -14,9 +14,8 @@ from avo.cli.common import (
     console,
     err,
     print_json,
-    row,
-    table,
 )
+from avo.watch.tables import row, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

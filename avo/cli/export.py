@@ -13,11 +13,11 @@ from avo.cli.common import (
     err,
     fail,
     load_version,
-    one_line,
     open_store,
     print_json,
 )
 from avo.cli.options import takes_settings
+from avo.watch.tables import one_line
 
 
 @takes_settings
