@@ -1,1 +1,1 @@
-"""Variation operators: what proposes the next candidate."""
+"""Variation operators: they propose the next candidate."""

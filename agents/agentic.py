@@ -16,22 +16,22 @@ from agents.settings import ModelSettings, Settings
 from agents.tools import Toolbox, Workbench
 from agents.tools.tables import lineage, short
 from agents.tools.toolbox import MOST_CHARS, cut
+from evaluator.catalogue import get_problem, get_suite
 from evaluator.problem import Problem
-from evaluator.problems.loading import get_problem, get_suite
 from evaluator.target import Target
 from lineage_db.records import Submission
 
 MOST_TURNS = 200
-"""Replies in one step."""
+"""Largest number of replies in one step."""
 MOST_IDLE = 5
-"""Replies in a row that call no tool, after which the step ends."""
+"""The step ends after this many replies in a row that call no tool."""
 LAST_TURNS = 4
-"""Replies after the last evaluation, in which the model may submit by itself."""
+"""Replies that the model still gets after its last evaluation, to submit by itself."""
 LESSONS = 12
-"""Lines of memory in a brief."""
+"""Largest number of lines of memory in a brief."""
 _LINEAGE_CHARS = 8_000
 _RESULT_SHARE = 0.1
-"""Of the context that the result of one tool may take."""
+"""Largest share of the context that the result of one tool may take."""
 _INTERRUPTED = "error: interrupted before there was a result"
 
 MakeModel = Callable[[ModelSettings, Desk, random.Random], Model]
@@ -47,9 +47,9 @@ class Agentic:
         self._make_model = make_model or chat_models(settings)
 
     def vary(self, brief: Brief) -> Proposal:
-        """Work until the model submits, or a budget or the model's patience ends: then the best attempt is submitted.
+        """Work until the model submits. When a budget or the turns run out first, submit the best attempt.
 
-        Raises ``ModelRefused`` where the model does not answer and there is no correct attempt.
+        Raises ``ModelRefused`` if the model does not answer and there is no correct attempt.
         """
         rng = random.Random(brief.seed)
         chosen = choose(self._settings.models, rng)
@@ -57,7 +57,7 @@ class Agentic:
 
 
 def chat_models(settings: Settings) -> MakeModel:
-    """Return what makes models behind endpoints, each step one; connections are kept between steps."""
+    """Return a factory of models behind endpoints. Each step gets its own model; connections are kept between steps."""
     clients: dict[str, Any] = {}
 
     def make(chosen: ModelSettings, desk: Desk, rng: random.Random) -> Model:
@@ -71,17 +71,17 @@ def chat_models(settings: Settings) -> MakeModel:
 
 
 def choose(models: Sequence[ModelSettings], rng: random.Random) -> ModelSettings:
-    """Return the model of a step."""
+    """Draw the model of a step, by weight."""
     return rng.choices(models, [model.weight for model in models])[0]
 
 
 def told(brief: Brief) -> dict[str, Any]:
-    """Return what prompts say of problem and target."""
+    """Return the template variables that describe the problem and target of ``brief``."""
     return task(brief.problem, brief.target, brief.suite)
 
 
 def task(problem: Problem, target: Target, suite: str) -> dict[str, Any]:
-    """Return the same for a step that is not begun."""
+    """Return the template variables that describe a problem, target and suite."""
     cases = get_suite(problem, suite)
     return {
         "problem": problem,
@@ -93,14 +93,14 @@ def task(problem: Problem, target: Target, suite: str) -> dict[str, Any]:
 
 
 def opening(brief: Brief, source: str) -> str:
-    """Return what an agent is told first of a step whose working source is ``source``."""
-    trials = [trial for trial in brief.trials if trial.version is None]
+    """Return the first message of a step to its agent; ``source`` is the working source."""
+    attempts = [attempt for attempt in brief.attempts if attempt.version is None]
     taken = brief.transferred
     of_taken = "" if taken is None else lineage(taken.versions, (), brief.target.kind)
     return render(
         "brief",
         problem=brief.problem,
-        lineage=cut(lineage(brief.versions, trials[-10:], brief.target.kind), _LINEAGE_CHARS),
+        lineage=cut(lineage(brief.versions, attempts[-10:], brief.target.kind), _LINEAGE_CHARS),
         transferred=taken,
         transferred_lineage=cut(of_taken, _LINEAGE_CHARS // 2),
         transferred_source=source_to_adapt(brief),
@@ -114,13 +114,14 @@ def opening(brief: Brief, source: str) -> str:
 
 
 def budget(desk: Desk) -> str:
-    """Return in words what is left."""
+    """Return what is left of the budgets, in words."""
     return render("budget", left=desk.left())
 
 
 def proposal(bench: Workbench, desk: Desk, ending: str = "") -> Proposal:
-    """Return what a step on ``bench`` proposes; ``ending`` says why it is over where nothing was submitted: then the
-    best attempt is.
+    """Return what a step on ``bench`` proposes.
+
+    If nothing was submitted, the best attempt is proposed; ``ending`` then says why the step is over.
     """
     if not bench.done and (best := bench.best):
         bench.submission = Submission(best.attempt_id, best.change, best.hypothesis, best.expected, best.outcome)
@@ -134,14 +135,14 @@ def proposal(bench: Workbench, desk: Desk, ending: str = "") -> Proposal:
 
 
 def learnt(brief: Brief, limit: int = LESSONS) -> list[str]:
-    """Return the lines of the run's memory that are worth most for a step on the best version."""
-    found = lessons(brief.memories, brief.trials, brief.versions)
-    about = matter_at_hand(brief.parent, brief.trials)
+    """Return the lines of the run's memory that matter most for a step on the best version."""
+    found = lessons(brief.memories, brief.attempts, brief.versions)
+    about = matter_at_hand(brief.parent, brief.attempts)
     return [short(lesson.text, 500) for lesson in ranked(found, about, limit)]
 
 
 def source_to_adapt(brief: Brief) -> str:
-    """Return the kernel taken over from a problem with another entry function; nothing where there is none."""
+    """Return the kernel of another problem with a different entry function; empty if there is none."""
     taken = brief.transferred
     other = taken is not None and get_problem(taken.run.problem).entry != brief.problem.entry
     return taken.source if taken is not None and other else ""
@@ -184,7 +185,7 @@ class _Step:
         return proposal(self._bench, self._desk, "" if self._bench.done else ending)
 
     def _open(self) -> None:
-        """Begin the conversation, or take up that of the step before."""
+        """Begin the conversation, or resume that of an interrupted step."""
         if not any(entry.kind != STATE for entry in self._brief.transcript):
             self._conversation.add({"role": "system", "content": render("system", **told(self._brief))})
             self._conversation.add({"role": "user", "content": opening(self._brief, self._bench.source)})
@@ -208,7 +209,7 @@ class _Step:
             self._conversation.reply(reply)
         for call in reply.calls:
             said = self._toolbox.call(call.name, call.arguments)
-            self._keep_state()  # before the result: what the model has read of is never lost
+            self._keep_state()  # before the result, so that nothing the model has read is ever lost
             self._conversation.add(result_message(call.id, said))
         if not reply.calls or reply.finish == CUT:
             self._say(render("nudge", problem=reply.problem))
@@ -231,14 +232,14 @@ class _Step:
             summary=summary,
             source=bench.source,
             parents=bench.parents,
-            tries=[each.line for each in bench.tries],
+            attempts=[each.line for each in bench.attempts],
             results={name: cut(result, self._most_chars // 2) for name, result in bench.results.items()},
             budget=budget(self._desk),
         )
         return {"role": "user", "content": content}
 
     def _ending(self) -> str:
-        """Return why the step is over although nothing was submitted; nothing while it is not."""
+        """Return why the step is over although nothing was submitted; empty while it goes on."""
         if self._turns >= MOST_TURNS:
             return f"no submission in {MOST_TURNS} replies"
         if self._idle >= MOST_IDLE:

@@ -1,6 +1,6 @@
 """Chat completions with tool calls from an OpenAI-compatible endpoint. The only module that knows ``openai``.
 
-The retries are ours, so that each request is written down with what it has cost, and budgets are looked at before each.
+The retries are ours, so that each request is recorded with its cost, and budgets are checked before each request.
 """
 
 import json
@@ -22,13 +22,13 @@ from agents.settings import ModelSettings
 
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 1.0, 60.0
 _SLICE_S = 10.0
-"""Longest sleep between looks at the budgets, which end with the run."""
+"""Longest sleep between checks of the budgets, which end when the run does."""
 _TRY_AGAIN = frozenset({408, 409, 425, 429})
-"""Besides 5xx."""
+"""HTTP statuses that are retried, besides 5xx."""
 _PATIENCE_S = 7200.0
-"""How long one request may be met with 500, which may as well be about the request itself, before the step fails."""
+"""How long one request is retried on status 500, which may be the request's own fault, before the step fails."""
 _MOST_NONSENSE = 5
-"""Answers in a row that are no chat completions before the step fails."""
+"""The step fails after this many answers in a row that are not chat completions."""
 _HINTS = {
     400: "see the model's settings",
     401: "is the key right?",
@@ -40,7 +40,7 @@ _SHOWN = 300
 
 @dataclass(eq=False)
 class _Failed(Exception):
-    """A request without a reply that can be used; another may have more luck."""
+    """A request that gave no usable reply; a retry may succeed."""
 
     reason: str
     usage: Usage = field(default_factory=Usage)
@@ -50,7 +50,7 @@ class _Failed(Exception):
 
 
 def connect(settings: ModelSettings, timeout_s: float, environment: Mapping[str, str]) -> OpenAI:
-    """Return a client for a model's endpoint, which steps may share one after the other. Raises ``NoEndpoint``."""
+    """Return a client for a model's endpoint; steps may use it one after another. Raises ``NoEndpoint``."""
     endpoint = settings.endpoint(environment)
     return OpenAI(api_key=endpoint.api_key, base_url=endpoint.base_url, timeout=timeout_s, max_retries=0)
 
@@ -70,7 +70,7 @@ class ChatModel:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """``client`` as from ``connect``; ``timeout_s``: of one request."""
+        """``client`` comes from ``connect``; ``timeout_s`` limits one request."""
         self._settings = settings
         self._desk = desk
         self._timeout_s = timeout_s
@@ -79,7 +79,7 @@ class ChatModel:
         self._openai = (urlsplit(str(self._client.base_url)).hostname or "").endswith("openai.com")
 
     def complete(self, messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, Any]]) -> Reply:
-        """Return the reply, however long the endpoint is away: see ``Model``."""
+        """Return the reply, however long the endpoint is unreachable: see ``Model``."""
         request = self._request(messages, tools)
         began, tries, nonsense = self._clock(), 0, 0
         while True:
@@ -103,7 +103,7 @@ class ChatModel:
                 return reply
 
     def _request(self, messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Only what is configured is sent: endpoints refuse what they do not know."""
+        """Return the request. Only configured fields are sent: endpoints refuse fields they do not know."""
         settings = self._settings
         limit = "max_completion_tokens" if self._openai else "max_tokens"
         optional = {
@@ -178,7 +178,7 @@ class ChatModel:
             return 0.0
 
     def _reply(self, data: object, request: Mapping[str, Any]) -> Reply:
-        """Return the reply in an answer, however the endpoint writes it; raise ``_Failed`` where there is none."""
+        """Return the reply in an answer, in whatever form it has; raise ``_Failed`` if there is none."""
         usage = _usage(data.get("usage")) if isinstance(data, dict) else None
         try:
             choice = data["choices"][0]  # type: ignore[index]
@@ -190,7 +190,7 @@ class ChatModel:
             said = data.get("error", data) if isinstance(data, dict) else data
             reason = f"the endpoint's answer is no chat completion: {json.dumps(said)[:_SHOWN]}"
             raise _Failed(reason, usage or Usage(), nonsense=True) from None
-        if usage is None:  # counted as well as can be: a budget must hold with endpoints that count nothing
+        if usage is None:  # estimated: a budget must hold even with endpoints that count no tokens
             said = text + "".join(call.arguments for call in calls)
             usage = Usage(estimated_tokens(json.dumps(request)), 0, estimated_tokens(said) + 1)
         return Reply(text, calls, finish, usage)
@@ -212,7 +212,7 @@ class ChatModel:
         )
 
     def _wait(self, delay_s: float) -> None:
-        """Sleep, but no longer than there is something left to spend: time is a budget too."""
+        """Sleep, but stop when a budget runs out: time is a budget too."""
         while delay_s > 0:
             self._check_budget()
             self._sleep(min(delay_s, _SLICE_S))
@@ -220,7 +220,7 @@ class ChatModel:
 
 
 def _alternating(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
-    """Return ``messages`` with those of the user that follow each other as one: some chat templates insist on turns."""
+    """Return ``messages`` with consecutive user messages merged: some chat templates insist on alternating turns."""
     sent: list[ChatMessage] = []
     for message in messages:
         if sent and message["role"] == sent[-1]["role"] == "user":
@@ -231,7 +231,7 @@ def _alternating(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
 
 
 def _said(error: APIStatusError) -> str:
-    """Return what the endpoint says is wrong, on one line."""
+    """Return the endpoint's error message, on one line."""
     body = error.body
     message = body.get("message") if isinstance(body, dict) else body
     text = message if isinstance(message, str) and message.strip() else error.response.text or error.message
@@ -247,7 +247,7 @@ def _is_overflow(status: int, text: str) -> bool:
 
 
 def _text(content: object) -> str:
-    """Return the text of a message's content, which may be in parts."""
+    """Return the text of a message's content, which may come in parts."""
     if isinstance(content, list):
         return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
     return content if isinstance(content, str) else ""

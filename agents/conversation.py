@@ -1,4 +1,4 @@
-"""The conversation with a model: kept message by message, and compacted before it outgrows the model's context."""
+"""The conversation with a model: recorded message by message, and compacted before it outgrows the model's context."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -14,20 +14,20 @@ MESSAGE, SUMMARY, RESUMED, STATE = "message", "summary", "resumed", "state"
 when another step took them up; and the workbench."""
 
 _HEAD = 2
-"""Messages that are never compacted: the system's and the brief."""
+"""Number of messages at the start that are never compacted: the system prompt and the brief."""
 _REPLY_SHARE = 0.2
-"""Of the context that is kept free for a reply, where it is not limited otherwise."""
+"""Share of the context kept free for a reply when the reply's length is not limited."""
 _KEPT_SHARE = 0.3
-"""Of the context, or of what there is where that is less, that the latest turns may take, which stay as they are."""
+"""Share of the context, or of the conversation if that is shorter, that the latest turns keep as they are."""
 _SUMMARISED_SHARE = 0.5
-"""Of the context that is given to be summarised."""
+"""Share of the context that a request for a summary may fill."""
 _SHOWN_CHARS = (200, 2000)
-"""Of a message that is to be summarised, at least and at most."""
+"""Fewest and most characters of one message in a request for a summary."""
 _MECHANICAL_LINES = 60
 
 
 class Conversation:
-    """Messages in order; whatever is added is recorded first."""
+    """Messages in order. A message is recorded before it is added."""
 
     def __init__(self, record: Record, context_tokens: int, reply_tokens: int | None, tools: object = ()) -> None:
         """``context_tokens`` is what the model takes, ``reply_tokens`` the most it replies; None: not limited.
@@ -54,14 +54,14 @@ class Conversation:
         self._counted, self._uncounted = reply.usage.tokens, 0
 
     def replace(self, kind: str, messages: Sequence[ChatMessage], **more: object) -> None:
-        """Put other messages in the place of all."""
+        """Replace all messages."""
         self._record(kind, {"messages": list(messages), **more})
         self.messages = list(messages)
         self._counted, self._uncounted = 0, self._tools + sum(map(_tokens, messages))
 
     @property
     def tokens(self) -> int:
-        """What the messages take: as counted at the last reply, and an estimate of what was added since."""
+        """Tokens of the messages: counted at the last reply, estimated for what was added since."""
         return self._counted + self._uncounted
 
     @property
@@ -70,7 +70,7 @@ class Conversation:
         return self.tokens > self._context - self._reserve
 
     def too_long(self) -> None:
-        """Take note that the model takes less than was thought: not what there is now."""
+        """Note that the model's context is smaller than configured: it does not hold the conversation as it is now."""
         self._context = min(self._context, self.tokens)
         self._reserve = min(self._reserve, self._context // 2)
 
@@ -131,7 +131,7 @@ def mechanical_summary(messages: Sequence[ChatMessage]) -> str:
 
 
 def result_message(call_id: str, content: str) -> ChatMessage:
-    """Return what a tool said as a message."""
+    """Return the message that holds a tool's result."""
     return {"role": "tool", "tool_call_id": call_id, "content": content}
 
 

@@ -1,4 +1,4 @@
-"""What an operator sees and writes beside evaluations: one-method seams, and a desk in memory for tests."""
+"""What an operator reads and writes besides evaluations: one-method seams, and an in-memory desk for tests."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,15 +12,15 @@ from lineage_db.records import Attempt
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What is left of the budgets of a step and its run, whichever is less. None: no limit."""
+    """What is left of the budgets of a step or of its run, whichever is less. None: no limit."""
 
     tokens: int | None = None
     usd: float | None = None
     evaluations: int | None = None
-    """New ones that may still be made."""
+    """New candidates that may still be evaluated."""
     minutes: float | None = None
     spent: str = ""
-    """The budget that has no room for another call of a model, in words; empty while all have."""
+    """Names the budget that does not allow another model call; empty while all of them do."""
 
 
 class Record(Protocol):
@@ -32,10 +32,10 @@ class Record(Protocol):
 
 
 class Charge(Protocol):
-    """Writes down a call of a model, whether or not it was of use."""
+    """Records a model call and its cost, whether or not it gave a usable reply."""
 
     def __call__(self, *, model: str, usage: Usage, usd: float | None, seconds: float, error: str) -> None:
-        """``error`` says why there is no reply that can be used; empty where there is one."""
+        """Record the call; ``error`` says why it gave no usable reply, and is empty if it did."""
         ...
 
 
@@ -44,34 +44,34 @@ class Desk:
     """What an operator works with in one step."""
 
     inspect: Callable[[Inspection], Findings]
-    """Looks at a candidate without a verdict, or runs a script. Raises ``EvaluatorUnavailable``."""
+    """Inspects a candidate without a verdict, or runs a script. Raises ``EvaluatorUnavailable``."""
     attempt: Callable[[int], Attempt]
-    """Returns an attempt of the run by its id, source included; raises ``LookupError`` where there is none."""
+    """Returns an attempt of the run by its id, with its source; raises ``LookupError`` if there is none."""
     record: Record
     charge: Charge
     remember: Callable[[str], None]
     """Keeps a note for later steps of the run."""
     left: Callable[[], Left]
-    """Says what is left of the budgets at this moment."""
+    """Returns what is left of the budgets now."""
 
 
 @dataclass
 class FakeDesk:
-    """A desk in memory."""
+    """An in-memory desk for tests."""
 
     budget: Left = Left()
     findings: Findings | None = None
-    """Of every look; None: there is nobody to look."""
+    """The result of every inspection; None: no evaluator is available."""
     attempts: dict[int, Attempt] = field(default_factory=dict)
     inspections: list[Inspection] = field(default_factory=list)
     entries: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    """Of the transcript."""
+    """The transcript: kind and content of each entry."""
     calls: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
     def desk(self) -> Desk:
-        """What an operator is given."""
+        """The desk to give to an operator."""
         return Desk(self._inspect, self.attempts.__getitem__, self._record, self._charge, self.notes.append, self._left)
 
     def _inspect(self, inspection: Inspection) -> Findings:

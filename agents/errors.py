@@ -1,16 +1,16 @@
-"""Errors of the operators' room.
+"""Errors of variation operators.
 
 AgentError
 +-- UnknownOperator     no operator of that name
 +-- InvalidOperator     an installed plugin is not an operator
-+-- CandidateTaken      another worker is evaluating the candidate at this moment
-+-- NoModel             an operator that asks models has none
-+-- NoEndpoint          it is not said where a model is, or with which key it is asked
-+-- NoPrice             a limit in USD cannot be held
-+-- ModelRefused        a model does not answer, and asking again would not help
++-- CandidateTaken      another worker is evaluating the candidate right now
++-- NoModel             the operator needs a language model and none is named
++-- NoEndpoint          a model's address or key is missing
++-- NoPrice             a limit in USD is set, but a model's price is unknown
++-- ModelRefused        a model does not answer, and a retry would not help
 |   +-- ContextOverflow the conversation is too long for it
-+-- BudgetSpent         a budget has no room for another call
-+-- StepLeft            whoever works on a step leaves it unfinished
++-- BudgetSpent         a budget does not allow another model call
++-- StepLeft            a step was left unfinished
 """
 
 
@@ -26,25 +26,25 @@ class UnknownOperator(AgentError):
 
 
 class InvalidOperator(AgentError):
-    """An entry point does not give an operator; the message names it."""
+    """An entry point does not lead to an operator; the message names it."""
 
 
 class CandidateTaken(AgentError):
-    """Another worker is evaluating this candidate at this moment: an operator proposes another, or fails its step."""
+    """Another worker is evaluating this candidate right now: propose another one, or fail the step."""
 
     def __init__(self) -> None:
         super().__init__("another worker is evaluating this candidate: propose another")
 
 
 class NoModel(AgentError):
-    """An operator that asks models has none."""
+    """The operator needs a language model and none is named."""
 
     def __init__(self, operator: str) -> None:
         super().__init__(f"operator {operator!r} asks a language model: name one with --model NAME, or in [[models]]")
 
 
 class NoEndpoint(AgentError):
-    """It is not said where a model is, or with which key it is asked."""
+    """A model's address or key is missing."""
 
     def __init__(self, model: str, key: str, url: str | None) -> None:
         where = f"{url} is not on this machine, so a key is needed" if url else "there is no key and no address"
@@ -55,7 +55,7 @@ class NoEndpoint(AgentError):
 
 
 class NoPrice(AgentError):
-    """A limit in USD cannot be held."""
+    """A limit in USD is set, but a model's price is unknown."""
 
     def __init__(self, model: str) -> None:
         super().__init__(
@@ -65,7 +65,7 @@ class NoPrice(AgentError):
 
 
 class ModelRefused(AgentError):
-    """A model does not answer, and asking again would not help; the message is the endpoint's, and what to look at."""
+    """A model does not answer, and a retry would not help. The message is the endpoint's, with what to check."""
 
 
 class ContextOverflow(ModelRefused):
@@ -73,8 +73,8 @@ class ContextOverflow(ModelRefused):
 
 
 class BudgetSpent(AgentError):
-    """A budget has no room for another call; the message says which."""
+    """A budget does not allow another model call; the message says which budget."""
 
 
 class StepLeft(AgentError):
-    """Whoever works on a step leaves it unfinished: it is abandoned, and may be taken up again."""
+    """A step was left unfinished: it is abandoned, and another step may resume it."""

@@ -6,54 +6,56 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from evaluator.target import ScoreKind
-from lineage_db.records import Memory, Trial, Version
+from lineage_db.records import AttemptSummary, Memory, Version
 
 _HALF_LIFE_STEPS = 20
-"""After so many steps a lesson's recency counts half."""
+"""Half-life of a lesson's weight, in steps."""
 _RELEVANCE = 2.0
-"""How much a lesson weighs all of whose words are about the matter at hand."""
+"""Weight of relevance for a lesson whose every word is about the matter at hand."""
 _NOTE = 0.6
-"""What a note weighs: somebody thought it worth keeping."""
+"""Weight of a note: an operator thought it worth keeping."""
 _FAILURE = 0.3
 _GAIN = 10.0
-"""What a hypothesis weighs by the size of its effect, good or bad, in log speed-up: 1 from 10 percent on."""
+"""Weight of a hypothesis per unit of log speed-up, good or bad; it reaches 1 at about 10 percent."""
 _FAILURES_AT_HAND = 5
 _WORD = re.compile(r"[a-z_][a-z_0-9.]{2,}")
 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """One line of memory."""
+    """One line of the run's memory."""
 
     step: int
     attempt_id: int | None
-    """None for a note."""
+    """The attempt that tested the hypothesis; None for a note."""
     text: str
     weight: float
-    """Of itself, apart from what it is wanted for."""
+    """How much the lesson matters by itself, whatever the next step is about."""
 
 
-def lessons(memories: Iterable[Memory], trials: Iterable[Trial], versions: Sequence[Version]) -> list[Lesson]:
-    """Return the notes, and the outcomes of all hypotheses, by step."""
+def lessons(
+    memories: Iterable[Memory], attempts: Iterable[AttemptSummary], versions: Sequence[Version]
+) -> list[Lesson]:
+    """Return the notes and the outcomes of all hypotheses, in the order of their steps."""
     speeds = {version.number: version.attempt.evaluation.geomean_tflops for version in versions}
     score = versions[0].attempt.evaluation.score if versions else None
     kind = score.kind if score else ScoreKind.PREDICTED
     found = [Lesson(memory.step_number, None, memory.text, _NOTE) for memory in memories]
-    found += [_outcome(trial, speeds, kind) for trial in trials if trial.hypothesis]
+    found += [_outcome(attempt, speeds, kind) for attempt in attempts if attempt.hypothesis]
     return sorted(found, key=lambda lesson: lesson.step)
 
 
-def matter_at_hand(parent: Version, trials: Sequence[Trial]) -> str:
-    """Return the words of what the next step is about: its parent, what holds that back, and the latest failures."""
+def matter_at_hand(parent: Version, attempts: Sequence[AttemptSummary]) -> str:
+    """Return the words that describe the next step: its parent, what limits the parent, and the latest failures."""
     score = parent.attempt.evaluation.score
     critical = [case.critical or case.limiter for case in score.cases] if score else []
-    failures = [trial for trial in trials if not trial.geomean_tflops][-_FAILURES_AT_HAND:]
+    failures = [attempt for attempt in attempts if not attempt.geomean_tflops][-_FAILURES_AT_HAND:]
     said = (parent.attempt.change, parent.attempt.hypothesis, *critical)
-    return " ".join((*said, *(f"{trial.change} {trial.message}" for trial in failures)))
+    return " ".join((*said, *(f"{attempt.change} {attempt.message}" for attempt in failures)))
 
 
 def ranked(found: Sequence[Lesson], about: str, limit: int) -> list[Lesson]:
-    """Return the ``limit`` lessons that are worth most: recent, about the words of ``about``, and of large effect."""
+    """Return the ``limit`` most useful lessons: recent, about the words in ``about``, and of large effect."""
     newest = max((lesson.step for lesson in found), default=0)
     wanted = _words(about)
 
@@ -66,18 +68,20 @@ def ranked(found: Sequence[Lesson], about: str, limit: int) -> list[Lesson]:
     return sorted(found, key=worth, reverse=True)[:limit]
 
 
-def _outcome(trial: Trial, speeds: dict[int, float], kind: ScoreKind) -> Lesson:
-    before = max((speeds.get(number, 0.0) for number in trial.parents), default=0.0)
-    start = f"attempt {trial.attempt_id}: {trial.hypothesis} [{trial.change}]"
-    if not trial.geomean_tflops:
-        return Lesson(trial.step_number, trial.attempt_id, f"{start} -> {trial.status}: {trial.message}", _FAILURE)
-    effect, weight = f"{trial.geomean_tflops:.1f}", 0.0
+def _outcome(attempt: AttemptSummary, speeds: dict[int, float], kind: ScoreKind) -> Lesson:
+    before = max((speeds.get(number, 0.0) for number in attempt.parents), default=0.0)
+    start = f"attempt {attempt.attempt_id}: {attempt.hypothesis} [{attempt.change}]"
+    if not attempt.geomean_tflops:
+        return Lesson(
+            attempt.step_number, attempt.attempt_id, f"{start} -> {attempt.status}: {attempt.message}", _FAILURE
+        )
+    effect, weight = f"{attempt.geomean_tflops:.1f}", 0.0
     if before:
-        change = trial.geomean_tflops / before
+        change = attempt.geomean_tflops / before
         effect, weight = f"{before:.1f} -> {effect}", min(1.0, _GAIN * abs(math.log(change)))
         effect = f"{effect} {kind} TFLOPS ({change - 1:+.1%})"
-    accepted = "" if trial.version is None else f", version {trial.version}"
-    return Lesson(trial.step_number, trial.attempt_id, f"{start} -> {effect}{accepted}", weight)
+    accepted = "" if attempt.version is None else f", version {attempt.version}"
+    return Lesson(attempt.step_number, attempt.attempt_id, f"{start} -> {effect}{accepted}", weight)
 
 
 def _words(text: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""The seam to language models: what is sent, what comes back, and a scripted model for tests."""
+"""The seam to language models: what is sent, what is returned, and a scripted model for tests."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -6,55 +6,55 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 ChatMessage: TypeAlias = dict[str, Any]
-"""A message of a chat completion as the OpenAI API has it: role, content, and calls of tools or their id."""
+"""A message of a chat completion in the OpenAI API's form: role, content, and tool calls or a tool call's id."""
 
 CUT, FILTERED = "length", "content_filter"
-"""Why a reply may have ended before its time; see ``Reply.finish``."""
+"""Reasons for which a reply may be incomplete; see ``Reply.finish``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one call."""
+    """Tokens of one model call."""
 
     input_tokens: int = 0
-    """Cached ones included."""
+    """Input tokens, cached ones included."""
     cached_tokens: int = 0
     output_tokens: int = 0
 
     @property
     def tokens(self) -> int:
-        """All together."""
+        """Input and output tokens together."""
         return self.input_tokens + self.output_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A tool that the model calls."""
+    """A model's call of a tool."""
 
     id: str
     name: str
     arguments: str
-    """As the model wrote them: an object in JSON, or not even that."""
+    """The arguments as the model wrote them: a JSON object, if the model got it right."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a model said."""
+    """A model's reply."""
 
     text: str
     calls: tuple[ToolCall, ...] = ()
     finish: str = ""
-    """Why it ended: ``length`` at the limit of output tokens, ``content_filter``, else as it should."""
+    """Why the reply ended: ``length`` at the limit of output tokens, ``content_filter``, anything else is normal."""
     usage: Usage = Usage()
 
     @property
     def empty(self) -> bool:
-        """Whether it says nothing and calls nothing."""
+        """Whether the reply has neither text nor tool calls."""
         return not self.text.strip() and not self.calls
 
     @property
     def problem(self) -> str:
-        """What is wrong with it, in a few words; nothing where it can be used as it is."""
+        """What is wrong with the reply, in a few words; empty if it can be used as it is."""
         if self.finish == FILTERED:
             return "withheld by the content filter"
         if self.finish == CUT:
@@ -65,7 +65,7 @@ class Reply:
     def message(self) -> ChatMessage:
         """The reply as a message of the conversation.
 
-        Arguments that are no JSON are left out: servers that read them when they come back would refuse the request.
+        Arguments that are not JSON are left out: some servers parse them when they come back and refuse the request.
         """
         message: ChatMessage = {"role": "assistant", "content": self.text or None}
         if self.calls:
@@ -84,16 +84,16 @@ class Model(Protocol):
     """A language model that can call tools."""
 
     def complete(self, messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, Any]]) -> Reply:
-        """Return the reply to a conversation.
+        """Return the model's reply to a conversation.
 
-        Raises ``BudgetSpent`` when no call may be made any more, ``ContextOverflow`` when the conversation is too long
-        for the model, and ``ModelRefused`` when asking again would not help.
+        Raises ``BudgetSpent`` when the budgets allow no more calls, ``ContextOverflow`` when the conversation is too
+        long for the model, and ``ModelRefused`` when a retry would not help.
         """
         ...
 
 
 class ScriptedModel:
-    """A model for tests: gives its replies in order, the last one for ever, and keeps what it was asked.
+    """A model for tests. It gives its replies in order, repeats the last one, and keeps what it was asked.
 
     A reply may be an exception, which is raised, or a function of the conversation.
     """
@@ -119,14 +119,14 @@ def _is_json(text: str) -> bool:
 
 
 def readable(text: str) -> str:
-    """Return ``text`` as it can be sent: half characters, which JSON may hold, are replaced."""
+    """Return ``text`` so that it can be sent: lone surrogates, which JSON may hold, are replaced."""
     return text.encode("utf-8", "replace").decode()
 
 
 CHARS_PER_TOKEN = 4
-"""About, as is usual for English and code."""
+"""The usual estimate for English and code."""
 
 
 def estimated_tokens(text: str) -> int:
-    """Return about how many tokens a text takes."""
+    """Return an estimate of the tokens of a text."""
     return len(text) // CHARS_PER_TOKEN

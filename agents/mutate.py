@@ -1,7 +1,7 @@
-"""The operator ``mutate``: edits a version by syntax-tree moves, without any model.
+"""The operator ``mutate``: edits a version by syntax-tree moves, without a language model.
 
 Its memory is the run's record: a change is written ``move: what; move: what``, so that what each move has paid can be
-read back from the trials. Equal briefs give equal candidates.
+read back from the attempts. Equal briefs give equal candidates.
 """
 
 import math
@@ -12,31 +12,31 @@ from dataclasses import dataclass
 from agents.errors import CandidateTaken
 from agents.moves import MOVES, Move
 from agents.operator import Brief, Proposal
-from lineage_db.records import Attempt, Intervention, Trial, Version
+from lineage_db.records import Attempt, AttemptSummary, Intervention, Version
 
 _BEST_PARENT = 0.85
 """Share of steps that edit the best version; the others go back to an earlier one."""
 _DEPTHS = ((1, 0.85), (2, 0.12), (3, 0.03))
-"""How many moves at once, and how often: some only pay together."""
+"""Number of moves in one edit, with the weight of each number: some moves only pay together."""
 _STALLED_DEPTHS = ((1, 0.4), (2, 0.4), (3, 0.2))
-"""The same once the supervisor has seen that single moves lead nowhere."""
+"""The same, once the supervisor has seen that single moves lead nowhere."""
 _COMPOSITIONS = 60
-"""Random compositions to draw before a parent counts as exhausted."""
+"""A parent counts as exhausted after this many draws of random compositions."""
 _PRIOR_TRIES = 1.0
-"""How many tries a move's prior weighs as much as."""
+"""Number of tries that a move's prior counts as."""
 _PLAN_TRIES = 3
-"""Candidates to evaluate in a step while each turns out to have the launch plan of an earlier one."""
+"""Most candidates that a step evaluates while each has the launch plans of an earlier one."""
 _RELIEF = 2.0
-"""How many times as much a move is worth, before it was tried, that relieves the critical resource of its parent."""
+"""Factor on the prior of a move that relieves the critical resource of its parent."""
 _POINTED_OUT = 0.5
-"""What a move is worth at least that the supervisor points out, as a share of what the best is worth."""
+"""Least value of a move that the supervisor suggests, as a share of the best move's value."""
 _LEAST_VALUE = 0.002
-"""Value, in log speed-up, below which no move falls: what has never paid is still tried now and then."""
+"""Least value of any move, in log speed-up: a move that never paid is still tried now and then."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Edit:
-    """A source made from a version by one move or several."""
+    """A source made from a version by one or more moves."""
 
     source: str
     changes: tuple[str, ...]
@@ -63,13 +63,13 @@ class Mutate:
         and another is drawn.
         """
         rng = random.Random(brief.seed)
-        tried = {trial.digest for trial in brief.trials} | {version.attempt.digest for version in brief.versions}
-        plans = {trial.plan_digest for trial in brief.trials}
+        tried = {attempt.digest for attempt in brief.attempts} | {version.attempt.digest for version in brief.versions}
+        plans = {attempt.plan_digest for attempt in brief.attempts}
         plans |= {version.attempt.plan_digest for version in brief.versions}
         twins: list[str] = []
         pointed_out = {name for made in brief.interventions for name in _directed(made)}
         for parent in _parents(brief.versions, brief.asked, rng):
-            values = move_values(self._moves, brief.versions, brief.trials, critical_resources(parent))
+            values = move_values(self._moves, brief.versions, brief.attempts, critical_resources(parent))
             least = _POINTED_OUT * max(values.values(), default=0.0)
             values = {name: max(value, least) if name in pointed_out else value for name, value in values.items()}
             while edit := self._choose(parent.attempt.source, brief, tried, values, rng):
@@ -143,22 +143,24 @@ def critical_resources(version: Version) -> frozenset[str]:
 
 
 def move_values(
-    moves: Sequence[Move], versions: Sequence[Version], trials: Sequence[Trial], critical: Collection[str] = ()
+    moves: Sequence[Move],
+    versions: Sequence[Version],
+    attempts: Sequence[AttemptSummary],
+    critical: Collection[str] = (),
 ) -> dict[str, float]:
-    """Return each move's expected log speed-up per try: its prior and what its trials gave, averaged.
+    """Return each move's expected log speed-up per try: its prior and what its attempts gave, averaged.
 
-    The prior is ``_RELIEF`` times as large for a move that relieves one of the ``critical`` resources. A trial gives
-    log(its score / its parent's), but nothing when it is faulty or slower. A trial of several moves counts for each of
-    them.
+    The prior is ``_RELIEF`` times as large for a move that relieves one of the ``critical`` resources. An attempt gives
+    log(its score / its parent's), but nothing when it is faulty or slower. It counts for each of its moves.
     """
     scores = {version.number: version.attempt.evaluation.geomean_tflops for version in versions}
     gains: dict[str, list[float]] = {move.name: [] for move in moves}
-    for trial in trials:
-        if scores.keys().isdisjoint(trial.parents):
-            continue  # of another part of the population: what it gained is not known here
-        before = max(scores.get(number, 0.0) for number in trial.parents)
-        gain = math.log(trial.geomean_tflops / before) if trial.geomean_tflops > before > 0 else 0.0
-        for name in moves_of(trial.change):
+    for attempt in attempts:
+        if scores.keys().isdisjoint(attempt.parents):
+            continue  # its parent belongs to another part of the population: its gain is not known here
+        before = max(scores.get(number, 0.0) for number in attempt.parents)
+        gain = math.log(attempt.geomean_tflops / before) if attempt.geomean_tflops > before > 0 else 0.0
+        for name in moves_of(attempt.change):
             if name in gains:
                 gains[name].append(gain)
     priors = {move.name: move.prior * (1 if move.relieves.isdisjoint(critical) else _RELIEF) for move in moves}
@@ -182,12 +184,12 @@ def _on(edit: _Edit, parent: Version) -> str:
 
 
 def moves_of(change: str) -> list[str]:
-    """Return the names of the moves that a change of ``mutate`` is made of; any words of another operator's."""
+    """Return the names of the moves in a change by ``mutate``; for another operator's change, meaningless words."""
     return [part.partition(":")[0].strip() for part in change.split(";")]
 
 
 def _directed(made: Intervention) -> Iterator[str]:
-    """Yield the names that directions begin with."""
+    """Yield the move names that directions begin with."""
     return (direction.partition(":")[0] for direction in made.directions)
 
 

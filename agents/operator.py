@@ -9,32 +9,32 @@ from typing import TYPE_CHECKING, Protocol
 
 from agents.desk import Desk, FakeDesk
 from evaluator.candidate import Candidate
+from evaluator.catalogue import name_of
 from evaluator.evaluation import Fault
 from evaluator.problem import Problem
-from evaluator.problems.loading import name_of
 from evaluator.target import Target
 from knowledge_base.library import Library
-from lineage_db.records import Attempt, Intervention, Memory, Message, Run, Submission, Trial, Version
+from lineage_db.records import Attempt, AttemptSummary, Intervention, Memory, Message, Run, Submission, Version
 
 if TYPE_CHECKING:
-    from evaluator.performance import Profile
+    from evaluator.profile import Profile
 
 
 class Scorer(Protocol):
-    """The scoring function f, recording on the way."""
+    """The scoring function f; it records each attempt."""
 
     def __call__(self, candidate: Candidate, *, change: str, parents: tuple[int, ...], hypothesis: str = "") -> Attempt:
         """Evaluate and record ``candidate``; ``parents`` are the version numbers it was made from, ``hypothesis`` says
         why the change should help.
 
-        A candidate that the run has already is not evaluated again. Raises ``CandidateTaken`` while another worker
+        A candidate that the run already has is not evaluated again. Raises ``CandidateTaken`` while another worker
         evaluates it, and ``EvaluatorUnavailable``.
         """
         ...
 
 
 class Explain(Protocol):
-    """Says why a candidate is as fast as predicted. Takes seconds, and is recorded nowhere."""
+    """Explains a candidate's predicted speed. A call takes seconds and is not recorded."""
 
     def __call__(self, candidate: Candidate, case: str | None = None) -> "tuple[Profile, ...] | Fault":
         """Return a profile of each benchmark case, or of the one called ``case``; numbers are not checked.
@@ -46,16 +46,16 @@ class Explain(Protocol):
 
 @dataclass(frozen=True)
 class Transferred:
-    """The lineage of another problem that a run starts from."""
+    """The lineage of another problem, from which a run starts."""
 
     run: Run
-    """The one it is from."""
+    """The run that the lineage belongs to."""
     versions: Sequence[Version]
-    """Up to the one that was named, seed first: what each changed and gained. Never empty."""
+    """The lineage from the seed to the version that was named; never empty."""
 
     @property
     def source(self) -> str:
-        """Of the version that was named. It defines the entry function of ``run.problem``."""
+        """The source of the version that was named. It defines the entry function of ``run.problem``."""
         return self.versions[-1].attempt.source
 
 
@@ -67,28 +67,29 @@ class Brief:
     target: Target
     suite: str
     seed: int
-    """Of this step: the operator's only source of randomness."""
+    """The step's random seed: the operator's only source of randomness."""
     versions: Sequence[Version]
     """The lineage, or the part of the population that the step works on, by number. Never empty."""
-    trials: Sequence[Trial]
+    attempts: Sequence[AttemptSummary]
     """Every attempt of the run so far, failed ones too, oldest first."""
     knowledge: Library
     evaluate: Scorer
     profile: Explain
     transferred: Transferred | None = None
-    """What was taken over from another problem. Where that problem has the same entry function the first version is
-    ``transferred.source`` as it is, else one of the problem's own seeds: the source has to be adapted.
+    """The lineage of another problem that the run starts from, if any.
+
+    If that problem has the same entry function, the run's first version is ``transferred.source``. Otherwise the first
+    version is one of the problem's own seeds, and the operator has to adapt ``transferred.source``.
     """
     focus: int | None = None
-    """Number of the version that the population asks to vary; None: the operator chooses, the last is the best."""
+    """Number of the version that the population asks to vary. None: the operator chooses; the last is the best."""
     interventions: Sequence[Intervention] = ()
-    """What the supervisor has said since the lineage last grew, oldest first."""
+    """The supervisor's interventions since the lineage last grew, oldest first."""
     desk: Desk = field(default_factory=lambda: FakeDesk().desk)
     memories: Sequence[Memory] = ()
     """Notes that earlier steps of the run left, oldest first."""
     transcript: Sequence[Message] = ()
-    """Of the step that this one takes up again, because its worker ended before it did. Its attempts are among
-    ``trials`` then."""
+    """The transcript of the interrupted step that this one resumes; its attempts are in ``attempts``. Empty: none."""
 
     def candidate(self, source: str) -> Candidate:
         """Return ``source`` as a candidate for the problem, under the name by which every process finds the problem."""
@@ -96,7 +97,7 @@ class Brief:
 
     @property
     def asked(self) -> Version | None:
-        """The version that the population, or else the supervisor's last word, asks to vary, if either does."""
+        """The version that the population, or else the supervisor's last intervention, asks to vary, if either does."""
         number = self.focus
         if number is None and self.interventions:
             number = self.interventions[-1].restart_from
@@ -104,7 +105,7 @@ class Brief:
 
     @property
     def parent(self) -> Version:
-        """The version to begin with: the one that is asked for, else the best."""
+        """The version to begin with: the one asked for, else the best."""
         return self.asked or self.versions[-1]
 
 
@@ -116,14 +117,14 @@ class Proposal:
     reason: str
     """What was tried and seen, for the record."""
     submission: Submission | None = None
-    """What the operator says of the attempt, where it can."""
+    """The operator's own account of the attempt, if it gives one."""
 
 
 class VariationOperator(Protocol):
-    """Varies the lineage, one step a call."""
+    """Varies the lineage; each call is one step."""
 
     name: str
 
     def vary(self, brief: Brief) -> Proposal:
-        """Propose the next version. Exceptions fail the step, never the run."""
+        """Propose the next version. An exception fails the step, never the run."""
         ...

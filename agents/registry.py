@@ -1,4 +1,4 @@
-"""Operators by name: the built-in ones, and those that installed packages add.
+"""Operators by name: the built-in ones, and those of installed packages.
 
 A package adds an operator with an entry point in the group ``avo.operators`` whose object, called without arguments,
 returns a ``VariationOperator``. Built-in names cannot be taken over.
@@ -33,7 +33,7 @@ def adapts(operator: VariationOperator) -> bool:
 
 
 def asks_models(name: str) -> bool:
-    """Return whether the operator called ``name`` asks the models of its settings."""
+    """Return whether the operator called ``name`` uses language models."""
     return name in _WITH_MODELS
 
 

@@ -1,4 +1,4 @@
-"""Directions from a model that reviews the whole trajectory of a run, as the supervisor's redirections need them."""
+"""A model's review of a run's whole trajectory, which gives the supervisor's redirections their directions."""
 
 import random
 from collections import Counter
@@ -19,29 +19,29 @@ from agents.supervisor import Diagnosis, Trajectory
 from agents.tools.tables import lineage, short
 from evaluator.problem import Problem
 from evaluator.target import Target
-from lineage_db.records import Memory, Trial
+from lineage_db.records import AttemptSummary, Memory
 
 _TRIES = 2
-"""How often a model is asked for an answer in the form it has to have."""
-_TRIALS, _FAILURES, _LESSONS = 40, 12, 20
-"""Lines of each that it is shown."""
+"""How often a model is asked before a badly formed answer is given up."""
+_ATTEMPTS, _FAILURES, _LESSONS = 40, 12, 20
+"""How many attempts, faults and lessons the model is shown, each."""
 
 Direction = Annotated[str, StringConstraints(strip_whitespace=True, min_length=10, max_length=600)]
 
 
 class Review(BaseModel):
-    """What a model answers."""
+    """The model's answer."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
     assessment: str = Field(min_length=1)
-    """Why the search does not get on."""
+    """Why the search makes no progress."""
     directions: list[Direction] = Field(min_length=2, max_length=6)
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Directions, and which model gave them."""
+    """Directions, and the model that gave them."""
 
     source: str
     directions: tuple[str, ...]
@@ -67,8 +67,8 @@ def advise(
     chosen = choose(models, rng)
     values = task(problem, target, suite) | {
         "reason": diagnosis.reason,
-        "lineage": lineage(trajectory.versions, trajectory.trials[-_TRIALS:], target.kind),
-        "faults": _faults(trajectory.trials),
+        "lineage": lineage(trajectory.versions, trajectory.attempts[-_ATTEMPTS:], target.kind),
+        "faults": _faults(trajectory.attempts),
         "memory": [short(lesson.text, 300) for lesson in _lessons(trajectory, memories)],
         "given": [direction for made in trajectory.active for direction in made.directions],
         "source": trajectory.champions[-1].attempt.source,
@@ -98,11 +98,13 @@ def _complaint(error: ValidationError) -> str:
     return render("review_again", place=place, wrong=wrong["msg"])
 
 
-def _faults(trials: Sequence[Trial]) -> list[tuple[int, str]]:
-    """The most frequent ways to fail, with their numbers."""
-    counted = Counter(f"{trial.status}: {short(trial.message)}" for trial in trials if not trial.geomean_tflops)
+def _faults(attempts: Sequence[AttemptSummary]) -> list[tuple[int, str]]:
+    """Return the most frequent faults, with their counts."""
+    counted = Counter(
+        f"{attempt.status}: {short(attempt.message)}" for attempt in attempts if not attempt.geomean_tflops
+    )
     return [(count, reason) for reason, count in counted.most_common(_FAILURES)]
 
 
 def _lessons(trajectory: Trajectory, memories: Sequence[Memory]) -> Sequence[Lesson]:
-    return lessons(memories, trajectory.trials, trajectory.versions)[-_LESSONS:]
+    return lessons(memories, trajectory.attempts, trajectory.versions)[-_LESSONS:]

@@ -1,4 +1,4 @@
-"""The operator ``mcp``: the tools of a step for an agent that is somebody else's. Its calls come through a queue."""
+"""The operator ``mcp``: serves the tools of a step to an external agent, whose calls come through a queue."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -17,33 +17,33 @@ MCP_OPERATOR = "mcp"
 
 
 @dataclass(frozen=True, eq=False)
-class Call:
-    """A call of a tool, and where its answer goes."""
+class PendingCall:
+    """A tool call, and where its answer goes."""
 
     name: str
     arguments: str
-    """JSON."""
+    """The arguments as JSON."""
     answer: "Future[tuple[str, ...]]" = field(default_factory=Future)
-    """What the tool says, last; before it what has to be told first."""
+    """The texts of the answer: the tool's result last, before it what the agent has to be told first."""
 
 
 class Served:
-    """Performs the calls that come until one of them submits. All is in the transcript, as a model's would be."""
+    """Performs tool calls as they come, until one of them submits. All are in the transcript, as a model's would be."""
 
     name = MCP_OPERATOR
 
-    def __init__(self, first: Call | None, more: Callable[[], Call | None]) -> None:
-        """``first`` has come already; ``more`` waits for the next call and returns None when no more will come."""
+    def __init__(self, first: PendingCall | None, more: Callable[[], PendingCall | None]) -> None:
+        """``first`` is a call already received; ``more`` waits for the next and returns None when there are no more."""
         self.pending = first
-        """The call that has no answer yet: of a step that is over, the one that ended it."""
+        """The call that has no answer yet. After the step, it is the call that ended the step."""
         self.said = ""
-        """What its tool said, if it got that far."""
+        """The result of the pending call's tool, if it ran."""
         self._more = more
         self._before: tuple[str, ...] = ()
         self._count = 0
 
     def vary(self, brief: Brief) -> Proposal:
-        """Work until a submission; raises ``StepLeft`` when no more calls come before it."""
+        """Work until a submission; raise ``StepLeft`` if the calls end before it."""
         states = [entry.content for entry in brief.transcript if entry.kind == STATE]
         toolbox = Toolbox(brief, Workbench.from_json(states[-1]) if states else None)
         self._open(brief, toolbox.bench, resumed=bool(states))
@@ -62,18 +62,18 @@ class Served:
             call.answer.set_result((*self._before, said))
             self._before = ()
 
-    def _next(self) -> Call:
+    def _next(self) -> PendingCall:
         self.pending = self.pending or self._more()
         if self.pending is None:
             raise StepLeft("the agent disconnected before it submitted")
         return self.pending
 
     def _open(self, brief: Brief, bench: Workbench, *, resumed: bool) -> None:
-        """Tell task and lineage before the first answer, or what the step had come to before it was left."""
+        """Put the task and the lineage before the first answer, or the state in which an earlier step was left."""
         system = render("system", **told(brief))
         if resumed:
-            tries, left = [tried.line for tried in bench.tries], budget(brief.desk)
-            said = render("taken_up", source=bench.source, parents=bench.parents, tries=tries, budget=left)
+            attempts, left = [attempt.line for attempt in bench.attempts], budget(brief.desk)
+            said = render("taken_up", source=bench.source, parents=bench.parents, attempts=attempts, budget=left)
             brief.desk.record(STATE, bench.to_json())
         else:
             said = opening(brief, bench.source)
@@ -81,7 +81,7 @@ class Served:
             _record(brief.desk, {"role": role, "content": content})
         self._before = (system, said)
 
-    def _perform(self, desk: Desk, toolbox: Toolbox, call: Call) -> str:
+    def _perform(self, desk: Desk, toolbox: Toolbox, call: PendingCall) -> str:
         self._count += 1
         called = ToolCall(f"call_{self._count}", call.name, call.arguments)
         _record(desk, Reply("", (called,)).message)

@@ -1,4 +1,4 @@
-"""Settings of operators that ask language models: which ones, where they are, what they cost."""
+"""Settings of the operators that use language models: which models, where they are, what they cost."""
 
 import ipaddress
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,9 @@ from agents.errors import NoEndpoint, NoModel, NoPrice
 from agents.model import Usage
 
 BASE_URL = "OPENAI_BASE_URL"
-"""Environment variable with the address of the endpoint, where a model's settings have none."""
+"""Environment variable with the endpoint's address, for models whose settings have none."""
 _NO_KEY = "none"
-"""Sent to servers on this machine that ask for no key: the client insists on one."""
+"""Key sent to servers on this machine that need none: the client insists on one."""
 _PER_MTOK = 1e-6
 
 
@@ -24,34 +24,34 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: str = Field(min_length=1)
-    """What the endpoint calls it."""
+    """The endpoint's name for the model."""
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    """How often it is chosen, against the others: each step has one model."""
+    """Relative probability that a step uses this model: each step has one."""
     context_tokens: int = Field(default=128_000, ge=8_000)
-    """What it can take in, its reply included. A brief with its sources and tools takes about 8,000 already."""
+    """The model's context, replies included. A brief with its sources and tools takes about 8,000 tokens."""
     input_usd_per_mtok: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     cached_usd_per_mtok: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """None: as other input."""
+    """Price of cached input. None: the same as other input."""
     output_usd_per_mtok: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     temperature: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """What is None is not sent: the endpoint has its own default, and some refuse what they do not know."""
+    """Sampling temperature. None is not sent, like any such field: some endpoints refuse unknown fields."""
     top_p: float | None = Field(default=None, gt=0, le=1)
     max_output_tokens: int | None = Field(default=None, ge=1)
     reasoning_effort: str | None = None
     extra_body: dict[str, Any] = Field(default_factory=dict)
-    """More fields of each request, as the endpoint wants them."""
+    """Further fields of each request, as the endpoint expects them."""
     base_url: str | None = None
-    """Of its endpoint, e.g. ``http://localhost:8000/v1``. None: what OPENAI_BASE_URL says, else OpenAI's."""
+    """The endpoint's address, e.g. ``http://localhost:8000/v1``. None: that of OPENAI_BASE_URL, else OpenAI's."""
     api_key_env: str = "OPENAI_API_KEY"
-    """Environment variable that holds its key; the key itself is kept nowhere."""
+    """Environment variable that holds the key; the key itself is stored nowhere."""
 
     @property
     def priced(self) -> bool:
-        """Whether it is known what a call costs."""
+        """Whether the cost of a call is known."""
         return self.input_usd_per_mtok is not None and self.output_usd_per_mtok is not None
 
     def usd(self, usage: Usage) -> float | None:
-        """Return what a call costs; None where that is not known."""
+        """Return the cost of a call in US dollars; None if the price is unknown."""
         if self.input_usd_per_mtok is None or self.output_usd_per_mtok is None:
             return None
         cached = self.input_usd_per_mtok if self.cached_usd_per_mtok is None else self.cached_usd_per_mtok
@@ -63,7 +63,7 @@ class ModelSettings(BaseModel):
         )
 
     def endpoint(self, environment: Mapping[str, str]) -> "Endpoint":
-        """Return where the model is asked, and with which key; raise ``NoEndpoint`` where neither is said."""
+        """Return the model's address and key; raise ``NoEndpoint`` if neither is given."""
         url = self.base_url or environment.get(BASE_URL) or None
         key = environment.get(self.api_key_env)
         if key:
@@ -75,20 +75,20 @@ class ModelSettings(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a model is asked."""
+    """A model's address and key."""
 
     base_url: str | None
-    """None: OpenAI's."""
+    """The address; None: OpenAI's."""
     api_key: str
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What operators with models are made with."""
+    """Settings shared by the operators that use language models."""
 
     models: Sequence[ModelSettings] = ()
     request_timeout_s: float = 600.0
-    """Longest time that a model may take for a reply."""
+    """Longest time that one reply may take."""
 
     def check(self, operator: str, environment: Mapping[str, str], *, usd_limit: bool) -> None:
         """Raise ``NoModel``, ``NoEndpoint`` or ``NoPrice`` unless ``operator`` can ask its models, and a limit in USD,

@@ -1,6 +1,6 @@
-"""The operator ``single_turn``: the way of FunSearch and AlphaEvolve, for comparison.
+"""The operator ``single_turn``: works like FunSearch and AlphaEvolve, for comparison.
 
-The framework samples a parent and inspirations, the model answers once with a diff, and that is evaluated as it is.
+The framework samples a parent and inspirations, the model answers once with a diff, and the result is evaluated as is.
 """
 
 import random
@@ -20,7 +20,7 @@ from agents.tools.toolbox import cut, difference
 from lineage_db.records import Submission, Version
 
 _PARENT_DECAY = 0.6
-"""Weight of a version as parent over that of the next newer one: the newest is the best."""
+"""Weight of a version as parent, relative to the next newer version: the newest is the best."""
 _INSPIRATIONS = 2
 _FAILURES = 5
 _DIFF_CHARS = 6_000
@@ -30,12 +30,12 @@ _SAID = re.compile(r"^[\s*#-]*(hypothesis|change|expected)[\s*]*:[\s*]*(.+)$", r
 
 
 class BadAnswer(Exception):
-    """An answer that gives no source; the message says why."""
+    """An answer from which no source can be made; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a model proposes."""
+    """A model's proposal."""
 
     source: str
     hypothesis: str
@@ -44,7 +44,7 @@ class Answer:
 
 
 class SingleTurn:
-    """Asks one of its models once a step."""
+    """Asks one of its models once per step."""
 
     name = "single_turn"
 
@@ -53,7 +53,7 @@ class SingleTurn:
         self._make_model = make_model or chat_models(settings)
 
     def vary(self, brief: Brief) -> Proposal:
-        """Evaluate what the model answers; an answer that cannot be used, or is faulty, is not repaired."""
+        """Evaluate the model's answer. An unusable or faulty answer is not repaired."""
         rng = random.Random(brief.seed)
         chosen = choose(self._settings.models, rng)
         parent, inspirations = sample(brief.versions, brief.asked, rng)
@@ -72,7 +72,7 @@ class SingleTurn:
 
 
 def sample(versions: Sequence[Version], asked: Version | None, rng: random.Random) -> tuple[Version, list[Version]]:
-    """Return a parent, mostly one of the newest versions or the one ``asked`` for, and a few others, oldest first."""
+    """Return a parent and a few other versions, oldest first; the parent is ``asked``, or mostly one of the newest."""
     weights = [_PARENT_DECAY ** (len(versions) - 1 - place) for place in range(len(versions))]
     parent = asked or rng.choices(versions, weights)[0]
     others = [version for version in versions if version is not parent]
@@ -81,7 +81,7 @@ def sample(versions: Sequence[Version], asked: Version | None, rng: random.Rando
 
 
 def read_answer(text: str, parent: str, entry: str) -> Answer:
-    """Return what an answer makes of the source ``parent``; raise ``BadAnswer``."""
+    """Apply an answer to the source ``parent``; raise ``BadAnswer``."""
     said = {name.lower(): words.strip() for name, words in reversed(_SAID.findall(text))}
     missing = [name for name in ("hypothesis", "change", "expected") if name not in said]
     if missing:
@@ -109,7 +109,7 @@ def _whole(text: str, entry: str) -> str:
 
 
 def _question(brief: Brief, parent: Version, inspirations: Sequence[Version]) -> str:
-    failed = [trial for trial in brief.trials if not trial.geomean_tflops][-_FAILURES:]
+    failed = [attempt for attempt in brief.attempts if not attempt.geomean_tflops][-_FAILURES:]
     found = parent.attempt.evaluation
     return render(
         "single_turn",
@@ -124,7 +124,7 @@ def _question(brief: Brief, parent: Version, inspirations: Sequence[Version]) ->
             )
             for other in inspirations
         ],
-        failures=[short(f"{trial.change}: {trial.status}: {trial.message}", 300) for trial in failed],
+        failures=[short(f"{attempt.change}: {attempt.status}: {attempt.message}", 300) for attempt in failed],
         memory=learnt(brief),
         interventions=brief.interventions,
         transferred_source=source_to_adapt(brief),

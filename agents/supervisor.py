@@ -1,4 +1,4 @@
-"""The supervisor: sees when a search stalls or goes in circles, and what to tell its operators then.
+"""The supervisor: notices that a search stalls or goes in circles, and decides what to tell its operators.
 
 Pure functions over the trajectory, so that a run which is killed and resumed is supervised as if nothing had happened.
 The AVO paper (arXiv 2603.24517) names the two failures: a line of exploration that is exhausted, and edits that keep
@@ -15,60 +15,60 @@ from agents.moves import MOVES, Move
 from evaluator.evaluation import Status
 from evaluator.target import Target
 from knowledge_base.library import Library
-from lineage_db.records import Intervention, Step, StepState, Trial, Version
+from lineage_db.records import AttemptSummary, Intervention, Step, StepState, Version
 from lineage_db.spans import covered
 
 REMEMBERED = 20
-"""How many of the last interventions are told: of more, on a plateau of thousands of steps, nobody makes anything."""
+"""Number of the last interventions shown to operators: on a plateau of thousands of steps, more would not help."""
 _LATEST = 200
-"""Trials from the end among which those of the latest steps are looked for: workers have fewer under way at a time."""
+"""Number of the last attempts that are searched for those of the latest steps; workers have fewer under way."""
 _DIRECTIONS = 4
-"""How many directions an intervention gives at most."""
+"""Most directions that an intervention gives."""
 
 
 class Level(StrEnum):
-    """How far an intervention goes. Each is tried before the next."""
+    """How far an intervention goes. Each level is tried before the next."""
 
     NUDGE = "nudge"
-    """Operators are told what was seen."""
+    """Operators are told what the supervisor saw."""
     REDIRECT = "redirect"
-    """They are given other directions as well."""
+    """Operators are also given other directions."""
     RESTART = "restart"
-    """They go back to an earlier version as well."""
+    """Operators are also sent back to an earlier version."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """What a supervisor bears before it steps in, and again before it goes one level further."""
+    """How long the supervisor waits before it steps in, and again before each further level."""
 
     steps: int
     """Steps in a row that add no version."""
     hours: float
     """Working time without a new version."""
     repeats: int
-    """Candidates in a row that fail alike, or that are no new candidates at all."""
+    """Candidates in a row that fail alike or repeat earlier launch plans."""
     flat_versions: int = 6
-    """Versions in a row that together ..."""
+    """Number of versions in a row whose total gain is compared with ``flat_gain``."""
     flat_gain: float = 0.01
-    """... gain less than this fraction."""
+    """The supervisor steps in if ``flat_versions`` versions together gain less than this fraction."""
     restarts: bool = True
-    """Whether it may send operators back to an earlier version: not where the population says what they work on."""
+    """Whether operators may be sent back to an earlier version: not if the population chooses what they work on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """What a run has done so far."""
+    """A run's history as the supervisor sees it."""
 
     versions: Sequence[Version]
     """Oldest first; never empty."""
-    trials: Sequence[Trial]
+    attempts: Sequence[AttemptSummary]
     """Oldest first."""
     steps: Sequence[Step]
-    """Those since the lineage last grew and the supervisor last spoke, at least, by number."""
+    """The steps by number; at least those since the lineage last grew and the last intervention."""
     interventions: Sequence[Intervention]
-    """Oldest first, the last ``REMEMBERED`` at least."""
+    """Oldest first; at least the last ``REMEMBERED``."""
     firsts: Mapping[str, int]
-    """Ids of the first attempt of each launch plan, by the plan's digest."""
+    """Id of the first attempt with each launch plan, by the plan's digest."""
 
     @property
     def active(self) -> tuple[Intervention, ...]:
@@ -82,17 +82,17 @@ class Trajectory:
 
 
 def since_growth(interventions: Sequence[Intervention], versions: Sequence[Version]) -> tuple[Intervention, ...]:
-    """Return those of the last interventions that were made since the last of ``versions`` was accepted."""
+    """Return the last interventions made since the newest of ``versions`` was accepted."""
     return tuple(made for made in interventions[-REMEMBERED:] if made.made >= versions[-1].accepted)
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """An intervention that is due."""
+    """A diagnosis for which an intervention is due."""
 
     level: Level
     after_step: int
-    """Number of the newest step that was looked at."""
+    """Number of the newest step that was considered."""
     reason: str
     restart_from: int | None
 
@@ -110,10 +110,10 @@ def diagnose(trajectory: Trajectory, patience: Patience) -> Diagnosis | None:
     told = max((made.after_step for made in trajectory.interventions), default=-1)
     mark = max(trajectory.versions[-1].step_number, told)
     recent = [step for step in ended if step.number > mark]
-    trials = [trial for trial in trajectory.trials[-_LATEST:] if trial.step_number > mark]
+    attempts = [attempt for attempt in trajectory.attempts[-_LATEST:] if attempt.step_number > mark]
     signs = [
         *_barren(recent, patience),
-        *_repeated(trials, trajectory.firsts, patience),
+        *_repeated(attempts, trajectory.firsts, patience),
         *_flat(trajectory, told, patience),
     ]
     if not signs:
@@ -125,7 +125,7 @@ def diagnose(trajectory: Trajectory, patience: Patience) -> Diagnosis | None:
 
 def untried_moves(
     versions: Sequence[Version],
-    trials: Sequence[Trial],
+    attempts: Sequence[AttemptSummary],
     target: Target,
     problem: str,
     knowledge: Library,
@@ -139,7 +139,7 @@ def untried_moves(
     best = next(version for version in reversed(versions) if version.champion).attempt
     score = best.evaluation.score
     critical = {case.critical or case.limiter for case in score.cases} - {""} if score else set()
-    said = " ".join(trial.change for trial in trials)
+    said = " ".join(attempt.change for attempt in attempts)
     tried = {name for name in (move.name for move in moves) if re.search(rf"\b{re.escape(name)}:", said)}
     ranked = sorted(moves, key=lambda move: (move.relieves.isdisjoint(critical), -move.prior))
     applicable = (move for move in ranked if move.name not in tried and move.variants(best.source, target))
@@ -161,16 +161,16 @@ def _barren(recent: Sequence[Step], patience: Patience) -> list[str]:
     return signs
 
 
-def _repeated(recent: Sequence[Trial], firsts: Mapping[str, int], patience: Patience) -> list[str]:
+def _repeated(recent: Sequence[AttemptSummary], firsts: Mapping[str, int], patience: Patience) -> list[str]:
     """Candidates that are no news: the same failure again, or launch plans that the run has had."""
     last = recent[-patience.repeats :]
     if len(last) < patience.repeats:
         return []
     signs = []
-    failures = {(trial.status, re.sub(r"\d+", "#", trial.message)) for trial in last}
+    failures = {(attempt.status, re.sub(r"\d+", "#", attempt.message)) for attempt in last}
     if len(failures) == 1 and last[-1].status is not Status.CORRECT:
         signs.append(f"{len(last)} candidates in a row fail alike, the last: {last[-1].status}: {last[-1].message}")
-    if all(trial.plan_digest is not None and firsts[trial.plan_digest] != trial.attempt_id for trial in last):
+    if all(attempt.plan_digest is not None and firsts[attempt.plan_digest] != attempt.attempt_id for attempt in last):
         signs.append(f"{len(last)} candidates in a row lower to launch plans that were tried before")
     return signs
 
@@ -195,9 +195,9 @@ def _next_level(trajectory: Trajectory, patience: Patience) -> Level:
 
 
 def _to_go_back_to(trajectory: Trajectory) -> int:
-    """The earlier version that the fewest candidates were made from; of several the newest."""
+    """Return the earlier version with the fewest children; among equals, the newest."""
     children = {version.number: 0 for version in trajectory.versions[:-1]}
-    for number in (parent for trial in trajectory.trials for parent in trial.parents):
+    for number in (parent for attempt in trajectory.attempts for parent in attempt.parents):
         if number in children:
             children[number] += 1
     gone_back_to = {made.restart_from for made in trajectory.active}

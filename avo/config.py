@@ -16,10 +16,10 @@ from agents.registry import asks_models, get_operator
 from agents.settings import ModelSettings, Settings
 from agents.supervisor import Patience
 from avo.errors import ConfigError
+from evaluator.catalogue import get_problem, get_suite, problem_name
 from evaluator.errors import EvaluatorError
-from evaluator.judging.traits import TRAITS
+from evaluator.evaluation import TRAITS
 from evaluator.problem import HELD_OUT
-from evaluator.problems.loading import get_problem, get_suite, problem_name
 from evaluator.target import ScoreKind, check_target, score_kind
 
 LOCAL = "local"

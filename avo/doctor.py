@@ -3,9 +3,7 @@
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
@@ -117,44 +115,35 @@ def _triton() -> Iterator[Check]:
 
 
 def _candidate() -> Iterator[Check]:
-    from evaluator.capture import Capturer
-    from evaluator.compiling.compiler import Compiler
+    from evaluator.binary import Binary
     from evaluator.errors import EvaluatorError
     from evaluator.evaluation import Fault
-    from evaluator.problems.loading import get_problem
+    from evaluator.machine import try_kernel
     from evaluator.targets import get_target
 
-    problem, target = get_problem("mha"), get_target("h100")
+    target = get_target("h100")
     report = "reinstall Triton; if that does not help, report this line"
-    with (
-        tempfile.TemporaryDirectory(prefix="avo-doctor-") as folder,
-        closing(Capturer()) as capturer,
-        closing(Compiler(Path(folder))) as compiler,
-    ):
-        try:
-            plans = capturer.capture(_PROBE, problem.entry, [problem.call(problem.correctness_cases[0])], target)
-            if isinstance(plans, Fault):
-                yield Check("sandbox", Health.BROKEN, f"refuses a small kernel: {plans.message}", report)
-                return
-            yield Check("sandbox", Health.OK, "captures a small kernel")
-            binary = compiler.compile(plans[0].kernels[0], target)
-            if isinstance(binary, Fault):
-                yield Check("compiler", Health.BROKEN, f"refuses a small kernel: {binary.message}", report)
-                return
-            yield Check("compiler", Health.OK, f"makes {len(binary.cubin)} bytes for sm_{target.arch} without a GPU")
-        except EvaluatorError as error:
-            yield Check("sandbox", Health.BROKEN, str(error), "no child process starts: check the limits (ulimit -a)")
+    try:
+        for part, found in zip(("sandbox", "compiler"), try_kernel(_PROBE, target), strict=False):
+            if isinstance(found, Fault):
+                yield Check(part, Health.BROKEN, f"refuses a small kernel: {found.message}", report)
+            elif isinstance(found, Binary):
+                yield Check(part, Health.OK, f"makes {len(found.cubin)} bytes for sm_{target.arch} without a GPU")
+            else:
+                yield Check(part, Health.OK, "captures a small kernel")
+    except EvaluatorError as error:
+        yield Check("sandbox", Health.BROKEN, str(error), "no child process starts: check the limits (ulimit -a)")
 
 
 def _isolation() -> Iterator[Check]:
-    from evaluator.sandbox import bubblewrap, landlock
+    from evaluator.isolation import ADVICE, has_landlock, missing_namespaces
 
-    lacking = bubblewrap.missing()
+    lacking = missing_namespaces()
     if lacking:
-        yield Check("namespaces", Health.ABSENT, f"none for candidates: {lacking}", bubblewrap.ADVICE)
+        yield Check("namespaces", Health.ABSENT, f"none for candidates: {lacking}", ADVICE)
     else:
         yield Check("namespaces", Health.OK, "candidates have no network, no home and no other process")
-    if landlock.version():
+    if has_landlock():
         yield Check("Landlock", Health.OK, "candidates read only what Python and Triton are made of")
     else:
         found = "none" if not lacking else "none, and no namespaces: a candidate could read your files"
@@ -182,34 +171,33 @@ def check_database(url: str) -> Check:
 
 def _gpu() -> Iterator[Check]:
     """What ``--target cuda`` would find."""
-    from evaluator import cuda
-    from evaluator.cuda.nvml import Nvml, NvmlMissing, in_words
+    from evaluator.errors import EvaluatorUnavailable
+    from evaluator.machine import gpu_clocks, gpu_name
 
     try:
-        nvml = Nvml()
-    except NvmlMissing as error:
+        name = gpu_name()
+    except EvaluatorUnavailable as error:
         advice = "none is needed: speed is predicted for the target"
         yield Check("GPU", Health.ABSENT, f"no NVIDIA driver that answers: {error}", advice)
         return
-    card = _card(nvml.name())
+    card = _card(name)
     yield card
     try:
-        # Of all cards, the one that is measured on is not always the driver's first.
-        clocks = (Nvml(cuda.card().uuid) if card.health is Health.OK else nvml).clocks()
-        found = f"readable: SM {clocks.sm_mhz} MHz, held down by: {in_words(clocks.reasons)}"
-        yield Check("GPU clocks", Health.OK, found)
-    except NvmlMissing as error:
+        # The card that is measured on is not always the driver's first.
+        yield Check("GPU clocks", Health.OK, f"readable: {gpu_clocks(measured=card.health is Health.OK)}")
+    except EvaluatorUnavailable as error:
         found = f"not readable: {error}"
         yield Check("GPU clocks", Health.ABSENT, found, "measured scores will not say what held the clock down")
     yield _profilers()
 
 
 def _card(name: str) -> Check:
-    from evaluator.cuda import this_card
     from evaluator.errors import EvaluatorError
+    from evaluator.target import CUDA
+    from evaluator.targets import get_target
 
     try:
-        card = this_card()
+        card = get_target(CUDA)
     except EvaluatorError as error:
         return Check("GPU", Health.ABSENT, f"{name}: {error}", "until then speed is predicted: choose another target")
     return Check("GPU", Health.OK, f"{card.product}, {card.sms} SMs: avo run --target cuda measures on it")

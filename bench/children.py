@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable
 
 from evaluator.capture import Capturer
+from evaluator.catalogue import get_problem
 from evaluator.evaluation import Fault
-from evaluator.problems.loading import get_problem
-from evaluator.sandbox.jobs import isolation
+from evaluator.isolation import isolation
 from evaluator.targets import get_target
 
 _FIRST_LINE = "import time; raise OSError(f'at {time.monotonic()} s')\n"

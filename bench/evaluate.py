@@ -78,8 +78,7 @@ def stages(target: str, suite: str, before: str | None) -> dict[str, float]:
 
     from evaluator import capture
     from evaluator.compiling import compiler
-    from evaluator.judging import judge, speed
-    from evaluator.judging import sampling as benchmark
+    from evaluator.judging import examination, judge, sampling, speed
     from evaluator.serving.allocator import keep_freed_memory
     from evaluator.targets import get_target
 
@@ -89,7 +88,9 @@ def stages(target: str, suite: str, before: str | None) -> dict[str, float]:
     spent: dict[str, float] = defaultdict(float)
 
     with judge.Judge(get_target(target), suite) as judging:
-        judging._server.run(f"{compiler.JOB_MODULE}:canonical", b'{"texts": [], "arch": 90}', judging._compiler._limits)
+        judging._server.run(
+            f"{compiler.JOB_MODULE}:canonical", b'{"texts": [], "arch": 90}', judging._tools.compiler._limits
+        )
         assert judging._server.pid is not None
         server = _innermost(judging._server.pid)
 
@@ -109,11 +110,11 @@ def stages(target: str, suite: str, before: str | None) -> dict[str, float]:
         for owner, attribute, name in (
             (capture.Capturer, "_run", "capture"),
             (compiler.Compiler, "canonical", "canonical"),
-            (judge.Judge, "_check_whole", "correctness"),
+            (examination.Examination, "_check_whole", "correctness"),
             (compiler.Compiler, "compile", "compile"),
-            (judge, "stages", "counting"),
-            (benchmark.BenchmarkCheck, "_stored", "coverage"),
-            (benchmark.BenchmarkCheck, "_execute", "sample"),
+            (examination, "stages", "counting"),
+            (sampling.BenchmarkCheck, "_stored", "coverage"),
+            (sampling.BenchmarkCheck, "_execute", "sample"),
             (speed, "predict", "predict"),
         ):
             setattr(owner, attribute, timed(name, getattr(owner, attribute)))

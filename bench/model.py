@@ -20,7 +20,7 @@ from evaluator.binary import Binary
 from evaluator.compiling.compile_job import listing
 from evaluator.evaluation import Score
 from evaluator.performance.constants import Constants, constants, figures
-from evaluator.performance.kernel import Kernel, costs_of, measure, read
+from evaluator.performance.kernel import PlayedKernel, costs_of, measure, read
 from evaluator.performance.model import time_case
 from evaluator.performance.reliefs import critical
 from evaluator.target import TARGETS, ScoreKind, Target
@@ -181,7 +181,7 @@ def _tflops(variant: Variant, target: str, move: Move = lambda target, table: (t
     chosen, table = move(get_target(target), constants(get_target(target).arch))
     flops, least_bytes, launches = case_of(variant, target, LENGTH)
 
-    def measured(binary: Binary, _: Target, resident: int, ir_loops: int) -> Kernel:
+    def measured(binary: Binary, _: Target, resident: int, ir_loops: int) -> PlayedKernel:
         return measure(binary, _as_played(get_target(target), chosen), resident, ir_loops, table)
 
     return flops / time_case(launches, least_bytes, chosen, measured, table).seconds / 1e12

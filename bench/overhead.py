@@ -19,12 +19,10 @@ from agents.operator import Brief, Proposal
 from avo.config import RunConfig
 from avo.search.run import Stop, execute
 from avo.search.workers import hire
-from evaluator.candidate import Candidate, Incumbent
-from evaluator.evaluation import CaseScore, Evaluation, Fault, Score, Status
-from evaluator.inspection import Findings, Inspection
-from evaluator.performance import Profile
+from evaluator.candidate import Candidate
+from evaluator.evaluation import CaseScore, Evaluation, Score, Status
+from evaluator.evaluators import FakeEvaluator
 from evaluator.target import ScoreKind
-from evaluator.targets import get_target
 from lineage_db.store import Store
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -42,30 +40,13 @@ class Counting:
         return Proposal(brief.evaluate(brief.candidate(source), change="seed", parents=(parent,)), "told")
 
 
-class Instant:
-    """Finds the seed correct, its wrong variant wrong, and everything else as slow as the seed's slow variant."""
-
-    target = get_target("h100")
-
-    def profile(self, candidate: Candidate, case: str | None = None) -> tuple[Profile, ...] | Fault:
-        """Return nothing."""
-        return ()
-
-    def inspect(self, inspection: Inspection) -> Findings:
-        """See nothing."""
-        return Findings()
-
-    def verify(self, candidate: Candidate) -> Evaluation:
-        """Return the verdict."""
-        return self.evaluate(candidate)
-
-    def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
-        """Return the verdict."""
-        if "_canary_kernel" in candidate.source:
-            return Evaluation(Status.INCORRECT, "a wrong number", "h100", "quick", 0.0)
-        tflops = 100.0 if candidate.source == SEED else 50.0
-        score = Score(ScoreKind.PREDICTED, "h100", (CaseScore("one", tflops, 1.0, "tensor"),))
-        return Evaluation(Status.CORRECT, "", "h100", "quick", 0.0, score, plan_digest=candidate.digest)
+def verdict(candidate: Candidate) -> Evaluation:
+    """Find the seed correct, its wrong variant wrong, and everything else as slow as the seed's slow variant."""
+    if "_canary_kernel" in candidate.source:
+        return Evaluation(Status.INCORRECT, "a wrong number", "h100", "quick", 0.0)
+    tflops = 100.0 if candidate.source == SEED else 50.0
+    score = Score(ScoreKind.PREDICTED, "h100", (CaseScore("one", tflops, 1.0, "tensor"),))
+    return Evaluation(Status.CORRECT, "", "h100", "quick", 0.0, score, plan_digest=candidate.digest)
 
 
 SEED = "tflops = 100.0\n"
@@ -161,7 +142,14 @@ def measure(url: str, workers: int, attempts: int) -> None:
             config,
             seed_source=SEED,
             deadline=None,
-            hire=partial(hire, store.url, run.name, config, make_operator=Counting, make_evaluator=Instant),
+            hire=partial(
+                hire,
+                store.url,
+                run.name,
+                config,
+                make_operator=Counting,
+                make_evaluator=partial(FakeEvaluator, verdict),
+            ),
             stop=Stop(),
             say=print,
         )

@@ -138,7 +138,7 @@ def _conditions(folder: Path, name: str) -> list[Conditions]:
 
 def _summary(name: str, snapshot: Snapshot) -> str:
     minutes = f"{snapshot.busy.total_seconds() / 60:.1f}"
-    counts = (minutes, len(snapshot.trials), len(snapshot.versions))
+    counts = (minutes, len(snapshot.attempts), len(snapshot.versions))
     if snapshot.seed is None or snapshot.best is None:
         return _row(name, *counts, "", "", "")
     before, after = geomean(snapshot.seed), geomean(snapshot.best)
@@ -159,7 +159,7 @@ def _section(name: str, snapshot: Snapshot, steps: Sequence[Step], sittings: Seq
     yield ""
     yield "| attempt | minute | version | predicted TFLOPS | on held-out shapes | gain | what changed |"
     yield "|---|---|---|---|---|---|---|"
-    places = {trial.attempt_id: place for place, trial in enumerate(snapshot.trials, 1)}
+    places = {attempt.attempt_id: place for place, attempt in enumerate(snapshot.attempts, 1)}
     for version in snapshot.versions:
         yield _version(version, snapshot, steps, places[version.attempt.id])
     yield ""
@@ -187,8 +187,8 @@ def _moves(snapshot: Snapshot) -> Iterator[str]:
     """Yield a row a move, the one that gained most first; a gain of several moves counts for each of them."""
     tries: dict[str, int] = defaultdict(int)
     gains: dict[str, list[float]] = defaultdict(list)
-    for trial in snapshot.trials:
-        for move in _names(trial.change):
+    for attempt in snapshot.attempts:
+        for move in _names(attempt.change):
             tries[move] += 1
     for version in snapshot.versions:
         ratio = gain(version, snapshot.by_number)

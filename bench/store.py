@@ -123,11 +123,11 @@ def work(store: Store, run: Run, first: int, last: int) -> None:
         candidate = Candidate("mha", f"{source}\nNUMBER = {number}\n")
         digest, found, now = candidate.digest, evaluation(speed(number), number), datetime.now(UTC)
         cpu, marks = time.process_time(), [time.perf_counter()]
-        step = store.claim_step(run.id, worker="w0", operator="bench", now=now)
+        step = store.claims.claim(run.id, worker="w0", operator="bench", now=now)
         marks.append(time.perf_counter())
         history = store.history(run.id)
         marks.append(time.perf_counter())
-        assert store.announce(step.id, digest, now=now)
+        assert store.claims.announce(step.id, digest, now=now)
         marks.append(time.perf_counter())
         assert store.known_attempt(run.id, digest) is None
         assert found.plan_digest is not None
@@ -150,7 +150,7 @@ def work(store: Store, run: Run, first: int, last: int) -> None:
 def record(store: Store, step: Step, candidate: Candidate, found: Evaluation, parents: tuple[int, ...]) -> Attempt:
     """Record an attempt."""
     now = datetime.now(UTC)
-    return store.record_attempt(
+    return store.results.record_attempt(
         step_id=step.id,
         candidate=candidate,
         change="BLOCK_M 64 -> 128",
@@ -163,7 +163,7 @@ def record(store: Store, step: Step, candidate: Candidate, found: Evaluation, pa
 
 def finish(store: Store, step: Step, attempt: Attempt, parents: tuple[int, ...]) -> Version | None:
     """Finish a step."""
-    return store.conclude_step(
+    return store.results.conclude(
         step.id,
         attempt_id=attempt.id,
         parents=parents,

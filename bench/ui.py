@@ -27,8 +27,8 @@ from avo.tui.app import AvoApp
 from avo.tui.attempts import Ledger
 from avo.tui.lineage import LineageList
 from avo.tui.lines import Lines
+from evaluator.catalogue import get_problem, get_suite
 from evaluator.evaluation import CaseResult, CaseScore, Evaluation, Resources, Score, Status
-from evaluator.problems.loading import get_problem, get_suite
 from evaluator.target import ScoreKind
 from lineage_db.records import RunState
 from lineage_db.store import Store

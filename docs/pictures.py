@@ -36,7 +36,7 @@ from avo.report.render import to_html
 from avo.tui.app import AvoApp
 from avo.watch.panel import Budget, panel
 from avo.watch.snapshot import Snapshot
-from evaluator.problems.loading import get_problem
+from evaluator.catalogue import get_problem
 from lineage_db.store import Store
 
 PICTURES = Path(__file__).parent / "pictures"

@@ -10,19 +10,11 @@ import time
 from evaluator import cuda
 from evaluator.cuda.holding import hold
 from evaluator.errors import EvaluatorError
-from evaluator.sandbox.jobs import Sandbox, hide
+from evaluator.evaluators import WALL_S
+from evaluator.isolation import Sandbox
+from evaluator.sandbox.jobs import hide
 from evaluator.serving.allocator import keep_freed_memory
-from evaluator.serving.protocol import (
-    InspectRequest,
-    MalformedRequest,
-    ProfileRequest,
-    answer,
-    explanation,
-    failure,
-    ready,
-    requests,
-    seen,
-)
+from evaluator.serving.protocol import MalformedRequest, answer_line, failure_line, ready, requests
 from evaluator.target import ScoreKind
 from evaluator.targets import get_target
 
@@ -67,7 +59,7 @@ def main() -> int:
         help="on cuda: do not time candidates predicted to be further than this behind the incumbent",
     )  # fmt: skip
     parser.add_argument(
-        "--wall", type=float, default=300.0, metavar="SECONDS",
+        "--wall", type=float, default=WALL_S, metavar="SECONDS",
         help="on cuda: a comparison that takes so long that an evaluation might take more ends undecided",
     )  # fmt: skip
     options = parser.parse_args()
@@ -98,23 +90,17 @@ def main() -> int:
     judged = Judge(target, options.suite, sandbox=options.sandbox, speed=measured)
     with judged as judge, contextlib.suppress(KeyboardInterrupt):
         print(ready(target), file=verdicts, flush=True)
-        for request in requests(sys.stdin):
+        for asked in requests(sys.stdin):
             if measured:
                 measured.until = time.monotonic() + _TO_COMPARE * options.wall
-            if isinstance(request, MalformedRequest):
-                line = failure(None, str(request))
+            if isinstance(asked, MalformedRequest):
+                line = failure_line(None, str(asked))
             else:
+                number, request = asked
                 try:
-                    if isinstance(request, InspectRequest):
-                        line = seen(request, judge.inspect(request.inspection))
-                    elif isinstance(request, ProfileRequest):
-                        line = explanation(request, judge.profile(request.candidate, request.case))
-                    elif request.held_out:
-                        line = answer(request, judge.verify(request.candidate))
-                    else:
-                        line = answer(request, judge.evaluate(request.candidate, request.incumbent))
+                    line = answer_line(number, judge.ask(request))
                 except EvaluatorError as error:
-                    line = failure(request.id, str(error))
+                    line = failure_line(number, str(error))
             print(line, file=verdicts, flush=True)
     return 0
 

@@ -1,11 +1,11 @@
-"""Faults of the house, as exceptions. Faults of a candidate are values: see ``evaluation.Status``.
+"""Errors that are not a candidate's fault, as exceptions. A candidate's faults are values: see ``evaluation.Fault``.
 
 EvaluatorError
 +-- UnknownTarget          no such target
 +-- UnknownProblem         no such problem, suite or case
-+-- InvalidProblem         a problem of the user's own that is none
++-- InvalidProblem         a user's own problem that lacks what a problem needs
 +-- InvalidPlan            a launch plan that breaks its own format
-+-- EvaluatorUnavailable   the judge's process cannot be started or died for reasons of its own
++-- EvaluatorUnavailable   the judge does not start, or failed for reasons of its own
 """
 
 
@@ -28,7 +28,7 @@ class UnknownProblem(EvaluatorError):
 
 
 class InvalidProblem(EvaluatorError):
-    """What a file or package offers as a problem is none; the message names what is wrong with it."""
+    """What a file or package offers is not a problem; the message says what is wrong with it."""
 
 
 class InvalidPlan(EvaluatorError):
@@ -36,4 +36,4 @@ class InvalidPlan(EvaluatorError):
 
 
 class EvaluatorUnavailable(EvaluatorError):
-    """No verdict can be had: the judge, not the candidate, failed."""
+    """There is no verdict, because the judge failed and not the candidate."""

@@ -29,7 +29,7 @@ class Status(StrEnum):
     DOES_NOT_FIT = "does_not_fit"
     """The binary needs more shared memory, tensor memory or registers than the target has."""
     UNVERIFIED = "unverified"
-    """Compiled, fits, and its numbers were not checked: a kernel is given in an IR that only a GPU runs."""
+    """It compiles and fits, but its numbers were not checked: a kernel is in an IR that only a GPU runs."""
     UNSUPPORTED = "unsupported"
     """The executor does not know an operation: no verdict on the numbers."""
     INCORRECT = "incorrect"
@@ -41,16 +41,22 @@ class Status(StrEnum):
     RACE = "race"
     """Programs of one launch store to, or read and write, the same memory: the result depends on who comes first."""
     NOT_TIMED = "not_timed"
-    """Right as far as executed, and by its prediction too far behind the incumbent to be worth timing."""
+    """Correct as far as it was executed, but predicted to be too far behind the incumbent to be worth timing."""
     TIMED_OUT = "timed_out"
     CRASHED = "crashed"
     """The candidate's process, or the compiler on its IR, died."""
 
 
 REFUSED = (Status.INCORRECT, Status.UNWRITTEN, Status.OUT_OF_BOUNDS, Status.RACE)
-"""Faults of a plan that stand: who might ask again, with the same plan, until a sample is lucky would be right in the
-end. Other faults may be the machine's.
+"""Faults that stand for a launch plan. If it could be judged again and again, a wrong plan would pass with the first
+lucky sample. Other faults may be the machine's.
 """
+
+
+TRAITS = ("tile", "warps", "stages", "shared", "occupancy", "limiter", "masks", "grid")
+"""Names of the traits of a correct candidate: shape of the first matrix product's result, warps a CTA, pipeline stages
+asked for, shared memory a CTA, resident CTAs an SM, what limits the first benchmark case most, whether products stand
+in one loop or in several (a split at the diagonal), and whether the grid is as large as what is resident together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +95,21 @@ class CaseScore:
     """Useful FLOPs of the case over time, in 1e12 per second."""
     time_us: float
     limiter: str
-    """Of a prediction: the busiest part of the machine, e.g. ``tensor``, ``exp``, ``issue``, ``latency``, ``hbm``."""
+    """The busiest part of the machine, where speed is predicted, e.g. ``tensor``, ``issue``, ``latency`` or ``hbm``."""
     utilisation: Mapping[str, float] = field(default_factory=dict)
     """Busy fraction of each pipe in the hot loop's steady state, 0 to 1."""
     low_tflops: float = 0.0
-    """Of a prediction: what it is with every constant at the end that makes kernels slow, and all doubts true. Of a
-    measurement: the lower quartile; ``tflops`` is the median. 0 where no interval was made."""
+    """Low end of the interval. For a prediction: with every constant at the slow end of its range, and all doubts true.
+    For a measurement: the lower quartile, where ``tflops`` is the median. 0 where no interval was made."""
     high_tflops: float = 0.0
-    """The same at the other end."""
+    """High end of the interval, likewise."""
     doubts: tuple[str, ...] = ()
-    """Of a prediction: what the model does not know about this kernel, beside its constants."""
+    """What the model does not know about this kernel, besides its constants, where speed is predicted."""
     critical: str = ""
-    """Of a prediction: the resource of which a little less would save most time, where there is one. A pipe, ``issue``,
-    ``latency``, ``cta_barrier``, ``l2`` or ``hbm``; often not the busiest."""
+    """The resource whose relief would save most time, where speed is predicted and there is one: a pipe, ``issue``,
+    ``latency``, ``cta_barrier``, ``l2`` or ``hbm``. Often not the busiest."""
     configurations: tuple[str, ...] = ()
-    """Of autotuned kernels, as ``KERNEL: CHOICE``: those that were fastest on this case."""
+    """The fastest configurations of autotuned kernels on this case, as ``KERNEL: CHOICE``."""
 
 
 class Verdict(StrEnum):
@@ -121,7 +127,7 @@ class Comparison:
     """How a candidate fared against the incumbent, timed in turn with it in one window."""
 
     plan_digest: str
-    """Of the incumbent's launch plans."""
+    """Digest of the incumbent's launch plans."""
     alpha: float
     """Probability of error that the comparison may spend."""
     log_ratios: tuple[float, ...]
@@ -137,11 +143,11 @@ class Score:
     target: str
     cases: tuple[CaseScore, ...]
     comparison: Comparison | None = None
-    """Of a measured score: against the incumbent it was timed with. Its samples are not those of the score."""
+    """The comparison of a measured score with the incumbent's. Its samples are not those of the score."""
     card: str = ""
-    """Of a measured score: the name of the GPU."""
+    """Name of the GPU on which the score was measured."""
     conditions: str = ""
-    """Of a measured score, in words: driver, clocks, what held them down, why it was worth timing."""
+    """How the score was measured, in words: driver, clocks, what held them down, why it was worth timing."""
 
     def __post_init__(self) -> None:
         if not self.cases or any(not (math.isfinite(case.tflops) and case.tflops > 0) for case in self.cases):
@@ -153,12 +159,12 @@ class Score:
         return geometric_mean([case.tflops for case in self.cases])
 
     def beats(self, other: "Score", min_gain: float) -> bool:
-        """Whether this predicted score is ``1 + min_gain`` times the predicted ``other`` or more, and stays ahead
-        wherever in their ranges the model's constants are.
+        """Whether this predicted score is at least ``1 + min_gain`` times the predicted ``other``, and stays ahead when
+        all constants of the model are at the slow ends of their ranges, and when all are at the fast ends.
 
-        Raises ``ValueError`` for a measured one: of two samples the larger need not be the better kernel's, so there
-        only a ``Comparison`` tells. Two related kernels share most of what the model does not know, so they are
-        compared at the same ends, not each one's low end with the other's high end.
+        Two related kernels share most of what the model does not know, so they are compared at the same ends, not one
+        kernel's low end with the other's high end. Raises ``ValueError`` for a measured score: the faster kernel need
+        not have the larger sample, so only a ``Comparison`` tells.
         """
         if ScoreKind.MEASURED in (self.kind, other.kind):
             raise ValueError("measured scores are compared by their Comparison, not by their values")
@@ -174,14 +180,14 @@ class Score:
 
 
 def geometric_mean(values: Iterable[float]) -> float:
-    """Return the geometric mean of positive numbers, of which there is one at least."""
+    """Return the geometric mean of one or more positive numbers."""
     logs = [math.log(value) for value in values]
     return math.exp(sum(logs) / len(logs))
 
 
 @dataclass(frozen=True)
 class CaseResult:
-    """Numbers of one correctness case against the reference."""
+    """Errors of one case against the reference."""
 
     case: str
     passed: bool
@@ -194,9 +200,9 @@ class CaseResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the judge found. Only a correct candidate carries a score, and a correct one always does.
+    """What the judge found. A correct candidate has a score, and no other has one.
 
-    An unverified one may carry a prediction instead: of a kernel that may be wrong, so never compared with scores.
+    An unverified candidate may have a prediction instead. It may be wrong, so scores are never compared with that.
     """
 
     status: Status
@@ -211,14 +217,14 @@ class Evaluation:
     plan_digest: str | None = None
     """Digest of the launch plans: two sources that lower to the same IR are one candidate."""
     predicted: Score | None = None
-    """Of an unverified candidate: what the model says of its speed, where it can."""
+    """What the model says of an unverified candidate's speed, where it can."""
     held_out_tflops: float | None = None
-    """Of a version: geometric mean over the shapes that no operator is shown, on which it is correct too; predicted or
-    measured as the score is."""
+    """Geometric mean over the shapes that no operator is shown, for an accepted candidate; predicted or measured as the
+    score is."""
     examined: Status | None = None
-    """Of a correct candidate: what came of a closer look before acceptance, ``CORRECT`` or one of ``REFUSED``."""
+    """What a closer look at a correct candidate before acceptance found: ``CORRECT`` or one of ``REFUSED``."""
     traits: Mapping[str, str] = field(default_factory=dict)
-    """Of a correct candidate: what kind of kernel it is, see ``evaluator.judging.traits``."""
+    """What kind of kernel a correct candidate is, in words that a search can sort kernels by. Names: ``TRAITS``."""
 
     def __post_init__(self) -> None:
         if (self.status is Status.CORRECT) != (self.score is not None):
@@ -241,7 +247,7 @@ class Evaluation:
 
     @property
     def refused(self) -> Status | None:
-        """The fault of the launch plans that stands, whoever judges them next."""
+        """The fault that stands for the launch plans, if any."""
         return next((status for status in (self.status, self.examined) if status in REFUSED), None)
 
     @property
@@ -270,7 +276,7 @@ class Evaluation:
 
 
 def _data(value: Any) -> Any:
-    """Return what ``dataclasses.asdict`` does, without copying what never changes: this is done for each attempt."""
+    """Return what ``dataclasses.asdict`` does, without copying what never changes, as this runs for each attempt."""
     if isinstance(value, tuple):
         return tuple(map(_data, value))
     if isinstance(value, Mapping):

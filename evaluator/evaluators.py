@@ -1,74 +1,158 @@
-"""The seams between search and judge: what judges candidates, what explains their speed, and a fake of both."""
+"""The seam between search and judge: an ``Evaluator`` answers requests about candidates.
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+The *judge* decides, in the process that it runs in: ``evaluator.judging.judge.Judge``. An *evaluator* is a judge, or
+whatever passes requests on to one: ``local_judge`` returns a judge in this process, ``judge_process`` one in a process
+of its own or on another machine, and a search shares several of these among its workers. They differ in ``ask`` alone.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, TypeAlias
 
 from evaluator.candidate import Candidate, Incumbent
+from evaluator.catalogue import get_cases, get_problem
 from evaluator.evaluation import Evaluation, Fault
-from evaluator.inspection import Findings, Inspection, Inspector
-from evaluator.target import Target
-from evaluator.targets import get_target
+from evaluator.inspection import Findings, Inspection, Look
+from evaluator.isolation import Sandbox
+from evaluator.problem import HELD_OUT
+from evaluator.profile import Profile
+from evaluator.target import TARGETS, Target
 
-if TYPE_CHECKING:
-    from evaluator.performance import Profile
+WALL_S = 300.0
+"""How long an answer may take by default."""
 
 
-class Evaluator(Protocol):
-    """Judges candidates for one target and suite."""
+@dataclass(frozen=True, slots=True)
+class EvaluateRequest:
+    """Judge a candidate on the evaluator's suite; the answer is an ``Evaluation``."""
+
+    candidate: Candidate
+    incumbent: Incumbent | None = None
+    """Where speed is measured, the candidate is timed in turn with it; elsewhere it does not matter."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyRequest:
+    """Examine a candidate closely before it is accepted; the answer is an ``Evaluation``."""
+
+    candidate: Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileRequest:
+    """Explain a candidate's predicted speed; the answer is ``tuple[Profile, ...]`` or a ``Fault``."""
+
+    candidate: Candidate
+    case: str | None = None
+    """The benchmark case; None for all."""
+
+
+AnyRequest: TypeAlias = EvaluateRequest | VerifyRequest | ProfileRequest | Inspection
+"""The answer to an ``Inspection`` is ``Findings``."""
+
+
+class Evaluator(ABC):
+    """Answers requests about candidates for one target and suite. ``close`` it, or use it in a ``with``.
+
+    A candidate's fault is a value. All methods raise ``EvaluatorUnavailable`` when there is no answer, and
+    ``UnknownProblem`` for a problem, suite or case that does not exist.
+    """
+
+    @property
+    @abstractmethod
+    def target(self) -> Target:
+        """What it judges for, with the figures of its GPU where speed is measured."""
+
+    @abstractmethod
+    def ask(self, request: AnyRequest) -> Any:
+        """Return the answer, of the type that the class of ``request`` names."""
 
     def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
-        """Return the verdict; a candidate's fault is a value. Raises ``EvaluatorUnavailable`` when there is none.
-
-        Where speed is measured, the candidate is timed in turn with ``incumbent`` and its score compared with it;
-        elsewhere ``incumbent`` does not matter.
-        """
-        ...
-
-
-class Profiler(Protocol):
-    """Explains the predicted speed of candidates for one target and suite."""
-
-    def profile(self, candidate: Candidate, case: str | None = None) -> "tuple[Profile, ...] | Fault":
-        """Return why ``candidate`` is as fast as predicted, for each benchmark case or the one called ``case``.
-
-        Whether its numbers are right is not checked. Raises ``EvaluatorUnavailable``, and ``UnknownProblem`` for a
-        case that is none.
-        """
-        ...
-
-
-class Verifier(Protocol):
-    """Examines candidates closely before they are accepted."""
+        """Return the verdict; where speed is measured, the score is compared with that of ``incumbent``."""
+        evaluation: Evaluation = self.ask(EvaluateRequest(candidate, incumbent))
+        return evaluation
 
     def verify(self, candidate: Candidate) -> Evaluation:
         """Return the verdict afresh: at the shapes that no variation operator is shown, at lengths drawn anew, and in
         larger samples of the evaluator's own suite.
 
-        The score is that of the suite ``HELD_OUT``, or the evaluator's own where the problem has none. Raises
-        ``EvaluatorUnavailable``.
+        The score is that of the suite ``HELD_OUT``, or of the evaluator's own where the problem has none.
         """
-        ...
+        evaluation: Evaluation = self.ask(VerifyRequest(candidate))
+        return evaluation
+
+    def profile(self, candidate: Candidate, case: str | None = None) -> tuple[Profile, ...] | Fault:
+        """Return why ``candidate`` is as fast as predicted, for each benchmark case or the one called ``case``.
+
+        Whether its numbers are right is not checked.
+        """
+        profiles: tuple[Profile, ...] | Fault = self.ask(ProfileRequest(candidate, case))
+        return profiles
+
+    def inspect(self, inspection: Inspection) -> Findings:
+        """Return what is seen of a candidate or a script, without a verdict."""
+        findings: Findings = self.ask(inspection)
+        return findings
+
+    def close(self) -> None:  # noqa: B027 - most have nothing to end
+        """End what was started to answer."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
 
-class Judging(Evaluator, Verifier, Profiler, Inspector, Protocol):
-    """All of them: what a judge can do, wherever it runs."""
+def suite_of(request: AnyRequest, suite: str) -> str:
+    """Return the suite that an evaluator of ``suite`` answers ``request`` for.
 
-    @property
-    def target(self) -> Target:
-        """What it judges for, with the figures of its GPU where speed is measured; raises ``EvaluatorUnavailable``."""
-        ...
+    Raises ``UnknownProblem`` for a problem, suite or case that does not exist, and ``InvalidProblem``.
+    """
+    if isinstance(request, Inspection):
+        suite = request.suite or suite
+        if request.look is not Look.SCRIPT:
+            get_cases(get_problem(request.problem), suite, request.case)
+        return suite
+    problem = get_problem(request.candidate.problem)
+    if isinstance(request, VerifyRequest) and HELD_OUT in problem.suites:
+        suite = HELD_OUT
+    get_cases(problem, suite, request.case if isinstance(request, ProfileRequest) else None)
+    return suite
 
 
-class FakeEvaluator:
-    """A judge for tests: the verdict is a function of the source, and every call is recorded.
+def local_judge(target: Target, suite: str) -> Evaluator:
+    """Return a judge in this process, which loads torch and triton for it. What hangs or kills it ends the process."""
+    from evaluator.judging.judge import Judge
+
+    return Judge(target, suite)
+
+
+def judge_process(
+    target: str,
+    suite: str,
+    wall_s: float = WALL_S,
+    *,
+    sandbox: Sandbox = Sandbox.AUTO,
+    command: str | None = None,
+    options: Sequence[str] = (),
+) -> Evaluator:
+    """Return a judge in a process of its own, see ``evaluator.serving.process``."""
+    from evaluator.serving.process import ProcessEvaluator
+
+    return ProcessEvaluator(target, suite, wall_s, sandbox=sandbox, command=command, options=options)
+
+
+class FakeEvaluator(Evaluator):
+    """An evaluator for tests: the verdict is a function of the source, and every request is recorded.
 
     ``held_out``, where set, is the verdict of ``verify``, which is the same otherwise.
     """
 
-    def __init__(
-        self, verdict: Callable[[Candidate], Evaluation], profiles: "tuple[Profile, ...] | Fault" = ()
-    ) -> None:
-        self.target = get_target("h100")
+    target = TARGETS["h100"]
+
+    def __init__(self, verdict: Callable[[Candidate], Evaluation], profiles: tuple[Profile, ...] | Fault = ()) -> None:
         self.verdict = verdict
         self.held_out: Callable[[Candidate], Evaluation] | None = None
         self.profiles = profiles
@@ -79,22 +163,18 @@ class FakeEvaluator:
         self.incumbents: list[Incumbent | None] = []
         """One for each of ``calls``."""
 
-    def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
-        """Return ``verdict(candidate)``."""
-        self.calls.append(candidate)
-        self.incumbents.append(incumbent)
-        return self.verdict(candidate)
-
-    def verify(self, candidate: Candidate) -> Evaluation:
-        """Return ``held_out(candidate)``, or ``verdict(candidate)``."""
-        self.verified.append(candidate)
-        return (self.held_out or self.verdict)(candidate)
-
-    def profile(self, candidate: Candidate, case: str | None = None) -> "tuple[Profile, ...] | Fault":
-        """Return what it was made with."""
-        return self.profiles
-
-    def inspect(self, inspection: Inspection) -> Findings:
-        """Return ``findings``."""
-        self.inspections.append(inspection)
-        return self.findings
+    def ask(self, request: AnyRequest) -> Any:
+        """Return what was set for this class of request."""
+        match request:
+            case EvaluateRequest(candidate, incumbent):
+                self.calls.append(candidate)
+                self.incumbents.append(incumbent)
+                return self.verdict(candidate)
+            case VerifyRequest(candidate):
+                self.verified.append(candidate)
+                return (self.held_out or self.verdict)(candidate)
+            case ProfileRequest():
+                return self.profiles
+            case Inspection():
+                self.inspections.append(request)
+                return self.findings

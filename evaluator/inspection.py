@@ -1,8 +1,7 @@
-"""Inspections: what an author may look at without a verdict. Nothing of it counts, and nothing is recorded."""
+"""Inspections: what an author may look at without a verdict. They do not count, and are not recorded."""
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
 
 from evaluator.evaluation import CaseResult, Evaluation, Fault, Resources
 
@@ -11,52 +10,41 @@ class Look(StrEnum):
     """What to look at."""
 
     CHECK = "check"
-    """Whether it parses, lowers, compiles and fits, and survives one small case under the sanitiser."""
+    """Whether a candidate parses, lowers, compiles and fits, and is correct on one small case under the sanitiser."""
     SASS = "sass"
-    """The machine code of the section that takes most time, with what its instructions wait for."""
+    """The machine code of the section that takes most time, and what its instructions wait for."""
     PTX = "ptx"
     TTGIR = "ttgir"
     """Triton GPU IR, after the target's passes."""
     SCORE = "score"
     """The verdict on another suite than the judge's own."""
     SCRIPT = "script"
-    """What a Python script prints that runs where candidates do."""
+    """What a Python script prints when it runs in the sandbox."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """One look."""
+    """One look at a candidate or a script."""
 
     look: Look
     problem: str
     source: str
-    """Of a candidate, or of a script."""
+    """The source of the candidate, or the script."""
     suite: str | None = None
-    """Of a score."""
+    """The suite to score on; None for the judge's own."""
     case: str | None = None
-    """Of code: the benchmark case that it is compiled for; None: the first."""
+    """The benchmark case that code is compiled for; None for the first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What was seen. Of a faulty candidate, what was seen before the fault too."""
+    """What was seen, also before a fault."""
 
     fault: Fault | None = None
     text: str = ""
     """Code, or what a script printed."""
     resources: tuple[Resources, ...] = ()
-    """Of each kernel that was checked."""
+    """What each kernel that was checked needs."""
     cases: tuple[CaseResult, ...] = ()
     evaluation: Evaluation | None = None
-    """Of a score."""
-
-
-class Inspector(Protocol):
-    """Looks at candidates for one target and suite."""
-
-    def inspect(self, inspection: Inspection) -> Findings:
-        """Return what is seen; a fault of the candidate, or of the script, is a value.
-
-        Raises ``EvaluatorUnavailable``, and ``UnknownProblem`` for a suite or case that is none.
-        """
-        ...
+    """The verdict of ``Look.SCORE``."""

@@ -24,7 +24,7 @@ class TensorSpec:
     dtype: str
     shape: tuple[int, ...]
     strides: tuple[int, ...]
-    """In elements."""
+    """Strides in elements."""
     size: int
     """Elements of the storage; at least what shape and strides reach."""
     role: Role
@@ -63,7 +63,7 @@ class Case:
     """Memory order of q, k, v and out: ``contiguous`` [b, h, s, d], ``bshd`` [b, s, h, d], ``padded`` rows, or
     ``mixed``, a layout of its own for each."""
     scale: float = 0.0
-    """Of the scores before softmax; 0: 1 / sqrt(head_dim)."""
+    """Factor on the scores before softmax; 0 stands for 1 / sqrt(head_dim)."""
     block_size: int = 0
     """Keys of one block, where a problem selects blocks."""
     blocks: int = 0
@@ -74,12 +74,12 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """A published figure to hold a score against."""
+    """A published figure to compare a score with."""
 
     name: str
     target: str
     tflops: Mapping[str, float]
-    """By benchmark case name."""
+    """TFLOPS by the name of the benchmark case."""
     source: str
 
 
@@ -116,8 +116,9 @@ class Problem(Protocol):
         ...
 
     def at_other_lengths(self, case: Case, chance: "Random") -> Case:
-        """Return ``case`` at other lengths, drawn by ``chance``, and with not more batches; or as it is if it can have
-        no others. Before a candidate is accepted it has to be right there too.
+        """Return ``case`` at other lengths, drawn by ``chance``, and at most as many batches; unchanged if it has none.
+
+        A candidate has to be correct there too before it is accepted.
         """
         ...
 
@@ -126,14 +127,14 @@ class Problem(Protocol):
         ...
 
     def least_bytes(self, case: Case) -> int:
-        """Return the bytes that must move to or from HBM at least: each input read and each output written once."""
+        """Return the least bytes that move to or from HBM: each input is read and each output written once."""
         ...
 
     def make_inputs(self, case: Case, seed: int) -> "dict[str, torch.Tensor]":
         """Return the flat storage of each input tensor of ``call(case)``, by name, on torch's default device.
 
-        That is the CPU, or where speed is measured the GPU: the same seed gives other numbers there. Draw with
-        ``evaluator.problems.inputs.seeded`` and all is where it belongs.
+        That is the CPU, or the GPU where speed is measured; the same seed gives other numbers there. Tensors drawn with
+        ``evaluator.problems.inputs.seeded`` are on the right device.
         """
         ...
 

@@ -1,14 +1,14 @@
-"""Pytest plugin: Triton kernels in tests are executed on the CPU, and a test whose kernels make faults fails.
+"""Pytest plugin: executes the Triton kernels of tests on the CPU, and fails a test whose kernels have faults.
 
     def test_scale(triton_offline):            # one session for this test
         scale[(4,)](x, y, 1000, BLOCK=256)
 
-    pytest --triton-offline                    # one session for the whole run, from before the first import of a test
+    pytest --triton-offline                    # one session for the whole run, open before the first test is imported
 
 ``@pytest.mark.triton_offline(target="a100", check_order=True)`` gives the fixture's session its options. A test that
 expects faults takes them away: ``report = triton_offline.take_report()``.
 
-Every run of pytest imports this module: torch and triton wait until a session is opened.
+Every run of pytest imports this module, so torch and triton are imported only when a session is opened.
 """
 
 from collections.abc import Generator, Iterator
@@ -18,22 +18,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from evaluator.executor.triton_offline import Report, Session
+    from evaluator.executor.triton_offline import Session, SessionReport
 
 
 @dataclass
 class _Totals:
-    """What the summary says of a whole run."""
+    """The figures of a whole run, for the summary."""
 
     launches: int = 0
     kernels: set[str] = field(default_factory=set)
     notes: dict[str, None] = field(default_factory=dict)
     unsupported: dict[str, None] = field(default_factory=dict)
     with_faults: int = 0
-    """Tests."""
+    """Number of tests whose launches had faults."""
 
-    def add(self, report: "Report") -> None:
-        """Count a report."""
+    def add(self, report: "SessionReport") -> None:
+        """Add a report to the totals."""
         self.launches += len(report.launches)
         self.kernels.update(launch.kernel for launch in report.launches)
         self.notes.update(dict.fromkeys(note.message for note in report.notes))
@@ -46,7 +46,7 @@ _current = pytest.StashKey["Session"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the flags."""
+    """Add the command-line options."""
     group = parser.getgroup("triton-offline", "Triton kernels without a GPU")
     group.addoption("--triton-offline", action="store_true", help="execute all Triton kernels on the CPU, sanitised")
     group.addoption("--triton-offline-target", default="h100", metavar="NAME", help="GPU to lower for [h100]")
@@ -80,7 +80,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the mark."""
+    """Declare the ``triton_offline`` mark."""
     config.addinivalue_line("markers", "triton_offline(**options): options of the triton_offline fixture's session")
     config.stash[_totals] = _Totals()
 
@@ -95,12 +95,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def triton_offline(request: pytest.FixtureRequest) -> Iterator["Session"]:
-    """An open session: Triton kernels run on the CPU. Under ``--triton-offline``, the session of the run."""
+    """Return an open session, in which Triton kernels run on the CPU; under ``--triton-offline``, that of the run."""
     session = request.config.stash.get(_ambient, None)
     mark = request.node.get_closest_marker("triton_offline")
     if session is not None:
         if mark and mark.kwargs:
-            pytest.skip("its session has options of its own, and --triton-offline has one session for all")
+            pytest.skip("its session has its own options, but --triton-offline runs all tests in one session")
         yield session
         return
     from evaluator.executor import offline
@@ -118,20 +118,20 @@ def triton_offline(request: pytest.FixtureRequest) -> Iterator["Session"]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
-    """Count what was launched since the last test, at import, for the run alone."""
+    """Add launches since the last test, such as those at import, to the totals only."""
     _take(item)
     return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Fail a test that would pass, if its launches made faults."""
+    """Fail a test that would pass, if its launches had faults."""
     return (yield from _checked(item))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
-    """Fail the end of a test whose fixtures' launches made faults."""
+    """Fail the teardown of a test whose fixtures' launches had faults."""
     return (yield from _checked(item))
 
 
@@ -148,7 +148,7 @@ def _checked(item: pytest.Item) -> Generator[None, object, object]:
     return result
 
 
-def _take(item: pytest.Item) -> "Report | None":
+def _take(item: pytest.Item) -> "SessionReport | None":
     session = item.stash.get(_current, None) or item.config.stash.get(_ambient, None)
     if session is None:
         return None
@@ -158,7 +158,7 @@ def _take(item: pytest.Item) -> "Report | None":
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say what was launched and found."""
+    """Print what was launched and found."""
     totals = config.stash[_totals]
     if not totals.launches:
         return

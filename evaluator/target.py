@@ -55,6 +55,16 @@ class Target:
     kind: ScoreKind = ScoreKind.PREDICTED
     """How scores for this target are obtained."""
 
+    @property
+    def bulk_copies(self) -> bool:
+        """Whether it has a tensor memory accelerator, which copies blocks that a tensor descriptor describes."""
+        return self.arch >= 90
+
+    @property
+    def tensor_memory(self) -> bool:
+        """Whether its tensor cores accumulate in a memory of their own."""
+        return self.tensor_memory_columns > 0
+
 
 _H100 = Target(
     name="h100",
@@ -145,17 +155,19 @@ _TARGETS = (
 
 TARGETS: dict[str, Target] = {target.name: target for target in _TARGETS}
 """The architectures to predict for."""
+ARCHITECTURES = ", ".join(TARGETS)
+"""Their names, for help and documents."""
 CUDA = "cuda"
 """The target that is this machine's GPU, to measure on."""
 
 
 def check_target(name: str) -> None:
-    """Raise ``UnknownTarget`` with the known names unless there is a target ``name``; no GPU is asked."""
+    """Raise ``UnknownTarget`` with the known names unless there is a target ``name``. Does not look for a GPU."""
     if name != CUDA and name not in TARGETS:
         raise UnknownTarget(name, (*TARGETS, CUDA))
 
 
 def score_kind(name: str) -> ScoreKind:
-    """Return how scores for the target called ``name`` are obtained; raises like ``check_target``."""
+    """Return how scores for the target called ``name`` are obtained. Raises like ``check_target``."""
     check_target(name)
     return ScoreKind.MEASURED if name == CUDA else TARGETS[name].kind

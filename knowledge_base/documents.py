@@ -1,7 +1,7 @@
-"""Documents of the user's: copied into a folder outside the repository, and read from there as passages.
+"""The user's documents: copied into a folder outside the repository, and read from there as passages.
 
-A collection is what one ``add`` copied: a file, or the texts of a folder. It is kept as ``FOLDER/NAME/...``, beside
-``FOLDER/NAME.json`` that says where it is from.
+A collection is what one ``add`` copied: a file, or the texts of a folder. It is kept as ``FOLDER/NAME/...``, next to
+``FOLDER/NAME.json``, which says where it came from.
 """
 
 import json
@@ -22,23 +22,23 @@ SUFFIXES = (".md", ".markdown", ".txt", ".rst", ".py")
 MAX_FILE_BYTES = 2**20
 MAX_FILES = 2000
 MAX_BYTES = 32 * 2**20
-"""Of one collection."""
+"""Largest size of one collection, in bytes."""
 _LEFT_OUT = frozenset({"__pycache__", "node_modules", "build", "dist", "venv"})
 
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """What was added at once."""
+    """A collection: what one ``add`` copied."""
 
     name: str
     origin: str
-    """Where it was copied from."""
+    """The path that it was copied from."""
     added: str
-    """ISO date and time."""
+    """When it was added: ISO date and time."""
     files: int
     bytes: int
     skipped: int = 0
-    """Files of the folder that are no text of these kinds, too large, hidden, or links."""
+    """Number of files that were skipped: other kinds, too large, hidden, or links."""
 
 
 def documents_folder() -> Path:
@@ -89,7 +89,7 @@ def add(folder: Path, path: Path, now: datetime) -> Collection:
 
 
 def remove(folder: Path, name: str) -> None:
-    """Forget a collection; raise ``LibraryError`` with the known names for one that is none."""
+    """Delete a collection; raise ``LibraryError`` with the known names for an unknown one."""
     known = [collection.name for collection in collections(folder)]
     if name not in known:
         raise LibraryError(
@@ -103,7 +103,7 @@ def remove(folder: Path, name: str) -> None:
 
 
 def collections(folder: Path) -> list[Collection]:
-    """Return what was added, by name; what others put into the folder is passed over."""
+    """Return the collections by name; other files in the folder are ignored."""
     found = []
     for record in sorted(folder.glob("*.json")):
         try:
@@ -116,7 +116,7 @@ def collections(folder: Path) -> list[Collection]:
 
 
 def read_documents(folder: Path) -> tuple[Note, ...]:
-    """Return the passages of all collections; files that have become unreadable have none."""
+    """Return the passages of all collections; files that can no longer be read have none."""
     return tuple(note for collection in collections(folder) for note in passages(folder, collection))
 
 
@@ -156,7 +156,7 @@ def _record(folder: Path, name: str) -> Path:
 
 
 def _texts(path: Path) -> tuple[dict[str, str], int]:
-    """Return the texts below ``path`` by relative name, and how many files are none."""
+    """Return the texts below ``path`` by relative name, and the number of other files."""
     if path.is_file():
         return {path.resolve().name: _text(path)}, 0
     texts, skipped = {}, 0

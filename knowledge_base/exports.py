@@ -1,7 +1,7 @@
-"""What a Python package exports and where it is defined, read from its files: nothing of it is imported.
+"""What a Python package exports and where it is defined, read from its files without importing it.
 
-A module exports what it defines and its ``__all__``; a package's ``__init__`` without one also what it imports from
-within the package.
+A module exports what it defines, or its ``__all__``; a package's ``__init__`` without ``__all__`` also exports what it
+imports from within the package.
 """
 
 import ast
@@ -17,7 +17,7 @@ Place = tuple[str, str]
 
 @dataclass
 class Module:
-    """One file."""
+    """The definitions, imports and exports of one file."""
 
     name: str
     path: Path
@@ -35,7 +35,7 @@ class Module:
 
     @cached_property
     def imported(self) -> Mapping[str, Place]:
-        """What is imported under a name from within the package."""
+        """For each imported name, the module and name within the package that it stands for."""
         top = self.name.split(".")[0]
         package = self.name if self._is_package else self.name.rpartition(".")[0]
         found = {}
@@ -53,7 +53,7 @@ class Module:
 
     @cached_property
     def renamed(self) -> Mapping[str, ast.expr]:
-        """What is made of another definition: ``sum = wrapped(standard.sum)``."""
+        """For each name made from another definition, that definition: ``sum = wrapped(standard.sum)``."""
         return {
             node.targets[0].id: node.value.args[0] if isinstance(node.value, ast.Call) else node.value
             for node in self.tree.body
@@ -64,7 +64,7 @@ class Module:
 
     @cached_property
     def public(self) -> list[str]:
-        """Names that are exported."""
+        """Names that the module exports."""
         listed = [
             item.value
             for node in self.tree.body
@@ -102,7 +102,7 @@ class Package:
     _places: dict[Place, Place | None] = field(default_factory=dict)
 
     def module(self, name: str) -> Module | None:
-        """Return a module by its dotted name, None where there is none that is Python which this one reads."""
+        """Return a module by its dotted name; None if there is none, or if it is not Python."""
         if name not in self._modules:
             path = self.folder.joinpath(*name.split(".")[1:])
             files = (file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file())
@@ -124,7 +124,7 @@ class Package:
                     yield f"{name}.{public}{inner.removeprefix(place[0])}", found
 
     def _place(self, name: str, public: str) -> Place | None:
-        """Return where ``public`` of the module ``name`` is defined."""
+        """Return where the name ``public`` of the module ``name`` is defined."""
         if (name, public) not in self._places:
             self._places[name, public] = None  # what modules import from each other is nowhere
             self._places[name, public] = self._find(name, public)

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from knowledge_base.note import Kind, Note
 
 _WEIGHTS = {Kind.NOTE: 1.0, Kind.DOCUMENT: 0.8, Kind.API: 0.45}
-"""What a score counts. Sources repeat words that a note explains once; who asks for API by name finds it by name."""
+"""Weight of a passage's score, by kind. Sources repeat words that a note explains once; a query that names API finds it
+by name.
+"""
 _COLUMNS = "4.0, 4.0, 1.0"
 """BM25 weights of title, names and body."""
 _WORD = re.compile(r"\w+")
@@ -19,7 +21,7 @@ _NOISE = frozenset(
     """)
 )
 _MOST_WORDS = 100
-"""Of a query: more is a pasted page, and SQLite's parser has its limits."""
+"""Longest query in characters: more is a pasted page, and SQLite's parser has limits."""
 _CODE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 _CODE_ONLY = re.compile(r"[._]|[a-z][A-Z]")
 _ALIASES = {"tl": "triton.language", "gl": "triton.experimental.gluon.language"}
@@ -27,7 +29,7 @@ _ALIASES["ttgl"] = _ALIASES["gl"]
 
 
 class Index:
-    """Passages, indexed in memory. May be searched from several threads."""
+    """Passages, indexed in memory. Several threads may search them."""
 
     def __init__(self, notes: Sequence[Note]) -> None:
         self._notes = notes
@@ -49,7 +51,7 @@ class Index:
                 self._named.setdefault(note.id.rpartition(".")[2].lower(), []).append(note)
 
     def ranked(self, query: str) -> list[Note]:
-        """Return all passages that share a word with ``query``, best first, after the API that it names."""
+        """Return all passages that share a word with ``query``, best first, after the API that the query names."""
         words = list(dict.fromkeys(_WORD.findall(query.lower())))
         words = [word for word in words if len(word) > 1 and word not in _NOISE] or words
         if not words:
@@ -63,7 +65,7 @@ class Index:
         return list(dict.fromkeys(found))
 
     def _api_named_in(self, query: str) -> list[Note]:
-        """Return the API that is named as only code is (``a.b``, ``a_b``, ``aB``), or that is all of the query."""
+        """Return the API names in ``query``: words written as in code (``a.b``, ``a_b``, ``aB``), or all of it."""
         terms = _CODE.findall(query)
         found = []
         for term in terms:

@@ -1,4 +1,4 @@
-"""The knowledge base K: short notes, the API of the installed triton and documents of the user's, found by words.
+"""The knowledge base K: short notes, the API of the installed Triton and the user's documents, found by words.
 
 Standard library only.
 """
@@ -21,14 +21,14 @@ NOTES = Path(__file__).parent / "notes"
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """A fixed set of passages. Plain data: what it is searched with is made at the first search of a process."""
+    """A fixed set of passages. The search index is built at the first search in each process."""
 
     notes: tuple[Note, ...]
-    """Written for this project."""
+    """Notes written for this project."""
     api: tuple[Note, ...] = ()
     """A passage for each public function and class of the installed triton."""
     documents: tuple[Note, ...] = ()
-    """What the user added."""
+    """Passages of the documents that the user added."""
 
     @classmethod
     def load(cls, folder: Path = NOTES) -> "Library":
@@ -40,7 +40,7 @@ class Library:
 
     @property
     def passages(self) -> tuple[Note, ...]:
-        """All of it: notes, API, documents."""
+        """All passages: notes, API, documents."""
         return self.notes + self.api + self.documents
 
     def note(self, note_id: str) -> Note:

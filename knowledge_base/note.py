@@ -10,14 +10,14 @@ _KEYS = ("title", "architectures", "problems", "tags", "source")
 
 
 class Kind(StrEnum):
-    """Where a passage is from."""
+    """Where a passage comes from."""
 
     NOTE = "note"
-    """Ours."""
+    """A note of this project."""
     API = "api"
     """The installed triton package."""
     DOCUMENT = "document"
-    """What the user added."""
+    """A document that the user added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +25,12 @@ class Note:
     """One retrievable passage."""
 
     id: str
-    """Of a note, its file's name without ``.md``; of API, its dotted name; of a document, its path and section."""
+    """A note's file name without ``.md``; an API passage's dotted name; a document's path and section."""
     title: str
     architectures: tuple[int, ...]
-    """Compute capabilities times ten that it is about; empty: any."""
+    """Compute capabilities, times ten, that the passage is about; empty: any."""
     problems: tuple[str, ...]
-    """Names of the problems that it is about; empty: any."""
+    """Names of the problems that the passage is about; empty: any."""
     tags: tuple[str, ...]
     source: str
     """Where the facts were published, or how they were established."""

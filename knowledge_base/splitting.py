@@ -1,4 +1,4 @@
-"""Splitting texts into passages: markdown into sections, Python into functions and classes, all else into pieces."""
+"""Splits texts into passages: markdown into sections, Python into functions and classes, other texts into pieces."""
 
 import ast
 import re
@@ -35,7 +35,7 @@ def _sections(text: str) -> list[tuple[str, str]]:
 
 
 def _definitions(text: str) -> list[tuple[str, str]]:
-    """Split Python at its functions and classes; what is between them is without title."""
+    """Split Python at its functions and classes; the code between them has no title."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -50,7 +50,7 @@ def _definitions(text: str) -> list[tuple[str, str]]:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Yield pieces of ``_PASSAGE_CHARS`` or less, whole paragraphs as far as they are no longer."""
+    """Yield pieces of at most ``_PASSAGE_CHARS``, made of whole paragraphs unless a paragraph is longer."""
     paragraphs = [
         part[start : start + _PASSAGE_CHARS]
         for part in re.split(r"\n\s*\n", text)

@@ -1,4 +1,4 @@
-"""Passages about the API of the installed triton, one for each public definition, read from its files."""
+"""Passages about the API of the installed Triton, one for each public definition, read from its files."""
 
 import ast
 import importlib.util
@@ -22,7 +22,9 @@ _ROOTS = (
 _LEFT_OUT = frozenset(
     {"amd", "hip", "rubin", "fpsan", "compiler", "runtime", "testing", "tools", "libdevice", "language"}
 )
-"""Modules for other machines, of no use to a kernel, or a root. Of libdevice there is one passage, with all names."""
+"""Modules that are left out: for other hardware, of no use in a kernel, or a mere root. libdevice has one passage with
+all names.
+"""
 _ARCHITECTURES = {"ampere": 80, "hopper": 90, "blackwell": 100}
 _HIDDEN = frozenset({"_semantic", "_generator", "_builder", "self"})
 _MOST_LINES = 60
@@ -35,14 +37,14 @@ _LIBDEVICE = "triton.language.extra.libdevice"
 
 @cache
 def installed_api() -> tuple[Note, ...]:
-    """Return the passages of the triton that an import would find; none where there is none. Takes 0.3 s, once."""
+    """Return the passages of the Triton that an import would find (none: empty). The first call takes 0.3 s."""
     spec = importlib.util.find_spec("triton")
     folders = spec.submodule_search_locations if spec else None
     return read_api(Path(folders[0])) if folders else ()
 
 
 def read_api(folder: Path) -> tuple[Note, ...]:
-    """Return the passages of the triton in ``folder``, by id: the shortest name that it can be imported by.
+    """Return the passages of the Triton in ``folder``, by id: the shortest name that it can be imported by.
 
     The other names are its tags.
     """
@@ -82,13 +84,13 @@ def _passage(package: Package, place: Place, names: Sequence[str]) -> Note:
 
 
 def _architectures(names: Sequence[str]) -> tuple[int, ...]:
-    """Return those whose modules export it; none where a module for all does."""
+    """Return the names whose modules export the definition; empty if a module for all hardware does."""
     each = [{_ARCHITECTURES[part] for part in name.split(".") if part in _ARCHITECTURES} for name in names]
     return tuple(sorted(set().union(*each))) if all(each) else ()
 
 
 def _checks(package: Package, source: str) -> Iterator[str]:
-    """Yield the source of what a builtin calls to check its arguments and to write its IR."""
+    """Yield the source of the functions that a builtin calls to check its arguments and to write its IR."""
     called = dict.fromkeys(re.findall(r"\b_semantic\.(\w+)\(", source))
     for name, owner in _SEMANTICS:
         module = package.module(name)

@@ -1,4 +1,4 @@
-"""Opening a lineage database: URLs, connections, transactions and migrations; all that differs by SQL dialect."""
+"""Opening a lineage database: URLs, connections, transactions, migrations, and all that differs by SQL dialect."""
 
 import logging
 import sqlite3
@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from functools import cache, partial, wraps
 from pathlib import Path
 from threading import get_ident
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 from uuid import uuid4
 
 from alembic import command
@@ -34,8 +34,8 @@ _ADVICE = "give a file path, sqlite:///PATH or postgresql://USER@HOST/NAME"
 _MIGRATION_LOCK = 0x41564F
 """Key of the PostgreSQL advisory lock under which a schema is migrated: "AVO" in ASCII."""
 _PASSING = ("08", "57", "40001", "40P01", "53300")
-"""SQLSTATEs, or how they begin, of what passes: lost connections, a server that stops or starts, deadlocks, a full
-house.
+"""How the SQLSTATEs of passing errors begin: lost connections, a server that stops or starts, deadlocks, too many
+connections.
 """
 _RETRY_S = 0.2
 _SESSION = {
@@ -46,7 +46,7 @@ _SESSION = {
     "tcp_user_timeout": 60_000,
     "options": "-c idle_in_transaction_session_timeout=60s",
 }
-"""Of a connection to a server: neither side waits for long for one that is gone."""
+"""Settings of a connection to a server: neither side waits long for one that is gone."""
 _SIGN = text(
     "INSERT INTO writers (id, token) VALUES (:id, :token) ON CONFLICT (id) DO UPDATE SET token = excluded.token"
 )
@@ -68,8 +68,8 @@ class Database:
     ) -> None:
         """``url`` and ``create`` as in ``Store.open``.
 
-        A locked SQLite file, or a server that was lost, is waited for ``busy_seconds`` at most. ``watch`` is told
-        ``commit`` before and ``committed`` after each commit of a writing transaction, for tests that end it all there.
+        The database waits at most ``busy_seconds`` for a locked SQLite file or a lost server. ``watch`` is called with
+        ``commit`` before and ``committed`` after each commit of a writing transaction: tests kill the process there.
         """
         self._busy_seconds = busy_seconds
         self._watch = watch
@@ -85,7 +85,7 @@ class Database:
             for write in (False, True)
             for durable in (False, True)
         }
-        # Whether it is a file that our processes write: then a commit outlives them, also one that is not durable.
+        # Whether the database is a file that our processes write: then even a commit that is not durable outlives them.
         self.embedded = self._engine.dialect.name == "sqlite"
         try:
             self._prepare(create=create)
@@ -101,14 +101,14 @@ class Database:
     def transaction(self, *, write: bool = False, durable: bool = True) -> Iterator[Connection]:
         """Yield a connection in a transaction, committed at the end and rolled back by an exception.
 
-        Without ``durable`` the commit does not wait for the disk: a machine that loses its power may come up as it was
-        before, or before a durable one that came later, but never with the later one alone.
+        Without ``durable`` the commit does not wait for the disk. A machine that loses its power may come up without
+        it, but never without it and with a later durable one.
 
         On SQLite a writing transaction holds the write lock from its start: what it reads stays true until it commits.
         Elsewhere the caller locks the row of the run it writes to.
         """
         try:
-            # What is not committed is rolled back when the connection is given back.
+            # What is not committed is rolled back when the connection returns to the pool.
             with self._engines[write, durable].connect() as connection:
                 connection.begin()
                 yield connection
@@ -117,21 +117,21 @@ class Database:
         except StatementError as error:
             if isinstance(error, DBAPIError):
                 raise self._explain(error.orig or error, lost=error.connection_invalidated) from error
-            raise (error.orig or error) from None  # a value its column type refuses: the caller's own error
+            raise (error.orig or error) from None  # a value that its column type refuses: the caller's error
         except SQLAlchemyError as error:
             raise DatabaseUnavailable(f"database {self.label}: {_first_line(error)}") from error
 
     def persist(self, work: Callable[[], T]) -> T:
-        """Return what ``work``, one transaction, returns; do it again while the server is away, but not for ever.
+        """Return what ``work``, one transaction, returns; run it again while the server is away, but not for ever.
 
-        A server that was waited for in vain is not waited for again until it has answered.
+        After a wait in vain there is no further wait until the server has answered.
         """
         deadline: float | None = None
         while True:
             try:
                 done = work()
             except DatabaseInterrupted as error:
-                if deadline is None:  # at once for the first time: a connection may be broken and its server well
+                if deadline is None:  # the first retry is immediate: only the connection may be broken
                     patience, told = (0.0 if self._given_up else self._busy_seconds), self._given_up
                     deadline = time.monotonic() + patience
                     continue
@@ -140,14 +140,14 @@ class Database:
                     told = True
                 if time.monotonic() > deadline:
                     self._given_up = True
-                    raise DatabaseUnavailable(f"{error}, for {self._busy_seconds:g} s") from error
+                    raise DatabaseUnavailable(f"{error} (tried for {self._busy_seconds:g} s)") from error
                 time.sleep(_RETRY_S)
             else:
                 self._given_up = False
                 return done
 
     def _commit(self, connection: Connection) -> None:
-        """Commit; where the connection is lost meanwhile, find out whether it was done."""
+        """Commit; where the connection is lost meanwhile, find out whether the server committed."""
         token = uuid4().hex
         if not self.embedded:
             connection.execute(_SIGN, {"id": self._signature, "token": token})
@@ -161,14 +161,14 @@ class Database:
 
     @property
     def _signature(self) -> str:
-        """What this thread signs its transactions with: it has one at a time, so the last token tells all."""
+        """The name that this thread signs its transactions with; it has one at a time, so the last token is enough."""
         return f"{self._id}/{get_ident()}"
 
     def _was_committed(self, token: str) -> bool:
-        """Whether this thread's transaction of this token, which is over for us, was committed.
+        """Whether the server committed this thread's transaction of this token.
 
-        Asking waits for a server that has not finished it. That the server counts transactions itself is of no help:
-        one that was lost in a crash leaves its number to another.
+        The query waits for a server that has not finished the transaction. The server's own transaction numbers would
+        not do: one that was lost in a crash leaves its number to another.
         """
 
         def ask() -> bool:
@@ -194,7 +194,9 @@ class Database:
                 command.upgrade(config, "head")
 
     def _revision(self, connection: Connection, scripts: ScriptDirectory, *, create: bool) -> str | None:
-        """Return the schema's revision, None for an empty database; raise where the database is not ours to use."""
+        """Return the schema's revision, None for an empty database; raise ``IncompatibleDatabase`` for one of another
+        program or a newer AVO, and ``DatabaseUnavailable`` for an empty one unless ``create``.
+        """
         context = MigrationContext.configure(connection, opts={"version_table": REVISION_TABLE})
         revision = context.get_current_revision()
         if revision is None:
@@ -207,7 +209,7 @@ class Database:
         elif revision not in {script.revision for script in scripts.walk_revisions()}:
             raise IncompatibleDatabase(
                 f"{self.label} was written by a newer AVO (schema {revision}, known up to "
-                f"{scripts.get_current_head()}): upgrade AVO, or choose another database"
+                f"{scripts.get_current_head()}): upgrade AVO or choose another database"
             )
         return revision
 
@@ -225,7 +227,10 @@ class Database:
                     time.sleep(0.02)
 
     def _explain(self, error: BaseException, *, lost: bool = False) -> StoreError:
-        """Return the error that says in one line what to do about a driver's error; ``lost``: so is the connection."""
+        """Return the error that says in one line what to do about a driver's error.
+
+        ``lost``: the connection was lost with it.
+        """
         reason = _first_line(error)
         if "not a database" in reason:
             return IncompatibleDatabase(f"{self.label} is not an SQLite database: choose another path")
@@ -248,30 +253,52 @@ class Database:
         return kind(f"database {self.label} failed ({reason}): check the URL and the server")
 
 
-class HasDatabase(Protocol):
-    """Something that keeps what it has in a database."""
+class Part:
+    """Part of a lineage database. Threads may share it.
 
-    _database: Database
+    Each method is one transaction, run again where a server was lost in the middle of it. Methods raise only
+    ``StoreError``, and ``ValueError`` for a time without time zone.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
 
-H = TypeVar("H", bound=HasDatabase)
+S = TypeVar("S", bound=Part)
 
 
-def persistent(method: Callable[Concatenate[H, P], T]) -> Callable[Concatenate[H, P], T]:
-    """Have a method that is one transaction done again when the database's server went away in the middle of it.
+def persistent(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Run a method that is one transaction again when the database's server went away in the middle of it.
 
-    One that was committed is never done twice: ``Database`` finds out.
+    A transaction that was committed is never run twice: ``Database`` finds out.
     """
 
     @wraps(method)
-    def call(self: H, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self._database.persist(partial(method, self, *args, **kwargs))
 
     return call
 
 
+def transactional(
+    *, write: bool = False, durable: bool = True
+) -> Callable[[Callable[Concatenate[S, Connection, P], T]], Callable[Concatenate[S, P], T]]:
+    """Run a method in ``Database.transaction(...)``, give it the connection, and make it ``persistent``."""
+
+    def decorate(method: Callable[Concatenate[S, Connection, P], T]) -> Callable[Concatenate[S, P], T]:
+        @persistent
+        @wraps(method)
+        def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            with self._database.transaction(write=write, durable=durable) as connection:
+                return method(self, connection, *args, **kwargs)
+
+        return call
+
+    return decorate
+
+
 def _passes(error: BaseException) -> bool:
-    """Whether the same may go well a moment later. Where a server does not answer at all there is no SQLSTATE."""
+    """Whether a retry may succeed. There is no SQLSTATE where a server does not answer at all."""
     state = getattr(error, "sqlstate", None)
     return type(error).__name__ == "OperationalError" if state is None else str(state).startswith(_PASSING)
 
@@ -299,8 +326,8 @@ def _sqlite(path: Path, create: bool, busy_seconds: float) -> Engine:
             ) from error
     elif not path.exists():
         raise _missing(str(path))
-    # With isolation_level None the driver leaves BEGIN to us, so that a writing transaction can be IMMEDIATE. One that
-    # begins by reading fails at its first write, whatever the timeout, when another process has written in between.
+    # With isolation_level None the driver leaves BEGIN to us, so a writing transaction can be IMMEDIATE. If it were
+    # not, a write of another process between its first read and its first write would fail it, whatever the timeout.
     engine = create_engine(
         URL.create("sqlite", database=str(path)), connect_args={"timeout": busy_seconds, "isolation_level": None}
     )
@@ -312,10 +339,10 @@ def _sqlite(path: Path, create: bool, busy_seconds: float) -> Engine:
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         options = connection.get_execution_options()
-        driver = connection.connection.cursor()  # for each transaction SQLAlchemy's own way is too long
+        driver = connection.connection.cursor()  # SQLAlchemy's own way is too slow for each transaction
         try:
             if options["write"]:
-                # In write-ahead logging FULL waits for the disk with each commit, NORMAL for none.
+                # With a write-ahead log, FULL waits for the disk at each commit, NORMAL at none.
                 driver.execute(f"PRAGMA synchronous = {'FULL' if options['durable'] else 'NORMAL'}")
             driver.execute("BEGIN IMMEDIATE" if options["write"] else "BEGIN")
         except sqlite3.Error as error:

@@ -7,8 +7,8 @@ StoreError
 +-- InvalidRun             a run name or seed that cannot be stored
 +-- RunExists              the run name is taken
 +-- RunHeld                another process drives the run
-+-- RunNotDriven           no process drives the run, so that there is none to ask
-+-- RunStopping            the run was asked to stop, which is not taken back
++-- RunNotDriven           no process drives the run, so there is none to ask
++-- RunStopping            the run was asked to stop, which cannot be taken back
 +-- UnknownRun             no run has this name or id
 +-- UnknownVersion         the run has no such version
 +-- UnknownAttempt         the run has no such attempt
@@ -29,7 +29,7 @@ class DatabaseUnavailable(StoreError):
 
 
 class DatabaseInterrupted(DatabaseUnavailable):
-    """The server went away in the middle of a transaction, of which nothing was kept."""
+    """The server went away in the middle of a transaction; nothing of that was kept."""
 
 
 class IncompatibleDatabase(StoreError):
@@ -51,24 +51,26 @@ class RunHeld(StoreError):
     """Another process drives the run, or did until a moment ago."""
 
     def __init__(self, name: str, driver: str, until: datetime) -> None:
-        """``until``: when its lease ends unless it renews it."""
+        """``until``: when the driver's lease ends unless it is renewed."""
         super().__init__(f"run {name!r} is being worked on by another process ({driver}): stop that one first")
         self.driver = driver
         self.until = until
 
 
 class RunNotDriven(StoreError):
-    """Nothing can be asked of a run that no process drives."""
+    """No process drives the run, so nothing can be asked of it."""
 
     def __init__(self, name: str, state: str) -> None:
-        super().__init__(f"run {name!r} is {state}, and no process works on it: avo resume {name} goes on with it")
+        super().__init__(f"run {name!r} is {state} and no process works on it: continue it with avo resume {name}")
 
 
 class RunStopping(StoreError):
     """The run was asked to stop."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"run {name!r} was asked to stop: wait until it has, then avo resume {name} goes on with it")
+        super().__init__(
+            f"run {name!r} was asked to stop: wait until it has stopped, then continue it with avo resume {name}"
+        )
 
 
 class UnknownRun(StoreError):
@@ -97,7 +99,7 @@ class UnknownAttempt(StoreError):
     """The run has no attempt of this id."""
 
     def __init__(self, attempt_id: int) -> None:
-        super().__init__(f"the run has no attempt {attempt_id}: list its attempts to choose one")
+        super().__init__(f"the run has no attempt {attempt_id}: avo attempts lists those it has")
 
 
 class StepNotRunning(StoreError):
@@ -110,7 +112,9 @@ class StepNotRunning(StoreError):
 
 
 class ForeignEvaluation(StoreError):
-    """An evaluation that must not be compared with the run's others."""
+    """The evaluation must not be compared with the run's others."""
 
     def __init__(self, what: str, got: str, expected: str) -> None:
-        super().__init__(f"an evaluation of {what} {got!r} does not belong in a run of {what} {expected!r}")
+        super().__init__(
+            f"an evaluation of {what} {got!r} does not belong in a run of {what} {expected!r}: evaluate for that one"
+        )

@@ -1,4 +1,4 @@
-"""What a store remembers of its runs, so that what a worker asks next costs what is new and not what the run has."""
+"""What a store remembers of its runs, so that a question costs what is new and not what the run has."""
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -11,14 +11,14 @@ from typing import TypeVar, overload
 from sqlalchemy import Connection
 
 from lineage_db import queries
-from lineage_db.records import History, Spend, Trial, Version
+from lineage_db.records import AttemptSummary, History, Spend, Version
 from lineage_db.tables import calls
 
 T = TypeVar("T")
 
 
 class Grown(Sequence[T]):
-    """What a list that only grows has at this moment, without a copy."""
+    """A view of a list that only grows, as it is at this moment, without a copy."""
 
     def __init__(self, whole: list[T]) -> None:
         self._whole = whole
@@ -42,11 +42,11 @@ class Grown(Sequence[T]):
 
 
 class Histories:
-    """Versions, trials and what calls of models cost, by run. All are only ever added, in the order of their ids."""
+    """The versions, attempts and total of model calls of each run. Rows are only added, in the order of their ids."""
 
     def __init__(self) -> None:
         self._versions: dict[int, tuple[Version, ...]] = {}
-        self._trials: dict[int, list[Trial]] = {}
+        self._attempts: dict[int, list[AttemptSummary]] = {}
         self._firsts: dict[int, dict[str, int]] = {}
         self._marked: dict[int, int] = {}
         self._spent: dict[int, tuple[Spend, int]] = {}
@@ -58,7 +58,7 @@ class Histories:
             return self._read_versions(connection, run_id)
 
     def spend(self, connection: Connection, run_id: int) -> Spend:
-        """Return what the run's calls of models came to."""
+        """Return the total of the run's model calls."""
         with self._lock:
             known, last = self._spent.get(run_id, (Spend(), 0))
             new, until = queries.spend(connection, (calls.c.run_id == run_id) & (calls.c.id > last))
@@ -66,22 +66,22 @@ class Histories:
             return known + new
 
     def read(self, connection: Connection, run_id: int) -> History:
-        """Return the run's versions and trials."""
+        """Return the run's versions and attempts."""
         with self._lock:
             versions = self._read_versions(connection, run_id)
-            trials = self._trials.setdefault(run_id, [])
-            new = queries.trials(connection, run_id, trials[-1].attempt_id if trials else 0)
-            trials += new
+            attempts = self._attempts.setdefault(run_id, [])
+            new = queries.summaries_after(connection, run_id, attempts[-1].attempt_id if attempts else 0)
+            attempts += new
             firsts = self._firsts.setdefault(run_id, {})
-            for trial in new:
-                if trial.plan_digest is not None:
-                    firsts.setdefault(trial.plan_digest, trial.attempt_id)
-            # A trial that was read before its attempt was accepted does not know its version yet.
+            for attempt in new:
+                if attempt.plan_digest is not None:
+                    firsts.setdefault(attempt.plan_digest, attempt.attempt_id)
+            # A summary that was read before its attempt was accepted does not know its version yet.
             for version in versions[self._marked.get(run_id, 0) :]:
-                place = bisect_left(trials, version.attempt.id, key=lambda trial: trial.attempt_id)
-                trials[place] = replace(trials[place], version=version.number)
+                place = bisect_left(attempts, version.attempt.id, key=lambda attempt: attempt.attempt_id)
+                attempts[place] = replace(attempts[place], version=version.number)
             self._marked[run_id] = len(versions)
-            return History(versions, Grown(trials), MappingProxyType(firsts))
+            return History(versions, Grown(attempts), MappingProxyType(firsts))
 
     def _read_versions(self, connection: Connection, run_id: int) -> tuple[Version, ...]:
         known = self._versions.get(run_id, ())

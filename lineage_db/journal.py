@@ -5,50 +5,64 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import Connection, bindparam, func, insert, select
 
 from lineage_db import queries
-from lineage_db.engine import Database, persistent
+from lineage_db.engine import Database, Part, transactional
 from lineage_db.history import Histories
-from lineage_db.records import Call, Intervention, Memory, Message, Spend
-from lineage_db.rows import to_call, to_intervention, to_message
-from lineage_db.tables import calls, interventions, memories, messages
+from lineage_db.records import Intervention, Memory, Message, ModelCall, Spend
+from lineage_db.rows import record
+from lineage_db.tables import calls, interventions, memories, messages, steps
 
 _ALL = 2**31 - 1
 
+# What each step asks for is built once: to build a statement takes longer than to execute it.
+_MEMORIES = (
+    select(*memories.c, steps.c.number.label("step_number"))
+    .join_from(memories, steps)
+    .where(memories.c.run_id == bindparam("run_key"))
+    .order_by(memories.c.id)
+)
+_LAST_INTERVENTIONS = (
+    select(interventions)
+    .where(interventions.c.run_id == bindparam("run_key"), interventions.c.id > bindparam("after"))
+    .order_by(interventions.c.id.desc())
+    .limit(bindparam("most"))
+)
 
-class Journal:
-    """Part of a lineage database, with its store's manners: each method is one transaction and raises ``StoreError``.
 
-    What a step writes is refused with ``StepNotRunning`` once the step has ended; what a call of a model has cost never
-    is.
+class Journal(Part):
+    """What operators and the supervisor write down besides attempts.
+
+    What a step writes is refused with ``StepNotRunning`` once the step has ended; the cost of a model call never is.
     """
 
     def __init__(self, database: Database, histories: Histories) -> None:
-        self._database = database
+        super().__init__(database)
         self._histories = histories
 
-    @persistent
-    def add_message(self, step_id: int, kind: str, content: dict[str, Any], *, now: datetime) -> Message:
+    @transactional(write=True)
+    def add_message(
+        self, connection: Connection, step_id: int, kind: str, content: dict[str, Any], *, now: datetime
+    ) -> Message:
         """Add an entry to a running step's transcript; ``content`` is plain data. Raises ``StepNotRunning``."""
-        with self._database.transaction(write=True) as connection:
-            queries.lock_running_step(connection, step_id, now)
-            number = connection.scalar(select(func.count()).where(messages.c.step_id == step_id)) or 0
-            message = Message(step_id, number, kind, content, now)
-            connection.execute(insert(messages).values(asdict(message)))
+        queries.lock_running_step(connection, step_id, now)
+        number = connection.scalar(select(func.count()).where(messages.c.step_id == step_id)) or 0
+        message = Message(step_id, number, kind, content, now)
+        connection.execute(insert(messages).values(asdict(message)))
         return message
 
-    @persistent
-    def messages(self, step_id: int, *, after: int = -1) -> list[Message]:
-        """Return a step's transcript from the entry behind ``after`` on; empty for a step that has none or is none."""
+    @transactional()
+    def messages(self, connection: Connection, step_id: int, *, after: int = -1) -> list[Message]:
+        """Return the entries of a step's transcript after number ``after``; empty where it has none or is unknown."""
         query = select(messages).where(messages.c.step_id == step_id, messages.c.number > after)
         query = query.order_by(messages.c.number)
-        with self._database.transaction() as connection:
-            return [to_message(row) for row in connection.execute(query)]
+        return [record(Message, row) for row in connection.execute(query)]
 
-    @persistent
+    @transactional(write=True)
     def add_call(
         self,
+        connection: Connection,
         run_id: int,
         step_id: int | None,
         *,
@@ -60,8 +74,8 @@ class Journal:
         seconds: float,
         error: str,
         now: datetime,
-    ) -> Call:
-        """Write down a finished call of a model, also one that failed, and for a step that has ended meanwhile.
+    ) -> ModelCall:
+        """Write down a finished model call, even one that failed or whose step has ended meanwhile.
 
         Raises ``UnknownRun``.
         """
@@ -77,51 +91,46 @@ class Journal:
             "error": error,
             "finished": now,
         }
-        with self._database.transaction(write=True) as connection:
-            queries.lock_run(connection, run_id, now)
-            return to_call(connection.execute(insert(calls).values(values).returning(*calls.c)).one())
+        queries.lock_run(connection, run_id, now)
+        return record(ModelCall, connection.execute(insert(calls).values(values).returning(*calls.c)).one())
 
-    @persistent
-    def calls(self, run_id: int, *, step_id: int | None = None) -> list[Call]:
-        """Return the calls of a run, or of one of its steps, oldest first."""
+    @transactional()
+    def calls(self, connection: Connection, run_id: int, *, step_id: int | None = None) -> list[ModelCall]:
+        """Return the model calls of a run, or of one of its steps, oldest first."""
         which = calls.c.run_id == run_id if step_id is None else calls.c.step_id == step_id
-        with self._database.transaction() as connection:
-            return [to_call(row) for row in connection.execute(select(calls).where(which).order_by(calls.c.id))]
+        return [record(ModelCall, row) for row in connection.execute(select(calls).where(which).order_by(calls.c.id))]
 
-    @persistent
-    def last_call(self, run_id: int) -> Call | None:
-        """Return the call of a run that ended last; None where there was none."""
+    @transactional()
+    def last_call(self, connection: Connection, run_id: int) -> ModelCall | None:
+        """Return the model call of a run that ended last; None where there was none."""
         query = select(calls).where(calls.c.run_id == run_id).order_by(calls.c.id.desc()).limit(1)
-        with self._database.transaction() as connection:
-            row = connection.execute(query).one_or_none()
-            return to_call(row) if row else None
+        row = connection.execute(query).one_or_none()
+        return record(ModelCall, row) if row else None
 
-    @persistent
-    def spend(self, run_id: int, *, step_id: int | None = None) -> Spend:
-        """Return what the calls of a run, or of one of its steps, came to; of a run only new calls are read."""
-        with self._database.transaction() as connection:
-            if step_id is None:
-                return self._histories.spend(connection, run_id)
-            return queries.spend(connection, calls.c.step_id == step_id)[0]
+    @transactional()
+    def spend(self, connection: Connection, run_id: int, *, step_id: int | None = None) -> Spend:
+        """Return the total of the model calls of a run, for which only new calls are read, or of one of its steps."""
+        if step_id is None:
+            return self._histories.spend(connection, run_id)
+        return queries.spend(connection, calls.c.step_id == step_id)[0]
 
-    @persistent
-    def remember(self, step_id: int, text: str, *, now: datetime) -> Memory:
+    @transactional(write=True)
+    def remember(self, connection: Connection, step_id: int, text: str, *, now: datetime) -> Memory:
         """Keep a note of a running step for later ones; raises ``StepNotRunning``."""
-        with self._database.transaction(write=True) as connection:
-            run, step = queries.lock_running_step(connection, step_id, now)
-            values = {"run_id": run.id, "step_id": step.id, "text": text, "written": now}
-            made = connection.execute(insert(memories).values(values).returning(memories.c.id)).scalar_one()
-            return Memory(made, run.id, step.number, text, now)
+        run, step = queries.lock_running_step(connection, step_id, now)
+        values = {"run_id": run.id, "step_id": step.id, "text": text, "written": now}
+        made = connection.execute(insert(memories).values(values).returning(memories.c.id)).scalar_one()
+        return Memory(made, run.id, step.number, text, now)
 
-    @persistent
-    def memories(self, run_id: int) -> list[Memory]:
+    @transactional()
+    def memories(self, connection: Connection, run_id: int) -> list[Memory]:
         """Return the notes of a run, oldest first."""
-        with self._database.transaction() as connection:
-            return queries.memories(connection, run_id)
+        return [record(Memory, row) for row in connection.execute(_MEMORIES, {"run_key": run_id})]
 
-    @persistent
+    @transactional(write=True)
     def intervene(
         self,
+        connection: Connection,
         run_id: int,
         *,
         after_step: int,
@@ -133,8 +142,9 @@ class Journal:
         now: datetime,
         seen: int,
     ) -> Intervention | None:
-        """Write down what the supervisor tells the operators, unless the run has an intervention with an id larger than
-        ``seen``: then another worker was quicker, and nothing is written. Raises ``UnknownRun``.
+        """Write down what the supervisor tells the operators, and return it. Raises ``UnknownRun``.
+
+        Nothing is written if the run has an intervention with an id larger than ``seen``: another worker was quicker.
         """
         values = {
             "run_id": run_id,
@@ -146,19 +156,21 @@ class Journal:
             "restart_from": restart_from,
             "made": now,
         }
-        with self._database.transaction(write=True) as connection:
-            queries.lock_run(connection, run_id, now)
-            last = select(func.max(interventions.c.id)).where(interventions.c.run_id == run_id)
-            if (connection.scalar(last) or 0) > seen:
-                return None
-            row = connection.execute(insert(interventions).values(values).returning(*interventions.c)).one()
-            return to_intervention(row)
+        queries.lock_run(connection, run_id, now)
+        last = select(func.max(interventions.c.id)).where(interventions.c.run_id == run_id)
+        if (connection.scalar(last) or 0) > seen:
+            return None
+        row = connection.execute(insert(interventions).values(values).returning(*interventions.c)).one()
+        return record(Intervention, row)
 
-    @persistent
-    def interventions(self, run_id: int, *, after: int = 0, last: int | None = None) -> list[Intervention]:
+    @transactional()
+    def interventions(
+        self, connection: Connection, run_id: int, *, after: int = 0, last: int | None = None
+    ) -> list[Intervention]:
         """Return what the supervisor told the operators of a run, oldest first.
 
-        Only what has an id larger than ``after``, and of that no more than the ``last``.
+        Only interventions with ids larger than ``after``, and of those only the last ``last``.
         """
-        with self._database.transaction() as connection:
-            return queries.interventions(connection, run_id, after, _ALL if last is None else last)
+        values = {"run_key": run_id, "after": after, "most": _ALL if last is None else last}
+        rows = connection.execute(_LAST_INTERVENTIONS, values)
+        return [record(Intervention, row) for row in rows][::-1]

@@ -1,73 +1,53 @@
-"""Pages: reads for those who look at a long run piece by piece, without its long columns."""
+"""Pages: reads of a long run piece by piece, without its long columns."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from evaluator.evaluation import Status
 from lineage_db import queries
-from lineage_db.engine import Database
-from lineage_db.records import Accepted, FailedCall, Judged, Outcome, Spend, Step, StepState, Totals, Trial
-from lineage_db.rows import to_step
+from lineage_db.engine import Part, transactional
+from lineage_db.records import Accepted, AttemptSummary, FailedCall, Outcome, Spend, Step, StepState, Totals
+from lineage_db.rows import record
 from lineage_db.tables import attempts, calls, steps, versions
 
 
-class Pages:
-    """Part of a lineage database, with its store's manners: each method is one transaction and raises ``StoreError``.
-
-    What each costs depends on what it returns, not on how long the run is, unless it says otherwise.
+class Pages(Part):
+    """Reads of a run piece by piece. The cost of each depends on what it returns, not on how long the run is, unless it
+    says otherwise.
     """
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def totals(self, run_id: int) -> Totals:
-        """Return how much there is of a run, counted in an index."""
+    @transactional()
+    def totals(self, connection: Connection, run_id: int) -> Totals:
+        """Return how many attempts and steps a run has, counted in an index."""
         made = select(func.count()).where(attempts.c.run_id == run_id).scalar_subquery()
         claimed = select(func.coalesce(func.max(steps.c.number) + 1, 0)).where(steps.c.run_id == run_id)
-        with self._database.transaction() as connection:
-            found = connection.execute(select(made, claimed.scalar_subquery())).one()
+        found = connection.execute(select(made, claimed.scalar_subquery())).one()
         return Totals(*found)
 
-    def verdicts(self, run_id: int) -> Mapping[Status, int]:
-        """Return how many attempts of the run have which verdict, counted in an index."""
+    @transactional()
+    def verdicts(self, connection: Connection, run_id: int) -> Mapping[Status, int]:
+        """Return the number of the run's attempts by verdict, counted in an index."""
         query = select(attempts.c.status, func.count()).where(attempts.c.run_id == run_id).group_by(attempts.c.status)
-        with self._database.transaction() as connection:
-            return {Status(status): count for status, count in connection.execute(query)}
+        return dict(connection.execute(query).all())
 
-    def latest(self, run_id: int, limit: int) -> list[tuple[datetime, Status]]:
-        """Return when the last ``limit`` attempts of the run were finished and the verdicts on them, newest first."""
+    @transactional()
+    def latest(self, connection: Connection, run_id: int, limit: int) -> list[tuple[datetime, Status]]:
+        """Return the finishing times and verdicts of the run's last ``limit`` attempts, newest first."""
         query = select(attempts.c.finished, attempts.c.status).where(attempts.c.run_id == run_id)
-        with self._database.transaction() as connection:
-            found = connection.execute(query.order_by(attempts.c.id.desc()).limit(limit))
-            return [(finished, Status(status)) for finished, status in found]
+        found = connection.execute(query.order_by(attempts.c.id.desc()).limit(limit))
+        return [(finished, status) for finished, status in found]
 
-    def growth(self, run_id: int) -> tuple[int, datetime | None]:
+    @transactional()
+    def growth(self, connection: Connection, run_id: int) -> tuple[int, datetime | None]:
         """Return how many versions the run has and when the last one was accepted."""
         query = select(versions.c.number + 1, versions.c.accepted).where(versions.c.run_id == run_id)
-        with self._database.transaction() as connection:
-            found = connection.execute(query.order_by(versions.c.number.desc()).limit(1)).one_or_none()
+        found = connection.execute(query.order_by(versions.c.number.desc()).limit(1)).one_or_none()
         return (0, None) if found is None else (found[0], found[1])
 
-    def judged(self, run_id: int, *, after: int) -> list[Judged]:
-        """Return the run's attempts with ids larger than ``after``, oldest first."""
-        query = select(
-            attempts.c.id,
-            steps.c.number,
-            attempts.c.status,
-            attempts.c.geomean_tflops,
-            attempts.c.message,
-            attempts.c.change,
-            attempts.c.finished,
-        ).join_from(attempts, steps)
-        query = query.where(attempts.c.run_id == run_id, attempts.c.id > after).order_by(attempts.c.id)
-        with self._database.transaction() as connection:
-            return [
-                Judged(made, step, Status(status), *rest) for made, step, status, *rest in connection.execute(query)
-            ]
-
-    def accepted(self, run_id: int, *, after: int) -> list[Accepted]:
+    @transactional()
+    def accepted(self, connection: Connection, run_id: int, *, after: int) -> list[Accepted]:
         """Return the run's versions with numbers larger than ``after``, oldest first."""
         query = (
             select(
@@ -84,87 +64,83 @@ class Pages:
             .where(versions.c.run_id == run_id, versions.c.number > after)
             .order_by(versions.c.number)
         )
-        with self._database.transaction() as connection:
-            return [Accepted(**{**row._mapping, "parents": tuple(row.parents)}) for row in connection.execute(query)]
+        return [record(Accepted, row) for row in connection.execute(query)]
 
-    def failed_calls(self, run_id: int, *, after: int) -> tuple[list[FailedCall], int]:
+    @transactional()
+    def failed_calls(self, connection: Connection, run_id: int, *, after: int) -> tuple[list[FailedCall], int]:
         """Return the run's calls with ids larger than ``after`` that gave no reply, and the id of the last call."""
         last = select(func.coalesce(func.max(calls.c.id), 0)).where(calls.c.run_id == run_id)
         fields = (steps.c.number.label("step_number"), calls.c.model, calls.c.error, calls.c.finished)
         query = select(*fields).outerjoin_from(calls, steps).where(calls.c.run_id == run_id, calls.c.error != "")
-        with self._database.transaction() as connection:
-            until = connection.scalar(last) or 0
-            new = query.where(calls.c.id > after, calls.c.id <= until).order_by(calls.c.id)
-            return [FailedCall(**row._mapping) for row in connection.execute(new)], until
+        until = connection.scalar(last) or 0
+        new = query.where(calls.c.id > after, calls.c.id <= until).order_by(calls.c.id)
+        return [record(FailedCall, row) for row in connection.execute(new)], until
 
-    def outcomes(self, run_id: int, *, after: int, limit: int) -> list[Outcome]:
+    @transactional()
+    def outcomes(self, connection: Connection, run_id: int, *, after: int, limit: int) -> list[Outcome]:
         """Return the verdicts on the first ``limit`` attempts whose ids are larger than ``after``, oldest first."""
         query = (
-            select(attempts.c.id, attempts.c.status, attempts.c.message)
+            select(attempts.c.id.label("attempt_id"), attempts.c.status, attempts.c.message)
             .where(attempts.c.run_id == run_id, attempts.c.id > after)
             .order_by(attempts.c.id)
             .limit(limit)
         )
-        with self._database.transaction() as connection:
-            return [Outcome(made, Status(status), message) for made, status, message in connection.execute(query)]
+        return [record(Outcome, row) for row in connection.execute(query)]
 
-    def trials(self, run_id: int, ids: Sequence[int]) -> list[Trial]:
-        """Return those attempts of the run that have one of ``ids``, oldest first."""
-        with self._database.transaction() as connection:
-            return queries.trials_where(connection, run_id, attempts.c.id.in_(ids))
+    @transactional()
+    def attempts(self, connection: Connection, run_id: int, ids: Sequence[int]) -> list[AttemptSummary]:
+        """Return the run's attempts with these ids, oldest first."""
+        return queries.summaries_where(connection, run_id, attempts.c.id.in_(ids))
 
-    def trials_of_step(self, run_id: int, step_id: int) -> list[Trial]:
+    @transactional()
+    def attempts_of_step(self, connection: Connection, run_id: int, step_id: int) -> list[AttemptSummary]:
         """Return the attempts of a step of the run, oldest first."""
-        with self._database.transaction() as connection:
-            return queries.trials_where(connection, run_id, attempts.c.step_id == step_id)
+        return queries.summaries_where(connection, run_id, attempts.c.step_id == step_id)
 
-    def steps(self, run_id: int, numbers: range) -> list[Step]:
+    @transactional()
+    def steps(self, connection: Connection, run_id: int, numbers: range) -> list[Step]:
         """Return the steps with these numbers, oldest first."""
-        query = select(steps).where(
-            steps.c.run_id == run_id, steps.c.number >= numbers.start, steps.c.number < numbers.stop
-        )
-        with self._database.transaction() as connection:
-            return [to_step(row) for row in connection.execute(query.order_by(steps.c.number))]
+        return _steps(connection, run_id, steps.c.number >= numbers.start, steps.c.number < numbers.stop)
 
-    def ended(self, run_id: int, numbers: Collection[int]) -> list[Step]:
-        """Return those of the steps with these numbers that are not running any more, oldest first."""
-        query = select(steps).where(
-            steps.c.run_id == run_id, steps.c.number.in_(numbers), steps.c.state != StepState.RUNNING.value
-        )
-        with self._database.transaction() as connection:
-            return [to_step(row) for row in connection.execute(query.order_by(steps.c.number))]
+    @transactional()
+    def ended(self, connection: Connection, run_id: int, numbers: Collection[int]) -> list[Step]:
+        """Return the steps with these numbers that have ended, oldest first."""
+        return _steps(connection, run_id, steps.c.number.in_(numbers), steps.c.state != StepState.RUNNING)
 
-    def running(self, run_id: int) -> list[Step]:
+    @transactional()
+    def running(self, connection: Connection, run_id: int) -> list[Step]:
         """Return the steps that are running, oldest first."""
-        query = select(steps).where(steps.c.run_id == run_id, steps.c.state == StepState.RUNNING.value)
-        with self._database.transaction() as connection:
-            return [to_step(row) for row in connection.execute(query.order_by(steps.c.number))]
+        return _steps(connection, run_id, steps.c.state == StepState.RUNNING)
 
-    def tried(self, step_ids: Sequence[int]) -> Mapping[int, int]:
-        """Return how many attempts steps have made; those without any are left out."""
-        query = select(attempts.c.step_id, func.count().label("tried")).where(attempts.c.step_id.in_(step_ids))
-        with self._database.transaction() as connection:
-            found = connection.execute(query.group_by(attempts.c.step_id))
-            return {row.step_id: row.tried for row in found}
+    @transactional()
+    def attempt_counts(self, connection: Connection, step_ids: Sequence[int]) -> Mapping[int, int]:
+        """Return the number of attempts by the id of their step; steps without attempts are left out."""
+        query = select(attempts.c.step_id, func.count()).where(attempts.c.step_id.in_(step_ids))
+        return dict(connection.execute(query.group_by(attempts.c.step_id)).all())
 
-    def spends(self, step_ids: Sequence[int]) -> Mapping[int, Spend]:
-        """Return what the calls of models in steps came to; steps without any are left out."""
+    @transactional()
+    def spends(self, connection: Connection, step_ids: Sequence[int]) -> Mapping[int, Spend]:
+        """Return the total of model calls by the id of their step; steps without calls are left out."""
         sums = (calls.c.input_tokens, calls.c.cached_tokens, calls.c.output_tokens, calls.c.usd)
         query = select(calls.c.step_id, func.count(), *(func.coalesce(func.sum(column), 0) for column in sums))
         query = query.where(calls.c.step_id.in_(step_ids)).group_by(calls.c.step_id)
-        with self._database.transaction() as connection:
-            return {
-                step: Spend(count, int(sent), int(cached), int(received), float(usd))
-                for step, count, sent, cached, received, usd in connection.execute(query)
-            }
+        return {
+            step: Spend(count, int(sent), int(cached), int(received), float(usd))
+            for step, count, sent, cached, received, usd in connection.execute(query)
+        }
 
-    def ordinals(self, run_id: int) -> list[int]:
-        """Return for each version, the seed first, which attempt of the run it was, from 1.
+    @transactional()
+    def ordinals(self, connection: Connection, run_id: int) -> list[int]:
+        """Return each version's place among the run's attempts, from 1, in the order of the versions.
 
-        Counts all attempts of the run, in an index.
+        Its cost grows with the run: it counts all attempts, in an index.
         """
         place = func.row_number().over(order_by=attempts.c.id).label("place")
         placed = select(attempts.c.id, place).where(attempts.c.run_id == run_id).subquery()
         query = select(placed.c.place).join_from(versions, placed, versions.c.attempt_id == placed.c.id)
-        with self._database.transaction() as connection:
-            return list(connection.scalars(query.where(versions.c.run_id == run_id).order_by(versions.c.number)))
+        return list(connection.scalars(query.where(versions.c.run_id == run_id).order_by(versions.c.number)))
+
+
+def _steps(connection: Connection, run_id: int, *which: ColumnElement[bool]) -> list[Step]:
+    query = select(steps).where(steps.c.run_id == run_id, *which).order_by(steps.c.number)
+    return [record(Step, row) for row in connection.execute(query)]

@@ -1,4 +1,4 @@
-"""Records of the lineage database: plain frozen data, apart from the tables they are kept in. Times are UTC."""
+"""Records of the lineage database: plain frozen data that knows nothing of tables. Times are UTC."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ class RunState(StrEnum):
 
 
 class Request(StrEnum):
-    """What was asked of the process that drives a run, in the order of urgency: none takes back a more urgent one."""
+    """What the process that drives a run was asked to do, in order of urgency: none takes back a more urgent one."""
 
     NONE = ""
     PAUSE = "pause"
-    """Start no new steps until this is taken back, which alone it can be."""
+    """Start no new steps. Only this request can be taken back."""
     STOP = "stop"
     """Let workers finish what they hold."""
     STOP_NOW = "stop now"
@@ -63,25 +63,25 @@ class Run:
     state: RunState
     created: datetime
     updated: datetime
-    """When anything of it was last written."""
+    """When anything in the run was last written."""
     driver: str | None = None
-    """The process that drives it, or did last."""
+    """The process that drives the run, or did last."""
     driver_until: datetime | None = None
-    """When that process counts as gone unless it says that it is there."""
+    """When that process counts as gone unless it renews its lease."""
     request: Request = Request.NONE
-    """What was asked of that process."""
+    """What that process was asked to do."""
 
     @property
     def paused(self) -> bool:
-        """Whether it runs, but was asked to start no new steps."""
+        """Whether the run goes on but was asked to start no new steps."""
         return self.state is RunState.RUNNING and self.request is Request.PAUSE
 
     def driven_at(self, now: datetime) -> bool:
-        """Whether a process drives the run, seen at ``now``."""
+        """Whether a process drives the run at ``now``."""
         return self.driver_until is not None and self.driver_until >= now
 
     def state_at(self, now: datetime) -> RunState:
-        """Return where the run stands, seen at ``now``."""
+        """Return where the run stands at ``now``."""
         if self.state is RunState.RUNNING and not self.driven_at(now):
             return RunState.INTERRUPTED
         return RunState.PAUSED if self.paused else self.state
@@ -89,13 +89,13 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """A run with the figures a list of runs shows."""
+    """A run with the figures that a list of runs shows."""
 
     run: Run
     attempts: int
     versions: int
     best_geomean: float | None
-    """Geometric mean of its latest version, in TFLOPS; None without versions."""
+    """Geometric mean of the latest champion, in TFLOPS; None without versions."""
     seed_geomean: float | None
     """Geometric mean of version 0, in TFLOPS; None without versions."""
 
@@ -112,21 +112,21 @@ class Step:
     operator: str
     state: StepState
     digest: str | None
-    """Of the candidate that was announced last: while the step runs, it is under evaluation or was."""
+    """Digest of the candidate that was announced last: one that is or was under evaluation."""
     started: datetime
     finished: datetime | None
     reason: str
-    """Why the step failed or was abandoned, else what the operator reports."""
+    """Why the step failed or was abandoned; otherwise what the operator reports."""
     submission: "Submission | None" = None
-    """What it submitted, where the operator says so."""
+    """What the operator submitted, where it says so."""
     selection: "Selection | None" = None
     """What the population gave it to work on; None where it works on everything."""
     lease_until: datetime | None = None
-    """When its worker counts as gone unless it says that it is there."""
+    """When the worker counts as gone unless it renews its claim."""
     turn: int = 0
-    """How many steps of its own its worker had before."""
+    """How many steps of its own the worker had before."""
     redoes: int | None = None
-    """Number of the abandoned step that it does over, which may have been another worker's."""
+    """Number of the abandoned step that this one repeats, perhaps another worker's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ class Selection:
     shown: tuple[int, ...]
     """Numbers of the versions that the operator sees as the lineage."""
     focus: int | None
-    """Number of the one that it is asked to vary; None: it may choose."""
+    """Number of the version that the operator is asked to vary; None: it may choose."""
     founder: int | None
     """Number of the version that this part of the population started from, where it has one of its own."""
     why: str
@@ -149,7 +149,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What an operator says of the attempt that it submits."""
+    """What an operator says about the attempt that it submits."""
 
     attempt_id: int
     change: str
@@ -157,9 +157,9 @@ class Submission:
     hypothesis: str
     """Why that should help."""
     expected: str
-    """The effect it expected, stated before the evaluation."""
+    """The effect that the operator expected, stated before the evaluation."""
     seen: str
-    """The effect it saw."""
+    """The effect that the operator saw."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,16 +174,16 @@ class Attempt:
     change: str
     """What was changed, in the operator's words."""
     parents: tuple[int, ...]
-    """Version numbers it was made from."""
+    """Numbers of the versions that the candidate was made from."""
     evaluation: Evaluation
     started: datetime
     finished: datetime
     hypothesis: str = ""
-    """Why the operator thought that the change would help, stated before the evaluation; empty where it did not say."""
+    """Why the operator expected the change to help, stated before the evaluation; empty where it did not say."""
 
     @property
     def status(self) -> Status:
-        """The verdict."""
+        """The verdict of the evaluation."""
         return self.evaluation.status
 
     @property
@@ -193,8 +193,8 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """An attempt without its source: one line of a run's memory."""
+class AttemptSummary:
+    """An attempt without what is long, its source and its evaluation: one line of a run's history."""
 
     attempt_id: int
     step_number: int
@@ -207,37 +207,26 @@ class Trial:
     change: str
     parents: tuple[int, ...]
     version: int | None
-    """Its number in the lineage, where it was accepted."""
+    """The attempt's number in the lineage, where it was accepted."""
     seconds: float
+    """How long the evaluation took."""
+    finished: datetime
     hypothesis: str = ""
     """As in ``Attempt``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The verdict on an attempt, and nothing else of it."""
+    """The verdict on an attempt and nothing else."""
 
     attempt_id: int
     status: Status
     message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """An attempt as it was finished, without what is long."""
-
-    attempt_id: int
-    step_number: int
-    status: Status
-    geomean_tflops: float
-    message: str
-    change: str
-    finished: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A version as it was accepted, without its attempt."""
+    """A version without its attempt."""
 
     number: int
     attempt_id: int
@@ -251,7 +240,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class FailedCall:
-    """A call of a model that gave no reply."""
+    """A model call that gave no reply."""
 
     step_number: int | None
     """None for a call that belongs to no step."""
@@ -262,7 +251,7 @@ class FailedCall:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """How much there is of a run."""
+    """How many attempts and steps a run has."""
 
     attempts: int
     steps: int
@@ -279,11 +268,11 @@ class Version:
     accepted: datetime
     attempt: Attempt
     niche: str = ""
-    """The part of the population that it lives in; empty in a single lineage."""
+    """The part of the population that the version belongs to; empty in a single lineage."""
     champion: bool = True
-    """Whether it was the best of the run when it was accepted: in a single lineage each version was."""
+    """Whether the version was the best of the run when it was accepted; in a single lineage each one was."""
     step_number: int = 0
-    """Number of the step in which it was accepted, which need not be the one that evaluated its attempt."""
+    """Number of the step that accepted the version, which need not be the one that evaluated the attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,10 +281,10 @@ class History:
 
     versions: Sequence[Version]
     """The lineage, seed first."""
-    trials: Sequence[Trial]
+    attempts: Sequence[AttemptSummary]
     """Every attempt, oldest first."""
     firsts: Mapping[str, int]
-    """Ids of the first attempt of each launch plan, by the plan's digest. May have newer plans than ``trials``."""
+    """Id of the first attempt with each launch plan, by the plan's digest. May know newer plans than ``attempts``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,43 +295,43 @@ class Message:
     number: int
     """Position in the transcript, from 0."""
     kind: str
-    """What ``content`` is: the operator that writes transcripts says which kinds there are."""
+    """What ``content`` is; the kinds are up to the operator that writes the transcript."""
     content: Mapping[str, Any]
     """Plain data."""
     written: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One call of a model: what it cost, whether or not it was of use."""
+class ModelCall:
+    """One call of a model and its cost, whether or not it was of use."""
 
     id: int
     run_id: int
     step_id: int | None
-    """None for a call that belongs to no step, as the supervisor's."""
+    """None for a call that belongs to no step, such as the supervisor's."""
     model: str
     input_tokens: int
-    """Cached ones included."""
+    """All input tokens, cached ones included."""
     cached_tokens: int
     output_tokens: int
     usd: float | None
     """None where the model has no price."""
     seconds: float
     error: str
-    """Why there was no reply that could be used; empty where there was one."""
+    """Why there was no usable reply; empty where there was one."""
     finished: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Spend:
-    """What calls of models came to."""
+    """The total of some model calls."""
 
     calls: int = 0
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
     usd: float = 0.0
-    """Of the calls whose price is known."""
+    """The cost of the calls whose price is known."""
 
     @property
     def tokens(self) -> int:
@@ -377,15 +366,15 @@ class Intervention:
     id: int
     run_id: int
     after_step: int
-    """Number of the newest step that it had seen."""
+    """Number of the newest step that the supervisor had seen."""
     level: str
-    """How far it went: nudge, redirect or restart."""
+    """How far the intervention goes: nudge, redirect or restart."""
     reason: str
-    """What it saw."""
+    """What the supervisor saw."""
     directions: tuple[str, ...]
     """What to try next."""
     source: str
     """Where the directions come from: a model's name, or the knowledge base."""
     restart_from: int | None
-    """Number of the version that the next steps start from, where they go back to one."""
+    """Number of the version that the next steps start from, where they return to an earlier one."""
     made: datetime

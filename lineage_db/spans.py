@@ -1,4 +1,4 @@
-"""Spans of time, as steps take them."""
+"""Spans of time, such as those of steps."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta

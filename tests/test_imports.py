@@ -31,11 +31,18 @@ def loaded_by(statement: str) -> set[str]:
     "module",
     [
         "target",
+        "targets",
         "errors",
         "candidate",
         "evaluation",
+        "inspection",
+        "isolation",
+        "machine",
         "plan",
         "problem",
+        "problem_sources",
+        "profile",
+        "catalogue",
         "evaluators",
         "serving.protocol",
         "serving.process",
@@ -47,7 +54,7 @@ def test_evaluator_nouns_load_nothing_heavy(module: str) -> None:
 
 
 def test_problems_load_without_torch() -> None:
-    assert loaded_by("from evaluator.problems.loading import get_problem; get_problem('mha')") == set()
+    assert loaded_by("from evaluator.catalogue import get_problem; get_problem('mha')") == set()
 
 
 def test_records_and_operator_nouns_load_nothing_heavy() -> None:

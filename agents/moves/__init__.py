@@ -1,4 +1,4 @@
-"""Edits of attention candidates that need no model: each keeps a correct kernel correct.
+"""Moves: edits of attention candidates that need no language model and keep a correct kernel correct.
 
 The knowledge base has a note on every move, under the move's name.
 """

@@ -33,15 +33,15 @@ class Masks:
     length: str
     """Number of keys: the comparisons ``n < length``."""
     causal: bool
-    """Whether some comparison is ``n <= rows + shift``."""
+    """Whether one of the comparisons is ``n <= rows + shift``."""
     flag: str | None
-    """The constexpr under which the causal comparison stands; None when it stands under none."""
+    """The constexpr that switches the causal comparison on; None if it is unconditional."""
     first_row: str
-    """Of the CTA's block of queries, as an expression. Empty unless ``causal``."""
+    """First row of the CTA's block of queries, as an expression. Empty unless ``causal``."""
     end_row: str
-    """Behind the last one, or beyond."""
+    """End of the block of queries, as an expression: the row after the last one, or later."""
     block_rows: str
-    """Rows of the tile of scores."""
+    """Number of rows of the tile of scores."""
     shift: str
 
     def limit(self, name: str, keys: str, row_limit: str, step: str = "") -> str:
@@ -59,7 +59,7 @@ class Masks:
 
 @dataclass(frozen=True, slots=True)
 class Softmax:
-    """The way from a product to probabilities: scores, their scale, the maximum, the exponential."""
+    """The steps from a product to probabilities: scores, their scale, the maximum, the exponential."""
 
     scores: str
     scale: str
@@ -71,7 +71,7 @@ class Softmax:
     maximum: cst.Call
     """``tl.max(scores, 1)``."""
     exponent: cst.Name
-    """The scores in the exponential's argument, where not late."""
+    """The scores in the exponential's argument; None if the scale is applied late."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,13 @@ class Anatomy:
 
     @cached_property
     def loops(self) -> tuple[Loop, ...]:
-        """The kernel's loops over keys, in source order; none when any of them has another form."""
+        """The kernel's loops over keys, in source order; empty if one of them has another form."""
         read = [_loop(walk) for walk in self.walks]
         return tuple(loop for loop in read if loop) if all(read) else ()
 
     @cached_property
     def walks(self) -> tuple[cst.For, ...]:
-        """The innermost loops around two products or more, whatever they go over, in source order."""
+        """The innermost loops around two products or more, whatever they iterate over, in source order."""
         found = [loop for loop in tree.find(self.kernel, cst.For) if len(tree.calls(loop, "tl.dot")) >= 2]
         return tuple(outer for outer in found if not any(inner in found for inner in tree.find(outer.body, cst.For)))
 
@@ -111,7 +111,7 @@ class Anatomy:
 
     @cached_property
     def arguments(self) -> Mapping[str, str]:
-        """What the launch passes for each parameter, as text; empty when that cannot be told.
+        """The launch's argument for each parameter, as text; empty if it is not known.
 
         ``*x.stride()`` stands for ``x.stride(0)`` to ``x.stride(3)``: all tensors of attention have four axes.
         """

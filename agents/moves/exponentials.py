@@ -1,4 +1,4 @@
-"""The move that takes exponentials off the special-function unit."""
+"""The move that computes some exponentials without the special-function unit."""
 
 from collections.abc import Iterator
 
@@ -29,17 +29,19 @@ def {name}(x):
 '''
 """Coefficients: minimax of degree 3 for 2^f on [0, 1), as published with FlashAttention-4; what is lost is far below
 the rounding of probabilities to bfloat16."""
+_SCARCE = 512
+"""Tensor-core FLOP per special-function result from which exponentials keep the tensor cores waiting: Blackwell's."""
 _SHARES = {
     "half": "    return tl.join(tl.exp2(first), {helper}(second)).reshape(rows, columns)",
     "a quarter": """    third, fourth = tl.split(second.reshape(rows, columns // 4, 2))
     second = tl.join(tl.exp2(third), {helper}(fourth)).reshape(rows, columns // 2)
     return tl.join(tl.exp2(first), second).reshape(rows, columns)""",
 }
-"""What to do with a tile of which every second column was split off."""
+"""The operation on a tile from which every second column was split off."""
 
 
 def _edit_polynomial(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
-    """Leave a share of the columns to a polynomial."""
+    """Compute the exponentials of a share of the columns by a polynomial."""
     softmaxes = [anatomy.softmax(walk) for walk in anatomy.walks]
     exponentials = [
         call
@@ -47,7 +49,7 @@ def _edit_polynomial(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cs
         for call in tree.calls(walk, "tl.exp2")
         if softmax is not None and softmax.late and softmax.scaled in tree.find(call, cst.BinaryOperation)
     ]
-    if target.arch < 100 or not exponentials or len(exponentials) != len(anatomy.walks):
+    if target.tensor_flop < _SCARCE * target.sfu_lanes or not exponentials or len(exponentials) != len(anatomy.walks):
         return
     name, helper = tree.fresh(anatomy.module, "exp2_in_part"), tree.fresh(anatomy.module, "exp2_polynomial")
     for words, body in _SHARES.items():

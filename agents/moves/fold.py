@@ -1,4 +1,4 @@
-"""Folding masks that are known to be true: what remains of a loop body in which every key is visible."""
+"""Folds masks that are known to be true, which simplifies a loop body in which every key is visible."""
 
 from collections.abc import Collection
 

@@ -1,4 +1,4 @@
-"""The move that takes the blocks that every query selects out of the lists of selected attention."""
+"""The move that handles the blocks that every query selects apart from the lists of selected attention."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -107,7 +107,7 @@ chosen = (index > 0) & (index < own - 1)
 """
 _STRIDES = tuple(f"stride_{tensor}{axis}" for tensor in "qkv" for axis in ("b", "h", "nm"[tensor == "q"], "d"))
 _REDUCED = (64, 32)
-"""Tokens a program that reduces takes at best: a tile for the tensor cores, within one block mostly."""
+"""Best number of tokens for a reducing program: a tile for the tensor cores, mostly within one block."""
 
 
 def _edit_forced(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
@@ -124,16 +124,16 @@ def _edit_forced(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Mo
 
 @dataclass(frozen=True)
 class _Lists:
-    """Kernels in the order of Flash Sparse Attention: some make lists, one attends, one reduces."""
+    """The kernels of Flash Sparse Attention in launch order: some make lists, one attends, one reduces."""
 
     anatomy: Anatomy
     first: str
-    """What the host calls the first token of a lot."""
+    """The host's name for the first token of a lot."""
     loader: cst.FunctionDef
     """Loads the indices of a tile of tokens: ``return entry, tl.load(...)``."""
     reducer: cst.FunctionDef
     slots: cst.For
-    """Its loop over partial outputs."""
+    """The reducing kernel's loop over partial outputs."""
 
     @classmethod
     def read(cls, anatomy: Anatomy) -> "_Lists | None":
@@ -195,7 +195,7 @@ class _Lists:
         return {**tensors, **strides, **sizes}
 
     def _users(self) -> list[cst.FunctionDef]:
-        """The kernels that make lists of what is loaded."""
+        """The kernels that make the lists."""
         return [
             f
             for f in tree.find(self.anatomy.module, cst.FunctionDef)

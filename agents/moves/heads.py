@@ -1,4 +1,4 @@
-"""The move that lets query heads share a tile."""
+"""The move that packs the query heads of one KV head into one tile."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ def _of_kernel(anatomy: Anatomy) -> tree.Edits:
 
 
 def _of_host(anatomy: Anatomy) -> tree.Edits:
-    """Start as many programs, and say how many heads there are."""
+    """Launch that many programs, and pass the number of heads."""
     heads, grid = _Heads.read(anatomy), grid_of(anatomy)
     ratio = tree.expression(anatomy.arguments[heads.group]) if heads else None
     if heads is None or grid is None or not isinstance(ratio, cst.BinaryOperation):
@@ -83,7 +83,7 @@ class _Heads:
 
     @classmethod
     def read(cls, anatomy: Anatomy) -> "_Heads | None":
-        """Return them; None where they are found in another way."""
+        """Return a kernel's heads; None if it finds them in another way."""
         for division in tree.find(anatomy.kernel.body, cst.BinaryOperation):
             head, group = tree.text(division.left), tree.text(division.right)
             value = unconverted(tree.definition(anatomy.kernel, head))
@@ -96,7 +96,7 @@ class _Heads:
         return None
 
     def count(self, name: str) -> int:
-        """How often the kernel's body mentions a name."""
+        """Return how often the kernel's body mentions a name."""
         return sum(node.value == name for node in tree.find(self.kernel.body, cst.Name))
 
     def uses(self, row: str) -> list[tuple[cst.CSTNode, str]]:

@@ -14,24 +14,39 @@ TILE_SIZES = (16, 32, 64, 128, 256)
 WARPS = (1, 2, 4, 8, 16)
 STAGES = (1, 2, 3, 4, 5)
 SHARES = (512, 1024, 2048, 4096)
-"""Multiples of every tile size."""
+"""Every tile size is a multiple of this."""
 REGISTERS = (None, 255, 224, 192, 168, 128)
 
-_SHAPES: Mapping[int, tuple[tuple[int, int, int, int], ...]] = {
-    80: ((128, 64, 8, 3), (128, 32, 4, 3), (64, 64, 4, 3), (128, 128, 8, 2), (128, 64, 4, 2)),
-    90: ((128, 64, 8, 3), (128, 128, 8, 2), (64, 64, 4, 3), (128, 64, 4, 2), (128, 128, 8, 3), (64, 128, 4, 2)),
-    100: ((128, 128, 8, 2), (128, 64, 8, 3), (128, 128, 4, 2), (256, 64, 8, 2), (128, 128, 8, 3)),
-}
-"""(rows, keys, warps, stages) by compute capability: corners of the space that Triton's fused-attention tutorial tunes
-over (64 or 128 rows, 32 to 128 keys, 4 or 8 warps, 2 to 4 stages); Blackwell's tensor memory also holds 256 rows."""
+_Shapes = tuple[tuple[int, int, int, int], ...]
+"""Each: rows, keys, warps, stages."""
+_AMPERE: _Shapes = ((128, 64, 8, 3), (128, 32, 4, 3), (64, 64, 4, 3), (128, 128, 8, 2), (128, 64, 4, 2))
+_HOPPER: _Shapes = (
+    (128, 64, 8, 3),
+    (128, 128, 8, 2),
+    (64, 64, 4, 3),
+    (128, 64, 4, 2),
+    (128, 128, 8, 3),
+    (64, 128, 4, 2),
+)
+_BLACKWELL: _Shapes = ((128, 128, 8, 2), (128, 64, 8, 3), (128, 128, 4, 2), (256, 64, 8, 2), (128, 128, 8, 3))
+
+
+def _shapes(target: Target) -> _Shapes:
+    """Return corners of the space that Triton's fused-attention tutorial tunes over: 64 or 128 rows, 32 to 128 keys, 4
+    or 8 warps, 2 to 4 stages. Tensor memory also holds 256 rows.
+    """
+    if target.tensor_memory:
+        return _BLACKWELL
+    return _HOPPER if target.bulk_copies else _AMPERE
+
 
 _DEFAULTS = {"num_warps": 4, "num_stages": 3}
-"""What Triton's CUDA backend takes when a launch does not say."""
+"""Defaults of Triton's CUDA backend."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Knob:
-    """An integer of the launch: where it is written, or None where the default holds."""
+    """An integer of the launch: where it is written, or None for the default."""
 
     name: str
     value: int | None
@@ -75,7 +90,7 @@ def _named(anatomy: Anatomy, name: str, value: str) -> _Knob | None:
 
 
 def setting(anatomy: Anatomy, name: str) -> int | None:
-    """Return the number that the launch passes for ``name``, where ``with_knobs`` can set another."""
+    """Return the number that the launch passes for ``name``; None if ``with_knobs`` could not change it."""
     knob = _knob(anatomy, name)
     return knob.value if knob and knob.literal else None
 
@@ -126,7 +141,7 @@ def with_knobs(anatomy: Anatomy, values: Mapping[str, int | None]) -> tuple[list
 
 
 def _steps(anatomy: Anatomy, knob: _Knob | None, allowed: tuple[int | None, ...]) -> Iterator[tuple[str, cst.Module]]:
-    """One step up, one step down in ``allowed``, then the other values."""
+    """Yield one step up and one step down in ``allowed``, then the other values."""
     if knob is None or knob.value not in allowed:
         return
     here = allowed.index(knob.value)
@@ -142,7 +157,7 @@ def _edit_tiles(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Mod
 
 
 def _edit_share(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
-    """Let programs take larger or smaller shares of what a loop goes over."""
+    """Let programs take larger or smaller shares of a loop's iterations."""
     for walk in anatomy.walks:
         for name in sorted(tree.names(walk.iter) & anatomy.constants):
             knob = _knob(anatomy, name)
@@ -163,13 +178,13 @@ def _edit_registers(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst
 
 
 def _edit_shape(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
-    """Tiles, warps and stages together, as one of the shapes that are known to suit the architecture."""
+    """Set tiles, warps and stages together, to one of the shapes known to suit the architecture."""
     tiles = {knob.name: knob.value for knob in _tiles(anatomy)}
     masks = [mask for mask in map(anatomy.masks, anatomy.loops) if mask and mask.causal]
     if not masks or masks[0].block_rows not in tiles or anatomy.loops[0].step not in tiles:
         return
     names = (masks[0].block_rows, anatomy.loops[0].step, "num_warps", "num_stages")
-    for shape in _SHAPES.get(target.arch, _SHAPES[90]):
+    for shape in _shapes(target):
         changed = with_knobs(anatomy, dict(zip(names, shape, strict=True)))
         if changed:
             yield ", ".join(changed[0]), changed[1]

@@ -1,4 +1,4 @@
-"""Moves that spend less on masks: skip blocks that are hidden, split off blocks that are visible."""
+"""Moves that save work on masks: skip hidden blocks, split off fully visible ones."""
 
 from collections.abc import Iterator
 
@@ -27,7 +27,7 @@ def _edit_skip(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Modu
 
 
 def _edit_split(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
-    """A loop without masks over the blocks that every row sees in full, then the loop as it was over the rest."""
+    """Put a loop without masks over the blocks that every row sees in full before the loop over the rest."""
     if len(anatomy.loops) != 1:
         return
     (loop,) = anatomy.loops

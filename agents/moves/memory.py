@@ -1,4 +1,4 @@
-"""Moves on how tiles reach the tensor cores: tensor descriptors and warp specialisation."""
+"""Moves that change how tiles reach the tensor cores: tensor descriptors and warp specialisation."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -36,31 +36,31 @@ class _Tile:
     """``tl.load(...)`` or ``tl.store(...)``."""
     base: str
     place: str
-    """Batch, head, row and column where the tile starts."""
+    """Batch, head, row and column of the tile's start."""
     rows: str
     columns: str
     transposed: bool
 
 
 def _edit_descriptors(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
-    """Load tiles through descriptors made on the host, and by pointers as before where there is none."""
+    """Load tiles through descriptors made on the host, and by pointers as before if there are none."""
     loads = _tiles(anatomy, "tl.load")
     within = [
         sum(tile.statement in tree.find(loop.node, cst.SimpleStatementLine) for tile in loads) for loop in anatomy.loops
     ]
-    if target.arch >= 90 and within and set(within) == {2} and (module := _with_descriptors(anatomy, loads)):
+    if target.bulk_copies and within and set(within) == {2} and (module := _with_descriptors(anatomy, loads)):
         yield "load tiles through tensor descriptors", module
 
 
 def _edit_store(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
-    """Store the output through a descriptor made on the host, and by pointers as before where there is none."""
+    """Store the output through a descriptor made on the host, and by pointers as before if there is none."""
     stores = [tile for tile in _tiles(anatomy, "tl.store") if not tile.transposed]
-    if target.arch >= 90 and len(stores) == 1 and (module := _with_descriptors(anatomy, stores)):
+    if target.bulk_copies and len(stores) == 1 and (module := _with_descriptors(anatomy, stores)):
         yield "store the output through a tensor descriptor", module
 
 
 def _with_descriptors(anatomy: Anatomy, found: Sequence[_Tile]) -> cst.Module | None:
-    """Move tiles through descriptors that the host makes beside the launch."""
+    """Move tiles through descriptors that the host makes next to the launch."""
     tiles = {tile.base: (anatomy.arguments[tile.base], tile.rows, tile.columns) for tile in found}
     statement = next(
         (
@@ -95,7 +95,7 @@ def _with_descriptors(anatomy: Anatomy, found: Sequence[_Tile]) -> cst.Module | 
 
 
 def _choice(tile: _Tile, descriptor: str) -> cst.BaseStatement:
-    """The access by descriptor where there is one, else by pointers: decided when the kernel is compiled."""
+    """The access by descriptor if there is one, else by pointers; the choice is made at compile time."""
     assigned = tree.assignment(tile.statement)
     if assigned:
         turned = ".T" if tile.transposed else ""
@@ -195,17 +195,17 @@ def _bounds(anatomy: Anatomy, node: cst.BaseExpression, indices: set[str]) -> bo
 
 def _edit_specialise(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
     """Give the first loop's loads to warps of their own, under the terms of Triton's pass (see the note)."""
-    if target.arch < 90 or not anatomy.loops:
+    if not target.bulk_copies or not anatomy.loops:
         return
     choices = tree.find(anatomy.loops[0].node, cst.If)
     if not any(tree.text(choice.test).endswith("is not None") for choice in choices):
         return
-    if target.arch >= 100 and any(tree.calls(choice.test, "tl.max") for choice in choices):
+    if target.tensor_memory and any(tree.calls(choice.test, "tl.max") for choice in choices):
         return  # a branch on data breaks the pass there
     if any(tree.keyword(loop.call, "warp_specialize") for loop in anatomy.loops):
         return
     label, ready = "warp_specialize on the loop over keys", anatomy
-    if target.arch < 100:
+    if not target.tensor_memory:
         masks = anatomy.masks(anatomy.loops[0])
         changed = with_knobs(anatomy, {masks.block_rows: 64, "num_warps": 4}) if masks and masks.causal else None
         again = dissect(changed[1].code) if changed else None

@@ -1,4 +1,4 @@
-"""What a move is: a named edit with a hypothesis, and the sources that it makes of a source."""
+"""Moves: each is a named edit with a hypothesis, and makes new sources from a source."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from agents.moves.anatomy import Anatomy, dissect
 from evaluator.target import Target
 
 LOADS = frozenset({"l2", "hbm", "shared", "lsu"})
-"""What loads of tiles take."""
+"""The resources that loads of tiles use."""
 EVERYTHING = LOADS | {"fma", "alu", "exp", "tensor", "tensor_memory", "issue", "latency", "cta_barrier"}
-"""All that can be the critical resource of a loop."""
+"""Every resource that can be the critical one of a loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,24 +26,25 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A kind of edit that keeps a correct kernel correct and makes nothing of a source that it does not recognise."""
+    """A kind of edit that keeps a correct kernel correct. It yields nothing for a source that it does not recognise."""
 
     name: str
     """One word or several joined by hyphens; no colon and no semicolon, which separate changes in a record."""
     hypothesis: str
-    """Why it should pay, in one line."""
+    """Why the move should make the kernel faster, in one line."""
     prior: float
-    """Expected log of the speed-up of one try before anything was seen: an expert's guess that trials correct."""
+    """Expected log speed-up of one try: an expert's guess, corrected by the run's attempts."""
     needs: str
-    """What it must find in a source, in one line."""
+    """What the move needs to find in a source, in one line."""
     edit: Callable[[Anatomy, Target], Iterable[tuple[str, cst.Module]]]
-    """Yields (label, new module), the most promising first."""
+    """Yields (label, new module) pairs, the most promising first."""
     relieves: frozenset[str] = frozenset()
-    """The resources of the hot loop that it should need less of, as the performance model calls them; none where it
-    pays outside the loop."""
+    """Resources of the hot loop that the move relieves, in the performance model's names; empty if it helps outside the
+    loop.
+    """
 
     def variants(self, source: str, target: Target) -> tuple[Variant, ...]:
-        """Return the distinct sources this move makes of ``source``, in a fixed order; none where it does not apply."""
+        """Return the distinct sources that this move makes of ``source``, in a fixed order; empty if none applies."""
         return _variants(self, source, target)
 
 

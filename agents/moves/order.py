@@ -1,4 +1,4 @@
-"""Moves on the order in which programs start."""
+"""Moves that change the order in which programs start."""
 
 from collections.abc import Iterator
 
@@ -28,7 +28,7 @@ def _edit_reverse(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.M
 
 
 def _edit_swap(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
-    """Exchange the two axes of the grid, in the host's tuple and in the kernel."""
+    """Swap the two axes of the grid, in the host's tuple and in the kernel."""
     grid, queries = grid_of(anatomy), _queries(anatomy)
     if grid is None or not queries:
         return
@@ -40,7 +40,7 @@ def _edit_swap(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Modu
 
 
 def _edit_persistent(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
-    """As many programs as the SMs hold, each walking over tiles in the order in which programs started before."""
+    """Launch as many programs as the SMs hold; each walks over tiles in the order in which programs started before."""
     grid, queries, body = grid_of(anatomy), _queries(anatomy), anatomy.kernel.body
     if grid is None or not queries or tree.find(body, cst.Return):
         return

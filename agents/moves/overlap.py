@@ -1,4 +1,4 @@
-"""Moves that give the tensor cores products while exponentials are computed: the next tile's, or another tile's."""
+"""Moves that keep the tensor cores busy while exponentials are computed, with the next tile's or another's products."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from agents.moves.move import Move
 from evaluator.target import Target
 
 AHEAD = "ahead_"
-"""How names begin of scores that a loop computes one tile ahead."""
+"""Prefix of the names of scores that a loop computes one tile ahead."""
 _RELIEVED = frozenset({"latency", "exp", "cta_barrier"})
 
 
@@ -99,7 +99,7 @@ def _plain(line: cst.BaseStatement) -> bool:
 
 
 def _guarded(anatomy: Anatomy, loop: Loop, line: cst.BaseStatement) -> cst.BaseStatement | None:
-    """The statement with loads that stay in bounds one tile behind the loop's last; None where that cannot be had."""
+    """The statement with loads that stay in bounds one tile after the loop's last; None if that is not possible."""
     edits: dict[cst.CSTNode, tree.Replacement] = {}
     for load in tree.calls(line, "tl.load"):
         rows = [
@@ -127,7 +127,7 @@ def _guarded(anatomy: Anatomy, loop: Loop, line: cst.BaseStatement) -> cst.BaseS
 
 
 def _edit_pingpong(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
-    """Two tiles of rows a program, the scores of both before the softmax of the first."""
+    """Give each program two tiles of rows; the scores of both come before the softmax of the first."""
     masks = next((mask for mask in map(anatomy.masks, anatomy.loops) if mask and mask.causal), None)
     if masks is None:
         return

@@ -1,4 +1,4 @@
-"""The move that gives the keys of one tile of queries to several programs, whose results another kernel combines."""
+"""The move that splits the keys of one tile of queries over several programs; another kernel combines their results."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -99,7 +99,7 @@ _BOUNDS = """{part_start} = {part} * ({share})
 {part_stop} = {part_start} + {share}
 """
 _MOST = 16
-"""Parts at most: each takes memory for the whole output in float32."""
+"""Largest number of parts: each takes memory for the whole output in float32."""
 
 
 def _edit_split_kv(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
@@ -121,13 +121,13 @@ class _Parts:
     anatomy: Anatomy
     grid: cst.Tuple
     axis: int
-    """The one of batches and heads."""
+    """The grid axis of batches and heads."""
     batch: cst.SimpleStatementLine
-    """Where the batch is found."""
+    """The statement that computes the batch."""
     inputs: tuple[cst.Name, ...]
     """Uses of the batch in the addresses of queries, keys and values."""
     out: str
-    """What the host calls it."""
+    """The host's name for the number of batches."""
     lse: str
 
     @classmethod
@@ -156,7 +156,7 @@ class _Parts:
             if anatomy.arguments[tree.text(product.right)] != f"{outputs[0]}.stride(0)"
             and isinstance(product.left, cst.Name)
         )
-        # Beside its definition the batch is used for the three inputs and the output, and no more.
+        # Besides its definition, the batch is used for the three inputs and the output only.
         uses = sum(node.value == name for node in tree.find(anatomy.kernel.body, cst.Name))
         if (len(inputs), len(products), uses) != (3, 4, 5) or _stored(anatomy) != set(outputs):
             return None

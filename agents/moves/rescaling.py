@@ -11,7 +11,7 @@ from agents.moves.move import Move
 from evaluator.target import Target
 
 _SLACK = 8.0
-"""By which a score may exceed the maximum that is subtracted, as in FlashAttention-4."""
+"""How far a score may exceed the maximum that is subtracted, as in FlashAttention-4."""
 
 
 def _edit_lazy(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
@@ -21,7 +21,7 @@ def _edit_lazy(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Modu
     """
     specialised = any(tree.keyword(loop.call, "warp_specialize") for loop in anatomy.loops)
     found = [_Online.read(walk) for walk in anatomy.walks]
-    if not found or (specialised and target.arch >= 100):
+    if not found or (specialised and target.tensor_memory):
         return
     edits: dict[cst.CSTNode, tree.Replacement] = {}
     for online in found:
@@ -46,7 +46,7 @@ class _Online:
     old: str
     new: str
     value: str
-    """Of the maximum."""
+    """The maximum's name."""
 
     @classmethod
     def read(cls, walk: cst.For) -> "_Online | None":

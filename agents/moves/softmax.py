@@ -1,4 +1,4 @@
-"""Moves on the arithmetic of the softmax."""
+"""Moves that change the arithmetic of the softmax."""
 
 from collections.abc import Iterator
 

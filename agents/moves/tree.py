@@ -1,4 +1,4 @@
-"""Reading and rewriting syntax trees: small helpers over libcst that the moves share."""
+"""Small helpers over libcst, shared by the moves, that read and rewrite syntax trees."""
 
 import ast
 import itertools

@@ -1,6 +1,6 @@
-"""The tools of a step, usable by a model's loop or by anyone else."""
+"""The tools of a step, for a model's loop or any other caller."""
 
 from agents.tools.toolbox import Toolbox
-from agents.tools.workbench import Try, Workbench
+from agents.tools.workbench import StepAttempt, Workbench
 
-__all__ = ["Toolbox", "Try", "Workbench"]
+__all__ = ["StepAttempt", "Toolbox", "Workbench"]

@@ -1,4 +1,4 @@
-"""Arguments of the tools: what a call may say, and what is told of a call that says something else."""
+"""Arguments of the tools: their schemas, and the answer to a call that does not fit."""
 
 import json
 from enum import StrEnum
@@ -10,14 +10,14 @@ from pydantic_core import PydanticCustomError
 from agents.prompts import tool_descriptions
 
 MOST_SOURCE_CHARS = 200_000
-"""Of a working source: twenty times a long kernel."""
+"""Largest size of a working source: twenty times a long kernel."""
 
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
 class BadCall(Exception):
-    """A call that cannot be made; the message says what to send instead."""
+    """A call that cannot be performed; the message says what to send instead."""
 
 
 class _Arguments(BaseModel):
@@ -132,7 +132,7 @@ TOOLS: dict[str, type[_Arguments]] = {
 
 
 def parse(name: str, arguments: str) -> BaseModel:
-    """Return the arguments of a call of tool ``name``, from JSON; raise ``BadCall``."""
+    """Parse the JSON arguments of a call of tool ``name``; raise ``BadCall``."""
     if name not in TOOLS:
         raise BadCall(f"there is no tool {name!r}: call one of {', '.join(TOOLS)}")
     try:
@@ -147,7 +147,7 @@ def parse(name: str, arguments: str) -> BaseModel:
 
 
 def tool_specs(suites: tuple[str, ...], cases: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return the tools as chat completions take them; ``suites`` and ``cases`` are those that may be named."""
+    """Return the tools as chat completions expect them; ``suites`` and ``cases`` are the names that may be used."""
     return [_spec(name, {"suite": suites, "case": cases}) for name in TOOLS]
 
 
@@ -187,7 +187,7 @@ def _properties(name: str) -> dict[str, dict[str, Any]]:
 
 
 def _form(name: str) -> str:
-    """Return in a line what a call has to say."""
+    """Return one line that says what a call needs."""
     fields = TOOLS[name].model_fields
     properties = _properties(name)
 

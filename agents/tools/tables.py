@@ -1,20 +1,20 @@
-"""What tools say: compact tables for a model to read."""
+"""The texts of tool results: compact tables for a model to read."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from evaluator.evaluation import CaseResult, Evaluation, Resources, Score
 from evaluator.inspection import Findings
-from evaluator.performance.profile import LaunchProfile, Profile, Role, Section
-from lineage_db.records import Attempt, Trial, Version
+from evaluator.profile import LaunchProfile, Profile, Role, Section
+from lineage_db.records import Attempt, AttemptSummary, Version
 
 _SHOWN_SHARE = 0.1
-"""Of a case's time: sections with less are not shown."""
+"""Sections with a smaller share of a case's time are not shown."""
 _SHOWN_LINES = 8
 _MOST_LINE = 160
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return rows below a head, columns apart by two blanks, those of numbers to the right."""
+    """Return a table with a header row; columns are two blanks apart, numbers aligned to the right."""
     cells = [list(head), *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     right = [all(_is_number(row[column]) for row in cells[1:]) for column in range(len(head))]
@@ -28,13 +28,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def short(text: str, most: int = _MOST_LINE) -> str:
-    """Return ``text`` on one line of at most ``most`` characters."""
+    """Return ``text`` on one line, cut to ``most`` characters."""
     line = " ".join(text.split())
     return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
-def lineage(versions: Sequence[Version], trials: Sequence[Trial], kind: str) -> str:
-    """Return the versions, then ``trials``, attempts that are none."""
+def lineage(versions: Sequence[Version], attempts: Sequence[AttemptSummary], kind: str) -> str:
+    """Return a table of the versions, then of ``attempts``, none of which is a version."""
     speeds = {version.number: version.attempt.evaluation.geomean_tflops for version in versions}
     accepted = [
         (
@@ -48,24 +48,24 @@ def lineage(versions: Sequence[Version], trials: Sequence[Trial], kind: str) -> 
     ]
     parts = [f"Versions, {kind} TFLOPS (geometric mean), the last is the best:"]
     parts.append(table(("", "from", "TFLOPS", "gain", "change"), accepted))
-    if trials:
-        tried = [
+    if attempts:
+        rows = [
             (
-                trial.attempt_id,
-                _numbers(trial.parents),
-                f"{trial.geomean_tflops:.1f}" if trial.geomean_tflops else trial.status,
-                _gain(trial.geomean_tflops, [speeds[n] for n in trial.parents if n in speeds]),
-                short(f"{trial.change}{f' -- {trial.message}' if trial.message else ''}", 240),
+                attempt.attempt_id,
+                _numbers(attempt.parents),
+                f"{attempt.geomean_tflops:.1f}" if attempt.geomean_tflops else attempt.status,
+                _gain(attempt.geomean_tflops, [speeds[n] for n in attempt.parents if n in speeds]),
+                short(f"{attempt.change}{f' -- {attempt.message}' if attempt.message else ''}", 240),
             )
-            for trial in trials
+            for attempt in attempts
         ]
         parts += ["", "Latest attempts that were not accepted:"]
-        parts.append(table(("attempt", "from", "TFLOPS", "gain", "change -- what was wrong"), tried))
+        parts.append(table(("attempt", "from", "TFLOPS", "gain", "change -- what was wrong"), rows))
     return "\n".join(parts)
 
 
 def verdict(evaluation: Evaluation, against: Mapping[str, float]) -> str:
-    """Return the outcome in a line; ``against``: speeds to compare with, by name, in TFLOPS."""
+    """Return the outcome on one line; ``against`` maps names to speeds in TFLOPS to compare with."""
     score = evaluation.score
     if score is None:
         said = f"{evaluation.status}: {evaluation.message}"
@@ -77,7 +77,7 @@ def verdict(evaluation: Evaluation, against: Mapping[str, float]) -> str:
 
 
 def evaluation(found: Evaluation) -> str:
-    """Return the cases and resources of an evaluation."""
+    """Return tables of an evaluation's cases and resources."""
     parts = []
     if found.score:
         parts.append(_scores(found.score))
@@ -98,7 +98,7 @@ def attempt(of: Attempt, name: str, kind: str) -> str:
 
 
 def check(findings: Findings) -> str:
-    """Return what a check found."""
+    """Return the result of a check."""
     fault = findings.fault
     said = f"{fault.status}: {fault.message}" if fault else "ok: compiles, fits, and is right on the case that was run"
     parts = [said, *(f"case {case.case} passed" for case in findings.cases if case.passed)]
@@ -106,7 +106,7 @@ def check(findings: Findings) -> str:
 
 
 def script(findings: Findings) -> str:
-    """Return what a script printed, and how it failed."""
+    """Return what a script printed, and how it failed if it did."""
     parts = [findings.text.rstrip(), findings.fault.message if findings.fault else ""]
     return "\n".join(part for part in parts if part) or "(nothing was printed)"
 

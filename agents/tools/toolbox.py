@@ -1,4 +1,4 @@
-"""The toolbox of one step: tools by name, text in, text out. Whoever calls them needs no loop and no model."""
+"""The toolbox of one step: tools by name, text in, text out. A caller needs neither a loop nor a model."""
 
 import difflib
 from collections.abc import Callable, Sequence
@@ -9,23 +9,23 @@ from agents.model import readable
 from agents.operator import Brief
 from agents.tools import arguments, tables
 from agents.tools.arguments import BadCall, parse, tool_specs
-from agents.tools.workbench import Try, Workbench, numbered
+from agents.tools.workbench import StepAttempt, Workbench, numbered
+from evaluator.catalogue import get_suite, name_of
 from evaluator.errors import EvaluatorUnavailable, UnknownProblem
 from evaluator.evaluation import Fault
 from evaluator.inspection import Findings, Inspection, Look
 from evaluator.problem import HELD_OUT
-from evaluator.problems.loading import get_suite, name_of
 from knowledge_base.library import LibraryError
 from lineage_db.records import Attempt, Version
 
 MOST_CHARS = 16_000
-"""Of a result: about 4000 tokens. What is longer loses its middle."""
+"""Largest size of a result, about 4000 tokens. Longer results lose their middle."""
 _NOTE_CHARS = 200
-"""Of a result that are kept for the note that there is more."""
+"""Characters of a result reserved for the note that there is more."""
 
 
 class Toolbox:
-    """Tools bound to one step, and its workbench. A bad call is answered with what to send instead."""
+    """The tools of one step and its workbench. The answer to a bad call says what to send instead."""
 
     def __init__(self, brief: Brief, bench: Workbench | None = None, most_chars: int = MOST_CHARS) -> None:
         """``bench`` is that of a step that is taken up again; by default the best version is the working source.
@@ -39,7 +39,7 @@ class Toolbox:
         suites = tuple(name for name in brief.problem.suites if name != HELD_OUT)
         cases = tuple(case.name for case in get_suite(brief.problem, brief.suite))
         self.specs: list[dict[str, Any]] = tool_specs(suites, cases)
-        """What chat completions, or others that describe tools, are given."""
+        """Descriptions of the tools, as chat completions expect them."""
         self._suites = suites
         self._tools: dict[str, Callable[[Any], str]] = {
             "read_lineage": self._read_lineage,
@@ -59,7 +59,7 @@ class Toolbox:
         }
 
     def call(self, name: str, arguments_json: str) -> str:
-        """Return what tool ``name`` says, without its middle where it is too long.
+        """Call the tool ``name`` and return its result, cut in the middle if it is too long.
 
         Raises ``EvaluatorUnavailable`` and the errors of the desk.
         """
@@ -78,15 +78,15 @@ class Toolbox:
     # Reading
 
     def _read_lineage(self, asked: arguments.ReadLineage) -> str:
-        trials = [
-            trial
-            for trial in self._brief.trials
-            if trial.version is None and not (asked.failures_only and trial.geomean_tflops)
+        attempts = [
+            attempt
+            for attempt in self._brief.attempts
+            if attempt.version is None and not (asked.failures_only and attempt.geomean_tflops)
         ]
-        latest = trials[len(trials) - asked.attempts :] if asked.attempts < len(trials) else trials
+        latest = attempts[len(attempts) - asked.attempts :] if asked.attempts < len(attempts) else attempts
         said = tables.lineage(self._brief.versions, latest, self._brief.target.kind)
         return "\n".join(
-            [said, *(["", "This step:", *(each.line for each in self.bench.tries)] if self.bench.tries else [])]
+            [said, *(["", "This step:", *(each.line for each in self.bench.attempts)] if self.bench.attempts else [])]
         )
 
     def _read_version(self, asked: arguments.ReadVersion) -> str:
@@ -155,7 +155,7 @@ class Toolbox:
         if (left := brief.desk.left().evaluations) is not None and left <= 0:
             raise BadCall("no evaluations are left: submit the best attempt, or nothing")
         others = tuple(self._version(number).number for number in asked.also_from if number not in bench.parents)
-        known = {trial.attempt_id for trial in brief.trials} | {each.attempt_id for each in bench.tries}
+        known = {attempt.attempt_id for attempt in brief.attempts} | {each.attempt_id for each in bench.attempts}
         attempt = brief.evaluate(
             brief.candidate(bench.source),
             change=asked.change,
@@ -202,18 +202,18 @@ class Toolbox:
         if asked.attempt is None:
             bench.done, bench.reason = True, asked.seen
             return "the step ends without a submission"
-        tried = self._try(asked.attempt)
-        if not tried.tflops:
-            correct = ", ".join(str(each.attempt_id) for each in bench.tries if each.tflops) or "none"
-            raise BadCall(f"attempt {tried.attempt_id} is not correct: correct ones of this step: {correct}")
-        bench.submit(tried, asked.change, asked.seen)
-        return f"attempt {tried.attempt_id} is submitted; the step ends"
+        attempt = self._of_step(asked.attempt)
+        if not attempt.tflops:
+            correct = ", ".join(str(each.attempt_id) for each in bench.attempts if each.tflops) or "none"
+            raise BadCall(f"attempt {attempt.attempt_id} is not correct: correct ones of this step: {correct}")
+        bench.submit(attempt, asked.change, asked.seen)
+        return f"attempt {attempt.attempt_id} is submitted; the step ends"
 
-    def _try(self, attempt_id: int) -> Try:
-        for tried in self.bench.tries:
-            if tried.attempt_id == attempt_id:
-                return tried
-        known = ", ".join(str(each.attempt_id) for each in self.bench.tries) or "none yet"
+    def _of_step(self, attempt_id: int) -> StepAttempt:
+        for attempt in self.bench.attempts:
+            if attempt.attempt_id == attempt_id:
+                return attempt
+        known = ", ".join(str(each.attempt_id) for each in self.bench.attempts) or "none yet"
         raise BadCall(f"attempt {attempt_id} was not evaluated in this step: choose one of {known}")
 
     def _version(self, number: int | None) -> Version:
@@ -230,7 +230,7 @@ class Toolbox:
             raise BadCall(f"there is no attempt {attempt_id}: read_lineage lists them") from None
 
     def _parent_speeds(self) -> dict[str, float]:
-        """Of those that the step sees."""
+        """Return the speeds of the step's parents and of the best version."""
         wanted = {*self.bench.parents, self._brief.versions[-1].number}
         speeds = {v.number: v.attempt.evaluation.geomean_tflops for v in self._brief.versions if v.number in wanted}
         return {f"version {number}": tflops for number, tflops in speeds.items() if tflops}
@@ -240,7 +240,7 @@ class Toolbox:
 
 
 def cut(text: str, most: int) -> str:
-    """Return ``text``, without its middle where it has more than ``most`` characters, and with a note of that."""
+    """Return ``text``; if it has more than ``most`` characters, a note replaces its middle."""
     if len(text) <= most:
         return text
     head, tail = text[: most * 3 // 4], text[-most // 4 :]
@@ -253,7 +253,7 @@ def difference(old: str, new: str, old_name: str, new_name: str) -> str:
 
 
 def _page(text: str, first: int, most: int) -> str:
-    """Return lines of code from ``first`` on, of ``most`` characters, and where to go on."""
+    """Return lines from line ``first`` on, at most ``most`` characters, and where to continue."""
     lines = text.splitlines()
     chosen: list[str] = []
     for line in lines[first - 1 :]:
@@ -270,7 +270,7 @@ def _fault(fault: Fault) -> str:
 
 
 def _nearest(source: str, passage: str) -> str:
-    """Return the line of the source that is most like the first line of a passage that does not occur."""
+    """Return the source line most like the first line of ``passage``, which does not occur."""
     first: Sequence[str] = [line for line in passage.splitlines() if line.strip()][:1]
     lines = source.splitlines()
     near = difflib.get_close_matches(first[0], lines, n=1, cutoff=0.5) if first else []

@@ -1,4 +1,4 @@
-"""The workbench: what a step has in hand, kept exactly whatever the conversation forgets."""
+"""The workbench: the state of a step, kept exactly even when the conversation is compacted."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -8,70 +8,72 @@ from lineage_db.records import Attempt, Submission
 
 
 @dataclass(frozen=True, slots=True)
-class Try:
-    """A candidate that was evaluated in this step, or before it was taken up again."""
+class StepAttempt:
+    """An attempt of this step, or of the interrupted step that it resumes."""
 
     attempt_id: int
     hypothesis: str
     change: str
     expected: str
     outcome: str
-    """In words, the score or the fault."""
+    """The score or the fault, in words."""
     tflops: float
-    """0.0 for a faulty one."""
+    """The score; 0.0 for a faulty candidate."""
 
     @property
     def line(self) -> str:
-        """All of it in a line."""
+        """The whole attempt on one line."""
         said = f"{self.hypothesis} (expected {self.expected})"
         return f"attempt {self.attempt_id}: {self.outcome} [{self.change}] hypothesis: {said}"
 
 
 @dataclass
 class Workbench:
-    """What changes while a step goes on."""
+    """The state of a step that is under way."""
 
     source: str
     """The working source."""
     parents: tuple[int, ...]
-    """Numbers of the versions that it is made from."""
-    tries: list[Try] = field(default_factory=list)
+    """Numbers of the versions that the working source is made from."""
+    attempts: list[StepAttempt] = field(default_factory=list)
     results: dict[str, str] = field(default_factory=dict)
-    """By tool, what the last check, evaluation and profile said."""
+    """The last result of each of the tools check, evaluate and profile, by name."""
     submission: Submission | None = None
     done: bool = False
-    """Whether the step was ended by a submission, of an attempt or of nothing."""
+    """Whether the step was ended by a submission, be it of an attempt or of nothing."""
     reason: str = ""
-    """What was said of a submission of nothing."""
+    """The reason given for submitting nothing."""
 
     @property
-    def best(self) -> Try | None:
-        """The fastest correct try."""
-        return max((each for each in self.tries if each.tflops > 0), key=lambda each: each.tflops, default=None)
+    def best(self) -> StepAttempt | None:
+        """The fastest correct attempt."""
+        return max((each for each in self.attempts if each.tflops > 0), key=lambda each: each.tflops, default=None)
 
     def add(self, attempt: Attempt, hypothesis: str, expected: str, outcome: str) -> None:
-        """Put an evaluated attempt beside the others."""
+        """Add an evaluated attempt to the others."""
         tflops = attempt.evaluation.geomean_tflops
-        self.tries = [each for each in self.tries if each.attempt_id != attempt.id]
-        self.tries.append(Try(attempt.id, hypothesis, attempt.change, expected, outcome, tflops))
+        self.attempts = [each for each in self.attempts if each.attempt_id != attempt.id]
+        self.attempts.append(StepAttempt(attempt.id, hypothesis, attempt.change, expected, outcome, tflops))
 
-    def submit(self, tried: Try, change: str, seen: str) -> None:
+    def submit(self, attempt: StepAttempt, change: str, seen: str) -> None:
         """End the step with an attempt."""
-        self.submission = Submission(tried.attempt_id, change, tried.hypothesis, tried.expected, seen)
+        self.submission = Submission(attempt.attempt_id, change, attempt.hypothesis, attempt.expected, seen)
         self.done = True
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data; ``from_json`` takes it back."""
-        return asdict(self)
+        """Return plain data that ``from_json`` reads. Its keys are on record: they do not change."""
+        data = asdict(self)
+        data["tries"] = data.pop("attempts")
+        return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Workbench":
-        """Rebuild from ``to_json``'s data."""
+        """Rebuild a workbench from the data of ``to_json``."""
         submission = data["submission"]
         return cls(
             data["source"],
             tuple(data["parents"]),
-            [Try(**each) for each in data["tries"]],
+            [StepAttempt(**each) for each in data["tries"]],
             dict(data["results"]),
             None if submission is None else Submission(**submission),
             data["done"],
@@ -80,7 +82,7 @@ class Workbench:
 
 
 def numbered(source: str, first: int = 1, last: int | None = None) -> str:
-    """Return lines of a source with their numbers."""
+    """Return lines ``first`` to ``last`` of a source with their numbers."""
     lines: Sequence[str] = source.splitlines()
     chosen = list(enumerate(lines, start=1))[first - 1 : last]
     return "\n".join(f"{number:>4} {line}" for number, line in chosen)

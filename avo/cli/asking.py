@@ -52,7 +52,7 @@ def pause(run: RunArgument, db: DbOption = None) -> None:
 def _ask(store: "Store", run: str, request: "Request") -> None:
     from avo.search.run import utc_now
 
-    store.ask(store.run(run).id, request, now=utc_now())
+    store.driving.ask(store.run(run).id, request, now=utc_now())
 
 
 def _wait(store: "Store", run: str) -> None:

@@ -9,7 +9,7 @@ from evaluator.evaluation import Status
 from evaluator.target import score_kind
 
 if TYPE_CHECKING:
-    from lineage_db.records import Run, Step, Trial
+    from lineage_db.records import AttemptSummary, Run, Step
 
 
 def attempts(
@@ -29,18 +29,18 @@ def attempts(
     with open_store(db) as store:
         record = store.run(run)
         steps = {step.number: step for step in store.steps(record.id)}
-        trials = store.trials(record.id)
+        every = store.attempt_summaries(record.id)
     chosen = [
-        trial
-        for trial in trials
-        if (not status or trial.status in status) and not (failures and trial.status is Status.CORRECT)
+        attempt
+        for attempt in every
+        if (not status or attempt.status in status) and not (failures and attempt.status is Status.CORRECT)
     ]
-    lines = [_record(record, trial, steps[trial.step_number]) for trial in chosen]
+    lines = [_record(record, attempt, steps[attempt.step_number]) for attempt in chosen]
     if as_json:
         print_json(lines)
         return
     kind = score_kind(record.target)
-    title = f"{run}: {len(chosen)} of {len(trials)} attempts by {record.operator}, {kind} TFLOPS, {record.target}"
+    title = f"{run}: {len(chosen)} of {len(every)} attempts by {record.operator}, {kind} TFLOPS, {record.target}"
     made = table(">ID", ">STEP", "STATUS", ">TFLOPS", "VERSION", ">TIME", "CHANGE", title=title)
     for line in lines:
         score = None if line["score"] is None else f"{line['score']:.1f}"
@@ -54,11 +54,11 @@ def attempts(
     _print_reasons(chosen)
 
 
-def _print_reasons(trials: "list[Trial]") -> None:
+def _print_reasons(attempts: "list[AttemptSummary]") -> None:
     """Print the failures, those together whose messages differ in figures only, as that of the first."""
     from avo.watch.failures import by_reason
 
-    reasons = by_reason(trials)
+    reasons = by_reason(attempts)
     if not reasons:
         return
     console.print()
@@ -69,20 +69,20 @@ def _print_reasons(trials: "list[Trial]") -> None:
     console.print(made)
 
 
-def _record(run: "Run", trial: "Trial", step: "Step") -> dict[str, Any]:
+def _record(run: "Run", attempt: "AttemptSummary", step: "Step") -> dict[str, Any]:
     return {
-        "id": trial.attempt_id,
-        "step": trial.step_number,
-        "digest": trial.digest,
-        "plan_digest": trial.plan_digest,
-        "status": trial.status,
-        "message": trial.message,
-        "score": trial.geomean_tflops if trial.status is Status.CORRECT else None,
-        "score_kind": score_kind(run.target) if trial.status is Status.CORRECT else None,
-        "version": trial.version,
-        "parents": list(trial.parents),
-        "change": trial.change,
+        "id": attempt.attempt_id,
+        "step": attempt.step_number,
+        "digest": attempt.digest,
+        "plan_digest": attempt.plan_digest,
+        "status": attempt.status,
+        "message": attempt.message,
+        "score": attempt.geomean_tflops if attempt.status is Status.CORRECT else None,
+        "score_kind": score_kind(run.target) if attempt.status is Status.CORRECT else None,
+        "version": attempt.version,
+        "parents": list(attempt.parents),
+        "change": attempt.change,
         "operator": step.operator,
         "worker": step.worker,
-        "seconds": trial.seconds,
+        "seconds": attempt.seconds,
     }

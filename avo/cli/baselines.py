@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from avo.cli.common import JsonOption, console, err, print_json, row, table
+from evaluator.target import ARCHITECTURES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,7 +57,7 @@ class Line:
 def baselines(
     problem: Annotated[str, typer.Option(metavar="NAME", help="What is computed: mha, gqa, fsa or a PATH.py.")] = "mha",
     target: Annotated[
-        str, typer.Option(metavar="NAME", help="Architecture: a100, h100, h200 or b200; or cuda, to measure.")
+        str, typer.Option(metavar="NAME", help=f"Architecture: {ARCHITECTURES}; or cuda, to measure.")
     ] = "h100",
     suite: Annotated[str, typer.Option(metavar="NAME", help="Benchmark cases: quick, paper or held_out.")] = "quick",
     published_only: Annotated[
@@ -72,7 +73,7 @@ def baselines(
 
     Example: avo baselines --problem mha --target b200 --suite paper
     """
-    from evaluator.problems.loading import get_problem, get_suite, problem_name
+    from evaluator.catalogue import get_problem, get_suite, problem_name
     from evaluator.targets import get_target
 
     problem = problem_name(problem)
@@ -126,16 +127,8 @@ def measured(problem: "Problem", target: "Target", cases: "Sequence[Case]") -> l
     if target.name != CUDA or problem.entry != "attention":
         return []
 
-    import random
-    import secrets
+    from evaluator.machine import library_speeds
 
-    from evaluator.cuda.baselines import measure_all
-    from evaluator.cuda.holding import hold
-    from evaluator.cuda.triton_device import TritonDevice
-
-    device = TritonDevice()
-    with hold(device.card):
-        found = measure_all(device, problem, cases, random.Random(secrets.randbits(64)))
     return [
         Line(
             f"{each.name} {each.version}",
@@ -145,23 +138,20 @@ def measured(problem: "Problem", target: "Target", cases: "Sequence[Case]") -> l
             {case.case: case.tflops for case in each.cases},
             each.unavailable,
         )
-        for each in found
+        for each in library_speeds(problem, cases)
     ]
 
 
 def of_seed(problem: str, target: str, suite: str) -> Line:
     """Return what the judge finds about the seed that stands for earlier work on a problem."""
     from evaluator.candidate import Candidate
-    from evaluator.serving.process import ProcessEvaluator
+    from evaluator.evaluators import judge_process
     from evaluator.target import score_kind
     from seeds import seed_source
 
     seed = REFERENCES[problem]
-    evaluator = ProcessEvaluator(target, suite)
-    try:
-        evaluation = evaluator.evaluate(Candidate(problem, seed_source(problem, seed)))
-    finally:
-        evaluator.close()
+    with judge_process(target, suite) as judge:
+        evaluation = judge.evaluate(Candidate(problem, seed_source(problem, seed)))
     name, kind = f"seed {seed}", str(score_kind(target))
     score = evaluation.score
     if score is None:

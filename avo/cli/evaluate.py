@@ -17,6 +17,7 @@ from avo.cli.common import (
     read_source,
 )
 from avo.cli.verdict import render
+from evaluator.target import ARCHITECTURES
 
 
 def evaluate(
@@ -26,7 +27,7 @@ def evaluate(
     ] = "mha",
     target: Annotated[
         str,
-        typer.Option(metavar="NAME", help="What its speed is predicted for: a100, h100, h200 or b200; cuda: measured."),
+        typer.Option(metavar="NAME", help=f"What its speed is predicted for: {ARCHITECTURES}; cuda: measured."),
     ] = "h100",
     suite: Annotated[str, typer.Option(metavar="NAME", help="Benchmark cases: quick, paper or held_out.")] = "quick",
     wall: Annotated[float, typer.Option(metavar="SECONDS", help="Give up after this time, 1 second at least.")] = 300.0,
@@ -44,9 +45,9 @@ def evaluate(
         fail(f"--wall: {wall:g} should be 1 second or more")
 
     from evaluator.candidate import Candidate
-    from evaluator.problems.loading import get_problem, get_suite, problem_name
-    from evaluator.sandbox.jobs import Sandbox
-    from evaluator.serving.process import ProcessEvaluator
+    from evaluator.catalogue import get_problem, get_suite, problem_name
+    from evaluator.evaluators import judge_process
+    from evaluator.isolation import Sandbox
     from evaluator.targets import get_target
 
     if sandbox not in (None, *Sandbox):
@@ -59,12 +60,11 @@ def evaluate(
     judged = get_problem(problem)
     get_suite(judged, suite)
     candidate = Candidate(problem, read_source(file))
-    evaluator = ProcessEvaluator(target, suite, wall, sandbox=kept, command=evaluator_command)
-    try:
-        with err.status(f"judging {file} for {target} ..."):
-            evaluation = evaluator.evaluate(candidate)
-    finally:
-        evaluator.close()
+    with (
+        judge_process(target, suite, wall, sandbox=kept, command=evaluator_command) as judge,
+        err.status(f"judging {file} for {target} ..."),
+    ):
+        evaluation = judge.evaluate(candidate)
     if as_json:
         print_json(evaluation.to_json())
     else:

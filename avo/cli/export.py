@@ -53,8 +53,8 @@ def export(
     from avo.export.errors import NotExported
     from avo.export.judging import judge
     from avo.export.package import check_place, package_name, render_package, write_package
-    from evaluator.sandbox.jobs import Sandbox
-    from evaluator.serving.process import ProcessEvaluator
+    from evaluator.evaluators import Evaluator, judge_process
+    from evaluator.isolation import Sandbox
 
     if sandbox not in (None, *Sandbox):
         fail(f"--sandbox: {sandbox!r} should be {' or '.join(map(repr, map(str, Sandbox)))}")
@@ -66,8 +66,8 @@ def export(
         chosen = [choose(run, store.versions(run.id), number) for (_, number), run in distinct.items()]
     package = package_name(name, list(dict.fromkeys(each.run.name for each in chosen)))
 
-    def open_judge(target: str, suite: str) -> ProcessEvaluator:
-        return ProcessEvaluator(target, suite, wall, sandbox=kept, command=evaluator_command)
+    def open_judge(target: str, suite: str) -> Evaluator:
+        return judge_process(target, suite, wall, sandbox=kept, command=evaluator_command)
 
     try:
         with err.status(f"judging {', '.join(each.label for each in chosen)} afresh ..."):

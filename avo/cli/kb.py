@@ -38,7 +38,7 @@ def search(
     """
     if limit < 1:
         fail(f"--limit: {limit} should be 1 or more")
-    from evaluator.problems.loading import get_problem
+    from evaluator.catalogue import get_problem
     from evaluator.targets import get_target
     from knowledge_base.library import Library
 

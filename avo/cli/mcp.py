@@ -55,7 +55,7 @@ def mcp(
     from avo.search.mcp_server import serve
     from avo.search.run import utc_now
     from avo.search.session import SESSIONS, Session
-    from evaluator.sandbox.jobs import Sandbox
+    from evaluator.isolation import Sandbox
 
     with open_store(db) as store:
         found = store.run(run)

@@ -21,9 +21,9 @@ def memory(
 
     with open_store(db) as store:
         record = store.run(run)
-        trials, versions = store.trials(record.id), store.versions(record.id)
-        found = lessons(store.journal.memories(record.id), trials, versions)
-    chosen = ranked(found, matter_at_hand(versions[-1], trials) if versions else "", limit)
+        attempts, versions = store.attempt_summaries(record.id), store.versions(record.id)
+        found = lessons(store.journal.memories(record.id), attempts, versions)
+    chosen = ranked(found, matter_at_hand(versions[-1], attempts) if versions else "", limit)
     if as_json:
         print_json([{"step": one.step, "attempt": one.attempt_id, "text": one.text} for one in chosen])
         return

@@ -5,12 +5,13 @@ from typing import Annotated
 import typer
 
 from avo.cli.common import JsonOption, console, err, fail, print_json, row, table
+from evaluator.target import ARCHITECTURES
 
 
 def moves(
     problem: Annotated[str, typer.Option(metavar="NAME", help="What the kernel computes: mha, gqa or fsa.")] = "mha",
     target: Annotated[
-        str, typer.Option(metavar="NAME", help="Architecture to edit for: a100, h100, h200, b200 or cuda.")
+        str, typer.Option(metavar="NAME", help=f"Architecture to edit for: {ARCHITECTURES} or cuda.")
     ] = "h100",
     seed_name: Annotated[
         str | None,
@@ -25,7 +26,7 @@ def moves(
     Example: avo moves --problem fsa --target b200
     """
     from agents.moves import MOVES
-    from evaluator.problems.loading import get_problem
+    from evaluator.catalogue import get_problem
     from evaluator.targets import get_target
     from seeds import SEEDS, seed_source
 

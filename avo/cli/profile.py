@@ -17,9 +17,10 @@ from avo.cli.common import (
     printable,
     read_source,
 )
+from evaluator.target import ARCHITECTURES
 
 if TYPE_CHECKING:
-    from evaluator.performance import Profile
+    from evaluator.profile import Profile
 
 
 def profile(
@@ -34,7 +35,7 @@ def profile(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Architecture to predict for: a100, h100, h200 or b200. Default: the run's, else h100.",
+            help=f"Architecture to predict for: {ARCHITECTURES}. Default: the run's, else h100.",
             show_default=False,
         ),
     ] = None,
@@ -66,8 +67,9 @@ def profile(
     source, problem, target, suite = _chosen(kernel, problem, target, suite, db)
 
     from evaluator.candidate import Candidate
+    from evaluator.catalogue import get_cases, get_problem, problem_name
     from evaluator.evaluation import Fault
-    from evaluator.problems.loading import get_cases, get_problem, problem_name
+    from evaluator.evaluators import local_judge
     from evaluator.targets import get_target
 
     if svg and (svg.is_dir() or not svg.parent.is_dir()):
@@ -76,11 +78,8 @@ def profile(
     problem = problem_name(problem)
     get_cases(get_problem(problem), suite, case)
 
-    with err.status(f"profiling {kernel} for {target} ..."):
-        from evaluator.judging.judge import Judge
-
-        with Judge(chosen, suite) as judge:
-            profiles = judge.profile(Candidate(problem, source), case)
+    with err.status(f"profiling {kernel} for {target} ..."), local_judge(chosen, suite) as judge:
+        profiles = judge.profile(Candidate(problem, source), case)
     if isinstance(profiles, Fault):
         if as_json:
             print_json({"status": profiles.status, "message": profiles.message})

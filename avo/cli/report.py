@@ -15,7 +15,7 @@ from avo.cli.common import DbOption, RunArgument, err, fail, one_line, open_stor
 if TYPE_CHECKING:
     from avo.report.data import Report
     from evaluator.evaluation import Fault
-    from evaluator.performance.profile import Profile
+    from evaluator.profile import Profile
 
 STDOUT = Path("-")
 
@@ -79,8 +79,8 @@ def _profiles(report: "Report") -> "tuple[Profile, ...] | Fault | None":
     from avo.config import RunConfig
     from evaluator.candidate import Candidate
     from evaluator.evaluation import Fault
-    from evaluator.sandbox.jobs import Sandbox
-    from evaluator.serving.process import ProcessEvaluator
+    from evaluator.evaluators import judge_process
+    from evaluator.isolation import Sandbox
 
     run, best = report.run, report.snapshot.best
     if best is None:
@@ -90,7 +90,7 @@ def _profiles(report: "Report") -> "tuple[Profile, ...] | Fault | None":
     made: list[Profile] = []
     with (
         err.status(f"profiling {run.name}@{best.number} for {run.target} ..."),
-        ProcessEvaluator(
+        judge_process(
             run.target, run.suite, config.evaluation_wall_s, sandbox=Sandbox(config.sandbox),
             command=config.evaluator_command,
         ) as judge,

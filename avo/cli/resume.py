@@ -99,7 +99,7 @@ def resume(
         if found.paused and found.driven_at(utc_now()):
             if any(value is not None for value in given.values()):
                 fail(f"run {run!r} is paused: end the pause without options, or avo stop {run} to change its settings")
-            store.ask(found.id, Request.NONE, now=utc_now())
+            store.driving.ask(found.id, Request.NONE, now=utc_now())
             err.print(f"avo: run {run!r} goes on, where it is driven: {found.driver}")
             return
         settings = ready(RunConfig.stored(found.config, given))

@@ -32,6 +32,7 @@ from avo.cli.common import (
     open_store,
     read_source,
 )
+from evaluator.target import ARCHITECTURES
 
 if TYPE_CHECKING:
     from avo.config import RunConfig
@@ -50,7 +51,7 @@ def run(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Architecture to predict speed for: a100, h100, h200 or b200; or cuda, to measure. Default: h100.",
+            help=f"Architecture to predict speed for: {ARCHITECTURES}; or cuda, to measure. Default: h100.",
         ),
     ] = None,
     suite: Annotated[
@@ -142,7 +143,7 @@ def run(
     from avo.cli.sitting import metrics_served, ready, sit
     from avo.config import RunConfig
     from avo.search.run import utc_now
-    from evaluator.problems.loading import get_problem
+    from evaluator.catalogue import get_problem
 
     settings = RunConfig.resolve(
         config,

@@ -27,7 +27,7 @@ def show(
     Example: avo show mha-h100@3 --source > kernel.py
     """
     from avo.config import ISOLATION
-    from evaluator.problems.loading import get_problem
+    from evaluator.catalogue import get_problem
 
     with open_store(db) as store:
         run, found = load_version(store, version)

@@ -25,7 +25,7 @@ INTERRUPTED = 130
 def ready(config: "RunConfig") -> "RunConfig":
     """Return ``config`` as this machine can serve it; raise errors of evaluator or agents where it cannot at all."""
     from avo.config import LOCAL
-    from evaluator.sandbox.jobs import Sandbox
+    from evaluator.isolation import Sandbox
     from evaluator.targets import get_target
 
     config.check_models(os.environ)
@@ -50,7 +50,7 @@ def _gpus() -> int:
 
 def _isolation(command: str | None) -> str:
     """Return in words what keeps candidates apart."""
-    from evaluator.sandbox.jobs import isolation
+    from evaluator.isolation import isolation
 
     return isolation() if command is None else f"that of the machine behind: {command}"
 
@@ -92,8 +92,8 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, log: 
     from avo.watch.feed import Feed, LogFile, Receiver
     from avo.watch.notify import Notifier
     from avo.watch.progress import RunProgress
-    from evaluator.problems.loading import get_problem
-    from evaluator.sandbox import bubblewrap
+    from evaluator.catalogue import get_problem
+    from evaluator.isolation import missing_namespaces
     from lineage_db.errors import StoreError
 
     words = Console(stderr=True, markup=False, highlight=False, emoji=False)
@@ -101,7 +101,7 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, log: 
     def say(line: str) -> None:
         words.print(f"avo: {printable(line)}", soft_wrap=True)
 
-    if config.evaluator_command is None and (lacking := bubblewrap.missing()):
+    if config.evaluator_command is None and (lacking := missing_namespaces()):
         say(f"candidates run without namespaces: {lacking}; avo doctor says what to do")
     kept_apart = {*run.config.get(ISOLATION, ()), _isolation(config.evaluator_command)}
     made_with = {*run.config.get(TOOLS, ()), _tools()}

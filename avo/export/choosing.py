@@ -1,30 +1,26 @@
-"""Choosing: the versions that are to be exported, and their way from the seed."""
+"""Choosing: the versions to export, and how each came from the seed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from avo.export.errors import ExportError
 from avo.export.source import tidied
+from evaluator.catalogue import get_problem
 from evaluator.problem import Problem
-from evaluator.problems.dense import Attention
-from evaluator.problems.fsa import SelectedAttention
-from evaluator.problems.loading import get_problem
+from evaluator.problem_sources import has_public_function
 from lineage_db.records import Run, Version
-
-FUNCTIONS = {Attention: "attention", SelectedAttention: "selected_attention"}
-"""What an exported package can call: entry and public function by the kind of problem. Each kind has one meaning."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A version that is to be exported."""
+    """A version to export."""
 
     run: Run
     problem: Problem
     line: tuple[Version, ...]
     """The version and all its ancestors, oldest first."""
     source: str
-    """As it is exported, but for a header of comments."""
+    """The source as it is exported, without the header of comments."""
 
     @property
     def version(self) -> Version:
@@ -38,17 +34,17 @@ class Chosen:
 
     @property
     def function(self) -> str:
-        """Name of the public function that it is for."""
+        """Name of the public function that the version is for."""
         return self.problem.entry
 
 
 def choose(run: Run, versions: Sequence[Version], number: int) -> Chosen:
     """Return version ``number`` of ``run``, whose versions are ``versions``, ready to be judged.
 
-    Raises ``ExportError`` for a problem that exported packages do not know, and for a source that is no Python.
+    Raises ``ExportError`` for a problem that exported packages do not know, and for a source that is not Python.
     """
     problem = get_problem(run.problem)
-    if type(problem) not in FUNCTIONS:
+    if not has_public_function(problem):
         raise ExportError(
             f"{run.name} is for the problem {problem.name}, which no exported package knows: "
             "only dense and selected attention (mha, gqa, fsa and their kind) have a public function"

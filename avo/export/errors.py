@@ -1,10 +1,10 @@
-"""Why nothing is exported, as exceptions. ``str()`` is a line, or one for each version, that says what to do."""
+"""Errors of exports. ``str()`` of each is a line, or a line for each version, that says what to do."""
 
 from avo.errors import AvoError
 
 
 class ExportError(AvoError):
-    """The call is at fault: these versions cannot be exported, or not under this name or to this place."""
+    """These versions cannot be exported, or not under this name or to this place."""
 
 
 class NotExported(AvoError):

@@ -1,4 +1,4 @@
-"""Judging afresh: only what has just passed, as it is exported and on held-out shapes, is exported."""
+"""Judging again: a version is exported only if it passes now, as it is exported and on held-out shapes too."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -9,32 +9,32 @@ from avo.export.errors import NotExported
 from avo.watch.wording import verdict
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Score
-from evaluator.evaluators import Judging
+from evaluator.evaluators import Evaluator
 from evaluator.problem import HELD_OUT
 from evaluator.target import Target
 
-OpenJudge = Callable[[str, str], AbstractContextManager[Judging]]
+OpenJudge = Callable[[str, str], AbstractContextManager[Evaluator]]
 """Opens a judge for a target and a suite, by their names."""
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Passed:
     """A chosen version that has passed."""
 
     chosen: Chosen
     target: Target
-    """What it was judged for, with the figures of its GPU where speed was measured."""
+    """The target of the judgement, with the figures of its GPU where speed was measured."""
     evaluations: tuple[Evaluation, ...]
-    """One a suite, all correct."""
+    """One evaluation for each suite, all correct."""
 
     @property
     def scores(self) -> tuple[Score, ...]:
-        """One a suite, that of its run first."""
+        """One score for each suite, that of the version's run first."""
         return tuple(each.score for each in self.evaluations if each.score is not None)
 
 
-def judge(versions: Sequence[Chosen], open_judge: OpenJudge) -> tuple[Judged, ...]:
-    """Judge each version on the suites of its rivals' runs, its own first, and on the held-out suite.
+def judge(versions: Sequence[Chosen], open_judge: OpenJudge) -> tuple[Passed, ...]:
+    """Judge each version on the suites of its own run and of its rivals' runs, and on the held-out suite.
 
     Raises ``NotExported``, with a line for each version that does not pass, and the judge's errors.
     """
@@ -56,11 +56,11 @@ def judge(versions: Sequence[Chosen], open_judge: OpenJudge) -> tuple[Judged, ..
                 targets[each.label] = evaluator.target
     if faults:
         raise NotExported("\n".join(faults.values()))
-    return tuple(Judged(each, targets[each.label], tuple(evaluations[each.label])) for each in versions)
+    return tuple(Passed(each, targets[each.label], tuple(evaluations[each.label])) for each in versions)
 
 
 def _suites(version: Chosen, versions: Sequence[Chosen]) -> tuple[str, ...]:
-    """Return the suites that a version is judged on: those of all versions it competes with, so that they compare."""
+    """Return the suites that a version is judged on: those of all its rivals, so that their speeds can be compared."""
     rivals = [v for v in versions if (v.run.problem, v.run.target) == (version.run.problem, version.run.target)]
     suites = dict.fromkeys((version.run.suite, *(rival.run.suite for rival in rivals), HELD_OUT))
     return tuple(suite for suite in suites if suite in version.problem.suites)

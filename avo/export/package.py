@@ -1,4 +1,4 @@
-"""Packages: what an export holds, rendered to text, and written to a folder in one step. No kernel is executed."""
+"""Packages: the files of an export, rendered to text and written to a folder in one step. No kernel is executed."""
 
 import hashlib
 import inspect
@@ -20,14 +20,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from avo.export.errors import ExportError
-from avo.export.judging import Judged
+from avo.export.judging import Passed
 from avo.export.provenance import LICENCE, provenance
 from avo.export.scaled import tested
 from avo.export.table import names, ranked, table
 from avo.watch.wording import SPREAD, compared, place, spread, unit
-from evaluator import problems
 from evaluator.problem import Case
-from evaluator.problems import dense
+from evaluator.problem_sources import attend_source, module_source
 
 VARIANT = Path("build/torch-universal")
 """Where the Hugging Face kernels library looks for a kernel in Python alone; pip is pointed there as well."""
@@ -36,12 +35,12 @@ _RESERVED = {
     "torch", "triton", "transformers", "kernels", "tests", "benchmark",
     "pytest", "numpy", "evaluator", "conftest", "inputs", "judged", "selection", "where",
 }  # fmt: skip
-"""What the package imports, in its tests too, and their modules."""
+"""Names of what the package and its tests import, and of modules in its tests."""
 _MODULES = {
     "attention": ("_dispatch.py", "_attention.py", "transformers.py"),
     "selected_attention": ("_dispatch.py", "_selected_attention.py"),
 }
-"""Of ``avo.export.runtime``, by the public function that needs them."""
+"""Modules of ``avo.export.runtime`` by the public function that needs them."""
 _TEMPLATES = {
     "attention": ("tests/test_attention.py", "tests/test_transformers.py"),
     "selected_attention": ("tests/test_selected_attention.py",),
@@ -79,7 +78,7 @@ def package_name(given: str | None, runs: Sequence[str]) -> str:
     return name
 
 
-def render_package(name: str, versions: Sequence[Judged], now: datetime) -> dict[str, str]:
+def render_package(name: str, versions: Sequence[Passed], now: datetime) -> dict[str, str]:
     """Return the files of the package called ``name`` with the kernels of ``versions``, by path.
 
     ``now`` is the time of the export.
@@ -156,7 +155,7 @@ def _umask() -> int:
     return mask
 
 
-def _context(name: str, versions: Sequence[Judged], functions: Sequence[str], now: datetime) -> dict[str, Any]:
+def _context(name: str, versions: Sequence[Passed], functions: Sequence[str], now: datetime) -> dict[str, Any]:
     first = versions[0].chosen.problem.correctness_cases[0]
     return {
         "package": name,
@@ -171,7 +170,7 @@ def _context(name: str, versions: Sequence[Judged], functions: Sequence[str], no
         "now": now,
         "variant": str(VARIANT),
         "case_source": inspect.getsource(Case),
-        "attend_source": inspect.getsource(dense.attend),
+        "attend_source": attend_source(),
     }
 
 
@@ -197,12 +196,11 @@ def _runtime(module: str) -> Traversable:
 
 def _of_the_judge(module: str) -> str:
     """Return a module of the judge's that makes inputs, for a folder where ``judged`` has what it imports."""
-    source = files(problems).joinpath(module).read_text(encoding="utf-8")
-    return source.replace("from evaluator.problem import Case", "from judged import Case")
+    return module_source(module).replace("from evaluator.problem import Case", "from judged import Case")
 
 
 def _metadata(name: str, found: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the kernels library wants to know; its id tells apart packages that are loaded side by side."""
+    """Return what the kernels library requires; the id tells apart packages that are loaded at the same time."""
     contents = hashlib.sha256("\0".join(f"{path}\0{found[path]}" for path in sorted(found)).encode())
     return {
         "id": f"_{name}_{contents.hexdigest()[:12]}",

@@ -7,7 +7,7 @@ from datetime import datetime
 from importlib.metadata import version as installed
 from typing import Any
 
-from avo.export.judging import Judged
+from avo.export.judging import Passed
 from avo.export.table import names
 from avo.search.transfer import TRANSFERRED
 from lineage_db.records import Version
@@ -15,8 +15,8 @@ from lineage_db.records import Version
 LICENCE = "Apache-2.0"
 
 
-def provenance(versions: Sequence[Judged], now: datetime) -> dict[str, Any]:
-    """Return for each kernel its run, judgement and lineage, and with what they were exported at ``now``."""
+def provenance(versions: Sequence[Passed], now: datetime) -> dict[str, Any]:
+    """Return each kernel's run, judgement and lineage, the time ``now`` and the versions of the exporting tools."""
     return {
         "licence": LICENCE,
         "exported": now.isoformat(),
@@ -28,13 +28,13 @@ def provenance(versions: Sequence[Judged], now: datetime) -> dict[str, Any]:
     }
 
 
-def _kernel(name: str, judged: Judged) -> dict[str, Any]:
-    run, version = judged.chosen.run, judged.chosen.version
+def _kernel(name: str, passed: Passed) -> dict[str, Any]:
+    run, version = passed.chosen.run, passed.chosen.version
     return {
         "name": name,
         "run": run.name,
         "version": version.number,
-        "problem": judged.chosen.problem.name,
+        "problem": passed.chosen.problem.name,
         "target": run.target,
         "suite": run.suite,
         "operator": run.operator,
@@ -43,9 +43,9 @@ def _kernel(name: str, judged: Judged) -> dict[str, Any]:
         "attempt": version.attempt.id,
         "accepted": version.accepted.isoformat(),
         "digest": version.attempt.digest,
-        "source_sha256": hashlib.sha256(judged.chosen.source.encode()).hexdigest(),
-        "judged": [evaluation.to_json() for evaluation in judged.evaluations],
-        "lineage": [_step(each) for each in judged.chosen.line],
+        "source_sha256": hashlib.sha256(passed.chosen.source.encode()).hexdigest(),
+        "judged": [evaluation.to_json() for evaluation in passed.evaluations],
+        "lineage": [_step(each) for each in passed.chosen.line],
     }
 
 

@@ -25,9 +25,10 @@ def write_repository(
 ) -> None:
     """Write ``versions``, oldest first, as a git repository at ``folder``, which must be empty or missing.
 
-    Each is a commit with its parents' commits as parents, dated when it was accepted, and tagged ``v`` and its number;
-    ``main`` is the last one. Versions without children have branches of their own. ``steps`` by number. The same
-    lineage gives the same commits. Raises ``RepositoryFailed``; nothing is left behind then.
+    Each version is a commit whose parents are the commits of its parents. The commit is dated when the version was
+    accepted and tagged ``v`` and the version's number; ``main`` is the last one. Other versions without children have
+    branches of their own. ``steps`` are by number. The same lineage gives the same commits. Raises
+    ``RepositoryFailed`` and then leaves nothing behind.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RepositoryFailed(f"{folder} is not an empty folder: name a new one with --out")
@@ -51,7 +52,7 @@ def write_repository(
 def message(run: Run, version: Version, versions: Sequence[Version], step: Step, said: Sequence[Intervention]) -> str:
     """Return the commit message of ``version``: what changed and why, then the scores as trailers.
 
-    ``said``: what the supervisor had said since the version before it.
+    ``said``: what the supervisor said between the version before it and this one.
     """
     attempt = version.attempt
     score = attempt.evaluation.score
@@ -117,7 +118,7 @@ def _data(content: bytes) -> bytes:
 
 
 def _git(*arguments: str, stdin: bytes = b"") -> None:
-    """Run git with nobody's configuration but its own."""
+    """Run git without the configuration of the user or the system."""
     environment = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null", "HOME": "/nonexistent"}
     program = shutil.which("git")
     if program is None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from evaluator.problem import HELD_OUT, Case, Problem
 
 _TILE = 256
-"""Of a held-out length what is beyond a multiple of this stays, so that a last tile that is not full stays one."""
+"""The remainder of a held-out length by this is kept, so that a last tile that is not full stays so."""
 
 
 def tested(problem: Problem) -> tuple[Case, ...]:

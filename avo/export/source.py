@@ -1,6 +1,6 @@
-"""Sources as they are exported: the candidate's, with the imports that it uses, formatted.
+"""Sources as they are exported: the candidate's source, formatted and without unused imports.
 
-Nothing is executed. What comes out is judged afresh before it is exported.
+Nothing is executed. The result is judged again before it is exported.
 """
 
 import subprocess
@@ -10,11 +10,11 @@ from avo.export.errors import ExportError
 
 _RUFF = (sys.executable, "-m", "ruff")
 _ALIKE = ("--isolated", "--no-cache", "--target-version=py311", "--line-length=120", "-")
-"""Settings of this house, whatever the user's; the source comes by standard input."""
+"""Settings that do not depend on the user's; the source comes by standard input."""
 
 
 def tidied(source: str) -> str:
-    """Return ``source`` formatted and without unused imports; raise ``ExportError`` if it is no Python."""
+    """Return ``source`` formatted and without unused imports; raise ``ExportError`` if it is not Python."""
     return _ruff(
         "format",
         "--config=format.line-ending='lf'",

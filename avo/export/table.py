@@ -1,4 +1,4 @@
-"""The table that an exported package dispatches by: what each kernel takes, and how fast it was on each case."""
+"""The table by which an exported package dispatches: the calls each kernel takes, and its speed on each case."""
 
 import ast
 import re
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from avo.export.judging import Judged
+from avo.export.judging import Passed
 from avo.watch.wording import place
 from evaluator.problem import Case
 from evaluator.target import ScoreKind
 
 
-def names(versions: Sequence[Judged]) -> tuple[str, ...]:
+def names(versions: Sequence[Passed]) -> tuple[str, ...]:
     """Return the module names of the versions' kernels, all different."""
     found: list[str] = []
     for each in versions:
@@ -24,12 +24,12 @@ def names(versions: Sequence[Judged]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def ranked(versions: Sequence[Judged]) -> tuple[Judged, ...]:
-    """Return the versions in the order in which their targets count: measured ones first, then as they were given."""
+def ranked(versions: Sequence[Passed]) -> tuple[Passed, ...]:
+    """Return the versions in the order of preference of their targets: measured ones first, otherwise as given."""
     return tuple(sorted(versions, key=lambda each: each.target.kind is not ScoreKind.MEASURED))
 
 
-def table(versions: Sequence[Judged]) -> dict[str, list[dict[str, Any]]]:
+def table(versions: Sequence[Passed]) -> dict[str, list[dict[str, Any]]]:
     """Return plain data for ``dispatch.json``: a record for each kernel, and one for each kernel and case."""
     named = tuple(zip(names(versions), versions, strict=True))
     return {
@@ -38,26 +38,26 @@ def table(versions: Sequence[Judged]) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _kernel(name: str, judged: Judged) -> dict[str, Any]:
-    cases = judged.chosen.problem.correctness_cases
-    gluon = mentions(judged.chosen.source, "gluon")
+def _kernel(name: str, passed: Passed) -> dict[str, Any]:
+    cases = passed.chosen.problem.correctness_cases
+    gluon = mentions(passed.chosen.source, "gluon")
     return {
         "name": name,
-        "function": judged.chosen.function,
-        "version": judged.chosen.label,
-        "target": place(judged.scores[0]),
-        "capability": list(divmod(judged.target.arch, 10)),
+        "function": passed.chosen.function,
+        "version": passed.chosen.label,
+        "target": place(passed.scores[0]),
+        "capability": list(divmod(passed.target.arch, 10)),
         "dtypes": sorted({case.dtype for case in cases}),
         "head_dims": sorted({case.head_dim for case in cases}),
         "grouped": any(case.heads != case.kv_heads for case in cases),
         "block_sizes": sorted({case.block_size for case in cases} - {0}),
         "gluon": gluon,
-        "interpretable": not gluon and not mentions(judged.chosen.source, "bfloat16"),
+        "interpretable": not gluon and not mentions(passed.chosen.source, "bfloat16"),
     }
 
 
-def _cases(name: str, judged: Judged) -> list[dict[str, Any]]:
-    cases: dict[str, Case] = {case.name: case for case in chain(*judged.chosen.problem.suites.values())}
+def _cases(name: str, passed: Passed) -> list[dict[str, Any]]:
+    cases: dict[str, Case] = {case.name: case for case in chain(*passed.chosen.problem.suites.values())}
     return [
         {
             "kernel": name,
@@ -73,13 +73,13 @@ def _cases(name: str, judged: Judged) -> list[dict[str, Any]]:
             "kind": score.kind,
             "tflops": round(found.tflops, 1),
         }
-        for score in judged.scores
+        for score in passed.scores
         for found in score.cases
     ]
 
 
 def mentions(source: str, word: str) -> bool:
-    """Return whether a name, attribute or import of ``source`` holds ``word``: comments and docstrings do not count."""
+    """Return whether a name, attribute or import in ``source`` contains ``word``; comments, docstrings do not count."""
     for node in ast.walk(ast.parse(source)):
         match node:
             case ast.Name(id=name) | ast.Attribute(attr=name) | ast.alias(name=name):

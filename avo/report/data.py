@@ -136,7 +136,7 @@ class Report:
     @property
     def judged_s(self) -> float:
         """Seconds of evaluation, those side by side added up."""
-        return sum(trial.seconds for trial in self.snapshot.trials)
+        return sum(attempt.seconds for attempt in self.snapshot.attempts)
 
 
 def cut(words: str, most: int = MOST_WORDS) -> str:

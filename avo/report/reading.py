@@ -32,7 +32,7 @@ from avo.watch.tree import layout
 from avo.watch.wording import compared, unit
 from evaluator.evaluation import Score, Status
 from evaluator.target import TARGETS, score_kind
-from lineage_db.records import Call, Run, Spend, Step, Version
+from lineage_db.records import ModelCall, Run, Spend, Step, Version
 from lineage_db.store import Store
 
 
@@ -60,7 +60,7 @@ def read_report(store: Store, run_name: str) -> Report:
         comparisons=tuple(compare(score, baselines)) if score else (),
         entries=entries,
         moves=_moves(snapshot, entries, {step.number for step in steps if step.operator == Mutate.name}),
-        failures=tuple(by_reason(snapshot.trials)),
+        failures=tuple(by_reason(snapshot.attempts)),
         unverified=_unverified(store, snapshot),
         steps=Counter(step.state for step in steps),
         models=_models(store.journal.calls(run.id)),
@@ -72,8 +72,8 @@ def read_report(store: Store, run_name: str) -> Report:
 
 def _entries(snapshot: Snapshot, steps: Mapping[int, Step], trajectories: Sequence[Trajectory]) -> tuple[Entry, ...]:
     versions = snapshot.by_number
-    made = Counter(trial.step_number for trial in snapshot.trials)
-    failed = Counter(trial.step_number for trial in snapshot.trials if trial.status is not Status.CORRECT)
+    made = Counter(attempt.step_number for attempt in snapshot.attempts)
+    failed = Counter(attempt.step_number for attempt in snapshot.attempts if attempt.status is not Status.CORRECT)
     first_with_diff = len(versions) - MOST_DIFFS
     entries = []
     for row in layout(snapshot.versions):
@@ -125,29 +125,29 @@ def _moves(snapshot: Snapshot, entries: Sequence[Entry], mutations: Collection[i
     """Return the moves of the steps with these numbers."""
     gains = {entry.version.number: entry.gains for entry in entries}
     count = len(entries[0].gains) if entries else 0
-    tried = [(trial, moves_of(trial.change)) for trial in snapshot.trials if trial.step_number in mutations]
+    tried = [(attempt, moves_of(attempt.change)) for attempt in snapshot.attempts if attempt.step_number in mutations]
     found = []
     for move in MOVES:
-        trials = [trial for trial, names in tried if move.name in names]
-        made = [gains[trial.version] for trial in trials if trial.version]
-        if trials:
-            correct = sum(trial.status is Status.CORRECT for trial in trials)
+        attempts = [attempt for attempt, names in tried if move.name in names]
+        made = [gains[attempt.version] for attempt in attempts if attempt.version]
+        if attempts:
+            correct = sum(attempt.status is Status.CORRECT for attempt in attempts)
             together = tuple(math.prod(1 + (each[place] or 0.0) for each in made) - 1 for place in range(count))
-            found.append(Move(move.name, len(trials), correct, len(made), together))
+            found.append(Move(move.name, len(attempts), correct, len(made), together))
     return tuple(sorted(found, key=lambda move: (-sum(move.gains), -move.accepted, move.name)))
 
 
 def _unverified(store: Store, snapshot: Snapshot) -> tuple[Unverified, ...]:
-    trials = [trial for trial in snapshot.trials if trial.status is Status.UNVERIFIED]
+    attempts = [attempt for attempt in snapshot.attempts if attempt.status is Status.UNVERIFIED]
     return tuple(
         Unverified(
-            trial.attempt_id, trial.change, store.attempt(snapshot.run.id, trial.attempt_id).evaluation.predicted
+            attempt.attempt_id, attempt.change, store.attempt(snapshot.run.id, attempt.attempt_id).evaluation.predicted
         )
-        for trial in trials[-MOST_UNVERIFIED:]
+        for attempt in attempts[-MOST_UNVERIFIED:]
     )
 
 
-def _models(calls: Sequence[Call]) -> tuple[ModelUse, ...]:
+def _models(calls: Sequence[ModelCall]) -> tuple[ModelUse, ...]:
     found = []
     for model in dict.fromkeys(call.model for call in calls):
         its = [call for call in calls if call.model == model]

@@ -20,7 +20,7 @@ from evaluator.evaluation import Fault
 from evaluator.target import score_kind
 
 if TYPE_CHECKING:
-    from evaluator.performance.profile import Profile, Section
+    from evaluator.profile import Profile, Section
 
 MOST_INTERVENTIONS, MOST_DIRECTIONS = 50, 10
 """Of the supervisor's: the latest, and of one."""

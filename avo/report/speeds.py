@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from avo.report.data import cut
 from avo.report.figures import Bar, BarGroup, Level, Line, Trajectory
 from avo.watch.wording import unit
+from evaluator.catalogue import get_problem, get_suite
 from evaluator.errors import EvaluatorError
 from evaluator.evaluation import Score, geometric_mean
 from evaluator.problem import Baseline
-from evaluator.problems.loading import get_problem, get_suite
 from lineage_db.records import Run, Version
 
 _GROUPS = (("full", False), ("causal", True))

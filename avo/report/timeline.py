@@ -4,8 +4,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from itertools import groupby
 
-from evaluator.performance.profile import Profile
-from evaluator.performance.timeline import RUNNING, PipeLane, Timeline, WarpLane
+from evaluator.profile import RUNNING, PipeLane, Profile, Timeline, WarpLane
 
 LEFT, WIDTH, RIGHT = 190, 780, 60
 """Columns of names, of the plot and of figures, in pixels."""

@@ -4,18 +4,28 @@ The variants are the seed's own source with a few lines below it that wrap its e
 candidate.
 """
 
+from typing import Protocol
+
 from avo.errors import CanaryFault
 from evaluator.candidate import Candidate, Incumbent
+from evaluator.catalogue import get_problem
 from evaluator.evaluation import Evaluation, Score, Verdict
-from evaluator.evaluators import Evaluator
 from evaluator.plan import Role
-from evaluator.problems.loading import get_problem
 from evaluator.target import ScoreKind
 
 LEAST_GAIN = 0.1
 """By which the seed must be predicted faster than a variant that does all its work twice: a tenth of what is due."""
 TRITON, GLUON = "triton", "triton.experimental.gluon"
 """What the wrong variant's kernel is written in; one in Gluon is checked on the GPU alone."""
+
+
+class Examiner(Protocol):
+    """Gives verdicts on candidates: an ``Evaluator``, or the scorer of a step, which asks one again if need be."""
+
+    def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
+        """Return the verdict; see ``Evaluator.evaluate``."""
+        ...
+
 
 _WRONG = """
 
@@ -58,7 +68,7 @@ def slow_variant(candidate: Candidate) -> Candidate:
     return _below(candidate, _SLOW.format(entry=get_problem(candidate.problem).entry))
 
 
-def examine(evaluator: Evaluator, candidate: Candidate, score: Score, alpha: float) -> str:
+def examine(evaluator: Examiner, candidate: Candidate, score: Score, alpha: float) -> str:
     """Have the variants of a correct ``candidate`` with this score judged, and return in words what was seen.
 
     Where speed is measured a second wrong one, in Gluon, shows whether the GPU's own checks see it. Raises
@@ -72,7 +82,7 @@ def examine(evaluator: Evaluator, candidate: Candidate, score: Score, alpha: flo
     return f"canary: the wrong variant is {wrong}, the slow one {_predicted(evaluator.evaluate(slow), score)}"
 
 
-def _wrong(evaluator: Evaluator, candidate: Candidate, dialect: str) -> str:
+def _wrong(evaluator: Examiner, candidate: Candidate, dialect: str) -> str:
     found = evaluator.evaluate(wrong_variant(candidate, dialect))
     if found.correct:
         raise CanaryFault(f"a variant of the seed in which a {dialect} kernel writes a wrong number is judged correct")
@@ -90,7 +100,7 @@ def _predicted(slow: Evaluation, score: Score) -> str:
     return f"{slow.geomean_tflops / score.geomean_tflops:.2f} times as fast"
 
 
-def _measured(evaluator: Evaluator, candidate: Candidate, slow: Candidate, alpha: float) -> str:
+def _measured(evaluator: Examiner, candidate: Candidate, slow: Candidate, alpha: float) -> str:
     """The slow variant is the incumbent: as a candidate it may be known for slow before anything is timed."""
     found = evaluator.evaluate(candidate, Incumbent(slow, alpha)).score
     verdict = found and found.comparison and found.comparison.verdict

@@ -7,7 +7,7 @@ from typing import Any
 from agents.desk import Desk
 from agents.model import Usage
 from avo.search.budget import Allowance
-from evaluator.inspection import Inspector
+from evaluator.evaluators import Evaluator
 from lineage_db.errors import UnknownAttempt
 from lineage_db.records import Attempt, Run, Step
 from lineage_db.store import Store
@@ -17,7 +17,7 @@ def desk(
     store: Store,
     run: Run,
     step: Step,
-    inspector: Inspector,
+    evaluator: Evaluator,
     allowance: Allowance,
     *,
     taken_up: Sequence[Step],
@@ -52,7 +52,7 @@ def desk(
         store.journal.remember(step.id, note, now=clock())
 
     return Desk(
-        inspect=inspector.inspect,
+        inspect=evaluator.inspect,
         attempt=attempt,
         record=record,
         charge=charge,

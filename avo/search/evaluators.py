@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from avo.config import RunConfig
+from evaluator import evaluators
 from evaluator.errors import EvaluatorUnavailable
-from evaluator.sandbox.jobs import Sandbox
-from evaluator.serving.process import ProcessEvaluator
+from evaluator.evaluators import Evaluator
+from evaluator.isolation import Sandbox
 
 START_TRIES = 3
 """How often in a row each evaluator may fail to start before those that wait are told so."""
@@ -103,9 +104,9 @@ class Pool(Generic[E]):
                     waiting.set_exception(EvaluatorUnavailable(str(error)))
 
 
-def judge_process(config: RunConfig) -> ProcessEvaluator:
+def judge_process(config: RunConfig) -> Evaluator:
     """Return the evaluator of a run; raises ``UnknownTarget`` or ``UnknownProblem`` for names that are none."""
-    return ProcessEvaluator(
+    return evaluators.judge_process(
         config.target,
         config.suite,
         config.evaluation_wall_s,

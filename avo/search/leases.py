@@ -11,9 +11,10 @@ from datetime import datetime
 from threading import Event, Thread
 
 from avo.errors import RunBusy
+from lineage_db.driving import LEASE
 from lineage_db.errors import RunHeld, StoreError
 from lineage_db.records import Run
-from lineage_db.store import LEASE, Store
+from lineage_db.store import Store
 
 _SQLITE = "sqlite:///"
 _POLL_S = 1.0
@@ -34,11 +35,11 @@ def exclusive(
     with _locked_file(store.url, run) as alone:
         _take(store, run, driver, alone, clock, say)
         try:
-            with renewed(lambda: store.keep_run(run.id, driver, now=clock()), lost):
+            with renewed(lambda: store.driving.keep(run.id, driver, now=clock()), lost):
                 yield
         finally:
             with contextlib.suppress(StoreError):  # it runs out by itself
-                store.release_run(run.id, driver, now=clock())
+                store.driving.release(run.id, driver, now=clock())
 
 
 def _take(
@@ -47,7 +48,7 @@ def _take(
     gone, first = None, None
     while True:
         try:
-            store.take_run(run.id, driver, now=clock(), gone=gone)
+            store.driving.take(run.id, driver, now=clock(), gone=gone)
             return
         except RunHeld as held:
             if alone or _ended(held.driver):

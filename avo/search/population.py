@@ -198,7 +198,7 @@ def settle(
         earlier = store.steps_before(step, limit=population.looks_back)
         selection = population.select(versions, earlier, seed)
     if selection is not None:
-        store.select(step.id, selection, now=clock())
+        store.claims.select(step.id, selection, now=clock())
     return Home(population, selection)
 
 

@@ -14,7 +14,7 @@ from agents.errors import BudgetSpent
 from agents.model import ChatMessage, Reply, ToolCall
 from agents.operator import Brief, Proposal, VariationOperator
 from agents.registry import asks_models, get_operator
-from agents.served import MCP_OPERATOR, Call, Served
+from agents.served import MCP_OPERATOR, PendingCall, Served
 from agents.settings import ModelSettings, Settings
 from agents.single_turn import SingleTurn
 from agents.supervisor import since_growth
@@ -26,7 +26,7 @@ from avo.search.step import SeedOperator, perform_step, step_seed
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Fault, Status
-from evaluator.evaluators import Judging
+from evaluator.evaluators import AnyRequest, EvaluateRequest, Evaluator, ProfileRequest, VerifyRequest
 from evaluator.inspection import Findings, Inspection
 from evaluator.problem import HELD_OUT
 from evaluator.target import Target
@@ -114,15 +114,32 @@ class Unrecorded(EvaluatorUnavailable):
     """What is asked has no answer in the record: the replay has left its way. The message says what it does."""
 
 
-class RecordedJudge:
+class RecordedJudge(Evaluator):
     """Judges as the record says, by digest; what it has no verdict on it cannot judge."""
 
     def __init__(self, record: Record, target: Target) -> None:
-        self.target = target
+        self._target = target
         self._known = {attempt.digest: attempt.evaluation for attempt in record.attempts.values()}
         self._versions = {version.attempt.digest for version in record.versions}
 
-    def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
+    @property
+    def target(self) -> Target:
+        """What the run was for."""
+        return self._target
+
+    def ask(self, request: AnyRequest) -> Any:
+        """Return the recorded verdict. No operator's next move depends on profiles and findings in a replay."""
+        match request:
+            case EvaluateRequest(candidate, incumbent):
+                return self._evaluate(candidate, incumbent)
+            case VerifyRequest(candidate):
+                return self._verify(candidate)
+            case ProfileRequest():
+                return Fault(Status.UNSUPPORTED, "not replayed")
+            case Inspection():
+                return Findings(text="not replayed")
+
+    def _evaluate(self, candidate: Candidate, incumbent: Incumbent | None) -> Evaluation:
         """Return the recorded verdict; raises ``Unrecorded`` where there is none, or none beside ``incumbent``."""
         found = self._known.get(candidate.digest)
         if found is None:
@@ -134,7 +151,7 @@ class RecordedJudge:
             score = replace(score, comparison=replace(score.comparison, alpha=incumbent.alpha))
         return replace(found, score=score, held_out_tflops=None, examined=None)
 
-    def verify(self, candidate: Candidate) -> Evaluation:
+    def _verify(self, candidate: Candidate) -> Evaluation:
         """Return what came of the closer look on record; a version was correct."""
         found = self._known[candidate.digest]
         if candidate.digest not in self._versions or found.score is None:
@@ -144,14 +161,6 @@ class RecordedJudge:
         case = replace(found.score.cases[0], tflops=tflops)
         score = replace(found.score, cases=(case,))
         return replace(found, suite=HELD_OUT, score=score, held_out_tflops=None, examined=None)
-
-    def profile(self, candidate: Candidate, case: str | None = None) -> Fault:
-        """Explain nothing: no operator's next move depends on it in a replay."""
-        return Fault(Status.UNSUPPORTED, "not replayed")
-
-    def inspect(self, inspection: Inspection) -> Findings:
-        """See nothing."""
-        return Findings(text="not replayed")
 
 
 @dataclass(frozen=True)
@@ -192,10 +201,11 @@ class _Again:
                 brief,
                 seed=step_seed(record.run.seed, origin.worker, origin.turn),
                 versions=[v for v in brief.versions if record.versions[v.number].accepted <= step.started],
-                trials=[
-                    trial
-                    for trial in brief.trials
-                    if record.finished.get(trial.digest, step.started) <= step.started and trial.digest not in hidden
+                attempts=[
+                    attempt
+                    for attempt in brief.attempts
+                    if record.finished.get(attempt.digest, step.started) <= step.started
+                    and attempt.digest not in hidden
                 ],
                 interventions=self._interventions,
             )
@@ -215,7 +225,7 @@ def replay(
     store: Store,
     run: Run,
     config: RunConfig,
-    judge: Judging,
+    judge: Evaluator,
     clock: Callable[[], datetime],
 ) -> str:
     """Play ``record`` of ``source`` back into ``run`` of ``store``; return what is the first difference, if any.
@@ -277,7 +287,7 @@ def _operator(record: Record, step: Step, renumbered: Callable[[int], int]) -> V
         return SeedOperator(record.versions[0].attempt.source)
     if step.operator == MCP_OPERATOR:
         said = (_renumbered(reply, renumbered) for reply in record.replies[step.number])
-        calls = (Call(call.name, call.arguments) for reply in said for call in reply.calls)
+        calls = (PendingCall(call.name, call.arguments) for reply in said for call in reply.calls)
         return Served(None, lambda: next(calls, None))
     if asks_models(step.operator):
         model = ReplayModel(record.replies[step.number], renumbered)

@@ -15,8 +15,9 @@ from avo.config import RunConfig
 from avo.errors import RunFailed, SeedFault
 from avo.search.budget import run_used_up
 from avo.search.step import StepOutcome
+from lineage_db.driving import LEASE
 from lineage_db.records import Request, Run, RunState, StepState
-from lineage_db.store import LEASE, Store
+from lineage_db.store import Store
 
 GRACE = timedelta(seconds=30)
 """How long workers may finish what they hold after the last step was started; then it is abandoned."""
@@ -149,7 +150,7 @@ def execute(
     resumed.
     """
     left = "left behind by a process that ended"
-    store.abandon_running_steps(run.id, reason=left, now=clock(), workers=WORKERS)
+    store.claims.abandon_running(run.id, reason=left, now=clock(), workers=WORKERS)
     stored = {**run.config, **config.model_dump()}
     run = store.set_run_state(run.id, RunState.RUNNING, now=clock(), config=stored)
     state = RunState.STOPPED
@@ -160,7 +161,7 @@ def execute(
             finally:  # before the crew is dismissed: what it still writes would be refused, not half written
                 if not stop.dispossessed:
                     reason = "the run was stopped"
-                    store.abandon_running_steps(run.id, reason=reason, now=clock(), workers=WORKERS)
+                    store.claims.abandon_running(run.id, reason=reason, now=clock(), workers=WORKERS)
     finally:
         if not stop.dispossessed:
             run = store.set_run_state(run.id, state, now=clock())
@@ -230,7 +231,7 @@ class _Sitting:
         if self._listened is not None and self._clock() < self._listened + _LISTEN:
             return
         self._listened = self._clock()
-        request = self._store.request(self._run.id)
+        request = self._store.driving.request(self._run.id)
         if (request is Request.PAUSE) is not self._paused:
             self._paused = not self._paused
             self._say("paused: no new steps are started" if self._paused else "the pause is over")
@@ -288,7 +289,7 @@ class _Sitting:
             return
         self._looked = self._clock()
         reason = f"its worker was not heard of for {LEASE.total_seconds():.0f} s"
-        for step in self._store.abandon_expired_steps(self._run.id, reason=reason, now=self._looked):
+        for step in self._store.claims.abandon_expired(self._run.id, reason=reason, now=self._looked):
             worker = next((index for index in self._busy if worker_name(index) == step.worker), None)
             if worker is not None:
                 self._crew.replace(worker)
@@ -297,7 +298,7 @@ class _Sitting:
 
     def _take_trouble(self, report: Report) -> None:
         name = worker_name(report.worker)
-        self._store.abandon_running_steps(self._run.id, reason=report.trouble, now=self._clock(), worker=name)
+        self._store.claims.abandon_running(self._run.id, reason=report.trouble, now=self._clock(), worker=name)
         self._troubles += 1
         if self._troubles == MAX_TROUBLES:
             raise RunFailed(f"{MAX_TROUBLES} steps in a row ended without an outcome, the last: {report.trouble}")

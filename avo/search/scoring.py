@@ -9,7 +9,7 @@ from avo.search.acceptance import share_of_alpha
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import REFUSED, Comparison, Evaluation, Score, Status
-from evaluator.evaluators import Judging
+from evaluator.evaluators import Evaluator
 from evaluator.problem import HELD_OUT
 from evaluator.target import ScoreKind
 from lineage_db.records import Attempt, Run, Step, Version
@@ -30,7 +30,7 @@ class RecordingScorer:
         store: Store,
         run: Run,
         step: Step,
-        evaluator: Judging,
+        evaluator: Evaluator,
         alpha: float,
         clock: Callable[[], datetime],
         rivals: Callable[[Sequence[Version]], Sequence[Version]] = lambda versions: versions,
@@ -49,13 +49,13 @@ class RecordingScorer:
         """Return the attempt of ``candidate``, the recorded one where the run has it already: see ``Scorer``."""
         started = self._clock()
         # In this order no candidate slips through: whoever had it before has either recorded it or still announces it.
-        if not self._store.announce(self._step.id, candidate.digest, now=started):
+        if not self._store.claims.announce(self._step.id, candidate.digest, now=started):
             raise CandidateTaken
         if (known := self._store.known_attempt(self._run.id, candidate.digest)) is not None:
             return known
         rivals = self._rivals(self._store.versions(self._run.id))
         evaluation = self._shared(self._judge(candidate, rivals[-1] if rivals else None))
-        attempt = self._store.record_attempt(
+        attempt = self._store.results.record_attempt(
             step_id=self._step.id,
             candidate=candidate,
             change=change,
@@ -81,7 +81,7 @@ class RecordingScorer:
             if score is None or score.comparison is None or evaluation.plan_digest != attempt.plan_digest:
                 return None
             comparison = score.comparison
-        return self._store.record_comparison(self._step.id, attempt.id, comparison, now=self._clock())
+        return self._store.results.record_comparison(self._step.id, attempt.id, comparison, now=self._clock())
 
     def examine(self, attempt: Attempt) -> tuple[Attempt, Status]:
         """Return a correct attempt as it is recorded after a closer look, and what came of that.
@@ -96,7 +96,9 @@ class RecordingScorer:
         if not found.correct and found.refused is None:
             return attempt, found.status
         tflops = found.geomean_tflops if found.correct and found.suite == HELD_OUT else None
-        recorded = self._store.record_examination(self._step.id, attempt.id, found.status, tflops, now=self._clock())
+        recorded = self._store.results.record_examination(
+            self._step.id, attempt.id, found.status, tflops, now=self._clock()
+        )
         return recorded, found.status
 
     def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
@@ -109,7 +111,7 @@ class RecordingScorer:
         if best is None or former is None or former.kind is not ScoreKind.MEASURED:
             return self.evaluate(candidate)
         # A number is used up whatever comes of it: what is spent must not depend on what is seen.
-        number = self._store.number_comparison(self._step.id, now=self._clock())
+        number = self._store.results.number_comparison(self._step.id, now=self._clock())
         incumbent = Incumbent(Candidate(self._run.problem, best.attempt.source), share_of_alpha(self._alpha, number))
         evaluation = self.evaluate(candidate, incumbent)
         if evaluation.score is not None:

@@ -11,17 +11,17 @@ from agents.agentic import task
 from agents.errors import AgentError
 from agents.operator import VariationOperator
 from agents.prompts import render
-from agents.served import Call, Served
+from agents.served import PendingCall, Served
 from agents.tools.arguments import tool_specs
 from avo.config import START, RunConfig
 from avo.errors import AvoError, RunFailed, SeedFault
 from avo.search.budget import Allowance
 from avo.search.population import population
 from avo.search.step import SeedOperator, StepOutcome, perform_step
+from evaluator.catalogue import get_problem, get_suite
 from evaluator.errors import EvaluatorError
-from evaluator.evaluators import Judging
+from evaluator.evaluators import Evaluator
 from evaluator.problem import HELD_OUT
-from evaluator.problems.loading import get_problem, get_suite
 from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.errors import StoreError
@@ -42,7 +42,7 @@ class Session:
         store: Store,
         run: Run,
         config: RunConfig,
-        evaluator: Judging,
+        evaluator: Evaluator,
         *,
         worker: str,
         allowance: Allowance,
@@ -53,7 +53,7 @@ class Session:
         self._worker, self._allowance, self._clock = worker, allowance, clock
         self._problem = get_problem(run.problem)
         self._seeded = False
-        self._calls: SimpleQueue[Call | None] = SimpleQueue()
+        self._calls: SimpleQueue[PendingCall | None] = SimpleQueue()
         self._target: Future[Target] = Future()
         self._thread = Thread(target=self._work, name="steps", daemon=True)
         self._thread.start()
@@ -79,7 +79,7 @@ class Session:
 
         The result is what the tool says, last, after what has to be told first. It never is an exception.
         """
-        call = Call(name, arguments)
+        call = PendingCall(name, arguments)
         self._calls.put(call)
         return call.answer
 
@@ -89,9 +89,9 @@ class Session:
         self._thread.join(PARTING_S)
         if self._thread.is_alive():
             reason = "the agent disconnected during a call"
-            self._store.abandon_running_steps(self._run.id, reason=reason, now=self._clock(), worker=self._worker)
+            self._store.claims.abandon_running(self._run.id, reason=reason, now=self._clock(), worker=self._worker)
 
-    def _next(self) -> Call | None:
+    def _next(self) -> PendingCall | None:
         while (call := self._calls.get()) is not None:
             if call.answer.set_running_or_notify_cancel():
                 return call
@@ -142,7 +142,7 @@ class Session:
 
     def _perform(self, operator: VariationOperator) -> StepOutcome:
         reason = "its worker was not heard of"
-        self._store.abandon_expired_steps(self._run.id, reason=reason, now=self._clock(), workers=SESSIONS)
+        self._store.claims.abandon_expired(self._run.id, reason=reason, now=self._clock(), workers=SESSIONS)
         return perform_step(
             self._store,
             self._run,

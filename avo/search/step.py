@@ -25,10 +25,10 @@ from avo.search.scoring import RecordingScorer
 from avo.search.supervision import supervise
 from avo.search.transfer import transferred
 from evaluator.candidate import Candidate
+from evaluator.catalogue import get_problem
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Status
-from evaluator.evaluators import Judging
-from evaluator.problems.loading import get_problem
+from evaluator.evaluators import Evaluator
 from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StepNotRunning
@@ -75,7 +75,7 @@ def perform_step(
     store: Store,
     run: Run,
     operator: VariationOperator,
-    evaluator: Judging,
+    evaluator: Evaluator,
     *,
     worker: str,
     min_gain: float,
@@ -99,8 +99,8 @@ def perform_step(
     ``DatabaseUnavailable`` when the database fails.
     """
     target = evaluator.target
-    step = store.claim_step(run.id, worker=worker, operator=operator.name, now=clock())
-    with renewed(lambda: store.keep_step(step.id, now=clock())):
+    step = store.claims.claim(run.id, worker=worker, operator=operator.name, now=clock())
+    with renewed(lambda: store.claims.keep(step.id, now=clock())):
         taken_up = _taken_up(store, step)
         origin = taken_up[-1] if taken_up else step
         seed = step_seed(run.seed, origin.worker, origin.turn)
@@ -131,7 +131,7 @@ def _perform(
 
     def give_up(state: StepState, reason: str) -> StepOutcome:
         with contextlib.suppress(StepNotRunning):  # abandoned meanwhile by the process that drives the run
-            store.fail_step(step.id, state=state, reason=reason, now=clock())
+            store.claims.fail(step.id, state=state, reason=reason, now=clock())
         return StepOutcome(step.number, state, scorer.tried, None, reason)
 
     try:
@@ -186,7 +186,7 @@ def _conclude(
 
     while True:
         try:
-            version = store.conclude_step(
+            version = store.results.conclude(
                 step.id,
                 attempt_id=attempt.id if attempt else None,
                 parents=attempt.parents if attempt else (),
@@ -227,7 +227,7 @@ def _brief(
     step: Step,
     taken_up: Sequence[Step],
     seed: int,
-    evaluator: Judging,
+    evaluator: Evaluator,
     scorer: RecordingScorer,
     knowledge: Library,
     interventions: Sequence[Intervention],
@@ -253,7 +253,7 @@ def _brief(
         suite=run.suite,
         seed=seed,
         versions=home.shown(history.versions),
-        trials=history.trials if hidden is None else [t for t in history.trials if t.step_number != hidden],
+        attempts=history.attempts if hidden is None else [t for t in history.attempts if t.step_number != hidden],
         knowledge=knowledge,
         evaluate=scorer,
         profile=evaluator.profile,

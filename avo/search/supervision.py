@@ -36,7 +36,7 @@ def supervise(
     told = store.journal.interventions(run.id, last=REMEMBERED)
     mark = max(history.versions[-1].step_number, told[-1].after_step if told else 0)
     steps = store.steps(run.id, after=mark)
-    trajectory = Trajectory(history.versions, history.trials, steps, told, history.firsts)
+    trajectory = Trajectory(history.versions, history.attempts, steps, told, history.firsts)
     found = diagnose(trajectory, patience)
     if found is None:
         return trajectory.active
@@ -62,5 +62,5 @@ def _directions(
         return Advice("", ())
     if advise is not None and (advice := advise(trajectory, found)) is not None:
         return advice
-    moves = untried_moves(trajectory.versions, trajectory.trials, target, run.problem, knowledge)
+    moves = untried_moves(trajectory.versions, trajectory.attempts, target, run.problem, knowledge)
     return Advice(KNOWLEDGE if moves else "", moves)

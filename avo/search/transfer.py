@@ -7,8 +7,8 @@ from enum import StrEnum
 from typing import Any
 
 from agents.operator import Transferred
-from evaluator.problems.loading import get_problem
-from lineage_db.records import Run, Step, Trial, Version
+from evaluator.catalogue import get_problem
+from lineage_db.records import AttemptSummary, Run, Step, Version
 from lineage_db.spans import covered
 from lineage_db.store import Store
 
@@ -87,17 +87,17 @@ def progress(store: Store, run: Run) -> Progress | None:
     kept = run.config.get(TRANSFERRED)
     if kept is None:
         return None
-    use, trials, steps = Use(kept["use"]), store.trials(run.id), store.steps(run.id)
-    counted = [t for t in trials if use is Use.SEED or (use is Use.ADAPT and t.step_number > 0)]
+    use, every, steps = Use(kept["use"]), store.attempt_summaries(run.id), store.steps(run.id)
+    counted = [t for t in every if use is Use.SEED or (use is Use.ADAPT and t.step_number > 0)]
     correct = (t for t in counted if t.geomean_tflops > 0)
     better = (t for t in counted if t.version)
 
-    def milestone(found: Iterable[Trial]) -> Milestone | None:
-        trial = next(iter(found), None)
-        if trial is None:
+    def milestone(found: Iterable[AttemptSummary]) -> Milestone | None:
+        first = next(iter(found), None)
+        if first is None:
             return None
-        end = store.attempt(run.id, trial.attempt_id).finished
-        attempts = sum(other.attempt_id <= trial.attempt_id for other in trials)
+        end = first.finished
+        attempts = sum(other.attempt_id <= first.attempt_id for other in every)
         return Milestone(attempts, _worked(steps, end) / timedelta(minutes=1))
 
     origin = f"{kept['run']}@{kept['version']}"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayError
@@ -30,19 +30,12 @@ from avo.search.evaluators import Pool, judge_process
 from avo.search.population import population
 from avo.search.run import Report, utc_now, worker_name
 from avo.search.step import SeedOperator, StepOutcome, perform_step
-from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorError, EvaluatorUnavailable
-from evaluator.evaluation import Evaluation, Fault
-from evaluator.evaluators import Judging
-from evaluator.inspection import Findings, Inspection, Look
-from evaluator.problems.loading import get_cases, get_problem
+from evaluator.evaluators import AnyRequest, Evaluator, suite_of
 from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.errors import StoreError
 from lineage_db.store import Store
-
-if TYPE_CHECKING:
-    from evaluator.performance import Profile
 
 START_S = 600.0
 """Longest wait for an evaluator to start: on a cluster a node may have to come up for it first."""
@@ -61,24 +54,12 @@ _OBJECT_STORE_BYTES = 80 * 2**20
 class EvaluatorWorker:
     """Owns one evaluator."""
 
-    def __init__(self, make_evaluator: Callable[[], Judging]) -> None:
+    def __init__(self, make_evaluator: Callable[[], Evaluator]) -> None:
         self._evaluator = make_evaluator()
 
-    def evaluate(self, candidate: Candidate, incumbent: Incumbent | None) -> Evaluation:
-        """Return the verdict; raises ``EvaluatorUnavailable``."""
-        return self._evaluator.evaluate(candidate, incumbent)
-
-    def verify(self, candidate: Candidate) -> Evaluation:
-        """Return the verdict on held-out shapes; raises ``EvaluatorUnavailable``."""
-        return self._evaluator.verify(candidate)
-
-    def profile(self, candidate: Candidate, case: str | None) -> "tuple[Profile, ...] | Fault":
-        """Return the explanation; raises ``EvaluatorUnavailable``."""
-        return self._evaluator.profile(candidate, case)
-
-    def inspect(self, inspection: Inspection) -> Findings:
-        """Return what is seen; raises ``EvaluatorUnavailable``."""
-        return self._evaluator.inspect(inspection)
+    def ask(self, request: AnyRequest) -> Any:
+        """Return the answer; raises ``EvaluatorUnavailable``."""
+        return self._evaluator.ask(request)
 
     def target(self) -> Target:
         """Return what is judged for; raises ``EvaluatorUnavailable``."""
@@ -88,7 +69,7 @@ class EvaluatorWorker:
 class EvaluatorPool:
     """Owns the evaluator workers, which all operator workers share."""
 
-    def __init__(self, make_evaluator: Callable[[], Judging], evaluator_actor: Any, count: int) -> None:
+    def __init__(self, make_evaluator: Callable[[], Evaluator], evaluator_actor: Any, count: int) -> None:
         self._make_evaluator = make_evaluator
         self._actor = evaluator_actor
         self._count = count
@@ -112,7 +93,7 @@ class EvaluatorPool:
         return evaluator
 
 
-class RemoteEvaluator:
+class RemoteEvaluator(Evaluator):
     """The evaluators of the pool, seen from an operator worker."""
 
     def __init__(self, pool: Any, suite: str) -> None:
@@ -122,33 +103,15 @@ class RemoteEvaluator:
     @cached_property
     def target(self) -> Target:
         """What the evaluators judge for; raises ``EvaluatorUnavailable``."""
-        target: Target = self._ask("target")
+        target: Target = self._call("target")
         return target
 
-    def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
-        """Return the verdict; raises ``EvaluatorUnavailable``, also when the evaluator worker is gone."""
-        evaluation: Evaluation = self._ask("evaluate", candidate, incumbent)
-        return evaluation
+    def ask(self, request: AnyRequest) -> Any:
+        """Return the answer; raises ``EvaluatorUnavailable`` also when the evaluator worker is gone."""
+        suite_of(request, self._suite)  # so that a name that does not exist is an error here
+        return self._call("ask", request)
 
-    def verify(self, candidate: Candidate) -> Evaluation:
-        """Return the verdict on held-out shapes; raises like ``evaluate``."""
-        evaluation: Evaluation = self._ask("verify", candidate)
-        return evaluation
-
-    def profile(self, candidate: Candidate, case: str | None = None) -> "tuple[Profile, ...] | Fault":
-        """Return the explanation; raises ``UnknownProblem`` for a case that is none, else like ``evaluate``."""
-        get_cases(get_problem(candidate.problem), self._suite, case)
-        profiles: tuple[Profile, ...] | Fault = self._ask("profile", candidate, case)
-        return profiles
-
-    def inspect(self, inspection: Inspection) -> Findings:
-        """Return what is seen; raises ``UnknownProblem`` for a suite or case that is none, else like ``evaluate``."""
-        if inspection.look is not Look.SCRIPT:
-            get_cases(get_problem(inspection.problem), inspection.suite or self._suite, inspection.case)
-        findings: Findings = self._ask("inspect", inspection)
-        return findings
-
-    def _ask(self, method: str, *arguments: Any) -> Any:
+    def _call(self, method: str, *arguments: Any) -> Any:
         try:
             return ray.get(self._pool.ask.remote(method, *arguments))
         except RayError as error:
@@ -262,7 +225,7 @@ def hire(
     config: RunConfig,
     *,
     make_operator: Callable[[], VariationOperator] | None = None,
-    make_evaluator: Callable[[], Judging] | None = None,
+    make_evaluator: Callable[[], Evaluator] | None = None,
     deadline: datetime | None = None,
 ) -> Iterator[RayCrew]:
     """Start Ray on this machine or join a cluster, yield a crew for the run, and end what was started again.

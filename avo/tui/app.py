@@ -1,7 +1,6 @@
 """The application: which screen is shown, and the keys that work everywhere."""
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import partial
 from typing import ClassVar
@@ -14,7 +13,8 @@ from avo.tui.help import COMMANDS, HelpScreen
 from avo.tui.hot_loop import MakeProfiler
 from avo.tui.run import RunScreen
 from avo.tui.runs import RunsScreen
-from evaluator.evaluators import Profiler
+from evaluator.evaluators import Evaluator, judge_process
+from evaluator.isolation import Sandbox
 from lineage_db.records import Run
 from lineage_db.store import Store
 
@@ -82,12 +82,9 @@ class AvoApp(App[None]):
         return RunScreen(self._store_url, name, self._poll_s, self._profiler, self._clock)
 
 
-def _judge(run: Run) -> AbstractContextManager[Profiler]:
+def _judge(run: Run) -> Evaluator:
     """Start a judge as the run's own are started."""
-    from evaluator.sandbox.jobs import Sandbox
-    from evaluator.serving.process import ProcessEvaluator
-
-    return ProcessEvaluator(
+    return judge_process(
         run.target,
         run.suite,
         sandbox=Sandbox(run.config.get("sandbox", Sandbox.AUTO)),

@@ -12,13 +12,13 @@ from textual.widgets.option_list import Option
 from avo.tui.diff import code
 from avo.tui.keys import Options, Scroll
 from avo.tui.lines import Lines
-from avo.tui.reader import Picture, Tried, Want
+from avo.tui.reader import AttemptDetails, Picture, Want
 from avo.tui.view import View
 from avo.watch.failures import Failures
 from avo.watch.wording import duration, first_line, printable, unit, verdict
 from evaluator.evaluation import Status
 from evaluator.problem import Baseline
-from lineage_db.records import Trial
+from lineage_db.records import AttemptSummary
 
 AROUND = 40
 """Rows that are read above and below those in sight."""
@@ -31,11 +31,11 @@ class Ledger(Lines):
     def __init__(self) -> None:
         super().__init__(id="attempts-table")
         self._ids: Sequence[int] = ()
-        self._trials: dict[int, Trial] = {}
+        self._attempts: dict[int, AttemptSummary] = {}
 
-    def show(self, ids: Sequence[int], trials: Mapping[int, Trial], *, other: bool) -> None:
+    def show(self, ids: Sequence[int], attempts: Mapping[int, AttemptSummary], *, other: bool) -> None:
         """Show ``ids``, which are oldest first; ``other``: of another group than before."""
-        self._trials = {**self._trials, **trials} if len(self._trials) < 20 * AROUND else dict(trials)
+        self._attempts = {**self._attempts, **attempts} if len(self._attempts) < 20 * AROUND else dict(attempts)
         above = 0 if other else len(ids) - self.count
         self._ids = ids
         if other:
@@ -60,13 +60,13 @@ class Ledger(Lines):
     def row(self, index: int) -> Text:
         """Return id, result and change of an attempt."""
         made = self._ids[-1 - index]
-        trial = self._trials.get(made)
-        if trial is None:
+        attempt = self._attempts.get(made)
+        if attempt is None:
             return Text(f"{made:>6}  ...", "dim")
         return Text.assemble(
             (f"{made:>6}  ", "dim"),
-            (f"{result(trial):<15.15} ", "" if trial.geomean_tflops else "red"),
-            first_line(trial.change) or "seed",
+            (f"{result(attempt):<15.15} ", "" if attempt.geomean_tflops else "red"),
+            first_line(attempt.change) or "seed",
         )
 
 
@@ -79,7 +79,7 @@ class AttemptsView(View):
         self._versions = 0
         self._ids: dict[str, Sequence[int]] = {}
         self._shown = ""
-        self._detailed: Tried | None = None
+        self._detailed: AttemptDetails | None = None
 
     def compose(self) -> ComposeResult:
         """Lay out the three parts."""
@@ -94,7 +94,7 @@ class AttemptsView(View):
     def want(self) -> Want:
         """Return the groups, the rows in sight, and the attempt under the cursor."""
         ledger = self.query_one(Ledger)
-        return Want(groups=True, trials=ledger.wanted, attempt=ledger.under)
+        return Want(groups=True, attempts=ledger.wanted, attempt=ledger.under)
 
     def show(self, picture: Picture, baselines: Sequence[Baseline]) -> None:
         """Show new counts and rows."""
@@ -104,7 +104,7 @@ class AttemptsView(View):
         if picture.groups is not self._groups or versions != self._versions:
             self._groups, self._versions = picture.groups, versions
             self._list_reasons(picture)
-        self._list(picture.trials)
+        self._list(picture.attempts)
         if picture.attempt and picture.attempt != self._detailed:
             moved = self._detailed is None or picture.attempt.attempt.id != self._detailed.attempt.id
             self._detailed = picture.attempt
@@ -148,10 +148,10 @@ class AttemptsView(View):
         keys = list(self._ids)
         reasons.highlighted = keys.index(chosen.id) if chosen and chosen.id in self._ids else 0
 
-    def _list(self, trials: Mapping[int, Trial]) -> None:
+    def _list(self, attempts: Mapping[int, AttemptSummary]) -> None:
         chosen = self.query_one("#reasons", Options).highlighted_option
         key = (chosen.id if chosen else None) or _ALL
-        self.query_one(Ledger).show(self._ids.get(key, ()), trials, other=key != self._shown)
+        self.query_one(Ledger).show(self._ids.get(key, ()), attempts, other=key != self._shown)
         self._shown = key
 
 
@@ -179,35 +179,35 @@ def _reason(key: str, group: Failures | None, count: int) -> Text:
     return text.append(f": {first_line(group.message)}" if group.message else "")
 
 
-def result(trial: Trial) -> str:
+def result(attempt: AttemptSummary) -> str:
     """Return the score and the version it became, or the fault: short, so that the change is readable beside it."""
-    if not trial.geomean_tflops:
-        return verdict(trial.status)
-    return f"{trial.geomean_tflops:.1f}" + (f" -> v{trial.version}" if trial.version is not None else "")
+    if not attempt.geomean_tflops:
+        return verdict(attempt.status)
+    return f"{attempt.geomean_tflops:.1f}" + (f" -> v{attempt.version}" if attempt.version is not None else "")
 
 
-def describe(tried: Tried) -> Text:
+def describe(details: AttemptDetails) -> Text:
     """Return everything that is known of an attempt but its source: what was changed, why, and what came of it."""
-    attempt, trial, step = tried.attempt, tried.trial, tried.step
-    made_of = f"from {', '.join(f'v{number}' for number in trial.parents)}: " if trial.parents else ""
-    text = Text(printable(f"{made_of}{trial.change.strip() or 'seed'}"))
+    attempt, summary, step = details.attempt, details.summary, details.step
+    made_of = f"from {', '.join(f'v{number}' for number in summary.parents)}: " if summary.parents else ""
+    text = Text(printable(f"{made_of}{summary.change.strip() or 'seed'}"))
     score = attempt.evaluation.score
-    text.append(f"\n{result(trial)}" + (f"  {unit(score)}" if score else ""), "bold")
-    if trial.message:
-        text.append(f": {printable(trial.message)}")
-    if trial.hypothesis:
-        text.append(f"\nhypothesis: {printable(trial.hypothesis)}")
+    text.append(f"\n{result(summary)}" + (f"  {unit(score)}" if score else ""), "bold")
+    if summary.message:
+        text.append(f": {printable(summary.message)}")
+    if summary.hypothesis:
+        text.append(f"\nhypothesis: {printable(summary.hypothesis)}")
     said = step.submission
     if said and said.attempt_id == attempt.id:
         for label, words in (("expected", said.expected), ("seen", said.seen)):
             if words:
                 text.append(f"\n{label}: {printable(words)}")
     for case in attempt.evaluation.cases:
-        if not case.passed and case.message not in trial.message:
+        if not case.passed and case.message not in summary.message:
             text.append(f"\ncase {case.case}: {printable(case.message)}")
     text.append(
         f"\nattempt {attempt.id} of step {step.number} by {first_line(step.operator)}, "
-        f"{attempt.finished:%Y-%m-%d %H:%M:%S} UTC, judged in {duration(trial.seconds)}\n",
+        f"{attempt.finished:%Y-%m-%d %H:%M:%S} UTC, judged in {duration(summary.seconds)}\n",
         "dim",
     )
     return text

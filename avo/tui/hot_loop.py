@@ -1,7 +1,6 @@
 """The hot loop of a version: its machine code and PTX, made by the judge when they are asked for."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -20,13 +19,13 @@ from avo.watch.wording import duration, printable, verdict
 from evaluator.candidate import Candidate
 from evaluator.errors import EvaluatorError
 from evaluator.evaluation import Fault
-from evaluator.evaluators import Profiler
+from evaluator.evaluators import Evaluator
 from lineage_db.records import Run, Version
 
 if TYPE_CHECKING:
-    from evaluator.performance.profile import Code, Profile
+    from evaluator.profile import Code, Profile
 
-MakeProfiler = Callable[[Run], AbstractContextManager[Profiler]]
+MakeProfiler = Callable[[Run], Evaluator]
 """Starts what explains kernels as a run judges them."""
 SEEN, HOT = 0.0005, 0.05
 """Shares of a warp's time from which on an instruction's costs are shown, and it stands out."""

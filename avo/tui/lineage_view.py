@@ -71,9 +71,9 @@ class LineageView(View):
         number = self.query_one(LineageList).selected
         if self._picture is None or number is None:
             return
-        overview, tried = self._picture.overview, self._picture.attempt
+        overview, details = self._picture.overview, self._picture.attempt
         version = overview.by_number[number]
-        submission = tried.step.submission if tried and tried.attempt.id == version.attempt.id else None
+        submission = details.step.submission if details and details.attempt.id == version.attempt.id else None
         if submission and submission.attempt_id != version.attempt.id:
             submission = None
         self.query_one(VersionDetail).show(version, overview, self._baselines, submission)

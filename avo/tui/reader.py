@@ -9,16 +9,16 @@ from avo.watch.failures import Failures, Tally
 from avo.watch.snapshot import Lineage, read_versions
 from lineage_db.records import (
     Attempt,
-    Call,
+    AttemptSummary,
     Intervention,
     Memory,
     Message,
+    ModelCall,
     Run,
     RunState,
     Spend,
     Step,
     Totals,
-    Trial,
 )
 from lineage_db.store import Store
 
@@ -32,7 +32,7 @@ class Want:
 
     groups: bool = False
     """All verdicts, grouped by reason."""
-    trials: tuple[int, ...] = ()
+    attempts: tuple[int, ...] = ()
     """Ids of attempts."""
     attempt: int | None = None
     """Id of one in full."""
@@ -55,7 +55,7 @@ class Overview(Lineage):
     interventions: tuple[Intervention, ...]
     work: Mapping[int, "Work"]
     """Of the running steps, by number."""
-    newest: Trial | None
+    newest: AttemptSummary | None
     """The newest attempt, while there is no version."""
 
 
@@ -69,11 +69,11 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class AttemptDetails:
     """An attempt in full, and the step that made it."""
 
     attempt: Attempt
-    trial: Trial
+    summary: AttemptSummary
     step: Step
 
 
@@ -83,8 +83,8 @@ class Transcript:
 
     work: Work
     messages: tuple[Message, ...]
-    calls: tuple[Call, ...]
-    trials: tuple[Trial, ...]
+    calls: tuple[ModelCall, ...]
+    attempts: tuple[AttemptSummary, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +95,9 @@ class Picture:
     want: Want
     """What was asked for: the rest is empty."""
     groups: tuple[Failures, ...] = ()
-    trials: Mapping[int, Trial] = field(default_factory=dict)
+    attempts: Mapping[int, AttemptSummary] = field(default_factory=dict)
     """By id."""
-    attempt: Tried | None = None
+    attempt: AttemptDetails | None = None
     steps: Mapping[int, Work] = field(default_factory=dict)
     """By number."""
     transcript: Transcript | None = None
@@ -139,12 +139,12 @@ class RunReader:
             overview = previous.overview
         else:
             overview = _read_overview(store, run, state, revision, previous.overview if previous else None)
-        trials = store.pages.trials(run.id, want.trials) if want.trials else ()
+        attempts = store.pages.attempts(run.id, want.attempts) if want.attempts else ()
         return Picture(
             overview,
             want,
             groups=self._groups(store, run) if want.groups else (),
-            trials={trial.attempt_id: trial for trial in trials},
+            attempts={attempt.attempt_id: attempt for attempt in attempts},
             attempt=_read_attempt(store, run, want.attempt) if want.attempt is not None else None,
             steps=_read_work(store, store.pages.steps(run.id, want.steps)) if want.steps else {},
             transcript=None
@@ -179,21 +179,21 @@ def _read_overview(
         store.journal.spend(run.id),
         tuple(store.journal.interventions(run.id)),
         _read_work(store, running),
-        None if versions else next(iter(store.pages.trials(run.id, revision[:1])), None),
+        None if versions else next(iter(store.pages.attempts(run.id, revision[:1])), None),
     )
 
 
 def _read_work(store: Store, steps: list[Step]) -> dict[int, Work]:
     ids = [step.id for step in steps]
-    tried, spends = store.pages.tried(ids), store.pages.spends(ids)
-    return {step.number: Work(step, tried.get(step.id, 0), spends.get(step.id, Spend())) for step in steps}
+    counts, spends = store.pages.attempt_counts(ids), store.pages.spends(ids)
+    return {step.number: Work(step, counts.get(step.id, 0), spends.get(step.id, Spend())) for step in steps}
 
 
-def _read_attempt(store: Store, run: Run, attempt_id: int) -> Tried:
+def _read_attempt(store: Store, run: Run, attempt_id: int) -> AttemptDetails:
     attempt = store.attempt(run.id, attempt_id)
-    (trial,) = store.pages.trials(run.id, [attempt_id])
-    (step,) = store.pages.steps(run.id, range(trial.step_number, trial.step_number + 1))
-    return Tried(attempt, trial, step)
+    (summary,) = store.pages.attempts(run.id, [attempt_id])
+    (step,) = store.pages.steps(run.id, range(summary.step_number, summary.step_number + 1))
+    return AttemptDetails(attempt, summary, step)
 
 
 def _read_transcript(store: Store, run: Run, number: int, previous: Transcript | None) -> Transcript | None:
@@ -205,5 +205,5 @@ def _read_transcript(store: Store, run: Run, number: int, previous: Transcript |
         work,
         known + tuple(store.journal.messages(work.step.id, after=len(known) - 1)),
         tuple(store.journal.calls(run.id, step_id=work.step.id)),
-        tuple(store.pages.trials_of_step(run.id, work.step.id)),
+        tuple(store.pages.attempts_of_step(run.id, work.step.id)),
     )

@@ -10,7 +10,7 @@ from rich.text import Text
 from avo.tui.lines import Entry
 from avo.tui.reader import Transcript
 from avo.watch.wording import duration, first_line, verdict
-from lineage_db.records import Call, Message, Spend, Submission, Trial
+from lineage_db.records import AttemptSummary, Message, ModelCall, Spend, Submission
 
 CHAT = "message"
 """Kind of the entries that are messages of a chat with a model."""
@@ -27,7 +27,7 @@ def entries(transcript: Transcript) -> tuple[Entry, ...]:
         told += [(message.written, 1, entry) for entry in _message(message, results)]
     told += [(call.finished, 0, _call(call)) for call in transcript.calls]
     if not transcript.messages:
-        told += [(transcript.work.step.started, 2, _trial(trial)) for trial in transcript.trials]
+        told += [(transcript.work.step.started, 2, _attempt(attempt)) for attempt in transcript.attempts]
     told.sort(key=lambda each: each[:2])
     found = [entry for _, _, entry in told]
     step = transcript.work.step
@@ -121,7 +121,7 @@ def _entry(key: str, label: str, body: str, brief: str = "") -> Entry:
     return Entry(key, Text.assemble((f"{first_line(label)} ", "bold"), first_line(brief or body)), body)
 
 
-def _call(call: Call) -> Entry:
+def _call(call: ModelCall) -> Entry:
     cached = f" ({call.cached_tokens:,} cached)" if call.cached_tokens else ""
     price = f", ${call.usd:.4f}" if call.usd is not None else ", no price"
     words = f"{call.input_tokens:,}{cached} tokens in, {call.output_tokens:,} out{price}, {duration(call.seconds)}"
@@ -131,12 +131,12 @@ def _call(call: Call) -> Entry:
     return Entry(f"call {call.id}", title.append(words, "dim"), call.error)
 
 
-def _trial(trial: Trial) -> Entry:
-    found = f"{trial.geomean_tflops:.1f} TFLOPS" if trial.geomean_tflops else verdict(trial.status)
-    accepted = f" -> v{trial.version}" if trial.version is not None else ""
-    title = Text.assemble((f"{found}{accepted} ", "bold"), first_line(trial.change) or "seed")
-    parts = (trial.change, trial.hypothesis and f"hypothesis: {trial.hypothesis}", trial.message)
-    return Entry(f"attempt {trial.attempt_id}", title, "\n".join(filter(None, parts)))
+def _attempt(attempt: AttemptSummary) -> Entry:
+    found = f"{attempt.geomean_tflops:.1f} TFLOPS" if attempt.geomean_tflops else verdict(attempt.status)
+    accepted = f" -> v{attempt.version}" if attempt.version is not None else ""
+    title = Text.assemble((f"{found}{accepted} ", "bold"), first_line(attempt.change) or "seed")
+    parts = (attempt.change, attempt.hypothesis and f"hypothesis: {attempt.hypothesis}", attempt.message)
+    return Entry(f"attempt {attempt.attempt_id}", title, "\n".join(filter(None, parts)))
 
 
 def _submission(said: Submission) -> Entry:

@@ -72,7 +72,7 @@ def course(store: Store, run: Run) -> Course:
     if score is None:
         raise Incomparable(f"run {run.name!r} has no accepted version yet: wait until its seed is evaluated")
     steps, calls = store.steps(run.id), store.journal.calls(run.id)
-    ids = [trial.attempt_id for trial in store.trials(run.id)]
+    ids = [attempt.attempt_id for attempt in store.attempt_summaries(run.id)]
     spans = [(step.started, step.finished) for step in steps if step.finished]
 
     def spent(attempts: int, until: datetime) -> Spent:

@@ -9,7 +9,7 @@ from typing import Any
 
 from avo.watch.wording import first_line, verdict
 from evaluator.target import score_kind
-from lineage_db.records import Accepted, FailedCall, Intervention, Judged, Run, RunState, Step, StepState
+from lineage_db.records import Accepted, AttemptSummary, FailedCall, Intervention, Run, RunState, Step, StepState
 from lineage_db.store import Store
 
 
@@ -128,7 +128,7 @@ class EventReader:
         ended = self._ended + (store.pages.ended(run.id, self._open) if self._open else [])
         told = store.journal.interventions(run.id, after=self._told)
         accepted = store.pages.accepted(run.id, after=self._version)
-        judged = store.pages.judged(run.id, after=self._attempt)
+        judged = store.attempt_summaries(run.id, after=self._attempt)
         failed, last_call = store.pages.failed_calls(run.id, after=self._call)
         begun = store.steps(run.id, after=self._step)
         self._open -= {step.number for step in ended}
@@ -188,7 +188,7 @@ def _ended(run: Run, step: Step) -> Event:
     )
 
 
-def _attempt(run: Run, attempt: Judged) -> Event:
+def _attempt(run: Run, attempt: AttemptSummary) -> Event:
     kind = score_kind(run.target)
     found = f"{attempt.geomean_tflops:.1f} {kind} TFLOPS" if attempt.geomean_tflops else first_line(attempt.message)
     return Event(

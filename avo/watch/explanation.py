@@ -11,7 +11,7 @@ from avo.cli.common import one_line, row, table
 from avo.watch.wording import percent
 
 if TYPE_CHECKING:
-    from evaluator.performance.profile import LaunchProfile, Profile, Role, Section
+    from evaluator.profile import LaunchProfile, Profile, Role, Section
 
 SHOWN_SHARE = 0.1
 """Of the case's time: sections with less are not shown in detail."""

@@ -53,8 +53,8 @@ class Tally:
         return sorted(groups, key=lambda group: len(group.attempts), reverse=True)
 
 
-def by_reason(trials: Iterable[Judged]) -> list[Failures]:
-    """Return the failures among ``trials``, the most frequent reason first."""
+def by_reason(attempts: Iterable[Judged]) -> list[Failures]:
+    """Return the failures among ``attempts``, the most frequent reason first."""
     tally = Tally()
-    tally.add(trial for trial in trials if trial.status is not Status.CORRECT)
+    tally.add(attempt for attempt in attempts if attempt.status is not Status.CORRECT)
     return tally.groups()

@@ -40,7 +40,7 @@ class Budget:
         """Return the fraction used of whichever limit is nearer, 0 to 1; None without a limit."""
         parts = []
         if self.max_attempts:
-            parts.append(len(snapshot.trials) / self.max_attempts)
+            parts.append(len(snapshot.attempts) / self.max_attempts)
         if self.max_tokens:
             parts.append(snapshot.spend.tokens / self.max_tokens)
         if self.max_usd:
@@ -55,7 +55,7 @@ class Budget:
         if self.deadline:
             left.append((self.deadline - now).total_seconds())
         if self.max_attempts and snapshot.attempts_per_minute:
-            left.append((self.max_attempts - len(snapshot.trials)) / snapshot.attempts_per_minute * 60)
+            left.append((self.max_attempts - len(snapshot.attempts)) / snapshot.attempts_per_minute * 60)
         return min(left) if left else None
 
 
@@ -88,7 +88,7 @@ STATE_STYLE = {
 
 def _attempts(snapshot: Snapshot, now: datetime, budget: Budget) -> RenderableType:
     table = _grid()
-    made = f"{len(snapshot.trials)}" + (f" of {budget.max_attempts}" if budget.max_attempts else "")
+    made = f"{len(snapshot.attempts)}" + (f" of {budget.max_attempts}" if budget.max_attempts else "")
     rate = snapshot.attempts_per_minute
     table.add_row("attempts", Text(made + (f", {rate:.1f} a minute" if rate else "")))
     if snapshot.counts:
@@ -160,7 +160,7 @@ def _accepted(snapshot: Snapshot) -> RenderableType:
 def _workers(snapshot: Snapshot, now: datetime) -> RenderableType:
     table = _grid()
     for step in sorted(snapshot.running, key=lambda step: step.worker)[:MOST_WORKERS]:
-        tried = sum(trial.step_number == step.number for trial in snapshot.trials)
+        tried = sum(attempt.step_number == step.number for attempt in snapshot.attempts)
         doing = f"step {step.number}, {step.operator}, {duration((now - step.started).total_seconds())}"
         table.add_row(step.worker, Text(doing + (f", {tried} tried" if tried else "")))
     if len(snapshot.running) > MOST_WORKERS:

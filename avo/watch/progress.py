@@ -111,16 +111,16 @@ class LineView:
         last, self._last = self._last, news
         if last is None:
             self._print(
-                f"run {news.run.name}: {news.run.state}, {len(news.trials)} attempts, {len(news.versions)} accepted"
+                f"run {news.run.name}: {news.run.state}, {len(news.attempts)} attempts, {len(news.versions)} accepted"
             )
             return
-        for trial in news.trials[len(last.trials) :]:
-            if trial.geomean_tflops:
-                found = f"{trial.geomean_tflops:.1f} {news.kind} TFLOPS" if news.kind else ""
+        for attempt in news.attempts[len(last.attempts) :]:
+            if attempt.geomean_tflops:
+                found = f"{attempt.geomean_tflops:.1f} {news.kind} TFLOPS" if news.kind else ""
             else:
-                found = first_line(trial.message)
-            words = f"{verdict(trial.status)}: {found}" if found else verdict(trial.status)
-            self._print(f"attempt {trial.attempt_id} {words} [{_change(trial.change)}]")
+                found = first_line(attempt.message)
+            words = f"{verdict(attempt.status)}: {found}" if found else verdict(attempt.status)
+            self._print(f"attempt {attempt.attempt_id} {words} [{_change(attempt.change)}]")
         for version in news.versions[len(last.versions) :]:
             grown = percent(gain(version, news.by_number))
             self._print(

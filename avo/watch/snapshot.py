@@ -7,13 +7,13 @@ from datetime import datetime, timedelta
 from threading import Event
 from typing import TypeVar
 
+from evaluator.catalogue import get_problem
 from evaluator.errors import EvaluatorError
 from evaluator.evaluation import Score, Status, geometric_mean
 from evaluator.problem import Baseline
-from evaluator.problems.loading import get_problem
 from evaluator.target import ScoreKind
 from lineage_db.errors import StoreError
-from lineage_db.records import Run, RunState, Spend, Step, StepState, Trial, Version
+from lineage_db.records import AttemptSummary, Run, RunState, Spend, Step, StepState, Version
 from lineage_db.spans import covered
 from lineage_db.store import Store
 
@@ -65,7 +65,7 @@ class Lineage:
 class Snapshot(Lineage):
     """What a run looked like, with everything that was tried."""
 
-    trials: tuple[Trial, ...]
+    attempts: tuple[AttemptSummary, ...]
     """Every attempt, oldest first."""
     busy: timedelta
     """Time in which at least one step that came to an end was under way: pauses between resumes do not count."""
@@ -79,7 +79,7 @@ class Snapshot(Lineage):
     @property
     def counts(self) -> Mapping[Status, int]:
         """Attempts by verdict, the most frequent first."""
-        return dict(Counter(trial.status for trial in self.trials).most_common())
+        return dict(Counter(attempt.status for attempt in self.attempts).most_common())
 
     @property
     def attempts_per_minute(self) -> float | None:
@@ -97,8 +97,8 @@ def read_snapshot(store: Store, run_name: str, previous: Snapshot | None = None)
     if previous and previous.revision == revision:
         return previous
     run = store.run(run_name)
-    known = previous.trials if previous and previous.run.id == run.id else ()
-    trials = known + tuple(store.trials(run.id, after=known[-1].attempt_id if known else 0))
+    known = previous.attempts if previous and previous.run.id == run.id else ()
+    attempts = known + tuple(store.attempt_summaries(run.id, after=known[-1].attempt_id if known else 0))
     versions = read_versions(store, run, previous)
     accepted = {version.attempt.id: version.number for version in versions}
     steps = store.steps(run.id)
@@ -112,9 +112,9 @@ def read_snapshot(store: Store, run_name: str, previous: Snapshot | None = None)
         running=tuple(step for step in steps if step.state is StepState.RUNNING)
         if run.state is RunState.RUNNING
         else (),
-        trials=tuple(_with_version(trial, accepted.get(trial.attempt_id)) for trial in trials),
+        attempts=tuple(_with_version(attempt, accepted.get(attempt.attempt_id)) for attempt in attempts),
         busy=covered((step.started, step.finished) for step in ended.values() if step.finished),
-        concluded=sum(trial.step_number in ended for trial in trials),
+        concluded=sum(attempt.step_number in ended for attempt in attempts),
         spend=spend,
         trouble=last.error if last else "",
     )
@@ -234,5 +234,5 @@ def lines(score: Score, baselines: Sequence[Baseline], versions: Iterable[Versio
     ]
 
 
-def _with_version(trial: Trial, version: int | None) -> Trial:
-    return trial if trial.version == version else replace(trial, version=version)
+def _with_version(attempt: AttemptSummary, version: int | None) -> AttemptSummary:
+    return attempt if attempt.version == version else replace(attempt, version=version)

@@ -91,7 +91,7 @@ def read_status(store: Store, run_name: str, now: datetime, previous: RunStatus 
     run = store.run(run_name)
     pages, journal = store.pages, store.journal
     running = pages.running(run.id) if run.state is RunState.RUNNING else []
-    tried = pages.tried([step.id for step in running])
+    counts = pages.attempt_counts([step.id for step in running])
     last_call = journal.last_call(run.id)
     versions, last_gain = pages.growth(run.id)
     interventions = journal.interventions(run.id, last=1)
@@ -103,7 +103,7 @@ def read_status(store: Store, run_name: str, now: datetime, previous: RunStatus 
         counts=pages.verdicts(run.id),
         steps=pages.totals(run.id).steps,
         latest=tuple(pages.latest(run.id, _MOST_RECENT)),
-        working=tuple(Work(step, tried.get(step.id, 0)) for step in sorted(running, key=lambda step: step.worker)),
+        working=tuple(Work(step, counts.get(step.id, 0)) for step in sorted(running, key=lambda step: step.worker)),
         spend=journal.spend(run.id),
         trouble=last_call.error if last_call else "",
         versions=versions,

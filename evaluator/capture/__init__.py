@@ -1,4 +1,4 @@
-"""Capture, seen from the trusted side: asks a sandboxed child what a candidate would launch, and believes none of it.
+"""Capture, seen from the trusted side: asks a sandboxed child what a candidate would launch, and trusts nothing.
 
 The child runs the candidate with tensors that have shapes but no contents and writes down launch plans; see
 ``capture.child``. What comes back is checked here before anyone uses it.
@@ -37,7 +37,7 @@ _CHILD_STATUSES = {
     Status.LOWERING_ERROR,
     Status.UNSUPPORTED,
 }
-"""What the child may report. Its process belongs to the candidate, so this can only ever be a fault."""
+"""Faults that the child may report. Its process is under the candidate's control, so it can report nothing else."""
 _MESSAGE_CHARS = 2000
 _GRID_YZ = 65535
 """Largest grid extent in y and z; CUDA C++ Programming Guide, technical specifications per compute capability."""

@@ -1,4 +1,4 @@
-"""A process in which the only GPU is one that cannot be used: what a candidate is told when it asks."""
+"""The GPU that a candidate's process believes to have: it answers questions, and cannot be used."""
 
 import torch
 import triton

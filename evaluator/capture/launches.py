@@ -23,11 +23,11 @@ from evaluator.evaluation import Status
 from evaluator.plan import Pointer
 
 _FRONT_END_OPTIONS = {"debug", "sanitize_overflow", "default_dot_input_precision"}
-"""Launch options that have done their work once there is IR."""
+"""Launch options that matter only until there is IR."""
 
 
 def install(operators: Operators, source: str) -> None:
-    """Make every later kernel launch in this process one for ``operators.recorder``."""
+    """Have ``operators.recorder`` record every later kernel launch in this process."""
 
     def lower(src: Any, target: Any = None, options: Mapping[str, Any] | None = None, **_: object) -> CapturedKernel:
         return _lower(src, target, options or {}, operators, source)
@@ -47,7 +47,7 @@ class CapturedKernel:
         self._operators = operators
 
     def launch_metadata(self, grid: object, stream: object, *args: object) -> None:
-        """Nothing listens to launches here."""
+        """Return nothing: no hook listens to launches here."""
 
     def run(self, x: Any, y: Any, z: Any, stream: int, function: None, *rest: Any) -> None:
         """Write the launch down. ``rest`` is four things for a real launcher, then one value per parameter."""

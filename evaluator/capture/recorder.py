@@ -22,10 +22,10 @@ from evaluator.plan import (
 
 
 class RefusedError(BaseException):
-    """The candidate may not do this. Not an ``Exception``, so that its own fallbacks do not swallow it."""
+    """The candidate may not do this. Not an ``Exception``, so that the candidate's own handlers do not catch it."""
 
     def __init__(self, status: Status, message: str, *, unfit: bool = False) -> None:
-        """``unfit`` says that a kernel asserts that it is not made for its meta-parameters: autotuners pass it over."""
+        """``unfit``: a kernel asserts that its meta-parameters do not suit it, so an autotuner skips them."""
         super().__init__(message)
         self.status = status
         self.message = message
@@ -55,7 +55,7 @@ def traceback_line(traceback: TracebackType | None) -> str:
 
 
 class Recorder:
-    """The plan of one call in the making. Tensors are known by their storages."""
+    """Builds the plan of one call. Tensors are told apart by their storages."""
 
     def __init__(self) -> None:
         self._buffers: list[Buffer] = []

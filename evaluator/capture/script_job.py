@@ -8,7 +8,7 @@ import sys
 import traceback
 
 MOST_CHARS = 200_000
-"""Of the output that is kept: its end."""
+"""Characters of the output that are kept: its end."""
 _FILE = "script.py"
 
 

@@ -1,4 +1,4 @@
-"""Scratch scripts: Python of an author's own, run where candidates run, without files, network or other processes."""
+"""Scratch scripts: an author's own Python code, run in the sandbox without files, network or other processes."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Autotuners without a clock: every configuration that survives their pruning gives a plan of its own.
+"""Autotuners without a clock: every configuration that is left after pruning gives a plan of its own.
 
 Several autotuned kernels in one call are varied one at a time, the others at their first configuration: launches follow
 one another, so the fastest of each are the fastest together. What an autotuner does only while it measures
@@ -26,7 +26,7 @@ class _Kernel:
     tuner: Autotuner
     key: str
     names: tuple[str, ...]
-    """Of the configurations that survive pruning."""
+    """Names of the configurations that are left after pruning."""
     taken: int
     config: Any
 
@@ -35,7 +35,7 @@ class Tuning:
     """Decides which configuration each autotuned kernel of this process takes."""
 
     def __init__(self) -> None:
-        """Take every later launch of an autotuned kernel in hand."""
+        """Take over every later launch of an autotuned kernel in this process."""
         self._wanted: Mapping[str, str] = {}
         self._met: dict[str, _Kernel] = {}
         self._running = ""

@@ -1,4 +1,4 @@
-"""Work on Triton IR text in a process that may crash: to a cubin and what the tools say about it, or to plain text."""
+"""Jobs on Triton IR text, in a process that may crash: compile it to a cubin, or print it again."""
 
 import base64
 import json
@@ -22,7 +22,7 @@ for _tool in ("ptxas", "ptxas_blackwell", "cuobjdump", "nvdisasm"):
 
 
 def run(payload: bytes) -> bytes:
-    """The job. A failure of the compiler that it reports itself is a reply with ``error``."""
+    """Compile a kernel. A failure that the compiler reports itself is a reply with ``error``."""
     request = json.loads(payload)
     os.environ["TRITON_CACHE_DIR"] = os.path.abspath("cache")
     cache.triton_key = lambda: ""  # a digest of all of Triton, for a cache that lives as long as this job
@@ -62,7 +62,7 @@ def _launch(file: str, arch: int, compiled: Any) -> str:
 
 
 def listing(cubin: Path, ptx: str) -> str:
-    """Return the machine code of ``cubin`` as nvdisasm prints it, with lines of ``ptx``; nothing if it refuses.
+    """Return the machine code of ``cubin`` as nvdisasm prints it, with lines of ``ptx``; ``""`` if nvdisasm fails.
 
     Its analysis of the data flow takes a quarter of its time and is needed only where branches lead through a table.
     """
@@ -72,7 +72,7 @@ def listing(cubin: Path, ptx: str) -> str:
 
 
 def canonical(payload: bytes) -> bytes:
-    """The job that reads IR texts with MLIR's parser, as ``run`` does, and prints them, one operation a line.
+    """Read IR texts with MLIR's parser, as ``run`` does, and print them, one operation a line.
 
     A text that does not parse is a reply with ``error`` and its index.
     """

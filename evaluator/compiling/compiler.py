@@ -34,13 +34,14 @@ COMPILE_OPTIONS: dict[str, type] = {
     "launch_cooperative_grid": bool,
     "launch_pdl": bool,
 }
-"""Launch options that reach the compiler, with their types. Others name files, command lines or instruments."""
+"""Launch options that reach the compiler, with their types. Others could name files or command lines."""
 
 _NONSENSE = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)
-"""What reading a malformed reply may raise: a compiler that hostile IR has taken over writes what it likes."""
+"""Errors that reading a malformed reply may raise. A compiler that hostile IR has taken over may write anything."""
 _CACHE_FORMAT = 4
 _MAX_REGISTERS = 255
-"""Per thread; CUDA C++ Programming Guide, technical specifications per compute capability. So are the next two."""
+"""Most registers per thread. CUDA C++ Programming Guide, technical specifications per compute capability; so are the
+next two."""
 _MAX_THREADS = 1024
 _REGISTER_UNIT = 8
 """Registers are allocated to a warp in units of 8 a thread (256 a warp)."""
@@ -91,7 +92,7 @@ class Compiler:
         return binary
 
     def canonical(self, plans: Sequence[LaunchPlan], target: Target) -> tuple[LaunchPlan, ...] | Fault:
-        """Return the plans with all IR as MLIR itself prints it, so that every reader of the text sees one program.
+        """Return the plans with all IR as MLIR itself prints it, so that all who read the text see the same program.
 
         MLIR's syntax is not one of lines; what it prints has one operation a line. Raises like ``compile``.
         """
@@ -123,7 +124,7 @@ class Compiler:
         )
 
     def _run(self, job: str, request: dict[str, Any], doing: str, subject: str) -> Finished | Fault:
-        """Run a job of the compiler; ``doing`` and ``subject`` are what takes too long and what it aborts on."""
+        """Run a job of the compiler; for messages, ``doing`` names the work and ``subject`` what it is done to."""
         outcome = self._server.run(f"{JOB_MODULE}:{job}", json.dumps(request).encode(), self._limits)
         if isinstance(outcome, TimedOut):
             return Fault(Status.TIMED_OUT, f"{doing}: {outcome.reason}")

@@ -26,7 +26,7 @@ class Lowered:
     signature: tuple[Any, ...]
     """Triton's type of each Python argument; tuples nest."""
     types: tuple[str, ...]
-    """Of each parameter of the IR function."""
+    """Type of each parameter of the IR function."""
 
     def arguments(self, values: Sequence[Any], pointer: Callable[[Any], Pointer]) -> Iterator[tuple[Argument, ...]]:
         """Yield per Python argument what it becomes: one argument for each parameter of the IR that it covers.

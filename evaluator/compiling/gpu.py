@@ -1,4 +1,4 @@
-"""What host code is told about a GPU that is not there: a target's figures, under the names torch and triton use."""
+"""Answers for host code about a GPU that is not there: a target's figures, under the names in torch and triton."""
 
 import contextlib
 from types import SimpleNamespace

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 
+from evaluator.catalogue import get_problem, get_suite
 from evaluator.cuda.contender import WorkerContender
 from evaluator.cuda.device import Device, DeviceFault
 from evaluator.cuda.holding import hold
@@ -28,11 +29,10 @@ from evaluator.cuda.running import Running
 from evaluator.cuda.worker import LocalLink, Say, Worker, first_line
 from evaluator.errors import EvaluatorError, EvaluatorUnavailable, UnknownProblem
 from evaluator.evaluation import CaseScore, Fault
-from evaluator.judging.speed import Benchmark
+from evaluator.judging.speed import CompiledPlan
 from evaluator.plan import Buffer, LaunchPlan
 from evaluator.problem import Case, Problem
 from evaluator.problems.dense import softmax_scale
-from evaluator.problems.loading import get_problem, get_suite
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """From q, k and v, each [batch, heads, length, head_dim], to out; causal is aligned to the bottom right."""
@@ -185,7 +185,7 @@ def measure(device: Device, problem: Problem, cases: Sequence[Case], library: Li
     contender = WorkerContender(LocalLink(device.card, lambda say: LibraryWorker(device, say, library)))
     try:
         for case in cases:
-            if fault := contender.open(problem, Benchmark(case, _plan(problem, case), {}, ())):
+            if fault := contender.open(problem, CompiledPlan(case, _plan(problem, case), {}, ())):
                 return replace(found, unavailable=fault.message)
         flops = {case.name: problem.flops(case) for case in cases}
         floors = {case.name: device.card.floor_s(flops[case.name], problem.least_bytes(case)) for case in cases}

@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from evaluator.binary import Binary
+from evaluator.catalogue import name_of
 from evaluator.cuda.cards import Card
 from evaluator.cuda.device import Clocks, Took
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseResult, Fault, Status
-from evaluator.judging.speed import Benchmark
+from evaluator.judging.speed import CompiledPlan
 from evaluator.plain import rebuild
 from evaluator.problem import Problem
-from evaluator.problems.loading import name_of
 from evaluator.serving.child import Child, environment
 
 COMMAND = (sys.executable, "-m", "evaluator.cuda.worker")
@@ -42,7 +42,7 @@ class Contender(Protocol):
         """The GPU."""
         ...
 
-    def open(self, problem: Problem, benchmark: Benchmark) -> Fault | None:
+    def open(self, problem: Problem, compiled: CompiledPlan) -> Fault | None:
         """Give a plan memory."""
         ...
 
@@ -106,16 +106,16 @@ class WorkerContender:
             raise EvaluatorUnavailable(str(hello["error"]))
         self.card = rebuild(Card, hello["ready"])
 
-    def open(self, problem: Problem, benchmark: Benchmark) -> Fault | None:
+    def open(self, problem: Problem, compiled: CompiledPlan) -> Fault | None:
         """See ``Contender.open``."""
-        plan = benchmark.plan
+        plan = compiled.plan
         request = {
             "problem": name_of(problem),
-            "case": asdict(benchmark.case),
+            "case": asdict(compiled.case),
             "plan": plan.to_json(),
-            "binaries": [_to_json(benchmark.binaries[kernel]) for kernel in plan.kernels],
+            "binaries": [_to_json(compiled.binaries[kernel]) for kernel in plan.kernels],
         }
-        answer = self._ask("open", request, benchmark.case.name, 0)
+        answer = self._ask("open", request, compiled.case.name, 0)
         return answer if isinstance(answer, Fault) else None
 
     def check(self, case: str, seed: int, limit_s: float) -> CaseResult | Fault:

@@ -16,7 +16,7 @@ from evaluator.cuda.nvml import SLOWDOWN, in_words
 from evaluator.cuda.sequential import ROUNDS
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseScore, Comparison, Fault, Score, Status, Verdict, geometric_mean
-from evaluator.judging.speed import Benchmark, Challenge, Predicted
+from evaluator.judging.speed import Challenge, CompiledPlan, Predicted
 from evaluator.problem import Problem
 from evaluator.target import Target
 
@@ -49,27 +49,27 @@ class Measured:
     def score(
         self,
         problem: Problem,
-        benchmarks: Sequence[Benchmark],
+        plans: Sequence[CompiledPlan],
         incumbent: Challenge | None,
-        small: Sequence[Benchmark] = (),
+        small: Sequence[CompiledPlan] = (),
     ) -> Score | Fault:
         """Return the measured score; see ``Speed.score``.
 
         Raises ``EvaluatorUnavailable`` when the GPU cannot be had or is held down, or the incumbent does not run on it.
         """
-        predicted = self._predict(problem, benchmarks)
+        predicted = self._predict(problem, plans)
         cascade = self._hopeless(problem, predicted, incumbent)
         if isinstance(cascade, Fault):
             return cascade
         card = self._check(problem, small)
         if isinstance(card, Fault):
             return card
-        stopwatch = Stopwatch([_timed_case(problem, each, card) for each in benchmarks], self._chance)
-        comparison = None if incumbent is None else self._compare(stopwatch, problem, benchmarks, incumbent)
+        stopwatch = Stopwatch([_timed_case(problem, each, card) for each in plans], self._chance)
+        comparison = None if incumbent is None else self._compare(stopwatch, problem, plans, incumbent)
         if isinstance(comparison, Fault):
             return comparison
         with ExitStack() as stack:
-            contender = self._opened(problem, benchmarks, stack)
+            contender = self._opened(problem, plans, stack)
             timing = contender if isinstance(contender, Fault) else stopwatch.score(contender)
         if isinstance(timing, Fault):
             return timing
@@ -81,7 +81,7 @@ class Measured:
         conditions = "; ".join(filter(None, found))
         return Score(self._target.kind, self._target.name, cases, comparison, card.name, conditions)
 
-    def _check(self, problem: Problem, small: Sequence[Benchmark]) -> Card | Fault:
+    def _check(self, problem: Problem, small: Sequence[CompiledPlan]) -> Card | Fault:
         """Run the small cases, everything compared, and return the card that they ran on."""
         with ExitStack() as stack:
             contender = self._started(stack)
@@ -95,13 +95,13 @@ class Measured:
             return contender.card
 
     def _compare(
-        self, stopwatch: Stopwatch, problem: Problem, benchmarks: Sequence[Benchmark], incumbent: Challenge
+        self, stopwatch: Stopwatch, problem: Problem, plans: Sequence[CompiledPlan], incumbent: Challenge
     ) -> Comparison | Fault:
         @contextmanager
         def pair() -> Iterator[Pair | Fault]:
-            plans = (benchmarks, incumbent.benchmarks)
+            both = (plans, incumbent.plans)
             with ExitStack() as stack:
-                opened = {i: self._opened(problem, plans[i], stack) for i in self._chance.sample((0, 1), 2)}
+                opened = {i: self._opened(problem, both[i], stack) for i in self._chance.sample((0, 1), 2)}
                 mine, theirs = opened[0], opened[1]
                 if isinstance(theirs, Fault):
                     raise EvaluatorUnavailable(f"the incumbent fails on this GPU: {theirs.message}")
@@ -109,9 +109,9 @@ class Measured:
 
         return stopwatch.compare(pair, incumbent.plan_digest, incumbent.alpha, self._margin, self.until)
 
-    def _opened(self, problem: Problem, benchmarks: Sequence[Benchmark], stack: ExitStack) -> Contender | Fault:
+    def _opened(self, problem: Problem, plans: Sequence[CompiledPlan], stack: ExitStack) -> Contender | Fault:
         contender = self._started(stack)
-        for each in benchmarks:
+        for each in plans:
             if fault := contender.open(problem, each):
                 return fault
         return contender
@@ -129,7 +129,7 @@ class Measured:
             return ""
         if self._cascade is None:
             return "cascade off"
-        others = self._predict(problem, incumbent.benchmarks)
+        others = self._predict(problem, incumbent.plans)
         if isinstance(predicted, str) or isinstance(others, str):
             return f"cascade passed: {predicted if isinstance(predicted, str) else others}"
         mine, theirs = (geometric_mean([case.high_tflops for case in each]) for each in (predicted, others))
@@ -138,15 +138,15 @@ class Measured:
             return Fault(Status.NOT_TIMED, f"not timed: {found}")
         return f"cascade passed: {found}"
 
-    def _predict(self, problem: Problem, benchmarks: Sequence[Benchmark]) -> tuple[CaseScore, ...] | str:
+    def _predict(self, problem: Problem, plans: Sequence[CompiledPlan]) -> tuple[CaseScore, ...] | str:
         """Return what the performance model says for this card, or why it says nothing."""
-        score = Predicted(self._target).score(problem, benchmarks, None)
+        score = Predicted(self._target).score(problem, plans, None)
         return score.message if isinstance(score, Fault) else score.cases
 
 
-def _timed_case(problem: Problem, benchmark: Benchmark, card: Card) -> TimedCase:
-    flops = problem.flops(benchmark.case)
-    return TimedCase(benchmark.case.name, flops, card.floor_s(flops, problem.least_bytes(benchmark.case)))
+def _timed_case(problem: Problem, compiled: CompiledPlan, card: Card) -> TimedCase:
+    flops = problem.flops(compiled.case)
+    return TimedCase(compiled.case.name, flops, card.floor_s(flops, problem.least_bytes(compiled.case)))
 
 
 def _cut_short(comparison: Comparison | None) -> str:

@@ -3,7 +3,6 @@
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 
@@ -12,7 +11,7 @@ from evaluator.cuda.device import Device, PlanFault
 from evaluator.evaluation import CaseResult, Fault, Status
 from evaluator.executor import Allocation
 from evaluator.judging.buffers import POISON, stranger
-from evaluator.judging.compare import compare, uncovered
+from evaluator.judging.compare import Checked, compare, uncovered
 from evaluator.plan import Buffer, Fill, LaunchPlan, Role
 from evaluator.problem import Case, Problem, TensorSpec
 
@@ -23,14 +22,6 @@ SAMPLED_ROWS = 16
 """Rows that are compared with the reference after a run at a benchmark shape, of each of two heads."""
 
 Inputs = Mapping[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Checked:
-    """Whether one run was right."""
-
-    result: CaseResult
-    fault: Fault | None
 
 
 class _Region:
@@ -140,8 +131,7 @@ class Running:
                 rows = self.compared()
                 for name in ("out", "lse"):
                     _mark(outputs[name], self._specs[name], rows)
-            comparison = compare(self._problem, self.case, inputs, outputs, whole=self._whole)
-        return Checked(comparison.result, comparison.fault)
+            return compare(self._problem, self.case, inputs, outputs, whole=self._whole)
 
     def compared(self) -> torch.Tensor:
         """Return which rows of the last run are compared, bool [batch, heads, q_len]."""

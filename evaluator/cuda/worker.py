@@ -32,6 +32,7 @@ import torch
 
 from evaluator.binary import Binary
 from evaluator.capture.plan_reading import plan_from_json
+from evaluator.catalogue import get_problem
 from evaluator.cuda.cards import Card
 from evaluator.cuda.device import Device, DeviceFault, Enqueue, PlanFault
 from evaluator.cuda.running import Running
@@ -39,7 +40,6 @@ from evaluator.evaluation import Fault, Status
 from evaluator.plain import rebuild
 from evaluator.plan import LaunchPlan
 from evaluator.problem import Case, Problem
-from evaluator.problems.loading import get_problem
 
 _TOO_MUCH = "kernels ask for more memory at launch than the GPU has left"
 Say = Callable[[Mapping[str, Any]], None]

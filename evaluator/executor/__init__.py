@@ -1,4 +1,4 @@
-"""Executes Triton IR on the CPU, all programs of a grid at once, and watches what the kernel does to memory.
+"""Executes Triton IR on the CPU, all programs of a grid at once, and checks what the kernel does to memory.
 
     kernel = load(ttir)
     memory = [Allocation("x", x), Allocation("y", y)]
@@ -42,7 +42,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs triton when it is asked for."""
+    """Import ``offline``, which needs triton, when it is first used."""
     if name == "offline":
         from evaluator.executor.triton_offline import offline
 

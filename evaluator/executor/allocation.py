@@ -1,4 +1,4 @@
-"""Buffers as the executor takes them, and how their elements are named."""
+"""The buffers that a kernel is given, and how messages name their elements."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A tensor within a buffer, all in elements of the buffer: what an element is named by."""
+    """A tensor within a buffer, by which its elements are named. All sizes are in elements of the buffer."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     offset: int = 0
 
     def index(self, element: int) -> tuple[int, ...] | None:
-        """Return the multi-index of an element of the buffer, None if it is not found in the tensor."""
+        """Return the multi-index of an element of the buffer, None if the tensor does not contain it."""
         rest = element - self.offset
         place = [0] * len(self.shape)
         for dim in sorted(range(len(self.shape)), key=lambda dim: -self.strides[dim]):
@@ -25,33 +25,33 @@ class View:
         return None if rest or 0 in self.shape else tuple(place)
 
     def spans(self, element: torch.Tensor) -> torch.Tensor:
-        """Return which elements of the buffer lie between the tensor's first and its last."""
+        """Return which elements of the buffer lie between the tensor's first and last element."""
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
         return (element >= self.offset) & (element <= last)
 
 
 @dataclass
 class Allocation:
-    """One buffer."""
+    """One buffer that a kernel is given."""
 
     name: str
     data: torch.Tensor
-    """Flat, contiguous."""
+    """The contents: flat and contiguous."""
     written: torch.Tensor | None = None
-    """bool per element, set by stores; None if nobody asks."""
+    """Whether each element was stored to, bool; None if nobody asks."""
     readonly: bool = False
     """Stores to it are faults and change nothing."""
     valid: torch.Tensor | None = None
-    """bool per element: whether it belongs to a tensor that the launch was given, or is padding. None: no padding."""
+    """Whether each element belongs to a tensor of the launch, bool; the others are padding. None: no padding."""
     initialised: torch.Tensor | None = None
-    """bool per element, set by stores: whether it has a value. None: all have."""
+    """Whether each element has a value, bool, set by stores. None: all have."""
     address: int | None = None
-    """Of the first byte; None: wherever there is plenty of room around it."""
+    """Address of the first byte. None: the executor chooses one with plenty of room on both sides."""
     views: tuple[View, ...] = ()
-    """How elements are named: by the first view that has them, else by their flat index."""
+    """Tensors in the buffer: an element is named by the first view that has it, else by its flat index."""
 
     def name_of(self, element: int) -> tuple[tuple[int, ...], str]:
-        """Return the index of an element, and words for it."""
+        """Return the index of an element, and the words that name it in a message."""
         for view in self.views:
             index = view.index(element)
             if index is not None:
@@ -59,7 +59,7 @@ class Allocation:
         return (element,), f"element {element} of {self.name!r}"
 
     def covered(self, index: torch.Tensor, item_bytes: int) -> torch.Tensor:
-        """Return the elements [..., n] in which the items of a size at the given indices [...] lie."""
+        """Return the elements [..., n] that hold the items of ``item_bytes`` at the given indices [...]."""
         element_bytes = self.data.element_size()
         if item_bytes <= element_bytes:
             return (index if item_bytes == element_bytes else index * item_bytes // element_bytes).unsqueeze(-1)

@@ -1,4 +1,4 @@
-"""Arguments of a launch as values of a kernel's parameters, held to what the IR declares of them."""
+"""Turns the arguments of a launch into values of a kernel's parameters, and checks what the IR declares of them."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,14 @@ from evaluator.executor.values import DTYPES, DescriptorValue, Value
 from evaluator.plan import Argument, Descriptor, Pointer, Scalar
 
 BUFFER_ALIGNMENT = 16
-"""Bytes; what every allocator for the GPU promises at least."""
+"""Alignment in bytes that every GPU allocator guarantees at least."""
 
 
 def bind(function: Function, memory: Memory, args: Sequence[Argument], *, sanitize: bool = False) -> list[Value]:
     """Return the values of a kernel's parameters, in order.
 
-    One that is not as divisible as declared is a fault if ``sanitize``. Raises ``IRError`` for those that do not fit.
+    With ``sanitize``, an argument that is less divisible than declared is a fault. Raises ``IRError`` for arguments
+    that do not fit the parameters.
     """
     if len(args) != len(function.params):
         raise IRError(f"kernel {function.name} takes {len(function.params)} arguments, not {len(args)}")
@@ -62,7 +63,7 @@ def _argument(kind: Type, argument: Argument, memory: Memory, where: str) -> Val
 
 
 def _indivisible(divisor: int, argument: Argument, where: str) -> str | None:
-    """Return in what an argument is not what the IR lets the compiler count on; ``IRError`` if it cannot be that."""
+    """Return how an argument breaks what the IR promises the compiler; raise ``IRError`` if it does not fit at all."""
     declared = f"{where} is declared divisible by {divisor}"
     if divisor == 1:
         return None

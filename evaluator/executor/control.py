@@ -1,14 +1,14 @@
-"""Control flow: blocks, branches and loops. Programs that diverge go on in frames of their own and are merged after."""
+"""Control flow: blocks, branches and loops. Programs that diverge continue in separate frames that merge later."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
 
 import torch
 
+from evaluator.executor.diverging import Piece, assign, join, narrowed, parted, twins_of, unchanged
+from evaluator.executor.effects import CONTROL, READS, WRITES
 from evaluator.executor.errors import IRError, UnsupportedOperation
-from evaluator.executor.flow import ATOMICS, READS
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Block, Function, Op, Region, Type, captured, walk
 from evaluator.executor.operations import ELEMENTWISE, REGION_STEPS, STEPS
@@ -19,40 +19,16 @@ from evaluator.executor.operations.registry import check_variant, elementwise_st
 from evaluator.executor.overflow import addressing, watched
 from evaluator.executor.reorder import check_orders
 from evaluator.executor.script import Script
-from evaluator.executor.space import total
-from evaluator.executor.values import DTYPES, DescriptorValue, Value, full, merge, select, suffix
+from evaluator.executor.values import DTYPES, Value, full, select, suffix
 from evaluator.executor.waiting import polls
-
-CONTROL = frozenset(
-    (
-        "scf.for",
-        "scf.while",
-        "scf.if",
-        "scf.yield",
-        "scf.condition",
-        "tt.call",
-        "tt.return",
-        "cf.br",
-        "cf.cond_br",
-        "tt.reduce.return",
-        "tt.scan.return",
-        "tt.map_elementwise.return",
-    )
-)
-"""Operations that this module does."""
 
 KNOWN = CONTROL | STEPS.keys() | REGION_STEPS.keys() | ELEMENTWISE.keys()
 """Every operation that the executor knows."""
 
 _ONCE = torch.ones(1, dtype=torch.int64)
 
-Twins = list[torch.Tensor | None]
-Piece = tuple[torch.Tensor, list[Value], Twins]
-"""Positions [n] in a frame, the values of those programs, and their twins."""
-
-
 _TORCH_REFUSALS = (RuntimeError, IndexError, TypeError, ValueError, KeyError)
-"""What torch and Python raise for operands that do not fit: the IR comes from outside and is not verified."""
+"""What torch and Python raise for operands that do not fit: the IR is untrusted and not verified."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +38,7 @@ class Steps:
     steps: tuple[Step, ...]
     ops: tuple[Op, ...]
     block: int | None
-    """Index of the block; None for the side of a branch that is not there."""
+    """Index of the block; None for a branch without an ``else``."""
 
     def run(self, frame: Frame) -> None:
         """Run every step; raise ``IRError`` naming the operation if operands do not fit it."""
@@ -83,7 +59,7 @@ def _misfit(op: Op, error: Exception) -> IRError:
 
 
 def build(function: Function, *, sanitize: bool = False) -> Step:
-    """Return the step that runs a whole kernel, and follows the arithmetic of its addresses if ``sanitize``.
+    """Return the step that runs a whole kernel. With ``sanitize``, it also checks address arithmetic for overflow.
 
     Raises ``IRError`` or ``UnsupportedOperation``.
     """
@@ -94,14 +70,6 @@ def build(function: Function, *, sanitize: bool = False) -> Step:
         body(frame)
 
     return run
-
-
-def _sides(condition: torch.Tensor) -> list[tuple[bool, torch.Tensor | None]]:
-    """Return the truth values that occur and the programs [n] that have each; None where all agree."""
-    first = bool(condition[0])
-    if condition.shape[0] == 1 or bool((condition == first).all()):
-        return [(first, None)]
-    return [(True, condition.nonzero().flatten()), (False, (~condition).nonzero().flatten())]
 
 
 class _Builder:
@@ -155,7 +123,7 @@ class _Builder:
         return STEPS[op.name](op, self._types)
 
     def function(self, region: Region) -> Callable[[Frame], list[Piece]]:
-        """Return what runs a function's blocks: it gives back the returned values, by how programs left."""
+        """Return a callable that runs a function's blocks and gives a piece for each return that programs reached."""
         _check_forward(region)
         blocks = {block.label: (self._steps(block), block) for block in region.blocks}
         entry = region.blocks[0].label
@@ -170,15 +138,15 @@ class _Builder:
                 last = block.ops[-1]
                 if last.name == "tt.return":
                     returned = [frame.value(slot) for slot in last.operands]
-                    pieces.append((positions, returned, _twins(frame, last.operands)))
+                    pieces.append((positions, returned, twins_of(frame, last.operands)))
                     continue
                 sides: list[tuple[bool, torch.Tensor | None]] = [(True, None)]
                 if last.name == "cf.cond_br":
-                    sides = _sides(frame.tensor(last.operands[0]))
+                    sides = parted(frame.tensor(last.operands[0]))
                 for taken, where in sides:
                     target, values = last.successors[0 if taken else 1]
                     inner = frame if where is None else frame.select(where, range(len(frame.slots)))
-                    _assign(inner, blocks[target][1].args, values)
+                    assign(inner, blocks[target][1].args, values)
                     pending.append((target, inner, positions if where is None else positions[where]))
             return pieces
 
@@ -198,7 +166,7 @@ class _Builder:
             for slot, operand in zip(region.args, op.operands, strict=True):
                 inner.slots[slot] = frame.slots[operand]
             inner.set_twins(region.args, [frame.twins.get(operand) for operand in op.operands])
-            _join(frame, op.results, body(inner))
+            join(frame, op.results, body(inner))
 
         return run
 
@@ -212,16 +180,16 @@ class _Builder:
 
         def run(frame: Frame) -> None:
             pieces: list[Piece] = []
-            for taken, where in _sides(frame.tensor(condition)):
+            for taken, where in parted(frame.tensor(condition)):
                 body, outer, yields = then if taken else otherwise
                 if where is None:
                     body.run(frame)
-                    _assign(frame, op.results, yields)
+                    assign(frame, op.results, yields)
                     return
                 inner = frame.select(where, outer)
                 body.run(inner)
-                pieces.append((where, [inner.value(slot) for slot in yields], _twins(inner, yields)))
-            _join(frame, op.results, pieces)
+                pieces.append((where, [inner.value(slot) for slot in yields], twins_of(inner, yields)))
+            join(frame, op.results, pieces)
 
         return run
 
@@ -247,19 +215,19 @@ class _Builder:
                 return
             longest = int(counts.max())
             if int(counts.min()) == longest:
-                _assign(frame, carried, initial)
+                assign(frame, carried, initial)
                 for trip in range(longest):
                     frame.run.check_time()
                     frame.slots[variable] = (low + trip * step).to(dtype)
                     body.run(frame)
-                    _assign(frame, carried, yields)
-                _assign(frame, op.results, carried)
+                    assign(frame, carried, yields)
+                assign(frame, op.results, carried)
                 return
             # Longest first: the programs still in the loop are then always a prefix, and narrowing needs no copies.
             counts, order = counts.sort(descending=True, stable=True)
             left_after = counts.tolist()
             inner = frame.select(order, (*outer, *initial))
-            _assign(inner, carried, initial)
+            assign(inner, carried, initial)
             low, step = low.expand(frame.programs)[order], step.expand(frame.programs)[order]
             pieces: list[Piece] = []
             active, trip = frame.programs, 0
@@ -270,16 +238,16 @@ class _Builder:
                     still -= 1
                 if still < active:
                     values = [suffix(inner.value(slot), still) for slot in carried]
-                    twins = _narrow(_twins(inner, carried), partial(suffix, start=still))
+                    twins = narrowed(twins_of(inner, carried), partial(suffix, start=still))
                     pieces.append((order[still:active], values, twins))
                     inner.keep_first(still, (*outer, *carried))
                     active = still
                 if active:
                     inner.slots[variable] = (low[:active] + trip * step[:active]).to(dtype)
                     body.run(inner)
-                    _assign(inner, carried, yields)
+                    assign(inner, carried, yields)
                     trip += 1
-            _join(frame, op.results, pieces)
+            join(frame, op.results, pieces)
 
         return run
 
@@ -300,40 +268,40 @@ class _Builder:
             pieces: list[Piece] = []
             inner, positions = frame, torch.arange(frame.programs)
             earlier: tuple[int, list[Value | None]] = (-1, [])
-            _assign(inner, before_region.args, op.operands)
+            assign(inner, before_region.args, op.operands)
             while True:
                 frame.run.check_time()
                 before.run(inner)
-                values, twins = [inner.value(slot) for slot in forwarded], _twins(inner, forwarded)
-                sides = dict(_sides(inner.tensor(condition)))
+                values, twins = [inner.value(slot) for slot in forwarded], twins_of(inner, forwarded)
+                sides = dict(parted(inner.tensor(condition)))
                 if False in sides:
                     stop = sides[False]
                     if stop is None:
                         pieces.append((positions, values, twins))
                         break
                     ended = [select(value, stop) for value in values]
-                    pieces.append((positions[stop], ended, _narrow(twins, partial(select, programs=stop))))
+                    pieces.append((positions[stop], ended, narrowed(twins, partial(select, programs=stop))))
                 go = sides[True]
                 if go is not None:
                     inner, positions = inner.select(go, outer), positions[go]
                     values = [select(value, go) for value in values]
-                    twins = _narrow(twins, partial(select, programs=go))
+                    twins = narrowed(twins, partial(select, programs=go))
                 for slot, value in zip(after_region.args, values, strict=True):
                     inner.slots[slot] = value
                 inner.set_twins(after_region.args, twins)
                 after.run(inner)
-                _assign(inner, before_region.args, yields)
+                assign(inner, before_region.args, yields)
                 if waits and frame.run.turns is not None:
                     state = frame.run.memory.version, [inner.slots[slot] for slot in before_region.args]
-                    frame.run.turns.wait(site(inner, op), idle=_same(earlier, state))
+                    frame.run.turns.wait(site(inner, op), idle=unchanged(earlier, state))
                     earlier = state
-            _join(frame, op.results, pieces)
+            join(frame, op.results, pieces)
 
         return run
 
 
 def _scripted(op: Op, types: Sequence[Type], step: Step) -> Step:
-    """Return a step that goes by the script of a run, or adds to it, if there is one that has the result."""
+    """Return a step that takes its result from the run's script, or records it there, if the script has it."""
     (result,) = op.results
     kind = types[result]
 
@@ -350,61 +318,15 @@ def _scripted(op: Op, types: Sequence[Type], step: Step) -> Step:
         told = script.read(result, programs)
         if told is None:
             raise IRError(f"{op.name} at {op.location} is reached by programs that did not reach it before")
-        if script.acts and op.name in ATOMICS:
+        if script.acts and op.name in READS & WRITES:
             step(frame)
         frame.slots[result] = told
 
     return run
 
 
-def _assign(frame: Frame, targets: Sequence[int], sources: Sequence[int]) -> None:
-    """Copy slots, all at once."""
-    values = [frame.slots[slot] for slot in sources]
-    for target, value in zip(targets, values, strict=True):
-        frame.slots[target] = value
-    if frame.twins:
-        frame.set_twins(targets, [frame.twins.get(slot) for slot in sources])
-
-
-def _same(before: tuple[int, list[Value | None]], now: tuple[int, list[Value | None]]) -> bool:
-    """Whether memory, and the values that a loop carries, are as they were."""
-    return before[0] == now[0] and all(
-        a is b or (isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and torch.equal(a, b))
-        for a, b in zip(before[1], now[1], strict=True)
-    )
-
-
-def _join(frame: Frame, targets: Sequence[int], pieces: Sequence[Piece]) -> None:
-    """Set slots to the values of programs that went different ways."""
-    for i, target in enumerate(targets):
-        twins = [twins[i] for _, _, twins in pieces]
-        exact = None
-        if len(pieces) == 1:
-            frame.slots[target], exact = pieces[0][1][i], twins[0]
-        else:
-            frame.slots[target] = merge([(where, values[i]) for where, values, _ in pieces], frame.programs)
-            if any(twin is not None for twin in twins):
-                exactly = [(piece[0], _exact(piece[1][i], twin)) for piece, twin in zip(pieces, twins, strict=True)]
-                exact = cast(torch.Tensor, merge(exactly, frame.programs))
-        frame.set_twins([target], [exact])
-
-
-def _twins(frame: Frame, slots: Sequence[int]) -> Twins:
-    return [frame.twins.get(slot) for slot in slots]
-
-
-def _narrow(twins: Twins, narrow: Callable[[torch.Tensor], Value]) -> Twins:
-    return [None if twin is None else cast(torch.Tensor, narrow(twin)) for twin in twins]
-
-
-def _exact(value: Value, twin: torch.Tensor | None) -> torch.Tensor:
-    """Return the twin of an integer or address, which is its value where it has none."""
-    assert not isinstance(value, DescriptorValue)
-    return total(value).to(torch.int64) if twin is None else twin
-
-
 def _check_counts(op: Op, *values: Sequence[int]) -> None:
-    """Raise ``IRError`` if lists of values that stand for each other differ in length."""
+    """Raise ``IRError`` if lists of values that correspond to each other differ in length."""
     if len({len(each) for each in values}) > 1:
         raise IRError(f"{op.name} at {op.location} passes on different numbers of values")
 

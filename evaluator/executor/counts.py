@@ -1,4 +1,4 @@
-"""What the programs of an execution did: operations by kind, and bytes and sectors per buffer."""
+"""Counts of what the programs of an execution did: operations by kind, and bytes and sectors per buffer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from evaluator.executor.ir import Function, Type, walk_blocks
 from evaluator.executor.memory import Memory
 from evaluator.executor.space import total
 from evaluator.executor.values import AddressSum
-from evaluator.executor.work import Kind, block_work
+from evaluator.executor.work import OpKind, block_work
 
 Tensor = torch.Tensor
 Address = Tensor | AddressSum
@@ -26,32 +26,32 @@ SECTOR_BYTES = 32
 
 @dataclass(frozen=True)
 class Traffic:
-    """What programs read from or wrote to one buffer. Elements that are masked off do not count."""
+    """What programs read from or wrote to one buffer; masked elements do not count."""
 
     read_bytes: PerProgram
     written_bytes: PerProgram
     read_sectors: PerProgram
-    """Distinct sectors of every single access (one operation on one block), summed: what the best layout moves through
-    a cache that keeps nothing."""
+    """Distinct sectors of each access (one operation on one block), summed over all accesses: the traffic of the best
+    layout through a cache that keeps nothing."""
     written_sectors: PerProgram
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What every program did."""
+    """What each program of an execution did."""
 
-    operations: Mapping[Kind, PerProgram]
-    """Scalar operations; those on elements that are masked off later count, as the machine does them too."""
+    operations: Mapping[OpKind, PerProgram]
+    """Scalar operations. Those on elements that a later mask discards count: the machine executes them, too."""
     traffic: Mapping[str, Traffic]
-    """By name of the buffer; atomic operations both read and write."""
+    """Traffic by name of the buffer. Atomic operations both read and write."""
 
     def total(self, name: str) -> int:
-        """Return all operations of the kinds of a name, e.g. ``dot``, over all programs and element types."""
+        """Return the operations of one kind, e.g. ``dot``, summed over all programs and element types."""
         return sum(int(amounts.sum()) for kind, amounts in self.operations.items() if kind.name == name)
 
 
 class Metered:
-    """A memory that counts accesses and passes them on. Accesses outside of all buffers do not count."""
+    """A memory that counts accesses and passes them on. Accesses outside all buffers do not count."""
 
     def __init__(self, memory: Memory, programs: int) -> None:
         self._memory = memory
@@ -78,7 +78,7 @@ class Metered:
         return self._memory.gather_cells(address, mask, kind, site)
 
     def traffic(self, names: Sequence[str]) -> dict[str, Traffic]:
-        """Return what was counted, by the names of the buffers."""
+        """Return the traffic counted so far, by name of the buffer."""
         return {name: Traffic(*(column.numpy() for column in self._counts[:, i])) for i, name in enumerate(names)}
 
     def _count(
@@ -109,16 +109,16 @@ class Metered:
 
 
 def _distinct(values: Tensor, active: Tensor) -> Tensor:
-    """Return how many different values of at least 0 each row of ``values`` [P, n] has where ``active`` [P, n]."""
+    """Return the number of distinct values, all at least 0, in each row of ``values`` [P, n] that are ``active``."""
     ordered = torch.where(active, values, -1).sort(1).values
     fresh = ordered >= 0
     fresh[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
     return fresh.sum(1)
 
 
-def operations(function: Function, passes: torch.Tensor) -> dict[Kind, PerProgram]:
-    """Return the operations of each kind, from how often each block was executed: ``passes`` [blocks, programs]."""
-    done: dict[Kind, PerProgram] = {}
+def operations(function: Function, passes: torch.Tensor) -> dict[OpKind, PerProgram]:
+    """Return the operations of each kind, given how often each block was executed: ``passes`` [blocks, programs]."""
+    done: dict[OpKind, PerProgram] = {}
     for block in walk_blocks(function.body):
         for kind, amount in block_work(block, function.types).items():
             here = passes[block.index].numpy() * amount

@@ -1,20 +1,20 @@
-"""What can keep the executor from a result; none of it is a memory fault, which is a value.
+"""Errors that keep the executor from a result. Memory faults are not errors but part of the result.
 
 IRError                the text is not Triton IR, or does not fit the arguments
 UnsupportedOperation   the text is Triton IR, but holds something the executor does not do
 ExecutionTimeout       the deadline passed
-Deadlock               all programs that are left wait for each other: it never would end
+Deadlock               all remaining programs wait for each other
 """
 
 from evaluator.errors import EvaluatorError
 
 
 class IRError(EvaluatorError):
-    """The text is no valid Triton IR, or arguments do not fit its signature. One line."""
+    """The text is not valid Triton IR, or arguments do not fit its signature. The message is one line."""
 
 
 class UnsupportedOperation(EvaluatorError):
-    """An operation, or a variant of one, that the executor does not do: no verdict on the numbers."""
+    """The executor does not implement an operation or a variant of one, and so cannot judge the kernel's results."""
 
     def __init__(self, name: str, location: str) -> None:
         super().__init__(f"unsupported operation {name} at {location}")
@@ -23,8 +23,8 @@ class UnsupportedOperation(EvaluatorError):
 
 
 class ExecutionTimeout(EvaluatorError):
-    """Execution did not end before its deadline, or never will."""
+    """Execution did not end before its deadline, or never would."""
 
 
 class Deadlock(ExecutionTimeout):
-    """All programs that are left wait for each other."""
+    """All remaining programs wait for each other."""

@@ -1,4 +1,4 @@
-"""Faults: what a kernel does that a right kernel does not, in words and in parts, a few per execution."""
+"""Faults: what a correct kernel would not do. Each has a message and its parts; an execution reports a few."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -6,78 +6,77 @@ from dataclasses import dataclass, replace
 import torch
 
 MAX_FAULTS = 8
-"""Findings of each kind reported per execution; one kind must not crowd out another."""
+"""Findings reported per kind and execution, so that one kind does not crowd out another."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryFault:
-    """An access that a right kernel does not make, or a promise to the compiler that it does not keep; or a note."""
+    """An access that a correct kernel does not make, a promise to the compiler that the kernel breaks, or a note."""
 
     kind: str
-    """Always looked for: ``read out of bounds``, ``write out of bounds``, ``read in padding``, ``write in padding``,
-    ``read beside a tensor`` (in its allocation, before its first or behind its last element),
-    ``write to an input``, ``misaligned access``, ``false assumption``, ``false hint``, ``assertion failed``,
-    ``index out of range``. By the sanitiser alone: ``read of uninitialised memory``, ``write race``,
-    ``read-write race``, ``conflicting store``, ``integer overflow``, ``invalid descriptor``. Notes: ``same value stored
-    twice``, ``races not checked``."""
+    """What is wrong. Always checked: ``read out of bounds``, ``write out of bounds``, ``read in padding``, ``write in
+    padding``, ``read beside a tensor`` (in its allocation, before its first or after its last element), ``write to an
+    input``, ``misaligned access``, ``false assumption``, ``false hint``, ``assertion failed``, ``index out of range``.
+    Checked only by the sanitiser: ``read of uninitialised memory``, ``write race``, ``read-write race``, ``conflicting
+    store``, ``integer overflow``, ``invalid descriptor``. Notes: ``same value stored twice``, ``races not checked``."""
     message: str
-    """One line that names all of the below."""
+    """One line that states everything below."""
     kernel: str = ""
     location: str = ""
-    """``FILE:LINE``."""
+    """Source line, as ``FILE:LINE``."""
     program: tuple[int, int, int] = (0, 0, 0)
-    """The first program that does it."""
+    """The first program with this fault."""
     others: int = 0
-    """How many further programs do the same there."""
+    """Number of further programs with the same fault at the same place."""
     tensor: str = ""
-    """Name of the allocation, ``""`` if none is concerned."""
+    """Name of the allocation, ``""`` if no allocation is involved."""
     index: tuple[int, ...] | None = None
-    """Of the first element, in the tensor's view; the flat index where there is no view of it."""
+    """Index of the first element in the tensor's view; the flat index where no view has it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ordering:
-    """What an access that is atomic orders: the program's accesses before it (release), those after it (acquire)."""
+    """What an atomic access orders: the program's earlier accesses (release), its later ones (acquire)."""
 
     acquire: bool = True
     release: bool = True
     block_only: bool = False
-    """Scope ``cta``: atomic for one program alone."""
+    """Whether the scope is ``cta``: atomic within one program only."""
     blind: bool = False
-    """Whether what was there before does not matter."""
+    """Whether the access ignores the previous contents."""
     strong: bool = True
-    """False for a volatile load: it acquires, and races like any load."""
+    """False for a volatile load, which acquires but can race like any load."""
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Who accesses memory, and how: what a fault is reported with."""
+    """Which programs access memory, where in the source and how; faults are reported with it."""
 
     location: str
     ids: torch.Tensor
-    """int64 [total]: linear ids of all programs of the run."""
+    """Linear ids of all programs of the run, int64 [total]."""
     positions: torch.Tensor
-    """int64 [P]: which of them access."""
+    """Which of them make the access: positions in ``ids``, int64 [P]."""
     grid: tuple[int, int, int]
     order: Ordering | None = None
-    """None: a plain access."""
+    """What an atomic access orders; None for a plain access."""
     polls: bool = False
     """Whether the access is repeated until another program has stored there."""
 
     def program(self, position: int) -> tuple[int, int, int]:
-        """Return the ids of the program at a position in ``ids``."""
+        """Return the grid indices of the program at a position in ``ids``."""
         x, y, _ = self.grid
         linear = int(self.ids[position])
         return linear % x, linear // x % y, linear // (x * y)
 
 
 LAUNCH = Site("the launch", torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), (1, 1, 1))
-"""Where what the launch itself does wrong is done."""
+"""The location of faults of the launch itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is wrong with one element of an access."""
+    """The fault of one element of an access."""
 
     text: str
     index: tuple[int, ...] | None = None
@@ -85,15 +84,15 @@ class Finding:
 
 @dataclass(slots=True)
 class _Entry:
-    """Findings of one kind, at one place and in one buffer."""
+    """Findings of one kind at one place in one buffer."""
 
     first: MemoryFault
     programs: set[int]
-    """Positions of all that do it."""
+    """Positions of all programs with the finding."""
 
 
 class FaultLog:
-    """Collects findings: the first per kind, place and buffer with the number of programs, and not too many."""
+    """Collects findings, one per kind, place and buffer, with the number of programs; their number is bounded."""
 
     def __init__(self, kernel: str) -> None:
         self._kernel = kernel
@@ -101,7 +100,7 @@ class FaultLog:
 
     @property
     def found(self) -> tuple[MemoryFault, ...]:
-        """What was added so far."""
+        """The findings added so far."""
         return tuple(self._finished(entry) for entry in self._entries.values())
 
     def add(
@@ -112,7 +111,7 @@ class FaultLog:
         describe: Callable[[tuple[int, ...]], Finding],
         site: Site,
     ) -> None:
-        """Add the first access of a block [P or 1, ...] that is wrong; ``describe`` says what of it by its place."""
+        """Add the first wrong access of a block [P or 1, ...]; ``describe`` maps its place to the fault."""
         programs = site.positions
         if wrong.shape[0] > 1:
             programs = programs[wrong.reshape(wrong.shape[0], -1).any(1)]
@@ -125,7 +124,7 @@ class FaultLog:
     def record(
         self, kind: str, tensor: str, programs: torch.Tensor, finding: Callable[[], Finding], site: Site
     ) -> None:
-        """Add a finding about the first of the programs at positions [n] that do what is wrong."""
+        """Add a finding about the first of the programs at positions [n], all of which have it."""
         key = (kind, site.location, tensor)
         if key not in self._entries and sum(other == kind for other, _, _ in self._entries) < MAX_FAULTS:
             found, program = finding(), site.program(int(programs[0]))
@@ -135,7 +134,7 @@ class FaultLog:
             self._entries[key].programs.update(programs.unique().tolist())
 
     def state(self, kind: str, text: str, tensor: str = "") -> None:
-        """Add what concerns the launch as a whole."""
+        """Add a finding about the launch as a whole."""
         fault = MemoryFault(kind, text, self._kernel, LAUNCH.location, tensor=tensor)
         self._entries.setdefault((kind, LAUNCH.location, tensor), _Entry(fault, set()))
 

@@ -1,30 +1,18 @@
-"""How values pass through control flow, and which branches can be followed without doing a kernel's real work."""
+"""How values pass through control flow, and which branches can be followed without the kernel's actual work."""
 
 from collections.abc import Iterator, Mapping
 
+from evaluator.executor.effects import CONTROL, effects
 from evaluator.executor.ir import COMBINING, Function, Op, Region, walk
-from evaluator.executor.work import PRODUCTS, asks
+from evaluator.executor.work import asks
 
 Slots = tuple[int, ...]
 
-ATOMICS = ("tt.atomic_rmw", "tt.atomic_cas")
-READS = ("tt.load", "tt.descriptor_load", "tt.descriptor_gather", "tt.atomic_load", "tt.atomic_poll", *ATOMICS)
-"""Operations whose results depend on memory; the first operand says where."""
-WRITES = (
-    "tt.store",
-    "tt.atomic_store",
-    *ATOMICS,
-    "tt.descriptor_store",
-    "tt.descriptor_reduce",
-    "tt.descriptor_scatter",
-)
-"""Operations that may change memory; the first operand says where."""
-
 
 def links(op: Op, arguments: Mapping[str, Slots]) -> Iterator[tuple[Slots, Slots]]:
-    """Yield (targets, sources): an operation of control flow sets each target to a source, at one time or another.
+    """Yield (targets, sources): an operation of control flow may set each target to the source at the same place.
 
-    ``arguments`` are those of the blocks around it, by label.
+    ``arguments`` has the arguments of the surrounding blocks by label.
     """
     results = op.results
     if op.name == "scf.for":
@@ -49,12 +37,14 @@ def links(op: Op, arguments: Mapping[str, Slots]) -> Iterator[tuple[Slots, Slots
             if block.ops[-1].name == "tt.return":
                 yield results, block.ops[-1].operands
         yield body.args, op.operands
+    elif op.name in CONTROL and (op.regions or op.results):
+        raise NotImplementedError(f"evaluator/executor/flow.py does not say how values pass through {op.name}")
     for label, values in op.successors:
         yield arguments.get(label, ()), values
 
 
 def conditions(op: Op) -> Slots:
-    """Return what decides where an operation of control flow goes, or how often."""
+    """Return the slots that decide where an operation of control flow continues, or how often it repeats."""
     if op.name == "scf.for":
         return op.operands[:3]
     if op.name == "scf.while":
@@ -63,8 +53,10 @@ def conditions(op: Op) -> Slots:
 
 
 def followed(function: Function) -> frozenset[int]:
-    """Return the branches and calls, by the index of their first block, that hold work which is counted in bytes or
-    products, and none of whose conditions depends on what memory holds or on a product.
+    """Return the branches and calls whose work should be counted, by the index of their first block.
+
+    They contain loads, stores, products or exponentials, and none of their conditions depends on memory or on a
+    product.
     """
     costly = _costly(function)
     return frozenset(
@@ -81,7 +73,7 @@ def _branching(op: Op) -> Iterator[Op]:
 
 
 def _costly(function: Function) -> set[int]:
-    """Return the slots that depend on what memory holds or on a product."""
+    """Return the slots that depend on the contents of memory or on a product."""
     costly: set[int] = set()
     grew = True
 
@@ -92,7 +84,8 @@ def _costly(function: Function) -> set[int]:
                 for targets, sources in links(op, arguments):
                     costly.update(t for t, s in zip(targets, sources, strict=True) if s in costly)
                 if not op.regions or op.name in COMBINING:
-                    if op.name in READS or op.name in PRODUCTS or not costly.isdisjoint(op.operands):
+                    row = effects(op.name)
+                    if row.reads or row.work == "dot" or not costly.isdisjoint(op.operands):
                         costly.update(op.results)
                 else:
                     for inner in op.regions:

@@ -16,23 +16,23 @@ from evaluator.executor.waiting import Turns
 
 @dataclass(frozen=True)
 class Run:
-    """What all frames of one execution share."""
+    """State that all frames of one execution share."""
 
     memory: Memory
     grid: tuple[int, int, int]
     ids: torch.Tensor
-    """int64 [total]: linear index (x fastest) of every program that runs."""
+    """Linear index (x fastest) of every program that runs, int64 [total]."""
     passes: torch.Tensor
-    """int64 [blocks of the IR, total]: how often each was executed so far."""
+    """How often each program executed each block so far, int64 [blocks of the IR, total]."""
     deadline: float | None
     used: frozenset[int] = frozenset()
     """Slots that some operation uses."""
     polls: frozenset[int] = frozenset()
     """Results of operations that are repeated until another program has stored something."""
     script: Script | Prompter | None = None
-    """Where to write down what deciding reads give, or what tells it."""
+    """Where the results of deciding reads are recorded (``Script``) or taken from (``Prompter``)."""
     turns: Turns | None = None
-    """Who runs when programs wait for each other; None: all go in lockstep."""
+    """Which program runs when programs wait for each other; None: all run in lockstep."""
 
     def check_time(self) -> None:
         """Raise ``ExecutionTimeout`` once the deadline has passed."""
@@ -42,18 +42,18 @@ class Run:
 
 @dataclass
 class Frame:
-    """Programs that take the same path. Values of other programs are not in it, so no step needs a mask for them."""
+    """Programs that take the same path, with their values only, so that no step needs a mask for other programs."""
 
     run: Run
     positions: torch.Tensor
-    """int64 [P]: index into ``run.ids``."""
+    """Indices of the programs into ``run.ids``, int64 [P]."""
     slots: list[Value | None]
     twins: dict[int, torch.Tensor] = field(default_factory=dict)
-    """By slot: what an integer or address would be, int64, had nothing overflowed. See ``overflow``."""
+    """The value, by slot, that an integer or address would have without overflow, int64. See ``overflow``."""
 
     @property
     def programs(self) -> int:
-        """P."""
+        """Number of programs, P."""
         return self.positions.shape[0]
 
     def tensor(self, slot: int) -> torch.Tensor:
@@ -61,11 +61,11 @@ class Frame:
         return cast(torch.Tensor, self.slots[slot])
 
     def value(self, slot: int) -> Value:
-        """Return whatever is in a slot."""
+        """Return the value in a slot, of whichever kind."""
         return cast(Value, self.slots[slot])
 
     def select(self, programs: torch.Tensor, slots: Iterable[int]) -> "Frame":
-        """Return a frame of the programs at the given positions, which sees the given slots."""
+        """Return a frame of the programs at the given positions, with the given slots only."""
         inner: list[Value | None] = [None] * len(self.slots)
         for slot in slots:
             value = self.slots[slot]
@@ -91,7 +91,7 @@ class Frame:
                 self.twins[slot] = twin
 
     def count(self, block: int, times: torch.Tensor) -> None:
-        """Note that the programs execute a block; ``times`` is int64 [P or 1]."""
+        """Count executions of a block; ``times`` is int64 [P or 1]."""
         self.run.passes[block].index_add_(0, self.positions, times.expand(self.programs))
 
     def ids(self) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The nouns of parsed Triton IR: types, operations, blocks and regions. Values are slots, numbered per kernel."""
+"""Parsed Triton IR: types, operations, blocks and regions. Values are slots, numbered per kernel."""
 
 import math
 import re
@@ -25,7 +25,7 @@ BITS = {
 """Bits of a scalar of every element type."""
 
 MAX_ELEMENTS = 2**20
-"""Largest block; the limit of Triton's front end."""
+"""Elements of the largest block; the limit of Triton's front end."""
 
 
 COMBINING = ("tt.reduce", "tt.scan", "tt.map_elementwise")
@@ -37,12 +37,12 @@ class Type:
     """Type of a value: a scalar (shape ``()``) or a block of scalars."""
 
     element: str
-    """A key of ``BITS``."""
+    """Element type, a key of ``BITS``."""
     shape: tuple[int, ...] = ()
     target: "Type | None" = None
     """What a pointer points to, or the block that a descriptor describes."""
     unsigned: bool = False
-    """Whether a descriptor's integers are read as unsigned; no other type says."""
+    """Whether a descriptor's integers are unsigned; no other type says."""
 
     @property
     def elements(self) -> int:
@@ -74,7 +74,7 @@ _DESCRIPTOR = re.compile(r"(?:!tt\.tensordesc)?<(tensor<.+>|(?:\d+x)+[^#,]+)>", 
 
 
 _MOST_NESTED = 4
-"""Angle brackets that a type opens: a descriptor of a block of pointers has three."""
+"""Most angle brackets that a type may open; a descriptor of a block of pointers has three."""
 
 
 def parse_type(text: str) -> Type:
@@ -110,15 +110,15 @@ class Op:
     operands: tuple[int, ...]
     results: tuple[int, ...]
     location: str
-    """``FILE:LINE`` in the author's source, or ``line N of the IR``."""
+    """Where it is written: ``FILE:LINE`` in the author's source, or ``line N of the IR``."""
     words: tuple[str, ...] = ()
     """Bare keywords and literals, in order."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     regions: "tuple[Region, ...]" = ()
     successors: tuple[tuple[str, tuple[int, ...]], ...] = ()
-    """Of a branch: label of the block and values of its arguments."""
+    """For a branch: the label of each target block and the values of its arguments."""
     loop: int | None = None
-    """Index among the kernel's loops, if this is a loop outside of combining regions."""
+    """Index among the kernel's loops, if this is a loop outside combining regions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +129,12 @@ class Block:
     args: tuple[int, ...]
     ops: tuple[Op, ...]
     index: int = 0
-    """Among all blocks of the kernel, in no particular order."""
+    """Number of the block within the kernel, in no particular order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """Blocks; the first is the entry, and all but function bodies have just that one."""
+    """Blocks, of which the first is the entry. Only function bodies have more than one."""
 
     blocks: tuple[Block, ...]
 
@@ -156,13 +156,13 @@ class Function:
     name: str
     body: Region
     types: tuple[Type, ...]
-    """By slot."""
+    """Type of each slot."""
     divisors: tuple[int, ...] = ()
-    """Per parameter, what its value is declared to be divisible by; 1 where nothing is declared."""
+    """Declared divisor of each parameter; 1 where none is declared."""
     blocks: int = 0
-    """How many blocks there are; all indices lie below."""
+    """Number of blocks; all their indices are smaller."""
     aliases: Mapping[int, int] = field(default_factory=dict)
-    """Parameters that point into the buffer of an earlier one, and the first such."""
+    """Maps a parameter that points into the buffer of an earlier one to the first such parameter."""
 
     @property
     def params(self) -> tuple[int, ...]:
@@ -171,7 +171,7 @@ class Function:
 
 
 def walk(region: Region) -> Iterator[Op]:
-    """Yield every operation of a region, an operation before those in its own regions."""
+    """Yield every operation of a region; an operation comes before those in its own regions."""
     for block in region.blocks:
         for op in block.ops:
             yield op
@@ -180,7 +180,7 @@ def walk(region: Region) -> Iterator[Op]:
 
 
 def walk_blocks(region: Region) -> Iterator[Block]:
-    """Yield every block of a region whose operations are executed one after the other, so not those that combine."""
+    """Yield every block of a region, except those in combining regions, which are applied to whole blocks at once."""
     for block in region.blocks:
         yield block
         for op in block.ops:

@@ -14,9 +14,9 @@ from evaluator.executor.allocation import Allocation
 from evaluator.executor.binding import bind
 from evaluator.executor.control import KNOWN, build
 from evaluator.executor.counts import Counts, Metered, operations
+from evaluator.executor.effects import EFFECTS, READS, WRITES, effects
 from evaluator.executor.errors import IRError
 from evaluator.executor.faults import MemoryFault
-from evaluator.executor.flow import READS, WRITES
 from evaluator.executor.frame import Frame, Run, Step
 from evaluator.executor.ir import BITS, Function, Op, Type, walk, walk_blocks
 from evaluator.executor.marking import Marks, Writers
@@ -37,28 +37,30 @@ from evaluator.executor.slicing import (
 )
 from evaluator.executor.values import Value
 from evaluator.executor.waiting import Turns, polls, waiting_loops
-from evaluator.executor.work import PRODUCTS, bodies, loops
+from evaluator.executor.work import bodies, loops
 from evaluator.plan import Argument, Scalar
 from evaluator.work import Body
 
 DEFAULT_TEMPORARIES = 2**31
-"""Bytes that the values of the programs which run together may take."""
+"""Default limit in bytes for the values of the programs that run together."""
+
+_READS_OR_UPDATES = frozenset(name for name, row in EFFECTS.items() if row.reads or row.updates)
 
 Trips = tuple[npt.NDArray[np.int64], ...]
 
 
 @dataclass(frozen=True)
 class Execution:
-    """What running a kernel showed."""
+    """The findings of one execution of a kernel."""
 
     faults: tuple[MemoryFault, ...]
-    """At most ``faults.MAX_FAULTS``, one per place, kind and buffer."""
+    """One fault per place, kind and buffer, at most ``faults.MAX_FAULTS`` of a kind."""
     trips: Trips
-    """Per loop, [programs that ran]: body executions in all."""
+    """For each loop, how often each program that ran executed its body, int64 [programs]."""
     notes: tuple[MemoryFault, ...] = ()
-    """Findings that are no faults, such as two programs storing the same value; as many at most."""
+    """Findings that are not faults, such as two programs storing the same value; limited alike."""
     counts: Counts | None = None
-    """What every program did, if asked for."""
+    """What each program did, if asked for."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +68,15 @@ class Counted:
     """The work of a launch."""
 
     trips: Trips
-    """Per loop, [programs]: body executions in all."""
+    """For each loop, how often each program executes its body, int64 [programs]."""
     bodies: tuple[Body, ...]
-    """Per loop: what a pass through its body does on average, loops in it left out."""
+    """For each loop, the mean work of a pass through its body, without nested loops."""
     outside: Body
-    """What a program does outside of all loops, on average."""
+    """The mean work of a program outside all loops."""
 
 
 class _Code:
-    """A kernel, or what is left of it for the purpose at hand, made executable."""
+    """A kernel, or a slice of it, made executable."""
 
     def __init__(self, function: Function, *, sanitize: bool = False) -> None:
         self.function = function
@@ -91,12 +93,12 @@ class Kernel:
         self.name = function.name
         self.loops = loops(function)
         self.programs_interact = programs_interact(function)
-        """Whether programs run alone may do other work than they do among all."""
-        self.multiplies = any(op.name in PRODUCTS for op in walk(function.body))
+        """Whether a program that runs alone may do other work than one that runs with all others."""
+        self.multiplies = any(effects(op.name).work == "dot" for op in walk(function.body))
         """Whether the kernel holds matrix products, executed or not."""
         self.function = function
         self.waiting = waiting_loops(function)
-        """Places of the loops, among ``loops``, that do nothing but wait: how often they loop is chance."""
+        """Indices into ``loops`` of the loops that only wait; how often they repeat is chance."""
         self._whole = _Code(function)
         self._slices: dict[tuple[bool, frozenset[int]], _Code] = {}
 
@@ -113,13 +115,13 @@ class Kernel:
         count: bool = False,
         script: Script | None = None,
     ) -> Execution:
-        """Run the kernel for the given programs (int64 linear ids, x fastest; all of the grid by default, any order).
+        """Run the kernel for the given programs (int64 linear ids, x fastest, in any order; by default the whole grid).
 
-        Stores change the allocations. Programs go by ``script`` if given: atomic operations still act on memory, but
-        give what it says. ``sanitize`` also looks for races, reads of uninitialised memory, overflow of pointer
-        arithmetic and invalid descriptors. ``count`` fills ``Execution.counts``. ``deadline`` is a ``time.monotonic``
-        value. Raises ``IRError`` when the arguments do not fit the kernel or its IR is inconsistent, and
-        ``ExecutionTimeout``.
+        Stores change the allocations. With a ``script``, the results of the reads in it come from there, while atomic
+        operations still act on memory. ``sanitize`` also checks for races, reads of uninitialised memory, overflow of
+        pointer arithmetic and invalid descriptors. ``count`` fills ``Execution.counts``. ``deadline`` is a
+        ``time.monotonic`` value. Raises ``IRError`` when the arguments do not fit the kernel or its IR is inconsistent,
+        and ``ExecutionTimeout``.
         """
         ids = torch.arange(math.prod(grid)) if programs is None else programs.to(torch.int64)
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < math.prod(grid):
@@ -154,11 +156,10 @@ class Kernel:
         script: Script | None = None,
         deadline: float | None = None,
     ) -> Counted:
-        """Return the work of all programs of the grid. Memory stays as it is.
+        """Return the work of all programs of the grid. Memory is not changed.
 
-        Only what bounds and conditions depend on is computed; where a condition depends on what memory holds, or on a
-        product, both sides of the branch count. Programs go by ``script``, or by one that is written first. Raises like
-        ``run``.
+        Only what loop bounds and conditions depend on is computed. Where a condition depends on memory or on a product,
+        both sides of the branch count. Without a ``script``, one is made first. Raises like ``run``.
         """
         script = script or self.script(memory, args, grid, deadline=deadline)
         programs = math.prod(grid)
@@ -181,11 +182,11 @@ class Kernel:
         temporaries_bytes: int = DEFAULT_TEMPORARIES,
         deadline: float | None = None,
     ) -> Execution:
-        """Set ``written`` where programs, all of the grid by default, would store, as far as buffers have it, and count
-        trips; with ``reads``, where they would load, be that right or not.
+        """Mark where programs, by default the whole grid, would store, and count the trips of loops.
 
-        Contents stay as they are: only addresses, masks, bounds and conditions are computed, and what those depend on.
-        Programs go by ``script``, or by one that is written first. Raises like ``run``.
+        Sets ``written`` in the allocations that have it; with ``reads``, where programs would load, in bounds or not.
+        Contents are not changed: only addresses, masks, bounds and conditions are computed, and what those depend on.
+        Without a ``script``, one is made first. Raises like ``run``.
         """
         script = script or self.script(memory, args, grid, deadline=deadline)
         space = Marks([replace(a, initialised=None, readonly=a.readonly and not reads) for a in memory])
@@ -218,9 +219,10 @@ class Kernel:
         *,
         deadline: float | None = None,
     ) -> Script | None:
-        """Return what decides about all programs of the grid and is decided by other ones; None if nothing is.
+        """Return the reads that decide what programs of the grid do and that other programs determine; None if none do.
 
-        Memory stays as it is. Where that depends on all of the kernel's work, all of it is done. Raises like ``run``.
+        Memory is not changed. Where those reads depend on all of the kernel's work, all of it is done. Raises like
+        ``run``.
         """
         if not self._decisions:
             return None
@@ -242,11 +244,11 @@ class Kernel:
         return self._buffers(touched(self.function, WRITES), args)
 
     def reads(self, args: Sequence[Argument]) -> frozenset[int]:
-        """Return the buffers that the kernel may read, be it only to add to what is there."""
-        return self._buffers(touched(self.function, (*READS, "tt.descriptor_reduce")), args)
+        """Return the buffers that the kernel may read, if only to add to their contents."""
+        return self._buffers(touched(self.function, _READS_OR_UPDATES), args)
 
     def _slice(self, memory: Sequence[Allocation], args: Sequence[Argument], *, reads: bool = False) -> _Code:
-        """Return what stores, or reads, in the buffers that have marks."""
+        """Return the slice that stores to, or reads from, the buffers with marks."""
         params = frozenset(
             slot
             for slot, argument in zip(self.function.params, args, strict=False)
@@ -260,7 +262,7 @@ class Kernel:
         return self._slices[reads, params]
 
     def _buffers(self, params: frozenset[int | None], args: Sequence[Argument]) -> frozenset[int]:
-        """Return the buffers behind parameters; all that the launch is given if one is unclear."""
+        """Return the buffers behind parameters; all buffers of the launch if a parameter is unknown (None)."""
         return frozenset(
             argument.buffer
             for slot, argument in zip(self.function.params, args, strict=False)
@@ -269,7 +271,7 @@ class Kernel:
 
     @property
     def bytes_per_program(self) -> int:
-        """What the values of one program take at most: what ``temporaries_bytes`` is divided by."""
+        """Most bytes that the values of one program take; ``temporaries_bytes`` is divided by it."""
         return self._whole.bytes_per_program
 
     @cached_property
@@ -296,7 +298,7 @@ class Kernel:
         return _Code(self.function, sanitize=True)
 
     def _granules(self, args: Sequence[Argument]) -> dict[int, int]:
-        """Return, for each buffer that the kernel may write to, the bytes of its smallest access to it."""
+        """Return the bytes of the smallest access to each buffer that the kernel may write to."""
         sizes = item_sizes(self.function)
         params = dict(zip(self.function.params, args, strict=False))
         granules: dict[int, int] = {}
@@ -325,9 +327,9 @@ class Kernel:
         sanitize: bool = False,
         script: Script | Prompter | None = None,
     ) -> torch.Tensor:
-        """Execute ``code``, writing a script or going by one.
+        """Execute ``code``, recording a script or following one.
 
-        Return how often each block was executed by each program, int64 [blocks, programs].
+        Return how often each program executed each block, int64 [blocks, programs].
         """
         values = bind(self.function, memory, args, sanitize=sanitize)
         passes = torch.zeros(self.function.blocks, ids.numel(), dtype=torch.int64)
@@ -357,8 +359,9 @@ def _prompter(script: Script | None, *, acts: bool = False) -> Prompter | None:
 
 
 def aliases(args: Sequence[Argument]) -> tuple[int, ...]:
-    """Return, for each argument, the place of the first one in the same buffer, its own for a scalar; nothing where
-    all buffers differ.
+    """Return, for each argument, the place of the first argument in the same buffer; a scalar has its own place.
+
+    Empty where all buffers differ.
     """
     first: dict[int, int] = {}
     found = tuple(i if isinstance(a, Scalar) else first.setdefault(a.buffer, i) for i, a in enumerate(args))
@@ -367,9 +370,9 @@ def aliases(args: Sequence[Argument]) -> tuple[int, ...]:
 
 @lru_cache(maxsize=256)
 def load(ttir: str, aliases: tuple[int, ...] = ()) -> Kernel:
-    """Return the kernel of a module's public function, as it is when its arguments have these ``aliases``.
+    """Return the kernel of a module's public function, for arguments that share buffers as ``aliases`` says.
 
-    Raises ``IRError`` for text that is not Triton IR, ``UnsupportedOperation`` for what the executor does not do.
+    Raises ``IRError`` for text that is not Triton IR, ``UnsupportedOperation`` for what is not implemented.
     """
     function = parse(ttir, KNOWN)
     if aliases and len(aliases) != len(function.params):
@@ -379,7 +382,7 @@ def load(ttir: str, aliases: tuple[int, ...] = ()) -> Kernel:
 
 
 def _temporary_bytes(function: Function) -> int:
-    """Bytes that one program takes at most: all its values at full size, and as much again within operations."""
+    """Return the most bytes that one program takes: all its values at full size, twice to allow for temporaries."""
 
     def size(kind: Type) -> int:
         return kind.elements * (max(BITS[kind.element] // 8, 1))

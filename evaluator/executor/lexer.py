@@ -1,4 +1,4 @@
-"""Splits one operation's text into operands, keywords, attributes and types, whatever the operation's own syntax is."""
+"""Splits the text of an operation into operands, keywords, attributes and types, whatever its own syntax."""
 
 import re
 from collections.abc import Iterator
@@ -59,7 +59,7 @@ def _closing_angle(text: str, start: int) -> int:
 
 @dataclass
 class Parts:
-    """What one operation's text holds, in order of appearance."""
+    """The parts of one operation's text, in order of appearance."""
 
     operands: list[str] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
@@ -67,11 +67,11 @@ class Parts:
     successors: list[tuple[str, list[str]]] = field(default_factory=list)
     symbol: str = ""
     scales: list[int] = field(default_factory=list)
-    """Which operands have the keyword ``scale`` before them."""
+    """Places of the operands that the keyword ``scale`` precedes."""
     types: list[Type] = field(default_factory=list)
-    """After the colon: of operands, or of operands and results alike."""
+    """Types after the colon: those of operands, or of operands and results."""
     result_types: list[Type] = field(default_factory=list)
-    """After the arrow or ``to``."""
+    """Types after the arrow or ``to``."""
 
 
 def split(text: str) -> Parts:

@@ -1,4 +1,4 @@
-"""Memory that only takes note of what stores would write: coverage of a whole grid, at the price of its addresses."""
+"""Memory that only records what stores would write: coverage of a whole grid, at the cost of its addresses."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ Tensor = torch.Tensor
 
 
 class Marks(Memory):
-    """Buffers whose contents stores leave alone; they set ``Allocation.written`` and report faults as ever."""
+    """A memory whose contents stores do not change: they set ``Allocation.written`` and report faults as usual."""
 
     def write(self, address: Tensor | AddressSum, mask: Tensor | None, value: Tensor, kind: Type, site: Site) -> None:
         """Mark the elements of a block of type ``kind``."""
@@ -32,17 +32,17 @@ class Marks(Memory):
                 self._note(access.buffer, access.index, access.active, kind.item_bytes, site)
 
     def _note(self, buffer: int, index: Tensor, active: Tensor | None, item_bytes: int, site: Site) -> None:
-        """Take note of items [P or 1, ...] of a buffer, as far as they are active."""
+        """Record the active items [P or 1, ...] of a buffer."""
         self._mark(self._allocations[buffer], index.flatten() if active is None else index[active], item_bytes)
 
     def _note_rows(self, buffer: int, index: Tensor, length: int, phase: int, site: Site) -> None:
-        """Take note of rows of ``length`` elements by their first ones, index [P or 1, ...]: ``phase`` and on."""
+        """Record rows of ``length`` elements, from ``phase``, by the index [P or 1, ...] of their first element."""
         written = self._allocations[buffer].written
         assert written is not None
         _table(written, length, phase).index_fill_(0, index.flatten() // length, True)
 
     def _write_rows(self, address: Tensor | AddressSum, mask: Tensor | None, kind: Type, site: Site) -> bool:
-        """Note whole rows if the block consists of some, and say whether it did."""
+        """Record whole rows if the block consists of rows; return whether it did."""
         found = contiguous_axis(address, kind.shape, kind.item_bytes)
         if found is None:
             return False
@@ -68,12 +68,12 @@ class Marks(Memory):
 
 
 class Writers(Marks):
-    """Buffers that find out which programs would store where they are marked as written."""
+    """A memory that finds out which programs would store where buffers are marked as written."""
 
     def __init__(self, allocations: Sequence[Allocation], programs: int) -> None:
         super().__init__([replace(a, initialised=None) for a in allocations])
         self.found = torch.zeros(programs, dtype=torch.bool)
-        """By position."""
+        """Whether each program hit, by position."""
         self._wanted_rows: dict[tuple[int, int, int], Tensor] = {}
 
     def _note(self, buffer: int, index: Tensor, active: Tensor | None, item_bytes: int, site: Site) -> None:
@@ -91,11 +91,11 @@ class Writers(Marks):
         self._find(self._wanted_rows[key][index // length], site)
 
     def _find(self, hit: Tensor, site: Site) -> None:
-        """Note the programs that hit: bool [P or 1, ...]."""
+        """Record the programs that hit; ``hit`` is bool [P or 1, ...]."""
         self.found[site.positions] |= hit.reshape(hit.shape[0], -1).any(1)
 
 
 def _table(written: Tensor, length: int, phase: int) -> Tensor:
-    """Return marks as rows of ``length`` elements from ``phase`` on, as a view; what is left at the end is left out."""
+    """Return marks as rows of ``length`` elements from ``phase`` on, as a view without the remainder at the end."""
     table = written[phase:]
     return table[: table.numel() // length * length].view(-1, length)

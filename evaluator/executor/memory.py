@@ -15,7 +15,7 @@ Tensor = torch.Tensor
 
 
 class Memory(Space):
-    """The buffers of a launch, and what they hold."""
+    """The buffers of a launch and their contents."""
 
     def __init__(self, allocations: Sequence[Allocation], kernel: str = "") -> None:
         super().__init__(allocations, kernel)
@@ -23,7 +23,7 @@ class Memory(Space):
 
     @property
     def version(self) -> int:
-        """How often contents have changed since this was asked first."""
+        """How often contents have changed since this was first asked."""
         self._version = self._version or 0
         return self._version
 
@@ -31,23 +31,23 @@ class Memory(Space):
         if self._version is not None and not torch.equal(held[index], bits):
             self._version += 1
 
-    # What a sanitiser looks at; nothing here.
+    # Hooks for the sanitiser; they do nothing here.
 
     def watches(self, buffer: int) -> bool:
-        """Whether somebody wants to see the reads of a buffer."""
+        """Whether the reads of a buffer are observed."""
         return False
 
     def observe_read(self, access: Access) -> None:
-        """See a read before it happens."""
+        """Observe a read before it happens."""
 
     def observe_update(self, access: Access) -> None:
-        """See an atomic operation before it happens."""
+        """Observe an atomic operation before it happens."""
 
     def synchronise(self, address: Tensor, programs: Tensor, item_bytes: int, site: Site) -> None:
-        """See atomic accesses to addresses [n], all different and in one buffer, by programs [n], as they happen."""
+        """Observe atomic accesses by programs [n] to distinct addresses [n] in one buffer, as they happen."""
 
     def observe_descriptor(self, descriptor: DescriptorValue, item_bytes: int, site: Site) -> None:
-        """See a descriptor that is made."""
+        """Observe a descriptor that is made."""
 
     def read(
         self,
@@ -59,8 +59,8 @@ class Memory(Space):
     ) -> Tensor:
         """Return the elements at the addresses, of type ``kind`` [P or 1, ...].
 
-        Where the mask is false: ``other``, or 0 as the hardware's registers are cleared first. Where an access is a
-        fault: 0, but what is there if it is a fault for padding alone.
+        Where the mask is false, the value is ``other``, or else 0, since the hardware clears its registers first. A
+        faulty access gives 0, except one to padding, which gives the contents.
         """
         raw = RAW[kind.item_bytes]
         dtype = DTYPES[kind.element]
@@ -129,7 +129,7 @@ class Memory(Space):
                 self._store(access, access.index[access.active], bits[access.active])
 
     def _store(self, access: Access, index: Tensor, bits: Tensor) -> None:
-        """Store the active items of an access: bits [n] at indices [n]."""
+        """Store bits [n] at indices [n], the active items of an access."""
         if index.numel():
             held = self._bits(access.buffer, access.item_bytes)
             if self._version is not None:
@@ -148,8 +148,8 @@ class Memory(Space):
     def gather_cells(
         self, address: Tensor, mask: Tensor | None, kind: Type, site: Site
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Return what atomics need, per buffer: the buffer as a typed tensor, element indices [n], and where in the
-        flattened block the accesses are [n], in program order. Faults are reported and left out.
+        """Return, for each buffer, the buffer as a typed tensor, the element indices [n] of atomic accesses to it, and
+        their places [n] in the flattened block, in program order. Faulty accesses are reported and left out.
         """
         cells = []
         for access in self._locate(address, mask, kind.item_bytes, "write", site):
@@ -164,7 +164,7 @@ class Memory(Space):
         return cells
 
     def replace(self, cells: Tensor, index: Tensor, values: Tensor) -> None:
-        """Set the elements at indices [n], all different, of a typed tensor that ``gather_cells`` gave."""
+        """Set elements at distinct indices [n] of a typed tensor from ``gather_cells``."""
         if self._version is not None:
             self._changes(cells.view(RAW[cells.element_size()]), index, values.view(RAW[cells.element_size()]))
         cells[index] = values

@@ -11,18 +11,18 @@ from evaluator.executor.kernel import DEFAULT_TEMPORARIES, Kernel
 from evaluator.plan import Argument
 
 CHUNKS = 4
-"""Into how many parts programs are cut at least: those of a part take every step together, parts go one by one."""
+"""Fewest chunks that programs are split into. Those of one chunk run in lockstep, chunks one after another."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Elements of one buffer that two orders of programs leave with different bits."""
+    """Elements of one buffer whose bits depend on the order of programs."""
 
     tensor: str
     index: tuple[int, ...]
-    """Of the first."""
+    """Index of the first such element."""
     elements: int
-    """How many."""
+    """Number of such elements."""
 
 
 def differences(
@@ -37,7 +37,7 @@ def differences(
 ) -> tuple[Difference, ...]:
     """Run a kernel on copies of memory, in natural and in shuffled order, and return where results differ.
 
-    Memory stays as it is. Raises like ``Kernel.run``.
+    Memory is not changed. Raises like ``Kernel.run``.
     """
     total = math.prod(grid)
     together = math.ceil(total / CHUNKS) * kernel.bytes_per_program

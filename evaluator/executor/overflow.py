@@ -1,9 +1,9 @@
 """Integer overflow in the arithmetic of addresses.
 
-An offset that wraps around in 32 bits (or fewer) points somewhere else than its author meant. Beside such a value its
-exact twin is kept, in 64 bits, and follows it through sums, products and rearrangements into the address. Where an
-access that takes place has an address other than its twin, that is a fault. Remainders, bit operations and comparisons
-end the twin: hashes wrap on purpose.
+An offset that wraps around in 32 bits (or fewer) points to a place that its author did not mean. Such a value has a
+twin: its exact value in 64 bits, which is carried through sums, products and rearrangements to the address. An active
+access whose address differs from its twin is a fault. Remainders, bit operations and comparisons drop the twin: hashes
+wrap on purpose.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,8 @@ from itertools import product
 
 import torch
 
-from evaluator.executor.flow import READS, WRITES, links
+from evaluator.executor.effects import coordinates, effects, mask
+from evaluator.executor.flow import links
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import BITS, COMBINING, Function, Op, Region
 from evaluator.executor.operations.memory import site
@@ -27,25 +28,12 @@ _ARITHMETIC: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[int, 
     "arith.muli": (torch.mul, lambda a, b: a * b),
     "arith.shli": (lambda a, b: a << b.clamp(0, 62), lambda a, b: a << min(max(b, 0), 62)),
 }
-"""What may overflow, on int64 tensors and on integers."""
+"""Operations that may overflow, as functions of int64 tensors and of integers."""
 _EXTENSIONS = ("arith.extsi", "arith.extui", "arith.index_cast")
-_REARRANGEMENTS = (
-    "tt.splat",
-    "tt.unsplat",
-    "tt.broadcast",
-    "tt.expand_dims",
-    "tt.reshape",
-    "tt.trans",
-    "tt.addptr",
-    "tt.bitcast",
-)
-_MASK_AT = {"tt.load": 1, "tt.store": 2, "tt.atomic_rmw": 2, "tt.atomic_load": 1, "tt.atomic_store": 2}
-"""Where the mask is among the operands, if there is one."""
-_ACCESSES = frozenset((*READS, *WRITES))
 
 
 def addressing(function: Function) -> frozenset[int]:
-    """Return the slots whose exact value decides about an address, through what a twin can follow."""
+    """Return the slots whose exact value decides an address through operations that carry twins."""
     slots: set[int] = set()
     size = -1
     while len(slots) > size:
@@ -60,8 +48,8 @@ def _add_addressing(region: Region, slots: set[int]) -> None:
         for op in reversed(block.ops):
             for targets, sources in links(op, arguments):
                 slots.update(source for target, source in zip(targets, sources, strict=True) if target in slots)
-            if op.name in _ACCESSES:
-                slots.update(_coordinates(op) if op.name.startswith("tt.descriptor_") else op.operands[:1])
+            if effects(op.name).accesses:
+                slots.update(coordinates(op) or op.operands[:1])
             elif not slots.isdisjoint(op.results):
                 slots.update(_followed(op))
             if op.name not in COMBINING:
@@ -70,24 +58,17 @@ def _add_addressing(region: Region, slots: set[int]) -> None:
 
 
 def _followed(op: Op) -> tuple[int, ...]:
-    """Return the operands from which the twin of an operation's result is made."""
+    """Return the operands that the twin of an operation's result is computed from."""
     if op.name == "arith.select":
         return op.operands[1:]
-    return op.operands if op.name in (*_ARITHMETIC, *_EXTENSIONS, *_REARRANGEMENTS) else ()
-
-
-def _coordinates(op: Op) -> tuple[int, ...]:
-    if op.name in ("tt.descriptor_store", "tt.descriptor_reduce"):
-        return op.operands[1:-1]
-    return op.operands[1:3] if op.name in ("tt.descriptor_gather", "tt.descriptor_scatter") else op.operands[1:]
+    kept = op.name in (*_ARITHMETIC, *_EXTENSIONS, "tt.addptr") or effects(op.name).rearranges
+    return op.operands if kept else ()
 
 
 def watched(op: Op, types: Types, step: Step, slots: frozenset[int]) -> Step:
-    """Return the step of an operation that also follows twins, if it has to do with addresses."""
-    if op.name.startswith("tt.descriptor_") and op.name in _ACCESSES:
-        return _with_check(op, step, _check_coordinates)
-    if op.name in _ACCESSES:
-        return _with_check(op, step, _check_address)
+    """Return the step of an operation; if addresses depend on it, the step also carries and checks twins."""
+    if effects(op.name).accesses:
+        return _with_check(op, step, _check_coordinates if coordinates(op) else _check_address)
     if not slots.isdisjoint(op.results):
         if op.name in _ARITHMETIC:
             return _arithmetic(op, types, step)
@@ -121,7 +102,7 @@ def _arithmetic(op: Op, types: Types, step: Step) -> Step:
 
 
 def _following(op: Op, step: Step) -> Step:
-    """Rearrangements, selections and sums of addresses do to a twin what they do to the value."""
+    """Return a step that applies a rearrangement, selection or sum of addresses to twins as well."""
     result, followed = op.results[0], _followed(op)
 
     def run(frame: Frame) -> None:
@@ -157,7 +138,7 @@ def _exact(frame: Frame, slot: int) -> Tensor:
 
 
 def _keep(frame: Frame, slot: int, exact: Tensor) -> None:
-    """Keep a twin as long as it differs."""
+    """Keep a twin only if it differs from the value."""
     value = frame.value(slot)
     assert isinstance(value, Tensor | AddressSum)
     if bool((total(value).to(torch.int64) != exact).any()):
@@ -176,21 +157,21 @@ def _with_check(op: Op, step: Step, check: Callable[[Frame, Op], None]) -> Step:
 
 
 def _check_address(frame: Frame, op: Op) -> None:
-    slot, at = op.operands[0], _MASK_AT.get(op.name, len(op.operands))
+    slot, masked = op.operands[0], mask(op)
     if slot in frame.twins:
         held = frame.value(slot)
         assert not isinstance(held, DescriptorValue)
         address, exact = total(held), frame.twins[slot]
         wrong = address != exact
-        if at < len(op.operands):
-            wrong = wrong & frame.tensor(op.operands[at])
+        if masked is not None:
+            wrong = wrong & frame.tensor(masked)
         frame.run.memory.report_overflow(address, exact, wrong, site(frame, op))
 
 
 def _check_coordinates(frame: Frame, op: Op) -> None:
     descriptor = frame.value(op.operands[0])
     assert isinstance(descriptor, DescriptorValue)
-    for slot in _coordinates(op):
+    for slot in coordinates(op):
         if slot in frame.twins:
             held, exact = frame.tensor(slot), frame.twins[slot]
             base = descriptor.base.view(-1, *[1] * (held.dim() - 1))

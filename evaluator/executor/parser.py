@@ -1,4 +1,4 @@
-"""Parses the text of Triton IR. Private functions are expanded at each call, so that a kernel is one tree."""
+"""Parses the text of Triton IR. Private functions are expanded at each call, so a kernel is one tree."""
 
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -56,7 +56,7 @@ class _Parser:
                 modules += 1
                 if match[1] or modules > 1:
                     raise UnsupportedOperation(
-                        "module with attributes or modules in it", f"line {number + 1} of the IR"
+                        "module with attributes or nested modules", f"line {number + 1} of the IR"
                     )
             elif match := _FUNCTION.match(line):
                 name = match[2].strip('"')
@@ -86,7 +86,7 @@ class _Parser:
         names: dict[str, int] = {}
         params = _signature(self._lines[start])
         if name not in self._public and any(hints for _, _, hints in params):
-            raise UnsupportedOperation("tt.func private with attributes of arguments", f"line {start + 1} of the IR")
+            raise UnsupportedOperation("private tt.func with attributes of arguments", f"line {start + 1} of the IR")
         args = tuple(self._define(names, arg, kind) for arg, kind, _ in params)
         self._stack.append(name)
         region, _, _ = self._region("tt.func", start + 1, names, args, 0)
@@ -105,7 +105,7 @@ class _Parser:
     def _region(
         self, parent: str, line: int, outer: dict[str, int], args: tuple[int, ...], depth: int
     ) -> tuple[Region, str, int]:
-        """Parse an operation's region from a line on; return it, what follows its closing brace, and the next line."""
+        """Parse a region that starts at ``line``; return it, the text after its closing brace, and the next line."""
         if depth > MAX_DEPTH:
             raise IRError(f"regions are nested more than {MAX_DEPTH} deep")
         names = dict(outer)
@@ -239,7 +239,7 @@ def _signature(header: str) -> list[tuple[str, Type, Mapping[str, str]]]:
 
 
 def _divisor(hints: Mapping[str, str], location: str) -> int:
-    """Return what a parameter is declared to be divisible by; no other attribute is known."""
+    """Return the declared divisor of a parameter, the only attribute that is known."""
     for name, value in hints.items():
         match = re.fullmatch(r"([1-9]\d{0,8}) : i32", value)
         if name != "tt.divisibility" or match is None:
@@ -254,7 +254,7 @@ def _label(text: str) -> tuple[str, list[tuple[str, Type]]]:
 
 
 def _typed_names(text: str) -> list[tuple[str, Type]]:
-    """Read ``(%a: type {...}, %b: type)`` up to its closing parenthesis."""
+    """Return the names and types in ``(%a: type {...}, %b: type)``, up to its closing parenthesis."""
     pairs: list[tuple[str, Type]] = []
     name = ""
     depth = 0
@@ -313,7 +313,7 @@ def _result_types(name: str, parts: Parts, count: int, number: int) -> list[Type
         if name == "tt.load":
             target = parts.types[0].target
             if target is None:
-                raise IRError(f"line {number} of the IR loads from {parts.types[0]}, which is no pointer")
+                raise IRError(f"line {number} of the IR loads from {parts.types[0]}, which is not a pointer")
             kinds = [Type(target.element, parts.types[0].shape, target.target)]
         elif name in _SPECIAL:
             kinds = [_SPECIAL[name](parts.types)]

@@ -1,6 +1,6 @@
-"""Who accessed what, and what of it is ordered: the memory of the race detector.
+"""The race detector's records: which programs accessed what, and which accesses are ordered.
 
-Programs of a launch are unordered but for what atomic operations order. Every granule of a buffer keeps stamps: which
+Programs of a launch are ordered by atomic operations only. Every granule of a buffer keeps stamps: which
 program accessed it, and at what time of its own, as in FastTrack (Flanagan and Freund, PLDI 2009).
 """
 
@@ -13,36 +13,36 @@ from evaluator.executor.faults import Ordering
 Tensor = torch.Tensor
 
 MAX_CLOCKED = 2048
-"""Programs with a vector clock each, at most: their clocks are a square of this side."""
+"""Most programs with vector clocks, whose clocks together form a square of this side."""
 MAX_CLOCK_WORDS = 2**24
-"""Words that the clocks of all places which atomic operations synchronise at may have."""
+"""Most words for the clocks of all places where atomic operations synchronise."""
 
 
 class Order(Protocol):
-    """What happens before what."""
+    """Which accesses happen before which."""
 
     dtype: torch.dtype
     every: bool
-    """Whether it matters which of the programs that access something in one step they are, or two of them will do."""
+    """Whether all programs that access a granule in one step must be known, or two of them suffice."""
 
     def stamps(self, programs: Tensor) -> Tensor:
-        """Return stamps [n], at least 0, of what programs [n] do now."""
+        """Return stamps [n], at least 0, for what programs [n] do now."""
 
     def before(self, stamps: Tensor, programs: Tensor) -> Tensor:
-        """Return whether what was stamped [n] happened before what programs [n] do now, bool [n]."""
+        """Return whether the accesses with stamps [n] happened before what programs [n] do now, bool [n]."""
 
     def program(self, stamp: int) -> int:
         """Return the program of a stamp."""
 
 
 class Unordered:
-    """Nothing that different programs do is ordered."""
+    """The order where accesses of different programs are never ordered."""
 
     dtype = torch.int32
     every = False
 
     def stamps(self, programs: Tensor) -> Tensor:
-        """Return stamps."""
+        """Return the programs as stamps."""
         return programs.to(self.dtype)
 
     def before(self, stamps: Tensor, programs: Tensor) -> Tensor:
@@ -55,8 +55,10 @@ class Unordered:
 
 
 class Clocks:
-    """Vector clocks, moved by atomic operations. A release joins the clock of its place, so that a release sequence
-    goes on through the atomic operations of others; a relaxed operation moves nothing.
+    """Vector clocks that atomic operations advance.
+
+    A release joins the clock of its place, so that a release sequence continues through the atomic operations of other
+    programs; a relaxed operation changes nothing.
     """
 
     dtype = torch.int64
@@ -69,14 +71,14 @@ class Clocks:
         self._places = torch.zeros(0, dtype=torch.int64)
         self._released = torch.zeros(16, programs, dtype=torch.int32)
         self.lost = False
-        """Whether there were too many places to keep track of."""
+        """Whether there were too many places to track."""
 
     def stamps(self, programs: Tensor) -> Tensor:
-        """Return stamps: program, and its own time as a multiple of the number of programs."""
+        """Return stamps: the program, plus its own time as a multiple of the number of programs."""
         return programs + self._programs * self._now[programs, programs].to(torch.int64)
 
     def before(self, stamps: Tensor, programs: Tensor) -> Tensor:
-        """Return whether a program knows of the time at which a stamp was made."""
+        """Return whether programs know of the time at which stamps were made."""
         others = stamps % self._programs
         return (others == programs) | (self._now[programs, others] >= stamps // self._programs)
 
@@ -95,7 +97,7 @@ class Clocks:
             self._now.scatter_reduce_(0, programs[:, None].expand(learnt.shape), learnt, "amax")
 
     def release(self, places: Tensor, programs: Tensor, order: Ordering) -> None:
-        """Leave what programs [n] know at addresses [n], which are all different."""
+        """Record what programs [n] know at the distinct addresses [n]."""
         if not order.release or order.block_only or self.lost:
             return
         rows = [self._rows.setdefault(place, len(self._rows)) for place in places.tolist()]
@@ -115,17 +117,17 @@ class Clocks:
 
 
 class Trace:
-    """Accesses of one kind to the granules of a buffer: those of two programs, where there are several."""
+    """Accesses of one kind to the granules of a buffer, by at most two programs each."""
 
     def __init__(self, granules: int, order: Order, *, latest: bool = False) -> None:
-        """Keep only the latest access if ``latest``."""
+        """With ``latest``, keep only the latest access to each granule."""
         self._order = order
         self._one = torch.full((granules,), -1, dtype=order.dtype)
         self._two: Tensor | None = None
         self._latest = latest
 
     def unordered(self, cells: Tensor, programs: Tensor) -> Tensor | None:
-        """Return the stamp of an access to each granule [n] that is not before what programs [n] do now, else -1.
+        """Return, for each granule [n], the stamp of an access not ordered before what programs [n] do now, or -1.
 
         None if there is no such access.
         """
@@ -141,10 +143,10 @@ class Trace:
         return found
 
     def add(self, cells: Tensor, programs: Tensor) -> Tensor | None:
-        """Note accesses to granules [n] by programs [n].
+        """Record accesses of programs [n] to granules [n].
 
-        Return the stamp that each granule now has, where another program's in the same step has taken its place, else
-        -1; None if none has.
+        Return, for each granule, the stamp of another program of the same step that was recorded in place of this one,
+        or -1; None if there is no such granule.
         """
         stamps = self._order.stamps(programs)
         if self._latest:

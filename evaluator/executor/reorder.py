@@ -1,4 +1,4 @@
-"""Blocks whose elements may come in any order: kernels for whose results the order matters are refused.
+"""Refuses kernels whose results depend on an order of elements that the compiler is free to choose.
 
 ``tl.reshape(can_reorder=True)``, ``tl.view`` and ``tl.cat`` let the compiler choose the order, which depends on layouts
 that Triton IR does not have. Blocks that are reordered in the same way, from and to the same shapes, are taken to have
@@ -6,19 +6,16 @@ the same order, as Triton's own reduction of several operands does: pointers, ma
 together.
 """
 
+from evaluator.executor.effects import WRITES, effects
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.ir import Function, Op, walk
 from evaluator.executor.operations import ELEMENTWISE
 
-_ELEMENT_BY_ELEMENT = ELEMENTWISE.keys() | {"tt.addptr", "tt.load", "tt.store", "tt.atomic_rmw", "tt.atomic_cas"}
-_AT_POINTERS = ("tt.store", "tt.atomic_rmw", "tt.atomic_cas")
-"""Operations for which the order of values matters unless the pointers have the same."""
-
 
 def check_orders(function: Function) -> None:
-    """Raise ``UnsupportedOperation`` for a free order that is not provably without effect."""
+    """Raise ``UnsupportedOperation`` if results may depend on an order that the compiler chooses."""
     orders: dict[int, int] = {}
-    """By slot, a number that is the same for the same order."""
+    """A number for each slot in a free order; equal numbers mean equal orders."""
     kinds: dict[tuple[object, ...], int] = {}
     uniform: set[int] = set()
     for op in walk(function.body):
@@ -32,11 +29,18 @@ def check_orders(function: Function) -> None:
             orders[op.results[0]] = kinds.setdefault((op.name, *shapes, *sorted(found)), len(kinds))
         elif not found or op.name == "tt.print":
             continue
-        elif kept and op.name in _ELEMENT_BY_ELEMENT and (op.name not in _AT_POINTERS or op.operands[0] in orders):
+        elif kept and _by_element(op) and (op.name not in WRITES or op.operands[0] in orders):
+            # What is written must lie in the order of the pointers.
             orders.update(dict.fromkeys(op.results, next(iter(found))))
         elif not (kept and _forgets(op, function)):
             (name, *_) = list(kinds)[min(found)]
             raise UnsupportedOperation(f"{op.name} of elements in any order, after {name},", op.location)
+
+
+def _by_element(op: Op) -> bool:
+    """Whether each element of an operation's result depends only on the same element of its operands."""
+    row = effects(op.name)
+    return op.name in ELEMENTWISE or op.name == "tt.addptr" or (row.accesses and row.coordinates is None)
 
 
 def _reorders(op: Op, function: Function) -> bool:
@@ -49,5 +53,5 @@ def _reorders(op: Op, function: Function) -> bool:
 
 
 def _forgets(op: Op, function: Function) -> bool:
-    """Whether an operation takes all elements together, whatever their order."""
+    """Whether an operation combines all elements, so that their order does not matter."""
     return op.name in ("tt.reduce", "tt.histogram") and len(function.types[op.operands[0]].shape) == 1

@@ -1,4 +1,4 @@
-"""Recognises contiguous rows in blocks of addresses: attention kernels read little else, and rows are read fast."""
+"""Finds contiguous rows in blocks of addresses: attention kernels read little else, and rows are fast to read."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import torch
 from evaluator.executor.values import AddressSum
 
 SHORTEST_ROW = 8
-"""Elements below which reading by rows does not pay."""
+"""Number of elements from which reading by rows pays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,13 +15,13 @@ class Rows:
     """A block of rows of one buffer."""
 
     axis: int
-    """Of the block with its leading dimension, along which rows run."""
+    """Axis along which rows run, counting the block's leading dimension."""
     buffer: int
-    """In which they lie."""
+    """Number of the buffer that the rows lie in."""
     index: torch.Tensor
-    """First element of each row; the block's shape without ``axis``."""
+    """Index of the first element of each row, in the block's shape without ``axis``."""
     table: torch.Tensor
-    """[n, length]: every run of ``length`` elements of the buffer, as a view."""
+    """Every run of ``length`` elements of the buffer, as a view [n, length]."""
 
     def elements(self) -> torch.Tensor:
         """Return the index of every element, in the block's shape."""
@@ -33,7 +33,7 @@ class Rows:
 def contiguous_axis(
     address: torch.Tensor | AddressSum, shape: tuple[int, ...], item_bytes: int
 ) -> tuple[int, torch.Tensor] | None:
-    """Find the axis along which addresses step by one element; return it and the addresses at its start."""
+    """Return the axis along which addresses increase by one element, and the addresses at its start; None if none."""
     terms = (address,) if isinstance(address, torch.Tensor) else (address.offset, address.base)
     for axis in range(len(shape), 0, -1):
         length = shape[axis - 1]

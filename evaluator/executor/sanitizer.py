@@ -1,4 +1,4 @@
-"""Memory that also looks for what goes wrong between programs, and for reads of what nobody wrote."""
+"""Memory that also detects races between programs and reads of uninitialised elements."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,51 +15,51 @@ from evaluator.executor.values import RAW, DescriptorValue
 Tensor = torch.Tensor
 
 TMA_ALIGNMENT = 16
-"""Bytes that divide base and outer strides of a tensor map, and the least that the inner extent of its box has
-(CUDA driver API, cuTensorMapEncodeTiled)."""
+"""Bytes by which base and outer strides of a tensor map must be divisible, and the least inner extent of its box (CUDA
+driver API, cuTensorMapEncodeTiled)."""
 
 
 class Shadow:
-    """The accesses to one buffer that the kernel may write to, by granules."""
+    """The accesses to the granules of one buffer that the kernel may write to."""
 
     def __init__(self, size: int, granule: int, order: Order) -> None:
         self.granule = granule
-        """Bytes."""
+        """Bytes of a granule."""
         self._granules = size // granule
         self._order = order
         self.writers = Trace(self._granules, order, latest=True)
         self._traces: dict[str, Trace] = {}
 
     def trace(self, verb: str) -> Trace:
-        """Return the trace of accesses ``read`` or ``updated atomically``."""
+        """Return the trace of accesses of a kind: ``read`` or ``updated atomically``."""
         if verb not in self._traces:
             self._traces[verb] = Trace(self._granules, self._order)
         return self._traces[verb]
 
     def others(self, verb: str) -> Trace | None:
-        """Return a trace if there is one."""
+        """Return the trace of a kind if it has accesses."""
         return self.writers if verb == WRITTEN else self._traces.get(verb)
 
 
 READ, WRITTEN, UPDATED = "read", "written", "updated atomically"
 _AGAINST = {READ: (WRITTEN, UPDATED), WRITTEN: (READ, UPDATED), UPDATED: (READ, WRITTEN)}
-"""Which accesses by other programs one must not meet; two stores are looked at apart."""
+"""Kinds of access by other programs that race with an access of each kind; pairs of stores are checked elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Lanes:
-    """Active items of an access, by granules."""
+    """The active items of an access, as granules."""
 
     cells: Tensor
-    """int64 [n]: granules."""
+    """Granules, int64 [n]."""
     programs: Tensor
-    """int64 [n]: positions."""
+    """Positions of the programs, int64 [n]."""
     repeats: int
-    """How often all items are listed, for programs that do the same."""
+    """How often the list of items is repeated, once per program that makes the same access."""
 
 
 class Sanitizer(Memory):
-    """The buffers of a launch, watched."""
+    """The buffers of a launch, with all accesses checked."""
 
     def __init__(
         self,
@@ -70,10 +70,10 @@ class Sanitizer(Memory):
         *,
         synchronises: bool,
     ) -> None:
-        """Watch a run of ``programs`` programs.
+        """Check a run of ``programs`` programs.
 
         ``granules`` gives, for every buffer that the kernel may write to, the size in bytes of its smallest access.
-        ``synchronises`` says whether programs may wait for each other, or act on what others have done.
+        ``synchronises`` says whether programs may wait for each other or act on each other's results.
         """
         super().__init__(allocations, kernel)
         self._clocks = Clocks(programs) if synchronises and programs <= MAX_CLOCKED else None
@@ -85,19 +85,19 @@ class Sanitizer(Memory):
         }
         self._unchecked = synchronises and self._clocks is None
         if self._unchecked:
-            self._give_up(f"programs act on what others did, and are more than {MAX_CLOCKED}")
+            self._give_up(f"more than {MAX_CLOCKED} programs act on each other's results")
 
     def _give_up(self, reason: str) -> None:
-        """Check for races no more, and say so."""
+        """Stop checking for races, and add a note that says so."""
         self._unchecked = True
         self._notes.state("races not checked", reason)
 
     def watches(self, buffer: int) -> bool:
-        """Whether reads of a buffer are looked at."""
+        """Whether reads of a buffer are checked."""
         return buffer in self._granules or buffer in self._blank
 
     def _shadow(self, buffer: int) -> Shadow | None:
-        """Return the shadow of a buffer, None if races are not looked for there."""
+        """Return the shadow of a buffer, None if it is not checked for races."""
         if self._unchecked or buffer not in self._granules:
             return None
         if buffer not in self._shadows:
@@ -125,7 +125,7 @@ class Sanitizer(Memory):
     # Reads
 
     def observe_read(self, access: Access) -> None:
-        """Look at a read before it happens."""
+        """Check a read before it happens."""
         self._check_initialised(access)
         shadow = self._shadow(access.buffer)
         if shadow is None:
@@ -161,7 +161,7 @@ class Sanitizer(Memory):
     # Writes
 
     def _store(self, access: Access, index: Tensor, bits: Tensor) -> None:
-        """Store bits [n] at items [n], and look at whom that concerns."""
+        """Store bits [n] at items [n], and check for races with other programs."""
         shadow = self._shadow(access.buffer)
         if shadow is None or not index.numel():
             super()._store(access, index, bits)
@@ -205,7 +205,7 @@ class Sanitizer(Memory):
     # Atomic operations
 
     def observe_update(self, access: Access) -> None:
-        """Look at an atomic operation before it happens."""
+        """Check an atomic operation before it happens."""
         if access.site.order is None or not access.site.order.blind:
             self._check_initialised(access)
         shadow = self._shadow(access.buffer)
@@ -213,7 +213,7 @@ class Sanitizer(Memory):
             self._update(access.buffer, shadow, self._lanes(access, shadow.granule), access.site)
 
     def synchronise(self, address: Tensor, programs: Tensor, item_bytes: int, site: Site) -> None:
-        """Look at atomic accesses to addresses [n], all different, in one buffer, by programs [n], as they happen."""
+        """Check atomic accesses by programs [n] to distinct addresses [n] in one buffer, as they happen."""
         if self._clocks is None or not address.numel() or site.order is None:
             return
         buffer = self.buffer_of(int(address[0]))
@@ -231,7 +231,7 @@ class Sanitizer(Memory):
     def _update(self, buffer: int, shadow: Shadow, lanes: _Lanes, site: Site) -> None:
         self._check(buffer, shadow, lanes, site, UPDATED)
         if site.order is not None and site.order.block_only:
-            # No better than a plain store, as far as other programs are concerned.
+            # To other programs it is no better than a plain store.
             self._check(buffer, shadow, lanes, site, WRITTEN, (UPDATED,))
             shadow.writers.add(lanes.cells, lanes.programs)
         else:
@@ -249,7 +249,7 @@ class Sanitizer(Memory):
     def _check(
         self, buffer: int, shadow: Shadow, lanes: _Lanes, site: Site, verb: str, against: tuple[str, ...] = ()
     ) -> None:
-        """Report accesses of other kinds to the same granules that are not ordered before this one."""
+        """Report accesses of conflicting kinds to the same granules that are not ordered before this one."""
         for other in against or _AGAINST[verb]:
             trace = shadow.others(other)
             stamps = None if trace is None else trace.unordered(lanes.cells, lanes.programs)
@@ -285,12 +285,14 @@ class Sanitizer(Memory):
         (self._notes if note else self._log).record(kind, allocation.name, programs, finding, site)
 
     def observe_descriptor(self, descriptor: DescriptorValue, item_bytes: int, site: Site) -> None:
-        """Check what the hardware asks of a tensor map."""
-        self._refuse_descriptor(descriptor.base % TMA_ALIGNMENT != 0, descriptor, site, "does not begin at 16 bytes")
+        """Check that a descriptor meets the hardware's requirements for tensor maps."""
+        self._refuse_descriptor(
+            descriptor.base % TMA_ALIGNMENT != 0, descriptor, site, "does not begin at a multiple of 16 bytes"
+        )
         self._refuse_descriptor(descriptor.strides[-1] != 1, descriptor, site, "has a last stride other than 1")
         for stride in descriptor.strides[:-1]:
             wrong = (stride * item_bytes % TMA_ALIGNMENT != 0) | (stride < 0)
-            self._refuse_descriptor(wrong, descriptor, site, "has a stride that is no multiple of 16 bytes")
+            self._refuse_descriptor(wrong, descriptor, site, "has a stride that is not a multiple of 16 bytes")
         if descriptor.block[-1] * item_bytes < TMA_ALIGNMENT:
             wrong = torch.ones(1, dtype=torch.bool)
             self._refuse_descriptor(wrong, descriptor, site, "has blocks of rows shorter than 16 bytes")
@@ -301,4 +303,6 @@ class Sanitizer(Memory):
             wrong = wrong.expand(bases.shape)
             buffer = self.buffer_of(int(bases[wrong][0]))
             name = self._allocations[buffer].name if 0 <= buffer < self.buffers else ""
-            self._log.add("invalid descriptor", name, wrong, lambda _: Finding(f"that of {name!r} {what}"), site)
+            self._log.add(
+                "invalid descriptor", name, wrong, lambda _: Finding(f"the descriptor of {name!r} {what}"), site
+            )

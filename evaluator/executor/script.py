@@ -1,8 +1,8 @@
-"""Scripts: what the programs of a launch read of each other's doing, as far as it decides what they do next.
+"""Scripts: what programs of a launch read of each other's results, where that decides what they do next.
 
-Which tile a program draws depends on all programs, so that a few of them cannot be run by themselves. But what decides
-is cheap to compute: all programs run a slice of the kernel that computes little else, and what they read is written
-down. Any of them can then be run alone and be told what it would have read.
+Which tile a program draws may depend on all programs, so that a few of them cannot run by themselves. But the deciding
+reads are cheap to compute: all programs run a slice of the kernel that computes little else, and the script records
+what they read. Any program can then run alone and take those reads from the script.
 """
 
 from collections import defaultdict
@@ -13,19 +13,19 @@ Tensor = torch.Tensor
 
 
 class Script:
-    """What the reads of some operations gave, by slot and program, in the order of each program."""
+    """The results of deciding reads, by slot and program, in each program's order."""
 
     def __init__(self, slots: frozenset[int]) -> None:
         self.slots = slots
-        """Results of the operations that are written down."""
+        """Slots of the results that are recorded."""
         self._lines: dict[int, list[tuple[Tensor, Tensor]]] = defaultdict(list)
 
     def write(self, slot: int, programs: Tensor, values: Tensor) -> None:
-        """Note that programs [n], by linear ids, read ``values`` [n, ...]."""
+        """Record that programs [n], given by linear ids, read ``values`` [n, ...]."""
         self._lines[slot].append((programs, values))
 
     def lines(self, slot: int) -> tuple[Tensor, Tensor]:
-        """Return programs [n], ascending, and what each read [n, ...]; a program's reads are in order."""
+        """Return programs [n], ascending, and the value of each read [n, ...]; a program's reads are in order."""
         if slot not in self._lines:
             return torch.zeros(0, dtype=torch.int64), torch.zeros(0)
         programs, values = (torch.cat(column) for column in zip(*self._lines[slot], strict=True))
@@ -34,12 +34,12 @@ class Script:
 
 
 class Prompter:
-    """Tells programs what a script says that they read; one for each run of them."""
+    """Gives programs the reads recorded in a script. Each run needs a new one."""
 
     def __init__(self, script: Script, *, acts: bool) -> None:
         self.slots = script.slots
         self.acts = acts
-        """Whether atomic operations still do to memory what they do, whatever they are told that they read."""
+        """Whether atomic operations still change memory, although their results come from the script."""
         self._script = script
         self._parts: dict[int, tuple[Tensor, Tensor, dict[int, int]]] = {}
 

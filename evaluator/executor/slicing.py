@@ -1,40 +1,28 @@
-"""Cuts a kernel down to what decides how often its loops run and where it reads and stores."""
+"""Cuts a kernel down to what decides how often its loops run and where it reads and writes."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import replace
 
-from evaluator.executor.flow import ATOMICS, READS, WRITES, conditions, followed, links
+from evaluator.executor.effects import CONTROL, READS, WRITES, accessed_type, effects, is_volatile, stored
+from evaluator.executor.flow import conditions, followed, links
 from evaluator.executor.ir import COMBINING, Block, Function, Op, Region, walk
-from evaluator.executor.waiting import is_volatile, waiting_loops
-
-_CONTROL = ("scf.for", "scf.while", "scf.if", "tt.call", "cf.br", "cf.cond_br", "tt.return")
-_VALUE_AT = {"tt.store": 1, "tt.atomic_store": 1, "tt.atomic_rmw": 1}
-"""Where the written value is among the operands, unless it is the last one."""
-_LOADS = ("tt.load", "tt.descriptor_load", "tt.descriptor_gather", "tt.atomic_load", "tt.atomic_poll")
-_STORE_LIKE = {
-    "tt.descriptor_load": "tt.descriptor_store",
-    "tt.descriptor_store": "tt.descriptor_store",
-    "tt.descriptor_reduce": "tt.descriptor_store",
-    "tt.descriptor_gather": "tt.descriptor_scatter",
-    "tt.descriptor_scatter": "tt.descriptor_scatter",
-}
-"""What stores where an operation reads or writes, unless it is ``tt.store``."""
+from evaluator.executor.waiting import waiting_loops
 
 
 def trip_slice(function: Function) -> Function:
     """Return a kernel with the same loops and trips that computes as little else as possible.
 
-    What ``deciding_reads`` names has to be told to its programs. Branches with work in them are kept where that is
+    Its programs must be given the results of ``deciding_reads``. Branches that contain work are kept where that is
     cheap, so that passes through their blocks can be counted.
     """
     return _sliced(function, lambda op: False, waiting_loops(function), followed(function))
 
 
 def store_slice(function: Function, params: Set[int]) -> Function:
-    """Return a kernel that also stores, zeros in place of values, whatever it may store through the given parameters.
+    """Return the ``trip_slice`` of a kernel with its stores through the given parameters, of zeros in place of values.
 
-    A pointer that is not simply computed from a parameter may be any of them. What ``deciding_reads`` names has to be
-    told to its programs.
+    A pointer whose parameter is unknown may point to any of them. Its programs must be given the results of
+    ``deciding_reads``.
     """
     return _hollow(function, params, WRITES, frozenset())
 
@@ -42,21 +30,21 @@ def store_slice(function: Function, params: Set[int]) -> Function:
 def read_slice(function: Function, params: Set[int], told: Set[int] = frozenset()) -> Function:
     """Return a kernel that stores zeros wherever it may load through the given parameters, and nothing else.
 
-    Left out are atomic operations, loops that wait, and loads whose results are ``told``. For the rest see
+    Atomic operations, loops that wait, and loads whose results are ``told`` are left out. Otherwise like
     ``store_slice``.
     """
-    return _hollow(function, params, _LOADS, told)
+    return _hollow(function, params, READS - WRITES, told)
 
 
 def deciding_reads(function: Function) -> frozenset[int]:
-    """Return the results of reads that other programs of the launch may decide, and that decide what a program does:
-    where it reads or stores, how often it loops; of atomic operations, all that are used for more than to wait.
+    """Return the results of deciding reads: other programs of the launch may determine them, and they determine where a
+    program reads or writes, or how often it loops. All results of atomic operations count that serve more than waiting.
     """
     waiting = _within(function, waiting_loops(function))
     at_work = [op for op in walk(function.body) if id(op) not in waiting]
     used = {slot for op in at_work for slot in op.operands}
     used.update(slot for op in at_work for _, values in op.successors for slot in values)
-    found = {slot for op in at_work if op.name in ATOMICS for slot in op.results if slot in used}
+    found = {slot for op in at_work if op.name in READS & WRITES for slot in op.results if slot in used}
     params, origins = frozenset(function.params), _origins(function)
     writes = [op for op in walk(function.body) if op.name in WRITES]
     for sliced in (store_slice(function, params), read_slice(function, params)):
@@ -65,9 +53,9 @@ def deciding_reads(function: Function) -> frozenset[int]:
 
 
 def script_slice(function: Function, reads: Set[int]) -> Function:
-    """Return a kernel that computes what the given reads give, with what the programs write for each other to read.
+    """Return a kernel that computes the given reads and the writes that programs make for each other to read.
 
-    Its programs wait for each other where they write by other means than those reads themselves.
+    Its programs wait for each other if they write by operations other than those reads.
     """
     kept: list[Op] = []
     origins = _origins(function)
@@ -85,7 +73,7 @@ def script_slice(function: Function, reads: Set[int]) -> Function:
 
 
 def _sliced(function: Function, keeps: Callable[[Op], bool], waiting: Set[int], branches: Set[int]) -> Function:
-    """Return what is needed of a function for its loops and branches, and for operations that are kept.
+    """Return the part of a function that its loops, its branches and the operations to keep depend on.
 
     Loops that wait are left out.
     """
@@ -104,7 +92,7 @@ def _hollow(function: Function, params: Set[int], names: Collection[str], but: S
 
 
 def _within(function: Function, loops: Set[int]) -> frozenset[int]:
-    """Return the operations inside of loops, by identity."""
+    """Return the identities of the operations inside loops."""
     outer = [op for op in walk(function.body) if op.loop in loops]
     return frozenset(id(inner) for op in outer for region in op.regions for inner in walk(region))
 
@@ -116,7 +104,7 @@ def _left_out(function: Function, sliced: Function) -> list[Op]:
 
 
 def _overlapping(sliced: Function, writes: Sequence[Op], origins: Mapping[int, int]) -> list[Op]:
-    """Return the reads of a slice that may see what some writes leave; ``origins`` are those of the whole function."""
+    """Return the reads of a slice that may see the given writes; ``origins`` are those of the whole function."""
     return [op for op in walk(sliced.body) if op.name in READS and _may_overlap([op], writes, origins)]
 
 
@@ -131,7 +119,7 @@ def item_sizes(function: Function) -> dict[int | None, int]:
     origins = _origins(function)
     sizes: dict[int | None, int] = {}
     for op in walk(function.body):
-        target = function.types[op.operands[0]].target if op.name in (*READS, *WRITES) else None
+        target = function.types[op.operands[0]].target if effects(op.name).accesses else None
         if target is not None:
             origin = origins.get(op.operands[0])
             sizes[origin] = min(sizes.get(origin, target.item_bytes), target.item_bytes)
@@ -139,13 +127,14 @@ def item_sizes(function: Function) -> dict[int | None, int]:
 
 
 def programs_interact(function: Function) -> bool:
-    """Whether a program may act on what others did before it: on the result of an atomic or volatile operation."""
+    """Whether a program may act on what others did before, through the result of an atomic or volatile operation."""
     used = used_slots(function)
-    acting = (*ATOMICS, "tt.atomic_load")
-    return any(
-        op.name == "tt.atomic_poll" or ((op.name in acting or is_volatile(op)) and not used.isdisjoint(op.results))
-        for op in walk(function.body)
-    )
+
+    def acts(op: Op) -> bool:
+        row = effects(op.name)
+        return row.waits or (((row.atomic and row.reads) or is_volatile(op)) and not used.isdisjoint(op.results))
+
+    return any(acts(op) for op in walk(function.body))
 
 
 def used_slots(function: Function) -> frozenset[int]:
@@ -161,31 +150,29 @@ def _may_overlap(reads: Sequence[Op], writes: Sequence[Op], origins: Mapping[int
     return bool(written) and (None in read | written or bool(read & written))
 
 
-_POINTER_CHAIN = ("tt.addptr", "tt.splat", "tt.broadcast", "tt.expand_dims", "tt.bitcast", "tt.make_tensor_descriptor")
-
-
 def _origins(function: Function) -> dict[int, int]:
-    """Map pointers to the parameter they are computed from; one that is not simply computed is left out.
+    """Map pointers to the parameter that they are computed from. Pointers whose parameter is unknown are left out.
 
-    Parameters that point into one buffer count as the first of them. Where addresses become numbers, their differences
-    lead from any buffer to any other: then all is unclear.
+    Parameters that point into one buffer count as the first of them. Where addresses become numbers, differences lead
+    from any buffer to any other, so all pointers are unknown.
     """
     if any(op.name == "tt.ptr_to_int" for op in walk(function.body)):
         return {}
     origins = {slot: function.aliases.get(slot, slot) for slot in function.params}
     for op in walk(function.body):
-        if op.name in _POINTER_CHAIN and op.operands[0] in origins:
+        passes = effects(op.name).rearranges or op.name in ("tt.addptr", "tt.make_tensor_descriptor")
+        if passes and op.operands[0] in origins:
             origins[op.results[0]] = origins[op.operands[0]]
     return origins
 
 
 class _Hollow:
-    """Puts stores of zeros before whatever accesses memory through some parameters, by operations of some names."""
+    """Puts a store of zeros before each operation of given names that accesses memory through given parameters."""
 
     def __init__(
         self, function: Function, params: Set[int], names: Collection[str], but: Set[int], waiting: Set[int]
     ) -> None:
-        """Leave out operations whose results are in ``but``, and those that are ``waiting``, by identity."""
+        """Leave out operations with results in ``but``, and those whose identity is in ``waiting``."""
         self.types = list(function.types)
         self.zeros: set[int] = set()
         self._origins = _origins(function)
@@ -205,24 +192,15 @@ class _Hollow:
         return (op,) if origin is not None and origin not in self._params else (*self._zeros(op), op)
 
     def _zeros(self, op: Op) -> tuple[Op, Op]:
-        zero, store = len(self.types), _STORE_LIKE.get(op.name, "tt.store")
-        at = _VALUE_AT.get(op.name, len(op.operands) - 1)
-        if op.name in _LOADS:
-            kind, before, after = self.types[op.results[0]], op.operands[:1], op.operands[1:2]
-            if store != "tt.store":
-                before, after = op.operands, ()
-        else:
-            kind, before, after = self.types[op.operands[at]], op.operands[:at], op.operands[at + 1 :]
-            if op.name in ATOMICS:
-                before = op.operands[:1]
+        zero, kind = len(self.types), accessed_type(op, self.types)
         self.types.append(kind)
         self.zeros.add(zero)
-        made = Op(store, (*before, zero, *after), (), op.location)
-        return Op("arith.constant", (), (zero,), op.location, ("dense<0>" if kind.shape else "0",)), made
+        constant = Op("arith.constant", (), (zero,), op.location, ("dense<0>" if kind.shape else "0",))
+        return constant, stored(op, zero)
 
 
 class _Needed:
-    """Slots that decide about trips, about passes through ``branches`` and about operations that are kept.
+    """Slots that trips, passes through ``branches`` and the operations to keep depend on.
 
     Grows until a pass over the kernel adds none.
     """
@@ -235,7 +213,7 @@ class _Needed:
         self._waiting = waiting
 
     def acts(self, op: Op) -> bool:
-        """Whether an operation is, or holds, a loop that does more than wait, a followed branch or what is kept."""
+        """Whether an operation is or contains a loop that does not just wait, a followed branch or what is kept."""
         nested = (inner for region in op.regions for inner in walk(region))
         return any(
             (one.loop is not None and one.loop not in self._waiting)
@@ -264,7 +242,7 @@ class _Needed:
         needed = not self.slots.isdisjoint(op.results)
         for targets, sources in links(op, arguments):
             self._link(targets, sources)
-        if op.name in _CONTROL:
+        if op.name in CONTROL:
             if op.name not in ("scf.if", "scf.while") or needed or self.acts(op):
                 self._add(*conditions(op))
         elif needed or self._keeps(op):

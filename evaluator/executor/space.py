@@ -1,8 +1,8 @@
-"""Address space: what buffer an address lies in, bounds, alignment, padding, and reports of what goes wrong there.
+"""The address space: which buffer an address lies in, and checks of bounds, alignment and padding.
 
-An address is an int64, so that a pointer is a plain integer to every operation, and the buffer it points into is told
-from its value: half of the gap between two buffers belongs to each. Buffers that have no address of their own start at
-multiples of ``SPACING``.
+An address is an int64, so a pointer is a plain integer to every operation. Its value tells which buffer it points
+into: half of the gap between two buffers belongs to each. Buffers without a given address start at multiples of
+``SPACING``.
 """
 
 from bisect import bisect_right
@@ -22,24 +22,24 @@ from evaluator.executor.values import RAW, AddressSum
 Tensor = torch.Tensor
 
 SPACING = 1 << 44
-"""Bytes of address space per buffer, 16 TiB: more than any offset that a right kernel computes."""
+"""Bytes of address space per buffer, 16 TiB: more than any offset that a correct kernel computes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Those elements of a block which one operation reads or writes in one buffer, faults left out."""
+    """The elements of a block that one operation reads or writes in one buffer, without faulty ones."""
 
     buffer: int
     index: Tensor
-    """int64 [P or 1, ...]: items of ``item_bytes`` in the buffer; 0 where not active."""
+    """Indices of items of ``item_bytes`` in the buffer, int64 [P or 1, ...]; 0 where not active."""
     active: Tensor | None
-    """bool of the same shape; None: all."""
+    """Which items are accessed, bool of the same shape; None: all."""
     item_bytes: int
     site: Site
 
 
 class Space:
-    """The buffers of a launch, and where they are."""
+    """The buffers of a launch and their addresses."""
 
     def __init__(self, allocations: Sequence[Allocation], kernel: str = "") -> None:
         self._allocations = tuple(allocations)
@@ -54,17 +54,17 @@ class Space:
 
     @property
     def buffers(self) -> int:
-        """How many buffers there are."""
+        """Number of buffers."""
         return len(self._allocations)
 
     @property
     def faults(self) -> tuple[MemoryFault, ...]:
-        """What went wrong so far, one per place, kind and buffer."""
+        """The faults so far, one per place, kind and buffer."""
         return self._log.found
 
     @property
     def notes(self) -> tuple[MemoryFault, ...]:
-        """Findings that are no faults."""
+        """The findings so far that are not faults."""
         return self._notes.found
 
     def address(self, buffer: int, byte_offset: int) -> int:
@@ -72,7 +72,7 @@ class Space:
         return self._addresses[buffer] + byte_offset
 
     def _find_bounds(self) -> list[int]:
-        """Return where the space that belongs to each buffer begins, in order of address, and where the last ends."""
+        """Return where the space of each buffer begins, in order of address, and where the last one ends."""
         if not self._ascending:
             return []
         places = [(self._addresses[i], self._addresses[i] + self._allocations[i].data.nbytes) for i in self._ascending]
@@ -84,7 +84,7 @@ class Space:
     @overload
     def buffer_of(self, address: Tensor) -> Tensor: ...
     def buffer_of(self, address: int | Tensor) -> int | Tensor:
-        """Return the number of the buffer that an address belongs to, -1 where it belongs to none."""
+        """Return the number of the buffer that each address belongs to, -1 where there is none."""
         if isinstance(address, int):
             found = bisect_right(self._bounds, address)
             return self._ascending[found - 1] if 0 < found < len(self._bounds) else -1
@@ -100,7 +100,7 @@ class Space:
         return self._raw[key]
 
     def _rows(self, address: Tensor | AddressSum, mask: Tensor | None, kind: Type) -> Rows | None:
-        """Recognise a block of contiguous rows that lie in one buffer: those are read a row at a time."""
+        """Return a block as contiguous rows in one buffer, which can be read row by row; None if it is not that."""
         item = kind.item_bytes
         found = contiguous_axis(address, kind.shape, item)
         if found is None:
@@ -140,7 +140,7 @@ class Space:
         return Rows(axis, buffer, index, table)
 
     def _padding_before(self, buffer: int) -> Tensor | None:
-        """Return how many elements of a buffer before each are padding, int64 [elements + 1]; None if none is."""
+        """Return the number of padding elements before each element of a buffer, int64 [elements + 1]; None if none."""
         if buffer not in self._padding:
             valid = self._allocations[buffer].valid
             self._padding[buffer] = None
@@ -149,10 +149,10 @@ class Space:
         return self._padding[buffer]
 
     def _locate(self, address: Tensor, mask: Tensor | None, item_bytes: int, verb: str, site: Site) -> list[Access]:
-        """Return per buffer what is accessed in it, indices being safe to use.
+        """Return the accesses in each buffer, with indices that are safe to use.
 
-        ``verb`` is ``read`` or ``write``. Reports active accesses outside of all buffers, misaligned ones, those to
-        padding, and writes to inputs.
+        ``verb`` is ``read`` or ``write``. Active accesses outside all buffers, misaligned accesses, accesses to padding
+        and writes to inputs are reported.
         """
         active = address if mask is None else address[mask]
         if active.numel() == 0:
@@ -210,7 +210,7 @@ class Space:
         verb: str,
         site: Site,
     ) -> Tensor | None:
-        """Report accesses to padding; return which accesses go on: reads all, writes those to no padding."""
+        """Report accesses to padding, and return which accesses proceed: all reads, and the writes outside padding."""
         allocation = self._allocations[buffer]
         if allocation.valid is None or self._padding_before(buffer) is None:
             return here
@@ -229,12 +229,12 @@ class Space:
         return good if here is None else here & good
 
     def refute(self, kind: str, wrong: Tensor, describe: Callable[[tuple[int, ...]], str], site: Site) -> None:
-        """Report that what the kernel promises does not hold where ``wrong`` [P or 1, ...] is true."""
+        """Report that a promise of the kernel does not hold where ``wrong`` [P or 1, ...] is true."""
         if bool(wrong.any()):
             self._log.add(kind, "", wrong, lambda place: Finding(describe(place)), site)
 
     def report_overflow(self, address: Tensor, exact: Tensor, wrong: Tensor, site: Site) -> None:
-        """Report accesses [P or 1, ...] whose addresses are not those that arithmetic without overflow gives."""
+        """Report accesses [P or 1, ...] whose addresses differ from their exact values, without overflow."""
         if bool(wrong.any()):
             address, exact, wrong = torch.broadcast_tensors(address, exact, wrong)
             allocation, start = self._pointed(int(address[wrong][0]))
@@ -249,7 +249,7 @@ class Space:
             self._log.add("integer overflow", name, wrong, describe, site)
 
     def report_wrapped_coordinate(self, base: Tensor, value: Tensor, exact: Tensor, wrong: Tensor, site: Site) -> None:
-        """Report coordinates [P or 1, ...] of the block of a descriptor that wrap around."""
+        """Report coordinates [P or 1, ...] of a descriptor's block that have wrapped around."""
         if bool(wrong.any()):
             value, exact, wrong, base = torch.broadcast_tensors(value, exact, wrong, base)
             allocation, _ = self._pointed(int(base[wrong][0]))
@@ -263,14 +263,14 @@ class Space:
             self._log.add("integer overflow", name, wrong, describe, site)
 
     def _pointed(self, address: int) -> tuple[Allocation | None, int]:
-        """Return the buffer that an address belongs to, if there is one, and where it starts."""
+        """Return the buffer that an address belongs to, if any, and the address where it starts."""
         buffer = self.buffer_of(address)
         if not 0 <= buffer < len(self._allocations):
             return None, 0
         return self._allocations[buffer], self.address(buffer, 0)
 
     def state_misaligned(self, text: str, buffer: int | None) -> None:
-        """Report an argument that is not as divisible as declared: an address in a buffer, or a number."""
+        """Report an argument, an address in a buffer or a number, that is less divisible than declared."""
         name = self._allocations[buffer].name if buffer is not None and 0 <= buffer < self.buffers else ""
         self._log.state("misaligned access", f"{text}, {name!r}" if name else text, tensor=name)
 
@@ -298,5 +298,5 @@ def total(address: Tensor | AddressSum) -> Tensor:
 
 
 def all_true(mask: Tensor) -> bool:
-    """Whether all of a bool tensor is true; several times faster than ``torch.all``."""
+    """Whether a bool tensor is true everywhere; several times faster than ``torch.all``."""
     return mask.numel() == 0 or bool(mask.view(torch.uint8).amin())

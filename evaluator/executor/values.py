@@ -1,4 +1,4 @@
-"""Runtime values: one tensor for all programs of a frame, and how values are narrowed and merged again.
+"""Runtime values: one tensor for all programs of a frame, and functions that narrow and merge values.
 
 A scalar is a tensor [P], a block a tensor [P, ...]. P is the number of programs of the frame, or 1 where all programs
 agree. A block dimension may be 1 where the type says more: all elements along it are equal. ``full`` expands both.
@@ -30,12 +30,12 @@ DTYPES = {
 """Torch dtype of every IR element type."""
 
 RAW = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""Integer dtype by bytes, for moving bits."""
+"""Integer dtype of each size in bytes, to handle bits as they are."""
 
 
 @dataclass(frozen=True, slots=True)
 class AddressSum:
-    """Addresses as the sum of two tensors that broadcast: most pointer blocks are a column plus a row."""
+    """Addresses as the sum of two tensors that broadcast, as most pointer blocks are a column plus a row."""
 
     base: torch.Tensor
     offset: torch.Tensor
@@ -81,7 +81,7 @@ def prefix(value: Value, count: int) -> Value:
 
 
 def suffix(value: Value, start: int) -> Value:
-    """Return a copy of the value for the programs from ``start`` on; a view would keep the others' memory."""
+    """Return a copy of the value for the programs from ``start`` on; a view would keep all of the memory."""
     return _map(value, lambda t: t if t.shape[0] == 1 else t[start:].clone())
 
 
@@ -94,7 +94,7 @@ def _parts(value: Value) -> list[torch.Tensor]:
 
 
 def merge(pieces: Sequence[tuple[torch.Tensor, Value]], total: int) -> Value:
-    """Put together one value from pieces (positions [n], value of n programs) that cover ``total`` programs."""
+    """Return one value made of pieces (positions [n], value of n programs) that together cover ``total`` programs."""
     columns = [[(positions, part) for part in _parts(value)] for positions, value in pieces]
     merged = [_merge_tensors(column, total) for column in zip(*columns, strict=True)]
     first = pieces[0][1]

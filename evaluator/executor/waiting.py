@@ -1,7 +1,7 @@
 """Kernels whose programs wait for each other: locks, barriers, producers and consumers.
 
-In lockstep a program that waits would wait for ever: the one it waits for takes no step until both have left the loop.
-So the programs of such a kernel run one at a time, each until it waits, and then another one goes on.
+In lockstep, a program that waits would wait forever: the one it waits for takes no step until both have left the loop.
+So the programs of such a kernel run one at a time, each until it waits; then another one continues.
 """
 
 import threading
@@ -9,26 +9,25 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from evaluator.executor.effects import Effects, effects, is_volatile
 from evaluator.executor.errors import Deadlock
 from evaluator.executor.faults import Site
-from evaluator.executor.flow import ATOMICS, WRITES
 from evaluator.executor.ir import Function, Op, walk
-from evaluator.executor.work import PRODUCTS
 
 MAX_WAITING = 1024
-"""Programs that are started while all others wait, at most: each has a thread."""
+"""Number of waiting programs from which a new one starts only if none can continue; each has a thread."""
 
 
 def polls(function: Function) -> frozenset[int]:
     """Return the results of operations that may be repeated until another program has stored something.
 
-    Those are atomic and volatile operations on which the condition of a while loop around them depends, unless their
-    repetition changes memory by itself, as that of ``atomic_add`` of a ticket does.
+    These are atomic and volatile operations that the condition of a surrounding while loop depends on, unless repeating
+    them changes memory, as drawing a ticket by ``atomic_add`` does.
     """
     constants = {op.results[0]: op.words for op in walk(function.body) if op.name == "arith.constant"}
     found: set[int] = set()
     for op in walk(function.body):
-        if op.name == "tt.atomic_poll":
+        if effects(op.name).waits:
             found.update(op.results)
         if op.name == "scf.while":
             condition = op.regions[0].terminator.operands[:1]
@@ -40,35 +39,32 @@ def polls(function: Function) -> frozenset[int]:
     return frozenset(found)
 
 
-_WORK = frozenset((*PRODUCTS, *WRITES)) - frozenset(ATOMICS)
+def _works(row: Effects) -> bool:
+    return row.work == "dot" or (row.writes and not row.reads)
 
 
 def waiting_loops(function: Function) -> frozenset[int]:
-    """Return the loops that do nothing but wait: they poll, and neither multiply matrices, nor store, nor loop."""
+    """Return the loops that only wait: they poll, but do not multiply matrices, store or contain loops."""
     polled = polls(function)
     found: set[int] = set()
     for op in walk(function.body):
         if op.name == "scf.while" and op.loop is not None:
             inner = [one for region in op.regions for one in walk(region)]
-            works = any(one.loop is not None or one.name in _WORK for one in inner)
+            works = any(one.loop is not None or _works(effects(one.name)) for one in inner)
             if not works and any(not polled.isdisjoint(one.results) for one in inner):
                 found.add(op.loop)
     return frozenset(found)
 
 
-def is_volatile(op: Op) -> bool:
-    """Whether an operation is a volatile load."""
-    return op.name == "tt.load" and op.attributes.get("isVolatile", "").startswith("true")
-
-
 def _may_poll(op: Op, constants: dict[int, tuple[str, ...]]) -> bool:
     if op.name == "tt.atomic_rmw" and op.words[:1] in (("add",), ("fadd",)):
         return constants.get(op.operands[1], ("",))[0].removeprefix("dense<").startswith(("0", "false"))
-    return op.name in ("tt.atomic_rmw", "tt.atomic_cas", "tt.atomic_load", "tt.atomic_poll") or is_volatile(op)
+    row = effects(op.name)
+    return (row.atomic and row.reads) or is_volatile(op)
 
 
 def _deciding(loop: Op, inner: Sequence[Op], slots: set[int]) -> set[int]:
-    """Return ``slots`` and all slots that decide about them in the regions of a loop, and a few more."""
+    """Add to ``slots`` all slots in the regions of a loop that they depend on, and perhaps more; return them."""
     before, after = loop.regions
     grew = True
     while grew:
@@ -92,12 +88,12 @@ def _deciding(loop: Op, inner: Sequence[Op], slots: set[int]) -> set[int]:
 
 
 class _Cancelled(BaseException):
-    """Ends a program that is not needed any more."""
+    """Ends a program that is no longer needed."""
 
 
 @dataclass
 class _Program:
-    """A program in a thread of its own, of which one runs at a time."""
+    """A program in its own thread; only one runs at a time."""
 
     body: Callable[[], None]
 
@@ -127,7 +123,7 @@ class _Program:
         self._back.release()
 
     def resume(self) -> None:
-        """Let the program go on until it waits or ends; raise what it raises."""
+        """Let the program continue until it waits or ends; raise what it raises."""
         self._go.release()
         self._back.acquire()
         if self.done:
@@ -136,7 +132,7 @@ class _Program:
             raise self._error
 
     def hand_over(self) -> None:
-        """Let another program go on; called by this one."""
+        """Let another program continue; called from this program's thread."""
         self._back.release()
         self._go.acquire()
         if self.cancelled:
@@ -144,17 +140,17 @@ class _Program:
 
 
 class Turns:
-    """Runs programs in order, and others where one waits."""
+    """Runs programs in order, and switches to another one where a program waits."""
 
     def __init__(self, check_time: Callable[[], None]) -> None:
         self._check_time = check_time
         self._running: _Program | None = None
 
     def wait(self, site: Site, *, idle: bool, patient: bool = True) -> bool:
-        """Let other programs go on, then return; called by the program that runs.
+        """Let other programs continue, then return; called by the running program.
 
-        ``idle`` says that nothing has changed for the program since it waited last. Return whether to go on waiting:
-        one that is not ``patient`` is told not to when all programs wait.
+        ``idle`` says that nothing has changed for the program since it last waited. Return whether to continue waiting:
+        False for a program that is not ``patient`` when all programs wait.
         """
         program = self._running
         assert program is not None
@@ -163,7 +159,7 @@ class Turns:
         return program.goes_on
 
     def run(self, bodies: Sequence[Callable[[], None]]) -> None:
-        """Run all programs to their ends; raise ``ExecutionTimeout`` when every one left waits for another."""
+        """Run all programs to their end; raise ``Deadlock`` when all remaining ones wait for each other."""
         fresh = deque(bodies)
         waiting: deque[_Program] = deque()
         unchanged = 0
@@ -191,7 +187,10 @@ class Turns:
                     program.resume()
 
     def _impatient(self, waiting: deque[_Program]) -> _Program:
-        """Take out a program that waits for a limited time, and tell it that the time is over."""
+        """Remove and return a program that waits for a limited time, and tell it that its time is over.
+
+        Raises ``Deadlock`` if there is none.
+        """
         for program in waiting:
             if not program.patient:
                 waiting.remove(program)
@@ -199,5 +198,5 @@ class Turns:
                 return program
         site = waiting[0].waits
         assert site is not None
-        first = f"program {site.program(int(site.positions[0]))} at {site.location}"
-        raise Deadlock(f"all {len(waiting)} programs that have not ended wait for each other, {first}")
+        first = f"among them program {site.program(int(site.positions[0]))} at {site.location}"
+        raise Deadlock(f"all {len(waiting)} remaining programs wait for each other, {first}")

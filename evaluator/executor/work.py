@@ -1,49 +1,41 @@
-"""Counts, from the IR alone, what each block of a kernel asks of the machine."""
+"""Counts the work of each block of a kernel, from the IR alone."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from evaluator.executor.effects import accessed_type, effects
 from evaluator.executor.ir import COMBINING, Block, Function, Op, Region, Type, walk
 from evaluator.work import Body
 
 
-class Kind(NamedTuple):
-    """A class of scalar operations."""
+class OpKind(NamedTuple):
+    """A kind of scalar operation, on one element type."""
 
     name: str
-    """``dot``, ``exponential``, ``function`` (other transcendental ones and roots), ``division``, ``float``,
-    ``integer``, ``compare``, ``select``, ``convert``, ``address`` or ``external``."""
+    """What it is counted as; ``effects`` has the names."""
     element: str
     """Element type, as the IR spells it: of operands for ``dot``, ``compare`` and ``convert``, else of results."""
 
 
-Work = Counter[Kind]
-"""How many scalar operations of each kind; a multiply-add, of a product too, counts as two."""
+Operations = Counter[OpKind]
+"""Number of scalar operations of each kind. A multiply-add counts as two, also within a matrix product."""
 
-_EXPONENTIALS = ("math.exp", "math.exp2")
 _LIBDEVICE_EXPONENTIALS = ("__nv_exp", "__nv_fast_exp")
-_DIVISIONS = ("arith.div", "arith.rem", "tt.precise_divf", "tt.approx_divf")
-_SIMPLE_MATH = frozenset(
-    ("math.absf", "math.absi", "math.fma", "math.ceil", "math.floor", "math.trunc", "math.roundeven", "math.copysign")
-)
-_CONVERSIONS = ("arith.ext", "arith.trunc", "arith.sito", "arith.uito", "arith.fpto", "tt.fp_to_fp")
-PRODUCTS = ("tt.dot", "tt.dot_scaled")
-"""Matrix products."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """One loop of a kernel, as far as the IR tells."""
+    """One loop of a kernel, as the IR shows it."""
 
     index: int
     parent: int | None
     """Index of the enclosing loop, None at top level."""
     block: int
-    """Index of its body's block."""
+    """Index of the block of its body."""
     location: str
-    """``FILE:LINE``."""
+    """Source line of the loop, as ``FILE:LINE``."""
 
 
 def loops(function: Function) -> tuple[Loop, ...]:
@@ -64,10 +56,10 @@ def loops(function: Function) -> tuple[Loop, ...]:
 
 
 def bodies(function: Function, passes: Mapping[int, int], programs: int) -> tuple[tuple[Body, ...], Body]:
-    """Return what a pass through each loop's body does on average, and a program outside of all loops.
+    """Return the mean work of a pass through each loop's body, and of a program outside all loops.
 
-    ``passes`` is how often all programs together went through each block; one that is not in it counts as often as the
-    block around it, a loop's not at all.
+    ``passes`` has how often all programs together executed each block. A block that is missing there counts as often as
+    the surrounding block, the body of a loop not at all.
     """
     found = loops(function)
     totals = [[0, 0, 0, 0] for _ in found]
@@ -94,12 +86,12 @@ def _mean(sums: Sequence[int], count: int) -> Body:
     return Body(*(amount / count for amount in sums))
 
 
-def block_work(block: Block, types: Sequence[Type]) -> Work:
-    """Return what one pass of one program through a block does, blocks inside it left out; masked elements count."""
-    work: Work = Counter()
+def block_work(block: Block, types: Sequence[Type]) -> Operations:
+    """Return the work of one pass of one program through a block, without nested blocks; masked elements count."""
+    work: Operations = Counter()
     for op in block.ops:
         if op.name in COMBINING:
-            body = Counter[Kind]()
+            body = Counter[OpKind]()
             for inner in walk(op.regions[0]):
                 body.update(_arithmetic(inner, types))
             for kind, amount in body.items():
@@ -110,7 +102,7 @@ def block_work(block: Block, types: Sequence[Type]) -> Work:
 
 
 def _combinations(op: Op, types: Sequence[Type]) -> int:
-    """Return how often the region of an operation is at least applied."""
+    """Return how often at least an operation applies its region."""
     elements = types[op.operands[0]].elements
     if op.name == "tt.map_elementwise":
         return elements // (len(op.regions[0].args) // len(op.operands))
@@ -119,48 +111,21 @@ def _combinations(op: Op, types: Sequence[Type]) -> int:
     return elements - elements // types[op.operands[0]].shape[int(op.attributes["axis"].split(":")[0])]
 
 
-def _arithmetic(op: Op, types: Sequence[Type]) -> Work:
-    if op.name in PRODUCTS:
-        return Counter({Kind("dot", types[op.operands[0]].element): product_flops(op, types)})
-    if not op.results or op.name.startswith(("scf.", "tt.call")):
-        return Counter()
-    result, operand = types[op.results[0]], types[op.operands[0]] if op.operands else None
+def _arithmetic(op: Op, types: Sequence[Type]) -> Operations:
     name = _kind(op)
-    if name is None:
+    if name is None or not op.results:
         return Counter()
-    element = operand.element if operand is not None and name in ("compare", "convert") else result.element
-    return Counter({Kind(name, element): result.elements * (2 if op.name == "math.fma" else 1)})
+    element = types[(op.operands if name in ("dot", "compare", "convert") else op.results)[0]].element
+    if name == "dot":
+        return Counter({OpKind(name, element): product_flops(op, types)})
+    return Counter({OpKind(name, element): types[op.results[0]].elements * (2 if op.name == "math.fma" else 1)})
 
 
 def _kind(op: Op) -> str | None:
-    dialect, _, name = op.name.partition(".")
-    kind = None
-    if is_exponential(op):
-        kind = "exponential"
-    elif op.name.startswith(_DIVISIONS):
-        kind = "division"
-    elif op.name.startswith(_CONVERSIONS):
-        kind = "convert"
-    elif op.name in ("arith.cmpf", "arith.cmpi"):
-        kind = "compare"
-    elif op.name == "arith.select":
-        kind = "select"
-    elif op.name == "tt.addptr":
-        kind = "address"
-    elif op.name in ("tt.extern_elementwise", "tt.elementwise_inline_asm"):
-        kind = "external"
-    elif op.name == "tt.precise_sqrt" or (dialect == "math" and op.name not in _SIMPLE_MATH):
-        kind = "function"
-    elif dialect == "math" or op.name in ("tt.clampf", "tt.mulhiui"):
-        kind = "integer" if name in ("absi", "mulhiui") else "float"
-    elif dialect == "arith" and name not in ("constant", "bitcast", "index_cast"):
-        kind = "float" if name.endswith("f") else "integer"
-    return kind
-
-
-def is_exponential(op: Op) -> bool:
-    """Whether an operation computes exponentials."""
-    return op.name in _EXPONENTIALS or op.attributes.get("symbol", "").strip('"').startswith(_LIBDEVICE_EXPONENTIALS)
+    """Return what the scalar operations of an operation are counted as, None where they are not counted."""
+    if op.attributes.get("symbol", "").strip('"').startswith(_LIBDEVICE_EXPONENTIALS):
+        return "exponential"
+    return effects(op.name).work
 
 
 def product_flops(op: Op, types: Sequence[Type]) -> int:
@@ -171,26 +136,20 @@ def product_flops(op: Op, types: Sequence[Type]) -> int:
 
 
 def asks(op: Op, types: Sequence[Type]) -> bool:
-    """Whether an operation adds to a ``Body``."""
+    """Whether an operation does work that a ``Body`` counts."""
     return any(_asked(op, types))
 
 
 def _asked(op: Op, types: Sequence[Type]) -> tuple[int, int, int, int]:
     """Return dot FLOPs, exponentials, bytes loaded and bytes stored by one operation."""
-    if op.name in PRODUCTS:
-        return product_flops(op, types), 0, 0, 0
-    if is_exponential(op):
-        return 0, types[op.results[0]].elements, 0, 0
-    if op.name in ("tt.load", "tt.descriptor_load", "tt.descriptor_gather", "tt.atomic_load", "tt.atomic_poll"):
-        return 0, 0, _bytes(types[op.results[0]]), 0
-    if op.name in ("tt.store", "tt.atomic_store"):
-        return 0, 0, 0, _bytes(types[op.operands[1]])
-    if op.name in ("tt.descriptor_store", "tt.descriptor_reduce", "tt.descriptor_scatter"):
-        return 0, 0, 0, _bytes(types[op.operands[-1]])
-    if op.name in ("tt.atomic_rmw", "tt.atomic_cas"):
-        moved = _bytes(types[op.operands[1]])
-        return 0, 0, moved, moved
-    return 0, 0, 0, 0
+    row, name = effects(op.name), _kind(op)
+    moved = _bytes(accessed_type(op, types)) if row.accesses else 0
+    return (
+        product_flops(op, types) if name == "dot" else 0,
+        types[op.results[0]].elements if name == "exponential" else 0,
+        moved if row.reads else 0,
+        moved if row.writes else 0,
+    )
 
 
 def _bytes(kind: Type) -> int:

@@ -1,4 +1,4 @@
-"""Buffers of one plan: the judge's inputs, poisoned outputs and scratch, as the executor takes them."""
+"""The buffers of one plan, as the executor takes them: the judge's inputs, poisoned outputs and scratch."""
 
 import math
 import random
@@ -10,11 +10,12 @@ import torch
 
 from evaluator.evaluation import Fault, Status
 from evaluator.executor import Allocation
+from evaluator.judging.refusal import passed
 from evaluator.plan import Buffer, Fill, LaunchPlan, Role
 from evaluator.problem import Call, Case, Problem, TensorSpec
 
 POISON = 0x55
-"""Byte that integer scratch starts with; floating-point memory starts as NaN."""
+"""The byte that fills integer scratch at the start; floating-point memory starts as NaN."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Buffers:
     outputs: Mapping[str, Allocation]
 
     def watched(self) -> "Buffers":
-        """Return the same buffers, with reads of outputs and scratch that nothing has written found out."""
+        """Return the same buffers, in which reads of outputs and scratch before any write are found."""
         allocations = tuple(
             a if a.readonly else replace(a, initialised=torch.zeros(a.data.numel(), dtype=torch.bool))
             for a in self.allocations
@@ -42,13 +43,13 @@ class Buffers:
         )
 
     def poison(self) -> None:
-        """Put outputs and scratch back to what they hold before anything is written."""
+        """Set outputs and scratch to what they hold before anything is written."""
         for allocation in self.allocations:
             if not allocation.readonly:
                 _poison(allocation.data)
 
     def fill(self, step: Fill, *, mark: bool = True) -> None:
-        """Carry out a fill step; ``mark`` says whether what it fills counts as written."""
+        """Do a fill step; ``mark`` says whether what it fills counts as written."""
         allocation = self.allocations[step.buffer]
         written = allocation.written if mark else None
         for tensor, value in ((allocation.data, step.value), (written, True), (allocation.initialised, True)):
@@ -65,15 +66,12 @@ def stranger(call: Call, plan: LaunchPlan) -> Fault | None:
     return None
 
 
-def allocate(
-    call: Call, plan: LaunchPlan, inputs: Mapping[str, torch.Tensor], addresses: Sequence[int]
-) -> Buffers | Fault:
-    """Return memory for ``plan``, or a fault when it declares other inputs and outputs than ``call`` has.
+def allocate(call: Call, plan: LaunchPlan, inputs: Mapping[str, torch.Tensor], addresses: Sequence[int]) -> Buffers:
+    """Return memory for ``plan``, whose buffers get ``addresses``.
 
-    ``addresses`` are those of the plan's buffers.
+    Raises ``Refused`` when it declares inputs or outputs that ``call`` does not have.
     """
-    if fault := stranger(call, plan):
-        return fault
+    passed(stranger(call, plan))
     outputs = {spec.name: _output(spec) for spec in call.tensors if spec.role is Role.OUTPUT}
     allocations = []
     for buffer, address in zip(plan.buffers, addresses, strict=True):
@@ -89,15 +87,15 @@ def allocate(
 
 
 _SEGMENT, _BLOCK, _LARGE = 2 * 2**20, 512, 2**20
-"""Bytes: what torch's allocator asks CUDA for multiples of, what it aligns small tensors to, and what is not small
-(c10/cuda/CUDACachingAllocator.cpp)."""
+"""Bytes in torch's allocator: the unit that it asks CUDA for, the alignment of small tensors, and the size from which
+tensors are not small (c10/cuda/CUDACachingAllocator.cpp)."""
 _WHERE_GPUS_ALLOCATE = ((0x7E00_0000_0000, 0x7FF0_0000_0000), (0x3_0000_0000, 0x50_0000_0000))
-"""Addresses, first and last, that cudaMalloc and the driver's virtual memory management were seen to give."""
+"""Ranges of addresses that cudaMalloc and the driver's virtual memory management were seen to give."""
 _FAR = 2**44
 
 
 def apart(sizes: Sequence[int], chance: random.Random) -> list[int]:
-    """Return secret addresses for buffers of ``sizes`` bytes, terabytes apart: an access out of bounds meets none."""
+    """Return secret addresses for buffers of ``sizes`` bytes, terabytes apart: no access out of bounds hits another."""
     places = chance.sample(range(1, len(sizes) + 1), len(sizes))
     return [place * _FAR + chance.randrange(2**30) * _BLOCK for place in places]
 
@@ -105,7 +103,7 @@ def apart(sizes: Sequence[int], chance: random.Random) -> list[int]:
 def as_allocated(sizes: Sequence[int], chance: random.Random) -> list[int]:
     """Return secret addresses for buffers of ``sizes`` bytes as a GPU's allocator might give them, packed or not.
 
-    So what a kernel makes of addresses and distances is what it would make of them on a GPU.
+    A kernel that looks at addresses and distances sees what it would see on a GPU.
     """
     place = chance.randrange(*chance.choice(_WHERE_GPUS_ALLOCATE), _SEGMENT)
     packed, order = chance.random() < 0.5, list(range(len(sizes)))
@@ -155,7 +153,7 @@ class InputCache:
 
     @contextmanager
     def passing(self) -> Iterator[None]:
-        """Forget at the end what was made since the beginning."""
+        """Forget the inputs that are made inside, at the end."""
         before = dict(self._made)
         try:
             yield

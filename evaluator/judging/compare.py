@@ -1,4 +1,4 @@
-"""Compares what a plan wrote with the reference, and says where it went wrong.
+"""Compares what a plan wrote with the reference, and says which rows are wrong.
 
 Attention outputs shrink as sequences grow, so every tolerance is relative to the reference.
 """
@@ -15,24 +15,24 @@ from evaluator.judging.diagnosis import Wrong, diagnose
 from evaluator.problem import Case, Problem, TensorSpec
 
 RELATIVE_TOLERANCE = 5e-3
-"""On ``||out - ref|| / ||ref||``: right bf16 kernels reach about 2e-3."""
+"""Limit on ``||out - ref|| / ||ref||``. Correct bf16 kernels reach about 2e-3."""
 ROW_FACTOR = 2.0
-"""A row may be off by this many times what plain bf16-in, float32-accumulate arithmetic reaches, plus a unit in the
-last place: half for the result, half for a probability that is rounded while it is not exactly 1, as it is under lazy
+"""A row may be off by this many times the error of plain arithmetic (bf16 inputs, float32 accumulation), plus a unit in
+the last place: half for the result, half for a probability that is rounded while it is not exactly 1, as under lazy
 rescaling."""
 LSE_TOLERANCE = 1e-3
-"""On ``|lse - ref|``, natural log."""
+"""Limit on ``|lse - ref|``, natural log."""
 
 _TILES = (16, 32, 64, 128, 256)
 _MOST_ROWS = 2048
-"""Rows of a head that are compared at most: of 32768, one in 16, so that no tile of a matrix product goes unseen."""
+"""Most rows of a head that are compared. Of 32768 that is one in 16, so some of each tile of a matrix product are."""
 _ROWS_AT_ONCE = 256
-"""Bounds the memory of the reference: some matrices in float64 of as many rows, by all keys."""
+"""Bounds the memory of the reference, which has a few float64 matrices of so many rows by all keys."""
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The numbers of one case, and the fault they amount to, if any."""
+class Checked:
+    """What was found of one case's outputs: their errors, and the fault these amount to, if any."""
 
     result: CaseResult
     fault: Fault | None
@@ -61,7 +61,7 @@ def compare(
     outputs: Mapping[str, Allocation],
     *,
     whole: bool,
-) -> Comparison:
+) -> Checked:
     """Compare ``out`` and ``lse`` with the reference.
 
     ``whole`` demands that every element was written, and compares up to ``_MOST_ROWS`` rows of every head; otherwise
@@ -103,7 +103,7 @@ def compare(
     if not found:
         return comparison
     fault = replace(comparison.fault, message=f"{comparison.fault.message}; this is what comes out if {found}")
-    return Comparison(replace(comparison.result, message=fault.message), fault)
+    return Checked(replace(comparison.result, message=fault.message), fault)
 
 
 def uncovered(problem: Problem, case: Case, outputs: Mapping[str, Allocation]) -> Fault | None:
@@ -165,7 +165,7 @@ def _rows_to_check(written: torch.Tensor, whole: bool) -> Iterator[tuple[int, in
             yield batch, head, part
 
 
-def _verdict(case: Case, checked: list[_Rows], eps: float) -> tuple[Comparison, tuple[_Rows, torch.Tensor] | None]:
+def _verdict(case: Case, checked: list[_Rows], eps: float) -> tuple[Checked, tuple[_Rows, torch.Tensor] | None]:
     """Return the comparison, and where it is worst: rows of one head, and which of them are wrong, bool [n]."""
     reference = _norm(part.reference for part in checked)
     relative = _norm(part.error for part in checked) / reference
@@ -198,11 +198,11 @@ def _verdict(case: Case, checked: list[_Rows], eps: float) -> tuple[Comparison, 
             "exponentials"
         )
         return _failed(case, Fault(Status.INCORRECT, message), relative, lse_error), (part, wrong)
-    return Comparison(CaseResult(case.name, True, relative, lse_error), None), None
+    return Checked(CaseResult(case.name, True, relative, lse_error), None), None
 
 
 def _shape(case: Case, rows: torch.Tensor, wrong: torch.Tensor) -> str:
-    """Return what the wrong ones of some rows have in common, in brackets; ``""`` if nothing is seen."""
+    """Return what the ``wrong`` ones of ``rows`` have in common, in brackets; ``""`` if nothing is seen."""
     if bool(wrong.all()):
         return ""
     first = int(rows[wrong][0])
@@ -218,7 +218,7 @@ def _shape(case: Case, rows: torch.Tensor, wrong: torch.Tensor) -> str:
 
 
 def _heads(checked: list[_Rows], excesses: list[torch.Tensor]) -> str:
-    """Return in which batch or heads all wrong rows are, if not in all that were looked at."""
+    """Return the batch or head that has all wrong rows, if it is not the only one that was compared."""
     looked = {(part.batch, part.head) for part in checked}
     wrong = {
         (part.batch, part.head) for part, excess in zip(checked, excesses, strict=True) if bool((excess > 1).any())
@@ -230,9 +230,9 @@ def _heads(checked: list[_Rows], excesses: list[torch.Tensor]) -> str:
     return ""
 
 
-def _failed(case: Case, fault: Fault, relative: float | None, lse_error: float | None) -> Comparison:
+def _failed(case: Case, fault: Fault, relative: float | None, lse_error: float | None) -> Checked:
     finite = [value if value is not None and math.isfinite(value) else None for value in (relative, lse_error)]
-    return Comparison(CaseResult(case.name, False, finite[0], finite[1], fault.message), fault)
+    return Checked(CaseResult(case.name, False, finite[0], finite[1], fault.message), fault)
 
 
 def _norm(parts: Iterable[torch.Tensor]) -> float:
@@ -240,7 +240,7 @@ def _norm(parts: Iterable[torch.Tensor]) -> float:
 
 
 def ranges(numbers: list[int], among: list[int], most: int = 3) -> str:
-    """Return sorted numbers as text, e.g. ``0 to 15, 96 to 127 and 4 more``; a run has all that lie ``among`` it."""
+    """Return sorted numbers as text, e.g. ``0 to 15, 96 to 127 and 4 more``. A range skips none of ``among``."""
     places = {number: place for place, number in enumerate(among)}
     runs: list[list[int]] = []
     for number in numbers:

@@ -1,7 +1,7 @@
-"""Diagnosis of wrong numbers: what mistake gives exactly these, so that an author knows what to repair.
+"""Diagnosis of wrong numbers: which mistake gives exactly these, so that an author knows what to repair.
 
-Usual mistakes are made on purpose, in float64, from the inputs; one is named only if it explains the output. Nothing
-here takes part in a verdict.
+Usual mistakes are made on purpose, in float64, from the inputs; one is named only if it explains the output. No verdict
+depends on this.
 """
 
 import math
@@ -15,22 +15,22 @@ from evaluator.problem import Case, Problem
 
 Tensor = torch.Tensor
 Guess = tuple[str, Callable[[], Tensor]]
-"""What is wrong, and the output [rows, head_dim], or lse [rows], that this mistake gives."""
+"""A mistake in words, and the output [rows, head_dim], or lse [rows], that it gives."""
 
 _LOG2E = math.log2(math.e)
 _TILES = (16, 32, 64, 128, 256)
 _MOST_WORK = 2e8
-"""Elements of score matrices that all guesses together may take."""
+"""Most elements of score matrices that all guesses together compute."""
 _MOST_ROWS = 128
 _CLOSE, _LSE_CLOSE = 0.012, 1e-4
-"""How near, relative to its size, a row comes to what its mistake gives: rounding to bf16 takes 0.4 percent. The same
-for lse, which is not rounded."""
+"""Largest distance of a row from what its mistake gives, relative to its size (rounding to bf16 takes 0.4 percent); and
+the same for lse, which is not rounded."""
 _FITTED_ROWS = 8
-"""A mistake with a number in it that is found from the output explains nothing unless it does so for as many rows."""
+"""Least rows that must agree with a mistake whose size was fitted to the output."""
 _MOST = 0.9
-"""Share of the rows that has to be near."""
+"""Share of the rows that must be that close."""
 _BETTER = 0.25
-"""The error that may be left, of that against the reference."""
+"""Largest error that may remain, as a share of the error against the reference."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Wrong:
     """float64 [n]."""
 
     def some(self) -> "Wrong":
-        """Return the same, with not too many rows."""
+        """Return at most ``_MOST_ROWS`` of the rows."""
         if len(self.rows) <= _MOST_ROWS:
             return self
         chosen = torch.linspace(0, len(self.rows) - 1, _MOST_ROWS, dtype=torch.float64).long()
@@ -55,9 +55,9 @@ class Wrong:
 
 
 def diagnose(problem: Problem, case: Case, inputs: Mapping[str, Tensor], wrong: Wrong) -> str:
-    """Return what explains rows of which some are wrong, as the end of a sentence; ``""`` if nothing is found.
+    """Return the mistake that explains the wrong rows, or lse where the output is right, as the end of a sentence.
 
-    If the output is right, what explains lse.
+    ``""`` if none is found.
     """
     if not _dense(problem, case):
         return ""
@@ -72,7 +72,7 @@ def _close(found: Tensor, wanted: Tensor) -> bool:
 
 
 def _explaining(guesses: Iterator[Guess], found: Tensor, reference: Tensor, close: float) -> str:
-    """Return the first guess that comes near what was found, rows [n, ...], and is not finite where that is not."""
+    """Return the first guess that is close to ``found``, rows [n, ...], and is infinite or NaN where that is."""
     finite = found.isfinite().all(1)
     before = float((found - reference)[finite].norm())
     for text, make in guesses:
@@ -225,7 +225,7 @@ class _Head:
             yield f"the queries are those of batch {b}, head {h}", lambda s=scores: self._attend(s)  # type: ignore[misc]
 
     def _keys(self) -> Iterator[Guess]:
-        """Keys that are left out or counted twice, in runs; zeros that are counted beyond the last key."""
+        """Yield runs of keys that are left out or counted twice, and zeros that are counted beyond the last key."""
         kv_len = self._case.kv_len
         for size in (1, 2, *_TILES):
             first = (kv_len - 1) // size * size
@@ -286,7 +286,7 @@ class _Head:
             yield f"weights meet the values of {where}", lambda v=moved: self._attend(self._scores(), v)  # type: ignore[misc]
 
     def _rescaling(self) -> Iterator[Guess]:
-        """Mistakes of running maxima, for tiles of several sizes."""
+        """Yield mistakes of running maxima, for tiles of several sizes."""
         for tile in _TILES[:4]:
             tops = torch.stack([part.amax(1) for part in self._scores().split(tile, 1)], 1)
             running = tops.cummax(1).values

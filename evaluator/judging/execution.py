@@ -1,4 +1,4 @@
-"""Execution of launch plans on the CPU: their launches run, counted and marked; what fails on the way is a fault."""
+"""Execution of launch plans on the CPU: launches are run, counted and marked; one that fails is ``Refused``."""
 
 import time
 import traceback
@@ -12,14 +12,15 @@ from evaluator import executor
 from evaluator.evaluation import Fault, Status
 from evaluator.executor import Execution, Script
 from evaluator.judging.buffers import Buffers
+from evaluator.judging.refusal import Refused
 from evaluator.plan import Fill, KernelIR, Launch, LaunchPlan
 
 EXECUTION_S, CLOSELY_S = 150.0, 240.0
-"""Wall-clock limit on executing all plans of one candidate; the second before it is accepted, when more is executed."""
+"""Wall-clock limits on executing all plans of one candidate; the second before acceptance, when more is executed."""
 TEMPORARIES_BYTES = 512 * 2**20
-"""What the executor may hold beside the buffers."""
+"""What the executor may hold besides the buffers."""
 MOST_TEMPORARIES_BYTES = 2**31
-"""The same, where programs have to run together."""
+"""What it may hold besides them where programs have to run together."""
 _MEMORY_STATUS = {
     "read out of bounds": Status.OUT_OF_BOUNDS,
     "write out of bounds": Status.OUT_OF_BOUNDS,
@@ -49,14 +50,14 @@ def deadline(*, closely: bool = False) -> float:
 
 @dataclass(frozen=True)
 class PlanRun:
-    """A plan, the buffers that it runs in, and until when."""
+    """A plan, the buffers that it runs in, and the deadline, as by ``time.monotonic``."""
 
     plan: LaunchPlan
     buffers: Buffers
     deadline: float
 
     def launches(self, *, mark: bool = True) -> Iterator[Launch]:
-        """Yield the launches, the fills before each of them done; ``mark`` as in ``Buffers.fill``."""
+        """Yield the launches, after doing the fills before each; ``mark`` as in ``Buffers.fill``."""
         for step in self.plan.steps:
             if isinstance(step, Fill):
                 self.buffers.fill(step, mark=mark)
@@ -74,10 +75,10 @@ class PlanRun:
         *,
         sanitize: bool = False,
         script: Script | None = None,
-    ) -> Execution | Fault:
-        """Execute the given programs of a launch, all by default; see ``Kernel.run``. A finding is a fault.
+    ) -> Execution:
+        """Execute the given programs of a launch, all by default; see ``Kernel.run``. Raises like ``sound``.
 
-        Programs that were chosen run together: those that others depend on would else come too late.
+        Chosen programs run together: otherwise those that others wait for might come too late.
         """
 
         def run(kernel: executor.Kernel) -> Execution:
@@ -94,38 +95,35 @@ class PlanRun:
 
         return self.sound(launch, run, whole=programs is None)
 
-    def sound(
-        self, launch: Launch, work: Callable[[executor.Kernel], Execution], *, whole: bool = True
-    ) -> Execution | Fault:
-        """Return ``work`` of the executable kernel like ``attempt``; what it finds is a fault."""
+    def sound(self, launch: Launch, work: Callable[[executor.Kernel], Execution], *, whole: bool = True) -> Execution:
+        """Return ``work`` of the executable kernel like ``attempt``; raise ``Refused`` also for what it finds."""
         execution = self.attempt(launch, work, whole=whole)
-        if isinstance(execution, Fault) or not execution.faults:
-            return execution
-        first, *others = execution.faults
-        more = f" (and {len(others)} more)" if others else ""
-        return Fault(_MEMORY_STATUS[first.kind], f"{first.message}{more}")
+        if execution.faults:
+            first, *others = execution.faults
+            more = f" (and {len(others)} more)" if others else ""
+            raise Refused(Fault(_MEMORY_STATUS[first.kind], f"{first.message}{more}"))
+        return execution
 
-    def attempt(
-        self, launch: Launch, work: Callable[[executor.Kernel], _Result], *, whole: bool = True
-    ) -> _Result | Fault:
-        """Return ``work`` of the executable kernel; what keeps the executor from a result is a fault that says so.
+    def attempt(self, launch: Launch, work: Callable[[executor.Kernel], _Result], *, whole: bool = True) -> _Result:
+        """Return ``work`` of the executable kernel; raise ``Refused`` with what keeps the executor from a result.
 
-        Programs that wait for each other are the kernel's fault if they are the ``whole`` grid.
+        Programs that wait for each other are the kernel's fault only if they are the ``whole`` grid.
         """
         ir = self.ir(launch)
         try:
             return work(executor.load(ir.ttir, executor.aliases(launch.args)))
         except executor.UnsupportedOperation as error:
-            return Fault(Status.UNSUPPORTED, f"kernel {ir.name}: {error}")
+            fault = Fault(Status.UNSUPPORTED, f"kernel {ir.name}: {error}")
         except executor.Deadlock as error:
             part = "" if whole else "; only those that make a sample of the output, and what they read, are executed"
-            return Fault(Status.TIMED_OUT if whole else Status.UNSUPPORTED, f"kernel {ir.name}: {error}{part}")
+            fault = Fault(Status.TIMED_OUT if whole else Status.UNSUPPORTED, f"kernel {ir.name}: {error}{part}")
         except executor.ExecutionTimeout as error:
-            return Fault(Status.TIMED_OUT, f"kernel {ir.name}: {error}, which all cases share")
+            fault = Fault(Status.TIMED_OUT, f"kernel {ir.name}: {error}, which all cases share")
         except executor.IRError as error:
-            return Fault(Status.FORBIDDEN, f"kernel {ir.name} is not valid Triton IR: {error}")
+            fault = Fault(Status.FORBIDDEN, f"kernel {ir.name} is not valid Triton IR: {error}")
         except Exception as error:
-            # The IR is hostile: whatever else fails here is recorded, and is no verdict on the numbers.
+            # The IR is hostile. Whatever else fails here is logged, and is no verdict on the numbers.
             traceback.print_exc()
             message = f"kernel {ir.name}: the executor failed with {type(error).__name__}: {error}"
-            return Fault(Status.UNSUPPORTED, message)
+            fault = Fault(Status.UNSUPPORTED, message)
+        raise Refused(fault)

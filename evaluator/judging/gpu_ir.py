@@ -7,20 +7,11 @@ The text must be as MLIR prints it, one operation a line: see ``Compiler.canonic
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from evaluator.judging.mlir_text import (
-    keep,
-    kept_type,
-    listed,
-    matched,
-    result_names,
-    split_types,
-    unsupported,
-    without_layouts,
-)
+from evaluator.executor import UnsupportedOperation
 from evaluator.plan import without_locations
 
 OPEN = "%open"
@@ -38,6 +29,7 @@ _PARTITION = re.compile(r"partition\d+\((.*)\) num_warps\(\d+\) \{")
 _TYPED_NAME = re.compile(r"(%[\w$.\-]+): ")
 _BLOCK = re.compile(r"(?:tensor|memdesc)<((?:\d+x)+)([a-z]\w*)")
 _SHARED_BLOCK = re.compile(r"memdesc<((?:\d+x)+)([a-z]\w*)")
+_LAYOUT = re.compile(r",\s*#[\w.]+")
 _ELEMENT = re.compile(r"i\d+|bf16|f\d\w*")
 
 _SAME_VALUE = ("ttg.convert_layout", "ttng.warp_group_dot_wait")
@@ -88,7 +80,7 @@ class _Rewriter:
         functions = [line for line in self._lines if line.startswith("tt.func")]
         match = _FUNCTION.fullmatch(functions[0]) if len(functions) == 1 else None
         if match is None:
-            raise unsupported("a module that is not one public function")
+            raise _unsupported("a module that is not one public function")
         self._names = {name: name for name in _TYPED_NAME.findall(match[2])}
         self._at = self._lines.index(functions[0]) + 1
         self._region()
@@ -106,7 +98,7 @@ class _Rewriter:
 
     def _next(self) -> str:
         if self._at == len(self._lines):
-            raise unsupported("a region that is never closed")
+            raise _unsupported("a region that is never closed")
         self._at += 1
         return self._lines[self._at - 1]
 
@@ -115,7 +107,7 @@ class _Rewriter:
         while not (line := self._next()).startswith("}"):
             match = _OP.fullmatch(line)
             if match is None:
-                raise unsupported(line.partition(" ")[0])
+                raise _unsupported(line.partition(" ")[0])
             results, quote, name, rest = match[1] or "", match[2], match[3], match[4].strip()
             if name == "scf.yield":
                 self._hand_on(name, rest, yielded)
@@ -138,83 +130,83 @@ class _Rewriter:
             self._specialised(results, rest)
         elif name == "ttg.warp_yield":
             values, _, kinds = rest.partition(" : ")
-            pairs = zip(_VALUE.findall(values), split_types(kinds), strict=True)
-            self._handed = [self._renamed(value) if kept_type(kind) else None for value, kind in pairs]
+            pairs = zip(_VALUE.findall(values), _split_types(kinds), strict=True)
+            self._handed = [self._renamed(value) if _kept_type(kind) else None for value, kind in pairs]
         elif rest.endswith("({") and dialect == "tt":
             self._combining(results, quoted + rest)
         elif name in _SAME_VALUE:
-            pairs = zip(result_names(results), _VALUE.findall(rest), strict=False)
+            pairs = zip(_result_names(results), _VALUE.findall(rest), strict=False)
             self._names.update((result, self._renamed(value)) for result, value in pairs)
         elif name in _PRODUCTS:
             self._product(results, rest)
         elif name in _LOADS or name in _STORES:
             self._copy(rest, store=name in _STORES)
         elif name in _REFUSED or rest.endswith("{") or dialect not in (*_KEPT, *_LEFT_OUT):
-            raise unsupported(name)
+            raise _unsupported(name)
         elif dialect in _KEPT and name != "tt.elementwise_inline_asm":
             text = self._renamed(rest)
             self._emit(f"{self._define(results)}{name} {text}")
         else:
             kinds = rest.rpartition("->" if "->" in rest else " : ")[2]
-            pairs = zip(result_names(results), split_types(kinds), strict=False)
-            self._names.update((result, self._open(kind)) for result, kind in pairs if kept_type(kind))
+            pairs = zip(_result_names(results), _split_types(kinds), strict=False)
+            self._names.update((result, self._open(kind)) for result, kind in pairs if _kept_type(kind))
 
     def _for(self, results: str, rest: str) -> None:
-        unsigned, variable, limits, bindings, carried, kind = matched(_FOR, rest, "scf.for").groups()
-        kinds = split_types(carried or "")
-        kept = list(map(kept_type, kinds))
+        unsigned, variable, limits, bindings, carried, kind = _matched(_FOR, rest, "scf.for").groups()
+        kinds = _split_types(carried or "")
+        kept = list(map(_kept_type, kinds))
         header = f"{self._define(results, kept)}scf.for {unsigned or ''}"
         limits, initial = self._renamed(limits), self._bound(bindings, kept)
         header += f"{self._fresh(variable)} = {limits}"
         if any(kept):
-            header += f" iter_args({self._bind(bindings, initial, kept)}) -> ({listed(kinds, kept)})"
+            header += f" iter_args({self._bind(bindings, initial, kept)}) -> ({_listed(kinds, kept)})"
         self._roles.append(self._role)
         self._emit(f"{header} : {kind} {{")
         self._region(kept)
         self._emit("}")
 
     def _while(self, results: str, rest: str) -> None:
-        bindings, before, several, one = matched(_WHILE, rest, "scf.while").groups()
-        kinds, given = split_types(before), split_types(several if one is None else one)
-        kept, forwarded = list(map(kept_type, kinds)), list(map(kept_type, given))
+        bindings, before, several, one = _matched(_WHILE, rest, "scf.while").groups()
+        kinds, given = _split_types(before), _split_types(several if one is None else one)
+        kept, forwarded = list(map(_kept_type, kinds)), list(map(_kept_type, given))
         header = f"{self._define(results, forwarded)}scf.while "
         if any(kept):
             header += f"({self._bind(bindings, self._bound(bindings, kept), kept)}) "
         self._roles.append(self._role)
-        self._emit(f"{header}: ({listed(kinds, kept)}) -> ({listed(given, forwarded)}) {{")
+        self._emit(f"{header}: ({_listed(kinds, kept)}) -> ({_listed(given, forwarded)}) {{")
         self._region((), forwarded)
         self._emit("} do {")
         if self._lines[self._at].startswith("^bb0"):
-            names = keep(_TYPED_NAME.findall(self._next()), forwarded)
-            pairs = zip(map(self._fresh, names), keep(given, forwarded), strict=True)
+            names = _keep(_TYPED_NAME.findall(self._next()), forwarded)
+            pairs = zip(map(self._fresh, names), _keep(given, forwarded), strict=True)
             if names:
                 self._emit(f"^bb0({', '.join(f'{name}: {kind}' for name, kind in pairs)}):")
         self._region(kept)
         self._emit("}")
 
     def _if(self, results: str, rest: str) -> None:
-        condition, given = matched(_IF, rest, "scf.if").groups()
-        kinds = split_types(given or "")
-        kept = list(map(kept_type, kinds))
-        gives = f" -> ({listed(kinds, kept)})" if any(kept) else ""
+        condition, given = _matched(_IF, rest, "scf.if").groups()
+        kinds = _split_types(given or "")
+        kept = list(map(_kept_type, kinds))
+        gives = f" -> ({_listed(kinds, kept)})" if any(kept) else ""
         self._emit(f"{self._define(results, kept)}scf.if {self._renamed(condition)}{gives} {{")
         while self._region(kept) == "} else {":
             self._emit("} else {")
         self._emit("}")
 
     def _specialised(self, results: str, rest: str) -> None:
-        captured = _VALUE.findall(matched(_SPECIALISED, rest, "ttg.warp_specialize")[1])
+        captured = _VALUE.findall(_matched(_SPECIALISED, rest, "ttg.warp_specialize")[1])
         outer = dict(self._names)
         line = self._next()
         if line != "default {":
-            raise unsupported(f"ttg.warp_specialize written as {line[:60]!r}")
+            raise _unsupported(f"ttg.warp_specialize written as {line[:60]!r}")
         while self._region() == "}":  # the type is printed after the last region
             line = self._next()
             self._role += 1
-            params = _TYPED_NAME.findall(matched(_PARTITION, line, "ttg.warp_specialize")[1])
+            params = _TYPED_NAME.findall(_matched(_PARTITION, line, "ttg.warp_specialize")[1])
             self._names = {param: outer[value] for param, value in zip(params, captured, strict=True) if value in outer}
         self._role = 0
-        given = {name: value for name, value in zip(result_names(results), self._handed, strict=True) if value}
+        given = {name: value for name, value in zip(_result_names(results), self._handed, strict=True) if value}
         self._names = {**outer, **given}
 
     def _combining(self, results: str, header: str) -> None:
@@ -227,7 +219,7 @@ class _Rewriter:
                     self._fresh(name)
                 self._emit(self._renamed(line))
             else:
-                match = matched(_OP, line, "a combining region")
+                match = _matched(_OP, line, "a combining region")
                 self._op(match[1] or "", match[3], match[3], match[4].strip())
         self._emit(line)
 
@@ -254,7 +246,7 @@ class _Rewriter:
         block = _BLOCK.fullmatch(kind.removesuffix(">"))
         element = block[2] if block else kind
         if _ELEMENT.fullmatch(element) is None:
-            raise unsupported(f"a value of type {kind} out of shared memory")
+            raise _unsupported(f"a value of type {kind} out of shared memory")
         self._elements[element] = None
         if block is None:
             return f"{OPEN}_{element}"
@@ -264,21 +256,21 @@ class _Rewriter:
 
     def _hand_on(self, name: str, rest: str, kept: Sequence[bool]) -> None:
         values, _, kinds = rest.partition(" : ")
-        handed = [self._renamed(value) for value in keep(_VALUE.findall(values), kept)]
-        self._emit(f"{name} {', '.join(handed)} : {listed(split_types(kinds), kept)}" if handed else name)
+        handed = [self._renamed(value) for value in _keep(_VALUE.findall(values), kept)]
+        self._emit(f"{name} {', '.join(handed)} : {_listed(_split_types(kinds), kept)}" if handed else name)
 
     def _bound(self, bindings: str | None, kept: Sequence[bool]) -> list[str]:
         """Return the initial values of ``%a = %x, %b = %y``."""
-        return [self._renamed(value) for value in keep(_VALUE.findall(bindings or "")[1::2], kept)]
+        return [self._renamed(value) for value in _keep(_VALUE.findall(bindings or "")[1::2], kept)]
 
     def _bind(self, bindings: str | None, initial: Sequence[str], kept: Sequence[bool]) -> str:
-        names = map(self._fresh, keep(_VALUE.findall(bindings or "")[::2], kept))
+        names = map(self._fresh, _keep(_VALUE.findall(bindings or "")[::2], kept))
         return ", ".join(f"{name} = {value}" for name, value in zip(names, initial, strict=True))
 
     def _define(self, results: str, kept: Sequence[bool] | None = None) -> str:
         """Return the left side of an operation that gives those of its results that are kept, by default all."""
-        names = result_names(results)
-        names = names if kept is None else keep(names, kept)
+        names = _result_names(results)
+        names = names if kept is None else _keep(names, kept)
         if not names:
             return ""
         base = self._fresh(names[0])
@@ -299,10 +291,77 @@ class _Rewriter:
             if match[0].startswith('"'):
                 return match[0]
             if match[0] not in self._names:
-                raise unsupported(f"arithmetic on {match[0]}, which is no number or tensor")
+                raise _unsupported(f"arithmetic on {match[0]}, which is no number or tensor")
             return self._names[match[0]]
 
         return _STRING_OR_VALUE.sub(rename, text)
 
     def _emit(self, line: str) -> None:
         self._out.append(line)
+
+
+def without_layouts(text: str) -> str:
+    """Return IR text without the layouts in its types."""
+    kept = []
+    position = 0
+    for match in _LAYOUT.finditer(text):
+        if match.start() >= position:
+            kept.append(text[position : match.start()])
+            position = match.end()
+            depth = 0
+            while depth or text[position : position + 1] == "<":
+                depth += (text[position : position + 1] == "<") - (text[position : position + 1] == ">")
+                position += 1
+                if position > len(text):
+                    raise _unsupported("a layout that is never closed")
+    return "".join(kept) + text[position:]
+
+
+def _unsupported(what: str) -> UnsupportedOperation:
+    """Return the error for what cannot be read or rewritten."""
+    return UnsupportedOperation(what, "Triton GPU IR")
+
+
+def _matched(pattern: re.Pattern[str], text: str, name: str) -> re.Match[str]:
+    """Return the match with all of ``text``, written for ``name``; raise ``UnsupportedOperation`` if there is none."""
+    match = pattern.fullmatch(text)
+    if match is None:
+        raise _unsupported(f"{name} written as {text[:60]!r}")
+    return match
+
+
+def _result_names(results: str) -> list[str]:
+    """Return the names that ``%a:2, %b`` defines."""
+    names = []
+    for item in results.split(", ") if results else ():
+        base, _, count = item.partition(":")
+        names += [f"{base}#{i}" for i in range(int(count))] if count else [base]
+    return names
+
+
+def _split_types(text: str) -> list[str]:
+    """Split a list of types at the commas that are not inside one."""
+    depth = 0
+    parts = [""]
+    for char in text.strip().removeprefix("(").removesuffix(")"):
+        depth += (char == "<") - (char == ">")
+        if char == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += char
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _kept_type(kind: str) -> bool:
+    """Whether Triton IR has the type."""
+    return not kind.startswith(("!ttg.", "!ttng."))
+
+
+def _keep(items: Iterable[str], kept: Sequence[bool]) -> list[str]:
+    """Return the items whose place is kept."""
+    return [item for item, keep in zip(items, kept, strict=True) if keep]
+
+
+def _listed(kinds: Iterable[str], kept: Sequence[bool]) -> str:
+    """Return the kept types as a list in the text."""
+    return ", ".join(_keep(kinds, kept))

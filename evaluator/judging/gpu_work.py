@@ -7,10 +7,11 @@ from evaluator import executor
 from evaluator.binary import Binary
 from evaluator.evaluation import Fault, Status
 from evaluator.executor import Counted, UnsupportedOperation
-from evaluator.executor.flow import READS
+from evaluator.executor.effects import READS
 from evaluator.executor.slicing import touched, trip_slice
 from evaluator.judging.execution import PlanRun
 from evaluator.judging.gpu_ir import Rewritten, rewrite
+from evaluator.judging.refusal import Refused
 from evaluator.plan import Buffer, Fill, KernelIR, Launch, LaunchPlan, Level, Pointer, Role
 from evaluator.work import Body, LaunchWork, LoopWork
 
@@ -19,13 +20,13 @@ _OPEN = Buffer("open", "int8", 64, Role.SCRATCH)
 
 def works(
     plan: LaunchPlan,
-    prepared: Callable[[LaunchPlan], PlanRun | Fault],
+    prepared: Callable[[LaunchPlan], PlanRun],
     binaries: Mapping[KernelIR, Binary],
-) -> tuple[LaunchWork, ...] | Fault:
-    """Return the work of all launches of ``plan``; ``prepared`` gives memory to a plan that has one buffer more.
+) -> tuple[LaunchWork, ...]:
+    """Return the work of all launches of ``plan``; ``prepared`` gives memory to a plan with one more buffer.
 
-    Partitions of a warp-specialised region run side by side and are counted as one: in the loops of the one that
-    multiplies most.
+    Partitions of a warp-specialised region run at the same time and are counted together, in the loops of the partition
+    that does most matrix products. Raises ``Refused`` where the work cannot be counted.
     """
     rewritten: list[Rewritten] = []
     for kernel in plan.kernels:
@@ -33,19 +34,15 @@ def works(
             gpu = kernel.level is Level.TTGIR
             rewritten.append(rewrite(kernel.ttir) if gpu else Rewritten(kernel.ttir, ()))
         except UnsupportedOperation as error:
-            return Fault(Status.UNSUPPORTED, f"kernel {kernel.name}: {error}")
+            raise Refused(Fault(Status.UNSUPPORTED, f"kernel {kernel.name}: {error}")) from None
         except (ValueError, LookupError, RecursionError) as error:  # the IR is hostile, and no verdict hangs on this
-            return Fault(Status.UNSUPPORTED, f"kernel {kernel.name}: its IR cannot be read: {error}")
+            fault = Fault(Status.UNSUPPORTED, f"kernel {kernel.name}: its IR cannot be read: {error}")
+            raise Refused(fault) from None
     run = prepared(_with_open_memory(plan, rewritten))
-    if isinstance(run, Fault):
-        return run
-    found = []
-    for launch in run.launches(mark=False):
-        work = _work(run, launch, rewritten[launch.kernel].roles, binaries[plan.kernels[launch.kernel]])
-        if isinstance(work, Fault):
-            return work
-        found.append(work)
-    return tuple(found)
+    return tuple(
+        _work(run, launch, rewritten[launch.kernel].roles, binaries[plan.kernels[launch.kernel]])
+        for launch in run.launches(mark=False)
+    )
 
 
 def _with_open_memory(plan: LaunchPlan, rewritten: Sequence[Rewritten]) -> LaunchPlan:
@@ -67,22 +64,19 @@ def _with_open_memory(plan: LaunchPlan, rewritten: Sequence[Rewritten]) -> Launc
     )
 
 
-def _work(run: PlanRun, launch: Launch, roles: Sequence[int], binary: Binary) -> LaunchWork | Fault:
+def _work(run: PlanRun, launch: Launch, roles: Sequence[int], binary: Binary) -> LaunchWork:
     def count(kernel: executor.Kernel) -> tuple[Counted, Sequence[executor.Loop]]:
         if roles and kernel.function.params[-1] in touched(trip_slice(kernel.function), READS):
             raise UnsupportedOperation("a loop that depends on what shared memory holds", "Triton GPU IR")
         return kernel.count(run.buffers.allocations, launch.args, launch.grid, deadline=run.deadline), kernel.loops
 
-    counted = run.attempt(launch, count)
-    if isinstance(counted, Fault):
-        return counted
-    work, loops = counted
+    work, loops = run.attempt(launch, count)
     found = [LoopWork(*each) for each in zip((loop.parent for loop in loops), work.bodies, work.trips, strict=True)]
     return _side_by_side(LaunchWork(binary, launch.programs, tuple(found), work.outside), roles)
 
 
 def _side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:
-    """Add the loops of all roles to those of the main one, place by place; what has no place there is outside."""
+    """Add the loops of all roles to those of the main one, in order; loops without a counterpart count as outside."""
     of_role = {role: [i for i, each in enumerate(roles) if each == role] for role in sorted(set(roles))}
     if len(of_role) < 2:
         return work

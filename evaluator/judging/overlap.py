@@ -1,6 +1,7 @@
-"""Launches that overlap: with ``launch_pdl`` a kernel may start while what was launched before it still runs.
+"""Launches that overlap: with ``launch_pdl`` a kernel may start while the launch before it still runs.
 
-So it has to wait itself before it touches memory. The executor runs launches one after the other and would not see it.
+Such a kernel has to wait before it accesses memory. The executor, which runs one launch after the other, cannot see
+whether it does.
 """
 
 import re
@@ -16,11 +17,11 @@ _INSTRUCTION = re.compile(r"(@\S+\s+)?([a-z][\w.:]*)")
 _ACCESSES = ("ld", "ldu", "st", "atom", "red", "cp", "multimem", "tensormap")
 _OWN_MEMORY = (".param", ".shared", ".local", ".const")
 _LEAVES = ("bra", "brx", "call", "ret", "exit")
-"""What comes after one of these may be passed over."""
+"""Instructions after one of these may not be reached."""
 
 
 def early(kernel: KernelIR, binary: Binary) -> Fault | None:
-    """Return a fault if ``kernel``, as compiled, may overlap what is before it and access memory without a wait.
+    """Return a fault if ``kernel``, as compiled, may overlap the launch before it and accesses memory without a wait.
 
     See griddepcontrol in the PTX ISA: only ``griddepcontrol.wait`` makes earlier grids' memory operations visible.
     """
@@ -34,7 +35,7 @@ def early(kernel: KernelIR, binary: Binary) -> Fault | None:
 
 
 def _waits(ptx: str) -> bool:
-    """Whether the code of a kernel always waits before it accesses global memory; what cannot be read does not."""
+    """Whether a kernel surely waits before it accesses global memory; false for code that cannot be read."""
     ptx = _COMMENT.sub("", ptx)
     body = ptx[ptx.find("{", ptx.find(".entry")) + 1 :]
     for statement in re.split(r"[;\n]", body):

@@ -1,4 +1,4 @@
-"""Plans of candidates as the judge reads them: captured in the sandbox, IR printed by MLIR, the fastest ones chosen."""
+"""Launch plans as the judge reads them: captured in the sandbox, their IR printed by MLIR, the fastest chosen."""
 
 from collections.abc import Callable, Sequence
 from itertools import chain, islice
@@ -8,15 +8,16 @@ from evaluator.capture import Capturer
 from evaluator.compiling.compiler import Compiler, fit
 from evaluator.evaluation import Fault
 from evaluator.judging.autotuning import Autotuner
+from evaluator.judging.refusal import passed
 from evaluator.plan import Configuration, KernelIR, LaunchPlan
 from evaluator.problem import Case, Problem
 from evaluator.target import Target
 
 
 class Planner:
-    """Asks for plans. The executor reads lines and MLIR does not: both are given what MLIR's printer makes of the text.
+    """Asks for launch plans. The executor reads IR line by line, which MLIR does not, so both get what MLIR prints.
 
-    All methods raise ``EvaluatorUnavailable`` when a child process cannot be had.
+    All methods raise ``Refused`` for a candidate's fault, and ``EvaluatorUnavailable`` when no child process starts.
     """
 
     def __init__(self, capturer: Capturer, compiler: Compiler, target: Target) -> None:
@@ -30,24 +31,19 @@ class Planner:
         problem: Problem,
         cases: Sequence[Case],
         configurations: Sequence[Configuration],
-    ) -> tuple[LaunchPlan, ...] | Fault:
+    ) -> tuple[LaunchPlan, ...]:
         """Return the candidate's plan for each of ``cases``, with the given configurations of autotuned kernels."""
         calls = [problem.call(case) for case in cases]
         plans = self._capturer.capture(candidate.source, problem.entry, calls, self._target, configurations)
-        return plans if isinstance(plans, Fault) else self._compiler.canonical(plans, self._target)
+        return passed(self._compiler.canonical(passed(plans), self._target))
 
     def alternatives(
         self, candidate: Candidate, problem: Problem, cases: Sequence[Case]
-    ) -> tuple[tuple[LaunchPlan, ...], ...] | Fault:
+    ) -> tuple[tuple[LaunchPlan, ...], ...]:
         """Return the candidate's plans for each of ``cases``, see ``Capturer.alternatives``."""
         calls = [problem.call(case) for case in cases]
-        plans = self._capturer.alternatives(candidate.source, problem.entry, calls, self._target)
-        if isinstance(plans, Fault):
-            return plans
-        canonical = self._compiler.canonical(tuple(chain.from_iterable(plans)), self._target)
-        if isinstance(canonical, Fault):
-            return canonical
-        each = iter(canonical)
+        plans = passed(self._capturer.alternatives(candidate.source, problem.entry, calls, self._target))
+        each = iter(passed(self._compiler.canonical(tuple(chain.from_iterable(plans)), self._target)))
         return tuple(tuple(islice(each, len(of_case))) for of_case in plans)
 
     def fastest(
@@ -56,25 +52,18 @@ class Planner:
         problem: Problem,
         cases: Sequence[Case],
         plans: Sequence[Sequence[LaunchPlan]],
-        seconds: Callable[[Case, LaunchPlan], float | Fault],
-    ) -> tuple[LaunchPlan, ...] | Fault:
+        seconds: Callable[[Case, LaunchPlan], float],
+    ) -> tuple[LaunchPlan, ...]:
         """Return the fastest of the ``alternatives`` for each of ``cases``; ``seconds`` tells how long one takes."""
 
-        def capture(case: Case, configurations: Sequence[Configuration]) -> LaunchPlan | Fault:
-            plans = self.plans(candidate, problem, [case], configurations)
-            return plans if isinstance(plans, Fault) else plans[0]
+        def capture(case: Case, configurations: Sequence[Configuration]) -> LaunchPlan:
+            return self.plans(candidate, problem, [case], configurations)[0]
 
         autotuner = Autotuner(self._misfit, seconds, capture)
-        fastest = []
-        for case, of_case in zip(cases, plans, strict=True):
-            plan = autotuner.fastest(case, of_case)
-            if isinstance(plan, Fault):
-                return plan
-            fastest.append(plan)
-        return tuple(fastest)
+        return tuple(autotuner.fastest(case, of_case) for case, of_case in zip(cases, plans, strict=True))
 
     def fitting(self, plans: Sequence[LaunchPlan]) -> Sequence[LaunchPlan]:
-        """Return those of the plans for one case that fit the target, all of them where none does."""
+        """Return the plans for one case that fit the target, or all of them where none does."""
         return [plan for plan in plans if not any(map(self._misfit, plan.kernels))] or plans
 
     def _misfit(self, kernel: KernelIR) -> Fault | None:

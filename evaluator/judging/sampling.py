@@ -1,8 +1,8 @@
 """Checks at benchmark shapes, where not all programs can be executed: no work is missing, and a secret sample is right.
 
-The sample is one of output rows. Going backwards through the launches, it is found out which programs store them, what
-those read, which programs store that, and so on; all of these run, in the plan and the batch that are scored, and no
-others. A row is right if the programs that make it are, whatever other ones do.
+The sample consists of output rows. The launches are followed backwards: which programs store these rows, what those
+read, which programs store that, and so on. Exactly these programs run, in the plan and the batch that are scored. A row
+is right if the programs that make it are, whatever the others do.
 """
 
 import random
@@ -14,38 +14,40 @@ import torch
 from evaluator.evaluation import Fault, Status
 from evaluator.executor import Allocation
 from evaluator.judging.buffers import apart
-from evaluator.judging.compare import Comparison, compare, only, settled, uncovered
+from evaluator.judging.compare import Checked, compare, only, settled, uncovered
 from evaluator.judging.execution import PlanRun
+from evaluator.judging.refusal import Refused, passed
 from evaluator.judging.stages import Marks, Stage, no_marks
 from evaluator.plan import Role
 from evaluator.problem import Case, Problem, TensorSpec
 
 SAMPLE_ROWS = 32
-"""Rows of one group."""
+"""Rows of one group of the sample."""
 MOST_FLOP = 3e11
-"""Matrix work of all programs that a sample may depend on."""
+"""Most FLOPs of matrix products in the programs that a sample depends on."""
 LEAST_WORK = 0.999
 """Share of the useful FLOPs that a plan with matrix products must be seen to compute at a benchmark shape."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """How much of the outputs at one benchmark shape is checked: one group of rows at least."""
+    """How much of the outputs at one benchmark shape is checked; at least one group of rows."""
 
     groups: int
-    """At most."""
+    """Most groups."""
     flop: float
-    """Matrix work that the groups may take about, if one program makes one group."""
+    """About the most FLOPs of matrix products for all groups, if one program makes one group."""
 
 
 EACH_TIME, BEFORE_ACCEPTANCE = Sample(6, 1e10), Sample(32, 5e10)
 _OTHER_HEADS, _OTHER_ROWS = 8, 64
-"""What is compared beside the sample, of that which its programs make too: so many rows of so many heads, at most."""
+"""The programs that make the sample often make more rows. At most so many heads of these, and so many rows of each,
+are compared too."""
 
 
 @dataclass(frozen=True)
 class BenchmarkCheck:
-    """A plan at a benchmark shape, staged, and what to check it by."""
+    """A plan at a benchmark shape, its stages, and what it is checked against."""
 
     problem: Problem
     case: Case
@@ -54,32 +56,22 @@ class BenchmarkCheck:
     stages: Sequence[Stage]
     sample: Sample = EACH_TIME
 
-    def check(self, chance: random.Random) -> Comparison | Fault:
-        """Refuse a plan that does less than the case takes; execute what a sample of the outputs is made by."""
-        found = self._missing_work() or self._checked(chance)
-        if isinstance(found, Fault):
-            return replace(found, message=f"case {self.case.name}: {found.message}")
-        return found
+    def check(self, chance: random.Random) -> Checked:
+        """Execute the programs that make a sample of the outputs, and compare that with the reference.
 
-    def _checked(self, chance: random.Random) -> Comparison | Fault:
-        sampled = self._sampled(chance)
-        if isinstance(sampled, Fault):
-            return sampled
-        programs, wanted = sampled
+        Raises ``Refused`` for a plan that does less work than the case takes, and for what the execution finds.
+        """
+        self._refuse_missing_work()
+        programs, wanted = self._sampled(chance)
         chosen = self._stored([(stage, mine) for stage, mine in zip(self.stages, programs, strict=True)])
         others = self._stored([(stage, _rest(stage, mine)) for stage, mine in zip(self.stages, programs, strict=True)])
-        if isinstance(chosen, Fault):
-            return chosen
-        if isinstance(others, Fault):
-            return others
         made = settled(self.problem, self.case, self._marked(chosen), self._marked(others))
         rows = made & (wanted | _some(made, chance))
         either = {i: others[i].logical_or_(chosen[i]) for i in chosen}
-        fault = uncovered(self.problem, self.case, self._marked(either))
+        passed(uncovered(self.problem, self.case, self._marked(either)))
         # Far apart first, where an access that leaves its buffer meets no other; then as on a GPU, for the numbers.
-        fault = fault or self._execute(programs, self._far_apart(chance)) or self._execute(programs, self.run)
-        if fault:
-            return fault
+        self._execute(programs, self._far_apart(chance))
+        self._execute(programs, self.run)
         outputs = only(self.problem, self.case, self._marked(chosen), rows)
         return compare(self.problem, self.case, self.inputs, outputs, whole=False)
 
@@ -91,16 +83,15 @@ class BenchmarkCheck:
         allocations = self.run.buffers.allocations
         return {name: replace(allocations[i], written=marks[i]) for name, i in self._outputs.items()}
 
-    def _missing_work(self) -> Fault | None:
-        """Refuse a plan whose kernels multiply matrices, but fewer than the case takes."""
+    def _refuse_missing_work(self) -> None:
+        """Refuse a plan with matrix products that does fewer of them than the case takes."""
         useful = self.problem.flops(self.case)
         counted = sum(stage.work.total("dot_flops") for stage in self.stages)
         if any(stage.kernel.multiplies for stage in self.stages) and counted < LEAST_WORK * useful:
             message = f"{counted:.3g} FLOPs of matrix products are counted where {useful:.3g} are due"
-            return Fault(Status.INCORRECT, f"{message}: work is missing at this shape")
-        return None
+            raise Refused(Fault(Status.INCORRECT, f"{message}: work is missing at this shape"))
 
-    def _sampled(self, chance: random.Random) -> tuple[list[torch.Tensor], torch.Tensor] | Fault:
+    def _sampled(self, chance: random.Random) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Return the programs of each stage that a sample depends on, and the sample, bool [batch, heads, rows].
 
         It is smaller where they are too many.
@@ -110,8 +101,6 @@ class BenchmarkCheck:
         while True:
             rows = self._groups(groups, chance)
             programs = self._makers(rows)
-            if isinstance(programs, Fault):
-                return programs
             pairs = zip(self.stages, programs, strict=True)
             excessive = [(stage, mine) for stage, mine in pairs if stage.flops(mine) > MOST_FLOP]
             if not excessive:
@@ -119,7 +108,7 @@ class BenchmarkCheck:
             if groups == 1:
                 stage, mine = excessive[-1]
                 message = f"{SAMPLE_ROWS} rows depend on {mine.numel()} programs of kernel {stage.kernel.name}"
-                return Fault(Status.UNSUPPORTED, f"{message}: too many to execute")
+                raise Refused(Fault(Status.UNSUPPORTED, f"{message}: too many to execute"))
             groups //= 2
 
     def _groups(self, groups: int, chance: random.Random) -> torch.Tensor:
@@ -131,7 +120,7 @@ class BenchmarkCheck:
             wanted[chance.randrange(batch), chance.randrange(heads), start : start + SAMPLE_ROWS] = True
         return wanted
 
-    def _makers(self, rows: torch.Tensor) -> list[torch.Tensor] | Fault:
+    def _makers(self, rows: torch.Tensor) -> list[torch.Tensor]:
         """Return the programs of each stage that the outputs' ``rows`` depend on."""
         buffers = self.run.buffers
         wanted = no_marks(buffers, [i for i, a in enumerate(buffers.allocations) if not a.readonly])
@@ -140,67 +129,58 @@ class BenchmarkCheck:
             wanted[i].as_strided(shape, strides)[rows] = True
         found: list[torch.Tensor] = []
         for stage in reversed(self.stages):
-            chosen = _all(stage) if stage.whole else self._makers_in(stage, wanted)
-            if isinstance(chosen, Fault):
-                return chosen
-            found.insert(0, chosen)
+            found.insert(0, _all(stage) if stage.whole else self._makers_in(stage, wanted))
         return found
 
     @property
     def _specs(self) -> dict[str, TensorSpec]:
         return {spec.name: spec for spec in self.problem.call(self.case).tensors}
 
-    def _makers_in(self, stage: Stage, wanted: Marks) -> torch.Tensor | Fault:
-        """Return the programs that wanted elements depend on; ``wanted`` grows by what they read."""
+    def _makers_in(self, stage: Stage, wanted: Marks) -> torch.Tensor:
+        """Return the programs that ``wanted`` elements depend on, and add to these what the programs read."""
         args, none = stage.launch.args, torch.zeros(0, dtype=torch.int64)
         read = stage.kernel.reads(args) & wanted.keys()
         fresh = stage.writers(wanted) if stage.kernel.changes(args) else none
         chosen = none
-        while not isinstance(fresh, Fault) and fresh.numel():
+        while fresh.numel():
             chosen = torch.cat((chosen, fresh)).unique()
             if not read:
                 break
             marks = no_marks(self.run.buffers, read)
-            marked = stage.mark(marks, fresh, reads=True)
-            if isinstance(marked, Fault):
-                return marked
+            stage.mark(marks, fresh, reads=True)
             for i in read:
                 wanted[i] |= marks[i]
             fresh = none
             if read & stage.kernel.changes(args):
                 fresh = stage.writers(marks)
-                fresh = fresh if isinstance(fresh, Fault) else fresh[~torch.isin(fresh, chosen)]
-        return fresh if isinstance(fresh, Fault) else chosen
+                fresh = fresh[~torch.isin(fresh, chosen)]
+        return chosen
 
     def _far_apart(self, chance: random.Random) -> PlanRun:
         sizes = [buffer.nbytes for buffer in self.run.plan.buffers]
         return replace(self.run, buffers=self.run.buffers.at(apart(sizes, chance)))
 
-    def _stored(self, programs: Sequence[tuple[Stage, torch.Tensor]]) -> Marks | Fault:
+    def _stored(self, programs: Sequence[tuple[Stage, torch.Tensor]]) -> Marks:
         """Return marks of the outputs where programs of the stages store, and of inputs that they might store to."""
         inputs = {i for i, allocation in enumerate(self.run.buffers.allocations) if allocation.readonly}
         doubtful = {i for stage, _ in programs for i in stage.kernel.changes(stage.launch.args) & inputs}
         marks = no_marks(self.run.buffers, doubtful.union(self._outputs.values()))
         for stage, chosen in programs:
-            execution = stage.mark(marks, chosen) if chosen.numel() else None
-            if isinstance(execution, Fault):
-                return execution
+            if chosen.numel():
+                stage.mark(marks, chosen)
         return marks
 
-    def _execute(self, programs: Sequence[torch.Tensor], run: PlanRun) -> Fault | None:
+    def _execute(self, programs: Sequence[torch.Tensor], run: PlanRun) -> None:
         """Run the given programs of each stage, on memory as it is before the plan begins."""
         run.buffers.poison()
         for launch, stage, chosen in zip(run.launches(), self.stages, programs, strict=True):
             if not chosen.numel():
                 continue
             execution = run.run(launch) if stage.whole else run.run(launch, chosen, script=stage.script)
-            if isinstance(execution, Fault):
-                return execution
             if any(int(more.max()) > 0 for more in stage.uncounted(chosen, execution)):
                 name = stage.kernel.name
                 message = f"programs of kernel {name} loop more often than was counted before they ran"
-                return Fault(Status.UNSUPPORTED, f"{message}: the work cannot be counted")
-        return None
+                raise Refused(Fault(Status.UNSUPPORTED, f"{message}: the work cannot be counted"))
 
 
 def _all(stage: Stage) -> torch.Tensor:
@@ -214,7 +194,7 @@ def _rest(stage: Stage, programs: torch.Tensor) -> torch.Tensor:
 
 
 def _some(made: torch.Tensor, chance: random.Random) -> torch.Tensor:
-    """Return random ones of the rows that were made, bool [batch, heads, rows]."""
+    """Return some of the rows that were ``made``, chosen at random, bool [batch, heads, rows]."""
     some = torch.zeros_like(made)
     heads = made.any(-1).nonzero().tolist()
     for batch, head in chance.sample(heads, min(_OTHER_HEADS, len(heads))):

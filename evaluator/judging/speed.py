@@ -1,4 +1,4 @@
-"""Speed of right candidates: the seam between the judge, who knows what is right, and whoever tells how fast it is."""
+"""How fast correct candidates are: the seam between the judge and what predicts or measures speed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,46 +14,47 @@ from evaluator.work import LaunchWork
 
 
 @dataclass(frozen=True)
-class Benchmark:
-    """What a candidate does for one benchmark case: canonical, compiled and counted."""
+class CompiledPlan:
+    """A candidate's launch plan for one case, compiled, and its work counted."""
 
     case: Case
     plan: LaunchPlan
     binaries: Mapping[KernelIR, Binary]
     """At least those of the plan's kernels."""
     works: tuple[LaunchWork, ...]
-    """One per launch."""
+    """One a launch; none where the work was not counted."""
 
 
 @dataclass(frozen=True)
 class Challenge:
-    """The incumbent that a candidate is timed against: its benchmarks are those of the same cases, in order."""
+    """The incumbent that a candidate is timed against."""
 
-    benchmarks: tuple[Benchmark, ...]
+    plans: tuple[CompiledPlan, ...]
+    """For the same benchmark cases as the candidate's, in the same order."""
     plan_digest: str
     alpha: float
     """Probability with which the comparison may call a candidate faster that is not."""
 
 
 class Speed(Protocol):
-    """Tells how fast candidates are that are right."""
+    """Tells how fast correct candidates are."""
 
     def score(
         self,
         problem: Problem,
-        benchmarks: Sequence[Benchmark],
+        plans: Sequence[CompiledPlan],
         incumbent: Challenge | None,
-        small: Sequence[Benchmark] = (),
+        small: Sequence[CompiledPlan] = (),
     ) -> Score | Fault:
-        """Return the score of a candidate, one figure per benchmark; a candidate's fault is a value.
+        """Return the score of a candidate, one figure for each of ``plans``; a candidate's fault is a value.
 
-        Where speed is measured, the plans of ``small`` cases are run and compared first; their work is not counted.
+        Where speed is measured, the plans of ``small`` cases are run and compared with the reference first.
         """
         ...
 
 
 class Predicted:
-    """Speed by the performance model; the incumbent has no part in it."""
+    """Speed as the performance model predicts it; the incumbent does not matter."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -61,13 +62,13 @@ class Predicted:
     def score(
         self,
         problem: Problem,
-        benchmarks: Sequence[Benchmark],
+        plans: Sequence[CompiledPlan],
         incumbent: Challenge | None,
-        small: Sequence[Benchmark] = (),
+        small: Sequence[CompiledPlan] = (),
     ) -> Score | Fault:
         """Return the predicted score."""
         scores = []
-        for each in benchmarks:
+        for each in plans:
             useful, least = problem.flops(each.case), problem.least_bytes(each.case)
             try:
                 scores.append(predict(each.case.name, useful, least, each.works, self._target))

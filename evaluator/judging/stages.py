@@ -1,7 +1,7 @@
 """Stages: the launches of a plan in order, each with what is known of it before its programs run.
 
-What decides where programs read and store, and how often they loop, has to be in memory by then. Launches that make
-such data are executed whole, as far as they multiply no matrices; all others can be counted, and sampled later.
+The data that decides where programs read and store, and how often they loop, has to be in memory by then. Launches that
+make such data are executed whole, unless they do matrix products; all others can be counted, and sampled later.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,29 +15,30 @@ from evaluator.evaluation import Fault, Status
 from evaluator.executor import Allocation, Execution, Script
 from evaluator.judging.buffers import Buffers
 from evaluator.judging.execution import TEMPORARIES_BYTES, PlanRun
+from evaluator.judging.refusal import Refused
 from evaluator.plan import KernelIR, Launch
 from evaluator.work import LaunchWork, LoopWork
 
 Marks = dict[int, torch.Tensor]
-"""By buffer, bool per element; buffers that are not looked at are not in it."""
+"""A bool per element, by buffer; buffers that do not matter are left out."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One launch."""
+    """One launch of a plan."""
 
     run: PlanRun
     launch: Launch
     kernel: executor.Kernel
     memory: tuple[Allocation, ...]
-    """All buffers; those that decide as they are when the launch has its turn."""
+    """All buffers; copies of those that decide, as they are when the launch is reached."""
     script: Script | None
     whole: bool
     """Whether it was executed, because later launches depend on it."""
     work: LaunchWork
 
-    def mark(self, marks: Marks, programs: torch.Tensor, *, reads: bool = False) -> Execution | Fault:
-        """Set marks where programs [n], by linear ids, store or, with ``reads``, load; a finding is a fault."""
+    def mark(self, marks: Marks, programs: torch.Tensor, *, reads: bool = False) -> Execution:
+        """Set marks where programs [n], by linear ids, store or, with ``reads``, load. Raises ``Refused``."""
 
         def mark(kernel: executor.Kernel) -> Execution:
             return kernel.mark(
@@ -53,7 +54,7 @@ class Stage:
 
         return self.run.sound(self.launch, mark)
 
-    def writers(self, wanted: Marks) -> torch.Tensor | Fault:
+    def writers(self, wanted: Marks) -> torch.Tensor:
         """Return the programs, by linear ids, that store to some element that is marked."""
 
         def find(kernel: executor.Kernel) -> torch.Tensor:
@@ -83,14 +84,9 @@ class Stage:
         return [replace(a, written=marks.get(i)) for i, a in enumerate(self.memory)]
 
 
-def stages(run: PlanRun, binaries: Mapping[KernelIR, Binary]) -> tuple[Stage, ...] | Fault:
-    """Return the stages of a plan, in the run's buffers, or why its work cannot be counted."""
-    kernels = []
-    for launch in run.plan.launches:
-        kernel = run.attempt(launch, lambda kernel: kernel)
-        if isinstance(kernel, Fault):
-            return kernel
-        kernels.append(kernel)
+def stages(run: PlanRun, binaries: Mapping[KernelIR, Binary]) -> tuple[Stage, ...]:
+    """Return the stages of a plan, in the run's buffers; raise ``Refused`` where its work cannot be counted."""
+    kernels = [run.attempt(launch, lambda kernel: kernel) for launch in run.plan.launches]
     whole = _decisive(kernels, run.plan.launches)
     found: list[Stage] = []
     unmade: frozenset[int] = frozenset()
@@ -99,15 +95,11 @@ def stages(run: PlanRun, binaries: Mapping[KernelIR, Binary]) -> tuple[Stage, ..
         needs = kernel.needs(launch.args)
         if unmade & (needs | kernel.reads(launch.args) if i in whole else needs):
             message = f"what kernel {run.ir(launch).name} does depends on what an earlier launch computes"
-            return Fault(Status.UNSUPPORTED, f"{message} with matrix products: the work cannot be counted")
-        stage = _stage(run, launch, kernel, needs, i in whole, binaries)
-        if isinstance(stage, Fault):
-            return stage
-        found.append(stage)
-        if stage.whole:
-            execution = run.run(launch)
-            if isinstance(execution, Fault):
-                return execution
+            fault = Fault(Status.UNSUPPORTED, f"{message} with matrix products: the work cannot be counted")
+            raise Refused(fault)
+        found.append(_stage(run, launch, kernel, needs, i in whole, binaries))
+        if i in whole:
+            run.run(launch)
         else:
             unmade |= kernel.changes(launch.args)
     return tuple(found)
@@ -133,7 +125,7 @@ def _stage(
     needs: frozenset[int],
     whole: bool,
     binaries: Mapping[KernelIR, Binary],
-) -> Stage | Fault:
+) -> Stage:
     memory = tuple(
         replace(a, data=a.data.clone()) if i in needs and not a.readonly else a
         for i, a in enumerate(run.buffers.allocations)
@@ -143,15 +135,11 @@ def _stage(
         return kernel.script(memory, launch.args, launch.grid, deadline=run.deadline)
 
     written = run.attempt(launch, script)
-    if isinstance(written, Fault):
-        return written
 
     def count(kernel: executor.Kernel) -> executor.Counted:
         return kernel.count(memory, launch.args, launch.grid, script=written, deadline=run.deadline)
 
     counted = run.attempt(launch, count)
-    if isinstance(counted, Fault):
-        return counted
     loops = zip(kernel.loops, counted.bodies, counted.trips, strict=True)
     work = LaunchWork(
         binaries[run.ir(launch)],

@@ -4,27 +4,23 @@ import re
 from collections.abc import Mapping
 
 from evaluator.evaluation import Resources, Score
-from evaluator.judging.speed import Benchmark
+from evaluator.judging.speed import CompiledPlan
 from evaluator.target import Target
 
-TRAITS = ("tile", "warps", "stages", "shared", "occupancy", "limiter", "masks", "grid")
-"""Their names: shape of the first matrix product's result, warps a CTA, pipeline stages asked for, shared memory a CTA,
-resident CTAs an SM, what holds the first benchmark case back most, whether products stand in one loop or in several (a
-split at the diagonal), and whether the grid is as large as what is resident together."""
 _SHARED_STEP = 32 * 1024
 _PRODUCT = re.compile(r"\btt\.dot(?:_scaled)?\b.*-> tensor<((?:\d+x)+)\w+>")
 
 
-def traits(benchmark: Benchmark, resources: Mapping[str, Resources], score: Score, target: Target) -> dict[str, str]:
-    """Return the traits of the launch of ``benchmark`` that multiplies most; none of a candidate without products.
+def traits(compiled: CompiledPlan, resources: Mapping[str, Resources], score: Score, target: Target) -> dict[str, str]:
+    """Return the traits of the launch of ``compiled`` that does most matrix products; empty where there are none.
 
-    ``resources`` by kernel.
+    ``resources`` are by the name of the kernel.
     """
-    launches = list(zip(benchmark.plan.launches, benchmark.works, strict=True)) if benchmark.works else []
+    launches = list(zip(compiled.plan.launches, compiled.works, strict=True)) if compiled.works else []
     launch, work = max(launches, key=lambda pair: pair[1].total("dot_flops"), default=(None, None))
     if launch is None or work is None or not work.total("dot_flops"):
         return {}
-    kernel = benchmark.plan.kernels[launch.kernel]
+    kernel = compiled.plan.kernels[launch.kernel]
     needs = resources[work.binary.name]
     products = sum(bool(loop.body.dot_flops) for loop in work.loops)
     case = score.cases[0]

@@ -4,8 +4,7 @@ See ``docs/performance-model.md`` for the method, its constants and its limits.
 """
 
 from evaluator.performance.model import ctas_per_sm, predict, resources
-from evaluator.performance.profile import Profile, Source
 from evaluator.performance.profiling import explain
 from evaluator.performance.sass import ModelError
 
-__all__ = ["ModelError", "Profile", "Source", "ctas_per_sm", "explain", "predict", "resources"]
+__all__ = ["ModelError", "ctas_per_sm", "explain", "predict", "resources"]

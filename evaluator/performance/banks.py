@@ -19,7 +19,7 @@ SHARED_ACCESS = frozenset({"LDS", "STS", "LDSM", "STSM"})
 """Instructions whose addresses are followed."""
 _BANKS = 32
 _WORD = 4
-"""Bytes of a bank (CUDA C++ Programming Guide 12, "Shared Memory" of compute capability 5.x and later)."""
+"""Bytes of one bank (CUDA C++ Programming Guide 12, "Shared Memory" of compute capability 5.x and later)."""
 WAVEFRONT = 128
 """Bytes of a warp's access that are served at a time: a half or a quarter of its lanes for 64 or 128 bits each, and the
 eight rows of a matrix for LDSM and STSM."""
@@ -27,9 +27,9 @@ _SCALED = re.compile(r"^(.*)\.X(4|8|16)$")
 
 
 def wavefronts(graph: Graph, threads: int) -> Mapping[int, float]:
-    """Return how many clocks each access to shared memory takes a warp, by its index, where its address is known.
+    """Return the clocks that each access to shared memory takes a warp, by index, for accesses with known addresses.
 
-    Warps may differ, not least those that do not get there: it is the median of all.
+    Warps may differ, and some may not get there: the figure is the median over all warps.
     """
     found: dict[int, float] = {}
     leaving: dict[int, State] = {}

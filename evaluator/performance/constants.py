@@ -1,8 +1,8 @@
-"""Every figure of the model that is not in a product's data sheet: one table, with source and date.
+"""The model's figures that no data sheet states: one table, with source and date.
 
-Where nothing was published the source says "estimate". Then, and where sources disagree, a figure has a range: its slow
-end is what makes kernels slowest, its fast end what makes them fastest. Figures of a product (SMs, rates that the
-whitepapers state, sizes, clocks) are in ``evaluator.target``. Nothing here was fitted to predictions.
+Where nothing was published the source says "estimate". Estimated or disputed figures have a range: the slow end makes
+kernels slowest, the fast end makes them fastest. A product's own figures (SMs, rates from whitepapers, sizes, clocks)
+are in ``evaluator.target``. Nothing here was fitted to predictions.
 """
 
 from dataclasses import dataclass, fields
@@ -11,7 +11,7 @@ from functools import lru_cache
 
 
 class End(Enum):
-    """Which end of every range is taken."""
+    """Which end of every range is used."""
 
     SLOW = "slow"
     NOMINAL = "nominal"
@@ -20,7 +20,7 @@ class End(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One figure of one architecture."""
+    """One figure for one architecture."""
 
     value: float
     source: str
@@ -29,7 +29,7 @@ class Figure:
 
     @property
     def estimated(self) -> bool:
-        """Whether no one is known to have published it."""
+        """Whether no published value is known."""
         return self.source.startswith("estimate")
 
     def at(self, end: End) -> float:
@@ -39,34 +39,35 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Constants:
-    """The table's figures for one architecture. Clocks are the SM's; rates are per clock, of an SM unless said."""
+    """One architecture's figures. Clocks are the SM's; rates are per clock and SM unless said otherwise."""
 
     shared_bytes: float
-    """Bytes a clock of shared memory, and of L1."""
+    """Bandwidth of shared memory, and of L1, in bytes per clock."""
     l2_bytes: float
-    """Bytes a clock that each SM gets of L2 when all read."""
+    """Bytes per clock that each SM gets from L2 when all SMs read."""
     l2_port_bytes: float
-    """Bytes a clock for which the load-store unit issues requests that miss L1."""
+    """Bytes per clock for which the load-store unit issues requests that miss L1."""
     integer_lanes: float
-    """Results a clock of integer, logic, comparison and conversion instructions."""
+    """Integer, logic, comparison and conversion results per clock."""
     shared_latency: float
     l1_latency: float
     global_latency: float
-    """Of a load that misses L1, unloaded but for what others ask at the same time; the bytes before it come on top."""
+    """Latency of a load that misses L1, in clocks, without queueing; the bytes ahead of it come on top."""
     shuffle_latency: float
     exp_latency: float
     constant_latency: float
-    """Of constant memory and special registers."""
+    """Latency of constant memory and of special registers, in clocks."""
     barrier_latency: float
-    """From the last arrival at a CTA barrier to the warps going on."""
+    """Clocks from the last arrival at a CTA barrier until the warps continue."""
     mbarrier_latency: float
-    """From an arrival at an mbarrier to the waiting warp going on."""
+    """Clocks from an arrival at an mbarrier until the waiting warp continues."""
     fence_latency: float
     wgmma_latency: float
-    """From the end of a warpgroup's product, or one on tensor memory, to its accumulators being readable."""
+    """Clocks from the end of a warpgroup's product, or of one on tensor memory, until its accumulators can be read."""
     wgmma_drain: float
-    """Clocks of the tensor pipe that a warpgroup's product takes beside its own when it is waited for alone, as ptxas
-    makes them when it serialises products for want of registers (its warning C7512)."""
+    """Extra clocks of the tensor pipe for a warpgroup's product that is waited for alone, as when ptxas serialises
+    products because registers run out (its warning C7512).
+    """
     wgmma_queue: float
     """Clocks of products that the tensor cores of a sub-partition accept ahead of time."""
     wgmma_in_turn: float
@@ -74,10 +75,10 @@ class Constants:
     memory_queue: float
     """Clocks of work that shared memory and the load-store unit accept ahead of time."""
     operands_read: float
-    """Until a queued instruction has read its registers."""
+    """Clocks until a queued instruction has read its registers."""
     tensor_memory_latency: float
     tensor_memory_bytes: float
-    """Bytes a clock of each sub-partition."""
+    """Bytes per clock of each sub-partition's port."""
     mma_sync_share: float
     """Share of the tensor peak that ``mma.sync`` (HMMA) reaches."""
 
@@ -158,7 +159,15 @@ _BY_ARCH: dict[int, dict[str, Figure]] = {
 
 
 def figures(arch: int) -> dict[str, Figure]:
-    """Return the table of an architecture, by the names of ``Constants``; raise ``KeyError`` for one not known."""
+    """Return the table of an architecture, by the names of ``Constants``.
+
+    Raises ``LookupError``, which says what to do, for an architecture without figures.
+    """
+    if arch not in _BY_ARCH:
+        raise LookupError(
+            f"compute capability {arch / 10:.1f} has no figures in evaluator/performance/constants.py: add those of "
+            f"_BY_ARCH ({', '.join(next(iter(_BY_ARCH.values())))})"
+        )
     table = {**_ALL, **_BY_ARCH[arch]}
     return {field.name: table[field.name] for field in fields(Constants)}
 

@@ -1,36 +1,36 @@
-"""What the model does not know about one kernel, in words, and how far that may move its time."""
+"""What the model does not know about a kernel, in words, and how far that may change the kernel's time."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from evaluator.performance.kernel import Kernel, Pass
+from evaluator.performance.kernel import Pass, PlayedKernel
 
 _MUCH_SKIPPED = 0.05
-"""Share of a loop's instructions."""
+"""Share of a loop's instructions above which a doubt is raised."""
 _BUSY_SHARED = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """One thing that is not known. The factors are estimates, on the generous side."""
+    """One unknown. Its factors are estimates, on the generous side."""
 
     reason: str
     slower: float
-    """What the time may have to be multiplied by, 1 or more."""
+    """Factor on the time at the slow end, 1 or more."""
     faster: float
-    """The same at the other end, 1 or less."""
+    """Factor on the time at the fast end, 1 or less."""
 
 
-def doubts(kernel: Kernel, hot: Pass, limiter: str, *, guessed_loops: bool, unrolled: bool) -> tuple[Doubt, ...]:
-    """Return what is not known about a launch: ``hot`` takes most of its time and ``limiter`` limits it.
+def doubts(kernel: PlayedKernel, hot: Pass, limiter: str, *, guessed_loops: bool, unrolled: bool) -> tuple[Doubt, ...]:
+    """Return the doubts about a launch.
 
-    ``guessed_loops`` says that loops of the binary could not be matched with those of the IR, ``unrolled`` that some
-    were dissolved.
+    ``hot`` takes most of its time and ``limiter`` limits it. ``guessed_loops`` says that loops of the binary could not
+    be matched with those of the IR, ``unrolled`` that some loops were unrolled completely.
     """
     return tuple(_doubts(kernel, hot, limiter, guessed_loops=guessed_loops, unrolled=unrolled))
 
 
-def _doubts(kernel: Kernel, hot: Pass, limiter: str, *, guessed_loops: bool, unrolled: bool) -> Iterator[Doubt]:
+def _doubts(kernel: PlayedKernel, hot: Pass, limiter: str, *, guessed_loops: bool, unrolled: bool) -> Iterator[Doubt]:
     strange = {i.base for instructions, _ in hot.parts for i in instructions if i.index in kernel.unknown}
     if strange:
         yield Doubt(f"costs of {', '.join(sorted(strange))} in the hot loop are guessed", 1.15, 0.95)

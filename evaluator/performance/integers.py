@@ -1,7 +1,6 @@
-"""The integer code of a kernel, evaluated for all threads of a CTA at once.
+"""Evaluates a kernel's integer code for all threads of a CTA at once.
 
-Parameters, loaded values and results of instructions that are not known here are unknown, and so is what is made of
-them.
+Parameters, loaded values and results of unsupported instructions are unknown, and so is everything computed from them.
 """
 
 import operator
@@ -30,7 +29,7 @@ State = dict[str, Value]
 
 
 def meet(states: Sequence[State]) -> State:
-    """Return what all states agree on."""
+    """Return the values on which all states agree."""
     first, *others = states
     return {name: value for name, value in first.items() if all(_same(value, other.get(name)) for other in others)}
 
@@ -40,7 +39,7 @@ def _same(one: Value, other: Value) -> bool:
 
 
 def execute(i: Instruction, state: State, threads: int) -> None:
-    """Let ``state`` be what it is after the instruction."""
+    """Update ``state`` by one instruction."""
     if i.predicate != "!PT":
         guard = read(i.predicate, state) if i.predicate else 1
         for name, value in _results(i, state, threads).items():
@@ -49,7 +48,7 @@ def execute(i: Instruction, state: State, threads: int) -> None:
 
 
 def _results(i: Instruction, state: State, threads: int) -> State:
-    """Return what the instruction writes where its guard holds."""
+    """Return what the instruction writes where its guard is true."""
     if i.base in _NO_INTEGERS:  # half of a kernel: no need to look closer
         return {i.operands.partition(",")[0]: None}
     operands = [part.strip().removesuffix(".reuse") for part in i.operands.split(",")]
@@ -244,4 +243,4 @@ _OPERATIONS: dict[str, Callable[[str, Sequence[Known]], Value]] = {
     "SGXT": _extend,
     "SEL": lambda _, values: None,  # see ``_results``
 }
-"""By name without the U of the uniform datapath: what is written to the first register, of known operands."""
+"""Functions that compute the first result from known operands, by opcode without the U of the uniform datapath."""

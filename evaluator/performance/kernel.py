@@ -20,11 +20,13 @@ from evaluator.performance.structure import MATRIX, SINGLE_ISSUE, Graph, Loop, S
 from evaluator.target import Target
 
 PLAYED_ISSUES = 60_000
-"""Instructions played of a kernel's loops, about; long bodies are passed fewer times."""
+"""Approximate number of instructions of a kernel's loops that are played; long bodies are passed fewer times."""
 _PASSES = 6
-"""Of a loop: two to warm up, after which one CTA by itself does the same in every pass."""
+"""Passes played of a loop by one CTA: two to warm up, after which every pass is the same."""
 _PASSES_TOGETHER = 8
-"""The same for several CTAs or roles, which take longer to be out of step: as many again change a pass by 1 or 2%."""
+"""Passes played by several CTAs or roles, which take longer to fall out of step: twice as many change a pass by 1 or
+2%.
+"""
 _COMPUTE = (MATRIX | {"MUFU", "LDTM", "STTM"}) - SINGLE_ISSUE
 _NAMED_WAITS = (Kind.MBARRIER_WAIT_COPY, Kind.MBARRIER_WAIT_ROLE)
 _NAMED_ARRIVALS = (Kind.BULK_COPY, Kind.MBARRIER_ARRIVE, Kind.TENSOR_COMMIT)
@@ -38,49 +40,50 @@ class Pass:
 
     clocks: float
     flops: float
-    """Of the matrix instructions passed, per CTA."""
+    """FLOPs of the matrix instructions that were passed, per CTA."""
     usage: Mapping[str, float]
     """Busy fraction of each pipe, 0 to 1."""
     parts: tuple[tuple[tuple[Instruction, ...], int], ...] = ()
-    """What was passed, and by how many warps of a CTA: one part, or one for each role."""
+    """The instructions that were passed, and by how many warps of a CTA: one part, or one for each role."""
     light: "Pass | None" = None
     """A pass that skips the products which a branch goes around."""
     skipped: float = 0.0
-    """Share of the instructions that branches go around some of the time, without products."""
+    """Share of the instructions that branches sometimes skip, not counting products."""
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """Clocks while ``resident`` CTAs share the SM."""
+class PlayedKernel:
+    """Clocks of a kernel's passes while ``resident`` CTAs share the SM."""
 
     resident: int
     outside: Pass
     loops: tuple[Pass, ...]
-    """Outer before inner, in address order. Under warp specialisation, as many as the IR has: each stands for the loops
-    of all roles, which run side by side."""
+    """Loops in address order, outer before inner. Under warp specialisation there are as many as in the IR: each stands
+    for the loops of all roles, which run side by side.
+    """
     unknown: frozenset[int] = frozenset()
-    """Indices of instructions whose costs are a guess."""
+    """Indices of instructions whose costs are guessed."""
     serialised: bool = False
-    """Whether ptxas made each warpgroup's product wait for the one before."""
+    """Whether ptxas made each warpgroup's product wait for the one before it."""
     untied: bool = False
-    """Whether there are roles of which the mbarriers between them are not known."""
+    """Whether there are roles with unknown mbarriers between them."""
     unfollowed: frozenset[int] = frozenset()
-    """Indices of accesses to shared memory whose bank conflicts are not known."""
+    """Indices of accesses to shared memory with unknown bank conflicts."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the listing of a binary says."""
+    """The contents of a binary's listing."""
 
     code: Code
     structure: Structure
     wavefronts: Mapping[int, float]
-    """Of accesses to shared memory; see ``banks``."""
+    """Clocks of accesses to shared memory; see ``banks``."""
 
 
 @lru_cache(maxsize=64)
 def read(listing: str, threads: int) -> Reading:
-    """Read the listing of a binary with so many threads a CTA; raise ``ModelError`` when it cannot be read."""
+    """Read the listing of a binary with this many threads per CTA; raise ``ModelError`` if it cannot be read."""
     graph = Graph(parse(listing))
     with _sense():
         return Reading(graph.code, graph.structure(graph.code.entry), wavefronts(graph, threads))
@@ -88,15 +91,19 @@ def read(listing: str, threads: int) -> Reading:
 
 @lru_cache(maxsize=16)
 def costs_of(listing: str, threads: int, target: Target, table: Constants | None = None) -> Costs:
-    """Return the costs of what ``read`` reads, by ``table``, the target's constants by default; raises like it."""
+    """Return the instruction costs of ``read``.
+
+    ``table`` holds the constants, by default the target's. Raises ``ModelError`` like ``read``.
+    """
     reading = read(listing, threads)
     return Costs(reading.code.instructions, target, table, reading.wavefronts)
 
 
 @contextmanager
 def _sense() -> Iterator[None]:
-    """Raise ``ModelError`` for what only a listing that no disassembler wrote leads to: a compiler that hostile IR has
-    taken over writes what it likes.
+    """Raise ``ModelError`` for contents that no disassembler writes.
+
+    A compiler that hostile IR has taken over may write anything.
     """
     try:
         yield
@@ -105,7 +112,9 @@ def _sense() -> Iterator[None]:
 
 
 @lru_cache(maxsize=512)
-def measure(binary: Binary, target: Target, resident: int, ir_loops: int, table: Constants | None = None) -> Kernel:
+def measure(
+    binary: Binary, target: Target, resident: int, ir_loops: int, table: Constants | None = None
+) -> PlayedKernel:
     """Play ``resident`` CTAs of ``binary`` on one SM; ``ir_loops`` is the number of loops its IR has, ``table`` the
     constants, the target's by default.
 
@@ -118,7 +127,7 @@ def measure(binary: Binary, target: Target, resident: int, ir_loops: int, table:
 
 def play_kernel(
     structure: Structure, costs: Costs, warps: int, resident: int, ir_loops: int, player: Player = play
-) -> Kernel:
+) -> PlayedKernel:
     """Play ``resident`` CTAs of ``warps`` warps; ``player`` does so, once or several times. Raises ``ModelError`` where
     instructions lack operands.
     """
@@ -128,7 +137,7 @@ def play_kernel(
 
 def _play_kernel(
     structure: Structure, costs: Costs, warps: int, resident: int, ir_loops: int, player: Player
-) -> Kernel:
+) -> PlayedKernel:
     if any(loop.dispatch for top in structure.top for loop in top.tree()):
         return _specialised(structure, costs, warps, resident, ir_loops, player)
     clocks, end, counts = play_parts([(structure.items, warps)], costs, resident, player)
@@ -137,7 +146,7 @@ def _play_kernel(
         clocks.update(more)
     outside = max(1.0, end - sum(counts[loop] * clocks[loop] for loop in counts))
     loops = [loop for top in structure.top for loop in top.tree()]
-    return Kernel(
+    return PlayedKernel(
         resident,
         _pass(outside, [(structure.outside, warps)], costs, resident, copies=False),
         tuple(_loop_pass(loop, clocks[loop], warps, costs, resident, player) for loop in loops),
@@ -217,10 +226,11 @@ def tied(parts: Sequence[tuple[Sequence[Instruction | Loop], int]], costs: Costs
 
 
 def _clocks_per_pass(times: Sequence[Sequence[float]]) -> float:
-    """Clocks in which every CTA does one pass, from the [CTAs][passes + 1] times at which passes began and ended.
+    """Return the clocks in which every CTA does one pass, from the [CTAs][passes + 1] times at which passes began and
+    ended.
 
-    Counted from when the first CTA has warmed up until the first one is done, so that all compete for the SM: CTAs
-    need not progress alike.
+    The count starts when the first CTA has warmed up and ends when the first one is done, so that all compete for the
+    SM: CTAs need not progress alike.
     """
     passes = len(times[0]) - 1
     start = min(of_cta[min(2, passes - 1)] for of_cta in times)
@@ -233,7 +243,9 @@ def _clocks_per_pass(times: Sequence[Sequence[float]]) -> float:
 
 
 def _clocks_inside(loop: Loop, clocks: Mapping[Loop, float], runs: Mapping[Loop, int]) -> float:
-    """Clocks that one pass through ``loop`` spends in inner loops, at any depth, ``runs`` passes of each."""
+    """Return the clocks that one pass through ``loop`` spends in inner loops at any depth, with ``runs`` passes of
+    each.
+    """
     return sum(runs[inner] * (clocks[inner] + _clocks_inside(inner, clocks, runs)) for inner in loop.inner)
 
 
@@ -269,7 +281,7 @@ def _pass(
 
 def _specialised(
     structure: Structure, costs: Costs, warps: int, resident: int, ir_loops: int, player: Player
-) -> Kernel:
+) -> PlayedKernel:
     """Play the loops of a warp-specialised kernel's roles side by side.
 
     Roles meet at mbarriers that SASS does not name, so the play only keeps them within a few passes of each other.
@@ -294,7 +306,7 @@ def _specialised(
         passes.append(_pass(slowest, [(loop.own, size) for loop, size in members], costs, resident))
     straight = [structure.outside, *(top.own for top in structure.top if top.dispatch)]
     end = sum(play_parts([(part, max(sizes, default=warps))], costs, resident, player)[1] for part in straight)
-    return Kernel(
+    return PlayedKernel(
         resident,
         _pass(end, [(part, max(sizes, default=warps)) for part in straight], costs, resident),
         tuple(passes),
@@ -312,7 +324,10 @@ def _role_loops(loop: Loop) -> list[Loop]:
 
 
 def _role_sizes(roles: Sequence[Sequence[Loop]], warps: int) -> list[int]:
-    """Warps of each role, read off the thread counts of its barriers; a role without barriers issues for all."""
+    """Return the number of warps of each role, read off the thread counts of its barriers.
+
+    A role without barriers issues for all warps.
+    """
     sizes = []
     for role in roles:
         own = [instruction for loop in role for instruction in loop.own]

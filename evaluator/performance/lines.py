@@ -20,12 +20,12 @@ _TABLE = re.compile(r"^\s*(\.loc\b|\$L__tmp\w*:)")
 _LABEL = re.compile(r"^\s*(\$\w+):")
 _BRANCH = re.compile(r"\bbra(?:\.uni)?\s+(\$\w+)\s*;")
 _Place = tuple[int, int, int]
-"""File, line and column, as PTX counts them."""
+"""File, line and column, in PTX's numbering."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of source code, as the compiler was told of it: neither the file nor the line need exist."""
+    """A line of source code, as reported to the compiler: neither the file nor the line need exist."""
 
     file: str
     number: int

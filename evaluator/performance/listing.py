@@ -1,17 +1,17 @@
-"""Listings: the machine code that takes most of a case's time, each instruction beside what it waits for."""
+"""Listings: the machine code that takes most of a case's time, with what each instruction waits for."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter
 
-from evaluator.performance.profile import InstructionCost, Profile, Section
+from evaluator.profile import InstructionCost, Profile, Section
 
 _LEAST_SHARE = 0.005
-"""Of a warp's time: smaller waits are not named."""
+"""Share of a warp's time below which a wait is not named."""
 _CHEAP_SHARE = 0.002
 _SHOWN_OPCODES = 4
-"""Of instructions in a row that are cheap, which share a line."""
+"""Number of opcodes named for cheap instructions in a row, which share a line."""
 
 
 def hot_code(profile: Profile) -> str:

@@ -13,7 +13,7 @@ from evaluator.performance.sass import Instruction
 from evaluator.performance.structure import SINGLE_ISSUE
 
 ORDERED = -1
-"""Stands for all mbarriers that have no known name: their phases are taken in order."""
+"""Stands for all mbarriers with unknown names; their phases are taken in order."""
 _UNIFORM_CONSTANT = re.compile(r"^(UR\d+), (0x[0-9a-f]+)$")
 _CONSTANT = re.compile(r"^(R\d+), (?:RZ, RZ, )?(0x[0-9a-f]+)$")
 _DESCRIPTOR = re.compile(r"idesc\[(UR\d+)\]")
@@ -30,17 +30,17 @@ class Asynchrony:
     """Facts by the index of the instruction they are about, or by the name of an mbarrier."""
 
     descriptors: Mapping[int, int]
-    """Of products on tensor memory: what shape they have (see ``pipes``)."""
+    """Shapes of products on tensor memory (see ``pipes``)."""
     bytes: Mapping[int, float]
-    """Of bulk copies."""
+    """Bytes of bulk copies."""
     names: Mapping[int, int]
     """The mbarrier that an instruction waits for or arrives at, or that counts a bulk copy's bytes."""
     copies: Mapping[int, int]
-    """Of bulk copies: how many of them one phase of their mbarrier counts."""
+    """For each bulk copy, the number of copies that one phase of its mbarrier counts."""
     depths: Mapping[int, int]
-    """Slots of rings with more than one."""
+    """Number of slots of each ring with more than one."""
     copied: frozenset[int]
-    """mbarriers that count the bytes of copies."""
+    """mbarriers that count bytes of copies."""
     arrived: frozenset[int]
     """mbarriers at which warps or products arrive."""
 
@@ -49,10 +49,10 @@ class Asynchrony:
 class _Scan:
     registers: dict[str, int] = field(default_factory=dict)
     sums: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """Of uniform registers that are another plus a constant: that one and the constant."""
+    """For each uniform register that is another plus a constant, that register and the constant."""
     slots: set[int] = field(default_factory=set)
     bases: set[str] = field(default_factory=set)
-    """Registers that the slots were initialised with."""
+    """Registers with which the slots were initialised."""
     uses: dict[int, tuple[str, int]] = field(default_factory=dict)
     """Base register and offset by instruction."""
 
@@ -143,6 +143,6 @@ def _name(known: _Scan, waits: set[int]) -> tuple[dict[int, int], dict[int, int]
 
 
 def plausible(value: int) -> bool:
-    """Whether a constant can be an instruction descriptor: a shape of tcgen05.mma and clear high bits."""
+    """Return whether a constant can be an instruction descriptor: a shape of tcgen05.mma and clear high bits."""
     m, n = value >> 24 & 31, value >> 17 & 63
     return value < 1 << 29 and m in (4, 8, 16) and 1 <= n <= 32

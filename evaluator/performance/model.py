@@ -1,4 +1,4 @@
-"""The prediction: launches scheduled over the whole chip, held against the limits of memory and tensor cores."""
+"""The prediction: schedules launches over the whole chip, within the limits of memory and tensor cores."""
 
 import heapq
 import math
@@ -13,7 +13,7 @@ from evaluator.binary import Binary
 from evaluator.evaluation import CaseScore, Resources
 from evaluator.performance.constants import Constants, End, constants
 from evaluator.performance.doubts import Doubt, doubts
-from evaluator.performance.kernel import Kernel, Pass, measure
+from evaluator.performance.kernel import Pass, PlayedKernel, measure
 from evaluator.performance.reliefs import critical
 from evaluator.performance.sass import ModelError
 from evaluator.performance.simulate import PARTITIONS
@@ -21,26 +21,26 @@ from evaluator.target import Target
 from evaluator.work import LaunchWork, LoopWork
 
 BUSY = 0.6
-"""Above this fraction the busiest pipe is called the limiter; below, latency is."""
+"""The busiest pipe is the limiter if it is busy for more than this fraction; otherwise latency is."""
 _SCHEDULED_ONE_BY_ONE = 300_000
 _REGISTER_UNIT = 256
 """Registers are given to warps in units of this many (CUDA occupancy calculator, compute capability 8.0 to 10.0)."""
 _RESERVED_SHARED = 1024
 """Bytes of shared memory the system keeps per CTA (CUDA C++ Programming Guide, compute capability 8.0 and later)."""
 _SHARED_UNIT = 128
-Measure = Callable[[Binary, Target, int, int], Kernel]
-"""As ``measure``: of a binary on a target, with so many CTAs resident and so many loops in its IR."""
+Measure = Callable[[Binary, Target, int, int], PlayedKernel]
+"""A function like ``measure``: (binary, target, resident CTAs, number of loops in the IR)."""
 
 
 def ctas_per_sm(binary: Binary, target: Target) -> int:
-    """Return how many CTAs of ``binary`` are resident on one SM together; 0 when not even one fits."""
+    """Return how many CTAs of ``binary`` fit on one SM together; 0 if not even one does."""
     if binary.shared_bytes > target.shared_bytes_per_cta or binary.registers > 255 or binary.threads > 1024:
         return 0
     return min(residency_limits(binary, target).values())
 
 
 def resources(binary: Binary, target: Target) -> Resources:
-    """Return what ``binary`` needs of the target."""
+    """Return the resources that ``binary`` needs of the target."""
     return Resources(
         kernel=binary.name,
         registers=binary.registers,
@@ -53,7 +53,7 @@ def resources(binary: Binary, target: Target) -> Resources:
 
 
 def residency_limits(binary: Binary, target: Target) -> dict[str, int]:
-    """Return how many CTAs of ``binary`` fit an SM as far as each resource goes."""
+    """Return how many CTAs of ``binary`` fit an SM, by resource."""
     warps = -(-binary.threads // 32)
     registers_per_warp = -(-binary.registers * 32 // _REGISTER_UNIT) * _REGISTER_UNIT
     by_registers = target.registers_per_sm // max(1, registers_per_warp) // PARTITIONS * PARTITIONS // warps
@@ -72,11 +72,11 @@ def residency_limits(binary: Binary, target: Target) -> dict[str, int]:
 def predict(
     case: str, useful_flops: int, least_bytes: int, launches: Sequence[LaunchWork], target: Target
 ) -> CaseScore:
-    """Predict the speed of ``launches``, run one after the other, on one benchmark case.
+    """Predict the speed of ``launches``, run one after another, on one benchmark case.
 
-    ``useful_flops`` are the case's floating-point operations; ``least_bytes`` what must pass HBM at least. Raises
-    ``ModelError`` when a kernel does not fit the target, its binary cannot be modelled, or the launches would be done
-    before the tensor cores could have done the useful work: then part of it is missing.
+    ``useful_flops`` are the case's floating-point operations; ``least_bytes`` the least bytes that must pass through
+    HBM. Raises ``ModelError`` if a kernel does not fit the target, if its binary cannot be modelled, or if the launches
+    would finish before the tensor cores could have done the useful work: then part of the work is missing.
     """
     if not launches:
         raise ModelError(f"case {case} has no launch to predict")
@@ -107,47 +107,47 @@ def predict(
 class LaunchTime:
     """One launch, without its overhead. Times in seconds."""
 
-    kernel: Kernel
+    kernel: PlayedKernel
     passes: tuple[Pass | None, ...]
-    """For each loop of the IR, what it is charged as; None where it was unrolled."""
+    """For each loop of the IR, the pass that it is charged as; None for a loop that was unrolled."""
     program_clocks: npt.NDArray[np.float64]
     """[1 + loops, programs]: clocks outside loops and in each loop, while the SM is shared."""
     hot: Pass
-    """What takes most of these clocks."""
+    """The pass that takes most of these clocks."""
     compute: float
-    """What the SMs need, whatever the memory does."""
+    """Time that the SMs need, without memory limits."""
     l2: float
     hbm: float
     doubts: tuple[Doubt, ...] = ()
 
     @property
     def seconds(self) -> float:
-        """The longest of the three."""
+        """The longest of the three times."""
         return max(self.compute, self.l2, self.hbm)
 
     @property
     def limiter(self) -> str:
-        """The busiest pipe when it is busy enough, else latency; or the memory that takes longer."""
+        """The limiter: the busiest pipe if it is busy enough, else latency; or the memory, if that takes longer."""
         return _limiter(self.hot, self.compute, self.l2, self.hbm)
 
 
 @dataclass(frozen=True)
 class CaseTime:
-    """All launches of a case, one after the other. Times in seconds."""
+    """All launches of a case, one after another. Times in seconds."""
 
     launches: tuple[LaunchTime, ...]
     hbm: float
-    """What the bytes that must pass HBM take at least."""
+    """Least time for the bytes that must pass through HBM."""
     overhead: float
-    """Of starting and ending the launches."""
+    """Time to start and end the launches."""
 
     @property
     def seconds(self) -> float:
-        """From the start of the first launch to the end of the last."""
+        """Time from the start of the first launch to the end of the last."""
         return max(sum(launch.seconds for launch in self.launches), self.hbm) + self.overhead
 
     def doubted(self, factor: Callable[[Doubt], float]) -> float:
-        """Return the seconds with each launch's multiplied by the factors of its doubts."""
+        """Return the seconds, with each launch's time multiplied by the factors of its doubts."""
         launches = sum(launch.seconds * math.prod(map(factor, launch.doubts)) for launch in self.launches)
         return max(launches, self.hbm) + self.overhead
 
@@ -158,7 +158,7 @@ class CaseTime:
 
     @property
     def limiter(self) -> str:
-        """That of the longest launch, unless the case's bytes take longer than all launches."""
+        """The limiter of the longest launch, or the memory if the case's bytes take longer than all launches."""
         return "hbm" if self.hbm > sum(launch.seconds for launch in self.launches) else self.longest.limiter
 
 
@@ -186,7 +186,7 @@ def clock_hz(target: Target) -> float:
 
 
 def _time_at(end: End, launches: Sequence[LaunchWork], least_bytes: int, target: Target) -> CaseTime:
-    """Return the time with clock and constants at one end of their ranges."""
+    """Return the time with the clock and the constants at one end of their ranges."""
     slow, fast = target.sustained_clock_range
     there = replace(target, sustained_clock_ratio=slow if end is End.SLOW else fast)
     table = constants(target.arch, end)
@@ -247,7 +247,7 @@ def time_launch(
 
 
 def _program_clocks(
-    launch: LaunchWork, kernel: Kernel, passes: Sequence[Pass | None], target: Target
+    launch: LaunchWork, kernel: PlayedKernel, passes: Sequence[Pass | None], target: Target
 ) -> tuple[npt.NDArray[np.float64], Pass]:
     """Return [1 + loops, programs] clocks outside loops and in each loop while the SM is shared, and the pass that
     takes most of them.
@@ -283,7 +283,7 @@ def _charge(passed: Pass, flops: float) -> float:
     return passed.clocks * (max(1.0, flops / passed.flops) if passed.flops else 1.0)
 
 
-def match_loops(loops: Sequence[LoopWork], kernel: Kernel) -> list[Pass | None]:
+def match_loops(loops: Sequence[LoopWork], kernel: PlayedKernel) -> list[Pass | None]:
     """Return, for each loop of the IR, the pass in SASS that stands for it; None for a loop that was unrolled.
 
     As many loops in SASS as in the IR, with matrix products wherever the IR has some: they match in order. Otherwise
@@ -316,14 +316,14 @@ def match_loops(loops: Sequence[LoopWork], kernel: Kernel) -> list[Pass | None]:
 
 
 def _most_flops(loop: LoopWork) -> float:
-    """FLOPs of matrix products in the program that runs the loop most."""
+    """Return the FLOPs of matrix products in the program that runs the loop most often."""
     return float(loop.trips.max(initial=0)) * loop.body.dot_flops
 
 
 def list_schedule(clocks: npt.NDArray[np.float64], slots: int) -> float:
-    """Clocks until all programs are done when each free slot takes the next one in launch order.
+    """Return the clocks until all programs are done when each free slot takes the next one in launch order.
 
-    For very many unequal programs, Graham's bound on that schedule: the mean load plus the longest program.
+    For very many unequal programs this is Graham's bound on that schedule: the mean load plus the longest program.
     """
     count = len(clocks)
     longest = float(clocks.max())

@@ -20,7 +20,7 @@ from evaluator.target import Target
 
 
 class Pipe(IntEnum):
-    """What an instruction occupies."""
+    """The hardware unit that an instruction occupies."""
 
     NONE = 0
     FMA = 1
@@ -29,11 +29,11 @@ class Pipe(IntEnum):
     TENSOR = 4
     TENSOR_MEMORY = 5
     SHARED = 6
-    """Of the SM."""
+    """Shared memory of the SM."""
     LSU = 7
-    """Of the SM: global and local memory, and the port to L2."""
+    """The SM's load-store path: global and local memory, and the port to L2."""
     TENSOR_SM = 8
-    """Of the SM: tensor cores that work on tensor memory (sm_100)."""
+    """The SM's tensor cores that work on tensor memory (sm_100)."""
 
 
 PIPE_NAMES = {
@@ -46,11 +46,11 @@ PIPE_NAMES = {
     Pipe.SHARED: "shared",
     Pipe.LSU: "lsu",
 }
-"""What reports call a pipe."""
+"""Names of pipes in reports."""
 
 
 class Kind(IntEnum):
-    """How an instruction takes part in the play."""
+    """How an instruction is played."""
 
     PLAIN = 0
     CTA_BARRIER = 1
@@ -60,7 +60,7 @@ class Kind(IntEnum):
     """Asynchronous copy to shared memory by a warp."""
     COPY_COMMIT = 5
     COUNT_WAIT = 6
-    """Waits until at most so many of a scoreboard barrier's operations are outstanding."""
+    """Waits until at most this many of a scoreboard barrier's operations are outstanding."""
     BULK_COPY = 7
     """Asynchronous copy to shared memory by the tensor memory accelerator."""
     TENSOR_MMA = 8
@@ -70,7 +70,7 @@ class Kind(IntEnum):
     MBARRIER_WAIT_TENSOR = 11
     """Waits for all products committed so far."""
     MBARRIER_WAIT_ROLE = 12
-    """Waits for what another role of the CTA says at a known mbarrier."""
+    """Waits for another role's signal at a known mbarrier."""
     MBARRIER_ARRIVE = 13
 
 
@@ -89,24 +89,27 @@ class Op:
     products of two operands there with N below 128 were measured to be bound so (SemiAnalysis, "Dissecting Nvidia
     Blackwell", March 2026)."""
     l2: float
-    """Clocks that the bytes take of the SM's share of L2 while all SMs ask for as much."""
+    """Clocks that the bytes take of the SM's share of L2 when all SMs ask for as much."""
     stall: int
     waits: tuple[int, ...]
     write_barrier: int
     read_barrier: int
     count: int
-    """Of a counted wait: operations that may stay outstanding. Of a warpgroup's product: 1 when it ends a group. Of a
-    bulk copy: how many of them one phase of its mbarrier counts. Of a wait for a role: slots of the ring."""
+    """A count whose meaning depends on the instruction.
+
+    For a counted wait: operations that may stay outstanding. For a warpgroup's product: 1 if it ends a group. For a
+    bulk copy: the number of copies that one phase of its mbarrier counts. For a wait for a role: slots of the ring.
+    """
     leader: bool
     """Issued by one warp of the CTA only."""
     flops: float
-    """Of a matrix product, for the warp (or the CTA, on tensor memory)."""
+    """FLOPs of a matrix product, per warp, or per CTA on tensor memory."""
     index: int = -1
-    """Of the instruction in its code."""
+    """Index of the instruction in its code."""
     mbarrier: int = ORDERED
-    """Name of the mbarrier that is waited for, arrived at, or counts the copied bytes."""
+    """Name of the mbarrier that is waited for, arrived at, or that counts the copied bytes."""
     queue: float = 0.0
-    """Clocks of work that the pipe accepts ahead of time; without, the warp is held until the pipe is free."""
+    """Clocks of work that the pipe accepts ahead of time; without it, the warp is held until the pipe is free."""
     in_turn: bool = False
     """Whether warps that wait for the pipe are served in the order in which they asked."""
     read_latency: float = 0.0
@@ -114,10 +117,10 @@ class Op:
 
 
 OPERAND_RATE = {"E4M3": 2.0, "E5M2": 2.0, "U8": 2.0, "S8": 2.0, "TF32": 0.5}
-"""Tensor rate over that of 16-bit operands (whitepapers)."""
+"""Tensor rate relative to that of 16-bit operands (whitepapers)."""
 
 _PRODUCT_DEPTH = 32
-"""Bytes of K that one wgmma or tcgen05.mma takes (PTX ISA)."""
+"""Bytes along K that one wgmma or tcgen05.mma covers (PTX ISA)."""
 _SHAPE = re.compile(r"(\d+)x(\d+)x(\d+)")
 _FUSED_SHAPE = re.compile(r"\.(\d{4,5})(?:\.|$)")
 _FUSED = {"16816": (16, 8, 16), "1688": (16, 8, 8), "16832": (16, 8, 32), "16864": (16, 8, 64), "884": (8, 8, 4)}
@@ -198,7 +201,7 @@ class Costs:
     """Turns instructions into ops for one kernel on one target."""
 
     issue_clocks = 1.0
-    """For which an instruction takes its scheduler."""
+    """Clocks for which an instruction occupies its scheduler."""
 
     def __init__(
         self,
@@ -207,7 +210,7 @@ class Costs:
         table: Constants | None = None,
         wavefronts: Mapping[int, float] = MappingProxyType({}),
     ) -> None:
-        """``wavefronts`` are those of each access to shared memory, where they are known; see ``banks``."""
+        """``wavefronts`` are those of each access to shared memory, if known; see ``banks``."""
         self.target = target
         self.table = table or constants(target.arch)
         instructions = tuple(instructions)
@@ -217,9 +220,9 @@ class Costs:
         self.wavefronts = wavefronts
         self.known: dict[int, Op] = {}
         self.unknown: set[int] = set()
-        """Indices of instructions asked for whose costs are a guess."""
+        """Indices of the requested instructions whose costs are guessed."""
         self.unfollowed: set[int] = set()
-        """Indices of accesses to shared memory asked for whose bank conflicts are not known."""
+        """Indices of the requested accesses to shared memory with unknown bank conflicts."""
 
     def op(self, instruction: Instruction) -> Op:
         """Return how ``instruction`` is played."""
@@ -356,8 +359,10 @@ class Costs:
 
 
 def _decode(descriptor: int, base: str) -> tuple[int, int, int]:
-    """Shape of a tcgen05.mma from its instruction descriptor: N/8 in bits 17-22, M/16 in bits 24-28 (PTX ISA 8.6,
-    "tcgen05 instruction descriptor"); K is 32 bytes. Unknown: the largest shape of one CTA.
+    """Return the shape of a tcgen05.mma from its instruction descriptor.
+
+    N/8 is in bits 17-22, M/16 in bits 24-28 (PTX ISA 8.6, "tcgen05 instruction descriptor"); K is 32 bytes. If the
+    descriptor is unknown, it is the largest shape of one CTA.
     """
     k = 16 if base == "UTCHMMA" else 32
     return (16 * (descriptor >> 24 & 31), 8 * (descriptor >> 17 & 63), k) if descriptor else (128, 256, k)

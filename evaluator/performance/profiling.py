@@ -6,10 +6,18 @@ from dataclasses import replace
 from functools import lru_cache
 
 from evaluator.binary import Binary
-from evaluator.performance.kernel import Kernel, Pass, read
+from evaluator.performance.kernel import Pass, PlayedKernel, read
 from evaluator.performance.lines import Line, ptx_around, read_lines
 from evaluator.performance.model import CaseTime, LaunchTime, clock_hz, predict, residency_limits, time_case
-from evaluator.performance.profile import (
+from evaluator.performance.reliefs import RESOLVED_PERCENT, relief_percent, reliefs
+from evaluator.performance.replay import Replay
+from evaluator.performance.sass import Code as Sass
+from evaluator.performance.sass import Instruction
+from evaluator.performance.simulate import Mark
+from evaluator.performance.stalls import Charge, Reason, Recorder, charge
+from evaluator.performance.timeline import draw
+from evaluator.performance.what_if import answers
+from evaluator.profile import (
     Code,
     CodeLine,
     InstructionCost,
@@ -21,21 +29,13 @@ from evaluator.performance.profile import (
     Section,
     Source,
 )
-from evaluator.performance.reliefs import RESOLVED_PERCENT, relief_percent, reliefs
-from evaluator.performance.replay import Replay
-from evaluator.performance.sass import Code as Sass
-from evaluator.performance.sass import Instruction
-from evaluator.performance.simulate import Mark
-from evaluator.performance.stalls import Charge, Reason, Recorder, charge
-from evaluator.performance.timeline import draw
-from evaluator.performance.what_if import answers
 from evaluator.target import ScoreKind, Target
 from evaluator.work import LaunchWork
 
 MOST_COSTS = 12
-"""Instructions and lines listed of each role by default, the dearest."""
+"""Number of instructions and of lines listed for each role by default, the most expensive."""
 _HARDLY_BUSY = 0.02
-"""A pipe that is busy for less than this is not tried as the critical one."""
+"""A pipe that is busy for a smaller fraction is not tried as the critical one."""
 
 
 def explain(
@@ -48,9 +48,10 @@ def explain(
     *,
     most: int | None = MOST_COSTS,
 ) -> Profile:
-    """Predict like ``predict``, and say why. Raises what it raises.
+    """Predict like ``predict``, and explain the result.
 
-    ``most``: how many costs are listed of the instructions and lines of each role, the dearest; None: all.
+    ``most`` is the number of instructions and of lines listed for each role, the most expensive; None: all. Raises what
+    ``predict`` raises.
     """
     score = predict(case, useful_flops, least_bytes, launches, target)
     time = time_case(launches, least_bytes, target)
@@ -145,7 +146,7 @@ class _Player:
         )
 
     def section_name(self, passed: Pass | None) -> str:
-        """Return what a pass is called."""
+        """Return the name of a pass."""
         if passed is None:
             return "unrolled loop"
         if passed is self.time.kernel.outside:
@@ -278,14 +279,14 @@ def _record(binary: Binary, target: Target, resident: int, ir_loops: int) -> Rec
 @lru_cache(maxsize=16)
 def _relieve(
     binary: Binary, target: Target, resident: int, ir_loops: int, pipes: tuple[str, ...]
-) -> Mapping[str, Kernel]:
+) -> Mapping[str, PlayedKernel]:
     return reliefs(Replay.of(binary, target, resident, ir_loops), pipes)
 
 
 def _parts(
     players: Sequence[_Player], profiles: Sequence[LaunchProfile], time: CaseTime, target: Target
 ) -> tuple[Part, ...]:
-    """Return what the case's time is made of, in order; all together are the whole."""
+    """Return the parts of the case's time, in order; they add up to the whole."""
     found: list[tuple[str, int | None, float]] = []
     for number, (player, made) in enumerate(zip(players, profiles, strict=True)):
         outside, *loops = made.sections

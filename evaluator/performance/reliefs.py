@@ -1,6 +1,6 @@
-"""Reliefs: a kernel played with one resource taking a quarter less, to see what holds a loop back.
+"""Reliefs: plays a kernel with one resource a quarter faster, to see what limits a loop.
 
-The resource whose relief shortens a loop most is the critical one. The busiest need not be that.
+The resource whose relief shortens a loop most is the critical one. It need not be the busiest.
 """
 
 from collections.abc import Collection, Mapping
@@ -8,19 +8,19 @@ from dataclasses import replace
 from functools import lru_cache
 
 from evaluator.binary import Binary
-from evaluator.performance.kernel import Kernel, Pass, measure
+from evaluator.performance.kernel import Pass, PlayedKernel, measure
 from evaluator.performance.pipes import PIPE_NAMES, Kind, Op
 from evaluator.performance.replay import Change, Replay
 from evaluator.performance.sass import Instruction
 from evaluator.target import Target
 
 RELIEF = 0.75
-"""What a relieved resource takes of the time that it took."""
+"""Time that a relieved resource takes, as a fraction of before."""
 RESOLVED_PERCENT = 1.0
-"""A relief that shortens a loop by less is none: the order in which warps are issued changes it by as much."""
+"""A smaller gain than this counts as none: the order in which warps issue alone changes a loop by as much."""
 
 
-def reliefs(replay: Replay, pipes: Collection[str]) -> Mapping[str, Kernel]:
+def reliefs(replay: Replay, pipes: Collection[str]) -> Mapping[str, PlayedKernel]:
     """Return the kernel as played with each resource relieved: the pipes called so, issue slots, latencies and, in
     full, CTA barriers.
     """
@@ -53,21 +53,24 @@ def critical(binary: Binary, target: Target, resident: int, ir_loops: int, place
     return best if gains[best] >= RESOLVED_PERCENT else ""
 
 
-def relief_percent(kernel: Kernel, passed: Pass, relieved: Mapping[str, Kernel]) -> dict[str, float]:
-    """Return by how much each relief shortens one of the kernel's passes, most first."""
+def relief_percent(kernel: PlayedKernel, passed: Pass, relieved: Mapping[str, PlayedKernel]) -> dict[str, float]:
+    """Return how much each relief shortens one of the kernel's passes, largest first."""
     gains = {name: _gain(kernel, passed, name, other) for name, other in relieved.items()}
     return dict(sorted(gains.items(), key=lambda item: -item[1]))
 
 
-def _gain(kernel: Kernel, passed: Pass, name: str, relieved: Kernel) -> float:
-    """Return by how many percent a pass got shorter. Barriers are relieved of all they cost: a quarter of it counts."""
+def _gain(kernel: PlayedKernel, passed: Pass, name: str, relieved: PlayedKernel) -> float:
+    """Return by how many percent a pass got shorter.
+
+    Barriers are relieved of their whole cost, of which a quarter counts.
+    """
     place = next((i for i, loop in enumerate(kernel.loops) if loop is passed), None)
     after = relieved.outside if place is None else relieved.loops[place]
     whole = 1 - RELIEF if name == "cta_barrier" else 1.0
     return 100 * whole * (1 - after.clocks / passed.clocks)
 
 
-def _relieved(replay: Replay, name: str) -> Kernel:
+def _relieved(replay: Replay, name: str) -> PlayedKernel:
     if name == "issue":
         return replay.play(issue_clocks=RELIEF)
     return replay.play({"latency": _sooner, "cta_barrier": _past_barriers}.get(name) or _faster(name))
@@ -96,10 +99,10 @@ def _faster(pipe: str) -> Change:
 
 
 def without_waiting(_: Instruction, op: Op) -> Op:
-    """Change an op into one that takes no time but its issue slot and its pipe."""
+    """Change an op so that it takes only its issue slot and its pipe."""
     return replace(op, kind=Kind.PLAIN, latency=0.0)
 
 
 def is_cta_barrier(i: Instruction) -> bool:
-    """Whether an instruction waits for the warps of its CTA."""
+    """Return whether an instruction waits for the other warps of its CTA."""
     return i.base == "BAR" and ("SYNC" in i.opcode or "RED" in i.opcode)

@@ -1,11 +1,11 @@
-"""A kernel played again with something of it changed."""
+"""Plays a kernel again with changes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from evaluator.binary import Binary
-from evaluator.performance.kernel import Kernel, Pass, Player, costs_of, play_kernel, read
+from evaluator.performance.kernel import Pass, PlayedKernel, Player, costs_of, play_kernel, read
 from evaluator.performance.pipes import Costs, Op
 from evaluator.performance.sass import Instruction
 from evaluator.performance.simulate import play
@@ -13,11 +13,11 @@ from evaluator.performance.structure import Loop, Structure
 from evaluator.target import Target
 
 Change = Callable[[Instruction, Op], Op]
-"""Returns what becomes of an instruction's op."""
+"""A function that returns the changed op of an instruction."""
 
 
 class ChangedCosts(Costs):
-    """Costs of which some are other than they were."""
+    """Instruction costs, some of them changed."""
 
     def __init__(self, costs: Costs, change: Change) -> None:
         self.__dict__.update(costs.__dict__)
@@ -31,26 +31,28 @@ class ChangedCosts(Costs):
 
 @dataclass(frozen=True)
 class Replay:
-    """A kernel that can be played again, with changed costs or without some of its instructions."""
+    """A kernel that can be played again, with changed costs or without some instructions."""
 
     instructions: tuple[Instruction, ...]
     structure: Structure
     costs: Costs
     warps: int
-    """Per CTA."""
+    """Warps per CTA."""
     resident: int
-    """CTAs."""
+    """CTAs resident on the SM."""
     ir_loops: int
 
     @classmethod
     def of(cls, binary: Binary, target: Target, resident: int, ir_loops: int) -> "Replay":
-        """Make it ready; raise ``ModelError`` when the binary cannot be read."""
+        """Prepare the kernel; raise ``ModelError`` if the binary cannot be read."""
         reading = read(binary.listing, binary.threads)
         costs = costs_of(binary.listing, binary.threads, target)
         warps = -(-binary.threads // 32)
         return cls(reading.code.instructions, reading.structure, costs, warps, resident, ir_loops)
 
-    def play(self, change: Change | None = None, player: Player | None = None, issue_clocks: float = 1.0) -> Kernel:
+    def play(
+        self, change: Change | None = None, player: Player | None = None, issue_clocks: float = 1.0
+    ) -> PlayedKernel:
         """Play the kernel with the ops that ``change`` makes of its own, or with other issue slots."""
         costs = ChangedCosts(self.costs, change or (lambda _, op: op))
         costs.issue_clocks = issue_clocks

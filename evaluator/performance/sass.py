@@ -15,12 +15,12 @@ class Instruction:
     """One SASS instruction of one warp."""
 
     index: int
-    """Position in the code."""
+    """Position among the code's instructions."""
     address: int
     predicate: str
     """Guard such as ``P0`` or ``!UP1``; empty when unguarded."""
     opcode: str
-    """With modifiers, e.g. ``HGMMA.64x128x16.F32.BF16``."""
+    """Opcode with modifiers, e.g. ``HGMMA.64x128x16.F32.BF16``."""
     operands: str
     stall: int
     """Cycles before the same warp may issue again."""
@@ -65,7 +65,8 @@ _SECOND = re.compile(r"^\s+/\* 0x([0-9a-f]{16}) \*/")
 _LABEL = re.compile(r"^([.$\w]+):")
 _ENTRY = re.compile(r'^\s+\.other\s+([.$\w]+),@"STO_CUDA_ENTRY')
 _LONGEST_LINE = 4096
-"""Characters. A branch table of a hundred labels takes half of it; longer lines are no instructions."""
+"""Longest line, in characters. A branch table of a hundred labels takes half of it; longer lines are not instructions.
+"""
 
 
 def parse(text: str) -> Code:

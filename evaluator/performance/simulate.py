@@ -14,13 +14,14 @@ from evaluator.performance.pipes import Kind, Op, Pipe
 
 PARTITIONS = 4
 _AHEAD = 2
-"""Passes that one role of a CTA may be ahead of another where the mbarriers between them are not known: two buffers, as
-Triton makes (estimate)."""
+"""Passes by which one role of a CTA may be ahead of another if the mbarriers between them are unknown: two buffers, as
+Triton makes (estimate).
+"""
 _COUNTED = (Kind.COPY_COMMIT, Kind.COUNT_WAIT)
 _NAMED_WAITS = (Kind.MBARRIER_WAIT_COPY, Kind.MBARRIER_WAIT_ROLE)
 _EVERY = -1
 _LATEST = 1e12
-"""Clocks beyond any play."""
+"""More clocks than any play takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +30,11 @@ class Mark:
 
     name: int
     turn: int = 0
-    """When positive, how many passes through loops the stream has done here."""
+    """If positive, the number of passes through loops that the stream has done here."""
     copies: Mapping[int, int] | None = None
-    """Where a loop ends: how many phases of bulk copies the stream has issued for each mbarrier. Those ahead of the
-    loop's last pass are not what is waited for next."""
+    """At the end of a loop: the number of phases of bulk copies that the stream has issued, by mbarrier. Those ahead of
+    the loop's last pass are not waited for next.
+    """
 
 
 @dataclass(frozen=True)
@@ -48,38 +50,38 @@ class Team:
 
 @dataclass(frozen=True)
 class Played:
-    """Times in clocks."""
+    """The result of a play. Times in clocks."""
 
     end: float
-    """When the last warp is done."""
+    """Time at which the last warp is done."""
     marks: dict[tuple[int, int], float]
-    """Mean time over warps at which (team, mark) was passed."""
+    """Mean time, over warps, at which each (team, mark) was passed."""
 
 
 @dataclass(slots=True)
 class Issue:
-    """One instruction issued by warps that are played as one, and what held it back. Times in clocks."""
+    """One instruction issued by warps that are played as one, and what delayed it. Times in clocks."""
 
     team: int
     warp: int
-    """Position of the first of them on the SM."""
+    """Position of the first of the warps on the SM."""
     warps: int
-    """How many they are."""
+    """Number of warps."""
     place: int
-    """Of the op in its team's stream."""
+    """Position of the op in its team's stream."""
     due: float
-    """When the warp's last instruction let it go on."""
+    """Time at which the warp's last instruction let it continue."""
     ready: float = 0.0
-    """When the scoreboard barriers that it waits for were clear, or what else it waits for had come."""
+    """Time at which the scoreboard barriers it waits for were clear, or its other wait was over."""
     queued: float = 0.0
-    """Of the clocks from ready to issued, those for which its pipe was taken; else its scheduler was."""
+    """Clocks between ready and issued in which its pipe was occupied; in the others its scheduler was."""
     issued: float = 0.0
     start: float = 0.0
-    """When its pipe began with it."""
+    """Time at which its pipe began."""
     read: float = 0.0
-    """When it has read its operands."""
+    """Time at which it had read its operands."""
     done: float = 0.0
-    """When its result is there."""
+    """Time at which its result was available."""
 
 
 class _Warp:
@@ -375,9 +377,9 @@ def _rows(warps: int) -> Sequence[tuple[int, int]]:
 
 
 def _free_slots(cta: _Cta, awaiting: Sequence[_Warp], rank: Callable[[int], int], now: float) -> None:
-    """Complete what the first of the blocked roles waits for: as many phases as the ring has slots.
+    """Complete the phases that the first of the blocked roles waits for: as many as the ring has slots.
 
-    Phases that copies complete were for copies that are not played.
+    Phases that copies complete belonged to copies that are not played.
     """
     first = min(rank(warp.team) for warp in awaiting)
     for warp in awaiting:
@@ -388,7 +390,7 @@ def _free_slots(cta: _Cta, awaiting: Sequence[_Warp], rank: Callable[[int], int]
 
 
 def _rank(stream: Sequence[Op | Mark]) -> int:
-    """Return who goes on first where all wait: 0 for those who load."""
+    """Return the order of precedence when all wait: 0 for those who load."""
     kinds = {op.kind for op in stream if isinstance(op, Op)}
     return 0 if Kind.BULK_COPY in kinds else 1 if Kind.TENSOR_MMA in kinds else 2
 

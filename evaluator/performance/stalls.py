@@ -1,6 +1,6 @@
 """Where a loop's clocks go: every clock of a played warp is charged to one instruction, for one reason.
 
-The sum over a loop's instructions is the time a warp takes for one pass, so shares say what there is to gain.
+The sum over a loop's instructions is a warp's time for one pass, so shares show what there is to gain.
 """
 
 from collections import defaultdict
@@ -16,30 +16,30 @@ from evaluator.performance.pipes import Kind, Op
 from evaluator.performance.simulate import Issue, Mark, Played, Team, play
 
 _WARM_UP = 2
-"""First passes that are not steady yet."""
+"""Number of first passes that are not steady yet."""
 _DRAIN = 2
-"""Last passes that may copy less than others; see ``kernel``."""
+"""Number of last passes that may copy less than others; see ``kernel``."""
 
 
 class Reason(StrEnum):
-    """What a warp waits for."""
+    """The reasons for which a warp waits."""
 
     SCOREBOARD = "scoreboard"
-    """The result of an earlier instruction, or that it has read its operands."""
+    """Waits for the result of an earlier instruction, or until that has read its operands."""
     PIPE = "pipe"
-    """The pipe is busy with other instructions."""
+    """Waits while other instructions occupy the pipe."""
     ISSUE = "issue slot"
-    """The scheduler issues other warps' instructions."""
+    """Waits while the scheduler issues other warps' instructions."""
     FIXED = "fixed latency"
-    """The clocks that the compiler put between this instruction and the next one."""
+    """The clocks that the compiler placed between this instruction and the next."""
     CTA_BARRIER = "CTA barrier"
-    """Other warps of the CTA."""
+    """Waits for other warps of the CTA."""
     PRODUCT = "matrix product"
-    """Asynchronous products to be done."""
+    """Waits for asynchronous products."""
     COPIES = "copies"
-    """Asynchronous copies to have arrived."""
+    """Waits for asynchronous copies."""
     ROLE = "other role"
-    """A role of the CTA that is behind."""
+    """Waits for another role of the CTA."""
 
 
 BLOCKS = {
@@ -58,23 +58,23 @@ MBARRIERS = {
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """Clocks of a pass that one instruction costs a warp for one reason."""
+    """The clocks of a pass that one instruction costs a warp for one reason."""
 
     index: int
-    """Of the instruction in its code."""
+    """Index of the instruction in its code."""
     reason: Reason
     setter: int | None
-    """The instruction that is waited for, where one is known."""
+    """The instruction that is waited for, if known."""
     share: float
-    """Of the warp's time, 0 to 1; all charges of a part are 1 together."""
+    """Share of the warp's time, 0 to 1; the charges of a part add up to 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Clocks that one warp spent on one instruction for one reason."""
+    """The clocks that one warp spent on one instruction for one reason."""
 
     place: int
-    """Of the instruction's op in the stream."""
+    """Position of the instruction's op in the stream."""
     index: int
     reason: Reason
     setter: int | None
@@ -84,7 +84,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Recorded:
-    """One play."""
+    """The trace of one play."""
 
     teams: Sequence[Team]
     trace: Sequence[Issue]
@@ -100,7 +100,7 @@ class Recorded:
 
     @cached_property
     def spans(self) -> tuple[tuple[int, int, tuple[Span, ...]], ...]:
-        """Team, position on the SM and what time was spent on, of each warp."""
+        """The team, the position on the SM and the time spent, for each warp."""
         return tuple(
             (team, warp, tuple(account(self.teams[team].stream, issues))) for team, warp, issues in self.by_warp()
         )
@@ -108,7 +108,7 @@ class Recorded:
 
 @dataclass
 class Recorder:
-    """A player that keeps what it played."""
+    """A player that keeps its plays."""
 
     plays: list[Recorded] = field(default_factory=list)
 

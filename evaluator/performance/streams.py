@@ -10,7 +10,9 @@ from evaluator.performance.simulate import Mark
 from evaluator.performance.structure import Loop
 
 _DRAIN = 2
-"""Passes played beyond, of a loop that copies ahead: its last ones copy less. Three stages are two passes ahead."""
+"""Extra passes played of a loop that copies ahead, because its last passes copy less. Three stages are two passes
+ahead.
+"""
 
 
 @dataclass
@@ -29,18 +31,18 @@ class Stream:
 
     costs: Costs
     passes: int
-    """How often a loop without inner loops is passed."""
+    """Number of passes of a loop without inner loops."""
     keeps_pace: bool
-    """Whether turns tell how far it is."""
+    """Whether marks count the stream's turns, so that the roles of a CTA stay within a few passes of each other."""
     alone: bool = True
-    """Whether no other stream of the CTA copies for it."""
+    """Whether no other stream of the CTA copies for this one."""
     turn: int = 0
     copies: dict[int, float] = field(default_factory=lambda: defaultdict(float))
-    """Phases of bulk copies so far, by mbarrier."""
+    """Number of phases of bulk copies so far, by mbarrier."""
     ahead: float = 0.0
-    """Phases of bulk copies that no wait stands for yet."""
+    """Phases of bulk copies for which there was no wait yet."""
     groups: int = 0
-    """Groups of the warp's own copies that no wait stands for yet."""
+    """Groups of the warp's own copies for which there was no wait yet."""
     ops: list[Op | Mark] = field(default_factory=list)
     visits: list[Visit] = field(default_factory=list)
 
@@ -85,7 +87,7 @@ class Stream:
         return pieces
 
     def _follow(self, op: Op) -> None:
-        """Keep account of asynchronous copies and the waits for them."""
+        """Track asynchronous copies and the waits for them."""
         if op.kind == Kind.BULK_COPY:
             self.copies[op.mbarrier] += 1 / max(1, op.count)
             self.ahead += 1 / max(1, op.count)

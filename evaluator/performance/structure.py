@@ -35,16 +35,16 @@ class Loop:
 
     @cached_property
     def own(self) -> tuple[Instruction, ...]:
-        """Instructions of the body outside inner loops."""
+        """The body's instructions outside inner loops."""
         return tuple(item for item in self.items if isinstance(item, Instruction))
 
     @property
     def inner(self) -> "tuple[Loop, ...]":
-        """Loops directly inside."""
+        """The loops directly inside this one."""
         return tuple(item for item in self.items if isinstance(item, Loop))
 
     def tree(self) -> "Iterator[Loop]":
-        """This loop and all inside, outer before inner."""
+        """This loop and all loops inside it, outer before inner."""
         yield self
         for loop in self.inner:
             yield from loop.tree()
@@ -52,16 +52,16 @@ class Loop:
 
 @dataclass(frozen=True)
 class Structure:
-    """What is played of a kernel."""
+    """The part of a kernel that is played."""
 
     items: tuple[Instruction | Loop, ...]
     """The path from entry to exit."""
     aside: tuple[Loop, ...]
-    """Outermost loops that the path does not pass."""
+    """Outermost loops that are not on the path."""
 
     @cached_property
     def outside(self) -> tuple[Instruction, ...]:
-        """Instructions of the path outside loops."""
+        """The path's instructions outside loops."""
         return tuple(item for item in self.items if isinstance(item, Instruction))
 
     @property
@@ -163,7 +163,7 @@ class Graph:
         return Structure(items, missed)
 
     def _natural_loops(self, entry: int, order: list[int]) -> dict[int, set[int]]:
-        """Blocks of each natural loop by header; loops that share a header are one."""
+        """Return the blocks of each natural loop by header; loops that share a header are one."""
         position = {block: i for i, block in enumerate(order)}
         predecessors: dict[int, list[int]] = {block: [] for block in order}
         for block in order:

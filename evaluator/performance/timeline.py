@@ -1,7 +1,6 @@
 """A timeline: two passes of a loop as they were played, one lane for each pipe and each group of four warps."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -10,47 +9,14 @@ from evaluator.performance.kernel import Pass
 from evaluator.performance.pipes import PIPE_NAMES, Op, Pipe
 from evaluator.performance.simulate import PARTITIONS
 from evaluator.performance.stalls import Reason, Recorded, Recorder, passes
+from evaluator.profile import RUNNING, PipeLane, Timeline, WarpLane
 
 CELLS = 240
-"""Into which the time is divided."""
+"""Number of cells that the time is divided into."""
 GROUP = 4
-"""Warps of one lane: what multiplies matrices together on Hopper."""
+"""Warps of one lane: on Hopper, these multiply matrices together."""
 MOST_GROUPS = 12
-"""Lanes of warps at most."""
-RUNNING = "running"
-"""A warp issues, or waits for a fixed latency only."""
-
-
-@dataclass(frozen=True, slots=True)
-class PipeLane:
-    """How busy a pipe is."""
-
-    name: str
-    busy: tuple[float, ...]
-    """In each cell, 0 to 1."""
-
-
-@dataclass(frozen=True, slots=True)
-class WarpLane:
-    """What a group of warps does."""
-
-    name: str
-    states: tuple[str, ...]
-    """In each cell, what most of its warps' time is spent on: ``RUNNING``, or the reason to wait."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timeline:
-    """What happened on one SM during a while of the play."""
-
-    name: str
-    """What was played."""
-    clocks: float
-    """Length."""
-    passes: tuple[float, ...]
-    """Where passes of the first lane's warps begin, in clocks; nothing for code that is no loop."""
-    pipes: tuple[PipeLane, ...]
-    warps: tuple[WarpLane, ...]
+"""Most lanes of warps."""
 
 
 def draw(recorder: Recorder, passed: Pass, name: str, *, loop: bool) -> Timeline | None:

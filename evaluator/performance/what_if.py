@@ -1,6 +1,6 @@
-"""What if: a kernel played again with something of it changed, to see what that would gain.
+"""What if: plays a kernel again with something changed, to see what the change would gain.
 
-A repair takes something away for good: spills, exponentials, the wait for loads. What it would cost is not said.
+A repair removes a cost for good: spills, exponentials, the wait for loads. It does not say what the repair would cost.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,13 +9,13 @@ from functools import lru_cache, partial
 
 from evaluator.binary import Binary
 from evaluator.performance.banks import SHARED_ACCESS
-from evaluator.performance.kernel import Kernel, read
+from evaluator.performance.kernel import PlayedKernel, read
 from evaluator.performance.model import Measure, ctas_per_sm, time_case
 from evaluator.performance.pipes import Op, Pipe
-from evaluator.performance.profile import WhatIf
 from evaluator.performance.reliefs import is_cta_barrier, without_waiting
 from evaluator.performance.replay import Change, Replay
 from evaluator.performance.sass import Instruction
+from evaluator.profile import WhatIf
 from evaluator.target import Target
 from evaluator.work import LaunchWork
 
@@ -31,18 +31,18 @@ _LOADS = frozenset({"LDG", "LDGSTS", "UTMALDG", "UBLKCP"})
 
 @dataclass(frozen=True)
 class Repair:
-    """Something a kernel might do without."""
+    """Something that a kernel might do without."""
 
     name: str
-    """For tools, in snake_case."""
+    """Name for tools, in snake_case."""
     label: str
-    """For people."""
+    """Name for people."""
     applies: Callable[[Instruction], bool]
-    """Whether an instruction is repaired."""
+    """Returns whether an instruction is repaired."""
     change: Change | None = None
-    """What becomes of its op; without, the instruction is gone."""
+    """Returns the instruction's changed op; without it, the instruction is removed."""
     frees_memory: bool = False
-    """Whether loads ask for nothing of L2 and HBM any more."""
+    """Whether loads take no bandwidth of L2 and HBM."""
 
 
 def _instantly(_: Instruction, op: Op) -> Op:
@@ -85,12 +85,12 @@ REPAIRS = (
 
 
 def repaired(repair: Repair) -> Measure:
-    """Return what measures a binary after ``repair``."""
+    """Return a function that measures a binary after ``repair``."""
     return partial(_measure_repaired, repair)
 
 
 @lru_cache(maxsize=128)
-def _measure_repaired(repair: Repair, binary: Binary, target: Target, resident: int, ir_loops: int) -> Kernel:
+def _measure_repaired(repair: Repair, binary: Binary, target: Target, resident: int, ir_loops: int) -> PlayedKernel:
     change = repair.change
     replay = Replay.of(binary, target, resident, ir_loops)
     if change is None:
@@ -99,7 +99,7 @@ def _measure_repaired(repair: Repair, binary: Binary, target: Target, resident: 
 
 
 def without_loads(launch: LaunchWork) -> LaunchWork:
-    """Return ``launch`` with loads that ask for no bytes."""
+    """Return ``launch`` with loads that move no bytes."""
     loops = tuple(replace(loop, body=replace(loop.body, load_bytes=0)) for loop in launch.loops)
     return replace(launch, loops=loops, outside=replace(launch.outside, load_bytes=0))
 
@@ -128,7 +128,7 @@ def with_one_more_cta(launch: LaunchWork, target: Target) -> Binary | None:
 def answers(
     useful_flops: int, least_bytes: int, launches: Sequence[LaunchWork], seconds: float, target: Target
 ) -> tuple[WhatIf, ...]:
-    """Return what each repair makes of a case that takes ``seconds``, largest gain first."""
+    """Return the effect of each repair on a case that takes ``seconds``, largest gain first."""
 
     def answer(name: str, label: str, after: float, note: str = "") -> WhatIf:
         return WhatIf(name, label, after * 1e6, useful_flops / after / 1e12, 100 * (seconds / after - 1), note)

@@ -20,16 +20,16 @@ HEAD_DIM = 128
 TOTAL_TOKENS = 32768
 """Benchmark protocol of the AVO paper (arXiv 2603.24517): tokens are fixed, the batch follows from the length."""
 LENGTHS_K = (4, 8, 16, 32)
-"""Sequence lengths of the same protocol, in 1024 tokens."""
+"""Sequence lengths of the same protocol, in units of 1024 tokens."""
 
 AVO_PAPER = "AVO, arXiv 2603.24517: B200, CUDA 13.1"
-"""Source of published figures."""
+"""Source of the published figures."""
 
 _PADDING = 24
 """Extra elements per row in the ``padded`` layout; not a multiple of 16, so that rows lose their alignment."""
 
 _MIXED = {"q": "bshd", "k": "padded", "v": "contiguous", "out": "padded"}
-"""Layouts in ``mixed``: no tensor's strides serve for another."""
+"""Strides of the ``mixed`` layout: no tensor's strides are right for another tensor."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def small(
 
 
 def benchmark(length_k: int, causal: bool, heads: int, kv_heads: int, suffix: str = "") -> Case:
-    """Return the case of so many 1024 tokens in the AVO paper's protocol, called e.g. ``8k-causal``."""
+    """Return the case of ``length_k`` * 1024 tokens in the AVO paper's protocol, named e.g. ``8k-causal``."""
     length = length_k * 1024
     name = f"{length_k}k-{'causal' if causal else 'full'}{suffix}"
     return tiled(name, TOTAL_TOKENS // length, heads, kv_heads, length, causal)
@@ -124,7 +124,7 @@ def published(
 
 
 def softmax_scale(case: Case) -> float:
-    """Return the scale of ``case``, 1 / sqrt(head_dim) where it names none."""
+    """Return the scale of ``case``: 1 / sqrt(head_dim) unless the case sets one."""
     return case.scale or 1.0 / math.sqrt(case.head_dim)
 
 

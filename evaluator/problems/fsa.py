@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 KV_HEADS = 4
 _ROWS_AT_ONCE = 64
-"""Bounds the memory of the reference: some matrices in float64 of as many rows, by all keys."""
+"""Rows of queries that the reference handles at once; it bounds the memory of its float64 matrices of rows by keys."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ _HELD_OUT = (
     _tiled("20k-b128-g1", 20480, 128, 8, 6, kv_heads=6),
     _tiled("ragged-b64-g8", 9999, 64, 12, 16, kv_heads=2),
 )
-"""Shapes that no operator is shown: other lengths, head counts and numbers of blocks, and a hot block."""
+"""Held-out shapes, which no operator is shown: other lengths, head counts and numbers of blocks, and a hot block."""
 
 
 _CORRECTNESS = (

@@ -4,7 +4,9 @@ from evaluator.problem import HELD_OUT, Baseline, Case
 from evaluator.problems.dense import AVO_PAPER, LENGTHS_K, Attention, benchmark, published, small, tiled
 
 HEADS, KV_HEADS = 32, (4, 8)
-"""Of the benchmark protocol of the AVO paper (arXiv 2603.24517): Qwen3-30B-A3B has 4 KV heads, Qwen3-8B has 8."""
+"""Head configurations of the AVO paper's benchmark protocol (arXiv 2603.24517): Qwen3-30B-A3B has 4 KV heads, Qwen3-8B
+has 8.
+"""
 
 
 def _benchmark(length_k: int, causal: bool, kv_heads: int) -> Case:
@@ -20,7 +22,8 @@ _HELD_OUT = (
     tiled("5k-full-8kv", 2, 24, 8, 5120, False),
     tiled("ragged-causal-1kv", 2, 8, 1, 12232, True),
 )
-"""Shapes that no operator is shown: other lengths, batches and groups, one length that divides no tile."""
+"""Held-out shapes, which no operator is shown: other lengths, batches and groups, and one length that divides no tile.
+"""
 
 
 # ``dominant`` and ``edge`` give each query the value of one key of its own KV head, and values that carry their batch

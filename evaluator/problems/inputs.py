@@ -15,7 +15,7 @@ LOGIT_STD = 30.0
 
 _LARGE_EVERY = 16
 _POOL_ROWS = 8192
-"""Rows in the pool that ``tiled`` draws its rows from."""
+"""Rows in the pool from which ``tiled`` draws."""
 
 
 def make(case: Case, seed: int) -> Tensors:
@@ -24,11 +24,12 @@ def make(case: Case, seed: int) -> Tensors:
 
 
 def pool_storage(name: str, size: int, row: int, dtype: torch.dtype, seed: int) -> torch.Tensor:
-    """Return a flat storage of ``size`` unit-normal elements. On the CPU, where they are dear, they are rows of a pool,
-    drawn anew for each place: what two heads have in common would make the results of one from those of the other.
+    """Return a flat storage of ``size`` unit-normal elements.
 
-    One query in ``_LARGE_EVERY`` is longer, so that its logits reach beyond +-120, as in ``large``: what leaves out the
-    running maximum, at benchmark shapes only, is seen.
+    On the CPU, where random numbers are expensive, the elements are rows of a pool, drawn anew for each place. Rows
+    shared by two heads would let one head's results be copied for the other. One query in ``_LARGE_EVERY`` is longer,
+    so that its logits reach beyond +-120 as in ``large``; a kernel that leaves out the running maximum only at
+    benchmark shapes fails there.
     """
     generator, rows = seeded(name, seed), math.ceil(size / row)
     pooled = generator.device.type == "cpu" and rows > _POOL_ROWS
@@ -42,7 +43,7 @@ def pool_storage(name: str, size: int, row: int, dtype: torch.dtype, seed: int) 
 
 
 def seeded(name: str, seed: int) -> torch.Generator:
-    """Return the source of random numbers of what is called ``name``, on torch's default device."""
+    """Return the random generator for ``name``, on torch's default device."""
     mixed = hashlib.sha256(f"{name}:{seed}".encode()).digest()
     return torch.Generator(torch.get_default_device()).manual_seed(int.from_bytes(mixed[:8], "little") >> 1)
 

@@ -4,7 +4,7 @@ from evaluator.problem import HELD_OUT, Case
 from evaluator.problems.dense import AVO_PAPER, LENGTHS_K, Attention, benchmark, published, small, tiled
 
 HEADS = 16
-"""Of the benchmark protocol of the AVO paper (arXiv 2603.24517)."""
+"""Head configuration of the AVO paper's benchmark protocol (arXiv 2603.24517)."""
 
 _PAPER = tuple(benchmark(length, causal, HEADS, HEADS) for causal in (True, False) for length in LENGTHS_K)
 _HELD_OUT = (
@@ -12,7 +12,9 @@ _HELD_OUT = (
     tiled("5k-full", 2, 24, 24, 5120, False),
     tiled("ragged-causal", 2, 16, 16, 12232, True),
 )
-"""Shapes that no operator is shown: other lengths, batches and head counts, one length that divides no tile."""
+"""Held-out shapes, which no operator is shown: other lengths, batches and head counts, and one length that divides no
+tile.
+"""
 
 
 def _case(

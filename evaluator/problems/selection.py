@@ -20,14 +20,14 @@ _FORCED = 3
 
 @dataclass(frozen=True)
 class Selection:
-    """One way to select."""
+    """One way to select blocks."""
 
     count: Callable[[int, int], int]
-    """Blocks that a query selects, from its own block and the number of blocks it may select. Not more than either
-    allows, and at least 1.
+    """Number of blocks that a query selects, given its own block and the largest number it may select: at least 1, and
+    no more than either allows.
     """
     hot: bool = False
-    """Whether every query of a head that can selects the same one block beside block 0."""
+    """Whether all queries of a head select the same block besides block 0, if they can."""
 
 
 def _all(own: int, most: int) -> int:
@@ -43,7 +43,7 @@ SELECTIONS = {
     # Neighbouring blocks of queries select different numbers of blocks.
     "uneven": Selection(lambda own, most: min(most, _FORCED + 5 * own % 7, own + 1)),
 }
-"""By the name that ``Case.selection`` gives."""
+"""The ways to select, by the name that ``Case.selection`` gives."""
 
 
 def selected_pairs(case: Case) -> int:

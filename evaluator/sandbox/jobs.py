@@ -21,32 +21,18 @@ import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from evaluator.errors import EvaluatorUnavailable
-from evaluator.sandbox import bubblewrap, landlock
+from evaluator.isolation import Sandbox
+from evaluator.sandbox import bubblewrap
 from evaluator.sandbox.forkserver import HEADER_BYTES, PR_SET_DUMPABLE, frame
 
 START_S = 120.0
 """Importing torch and triton takes about a second, much more on a cold or busy disk."""
 GRACE_S = 30.0
 """How much longer than a job's wall limit the server may take to answer."""
-
-
-class Sandbox(StrEnum):
-    """Whether to judge where namespaces cannot be had."""
-
-    AUTO = "auto"
-    """Yes, with what else keeps candidates apart."""
-    REQUIRE = "require"
-    """No."""
-
-    def check(self) -> None:
-        """Raise ``EvaluatorUnavailable`` where namespaces are required and missing."""
-        if self is Sandbox.REQUIRE and (missing := bubblewrap.missing()):
-            raise EvaluatorUnavailable(f"no namespaces for candidates: {missing}: {bubblewrap.ADVICE}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +79,6 @@ class Crashed:
 
 
 Outcome: TypeAlias = Finished | TimedOut | Crashed
-
-
-def isolation() -> str:
-    """Return in words what keeps candidates apart on this machine, and what of it is missing."""
-    lacking = bubblewrap.missing()
-    return ", ".join(
-        (
-            f"no namespaces ({lacking})" if lacking else "namespaces",
-            "Landlock" if landlock.version() else "no Landlock",
-            "seccomp",
-        )
-    )
 
 
 def hide() -> None:

@@ -1,1 +1,1 @@
-"""Judges in processes of their own, and the protocol they speak."""
+"""Judges in processes of their own, and the protocol that they use."""

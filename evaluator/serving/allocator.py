@@ -1,4 +1,4 @@
-"""Memory of a process that judges: what its tensors free stays with it."""
+"""The memory allocator of a judge's process: it keeps what tensors free."""
 
 import ctypes
 
@@ -8,7 +8,7 @@ _KEPT_BYTES = 2**30
 
 
 def keep_freed_memory() -> None:
-    """Have the allocator reuse what tensors free: pages given back and taken anew cost a tenth of an evaluation."""
+    """Have the allocator reuse what tensors free: to return pages and get new ones takes a tenth of an evaluation."""
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)

@@ -1,4 +1,4 @@
-"""Child processes that answer lines with lines: started, asked, and ended with all that they started."""
+"""Child processes that answer lines with lines; one is ended together with all that it started."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ START_S = 120.0
 _END_S = 3.0
 ENVIRONMENT = frozenset({"PATH", "HOME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "OMP_NUM_THREADS"})
 _PREFIXES = ("LC_", "PYTHON", "CUDA_", "NVIDIA_", "TRITON_")
-"""What a child gets of this process's environment: no key is among it."""
+"""Variables of this process's environment that a child gets; API keys are not among them."""
 
 
 def environment(names: Collection[str] = ENVIRONMENT) -> dict[str, str]:
@@ -26,7 +26,7 @@ def environment(names: Collection[str] = ENVIRONMENT) -> dict[str, str]:
 
 
 class Child:
-    """One process in a session of its own, which says a line when it is ready and then one for each that it is asked.
+    """One process in a session of its own. It writes a line when it is ready, and then one for each line it is asked.
 
     Raises ``EvaluatorUnavailable`` when it does not start, calling it ``name``.
     """
@@ -101,13 +101,13 @@ class Child:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         for reader in self._readers:
-            reader.join(_END_S)  # not for good: what left the group, as ssh's shared connection does, may hold the pipe
+            reader.join(_END_S)  # with a limit: what left the group, as ssh's shared connection does, may hold the pipe
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
 
     def next_line(self, wall_s: float) -> str:
-        """Return what it says next, or "" when it died; raise ``TimeoutError`` after ``wall_s``."""
+        """Return the next line it writes, or "" when it died; raise ``TimeoutError`` after ``wall_s``."""
         try:
             return self._lines.get(timeout=wall_s)
         except queue.Empty:

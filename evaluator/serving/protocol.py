@@ -4,7 +4,7 @@
 -> {"id": 1, "problem": "mha", "source": "..."}                        judge it
 -> {"id": 2, "problem": "mha", "source": "...", "incumbent": {"source": "...", "alpha": 0.01}}    against another
 <- {"id": 2, "evaluation": {"status": "correct", ...}}
--> {"id": 3, "problem": "mha", "source": "...", "held_out": true}      judge it on the suite that no operator is shown
+-> {"id": 3, "problem": "mha", "source": "...", "held_out": true}      verify it, also on shapes no operator is shown
 -> {"id": 4, "problem": "mha", "source": "...", "profile": {"case": "8k-full"}}      explain it; null: every case
 <- {"id": 4, "profiles": [...]}  or, of a faulty candidate,  {"id": 4, "fault": {"status": ..., "message": ...}}
 -> {"id": 5, "problem": "mha", "source": "...", "inspect": {"look": "check"}}        see ``inspection``
@@ -14,92 +14,55 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import asdict, replace
+from typing import Any
 
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorError, EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Fault, Status
+from evaluator.evaluators import AnyRequest, EvaluateRequest, ProfileRequest, VerifyRequest
 from evaluator.inspection import Findings, Inspection, Look
 from evaluator.plain import rebuild
+from evaluator.profile import Profile
 from evaluator.target import Target
 
-if TYPE_CHECKING:
-    from evaluator.performance import Profile
-
 VERSION = 3
-"""Of this format and of what the answers mean. Judges and those who ask them must have the same."""
+"""Version of this format and of what the answers mean. A judge and whoever asks it must have the same."""
 _SHOWN = 60
-"""Characters of a line that is quoted."""
+"""Characters of a bad line that a message quotes."""
 
 
 class MalformedRequest(EvaluatorError):
-    """A line is not a request; the message says what is."""
+    """A line is not a request; the message says what a request is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One candidate to judge."""
-
-    id: int
-    candidate: Candidate
-    incumbent: Incumbent | None = None
-    held_out: bool = False
-    """Whether to judge it on the suite ``HELD_OUT`` instead of the judge's own."""
-
-    def line(self) -> str:
-        """The request as a line of JSON, without its end."""
-        data = _request_data(self.id, self.candidate)
-        if self.incumbent:
-            data["incumbent"] = {"source": self.incumbent.candidate.source, "alpha": self.incumbent.alpha}
-        if self.held_out:
-            data["held_out"] = True
-        return json.dumps(data)
-
-
-@dataclass(frozen=True, slots=True)
-class ProfileRequest:
-    """One candidate to explain."""
-
-    id: int
-    candidate: Candidate
-    case: str | None
-    """The benchmark case; None for all."""
-
-    def line(self) -> str:
-        """The request as a line of JSON, without its end."""
-        return json.dumps(_request_data(self.id, self.candidate) | {"profile": {"case": self.case}})
+def request_line(number: int, request: AnyRequest) -> str:
+    """Return a request as a line of JSON, without its end; the answer has its ``number`` too."""
+    data: dict[str, Any]
+    match request:
+        case EvaluateRequest(candidate, incumbent):
+            data = {}
+            if incumbent:
+                data["incumbent"] = {"source": incumbent.candidate.source, "alpha": incumbent.alpha}
+        case VerifyRequest(candidate):
+            data = {"held_out": True}
+        case ProfileRequest(candidate, case):
+            data = {"profile": {"case": case}}
+        case Inspection():
+            asked = asdict(request)
+            candidate = Candidate(asked.pop("problem"), asked.pop("source"))
+            data = {"inspect": asked}
+    return json.dumps({"id": number, "problem": candidate.problem, "source": candidate.source} | data)
 
 
-@dataclass(frozen=True, slots=True)
-class InspectRequest:
-    """One look."""
-
-    id: int
-    inspection: Inspection
-
-    def line(self) -> str:
-        """The request as a line of JSON, without its end."""
-        asked = asdict(self.inspection)
-        problem, source = asked.pop("problem"), asked.pop("source")
-        return json.dumps(_request_data(self.id, Candidate(problem, source)) | {"inspect": asked})
-
-
-AnyRequest: TypeAlias = Request | ProfileRequest | InspectRequest
-
-
-def _request_data(request_id: int, candidate: Candidate) -> dict[str, Any]:
-    return {"id": request_id, "problem": candidate.problem, "source": candidate.source}
-
-
-def requests(lines: Iterable[str]) -> Iterator[AnyRequest | MalformedRequest]:
-    """Yield each line as a request, or as what is wrong with it; blank lines are passed over."""
+def requests(lines: Iterable[str]) -> Iterator[tuple[int, AnyRequest] | MalformedRequest]:
+    """Yield each line as a request with its number, or as what is wrong with it; blank lines are passed over."""
     for line in lines:
         if line.strip():
             yield _request(line)
 
 
-def _request(line: str) -> AnyRequest | MalformedRequest:
+def _request(line: str) -> tuple[int, AnyRequest] | MalformedRequest:
     try:
         data = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -116,20 +79,20 @@ def _request(line: str) -> AnyRequest | MalformedRequest:
             return MalformedRequest(
                 f'"inspect" is an object with "look" (one of {looks}), and maybe "suite" and "case"'
             )
-        return InspectRequest(data["id"], asked)
+        return data["id"], asked
     held_out = data.get("held_out", False)
     if not isinstance(held_out, bool) or (held_out and (incumbent, profile) != (None, None)):
         return MalformedRequest('"held_out" is true or false, and goes without "incumbent" and "profile"')
     if profile is not None:
         if incumbent is not None or not _has(profile, {"case": (str, type(None))}):
             return MalformedRequest('"profile" is an object with "case" (a text or null), and goes without "incumbent"')
-        return ProfileRequest(data["id"], candidate, profile["case"])
+        return data["id"], ProfileRequest(candidate, profile["case"])
     if incumbent is None:
-        return Request(data["id"], candidate, held_out=held_out)
+        return data["id"], VerifyRequest(candidate) if held_out else EvaluateRequest(candidate)
     if not _has(incumbent, {"source": (str,), "alpha": (int, float)}) or not 0 < incumbent["alpha"] < 1:
         return MalformedRequest('"incumbent" is an object with "source" (a text) and "alpha" (between 0 and 1)')
     other = Candidate(candidate.problem, incumbent["source"])
-    return Request(data["id"], candidate, Incumbent(other, incumbent["alpha"]))
+    return data["id"], EvaluateRequest(candidate, Incumbent(other, incumbent["alpha"]))
 
 
 def _has(data: object, form: Mapping[str, tuple[type, ...]]) -> bool:
@@ -166,72 +129,54 @@ def greeting(line: str, target: str) -> Target:
         raise EvaluatorUnavailable(f"the judge does not say what its target is: {error}") from error
 
 
-def answer(request: Request, evaluation: Evaluation) -> str:
-    """Return the line that answers ``request``."""
-    return json.dumps({"id": request.id, "evaluation": evaluation.to_json()})
+def answer_line(number: int, answer: Evaluation | tuple[Profile, ...] | Fault | Findings) -> str:
+    """Return the line that answers request ``number``."""
+    data: dict[str, Any]
+    match answer:
+        case Evaluation():
+            data = {"evaluation": answer.to_json()}
+        case Findings():
+            found = asdict(replace(answer, evaluation=None))
+            found["evaluation"] = answer.evaluation and answer.evaluation.to_json()
+            data = {"findings": found}
+        case Fault():
+            data = {"fault": asdict(answer)}
+        case _:
+            data = {"profiles": [asdict(profile) for profile in answer]}
+    return json.dumps({"id": number} | data)
 
 
-def explanation(request: ProfileRequest, profiles: "tuple[Profile, ...] | Fault") -> str:
-    """Return the line that answers ``request``."""
-    if isinstance(profiles, Fault):
-        return json.dumps({"id": request.id, "fault": asdict(profiles)})
-    return json.dumps({"id": request.id, "profiles": [asdict(profile) for profile in profiles]})
+def failure_line(number: int | None, message: str) -> str:
+    """Return the line that says why there is no answer to request ``number``."""
+    return json.dumps({"id": number, "error": message})
 
 
-def seen(request: InspectRequest, findings: Findings) -> str:
-    """Return the line that answers ``request``."""
-    data = asdict(replace(findings, evaluation=None))
-    data["evaluation"] = findings.evaluation and findings.evaluation.to_json()
-    return json.dumps({"id": request.id, "findings": data})
-
-
-def failure(request_id: int | None, message: str) -> str:
-    """Return the line that says why there is no answer."""
-    return json.dumps({"id": request_id, "error": message})
-
-
-def verdict(request: Request, line: str) -> Evaluation:
-    """Return the evaluation in an answer to ``request``; raise ``EvaluatorUnavailable`` when it holds none."""
-    data = _answered(request, line)
+def read_answer(number: int, request: AnyRequest, line: str) -> Any:
+    """Return the answer to ``request`` that ``line`` holds; raise ``EvaluatorUnavailable`` when it holds none."""
+    data = _answered(number, line)
     try:
+        if isinstance(request, Inspection):
+            found = dict(data["findings"])
+            evaluation = found.pop("evaluation", None)
+            seen = rebuild(Findings, found)
+            return seen if evaluation is None else replace(seen, evaluation=Evaluation.from_json(evaluation))
+        if isinstance(request, ProfileRequest):
+            if "fault" in data:
+                return Fault(Status(data["fault"]["status"]), str(data["fault"]["message"]))
+            return tuple(rebuild(Profile, profile) for profile in data["profiles"])
         return Evaluation.from_json(data["evaluation"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise EvaluatorUnavailable(f"the judge's answer cannot be read: {error!r}") from error
 
 
-def profiles(request: ProfileRequest, line: str) -> "tuple[Profile, ...] | Fault":
-    """Return the profiles in an answer to ``request``; raise ``EvaluatorUnavailable`` when it holds none."""
-    from evaluator.performance.profile import Profile
-
-    data = _answered(request, line)
-    try:
-        if "fault" in data:
-            return Fault(Status(data["fault"]["status"]), str(data["fault"]["message"]))
-        return tuple(rebuild(Profile, profile) for profile in data["profiles"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise EvaluatorUnavailable(f"the judge's answer cannot be read: {error!r}") from error
-
-
-def findings(request: InspectRequest, line: str) -> Findings:
-    """Return the findings in an answer to ``request``; raise ``EvaluatorUnavailable`` when it holds none."""
-    data = _answered(request, line)
-    try:
-        found = dict(data["findings"])
-        evaluation = found.pop("evaluation", None)
-        made = rebuild(Findings, found)
-        return made if evaluation is None else replace(made, evaluation=Evaluation.from_json(evaluation))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise EvaluatorUnavailable(f"the judge's answer cannot be read: {error!r}") from error
-
-
-def _answered(request: AnyRequest, line: str) -> dict[str, Any]:
+def _answered(number: int, line: str) -> dict[str, Any]:
     try:
         data = json.loads(line)
-        failed, request_id = data.get("error"), data["id"]
+        failed, answered = data.get("error"), data["id"]
     except (ValueError, KeyError, AttributeError, RecursionError):
         raise EvaluatorUnavailable(f"the judge's answer cannot be read: {line.strip()[:_SHOWN]!r}") from None
     if failed:
         raise EvaluatorUnavailable(str(failed))
-    if request_id != request.id:
-        raise EvaluatorUnavailable(f"the judge answered request {request_id!r} instead of {request.id}")
+    if answered != number:
+        raise EvaluatorUnavailable(f"the judge answered request {answered!r} instead of {number}")
     return data  # type: ignore[no-any-return]

@@ -26,7 +26,7 @@ class WarpsOperator:
     def vary(self, brief: Brief) -> Proposal:
         """Evaluate the first number of warps that the run has not tried, and propose it if it is correct."""
         parent = brief.parent  # the best version, or the one that population or supervisor ask for
-        tried = {trial.digest for trial in brief.trials}
+        tried = {attempt.digest for attempt in brief.attempts}
         for warps in WARPS:
             source = re.sub(r"num_warps=\d+", f"num_warps={warps}", parent.attempt.source)
             candidate = brief.candidate(source)

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
+from evaluator.catalogue import get_problem
 from evaluator.executor import offline
 from evaluator.problem import Case
 from evaluator.problems.dense import views
-from evaluator.problems.loading import get_problem
 
 # batch, heads, KV heads, queries, keys, head dim, causal, layout
 CASES = (

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from evaluator.capture import Capturer
+from evaluator.catalogue import get_problem, get_suite
 from evaluator.compiling.compiler import Compiler
 from evaluator.evaluation import Fault
 from evaluator.performance.sass import parse
-from evaluator.problems.loading import get_problem, get_suite
 from evaluator.sandbox.jobs import ForkServer
 from evaluator.target import Target
 from seeds import seed_source

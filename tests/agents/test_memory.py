@@ -14,7 +14,7 @@ def test_hypotheses_are_kept_with_their_outcomes_and_notes_beside_them() -> None
     world.accept("tflops = 110.0", (0,), "larger tiles reuse more")
     world.fail("nonsense", "shorter is faster")
     world.fail("tflops = 99.0")
-    found = lessons([Memory(1, 1, 2, "ptxas spills at 255", NOW)], world.trials, world.versions)
+    found = lessons([Memory(1, 1, 2, "ptxas spills at 255", NOW)], world.attempts, world.versions)
     assert [lesson.text for lesson in found] == [
         "ptxas spills at 255",
         "attempt 2: larger tiles reuse more [to tflops = 110.0] -> 100.0 -> 110.0 predicted TFLOPS (+10.0%), version 1",
@@ -38,5 +38,5 @@ def test_the_matter_at_hand_is_the_parent_what_holds_it_back_and_what_failed() -
     world = World()
     world.accept("tflops = 110.0", (0,), "larger tiles")
     world.fail("nonsense")
-    words = matter_at_hand(world.versions[-1], world.trials)
+    words = matter_at_hand(world.versions[-1], world.attempts)
     assert [part for part in ("larger tiles", "tensor", "not a kernel: nonsense") if part not in words] == []

@@ -15,13 +15,13 @@ from agents.moves.move import Move
 from agents.mutate import Mutate, critical_resources, move_values
 from agents.operator import Brief, Proposal
 from evaluator.candidate import Candidate
+from evaluator.catalogue import get_problem
 from evaluator.evaluation import CaseScore, Evaluation, Score, Status
 from evaluator.evaluators import FakeEvaluator
-from evaluator.problems.loading import get_problem
 from evaluator.target import ScoreKind, Target
 from evaluator.targets import get_target
 from knowledge_base.library import Library
-from lineage_db.records import Attempt, Intervention, Trial, Version
+from lineage_db.records import Attempt, AttemptSummary, Intervention, Version
 from seeds import seed_source
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -50,11 +50,11 @@ class World:
         self.score = score
         self.plan = plan
         self.versions: list[Version] = []
-        self.trials: list[Trial] = []
+        self.attempts: list[AttemptSummary] = []
         self.accept(self.attempt(Candidate("mha", SEED), 100.0, "seed", ()))
 
     def attempt(self, candidate: Candidate, tflops: float, change: str, parents: tuple[int, ...]) -> Attempt:
-        number = len(self.trials) + 1
+        number = len(self.attempts) + 1
         evaluation = replace(verdict(tflops), plan_digest=self.plan(candidate.source))
         return Attempt(number, 1, number, candidate.digest, candidate.source, change, parents, evaluation, NOW, NOW)
 
@@ -63,7 +63,7 @@ class World:
 
     def record(self, attempt: Attempt, version: int | None = None) -> None:
         evaluation = attempt.evaluation
-        trial = Trial(
+        summary = AttemptSummary(
             attempt.id,
             attempt.step_id,
             attempt.digest,
@@ -75,8 +75,9 @@ class World:
             attempt.parents,
             version,
             1.0,
+            NOW,
         )
-        self.trials.append(trial)
+        self.attempts.append(summary)
 
     def __call__(self, candidate: Candidate, *, change: str, parents: tuple[int, ...]) -> Attempt:
         """Evaluate by ``score``, or else by the parent's score times ``speed[move]``, 1 unless told."""
@@ -90,10 +91,10 @@ class World:
         return self.last
 
     def step(self, seed: int, operator: Mutate, *interventions: Intervention) -> Proposal:
-        versions, trials = tuple(self.versions), tuple(self.trials)
+        versions, attempts = tuple(self.versions), tuple(self.attempts)
         problem, target = get_problem("mha"), get_target("h100")
         explain = FakeEvaluator(lambda candidate: verdict(1.0)).profile
-        brief = Brief(problem, target, "quick", seed, versions, trials, Library(()), self, explain)
+        brief = Brief(problem, target, "quick", seed, versions, attempts, Library(()), self, explain)
         return operator.vary(replace(brief, interventions=interventions))
 
 
@@ -107,7 +108,7 @@ def test_equal_briefs_give_equal_candidates() -> None:
     for world in worlds:
         for seed in range(4):
             world.step(seed, Mutate())
-    first, second = ([(trial.digest, trial.change) for trial in world.trials] for world in worlds)
+    first, second = ([(attempt.digest, attempt.change) for attempt in world.attempts] for world in worlds)
     assert first == second
 
 
@@ -124,7 +125,7 @@ def test_nothing_is_tried_twice() -> None:
     world = World({"skip": 1.5})
     for seed in range(15):
         world.step(seed, Mutate())
-    digests = [trial.digest for trial in world.trials]
+    digests = [attempt.digest for attempt in world.attempts]
     assert len(digests) == len(set(digests)) == 15
     assert world.versions[0].attempt.digest not in digests
 
@@ -157,7 +158,7 @@ def test_another_is_drawn_when_a_candidate_has_the_launch_plan_of_an_earlier_one
         proposal = world.step(seed, operator)
         assert proposal.attempt is world.last
         assert "num_warps=8" in world.last.source
-        evaluated.add(len(world.trials) - failed_before)
+        evaluated.add(len(world.attempts) - failed_before)
     assert evaluated == {1, 2}
 
 
@@ -166,8 +167,8 @@ def test_a_step_ends_after_a_few_candidates_with_known_launch_plans() -> None:
     proposal = world.step(1, Mutate())
     assert proposal.attempt is None
     assert "launch plans that were tried before" in proposal.reason
-    assert len(world.trials) == 3
-    assert all(trial.change in proposal.reason for trial in world.trials)
+    assert len(world.attempts) == 3
+    assert all(attempt.change in proposal.reason for attempt in world.attempts)
 
 
 def test_a_correct_attempt_is_proposed_and_a_faulty_one_is_not() -> None:
@@ -183,7 +184,7 @@ def test_it_says_when_everything_has_been_tried() -> None:
     world = World()
     operator = Mutate([Move("warps", "", 1.0, "", _edit_number)])
     reasons = [world.step(seed, operator).reason for seed in range(4)]
-    assert len(world.trials) == 2
+    assert len(world.attempts) == 2
     assert all(reason.startswith("exhausted") for reason in reasons[2:])
 
 
@@ -201,7 +202,7 @@ def test_moves_are_combined_once_single_ones_are_used_up() -> None:
     pair = [move for move in MOVES if move.name in ("reciprocal", "reverse")]
     for seed in range(3):
         world.step(seed, Mutate(pair))
-    assert sorted(len(trial.change.split("; ")) for trial in world.trials) == [1, 1, 2]
+    assert sorted(len(attempt.change.split("; ")) for attempt in world.attempts) == [1, 1, 2]
 
 
 def test_the_best_version_is_edited_mostly_but_not_only() -> None:
@@ -210,7 +211,7 @@ def test_the_best_version_is_edited_mostly_but_not_only() -> None:
     world.accept(world.attempt(Candidate("mha", SEED.replace("num_stages=1", "num_stages=2")), 99.0, "stages", (0,)))
     for seed in range(20):
         world.step(seed, Mutate())
-    parents = [trial.parents for trial in world.trials]
+    parents = [attempt.parents for attempt in world.attempts]
     assert parents.count((1,)) > 12
     assert parents.count((0,)) > 0
 
@@ -220,7 +221,7 @@ def test_what_paid_is_worth_more_and_what_failed_less() -> None:
     values = move_values(MOVES, world.versions, ())
     for change, tflops in [("exp2: a", 150.0), ("tile: b", 0.0), ("swap: c; reverse: d", 90.0), ("unknown", 500.0)]:
         world.record(world.attempt(Candidate("mha", change), tflops, change, (0,)))
-    after = move_values(MOVES, world.versions, world.trials)
+    after = move_values(MOVES, world.versions, world.attempts)
     assert after["exp2"] > values["exp2"]
     assert {name for name in values if after[name] < values[name]} == {"tile", "swap", "reverse"}
     assert min(after.values()) > 0
@@ -234,7 +235,7 @@ def test_a_move_that_relieves_the_critical_resource_is_worth_twice_as_much_until
     assert {name for name in values if relieved[name] > values[name]} == {"skip", "exp2", "late-scale", "lazy"}
     for _ in range(9):
         world.record(world.attempt(Candidate("mha", "x"), 99.0, "exp2: in vain", (0,)))
-    tried = move_values(MOVES, world.versions, world.trials, {"fma"})
+    tried = move_values(MOVES, world.versions, world.attempts, {"fma"})
     assert tried["exp2"] < values["split"] == tried["split"]
 
 

@@ -36,7 +36,7 @@ def sample() -> dict[str, Any]:
         "source": "y = 2",
         "left": Left(tokens=1000, usd=2.5, evaluations=3, minutes=10.0),
         "summary": "learnt",
-        "tries": ["attempt 1: slow"],
+        "attempts": ["attempt 1: slow"],
         "results": {"check": "ok"},
         "parent_number": 1,
         "best_number": 1,

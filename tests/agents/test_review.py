@@ -34,7 +34,7 @@ def asked(*script: Any, models: tuple[str, ...] = ("m",)) -> tuple[Advice | None
         brief.problem,
         brief.suite,
         brief.target,
-        Trajectory(brief.versions, brief.trials, (), (), {}),
+        Trajectory(brief.versions, brief.attempts, (), (), {}),
         (),
         Diagnosis(Level.REDIRECT, 4, "5 steps in a row without a new version", None),
         seed=1,

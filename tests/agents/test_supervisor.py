@@ -13,7 +13,7 @@ from evaluator.evaluation import CaseScore, Evaluation, Score, Status
 from evaluator.target import ScoreKind
 from evaluator.targets import get_target
 from knowledge_base.library import Library
-from lineage_db.records import Attempt, Intervention, Step, StepState, Trial, Version
+from lineage_db.records import Attempt, AttemptSummary, Intervention, Step, StepState, Version
 from seeds import seed_source
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -26,15 +26,15 @@ class Search:
 
     def __init__(self) -> None:
         self.versions: list[Version] = []
-        self.trials: list[Trial] = []
+        self.attempts: list[AttemptSummary] = []
         self.steps: list[Step] = []
         self.interventions: list[Intervention] = []
         self.step(100.0, accept=True, change="seed")
 
     @property
     def trajectory(self) -> Trajectory:
-        firsts = {trial.plan_digest: trial.attempt_id for trial in reversed(self.trials) if trial.plan_digest}
-        return Trajectory(self.versions, self.trials, self.steps, self.interventions, firsts)
+        firsts = {attempt.plan_digest: attempt.attempt_id for attempt in reversed(self.attempts) if attempt.plan_digest}
+        return Trajectory(self.versions, self.attempts, self.steps, self.interventions, firsts)
 
     def step(
         self,
@@ -62,9 +62,10 @@ class Search:
         if accept:
             attempt = Attempt(number, 1, number, str(number), SEED, change, parents, evaluation, start, end)
             self.versions.append(Version(1, len(self.versions), parents, end, attempt, step_number=number))
-        self.trials.append(
-            Trial(number, number, str(number), plan, status, tflops, evaluation.message, change, parents, version, 1.0)
-        )
+        summary = AttemptSummary(
+            number, number, str(number), plan, status, tflops, message, change, parents, version, 1.0, end
+        )  # fmt: skip
+        self.attempts.append(summary)
 
     @property
     def now(self) -> datetime:
@@ -229,10 +230,10 @@ def test_what_is_seen_depends_on_the_record_alone(history: list[tuple[bool, str]
 def test_directions_are_moves_that_apply_and_were_not_tried_those_for_the_critical_resource_first() -> None:
     search = Search()
     search.step(110.0, accept=True, change="skip: whole blocks", critical="l2")
-    directions = untried_moves(search.versions, search.trials, get_target("h100"), "mha", Library(()))
+    directions = untried_moves(search.versions, search.attempts, get_target("h100"), "mha", Library(()))
     names = [direction.partition(":")[0] for direction in directions]
     relieving = {move.name for move in MOVES if "l2" in move.relieves}
-    unbound = untried_moves(search.versions[:1], search.trials, get_target("h100"), "mha", Library(()))
+    unbound = untried_moves(search.versions[:1], search.attempts, get_target("h100"), "mha", Library(()))
     assert names[0] in relieving
     assert unbound != directions
     assert "skip" not in names
@@ -243,6 +244,6 @@ def test_when_all_moves_were_tried_directions_come_from_the_notes() -> None:
     search = Search()
     search.step(110.0, accept=True, critical="exp", change="; ".join(f"{move.name}: x" for move in MOVES))
     library = Library.load()
-    directions = untried_moves(search.versions, search.trials, get_target("h100"), "mha", library)
+    directions = untried_moves(search.versions, search.attempts, get_target("h100"), "mha", library)
     assert directions
     assert all(library.note(direction.partition(":")[0]) for direction in directions)

@@ -143,9 +143,9 @@ def test_an_evaluation_keeps_hypothesis_and_outcome_together() -> None:
     attempt = world.desk.attempts[3]
     assert attempt.hypothesis == f"{WHY['hypothesis']} (expected: +10%)"
     assert (attempt.change, attempt.parents) == ("a number", (1, 0))
-    assert bench.box.bench.best == bench.box.bench.tries[0]
+    assert bench.box.bench.best == bench.box.bench.attempts[0]
     assert "evaluated before" in bench.call("evaluate", **WHY)
-    assert len(bench.box.bench.tries) == 1
+    assert len(bench.box.bench.attempts) == 1
 
 
 def test_a_fault_is_told_with_what_an_author_needs() -> None:

@@ -7,12 +7,12 @@ from agents.desk import FakeDesk, Left
 from agents.errors import CandidateTaken
 from agents.operator import Brief, Explain
 from evaluator.candidate import Candidate
+from evaluator.catalogue import get_problem
 from evaluator.evaluation import Evaluation, Fault, Status
 from evaluator.inspection import Findings
-from evaluator.problems.loading import get_problem
 from evaluator.targets import get_target
 from knowledge_base.library import Library
-from lineage_db.records import Attempt, Trial, Version
+from lineage_db.records import Attempt, AttemptSummary, Version
 from tests.avo.fakes import NOW, SEED, judge
 
 WHY = {"hypothesis": "fewer instructions are issued in the hot loop", "change": "a number", "expected": "+10%"}
@@ -31,7 +31,7 @@ class World:
     spent: str = ""
     desk: FakeDesk = field(default_factory=lambda: FakeDesk(findings=Findings(text="looked")))
     versions: list[Version] = field(default_factory=list)
-    trials: list[Trial] = field(default_factory=list)
+    attempts: list[AttemptSummary] = field(default_factory=list)
     tried: list[str] = field(default_factory=list)
     taken: bool = False
     """Whether another worker has every candidate."""
@@ -44,12 +44,12 @@ class World:
         attempt = self._attempt(source, f"to {source}", parents, hypothesis)
         version = Version(1, len(self.versions), parents, NOW, attempt)
         self.versions.append(version)
-        self.trials.append(self._trial(attempt, version.number))
+        self.attempts.append(self._summary(attempt, version.number))
         return version
 
     def fail(self, source: str = "nonsense", hypothesis: str = "") -> None:
         """Add an attempt that is no version."""
-        self.trials.append(self._trial(self._attempt(source, f"to {source}", (0,), hypothesis), None))
+        self.attempts.append(self._summary(self._attempt(source, f"to {source}", (0,), hypothesis), None))
 
     def evaluate(self, candidate: Candidate, *, change: str, parents: tuple[int, ...], hypothesis: str = "") -> Attempt:
         """Judge and record."""
@@ -77,7 +77,7 @@ class World:
             suite="quick",
             seed=7,
             versions=tuple(self.versions),
-            trials=tuple(self.trials),
+            attempts=tuple(self.attempts),
             knowledge=Library.load(),
             evaluate=self.evaluate,
             profile=explain,
@@ -98,9 +98,9 @@ class World:
         self.desk.attempts[number] = attempt
         return attempt
 
-    def _trial(self, attempt: Attempt, version: int | None) -> Trial:
+    def _summary(self, attempt: Attempt, version: int | None) -> AttemptSummary:
         found = attempt.evaluation
-        return Trial(
+        return AttemptSummary(
             attempt.id, attempt.step_id, attempt.digest, attempt.plan_digest, attempt.status, found.geomean_tflops,
-            found.message, attempt.change, attempt.parents, version, 1.0, attempt.hypothesis,
+            found.message, attempt.change, attempt.parents, version, 1.0, NOW, attempt.hypothesis,
         )  # fmt: skip

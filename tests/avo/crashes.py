@@ -123,7 +123,7 @@ def check(url: str, name: str, ledger: Ledger, kills: int) -> None:
     with Store.open(url, create=False) as store:
         run = store.run(name)
         assert (run.state, run.driver) == (RunState.FINISHED, None)
-        recorded = Counter(trial.digest for trial in store.trials(run.id))
+        recorded = Counter(attempt.digest for attempt in store.attempt_summaries(run.id))
         assert set(recorded.values()) == {1}, "an attempt is there twice"
         assert len(recorded) == ATTEMPTS
         judged = Counter(ledger.read("judged"))
@@ -155,8 +155,8 @@ def lineage(url: str, name: str) -> list[tuple[str, bool]]:
     """Return the sources that a run tried, in order, and whether each was accepted."""
     with Store.open(url, create=False) as store:
         run = store.run(name)
-        trials = store.trials(run.id)
-        return [(store.attempt(run.id, t.attempt_id).source, t.version is not None) for t in trials]
+        attempts = store.attempt_summaries(run.id)
+        return [(store.attempt(run.id, t.attempt_id).source, t.version is not None) for t in attempts]
 
 
 def begin(url: str, name: str) -> None:

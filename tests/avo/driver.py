@@ -5,6 +5,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fakes import SEED, Climber, judge
 
@@ -12,11 +13,7 @@ from agents.operator import Brief, Proposal
 from avo.config import RunConfig
 from avo.search.run import Stop, execute, stop_on_signals
 from avo.search.workers import hire
-from evaluator.candidate import Candidate, Incumbent
-from evaluator.evaluation import Evaluation, Fault
-from evaluator.inspection import Findings, Inspection
-from evaluator.performance import Profile
-from evaluator.targets import get_target
+from evaluator.evaluators import AnyRequest, EvaluateRequest, FakeEvaluator
 from lineage_db.store import Store
 
 
@@ -40,19 +37,18 @@ class TrickyOperator(Climber):
 
     def vary(self, brief: Brief) -> Proposal:
         """Submit one candidate, or die."""
-        if self.dies and len(brief.trials) > 3 and once(self.folder / "operator-died"):
+        if self.dies and len(brief.attempts) > 3 and once(self.folder / "operator-died"):
             os._exit(7)
         return super().vary(brief)
 
 
-class TrickyEvaluator:
+class TrickyEvaluator(FakeEvaluator):
     """Takes a moment, or a minute, for what is not the seed or its canary; its process dies on the sixth candidate or
     so, once, if it is told so.
     """
 
-    target = get_target("h100")
-
     def __init__(self, folder: Path, trick: str) -> None:
+        super().__init__(judge)
         assert os.environ["OMP_NUM_THREADS"] == "1"
         if trick == "no-evaluator":
             raise ValueError("it is Sunday")
@@ -61,26 +57,14 @@ class TrickyEvaluator:
         self.pause_s = 60.0 if trick == "slow" else 0.05
         self.count = 0
 
-    def profile(self, candidate: Candidate, case: str | None = None) -> tuple[Profile, ...] | Fault:
-        """Return nothing."""
-        return ()
-
-    def verify(self, candidate: Candidate) -> Evaluation:
-        """Return the verdict."""
-        return judge(candidate)
-
-    def inspect(self, inspection: Inspection) -> Findings:
-        """See nothing."""
-        return Findings()
-
-    def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
+    def ask(self, request: AnyRequest) -> Any:
         """Return the verdict, or die."""
-        if candidate.source.partition("\n")[0] != SEED:
+        if isinstance(request, EvaluateRequest) and request.candidate.source.partition("\n")[0] != SEED:
             self.count += 1
             if self.dies and self.count > 2 and once(self.folder / "evaluator-died"):
                 os._exit(7)
             time.sleep(self.pause_s)
-        return judge(candidate)
+        return super().ask(request)
 
 
 def main() -> None:

@@ -11,18 +11,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Fault, Status
+from evaluator.evaluators import FakeEvaluator
 from evaluator.inspection import Findings
-from evaluator.serving.protocol import (
-    InspectRequest,
-    MalformedRequest,
-    ProfileRequest,
-    answer,
-    explanation,
-    ready,
-    requests,
-    seen,
-)
-from evaluator.targets import get_target
+from evaluator.serving.protocol import MalformedRequest, answer_line, ready, requests
 from tests.avo.fakes import judge
 
 
@@ -36,17 +27,13 @@ def judge_kernel(candidate: Candidate) -> Evaluation:
 
 def main() -> None:
     """Serve until standard input ends."""
-    verdict = judge_kernel if "kernels" in sys.argv else judge
-    print(ready(get_target("h100")), flush=True)
-    for request in requests(sys.stdin):
-        assert not isinstance(request, MalformedRequest)
-        if isinstance(request, InspectRequest):
-            line = seen(request, Findings(text="looked"))
-        elif isinstance(request, ProfileRequest):
-            line = explanation(request, Fault(Status.UNSUPPORTED, "no profile here"))
-        else:
-            line = answer(request, verdict(request.candidate))
-        print(line, flush=True)
+    fake = FakeEvaluator(judge_kernel if "kernels" in sys.argv else judge, Fault(Status.UNSUPPORTED, "no profile here"))
+    fake.findings = Findings(text="looked")
+    print(ready(fake.target), flush=True)
+    for asked in requests(sys.stdin):
+        assert not isinstance(asked, MalformedRequest)
+        number, request = asked
+        print(answer_line(number, fake.ask(request)), flush=True)
 
 
 if __name__ == "__main__":

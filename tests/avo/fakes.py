@@ -12,7 +12,7 @@ from avo.search.run import Report, worker_name
 from avo.search.step import SeedOperator, perform_step
 from evaluator.candidate import Candidate
 from evaluator.evaluation import CaseScore, Evaluation, Score, Status
-from evaluator.evaluators import Evaluator, FakeEvaluator, Judging
+from evaluator.evaluators import Evaluator, FakeEvaluator
 from evaluator.target import ScoreKind
 from knowledge_base.library import Library
 from lineage_db.records import Attempt, Run
@@ -59,7 +59,7 @@ class Climber:
     def vary(self, brief: Brief) -> Proposal:
         """Submit one candidate."""
         best = max(brief.versions, key=lambda version: version.attempt.evaluation.geomean_tflops)
-        tried = {trial.digest for trial in brief.trials}
+        tried = {attempt.digest for attempt in brief.attempts}
         choose = random.Random(brief.seed).uniform
         while True:
             source = f"tflops = {best.attempt.evaluation.geomean_tflops * choose(0.9, 1.2):.6f}"
@@ -110,7 +110,7 @@ class InlineCrew:
         store: Store,
         run: Run,
         operator: VariationOperator,
-        judge: Judging,
+        judge: Evaluator,
         deaths: Container[int] = (),
         allowance: Allowance = UNLIMITED,
     ) -> None:
@@ -138,7 +138,7 @@ class InlineCrew:
         name, number = worker_name(worker), self.begun
         self.begun += 1
         if number in self.deaths:
-            self.store.claim_step(self.run.id, worker=name, operator="any", now=NOW)
+            self.store.claims.claim(self.run.id, worker=name, operator="any", now=NOW)
             return [Report(worker, None, "the operator's process died")]
         outcome = perform_step(
             self.store,

@@ -1,12 +1,14 @@
 """A world where speed is measured: a source says how fast it is and which plan it lowers to; every time is noisy."""
 
+from typing import Any
+
 import numpy as np
 
 from avo.config import RunConfig
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.cuda.sequential import ROUNDS, decide
-from evaluator.evaluation import CaseScore, Comparison, Evaluation, Fault, Score, Status, Verdict
-from evaluator.inspection import Findings, Inspection
+from evaluator.evaluation import CaseScore, Comparison, Evaluation, Score, Status, Verdict
+from evaluator.evaluators import AnyRequest, EvaluateRequest, Evaluator, VerifyRequest
 from evaluator.target import ScoreKind, Target
 from evaluator.targets import get_target
 
@@ -19,7 +21,7 @@ def kernel(tflops: float, plan: str = "") -> str:
     return f"tflops = {tflops}" + (f"; plan = {plan!r}" if plan else "")
 
 
-class MeasuringEvaluator:
+class MeasuringEvaluator(Evaluator):
     """A judge with a GPU: ``calls`` has each pair of candidate and incumbent in order."""
 
     def __init__(self) -> None:
@@ -35,22 +37,23 @@ class MeasuringEvaluator:
         """Some GPU."""
         return get_target("h100")
 
-    def profile(self, candidate: Candidate, case: str | None = None) -> Fault:
-        """Never asked."""
+    def ask(self, request: AnyRequest) -> Any:
+        """Return a verdict; nothing else is asked for."""
+        match request:
+            case EvaluateRequest(candidate, incumbent):
+                return self._evaluate(candidate, incumbent)
+            case VerifyRequest(candidate):
+                return self._verify(candidate)
         raise NotImplementedError
 
-    def verify(self, candidate: Candidate) -> Evaluation:
+    def _verify(self, candidate: Candidate) -> Evaluation:
         """Time the candidate alone; what is compared is not disturbed."""
         case = CaseScore("held out", _read(candidate.source)[0], 1.0, "")
         return Evaluation(
             Status.CORRECT, "", "cuda", "held_out", 0.1, Score(ScoreKind.MEASURED, "cuda", (case,), card=self.card)
         )
 
-    def inspect(self, inspection: Inspection) -> Findings:
-        """Never asked."""
-        raise NotImplementedError
-
-    def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
+    def _evaluate(self, candidate: Candidate, incumbent: Incumbent | None) -> Evaluation:
         """Time the candidate, and compare it with the incumbent as a judge would."""
         self.calls.append((candidate.source, incumbent))
         self.before_answering(candidate.source)

@@ -12,6 +12,7 @@ import time
 from functools import partial
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 FOLDER = tempfile.mkdtemp(prefix="avo-", dir="/tmp")
 Path(FOLDER, "ray").mkdir()
@@ -30,43 +31,27 @@ from avo.config import RunConfig  # noqa: E402
 from avo.errors import ConfigError  # noqa: E402
 from avo.search.run import Stop, execute  # noqa: E402
 from avo.search.workers import hire  # noqa: E402
-from evaluator.candidate import Candidate, Incumbent  # noqa: E402
-from evaluator.evaluation import Evaluation, Fault  # noqa: E402
-from evaluator.inspection import Findings, Inspection  # noqa: E402
-from evaluator.performance import Profile  # noqa: E402
-from evaluator.target import get_target  # noqa: E402
+from evaluator.evaluators import AnyRequest, EvaluateRequest, FakeEvaluator  # noqa: E402
 from lineage_db.store import Store  # noqa: E402
 
 ATTEMPTS = 10
 KILLED_AT = 4
 
 
-class Located:
+class Located(FakeEvaluator):
     """An evaluator that writes down on which node it judged."""
 
-    target = get_target("h100")
-
     def __init__(self, log: Path) -> None:
+        super().__init__(judge)
         self.log = log
 
-    def profile(self, candidate: Candidate, case: str | None = None) -> tuple[Profile, ...] | Fault:
-        """Return nothing."""
-        return ()
-
-    def inspect(self, inspection: Inspection) -> Findings:
-        """See nothing."""
-        return Findings()
-
-    def verify(self, candidate: Candidate) -> Evaluation:
-        """Return the verdict."""
-        return judge(candidate)
-
-    def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
+    def ask(self, request: AnyRequest) -> Any:
         """Return the verdict after a moment."""
-        time.sleep(0.2)
-        with self.log.open("a") as file:
-            file.write(f"{ray.get_runtime_context().get_node_id()}\n")
-        return judge(candidate)
+        if isinstance(request, EvaluateRequest):
+            time.sleep(0.2)
+            with self.log.open("a") as file:
+                file.write(f"{ray.get_runtime_context().get_node_id()}\n")
+        return super().ask(request)
 
 
 def main(url: str, file: str) -> None:

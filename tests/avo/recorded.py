@@ -23,7 +23,7 @@ class Recorded:
 
     def drive(self) -> None:
         """Be there as the run's driver, for an hour."""
-        self.store.take_run(self.run.id, "driver-0", now=self.now, lease=HOUR)
+        self.store.driving.take(self.run.id, "driver-0", now=self.now, lease=HOUR)
 
     def wait(self, seconds: float) -> None:
         """Let time pass."""
@@ -31,7 +31,7 @@ class Recorded:
 
     def claim(self, worker: str = "worker-0") -> Step:
         """Begin a step and leave it running."""
-        return self.store.claim_step(self.run.id, worker=worker, operator="mutate", now=self.now)
+        return self.store.claims.claim(self.run.id, worker=worker, operator="mutate", now=self.now)
 
     def evaluate(
         self,
@@ -44,7 +44,7 @@ class Recorded:
         """Record an attempt in a step."""
         if not isinstance(verdict, Evaluation):
             verdict = make_evaluation(verdict)
-        return self.store.record_attempt(
+        return self.store.results.record_attempt(
             step_id=step.id,
             candidate=Candidate("mha", source or f"# step {step.number}\nx = {step.number}\n"),
             change=change,
@@ -56,7 +56,7 @@ class Recorded:
 
     def conclude(self, step: Step, attempt: Attempt, accept: bool) -> None:
         """End a step."""
-        self.store.conclude_step(
+        self.store.results.conclude(
             step.id,
             attempt_id=attempt.id,
             parents=attempt.parents,
@@ -83,7 +83,7 @@ class Recorded:
 
     def abandon(self, step: Step) -> None:
         """End a step as a dead worker's is ended."""
-        self.store.fail_step(step.id, state=StepState.ABANDONED, reason="worker died", now=self.now)
+        self.store.claims.fail(step.id, state=StepState.ABANDONED, reason="worker died", now=self.now)
 
     def finish(self) -> None:
         """End the run."""

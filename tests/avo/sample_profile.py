@@ -1,7 +1,7 @@
 """A profile of one case, written by hand: no judge takes part."""
 
 from evaluator.evaluation import CaseScore
-from evaluator.performance.profile import (
+from evaluator.profile import (
     InstructionCost,
     LaunchProfile,
     LineCost,

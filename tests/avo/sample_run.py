@@ -5,8 +5,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from evaluator.candidate import Candidate
+from evaluator.catalogue import get_problem, get_suite
 from evaluator.evaluation import CaseResult, CaseScore, Comparison, Evaluation, Resources, Score, Status, Verdict
-from evaluator.problems.loading import get_problem, get_suite
 from evaluator.target import ScoreKind
 from lineage_db.records import Attempt, RunState, Version
 from lineage_db.store import Store
@@ -95,8 +95,8 @@ def make_sample_run(url: str, attempts: int = 8) -> str:
                 source += f"\nROUND = {round_}\n"
             parents = () if number == 0 else (best,)
             operator = "seed" if number == 0 else "mutate"
-            step = store.claim_step(run.id, worker="worker-0", operator=operator, now=now)
-            attempt = store.record_attempt(
+            step = store.claims.claim(run.id, worker="worker-0", operator=operator, now=now)
+            attempt = store.results.record_attempt(
                 step_id=step.id,
                 candidate=Candidate("mha", source),
                 change=change if not round_ else f"{change} (round {round_ + 1})",
@@ -106,7 +106,7 @@ def make_sample_run(url: str, attempts: int = 8) -> str:
                 finished=now + timedelta(seconds=5),
             )
             now += timedelta(seconds=6)
-            version = store.conclude_step(
+            version = store.results.conclude(
                 step.id, attempt_id=attempt.id, parents=parents, reason=change, now=now, decide=_is_faster
             )
             best = version.number if version else best

@@ -59,7 +59,7 @@ def test_an_attack_is_rejected_for_what_it_does(
     if attack.status is Status.TIMED_OUT:
         monkeypatch.setattr(execution, "EXECUTION_S", 4.0)
     if name == "sleep":
-        capturer = judge._planner._capturer
+        capturer = judge._tools.planner._capturer
         monkeypatch.setattr(capturer, "_limits", replace(capturer._limits, wall_s=2))
     check(judge, attack)
 

@@ -11,7 +11,14 @@ from evaluator.evaluators import FakeEvaluator
 from evaluator.inspection import Findings, Inspection, Look
 from evaluator.judging.judge import Judge
 from evaluator.serving.process import ProcessEvaluator
-from evaluator.serving.protocol import InspectRequest, MalformedRequest, failure, findings, requests, seen
+from evaluator.serving.protocol import (
+    MalformedRequest,
+    answer_line,
+    failure_line,
+    read_answer,
+    request_line,
+    requests,
+)
 from evaluator.targets import get_target
 from seeds import seed_source
 
@@ -103,14 +110,14 @@ def test_a_script_that_fails_says_how_and_keeps_what_it_printed(
     assert found.text == text
 
 
-REQUEST = InspectRequest(7, Inspection(Look.SASS, "mha", "x = 1", case="8k-full"))
+REQUEST = Inspection(Look.SASS, "mha", "x = 1", case="8k-full")
 
 
 def test_looks_and_findings_survive_the_wire() -> None:
-    assert list(requests([REQUEST.line()])) == [REQUEST]
+    assert list(requests([request_line(7, REQUEST)])) == [(7, REQUEST)]
     verdict = Evaluation(Status.CRASHED, "died", "h100", "paper", 0.5)
     for found in (Findings(Fault(Status.CRASHED, "died"), "text"), Findings(evaluation=verdict)):
-        assert findings(REQUEST, seen(REQUEST, found)) == found
+        assert read_answer(7, REQUEST, answer_line(7, found)) == found
 
 
 @pytest.mark.parametrize("asked", [True, {}, {"look": "away"}, {"look": "ptx", "case": 3}, {"look": "ptx", "x": 1}])
@@ -120,10 +127,10 @@ def test_a_malformed_look_is_named(asked: object) -> None:
     assert '"inspect" is an object' in str(request)
 
 
-@pytest.mark.parametrize("line", ["{}", '{"id": 7}', '{"id": 7, "findings": 3}', failure(7, "no")])
+@pytest.mark.parametrize("line", ["{}", '{"id": 7}', '{"id": 7, "findings": 3}', failure_line(7, "no")])
 def test_an_answer_without_findings_is_no_answer(line: str) -> None:
     with pytest.raises(EvaluatorUnavailable):
-        findings(REQUEST, line)
+        read_answer(7, REQUEST, line)
 
 
 def test_a_process_looks_too_and_refuses_what_is_no_case_at_once() -> None:
@@ -135,5 +142,5 @@ def test_a_process_looks_too_and_refuses_what_is_no_case_at_once() -> None:
 
 def test_the_fake_gives_what_it_holds() -> None:
     fake = FakeEvaluator(lambda candidate: None)  # type: ignore[arg-type, return-value]
-    assert fake.inspect(REQUEST.inspection) == Findings()
-    assert fake.inspections == [REQUEST.inspection]
+    assert fake.inspect(REQUEST) == Findings()
+    assert fake.inspections == [REQUEST]

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from evaluator.candidate import Candidate
+from evaluator.catalogue import get_problem
 from evaluator.evaluation import Status
 from evaluator.judging.judge import Judge
 from evaluator.problem import Case
 from evaluator.problems.dense import views
-from evaluator.problems.loading import get_problem
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAME = str(EXAMPLES / "sliding_window.py")

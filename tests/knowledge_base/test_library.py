@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.problems.loading import get_problem
+from evaluator.catalogue import get_problem
 from evaluator.target import TARGETS
 from knowledge_base.library import Kind, Library, LibraryError
 

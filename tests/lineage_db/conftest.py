@@ -83,7 +83,7 @@ class Maker:
 
     def step(self, store: Store, run: Run) -> Step:
         """Claim a step."""
-        return store.claim_step(run.id, worker="w0", operator="mutate", now=NOW)
+        return store.claims.claim(run.id, worker="w0", operator="mutate", now=NOW)
 
     def attempt(
         self,
@@ -95,7 +95,7 @@ class Maker:
         evaluation: Evaluation | None = None,
     ) -> Attempt:
         """Record an attempt."""
-        return store.record_attempt(
+        return store.results.record_attempt(
             step_id=step.id,
             candidate=Candidate("mha", source),
             change="tile 64",
@@ -121,7 +121,7 @@ class Maker:
         decide: Callable[..., bool],
     ) -> object:
         """Conclude a step."""
-        return store.conclude_step(
+        return store.results.conclude(
             step.id,
             attempt_id=attempt.id if attempt else None,
             parents=parents,

@@ -37,7 +37,7 @@ def test_four_writers_of_fifty_attempts_lose_nothing(store: Store, make: Any) ->
     assert [step.number for step in steps] == list(range(40))
     assert all(step.state is StepState.DONE for step in steps)
     written = sorted(tuple(item) for report in reports for item in report["written"])
-    assert written == sorted((trial.step_number, trial.attempt_id) for trial in store.trials(run.id))
+    assert written == sorted((attempt.step_number, attempt.attempt_id) for attempt in store.attempt_summaries(run.id))
     assert len(written) == 200
     assert len({attempt.source for attempt in store.attempts(run.id)}) == 200
     assert sorted(number for report in reports for number in report["accepted"]) == [0, 1, 2, 3, 4]
@@ -55,7 +55,7 @@ def test_a_writer_killed_in_a_transaction_leaves_no_trace_of_it(store: Store, ma
     assert step.state is StepState.RUNNING
     assert store.versions(run.id) == []
     assert len(store.attempts(run.id)) == 5
-    assert store.abandon_running_steps(run.id, reason="killed", now=make.now) == 1
+    assert store.claims.abandon_running(run.id, reason="killed", now=make.now) == 1
     make.version(store, run, 5.0)
     assert [step.number for step in store.steps(run.id)] == [0, 1]
 

@@ -88,7 +88,7 @@ def test_a_full_disk_is_said_and_all_that_was_written_is_whole(
     with Store.open(str(path)) as store:
         assert store.attempts(run.id) == written
         make.attempt(store, step, 7.0)
-        assert len(store.trials(run.id)) == len(written) + 1
+        assert len(store.attempt_summaries(run.id)) == len(written) + 1
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
@@ -148,13 +148,13 @@ def write_everything(store: Store, make: Any, fault: Fault) -> None:
 
     step = hit(lambda: make.step(store, run))
     attempt = hit(lambda: make.attempt(store, step, 5.0))
-    assert hit(lambda: store.announce(step.id, "d", now=make.now))
+    assert hit(lambda: store.claims.announce(step.id, "d", now=make.now))
     hit(lambda: store.journal.add_message(step.id, "message", {"a": 1}, now=make.now))
     usage = {"model": "m", "input_tokens": 5, "cached_tokens": 0, "output_tokens": 1, "usd": 0.5, "seconds": 1.0}
     hit(lambda: store.journal.add_call(run.id, step.id, **usage, error="", now=make.now))
     version = hit(lambda: make.conclude(store, step, attempt, decide=lambda *_: True))
     other = hit(lambda: make.step(store, run))
-    hit(lambda: store.fail_step(other.id, state=StepState.FAILED, reason="r", now=make.now))
+    hit(lambda: store.claims.fail(other.id, state=StepState.FAILED, reason="r", now=make.now))
     assert [found.state for found in store.steps(run.id)] == [StepState.DONE, StepState.FAILED]
     assert store.attempts(run.id) == [attempt]
     assert store.versions(run.id) == [version]
@@ -230,7 +230,7 @@ def test_a_server_that_stays_away_is_given_up_in_one_line_and_waited_for_once(
         for outage in (1, 2):
             weak.stop()
             for _ in range(3):
-                with pytest.raises(DatabaseUnavailable, match=r"check the URL and the server, for 0\.3 s$"):
+                with pytest.raises(DatabaseUnavailable, match=r"check the URL and the server \(tried for 0\.3 s\)$"):
                     make.step(store, run)
             assert caplog.text.count("trying again for 0.3 s") == outage
             weak.start()

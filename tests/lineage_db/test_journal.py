@@ -31,7 +31,7 @@ def test_a_transcript_keeps_its_messages_in_order(store: Store, make: Any) -> No
 def test_an_ended_step_takes_no_message_and_no_note_but_its_calls_still_cost(store: Store, make: Any) -> None:
     run = make.run(store)
     step = make.step(store, run)
-    store.fail_step(step.id, state=StepState.ABANDONED, reason="killed", now=make.now)
+    store.claims.fail(step.id, state=StepState.ABANDONED, reason="killed", now=make.now)
     with pytest.raises(StepNotRunning):
         store.journal.add_message(step.id, "message", {}, now=make.now)
     with pytest.raises(StepNotRunning):
@@ -102,7 +102,7 @@ def test_a_hypothesis_stays_with_its_attempt_and_a_submission_with_its_step(stor
     run = make.run(store)
     step = make.step(store, run)
     fields = {"change": "c", "parents": (), "started": make.now, "finished": make.now}
-    attempt = store.record_attempt(
+    attempt = store.results.record_attempt(
         step_id=step.id,
         candidate=Candidate("mha", "y = 1\n"),
         evaluation=make.evaluation(3.0),
@@ -110,7 +110,7 @@ def test_a_hypothesis_stays_with_its_attempt_and_a_submission_with_its_step(stor
         **fields,
     )
     submission = Submission(attempt.id, "c", attempt.hypothesis, "10% more", "12% more")
-    store.conclude_step(
+    store.results.conclude(
         step.id,
         attempt_id=attempt.id,
         parents=(),
@@ -122,5 +122,5 @@ def test_a_hypothesis_stays_with_its_attempt_and_a_submission_with_its_step(stor
     assert attempt.hypothesis == "fewer registers let two CTAs reside"
     assert store.attempt(run.id, attempt.id) == attempt == store.attempts(run.id)[0]
     assert store.version(run.id).attempt == attempt == store.versions(run.id)[0].attempt
-    assert store.trials(run.id)[0].hypothesis == attempt.hypothesis
+    assert store.attempt_summaries(run.id)[0].hypothesis == attempt.hypothesis
     assert store.steps(run.id)[0].submission == submission

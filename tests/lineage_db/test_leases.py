@@ -6,51 +6,52 @@ from typing import Any
 
 import pytest
 
+from lineage_db.driving import LEASE
 from lineage_db.errors import RunHeld
 from lineage_db.records import RunState, StepState
-from lineage_db.store import LEASE, Store
+from lineage_db.store import Store
 
 SECOND = timedelta(seconds=1)
 
 
 def test_a_run_has_one_driver_until_its_lease_is_over(store: Store, make: Any) -> None:
     run = make.run(store)
-    store.take_run(run.id, "a:1", now=make.now)
+    store.driving.take(run.id, "a:1", now=make.now)
     with pytest.raises(
         RunHeld, match=r"run 'mha-h100' is being worked on by another process \(a:1\): stop that one"
     ) as held:
-        store.take_run(run.id, "b:2", now=make.now + LEASE - SECOND)
+        store.driving.take(run.id, "b:2", now=make.now + LEASE - SECOND)
     assert held.value.until == make.now + LEASE
-    store.take_run(run.id, "a:1", now=make.now)
-    store.take_run(run.id, "b:2", now=make.now + LEASE)
-    assert not store.keep_run(run.id, "a:1", now=make.now)
-    store.release_run(run.id, "a:1", now=make.now)
+    store.driving.take(run.id, "a:1", now=make.now)
+    store.driving.take(run.id, "b:2", now=make.now + LEASE)
+    assert not store.driving.keep(run.id, "a:1", now=make.now)
+    store.driving.release(run.id, "a:1", now=make.now)
     assert store.run(run.name).driver == "b:2"
 
 
 def test_a_lease_that_is_renewed_goes_on_and_one_given_back_ends(store: Store, make: Any) -> None:
     run = make.run(store)
-    store.take_run(run.id, "a:1", now=make.now)
+    store.driving.take(run.id, "a:1", now=make.now)
     before = store.revision(run.id)
-    assert store.keep_run(run.id, "a:1", now=make.now + LEASE / 2)
+    assert store.driving.keep(run.id, "a:1", now=make.now + LEASE / 2)
     assert store.revision(run.id) != before
     with pytest.raises(RunHeld):
-        store.take_run(run.id, "b:2", now=make.now + LEASE)
-    store.release_run(run.id, "a:1", now=make.now)
-    store.take_run(run.id, "b:2", now=make.now)
+        store.driving.take(run.id, "b:2", now=make.now + LEASE)
+    store.driving.release(run.id, "a:1", now=make.now)
+    store.driving.take(run.id, "b:2", now=make.now)
 
 
 def test_a_driver_known_to_be_gone_is_replaced_at_once(store: Store, make: Any) -> None:
     run = make.run(store)
-    store.take_run(run.id, "a:1", now=make.now)
+    store.driving.take(run.id, "a:1", now=make.now)
     with pytest.raises(RunHeld):
-        store.take_run(run.id, "b:2", now=make.now, gone="a:7")
-    store.take_run(run.id, "b:2", now=make.now, gone="a:1")
+        store.driving.take(run.id, "b:2", now=make.now, gone="a:7")
+    store.driving.take(run.id, "b:2", now=make.now, gone="a:1")
 
 
 def test_a_run_whose_driver_is_gone_is_interrupted_not_running(store: Store, make: Any) -> None:
     run = make.run(store)
-    store.take_run(run.id, "a:1", now=make.now)
+    store.driving.take(run.id, "a:1", now=make.now)
     run = store.run(run.name)
     assert run.state is RunState.RUNNING
     assert run.state_at(make.now + LEASE) is RunState.RUNNING
@@ -64,19 +65,19 @@ def test_only_steps_whose_claim_ran_out_are_abandoned(store: Store, make: Any) -
     silent, kept, done = (make.step(store, run) for _ in range(3))
     make.conclude(store, done, None, decide=lambda *_: False)
     before = store.revision(run.id)
-    assert store.keep_step(kept.id, now=make.now + LEASE / 2)
+    assert store.claims.keep(kept.id, now=make.now + LEASE / 2)
     later = make.now + LEASE + SECOND
-    assert store.abandon_expired_steps(run.id, reason="gone", now=make.now + LEASE) == []
+    assert store.claims.abandon_expired(run.id, reason="gone", now=make.now + LEASE) == []
     assert store.revision(run.id) == before, "readers that poll have nothing to see"
-    (abandoned,) = store.abandon_expired_steps(run.id, reason="gone", now=later)
+    (abandoned,) = store.claims.abandon_expired(run.id, reason="gone", now=later)
     assert (abandoned.number, abandoned.state, abandoned.reason) == (silent.number, StepState.ABANDONED, "gone")
-    assert not store.keep_step(silent.id, now=later)
+    assert not store.claims.keep(silent.id, now=later)
     assert store.steps(run.id)[1].state is StepState.RUNNING
 
 
 def claims(store: Store, run_id: int, make: Any) -> Callable[..., tuple[int, int | None, int]]:
     def claim(worker: str, operator: str = "o") -> tuple[int, int | None, int]:
-        step = store.claim_step(run_id, worker=worker, operator=operator, now=make.now)
+        step = store.claims.claim(run_id, worker=worker, operator=operator, now=make.now)
         return step.number, step.redoes, step.turn
 
     return claim
@@ -86,12 +87,12 @@ def test_an_abandoned_step_is_done_over_once_by_whoever_asks_first(store: Store,
     run = make.run(store)
     claim = claims(store, run.id, make)
     assert [claim("w0"), claim("w1")] == [(0, None, 0), (1, None, 0)]
-    store.abandon_running_steps(run.id, reason="killed", now=make.now)
+    store.claims.abandon_running(run.id, reason="killed", now=make.now)
     assert claim("w2") == (2, 0, -1)
     assert claim("w2") == (3, 1, -1)
     assert claim("w2") == (4, None, 0)
     assert claim("w1") == (5, None, 1)
-    store.abandon_running_steps(run.id, reason="killed", now=make.now, worker="w2")
+    store.claims.abandon_running(run.id, reason="killed", now=make.now, worker="w2")
     assert claim("w1") == (6, 4, 1), "what was done over already is not done over again"
     assert claim("w1") == (7, None, 2)
 
@@ -100,7 +101,7 @@ def test_its_own_abandoned_step_comes_before_another_workers(store: Store, make:
     run = make.run(store)
     claim = claims(store, run.id, make)
     claim("w0"), claim("w1")
-    store.abandon_running_steps(run.id, reason="killed", now=make.now)
+    store.claims.abandon_running(run.id, reason="killed", now=make.now)
     assert [claim("w1"), claim("w0")] == [(2, 1, 0), (3, 0, 0)]
 
 
@@ -108,6 +109,6 @@ def test_a_step_of_another_operator_is_not_done_over(store: Store, make: Any) ->
     run = make.run(store)
     claim = claims(store, run.id, make)
     claim("w0", "seed")
-    store.abandon_running_steps(run.id, reason="killed", now=make.now)
+    store.claims.abandon_running(run.id, reason="killed", now=make.now)
     assert claim("w1") == (1, None, 0)
     assert claim("w1", "seed") == (2, 0, 0)

@@ -97,7 +97,7 @@ def test_a_database_of_an_earlier_schema_keeps_what_it_has_and_goes_on(url: str,
         run = store.run("old")
         assert (run.config, run.seed, run.state_at(make.now)) == ({"workers": 1}, 3, RunState.INTERRUPTED)
         assert [version.attempt.evaluation.geomean_tflops for version in store.versions(run.id)] == [4.0, 6.0]
-        assert [trial.version for trial in store.trials(run.id)] == [0, 1]
+        assert [attempt.version for attempt in store.attempt_summaries(run.id)] == [0, 1]
         assert [version.step_number for version in store.versions(run.id)] == [0, 2]
         assert store.attempts(run.id)[1].source == "x = 1"
         assert store.attempts(run.id)[1].hypothesis == ("larger tiles" if revision >= "0003" else "")
@@ -105,13 +105,13 @@ def test_a_database_of_an_earlier_schema_keeps_what_it_has_and_goes_on(url: str,
         assert [(step.state, step.turn) for step in store.steps(run.id)] == list(
             zip(map(StepState, ("done", "abandoned", "done", "running")), range(4), strict=True)
         )
-        store.abandon_running_steps(run.id, reason="killed", now=make.now)
+        store.claims.abandon_running(run.id, reason="killed", now=make.now)
         # A sequence of PostgreSQL does not know of the ids that were put in.
         if url.startswith("postgresql"):
             restart_sequences(url)
         again, fresh = make.step(store, run), make.step(store, run)
         assert (again.redoes, fresh.redoes, fresh.turn) == (3, None, 4)
-        assert store.number_comparison(again.id, now=make.now) == 1
+        assert store.results.number_comparison(again.id, now=make.now) == 1
         assert make.attempt(store, again, 7.0, parents=(1,)).id == 3
 
 

@@ -35,27 +35,27 @@ def test_outcomes_come_in_pages_that_are_the_whole_together(store: Store, make: 
         assert len(page) <= 2
         found += page
     assert [(outcome.attempt_id, outcome.status, outcome.message) for outcome in found] == [
-        (trial.attempt_id, trial.status, trial.message) for trial in store.trials(run.id)
+        (attempt.attempt_id, attempt.status, attempt.message) for attempt in store.attempt_summaries(run.id)
     ]
     assert {outcome.status for outcome in found} == {Status.CORRECT, Status.INCORRECT}
 
 
-def test_trials_by_id_are_those_of_the_run(store: Store, make: Any) -> None:
+def test_attempts_by_id_are_those_of_the_run(store: Store, make: Any) -> None:
     other = recorded(store, make, (1.0,), "other")
     run = recorded(store, make, (1.0, 0.0, 2.0))
-    every = store.trials(run.id)
-    foreign = store.trials(other.id)[0].attempt_id
-    assert store.pages.trials(run.id, [every[2].attempt_id, every[0].attempt_id, foreign, 10**30]) == [
+    every = store.attempt_summaries(run.id)
+    foreign = store.attempt_summaries(other.id)[0].attempt_id
+    assert store.pages.attempts(run.id, [every[2].attempt_id, every[0].attempt_id, foreign, 10**30]) == [
         every[0],
         every[2],
     ]
-    assert store.pages.trials(run.id, []) == []
+    assert store.pages.attempts(run.id, []) == []
 
 
 def test_steps_are_found_by_number_and_the_running_ones_by_state(store: Store, make: Any) -> None:
     run = recorded(store, make, (1.0, 2.0, 3.0))
     left, lost = make.step(store, run), make.step(store, run)
-    store.fail_step(lost.id, state=StepState.ABANDONED, reason="killed", now=make.now)
+    store.claims.fail(lost.id, state=StepState.ABANDONED, reason="killed", now=make.now)
     every = store.steps(run.id)
     assert store.pages.steps(run.id, range(1, 3)) == every[1:3]
     assert store.pages.steps(run.id, range(4, 99)) == every[4:]
@@ -73,9 +73,9 @@ def test_what_steps_tried_and_spent_is_counted_for_each(store: Store, make: Any)
             error="", now=make.now,
         )  # fmt: skip
     ids = [one.id, two.id, three.id]
-    assert store.pages.tried(ids) == {one.id: 2, two.id: 1}
+    assert store.pages.attempt_counts(ids) == {one.id: 2, two.id: 1}
     assert store.pages.spends(ids) == {two.id: Spend(2, 20, 8, 6, 0.5)}
-    assert store.pages.tried([]) == store.pages.spends([]) == {}
+    assert store.pages.attempt_counts([]) == store.pages.spends([]) == {}
 
 
 def test_an_ordinal_says_which_attempt_of_its_run_a_version_was(store: Store, make: Any) -> None:
@@ -96,8 +96,8 @@ def test_versions_and_messages_are_read_from_where_a_reader_stands(store: Store,
 
 def test_a_hypothesis_is_part_of_a_page(store: Store, make: Any) -> None:
     step = make.step(store, make.run(store))
-    attempt = store.record_attempt(
+    attempt = store.results.record_attempt(
         step_id=step.id, candidate=Candidate("mha", "x = 1\n"), change="c", parents=(), evaluation=make.evaluation(1.0),
         started=make.now, finished=make.now, hypothesis="because",
     )  # fmt: skip
-    assert [trial.hypothesis for trial in store.pages.trials(step.run_id, [attempt.id])] == ["because"]
+    assert [attempt.hypothesis for attempt in store.pages.attempts(step.run_id, [attempt.id])] == ["because"]

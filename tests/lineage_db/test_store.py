@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from evaluator.candidate import Candidate
 from evaluator.evaluation import CaseResult, Comparison, Resources, Verdict
+from lineage_db.driving import LEASE
 from lineage_db.errors import (
     ForeignEvaluation,
     InvalidRun,
@@ -22,7 +23,7 @@ from lineage_db.errors import (
     UnknownVersion,
 )
 from lineage_db.records import Attempt, RunState, StepState, Version
-from lineage_db.store import LEASE, Store
+from lineage_db.store import Store
 
 HUGE = 10**30
 
@@ -97,8 +98,8 @@ def test_an_unknown_run_id_is_refused_by_every_write(store: Store, make: Any, ru
     make.run(store)
     for write in (
         lambda: store.set_run_state(run_id, RunState.STOPPED, now=make.now),
-        lambda: store.claim_step(run_id, worker="w", operator="o", now=make.now),
-        lambda: store.abandon_running_steps(run_id, reason="r", now=make.now),
+        lambda: store.claims.claim(run_id, worker="w", operator="o", now=make.now),
+        lambda: store.claims.abandon_running(run_id, reason="r", now=make.now),
         lambda: store.revision(run_id),
     ):
         with pytest.raises(UnknownRun, match=f"no run with id {run_id}: choose one of mha-h100"):
@@ -108,7 +109,9 @@ def test_an_unknown_run_id_is_refused_by_every_write(store: Store, make: Any, ru
 @pytest.mark.parametrize("run_id", [99, HUGE])
 def test_an_unknown_run_id_reads_as_an_empty_run(store: Store, make: Any, run_id: int) -> None:
     make.version(store, make.run(store), 5.0)
-    assert store.steps(run_id) == store.trials(run_id) == store.attempts(run_id) == store.versions(run_id) == []
+    assert (
+        store.steps(run_id) == store.attempt_summaries(run_id) == store.attempts(run_id) == store.versions(run_id) == []
+    )
     with pytest.raises(UnknownVersion):
         store.version(run_id)
 
@@ -147,8 +150,8 @@ def test_summaries_come_newest_first_with_counts_and_speeds(store: Store, make: 
 def test_comparisons_are_numbered_over_the_run_whoever_makes_them(store: Store, make: Any) -> None:
     run, other = make.run(store, "a"), make.run(store, "b")
     first, second = make.step(store, run), make.step(store, run)
-    assert [store.number_comparison(step.id, now=make.now) for step in (first, second, first)] == [1, 2, 3]
-    assert store.number_comparison(make.step(store, other).id, now=make.now) == 1
+    assert [store.results.number_comparison(step.id, now=make.now) for step in (first, second, first)] == [1, 2, 3]
+    assert store.results.number_comparison(make.step(store, other).id, now=make.now) == 1
 
 
 def test_a_new_comparison_takes_the_place_of_the_old_and_nothing_else_changes(store: Store, make: Any) -> None:
@@ -156,7 +159,7 @@ def test_a_new_comparison_takes_the_place_of_the_old_and_nothing_else_changes(st
     step = make.step(store, run)
     attempt, faulty = make.attempt(store, step, 5.0), make.attempt(store, step)
     comparison = Comparison("plan", 1e-9, (0.125, -0.25), Verdict.FASTER)
-    recorded = store.record_comparison(step.id, attempt.id, comparison, now=make.now)
+    recorded = store.results.record_comparison(step.id, attempt.id, comparison, now=make.now)
     assert recorded == store.attempt(run.id, attempt.id)
     score = recorded.evaluation.score
     assert score is not None
@@ -164,18 +167,18 @@ def test_a_new_comparison_takes_the_place_of_the_old_and_nothing_else_changes(st
     plain = replace(recorded.evaluation, score=replace(score, comparison=None))
     assert replace(recorded, evaluation=plain) == attempt
     with pytest.raises(ValueError, match="only a correct attempt"):
-        store.record_comparison(step.id, faulty.id, comparison, now=make.now)
+        store.results.record_comparison(step.id, faulty.id, comparison, now=make.now)
 
 
 def test_a_step_that_is_over_compares_nothing_more(store: Store, make: Any) -> None:
     run = make.run(store)
     step = make.step(store, run)
     attempt = make.attempt(store, step, 5.0)
-    store.abandon_running_steps(run.id, reason="stopped", now=make.now)
+    store.claims.abandon_running(run.id, reason="stopped", now=make.now)
     with pytest.raises(StepNotRunning):
-        store.number_comparison(step.id, now=make.now)
+        store.results.number_comparison(step.id, now=make.now)
     with pytest.raises(StepNotRunning):
-        store.record_comparison(step.id, attempt.id, Comparison("p", 0.1, (), Verdict.UNDECIDED), now=make.now)
+        store.results.record_comparison(step.id, attempt.id, Comparison("p", 0.1, (), Verdict.UNDECIDED), now=make.now)
 
 
 # Steps
@@ -198,7 +201,7 @@ def test_steps_are_numbered_from_0_in_each_run(store: Store, make: Any) -> None:
 @pytest.mark.parametrize("state", [StepState.FAILED, StepState.ABANDONED])
 def test_a_failed_step_keeps_its_reason(store: Store, make: Any, state: StepState) -> None:
     run = make.run(store)
-    failed = store.fail_step(make.step(store, run).id, state=state, reason="boom", now=make.now)
+    failed = store.claims.fail(make.step(store, run).id, state=state, reason="boom", now=make.now)
     assert store.steps(run.id) == [failed]
     assert (failed.state, failed.reason, failed.finished) == (state, "boom", make.now)
 
@@ -206,32 +209,32 @@ def test_a_failed_step_keeps_its_reason(store: Store, make: Any, state: StepStat
 def test_a_step_does_not_fail_as_done(store: Store, make: Any) -> None:
     step = make.step(store, make.run(store))
     with pytest.raises(ValueError, match="a step cannot fail as done"):
-        store.fail_step(step.id, state=StepState.DONE, reason="", now=make.now)
+        store.claims.fail(step.id, state=StepState.DONE, reason="", now=make.now)
 
 
 def test_a_candidate_is_announced_by_one_running_step_at_a_time(store: Store, make: Any) -> None:
     run, other_run = make.run(store), make.run(store, name="other")
     first, second = make.step(store, run), make.step(store, run)
-    assert store.announce(first.id, "d1", now=make.now)
-    assert store.announce(first.id, "d1", now=make.now)
-    assert not store.announce(second.id, "d1", now=make.now)
-    assert store.announce(make.step(store, other_run).id, "d1", now=make.now)
-    assert store.announce(second.id, "d2", now=make.now)
+    assert store.claims.announce(first.id, "d1", now=make.now)
+    assert store.claims.announce(first.id, "d1", now=make.now)
+    assert not store.claims.announce(second.id, "d1", now=make.now)
+    assert store.claims.announce(make.step(store, other_run).id, "d1", now=make.now)
+    assert store.claims.announce(second.id, "d2", now=make.now)
     assert [step.digest for step in store.steps(run.id)] == ["d1", "d2"]
-    store.fail_step(first.id, state=StepState.ABANDONED, reason="", now=make.now)
-    assert store.announce(second.id, "d1", now=make.now)
+    store.claims.fail(first.id, state=StepState.ABANDONED, reason="", now=make.now)
+    assert store.claims.announce(second.id, "d1", now=make.now)
     with pytest.raises(StepNotRunning):
-        store.announce(first.id, "d1", now=make.now)
+        store.claims.announce(first.id, "d1", now=make.now)
 
 
 def test_what_a_step_announced_counts_no_more_when_its_lease_is_over(store: Store, make: Any) -> None:
     """Whoever held it was killed, and the next driver may be long in coming."""
     run = make.run(store)
     first, second = make.step(store, run), make.step(store, run)
-    assert store.announce(first.id, "d1", now=make.now)
+    assert store.claims.announce(first.id, "d1", now=make.now)
     later = make.now + LEASE + timedelta(seconds=1)
-    store.keep_step(second.id, now=later)
-    assert store.announce(second.id, "d1", now=later)
+    store.claims.keep(second.id, now=later)
+    assert store.claims.announce(second.id, "d1", now=later)
 
 
 def test_abandoning_ends_the_running_steps_of_one_run_only(store: Store, make: Any) -> None:
@@ -239,23 +242,23 @@ def test_abandoning_ends_the_running_steps_of_one_run_only(store: Store, make: A
     done, *_ = [make.step(store, run) for _ in range(3)]
     make.step(store, other)
     make.conclude(store, done, None, decide=never)
-    assert store.abandon_running_steps(run.id, reason="killed", now=make.now) == 2
+    assert store.claims.abandon_running(run.id, reason="killed", now=make.now) == 2
     assert [step.state for step in store.steps(run.id)] == [StepState.DONE, StepState.ABANDONED, StepState.ABANDONED]
     assert [step.reason for step in store.steps(run.id)] == ["tried tiles", "killed", "killed"]
     assert store.steps(other.id)[0].state is StepState.RUNNING
-    assert store.abandon_running_steps(run.id, reason="killed", now=make.now) == 0
+    assert store.claims.abandon_running(run.id, reason="killed", now=make.now) == 0
 
 
 def test_nothing_is_written_to_a_step_that_was_abandoned(store: Store, make: Any) -> None:
     run = make.run(store)
     step = make.step(store, run)
     attempt = make.attempt(store, step, 5.0)
-    store.abandon_running_steps(run.id, reason="stopped", now=make.now)
+    store.claims.abandon_running(run.id, reason="stopped", now=make.now)
     before = store.revision(run.id)
     for write in (
         lambda: make.attempt(store, step, 6.0),
         lambda: make.conclude(store, step, attempt, decide=never),
-        lambda: store.fail_step(step.id, state=StepState.FAILED, reason="", now=make.now),
+        lambda: store.claims.fail(step.id, state=StepState.FAILED, reason="", now=make.now),
     ):
         with pytest.raises(StepNotRunning, match="is abandoned, not running: claim a new step"):
             write()
@@ -265,7 +268,7 @@ def test_nothing_is_written_to_a_step_that_was_abandoned(store: Store, make: Any
 @pytest.mark.parametrize("step_id", [99, HUGE])
 def test_nothing_is_written_to_a_step_that_does_not_exist(store: Store, make: Any, step_id: int) -> None:
     with pytest.raises(StepNotRunning, match=f"step with id {step_id} does not exist"):
-        store.fail_step(step_id, state=StepState.FAILED, reason="", now=make.now)
+        store.claims.fail(step_id, state=StepState.FAILED, reason="", now=make.now)
 
 
 # Attempts
@@ -304,15 +307,15 @@ def test_any_source_and_message_survives(store: Store, make: Any, source: str, m
     attempt = make.attempt(store, make.step(store, run), source=source, evaluation=make.evaluation(message=message))
     assert store.attempt(run.id, attempt.id).source == source
     assert store.attempt(run.id, attempt.id).evaluation.message == message
-    assert len(store.trials(run.id)[0].message) == len(message)
+    assert len(store.attempt_summaries(run.id)[0].message) == len(message)
 
 
-def test_text_no_column_takes_is_made_storable_in_trials_and_reasons(store: Store, make: Any) -> None:
+def test_text_no_column_takes_is_made_storable_in_summaries_and_reasons(store: Store, make: Any) -> None:
     run = make.run(store)
     step = make.step(store, run)
     make.attempt(store, step, evaluation=make.evaluation(message="a\0b\ud800c"))
-    assert store.trials(run.id)[0].message == "a?b?c"
-    assert store.fail_step(step.id, state=StepState.FAILED, reason="\0", now=make.now).reason == "?"
+    assert store.attempt_summaries(run.id)[0].message == "a?b?c"
+    assert store.claims.fail(step.id, state=StepState.FAILED, reason="\0", now=make.now).reason == "?"
 
 
 def test_an_evaluation_of_something_else_is_refused(store: Store, make: Any) -> None:
@@ -323,7 +326,7 @@ def test_an_evaluation_of_something_else_is_refused(store: Store, make: Any) -> 
     with pytest.raises(ForeignEvaluation, match="suite 'other'"):
         make.attempt(store, step, evaluation=make.evaluation(suite="other"))
     with pytest.raises(ForeignEvaluation, match="problem 'gqa'"):
-        store.record_attempt(
+        store.results.record_attempt(
             step_id=step.id,
             candidate=Candidate("gqa", ""),
             change="",
@@ -353,12 +356,12 @@ def test_an_attempt_is_found_in_its_own_run_only(store: Store, make: Any) -> Non
     assert store.steps(other.id)[0].state is StepState.RUNNING
 
 
-def test_trials_are_the_memory_of_a_run_without_sources(store: Store, make: Any) -> None:
+def test_summaries_are_the_attempts_of_a_run_without_sources(store: Store, make: Any) -> None:
     run = make.run(store)
     make.version(store, run, 5.0)
     make.attempt(store, make.step(store, run), parents=(0,))
     make.version(store, make.run(store, "other"), 6.0)
-    seed, fault = store.trials(run.id)
+    seed, fault = store.attempt_summaries(run.id)
     assert (seed.step_number, seed.version, seed.geomean_tflops) == (0, 0, pytest.approx(5.0))
     assert (fault.step_number, fault.version, fault.geomean_tflops) == (1, None, 0.0)
     assert (fault.status, fault.message, fault.change, fault.parents, fault.seconds, fault.plan_digest) == (
@@ -369,9 +372,9 @@ def test_trials_are_the_memory_of_a_run_without_sources(store: Store, make: Any)
         1.5,
         None,
     )
-    assert store.trials(run.id, after=seed.attempt_id) == [fault]
-    assert store.trials(run.id, after=fault.attempt_id) == store.trials(run.id, after=HUGE) == []
-    assert store.trials(run.id, after=-HUGE) == [seed, fault]
+    assert store.attempt_summaries(run.id, after=seed.attempt_id) == [fault]
+    assert store.attempt_summaries(run.id, after=fault.attempt_id) == store.attempt_summaries(run.id, after=HUGE) == []
+    assert store.attempt_summaries(run.id, after=-HUGE) == [seed, fault]
 
 
 # Versions

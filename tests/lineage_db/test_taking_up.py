@@ -17,15 +17,15 @@ class Office:
         self.run: Run = make.run(store)
 
     def claim(self, worker: str) -> Step:
-        return self.store.claim_step(self.run.id, worker=worker, operator="agent", now=self.now)
+        return self.store.claims.claim(self.run.id, worker=worker, operator="agent", now=self.now)
 
     def leave(self, step: Step, *, written: bool = True) -> None:
         if written:
             self.store.journal.add_message(step.id, "message", {}, now=self.now)
-        self.store.fail_step(step.id, state=StepState.ABANDONED, reason="killed", now=self.now)
+        self.store.claims.fail(step.id, state=StepState.ABANDONED, reason="killed", now=self.now)
 
     def finish(self, step: Step) -> None:
-        self.store.fail_step(step.id, state=StepState.FAILED, reason="done", now=self.now)
+        self.store.claims.fail(step.id, state=StepState.FAILED, reason="done", now=self.now)
 
 
 @pytest.fixture

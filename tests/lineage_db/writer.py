@@ -34,10 +34,10 @@ def main(url: str, mode: str) -> None:
     with Store.open(url) as store:
         run = store.run("shared")
         for _ in range(10):
-            step = store.claim_step(run.id, worker=str(os.getpid()), operator="o", now=NOW)
+            step = store.claims.claim(run.id, worker=str(os.getpid()), operator="o", now=NOW)
             for number in range(5):
                 source = f"x = {os.getpid()}, {step.number}, {number}\n"
-                attempt = store.record_attempt(
+                attempt = store.results.record_attempt(
                     step_id=step.id,
                     candidate=Candidate("mha", source),
                     change="",
@@ -47,7 +47,7 @@ def main(url: str, mode: str) -> None:
                     finished=NOW,
                 )
                 written.append((step.number, attempt.id))
-            version = store.conclude_step(
+            version = store.results.conclude(
                 step.id,
                 attempt_id=attempt.id,
                 parents=(),

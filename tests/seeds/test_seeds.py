@@ -9,6 +9,7 @@ import torch
 
 from evaluator.candidate import Candidate
 from evaluator.capture import Capturer
+from evaluator.catalogue import get_problem, get_suite
 from evaluator.compiling.compiler import Compiler, fit
 from evaluator.evaluation import Fault, Status
 from evaluator.executor import offline
@@ -16,7 +17,6 @@ from evaluator.judging.judge import Judge
 from evaluator.plan import Role
 from evaluator.problem import Case, Problem
 from evaluator.problems import PROBLEMS
-from evaluator.problems.loading import get_problem, get_suite
 from evaluator.sandbox.jobs import ForkServer
 from evaluator.targets import get_target
 from seeds import SEEDS, seed_source

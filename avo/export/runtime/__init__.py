@@ -1,1 +1,1 @@
-"""What every exported package runs: copied into it as it is, beside the kernels and the table that it reads."""
+"""What every exported package runs: copied into it unchanged, next to the kernels and the table that it reads."""

@@ -28,9 +28,9 @@ def attention(
     kv_heads may be a divisor of heads. ``is_causal`` lets query i see the keys up to i. Of masks, the kernels take
     ``torch.nn.attention.bias.causal_lower_right``: query i sees the keys up to i + kv_len - q_len.
 
-    The kernels are forward only; gradients come from computing the call once more with torch. What no kernel takes goes
-    to ``scaled_dot_product_attention``, with a warning for each reason, or raises ``UnsupportedCall`` if
-    ``on_unsupported`` is ``"raise"`` rather than ``"sdpa"``; AVO_ON_UNSUPPORTED in the environment is the default.
+    The kernels compute the forward pass only; for gradients torch computes the call again. A call that no kernel takes
+    goes to ``scaled_dot_product_attention``, with one warning for each reason, or raises ``UnsupportedCall`` if
+    ``on_unsupported`` is ``"raise"`` rather than ``"sdpa"``. The default is the environment's AVO_ON_UNSUPPORTED.
     """
     reason = _unsupported(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
     if reason:
@@ -55,7 +55,7 @@ def _unsupported(
     scale: float | None,
     enable_gqa: bool,
 ) -> str:
-    """Return why no kernel takes a call, in a few words; nothing where one does."""
+    """Return in a few words why no kernel takes a call; an empty string where one does."""
     if dropout_p > 0.0:
         return "dropout"
     if attn_mask is not None and (is_causal or not _is_lower_right(attn_mask)):
@@ -63,7 +63,7 @@ def _unsupported(
     if scale is not None and not scale > 0.0:
         return "a scale that is not positive"
     if not query.ndim == key.ndim == value.ndim == 4:
-        return "tensors that have not 4 dimensions"
+        return "tensors without 4 dimensions"
     if key.shape != value.shape or query.shape[0] != key.shape[0] or query.shape[3] != key.shape[3]:
         return "shapes that differ"
     if not query.dtype == key.dtype == value.dtype or not query.device == key.device == value.device:

@@ -1,7 +1,7 @@
-"""Which kernel runs, and what becomes of a call that none is made for.
+"""Which kernel runs a call, and what happens to a call that no kernel takes.
 
-``dispatch.json`` beside this file says what each kernel takes and how fast it was on each case it was judged on. Of the
-kernels that take a call, the one that was fastest on the case nearest to it runs.
+``dispatch.json``, next to this file, says which calls each kernel takes and how fast it was on each case that it was
+judged on. Among the kernels that take a call, the one that was fastest on the case nearest to the call runs.
 """
 
 import functools
@@ -18,18 +18,16 @@ from typing import Any
 import torch
 
 NAMESPACE = __name__.rpartition(".")[0].replace(".", "_")
-"""Of this package's operators in ``torch.ops``."""
+"""Namespace of this package's operators in ``torch.ops``."""
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-"""Whether Triton interprets kernels: then they take tensors on the CPU, in types that its interpreter has arithmetic
-for.
-"""
+"""Whether Triton interprets kernels. They then take tensors on the CPU, in types that its interpreter computes in."""
 _INTERPRETED_DTYPES = (torch.float16, torch.float32)
 _MODES = ("sdpa", "raise")
 _DEFAULT_MODE = os.environ.get("AVO_ON_UNSUPPORTED", "sdpa")
 _warned: set[str] = set()
-"""Reasons that need no second warning."""
+"""Reasons for which a warning was given: there is one warning for each."""
 _ALIGNMENT = 16
-"""Bytes to which the judge's tensors and their rows are aligned."""
+"""Alignment of the judge's tensors and of their rows, in bytes."""
 
 
 class UnsupportedCall(NotImplementedError):
@@ -37,32 +35,32 @@ class UnsupportedCall(NotImplementedError):
 
 
 @dataclass(frozen=True, slots=True)
-class Kernel:
-    """What one kernel takes."""
+class ExportedKernel:
+    """Which calls one kernel takes."""
 
     name: str
-    """Of its module in ``kernels``."""
+    """Name of the kernel's module in ``kernels``."""
     function: str
-    """Of its entry, and of the public function it is for."""
+    """Name of the kernel's entry and of the public function that it is for."""
     version: str
-    """Where it comes from: RUN@VERSION."""
+    """Where the kernel comes from: RUN@VERSION."""
     target: str
-    """What its speed was judged for; speeds of different targets are never compared."""
+    """What the speed was judged for; speeds of different targets are never compared."""
     capability: tuple[int, int]
     dtypes: tuple[str, ...]
     head_dims: tuple[int, ...]
     grouped: bool
     """Whether several query heads may share a KV head."""
     block_sizes: tuple[int, ...]
-    """Of selected blocks; empty for dense attention."""
+    """Sizes of selected blocks; empty for dense attention."""
     gluon: bool
-    """Whether it is written in Gluon, which only a GPU runs."""
+    """Whether the kernel is written in Gluon, which only a GPU runs."""
     interpretable: bool
-    """Whether Triton's interpreter can run it."""
+    """Whether Triton's interpreter can run the kernel."""
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class CaseSpeed:
     """The speed of one kernel on one case."""
 
     kernel: str
@@ -71,32 +69,32 @@ class Judged:
     heads: int
     kv_heads: int
     length: int
-    """Keys of a sequence."""
+    """Number of keys in a sequence."""
     head_dim: int
     causal: bool
     block_size: int
     blocks: int
-    """That a query selects at most."""
+    """Number of blocks that a query selects at most."""
     kind: str
     """``predicted`` or ``measured``."""
     tflops: float
 
 
-def _read() -> tuple[tuple[Kernel, ...], tuple[Judged, ...]]:
+def _read() -> tuple[tuple[ExportedKernel, ...], tuple[CaseSpeed, ...]]:
     def hashable(record: dict[str, Any]) -> dict[str, Any]:
         return {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
 
     table = json.loads(Path(__file__).with_name("dispatch.json").read_text(encoding="utf-8"))
-    kernels = tuple(Kernel(**hashable(each)) for each in table["kernels"])
-    return kernels, tuple(Judged(**each) for each in table["cases"])
+    kernels = tuple(ExportedKernel(**hashable(each)) for each in table["kernels"])
+    return kernels, tuple(CaseSpeed(**each) for each in table["cases"])
 
 
-KERNELS, JUDGED = _read()
-"""In the order of preference, as far as targets go."""
+KERNELS, SPEEDS = _read()
+"""The kernels in order of preference of their targets, and their speeds."""
 
 
-def candidates(function: str, query: torch.Tensor, group: int, block_size: int = 0) -> tuple[list[Kernel], str]:
-    """Return the kernels that take a call with such a query, ``group`` query heads to a KV head, and for none why."""
+def candidates(function: str, query: torch.Tensor, group: int, block_size: int = 0) -> tuple[list[ExportedKernel], str]:
+    """Return the kernels for a call with such a query and ``group`` query heads to a KV head; where none, say why."""
     found = [kernel for kernel in KERNELS if kernel.function == function]
     dtype = str(query.dtype).removeprefix("torch.")
     if INTERPRETED:
@@ -129,7 +127,7 @@ def _capability(device: int | None) -> tuple[int, int]:
 
 
 def choose(function: str, query: torch.Tensor, key: torch.Tensor, causal: bool, block_size: int = 0) -> ModuleType:
-    """Return the module of the kernel for a call that ``candidates`` has some for; it is imported now at the latest."""
+    """Return the module of the kernel that runs a call for which ``candidates`` are found; import it if necessary."""
     group = query.shape[1] // key.shape[1]
     found = candidates(function, query, group, block_size)[0]
     name = _fastest(tuple(found), query.shape[3], causal, group, block_size, key.shape[2])
@@ -137,11 +135,13 @@ def choose(function: str, query: torch.Tensor, key: torch.Tensor, causal: bool, 
 
 
 @functools.lru_cache(maxsize=4096)
-def _fastest(kernels: tuple[Kernel, ...], head_dim: int, causal: bool, group: int, block_size: int, length: int) -> str:
+def _fastest(
+    kernels: tuple[ExportedKernel, ...], head_dim: int, causal: bool, group: int, block_size: int, length: int
+) -> str:
     names = {kernel.name for kernel in kernels if kernel.target == kernels[0].target}
-    judged = [each for each in JUDGED if each.kernel in names]
+    speeds = [each for each in SPEEDS if each.kernel in names]
 
-    def distance(each: Judged) -> tuple[float, ...]:
+    def distance(each: CaseSpeed) -> tuple[float, ...]:
         return (
             each.head_dim != head_dim,
             each.causal != causal,
@@ -150,13 +150,13 @@ def _fastest(kernels: tuple[Kernel, ...], head_dim: int, causal: bool, group: in
             abs(math.log2(each.length / length)),
         )
 
-    nearest = min(judged, key=lambda each: (distance(each), each.case))
-    rivals = [each for each in judged if each.case == nearest.case and distance(each) == distance(nearest)]
+    nearest = min(speeds, key=lambda each: (distance(each), each.case))
+    rivals = [each for each in speeds if each.case == nearest.case and distance(each) == distance(nearest)]
     return max(rivals, key=lambda each: each.tflops).kernel
 
 
 def as_judged(tensor: torch.Tensor) -> torch.Tensor:
-    """Return ``tensor``, copied where its last stride is not 1 or its rows are not aligned as the judge's are."""
+    """Return ``tensor``, or a copy where its last stride is not 1 or its rows are not aligned as the judge's."""
     *strides, last = tensor.stride()
     aligned = [address % _ALIGNMENT == 0 for address in (tensor.data_ptr(), *(s * tensor.itemsize for s in strides))]
     if last == 1 and all(strides) and all(aligned):
@@ -165,7 +165,7 @@ def as_judged(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def decline(reason: str, on_unsupported: str | None) -> None:
-    """Warn, once for each reason, that torch computes a call, or raise ``UnsupportedCall`` where that was asked for."""
+    """Warn, once for each reason, that torch computes the call, or raise ``UnsupportedCall`` if asked to."""
     mode = _DEFAULT_MODE if on_unsupported is None else on_unsupported
     if mode not in _MODES:
         raise ValueError(f"on_unsupported should be one of {_MODES}, not {mode!r}")

@@ -9,7 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from ._dispatch import NAMESPACE, as_judged, candidates, choose, decline
 
 _ROWS = 1024
-"""Queries that torch takes at once: it needs a mask of as many rows, by all keys, for each query head."""
+"""Number of queries that torch takes at once: for each query head it needs a mask of these by all keys."""
 
 
 def selected_attention(
@@ -27,12 +27,13 @@ def selected_attention(
     query is [batch, heads, length, head_dim], key and value [batch, kv_heads, length, head_dim]; kv_heads may be a
     divisor of heads. block_indices is an integer tensor [batch, kv_heads, length, blocks]: numbers of blocks of
     ``block_size`` keys, ascending, padded with -1 at the end. Query t sees key u if u <= t and u // block_size is among
-    the numbers of t; its own block must be, and none behind it. The result is like ``query``. ``scale`` is 1 /
-    sqrt(head_dim) unless given.
+    the numbers of t. These must include the query's own block and no block behind it. The result has the shape and type
+    of ``query``. ``scale`` is 1 / sqrt(head_dim) unless given.
 
-    The kernels are forward only; gradients come from computing the call once more with torch. What no kernel takes goes
-    to ``scaled_dot_product_attention`` with a mask, with a warning for each reason, or raises ``UnsupportedCall`` if
-    ``on_unsupported`` is ``"raise"`` rather than ``"sdpa"``; AVO_ON_UNSUPPORTED in the environment is the default.
+    The kernels compute the forward pass only; for gradients torch computes the call again. A call that no kernel takes
+    goes to ``scaled_dot_product_attention`` with a mask, with one warning for each reason, or raises
+    ``UnsupportedCall`` if ``on_unsupported`` is ``"raise"`` rather than ``"sdpa"``. The default is the
+    environment's AVO_ON_UNSUPPORTED.
     """
     _check(query, key, value, block_indices, block_size)
     factor = 1.0 / math.sqrt(query.shape[3]) if scale is None else float(scale)
@@ -68,7 +69,7 @@ def _unsupported(
     block_size: int,
     scale: float,
 ) -> str:
-    """Return why no kernel takes a call, in a few words; nothing where one does."""
+    """Return in a few words why no kernel takes a call; an empty string where one does."""
     if not scale > 0.0:
         return "a scale that is not positive"
     if not query.dtype == key.dtype == value.dtype:

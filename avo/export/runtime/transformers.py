@@ -15,7 +15,7 @@ from ._dispatch import NAMESPACE, decline
 def register(name: str = NAMESPACE, *, on_unsupported: str | None = None) -> str:
     """Make ``attn_implementation=name`` known to transformers, and return ``name``.
 
-    Layers without a mask, such as those of batches without padding, run this package's kernels; the others go to
+    Layers without a mask, such as those of batches without padding, run this package's kernels. Other layers run
     transformers' own ``sdpa``, with one warning, or raise: see ``on_unsupported`` of ``attention``.
     """
     AttentionInterface.register(name, functools.partial(attention_forward, on_unsupported=on_unsupported))

@@ -1,7 +1,7 @@
-"""How far the GPU's results may be off where an operation is lowered to an approximation.
+"""Error bounds of the GPU's results where an operation is lowered to an approximation.
 
-The executor computes the value itself; a tolerance may quote these bounds. Instructions are those that Triton 3.6 to
-3.9 make PTX of (seen for sm_90). Sources: the PTX ISA 9.0, sections 9.7.3 (floating-point instructions), and the CUDA
+The executor computes the exact value; a tolerance may cite these bounds. The instructions are those that Triton 3.6 to
+3.9 emit as PTX for sm_90. Sources: the PTX ISA 9.0, sections 9.7.3 (floating-point instructions), and the CUDA
 C++ Programming Guide, appendix on mathematical functions (largest errors in units in the last place).
 """
 
@@ -13,7 +13,7 @@ GUIDE = "CUDA C++ Programming Guide, Mathematical Functions"
 
 @dataclass(frozen=True, slots=True)
 class Approximation:
-    """The bound of one operation; a result is within it if one of the errors given as not 0 is."""
+    """The error bound of one operation. A result is within it if one of the errors that are not 0 is."""
 
     operation: str
     """Name in the IR, or libdevice's symbol."""
@@ -25,7 +25,7 @@ class Approximation:
     relative: float = 0.0
     absolute: float = 0.0
     where: str = ""
-    """For which operands, if not for all."""
+    """The operands that the bound holds for, if not all."""
     flushes: bool = False
     """Whether subnormal operands and results become zeros."""
 
@@ -121,7 +121,7 @@ _WHERE["yn"] = "float32: ceil(2 + 2.5 n) ulps for |x| < n, else absolute; float6
 _WHERE["jn"] = "for n = 128"
 _WHERE |= dict.fromkeys(("j0", "j1", "y0", "y1"), "ulps for |x| < 8, else absolute")
 _LOWERED = ("exp", "exp2", "log", "log2", "sin", "cos", "erf", "rsqrt")
-"""Operations of the IR that become calls of libdevice, where they are not lowered to an instruction above."""
+"""Operations of the IR that become calls of libdevice where none of the instructions above implements them."""
 
 
 def _of_libdevice() -> tuple[Approximation, ...]:
@@ -148,4 +148,4 @@ def _of_libdevice() -> tuple[Approximation, ...]:
 
 
 APPROXIMATIONS: tuple[Approximation, ...] = _INSTRUCTIONS + _of_libdevice()
-"""One entry per operation and element type; whatever is not in it is rounded to nearest once."""
+"""One entry per operation and element type. Other operations are rounded to nearest once."""

@@ -1,4 +1,4 @@
-"""Atomic operations: as if programs, and elements within them, came one after the other, in the order of the run."""
+"""Atomic operations. Programs, and the elements within them, take effect one after another, in the order of the run."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,12 +22,12 @@ _SEMANTICS = {
     "release": (False, True),
     "acq_rel": (True, True),
 }
-"""Whether they acquire and release."""
+"""Whether an operation with these semantics acquires and releases."""
 _SCOPES = ("gpu", "cta", "sys")
 
 
 def _order(op: Op, words: int = 0) -> Ordering:
-    """Return what an atomic operation orders, by the words after its first ``words``."""
+    """Return what an atomic operation orders, read from the keywords after its first ``words``."""
     semantic, scope = (*op.words[words:], "", "")[:2]
     if semantic not in _SEMANTICS or scope not in _SCOPES:
         raise UnsupportedOperation(f"{op.name} with {' '.join(op.words)[:60]}", op.location)
@@ -71,12 +71,12 @@ _UPDATES: dict[str, tuple[Update, tuple[str, ...]]] = {
     "umin": (_unsigned_pick(False), _INTEGERS),
     "exch": (lambda old, value: value, (*_INTEGERS, "f32", "f64")),
 }
-"""By kind: new value from old and operand, and the element types it is defined on: those of Triton's front end, which
-does float ``max`` and ``min`` as integers."""
+"""For each kind, the function of old value and operand, and the element types that Triton's front end allows; it maps
+float ``max`` and ``min`` to integers."""
 
 
 def _turns(index: Tensor) -> list[Tensor]:
-    """Split positions [n] into turns: within one, no two have the same index; earlier positions come first."""
+    """Split positions [n] into turns, in order, so that no two positions of one turn have the same index."""
     order = torch.argsort(index, stable=True)
     ordered = index[order]
     places = torch.arange(index.numel())
@@ -108,7 +108,7 @@ def _update(
 
 
 def _check(op: Op, types: Types, kind: Type, values: Sequence[int], masks: Sequence[int] = ()) -> None:
-    """Raise ``UnsupportedOperation`` unless the first operand points to such values."""
+    """Raise ``UnsupportedOperation`` unless the first operand points to values of type ``kind``."""
     pointer = types[op.operands[0]]
     if pointer.target is None or pointer.element != "ptr" or pointer.target != Type(kind.element):
         raise UnsupportedOperation(f"{op.name} of {kind} at {pointer}", op.location)
@@ -161,7 +161,7 @@ def _atomic_cas(op: Op, types: Types) -> Step:
         values = full(frame.tensor(desired), kind, programs).flatten()
 
         def swap(old: Tensor, lanes: Tensor) -> Tensor:
-            # Bits are compared: zeros of different signs differ, a NaN equals itself.
+            # Compares bits: zeros of different signs differ, a NaN equals itself.
             return torch.where(old.view(raw) == compare[lanes].view(raw), values[lanes], old)
 
         before = _update(frame, site(frame, op, order), address, None, kind, swap)
@@ -196,7 +196,7 @@ def _atomic_store(op: Op, types: Types) -> Step:
 
     def run(frame: Frame) -> None:
         mask = frame.tensor(optional[0]) if optional else None
-        # Programs that store the same do so one by one all the same.
+        # Expanded, so that each program stores by itself even where all store the same.
         where = full(frame.tensor(address), types[address], frame.programs)
         frame.run.memory.write(where, mask, frame.tensor(value), kind, site(frame, op, order))
 
@@ -235,12 +235,12 @@ _REDUCTIONS: dict[str, tuple[str, ...]] = {
     "or": _INTEGERS,
     "xor": _INTEGERS,
 }
-"""By kind: the element types of Triton's front end."""
+"""For each kind, the element types that Triton's front end allows."""
 
 
 @step("tt.descriptor_reduce")
 def _descriptor_reduce(op: Op, types: Types) -> Step:
-    """Each element is updated atomically, relaxed (PTX ISA 8.5, cp.reduce.async.bulk.tensor)."""
+    """Update each element atomically, relaxed (PTX ISA 8.5, cp.reduce.async.bulk.tensor)."""
     kind_word = op.words[0] if op.words else ""
     check_variant(op, [kind_word], ["kind"])
     block = described_block(op, types)

@@ -1,4 +1,4 @@
-"""Operations that make blocks or rearrange them. None of them computes; most are views."""
+"""Operations that make or rearrange blocks. None of them computes; most are views."""
 
 import re
 
@@ -56,7 +56,7 @@ def _make_range(op: Op, types: Types) -> Step:
     check_variant(op, attributes=["start", "end"])
     start, end = integer(op, "start"), integer(op, "end")
     if types[op.results[0]] != Type("i32", (end - start,)):
-        raise IRError(f"{op.name} at {op.location} from {start} to {end} is no {types[op.results[0]]}")
+        raise IRError(f"{op.name} at {op.location} from {start} to {end} does not make {types[op.results[0]]}")
     value = torch.arange(start, end, dtype=torch.int32)[None]
     result = op.results[0]
 
@@ -182,7 +182,7 @@ def _histogram(op: Op, types: Types) -> Step:
 
 @step("tt.assert")
 def _assert(op: Op, types: Types) -> Step:
-    """Front ends make it of kernels built for debugging alone."""
+    """Return the step of an assertion, which front ends emit only for kernels built for debugging."""
     check_variant(op, words=op.words)
     (condition,) = op.operands
     kind = types[condition]
@@ -214,7 +214,7 @@ _ORDERING = (
     "tt.grid_dependency_wait",
     "tt.grid_dependency_launch_dependents",
 )
-"""What orders threads of a program, or kernels: here everything comes one after the other."""
+"""Operations that order threads of a program, or kernels. They do nothing here, where everything runs in order."""
 
 
 @step(*_ORDERING)

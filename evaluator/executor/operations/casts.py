@@ -1,7 +1,7 @@
 """Conversions between types, each rounded once, with the hardware's saturation.
 
-As PTX for sm_90 and later has them; older targets convert between 16-bit floats and from integers to bfloat16 by way
-of float32. What NVIDIA's back end does not compile, such as float64 to 8 bits, is not done here either.
+They follow PTX for sm_90 and later; older targets convert between 16-bit floats and from integers to bfloat16 through
+float32. Conversions that NVIDIA's back end does not compile, such as float64 to 8 bits, are unsupported.
 """
 
 import torch
@@ -17,7 +17,7 @@ from evaluator.executor.values import DTYPES, RAW
 Tensor = torch.Tensor
 
 _TOWARD_ZERO = frozenset((("f32", "f16"), ("f32", "bf16"), ("f32", "f8E5M2")))
-"""The conversions that the back end has with ``rtz``."""
+"""The conversions that the back end supports with ``rtz``."""
 
 
 def to_float(value: Tensor, dtype: torch.dtype) -> Tensor:
@@ -35,7 +35,7 @@ def toward_zero(value: Tensor, dtype: torch.dtype) -> Tensor:
     raw = RAW[nearest.element_size()]
     result = (nearest.view(raw) - past.to(raw)).view(dtype)
     if dtype == torch.float8_e5m2:
-        # Done as float16 cut short, which keeps infinities.
+        # Truncates float16, which keeps infinities.
         infinity = torch.copysign(torch.full_like(value, float("inf")), value).to(torch.float16).view(torch.int16) >> 8
         return torch.where(torch.isinf(value), infinity.to(torch.int8), result.view(torch.int8)).view(dtype)
     return result
@@ -141,7 +141,7 @@ def to_integer(value: Tensor, bits: int, is_signed: bool) -> Tensor:
 
 @elementwise("arith.fptosi", "arith.fptoui")
 def _float_to_integer(op: Op, types: Types) -> Elementwise:
-    """Toward zero; to 8 bits by way of 16, of which the upper half is dropped, as LLVM lowers it."""
+    """Round toward zero. Conversions to 8 bits go through 16, whose upper half is dropped, as LLVM lowers them."""
     check_variant(op)
     one_element(op, types, FLOATS, op.operands)
     element = one_element(op, types, INTEGERS - {"i1"}, op.results)

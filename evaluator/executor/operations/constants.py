@@ -70,7 +70,7 @@ def _constant(op: Op, types: Types) -> Step:
 
 @step("ub.poison")
 def _poison(op: Op, types: Types) -> Step:
-    """Any value will do: a kernel whose results depend on it is wrong."""
+    """Return a step that gives zeros: any value will do, as a kernel whose results depend on it is wrong."""
     check_variant(op)
     kind = types[op.results[0]]
     if kind.element not in DTYPES:

@@ -1,8 +1,9 @@
 """``tt.dot_scaled``: products of operands in microscaling formats (OCP Microscaling Formats specification, v1.0).
 
-Computed as Triton decomposes them for targets without such tensor cores (DecomposeScaledBlocked.cpp): operands and
-scales become bfloat16, or float16 if an operand is, their product is rounded, and the matrix product summed in float32.
-Where the hardware has the formats, results differ for products that bfloat16 cannot hold and for the scale 0: 2^-127.
+They are computed as Triton decomposes them for targets without such tensor cores (DecomposeScaledBlocked.cpp): operands
+and scales become bfloat16, or float16 if an operand is; their product is rounded, and the matrix product is summed in
+float32. Hardware with these formats gives other results for products that bfloat16 cannot hold and for the scale 0,
+which is 2^-127.
 """
 
 from collections.abc import Callable
@@ -24,11 +25,11 @@ E2M1 = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -
 """The numbers of the 4-bit format by their bits."""
 
 _NAN_SCALE = -1
-"""0xFF, read as a signed byte."""
+"""The scale that stands for NaN: 0xFF, read as a signed byte."""
 
 
 def unpack_e2m1(packed: Tensor, axis: int) -> Tensor:
-    """Return the numbers in bytes (any integer type), twice as many along an axis, as float32."""
+    """Return the 4-bit numbers in bytes (any integer type) as float32, twice as many along an axis."""
     bits = packed.to(torch.int64)
     pairs = torch.stack([E2M1[bits & 15], E2M1[(bits >> 4) & 15]], axis + 1)
     return pairs.flatten(axis, axis + 1)
@@ -45,7 +46,7 @@ Operand = Callable[[Frame], Tensor]
 
 
 def _operand(op: Op, types: Types, slot: int, scale: int | None, side: str, dtype: torch.dtype) -> Operand:
-    """Return what gives an operand [P, ..., M, K] or [P, ..., K, N], scaled and in ``dtype``."""
+    """Return a function that gives an operand [P, ..., M, K] or [P, ..., K, N], scaled and in ``dtype``."""
     kind, packed = types[slot], op.attributes[side] == "e2m1"
     along_k = op.attributes.get(f"{side}_k_pack", "true") == "true"
     rank = len(kind.shape)

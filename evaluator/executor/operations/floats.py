@@ -1,8 +1,7 @@
-"""Floating-point arithmetic: IEEE, with the GPU's ways for NaN, zeros, remainders and exponentials.
+"""Floating-point arithmetic: IEEE, with the GPU's treatment of NaN, zeros, remainders and exponentials.
 
-Where PTX has an approximation the value itself is computed; ``approximations`` holds the error bounds. What an
-instruction does to subnormal operands decides what comes out for them, so that is done as the instruction does it, as
-far as it shows beyond the smallest normal number.
+Where PTX has an approximation, the exact value is computed; ``approximations`` holds the error bounds. Subnormal
+operands are treated as the instruction treats them, as far as that affects normal results.
 """
 
 import numpy as np
@@ -21,7 +20,7 @@ LOG2_E = 1.4426950408889634
 """log2(e); the GPU computes exp(x) as exp2(x * log2(e))."""
 
 SMALLEST_NORMAL = 2.0**-126
-"""Of float32."""
+"""Smallest normal float32."""
 
 
 def alike(function: Elementwise) -> Elementwise:
@@ -53,28 +52,28 @@ def flush(value: Tensor) -> Tensor:
 
 
 def exp(value: Tensor) -> Tensor:
-    """e to the value; in float32 by way of base 2, as the GPU does it."""
+    """Return e to the value; in float32 through base 2, as on the GPU."""
     return exp2(value * LOG2_E) if value.dtype == torch.float32 else torch.exp(value)
 
 
 def rsqrt(value: Tensor) -> Tensor:
-    """Reciprocal square root, of subnormal float32 as of zero (``rsqrt.approx.ftz.f32``)."""
+    """Return the reciprocal square root; subnormal float32 count as zero (``rsqrt.approx.ftz.f32``)."""
     return 1 / square_root(flush(value))
 
 
 def remainder(a: Tensor, b: Tensor) -> Tensor:
-    """``a - trunc(a / b) * b`` with a rounded quotient and one rounding at the end, as LLVM expands it for PTX."""
+    """Return ``a - trunc(a / b) * b``, with a rounded quotient and one rounding at the end, as LLVM expands it."""
     result = fused(-torch.trunc(a / b), b, a)
     return torch.where(torch.isinf(b), a, result)
 
 
 def divide_approximately(a: Tensor, b: Tensor) -> Tensor:
-    """``div.approx.f32``: a times the reciprocal of b, which is zero where b is beyond 2**126 (PTX ISA, div)."""
+    """Return a times the reciprocal of b, which is zero where b is beyond 2**126 (``div.approx.f32``; PTX ISA, div)."""
     return torch.where(b.abs() > 2.0**126, a * torch.copysign(torch.zeros_like(b), b), a / b)
 
 
 def _in_order(value: Tensor) -> Tensor:
-    """Map floats, but NaN, to integers of the same order, in which -0 comes before +0; its own inverse on the bits."""
+    """Map floats other than NaN to integers in the same order, with -0 before +0; on the bits, its own inverse."""
     bits = value.view(RAW[value.element_size()]) if value.is_floating_point() else value
     return bits ^ (bits >> (bits.element_size() * 8 - 1) & torch.iinfo(bits.dtype).max)
 
@@ -94,22 +93,22 @@ def _extreme(pick: Elementwise, keep_nan: bool, a: Tensor, b: Tensor) -> Tensor:
 
 
 def fmax(a: Tensor, b: Tensor) -> Tensor:
-    """Maximum that ignores NaN, and in which +0 is greater than -0 (PTX ISA, max)."""
+    """Return the maximum, ignoring NaN; +0 is greater than -0 (PTX ISA, max)."""
     return _extreme(torch.maximum, False, a, b)
 
 
 def fmin(a: Tensor, b: Tensor) -> Tensor:
-    """Minimum that ignores NaN, and in which -0 is less than +0."""
+    """Return the minimum, ignoring NaN; -0 is less than +0."""
     return _extreme(torch.minimum, False, a, b)
 
 
 def maximum(a: Tensor, b: Tensor) -> Tensor:
-    """Maximum that propagates NaN."""
+    """Return the maximum, propagating NaN."""
     return _extreme(torch.maximum, True, a, b)
 
 
 def minimum(a: Tensor, b: Tensor) -> Tensor:
-    """Minimum that propagates NaN."""
+    """Return the minimum, propagating NaN."""
     return _extreme(torch.minimum, True, a, b)
 
 
@@ -140,7 +139,7 @@ _FLOAT: dict[str, Elementwise] = {
     "tt.precise_divf": torch.div,
     "tt.approx_divf": divide_approximately,
 }
-"""Every one that Triton's front end emits; roots, floor and ceil of float32 are lowered to ``.ftz`` instructions."""
+"""Every float operation that Triton's front end emits. Roots, floor and ceil of float32 are ``.ftz`` instructions."""
 
 
 @elementwise(*_FLOAT)

@@ -1,15 +1,16 @@
-"""Promises to the compiler: ``tl.assume``, and what ``tl.multiple_of`` and its like say of a value.
+"""Promises to the compiler: ``tl.assume``, and hints such as ``tl.multiple_of`` on values.
 
-The compiler makes use of them without a check, so a kernel that breaks one is wrong on a GPU whatever it does here.
-Meaning as in Triton's ``AxisInfo``, include/triton/Analysis/AxisInfo.h: along each dimension, groups of ``contiguity``
-elements count up by one, groups of ``constancy`` elements are equal, and the first element of every contiguous group is
-divisible by ``divisibility``.
+The compiler relies on them unchecked, so a kernel that breaks one is wrong on a GPU whatever it computes here. Hints
+mean what Triton's ``AxisInfo`` says (include/triton/Analysis/AxisInfo.h): along each dimension, groups of
+``contiguity`` elements count up by one, groups of ``constancy`` elements are equal, and the first element of every
+contiguous group is divisible by ``divisibility``.
 """
 
 import re
 
 import torch
 
+from evaluator.executor.effects import READS
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Op, Type
@@ -20,8 +21,6 @@ from evaluator.executor.values import RAW, AddressSum, DescriptorValue, full
 Tensor = torch.Tensor
 
 _DENSE = re.compile(r"dense<\[?(\d{1,9}(?:, \d{1,9})*)\]?> : tensor<(\d+)xi(?:32|64)>")
-_SCATTERED = ("tt.load", "tt.gather", "tt.descriptor_load", "tt.descriptor_gather", "tt.atomic_rmw", "tt.atomic_cas")
-"""Operations whose results the compiler takes to be contiguous only where a hint says so."""
 
 
 @step("llvm.intr.assume")
@@ -38,7 +37,7 @@ def _assume(op: Op, types: Types) -> Step:
 
 
 def checked(op: Op, types: Types, unchecked: Step) -> Step:
-    """Return the step of an operation, followed by a check of what its hints say about its results."""
+    """Return the step of an operation, followed by a check that its results keep its hints."""
     if not any(name in op.attributes for name in VALUE_HINTS):
         return unchecked
     checks = [_check(op, slot, types[slot]) for slot in op.results]
@@ -65,7 +64,7 @@ def _check(op: Op, slot: int, kind: Type) -> Step:
         value = held.base + held.offset if isinstance(held, AddressSum) else held
         value = full(value, kind)
         value = value if kind.shape else value[:, None]
-        # Bits, so that a NaN equals itself.
+        # Compares bits, so that a NaN equals itself.
         value = value.contiguous().view(RAW[value.element_size()]) if kind.floating else value.to(torch.int64)
 
         def refute(wrong: Tensor, claim: str) -> None:
@@ -105,7 +104,7 @@ def _amounts(op: Op, name: str, rank: int) -> tuple[int, ...] | None:
 
 
 def _uncounted(value: Tensor, axis: int, length: int, unit: int) -> Tensor:
-    """Return which elements are not the first of their group plus ``unit`` times their distance from it."""
+    """Return which elements differ from the first of their group plus ``unit`` times their distance from it."""
     place = torch.arange(value.shape[axis])
     first = value.index_select(axis, place // length * length)
     return value != first + (place % length * unit).view(_along(value, axis))
@@ -119,8 +118,9 @@ def _along(value: Tensor, axis: int) -> list[int]:
 
 
 def _run_length(op: Op, value: Tensor, axis: int, unit: int) -> int:
-    """Return the length of the contiguous groups that the compiler may have found by itself: the greatest possible."""
-    length = 1 if op.name in _SCATTERED else value.shape[axis]
+    """Return the length of the contiguous groups that the compiler may assume without a hint: the greatest possible."""
+    # The compiler takes what is read from memory or gathered to be contiguous only where a hint says so.
+    length = 1 if op.name in READS or op.name == "tt.gather" else value.shape[axis]
     while length > 1 and bool(_uncounted(value, axis, length, unit).any()):
         length //= 2
     return length

@@ -1,4 +1,4 @@
-"""``tt.elementwise_inline_asm``: PTX that is applied to elements, several at a time if they are packed."""
+"""``tt.elementwise_inline_asm``: PTX applied to elements, several at a time if they are packed."""
 
 import re
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _BITS = {"h": 16, "r": 32, "l": 64, "f": 32, "d": 64}
 
 @step("tt.elementwise_inline_asm")
 def _inline_asm(op: Op, types: Types) -> Step:
-    """Which elements are packed for one piece of assembly is free; here they are neighbours along the last axis."""
+    """Return the step. The compiler may pack any elements together; here they are neighbours along the last axis."""
     check_variant(op, words=op.words, attributes=["constraints", "packed_element", "pure"])
     text = unquoted(op.words[0]) if len(op.words) == 1 and op.words[0].startswith('"') else ""
     name = f"inline assembly {' '.join(text.split())[:60]!r}"
@@ -65,7 +65,7 @@ def _inline_asm(op: Op, types: Types) -> Step:
 
 
 def _per_register(kind: Type, pack: int) -> int:
-    """How many elements one register holds: elements of less than 32 bits share one as far as they are packed."""
+    """Return the number of elements in one register: packed elements of less than 32 bits share registers."""
     return min(max(32 // (8 * kind.item_bytes), 1), pack)
 
 
@@ -74,7 +74,7 @@ def _registers(kind: Type, pack: int) -> int:
 
 
 def _packed(value: Tensor, kind: Type, pack: int) -> list[Tensor]:
-    """Return the registers [P * packs] of an operand [P, ...]; the last element fills what packs lack."""
+    """Return the registers [P * packs] of an operand [P, ...]; copies of the last element fill an incomplete pack."""
     together = _per_register(kind, pack)
     elements = value.reshape(value.shape[0], -1).view(RAW[kind.item_bytes])
     missing = -elements.shape[1] % pack
@@ -86,7 +86,7 @@ def _packed(value: Tensor, kind: Type, pack: int) -> list[Tensor]:
 
 
 def _resized(register: Tensor, bits: int) -> Tensor:
-    """Extend with zeros, or cut, to the width of the register that the constraint asks for."""
+    """Extend with zeros or truncate to the register width that the constraint asks for."""
     have = register.element_size() * 8
     if bits > have:
         return register.to(torch.int64).bitwise_and((1 << have) - 1).to(RAW[bits // 8])

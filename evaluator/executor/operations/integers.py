@@ -1,4 +1,4 @@
-"""Integer arithmetic: wraps around, divides toward zero, and knows signed from unsigned by the operation."""
+"""Integer arithmetic: it wraps around and divides toward zero; operations, not types, are signed or unsigned."""
 
 import math
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def _on_uint64(function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Elem
 
 
 def truncated_division(a: Tensor, b: Tensor) -> Tensor:
-    """Integer division toward zero on int64; by zero gives -1, as the hardware's all ones, and the least int wraps."""
+    """Divide int64 toward zero. Division by zero gives -1, the hardware's all ones; the least integer over -1 wraps."""
     simple = torch.where((b == 0) | (b == -1), 1, b)
     quotient = torch.div(a, simple, rounding_mode="trunc")
     return torch.where(b == 0, -1, torch.where(b == -1, -a, quotient))
@@ -94,8 +94,8 @@ _MANY, _FEWER = 2**16, 64
 
 
 def _and(a: Tensor, b: Tensor) -> Tensor:
-    """Return a and b. Of two masks that make a large one, the smaller is often true throughout: then the other one is
-    returned as it is, and goes on to be broadcast.
+    """Return a & b. Of two masks that broadcast to a large one, the smaller is often true everywhere; then the other is
+    returned unexpanded.
     """
     if a.dtype == torch.bool:
         elements = math.prod(map(max, a.shape, b.shape))
@@ -117,7 +117,7 @@ _INTEGER: dict[str, tuple[Elementwise, Elementwise]] = {
     "arith.maxsi": (torch.maximum, torch.bitwise_and),
     "arith.minsi": (torch.minimum, torch.bitwise_or),
 }
-"""The operation on integers, and the same on ``i1``, whose values are 0 and -1."""
+"""Each operation on integers, and on ``i1``, whose values are 0 and -1."""
 
 
 @elementwise(*_BIT_OPERATIONS)
@@ -154,7 +154,7 @@ def _unsigned_extreme(op: Op, types: Types) -> Elementwise:
 
 
 def _ordered(value: Tensor) -> Tensor:
-    """Map unsigned integers to signed ones of the same order."""
+    """Map unsigned integers to signed ones in the same order."""
     return value.to(torch.int8) if value.dtype == torch.bool else value ^ torch.iinfo(value.dtype).min
 
 
@@ -190,7 +190,7 @@ def high_product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _high_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """High 64 bits of the products of uint64, by 32-bit halves."""
+    """Return the high 64 bits of the products of uint64, computed by 32-bit halves."""
     half, low = np.uint64(32), np.uint64(2**32 - 1)
     middle = (a >> half) * (b & low) + ((a & low) * (b & low) >> half)
     other = (a & low) * (b >> half) + (middle & low)

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import torch
 
+from evaluator.executor.effects import is_volatile
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.faults import Ordering, Site
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Function, Op, Type, walk
 from evaluator.executor.operations.registry import Types, check_variant, step
 from evaluator.executor.values import DTYPES, AddressSum, DescriptorValue, full
-from evaluator.executor.waiting import is_volatile
 
 Tensor = torch.Tensor
 
@@ -19,13 +19,13 @@ _VOLATILE = Ordering(acquire=True, release=False, strong=False)
 
 
 def site(frame: Frame, op: Op, order: Ordering | None = None) -> Site:
-    """Return what a fault of this operation is reported with."""
+    """Return the site that faults of this operation are reported with."""
     polls = bool(op.results) and op.results[0] in frame.run.polls
     return Site(op.location, frame.run.ids, frame.positions, frame.run.grid, order, polls)
 
 
 def only_accessed(function: Function) -> frozenset[int]:
-    """Return the slots of pointer blocks that are made by ``tt.addptr`` and used for nothing but loads and stores."""
+    """Return the slots of pointer blocks that ``tt.addptr`` makes and that only loads and stores use."""
     made: set[int] = set()
     used: set[int] = set()
     for op in walk(function.body):
@@ -38,7 +38,7 @@ def only_accessed(function: Function) -> frozenset[int]:
 
 
 def address_sum(op: Op, types: Types) -> Step:
-    """Return the step of a ``tt.addptr`` whose result stays a sum of two terms."""
+    """Return the step of a ``tt.addptr`` whose result is kept as a sum of two terms."""
     base, offset = op.operands
     result = op.results[0]
     item = _pointee(op, types[base]).item_bytes
@@ -63,7 +63,7 @@ def _addptr(op: Op, types: Types) -> Step:
 
 
 def check_blocks(op: Op, types: Types, block: Type, values: Sequence[int], masks: Sequence[int] = ()) -> None:
-    """Raise ``UnsupportedOperation`` unless values are of type ``block``, and there is a mask for it, or none."""
+    """Raise ``UnsupportedOperation`` unless values have the type ``block``, and masks, at most one, its shape."""
     wanted = [block.of(block.element)] * len(values) + [block.of("i1")] * len(masks)
     if len(masks) > 1 or [types[slot] for slot in (*values, *masks)] != wanted:
         kinds = ", ".join(str(types[slot]) for slot in (*op.operands, *op.results))
@@ -151,7 +151,7 @@ def _make_descriptor(op: Op, types: Types) -> Step:
 def block_addresses(
     descriptor: DescriptorValue, coordinates: Sequence[Tensor], item_bytes: int
 ) -> tuple[AddressSum, Tensor | None]:
-    """Return where the elements at the coordinates are, and which of them lie inside the described tensor (None: all).
+    """Return the addresses of the elements at the coordinates, and which lie inside the described tensor (None: all).
 
     ``coordinates`` has one int64 tensor [P or 1, ...] per dimension; they broadcast to the block.
     """
@@ -188,7 +188,7 @@ def described_block(op: Op, types: Types) -> Type:
 
 
 def check_described(op: Op, types: Types, block: Type, value: int) -> None:
-    """Raise ``UnsupportedOperation`` unless a value holds the elements of a block, and all others are coordinates."""
+    """Raise ``UnsupportedOperation`` unless ``value`` has a block's elements and all other operands are coordinates."""
     indices = op.operands[1 : 1 + len(block.shape)]
     kind, others = types[value], set(op.operands[1:]) - {value}
     if (kind.element, kind.elements) != (block.element, block.elements) or others != set(indices):
@@ -198,7 +198,7 @@ def check_described(op: Op, types: Types, block: Type, value: int) -> None:
 
 
 def descriptor_block(frame: Frame, op: Op, block: Type) -> tuple[DescriptorValue, AddressSum, Tensor | None]:
-    """Return the descriptor of the first operand, and addresses and mask of the block at the indices that follow it."""
+    """Return the descriptor in the first operand, and addresses and mask of the block at the coordinates after it."""
     descriptor = frame.value(op.operands[0])
     assert isinstance(descriptor, DescriptorValue)
     address, mask = block_addresses(descriptor, _coordinates(frame, op, block.shape), block.item_bytes)
@@ -245,7 +245,7 @@ def _descriptor_store(op: Op, types: Types) -> Step:
 
 @step("tt.descriptor_gather", "tt.descriptor_scatter")
 def _descriptor_rows(op: Op, types: Types) -> Step:
-    """Rows ``x`` [n] and columns from ``y`` on: a block of n rows of the described tensor."""
+    """Return the step that reads or writes n rows ``x`` [n] of the described tensor, from column ``y`` on."""
     check_variant(op)
     described = described_block(op, types)
     rows, start = op.operands[1:3]

@@ -1,4 +1,4 @@
-"""What an operation's operands must be before anything is done with them: the IR comes from outside."""
+"""Checks of operands before they are used: the IR is untrusted."""
 
 from collections.abc import Container
 
@@ -9,7 +9,7 @@ from evaluator.executor.operations.registry import Types
 INTEGERS = frozenset(("i1", "i8", "i16", "i32", "i64"))
 FLOATS = frozenset(("f16", "bf16", "f32", "f64"))
 SHORT_FLOATS = frozenset(("f8E4M3FN", "f8E5M2"))
-"""NVIDIA's back end converts, selects and takes the absolute value of these; other arithmetic does not compile."""
+"""Types that NVIDIA's back end converts, selects and takes absolute values of; other arithmetic does not compile."""
 
 
 def one_element(op: Op, types: Types, allowed: Container[str], slots: tuple[int, ...] | None = None) -> str:

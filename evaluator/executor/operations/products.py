@@ -1,10 +1,10 @@
 """``tt.dot``: matrix products with the accuracy of the tensor cores.
 
-Products are exact and summed in float32, whose order is free; integers wrap around. What is rounded before and after is
-rounded here as well. float32 operands go through Triton's F32DotTC pass (lib/Dialect/TritonGPU/Transforms/F32DotTC.cpp)
-on the way to tensor cores; each method is made of the pass's terms, small products first.
+Products are exact and summed in float32, in an unspecified order; integers wrap around. Operands and results are
+rounded where the hardware rounds them. Triton's F32DotTC pass (lib/Dialect/TritonGPU/Transforms/F32DotTC.cpp) splits
+float32 operands for the tensor cores; each method here uses the pass's terms, small products first.
 
-Not simulated: Hopper sums products of 8-bit floats with about 14 bits between the additions in float32 that
+One effect is not simulated: Hopper sums products of 8-bit floats with about 14 bits between the float32 additions that
 ``maxNumImpreciseAcc`` asks for (DeepSeek-V3 Technical Report, 3.3.2).
 """
 
@@ -23,14 +23,14 @@ Tensor = torch.Tensor
 Rounding = Callable[[Tensor], Tensor]
 
 EXACT_INTEGER_TERMS = 1024
-"""Products of 8-bit integers whose sum float32 holds exactly: 1024 * 2^14 = 2^24."""
+"""Number of products of 8-bit integers whose sum float32 holds exactly: 1024 * 2^14 = 2^24."""
 
 _STEP_BYTES = 32
 """Bytes along K of one tensor core instruction (PTX ISA, shapes of mma, wgmma and tcgen05.mma)."""
 
 
 def truncate_tf32(value: Tensor) -> Tensor:
-    """Drop the bits of float32 that a tensor core does not read: tf32 has 10 bits of mantissa.
+    """Clear the bits of float32 that a tensor core does not read: tf32 has 10 bits of mantissa.
 
     Triton passes float32 to mma, wgmma and tcgen05.mma as it is (its PTX for sm_80, sm_90, sm_100 and sm_120 has no
     ``cvt.rna.tf32`` but for tf32x3); the documentation of ``tl.dot`` warns that inputs are truncated without rounding.
@@ -50,7 +50,7 @@ _TERMS: dict[str, tuple[Rounding, ...]] = {
     "bf16x3": (_bf16, _bf16),
     "bf16x6": (_bf16, _bf16, _bf16),
 }
-"""How a float32 operand is split: each term is rounded from what those before it left."""
+"""How a float32 operand is split into terms: each is rounded from the remainder of those before it."""
 
 
 def _split(value: Tensor, roundings: tuple[Rounding, ...]) -> list[Tensor]:

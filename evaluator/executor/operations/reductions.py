@@ -27,9 +27,9 @@ Combine: TypeAlias = Callable[[Frame, Sequence[Tensor], Sequence[Tensor]], list[
 
 
 def _combine(op: Op, types: Types, build: RegionBuilder) -> Combine:
-    """Return the combining function: it takes and returns one tensor per operand of the reduction, of any shape.
+    """Return the combining function, which takes and returns one tensor, of any shape, per operand of the reduction.
 
-    A chain of elementwise operations is applied to whole tensors, anything else to one element after the other.
+    A chain of elementwise operations is applied to whole tensors, any other region element by element.
     """
     (region,) = op.regions
     elements = [types[operand].element for operand in op.operands]
@@ -68,7 +68,7 @@ def _sum(value: Tensor, axis: int) -> Tensor:
 
 
 def _nan_free(reduce: Callable[[Tensor, int], Tensor], identity: float) -> Callable[[Tensor, int], Tensor]:
-    """Return a reduction that ignores NaN, from one that propagates it: only where NaN comes out was there any."""
+    """Return a reduction that ignores NaN, made of one that propagates it and so shows whether there was any."""
 
     def apply(value: Tensor, axis: int) -> Tensor:
         result = reduce(value, axis)
@@ -93,7 +93,7 @@ _FAST: dict[str, Callable[[Tensor, int], Tensor]] = {
 
 
 def _fast(op: Op, types: Types) -> Callable[[Tensor, int], Tensor] | None:
-    """Return torch's own reduction where the region is a single operation that has one."""
+    """Return torch's own reduction if the region is a single operation that has one."""
     (region,) = op.regions
     ops = region.blocks[0].ops
     if len(ops) != 2 or ops[0].operands not in (region.args, region.args[::-1]) or ops[1].operands != ops[0].results:
@@ -109,7 +109,7 @@ def _axis(op: Op, types: Types) -> int:
     axis = integer(op, "axis")
     kinds = [types[operand] for operand in op.operands]
     shape = kinds[0].shape
-    # Blocks have powers of two; halving and doubling count on it.
+    # Extents are powers of two; halving and doubling rely on it.
     if any(kind.shape != shape for kind in kinds) or not 0 <= axis < len(shape) or shape[axis] & (shape[axis] - 1):
         raise UnsupportedOperation(f"{op.name} with axis {axis} of {kinds[0]}", op.location)
     reduced = shape if op.name == "tt.scan" else (*shape[:axis], *shape[axis + 1 :])

@@ -1,4 +1,4 @@
-"""Regions that are a function of single elements: each element becomes a program of its own, with its own branches."""
+"""Regions that are a function of single elements: each element runs as a program with its own branches."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,6 +7,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
+from evaluator.executor.effects import effects
 from evaluator.executor.errors import IRError, UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Op, captured, walk
@@ -18,16 +19,14 @@ ScalarFunction: TypeAlias = Callable[[Frame, Sequence[Tensor]], list[Tensor]]
 """Maps one tensor [P or 1, ...] per argument of a region to one [P or 1, ...] per returned value."""
 
 ELEMENTS_AT_ONCE = 2**18
-"""Elements whose intermediate values are held together."""
-
-_MEMORY = ("tt.load", "tt.store", "tt.atomic_", "tt.descriptor_")
+"""Number of elements whose intermediate values are held at once."""
 
 
 def scalar_function(op: Op, types: Types, build: RegionBuilder) -> ScalarFunction:
-    """Return the function that a combining operation's region is, for elements of whole blocks."""
+    """Return a combining operation's region as a function of whole blocks."""
     (region,) = op.regions
     for inner in walk(region):
-        if inner.name.startswith(_MEMORY):
+        if effects(inner.name).accesses:
             raise UnsupportedOperation(f"{inner.name} in {op.name}", inner.location)
     body, outer, returned = build(region), captured(region), region.terminator.operands
     own = any(inner.name == "tt.get_program_id" for inner in walk(region))
@@ -60,7 +59,7 @@ def _leading(value: Value) -> Tensor:
 
 @region_step("tt.map_elementwise")
 def _map_elementwise(op: Op, types: Types, build: RegionBuilder) -> Step:
-    """Which elements are packed for one call is free; here they are neighbours along the last axis."""
+    """Return the step. The compiler may pack any elements into a call; here they are neighbours on the last axis."""
     check_variant(op, attributes=["pack"])
     (region,) = op.regions
     pack, kinds = integer(op, "pack"), [types[slot] for slot in op.operands]

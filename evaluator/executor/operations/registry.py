@@ -1,18 +1,19 @@
-"""Which operation is done by what: elementwise functions of tensors, and steps on a frame for everything else.
+"""The registry of operations: elementwise functions of tensors, and steps on a frame for everything else.
 
-An operation's keywords and attributes are all looked at. What the executor neither implements nor knows to be a hint
-makes the operation unsupported.
+An operation can be registered only if it has a row in ``effects``. All of its keywords and attributes are checked: one
+that the executor neither implements nor knows to be a hint makes the operation unsupported.
 """
 
 import re
 from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import torch
 
+from evaluator.executor.effects import effects
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import Op, Region, Type
+from evaluator.executor.ir import COMBINING, Op, Region, Type
 
 Types: TypeAlias = tuple[Type, ...]
 """Types of all slots of a kernel."""
@@ -21,8 +22,9 @@ Elementwise: TypeAlias = Callable[..., torch.Tensor]
 ElementwiseBuilder: TypeAlias = Callable[[Op, Types], Elementwise]
 StepBuilder: TypeAlias = Callable[[Op, Types], Step]
 RegionBuilder: TypeAlias = Callable[[Region], Step]
-"""Makes the operations of a region one step, without its terminator."""
+"""Turns the operations of a region, without its terminator, into one step."""
 RegionStepBuilder: TypeAlias = Callable[[Op, Types, RegionBuilder], Step]
+_Builder = TypeVar("_Builder")
 
 ELEMENTWISE: dict[str, ElementwiseBuilder] = {}
 STEPS: dict[str, StepBuilder] = {}
@@ -39,7 +41,7 @@ COMPARE: dict[str, Elementwise] = {
 """Comparisons by the predicate's last two letters."""
 
 VALUE_HINTS = ("tt.divisibility", "tt.contiguity", "tt.constancy")
-"""Attributes that promise something about the values of results; ``hints`` holds the kernel to them."""
+"""Attributes that promise something about the values of results; ``hints`` checks them."""
 
 _HINT_WORDS = ("allow_reorder", "efficient_layout")
 _HINT_ATTRIBUTES = frozenset(
@@ -61,16 +63,22 @@ _HINT_ATTRIBUTES = frozenset(
         "efficient_layout",
     )
 )
-"""What changes speed alone. Flags such as ``nsw`` and ``fastmath`` are promises too, and no front end makes them."""
+"""Attributes that only affect speed. ``nsw`` and ``fastmath`` are promises instead, and no front end emits them."""
 _HINT_OF_BLOCK_ARGUMENT = re.compile(r"tt\.(?:divisibility|contiguity|constancy)_arg\d+")
-"""Left on loops by ``tl.multiple_of`` of a carried value; the compiler reads them nowhere."""
+"""Attributes that ``tl.multiple_of`` of a carried value leaves on loops; the compiler never reads them."""
+
+
+def _register(table: dict[str, _Builder], names: Iterable[str], builder: _Builder) -> None:
+    for name in names:
+        effects(name)  # raises where the operation has no row
+        table[name] = builder
 
 
 def elementwise(*names: str) -> Callable[[ElementwiseBuilder], ElementwiseBuilder]:
     """Register the builder of a function that maps operand tensors to the result tensor, element by element."""
 
     def register(builder: ElementwiseBuilder) -> ElementwiseBuilder:
-        ELEMENTWISE.update(dict.fromkeys(names, builder))
+        _register(ELEMENTWISE, names, builder)
         return builder
 
     return register
@@ -80,24 +88,26 @@ def step(*names: str) -> Callable[[StepBuilder], StepBuilder]:
     """Register the builder of a step."""
 
     def register(builder: StepBuilder) -> StepBuilder:
-        STEPS.update(dict.fromkeys(names, builder))
+        _register(STEPS, names, builder)
         return builder
 
     return register
 
 
 def region_step(*names: str) -> Callable[[RegionStepBuilder], RegionStepBuilder]:
-    """Register the builder of a step that runs a region."""
+    """Register the builder of a step that runs a region: a function of single elements."""
+    if not set(names) <= set(COMBINING):
+        raise LookupError(f"{', '.join(names)} must be listed in COMBINING, evaluator/executor/ir.py")
 
     def register(builder: RegionStepBuilder) -> RegionStepBuilder:
-        REGION_STEPS.update(dict.fromkeys(names, builder))
+        _register(REGION_STEPS, names, builder)
         return builder
 
     return register
 
 
 def check_variant(op: Op, words: Iterable[str] = (), attributes: Iterable[str] = ()) -> None:
-    """Raise ``UnsupportedOperation`` if the operation carries anything besides what is named here and hints."""
+    """Raise ``UnsupportedOperation`` if an operation has other keywords or attributes than those given and hints."""
     allowed_words, allowed_attributes = set(words), set(attributes)
     for word in op.words:
         if word not in allowed_words and word not in _HINT_WORDS:

@@ -1,9 +1,9 @@
-"""Rounding once, in any direction.
+"""Arithmetic with a single rounding, in any direction.
 
-Sums and products of floats are taken apart into a rounded value and its exact error (Dekker 1971, Knuth TAOCP 4.2.2).
-A value rounded to odd - to whichever neighbour has an odd significand, unless it is exact - may be rounded again to a
-format two bits shorter and comes out as if rounded once (Boldo & Melquiond, Emulation of FMA and correctly rounded
-sums, IEEE Trans. Comput. 57(4), 2008).
+Sums and products of floats are split into a rounded value and its exact error (Dekker 1971, Knuth TAOCP 4.2.2). A value
+rounded to odd - to the neighbour with an odd significand, unless it is exact - may be rounded again to a format two
+bits shorter, and the result is as if it had been rounded once (Boldo & Melquiond, Emulation of FMA and correctly
+rounded sums, IEEE Trans. Comput. 57(4), 2008).
 """
 
 import math
@@ -34,7 +34,7 @@ def two_product(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def to_odd(nearest: Tensor, error: Tensor) -> Tensor:
-    """Round to odd what lies ``error`` beyond a value rounded to nearest; only the error's sign counts."""
+    """Round ``value + error`` to odd, for a value rounded to nearest; only the error's sign matters."""
     bits = nearest.view(_INTEGER[nearest.dtype])
     outward = ((error > 0) == (nearest > 0)) | (nearest == 0)
     moved = torch.where(outward, bits + 1, bits - 1).view(nearest.dtype)
@@ -43,7 +43,7 @@ def to_odd(nearest: Tensor, error: Tensor) -> Tensor:
 
 
 def narrow(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """Round float64 to nearest even in one step; torch goes by way of float32."""
+    """Round float64 to nearest even in one step; torch rounds to float32 first."""
     single = value.to(torch.float32)
     if dtype == torch.float32:
         return single
@@ -51,7 +51,7 @@ def narrow(value: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def directed(nearest: Tensor, error: Tensor, mode: str) -> Tensor:
-    """Round by ``mode`` (``rn``, ``rz``, ``rd`` or ``ru``) what lies ``error`` beyond a value rounded to nearest."""
+    """Round ``value + error`` by ``mode`` (``rn``, ``rz``, ``rd`` or ``ru``), for a value rounded to nearest."""
     if mode == "rn":
         return nearest
     infinity = torch.full_like(nearest, float("inf"))
@@ -66,7 +66,7 @@ def directed(nearest: Tensor, error: Tensor, mode: str) -> Tensor:
 def add(a: Tensor, b: Tensor, mode: str) -> Tensor:
     """Return the sum of float32 or float64."""
     if mode == "rd":
-        return -add(-a, -b, "ru")  # A sum of exactly zero is -0 then.
+        return -add(-a, -b, "ru")  # Rounding down, a sum of exactly zero is -0.
     if a.dtype == torch.float32:
         return _single(to_odd(*two_sum(a.double(), b.double())), mode)
     nearest, error = two_sum(a, b)
@@ -113,7 +113,7 @@ def root(a: Tensor, mode: str) -> Tensor:
 
 
 def fused(a: Tensor, b: Tensor, c: Tensor, mode: str = "rn") -> Tensor:
-    """Return ``a * b + c``, rounded once; of float16 and bfloat16 too, those to nearest only."""
+    """Return ``a * b + c``, rounded once; float16 and bfloat16 only to nearest."""
     if mode == "rd":
         return -fused(-a, b, -c, "ru")
     if a.dtype != torch.float64:
@@ -125,7 +125,7 @@ def fused(a: Tensor, b: Tensor, c: Tensor, mode: str = "rn") -> Tensor:
     result, nearest = _fused_double(a, b, c, mode)
     nonzero = (a != 0) & (b != 0)
     result = torch.where(finite & torch.isfinite(c) & (nonzero | (c != 0)), result, plain)
-    # A subnormal result is shorter by too little for a second rounding.
+    # A subnormal result is not short enough for a second rounding.
     for place in (finite & nonzero & (nearest.abs() < 2.0**-1021)).nonzero().tolist():
         index = tuple(place)
         result[index] = _rational(a[index].item(), b[index].item(), c[index].item(), mode)
@@ -137,7 +137,7 @@ def _fused_double(a: Tensor, b: Tensor, c: Tensor, mode: str) -> tuple[Tensor, T
     (x, p), (y, q), (z, r) = (torch.frexp(value) for value in (a, b, c))
     product_exponent = torch.where((a == 0) | (b == 0), r, p + q)
     sum_exponent = torch.where(c == 0, product_exponent, r)
-    # What is 2**200 times smaller only breaks ties: how small it is beyond that does not matter.
+    # A term 2**200 times smaller only breaks ties, however small it is.
     unit = torch.maximum(product_exponent, sum_exponent - 200)
     high, low = two_product(x, y)
     middle, rest = two_sum(scale(z, (sum_exponent - unit).clamp(min=-200)), low)
@@ -158,13 +158,13 @@ def _rational(a: float, b: float, c: float, mode: str) -> Tensor:
 
 
 def scale(value: Tensor, exponent: Tensor) -> Tensor:
-    """Return a float64 times a power of two, rounded once; torch's own computes the power, which overflows."""
+    """Return a float64 times a power of two, rounded once; torch.ldexp computes the power, which may overflow."""
     with np.errstate(over="ignore"):
         return torch.from_numpy(np.ldexp(value.numpy(), exponent.to(torch.int32).numpy()))
 
 
 def square_root(value: Tensor) -> Tensor:
-    """Return the root rounded to nearest; torch's own may be off by one unit."""
+    """Return the root rounded to nearest; torch.sqrt may be off by one unit."""
     with np.errstate(invalid="ignore"):
         return torch.from_numpy(np.sqrt(value.numpy()))
 

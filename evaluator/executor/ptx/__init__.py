@@ -3,7 +3,7 @@
     code = assemble("add.f32 $0, $1, $2;", [32, 32, 32], outputs=1)
     (total,) = code(x.view(torch.int32), y.view(torch.int32))
 
-Instructions without branches, memory and state of the machine; the meaning of each is that of the PTX ISA.
+Branches, memory and the state of the machine are not supported. Instructions mean what the PTX ISA says.
 """
 
 from evaluator.executor.ptx.program import assemble

@@ -13,7 +13,7 @@ Tensor = torch.Tensor
 Function = Callable[..., Tensor]
 
 _WHOLE: dict[str, Function] = {"rni": torch.round, "rzi": torch.trunc, "rmi": torch.floor, "rpi": torch.ceil}
-"""Roundings to whole numbers."""
+"""Functions that round to whole numbers, by modifier."""
 
 
 def build(name: str, modifiers: tuple[str, ...]) -> Form | None:
@@ -56,7 +56,7 @@ def _scalar(target: PtxType, source: PtxType, flags: set[str]) -> Function | Non
 
 
 def _flushed(function: Function, target: PtxType) -> Function:
-    """``cvt.ftz`` flushes numbers of float32 alone."""
+    """Flush float32 as ``cvt.ftz`` does; other types are left alone."""
     if target.name == "f32":
         return lambda x: flush(function(flush(x) if x.dtype == torch.float32 else x))
     return lambda x: function(flush(x))
@@ -79,7 +79,7 @@ def _of_float(target: PtxType, source: PtxType, flags: set[str]) -> Function | N
         return None
     low = -(1 << (target.bits - 1)) if target.kind == "s" else 0
     high = low + (1 << target.bits) - 1
-    # PTX ISA, cvt: NaN is zero, but for types of 64 bits the integer with the highest bit set.
+    # PTX ISA, cvt: NaN gives zero, or for 64-bit types the integer whose highest bit alone is set.
     missing = -(1 << 63) if "64" in target.name + source.name and target.bits == 64 else 0
 
     def convert(x: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ def _toward_zero(target: PtxType) -> Function:
 
 
 def _packed(to: str, of: str, flags: set[str]) -> Form | None:
-    """Two numbers in one register: the first operand has the high half of the result."""
+    """Convert two numbers into one register; the first operand goes to the high half."""
     relu = flags & {"relu"}
     flags = flags - relu
     if of == "f32":
@@ -146,11 +146,11 @@ def _pair_of_singles(to: str, flags: set[str]) -> tuple[Function | None, PtxType
 
 
 def _to_e2m1(pair: Tensor) -> Tensor:
-    """To nearest of the sixteen numbers, ties to the even one; NaN and what is larger becomes 6."""
+    """Round to the nearest of the sixteen numbers, ties to even; NaN and larger numbers become 6."""
     magnitude = torch.nan_to_num(pair.abs(), nan=6.0).clamp(max=6.0)
     between = (E2M1[:7] + E2M1[1:8]) / 2
     code = torch.bucketize(magnitude, between)
-    # bucketize leaves a tie at the lower number; where that is odd the upper one is even.
+    # bucketize sends a tie to the lower number; where that is odd, the upper one is even.
     tie = (magnitude == between[code.clamp(max=6)]) & (code < 7) & (code % 2 == 1)
     code = code + tie + 8 * (torch.signbit(pair) & ~torch.isnan(pair))
     return code[:, 0] | (code[:, 1] << 4)
@@ -161,11 +161,11 @@ def _from_e2m1(packed: Tensor) -> Tensor:
 
 
 def _to_ue8m0(pair: Tensor, up: bool) -> Tensor:
-    """The exponent of a magnitude, rounded up or down to a power of two; NaN has all bits set."""
+    """Return the exponent of a magnitude, rounded up or down to a power of two; NaN has all bits set."""
     bits = pair.abs().view(torch.int32).to(torch.int64)
     exponent = bits >> 23
     exponent = exponent + ((bits & 0x7FFFFF) != 0) if up else exponent
-    # Denormal numbers up to 2^-127 are rounded to it.
+    # Subnormal numbers up to 2^-127 are rounded to it.
     tiny = up & (bits <= 0x400000)
     exponent = torch.where(tiny, 0, exponent).clamp(max=254)
     exponent = torch.where(torch.isnan(pair), 255, exponent)

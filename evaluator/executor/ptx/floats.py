@@ -113,7 +113,7 @@ def _extreme(ignoring: Function, propagating: Function) -> Builder:
 
 
 def _compare(name: str, modifiers: tuple[str, ...]) -> Form | None:
-    """``setp`` of floats: of one number with its negation, or of two numbers in one register."""
+    """Return ``setp`` for floats: one comparison with its negation, or two numbers in one register."""
     if len(modifiers) not in (2, 3) or modifiers[-1] not in _ALL[:-1] or modifiers[1:-1] not in ((), ("ftz",)):
         return None
     kind, how, with_flush = TYPES[modifiers[-1]], modifiers[0], "ftz" in modifiers
@@ -142,7 +142,7 @@ _APPROXIMATE: dict[str, tuple[Function, tuple[str, ...]]] = {
     "tanh": (torch.tanh, _SHORT),
     "rsqrt": (rsqrt, ("f32", "f64")),
 }
-"""Instructions that are approximations alone (PTX ISA, ``.approx``)."""
+"""Instructions that exist only as approximations (PTX ISA, ``.approx``)."""
 
 FORMS: dict[str, Builder] = {
     "add": _rounded(2, rounding.add, torch.add, _ALL, _BOUNDED, True),

@@ -21,7 +21,7 @@ def _ordered(value: Tensor) -> Tensor:
 
 
 def _arithmetic(name: str, modifiers: tuple[str, ...]) -> Form | None:
-    """``add``, ``sub``, ``min``, ``max``, ``neg`` and ``abs``; what is no integer goes to the floats."""
+    """Return ``add``, ``sub``, ``min``, ``max``, ``neg`` or ``abs``; other types than integers go to ``floats``."""
     if not modifiers or modifiers[-1] not in _INTEGERS:
         builder = floats.FORMS.get(name)
         return builder(name, modifiers) if builder else None
@@ -46,7 +46,7 @@ _ARITHMETIC: dict[str, Function] = {
 
 
 def _multiply(name: str, modifiers: tuple[str, ...]) -> Form | None:
-    """``mul`` and ``mad`` of integers: the low half, the high half, or both."""
+    """Return ``mul`` or ``mad`` of integers: the low half, the high half, or both."""
     if len(modifiers) != 2 or modifiers[0] not in ("lo", "hi", "wide") or modifiers[1] not in _INTEGERS:
         builder = floats.FORMS.get("fma" if name == "mad" else name)
         return builder(name, modifiers) if builder else None
@@ -65,11 +65,11 @@ def _multiply(name: str, modifiers: tuple[str, ...]) -> Form | None:
 
 
 def _shift(name: str, modifiers: tuple[str, ...]) -> Form | None:
-    """Shifts by as many bits as there are, or more, leave zero, or the sign."""
+    """Return a shift; shifts by the width or more leave zero, or the sign."""
     if len(modifiers) != 1 or modifiers[0] not in (_BITS if name == "shl" else (*_BITS, *_INTEGERS)):
         return None
     given = TYPES[modifiers[0]]
-    # Bits are shifted like unsigned numbers.
+    # Untyped bits (``.b``) are shifted like unsigned numbers.
     kind = TYPES[f"u{given.bits}"] if given.kind == "b" else given
 
     def shift(a: Tensor, amount: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ _LOGIC: dict[str, Function] = {
 
 
 def _lop3(name: str, modifiers: tuple[str, ...]) -> Form | None:
-    """Any function of three bits, by its table of eight results."""
+    """Return ``lop3``, any function of three bits by its table of eight results."""
 
     def apply(a: Tensor, b: Tensor, c: Tensor, table: Tensor) -> Tensor:
         result = torch.zeros_like(a)
@@ -115,7 +115,7 @@ def _lop3(name: str, modifiers: tuple[str, ...]) -> Form | None:
 
 
 def _prmt(name: str, modifiers: tuple[str, ...]) -> Form | None:
-    """Picks four of the eight bytes of two registers; the fourth bit of a selector spreads the byte's sign."""
+    """Return ``prmt``, which picks four of eight bytes of two registers; a selector's fourth bit spreads the sign."""
 
     def apply(a: Tensor, b: Tensor, selector: Tensor) -> Tensor:
         both = a | (b << 32)
@@ -132,7 +132,7 @@ def _prmt(name: str, modifiers: tuple[str, ...]) -> Form | None:
 
 
 def _count(name: str, modifiers: tuple[str, ...]) -> Form | None:
-    """``popc``, ``clz`` and ``brev``."""
+    """Return ``popc``, ``clz`` or ``brev``."""
     if modifiers not in (("b32",), ("b64",)):
         return None
     bits = int(modifiers[0][1:])
@@ -153,7 +153,7 @@ def _count(name: str, modifiers: tuple[str, ...]) -> Form | None:
 
 
 def _find(name: str, modifiers: tuple[str, ...]) -> Form | None:
-    """``fns``: the place of the n-th set bit from a base on, upwards or downwards; -1 if there is none."""
+    """Return ``fns``: the place of the n-th set bit from a base, upwards or downwards; -1 if there is none."""
     places = torch.arange(32)
 
     def apply(mask: Tensor, base: Tensor, offset: Tensor) -> Tensor:
@@ -171,7 +171,7 @@ def _find(name: str, modifiers: tuple[str, ...]) -> Form | None:
 
 
 def _extract(name: str, modifiers: tuple[str, ...]) -> Form | None:
-    """``bfe``: a field of bits, as a number."""
+    """Return ``bfe``, which extracts a field of bits as a number."""
     if modifiers not in (("u32",), ("s32",)):
         return None
     kind, amount = TYPES[modifiers[0]], TYPES["u32"]
@@ -189,7 +189,7 @@ def _extract(name: str, modifiers: tuple[str, ...]) -> Form | None:
 
 
 def _insert(name: str, modifiers: tuple[str, ...]) -> Form | None:
-    """``bfi``: a field of bits of the second operand replaced by the first."""
+    """Return ``bfi``, which replaces a field of bits of the second operand by the first."""
     bits = TYPES["u32"]
 
     def apply(a: Tensor, b: Tensor, start: Tensor, length: Tensor) -> Tensor:
@@ -201,7 +201,7 @@ def _insert(name: str, modifiers: tuple[str, ...]) -> Form | None:
 
 
 def _funnel(name: str, modifiers: tuple[str, ...]) -> Form | None:
-    """``shf``: 32 bits out of two registers, the second of which is the high one."""
+    """Return ``shf``, which takes 32 bits out of two registers, of which the second is the high one."""
     if modifiers not in [(side, how, "b32") for side in "lr" for how in ("wrap", "clamp")]:
         return None
     left, wraps, bits = modifiers[0] == "l", modifiers[1] == "wrap", TYPES["u32"]
@@ -256,4 +256,4 @@ FORMS: dict[str, Builder] = {
     "setp": _compare,
     "selp": _select,
 }
-"""Builders by the name of the instruction; those of integers pass on what is a float's."""
+"""Builders by the name of the instruction; builders of integers pass float types on to ``floats``."""

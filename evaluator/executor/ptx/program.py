@@ -1,4 +1,4 @@
-"""Puts instructions together: finds their forms, binds registers, and checks widths and that all values are there."""
+"""Assembles programs: finds the forms of instructions, binds registers, and checks widths and that values are set."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
@@ -21,7 +21,7 @@ Guard: TypeAlias = tuple[str, bool]
 
 _FORMS: Mapping[str, Builder] = {**floats.FORMS, **integers.FORMS, "cvt": conversions.build}
 _WITHOUT_EFFECT = {"griddepcontrol": (("wait",), ("launch_dependents",)), "bar": (("sync",), ("warp", "sync"))}
-"""What orders threads or kernels, by name and modifiers: here everything comes one after the other."""
+"""Instructions, with modifiers, that order threads or kernels. They do nothing here, where everything runs in order."""
 
 
 def assemble(text: str, widths: Sequence[int], outputs: int) -> Code:
@@ -74,7 +74,7 @@ class _Source:
 
 
 class _Assembler:
-    """Knows at every instruction which registers have values: always, or where a predicate holds."""
+    """Tracks which registers have values at each instruction: always, or where a predicate holds."""
 
     def __init__(self, registers: Mapping[str, int], inputs: Sequence[str]) -> None:
         self._registers = registers
@@ -94,7 +94,7 @@ class _Assembler:
             under.add(None)
 
     def step(self, instruction: Instruction) -> Step:
-        """Return what executes an instruction."""
+        """Return a function that executes an instruction."""
         guard = None if instruction.guard is None else (instruction.guard, instruction.negated)
         if guard is not None and (self._registers.get(guard[0]) != 1 or not self.known(guard[0], None)):
             raise _error(instruction)
@@ -160,7 +160,7 @@ class _Assembler:
     def _move(
         self, instruction: Instruction, guard: Guard | None
     ) -> tuple[list[str], Callable[[Registers], Sequence[Tensor]]]:
-        """``mov`` of one value, or between one register and several, of which the first has the low bits."""
+        """Return ``mov`` of one value, or between one register and several, of which the first has the low bits."""
         kind = TYPES.get(instruction.modifiers[0]) if len(instruction.modifiers) == 1 else None
         if kind is None or len(instruction.operands) != 2 or kind.lanes > 1 or kind.bits == 8:
             raise _error(instruction)

@@ -4,11 +4,11 @@ import re
 from dataclasses import dataclass
 
 MAX_INSTRUCTIONS = 1000
-"""Of one piece; a bound on hostile text."""
+"""Most instructions of one piece of assembly; a bound on hostile text."""
 
 
 class PtxError(Exception):
-    """The text is no PTX of the kind that is executed here; the message says where it stops being it."""
+    """The text is not PTX that can be executed here; the message says where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,10 +16,10 @@ class Operand:
     """A register, a constant, or several registers in braces."""
 
     registers: tuple[str, ...] = ()
-    """Names; several for a vector. ``_`` is a place that is not wanted."""
+    """Names of registers, several for a vector; ``_`` discards a value."""
     constant: int | float | None = None
     bits: int | None = None
-    """Width of a constant given by its bits."""
+    """Bits of a constant that is given by its bit pattern."""
     vector: bool = False
 
 
@@ -31,9 +31,9 @@ class Instruction:
     modifiers: tuple[str, ...]
     operands: tuple[Operand, ...]
     guard: str | None = None
-    """Register that says where it is executed."""
+    """Predicate register that says where the instruction is executed."""
     negated: bool = False
-    """It is executed where the guard is false."""
+    """Whether the instruction is executed where the guard is false."""
 
 
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)

@@ -19,11 +19,11 @@ class PtxType:
     kind: str
     """``b``its, ``s``igned, ``u``nsigned, ``f``loat or ``p``redicate."""
     bits: int
-    """Of the register."""
+    """Width of the register in bits."""
     dtype: torch.dtype
-    """Of a float, or of the register."""
+    """Dtype of a float, or of the register's integer."""
     lanes: int = 1
-    """Numbers in one register."""
+    """How many numbers one register holds."""
 
     @property
     def floating(self) -> bool:
@@ -54,26 +54,26 @@ def _types() -> dict[str, PtxType]:
 
 
 TYPES = _types()
-"""By the name that instructions use as a modifier."""
+"""Types by the name that instructions use as a modifier."""
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
     """What an instruction does: a function of numbers [n], or [n, lanes], that returns one tensor per result.
 
-    Unsigned and signed integers come as int64; those of 64 bits are the same bits either way. What is returned is
-    cut to the bits of the result.
+    Integers are passed as int64; those of 64 bits have the same bits, signed or not. Results are truncated to their
+    width.
     """
 
     results: tuple[PtxType, ...]
     operands: tuple[PtxType, ...]
     function: Callable[..., Tensor | tuple[Tensor, ...]]
     resizes: bool = False
-    """Registers may be wider than the types, as those of ``cvt``."""
+    """Whether registers may be wider than the types, as for ``cvt``."""
 
 
 Builder: TypeAlias = Callable[[str, tuple[str, ...]], Form | None]
-"""Returns the form for a name and its modifiers, None if there is none."""
+"""A function that returns the form for a name and its modifiers, None if there is none."""
 
 
 def read(register: Tensor, kind: PtxType) -> Tensor:

@@ -1,4 +1,4 @@
-"""Triton kernels without a GPU: executed on the CPU from their Triton IR, and watched.
+"""Runs Triton kernels without a GPU: executed on the CPU from their Triton IR, and checked.
 
     with offline(target="h100", sanitize=True) as session:
         kernel[grid](x, y, n, BLOCK=1024)
@@ -9,7 +9,7 @@ Needs triton and torch. See docs/executor.md.
 
 from evaluator.executor.triton_offline.errors import FaultsFound, OfflineError
 from evaluator.executor.triton_offline.launches import Launch
-from evaluator.executor.triton_offline.report import Report
+from evaluator.executor.triton_offline.report import SessionReport
 from evaluator.executor.triton_offline.session import Session, offline
 
-__all__ = ["FaultsFound", "Launch", "OfflineError", "Report", "Session", "offline"]
+__all__ = ["FaultsFound", "Launch", "OfflineError", "Session", "SessionReport", "offline"]

@@ -1,4 +1,4 @@
-"""Autotuners without a clock: the first configuration that fits, or every configuration and whether they agree."""
+"""Autotuning without timing: takes the first configuration that fits, or runs all and compares their results."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -18,13 +18,13 @@ _NEVER = (float("inf"),) * 3
 
 
 class Tries(Protocol):
-    """What a session does for autotuners."""
+    """What an autotuner needs of a session."""
 
     def fits(self, kernel: Any) -> bool:
         """Whether a kernel can be launched on the target."""
 
     def trying(self, config: str) -> contextlib.AbstractContextManager[None]:
-        """Record launches inside as trials of ``config``."""
+        """Return a context in which launches are recorded as trials of ``config``."""
 
     def disagree(self, disagreement: "Disagreement") -> None:
         """Record that two configurations compute different things."""
@@ -37,7 +37,7 @@ class Disagreement:
     kernel: str
     config: str
     reference: str
-    """The configuration it is compared with: the first that ran."""
+    """The configuration that it is compared with: the first that ran."""
     tensor: str
     largest: float
     """Largest absolute difference."""
@@ -49,8 +49,8 @@ class Disagreement:
         )
 
 
-class Tuning:
-    """Replaces how autotuners choose, and forgets their choices at the end."""
+class OfflineTuning:
+    """Replaces how autotuners choose, and removes their choices at the end."""
 
     def __init__(self, mode: str, tries: Tries) -> None:
         self._mode = mode
@@ -82,13 +82,13 @@ class Tuning:
         patches.set(Autotuner, "check_disk_cache", no_disk)
 
     def forget(self) -> None:
-        """Give autotuners back what they knew before."""
+        """Restore the choices that autotuners had made before."""
         for tuner, cache in self._caches:
             tuner.cache = cache
         self._caches.clear()
 
     def _bench(self, tuner: Any, args: tuple[Any, ...], config: Any, meta: dict[str, Any]) -> tuple[float, ...]:
-        """Return times of which only this matters: the least is the configuration to use, the first among equals."""
+        """Return made-up times, of which only the order matters: the least, the first among equals, is used."""
         conflicts = meta.keys() & config.kwargs.keys()
         if conflicts:
             raise ValueError(f"Conflicting meta-parameters: {', '.join(conflicts)}.")
@@ -112,7 +112,7 @@ class Tuning:
     def _try(
         self, tuner: Any, args: tuple[Any, ...], config: Any, current: dict[str, Any], named: dict[str, Any]
     ) -> None:
-        """Run one configuration, compare what it leaves in its arguments with the first one's, and put all back."""
+        """Run one configuration, compare its arguments afterwards with those of the first one, and restore them."""
         tensors = {name: base for name, value in named.items() if (base := _tensor(value)) is not None}
         before = {name: _whole(tensor).clone() for name, tensor in tensors.items()}
         try:

@@ -1,4 +1,4 @@
-"""Functions and classes of ``torch.cuda`` and ``torch.accelerator`` for a GPU on which everything happens at once."""
+"""Functions and classes of ``torch.cuda`` and ``torch.accelerator`` for a GPU on which all work is done at once."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,18 +8,18 @@ import torch
 
 DEVICE = torch.device("cuda", 0)
 MILLISECONDS = 1.0
-"""What every benchmark is told that a call took: nothing is timed here, and all configurations are equal."""
+"""The time that benchmarks are given for every call: nothing is timed here, and all configurations are equal."""
 
 
 class _Device(contextlib.nullcontext[None]):
-    """Stands for ``torch.cuda.device`` and other contexts; entering changes nothing."""
+    """Stands in for ``torch.cuda.device`` and other contexts; entering it changes nothing."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__()
 
 
 class _Stream:
-    """Stands for ``torch.cuda.Stream``: everything happens at once, so every stream is idle."""
+    """Stands in for ``torch.cuda.Stream``. All work is done at once, so every stream is idle."""
 
     cuda_stream = stream_id = 0
     device = DEVICE
@@ -48,7 +48,7 @@ class _Stream:
 
 
 class _Event:
-    """Stands for ``torch.cuda.Event``; any two are one millisecond apart."""
+    """Stands in for ``torch.cuda.Event``; any two events are one millisecond apart."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         pass

@@ -1,4 +1,4 @@
-"""CPU tensors that pass for tensors on a GPU: what torch says about devices, and where ``device="cuda"`` leads.
+"""Makes CPU tensors pass for tensors on a GPU: what torch says about devices, and what ``device="cuda"`` means.
 
 Everything here replaces attributes of torch for as long as a session lasts: modes of torch would be confined to one
 thread, and blind inside operators that are written in Python.
@@ -21,11 +21,11 @@ _LIKE = ("empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "ran
 _NEW = ("new_empty", "new_empty_strided", "new_zeros", "new_ones", "new_full", "new_tensor")
 
 real_device = torch.Tensor.device.__get__
-"""The device a tensor is on, whatever it claims."""
+"""Return the device that a tensor is on, whatever it claims."""
 
 
 class DeviceKey(int):
-    """The index of the device, 0, that is no key of a real device: Triton keeps compiled kernels by this index."""
+    """The device's index, 0. As a key it differs from a real device's: Triton keeps compiled kernels by index."""
 
     __hash__ = object.__hash__
 
@@ -34,7 +34,7 @@ class DeviceKey(int):
 
 
 class OfflineDriver(Driver):
-    """What triton asks of a GPU in a session."""
+    """The driver that triton sees during a session."""
 
     def __init__(self, target: Target) -> None:
         super().__init__(target, DeviceKey(0))
@@ -45,7 +45,7 @@ class OfflineDriver(Driver):
         return self._capability
 
     def set_current_device(self, device: object) -> None:
-        """There is one device only."""
+        """Do nothing: there is only one device."""
 
     def get_benchmarker(self) -> Callable[..., Any]:
         """Return a stand-in for ``do_bench``."""
@@ -56,7 +56,7 @@ class OfflineDriver(Driver):
         return torch.empty(0, dtype=torch.int32)
 
     def clear_cache(self, cache: object) -> None:
-        """There is no cache."""
+        """Do nothing: there is no cache."""
 
 
 def run_once(call: Callable[[], object], *args: object, quantiles: Any = None, **options: object) -> Any:
@@ -156,13 +156,13 @@ def _cpu_for_cuda_in(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Redirect:
-    """Sends what is asked for on a GPU to the CPU, as long as patches are in place: modules keep what they imported."""
+    """Sends requests for a GPU to the CPU while patches are in place, also through names that modules imported."""
 
     def __init__(self, patches: Patches) -> None:
         self._patches = patches
 
     def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function that takes CPU devices for GPUs."""
+        """Return a function that treats CPU devices as GPUs."""
 
         @functools.wraps(function, updated=())
         def on_cpu(*args: Any, **kwargs: Any) -> Any:
@@ -173,7 +173,7 @@ class _Redirect:
         return on_cpu
 
     def generator(self) -> type:
-        """Return a class to stand for ``torch.Generator``, whose instances are torch's own."""
+        """Return a class that stands in for ``torch.Generator``; its instances are torch's own."""
         original = torch.Generator
         make = self.wrap(original)
 

@@ -1,4 +1,4 @@
-"""What an offline session refuses, in one line each."""
+"""Errors of an offline session."""
 
 from collections.abc import Sequence
 
@@ -7,11 +7,11 @@ from evaluator.executor.faults import MemoryFault
 
 
 class OfflineError(EvaluatorError):
-    """The session cannot start, or a launch is nothing that it can execute. One line."""
+    """The session cannot start, or cannot execute a launch. The message is one line."""
 
 
 class FaultsFound(EvaluatorError):
-    """A launch made faults, and the session was told to raise them: one line each."""
+    """A launch had faults, and the session was told to raise them. The message has one line for each."""
 
     def __init__(self, faults: Sequence[MemoryFault]) -> None:
         super().__init__("\n".join(fault.message for fault in faults))

@@ -1,4 +1,4 @@
-"""Whether what a launch read before anybody wrote it made a difference: kernels often load it and select it away."""
+"""Checks whether reads of uninitialised memory change results: kernels often load such memory and discard it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,12 +12,12 @@ from evaluator.plan import Argument
 
 KIND = "read of uninitialised memory"
 _PATTERNS = (0xFF, 0x3C, 0x00, 0x7F, 0x80)
-"""Bytes that stand for garbage: not a number in every float type, a small number in most, nothing, a large one, and a
-very negative integer."""
+"""Bytes that memory is filled with: NaN in every float type, a small number in most, zero, a large number, and a very
+negative integer."""
 
 
 class Garbage:
-    """Holds what memory was before a launch, to launch again with other garbage in it."""
+    """Holds the contents of memory before a launch, to launch again with other uninitialised contents."""
 
     def __init__(self, kernel: Kernel, memory: Sequence[Allocation], args: Sequence[Argument]) -> None:
         self._kernel = kernel
@@ -39,14 +39,13 @@ class Garbage:
         if not reads or any(self._differs(pattern, grid, limits) for pattern in _PATTERNS):
             return execution
         notes = (
-            replace(read, message=f"{read.message}; it changes no result whatever was tried in its place")
-            for read in reads
+            replace(read, message=f"{read.message}; other contents in its place change no result") for read in reads
         )
         faults = tuple(fault for fault in execution.faults if fault.kind != KIND)
         return replace(execution, faults=faults, notes=(*execution.notes, *notes))
 
     def _differs(self, pattern: int, grid: tuple[int, int, int], limits: dict[str, Any]) -> bool:
-        """Whether the launch leaves other bits where the garbage is ``pattern``."""
+        """Whether the launch gives other results where uninitialised memory is filled with ``pattern``."""
         again = [self._with(allocation, i, pattern) for i, allocation in enumerate(self._before)]
         self._kernel.run(again, self._args, grid, **limits)
         return any(_differ(self._memory[i], again[i].data) for i in self._changed)

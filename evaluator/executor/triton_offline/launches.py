@@ -1,4 +1,4 @@
-"""Launches: what a session records of each, and the stand-in for a compiled kernel that Triton hands them to."""
+"""Launches as a session records them, and the stand-in for a compiled kernel that Triton passes them to."""
 
 import functools
 import math
@@ -36,32 +36,32 @@ class Launch:
     constants: Mapping[str, object]
     """Compile-time arguments by name."""
     execution: Execution | None
-    """None if it was skipped."""
+    """Findings of the execution; None if the launch was skipped."""
     unsupported: str = ""
-    """Why it was skipped."""
+    """Why the launch was skipped, ``""`` if it was not."""
     differences: tuple[Difference, ...] = ()
-    """Where a shuffled order of programs leaves other bits, if that was tried."""
+    """Where a shuffled order of programs gives other bits, if that was tried."""
     config: str = ""
-    """The configuration that an autotuner was trying, if it tried all."""
+    """The configuration that an autotuner was trying, if it tries all."""
 
     @property
     def programs(self) -> int:
-        """How many programs the grid has."""
+        """Number of programs in the grid."""
         return math.prod(self.grid)
 
     @property
     def faults(self) -> tuple[MemoryFault, ...]:
-        """What the kernel did wrong."""
+        """The faults of this launch."""
         return self.execution.faults if self.execution else ()
 
     @property
     def notes(self) -> tuple[MemoryFault, ...]:
-        """Findings that are no faults."""
+        """Findings that are not faults."""
         return self.execution.notes if self.execution else ()
 
     @property
     def ir(self) -> str:
-        """Triton IR, as it was executed."""
+        """The Triton IR that was executed."""
         return self.lowered.ttir
 
     @property
@@ -71,7 +71,7 @@ class Launch:
 
     @property
     def binary(self) -> Binary:
-        """What the compiler makes of the kernel for the target. Raises ``OfflineError`` if it does not compile."""
+        """The kernel compiled for the target. Raises ``OfflineError`` if it does not compile."""
         binary = compiled(self.lowered, self.target)
         if isinstance(binary, Fault):
             raise OfflineError(binary.message)
@@ -116,7 +116,7 @@ Execute = Callable[["OfflineKernel", tuple[int, int, int], tuple[Any, ...]], Non
 
 @dataclass(eq=False)
 class OfflineKernel:
-    """Stands where Triton expects a compiled kernel; what host code asks of one is compiled when it asks."""
+    """Stands in for a compiled kernel; what host code asks of it is compiled on demand."""
 
     src: Any
     lowered: Lowered
@@ -147,7 +147,7 @@ class OfflineKernel:
         """Nothing listens to launches here."""
 
     def run(self, x: Any, y: Any, z: Any, stream: object, function: None, *rest: Any) -> None:
-        """Execute. ``rest`` is four things for a real launcher, then one value per parameter."""
+        """Execute the kernel. ``rest`` has four arguments for a real launcher, then one value per parameter."""
         self.execute(self, (int(x), int(y), int(z)), rest[4:])
 
     def __getitem__(self, grid: Any) -> Callable[..., None]:
@@ -158,7 +158,7 @@ class OfflineKernel:
         return launch
 
     def _init_handles(self) -> None:
-        """There is no module to load."""
+        """Do nothing: there is no module to load."""
 
     @property
     def _binary(self) -> Binary:
@@ -174,7 +174,7 @@ class OfflineKernel:
 
     @property
     def n_spills(self) -> int:
-        """What did not fit into registers, in units of 4 bytes per thread."""
+        """Spilled values, in units of 4 bytes per thread."""
         return self._binary.spill_bytes // 4
 
     @property
@@ -188,7 +188,7 @@ class OfflineKernel:
 
     @property
     def asm(self) -> dict[str, Any]:
-        """``ttir``, ``ptx`` and ``cubin``."""
+        """The texts ``ttir`` and ``ptx``, and the ``cubin``."""
         binary = self._binary
         return {"ttir": self.lowered.kernel.ttir, "ptx": binary.ptx, "cubin": binary.cubin}
 

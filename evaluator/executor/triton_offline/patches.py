@@ -1,4 +1,4 @@
-"""Attributes of others, changed for a while."""
+"""Temporary changes to attributes of modules and classes."""
 
 import threading
 from typing import Any
@@ -7,7 +7,7 @@ _MISSING = object()
 
 
 class Patches:
-    """Sets attributes of modules and classes and puts them back."""
+    """Sets attributes of modules and classes and restores them."""
 
     def __init__(self) -> None:
         self._saved: list[tuple[Any, str, object]] = []
@@ -18,12 +18,12 @@ class Patches:
         return bool(self._saved)
 
     def set(self, owner: Any, name: str, value: object) -> None:
-        """Set ``owner.name``; what the owner itself had there comes back with ``undo``."""
+        """Set ``owner.name``; ``undo`` restores the owner's own attribute."""
         self._saved.append((owner, name, vars(owner).get(name, _MISSING)))
         setattr(owner, name, value)
 
     def undo(self) -> None:
-        """Put everything back, the latest change first."""
+        """Restore everything, the latest change first."""
         while self._saved:
             owner, name, value = self._saved.pop()
             if value is _MISSING:
@@ -33,4 +33,4 @@ class Patches:
 
 
 active = threading.Lock()
-"""Held while a session is active: triton's driver and torch's functions are the process's, not a thread's."""
+"""Held while a session is active: triton's driver and torch's functions belong to the process, not to a thread."""

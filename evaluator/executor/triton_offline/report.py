@@ -1,4 +1,4 @@
-"""What a session found, for people and for programs."""
+"""The report of a session, for people and for programs."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,43 +11,43 @@ from evaluator.executor.triton_offline.launches import Launch
 
 
 @dataclass(frozen=True)
-class Report:
-    """Launches and findings. ``str()`` is for a terminal, ``as_json()`` for programs."""
+class SessionReport:
+    """The launches and findings of a session. ``str()`` is for a terminal, ``as_json()`` for programs."""
 
     target: str
     sanitized: bool
     launches: tuple[Launch, ...]
     disagreements: tuple[Disagreement, ...] = ()
-    """Configurations of autotuned kernels that compute different things, if all were tried."""
+    """Configurations of autotuned kernels that give different results, if all were tried."""
 
     @property
     def faults(self) -> tuple[MemoryFault, ...]:
-        """What kernels did wrong, each once per kernel, kind, source line and tensor."""
+        """Faults, one per kernel, kind, source line and tensor."""
         return _distinct(fault for launch in self.launches for fault in launch.faults)
 
     @property
     def notes(self) -> tuple[MemoryFault, ...]:
-        """Findings that are no faults, each once likewise."""
+        """Findings that are not faults, one per kernel, kind, source line and tensor."""
         return _distinct(note for launch in self.launches for note in launch.notes)
 
     @property
     def order_dependent(self) -> tuple[str, ...]:
         """One line per launch whose results depend on the order of programs, if that was checked."""
         return tuple(
-            f"{launch.kernel}: a shuffled order of programs leaves other bits in {difference.elements} elements of "
-            f"{difference.tensor!r}, first {list(difference.index)}"
+            f"{launch.kernel}: a shuffled order of programs changes {difference.elements} elements of "
+            f"{difference.tensor!r}, the first at {list(difference.index)}"
             for launch in self.launches
             for difference in launch.differences
         )
 
     @property
     def unsupported(self) -> tuple[str, ...]:
-        """One line per reason for which launches were skipped."""
+        """One line per reason why launches were skipped."""
         return tuple(dict.fromkeys(launch.unsupported for launch in self.launches if launch.unsupported))
 
     @property
     def clean(self) -> bool:
-        """Whether there is nothing to mend."""
+        """Whether nothing needs to be fixed."""
         return not (self.faults or self.order_dependent or self.disagreements)
 
     def __str__(self) -> str:

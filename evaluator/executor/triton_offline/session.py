@@ -1,4 +1,4 @@
-"""Sessions: while one is open, every Triton kernel that is launched in the process is executed on the CPU."""
+"""Sessions: while one is open, every Triton kernel launched in the process is executed on the CPU."""
 
 import contextlib
 import sys
@@ -19,12 +19,12 @@ from evaluator.executor.errors import ExecutionTimeout, IRError, UnsupportedOper
 from evaluator.executor.kernel import DEFAULT_TEMPORARIES, load
 from evaluator.executor.order import differences
 from evaluator.executor.triton_offline import device
-from evaluator.executor.triton_offline.autotuning import MODES, Disagreement, Tuning
+from evaluator.executor.triton_offline.autotuning import MODES, Disagreement, OfflineTuning
 from evaluator.executor.triton_offline.errors import FaultsFound, OfflineError
 from evaluator.executor.triton_offline.garbage import Garbage
 from evaluator.executor.triton_offline.launches import Launch, OfflineKernel, misfit, refuse_gluon
 from evaluator.executor.triton_offline.patches import Patches, active
-from evaluator.executor.triton_offline.report import Report
+from evaluator.executor.triton_offline.report import SessionReport
 from evaluator.executor.triton_offline.shadows import Shadows, Watch, watch_handovers
 from evaluator.executor.triton_offline.storages import Storages, excuse_neighbours
 from evaluator.executor.triton_offline.torch_state import leave_eager, plain_torch, threads
@@ -34,12 +34,12 @@ from evaluator.targets import get_target
 
 DEFAULT_DEADLINE_S = 600.0
 _GRID_LIMITS = (2**31 - 1, 65535, 65535)
-"""CUDA C++ Programming Guide, technical specifications per compute capability."""
+"""Largest grid extents; CUDA C++ Programming Guide, technical specifications per compute capability."""
 _lowered: dict[tuple[str, str, int], Lowered] = {}
 
 
 class Session:
-    """A context in which kernels run on the CPU, from Triton IR. Make one with ``offline``; enter it once."""
+    """A context in which kernels run on the CPU, from Triton IR. Create it with ``offline``; enter it once."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Session:
         self._threads = threads
         self._lock = threading.RLock()
         self._patches = Patches()
-        self._tuning = Tuning(autotune, self)
+        self._tuning = OfflineTuning(autotune, self)
         self._shadows = Shadows() if sanitize else None
         self._watch = Watch(self._shadows)
         self._driver = device.OfflineDriver(self.target)
@@ -103,13 +103,13 @@ class Session:
         self._watch.__exit__(kind, error, traceback)  # type: ignore[no-untyped-call]
         self._uninstall()
 
-    def report(self) -> Report:
-        """Return what was launched and found so far."""
+    def report(self) -> SessionReport:
+        """Return the report so far."""
         with self._lock:
-            return Report(self.target.name, self._sanitize, tuple(self.launches), tuple(self._disagreements))
+            return SessionReport(self.target.name, self._sanitize, tuple(self.launches), tuple(self._disagreements))
 
-    def take_report(self) -> Report:
-        """Return what was launched and found so far, and start afresh."""
+    def take_report(self) -> SessionReport:
+        """Return the report so far, and start a new one."""
         with self._lock:
             report = self.report()
             self.launches.clear()
@@ -117,7 +117,7 @@ class Session:
             return report
 
     def fits(self, kernel: OfflineKernel) -> bool:
-        """Whether a kernel can be launched on the target; taken for granted where nothing can be compiled."""
+        """Whether a kernel can be launched on the target; assumed where nothing can be compiled."""
         try:
             return not misfit(kernel.lowered.kernel, self.target)
         except EvaluatorUnavailable:
@@ -125,7 +125,7 @@ class Session:
 
     @contextlib.contextmanager
     def trying(self, config: str) -> Iterator[None]:
-        """Record launches inside as trials of an autotuner's configuration."""
+        """Return a context in which launches are recorded as trials of an autotuner's configuration."""
         self._config = config
         try:
             yield
@@ -133,7 +133,7 @@ class Session:
             self._config = ""
 
     def disagree(self, disagreement: Disagreement) -> None:
-        """Record that two configurations compute different things."""
+        """Record that two configurations give different results."""
         self._disagreements.append(disagreement)
 
     def _install(self) -> None:
@@ -144,7 +144,7 @@ class Session:
             if hasattr(triton.testing, name):
                 patches.set(triton.testing, name, device.run_once)
         patches.set(torch, "compile", leave_eager)
-        if "torch._dynamo" in sys.modules:  # then something may be compiled already
+        if "torch._dynamo" in sys.modules:  # something may have been compiled already
             self._eager = torch.compiler.set_stance("force_eager")
         if self._shadows is not None:
             watch_handovers(patches, self._shadows)
@@ -165,7 +165,7 @@ class Session:
         active.release()
 
     def _compiler(self, original: Any) -> Any:
-        """Return a compiler for jit functions, which keep it: it is Triton's own again once the session is closed."""
+        """Return a compiler for jit functions. They keep it, so it calls Triton's own once the session is closed."""
 
         def compile_offline(src: Any, target: Any = None, options: Any = None, **rest: Any) -> Any:
             if not self._open:
@@ -252,18 +252,18 @@ def offline(
 ) -> Session:
     """Return a context in which Triton kernels are executed on the CPU, from the IR made for ``target``.
 
-    sanitize            look for races, reads of uninitialised memory and more; out-of-bounds accesses always are faults
+    sanitize            look for races, reads of uninitialised memory and more; out-of-bounds accesses are always faults
     on_fault            ``collect`` faults for the report, or ``raise`` ``FaultsFound`` at the launch
     unsupported         ``raise`` ``UnsupportedOperation``, or ``skip`` the launch, outputs untouched, and report it
     autotune            take the first configuration that compiles for and fits the target, the ``first`` that lowers,
                         or run ``all`` on copies and report which disagree, then take the first
     check_order         run each launch on copies in two orders of programs and report where bits differ
-    check_padding       accesses to parts of a storage that belong to no tensor of the launch are faults
+    check_padding       treat accesses to parts of a storage that belong to no tensor of the launch as faults
     count               keep operations, bytes and sectors of every program in ``launch.execution.counts``
-    claim_cuda          tensors say that they are on ``cuda:0``
+    claim_cuda          make tensors say that they are on ``cuda:0``
     temporaries_bytes   memory for the values of programs that run together
     deadline_s          seconds that one launch may take before ``ExecutionTimeout``
-    threads             torch's threads during launches; None leaves them alone
+    threads             torch's threads during launches; None leaves their number as it is
 
     Raises ``UnknownTarget``. Entering raises ``OfflineError`` while another session is open.
     """

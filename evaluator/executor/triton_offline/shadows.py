@@ -1,7 +1,7 @@
-"""What is known of storages: which elements nobody has written yet, and whose tensors may reach beyond their edges.
+"""Records about storages: which elements are not yet written, and whose tensors may reach beyond their edges.
 
-A mode of torch sees allocations and what torch's operators write. Whatever else may have written to a tensor makes all
-of it count as written, so that no read is called uninitialised in error.
+A torch dispatch mode sees allocations and what torch's operators write. If anything else may have written to a tensor,
+all of it counts as written, so that no read is wrongly called uninitialised.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ _EMPTY = {
     _aten.new_empty_strided.default,
 }
 _SWEEP = 256
-"""Allocations after which shadows of freed storages are dropped."""
+"""Number of allocations after which shadows of freed storages are dropped."""
 
 
 @dataclass
@@ -34,11 +34,11 @@ class _Shadow:
     written: torch.Tensor
     item_bytes: int
     versions: tuple[int, ...]
-    """Torch's counter of changes to the tensor; it counts a change that is seen here just afterwards, or not at all."""
+    """Torch's counter of changes to the tensor; a change that is seen here is counted just afterwards, or never."""
 
 
 class Shadows:
-    """Storages that are not written all over, or that tensors share in odd ways, by identity."""
+    """The storages, by identity, that are not completely written or that tensors share in unusual ways."""
 
     def __init__(self) -> None:
         self._shadows: dict[int, _Shadow] = {}
@@ -46,7 +46,7 @@ class Shadows:
         self._until_sweep = _SWEEP
 
     def allocated(self, tensor: torch.Tensor) -> None:
-        """Take note of a tensor with a storage of its own that nobody has written."""
+        """Record a tensor with its own storage that nothing has written yet."""
         storage = tensor.untyped_storage()
         with torch.inference_mode(False):
             written = torch.zeros(storage.nbytes() // tensor.element_size(), dtype=torch.bool)
@@ -59,16 +59,16 @@ class Shadows:
             self._restrided = {key: storage for key, storage in self._restrided.items() if not storage.expired()}
 
     def restrided(self, tensor: torch.Tensor) -> None:
-        """Take note of a tensor that ``as_strided`` made: kernels may use its strides to reach all of the storage."""
+        """Record a tensor that ``as_strided`` made: kernels may use its strides to reach all of the storage."""
         storage = tensor.untyped_storage()
         self._restrided[storage._cdata] = StorageWeakRef(storage)
 
     def padded(self, tensor: torch.Tensor) -> bool:
-        """Whether parts of the tensor's storage that lie in no tensor of a launch are out of the launch's bounds."""
+        """Whether parts of the tensor's storage that lie in no tensor of a launch are out of bounds for it."""
         return _key(tensor) not in self._restrided
 
     def wrote(self, tensor: torch.Tensor) -> None:
-        """Take note that every element of a tensor has been written."""
+        """Record that every element of a tensor has been written."""
         shadow = self._shadows.get(_key(tensor))
         if shadow is None:
             return
@@ -83,13 +83,13 @@ class Shadows:
             shadow.written.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset()).fill_(True)
 
     def forget(self, tensor: torch.Tensor) -> None:
-        """Let all of the tensor's storage count as written."""
+        """Record that all of the tensor's storage may have been written."""
         self._shadows.pop(_key(tensor), None)
 
     def written(self, tensor: torch.Tensor) -> tuple[torch.Tensor, int] | None:
         """Return which elements of the tensor's storage are written, and bytes per element; None if all may be.
 
-        Set what is written later in place.
+        The caller sets elements written later in place.
         """
         shadow = self._shadows.get(_key(tensor))
         if shadow is None:
@@ -101,7 +101,7 @@ class Shadows:
 
 
 class Watch(TorchDispatchMode):
-    """Keeps ``Shadows``, if given, of what torch allocates and writes; runs operators that exist for CUDA alone."""
+    """Updates ``Shadows``, if given, with what torch allocates and writes; runs operators that exist only for CUDA."""
 
     def __init__(self, shadows: Shadows | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -109,7 +109,7 @@ class Watch(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Torch's guard against compiling under a mode would import all of dynamo: seconds per process."""
+        """Return False: torch's guard against compiling under a mode would import dynamo, which takes seconds."""
         return False
 
     def __torch_dispatch__(
@@ -117,7 +117,7 @@ class Watch(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         if key := _python_kernel(func):
-            with self:  # what it calls is seen too
+            with self:  # so that what it calls is seen too
                 return func.redispatch(torch._C.DispatchKeySet(key), *args, **kwargs)
         result = func(*args, **kwargs)
         if self._shadows is None:
@@ -137,7 +137,7 @@ _CPU_KEYS = ("CPU", "CompositeExplicitAutograd")
 
 
 def _python_kernel(func: Any) -> torch._C.DispatchKey | None:
-    """Return which of an operator's kernels to run if Python registered it: the one for CPUs, else for CUDA."""
+    """Return the dispatch key of an operator's Python kernel: that for CPUs, else that for CUDA."""
     if func.namespace in ("aten", "prims"):
         return None
     overload = "" if func._overloadname == "default" else f".{func._overloadname}"
@@ -168,7 +168,7 @@ def _version(tensor: torch.Tensor) -> int:
 
 
 def watch_handovers(patches: Patches, shadows: Shadows) -> None:
-    """Let tensors that are handed to other libraries, which may write to them, count as written."""
+    """Record tensors that are passed to other libraries, which may write to them, as written."""
     for name in ("numpy", "__array__", "__dlpack__"):
         original = getattr(torch.Tensor, name)
 

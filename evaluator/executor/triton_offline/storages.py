@@ -1,4 +1,4 @@
-"""The memory of a launch: one allocation for all tensors that share storage, so that they alias as they would."""
+"""The memory of a launch: one allocation for all tensors that share storage, so that they alias as on a GPU."""
 
 import ctypes
 import math
@@ -17,12 +17,12 @@ from evaluator.executor.triton_offline.shadows import Shadows
 from evaluator.plan import Argument, Descriptor, Pointer, Scalar
 
 _ALIGNMENT = 16
-"""Bytes; what the executor takes the start of every buffer to be a multiple of."""
+"""Alignment in bytes that the executor assumes for the start of every buffer."""
 
 
 @dataclass(frozen=True)
 class _Given:
-    """A tensor that a launch was given, and where it begins."""
+    """A tensor of a launch and its address."""
 
     name: str
     tensor: torch.Tensor
@@ -30,7 +30,7 @@ class _Given:
 
     @property
     def range(self) -> tuple[int, int]:
-        """First byte of the storage, and the first after it."""
+        """Address of the storage's first byte, and of the first byte after it."""
         storage = self.tensor.untyped_storage()
         return storage.data_ptr(), storage.data_ptr() + storage.nbytes()
 
@@ -44,10 +44,10 @@ class Storages:
         self._given: list[_Given] = []
         self._converted: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.name = ""
-        """Of the parameter whose argument is being looked at."""
+        """Name of the parameter whose argument is being processed."""
 
     def pointer(self, value: Any) -> Pointer:
-        """Return a provisional pointer to what ``value`` begins with; ``lay_out`` makes it final."""
+        """Return a provisional pointer to the start of ``value``; ``lay_out`` makes it final."""
         tensor = _backing(value)
         device = real_device(tensor)
         if device.type != "cpu":
@@ -76,7 +76,7 @@ class Storages:
         return allocations, [_final(arg, pointers) for arg in args]
 
     def ran(self) -> None:
-        """Note what the launch has written, where the note is kept in another unit than the executor's."""
+        """Record what the launch has written, where the record uses another unit than the executor."""
         for kept, used in self._converted:
             _spread(used, kept)
 
@@ -139,10 +139,10 @@ class Storages:
 
 
 def excuse_neighbours(execution: Execution) -> Execution:
-    """Return the execution with reads before or behind a tensor, in its storage, among the notes.
+    """Return the execution with reads before or after a tensor, within its storage, as notes.
 
-    Host code passes ``starts[:-1]`` or ``cache[0]`` to kernels that know what lies beyond. What lies between the rows
-    of a tensor is another matter, and so are writes.
+    Host code passes ``starts[:-1]`` or ``cache[0]`` to kernels that know what lies beyond. Reads between the rows of a
+    tensor remain faults, and so do writes.
     """
     excused = tuple(fault for fault in execution.faults if fault.kind == "read beside a tensor")
     faults = tuple(fault for fault in execution.faults if fault not in excused)
@@ -150,7 +150,7 @@ def excuse_neighbours(execution: Execution) -> Execution:
 
 
 def _backing(value: Any) -> torch.Tensor:
-    """Return the tensor itself, or the one behind a wrapper such as ``triton.reinterpret`` makes."""
+    """Return the tensor itself, or the tensor inside a wrapper such as that of ``triton.reinterpret``."""
     if isinstance(value, torch.Tensor):
         return value
     if hasattr(value, "data_ptr"):
@@ -164,7 +164,7 @@ def _backing(value: Any) -> torch.Tensor:
 
 
 def _flat(given: Sequence[_Given]) -> tuple[int, torch.Tensor]:
-    """Return memory that holds the storages of all tensors, typed like the smallest element, and where it starts."""
+    """Return memory with the storages of all tensors, in the type of the smallest element, and its start address."""
     smallest = min((member.tensor for member in given), key=torch.Tensor.element_size)
     ranges = {member.range for member in given}
     start, end = min(first for first, _ in ranges), max(after for _, after in ranges)
@@ -173,7 +173,7 @@ def _flat(given: Sequence[_Given]) -> tuple[int, torch.Tensor]:
         return start, torch.empty(0, dtype=smallest.dtype)
     if len(ranges) == 1 and start % _ALIGNMENT == 0:
         return start, torch.empty(0, dtype=smallest.dtype).set_(smallest.untyped_storage(), 0, (items,), (1,))
-    # Foreign memory, such as numpy's: some bytes before it make up for its alignment, and count as padding.
+    # Foreign memory, such as numpy's: bytes before it are included for alignment, and count as padding.
     start -= start % _ALIGNMENT
     whole = (end - start) // smallest.element_size() * smallest.element_size()
     raw = torch.frombuffer((ctypes.c_uint8 * whole).from_address(start), dtype=torch.uint8)
@@ -191,7 +191,7 @@ def _valid(allocation: Allocation) -> torch.Tensor | None:
     """Return which elements belong to a view, None if all do."""
     size = allocation.data.numel()
     if any(math.prod(view.shape) == size and 0 not in view.strides for view in allocation.views):
-        return None  # a tensor with as many elements as the storage; overlapping ones are too odd to care
+        return None  # a tensor with as many elements as the storage; overlapping ones are too unusual to handle
     valid = torch.zeros(size, dtype=torch.bool)
     for view in allocation.views:
         last = view.offset + sum((n - 1) * stride for n, stride in zip(view.shape, view.strides, strict=True))
@@ -211,7 +211,7 @@ def _in_items(written: torch.Tensor, have: int, want: int) -> torch.Tensor:
 
 
 def _spread(used: torch.Tensor, kept: torch.Tensor) -> None:
-    """Set the flags in ``kept`` that the flags of smaller or larger items in ``used`` say are set."""
+    """Set the flags in ``kept`` whose items overlap those of the flags set in ``used``, of smaller or larger items."""
     if used.numel() > kept.numel():
         ratio = used.numel() // kept.numel()
         kept |= used[: kept.numel() * ratio].view(-1, ratio).all(1)

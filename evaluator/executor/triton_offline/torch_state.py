@@ -1,4 +1,4 @@
-"""Torch's own state: set aside while the executor computes, and left eager while a session is open."""
+"""Torch's global state: suspended while the executor computes, and eager while a session is open."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 
 def leave_eager(model: Any = None, **options: Any) -> Any:
-    """Stand in for ``torch.compile``: what it would make for the CPU is not what a GPU would run either."""
+    """Stand in for ``torch.compile``: leave functions alone, as compiled code for the CPU is not what a GPU runs."""
     return model if model is not None else lambda function: function
 
 
 @contextlib.contextmanager
 def plain_torch() -> Iterator[None]:
-    """Torch without gradients and without anybody's modes: what the executor computes is nobody's business."""
+    """Return a context without gradients and without dispatch modes of others, for the executor's own computations."""
     default = torch.get_default_dtype()
     with (
         _disable_current_modes(),
@@ -32,7 +32,7 @@ def plain_torch() -> Iterator[None]:
 
 @contextlib.contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """Let torch use so many threads; None leaves them alone."""
+    """Return a context in which torch uses the given number of threads; None leaves it as it is."""
     before = torch.get_num_threads()
     if count is None or count == before:
         yield

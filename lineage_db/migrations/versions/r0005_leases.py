@@ -1,6 +1,6 @@
-"""Leases on runs and steps, steps that are done over, and indexes by which what is asked stays as quick as it was.
+"""Leases on runs and steps, steps that repeat others, and indexes that keep queries as quick as they were.
 
-Steps that were abandoned before are not done over any more; those still running are, once they are abandoned.
+Steps that were abandoned before this revision are not repeated; those still running are, once they are abandoned.
 """
 
 import sqlalchemy as sa

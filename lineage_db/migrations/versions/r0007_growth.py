@@ -8,7 +8,7 @@ down_revision = "0006"
 
 
 def upgrade() -> None:
-    """Add the column. Of old versions the step is the one that ended just then, else the one that evaluated it."""
+    """Add the column. The step of an old version is the one that ended just then, else the one that evaluated it."""
     op.add_column("versions", sa.Column("step", sa.Integer, nullable=False, server_default="0"))
     op.execute(
         "UPDATE versions SET step = COALESCE("

@@ -17,7 +17,7 @@ from tests.avo.fakes import make_run
 def driven(tmp_path: Path, avo: Avo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """A database whose run ``fake`` is driven elsewhere; commands use it."""
     with Store.open(str(tmp_path / "driven.db")) as store:
-        store.take_run(make_run(store).id, "box:7", now=utc_now())
+        store.driving.take(make_run(store).id, "box:7", now=utc_now())
         monkeypatch.setenv("AVO_DB", store.url)
         yield store
 
@@ -49,7 +49,7 @@ def test_a_paused_run_says_so_and_resume_ends_the_pause(driven: Store, avo: Avo)
 
 def test_stopping_can_wait_for_the_end(driven: Store, avo: Avo, monkeypatch: pytest.MonkeyPatch) -> None:
     run = driven.run("fake")
-    monkeypatch.setattr("time.sleep", lambda seconds: driven.release_run(run.id, "box:7", now=utc_now()))
+    monkeypatch.setattr("time.sleep", lambda seconds: driven.driving.release(run.id, "box:7", now=utc_now()))
     assert avo("stop", "fake", "--wait").exit_code == 0
     assert driven.run("fake").driver is None
 

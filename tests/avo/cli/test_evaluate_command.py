@@ -12,8 +12,8 @@ from typer.testing import Result
 
 from avo.cli.common import MAX_SOURCE_CHARS
 from avo.cli.verdict import render
+from evaluator.catalogue import get_problem
 from evaluator.evaluation import Evaluation, Status
-from evaluator.problems.loading import get_problem
 from seeds import seed_source
 from tests.avo.sample_run import make_evaluation, make_measured
 

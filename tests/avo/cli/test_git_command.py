@@ -61,7 +61,7 @@ def test_branches_merges_words_and_interventions_are_kept(avo: Avo, tmp_path: Pa
         )  # fmt: skip
         step = run.claim()
         fields = {"parents": (1, 2), "started": START, "finished": START}
-        attempt = store.record_attempt(
+        attempt = store.results.record_attempt(
             step_id=step.id,
             candidate=Candidate("mha", "both = '\0 é'\n"),
             change="both " * 30,
@@ -70,7 +70,7 @@ def test_branches_merges_words_and_interventions_are_kept(avo: Avo, tmp_path: Pa
             **fields,
         )
         submission = Submission(attempt.id, attempt.change, attempt.hypothesis, "10% more", "4% more")
-        store.conclude_step(
+        store.results.conclude(
             step.id, attempt_id=attempt.id, parents=(1, 2), reason="", now=START, decide=lambda *_: True,
             submission=submission,
         )  # fmt: skip

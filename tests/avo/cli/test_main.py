@@ -12,8 +12,9 @@ import pytest
 from typer.testing import Result
 
 from avo.cli.main import app
+from evaluator.catalogue import get_problem
 from evaluator.errors import EvaluatorUnavailable
-from evaluator.problems.loading import get_problem
+from evaluator.target import ARCHITECTURES
 
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
 COMMANDS += [str(group.name) for group in app.registered_groups]
@@ -69,7 +70,7 @@ SUITES = ", ".join(get_problem("mha").suites)
         (["runs", "--db", "/no/such.db"], "avo: no database at /no/such.db: start one with avo run\n"),
         (
             ["evaluate", __file__, "--target", "tpu"],
-            "avo: unknown target 'tpu': choose one of a100, h100, h200, b200, cuda\n",
+            f"avo: unknown target 'tpu': choose one of {ARCHITECTURES}, cuda\n",
         ),
         (["evaluate", __file__, "--problem", "fft"], f"avo: unknown problem 'fft': choose one of {PROBLEMS}\n"),
         (["evaluate", __file__, "--suite", "slow"], f"avo: unknown suite 'slow': choose one of {SUITES}\n"),

@@ -13,10 +13,10 @@ def test_notes_and_outcomes_are_shown_and_as_json(avo: Avo, tmp_path: Path) -> N
     db = str(tmp_path / "m.db")
     with Store.open(db) as store:
         run = make_run(store)
-        step = store.claim_step(run.id, worker="w0", operator="agent", now=NOW)
+        step = store.claims.claim(run.id, worker="w0", operator="agent", now=NOW)
         store.journal.remember(step.id, "tiles of 64 spill", now=NOW)
         candidate = Candidate("mha", "tflops = 1.0")
-        store.record_attempt(
+        store.results.record_attempt(
             step_id=step.id, candidate=candidate, change="a", parents=(), evaluation=correct(90.0), started=NOW,
             finished=NOW, hypothesis="smaller is faster",
         )  # fmt: skip

@@ -13,7 +13,7 @@ import evaluator.judging.judge
 from avo.cli.common import console
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Fault, Status
-from evaluator.performance.profile import Profile
+from evaluator.profile import Profile
 from evaluator.target import Target
 from seeds import seed_source
 from tests.avo.sample_profile import PROFILE

@@ -84,8 +84,8 @@ def test_a_version_of_two_parents_has_its_gain_over_the_better_one(avo: Avo, tmp
     name = make_sample_run(url)
     with Store.open(url) as store:
         run = store.run(name)
-        step = store.claim_step(run.id, worker="w", operator="mutate", now=START)
-        attempt = store.record_attempt(
+        step = store.claims.claim(run.id, worker="w", operator="mutate", now=START)
+        attempt = store.results.record_attempt(
             step_id=step.id,
             candidate=Candidate("mha", "both = True"),
             change="both [bold]at once",
@@ -94,7 +94,7 @@ def test_a_version_of_two_parents_has_its_gain_over_the_better_one(avo: Avo, tmp
             started=START,
             finished=START,
         )
-        store.conclude_step(
+        store.results.conclude(
             step.id, attempt_id=attempt.id, parents=(0, 3), reason="", now=START, decide=lambda versions, attempt: True
         )
     merged = json.loads(avo("lineage", name, "--db", url, "--json").stdout)[-1]

@@ -10,7 +10,7 @@ from typer.testing import Result
 from avo.cli.report import _write
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Fault, Status
-from evaluator.performance.profile import Profile
+from evaluator.profile import Profile
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.sample_profile import PROFILE
@@ -24,7 +24,9 @@ class FakeProcess:
     answer: "tuple[Profile, ...] | Fault" = (PROFILE,)
     asked: "list[tuple[object, ...]]"
 
-    def __init__(self, target: str, suite: str, wall_s: float, *, sandbox: str, command: str | None) -> None:
+    def __init__(
+        self, target: str, suite: str, wall_s: float, *, sandbox: str, command: str | None, options: tuple[str, ...]
+    ) -> None:
         self.asked.append((target, suite, wall_s, sandbox, command))
 
     def __enter__(self) -> "FakeProcess":

@@ -15,10 +15,10 @@ from avo.cli.sitting import in_words, ready, sit, summarise
 from avo.config import ISOLATION, START, TOOLS, RunConfig
 from avo.errors import RunFailed
 from avo.search.step import SeedOperator, perform_step
-from evaluator import target
+from evaluator import targets
 from evaluator.evaluators import FakeEvaluator
+from evaluator.isolation import isolation
 from evaluator.sandbox import bubblewrap
-from evaluator.sandbox.jobs import isolation
 from knowledge_base.library import Library
 from lineage_db.errors import DatabaseUnavailable
 from lineage_db.records import Run, RunState, StepState
@@ -75,7 +75,7 @@ def test_fewer_gpus_than_workers_is_said_and_no_gpu_is_asked_where_a_command_rea
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(sitting, "_gpus", lambda: 2)
-    monkeypatch.setattr(target, "get_target", asked.append)
+    monkeypatch.setattr(targets, "get_target", asked.append)
     assert ready(RunConfig(target="cuda", workers=8)).workers == 2
     assert capsys.readouterr().err == "avo: --workers 2 instead of 8: one for each GPU of this machine\n"
     assert asked == ["cuda"]

@@ -42,7 +42,7 @@ def test_an_unknown_run_is_one_line(avo: Avo) -> None:
 
 def test_words_tell_who_does_what_and_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = Recorded(Store.open(str(tmp_path / "runs.db")))
-    run.store.take_run(run.run.id, "box:7", now=run.now)
+    run.store.driving.take(run.run.id, "box:7", now=run.now)
     run.step(100.0)
     run.step(120.0, (0,))
     run.step(Status.INCORRECT, (0,))

@@ -6,9 +6,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
+from evaluator.candidate import Candidate
+from evaluator.catalogue import get_problem, get_suite
 from evaluator.evaluation import CaseScore, Evaluation, Score, Status
-from evaluator.problems.loading import get_problem, get_suite
-from evaluator.serving.protocol import Request, answer, ready, requests
+from evaluator.evaluators import FakeEvaluator
+from evaluator.serving.protocol import MalformedRequest, answer_line, ready, requests
 from evaluator.target import ScoreKind
 from evaluator.targets import get_target
 
@@ -17,13 +19,21 @@ parser.add_argument("wrong")
 parser.add_argument("--target")
 parser.add_argument("--suite")
 options, _ = parser.parse_known_args()
-print(ready(get_target(options.target)), flush=True)
-for request in requests(sys.stdin):
-    assert isinstance(request, Request)
+
+
+def found(candidate: Candidate) -> Evaluation:
+    """Return the verdict."""
     status, message, score = Status.INCORRECT, "case ragged: 12 of 77 rows are wrong", None
-    if options.wrong not in request.candidate.source:
-        suite = get_suite(get_problem(request.candidate.problem), options.suite)
+    if options.wrong not in candidate.source:
+        suite = get_suite(get_problem(candidate.problem), options.suite)
         cases = tuple(CaseScore(case.name, 200.0, 1.0, "exp") for case in suite)
         status, message, score = Status.CORRECT, "", Score(ScoreKind.PREDICTED, options.target, cases)
-    found = Evaluation(status, message, options.target, options.suite, 1.0, score)
-    print(answer(request, found), flush=True)
+    return Evaluation(status, message, options.target, options.suite, 1.0, score)
+
+
+fake = FakeEvaluator(found)
+print(ready(get_target(options.target)), flush=True)
+for asked in requests(sys.stdin):
+    assert not isinstance(asked, MalformedRequest)
+    number, request = asked
+    print(answer_line(number, fake.ask(request)), flush=True)

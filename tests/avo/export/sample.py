@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from avo.export.choosing import Chosen, choose
-from avo.export.judging import Judged
+from avo.export.judging import Passed
+from evaluator.catalogue import get_problem, get_suite
 from evaluator.evaluation import CaseScore, Evaluation, Score, Status
-from evaluator.problems.loading import get_problem, get_suite
 from evaluator.target import ScoreKind
 from evaluator.targets import get_target
 from lineage_db.records import Run, Version
@@ -29,11 +29,11 @@ def chosen(run: Run, versions: Sequence[Version], number: int = 3, **changes: st
     return choose(replace(run, **changes), versions, number)  # type: ignore[arg-type]
 
 
-def passed(version: Chosen, *tflops: float, target: str = "h100") -> Judged:
+def passed(version: Chosen, *tflops: float, target: str = "h100") -> Passed:
     """Return ``version`` as judged on its run's suite and the held-out one, with these speeds on all cases of each."""
     suites = (version.run.suite, "held_out")
     found = [correct(version.run.problem, suite, speed, target) for suite, speed in zip(suites, tflops, strict=True)]
-    return Judged(version, get_target(target), tuple(found))
+    return Passed(version, get_target(target), tuple(found))
 
 
 def correct(problem: str, suite: str, tflops: float, target: str) -> Evaluation:

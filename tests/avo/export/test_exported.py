@@ -38,12 +38,12 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
             config={},
             now=NOW,
         )
-        step = store.claim_step(run.id, worker="worker-0", operator="seed", now=NOW)
-        attempt = store.record_attempt(
+        step = store.claims.claim(run.id, worker="worker-0", operator="seed", now=NOW)
+        attempt = store.results.record_attempt(
             step_id=step.id, candidate=Candidate(PROBLEM, f"import os\n{seed_source('mha')}"), change="seed",
             parents=(), evaluation=correct(PROBLEM, "held_out", 1.0, "h100"), started=NOW, finished=NOW,
         )  # fmt: skip
-        store.conclude_step(
+        store.results.conclude(
             step.id, attempt_id=attempt.id, parents=(), reason="seed", now=NOW, decide=lambda versions, new: True
         )
     done = CliRunner().invoke(

@@ -10,7 +10,7 @@ from avo.export.errors import NotExported
 from avo.export.judging import OpenJudge, judge
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Status
-from evaluator.evaluators import FakeEvaluator, Judging
+from evaluator.evaluators import Evaluator, FakeEvaluator
 from tests.avo.export.sample import chosen, correct, sample
 
 UNVERIFIED = Evaluation(Status.UNVERIFIED, "kernel is Gluon,\nwhich only a GPU runs", "h100", "quick", 1.0)
@@ -20,7 +20,7 @@ def judges(opened: list[tuple[str, str]], faults: dict[tuple[str, str], Evaluati
     """Return a way to open judges that finds ``faults`` by suite and text of the source, and all else correct."""
 
     @contextmanager
-    def open_judge(target: str, suite: str) -> Iterator[Judging]:
+    def open_judge(target: str, suite: str) -> Iterator[Evaluator]:
         def verdict(candidate: Candidate) -> Evaluation:
             for (where, text), fault in (faults or {}).items():
                 if where == suite and text in candidate.source:
@@ -30,7 +30,7 @@ def judges(opened: list[tuple[str, str]], faults: dict[tuple[str, str], Evaluati
         opened.append((target, suite))
         yield FakeEvaluator(verdict)
 
-    def opener(target: str, suite: str) -> AbstractContextManager[Judging]:
+    def opener(target: str, suite: str) -> AbstractContextManager[Evaluator]:
         return open_judge(target, suite)
 
     return opener

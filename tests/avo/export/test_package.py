@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from avo.export.choosing import choose, lineage_of
 from avo.export.errors import ExportError
-from avo.export.judging import Judged
+from avo.export.judging import Passed
 from avo.export.package import check_place, package_name, render_package, write_package
 from lineage_db.records import Run, Version
 from tests.avo.export.sample import chosen, passed, sample
@@ -34,18 +34,18 @@ def run_and_versions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, lis
 
 
 @pytest.fixture(scope="module")
-def both(run_and_versions: tuple[Run, list[Version]]) -> list[Judged]:
+def both(run_and_versions: tuple[Run, list[Version]]) -> list[Passed]:
     """A version for dense attention, and one for selected attention on another target."""
     run, versions = run_and_versions
     sparse = passed(chosen(run, versions, problem="fsa", target="b200", name="fsa"), 50.0, 40.0, target="b200")
     return [passed(chosen(run, versions), 300.0, 250.0), sparse]
 
 
-def readme(versions: Sequence[Judged]) -> str:
+def readme(versions: Sequence[Passed]) -> str:
     return render_package("mine", versions, NOW)["README.md"]
 
 
-def test_all_of_it_is_formatted_and_clean(both: list[Judged], tmp_path: Path) -> None:
+def test_all_of_it_is_formatted_and_clean(both: list[Passed], tmp_path: Path) -> None:
     for number, versions in enumerate((both, both[:1], both[1:])):
         write_package(render_package("m" * 40 if number == 1 else "a1", versions, NOW), tmp_path / str(number))
     ruff = [sys.executable, "-m", "ruff"]
@@ -58,7 +58,7 @@ def test_all_of_it_is_formatted_and_clean(both: list[Judged], tmp_path: Path) ->
         ast.parse(source.read_text())
 
 
-def test_all_of_it_is_typed_strictly(both: list[Judged], tmp_path: Path) -> None:
+def test_all_of_it_is_typed_strictly(both: list[Passed], tmp_path: Path) -> None:
     write_package(render_package("mine", both, NOW), tmp_path / "out")
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache")]
     done = subprocess.run(command, cwd=tmp_path / "out", capture_output=True, text=True)
@@ -66,7 +66,7 @@ def test_all_of_it_is_typed_strictly(both: list[Judged], tmp_path: Path) -> None
     assert "no issues found in 20 source files" in done.stdout
 
 
-def test_the_metadata_names_the_package_and_what_it_needs(both: list[Judged]) -> None:
+def test_the_metadata_names_the_package_and_what_it_needs(both: list[Passed]) -> None:
     files = render_package("mine", both, NOW)
     project = tomllib.loads(files["pyproject.toml"])["project"]
     assert project["name"] == "mine"
@@ -79,12 +79,12 @@ def test_the_metadata_names_the_package_and_what_it_needs(both: list[Judged]) ->
     assert f"{INSIDE}/py.typed" in files
 
 
-def test_the_licence_is_the_repository_s(both: list[Judged]) -> None:
+def test_the_licence_is_the_repository_s(both: list[Passed]) -> None:
     licence = render_package("mine", both, NOW)["LICENSE"]
     assert licence == Path(__file__).parents[3].joinpath("LICENSE").read_text()
 
 
-def test_what_selected_attention_alone_does_not_need_stays_out(both: list[Judged]) -> None:
+def test_what_selected_attention_alone_does_not_need_stays_out(both: list[Passed]) -> None:
     files = render_package("mine", both[1:], NOW)
     assert not {
         path for path in files if "transformers" in path or path.endswith(("/_attention.py", "test_attention.py"))
@@ -93,13 +93,13 @@ def test_what_selected_attention_alone_does_not_need_stays_out(both: list[Judged
     assert set(tomllib.loads(files["pyproject.toml"])["project"]["optional-dependencies"]) == {"test"}
 
 
-def test_a_kernel_is_the_judged_source_below_a_header(both: list[Judged]) -> None:
+def test_a_kernel_is_the_judged_source_below_a_header(both: list[Passed]) -> None:
     kernel = render_package("mine", both, NOW)[f"{INSIDE}/kernels/mha_h100_v3.py"]
     assert kernel.endswith(f"\n\n{both[0].chosen.source}")
     assert kernel.startswith("# SPDX-License-Identifier: Apache-2.0\n# mha-h100@3: see")
 
 
-def test_the_judge_s_inputs_and_reference_are_in_the_tests(both: list[Judged]) -> None:
+def test_the_judge_s_inputs_and_reference_are_in_the_tests(both: list[Passed]) -> None:
     files = render_package("mine", both, NOW)
     cases = json.loads(files["tests/cases.json"])
     names = [case["name"] for case in cases["mha_h100_v3"]]
@@ -109,7 +109,7 @@ def test_the_judge_s_inputs_and_reference_are_in_the_tests(both: list[Judged]) -
     assert "evaluator" not in files["tests/inputs.py"] + files["tests/selection.py"]
 
 
-def test_provenance_tells_the_whole_story(both: list[Judged], run_and_versions: tuple[Run, list[Version]]) -> None:
+def test_provenance_tells_the_whole_story(both: list[Passed], run_and_versions: tuple[Run, list[Version]]) -> None:
     story = json.loads(render_package("mine", both, NOW)[f"{INSIDE}/provenance.json"])
     kernel = story["kernels"][0]
     assert (kernel["run"], kernel["problem"], kernel["target"], kernel["version"]) == ("mha-h100", "mha", "h100", 3)
@@ -125,7 +125,7 @@ def test_provenance_tells_the_whole_story(both: list[Judged], run_and_versions: 
     assert set(story["exported_with"]) == {"python", "avo-kernels", "triton", "torch"}
 
 
-def test_readme_says_predicted_or_measured_and_gives_each_case(both: list[Judged]) -> None:
+def test_readme_says_predicted_or_measured_and_gives_each_case(both: list[Passed]) -> None:
     predicted = readme(both)
     assert predicted.startswith("---\nlicense: apache-2.0\n")
     assert "these figures are **predicted** from the compiled kernel for NVIDIA B200" in predicted
@@ -138,7 +138,7 @@ def test_readme_says_predicted_or_measured_and_gives_each_case(both: list[Judged
     assert "not measured on a GPU" not in measured
 
 
-def test_the_figure_has_a_bar_for_each_case(both: list[Judged]) -> None:
+def test_the_figure_has_a_bar_for_each_case(both: list[Passed]) -> None:
     figure = render_package("mine", both, NOW)["speed.svg"]
     assert figure.count("<rect") == 1 + sum(len(score.cases) for each in both for score in each.scores)
 

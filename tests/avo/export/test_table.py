@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from avo.export.judging import Judged
+from avo.export.judging import Passed
 from avo.export.table import mentions, names, ranked, table
 from evaluator.target import ScoreKind
 from tests.avo.export.sample import chosen, passed, sample
@@ -58,7 +58,7 @@ def test_runs_whose_names_look_alike_get_modules_of_their_own(tmp_path: Path) ->
 
 def test_measured_versions_count_before_predicted_ones(tmp_path: Path) -> None:
     predicted = passed(chosen(*sample(tmp_path)), 1.0, 1.0)
-    measured: Judged = replace(predicted, target=replace(predicted.target, kind=ScoreKind.MEASURED))
+    measured: Passed = replace(predicted, target=replace(predicted.target, kind=ScoreKind.MEASURED))
     assert ranked([predicted, measured]) == (measured, predicted)
 
 

@@ -26,8 +26,8 @@ def make_hostile_run(store: Store, name: str = "hostile") -> str:
     run.step(100.0, source="x = 1\n", change=text("seed"))
     step = run.claim(worker=MARKUP)
     run.evaluate(step, Evaluation(Status.CRASHED, text("message"), "h100", "quick", 1.0), (0,), text("failed change"))
-    store.select(step.id, Selection("island", (0,), None, None, text("island")), now=START)
-    attempt = store.record_attempt(
+    store.claims.select(step.id, Selection("island", (0,), None, None, text("island")), now=START)
+    attempt = store.results.record_attempt(
         step_id=step.id,
         candidate=Candidate("mha", f"x = 2\ns = {text('source')!r}\n# {MARKUP}\n"),
         change=text("change"),
@@ -38,7 +38,7 @@ def make_hostile_run(store: Store, name: str = "hostile") -> str:
         hypothesis=text("hypothesis"),
     )
     said = Submission(attempt.id, text("said"), text("why"), text("expected"), text("seen"))
-    store.conclude_step(
+    store.results.conclude(
         step.id, attempt_id=attempt.id, parents=(0,), reason=text("reason"), now=START, decide=lambda v, a: True,
         submission=said, niche=lambda attempt: name_of("niche"),
     )  # fmt: skip

@@ -15,7 +15,7 @@ from avo.report.data import Report
 from avo.report.reading import read_report
 from avo.report.render import to_html
 from evaluator.evaluation import CaseScore
-from evaluator.performance.profile import Profile
+from evaluator.profile import Profile
 from evaluator.target import ScoreKind
 from lineage_db.store import Store
 from tests.avo.report.hostile import MARKUP, make_hostile_run

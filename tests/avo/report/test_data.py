@@ -59,7 +59,7 @@ def test_an_entry_has_diff_reason_and_the_attempts_of_its_step(store: Store) -> 
     step = run.claim()
     run.evaluate(step, Status.INCORRECT, (0,), "first try")
     run.evaluate(step, 90.0, (0,), "second try")
-    attempt = store.record_attempt(
+    attempt = store.results.record_attempt(
         step_id=step.id,
         candidate=Candidate("mha", "a = 1\nb = 3\n"),
         change="b is 3",
@@ -70,7 +70,7 @@ def test_an_entry_has_diff_reason_and_the_attempts_of_its_step(store: Store) -> 
         hypothesis="three is odd",
     )
     said = Submission(attempt.id, "b is 3", "three is odd", "20% faster", "20% faster, as expected")
-    store.conclude_step(
+    store.results.conclude(
         step.id, attempt_id=attempt.id, parents=(0,), reason="it paid", now=NOON, decide=lambda v, a: True,
         submission=said,
     )  # fmt: skip
@@ -176,8 +176,8 @@ def test_cases_of_a_problem_that_is_not_installed_stand_together(store: Store) -
     run = store.create_run(
         name="own", problem="/gone/problem.py", target="h100", suite="quick", operator="x", seed=0, config={}, now=NOON
     )
-    step = store.claim_step(run.id, worker="w", operator="seed", now=NOON)
-    attempt = store.record_attempt(
+    step = store.claims.claim(run.id, worker="w", operator="seed", now=NOON)
+    attempt = store.results.record_attempt(
         step_id=step.id,
         candidate=Candidate("/gone/problem.py", "x = 1"),
         change="seed",
@@ -186,7 +186,7 @@ def test_cases_of_a_problem_that_is_not_installed_stand_together(store: Store) -
         started=NOON,
         finished=NOON,
     )
-    store.conclude_step(
+    store.results.conclude(
         step.id, attempt_id=attempt.id, parents=(), reason="", now=NOON, decide=lambda versions, attempt: True
     )
     (figure,) = read_report(store, "own").trajectories

@@ -15,7 +15,7 @@ from avo.report.data import Report
 from avo.report.reading import read_report
 from avo.report.render import to_html, to_markdown
 from evaluator.evaluation import CaseScore, Fault, Status
-from evaluator.performance.profile import Part, Profile
+from evaluator.profile import Part, Profile
 from evaluator.target import ScoreKind
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
@@ -197,7 +197,7 @@ def test_ten_thousand_attempts_and_two_hundred_versions_make_a_page_that_can_be_
     run.step(Status.INCORRECT, (0,), "wrong again " * 400, accept=False)
     multiply(store, versions=200, attempts=10_000)
     report = read_report(store, "live")
-    assert (len(report.snapshot.trials), len(report.entries)) == (10_000, 200)
+    assert (len(report.snapshot.attempts), len(report.entries)) == (10_000, 200)
     html = to_html(report, START)
     assert len(html) < 2_000_000
     assert "9800" in Page(html).text

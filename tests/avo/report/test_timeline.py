@@ -4,9 +4,8 @@ from xml.etree import ElementTree
 
 from avo.report.timeline import COLOURS, draw_timelines
 from evaluator.evaluation import CaseScore
-from evaluator.performance.profile import Profile
 from evaluator.performance.stalls import Reason
-from evaluator.performance.timeline import RUNNING, PipeLane, Timeline, WarpLane
+from evaluator.profile import RUNNING, PipeLane, Profile, Timeline, WarpLane
 from evaluator.target import ScoreKind
 
 LANES = Timeline(

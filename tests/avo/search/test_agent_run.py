@@ -175,7 +175,7 @@ def test_a_step_ends_in_order_within_one_call_of_its_limit(
 
 def test_what_an_interrupted_step_has_used_counts_for_the_one_that_takes_it_up(shop: Shop) -> None:
     def interrupt(request: Mapping[str, Any]) -> Line:
-        shop.store.abandon_running_steps(shop.run.id, reason="killed", now=NOW)
+        shop.store.claims.abandon_running(shop.run.id, reason="killed", now=NOW)
         return {"text": "too late"}
 
     allowance = Allowance(step_tokens=4000, step_evaluations=1)
@@ -218,7 +218,7 @@ def test_a_run_stops_within_a_call_of_its_limit_and_goes_on_with_a_larger_one(sh
 
 def test_steps_are_limited_and_those_done_over_count_once(shop: Shop) -> None:
     config = RunConfig(operator="agent", workers=1, max_steps=2)
-    shop.store.claim_step(shop.run.id, worker="w9", operator="agent", now=NOW)
+    shop.store.claims.claim(shop.run.id, worker="w9", operator="agent", now=NOW)
     with Endpoint([{"calls": [["submit", {"attempt": None, "change": "none", "seen": "-"}]]}]) as endpoint:
         shop.drive(agent(endpoint), config)
     assert [step.state for step in shop.store.steps(shop.run.id)][1:] == [

@@ -13,11 +13,11 @@ from avo.search.canary import GLUON, TRITON, examine, slow_variant, wrong_varian
 from avo.search.run import Stop, execute
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.capture import Capturer
+from evaluator.catalogue import get_problem
 from evaluator.cuda.measured import Measured
 from evaluator.evaluation import Comparison, Evaluation, Fault, Status, Verdict
 from evaluator.evaluators import FakeEvaluator
 from evaluator.judging.judge import Judge
-from evaluator.problems.loading import get_problem
 from evaluator.sandbox.jobs import ForkServer
 from evaluator.targets import get_target
 from lineage_db.records import RunState, StepState

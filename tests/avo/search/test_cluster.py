@@ -24,12 +24,12 @@ def test_a_run_on_two_nodes_outlives_one_of_them(cluster: Cluster, tmp_path: Pat
         assert done.returncode == 0, done.stdout + done.stderr
         with Store.open(url, create=False) as store:
             run = store.run("fake")
-            trials, steps = store.trials(run.id), store.steps(run.id)
+            attempts, steps = store.attempt_summaries(run.id), store.steps(run.id)
     refusal = next(line for line in done.stdout.splitlines() if line.startswith("refused"))
     assert "an SQLite file serves one machine" in refusal
     assert "has 2 nodes: use PostgreSQL" in refusal
     *_, state, judged_on = done.stdout.splitlines()
     assert (state, judged_on) == ("finished", "2 1")
-    assert len(trials) == len({trial.digest for trial in trials}) == 10
+    assert len(attempts) == len({attempt.digest for attempt in attempts}) == 10
     assert {step.state for step in steps} <= {StepState.DONE, StepState.ABANDONED}
     assert all(step.reason for step in steps)

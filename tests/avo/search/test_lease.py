@@ -12,9 +12,10 @@ from avo.errors import RunBusy
 from avo.search.leases import exclusive, renewed
 from avo.search.run import Stop, execute, utc_now
 from evaluator.evaluators import FakeEvaluator
+from lineage_db.driving import LEASE
 from lineage_db.errors import DatabaseUnavailable
 from lineage_db.records import RunState, StepState
-from lineage_db.store import LEASE, Store
+from lineage_db.store import Store
 from tests.avo.fakes import NOW, SEED, Climber, InlineCrew, Scripted, judge, make_run
 from tests.postgresql import Cluster
 
@@ -81,7 +82,7 @@ class Silent(InlineCrew):
         """Remember the step, or lose it."""
         if worker == 1 and not self.replaced and not self.silent:
             self.silent = True
-            self.store.claim_step(self.run.id, worker="w1", operator="climber", now=NOW)
+            self.store.claims.claim(self.run.id, worker="w1", operator="climber", now=NOW)
         else:
             super().start(worker, seed_source)
 
@@ -115,7 +116,7 @@ def test_the_step_of_a_worker_that_is_not_heard_of_goes_to_another(tmp_path: Pat
         (lost,) = [step for step in steps if step.state is StepState.ABANDONED]
         assert lost.reason == "its worker was not heard of for 60 s"
         assert [step.redoes for step in steps if step.redoes is not None] == [lost.number]
-        assert len(store.trials(run.id)) == 60
+        assert len(store.attempt_summaries(run.id)) == 60
     assert crew.replaced == 1
     assert any("w1: its worker was not heard of" in line for line in said)
 
@@ -126,7 +127,7 @@ def test_a_process_that_lost_its_run_writes_nothing_more_to_it(tmp_path: Path) -
         stop = Stop()
 
         def taken(brief: Brief) -> Proposal:
-            store.claim_step(run.id, worker="w5", operator="other", now=NOW)
+            store.claims.claim(run.id, worker="w5", operator="other", now=NOW)
             stop.dispossess()
             return Proposal(None, "")
 
@@ -144,15 +145,17 @@ def test_two_processes_do_not_drive_one_run_on_a_server(cluster: Cluster) -> Non
     with cluster.database() as url, Store.open(url) as store:
         run = make_run(store)
         host = "localhost.elsewhere"
-        store.take_run(run.id, f"{host}:1", now=utc_now())
-        taken = threading.Timer(0.2, lambda: store.keep_run(run.id, f"{host}:1", now=utc_now() + timedelta(seconds=9)))
+        store.driving.take(run.id, f"{host}:1", now=utc_now())
+        taken = threading.Timer(
+            0.2, lambda: store.driving.keep(run.id, f"{host}:1", now=utc_now() + timedelta(seconds=9))
+        )
         taken.start()
         with pytest.raises(RunBusy, match="is being worked on by another process"):  # noqa: SIM117
             with exclusive(store, run, clock=utc_now, lost=print, say=said.append):
                 pass
         taken.join()
         assert "localhost.elsewhere:1 drives run 'fake', or was killed" in said[0]
-        store.take_run(run.id, f"{host}:1", now=utc_now(), lease=timedelta(seconds=0.5))
+        store.driving.take(run.id, f"{host}:1", now=utc_now(), lease=timedelta(seconds=0.5))
         with exclusive(store, run, clock=utc_now, lost=print, say=said.append):
             assert store.run(run.name).driver != f"{host}:1"
         assert store.run(run.name).driver is None

@@ -42,10 +42,10 @@ def test_a_candidate_that_loops_or_exits_costs_its_own_attempt_and_nothing_else(
             say=print,
             clock=lambda: NOW,
         )
-        trials = store.trials(run.id)
+        attempts = store.attempt_summaries(run.id)
         assert run.state is RunState.FINISHED
-        assert [trial.status for trial in trials] == [Status.CORRECT, status, *[Status.CORRECT] * 4]
-        assert max(trial.step_number for trial in trials if trial.version is not None) > 1
+        assert [attempt.status for attempt in attempts] == [Status.CORRECT, status, *[Status.CORRECT] * 4]
+        assert max(attempt.step_number for attempt in attempts if attempt.version is not None) > 1
 
 
 def test_time_in_which_an_operator_thinks_is_no_time_of_its_attempt(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_time_in_which_an_operator_thinks_is_no_time_of_its_attempt(tmp_path: Pa
             )  # fmt: skip
         attempt = store.attempts(run.id)[1]
         assert (attempt.started, attempt.finished) == (NOW + timedelta(hours=2), NOW + timedelta(hours=2))
-        assert store.trials(run.id)[1].version == 1
+        assert store.attempt_summaries(run.id)[1].version == 1
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.77, 0.999])
@@ -86,16 +86,16 @@ def test_a_log_torn_in_the_middle_costs_the_last_writes_and_never_starts_over(tm
             shutil.copy(path, torn)
             log = Path(f"{path}-wal").read_bytes()
             Path(f"{torn}-wal").write_bytes(log[: int(share * len(log))])
-            whole = store.trials(run.id)
+            whole = store.attempt_summaries(run.id)
     if share == 0.0:
         return
     with Store.open(str(torn), create=False) as store:
-        kept = store.trials(run.id)
-        assert [trial.digest for trial in kept] == [trial.digest for trial in whole[: len(kept)]]
+        kept = store.attempt_summaries(run.id)
+        assert [attempt.digest for attempt in kept] == [attempt.digest for attempt in whole[: len(kept)]]
         assert len(kept) >= int(share * len(whole)) - 2
         crew = InlineCrew(store, run, Climber(), FakeEvaluator(judge))
         execute(
             store, run, config, seed_source=SEED, deadline=None, hire=crew.hire, stop=Stop(), say=print,
             clock=lambda: NOW,
         )  # fmt: skip
-        assert [trial.digest for trial in store.trials(run.id)] == [trial.digest for trial in whole]
+        assert [attempt.digest for attempt in store.attempt_summaries(run.id)] == [attempt.digest for attempt in whole]

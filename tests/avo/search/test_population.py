@@ -163,7 +163,7 @@ def test_what_is_selected_follows_from_the_record_alone(tmp_path: Path, kind: Po
         world.steps(1, lambda brief: 100.0 + 60 * rng.random())
     versions, steps = world.store.versions(world.run.id), world.store.steps(world.run.id)
     with Store.open(world.store.url) as other:
-        step = other.claim_step(world.run.id, worker="w1", operator="watched", now=NOW)
+        step = other.claims.claim(world.run.id, worker="w1", operator="watched", now=NOW)
         assert other.steps_before(step, limit=0) == []
         earlier = other.steps_before(step, limit=kind.looks_back)
         again = kind.select(other.versions(world.run.id), earlier, 3)
@@ -175,12 +175,12 @@ def test_what_is_selected_follows_from_the_record_alone(tmp_path: Path, kind: Po
 def test_a_step_that_is_done_over_works_on_what_it_worked_on_before(tmp_path: Path) -> None:
     world = World(tmp_path, Islands(3, 4, 5))
     world.steps(4)
-    killed = world.store.claim_step(world.run.id, worker="w0", operator="watched", now=NOW)
+    killed = world.store.claims.claim(world.run.id, worker="w0", operator="watched", now=NOW)
     earlier = world.store.steps(world.run.id)[: killed.number]
     selection = world.kind.select(world.store.versions(world.run.id), earlier, 0)
     assert selection is not None
-    world.store.select(killed.id, selection, now=NOW)
-    world.store.fail_step(killed.id, state=StepState.ABANDONED, reason="killed", now=NOW)
+    world.store.claims.select(killed.id, selection, now=NOW)
+    world.store.claims.fail(killed.id, state=StepState.ABANDONED, reason="killed", now=NOW)
     world.steps(1)
     assert world.store.steps(world.run.id)[-1].selection == selection
 

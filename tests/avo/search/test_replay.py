@@ -15,7 +15,7 @@ from agents.agentic import MOST_TURNS, Agentic
 from agents.model import ScriptedModel
 from agents.mutate import Mutate
 from agents.operator import VariationOperator
-from agents.served import Call, Served
+from agents.served import PendingCall, Served
 from agents.settings import ModelSettings, Settings
 from agents.supervisor import REMEMBERED
 from avo.cli.main import app
@@ -117,7 +117,7 @@ def test_a_session_of_another_agent_leads_to_the_same_lineage_however_long_it_wa
     recording.step(SeedOperator(SEED))
     looks = [("view_source", {})] * (MOST_TURNS + 1)
     done = iter([*looks, write("tflops = 120.0"), EVALUATE, submit(2), None])
-    recording.step(Served(None, lambda: (call := next(done)) and Call(call[0], json.dumps(call[1]))))
+    recording.step(Served(None, lambda: (call := next(done)) and PendingCall(call[0], json.dumps(call[1]))))
     assert len(recording.store.versions(recording.run.id)) == 2
     assert recording.replayed()[0] == ""
 
@@ -191,8 +191,8 @@ def test_mutate_makes_the_same_candidates_again(recording: Recording) -> None:
         recording.step(Mutate(), any_kernel)
     different, made = recording.replayed()
     assert different == ""
-    old, new = (recording.store.trials(run.id) for run in (recording.run, made))
-    assert [trial.digest for trial in new] == [trial.digest for trial in old]
+    old, new = (recording.store.attempt_summaries(run.id) for run in (recording.run, made))
+    assert [attempt.digest for attempt in new] == [attempt.digest for attempt in old]
     assert len(recording.store.versions(made.id)) > 1
 
 

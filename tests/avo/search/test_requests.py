@@ -21,7 +21,7 @@ class Sitting:
     def __init__(self, path: Path) -> None:
         self.store = Store.open(str(path / "runs.db"))
         self.run = make_run(self.store)
-        self.store.take_run(self.run.id, "a:1", now=NOW)
+        self.store.driving.take(self.run.id, "a:1", now=NOW)
         self.said: list[str] = []
         self.now = NOW
         self.rests = 0
@@ -31,7 +31,7 @@ class Sitting:
         return self.now
 
     def ask(self, request: Request) -> None:
-        self.store.ask(self.run.id, request, now=NOW)
+        self.store.driving.ask(self.run.id, request, now=NOW)
 
     def asking(self, request: Request) -> Scripted:
         """Return an operator in whose second step somebody asks."""
@@ -76,10 +76,10 @@ class Unfinished(InlineCrew):
             return super().wait(timeout_s)
         if self.begun == 2:
             self.begun += 1
-            self.store.claim_step(self.run.id, worker="w0", operator="any", now=NOW)
-            self.store.ask(self.run.id, Request.STOP, now=NOW)
+            self.store.claims.claim(self.run.id, worker="w0", operator="any", now=NOW)
+            self.store.driving.ask(self.run.id, Request.STOP, now=NOW)
         else:
-            self.store.ask(self.run.id, Request.STOP_NOW, now=NOW)
+            self.store.driving.ask(self.run.id, Request.STOP_NOW, now=NOW)
         return []
 
 

@@ -152,7 +152,7 @@ class SilentCrew(InlineCrew):
         if seed_source is not None:
             super().start(worker, seed_source)
         else:
-            self.store.claim_step(self.run.id, worker=f"w{worker}", operator="silent", now=NOW)
+            self.store.claims.claim(self.run.id, worker=f"w{worker}", operator="silent", now=NOW)
 
 
 @pytest.mark.parametrize("requests", [1, 2])
@@ -187,14 +187,14 @@ def test_a_step_that_does_not_finish_is_abandoned(office: Office, requests: int)
 
 def test_steps_that_a_killed_process_left_behind_are_abandoned_and_the_run_goes_on(office: Office) -> None:
     office.drive(Climber(), max_attempts=3)
-    office.store.claim_step(office.run.id, worker="w0", operator="climber", now=NOW)
+    office.store.claims.claim(office.run.id, worker="w0", operator="climber", now=NOW)
     office.drive(Climber(), max_attempts=5)
     assert office.states() == [*[StepState.DONE] * 3, StepState.ABANDONED, *[StepState.DONE] * 2]
     assert "left behind" in office.store.steps(office.run.id)[3].reason
 
 
 def test_a_run_killed_before_its_seed_was_judged_begins_with_the_seed(office: Office) -> None:
-    office.store.claim_step(office.run.id, worker="w0", operator="seed", now=NOW)
+    office.store.claims.claim(office.run.id, worker="w0", operator="seed", now=NOW)
     office.drive(Climber(), max_attempts=3)
     assert office.sources()[0] == SEED
     assert office.states() == [StepState.ABANDONED, *[StepState.DONE] * 3]

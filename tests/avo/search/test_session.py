@@ -14,8 +14,9 @@ from avo.search.session import Session
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Status
 from evaluator.evaluators import FakeEvaluator
+from lineage_db.driving import LEASE
 from lineage_db.records import StepState
-from lineage_db.store import LEASE, Store
+from lineage_db.store import Store
 from tests.agents.world import WHY
 from tests.avo.fakes import NOW, SEED, Climber, InlineCrew, judge, make_run
 
@@ -123,10 +124,10 @@ def test_a_step_that_was_left_is_taken_up_by_the_next_session(office: Office) ->
 def test_a_step_that_another_process_abandons_goes_on_with_the_next_call(office: Office) -> None:
     session = office.session()
     write(session, 120)
-    office.store.abandon_running_steps(office.run.id, reason="the run was stopped", now=NOW)
+    office.store.claims.abandon_running(office.run.id, reason="the run was stopped", now=NOW)
     said = evaluate(session)
     assert said.startswith("error: step 1 was abandoned: ")
-    assert said.endswith("The call was not carried out.\nThe next call begins another step or takes this one up again.")
+    assert said.endswith("The call was not performed.\nThe next call begins another step or takes this one up again.")
     assert "120.0 predicted TFLOPS" in evaluate(session)
 
 
@@ -140,7 +141,7 @@ def test_a_driver_of_the_run_leaves_the_steps_of_sessions_alone_and_they_its_own
         office.store, office.run, config, seed_source=SEED, deadline=None, hire=crew.hire, stop=Stop(), say=print,
         clock=lambda: NOW,
     )  # fmt: skip
-    expired = office.store.claim_step(office.run.id, worker="w0", operator="any", now=NOW - 2 * LEASE)
+    expired = office.store.claims.claim(office.run.id, worker="w0", operator="any", now=NOW - 2 * LEASE)
     assert "Step 1 is over" in submit(session, 2)
     write(session, 130)
     states = {step.number: step.state for step in office.store.steps(office.run.id)}

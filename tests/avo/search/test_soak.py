@@ -66,8 +66,8 @@ def test_nothing_is_lost_however_many_processes_are_killed(drivers: Drivers) -> 
 
     run = drivers.store.run("fake")
     assert run.state is RunState.FINISHED
-    trials, steps = drivers.store.trials(run.id), drivers.store.steps(run.id)
-    assert len(trials) == len({trial.digest for trial in trials}) == done + 5, killed
+    attempts, steps = drivers.store.attempt_summaries(run.id), drivers.store.steps(run.id)
+    assert len(attempts) == len({attempt.digest for attempt in attempts}) == done + 5, killed
     assert [step.number for step in steps] == list(range(len(steps)))
     assert {step.state for step in steps} <= {StepState.DONE, StepState.ABANDONED, StepState.FAILED}
     assert all(step.reason for step in steps if step.state is not StepState.DONE)

@@ -74,7 +74,7 @@ def test_a_faulty_seed_is_recorded_with_its_verdict_and_is_no_version(empty: Des
     outcome = empty.step(SeedOperator("nonsense"))
     assert outcome.version is None
     assert outcome.reason == "parse_error: not a kernel: nonsense"
-    assert [trial.status for trial in empty.store.trials(empty.run.id)] == [Status.PARSE_ERROR]
+    assert [attempt.status for attempt in empty.store.attempt_summaries(empty.run.id)] == [Status.PARSE_ERROR]
     assert empty.store.versions(empty.run.id) == []
 
 
@@ -99,7 +99,7 @@ def test_what_fails_on_shapes_held_out_is_no_version_and_the_reason_does_not_giv
     reason = "as told; not accepted: correct on the suite, but race at other shapes or in a larger sample"
     assert seeded.step(Scripted(proposing("tflops = 110.0"))) == StepOutcome(1, StepState.DONE, 1, None, reason)
     assert seeded.store.steps(seeded.run.id)[1].reason == reason
-    assert [trial.status for trial in seeded.store.trials(seeded.run.id)] == [Status.CORRECT] * 2
+    assert [attempt.status for attempt in seeded.store.attempt_summaries(seeded.run.id)] == [Status.CORRECT] * 2
 
 
 @pytest.mark.parametrize("again", ["tflops = 110.0", "tflops = 110.0\n# the same plan"])
@@ -276,7 +276,7 @@ def test_a_database_that_fails_is_no_fault_of_the_operator(seeded: Desk) -> None
 def test_a_step_abandoned_meanwhile_writes_nothing_more(seeded: Desk) -> None:
     def abandoned(brief: Brief) -> Proposal:
         attempt = submit(brief, "tflops = 110.0")
-        seeded.store.abandon_running_steps(seeded.run.id, reason="stopped", now=NOW)
+        seeded.store.claims.abandon_running(seeded.run.id, reason="stopped", now=NOW)
         return Proposal(attempt, "late")
 
     outcome = seeded.step(Scripted(abandoned))
@@ -290,7 +290,7 @@ def test_the_brief_holds_lineage_and_memory(seeded: Desk) -> None:
         seeded.step(operator)
     brief = operator.briefs[2]
     assert [version.number for version in brief.versions] == [0, 1]
-    assert [trial.status for trial in brief.trials] == [Status.CORRECT, Status.CORRECT, Status.PARSE_ERROR]
+    assert [attempt.status for attempt in brief.attempts] == [Status.CORRECT, Status.CORRECT, Status.PARSE_ERROR]
     assert (brief.problem.name, brief.target.name, brief.suite) == ("mha", "h100", "quick")
     assert len({brief.seed for brief in operator.briefs}) == 3
 
@@ -316,7 +316,7 @@ def test_a_step_left_unfinished_is_done_over(empty: Desk, seeded: Desk, evaluate
         def vary(self, brief: Brief) -> Proposal:
             if evaluated:
                 super().vary(brief)
-            empty.store.abandon_running_steps(empty.run.id, reason="killed", now=NOW)
+            empty.store.claims.abandon_running(empty.run.id, reason="killed", now=NOW)
             return Proposal(None, "never written")
 
     empty.step(SeedOperator(SEED))
@@ -336,8 +336,8 @@ def seed_after_failures(path: Path, failures: int) -> int:
     desk = Desk(path)
     desk.step(SeedOperator(SEED))
     for _ in range(failures):
-        desk.store.claim_step(desk.run.id, worker="w0", operator="scripted", now=NOW)
-        desk.store.abandon_running_steps(desk.run.id, reason="killed", now=NOW)
+        desk.store.claims.claim(desk.run.id, worker="w0", operator="scripted", now=NOW)
+        desk.store.claims.abandon_running(desk.run.id, reason="killed", now=NOW)
     operator = Scripted(lambda brief: Proposal(None, ""))
     desk.step(operator)
     desk.store.close()

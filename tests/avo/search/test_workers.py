@@ -14,9 +14,9 @@ import pytest
 
 from avo.config import RunConfig
 from avo.errors import ConfigError, RunFailed
-from avo.search import evaluators as judge_process
 from avo.search import workers
 from avo.search.workers import RayCrew, hire
+from evaluator.serving import process
 from lineage_db.records import RunState, StepState
 from lineage_db.store import Store
 from tests.avo.fakes import make_run
@@ -47,7 +47,7 @@ class Drivers:
         return child
 
     def attempts(self) -> int:
-        return len(self.store.trials(self.run.id))
+        return len(self.store.attempt_summaries(self.run.id))
 
     def steps(self) -> list[StepState]:
         return [step.state for step in self.store.steps(self.run.id)]
@@ -103,7 +103,7 @@ def test_evaluators_that_measure_here_get_a_gpu_each_and_nobody_else_any(
     with hire("sqlite://", "run", config):
         assert ray.told == {"machine": 2 * gpus, "EvaluatorWorker": gpus, "EvaluatorPool": 0, "OperatorWorker": 0}
     made: dict[str, object] = {}
-    monkeypatch.setattr(judge_process, "ProcessEvaluator", lambda *names, **settings: made.update(settings))
+    monkeypatch.setattr(process, "ProcessEvaluator", lambda *names, **settings: made.update(settings))
     ray.remote_arguments[0][0]()
     measuring = ("--equivalence-margin", "0.005", "--cascade", "0.1")
     assert (made["command"], made["options"]) == (command, measuring if target == "cuda" else ())
@@ -189,11 +189,11 @@ def test_no_attempt_is_lost_when_workers_die(drivers: Drivers) -> None:
     ]
     assert [step.state for step in steps].count(StepState.ABANDONED) == 1
     assert {step.worker for step in steps} == {"w0", "w1"}
-    trials = drivers.store.trials(drivers.run.id)
-    assert len(trials) == 16
+    attempts = drivers.store.attempt_summaries(drivers.run.id)
+    assert len(attempts) == 16
     done = {step.number for step in steps if step.state is StepState.DONE}
-    assert {trial.step_number for trial in trials} == done
-    assert len({trial.digest for trial in trials}) == 16
+    assert {attempt.step_number for attempt in attempts} == done
+    assert len({attempt.digest for attempt in attempts}) == 16
     speeds = [version.attempt.evaluation.geomean_tflops for version in drivers.store.versions(drivers.run.id)]
     assert len(speeds) > 1
     assert speeds == sorted(speeds)

@@ -35,7 +35,7 @@ def record(store: Store, name: str = "agent") -> Recorded:
     say(run, step, "summary", text="tried exp2", tokens={"kept": 3})
     store.journal.remember(step.id, f"exp2 needs the scale in log2 units {HOSTILE}", now=run.now)
     said = Submission(right.id, "exp -> exp2", "exp2 is one instruction", "+10% where exp binds", "+20%")
-    store.conclude_step(
+    store.results.conclude(
         step.id, attempt_id=right.id, parents=(0,), reason="submitted", now=run.now,
         decide=lambda versions, attempt: True, submission=said,
     )  # fmt: skip
@@ -43,7 +43,7 @@ def record(store: Store, name: str = "agent") -> Recorded:
     run.step(400.0, (1,), "BLOCK_M 64 -> 128", source=seed_source("mha") + "\nTILE = 128\n")
     intervene(run, 2, "restart", f"stagnation {HOSTILE}", ("go back to version 0", "try warp specialisation"), 0)
     running = run.claim("worker-1")
-    store.announce(running.id, wrong.digest, now=run.now)
+    store.claims.announce(running.id, wrong.digest, now=run.now)
     say(run, running, "message", role="user", content="The best so far is version 2.")
     return run
 
@@ -70,7 +70,7 @@ def call(run: Recorded, step: Step, *, error: str = "", usd: float | None = 0.01
 def attempt(run: Recorded, step: Step, verdict: Status | float, change: str, hypothesis: str) -> Attempt:
     """Record an attempt with its hypothesis."""
     source = seed_source("mha").replace("tl.exp(", "tl.exp2(") + f"\nATTEMPT = {verdict!r}\n"
-    return run.store.record_attempt(
+    return run.store.results.record_attempt(
         step_id=step.id, candidate=Candidate("mha", source), change=change, parents=(0,),
         evaluation=make_evaluation(verdict), started=run.now, finished=run.now, hypothesis=hypothesis,
     )  # fmt: skip

@@ -20,7 +20,7 @@ from avo.tui.tables import WIDEST
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseScore, Fault, Status
 from evaluator.evaluators import FakeEvaluator
-from evaluator.performance.profile import Code, CodeLine, LaunchProfile, Part, Profile
+from evaluator.profile import Code, CodeLine, LaunchProfile, Part, Profile
 from evaluator.target import ScoreKind
 from lineage_db.records import Request, RunState
 from lineage_db.store import Store
@@ -221,9 +221,9 @@ async def test_a_pause_a_stop_and_a_driver_that_is_gone_are_told_apart_from_runn
     async with app(run).run_test(size=(120, 24)) as pilot:
         await seen(pilot, "agent  running  mha")
         await pilot.press("w")
-        run.store.ask(run.run.id, Request.PAUSE, now=run.now)
+        run.store.driving.ask(run.run.id, Request.PAUSE, now=run.now)
         await seen(pilot, "agent  paused  mha", "The run is paused: no new steps until avo resume agent.", "worker-1")
-        run.store.ask(run.run.id, Request.STOP, now=run.now)
+        run.store.driving.ask(run.run.id, Request.STOP, now=run.now)
         await seen(pilot, "agent  running, asked to stop  mha")
         run.wait(HOUR.total_seconds())
         shown = await seen(pilot, "agent  interrupted  mha", "worker-1")
@@ -236,7 +236,7 @@ async def test_the_list_of_runs_says_which_of_them_go_on(run: Recorded) -> None:
     async with app(run).run_test(size=(80, 24)) as pilot:
         await pilot.press("r")
         await seen(pilot, "agent  running ")
-        run.store.ask(run.run.id, Request.PAUSE, now=run.now)
+        run.store.driving.ask(run.run.id, Request.PAUSE, now=run.now)
         await seen(pilot, "agent  paused ")
         run.wait(HOUR.total_seconds())
         await seen(pilot, "agent  interrupted ")

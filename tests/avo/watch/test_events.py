@@ -7,9 +7,10 @@ import pytest
 
 from avo.watch.events import Event, EventKind, EventReader
 from evaluator.evaluation import Status
+from lineage_db.driving import LEASE
 from lineage_db.errors import DatabaseUnavailable
 from lineage_db.records import Request, StepState
-from lineage_db.store import LEASE, Store
+from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 
 
@@ -17,7 +18,7 @@ from tests.avo.recorded import Recorded
 def run(tmp_path: Path) -> Iterator[Recorded]:
     with Store.open(str(tmp_path / "runs.db")) as store:
         made = Recorded(store)
-        store.take_run(made.run.id, "box:7", now=made.now)
+        store.driving.take(made.run.id, "box:7", now=made.now)
         yield made
 
 
@@ -126,7 +127,7 @@ def test_a_reader_that_skips_sees_what_comes_after(run: Recorded) -> None:
     reader.skip(run.store, run.now)
     assert reader.read(run.store, run.now) == []
     run.evaluate(step, 90.0, (1,))
-    run.store.fail_step(step.id, state=StepState.FAILED, reason="raised", now=run.now)
+    run.store.claims.fail(step.id, state=StepState.FAILED, reason="raised", now=run.now)
     assert texts(reader.read(run.store, run.now)) == [
         "attempt 4 correct: 90.0 predicted TFLOPS []",
         "step 3 failed: raised",
@@ -136,7 +137,7 @@ def test_a_reader_that_skips_sees_what_comes_after(run: Recorded) -> None:
 def test_states_of_the_run_are_events_also_those_that_time_brings(run: Recorded) -> None:
     reader = EventReader("live")
     reader.skip(run.store, run.now)
-    run.store.ask(run.run.id, Request.PAUSE, now=run.now)
+    run.store.driving.ask(run.run.id, Request.PAUSE, now=run.now)
     assert texts(reader.read(run.store, run.now)) == ["run live: paused"]
     assert not reader.over
     run.wait(2 * LEASE.total_seconds())

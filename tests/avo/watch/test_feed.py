@@ -17,7 +17,7 @@ from tests.avo.recorded import Recorded
 @pytest.fixture
 def run(tmp_path: Path) -> Recorded:
     made = Recorded(Store.open(str(tmp_path / "runs.db")))
-    made.store.take_run(made.run.id, "box:7", now=made.now)
+    made.store.driving.take(made.run.id, "box:7", now=made.now)
     made.step(100.0)
     return made
 

@@ -17,7 +17,7 @@ from tests.avo.recorded import Recorded
 @pytest.fixture
 def run(tmp_path: Path) -> Recorded:
     made = Recorded(Store.open(str(tmp_path / "runs.db")))
-    made.store.take_run(made.run.id, "box:7", now=made.now)
+    made.store.driving.take(made.run.id, "box:7", now=made.now)
     made.step(100.0)
     made.step(Status.INCORRECT, (0,))
     return made
@@ -49,7 +49,7 @@ def test_a_scrape_has_the_figures_of_the_run(run: Recorded) -> None:
         (best,) = (line for line in lines if line.startswith("avo_best_tflops"))
         assert best.startswith('avo_best_tflops{card="",kind="predicted",run="live",target="h100"} ')
         assert float(best.split()[-1]) == pytest.approx(100.0)
-        run.store.ask(run.run.id, Request.PAUSE, now=run.now)
+        run.store.driving.ask(run.run.id, Request.PAUSE, now=run.now)
         assert 'avo_paused{run="live"} 1.0' in scrape(port)
 
 

@@ -10,9 +10,9 @@ from rich.console import Console
 
 from avo.watch.panel import Budget, panel
 from avo.watch.snapshot import Snapshot, read_snapshot
+from evaluator.catalogue import get_problem
 from evaluator.evaluation import Status
 from evaluator.problem import Baseline
-from evaluator.problems.loading import get_problem
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START, make_measured

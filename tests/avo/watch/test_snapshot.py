@@ -34,7 +34,7 @@ def test_a_snapshot_counts_verdicts_and_finds_seed_and_best(store: Store, tmp_pa
     assert snapshot.best is not None
     assert (snapshot.seed.number, snapshot.best.number) == (0, 3)
     assert snapshot.last_gain == snapshot.versions[-1].accepted
-    assert [trial.version for trial in snapshot.trials] == [0, 1, None, 2, None, None, None, 3]
+    assert [attempt.version for attempt in snapshot.attempts] == [0, 1, None, 2, None, None, None, 3]
 
 
 def test_an_unchanged_run_gives_the_same_snapshot(store: Store) -> None:
@@ -63,7 +63,7 @@ def test_an_attempt_that_was_read_before_it_was_accepted_gets_its_version(store:
     before = read_snapshot(store, "live")
     run.conclude(step, attempt, True)
     after = read_snapshot(store, "live", before)
-    assert (before.trials[0].version, after.trials[0].version) == (None, 0)
+    assert (before.attempts[0].version, after.attempts[0].version) == (None, 0)
 
 
 def test_workers_are_busy_only_while_the_run_goes_on(store: Store) -> None:

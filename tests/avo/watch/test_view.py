@@ -7,8 +7,9 @@ import pytest
 
 from avo.watch.view import WINDOW, RunStatus, read_status, to_json
 from evaluator.evaluation import Status
+from lineage_db.driving import LEASE
 from lineage_db.records import Request, RunState
-from lineage_db.store import LEASE, Store
+from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 
 
@@ -16,7 +17,7 @@ from tests.avo.recorded import Recorded
 def run(tmp_path: Path) -> Recorded:
     """A driven run with four attempts, of which the first two are versions."""
     made = Recorded(Store.open(str(tmp_path / "runs.db")))
-    made.store.take_run(made.run.id, "box:7", now=made.now)
+    made.store.driving.take(made.run.id, "box:7", now=made.now)
     made.step(100.0)
     made.step(150.0, (0,))
     made.step(Status.INCORRECT, (1,))
@@ -60,7 +61,7 @@ def test_workers_are_shown_with_their_steps_and_leases(run: Recorded) -> None:
 def test_nothing_is_read_again_until_something_changes(run: Recorded) -> None:
     first = read(run)
     assert read(run, first) is first
-    run.store.ask(run.run.id, Request.PAUSE, now=run.now)
+    run.store.driving.ask(run.run.id, Request.PAUSE, now=run.now)
     paused = read(run, first)
     assert (paused.state, to_json(paused, run.now)["paused"]) == (RunState.PAUSED, True)
     run.wait(2 * LEASE.total_seconds())

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 
 from evaluator.binary import Binary
+from evaluator.catalogue import get_problem
 from evaluator.cuda.cards import Card
 from evaluator.cuda.device import Clocks, DeviceFault, Enqueue, Kernel, Took
 from evaluator.cuda.worker import LocalLink, Worker, serve
-from evaluator.judging.speed import Benchmark
+from evaluator.judging.speed import CompiledPlan
 from evaluator.plan import Argument, Buffer, KernelIR, Launch, LaunchPlan, Pointer, Role
 from evaluator.problem import Case
-from evaluator.problems.loading import get_problem
 
 Tensors = Mapping[str, torch.Tensor]
 Function = Callable[[Tensors], None]
@@ -42,11 +42,11 @@ def plan_of(case: Case, kernel: str) -> LaunchPlan:
     )
 
 
-def benchmark(case: Case, kernel: str) -> Benchmark:
+def benchmark(case: Case, kernel: str) -> CompiledPlan:
     """Return a benchmark with that plan, and a binary that is none."""
     plan = plan_of(case, kernel)
     binary = Binary(kernel, "cuda", b"", "", 128, 32, 0, 0, 0)
-    return Benchmark(case, plan, {plan.kernels[0]: binary}, ())
+    return CompiledPlan(case, plan, {plan.kernels[0]: binary}, ())
 
 
 def views(case: Case, flat: Tensors) -> dict[str, torch.Tensor]:

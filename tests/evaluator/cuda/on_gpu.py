@@ -9,7 +9,7 @@ from evaluator.compiling.compiler import JOB_MODULE, Compiler
 from evaluator.cuda.contender import WorkerContender, start_worker
 from evaluator.evaluation import Fault
 from evaluator.judging.planning import Planner
-from evaluator.judging.speed import Benchmark
+from evaluator.judging.speed import CompiledPlan
 from evaluator.problem import Case
 from evaluator.problems.mha import MHA
 from evaluator.sandbox.jobs import ForkServer
@@ -19,12 +19,11 @@ CASE = Case("1k-causal", 2, 4, 4, 1024, 1024, 128, True)
 LIMIT_S = 2.0
 
 
-def plans(source: str, target: Target, *cases: Case) -> list[Benchmark]:
+def plans(source: str, target: Target, *cases: Case) -> list[CompiledPlan]:
     """Return what ``source`` launches for ``cases``, compiled; its numbers are not looked at."""
     with ForkServer((CHILD_MODULE, JOB_MODULE)) as server, TemporaryDirectory() as folder:
         compiler = Compiler(Path(folder), server=server)
         made = Planner(Capturer(server), compiler, target).plans(Candidate("mha", source), MHA, cases, ())
-        assert not isinstance(made, Fault), made
         benchmarks = []
         for case, plan in zip(cases, made, strict=True):
             binaries = {}
@@ -32,7 +31,7 @@ def plans(source: str, target: Target, *cases: Case) -> list[Benchmark]:
                 binary = compiler.compile(ir, target)
                 assert not isinstance(binary, Fault), binary
                 binaries[ir] = binary
-            benchmarks.append(Benchmark(case, plan, binaries, ()))
+            benchmarks.append(CompiledPlan(case, plan, binaries, ()))
         return benchmarks
 
 

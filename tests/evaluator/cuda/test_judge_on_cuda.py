@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -18,8 +19,10 @@ from evaluator.cuda.measured import Measured
 from evaluator.evaluation import Fault, Status, Verdict
 from evaluator.executor import Allocation
 from evaluator.judging import gpu_work
+from evaluator.judging.examination import Examination
 from evaluator.judging.judge import Judge
-from evaluator.judging.speed import Benchmark, Challenge
+from evaluator.judging.refusal import Refused
+from evaluator.judging.speed import Challenge, CompiledPlan
 from evaluator.plan import Argument, KernelIR
 from evaluator.problem import Case, Problem
 from evaluator.problems import PROBLEMS
@@ -132,7 +135,10 @@ def test_a_gluon_kernel_is_judged_by_the_gpu_alone(room: Room) -> None:
 def test_a_gluon_incumbent_whose_work_cannot_be_counted_is_timed_all_the_same(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu_work, "works", lambda *arguments: Fault(Status.UNSUPPORTED, "cannot be counted"))
+    def refuse(*arguments: object) -> NoReturn:
+        raise Refused(Fault(Status.UNSUPPORTED, "cannot be counted"))
+
+    monkeypatch.setattr(gpu_work, "works", refuse)
     evaluation = room.judge.evaluate(Candidate("tiny", SEED), Incumbent(Candidate("tiny", HOPPER.read_text()), 0.05))
     assert evaluation.status is Status.CORRECT, evaluation.message
     assert evaluation.score is not None
@@ -149,14 +155,14 @@ class Asked:
     """Knows what the judge wanted to have timed."""
 
     def __init__(self) -> None:
-        self.small: Sequence[Benchmark] = ()
+        self.small: Sequence[CompiledPlan] = ()
 
     def score(
         self,
         problem: Problem,
-        benchmarks: Sequence[Benchmark],
+        benchmarks: Sequence[CompiledPlan],
         incumbent: Challenge | None,
-        small: Sequence[Benchmark] = (),
+        small: Sequence[CompiledPlan] = (),
     ) -> Fault:
         """Note it."""
         self.small = small
@@ -167,11 +173,10 @@ def test_configurations_that_were_not_seen_together_run_on_the_gpu_too(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = Asked()
-    monkeypatch.setattr(room.judge, "_speed", asked)
+    monkeypatch.setattr(room.judge, "_tools", replace(room.judge._tools, speed=asked))
     gluon = Candidate("tiny", HOPPER.read_text())
-    mixture = room.judge._planner.plans(gluon, TINY, TINY.correctness_cases, ())
-    assert not isinstance(mixture, Fault)
-    monkeypatch.setattr(room.judge, "_mixtures", lambda *arguments: [[(plan,) for plan in mixture]])
+    mixture = room.judge._tools.planner.plans(gluon, TINY, TINY.correctness_cases, ())
+    monkeypatch.setattr(Examination, "_mixtures", lambda *arguments: [[(plan,) for plan in mixture]])
     evaluation = room.judge.evaluate(Candidate("tiny", SEED.replace("num_stages=1", "num_stages=2")))
     assert evaluation.status is Status.NOT_TIMED, evaluation.message
     assert [each.plan.executable for each in asked.small] == [True, False]

@@ -14,7 +14,7 @@ from evaluator.cuda.measured import Measured, clocks_in_words
 from evaluator.cuda.measuring import RUNS
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseScore, Fault, Score, Status, Verdict
-from evaluator.judging.speed import Benchmark, Challenge
+from evaluator.judging.speed import Challenge, CompiledPlan
 from evaluator.plan import KernelIR
 from evaluator.target import ScoreKind
 from tests.evaluator.cuda.fake_device import CARD, CASE, MHA, OTHER, FakeDevice, Loopback, benchmark, forever
@@ -74,7 +74,7 @@ def predictions(monkeypatch: pytest.MonkeyPatch) -> Predictions:
     """High bounds by kernel; a kernel without one cannot be predicted."""
     bounds: Predictions = {}
 
-    def predict(speed: Measured, problem: object, benchmarks: Sequence[Benchmark]) -> tuple[CaseScore, ...] | str:
+    def predict(speed: Measured, problem: object, benchmarks: Sequence[CompiledPlan]) -> tuple[CaseScore, ...] | str:
         (high,) = (bounds.get(each.plan.kernels[0].name) for each in benchmarks)
         return (
             "it is not to be had"

@@ -16,7 +16,7 @@ from evaluator.cuda.measuring import PASSES, RUNS, SAME_PAIR, Pair, Stopwatch, T
 from evaluator.cuda.sequential import ROUNDS
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseResult, Comparison, Fault, Status, Verdict
-from evaluator.judging.speed import Benchmark
+from evaluator.judging.speed import CompiledPlan
 from evaluator.problem import Problem
 from tests.evaluator.cuda.fake_device import CARD
 
@@ -35,7 +35,7 @@ class Simulated:
         self.fault: Fault | None = None
         self.late: Callable[[], float] = lambda: 0.0
 
-    def open(self, problem: Problem, benchmark: Benchmark) -> Fault | None:
+    def open(self, problem: Problem, compiled: CompiledPlan) -> Fault | None:
         raise NotImplementedError
 
     def check(self, case: str, seed: int, limit_s: float) -> CaseResult | Fault:

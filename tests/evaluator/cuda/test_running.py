@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from evaluator.catalogue import get_problem
 from evaluator.cuda.contender import Timed, WorkerContender
 from evaluator.cuda.device import Clocks, Took
 from evaluator.cuda.running import Running
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseResult, Fault, Status
-from evaluator.judging.speed import Benchmark
+from evaluator.judging.speed import CompiledPlan
 from evaluator.plan import Buffer, LaunchPlan, Role
 from evaluator.problem import Case
-from evaluator.problems.loading import get_problem
 from tests.evaluator.cuda.fake_device import CARD, CASE, MHA, OTHER, FakeDevice, Loopback, benchmark, forever
 
 SEEDS = (5, 6, 7)
@@ -151,7 +151,7 @@ def test_a_mistake_of_the_house_is_no_verdict() -> None:
 def test_a_plan_with_another_output_than_the_call_is_refused() -> None:
     right = benchmark(CASE, "honest")
     buffers = tuple(Buffer("mine", b.dtype, b.size, Role.OUTPUT) if b.name == "out" else b for b in right.plan.buffers)
-    wrong = Benchmark(CASE, LaunchPlan(CASE.name, buffers, right.plan.kernels, right.plan.steps), right.binaries, ())
+    wrong = CompiledPlan(CASE, LaunchPlan(CASE.name, buffers, right.plan.kernels, right.plan.steps), right.binaries, ())
     found = contender().open(MHA, wrong)
     assert found == Fault(Status.FORBIDDEN, "case small: the launch plan declares 'mine', which the call does not have")
 

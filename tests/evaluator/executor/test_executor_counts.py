@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluator.executor.control import KNOWN
-from evaluator.executor.work import Kind
+from evaluator.executor.work import OpKind
 from evaluator.work import Body
 
 ORACLE = "counts made by hand"
@@ -38,8 +38,8 @@ def prepared(executor, data, programs=4, n=3):
 def test_each_side_of_a_branch_counts_for_the_programs_that_took_it(executor):
     launch = prepared(executor, data=True)
     counts = launch.run(count=True).counts
-    assert counts.operations[Kind("dot", "f16")].tolist() == [0, 2 * 16**3, 4 * 16**3, 6 * 16**3]
-    assert counts.operations[Kind("exponential", "f32")].tolist() == [3 * 256, 2 * 256, 256, 0]
+    assert counts.operations[OpKind("dot", "f16")].tolist() == [0, 2 * 16**3, 4 * 16**3, 6 * 16**3]
+    assert counts.operations[OpKind("exponential", "f32")].tolist() == [3 * 256, 2 * 256, 256, 0]
     assert counts.total("dot") == 12 * 16**3
 
 
@@ -72,15 +72,15 @@ def test_operations_are_told_apart_by_kind_and_type(executor):
     launch = executor.prepare(several_kinds, torch.rand(64), torch.zeros(64), N=64)
     operations = {kind: int(amount.sum()) for kind, amount in launch.run(count=True).counts.operations.items()}
     assert operations == {
-        Kind("address", "ptr"): 128,
+        OpKind("address", "ptr"): 128,
         # a multiply-add (2), x + 1, the two sums at the end, and three times 63 or 64 - 1 in sum, scan and maximum
-        Kind("float", "f32"): 64 * (2 + 1 + 2) + 63 + 63 + 63,
-        Kind("division", "f32"): 64,
-        Kind("function", "f32"): 64,
-        Kind("compare", "f32"): 64,
-        Kind("select", "f32"): 64,
-        Kind("convert", "f32"): 64,
-        Kind("convert", "f16"): 64,
+        OpKind("float", "f32"): 64 * (2 + 1 + 2) + 63 + 63 + 63,
+        OpKind("division", "f32"): 64,
+        OpKind("function", "f32"): 64,
+        OpKind("compare", "f32"): 64,
+        OpKind("select", "f32"): 64,
+        OpKind("convert", "f32"): 64,
+        OpKind("convert", "f16"): 64,
     }
 
 
@@ -129,7 +129,7 @@ def test_atomic_operations_read_and_write(executor):
 def test_the_counts_of_chosen_programs_are_theirs_in_the_order_given(executor):
     launch = prepared(executor, data=True)
     counts = launch.run(count=True, programs=torch.tensor([3, 0]), temporaries_bytes=1).counts
-    assert counts.operations[Kind("dot", "f16")].tolist() == [6 * 16**3, 0]
+    assert counts.operations[OpKind("dot", "f16")].tolist() == [6 * 16**3, 0]
     assert np.array_equal(counts.traffic["Y"].written_bytes, [1024, 1024])
 
 

@@ -183,8 +183,8 @@ module {
     ("width", "offset", "stride", "message"),
     [
         (8, 16, 16, None),
-        (8, 8, 16, "does not begin at 16 bytes"),
-        (8, 0, 12, "has a stride that is no multiple of 16 bytes"),
+        (8, 8, 16, "does not begin at a multiple of 16 bytes"),
+        (8, 0, 12, "has a stride that is not a multiple of 16 bytes"),
         (4, 0, 16, "has blocks of rows shorter than 16 bytes"),
     ],
 )
@@ -195,7 +195,9 @@ def test_descriptors_must_be_as_the_hardware_takes_them(width, offset, stride, m
     assert kernel.run(memory, args, (1, 1, 1)).faults == ()
     found = [(f.kind, f.tensor, f.message) for f in kernel.run(memory, args, (1, 1, 1), sanitize=True).faults]
     where = "invalid descriptor in k at line 7 of the IR"
-    expected = [("invalid descriptor", "x", f"{where}: that of 'x' {message}, program (0, 0, 0)")] if message else []
+    expected = (
+        [("invalid descriptor", "x", f"{where}: the descriptor of 'x' {message}, program (0, 0, 0)")] if message else []
+    )
     assert found == expected
 
 

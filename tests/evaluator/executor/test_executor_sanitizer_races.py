@@ -248,7 +248,7 @@ def test_races_are_said_not_to_be_checked_beyond_what_clocks_can_hold(executor, 
     monkeypatch.setattr(sanitizer, "MAX_CLOCKED", 99)
     (note,) = sanitized(launch).notes
     assert note.message == (
-        "races not checked in last_arrives at the launch: programs act on what others did, and are more than 99"
+        "races not checked in last_arrives at the launch: more than 99 programs act on each other's results"
     )
 
 

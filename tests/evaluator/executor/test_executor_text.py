@@ -71,7 +71,7 @@ def test_what_might_change_the_meaning_is_refused_by_name(line, name):
         (module(" " * 200_000 + "what is this"), "cannot read line 3"),
         (
             module("    %r = tt.make_range {end = 300000000 : i32, start = 0 : i32} : tensor<16xi32>"),
-            "from 0 to 300000000 is no tensor<16xi32>",
+            "from 0 to 300000000 does not make tensor<16xi32>",
         ),
         (module("    gpu.barrier tt.store %x, %n : !tt.ptr<f32>"), "line 3 of the IR has more than gpu.barrier"),
         (module("    gpu.barrier %a = arith.constant 1 : i32"), "more than gpu.barrier"),
@@ -85,7 +85,7 @@ def test_what_might_change_the_meaning_is_refused_by_name(line, name):
         (module("    scf.if %c {", "    } sideways", signature="%c: i1"), "line 4 of the IR has more than the end of"),
         (module("    scf.if %c {", "    } otherwise {", "    }", signature="%c: i1"), "never closed"),
         (module("    %p = tt.get_program_id x tt.return : i32"), "more than tt.get_program_id"),
-        (module() + "\nmodule {\n}", "modules in it"),
+        (module() + "\nmodule {\n}", "nested modules"),
         (module().replace("module {", "module attributes {ttg.x = 1 : i32} {"), "module with attributes"),
         (module().replace("i32) {", "i32) attributes {tt.unheard = 1 : i32} {"), "tt.func with tt.unheard"),
         ("\n".join([*module().splitlines()[:-1], *module().splitlines()[1:]]), "two functions 'k'"),

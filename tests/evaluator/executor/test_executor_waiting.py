@@ -65,7 +65,7 @@ def test_without_a_lock_the_same_is_a_race(executor):
 def test_programs_that_wait_for_ever_are_named(executor):
     launch = executor.prepare(locked, ints(2), ints(8), grid=(4,), HOW="cas", RELEASE=False, N=8)
     where = line_of(locked, "while tl.atomic_cas")
-    with pytest.raises(ExecutionTimeout, match="all 3 programs that have not ended wait for each other") as error:
+    with pytest.raises(ExecutionTimeout, match="all 3 remaining programs wait for each other") as error:
         launch.run()
     assert str(error.value).endswith(f"program (1, 0, 0) at {where}")
 

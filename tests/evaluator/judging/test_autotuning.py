@@ -9,6 +9,7 @@ from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Fault, Status
 from evaluator.judging.autotuning import Autotuner
 from evaluator.judging.judge import Judge
+from evaluator.judging.refusal import outcome
 from evaluator.plan import Configuration, KernelIR, LaunchPlan
 from evaluator.problem import Case
 from evaluator.problems import PROBLEMS
@@ -50,7 +51,7 @@ class Chip:
         return plan(*(configuration.kernel + configuration.choice for configuration in configurations))
 
     def fastest(self, *plans: LaunchPlan) -> list[str] | Fault:
-        found = self.autotuner.fastest(CASE, plans)
+        found = outcome(lambda: self.autotuner.fastest(CASE, plans))
         return found if isinstance(found, Fault) else [kernel.name for kernel in found.kernels]
 
 

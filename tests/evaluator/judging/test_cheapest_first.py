@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from evaluator.candidate import Candidate
+from evaluator.catalogue import get_problem
 from evaluator.compiling.compiler import Compiler
 from evaluator.evaluation import Evaluation, Status
 from evaluator.judging import execution
+from evaluator.judging.examination import Examination
 from evaluator.judging.execution import PlanRun
 from evaluator.judging.judge import Judge
-from evaluator.problems.loading import get_problem
 from evaluator.sandbox.jobs import ForkServer
 from evaluator.targets import get_target
 from seeds import seed_source
@@ -44,7 +45,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     count(ForkServer, "run", "jobs")
     count(Compiler, "compile", "compilations")
     count(PlanRun, "run", "launches")
-    count(Judge, "_check_benchmark", "benchmarks")
+    count(Examination, "_check_large", "benchmarks")
     return counted
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from evaluator.catalogue import get_problem
 from evaluator.judging.diagnosis import Wrong, diagnose
 from evaluator.problem import Case
 from evaluator.problems.dense import softmax_scale, views
-from evaluator.problems.loading import get_problem
 
 MHA = get_problem("mha")
 CASES = {case.name: case for case in MHA.correctness_cases}

@@ -7,8 +7,7 @@ import torch
 
 from evaluator import executor
 from evaluator.executor import Allocation, UnsupportedOperation
-from evaluator.judging.gpu_ir import rewrite
-from evaluator.judging.mlir_text import without_layouts
+from evaluator.judging.gpu_ir import rewrite, without_layouts
 from evaluator.plan import Argument, Pointer, Scalar
 
 TYPES = {

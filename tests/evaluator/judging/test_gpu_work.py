@@ -11,6 +11,7 @@ from evaluator.executor import Allocation
 from evaluator.judging.buffers import Buffers
 from evaluator.judging.execution import PlanRun
 from evaluator.judging.gpu_work import works
+from evaluator.judging.refusal import outcome
 from evaluator.plan import Buffer, KernelIR, Launch, LaunchPlan, Level, Pointer, Role, Scalar
 from evaluator.work import LaunchWork
 
@@ -57,8 +58,7 @@ def count() -> Callable[[str], LaunchWork | Fault]:
 
     def count(body: str) -> LaunchWork | Fault:
         counted = plan(body)
-        found = works(counted, prepared, {counted.kernels[0]: BINARY})
-        return found if isinstance(found, Fault) else found[0]
+        return outcome(lambda: works(counted, prepared, {counted.kernels[0]: BINARY})[0])
 
     return count
 

@@ -9,9 +9,9 @@ import pytest
 
 from evaluator.candidate import Candidate
 from evaluator.errors import UnknownProblem
-from evaluator.evaluation import Evaluation, Fault, Status
+from evaluator.evaluation import TRAITS, Evaluation, Fault, Status
+from evaluator.judging.examination import Examination
 from evaluator.judging.judge import Judge
-from evaluator.judging.traits import TRAITS
 from evaluator.problems.mha import MHA
 from evaluator.sandbox.jobs import ForkServer
 from evaluator.target import ScoreKind
@@ -211,7 +211,7 @@ def test_a_fault_is_seen_as_what_it_is(judge: Judge, name: str) -> None:
 
 
 def test_an_operation_hidden_on_the_line_of_another_is_executed(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
-    capturer = judge._planner._capturer
+    capturer = judge._tools.planner._capturer
     capture = capturer.alternatives
 
     def forge(ttir: str) -> str:
@@ -298,7 +298,7 @@ def test_heads_that_a_small_sample_may_miss_are_seen_before_acceptance(
 def test_a_plan_that_was_refused_is_not_tried_again(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     source, status, _ = FAULTS["ignores causal"]
     first = judged(judge, source)
-    monkeypatch.setattr(Judge, "_judge", None)
+    monkeypatch.setattr(Examination, "score", None)
     same, commented = judged(judge, source), judged(judge, f"# a comment\n{source}")
     assert (same.status, same.message) == (status, first.message)
     assert commented.status is status

@@ -32,6 +32,11 @@ def test_the_sustained_clock_is_within_its_range(target: str) -> None:
     assert low <= TARGETS[target].sustained_clock_ratio <= high <= 1
 
 
+def test_an_architecture_without_figures_is_named_with_where_to_add_them() -> None:
+    with pytest.raises(LookupError, match=r"12\.0 has no figures in evaluator/performance/constants\.py: add"):
+        constants(120)
+
+
 def test_an_architecture_has_its_own_figures_at_each_end() -> None:
     assert constants(80).mma_sync_share == 1
     assert constants(90).mma_sync_share == pytest.approx(0.62)

@@ -8,7 +8,7 @@ import pytest
 from bench.variants import Variant, predict_variant
 from evaluator.evaluation import CaseScore, Evaluation, Score, Status
 from evaluator.performance.doubts import doubts
-from evaluator.performance.kernel import Kernel, Pass
+from evaluator.performance.kernel import Pass, PlayedKernel
 from evaluator.performance.pipes import Costs
 from evaluator.performance.sass import Instruction
 from evaluator.target import ScoreKind
@@ -21,7 +21,7 @@ HOT = Pass(100, 8, {"issue": 0.1}, (((FFMA, STRANGE), 4),))
 BUSY = replace(HOT, usage={"shared": 0.9}, parts=(((LDSM,), 4),))
 
 
-def reasons(kernel: Kernel, hot: Pass = HOT, limiter: str = "tensor", **flags: bool) -> list[str]:
+def reasons(kernel: PlayedKernel, hot: Pass = HOT, limiter: str = "tensor", **flags: bool) -> list[str]:
     every = {"guessed_loops": False, "unrolled": False, **flags}
     return [doubt.reason for doubt in doubts(kernel, hot, limiter, **every)]
 
@@ -42,7 +42,7 @@ def reasons(kernel: Kernel, hot: Pass = HOT, limiter: str = "tensor", **flags: b
 def test_what_is_not_known_is_said(
     change: dict[str, Any], hot: Pass, limiter: str, flags: dict[str, bool], reason: str
 ) -> None:
-    kernel = Kernel(1, Pass(10, 0, {"issue": 0.1}), (HOT,))
+    kernel = PlayedKernel(1, Pass(10, 0, {"issue": 0.1}), (HOT,))
     assert reasons(kernel) == reasons(kernel, BUSY) == []
     (found,) = reasons(replace(kernel, **change), hot, limiter, **flags)
     assert reason in found
@@ -72,7 +72,7 @@ def test_the_range_contains_the_prediction_and_what_the_clock_alone_may_change()
 
 
 def test_a_doubt_widens_the_range() -> None:
-    kernel = Kernel(1, Pass(10, 0, {"issue": 0.1}), (HOT,))
+    kernel = PlayedKernel(1, Pass(10, 0, {"issue": 0.1}), (HOT,))
     for found in doubts(replace(kernel, untied=True, serialised=True), HOT, "l2", guessed_loops=True, unrolled=True):
         assert found.slower >= 1 >= found.faster
         assert found.slower > found.faster

@@ -8,7 +8,7 @@ import pytest
 
 from evaluator.binary import Binary
 from evaluator.performance.constants import constants
-from evaluator.performance.kernel import Kernel, Pass
+from evaluator.performance.kernel import Pass, PlayedKernel
 from evaluator.performance.model import CaseTime, clock_hz, time_case
 from evaluator.target import Target
 from evaluator.targets import get_target
@@ -34,8 +34,8 @@ def launch(*loops: LoopWork, programs: int | None = None, outside: Body = NOTHIN
 
 
 def time(launches: Sequence[LaunchWork], *passes: Pass, least_bytes: int = 0, target: Target = H100) -> CaseTime:
-    def measured(_: Binary, __: Target, resident: int, ___: int) -> Kernel:
-        return Kernel(resident, passed(OUTSIDE, 0), passes)
+    def measured(_: Binary, __: Target, resident: int, ___: int) -> PlayedKernel:
+        return PlayedKernel(resident, passed(OUTSIDE, 0), passes)
 
     return time_case(launches, least_bytes, target, measured)
 
@@ -117,8 +117,8 @@ def test_bytes_take_what_l2_and_hbm_give() -> None:
 
 
 def test_doubts_multiply_the_time_of_the_launch_that_has_them() -> None:
-    def measured(_: Binary, __: Target, resident: int, ___: int) -> Kernel:
-        return Kernel(resident, passed(OUTSIDE, 0), (passed(PASS),), untied=True)
+    def measured(_: Binary, __: Target, resident: int, ___: int) -> PlayedKernel:
+        return PlayedKernel(resident, passed(OUTSIDE, 0), (passed(PASS),), untied=True)
 
     made = time_case([launch(loop([64] * 132))], 0, H100, measured)
     (doubt,) = made.launches[0].doubts

@@ -8,9 +8,10 @@ import pytest
 
 from bench import variants
 from bench.variants import HEAD_DIM, HEADS, TOKENS, Variant
-from evaluator.performance import Profile, Source, explain, predict, profiling
+from evaluator.performance import explain, predict, profiling
 from evaluator.performance.lines import Line
 from evaluator.performance.timeline import CELLS
+from evaluator.profile import Profile, Source
 from evaluator.target import ScoreKind
 from evaluator.targets import get_target
 from evaluator.work import LaunchWork

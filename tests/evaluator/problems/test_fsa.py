@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evaluator.catalogue import get_problem, get_suite
 from evaluator.executor import offline
 from evaluator.plan import Role
 from evaluator.problem import Case
 from evaluator.problems.dense import views
-from evaluator.problems.loading import get_problem, get_suite
 from evaluator.problems.selection import SELECTIONS, make_block_indices, selected_pairs
 
 FSA = get_problem("fsa")

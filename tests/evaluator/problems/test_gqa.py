@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
+from evaluator.catalogue import get_problem, get_suite
 from evaluator.problem import Case
 from evaluator.problems.dense import views
-from evaluator.problems.loading import get_problem, get_suite
 
 GQA = get_problem("gqa")
 CASES = {case.name: case for case in GQA.correctness_cases}

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from evaluator.catalogue import get_problem, problem_name
 from evaluator.errors import InvalidProblem, UnknownProblem
 from evaluator.problems import loading
-from evaluator.problems.loading import get_problem, problem_name
 from evaluator.problems.mha import MHA
 
 GOOD = """

@@ -5,11 +5,11 @@ from itertools import combinations
 import pytest
 import torch
 
+from evaluator.catalogue import get_problem, get_suite
 from evaluator.errors import UnknownProblem
 from evaluator.plan import Role
 from evaluator.problem import Case
 from evaluator.problems.inputs import pool_storage
-from evaluator.problems.loading import get_problem, get_suite
 
 MHA = get_problem("mha")
 CASES = {case.name: case for case in MHA.correctness_cases}

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from evaluator.catalogue import get_problem, get_suite
 from evaluator.problem import Case
 from evaluator.problems import PROBLEMS
-from evaluator.problems.loading import get_problem, get_suite
 
 
 def shapes(problem: str, *suites: str) -> set[Case]:

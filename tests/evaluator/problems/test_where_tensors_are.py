@@ -6,9 +6,9 @@ The device ``meta`` has no numbers and mixes with no other, so a tensor that is 
 import pytest
 import torch
 
+from evaluator.catalogue import get_problem
 from evaluator.problems import inputs
 from evaluator.problems.dense import make_qkv
-from evaluator.problems.loading import get_problem
 
 PLACE = torch.device("meta")
 

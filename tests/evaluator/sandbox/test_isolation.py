@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from evaluator.capture import CHILD_MODULE, Capturer
+from evaluator.catalogue import get_problem
 from evaluator.evaluation import Fault
-from evaluator.problems.loading import get_problem
-from evaluator.sandbox.jobs import Finished, ForkServer, Limits, landlock
+from evaluator.sandbox import landlock
+from evaluator.sandbox.jobs import Finished, ForkServer, Limits
 from evaluator.serving.process import ProcessEvaluator
 from evaluator.targets import get_target
 from tests.evaluator.sandbox.isolation import WAYS, isolated

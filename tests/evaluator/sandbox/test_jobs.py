@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from evaluator.errors import EvaluatorUnavailable
-from evaluator.sandbox.jobs import Crashed, Finished, ForkServer, Limits, Outcome, TimedOut, bubblewrap, landlock
+from evaluator.sandbox import bubblewrap, landlock
+from evaluator.sandbox.jobs import Crashed, Finished, ForkServer, Limits, Outcome, TimedOut
 from tests.evaluator.sandbox.isolation import WAYS, isolated
 
 LIMITS = Limits(

@@ -6,29 +6,37 @@ import pytest
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseScore, Evaluation, Fault, Status
-from evaluator.performance.profile import LaunchProfile, LineCost, Part, Profile, Role, Section, WhatIf
-from evaluator.performance.timeline import PipeLane, Timeline, WarpLane
+from evaluator.evaluators import AnyRequest, EvaluateRequest, ProfileRequest, VerifyRequest
+from evaluator.profile import (
+    LaunchProfile,
+    LineCost,
+    Part,
+    PipeLane,
+    Profile,
+    Role,
+    Section,
+    Timeline,
+    WarpLane,
+    WhatIf,
+)
 from evaluator.serving.protocol import (
     VERSION,
     MalformedRequest,
-    ProfileRequest,
-    Request,
-    answer,
-    explanation,
-    failure,
+    answer_line,
+    failure_line,
     greeting,
-    profiles,
+    read_answer,
     ready,
+    request_line,
     requests,
-    verdict,
 )
 from evaluator.target import ScoreKind
 from evaluator.targets import get_target
 
-REQUEST = Request(7, Candidate("mha", "x = 1"))
-AGAINST = Request(7, REQUEST.candidate, Incumbent(Candidate("mha", "x = 2"), 0.01))
-HELD_OUT = Request(7, REQUEST.candidate, held_out=True)
-EXPLAIN = ProfileRequest(7, REQUEST.candidate, "8k-full")
+REQUEST = EvaluateRequest(Candidate("mha", "x = 1"))
+AGAINST = EvaluateRequest(REQUEST.candidate, Incumbent(Candidate("mha", "x = 2"), 0.01))
+HELD_OUT = VerifyRequest(REQUEST.candidate)
+EXPLAIN = ProfileRequest(REQUEST.candidate, "8k-full")
 FAULT = Evaluation(Status.CRASHED, "died", "h100", "quick", 0.5)
 LINE = LineCost(3, "k = tl.load(", 10.0, 0.5, {"scoreboard": 0.5}, "LDG")
 LOOP = Section(
@@ -48,17 +56,17 @@ PROFILE = Profile(
 
 
 @pytest.mark.parametrize("request_", [REQUEST, AGAINST, HELD_OUT, EXPLAIN, replace(EXPLAIN, case=None)])
-def test_requests_survive_the_wire(request_: Request | ProfileRequest) -> None:
-    assert list(requests(["\n", request_.line() + "\n"])) == [request_]
+def test_requests_survive_the_wire(request_: AnyRequest) -> None:
+    assert list(requests(["\n", request_line(7, request_) + "\n"])) == [(7, request_)]
 
 
 def test_answers_survive_the_wire() -> None:
-    assert verdict(REQUEST, answer(REQUEST, FAULT)) == FAULT
+    assert read_answer(7, REQUEST, answer_line(7, FAULT)) == FAULT
 
 
 @pytest.mark.parametrize("found", [(PROFILE, replace(PROFILE, timeline=None)), (), Fault(Status.CRASHED, "died")])
 def test_explanations_survive_the_wire_with_their_timeline(found: tuple[Profile, ...] | Fault) -> None:
-    assert profiles(EXPLAIN, explanation(EXPLAIN, found)) == found
+    assert read_answer(7, EXPLAIN, answer_line(7, found)) == found
 
 
 NESTED = "[" * 100_000
@@ -93,41 +101,44 @@ def test_a_malformed_line_is_answered_not_fatal(line: str) -> None:
     ],
 )
 def test_a_malformed_part_of_a_request_is_named(more: dict[str, object], message: str) -> None:
-    (request,) = requests([json.dumps(json.loads(REQUEST.line()) | more)])
+    (request,) = requests([json.dumps(json.loads(request_line(7, REQUEST)) | more)])
     assert isinstance(request, MalformedRequest)
     assert message in str(request)
 
 
 def test_a_part_that_is_null_is_none() -> None:
-    assert list(requests([json.dumps(json.loads(REQUEST.line()) | {"incumbent": None, "profile": None})])) == [REQUEST]
+    assert list(
+        requests([json.dumps(json.loads(request_line(7, REQUEST)) | {"incumbent": None, "profile": None})])
+    ) == [(7, REQUEST)]
 
 
 @pytest.mark.parametrize("line", ["", "[]", "{}", '{"id": 7, "evaluation": {}}', "null", NESTED])
 def test_an_unreadable_answer_is_no_verdict(line: str) -> None:
     with pytest.raises(EvaluatorUnavailable):
-        verdict(REQUEST, line)
+        read_answer(7, REQUEST, line)
 
 
 @pytest.mark.parametrize("found", ['{"profiles": [{}]}', '{"profiles": 3}', '{"fault": {}}', '{"fault": 3}', "{}"])
 def test_an_unreadable_explanation_is_none(found: str) -> None:
     with pytest.raises(EvaluatorUnavailable, match="cannot be read"):
-        profiles(EXPLAIN, json.dumps({"id": 7} | json.loads(found)))
+        read_answer(7, EXPLAIN, json.dumps({"id": 7} | json.loads(found)))
 
 
 def test_an_answer_to_another_request_is_no_verdict() -> None:
     with pytest.raises(EvaluatorUnavailable, match="request 8 instead of 7"):
-        verdict(REQUEST, answer(Request(8, REQUEST.candidate), FAULT))
+        read_answer(7, REQUEST, answer_line(8, FAULT))
 
 
 def test_a_failure_is_raised_with_its_message() -> None:
     with pytest.raises(EvaluatorUnavailable, match="no such suite"):
-        verdict(REQUEST, failure(7, "no such suite"))
+        read_answer(7, REQUEST, failure_line(7, "no such suite"))
     with pytest.raises(EvaluatorUnavailable, match="no such suite"):
-        profiles(EXPLAIN, failure(7, "no such suite"))
+        read_answer(7, EXPLAIN, failure_line(7, "no such suite"))
 
 
 def test_a_request_is_one_line() -> None:
-    line = Request(1, Candidate("mha", "a\nb"), Incumbent(Candidate("mha", "c\nd"), 0.05)).line()
+    asked = EvaluateRequest(Candidate("mha", "a\nb"), Incumbent(Candidate("mha", "c\nd"), 0.05))
+    line = request_line(1, asked)
     assert "\n" not in line
     assert json.loads(line)["source"] == "a\nb"
 

@@ -11,11 +11,11 @@ from evaluator.executor.operations.libdevice.functions import MATH_FUNCTIONS
 from evaluator.executor.operations.libdevice.integers import INTEGER_FUNCTIONS
 from evaluator.executor.operations.libdevice.parts import PART_FUNCTIONS
 from evaluator.executor.operations.libdevice.rounded import ROUNDED_FUNCTIONS
-from evaluator.executor.operations.libdevice.signature import Function
+from evaluator.executor.operations.libdevice.signature import LibdeviceFunction
 from evaluator.executor.operations.registry import Elementwise, Types, check_variant, elementwise
 
-FUNCTIONS: dict[str, Function] = INTEGER_FUNCTIONS | MATH_FUNCTIONS | PART_FUNCTIONS | ROUNDED_FUNCTIONS
-"""By symbol, without its prefix ``__nv_``."""
+FUNCTIONS: dict[str, LibdeviceFunction] = INTEGER_FUNCTIONS | MATH_FUNCTIONS | PART_FUNCTIONS | ROUNDED_FUNCTIONS
+"""Functions by symbol, without the prefix ``__nv_``."""
 
 
 @elementwise("tt.extern_elementwise")

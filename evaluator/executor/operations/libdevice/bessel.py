@@ -11,13 +11,13 @@ import torch
 Tensor = torch.Tensor
 
 MAX_ORDER = 4096
-"""Of ``jn`` and ``yn``: they are computed order by order."""
+"""Largest order of ``jn`` and ``yn``, which are computed order by order."""
 
 _FAR = 25.0
 _TERMS = 32
-"""Of Hankel's expansion, whose smallest terms are the ones around twice the argument."""
+"""Number of terms of Hankel's expansion, whose smallest terms are those around twice the argument."""
 _TINY = 1e-8
-"""Below it the first term of the power series (DLMF 10.2.2) is all of a function of the first kind."""
+"""Argument below which the first term of the power series (DLMF 10.2.2) suffices for functions of the first kind."""
 _EULER = 0.5772156649015329
 
 
@@ -63,7 +63,7 @@ def _expansion(order: int, size: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _both_kinds(order: int, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Return J and Y of order 0 or 1 for absolute values, limits put in."""
+    """Return J and Y of order 0 or 1 for absolute values, including the limits."""
     size = value.abs()
     near = size < _FAR
     inside = torch.where(near, size, 1.0).clamp(min=_TINY)
@@ -79,27 +79,27 @@ def _both_kinds(order: int, value: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def j0(value: Tensor) -> Tensor:
-    """First kind, order 0."""
+    """Return the function of the first kind of order 0."""
     return _both_kinds(0, value)[0]
 
 
 def j1(value: Tensor) -> Tensor:
-    """First kind, order 1."""
+    """Return the function of the first kind of order 1."""
     return _both_kinds(1, value)[0] * torch.where(torch.signbit(value), -1.0, 1.0)
 
 
 def y0(value: Tensor) -> Tensor:
-    """Second kind, order 0; NaN below 0."""
+    """Return the function of the second kind of order 0; NaN below 0."""
     return _both_kinds(0, value)[1]
 
 
 def y1(value: Tensor) -> Tensor:
-    """Second kind, order 1; NaN below 0."""
+    """Return the function of the second kind of order 1; NaN below 0."""
     return _both_kinds(1, value)[1]
 
 
 def _upward(order: Tensor, value: Tensor, before: Tensor, here: Tensor) -> Tensor:
-    """Return what the recurrence leads to from the functions of order 0 and 1 (10.6.1)."""
+    """Return the function of a higher order, by the recurrence from orders 0 and 1 (10.6.1)."""
     result = torch.where(order == 0, before, here)
     for n in range(1, _highest(order)):
         before, here = here, 2 * n / value * here - before
@@ -115,7 +115,7 @@ def _highest(order: Tensor) -> int:
 
 
 def yn(order: Tensor, value: Tensor) -> Tensor:
-    """Second kind, int32 order; NaN for negative orders."""
+    """Return the function of the second kind of int32 order; NaN for negative orders."""
     order, value = torch.broadcast_tensors(order, value)
     result = _upward(order, value, y0(value), y1(value))
     # Once minus infinity is reached the recurrence subtracts it from itself.
@@ -124,7 +124,7 @@ def yn(order: Tensor, value: Tensor) -> Tensor:
 
 
 def jn(order: Tensor, value: Tensor) -> Tensor:
-    """First kind, int32 order; NaN for negative orders."""
+    """Return the function of the first kind of int32 order; NaN for negative orders."""
     order, value = torch.broadcast_tensors(order, value)
     size, highest = value.abs(), max(_highest(order), 1)
     # Where the order is above the argument the upward recurrence is unstable.
@@ -154,10 +154,10 @@ def _modified(order: int, value: Tensor) -> Tensor:
 
 
 def i0(value: Tensor) -> Tensor:
-    """Modified, first kind, order 0."""
+    """Return the modified function of the first kind of order 0."""
     return _modified(0, value)
 
 
 def i1(value: Tensor) -> Tensor:
-    """Modified, first kind, order 1."""
+    """Return the modified function of the first kind of order 1."""
     return torch.copysign(_modified(1, value), value)

@@ -1,7 +1,7 @@
 """Elementary and special functions.
 
-In float32 the common ones are torch's own; the others are computed in float64 and rounded. ``approximations`` holds
-how far the GPU's may be off.
+In float32, common functions are torch's own; others are computed in float64 and rounded. ``approximations`` holds the
+error bounds of the GPU's.
 """
 
 import math
@@ -13,7 +13,7 @@ import torch
 from evaluator.executor.operations.floats import LOG2_E, alike, divide_approximately, exp2, flush, power, rsqrt
 from evaluator.executor.operations.libdevice import bessel
 from evaluator.executor.operations.libdevice.parts import each
-from evaluator.executor.operations.libdevice.signature import Function, both_widths, in_double
+from evaluator.executor.operations.libdevice.signature import LibdeviceFunction, both_widths, in_double
 from evaluator.executor.operations.registry import Elementwise
 from evaluator.executor.operations.rounding import scale, square_root, two_product
 
@@ -21,7 +21,7 @@ Tensor = torch.Tensor
 
 _ROOT_HALF = math.sqrt(0.5)
 _ROOT_HALF_REST = -4.833646656726457e-17
-"""What the float64 next to sqrt(1/2) is too large by, negated."""
+"""sqrt(1/2) minus the float64 nearest to it."""
 
 
 def _numpy(function: Elementwise | np.ufunc) -> Elementwise:
@@ -72,7 +72,7 @@ def _gamma(value: Tensor) -> Tensor:
 
 
 def _normal_distribution(value: Tensor) -> Tensor:
-    """Half of erfc(-x / sqrt(2)), mended by what the argument was rounded by: its derivative is steep."""
+    """Return half of erfc(-x / sqrt(2)), corrected for the rounding of the argument, as the derivative is steep."""
     argument = -value * _ROOT_HALF
     error = -two_product(value, torch.full_like(value, _ROOT_HALF))[1] - value * _ROOT_HALF_REST
     slope = torch.exp(-argument * argument) * (2 / math.sqrt(math.pi))
@@ -95,7 +95,7 @@ def _inverse_normal(probability: Tensor) -> Tensor:
 
 
 def _scaled_erfc(value: Tensor) -> Tensor:
-    """Below 0 it is close to twice e to the square, whose rounding shows in the power."""
+    """Return erfcx. Below 0 it is about twice e to the square, whose rounding error the exponential magnifies."""
     square, rest = two_product(value, value)
     raised = torch.exp(square)
     below = 2 * (raised + torch.where(value > -26, raised * rest, 0.0)) - torch.special.erfcx(-value)
@@ -104,7 +104,7 @@ def _scaled_erfc(value: Tensor) -> Tensor:
 
 
 def _exponentiate(value: Tensor, exponent: Tensor) -> Tensor:
-    """The power of a float to an int32."""
+    """Return a float to the power of an int32."""
     result = _numpy(np.power)(value.to(torch.float64), exponent.to(torch.float64))
     return result.to(value.dtype)
 
@@ -171,7 +171,7 @@ _NORMS: dict[str, tuple[int, Elementwise]] = {
     "rnorm4d": (4, _reciprocal_length),
 }
 _FAST: dict[str, Elementwise] = {
-    # As they are put together of approximate instructions.
+    # Composed like the GPU's, of approximate instructions.
     "sin": lambda x: torch.sin(flush(x)),
     "cos": lambda x: torch.cos(flush(x)),
     "tan": lambda x: torch.tan(flush(x)),
@@ -184,30 +184,32 @@ _FAST: dict[str, Elementwise] = {
 
 
 def _in_order(function: Elementwise) -> Elementwise:
-    """Return the function with orders first: a float32 or float64 argument is computed with in float64."""
+    """Return the function with the order first, computed in float64 for float32 and float64 arguments."""
     return lambda order, x: function(order, x.to(torch.float64)).to(x.dtype)
 
 
-def _functions() -> dict[str, Function]:
-    functions: dict[str, Function] = {}
+def _functions() -> dict[str, LibdeviceFunction]:
+    functions: dict[str, LibdeviceFunction] = {}
     for name, (single, double) in _COMMON.items():
-        functions[name + "f"] = Function(("f32",), "f32", single)
-        functions[name] = Function(("f64",), "f64", double)
+        functions[name + "f"] = LibdeviceFunction(("f32",), "f32", single)
+        functions[name] = LibdeviceFunction(("f64",), "f64", double)
     functions |= both_widths({name: alike(in_double(function)) for name, function in _UNARY.items()}, 1)
     functions |= both_widths({name: alike(in_double(function)) for name, function in _BINARY.items()}, 2)
     for name, (arity, function) in _NORMS.items():
         functions |= both_widths({name: alike(in_double(function))}, arity)
     functions |= both_widths({"pow": power}, 2)
     for suffix, element in (("f", "f32"), ("", "f64")):
-        functions["powi" + suffix] = Function((element, "i32"), element, _exponentiate)
-        functions["jn" + suffix] = Function(("i32", element), element, _in_order(bessel.jn))
-        functions["yn" + suffix] = Function(("i32", element), element, _in_order(bessel.yn))
+        functions["powi" + suffix] = LibdeviceFunction((element, "i32"), element, _exponentiate)
+        functions["jn" + suffix] = LibdeviceFunction(("i32", element), element, _in_order(bessel.jn))
+        functions["yn" + suffix] = LibdeviceFunction(("i32", element), element, _in_order(bessel.yn))
     for name, function in _FAST.items():
-        functions[f"fast_{name}f"] = Function(("f32",), "f32", function)
-    functions["fast_powf"] = Function(("f32", "f32"), "f32", lambda x, y: exp2(torch.log2(flush(x)) * y))
-    functions["fast_fdividef"] = Function(("f32", "f32"), "f32", lambda x, y: divide_approximately(flush(x), flush(y)))
-    functions["frsqrt_rn"] = Function(("f32",), "f32", lambda x: in_double(rsqrt)(flush(x)))
+        functions[f"fast_{name}f"] = LibdeviceFunction(("f32",), "f32", function)
+    functions["fast_powf"] = LibdeviceFunction(("f32", "f32"), "f32", lambda x, y: exp2(torch.log2(flush(x)) * y))
+    functions["fast_fdividef"] = LibdeviceFunction(
+        ("f32", "f32"), "f32", lambda x, y: divide_approximately(flush(x), flush(y))
+    )
+    functions["frsqrt_rn"] = LibdeviceFunction(("f32",), "f32", lambda x: in_double(rsqrt)(flush(x)))
     return functions
 
 
-MATH_FUNCTIONS: dict[str, Function] = _functions()
+MATH_FUNCTIONS: dict[str, LibdeviceFunction] = _functions()

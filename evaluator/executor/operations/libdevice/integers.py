@@ -3,7 +3,7 @@
 import torch
 
 from evaluator.executor.operations.integers import high_product, unsigned
-from evaluator.executor.operations.libdevice.signature import Function
+from evaluator.executor.operations.libdevice.signature import LibdeviceFunction
 from evaluator.executor.operations.registry import Elementwise
 
 Tensor = torch.Tensor
@@ -14,12 +14,12 @@ def _bits(value: Tensor) -> int:
 
 
 def _shift_right(value: Tensor, count: int) -> Tensor:
-    """Shift in zeros."""
+    """Shift right, filling with zeros."""
     return value >> count & (1 << (_bits(value) - count)) - 1
 
 
 def count_leading_zeros(value: Tensor) -> Tensor:
-    """Return the number of zeros above the uppermost set bit; all bits of 0."""
+    """Return the number of zeros above the uppermost set bit; the number of all bits for 0."""
     below = value
     for count in (1, 2, 4, 8, 16, 32)[: _bits(value).bit_length() - 1]:
         below = below | _shift_right(below, count)
@@ -42,7 +42,7 @@ def _reverse(value: Tensor) -> Tensor:
 
 
 def _find_first_set(value: Tensor) -> Tensor:
-    """Return the position of the lowest set bit, from 1 on; 0 of 0."""
+    """Return the position of the lowest set bit, counted from 1; 0 for 0."""
     return _bits(value) - count_leading_zeros(value & -value)
 
 
@@ -57,7 +57,7 @@ def byte_permute(low: Tensor, high: Tensor, selector: Tensor) -> Tensor:
 
 
 def _multiply_high(a: Tensor, b: Tensor) -> Tensor:
-    """Signed: the unsigned product counts a negative factor as 2**bits more than it is."""
+    """Return the upper half of signed products; the unsigned product takes a negative factor as 2**bits too large."""
     return high_product(a, b) - torch.where(a < 0, b, 0) - torch.where(b < 0, a, 0)
 
 
@@ -105,12 +105,12 @@ _BINARY: dict[str, tuple[str, Elementwise]] = {
     "uhadd": ("i32", _mean(unsigned, 0)),
     "urhadd": ("i32", _mean(unsigned, 1)),
 }
-INTEGER_FUNCTIONS: dict[str, Function] = (
-    {name: Function((source,), target, function) for name, (source, target, function) in _UNARY.items()}
-    | {name: Function((element,) * 2, element, function) for name, (element, function) in _BINARY.items()}
+INTEGER_FUNCTIONS: dict[str, LibdeviceFunction] = (
+    {name: LibdeviceFunction((source,), target, function) for name, (source, target, function) in _UNARY.items()}
+    | {name: LibdeviceFunction((element,) * 2, element, function) for name, (element, function) in _BINARY.items()}
     | {
-        "byte_perm": Function(("i32",) * 3, "i32", byte_permute),
-        "sad": Function(("i32",) * 3, "i32", _absolute_difference),
-        "usad": Function(("i32",) * 3, "i32", _unsigned_absolute_difference),
+        "byte_perm": LibdeviceFunction(("i32",) * 3, "i32", byte_permute),
+        "sad": LibdeviceFunction(("i32",) * 3, "i32", _absolute_difference),
+        "usad": LibdeviceFunction(("i32",) * 3, "i32", _unsigned_absolute_difference),
     }
 )

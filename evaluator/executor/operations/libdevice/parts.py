@@ -11,14 +11,14 @@ from evaluator.executor.operations import rounding
 from evaluator.executor.operations.casts import to_integer
 from evaluator.executor.operations.floats import flush, fmax, fmin
 from evaluator.executor.operations.integers import unsigned
-from evaluator.executor.operations.libdevice.signature import Function, both_widths, in_double
+from evaluator.executor.operations.libdevice.signature import LibdeviceFunction, both_widths, in_double
 from evaluator.executor.operations.registry import Elementwise
 
 Tensor = torch.Tensor
 
 
 def _round(value: Tensor) -> Tensor:
-    """To the nearest whole number, halves away from zero."""
+    """Round to the nearest whole number, halves away from zero."""
     whole = torch.trunc(value)
     away = whole + torch.copysign(torch.ones_like(value), value)
     return torch.copysign(torch.where((value - whole).abs() >= 0.5, away, whole), value)
@@ -29,7 +29,7 @@ def _positive_difference(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _next_after(a: Tensor, b: Tensor) -> Tensor:
-    """The float next to a on the way to b; the smallest normal one next to zero, in float32."""
+    """Return the float next to a in the direction of b; next to zero, the smallest normal float32."""
     a, b = flush(a), flush(b)
     step = torch.nextafter(a, b)
     if a.dtype == torch.float64:
@@ -102,7 +102,7 @@ def _view(dtype: torch.dtype) -> Elementwise:
 
 
 def _reciprocal_of_high(value: Tensor) -> Tensor:
-    """``rcp.approx.ftz.f64``: of the upper word, to an upper word; the true reciprocal cut short here."""
+    """Return ``rcp.approx.ftz.f64``, from upper word to upper word; here the exact reciprocal, truncated."""
     high = (value.view(torch.int64) & -(2**32)).view(torch.float64)
     tiny = 2.0**-1022
     high = torch.where(high.abs() < tiny, high * 0, high)
@@ -155,14 +155,14 @@ _CASTS: dict[str, tuple[str, str, Elementwise]] = {
     "saturatef": ("f32", "f32", _saturate),
     "rcp64h": ("f64", "f64", _reciprocal_of_high),
 }
-PART_FUNCTIONS: dict[str, Function] = (
+PART_FUNCTIONS: dict[str, LibdeviceFunction] = (
     both_widths(_UNARY, 1)
     | both_widths(_BINARY, 2)
     | both_widths({"fma": lambda a, b, c: flush(rounding.fused(flush(a), flush(b), flush(c)))}, 3)
-    | {single: Function(("f32",), "i32", function) for single, _, function in _OF_EITHER.values()}
-    | {double: Function(("f64",), "i32", function) for _, double, function in _OF_EITHER.values()}
-    | {name + "f": Function(("f32", "i32"), "f32", _load_exponent) for name in _SCALED}
-    | {name: Function(("f64", "i32"), "f64", _load_exponent) for name in _SCALED}
-    | {name: Function((source,), target, function) for name, (source, target, function) in _CASTS.items()}
-    | {"hiloint2double": Function(("i32", "i32"), "f64", _of_halves)}
+    | {single: LibdeviceFunction(("f32",), "i32", function) for single, _, function in _OF_EITHER.values()}
+    | {double: LibdeviceFunction(("f64",), "i32", function) for _, double, function in _OF_EITHER.values()}
+    | {name + "f": LibdeviceFunction(("f32", "i32"), "f32", _load_exponent) for name in _SCALED}
+    | {name: LibdeviceFunction(("f64", "i32"), "f64", _load_exponent) for name in _SCALED}
+    | {name: LibdeviceFunction((source,), target, function) for name, (source, target, function) in _CASTS.items()}
+    | {"hiloint2double": LibdeviceFunction(("i32", "i32"), "f64", _of_halves)}
 )

@@ -9,7 +9,7 @@ from evaluator.executor.operations import rounding
 from evaluator.executor.operations.casts import from_integer, from_unsigned, integer_to_odd, to_integer
 from evaluator.executor.operations.floats import flush
 from evaluator.executor.operations.integers import unsigned
-from evaluator.executor.operations.libdevice.signature import Function
+from evaluator.executor.operations.libdevice.signature import LibdeviceFunction
 from evaluator.executor.operations.registry import Elementwise
 
 Tensor = torch.Tensor
@@ -17,7 +17,7 @@ Tensor = torch.Tensor
 MODES = ("rn", "rz", "rd", "ru")
 
 _WHOLE: dict[str, Elementwise] = {"rn": torch.round, "rz": torch.trunc, "rd": torch.floor, "ru": torch.ceil}
-"""Rounding to whole numbers."""
+"""Functions that round to whole numbers, by rounding mode."""
 
 _ARITHMETIC: dict[str, tuple[int, Callable[..., Tensor]]] = {
     "add": (2, rounding.add),
@@ -27,21 +27,23 @@ _ARITHMETIC: dict[str, tuple[int, Callable[..., Tensor]]] = {
     "rcp": (1, lambda a, mode: rounding.divide(torch.ones_like(a), a, mode)),
     "sqrt": (1, rounding.root),
 }
-"""Number of operands, and the function of those and a mode."""
+"""Number of operands, and the function of the operands and a mode."""
 
 
 def _flushed(function: Callable[..., Tensor], mode: str) -> Elementwise:
-    """Flush operands and result, if they are float32."""
+    """Return a function that flushes operands and result if they are float32."""
     return lambda *operands: flush(function(*map(flush, operands), mode))
 
 
-def _arithmetic(mode: str) -> dict[str, Function]:
-    functions: dict[str, Function] = {}
+def _arithmetic(mode: str) -> dict[str, LibdeviceFunction]:
+    functions: dict[str, LibdeviceFunction] = {}
     for prefix, element in (("f", "f32"), ("d", "f64")):
         for name, (arity, function) in _ARITHMETIC.items():
-            functions[f"{prefix}{name}_{mode}"] = Function((element,) * arity, element, _flushed(function, mode))
-    functions[f"fmaf_{mode}"] = Function(("f32",) * 3, "f32", _flushed(rounding.fused, mode))
-    functions[f"fma_{mode}"] = Function(("f64",) * 3, "f64", _flushed(rounding.fused, mode))
+            functions[f"{prefix}{name}_{mode}"] = LibdeviceFunction(
+                (element,) * arity, element, _flushed(function, mode)
+            )
+    functions[f"fmaf_{mode}"] = LibdeviceFunction(("f32",) * 3, "f32", _flushed(rounding.fused, mode))
+    functions[f"fma_{mode}"] = LibdeviceFunction(("f64",) * 3, "f64", _flushed(rounding.fused, mode))
     return functions
 
 
@@ -51,7 +53,7 @@ def _to_integer(value: Tensor, bits: int, is_signed: bool, mode: str) -> Tensor:
 
 
 def _from_integer(value: Tensor, dtype: torch.dtype, is_signed: bool, mode: str) -> Tensor:
-    """Round to float by way of a float64 that is exact or rounded to odd, and of the error against that."""
+    """Round integers to float through a float64 that is exact or rounded to odd, and its error."""
     if mode == "rn":
         return from_integer(value, dtype) if is_signed else from_unsigned(value, dtype)
     if value.dtype == torch.int32:
@@ -82,18 +84,18 @@ _INTEGERS = {"int": (32, True), "uint": (32, False), "ll": (64, True), "ull": (6
 _DTYPES = {"f32": torch.float32, "f64": torch.float64}
 
 
-def _conversions(mode: str) -> dict[str, Function]:
-    functions = {f"double2float_{mode}": Function(("f64",), "f32", lambda x: _round(x, torch.float32, mode))}
+def _conversions(mode: str) -> dict[str, LibdeviceFunction]:
+    functions = {f"double2float_{mode}": LibdeviceFunction(("f64",), "f32", lambda x: _round(x, torch.float32, mode))}
     for float_name, element in _FLOATS.items():
         for name, (bits, is_signed) in _INTEGERS.items():
             to = partial(_to_integer, bits=bits, is_signed=is_signed, mode=mode)
-            functions[f"{float_name}2{name}_{mode}"] = Function((element,), f"i{bits}", to)
+            functions[f"{float_name}2{name}_{mode}"] = LibdeviceFunction((element,), f"i{bits}", to)
             if (float_name, bits) != ("double", 32) or mode == "rn":
                 of = partial(_from_integer, dtype=_DTYPES[element], is_signed=is_signed, mode=mode)
-                functions[f"{name}2{float_name}_{mode}"] = Function((f"i{bits}",), element, of)
+                functions[f"{name}2{float_name}_{mode}"] = LibdeviceFunction((f"i{bits}",), element, of)
     return functions
 
 
-ROUNDED_FUNCTIONS: dict[str, Function] = {
+ROUNDED_FUNCTIONS: dict[str, LibdeviceFunction] = {
     name: function for mode in MODES for name, function in (_arithmetic(mode) | _conversions(mode)).items()
 }

@@ -1,4 +1,4 @@
-"""What a function of libdevice takes and gives."""
+"""Functions of libdevice and the types that they take and return."""
 
 from dataclasses import dataclass
 
@@ -8,18 +8,18 @@ from evaluator.executor.operations.registry import Elementwise
 
 
 @dataclass(frozen=True, slots=True)
-class Function:
-    """One function by its element types; integers are signless, as in the IR."""
+class LibdeviceFunction:
+    """A function of libdevice with its element types. Integers have no sign, as in the IR."""
 
     args: tuple[str, ...]
     result: str
     apply: Elementwise
 
 
-def both_widths(table: dict[str, Elementwise], arity: int) -> dict[str, Function]:
+def both_widths(table: dict[str, Elementwise], arity: int) -> dict[str, LibdeviceFunction]:
     """Return the float32 function (``f`` appended to its name) and the float64 one for each entry of a table."""
-    single = {name + "f": Function(("f32",) * arity, "f32", function) for name, function in table.items()}
-    return single | {name: Function(("f64",) * arity, "f64", function) for name, function in table.items()}
+    single = {name + "f": LibdeviceFunction(("f32",) * arity, "f32", function) for name, function in table.items()}
+    return single | {name: LibdeviceFunction(("f64",) * arity, "f64", function) for name, function in table.items()}
 
 
 def in_double(function: Elementwise) -> Elementwise:

@@ -1,6 +1,6 @@
-"""Finds problems by name: the project's own, those of installed packages, and those of single files.
+"""Finds problems by name: the built-in ones, those of installed packages, and those in single files.
 
-The code of a problem is trusted: whoever names it runs it, and so does the judge's process.
+A problem's code is trusted: naming it runs it, also in the judge's process.
 """
 
 import hashlib
@@ -18,17 +18,17 @@ from evaluator.problem import Case, Problem
 from evaluator.problems import PROBLEMS
 
 GROUP = "avo.problems"
-"""Entry points of packages that bring problems, each called like its problem."""
+"""Entry point group of packages that add problems; each entry is named like its problem."""
 ATTRIBUTE = "PROBLEM"
-"""What a file of its own calls its problem."""
+"""Name of the variable that holds the problem in a file."""
 _in_files: list[tuple[Problem, str]] = []
-"""Problems that were found in files, and where."""
+"""Problems found in files, with the files' paths."""
 
 
 def get_problem(name: str) -> Problem:
-    """Return the problem of this name, or of the file at this absolute path, which ends in ``.py``.
+    """Return the problem called ``name``, or the problem in the file at this absolute path, which ends in ``.py``.
 
-    Raises ``UnknownProblem`` for a name that is none, ``InvalidProblem`` for what is no problem.
+    Raises ``UnknownProblem`` for an unknown name and ``InvalidProblem`` for an object that is not a problem.
     """
     if name.endswith(".py"):
         return _from_file(name)
@@ -101,7 +101,7 @@ def _explain(error: Exception, file: str = "") -> str:
 
 
 def _checked(found: Any, where: str) -> Problem:
-    """Return ``found`` if it has what ``Problem`` asks for."""
+    """Return ``found`` if it has everything that ``Problem`` asks for."""
     wanted = [name for name in vars(Problem) if not name.startswith("_")]
     if missing := [name for name in wanted if not hasattr(found, name)]:
         raise InvalidProblem(f"problem {where}: it lacks {', '.join(missing)}: see evaluator.problem.Problem")
@@ -119,8 +119,8 @@ def _checked(found: Any, where: str) -> Problem:
 
 
 def problem_name(given: str) -> str:
-    """Return the name by which every process finds the problem that a user calls ``given``: a ``.py`` file by its
-    absolute path.
+    """Return the name by which every process finds the problem that a user calls ``given``: a ``.py`` file's absolute
+    path.
     """
     return str(Path(given).resolve()) if given.endswith(".py") else given
 
@@ -134,8 +134,9 @@ def get_suite(problem: Problem, name: str) -> tuple[Case, ...]:
 
 
 def get_cases(problem: Problem, suite: str, name: str | None) -> tuple[Case, ...]:
-    """Return the benchmark case called ``name``, all of the suite for None; raise ``UnknownProblem`` for one that is
-    none.
+    """Return the benchmark case called ``name``, or all cases of the suite for None.
+
+    Raises ``UnknownProblem`` for an unknown name.
     """
     cases = get_suite(problem, suite)
     if chosen := tuple(case for case in cases if name in (None, case.name)):

@@ -1,0 +1,365 @@
+"""An examination: the way of one candidate from its launch plans to its score."""
+
+import hashlib
+import math
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+
+from evaluator.binary import Binary
+from evaluator.candidate import CANDIDATE_FILE, Candidate, Incumbent
+from evaluator.catalogue import get_problem
+from evaluator.compiling.compiler import Compiler, fit
+from evaluator.errors import EvaluatorUnavailable
+from evaluator.evaluation import CaseResult, Evaluation, Fault, Resources, Score, Status
+from evaluator.inspection import Findings, Look
+from evaluator.judging import buffers, execution, gpu_work
+from evaluator.judging.autotuning import in_words, named
+from evaluator.judging.compare import compare
+from evaluator.judging.execution import PlanRun
+from evaluator.judging.overlap import early
+from evaluator.judging.planning import Planner
+from evaluator.judging.refusal import Refused, outcome, passed, told
+from evaluator.judging.sampling import BEFORE_ACCEPTANCE, EACH_TIME, BenchmarkCheck
+from evaluator.judging.speed import Challenge, CompiledPlan, Predicted, Speed
+from evaluator.judging.stages import stages
+from evaluator.judging.traits import traits
+from evaluator.performance import ModelError, explain, resources
+from evaluator.performance.listing import hot_code
+from evaluator.plan import KernelIR, LaunchPlan, Level
+from evaluator.problem import Case
+from evaluator.profile import Profile, Source
+from evaluator.target import ScoreKind, Target
+from evaluator.work import LaunchWork
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a judge examines all its candidates with."""
+
+    target: Target
+    planner: Planner
+    compiler: Compiler
+    uncached: Compiler
+    """For profiles: a binary that was compiled before may have the line table of another source with the same IR."""
+    speed: Speed
+    inputs: buffers.InputCache
+    chance: random.Random
+    """Its seed is the judge's secret."""
+
+
+@dataclass(frozen=True)
+class Cases:
+    """The cases that a candidate is examined on."""
+
+    suite: str
+    small: tuple[Case, ...]
+    """Correctness cases."""
+    scored: tuple[Case, ...]
+    """Benchmark cases."""
+    checked: tuple[Case, ...] = ()
+    """Other benchmark cases, which must be right but are not scored."""
+    closely: bool = False
+    """Before acceptance: samples are larger, and there is more time."""
+
+    @property
+    def large(self) -> tuple[Case, ...]:
+        """All benchmark cases."""
+        return (*self.scored, *self.checked)
+
+
+class Examination:
+    """Examines one candidate. Methods raise ``Refused`` for a fault, and what was found before that is kept.
+
+    Call ``capture`` first. All methods raise ``EvaluatorUnavailable`` when a child process does not start.
+    """
+
+    def __init__(self, tools: Tools, candidate: Candidate, cases: Cases) -> None:
+        """Raise ``UnknownProblem`` where there is no such problem."""
+        self.candidate = candidate
+        self.plan_digest: str | None = None
+        self._tools = tools
+        self._problem = get_problem(candidate.problem)
+        self._cases = cases
+        self._plans: tuple[tuple[LaunchPlan, ...], ...] = ()
+        """The plans for each small and each large case: one for each configuration of an autotuned kernel."""
+        self._binaries: dict[KernelIR, Binary] = {}
+        """Binaries of the plans for the large cases, as far as they were compiled; the last one may not fit."""
+        self._results: list[CaseResult] = []
+        self._predicted: Score | None = None
+        """The prediction for a candidate whose numbers cannot be checked."""
+        self._traits: dict[str, str] = {}
+        self._started = time.monotonic()
+        self._deadline = math.inf
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time since the examination began."""
+        return time.monotonic() - self._started
+
+    def capture(self) -> str:
+        """Capture the candidate's launch plans for all cases, and return their digest."""
+        self._plans = self._captured()
+        self.plan_digest = _digest(self._plans)
+        self._deadline = execution.deadline(closely=self._cases.closely)
+        return self.plan_digest
+
+    def evaluation(self, found: Score | Fault) -> Evaluation:
+        """Return what was found as an evaluation; ``found`` is what came of ``score``, or of ``capture``."""
+        score, fault = (None, found) if isinstance(found, Fault) else (found, None)
+        return Evaluation(
+            status=fault.status if fault else Status.CORRECT,
+            message=fault.message if fault else "",
+            target=self._tools.target.name,
+            suite=self._cases.suite,
+            seconds=self.seconds,
+            score=score,
+            cases=tuple(self._results),
+            resources=self._resources,
+            plan_digest=self.plan_digest,
+            predicted=self._predicted,
+            traits=self._traits,
+        )
+
+    def score(self, incumbent: Incumbent | None) -> Score:
+        """Check the candidate, cheapest checks first, and return its score.
+
+        Where speed is measured, the candidate is compared with ``incumbent``. Raises ``EvaluatorUnavailable`` when the
+        incumbent can no longer be timed.
+        """
+        cases, measured = self._cases, self._tools.target.kind is ScoreKind.MEASURED
+        small = self._plans[: len(cases.small)]
+        self._check_small(small)
+        plans = self._fastest()
+        mixtures = self._mixtures(plans)
+        for mixture in mixtures:
+            self._check_small(mixture)
+        self._binaries.update(self._compile(plans))
+        checked = [self._check_large(case, plan) for case, plan in zip(cases.large, plans, strict=True)]
+        checked, plans = checked[: len(cases.scored)], plans[: len(cases.scored)]
+        challenge = None
+        if incumbent:
+            challenge = Examination(self._tools, incumbent.candidate, cases).challenge(incumbent.alpha)
+        # As the incumbent it would be called again.
+        if measured and outcome(lambda: _digest(self._captured())) != self.plan_digest:
+            message = "launches other plans when it is called again: see what its host code reads"
+            raise Refused(Fault(Status.FORBIDDEN, message))
+        ran = self._compiled_small(small, mixtures) if measured else ()
+        score = self._tools.speed.score(self._problem, checked, challenge, ran)
+        if isinstance(score, Score):
+            score = named(score, plans)
+        everything = [*chain(*self._plans), *plans]
+        if not (measured or all(plan.executable for plan in everything)):
+            raise self._unverified(everything, score)
+        found = passed(score)
+        self._traits = traits(checked[0], {each.kernel: each for each in self._resources}, found, self._tools.target)
+        return found
+
+    def challenge(self, alpha: float) -> Challenge:
+        """Return the incumbent that this candidate is; raise ``EvaluatorUnavailable`` if it can no longer be timed."""
+        try:
+            digest = self.capture()
+            return Challenge(self._compiled(self._cases.scored, self._fastest()), digest, alpha)
+        except Refused as refused:
+            raise EvaluatorUnavailable(f"the incumbent cannot be timed again: {refused}") from None
+
+    def profiles(self, most_costs: int | None) -> tuple[Profile, ...]:
+        """Return why the candidate is as fast as predicted on each benchmark case; its numbers are not checked."""
+        target, source = self._tools.target, Source(CANDIDATE_FILE, self.candidate.source)
+        profiles = []
+        for each in self._compiled(self._cases.scored, self._fastest(), self._tools.uncached):
+            useful, least = self._problem.flops(each.case), self._problem.least_bytes(each.case)
+            try:
+                profiles.append(explain(each.case.name, useful, least, each.works, target, source, most=most_costs))
+            except ModelError as error:
+                raise Refused(Fault(Status.UNSUPPORTED, f"no prediction for {target.name}: {error}")) from None
+        return tuple(profiles)
+
+    def code(self, look: Look) -> str:
+        """Return the code of the first benchmark case."""
+        if look is Look.SASS:
+            return hot_code(self.profiles(None)[0])
+        binaries = dict(self._compile(self._fastest()))
+        return "\n".join(binary.ptx if look is Look.PTX else binary.ttgir for binary in binaries.values())
+
+    def check(self) -> Findings:
+        """Execute the small case and compile the first configurations for all benchmark cases; return both findings,
+        with the first fault.
+        """
+        (plan, *_), *large = self._plans
+        ran = outcome(lambda: self._check_whole(self._cases.small[0], plan))
+        compiled = outcome(lambda: self._binaries.update(self._compile(of_case[0] for of_case in large)))
+        return Findings(ran or compiled, resources=self._resources, cases=tuple(self._results))
+
+    @property
+    def _resources(self) -> tuple[Resources, ...]:
+        return tuple(resources(binary, self._tools.target) for binary in self._binaries.values())
+
+    def _captured(self) -> tuple[tuple[LaunchPlan, ...], ...]:
+        cases = (*self._cases.small, *self._cases.large)
+        return self._tools.planner.alternatives(self.candidate, self._problem, cases)
+
+    def _fastest(self) -> tuple[LaunchPlan, ...]:
+        """Return the plan for each large case that the model predicts to be fastest.
+
+        So it is where speed is measured too, as each timing takes a process on the GPU.
+        """
+        predicted = Predicted(self._tools.target)
+
+        def seconds(case: Case, plan: LaunchPlan) -> float:
+            try:
+                score = passed(predicted.score(self._problem, self._compiled([case], [plan]), None))
+            except Refused:
+                if plan.executable:
+                    raise
+                return math.inf
+            return score.cases[0].time_us / 1e6
+
+        large = self._plans[len(self._cases.small) :]
+        return self._tools.planner.fastest(self.candidate, self._problem, self._cases.large, large, seconds)
+
+    def _mixtures(self, plans: Sequence[LaunchPlan]) -> list[list[tuple[LaunchPlan]]]:
+        """Return plans of the small cases, one a case, for each mixture of configurations in ``plans`` that is new."""
+        seen = {tuple(map(str, plan.configurations)) for of_case in self._plans for plan in of_case}
+        unseen = {tuple(map(str, plan.configurations)): plan.configurations for plan in plans}
+        planner, small = self._tools.planner, self._cases.small
+        return [
+            [(plan,) for plan in planner.plans(self.candidate, self._problem, small, mixture)]
+            for choices, mixture in unseen.items()
+            if choices not in seen
+        ]
+
+    def _check_small(self, plans: Sequence[Sequence[LaunchPlan]]) -> None:
+        """Check all configurations of the small cases, the first one on all cases first."""
+        cases = list(zip(self._cases.small, plans, strict=True))
+        first = [(case, of_case[0]) for case, of_case in cases]
+        others = [(case, plan) for case, of_case in cases for plan in of_case[1:]]
+        for case, plan in chain(first, others):
+            with told(after=in_words(plan.configurations)):
+                self._check_whole(case, plan)
+
+    def _check_whole(self, case: Case, plan: LaunchPlan) -> None:
+        """Execute every program of ``plan`` under the sanitiser, and compare everything it should have written.
+
+        A plan that only a GPU can run is skipped.
+        """
+        if not plan.executable:
+            return
+        inputs = self._problem.make_inputs(case, self._tools.chance.getrandbits(62))
+        run = PlanRun(plan, self._memory(case, plan, inputs, buffers.apart).watched(), self._deadline)
+        for launch in run.launches():
+            with told(before=f"case {case.name}: "):
+                run.run(launch, sanitize=True)
+        checked = compare(self._problem, case, inputs, run.buffers.outputs, whole=True)
+        self._results.append(checked.result)
+        passed(checked.fault)
+
+    def _check_large(self, case: Case, plan: LaunchPlan) -> CompiledPlan:
+        """Count the work at a benchmark shape, see that none is missing, and check a sample of the outputs.
+
+        The work of a plan that only a GPU can run is counted, where it can be.
+        """
+        try:
+            with told(after=in_words(plan.configurations)):
+                if plan.executable:
+                    works = self._sampled(case, plan)
+                else:
+                    works = self._works(case, plan, self._binaries, self._deadline)
+        except Refused as refused:
+            if plan.executable:
+                raise
+            raise self._unverified([plan], refused.fault) from None
+        return CompiledPlan(case, plan, self._binaries, works)
+
+    def _sampled(self, case: Case, plan: LaunchPlan) -> tuple[LaunchWork, ...]:
+        run = self._benchmark_run(case, plan, self._deadline)
+        sample = BEFORE_ACCEPTANCE if self._cases.closely else EACH_TIME
+        with told(before=f"case {case.name}: "):
+            staged = stages(run, self._binaries)
+            inputs = self._tools.inputs.get(self._problem, case)
+            checked = BenchmarkCheck(self._problem, case, inputs, run, staged, sample).check(self._tools.chance)
+        self._results.append(checked.result)
+        passed(checked.fault)
+        return tuple(stage.work for stage in staged)
+
+    def _unverified(self, plans: Iterable[LaunchPlan], found: Score | Fault) -> Refused:
+        """Note what the model says of a candidate that was not executed, and return that as its fault."""
+        gluon = sorted({ir.name for plan in plans for ir in plan.kernels if ir.level is Level.TTGIR})
+        names = ", ".join(gluon)
+        message = f"kernel {names} is in Gluon, which only a GPU runs: it compiles and fits, its numbers are unverified"
+        if isinstance(found, Fault):
+            message = f"{message}; {found.message}"
+        else:
+            self._predicted = found
+        return Refused(Fault(Status.UNVERIFIED, message))
+
+    def _compile(
+        self, plans: Iterable[LaunchPlan], compiler: Compiler | None = None
+    ) -> Iterator[tuple[KernelIR, Binary]]:
+        """Yield the binary of each kernel, and refuse it after that if it does not fit or may start too early."""
+        for kernel in dict.fromkeys(kernel for plan in plans for kernel in plan.kernels):
+            binary = passed((compiler or self._tools.compiler).compile(kernel, self._tools.target))
+            yield kernel, binary
+            passed(fit(binary, self._tools.target) or early(kernel, binary))
+
+    def _compiled(
+        self, cases: Sequence[Case], plans: Sequence[LaunchPlan], compiler: Compiler | None = None
+    ) -> tuple[CompiledPlan, ...]:
+        """Compile and count plans whose numbers are not in question."""
+        binaries = dict(self._compile(plans, compiler))
+        deadline = execution.deadline()
+        return tuple(
+            CompiledPlan(case, plan, binaries, self._works(case, plan, binaries, deadline))
+            for case, plan in zip(cases, plans, strict=True)
+        )
+
+    def _compiled_small(
+        self, alternatives: Sequence[Sequence[LaunchPlan]], mixtures: Sequence[Sequence[Sequence[LaunchPlan]]]
+    ) -> tuple[CompiledPlan, ...]:
+        """Compile all configurations of the small cases, to be run where speed is measured."""
+        ran = [
+            (case, plan)
+            for i, case in enumerate(self._cases.small)
+            for plan in self._tools.planner.fitting([*alternatives[i], *chain(*(mixture[i] for mixture in mixtures))])
+        ]
+        binaries = dict(self._compile(plan for _, plan in ran))
+        return tuple(CompiledPlan(case, plan, binaries, ()) for case, plan in ran)
+
+    def _works(
+        self, case: Case, plan: LaunchPlan, binaries: Mapping[KernelIR, Binary], deadline: float
+    ) -> tuple[LaunchWork, ...]:
+        """Count the work of a plan, be it one that only a GPU can run. What cannot be counted can still be timed."""
+
+        def prepared(plan: LaunchPlan) -> PlanRun:
+            return self._benchmark_run(case, plan, deadline)
+
+        try:
+            if plan.executable:
+                return tuple(stage.work for stage in stages(prepared(plan), binaries))
+            return gpu_work.works(plan, prepared, binaries)
+        except Refused:
+            if self._tools.target.kind is ScoreKind.MEASURED:
+                return ()
+            raise
+
+    def _benchmark_run(self, case: Case, plan: LaunchPlan, deadline: float) -> PlanRun:
+        inputs = self._tools.inputs.get(self._problem, case)
+        return PlanRun(plan, self._memory(case, plan, inputs, buffers.as_allocated), deadline)
+
+    def _memory(
+        self,
+        case: Case,
+        plan: LaunchPlan,
+        inputs: Mapping[str, torch.Tensor],
+        place: Callable[[Sequence[int], random.Random], Sequence[int]],
+    ) -> buffers.Buffers:
+        addresses = place([buffer.nbytes for buffer in plan.buffers], self._tools.chance)
+        return buffers.allocate(self._problem.call(case), plan, inputs, addresses)
+
+
+def _digest(plans: Iterable[Iterable[LaunchPlan]]) -> str:
+    return hashlib.sha256("".join(plan.digest for of_case in plans for plan in of_case).encode()).hexdigest()

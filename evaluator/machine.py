@@ -1,0 +1,76 @@
+"""What this machine has for judging: a compiler and a sandbox that work, a GPU, and libraries to compare with on it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from evaluator import cuda
+from evaluator.binary import Binary
+from evaluator.capture import Capturer
+from evaluator.catalogue import get_problem
+from evaluator.compiling.compiler import Compiler
+from evaluator.errors import EvaluatorUnavailable
+from evaluator.evaluation import Fault
+from evaluator.plan import LaunchPlan
+from evaluator.problem import Case, Problem
+from evaluator.target import Target
+
+if TYPE_CHECKING:
+    from evaluator.cuda.baselines import Found
+
+
+def try_kernel(source: str, target: Target) -> Iterator[LaunchPlan | Binary | Fault]:
+    """Yield the launch plan of a candidate for ``mha``, as captured in the sandbox, and the binary of its kernel.
+
+    A fault instead of either is the last. Raises ``EvaluatorUnavailable`` when no child process starts.
+    """
+    problem = get_problem("mha")
+    call = problem.call(problem.correctness_cases[0])
+    with closing(Capturer()) as capturer, closing(Compiler(None)) as compiler:
+        plans = capturer.capture(source, problem.entry, [call], target)
+        if isinstance(plans, Fault):
+            yield plans
+            return
+        yield plans[0]
+        yield compiler.compile(plans[0].kernels[0], target)
+
+
+def gpu_name() -> str:
+    """Return the name of the driver's first GPU; raise ``EvaluatorUnavailable`` where no driver answers."""
+    from evaluator.cuda import nvml
+
+    try:
+        return nvml.Nvml().name()
+    except nvml.NvmlMissing as error:
+        raise EvaluatorUnavailable(str(error)) from None
+
+
+def gpu_clocks(*, measured: bool) -> str:
+    """Return the SM clock of the GPU that is measured on, or else of the driver's first, and what holds it down.
+
+    Raises ``EvaluatorUnavailable`` where the driver does not tell.
+    """
+    from evaluator.cuda import nvml
+
+    try:
+        clocks = nvml.Nvml(cuda.card().uuid if measured else None).clocks()
+    except nvml.NvmlMissing as error:
+        raise EvaluatorUnavailable(str(error)) from None
+    return f"SM {clocks.sm_mhz} MHz, held down by: {nvml.in_words(clocks.reasons)}"
+
+
+def library_speeds(problem: Problem, cases: Sequence[Case]) -> "list[Found]":
+    """Return what libraries reach on this machine's GPU, which no judge measures on meanwhile.
+
+    Raises ``EvaluatorUnavailable`` where there is no such GPU, or a judge measures on it.
+    """
+    import random
+    import secrets
+
+    from evaluator.cuda.baselines import measure_all
+    from evaluator.cuda.holding import hold
+    from evaluator.cuda.triton_device import TritonDevice
+
+    device = TritonDevice()
+    with hold(device.card):
+        return measure_all(device, problem, cases, random.Random(secrets.randbits(64)))

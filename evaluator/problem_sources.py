@@ -1,0 +1,24 @@
+"""What exported packages carry along of the problems: which have a public function there, and source text."""
+
+import inspect
+from importlib.resources import files
+
+from evaluator import problems
+from evaluator.problem import Problem
+from evaluator.problems.dense import Attention, attend
+from evaluator.problems.fsa import SelectedAttention
+
+
+def has_public_function(problem: Problem) -> bool:
+    """Whether what the problem's entry computes is fixed: dense or selected attention, and nothing of a user's own."""
+    return type(problem) in (Attention, SelectedAttention)
+
+
+def module_source(module: str) -> str:
+    """Return the source of a module of ``evaluator.problems``, e.g. ``inputs.py``."""
+    return files(problems).joinpath(module).read_text(encoding="utf-8")
+
+
+def attend_source() -> str:
+    """Return the source of the function that makes ``out`` and ``lse`` of scores and values."""
+    return inspect.getsource(attend)

@@ -1,0 +1,227 @@
+"""Profiles: the parts of a case's predicted time, what limits its loops, and what repairs would gain.
+
+Everything is predicted by playing kernels again (``evaluator.performance``); nothing is measured.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from evaluator.evaluation import CaseScore
+from evaluator.target import ScoreKind
+
+
+@dataclass(frozen=True)
+class Source:
+    """The source text that line tables refer to."""
+
+    file: str
+    """The file's name in the line tables."""
+    text: str
+
+    def line(self, number: int | None) -> str:
+        """Return a line without its indentation; empty for a line that does not exist."""
+        lines = self.text.splitlines()
+        return lines[number - 1].strip() if number and 0 < number <= len(lines) else ""
+
+
+@dataclass(frozen=True)
+class InstructionCost:
+    """The cost of one instruction to a warp in one pass, for one reason."""
+
+    address: int
+    instruction: str
+    line: int | None
+    """Line of the profiled source; None for code from elsewhere."""
+    source: str
+    reason: str
+    waits_for: str
+    """The instruction whose result is waited for, if known."""
+    waits_for_line: int | None
+    clocks_per_pass: float
+    share: float
+    """Share of the warp's time, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class LineCost:
+    """The cost of one source line to a warp in one pass."""
+
+    line: int | None
+    source: str
+    clocks_per_pass: float
+    share: float
+    """Share of the warp's time, 0 to 1. The wait for a matrix product counts for the line of the product."""
+    reasons: Mapping[str, float]
+    """Parts of the share by reason, largest first."""
+    waits_for: str
+    """The instruction that is waited for most; empty if there is none or it is not known."""
+
+
+@dataclass(frozen=True)
+class Role:
+    """The warps of a CTA that run the same code; under warp specialisation there are several."""
+
+    warps: int
+    reasons: Mapping[str, float]
+    """Shares of a warp's time by reason, largest first; they add up to 1."""
+    instructions: tuple[InstructionCost, ...]
+    """Instructions, most expensive first."""
+    lines: tuple[LineCost, ...]
+    """Source lines, most expensive first."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A loop without its inner loops, or the code outside all loops."""
+
+    name: str
+    line: int | None
+    """Line of the loop; None outside loops, or if it is not known."""
+    passes_per_program: float
+    """Number of passes, mean over programs."""
+    clocks_per_pass: float
+    """Clocks of one pass by every CTA resident on the SM."""
+    time_us: float
+    utilisation: Mapping[str, float]
+    """Busy fraction of each pipe, 0 to 1."""
+    critical: str
+    """The resource whose relief shortens a pass most; empty if no relief does."""
+    relief_percent: Mapping[str, float]
+    """How much shorter a pass gets when a resource is a quarter faster, largest first."""
+    roles: tuple[Role, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a case's time. The parts add up to the whole."""
+
+    name: str
+    launch: int | None
+    """The launch that it belongs to, counted from 0."""
+    time_us: float
+    share: float
+
+
+@dataclass(frozen=True)
+class LaunchProfile:
+    """One launch of a case."""
+
+    kernel: str
+    programs: int
+    ctas_per_sm: int
+    """CTAs resident on an SM together."""
+    limited_by: tuple[str, ...]
+    """The resource that keeps more CTAs from an SM."""
+    waves: float
+    """Number of programs over the places for them on all SMs."""
+    registers: int
+    """Registers per thread at launch."""
+    spill_bytes: int
+    """Bytes of spills per thread."""
+    shared_bytes: int
+    """Bytes of shared memory per CTA."""
+    limiter: str
+    time_us: float
+    sections: tuple[Section, ...]
+    """The code outside loops first, then the loops in the order of the IR; those that take no time are left out."""
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """The case's time with one change in all its kernels."""
+
+    name: str
+    label: str
+    time_us: float
+    tflops: float
+    gain_percent: float
+    """Gain in speed."""
+    note: str
+    """What the repair takes, or why it changes nothing."""
+
+
+@dataclass(frozen=True)
+class CodeLine:
+    """One instruction and its cost to a warp in one pass."""
+
+    address: int
+    instruction: str
+    line: int | None
+    """Line of the profiled source; None for code from elsewhere."""
+    reason: str
+    """The reason for most of its time; empty if it takes none."""
+    clocks_per_pass: float
+    share: float
+    """Share of the warp's time, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """The machine code of the section that takes most time."""
+
+    kernel: str
+    section: str
+    sass: tuple[CodeLine, ...]
+    """Instructions by address; under warp specialisation, role by role."""
+    ptx: tuple[str, ...]
+    """The loop of PTX that most of it was made from, without line tables; else the lines from first to last."""
+
+
+RUNNING = "running"
+"""The state of a warp that issues, or waits only for a fixed latency."""
+
+
+@dataclass(frozen=True, slots=True)
+class PipeLane:
+    """How busy a pipe is over time."""
+
+    name: str
+    busy: tuple[float, ...]
+    """Busy fraction in each cell, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class WarpLane:
+    """The activity of a group of warps over time."""
+
+    name: str
+    states: tuple[str, ...]
+    """What most of the warps' time is spent on in each cell: ``RUNNING``, or the reason to wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The activity of one SM during a stretch of the play."""
+
+    name: str
+    """Name of the section that was played."""
+    clocks: float
+    """Length in clocks."""
+    passes: tuple[float, ...]
+    """Clocks at which passes of the first lane's warps begin; empty for code that is not a loop."""
+    pipes: tuple[PipeLane, ...]
+    warps: tuple[WarpLane, ...]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The profile of one case."""
+
+    kind: ScoreKind
+    target: str
+    score: CaseScore
+    parts: tuple[Part, ...]
+    launches: tuple[LaunchProfile, ...]
+    what_if: tuple[WhatIf, ...]
+    """Repairs, largest gain first."""
+    timeline: Timeline | None
+    """Timeline of two passes of the section that takes most time."""
+    code: Code | None = None
+    """Machine code of the same section; None if it was not played as a loop."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data for JSON, without the timeline and the code."""
+        data = asdict(self)
+        del data["timeline"], data["code"]
+        return data

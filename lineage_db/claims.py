@@ -1,0 +1,203 @@
+"""Claims: which worker performs which step of a run, and how steps end that do not conclude."""
+
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, bindparam, exists, func, insert, select, update
+
+from lineage_db import queries
+from lineage_db.driving import LEASE
+from lineage_db.engine import Part, persistent, transactional
+from lineage_db.records import Selection, Step, StepState
+from lineage_db.rows import AnyRow, record
+from lineage_db.tables import messages, steps
+
+_MOST_CLAIMS = 5
+"""How often in a row a step may be claimed to go on from its transcript. A step that fails each time is then left."""
+
+# What each step asks for is built once: to build a statement takes longer than to execute it.
+_COLUMNS = ("id", "number", "turn", "unfinished", "state", "operator", "redoes")
+_CLAIMED = select(*(steps.c[name] for name in _COLUMNS)).where(steps.c.run_id == bindparam("run_key"))
+_BEFORE = _CLAIMED.where(steps.c.worker == bindparam("worker")).order_by(steps.c.number.desc()).limit(1)
+_ABANDONED = (
+    _CLAIMED.where(steps.c.state == StepState.ABANDONED, steps.c.operator == bindparam("operator"))
+    .order_by(steps.c.number)
+    .limit(1)
+)
+_LEFT = _ABANDONED.where(steps.c.unfinished == 0)
+_LATER = steps.alias()
+_LEFT_AGAIN = _ABANDONED.where(
+    steps.c.unfinished.between(1, _MOST_CLAIMS - 1),
+    ~exists().where(_LATER.c.run_id == steps.c.run_id, _LATER.c.redoes == steps.c.number),
+    exists().where(messages.c.step_id == steps.c.id),
+)
+_LAST_STEP = select(func.max(steps.c.number)).where(steps.c.run_id == bindparam("run_key"))
+_ADD_STEP = insert(steps).returning(*steps.c)
+_THIS = steps.c.id == bindparam("step_key")
+_ANNOUNCED = (
+    select(steps.c.id)
+    .where(
+        steps.c.run_id == bindparam("run_key"),
+        steps.c.state == StepState.RUNNING,
+        steps.c.digest == bindparam("said"),
+        steps.c.id != bindparam("step_key"),
+        steps.c.lease_until > bindparam("now"),
+    )
+    .limit(1)
+)
+_ANNOUNCE = update(steps).where(_THIS).values(digest=bindparam("said"))
+
+
+class Claims(Part):
+    """The claims of workers on steps. Those that write to a step raise ``StepNotRunning`` once it has ended."""
+
+    @persistent
+    def claim(self, run_id: int, *, worker: str, operator: str, now: datetime, lease: timedelta = LEASE) -> Step:
+        """Start the run's next step, numbered from 0; no two callers get the same.
+
+        The claim ends with ``lease`` unless ``keep`` renews it. Where this operator has an abandoned step that no other
+        step repeats yet, the new step repeats it: see ``Step.redoes``. Raises ``UnknownRun``.
+        """
+        with self._database.transaction(write=True, durable=not self._database.embedded) as connection:
+            queries.lock_run(connection, run_id, now)
+            values = {
+                "run_id": run_id,
+                "worker": worker,
+                "operator": operator,
+                "state": StepState.RUNNING,
+                "started": now,
+                "reason": "",
+                "lease_until": now + lease,
+                **_place(connection, run_id, worker, operator),
+            }
+            return record(Step, connection.execute(_ADD_STEP, values).one())
+
+    @transactional(write=True)
+    def select(self, connection: Connection, step_id: int, selection: Selection, *, now: datetime) -> None:
+        """Record what a running step works on; raises ``StepNotRunning``."""
+        queries.lock_running_step(connection, step_id, now)
+        connection.execute(update(steps).where(steps.c.id == step_id).values(selection=asdict(selection)))
+
+    @transactional(write=True, durable=False)
+    def keep(self, connection: Connection, step_id: int, *, now: datetime, lease: timedelta = LEASE) -> bool:
+        """Renew the claim on a running step; False when the step has ended."""
+        running = (steps.c.id == step_id) & (steps.c.state == StepState.RUNNING)
+        change = update(steps).where(running).values(lease_until=now + lease)
+        return connection.execute(change.returning(steps.c.id)).one_or_none() is not None
+
+    @transactional(write=True, durable=False)
+    def announce(self, connection: Connection, step_id: int, digest: str, *, now: datetime) -> bool:
+        """Announce the candidate that a running step is about to evaluate. Raises ``StepNotRunning``.
+
+        False when another running step, whose lease lasts, has announced it before.
+        """
+        run, step = queries.lock_running_step(connection, step_id, now)
+        said = {"step_key": step.id, "said": digest}
+        if connection.scalar(_ANNOUNCED, {**said, "run_key": run.id, "now": now}) is not None:
+            return False
+        connection.execute(_ANNOUNCE, said)
+        return True
+
+    @transactional(write=True)
+    def fail(self, connection: Connection, step_id: int, *, state: StepState, reason: str, now: datetime) -> Step:
+        """End a running step as ``FAILED`` or ``ABANDONED``; raises ``StepNotRunning``."""
+        if state not in (StepState.FAILED, StepState.ABANDONED):
+            raise ValueError(f"a step cannot fail as {state}")
+        queries.lock_running_step(connection, step_id, now)
+        return _end(connection, steps.c.id == step_id, state, reason, now)[0]
+
+    @transactional(write=True)
+    def abandon_running(
+        self,
+        connection: Connection,
+        run_id: int,
+        *,
+        reason: str,
+        now: datetime,
+        worker: str | None = None,
+        workers: str = "",
+    ) -> int:
+        """Abandon every running step of the run, and return how many there were.
+
+        Only those of ``worker``, where it is given, and of workers whose names begin with ``workers``. Raises
+        ``UnknownRun``.
+        """
+        which = _running(run_id, workers)
+        if worker is not None:
+            which &= steps.c.worker == worker
+        queries.lock_run(connection, run_id, now)
+        return len(_end(connection, which, StepState.ABANDONED, reason, now))
+
+    @persistent
+    def abandon_expired(self, run_id: int, *, reason: str, now: datetime, workers: str = "") -> list[Step]:
+        """Abandon the running steps whose claims ended before ``now``, and return them.
+
+        Only those of workers whose names begin with ``workers``.
+        """
+        expired = _running(run_id, workers) & (steps.c.lease_until < now)
+        with self._database.transaction() as connection:
+            if connection.scalar(select(steps.c.id).where(expired).limit(1)) is None:
+                return []
+        with self._database.transaction(write=True) as connection:
+            queries.lock_run(connection, run_id, now)
+            return _end(connection, expired, StepState.ABANDONED, reason, now)
+
+
+def _running(run_id: int, workers: str) -> ColumnElement[bool]:
+    of_them = steps.c.worker.startswith(workers, autoescape=True)
+    return (steps.c.run_id == run_id) & (steps.c.state == StepState.RUNNING) & of_them
+
+
+def _end(
+    connection: Connection, which: ColumnElement[bool], state: StepState, reason: str, now: datetime
+) -> list[Step]:
+    """End the steps for which ``which`` holds and return them."""
+    change = update(steps).where(which).values(state=state, finished=now, reason=reason)
+    return [record(Step, row) for row in connection.execute(change.returning(*steps.c))]
+
+
+def _place(connection: Connection, run_id: int, worker: str, operator: str) -> dict[str, Any]:
+    """Return the columns of the run's next step that follow from the steps before it.
+
+    An abandoned step is repeated once, by the worker that left it or by the next one that asks for a step of the same
+    operator. A step with a transcript goes on from there, so it may be repeated several times.
+    """
+    key = {"run_key": run_id}
+    before = connection.execute(_BEFORE, {**key, "worker": worker}).one_or_none()
+    unfinished, again = 0, None
+    if before is not None and before.state is StepState.ABANDONED and not _redone(connection, run_id, before):
+        unfinished = before.unfinished + 1
+        often = _MOST_CLAIMS if _has_transcript(connection, run_id, before) else 1
+        again = before if before.operator == operator and unfinished <= often else None
+    if unfinished == 0:
+        left = {**key, "operator": operator}
+        again = connection.execute(_LEFT, left).one_or_none() or connection.execute(_LEFT_AGAIN, left).one_or_none()
+    last = connection.scalar(_LAST_STEP, key)
+    turn = (-1 if before is None else before.turn) + (again is None)
+    if again is not None and not again.unfinished:
+        connection.execute(update(steps).where(steps.c.id == again.id).values(unfinished=1))
+    return {
+        "number": 0 if last is None else last + 1,
+        "turn": turn,
+        "unfinished": unfinished or (0 if again is None else again.unfinished + 1),
+        "redoes": None if again is None else again.number,
+    }
+
+
+def _redone(connection: Connection, run_id: int, step: AnyRow) -> bool:
+    """Whether another step, perhaps another worker's, repeats this one already."""
+    query = select(steps.c.id).where(steps.c.run_id == run_id, steps.c.redoes == step.number).limit(1)
+    return connection.scalar(query) is not None
+
+
+def _has_transcript(connection: Connection, run_id: int, step: AnyRow) -> bool:
+    """Whether a step, or one that it was to repeat, has a transcript."""
+    found: AnyRow | None = step
+    while found is not None:
+        written = select(messages.c.number).where(messages.c.step_id == found.id).limit(1)
+        if connection.scalar(written) is not None:
+            return True
+        earlier = _CLAIMED.where(steps.c.number == found.redoes)
+        found = None if found.redoes is None else connection.execute(earlier, {"run_key": run_id}).one_or_none()
+    return False

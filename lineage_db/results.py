@@ -1,0 +1,209 @@
+"""Results: what comes of a running step, its attempts and the version that it may add to the lineage."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from datetime import datetime
+
+from sqlalchemy import Connection, bindparam, insert, update
+
+from evaluator.candidate import Candidate
+from evaluator.evaluation import Comparison, Evaluation, Status
+from lineage_db import queries
+from lineage_db.engine import Database, Part, transactional
+from lineage_db.errors import ForeignEvaluation
+from lineage_db.history import Histories
+from lineage_db.records import Attempt, StepState, Submission, Version
+from lineage_db.tables import attempts, hypotheses, runs, steps, versions
+
+# What each attempt asks for is built once: to build a statement takes longer than to execute it.
+_ADD_ATTEMPT = insert(attempts).returning(attempts.c.id)
+_FINISH_STEP = (
+    update(steps)
+    .where(steps.c.id == bindparam("step_key"))
+    .values(state=StepState.DONE, finished=bindparam("moment"), reason=bindparam("why"))
+)
+
+
+class Results(Part):
+    """Attempts and versions as they are made. Each method raises ``StepNotRunning`` once the step has ended."""
+
+    def __init__(self, database: Database, histories: Histories) -> None:
+        super().__init__(database)
+        self._histories = histories
+
+    @transactional(write=True)
+    def number_comparison(self, connection: Connection, step_id: int, *, now: datetime) -> int:
+        """Return the number, from 1, of the run's next comparison of measured speeds; no two callers get the same."""
+        run, _ = queries.lock_running_step(connection, step_id, now)
+        number: int = run.comparisons + 1
+        connection.execute(update(runs).where(runs.c.id == run.id).values(comparisons=number))
+        return number
+
+    @transactional(write=True)
+    def record_attempt(
+        self,
+        connection: Connection,
+        *,
+        step_id: int,
+        candidate: Candidate,
+        change: str,
+        parents: tuple[int, ...],
+        evaluation: Evaluation,
+        started: datetime,
+        finished: datetime,
+        hypothesis: str = "",
+    ) -> Attempt:
+        """Add an attempt to a running step; ``parents`` are numbers of versions the run has.
+
+        Raises ``StepNotRunning``, ``UnknownVersion``, or ``ForeignEvaluation`` where candidate or evaluation are for
+        another problem, target or suite than the run.
+        """
+        run, step = queries.lock_running_step(connection, step_id, finished)
+        for what, got, expected in (
+            ("problem", candidate.problem, run.problem),
+            ("target", evaluation.target, run.target),
+            ("suite", evaluation.suite, run.suite),
+        ):
+            if got != expected:
+                raise ForeignEvaluation(what, got, expected)
+        if parents:
+            queries.check_parents(parents, queries.count_versions(connection, run.id))
+        kept = {
+            "run_id": run.id,
+            "step_id": step.id,
+            "digest": candidate.digest,
+            "source": candidate.source,
+            "change": change,
+            "parents": parents,
+            "started": started,
+            "finished": finished,
+        }
+        found = {
+            "plan_digest": evaluation.plan_digest,
+            "status": evaluation.status,
+            "message": evaluation.message,
+            "geomean_tflops": evaluation.geomean_tflops,
+            "seconds": evaluation.seconds,
+            "evaluation": evaluation.to_json(),
+        }
+        made = connection.execute(_ADD_ATTEMPT, {**kept, **found}).scalar_one()
+        if hypothesis:
+            connection.execute(insert(hypotheses).values(attempt_id=made, text=hypothesis))
+        return Attempt(id=made, **kept, evaluation=evaluation, hypothesis=hypothesis)
+
+    def record_comparison(self, step_id: int, attempt_id: int, comparison: Comparison, *, now: datetime) -> Attempt:
+        """Replace the comparison of a correct attempt, and return the attempt.
+
+        Raises ``StepNotRunning`` or ``UnknownAttempt``.
+        """
+
+        def compared(evaluation: Evaluation) -> Evaluation:
+            if evaluation.score is None:
+                raise ValueError("only a correct attempt can be compared")
+            return replace(evaluation, score=replace(evaluation.score, comparison=comparison))
+
+        return self._amend(step_id, attempt_id, compared, now)
+
+    def record_examination(
+        self, step_id: int, attempt_id: int, found: Status, held_out_tflops: float | None, *, now: datetime
+    ) -> Attempt:
+        """Record what a closer look at a correct attempt found, and return the attempt.
+
+        ``held_out_tflops`` is its speed on the held-out shapes, where it was timed there. Raises ``StepNotRunning`` or
+        ``UnknownAttempt``.
+        """
+
+        def examined(evaluation: Evaluation) -> Evaluation:
+            return replace(evaluation, examined=found, held_out_tflops=held_out_tflops)
+
+        return self._amend(step_id, attempt_id, examined, now)
+
+    @transactional(write=True)
+    def _amend(
+        self,
+        connection: Connection,
+        step_id: int,
+        attempt_id: int,
+        amended: Callable[[Evaluation], Evaluation],
+        now: datetime,
+    ) -> Attempt:
+        run, _ = queries.lock_running_step(connection, step_id, now)
+        attempt = queries.attempt(connection, run.id, attempt_id)
+        attempt = replace(attempt, evaluation=amended(attempt.evaluation))
+        values = {"evaluation": attempt.evaluation.to_json()}
+        connection.execute(update(attempts).where(attempts.c.id == attempt.id).values(values))
+        return attempt
+
+    def conclude(
+        self,
+        step_id: int,
+        *,
+        attempt_id: int | None,
+        parents: tuple[int, ...],
+        reason: str,
+        now: datetime,
+        decide: Callable[[Sequence[Version], Attempt], bool],
+        submission: Submission | None = None,
+        niche: Callable[[Attempt], str] = lambda attempt: "",
+    ) -> Version | None:
+        """Finish a running step with its ``submission``, and add a version if ``decide(versions, attempt)`` says so.
+
+        ``niche`` says where in the population the attempt lives if it is accepted.
+
+        No other writer gets in between the reading of ``versions`` (oldest first) and the writing of the new one, so
+        ``decide`` must be quick and must not use the store; its exceptions undo everything and are passed on. It is not
+        called without ``attempt_id``, or when that attempt is a version already. Returns the new version, if any.
+        Raises ``StepNotRunning``, ``UnknownAttempt`` or ``UnknownVersion`` (in ``parents``).
+        """
+        version = self._conclude(step_id, attempt_id, parents, reason, now, decide, submission, niche)
+        if version is not None:
+            self._make_durable(version.run_id, now)
+        return version
+
+    @transactional(write=True, durable=False)
+    def _conclude(
+        self,
+        connection: Connection,
+        step_id: int,
+        attempt_id: int | None,
+        parents: tuple[int, ...],
+        reason: str,
+        now: datetime,
+        decide: Callable[[Sequence[Version], Attempt], bool],
+        submission: Submission | None,
+        niche: Callable[[Attempt], str],
+    ) -> Version | None:
+        """Finish the step without waiting for the disk: a step that was not finished is repeated to the same end."""
+        run, step = queries.lock_running_step(connection, step_id, now)
+        lineage = self._histories.versions(connection, run.id)
+        queries.check_parents(parents, len(lineage))
+        connection.execute(_FINISH_STEP, {"step_key": step.id, "moment": now, "why": reason})
+        if submission is not None:
+            connection.execute(update(steps).where(steps.c.id == step.id).values(submission=asdict(submission)))
+        if attempt_id is None:
+            return None
+        attempt = queries.attempt(connection, run.id, attempt_id)
+        if any(version.attempt.id == attempt.id for version in lineage) or not decide(lineage, attempt):
+            return None
+        place = niche(attempt)
+        ahead = (version.attempt.evaluation.geomean_tflops for version in lineage if place and version.champion)
+        champion = attempt.evaluation.geomean_tflops > max(ahead, default=0.0)
+        version = Version(run.id, len(lineage), parents, now, attempt, place, champion, step.number)
+        connection.execute(
+            insert(versions).values(
+                run_id=run.id,
+                number=version.number,
+                attempt_id=attempt.id,
+                parents=parents,
+                accepted=now,
+                niche=place,
+                champion=champion,
+                step=step.number,
+            )
+        )
+        return version
+
+    @transactional(write=True)
+    def _make_durable(self, connection: Connection, run_id: int, now: datetime) -> None:
+        """Wait until all that was committed is on the disk, as with every durable write."""
+        connection.execute(update(runs).where(runs.c.id == run_id).values(updated=now))
