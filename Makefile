@@ -3,22 +3,27 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: run test test-browser format bench bench-model results clean
+.PHONY: run test test-rest test-all soak format bench bench-model results clean
 
 run: $(READY)  ## Evolve mha for h100 without GPU or key, in about four minutes.
 	$(BIN)/avo run --problem mha --target h100 --operator mutate --max-hours 0.06
 
 # Two test processes on two cores: more threads would only get in each other's way.
-test: export OMP_NUM_THREADS = 1
-test: $(READY)  ## Everything that must hold: style, types, import rules, tests.
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
-	$(BIN)/pytest --numprocesses 2 --dist worksteal
+test test-rest soak: export OMP_NUM_THREADS = 1
+MEASURED := $(BIN)/python -m tests.processor_time
+PYTEST := pytest --numprocesses 2 --dist worksteal
 
-test-browser: $(READY)  ## The report in a headless browser; needs chromium and chromedriver.
-	$(BIN)/pytest -m browser
+test: $(READY)  ## What must hold at every step: style, types, import rules, and the tests of each part.
+	$(MEASURED) "ruff check ." "ruff format --check ." mypy lint-imports "$(PYTEST)"
+
+test-rest: $(READY)  ## All other tests that need no GPU: corpora, PostgreSQL, browser, long ones.
+	$(MEASURED) "$(PYTEST) -m '(corpus or postgresql or browser or long) and not gpu'"
+
+test-all: test test-rest
+
+soak: $(READY)  ## The long tests and the property tests with seeds of chance, which they print.
+	AVO_SOAK_SEED=$${AVO_SOAK_SEED:-$$(date +%s)} \
+	    $(MEASURED) "$(PYTEST) -m '(long or hypothesis) and not gpu' --hypothesis-profile search"
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -1,9 +1,9 @@
-"""What the acceptance of measured speeds is worth, on a simulated GPU: the tables of docs/acceptance.md.
+"""How reliable the acceptance of measured speeds is, on a simulated GPU: the tables of docs/acceptance.md.
 
     python -m bench.acceptance [--trials 1000]
 
-The GPU is numbers: true speeds, a clock that wanders and differs from one evaluation to the next, noise on each time,
-and a difference between two processes that lasts as long as they do. Everything else is what a run does.
+The GPU is simulated by true speeds, a clock that wanders and differs from one evaluation to the next, noise on each
+time, and a difference between two processes that lasts as long as they do. Everything else is what a run does.
 """
 
 import argparse
@@ -40,7 +40,7 @@ class SimulatedGpu:
     noise: float = 0.01
     """Of one time; of its body, where the noise has tails."""
     placement: float = 0.001
-    """Of what two processes of the same kernel differ by for as long as they live."""
+    """Of the difference between two processes of the same kernel, which lasts as long as they do."""
 
     def log_ratios(self, gain: Floats) -> Floats:
         """Return the log ratio of each round of comparisons with candidates faster by ``gain``, rounds last.
@@ -69,7 +69,7 @@ class SimulatedGpu:
 
 
 def compare(log_ratios: Floats, numbers: Sequence[int], config: RunConfig) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the verdicts and rounds [numbers, runs] of the comparisons ``numbers`` of runs, looked at as a judge does.
+    """Return verdicts and rounds, [numbers, runs] each, of the comparisons ``numbers`` of runs, as judges decide.
 
     ``log_ratios`` is [numbers, runs, rounds].
     """
@@ -82,7 +82,7 @@ def compare(log_ratios: Floats, numbers: Sequence[int], config: RunConfig) -> tu
 
 
 def offer(gpu: SimulatedGpu, offers: int, runs: int, config: RunConfig) -> NDArray[Any]:
-    """Return how often each of ``runs`` runs accepts a kernel identical to its best that is offered again and again."""
+    """Return how often each of ``runs`` runs accepts a kernel identical to its best, offered ``offers`` times."""
     verdict, _ = compare(gpu.log_ratios(np.zeros((offers, runs))), range(1, offers + 1), config)
     return np.asarray((verdict == Verdict.FASTER).sum(axis=0))
 
@@ -94,15 +94,16 @@ class Searches:
     true: Floats
     """Speed of the best version."""
     recorded: Floats
-    """What the run says it is: its score when it was evaluated."""
+    """Speed that the run reports for it: its score when it was evaluated."""
     remeasured: Floats
+    """Speed of the best version in a new measurement."""
     luckiest: Floats
-    """Recorded by runs that accept whatever scores higher than their best did."""
+    """Speed reported by runs that accept whatever scores higher than their best did."""
     luckiest_true: Floats
 
 
 def search(gpu: SimulatedGpu, attempts: int, runs: int, config: RunConfig) -> Searches:
-    """Let runs make attempts of which 5% gain, up to 3%, 25% change nothing, and the others lose up to 10%."""
+    """Simulate runs in which 5% of the attempts gain up to 3%, 25% change nothing, and the others lose up to 10%."""
     kind, size = gpu.random.random((2, attempts, runs))
     gains = np.select([kind < 0.05, kind < 0.3], [0.03 * size, 0.0 * size], -0.1 * size)
     compared, _ = compare(gpu.log_ratios(gains), range(1, attempts + 1), config)

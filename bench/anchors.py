@@ -19,7 +19,7 @@ WIDE_ROLES = Variant(128, 128, 4, 3, descriptors=True, specialised=True)
 
 @dataclass(frozen=True)
 class Anchor:
-    """A kernel of ours and what was published for one like it. TFLOPS at each of ``LENGTHS``, lowest and highest."""
+    """A kernel of ours, and the TFLOPS published for a similar one at each of ``LENGTHS``, lowest and highest."""
 
     target: str
     name: str

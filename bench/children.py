@@ -1,8 +1,8 @@
-"""Start of a process for a candidate, until the candidate's first line, against a fresh interpreter.
+"""Time to start a candidate's process, until the candidate's first line, against that of a fresh interpreter.
 
     python -m bench.children [--starts 40]
 
-Both clocks are the machine's monotonic one; the candidate reads it in its first line and reports it as its error.
+Both read the machine's monotonic clock; the candidate does so in its first line and reports it as its error.
 """
 
 import argparse

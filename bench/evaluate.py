@@ -1,10 +1,10 @@
-"""Time and memory of full offline evaluations of the mha seed, where the time goes, and how many fit into a minute.
+"""Time and memory of full offline evaluations of the mha seed, where the time goes, and candidates a minute.
 
     python -m bench.evaluate [--target h100] [--attempts 40]
 
-Peak memory is that of the judge with its children, the largest process of each, added up: an upper bound. The stages
-are seconds of processor time of the judge and its jobs, in a process of its own: of the first evaluation of a judge,
-and of one after another kernel, as all are in a run but the first.
+Peak memory is that of the judge plus that of its largest child: an upper bound. The stages are seconds of processor
+time of the judge and its jobs, measured in a process of its own: for a judge's first evaluation, and for a later one,
+as all but the first are in a run.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Time of the executor, with and without its sanitiser, against Triton's interpreter; one thread each, in one run.
+"""Time of the executor, with and without its sanitiser, against Triton's interpreter, on one thread each.
 
     python -m bench.executor [--tokens 1024] [--heads 4] [--sparse-tokens 512]
 

@@ -1,10 +1,10 @@
-"""Hold the reference of ``fsa`` against the kernel that fla-core has for Native Sparse Attention, on the CPU.
+"""Compare the reference of ``fsa`` with the kernel that fla-core has for Native Sparse Attention, on the CPU.
 
 python -m bench.fla_cross_check
 
 Needs fla-core 0.6: ``pip install --no-deps --target FOLDER fla-core==0.6.* einops``, and FOLDER on PYTHONPATH. Its
 kernel is executed from its Triton IR on inputs of the problem's own makers. It rounds queries times scale to the input
-type: with a scale that is a power of two nothing is lost, with others its lse is off by what that rounding makes.
+type. That loses nothing where the scale is a power of two; elsewhere it makes its lse inexact.
 """
 
 # mypy: disable-error-code="import-not-found"
@@ -24,7 +24,7 @@ from evaluator.problems.fsa import FSA
 OUT_TOLERANCE = 1e-2
 """Relative error of the output; bfloat16 has 8 bits."""
 LSE_TOLERANCE = {True: 1e-3, False: 2e-2}
-"""By whether the scale is a power of two."""
+"""Largest difference of lse, by whether the scale is a power of two."""
 
 
 def _case(name: str, block_size: int, blocks: int, selection: str, inputs: str, scale: float = 0.0) -> Case:
@@ -55,7 +55,7 @@ class Found:
 
 
 def cross_check() -> Iterator[Found]:
-    """Yield what there is to say of each case; raise ``ImportError`` without fla-core."""
+    """Yield the comparison of each case; raise ``ImportError`` without fla-core."""
     from fla.ops.nsa.parallel import parallel_nsa_fwd
 
     for case in CASES:

@@ -1,4 +1,4 @@
-"""Hold the performance model against what is published, and against itself.
+"""Compare the performance model with published figures and known orders, and show what its constants do.
 
 python -m bench.model            prints the tables
 python -m bench.model --write    also puts them into docs/performance-model.md, between their markers
@@ -29,7 +29,7 @@ from evaluator.targets import get_target
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance-model.md"
 LENGTH = LENGTHS[-1]
 _STEP = 0.2
-"""By which each constant is moved, both ways."""
+"""Share by which each constant is moved, down and up."""
 _TARGET_FIGURES = (
     "sustained_clock_ratio",
     "tensor_flop",
@@ -204,7 +204,7 @@ def constant_table() -> Table:
 
 
 def cost() -> Table:
-    """Processor time of a prediction that nothing was known of before, and of the next case; the least of three."""
+    """Processor time of a kernel's first prediction, and of its next case; the least of three."""
     yield from _head("kernel", "disassembly", "first case", "both", "next case")
     for anchor in ANCHORS:
         disassembly, first, following = map(min, zip(*(_costs(anchor) for _ in range(3)), strict=True))

@@ -34,7 +34,7 @@ class Counting:
     name = "counting"
 
     def vary(self, brief: Brief) -> Proposal:
-        """Submit it."""
+        """Submit a new source."""
         source = f"tflops = 100.0\nseed = {brief.seed}\n"
         parent = brief.versions[-1].number
         return Proposal(brief.evaluate(brief.candidate(source), change="seed", parents=(parent,)), "told")
@@ -68,7 +68,7 @@ def relatives(pid: int) -> list[int]:
 
 
 def cpu_seconds(pids: list[int]) -> float:
-    """Return the CPU time of processes that are there."""
+    """Return the CPU seconds of those processes that still exist."""
     total = 0
     for pid in pids:
         try:
@@ -88,7 +88,7 @@ def megabytes(pid: int) -> float:
 
 
 def operators(pids: list[int]) -> list[int]:
-    """Return those that are operator workers."""
+    """Return the processes that are operator workers."""
     found = []
     for pid in pids:
         try:
@@ -100,7 +100,7 @@ def operators(pids: list[int]) -> list[int]:
 
 
 class Watch:
-    """Looks at the run and its processes from a thread, at a tenth, at half and at the end."""
+    """Observes the run and its processes from a thread: at a tenth, at half and at the end."""
 
     def __init__(self, url: str, run_id: int, attempts: int) -> None:
         self.seen: dict[float, tuple[float, float, int, float, float]] = {}

@@ -1,10 +1,10 @@
-"""What ``mutate`` finds by itself: a run for each problem and architecture, and a document made of what they recorded.
+"""What ``mutate`` finds by itself: a run for each problem and architecture, and a document made from their records.
 
-python -m bench.results --minutes 15 --out docs/results.md    runs what is not done yet, then writes the document
-python -m bench.results --out docs/results.md --write         writes it from the runs that there are
+python -m bench.results --minutes 15 --out docs/results.md    does the runs that are missing, then writes the document
+python -m bench.results --out docs/results.md --write         writes it from the existing runs
 
-Each run has a database of its own below ``--folder``. A run that was stopped goes on for what is left of its minutes,
-one that is finished is left as it is. Every number is predicted.
+Each run has a database of its own below ``--folder``. A run that was stopped goes on for the rest of its minutes; a
+finished one is left as it is. Every number is predicted.
 """
 
 import argparse
@@ -20,9 +20,10 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
 
+import msgspec
+
 from avo.watch.snapshot import Snapshot, gain, geomean, lines, published, read_snapshot
 from avo.watch.wording import first_line, percent, verdicts
-from evaluator.plain import rebuild
 from lineage_db.errors import UnknownRun
 from lineage_db.records import Step, Version
 from lineage_db.spans import covered
@@ -31,12 +32,12 @@ from lineage_db.store import Store
 ROOT = Path(__file__).parents[1]
 PROBLEMS, TARGETS = ("mha", "gqa", "fsa"), ("h100", "b200")
 _ENOUGH = 0.5
-"""Minutes short of its time with which a run counts as done: the last steps may take longer than what is left."""
+"""A run with fewer minutes left counts as done: its last steps could take longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """How one sitting of a run came about."""
+    """The command and machine of one sitting of a run."""
 
     command: str
     commit: str
@@ -45,7 +46,7 @@ class Conditions:
 
 
 def main() -> int:
-    """Run what is missing, and write the document of what there is; return 1 where a run failed."""
+    """Do the missing runs and write the document; return 1 where a run failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=15.0, help="of each run")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results.md")
@@ -67,7 +68,7 @@ def main() -> int:
 
 
 def search(folder: Path, problem: str, target: str, minutes: float, workers: int) -> int:
-    """Run ``mutate`` for ``minutes``, less those that the run has had, and return the command's exit code."""
+    """Run ``mutate`` for ``minutes``, less those the run has had already, and return the command's exit code."""
     name = f"{problem}-{target}"
     database = folder / f"{name}.db"
     known = _read(database, name)
@@ -83,7 +84,7 @@ def search(folder: Path, problem: str, target: str, minutes: float, workers: int
 
 
 def conditions(command: str) -> Conditions:
-    """Return how things stand here and now."""
+    """Return the conditions of a sitting that starts now."""
 
     def git(*arguments: str) -> str:
         found = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -96,7 +97,7 @@ def conditions(command: str) -> Conditions:
 
 
 def document(folder: Path, note: str = "") -> Iterator[str]:
-    """Yield the lines of the document, from the runs that there are in ``folder``, with a ``note`` on how they went."""
+    """Yield the lines of the document, from the runs in ``folder``, with a ``note`` on how they went."""
     yield "# Results"
     yield ""
     yield "The operator `mutate` found these kernels by itself, without a GPU. They were executed and found correct."
@@ -120,7 +121,7 @@ def document(folder: Path, note: str = "") -> Iterator[str]:
 
 
 def _read(database: Path, name: str) -> tuple[Snapshot, Sequence[Step]] | None:
-    """Return the run as it is, and its steps; None where there is none yet."""
+    """Return the run and its steps; None where there is no run yet."""
     if not database.exists():
         return None
     with Store.open(str(database), create=False) as store:
@@ -133,7 +134,7 @@ def _read(database: Path, name: str) -> tuple[Snapshot, Sequence[Step]] | None:
 
 def _conditions(folder: Path, name: str) -> list[Conditions]:
     path = folder / f"{name}.json"
-    return [rebuild(Conditions, each) for each in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
+    return msgspec.json.decode(path.read_bytes(), type=list[Conditions]) if path.exists() else []
 
 
 def _summary(name: str, snapshot: Snapshot) -> str:
@@ -184,7 +185,7 @@ def _version(version: Version, snapshot: Snapshot, steps: Sequence[Step], place:
 
 
 def _moves(snapshot: Snapshot) -> Iterator[str]:
-    """Yield a row a move, the one that gained most first; a gain of several moves counts for each of them."""
+    """Yield a row for each move, the largest gain first; a gain of several moves counts for each of them."""
     tries: dict[str, int] = defaultdict(int)
     gains: dict[str, list[float]] = defaultdict(list)
     for attempt in snapshot.attempts:

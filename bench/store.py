@@ -39,7 +39,7 @@ PARTS = ("claim", "brief", "announce", "look up", "record", "finish")
 
 
 def evaluation(tflops: float, number: int) -> Evaluation:
-    """Return one of the size that the judge's are."""
+    """Return an evaluation as large as the judge's are."""
     cases = tuple(
         CaseScore(f"{4 << i}k-{mask}", tflops, 1e6 / tflops, "tensor", {"tensor": 0.6, "exp": 0.8, "issue": 0.7})
         for i in range(4)
@@ -73,7 +73,7 @@ def bulk(store: Store, run: Run, first: int, last: int) -> None:
             steps = made.scalars().all()
             rows: list[dict[str, object]] = []
             for number, step in zip(numbers, steps, strict=True):
-                if number % ACCEPTED < 2 or not rows:  # those between differ in nothing that is looked at
+                if number % ACCEPTED < 2 or not rows:  # the evaluations in between are the same
                     found = evaluation(speed(number), number)
                     written = found.to_json()
                 rows.append(
@@ -96,13 +96,13 @@ def bulk(store: Store, run: Run, first: int, last: int) -> None:
 
 
 def analyse(url: str) -> None:
-    """Have PostgreSQL look at its tables, as it does by itself when they grow, though not while they are filled."""
+    """Have PostgreSQL analyse its tables, which it does by itself as they grow, but not while they are filled."""
     with connected(url) as connection:
         connection.execute("ANALYZE")
 
 
 def connected(url: str) -> "Connection[tuple[Any, ...]]":
-    """Return a connection to the PostgreSQL database of a store, beside those of the store."""
+    """Return a connection to the PostgreSQL database of a store, separate from the store's own."""
     import psycopg
 
     return psycopg.connect(url.replace("+psycopg", ""))
@@ -174,7 +174,7 @@ def finish(store: Store, step: Step, attempt: Attempt, parents: tuple[int, ...])
 
 
 def megabytes(url: str) -> float:
-    """Return the size of a database."""
+    """Return the size of a database in megabytes."""
     if url.startswith("sqlite:///"):
         return os.path.getsize(url.removeprefix("sqlite:///")) / 1e6
     with connected(url) as connection:

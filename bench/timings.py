@@ -29,11 +29,11 @@ class Timing:
     plan: str
     """Digest of its launch plans."""
     times_us: tuple[float, ...]
-    """Of each run."""
+    """Time of each run, in microseconds."""
 
     @property
     def median_us(self) -> float:
-        """The middle of the times."""
+        """Median of the times, in microseconds."""
         return float(np.median(self.times_us))
 
 
@@ -59,10 +59,10 @@ class Agreement:
     spearman: float
     """Rank correlation, mean over the cases."""
     error: float
-    """Mean over kernels and cases of how far the prediction is off, as a share of the time."""
+    """Mean error of the prediction over kernels and cases, as a share of the time."""
     fitted_error: float
-    """The same on one half of the kernels, of predictions times the factor that is right for the median of the others:
-    what an error of the clock would leave."""
+    """The same, when the predictions of each half of the kernels are multiplied by the factor that is right for the
+    median of the other half: an error of the clock alone would leave none."""
 
 
 Predict = Callable[[Session, Timing], float]
@@ -70,7 +70,7 @@ Predict = Callable[[Session, Timing], float]
 
 
 def load(path: Path) -> Session:
-    """Read one session; raise ``ValueError`` that names the file and what is wrong with it."""
+    """Read one session; raise a ``ValueError`` that names the file and what is wrong with it."""
     try:
         data = json.loads(path.read_text())
         timings = tuple(_timing(path.parent, item) for item in data.pop("timings"))
@@ -115,7 +115,7 @@ def compare(session: Session, predict: Predict) -> Iterator[Agreement]:
 
 
 def spearman(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
-    """Return the rank correlation (Spearman, 1904) of two samples; equals share their mean rank, NaN where all are."""
+    """Return the rank correlation (Spearman, 1904) of two samples; NaN where one has only equal values."""
     ranks = [_ranks(values) for values in (one, other)]
     deviations = [values - values.mean() for values in ranks]
     spread = np.sqrt((deviations[0] ** 2).sum() * (deviations[1] ** 2).sum())
@@ -123,7 +123,7 @@ def spearman(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> fl
 
 
 def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return for each value how many are smaller, and half of the others that are equal."""
+    """Return for each value how many others are smaller, plus half of those that are equal."""
     above = np.sign(values[:, None] - values)
     return np.asarray((above + 1).sum(1, dtype=np.float64) / 2)
 
@@ -135,7 +135,7 @@ def _error(predicted: npt.NDArray[np.float64], measured: npt.NDArray[np.float64]
 def _fitted_error(
     predicted: npt.NDArray[np.float64], measured: npt.NDArray[np.float64], even: npt.NDArray[np.bool_]
 ) -> float:
-    """Return the error with each half scaled by the factor of the other; NaN where one is empty."""
+    """Return the error with each half scaled by the factor of the other; NaN where a half is empty."""
     if even.all():
         return float("nan")
     factors = [float(np.median(measured[half] / predicted[half])) for half in (even, ~even)]

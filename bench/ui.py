@@ -1,4 +1,4 @@
-"""The terminal UI on a long run: seconds to first paint and to each view, of the clock and of the CPU, and memory.
+"""The terminal UI on a long run: wall-clock and CPU seconds to first paint and to each view, and memory.
 
     python -m bench.ui [--attempts 100000] [--db PATH]
 
@@ -36,7 +36,7 @@ from seeds import seed_source
 
 RUN = "long"
 ACCEPTED_EVERY = 250
-"""Attempts a version."""
+"""Attempts for each version."""
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _FAULTS = (
     (Status.INCORRECT, "case ragged: {} of 77 rows are wrong, relative error 0.{}"),
@@ -48,7 +48,7 @@ _FAULTS = (
 
 
 def make(path: Path, attempts: int) -> None:
-    """Write a run of ``attempts`` steps with an attempt each: two in five right, every 250th a version."""
+    """Write a run of ``attempts`` steps with an attempt each: two in five correct, every 250th a version."""
     with Store.open(str(path)) as store:
         run = store.create_run(
             name=RUN, problem="mha", target="h100", suite="paper", operator="mutate", seed=0, config={}, now=_START
@@ -166,7 +166,7 @@ def _under(pilot: Pilot[None]) -> int | None:
 
 
 def main() -> None:
-    """Make the database, walk through it, print."""
+    """Make the database, open the UI on it and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--attempts", type=int, default=100_000)
     parser.add_argument("--db", type=Path)

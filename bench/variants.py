@@ -1,4 +1,4 @@
-"""Attention kernels of known order in speed, compiled for a target: what the performance model is checked against."""
+"""Attention kernels whose order in speed is known, compiled for a target, to check the performance model with."""
 
 import re
 import subprocess

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
-from evaluator.plain import rebuild
+import msgspec
+
 from evaluator.target import ScoreKind
 
 
@@ -257,7 +258,7 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_json`` takes it back."""
-        data: dict[str, Any] = _data(self)
+        data: dict[str, Any] = msgspec.to_builtins(self)
         for name, score in (("score", self.score), ("predicted", self.predicted)):
             if score:
                 data[name]["geomean_tflops"] = score.geomean_tflops
@@ -266,25 +267,7 @@ class Evaluation:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Evaluation":
         """Rebuild from ``to_json``'s data; raise ``TypeError`` or ``ValueError`` when malformed."""
-        missing = (
-            {field.name for field in fields(cls)} - data.keys() - {"predicted", "held_out_tflops", "examined", "traits"}
-        )
-        if missing:
-            raise TypeError(f"an evaluation lacks {', '.join(sorted(missing))}")
-        scores = {name: _plain(data.get(name)) for name in ("score", "predicted")}
-        return rebuild(cls, {**data, **scores})
-
-
-def _data(value: Any) -> Any:
-    """Return what ``dataclasses.asdict`` does, without copying what never changes, as this runs for each attempt."""
-    if isinstance(value, tuple):
-        return tuple(map(_data, value))
-    if isinstance(value, Mapping):
-        return dict(value)
-    names = getattr(value, "__dataclass_fields__", None)
-    return value if names is None else {name: _data(getattr(value, name)) for name in names}
-
-
-def _plain(score: Any) -> Any:
-    """Return a score's data without what it is derived from."""
-    return {name: score[name] for name in score if name != "geomean_tflops"} if isinstance(score, Mapping) else score
+        # What a later release knows more of an evaluation must not be lost when it is stored again.
+        if isinstance(data, Mapping) and (unknown := data.keys() - {field.name for field in fields(cls)}):
+            raise TypeError(f"an evaluation with the unknown fields {', '.join(sorted(unknown))}")
+        return msgspec.convert(data, cls)

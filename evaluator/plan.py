@@ -10,7 +10,9 @@ import re
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
+
+from msgspec import Meta
 
 ITEM_BYTES = {
     "bool": 1,
@@ -30,6 +32,18 @@ ITEM_BYTES = {
     "float8_e5m2": 1,
 }
 """Bytes per element of every dtype that a buffer may have, by its torch name."""
+
+# Bounds that hold for plans from elsewhere: ``capture.plan_reading`` checks them.
+Name: TypeAlias = Annotated[str, Meta(max_length=200)]
+ConfigurationText: TypeAlias = Annotated[str, Meta(max_length=2000)]
+Index: TypeAlias = Annotated[int, Meta(ge=0)]
+Extent: TypeAlias = Annotated[int, Meta(ge=0, le=2**40)]
+GridExtent: TypeAlias = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Grid: TypeAlias = tuple[GridExtent, GridExtent, GridExtent]
+Extents: TypeAlias = Annotated[tuple[Extent, ...], Meta(max_length=8)]
+Shape: TypeAlias = Annotated[tuple[Annotated[int, Meta(ge=1, le=2**40)], ...], Meta(max_length=8)]
+BlockShape: TypeAlias = Annotated[tuple[Annotated[int, Meta(ge=1, le=2**20)], ...], Meta(max_length=8)]
+Option: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float | Name | bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +77,10 @@ class Role(StrEnum):
 class Buffer:
     """One allocation."""
 
-    name: str
+    name: Name
     dtype: str
-    size: int
+    """A key of ``ITEM_BYTES``."""
+    size: Extent
     """Elements."""
     role: Role
 
@@ -79,8 +94,8 @@ class Buffer:
 class Pointer:
     """Kernel argument: the address ``byte_offset`` bytes into a buffer."""
 
-    buffer: int
-    byte_offset: int
+    buffer: Index
+    byte_offset: Index
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +109,13 @@ class Scalar:
 class Descriptor:
     """Kernel argument: a host-made tensor descriptor (TMA) over a strided view of a buffer."""
 
-    buffer: int
-    byte_offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
+    buffer: Index
+    byte_offset: Index
+    shape: Shape
+    strides: Extents
     """In elements; the last is 1."""
-    block_shape: tuple[int, ...]
-    padding: str
+    block_shape: BlockShape
+    padding: Literal["zero", "nan"]
     """What reads outside the shape give: ``zero`` or ``nan``."""
 
 
@@ -120,16 +135,16 @@ class Level(StrEnum):
 class KernelIR:
     """One kernel: IR text and the compile options it was launched with."""
 
-    name: str
+    name: Annotated[str, Meta(max_length=400)]
     """The ``tt.func public`` symbol."""
     ttir: str
     """The text, of whichever level."""
-    options: tuple[tuple[str, int | float | str | bool | None], ...]
+    options: Annotated[tuple[tuple[Name, Option], ...], Meta(max_length=64)]
     """Sorted pairs, e.g. ``("num_warps", 4)``."""
     level: Level = Level.TTIR
 
     @property
-    def option(self) -> dict[str, int | float | str | bool | None]:
+    def option(self) -> dict[str, Option]:
         """The options as a dictionary."""
         return dict(self.options)
 
@@ -138,11 +153,11 @@ class KernelIR:
 class Fill:
     """Step: set a strided view of a buffer to one value."""
 
-    buffer: int
-    offset: int
+    buffer: Index
+    offset: Extent
     """In elements, like the strides."""
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
+    shape: Extents
+    strides: Extents
     value: int | float | bool
 
 
@@ -150,9 +165,9 @@ class Fill:
 class Launch:
     """Step: run a kernel over a grid."""
 
-    kernel: int
-    """Index into the plan's kernels."""
-    grid: tuple[int, int, int]
+    kernel: Index
+    """Into the plan's kernels."""
+    grid: Grid
     args: tuple[Argument, ...]
     """One per parameter of the IR function, in order."""
 
@@ -166,11 +181,11 @@ class Launch:
 class Configuration:
     """What one autotuned kernel was launched with in a plan."""
 
-    kernel: str
+    kernel: ConfigurationText
     """Its name; the second and later keys that one call tunes it for are marked ``#2`` and so on."""
-    key: str
+    key: ConfigurationText
     """Calls with the same key get the same configuration."""
-    choice: str
+    choice: ConfigurationText
     """Meta-parameters and options, e.g. ``BM=128, num_warps=8``."""
 
     def __str__(self) -> str:

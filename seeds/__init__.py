@@ -12,10 +12,10 @@ SEEDS = {
     "gqa": {"plain": "mha/plain.py", "tuned": "mha/tuned.py"},
     "fsa": {"query_outer": "fsa/query_outer.py", "kv_outer": "fsa/kv_outer.py"},
 }
-"""Files by name; the first of a problem is its default. The dense ones serve any head mapping."""
+"""Files of each problem's seeds by name; the first is the default. The dense ones work for any head mapping."""
 
 
 def seed_source(problem: str, name: str | None = None) -> str:
-    """Return the source of a problem's seed, its default one for None; raise ``KeyError`` when it has none such."""
+    """Return the source of a problem's seed, its default one for None; raise ``KeyError`` where there is none."""
     seeds = SEEDS[problem]
     return (files(__name__) / seeds[name or next(iter(seeds))]).read_text(encoding="utf-8")

@@ -1,6 +1,10 @@
 """What tests of every room share: a fork server, and a PostgreSQL of their own, started when a test first asks."""
 
 import gc
+import os
+import random
+import secrets
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,14 +14,41 @@ from hypothesis import settings
 
 from evaluator.serving.allocator import keep_freed_memory
 from tests import postgresql
+from tests.processor_time import DearestTests
 
 if TYPE_CHECKING:
     from evaluator.sandbox.jobs import ForkServer
 
-settings.register_profile("shared machine", deadline=None)  # how long an example takes is not what is tested
-settings.load_profile("shared machine")
+SOAK_SEED = "AVO_SOAK_SEED"
+"""Environment variable with the seed of the long tests, which is fixed where it is not set."""
+
+# How long an example takes is not what is tested, and what gates is the same in each run.
+settings.register_profile("gate", deadline=None, derandomize=True, database=None, print_blob=True)
+settings.register_profile("search", settings.get_profile("gate"), derandomize=False)
+settings.load_profile("gate")
 keep_freed_memory()  # as a judge's process does: many tests judge
 gc.set_threshold(10_000)  # full collections go through torch, triton and all tests; freezing these blinds hypothesis
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Report which tests are dear, and let each judge of this process draw the same inputs."""
+    config.pluginmanager.register(DearestTests())
+    secrets.randbits = lambda bits: random.Random(0).getrandbits(bits)
+
+
+def pytest_report_header() -> list[str]:
+    """Say what to set to have the same random numbers again."""
+    return [f"{SOAK_SEED}={seed}"] if (seed := os.environ.get(SOAK_SEED)) else []
+
+
+@pytest.fixture(autouse=True)
+def numbers_repeat() -> None:
+    """Random numbers that a test draws are the same in each run."""
+    random.seed(0)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(0)
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +71,7 @@ def cluster() -> Iterator[postgresql.Cluster]:
     made.close()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of an empty database of either kind."""
     if request.param == "sqlite":
@@ -51,6 +82,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say that PostgreSQL was not tested, where it was not."""
-    if lacking := postgresql.missing():
+    """Say that PostgreSQL was not tested, where it should have been."""
+    wanted = "not postgresql" not in terminalreporter.config.option.markexpr
+    if wanted and (lacking := postgresql.missing()):
         terminalreporter.write_line(f"PostgreSQL was not tested: {lacking}", yellow=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 _USERS = ("postgres", "nobody")
 """Who may own the server where the tests run as root, which PostgreSQL refuses."""
-_PATIENCE_S = 30.0
+_PATIENCE_S = 600.0
 
 
 def missing() -> str:

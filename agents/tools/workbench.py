@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import msgspec
+
 from lineage_db.records import Attempt, Submission
 
 
@@ -69,16 +71,7 @@ class Workbench:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Workbench":
         """Rebuild a workbench from the data of ``to_json``."""
-        submission = data["submission"]
-        return cls(
-            data["source"],
-            tuple(data["parents"]),
-            [StepAttempt(**each) for each in data["tries"]],
-            dict(data["results"]),
-            None if submission is None else Submission(**submission),
-            data["done"],
-            data["reason"],
-        )
+        return msgspec.convert({**data, "attempts": data["tries"]}, cls)
 
 
 def numbered(source: str, first: int = 1, last: int | None = None) -> str:

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from types import ModuleType
-from typing import Any
 
+import msgspec
 import torch
 import triton.experimental.gluon  # needed by every first launch: here it is imported before the fork, once
 import triton.language.extra.cuda.libdevice
@@ -20,8 +20,8 @@ from evaluator.capture.recorder import Recorder, RefusedError, traceback_line
 from evaluator.capture.tensors import Operators, make_argument, without_contents
 from evaluator.capture.tuning import Tuning
 from evaluator.evaluation import Status
-from evaluator.plan import LaunchPlan, Role
-from evaluator.problem import Call, TensorSpec
+from evaluator.plan import LaunchPlan
+from evaluator.problem import Call
 from evaluator.target import Target
 
 torch.set_num_threads(1)
@@ -31,35 +31,21 @@ def run(payload: bytes) -> bytes:
     """The job: from ``Capturer``'s request to JSON: a list of plans per call, or one object with status and message."""
     request = json.loads(payload)
     operators = Operators()
-    device.install(Target(**request["target"]))
+    device.install(msgspec.convert(request["target"], Target))
     launches.install(operators, request["source"])
     tuning = Tuning()
     try:
         module = _load(request["source"], operators)
         entry = _entry(module, request["entry"])
         plans = []
-        for data, wanted in zip(request["calls"], request["configurations"], strict=True):
-            call = partial(_call, entry, _parse_call(data), operators)
+        calls = msgspec.convert(request["calls"], list[Call])
+        for given, wanted in zip(calls, request["configurations"], strict=True):
+            call = partial(_call, entry, given, operators)
             found = tuning.every(call) if wanted is None else [tuning.once(call, wanted)]
             plans.append([plan.to_json() for plan in found])
     except RefusedError as refusal:
         return json.dumps({"status": refusal.status, "message": refusal.message}).encode()
     return json.dumps(plans).encode()
-
-
-def _parse_call(data: dict[str, Any]) -> Call:
-    tensors = tuple(
-        TensorSpec(
-            spec["name"],
-            spec["dtype"],
-            tuple(spec["shape"]),
-            tuple(spec["strides"]),
-            spec["size"],
-            Role(spec["role"]),
-        )
-        for spec in data["tensors"]
-    )
-    return Call(data["case"], tensors, tuple((name, value) for name, value in data["scalars"]))
 
 
 def _load(source: str, operators: Operators) -> ModuleType:

@@ -11,10 +11,12 @@ import os
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from evaluator.binary import Binary
 from evaluator.evaluation import Fault, Status
@@ -209,16 +211,13 @@ def _reason(stderr: str) -> str:
 
 def _read_cache(path: Path, target: Target) -> Binary | None:
     try:
-        data = json.loads(path.read_bytes())
-        data["cubin"] = base64.b64decode(data["cubin"], validate=True)
-        return Binary(**{**data, "target": target.name})
-    except (OSError, ValueError, TypeError, KeyError):  # none yet, or a damaged one: compiling again repairs it
+        return replace(msgspec.json.decode(path.read_bytes(), type=Binary), target=target.name)
+    except (OSError, ValueError):  # none yet, or a damaged one: compiling again repairs it
         return None
 
 
 def _write_cache(path: Path, binary: Binary) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = {**asdict(binary), "cubin": base64.b64encode(binary.cubin).decode()}
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        json.dump(data, file)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(msgspec.json.encode(binary))
     os.replace(file.name, path)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from evaluator.cuda.cards import Card
 
 EQUIVALENCE_MARGIN = 0.005
-"""Speeds that differ by less than this fraction are the same."""
+"""Speeds that differ by less than this fraction count as equal."""
 CASCADE = 0.25
 """A candidate whose optimistic prediction is further than this fraction below the incumbent's is not timed."""
 

@@ -1,7 +1,7 @@
-"""``python -m evaluator.cuda.baselines``: what libraries reach on this card, timed as candidates are.
+"""``python -m evaluator.cuda.baselines``: the speed of libraries on this card, timed as candidates are.
 
-Their results are tensors of their own and are compared after the clock has stopped; most do not return lse, so it is
-computed beside them and is not what is judged. Nothing of it was run on a GPU yet.
+A library returns tensors of its own, which are compared after the clock has stopped. Most libraries do not return lse:
+it is computed here, so only their out is judged. None of this has run on a GPU yet.
 """
 
 import argparse
@@ -46,7 +46,8 @@ class Library:
     name: str
     package: str
     prepare: Callable[[Case, torch.device], Attend]
-    """For a case, on a device; raises ``ImportError`` or ``RuntimeError`` where it cannot be had."""
+    """Returns the function to time for a case on a device; raises ``ImportError`` or ``RuntimeError`` where the library
+    is not available."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Found:
 
 def _sdpa(backend: SDPBackend) -> Callable[[Case, torch.device], Attend]:
     def prepare(case: Case, place: torch.device) -> Attend:
-        square = case.q_len == case.kv_len  # then both alignments of the diagonal are one
+        square = case.q_len == case.kv_len  # the two alignments of the diagonal then coincide
         mask = causal_lower_right(case.q_len, case.kv_len) if case.causal and not square else None
         options: dict[str, Any]
         options = {"is_causal": case.causal and square, "scale": softmax_scale(case), "enable_gqa": _grouped(case)}
@@ -88,7 +89,7 @@ def _flex(case: Case, place: torch.device) -> Attend:
     mask = None
     if case.causal:
         mask = create_block_mask(visible, None, None, case.q_len, case.kv_len, device=str(place))
-    # Each case gets a kernel for its own shape: compiled into one function, later ones would share one, or get none.
+    # Each case gets a kernel for its own shape. Without the reset later cases would share one, or get none.
     torch._dynamo.reset()
     compiled = torch.compile(flex_attention, dynamic=False) if place.type == "cuda" else flex_attention
 
@@ -105,7 +106,7 @@ def _flash_attn(module: str) -> Callable[[Case, torch.device], Attend]:
         function = __import__(module, fromlist=["flash_attn_func"]).flash_attn_func
 
         def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-            # [batch, length, heads, head_dim] there; causal is aligned to the bottom right since 2.1.
+            # The library takes [batch, length, heads, head_dim]; its causal is aligned to the bottom right since 2.1.
             moved = (tensor.transpose(1, 2) for tensor in (q, k, v))
             out = function(*moved, softmax_scale=softmax_scale(case), causal=case.causal)
             out = out[0] if isinstance(out, tuple) else out
@@ -128,7 +129,7 @@ LIBRARIES = (
 
 
 class LibraryRunning(Running):
-    """A case that a library computes in place of a plan."""
+    """A case that a library computes instead of a plan."""
 
     def __init__(self, device: Device, problem: Problem, case: Case, plan: LaunchPlan, attend: Attend) -> None:
         super().__init__(device, problem, case, plan, ())
@@ -140,7 +141,7 @@ class LibraryRunning(Running):
         self._result = self._attend(*(self.view(name) for name in ("q", "k", "v")))
 
     def collect(self) -> None:
-        """Take over what the library returned, and compute lse for heads that are looked at."""
+        """Copy what the library returned into ``out``, and compute lse for the heads that are compared."""
         assert self._result is not None
         self.view("out").copy_(self._result)
         self.view("lse").zero_()
@@ -151,7 +152,7 @@ class LibraryRunning(Running):
 
 
 class LibraryWorker(Worker):
-    """Answers requests with a library; binaries are not asked for."""
+    """Answers requests by calling a library; uses no binaries."""
 
     def __init__(self, device: Device, say: Say, library: Library) -> None:
         super().__init__(device, say)
@@ -164,7 +165,7 @@ class LibraryWorker(Worker):
 
 
 def lse(q: torch.Tensor, k: torch.Tensor, case: Case) -> torch.Tensor:
-    """Return the log of the sum of exponentials of one head, float32 [q_len], some rows at a time."""
+    """Return the log of the sum of exponentials of one head, float32 [q_len], computed some rows at a time."""
     parts = []
     for first in range(0, case.q_len, _LSE_ROWS):
         scores = (q[first : first + _LSE_ROWS].float() @ k.float().T) * softmax_scale(case)
@@ -176,7 +177,7 @@ def lse(q: torch.Tensor, k: torch.Tensor, case: Case) -> torch.Tensor:
 
 
 def measure(device: Device, problem: Problem, cases: Sequence[Case], library: Library, chance: random.Random) -> Found:
-    """Return what ``library`` reaches on ``cases``."""
+    """Return the speed of ``library`` on ``cases``."""
     found = Found(library.name, _version(library.package))
     try:
         library.prepare(cases[0], device.place)
@@ -199,7 +200,7 @@ def measure(device: Device, problem: Problem, cases: Sequence[Case], library: Li
 
 
 def measure_all(device: Device, problem: Problem, cases: Sequence[Case], chance: random.Random) -> list[Found]:
-    """Return what each of ``LIBRARIES`` reaches on ``cases``; none is tried after one that broke the device."""
+    """Return the speed of each of ``LIBRARIES`` on ``cases``. After one breaks the device, none is tried."""
     found: list[Found] = []
     broken = ""
     for library in LIBRARIES:

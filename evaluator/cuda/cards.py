@@ -1,4 +1,4 @@
-"""Cards: what a GPU says of itself, and the target that this makes."""
+"""Cards: a GPU as its driver describes it, and the target made from that."""
 
 from dataclasses import dataclass, replace
 
@@ -16,16 +16,16 @@ class Card:
     sms: int
     l2_bytes: int
     max_clock_ghz: float
-    """Of the SMs; no run is faster than this allows. 0 where the driver does not say."""
+    """Highest clock of the SMs; 0 where the driver does not say."""
     hbm_bytes_per_s: float
-    """Peak, from memory clock and bus width; 0 where the driver does not say."""
+    """Peak bandwidth, from memory clock and bus width; 0 where the driver does not say."""
     driver: str
-    """Version, or empty where it cannot be read."""
+    """Version of the driver; empty where it cannot be read."""
     uuid: str = ""
-    """Which of all cards it is."""
+    """Tells this card from all others."""
 
     def target(self) -> Target:
-        """Return the card as a target: its own counts and bandwidth, all else as its architecture has it.
+        """Return the card as a target: its own counts and bandwidth, everything else from its architecture.
 
         Raises ``EvaluatorUnavailable`` for an architecture without figures: without the tensor cores' peak no time can
         be called impossible.
@@ -49,10 +49,10 @@ class Card:
         )
 
     def floor_s(self, flops: int, least_bytes: int) -> float:
-        """Return the seconds below which no run of a case can be: its roofline at the card's highest clock.
+        """Return the least seconds that a run of a case can take: its roofline at the card's highest clock.
 
-        Of the bytes, as many as the L2 cache holds may never reach memory: outputs that are written back after the run.
-        Raises like ``target``.
+        Bytes that fit into the L2 cache are not counted: outputs may be written back after the run. Raises like
+        ``target``.
         """
         target = self.target()
         clock_hz = max(self.max_clock_ghz, target.clock_ghz) * 1e9

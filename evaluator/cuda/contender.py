@@ -1,37 +1,36 @@
-"""A candidate on the GPU, seen from the judge: a worker process of its own, which hangs, dies and is killed alone."""
+"""A candidate on the GPU, as the judge sees it: a worker process of its own, which can hang or die alone."""
 
-import base64
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
-from evaluator.binary import Binary
+import msgspec
+
 from evaluator.catalogue import name_of
 from evaluator.cuda.cards import Card
 from evaluator.cuda.device import Clocks, Took
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseResult, Fault, Status
 from evaluator.judging.speed import CompiledPlan
-from evaluator.plain import rebuild
 from evaluator.problem import Problem
 from evaluator.serving.child import Child, environment
 
 COMMAND = (sys.executable, "-m", "evaluator.cuda.worker")
 PREPARE_S = 120.0
-"""For what is ours between two runs: inputs, their way to the GPU, the reference."""
+"""Limit for the worker's own work between two runs: inputs, their copy to the GPU, the reference."""
 GRACE_S = 2.0
-"""How much longer than its limit a run may seem to take: the cache is emptied, code is loaded."""
+"""How much longer than its limit a run may seem to take, because the cache is emptied and code is loaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """What timed runs of one case gave, all of them verified."""
+    """The timed runs of one case, all of them verified."""
 
     runs: tuple[Took, ...]
     clocks: tuple[Clocks, ...]
-    """Where they could be read."""
+    """One a run, where they could be read."""
 
 
 class Contender(Protocol):
@@ -43,7 +42,7 @@ class Contender(Protocol):
         ...
 
     def open(self, problem: Problem, compiled: CompiledPlan) -> Fault | None:
-        """Give a plan memory."""
+        """Allocate the memory of a plan."""
         ...
 
     def check(self, case: str, seed: int, limit_s: float) -> CaseResult | Fault:
@@ -66,11 +65,11 @@ class Contender(Protocol):
 
 
 class Link(Protocol):
-    """Whoever answers lines: see ``evaluator.serving.child.Child``."""
+    """A process, or a stand-in for one, that answers lines: see ``evaluator.serving.child.Child``."""
 
     @property
     def ready(self) -> str:
-        """The first line."""
+        """The first line it wrote."""
         ...
 
     def ask(self, line: str, wall_s: float) -> str:
@@ -82,11 +81,11 @@ class Link(Protocol):
         ...
 
     def last_words(self) -> str:
-        """Return how it died."""
+        """Return why it died."""
         ...
 
     def end(self) -> None:
-        """End it, which it may take part in."""
+        """End it in good order."""
         ...
 
     def kill(self) -> None:
@@ -95,7 +94,7 @@ class Link(Protocol):
 
 
 class WorkerContender:
-    """A contender behind the lines of ``evaluator.cuda.worker``."""
+    """A contender that is reached through the lines of ``evaluator.cuda.worker``."""
 
     def __init__(self, link: Link) -> None:
         """Take over ``link``. Raises ``EvaluatorUnavailable`` when the worker there has no GPU."""
@@ -104,7 +103,7 @@ class WorkerContender:
         if "error" in hello:
             link.end()
             raise EvaluatorUnavailable(str(hello["error"]))
-        self.card = rebuild(Card, hello["ready"])
+        self.card = msgspec.convert(hello["ready"], Card)
 
     def open(self, problem: Problem, compiled: CompiledPlan) -> Fault | None:
         """See ``Contender.open``."""
@@ -113,7 +112,10 @@ class WorkerContender:
             "problem": name_of(problem),
             "case": asdict(compiled.case),
             "plan": plan.to_json(),
-            "binaries": [_to_json(compiled.binaries[kernel]) for kernel in plan.kernels],
+            # What only the performance model reads stays here.
+            "binaries": msgspec.to_builtins(
+                [replace(compiled.binaries[kernel], ptx="", listing="") for kernel in plan.kernels]
+            ),
         }
         answer = self._ask("open", request, compiled.case.name, 0)
         return answer if isinstance(answer, Fault) else None
@@ -121,15 +123,15 @@ class WorkerContender:
     def check(self, case: str, seed: int, limit_s: float) -> CaseResult | Fault:
         """See ``Contender.check``."""
         answer = self._ask("check", {"case": case, "seed": seed}, case, limit_s)
-        return answer if isinstance(answer, Fault) else rebuild(CaseResult, answer["result"])
+        return answer if isinstance(answer, Fault) else msgspec.convert(answer["result"], CaseResult)
 
     def time(self, case: str, seeds: Sequence[int], limit_s: float) -> Timed | Fault:
         """See ``Contender.time``."""
         answer = self._ask("time", {"case": case, "seeds": list(seeds)}, case, limit_s)
         if isinstance(answer, Fault):
             return answer
-        runs = tuple(rebuild(Took, data) for data in answer["runs"])
-        return Timed(runs, tuple(rebuild(Clocks, data) for data in answer["clocks"] if data))
+        clocks = [each for each in answer["clocks"] if each]
+        return msgspec.convert({"runs": answer["runs"], "clocks": clocks}, Timed)
 
     def forget(self, case: str) -> None:
         """See ``Contender.forget``."""
@@ -165,11 +167,6 @@ class WorkerContender:
             return answer
         message = str(fault["message"])
         return Fault(Status(fault["status"]), message if message.startswith("case ") else f"case {case}: {message}")
-
-
-def _to_json(binary: Binary) -> dict[str, Any]:
-    # What only the performance model reads stays here.
-    return {**asdict(binary), "cubin": base64.b64encode(binary.cubin).decode(), "ptx": "", "listing": ""}
 
 
 def _read(line: str) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""The seam to the GPU: what running and timing a plan takes of it, few enough methods that a fake can stand in."""
+"""The interface to the GPU: what running and timing a plan needs, small enough that a fake can stand in."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Took:
     seconds: float
     """By events on the device."""
     wall_s: float
-    """By the host's clock, less what a run of nothing takes by it: a little more than ``seconds``."""
+    """By the host's clock, less what an empty run takes; a little more than ``seconds``."""
 
 
 class DeviceFault(Exception):
@@ -40,7 +40,7 @@ class DeviceFault(Exception):
 
 
 class PlanFault(Exception):
-    """A plan asks for what there is not; ``str()`` is one line that its author can act on."""
+    """A plan asks for something that does not exist; ``str()`` is one line that its author can act on."""
 
 
 class Device(Protocol):
@@ -53,19 +53,19 @@ class Device(Protocol):
 
     @property
     def place(self) -> torch.device:
-        """Where tensors are put that kernels are to reach."""
+        """The torch device of tensors that kernels access."""
         ...
 
     def load(self, ir: KernelIR, binary: Binary) -> Kernel:
-        """Return ``binary`` as something to launch. Raises ``DeviceFault`` when it does not fit."""
+        """Return a function that launches ``binary``. Raises ``DeviceFault`` when it does not fit."""
         ...
 
     def record(self, enqueue: Enqueue) -> Enqueue:
-        """Return the work of ``enqueue``, which has run before, as one graph to be enqueued again and again."""
+        """Record the work of ``enqueue``, which has run before, as a graph, and return what enqueues the graph."""
         ...
 
     def time(self, enqueue: Enqueue) -> Took:
-        """Run ``enqueue`` on a cold cache, its hidden memory poisoned, and return how long that took."""
+        """Run ``enqueue`` with a cold cache and its scratch memory poisoned, and return how long it took."""
         ...
 
     def clocks(self) -> Clocks | None:

@@ -1,4 +1,4 @@
-"""One judge a card: kernels of another one would be in its times."""
+"""One judge per card: the kernels of another judge would distort its times."""
 
 import socket
 import time
@@ -7,13 +7,14 @@ from evaluator.cuda.cards import Card
 from evaluator.errors import EvaluatorUnavailable
 
 _PATIENCE_S = 10.0
-"""For a judge that has just been ended to be gone."""
+"""How long to wait for a judge that is just ending."""
 
 
 def hold(card: Card) -> socket.socket:
-    """Return what holds ``card`` for this process until it is closed, or the process ends, however that comes.
+    """Reserve ``card`` for this process until the returned socket is closed or the process ends, however it ends.
 
-    It is a name in Linux's abstract socket namespace: no file that another user may not open or that stays behind.
+    The socket's name is in Linux's abstract namespace: there is no file that could stay behind, or that another user
+    could not open.
     Raises ``EvaluatorUnavailable`` when another process on this machine holds the card.
     """
     held = socket.socket(socket.AF_UNIX)

@@ -1,4 +1,4 @@
-"""Measured speed, behind the judge's seam: what a right candidate takes on the card, and against the incumbent."""
+"""Measured speed: how long a correct candidate takes on the card, and how it compares with the incumbent."""
 
 import math
 import random
@@ -21,14 +21,14 @@ from evaluator.problem import Problem
 from evaluator.target import Target
 
 SLOW_SHARE = 0.1
-"""Share of a score's runs in which heat or want of power may have slowed the card down."""
+"""There is no score if heat or lack of power slowed the card down in more than this share of the runs."""
 
 
 class Measured:
     """Speed on this machine's GPU.
 
-    Small cases, each pair of a comparison and the score have new processes: what was run before, and where code and
-    buffers happen to lie, must not count for the same one in every comparison of a run.
+    The small cases, each pair of a comparison, and the score get new processes: what ran before, and where code and
+    buffers happen to lie, must not favour the same kernel in every comparison of a run.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Measured:
         self._target, self._margin, self._cascade, self._start = target, margin, cascade, start
         self._chance = chance or random.Random(secrets.randbits(64))
         self.until = math.inf
-        """When a comparison ends at the latest, as by ``time.monotonic``."""
+        """The latest time at which a comparison ends, by ``time.monotonic``."""
 
     def score(
         self,
@@ -55,7 +55,7 @@ class Measured:
     ) -> Score | Fault:
         """Return the measured score; see ``Speed.score``.
 
-        Raises ``EvaluatorUnavailable`` when the GPU cannot be had or is held down, or the incumbent does not run on it.
+        Raises ``EvaluatorUnavailable`` when there is no GPU, it was slowed down, or the incumbent does not run on it.
         """
         predicted = self._predict(problem, plans)
         cascade = self._hopeless(problem, predicted, incumbent)
@@ -75,14 +75,14 @@ class Measured:
             return timing
         _refuse_slowdown(timing.clocks)
         cases = timing.scores
-        if not isinstance(predicted, str):  # what a search may want to know and no clock tells
+        if not isinstance(predicted, str):  # useful to a search, and no clock tells it
             cases = tuple(replace(case, critical=each.critical) for case, each in zip(cases, predicted, strict=True))
         found = (f"driver {card.driver or 'unknown'}", clocks_in_words(timing.clocks), cascade, _cut_short(comparison))
         conditions = "; ".join(filter(None, found))
         return Score(self._target.kind, self._target.name, cases, comparison, card.name, conditions)
 
     def _check(self, problem: Problem, small: Sequence[CompiledPlan]) -> Card | Fault:
-        """Run the small cases, everything compared, and return the card that they ran on."""
+        """Run the small cases, compare everything they wrote, and return the card that they ran on."""
         with ExitStack() as stack:
             contender = self._started(stack)
             for each in small:
@@ -150,14 +150,14 @@ def _timed_case(problem: Problem, compiled: CompiledPlan, card: Card) -> TimedCa
 
 
 def _cut_short(comparison: Comparison | None) -> str:
-    """Return in words that a comparison ran out of time, if it did."""
+    """Return in words that a comparison ran out of time; nothing if it did not."""
     if comparison is None or comparison.verdict is not Verdict.UNDECIDED or len(comparison.log_ratios) == ROUNDS[-1]:
         return ""
     return f"out of time after {len(comparison.log_ratios)} rounds of the comparison"
 
 
 def _refuse_slowdown(clocks: Sequence[Clocks]) -> None:
-    """Raise ``EvaluatorUnavailable`` if the card was held down by heat or for want of power in more than a few runs."""
+    """Raise ``EvaluatorUnavailable`` if heat or lack of power slowed the card down in more than ``SLOW_SHARE``."""
     slow = sum(bool(sampled.reasons & SLOWDOWN) for sampled in clocks)
     if slow > SLOW_SHARE * len(clocks):
         raise EvaluatorUnavailable(

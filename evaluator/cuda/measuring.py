@@ -1,4 +1,4 @@
-"""The protocol of timing, apart from any GPU: when who runs, how often, on what, and what is made of the times."""
+"""The timing protocol, independent of any GPU: who runs when, how often and on what, and how times become scores."""
 
 import math
 import random
@@ -15,19 +15,19 @@ from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseScore, Comparison, Fault, Status, Verdict
 
 RUNS = 24
-"""Timed runs a case that a score is made of, in ``PASSES`` passes over all cases."""
+"""Timed runs of each case for a score, in ``PASSES`` passes over all cases."""
 PASSES = 3
 MOST_WARMUPS = 3
-"""Before runs whose times count there are from one to this many others, at random; no kernel can tell them apart."""
+"""Runs that count follow one to this many warm-up runs, a random number; a kernel cannot tell which is which."""
 SAME_PAIR = 16
-"""Rounds of a comparison that one pair of processes runs. Where code and buffers happen to lie in a process counts for
-all its rounds; in the next pair it is drawn anew."""
+"""Rounds of a comparison that one pair of processes runs. Where code and buffers happen to lie in a process affects all
+its rounds; the next pair draws again."""
 LAG_S, LAG = 2e-4, 0.1
-"""What a run may take longer by the host's clock than by the device's events: so many seconds, and this share."""
+"""How much longer a run may take by the host's clock than by the device's events: seconds, plus a share of the run."""
 Pair = tuple[Contender, Contender]
 """Candidate and incumbent, both ready to run all cases."""
 ROOFLINES = 200.0
-"""A run may take this many times its roofline, within the limits that follow; what hangs takes longer."""
+"""A run that takes this many times its roofline counts as hanging; the limit is kept between the two below."""
 LEAST_LIMIT_S, MOST_LIMIT_S = 0.5, 20.0
 
 
@@ -62,7 +62,7 @@ class TimedCase:
 
 @dataclass(frozen=True)
 class Timing:
-    """What the timing of a candidate gave."""
+    """The scores of a candidate, and the clocks that the card ran at."""
 
     scores: tuple[CaseScore, ...]
     clocks: tuple[Clocks, ...]
@@ -75,7 +75,7 @@ class _Lags:
         self._late: list[bool] = []
 
     def note(self, runs: Sequence[Took]) -> None:
-        """Take runs into account."""
+        """Count runs."""
         self._late += [run.wall_s > run.seconds * (1 + LAG) + LAG_S for run in runs]
 
     def check(self) -> None:
@@ -91,7 +91,7 @@ class _Lags:
 
 
 class Stopwatch:
-    """Times contenders on the same cases. ``chance`` decides what no kernel is to foresee.
+    """Times contenders on the same cases. ``chance`` draws what no kernel may foresee.
 
     Raises ``EvaluatorUnavailable`` where the machine's clocks disagree.
     """
@@ -123,8 +123,9 @@ class Stopwatch:
         margin: float,
         until: float = math.inf,
     ) -> Comparison | Fault:
-        """Time candidate and incumbent in turn until ``decide`` has seen enough, or it is ``until`` by
-        ``time.monotonic``: no way to stop makes its verdict less sure. See ``Comparison``.
+        """Time candidate and incumbent in turn until ``decide`` has a verdict or ``time.monotonic`` reaches ``until``.
+
+        Stopping early makes no verdict less certain. See ``Comparison``.
 
         ``start`` gives a new pair, or the candidate's fault; ``plan_digest`` is the incumbent's. Raises
         ``EvaluatorUnavailable`` when the incumbent fails, which is not the candidate's fault.

@@ -1,30 +1,32 @@
-"""Clocks and their reasons from NVML, the library that comes with every NVIDIA driver; without a CUDA context.
+"""SM clocks and what holds them down, from NVML, the library of every NVIDIA driver. Needs no CUDA context.
 
-Declarations follow nvml.h of the NVML API reference (vR550). Written from there; not tried on a GPU.
+Not tried on a GPU.
 """
 
-import ctypes
+from collections.abc import Callable
 from typing import Any
+
+import pynvml
 
 from evaluator.cuda.device import Clocks
 
 REASONS = {
-    0x02: "application clocks setting",
-    0x04: "software power cap",
-    0x08: "hardware slowdown",
-    0x10: "sync boost",
-    0x20: "software thermal slowdown",
-    0x40: "hardware thermal slowdown",
-    0x80: "hardware power brake",
-    0x100: "display clock setting",
+    pynvml.nvmlClocksThrottleReasonApplicationsClocksSetting: "application clocks setting",
+    pynvml.nvmlClocksThrottleReasonSwPowerCap: "software power cap",
+    pynvml.nvmlClocksThrottleReasonHwSlowdown: "hardware slowdown",
+    pynvml.nvmlClocksThrottleReasonSyncBoost: "sync boost",
+    pynvml.nvmlClocksThrottleReasonSwThermalSlowdown: "software thermal slowdown",
+    pynvml.nvmlClocksThrottleReasonHwThermalSlowdown: "hardware thermal slowdown",
+    pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown: "hardware power brake",
+    pynvml.nvmlClocksThrottleReasonDisplayClockSetting: "display clock setting",
 }
-"""``nvmlClocksEventReason*`` by bit; 0x01, an idle GPU, is none that slows a kernel."""
-SLOWDOWN = 0x08 | 0x40 | 0x80
-"""Reasons for which a card that is well does not slow down: heat, and too little power."""
-_CLOCK_SM = 1
-"""``NVML_CLOCK_SM`` of ``nvmlClockType_t``."""
-_TEXT_BYTES = 96
-"""``NVML_DEVICE_NAME_V2_BUFFER_SIZE``; versions take less."""
+"""NVML's reasons for a clock that is not higher, by bit. An idle GPU, NVML's bit 0x01, slows no kernel."""
+SLOWDOWN = (
+    pynvml.nvmlClocksThrottleReasonHwSlowdown
+    | pynvml.nvmlClocksThrottleReasonHwThermalSlowdown
+    | pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown
+)
+"""Reasons for which a healthy card does not slow down: heat, and too little power."""
 
 
 class NvmlMissing(Exception):
@@ -34,49 +36,36 @@ class NvmlMissing(Exception):
 class Nvml:
     """NVML's view of one GPU."""
 
-    def __init__(self, uuid: str | None = None, library: str = "libnvidia-ml.so.1") -> None:
+    def __init__(self, uuid: str | None = None) -> None:
         """Look at the GPU called ``uuid``, with or without ``GPU-``, or the first one. Raises ``NvmlMissing``."""
-        try:
-            self._library: Any = ctypes.CDLL(library)
-        except OSError as error:
-            raise NvmlMissing(str(error)) from None
-        self._call("nvmlInit_v2")
-        self._handle = ctypes.c_void_p()
+        _ask(pynvml.nvmlInit)
         if uuid is None:
-            self._call("nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(0), ctypes.byref(self._handle))
+            self._handle = _ask(pynvml.nvmlDeviceGetHandleByIndex, 0)
         else:
-            named = f"GPU-{uuid.removeprefix('GPU-')}".encode()
-            self._call("nvmlDeviceGetHandleByUUID", ctypes.c_char_p(named), ctypes.byref(self._handle))
+            self._handle = _ask(pynvml.nvmlDeviceGetHandleByUUID, f"GPU-{uuid.removeprefix('GPU-')}")
 
     def driver(self) -> str:
-        """Return the driver's version."""
-        text = ctypes.create_string_buffer(_TEXT_BYTES)
-        self._call("nvmlSystemGetDriverVersion", text, ctypes.c_uint(_TEXT_BYTES))
-        return text.value.decode()
+        """Return the driver's version. Raises ``NvmlMissing``."""
+        return str(_ask(pynvml.nvmlSystemGetDriverVersion))
 
     def name(self) -> str:
-        """Return the card's name."""
-        text = ctypes.create_string_buffer(_TEXT_BYTES)
-        self._call("nvmlDeviceGetName", self._handle, text, ctypes.c_uint(_TEXT_BYTES))
-        return text.value.decode()
+        """Return the card's name. Raises ``NvmlMissing``."""
+        return str(_ask(pynvml.nvmlDeviceGetName, self._handle))
 
     def clocks(self) -> Clocks:
-        """Return the SM clock and what holds it down, now."""
-        mhz, reasons = ctypes.c_uint(), ctypes.c_ulonglong()
-        self._call("nvmlDeviceGetClockInfo", self._handle, ctypes.c_int(_CLOCK_SM), ctypes.byref(mhz))
-        # The name of before R535, which later drivers keep.
-        self._call("nvmlDeviceGetCurrentClocksThrottleReasons", self._handle, ctypes.byref(reasons))
-        return Clocks(mhz.value, reasons.value)
+        """Return the SM clock and what holds it down, now. Raises ``NvmlMissing``."""
+        mhz = _ask(pynvml.nvmlDeviceGetClockInfo, self._handle, pynvml.NVML_CLOCK_SM)
+        # The name from before driver R535, which later drivers keep.
+        return Clocks(mhz, _ask(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, self._handle))
 
-    def _call(self, function: str, *arguments: Any) -> None:
-        try:
-            code = getattr(self._library, function)(*arguments)
-        except AttributeError:
-            raise NvmlMissing(f"no {function} in the driver's NVML") from None
-        if code != 0:  # NVML_SUCCESS
-            raise NvmlMissing(f"{function} failed with code {code}")
+
+def _ask(function: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return function(*arguments)
+    except pynvml.NVMLError as error:
+        raise NvmlMissing(f"{function.__name__}: {error}") from None
 
 
 def in_words(reasons: int) -> str:
-    """Return NVML's reasons for a clock that is not higher, or ``none``."""
+    """Return the names of ``reasons``, a sum of NVML's bits, or ``none``."""
     return ", ".join(text for bit, text in REASONS.items() if reasons & bit) or "none"

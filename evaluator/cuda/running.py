@@ -1,4 +1,4 @@
-"""One case's launch plan on a device: its memory, its inputs, its steps, and whether what it wrote is right."""
+"""One case's launch plan on a device: its memory, its inputs, its steps, and whether what it wrote is correct."""
 
 import math
 import random
@@ -16,16 +16,16 @@ from evaluator.plan import Buffer, Fill, LaunchPlan, Role
 from evaluator.problem import Case, Problem, TensorSpec
 
 GUARD_BYTES = 2**16
-"""Before and after every buffer, all bits set: NaN to whoever reads it, and seen when it is written."""
+"""Size of the guards before and after every buffer. All their bits are set: a read gives NaN, a write is noticed."""
 _GUARD = 0xFF
 SAMPLED_ROWS = 16
-"""Rows that are compared with the reference after a run at a benchmark shape, of each of two heads."""
+"""Rows of each of two heads that are compared with the reference after a run at a benchmark shape."""
 
 Inputs = Mapping[str, torch.Tensor]
 
 
 class _Region:
-    """Memory of one buffer between its guards."""
+    """The memory of one buffer, between its guards."""
 
     def __init__(self, buffer: Buffer, place: torch.device) -> None:
         self._bytes = torch.full((buffer.nbytes + 2 * GUARD_BYTES,), _GUARD, dtype=torch.uint8, device=place)
@@ -33,7 +33,7 @@ class _Region:
         dtype: torch.dtype = getattr(torch, buffer.dtype)
         self.buffer = buffer
         self.flat = self._bytes[GUARD_BYTES : self._end].view(dtype)
-        self._start = _GUARD if dtype.is_floating_point else POISON  # a floating-point number of all bits is NaN
+        self._start = _GUARD if dtype.is_floating_point else POISON  # with all bits set a float is NaN
 
     def poison(self) -> None:
         """Forget what was written."""
@@ -54,10 +54,9 @@ class _Region:
 
 
 class Running:
-    """A plan with memory of its own. Every run is renewed, enqueued, collected and verified.
+    """A plan with memory of its own. A run is ``renew``, ``enqueue``, ``collect`` and ``verify``.
 
-    Inputs are made on the device from a seed, and made again to verify: what was within a kernel's reach is believed
-    nowhere.
+    Inputs are made on the device from a seed, and made again to verify: nothing that a kernel could reach is trusted.
     """
 
     def __init__(
@@ -85,8 +84,8 @@ class Running:
     def renew(self, seed: int, *, whole: bool = False) -> None:
         """Replace all inputs with what ``seed`` makes, and poison outputs and scratch.
 
-        ``whole``: the problem's own inputs, and everything is compared. Otherwise one row is planted in them, and it is
-        compared with some others.
+        ``whole``: the inputs are the problem's own, and everything is compared. Otherwise one row is planted in them,
+        and that row and some others are compared.
         """
         self._seed, self._whole = seed, whole
         inputs = self._inputs()
@@ -105,15 +104,15 @@ class Running:
                 self._kernels[step.kernel](step.grid, step.args, self._flat)
 
     def collect(self) -> None:
-        """Bring results to where ``verify`` looks for them, after the run: kernels have written them there."""
+        """After a run, bring its results to where ``verify`` looks for them: kernels have written them there."""
 
     def spoil(self) -> None:
         """Change one number in the planted row of the last run's result."""
         self.view("out")[self._planted][0] += 1.0
 
     def verify(self) -> Checked:
-        """Compare the last run with the reference. Every element must be written and finite; buffers' surroundings and
-        inputs must be as they were.
+        """Compare the last run with the reference. Every element must be written and finite; guards and inputs must be
+        unchanged.
         """
         with self._device.place:
             inputs = self._inputs()
@@ -155,11 +154,11 @@ class Running:
         return inputs
 
     def _plant(self, inputs: Inputs) -> None:
-        """Give one query a key of its own: both new, aligned, so that the key's new value is nearly all it gets."""
+        """Give one query a key of its own, aligned with it, so that its output is nearly that key's value."""
         case, chance = self.case, random.Random(self._seed)
         batch, head, row = chance.randrange(case.batch), chance.randrange(case.heads), chance.randrange(case.q_len)
         visible = row + case.kv_len - case.q_len + 1 if case.causal else case.kv_len
-        # The nearest key half of the time: problems that hide more than causality does see that one.
+        # Half of the time the nearest key: problems that mask more than causal ones do still see it.
         place = chance.choice((visible - 1, chance.randrange(visible)))
         key_at = (batch, head // (case.heads // case.kv_heads), place)
         generator = torch.Generator().manual_seed(chance.getrandbits(62))
@@ -187,7 +186,7 @@ class Running:
         return None
 
     def _undefined(self, outputs: Mapping[str, Allocation]) -> Fault | None:
-        """Look at every element, of rows that are not compared too."""
+        """Look at every element, also in rows that are not compared."""
         for name, allowed in (("out", torch.isfinite), ("lse", lambda lse: ~torch.isnan(lse))):
             wrong = int((~allowed(_view(outputs[name].data, self._specs[name]))).count_nonzero())
             if wrong:
@@ -204,7 +203,7 @@ def _view(flat: torch.Tensor, spec: TensorSpec) -> torch.Tensor:
 
 
 def _mark(allocation: Allocation, spec: TensorSpec, rows: torch.Tensor) -> None:
-    """Leave marked as written what is in ``rows``."""
+    """Unmark as written what is not in ``rows``."""
     assert allocation.written is not None
     written = _view(allocation.written, spec)
     written &= rows.view(*rows.shape, *[1] * (len(spec.shape) - 3))

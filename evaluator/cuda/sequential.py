@@ -24,8 +24,8 @@ from evaluator.evaluation import Verdict
 ROUNDS = (*range(4, 64, 4), *range(64, 257, 16))
 """Numbers of rounds after which a comparison is looked at; it ends undecided after the last."""
 OTHER_ALPHA = 0.05
-"""Probability of error of calling one candidate slower or equivalent: that costs a candidate, never a false record, so
-each comparison has it anew."""
+"""Probability of wrongly calling a candidate slower or equivalent. That loses a candidate and records nothing false, so
+each comparison may spend all of it."""
 _STEEPNESS = (0.25, 0.5, 1.0, 2.0)
 """The capital is spread evenly over these: each is best for some gain, from a quarter of the noise to twice it."""
 _CLIP = 2.0
@@ -42,7 +42,7 @@ def evidence(log_ratios: NDArray[Any]) -> NDArray[Any]:
 
 
 def _scaled(ratios: NDArray[Any]) -> NDArray[Any]:
-    """Return ratios over the median magnitude of those so far, clipped."""
+    """Return ratios divided by the median magnitude of those so far, clipped."""
     sizes = np.abs(ratios)
     lengths = range(1, ratios.shape[-1] + 1)
     typical = np.stack([np.partition(sizes[..., :n], n // 2)[..., n // 2] for n in lengths], axis=-1)
@@ -76,8 +76,8 @@ def decide(log_ratios: Sequence[float], alpha: float, margin: float) -> Verdict:
     than ``margin``, as two one-sided tests show. The first verdict that is not ``UNDECIDED`` ends the comparison: no
     more rounds are drawn.
 
-    The margin also is for what two processes of one kernel differ by for as long as they live, such as by where their
-    buffers lie: no number of rounds would tell that from speed.
+    The margin also covers what two processes of one kernel differ by for as long as they live, for example because of
+    where their buffers lie: no number of rounds can tell that from speed.
     """
     if not log_ratios:
         return Verdict.UNDECIDED

@@ -1,9 +1,8 @@
 """The device that is a GPU: torch for memory, streams, events and graphs, Triton's own launcher for kernels.
 
-The judge's binary is loaded as it is, with the metadata that its compilation left. Nothing is compiled here: text that
-a candidate has a say in meets no compiler in the process that holds the clock. Works with Triton 3.6 to 3.9, and was
-written from their sources (``compiler/compiler.py``, ``backends/nvidia/driver.py`` and ``driver.c``); no GPU was at
-hand to run it on.
+The judge's binary is loaded as it is, with the metadata of its compilation. Nothing is compiled here: no compiler reads
+text that a candidate can influence in the process that holds the clock. Written from the sources of Triton 3.6 to 3.9
+(``compiler/compiler.py``, ``backends/nvidia/driver.py`` and ``driver.c``); it has not run on a GPU.
 """
 
 import ctypes
@@ -12,10 +11,10 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import triton
@@ -30,14 +29,15 @@ from evaluator.cuda.nvml import Nvml, NvmlMissing
 from evaluator.plan import Argument, Descriptor, KernelIR, Pointer, Scalar
 
 FLUSH_BYTES = 2**28
-"""Overwritten and read between timed runs; twice the L2 cache where that is more."""
+"""Overwritten and read between timed runs to empty the cache; twice the L2 cache where that is more."""
 _SCRATCH_BYTE = 0xFF
-"""What memory holds that kernels get from Triton's allocator: NaN to whoever reads it as numbers."""
+"""Fills memory that kernels get from Triton's allocator: read as floats, it is NaN."""
 _NOT_SUPPORTED = 801
-"""``CUDA_ERROR_NOT_SUPPORTED`` of cuda.h: a part of a GPU, under MIG, keeps nothing in its cache on request."""
+"""``CUDA_ERROR_NOT_SUPPORTED`` of cuda.h: a part of a GPU, under MIG, has no persisting cache lines."""
 _TENSOR_MAP = "nvTmaDesc"
 _LAUNCHER_TYPES = {"f16": "fp16", "f64": "fp64"}
-"""Types by MLIR's names that Triton's launcher knows by its own."""
+"""MLIR's names of types, to those that Triton's launcher has for them."""
+T = TypeVar("T")
 _INT_BITS = {"i1": 8, "i8": 8, "i16": 16, "i32": 32, "i64": 64}
 
 
@@ -55,7 +55,7 @@ class TritonDevice:
         self.place = torch.device("cuda", index)
         properties = torch.cuda.get_device_properties(index)
         limits = triton.runtime.driver.active.utils.get_device_properties(index)
-        self._nvml = _nvml(str(properties.uuid))
+        self._nvml = _answer(lambda: Nvml(str(properties.uuid)))
         self._clocks: Clocks | None = None
         self.card = Card(
             name=properties.name,
@@ -65,7 +65,7 @@ class TritonDevice:
             max_clock_ghz=limits["sm_clock_rate"] / 1e6,
             # Two transfers a clock: as triton.testing.get_dram_gbps.
             hbm_bytes_per_s=limits["mem_clock_rate"] * 1e3 * limits["mem_bus_width"] * 2 / 8,
-            driver=_driver(self._nvml),
+            driver=(self._nvml and _answer(self._nvml.driver)) or "",
             uuid=str(properties.uuid),
         )
         self._flushed = torch.zeros(max(FLUSH_BYTES, 2 * self.card.l2_bytes) // 4, dtype=torch.int32, device=self.place)
@@ -74,7 +74,7 @@ class TritonDevice:
         self._scratch: list[torch.Tensor] = []
         triton.set_allocator(self._allocate)
         self._empty_s = 0.0
-        # No kernel of a candidate has run yet that could have a say in this.
+        # No candidate's kernel has run yet that could influence this.
         self._empty_s = statistics.median(self.time(lambda: None).wall_s for _ in range(9))
 
     def _allocate(self, size: int, alignment: int, stream: int | None) -> torch.Tensor:
@@ -91,7 +91,7 @@ class TritonDevice:
         metadata = json.loads(binary.launch)
         types = [launcher_type(kind) for kind in metadata.pop("signature")]
         descriptors = metadata.get("tensordesc_meta") or []
-        # Each parameter of the IR is given by the plan, so the launcher is not to unfold descriptors into several.
+        # The plan gives every parameter of the IR, so the launcher must not expand descriptors into several.
         metadata["tensordesc_meta"] = None
         with tempfile.TemporaryDirectory() as folder:
             files = {"kernel.json": Path(folder, "kernel.json"), "kernel.cubin": Path(folder, "kernel.cubin")}
@@ -117,7 +117,7 @@ class TritonDevice:
         """Return the work as a CUDA graph's replay."""
         graph = torch.cuda.CUDAGraph()
         collecting = gc.isenabled()
-        gc.disable()  # a kernel that is collected meanwhile unloads its module, which capture does not allow
+        gc.disable()  # a kernel that is garbage-collected now would unload its module, which capture forbids
         try:
             with torch.cuda.graph(graph):
                 enqueue()
@@ -135,45 +135,33 @@ class TritonDevice:
             scratch.fill_(_SCRATCH_BYTE)
         self.synchronize()
         began = time.perf_counter()
-        # Not waited for, so that the host has enqueued the run before the device comes to it.
-        self._flushed.fill_(1)  # nothing is left of what a kernel may have kept here
-        self._flushed.sum()  # evicts the lines just written: a run is not to pay for writing them back
+        # Without waiting, so that the host has enqueued the run before the device reaches it.
+        self._flushed.fill_(1)  # erases what a kernel may have kept here
+        self._flushed.sum()  # evicts the lines just written: a run must not pay for writing them back
         start, end = self._events
         start.record()
         enqueue()
         end.record()
         end.synchronize()
         wall_s = time.perf_counter() - began - self._empty_s
-        self._clocks = self._sampled()
+        self._clocks = None if self._nvml is None else _answer(self._nvml.clocks)
         return Took(start.elapsed_time(end) / 1e3, wall_s)
 
     def clocks(self) -> Clocks | None:
         """Return what NVML said just after the last timed run."""
         return self._clocks
 
-    def _sampled(self) -> Clocks | None:
-        try:
-            return None if self._nvml is None else self._nvml.clocks()
-        except NvmlMissing:
-            return None
-
     def synchronize(self) -> None:
         """Wait for the device."""
         torch.cuda.synchronize(self.place)
 
 
-def _nvml(uuid: str) -> Nvml | None:
+def _answer(ask: Callable[[], T]) -> T | None:
+    """Return NVML's answer, None where it has none."""
     try:
-        return Nvml(uuid)
+        return ask()
     except NvmlMissing:
         return None
-
-
-def _driver(nvml: Nvml | None) -> str:
-    try:
-        return "" if nvml is None else nvml.driver()
-    except NvmlMissing:
-        return ""
 
 
 def launcher_type(kind: str) -> str:

@@ -2,7 +2,7 @@
 
 <- {"ready": {"name": "NVIDIA H100 80GB HBM3", ...}}                                a ``Card``; or {"error": "..."}
 -> {"open": {"problem": "mha", "case": {...}, "plan": {...}, "binaries": [...]}}
-<- {"ok": true}
+<- {"ok": true}                                                                    its memory is allocated
 -> {"check": {"case": "odd-full", "seed": 1}}                                       one run, everything compared
 <- {"result": {...}}                                                                a ``CaseResult``
 -> {"time": {"case": "8k-full", "seeds": [5, 6]}}                                   a run a seed, each verified
@@ -11,11 +11,10 @@
 <- {"running": true} ... {"running": false}                                         around what a kernel can hang in
 <- {"fault": {"status": "crashed", ...}} or {"error": "..."}                        instead of any answer
 
-What goes wrong while a candidate's kernels run is its fault, everything else the machine's. After a fault of the device
-nothing can be trusted any more, and the process ends. That a kernel ends in time is its parent's business.
+What goes wrong while a candidate's kernels run is the candidate's fault, everything else the machine's. After a fault
+of the device nothing can be trusted any more, and the process ends. The parent enforces time limits.
 """
 
-import base64
 import ctypes
 import json
 import os
@@ -28,6 +27,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
+import msgspec
 import torch
 
 from evaluator.binary import Binary
@@ -37,7 +37,6 @@ from evaluator.cuda.cards import Card
 from evaluator.cuda.device import Device, DeviceFault, Enqueue, PlanFault
 from evaluator.cuda.running import Running
 from evaluator.evaluation import Fault, Status
-from evaluator.plain import rebuild
 from evaluator.plan import LaunchPlan
 from evaluator.problem import Case, Problem
 
@@ -58,7 +57,7 @@ class Worker:
         self._replays: dict[str, Enqueue] = {}
 
     def answer(self, line: str) -> bool:
-        """Say the answer to a request, and return whether more can be answered."""
+        """Answer a request, and return whether more can be answered."""
         ((name, arguments),) = json.loads(line).items()
         handlers: dict[str, Callable[..., dict[str, Any]]]
         handlers = {"open": self.open, "check": self.check, "time": self.time, "close": self.close}
@@ -81,15 +80,15 @@ class Worker:
         return True
 
     def open(self, problem: str, case: Any, plan: Any, binaries: list[dict[str, Any]]) -> dict[str, Any]:
-        """Give a plan memory."""
+        """Allocate the memory of a plan."""
         found = get_problem(problem)
-        opened = rebuild(type(found.correctness_cases[0]), case)  # a problem may extend ``Case``
-        loaded = [_binary(data) for data in binaries]
+        opened = msgspec.convert(case, type(found.correctness_cases[0]))  # a problem may extend ``Case``
+        loaded = msgspec.convert(binaries, list[Binary])
         self._running[opened.name] = self.running(found, opened, plan_from_json(plan), loaded)
         return {"ok": True}
 
     def running(self, problem: Problem, case: Case, plan: LaunchPlan, binaries: Sequence[Binary]) -> Running:
-        """Return what is to be run for an opened case."""
+        """Return what runs for an opened case."""
         return Running(self.device, problem, case, plan, binaries)
 
     def check(self, case: str, seed: int) -> dict[str, Any]:
@@ -103,7 +102,7 @@ class Worker:
         return _refused(checked.fault) if checked.fault else {"result": asdict(checked.result)}
 
     def time(self, case: str, seeds: list[int]) -> dict[str, Any]:
-        """Run a plan once a seed, each time on other inputs, poisoned memory and a cold cache; time and verify it."""
+        """Run a plan once for each seed, on new inputs, poisoned memory and a cold cache; time and verify each run."""
         running = self._running[case]
         if case not in self._replays and (fault := self._record(running, seeds[0])):
             return _refused(fault)
@@ -121,9 +120,9 @@ class Worker:
         return {"runs": runs, "clocks": clocks}
 
     def _record(self, running: Running, seed: int) -> Fault | None:
-        """Make a graph of a plan, after a first launch: that loads code, which a graph cannot hold.
+        """Record a plan as a graph, after a first launch, which loads code: a graph cannot do that.
 
-        Its result is the canary: once it was found right, a wrong number in it must be seen.
+        The launch's result is the canary: after it was found correct, a wrong number in it must be noticed.
         """
         running.renew(seed)
         with self._watched():
@@ -146,7 +145,7 @@ class Worker:
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        """Tell the parent that kernels run, until they have ended; what goes wrong meanwhile is theirs."""
+        """Tell the parent while kernels run; what goes wrong meanwhile is their fault."""
         self._say({"running": True})
         try:
             yield
@@ -171,22 +170,22 @@ class LocalLink:
     """A link to a worker in this process."""
 
     def __init__(self, card: Card, make: Callable[[Say], Worker]) -> None:
-        """Have requests answered by what ``make`` returns."""
+        """Let the worker that ``make`` returns answer requests."""
         self.ready = json.dumps({"ready": asdict(card)})
         self._said: deque[str] = deque()
         self._worker = make(lambda answer: self._said.append(json.dumps(answer)))
 
     def ask(self, line: str, wall_s: float) -> str:
-        """Answer; nobody watches the time."""
+        """Return the answer; the time limit is not enforced."""
         self._worker.answer(line)
         return self.next_line(wall_s)
 
     def next_line(self, wall_s: float) -> str:
-        """Return what was said next."""
+        """Return the next line."""
         return self._said.popleft()
 
     def last_words(self) -> str:
-        """It does not die alone."""
+        """Return nothing: it cannot die alone."""
         return ""
 
     def end(self) -> None:
@@ -194,10 +193,6 @@ class LocalLink:
 
     def kill(self) -> None:
         """Nothing is left behind."""
-
-
-def _binary(data: Mapping[str, Any]) -> Binary:
-    return rebuild(Binary, {**data, "cubin": base64.b64decode(data["cubin"])})
 
 
 def _refused(fault: Fault) -> dict[str, Any]:
@@ -209,7 +204,7 @@ def _fault(status: Status, message: str) -> dict[str, Any]:
 
 
 def first_line(error: Exception) -> str:
-    """Return what went wrong, without what follows it."""
+    """Return the first line of an error's message, or the error's type."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
@@ -229,7 +224,7 @@ def main() -> int:
 
     from evaluator.cuda.triton_device import TritonDevice
 
-    # The judge runs on one thread; the reference here is waited for.
+    # The judge uses one thread; here the reference must be quick.
     torch.set_num_threads(min(_THREADS, len(os.sched_getaffinity(0))))
     try:
         device = TritonDevice()

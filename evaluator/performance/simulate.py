@@ -1,7 +1,10 @@
 """One SM, clock by clock: plays warps' instruction streams through its schedulers, scoreboards and pipes.
 
 Four warps of a CTA that run the same stream, one on each sub-partition, are played as one: they go through the same
-pipes at the same time. At the SM's own pipes they take turns, and each waits for its own result only.
+pipes at the same time. At the SM's own pipes they take turns, and each waits for its own result only. This is four
+times as fast, and an approximation: on an SM the four fall out of step there, and one computes while another waits for
+its turn. Both plays take at least as long as one warp alone, and longer by at most what the other three take those
+pipes for. Where a stream uses no pipe of the SM's they agree.
 """
 
 from collections import defaultdict

@@ -1,6 +1,6 @@
 """Multi-head attention, forward: the problem ``mha`` with its cases and published baselines."""
 
-from evaluator.problem import HELD_OUT, Case
+from evaluator.problem import HELD_OUT
 from evaluator.problems.dense import AVO_PAPER, LENGTHS_K, Attention, benchmark, published, small, tiled
 
 HEADS = 16
@@ -17,39 +17,26 @@ tile.
 """
 
 
-def _case(
-    name: str,
-    heads: int,
-    q_len: int,
-    kv_len: int,
-    causal: bool,
-    inputs: str,
-    layout: str = "contiguous",
-    scale: float = 0.0,
-) -> Case:
-    return small(name, heads, heads, q_len, kv_len, causal, inputs, layout, scale)
-
-
 _CORRECTNESS = (
-    _case("square-full", 2, 256, 256, False, "normal"),
-    _case("square-causal", 2, 256, 256, True, "dominant"),
-    _case("odd-full", 1, 193, 321, False, "dominant"),
-    _case("odd-causal", 3, 77, 333, True, "dominant", "bshd"),
+    small("square-full", 2, 2, 256, 256, False, "normal"),
+    small("square-causal", 2, 2, 256, 256, True, "dominant"),
+    small("odd-full", 1, 1, 193, 321, False, "dominant"),
+    small("odd-causal", 3, 3, 77, 333, True, "dominant", "bshd"),
     # kv_len - q_len decides where a bound meets the edge of a tile: 1 and 126 do so for tiles up to 128, in either loop
     # of a kernel that splits at the diagonal.
-    _case("edge-full", 1, 130, 257, False, "edge"),
-    _case("edge-1-causal", 2, 128, 129, True, "edge", scale=0.11),
-    _case("edge-126-causal", 2, 128, 254, True, "edge"),
-    _case("short-causal", 1, 5, 5, True, "normal"),
-    _case("one-query", 2, 1, 130, False, "outliers"),
-    _case("padded-causal", 1, 161, 161, True, "outliers", "padded"),
-    _case("mixed-full", 2, 65, 140, False, "normal", "mixed"),
-    _case("large-full", 1, 130, 200, False, "large", "bshd"),
-    _case("large-causal", 1, 255, 255, True, "large"),
-    _case("constant-causal", 2, 129, 257, True, "constant", scale=0.07),
-    _case("negative-full", 1, 100, 300, False, "negative"),
-    _case("rising-full", 2, 70, 321, False, "rising"),
-    _case("long-causal", 1, 1024, 1024, True, "normal"),
+    small("edge-full", 1, 1, 130, 257, False, "edge"),
+    small("edge-1-causal", 2, 2, 128, 129, True, "edge", scale=0.11),
+    small("edge-126-causal", 2, 2, 128, 254, True, "edge"),
+    small("short-causal", 1, 1, 5, 5, True, "normal"),
+    small("one-query", 2, 2, 1, 130, False, "outliers"),
+    small("padded-causal", 1, 1, 161, 161, True, "outliers", "padded"),
+    small("mixed-full", 2, 2, 65, 140, False, "normal", "mixed"),
+    small("large-full", 1, 1, 130, 200, False, "large", "bshd"),
+    small("large-causal", 1, 1, 255, 255, True, "large"),
+    small("constant-causal", 2, 2, 129, 257, True, "constant", scale=0.07),
+    small("negative-full", 1, 1, 100, 300, False, "negative"),
+    small("rising-full", 2, 2, 70, 321, False, "rising"),
+    small("long-causal", 1, 1, 1024, 1024, True, "normal"),
 )
 
 _FA3 = "FlashAttention-3, arXiv 2407.08608, figure 5: H100 SXM5, head dim 128, 16k tokens"

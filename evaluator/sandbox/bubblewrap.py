@@ -1,8 +1,8 @@
-"""Namespaces for the fork server, by bubblewrap (``bwrap``), which needs no privileges where user namespaces are on.
+"""Namespaces for the fork server, made by bubblewrap (``bwrap``); needs no privileges where user namespaces are on.
 
-Inside there is no network, no other process, no home and nobody's temporary files. Of the file system there is what
-Python and the compiler are made of, read-only, and an empty ``/tmp``. Options are those of bubblewrap 0.4, so that old
-distributions will do.
+Inside there is no network, no other process, no home folder and no temporary file of anyone else. The file system has
+only what Python and the compiler are made of, read-only, and an empty ``/tmp``. All options are in bubblewrap 0.4, so
+old distributions work.
 """
 
 import functools
@@ -16,19 +16,19 @@ from pathlib import Path
 from evaluator.sandbox.landlock import READABLE
 
 WORK = "/tmp/avo-sandbox"
-"""Folder to work in, inside."""
+"""The working folder inside the namespaces."""
 ADVICE = (
     "apt-get install bubblewrap, and allow user namespaces "
     "(sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns; containers often forbid them)"
 )
 """What to do where namespaces are missing."""
-_PROBE_S = 20.0
+_PROBE_S = 120.0
 
 
 def command(folders: Iterable[Path] = ()) -> list[str]:
-    """Return what to put before a command line to run it in namespaces, where ``folders`` can be read as well.
+    """Return what to put before a command line to run it in namespaces in which ``folders`` can be read too.
 
-    It ends with the thread that starts it.
+    The process ends with the thread that starts it.
     """
     arguments = [
         shutil.which("bwrap") or "bwrap",
@@ -48,7 +48,7 @@ def command(folders: Iterable[Path] = ()) -> list[str]:
 
 @functools.cache
 def missing() -> str:
-    """Return in a few words why namespaces cannot be had on this machine, nothing where they can."""
+    """Return in a few words why this machine has no namespaces for us; nothing where it has."""
     if shutil.which("bwrap") is None:
         return "bubblewrap is not installed"
     try:

@@ -25,6 +25,8 @@ from evaluator.sandbox.seccomp import confine
 
 HEADER_BYTES = 1 << 20
 _STDERR_CHARS = 16_000
+_STDERR_AT_ONCE = 1 << 20
+"""Bytes: what a pipe holds at most, unless root enlarges it. A job that writes without end must not hold us up."""
 _RESULT_FD = 3
 
 # linux/prctl.h
@@ -39,7 +41,7 @@ def frame(data: bytes) -> bytes:
 def serve(folder: str) -> None:
     """Import the modules named in the first frame, then run jobs until standard input closes.
 
-    Removes ``folder`` at the end, also when it is the end because the parent was killed.
+    Removes ``folder`` at the end, even when the parent was killed.
     """
     try:
         _serve()
@@ -74,7 +76,7 @@ def _serve() -> None:
 
 
 def _check_confinement() -> None:
-    """Try the filter on a fork, so that a kernel without it is the house's fault and not every candidate's."""
+    """Try the filter on a fork, so that a kernel without it is the machine's fault and not every candidate's."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -100,15 +102,19 @@ def _run(
         _child(job, limits, folder, result_write, error_write, prctl)
     os.close(result_write)
     os.close(error_write)
+    errors = bytearray()
     try:
-        end, result, stderr = _watch(pid, result_read, error_read, requests, limits)
+        end, result = _watch(pid, result_read, error_read, errors, requests, limits)
     finally:
         status = _kill_all(pid)
+        # Between the last look at its stderr and its result the job may have said why; no one is left who writes.
+        _take(error_read, errors, _STDERR_AT_ONCE)
         os.close(result_read)
         os.close(error_read)
         shutil.rmtree(folder, ignore_errors=True)
     if end == "hangup":
         raise SystemExit
+    stderr = errors[-_STDERR_CHARS:].decode(errors="replace")
     if end == "result":
         return {"outcome": "finished", "stderr": stderr}, result
     if end == "deadline":
@@ -133,7 +139,7 @@ def _child(
     errors: int,
     prctl: Callable[..., int],
 ) -> NoReturn:
-    """Become the job. Never returns; whatever goes wrong ends in an exit code without a result."""
+    """Run the job in the forked process. Never returns; whatever goes wrong ends in an exit code without a result."""
     try:
         os.setsid()
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -166,7 +172,7 @@ def _limit(limits: dict[str, Any]) -> None:
         (resource.RLIMIT_AS, mapped + limits["memory_bytes"]),
     ):
         resource.setrlimit(kind, (most, most))
-    # SIGXCPU at the soft limit says why; a process that ignores it meets SIGKILL at the hard one.
+    # SIGXCPU at the soft limit tells why; a process that ignores it is killed at the hard one.
     resource.setrlimit(resource.RLIMIT_CPU, (limits["cpu_s"], limits["cpu_s"] + 5))
 
 
@@ -185,10 +191,15 @@ def _tasks_of_user() -> int:
     return tasks
 
 
-def _watch(pid: int, result_fd: int, error_fd: int, requests: int, limits: dict[str, Any]) -> tuple[str, bytes, str]:
-    """Return how the job ended (result, deadline, oversize, exit or hangup), its result and the end of its stderr."""
+def _watch(
+    pid: int, result_fd: int, error_fd: int, errors: bytearray, requests: int, limits: dict[str, Any]
+) -> tuple[str, bytes]:
+    """Return how the job ended (result, deadline, oversize, exit or hangup) and its result.
+
+    What it writes to stderr meanwhile is appended to ``errors``, of which the end is kept.
+    """
     deadline = time.monotonic() + limits["wall_s"]
-    result, errors = bytearray(), bytearray()
+    result = bytearray()
     exited = os.pidfd_open(pid)
     poll = select.poll()
     for fd, events in ((result_fd, select.POLLIN), (error_fd, select.POLLIN), (exited, select.POLLIN), (requests, 0)):
@@ -196,24 +207,18 @@ def _watch(pid: int, result_fd: int, error_fd: int, requests: int, limits: dict[
             os.set_blocking(fd, False)
         poll.register(fd, events)
 
-    def take(fd: int, into: bytearray) -> None:
-        try:
-            while chunk := os.read(fd, 1 << 16):
-                into += chunk
-                if fd == error_fd:
-                    del into[:-_STDERR_CHARS]
-                elif len(into) > limits["result_bytes"] + 8:
-                    return
-            poll.unregister(fd)
-        except (BlockingIOError, KeyError):  # nothing more for now; or closed before
-            pass
-
     end = ""
     while not end:
         left = deadline - time.monotonic()
         ready = {fd for fd, _ in poll.poll(max(0.0, left) * 1000)}
-        take(error_fd, errors)
-        take(result_fd, result)
+        for fd, into, most in (
+            (error_fd, errors, _STDERR_AT_ONCE),
+            (result_fd, result, limits["result_bytes"] + 8),
+        ):
+            if _take(fd, into, most):
+                with contextlib.suppress(KeyError):  # its end was seen before
+                    poll.unregister(fd)
+        del errors[:-_STDERR_CHARS]
         size = int.from_bytes(result[:8], "big") if len(result) >= 8 else None
         if size is not None and size <= limits["result_bytes"] and len(result) >= 8 + size:
             end = "result"
@@ -226,11 +231,22 @@ def _watch(pid: int, result_fd: int, error_fd: int, requests: int, limits: dict[
         elif left <= 0:
             end = "deadline"
     os.close(exited)
-    return end, bytes(result[8 : 8 + (size or 0)]), errors.decode(errors="replace")
+    return end, bytes(result[8 : 8 + (size or 0)])
+
+
+def _take(fd: int, into: bytearray, most: int) -> bool:
+    """Read what is there, until ``into`` is longer than ``most``. Return whether that is all there will be."""
+    with contextlib.suppress(BlockingIOError):
+        while chunk := os.read(fd, 1 << 16):
+            into += chunk
+            if len(into) > most:
+                return False
+        return True
+    return False
 
 
 def _kill_all(pid: int) -> int:
-    """Kill the job's process group and, because orphans become our children, what left it. Returns the job's status."""
+    """Kill the job's process group and what left it: orphans become our children. Return the job's status."""
     status = 0
     victims = {pid}
     while True:

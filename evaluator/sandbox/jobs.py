@@ -1,10 +1,10 @@
-"""The fork server, seen from the trusted side: runs named jobs on untrusted input, each in a process of its own.
+"""The fork server, as the trusted side sees it: runs named jobs on untrusted input, each in a process of its own.
 
 A long-lived child interpreter with a closed environment (``evaluator.sandbox.forkserver``) imports the job modules
-once; each job is a fork of it, so torch and triton are paid for once. A job's result is bytes; whatever else it does,
+once; each job is a fork of it, so torch and triton are imported once. A job's result is bytes; whatever else it does,
 including dying, hanging or writing nonsense, is an outcome. The result of a hostile job is hostile data.
 
-All of it is in namespaces (``evaluator.sandbox.bubblewrap``) where they can be had.
+All of it runs in namespaces (``evaluator.sandbox.bubblewrap``) where the machine allows them.
 """
 
 import contextlib
@@ -29,9 +29,9 @@ from evaluator.isolation import Sandbox
 from evaluator.sandbox import bubblewrap
 from evaluator.sandbox.forkserver import HEADER_BYTES, PR_SET_DUMPABLE, frame
 
-START_S = 120.0
-"""Importing torch and triton takes about a second, much more on a cold or busy disk."""
-GRACE_S = 30.0
+START_S = 600.0
+"""Importing torch and triton takes about a second, much more on a cold disk or a busy machine: this ends a hang."""
+GRACE_S = 120.0
 """How much longer than a job's wall limit the server may take to answer."""
 
 
@@ -48,10 +48,10 @@ class Limits:
     """Largest file it may write."""
     open_files: int
     processes: int
-    """Processes and threads, on top of those that its user has; the kernel does not hold root to it."""
+    """Processes and threads, on top of those that the user has; the kernel does not limit root."""
     result_bytes: int
     confined: bool
-    """Deny new programs, signals to other processes and any change to files, beside what is denied to every job."""
+    """Deny new programs, signals to other processes and any change to files, besides what is denied to every job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ Outcome: TypeAlias = Finished | TimedOut | Crashed
 
 
 def hide() -> None:
-    """Keep the other processes of this user, root's aside, from reading this one's memory and environment."""
+    """Keep other processes of this user, except root's, from reading this one's memory and environment."""
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "the kernel refuses to hide this process")
 

@@ -1,8 +1,8 @@
-"""A Landlock domain for jobs: of the file system only what Python and the compiler are made of, and one own folder.
+"""A Landlock domain for jobs: they reach only the files that Python and the compiler are made of, and one own folder.
 
-It needs no privileges, holds for root too, and cannot be taken off. Processes outside the domain cannot be inspected
-from within, so their environment and memory are out of reach as well. Linux has it since 5.13, and since 5.19 in the
-version needed here (renaming between folders); without it jobs run unrestricted in what they read.
+A domain needs no privileges, holds for root too, and cannot be removed. A process inside cannot inspect those outside,
+so their environment and memory are out of reach as well. Linux has Landlock since 5.13, and since 5.19 in the version
+needed here (renaming between folders). Without it, what jobs may read is not restricted.
 """
 
 import ctypes
@@ -17,23 +17,23 @@ _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION, _PATH_BENEATH = 1, 1
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _RIGHTS = {2: 14, 3: 15, 4: 15, 5: 16}
-"""Access rights to files, by version of the interface; later ones have those of 5."""
+"""Number of access rights to files, by version of the interface; later versions have those of 5."""
 _TCP = 0b11
 """Binding and connecting; part of the interface since version 4."""
 
 READABLE = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/proc/self", "/proc/cpuinfo", "/sys/devices/system")
-"""What any program may be made of or ask about the machine."""
+"""What programs are made of, and what they may ask about the machine."""
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 
 
 def version() -> int:
-    """Return the kernel's Landlock version, 0 where it has none that will do or it is switched off."""
+    """Return the kernel's Landlock version; 0 where it is too old, missing or switched off."""
     known = _call(_CREATE_RULESET, None, 0, _VERSION)
     return known if known >= min(_RIGHTS) else 0
 
 
 def restrict(folder: str) -> None:
-    """Restrict this process, for good, to reading what it is made of and to doing as it likes in ``folder``.
+    """Restrict this process for good: it may read what it is made of, and do anything in ``folder``.
 
     Does nothing where the kernel has no Landlock. Raises ``OSError`` when the kernel refuses. The process must have
     set ``NO_NEW_PRIVS``.

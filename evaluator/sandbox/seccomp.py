@@ -1,9 +1,10 @@
-"""A seccomp filter for jobs that only compute: files are read at most, and nobody else is reached.
+"""A seccomp filter for jobs that only compute: they may read files, and reach no other process.
 
 No new processes, no sockets, no namespaces, no signals to or tracing of others; no file is made, changed, renamed or
-removed. Jobs that call programs, like the compiler with its assembler, get a wider one: programs and files are theirs.
+removed. Jobs that call programs, like the compiler with its assembler, get a wider filter: they may start programs and
+write files.
 
-It needs no privileges (only NO_NEW_PRIVS), holds for root too, and cannot be taken off.
+The filter needs no privileges (only NO_NEW_PRIVS), holds for root too, and cannot be removed.
 """
 
 import ctypes
@@ -60,7 +61,7 @@ _PROGRAMS_NEED = {
     "renameat", "renameat2", "mkdir", "mkdirat", "rmdir", "link", "linkat", "unlink", "unlinkat", "symlink",
     "symlinkat", "chmod", "fchmod", "fchmodat", "fchmodat2", "utime", "utimes", "futimesat", "utimensat",
 }  # fmt: skip
-"""Denied to jobs that call no programs only."""
+"""Denied only to jobs that call no programs."""
 _OWN_ONLY = {"x86_64": {"tgkill": 234, "prlimit64": 302}, "aarch64": {"tgkill": 131, "prlimit64": 261}}
 """Allowed where the first argument is 0 or the caller's own process id: ``abort`` needs the first."""
 _OPEN = {"x86_64": {2: 1, 257: 2}, "aarch64": {56: 2}}
@@ -128,7 +129,7 @@ def _filter(machine: str, programs: bool) -> bytes:
                 (_RETURN, 0, 0, _ALLOW),
             ]
         )
-    # These hide their flags in memory: without them the C library falls back to clone and openat.
+    # These take their flags from memory, which a filter cannot read. Without them the C library uses clone and openat.
     for number in (_CLONE3, _OPENAT2):
         code += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
     # Programs: no flag that makes a namespace. Without programs: the flag of threads.

@@ -12,8 +12,8 @@ from typing import IO
 
 from evaluator.errors import EvaluatorUnavailable
 
-START_S = 120.0
-"""How long a child may take to say its first line: it may import torch, or be on another machine."""
+START_S = 600.0
+"""How long a child may take to say its first line: it may import torch on a busy machine, or be on another one."""
 _END_S = 3.0
 ENVIRONMENT = frozenset({"PATH", "HOME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "OMP_NUM_THREADS"})
 _PREFIXES = ("LC_", "PYTHON", "CUDA_", "NVIDIA_", "TRITON_")

@@ -17,12 +17,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+import msgspec
+
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorError, EvaluatorUnavailable
-from evaluator.evaluation import Evaluation, Fault, Status
+from evaluator.evaluation import Evaluation, Fault
 from evaluator.evaluators import AnyRequest, EvaluateRequest, ProfileRequest, VerifyRequest
 from evaluator.inspection import Findings, Inspection, Look
-from evaluator.plain import rebuild
 from evaluator.profile import Profile
 from evaluator.target import Target
 
@@ -55,6 +56,14 @@ def request_line(number: int, request: AnyRequest) -> str:
     return json.dumps({"id": number, "problem": candidate.problem, "source": candidate.source} | data)
 
 
+class _Inspect(msgspec.Struct, forbid_unknown_fields=True):
+    """``Inspection`` without what a request says elsewhere."""
+
+    look: Look
+    suite: str | None = None
+    case: str | None = None
+
+
 def requests(lines: Iterable[str]) -> Iterator[tuple[int, AnyRequest] | MalformedRequest]:
     """Yield each line as a request with its number, or as what is wrong with it; blank lines are passed over."""
     for line in lines:
@@ -73,13 +82,13 @@ def _request(line: str) -> tuple[int, AnyRequest] | MalformedRequest:
     incumbent, profile, look = data.get("incumbent"), data.get("profile"), data.get("inspect")
     if look is not None:
         try:
-            asked = rebuild(Inspection, {"problem": candidate.problem, "source": candidate.source} | look)
-        except (ValueError, TypeError):
+            asked = msgspec.convert(look, _Inspect)
+        except ValueError:
             looks = ", ".join(Look)
             return MalformedRequest(
                 f'"inspect" is an object with "look" (one of {looks}), and maybe "suite" and "case"'
             )
-        return data["id"], asked
+        return data["id"], Inspection(asked.look, candidate.problem, candidate.source, asked.suite, asked.case)
     held_out = data.get("held_out", False)
     if not isinstance(held_out, bool) or (held_out and (incumbent, profile) != (None, None)):
         return MalformedRequest('"held_out" is true or false, and goes without "incumbent" and "profile"')
@@ -124,7 +133,7 @@ def greeting(line: str, target: str) -> Target:
     if name != target:
         raise EvaluatorUnavailable(f"the judge is there for target {name!r}, not {target!r}")
     try:
-        return rebuild(Target, data["target"])
+        return msgspec.convert(data["target"], Target)
     except (ValueError, KeyError, TypeError) as error:
         raise EvaluatorUnavailable(f"the judge does not say what its target is: {error}") from error
 
@@ -156,14 +165,11 @@ def read_answer(number: int, request: AnyRequest, line: str) -> Any:
     data = _answered(number, line)
     try:
         if isinstance(request, Inspection):
-            found = dict(data["findings"])
-            evaluation = found.pop("evaluation", None)
-            seen = rebuild(Findings, found)
-            return seen if evaluation is None else replace(seen, evaluation=Evaluation.from_json(evaluation))
+            return msgspec.convert(data["findings"], Findings)
         if isinstance(request, ProfileRequest):
             if "fault" in data:
-                return Fault(Status(data["fault"]["status"]), str(data["fault"]["message"]))
-            return tuple(rebuild(Profile, profile) for profile in data["profiles"])
+                return msgspec.convert(data["fault"], Fault)
+            return msgspec.convert(data["profiles"], tuple[Profile, ...])
         return Evaluation.from_json(data["evaluation"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise EvaluatorUnavailable(f"the judge's answer cannot be read: {error!r}") from error

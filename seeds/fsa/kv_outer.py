@@ -1,15 +1,15 @@
 """Selected attention in the order of Flash Sparse Attention (arXiv 2508.18224): the queries that selected a block of
 keys are gathered into tiles, so that small groups fill them too.
 
-Positions are taken in lots, so that partial outputs fit in memory; for each lot
+Positions are processed in lots, so that partial outputs fit in memory. For each lot,
 
 1. ``count_kernel``, ``place_kernel`` and ``list_kernel`` list the entries (position, slot) that selected each block: a
    histogram, a scan and a scatter, on the device;
-2. ``attend_kernel`` computes the attention of a share of a block's list to that block. What it stores for an entry is
-   normalised and comes with its own log of the sum of exponentials;
-3. ``reduce_kernel`` adds up the entries of each position, weighted by these.
+2. ``attend_kernel`` computes the attention of a share of a block's list to that block. For each entry it stores a
+   normalised output and the log of its sum of exponentials;
+3. ``reduce_kernel`` adds up the outputs of each position's entries, weighted by their sums.
 
-Correct for any length, group, strides and number of blocks. The order within a list, which is chance, changes no
+Correct for any length, group, strides and number of blocks. The order within a list is random and changes no
 result.
 """
 
@@ -18,9 +18,9 @@ import triton
 import triton.language as tl
 
 PARTIAL_BYTES = 2**28
-"""Of the partial outputs of a lot, as far as ``MOST_LOTS`` allows."""
+"""Size of the partial outputs of a lot; larger where there would be more than ``MOST_LOTS`` lots."""
 MOST_LOTS = 12
-"""Each takes five launches."""
+"""Most lots of a call; each takes five launches."""
 
 
 @triton.jit
@@ -41,7 +41,7 @@ def count_kernel(Indices, Counts, stride, tokens, blocks, n_blocks, TOKENS: tl.c
 
 @triton.jit
 def place_kernel(Counts, Starts, Cursors, Ends, group, n_blocks, SHARE: tl.constexpr, BLOCKS: tl.constexpr):
-    """Where the list of each block of one KV head starts, and how many shares there are up to its end."""
+    """Store where the list of each block of one KV head starts, and how many shares there are up to its end."""
     block = tl.arange(0, BLOCKS)
     there = block < n_blocks
     place = tl.program_id(0) * n_blocks + block
@@ -100,7 +100,7 @@ def attend_kernel(
     SHARE: tl.constexpr,
     BLOCKS: tl.constexpr,
 ):
-    """One share of the list of one block. A row of a tile is one query head of one entry."""
+    """Attend with one share of the list of one block. A row of a tile is one query head of one entry."""
     program = tl.program_id(0)
     batch_head = tl.program_id(1).to(tl.int64)
     batch = batch_head // kv_heads

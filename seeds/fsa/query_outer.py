@@ -1,7 +1,7 @@
-"""Selected attention in the order of Native Sparse Attention: one program for each query position and KV head, walking
-over the blocks that the position selected.
+"""Selected attention in the order of Native Sparse Attention: one program for each query position and KV head, which
+loops over the blocks that the position selected.
 
-The query heads of a group share the rows of a tile, which has 16 at least: small groups leave most of it idle. Correct
+The query heads of a group are the rows of a tile, which has at least 16: small groups leave most of it idle. Correct
 for any length, group, strides and number of blocks.
 """
 

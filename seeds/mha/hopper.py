@@ -1,8 +1,8 @@
 """Flash attention forward for Hopper in Gluon: one warp loads tiles of keys and values by TMA, eight warps multiply by
 wgmma and keep the softmax.
 
-Head dim 128 and any lengths; strides as TMA takes them. Written without a Hopper at hand: it compiles for one, and its
-numbers have not been checked.
+For head dim 128, any lengths, and strides that TMA takes. It compiles for Hopper; its numbers have not been checked on
+a GPU.
 """
 
 import torch

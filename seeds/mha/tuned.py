@@ -1,5 +1,5 @@
-"""Flash attention forward, tuned: exp2 with the scale folded in, keys that all rows of a tile see taken without a mask,
-and the rest behind them with one; tiles moved through tensor descriptors.
+"""Flash attention forward, tuned: exp2 with the scale folded in; one loop without masks over the keys that all rows of
+a tile see, and one with masks over the rest; tiles are loaded and stored through tensor descriptors.
 
 Correct for any lengths, strides that descriptors take (multiples of 16 bytes, the last 1) and head mapping.
 """
@@ -33,7 +33,7 @@ def walk(
     HEAD_DIM: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """Take in the keys from ``start`` to ``stop``; maximum and scale are those of base 2."""
+    """Attend to the keys from ``start`` to ``stop``; the running maximum and the scale are in base 2."""
     for start_n in range(start, stop, BLOCK_N):
         k = k_desc.load([batch, kv_head, start_n, 0]).reshape(BLOCK_N, HEAD_DIM)
         scores = tl.dot(q, k.T)

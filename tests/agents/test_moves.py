@@ -151,7 +151,7 @@ def test_random_compositions_stay_correct(seed: int, depth: int, target: str, co
     assert complaint(source) == "", made
 
 
-@pytest.mark.soak
+@pytest.mark.long
 def test_many_random_compositions_stay_correct(complaint: Callable[[str], str]) -> None:
     first = int(os.environ.get("AVO_SOAK_SEED", "0"))
     wrong = {}

@@ -54,7 +54,7 @@ class TrickyEvaluator(FakeEvaluator):
             raise ValueError("it is Sunday")
         self.folder = folder
         self.dies = trick == "deaths"
-        self.pause_s = 60.0 if trick == "slow" else 0.05
+        self.pause_s = 3600.0 if trick == "slow" else 0.05
         self.count = 0
 
     def ask(self, request: AnyRequest) -> Any:

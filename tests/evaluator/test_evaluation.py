@@ -67,3 +67,29 @@ def test_a_correct_candidate_must_have_a_score() -> None:
 def test_a_score_is_positive_and_finite(tflops: float) -> None:
     with pytest.raises(ValueError, match="positive"):
         Score(ScoreKind.PREDICTED, "h100", (CaseScore("a", tflops, 1.0, "tensor"),))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"status": "guessed"}, "guessed"),
+        ({"seconds": True}, r"Expected `float`, got `bool` - at `\$.seconds`"),
+        ({"cases": {}}, r"\$.cases"),
+        ({"cases": [{"case": "a", "passed": 1, "relative_error": None, "lse_error": None}]}, r"\$.cases\[0\].passed"),
+        ({"score": None}, "must have a score"),
+        ({"traits": {"kind": 1}}, r"\$.traits"),
+        ({"later": 1}, "unknown fields later"),
+    ],
+)
+def test_other_data_is_refused_with_the_place(change: dict[str, object], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        Evaluation.from_json(json.loads(json.dumps(CORRECT.to_json())) | change)
+
+
+def test_a_field_with_a_default_may_be_missing_and_a_whole_number_is_a_float() -> None:
+    data = {"status": "crashed", "message": "died", "target": "h100", "suite": "quick", "seconds": 1}
+    evaluation = Evaluation.from_json(data)
+    assert evaluation == Evaluation(Status.CRASHED, "died", "h100", "quick", 1.0)
+    assert type(evaluation.seconds) is float
+    with pytest.raises(ValueError, match="missing required field `suite`"):
+        Evaluation.from_json({name: value for name, value in data.items() if name != "suite"})

@@ -10,6 +10,7 @@ from evaluator.evaluation import Evaluation, Fault, Status
 from evaluator.evaluators import FakeEvaluator
 from evaluator.inspection import Findings, Inspection, Look
 from evaluator.judging.judge import Judge
+from evaluator.sandbox.jobs import ForkServer
 from evaluator.serving.process import ProcessEvaluator
 from evaluator.serving.protocol import (
     MalformedRequest,
@@ -26,8 +27,8 @@ SEED = seed_source("mha")
 
 
 @pytest.fixture(scope="module")
-def judge() -> Iterator[Judge]:
-    with Judge(get_target("h100"), "quick", capture_cpu_s=8) as judge:
+def judge(fork_server: ForkServer) -> Iterator[Judge]:
+    with Judge(get_target("h100"), "quick", server=fork_server, capture_cpu_s=8) as judge:
         yield judge
 
 

@@ -119,6 +119,13 @@ def test_what_looks_like_a_value_inside_a_string_stays() -> None:
         (("steps", 1, "launch", "args", 2, "descriptor", "padding"), "x", "padding"),
         (("steps", 1), {"exec": "rm"}, "fill or launch"),
         (("case",), 3, "case"),
+        (("buffers", 0, "role"), "\ud800", "buffers"),
+        (("buffers", 0, "\ud800"), 1, "buffers"),
+        (("buffers", 0, "owner"), "me", "buffers.*keys"),
+        (("steps", 1, "launch", "args", 1), {"scalar": {"value": 2**64}}, "value"),
+        (("steps", 0, "fill", "value"), 2**1000, "value"),
+        (("steps", 1, "launch", "args", 1), {"scalar": {"value": 1}, "pointer": {}}, "args"),
+        (("kernels", 0, "options"), {"\ud800": []}, "options"),
     ],
 )
 def test_a_broken_plan_is_refused_by_the_name_of_the_field(path: tuple[Any, ...], value: Any, message: str) -> None:

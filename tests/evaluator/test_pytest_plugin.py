@@ -64,7 +64,7 @@ def run_pytest(folder: Path, source: str, *flags: str) -> str:
     plugin = ["-p", "evaluator.pytest_plugin"]
     root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin, *flags, "test_it.py"]
-    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment(root), timeout=120)
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment(root), timeout=600)
     return run.stdout + run.stderr
 
 
@@ -97,4 +97,4 @@ def test_the_flag_takes_in_tests_that_know_nothing_of_it(tmp_path: Path) -> None
 def test_runs_of_pytest_that_need_no_kernels_do_not_pay_for_torch() -> None:
     root = Path(__file__).parents[2]
     code = "import sys, evaluator.pytest_plugin; sys.exit(bool({'torch', 'triton'} & sys.modules.keys()))"
-    subprocess.run([sys.executable, "-c", code], env=environment(root), check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], env=environment(root), check=True, timeout=600)

@@ -77,7 +77,7 @@ def test_two_workers_are_never_both_accepted_against_the_same_best(store: Store,
         )
 
     def second() -> None:
-        inside.wait(10)
+        inside.wait(600)
         make.conclude(store, steps[1], attempts[1], decide=decide)
 
     other = threading.Thread(target=second)

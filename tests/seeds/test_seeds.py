@@ -60,7 +60,7 @@ def check(problem: Problem, case: Case, module: Any) -> None:
             assert (tensors["lse"][batch, head] - lse).abs().max() < 1e-3
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.corpus)])
 @pytest.mark.parametrize(("problem", "name"), NAMES)
 def test_a_seed_gives_the_references_numbers(problem: str, name: str, dtype: str) -> None:
     found = get_problem(problem)
@@ -105,7 +105,7 @@ def test_a_seed_compiles_for_every_architecture(fork_server: ForkServer, problem
         assert fit(binary, architecture) is None
 
 
-@pytest.mark.soak
+@pytest.mark.corpus
 @pytest.mark.parametrize(("problem", "name"), NAMES)
 def test_a_seed_is_judged_correct(fork_server: ForkServer, problem: str, name: str) -> None:
     with Judge(get_target("h100"), "quick", server=fork_server) as judge:

@@ -86,7 +86,7 @@ def test_fewer_gpus_than_workers_is_said_and_no_gpu_is_asked_where_a_command_rea
 
 def test_a_judge_that_requires_namespaces_does_not_start_without(monkeypatch: pytest.MonkeyPatch) -> None:
     command = [sys.executable, "-m", "evaluator", "--target", "h100", "--sandbox", "require"]
-    result = subprocess.run(command, env={**os.environ, "PATH": ""}, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, env={**os.environ, "PATH": ""}, capture_output=True, text=True, timeout=600)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("python -m evaluator: no namespaces for candidates: bubblewrap is not installed")
     assert result.stderr.count("\n") == 1
@@ -162,7 +162,7 @@ def test_a_seed_that_the_judge_refuses_ends_the_run_with_the_verdict(tmp_path: P
     (tmp_path / "broken.py").write_text("def attention(:\n")
     environment = {key: value for key, value in os.environ.items() if key != "AVO_DB"}
     command = [sys.executable, "-m", "avo", "run", "--seed-file", "broken.py", "--workers", "1", "--json"]
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     assert result.returncode == 1, result.stderr
     assert "avo: the seed does not pass: parse_error:" in result.stderr
     assert "Traceback" not in result.stderr

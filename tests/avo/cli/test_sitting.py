@@ -99,7 +99,7 @@ def test_a_run_pauses_goes_on_and_stops_as_other_processes_ask(sitting: Sitting)
     assert sitting.summary()["state"] == RunState.STOPPED
 
 
-@pytest.mark.soak
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("process", "words"), [("raylet/raylet", "Ray has no node left"), ("gcs_server", "Ray's head does not answer")]
 )

@@ -58,6 +58,7 @@ def test_all_of_it_is_formatted_and_clean(both: list[Passed], tmp_path: Path) ->
         ast.parse(source.read_text())
 
 
+@pytest.mark.long
 def test_all_of_it_is_typed_strictly(both: list[Passed], tmp_path: Path) -> None:
     write_package(render_package("mine", both, NOW), tmp_path / "out")
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache")]

@@ -11,7 +11,8 @@ from lineage_db.store import Store
 from tests.postgresql import Cluster
 
 
-@pytest.mark.soak
+@pytest.mark.long
+@pytest.mark.postgresql
 def test_a_run_on_two_nodes_outlives_one_of_them(cluster: Cluster, tmp_path: Path) -> None:
     script = Path(__file__).parents[1] / "nodes.py"
     with cluster.database() as url:

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.postgresql import Cluster
 
 
@@ -24,6 +26,7 @@ def test_a_run_killed_at_any_write_goes_on_as_if_it_had_not_been(tmp_path: Path)
     assert crash(str(tmp_path / "lineage.db"), 1, 1, tmp_path) > 30
 
 
+@pytest.mark.postgresql
 def test_a_run_on_a_server_killed_where_it_writes_loses_nothing(cluster: Cluster, tmp_path: Path) -> None:
     with cluster.database() as url:
         assert crash(url, 2, 5, tmp_path) > 30

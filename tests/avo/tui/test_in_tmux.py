@@ -32,7 +32,7 @@ class Terminal:
 
     def until(self, *words: str, escapes: bool = False) -> str:
         """Wait until all ``words`` are seen, and return what is seen; the limit only ends a broken test."""
-        for _ in range(300):
+        for _ in range(6000):
             shown = self._run("capture-pane", "-p", *(["-e"] if escapes else []))
             if all(word in shown for word in words):
                 return shown
@@ -48,7 +48,7 @@ class Terminal:
 def terminal(tmp_path: Path) -> Iterator[Terminal]:
     name = make_sample_run(str(tmp_path / "lineage.db"))
     ui = f"{sys.executable} -m avo ui {name} --db {tmp_path}/lineage.db"
-    command = f"TERM=dumb {ui}; echo refused with $?; {ui}; echo left with $?; sleep 60"
+    command = f"TERM=dumb {ui}; echo refused with $?; {ui}; echo left with $?; sleep 3600"
     opened = Terminal(tmp_path / "socket", command, {"NO_COLOR": "1", "LC_ALL": "C.UTF-8", "PATH": os.environ["PATH"]})
     yield opened
     opened.close()

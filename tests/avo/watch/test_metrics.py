@@ -28,7 +28,7 @@ def collector(run: Recorded, name: str = "live") -> Collector:
 
 
 def scrape(port: int) -> list[str]:
-    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=600) as answer:
         return [line for line in answer.read().decode().splitlines() if not line.startswith("#")]
 
 

@@ -36,7 +36,7 @@ def watch(path: Path, console: Console) -> RunProgress:
 
 def until(condition: Callable[[], bool]) -> None:
     """Wait for another thread; the limit only ends a broken test."""
-    limit = monotonic() + 20
+    limit = monotonic() + 600
     while not condition():
         assert monotonic() < limit, "nothing happened"
         sleep(0.01)

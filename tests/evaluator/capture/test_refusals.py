@@ -188,11 +188,6 @@ def run(x, index, y, *, scale):
     assert "\n" not in found.message
 
 
-@pytest.fixture(scope="module")
-def impatient(fork_server: ForkServer) -> Capturer:
-    return Capturer(fork_server, replace(DEFAULT_LIMITS, wall_s=4, cpu_s=1))
-
-
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -207,10 +202,11 @@ def impatient(fork_server: ForkServer) -> Capturer:
         ("import os\nwhile True: os.fork()", Status.NO_ENTRY),
     ],
 )
-def test_attacks_on_the_process_end_with_it(impatient: Capturer, body: str, status: Status) -> None:
+def test_attacks_on_the_process_end_with_it(fork_server: ForkServer, body: str, status: Status) -> None:
+    limits = replace(DEFAULT_LIMITS, wall_s=1 if "sleep" in body else 600, cpu_s=1)
     body = "\n".join(f"  {line}" for line in body.splitlines())
     source = f"def run():\n{body}\n"
-    found = impatient.capture(source, "run", [Call("case", (), ())], get_target("h100"))
+    found = Capturer(fork_server, limits).capture(source, "run", [Call("case", (), ())], get_target("h100"))
     assert isinstance(found, Fault)
     assert found.status is status
 

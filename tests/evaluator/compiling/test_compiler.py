@@ -139,7 +139,7 @@ def test_the_text_of_a_plan_compiles_to_the_ptx_of_the_normal_path(
     server: ForkServer, compiler: Compiler, kernel: Callable[..., KernelIR], source: str, level: Level, target: str
 ) -> None:
     limits = Limits(
-        wall_s=120,
+        wall_s=600,
         cpu_s=120,
         memory_bytes=8 * 2**30,
         file_bytes=2**30,

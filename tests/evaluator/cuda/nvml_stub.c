@@ -6,7 +6,7 @@ static int result(const char *name) {
   const char *fails = getenv("NVML_STUB_FAILS");
   return fails && !strcmp(fails, name) ? 3 /* NVML_ERROR_NOT_SUPPORTED */ : 0;
 }
-int nvmlInit_v2(void) { return result("init"); }
+int nvmlInitWithFlags(unsigned int flags) { return result("init"); }
 int nvmlDeviceGetHandleByIndex_v2(unsigned int index, void **device) {
   *device = (void *)0x7f0000000001;
   return result("index");

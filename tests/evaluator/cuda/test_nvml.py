@@ -1,54 +1,85 @@
 """NVML is asked for clocks and what holds them down, and its absence is said."""
 
+import ctypes
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
+import pynvml
 import pytest
 
 from evaluator.cuda.device import Clocks
-from evaluator.cuda.nvml import Nvml, NvmlMissing, in_words
+from evaluator.cuda.nvml import SLOWDOWN, Nvml, NvmlMissing, in_words
+
+Install = Callable[[str], None]
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Makes a library the driver's: pynvml loads it in place of ``libnvidia-ml.so.1``."""
+
+    def load(library: str) -> None:
+        monkeypatch.setattr(pynvml, "CDLL", lambda name: ctypes.CDLL(library))
+
+    monkeypatch.setattr(pynvml, "nvmlLib", None)
+    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+    return load
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> str:
+def built(tmp_path_factory: pytest.TempPathFactory) -> str:
     if shutil.which("gcc") is None:
         pytest.skip("needs gcc")
     built = tmp_path_factory.mktemp("nvml") / "libnvml_stub.so"
     source = Path(__file__).parent / "nvml_stub.c"
-    subprocess.run(["gcc", str(source), "-shared", "-fPIC", "-o", str(built)], check=True, timeout=60)
+    subprocess.run(["gcc", str(source), "-shared", "-fPIC", "-o", str(built)], check=True, timeout=600)
     return str(built)
 
 
-def test_the_card_with_that_uuid_tells_its_clock_and_reasons(library: str) -> None:
-    nvml = Nvml("1234", library)
+@pytest.fixture
+def stub(built: str, install: Install) -> None:
+    install(built)
+
+
+@pytest.mark.usefixtures("stub")
+def test_the_card_with_that_uuid_tells_its_clock_and_reasons() -> None:
+    nvml = Nvml("1234")
     assert nvml.driver() == "550.54.15"
     assert nvml.clocks() == Clocks(1755, 0x44)
+
+
+def test_reasons_are_named_by_the_bits_of_nvml_h() -> None:
     assert in_words(0x44) == "software power cap, hardware thermal slowdown"
+    assert in_words(0x01) == "none"
+    assert SLOWDOWN == 0x08 | 0x40 | 0x80
 
 
-def test_without_a_uuid_it_is_the_first_card(library: str) -> None:
-    assert Nvml(library=library).name() == "Stub"
+@pytest.mark.usefixtures("stub")
+def test_without_a_uuid_it_is_the_first_card() -> None:
+    assert Nvml().name() == "Stub"
 
 
+@pytest.mark.usefixtures("stub")
 @pytest.mark.parametrize(
     ("uuid", "fails", "message"),
     [
-        ("GPU-5678", "", "nvmlDeviceGetHandleByUUID failed with code 6"),
-        (None, "init", "nvmlInit_v2 failed with code 3"),
-        (None, "clock", "nvmlDeviceGetClockInfo failed with code 3"),
+        ("GPU-5678", "", "nvmlDeviceGetHandleByUUID: Not Found"),
+        (None, "init", "nvmlInit: Not Supported"),
+        (None, "clock", "nvmlDeviceGetClockInfo: Not Supported"),
     ],
 )
-def test_what_fails_is_named(
-    uuid: str | None, fails: str, message: str, library: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_fails_is_named(uuid: str | None, fails: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NVML_STUB_FAILS", fails)
     with pytest.raises(NvmlMissing, match=message):
-        Nvml(uuid, library).clocks()
+        Nvml(uuid).clocks()
 
 
-def test_no_library_and_another_library_are_told_apart() -> None:
-    with pytest.raises(NvmlMissing, match=r"libno-such-nvml\.so"):
-        Nvml(library="libno-such-nvml.so")
-    with pytest.raises(NvmlMissing, match="no nvmlInit_v2 in the driver's NVML"):
-        Nvml(library="libc.so.6")
+@pytest.mark.parametrize(
+    ("library", "message"),
+    [("libno-such-nvml.so", "NVML Shared Library Not Found"), ("libc.so.6", "nvmlInit: Function Not Found")],
+)
+def test_no_library_and_another_library_are_told_apart(library: str, message: str, install: Install) -> None:
+    install(library)
+    with pytest.raises(NvmlMissing, match=message):
+        Nvml()

@@ -75,7 +75,7 @@ def test_without_a_gpu_one_line_says_so() -> None:
 def test_a_worker_that_does_not_start_is_no_verdict(
     command: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evaluator.serving.child.START_S", 5.0 if command[0] != "sleep" else 0.1)
+    monkeypatch.setattr("evaluator.serving.child.START_S", 600.0 if command[0] != "sleep" else 0.1)
     with pytest.raises(EvaluatorUnavailable, match=message):
         start_worker(command)
 

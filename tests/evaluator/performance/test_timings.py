@@ -107,7 +107,7 @@ def test_the_table_has_a_row_for_each_card_and_problem(tmp_path: Path) -> None:
     assert "10%" in row
 
 
-@pytest.mark.soak
+@pytest.mark.corpus
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.stem)
 def test_predictions_rank_what_was_timed(path: Path) -> None:
     for found in compare(load(path), predicted_us):

@@ -10,8 +10,7 @@ from evaluator.judging.judge import Judge
 from evaluator.sandbox.jobs import ForkServer
 from evaluator.targets import get_target
 from seeds import seed_source
-
-pytestmark = pytest.mark.soak
+from tests.evaluator.corpus import sample
 
 SOURCES = [seed_source("fsa", name) for name in ("query_outer", "kv_outer")]
 FIRST = (
@@ -39,7 +38,7 @@ def judge(fork_server: ForkServer) -> Iterator[Judge]:
         yield judge
 
 
-@pytest.mark.parametrize("fault", WRONG)
+@pytest.mark.parametrize("fault", sample(WRONG, 12))
 def test_a_wrong_sparse_kernel_is_seen(judge: Judge, fault: str) -> None:
     right, wrong = WRONG[fault]
     source = next(text for text in SOURCES if right in text)

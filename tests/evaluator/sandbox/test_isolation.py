@@ -24,7 +24,7 @@ from evaluator.targets import get_target
 from tests.evaluator.sandbox.isolation import WAYS, isolated
 
 LIMITS = Limits(
-    wall_s=30, cpu_s=20, memory_bytes=2**30, file_bytes=0, open_files=64, processes=64, result_bytes=1 << 20,
+    wall_s=600, cpu_s=20, memory_bytes=2**30, file_bytes=0, open_files=64, processes=64, result_bytes=1 << 20,
     confined=True,
 )  # fmt: skip
 SNOOP = Path(__file__).parent / "snoop.py"

@@ -19,7 +19,7 @@ from evaluator.sandbox.jobs import Crashed, Finished, ForkServer, Limits, Outcom
 from tests.evaluator.sandbox.isolation import WAYS, isolated
 
 LIMITS = Limits(
-    wall_s=30,
+    wall_s=600,
     cpu_s=20,
     memory_bytes=2**30,
     file_bytes=0,
@@ -131,6 +131,11 @@ def test_a_crash_keeps_the_end_of_what_was_said(server: ForkServer) -> None:
     assert isinstance(outcome, Crashed)
     assert outcome.stderr.strip().endswith("OSError: last")
     assert len(outcome.stderr) < 20_000
+
+
+def test_what_is_said_just_before_the_result_is_kept() -> None:
+    with ForkServer(("late_reason",), path=[Path(__file__).parent]) as server:
+        assert server.run("late_reason:run", b"", LIMITS) == Finished(b"result", "error: the reason")
 
 
 def test_junk_on_the_standard_streams_does_not_spoil_the_result(server: ForkServer) -> None:
@@ -326,7 +331,7 @@ import os, signal, sys
 from pathlib import Path
 from evaluator.sandbox.jobs import ForkServer, Limits
 server = ForkServer(["sandbox_jobs"], path=[Path(sys.argv[1]), Path(sys.argv[2])])
-limits = Limits(30, 20, 2**30, 0, 32, 64, 2**20, confined=False)
+limits = Limits(600, 20, 2**30, 0, 32, 64, 2**20, confined=False)
 outcome = server.run("sandbox_jobs:run", b"import os; result = os.getcwd().encode()", limits)
 print(outcome.result.decode(), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -341,7 +346,7 @@ def test_a_killed_parent_leaves_neither_process_nor_folder(way: str, tmp_path: P
     parent = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": path})
     assert parent.returncode == -signal.SIGKILL, parent.stderr
     folder = Path(parent.stdout.strip()).parent
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 600
     while folder.exists() or still_running(str(tmp_path)):
         assert time.monotonic() < deadline, "the server or its folder is still there"
         time.sleep(0.01)

@@ -17,7 +17,7 @@ def blocks(language: str) -> list[str]:
 def run(folder: Path, *command: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     outcome = subprocess.run(
-        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=600
     )
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     return outcome.stdout

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from evaluator.compiling.compiler import JOB_MODULE, Compiler
+from evaluator.compiling.compiler import Compiler
 from evaluator.evaluation import Fault, Status
 from evaluator.plan import DEFAULT_LIMITS, KernelIR, LaunchPlan
 from evaluator.sandbox.jobs import Finished, ForkServer
@@ -15,21 +15,15 @@ from evaluator.targets import get_target
 H100 = get_target("h100")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ForkServer]:
-    with ForkServer((JOB_MODULE,)) as server:
-        yield server
-
-
 @pytest.fixture
-def compiler(server: ForkServer) -> Iterator[Compiler]:
+def compiler(fork_server: ForkServer) -> Iterator[Compiler]:
     """A compiler that, after the test, still reads IR, in the process it had before."""
-    compiler = Compiler(None, server=server)
+    compiler = Compiler(None, server=fork_server)
     assert not isinstance(compiler.canonical([plan(kernel(""))], H100), Fault)
-    pid = server.pid
+    pid = fork_server.pid
     yield compiler
-    assert not isinstance(Compiler(None, server=server).canonical([plan(kernel(""))], H100), Fault)
-    assert server.pid == pid
+    assert not isinstance(Compiler(None, server=fork_server).canonical([plan(kernel(""))], H100), Fault)
+    assert fork_server.pid == pid
 
 
 def kernel(body: str) -> KernelIR:

@@ -11,6 +11,7 @@ from evaluator.problems.mha import MHA
 from evaluator.sandbox.jobs import ForkServer
 from evaluator.targets import get_target
 from tests.evaluator.attacks.attack import HONEST, edited
+from tests.evaluator.corpus import sample
 
 SOURCES = {path.stem: path.read_text() for path in sorted(HONEST.glob("*.py"))}
 # Programmatic dependent launch: both kernels start early and wait for what they read.
@@ -56,12 +57,12 @@ def check(judge: Judge, name: str, cases: list[str]) -> None:
     assert [case.case for case in evaluation.score.cases] == cases
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", sample(SOURCES, 8))
 def test_an_honest_kernel_is_correct(brief_judge: Judge, name: str) -> None:
     check(brief_judge, name, ["8k-causal"])
 
 
-@pytest.mark.soak
+@pytest.mark.corpus
 @pytest.mark.parametrize("name", SOURCES)
 def test_an_honest_kernel_is_correct_in_the_quick_suite(quick_judge: Judge, name: str) -> None:
     check(quick_judge, name, [case.name for case in QUICK])

@@ -1,0 +1,14 @@
+"""Which of many kernels that are judged alike belong to every run of the tests."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+
+def sample(names: Iterable[Any], every: int) -> list[Any]:
+    """Return parameters for a test of them all, marked ``corpus`` but for the first of every so many."""
+    return [
+        pytest.param(*(name if isinstance(name, tuple) else (name,)), marks=pytest.mark.corpus if place % every else ())
+        for place, name in enumerate(names)
+    ]
