@@ -20,10 +20,11 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from avo.watch.snapshot import read_snapshot
+from avo.watch.view import read_view
 from evaluator.candidate import Candidate
 from lineage_db.store import Store
 from seeds import seed_source
@@ -147,7 +148,7 @@ def per_minute(target: str, attempts: int) -> float:
         command = [sys.executable, "-m", "avo", "run", *(str(word) for pair in options.items() for word in pair)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         with Store.open(url, create=False) as store:
-            rate = read_snapshot(store, "bench").attempts_per_minute
+            rate = read_view(store, "bench", datetime.now(UTC)).attempts_per_minute
     assert rate is not None
     return rate
 

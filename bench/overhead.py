@@ -1,31 +1,49 @@
-"""What the framework itself costs an attempt: ``python -m bench.overhead [--attempts N] [--workers N ...]``.
+"""What the framework itself costs an attempt.
+
+    python -m bench.overhead [--attempts N] [--workers N ...]
+    python -m bench.overhead --display --before 100000 --attempts 2000 --workers 2
 
 Runs real worker processes under Ray with an evaluator and an operator that take no time, so what is left is everything
 but evaluation and model: leases, briefs, the pool, Ray's calls, the database, the driver. Printed for each number of
 workers: milliseconds between attempts, CPU milliseconds of all processes for each, over the second half of the run, and
 the resident memory of the driver and of the largest operator worker at a tenth of the run and at its end.
+
+With ``--display`` the driver shows the run on a terminal, and the processor time of a refresh is printed: all that the
+threads of the display take in half a second, in which the run is read and drawn once. ``--before`` lengthens the run by
+copied attempts first (SQLite only).
 """
 
 import argparse
 import os
 import tempfile
+import threading
 import time
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
+from typing import TextIO
+
+from rich.console import Console
 
 from agents.operator import Brief, Proposal
 from avo.config import RunConfig
 from avo.search.run import Stop, execute
 from avo.search.workers import hire
+from avo.watch.progress import RunProgress
+from bench.long_run import lengthen
 from evaluator.candidate import Candidate
+from evaluator.catalogue import get_problem
 from evaluator.evaluation import CaseScore, Evaluation, Score, Status
 from evaluator.evaluators import FakeEvaluator
 from evaluator.target import ScoreKind
+from lineage_db.records import Run
 from lineage_db.store import Store
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+INTERVAL_S = 0.5
+"""Time between two refreshes of the live display."""
 
 
 class Counting:
@@ -99,11 +117,22 @@ def operators(pids: list[int]) -> list[int]:
     return found
 
 
+def display_seconds() -> float:
+    """Return the processor time of the threads that read and draw the live display in this process."""
+    return sum(
+        time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
+        for thread in threading.enumerate()
+        if thread.ident and (thread.name == "progress" or type(thread).__name__ == "_RefreshThread")
+    )
+
+
 class Watch:
     """Observes the run and its processes from a thread: at a tenth, at half and at the end."""
 
     def __init__(self, url: str, run_id: int, attempts: int) -> None:
         self.seen: dict[float, tuple[float, float, int, float, float]] = {}
+        self.display: dict[float, float] = {}
+        """Processor time of the display's threads so far."""
         self._arguments = url, run_id, attempts
         self._over = Event()
         self._thread = Thread(target=self._look, daemon=True)
@@ -112,12 +141,14 @@ class Watch:
     def _look(self) -> None:
         url, run_id, attempts = self._arguments
         with Store.open(url, create=False) as store:
+            last = store.count_attempts(run_id)[1]
             for share in (0.1, 0.5, 0.98):
-                while store.count_attempts(run_id)[0] < share * attempts and not self._over.wait(0.2):
+                while store.count_attempts(run_id, after=last)[0] < share * attempts and not self._over.wait(0.2):
                     pass
                 pids = relatives(os.getpid())
                 largest = max((megabytes(pid) for pid in operators(pids)), default=0.0)
                 count = store.count_attempts(run_id)[0]
+                self.display[share] = display_seconds()
                 self.seen[share] = (time.time(), cpu_seconds(pids), count, megabytes(os.getpid()), largest)
 
     def close(self) -> None:
@@ -126,7 +157,7 @@ class Watch:
         self._thread.join()
 
 
-def measure(url: str, workers: int, attempts: int) -> None:
+def measure(url: str, workers: int, attempts: int, before: int, *, display: bool) -> None:
     """Do a run and print its line."""
     config = RunConfig(workers=workers, max_attempts=attempts)
     with Store.open(url) as store:
@@ -135,34 +166,48 @@ def measure(url: str, workers: int, attempts: int) -> None:
             name=store.free_run_name("overhead"), problem="mha", target="h100", suite="quick", operator="counting",
             seed=0, config=config.model_dump(), now=now,
         )  # fmt: skip
+        if before:
+            perform(store, run, config.model_copy(update={"max_attempts": 2}))
+            lengthen(Path(store.url.removeprefix("sqlite:///")), before, accepted_every=500)
+            config = config.model_copy(update={"max_attempts": store.count_attempts(run.id)[0] + attempts})
         watch = Watch(store.url, run.id, attempts)
-        execute(
-            store,
-            run,
-            config,
-            seed_source=SEED,
-            deadline=None,
-            hire=partial(
-                hire,
-                store.url,
-                run.name,
-                config,
-                make_operator=Counting,
-                make_evaluator=partial(FakeEvaluator, verdict),
-            ),
-            stop=Stop(),
-            say=print,
-        )
+        with Path(os.devnull).open("w") as nobody, show(store, run, nobody) if display else nullcontext():
+            perform(store, run, config)
         watch.close()
-    (_, _, _, driver, worker), (then, cpu, before, _, _), (now_, cpu_now, after, driver_now, worker_now) = (
+    (_, _, _, driver, worker), (then, cpu, made, _, _), (now_, cpu_now, after, driver_now, worker_now) = (
         watch.seen[share] for share in (0.1, 0.5, 0.98)
     )
-    made = after - before
+    made = after - made
+    spent = (watch.display[0.98] - watch.display[0.5]) / (now_ - then) * INTERVAL_S
     print(
         f"{workers:>7}{1e3 * (now_ - then) / made:>14.1f}{1e3 * (cpu_now - cpu) / made:>14.1f}"
-        f"{driver:>12.0f} -> {driver_now:<6.0f}{worker:>8.0f} -> {worker_now:<6.0f}",
+        f"{driver:>12.0f} -> {driver_now:<6.0f}{worker:>8.0f} -> {worker_now:<6.0f}"
+        f"{f'{1e3 * spent:>10.1f}' if display else ''}",
         flush=True,
     )
+
+
+def perform(store: Store, run: Run, config: RunConfig) -> None:
+    """Work on the run until it has as many attempts as ``config`` says."""
+    execute(
+        store,
+        run,
+        config,
+        seed_source=SEED,
+        deadline=None,
+        hire=partial(
+            hire, store.url, run.name, config, make_operator=Counting, make_evaluator=partial(FakeEvaluator, verdict)
+        ),
+        stop=Stop(),
+        say=print,
+    )
+
+
+def show(store: Store, run: Run, file: TextIO) -> RunProgress:
+    """Return the live display of the run, for a terminal that writes to ``file``."""
+    console = Console(file=file, force_terminal=True, width=100, height=50)
+    baselines = get_problem(run.problem).baselines
+    return RunProgress(store_url=store.url, run_name=run.name, console=console, baselines=baselines)
 
 
 def main() -> None:
@@ -171,12 +216,18 @@ def main() -> None:
     parser.add_argument("--attempts", type=int, default=10_000)
     parser.add_argument("--workers", type=int, nargs="+", default=[2, 8])
     parser.add_argument("--url", help="a PostgreSQL database; default: an SQLite file in a new folder")
+    parser.add_argument("--before", type=int, default=0, help="attempts that the run has made before")
+    parser.add_argument("--display", action="store_true", help="show the run on a terminal")
     given = parser.parse_args()
+    if given.before and given.url:
+        parser.error("--before copies rows by SQLite: leave out --url")
     print(f"{os.cpu_count()} CPUs, {given.attempts} attempts, {'postgresql' if given.url else 'sqlite'}")
-    print("workers    ms/attempt    CPU ms/att.     driver MB        operator MB")
+    head = "workers    ms/attempt    CPU ms/att.     driver MB        operator MB"
+    print(f"{head}   CPU ms/refresh, {given.before} attempts before" if given.display else head)
     for workers in given.workers:
         with tempfile.TemporaryDirectory() as folder:
-            measure(given.url or f"{folder}/lineage.db", workers, given.attempts)
+            url = given.url or f"{folder}/lineage.db"
+            measure(url, workers, given.attempts, given.before, display=given.display)
 
 
 if __name__ == "__main__":

@@ -17,15 +17,18 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version as installed
 from pathlib import Path
 
 import msgspec
 
-from avo.watch.snapshot import Snapshot, gain, geomean, lines, published, read_snapshot
+from avo.report.data import Report, VersionEntry
+from avo.report.reading import read_report
+from avo.watch.scores import geomean, lines, published
 from avo.watch.wording import first_line, percent, verdicts
 from lineage_db.errors import UnknownRun
-from lineage_db.records import Step, Version
+from lineage_db.records import Step
 from lineage_db.spans import covered
 from lineage_db.store import Store
 
@@ -114,20 +117,20 @@ def document(folder: Path, note: str = "") -> Iterator[str]:
     yield ""
     yield "| run | minutes | attempts | versions | seed | best | predicted gain |"
     yield "|---|---|---|---|---|---|---|"
-    for name, (snapshot, _) in found:
-        yield _summary(name, snapshot)
-    for name, (snapshot, steps) in found:
-        yield from _section(name, snapshot, steps, _conditions(folder, name))
+    for name, (report, _) in found:
+        yield _summary(name, report)
+    for name, (report, steps) in found:
+        yield from _section(name, report, steps, _conditions(folder, name))
 
 
-def _read(database: Path, name: str) -> tuple[Snapshot, Sequence[Step]] | None:
+def _read(database: Path, name: str) -> tuple[Report, Sequence[Step]] | None:
     """Return the run and its steps; None where there is no run yet."""
     if not database.exists():
         return None
     with Store.open(str(database), create=False) as store:
         try:
-            snapshot = read_snapshot(store, name)
-            return snapshot, store.steps(snapshot.run.id)
+            report = read_report(store, name, datetime.now(UTC))
+            return report, store.steps(report.run.id)
         except UnknownRun:
             return None
 
@@ -137,39 +140,40 @@ def _conditions(folder: Path, name: str) -> list[Conditions]:
     return msgspec.json.decode(path.read_bytes(), type=list[Conditions]) if path.exists() else []
 
 
-def _summary(name: str, snapshot: Snapshot) -> str:
-    minutes = f"{snapshot.busy.total_seconds() / 60:.1f}"
-    counts = (minutes, len(snapshot.attempts), len(snapshot.versions))
-    if snapshot.seed is None or snapshot.best is None:
+def _summary(name: str, report: Report) -> str:
+    minutes = f"{report.busy.total_seconds() / 60:.1f}"
+    counts = (minutes, len(report.attempts), len(report.versions))
+    if report.view.seed is None or report.view.best is None:
         return _row(name, *counts, "", "", "")
-    before, after = geomean(snapshot.seed), geomean(snapshot.best)
+    before, after = geomean(report.view.seed), geomean(report.view.best)
     return _row(name, *counts, f"{before:.1f}", f"{after:.1f}", percent(after / before - 1))
 
 
-def _section(name: str, snapshot: Snapshot, steps: Sequence[Step], sittings: Sequence[Conditions]) -> Iterator[str]:
+def _section(name: str, report: Report, steps: Sequence[Step], sittings: Sequence[Conditions]) -> Iterator[str]:
     yield ""
     yield f"## {name}"
     for each in sittings:
         yield ""
         yield f"`{each.command}`, commit {each.commit}, triton {each.triton}, {each.machine}."
     yield ""
-    yield f"Suite `{snapshot.run.suite}`, seed {snapshot.run.seed}. Attempts: {verdicts(snapshot.counts)}."
-    score = snapshot.seed.attempt.evaluation.score if snapshot.seed else None
-    for _, line in lines(score, published(snapshot.run.problem), snapshot.versions) if score else ():
+    yield f"Suite `{report.run.suite}`, seed {report.run.seed}. Attempts: {verdicts(report.view.counts)}."
+    score = report.view.seed.attempt.evaluation.score if report.view.seed else None
+    for _, line in lines(score, published(report.run.problem), report.versions) if score else ():
         yield f"Published on these cases, geometric mean: {line.name} {line.published:.0f} TFLOPS."
     yield ""
     yield "| attempt | minute | version | predicted TFLOPS | on held-out shapes | gain | what changed |"
     yield "|---|---|---|---|---|---|---|"
-    places = {attempt.attempt_id: place for place, attempt in enumerate(snapshot.attempts, 1)}
-    for version in snapshot.versions:
-        yield _version(version, snapshot, steps, places[version.attempt.id])
+    places = {attempt.attempt_id: place for place, attempt in enumerate(report.attempts, 1)}
+    for entry in report.by_number:
+        yield _version(entry, steps, places[entry.version.attempt.id])
     yield ""
     yield "| move | tries | versions | predicted gain of these versions together |"
     yield "|---|---|---|---|"
-    yield from _moves(snapshot)
+    yield from _moves(report)
 
 
-def _version(version: Version, snapshot: Snapshot, steps: Sequence[Step], place: int) -> str:
+def _version(entry: VersionEntry, steps: Sequence[Step], place: int) -> str:
+    version = entry.version
     held_out, accepted = version.attempt.evaluation.held_out_tflops, version.accepted
     # Pauses between sittings do not count.
     busy = covered((s.started, min(s.finished or accepted, accepted)) for s in steps if s.started < accepted)
@@ -179,22 +183,21 @@ def _version(version: Version, snapshot: Snapshot, steps: Sequence[Step], place:
         f"v{version.number}",
         f"{geomean(version):.1f}",
         "" if held_out is None else f"{held_out:.1f}",
-        percent(gain(version, snapshot.by_number)),
+        percent(entry.gain),
         first_line(version.attempt.change),
     )
 
 
-def _moves(snapshot: Snapshot) -> Iterator[str]:
+def _moves(report: Report) -> Iterator[str]:
     """Yield a row for each move, the largest gain first; a gain of several moves counts for each of them."""
     tries: dict[str, int] = defaultdict(int)
     gains: dict[str, list[float]] = defaultdict(list)
-    for attempt in snapshot.attempts:
+    for attempt in report.attempts:
         for move in _names(attempt.change):
             tries[move] += 1
-    for version in snapshot.versions:
-        ratio = gain(version, snapshot.by_number)
-        for move in _names(version.attempt.change) if ratio is not None else ():
-            gains[move].append(math.log1p(ratio or 0.0))
+    for entry in report.entries:
+        for move in _names(entry.version.attempt.change) if entry.gain is not None else ():
+            gains[move].append(math.log1p(entry.gain or 0.0))
     for move in sorted(tries, key=lambda move: (-sum(gains[move]), move)):
         paid = percent(math.expm1(sum(gains[move]))) if gains[move] else ""
         yield _row(move, tries[move], len(gains[move]), paid)

@@ -34,8 +34,8 @@ from avo.report.data import Report
 from avo.report.reading import read_report
 from avo.report.render import to_html
 from avo.tui.app import AvoApp
-from avo.watch.panel import Budget, panel
-from avo.watch.snapshot import Snapshot
+from avo.watch.progress import Budget, panel
+from avo.watch.view import RunView
 from evaluator.catalogue import get_problem
 from lineage_db.store import Store
 
@@ -47,12 +47,12 @@ PAGE_WIDTH, PAGE_SCALE = 860, 1.5
 """Width of the report's window in pixels, and how many pixels of the picture each of them becomes."""
 
 
-def draw_run(snapshot: Snapshot) -> None:
-    """Write the live display of ``snapshot``."""
-    run = snapshot.run
+def draw_run(view: RunView) -> None:
+    """Write the live display of a run."""
+    run = view.run
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     baselines = [b for b in get_problem(run.problem).baselines if b.target == run.target]
-    console.print(panel(snapshot, now=run.updated, budget=Budget(None, run.updated, run.created), baselines=baselines))
+    console.print(panel(view, now=run.updated, budget=Budget(None, run.updated, run.created), baselines=baselines))
     console.save_svg(str(PICTURES / "run.svg"), title=f"avo run --problem {run.problem} --target {run.target}")
 
 
@@ -119,8 +119,8 @@ def main() -> None:
     options = parser.parse_args()
     url = database_url(options.db)
     with Store.open(url, create=False) as store:
-        report = read_report(store, options.run)
-    draw_run(report.snapshot)
+        report = read_report(store, options.run, datetime.now(UTC))
+    draw_run(report.view)
     draw_report(report)
     draw_command(url, "lineage", "lineage", options.run)
     draw_command(url, "summary", "report", options.run, "--format", "md")

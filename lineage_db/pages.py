@@ -3,14 +3,57 @@
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import BindParameter, ColumnElement, Connection, bindparam, func, select
 
 from evaluator.evaluation import Status
 from lineage_db import queries
 from lineage_db.engine import Part, transactional
-from lineage_db.records import Accepted, AttemptSummary, FailedCall, Outcome, Spend, Step, StepState, Totals
+from lineage_db.records import Accepted, AttemptSummary, FailedCall, Outcome, Spend, Step, StepState
 from lineage_db.rows import record
 from lineage_db.tables import attempts, calls, steps, versions
+
+NEWEST = 2**31 - 1
+"""No id, number or count is larger."""
+
+# What live readers ask for again and again is built once: to build a statement takes longer than to execute it.
+_RUN: BindParameter[int] = bindparam("run_key")
+_AFTER: BindParameter[int] = bindparam("after")
+_UNTIL: BindParameter[int] = bindparam("until")
+_MOST: BindParameter[int] = bindparam("most")
+_BETWEEN = (attempts.c.run_id == _RUN) & (attempts.c.id > _AFTER) & (attempts.c.id <= _UNTIL)
+_VERDICTS = select(attempts.c.status, func.count()).where(_BETWEEN).group_by(attempts.c.status)
+_LATEST = select(attempts.c.finished, attempts.c.status).where(_BETWEEN).order_by(attempts.c.id.desc()).limit(_MOST)
+_BEGUN = select(func.coalesce(func.max(steps.c.number) + 1, 0)).where(steps.c.run_id == _RUN)
+_TRIED = select(func.count()).where(attempts.c.step_id == steps.c.id).scalar_subquery()
+_LAST_STEPS = (
+    select(steps.c.state, steps.c.started, steps.c.finished, _TRIED)
+    .where(steps.c.run_id == _RUN)
+    .order_by(steps.c.number.desc())
+    .limit(_MOST)
+)
+_ENDED = (StepState.DONE, StepState.FAILED)
+_RUNNING = select(steps).where(steps.c.run_id == _RUN, steps.c.state == StepState.RUNNING)
+_ACCEPTED = (
+    select(
+        versions.c.number,
+        versions.c.attempt_id,
+        versions.c.step.label("step_number"),
+        versions.c.parents,
+        attempts.c.geomean_tflops,
+        versions.c.champion,
+        attempts.c.change,
+        versions.c.accepted,
+    )
+    .join_from(versions, attempts)
+    .where(versions.c.run_id == _RUN, versions.c.number > _AFTER)
+    .order_by(versions.c.number.desc())
+    .limit(_MOST)
+)
+_SPEEDS = (
+    select(versions.c.number, attempts.c.geomean_tflops)
+    .join_from(versions, attempts)
+    .where(versions.c.run_id == _RUN, versions.c.number.in_(bindparam("numbers", expanding=True)))
+)
 
 
 class Pages(Part):
@@ -19,52 +62,54 @@ class Pages(Part):
     """
 
     @transactional()
-    def totals(self, connection: Connection, run_id: int) -> Totals:
-        """Return how many attempts and steps a run has, counted in an index."""
-        made = select(func.count()).where(attempts.c.run_id == run_id).scalar_subquery()
-        claimed = select(func.coalesce(func.max(steps.c.number) + 1, 0)).where(steps.c.run_id == run_id)
-        found = connection.execute(select(made, claimed.scalar_subquery())).one()
-        return Totals(*found)
+    def begun(self, connection: Connection, run_id: int) -> int:
+        """Return how many steps of the run were begun."""
+        return connection.scalar(_BEGUN, {"run_key": run_id}) or 0
 
     @transactional()
-    def verdicts(self, connection: Connection, run_id: int) -> Mapping[Status, int]:
-        """Return the number of the run's attempts by verdict, counted in an index."""
-        query = select(attempts.c.status, func.count()).where(attempts.c.run_id == run_id).group_by(attempts.c.status)
-        return dict(connection.execute(query).all())
+    def verdicts(
+        self, connection: Connection, run_id: int, *, after: int = 0, until: int = NEWEST
+    ) -> Mapping[Status, int]:
+        """Return the number of attempts by verdict, of the run's attempts with ids from ``after + 1`` to ``until``.
+
+        The cost grows with their number: they are counted in an index.
+        """
+        found = connection.execute(_VERDICTS, {"run_key": run_id, "after": after, "until": until})
+        return dict(found.all())
 
     @transactional()
-    def latest(self, connection: Connection, run_id: int, limit: int) -> list[tuple[datetime, Status]]:
-        """Return the finishing times and verdicts of the run's last ``limit`` attempts, newest first."""
-        query = select(attempts.c.finished, attempts.c.status).where(attempts.c.run_id == run_id)
-        found = connection.execute(query.order_by(attempts.c.id.desc()).limit(limit))
-        return [(finished, status) for finished, status in found]
+    def latest(
+        self, connection: Connection, run_id: int, limit: int, *, after: int = 0, until: int = NEWEST
+    ) -> list[tuple[datetime, Status]]:
+        """Return when attempts of the run were finished and their verdicts, newest first.
+
+        They are the last ``limit`` of those with ids from ``after + 1`` to ``until``.
+        """
+        values = {"run_key": run_id, "after": after, "until": until, "most": limit}
+        return [(finished, status) for finished, status in connection.execute(_LATEST, values)]
 
     @transactional()
-    def growth(self, connection: Connection, run_id: int) -> tuple[int, datetime | None]:
-        """Return how many versions the run has and when the last one was accepted."""
-        query = select(versions.c.number + 1, versions.c.accepted).where(versions.c.run_id == run_id)
-        found = connection.execute(query.order_by(versions.c.number.desc()).limit(1)).one_or_none()
-        return (0, None) if found is None else (found[0], found[1])
+    def finished(self, connection: Connection, run_id: int, limit: int) -> list[tuple[datetime, datetime, int]]:
+        """Return start, end and number of attempts of those of the run's last ``limit`` steps that are done or failed.
+
+        The newest step comes first.
+        """
+        found = connection.execute(_LAST_STEPS, {"run_key": run_id, "most": limit})
+        return [(start, end, tried) for state, start, end, tried in found if state in _ENDED]
 
     @transactional()
-    def accepted(self, connection: Connection, run_id: int, *, after: int) -> list[Accepted]:
-        """Return the run's versions with numbers larger than ``after``, oldest first."""
-        query = (
-            select(
-                versions.c.number,
-                versions.c.attempt_id,
-                versions.c.step.label("step_number"),
-                versions.c.parents,
-                attempts.c.geomean_tflops,
-                versions.c.champion,
-                attempts.c.change,
-                versions.c.accepted,
-            )
-            .join_from(versions, attempts)
-            .where(versions.c.run_id == run_id, versions.c.number > after)
-            .order_by(versions.c.number)
-        )
-        return [record(Accepted, row) for row in connection.execute(query)]
+    def accepted(self, connection: Connection, run_id: int, *, after: int = -1, last: int = NEWEST) -> list[Accepted]:
+        """Return the run's versions with numbers larger than ``after``, and of those the ``last``, oldest first."""
+        rows = connection.execute(_ACCEPTED, {"run_key": run_id, "after": after, "most": last}).all()[::-1]
+        speeds = {row.number: row.geomean_tflops for row in rows}
+        if missing := sorted({number for row in rows for number in row.parents} - speeds.keys()):
+            found = connection.execute(_SPEEDS, {"run_key": run_id, "numbers": missing})
+            speeds |= {row.number: row.geomean_tflops for row in found}
+
+        def gain(speed: float, parents: Sequence[int]) -> float | None:
+            return speed / max(speeds[number] for number in parents) - 1 if parents else None
+
+        return [record(Accepted, row, gain=gain(row.geomean_tflops, row.parents)) for row in rows]
 
     @transactional()
     def failed_calls(self, connection: Connection, run_id: int, *, after: int) -> tuple[list[FailedCall], int]:
@@ -110,7 +155,9 @@ class Pages(Part):
     @transactional()
     def running(self, connection: Connection, run_id: int) -> list[Step]:
         """Return the steps that are running, oldest first."""
-        return _steps(connection, run_id, steps.c.state == StepState.RUNNING)
+        found = [record(Step, row) for row in connection.execute(_RUNNING, {"run_key": run_id})]
+        # Sorted here: to sort by number itself, SQLite goes through all steps in the index of numbers.
+        return sorted(found, key=lambda step: step.number)
 
     @transactional()
     def attempt_counts(self, connection: Connection, step_ids: Sequence[int]) -> Mapping[int, int]:

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from avo.cli.common import DbOption, JsonOption, RunArgument, console, open_store, print_json, row, table
+from avo.cli.common import DbOption, JsonOption, RunArgument, console, open_store, print_json
+from avo.watch.tables import row, table
 from evaluator.evaluation import Status
 from evaluator.target import score_kind
 

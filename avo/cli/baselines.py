@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avo.cli.common import JsonOption, console, err, print_json, row, table
+from avo.cli.common import JsonOption, console, err, print_json
+from avo.watch.tables import row, table
 from evaluator.target import ARCHITECTURES
 
 if TYPE_CHECKING:

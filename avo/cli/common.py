@@ -1,4 +1,4 @@
-"""What the commands share: options, the database, RUN@VERSION, and how data, words and errors are printed."""
+"""What the commands share: options, the database, RUN@VERSION, and how data and errors are printed."""
 
 import json
 import os
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+
+from avo.watch.tables import one_line
 
 if TYPE_CHECKING:
     from lineage_db.records import Run, Version
@@ -216,38 +216,3 @@ def read_source(file: Path) -> str:
 def print_json(data: Any) -> None:
     """Print ``data`` as JSON on stdout."""
     print(json.dumps(data, indent=2, allow_nan=False))
-
-
-def printable(text: str) -> str:
-    """Return ``text`` without control characters but newlines: candidates choose what their messages hold."""
-    return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
-
-
-def one_line(text: str) -> str:
-    """Return ``text`` on one line, without control characters."""
-    return " ".join(printable(text).split())
-
-
-def table(*columns: str, title: str = "", gap: int = 2) -> Table:
-    """Return an empty table without rules; a column whose name starts with ``>`` is aligned to the right.
-
-    ``gap``: blanks between columns.
-    """
-    made = Table(
-        box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold", title=title or None,
-        title_justify="left", title_style="",
-    )  # fmt: skip
-    for column in columns:
-        right = column.startswith(">")
-        made.add_column(column.lstrip(">"), justify="right" if right else "left", overflow="fold", no_wrap=right)
-    return made
-
-
-def row(target: Table, *cells: object, style: str = "") -> None:
-    """Add a line to ``target``; None is an empty cell."""
-    target.add_row(*(Text("" if cell is None else one_line(str(cell))) for cell in cells), style=style or None)
-
-
-def gain(new: float, old: float | None) -> float | None:
-    """Return ``new / old - 1``, None where there is nothing to compare with."""
-    return new / old - 1 if old else None

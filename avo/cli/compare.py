@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from avo.cli.common import DbOption, JsonOption, console, fail, open_store, print_json, row, table
+from avo.cli.common import DbOption, JsonOption, console, fail, open_store, print_json
+from avo.watch.tables import row, table
 
 UNITS = {"attempts": "attempts", "hours": "hours of work", "tokens": "tokens", "usd": "USD"}
 

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from avo.cli.common import DbOption, JsonOption, console, gain, load_version, open_store, print_json
+from avo.cli.common import DbOption, JsonOption, console, load_version, open_store, print_json
 from avo.cli.show import print_source
+from avo.watch.tables import gain
 from avo.watch.wording import percent, unit
 
 

@@ -4,8 +4,9 @@ from dataclasses import asdict
 
 import typer
 
-from avo.cli.common import DbOption, JsonOption, console, database_url, err, print_json, row, table
+from avo.cli.common import DbOption, JsonOption, console, database_url, err, print_json
 from avo.doctor import Check, Health, examine
+from avo.watch.tables import row, table
 
 _STYLES = {Health.OK: "", Health.ABSENT: "yellow", Health.BROKEN: "bold red"}
 

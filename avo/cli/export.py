@@ -15,10 +15,10 @@ from avo.cli.common import (
     err,
     fail,
     load_version,
-    one_line,
     open_store,
     print_json,
 )
+from avo.watch.tables import one_line
 
 
 def export(

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from avo.cli.common import JsonOption, console, err, fail, one_line, print_json, printable, row, table
+from avo.cli.common import JsonOption, console, err, fail, print_json
+from avo.watch.tables import one_line, row, table
+from avo.watch.wording import printable
 
 kb = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from avo.cli.common import DbOption, JsonOption, RunArgument, console, gain, open_store, print_json, row, table
+from avo.cli.common import DbOption, JsonOption, RunArgument, console, open_store, print_json
+from avo.watch.tables import gain, row, table
 from avo.watch.wording import percent, unit
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def _tree(
     run: "Run", versions: "Sequence[Version]", records: Sequence[dict[str, Any]], said: Sequence[tuple[int, str]]
 ) -> Table:
     """``said``: what the supervisor said, with the number of versions that there were."""
-    from avo.watch.snapshot import lines, published
+    from avo.watch.scores import lines, published
 
     score = versions[0].attempt.evaluation.score
     assert score is not None  # only correct attempts are accepted

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avo.cli.common import DbOption, RunArgument, one_line, open_store
+from avo.cli.common import DbOption, RunArgument, open_store
+from avo.watch.tables import one_line
 
 if TYPE_CHECKING:
     from avo.watch.events import Event, EventReader
@@ -41,7 +42,7 @@ def log(
 
 def _follow(url: str, reader: "EventReader", as_json: bool) -> None:
     from avo.search.run import utc_now
-    from avo.watch import snapshot
+    from avo.watch.follow import follow
 
     stop = Flag()
 
@@ -56,7 +57,7 @@ def _follow(url: str, reader: "EventReader", as_json: bool) -> None:
             _print(news, as_json)
 
     try:
-        snapshot.follow(url, read, receive, stop, _INTERVAL_S, idle_s=_IDLE_S)
+        follow(url, read, receive, stop, _INTERVAL_S, idle_s=_IDLE_S)
     except KeyboardInterrupt:
         return
 

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from avo.cli.common import DbOption, JsonOption, RunArgument, console, open_store, print_json, printable
+from avo.cli.common import DbOption, JsonOption, RunArgument, console, open_store, print_json
+from avo.watch.wording import printable
 
 
 def memory(

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from avo.cli.common import JsonOption, console, err, fail, print_json, row, table
+from avo.cli.common import JsonOption, console, err, fail, print_json
+from avo.watch.tables import row, table
 from evaluator.target import ARCHITECTURES
 
 

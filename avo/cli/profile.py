@@ -5,18 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from avo.cli.common import (
-    DbOption,
-    JsonOption,
-    console,
-    err,
-    fail,
-    load_version,
-    open_store,
-    print_json,
-    printable,
-    read_source,
-)
+from avo.cli.common import DbOption, JsonOption, console, err, fail, load_version, open_store, print_json, read_source
+from avo.watch.wording import printable
 from evaluator.target import ARCHITECTURES
 
 if TYPE_CHECKING:

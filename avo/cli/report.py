@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avo.cli.common import DbOption, RunArgument, err, fail, one_line, open_store
+from avo.cli.common import DbOption, RunArgument, err, fail, open_store
+from avo.watch.tables import one_line
 
 if TYPE_CHECKING:
     from avo.report.data import Report
@@ -61,9 +62,9 @@ def report(
     from avo.report.reading import read_report
     from avo.report.render import to_html, to_markdown
 
-    with open_store(db) as store:
-        found = read_report(store, run)
     now = datetime.now(UTC)
+    with open_store(db) as store:
+        found = read_report(store, run, now)
     text = (
         to_html(found, now, _profiles(found) if profile else None) if form is Format.HTML else to_markdown(found, now)
     )
@@ -82,7 +83,7 @@ def _profiles(report: "Report") -> "tuple[Profile, ...] | Fault | None":
     from evaluator.evaluators import judge_process
     from evaluator.isolation import Sandbox
 
-    run, best = report.run, report.snapshot.best
+    run, best = report.run, report.view.best
     if best is None:
         err.print(f"avo: {run.name} has no version yet: there is nothing to profile")
         return None

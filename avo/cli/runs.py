@@ -3,7 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from avo.cli.common import DbOption, JsonOption, console, gain, open_store, print_json, row, table
+from avo.cli.common import DbOption, JsonOption, console, open_store, print_json
+from avo.watch.tables import gain, row, table
 from avo.watch.wording import percent
 from evaluator.target import score_kind
 

@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
-from avo.cli.common import DbOption, JsonOption, console, load_version, one_line, open_store, print_json, printable
+from avo.cli.common import DbOption, JsonOption, console, load_version, open_store, print_json
 from avo.cli.verdict import published, render
+from avo.watch.tables import one_line
+from avo.watch.wording import printable
 
 VersionArgument = Annotated[
     str, typer.Argument(metavar="RUN[@VERSION]", help="A version, e.g. mha-h100@3; without @VERSION the best one.")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from avo.cli.common import console, err, gain, print_json, printable
-from avo.watch.wording import percent, spent
+from avo.cli.common import console, err, print_json
+from avo.watch.tables import gain
+from avo.watch.wording import percent, printable, spent
 
 if TYPE_CHECKING:
     from avo.config import RunConfig
@@ -165,7 +166,7 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, log: 
 def summarise(store: "Store", name: str) -> dict[str, Any]:
     """Return what a run came to, as data for JSON: ``seed`` and ``best`` are None without versions."""
     from avo.search.transfer import progress
-    from avo.watch.view import score_of
+    from avo.watch.scores import score_to_json
 
     run = store.run(name)
     summary: dict[str, Any] = {
@@ -186,7 +187,7 @@ def summarise(store: "Store", name: str) -> dict[str, Any]:
     versions = store.versions(run.id)
     if versions:
         seed, best = versions[0], store.version(run.id)
-        summary["seed"], summary["best"] = score_of(seed), score_of(best)
+        summary["seed"], summary["best"] = score_to_json(seed), score_to_json(best)
         summary["versions"] = len(versions)
         summary["gain"] = gain(best.attempt.evaluation.geomean_tflops, seed.attempt.evaluation.geomean_tflops)
     return summary

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avo.cli.common import DbOption, JsonOption, RunArgument, console, fail, open_store, print_json, row, table
+from avo.cli.common import DbOption, JsonOption, RunArgument, console, fail, open_store, print_json
+from avo.watch.tables import row, table
 from avo.watch.wording import count, duration, first_line, percent, spent, standing, unit, verdict, verdicts
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from avo.watch.view import RunStatus, Work
+    from avo.watch.view import RunView, StepProgress
     from lineage_db.errors import StoreError
     from lineage_db.store import Store
 
@@ -34,10 +35,10 @@ def status(
     Example: avo status mha-h100 --watch
     """
     from avo.search.run import utc_now
-    from avo.watch.view import read_status, to_json
+    from avo.watch.view import read_view, to_json
 
     with open_store(db) as store:
-        found = read_status(store, run, utc_now())
+        found = read_view(store, run, utc_now())
         url = store.url
     if watch:
         _watch(url, run, as_json)
@@ -51,20 +52,20 @@ def _watch(url: str, run: str, as_json: bool) -> None:
     from rich.live import Live
 
     from avo.search.run import utc_now
-    from avo.watch.snapshot import follow
-    from avo.watch.view import RunStatus, read_status, to_json
+    from avo.watch.follow import follow
+    from avo.watch.view import RunView, read_view, to_json
 
     stop, shown = Event(), _Shown()
 
-    def receive(news: "RunStatus | StoreError") -> None:
-        shown.latest = news if isinstance(news, RunStatus) else shown.latest
-        if isinstance(news, RunStatus) and as_json:
+    def receive(news: "RunView | StoreError") -> None:
+        shown.latest = news if isinstance(news, RunView) else shown.latest
+        if isinstance(news, RunView) and as_json:
             print(json.dumps(to_json(news, utc_now()), allow_nan=False), flush=True)
-        if isinstance(news, RunStatus) and news.over:
+        if isinstance(news, RunView) and news.over:
             stop.set()
 
-    def read(store: "Store", previous: "RunStatus | None") -> "RunStatus":
-        return read_status(store, run, utc_now(), previous)
+    def read(store: "Store", previous: "RunView | None") -> "RunView":
+        return read_view(store, run, utc_now(), previous)
 
     try:
         if as_json:
@@ -79,10 +80,10 @@ def _watch(url: str, run: str, as_json: bool) -> None:
 
 
 class _Shown:
-    """The latest status, drawn anew each time, so that times move on."""
+    """The latest view, drawn anew each time, so that times move on."""
 
     def __init__(self) -> None:
-        self.latest: RunStatus | None = None
+        self.latest: RunView | None = None
 
     def __rich_console__(self, *_: object) -> "Iterator[RenderableType]":
         from avo.search.run import utc_now
@@ -91,51 +92,51 @@ class _Shown:
             yield in_words(self.latest, utc_now())
 
 
-def in_words(status: "RunStatus", now: datetime) -> "RenderableType":
-    """Return a status for people."""
-    from avo.watch.view import gain, scored
+def in_words(view: "RunView", now: datetime) -> "RenderableType":
+    """Return a view of a run for people."""
+    from avo.watch.scores import scored
 
-    run, rates = status.run, status.rates(now)
+    run, rates = view.run, view.rates(now)
     lines = table("", "", title=f"{run.name}: {run.problem} for {run.target}, suite {run.suite}, {run.operator}")
     lines.show_header = False
-    row(lines, "state", standing(run, status.state))
+    row(lines, "state", standing(run, view.state))
     if run.driver:
         row(lines, "driver", f"{run.driver}{_lease(run.driver_until, now)}")
-    for work in status.working:
+    for work in view.working:
         row(lines, work.step.worker, _doing(work, now))
     rate = f", {sum(rates.values()):.1f} a minute" if rates else ""
-    row(lines, "attempts", f"{_of(status, 'max_attempts', status.attempts)}{rate} in {status.steps} steps")
-    if status.counts:
-        row(lines, "", verdicts(status.counts))
+    row(lines, "attempts", f"{_of(view, 'max_attempts', view.attempts)}{rate} in {view.steps} steps")
+    if view.counts:
+        row(lines, "", verdicts(view.counts))
     if rates:
         row(lines, "a minute", ", ".join(f"{each:.1f} {verdict(found)}" for found, each in rates.items()))
-    since = f", the last {duration((now - status.last_gain).total_seconds())} ago" if status.last_gain else ""
-    row(lines, "versions", f"{status.versions}{since}")
-    if status.best:
-        score = scored(status.best)
-        grown = f", {percent(gain(status))} over the seed" if status.best.number else ""
-        row(lines, "best", f"v{status.best.number}, {score.geomean_tflops:.1f} {unit(score)}{grown}")
-    if status.spend.calls:
-        row(lines, "models", spent(status.spend, run.config.get("max_tokens"), run.config.get("max_usd")))
-        left = status.left()
+    since = f", the last {duration((now - view.last_gain).total_seconds())} ago" if view.last_gain else ""
+    row(lines, "versions", f"{view.versions}{since}")
+    if view.best:
+        score = scored(view.best)
+        grown = f", {percent(view.gain)} over the seed" if view.best.number else ""
+        row(lines, "best", f"v{view.best.number}, {score.geomean_tflops:.1f} {unit(score)}{grown}")
+    if view.spend.calls:
+        row(lines, "models", spent(view.spend, run.config.get("max_tokens"), run.config.get("max_usd")))
+        left = view.left()
         parts = [f"{count(int(left['max_tokens']))} tokens"] if "max_tokens" in left else []
         parts += [f"{left['max_usd']:.2f} USD"] if "max_usd" in left else []
         if parts:
             row(lines, "left", ", ".join(parts))
-    if status.trouble:
-        row(lines, "last call", first_line(status.trouble), style="yellow")
-    if status.told:
-        ago = duration((now - status.told.made).total_seconds())
-        row(lines, "supervisor", f"{status.told.level}, {ago} ago: {status.told.reason}")
+    if view.trouble:
+        row(lines, "last call", first_line(view.trouble), style="yellow")
+    if view.told:
+        ago = duration((now - view.told.made).total_seconds())
+        row(lines, "supervisor", f"{view.told.level}, {ago} ago: {view.told.reason}")
     return lines
 
 
-def _of(status: "RunStatus", limit: str, used: int) -> str:
-    most = status.run.config.get(limit)
+def _of(view: "RunView", limit: str, used: int) -> str:
+    most = view.run.config.get(limit)
     return f"{used} of {most}" if most else str(used)
 
 
-def _doing(work: "Work", now: datetime) -> str:
+def _doing(work: "StepProgress", now: datetime) -> str:
     step = work.step
     tried = f", {work.tried} tried" if work.tried else ""
     since = duration((now - step.started).total_seconds())

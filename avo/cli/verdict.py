@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from avo.cli.common import gain, printable, row, table
-from avo.watch.wording import SPREAD, compared, percent, spread, unit, verdict
+from avo.watch.tables import gain, row, table
+from avo.watch.wording import SPREAD, compared, percent, printable, spread, unit, verdict
 
 if TYPE_CHECKING:
     from evaluator.evaluation import Evaluation, Score

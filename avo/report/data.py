@@ -1,76 +1,78 @@
-"""What a report says about a run, as a frozen record."""
+"""What a report says about a run, as frozen records."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
-from avo.report.figures import BarGroup, Trajectory
+from avo.report.figures import BarGroup, Figure
 from avo.watch.failures import Failures
-from avo.watch.snapshot import Comparison, Snapshot
+from avo.watch.scores import BaselineComparison
+from avo.watch.view import RunView
 from evaluator.evaluation import Score
 from evaluator.problem import Baseline
-from lineage_db.records import Intervention, Run, Spend, Step, StepState, Version
+from lineage_db.records import AttemptSummary, Intervention, Run, Spend, Step, StepState, Version
 
 MOST_WORDS = 600
 """Characters of a change, a reason or a message that are shown."""
 MOST_DIFFS = 300
-"""Versions with a diff, the latest."""
+"""Number of versions that are shown with a diff: the latest."""
 MOST_DIFF_LINES, MOST_DIFF_CHARACTERS = 200, 8000
-"""Of one diff."""
+"""Most lines and characters of one diff that are shown."""
 MOST_SOURCE, MOST_SOURCE_LINES = 60_000, 2000
-"""Characters of a source that is compared or shown, and lines of one that is compared."""
+"""Most characters of a source that is compared or shown, and most lines of one that is compared."""
 MOST_REASONS, MOST_UNVERIFIED = 15, 10
-"""Lines of those tables."""
+"""Most rows in the tables of failures by reason and of unverified attempts."""
 
 
 @dataclass(frozen=True, slots=True)
-class Diff:
+class VersionDiff:
     """What a version changed in the source of its first parent."""
 
     parent: int
     lines: tuple[str, ...]
-    """Of a unified diff, without the names at its head."""
+    """The lines of a unified diff, without the file names at its head."""
     left_out: int
-    """Lines that are not shown."""
+    """Number of lines that are not shown."""
     trouble: str = ""
-    """Why there is none."""
+    """Why there is no diff; empty if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A version in the tree."""
+class VersionEntry:
+    """A version in the tree of versions."""
 
     version: Version
     depth: int
-    """Lines that stand left of it."""
+    """How deep the version is indented in the tree."""
     gain: float | None
-    """Over the fastest of its parents."""
+    """Gain over the fastest parent, 0.03 being 3 percent; None for a version without parents."""
     gains: tuple[float | None, ...]
-    """The same on the cases of each trajectory."""
+    """Gain over the fastest parent on the cases of each trajectory."""
     step: Step
     tried: int
-    """Attempts of its step."""
+    """Number of attempts that the version's step made."""
     failed: int
-    """Those of them at fault."""
+    """Number of those attempts that were not correct."""
     compared: str
-    """What timing it in turn with the best version before it has shown, where speed was measured."""
-    diff: Diff | None
+    """The result of timing the version in turn with the best one before it, in words; empty if speed was predicted."""
+    diff: VersionDiff | None
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
-    """What came of one of the moves of ``mutate``."""
+class MoveTally:
+    """How one of the moves of ``mutate`` fared."""
 
     name: str
     tried: int
     correct: int
     accepted: int
     gains: tuple[float, ...]
-    """Of the versions that it made, compounded: on the cases of each trajectory."""
+    """Gain of all versions that the move made, compounded, on the cases of each trajectory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unverified:
-    """An attempt that was compiled and not executed: its numbers were not checked."""
+    """An attempt that was compiled but not executed: its numbers were not checked."""
 
     attempt: int
     change: str
@@ -79,66 +81,74 @@ class Unverified:
 
 @dataclass(frozen=True, slots=True)
 class ModelUse:
-    """What calls of one model came to."""
+    """What the calls of one model cost."""
 
     model: str
     spend: Spend
     failed: int
-    """Calls without a reply that could be used."""
+    """Number of calls without a usable reply."""
     unpriced: int
-    """Calls whose price is not known: they are not in ``spend.usd``."""
+    """Number of calls whose price is not known: they are not part of ``spend.usd``."""
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A run as its report tells it."""
+    """Everything that a report on a run shows."""
 
-    snapshot: Snapshot
+    view: RunView
+    versions: tuple[Version, ...]
+    """The accepted versions, the seed first."""
+    attempts: tuple[AttemptSummary, ...]
+    """Every attempt, oldest first."""
+    busy: timedelta
+    """Time in which at least one step that has ended was under way. Pauses between resumes do not count."""
+    attempts_per_minute: float | None
+    """Attempts per minute of ``busy``; None before the first step has ended."""
     unit: str
-    """What every number of a score is, e.g. ``predicted TFLOPS, h100``."""
-    trajectories: tuple[Trajectory, ...]
-    """Full cases, then causal ones, as far as there are any."""
+    """The unit of every score, e.g. ``predicted TFLOPS, h100``."""
+    trajectories: tuple[Figure, ...]
+    """The trajectories of the full and of the causal cases, if the run has such cases."""
     bars: tuple[BarGroup, ...]
-    """Seed, best version and baselines on each case."""
+    """Speed of the seed, the best version and the baselines on each case."""
     baselines: tuple[Baseline, ...]
-    """Of the run's target, with a figure for one of its cases."""
-    comparisons: tuple[Comparison, ...]
-    """The best version beside them."""
-    entries: tuple[Entry, ...]
-    """The tree, line by line."""
-    moves: tuple[Move, ...]
-    """That were tried, the most profitable first; none of an operator that does not work by moves."""
+    """Published baselines for the run's target that have a figure for at least one of its cases."""
+    comparisons: tuple[BaselineComparison, ...]
+    """The best version compared with each baseline."""
+    entries: tuple[VersionEntry, ...]
+    """The rows of the tree of versions, in the order in which they are drawn."""
+    moves: tuple[MoveTally, ...]
+    """The moves that were tried, the most profitable first; empty unless the run used ``mutate``."""
     failures: tuple[Failures, ...]
-    """By reason, all of them."""
+    """All failures, grouped by reason."""
     unverified: tuple[Unverified, ...]
-    """The latest."""
+    """The latest unverified attempts."""
     steps: Mapping[StepState, int]
-    """How the steps ended."""
+    """Number of steps by state."""
     models: tuple[ModelUse, ...]
-    """That were called."""
+    """The models that were called."""
     interventions: tuple[Intervention, ...]
-    """Of the supervisor, oldest first."""
+    """The supervisor's interventions, oldest first."""
     transfer: str
-    """What the run took over from another problem and how soon that paid, in words."""
+    """What the run transferred from another problem and how soon that paid, in words."""
     environment: tuple[tuple[str, str], ...]
 
     @property
     def run(self) -> Run:
         """The run."""
-        return self.snapshot.run
+        return self.view.run
 
     @property
-    def by_number(self) -> tuple[Entry, ...]:
-        """The entries in the order in which they were accepted."""
+    def by_number(self) -> tuple[VersionEntry, ...]:
+        """The entries by version number."""
         return tuple(sorted(self.entries, key=lambda entry: entry.version.number))
 
     @property
     def judged_s(self) -> float:
-        """Seconds of evaluation, those side by side added up."""
-        return sum(attempt.seconds for attempt in self.snapshot.attempts)
+        """Sum of the durations of all evaluations in seconds, also of those that ran at the same time."""
+        return sum(attempt.seconds for attempt in self.attempts)
 
 
 def cut(words: str, most: int = MOST_WORDS) -> str:
-    """Return ``words``, and what was left out where they are longer than ``most`` characters."""
+    """Return ``words``; if they are longer than ``most`` characters, the rest is replaced by its length."""
     return words if len(words) <= most else f"{words[:most]}… ({len(words) - most} more characters)"

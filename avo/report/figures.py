@@ -13,57 +13,57 @@ from avo.report.svg import Scale, apart, node, picture, shorten, text, text_widt
 FONT = 12.0
 """Size of all text, in pixels."""
 WIDE, NARROW = 760, 340
-"""Widths to draw for: a page, and a telephone held upright."""
+"""Widths that figures are drawn for, in pixels: a page, and a telephone held upright."""
 COLOURS = 8
-"""Of lines that stand for cases: classes ``c0`` to ``c7``."""
+"""Number of colours for the lines of cases: classes ``c0`` to ``c7``."""
 _LINE = FONT + 3.0
-"""From one label to the next."""
+"""Height of a line of labels, in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One benchmark case over the versions."""
+class CaseSpeeds:
+    """The speed on one benchmark case, version by version."""
 
     name: str
     values: tuple[float, ...]
-    """In TFLOPS, one for each version."""
+    """TFLOPS of each version."""
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
-    """A baseline."""
+class BaselineLevel:
+    """A baseline, drawn as a horizontal line."""
 
     name: str
     value: float
-    """In TFLOPS."""
+    """Its speed in TFLOPS."""
 
 
 @dataclass(frozen=True, slots=True)
-class Trajectory:
+class Figure:
     """How a run got faster on some benchmark cases, as figures 5 and 6 of the AVO paper (arXiv 2603.24517) draw it."""
 
     name: str
-    """Of the cases together: ``full``, ``causal`` or ``all``."""
+    """Name of the group of cases: ``full``, ``causal`` or ``all``."""
     unit: str
-    """What the numbers are, e.g. ``predicted TFLOPS, h100``."""
+    """The unit of the numbers, e.g. ``predicted TFLOPS, h100``."""
     versions: tuple[int, ...]
-    """Never empty."""
+    """Numbers of the versions; never empty."""
     scores: tuple[float, ...]
     """Geometric mean over the cases, in TFLOPS, one for each version."""
     changes: tuple[str, ...]
     """What each version changed."""
-    cases: tuple[Line, ...]
-    levels: tuple[Level, ...]
-    """Baselines as the geometric mean over the same cases."""
+    cases: tuple[CaseSpeeds, ...]
+    levels: tuple[BaselineLevel, ...]
+    """The baselines, as geometric means over the same cases."""
 
     @property
     def best(self) -> tuple[float, ...]:
-        """The best score up to each version."""
+        """The best score up to each version, in TFLOPS."""
         return tuple(self.scores[holder] for holder in self.holders)
 
     @property
     def holders(self) -> tuple[int, ...]:
-        """For each version, where the one with the best score up to it stands."""
+        """For each version, the index of the one that has the best score up to it."""
         found: list[int] = []
         for place, score in enumerate(self.scores):
             found.append(place if not found or score > self.scores[found[-1]] else found[-1])
@@ -71,20 +71,20 @@ class Trajectory:
 
     @property
     def records(self) -> tuple[int, ...]:
-        """Where versions stand that set a new best."""
+        """Indices of the versions that set a new best."""
         return tuple(place for place, holder in enumerate(self.holders) if place == holder)
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One speed."""
+    """One speed in TFLOPS."""
 
     name: str
     style: str
     """``seed``, ``best`` or ``published``."""
     value: float
     low: float = 0.0
-    """Ends of its interval, 0 where there is none."""
+    """The two ends of the speed's interval; 0 if it has none."""
     high: float = 0.0
 
 
@@ -96,7 +96,7 @@ class BarGroup:
     bars: tuple[Bar, ...]
 
 
-def draw_trajectory(figure: Trajectory, width: int) -> str:
+def draw_trajectory(figure: Figure, width: int) -> str:
     """Return the trajectory as an SVG of ``width`` pixels.
 
     The running best is a solid line with a marker where a version sets a new best. There is a dashed line for each case
@@ -134,7 +134,7 @@ def draw_trajectory(figure: Trajectory, width: int) -> str:
 def draw_bars(groups: Sequence[BarGroup], unit: str, width: int) -> str:
     """Return horizontal bars of speeds as an SVG of ``width`` pixels, one group below the other.
 
-    A bar with an interval has a whisker from its low to its high end. There is one bar at least.
+    A bar with an interval has a whisker from its low to its high end. There must be at least one bar.
     """
     row, head = 19.0, 26.0
     left = min(0.4 * width, max(text_width(bar.name, FONT) for group in groups for bar in group.bars) + 16)
@@ -160,10 +160,10 @@ def draw_bars(groups: Sequence[BarGroup], unit: str, width: int) -> str:
     return picture(f"bars-{width}", width, below + 42, f"Speed by benchmark case: {unit}", told, parts)
 
 
-def _labels(figure: Trajectory, width: float, most: int) -> list[tuple[str, float, str]]:
-    """Return words, value and class of what the lines are called at their right end, the highest first.
+def _labels(figure: Figure, width: float, most: int) -> list[tuple[str, float, str]]:
+    """Return text, value and class of the labels at the right end of the lines, the highest value first.
 
-    Where not all fit, cases are left out first: the table below the figure has them.
+    If there is not room for all, cases are left out first: the table below the figure has them.
     """
     last = figure.holders[-1]
     labels = [("best", figure.best[-1], "strong")]
@@ -183,7 +183,7 @@ def _vertical_axis(marks: Sequence[float], y: Scale, left: float, right: float) 
         yield text(f"{mark:g}", left - 8, y(mark) + FONT / 3, class_="quiet", text_anchor="end")
 
 
-def _version_axis(figure: Trajectory, x: Scale, bottom: float) -> Iterator[Element]:
+def _version_axis(figure: Figure, x: Scale, bottom: float) -> Iterator[Element]:
     last = len(figure.versions) - 1
     most = max(1, min(last, int((x.stop - x.start) / 50)))
     for mark in ticks(0, last, most):
@@ -194,7 +194,7 @@ def _version_axis(figure: Trajectory, x: Scale, bottom: float) -> Iterator[Eleme
 
 
 def _steps(values: Sequence[float], x: Scale, y: Scale, right: float) -> str:
-    """Return the path of a value that holds until the next one."""
+    """Return the path of a value that stays the same until the next one."""
     path = [f"M{x(0):.1f} {y(values[0]):.1f}"]
     for place, (before, value) in enumerate(pairwise(values), start=1):
         if value != before:
@@ -202,7 +202,7 @@ def _steps(values: Sequence[float], x: Scale, y: Scale, right: float) -> str:
     return "".join((*path, f"H{right:.1f}"))
 
 
-def _markers(figure: Trajectory, x: Scale, y: Scale) -> Iterator[Element]:
+def _markers(figure: Figure, x: Scale, y: Scale) -> Iterator[Element]:
     records = set(figure.records)
     size = min(4.5, max(2.0, 0.3 * (x(1) - x(0))))
     for place, (number, score, change) in enumerate(zip(figure.versions, figure.scores, figure.changes, strict=True)):
@@ -235,7 +235,7 @@ def _said(bar: Bar) -> str:
     return f"{bar.name} {bar.value:.1f}{between}"
 
 
-def _told(figure: Trajectory) -> str:
+def _told(figure: Figure) -> str:
     first, last = figure.versions[0], figure.versions[figure.holders[-1]]
     words = f"From {figure.scores[0]:.1f} at version {first} to {figure.best[-1]:.1f} at version {last}, in "
     words += f"{len(figure.records)} steps up over {len(figure.versions)} versions."

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 from difflib import unified_diff
 
 from agents.moves import MOVES
@@ -15,53 +16,66 @@ from avo.report.data import (
     MOST_SOURCE,
     MOST_SOURCE_LINES,
     MOST_UNVERIFIED,
-    Diff,
-    Entry,
     ModelUse,
-    Move,
+    MoveTally,
     Report,
     Unverified,
+    VersionDiff,
+    VersionEntry,
     cut,
 )
-from avo.report.figures import Trajectory
-from avo.report.speeds import bars_of, cases_of, score_of, trajectories_of
+from avo.report.figures import Figure
+from avo.report.speeds import bars_of, cases_of, trajectories_of
 from avo.search import transfer
 from avo.watch.failures import by_reason
-from avo.watch.snapshot import Snapshot, compare, gain, geomean, published, read_snapshot
+from avo.watch.scores import compare, gain, geomean, published, scored
 from avo.watch.tree import layout
+from avo.watch.view import read_view
 from avo.watch.wording import compared, unit
 from evaluator.evaluation import Score, Status
 from evaluator.target import TARGETS, score_kind
-from lineage_db.records import ModelCall, Run, Spend, Step, Version
+from lineage_db.records import AttemptSummary, ModelCall, Run, Spend, Step, StepState, Version
+from lineage_db.spans import covered
 from lineage_db.store import Store
 
 
-def read_report(store: Store, run_name: str) -> Report:
-    """Return the report on a run as it is now; raises ``UnknownRun`` and the store's other errors."""
-    snapshot = read_snapshot(store, run_name)
-    run, versions, seed, best = snapshot.run, snapshot.versions, snapshot.seed, snapshot.best
-    steps = store.steps(run.id)
-    score = score_of(best) if best else None
-    cases = cases_of([score_of(version) for version in versions]) if versions else []
+def read_report(store: Store, run_name: str, now: datetime) -> Report:
+    """Return the report on a run as it is at ``now``. Raises ``UnknownRun`` and the store's other errors."""
+    view = read_view(store, run_name, now)
+    run, seed, best = view.run, view.seed, view.best
+    versions, attempts, steps = (
+        tuple(store.versions(run.id)),
+        tuple(store.attempt_summaries(run.id)),
+        store.steps(run.id),
+    )
+    score = scored(best) if best else None
+    cases = cases_of([scored(version) for version in versions]) if versions else []
     baselines = tuple(
         baseline
         for baseline in published(run.problem)
         if baseline.target == run.target and not baseline.tflops.keys().isdisjoint(cases)
     )
     trajectories = trajectories_of(run, versions, baselines)
-    entries = _entries(snapshot, {step.number: step for step in steps}, trajectories)
+    entries = _entries(versions, attempts, {step.number: step for step in steps}, trajectories)
+    ended = {step.number: step for step in steps if step.state in (StepState.DONE, StepState.FAILED)}
+    busy = covered((step.started, step.finished) for step in ended.values() if step.finished)
+    concluded = sum(attempt.step_number in ended for attempt in attempts)
     taken = transfer.progress(store, run)
     return Report(
-        snapshot=snapshot,
+        view=view,
+        versions=versions,
+        attempts=attempts,
+        busy=busy,
+        attempts_per_minute=concluded / (busy / timedelta(minutes=1)) if concluded and busy else None,
         unit=unit(score) if score else f"{score_kind(run.target)} TFLOPS, {run.target}",
         trajectories=trajectories,
         bars=bars_of(seed, best, baselines) if seed and best else (),
         baselines=baselines,
         comparisons=tuple(compare(score, baselines)) if score else (),
         entries=entries,
-        moves=_moves(snapshot, entries, {step.number for step in steps if step.operator == Mutate.name}),
-        failures=tuple(by_reason(snapshot.attempts)),
-        unverified=_unverified(store, snapshot),
+        moves=_moves(attempts, entries, {step.number for step in steps if step.operator == Mutate.name}),
+        failures=tuple(by_reason(attempts)),
+        unverified=_unverified(store, run, attempts),
         steps=Counter(step.state for step in steps),
         models=_models(store.journal.calls(run.id)),
         interventions=tuple(store.journal.interventions(run.id)),
@@ -70,18 +84,23 @@ def read_report(store: Store, run_name: str) -> Report:
     )
 
 
-def _entries(snapshot: Snapshot, steps: Mapping[int, Step], trajectories: Sequence[Trajectory]) -> tuple[Entry, ...]:
-    versions = snapshot.by_number
-    made = Counter(attempt.step_number for attempt in snapshot.attempts)
-    failed = Counter(attempt.step_number for attempt in snapshot.attempts if attempt.status is not Status.CORRECT)
+def _entries(
+    lineage: Sequence[Version],
+    attempts: Sequence[AttemptSummary],
+    steps: Mapping[int, Step],
+    trajectories: Sequence[Figure],
+) -> tuple[VersionEntry, ...]:
+    versions = {version.number: version for version in lineage}
+    made = Counter(attempt.step_number for attempt in attempts)
+    failed = Counter(attempt.step_number for attempt in attempts if attempt.status is not Status.CORRECT)
     first_with_diff = len(versions) - MOST_DIFFS
     entries = []
-    for row in layout(snapshot.versions):
+    for row in layout(lineage):
         version = row.version
         step = steps[version.step_number]
-        comparison = score_of(version).comparison
+        comparison = scored(version).comparison
         entries.append(
-            Entry(
+            VersionEntry(
                 version,
                 row.depth,
                 gain(version, versions),
@@ -96,20 +115,20 @@ def _entries(snapshot: Snapshot, steps: Mapping[int, Step], trajectories: Sequen
     return tuple(entries)
 
 
-def _gain(figure: Trajectory, version: Version, versions: Mapping[int, Version]) -> float | None:
+def _gain(figure: Figure, version: Version, versions: Mapping[int, Version]) -> float | None:
     if not version.parents:
         return None
     parent = max(version.parents, key=lambda number: geomean(versions[number]))
     return figure.scores[version.number] / figure.scores[parent] - 1
 
 
-def _diff(version: Version, versions: Mapping[int, Version]) -> Diff:
+def _diff(version: Version, versions: Mapping[int, Version]) -> VersionDiff:
     parent = versions[version.parents[0]]
     old, new = parent.attempt.source, version.attempt.source
     sources = old.splitlines(), new.splitlines()
     if max(len(old), len(new)) > MOST_SOURCE or max(map(len, sources)) > MOST_SOURCE_LINES:
         most = f"{MOST_SOURCE} characters or {MOST_SOURCE_LINES} lines"
-        return Diff(parent.number, (), 0, f"not compared here: a source is longer than {most}")
+        return VersionDiff(parent.number, (), 0, f"not compared here: a source is longer than {most}")
     lines = list(unified_diff(*sources, lineterm=""))[2:]
     shown: list[str] = []
     room = MOST_DIFF_CHARACTERS
@@ -118,32 +137,32 @@ def _diff(version: Version, versions: Mapping[int, Version]) -> Diff:
         if room < 0:
             break
         shown.append(line)
-    return Diff(parent.number, tuple(shown), len(lines) - len(shown))
+    return VersionDiff(parent.number, tuple(shown), len(lines) - len(shown))
 
 
-def _moves(snapshot: Snapshot, entries: Sequence[Entry], mutations: Collection[int]) -> tuple[Move, ...]:
-    """Return the moves of the steps with these numbers."""
+def _moves(
+    attempts: Sequence[AttemptSummary], entries: Sequence[VersionEntry], mutations: Collection[int]
+) -> tuple[MoveTally, ...]:
+    """Return how the moves fared in the steps with the numbers ``mutations``."""
     gains = {entry.version.number: entry.gains for entry in entries}
     count = len(entries[0].gains) if entries else 0
-    tried = [(attempt, moves_of(attempt.change)) for attempt in snapshot.attempts if attempt.step_number in mutations]
+    tried = [(attempt, moves_of(attempt.change)) for attempt in attempts if attempt.step_number in mutations]
     found = []
     for move in MOVES:
-        attempts = [attempt for attempt, names in tried if move.name in names]
-        made = [gains[attempt.version] for attempt in attempts if attempt.version]
-        if attempts:
-            correct = sum(attempt.status is Status.CORRECT for attempt in attempts)
+        its = [attempt for attempt, names in tried if move.name in names]
+        made = [gains[attempt.version] for attempt in its if attempt.version]
+        if its:
+            correct = sum(attempt.status is Status.CORRECT for attempt in its)
             together = tuple(math.prod(1 + (each[place] or 0.0) for each in made) - 1 for place in range(count))
-            found.append(Move(move.name, len(attempts), correct, len(made), together))
+            found.append(MoveTally(move.name, len(its), correct, len(made), together))
     return tuple(sorted(found, key=lambda move: (-sum(move.gains), -move.accepted, move.name)))
 
 
-def _unverified(store: Store, snapshot: Snapshot) -> tuple[Unverified, ...]:
-    attempts = [attempt for attempt in snapshot.attempts if attempt.status is Status.UNVERIFIED]
+def _unverified(store: Store, run: Run, attempts: Sequence[AttemptSummary]) -> tuple[Unverified, ...]:
+    found = [attempt for attempt in attempts if attempt.status is Status.UNVERIFIED]
     return tuple(
-        Unverified(
-            attempt.attempt_id, attempt.change, store.attempt(snapshot.run.id, attempt.attempt_id).evaluation.predicted
-        )
-        for attempt in attempts[-MOST_UNVERIFIED:]
+        Unverified(attempt.attempt_id, attempt.change, store.attempt(run.id, attempt.attempt_id).evaluation.predicted)
+        for attempt in found[-MOST_UNVERIFIED:]
     )
 
 
@@ -164,7 +183,7 @@ def _models(calls: Sequence[ModelCall]) -> tuple[ModelUse, ...]:
 
 
 def _environment(run: Run, score: Score | None) -> list[tuple[str, str]]:
-    """Return what the run was made with: names and values."""
+    """Return the names and values of everything that determines how the run was made."""
     config = dict(run.config)
     start = config.pop(START, {})
     lines = [

@@ -1,4 +1,4 @@
-"""Rendering: a report as one HTML page that needs nothing else, or as Markdown. All text is escaped by default."""
+"""Rendering a report as a single HTML page that loads nothing, or as Markdown. All text is escaped by default."""
 
 import re
 from base64 import b64encode
@@ -13,8 +13,8 @@ from markupsafe import Markup
 
 from avo.report import data
 from avo.report.data import Report, cut
-from avo.report.figures import NARROW, WIDE, Trajectory, draw_bars, draw_trajectory
-from avo.watch.snapshot import geomean
+from avo.report.figures import NARROW, WIDE, Figure, draw_bars, draw_trajectory
+from avo.watch.scores import geomean
 from avo.watch.wording import SPREAD, duration, first_line, percent, place, printable, verdict
 from evaluator.evaluation import Fault
 from evaluator.target import score_kind
@@ -23,15 +23,17 @@ if TYPE_CHECKING:
     from evaluator.profile import Profile, Section
 
 MOST_INTERVENTIONS, MOST_DIRECTIONS = 50, 10
-"""Of the supervisor's: the latest, and of one."""
+"""Most interventions of the supervisor that are shown, the latest, and most directions of each."""
 
 _MARKDOWN = re.compile(r"([\\`*_\[\]|~#])")
 
 
 def to_html(report: Report, now: datetime, profiles: "Sequence[Profile] | Fault | None" = None) -> str:
-    """Return the report as a page; ``profiles`` of the best version, or why there are none, add a section.
+    """Return the report as an HTML page. ``profiles`` of the best version, or the fault that prevented them, add a
+    section.
 
-    The page loads nothing, and its policy lets no script run but its own, even if markup of a candidate got into it.
+    The page loads nothing, and its content security policy allows no script but the page's own, even if a candidate's
+    text contains markup.
     """
     environment = _environment(autoescape=True, finalize=_clean)
     style, script = (Markup(environment.get_template(f"{name}.j2").render()) for name in ("style.css", "script.js"))
@@ -53,7 +55,7 @@ def to_html(report: Report, now: datetime, profiles: "Sequence[Profile] | Fault 
 
 
 def to_markdown(report: Report, now: datetime) -> str:
-    """Return a summary of the report for a README."""
+    """Return the report as Markdown, short enough for a README."""
     environment = _environment(autoescape=False, finalize=_plain)
     text = environment.get_template("report.md.j2").render(_names(report, now))
     return re.sub(r"\n{3,}", "\n\n", text)
@@ -73,7 +75,7 @@ def _environment(**options: Any) -> Environment:
 
 
 def _names(report: Report, now: datetime) -> dict[str, Any]:
-    best = report.snapshot.best
+    best = report.view.best
     score = best.attempt.evaluation.score if best else None
     kind = score_kind(report.run.target)
     return {
@@ -97,9 +99,9 @@ def _names(report: Report, now: datetime) -> dict[str, Any]:
 
 
 def _sections(report: Report, profiled: bool) -> list[tuple[str, str]]:
-    """Return the anchors of the page's sections and what they are called."""
+    """Return the anchor and the title of each section of the page."""
     found = []
-    if report.snapshot.versions:
+    if report.versions:
         found += [("trajectory", "Trajectory"), ("cases", "Cases"), ("paid", "What paid"), ("lineage", "Lineage")]
     found += [("attempts", "Attempts"), ("cost", "Time and cost")]
     found += [("supervisor", "Supervisor")] * bool(report.interventions) + [("profile", "Profile")] * profiled
@@ -107,12 +109,12 @@ def _sections(report: Report, profiled: bool) -> list[tuple[str, str]]:
 
 
 def _clean(value: object) -> object:
-    """Take control characters out of what a template prints, which escapes it then."""
+    """Remove control characters from what a template prints; escaping follows."""
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _plain(value: object) -> object:
-    """Escape what Markdown, or HTML within it, would take for more than text, and keep it on one line."""
+    """Escape what Markdown, or HTML within it, would not take as plain text, and put it on one line."""
     if not isinstance(value, str):
         return value
     line = " ".join(printable(value).split()).replace("&", "&amp;").replace("<", "&lt;")
@@ -120,17 +122,17 @@ def _plain(value: object) -> object:
 
 
 def _digest(text: str) -> str:
-    """Return what a policy calls an inline text by."""
+    """Return the hash by which a content security policy names an inline text."""
     return f"sha256-{b64encode(sha256(text.encode()).digest()).decode()}"
 
 
 def _number(report: Report) -> int:
-    assert report.snapshot.best is not None, "only a version can be profiled"
-    return report.snapshot.best.number
+    assert report.view.best is not None, "only a version can be profiled"
+    return report.view.best.number
 
 
 def _timeline(profile: "Profile", kernel: str) -> str:
-    """Return the address of the timeline's picture, which is the picture itself."""
+    """Return a data URL with the drawing of a profile's timeline."""
     from avo.report.timeline import draw_timelines
 
     return f"data:image/svg+xml;base64,{b64encode(draw_timelines([profile], kernel).encode()).decode()}"
@@ -141,8 +143,8 @@ def _hot_section(profile: "Profile") -> "Section | None":
     return max(sections, key=lambda section: section.time_us, default=None)
 
 
-def _level(figure: Trajectory, name: str) -> str:
-    """Return the figure of a baseline on the cases of a trajectory; nothing where it does not cover them."""
+def _level(figure: Figure, name: str) -> str:
+    """Return a baseline's speed on the cases of a figure; empty if it does not cover them."""
     return next((f"{level.value:.1f}" for level in figure.levels if level.name == name), "")
 
 

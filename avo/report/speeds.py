@@ -1,9 +1,10 @@
-"""The speeds of a run's versions, as the figures draw them."""
+"""The speeds of a run's versions, prepared for the figures."""
 
 from collections.abc import Sequence
 
 from avo.report.data import cut
-from avo.report.figures import Bar, BarGroup, Level, Line, Trajectory
+from avo.report.figures import Bar, BarGroup, BaselineLevel, CaseSpeeds, Figure
+from avo.watch.scores import scored
 from avo.watch.wording import unit
 from evaluator.catalogue import get_problem, get_suite
 from evaluator.errors import EvaluatorError
@@ -12,40 +13,33 @@ from evaluator.problem import Baseline
 from lineage_db.records import Run, Version
 
 _GROUPS = (("full", False), ("causal", True))
-"""Trajectories in their order, and whether their cases are causal."""
-
-
-def score_of(version: Version) -> Score:
-    """Return the score, which every version has."""
-    score = version.attempt.evaluation.score
-    assert score is not None, "only correct attempts become versions"
-    return score
+"""Names of the groups of cases, in the order of their figures, and whether their cases are causal."""
 
 
 def cases_of(scores: Sequence[Score]) -> list[str]:
-    """Return the cases that all scores have, in order."""
+    """Return the names of the cases that all scores have, in order."""
     common = set.intersection(*({case.case for case in score.cases} for score in scores))
     return [case.case for case in scores[-1].cases if case.case in common]
 
 
-def trajectories_of(run: Run, versions: Sequence[Version], baselines: Sequence[Baseline]) -> tuple[Trajectory, ...]:
-    """Return a trajectory for the full and one for the causal cases that all ``versions`` have; none without them.
+def trajectories_of(run: Run, versions: Sequence[Version], baselines: Sequence[Baseline]) -> tuple[Figure, ...]:
+    """Return a figure for the full and one for the causal cases that all ``versions`` have; empty without versions.
 
-    Baselines that lack one of its cases are no lines of a trajectory.
+    A baseline that lacks one of a figure's cases is left out of it.
     """
     if not versions:
         return ()
-    scores = [score_of(version) for version in versions]
+    scores = [scored(version) for version in versions]
     found = []
     for name, cases in _grouped(run, cases_of(scores)).items():
-        lines = tuple(Line(case, tuple(_tflops(score)[case] for score in scores)) for case in cases)
+        lines = tuple(CaseSpeeds(case, tuple(_tflops(score)[case] for score in scores)) for case in cases)
         levels = (
-            Level(baseline.name, geometric_mean(baseline.tflops[case] for case in cases))
+            BaselineLevel(baseline.name, geometric_mean(baseline.tflops[case] for case in cases))
             for baseline in baselines
             if baseline.tflops.keys() >= set(cases)
         )
         found.append(
-            Trajectory(
+            Figure(
                 name,
                 unit(scores[-1]),
                 tuple(version.number for version in versions),
@@ -59,11 +53,11 @@ def trajectories_of(run: Run, versions: Sequence[Version], baselines: Sequence[B
 
 
 def bars_of(seed: Version, best: Version, baselines: Sequence[Baseline]) -> tuple[BarGroup, ...]:
-    """Return the bars of each case that both versions have; of one version where the seed is the best."""
+    """Return the bars of each case that both versions have; only those of the best if the seed is the best."""
     shown = {"best": best} if seed is best else {"seed": seed, "best": best}
-    scores = {style: {case.case: case for case in score_of(version).cases} for style, version in shown.items()}
+    scores = {style: {case.case: case for case in scored(version).cases} for style, version in shown.items()}
     groups = []
-    for name in cases_of([score_of(version) for version in shown.values()]):
+    for name in cases_of([scored(version) for version in shown.values()]):
         bars = []
         for style, version in shown.items():
             case = scores[style][name]
@@ -75,7 +69,7 @@ def bars_of(seed: Version, best: Version, baselines: Sequence[Baseline]) -> tupl
 
 
 def _grouped(run: Run, cases: Sequence[str]) -> dict[str, list[str]]:
-    """Return full and causal cases apart; together where this installation does not have the problem."""
+    """Return full and causal cases as separate groups; one group if this installation does not have the problem."""
     try:
         causal = {case.name: case.causal for case in get_suite(get_problem(run.problem), run.suite)}
     except EvaluatorError:

@@ -1,4 +1,4 @@
-"""Drawing: SVG elements, axes and labels that keep out of each other's way. Text is escaped where it is written out."""
+"""Drawing: SVG elements, axes and labels that do not overlap. Text is escaped when the SVG is written out."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element, tostring
 from avo.watch.wording import printable
 
 GLYPH = 0.58
-"""Width of a character over the size of its font, on the generous side for the digits and words of a figure."""
+"""Width of a character relative to its font size, estimated generously for the digits and words of a figure."""
 
 
 def node(tag: str, *inside: Element | str, **attributes: object) -> Element:
@@ -26,7 +26,7 @@ def node(tag: str, *inside: Element | str, **attributes: object) -> Element:
 
 
 def picture(name: str, width: float, height: float, title: str, description: str, parts: Sequence[Element]) -> str:
-    """Return an SVG to stand within HTML; ``name`` is unique on the page, ``description`` tells what can be seen."""
+    """Return an SVG for use within HTML. ``name`` is unique on the page, ``description`` says what can be seen."""
     ids = f"{name}-title", f"{name}-desc"
     return tostring(
         node(
@@ -43,17 +43,17 @@ def picture(name: str, width: float, height: float, title: str, description: str
 
 
 def text(words: str, x: float, y: float, **attributes: object) -> Element:
-    """Return words whose baseline begins at (x, y)."""
+    """Return a text element whose baseline begins at (x, y)."""
     return node("text", words, x=x, y=y, **attributes)
 
 
 def text_width(words: str, size: float) -> float:
-    """Return about how many pixels ``words`` take in a font of ``size`` pixels."""
+    """Return the estimated width in pixels of ``words`` in a font of ``size`` pixels."""
     return GLYPH * size * len(words)
 
 
 def shorten(words: str, width: float, size: float) -> str:
-    """Return ``words`` on one line, cut where they are wider than ``width`` pixels."""
+    """Return ``words`` on one line, cut if they are wider than ``width`` pixels."""
     words = " ".join(printable(words).split())
     most = max(1, int(width / (GLYPH * size)))
     return words if len(words) <= most else words[: most - 1].rstrip() + "…"
@@ -61,24 +61,24 @@ def shorten(words: str, width: float, size: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """A line from values to pixels."""
+    """A linear map from values to pixels."""
 
     low: float
     high: float
     start: float
-    """Where ``low`` is drawn."""
+    """The pixel at which ``low`` is drawn."""
     stop: float
 
     def __call__(self, value: float) -> float:
-        """Return where ``value`` is drawn."""
+        """Return the pixel at which ``value`` is drawn."""
         return self.start + (value - self.low) / (self.high - self.low) * (self.stop - self.start)
 
 
 def ticks(low: float, high: float, most: int) -> list[float]:
-    """Return round numbers at equal distances of 1, 2 or 5 times a power of ten, the first at or below ``low``, the
-    last at or above ``high``: two at least, and ``most`` + 2 at most.
+    """Return round numbers at equal distances of 1, 2 or 5 times a power of ten: at least two, at most ``most`` + 2.
 
-    Values that differ by less than a hundredth are not drawn apart.
+    The first is at or below ``low``, the last at or above ``high``. A span of less than a hundredth of ``high`` is
+    widened.
     """
     span = high - low
     if span < 0.01 * abs(high) or not span:
@@ -91,8 +91,10 @@ def ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def apart(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Return places for labels, in ascending order like ``wanted``: ``gap`` apart, within ``low`` to ``high``, and
-    near to where they are wanted. There must be room: ``(len(wanted) - 1) * gap <= high - low``.
+    """Return positions for labels in ascending order, like ``wanted``, each as close as possible to where it is wanted.
+
+    They are at least ``gap`` apart and lie between ``low`` and ``high``. There must be room: ``(len(wanted) - 1) * gap
+    <= high - low``.
     """
     places: list[float] = []
     for place in wanted:

@@ -1,4 +1,4 @@
-"""The picture of a profile: what pipes and warps did during two passes of the hot loop, as an SVG."""
+"""The timeline of a profile as an SVG: what pipes and warps did during two passes of the hot loop."""
 
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -7,7 +7,7 @@ from itertools import groupby
 from evaluator.profile import RUNNING, PipeLane, Profile, Timeline, WarpLane
 
 LEFT, WIDTH, RIGHT = 190, 780, 60
-"""Columns of names, of the plot and of figures, in pixels."""
+"""Widths in pixels of the names, of the plot, and of the figures to its right."""
 LANE, GAP = 20, 5
 COLOURS = {
     RUNNING: "#009e73",
@@ -19,7 +19,7 @@ COLOURS = {
     "issue slot": "#f0e442",
     "other role": "#bbbbbb",
 }
-"""What a warp does; the colours of Okabe and Ito, told apart by people who see few of them."""
+"""Colours by what a warp does or waits for: those of Okabe and Ito, which colour-blind readers can tell apart."""
 _STYLE = "text{font:12px sans-serif;fill:#222}.head{font-weight:bold;font-size:14px}.small{font-size:10px;fill:#666}"
 
 
@@ -42,7 +42,7 @@ def draw_timelines(profiles: Sequence[Profile], kernel: str) -> str:
 
 
 def _draw(timeline: Timeline, title: str) -> tuple[str, int]:
-    """Return what is drawn, and how many pixels high it is."""
+    """Return the drawing of one timeline and its height in pixels."""
     parts = [_text(10, 22, title, "head")]
     top = 36
     for pipe in timeline.pipes:
@@ -70,7 +70,7 @@ def _text(x: float, y: float, words: str, style: str = "") -> str:
 
 
 def _area(lane: PipeLane, top: float) -> str:
-    """Return the curve of how busy a pipe is, filled, in steps."""
+    """Return a pipe's utilisation as a filled step curve."""
     cell = WIDTH / len(lane.busy)
     points = [(float(LEFT), top + LANE)]
     for place, busy in enumerate(lane.busy):
@@ -83,7 +83,7 @@ def _area(lane: PipeLane, top: float) -> str:
 
 
 def _runs(lane: WarpLane, top: float) -> Iterator[str]:
-    """Yield a box for each run of equal states."""
+    """Yield a box for each stretch of equal states."""
     cell = WIDTH / len(lane.states)
     place = 0
     for state, run in groupby(lane.states):
@@ -96,7 +96,7 @@ def _runs(lane: WarpLane, top: float) -> Iterator[str]:
 
 
 def _axis(timeline: Timeline, top: float) -> Iterator[str]:
-    """Yield clocks below the lanes, and lines where passes begin."""
+    """Yield the scale in clocks below the lanes, and a line where each pass begins."""
     for tick in range(5):
         unit = " clocks" if tick == 4 else ""
         yield _text(LEFT + WIDTH * tick / 4, top + 12, f"{timeline.clocks * tick / 4:.0f}{unit}", "small")

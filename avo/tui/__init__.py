@@ -1,1 +1,1 @@
-"""The terminal UI: reads the lineage database, writes nothing."""
+"""The terminal UI: reads the lineage database and writes nothing."""

@@ -20,7 +20,7 @@ from lineage_db.store import Store
 
 
 class AvoApp(App[None]):
-    """Looks at the runs of one database, live while they go on."""
+    """Shows the runs of one database, live while they go on."""
 
     TITLE = "avo"
     CSS_PATH = "app.tcss"
@@ -38,9 +38,10 @@ class AvoApp(App[None]):
         profiler: MakeProfiler | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Show ``run_name``, or the list of runs; the database is asked for news every ``poll_s`` seconds at most.
+        """Show ``run_name``, or the list of runs. The database is read every ``poll_s`` seconds, less often while
+        nothing changes.
 
-        ``profiler`` starts what explains a run's kernels, by default a judge on this machine.
+        ``profiler`` starts the judge that explains a run's kernels; by default it runs on this machine.
         """
         super().__init__()
         self._store_url = store_url
@@ -62,7 +63,7 @@ class AvoApp(App[None]):
         self.switch_screen(self._runs_screen())
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """Offer everything that keys do in the command palette."""
+        """Offer in the command palette everything that keys do."""
         for title, words, action in COMMANDS:
             on_screen = hasattr(screen, f"action_{action.partition('(')[0]}")
             if on_screen or action in ("help", "quit", "change_theme"):
@@ -83,7 +84,7 @@ class AvoApp(App[None]):
 
 
 def _judge(run: Run) -> Evaluator:
-    """Start a judge as the run's own are started."""
+    """Start a judge in the way that the run itself does."""
     return judge_process(
         run.target,
         run.suite,
@@ -95,8 +96,8 @@ def _judge(run: Run) -> Evaluator:
 def run_ui(store_url: str, run_name: str | None) -> None:
     """Open the UI on a run, or on the list of runs, and return when the user quits.
 
-    A database without runs is waited for; raises ``UnknownRun`` or ``DatabaseUnavailable`` when a run is asked for that
-    cannot be had.
+    The list waits for a database that has no runs yet. Raises ``UnknownRun`` or ``DatabaseUnavailable`` if the run that
+    is asked for cannot be read.
     """
     if run_name is not None:
         with Store.open(store_url, create=False) as store:

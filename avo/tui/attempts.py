@@ -21,12 +21,12 @@ from evaluator.problem import Baseline
 from lineage_db.records import AttemptSummary
 
 AROUND = 40
-"""Rows that are read above and below those in sight."""
+"""Number of rows that are read above and below the visible ones."""
 _ALL, _ACCEPTED = "all", "accepted"
 
 
 class Ledger(Lines):
-    """The attempts of one group, newest first. Those that are not read yet are dots."""
+    """The attempts of one group, newest first. Rows that are not read yet show dots."""
 
     def __init__(self) -> None:
         super().__init__(id="attempts-table")
@@ -34,7 +34,7 @@ class Ledger(Lines):
         self._attempts: dict[int, AttemptSummary] = {}
 
     def show(self, ids: Sequence[int], attempts: Mapping[int, AttemptSummary], *, other: bool) -> None:
-        """Show ``ids``, which are oldest first; ``other``: of another group than before."""
+        """Show the attempts ``ids``, oldest first. ``other``: they are another group than before."""
         self._attempts = {**self._attempts, **attempts} if len(self._attempts) < 20 * AROUND else dict(attempts)
         above = 0 if other else len(ids) - self.count
         self._ids = ids
@@ -52,7 +52,7 @@ class Ledger(Lines):
 
     @property
     def wanted(self) -> tuple[int, ...]:
-        """Ids of the attempts in sight and around."""
+        """Ids of the attempts in the visible rows and around them."""
         sight = self.sight
         newest, oldest = max(0, sight.start - AROUND), min(self.count, sight.stop + AROUND)
         return tuple(self._ids[len(self._ids) - oldest : len(self._ids) - newest])
@@ -71,7 +71,7 @@ class Ledger(Lines):
 
 
 class AttemptsView(View):
-    """Groups on the left; on the right the attempts of one, and what is known of the one under the cursor."""
+    """Groups on the left; on the right the attempts of one group, and the details of the attempt under the cursor."""
 
     def __init__(self) -> None:
         super().__init__(id="attempts-view")
@@ -92,7 +92,7 @@ class AttemptsView(View):
                     yield Static(id="attempt-source", markup=False)
 
     def want(self) -> Want:
-        """Return the groups, the rows in sight, and the attempt under the cursor."""
+        """Return the groups, the visible rows, and the attempt under the cursor."""
         ledger = self.query_one(Ledger)
         return Want(groups=True, attempts=ledger.wanted, attempt=ledger.under)
 
@@ -119,7 +119,7 @@ class AttemptsView(View):
         self.query_one(Ledger).focus()
 
     def enter_part(self) -> None:
-        """Focus what is known of the attempt."""
+        """Focus the details of the attempt."""
         self.query_one("#attempt-page", Scroll).focus()
 
     @on(OptionList.OptionHighlighted, "#reasons")
@@ -156,7 +156,7 @@ class AttemptsView(View):
 
 
 def _members(picture: Picture) -> dict[str, Sequence[int]]:
-    """Return the ids of each group by its key: all, accepted, right, then failures by how many there are."""
+    """Return the ids of each group by its key: all, accepted, correct, then failures, the most frequent first."""
     every = sorted(made for group in picture.groups for made in group.attempts)
     found: dict[str, Sequence[int]] = {
         _ALL: every,
@@ -180,14 +180,14 @@ def _reason(key: str, group: Failures | None, count: int) -> Text:
 
 
 def result(attempt: AttemptSummary) -> str:
-    """Return the score and the version it became, or the fault: short, so that the change is readable beside it."""
+    """Return the score and the version it became, or the fault, in few words: the change stands on the same line."""
     if not attempt.geomean_tflops:
         return verdict(attempt.status)
     return f"{attempt.geomean_tflops:.1f}" + (f" -> v{attempt.version}" if attempt.version is not None else "")
 
 
 def describe(details: AttemptDetails) -> Text:
-    """Return everything that is known of an attempt but its source: what was changed, why, and what came of it."""
+    """Return everything known about an attempt except its source: what was changed, why, and with what result."""
     attempt, summary, step = details.attempt, details.summary, details.step
     made_of = f"from {', '.join(f'v{number}' for number in summary.parents)}: " if summary.parents else ""
     text = Text(printable(f"{made_of}{summary.change.strip() or 'seed'}"))

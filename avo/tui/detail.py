@@ -1,4 +1,4 @@
-"""The detail of one version, in tabs: scores, source, diff to another version, and its hot loop."""
+"""The details of one version, in tabs: scores, source, diff to another version, and its hot loop."""
 
 from collections.abc import Sequence
 
@@ -10,8 +10,8 @@ from textual.widgets import Static, TabbedContent, TabPane
 from avo.tui.diff import SIDES_FROM, Diff, code
 from avo.tui.hot_loop import HotLoop, MakeProfiler
 from avo.tui.keys import Scroll
+from avo.tui.reader import Overview
 from avo.tui.tables import scores
-from avo.watch.snapshot import Lineage
 from evaluator.problem import Baseline
 from lineage_db.records import Submission, Version
 
@@ -19,21 +19,21 @@ TABS = ("scores", "source", "diff", "hot-loop")
 
 
 class VersionDetail(Vertical):
-    """Tabs about the version that is selected."""
+    """Tabs about the selected version."""
 
     def __init__(self, profiler: MakeProfiler) -> None:
         super().__init__(id="detail")
         self._profiler = profiler
         self._version: Version | None = None
-        self._lineage: Lineage | None = None
+        self._overview: Overview | None = None
         self._baselines: Sequence[Baseline] = ()
         self._submission: Submission | None = None
         self._other: Version | None = None
-        """What the version is compared with."""
+        """The version that it is compared with."""
         self._stale: set[str] = set()
-        """Tabs that do not show what they should."""
+        """Tabs that have to be drawn again."""
         self._sides: bool | None = None
-        """Whether a diff is side by side; None: if there is room."""
+        """Whether a diff is shown side by side; None: if there is room."""
 
     def compose(self) -> ComposeResult:
         """Lay out the tabs."""
@@ -50,25 +50,25 @@ class VersionDetail(Vertical):
     def show(
         self,
         version: Version,
-        lineage: Lineage,
+        overview: Overview,
         baselines: Sequence[Baseline],
         submission: Submission | None = None,
     ) -> None:
-        """Show a version, with what its operator said of it. What is shown already is left alone."""
+        """Show a version and what its operator submitted about it. What is shown already is not drawn again."""
         moved = self._version is None or version.attempt.id != self._version.attempt.id
         if not moved and (submission is None or submission == self._submission):
             return
-        self._version, self._lineage, self._baselines, self._submission = version, lineage, baselines, submission
+        self._version, self._overview, self._baselines, self._submission = version, overview, baselines, submission
         self._stale.add("scores")
         if moved:
             self._stale.update(TABS)
             for name in ("scores", "source", "diff"):
                 self.query_one(f"#{name}-page", Scroll).scroll_home(animate=False)
-            self.compare(lineage.by_number.get(version.parents[0]) if version.parents else None)
+            self.compare(overview.by_number.get(version.parents[0]) if version.parents else None)
         self._draw()
 
     def compare(self, other: Version | None) -> None:
-        """Compare with ``other``, None for a seed without parent."""
+        """Compare with ``other``; None for a seed, which has no parent."""
         if self._version is None:
             return
         is_parent = other is None or self._version.parents[:1] == (other.number,)
@@ -79,29 +79,29 @@ class VersionDetail(Vertical):
         self._draw()
 
     def on_resize(self) -> None:
-        """See whether there is room for two sources."""
+        """Draw the diff again: there may be room for two sources, or no longer."""
         self._stale.add("diff")
         self._draw()
 
     def on_tabbed_content_tab_activated(self) -> None:
-        """Draw what was hidden."""
+        """Draw the tab that was hidden before."""
         self._draw()
 
     def _draw(self) -> None:
-        """Draw the tab that is shown, if what it should show has changed."""
-        tab, version, lineage = self.tab, self._version, self._lineage
-        if tab not in self._stale or version is None or lineage is None:
+        """Draw the active tab if its content has changed."""
+        tab, version, overview = self.tab, self._version, self._overview
+        if tab not in self._stale or version is None or overview is None:
             return
         self._stale.remove(tab)
         if tab == "scores":
-            found = scores(version, lineage, self._baselines, self._submission)
+            found = scores(version, overview.by_number, self._baselines, self._submission)
             self.query_one("#scores-text", Static).update(found)
         elif tab == "source":
             self.query_one("#source-text", Static).update(code(version.attempt.source, "python", line_numbers=True))
         elif tab == "diff":
             self._draw_diff(version)
         else:
-            self.query_one(HotLoop).show(lineage.run, version)
+            self.query_one(HotLoop).show(overview.view.run, version)
 
     def _draw_diff(self, version: Version) -> None:
         text, other = self.query_one("#diff-text", Static), self._other
@@ -114,7 +114,7 @@ class VersionDetail(Vertical):
         text.update(diff.sides if self._beside else diff.unified)
 
     def turn(self) -> None:
-        """Put the sources side by side, or the changes below each other."""
+        """Switch between a side-by-side and a unified diff."""
         self._sides = not self._beside
         self._stale.add("diff")
         self._draw()
@@ -125,14 +125,14 @@ class VersionDetail(Vertical):
 
     @property
     def tab(self) -> str:
-        """The tab that is shown, one of ``TABS``."""
+        """The active tab, one of ``TABS``."""
         return self.query_one(TabbedContent).active
 
     def switch(self, tab: str) -> None:
-        """Show one of ``TABS``."""
+        """Activate one of ``TABS``."""
         self.query_one(TabbedContent).active = tab
         self._draw()
 
     def focus_page(self) -> None:
-        """Focus what the active tab shows."""
+        """Focus the page of the active tab."""
         self.query_one(f"#{self.tab} Scroll").focus()

@@ -1,4 +1,4 @@
-"""Two sources compared: one below the other, or side by side."""
+"""Two sources compared, as a unified diff or side by side."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from avo.tui.tables import Drawn
 from avo.watch.wording import printable
 
 CONTEXT = 3
-"""Equal lines around each change."""
+"""Number of equal lines around each change."""
 SIDES_FROM = 100
-"""Columns from which on there is room for two sources side by side."""
+"""Width in columns from which there is room for two sources side by side."""
 
 
 def code(text: str, language: str, *, line_numbers: bool) -> RenderableType:
@@ -30,7 +30,7 @@ def _syntax(text: str, language: str, *, line_numbers: bool) -> Syntax:
 
 @dataclass(frozen=True)
 class Diff:
-    """What changed from one source to another."""
+    """The differences between two sources."""
 
     old: str
     new: str
@@ -39,7 +39,7 @@ class Diff:
 
     @property
     def unified(self) -> RenderableType:
-        """The lines that went and came, below each other."""
+        """Removed and added lines, below each other."""
         lines = unified_diff(
             self.old.splitlines(), self.new.splitlines(), self.old_name, self.new_name, n=CONTEXT, lineterm=""
         )

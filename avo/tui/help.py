@@ -1,4 +1,4 @@
-"""The help screen: the keys; and the commands of the palette, which do the same."""
+"""The help screen, which lists the keys, and the commands of the palette, which do the same."""
 
 from typing import ClassVar
 
@@ -18,7 +18,7 @@ _KEYS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("pgup pgdn home end", "move further"),
             ("enter", "open, go into, fold or unfold"),
             ("escape", "go back"),
-            ("z", "what stands beside a list on the whole width"),
+            ("z", "give the part beside a list the whole width"),
             ("tab", "next part of the screen"),
             ("l t a s m w", "the views, by their first letters"),
             ("r", "list of runs"),
@@ -31,15 +31,15 @@ _KEYS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         (
             ("b", "jump to the best version"),
             ("/  > <", "find words, v12, >0.5 (percent); next, previous"),
-            ("f", "show only versions that the same words find"),
+            ("f", "show only versions that match such words"),
             ("1 2 3 4", "scores, source, diff to parent, hot loop"),
             ("v", "diff with another version"),
-            ("d", "diff side by side, or not"),
-            ("p", "have the judge take the hot loop apart"),
+            ("d", "diff side by side, or unified"),
+            ("p", "have the judge profile the hot loop"),
             ("o n", "its machine code, PTX, what binds it; next case"),
         ),
     ),
-    ("trajectory", (("x", "count versions or attempts"), ("c", "lines of the cases, or not"))),
+    ("trajectory", (("x", "count versions or attempts"), ("c", "show or hide the lines of the cases"))),
     ("steps, memory", (("e", "unfold or fold everything"),)),
     (
         "signs",
@@ -62,9 +62,9 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("Find", "Find a version by words (/)", "ask('find', 'find:')"),
     ("Filter", "Show only some versions (f)", "ask('filter', 'filter:')"),
     ("Diff with", "Compare with another version (v)", "ask('compare', 'diff with version:')"),
-    ("Side by side", "Turn a diff (d)", "sides"),
-    ("Zoom", "What stands beside a list on the whole width (z)", "zoom"),
-    ("Profile", "Have the judge take the hot loop apart (p)", "profile"),
+    ("Side by side", "Diff side by side, or unified (d)", "sides"),
+    ("Zoom", "Give the part beside a list the whole width (z)", "zoom"),
+    ("Profile", "Have the judge profile the hot loop (p)", "profile"),
     ("Hot loop: next part", "Machine code, PTX, what binds it (o)", "part"),
     ("Hot loop: next case", "The same in the next case (n)", "case"),
     ("Runs", "List of runs (r)", "runs"),
@@ -72,11 +72,11 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("Theme", "Other colours", "change_theme"),
     ("Quit", "Leave (q)", "quit"),
 )
-"""Title, help and action of what the palette offers."""
+"""Title, help text and action of each command in the palette."""
 
 
 class HelpScreen(ModalScreen[None]):
-    """The keys, until one is pressed."""
+    """Shows the keys until one is pressed."""
 
     # The keys of the application do not reach through a modal screen.
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -1,4 +1,4 @@
-"""The hot loop of a version: its machine code and PTX, made by the judge when they are asked for."""
+"""The hot loop of a version: its machine code and PTX, made by the judge on request."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,26 +26,26 @@ if TYPE_CHECKING:
     from evaluator.profile import Code, Profile
 
 MakeProfiler = Callable[[Run], Evaluator]
-"""Starts what explains kernels as a run judges them."""
+"""Starts the judge that explains kernels for a run."""
 SEEN, HOT = 0.0005, 0.05
-"""Shares of a warp's time from which on an instruction's costs are shown, and it stands out."""
+"""Shares of a warp's time from which an instruction's costs are shown, and from which it is highlighted."""
 _TICK_S = 0.25
 _SPINNER = "|/-\\"
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What the judge is asked: a version of the run, and one case."""
+    """A request to the judge: a version of the run, and one case."""
 
     version: int
     case: str
 
 
 class HotLoop(Vertical):
-    """A page that says how to ask, then that the judge is busy, then what it found."""
+    """A page that says how to ask the judge, then that it is busy, then what it found."""
 
     class Found(Message):
-        """The judge is done."""
+        """The judge has answered."""
 
         def __init__(self, job: _Job, answer: "Profile | str") -> None:
             super().__init__()
@@ -77,7 +77,7 @@ class HotLoop(Vertical):
         self._draw()
 
     def ask(self) -> None:
-        """Have the judge play the version's kernels; one thing at a time."""
+        """Have the judge profile the version's kernels, one request at a time."""
         job = self._job
         if job is None or self._asked or job in self._answers:
             return
@@ -86,16 +86,16 @@ class HotLoop(Vertical):
         assert self._run is not None
         assert self._version is not None
         run, candidate = self._run, Candidate(self._run.problem, self._version.attempt.source)
-        # Not a worker of the application's: it would wait for the judge when the user quits.
+        # Not a worker of the application, which would wait for the judge when the user quits.
         Thread(target=self._profile, args=(run, candidate, job), name="profile", daemon=True).start()
         self._draw()
 
     def on_unmount(self) -> None:
-        """Let the judge finish unheard."""
+        """Ignore what the judge still finds."""
         self._left = True
 
     def next_part(self) -> None:
-        """Show machine code, PTX, or what the time is made of."""
+        """Show the next part: machine code, PTX, or what the time is made of."""
         self._part = (self._part + 1) % len(_PARTS)
         self._draw()
 
@@ -105,7 +105,7 @@ class HotLoop(Vertical):
         self._draw()
 
     def on_hot_loop_found(self, message: Found) -> None:
-        """Show what the judge found, if it is still asked for."""
+        """Show what the judge found, if it is still wanted."""
         self._answers[message.job] = message.answer
         self._asked = None
         if self._timer:
@@ -120,12 +120,12 @@ class HotLoop(Vertical):
         return _Job(self._version.number, score.cases[self._case % len(score.cases)].case)
 
     def _profile(self, run: Run, candidate: Candidate, job: _Job) -> None:
-        """Runs in a thread."""
+        """Ask the judge; runs in a thread."""
         try:
             with self._profiler(run) as judge:
                 found = judge.profile(candidate, job.case)
         except (EvaluatorError, OSError) as error:
-            answer: Profile | str = f"the judge cannot be had: {error}"
+            answer: Profile | str = f"the judge is not available: {error}"
         else:
             answer = f"{verdict(found.status)}: {found.message}" if isinstance(found, Fault) else found[0]
         if not self._left:

@@ -1,4 +1,4 @@
-"""The lineage as a tree: the list that shows it, finds in it and filters it."""
+"""The lineage as a tree, in a list that can be searched and filtered."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -7,7 +7,8 @@ from rich.text import Text
 from textual.widgets.option_list import Option
 
 from avo.tui.keys import Options
-from avo.watch.snapshot import Comparison, Lineage, gain, geomean, lines
+from avo.tui.reader import Overview
+from avo.watch.scores import BaselineComparison, gain, geomean, lines
 from avo.watch.tree import Row, layout
 from avo.watch.wording import first_line, percent
 from evaluator.problem import Baseline
@@ -15,7 +16,7 @@ from lineage_db.records import Intervention, Version
 
 
 class LineageList(Options):
-    """The tree; the highlighted row is the version whose detail is shown. Published figures are lines across it."""
+    """The tree of versions; the details of the highlighted one are shown. Published figures are lines across it."""
 
     def __init__(self, *, id: str) -> None:  # noqa: A002
         super().__init__(id=id)
@@ -24,19 +25,19 @@ class LineageList(Options):
 
     def show(
         self,
-        lineage: Lineage,
+        overview: Overview,
         baselines: Sequence[Baseline],
-        interventions: Sequence[Intervention] = (),
         words: str = "",
     ) -> None:
-        """Show those versions that ``matches`` finds for ``words``; the highlighted one stays where it is."""
-        self._versions = lineage.versions
-        by_number = lineage.by_number
-        marks = marked(lineage.versions, interventions)
-        rows = layout(kept(lineage.versions, by_number, words))
-        best = lineage.best.number if lineage.best else None
+        """Show the versions that match ``words``; the highlighted one stays where it is."""
+        self._versions = overview.versions
+        by_number = overview.by_number
+        marks = marked(overview.versions, overview.interventions)
+        rows = layout(kept(overview.versions, by_number, words))
+        best = overview.view.best.number if overview.view.best else None
         options = [Option(_prompt(row, by_number, best, marks), id=str(row.version.number)) for row in rows]
-        score = lineage.seed.attempt.evaluation.score if lineage.seed else None
+        seed = overview.view.seed
+        score = seed.attempt.evaluation.score if seed else None
         published = lines(score, baselines, (row.version for row in rows)) if score else []
         for number, (place, found) in reversed(list(enumerate(published))):
             options.insert(place, Option(_line(found), id=f"published {number}", disabled=True))
@@ -64,14 +65,14 @@ class LineageList(Options):
         return int(option.id) if option and option.id else None
 
     def select(self, number: int) -> None:
-        """Highlight a version, if it is there."""
+        """Highlight a version, if it is in the list."""
         if any(option.id == str(number) for option in self.options):
             self.highlighted = self.get_option_index(str(number))
 
     def find(self, words: str, *, forward: bool = True, stay: bool = False) -> bool:
-        """Highlight the next version in the list that ``words`` finds, else say that there is none.
+        """Highlight the next version in the list that matches ``words``; return whether there is one.
 
-        With ``stay`` the highlighted one will do.
+        With ``stay`` the highlighted version is looked at first.
         """
         numbers = [int(option.id) for option in self.options if option.id and not option.disabled]
         if not numbers or not words.strip():
@@ -87,9 +88,9 @@ class LineageList(Options):
 
 
 def matches(version: Version, versions: Mapping[int, Version], words: str) -> bool:
-    """Return whether all ``words`` are in a version's change, hypothesis or niche, whatever their case.
+    """Return whether a version's change, hypothesis or niche contains all ``words``; case does not matter.
 
-    ``v12`` is a version by its number, ``>0.5`` one that gained more than 0.5 percent.
+    ``v12`` matches version 12, ``>0.5`` a version that gained more than 0.5 percent.
     """
     said = f"{version.attempt.change}\n{version.attempt.hypothesis}\n{version.niche}".lower()
     return all(_matches(version, versions, said, word) for word in words.lower().split())
@@ -102,12 +103,12 @@ def _matches(version: Version, versions: Mapping[int, Version], said: str, word:
         try:
             return (gain(version, versions) or 0.0) * 100 > float(word[1:])
         except ValueError:
-            return True  # not typed to its end
+            return True  # the number is not complete yet
     return word in said
 
 
 def kept(versions: Sequence[Version], by_number: Mapping[int, Version], words: str) -> list[Version]:
-    """Return the versions that ``words`` finds, each as a child of its nearest kept ancestor."""
+    """Return the versions that match ``words``, each as a child of its nearest ancestor that matches."""
     if not words.strip():
         return list(versions)
     stands: dict[int, int | None] = {}
@@ -122,7 +123,7 @@ def kept(versions: Sequence[Version], by_number: Mapping[int, Version], words: s
 
 
 def marked(versions: Sequence[Version], interventions: Sequence[Intervention]) -> dict[int, list[Intervention]]:
-    """Return the interventions by the number of the first version accepted after them; -1 where there is none yet."""
+    """Return the interventions by the number of the first version accepted after them; -1 if there is none yet."""
     marks: dict[int, list[Intervention]] = {}
     for intervention in interventions:
         later = (version.number for version in versions if version.accepted >= intervention.made)
@@ -135,7 +136,7 @@ def _waiting(intervention: Intervention) -> Text:
     return Text(words, "bold magenta", no_wrap=True, overflow="ellipsis")
 
 
-def _line(published: Comparison) -> Text:
+def _line(published: BaselineComparison) -> Text:
     line = f"{published.published:6.1f} ┄┄┄┄┄┄ {published.name}, published"
     return Text(line, "dim", no_wrap=True, overflow="ellipsis")
 

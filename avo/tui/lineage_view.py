@@ -34,20 +34,20 @@ class LineageView(View):
             yield VersionDetail(self._profiler)
 
     def want(self) -> Want:
-        """Return the attempt of the selected version: its step knows what was expected of it."""
+        """Return the attempt of the selected version, whose step has the operator's submission."""
         number = self.query_one(LineageList).selected
         if self._picture is None or number is None:
             return Want()
         return Want(attempt=self._picture.overview.by_number[number].attempt.id)
 
     def show(self, picture: Picture, baselines: Sequence[Baseline]) -> None:
-        """Show new versions, and what is known of the selected one."""
+        """Show new versions and the details of the selected one."""
         self._picture, self._baselines = picture, baselines
         overview = picture.overview
-        drawn = (overview.run.id, len(overview.versions), overview.interventions, self._words)
+        drawn = (overview.view.run.id, len(overview.versions), overview.interventions, self._words)
         if drawn != self._drawn:
             self._drawn = drawn
-            self.query_one(LineageList).show(overview, baselines, overview.interventions, self._words)
+            self.query_one(LineageList).show(overview, baselines, self._words)
         self._show_version()
 
     def enter(self) -> None:
@@ -80,8 +80,8 @@ class LineageView(View):
 
     def select_best(self) -> None:
         """Select the best version."""
-        if self._picture and self._picture.overview.best:
-            self.query_one(LineageList).select(self._picture.overview.best.number)
+        if self._picture and (best := self._picture.overview.view.best):
+            self.query_one(LineageList).select(best.number)
 
     def switch(self, tab: str) -> None:
         """Show a tab of the detail."""
@@ -98,13 +98,15 @@ class LineageView(View):
             self.show(self._picture, self._baselines)
 
     def find(self, words: str | None = None, *, forward: bool = True) -> bool:
-        """Select the version that ``words`` finds, or the next one that the last words find; say whether there is."""
+        """Select the version that matches ``words``, or the next one that matches the last words; return whether there
+        is one.
+        """
         if words is not None:
             self._sought = words
         return self.query_one(LineageList).find(self._sought, forward=forward, stay=words is not None)
 
     def compare(self, words: str) -> bool:
-        """Show the diff of the selected version to the one that ``words`` names; say whether there is one."""
+        """Show the diff between the selected version and the one that ``words`` names; return whether there is one."""
         number = words.strip().removeprefix("v")
         versions = self._picture.overview.by_number if self._picture else {}
         other = versions.get(int(number)) if number.isdecimal() else None

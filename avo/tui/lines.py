@@ -1,4 +1,4 @@
-"""Lists of any length of which only the rows in sight are drawn."""
+"""Lists of any length, of which only the visible rows are drawn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ from avo.tui.keys import CURSOR
 from avo.watch.wording import printable
 
 GUTTER = 2
-"""Columns of the mark that says where the cursor is, also without colour."""
+"""Width in columns of the mark that shows the cursor, which must also be seen without colour."""
 INDENT = 4
-"""Columns before what is unfolded."""
+"""Indentation of unfolded text, in columns."""
 MOST_CHARACTERS = 200_000
-"""Of one entry that are shown."""
+"""Most characters of one entry that are shown."""
 
 
 class Lines(ScrollView, can_focus=True):
-    """``count`` rows with a cursor. Subclasses say what a row holds."""
+    """A list of ``count`` rows with a cursor. Subclasses say what a row holds."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"lines--cursor"}
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -42,7 +42,7 @@ class Lines(ScrollView, can_focus=True):
     cursor = reactive(0, init=False)
 
     class Moved(Message):
-        """The cursor is on another row, or rows were exchanged under it."""
+        """The cursor is on another row, or the rows under it have changed."""
 
         def __init__(self, lines: "Lines") -> None:
             super().__init__()
@@ -57,26 +57,26 @@ class Lines(ScrollView, can_focus=True):
         """The row under the cursor was chosen."""
 
     class Looked(Moved):
-        """Other rows came into sight."""
+        """Other rows have become visible."""
 
     def __init__(self, *, id: str) -> None:  # noqa: A002
         super().__init__(id=id)
         self.count = 0
 
     def row(self, index: int) -> Text:
-        """Return what row ``index``, from 0, holds: one line, printable."""
+        """Return row ``index``, from 0, as one printable line."""
         raise NotImplementedError
 
     @property
     def sight(self) -> range:
-        """The rows in sight."""
+        """The visible rows."""
         top = self.scroll_offset.y
         return range(min(top, self.count), min(top + max(self.size.height, 1), self.count))
 
     def set_count(self, count: int, *, above: int = 0) -> None:
-        """Set how many rows there are; ``above`` of them are new and stand above what was there.
+        """Set the number of rows; ``above`` of them are new and stand above the old ones.
 
-        The cursor stays on its row and where it is on the screen, unless it was on the first: that stays the first.
+        The cursor stays on its row, at the same place of the screen. If it was on the first row, it stays on the first.
         """
         self.count = count
         self.virtual_size = Size(0, count)
@@ -95,28 +95,28 @@ class Lines(ScrollView, can_focus=True):
         under = index == self.cursor
         text = Text("▸ " if under else "  ", end="", no_wrap=True)
         row = self.row(index)
-        text.append_text(Text(row.plain) if under else row)  # colours of a row may not be seen on the cursor's
+        text.append_text(Text(row.plain) if under else row)  # a row's own colours may be invisible on the cursor's
         text.truncate(width, overflow="ellipsis", pad=True)
         style = self.get_component_rich_style("lines--cursor") if under else self.rich_style
         return Strip(text.render(self.app.console), width).apply_style(style)
 
     def validate_cursor(self, cursor: int) -> int:
-        """Keep it within the rows."""
+        """Keep the cursor within the rows."""
         return max(0, min(cursor, self.count - 1))
 
     def watch_cursor(self) -> None:
-        """Bring it into sight."""
+        """Scroll to the cursor."""
         self.scroll_to_region(Region(0, self.cursor, 1, 1), animate=False, force=True)
         self.refresh()
         self.post_message(self.Moved(self))
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        """Say what is in sight now."""
+        """Report which rows are visible now."""
         super().watch_scroll_y(old_value, new_value)
         self.post_message(self.Looked(self))
 
     def on_resize(self) -> None:
-        """Say what is in sight now."""
+        """Report which rows are visible now."""
         self.virtual_size = Size(0, self.count)
         self.post_message(self.Looked(self))
 
@@ -129,7 +129,7 @@ class Lines(ScrollView, can_focus=True):
         self.cursor += 1
 
     def action_page(self, pages: int) -> None:
-        """Go up or down by what is in sight."""
+        """Go up or down by the height of the list."""
         self.cursor += pages * max(1, self.size.height - 1)
 
     def action_first(self) -> None:
@@ -148,7 +148,7 @@ class Lines(ScrollView, can_focus=True):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A title, and the text that is folded below it."""
+    """A title, and the text that unfolds below it."""
 
     key: str
     title: Text
@@ -156,7 +156,7 @@ class Entry:
 
 
 class Folds(Lines):
-    """Entries, folded: ``enter`` shows and hides what is below a title, ``e`` everything."""
+    """Entries that fold: ``enter`` shows or hides the text below one title, ``e`` below all."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "choose", "Fold"),
@@ -172,7 +172,7 @@ class Folds(Lines):
         self._width = 0
 
     def show(self, entries: Sequence[Entry]) -> None:
-        """Show ``entries``; those with known keys stay open."""
+        """Show ``entries``; those whose keys are known stay open."""
         if entries != self._entries:
             self._entries = entries
             self._lay_out()
@@ -187,7 +187,7 @@ class Folds(Lines):
         return Text(f"{mark} ").append_text(entry.title)
 
     def on_resize(self) -> None:
-        """Wrap anew."""
+        """Wrap the lines again."""
         super().on_resize()
         if self.scrollable_content_region.width != self._width:
             self._lay_out()
@@ -201,7 +201,7 @@ class Folds(Lines):
             self.cursor = self._rows.index((place, None))
 
     def action_everything(self) -> None:
-        """Unfold all, or fold all where nothing is left to unfold."""
+        """Unfold all entries; if all are unfolded, fold them."""
         keys = {entry.key for entry in self._entries if entry.body}
         place = self._rows[self.cursor][0] if self._rows else 0
         self._open = set() if keys <= self._open else keys
@@ -221,7 +221,7 @@ class Folds(Lines):
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """Return ``text``, printable, in lines of at most ``width`` columns, however long its own are."""
+    """Return ``text``, printable, in lines of at most ``width`` columns."""
     shown = printable(text[:MOST_CHARACTERS])
     lines: list[str] = []
     for line in shown.rstrip("\n").split("\n"):

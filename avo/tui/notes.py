@@ -1,4 +1,4 @@
-"""What a run remembers: notes of operators, and what the supervisor told them."""
+"""The memory of a run: notes of operators, and interventions of the supervisor."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -28,17 +28,17 @@ class NotesView(View):
         yield Folds(id="notes")
 
     def want(self) -> Want:
-        """Return the memories; interventions are known."""
+        """Return the memories; interventions are always read."""
         return Want(memories=True)
 
     def show(self, picture: Picture, baselines: Sequence[Baseline]) -> None:
-        """Show what there is."""
+        """Show memories and interventions."""
         if not picture.want.memories:
             return
         memories, interventions = picture.memories, picture.overview.interventions
         title = f"notes of operators: {len(memories)}, interventions of the supervisor: {len(interventions)}"
-        if picture.overview.spend.calls:
-            title += f"; calls of models: {picture.overview.spend.calls}, {spent(picture.overview.spend)}"
+        if picture.overview.view.spend.calls:
+            title += f"; calls of models: {picture.overview.view.spend.calls}, {spent(picture.overview.view.spend)}"
         self.query_one("#notes-title", Static).update(title)
         dated = [(memory.written, _memory(memory)) for memory in memories]
         dated += [(made.made, _intervention(made)) for made in interventions]

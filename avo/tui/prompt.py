@@ -1,4 +1,4 @@
-"""A line to type into, at the bottom of the screen."""
+"""An input line at the bottom of the screen."""
 
 from typing import ClassVar
 
@@ -10,12 +10,12 @@ from textual.widgets import Input, Label
 
 
 class Prompt(Horizontal):
-    """Hidden until it is asked for; says what is typed as it is typed, and when it is done or given up."""
+    """Hidden until it is needed. Reports the text as it is typed, and when the input is submitted or cancelled."""
 
     BINDINGS: ClassVar[list[BindingType]] = [("escape", "give_up", "Cancel")]
 
     class Typed(Message):
-        """The text changed; ``done`` once enter was pressed."""
+        """The text has changed; ``done`` when the input is over."""
 
         def __init__(self, purpose: str, text: str, *, done: bool) -> None:
             super().__init__()
@@ -34,7 +34,7 @@ class Prompt(Horizontal):
         yield Input(id="prompt-input", compact=True, select_on_focus=False)
 
     def ask(self, purpose: str, label: str, text: str = "") -> None:
-        """Ask; ``purpose`` comes back with each message, and ``text`` where the user gives up."""
+        """Show the input. ``purpose`` is part of each message; ``text`` is reported if the user cancels."""
         self._purpose, self._before = purpose, text
         self.query_one("#prompt-label", Label).update(f"{label} ")
         field = self.query_one(Input)
@@ -45,18 +45,18 @@ class Prompt(Horizontal):
         field.focus()
 
     def on_input_changed(self, message: Input.Changed) -> None:
-        """Pass it on."""
+        """Report the text."""
         message.stop()
         if self.has_class("shown"):
             self.post_message(self.Typed(self._purpose, message.value, done=False))
 
     def on_input_submitted(self, message: Input.Submitted) -> None:
-        """Pass it on and go."""
+        """Report the text and hide."""
         message.stop()
         self._done(message.value)
 
     def action_give_up(self) -> None:
-        """Put back what was there before."""
+        """Restore the text from before."""
         self._done(self._before)
 
     def _done(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The reader of a run: what a view needs of the database, as one frozen picture."""
+"""The reader of a run: reads what a view needs from the database, as one frozen picture."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from datetime import datetime
 from threading import Event
 
 from avo.watch.failures import Failures, Tally
-from avo.watch.snapshot import Lineage, read_versions
+from avo.watch.view import RunView, StepProgress, read_progress, read_view
 from lineage_db.records import (
     Attempt,
     AttemptSummary,
@@ -15,57 +15,49 @@ from lineage_db.records import (
     Message,
     ModelCall,
     Run,
-    RunState,
-    Spend,
     Step,
-    Totals,
+    Version,
 )
 from lineage_db.store import Store
 
 PAGE = 20_000
-"""Verdicts that are read in one go."""
+"""Most verdicts that are read at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """What the views need beside the overview. Nothing else is read."""
+    """What the views need in addition to the overview. Nothing else is read."""
 
     groups: bool = False
-    """All verdicts, grouped by reason."""
+    """Whether all verdicts are needed, grouped by reason."""
     attempts: tuple[int, ...] = ()
-    """Ids of attempts."""
+    """Ids of the attempts whose summaries are needed."""
     attempt: int | None = None
-    """Id of one in full."""
+    """Id of the attempt that is needed in full."""
     steps: range = range(0)
-    """Numbers of steps."""
+    """Numbers of the steps that are needed."""
     transcript: int | None = None
-    """Number of a step."""
+    """Number of the step whose transcript is needed."""
     memories: bool = False
     ordinals: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Overview(Lineage):
+class Overview:
     """What every view of a run shows."""
 
-    state: RunState
-    """As it was seen then, which may have been interrupted or paused."""
-    totals: Totals
-    spend: Spend
+    view: RunView
+    versions: tuple[Version, ...]
+    """All versions, the seed first."""
     interventions: tuple[Intervention, ...]
-    work: Mapping[int, "Work"]
-    """Of the running steps, by number."""
+    """All interventions of the supervisor, oldest first."""
     newest: AttemptSummary | None
-    """The newest attempt, while there is no version."""
+    """The newest attempt; None once there is a version."""
 
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A step, how many attempts it has made and what it has spent."""
-
-    step: Step
-    tried: int
-    spend: Spend
+    @property
+    def by_number(self) -> Mapping[int, Version]:
+        """The versions by number."""
+        return {version.number: version for version in self.versions}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +71,9 @@ class AttemptDetails:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """What was said in a step, and the calls of models that it took."""
+    """The messages of a step, and its calls of models."""
 
-    work: Work
+    work: StepProgress
     messages: tuple[Message, ...]
     calls: tuple[ModelCall, ...]
     attempts: tuple[AttemptSummary, ...]
@@ -89,30 +81,30 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A run as it is seen at one revision of the database."""
+    """A run at one revision of the database."""
 
     overview: Overview
     want: Want
-    """What was asked for: the rest is empty."""
+    """What was asked for; everything else is empty."""
     groups: tuple[Failures, ...] = ()
     attempts: Mapping[int, AttemptSummary] = field(default_factory=dict)
-    """By id."""
+    """Summaries of the wanted attempts, by id."""
     attempt: AttemptDetails | None = None
-    steps: Mapping[int, Work] = field(default_factory=dict)
-    """By number."""
+    steps: Mapping[int, StepProgress] = field(default_factory=dict)
+    """The wanted steps, by number."""
     transcript: Transcript | None = None
     memories: tuple[Memory, ...] = ()
     ordinals: tuple[int, ...] = ()
-    """Of each version, which attempt of the run it was, from 1."""
+    """For each version, which attempt of the run it was, counted from 1."""
 
 
 class RunReader:
-    """Reads one run for one screen. ``want`` is set by the screen's thread and heeded at the next reading."""
+    """Reads one run for one screen. The screen's thread sets ``want``, which takes effect at the next reading."""
 
     def __init__(self, run_name: str, clock: Callable[[], datetime]) -> None:
         self.want = Want()
         self.wake = Event()
-        """Set to be read at once."""
+        """Set to have the run read at once."""
         self._run_name = run_name
         self._clock = clock
         self._tally = Tally()
@@ -120,25 +112,24 @@ class RunReader:
         self._grouped: tuple[Failures, ...] = ()
 
     def ask(self, want: Want) -> None:
-        """Want something else, at once."""
+        """Set what is needed, and have it read at once."""
         if want != self.want:
             self.want = want
             self.wake.set()
 
     def read(self, store: Store, previous: Picture | None) -> Picture:
-        """Return the run as it is now, ``previous`` itself if it is the same. Raises the store's errors."""
+        """Return the run as it is now; ``previous`` itself if nothing has changed. Raises the store's errors."""
         want = self.want
-        run = store.run(self._run_name)
-        if previous and previous.overview.run.id != run.id:
+        view = read_view(store, self._run_name, self._clock(), previous.overview.view if previous else None)
+        run = view.run
+        if previous and previous.overview.view.run.created != run.created:
             previous, self._tally, self._tallied = None, Tally(), 0
-        revision = tuple(store.revision(run.id))
-        state = run.state_at(self._clock())  # a driver that dies writes nothing: only time tells
-        if previous and previous.overview.revision == revision and previous.overview.state is state:
+        if previous and previous.overview.view is view:
             if previous.want == want:
                 return previous
             overview = previous.overview
         else:
-            overview = _read_overview(store, run, state, revision, previous.overview if previous else None)
+            overview = _read_overview(store, view, previous.overview if previous else None)
         attempts = store.pages.attempts(run.id, want.attempts) if want.attempts else ()
         return Picture(
             overview,
@@ -146,7 +137,7 @@ class RunReader:
             groups=self._groups(store, run) if want.groups else (),
             attempts={attempt.attempt_id: attempt for attempt in attempts},
             attempt=_read_attempt(store, run, want.attempt) if want.attempt is not None else None,
-            steps=_read_work(store, store.pages.steps(run.id, want.steps)) if want.steps else {},
+            steps=read_progress(store, store.pages.steps(run.id, want.steps)) if want.steps else {},
             transcript=None
             if want.transcript is None
             else _read_transcript(store, run, want.transcript, previous.transcript if previous else None),
@@ -164,29 +155,16 @@ class RunReader:
         return self._grouped
 
 
-def _read_overview(
-    store: Store, run: Run, state: RunState, revision: tuple[int, ...], previous: Overview | None
-) -> Overview:
-    running = store.pages.running(run.id) if run.state is RunState.RUNNING else []
-    versions = read_versions(store, run, previous)
+def _read_overview(store: Store, view: RunView, previous: Overview | None) -> Overview:
+    known = previous or Overview(view, (), (), None)
+    run, told = view.run, known.interventions
+    versions = known.versions + tuple(store.versions(run.id, after=len(known.versions) - 1))
     return Overview(
-        run,
-        revision,
+        view,
         versions,
-        tuple(running),
-        state,
-        store.pages.totals(run.id),
-        store.journal.spend(run.id),
-        tuple(store.journal.interventions(run.id)),
-        _read_work(store, running),
-        None if versions else next(iter(store.pages.attempts(run.id, revision[:1])), None),
+        told + tuple(store.journal.interventions(run.id, after=told[-1].id if told else 0)),
+        None if versions else next(iter(store.pages.attempts(run.id, view.revision[:1])), None),
     )
-
-
-def _read_work(store: Store, steps: list[Step]) -> dict[int, Work]:
-    ids = [step.id for step in steps]
-    counts, spends = store.pages.attempt_counts(ids), store.pages.spends(ids)
-    return {step.number: Work(step, counts.get(step.id, 0), spends.get(step.id, Spend())) for step in steps}
 
 
 def _read_attempt(store: Store, run: Run, attempt_id: int) -> AttemptDetails:
@@ -197,7 +175,7 @@ def _read_attempt(store: Store, run: Run, attempt_id: int) -> AttemptDetails:
 
 
 def _read_transcript(store: Store, run: Run, number: int, previous: Transcript | None) -> Transcript | None:
-    work = _read_work(store, store.pages.steps(run.id, range(number, number + 1))).get(number)
+    work = read_progress(store, store.pages.steps(run.id, range(number, number + 1))).get(number)
     if work is None:
         return None
     known = previous.messages if previous and previous.work.step.id == work.step.id else ()

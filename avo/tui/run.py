@@ -1,4 +1,4 @@
-"""One run, live: what every view shares, and which one is shown."""
+"""The screen of one run: what all views share, and which view is shown."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -25,26 +25,25 @@ from avo.tui.trajectory import TrajectoryView
 from avo.tui.transcript import spent
 from avo.tui.view import Needs, View
 from avo.tui.workers import WorkersView
-from avo.watch.panel import STATE_STYLE
-from avo.watch.snapshot import geomean, published
-from avo.watch.wording import printable, standing, unit, verdict
+from avo.watch.scores import geomean, published
+from avo.watch.wording import STATE_STYLE, printable, standing, unit, verdict
 from evaluator.problem import Baseline
 from lineage_db.records import RunState
 
 VIEWS = ("lineage", "trajectory", "attempts", "steps", "memory", "workers")
-"""What can be shown of a run; the first letter of each is its key."""
+"""Names of the views; the first letter of each is its key."""
 _PLACES = {
     **dict.fromkeys(("tab", "sides", "profile", "find_next", "ask", "best", "part", "case"), ("lineage",)),
     "zoom": ("lineage", "attempts", "steps"),
 }
-"""Actions that are of use in some views only."""
+"""The views in which an action is available, for actions that are not available in all."""
 
 
 class RunScreen(FeedScreen[Picture]):
-    """The views of a run, one at a time, below what they share."""
+    """The views of a run, one at a time, below the header that they share."""
 
     class Left(Message):
-        """The user wants the list of runs."""
+        """The user asked for the list of runs."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(name[0], f"view('{name}')", name.capitalize(), show=False) for name in VIEWS),
@@ -79,9 +78,9 @@ class RunScreen(FeedScreen[Picture]):
         self._picture: Picture | None = None
         self._baselines: tuple[Baseline, ...] = ()
         self._shown = "lineage"
-        """One of ``VIEWS``."""
+        """The view that is shown, one of ``VIEWS``."""
         self._texts: dict[str, str] = {}
-        """What was typed last, by purpose."""
+        """The text that was typed last, by purpose."""
 
     def compose(self) -> ComposeResult:
         """Lay out header, views, prompt and footer."""
@@ -100,7 +99,7 @@ class RunScreen(FeedScreen[Picture]):
         yield Footer(compact=True)
 
     def on_mount(self) -> None:
-        """Start with words alone."""
+        """Show only a message until the run is read."""
         self.query_one("#pages").display = False
         self._draw_views()
 
@@ -110,17 +109,17 @@ class RunScreen(FeedScreen[Picture]):
         return self.query_one(f"#{self._shown}-view", View)
 
     def on_feed_screen_news(self, message: FeedScreen.News) -> None:
-        """Show a new picture, or say why there is none."""
+        """Show a new picture, or why there is none."""
         if not isinstance(message.value, Picture):
             self._say(f"{message.value}", "Press r for the list of runs.")
             return
         picture = message.value
         overview = picture.overview
-        if self._picture is None or self._picture.overview.run.problem != overview.run.problem:
-            self._baselines = published(overview.run.problem)
+        if self._picture is None or self._picture.overview.view.run.problem != overview.view.run.problem:
+            self._baselines = published(overview.view.run.problem)
         self._picture = picture
         self._draw_header()
-        if overview.totals.steps == 0 or (not overview.versions and self._shown == "lineage"):
+        if overview.view.steps == 0 or (not overview.versions and self._shown == "lineage"):
             self._say(_before_the_seed(overview))
             return
         if not self.query_one("#pages").display:
@@ -151,7 +150,7 @@ class RunScreen(FeedScreen[Picture]):
         self._draw_header()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Offer what is of use in the view that is shown."""
+        """Offer only what is available in the view that is shown."""
         return self._shown in _PLACES.get(action, VIEWS)
 
     def action_view(self, name: str) -> None:
@@ -162,7 +161,7 @@ class RunScreen(FeedScreen[Picture]):
         self.refresh_bindings()
         view = self.view
         if self._picture:
-            if self._picture.overview.totals.steps:
+            if self._picture.overview.view.steps:
                 self._show_pages()
             view.focus_in()
             view.show(self._picture, self._baselines)
@@ -173,11 +172,11 @@ class RunScreen(FeedScreen[Picture]):
         self.query_one(LineageView).select_best()
 
     def action_ask(self, purpose: str, label: str) -> None:
-        """Let the user type."""
+        """Show the input line."""
         self.query_one(Prompt).ask(purpose, label, self._texts.get(purpose, "") if purpose == "filter" else "")
 
     def action_find_next(self, forward: bool) -> None:
-        """Select the next version that was looked for."""
+        """Select the next version that matches the last search."""
         if not self.query_one(LineageView).find(forward=forward):
             self.notify("no other version is found", severity="warning")
 
@@ -186,7 +185,7 @@ class RunScreen(FeedScreen[Picture]):
         self.post_message(self.Left())
 
     def action_back(self) -> None:
-        """Go back from a part of a view to its list, from a list to the lineage."""
+        """Go back from a part of a view to its list, or from a list to the lineage."""
         if self.view.has_class("zoomed"):
             self.view.zoom()
             return
@@ -200,11 +199,11 @@ class RunScreen(FeedScreen[Picture]):
         self.query_one(LineageView).switch(name)
 
     def action_zoom(self) -> None:
-        """Give what stands beside the list the whole width."""
+        """Give the part to the right of the list the whole width, or undo that."""
         self.view.zoom()
 
     def action_sides(self) -> None:
-        """Put the two sources of a diff side by side, or not."""
+        """Switch between a side-by-side and a unified diff."""
         self.query_one(VersionDetail).turn()
 
     def action_profile(self) -> None:
@@ -213,11 +212,11 @@ class RunScreen(FeedScreen[Picture]):
         self.query_one(HotLoop).ask()
 
     def action_part(self) -> None:
-        """Turn from machine code to PTX to what the time is made of."""
+        """Show the next part of the hot loop: machine code, PTX, what the time is made of."""
         self.query_one(HotLoop).next_part()
 
     def action_case(self) -> None:
-        """Look at the hot loop in the next case."""
+        """Show the hot loop of the next case."""
         self.query_one(HotLoop).next_case()
 
     def _show_pages(self) -> None:
@@ -245,26 +244,28 @@ class RunScreen(FeedScreen[Picture]):
 
 
 def header(overview: Overview, words: str) -> Text:
-    """Return two lines: which run, how it stands, what its lineage is filtered by; its best score, what was tried."""
-    run, best, seed = overview.run, overview.best, overview.seed
+    """Return two lines: the run, its state and the filter; its best score and the number of attempts."""
+    view = overview.view
+    run, best, seed = view.run, view.best, view.seed
     text = Text()
     text.append(run.name, "bold")
-    text.append(f"  {standing(run, overview.state)}", f"bold {STATE_STYLE[overview.state]}")
+    text.append(f"  {standing(run, view.state)}", f"bold {STATE_STYLE[view.state]}")
     text.append(f"  {run.problem}, suite {run.suite}, operator {run.operator}")
     text.append(f"  filter: {printable(words)}\n" if words else "\n", "bold")
     if best and seed and best.attempt.evaluation.score:
         text.append(f"{geomean(best):.1f} {unit(best.attempt.evaluation.score)}", "bold")
         text.append(f"  best v{best.number}, {geomean(best) / geomean(seed):.2f} x seed")
-    made = f"{overview.totals.attempts:,} attempt{'' if overview.totals.attempts == 1 else 's'}"
+    made = f"{view.attempts:,} attempt{'' if view.attempts == 1 else 's'}"
     text.append(f"{'  ' if best else ''}{made}, {len(overview.versions)} accepted", "dim")
-    if overview.spend.calls:
-        text.append(f", {spent(overview.spend)}", "dim")
+    if view.spend.calls:
+        text.append(f", {spent(view.spend)}", "dim")
     return text
 
 
 def _before_the_seed(overview: Overview) -> str:
     if overview.newest:
         return f"The seed was not accepted: {verdict(overview.newest.status)}.\n\n{printable(overview.newest.message)}"
-    if overview.state in (RunState.RUNNING, RunState.PAUSED):
+    view = overview.view
+    if view.state in (RunState.RUNNING, RunState.PAUSED):
         return "The seed is being evaluated. Its score appears here in a moment."
-    return f"This run is {overview.state} and has no versions. Continue it with\n\n    avo resume {overview.run.name}"
+    return f"This run is {view.state} and has no versions. Continue it with\n\n    avo resume {view.run.name}"

@@ -15,20 +15,20 @@ from textual.widgets import DataTable, Footer, Static
 
 from avo.tui.keys import Table
 from avo.tui.screen import FeedScreen
-from avo.watch.panel import STATE_STYLE
+from avo.watch.wording import STATE_STYLE
 from evaluator.errors import UnknownTarget
 from evaluator.target import score_kind
 from lineage_db.records import RunState, RunSummary
 from lineage_db.store import Store
 
 _COLUMNS = ("run", "state", "kernel", "tried", "kept", "best TFLOPS", "gain")
-"""Narrow enough for 80 columns."""
+"""Column titles, short enough for 80 columns."""
 _NO_RUNS = "No runs yet. Start one in another terminal with\n\n    avo run\n\nand it will appear here."
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A run, and where it stood when it was read: whether its driver is there, only time tells."""
+    """A run and its state at the time of reading: only time tells whether its driver is gone."""
 
     summary: RunSummary
     state: RunState
@@ -41,7 +41,7 @@ def _read(clock: Callable[[], datetime], store: Store, previous: list[Listed] | 
 
 
 class RunsScreen(FeedScreen[list[Listed]]):
-    """Every run of the database, newest first."""
+    """All runs of the database, newest first."""
 
     class Chosen(Message):
         """A run was chosen."""
@@ -56,7 +56,7 @@ class RunsScreen(FeedScreen[list[Listed]]):
         super().__init__(store_url, partial(_read, clock), poll_s)
 
     def compose(self) -> ComposeResult:
-        """Lay out a table, and a place for words when there is none."""
+        """Lay out the table, and a place for a message while it is empty."""
         yield Static(Text("avo  runs", "bold"), id="header", classes="one-line")
         with VerticalScroll(id="nothing"):
             yield Static("Reading the database ...", id="nothing-text", markup=False)
@@ -67,7 +67,7 @@ class RunsScreen(FeedScreen[list[Listed]]):
         yield Footer()
 
     def on_feed_screen_news(self, message: FeedScreen.News) -> None:
-        """Show the runs, keeping the cursor on the same one; or say why there are none."""
+        """Show the runs and keep the cursor on the same one, or show why there are none."""
         table = self.query_one(Table)
         runs = message.value if isinstance(message.value, list) else []
         if isinstance(message.value, list):
@@ -81,13 +81,13 @@ class RunsScreen(FeedScreen[list[Listed]]):
             table.focus()
 
     def on_data_table_row_selected(self, message: DataTable.RowSelected) -> None:
-        """Pass the choice on."""
+        """Report the chosen run."""
         if message.row_key.value is not None:
             self.post_message(self.Chosen(message.row_key.value))
 
 
 def _kind(target: str) -> str:
-    """How scores for a target are obtained; nothing for one that this installation does not have."""
+    """Return how scores for a target are obtained; empty for a target that this installation does not have."""
     try:
         return score_kind(target)
     except UnknownTarget:

@@ -1,4 +1,4 @@
-"""The feed: a thread that polls the database for a screen and posts one message for each piece of news."""
+"""A screen with a thread that polls the database and posts a message for each change."""
 
 from collections.abc import Callable
 from threading import Event
@@ -7,21 +7,21 @@ from typing import Generic, TypeVar
 from textual.message import Message
 from textual.screen import Screen
 
-from avo.watch.snapshot import follow
+from avo.watch.follow import follow
 from lineage_db.errors import StoreError
 from lineage_db.store import Store
 
 T = TypeVar("T")
 
 IDLE = 5
-"""How many times as long the longest pause is as the shortest."""
+"""The longest pause between two readings, as a multiple of the shortest."""
 
 
 class FeedScreen(Screen[None], Generic[T]):
-    """A screen that shows what ``read`` returns and is told when it changes."""
+    """A screen that shows what ``read`` returns, and gets a message when that changes."""
 
     class News(Message):
-        """The database was read: a new value, or why there is none."""
+        """What was read from the database, or the error."""
 
         def __init__(self, value: object) -> None:
             super().__init__()
@@ -30,7 +30,7 @@ class FeedScreen(Screen[None], Generic[T]):
     def __init__(
         self, store_url: str, read: Callable[[Store, T | None], T], poll_s: float, *, wake: Event | None = None
     ) -> None:
-        """``read`` every ``poll_s`` seconds, less often while nothing changes, and at once when ``wake`` is set."""
+        """Call ``read`` every ``poll_s`` seconds, less often while nothing changes, at once when ``wake`` is set."""
         super().__init__()
         self._store_url = store_url
         self._read = read
@@ -43,7 +43,7 @@ class FeedScreen(Screen[None], Generic[T]):
         self.run_worker(self._follow, thread=True)
 
     def on_unmount(self) -> None:
-        """Let the thread end."""
+        """Stop the thread."""
         self._stop.set()
         self._wake.set()
 

@@ -9,15 +9,16 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
 from avo.tui.lines import Folds, Lines
-from avo.tui.reader import Picture, Transcript, Want, Work
+from avo.tui.reader import Picture, Transcript, Want
 from avo.tui.transcript import entries, spent
 from avo.tui.view import View
+from avo.watch.view import StepProgress
 from avo.watch.wording import duration, first_line
 from evaluator.problem import Baseline
 from lineage_db.records import StepState
 
 AROUND = 40
-"""Rows that are read above and below those in sight."""
+"""Number of rows that are read above and below the visible ones."""
 
 
 class StepList(Lines):
@@ -25,10 +26,10 @@ class StepList(Lines):
 
     def __init__(self) -> None:
         super().__init__(id="steps")
-        self._work: dict[int, Work] = {}
+        self._work: dict[int, StepProgress] = {}
 
-    def show(self, count: int, work: Mapping[int, Work]) -> None:
-        """Show ``count`` steps, of which ``work`` is read."""
+    def show(self, count: int, work: Mapping[int, StepProgress]) -> None:
+        """Show ``count`` steps; ``work`` holds those that were read."""
         self._work = {**self._work, **work} if len(self._work) < 20 * AROUND else dict(work)
         if count != self.count:
             self.set_count(count, above=count - self.count if self.count else 0)
@@ -41,7 +42,7 @@ class StepList(Lines):
 
     @property
     def wanted(self) -> range:
-        """Numbers of the steps in sight and around."""
+        """Numbers of the steps in the visible rows and around them."""
         sight = self.sight
         return range(max(0, self.count - sight.stop - AROUND), min(self.count, self.count - sight.start + AROUND))
 
@@ -63,7 +64,7 @@ class StepList(Lines):
 
 
 class StepsView(View):
-    """Steps above or left, the transcript of the one under the cursor beside."""
+    """The steps, and the transcript of the one under the cursor."""
 
     def __init__(self) -> None:
         super().__init__(id="steps-view")
@@ -78,14 +79,15 @@ class StepsView(View):
                 yield Folds(id="transcript")
 
     def want(self) -> Want:
-        """Return the steps in sight and the transcript of one."""
+        """Return the visible steps and the transcript of one."""
         steps = self.query_one(StepList)
         return Want(steps=steps.wanted, transcript=steps.under)
 
     def show(self, picture: Picture, baselines: Sequence[Baseline]) -> None:
-        """Show new steps, and what was said in the one under the cursor."""
+        """Show new steps and the transcript of the one under the cursor."""
         steps = self.query_one(StepList)
-        steps.show(picture.overview.totals.steps, {**picture.overview.work, **picture.steps})
+        view = picture.overview.view
+        steps.show(view.steps, {**{work.step.number: work for work in view.working}, **picture.steps})
         transcript = picture.transcript
         if transcript and transcript != self._transcript and transcript.work.step.number == steps.under:
             moved = self._transcript is None or self._transcript.work.step.id != transcript.work.step.id
@@ -114,7 +116,7 @@ class StepsView(View):
         self.enter_part()
 
 
-def _title(work: Work) -> Text:
+def _title(work: StepProgress) -> Text:
     step = work.step
     took = f", {duration((step.finished - step.started).total_seconds())}" if step.finished else ""
     words = f"  {step.state}{took}, {first_line(step.operator)} on {first_line(step.worker)}, {work.tried} tried"

@@ -1,4 +1,4 @@
-"""Tables of a version's detail, as rich renderables that fit themselves to the width they get."""
+"""Tables with the details of a version, as rich renderables that adapt to the width they are given."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from avo.watch.snapshot import Lineage, compare, gain, geomean
+from avo.watch.scores import compare, gain, geomean
 from avo.watch.wording import SPREAD, compared, duration, percent, place, printable, unit
 from evaluator.evaluation import CaseResult, Resources, Score
 from evaluator.problem import Baseline
 from lineage_db.records import Submission, Version
 
 WIDEST = 400
-"""Columns of a page that scrolls: what candidates write beyond them is cut."""
+"""Width in columns of a page that scrolls: longer lines of candidates are cut."""
 _LABEL_WIDTH, _CASE_WIDTH = 18, 11
 
 
 class Drawn:
-    """A renderable that is rendered once for each width: a widget asks for its height, and then for its lines."""
+    """A renderable that is rendered only once for each width: a widget asks for its height first, then its lines."""
 
     def __init__(self, renderable: RenderableType) -> None:
         self._renderable = renderable
@@ -34,13 +34,13 @@ class Drawn:
         yield from self._segments[width]
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        # As wide as it is, not as the page: that scrolls to the ends of lines.
+        # As wide as the text, not as the page, which scrolls to the ends of lines.
         return Measurement.get(console, options.update(max_width=WIDEST), self._renderable)
 
 
 @dataclass(frozen=True, slots=True)
 class CaseRow:
-    """A line of a ``CaseTable``: one value a case."""
+    """A row of a ``CaseTable``, with a value for each case."""
 
     label: str
     values: Mapping[str, str]
@@ -49,7 +49,7 @@ class CaseRow:
 
 @dataclass(frozen=True)
 class CaseTable:
-    """Cases across, rows down; cases that do not fit beside each other go below."""
+    """A table with a column for each case; cases for which there is no room continue below."""
 
     cases: Sequence[str]
     rows: Sequence[CaseRow]
@@ -65,20 +65,23 @@ class CaseTable:
 
 
 def scores(
-    version: Version, lineage: Lineage, baselines: Sequence[Baseline], submission: Submission | None = None
+    version: Version,
+    versions: Mapping[int, Version],
+    baselines: Sequence[Baseline],
+    submission: Submission | None = None,
 ) -> RenderableType:
-    """Return everything the judge found about a version, beside its parent, the seed and published figures.
+    """Return everything the judge found about a version, compared with its parent, the seed and published figures.
 
-    ``submission``: what its operator said of it, where it did.
+    ``submission``: what the version's operator said about it, if anything.
     """
     evaluation = version.attempt.evaluation
     score = evaluation.score
     if score is None:
         return Text(printable(evaluation.message))
-    parts: list[RenderableType] = [_summary(version, lineage, score, submission)]
+    parts: list[RenderableType] = [_summary(version, versions, score, submission)]
     parts += [
         _title(f"{score.kind.capitalize()} TFLOPS, {place(score)}"),
-        _case_scores(version, lineage, score, baselines),
+        _case_scores(version, versions, score, baselines),
     ]
     published = _published(score, baselines)
     if published:
@@ -94,9 +97,11 @@ def scores(
     return Drawn(Group(*parts))
 
 
-def _summary(version: Version, lineage: Lineage, score: Score, submission: Submission | None) -> RenderableType:
+def _summary(
+    version: Version, versions: Mapping[int, Version], score: Score, submission: Submission | None
+) -> RenderableType:
     parents = ", ".join(f"v{number}" for number in version.parents)
-    grown = gain(version, lineage.by_number)
+    grown = gain(version, versions)
     text = Text.assemble(
         (f"Version {version.number}  ", "bold"),
         f"{geomean(version):.1f} {unit(score)}",
@@ -124,12 +129,13 @@ def _summary(version: Version, lineage: Lineage, score: Score, submission: Submi
     return text
 
 
-def _case_scores(version: Version, lineage: Lineage, score: Score, baselines: Sequence[Baseline]) -> CaseTable:
+def _case_scores(
+    version: Version, versions: Mapping[int, Version], score: Score, baselines: Sequence[Baseline]
+) -> CaseTable:
     rows = [CaseRow(f"v{version.number}, this one", _tflops(score), "bold")]
-    known = lineage.by_number
-    others = [(f"v{number}, parent", known[number]) for number in version.parents if number and number in known]
-    if version.number and 0 in known:
-        others.append(("v0, seed", known[0]))
+    others = [(f"v{number}, parent", versions[number]) for number in version.parents if number and number in versions]
+    if version.number and 0 in versions:
+        others.append(("v0, seed", versions[0]))
     for label, other in others:
         if other.attempt.evaluation.score:
             rows.append(CaseRow(label, _tflops(other.attempt.evaluation.score)))
@@ -220,7 +226,7 @@ def _title(text: str) -> RenderableType:
 
 
 def _table(*headings: str, widths: Sequence[int] = ()) -> Table:
-    """A bare table: names on the left, figures to the right."""
+    """Return a bare table: names on the left, numbers aligned to the right."""
     table = Table(box=None, padding=(0, 1, 0, 0), show_edge=False, header_style="dim")
     for index, heading in enumerate(headings):
         table.add_column(

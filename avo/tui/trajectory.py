@@ -1,7 +1,7 @@
 """The trajectory of a run, drawn as in figure 5 of the AVO paper (arXiv 2603.24517).
 
-The running best of the geometric mean with a mark where a version sets a new one, a line for each benchmark case, and
-the published baselines as horizontal lines.
+It shows the running best of the geometric mean, with a mark where a version sets a new one, a line for each benchmark
+case, and the published baselines as horizontal lines.
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Static
 from textual_plotext import PlotextPlot
 
-from avo.tui.reader import Picture, Want
+from avo.tui.reader import Overview, Picture, Want
 from avo.tui.view import View
-from avo.watch.snapshot import Comparison, Lineage, compare, gain, geomean
+from avo.watch.scores import BaselineComparison, compare, gain, geomean
 from avo.watch.wording import first_line, percent, unit
 from evaluator.problem import Baseline
 from lineage_db.records import Version
 
 LARGEST_GAINS = 3
-"""Versions that are named below the plot."""
+"""Number of versions that are named below the plot."""
 MOST_TICKS = 8
 _GAP = "   "
 _COLOURS = ("cyan", "magenta", "yellow", "blue", "red", "white")
@@ -31,28 +31,28 @@ _Point = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """A line of the plot."""
+class CaseLine:
+    """A line of the plot: the speed on one benchmark case."""
 
     label: str
     points: tuple[_Point, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Trajectory:
-    """What is plotted."""
+class Plot:
+    """The content of the plot."""
 
     best: tuple[_Point, ...]
-    """The running best, with its steps."""
+    """The running best, as a step curve."""
     records: tuple[_Point, ...]
-    """Versions that set a new best."""
-    cases: tuple[Line, ...]
-    baselines: tuple[Comparison, ...]
+    """The versions that set a new best."""
+    cases: tuple[CaseLine, ...]
+    baselines: tuple[BaselineComparison, ...]
 
 
-def trajectory(lineage: Lineage, places: Sequence[float], baselines: Sequence[Baseline]) -> Trajectory:
-    """Return what to plot of the first versions, as many as ``places`` has; those are where they are on the x axis."""
-    versions = lineage.versions[: len(places)]
+def trajectory(versions: Sequence[Version], places: Sequence[float], baselines: Sequence[Baseline]) -> Plot:
+    """Return the plot of the first ``len(places)`` versions; ``places`` are their positions on the x axis."""
+    versions = versions[: len(places)]
     best: list[_Point] = []
     records: list[_Point] = []
     for place, version in zip(places, versions, strict=True):
@@ -67,9 +67,10 @@ def trajectory(lineage: Lineage, places: Sequence[float], baselines: Sequence[Ba
     score = versions[0].attempt.evaluation.score if versions else None
     names = [case.case for case in score.cases] if score else []
     cases = tuple(
-        Line(name, tuple(zip(places, (_tflops(version, name) for version in versions), strict=True))) for name in names
+        CaseLine(name, tuple(zip(places, (_tflops(version, name) for version in versions), strict=True)))
+        for name in names
     )
-    return Trajectory(tuple(best), tuple(records), cases, tuple(compare(score, baselines)) if score else ())
+    return Plot(tuple(best), tuple(records), cases, tuple(compare(score, baselines)) if score else ())
 
 
 def _tflops(version: Version, case: str) -> float:
@@ -78,7 +79,7 @@ def _tflops(version: Version, case: str) -> float:
 
 
 class TrajectoryView(View, can_focus=True):
-    """The plot, and below it what its lines are."""
+    """The plot, and its legend below."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("x", "axis", "Versions/attempts"),
@@ -100,14 +101,14 @@ class TrajectoryView(View, can_focus=True):
         yield Static(id="gains", markup=False)
 
     def want(self) -> Want:
-        """Return what the x axis needs."""
+        """Return the ordinals of versions, if the x axis counts attempts."""
         return Want(ordinals=self._by_attempts)
 
     def show(self, picture: Picture, baselines: Sequence[Baseline]) -> None:
-        """Draw anew if there are new versions."""
+        """Draw the plot again if there are new versions."""
         self._picture, self._baselines = picture, baselines
         what = (
-            picture.overview.run.id,
+            picture.overview.view.run.id,
             len(picture.overview.versions),
             picture.ordinals,
             self._by_attempts,
@@ -118,7 +119,7 @@ class TrajectoryView(View, can_focus=True):
             self._draw(picture)
 
     def on_resize(self) -> None:
-        """Lay out the words anew."""
+        """Lay out the legend again."""
         if self._picture:
             self._drawn = None
             self.show(self._picture, self._baselines)
@@ -129,7 +130,7 @@ class TrajectoryView(View, can_focus=True):
 
     @property
     def axis(self) -> str:
-        """What the x axis counts."""
+        """The unit of the x axis."""
         return "attempts" if self._by_attempts else "versions"
 
     def action_axis(self) -> None:
@@ -146,7 +147,7 @@ class TrajectoryView(View, can_focus=True):
     def _draw(self, picture: Picture) -> None:
         overview = picture.overview
         places: Sequence[float] = picture.ordinals if self._by_attempts else range(len(overview.versions))
-        drawn = trajectory(overview, places, self._baselines)
+        drawn = trajectory(overview.versions, places, self._baselines)
         plot = self.query_one(PlotextPlot)
         plt = plot.plt
         plt.clear_figure()
@@ -165,7 +166,8 @@ class TrajectoryView(View, can_focus=True):
         plt.xlabel(self.axis)
         ticks = _ticks(_right(drawn))
         plt.xticks([*map(float, ticks)], [f"{tick:,}" for tick in ticks])
-        score = overview.best.attempt.evaluation.score if overview.best else None
+        best = overview.view.best
+        score = best.attempt.evaluation.score if best else None
         if score:
             plt.ylabel(unit(score))
         plot.refresh()
@@ -174,13 +176,13 @@ class TrajectoryView(View, can_focus=True):
 
 
 def _ticks(right: float) -> list[int]:
-    """Return round numbers from 0 to ``right``, eight or fewer."""
+    """Return at most ``MOST_TICKS`` round numbers from 0 to ``right``."""
     steps = (factor * 10**power for power in range(10) for factor in (1, 2, 5))
     step = next(step for step in steps if right / step < MOST_TICKS)
     return list(range(0, int(right) + 1, step))
 
 
-def _right(drawn: Trajectory) -> float:
+def _right(drawn: Plot) -> float:
     return drawn.best[-1][0] if drawn.best else 0.0
 
 
@@ -188,8 +190,8 @@ def _letter(number: int) -> str:
     return ascii_lowercase[number % len(ascii_lowercase)]
 
 
-def _legend(drawn: Trajectory, with_cases: bool, width: int) -> Text:
-    """Return what the lines are, as many on a line as fit ``width``."""
+def _legend(drawn: Plot, with_cases: bool, width: int) -> Text:
+    """Return the legend, with as many items on a line as fit ``width``."""
     if not drawn.best:
         return Text("No version yet.")
     items: list[tuple[str, str]] = [(f"● new best, {drawn.best[-1][1]:.1f} now", "green bold")]
@@ -209,10 +211,10 @@ def _legend(drawn: Trajectory, with_cases: bool, width: int) -> Text:
     return text
 
 
-def _gains(lineage: Lineage) -> Text:
-    """Return the versions that gained most, a line each."""
-    by_number = lineage.by_number
-    gained = [(grown, version) for version in lineage.versions if (grown := gain(version, by_number)) is not None]
+def _gains(overview: Overview) -> Text:
+    """Return the versions with the largest gains, one on each line."""
+    by_number = overview.by_number
+    gained = [(grown, version) for version in overview.versions if (grown := gain(version, by_number)) is not None]
     lines = [
         Text.assemble((f"{percent(grown):>7} v{version.number}  ", "bold"), first_line(version.attempt.change))
         for grown, version in sorted(gained, key=lambda each: -each[0])[:LARGEST_GAINS]

@@ -1,4 +1,4 @@
-"""A transcript as entries to fold: what was said, each call of a tool with its result, what calls of models cost."""
+"""A transcript as entries that fold: messages, tool calls with their results, and the costs of model calls."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -13,17 +13,17 @@ from avo.watch.wording import duration, first_line, verdict
 from lineage_db.records import AttemptSummary, Message, ModelCall, Spend, Submission
 
 CHAT = "message"
-"""Kind of the entries that are messages of a chat with a model."""
+"""Kind of the transcript's entries that are chat messages."""
 
 
 def entries(transcript: Transcript) -> tuple[Entry, ...]:
-    """Return what happened in a step, in order; what it submitted comes last."""
+    """Return what happened in a step, in order; its submission comes last."""
     results = {answered: message for message in transcript.messages if (answered := _answered(message))}
     asked = {name for message in transcript.messages for name, _, _ in _tool_calls(message)}
     told: list[tuple[datetime, int, Entry]] = []
     for message in transcript.messages:
         if _answered(message) in asked - {""}:
-            continue  # stands with its call
+            continue  # shown with its call
         told += [(message.written, 1, entry) for entry in _message(message, results)]
     told += [(call.finished, 0, _call(call)) for call in transcript.calls]
     if not transcript.messages:
@@ -39,7 +39,7 @@ def entries(transcript: Transcript) -> tuple[Entry, ...]:
 
 
 def spent(spend: Spend) -> str:
-    """Return ``12,345 tokens, $0.0421``; the price only where one is known."""
+    """Return ``12,345 tokens, $0.0421``; the price is left out if none is known."""
     return f"{spend.tokens:,} tokens" + (f", ${spend.usd:.4f}" if spend.usd else "")
 
 
@@ -68,7 +68,7 @@ def _message(message: Message, results: Mapping[str, Message]) -> Iterator[Entry
 
 
 def _chat(message: Message) -> Mapping[str, Any]:
-    """Return the message of a chat that an entry holds, as it is or under ``message``; nothing for another kind."""
+    """Return the chat message in an entry, which may be below the key ``message``; empty for other kinds."""
     if message.kind != CHAT:
         return {}
     inner = message.content.get("message")
@@ -76,12 +76,12 @@ def _chat(message: Message) -> Mapping[str, Any]:
 
 
 def _answered(message: Message) -> str:
-    """Return the id of the call that a message is the result of; empty for any other message."""
+    """Return the id of the tool call whose result a message is; empty for any other message."""
     return str(_chat(message).get("tool_call_id") or "")
 
 
 def _tool_calls(message: Message) -> Iterator[tuple[str, str, str]]:
-    """Yield id, tool and arguments of each call of a tool in a message, whatever else stands there."""
+    """Yield id, tool and arguments of each tool call in a message; anything malformed is skipped."""
     calls = _chat(message).get("tool_calls")
     for call in calls if isinstance(calls, list) else ():
         if isinstance(call, Mapping):
@@ -91,7 +91,7 @@ def _tool_calls(message: Message) -> Iterator[tuple[str, str, str]]:
 
 
 def _text(content: Any) -> str:
-    """Return the text of a message's content: a text, or a list of parts."""
+    """Return the text of a message's content, which is a text or a list of parts."""
     if content is None or isinstance(content, str):
         return content or ""
     if isinstance(content, list) and all(isinstance(part, Mapping) and "text" in part for part in content):
@@ -100,7 +100,7 @@ def _text(content: Any) -> str:
 
 
 def _arguments(arguments: str) -> str:
-    """Return a tool's arguments, which are JSON as models write it, with texts as they read."""
+    """Return a tool's arguments, which are JSON, with one argument on each line and texts unescaped."""
     try:
         data = json.loads(arguments)
     except ValueError:

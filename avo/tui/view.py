@@ -1,4 +1,4 @@
-"""Views: the parts of a run's screen, of which one is shown at a time."""
+"""Views: the parts of a run's screen, one of which is shown at a time."""
 
 from collections.abc import Sequence
 
@@ -10,18 +10,18 @@ from evaluator.problem import Baseline
 
 
 class Needs(Message):
-    """What a view wants has changed."""
+    """A view needs something else from the database."""
 
 
 class View(Vertical):
-    """A part of a run's screen. It says what it needs of the database, and is shown what was read."""
+    """A part of a run's screen. It says what it needs from the database, and is shown what was read."""
 
     def want(self) -> Want:
-        """Return what has to be read for it now."""
+        """Return what has to be read for the view now."""
         return Want()
 
     def show(self, picture: Picture, baselines: Sequence[Baseline]) -> None:
-        """Show what was read, which may still be what another view wanted."""
+        """Show what was read, which may still be what another view needed."""
         raise NotImplementedError
 
     def enter(self) -> None:
@@ -29,21 +29,21 @@ class View(Vertical):
         raise NotImplementedError
 
     def enter_part(self) -> None:
-        """Focus what stands beside its list, where there is such a thing."""
+        """Focus the part to the right of the list, if there is one."""
         self.enter()
 
     def zoom(self) -> None:
-        """Give what stands beside the list the whole width, or the list its place again."""
+        """Give the part to the right of the list the whole width, or undo that."""
         self.toggle_class("zoomed")
         self.focus_in()
 
     def focus_in(self) -> None:
-        """Focus the list, or what has its place."""
+        """Focus the list, or the part that has taken its place."""
         if self.has_class("zoomed"):
             self.enter_part()
         else:
             self.enter()
 
     def needs(self) -> None:
-        """Say that ``want`` has changed."""
+        """Report that ``want`` returns something else now."""
         self.post_message(Needs())

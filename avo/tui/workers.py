@@ -1,4 +1,4 @@
-"""Workers: what each is doing, and since when."""
+"""Workers: what each one is doing, and since when."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -10,9 +10,10 @@ from textual.app import ComposeResult
 from textual.widgets import Static
 
 from avo.tui.keys import Scroll
-from avo.tui.reader import Overview, Picture
+from avo.tui.reader import Picture
 from avo.tui.transcript import spent
 from avo.tui.view import View
+from avo.watch.view import RunView
 from avo.watch.wording import duration, first_line
 from evaluator.problem import Baseline
 from lineage_db.records import Run, RunState
@@ -21,12 +22,12 @@ _TICK_S = 1.0
 
 
 class WorkersView(View):
-    """The steps that are running. Times move on without the database."""
+    """The running steps. Times move on even if the database does not change."""
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         super().__init__(id="workers-view")
         self._clock = clock
-        self._overview: Overview | None = None
+        self._view: RunView | None = None
 
     def compose(self) -> ComposeResult:
         """Lay out a page."""
@@ -34,12 +35,12 @@ class WorkersView(View):
             yield Static(id="workers", markup=False)
 
     def on_mount(self) -> None:
-        """Let time pass."""
+        """Draw the times again every second."""
         self.set_interval(_TICK_S, self._draw)
 
     def show(self, picture: Picture, baselines: Sequence[Baseline]) -> None:
-        """Show who runs."""
-        self._overview = picture.overview
+        """Show the running steps."""
+        self._view = picture.overview.view
         self._draw()
 
     def enter(self) -> None:
@@ -47,28 +48,28 @@ class WorkersView(View):
         self.query_one("#workers-page").focus()
 
     def _draw(self) -> None:
-        if self._overview and self.display:
-            self.query_one("#workers", Static).update(workers(self._overview, self._clock()))
+        if self._view and self.display:
+            self.query_one("#workers", Static).update(workers(self._view, self._clock()))
 
 
-def workers(overview: Overview, now: datetime) -> RenderableType:
-    """Return a line for each running step, and why there are none, or no more."""
-    if overview.state is RunState.RUNNING:
-        words = "" if overview.running else "No step is running at this moment."
-    elif overview.state is RunState.PAUSED:
-        words = f"The run is paused: no new steps until avo resume {overview.run.name}."
-    elif overview.state is RunState.INTERRUPTED:
-        last = _last_sign(overview.run, now)
-        words = f"The run is interrupted: {last}. It goes on with avo resume {overview.run.name}."
+def workers(view: RunView, now: datetime) -> RenderableType:
+    """Return a row for each running step, and why there are none, or why there will be no more."""
+    if view.state is RunState.RUNNING:
+        words = "" if view.working else "No step is running at this moment."
+    elif view.state is RunState.PAUSED:
+        words = f"The run is paused: no new steps until avo resume {view.run.name}."
+    elif view.state is RunState.INTERRUPTED:
+        last = _last_sign(view.run, now)
+        words = f"The run is interrupted: {last}. It goes on with avo resume {view.run.name}."
     else:
-        words = f"The run is {overview.state}: no workers."
-    if not overview.running:
+        words = f"The run is {view.state}: no workers."
+    if not view.working:
         return Text(words)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for heading in ("worker", "step", "operator", "since", "tried", "evaluates", "spent"):
         table.add_column(heading, no_wrap=True, justify="right" if heading in ("step", "since", "tried") else "left")
-    for step in sorted(overview.running, key=lambda step: step.worker):
-        work = overview.work[step.number]
+    for work in view.working:
+        step = work.step
         table.add_row(
             Text(first_line(step.worker), "bold"),
             str(step.number),

@@ -1,4 +1,4 @@
-"""Runs beside each other: how good each was after the same number of attempts, hours, tokens and dollars."""
+"""Comparing runs: how fast the best version was after the same number of attempts, hours, tokens or US dollars."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from lineage_db.spans import covered
 from lineage_db.store import Store
 
 COSTS = ("attempts", "hours", "tokens", "usd")
-"""What progress may be held against."""
+"""The costs at which runs can be compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,10 @@ class Spent:
 
     attempts: int
     hours: float
-    """In which at least one step was under way."""
+    """Time in which at least one step was under way."""
     tokens: int
     usd: float
-    """Of the calls whose price is known."""
+    """What the calls whose price is known cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,39 +34,41 @@ class Advance:
 
     version: int
     tflops: float
-    """Geometric mean."""
+    """Geometric mean over the benchmark cases."""
     spent: Spent
-    """When its attempt was evaluated."""
+    """What the run had spent when the version's attempt was evaluated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How one run went."""
+    """How one run progressed."""
 
     run: str
     operator: str
     kind: ScoreKind
     place: str
-    """The target, or the card that speeds were measured on."""
+    """The target, or the GPU on which speeds were measured."""
     advances: tuple[Advance, ...]
-    """Oldest first; never empty."""
+    """Versions that were the best of the run, oldest first; never empty."""
     spent: Spent
-    """In all."""
+    """What the whole run spent."""
 
     def best_at(self, cost: str, amount: float) -> float | None:
-        """Return the best speed, in TFLOPS, that had cost ``amount`` at most; None where the run got not so far."""
+        """Return the best speed in TFLOPS that the run had reached at a cost of ``amount``; None if it spent less than
+        that.
+        """
         if getattr(self.spent, cost) < amount:
             return None
         reached = [advance.tflops for advance in self.advances if getattr(advance.spent, cost) <= amount]
         return reached[-1] if reached else None
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain data."""
+        """Return the course as plain data for JSON."""
         return asdict(self)
 
 
 def course(store: Store, run: Run) -> Course:
-    """Return how ``run`` went; raise ``Incomparable`` for one without versions, and the store's errors."""
+    """Return how ``run`` progressed. Raises ``Incomparable`` if it has no version, and the store's errors."""
     champions = [version for version in store.versions(run.id) if version.champion]
     score = champions[0].attempt.evaluation.score if champions else None
     if score is None:
@@ -110,9 +112,10 @@ def check_comparable(runs: Sequence[Run], courses: Sequence[Course]) -> None:
 
 
 def marks(courses: Sequence[Course], cost: str) -> list[float]:
-    """Return round amounts of a cost (1, 2, 5, 10, ...) at which to look, up to what the longest run spent.
+    """Return round amounts of a cost (1, 2, 5, 10, ...) at which to compare runs, up to the most that one of them
+    spent.
 
-    Empty where no run has spent any.
+    Empty if no run spent any.
     """
     most = max(getattr(found.spent, cost) for found in courses)
     least = min(

@@ -1,4 +1,4 @@
-"""Events: what happened in a run, one after the other, found in its database, so that none is lost with a process."""
+"""Events: what happened in a run, in order, read from its database, so that none is lost with a process."""
 
 import math
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ from lineage_db.store import Store
 
 
 class EventKind(StrEnum):
-    """What happened, in the order in which events of one moment and step stand."""
+    """What happened. Events of the same moment and step are ordered as here."""
 
     RUN = "run"
-    """It was created, or its state is another."""
+    """The run was created, or its state changed."""
     STEP_STARTED = "step_started"
     CALL_FAILED = "call_failed"
     """A model gave no reply."""
@@ -26,7 +26,7 @@ class EventKind(StrEnum):
     STEP_ENDED = "step_ended"
     SUPERVISOR = "supervisor"
     FAILURE = "failure"
-    """Of the process that drives the run; only that process knows."""
+    """The process that drives the run failed; only that process knows."""
 
 
 _ORDER = {kind: place for place, kind in enumerate(EventKind)}
@@ -40,16 +40,16 @@ class Event:
     time: datetime
     run: str
     text: str
-    """On one line, for people."""
+    """The event in words, on one line."""
     step: int | None = None
-    """Number of the step it happened in."""
+    """Number of the step in which it happened; None for an event of the whole run."""
     attempt: int | None = None
-    """Id of the attempt it is about."""
+    """Id of the attempt that it is about, if there is one."""
     data: Mapping[str, Any] = field(default_factory=dict)
-    """What else is known, plain."""
+    """Everything else that is known, as plain data."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as data for JSON, its time in ISO format."""
+        """Return the event as data for JSON, its time in ISO format."""
         return {
             "time": self.time.astimezone(UTC).isoformat(),
             "event": self.kind,
@@ -61,9 +61,9 @@ class Event:
 
 
 class EventReader:
-    """Reads the events of one run, each once. What a call costs depends on what is new.
+    """Reads the events of one run, each once. The cost of a call depends on how many are new.
 
-    The states that a run was in before the first call are not on record: there is its creation, and how it stands now.
+    Earlier states of the run are not recorded: the first call returns its creation and its present state.
     """
 
     def __init__(self, run_name: str) -> None:
@@ -82,16 +82,16 @@ class EventReader:
 
     @property
     def over(self) -> bool:
-        """Whether nobody works on the run, as it was read last."""
+        """Whether nobody works on the run, as of the last reading."""
         return self._state not in (None, RunState.RUNNING, RunState.PAUSED)
 
     def skip(self, store: Store, now: datetime) -> None:
-        """Leave out what has happened so far."""
+        """Skip everything that has happened so far."""
         self._run = run = store.run(self._name)
         self._state = run.state_at(now)
         self._attempt, _ = store.revision(run.id)
-        self._step = store.pages.totals(run.id).steps - 1
-        self._version = store.pages.growth(run.id)[0] - 1
+        self._step = store.pages.begun(run.id) - 1
+        self._version = max((version.number for version in store.pages.accepted(run.id, last=1)), default=-1)
         _, self._call = store.pages.failed_calls(run.id, after=2**31 - 1)
         self._told = max((made.id for made in store.journal.interventions(run.id, last=1)), default=0)
         self._open = {step.number for step in store.pages.running(run.id)}
@@ -99,7 +99,7 @@ class EventReader:
     def read(self, store: Store, now: datetime) -> list[Event]:
         """Return what has happened since the last call, in order.
 
-        Raises the store's errors; the next call returns what that one would have.
+        Raises the store's errors; the next call then returns what this one would have.
         """
         if self._run is None:
             self._run = store.run(self._name)
@@ -121,9 +121,11 @@ class EventReader:
         return events
 
     def _news(self, store: Store, run: Run) -> list[Event]:
-        """Return what is new, effects before their causes: nothing then stands before what it comes from.
+        """Return what is new. Effects are read before their causes, so that an effect is never reported before its
+        cause.
 
-        The end of a step that is seen at its end for the first time is left for the next call, behind its attempts.
+        If a step is first seen after it has ended, its end is left for the next call, so that it follows the step's
+        attempts.
         """
         ended = self._ended + (store.pages.ended(run.id, self._open) if self._open else [])
         told = store.journal.interventions(run.id, after=self._told)
@@ -150,7 +152,7 @@ class EventReader:
 
 
 def _place(event: Event) -> tuple[datetime, float, int]:
-    """Order events by time; those of one moment by step, and those of one step by kind."""
+    """Return the key that orders events: by time, at the same time by step, and within a step by kind."""
     step = event.step if event.step is not None else -1 if event.kind is EventKind.RUN else math.inf
     return event.time, step, _ORDER[event.kind]
 

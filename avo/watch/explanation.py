@@ -1,4 +1,4 @@
-"""How a profile is printed: the parts of the time, then each loop that matters, then what repairs would gain."""
+"""Printing a profile: the parts of the time, then each loop that matters, then what repairs would gain."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -7,14 +7,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from avo.cli.common import one_line, row, table
+from avo.watch.tables import one_line, row, table
 from avo.watch.wording import percent
 
 if TYPE_CHECKING:
     from evaluator.profile import LaunchProfile, Profile, Role, Section
 
 SHOWN_SHARE = 0.1
-"""Of the case's time: sections with less are not shown in detail."""
+"""Share of the case's time below which a section is not shown in detail."""
 SHOWN_LINES = 8
 SHOWN_INSTRUCTIONS = 6
 
@@ -105,13 +105,13 @@ def _instructions(role: "Role") -> RenderableType:
 
 
 def _waiting(reason: str, waits_for: str) -> str:
-    """Return ``scoreboard, LDG``: the reason, and the instruction that is waited for, for those that have one."""
+    """Return the reason with the instruction that is waited for, if there is one: ``scoreboard, LDG``."""
     known = waits_for and reason in ("scoreboard", "matrix product")
     return f"{reason}, {waits_for.partition('.')[0]}" if known else reason
 
 
 def _code_table(*columns: str) -> Table:
-    """Return a table whose last column holds code, which is cut where it is too long for the terminal."""
+    """Return a table whose last column holds code, cut if it is too long for the terminal."""
     made = table(*columns, gap=1)
     for column in made.columns[:-1]:
         column.no_wrap = True

@@ -1,4 +1,4 @@
-"""The feed of a sitting: a thread reads what happens in its run from the database and gives it to receivers."""
+"""The event feed of a run: a thread reads events from the database and passes them to receivers."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -10,21 +10,21 @@ from types import TracebackType
 from typing import Protocol
 
 from avo.watch.events import Event, EventReader, failure
-from avo.watch.snapshot import follow
+from avo.watch.follow import follow
 from lineage_db.errors import StoreError
 from lineage_db.store import Store
 
 
 class Receiver(Protocol):
-    """Takes events as they happen. It never raises, and never takes long."""
+    """Takes events as they happen. It never raises and returns quickly."""
 
     def take(self, event: Event) -> None:
-        """Take the next one."""
+        """Take the next event."""
         ...
 
 
 class Feed:
-    """Gives what happens between ``with`` and its end to receivers, each event once."""
+    """Passes what happens between entering and leaving the context to the receivers, each event once."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Feed:
             self._thread.join()
 
     def fail(self, reason: str) -> None:
-        """Tell that the run failed, which is in no database."""
+        """Report that the run failed, which no database records."""
         self._give([failure(self._run_name, reason, self._clock())])
 
     def _follow(self) -> None:
@@ -77,7 +77,10 @@ class Feed:
 
 
 class LogFile:
-    """Appends each event to a file as a line of JSON. A file that cannot be written is one warning, and tried again."""
+    """Appends each event to a file as a line of JSON.
+
+    If the file cannot be written, the user is warned once, and each later event is tried again.
+    """
 
     def __init__(self, path: Path, say: Callable[[str], None]) -> None:
         self._path = path
@@ -86,7 +89,7 @@ class LogFile:
         self._torn = False
 
     def take(self, event: Event) -> None:
-        """Append ``event``."""
+        """Append ``event`` to the file."""
         line = json.dumps(event.to_json()) + "\n"
         try:
             with self._path.open("a", encoding="utf-8") as file:
@@ -96,4 +99,4 @@ class LogFile:
             self._torn = True
             if not self._warned:
                 self._warned = True
-                self._say(f"cannot write {self._path}: {error.strerror}: avo log {event.run} --json has what it lacks")
+                self._say(f"cannot write {self._path}: {error.strerror}: avo log {event.run} --json prints all events")

@@ -1,4 +1,4 @@
-"""Metrics: a run's status for Prometheus, read from the database when somebody asks."""
+"""Metrics: figures of a run for Prometheus, read from the database when somebody asks."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from avo.errors import MetricsUnavailable
-from avo.watch.view import RunStatus, read_status, scored
+from avo.watch.scores import scored
+from avo.watch.view import RunView, read_view
 from lineage_db.errors import StoreError
 from lineage_db.records import RunState
 from lineage_db.store import Store
@@ -18,9 +19,9 @@ LOOPBACK = "127.0.0.1"
 
 
 def address(text: str) -> tuple[str, int]:
-    """Return host and port of ``PORT`` or ``HOST:PORT``, on this machine alone unless it says otherwise.
+    """Return host and port of ``PORT`` or ``HOST:PORT``; without a host, this machine's loopback address.
 
-    Raises ``MetricsUnavailable`` for what is neither.
+    Raises ``MetricsUnavailable`` for anything else.
     """
     host, _, port = text.rpartition(":")
     if not port.isdecimal() or int(port) > 65535:
@@ -29,21 +30,21 @@ def address(text: str) -> tuple[str, int]:
 
 
 class Collector:
-    """What Prometheus is given of one run."""
+    """Collects the metrics of one run for Prometheus."""
 
     def __init__(self, store: Store, run_name: str, clock: Callable[[], datetime]) -> None:
         self._store = store
         self._run_name = run_name
         self._clock = clock
-        self._last: RunStatus | None = None
+        self._last: RunView | None = None
 
     def collect(self) -> "Iterator[Metric]":
-        """Yield the run's figures, or only that there are none when the database is not to be had."""
+        """Yield the run's metrics, or only ``avo_up 0`` if the database cannot be read."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         now = self._clock()
         try:
-            self._last = status = read_status(self._store, self._run_name, now, self._last)
+            self._last = view = read_view(self._store, self._run_name, now, self._last)
         except StoreError:
             yield GaugeMetricFamily("avo_up", "Whether the database could be read.", 0)
             return
@@ -61,7 +62,7 @@ class Collector:
             return made
 
         attempts = CounterMetricFamily("avo_attempts", "Candidates evaluated, by verdict.", labels=["run", "status"])
-        for verdict, count in status.counts.items():
+        for verdict, count in view.counts.items():
             attempts.add_metric([*run, verdict.value], count)
         yield attempts
         best = GaugeMetricFamily(
@@ -69,28 +70,28 @@ class Collector:
             "Geometric mean of the best version, as it is known: predicted for the target, or measured on it.",
             labels=["run", "kind", "target", "card"],
         )
-        if status.best:
-            score = scored(status.best)
+        if view.best:
+            score = scored(view.best)
             best.add_metric([*run, score.kind.value, score.target, score.card], score.geomean_tflops)
         yield best
-        yield counter("versions", "Versions accepted.", status.versions)
-        yield counter("steps", "Steps begun.", status.steps)
-        yield gauge("steps_running", "Steps that workers hold.", len(status.working))
-        yield counter("model_calls", "Calls of models.", status.spend.calls)
-        yield counter("tokens", "Tokens of models, input and output.", status.spend.tokens)
-        yield counter("usd", "US dollars that models have cost, of the calls whose price is known.", status.spend.usd)
-        yield gauge("paused", "Whether no new steps are started.", status.state is RunState.PAUSED)
-        yield gauge("running", "Whether a process drives the run.", not status.over)
-        if status.last_gain:
-            since = (now - status.last_gain).total_seconds()
+        yield counter("versions", "Versions accepted.", view.versions)
+        yield counter("steps", "Steps begun.", view.steps)
+        yield gauge("steps_running", "Steps that workers hold.", len(view.working))
+        yield counter("model_calls", "Calls of models.", view.spend.calls)
+        yield counter("tokens", "Tokens of models, input and output.", view.spend.tokens)
+        yield counter("usd", "US dollars that models have cost, of the calls whose price is known.", view.spend.usd)
+        yield gauge("paused", "Whether no new steps are started.", view.state is RunState.PAUSED)
+        yield gauge("running", "Whether a process drives the run.", not view.over)
+        if view.last_gain:
+            since = (now - view.last_gain).total_seconds()
             yield gauge("seconds_since_gain", "Time since the last version was accepted.", since)
 
 
 @contextmanager
 def served(collector: Collector, host: str, port: int) -> Iterator[int]:
-    """Answer scrapes at ``http://HOST:PORT/metrics`` for as long as the context lasts; yield the port.
+    """Answer scrapes at ``http://HOST:PORT/metrics`` while the context lasts; yield the port.
 
-    Port 0 chooses a free one. Raises ``MetricsUnavailable`` where the package is missing or the port is not to be had.
+    Port 0 chooses a free one. Raises ``MetricsUnavailable`` if the package is missing or the port is not available.
     """
     try:
         from prometheus_client import start_http_server

@@ -1,4 +1,4 @@
-"""Notifications: a command of the user that is run when a run finds a new best, stalls or comes to an end."""
+"""Notifications: a command of the user's, run when a run finds a new best, stalls, ends or fails."""
 
 import contextlib
 import json
@@ -16,12 +16,14 @@ from avo.watch.wording import first_line
 from lineage_db.records import RunState
 
 TIMEOUT_S = 30.0
-"""Longest time that the command may take."""
+"""Longest time that the command may take, in seconds."""
 _ENDS = (RunState.STOPPED, RunState.FINISHED)
 
 
 def reason(event: Event) -> str:
-    """Return why somebody wants to know of ``event``: ``best``, ``stall``, ``stop`` or ``failure``; else nothing."""
+    """Return why the user wants to know of ``event``: ``best``, ``stall``, ``stop`` or ``failure``; empty if they do
+    not.
+    """
     if event.kind is EventKind.VERSION and event.data["best"] and event.data["version"] > 0:
         return "best"
     if event.kind is EventKind.SUPERVISOR and event.data["level"] in (Level.REDIRECT, Level.RESTART):
@@ -32,10 +34,11 @@ def reason(event: Event) -> str:
 
 
 class Notifier:
-    """Runs the command, one call after the other, in a thread of its own; a failure is one warning.
+    """Runs the command in a thread of its own, one call at a time. A command that fails causes a warning.
 
-    The shell that runs it has the event as JSON on its standard input, and in its environment ``AVO_EVENT`` (see
-    ``reason``), ``AVO_RUN`` and ``AVO_TEXT``. At the end the calls that wait have ``timeout_s`` together.
+    The command is run by a shell, with the event as JSON on its standard input and with ``AVO_EVENT`` (see ``reason``),
+    ``AVO_RUN`` and ``AVO_TEXT`` in its environment. When the context ends, the calls that still wait have ``timeout_s``
+    seconds together.
     """
 
     def __init__(self, command: str, say: Callable[[str], None], timeout_s: float = TIMEOUT_S) -> None:
@@ -57,7 +60,9 @@ class Notifier:
         self._thread.join(self._timeout_s)
 
     def take(self, event: Event) -> None:
-        """Run the command for ``event``, soon, if it is worth it; for a stall once, until there is a new version."""
+        """Queue the command for ``event`` if it is worth a notification; a stall is reported once until there is a new
+        version.
+        """
         if event.kind is EventKind.VERSION:
             self._stalled = False
         why = reason(event)
@@ -71,7 +76,7 @@ class Notifier:
                 self._say(f"the notification of {reason(event)} failed: {trouble}")
 
     def _run(self, event: Event) -> str:
-        """Run the command and return in words what went wrong."""
+        """Run the command; return in words what went wrong, empty if nothing did."""
         told = {"AVO_EVENT": reason(event), "AVO_RUN": event.run, "AVO_TEXT": event.text}
         try:
             process = subprocess.Popen(
@@ -82,7 +87,7 @@ class Notifier:
                 text=True,
                 errors="replace",
                 env={**os.environ, **told},
-                start_new_session=True,  # Ctrl-C is not meant for it, and all that it starts ends with it
+                start_new_session=True,  # Ctrl-C does not reach it, and it is ended with everything that it started
             )
         except (OSError, ValueError) as error:
             return str(error)

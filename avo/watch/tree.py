@@ -1,4 +1,4 @@
-"""The tree of versions: in which order it is drawn, and how far its lines are indented."""
+"""The tree of versions: in which order it is drawn, and how far its rows are indented."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from lineage_db.records import Version
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A version, how many lines stand left of it, and how they are drawn as text."""
+    """A version, its indentation in the tree, and the lines to its left as text."""
 
     version: Version
     depth: int
@@ -42,7 +42,7 @@ def layout(versions: Sequence[Version]) -> list[Row]:
 
 
 def _reach(versions: Sequence[Version], children: Mapping[int | None, Sequence[Version]]) -> dict[int, int]:
-    """The last version that each one leads to; children have higher numbers than their parents."""
+    """Return the number of the last version that each version leads to; children have higher numbers than parents."""
     reach: dict[int, int] = {}
     for version in sorted(versions, key=lambda version: version.number, reverse=True):
         below = (reach[child.number] for child in children.get(version.number, ()))

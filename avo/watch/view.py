@@ -1,61 +1,108 @@
-"""Status: what a run is doing now and how it fares, at a cost that does not depend on how long it has gone on."""
+"""The state of a run, as every display of it starts from it, read at a cost that does not grow with the run.
+
+A refresh reads what is new and a fixed number of recent rows. The first reading also has the run's attempts counted in
+an index.
+"""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from evaluator.evaluation import Score, Status
+from avo.watch.scores import geomean, score_to_json
+from evaluator.evaluation import Status
+from evaluator.target import ScoreKind
 from lineage_db.errors import UnknownVersion
-from lineage_db.records import Intervention, Run, RunState, Spend, Step, Version
+from lineage_db.records import Accepted, Intervention, Run, RunState, Spend, Step, Version
+from lineage_db.spans import covered
 from lineage_db.store import Store
 
 WINDOW = timedelta(minutes=10)
-"""Time over which rates are taken ..."""
-_MOST_RECENT = 1000
-"""... unless it holds more attempts than these."""
+"""Time span of the rates by verdict ..."""
+_LATEST = 1000
+"""... which is shorter if it would hold more attempts than these."""
+_STEPS = 200
+"""Number of the last steps from which the attempts per minute are calculated."""
+_RECENT = 4
+"""Number of the last versions in a view."""
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What a worker holds."""
+class StepProgress:
+    """A step, how many attempts it has made, and what its calls of models cost."""
 
     step: Step
     tried: int
-    """Attempts made in the step so far."""
+    spend: Spend
 
 
 @dataclass(frozen=True, slots=True)
-class RunStatus:
-    """A run at one revision of the database."""
+class RunView:
+    """A run at one revision of its database."""
 
     run: Run
     state: RunState
-    """As it was seen then, which may have been interrupted or paused."""
+    """The state at the time of the reading, which may be interrupted or paused."""
     revision: tuple[int, int]
+    """What ``Store.revision`` returned: the id of the last attempt, and the number of writes."""
     counts: Mapping[Status, int]
-    """Attempts by verdict."""
+    """Number of attempts by verdict, the most frequent first."""
     steps: int
-    """Steps begun."""
+    """Number of steps begun."""
     latest: tuple[tuple[datetime, Status], ...]
-    """When the last attempts were finished and the verdicts on them, newest first."""
-    working: tuple[Work, ...]
+    """Finishing times and verdicts of the last attempts, newest first."""
+    attempts_per_minute: float | None
+    """Attempts per minute in the time that the last steps took; None before the first step has ended.
+
+    Pauses between resumes and abandoned steps do not count.
+    """
+    working: tuple[StepProgress, ...]
+    """The steps that are running, by worker; empty unless the run is running."""
     spend: Spend
+    """What all calls of models cost."""
     trouble: str
-    """Why the last call of a model gave no reply; empty where it did."""
-    versions: int
-    last_gain: datetime | None
-    """When the last version was accepted."""
+    """Why the last call of a model gave no reply; empty if it gave one."""
     seed: Version | None
+    """Version 0, once it is evaluated."""
     best: Version | None
-    told: Intervention | None
-    """The supervisor's last intervention, where no version was accepted after it."""
+    """The last champion, which was better than all versions before it when it was accepted."""
+    recent: tuple[Accepted, ...]
+    """The last versions, oldest first."""
+    intervention: Intervention | None
+    """The supervisor's last intervention."""
 
     @property
     def attempts(self) -> int:
-        """How many were made."""
+        """Number of attempts made."""
         return sum(self.counts.values())
+
+    @property
+    def versions(self) -> int:
+        """Number of versions accepted."""
+        return self.recent[-1].number + 1 if self.recent else 0
+
+    @property
+    def last_gain(self) -> datetime | None:
+        """When the last version was accepted."""
+        return self.recent[-1].accepted if self.recent else None
+
+    @property
+    def kind(self) -> ScoreKind | None:
+        """How the run's scores are obtained; None while it has none."""
+        score = self.seed.attempt.evaluation.score if self.seed else None
+        return score.kind if score else None
+
+    @property
+    def gain(self) -> float | None:
+        """How much faster the best version is than the seed, 0.03 being 3 percent; None without a version."""
+        return geomean(self.best) / geomean(self.seed) - 1 if self.best and self.seed else None
+
+    @property
+    def told(self) -> Intervention | None:
+        """The supervisor's last intervention, unless a version was accepted after it."""
+        made = self.intervention
+        return made if made and self.last_gain and made.made >= self.last_gain else None
 
     @property
     def over(self) -> bool:
@@ -63,16 +110,20 @@ class RunStatus:
         return self.state not in (RunState.RUNNING, RunState.PAUSED)
 
     def rates(self, now: datetime) -> Mapping[Status, float]:
-        """Return attempts per minute by verdict, over the last ten minutes or what there is of the run."""
+        """Return attempts per minute by verdict over the last ten minutes, or over the whole run if it is younger."""
         begin = max(now - WINDOW, self.run.created)
-        if len(self.latest) == _MOST_RECENT:
+        if len(self.latest) == _LATEST:
             begin = max(begin, self.latest[-1][0])
         minutes = (now - begin) / timedelta(minutes=1)
         recent = Counter(status for finished, status in self.latest if finished >= begin)
         return {status: count / minutes for status, count in recent.most_common()} if minutes > 0 else {}
 
     def left(self) -> Mapping[str, float]:
-        """Return what is left of each limit that the run has; of its hours only the process that drives it knows."""
+        """Return what is left of the run's limits on attempts, tokens and US dollars, by name of the limit.
+
+        Limits that the run does not have are left out. Only the process that drives the run knows how many hours are
+        left.
+        """
         used = {
             "max_attempts": self.attempts,
             "max_tokens": self.spend.tokens,
@@ -82,36 +133,57 @@ class RunStatus:
         return {key: max(0, limit - used[key]) for key, limit in limits.items() if limit is not None}
 
 
-def read_status(store: Store, run_name: str, now: datetime, previous: RunStatus | None = None) -> RunStatus:
-    """Return the run as it is now: ``previous`` itself if nothing changed. Raises the store's errors."""
-    run = previous.run if previous else store.run(run_name)
-    revision = store.revision(run.id)
+def read_view(store: Store, run_name: str, now: datetime, previous: RunView | None = None) -> RunView:
+    """Return the run as it is at ``now``; ``previous`` itself if nothing has changed since that was read.
+
+    Raises ``UnknownRun`` and the store's other errors.
+    """
+    run = store.run(run_name)
+    if previous and previous.run.created != run.created:
+        previous = None
+    revision = last, _ = store.revision(run.id)
     if previous and previous.revision == revision and previous.state is run.state_at(now):
         return previous
-    run = store.run(run_name)
-    pages, journal = store.pages, store.journal
-    running = pages.running(run.id) if run.state is RunState.RUNNING else []
-    counts = pages.attempt_counts([step.id for step in running])
-    last_call = journal.last_call(run.id)
-    versions, last_gain = pages.growth(run.id)
-    interventions = journal.interventions(run.id, last=1)
-    told = interventions[-1] if interventions and last_gain and interventions[-1].made >= last_gain else None
-    return RunStatus(
+    run = store.run(run_name)  # again, as it may have changed before its revision was read
+    known, counts, latest = (previous.revision[0], previous.counts, previous.latest) if previous else (0, {}, ())
+    if last > known:
+        counts = Counter(counts) + Counter(store.pages.verdicts(run.id, after=known, until=last))
+        latest = (*store.pages.latest(run.id, _LATEST, after=known, until=last), *latest)[:_LATEST]
+    running = store.pages.running(run.id) if run.state is RunState.RUNNING else []
+    spend = store.journal.spend(run.id)
+    last_call = store.journal.last_call(run.id) if spend.calls else None
+    recent = tuple(store.pages.accepted(run.id, last=_RECENT))
+    grown = previous is None or previous.recent != recent
+    interventions = store.journal.interventions(run.id, last=1)
+    return RunView(
         run=run,
         state=run.state_at(now),
         revision=revision,
-        counts=pages.verdicts(run.id),
-        steps=pages.totals(run.id).steps,
-        latest=tuple(pages.latest(run.id, _MOST_RECENT)),
-        working=tuple(Work(step, counts.get(step.id, 0)) for step in sorted(running, key=lambda step: step.worker)),
-        spend=journal.spend(run.id),
+        counts=dict(sorted(counts.items(), key=lambda each: (-each[1], each[0]))),
+        steps=store.pages.begun(run.id),
+        latest=latest,
+        attempts_per_minute=_pace(store, run),
+        working=tuple(sorted(read_progress(store, running).values(), key=lambda work: work.step.worker)),
+        spend=spend,
         trouble=last_call.error if last_call else "",
-        versions=versions,
-        last_gain=last_gain,
-        seed=_version(store, run, 0),
-        best=_version(store, run, None),
-        told=told,
+        seed=_version(store, run, 0) if previous is None or previous.seed is None else previous.seed,
+        best=_version(store, run, None) if previous is None or grown else previous.best,
+        recent=recent,
+        intervention=interventions[-1] if interventions else None,
     )
+
+
+def read_progress(store: Store, steps: Sequence[Step]) -> dict[int, StepProgress]:
+    """Return the progress of the steps, by step number."""
+    ids = [step.id for step in steps]
+    counts, spends = store.pages.attempt_counts(ids), store.pages.spends(ids)
+    return {step.number: StepProgress(step, counts.get(step.id, 0), spends.get(step.id, Spend())) for step in steps}
+
+
+def _pace(store: Store, run: Run) -> float | None:
+    steps = store.pages.finished(run.id, _STEPS)
+    made, busy = sum(tried for _, _, tried in steps), covered((start, end) for start, end, _ in steps)
+    return made / (busy / timedelta(minutes=1)) if made and busy else None
 
 
 def _version(store: Store, run: Run, number: int | None) -> Version | None:
@@ -121,28 +193,9 @@ def _version(store: Store, run: Run, number: int | None) -> Version | None:
         return None
 
 
-def score_of(version: Version) -> dict[str, Any]:
-    """Return how fast a version is, as data for JSON that says how that is known."""
-    score = scored(version)
-    return {
-        "version": version.number,
-        "kind": score.kind,
-        "target": score.target,
-        "card": score.card or None,
-        "geomean_tflops": score.geomean_tflops,
-    }
-
-
-def scored(version: Version) -> Score:
-    """Return the score of a version, which has one."""
-    score = version.attempt.evaluation.score
-    assert score is not None, "only correct attempts become versions"
-    return score
-
-
-def to_json(status: RunStatus, now: datetime) -> dict[str, Any]:
-    """Return a status as data for JSON: times in ISO format, spans in seconds, rates per minute."""
-    run, rates, spend = status.run, status.rates(now), status.spend
+def to_json(view: RunView, now: datetime) -> dict[str, Any]:
+    """Return the view as data for JSON: times in ISO format, spans in seconds, rates per minute."""
+    run, rates, spend = view.run, view.rates(now), view.spend
     return {
         "run": run.name,
         "problem": run.problem,
@@ -150,46 +203,39 @@ def to_json(status: RunStatus, now: datetime) -> dict[str, Any]:
         "suite": run.suite,
         "operator": run.operator,
         "time": now.isoformat(),
-        "state": status.state,
-        "paused": status.state is RunState.PAUSED,
+        "state": view.state,
+        "paused": view.state is RunState.PAUSED,
         "request": run.request,
         "driver": run.driver,
         "driver_until": _iso(run.driver_until),
-        "workers": [_work(work, now) for work in status.working],
-        "attempts": status.attempts,
-        "verdicts": dict(status.counts),
+        "workers": [_work(work, now) for work in view.working],
+        "attempts": view.attempts,
+        "verdicts": dict(view.counts),
         "attempts_per_minute": sum(rates.values()),
         "verdicts_per_minute": dict(rates),
-        "steps": status.steps,
-        "versions": status.versions,
-        "seed": score_of(status.seed) if status.seed else None,
-        "best": score_of(status.best) if status.best else None,
-        "gain": gain(status),
-        "last_gain": _iso(status.last_gain),
-        "seconds_since_gain": _since(status.last_gain, now),
+        "steps": view.steps,
+        "versions": view.versions,
+        "seed": score_to_json(view.seed) if view.seed else None,
+        "best": score_to_json(view.best) if view.best else None,
+        "gain": view.gain,
+        "last_gain": _iso(view.last_gain),
+        "seconds_since_gain": _since(view.last_gain, now),
         "spend": {**asdict(spend), "tokens": spend.tokens},
-        "left": dict(status.left()),
-        "model_trouble": status.trouble or None,
+        "left": dict(view.left()),
+        "model_trouble": view.trouble or None,
         "supervisor": None
-        if status.told is None
+        if view.told is None
         else {
-            "level": status.told.level,
-            "made": status.told.made.isoformat(),
-            "reason": status.told.reason,
-            "directions": list(status.told.directions),
-            "restart_from": status.told.restart_from,
+            "level": view.told.level,
+            "made": view.told.made.isoformat(),
+            "reason": view.told.reason,
+            "directions": list(view.told.directions),
+            "restart_from": view.told.restart_from,
         },
     }
 
 
-def gain(status: RunStatus) -> float | None:
-    """Return by which fraction the best version is faster than the seed."""
-    if status.best is None or status.seed is None:
-        return None
-    return scored(status.best).geomean_tflops / scored(status.seed).geomean_tflops - 1
-
-
-def _work(work: Work, now: datetime) -> dict[str, Any]:
+def _work(work: StepProgress, now: datetime) -> dict[str, Any]:
     step = work.step
     return {
         "worker": step.worker,

@@ -1,4 +1,4 @@
-"""Wording: how durations, gains, scores and verdicts read, wherever they are shown."""
+"""Wording: how durations, gains, scores and verdicts are written, wherever they are shown."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,13 @@ from evaluator.target import ScoreKind
 from lineage_db.records import Request, Run, RunState, Spend
 
 SPREAD = {ScoreKind.PREDICTED: "range", ScoreKind.MEASURED: "quartiles"}
-"""What the low and the high end of a case's speed are called: of the model's constants, or of the timed runs."""
+"""What the two ends of a case's speed are: the range of the model's constants, or the quartiles of the timed runs."""
+
+STATE_STYLE = {
+    RunState.RUNNING: "green", RunState.PAUSED: "yellow", RunState.STOPPED: "yellow", RunState.FINISHED: "cyan",
+    RunState.INTERRUPTED: "bright_red",
+}  # fmt: skip
+"""The colour of a run's state on a terminal."""
 
 
 def duration(seconds: float) -> str:
@@ -29,7 +35,7 @@ def percent(gain: float | None) -> str:
 
 
 def standing(run: Run, state: RunState) -> str:
-    """Return where a run stands, and what was asked of its driver: ``paused``, ``running, asked to stop``."""
+    """Return the state of a run and what its driver was asked to do: ``paused``, ``running, asked to stop``."""
     asked = run.request not in (Request.NONE, Request.PAUSE) and state is RunState.RUNNING
     return f"{state}, asked to {run.request}" if asked else state.value
 
@@ -40,28 +46,28 @@ def verdict(status: Status) -> str:
 
 
 def verdicts(counts: Mapping[Status, int]) -> str:
-    """Return ``12 correct, 3 incorrect, 1 does not fit``: correct first, then the faults as they come."""
+    """Return ``12 correct, 3 incorrect, 1 does not fit``: correct first, then the faults in the order of ``counts``."""
     order = sorted(counts, key=lambda status: status is not Status.CORRECT)
     return ", ".join(f"{counts[status]} {verdict(status)}" for status in order)
 
 
 def place(score: Score) -> str:
-    """Return where the speed is a score's: the GPU it was measured on, or the architecture it is predicted for."""
+    """Return where a score holds: the GPU on which it was measured, or the architecture for which it is predicted."""
     return first_line(score.card) or score.target
 
 
 def unit(score: Score) -> str:
-    """Return what a score's numbers are: ``predicted TFLOPS, h100`` or ``measured TFLOPS, NVIDIA H100 80GB HBM3``."""
+    """Return the unit of a score: ``predicted TFLOPS, h100`` or ``measured TFLOPS, NVIDIA H100 80GB HBM3``."""
     return f"{score.kind} TFLOPS, {place(score)}"
 
 
 def spread(case: CaseScore) -> str:
-    """Return both ends of a case's speed in TFLOPS; nothing where they are not known."""
+    """Return the low and the high end of a case's speed in TFLOPS; empty if they are not known."""
     return f"{case.low_tflops:.1f} to {case.high_tflops:.1f}" if case.low_tflops else ""
 
 
 def compared(comparison: Comparison) -> str:
-    """Return what timing a candidate in turn with the best version so far has shown."""
+    """Return the result of timing a candidate in turn with the best version so far, in words."""
     rounds = len(comparison.log_ratios)
     found = {Verdict.EQUIVALENT: "as fast as", Verdict.UNDECIDED: "not told apart from"}
     words = found.get(comparison.verdict, f"{comparison.verdict} than")
@@ -72,7 +78,9 @@ def compared(comparison: Comparison) -> str:
 
 
 def spent(spend: Spend, max_tokens: int | None = None, max_usd: float | None = None) -> str:
-    """Return ``1.2M tokens, 3.40 of 10 USD, 85 calls``, of limits where there are any; no USD where none is known."""
+    """Return ``1.2M tokens, 3.40 of 10 USD, 85 calls``: limits if there are any, US dollars if a price or limit is
+    known.
+    """
     tokens = count(spend.tokens) + (f" of {count(max_tokens)}" if max_tokens else "")
     usd = f", {spend.usd:.2f}{f' of {max_usd:g}' if max_usd else ''} USD" if spend.usd or max_usd else ""
     return f"{tokens} tokens{usd}, {spend.calls} calls"
@@ -86,10 +94,10 @@ def count(number: int) -> str:
 
 
 def printable(text: str) -> str:
-    """Return ``text`` without control characters other than line ends: candidates choose what their sources hold."""
+    """Return ``text`` without control characters except line ends, tabs expanded: candidates control what it holds."""
     return "".join(char if char.isprintable() or char == "\n" else " " for char in text.expandtabs(4))
 
 
 def first_line(text: str) -> str:
-    """Return the first line of a message that may have several, printable."""
+    """Return the first line of a message, printable."""
     return printable(text.strip().partition("\n")[0]).strip()

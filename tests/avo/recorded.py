@@ -1,6 +1,6 @@
 """A run that a test records attempt by attempt: the verdict is given, no evaluator takes part."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Status
@@ -14,9 +14,9 @@ HOUR = timedelta(hours=1)
 class Recorded:
     """A run of ``mha`` whose clock stands still unless told to move."""
 
-    def __init__(self, store: Store, name: str = "live", target: str = "h100") -> None:
+    def __init__(self, store: Store, name: str = "live", target: str = "h100", now: datetime = START) -> None:
         self.store = store
-        self.now = START
+        self.now = now
         self.run: Run = store.create_run(
             name=name, problem="mha", target=target, suite="quick", operator="mutate", seed=0, config={}, now=self.now
         )

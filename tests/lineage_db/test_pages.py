@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import pytest
+
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Status
-from lineage_db.records import Outcome, Spend, StepState, Totals
+from lineage_db.records import Outcome, Spend, StepState
 from lineage_db.store import Store
 
 
@@ -18,13 +20,43 @@ def recorded(store: Store, make: Any, speeds: tuple[float, ...], name: str = "on
     return run
 
 
-def test_totals_count_attempts_and_steps_of_one_run(store: Store, make: Any) -> None:
+def test_attempts_and_steps_of_one_run_are_counted(store: Store, make: Any) -> None:
     empty = make.run(store, "empty")
     recorded(store, make, (1.0,), "other")
     run = recorded(store, make, (1.0, 0.0, 2.0))
     make.step(store, run)
-    assert store.pages.totals(run.id) == Totals(3, 4)
-    assert store.pages.totals(empty.id) == Totals(0, 0)
+    assert (sum(store.pages.verdicts(run.id).values()), store.pages.begun(run.id)) == (3, 4)
+    assert (store.pages.verdicts(empty.id), store.pages.begun(empty.id)) == ({}, 0)
+
+
+def test_verdicts_are_those_of_the_attempts_in_between(store: Store, make: Any) -> None:
+    run = recorded(store, make, (1.0, 0.0, 0.0, 2.0))
+    ids = [attempt.attempt_id for attempt in store.attempt_summaries(run.id)]
+    assert store.pages.verdicts(run.id) == {Status.CORRECT: 2, Status.INCORRECT: 2}
+    assert store.pages.verdicts(run.id, after=ids[0], until=ids[2]) == {Status.INCORRECT: 2}
+    found = store.pages.latest(run.id, 2, after=ids[0])
+    assert [status for _, status in found] == [Status.CORRECT, Status.INCORRECT], "the newest first"
+    assert len(store.pages.latest(run.id, 9, until=ids[1])) == 2
+
+
+def test_accepted_versions_say_what_they_gained_over_the_fastest_of_their_parents(store: Store, make: Any) -> None:
+    run = recorded(store, make, (100.0,))
+    for tflops, parents in ((120.0, (0,)), (132.0, (0, 1))):
+        step = make.step(store, run)
+        attempt = make.attempt(store, step, tflops, source=f"x = {tflops}\n")
+        make.conclude(store, step, attempt, parents=parents, decide=lambda versions, attempt: True)
+    every = store.pages.accepted(run.id)
+    assert [version.gain for version in every] == [None, pytest.approx(0.2), pytest.approx(0.1)]
+    assert store.pages.accepted(run.id, last=2) == every[1:]
+    assert store.pages.accepted(run.id, after=0, last=1) == every[2:]
+
+
+def test_the_last_steps_that_ended_in_order_have_start_end_and_tries(store: Store, make: Any) -> None:
+    run = recorded(store, make, (1.0, 2.0, 3.0))
+    lost, _running = make.step(store, run), make.step(store, run)
+    store.claims.fail(lost.id, state=StepState.ABANDONED, reason="killed", now=make.now)
+    every = store.steps(run.id)
+    assert store.pages.finished(run.id, 4) == [(step.started, step.finished, 1) for step in every[2:0:-1]]
 
 
 def test_outcomes_come_in_pages_that_are_the_whole_together(store: Store, make: Any) -> None:

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from avo.cli.status import in_words
-from avo.watch.view import read_status
+from avo.watch.view import read_view
 from evaluator.evaluation import Status
 from lineage_db.store import Store
 from tests.avo.cli.conftest import Avo
@@ -53,7 +53,7 @@ def test_words_tell_who_does_what_and_what_is_wrong(tmp_path: Path, capsys: pyte
     )  # fmt: skip
     now = run.now + timedelta(seconds=10)
     console = Console(width=200)
-    console.print(in_words(read_status(run.store, "live", now), now))
+    console.print(in_words(read_view(run.store, "live", now), now))
     said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "driver box:7, lease for 32s" in said
     assert "w1 step 3, mutate, for 10s, lease for 50s" in said

@@ -8,7 +8,7 @@ import pytest
 from avo.report.data import Report
 from avo.report.reading import read_report
 from lineage_db.store import Store
-from tests.avo.sample_run import make_sample_run
+from tests.avo.sample_run import START, make_sample_run
 
 
 @pytest.fixture
@@ -23,4 +23,4 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Report:
     url = str(tmp_path_factory.mktemp("report") / "lineage.db")
     name = make_sample_run(url)
     with Store.open(url, create=False) as store:
-        return read_report(store, name)
+        return read_report(store, name, START)

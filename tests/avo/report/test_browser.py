@@ -109,7 +109,7 @@ def test_the_tree_is_a_list_that_opens_without_the_script(browser: Any, sample: 
 
 
 def test_hostile_text_is_shown_and_runs_nothing(browser: Any, store: Store, tmp_path: Path) -> None:
-    html = to_html(read_report(store, make_hostile_run(store)), START)
+    html = to_html(read_report(store, make_hostile_run(store), START), START)
     visit(browser, tmp_path / "report.html", html, 375)
     assert browser.execute_script("return [document.images.length, document.scripts.length]") == [0, 1]
     assert MARKUP in browser.find_element("css selector", ".paid").text

@@ -38,7 +38,7 @@ def test_gains_are_over_the_fastest_parent_on_the_cases_of_each_trajectory(store
     causal, full = slow_but_causal.score.cases
     shifted = replace(slow_but_causal.score, cases=(replace(causal, tflops=130.0), full))
     run.step(replace(slow_but_causal, score=shifted), (0, 1))
-    *_, last = read_report(store, "live").by_number
+    *_, last = read_report(store, "live", NOON).by_number
     assert last.gains == (pytest.approx(110 / 120 - 1), pytest.approx(130 * 1.1 / 120 - 1))
     assert last.gain == pytest.approx((130 * 121) ** 0.5 / 120 - 1)
 
@@ -74,7 +74,7 @@ def test_an_entry_has_diff_reason_and_the_attempts_of_its_step(store: Store) -> 
         step.id, attempt_id=attempt.id, parents=(0,), reason="it paid", now=NOON, decide=lambda v, a: True,
         submission=said,
     )  # fmt: skip
-    seed, entry = read_report(store, "live").by_number
+    seed, entry = read_report(store, "live", NOON).by_number
     assert (entry.tried, entry.failed, entry.step.reason) == (3, 1, "it paid")
     assert (entry.version.attempt.hypothesis, entry.step.submission) == ("three is odd", said)
     assert entry.diff is not None
@@ -88,7 +88,7 @@ def test_long_diffs_are_cut_and_endless_sources_not_compared(store: Store) -> No
     run.step(110.0, (0,), source="".join(f"x = {number}\n" for number in range(1500)))
     run.step(120.0, (1,), source=f"x = '{'y' * MOST_SOURCE}'")
     run.step(130.0, (1,), source="y = '" + "z" * 20000 + "'")
-    _, long, endless, wide = (entry.diff for entry in read_report(store, "live").by_number)
+    _, long, endless, wide = (entry.diff for entry in read_report(store, "live", NOON).by_number)
     assert long is not None
     assert endless is not None
     assert wide is not None
@@ -106,7 +106,7 @@ def test_moves_are_counted_with_what_their_versions_gained(store: Store) -> None
     run.step(Status.INCORRECT, (1,), "stages: num_stages 2 -> 3")
     run.step(150.0, (1,), "stages: num_stages 2 -> 4")
     run.step(140.0, (1,), "skip: skip blocks", accept=False)
-    found = {move.name: move for move in read_report(store, "live").moves}
+    found = {move.name: move for move in read_report(store, "live", NOON).moves}
     assert list(found) == ["stages", "exp2", "skip"]
     stages = found["stages"]
     assert (stages.tried, stages.correct, stages.accepted) == (3, 2, 2)
@@ -120,7 +120,7 @@ def test_words_of_another_operator_are_no_moves(store: Store, monkeypatch: pytes
     run.step(100.0)
     monkeypatch.setattr(Mutate, "name", "another")
     run.step(120.0, (0,), "stages: more of them")
-    assert read_report(store, "live").moves == ()
+    assert read_report(store, "live", NOON).moves == ()
 
 
 def test_model_calls_are_summed_by_model_and_interventions_kept(store: Store) -> None:
@@ -133,7 +133,7 @@ def test_model_calls_are_summed_by_model_and_interventions_kept(store: Store) ->
         run.run.id, after_step=0, level="nudge", reason="stalled", directions=["think"], source="b", restart_from=None,
         now=NOON, seen=0,
     )  # fmt: skip
-    report = read_report(store, "live")
+    report = read_report(store, "live", NOON)
     first, second = report.models
     assert (first.model, first.spend.calls, first.spend.input_tokens, first.failed, first.unpriced) == (
         "a",
@@ -152,7 +152,7 @@ def test_unverified_attempts_are_listed_apart_with_their_prediction(store: Store
     run = Recorded(store)
     score = make_evaluation(500.0).score
     run.step(Evaluation(Status.UNVERIFIED, "Gluon", "h100", "quick", 1.0, predicted=score), (), "in Gluon")
-    report = read_report(store, "live")
+    report = read_report(store, "live", NOON)
     (found,) = report.unverified
     assert found.change == "in Gluon"
     assert found.predicted is not None
@@ -164,7 +164,7 @@ def test_a_measured_run_names_its_card_and_takes_no_baseline_of_another_target(s
     run = Recorded(store, "mha-cuda", target="cuda")
     run.step(make_measured(600.0))
     run.step(make_measured(640.0), (0,))
-    report = read_report(store, "mha-cuda")
+    report = read_report(store, "mha-cuda", NOON)
     assert report.unit == "measured TFLOPS, NVIDIA H100 80GB HBM3"
     assert report.baselines == report.comparisons == ()
     assert [bar.low for bar in report.bars[0].bars] == [595, 635]
@@ -189,7 +189,7 @@ def test_cases_of_a_problem_that_is_not_installed_stand_together(store: Store) -
     store.results.conclude(
         step.id, attempt_id=attempt.id, parents=(), reason="", now=NOON, decide=lambda versions, attempt: True
     )
-    (figure,) = read_report(store, "own").trajectories
+    (figure,) = read_report(store, "own", NOON).trajectories
     assert (figure.name, [line.name for line in figure.cases]) == ("all", ["8k-causal", "8k-full"])
 
 
@@ -203,7 +203,7 @@ def test_the_environment_says_what_the_run_was_made_with(store: Store) -> None:
         "commit": "0123abc",
     }
     store.set_run_state(run.run.id, RunState.STOPPED, now=NOON, config=config)
-    assert dict(read_report(store, "live").environment) == {
+    assert dict(read_report(store, "live", NOON).environment) == {
         "problem": "mha",
         "target": "h100 (NVIDIA H100 SXM5 80GB)",
         "suite": "quick",
@@ -219,7 +219,7 @@ def test_the_environment_says_what_the_run_was_made_with(store: Store) -> None:
 
 def test_an_unknown_run_is_the_stores_error(store: Store) -> None:
     with pytest.raises(UnknownRun):
-        read_report(store, "nothing")
+        read_report(store, "nothing", NOON)
 
 
 def test_what_is_cut_says_how_much() -> None:

@@ -8,18 +8,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avo.report.figures import FONT, NARROW, WIDE, Bar, BarGroup, Level, Line, Trajectory, draw_bars, draw_trajectory
+from avo.report.figures import (
+    FONT,
+    NARROW,
+    WIDE,
+    Bar,
+    BarGroup,
+    BaselineLevel,
+    CaseSpeeds,
+    Figure,
+    draw_bars,
+    draw_trajectory,
+)
 from avo.report.svg import text_width
 
 SCORES = (100.0, 150.0, 140.0, 150.0, 210.0)
-FIGURE = Trajectory(
+FIGURE = Figure(
     "full",
     "predicted TFLOPS, h100",
     (0, 1, 2, 3, 4),
     SCORES,
     ("seed", "a", "b", "c", "d"),
-    (Line("4k-full", tuple(score - 5 for score in SCORES)), Line("8k-full", tuple(score + 5 for score in SCORES))),
-    (Level("cuDNN", 600.0), Level("Triton", 180.0)),
+    (
+        CaseSpeeds("4k-full", tuple(score - 5 for score in SCORES)),
+        CaseSpeeds("8k-full", tuple(score + 5 for score in SCORES)),
+    ),
+    (BaselineLevel("cuDNN", 600.0), BaselineLevel("Triton", 180.0)),
 )
 NUMBER = r"-?\d+(?:\.\d+)?"
 
@@ -82,14 +96,12 @@ names = st.text(min_size=1, max_size=40)
 
 
 @st.composite
-def trajectories(draw: st.DrawFn) -> Trajectory:
+def trajectories(draw: st.DrawFn) -> Figure:
     count = draw(st.integers(1, 40))
     column = st.lists(speeds, min_size=count, max_size=count).map(tuple)
-    cases = draw(st.lists(st.builds(Line, names, column), min_size=1, max_size=10))
-    levels = draw(st.lists(st.builds(Level, names, speeds), max_size=20))
-    return Trajectory(
-        "full", draw(names), tuple(range(count)), draw(column), ("",) * count, tuple(cases), tuple(levels)
-    )
+    cases = draw(st.lists(st.builds(CaseSpeeds, names, column), min_size=1, max_size=10))
+    levels = draw(st.lists(st.builds(BaselineLevel, names, speeds), max_size=20))
+    return Figure("full", draw(names), tuple(range(count)), draw(column), ("",) * count, tuple(cases), tuple(levels))
 
 
 def assert_inside(drawn: str) -> None:
@@ -115,7 +127,7 @@ def assert_inside(drawn: str) -> None:
 
 
 @given(trajectories(), st.sampled_from([WIDE, NARROW]))
-def test_no_part_of_a_trajectory_leaves_the_picture(figure: Trajectory, width: int) -> None:
+def test_no_part_of_a_trajectory_leaves_the_picture(figure: Figure, width: int) -> None:
     assert_inside(draw_trajectory(figure, width))
 
 

@@ -106,7 +106,7 @@ def test_ids_are_unique_and_every_reference_leads_somewhere(html: str) -> None:
 
 
 def test_text_of_candidates_operators_and_models_is_no_markup(store: Store) -> None:
-    report = read_report(store, make_hostile_run(store))
+    report = read_report(store, make_hostile_run(store), START)
     html = to_html(report, START, Fault(Status.CRASHED, "</script><img src=x onerror=alert(1)>"))
     page = Page(html)
     assert (page.tags["img"], page.tags["script"], page.tags["style"], page.tags["title"]) == (0, 1, 1, 1 + 6 + 2 * 4)
@@ -120,7 +120,7 @@ def test_text_of_candidates_operators_and_models_is_no_markup(store: Store) -> N
 
 
 def test_a_summary_escapes_markup_and_keeps_its_tables(store: Store) -> None:
-    text = to_markdown(read_report(store, make_hostile_run(store)), START)
+    text = to_markdown(read_report(store, make_hostile_run(store), START), START)
     assert "<" not in text.replace("&lt;", "")
     assert not re.search(r"(?<!\\)`", text)
     assert not re.search(r"(?<!\\)\[a", text)
@@ -147,9 +147,9 @@ def test_a_summary_has_best_baselines_and_trajectory(sample: Report) -> None:
 
 def test_a_run_without_versions_has_a_report_of_what_went_wrong(store: Store) -> None:
     run = Recorded(store)
-    empty = read_report(store, "live")
+    empty = read_report(store, "live", START)
     run.step(Status.INCORRECT, accept=False)
-    failed = read_report(store, "live")
+    failed = read_report(store, "live", START)
     for report, words in ((empty, "nothing has been evaluated so far"), (failed, "12 of 77 rows are wrong")):
         page = Page(to_html(report, START))
         assert "No attempt has been accepted" in page.text
@@ -160,7 +160,7 @@ def test_a_run_without_versions_has_a_report_of_what_went_wrong(store: Store) ->
 
 def test_a_run_that_will_measure_is_not_called_predicted_before_its_first_version(store: Store) -> None:
     Recorded(store, "mha-cuda", target="cuda")
-    html = to_html(read_report(store, "mha-cuda"), START)
+    html = to_html(read_report(store, "mha-cuda", START), START)
     assert "Speeds of versions are measured" in html
     assert "predicted" not in html
 
@@ -169,7 +169,7 @@ def test_a_measured_run_is_nowhere_called_predicted(store: Store) -> None:
     run = Recorded(store, "mha-cuda", target="cuda")
     run.step(make_measured(600.0))
     run.step(make_measured(640.0), (0,), "stages")
-    report = read_report(store, "mha-cuda")
+    report = read_report(store, "mha-cuda", START)
     page = Page(to_html(report, START))
     assert "Speeds of versions are measured on NVIDIA H100 80GB HBM3: driver 570.86" in " ".join(page.text.split())
     assert "faster than the best so far" in page.text
@@ -196,8 +196,8 @@ def test_ten_thousand_attempts_and_two_hundred_versions_make_a_page_that_can_be_
     run.step(110.0, (0,), "of many words " * 400, source="value = 1\n")
     run.step(Status.INCORRECT, (0,), "wrong again " * 400, accept=False)
     multiply(store, versions=200, attempts=10_000)
-    report = read_report(store, "live")
-    assert (len(report.snapshot.attempts), len(report.entries)) == (10_000, 200)
+    report = read_report(store, "live", START)
+    assert (len(report.attempts), len(report.entries)) == (10_000, 200)
     html = to_html(report, START)
     assert len(html) < 2_000_000
     assert "9800" in Page(html).text

@@ -8,7 +8,7 @@ import pytest
 from avo.tui.reader import RunReader, Want
 from evaluator.evaluation import Status
 from lineage_db.errors import UnknownRun
-from lineage_db.records import RunState, Totals
+from lineage_db.records import RunState
 from lineage_db.store import Store
 from tests.avo.recorded import HOUR, Recorded
 from tests.avo.tui.agent_run import record
@@ -28,7 +28,7 @@ def test_an_unchanged_run_that_is_asked_the_same_gives_the_same_picture(run: Rec
     reader = reader_of(run)
     first = reader.read(run.store, None)
     assert reader.read(run.store, first) is first
-    assert first.overview.totals == Totals(4, 4)
+    assert (first.overview.view.attempts, first.overview.view.steps) == (4, 4)
     assert not first.groups
     reader.ask(Want(memories=True))
     assert reader.wake.is_set()
@@ -73,11 +73,11 @@ def test_a_transcript_goes_on_where_it_was_read(run: Recorded) -> None:
 def test_a_driver_that_goes_silent_is_news_though_nothing_is_written(run: Recorded) -> None:
     reader = reader_of(run)
     first = reader.read(run.store, None)
-    assert first.overview.state is RunState.RUNNING
+    assert first.overview.view.state is RunState.RUNNING
     run.wait(HOUR.total_seconds())
     second = reader.read(run.store, first)
-    assert second.overview.revision == first.overview.revision
-    assert second.overview.state is RunState.INTERRUPTED
+    assert second.overview.view.revision == first.overview.view.revision
+    assert second.overview.view.state is RunState.INTERRUPTED
     assert reader.read(run.store, second) is second
 
 

@@ -152,7 +152,7 @@ async def test_how_to_ask_for_the_hot_loop_is_read_in_80_columns(run: Recorded) 
 @pytest.mark.parametrize(
     ("judge", "words"),
     [
-        (EvaluatorUnavailable("no GPU: \x1b[2J run nvidia-smi"), "the judge cannot be had: no GPU:"),
+        (EvaluatorUnavailable("no GPU: \x1b[2J run nvidia-smi"), "the judge is not available: no GPU:"),
         (FakeEvaluator(lambda _: make_evaluation(1.0), Fault(Status.TIMED_OUT, "no verdict")), "timed out: no verdict"),
     ],
 )

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from avo.watch.panel import Budget, panel
-from avo.watch.snapshot import Snapshot, read_snapshot
+from avo.watch.progress import Budget, panel
+from avo.watch.scores import scored
+from avo.watch.view import RunView, read_view
 from evaluator.catalogue import get_problem
 from evaluator.evaluation import Status
 from evaluator.problem import Baseline
@@ -36,14 +37,12 @@ def draw(
     deadline = None if minutes is None else START + timedelta(minutes=minutes)
     console = Console(width=width, file=StringIO(), force_terminal=True, color_system=None, legacy_windows=False)
     with console.capture() as capture:
-        console.print(
-            panel(snapshot(run), now=run.now, budget=Budget(max_attempts, deadline, START), baselines=baselines)
-        )
+        console.print(panel(view(run), now=run.now, budget=Budget(max_attempts, deadline, START), baselines=baselines))
     return capture.get()
 
 
-def snapshot(run: Recorded) -> Snapshot:
-    return read_snapshot(run.store, run.run.name)
+def view(run: Recorded) -> RunView:
+    return read_view(run.store, run.run.name, run.now)
 
 
 def climbed(run: Recorded) -> Recorded:
@@ -71,10 +70,11 @@ def test_a_measured_best_is_called_so_with_its_card(run: Recorded) -> None:
 
 
 def test_published_figures_are_called_published_and_cover_shared_cases(run: Recorded) -> None:
-    best = snapshot(climbed(run)).versions[-1].attempt.evaluation.score
+    best = view(climbed(run)).best
     assert best is not None
-    one = Baseline("one case", "h100", {best.cases[0].case: 2 * best.cases[0].tflops}, "")
-    both = Baseline("both cases", "h100", {case.case: case.tflops for case in best.cases}, "")
+    cases = scored(best).cases
+    one = Baseline("one case", "h100", {cases[0].case: 2 * cases[0].tflops}, "")
+    both = Baseline("both cases", "h100", {case.case: case.tflops for case in cases}, "")
     lines = draw(run, width=100, baselines=(one, both)).splitlines()
     assert any("one case" in line and "published, best is 0.50 x on 1 of 2" in line for line in lines)
     assert any("both cases" in line and "published, best is 1.00 x " in line for line in lines)
@@ -159,7 +159,7 @@ def test_what_models_have_used_is_shown_against_their_limits_and_so_is_the_last_
     assert "1.0M tokens, 0.50 USD, 2 calls" in text
     assert "last call" not in text
     called(run, "HTTP 503: overloaded")
-    now, spent = run.now, snapshot(run)
+    now, spent = run.now, view(run)
     assert "last call: HTTP 503: overloaded" in draw(run)
     assert Budget(None, None, START, max_tokens=3_000_000, max_usd=1.0).used(spent, now) == pytest.approx(0.75)
 

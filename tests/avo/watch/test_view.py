@@ -1,16 +1,25 @@
-"""A run's status: what is read, what is not read again, and the rates."""
+"""The view of a run: what is read, what is not read again, and the rates."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from avo.watch.view import WINDOW, RunStatus, read_status, to_json
+from avo.watch.view import WINDOW, RunView, read_view, to_json
 from evaluator.evaluation import Status
 from lineage_db.driving import LEASE
+from lineage_db.errors import UnknownRun
 from lineage_db.records import Request, RunState
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
+from tests.avo.sample_run import START, make_sample_run
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(str(tmp_path / "lineage.db")) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -25,11 +34,11 @@ def run(tmp_path: Path) -> Recorded:
     return made
 
 
-def read(run: Recorded, previous: RunStatus | None = None) -> RunStatus:
-    return read_status(run.store, run.run.name, run.now, previous)
+def read(run: Recorded, previous: RunView | None = None) -> RunView:
+    return read_view(run.store, run.run.name, run.now, previous)
 
 
-def test_a_status_has_counts_best_and_gain(run: Recorded) -> None:
+def test_a_view_has_counts_best_and_gain(run: Recorded) -> None:
     data = to_json(read(run), run.now)
     assert data["verdicts"] == {"correct": 2, "incorrect": 2}
     assert (data["attempts"], data["steps"], data["versions"]) == (4, 4, 2)
@@ -40,11 +49,11 @@ def test_a_status_has_counts_best_and_gain(run: Recorded) -> None:
 
 
 def test_rates_are_those_of_the_last_minutes(run: Recorded) -> None:
-    status = read(run)
-    assert status.rates(run.now) == pytest.approx({Status.CORRECT: 5.0, Status.INCORRECT: 5.0})  # 24 s
-    assert sum(status.rates(run.now + WINDOW - timedelta(seconds=9)).values()) == pytest.approx(0.2)
-    assert status.rates(run.now + 2 * WINDOW) == {}
-    assert status.rates(run.run.created) == {}
+    view = read(run)
+    assert view.rates(run.now) == pytest.approx({Status.CORRECT: 5.0, Status.INCORRECT: 5.0})  # 24 s
+    assert sum(view.rates(run.now + WINDOW - timedelta(seconds=9)).values()) == pytest.approx(0.2)
+    assert view.rates(run.now + 2 * WINDOW) == {}
+    assert view.rates(run.run.created) == {}
 
 
 def test_workers_are_shown_with_their_steps_and_leases(run: Recorded) -> None:
@@ -89,3 +98,90 @@ def test_what_is_left_of_limits_is_shown_and_the_trouble_of_the_last_call(tmp_pa
     assert data["left"] == {"max_attempts": 5, "max_tokens": 30}
     assert (data["model_trouble"], data["spend"]["tokens"]) == ("429: slow down", 120)
     assert (data["seed"], data["best"], data["gain"], data["attempts_per_minute"]) == (None, None, None, 0)
+
+
+def test_a_view_counts_verdicts_and_finds_seed_and_best(store: Store) -> None:
+    view = read_view(store, make_sample_run(store.url), START)
+    assert view.counts == {Status.CORRECT: 5, Status.INCORRECT: 2, Status.DOES_NOT_FIT: 1}
+    assert view.seed is not None
+    assert view.best is not None
+    assert (view.seed.number, view.best.number, view.versions) == (0, 3, 4)
+    assert view.last_gain == store.version(view.run.id, 3).accepted
+    assert [version.number for version in view.recent] == [0, 1, 2, 3]
+
+
+def test_an_unchanged_run_gives_the_same_view(store: Store) -> None:
+    name = make_sample_run(store.url)
+    first = read_view(store, name, START)
+    assert read_view(store, name, START, first) is first
+
+
+def test_a_view_built_on_another_equals_one_built_from_nothing(store: Store) -> None:
+    run = Recorded(store)
+    view = read(run)
+    for verdict in (100.0, Status.INCORRECT, 120.0, 130.0):
+        step = run.claim()
+        view = read(run, view)
+        attempt = run.evaluate(step, verdict, (0,) if view.versions else ())
+        view = read(run, view)
+        run.conclude(step, attempt, attempt.evaluation.correct)
+    run.finish()
+    assert read(run, view) == read(run)
+
+
+def test_a_database_made_anew_is_read_from_nothing(tmp_path: Path) -> None:
+    run = Recorded(Store.open(str(tmp_path / "old.db")))
+    run.step(100.0)
+    view = read(run)
+    again = Recorded(Store.open(str(tmp_path / "new.db")), now=START + timedelta(days=1))
+    assert read(again, view) == read(again)
+
+
+def test_workers_are_busy_only_while_the_run_goes_on(store: Store) -> None:
+    run = Recorded(store)
+    run.claim("worker-1")
+    assert [work.step.worker for work in read(run).working] == ["worker-1"]
+    run.finish()
+    assert read(run).working == ()
+
+
+def test_pauses_and_abandoned_steps_do_not_lower_the_rate(store: Store) -> None:
+    run = Recorded(store)
+    run.step(100.0, seconds=30)
+    lost = run.claim()
+    run.wait(36000)
+    run.abandon(lost)
+    run.step(110.0, (0,), seconds=30)
+    assert read(run).attempts_per_minute == pytest.approx(2.0)
+
+
+def test_the_time_of_steps_side_by_side_counts_once(store: Store) -> None:
+    run = Recorded(store)
+    first = run.claim("worker-0")
+    run.wait(20)
+    second = run.claim("worker-1")
+    run.wait(20)
+    run.conclude(first, run.evaluate(first, 100.0, ()), True)
+    run.wait(20)
+    run.conclude(second, run.evaluate(second, Status.INCORRECT, ()), False)
+    assert read(run).attempts_per_minute == pytest.approx(2.0)
+
+
+def test_no_rate_is_claimed_before_a_step_has_ended(store: Store) -> None:
+    run = Recorded(store)
+    run.evaluate(run.claim(), 100.0, ())
+    assert read(run).attempts_per_minute is None
+
+
+def test_the_best_is_the_last_version_whatever_a_lucky_sample_says_of_an_earlier_one(store: Store) -> None:
+    run = Recorded(store)
+    run.step(600.0)
+    run.step(590.0, (0,))
+    best = read(run).best
+    assert best is not None
+    assert best.number == 1
+
+
+def test_an_unknown_run_is_the_stores_error(store: Store) -> None:
+    with pytest.raises(UnknownRun):
+        read_view(store, "nothing", START)

@@ -1,0 +1,96 @@
+"""Scores of versions: reading them, and comparing them with each other and with published baselines."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evaluator.catalogue import get_problem
+from evaluator.errors import EvaluatorError
+from evaluator.evaluation import Score, geometric_mean
+from evaluator.problem import Baseline
+from lineage_db.records import Version
+
+
+def geomean(version: Version) -> float:
+    """Return the version's geometric mean over the benchmark cases, in TFLOPS."""
+    return version.attempt.evaluation.geomean_tflops
+
+
+def gain(version: Version, versions: Mapping[int, Version]) -> float | None:
+    """Return how much faster a version is than the fastest of its parents, 0.03 being 3 percent; None without any."""
+    parents = [geomean(versions[number]) for number in version.parents if number in versions]
+    return geomean(version) / max(parents) - 1 if parents else None
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineComparison:
+    """A score compared with a published baseline: geometric means in TFLOPS over the cases that both have."""
+
+    name: str
+    ours: float
+    published: float
+    shared: int
+    """Number of cases that both have."""
+    total: int
+    """Number of cases of the score."""
+
+
+def compare(score: Score, baselines: Sequence[Baseline]) -> list[BaselineComparison]:
+    """Return the score compared with each baseline of its target that shares a case with it, the slowest first."""
+    found = []
+    for baseline in baselines:
+        shared = [case for case in score.cases if case.case in baseline.tflops]
+        if baseline.target == score.target and shared:
+            found.append(
+                BaselineComparison(
+                    baseline.name,
+                    geometric_mean(case.tflops for case in shared),
+                    geometric_mean(baseline.tflops[case.case] for case in shared),
+                    len(shared),
+                    len(score.cases),
+                )
+            )
+    return sorted(found, key=lambda comparison: comparison.published)
+
+
+def published(problem: str) -> tuple[Baseline, ...]:
+    """Return the published baselines of a problem; empty if this installation does not have the problem."""
+    try:
+        return get_problem(problem).baselines
+    except EvaluatorError:
+        return ()
+
+
+def lines(
+    score: Score, baselines: Sequence[Baseline], versions: Iterable[Version]
+) -> list[tuple[int, BaselineComparison]]:
+    """Return the baselines that cover every case of the score, the slowest first.
+
+    Each comes with its place among ``versions``, in their order: the number of versions before the first that reaches
+    it.
+    """
+    reached = [geomean(version) for version in versions]
+    return [
+        (next((place for place, tflops in enumerate(reached) if tflops >= found.published), len(reached)), found)
+        for found in compare(score, baselines)
+        if found.shared == found.total
+    ]
+
+
+def score_to_json(version: Version) -> dict[str, Any]:
+    """Return a version's score as data for JSON, with how and for which target it was obtained."""
+    score = scored(version)
+    return {
+        "version": version.number,
+        "kind": score.kind,
+        "target": score.target,
+        "card": score.card or None,
+        "geomean_tflops": score.geomean_tflops,
+    }
+
+
+def scored(version: Version) -> Score:
+    """Return the version's score; every version has one."""
+    score = version.attempt.evaluation.score
+    assert score is not None, "only correct attempts become versions"
+    return score

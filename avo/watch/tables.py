@@ -1,0 +1,36 @@
+"""Tables and text for a terminal. Control characters of candidates and operators are removed."""
+
+from rich.table import Table
+from rich.text import Text
+
+from avo.watch.wording import printable
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` on one line, without control characters."""
+    return " ".join(printable(text).split())
+
+
+def table(*columns: str, title: str = "", gap: int = 2) -> Table:
+    """Return an empty table without rules. A column whose name starts with ``>`` is aligned to the right.
+
+    ``gap``: number of blanks between columns.
+    """
+    made = Table(
+        box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold", title=title or None,
+        title_justify="left", title_style="",
+    )  # fmt: skip
+    for column in columns:
+        right = column.startswith(">")
+        made.add_column(column.lstrip(">"), justify="right" if right else "left", overflow="fold", no_wrap=right)
+    return made
+
+
+def row(target: Table, *cells: object, style: str = "") -> None:
+    """Add a row to ``target``; None makes an empty cell."""
+    target.add_row(*(Text("" if cell is None else one_line(str(cell))) for cell in cells), style=style or None)
+
+
+def gain(new: float, old: float | None) -> float | None:
+    """Return ``new / old - 1``; None if ``old`` is None or 0."""
+    return new / old - 1 if old else None
