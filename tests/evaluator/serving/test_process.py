@@ -14,7 +14,7 @@ from evaluator.errors import EvaluatorUnavailable, UnknownProblem, UnknownTarget
 from evaluator.evaluation import Evaluation, Fault, Status
 from evaluator.serving import child
 from evaluator.serving.process import ProcessEvaluator
-from evaluator.serving.protocol import Request, answer, ready
+from evaluator.serving.protocol import answer_line, ready
 from evaluator.targets import get_target
 
 NO_PYTHON = Candidate("mha", "def attention(:")
@@ -101,7 +101,7 @@ def test_a_problem_without_shapes_held_out_is_verified_on_its_suite(elsewhere: E
         "PROBLEM = replace(MHA, name='quick-only', suites={'quick': MHA.suites['quick']})\n"
     )
     candidate = Candidate(str(problem), "def attention(:")
-    verdict = answer(Request(1, candidate, held_out=True), Evaluation(Status.PARSE_ERROR, "no", "h100", "quick", 0.1))
+    verdict = answer_line(1, Evaluation(Status.PARSE_ERROR, "no", "h100", "quick", 0.1))
     with elsewhere(f"echo {READY}; read line; echo {shlex.quote(verdict)}; cat > /dev/null") as evaluator:
         assert evaluator.verify(candidate).status is Status.PARSE_ERROR
 
