@@ -138,7 +138,7 @@ class RunConfig(BaseModel):
     """Join a Ray cluster: auto, HOST:PORT or ray://HOST:PORT."""
 
     sandbox: Annotated[Literal["auto", "require"], Flag(_JUDGE, commands=_EVERY_JUDGE)] = "auto"
-    """require: refuse to start where candidates cannot be kept in namespaces."""
+    """Where candidates cannot be kept in namespaces: judge them anyway (auto) or refuse to start (require)."""
     evaluator_command: Annotated[str | None, Flag(_JUDGE, "COMMAND", "this machine", _EVERY_JUDGE)] = None
     """Command that starts a judge elsewhere, e.g. 'ssh gpu-box python -m evaluator'."""
     cascade: Annotated[float | Literal["off"], Flag(_JUDGE, "FRACTION|off")] = 0.25
@@ -163,7 +163,7 @@ class RunConfig(BaseModel):
     migrate_every: int = Field(default=10, ge=2)
     """Steps of an island from one guest of its neighbour to the next."""
     restart_after: int = Field(default=30, ge=2)
-    """Steps without a new version after which an island starts anew."""
+    """Steps without a new version after which an island starts again."""
     archive_by: tuple[str, ...] = ("tile", "masks", "grid", "limiter")
     """Traits by which the population ``archive`` tells kinds of kernels apart."""
 

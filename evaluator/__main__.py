@@ -1,4 +1,4 @@
-"""``python -m evaluator``: a judge that reads requests and writes verdicts, one JSON object a line."""
+"""``python -m evaluator``: a judge that reads requests and writes verdicts, one JSON object per line."""
 
 import argparse
 import contextlib

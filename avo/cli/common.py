@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lineage_db.store import Store
 
 PIPED_WIDTH = 240
-"""Columns of a table that is not printed on a terminal, where COLUMNS is not set: so many that no line is folded."""
+"""Width of a table that is not printed on a terminal, where COLUMNS is not set: wide enough that no line is folded."""
 MAX_SOURCE_CHARS = 10**6
 """Longest kernel source that is read from a file: a hundred times the length of our own kernels."""
 

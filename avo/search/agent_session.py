@@ -24,7 +24,7 @@ from lineage_db.errors import StoreError
 from lineage_db.records import StepState
 
 SESSIONS = "mcp-"
-"""How the names begin under which the database knows agents' sessions as workers."""
+"""How the worker names of agents' sessions begin in the database."""
 PARTING_S = 5.0
 """How long a call may take to end once the agent has gone; then its step is abandoned."""
 
@@ -81,7 +81,7 @@ class AgentSession:
         while (call := self._calls.get()) is not None:
             if call.answer.set_running_or_notify_cancel():
                 return call
-        self._calls.put(None)  # whoever asks again is told the same
+        self._calls.put(None)  # a caller that asks again is told the same
         return None
 
     def _serve(self) -> None:

@@ -19,7 +19,7 @@ TRITON, GLUON = "triton", "triton.experimental.gluon"
 
 
 class Examiner(Protocol):
-    """Gives verdicts on candidates: an ``Evaluator``, or the scorer of a step, which asks one again if need be."""
+    """Gives verdicts on candidates: an ``Evaluator``, or the scorer of a step, which asks one again if necessary."""
 
     def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
         """Return the verdict; see ``Evaluator.evaluate``."""

@@ -22,9 +22,11 @@ _LOOK_S = 5.0
 _HERE = "auto"
 """The address of the cluster that this machine is a node of."""
 _OUTSIDE = "ray://"
-"""How addresses of clusters begin that are reached from outside, by Ray Client."""
+"""Beginning of the addresses of clusters that are reached from outside, by Ray Client."""
 _OBJECT_STORE_BYTES = 80 * 2**20
-"""Ray's minimum is 75 MiB; what passes through is sources and evaluations, a few kilobytes each."""
+"""Bytes of Ray's object store. 75 MiB is Ray's minimum, and only sources and evaluations of a few kilobytes pass
+through it.
+"""
 
 
 @contextmanager
@@ -75,7 +77,7 @@ def _local_ray(cpus: int, gpus: int, resources: dict[str, float]) -> Iterator[No
     folder = tempfile.mkdtemp(prefix="avo-", dir="/tmp")
     # For Ray's processes; what the judges leave behind in their temporary folder goes with ours.
     environment = {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "TMPDIR": folder}
-    # Ray asks for a token by default; without this it would keep one in the home folder. It reads it once a process.
+    # Ray asks for a token by default; without this it would keep one in the home folder. It reads it once per process.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""The pool: evaluators that operators share. Whoever asked first gets the next one that is free."""
+"""The pool of evaluators that operators share. The caller who has waited longest gets the next one that is free."""
 
 import asyncio
 from collections import deque
@@ -105,7 +105,7 @@ class Pool(Generic[E]):
 
 
 def judge_process(config: RunConfig) -> Evaluator:
-    """Return the evaluator of a run; raises ``UnknownTarget`` or ``UnknownProblem`` for names that are none."""
+    """Return the evaluator of a run; raises ``UnknownTarget`` or ``UnknownProblem`` for unknown names."""
     return evaluators.judge_process(
         config.target,
         config.suite,

@@ -1,4 +1,4 @@
-"""The right to drive a run, which one process has at a time: a lease in the database, renewed while it works."""
+"""The lease on a run: a record in the database that lets one process drive the run, renewed while it works."""
 
 import contextlib
 import fcntl

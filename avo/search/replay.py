@@ -115,7 +115,7 @@ class Unrecorded(EvaluatorUnavailable):
 
 
 class RecordedJudge(Evaluator):
-    """Judges as the record says, by digest; what it has no verdict on it cannot judge."""
+    """Judges by digest, as the record says. A candidate without a recorded verdict cannot be judged."""
 
     def __init__(self, record: RecordedRun, target: Target) -> None:
         self._target = target
@@ -140,7 +140,7 @@ class RecordedJudge(Evaluator):
                 return Findings(text="not replayed")
 
     def _evaluate(self, candidate: Candidate, incumbent: Incumbent | None) -> Evaluation:
-        """Return the recorded verdict; raises ``Unrecorded`` where there is none, or none beside ``incumbent``."""
+        """Return the recorded verdict; raises ``Unrecorded`` where there is none, or none against ``incumbent``."""
         found = self._known.get(candidate.digest)
         if found is None:
             raise Unrecorded("makes a candidate that is not on record")

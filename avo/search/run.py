@@ -20,7 +20,7 @@ from lineage_db.records import Request, Run, RunState, StepState
 from lineage_db.store import Store
 
 GRACE = timedelta(seconds=30)
-"""How long workers have to finish their steps when no more are started; then the steps are abandoned."""
+"""Time that workers have to finish their steps when the run stops; after that the steps are abandoned."""
 PATIENCE = 3
 """Steps in a row without a new attempt after which a worker rests, until another's step brings something new."""
 MODEL_PATIENCE = 10
@@ -82,7 +82,7 @@ class Stop:
         """Whether another process has taken the run over, so that this one may no longer write to it."""
 
     def request(self) -> None:
-        """Ask to stop in order; when asked before, at once."""
+        """Ask to stop in order; the second request asks to stop at once."""
         self._requests += 1
 
     def dispossess(self) -> None:

@@ -48,7 +48,7 @@ class RecordingScorer:
     def __call__(self, candidate: Candidate, *, change: str, parents: tuple[int, ...], hypothesis: str = "") -> Attempt:
         """Return the attempt of ``candidate``, or the recorded one where the run has had it before: see ``Scorer``."""
         started = self._clock()
-        # In this order no candidate slips through: whoever had it before has either recorded it or still announces it.
+        # In this order no candidate slips through: another step that had it has either recorded it or still announces it.
         if not self._store.claims.announce(self._step.id, candidate.digest, now=started):
             raise CandidateTaken
         if (known := self._store.known_attempt(self._run.id, candidate.digest)) is not None:
@@ -119,7 +119,7 @@ class RecordingScorer:
         return evaluation
 
     def _shared(self, evaluation: Evaluation) -> Evaluation:
-        """Replace what was sampled anew by what the run knows of the same launch plans: a fault, or earlier samples.
+        """Replace new samples by what the run knows of the same launch plans: a fault, or earlier samples.
 
         Otherwise the same plans could be submitted under other names until a sample is lucky.
         """

@@ -34,15 +34,16 @@ class Sample:
     """How much of the outputs at one benchmark shape is checked; at least one group of rows."""
 
     groups: int
-    """Most groups."""
+    """Largest number of groups."""
     flop: float
-    """About the most FLOPs of matrix products for all groups, if one program makes one group."""
+    """About the largest number of FLOPs of matrix products for all groups, if one program makes one group."""
 
 
 EACH_TIME, BEFORE_ACCEPTANCE = Sample(6, 1e10), Sample(32, 5e10)
 _OTHER_HEADS, _OTHER_ROWS = 8, 64
-"""The programs that make the sample often make more rows. At most so many heads of these, and so many rows of each,
-are compared too."""
+"""Limits on what is compared besides the sample: the programs that make the sample often make more rows. At most this
+many heads of these, and this many rows of each, are compared too.
+"""
 
 
 @dataclass(frozen=True)

@@ -228,7 +228,7 @@ def play(teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: 
             stuck = [index for waiting in queues for index in waiting]
             if not stuck:
                 break
-            for waiting in queues:  # whoever still waits for other warps waits for no one
+            for waiting in queues:  # a warp that still waits for others waits for no one
                 waiting.clear()
             for index in stuck:
                 resume(index, now)

@@ -1,4 +1,4 @@
-"""The judge's wire format: one JSON object a line, requests in, answers out, in order.
+"""The judge's wire format: one JSON object per line, requests in, answers out, in order.
 
 <- {"ready": "h100", "version": 3, "target": {"arch": 90, ...}}        once, when requests are taken
 -> {"id": 1, "problem": "mha", "source": "..."}                        judge it
@@ -28,7 +28,7 @@ from evaluator.profile import Profile
 from evaluator.target import Target
 
 VERSION = 3
-"""Version of this format and of what the answers mean. A judge and whoever asks it must have the same."""
+"""Version of this format and of the meaning of answers. A judge and its caller must have the same version."""
 _SHOWN = 60
 """Characters of a bad line that a message quotes."""
 
@@ -65,7 +65,7 @@ class _Inspect(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def requests(lines: Iterable[str]) -> Iterator[tuple[int, AnyRequest] | MalformedRequest]:
-    """Yield each line as a request with its number, or as what is wrong with it; blank lines are passed over."""
+    """Yield each line as a request with its number, or as what is wrong with it; blank lines are skipped."""
     for line in lines:
         if line.strip():
             yield _request(line)
