@@ -32,9 +32,7 @@ def report(
     run: RunArgument,
     out: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="File to write; - prints. Default: print md; html needs a name.", show_default=False
-        ),
+        typer.Option(metavar="FILE", help="File to write; - prints. Default: print md; html needs a name."),
     ] = None,
     form: Annotated[Format, typer.Option("--format", help="html: the whole report. md: a summary for a README.")] = (
         Format.HTML
@@ -44,10 +42,10 @@ def report(
     ] = False,
     db: DbOption = None,
 ) -> None:
-    """Write a report on a run: figures, lineage with diffs, what paid, attempts, time and cost, environment.
+    """Write a report on a run: figures, lineage with diffs, what paid off, attempts, time and cost, environment.
 
-    The page is one file that loads nothing: open it in any browser, on a phone or on paper. Everything in it but the
-    profile is read from the database. An existing file is replaced.
+    The page is one file that loads nothing else: open it in any browser, or print it. Everything but the profile is
+    read from the database. An existing file is replaced.
 
     Example: avo report mha-h100 --out report.html
     """
@@ -87,7 +85,7 @@ def _profiles(report: "Report") -> "tuple[Profile, ...] | Fault | None":
     if best is None:
         err.print(f"avo: {run.name} has no version yet: there is nothing to profile")
         return None
-    config = RunConfig.stored(run.config, {})
+    config = RunConfig.stored(run, {})
     made: list[Profile] = []
     with (
         err.status(f"profiling {run.name}@{best.number} for {run.target} ..."),

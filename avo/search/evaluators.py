@@ -12,7 +12,7 @@ from evaluator.evaluators import Evaluator
 from evaluator.isolation import Sandbox
 
 START_TRIES = 3
-"""How often in a row each evaluator may fail to start before those that wait are told so."""
+"""How often in a row each evaluator may fail to start before those who wait are told."""
 _PAUSE_S = 1.0
 
 E = TypeVar("E")
@@ -22,7 +22,7 @@ T = TypeVar("T")
 class Pool(Generic[E]):
     """A number of evaluators, each asked one thing at a time; one that has no answer is replaced by a new one.
 
-    Nothing is queued here but the askers, each for one answer: the attempts they wait with are in the database.
+    Only callers queue here, each for one answer: what they have found so far is in the database.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class Pool(Generic[E]):
     ) -> None:
         """Begin to start ``count`` evaluators; needs a running event loop.
 
-        ``start`` returns one that is ready, or raises ``EvaluatorUnavailable``; ``end`` does away with one.
+        ``start`` returns an evaluator that is ready, or raises ``EvaluatorUnavailable``; ``end`` ends one.
         """
         self._start = start
         self._end = end

@@ -11,14 +11,13 @@ from agents.operator import Brief, Proposal
 from avo.config import RunConfig
 from avo.errors import ConfigError
 from avo.search.population import Archive, Islands, Lineage, Population, population
-from avo.search.step import SeedOperator, perform_step
+from avo.search.step import SeedOperator
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation
 from evaluator.evaluators import FakeEvaluator
-from knowledge_base.library import Library
 from lineage_db.records import Run, StepState
 from lineage_db.store import Store
-from tests.avo.fakes import NOW, SEED, Climber, judge, make_run
+from tests.avo.fakes import NOW, SEED, Climber, judge, make_run, make_work
 
 ARCHIVE = Archive(("tile", "grid"))
 
@@ -40,18 +39,8 @@ class World:
         self.step(SeedOperator(SEED))
 
     def step(self, operator: "SeedOperator | Watched | None" = None, worker: str = "w0") -> None:
-        perform_step(
-            self.store,
-            self.run,
-            operator or Watched(self.seen, Climber().vary),
-            FakeEvaluator(kind_of),
-            worker=worker,
-            min_gain=0.002,
-            alpha=0.05,
-            clock=lambda: NOW,
-            knowledge=Library(()),
-            population=self.kind,
-        )
+        work = make_work(self.store, self.run, FakeEvaluator(kind_of), population=self.kind)
+        work.perform(operator or Watched(self.seen, Climber().vary), worker)
 
     def steps(self, count: int, speed: Callable[[Brief], float] | None = None) -> None:
         """Perform steps of a climber, or of an operator that submits a kernel of the ``speed`` it is told."""

@@ -9,14 +9,13 @@ import pytest
 from agents.operator import Brief, Proposal, VariationOperator
 from avo.config import RunConfig
 from avo.search.acceptance import share_of_alpha
-from avo.search.step import SeedOperator, StepOutcome, perform_step
+from avo.search.step import SeedOperator, StepOutcome
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Comparison, Evaluation, Status, Verdict
-from knowledge_base.library import Library
 from lineage_db.records import Attempt, StepState
 from lineage_db.store import Store
-from tests.avo.fakes import NOW, Scripted, make_run, proposing, submit
+from tests.avo.fakes import Scripted, make_run, make_work, proposing, submit
 from tests.avo.measured import MeasuringEvaluator, kernel
 
 SEED = kernel(100.0)
@@ -34,17 +33,8 @@ class Lab:
         self.evaluator.calls.clear()
 
     def step(self, operator: VariationOperator, worker: str = "w0") -> StepOutcome:
-        return perform_step(
-            self.store,
-            self.run,
-            operator,
-            self.evaluator,
-            worker=worker,
-            min_gain=0.01,
-            alpha=ALPHA,
-            clock=lambda: NOW,
-            knowledge=Library(()),
-        )
+        config = RunConfig(target="cuda", alpha=ALPHA, supervisor="off")
+        return make_work(self.store, self.run, self.evaluator, config).perform(operator, worker)
 
     def attempts(self) -> list[Attempt]:
         return self.store.attempts(self.run.id)

@@ -7,16 +7,15 @@ import pytest
 
 from agents.operator import Brief, Proposal, VariationOperator
 from avo.search.scoring import EVALUATOR_TRIES
-from avo.search.step import SeedOperator, StepOutcome, perform_step
+from avo.search.step import SeedOperator, StepOutcome
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Status
 from evaluator.evaluators import FakeEvaluator
-from knowledge_base.library import Library
 from lineage_db.errors import DatabaseUnavailable
 from lineage_db.records import Attempt, StepState
 from lineage_db.store import Store
-from tests.avo.fakes import NOW, SEED, Climber, Scripted, correct, judge, make_run, proposing, submit
+from tests.avo.fakes import NOW, SEED, Climber, Scripted, correct, judge, make_run, make_work, proposing, submit
 
 
 class Desk:
@@ -28,17 +27,7 @@ class Desk:
         self.evaluator = FakeEvaluator(judge)
 
     def step(self, operator: VariationOperator, worker: str = "w0") -> StepOutcome:
-        return perform_step(
-            self.store,
-            self.run,
-            operator,
-            self.evaluator,
-            worker=worker,
-            min_gain=0.002,
-            alpha=0.05,
-            clock=lambda: NOW,
-            knowledge=Library(()),
-        )
+        return make_work(self.store, self.run, self.evaluator).perform(operator, worker)
 
     def judged(self) -> list[str]:
         """What was evaluated, but for the canary's variants of the seed."""

@@ -1,4 +1,4 @@
-"""The feed of a sitting: each event to the file and the command, and nothing that goes wrong there ends the run."""
+"""The feed of a session: each event to the file and the command, and nothing that goes wrong there ends the run."""
 
 import json
 from pathlib import Path
