@@ -99,7 +99,7 @@ def _plain(line: cst.BaseStatement) -> bool:
 
 
 def _guarded(anatomy: Anatomy, loop: Loop, line: cst.BaseStatement) -> cst.BaseStatement | None:
-    """Return the statement with loads that stay in bounds one tile after the loop's last; None if that is not possible."""
+    """Return the statement with loads that stay in bounds one tile after the loop's last; None if there is no way."""
     edits: dict[cst.CSTNode, tree.Replacement] = {}
     for load in tree.calls(line, "tl.load"):
         rows = [

@@ -43,7 +43,7 @@ def mcp(
     from avo.config import RunConfig
     from avo.search.agent_session import SESSIONS, AgentSession
     from avo.search.budget import Allowance
-    from avo.search.evaluators import judge_process
+    from avo.search.evaluators import run_evaluator
     from avo.search.mcp_server import serve
     from avo.search.run import utc_now
     from avo.search.step import Work
@@ -57,7 +57,7 @@ def mcp(
             Sandbox(config.sandbox).check()
         allowance = Allowance(step_evaluations=config.step_evaluations, max_attempts=max_attempts)
         worker = f"{SESSIONS}{os.getpid()}"
-        with judge_process(config) as judge:
+        with run_evaluator(config) as judge:
             session = AgentSession(Work(store, found, config, judge, Library.load(), utc_now, allowance), worker)
 
             def leave(number: int, frame: FrameType | None) -> None:

@@ -44,7 +44,7 @@ def _replay(source: "Store", store: "Store", run: str, name: str | None, recorde
     from contextlib import ExitStack
 
     from avo.config import RunConfig
-    from avo.search.evaluators import judge_process
+    from avo.search.evaluators import run_evaluator
     from avo.search.replay import RecordedJudge, RecordedRun, replay
     from avo.search.run import utc_now
     from evaluator.targets import get_target
@@ -66,7 +66,7 @@ def _replay(source: "Store", store: "Store", run: str, name: str | None, recorde
     )
     with ExitStack() as stack:
         judge = (
-            RecordedJudge(record, get_target(made.target)) if recorded else stack.enter_context(judge_process(config))
+            RecordedJudge(record, get_target(made.target)) if recorded else stack.enter_context(run_evaluator(config))
         )
         try:
             different = replay(source, record, store, made, config, judge, utc_now)

@@ -76,24 +76,19 @@ def report(
 def _profiles(report: "Report") -> "tuple[Profile, ...] | Fault | None":
     """Return the profile of the best version on the last full and the last causal case; None where there is none."""
     from avo.config import RunConfig
+    from avo.search.evaluators import run_evaluator
     from evaluator.candidate import Candidate
     from evaluator.evaluation import Fault
-    from evaluator.evaluators import judge_process
-    from evaluator.isolation import Sandbox
 
     run, best = report.run, report.view.best
     if best is None:
         err.print(f"avo: {run.name} has no version yet: there is nothing to profile")
         return None
-    config = RunConfig.stored(run, {})
     made: list[Profile] = []
     with (
         err.status(f"profiling {run.name}@{best.number} for {run.target} ..."),
-        judge_process(
-            run.target, run.suite, config.evaluation_wall_s, sandbox=Sandbox(config.sandbox),
-            command=config.evaluator_command,
-        ) as judge,
-    ):  # fmt: skip
+        run_evaluator(RunConfig.stored(run, {})) as judge,
+    ):
         for figure in report.trajectories:
             found = judge.profile(Candidate(run.problem, best.attempt.source), figure.cases[-1].name)
             if isinstance(found, Fault):

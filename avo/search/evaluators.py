@@ -6,9 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from avo.config import RunConfig
-from evaluator import evaluators
 from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluators import Evaluator
+from evaluator.evaluators import Evaluator, judge_process
 from evaluator.isolation import Sandbox
 
 START_TRIES = 3
@@ -104,9 +103,12 @@ class Pool(Generic[E]):
                     waiting.set_exception(EvaluatorUnavailable(str(error)))
 
 
-def judge_process(config: RunConfig) -> Evaluator:
-    """Return the evaluator of a run; raises ``UnknownTarget`` or ``UnknownProblem`` for unknown names."""
-    return evaluators.judge_process(
+def run_evaluator(config: RunConfig) -> Evaluator:
+    """Return a judge in a process of its own, as a run with this configuration has it.
+
+    Raises ``UnknownTarget`` or ``UnknownProblem`` for unknown names.
+    """
+    return judge_process(
         config.target,
         config.suite,
         config.evaluation_wall_s,

@@ -48,7 +48,7 @@ class RecordingScorer:
     def __call__(self, candidate: Candidate, *, change: str, parents: tuple[int, ...], hypothesis: str = "") -> Attempt:
         """Return the attempt of ``candidate``, or the recorded one where the run has had it before: see ``Scorer``."""
         started = self._clock()
-        # In this order no candidate slips through: another step that had it has either recorded it or still announces it.
+        # In this order no candidate slips through: a step that had it has either recorded it or still announces it.
         if not self._store.claims.announce(self._step.id, candidate.digest, now=started):
             raise CandidateTaken
         if (known := self._store.known_attempt(self._run.id, candidate.digest)) is not None:

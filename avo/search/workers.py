@@ -18,7 +18,7 @@ from avo.config import RunConfig
 from avo.errors import RunFailed
 from avo.search.budget import Allowance
 from avo.search.cluster import answers, ray_running
-from avo.search.evaluators import Pool, judge_process
+from avo.search.evaluators import Pool, run_evaluator
 from avo.search.run import WorkerReport, utc_now, worker_name
 from avo.search.step import SeedOperator, StepOutcome, Work
 from evaluator.errors import EvaluatorError, EvaluatorUnavailable
@@ -211,7 +211,7 @@ def hire(
     default they make the configured operator and an evaluator process. Raises as ``ray_running`` does.
     """
     make_operator = make_operator or partial(get_operator, config.operator, config.settings)
-    make_evaluator = make_evaluator or partial(judge_process, config)
+    make_evaluator = make_evaluator or partial(run_evaluator, config)
     count, gpus = config.evaluators or config.workers, _gpus_per_evaluator(config)
     evaluator_actor: Any = ray.remote(
         num_cpus=1,

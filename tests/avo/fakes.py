@@ -69,7 +69,7 @@ class Climber:
 
 
 class Scripted:
-    """Does what it is told, one function a step, the last one for ever."""
+    """Runs one function per step, in order; the last one is repeated."""
 
     name = "scripted"
 

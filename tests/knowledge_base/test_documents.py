@@ -1,4 +1,4 @@
-"""Documents are copied, split into passages, found beside the notes, and forgotten."""
+"""Documents are copied, split into passages, found together with the notes, and removed."""
 
 import os
 from datetime import UTC, datetime

@@ -228,7 +228,7 @@ def test_a_candidate_is_announced_by_one_running_step_at_a_time(store: Store, ma
 
 
 def test_what_a_step_announced_counts_no_more_when_its_lease_is_over(store: Store, make: Any) -> None:
-    """Whoever held it was killed, and the next driver may be long in coming."""
+    """The previous driver was killed, and the next one may start much later."""
     run = make.run(store)
     first, second = make.step(store, run), make.step(store, run)
     assert store.claims.announce(first.id, "d1", now=make.now)

@@ -20,7 +20,7 @@ JUDGE = f"{sys.executable} {Path(__file__).parents[1] / 'fake_judge.py'} kernels
 
 
 class Driving:
-    """A process of ``avo run``, and others that are started beside it."""
+    """A process of ``avo run``, and others that are started next to it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -20,7 +20,7 @@ from tests.avo.fakes import NOW, SEED, Climber, InlineCrew, Scripted, judge, mak
 
 @pytest.mark.parametrize("status", [Status.TIMED_OUT, Status.CRASHED])
 def test_a_candidate_that_loops_or_exits_costs_its_own_attempt_and_nothing_else(tmp_path: Path, status: Status) -> None:
-    """That the judge gives these verdicts, and goes on, is shown by the attacks that its own tests make."""
+    """The judge's own tests, with attacks, show that it gives these verdicts and goes on."""
 
     def verdict(candidate: Candidate) -> Evaluation:
         bad = candidate.source == "bad"

@@ -89,7 +89,7 @@ def test_all_workers_are_kept_busy(office: Office) -> None:
     assert office.crew.most_at_work == 3
 
 
-def test_attempts_are_counted_over_all_sittings(office: Office) -> None:
+def test_attempts_are_counted_over_all_sessions(office: Office) -> None:
     office.drive(Climber(), max_attempts=4)
     run = office.drive(Climber(), max_attempts=6)
     assert len(office.sources()) == 6
@@ -98,7 +98,7 @@ def test_attempts_are_counted_over_all_sittings(office: Office) -> None:
     assert len(office.sources()) == 6
 
 
-def test_a_run_in_two_sittings_makes_the_same_candidates_as_in_one(office: Office, tmp_path: Path) -> None:
+def test_a_run_in_two_sessions_makes_the_same_candidates_as_in_one(office: Office, tmp_path: Path) -> None:
     office.drive(Climber(), max_attempts=3)
     office.drive(Climber(), max_attempts=9)
     other = Office(tmp_path / "other.db")

@@ -93,7 +93,7 @@ def test_what_fails_on_shapes_held_out_is_no_version_and_the_reason_does_not_giv
 
 @pytest.mark.parametrize("again", ["tflops = 110.0", "tflops = 110.0\n# the same plan"])
 def test_what_fails_a_closer_look_is_not_looked_at_again(seeded: Desk, again: str) -> None:
-    """A sample may be lucky, so whoever asks often enough would be right in the end."""
+    """A sample may be lucky, so a wrong kernel that is sampled often enough would pass in the end."""
     seeded.evaluator.held_out = lambda candidate: Evaluation(Status.INCORRECT, "off", "h100", "held_out", 0.1)
     first = seeded.step(Scripted(proposing("tflops = 110.0")))
     seeded.evaluator.held_out, seeded.evaluator.verified = None, []

@@ -1,4 +1,4 @@
-"""Real worker processes: nothing is lost whoever dies, and nobody outlives the run."""
+"""Real worker processes: nothing is lost when one dies, and none outlives the run."""
 
 import os
 import signal

@@ -43,7 +43,7 @@ def test_a_feed_gives_what_happens_while_it_lasts(run: Recorded) -> None:
     ]  # fmt: skip
 
 
-def test_the_log_of_a_sitting_is_appended_as_lines_of_json(run: Recorded, tmp_path: Path) -> None:
+def test_the_log_of_a_session_is_appended_as_lines_of_json(run: Recorded, tmp_path: Path) -> None:
     path, said = tmp_path / "run.jsonl", list[str]()
     path.write_text('{"event": "earlier"}\n')
     with Feed(run.store, "live", [LogFile(path, said.append)], lambda: run.now, interval_s=0.01) as feed:
