@@ -54,7 +54,7 @@ def search(
         print_json([asdict(note) for note in found])
         return
     if not found:
-        err.print("Nothing shares a word with that.")
+        err.print("No passage shares a word with the query.")
         return
     made = table("ID", "KIND", "TITLE", "SOURCE")
     for note in found:
@@ -98,7 +98,7 @@ def add(path: Annotated[Path, typer.Argument(metavar="PATH", help="A text, or a 
     folder = documents.documents_folder()
     made = documents.add(folder, path, datetime.now(UTC))
     count = len(documents.passages(folder, made))
-    skipped = f"; {made.skipped} skipped: hidden, links, too large, or no text" if made.skipped else ""
+    skipped = f"; {made.skipped} skipped: hidden, links, too large, or not text" if made.skipped else ""
     err.print(f"Added {made.name}: {made.files} texts, {count} passages{skipped}.")
 
 

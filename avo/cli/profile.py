@@ -60,7 +60,7 @@ def profile(
     from evaluator.targets import get_target
 
     if svg and (svg.is_dir() or not svg.parent.is_dir()):
-        fail(f"--svg: {svg} is no file in an existing folder")
+        fail(f"--svg: {svg} is not a file in an existing folder")
     chosen = get_target(target)
     problem = problem_name(problem)
     get_cases(get_problem(problem), suite, case)

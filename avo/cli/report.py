@@ -104,7 +104,7 @@ def _check(file: Path) -> None:
         if file.is_dir():
             fail(f"cannot write {file}: it is a folder: name a file in it")
         if file.exists() and not file.is_file():
-            fail(f"cannot write {file}: it is no regular file: name another")
+            fail(f"cannot write {file}: it is not a regular file: name another")
         if not file.parent.is_dir():
             fail(f"cannot write {file}: there is no folder {file.parent}: make it first")
     except OSError as error:

@@ -132,7 +132,7 @@ class Worker:
             return fault
         running.spoil()
         if not running.verify().fault:
-            raise AssertionError("a number that was made wrong passes for right")
+            raise AssertionError("a number that was made wrong was accepted as right")
         with self._watched():
             self._replays[running.case.name] = self.device.record(running.enqueue)
         return None

@@ -89,7 +89,7 @@ class BenchmarkCheck:
         useful = self.problem.flops(self.case)
         counted = sum(stage.work.total("dot_flops") for stage in self.stages)
         if any(stage.kernel.multiplies for stage in self.stages) and counted < LEAST_WORK * useful:
-            message = f"{counted:.3g} FLOPs of matrix products are counted where {useful:.3g} are due"
+            message = f"{counted:.3g} FLOPs of matrix products are counted, but {useful:.3g} are needed"
             raise Refused(Fault(Status.INCORRECT, f"{message}: work is missing at this shape"))
 
     def _sampled(self, chance: random.Random) -> tuple[list[torch.Tensor], torch.Tensor]:

@@ -23,7 +23,7 @@ def hot_code(profile: Profile) -> str:
     section = max(launch.sections, key=attrgetter("time_us"))
     lines = [
         f"{profile.score.case}, kernel {launch.kernel}, {section.name}: "
-        f"{section.clocks_per_pass:.0f} clocks a pass, {profile.kind}"
+        f"{section.clocks_per_pass:.0f} clocks per pass, {profile.kind}"
     ]
     for number, role in enumerate(section.roles):
         if len(section.roles) > 1:

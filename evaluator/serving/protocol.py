@@ -151,7 +151,7 @@ def greeting(line: str, target: str) -> Target:
             "install the same release on both sides"
         )
     if name != target:
-        raise EvaluatorUnavailable(f"the judge is there for target {name!r}, not {target!r}")
+        raise EvaluatorUnavailable(f"the judge is for target {name!r}, not {target!r}")
     try:
         return msgspec.convert(data["target"], Target)
     except (ValueError, KeyError, TypeError) as error:

@@ -126,10 +126,13 @@ def test_retry_after_is_honoured_in_seconds_and_as_a_date() -> None:
         ({"status": 503, "body": "overloaded"}, "HTTP 503: overloaded"),
         ({"status": 502, "body": "<html>Bad gateway</html>"}, "HTTP 502"),
         ({"hangup": True}, "no connection to http://127.0.0.1"),
-        ({"body": "<html>busy</html>"}, "the endpoint's answer is no JSON: '<html>busy</html>'"),
-        ({"body": '{"error": {"message": "upstream failed"}}'}, 'no chat completion: {"message": "upstream failed"}'),
-        ({"body": '{"choices": []}'}, "no chat completion"),
-        ({"body": "[1, 2]"}, "no chat completion: [1, 2]"),
+        ({"body": "<html>busy</html>"}, "the endpoint's answer is not JSON: '<html>busy</html>'"),
+        (
+            {"body": '{"error": {"message": "upstream failed"}}'},
+            'not a chat completion: {"message": "upstream failed"}',
+        ),
+        ({"body": '{"choices": []}'}, "not a chat completion"),
+        ({"body": "[1, 2]"}, "not a chat completion: [1, 2]"),
         ({"headers": {"Content-Encoding": "gzip"}}, "the answer broke off"),
     ],
 )
@@ -248,7 +251,7 @@ def test_a_conversation_that_is_too_long_is_told_apart(error: str) -> None:
 
 
 def test_a_server_that_speaks_something_else_is_given_up():
-    with model({"body": "<html>hello</html>"}) as (asked, endpoint), pytest.raises(ModelRefused, match="no JSON"):
+    with model({"body": "<html>hello</html>"}) as (asked, endpoint), pytest.raises(ModelRefused, match="not JSON"):
         asked.complete()
     assert len(endpoint.requests) == 5
 

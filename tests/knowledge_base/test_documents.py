@@ -148,12 +148,12 @@ def test_a_collection_is_added_once_and_can_be_forgotten(folder: Path, tmp_path:
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("a.png", b"x", "it is none of .md"),
+        ("a.png", b"x", "it is not one of .md"),
         ("a.txt", b"\xff\xfe", "not UTF-8 text"),
         ("a.txt", b"a\0b", "NUL bytes"),
         ("a.txt", b"", "it is empty"),
-        ("a.txt", b"x" * (documents.MAX_FILE_BYTES + 1), "1.0 MB, and at most 1 MB are taken"),
-        ("a/b.png", b"x", "it holds no text of the kinds .md"),
+        ("a.txt", b"x" * (documents.MAX_FILE_BYTES + 1), "1.0 MB, and at most 1 MB can be added"),
+        ("a/b.png", b"x", "it holds no text files of the kinds .md"),
     ],
 )
 def test_what_is_no_text_is_refused_in_one_line(
@@ -175,7 +175,7 @@ def test_what_is_missing_too_much_or_within_itself_is_refused(
     for i in range(4):
         made(tmp_path / "many" / f"{i}.md", "text")
     monkeypatch.setattr(documents, "MAX_FILES", 3)
-    with pytest.raises(LibraryError, match=r"4 texts with 0\.0 MB, and at most 3 with 32 MB are taken at once"):
+    with pytest.raises(LibraryError, match=r"4 texts with 0\.0 MB, and at most 3 with 32 MB can be added at once"):
         documents.add(folder, tmp_path / "many", NOW)
     with pytest.raises(LibraryError, match="its name holds characters that cannot be printed"):
         documents.add(folder, made(tmp_path / "a\tb.md", "text"), NOW)

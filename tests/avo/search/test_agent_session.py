@@ -126,7 +126,7 @@ def test_a_step_that_another_process_abandons_goes_on_with_the_next_call(office:
     office.store.claims.abandon_running(office.run.id, reason="the run was stopped", now=NOW)
     said = evaluate(session)
     assert said.startswith("error: step 1 was abandoned: ")
-    assert said.endswith("The call was not performed.\nThe next call begins another step or takes this one up again.")
+    assert said.endswith("The call was not performed.\nThe next call begins another step or continues this one.")
     assert "120.0 predicted TFLOPS" in evaluate(session)
 
 

@@ -82,7 +82,7 @@ def test_a_judge_is_told_how_long_an_evaluation_may_take(tmp_path: Path) -> None
          "does not start: exit code 255; ssh: connect to host gpu-box port 22: No route to host"),
         ("echo Welcome to gpu-box; cat > /dev/null", "instead of being ready, the judge says 'Welcome to gpu-box'"),
         ("""echo '{"ready": "h100"}'; cat > /dev/null""", "speaks version None of the protocol"),
-        (f"echo {READY} | sed s/h100/b200/; cat > /dev/null", "is there for target 'b200', not 'h100'"),
+        (f"echo {READY} | sed s/h100/b200/; cat > /dev/null", "the judge is for target 'b200', not 'h100'"),
         ("kill -9 $$", "does not start: killed by SIGKILL"),
     ],
 )  # fmt: skip
