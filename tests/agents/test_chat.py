@@ -69,7 +69,7 @@ class Caller:
 
 
 @contextmanager
-def model(*script: Line, time: Time | None = None, timeout_s: float = 20.0, **settings: Any) -> Iterator[Any]:
+def model(*script: Line, time: Time | None = None, timeout_s: float = 600.0, **settings: Any) -> Iterator[Any]:
     with Endpoint(script) as endpoint:
         made = Caller(endpoint.url, FakeDesk(), time or Time(), timeout_s, settings)
         with closing(made.client):
@@ -163,7 +163,7 @@ def test_an_endpoint_that_does_not_answer_in_time_is_asked_again() -> None:
 
 def test_an_answer_that_trickles_in_has_no_more_time_than_another() -> None:
     ticking = Time(tick=30.0)
-    with model(GOOD, time=ticking) as (asked, _):
+    with model(GOOD, time=ticking, timeout_s=20.0) as (asked, _):
         ticking._on_sleep = lambda: setattr(ticking, "_tick", 0.0)
         assert asked.complete().text == "here"
     assert asked.errors == ["no answer within 20 s (request_timeout_s)", ""]

@@ -117,7 +117,7 @@ def test_a_folder_gives_its_texts_and_leaves_the_rest(folder: Path, tmp_path: Pa
     assert ids == ["checkout/README.md#hello", "checkout/src/kernel.py#kernel"]
 
 
-def test_documents_are_searched_beside_the_notes_and_say_where_they_are_from(
+def test_documents_are_searched_with_the_notes_and_say_where_they_are_from(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = made(tmp_path / "frobnicate.md", "# Frobnication\n\nHow to frobnicate a softmax.\n")
@@ -189,7 +189,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         documents.add(blocked / "knowledge", made(tmp_path / "a.md", "text"), NOW)
 
 
-def test_what_others_put_into_the_folder_is_passed_over(folder: Path, tmp_path: Path) -> None:
+def test_what_others_put_into_the_folder_is_skipped(folder: Path, tmp_path: Path) -> None:
     documents.add(folder, made(tmp_path / "a.md", "text"), NOW)
     made(folder / "b.json", "{")
     made(folder / "c.json", '{"name": "../../etc"}')

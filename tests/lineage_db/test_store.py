@@ -147,7 +147,7 @@ def test_summaries_come_newest_first_with_counts_and_speeds(store: Store, make: 
 # Comparisons of measured speeds
 
 
-def test_comparisons_are_numbered_over_the_run_whoever_makes_them(store: Store, make: Any) -> None:
+def test_comparisons_are_numbered_over_the_run_by_all_workers_together(store: Store, make: Any) -> None:
     run, other = make.run(store, "a"), make.run(store, "b")
     first, second = make.step(store, run), make.step(store, run)
     assert [store.results.number_comparison(step.id, now=make.now) for step in (first, second, first)] == [1, 2, 3]

@@ -60,7 +60,7 @@ def test_for_fsa_the_seed_of_earlier_work_is_judged(
         assert (line["tflops"], line["trouble"]) == ({}, "unsupported: not today")
 
 
-def test_on_a_gpu_libraries_are_measured_beside_what_was_published_for_its_architecture(
+def test_on_a_gpu_libraries_are_measured_next_to_what_was_published_for_its_architecture(
     avo: Avo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = replace(get_target("h100"), name="cuda", product="NVIDIA H100 PCIe", kind=ScoreKind.MEASURED)

@@ -204,7 +204,7 @@ def test_a_run_stops_within_a_call_of_its_limit_and_goes_on_with_a_larger_one(sh
         assert len(endpoint.requests) == 7
 
 
-def test_steps_are_limited_and_those_done_over_count_once(shop: Shop) -> None:
+def test_steps_are_limited_and_repeated_ones_count_once(shop: Shop) -> None:
     config = RunConfig(operator="agent", workers=1, max_steps=2)
     shop.store.claims.claim(shop.run.id, worker="w9", operator="agent", now=NOW)
     with Endpoint([{"calls": [["submit", {"attempt": None, "change": "none", "seen": "-"}]]}]) as endpoint:

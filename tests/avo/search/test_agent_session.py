@@ -105,7 +105,7 @@ def test_a_step_may_end_without_an_attempt(office: Office) -> None:
     assert [step.state for step in office.store.steps(office.run.id)][1] is StepState.DONE
 
 
-def test_a_step_that_was_left_is_taken_up_by_the_next_session(office: Office) -> None:
+def test_a_step_that_was_left_is_continued_by_the_next_session(office: Office) -> None:
     first = office.session()
     write(first, 120)
     evaluate(first)

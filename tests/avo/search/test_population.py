@@ -113,7 +113,7 @@ def test_now_and_then_the_best_of_the_next_island_is_a_guest(tmp_path: Path) -> 
     assert (newest.niche, newest.parents) == ("0.0", (guest.number,))
 
 
-def test_a_stuck_island_starts_anew_from_another_but_the_one_with_the_best_does_not(tmp_path: Path) -> None:
+def test_a_stuck_island_starts_again_from_another_but_the_one_with_the_best_does_not(tmp_path: Path) -> None:
     world = World(tmp_path, Islands(2, migrate_every=100, restart_after=3))
     world.steps(1, lambda _: 300.0)
     world.steps(12, lambda brief: 50.0 + len(world.seen))
@@ -161,7 +161,7 @@ def test_what_is_selected_follows_from_the_record_alone(tmp_path: Path, kind: Po
     assert again is None or set(again.shown) <= {version.number for version in versions}
 
 
-def test_a_step_that_is_done_over_works_on_what_it_worked_on_before(tmp_path: Path) -> None:
+def test_a_repeated_step_works_on_what_it_worked_on_before(tmp_path: Path) -> None:
     world = World(tmp_path, Islands(3, 4, 5))
     world.steps(4)
     killed = world.store.claims.claim(world.run.id, worker="w0", operator="watched", now=NOW)
@@ -174,7 +174,7 @@ def test_a_step_that_is_done_over_works_on_what_it_worked_on_before(tmp_path: Pa
     assert world.store.steps(world.run.id)[-1].selection == selection
 
 
-def test_a_step_that_is_done_over_late_takes_no_turn_from_the_islands(tmp_path: Path) -> None:
+def test_a_step_that_is_repeated_late_takes_no_turn_from_the_islands(tmp_path: Path) -> None:
     world = World(tmp_path, Islands(3, migrate_every=100, restart_after=5))
     world.steps(30)
     versions, steps = world.store.versions(world.run.id), world.store.steps(world.run.id)

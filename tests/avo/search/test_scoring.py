@@ -85,7 +85,7 @@ def test_candidates_with_the_same_plan_share_their_samples(lab: Lab) -> None:
 @pytest.mark.parametrize(
     ("status", "lasts"), [(Status.INCORRECT, True), (Status.RACE, True), (Status.TIMED_OUT, False)]
 )
-def test_a_plan_that_was_refused_stays_refused_whoever_judges_it_next(lab: Lab, status: Status, lasts: bool) -> None:
+def test_a_plan_that_was_refused_stays_refused_under_every_judge(lab: Lab, status: Status, lasts: bool) -> None:
     """Each judge checks a sample of its own; what took too long may have been the machine's fault."""
     lab.evaluator.faults[kernel(140.0, "a")] = status
     lab.step(Scripted(proposing(kernel(140.0, "a"))))
@@ -143,7 +143,7 @@ def test_an_attempt_that_was_not_faster_than_the_former_best_is_not_compared_aga
     assert len(lab.incumbents()) == 2
 
 
-def test_an_attempt_overtaken_while_it_is_compared_anew_is_compared_once_more(lab: Lab) -> None:
+def test_an_attempt_overtaken_during_a_second_comparison_is_compared_once_more(lab: Lab) -> None:
     source, others = kernel(130.0), [kernel(110.0), kernel(120.0)]
 
     def interrupt(judged: str) -> None:

@@ -298,7 +298,7 @@ def test_the_same_seed_on_one_worker_makes_the_same_candidates(empty: Desk, seed
 
 
 @pytest.mark.parametrize("evaluated", [False, True])
-def test_a_step_left_unfinished_is_done_over(empty: Desk, seeded: Desk, evaluated: bool) -> None:
+def test_a_step_left_unfinished_is_repeated(empty: Desk, seeded: Desk, evaluated: bool) -> None:
     climb(seeded, 6)
 
     class Killed(Climber):
@@ -333,7 +333,7 @@ def seed_after_failures(path: Path, failures: int) -> int:
     return operator.briefs[0].seed
 
 
-def test_a_step_left_unfinished_twice_is_not_done_over_again(tmp_path: Path) -> None:
+def test_a_step_left_unfinished_twice_is_not_repeated_again(tmp_path: Path) -> None:
     seeds = [seed_after_failures(tmp_path / f"{failures}.db", failures) for failures in range(4)]
     assert seeds[0] == seeds[1]
     assert len(set(seeds)) == 3

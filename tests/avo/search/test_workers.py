@@ -186,7 +186,7 @@ def test_no_attempt_is_lost_when_workers_die(drivers: Drivers) -> None:
     assert "the operator's process died" in output
     steps = drivers.store.steps(drivers.run.id)
     assert [step.number for step in steps] == list(range(len(steps)))
-    # The operator's step is done over; what the evaluator was at is given to the one that takes its place.
+    # The operator's step is repeated; what the evaluator was at is given to the one that takes its place.
     assert [step.redoes for step in steps if step.redoes is not None] == [
         step.number for step in steps if step.state is StepState.ABANDONED
     ]

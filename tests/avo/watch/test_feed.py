@@ -119,7 +119,7 @@ def test_the_command_has_the_event_on_its_input_and_in_its_environment(run: Reco
 )
 def test_a_command_that_fails_or_hangs_is_one_warning(run: Recorded, command: str, trouble: str) -> None:
     said: SimpleQueue[str] = SimpleQueue()
-    with Notifier(command, said.put, timeout_s=0.05 if "sleep" in command else 30.0) as notifier:
+    with Notifier(command, said.put, timeout_s=0.05 if "sleep" in command else 600.0) as notifier:
         notifier.take(best(run))
     assert said.get(timeout=600) == f"the notification of best failed: {trouble}"
     assert said.empty()
