@@ -16,7 +16,9 @@ from evaluator.judging.refusal import Refused
 from evaluator.plan import Fill, KernelIR, Launch, LaunchPlan
 
 EXECUTION_S, CLOSELY_S = 150.0, 240.0
-"""Wall-clock limits on executing all plans of one candidate; the second before acceptance, when more is executed."""
+"""Limits on executing all plans of one candidate; the second before acceptance, when more is executed. They count the
+processor time of the judge's thread, so that a busy machine refuses no candidate that a quiet one accepts.
+"""
 TEMPORARIES_BYTES = 512 * 2**20
 """Bytes that the executor may hold besides the buffers."""
 MOST_TEMPORARIES_BYTES = 2**31
@@ -44,13 +46,13 @@ _Result = TypeVar("_Result")
 
 
 def deadline(*, closely: bool = False) -> float:
-    """Return when the execution of a candidate that starts now must have ended, a ``time.monotonic`` value."""
-    return time.monotonic() + (CLOSELY_S if closely else EXECUTION_S)
+    """Return when the execution of a candidate that starts now must have ended, a ``time.thread_time`` value."""
+    return time.thread_time() + (CLOSELY_S if closely else EXECUTION_S)
 
 
 @dataclass(frozen=True)
 class PlanRun:
-    """A plan, the buffers that it runs in, and the deadline, as by ``time.monotonic``."""
+    """A plan, the buffers that it runs in, and the deadline, as by ``time.thread_time``."""
 
     plan: LaunchPlan
     buffers: Buffers

@@ -220,7 +220,7 @@ class Session:
         executable = load(kernel.lowered.kernel.ttir)
         limits: dict[str, Any] = {"temporaries_bytes": self._temporaries_bytes}
         if self._deadline_s is not None:
-            limits["deadline"] = time.monotonic() + self._deadline_s
+            limits["deadline"] = time.thread_time() + self._deadline_s
         differing = differences(executable, memory, final, grid, **limits) if self._check_order else ()
         fresh = any(memory[buffer].initialised is not None for buffer in executable.reads(final))
         garbage = Garbage(executable, memory, final) if fresh else None
@@ -262,7 +262,7 @@ def offline(
     count               keep operations, bytes and sectors of every program in ``launch.execution.counts``
     claim_cuda          make tensors say that they are on ``cuda:0``
     temporaries_bytes   memory for the values of programs that run together
-    deadline_s          seconds that one launch may take before ``ExecutionTimeout``
+    deadline_s          processor seconds that one launch may take before ``ExecutionTimeout``
     threads             torch's threads during launches; None leaves their number as it is
 
     Raises ``UnknownTarget``. Entering raises ``OfflineError`` while another session is open.
