@@ -136,7 +136,7 @@ class ChatModel:
             return json.loads(body)
         except (ValueError, RecursionError):
             text = body.decode("utf-8", "replace").strip()
-            raise _Failed(f"the endpoint's answer is no JSON: {text[:_SHOWN]!r}", nonsense=True) from None
+            raise _Failed(f"the endpoint's answer is not JSON: {text[:_SHOWN]!r}", nonsense=True) from None
 
     def _read(self, chunks: Any, deadline: float) -> bytes:
         body = bytearray()
@@ -188,7 +188,7 @@ class ChatModel:
             finish = str(choice.get("finish_reason") or "")
         except (KeyError, IndexError, TypeError, AttributeError):
             said = data.get("error", data) if isinstance(data, dict) else data
-            reason = f"the endpoint's answer is no chat completion: {json.dumps(said)[:_SHOWN]}"
+            reason = f"the endpoint's answer is not a chat completion: {json.dumps(said)[:_SHOWN]}"
             raise _Failed(reason, usage or Usage(), nonsense=True) from None
         if usage is None:  # estimated: a budget must hold even with endpoints that count no tokens
             said = text + "".join(call.arguments for call in calls)

@@ -10,8 +10,9 @@ from agents.prompts import render
 from agents.tools.tables import short
 
 MESSAGE, SUMMARY, RESUMED, STATE = "message", "summary", "resumed", "state"
-"""Kinds of transcript entries: a message of the conversation; all messages, after the older ones were summarised, or
-when another step took them up; and the workbench."""
+"""Kinds of transcript entries: one message of the conversation; all messages, recorded after a summary or when another
+step resumes; and the workbench.
+"""
 
 _HEAD = 2
 """Number of messages at the start that are never compacted: the system prompt and the brief."""
@@ -30,9 +31,8 @@ class Conversation:
     """Messages in order. A message is recorded before it is added."""
 
     def __init__(self, record: Record, context_tokens: int, reply_tokens: int | None, tools: object = ()) -> None:
-        """``context_tokens`` is what the model takes, ``reply_tokens`` the most it replies; None: not limited.
-
-        ``tools`` are those that go with each request.
+        """``context_tokens`` is the size of the model's context, ``reply_tokens`` the limit of one reply; None means no
+        limit. ``tools`` are sent with each request.
         """
         self.messages: list[ChatMessage] = []
         self._record = record
@@ -48,7 +48,7 @@ class Conversation:
         self._uncounted += _tokens(message)
 
     def reply(self, reply: Reply) -> None:
-        """Add a model's reply to the messages that there are."""
+        """Add a model's reply at the end."""
         self._record(MESSAGE, {"message": reply.message})
         self.messages.append(reply.message)
         self._counted, self._uncounted = reply.usage.tokens, 0
@@ -70,7 +70,7 @@ class Conversation:
         return self.tokens > self._context - self._reserve
 
     def too_long(self) -> None:
-        """Note that the model's context is smaller than configured: it does not hold the conversation as it is now."""
+        """Note that the model's context is smaller than configured: the conversation as it is now does not fit."""
         self._context = min(self._context, self.tokens)
         self._reserve = min(self._reserve, self._context // 2)
 

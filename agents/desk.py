@@ -12,7 +12,7 @@ from lineage_db.records import Attempt
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What is left of the budgets of a step or of its run, whichever is less. None: no limit."""
+    """The budgets that are left, of the step or of its run, whichever is less. None means no limit."""
 
     tokens: int | None = None
     usd: float | None = None

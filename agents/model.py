@@ -124,7 +124,7 @@ def readable(text: str) -> str:
 
 
 CHARS_PER_TOKEN = 4
-"""The usual estimate for English and code."""
+"""Characters per token: the usual estimate for English and code."""
 
 
 def estimated_tokens(text: str) -> int:

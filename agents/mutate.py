@@ -19,11 +19,11 @@ _BEST_PARENT = 0.85
 _DEPTHS = ((1, 0.85), (2, 0.12), (3, 0.03))
 """Number of moves in one edit, with the weight of each number: some moves only pay together."""
 _STALLED_DEPTHS = ((1, 0.4), (2, 0.4), (3, 0.2))
-"""The same, once the supervisor has seen that single moves lead nowhere."""
+"""Like ``_DEPTHS``, for use once the supervisor has seen that single moves lead nowhere."""
 _COMPOSITIONS = 60
 """A parent counts as exhausted after this many draws of random compositions."""
 _PRIOR_TRIES = 1.0
-"""Number of tries that a move's prior counts as."""
+"""A move's prior counts as much as this many tries."""
 _PLAN_TRIES = 3
 """Most candidates that a step evaluates while each has the launch plans of an earlier one."""
 _RELIEF = 2.0

@@ -39,7 +39,7 @@ class Explain(Protocol):
     def __call__(self, candidate: Candidate, case: str | None = None) -> "tuple[Profile, ...] | Fault":
         """Return a profile of each benchmark case, or of the one called ``case``; numbers are not checked.
 
-        Raises ``UnknownProblem`` for a case that is none, and ``EvaluatorUnavailable``.
+        Raises ``UnknownProblem`` for a case that does not exist, and ``EvaluatorUnavailable``.
         """
         ...
 
@@ -115,7 +115,7 @@ class Proposal:
 
     attempt: Attempt | None
     reason: str
-    """What was tried and seen, for the record."""
+    """What was tried and seen, in the operator's words, for the record."""
     submission: Submission | None = None
     """The operator's own account of the attempt, if it gives one."""
 

@@ -59,7 +59,7 @@ def advise(
     diagnosis: Diagnosis,
     seed: int,
 ) -> Advice | None:
-    """Return what one of ``models``, drawn by ``seed``, says should be tried; None where none can be had.
+    """Return what one of ``models``, drawn by ``seed``, says should be tried; None where no model gives an answer.
 
     The calls are charged to the step of ``desk``.
     """

@@ -60,13 +60,13 @@ class Trajectory:
     """A run's history as the supervisor sees it."""
 
     versions: Sequence[Version]
-    """Oldest first; never empty."""
+    """The lineage, oldest first; never empty."""
     attempts: Sequence[AttemptSummary]
-    """Oldest first."""
+    """All attempts, oldest first."""
     steps: Sequence[Step]
     """The steps by number; at least those since the lineage last grew and the last intervention."""
     interventions: Sequence[Intervention]
-    """Oldest first; at least the last ``REMEMBERED``."""
+    """Interventions, oldest first; at least the last ``REMEMBERED``."""
     firsts: Mapping[str, int]
     """Id of the first attempt with each launch plan, by the plan's digest."""
 
@@ -162,7 +162,7 @@ def _barren(recent: Sequence[Step], patience: Patience) -> list[str]:
 
 
 def _repeated(recent: Sequence[AttemptSummary], firsts: Mapping[str, int], patience: Patience) -> list[str]:
-    """Candidates that are no news: the same failure again, or launch plans that the run has had."""
+    """Return why candidates bring no news: the same failure again, or launch plans that the run has had."""
     last = recent[-patience.repeats :]
     if len(last) < patience.repeats:
         return []

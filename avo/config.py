@@ -1,36 +1,45 @@
-"""The configuration of a run: defaults, then a TOML file, then flags; resolved once and stored with the run."""
+"""The configuration of a run: defaults, then a TOML file, then options; resolved once and stored with the run."""
 
 import json
 import os
 import shlex
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 from agents.errors import AgentError
-from agents.registry import asks_models, get_operator
 from agents.settings import ModelSettings, Settings
-from agents.supervisor import Patience
 from avo.errors import ConfigError
 from evaluator.catalogue import get_problem, get_suite, problem_name
 from evaluator.errors import EvaluatorError
 from evaluator.evaluation import TRAITS
 from evaluator.problem import HELD_OUT
-from evaluator.target import ScoreKind, check_target, score_kind
+from evaluator.target import ARCHITECTURES, ScoreKind, check_target, score_kind
+
+if TYPE_CHECKING:
+    from agents.supervisor import Patience
+    from lineage_db.records import Run
+
+# The registry of operators and the supervisor are imported where they are used: they bring libcst and numpy, and the
+# help of a command needs the settings alone.
 
 LOCAL = "local"
 """The Ray address that means this machine alone."""
-# What a stored configuration keeps beside its settings.
+# What a stored configuration holds besides settings.
 START = "start"
 """Where the seed came from, and its source."""
 ISOLATION = "isolation"
-"""What kept candidates apart, in words, one text for each way in which sittings of the run differed."""
+"""What kept candidates apart, in words: one text for each way in which the sessions of the run differed."""
 TOOLS = "tools"
-"""The releases of ours and of what compiles kernels, as installed where the run was driven; told in the same way."""
+"""The installed releases of AVO and of what compiles kernels: one text for each way in which the sessions differed."""
+TRANSFERRED = "transferred"
+"""Run and version of another problem that the run starts from, and what it makes of them."""
+_NOT_SETTINGS = {START, ISOLATION, TOOLS, TRANSFERRED}
 
 
 def usable_cpus() -> int:
@@ -38,46 +47,106 @@ def usable_cpus() -> int:
     return len(os.sched_getaffinity(0))
 
 
+_RUN = ("run",)
+_RUN_AND_RESUME = ("run", "resume")
+_STEPS_OF_A_RUN = ("run", "resume", "mcp")
+_EVERY_JUDGE = ("run", "resume", "mcp", "evaluate", "export")
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """How a setting is given on the command line. Its help is the text below the setting."""
+
+    group: str
+    """Heading in the help of a command."""
+    metavar: str = ""
+    """What stands for the value in the help; by default the values that can be chosen."""
+    default: str = ""
+    """The default in words, where the value does not say it."""
+    commands: tuple[str, ...] = _RUN_AND_RESUME
+    """The commands that have the option."""
+    name: str = ""
+    """Name of the option, where it is not that of the setting."""
+
+
+_SEARCH, _LIMITS, _STEP = "Search", "Limits of the run", "Limits of each step"
+_MODELS, _WORKERS, _JUDGE, _WATCH = "Models", "Workers", "Judge", "Watching"
+
+
 class RunConfig(BaseModel):
-    """Every setting of a run."""
+    """Every setting of a run. A setting with a ``Flag`` is an option too; the others are given in a file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
-    problem: str = "mha"
-    target: str = "h100"
-    suite: str = "quick"
-    operator: str = "mutate"
-    workers: int = Field(default_factory=lambda: min(usable_cpus(), 8), ge=1, le=256)
-    """Operators that work side by side."""
-    evaluators: int | None = Field(default=None, ge=1, le=256)
-    """Evaluators that they share. None: as many as operators."""
-    evaluator_resources: dict[str, float] = Field(default_factory=dict)
-    """Ray resources that each evaluator takes beside its CPU or GPU, e.g. ``{"H100": 1}`` to choose a kind of GPU."""
-    ray_address: str = LOCAL
-    """Where Ray runs: ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT`` joins a cluster, ``local`` starts it here."""
-    max_attempts: int | None = Field(default=None, ge=1)
-    """Evaluated candidates in the whole run, the seed and earlier sittings included. None: no limit."""
-    max_hours: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Wall-clock time of one sitting: ``resume`` starts anew. None: no limit."""
-    max_steps: int | None = Field(default=None, ge=1)
-    """Steps of the operator in the whole run; the seed's is none, and what is done over counts once. None: no limit."""
-    max_tokens: int | None = Field(default=None, ge=1)
-    """Of all calls of models in the whole run, input and output together. None: no limit."""
-    max_usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """The same in US dollars: every model needs a price. None: no limit."""
-    step_evaluations: int | None = Field(default=12, ge=1)
-    """New candidates that an operator with models may evaluate in one step. None: no limit."""
-    step_tokens: int | None = Field(default=None, ge=1)
-    step_usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    step_minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    models: tuple[ModelSettings, ...] = ()
-    """Of operators that ask models: each step has one of them."""
+    problem: Annotated[str, Flag(_SEARCH, "NAME", commands=_RUN)] = "mha"
+    """What the kernel computes: mha, gqa, fsa or a PATH.py."""
+    target: Annotated[str, Flag(_SEARCH, "NAME", commands=_RUN)] = Field(
+        default="h100",
+        description=f"Architecture to predict speed for: {ARCHITECTURES}; or cuda, to measure on this machine's GPU.",
+    )
+    suite: Annotated[str, Flag(_SEARCH, "NAME", commands=_RUN)] = "quick"
+    """Benchmark cases: quick or paper."""
+    operator: Annotated[str, Flag(_SEARCH, "NAME", commands=_RUN)] = "mutate"
+    """What varies the kernels: mutate, agent or single_turn."""
+    population: Annotated[Literal["lineage", "islands", "archive"], Flag(_SEARCH, commands=_RUN)] = "lineage"
+    """How versions live together: in one lineage, in several that meet now and then, or as the best of each kind."""
+    seed: Annotated[int, Flag(_SEARCH, "N", commands=_RUN)] = Field(default=0, ge=0, lt=2**63)
+    """Seed of every random choice: with one worker, the same seed makes the same candidates."""
+    name: Annotated[str | None, Flag(_SEARCH, "RUN", "PROBLEM-TARGET, numbered if taken", _RUN)] = None
+    """Name of the run."""
+
+    max_attempts: Annotated[int | None, Flag(_LIMITS, "N", "no limit")] = Field(default=None, ge=1)
+    """Stop once the run has made this many attempts, the seed and earlier sessions included."""
+    max_hours: Annotated[float | None, Flag(_LIMITS, "HOURS", "no limit")] = Field(
+        default=None, gt=0, allow_inf_nan=False
+    )
+    """Stop after this time, e.g. 0.05 for three minutes. Each session counts from its start."""
+    max_steps: Annotated[int | None, Flag(_LIMITS, "N", "no limit")] = Field(default=None, ge=1)
+    """Stop after this many steps of the whole run. The seed's step is not counted, and a redone step counts once."""
+    max_tokens: Annotated[int | None, Flag(_LIMITS, "N", "no limit")] = Field(default=None, ge=1)
+    """Stop once models have used this many tokens in the whole run, input and output together."""
+    max_usd: Annotated[float | None, Flag(_LIMITS, "USD", "no limit")] = Field(default=None, gt=0, allow_inf_nan=False)
+    """Stop once models have cost this much in the whole run. Every model needs a price."""
+
+    step_evaluations: Annotated[int | None, Flag(_STEP, "N", commands=_STEPS_OF_A_RUN)] = Field(default=12, ge=1)
+    """New candidates that an operator with models may evaluate in one step."""
+    step_tokens: Annotated[int | None, Flag(_STEP, "N", "no limit")] = Field(default=None, ge=1)
+    """Tokens that a step may use."""
+    step_usd: Annotated[float | None, Flag(_STEP, "USD", "no limit")] = Field(default=None, gt=0, allow_inf_nan=False)
+    """What a step may cost."""
+    step_minutes: Annotated[float | None, Flag(_STEP, "MINUTES", "no limit")] = Field(
+        default=None, gt=0, allow_inf_nan=False
+    )
+    """How long a step may take."""
+
+    models: Annotated[tuple[ModelSettings, ...], Flag(_MODELS, "NAME", name="model")] = ()
+    """Model that the operators agent and single_turn ask; each step asks one. May be repeated. Prices, sampling and
+    addresses are set under [[models]] in the file.
+    """
     request_timeout_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     """Longest time that a model may take for a reply."""
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    """Of every random choice. The same seed on one worker makes the same candidates."""
-    name: str | None = None
-    """Of the run; chosen from problem and target when None."""
+
+    workers: Annotated[int, Flag(_WORKERS, "N", "one per CPU, at most 8")] = Field(
+        default_factory=lambda: min(usable_cpus(), 8), ge=1, le=256
+    )
+    """Operators that work at the same time."""
+    evaluators: Annotated[int | None, Flag(_WORKERS, "N", "as many as workers")] = Field(default=None, ge=1, le=256)
+    """Evaluators that the workers share."""
+    evaluator_resources: Annotated[dict[str, float], Flag(_WORKERS, "JSON", "none")] = Field(default_factory=dict)
+    """Ray resources that each evaluator takes besides its CPU or GPU, e.g. '{"H100": 1}' to choose a kind of GPU."""
+    ray_address: Annotated[str, Flag(_WORKERS, "ADDRESS", "local, this machine alone")] = LOCAL
+    """Join a Ray cluster: auto, HOST:PORT or ray://HOST:PORT."""
+
+    sandbox: Annotated[Literal["auto", "require"], Flag(_JUDGE, commands=_EVERY_JUDGE)] = "auto"
+    """Where candidates cannot be kept in namespaces: judge them anyway (auto) or refuse to start (require)."""
+    evaluator_command: Annotated[str | None, Flag(_JUDGE, "COMMAND", "this machine", _EVERY_JUDGE)] = None
+    """Command that starts a judge elsewhere, e.g. 'ssh gpu-box python -m evaluator'."""
+    cascade: Annotated[float | Literal["off"], Flag(_JUDGE, "FRACTION|off")] = 0.25
+    """With --target cuda: do not time a candidate whose predicted speed, at its highest, is below the best version's by
+    this fraction.
+    """
+    evaluation_wall_s: float = Field(default=300.0, gt=0, allow_inf_nan=False)
+    """Longest time that the judge may take for one candidate."""
     min_gain: float = Field(default=0.01, ge=0, lt=1)
     """A new version whose speed is predicted must beat the best by this fraction.
 
@@ -87,40 +156,36 @@ class RunConfig(BaseModel):
     alpha: float = Field(default=0.05, gt=0, lt=1)
     """Probability with which a whole run may accept any version that is not faster, where speed is measured."""
     equivalence_margin: float = Field(default=0.005, gt=0, lt=0.5)
-    """Measured speeds that differ by less than this fraction are the same."""
-    cascade: float | Literal["off"] = 0.25
-    """A candidate is not timed whose predicted speed, at its highest, is below the best version's by this fraction."""
-    evaluator_command: str | None = None
-    """What starts a judge elsewhere, e.g. ``ssh gpu-box python -m evaluator``. None: judge on this machine."""
-    evaluation_wall_s: float = Field(default=300.0, gt=0, allow_inf_nan=False)
-    """Longest time one candidate may take."""
-    population: Literal["lineage", "islands", "archive"] = "lineage"
-    """How versions live together: in one lineage, in several that meet now and then, or as the best of each kind."""
+    """Measured speeds that differ by less than this fraction count as equal."""
+
     islands: int = Field(default=4, ge=2, le=64)
     """Lineages of the population ``islands``."""
     migrate_every: int = Field(default=10, ge=2)
     """Steps of an island from one guest of its neighbour to the next."""
     restart_after: int = Field(default=30, ge=2)
-    """Steps without a new version after which an island starts anew."""
+    """Steps without a new version after which an island starts again."""
     archive_by: tuple[str, ...] = ("tile", "masks", "grid", "limiter")
     """Traits by which the population ``archive`` tells kinds of kernels apart."""
+
     supervisor: Literal["on", "off"] = "on"
-    """Whether a supervisor steps in when the search stalls or goes in circles. How much it bears before that:"""
+    """Whether a supervisor intervenes when the search stalls or goes in circles, which the next three settings define.
+    """
     patience_steps: int = Field(default=12, ge=1)
-    """Steps in a row that add no version."""
+    """Steps in a row that add no version, after which the supervisor intervenes."""
     patience_hours: float = Field(default=6.0, gt=0, allow_inf_nan=False)
-    """Working time without a new version."""
+    """Working time without a new version, after which the supervisor intervenes."""
     patience_repeats: int = Field(default=4, ge=2)
-    """Candidates in a row that fail alike, or lower to launch plans that were tried before."""
-    notify: str | None = Field(default=None, min_length=1)
-    """What a shell runs when the run finds a new best, stalls, fails or comes to an end. None: nothing."""
-    sandbox: Literal["auto", "require"] = "auto"
-    """``require``: refuse to start where candidates cannot be kept in namespaces."""
+    """Candidates in a row that fail alike, or lower to launch plans that were tried before, after which the supervisor
+    intervenes.
+    """
+
+    notify: Annotated[str | None, Flag(_WATCH, "COMMAND", "nothing")] = Field(default=None, min_length=1)
+    """Shell command to run when the run finds a new best, stalls, fails or ends, e.g. 'notify-send "$AVO_TEXT"'."""
 
     @field_validator("cascade", mode="before")
     @classmethod
     def _check_cascade(cls, value: object) -> object:
-        """Take a number as text too, as options are."""
+        """Accept a number as text too, as an option gives it."""
         try:
             fraction = 0.0 if value == "off" else float(str(value))
         except ValueError:
@@ -139,7 +204,7 @@ class RunConfig(BaseModel):
     @field_validator("evaluator_resources", mode="before")
     @classmethod
     def _parse_resources(cls, value: object) -> object:
-        """Take JSON text, as options are; each amount is a positive number, of names that are not Ray's own."""
+        """Accept JSON text too, as an option gives it. Names must not be Ray's own, and amounts must be positive."""
         try:
             found = json.loads(value) if isinstance(value, str) else value
         except ValueError:
@@ -153,7 +218,7 @@ class RunConfig(BaseModel):
     @field_validator("models", mode="before")
     @classmethod
     def _take_a_list(cls, value: object) -> object:
-        """TOML and JSON have no tuples."""
+        """Accept a list: TOML and JSON have no tuples."""
         return tuple(value) if isinstance(value, list) else value
 
     @field_validator("problem")
@@ -179,6 +244,8 @@ class RunConfig(BaseModel):
 
     def check_models(self, environment: Mapping[str, str]) -> None:
         """Raise ``AgentError`` unless the operator can ask the models it needs, within the limits that are set."""
+        from agents.registry import asks_models
+
         if asks_models(self.operator):
             limited = self.max_usd is not None or self.step_usd is not None
             self.settings.check(self.operator, environment, usd_limit=limited)
@@ -189,8 +256,10 @@ class RunConfig(BaseModel):
         return score_kind(self.target) is ScoreKind.MEASURED
 
     @property
-    def patience(self) -> Patience | None:
-        """What the supervisor bears; None where there is none."""
+    def patience(self) -> "Patience | None":
+        """What the supervisor puts up with before it intervenes; None where there is no supervisor."""
+        from agents.supervisor import Patience
+
         if self.supervisor == "off":
             return None
         return Patience(
@@ -202,35 +271,46 @@ class RunConfig(BaseModel):
 
     @property
     def judge_may_change(self) -> bool:
-        """Whether the next sitting may have another judge: on another card, or behind another command."""
+        """Whether the next session may have another judge: on another card, or behind another command."""
         return self.measured or self.evaluator_command is not None
 
     @classmethod
-    def resolve(cls, path: Path | None, flags: Mapping[str, Any]) -> Self:
-        """Return defaults overlaid by the file, overlaid by the flags that are not None.
+    def resolve(cls, path: Path | None, options: Mapping[str, Any]) -> Self:
+        """Return the defaults, overlaid by the file, overlaid by the options that are not None.
 
-        Raises ``ConfigError`` for anything unknown, of the wrong type or impossible.
+        Raises ``ConfigError`` for a setting that is unknown, of the wrong type or impossible.
         """
         from_file = {} if path is None else _read(path)
-        given = _given(flags, from_file)
-        try:
-            config = cls(**{**from_file, **given})
-        except ValidationError as error:
-            raise ConfigError(_explain(error, path, given)) from None
+        config = cls._validated(from_file, options, path)
         config.check_names()
         return config
 
     @classmethod
-    def stored(cls, data: Mapping[str, Any], flags: Mapping[str, Any]) -> Self:
-        """Rebuild the configuration of a stored run, with the flags that are not None in place of what it had."""
-        given = _given(flags, data)
+    def stored(cls, run: "Run", options: Mapping[str, Any]) -> Self:
+        """Return the configuration that is stored with ``run``, overlaid by the options that are not None.
+
+        Settings that are newer than the run have their defaults. Raises ``ConfigError`` as ``resolve`` does.
+        """
+        kept = {key: value for key, value in run.config.items() if key not in _NOT_SETTINGS}
+        if unknown := sorted(kept.keys() - cls.model_fields.keys()):
+            raise ConfigError(
+                f"run {run.name!r} was stored with the setting {unknown[0]!r}, which this release does not know: "
+                "use the release that stored it, or a newer one"
+            )
+        return cls._validated(kept, options, None)
+
+    @classmethod
+    def _validated(cls, settings: Mapping[str, Any], options: Mapping[str, Any], path: Path | None) -> Self:
+        given = _given(options, settings)
         try:
-            return cls(**{**{key: data[key] for key in cls.model_fields if key in data}, **given})
+            return cls(**{**settings, **given})
         except ValidationError as error:
-            raise ConfigError(_explain(error, None, given)) from None
+            raise ConfigError(_explain(error, path, given)) from None
 
     def check_names(self) -> None:
         """Raise ``ConfigError`` unless problem, suite, target and operator exist and can be used together."""
+        from agents.registry import get_operator
+
         try:
             get_suite(get_problem(self.problem), self.suite)
             if self.suite == HELD_OUT:
@@ -256,8 +336,9 @@ class RunConfig(BaseModel):
         return self.model_copy(update={counted: min(wanted, most)})
 
 
-_FLAGS = {"models": "model"}
-"""Settings whose options have another name."""
+def flag_of(setting: str) -> Flag | None:
+    """Return how ``setting`` is given on the command line; None where it is given in a file alone."""
+    return next((each for each in RunConfig.model_fields[setting].metadata if isinstance(each, Flag)), None)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -271,9 +352,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
 
 
-def _given(flags: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the flags that are given. A model that is named has the settings that ``others`` have of it."""
-    given = {key: value for key, value in flags.items() if value is not None}
+def _given(options: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the options that are given. A model that is named is set up as in ``others``, if there."""
+    given = {key: value for key, value in options.items() if value is not None}
     if names := given.pop("model", None):
         listed = others.get("models")
         known = {each.get("name"): each for each in listed if isinstance(each, dict)} if listed else {}
@@ -281,14 +362,19 @@ def _given(flags: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any
     return given
 
 
-def _explain(error: ValidationError, path: Path | None, flags: Mapping[str, Any]) -> str:
-    """One line for the first thing that is wrong."""
+def _explain(error: ValidationError, path: Path | None, given: Mapping[str, Any]) -> str:
+    """Return one line about the first thing that is wrong."""
     detail = error.errors(include_url=False, include_context=False)[0]
-    key, *within = map(str, detail["loc"])
-    where = f"--{_FLAGS.get(key, key.replace('_', '-'))}" if key in flags or path is None else f"{path}: {key}"
+    setting, *within = map(str, detail["loc"])
+    where = f"{path}: {setting}"
+    if setting in given or path is None:
+        flag = flag_of(setting)
+        where = f"--{(flag and flag.name) or setting.replace('_', '-')}"
     where = ".".join((where, *within))
     if detail["type"] == "extra_forbidden":
         known = ModelSettings.model_fields if within else RunConfig.model_fields
         return f"{where}: unknown setting: choose from {', '.join(known)}"
-    wrong = detail["msg"].removeprefix("Input should be ")
-    return f"{where}: {detail['input']!r} should be {wrong}"
+    if detail["type"] == "missing":
+        return f"{where}: {detail['msg']}"
+    said, _, wanted = detail["msg"].partition(" should ")
+    return f"{where}: {detail['input']!r} should {wanted or f'be {said}'}"

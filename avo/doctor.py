@@ -1,4 +1,4 @@
-"""What this machine has for a run, and what to do about what is missing. Nothing is installed or changed."""
+"""Checks whether this machine can do a run, and says what to do otherwise. Installs and changes nothing."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 MEMORY_BYTES = 4 * 2**30
-"""What one evaluator may take."""
+"""Memory that one evaluator may take."""
 
 _PROBE = """
 import triton
@@ -31,18 +31,18 @@ def attention(q, k, v, out, lse, *, causal, scale):
 
 
 class Health(StrEnum):
-    """How a part of the machine is."""
+    """The state of a part of the machine."""
 
     OK = "ok"
     ABSENT = "absent"
-    """Not there, and a run without it works."""
+    """Not there, but a run works without it."""
     BROKEN = "broken"
-    """A run cannot work like this."""
+    """A run cannot work with it in this state."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was found about one part."""
+    """What was found out about one part of the machine."""
 
     name: str
     health: Health
@@ -98,7 +98,7 @@ def _memory() -> Check:
 
 
 def _triton() -> Iterator[Check]:
-    """The tools in Triton's wheel, then the way of a candidate: captured in the sandbox, compiled for the H100."""
+    """Check the tools in Triton's wheel, then that a candidate is captured in the sandbox and compiled for the H100."""
     spec = find_spec("triton")
     if spec is None or spec.origin is None:
         return
@@ -151,7 +151,7 @@ def _isolation() -> Iterator[Check]:
 
 
 def check_database(url: str) -> Check:
-    """Return whether a run could use the database at this URL or path; an older schema is brought up to date."""
+    """Check whether a run could use the database at this URL or path. An older schema is brought up to date."""
     from lineage_db.errors import DatabaseUnavailable, StoreError
     from lineage_db.store import Store
 
@@ -170,7 +170,7 @@ def check_database(url: str) -> Check:
 
 
 def _gpu() -> Iterator[Check]:
-    """What ``--target cuda`` would find."""
+    """Check what ``--target cuda`` needs."""
     from evaluator.errors import EvaluatorUnavailable
     from evaluator.machine import gpu_clocks, gpu_name
 

@@ -1,4 +1,4 @@
-"""Errors of the run, as exceptions. ``str()`` is one line that says what to do.
+"""Errors of a run. ``str()`` is one line that says what to do.
 
 AvoError
 +-- ConfigError        a setting that is unknown, of the wrong type or impossible
@@ -8,7 +8,7 @@ AvoError
 +-- MetricsUnavailable the metrics of a run cannot be served
 +-- RepositoryFailed   a lineage cannot be written as a git repository
 +-- RunBusy            another process is working on the run
-+-- RunFailed          the run cannot go on for reasons of the house; it can be resumed
++-- RunFailed          the run cannot go on, through no fault of a candidate; it can be resumed
 """
 
 
@@ -34,11 +34,11 @@ class CanaryFault(AvoError):
 
 
 class Incomparable(AvoError):
-    """Runs whose scores do not mean the same, or that have none."""
+    """The scores of runs do not mean the same, or a run has none."""
 
 
 class MetricsUnavailable(AvoError):
-    """The metrics of a run cannot be served: a package is missing, or the port is not to be had."""
+    """The metrics of a run cannot be served: a package is missing, or the port is taken."""
 
 
 class RepositoryFailed(AvoError):
@@ -46,8 +46,8 @@ class RepositoryFailed(AvoError):
 
 
 class RunBusy(AvoError):
-    """The run is being worked on by another process."""
+    """Another process is working on the run."""
 
 
 class RunFailed(AvoError):
-    """The run cannot go on. What it has is kept, and it can be resumed."""
+    """The run cannot go on. Its record is kept, and it can be resumed."""

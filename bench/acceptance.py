@@ -25,9 +25,9 @@ SCORED_RUNS = 20
 """Timed runs whose median is the recorded speed; none of them takes part in a comparison."""
 Floats = NDArray[Any]
 _DRIFT = 0.002
-"""Of the clock from one time to the next, relative, as a random walk."""
+"""Standard deviation of the clock's change from one time to the next, as a random walk."""
 _WINDOW = 0.003
-"""Of the clock from one evaluation to another."""
+"""Standard deviation of the clock between evaluations."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class SimulatedGpu:
     kind: str = "normal"
     """One of ``KINDS``."""
     noise: float = 0.01
-    """Of one time; of its body, where the noise has tails."""
+    """Noise of one time; of its body, where the noise has tails."""
     placement: float = 0.001
-    """Of the difference between two processes of the same kernel, which lasts as long as they do."""
+    """Difference between two processes of the same kernel, which lasts as long as they do."""
 
     def log_ratios(self, gain: Floats) -> Floats:
         """Return the log ratio of each round of comparisons with candidates faster by ``gain``, rounds last.

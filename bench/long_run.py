@@ -10,7 +10,7 @@ from lineage_db import tables
 
 
 def lengthen(path: Path, attempts: int, *, accepted_every: int) -> None:
-    """Add so many steps with an attempt each to the only run of a database, and as many calls of models if it has any.
+    """Add ``attempts`` steps with an attempt each to the only run of a database, and as many model calls if it has any.
 
     The new rows are copies of the last ones, with digests of their own. Every ``accepted_every``-th attempt is a
     version. Interventions of the supervisor are copied as often as versions. The run must have an accepted version.

@@ -29,7 +29,7 @@ from rich.console import Console
 
 from agents.operator import Brief, Proposal
 from avo.config import RunConfig
-from avo.search.run import Stop, execute
+from avo.search.run import Session, Stop
 from avo.search.workers import hire
 from avo.watch.progress import RunProgress
 from bench.long_run import lengthen
@@ -189,7 +189,7 @@ def measure(url: str, workers: int, attempts: int, before: int, *, display: bool
 
 def perform(store: Store, run: Run, config: RunConfig) -> None:
     """Work on the run until it has as many attempts as ``config`` says."""
-    execute(
+    Session(
         store,
         run,
         config,
@@ -200,7 +200,7 @@ def perform(store: Store, run: Run, config: RunConfig) -> None:
         ),
         stop=Stop(),
         say=print,
-    )
+    ).drive()
 
 
 def show(store: Store, run: Run, file: TextIO) -> RunProgress:

@@ -40,7 +40,7 @@ _ENOUGH = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """The command and machine of one sitting of a run."""
+    """The command and machine of one session of a run."""
 
     command: str
     commit: str
@@ -81,13 +81,13 @@ def search(folder: Path, problem: str, target: str, minutes: float, workers: int
     start = ("run", "--problem", problem, "--target", target, "--operator", "mutate", "--name", name)
     begin = ("resume", name) if known else start
     command = ("avo", *begin, "--workers", str(workers), "--max-hours", f"{left / 60:.4f}")
-    sittings = [*_conditions(folder, name), conditions(" ".join(command))]
-    (folder / f"{name}.json").write_text(json.dumps([asdict(each) for each in sittings]), encoding="utf-8")
+    sessions = [*_conditions(folder, name), conditions(" ".join(command))]
+    (folder / f"{name}.json").write_text(json.dumps([asdict(each) for each in sessions]), encoding="utf-8")
     return subprocess.run([sys.executable, "-m", *command, "--db", str(database)], check=False, cwd=ROOT).returncode
 
 
 def conditions(command: str) -> Conditions:
-    """Return the conditions of a sitting that starts now."""
+    """Return the conditions of a session that starts now."""
 
     def git(*arguments: str) -> str:
         found = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -149,10 +149,10 @@ def _summary(name: str, report: Report) -> str:
     return _row(name, *counts, f"{before:.1f}", f"{after:.1f}", percent(after / before - 1))
 
 
-def _section(name: str, report: Report, steps: Sequence[Step], sittings: Sequence[Conditions]) -> Iterator[str]:
+def _section(name: str, report: Report, steps: Sequence[Step], sessions: Sequence[Conditions]) -> Iterator[str]:
     yield ""
     yield f"## {name}"
-    for each in sittings:
+    for each in sessions:
         yield ""
         yield f"`{each.command}`, commit {each.commit}, triton {each.triton}, {each.machine}."
     yield ""
@@ -175,7 +175,7 @@ def _section(name: str, report: Report, steps: Sequence[Step], sittings: Sequenc
 def _version(entry: VersionEntry, steps: Sequence[Step], place: int) -> str:
     version = entry.version
     held_out, accepted = version.attempt.evaluation.held_out_tflops, version.accepted
-    # Pauses between sittings do not count.
+    # Pauses between sessions do not count.
     busy = covered((s.started, min(s.finished or accepted, accepted)) for s in steps if s.started < accepted)
     return _row(
         place,

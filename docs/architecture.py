@@ -120,7 +120,6 @@ def imports(graph: grimp.ImportGraph, names: Iterable[str]) -> Edges:
         (importer, imported)
         for importer, imported in itertools.permutations(names, 2)
         if graph.direct_import_exists(importer=importer, imported=imported, as_packages=True)
-        and (importer, imported) != ("avo.watch", "avo.cli")
     }
 
 

@@ -1,4 +1,4 @@
-"""``python -m evaluator``: a judge that reads requests and writes verdicts, one JSON object a line."""
+"""``python -m evaluator``: a judge that reads requests and writes verdicts, one JSON object per line."""
 
 import argparse
 import contextlib
@@ -34,7 +34,7 @@ def _cascade(text: str) -> float | None:
         return None
     value = float(text)
     if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no fraction from 0 to 1, nor off")
+        raise argparse.ArgumentTypeError(f"{text} is neither a fraction from 0 to 1 nor off")
     return value
 
 
@@ -48,7 +48,7 @@ def main() -> int:
     parser.add_argument("--suite", default="quick", help="benchmark cases: quick or paper")
     parser.add_argument(
         "--sandbox", type=Sandbox, default=Sandbox.AUTO, choices=list(Sandbox),
-        help="require: refuse to start where candidates cannot be kept in namespaces",
+        help="where candidates cannot be kept in namespaces: judge them anyway (auto) or refuse to start (require)",
     )  # fmt: skip
     parser.add_argument(
         "--equivalence-margin", type=_margin, default=cuda.EQUIVALENCE_MARGIN, metavar="FRACTION",

@@ -12,13 +12,13 @@ class Binary:
     cubin: bytes
     ptx: str
     threads: int
-    """Per CTA as launched; more than 32 * num_warps under warp specialisation."""
+    """Threads per CTA as launched; more than 32 * num_warps under warp specialisation."""
     registers: int
-    """Per thread at launch."""
+    """Registers per thread at launch."""
     spill_bytes: int
-    """Bytes per thread that registers could not hold."""
+    """Bytes per thread that did not fit into registers."""
     shared_bytes: int
-    """Per CTA, static and dynamic."""
+    """Shared memory per CTA in bytes, static and dynamic."""
     tensor_memory_columns: int
     listing: str = ""
     """The machine code with its control bits and lines of PTX, as nvdisasm prints it; spaces are not kept. Made where

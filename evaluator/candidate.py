@@ -48,4 +48,4 @@ class Incumbent:
 
     candidate: Candidate
     alpha: float
-    """Probability with which the comparison may call a candidate faster that is not."""
+    """Allowed probability that the comparison calls a candidate faster that is not."""

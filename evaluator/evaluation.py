@@ -55,9 +55,11 @@ lucky sample. Other faults may be the machine's.
 
 
 TRAITS = ("tile", "warps", "stages", "shared", "occupancy", "limiter", "masks", "grid")
-"""Names of the traits of a correct candidate: shape of the first matrix product's result, warps a CTA, pipeline stages
-asked for, shared memory a CTA, resident CTAs an SM, what limits the first benchmark case most, whether products stand
-in one loop or in several (a split at the diagonal), and whether the grid is as large as what is resident together."""
+"""Names of the traits of a correct candidate: the shape of the first matrix product's result, warps per CTA, requested
+pipeline stages, shared memory per CTA, resident CTAs per SM, what limits the first benchmark case most, whether
+products are in one loop or in several (a split at the diagonal), and whether the grid is as large as the number of
+resident CTAs.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +77,16 @@ class Resources:
 
     kernel: str
     registers: int
-    """Per thread, at launch."""
+    """Registers per thread, at launch."""
     spill_bytes: int
-    """Bytes per thread that registers could not hold."""
+    """Bytes per thread that did not fit into registers."""
     shared_bytes: int
-    """Per CTA, static and dynamic."""
+    """Shared memory per CTA in bytes, static and dynamic."""
     tensor_memory_columns: int
     warps: int
-    """Per CTA."""
+    """Warps per CTA."""
     ctas_per_sm: int
-    """Resident together; 0 when it does not fit."""
+    """CTAs that are resident on one SM together; 0 if not even one fits."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,9 @@ class Comparison:
     alpha: float
     """Probability of error that the comparison may spend."""
     log_ratios: tuple[float, ...]
-    """One a round: mean over the benchmark cases of log(incumbent's time / candidate's time), above 0 when faster."""
+    """One value per round: the mean over the benchmark cases of log(incumbent's time / candidate's time), above 0 when
+    faster.
+    """
     verdict: Verdict
 
 

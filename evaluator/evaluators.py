@@ -74,10 +74,10 @@ class Evaluator(ABC):
         return evaluation
 
     def verify(self, candidate: Candidate) -> Evaluation:
-        """Return the verdict afresh: at the shapes that no variation operator is shown, at lengths drawn anew, and in
-        larger samples of the evaluator's own suite.
+        """Return a new verdict, at shapes and lengths that no variation operator is shown and in larger samples.
 
-        The score is that of the suite ``HELD_OUT``, or of the evaluator's own where the problem has none.
+        The samples are those of the evaluator's own suite. The score is that of the suite ``HELD_OUT``, or of the
+        evaluator's own where the problem has none.
         """
         evaluation: Evaluation = self.ask(VerifyRequest(candidate))
         return evaluation

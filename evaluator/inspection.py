@@ -38,7 +38,7 @@ class Inspection:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What was seen, also before a fault."""
+    """What was seen, up to the first fault."""
 
     fault: Fault | None = None
     text: str = ""

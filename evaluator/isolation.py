@@ -13,9 +13,9 @@ class Sandbox(StrEnum):
     """Whether to judge on a machine without namespaces."""
 
     AUTO = "auto"
-    """Yes: Landlock and seccomp still keep candidates apart."""
+    """Judge anyway: Landlock and seccomp still keep candidates apart."""
     REQUIRE = "require"
-    """No."""
+    """Refuse to judge."""
 
     def check(self) -> None:
         """Raise ``EvaluatorUnavailable`` where namespaces are required and missing."""

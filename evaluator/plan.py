@@ -113,7 +113,7 @@ class Descriptor:
     byte_offset: Index
     shape: Shape
     strides: Extents
-    """In elements; the last is 1."""
+    """Strides in elements; the last is 1."""
     block_shape: BlockShape
     padding: Literal["zero", "nan"]
     """What reads outside the shape give: ``zero`` or ``nan``."""
@@ -138,7 +138,7 @@ class KernelIR:
     name: Annotated[str, Meta(max_length=400)]
     """The ``tt.func public`` symbol."""
     ttir: str
-    """The text, of whichever level."""
+    """The IR as text, at ``level``."""
     options: Annotated[tuple[tuple[Name, Option], ...], Meta(max_length=64)]
     """Sorted pairs, e.g. ``("num_warps", 4)``."""
     level: Level = Level.TTIR
@@ -155,7 +155,7 @@ class Fill:
 
     buffer: Index
     offset: Extent
-    """In elements, like the strides."""
+    """Offset in elements, like the strides."""
     shape: Extents
     strides: Extents
     value: int | float | bool
@@ -166,14 +166,14 @@ class Launch:
     """Step: run a kernel over a grid."""
 
     kernel: Index
-    """Into the plan's kernels."""
+    """Index into the plan's kernels."""
     grid: Grid
     args: tuple[Argument, ...]
-    """One per parameter of the IR function, in order."""
+    """One argument per parameter of the IR function, in order."""
 
     @property
     def programs(self) -> int:
-        """CTAs of the grid."""
+        """Number of CTAs in the grid."""
         return math.prod(self.grid)
 
 
@@ -182,7 +182,8 @@ class Configuration:
     """What one autotuned kernel was launched with in a plan."""
 
     kernel: ConfigurationText
-    """Its name; the second and later keys that one call tunes it for are marked ``#2`` and so on."""
+    """The kernel's name. If one call tunes it for several keys, the second and later ones are marked ``#2`` and so on.
+    """
     key: ConfigurationText
     """Calls with the same key get the same configuration."""
     choice: ConfigurationText
@@ -201,7 +202,7 @@ class LaunchPlan:
     kernels: tuple[KernelIR, ...]
     steps: tuple[Fill | Launch, ...]
     configurations: tuple[Configuration, ...] = ()
-    """Of the autotuned kernels, in order of their first launch."""
+    """Configurations of the autotuned kernels, in the order of their first launch."""
 
     @property
     def executable(self) -> bool:

@@ -30,9 +30,11 @@ class Target:
     clock_ghz: float
     """Boost clock the published peak refers to."""
     sustained_clock_ratio: float
-    """Clock under continuous tensor-core load over the boost clock; power limits it. See ``clock_source``."""
+    """Clock under continuous tensor-core load, which the power limit lowers, over the boost clock. See
+    ``clock_source``.
+    """
     sustained_clock_range: tuple[float, float]
-    """What the ratio may be, lowest and highest."""
+    """Range of ``sustained_clock_ratio``: lowest and highest."""
     clock_source: str
     fp32_lanes: int
     sfu_lanes: int
@@ -45,7 +47,7 @@ class Target:
     warps_per_sm: int
     ctas_per_sm: int
     tensor_memory_columns: int
-    """0 where the architecture has no tensor memory."""
+    """Columns of tensor memory; 0 where the architecture has none."""
     l2_bytes: int
     hbm_bytes_per_s: float
     launch_overhead_s: float

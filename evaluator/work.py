@@ -41,9 +41,9 @@ class LaunchWork:
     binary: Binary
     programs: int
     loops: tuple[LoopWork, ...]
-    """In order of appearance in the IR (a parent before its children)."""
+    """The loops in order of appearance in the IR, a parent before its children."""
     outside: Body
-    """Code outside all loops, per program."""
+    """Work of the code outside all loops, per program."""
 
     def total(self, what: str) -> float:
         """Return a field of ``Body``, e.g. ``dot_flops``, added up over all programs."""

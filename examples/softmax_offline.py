@@ -46,7 +46,7 @@ def main() -> None:
         print(f"{'with' if masked else 'without'} a mask: {'right' if right else 'wrong'}")
         print(report)
     resources = report.launches[0].resources
-    print(f"compiled for an H100: {resources.registers} registers a thread, {resources.spill_bytes} bytes spilled")
+    print(f"compiled for an H100: {resources.registers} registers per thread, {resources.spill_bytes} bytes spilled")
 
 
 if __name__ == "__main__":

@@ -66,11 +66,11 @@ def add(folder: Path, path: Path, now: datetime) -> Collection:
     texts, skipped = _texts(path)
     size = sum(len(text.encode()) for text in texts.values())
     if not texts:
-        raise LibraryError(f"cannot add {path}: it holds no text of the kinds {', '.join(SUFFIXES)}")
+        raise LibraryError(f"cannot add {path}: it holds no text files of the kinds {', '.join(SUFFIXES)}")
     if len(texts) > MAX_FILES or size > MAX_BYTES:
         raise LibraryError(
             f"cannot add {path}: {len(texts)} texts with {size / 2**20:.1f} MB, and at most {MAX_FILES} with "
-            f"{MAX_BYTES / 2**20:g} MB are taken at once: add parts of it"
+            f"{MAX_BYTES / 2**20:g} MB can be added at once: add parts of it"
         )
     made = Collection(name, str(path), now.isoformat(timespec="seconds"), len(texts), size, skipped)
     try:
@@ -177,7 +177,7 @@ def _texts(path: Path) -> tuple[dict[str, str], int]:
 
 def _text(file: Path) -> str:
     if file.suffix.lower() not in SUFFIXES:
-        raise LibraryError(f"cannot add {file}: it is none of {', '.join(SUFFIXES)}")
+        raise LibraryError(f"cannot add {file}: it is not one of {', '.join(SUFFIXES)}")
     try:
         size = file.stat().st_size
         content = file.read_bytes() if size <= MAX_FILE_BYTES else b""
@@ -188,10 +188,10 @@ def _text(file: Path) -> str:
         raise LibraryError(f"cannot add {file}: not UTF-8 text") from None
     if size > MAX_FILE_BYTES:
         raise LibraryError(
-            f"cannot add {file}: {size / 2**20:.1f} MB, and at most {MAX_FILE_BYTES / 2**20:g} MB are taken"
+            f"cannot add {file}: {size / 2**20:.1f} MB, and at most {MAX_FILE_BYTES / 2**20:g} MB can be added"
         )
     if "\0" in text:
-        raise LibraryError(f"cannot add {file}: it holds NUL bytes, so it is no text")
+        raise LibraryError(f"cannot add {file}: it holds NUL bytes, so it is not text")
     if not text.strip():
         raise LibraryError(f"cannot add {file}: it is empty")
     return text

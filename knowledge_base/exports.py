@@ -26,7 +26,7 @@ class Module:
 
     @cached_property
     def definitions(self) -> Mapping[str, Definition]:
-        """Functions and classes by name; overloads are passed over."""
+        """Functions and classes by name; overloads are skipped."""
         return {
             node.name: node
             for node in self.tree.body

@@ -22,7 +22,7 @@ _ROOTS = (
 _LEFT_OUT = frozenset(
     {"amd", "hip", "rubin", "fpsan", "compiler", "runtime", "testing", "tools", "libdevice", "language"}
 )
-"""Modules that are left out: for other hardware, of no use in a kernel, or a mere root. libdevice has one passage with
+"""Modules that are left out: for other hardware, of no use in a kernel, or only parents. libdevice has one passage with
 all names.
 """
 _ARCHITECTURES = {"ampere": 80, "hopper": 90, "blackwell": 100}

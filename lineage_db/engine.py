@@ -122,7 +122,7 @@ class Database:
             raise DatabaseUnavailable(f"database {self.label}: {_first_line(error)}") from error
 
     def persist(self, work: Callable[[], T]) -> T:
-        """Return what ``work``, one transaction, returns; run it again while the server is away, but not for ever.
+        """Return what ``work``, one transaction, returns; run it again while the server is away, but not forever.
 
         After a wait in vain there is no further wait until the server has answered.
         """

@@ -13,7 +13,7 @@ from lineage_db.rows import record
 from lineage_db.tables import attempts, calls, steps, versions
 
 NEWEST = 2**31 - 1
-"""No id, number or count is larger."""
+"""Larger than any id, number or count."""
 
 # What live readers ask for again and again is built once: to build a statement takes longer than to execute it.
 _RUN: BindParameter[int] = bindparam("run_key")

@@ -142,7 +142,7 @@ class Selection:
     founder: int | None
     """Number of the version that this part of the population started from, where it has one of its own."""
     why: str
-    """In words."""
+    """Why the population chose this, in words."""
     turn: int = 0
     """How many steps this part of the population had before, where it counts them."""
 
@@ -202,7 +202,7 @@ class AttemptSummary:
     plan_digest: str | None
     status: Status
     geomean_tflops: float
-    """0.0 for a faulty candidate."""
+    """Geometric mean of the score in TFLOPS; 0.0 for a faulty candidate."""
     message: str
     change: str
     parents: tuple[int, ...]
@@ -212,7 +212,7 @@ class AttemptSummary:
     """How long the evaluation took."""
     finished: datetime
     hypothesis: str = ""
-    """As in ``Attempt``."""
+    """Why the operator expected the change to help; empty where it did not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +237,7 @@ class Accepted:
     change: str
     accepted: datetime
     gain: float | None
-    """Over the fastest of its parents, 0.03 being 3 percent; None for a version without parents."""
+    """Gain over the fastest of its parents, 0.03 being 3 percent; None for a version without parents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +245,7 @@ class FailedCall:
     """A model call that gave no reply."""
 
     step_number: int | None
-    """None for a call that belongs to no step."""
+    """Number of the step; None for a call that belongs to no step."""
     model: str
     error: str
     finished: datetime
@@ -257,7 +257,7 @@ class Version:
 
     run_id: int
     number: int
-    """From 0, the seed."""
+    """Position in the lineage, from 0, the seed."""
     parents: tuple[int, ...]
     accepted: datetime
     attempt: Attempt
@@ -291,7 +291,7 @@ class Message:
     kind: str
     """What ``content`` is; the kinds are up to the operator that writes the transcript."""
     content: Mapping[str, Any]
-    """Plain data."""
+    """Plain data for JSON."""
     written: datetime
 
 
@@ -302,14 +302,14 @@ class ModelCall:
     id: int
     run_id: int
     step_id: int | None
-    """None for a call that belongs to no step, such as the supervisor's."""
+    """Number of the step; None for a call that belongs to no step, such as the supervisor's."""
     model: str
     input_tokens: int
     """All input tokens, cached ones included."""
     cached_tokens: int
     output_tokens: int
     usd: float | None
-    """None where the model has no price."""
+    """Cost in US dollars; None where the model has no price."""
     seconds: float
     error: str
     """Why there was no usable reply; empty where there was one."""
@@ -329,7 +329,7 @@ class Spend:
 
     @property
     def tokens(self) -> int:
-        """Input and output together."""
+        """Input and output tokens together."""
         return self.input_tokens + self.output_tokens
 
     def __add__(self, other: "Spend") -> "Spend":

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 _USERS = ("postgres", "nobody")
-"""Who may own the server where the tests run as root, which PostgreSQL refuses."""
+"""Users who may own the server where the tests run as root, which PostgreSQL refuses."""
 _PATIENCE_S = 600.0
 
 

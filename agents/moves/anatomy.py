@@ -155,7 +155,7 @@ class Anatomy:
         return Masks(tuple(found), length, True, flag or None, first_row, end_row, block_rows, shift)
 
     def _column(self, loop: Loop) -> str | None:
-        """Name of the key numbers: assigned once in the loop as index + tl.arange(0, step)."""
+        """Return the name of the key numbers: it is assigned once in the loop, as index + tl.arange(0, step)."""
         for statement in loop.node.body.body:
             name, value = tree.assignment(statement) or ("", None)
             if isinstance(value, cst.BinaryOperation) and isinstance(value.operator, cst.Add):
@@ -165,7 +165,7 @@ class Anatomy:
         return None
 
     def arange_end(self, node: cst.BaseExpression) -> str | None:
-        """The end of ``tl.arange(0, end)``, given as such or by a name that stands for it."""
+        """Return the end of ``tl.arange(0, end)``, written out or assigned to a name."""
         value = tree.definition(self.kernel, node.value) if isinstance(node, cst.Name) else node
         if isinstance(value, cst.Call) and tree.is_call(value, "tl.arange") and len(value.args) == 2:
             start, end = value.args
@@ -173,7 +173,9 @@ class Anatomy:
         return None
 
     def _read_mask(self, comparison: cst.Comparison, column: str, loop: Loop) -> tuple[str, ...] | None:
-        """(length,) or (flag or "", first row, end row, rows of the tile, shift); None for any other comparison."""
+        """Return what a comparison bounds: (length,), or (flag or "", first row, end row, rows of the tile, shift).
+        None for any other comparison.
+        """
         if len(comparison.comparisons) != 1:
             return None
         left, operator, right = (
@@ -202,7 +204,9 @@ class Anatomy:
         return (flag, *block, tree.text(shift) if shift else "0")
 
     def _rows(self, node: cst.BaseExpression) -> tuple[str, str, str] | None:
-        """(first, end, number) of the rows of a tile: a block, or a block divided by a parameter, which rows share."""
+        """Return (first, end, number) of the rows of a tile: a block, or a block divided by a parameter, which rows
+        share.
+        """
         value = tree.definition(self.kernel, node.value) if isinstance(node, cst.Name) else None
         if isinstance(value, cst.BinaryOperation) and isinstance(value.operator, cst.FloorDivide):
             block, shared = self.block(value.left), tree.text(value.right)
@@ -214,7 +218,7 @@ class Anatomy:
         return (plain[0], f"{plain[0]} + {plain[1]}", plain[1]) if plain else None
 
     def _flag(self, branches: list[cst.If]) -> str | None:
-        """The constexpr of the only branch around a mask, "" for no branch, None for anything else."""
+        """Return the constexpr of the only branch around a mask, "" for no branch, None for anything else."""
         if not branches:
             return ""
         test = branches[0].test
@@ -222,7 +226,9 @@ class Anatomy:
         return test.value if plain and isinstance(test, cst.Name) and test.value in self.constants else None
 
     def block(self, node: cst.BaseExpression) -> tuple[str, str] | None:
-        """(first, number) of a name for first + tl.arange(0, number), defined once in the kernel or once a loop."""
+        """Return (first, number) for a name of first + tl.arange(0, number) that is defined once in the kernel or in a
+        loop.
+        """
         if not isinstance(node, cst.Name):
             return None
         scopes = [scope for loop in self.loops for scope in [loop.node] if tree.assignments(scope, node.value)]
@@ -335,21 +341,21 @@ def uses_descriptors(node: cst.CSTNode) -> bool:
 
 
 def _sum(node: cst.BaseExpression) -> tuple[cst.BaseExpression, cst.BaseExpression | None]:
-    """(left, right) of a sum; (node, None) for anything else."""
+    """Return (left, right) of a sum; (node, None) for anything else."""
     if isinstance(node, cst.BinaryOperation) and isinstance(node.operator, cst.Add):
         return node.left, node.right
     return node, None
 
 
 def _selected(node: cst.BaseExpression) -> cst.BaseExpression | None:
-    """``x`` of ``tl.where(..., x, float("-inf"))``."""
+    """Return ``x`` of ``tl.where(..., x, float("-inf"))``."""
     if isinstance(node, cst.Call) and tree.is_call(node, "tl.where") and len(node.args) == 3:
         return node.args[1].value if tree.text(node.args[2].value) == "float('-inf')" else None
     return None
 
 
 def _factor(node: cst.BaseExpression, other: cst.BaseExpression) -> str | None:
-    """The name that ``node`` multiplies ``other`` (found by identity) with; None for any other expression."""
+    """Return the name that ``node`` multiplies ``other`` (found by identity) with; None for any other expression."""
     if isinstance(node, cst.BinaryOperation) and isinstance(node.operator, cst.Multiply):
         for factor, side in ((node.left, node.right), (node.right, node.left)):
             if side is other and isinstance(factor, cst.Name):

@@ -153,7 +153,9 @@ class _Lists:
         return cls(anatomy, lot[2], loaders[0], reducer, loop) if made and known and free else None
 
     def edits(self, name: str, tokens: int | None) -> tree.Edits | None:
-        """Return how the module changes; ``tokens`` a program that reduces, None for as many as now."""
+        """Return how the module changes. ``tokens`` is the number of tokens per reducing program; None keeps the
+        present one.
+        """
         users = self._users()
         launches = {use: self._launches(use.name.value) for use in (*users, self.reducer)}
         if not users or any(len(calls) != 1 for calls in launches.values()):
@@ -195,7 +197,7 @@ class _Lists:
         return {**tensors, **strides, **sizes}
 
     def _users(self) -> list[cst.FunctionDef]:
-        """The kernels that make the lists."""
+        """Return the kernels that make the lists."""
         return [
             f
             for f in tree.find(self.anatomy.module, cst.FunctionDef)
@@ -223,7 +225,7 @@ class _Lists:
 
 
 def _loaded(function: cst.FunctionDef) -> cst.BaseExpression | None:
-    """What a function returns beside ``entry``, when that is loaded and -1 where nothing is."""
+    """Return the load in a final ``return entry, tl.load(..., other=-1)``; None if the function ends in another way."""
     last = function.body.body[-1]
     line = last.body[0] if isinstance(last, cst.SimpleStatementLine) else None
     value = line.value if isinstance(line, cst.Return) else None
@@ -239,7 +241,7 @@ def _loaded(function: cst.FunctionDef) -> cst.BaseExpression | None:
 
 
 def _chosen(loop: cst.For) -> cst.SimpleStatementLine | None:
-    """``chosen = tl.load(indices + slot, ..., other=-1) >= 0`` of a loop over slots."""
+    """Return the statement ``chosen = tl.load(indices + slot, ..., other=-1) >= 0`` of a loop over slots."""
     for line in loop.body.body:
         name, value = tree.assignment(line) or ("", None)
         loads = tree.calls(value, "tl.load") if value else []

@@ -54,14 +54,14 @@ class _Knob:
 
 
 def _tiles(anatomy: Anatomy) -> list[_Knob]:
-    """The constexpr parameters that size a ``tl.arange`` and whose value is a literal that the host names."""
+    """Return the constexpr parameters that size a ``tl.arange`` and whose value is a literal that the host names."""
     sizes = {tree.text(arg.value) for call in tree.calls(anatomy.kernel, "tl.arange") for arg in call.args[1:]}
     knobs = [_knob(anatomy, name) for name in anatomy.parameters if name in sizes & anatomy.constants]
     return [knob for knob in knobs if knob and knob.literal and knob.value in TILE_SIZES]
 
 
 def _knob(anatomy: Anatomy, name: str) -> _Knob | None:
-    """The launch's keyword ``name``; None when its value cannot be told or is shared with another place."""
+    """Return the launch's keyword ``name``; None when its value is not known or is used elsewhere too."""
     arg = tree.keyword(anatomy.launch, name)
     literal = arg.value if arg else _unpacked(anatomy, name)
     if literal is None:
@@ -74,7 +74,7 @@ def _knob(anatomy: Anatomy, name: str) -> _Knob | None:
 
 
 def _unpacked(anatomy: Anatomy, name: str) -> cst.BaseExpression | None:
-    """What the launch passes for ``name`` by ``**options``, a dictionary that the host writes out."""
+    """Return what the launch passes for ``name`` by ``**options``, a dictionary that the host writes out."""
     for arg in anatomy.launch.args:
         options = tree.definition(anatomy.host, tree.text(arg.value)) if arg.star == "**" else None
         for element in options.elements if isinstance(options, cst.Dict) else ():
@@ -84,7 +84,7 @@ def _unpacked(anatomy: Anatomy, name: str) -> cst.BaseExpression | None:
 
 
 def _named(anatomy: Anatomy, name: str, value: str) -> _Knob | None:
-    """A knob whose value is a name that the host function, or the module, sets once to a literal."""
+    """Return a knob whose value is a name that the host function, or the module, sets once to a literal."""
     literal = constant(anatomy, value)
     return _Knob(name, tree.integer(literal), literal) if literal else None
 
@@ -107,7 +107,7 @@ def constant(anatomy: Anatomy, name: str) -> cst.Integer | None:
 
 
 def _literal(assign: cst.Assign, name: str) -> cst.Integer | None:
-    """The integer that ``A = 64`` or ``A, B = 64, 32`` gives to a name."""
+    """Return the integer that ``A = 64`` or ``A, B = 64, 32`` gives to a name."""
     target, value = assign.targets[0].target, assign.value
     pairs: list[tuple[cst.CSTNode, cst.CSTNode]] = [(target, value)]
     if isinstance(target, cst.Tuple) and isinstance(value, cst.Tuple):

@@ -95,7 +95,7 @@ def _with_descriptors(anatomy: Anatomy, found: Sequence[_Tile]) -> cst.Module | 
 
 
 def _choice(tile: _Tile, descriptor: str) -> cst.BaseStatement:
-    """The access by descriptor if there is one, else by pointers; the choice is made at compile time."""
+    """Return the access by descriptor if there is one, else by pointers; the choice is made at compile time."""
     assigned = tree.assignment(tile.statement)
     if assigned:
         turned = ".T" if tile.transposed else ""
@@ -113,7 +113,7 @@ def _choice(tile: _Tile, descriptor: str) -> cst.BaseStatement:
 
 
 def _tiles(anatomy: Anatomy, access: str) -> list[_Tile]:
-    """The tiles that are loaded or stored by pointers and could be by descriptors."""
+    """Return the tiles that are loaded or stored by pointers and could be by descriptors."""
     chosen = {
         line
         for choice in tree.find(anatomy.kernel, cst.If)
@@ -162,7 +162,7 @@ def _tile(anatomy: Anatomy, statement: cst.SimpleStatementLine, access: str) -> 
 
 
 def _terms(node: cst.BaseExpression) -> list[cst.BaseExpression]:
-    """The summands of a sum, left to right."""
+    """Return the summands of a sum, left to right."""
     if isinstance(node, cst.BinaryOperation) and isinstance(node.operator, cst.Add):
         return [*_terms(node.left), node.right]
     return [node]
@@ -175,14 +175,16 @@ def _conjuncts(node: cst.BaseExpression) -> list[cst.BaseExpression]:
 
 
 def _product(node: cst.BaseExpression) -> tuple[cst.BaseExpression | None, str]:
-    """(index, stride) of ``index * stride``, of which ``index`` may be converted by ``.to(...)``."""
+    """Return (index, stride) of ``index * stride``, where ``index`` may be converted by ``.to(...)``."""
     if not isinstance(node, cst.BinaryOperation) or not isinstance(node.operator, cst.Multiply):
         return None, ""
     return unconverted(node.left), tree.text(node.right)
 
 
 def _bounds(anatomy: Anatomy, node: cst.BaseExpression, indices: set[str]) -> bool:
-    """Whether a mask is ``index < extent``, given as such or by a name: what a descriptor checks by itself."""
+    """Return whether a mask is ``index < extent``, written out or assigned to a name: a descriptor checks that by
+    itself.
+    """
     comparison = tree.definition(anatomy.kernel, node.value) if isinstance(node, cst.Name) else node
     return (
         isinstance(comparison, cst.Comparison)

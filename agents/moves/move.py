@@ -50,7 +50,7 @@ class Move:
 
 @lru_cache(maxsize=512)
 def _variants(move: Move, source: str, target: Target) -> tuple[Variant, ...]:
-    """Kept because a search edits the same few versions again and again."""
+    """Return what ``Move.variants`` does. Cached, because a search edits the same few versions again and again."""
     anatomy = dissect(source)
     if anatomy is None:
         return ()

@@ -90,7 +90,7 @@ def _queries(anatomy: Anatomy) -> dict[cst.Call, tuple[str, int]]:
 
 
 def grid_of(anatomy: Anatomy) -> cst.Tuple | None:
-    """The launch's grid, when it is a pair of plain elements written out once."""
+    """Return the launch's grid if it is a pair of plain elements that is written out once."""
     assert isinstance(anatomy.launch.func, cst.Subscript)
     index = anatomy.launch.func.slice[0].slice
     grid = index.value if isinstance(index, cst.Index) else None

@@ -28,7 +28,7 @@ def _edit_skew(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Modu
 
 
 def _skewed(anatomy: Anatomy, loop: Loop) -> tree.Edits | None:
-    """The loop with its first product one tile ahead; None where what that needs cannot be told."""
+    """Return the loop with its first product one tile ahead; None where the operands of that product are not known."""
     body = [line for line in loop.node.body.body if isinstance(line, cst.BaseStatement)]
     product = tree.calls(loop.node.body, "tl.dot")[0]
     place = next((i for i, statement in enumerate(body) if product in tree.find(statement, cst.Call)), 0)
@@ -99,7 +99,7 @@ def _plain(line: cst.BaseStatement) -> bool:
 
 
 def _guarded(anatomy: Anatomy, loop: Loop, line: cst.BaseStatement) -> cst.BaseStatement | None:
-    """The statement with loads that stay in bounds one tile after the loop's last; None if that is not possible."""
+    """Return the statement with loads that stay in bounds one tile after the loop's last; None if there is no way."""
     edits: dict[cst.CSTNode, tree.Replacement] = {}
     for load in tree.calls(line, "tl.load"):
         rows = [
@@ -172,7 +172,7 @@ class _Pair:
         others = {name: tree.fresh(anatomy.module, f"{name}_other") for name in halves}
 
         def doubled(statements: Sequence[cst.BaseStatement], walk: bool = False) -> list[cst.BaseStatement] | None:
-            """Each statement on the rows of a half, and the same on the other half's."""
+            """Return each statement for the rows of one half, followed by the same statement for the other half."""
             both: list[cst.BaseStatement] = []
             late: list[cst.BaseStatement] = []
             seen = False
@@ -211,7 +211,9 @@ class _Pair:
         return tree.replace(anatomy.module, {anatomy.kernel: kernel, anatomy.launch: launch})
 
     def _halves(self, row: str) -> set[str] | None:
-        """The names of what there is of each half: rows and all that is made of them, or has a line for each."""
+        """Return the names that each half needs for itself: the rows, what is computed from them, and what has an
+        element per row.
+        """
         lines = tree.find(self.anatomy.kernel.body, cst.SimpleStatementLine)
         found = {row}
         while True:
@@ -229,7 +231,9 @@ class _Pair:
         return found if plain == known and not found & set(self.anatomy.parameters) else None
 
     def _by_pointers(self, line: cst.BaseStatement, halves: set[str]) -> cst.BaseStatement:
-        """The access by pointers that stands beside one by a descriptor, whose tile would be too large for a half."""
+        """Return the access by pointers that is an alternative to one by a descriptor, whose tile would be too large
+        for a half.
+        """
         if isinstance(line, cst.If) and tree.text(line.test).endswith("is not None") and tree.names(line) & halves:
             block = line.orelse.body if isinstance(line.orelse, cst.Else) else None
             if isinstance(block, cst.IndentedBlock) and len(block.body) == 1:
@@ -241,7 +245,7 @@ class _Pair:
         return any(self.rows in tree.names(call) for call in calls)
 
     def _halved(self, line: cst.BaseStatement, half: str) -> cst.BaseStatement | None:
-        """The statement with blocks of half as many rows; None where the number of rows stands elsewhere."""
+        """Return the statement with blocks of half as many rows; None if it uses the number of rows otherwise."""
         calls = (*tree.calls(line, "tl.full"), *tree.calls(line, "tl.zeros"))
         shapes = [call.args[0].value for call in calls if call.args]
         edits: dict[cst.CSTNode, tree.Replacement] = {

@@ -103,7 +103,7 @@ _MOST = 16
 
 
 def _edit_split_kv(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
-    """Number the parts of the keys as if they were more batches, of queries, keys and values that are the same."""
+    """Number the parts of the keys like additional batches that share their queries, keys and values."""
     found = _Parts.read(anatomy)
     # The tile that a skewed loop computes ahead is that of the first key, not of a part's first.
     if found is None or any(name.startswith(AHEAD) for name in tree.names(anatomy.kernel)):
@@ -197,7 +197,9 @@ class _Parts:
         return tree.with_parameters(tree.replace(self.anatomy.kernel, edits), (names["batches"], names["parts"]))
 
     def _host(self, names: Mapping[str, str]) -> cst.FunctionDef | None:
-        """The host, which has memory for the parts and combines them; None where its statements are nested."""
+        """Return the host, which allocates memory for the parts and combines them; None where its statements are
+        nested.
+        """
         host, size = self.anatomy.host, self.grid.elements[self.axis].value
         more = tree.expression(f"{names['parts']} * ({tree.text(size)})")
         body: list[cst.BaseStatement | cst.BaseSmallStatement] = []
@@ -223,7 +225,9 @@ class _Parts:
 
 
 def _batch(anatomy: Anatomy) -> tuple[cst.SimpleStatementLine, int] | None:
-    """Where the batch is found, and the axis of the grid: ``batch = tl.program_id(axis) // heads``, by a name."""
+    """Return where the batch is computed, and the axis of the grid: ``batch = tl.program_id(axis) // heads``, by a
+    name.
+    """
     for line in tree.find(anatomy.kernel.body, cst.SimpleStatementLine):
         value = unconverted((tree.assignment(line) or ("", None))[1])
         if not isinstance(value, cst.BinaryOperation) or not isinstance(value.operator, cst.FloorDivide):
@@ -237,7 +241,7 @@ def _batch(anatomy: Anatomy) -> tuple[cst.SimpleStatementLine, int] | None:
 
 
 def _stored(anatomy: Anatomy) -> set[str]:
-    """What the host calls the tensors that the kernel stores to."""
+    """Return what the host calls the tensors that the kernel stores to."""
     found = set()
     for store in tree.calls(anatomy.kernel, "tl.store"):
         address = store.args[0].value

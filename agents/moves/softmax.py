@@ -32,7 +32,7 @@ def _edit_late_scale(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cs
 
 
 def _edit_reciprocal(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
-    """``x / y[:, None]`` to ``x * (1.0 / y)[:, None]``."""
+    """Rewrite ``x / y[:, None]`` as ``x * (1.0 / y)[:, None]``."""
     edits: dict[cst.CSTNode, tree.Replacement] = {
         division: tree.expression(f"{tree.text(division.left)} * (1.0 / {tree.text(division.right.value)})[:, None]")
         for division in tree.find(anatomy.kernel, cst.BinaryOperation)
@@ -85,7 +85,7 @@ def _with_exp2(anatomy: Anatomy) -> cst.Module | None:
 
 
 def _is_difference(node: cst.BaseExpression) -> bool:
-    """Whether an exponent is a difference of logarithms, and so may be counted in another base."""
+    """Return whether an exponent is a difference of logarithms, which may then have another base."""
     return (
         isinstance(node, cst.BinaryOperation)
         and isinstance(node.operator, cst.Subtract)

@@ -166,7 +166,7 @@ def _launch(launch: LaunchProfile) -> str:
 
 
 def _section(section: Section) -> str:
-    lines = [f"{section.name}: {section.clocks_per_pass:.0f} clocks a pass, {section.passes_per_program:.1f} passes"]
+    lines = [f"{section.name}: {section.clocks_per_pass:.0f} clocks per pass, {section.passes_per_program:.1f} passes"]
     if section.critical:
         reliefs = ", ".join(f"{name} {gain:.1f}%" for name, gain in section.relief_percent.items() if gain >= 1)
         lines.append(f"critical: {section.critical}; a quarter less of a resource makes a pass shorter by: {reliefs}")

@@ -28,7 +28,7 @@ class Toolbox:
     """The tools of one step and its workbench. The answer to a bad call says what to send instead."""
 
     def __init__(self, brief: Brief, bench: Workbench | None = None, most_chars: int = MOST_CHARS) -> None:
-        """``bench`` is that of a step that is taken up again; by default the best version is the working source.
+        """``bench`` is that of the step that is resumed; by default the best version is the working source.
 
         Results have ``most_chars`` at most.
         """

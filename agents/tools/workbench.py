@@ -42,7 +42,7 @@ class Workbench:
     """The last result of each of the tools check, evaluate and profile, by name."""
     submission: Submission | None = None
     done: bool = False
-    """Whether the step was ended by a submission, be it of an attempt or of nothing."""
+    """Whether a submission, of an attempt or of nothing, has ended the step."""
     reason: str = ""
     """The reason given for submitting nothing."""
 

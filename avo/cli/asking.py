@@ -1,4 +1,4 @@
-"""``avo stop`` and ``avo pause``: ask something of the process that drives a run, wherever it is."""
+"""``avo stop`` and ``avo pause``: send a request to the process that drives a run, wherever it is."""
 
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -22,7 +22,7 @@ def stop(
 ) -> None:
     """Stop a run that another terminal or another machine works on, as Ctrl-C there does.
 
-    Workers finish what they hold, for 30 s at most; avo resume RUN goes on later.
+    Workers have 30 s to finish their steps. Later, avo resume RUN continues.
 
     Example: avo stop mha-h100
     """
@@ -36,9 +36,9 @@ def stop(
 
 
 def pause(run: RunArgument, db: DbOption = None) -> None:
-    """Let a run start no new steps until avo resume RUN. Steps under way are finished.
+    """Start no new steps of a run until avo resume RUN. Steps under way are finished.
 
-    Its workers stay, and its hours (--max-hours) run on. To free the machine, use avo stop.
+    Its workers stay alive, and its time (--max-hours) runs on. To free the machine, use avo stop.
 
     Example: avo pause mha-h100
     """
@@ -46,7 +46,7 @@ def pause(run: RunArgument, db: DbOption = None) -> None:
 
     with open_store(db) as store:
         _ask(store, run, Request.PAUSE)
-    err.print(f"avo: run {run!r} pauses; it goes on with: avo resume {run}")
+    err.print(f"avo: run {run!r} pauses; continue with: avo resume {run}")
 
 
 def _ask(store: "Store", run: str, request: "Request") -> None:

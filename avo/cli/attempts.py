@@ -19,11 +19,11 @@ def attempts(
         list[Status] | None,
         typer.Option(metavar="STATUS", help="Only attempts with this status, e.g. incorrect; may be repeated."),
     ] = None,
-    failures: Annotated[bool, typer.Option("--failures", help="Only attempts at fault.")] = False,
+    failures: Annotated[bool, typer.Option("--failures", help="Only failed attempts.")] = False,
     db: DbOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List all attempts of a run, and failures by reason.
+    """List all attempts of a run, and its failures by reason.
 
     Example: avo attempts mha-h100 --failures
     """
@@ -56,7 +56,7 @@ def attempts(
 
 
 def _print_reasons(attempts: "list[AttemptSummary]") -> None:
-    """Print the failures, those together whose messages differ in figures only, as that of the first."""
+    """Print the failures. Those whose messages differ in numbers only are one line, with the first message."""
     from avo.watch.failures import by_reason
 
     reasons = by_reason(attempts)

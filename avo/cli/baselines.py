@@ -1,4 +1,4 @@
-"""``avo baselines``: what there is to hold a kernel against."""
+"""``avo baselines``: what a kernel can be compared with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,9 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avo.cli.common import JsonOption, console, err, print_json
+from avo.cli.common import (
+    JsonOption,
+    ProblemOption,
+    SuiteOption,
+    TargetOption,
+    console,
+    err,
+    print_json,
+)
 from avo.watch.tables import row, table
-from evaluator.target import ARCHITECTURES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,44 +40,42 @@ _RATIOS = {
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One thing to hold a kernel against."""
+    """One thing to compare a kernel with."""
 
     name: str
     kind: str
     """``published``, ``predicted`` or ``measured``."""
     place: str
-    """The architecture or the card that it is about."""
+    """The architecture or the card that the figures are for."""
     source: str
-    """Where it was published, or how it was found."""
+    """Where the figures were published, or how they were found."""
     tflops: "Mapping[str, float]" = field(default_factory=dict)
-    """By case."""
+    """TFLOPS by case."""
     trouble: str = ""
     """Why there are no figures."""
 
     @property
     def geomean(self) -> float | None:
-        """Over the cases that there are figures for."""
+        """Geometric mean over the cases that have figures."""
         from evaluator.evaluation import geometric_mean
 
         return geometric_mean(self.tflops.values()) if self.tflops else None
 
 
 def baselines(
-    problem: Annotated[str, typer.Option(metavar="NAME", help="What is computed: mha, gqa, fsa or a PATH.py.")] = "mha",
-    target: Annotated[
-        str, typer.Option(metavar="NAME", help=f"Architecture: {ARCHITECTURES}; or cuda, to measure.")
-    ] = "h100",
-    suite: Annotated[str, typer.Option(metavar="NAME", help="Benchmark cases: quick, paper or held_out.")] = "quick",
+    problem: ProblemOption = "mha",
+    target: TargetOption = "h100",
+    suite: SuiteOption = "quick",
     published_only: Annotated[
         bool, typer.Option("--published", help="Only published figures: predict and measure nothing.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what to hold a kernel against: published figures with their sources, and what can be found out here.
+    """Show what a kernel can be compared with: published figures with their sources, and what can be judged here.
 
-    With --target cuda libraries are timed on this machine's GPU, beside what was published for its architecture. For
-    fsa, of which no TFLOPS were published that we know of, only a ratio on h200, the seed in the order of Native Sparse
-    Attention is judged: that takes a minute.
+    With --target cuda, libraries are timed on this machine's GPU and shown next to what was published for its
+    architecture. For fsa we know of no published TFLOPS, only of a ratio on h200: there the seed in the order of Native
+    Sparse Attention is judged, which takes a minute.
 
     Example: avo baselines --problem mha --target b200 --suite paper
     """
@@ -90,7 +95,7 @@ def baselines(
         print_json([{name: getattr(line, name) for name in (*Line.__slots__, "geomean")} for line in lines])
         return
     if not lines:
-        console.print(f"There are no baselines of {subject.name} for {judged.product}, suite {suite}, that we know of")
+        console.print(f"We know of no baselines of {subject.name} for {judged.product}, suite {suite}")
         return
     names = [case.name for case in cases]
     made = table("BASELINE", "KIND", "FOR", *(f">{name}" for name in names), ">GEOMEAN", title="TFLOPS")

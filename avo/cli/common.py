@@ -12,19 +12,20 @@ import typer
 from rich.console import Console
 
 from avo.watch.tables import one_line
+from evaluator.target import ARCHITECTURES
 
 if TYPE_CHECKING:
     from lineage_db.records import Run, Version
     from lineage_db.store import Store
 
 PIPED_WIDTH = 240
-"""Columns of a table whose reader is not a terminal and does not set COLUMNS: wide enough that no line is folded."""
+"""Width of a table that is not printed on a terminal, where COLUMNS is not set: wide enough that no line is folded."""
 MAX_SOURCE_CHARS = 10**6
-"""Longest kernel source that is read from a file: a hundred times as long as a kernel of ours."""
+"""Longest kernel source that is read from a file: a hundred times the length of our own kernels."""
 
 
 def piped_width(environment: Mapping[str, str]) -> int:
-    """Return how wide tables are printed when the reader is not a terminal: COLUMNS, where it is a number."""
+    """Return how wide tables are printed when not on a terminal: COLUMNS, where that is a number."""
     columns = environment.get("COLUMNS", "")
     return int(columns) if columns.isdecimal() and int(columns) > 0 else PIPED_WIDTH
 
@@ -36,9 +37,9 @@ console = Console(
     soft_wrap=False,
     width=None if sys.stdout.isatty() else piped_width(os.environ),
 )
-"""Data, on stdout. Markup is off: changes and messages are words of operators and candidates."""
+"""Prints data on stdout. Markup is off: operators and candidates choose what changes and messages say."""
 err = Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
-"""Words, on stderr."""
+"""Prints text for the user on stderr."""
 
 DbOption = Annotated[
     str | None,
@@ -46,103 +47,31 @@ DbOption = Annotated[
         "--db",
         metavar="URL",
         help="Database: an SQLAlchemy URL or an SQLite file. Default: $AVO_DB, else .avo/lineage.db.",
-        show_default=False,
     ),
 ]
-SandboxOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="auto|require",
-        help="require: refuse to start where candidates cannot be kept in namespaces. Default: auto.",
-        show_default=False,
-    ),
+ProblemOption = Annotated[
+    str, typer.Option("--problem", metavar="NAME", help="What the kernel computes: mha, gqa, fsa or a PATH.py.")
 ]
-EvaluatorCommandOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="COMMAND",
-        help="Judge with what this starts, e.g. 'ssh gpu-box python -m evaluator'. Default: on this machine.",
-        show_default=False,
-    ),
+TargetOption = Annotated[
+    str,
+    typer.Option("--target", metavar="NAME", help=f"Architecture: {ARCHITECTURES}; or cuda, this machine's GPU."),
 ]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="Operators that work side by side. Default: one per CPU, at most 8."),
-]
-EvaluatorsOption = Annotated[
-    int | None, typer.Option(metavar="M", help="Evaluators that they share. Default: as many as workers.")
-]
-EvaluatorResourcesOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="JSON",
-        help="""Ray resources that each evaluator takes, e.g. '{"H100": 1}' to choose a kind of GPU. Default: none.""",
-        show_default=False,
-    ),
-]
-RayAddressOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ADDRESS",
-        help="Join a Ray cluster: auto, HOST:PORT or ray://HOST:PORT. Default: local, this machine alone.",
-        show_default=False,
-    ),
-]
-CascadeOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FRACTION|off",
-        help="With --target cuda: time nothing predicted slower than the best by this, at its fastest. Default: 0.25.",
-        show_default=False,
-    ),
-]
-ModelOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--model",
-        metavar="NAME",
-        help="Model that operators agent and single_turn ask; more settings under [[models]]. May be repeated.",
-        show_default=False,
-    ),
-]
-MaxStepsOption = Annotated[
-    int | None, typer.Option(metavar="N", help="Stop after so many steps of the whole run.", show_default=False)
-]
-MaxTokensOption = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="Stop once models have used so many tokens in the whole run.", show_default=False),
-]
-MaxUsdOption = Annotated[
-    float | None,
-    typer.Option(metavar="USD", help="Stop once models have cost so much. Models need prices.", show_default=False),
-]
-StepEvaluationsOption = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="Candidates that agent may evaluate in a step. Default: 12.", show_default=False),
-]
-StepTokensOption = Annotated[
-    int | None, typer.Option(metavar="N", help="Tokens that a step may use.", show_default=False)
-]
-StepUsdOption = Annotated[float | None, typer.Option(metavar="USD", help="What a step may cost.", show_default=False)]
-StepMinutesOption = Annotated[
-    float | None, typer.Option(metavar="MINUTES", help="How long a step may take.", show_default=False)
-]
-NotifyOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="COMMAND",
-        help="""Run this on a new best, a stall, a failure or the end, e.g. 'notify-send "$AVO_TEXT"'.""",
-        show_default=False,
-    ),
-]
+SuiteOption = Annotated[str, typer.Option("--suite", metavar="NAME", help="Benchmark cases: quick, paper or held_out.")]
 LogOption = Annotated[
     Path | None,
-    typer.Option("--log", metavar="FILE", help="Append what happens as JSON lines, as avo log --json prints it."),
+    typer.Option(
+        "--log",
+        metavar="FILE",
+        help="Append what happens as JSON lines, as avo log --json prints it.",
+        rich_help_panel="Watching",
+    ),
 ]
 MetricsOption = Annotated[
     str | None,
     typer.Option(
-        metavar="[HOST:]PORT", help="Answer Prometheus there, by default on 127.0.0.1 alone.", show_default=False
+        metavar="[HOST:]PORT",
+        help="Serve metrics to Prometheus at this address, by default on 127.0.0.1 alone.",
+        rich_help_panel="Watching",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, unrounded.")]
@@ -157,7 +86,7 @@ def fail(message: str) -> NoReturn:
 
 
 def run_name(text: str | None) -> str | None:
-    """Return the name of a run as it was given; refuse RUN@VERSION, for a command that is about the whole run."""
+    """Return the name of a run as given; refuse RUN@VERSION, for a command that is about a whole run."""
     if text is not None and "@" in text:
         name = text.partition("@")[0]
         fail(f"{text!r} names a version, and this command is about a whole run: write {name or 'RUN'} without @VERSION")
@@ -198,7 +127,7 @@ def load_version(store: "Store", text: str) -> "tuple[Run, Version]":
 
 
 def read_source(file: Path) -> str:
-    """Return the text of a kernel's file; leave with one line when it is none, or too long for one."""
+    """Return the text of a kernel's file; leave with one line when it is not text, or too long for a kernel."""
     try:
         with file.open(encoding="utf-8") as stream:
             text = stream.read(MAX_SOURCE_CHARS + 1)
@@ -207,9 +136,9 @@ def read_source(file: Path) -> str:
     except UnicodeDecodeError:
         fail(f"cannot read {file}: not UTF-8 text")
     if len(text) > MAX_SOURCE_CHARS:
-        fail(f"cannot read {file}: over 1 MB, which is no kernel source")
+        fail(f"cannot read {file}: over 1 MB, too long for a kernel's source")
     if "\0" in text:
-        fail(f"cannot read {file}: it holds NUL bytes, so it is no Python source")
+        fail(f"cannot read {file}: it holds NUL bytes, so it is not Python source")
     return text
 
 

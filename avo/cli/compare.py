@@ -1,4 +1,4 @@
-"""``avo compare``: runs beside each other."""
+"""``avo compare``: runs side by side."""
 
 from typing import Annotated
 
@@ -17,7 +17,7 @@ def compare(
 ) -> None:
     """Compare runs: the best score of each after the same attempts, hours, tokens and USD.
 
-    They must have the same problem, suite and target. An empty field: the run did not get so far.
+    They must have the same problem, suite and target. An empty field: the run did not get that far.
 
     Example: avo compare mha-agent mha-mutate
     """

@@ -2,66 +2,62 @@
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from avo.cli.common import (
-    EvaluatorCommandOption,
     JsonOption,
-    SandboxOption,
+    ProblemOption,
+    SuiteOption,
+    TargetOption,
     console,
     err,
     fail,
     print_json,
     read_source,
 )
+from avo.cli.options import takes_settings
 from avo.cli.verdict import render
-from evaluator.target import ARCHITECTURES
 
 
+@takes_settings
 def evaluate(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Python source with the problem's entry function.")],
-    problem: Annotated[
-        str, typer.Option(metavar="NAME", help="What the kernel computes: mha, gqa, fsa or a PATH.py.")
-    ] = "mha",
-    target: Annotated[
-        str,
-        typer.Option(metavar="NAME", help=f"What its speed is predicted for: {ARCHITECTURES}; cuda: measured."),
-    ] = "h100",
-    suite: Annotated[str, typer.Option(metavar="NAME", help="Benchmark cases: quick, paper or held_out.")] = "quick",
+    problem: ProblemOption = "mha",
+    target: TargetOption = "h100",
+    suite: SuiteOption = "quick",
     wall: Annotated[float, typer.Option(metavar="SECONDS", help="Give up after this time, 1 second at least.")] = 300.0,
-    sandbox: SandboxOption = None,
-    evaluator_command: EvaluatorCommandOption = None,
     as_json: JsonOption = False,
+    **settings: Any,
 ) -> None:
     """Judge one file: is it correct, how fast is it?
 
-    Exit code 0: correct. 1: the candidate is at fault, or its numbers could not be verified. 2: the call is at fault.
+    Exit code 0: correct. 1: the candidate fails, or its numbers could not be verified. 2: the call is wrong.
 
     Example: avo evaluate kernel.py --target b200 --json
     """
     if not 1 <= wall < math.inf:
         fail(f"--wall: {wall:g} should be 1 second or more")
 
+    from avo.config import RunConfig
     from evaluator.candidate import Candidate
     from evaluator.catalogue import get_problem, get_suite, problem_name
     from evaluator.evaluators import judge_process
     from evaluator.isolation import Sandbox
     from evaluator.targets import get_target
 
-    if sandbox not in (None, *Sandbox):
-        fail(f"--sandbox: {sandbox!r} should be {' or '.join(map(repr, map(str, Sandbox)))}")
-    kept = Sandbox(sandbox or Sandbox.AUTO)
-    if evaluator_command is None:
-        kept.check()
+    config = RunConfig.resolve(None, settings)
+    sandbox = Sandbox(config.sandbox)
+    if config.evaluator_command is None:
+        sandbox.check()
         get_target(target)
     problem = problem_name(problem)
     judged = get_problem(problem)
     get_suite(judged, suite)
     candidate = Candidate(problem, read_source(file))
     with (
-        judge_process(target, suite, wall, sandbox=kept, command=evaluator_command) as judge,
+        judge_process(target, suite, wall, sandbox=sandbox, command=config.evaluator_command) as judge,
         err.status(f"judging {file} for {target} ..."),
     ):
         evaluation = judge.evaluate(candidate)

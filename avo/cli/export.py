@@ -3,24 +3,24 @@
 import math
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from avo.cli.common import (
     DbOption,
-    EvaluatorCommandOption,
     JsonOption,
-    SandboxOption,
     err,
     fail,
     load_version,
     open_store,
     print_json,
 )
+from avo.cli.options import takes_settings
 from avo.watch.tables import one_line
 
 
+@takes_settings
 def export(
     versions: Annotated[
         list[str],
@@ -29,26 +29,26 @@ def export(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write; must be empty or not exist.")],
     name: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Of the package. Default: after the run.", show_default=False),
+        typer.Option(metavar="NAME", help="Name of the package. Default: made from the run's name."),
     ] = None,
     wall: Annotated[float, typer.Option(metavar="SECONDS", help="Give up judging a version after this time.")] = 600.0,
-    sandbox: SandboxOption = None,
-    evaluator_command: EvaluatorCommandOption = None,
     db: DbOption = None,
     as_json: JsonOption = False,
+    **settings: Any,
 ) -> None:
-    """Write versions as an installable package, after judging them afresh.
+    """Write versions as an installable package, after judging them again.
 
     It holds the kernels behind one function for each kind of problem, their provenance, tests and a benchmark. Each
-    version is judged once more, on held-out cases too: if one does not pass, nothing is written.
+    version is judged once more, on held-out cases too. If one does not pass, nothing is written.
 
-    Exit code 0: written. 1: a version does not pass. 2: the call is at fault.
+    Exit code 0: written. 1: a version does not pass. 2: the call is wrong.
 
     Example: avo export mha-h100 gqa-h100@5 --out my-attention --name my-attention
     """
     if not 1 <= wall < math.inf:
         fail(f"--wall: {wall:g} should be 1 second or more")
 
+    from avo.config import RunConfig
     from avo.export.choosing import choose
     from avo.export.errors import NotExported
     from avo.export.judging import judge
@@ -56,9 +56,7 @@ def export(
     from evaluator.evaluators import Evaluator, judge_process
     from evaluator.isolation import Sandbox
 
-    if sandbox not in (None, *Sandbox):
-        fail(f"--sandbox: {sandbox!r} should be {' or '.join(map(repr, map(str, Sandbox)))}")
-    kept = Sandbox(sandbox or Sandbox.AUTO)
+    config = RunConfig.resolve(None, settings)
     check_place(out)
     with open_store(db) as store:
         loaded = [load_version(store, each) for each in versions]
@@ -67,10 +65,10 @@ def export(
     package = package_name(name, list(dict.fromkeys(each.run.name for each in chosen)))
 
     def open_judge(target: str, suite: str) -> Evaluator:
-        return judge_process(target, suite, wall, sandbox=kept, command=evaluator_command)
+        return judge_process(target, suite, wall, sandbox=Sandbox(config.sandbox), command=config.evaluator_command)
 
     try:
-        with err.status(f"judging {', '.join(each.label for each in chosen)} afresh ..."):
+        with err.status(f"judging {', '.join(each.label for each in chosen)} again ..."):
             judged = judge(chosen, open_judge)
     except NotExported as fault:
         for line in str(fault).splitlines():

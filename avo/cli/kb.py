@@ -1,4 +1,4 @@
-"""``avo kb``: what the knowledge base says, and documents of the user's beside it."""
+"""``avo kb``: search the knowledge base, and add documents to it."""
 
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -26,12 +26,12 @@ def _group() -> None:
 def search(
     query: Annotated[list[str], typer.Argument(metavar="QUERY...", help="Words, or a function as code names it.")],
     target: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Leave out what is about other architectures only.")
+        str | None, typer.Option(metavar="NAME", help="Leave out passages about other architectures.")
     ] = None,
     problem: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Leave out what is about other problems only.")
+        str | None, typer.Option(metavar="NAME", help="Leave out passages about other problems.")
     ] = None,
-    limit: Annotated[int, typer.Option(metavar="N", help="Most passages to list.")] = 10,
+    limit: Annotated[int, typer.Option(metavar="N", help="List at most N passages.")] = 10,
     as_json: JsonOption = False,
 ) -> None:
     """List the passages that share words with QUERY, best first.
@@ -54,7 +54,7 @@ def search(
         print_json([asdict(note) for note in found])
         return
     if not found:
-        err.print("Nothing shares a word with that.")
+        err.print("No passage shares a word with the query.")
         return
     made = table("ID", "KIND", "TITLE", "SOURCE")
     for note in found:
@@ -65,10 +65,10 @@ def search(
 
 @kb.command()
 def show(
-    note_id: Annotated[str, typer.Argument(metavar="ID", help="Of a passage, as avo kb search lists it.")],
+    note_id: Annotated[str, typer.Argument(metavar="ID", help="ID of a passage, as avo kb search lists it.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Print one passage whole.
+    """Print a whole passage.
 
     Example: avo kb show triton.language.dot
     """
@@ -89,7 +89,7 @@ def show(
 def add(path: Annotated[Path, typer.Argument(metavar="PATH", help="A text, or a folder of them.")]) -> None:
     """Copy a document, or the texts of a folder or checkout, to where all runs find them.
 
-    Taken are .md, .txt, .rst and .py; kept in $AVO_KB, by default ~/.local/share/avo/knowledge.
+    Files that end in .md, .txt, .rst or .py are copied to $AVO_KB, by default ~/.local/share/avo/knowledge.
 
     Example: avo kb add ~/src/flash-attention
     """
@@ -98,13 +98,13 @@ def add(path: Annotated[Path, typer.Argument(metavar="PATH", help="A text, or a 
     folder = documents.documents_folder()
     made = documents.add(folder, path, datetime.now(UTC))
     count = len(documents.passages(folder, made))
-    skipped = f"; {made.skipped} passed over: hidden, links, too large, or no text" if made.skipped else ""
+    skipped = f"; {made.skipped} skipped: hidden, links, too large, or not text" if made.skipped else ""
     err.print(f"Added {made.name}: {made.files} texts, {count} passages{skipped}.")
 
 
 @kb.command("list")
 def list_added(as_json: JsonOption = False) -> None:
-    """List what was added.
+    """List the documents that were added.
 
     Example: avo kb list
     """
@@ -127,8 +127,8 @@ def list_added(as_json: JsonOption = False) -> None:
 
 
 @kb.command()
-def remove(name: Annotated[str, typer.Argument(metavar="NAME", help="As avo kb list shows it.")]) -> None:
-    """Forget what was added under NAME. The documents that it was copied from stay.
+def remove(name: Annotated[str, typer.Argument(metavar="NAME", help="Name, as avo kb list shows it.")]) -> None:
+    """Remove what was added under NAME. The original documents stay.
 
     Example: avo kb remove flash-attention
     """

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 def lineage(run: RunArgument, db: DbOption = None, as_json: JsonOption = False) -> None:
     """Show the accepted versions of a run as a tree.
 
-    Each with its score, the gain over its best parent and what changed; the best stands out. Where versions live on
-    islands or are kept by kind, their niche is told.
-    Published figures for all of the run's cases are lines of their own, before the version that reaches them; so is
-    what the supervisor said, where the lineage stood then.
+    Each line has a version's score, its gain over its best parent and what changed; the best version stands out. Where
+    versions live on islands or are kept by kind, their niche is shown.
+
+    A figure published for all of the run's cases is a line before the version that reaches it. What the supervisor said
+    is a line where the lineage stood at the time.
 
     Example: avo lineage mha-h100
     """
@@ -44,7 +45,7 @@ def lineage(run: RunArgument, db: DbOption = None, as_json: JsonOption = False) 
 
 
 def in_words(made: "Intervention") -> str:
-    """Return in a line what the supervisor said."""
+    """Return what the supervisor said as one line."""
     back = "" if made.restart_from is None else f" from v{made.restart_from}"
     directions = f"; try {', or '.join(made.directions)}" if made.directions else ""
     return f"{made.level}{back}: {made.reason}{directions}"
@@ -105,14 +106,14 @@ def _record(version: "Version", versions: "Sequence[Version]", operator: str) ->
 
 
 def branches(parents: Sequence[Sequence[int]]) -> list[str]:
-    """Return the rails to draw beside versions 0, 1, ..., one line each, given the parents of each.
+    """Return the rails to draw next to versions 0, 1, ..., one line each, given the parents of each.
 
-    A version stands in the column of its first parent if it is the last child of that parent, else it opens a new one:
-    a run without branches is one straight line.
+    A version stands in the column of its first parent if it is the last child of that parent, else it opens a new
+    column. A run without branches is one straight line.
     """
     last_child = {group[0]: number for number, group in enumerate(parents) if group}
     columns: list[int | None] = []
-    """Per column the version whose last child is still to come."""
+    """For each column, the version whose last child is still to come."""
     lines = []
     for number, group in enumerate(parents):
         if group and last_child[group[0]] == number:

@@ -19,13 +19,13 @@ _INTERVAL_S, _IDLE_S = 0.5, 5.0
 
 def log(
     run: RunArgument,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on with what happens until the run ends.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Keep printing until the run ends.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
     db: DbOption = None,
 ) -> None:
     """Print what happened in a run, in order: its steps, attempts, versions, failed model calls and the supervisor.
 
-    All of it is in the database, also what happened while nobody looked. Times are UTC.
+    It is read from the database, so what happened while nobody watched is there too. Times are UTC.
 
     Example: avo log mha-h100 --follow
     """

@@ -1,4 +1,4 @@
-"""The command ``avo``: its commands, its version, and how errors of the house become one line and exit code 2."""
+"""The command ``avo``: its commands, its version, and how our own errors become one line and exit code 2."""
 
 from importlib.metadata import version
 from typing import Annotated, Any, NoReturn
@@ -24,6 +24,7 @@ from avo.cli.log import log
 from avo.cli.mcp import mcp
 from avo.cli.memory import memory
 from avo.cli.moves import moves
+from avo.cli.options import command_class
 from avo.cli.profile import profile
 from avo.cli.replay import replay
 from avo.cli.report import report
@@ -43,14 +44,14 @@ class Commands(TyperGroup):
     """The group of commands: a wrong call, or an error raised on purpose, is one line, never a traceback."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        """Read what stands before the command; leave with exit code 2 on what is no option."""
+        """Read the options before the command; leave with exit code 2 on an unknown one."""
         try:
             return super().make_context(*args, **kwargs)
         except TyperException as error:
             _refuse(error)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; leave with exit code 2 on an error of ours or a wrong call."""
+        """Run the command; leave with exit code 2 on one of our own errors or a wrong call."""
         try:
             return super().invoke(ctx)
         except TyperException as error:
@@ -60,7 +61,7 @@ class Commands(TyperGroup):
 
 
 def _refuse(error: TyperException) -> NoReturn:
-    """Say in one line what is wrong with a call, and where its help is."""
+    """Say in one line what is wrong with a call and where its help is."""
     said, context = error.format_message(), getattr(error, "ctx", None)
     if "\n" in said:  # the help, where nothing is asked for
         raise error
@@ -114,7 +115,7 @@ for _command in (
     git,
     doctor,
 ):
-    app.command()(_command)
+    app.command(cls=command_class(_command))(_command)
 app.add_typer(kb, name="kb")
 
 

@@ -3,44 +3,35 @@
 import os
 import signal
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from avo.cli.common import (
-    DbOption,
-    EvaluatorCommandOption,
-    RunArgument,
-    SandboxOption,
-    StepEvaluationsOption,
-    err,
-    fail,
-    open_store,
-)
+from avo.cli.common import DbOption, RunArgument, err, fail, open_store
+from avo.cli.options import takes_settings
 
 
+@takes_settings
 def mcp(
     run: RunArgument,
     max_attempts: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Evaluate nothing new once the run has so many attempts. Default: no limit.",
-            show_default=False,
+            metavar="N",
+            help="Evaluate nothing new once the run has this many attempts. Default: no limit.",
         ),
     ] = None,
-    step_evaluations: StepEvaluationsOption = None,
-    sandbox: SandboxOption = None,
-    evaluator_command: EvaluatorCommandOption = None,
     db: DbOption = None,
-) -> None:  # fmt: skip
+    **settings: Any,
+) -> None:
     """Let another agent be the variation operator: serve a run's tools over MCP, on standard input and output.
 
-    An agent such as Claude Code or Codex starts this command by itself, see docs/mcp.md. Its first call of a tool
-    begins a step of the run, submit ends it, and the next call begins another. Attempts are judged, accepted and
-    recorded like those of avo run, which may work on the run at the same time, also under other sessions like this one.
+    An agent such as Claude Code or Codex starts this command by itself, see docs/mcp.md. Its first tool call begins a
+    step of the run, submit ends it, and the next call begins another. Attempts are judged, accepted and recorded like
+    those of avo run. avo run and several such sessions may work on one run at the same time.
 
-    The state of the run stays as it is: one that is finished or stopped can be served too. The limits of the run on
-    attempts, steps, tokens and hours are those of avo run; here --max-attempts and --step-evaluations hold.
+    The state of the run stays as it is: a finished or stopped run can be served too. The run's limits on attempts,
+    steps, tokens and hours apply to avo run only; here --max-attempts and --step-evaluations apply.
 
     Example: claude mcp add avo -- avo mcp mha-h100 --db /path/to/.avo/lineage.db
     """
@@ -50,28 +41,27 @@ def mcp(
         fail("avo mcp needs the mcp package: pip install 'avo-kernels[mcp]'")
 
     from avo.config import RunConfig
+    from avo.search.agent_session import SESSIONS, AgentSession
     from avo.search.budget import Allowance
-    from avo.search.evaluators import judge_process
+    from avo.search.evaluators import run_evaluator
     from avo.search.mcp_server import serve
     from avo.search.run import utc_now
-    from avo.search.session import SESSIONS, Session
+    from avo.search.step import Work
     from evaluator.isolation import Sandbox
+    from knowledge_base.library import Library
 
     with open_store(db) as store:
         found = store.run(run)
-        config = RunConfig.stored(
-            found.config,
-            {"sandbox": sandbox, "evaluator_command": evaluator_command, "step_evaluations": step_evaluations},
-        )
+        config = RunConfig.stored(found, settings)
         if config.evaluator_command is None:
             Sandbox(config.sandbox).check()
         allowance = Allowance(step_evaluations=config.step_evaluations, max_attempts=max_attempts)
         worker = f"{SESSIONS}{os.getpid()}"
-        with judge_process(config) as judge:
-            session = Session(store, found, config, judge, worker=worker, allowance=allowance, clock=utc_now)
+        with run_evaluator(config) as judge:
+            session = AgentSession(Work(store, found, config, judge, Library.load(), utc_now, allowance), worker)
 
             def leave(number: int, frame: FrameType | None) -> None:
-                """End at once: who reads standard input cannot be stopped otherwise."""
+                """End at once: a thread that reads standard input cannot be stopped otherwise."""
                 for each in (signal.SIGINT, signal.SIGTERM):
                     signal.signal(each, signal.SIG_DFL)
                 try:

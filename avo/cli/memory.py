@@ -1,4 +1,4 @@
-"""``avo memory``: what a run has learnt: notes of its operator, and how its hypotheses ended."""
+"""``avo memory``: what a run has learnt: its operator's notes, and how its hypotheses ended."""
 
 from typing import Annotated
 
@@ -10,11 +10,11 @@ from avo.watch.wording import printable
 
 def memory(
     run: RunArgument,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Most lines.")] = 50,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Print at most N lines.")] = 50,
     db: DbOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a run remembers, in the order in which the next step would be told it.
+    """Show what a run remembers, in the order in which the next step is told.
 
     Example: avo memory mha-h100 --limit 10
     """

@@ -4,25 +4,23 @@ from typing import Annotated
 
 import typer
 
-from avo.cli.common import JsonOption, console, err, fail, print_json
+from avo.cli.common import JsonOption, TargetOption, console, err, fail, print_json
 from avo.watch.tables import row, table
-from evaluator.target import ARCHITECTURES
 
 
 def moves(
     problem: Annotated[str, typer.Option(metavar="NAME", help="What the kernel computes: mha, gqa or fsa.")] = "mha",
-    target: Annotated[
-        str, typer.Option(metavar="NAME", help=f"Architecture to edit for: {ARCHITECTURES} or cuda.")
-    ] = "h100",
+    target: TargetOption = "h100",
     seed_name: Annotated[
         str | None,
-        typer.Option("--seed-kernel", metavar="NAME", help="Of the problem's seeds. Default: its first."),
+        typer.Option("--seed-kernel", metavar="NAME", help="One of the problem's seeds. Default: its first."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the moves of the operator mutate: what each does, what it needs, and what it makes of a seed now.
 
-    A move without variants here may have some after another: splitting a loop at the diagonal, for one, needs it whole.
+    A move without variants here may have some after another move. Splitting a loop at the diagonal, for example, needs
+    a loop that is whole.
 
     Example: avo moves --problem fsa --target b200
     """
@@ -52,8 +50,8 @@ def moves(
         print_json({"problem": problem, "target": target, "seed": seed, "moves": found})
         return
     title = f"Moves of mutate on the seed {seed!r} of {problem}, for {target}"
-    made = table("MOVE", "WHY IT SHOULD PAY", "NEEDS", f"VARIANTS OF {seed}", title=title)
+    made = table("MOVE", "WHY IT SHOULD PAY OFF", "NEEDS", f"VARIANTS OF {seed}", title=title)
     for each in found:
         row(made, each["move"], each["hypothesis"], each["needs"], "; ".join(each["variants"]) or "-")
     console.print(made)
-    err.print("Why a move should pay is a hypothesis: nothing of it was measured here.")
+    err.print("Why a move should pay off is a hypothesis: none of it was measured here.")

@@ -19,14 +19,13 @@ def profile(
     ],
     problem: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="What a file's kernel computes. Default: mha.", show_default=False),
+        typer.Option(metavar="NAME", help="What a file's kernel computes. Default: mha."),
     ] = None,
     target: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
             help=f"Architecture to predict for: {ARCHITECTURES}. Default: the run's, else h100.",
-            show_default=False,
         ),
     ] = None,
     suite: Annotated[
@@ -34,23 +33,21 @@ def profile(
         typer.Option(
             metavar="NAME",
             help="Benchmark cases: quick, paper or held_out. Default: the run's, else quick.",
-            show_default=False,
         ),
     ] = None,
     case: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Only this case, e.g. 8k-causal. Default: all.", show_default=False),
+        typer.Option(metavar="NAME", help="Only this case, e.g. 8k-causal. Default: all."),
     ] = None,
-    svg: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also draw two passes of the hot loop.", show_default=False)
-    ] = None,
+    svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Also draw two passes of the hot loop.")] = None,
     db: DbOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Explain a kernel's predicted time, and what would shorten it.
 
-    The kernel is captured, compiled and played like avo evaluate does. Whether its numbers are right is not checked.
-    Exit code 0: done. 1: the kernel is at fault. 2: the call is.
+    The kernel is captured, compiled and simulated as in avo evaluate. Its results are not checked.
+
+    Exit code 0: done. 1: the kernel fails. 2: the call is wrong.
 
     Example: avo profile kernel.py --target h100 --case 8k-full --svg timeline.svg
     """
@@ -63,7 +60,7 @@ def profile(
     from evaluator.targets import get_target
 
     if svg and (svg.is_dir() or not svg.parent.is_dir()):
-        fail(f"--svg: {svg} is no file in an existing folder")
+        fail(f"--svg: {svg} is not a file in an existing folder")
     chosen = get_target(target)
     problem = problem_name(problem)
     get_cases(get_problem(problem), suite, case)
@@ -83,7 +80,7 @@ def profile(
     else:
         from avo.watch.explanation import render
 
-        console.print(f"{kernel} on {target}, {profiles[0].kind}; whether it is correct is not checked")
+        console.print(f"{kernel} on {target}, {profiles[0].kind}; its results are not checked")
         for made in profiles:
             console.print(render(made))
 

@@ -1,4 +1,4 @@
-"""``avo replay``: play a recorded run back without a model."""
+"""``avo replay``: replay a recorded run without a model."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,17 +16,17 @@ def replay(
         str | None, typer.Option(metavar="NAME", help="Name of the new run. Default: RUN-replay, numbered if taken.")
     ] = None,
     recorded: Annotated[
-        bool, typer.Option("--recorded", help="Take verdicts from the record too, instead of judging again.")
+        bool, typer.Option("--recorded", help="Take verdicts from the record too instead of judging again.")
     ] = False,
     out_db: Annotated[
         str | None, typer.Option(metavar="URL", help="Database of the new run. Default: that of RUN.")
     ] = None,
     db: DbOption = None,
 ) -> None:
-    """Play a recorded run back as a new run, without a model, and compare the lineages.
+    """Replay a recorded run as a new run, without a model, and compare the lineages.
 
-    Steps of agent, single_turn and mcp get the replies of the record, those of mutate the same seeds. They are done
-    one at a time, in the order in which they ended.
+    Steps of agent, single_turn and mcp get the recorded replies, steps of mutate the same random seeds. They are
+    performed one at a time, in the order in which they ended.
 
     Exit code 0: the same lineage. 1: another one; the first difference is printed. 2: the call is wrong.
 
@@ -44,16 +44,16 @@ def _replay(source: "Store", store: "Store", run: str, name: str | None, recorde
     from contextlib import ExitStack
 
     from avo.config import RunConfig
-    from avo.search.evaluators import judge_process
-    from avo.search.replay import Record, RecordedJudge, replay
+    from avo.search.evaluators import run_evaluator
+    from avo.search.replay import RecordedJudge, RecordedRun, replay
     from avo.search.run import utc_now
     from evaluator.targets import get_target
     from lineage_db.records import RunState
 
-    record = Record.read(source, source.run(run))
+    record = RecordedRun.read(source, source.run(run))
     if not record.versions:
         fail(f"run {run!r} has no version: there is nothing to replay")
-    config = RunConfig.stored(record.run.config, {})
+    config = RunConfig.stored(record.run, {})
     made = store.create_run(
         name=name or store.free_run_name(f"{run}-replay"),
         problem=record.run.problem,
@@ -66,7 +66,7 @@ def _replay(source: "Store", store: "Store", run: str, name: str | None, recorde
     )
     with ExitStack() as stack:
         judge = (
-            RecordedJudge(record, get_target(made.target)) if recorded else stack.enter_context(judge_process(config))
+            RecordedJudge(record, get_target(made.target)) if recorded else stack.enter_context(run_evaluator(config))
         )
         try:
             different = replay(source, record, store, made, config, judge, utc_now)

@@ -32,9 +32,7 @@ def report(
     run: RunArgument,
     out: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="File to write; - prints. Default: print md; html needs a name.", show_default=False
-        ),
+        typer.Option(metavar="FILE", help="File to write; - prints. Default: print md; html needs a name."),
     ] = None,
     form: Annotated[Format, typer.Option("--format", help="html: the whole report. md: a summary for a README.")] = (
         Format.HTML
@@ -44,10 +42,10 @@ def report(
     ] = False,
     db: DbOption = None,
 ) -> None:
-    """Write a report on a run: figures, lineage with diffs, what paid, attempts, time and cost, environment.
+    """Write a report on a run: figures, lineage with diffs, what paid off, attempts, time and cost, environment.
 
-    The page is one file that loads nothing: open it in any browser, on a phone or on paper. Everything in it but the
-    profile is read from the database. An existing file is replaced.
+    The page is one file that loads nothing else: open it in any browser, or print it. Everything but the profile is
+    read from the database. An existing file is replaced.
 
     Example: avo report mha-h100 --out report.html
     """
@@ -78,24 +76,19 @@ def report(
 def _profiles(report: "Report") -> "tuple[Profile, ...] | Fault | None":
     """Return the profile of the best version on the last full and the last causal case; None where there is none."""
     from avo.config import RunConfig
+    from avo.search.evaluators import run_evaluator
     from evaluator.candidate import Candidate
     from evaluator.evaluation import Fault
-    from evaluator.evaluators import judge_process
-    from evaluator.isolation import Sandbox
 
     run, best = report.run, report.view.best
     if best is None:
         err.print(f"avo: {run.name} has no version yet: there is nothing to profile")
         return None
-    config = RunConfig.stored(run.config, {})
     made: list[Profile] = []
     with (
         err.status(f"profiling {run.name}@{best.number} for {run.target} ..."),
-        judge_process(
-            run.target, run.suite, config.evaluation_wall_s, sandbox=Sandbox(config.sandbox),
-            command=config.evaluator_command,
-        ) as judge,
-    ):  # fmt: skip
+        run_evaluator(RunConfig.stored(run, {})) as judge,
+    ):
         for figure in report.trajectories:
             found = judge.profile(Candidate(run.problem, best.attempt.source), figure.cases[-1].name)
             if isinstance(found, Fault):
@@ -111,7 +104,7 @@ def _check(file: Path) -> None:
         if file.is_dir():
             fail(f"cannot write {file}: it is a folder: name a file in it")
         if file.exists() and not file.is_file():
-            fail(f"cannot write {file}: it is no regular file: name another")
+            fail(f"cannot write {file}: it is not a regular file: name another")
         if not file.parent.is_dir():
             fail(f"cannot write {file}: there is no folder {file.parent}: make it first")
     except OSError as error:

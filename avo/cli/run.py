@@ -6,203 +6,114 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from avo.cli.common import (
-    CascadeOption,
     DbOption,
-    EvaluatorCommandOption,
-    EvaluatorResourcesOption,
-    EvaluatorsOption,
     JsonOption,
     LogOption,
-    MaxStepsOption,
-    MaxTokensOption,
-    MaxUsdOption,
     MetricsOption,
-    ModelOption,
-    NotifyOption,
-    RayAddressOption,
-    SandboxOption,
-    StepEvaluationsOption,
-    StepMinutesOption,
-    StepTokensOption,
-    StepUsdOption,
-    WorkersOption,
     err,
     fail,
     load_version,
     open_store,
     read_source,
 )
-from evaluator.target import ARCHITECTURES
+from avo.cli.options import takes_settings
 
 if TYPE_CHECKING:
     from avo.config import RunConfig
     from lineage_db.store import Store
 
 
+@takes_settings
 def run(
-    config: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE", help="TOML file with settings; options win over it.")
-    ] = None,
-    problem: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="What the kernel computes: mha, gqa, fsa or a PATH.py. Default: mha."),
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help=f"Architecture to predict speed for: {ARCHITECTURES}; or cuda, to measure. Default: h100.",
-        ),
-    ] = None,
-    suite: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Benchmark cases: quick or paper. Default: quick.")
-    ] = None,
-    operator: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="What varies the kernels: mutate, agent or single_turn. Default: mutate."),
-    ] = None,
-    population: Annotated[
-        str | None,
-        typer.Option(
-            metavar="lineage|islands|archive",
-            help="How versions live together: one lineage, several, or the best of each kind. Default: lineage.",
-        ),
-    ] = None,
-    workers: WorkersOption = None,
-    evaluators: EvaluatorsOption = None,
-    max_attempts: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Stop once so many attempts are made, the seed included. Default: no limit."),
-    ] = None,
-    max_hours: Annotated[
-        float | None,
-        typer.Option(metavar="HOURS", help="Stop after this time, e.g. 0.05 for three minutes. Default: no limit."),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Seed of the random choices: with one worker it repeats a run. Default: 0."),
-    ] = None,
-    db: DbOption = None,
-    name: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Name of the run. Default: PROBLEM-TARGET, numbered if taken.")
-    ] = None,
     start_from: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="RUN[@VERSION]", help="Start from a version of another run, also of another problem."
+            "--from",
+            metavar="RUN[@VERSION]",
+            help="Start from a version of another run, which may be of another problem.",
+            rich_help_panel="Search",
         ),
     ] = None,
-    seed_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Start from this kernel.")] = None,
+    seed_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Start from this kernel.", rich_help_panel="Search")
+    ] = None,
     seed_name: Annotated[
         str | None,
-        typer.Option("--seed-kernel", metavar="NAME", help="Start from this one of the problem's seeds, e.g. tuned."),
+        typer.Option(
+            "--seed-kernel",
+            metavar="NAME",
+            help="Start from this one of the problem's seeds, e.g. tuned.",
+            rich_help_panel="Search",
+        ),
     ] = None,
-    model: ModelOption = None,
-    max_steps: MaxStepsOption = None,
-    max_tokens: MaxTokensOption = None,
-    max_usd: MaxUsdOption = None,
-    step_evaluations: StepEvaluationsOption = None,
-    step_tokens: StepTokensOption = None,
-    step_usd: StepUsdOption = None,
-    step_minutes: StepMinutesOption = None,
-    sandbox: SandboxOption = None,
-    evaluator_command: EvaluatorCommandOption = None,
-    cascade: CascadeOption = None,
-    ray_address: RayAddressOption = None,
-    evaluator_resources: EvaluatorResourcesOption = None,
-    notify: NotifyOption = None,
     log: LogOption = None,
     metrics: MetricsOption = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="TOML file with settings; options win over it.")
+    ] = None,
+    db: DbOption = None,
     as_json: JsonOption = False,
+    **settings: Any,
 ) -> None:
-    """Evolve a kernel. Without --max-attempts and --max-hours it goes on until Ctrl-C.
+    """Evolve a kernel. Without a limit it runs until Ctrl-C.
 
-    Ctrl-C once: workers finish what they hold, for 30 s at most. Twice: at once. Either way: avo resume RUN.
+    Ctrl-C once: workers have 30 s to finish their steps. Twice: stop at once. Either way, avo resume RUN continues.
 
     A --config file has lines like: target = "b200", max_attempts = 100, min_gain = 0.01, evaluation_wall_s = 300; and
     where speed is measured: alpha = 0.05, equivalence_margin = 0.005, cascade = 0.25.
 
-    Operators agent and single_turn ask a language model behind an OpenAI-compatible endpoint: OPENAI_API_KEY,
-    OPENAI_BASE_URL and --model. Their prices and sampling are set under [[models]] in the file: see docs/agent.md.
+    Operators agent and single_turn ask a language model behind an OpenAI-compatible endpoint: set OPENAI_API_KEY,
+    OPENAI_BASE_URL and --model. See docs/agent.md for prices and sampling.
 
     First the judge is tested with a wrong and a slow variant of the seed.
 
-    --from a run of another problem: where both have the same entry function (mha, gqa), the version is the seed.
-    Elsewhere (mha, fsa) the run starts from a seed of its own problem, and the operator is given the version and its
-    history to adapt.
+    --from may name a run of another problem. Where both problems have the same entry function (mha, gqa), the version
+    is the seed. Otherwise (mha, fsa) the run starts from a seed of its own problem, and the operator gets the version
+    and its history to adapt.
 
-    Exit code 0: the budget is used up or nothing is left to try. 1: the seed does not pass, the judge does not pass its
-    test, or workers keep failing. 2: the call is wrong. 130: stopped by Ctrl-C or SIGTERM.
+    Exit code 0: a limit is reached or nothing is left to try. 1: the seed fails, the judge fails its test, or workers
+    keep failing. 2: the call is wrong. 130: stopped by Ctrl-C or SIGTERM.
 
     Example: avo run --target b200 --max-attempts 50
+
     Example: avo run --operator agent --model gpt-5 --max-steps 20 --max-tokens 5000000
     """
     if seed_file is not None and seed_name is not None:
         fail("--seed-file and --seed-kernel each name a seed: give one of them")
 
-    from avo.cli.sitting import metrics_served, ready, sit
+    from avo.cli.session import metrics_served, ready, work_on
     from avo.config import RunConfig
     from avo.search.run import utc_now
     from evaluator.catalogue import get_problem
 
-    settings = RunConfig.resolve(
-        config,
-        {
-            "problem": problem,
-            "target": target,
-            "suite": suite,
-            "operator": operator,
-            "population": population,
-            "workers": workers,
-            "evaluators": evaluators,
-            "max_attempts": max_attempts,
-            "max_hours": max_hours,
-            "seed": seed,
-            "name": name,
-            "model": model,
-            "max_steps": max_steps,
-            "max_tokens": max_tokens,
-            "max_usd": max_usd,
-            "step_evaluations": step_evaluations,
-            "step_tokens": step_tokens,
-            "step_usd": step_usd,
-            "step_minutes": step_minutes,
-            "sandbox": sandbox,
-            "evaluator_command": evaluator_command,
-            "cascade": cascade,
-            "ray_address": ray_address,
-            "evaluator_resources": evaluator_resources,
-            "notify": notify,
-        },
-    )
-    settings = ready(settings)
+    chosen = ready(RunConfig.resolve(config, settings))
     with open_store(db, create=True) as store:
-        start = _start(store, settings, start_from, seed_file, seed_name)
-        chosen = settings.name
-        if chosen is None:
-            chosen = store.free_run_name(f"{get_problem(settings.problem).name}-{settings.target}")
-        settings = settings.model_copy(update={"name": chosen})
-        with metrics_served(store, chosen, metrics):
+        start = _start(store, chosen, start_from, seed_file, seed_name)
+        name = chosen.name
+        if name is None:
+            name = store.free_run_name(f"{get_problem(chosen.problem).name}-{chosen.target}")
+        chosen = chosen.model_copy(update={"name": name})
+        with metrics_served(store, name, metrics):
             created = store.create_run(
-                name=chosen,
-                problem=settings.problem,
-                target=settings.target,
-                suite=settings.suite,
-                operator=settings.operator,
-                seed=settings.seed,
-                config={**settings.model_dump(), **start},
+                name=name,
+                problem=chosen.problem,
+                target=chosen.target,
+                suite=chosen.suite,
+                operator=chosen.operator,
+                seed=chosen.seed,
+                config={**chosen.model_dump(), **start},
                 now=utc_now(),
             )
-            sit(store, created, settings, as_json=as_json, log=log)
+            work_on(store, created, chosen, as_json=as_json, log=log)
 
 
 def _start(
     store: "Store", settings: "RunConfig", start_from: str | None, seed_file: Path | None, seed_name: str | None
 ) -> dict[str, Any]:
-    """Return what the run's record keeps of where it starts from."""
+    """Return what the stored configuration says about where the run starts from."""
     from agents.registry import adapts, get_operator
-    from avo.config import START
-    from avo.search.transfer import TRANSFERRED, Use, record
+    from avo.config import START, TRANSFERRED
+    from avo.search.transfer import Use, record
 
     if start_from is None:
         return {START: _seed(settings.problem, seed_file, seed_name)}

@@ -1,4 +1,4 @@
-"""``avo runs``: all runs, a line each."""
+"""``avo runs``: all runs, one per line."""
 
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any

@@ -30,7 +30,7 @@ def status(
 ) -> None:
     """Show what a run is doing: who works on what since when, how fast it goes, what it has spent and gained.
 
-    With --watch and --json: a JSON object a line, each time that something has changed.
+    With --watch and --json: one JSON object per line, each time that something has changed.
 
     Example: avo status mha-h100 --watch
     """
@@ -80,7 +80,7 @@ def _watch(url: str, run: str, as_json: bool) -> None:
 
 
 class _Shown:
-    """The latest view, drawn anew each time, so that times move on."""
+    """The latest view, drawn again each time, so that times move on."""
 
     def __init__(self) -> None:
         self.latest: RunView | None = None

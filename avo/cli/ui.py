@@ -15,7 +15,7 @@ def ui(
     ] = None,
     db: DbOption = None,
 ) -> None:
-    """Open the terminal UI, live while a run goes on.
+    """Open the terminal UI, live while a run is driven.
 
     Example: avo ui mha-h100
     """

@@ -1,4 +1,4 @@
-"""How an evaluation is printed: scores with published figures beside them, correctness, resources and busy pipes."""
+"""How an evaluation is printed: scores with published figures, correctness, resources and busy pipes."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -43,7 +43,7 @@ def render(evaluation: "Evaluation", problem: "Problem", seed: "Score | None" = 
 
 
 def _conditions(score: "Score") -> list[str]:
-    """Return what to know about how a score was measured."""
+    """Return how a score was measured, in lines."""
     lines = (score.conditions, compared(score.comparison) if score.comparison else "")
     return [printable(line) for line in lines if line]
 

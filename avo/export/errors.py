@@ -1,4 +1,4 @@
-"""Errors of exports. ``str()`` of each is a line, or a line for each version, that says what to do."""
+"""Errors of exports. ``str()`` of each is one line, or one for each version, that says what to do."""
 
 from avo.errors import AvoError
 

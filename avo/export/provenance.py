@@ -7,9 +7,9 @@ from datetime import datetime
 from importlib.metadata import version as installed
 from typing import Any
 
+from avo.config import TRANSFERRED
 from avo.export.judging import Passed
 from avo.export.table import names
-from avo.search.transfer import TRANSFERRED
 from lineage_db.records import Version
 
 LICENCE = "Apache-2.0"

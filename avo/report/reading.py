@@ -8,7 +8,7 @@ from difflib import unified_diff
 
 from agents.moves import MOVES
 from agents.mutate import Mutate, moves_of
-from avo.config import ISOLATION, START, TOOLS
+from avo.config import ISOLATION, START, TOOLS, TRANSFERRED
 from avo.report.data import (
     MOST_DIFF_CHARACTERS,
     MOST_DIFF_LINES,
@@ -198,7 +198,7 @@ def _environment(run: Run, score: Score | None) -> list[tuple[str, str]]:
         ("candidates kept apart by", "; or by ".join(map(str, config.pop(ISOLATION, ())))),
         ("releases", "; or ".join(map(str, config.pop(TOOLS, ())))),
     ]
-    config.pop(transfer.TRANSFERRED, None)
+    config.pop(TRANSFERRED, None)
     known = {"problem", "target", "suite", "operator", "seed", "name"}
     lines += [(name.replace("_", " "), _shown(value)) for name, value in config.items() if name not in known]
     return [(name, cut(value)) for name, value in lines if value]

@@ -13,12 +13,12 @@ _ZETA = 2.2857656656800214
 
 
 def share_of_alpha(alpha: float, number: int) -> float:
-    """Return the probability of error that comparison ``number`` of a run, from 1, may spend; all sum to ``alpha``.
+    """Return the probability of error that comparison ``number`` of a run, from 1, may spend. All sum to ``alpha``.
 
     Alpha-spending, the online form of Bonferroni's rule (Foster and Stine 2008, J. R. Statist. Soc. B 70, 429-444):
-    however many comparisons a run makes, and whatever the earlier ones showed, the probability of a false acceptance
-    anywhere in it is ``alpha`` at most. The shares fall as those of SAFFRON do by default (Ramdas et al. 2018, arXiv
-    1802.09098), so slowly that a late comparison keeps its power: see ``docs/acceptance.md``.
+    however many comparisons a run makes, and whatever the earlier ones showed, the probability of any false acceptance
+    in the run is at most ``alpha``. The shares fall like SAFFRON's default (Ramdas et al. 2018, arXiv 1802.09098), so
+    slowly that a late comparison keeps its power: see ``docs/acceptance.md``.
     """
     return alpha / (_ZETA * math.pow(number, _DECAY))
 
@@ -28,10 +28,10 @@ def accepts(
 ) -> bool:
     """Return whether ``attempt`` joins the ``versions`` of a run, oldest first.
 
-    It must be correct, judged like the versions, lower to launch plans that no version has, and be better than its
-    ``rivals``, by default all: a predicted score beats every one's by ``min_gain`` (``Score.beats``), a measured one
-    was shown faster than the best of them, the last, in a comparison with it. The first version, the seed, need only be
-    correct, and so need one without rivals.
+    It must be correct, be judged as the versions were, lower to launch plans that no version has, and be better than
+    its ``rivals``, by default all versions. A predicted score must beat the score of every rival by ``min_gain``
+    (``Score.beats``). A measured score must come with a comparison in which it was faster than the best rival, the last
+    one. The first version, the seed, need only be correct, and so need an attempt without rivals.
     """
     score = attempt.evaluation.score
     if score is None:
@@ -49,10 +49,10 @@ def accepts(
 
 
 def outdated(versions: Sequence[Version], attempt: Attempt, rivals: Sequence[Version] | None = None) -> bool:
-    """Return whether ``attempt`` was shown faster than a version that is not the best of its ``rivals``, or of all.
+    """Return whether ``attempt`` was faster in a comparison with a version that is not the best of its ``rivals``.
 
-    Then only another comparison can tell whether it is to be accepted. One that was not faster than an earlier best
-    version is not faster than the present one.
+    Then another comparison has to tell whether it is accepted. An attempt that was not faster than an earlier best
+    version is not faster than the present one. ``rivals`` are by default all versions.
     """
     score = attempt.evaluation.score
     if score is None or not versions or not _comparable(versions, attempt, score):
@@ -63,7 +63,7 @@ def outdated(versions: Sequence[Version], attempt: Attempt, rivals: Sequence[Ver
 
 
 def _comparable(versions: Sequence[Version], attempt: Attempt, score: Score) -> bool:
-    """Whether it was judged like ``versions`` and is none of them."""
+    """Return whether ``attempt`` was judged as ``versions`` were and is none of them."""
     mine = _yardstick(attempt, score)
     return attempt.plan_digest not in {version.attempt.plan_digest for version in versions} and all(
         _yardstick(version.attempt, version.attempt.evaluation.score) == mine for version in versions

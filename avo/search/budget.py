@@ -1,4 +1,4 @@
-"""Budgets: what a run and its steps may use, and what is left of it. Read from the database, which has every call."""
+"""Budgets: what a run and its steps may use, and what is left. The database has every attempt and call."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from lineage_db.records import Run, Spend, Step
 from lineage_db.store import Store
 
 SEED_OPERATOR = "seed"
-"""Name of the operator whose steps do not count."""
+"""Name of the operator whose steps do not count against a budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +26,11 @@ class Allowance:
     step_usd: float | None = None
     step_minutes: float | None = None
     deadline: datetime | None = None
-    """Of the sitting."""
+    """When the session ends."""
 
     @classmethod
     def of(cls, config: RunConfig, deadline: datetime | None = None) -> "Allowance":
-        """Return that of a run with this configuration, in a sitting that ends at ``deadline``."""
+        """Return the allowance of a run with this configuration, in a session that ends at ``deadline``."""
         return cls(
             config.max_attempts,
             config.max_tokens,
@@ -43,7 +43,7 @@ class Allowance:
         )
 
     def left(self, store: Store, run: Run, parts: Sequence[Step], now: datetime) -> Left:
-        """Return what is left at this moment for a step: ``parts`` are those that it takes up, and itself at last."""
+        """Return what is left now for a step. ``parts`` are the steps that it continues, and the step itself last."""
         of_run = store.journal.spend(run.id)
         of_step = sum((store.journal.spend(run.id, step_id=part.id) for part in parts), Spend())
         tried = sum(store.pages.attempt_counts([part.id for part in parts]).values())
@@ -66,7 +66,7 @@ UNLIMITED = Allowance()
 
 
 def used_up(spend: Spend, tokens: int | None, usd: float | None, whose: str) -> str:
-    """Return in words which limit ``spend`` has reached; nothing where there is room for another call."""
+    """Return in words which limit ``spend`` has reached; an empty text where another call is allowed."""
     if tokens is not None and spend.tokens >= tokens:
         return f"the {whose} has used {spend.tokens} of {tokens} tokens"
     if usd is not None and spend.usd >= usd:
@@ -75,8 +75,9 @@ def used_up(spend: Spend, tokens: int | None, usd: float | None, whose: str) -> 
 
 
 def run_used_up(store: Store, run: Run, config: RunConfig, under_way: int = 0) -> str:
-    """Return in words which budget of the run, its attempts and hours aside, has no room for another step beside those
-    ``under_way``.
+    """Return in words which budget of the run has no room for another step besides those ``under_way``.
+
+    The text is empty where there is room. Attempts and hours are not considered.
     """
     if config.max_steps is not None and (made := steps_made(store, run)) + under_way >= config.max_steps:
         return f"the run has made {made} of {config.max_steps} steps"
@@ -86,10 +87,10 @@ def run_used_up(store: Store, run: Run, config: RunConfig, under_way: int = 0) -
 
 
 def steps_made(store: Store, run: Run) -> int:
-    """Return how many steps of the run have ended: the seed's and those to be done over do not count."""
+    """Return how many steps of the run have ended. The seed's steps and those to be redone do not count."""
     return store.count_ended_steps(run.id, but_of=SEED_OPERATOR)
 
 
 def _least(*limits: tuple[float | None, float]) -> Any:
-    """Return the least of what is left below limits; None where there is none."""
+    """Return the least that is left below any limit; None where there is no limit."""
     return min((max(0, limit - used) for limit, used in limits if limit is not None), default=None)

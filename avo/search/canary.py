@@ -1,7 +1,6 @@
-"""The canary: before a run believes its judge, the judge must see a wrong and a slow variant of the seed as such.
+"""The canary: before a run trusts its judge, the judge must recognise a wrong and a slow variant of the seed.
 
-The variants are the seed's own source with a few lines below it that wrap its entry function: they can be made of any
-candidate.
+A variant is the seed's source followed by a few lines that wrap its entry function, so it can be made of any candidate.
 """
 
 from typing import Protocol
@@ -14,13 +13,13 @@ from evaluator.plan import Role
 from evaluator.target import ScoreKind
 
 LEAST_GAIN = 0.1
-"""By which the seed must be predicted faster than a variant that does all its work twice: a tenth of what is due."""
+"""Fraction by which the seed must be predicted faster than a variant that does all its work twice."""
 TRITON, GLUON = "triton", "triton.experimental.gluon"
-"""What the wrong variant's kernel is written in; one in Gluon is checked on the GPU alone."""
+"""What the wrong variant's kernel is written in. A kernel in Gluon is checked on the GPU only."""
 
 
 class Examiner(Protocol):
-    """Gives verdicts on candidates: an ``Evaluator``, or the scorer of a step, which asks one again if need be."""
+    """Gives verdicts on candidates: an ``Evaluator``, or the scorer of a step, which asks one again if necessary."""
 
     def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
         """Return the verdict; see ``Evaluator.evaluate``."""
@@ -69,10 +68,11 @@ def slow_variant(candidate: Candidate) -> Candidate:
 
 
 def examine(evaluator: Examiner, candidate: Candidate, score: Score, alpha: float) -> str:
-    """Have the variants of a correct ``candidate`` with this score judged, and return in words what was seen.
+    """Have the variants of a correct ``candidate`` judged, and return the verdicts in words.
 
-    Where speed is measured a second wrong one, in Gluon, shows whether the GPU's own checks see it. Raises
-    ``CanaryFault`` when a wrong one is called correct, or the slow one not slower; ``EvaluatorUnavailable``.
+    ``score`` is the candidate's. Where it is measured, a second wrong variant, in Gluon, shows whether the checks on
+    the GPU work. Raises ``CanaryFault`` when a wrong variant is judged correct or the slow one not slower, and
+    ``EvaluatorUnavailable``.
     """
     slow = slow_variant(candidate)
     if score.kind is ScoreKind.MEASURED:
@@ -101,7 +101,7 @@ def _predicted(slow: Evaluation, score: Score) -> str:
 
 
 def _measured(evaluator: Examiner, candidate: Candidate, slow: Candidate, alpha: float) -> str:
-    """The slow variant is the incumbent: as a candidate it may be known for slow before anything is timed."""
+    """The slow variant is the incumbent: as a candidate it could be rejected as slow before anything is timed."""
     found = evaluator.evaluate(candidate, Incumbent(slow, alpha)).score
     verdict = found and found.comparison and found.comparison.verdict
     if verdict is not Verdict.FASTER:

@@ -1,4 +1,4 @@
-"""The pool: evaluators that operators share. Whoever asked first gets the next one that is free."""
+"""The pool of evaluators that operators share. The caller who has waited longest gets the next one that is free."""
 
 import asyncio
 from collections import deque
@@ -6,13 +6,12 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from avo.config import RunConfig
-from evaluator import evaluators
 from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluators import Evaluator
+from evaluator.evaluators import Evaluator, judge_process
 from evaluator.isolation import Sandbox
 
 START_TRIES = 3
-"""How often in a row each evaluator may fail to start before those that wait are told so."""
+"""How often in a row each evaluator may fail to start before those who wait are told."""
 _PAUSE_S = 1.0
 
 E = TypeVar("E")
@@ -22,7 +21,7 @@ T = TypeVar("T")
 class Pool(Generic[E]):
     """A number of evaluators, each asked one thing at a time; one that has no answer is replaced by a new one.
 
-    Nothing is queued here but the askers, each for one answer: the attempts they wait with are in the database.
+    Only callers queue here, each for one answer: what they have found so far is in the database.
     """
 
     def __init__(
@@ -30,7 +29,7 @@ class Pool(Generic[E]):
     ) -> None:
         """Begin to start ``count`` evaluators; needs a running event loop.
 
-        ``start`` returns one that is ready, or raises ``EvaluatorUnavailable``; ``end`` does away with one.
+        ``start`` returns an evaluator that is ready, or raises ``EvaluatorUnavailable``; ``end`` ends one.
         """
         self._start = start
         self._end = end
@@ -104,9 +103,12 @@ class Pool(Generic[E]):
                     waiting.set_exception(EvaluatorUnavailable(str(error)))
 
 
-def judge_process(config: RunConfig) -> Evaluator:
-    """Return the evaluator of a run; raises ``UnknownTarget`` or ``UnknownProblem`` for names that are none."""
-    return evaluators.judge_process(
+def run_evaluator(config: RunConfig) -> Evaluator:
+    """Return a judge in a process of its own, as a run with this configuration has it.
+
+    Raises ``UnknownTarget`` or ``UnknownProblem`` for unknown names.
+    """
+    return judge_process(
         config.target,
         config.suite,
         config.evaluation_wall_s,

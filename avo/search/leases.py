@@ -1,4 +1,4 @@
-"""The right to drive a run, which one process has at a time: a lease in the database, renewed while it works."""
+"""The lease on a run: a record in the database that lets one process drive the run, renewed while it works."""
 
 import contextlib
 import fcntl
@@ -24,12 +24,12 @@ _POLL_S = 1.0
 def exclusive(
     store: Store, run: Run, *, clock: Callable[[], datetime], lost: Callable[[], None], say: Callable[[str], None]
 ) -> Iterator[None]:
-    """Drive the run for as long as the context lasts; raise ``RunBusy`` when another process does.
+    """Hold the right to drive the run for as long as the context lasts; raise ``RunBusy`` when another process has it.
 
-    One that was killed leaves its lease behind. Beside an SQLite database a file is locked too, which the kernel drops
-    when a process ends, however it ends: then nothing has to be waited for. Nor where the process was of this machine
-    and is no more. Elsewhere its lease has to run out, of which ``say`` gets a line. ``lost`` is called, from a thread,
-    when another process has taken the run although this one lives: it was not heard of for too long.
+    A process that was killed leaves its lease behind. Next to an SQLite database a file is locked too, and the kernel
+    drops that lock however the process ends, so that there is nothing to wait for; nor is there where the process was
+    on this machine and no longer exists. Otherwise the lease has to run out, and ``say`` gets a line about the wait.
+    ``lost`` is called, from a thread, when another process has taken the run over because this one was silent too long.
     """
     driver = f"{socket.gethostname()}:{os.getpid()}"
     with _locked_file(store.url, run) as alone:
@@ -63,14 +63,14 @@ def _take(
 
 
 def _ended(driver: str) -> bool:
-    """Whether ``driver`` was a process of this machine that is no more."""
+    """Return whether ``driver`` was a process of this machine and no longer exists."""
     host, _, pid = driver.rpartition(":")
     return host == socket.gethostname() and not os.path.exists(f"/proc/{pid}")
 
 
 @contextmanager
 def _locked_file(store_url: str, run: Run) -> Iterator[bool]:
-    """Lock one byte, of this run, of a file beside an SQLite database; False where there is no such file."""
+    """Lock this run's byte of a file next to an SQLite database; yield False for a database on a server."""
     if not store_url.startswith(_SQLITE):
         yield False
         return
@@ -83,7 +83,7 @@ def _locked_file(store_url: str, run: Run) -> Iterator[bool]:
 
 
 INTERVAL_S = LEASE.total_seconds() / 4
-"""Between renewals: one that fails, or is late, loses nothing yet."""
+"""Seconds between renewals: a lease outlasts one that fails or is late."""
 
 
 @contextmanager
@@ -92,7 +92,7 @@ def renewed(
 ) -> Iterator[None]:
     """Call ``renew`` every ``interval_s`` for as long as the context lasts, until it returns False; then ``lost``.
 
-    A renewal that the database refuses is tried again at the next: whoever works under the lease sees the trouble too.
+    After a renewal that fails in the database, the next one tries again: work under the lease meets the same failure.
     """
     over = Event()
 

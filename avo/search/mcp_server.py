@@ -1,4 +1,4 @@
-"""A session served over the Model Context Protocol on standard input and output. The only module that knows ``mcp``."""
+"""Serves an agent's session over the Model Context Protocol. The only module that imports ``mcp``."""
 
 import asyncio
 import json
@@ -10,24 +10,24 @@ from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 
 from agents.served import MCP_OPERATOR
-from avo.search.session import Session
+from avo.search.agent_session import AgentSession
 
 TASK = "task"
 """The prompt that has the whole task."""
 
 
-def serve(session: Session) -> None:
+def serve(session: AgentSession) -> None:
     """Serve until the client closes standard input."""
     asyncio.run(_serve(session))
 
 
-async def _serve(session: Session) -> None:
+async def _serve(session: AgentSession) -> None:
     async with stdio_server() as (read, write):
         server = _server(session)
         await server.run(read, write, server.create_initialization_options())
 
 
-def _server(session: Session) -> Server[Any]:
+def _server(session: AgentSession) -> Server[Any]:
     async def list_tools(context: Any, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
         described = [spec["function"] for spec in session.tools]
         return types.ListToolsResult(

@@ -1,19 +1,17 @@
 """Populations: which part of a run's versions a step works on, and which of them an attempt has to beat.
 
 An operator is independent of the population that it works in (AVO paper, arXiv 2603.24517, which studies one lineage).
-What a population remembers is read from the record of the run, so that a run that is resumed goes on as it was.
+What a population remembers is read from the record of the run, so a resumed run continues as before.
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Protocol
 
 from avo.config import RunConfig
 from evaluator.evaluation import Evaluation
-from lineage_db.records import Attempt, Run, Selection, Step, Version
-from lineage_db.store import Store
+from lineage_db.records import Attempt, Selection, Step, Version
 
 
 class Population(Protocol):
@@ -21,18 +19,18 @@ class Population(Protocol):
 
     @property
     def looks_back(self) -> int:
-        """How many steps before the next one ``select`` has to know."""
+        """How many earlier steps ``select`` has to know."""
         ...
 
     def select(self, versions: Sequence[Version], earlier: Sequence[Step], seed: int) -> Selection | None:
-        """Choose what the next step works on; None: everything there is.
+        """Choose what the next step works on; None: all versions.
 
-        ``versions`` by number, never empty; ``earlier``: the last steps before it that were not abandoned, by number.
+        ``versions`` are in order and never empty. ``earlier`` are the last steps that were not abandoned, in order.
         """
         ...
 
     def niche(self, selection: Selection | None, evaluation: Evaluation) -> str:
-        """Return where a correct attempt of a step lives if it is accepted; ``None`` for the seed."""
+        """Return where a correct attempt of a step lives if it is accepted. The seed has no selection."""
         ...
 
     def rivals(self, versions: Sequence[Version], selection: Selection, niche: str) -> Sequence[Version]:
@@ -46,15 +44,15 @@ class Lineage:
     looks_back = 0
 
     def select(self, versions: Sequence[Version], earlier: Sequence[Step], seed: int) -> Selection | None:
-        """Choose everything."""
+        """Return None: a step works on all versions."""
         return None
 
     def niche(self, selection: Selection | None, evaluation: Evaluation) -> str:
-        """There is one."""
+        """Return the name of the only niche."""
         return ""
 
     def rivals(self, versions: Sequence[Version], selection: Selection, niche: str) -> Sequence[Version]:
-        """Return all."""
+        """Return all versions."""
         return versions
 
 
@@ -62,9 +60,10 @@ class Lineage:
 class Islands:
     """Several lineages that start from the seed and meet now and then, as in FunSearch (Romera-Paredes et al. 2023).
 
-    Steps take the islands in turn. Every ``migrate_every`` steps of an island its operator is sent to the best version
-    of the next island: what it makes of that must beat the island's own. An island that has gone ``restart_after``
-    steps without a new version, and does not hold the best of all, starts anew from a version of another.
+    Steps take the islands in turn. Every ``migrate_every`` steps of an island, its operator works on the best version
+    of the next island: what it makes of that must beat the island's own versions. An island that has gone
+    ``restart_after`` steps without a new version, and does not hold the best version of all, starts anew from a version
+    of another island.
     """
 
     count: int
@@ -77,7 +76,7 @@ class Islands:
         return self.count * (self.restart_after + 1)
 
     def select(self, versions: Sequence[Version], earlier: Sequence[Step], seed: int) -> Selection | None:
-        """Choose the island that has had the fewest steps, its lineage, and a guest where it is time for one."""
+        """Choose the island that has had the fewest steps, with its lineage, and with a guest when one is due."""
         rng = random.Random(seed)
         history: list[list[Step]] = [[] for _ in range(self.count)]
         for step in earlier:
@@ -106,7 +105,7 @@ class Islands:
         return Selection(niche, tuple(shown), guest, founder, why, turns[island])
 
     def niche(self, selection: Selection | None, evaluation: Evaluation) -> str:
-        """Return the island of the step; the seed is of none."""
+        """Return the island of the step; the seed belongs to none."""
         return selection.niche if selection else ""
 
     def rivals(self, versions: Sequence[Version], selection: Selection, niche: str) -> Sequence[Version]:
@@ -131,18 +130,18 @@ class Islands:
 class Archive:
     """The best kernel of every kind (MAP-Elites, Mouret and Clune 2015, arXiv 1504.04909).
 
-    Kinds are told apart by traits of the judged kernel. Each step varies the best of one kind, drawn evenly.
+    Kinds are told apart by traits of the judged kernel. Each step varies the best kernel of one kind, drawn uniformly.
     """
 
     traits: tuple[str, ...]
 
     @property
     def looks_back(self) -> int:
-        """It looks at versions only."""
+        """No steps: the choice depends on versions alone."""
         return 0
 
     def select(self, versions: Sequence[Version], earlier: Sequence[Step], seed: int) -> Selection | None:
-        """Draw the best of a kind."""
+        """Draw a kind, and choose its best version."""
         elites = {version.niche: version for version in versions}
         chosen = random.Random(seed).choice(sorted(elites.values(), key=lambda version: version.number))
         shown = tuple(sorted(version.number for version in elites.values()))
@@ -159,7 +158,7 @@ class Archive:
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Where in the population one step works; without a selection on everything."""
+    """Where in the population one step works. Without a selection it works on all versions."""
 
     population: Population
     selection: Selection | None
@@ -182,26 +181,6 @@ class Home:
         return [version for version in versions if version.number in self.selection.shown]
 
 
-def settle(
-    store: Store,
-    run: Run,
-    step: Step,
-    origin: Step,
-    population: Population,
-    seed: int,
-    clock: Callable[[], datetime],
-) -> Home:
-    """Choose what ``step`` works on, and keep that. A step that does ``origin`` over works on the same."""
-
-    selection, versions = origin.selection, store.versions(run.id)
-    if selection is None and versions:
-        earlier = store.steps_before(step, limit=population.looks_back)
-        selection = population.select(versions, earlier, seed)
-    if selection is not None:
-        store.claims.select(step.id, selection, now=clock())
-    return Home(population, selection)
-
-
 def population(config: RunConfig) -> Population:
     """Return the population that a run is configured with."""
     kinds: Mapping[str, Population] = {
@@ -217,7 +196,7 @@ def _place(niche: str) -> int:
 
 
 def _last(steps: Sequence[Step]) -> Selection | None:
-    """Return what the last of an island's steps works on. One that is done over has the turn that it had before."""
+    """Return what the last of an island's steps works on. A step that is redone keeps its turn."""
     selections = (step.selection for step in steps if step.selection)
     return max(selections, key=lambda selection: selection.turn, default=None)
 

@@ -1,4 +1,4 @@
-"""Playing a recorded run back: its steps once more, one at a time, with what models said taken from the record."""
+"""Replaying a recorded run: its steps once more, one at a time, with the replies of models taken from the record."""
 
 import json
 import math
@@ -22,7 +22,7 @@ from avo.config import RunConfig
 from avo.errors import RunFailed
 from avo.search.budget import SEED_OPERATOR, Allowance
 from avo.search.population import Population, population
-from avo.search.step import SeedOperator, perform_step, step_seed
+from avo.search.step import SeedOperator, Work, step_seed
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Fault, Status
@@ -40,23 +40,23 @@ _SILENT = Settings((ModelSettings(name="record"),))
 
 
 @dataclass(frozen=True)
-class Record:
-    """What a replay needs of a recorded run."""
+class RecordedRun:
+    """What a replay needs to know about a recorded run."""
 
     run: Run
     steps: Mapping[int, Step]
     versions: Sequence[Version]
     attempts: Mapping[int, Attempt]
     replies: Mapping[int, Sequence[Reply]]
-    """By number of step, those of the steps that it took up included."""
+    """Replies by step number, those of the steps that it continues included."""
 
     @classmethod
-    def read(cls, store: Store, run: Run) -> "Record":
-        """Read it; raises the store's errors."""
+    def read(cls, store: Store, run: Run) -> "RecordedRun":
+        """Read the record of ``run``; raises the store's errors."""
         steps = {step.number: step for step in store.steps(run.id)}
         spoken = {number: replies(store.journal.messages(step.id)) for number, step in steps.items()}
         for number, step in sorted(steps.items()):
-            if step.redoes is not None and step.operator != SingleTurn.name:  # which asks again
+            if step.redoes is not None and step.operator != SingleTurn.name:  # which asks its model again
                 spoken[number] = [*spoken[step.redoes], *spoken[number]]
         attempts = {attempt.id: attempt for attempt in store.attempts(run.id)}
         return cls(run, steps, store.versions(run.id), attempts, spoken)
@@ -68,7 +68,7 @@ class Record:
 
     @property
     def concluded(self) -> list[Step]:
-        """The steps that ended by themselves, in the order in which they did."""
+        """The steps that were done or failed, in the order in which they ended."""
         ended = [step for step in self.steps.values() if step.state in (StepState.DONE, StepState.FAILED)]
         return sorted(ended, key=lambda step: (step.finished or step.started, step.number))
 
@@ -96,7 +96,7 @@ def replies(messages: Sequence[Any]) -> list[Reply]:
 
 
 class ReplayModel:
-    """A model that says again what one said, and then that its budget is spent."""
+    """A model that repeats recorded replies, and then has no budget left."""
 
     def __init__(self, said: Sequence[Reply], renumbered: Callable[[int], int]) -> None:
         """``renumbered`` returns the id that an attempt of the record has in the replay."""
@@ -111,13 +111,13 @@ class ReplayModel:
 
 
 class Unrecorded(EvaluatorUnavailable):
-    """What is asked has no answer in the record: the replay has left its way. The message says what it does."""
+    """The record has no answer, so the replay has diverged. The message says in which way."""
 
 
 class RecordedJudge(Evaluator):
-    """Judges as the record says, by digest; what it has no verdict on it cannot judge."""
+    """Judges by digest, as the record says. A candidate without a recorded verdict cannot be judged."""
 
-    def __init__(self, record: Record, target: Target) -> None:
+    def __init__(self, record: RecordedRun, target: Target) -> None:
         self._target = target
         self._known = {attempt.digest: attempt.evaluation for attempt in record.attempts.values()}
         self._versions = {version.attempt.digest for version in record.versions}
@@ -140,10 +140,10 @@ class RecordedJudge(Evaluator):
                 return Findings(text="not replayed")
 
     def _evaluate(self, candidate: Candidate, incumbent: Incumbent | None) -> Evaluation:
-        """Return the recorded verdict; raises ``Unrecorded`` where there is none, or none beside ``incumbent``."""
+        """Return the recorded verdict; raises ``Unrecorded`` where there is none, or none against ``incumbent``."""
         found = self._known.get(candidate.digest)
         if found is None:
-            raise Unrecorded("makes a candidate that the record has not")
+            raise Unrecorded("makes a candidate that is not on record")
         score = found.score
         if incumbent is not None and score is not None and score.comparison is not None:
             if score.comparison.plan_digest != self._known[incumbent.candidate.digest].plan_digest:
@@ -165,7 +165,7 @@ class RecordedJudge(Evaluator):
 
 @dataclass(frozen=True)
 class _Recorded:
-    """The population's choice as it was recorded."""
+    """A population whose choice is the recorded one."""
 
     population: Population
     selection: Selection | None
@@ -184,12 +184,12 @@ class _Recorded:
 class _Again:
     """An operator that sees what it saw when its step was recorded."""
 
-    def __init__(self, inner: VariationOperator, record: Record, step: Step, interventions: Sequence[Any]) -> None:
+    def __init__(self, inner: VariationOperator, record: RecordedRun, step: Step, interventions: Sequence[Any]) -> None:
         self.name = step.operator
         self._inner, self._record, self._step, self._interventions = inner, record, step, interventions
 
     def vary(self, brief: Brief) -> Proposal:
-        """Vary with the seed of the recorded step, and without what came after it began."""
+        """Vary with the seed of the recorded step, and without what came after that step began."""
         record, step = self._record, self._step
         origin = step if step.redoes is None else record.steps[step.redoes]
         hidden: set[str] = set()
@@ -213,7 +213,7 @@ class _Again:
 
 
 def told(step: Step, interventions: Sequence[Intervention], versions: Sequence[Version]) -> tuple[Intervention, ...]:
-    """Return which of a run's interventions a step was told."""
+    """Return those of a run's interventions that a step was told."""
     seen = [version for version in versions if version.accepted <= step.started]
     earlier = [made for made in interventions if made.after_step < step.number]
     return since_growth(earlier, seen) if seen else ()
@@ -221,19 +221,28 @@ def told(step: Step, interventions: Sequence[Intervention], versions: Sequence[V
 
 def replay(
     source: Store,
-    record: Record,
+    record: RecordedRun,
     store: Store,
     run: Run,
     config: RunConfig,
     judge: Evaluator,
     clock: Callable[[], datetime],
 ) -> str:
-    """Play ``record`` of ``source`` back into ``run`` of ``store``; return what is the first difference, if any.
+    """Replay ``record`` of ``source`` into ``run`` of ``store``; return the first difference, if any.
 
-    Exact for a run of one worker; what several workers saw of each other is put together from the times on record.
+    Exact for a run with one worker. What several workers saw of each other follows from the recorded times.
     Raises ``EvaluatorUnavailable``, the store's errors, and ``RunFailed`` for an operator that cannot be replayed.
     """
-    made, knowledge = source.journal.interventions(record.run.id), Library.load()
+    made, trusted = source.journal.interventions(record.run.id), isinstance(judge, RecordedJudge)
+    work = Work(
+        store,
+        run,
+        config.model_copy(update={"supervisor": "off"}),
+        judge,
+        Library.load(),
+        clock,
+        replace(Allowance.of(config), step_minutes=None),
+    )
     for step in record.concluded:
 
         def renumbered(attempt_id: int) -> int:
@@ -241,25 +250,12 @@ def replay(
             found = known and store.known_attempt(run.id, known.digest)
             return found.id if found else attempt_id
 
-        interventions = told(step, made, record.versions)
         operator = _operator(record, step, renumbered)
-        trusted = isinstance(judge, RecordedJudge)
         if step.operator != SEED_OPERATOR or trusted:  # a judge that is asked again is tested again
-            operator = _Again(operator, record, step, interventions)
+            operator = _Again(operator, record, step, told(step, made, record.versions))
         try:
-            perform_step(
-                store,
-                run,
-                operator,
-                judge,
-                worker=step.worker,
-                min_gain=config.min_gain,
-                alpha=config.alpha,
-                clock=clock,
-                knowledge=knowledge,
-                population=_Recorded(population(config), step.selection),
-                allowance=replace(Allowance.of(config), step_minutes=None),
-            )
+            choices = _Recorded(population(config), step.selection)
+            replace(work, population=choices).perform(operator, step.worker)
         except Unrecorded as left:
             return f"step {step.number} {left}"
         if different := difference(record.versions, store.versions(run.id), whole=False):
@@ -268,7 +264,7 @@ def replay(
 
 
 def difference(old: Sequence[Version], new: Sequence[Version], *, whole: bool) -> str:
-    """Return in words the first version in which two lineages differ; ``whole``: also where one is longer."""
+    """Return in words the first version in which two lineages differ. ``whole``: they must also be equally long."""
     for mine, theirs in zip(old, new, strict=False):
         if mine.attempt.digest != theirs.attempt.digest:
             return f"version {mine.number} has another source"
@@ -282,7 +278,7 @@ def difference(old: Sequence[Version], new: Sequence[Version], *, whole: bool) -
     return f"version {len(new)} is missing" if whole and len(new) < len(old) else ""
 
 
-def _operator(record: Record, step: Step, renumbered: Callable[[int], int]) -> VariationOperator:
+def _operator(record: RecordedRun, step: Step, renumbered: Callable[[int], int]) -> VariationOperator:
     if step.operator == SEED_OPERATOR:
         return SeedOperator(record.versions[0].attempt.source)
     if step.operator == MCP_OPERATOR:
@@ -295,11 +291,11 @@ def _operator(record: Record, step: Step, renumbered: Callable[[int], int]) -> V
         return kind(_SILENT, lambda *_: model)
     if step.operator == "mutate":
         return get_operator(step.operator)
-    raise RunFailed(f"step {step.number} is of operator {step.operator!r}, which cannot be replayed")
+    raise RunFailed(f"step {step.number} has the operator {step.operator!r}, which cannot be replayed")
 
 
 def _renumbered(reply: Reply, renumbered: Callable[[int], int]) -> Reply:
-    """Return ``reply`` with the ids that the attempts it names have in the replay."""
+    """Return ``reply`` with attempts named by their ids in the replay."""
 
     def arguments(call: ToolCall) -> str:
         given = json.loads(call.arguments)

@@ -20,16 +20,16 @@ from lineage_db.records import Request, Run, RunState, StepState
 from lineage_db.store import Store
 
 GRACE = timedelta(seconds=30)
-"""How long workers may finish what they hold after the last step was started; then it is abandoned."""
+"""Time that workers have to finish their steps when the run stops; after that the steps are abandoned."""
 PATIENCE = 3
 """Steps in a row without a new attempt after which a worker rests, until another's step brings something new."""
 MODEL_PATIENCE = 10
-"""The same where models are asked, which may have better luck in the next step."""
+"""The number of such steps where models are asked: a model may do better in its next step."""
 MAX_TROUBLES = 5
 """Steps in a row that end without an outcome, after which the run fails."""
 _POLL_S = 0.2
 _LISTEN = timedelta(seconds=1)
-"""How often the driver looks what is asked of it."""
+"""How often the driver looks for requests."""
 
 
 def utc_now() -> datetime:
@@ -38,7 +38,7 @@ def utc_now() -> datetime:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class WorkerReport:
     """What became of a step that a worker was given."""
 
     worker: int
@@ -55,17 +55,17 @@ class Crew(Protocol):
         """Begin a step; with ``seed_source`` the step that evaluates the seed."""
         ...
 
-    def wait(self, timeout_s: float) -> Sequence[Report]:
+    def wait(self, timeout_s: float) -> Sequence[WorkerReport]:
         """Return the steps that ended, waiting up to ``timeout_s`` for the first. Dead workers have been replaced."""
         ...
 
     def replace(self, worker: int) -> None:
-        """Put another worker in the place of one that was not heard of; what that one does is of no interest."""
+        """Replace a worker that was not heard from; whatever it still does is ignored."""
         ...
 
 
 WORKERS = "w"
-"""How the names of a driver's workers begin, and of no others that work on its run."""
+"""How the names of a driver's workers begin, and of no other workers of its run."""
 
 
 def worker_name(worker: int) -> str:
@@ -79,10 +79,10 @@ class Stop:
     def __init__(self) -> None:
         self._requests = 0
         self.dispossessed = False
-        """Whether another process drives the run by now, so that nothing of it may be written any more."""
+        """Whether another process has taken the run over, so that this one may no longer write to it."""
 
     def request(self) -> None:
-        """Ask to stop, or more urgently when asked before."""
+        """Ask to stop in order; the second request asks to stop at once."""
         self._requests += 1
 
     def dispossess(self) -> None:
@@ -123,83 +123,71 @@ def stop_on_signals(stop: Stop) -> Iterator[None]:
         restore()
 
 
-def execute(
-    store: Store,
-    run: Run,
-    config: RunConfig,
-    *,
-    seed_source: str,
-    deadline: datetime | None,
-    hire: Callable[[], AbstractContextManager[Crew]],
-    stop: Stop,
-    say: Callable[[str], None],
-    clock: Callable[[], datetime] = utc_now,
-    rest: Callable[[float], None] = time.sleep,
-) -> Run:
-    """Work on ``run`` until its budget is used up, its operator has nothing left to try or ``stop`` is requested.
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One process's work on a run, from its start or resumption until it ends."""
 
-    Continues where an earlier sitting left off. Steps that one left behind are abandoned, and in the end those that do
-    not finish in time. ``seed_source`` is evaluated first where the run has no version yet, or its judge may be another
-    than before and has to be tested again. ``config.max_attempts``
-    counts the attempts of all sittings; it is looked at between steps, so a step that evaluates several candidates may
-    exceed it. ``deadline`` is aware and of this sitting, pauses included. ``say`` gets a line when something needs
-    telling. ``rest`` passes some seconds in which there is nothing to do.
+    store: Store
+    run: Run
+    config: RunConfig
+    seed_source: str
+    """Evaluated first where the run has no version yet, or where its judge may have changed and is tested again."""
+    deadline: datetime | None
+    """End of this session, pauses included; aware."""
+    hire: Callable[[], AbstractContextManager[Crew]]
+    stop: Stop
+    say: Callable[[str], None]
+    """Prints a line for the user."""
+    clock: Callable[[], datetime] = utc_now
+    rest: Callable[[float], None] = time.sleep
+    """Lets some seconds pass in which there is nothing to do."""
 
-    Returns the run with its new state: finished, or stopped. Raises ``SeedFault`` when the seed is not correct and
-    ``RunFailed`` when the judge cannot be trusted or workers fail again and again; the run is stopped then, and can be
-    resumed.
-    """
-    left = "left behind by a process that ended"
-    store.claims.abandon_running(run.id, reason=left, now=clock(), workers=WORKERS)
-    stored = {**run.config, **config.model_dump()}
-    run = store.set_run_state(run.id, RunState.RUNNING, now=clock(), config=stored)
-    state = RunState.STOPPED
-    try:
-        with hire() as crew:
-            try:
-                state = _Sitting(store, run, config, seed_source, deadline, crew, stop, say, clock, rest).work()
-            finally:  # before the crew is dismissed: what it still writes would be refused, not half written
-                if not stop.dispossessed:
-                    reason = "the run was stopped"
-                    store.claims.abandon_running(run.id, reason=reason, now=clock(), workers=WORKERS)
-    finally:
-        if not stop.dispossessed:
-            run = store.set_run_state(run.id, state, now=clock())
-    return run
+    def drive(self) -> Run:
+        """Work on the run until its budget is used up, its operator has nothing left to try or a stop is requested.
+
+        Continues where an earlier session left off. Steps that one left behind are abandoned, and in the end those that
+        do not finish in time. ``config.max_attempts`` counts the attempts of all sessions. It is checked between steps,
+        so a step that evaluates several candidates may exceed it.
+
+        Returns the run with its new state: finished, or stopped. Raises ``SeedFault`` when the seed is not correct, and
+        ``RunFailed`` when the judge cannot be trusted or workers fail again and again. The run is stopped then, and can
+        be resumed.
+        """
+        store, run = self.store, self.run
+        left = "left behind by a process that ended"
+        store.claims.abandon_running(run.id, reason=left, now=self.clock(), workers=WORKERS)
+        stored = {**run.config, **self.config.model_dump()}
+        run = store.set_run_state(run.id, RunState.RUNNING, now=self.clock(), config=stored)
+        state = RunState.STOPPED
+        try:
+            with self.hire() as crew:
+                try:
+                    state = _Driver(self, run, crew).work()
+                finally:  # before the crew is dismissed: what it still writes would be refused, not half written
+                    if not self.stop.dispossessed:
+                        reason = "the run was stopped"
+                        store.claims.abandon_running(run.id, reason=reason, now=self.clock(), workers=WORKERS)
+        finally:
+            if not self.stop.dispossessed:
+                run = store.set_run_state(run.id, state, now=self.clock())
+        return run
 
 
-class _Sitting:
-    """One call of ``execute``."""
+class _Driver:
+    """Keeps the crew of a session at work."""
 
-    def __init__(
-        self,
-        store: Store,
-        run: Run,
-        config: RunConfig,
-        seed_source: str,
-        deadline: datetime | None,
-        crew: Crew,
-        stop: Stop,
-        say: Callable[[str], None],
-        clock: Callable[[], datetime],
-        rest: Callable[[float], None],
-    ) -> None:
-        self._store = store
+    def __init__(self, session: Session, run: Run, crew: Crew) -> None:
+        self._session = session
+        self._store, self._config, self._stop = session.store, session.config, session.stop
+        self._say, self._clock = session.say, session.clock
         self._run = run
-        self._config = config
-        self._seed_source = seed_source
         self._crew = crew
-        self._stop = stop
-        self._say = say
-        self._clock = clock
-        self._rest = rest
-        self._deadline = deadline
         self._attempts = 0
         self._last_attempt = 0
-        self._looked = clock()
+        self._looked = session.clock()
         self._listened: datetime | None = None
         self._paused = False
-        self._seeded = bool(store.versions(run.id)) and not config.judge_may_change
+        self._seeded = bool(session.store.versions(run.id)) and not session.config.judge_may_change
         self._busy: set[int] = set()
         self._barren: Counter[int] = Counter()
         self._failure = ""
@@ -217,7 +205,7 @@ class _Sitting:
             if self._busy:
                 self._take_reports()
             else:
-                self._rest(_POLL_S)
+                self._session.rest(_POLL_S)
         if self._busy:
             self._say("finishing the steps under way" + "; stop again to abandon them" * self._stop.requested)
         last_call = self._clock() + GRACE
@@ -227,7 +215,7 @@ class _Sitting:
         return RunState.STOPPED if self._stop.requested else RunState.FINISHED
 
     def _listen(self) -> None:
-        """Do what others ask through the database."""
+        """Do what other processes ask for through the database."""
         if self._listened is not None and self._clock() < self._listened + _LISTEN:
             return
         self._listened = self._clock()
@@ -236,20 +224,21 @@ class _Sitting:
             self._paused = not self._paused
             self._say("paused: no new steps are started" if self._paused else "the pause is over")
         if request is Request.STOP and not self._stop.requested:
-            self._say("stops as it was asked to")
+            self._say("stopping, as requested")
             self._stop.request()
         while request is Request.STOP_NOW and not self._stop.at_once:
             self._stop.request()
 
     def _over(self) -> bool:
         self._listen()
-        return self._stop.requested or (self._deadline is not None and self._clock() >= self._deadline)
+        deadline = self._session.deadline
+        return self._stop.requested or (deadline is not None and self._clock() >= deadline)
 
     def _start_steps(self) -> None:
-        """Give each idle worker a step, as far as the budget of attempts goes and the worker has something to try."""
+        """Give each idle worker a step while the budget has room and the worker has something to try."""
         if not self._seeded:
             if not self._busy and self._room():
-                self._start(0, self._seed_source)
+                self._start(0, self._session.seed_source)
             return
         for worker in range(self._config.workers):
             if worker not in self._busy and self._barren[worker] < self._patience and self._room():
@@ -288,15 +277,15 @@ class _Sitting:
         if self._clock() < self._looked + LEASE / 4:
             return
         self._looked = self._clock()
-        reason = f"its worker was not heard of for {LEASE.total_seconds():.0f} s"
+        reason = f"its worker was not heard from for {LEASE.total_seconds():.0f} s"
         for step in self._store.claims.abandon_expired(self._run.id, reason=reason, now=self._looked):
             worker = next((index for index in self._busy if worker_name(index) == step.worker), None)
             if worker is not None:
                 self._crew.replace(worker)
                 self._busy.discard(worker)
-                self._take_trouble(Report(worker, None, reason))
+                self._take_trouble(WorkerReport(worker, None, reason))
 
-    def _take_trouble(self, report: Report) -> None:
+    def _take_trouble(self, report: WorkerReport) -> None:
         name = worker_name(report.worker)
         self._store.claims.abandon_running(self._run.id, reason=report.trouble, now=self._clock(), worker=name)
         self._troubles += 1
@@ -322,7 +311,7 @@ class _Sitting:
             self._barren[worker] += 1
 
     def _explain_end(self) -> None:
-        """Say why no step can be started although there is time; raise ``RunFailed`` where that is a failure."""
+        """Say why no step can be started although there is time. Raises ``RunFailed`` for a failing operator."""
         if not self._room():
             if self._spent:
                 self._say(self._spent)

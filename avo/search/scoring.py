@@ -1,4 +1,4 @@
-"""The scoring function of one step: it has candidates evaluated, and where speed is measured compared, and records."""
+"""The scoring function of one step: it has candidates judged, compared where speed is measured, and recorded."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,11 +16,11 @@ from lineage_db.records import Attempt, Run, Step, Version
 from lineage_db.store import Store
 
 EVALUATOR_TRIES = 3
-"""How often one candidate is given to an evaluator that is unavailable before the step is abandoned."""
+"""How often a candidate is given to an unavailable evaluator before the step is abandoned."""
 
 
 class RecordingScorer:
-    """Evaluates the candidates of one step that are new to the run, and records each before the operator sees it.
+    """Evaluates those candidates of one step that are new to the run, and records each before the operator sees it.
 
     ``alpha`` is the run's probability of error over all comparisons of measured speeds.
     """
@@ -35,7 +35,7 @@ class RecordingScorer:
         clock: Callable[[], datetime],
         rivals: Callable[[Sequence[Version]], Sequence[Version]] = lambda versions: versions,
     ) -> None:
-        """``rivals``: those of all versions that a candidate is measured against, the best last."""
+        """``rivals`` selects the versions that a candidate is compared with, the best last."""
         self._store = store
         self._run = run
         self._step = step
@@ -46,9 +46,9 @@ class RecordingScorer:
         self.tried = 0
 
     def __call__(self, candidate: Candidate, *, change: str, parents: tuple[int, ...], hypothesis: str = "") -> Attempt:
-        """Return the attempt of ``candidate``, the recorded one where the run has it already: see ``Scorer``."""
+        """Return the attempt of ``candidate``, or the recorded one where the run has had it before: see ``Scorer``."""
         started = self._clock()
-        # In this order no candidate slips through: whoever had it before has either recorded it or still announces it.
+        # In this order no candidate slips through: a step that had it has either recorded it or still announces it.
         if not self._store.claims.announce(self._step.id, candidate.digest, now=started):
             raise CandidateTaken
         if (known := self._store.known_attempt(self._run.id, candidate.digest)) is not None:
@@ -84,9 +84,9 @@ class RecordingScorer:
         return self._store.results.record_comparison(self._step.id, attempt.id, comparison, now=self._clock())
 
     def examine(self, attempt: Attempt) -> tuple[Attempt, Status]:
-        """Return a correct attempt as it is recorded after a closer look, and what came of that.
+        """Examine a correct attempt more closely; return it as it is recorded then, and the verdict.
 
-        Launch plans that were refused once in the run are not looked at again.
+        Launch plans that the run has refused once are not examined again.
         """
         refused = [one.evaluation.refused for one in self._with_plan(attempt.plan_digest)]
         if status := next((status for status in refused if status), None):
@@ -119,9 +119,9 @@ class RecordingScorer:
         return evaluation
 
     def _shared(self, evaluation: Evaluation) -> Evaluation:
-        """Put what the run knows of the same launch plans in the place of what was drawn anew: a fault, or samples.
+        """Replace new samples by what the run knows of the same launch plans: a fault, or earlier samples.
 
-        Who may draw again until the draw is lucky, under other names, would be accepted in the end.
+        Otherwise the same plans could be submitted under other names until a sample is lucky.
         """
         score = evaluation.score
         if score is None:

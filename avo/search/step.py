@@ -5,22 +5,23 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
+from typing import Any
 
 from agents.agentic import chat_models
 from agents.desk import Desk
 from agents.errors import ModelRefused, StepLeft
+from agents.model import Usage
 from agents.operator import Brief, Proposal, VariationOperator
 from agents.review import Advice, advise
 from agents.settings import Settings
-from agents.supervisor import Diagnosis, Patience, Trajectory
+from agents.supervisor import Diagnosis, Trajectory
+from avo.config import RunConfig
 from avo.errors import CanaryFault
 from avo.search import canary
 from avo.search.acceptance import accepts, outdated
 from avo.search.budget import SEED_OPERATOR, UNLIMITED, Allowance
-from avo.search.desk import desk
 from avo.search.leases import renewed
-from avo.search.population import Home, Lineage, Population, settle
+from avo.search.population import Home, Population, population
 from avo.search.scoring import RecordingScorer
 from avo.search.supervision import supervise
 from avo.search.transfer import transferred
@@ -31,7 +32,7 @@ from evaluator.evaluation import Status
 from evaluator.evaluators import Evaluator
 from evaluator.target import Target
 from knowledge_base.library import Library
-from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StepNotRunning
+from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StepNotRunning, UnknownAttempt
 from lineage_db.records import Attempt, Intervention, Run, Step, StepState, Version
 from lineage_db.store import Store
 
@@ -45,17 +46,14 @@ class StepOutcome:
     tried: int
     """Attempts evaluated and recorded in this step."""
     version: int | None
-    """Number of the version it added to the lineage."""
+    """Number of the version that the step added to the lineage."""
     reason: str
 
 
-_LINEAGE = Lineage()
-
-
 class SeedOperator:
-    """The operator of a run's first step: it submits the seed. The only one that meets an empty lineage.
+    """The operator of a run's first step: it submits the seed. No other operator meets an empty lineage.
 
-    Where a run goes on with a judge that may be another, it submits the seed again, for the judge's sake.
+    Where a run is resumed with a judge that may be another, it submits the seed again, to test that judge.
     """
 
     name = SEED_OPERATOR
@@ -71,142 +69,228 @@ class SeedOperator:
         return Proposal(attempt, "seed" if evaluation.correct else f"{evaluation.status}: {evaluation.message}")
 
 
-def perform_step(
-    store: Store,
-    run: Run,
-    operator: VariationOperator,
-    evaluator: Evaluator,
-    *,
-    worker: str,
-    min_gain: float,
-    alpha: float,
-    clock: Callable[[], datetime],
-    knowledge: Library,
-    patience: Patience | None = None,
-    population: Population = _LINEAGE,
-    allowance: Allowance = UNLIMITED,
-    adviser: Settings | None = None,
-) -> StepOutcome:
-    """Perform one step of ``run`` as ``worker`` and return how it ended.
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What all steps of one worker share."""
 
-    ``min_gain``, ``alpha``, ``patience``, which is the supervisor's, and ``population`` are as in the run's
-    configuration; ``allowance`` is what the step may use; the models of ``adviser`` review the trajectory for the
-    supervisor. A step of ``SeedOperator`` fails unless the judge sees
-    through the variants of the seed that ``canary`` makes; before that the seed is no version.
+    store: Store
+    run: Run
+    config: RunConfig
+    evaluator: Evaluator
+    knowledge: Library
+    clock: Callable[[], datetime]
+    allowance: Allowance = UNLIMITED
+    """What the run and each step may use."""
+    adviser: Settings | None = None
+    """The models that review the trajectory for the supervisor. None: the supervisor asks no model."""
+    population: Population | None = None
+    """Replaces the population of the configuration. A replay makes the choices that are on record."""
 
-    An operator that raises, or names versions and attempts that are none, fails its step. Raises
-    ``EvaluatorUnavailable``, with the step abandoned if it was begun, when no verdict can be had, and
-    ``DatabaseUnavailable`` when the database fails.
+    def perform(self, operator: VariationOperator, worker: str) -> StepOutcome:
+        """Perform one step as ``worker`` and return how it ended.
+
+        A step of ``SeedOperator`` fails unless the judge sees through the variants of the seed that ``canary`` makes;
+        until then the seed is no version. An operator that raises, or names versions or attempts that do not exist,
+        fails its step.
+
+        Raises ``EvaluatorUnavailable`` when there is no verdict, after abandoning the step if it had begun, and
+        ``DatabaseUnavailable`` when the database fails.
+        """
+        target = self.evaluator.target  # where no judge answers, no step is claimed
+        step = self.store.claims.claim(self.run.id, worker=worker, operator=operator.name, now=self.clock())
+        with renewed(lambda: self.store.claims.keep(step.id, now=self.clock())):
+            return _OpenStep(self, step, target).perform(operator)
+
+
+class _OpenStep:
+    """A step that has been claimed and has not ended.
+
+    A step that was left unfinished is redone once: the step that redoes it gets its seed and does not see its attempts,
+    so that it makes the same candidates. Those with a verdict are not evaluated again, but can still be accepted. After
+    a second failure the worker moves on, so that a candidate that crashes the judge does not come back forever.
+
+    A step that left a transcript is not redone but continued: the next step gets the transcript and sees its attempts.
     """
-    target = evaluator.target
-    step = store.claims.claim(run.id, worker=worker, operator=operator.name, now=clock())
-    with renewed(lambda: store.claims.keep(step.id, now=clock())):
-        taken_up = _taken_up(store, step)
-        origin = taken_up[-1] if taken_up else step
-        seed = step_seed(run.seed, origin.worker, origin.turn)
-        home = settle(store, run, step, origin, population, seed, clock)
-        scorer = RecordingScorer(store, run, step, evaluator, alpha, clock, home.rivals)
-        own = desk(store, run, step, evaluator, allowance, taken_up=taken_up, clock=clock)
-        interventions: Sequence[Intervention] = ()
-        if patience:
-            advice = None if adviser is None else partial(_advise, store, run, target, own, adviser, seed)
-            interventions = supervise(store, run, target, patience, knowledge, clock, advice)
-        brief = _brief(store, run, step, taken_up, seed, evaluator, scorer, knowledge, interventions, home, own)
-        return _perform(store, run, step, operator, scorer, brief, home, min_gain, alpha, clock)
 
+    def __init__(self, work: Work, step: Step, target: Target) -> None:
+        self._work, self._step, self._target = work, step, target
+        self._earlier = _unfinished(work.store, step)
+        self._origin = self._earlier[-1] if self._earlier else step
+        self._seed = step_seed(work.run.seed, self._origin.worker, self._origin.turn)
+        self._home = self._choose_home()
+        self._scorer = RecordingScorer(
+            work.store, work.run, step, work.evaluator, work.config.alpha, work.clock, self._home.rivals
+        )
+        self._desk = self._make_desk()
 
-def _perform(
-    store: Store,
-    run: Run,
-    step: Step,
-    operator: VariationOperator,
-    scorer: RecordingScorer,
-    brief: Brief,
-    home: Home,
-    min_gain: float,
-    alpha: float,
-    clock: Callable[[], datetime],
-) -> StepOutcome:
-    """Let the operator work and conclude the step, as ``perform_step`` says."""
-
-    def give_up(state: StepState, reason: str) -> StepOutcome:
-        with contextlib.suppress(StepNotRunning):  # abandoned meanwhile by the process that drives the run
-            store.claims.fail(step.id, state=state, reason=reason, now=clock())
-        return StepOutcome(step.number, state, scorer.tried, None, reason)
-
-    try:
-        proposal = operator.vary(brief)
-        attempt, reason = proposal.attempt, proposal.reason
-        if attempt is not None and attempt.evaluation.score is not None and isinstance(operator, SeedOperator):
-            candidate = Candidate(run.problem, attempt.source)
-            reason += f"; {canary.examine(scorer, candidate, attempt.evaluation.score, alpha)}"
-        version, reason = _conclude(store, run, step, scorer, proposal, reason, min_gain, clock, home)
-    except EvaluatorUnavailable as error:
-        give_up(StepState.ABANDONED, f"no verdict: {error}")
-        raise
-    except StepNotRunning as error:  # abandoned meanwhile by the process that drives the run
-        return StepOutcome(step.number, StepState.ABANDONED, scorer.tried, None, str(error))
-    except StepLeft as error:
-        return give_up(StepState.ABANDONED, str(error))
-    except (CanaryFault, ModelRefused) as error:
-        return give_up(StepState.FAILED, str(error))
-    except (DatabaseUnavailable, IncompatibleDatabase):
-        raise
-    except Exception as error:  # an operator may be anyone's code: it fails its step, never the run
-        return give_up(StepState.FAILED, f"{type(error).__name__}: {error}")
-    return StepOutcome(step.number, StepState.DONE, scorer.tried, version.number if version else None, reason)
-
-
-def _conclude(
-    store: Store,
-    run: Run,
-    step: Step,
-    scorer: RecordingScorer,
-    proposal: Proposal,
-    reason: str,
-    min_gain: float,
-    clock: Callable[[], datetime],
-    home: Home,
-) -> tuple[Version | None, str]:
-    """Finish the step and return the version it adds, and the reason with what is to be said of a closer look.
-
-    An attempt that was compared with a version that another worker has surpassed meanwhile is compared with the new
-    best one first, for as long as it wins and others are quicker. One that would become a version is examined first.
-    """
-    attempt = proposal.attempt
-
-    def decide(versions: Sequence[Version], submitted: Attempt) -> bool:
-        rivals = home.rivals(versions, submitted)
-        if outdated(versions, submitted, rivals):
-            raise _OutdatedError(rivals[-1])
-        accepted = accepts(versions, submitted, min_gain, rivals)
-        if accepted and submitted.evaluation.examined is not Status.CORRECT:
-            raise _UnexaminedError
-        return accepted
-
-    while True:
+    def perform(self, operator: VariationOperator) -> StepOutcome:
+        """Let the operator work and conclude the step, as ``Work.perform`` says."""
+        run, step, scorer = self._work.run, self._step, self._scorer
+        brief = self._brief(self._supervise())
         try:
-            version = store.results.conclude(
+            proposal = operator.vary(brief)
+            attempt, reason = proposal.attempt, proposal.reason
+            if attempt is not None and attempt.evaluation.score is not None and isinstance(operator, SeedOperator):
+                candidate, score = Candidate(run.problem, attempt.source), attempt.evaluation.score
+                reason += f"; {canary.examine(scorer, candidate, score, self._work.config.alpha)}"
+            version, reason = self._conclude(proposal, reason)
+        except EvaluatorUnavailable as error:
+            self._give_up(StepState.ABANDONED, f"no verdict: {error}")
+            raise
+        except StepNotRunning as error:  # abandoned in the meantime by the process that drives the run
+            return StepOutcome(step.number, StepState.ABANDONED, scorer.tried, None, str(error))
+        except StepLeft as error:
+            return self._give_up(StepState.ABANDONED, str(error))
+        except (CanaryFault, ModelRefused) as error:
+            return self._give_up(StepState.FAILED, str(error))
+        except (DatabaseUnavailable, IncompatibleDatabase):
+            raise
+        except Exception as error:  # an operator may be anyone's code: it fails its step, never the run
+            return self._give_up(StepState.FAILED, f"{type(error).__name__}: {error}")
+        return StepOutcome(step.number, StepState.DONE, scorer.tried, version.number if version else None, reason)
+
+    def _give_up(self, state: StepState, reason: str) -> StepOutcome:
+        with contextlib.suppress(StepNotRunning):  # abandoned in the meantime by the process that drives the run
+            self._work.store.claims.fail(self._step.id, state=state, reason=reason, now=self._work.clock())
+        return StepOutcome(self._step.number, state, self._scorer.tried, None, reason)
+
+    def _conclude(self, proposal: Proposal, reason: str) -> tuple[Version | None, str]:
+        """Finish the step. Return the version that it adds, and the reason with what a closer look found.
+
+        An attempt that was compared with a version that another worker has surpassed since is first compared with the
+        new best one, as often as it wins and others are quicker. One that would become a version is examined first.
+        """
+        attempt, min_gain = proposal.attempt, self._work.config.min_gain
+
+        def decide(versions: Sequence[Version], submitted: Attempt) -> bool:
+            rivals = self._home.rivals(versions, submitted)
+            if outdated(versions, submitted, rivals):
+                raise _OutdatedError(rivals[-1])
+            accepted = accepts(versions, submitted, min_gain, rivals)
+            if accepted and submitted.evaluation.examined is not Status.CORRECT:
+                raise _UnexaminedError
+            return accepted
+
+        while True:
+            try:
+                version = self._work.store.results.conclude(
+                    self._step.id,
+                    attempt_id=attempt.id if attempt else None,
+                    parents=attempt.parents if attempt else (),
+                    reason=reason,
+                    now=self._work.clock(),
+                    decide=decide,
+                    submission=proposal.submission,
+                    niche=self._home.niche,
+                )
+            except _OutdatedError as error:
+                assert attempt is not None
+                attempt = self._scorer.compare(attempt, error.best)
+            except _UnexaminedError:
+                assert attempt is not None
+                attempt, found = self._scorer.examine(attempt)
+                if found is not Status.CORRECT:  # the message is kept back: it names the shapes
+                    attempt = None
+                    reason += f"; not accepted: correct on the suite, but {found} at other shapes or in a larger sample"
+            else:
+                return version, reason
+
+    def _choose_home(self) -> Home:
+        """Choose what the step works on, and record that. A step that redoes another works on the same."""
+        store, kind = self._work.store, self._work.population or population(self._work.config)
+        selection, versions = self._origin.selection, store.versions(self._work.run.id)
+        if selection is None and versions:
+            earlier = store.steps_before(self._step, limit=kind.looks_back)
+            selection = kind.select(versions, earlier, self._seed)
+        if selection is not None:
+            store.claims.select(self._step.id, selection, now=self._work.clock())
+        return Home(kind, selection)
+
+    def _supervise(self) -> Sequence[Intervention]:
+        work, patience = self._work, self._work.config.patience
+        if patience is None:
+            return ()
+        advise = None if work.adviser is None else self._advise
+        return supervise(work.store, work.run, self._target, patience, work.knowledge, work.clock, advise)
+
+    def _advise(self, trajectory: Trajectory, diagnosis: Diagnosis) -> Advice | None:
+        run, adviser = self._work.run, self._work.adviser
+        assert adviser is not None
+        return advise(
+            adviser.models,
+            chat_models(adviser),
+            self._desk,
+            get_problem(run.problem),
+            run.suite,
+            self._target,
+            trajectory,
+            self._work.store.journal.memories(run.id),
+            diagnosis,
+            self._seed,
+        )
+
+    def _brief(self, interventions: Sequence[Intervention]) -> Brief:
+        work, run, journal = self._work, self._work.run, self._work.store.journal
+        history = work.store.history(run.id)
+        transcripts = (journal.messages(other.id) for other in reversed(self._earlier))
+        transcript = next((messages for messages in transcripts if messages), [])
+        hidden = self._origin.number if self._earlier and not transcript else None
+        return Brief(
+            problem=get_problem(run.problem),
+            target=self._target,
+            suite=run.suite,
+            seed=self._seed,
+            versions=self._home.shown(history.versions),
+            attempts=history.attempts if hidden is None else [t for t in history.attempts if t.step_number != hidden],
+            knowledge=work.knowledge,
+            evaluate=self._scorer,
+            profile=work.evaluator.profile,
+            transferred=transferred(work.store, run),
+            focus=self._home.selection.focus if self._home.selection else None,
+            interventions=interventions,
+            desk=self._desk,
+            memories=journal.memories(run.id),
+            transcript=transcript,
+        )
+
+    def _make_desk(self) -> Desk:
+        """Return what the operator may read and write in the database, besides evaluations."""
+        work, step, store = self._work, self._step, self._work.store
+
+        def attempt(attempt_id: int) -> Attempt:
+            try:
+                return store.attempt(work.run.id, attempt_id)
+            except UnknownAttempt as error:
+                raise LookupError(str(error)) from None
+
+        def record(kind: str, content: dict[str, Any]) -> None:
+            store.journal.add_message(step.id, kind, content, now=work.clock())
+
+        def charge(*, model: str, usage: Usage, usd: float | None, seconds: float, error: str) -> None:
+            store.journal.add_call(
+                work.run.id,
                 step.id,
-                attempt_id=attempt.id if attempt else None,
-                parents=attempt.parents if attempt else (),
-                reason=reason,
-                now=clock(),
-                decide=decide,
-                submission=proposal.submission,
-                niche=home.niche,
+                model=model,
+                input_tokens=usage.input_tokens,
+                cached_tokens=usage.cached_tokens,
+                output_tokens=usage.output_tokens,
+                usd=usd,
+                seconds=seconds,
+                error=error,
+                now=work.clock(),
             )
-        except _OutdatedError as error:
-            assert attempt is not None
-            attempt = scorer.compare(attempt, error.best)
-        except _UnexaminedError:
-            assert attempt is not None
-            attempt, found = scorer.examine(attempt)
-            if found is not Status.CORRECT:  # of the message nothing is told: it names the shapes
-                attempt = None
-                reason += f"; not accepted: correct on the suite, but {found} at other shapes or in a larger sample"
-        else:
-            return version, reason
+
+        def remember(note: str) -> None:
+            store.journal.remember(step.id, note, now=work.clock())
+
+        return Desk(
+            inspect=work.evaluator.inspect,
+            attempt=attempt,
+            record=record,
+            charge=charge,
+            remember=remember,
+            left=lambda: work.allowance.left(store, work.run, (*self._earlier, step), work.clock()),
+        )
 
 
 class _UnexaminedError(Exception):
@@ -221,68 +305,8 @@ class _OutdatedError(Exception):
         self.best = best
 
 
-def _brief(
-    store: Store,
-    run: Run,
-    step: Step,
-    taken_up: Sequence[Step],
-    seed: int,
-    evaluator: Evaluator,
-    scorer: RecordingScorer,
-    knowledge: Library,
-    interventions: Sequence[Intervention],
-    home: Home,
-    own: Desk,
-) -> Brief:
-    """Return the brief of ``step``, which does the last of the steps ``taken_up`` over, where there is any.
-
-    A step that was left unfinished is done over, once: the step that does gets its seed and does not see its attempts,
-    so that it comes to the same candidates. Those evaluated already are not evaluated again, but can still be accepted.
-    After a second failure to finish the worker moves on, lest a candidate that brings the judge down come back forever.
-
-    A step that left a transcript is not done over but taken up: the next gets the transcript, and sees its attempts.
-    """
-    history = store.history(run.id)
-    origin = taken_up[-1] if taken_up else step
-    earlier = (store.journal.messages(other.id) for other in reversed(taken_up))
-    transcript = next((messages for messages in earlier if messages), [])
-    hidden = None if origin is step or transcript else origin.number
-    return Brief(
-        problem=get_problem(run.problem),
-        target=evaluator.target,
-        suite=run.suite,
-        seed=seed,
-        versions=home.shown(history.versions),
-        attempts=history.attempts if hidden is None else [t for t in history.attempts if t.step_number != hidden],
-        knowledge=knowledge,
-        evaluate=scorer,
-        profile=evaluator.profile,
-        transferred=transferred(store, run),
-        focus=home.selection.focus if home.selection else None,
-        interventions=interventions,
-        desk=own,
-        memories=store.journal.memories(run.id),
-        transcript=transcript,
-    )
-
-
-def _advise(
-    store: Store,
-    run: Run,
-    target: Target,
-    own: Desk,
-    adviser: Settings,
-    seed: int,
-    trajectory: Trajectory,
-    diagnosis: Diagnosis,
-) -> Advice | None:
-    memories = store.journal.memories(run.id)
-    problem, models = get_problem(run.problem), chat_models(adviser)
-    return advise(adviser.models, models, own, problem, run.suite, target, trajectory, memories, diagnosis, seed)
-
-
-def _taken_up(store: Store, step: Step) -> list[Step]:
-    """Return the steps that ``step`` goes on with: the one it does over, the one that did over, and so on."""
+def _unfinished(store: Store, step: Step) -> list[Step]:
+    """Return the unfinished steps that ``step`` redoes or continues, oldest first: one may redo another."""
     found: list[Step] = []
     number = step.redoes
     while number is not None and (earlier := store.step(step.run_id, number)) is not None:
@@ -292,5 +316,5 @@ def _taken_up(store: Store, step: Step) -> list[Step]:
 
 
 def step_seed(seed: int, worker: str, turn: int) -> int:
-    """Return 64 bits that differ for each step of a run, and depend on nothing but the arguments."""
+    """Return 64 bits that differ for each step of a run, and depend on the arguments alone."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{worker}/{turn}".encode()).digest()[:8])

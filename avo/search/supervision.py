@@ -1,4 +1,4 @@
-"""Supervising a run: before a step, look at the trajectory, and write down what operators should be told."""
+"""Supervising a run: before a step, look at the trajectory, and record what operators should be told."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -11,7 +11,7 @@ from lineage_db.records import Intervention, Run
 from lineage_db.store import Store
 
 KNOWLEDGE = "knowledge base"
-"""Source of directions that no model gave."""
+"""Source of directions that do not come from a model."""
 Advise = Callable[[Trajectory, Diagnosis], Advice | None]
 """Returns a model's directions, or None where it has none."""
 
@@ -27,8 +27,8 @@ def supervise(
 ) -> tuple[Intervention, ...]:
     """Intervene in ``run`` if that is due; return the interventions since its lineage last grew, oldest first.
 
-    Directions are those of ``advise``; where it gives none, untried moves of the knowledge base. Of several workers
-    that find the same at a time, one intervenes. Raises the store's errors.
+    Directions come from ``advise``; where it gives none, they are untried moves of the knowledge base. Where several
+    workers find the same at the same time, one intervenes. Raises the store's errors.
     """
     history = store.history(run.id)
     if not history.versions:

@@ -7,13 +7,11 @@ from enum import StrEnum
 from typing import Any
 
 from agents.operator import Transferred
+from avo.config import TRANSFERRED
 from evaluator.catalogue import get_problem
 from lineage_db.records import AttemptSummary, Run, Step, Version
 from lineage_db.spans import covered
 from lineage_db.store import Store
-
-TRANSFERRED = "transferred"
-"""Key in a run's stored configuration: run and version of another problem that it starts from, and their ``Use``."""
 
 
 class Use(StrEnum):
@@ -24,7 +22,7 @@ class Use(StrEnum):
     ADAPT = "adapt"
     """The run starts from a seed of its own problem, and its operator is given the version to adapt."""
     NOTHING = "nothing"
-    """The same, and the operator cannot adapt it."""
+    """The run starts from a seed of its own problem, and its operator cannot adapt the version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +30,9 @@ class Milestone:
     """When something happened in a run."""
 
     attempts: int
-    """Made until then, this one included."""
+    """Attempts made until then, this one included."""
     minutes: float
-    """Of work until then: time in which no step was under way does not count."""
+    """Minutes of work until then; time in which no step was under way does not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +42,14 @@ class Progress:
     """
 
     origin: str
-    """RUN@VERSION."""
+    """Where the run started from, as RUN@VERSION."""
     problem: str
-    """Of that run."""
+    """The problem of the run that it started from."""
     use: Use
     correct: Milestone | None
     """The first correct attempt; where the run has a seed of its own, the first after that."""
     better: Milestone | None
-    """The first version that is better than the seed. Neither says anything where nothing could be adapted: None."""
+    """The first version that is better than the seed. Both are None where nothing could be adapted."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -59,9 +57,10 @@ class Progress:
 
 
 def record(run: Run, version: Version, problem: str, adapts: bool) -> dict[str, Any] | None:
-    """Return what a new run for ``problem`` that starts from ``version`` of ``run`` keeps under ``TRANSFERRED``.
+    """Return what a new run for ``problem`` that starts from ``version`` of ``run`` stores under ``TRANSFERRED``.
 
-    ``adapts``: whether its operator can adapt the kernel of another entry function. None where both problems are one.
+    ``adapts``: whether its operator can adapt the kernel of another entry function. None where both runs have the same
+    problem.
     """
     if run.problem == problem:
         return None
@@ -74,7 +73,7 @@ def record(run: Run, version: Version, problem: str, adapts: bool) -> dict[str, 
 
 
 def transferred(store: Store, run: Run) -> Transferred | None:
-    """Return what ``run`` has taken over; raises the store's errors."""
+    """Return what ``run`` has taken over, None where that is nothing; raises the store's errors."""
     kept = run.config.get(TRANSFERRED)
     if kept is None:
         return None
@@ -83,7 +82,7 @@ def transferred(store: Store, run: Run) -> Transferred | None:
 
 
 def progress(store: Store, run: Run) -> Progress | None:
-    """Return how soon what ``run`` has taken over paid; None for a run that starts from its own problem."""
+    """Return how soon the transfer to ``run`` paid off; None for a run that starts from its own problem."""
     kept = run.config.get(TRANSFERRED)
     if kept is None:
         return None
@@ -106,12 +105,12 @@ def progress(store: Store, run: Run) -> Progress | None:
 
 
 def _worked(steps: Iterable[Step], end: datetime) -> timedelta:
-    """Time until ``end`` in which a step was under way."""
+    """Return the time until ``end`` in which a step was under way."""
     return covered((step.started, min(step.finished or end, end)) for step in steps if step.started < end)
 
 
 def in_words(progress: Mapping[str, Any]) -> str:
-    """Return in a line what ``Progress.to_json`` gives."""
+    """Return the data of ``Progress.to_json`` as one line of text."""
     taken = f"Took over {progress['origin']} ({progress['problem']})"
     if progress["use"] == Use.NOTHING:
         return f"{taken}, which its operator cannot adapt: it started from a seed of its own."

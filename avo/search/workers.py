@@ -1,17 +1,8 @@
-"""Workers as Ray actors: operators, and the evaluators that they share. The only module that knows Ray."""
+"""Workers as Ray actors: operators, and the evaluators that they share."""
 
 import asyncio
-import contextlib
-import logging
-import os
-import secrets
-import shutil
-import signal
-import socket
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property, partial
@@ -23,13 +14,13 @@ from ray.exceptions import RayActorError, RayError
 from agents.errors import AgentError
 from agents.operator import VariationOperator
 from agents.registry import asks_models, get_operator
-from avo.config import LOCAL, RunConfig
-from avo.errors import ConfigError, RunFailed
+from avo.config import RunConfig
+from avo.errors import RunFailed
 from avo.search.budget import Allowance
-from avo.search.evaluators import Pool, judge_process
-from avo.search.population import population
-from avo.search.run import Report, utc_now, worker_name
-from avo.search.step import SeedOperator, StepOutcome, perform_step
+from avo.search.cluster import answers, ray_running
+from avo.search.evaluators import Pool, run_evaluator
+from avo.search.run import WorkerReport, utc_now, worker_name
+from avo.search.step import SeedOperator, StepOutcome, Work
 from evaluator.errors import EvaluatorError, EvaluatorUnavailable
 from evaluator.evaluators import AnyRequest, Evaluator, suite_of
 from evaluator.target import Target
@@ -40,15 +31,9 @@ from lineage_db.store import Store
 START_S = 600.0
 """Longest wait for an evaluator to start: on a cluster a node may have to come up for it first."""
 _LOOK_S = 5.0
-"""Between looks whether Ray is still there."""
+"""Seconds between checks that Ray is still there."""
 _GONE_S = 20.0
-"""How long Ray may be out of sight. It would end this process by itself a minute after its head was lost."""
-_HERE = "auto"
-"""The address of the cluster that this machine is a node of."""
-_OUTSIDE = "ray://"
-"""How addresses of clusters begin that are reached from outside, by Ray Client."""
-_OBJECT_STORE_BYTES = 80 * 2**20
-"""Ray's minimum is 75 MiB; what passes through is sources and evaluations, a few kilobytes each."""
+"""How long Ray may not answer, in seconds. Ray itself ends this process a minute after it loses its head."""
 
 
 class EvaluatorWorker:
@@ -131,34 +116,26 @@ class OperatorWorker:
         evaluator: Any,
         deadline: datetime | None = None,
     ) -> None:
-        self._store = Store.open(store_url, create=False)
-        self._run = self._store.run(run_name)
+        store = Store.open(store_url, create=False)
+        run = store.run(run_name)
         self._worker = worker
-        self._config = config
         self._operator = make_operator()
-        self._evaluator = RemoteEvaluator(evaluator, self._run.suite)
-        self._knowledge = Library.load()
-        self._allowance = Allowance.of(config, deadline)
+        self._work = Work(
+            store,
+            run,
+            config,
+            RemoteEvaluator(evaluator, run.suite),
+            Library.load(),
+            utc_now,
+            Allowance.of(config, deadline),
+            adviser=config.settings if asks_models(config.operator) else None,
+        )
 
     def step(self, seed_source: str | None) -> StepOutcome | str:
-        """Perform one step. Text instead of an outcome says which part of the house failed."""
+        """Perform one step. A text instead of an outcome says why there is none."""
         operator = self._operator if seed_source is None else SeedOperator(seed_source)
         try:
-            return perform_step(
-                self._store,
-                self._run,
-                operator,
-                self._evaluator,
-                worker=self._worker,
-                min_gain=self._config.min_gain,
-                alpha=self._config.alpha,
-                patience=self._config.patience,
-                population=population(self._config),
-                clock=utc_now,
-                knowledge=self._knowledge,
-                allowance=self._allowance,
-                adviser=self._config.settings if asks_models(self._config.operator) else None,
-            )
+            return self._work.perform(operator, self._worker)
         except (EvaluatorError, StoreError, AgentError) as error:
             return str(error)
 
@@ -179,7 +156,7 @@ class RayCrew:
         with _in_reach():
             self._steps[self._operators[worker].step.remote(seed_source)] = worker
 
-    def wait(self, timeout_s: float) -> list[Report]:
+    def wait(self, timeout_s: float) -> list[WorkerReport]:
         """Return the steps that ended, waiting up to ``timeout_s`` for the first."""
         with _in_reach():
             self._look()
@@ -187,19 +164,19 @@ class RayCrew:
             return [self._report(step, self._steps.pop(step)) for step in ended]
 
     def replace(self, worker: int) -> None:
-        """Put another worker in the place of one, whatever it is doing."""
+        """Replace a worker, whatever it is doing."""
         with _in_reach():
             ray.kill(self._operators[worker])
             self._steps = {step: other for step, other in self._steps.items() if other != worker}
             self._operators[worker] = self._hire(worker)
 
     def _look(self) -> None:
-        """Raise ``RunFailed`` where Ray is gone: neither steps nor new workers would ever come."""
+        """Raise ``RunFailed`` where Ray is gone: neither steps nor new workers would ever arrive."""
         now = time.monotonic()
         if now < self._looked + _LOOK_S:
             return
         self._looked = now
-        if self._head is not None and not _answers(self._head):  # asked for its nodes it would not return
+        if self._head is not None and not answers(self._head):  # asking such a head for its nodes would never return
             if now > self._seen + _GONE_S:
                 raise RunFailed(f"Ray's head does not answer for {now - self._seen:.0f} s: resume the run")
             return
@@ -207,15 +184,15 @@ class RayCrew:
         if not any(node["Alive"] for node in ray.nodes()):  # type: ignore[no-untyped-call]
             raise RunFailed("Ray has no node left, its processes were killed: resume the run")
 
-    def _report(self, step: Any, worker: int) -> Report:
+    def _report(self, step: Any, worker: int) -> WorkerReport:
         try:
             outcome: StepOutcome | str = ray.get(step)
         except RayError as error:
             outcome = _reason("operator", error)
         if isinstance(outcome, StepOutcome):
-            return Report(worker, outcome)
+            return WorkerReport(worker, outcome)
         self.replace(worker)
-        return Report(worker, None, outcome)
+        return WorkerReport(worker, None, outcome)
 
 
 @contextmanager
@@ -230,12 +207,11 @@ def hire(
 ) -> Iterator[RayCrew]:
     """Start Ray on this machine or join a cluster, yield a crew for the run, and end what was started again.
 
-    ``deadline`` is the end of the sitting, at which steps end in order. The factories are called in the workers; by
-    default they make the configured operator and an evaluator process. Raises ``RunFailed`` where Ray does not start,
-    and ``ConfigError`` where the database cannot serve the cluster.
+    ``deadline`` is the end of the session, at which steps end in order. The factories are called in the workers; by
+    default they make the configured operator and an evaluator process. Raises as ``ray_running`` does.
     """
     make_operator = make_operator or partial(get_operator, config.operator, config.settings)
-    make_evaluator = make_evaluator or partial(judge_process, config)
+    make_evaluator = make_evaluator or partial(run_evaluator, config)
     count, gpus = config.evaluators or config.workers, _gpus_per_evaluator(config)
     evaluator_actor: Any = ray.remote(
         num_cpus=1,
@@ -250,136 +226,26 @@ def hire(
     def hire_operator(worker: int) -> Any:
         return operator_actor.remote(store_url, run_name, worker_name(worker), config, make_operator, pool, deadline)
 
-    if config.ray_address == LOCAL:
-        house = _local_ray(
-            count, count * gpus, {name: count * each for name, each in config.evaluator_resources.items()}
-        )
-    else:
-        house = _cluster(config.ray_address, store_url)
-    with house:
-        outside = config.ray_address.startswith(_OUTSIDE)
-        head = None if outside else ray.get_runtime_context().gcs_address
+    resources = {name: count * each for name, each in config.evaluator_resources.items()}
+    with ray_running(config.ray_address, store_url, cpus=count, gpus=count * gpus, resources=resources) as head:
         pool = pool_actor.remote(make_evaluator, evaluator_actor, count)
         yield RayCrew(hire_operator, config.workers, head)
 
 
 def _gpus_per_evaluator(config: RunConfig) -> int:
-    """Return how many of this machine's GPUs an evaluator takes: one to measure on, none to predict or to ask another
-    machine.
-    """
+    """Return how many of this machine's GPUs an evaluator takes: one to measure, none to predict or ask elsewhere."""
     return int(config.measured and config.evaluator_command is None)
 
 
 @contextmanager
-def _cluster(address: str, store_url: str) -> Iterator[None]:
-    """Join the cluster at ``address``, whose nodes all have AVO installed, as one of its jobs."""
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    # Ray itself would go on trying for many minutes, without a word.
-    if address != _HERE and not _answers(address.removeprefix(_OUTSIDE)):
-        raise ConfigError(
-            f"--ray-address: nobody answers at {address}: give auto, HOST:PORT or ray://HOST:PORT of a running cluster"
-        )
-    try:
-        with _start_failures(), _own_signals():
-            ray.init(
-                address=address,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
-            )
-        nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
-        if nodes > 1 and store_url.startswith("sqlite"):
-            raise ConfigError(
-                f"--db: an SQLite file serves one machine, and the cluster at {address} has {nodes} nodes: "
-                "use PostgreSQL, e.g. --db postgresql://USER@HOST/NAME"
-            )
-        yield
-    finally:
-        ray.shutdown()
-
-
-@contextmanager
-def _local_ray(cpus: int, gpus: int, resources: dict[str, float]) -> Iterator[None]:
-    """Start Ray for this process alone: on the loopback interface, with a token and a folder of its own."""
-    # Below /tmp, whatever TMPDIR says: Ray's sockets get paths below this one, and a socket's path may have 107 bytes.
-    folder = tempfile.mkdtemp(prefix="avo-", dir="/tmp")
-    # For Ray's processes; what the judges leave behind in their temporary folder goes with ours.
-    environment = {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "TMPDIR": folder}
-    # Ray asks for a token by default; without this it would keep one in the home folder. It reads it once a process.
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    try:
-        # Ray puts the current folder first on the workers' import path, where a folder may be called like one of ours.
-        with contextlib.chdir(folder), _environment(environment), _start_failures(), _own_signals():
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                num_gpus=gpus,
-                resources=resources,
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=folder,
-            )
-        yield
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Put back the handler of SIGTERM: Ray installs its own, which ends the process without a word."""
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for as long as the context lasts."""
-    before = {key: os.environ.get(key) for key in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                del os.environ[key]
-            else:
-                os.environ[key] = value
-
-
-@contextmanager
-def _start_failures() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # Ray starts several processes and has no error class for what may go wrong there
-        raise RunFailed(f"Ray does not start ({error}): look at avo doctor") from error
-
-
-@contextmanager
 def _in_reach() -> Iterator[None]:
-    """Raise ``RunFailed`` where Ray cannot be asked any more; from outside a cluster that may be any error of gRPC."""
+    """Raise ``RunFailed`` where Ray can no longer be reached; from outside a cluster that may be any error of gRPC."""
     try:
         yield
     except RunFailed:
         raise
     except Exception as error:
         raise RunFailed(f"Ray cannot be reached any more ({type(error).__name__}): resume the run") from error
-
-
-def _answers(address: str) -> bool:
-    """Whether somebody listens at ``HOST:PORT``."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_LOOK_S).close()
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 async def _answer(call: Any) -> Any:

@@ -193,11 +193,11 @@ def _resources(resources: Sequence[Resources]) -> RenderableType:
 def _kernel(item: Resources) -> RenderableType:
     text = Text(printable(item.kernel), "bold")
     facts = [
-        f"{item.registers} registers a thread",
+        f"{item.registers} registers per thread",
         f"{item.spill_bytes} bytes spilled" if item.spill_bytes else "no spills",
         f"{item.shared_bytes / 1024:.1f} KiB shared memory",
         f"{item.warps} warps",
-        f"{item.ctas_per_sm} CTAs an SM",
+        f"{item.ctas_per_sm} CTAs per SM",
     ]
     if item.tensor_memory_columns:
         facts.append(f"{item.tensor_memory_columns} columns of tensor memory")

@@ -167,7 +167,7 @@ def _run_event(run: Run, time: datetime, state: str) -> Event:
 
 
 def _started(run: Run, step: Step) -> Event:
-    again = "" if step.redoes is None else f", does over step {step.redoes}"
+    again = "" if step.redoes is None else f", repeats step {step.redoes}"
     return Event(
         EventKind.STEP_STARTED,
         step.started,

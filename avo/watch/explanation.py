@@ -60,9 +60,9 @@ def _launches(profile: "Profile") -> RenderableType:
 
 
 def _section(section: "Section", launch: "LaunchProfile") -> list[RenderableType]:
-    title = f"{one_line(launch.kernel)}, {section.name}: {section.clocks_per_pass:.0f} clocks a pass"
+    title = f"{one_line(launch.kernel)}, {section.name}: {section.clocks_per_pass:.0f} clocks per pass"
     if section.line is not None:
-        title += f", {section.passes_per_program:.1f} passes a program"
+        title += f", {section.passes_per_program:.1f} passes per program"
     parts: list[RenderableType] = [Text(title, "bold")]
     facts = Table.grid(padding=(0, 2, 0, 0))
     if section.critical:

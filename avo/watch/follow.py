@@ -27,8 +27,8 @@ def follow(
 
     ``read`` gets the value that it returned last, and returns that same object if nothing has changed. After an error
     (the database is missing or locked, or has no such run) it is called again. The pauses are ``interval_s`` seconds;
-    while nothing changes they grow up to ``idle_s``, if that is given. Setting ``wake`` ends a pause; whoever passes it
-    must set it together with ``stop``.
+    while nothing changes they grow up to ``idle_s``, if that is given. Setting ``wake`` ends a pause; a
+    caller that passes it must set it together with ``stop``.
     """
     value: T | None = None
     complaint = ""

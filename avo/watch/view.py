@@ -1,7 +1,7 @@
-"""The state of a run, as every display of it starts from it, read at a cost that does not grow with the run.
+"""The current state of a run, from which every display of it starts.
 
-A refresh reads what is new and a fixed number of recent rows. The first reading also has the run's attempts counted in
-an index.
+Reading it costs the same however long the run is: a refresh reads what is new and a fixed number of recent rows. The
+first reading also counts the run's attempts, in an index.
 """
 
 from collections import Counter
@@ -19,13 +19,13 @@ from lineage_db.spans import covered
 from lineage_db.store import Store
 
 WINDOW = timedelta(minutes=10)
-"""Time span of the rates by verdict ..."""
+"""Time over which the rates by verdict are averaged, unless more than ``_LATEST`` attempts were made in it."""
 _LATEST = 1000
-"""... which is shorter if it would hold more attempts than these."""
+"""Most attempts from which the rates are averaged."""
 _STEPS = 200
 """Number of the last steps from which the attempts per minute are calculated."""
 _RECENT = 4
-"""Number of the last versions in a view."""
+"""Number of versions in ``RunView.recent``."""
 
 
 @dataclass(frozen=True, slots=True)

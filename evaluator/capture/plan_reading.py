@@ -163,7 +163,7 @@ def _fill(data: object, where: str, buffers: Sequence[Buffer]) -> Fill:
     if buffer.role is Role.INPUT:
         raise InvalidPlan(f"{where} writes to the input {buffer.name!r}")
     if not _holds(buffer.dtype, _number(fill.value, f"{where}.value")):
-        raise InvalidPlan(f"{where}.value {fill.value} is none that {buffer.dtype} holds")
+        raise InvalidPlan(f"{where}.value {fill.value} is not a value of {buffer.dtype}")
     return fill
 
 

@@ -21,6 +21,6 @@ def run_script(server: ForkServer, source: str) -> Findings:
         reply = json.loads(outcome.result)
         output, error = str(reply["output"]), str(reply["error"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        return Findings(Fault(Status.CRASHED, "the script's process gave nonsense"))
+        return Findings(Fault(Status.CRASHED, "the answer of the script's process cannot be read"))
     fault = Fault(Status.CRASHED, error.strip()) if error.strip() else None
     return Findings(fault, output)

@@ -88,7 +88,7 @@ class Compiler:
                 return Fault(status, f"kernel {kernel.name} does not compile for {target.name}: {reason}")
             binary = _binary(reply, target)
         except _NONSENSE as error:
-            return Fault(Status.CRASHED, f"the compiler gave nonsense on {subject}: {error!r:.200}")
+            return Fault(Status.CRASHED, f"the compiler's answer cannot be read, for {subject}: {error!r:.200}")
         if path:
             _write_cache(path, binary)
         return binary
@@ -116,7 +116,9 @@ class Compiler:
             texts = dict(zip(named, reply["texts"], strict=True))
             chars = max(sum(len(texts[kernel.ttir]) for kernel in plan.kernels) for plan in plans)
         except _NONSENSE as error:
-            return Fault(Status.CRASHED, f"the compiler gave nonsense on the IR of the kernels: {error!r:.200}")
+            return Fault(
+                Status.CRASHED, f"the compiler's answer cannot be read, for the IR of the kernels: {error!r:.200}"
+            )
         if chars > DEFAULT_LIMITS.ttir_chars:  # deep nesting is printed with an indentation that grows
             message = f"the IR of the kernels takes {chars} characters, the limit is {DEFAULT_LIMITS.ttir_chars}"
             return Fault(Status.FORBIDDEN, message)
@@ -152,17 +154,17 @@ def fit(binary: Binary, target: Target) -> Fault | None:
     """Return why ``binary`` cannot be launched on ``target``, or None when it can."""
     rounded = -(-binary.registers // _REGISTER_UNIT) * _REGISTER_UNIT
     advice = {
-        "bytes of shared memory a CTA": "use smaller tiles or fewer stages",
+        "bytes of shared memory per CTA": "use smaller tiles or fewer stages",
         "columns of tensor memory": "use smaller accumulator tiles or fewer of them",
         "threads a CTA": "use fewer warps",
-        "registers a thread": "use smaller tiles or more warps",
+        "registers per thread": "use smaller tiles or more warps",
         "registers a CTA": "use fewer warps or smaller tiles",
     }
     needs = (
-        (binary.shared_bytes, target.shared_bytes_per_cta, "bytes of shared memory a CTA"),
+        (binary.shared_bytes, target.shared_bytes_per_cta, "bytes of shared memory per CTA"),
         (binary.tensor_memory_columns, target.tensor_memory_columns, "columns of tensor memory"),
         (binary.threads, _MAX_THREADS, "threads a CTA"),
-        (binary.registers, _MAX_REGISTERS, "registers a thread"),
+        (binary.registers, _MAX_REGISTERS, "registers per thread"),
         (rounded * binary.threads, target.registers_per_sm, "registers a CTA"),
     )
     for need, most, what in needs:

@@ -35,7 +35,7 @@ from evaluator.problem import Case, Problem
 from evaluator.problems.dense import softmax_scale
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""From q, k and v, each [batch, heads, length, head_dim], to out; causal is aligned to the bottom right."""
+"""Computes out from q, k and v, each [batch, heads, length, head_dim]; causal is aligned to the bottom right."""
 _LSE_ROWS = 1024
 
 

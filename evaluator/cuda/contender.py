@@ -30,7 +30,7 @@ class Timed:
 
     runs: tuple[Took, ...]
     clocks: tuple[Clocks, ...]
-    """One a run, where they could be read."""
+    """The clocks of each run, where they could be read."""
 
 
 class Contender(Protocol):

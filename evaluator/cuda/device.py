@@ -30,9 +30,9 @@ class Took:
     """How long one run took, by two clocks."""
 
     seconds: float
-    """By events on the device."""
+    """Time by events on the device."""
     wall_s: float
-    """By the host's clock, less what an empty run takes; a little more than ``seconds``."""
+    """Time by the host's clock, without the time of an empty run; a little more than ``seconds``."""
 
 
 class DeviceFault(Exception):

@@ -162,7 +162,7 @@ def _refuse_slowdown(clocks: Sequence[Clocks]) -> None:
     if slow > SLOW_SHARE * len(clocks):
         raise EvaluatorUnavailable(
             f"the card was slowed down in {slow} of {len(clocks)} runs ({clocks_in_words(clocks)}): "
-            "see to its cooling and power"
+            "check its cooling and power"
         )
 
 

@@ -29,7 +29,7 @@ each comparison may spend all of it."""
 _STEEPNESS = (0.25, 0.5, 1.0, 2.0)
 """The capital is spread evenly over these: each is best for some gain, from a quarter of the noise to twice it."""
 _CLIP = 2.0
-"""In typical magnitudes: a larger one is bet on as if it were this large, so that one outlier cannot end the game."""
+"""Largest magnitude that is bet on, in typical magnitudes, so that one outlier cannot end the game."""
 
 
 def evidence(log_ratios: NDArray[Any]) -> NDArray[Any]:
@@ -71,7 +71,7 @@ def verdicts(log_ratios: NDArray[Any], alpha: float | NDArray[Any], margin: floa
 def decide(log_ratios: Sequence[float], alpha: float, margin: float) -> Verdict:
     """Return what the rounds so far have shown about a candidate and its incumbent.
 
-    ``log_ratios``: one a round, log(incumbent's time / candidate's time). ``FASTER``, by more than the fraction
+    ``log_ratios``: one per round, log(incumbent's time / candidate's time). ``FASTER``, by more than the fraction
     ``margin``, is wrong with a probability of ``alpha`` at most, over all looks. ``EQUIVALENT``: speeds differ by less
     than ``margin``, as two one-sided tests show. The first verdict that is not ``UNDECIDED`` ends the comparison: no
     more rounds are drawn.

@@ -1,4 +1,4 @@
-"""``python -m evaluator.cuda.worker``: one candidate's plans on the GPU, one JSON object a line in and out, in order.
+"""``python -m evaluator.cuda.worker``: one candidate's plans on the GPU, one JSON object per line in and out, in order.
 
 <- {"ready": {"name": "NVIDIA H100 80GB HBM3", ...}}                                a ``Card``; or {"error": "..."}
 -> {"open": {"problem": "mha", "case": {...}, "plan": {...}, "binaries": [...]}}
@@ -132,7 +132,7 @@ class Worker:
             return fault
         running.spoil()
         if not running.verify().fault:
-            raise AssertionError("a number that was made wrong passes for right")
+            raise AssertionError("a number that was made wrong was accepted as right")
         with self._watched():
             self._replays[running.case.name] = self.device.record(running.enqueue)
         return None

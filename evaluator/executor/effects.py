@@ -1,7 +1,7 @@
-"""What every operation does to memory and asks of the machine: one row each.
+"""What every operation does to memory and asks of the machine, one row for each.
 
-An operation without a row cannot be registered, and so does not run. Whoever needs to know where an operation reads or
-writes, which of its operands is a mask, or how its work is counted, asks here.
+An operation without a row cannot be registered, and so does not run. This table is the only place that says where an
+operation reads or writes, which of its operands is a mask, and how its work is counted.
 """
 
 from collections.abc import Mapping, Sequence

@@ -32,7 +32,7 @@ class Run:
     script: Script | Prompter | None = None
     """Where the results of deciding reads are recorded (``Script``) or taken from (``Prompter``)."""
     turns: Turns | None = None
-    """Which program runs when programs wait for each other; None: all run in lockstep."""
+    """Decides which program runs when programs wait for each other; None: all run in lockstep."""
 
     def check_time(self) -> None:
         """Raise ``ExecutionTimeout`` once the deadline has passed."""

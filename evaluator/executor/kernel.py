@@ -120,8 +120,8 @@ class Kernel:
         Stores change the allocations. With a ``script``, the results of the reads in it come from there, while atomic
         operations still act on memory. ``sanitize`` also checks for races, reads of uninitialised memory, overflow of
         pointer arithmetic and invalid descriptors. ``count`` fills ``Execution.counts``. ``deadline`` is a
-        ``time.process_time`` value, so that it does not depend on how busy the machine is. Raises ``IRError`` when the
-        arguments do not fit the kernel or its IR is inconsistent, and ``ExecutionTimeout``.
+        ``time.process_time`` value. Raises ``IRError`` when the arguments do not fit the kernel or its IR is
+        inconsistent, and ``ExecutionTimeout``.
         """
         ids = torch.arange(math.prod(grid)) if programs is None else programs.to(torch.int64)
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < math.prod(grid):

@@ -59,8 +59,8 @@ class Memory(Space):
     ) -> Tensor:
         """Return the elements at the addresses, of type ``kind`` [P or 1, ...].
 
-        Where the mask is false, the value is ``other``, or else 0, since the hardware clears its registers first. A
-        faulty access gives 0, except one to padding, which gives the contents.
+        Where the mask is false, the value is ``other``, or 0 without it, since the hardware clears its registers first.
+        A faulty access gives 0, except one to padding, which gives the contents.
         """
         raw = RAW[kind.item_bytes]
         dtype = DTYPES[kind.element]

@@ -154,7 +154,7 @@ class Sanitizer(Memory):
                 own = elements[place]
                 element = int(own[int((~allocation.initialised[own]).nonzero()[0])])  # type: ignore[index]
                 index, text = allocation.name_of(element)
-                return Finding(f"{text}, which nobody wrote", index)
+                return Finding(f"{text}, which was never written", index)
 
             self._log.add("read of uninitialised memory", allocation.name, wrong, describe, access.site)
 

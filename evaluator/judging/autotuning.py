@@ -85,7 +85,7 @@ class Autotuner:
 
 
 def named(score: Score, plans: Iterable[LaunchPlan]) -> Score:
-    """Return the score with the configurations of its plans, one plan a case."""
+    """Return the score with the configurations of its plans, one plan per case."""
     return replace(
         score,
         cases=tuple(

@@ -25,9 +25,13 @@ LSE_TOLERANCE = 1e-3
 
 _TILES = (16, 32, 64, 128, 256)
 _MOST_ROWS = 2048
-"""Most rows of a head that are compared. Of 32768 that is one in 16, so some of each tile of a matrix product are."""
+"""Largest number of rows of a head that are compared. One in 16 of 32768, so some of each tile of a matrix product are
+among them.
+"""
 _ROWS_AT_ONCE = 256
-"""Bounds the memory of the reference, which has a few float64 matrices of so many rows by all keys."""
+"""Rows that the reference computes at once, to bound its memory: it has a few float64 matrices of these rows by all
+keys.
+"""
 
 
 @dataclass(frozen=True)

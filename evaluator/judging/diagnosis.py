@@ -23,12 +23,13 @@ _MOST_WORK = 2e8
 """Most elements of score matrices that all guesses together compute."""
 _MOST_ROWS = 128
 _CLOSE, _LSE_CLOSE = 0.012, 1e-4
-"""Largest distance of a row from what its mistake gives, relative to its size (rounding to bf16 takes 0.4 percent); and
-the same for lse, which is not rounded."""
+"""Largest distance of a row from the result of its mistake, relative to its size (rounding to bf16 takes 0.4 percent);
+and the same for lse, which is not rounded.
+"""
 _FITTED_ROWS = 8
-"""Least rows that must agree with a mistake whose size was fitted to the output."""
+"""Smallest number of rows that must agree with a mistake whose size was fitted to the output."""
 _MOST = 0.9
-"""Share of the rows that must be that close."""
+"""Share of the rows that must be within ``_CLOSE``."""
 _BETTER = 0.25
 """Largest error that may remain, as a share of the error against the reference."""
 

@@ -1,4 +1,4 @@
-"""An examination: the way of one candidate from its launch plans to its score."""
+"""An examination takes one candidate from its launch plans to its score."""
 
 import hashlib
 import math
@@ -45,11 +45,11 @@ class Tools:
     planner: Planner
     compiler: Compiler
     uncached: Compiler
-    """For profiles: a binary that was compiled before may have the line table of another source with the same IR."""
+    """The compiler for profiles. A binary from the cache may have the line table of another source with the same IR."""
     speed: Speed
     inputs: buffers.InputCache
     chance: random.Random
-    """Its seed is the judge's secret."""
+    """Source of randomness; its seed is the judge's secret."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Cases:
     checked: tuple[Case, ...] = ()
     """Other benchmark cases, which must be right but are not scored."""
     closely: bool = False
-    """Before acceptance: samples are larger, and there is more time."""
+    """Whether this is the examination before acceptance, with larger samples and more time."""
 
     @property
     def large(self) -> tuple[Case, ...]:
@@ -332,7 +332,9 @@ class Examination:
     def _works(
         self, case: Case, plan: LaunchPlan, binaries: Mapping[KernelIR, Binary], deadline: float
     ) -> tuple[LaunchWork, ...]:
-        """Count the work of a plan, be it one that only a GPU can run. What cannot be counted can still be timed."""
+        """Count the work of a plan, even if only a GPU can run it. Where work cannot be counted, the plan can still be
+        timed.
+        """
 
         def prepared(plan: LaunchPlan) -> PlanRun:
             return self._benchmark_run(case, plan, deadline)

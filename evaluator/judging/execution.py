@@ -16,12 +16,14 @@ from evaluator.judging.refusal import Refused
 from evaluator.plan import Fill, KernelIR, Launch, LaunchPlan
 
 EXECUTION_S, CLOSELY_S = 150.0, 240.0
-"""Most seconds of the judge's processor time for executing all plans of one candidate; the second before acceptance,
-when more is executed."""
+"""Limits on executing all plans of one candidate; the second before acceptance, when more is executed. They count the
+processor time of the judge's process, so that a busy machine refuses no candidate that a quiet one accepts. That of one
+thread would not do: programs that wait for each other have a thread each.
+"""
 TEMPORARIES_BYTES = 512 * 2**20
-"""What the executor may hold besides the buffers."""
+"""Bytes that the executor may hold besides the buffers."""
 MOST_TEMPORARIES_BYTES = 2**31
-"""What it may hold besides them where programs have to run together."""
+"""Bytes that the executor may hold besides the buffers where programs have to run together."""
 _MEMORY_STATUS = {
     "read out of bounds": Status.OUT_OF_BOUNDS,
     "write out of bounds": Status.OUT_OF_BOUNDS,

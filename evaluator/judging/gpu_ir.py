@@ -291,7 +291,7 @@ class _Rewriter:
             if match[0].startswith('"'):
                 return match[0]
             if match[0] not in self._names:
-                raise _unsupported(f"arithmetic on {match[0]}, which is no number or tensor")
+                raise _unsupported(f"arithmetic on {match[0]}, which is neither a number nor a tensor")
             return self._names[match[0]]
 
         return _STRING_OR_VALUE.sub(rename, text)

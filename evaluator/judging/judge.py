@@ -106,7 +106,7 @@ class Judge(Evaluator):
 
     def _verify(self, candidate: Candidate) -> Evaluation:
         """Return the verdict at the suite's cases and the held-out ones in larger samples, and at the small cases and
-        one of the large ones at lengths drawn anew.
+        one of the large ones at newly drawn lengths.
         """
         problem, chance = get_problem(candidate.problem), self._tools.chance
         suite = get_suite(problem, self.suite)

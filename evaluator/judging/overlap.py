@@ -28,8 +28,8 @@ def early(kernel: KernelIR, binary: Binary) -> Fault | None:
     if not dict(kernel.options).get("launch_pdl") or _waits(binary.ptx):
         return None
     message = (
-        f"kernel {kernel.name} is launched with launch_pdl, and may access memory while the launch before still runs: "
-        "call gdc_wait of triton.language.extra.cuda first, before all accesses and branches, or leave launch_pdl out"
+        f"kernel {kernel.name} is launched with launch_pdl, and may access memory while the previous launch still runs"
+        ": call gdc_wait of triton.language.extra.cuda first, before all accesses and branches, or leave launch_pdl out"
     )
     return Fault(Status.RACE, message)
 

@@ -1,4 +1,4 @@
-"""Refusals: how a candidate's fault gets from deep inside an examination to the judge, where it is a value again."""
+"""Refusals: how a fault of the candidate gets from inside an examination to the judge, which returns it as a value."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -34,15 +34,16 @@ class Sample:
     """How much of the outputs at one benchmark shape is checked; at least one group of rows."""
 
     groups: int
-    """Most groups."""
+    """Largest number of groups."""
     flop: float
-    """About the most FLOPs of matrix products for all groups, if one program makes one group."""
+    """About the largest number of FLOPs of matrix products for all groups, if one program makes one group."""
 
 
 EACH_TIME, BEFORE_ACCEPTANCE = Sample(6, 1e10), Sample(32, 5e10)
 _OTHER_HEADS, _OTHER_ROWS = 8, 64
-"""The programs that make the sample often make more rows. At most so many heads of these, and so many rows of each,
-are compared too."""
+"""Limits on what is compared besides the sample: the programs that make the sample often make more rows. At most this
+many heads of these, and this many rows of each, are compared too.
+"""
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class BenchmarkCheck:
         useful = self.problem.flops(self.case)
         counted = sum(stage.work.total("dot_flops") for stage in self.stages)
         if any(stage.kernel.multiplies for stage in self.stages) and counted < LEAST_WORK * useful:
-            message = f"{counted:.3g} FLOPs of matrix products are counted where {useful:.3g} are due"
+            message = f"{counted:.3g} FLOPs of matrix products are counted, but {useful:.3g} are needed"
             raise Refused(Fault(Status.INCORRECT, f"{message}: work is missing at this shape"))
 
     def _sampled(self, chance: random.Random) -> tuple[list[torch.Tensor], torch.Tensor]:

@@ -20,9 +20,9 @@ class CompiledPlan:
     case: Case
     plan: LaunchPlan
     binaries: Mapping[KernelIR, Binary]
-    """At least those of the plan's kernels."""
+    """Binaries of at least the plan's kernels."""
     works: tuple[LaunchWork, ...]
-    """One a launch; none where the work was not counted."""
+    """The work of each launch; empty where it was not counted."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Challenge:
     """The incumbent that a candidate is timed against."""
 
     plans: tuple[CompiledPlan, ...]
-    """For the same benchmark cases as the candidate's, in the same order."""
+    """Plans for the same benchmark cases as the candidate's, in the same order."""
     plan_digest: str
     alpha: float
-    """Probability with which the comparison may call a candidate faster that is not."""
+    """Allowed probability that the comparison calls a candidate faster that is not."""
 
 
 class Speed(Protocol):

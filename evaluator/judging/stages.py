@@ -20,7 +20,7 @@ from evaluator.plan import KernelIR, Launch
 from evaluator.work import LaunchWork, LoopWork
 
 Marks = dict[int, torch.Tensor]
-"""A bool per element, by buffer; buffers that do not matter are left out."""
+"""Marked elements: one bool per element, by buffer. Buffers that do not matter are left out."""
 
 
 @dataclass(frozen=True)

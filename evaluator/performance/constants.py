@@ -27,11 +27,6 @@ class Figure:
     slow: float
     fast: float
 
-    @property
-    def estimated(self) -> bool:
-        """Whether no published value is known."""
-        return self.source.startswith("estimate")
-
     def at(self, end: End) -> float:
         """Return the figure at one end of its range."""
         return {End.SLOW: self.slow, End.NOMINAL: self.value, End.FAST: self.fast}[end]

@@ -17,13 +17,13 @@ _SHOWN_OPCODES = 4
 def hot_code(profile: Profile) -> str:
     """Return the dearest section of a profile's longest launch, from a profile of all its instructions.
 
-    Instructions are in the order of their addresses, predicted shares of a warp's time beside them.
+    Instructions are in the order of their addresses, each with its predicted share of a warp's time.
     """
     launch = max(profile.launches, key=attrgetter("time_us"))
     section = max(launch.sections, key=attrgetter("time_us"))
     lines = [
         f"{profile.score.case}, kernel {launch.kernel}, {section.name}: "
-        f"{section.clocks_per_pass:.0f} clocks a pass, {profile.kind}"
+        f"{section.clocks_per_pass:.0f} clocks per pass, {profile.kind}"
     ]
     for number, role in enumerate(section.roles):
         if len(section.roles) > 1:

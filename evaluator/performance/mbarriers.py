@@ -122,7 +122,7 @@ def _name(known: _Scan, waits: set[int]) -> tuple[dict[int, int], dict[int, int]
     """Return the first slot of the ring that each instruction uses, and the slots of each ring.
 
     A ring is used with a register that moves: not the one that its slots were initialised with. Code before a loop may
-    use its slots with that one too, but where one is both waited for and arrived at so, be it for the bytes of a copy,
+    use its slots with that one too, but where one is both waited for and arrived at so, also for the bytes of a copy,
     it is an mbarrier by itself.
     """
     rings = sorted({offset for base, offset in known.uses.values() if base not in known.bases})

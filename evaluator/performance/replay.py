@@ -13,7 +13,7 @@ from evaluator.performance.structure import Loop, Structure
 from evaluator.target import Target
 
 Change = Callable[[Instruction, Op], Op]
-"""A function that returns the changed op of an instruction."""
+"""Returns the changed op of an instruction."""
 
 
 class ChangedCosts(Costs):

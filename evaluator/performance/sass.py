@@ -70,7 +70,7 @@ _LONGEST_LINE = 4096
 
 
 def parse(text: str) -> Code:
-    """Parse the output of ``nvdisasm -c -hex``; raise ``ModelError`` when it is none.
+    """Parse the output of ``nvdisasm -c -hex``; raise ``ModelError`` for any other text.
 
     The second of an instruction's two 64-bit words holds the control bits above bit 41: stall count (4 bits), yield,
     write barrier (3), read barrier (3), wait mask (6), as found by Jia et al., "Dissecting the NVIDIA Volta GPU

@@ -17,9 +17,7 @@ from evaluator.performance.pipes import Kind, Op, Pipe
 
 PARTITIONS = 4
 _AHEAD = 2
-"""Passes by which one role of a CTA may be ahead of another if the mbarriers between them are unknown: two buffers, as
-Triton makes (estimate).
-"""
+"""Passes by which a role may lead another through unknown mbarriers: two buffers, as Triton makes (estimate)."""
 _COUNTED = (Kind.COPY_COMMIT, Kind.COUNT_WAIT)
 _NAMED_WAITS = (Kind.MBARRIER_WAIT_COPY, Kind.MBARRIER_WAIT_ROLE)
 _EVERY = -1
@@ -35,9 +33,7 @@ class Mark:
     turn: int = 0
     """If positive, the number of passes through loops that the stream has done here."""
     copies: Mapping[int, int] | None = None
-    """At the end of a loop: the number of phases of bulk copies that the stream has issued, by mbarrier. Those ahead of
-    the loop's last pass are not waited for next.
-    """
+    """At the end of a loop: phases of bulk copies issued so far, by mbarrier. Later ones are not waited for next."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +228,7 @@ def play(teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: 
             stuck = [index for waiting in queues for index in waiting]
             if not stuck:
                 break
-            for waiting in queues:  # whoever still waits for other warps waits for no one
+            for waiting in queues:  # a warp that still waits for others waits for no one
                 waiting.clear()
             for index in stuck:
                 resume(index, now)

@@ -14,7 +14,7 @@ from evaluator.profile import RUNNING, PipeLane, Timeline, WarpLane
 CELLS = 240
 """Number of cells that the time is divided into."""
 GROUP = 4
-"""Warps of one lane: on Hopper, these multiply matrices together."""
+"""Warps per lane: on Hopper, these multiply matrices together."""
 MOST_GROUPS = 12
 """Most lanes of warps."""
 

@@ -152,8 +152,8 @@ _PAPER = tuple(
     for block_size, groups in ((64, (2, 8, 4, 1)), (128, (8, 4, 1, 2)))
     for length, group in zip((8, 16, 32, 64), groups, strict=True)
 )
-"""Of the 32 combinations of the paper's block sizes, lengths and groups: each length and each group with each block
-size once, long ones with small groups, so that a case takes no more memory than one of ``mha``.
+"""A selection of the 32 combinations of the paper's block sizes, lengths and groups. Each length and each group occurs
+once with each block size. Long ones have small groups, so that a case takes no more memory than one of ``mha``.
 """
 _QUICK = (_PAPER[0], _PAPER[4])
 _HELD_OUT = (

@@ -26,7 +26,7 @@ def make(case: Case, seed: int) -> Tensors:
 def pool_storage(name: str, size: int, row: int, dtype: torch.dtype, seed: int) -> torch.Tensor:
     """Return a flat storage of ``size`` unit-normal elements.
 
-    On the CPU, where random numbers are expensive, the elements are rows of a pool, drawn anew for each place. Rows
+    On the CPU, where random numbers are expensive, the elements are rows of a pool, drawn again for each place. Rows
     shared by two heads would let one head's results be copied for the other. One query in ``_LARGE_EVERY`` is longer,
     so that its logits reach beyond +-120 as in ``large``; a kernel that leaves out the running maximum only at
     benchmark shapes fails there.

@@ -32,7 +32,7 @@ from evaluator.sandbox.forkserver import HEADER_BYTES, PR_SET_DUMPABLE, frame
 START_S = 600.0
 """Importing torch and triton takes about a second, much more on a cold disk or a busy machine: this ends a hang."""
 GRACE_S = 120.0
-"""How much longer than a job's wall limit the server may take to answer."""
+"""Seconds that the server may take to answer beyond a job's wall-clock limit."""
 
 
 @dataclass(frozen=True, slots=True)

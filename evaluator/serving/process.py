@@ -18,7 +18,7 @@ from evaluator.target import Target, check_target
 _COMMAND_ENVIRONMENT = ENVIRONMENT | {"USER", "LOGNAME", "SSH_AUTH_SOCK"}
 """Variables that a user's command gets. It may be ssh, which asks the agent behind this socket for signatures."""
 _TRIES = 2
-"""How often a candidate is given to a judge that dies on it, before the candidate is to blame."""
+"""Number of judges that may die on a candidate before the candidate is to blame."""
 
 
 class ProcessEvaluator(Evaluator):

@@ -1,4 +1,4 @@
-"""The judge's wire format: one JSON object a line, requests in, answers out, in order.
+"""The judge's wire format: one JSON object per line, requests in, answers out, in order.
 
 <- {"ready": "h100", "version": 3, "target": {"arch": 90, ...}}        once, when requests are taken
 -> {"id": 1, "problem": "mha", "source": "..."}                        judge it
@@ -13,9 +13,9 @@
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -28,7 +28,7 @@ from evaluator.profile import Profile
 from evaluator.target import Target
 
 VERSION = 3
-"""Version of this format and of what the answers mean. A judge and whoever asks it must have the same."""
+"""Version of this format and of the meaning of answers. A judge and its caller must have the same version."""
 _SHOWN = 60
 """Characters of a bad line that a message quotes."""
 
@@ -56,19 +56,41 @@ def request_line(number: int, request: AnyRequest) -> str:
     return json.dumps({"id": number, "problem": candidate.problem, "source": candidate.source} | data)
 
 
-class _Inspect(msgspec.Struct, forbid_unknown_fields=True):
-    """``Inspection`` without what a request says elsewhere."""
+def requests(lines: Iterable[str]) -> Iterator[tuple[int, AnyRequest] | MalformedRequest]:
+    """Yield each line as a request with its number, or as what is wrong with it; blank lines are skipped."""
+    for line in lines:
+        if line.strip():
+            yield _request(line)
 
+
+class _Head(msgspec.Struct):
+    id: int
+    problem: str
+    source: str
+
+
+class _Inspect(msgspec.Struct, forbid_unknown_fields=True):
     look: Look
     suite: str | None = None
     case: str | None = None
 
 
-def requests(lines: Iterable[str]) -> Iterator[tuple[int, AnyRequest] | MalformedRequest]:
-    """Yield each line as a request with its number, or as what is wrong with it; blank lines are passed over."""
-    for line in lines:
-        if line.strip():
-            yield _request(line)
+class _Profile(msgspec.Struct):
+    case: str | None
+
+
+class _Incumbent(msgspec.Struct):
+    source: str
+    alpha: Annotated[float, msgspec.Meta(gt=0, lt=1)]
+
+
+_PARTS = {
+    "inspect": (_Inspect, f'an object with "look" (one of {", ".join(Look)}), and maybe "suite" and "case"'),
+    "held_out": (bool, 'true or false, and goes without "incumbent" and "profile"'),
+    "profile": (_Profile, 'an object with "case" (a text or null), and goes without "incumbent"'),
+    "incumbent": (_Incumbent, 'an object with "source" (a text) and "alpha" (between 0 and 1)'),
+}
+"""The parts that a request may have: their types, and what to say of one that is malformed."""
 
 
 def _request(line: str) -> tuple[int, AnyRequest] | MalformedRequest:
@@ -76,36 +98,34 @@ def _request(line: str) -> tuple[int, AnyRequest] | MalformedRequest:
         data = json.loads(line)
     except (ValueError, RecursionError) as error:
         return MalformedRequest(f"not JSON: {error}")
-    if not _has(data, {"id": (int,), "problem": (str,), "source": (str,)}):
+    try:
+        head = msgspec.convert(data, _Head)
+    except ValueError:
         return MalformedRequest('a request is an object with "id" (a number), "problem" and "source" (texts)')
-    candidate = Candidate(data["problem"], data["source"])
-    incumbent, profile, look = data.get("incumbent"), data.get("profile"), data.get("inspect")
-    if look is not None:
+    parts: dict[str, Any] = {}
+    for name, (kind, _) in _PARTS.items():
         try:
-            asked = msgspec.convert(look, _Inspect)
+            parts[name] = msgspec.convert(data.get(name), kind | None)
         except ValueError:
-            looks = ", ".join(Look)
-            return MalformedRequest(
-                f'"inspect" is an object with "look" (one of {looks}), and maybe "suite" and "case"'
-            )
-        return data["id"], Inspection(asked.look, candidate.problem, candidate.source, asked.suite, asked.case)
-    held_out = data.get("held_out", False)
-    if not isinstance(held_out, bool) or (held_out and (incumbent, profile) != (None, None)):
-        return MalformedRequest('"held_out" is true or false, and goes without "incumbent" and "profile"')
-    if profile is not None:
-        if incumbent is not None or not _has(profile, {"case": (str, type(None))}):
-            return MalformedRequest('"profile" is an object with "case" (a text or null), and goes without "incumbent"')
-        return data["id"], ProfileRequest(candidate, profile["case"])
-    if incumbent is None:
-        return data["id"], VerifyRequest(candidate) if held_out else EvaluateRequest(candidate)
-    if not _has(incumbent, {"source": (str,), "alpha": (int, float)}) or not 0 < incumbent["alpha"] < 1:
-        return MalformedRequest('"incumbent" is an object with "source" (a text) and "alpha" (between 0 and 1)')
-    other = Candidate(candidate.problem, incumbent["source"])
-    return data["id"], EvaluateRequest(candidate, Incumbent(other, incumbent["alpha"]))
+            return _malformed(name)
+    look, held_out, profile, incumbent = parts.values()
+    candidate = Candidate(head.problem, head.source)
+    if look:
+        return head.id, Inspection(look.look, head.problem, head.source, look.suite, look.case)
+    if held_out and (profile or incumbent):
+        return _malformed("held_out")
+    if profile and incumbent:
+        return _malformed("profile")
+    if profile:
+        return head.id, ProfileRequest(candidate, profile.case)
+    if incumbent:
+        other = Candidate(head.problem, incumbent.source)
+        return head.id, EvaluateRequest(candidate, Incumbent(other, incumbent.alpha))
+    return head.id, VerifyRequest(candidate) if held_out else EvaluateRequest(candidate)
 
 
-def _has(data: object, form: Mapping[str, tuple[type, ...]]) -> bool:
-    return isinstance(data, dict) and all(key in data and type(data[key]) in kinds for key, kinds in form.items())
+def _malformed(name: str) -> MalformedRequest:
+    return MalformedRequest(f'"{name}" is {_PARTS[name][1]}')
 
 
 def ready(target: Target) -> str:
@@ -131,7 +151,7 @@ def greeting(line: str, target: str) -> Target:
             "install the same release on both sides"
         )
     if name != target:
-        raise EvaluatorUnavailable(f"the judge is there for target {name!r}, not {target!r}")
+        raise EvaluatorUnavailable(f"the judge is for target {name!r}, not {target!r}")
     try:
         return msgspec.convert(data["target"], Target)
     except (ValueError, KeyError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""The agent's loop: a whole step, a repair, a compaction, what a model may do wrong, and a step that is taken up."""
+"""The agent's loop: a whole step, a repair, a compaction, what a model may do wrong, and a step that is continued."""
 
 import json
 import random
@@ -207,7 +207,7 @@ def replace_context(settings: ModelSettings, tokens: int) -> ModelSettings:
     return settings.model_copy(update={"context_tokens": tokens})
 
 
-def test_a_step_that_was_killed_is_taken_up_from_its_transcript() -> None:
+def test_a_step_that_was_killed_continues_from_its_transcript() -> None:
     world = World()
     world.desk.findings = None  # nobody is there to look: the judge is gone
     with pytest.raises(EvaluatorUnavailable):

@@ -69,7 +69,7 @@ class Caller:
 
 
 @contextmanager
-def model(*script: Line, time: Time | None = None, timeout_s: float = 20.0, **settings: Any) -> Iterator[Any]:
+def model(*script: Line, time: Time | None = None, timeout_s: float = 600.0, **settings: Any) -> Iterator[Any]:
     with Endpoint(script) as endpoint:
         made = Caller(endpoint.url, FakeDesk(), time or Time(), timeout_s, settings)
         with closing(made.client):
@@ -126,10 +126,13 @@ def test_retry_after_is_honoured_in_seconds_and_as_a_date() -> None:
         ({"status": 503, "body": "overloaded"}, "HTTP 503: overloaded"),
         ({"status": 502, "body": "<html>Bad gateway</html>"}, "HTTP 502"),
         ({"hangup": True}, "no connection to http://127.0.0.1"),
-        ({"body": "<html>busy</html>"}, "the endpoint's answer is no JSON: '<html>busy</html>'"),
-        ({"body": '{"error": {"message": "upstream failed"}}'}, 'no chat completion: {"message": "upstream failed"}'),
-        ({"body": '{"choices": []}'}, "no chat completion"),
-        ({"body": "[1, 2]"}, "no chat completion: [1, 2]"),
+        ({"body": "<html>busy</html>"}, "the endpoint's answer is not JSON: '<html>busy</html>'"),
+        (
+            {"body": '{"error": {"message": "upstream failed"}}'},
+            'not a chat completion: {"message": "upstream failed"}',
+        ),
+        ({"body": '{"choices": []}'}, "not a chat completion"),
+        ({"body": "[1, 2]"}, "not a chat completion: [1, 2]"),
         ({"headers": {"Content-Encoding": "gzip"}}, "the answer broke off"),
     ],
 )
@@ -160,7 +163,7 @@ def test_an_endpoint_that_does_not_answer_in_time_is_asked_again() -> None:
 
 def test_an_answer_that_trickles_in_has_no_more_time_than_another() -> None:
     ticking = Time(tick=30.0)
-    with model(GOOD, time=ticking) as (asked, _):
+    with model(GOOD, time=ticking, timeout_s=20.0) as (asked, _):
         ticking._on_sleep = lambda: setattr(ticking, "_tick", 0.0)
         assert asked.complete().text == "here"
     assert asked.errors == ["no answer within 20 s (request_timeout_s)", ""]
@@ -248,7 +251,7 @@ def test_a_conversation_that_is_too_long_is_told_apart(error: str) -> None:
 
 
 def test_a_server_that_speaks_something_else_is_given_up():
-    with model({"body": "<html>hello</html>"}) as (asked, endpoint), pytest.raises(ModelRefused, match="no JSON"):
+    with model({"body": "<html>hello</html>"}) as (asked, endpoint), pytest.raises(ModelRefused, match="not JSON"):
         asked.complete()
     assert len(endpoint.requests) == 5
 

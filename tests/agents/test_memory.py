@@ -9,7 +9,7 @@ from tests.agents.world import World
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-def test_hypotheses_are_kept_with_their_outcomes_and_notes_beside_them() -> None:
+def test_hypotheses_are_kept_with_their_outcomes_and_notes_next_to_them() -> None:
     world = World()
     world.accept("tflops = 110.0", (0,), "larger tiles reuse more")
     world.fail("nonsense", "shorter is faster")

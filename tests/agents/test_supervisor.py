@@ -160,7 +160,7 @@ def test_each_level_is_given_time_before_the_next(search: Search) -> None:
     assert search.interventions[2].restart_from == 0
 
 
-def test_a_new_version_begins_anew(search: Search) -> None:
+def test_a_new_version_resets_the_supervisor(search: Search) -> None:
     search.different_failures(5)
     assert search.intervene() is Level.NUDGE
     search.step(130.0, accept=True)

@@ -1,6 +1,6 @@
 """Kills a small run where it writes, resumes it, and looks at what is left: ``crashes.py URL WORKERS STRIDE FOLDER``.
 
-Each sitting is a process of its own, forked from this one, which has imported everything. Exit code 0: nothing is
+Each session is a process of its own, forked from this one, which has imported everything. Exit code 0: nothing is
 lost; printed is the number of points.
 """
 
@@ -18,7 +18,7 @@ from fakes import SEED, Climber, InlineCrew, judge, make_run
 from agents.operator import Brief, Proposal
 from avo.config import RunConfig
 from avo.search.leases import exclusive
-from avo.search.run import Stop, execute, utc_now
+from avo.search.run import Session, Stop, utc_now
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation
 from evaluator.evaluators import FakeEvaluator
@@ -66,7 +66,7 @@ class Paying(Climber):
         return super().vary(brief)
 
 
-def sit(url: str, name: str, ledger: Ledger, workers: int, watch: Callable[[str], None]) -> None:
+def work_on(url: str, name: str, ledger: Ledger, workers: int, watch: Callable[[str], None]) -> None:
     """Work on the run until it is finished, as ``avo resume`` does."""
 
     def verdict(candidate: Candidate) -> Evaluation:
@@ -81,7 +81,7 @@ def sit(url: str, name: str, ledger: Ledger, workers: int, watch: Callable[[str]
         evaluator.held_out = judge
         crew = InlineCrew(store, run, Paying(store, run.id, ledger), evaluator)
         with exclusive(store, run, clock=utc_now, lost=partial(os._exit, 8), say=print):
-            execute(
+            Session(
                 store,
                 run,
                 RunConfig(workers=workers, max_attempts=ATTEMPTS),
@@ -90,7 +90,7 @@ def sit(url: str, name: str, ledger: Ledger, workers: int, watch: Callable[[str]
                 hire=crew.hire,
                 stop=Stop(),
                 say=print,
-            )
+            ).drive()
 
 
 def killed_at(point: int) -> Callable[[str], None]:
@@ -174,13 +174,13 @@ def main(url: str, workers: int, stride: int, folder: Path) -> None:
         name = f"killed-at-{point}"
         ledger = Ledger(folder / name)
         begin(url, name)
-        code = forked(partial(sit, url, name, ledger, workers, killed_at(point)))
+        code = forked(partial(work_on, url, name, ledger, workers, killed_at(point)))
         assert code in (0, -signal.SIGKILL), code
         kills = int(code != 0)
         if kills and point % 3 == 0:
-            kills += forked(partial(sit, url, name, ledger, workers, killed_at(point % 11 + 1))) != 0
+            kills += forked(partial(work_on, url, name, ledger, workers, killed_at(point % 11 + 1))) != 0
         if kills:
-            assert forked(partial(sit, url, name, ledger, workers, killed_at(0))) == 0, name
+            assert forked(partial(work_on, url, name, ledger, workers, killed_at(0))) == 0, name
         check(url, name, ledger, kills)
         found = lineage(url, name)
         undisturbed = undisturbed or found

@@ -4,12 +4,13 @@ import random
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 from agents.operator import Brief, Proposal, VariationOperator
 from avo.config import RunConfig
 from avo.search.budget import UNLIMITED, Allowance
-from avo.search.run import Report, worker_name
-from avo.search.step import SeedOperator, perform_step
+from avo.search.run import WorkerReport, worker_name
+from avo.search.step import SeedOperator, Work
 from evaluator.candidate import Candidate
 from evaluator.evaluation import CaseScore, Evaluation, Score, Status
 from evaluator.evaluators import Evaluator, FakeEvaluator
@@ -68,7 +69,7 @@ class Climber:
 
 
 class Scripted:
-    """Does what it is told, one function a step, the last one for ever."""
+    """Runs one function per step, in order; the last one is repeated."""
 
     name = "scripted"
 
@@ -102,6 +103,14 @@ def make_run(store: Store, config: RunConfig | None = None, name: str = "fake") 
     )
 
 
+UNSUPERVISED = RunConfig(min_gain=0.002, supervisor="off")
+
+
+def make_work(store: Store, run: Run, judge: Evaluator, config: RunConfig = UNSUPERVISED, **others: Any) -> Work:
+    """Return what steps of ``run`` share, by default without a supervisor or a knowledge base."""
+    return Work(store, run, config, judge, **{"knowledge": Library(()), "clock": lambda: NOW, **others})
+
+
 class InlineCrew:
     """Workers that perform their steps one after the other, in this process, when somebody waits for them."""
 
@@ -130,7 +139,7 @@ class InlineCrew:
         self.under_way.append((worker, seed_source))
         self.most_at_work = max(self.most_at_work, len(self.under_way))
 
-    def wait(self, timeout_s: float) -> Sequence[Report]:
+    def wait(self, timeout_s: float) -> Sequence[WorkerReport]:
         """Perform the oldest step."""
         if not self.under_way:
             return []
@@ -139,20 +148,10 @@ class InlineCrew:
         self.begun += 1
         if number in self.deaths:
             self.store.claims.claim(self.run.id, worker=name, operator="any", now=NOW)
-            return [Report(worker, None, "the operator's process died")]
-        outcome = perform_step(
-            self.store,
-            self.run,
-            self.operator if seed_source is None else SeedOperator(seed_source),
-            self.evaluator,
-            worker=name,
-            min_gain=0.002,
-            alpha=0.05,
-            clock=lambda: NOW,
-            knowledge=Library(()),
-            allowance=self.allowance,
-        )
-        return [Report(worker, outcome)]
+            return [WorkerReport(worker, None, "the operator's process died")]
+        operator = self.operator if seed_source is None else SeedOperator(seed_source)
+        outcome = make_work(self.store, self.run, self.evaluator, allowance=self.allowance).perform(operator, name)
+        return [WorkerReport(worker, outcome)]
 
     def replace(self, worker: int) -> None:
         """Forget the worker's step."""

@@ -28,7 +28,7 @@ class MeasuringEvaluator(Evaluator):
         self.calls: list[tuple[str, Incumbent | None]] = []
         self.card = CARD
         self.faults: dict[str, Status] = {}
-        """By source, statuses to answer with."""
+        """Statuses to answer with, by source."""
         self.before_answering = lambda source: None
         self._random = np.random.default_rng(0)
 

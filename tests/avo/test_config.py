@@ -8,13 +8,20 @@ import pytest
 
 from agents.errors import NoModel, NoPrice
 from agents.settings import ModelSettings
-from avo.config import RunConfig, usable_cpus
+from avo.config import ISOLATION, START, TOOLS, TRANSFERRED, RunConfig, usable_cpus
 from avo.errors import ConfigError
+from lineage_db.records import Run, RunState
+from tests.avo.fakes import NOW
 
 
 @pytest.fixture
 def toml(tmp_path: Path) -> Path:
     return tmp_path / "run.toml"
+
+
+def run_with(config: dict[str, Any]) -> Run:
+    """Return a run that was stored with this configuration."""
+    return Run(1, "x", "mha", "h100", "quick", "mutate", 0, config, RunState.FINISHED, NOW, NOW)
 
 
 def test_flags_win_over_the_file_and_the_file_over_defaults(toml: Path) -> None:
@@ -50,8 +57,15 @@ def test_where_speed_is_measured_there_is_a_worker_for_each_gpu_at_most(flags: d
 def test_a_stored_configuration_comes_back() -> None:
     config = RunConfig(target="b200", workers=3, max_attempts=9, name="x", cascade="off", alpha=0.01)
     stored = {**config.model_dump(), "start": {"origin": "seeds", "source": ""}}
-    assert RunConfig.stored(stored, {"max_attempts": None}) == config
-    assert RunConfig.stored(stored, {"max_attempts": 20}).max_attempts == 20
+    assert RunConfig.stored(run_with(stored), {"max_attempts": None}) == config
+    assert RunConfig.stored(run_with(stored), {"max_attempts": 20}).max_attempts == 20
+
+
+def test_a_stored_setting_that_is_unknown_is_named() -> None:
+    kept = {**RunConfig(name="x").model_dump(), START: {}, ISOLATION: [], TOOLS: [], TRANSFERRED: {}}
+    assert RunConfig.stored(run_with(kept), {}).name == "x"
+    with pytest.raises(ConfigError, match=r"^run 'x' was stored with the setting 'foo', which this release does not"):
+        RunConfig.stored(run_with({**kept, "foo": 1}), {})
 
 
 @pytest.mark.parametrize(
@@ -124,9 +138,9 @@ def test_models_come_from_the_file_and_are_named_by_flags(toml: Path) -> None:
     assert [(model.name, model.weight, model.input_usd_per_mtok) for model in chosen.models] == [
         ("a", 2.0, 1.5), ("c", 1.0, None),
     ]  # fmt: skip
-    stored = RunConfig.stored(json.loads(json.dumps(chosen.model_dump())), {})
+    stored = RunConfig.stored(run_with(json.loads(json.dumps(chosen.model_dump()))), {})
     assert stored == chosen
-    assert RunConfig.stored(stored.model_dump(), {"model": ["a"]}).models == chosen.models[:1]
+    assert RunConfig.stored(run_with(stored.model_dump()), {"model": ["a"]}).models == chosen.models[:1]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Which of many kernels that are judged alike belong to every run of the tests."""
+"""Chooses, among many kernels that are judged alike, those that belong to every run of the tests."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 
 
 def sample(names: Iterable[Any], every: int) -> list[Any]:
-    """Return parameters for a test of them all, marked ``corpus`` but for the first of every so many."""
+    """Return parameters for a test of all of them; all but one in ``every`` are marked ``corpus``."""
     return [
         pytest.param(*(name if isinstance(name, tuple) else (name,)), marks=pytest.mark.corpus if place % every else ())
         for place, name in enumerate(names)

@@ -3,10 +3,12 @@
 import json
 from typing import Any
 
+import msgspec
 from triton.runtime.jit import JITFunction
 
 from evaluator.capture import child, device
 from evaluator.capture.tensors import Operators
+from evaluator.problem import Call
 from evaluator.targets import get_target
 
 
@@ -22,5 +24,5 @@ def run(payload: bytes) -> bytes:
     JITFunction.run = only_compile
     operators = Operators()
     module = child._load(request["source"], operators)
-    child._call(getattr(module, request["entry"]), child._parse_call(request["call"]), operators)
+    child._call(getattr(module, request["entry"]), msgspec.convert(request["call"], Call), operators)
     return json.dumps([kernel.asm["ptx"] for kernel in compiled]).encode()

@@ -14,4 +14,4 @@ def test_the_missing_mask_is_found(capsys: pytest.CaptureFixture[str], monkeypat
     assert "element 800 of 'x', which has 800, program (7, 0, 0)" in wrong
     assert right.startswith("right\n")
     assert "no faults" in right
-    assert "registers a thread, 0 bytes spilled" in right
+    assert "registers per thread, 0 bytes spilled" in right

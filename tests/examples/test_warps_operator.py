@@ -10,12 +10,12 @@ import pytest
 from agents.operator import Brief, Scorer
 from agents.registry import get_operator
 from evaluator.candidate import Candidate
+from evaluator.catalogue import get_problem
 from evaluator.evaluation import Evaluation, Status
 from evaluator.judging.judge import Judge
-from evaluator.problems.loading import get_problem
 from evaluator.targets import get_target
 from knowledge_base.library import Library
-from lineage_db.records import Attempt, Trial, Version
+from lineage_db.records import Attempt, AttemptSummary, Version
 from tests.agents.world import no_profile
 from tests.avo.fakes import correct
 
@@ -43,11 +43,12 @@ def test_it_tries_every_number_of_warps_once(examples: Path, judge: Judge) -> No
     problem = str(examples / "sliding_window.py")
     source = (examples / "sliding_window_seed.py").read_text()
     operator = get_operator("warps")
-    trials: list[Trial] = []
+    attempts: list[AttemptSummary] = []
 
     def record(candidate: Candidate, change: str, evaluation: Evaluation) -> Attempt:
-        number = len(trials) + 1
-        trials.append(Trial(number, 0, candidate.digest, None, evaluation.status, 0.0, "", change, (0,), None, 1.0))
+        number = len(attempts) + 1
+        summary = (number, 0, candidate.digest, None, evaluation.status, 0.0, "", change, (0,), None, 1.0, NOW)
+        attempts.append(AttemptSummary(*summary))
         return Attempt(number, 1, 1, candidate.digest, candidate.source, change, (0,), evaluation, NOW, NOW)
 
     def judged(candidate: Candidate, *, change: str, parents: tuple[int, ...], hypothesis: str = "") -> Attempt:
@@ -63,7 +64,7 @@ def test_it_tries_every_number_of_warps_once(examples: Path, judge: Judge) -> No
             suite="quick",
             seed=0,
             versions=(Version(1, 0, (), NOW, seed),),
-            trials=tuple(trials),
+            attempts=tuple(attempts),
             knowledge=Library.load(),
             evaluate=evaluate,
             profile=no_profile,

@@ -1,4 +1,4 @@
-"""Documents are copied, split into passages, found beside the notes, and forgotten."""
+"""Documents are copied, split into passages, found together with the notes, and removed."""
 
 import os
 from datetime import UTC, datetime
@@ -117,7 +117,7 @@ def test_a_folder_gives_its_texts_and_leaves_the_rest(folder: Path, tmp_path: Pa
     assert ids == ["checkout/README.md#hello", "checkout/src/kernel.py#kernel"]
 
 
-def test_documents_are_searched_beside_the_notes_and_say_where_they_are_from(
+def test_documents_are_searched_with_the_notes_and_say_where_they_are_from(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = made(tmp_path / "frobnicate.md", "# Frobnication\n\nHow to frobnicate a softmax.\n")
@@ -148,12 +148,12 @@ def test_a_collection_is_added_once_and_can_be_forgotten(folder: Path, tmp_path:
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("a.png", b"x", "it is none of .md"),
+        ("a.png", b"x", "it is not one of .md"),
         ("a.txt", b"\xff\xfe", "not UTF-8 text"),
         ("a.txt", b"a\0b", "NUL bytes"),
         ("a.txt", b"", "it is empty"),
-        ("a.txt", b"x" * (documents.MAX_FILE_BYTES + 1), "1.0 MB, and at most 1 MB are taken"),
-        ("a/b.png", b"x", "it holds no text of the kinds .md"),
+        ("a.txt", b"x" * (documents.MAX_FILE_BYTES + 1), "1.0 MB, and at most 1 MB can be added"),
+        ("a/b.png", b"x", "it holds no text files of the kinds .md"),
     ],
 )
 def test_what_is_no_text_is_refused_in_one_line(
@@ -175,7 +175,7 @@ def test_what_is_missing_too_much_or_within_itself_is_refused(
     for i in range(4):
         made(tmp_path / "many" / f"{i}.md", "text")
     monkeypatch.setattr(documents, "MAX_FILES", 3)
-    with pytest.raises(LibraryError, match=r"4 texts with 0\.0 MB, and at most 3 with 32 MB are taken at once"):
+    with pytest.raises(LibraryError, match=r"4 texts with 0\.0 MB, and at most 3 with 32 MB can be added at once"):
         documents.add(folder, tmp_path / "many", NOW)
     with pytest.raises(LibraryError, match="its name holds characters that cannot be printed"):
         documents.add(folder, made(tmp_path / "a\tb.md", "text"), NOW)
@@ -189,7 +189,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         documents.add(blocked / "knowledge", made(tmp_path / "a.md", "text"), NOW)
 
 
-def test_what_others_put_into_the_folder_is_passed_over(folder: Path, tmp_path: Path) -> None:
+def test_what_others_put_into_the_folder_is_skipped(folder: Path, tmp_path: Path) -> None:
     documents.add(folder, made(tmp_path / "a.md", "text"), NOW)
     made(folder / "b.json", "{")
     made(folder / "c.json", '{"name": "../../etc"}')

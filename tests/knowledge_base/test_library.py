@@ -1,4 +1,4 @@
-"""Notes are well-formed, and found by words, beside the installed triton's API."""
+"""Notes are well-formed, and found by words, together with the installed triton's API."""
 
 import ast
 import pickle

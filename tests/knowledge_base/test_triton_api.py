@@ -102,7 +102,7 @@ def test_long_sources_are_cut(tmp_path: Path) -> None:
     assert "lines more" in api["triton.language.dot"].body
 
 
-def test_files_that_are_missing_strange_or_import_each_other_are_passed_over(tmp_path: Path) -> None:
+def test_files_that_are_missing_strange_or_import_each_other_are_skipped(tmp_path: Path) -> None:
     files = {
         **FILES,
         "language/math.py": "def exp(x:\n",

@@ -27,7 +27,7 @@ def empty_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shared_database(cluster: Cluster) -> Iterator[str]:
-    """A PostgreSQL database with the newest schema, emptied by whoever uses it."""
+    """A PostgreSQL database with the newest schema; the tests that use it empty it."""
     with cluster.database() as url:
         Store.open(url).close()
         yield url

@@ -83,7 +83,7 @@ def claims(store: Store, run_id: int, make: Any) -> Callable[..., tuple[int, int
     return claim
 
 
-def test_an_abandoned_step_is_done_over_once_by_whoever_asks_first(store: Store, make: Any) -> None:
+def test_an_abandoned_step_is_repeated_once_by_the_worker_that_asks_first(store: Store, make: Any) -> None:
     run = make.run(store)
     claim = claims(store, run.id, make)
     assert [claim("w0"), claim("w1")] == [(0, None, 0), (1, None, 0)]
@@ -93,7 +93,7 @@ def test_an_abandoned_step_is_done_over_once_by_whoever_asks_first(store: Store,
     assert claim("w2") == (4, None, 0)
     assert claim("w1") == (5, None, 1)
     store.claims.abandon_running(run.id, reason="killed", now=make.now, worker="w2")
-    assert claim("w1") == (6, 4, 1), "what was done over already is not done over again"
+    assert claim("w1") == (6, 4, 1), "what was repeated already is not repeated again"
     assert claim("w1") == (7, None, 2)
 
 
@@ -105,7 +105,7 @@ def test_its_own_abandoned_step_comes_before_another_workers(store: Store, make:
     assert [claim("w1"), claim("w0")] == [(2, 1, 0), (3, 0, 0)]
 
 
-def test_a_step_of_another_operator_is_not_done_over(store: Store, make: Any) -> None:
+def test_a_step_of_another_operator_is_not_repeated(store: Store, make: Any) -> None:
     run = make.run(store)
     claim = claims(store, run.id, make)
     claim("w0", "seed")

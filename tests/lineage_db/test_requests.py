@@ -51,7 +51,7 @@ def test_a_request_to_stop_is_only_made_more_urgent(store: Store, run: Run, make
     assert store.driving.request(run.id) is Request.STOP_NOW
 
 
-def test_a_request_ends_with_the_sitting_and_does_not_reach_the_next(store: Store, run: Run, make: Any) -> None:
+def test_a_request_ends_with_the_session_and_does_not_reach_the_next(store: Store, run: Run, make: Any) -> None:
     store.driving.ask(run.id, Request.STOP, now=make.now)
     store.driving.release(run.id, "a:1", now=make.now)
     assert store.driving.request(run.id) is Request.NONE

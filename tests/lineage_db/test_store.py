@@ -147,7 +147,7 @@ def test_summaries_come_newest_first_with_counts_and_speeds(store: Store, make: 
 # Comparisons of measured speeds
 
 
-def test_comparisons_are_numbered_over_the_run_whoever_makes_them(store: Store, make: Any) -> None:
+def test_comparisons_are_numbered_over_the_run_by_all_workers_together(store: Store, make: Any) -> None:
     run, other = make.run(store, "a"), make.run(store, "b")
     first, second = make.step(store, run), make.step(store, run)
     assert [store.results.number_comparison(step.id, now=make.now) for step in (first, second, first)] == [1, 2, 3]
@@ -228,7 +228,7 @@ def test_a_candidate_is_announced_by_one_running_step_at_a_time(store: Store, ma
 
 
 def test_what_a_step_announced_counts_no_more_when_its_lease_is_over(store: Store, make: Any) -> None:
-    """Whoever held it was killed, and the next driver may be long in coming."""
+    """The previous driver was killed, and the next one may start much later."""
     run = make.run(store)
     first, second = make.step(store, run), make.step(store, run)
     assert store.claims.announce(first.id, "d1", now=make.now)

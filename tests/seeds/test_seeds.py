@@ -22,7 +22,7 @@ from evaluator.targets import get_target
 from seeds import SEEDS, seed_source
 
 IN_GLUON = ("hopper", "blackwell")
-"""For one architecture each, and executed on a GPU alone."""
+"""Seeds for one architecture each, which only a GPU executes."""
 NAMES = [(problem, name) for problem in SEEDS for name in SEEDS[problem] if name not in IN_GLUON]
 CASES = {
     "mha": ("large-causal", "mixed-full"),

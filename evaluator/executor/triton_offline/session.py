@@ -262,7 +262,7 @@ def offline(
     count               keep operations, bytes and sectors of every program in ``launch.execution.counts``
     claim_cuda          make tensors say that they are on ``cuda:0``
     temporaries_bytes   memory for the values of programs that run together
-    deadline_s          seconds of processor time that one launch may take before ``ExecutionTimeout``
+    deadline_s          processor seconds that one launch may take before ``ExecutionTimeout``
     threads             torch's threads during launches; None leaves their number as it is
 
     Raises ``UnknownTarget``. Entering raises ``OfflineError`` while another session is open.

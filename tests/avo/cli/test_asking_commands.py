@@ -43,7 +43,7 @@ def test_a_paused_run_says_so_and_resume_ends_the_pause(driven: Store, avo: Avo)
     changed = avo("resume", "fake", "--max-attempts", "9")
     assert (changed.exit_code, requested(driven)) == (2, Request.PAUSE)
     result = avo("resume", "fake")
-    assert (result.exit_code, result.stderr) == (0, "avo: run 'fake' goes on, where it is driven: box:7\n")
+    assert (result.exit_code, result.stderr) == (0, "avo: run 'fake' continues where it is driven: box:7\n")
     assert requested(driven) is Request.NONE
 
 

@@ -33,7 +33,7 @@ def test_published_figures_stand_with_their_source_and_their_mean(avo: Avo) -> N
 def test_none_is_said_in_one_line(avo: Avo, arguments: list[str]) -> None:
     result = avo("baselines", *arguments)
     assert (result.exit_code, result.stdout.count("\n")) == (0, 1)
-    assert "There are no baselines of" in result.stdout
+    assert "We know of no baselines of" in result.stdout
 
 
 def test_a_ratio_is_shown_as_one_with_its_source_and_no_figures(avo: Avo) -> None:
@@ -60,7 +60,7 @@ def test_for_fsa_the_seed_of_earlier_work_is_judged(
         assert (line["tflops"], line["trouble"]) == ({}, "unsupported: not today")
 
 
-def test_on_a_gpu_libraries_are_measured_beside_what_was_published_for_its_architecture(
+def test_on_a_gpu_libraries_are_measured_next_to_what_was_published_for_its_architecture(
     avo: Avo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = replace(get_target("h100"), name="cuda", product="NVIDIA H100 PCIe", kind=ScoreKind.MEASURED)

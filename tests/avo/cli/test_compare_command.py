@@ -1,4 +1,4 @@
-"""Runs beside each other: equal costs, equal meaning."""
+"""Runs side by side: equal costs, equal meaning."""
 
 import json
 from collections.abc import Callable

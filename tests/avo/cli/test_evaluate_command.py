@@ -108,8 +108,8 @@ def test_a_file_that_is_no_text_is_a_wrong_call(avo: Avo, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("#" * (MAX_SOURCE_CHARS + 1), "over 1 MB, which is no kernel source"),
-        ("x = 1\0", "it holds NUL bytes, so it is no Python source"),
+        ("#" * (MAX_SOURCE_CHARS + 1), "over 1 MB, too long for a kernel's source"),
+        ("x = 1\0", "it holds NUL bytes, so it is not Python source"),
     ],
 )
 def test_what_can_be_no_kernel_is_refused_before_it_is_judged(

@@ -57,7 +57,7 @@ def test_a_document_is_added_found_listed_and_removed(avo: Avo, tmp_path: Path, 
     assert "frobnicate.md" in avo("kb", "list").stdout
     assert "Removed frobnicate.md." in avo("kb", "remove", "frobnicate.md").stderr
     assert "Nothing was added" in avo("kb", "list").stderr
-    assert "Nothing shares a word" in avo("kb", "search", "frobnicate").stderr
+    assert "No passage shares a word" in avo("kb", "search", "frobnicate").stderr
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_a_version_is_profiled_for_what_its_run_is_about(avo: Avo, judge: type[F
         (["kernel.py", "--case", "1k"], "unknown case '1k': choose one of 8k-causal, 8k-full"),
         (
             ["kernel.py", "--svg", "nowhere/timeline.svg"],
-            "nowhere/timeline.svg is no file in an existing folder",
+            "nowhere/timeline.svg is not a file in an existing folder",
         ),
     ],
 )

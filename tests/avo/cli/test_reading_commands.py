@@ -114,7 +114,7 @@ def test_a_version_of_two_parents_has_its_gain_over_the_better_one(avo: Avo, tmp
         ([[], [0], [0], [0], [1, 2]], ["●", "│ ●", "│ │ ●", "● │", "  ●"]),
     ],
 )
-def test_branches_stand_beside_the_main_line(parents: Sequence[Sequence[int]], rails: list[str]) -> None:
+def test_branches_stand_next_to_the_main_line(parents: Sequence[Sequence[int]], rails: list[str]) -> None:
     assert branches(parents) == rails
 
 

@@ -105,7 +105,7 @@ def test_a_run_without_versions_is_reported_and_not_profiled(
         (["mha-h100"], "say where the report should go: --out report.html"),
         (["mha-h100", "--out", "nowhere/r.html"], "there is no folder nowhere: make it first"),
         (["mha-h100", "--out", "."], "it is a folder"),
-        (["mha-h100", "--out", "/dev/null"], "it is no regular file"),
+        (["mha-h100", "--out", "/dev/null"], "it is not a regular file"),
         (["mha-h100", "--out", "x" * 300], "File name too long"),
         (["mha-h100", "--format", "md", "--profile"], "a summary in md has no profile"),
     ],

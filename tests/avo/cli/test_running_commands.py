@@ -10,21 +10,21 @@ from pathlib import Path
 import pytest
 from typer import Exit
 
-from avo.cli import sitting
-from avo.cli.sitting import in_words, ready, sit, summarise
+from avo.cli import session
+from avo.cli.session import in_words, ready, summarise, work_on
 from avo.config import ISOLATION, START, TOOLS, RunConfig
 from avo.errors import RunFailed
-from avo.search.step import SeedOperator, perform_step
+from avo.search.run import Session
+from avo.search.step import SeedOperator
 from evaluator import targets
 from evaluator.evaluators import FakeEvaluator
 from evaluator.isolation import isolation
 from evaluator.sandbox import bubblewrap
-from knowledge_base.library import Library
 from lineage_db.errors import DatabaseUnavailable
-from lineage_db.records import Run, RunState, StepState
+from lineage_db.records import RunState, StepState
 from lineage_db.store import Store
 from tests.avo.cli.conftest import Avo
-from tests.avo.fakes import NOW, SEED, judge, make_run
+from tests.avo.fakes import NOW, SEED, judge, make_run, make_work
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_fewer_gpus_than_workers_is_said_and_no_gpu_is_asked_where_a_command_rea
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(sitting, "_gpus", lambda: 2)
+    monkeypatch.setattr(session, "_gpus", lambda: 2)
     monkeypatch.setattr(targets, "get_target", asked.append)
     assert ready(RunConfig(target="cuda", workers=8)).workers == 2
     assert capsys.readouterr().err == "avo: --workers 2 instead of 8: one for each GPU of this machine\n"
@@ -104,17 +104,7 @@ def used_up(tmp_path: Path) -> Path:
     path = tmp_path / "used_up.db"
     with Store.open(str(path)) as store:
         run = make_run(store, RunConfig(max_attempts=1), name="done")
-        perform_step(
-            store,
-            run,
-            SeedOperator(SEED),
-            FakeEvaluator(judge),
-            worker="w0",
-            min_gain=0.002,
-            alpha=0.05,
-            clock=lambda: NOW,
-            knowledge=Library(()),
-        )
+        make_work(store, run, FakeEvaluator(judge)).perform(SeedOperator(SEED), "w0")
         store.set_run_state(run.id, RunState.FINISHED, now=NOW)
     return path
 
@@ -177,18 +167,18 @@ def test_a_seed_that_the_judge_refuses_ends_the_run_with_the_verdict(tmp_path: P
         assert [part.split()[0] for part in run.config[TOOLS][0].split(", ")] == ["avo-kernels", "torch", "triton"]
 
 
-def test_a_sitting_without_namespaces_says_so_and_stays_on_record(
+def test_a_session_without_namespaces_says_so_and_stays_on_record(
     used_up: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("avo.search.run.execute", lambda store, run, *_, **__: store.set_run_state(
-        run.id, RunState.FINISHED, now=NOW, config=dict(run.config)
+    monkeypatch.setattr("avo.search.run.Session.drive", lambda session: session.store.set_run_state(
+        session.run.id, RunState.FINISHED, now=NOW, config=dict(session.run.config)
     ))  # fmt: skip
     with Store.open(str(used_up), create=False) as store:
         for lacking in ("none today", "", ""):
             monkeypatch.setattr(bubblewrap, "missing", lambda lacking=lacking: lacking)
             run = store.run("done")
             store.set_run_state(run.id, RunState.FINISHED, now=NOW, config={**run.config, START: {"source": SEED}})
-            sit(store, store.run("done"), RunConfig(max_attempts=1), as_json=False)
+            work_on(store, store.run("done"), RunConfig(max_attempts=1), as_json=False)
         first, second = store.run("done").config[ISOLATION]
     assert (first[:10], second[:27]) == ("namespaces", "no namespaces (none today),")
     said = capsys.readouterr()
@@ -206,20 +196,20 @@ def test_a_version_is_shown_with_what_kept_candidates_apart(avo: Avo, used_up: P
 
 
 @pytest.mark.parametrize("error", [RunFailed("workers died"), DatabaseUnavailable("the server is away")])
-def test_a_sitting_logs_and_notifies_what_happens(
+def test_a_session_logs_and_notifies_what_happens(
     used_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def fails(store: Store, run: Run, *_: object, **__: object) -> None:
-        store.set_run_state(run.id, RunState.RUNNING, now=NOW)
+    def fails(session: Session) -> None:
+        session.store.set_run_state(session.run.id, RunState.RUNNING, now=NOW)
         raise error
 
-    monkeypatch.setattr("avo.search.run.execute", fails)
+    monkeypatch.setattr("avo.search.run.Session.drive", fails)
     with Store.open(str(used_up), create=False) as store:
         run = store.run("done")
         store.set_run_state(run.id, RunState.FINISHED, now=NOW, config={**run.config, START: {"source": SEED}})
         config = RunConfig(max_attempts=1, notify=f'echo "$AVO_EVENT $AVO_TEXT" >> {tmp_path}/told')
         with pytest.raises((Exit, DatabaseUnavailable)):
-            sit(store, store.run("done"), config, as_json=True, log=tmp_path / "run.jsonl")
+            work_on(store, store.run("done"), config, as_json=True, log=tmp_path / "run.jsonl")
     assert (tmp_path / "told").read_text() == f"failure run done failed: {error}\n"
     events = [json.loads(line)["event"] for line in (tmp_path / "run.jsonl").read_text().splitlines()]
     assert "failure" in events

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from avo.cli.sitting import in_words, summarise
-from avo.config import START
-from avo.search.transfer import TRANSFERRED
+from avo.cli.session import in_words, summarise
+from avo.config import START, TRANSFERRED
 from lineage_db.store import Store
 from seeds import seed_source
 from tests.avo.cli.conftest import Avo
@@ -17,7 +16,7 @@ from tests.avo.sample_run import make_sample_run
 @pytest.fixture
 def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A database with the run mha-h100, in which nobody works on new runs."""
-    monkeypatch.setattr("avo.cli.sitting.sit", lambda *_, **__: None)
+    monkeypatch.setattr("avo.cli.session.work_on", lambda *_, **__: None)
     url = str(tmp_path / "transfer.db")
     make_sample_run(url)
     return url

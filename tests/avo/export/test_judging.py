@@ -1,4 +1,4 @@
-"""Judging afresh before an export, at the seam of the judge."""
+"""Judging again before an export, with a fake judge."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager

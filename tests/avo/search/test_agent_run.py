@@ -17,16 +17,15 @@ from agents.settings import ModelSettings, Settings
 from agents.single_turn import SingleTurn
 from avo.config import RunConfig
 from avo.search.budget import Allowance, run_used_up
-from avo.search.run import MODEL_PATIENCE, Stop, execute
-from avo.search.step import SeedOperator, StepOutcome, perform_step
+from avo.search.run import MODEL_PATIENCE, Session, Stop
+from avo.search.step import SeedOperator, StepOutcome
 from evaluator.evaluators import FakeEvaluator
 from evaluator.inspection import Findings
-from knowledge_base.library import Library
 from lineage_db.records import RunState, StepState
 from lineage_db.store import Store
 from tests.agents.endpoint import Endpoint, Line
 from tests.agents.world import WHY
-from tests.avo.fakes import NOW, SEED, InlineCrew, judge, make_run
+from tests.avo.fakes import NOW, SEED, InlineCrew, judge, make_run, make_work
 from tests.avo.search.test_workers import family
 
 PRICED = {"input_usd_per_mtok": 1000.0, "output_usd_per_mtok": 1000.0}
@@ -60,25 +59,14 @@ class Shop:
         self.step(SeedOperator(SEED))
 
     def step(self, operator: Any, allowance: Allowance = Allowance()) -> StepOutcome:  # noqa: B008
-        return perform_step(
-            self.store,
-            self.run,
-            operator,
-            self.evaluator,
-            worker="w0",
-            min_gain=0.002,
-            alpha=0.05,
-            clock=lambda: NOW,
-            knowledge=Library(()),
-            allowance=allowance,
-        )
+        return make_work(self.store, self.run, self.evaluator, allowance=allowance).perform(operator, "w0")
 
     def drive(self, operator: Any, config: RunConfig) -> RunState:
         crew = InlineCrew(self.store, self.run, operator, self.evaluator, allowance=Allowance.of(config))
-        run = execute(
+        run = Session(
             self.store, self.run, config, seed_source=SEED, deadline=None, hire=crew.hire, stop=Stop(),
             say=self.said.append, clock=lambda: NOW,
-        )  # fmt: skip
+        ).drive()  # fmt: skip
         return run.state
 
 
@@ -216,7 +204,7 @@ def test_a_run_stops_within_a_call_of_its_limit_and_goes_on_with_a_larger_one(sh
         assert len(endpoint.requests) == 7
 
 
-def test_steps_are_limited_and_those_done_over_count_once(shop: Shop) -> None:
+def test_steps_are_limited_and_repeated_ones_count_once(shop: Shop) -> None:
     config = RunConfig(operator="agent", workers=1, max_steps=2)
     shop.store.claims.claim(shop.run.id, worker="w9", operator="agent", now=NOW)
     with Endpoint([{"calls": [["submit", {"attempt": None, "change": "none", "seen": "-"}]]}]) as endpoint:

@@ -10,7 +10,7 @@ from agents.operator import Brief, Proposal
 from avo.config import RunConfig
 from avo.errors import RunBusy
 from avo.search.leases import exclusive, renewed
-from avo.search.run import Stop, execute, utc_now
+from avo.search.run import Session, Stop, utc_now
 from evaluator.evaluators import FakeEvaluator
 from lineage_db.driving import LEASE
 from lineage_db.errors import DatabaseUnavailable
@@ -107,18 +107,18 @@ def test_the_step_of_a_worker_that_is_not_heard_of_goes_to_another(tmp_path: Pat
         run = make_run(store)
         crew = Silent(store, run, Climber(), FakeEvaluator(judge))
         config = RunConfig(workers=2, max_attempts=60)
-        run = execute(
+        run = Session(
             store, run, config, seed_source=SEED, deadline=None, hire=crew.hire, stop=Stop(), say=said.append,
             clock=clock,
-        )  # fmt: skip
+        ).drive()  # fmt: skip
         assert run.state is RunState.FINISHED
         steps = store.steps(run.id)
         (lost,) = [step for step in steps if step.state is StepState.ABANDONED]
-        assert lost.reason == "its worker was not heard of for 60 s"
+        assert lost.reason == "its worker was not heard from for 60 s"
         assert [step.redoes for step in steps if step.redoes is not None] == [lost.number]
         assert len(store.attempt_summaries(run.id)) == 60
     assert crew.replaced == 1
-    assert any("w1: its worker was not heard of" in line for line in said)
+    assert any("w1: its worker was not heard from" in line for line in said)
 
 
 def test_a_process_that_lost_its_run_writes_nothing_more_to_it(tmp_path: Path) -> None:
@@ -132,10 +132,10 @@ def test_a_process_that_lost_its_run_writes_nothing_more_to_it(tmp_path: Path) -
             return Proposal(None, "")
 
         crew = InlineCrew(store, run, Scripted(taken), FakeEvaluator(judge))
-        execute(
+        Session(
             store, run, RunConfig(workers=1), seed_source=SEED, deadline=None, hire=crew.hire, stop=stop,
             say=print, clock=lambda: NOW,
-        )  # fmt: skip
+        ).drive()  # fmt: skip
         assert store.run(run.name).state is RunState.RUNNING
         assert store.steps(run.id)[-1].state is StepState.RUNNING
 

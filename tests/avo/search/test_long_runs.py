@@ -8,20 +8,19 @@ import pytest
 
 from agents.operator import Brief, Proposal
 from avo.config import RunConfig
-from avo.search.run import Stop, execute
-from avo.search.step import SeedOperator, perform_step
+from avo.search.run import Session, Stop
+from avo.search.step import SeedOperator
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Status
 from evaluator.evaluators import FakeEvaluator
-from knowledge_base.library import Library
 from lineage_db.records import RunState
 from lineage_db.store import Store
-from tests.avo.fakes import NOW, SEED, Climber, InlineCrew, Scripted, judge, make_run, proposing, submit
+from tests.avo.fakes import NOW, SEED, Climber, InlineCrew, Scripted, judge, make_run, make_work, proposing, submit
 
 
 @pytest.mark.parametrize("status", [Status.TIMED_OUT, Status.CRASHED])
 def test_a_candidate_that_loops_or_exits_costs_its_own_attempt_and_nothing_else(tmp_path: Path, status: Status) -> None:
-    """That the judge gives these verdicts, and goes on, is shown by the attacks that its own tests make."""
+    """The judge's own tests, with attacks, show that it gives these verdicts and goes on."""
 
     def verdict(candidate: Candidate) -> Evaluation:
         bad = candidate.source == "bad"
@@ -31,7 +30,7 @@ def test_a_candidate_that_loops_or_exits_costs_its_own_attempt_and_nothing_else(
         run = make_run(store)
         crew = InlineCrew(store, run, Scripted(proposing("bad"), Climber().vary), FakeEvaluator(verdict))
         config = RunConfig(workers=1, max_attempts=6)
-        run = execute(
+        run = Session(
             store,
             run,
             config,
@@ -41,7 +40,7 @@ def test_a_candidate_that_loops_or_exits_costs_its_own_attempt_and_nothing_else(
             stop=Stop(),
             say=print,
             clock=lambda: NOW,
-        )
+        ).drive()
         attempts = store.attempt_summaries(run.id)
         assert run.state is RunState.FINISHED
         assert [attempt.status for attempt in attempts] == [Status.CORRECT, status, *[Status.CORRECT] * 4]
@@ -62,10 +61,7 @@ def test_time_in_which_an_operator_thinks_is_no_time_of_its_attempt(tmp_path: Pa
     with Store.open(str(tmp_path / "runs.db")) as store:
         run = make_run(store)
         for operator in (SeedOperator(SEED), Scripted(thinks)):
-            perform_step(
-                store, run, operator, FakeEvaluator(judge), worker="w0", min_gain=0.01, alpha=0.05, clock=clock,
-                knowledge=Library(()),
-            )  # fmt: skip
+            make_work(store, run, FakeEvaluator(judge), clock=clock).perform(operator, "w0")
         attempt = store.attempts(run.id)[1]
         assert (attempt.started, attempt.finished) == (NOW + timedelta(hours=2), NOW + timedelta(hours=2))
         assert store.attempt_summaries(run.id)[1].version == 1
@@ -79,10 +75,10 @@ def test_a_log_torn_in_the_middle_costs_the_last_writes_and_never_starts_over(tm
         crew = InlineCrew(store, run, Climber(), FakeEvaluator(judge))
         config = RunConfig(workers=1, max_attempts=8)
         with Store.open(str(path)):  # closing the last store would fold the log into the file
-            execute(
+            Session(
                 store, run, config, seed_source=SEED, deadline=None, hire=crew.hire, stop=Stop(), say=print,
                 clock=lambda: NOW,
-            )  # fmt: skip
+            ).drive()  # fmt: skip
             shutil.copy(path, torn)
             log = Path(f"{path}-wal").read_bytes()
             Path(f"{torn}-wal").write_bytes(log[: int(share * len(log))])
@@ -94,8 +90,8 @@ def test_a_log_torn_in_the_middle_costs_the_last_writes_and_never_starts_over(tm
         assert [attempt.digest for attempt in kept] == [attempt.digest for attempt in whole[: len(kept)]]
         assert len(kept) >= int(share * len(whole)) - 2
         crew = InlineCrew(store, run, Climber(), FakeEvaluator(judge))
-        execute(
+        Session(
             store, run, config, seed_source=SEED, deadline=None, hire=crew.hire, stop=Stop(), say=print,
             clock=lambda: NOW,
-        )  # fmt: skip
+        ).drive()  # fmt: skip
         assert [attempt.digest for attempt in store.attempt_summaries(run.id)] == [attempt.digest for attempt in whole]

@@ -61,7 +61,9 @@ def texts(result: Any) -> list[str]:
     return [content.text for content in result.content]
 
 
-async def test_an_agent_of_the_user_adds_a_version_and_what_it_leaves_is_taken_up(db: str, tmp_path: Path) -> None:
+async def test_an_agent_of_the_user_adds_a_version_and_a_step_that_it_leaves_is_continued(
+    db: str, tmp_path: Path
+) -> None:
     async with client(db, tmp_path / "errors") as session:
         hello = await session.initialize()
         assert "The first call begins a step" in (hello.instructions or "")

@@ -11,14 +11,13 @@ from agents.operator import Brief, Proposal
 from avo.config import RunConfig
 from avo.errors import ConfigError
 from avo.search.population import Archive, Islands, Lineage, Population, population
-from avo.search.step import SeedOperator, perform_step
+from avo.search.step import SeedOperator
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation
 from evaluator.evaluators import FakeEvaluator
-from knowledge_base.library import Library
 from lineage_db.records import Run, StepState
 from lineage_db.store import Store
-from tests.avo.fakes import NOW, SEED, Climber, judge, make_run
+from tests.avo.fakes import NOW, SEED, Climber, judge, make_run, make_work
 
 ARCHIVE = Archive(("tile", "grid"))
 
@@ -40,18 +39,8 @@ class World:
         self.step(SeedOperator(SEED))
 
     def step(self, operator: "SeedOperator | Watched | None" = None, worker: str = "w0") -> None:
-        perform_step(
-            self.store,
-            self.run,
-            operator or Watched(self.seen, Climber().vary),
-            FakeEvaluator(kind_of),
-            worker=worker,
-            min_gain=0.002,
-            alpha=0.05,
-            clock=lambda: NOW,
-            knowledge=Library(()),
-            population=self.kind,
-        )
+        work = make_work(self.store, self.run, FakeEvaluator(kind_of), population=self.kind)
+        work.perform(operator or Watched(self.seen, Climber().vary), worker)
 
     def steps(self, count: int, speed: Callable[[Brief], float] | None = None) -> None:
         """Perform steps of a climber, or of an operator that submits a kernel of the ``speed`` it is told."""
@@ -124,7 +113,7 @@ def test_now_and_then_the_best_of_the_next_island_is_a_guest(tmp_path: Path) -> 
     assert (newest.niche, newest.parents) == ("0.0", (guest.number,))
 
 
-def test_a_stuck_island_starts_anew_from_another_but_the_one_with_the_best_does_not(tmp_path: Path) -> None:
+def test_a_stuck_island_starts_again_from_another_but_the_one_with_the_best_does_not(tmp_path: Path) -> None:
     world = World(tmp_path, Islands(2, migrate_every=100, restart_after=3))
     world.steps(1, lambda _: 300.0)
     world.steps(12, lambda brief: 50.0 + len(world.seen))
@@ -172,7 +161,7 @@ def test_what_is_selected_follows_from_the_record_alone(tmp_path: Path, kind: Po
     assert again is None or set(again.shown) <= {version.number for version in versions}
 
 
-def test_a_step_that_is_done_over_works_on_what_it_worked_on_before(tmp_path: Path) -> None:
+def test_a_repeated_step_works_on_what_it_worked_on_before(tmp_path: Path) -> None:
     world = World(tmp_path, Islands(3, 4, 5))
     world.steps(4)
     killed = world.store.claims.claim(world.run.id, worker="w0", operator="watched", now=NOW)
@@ -185,7 +174,7 @@ def test_a_step_that_is_done_over_works_on_what_it_worked_on_before(tmp_path: Pa
     assert world.store.steps(world.run.id)[-1].selection == selection
 
 
-def test_a_step_that_is_done_over_late_takes_no_turn_from_the_islands(tmp_path: Path) -> None:
+def test_a_step_that_is_repeated_late_takes_no_turn_from_the_islands(tmp_path: Path) -> None:
     world = World(tmp_path, Islands(3, migrate_every=100, restart_after=5))
     world.steps(30)
     versions, steps = world.store.versions(world.run.id), world.store.steps(world.run.id)

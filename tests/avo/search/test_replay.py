@@ -20,8 +20,8 @@ from agents.settings import ModelSettings, Settings
 from agents.supervisor import REMEMBERED
 from avo.cli.main import app
 from avo.config import RunConfig
-from avo.search.replay import Record, RecordedJudge, Unrecorded, replay, told
-from avo.search.step import SeedOperator, perform_step
+from avo.search.replay import RecordedJudge, RecordedRun, Unrecorded, replay, told
+from avo.search.step import SeedOperator
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.evaluation import Evaluation, Status
 from evaluator.evaluators import FakeEvaluator
@@ -31,7 +31,7 @@ from lineage_db.records import Attempt, Intervention, Run
 from lineage_db.store import Store
 from seeds import seed_source
 from tests.agents.test_agentic import EVALUATE, says, submit, write
-from tests.avo.fakes import NOW, SEED, correct, judge, make_run
+from tests.avo.fakes import NOW, SEED, correct, judge, make_run, make_work
 from tests.avo.measured import MeasuringEvaluator, kernel
 
 CONFIG = RunConfig(workers=1)
@@ -59,17 +59,11 @@ class Recording:
         return self.now
 
     def step(self, operator: VariationOperator, verdict: Callable[[Candidate], Evaluation] = judge) -> None:
-        perform_step(
-            self.store,
-            self.run,
-            operator,
-            FakeEvaluator(verdict),
-            worker="w0",
-            min_gain=CONFIG.min_gain,
-            alpha=CONFIG.alpha,
-            clock=self.clock,
-            knowledge=Library.load(),
+        config = CONFIG.model_copy(update={"supervisor": "off"})
+        work = make_work(
+            self.store, self.run, FakeEvaluator(verdict), config, clock=self.clock, knowledge=Library.load()
         )
+        work.perform(operator, "w0")
 
     def agent(self, *replies: object) -> None:
         """Perform a step in which a model says this."""
@@ -78,7 +72,7 @@ class Recording:
 
     def replayed(self, judge: FakeEvaluator | None = None) -> tuple[str, Run]:
         """Return how the replay differs, and the run that it made; by default verdicts are those of the record."""
-        record = Record.read(self.store, self.run)
+        record = RecordedRun.read(self.store, self.run)
         made = make_run(self.store, CONFIG, name="again")
         found = replay(
             self.store, record, self.store, made, CONFIG, judge or RecordedJudge(record, get_target("h100")), self.clock
@@ -137,7 +131,7 @@ def test_a_comparison_that_the_record_has_not_is_no_verdict(tmp_path: Path) -> N
             )
             for number, (tflops, found) in enumerate(scores.items())
         }
-        judge = RecordedJudge(Record(run, {}, (), attempts, {}), target)
+        judge = RecordedJudge(RecordedRun(run, {}, (), attempts, {}), target)
         fastest = Candidate("mha", kernel(120.0))
         again = judge.evaluate(fastest, Incumbent(Candidate("mha", kernel(100.0)), 0.02)).score
         assert again is not None
@@ -165,7 +159,7 @@ def test_a_transcript_that_was_changed_is_noticed(of_an_agent: Recording) -> Non
         change = "UPDATE messages SET content = replace(content, 'tflops = 150.0', 'tflops = 151.0')"
         assert connection.execute(text(change)).rowcount
     engine.dispose()
-    assert of_an_agent.replayed()[0] == "step 2 makes a candidate that the record has not"
+    assert of_an_agent.replayed()[0] == "step 2 makes a candidate that is not on record"
 
 
 def test_a_transcript_that_was_cut_is_noticed(of_an_agent: Recording) -> None:
@@ -208,6 +202,6 @@ def test_the_command_says_whether_the_lineage_is_the_same(of_an_agent: Recording
     engine.dispose()
     other = avo("fake", "--recorded", "--name", "changed")
     assert other.exit_code == 1
-    assert other.stdout == "changed: step 1 makes a candidate that the record has not\n"
+    assert other.stdout == "changed: step 1 makes a candidate that is not on record\n"
     unknown = avo("nothing", "--recorded")
     assert (unknown.exit_code, len(unknown.stderr.splitlines())) == (2, 1)

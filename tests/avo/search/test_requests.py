@@ -8,14 +8,14 @@ import pytest
 
 from agents.operator import Brief, Proposal
 from avo.config import RunConfig
-from avo.search.run import GRACE, Report, Stop, execute
+from avo.search.run import GRACE, Session, Stop, WorkerReport
 from evaluator.evaluators import FakeEvaluator
 from lineage_db.records import Request, Run, RunState, StepState
 from lineage_db.store import Store
 from tests.avo.fakes import NOW, SEED, Climber, InlineCrew, Scripted, judge, make_run
 
 
-class Sitting:
+class Driven:
     """A driven run whose clock moves a second each time somebody looks at it."""
 
     def __init__(self, path: Path) -> None:
@@ -49,29 +49,29 @@ class Sitting:
             self.ask(Request.NONE)
 
     def drive(self, operator: Scripted, crew: type[InlineCrew] = InlineCrew, hours: float | None = None) -> Run:
-        return execute(
+        return Session(
             self.store, self.run, RunConfig(workers=1, max_attempts=6), seed_source=SEED,
             deadline=None if hours is None else NOW + timedelta(hours=hours),
             hire=crew(self.store, self.run, operator, FakeEvaluator(judge)).hire,
             stop=Stop(), say=self.said.append, clock=self.tick, rest=self.rest,
-        )  # fmt: skip
+        ).drive()  # fmt: skip
 
 
 @pytest.fixture
-def sitting(tmp_path: Path) -> Sitting:
-    return Sitting(tmp_path)
+def driven(tmp_path: Path) -> Driven:
+    return Driven(tmp_path)
 
 
-def test_a_run_asked_to_stop_finishes_its_steps_and_stops(sitting: Sitting) -> None:
-    assert sitting.drive(sitting.asking(Request.STOP)).state is RunState.STOPPED
-    assert [step.state for step in sitting.store.steps(sitting.run.id)] == [StepState.DONE] * 3
-    assert "stops as it was asked to" in sitting.said
+def test_a_run_asked_to_stop_finishes_its_steps_and_stops(driven: Driven) -> None:
+    assert driven.drive(driven.asking(Request.STOP)).state is RunState.STOPPED
+    assert [step.state for step in driven.store.steps(driven.run.id)] == [StepState.DONE] * 3
+    assert "stopping, as requested" in driven.said
 
 
 class Unfinished(InlineCrew):
     """Begins its third step, is asked to stop at once, and never ends it."""
 
-    def wait(self, timeout_s: float) -> Sequence[Report]:
+    def wait(self, timeout_s: float) -> Sequence[WorkerReport]:
         if self.begun < 2:
             return super().wait(timeout_s)
         if self.begun == 2:
@@ -83,20 +83,20 @@ class Unfinished(InlineCrew):
         return []
 
 
-def test_a_run_asked_to_stop_at_once_abandons_its_steps(sitting: Sitting) -> None:
-    assert sitting.drive(Scripted(Climber().vary), Unfinished).state is RunState.STOPPED
-    assert sitting.store.steps(sitting.run.id)[-1].state is StepState.ABANDONED
-    assert sitting.now < NOW + GRACE, "it did not wait for what would not come"
+def test_a_run_asked_to_stop_at_once_abandons_its_steps(driven: Driven) -> None:
+    assert driven.drive(Scripted(Climber().vary), Unfinished).state is RunState.STOPPED
+    assert driven.store.steps(driven.run.id)[-1].state is StepState.ABANDONED
+    assert driven.now < NOW + GRACE, "it did not wait for what would not come"
 
 
-def test_a_paused_run_starts_nothing_until_the_pause_is_over(sitting: Sitting) -> None:
-    assert sitting.drive(sitting.asking(Request.PAUSE)).state is RunState.FINISHED
-    assert sitting.rests >= 3
-    assert len(sitting.store.attempts(sitting.run.id)) == 6
-    assert sitting.said[:2] == ["paused: no new steps are started", "the pause is over"]
+def test_a_paused_run_starts_nothing_until_the_pause_is_over(driven: Driven) -> None:
+    assert driven.drive(driven.asking(Request.PAUSE)).state is RunState.FINISHED
+    assert driven.rests >= 3
+    assert len(driven.store.attempts(driven.run.id)) == 6
+    assert driven.said[:2] == ["paused: no new steps are started", "the pause is over"]
 
 
-def test_the_hours_of_a_run_go_on_in_a_pause(sitting: Sitting) -> None:
-    sitting.rests = 3  # nobody ends the pause
-    assert sitting.drive(sitting.asking(Request.PAUSE), hours=0.05).state is RunState.FINISHED
-    assert len(sitting.store.attempts(sitting.run.id)) == 3
+def test_the_hours_of_a_run_go_on_in_a_pause(driven: Driven) -> None:
+    driven.rests = 3  # nobody ends the pause
+    assert driven.drive(driven.asking(Request.PAUSE), hours=0.05).state is RunState.FINISHED
+    assert len(driven.store.attempts(driven.run.id)) == 3

@@ -14,7 +14,7 @@ from agents.operator import Brief, Proposal, VariationOperator
 from avo.config import RunConfig
 from avo.errors import RunFailed, SeedFault
 from avo.search.leases import exclusive
-from avo.search.run import GRACE, MAX_TROUBLES, PATIENCE, Stop, execute, stop_on_signals, utc_now
+from avo.search.run import GRACE, MAX_TROUBLES, PATIENCE, Session, Stop, stop_on_signals, utc_now
 from evaluator.evaluators import FakeEvaluator
 from lineage_db.records import Run, RunState, StepState
 from lineage_db.store import Store
@@ -43,7 +43,7 @@ class Office:
         deaths: Container[int] = (),
     ) -> Run:
         self.crew = InlineCrew(self.store, self.run, operator, FakeEvaluator(judge), deaths)
-        return execute(
+        return Session(
             self.store,
             self.run,
             RunConfig(workers=workers, max_attempts=max_attempts),
@@ -53,7 +53,7 @@ class Office:
             stop=self.stop,
             say=self.said.append,
             clock=self.tick,
-        )
+        ).drive()
 
     def tick(self) -> datetime:
         self.now += timedelta(milliseconds=1)
@@ -89,7 +89,7 @@ def test_all_workers_are_kept_busy(office: Office) -> None:
     assert office.crew.most_at_work == 3
 
 
-def test_attempts_are_counted_over_all_sittings(office: Office) -> None:
+def test_attempts_are_counted_over_all_sessions(office: Office) -> None:
     office.drive(Climber(), max_attempts=4)
     run = office.drive(Climber(), max_attempts=6)
     assert len(office.sources()) == 6
@@ -98,7 +98,7 @@ def test_attempts_are_counted_over_all_sittings(office: Office) -> None:
     assert len(office.sources()) == 6
 
 
-def test_a_run_in_two_sittings_makes_the_same_candidates_as_in_one(office: Office, tmp_path: Path) -> None:
+def test_a_run_in_two_sessions_makes_the_same_candidates_as_in_one(office: Office, tmp_path: Path) -> None:
     office.drive(Climber(), max_attempts=3)
     office.drive(Climber(), max_attempts=9)
     other = Office(tmp_path / "other.db")
@@ -168,7 +168,7 @@ def test_a_step_that_does_not_finish_is_abandoned(office: Office, requests: int)
                 office.stop.request()
         return NOW + timedelta(seconds=ticks)
 
-    run = execute(
+    run = Session(
         office.store,
         office.run,
         RunConfig(workers=1),
@@ -178,7 +178,7 @@ def test_a_step_that_does_not_finish_is_abandoned(office: Office, requests: int)
         stop=office.stop,
         say=office.said.append,
         clock=clock,
-    )
+    ).drive()
     assert run.state is RunState.STOPPED
     assert office.states() == [StepState.DONE, StepState.ABANDONED]
     waited_out = ticks > 20 + GRACE.total_seconds()

@@ -9,14 +9,13 @@ import pytest
 from agents.operator import Brief, Proposal, VariationOperator
 from avo.config import RunConfig
 from avo.search.acceptance import share_of_alpha
-from avo.search.step import SeedOperator, StepOutcome, perform_step
+from avo.search.step import SeedOperator, StepOutcome
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Comparison, Evaluation, Status, Verdict
-from knowledge_base.library import Library
 from lineage_db.records import Attempt, StepState
 from lineage_db.store import Store
-from tests.avo.fakes import NOW, Scripted, make_run, proposing, submit
+from tests.avo.fakes import Scripted, make_run, make_work, proposing, submit
 from tests.avo.measured import MeasuringEvaluator, kernel
 
 SEED = kernel(100.0)
@@ -34,17 +33,8 @@ class Lab:
         self.evaluator.calls.clear()
 
     def step(self, operator: VariationOperator, worker: str = "w0") -> StepOutcome:
-        return perform_step(
-            self.store,
-            self.run,
-            operator,
-            self.evaluator,
-            worker=worker,
-            min_gain=0.01,
-            alpha=ALPHA,
-            clock=lambda: NOW,
-            knowledge=Library(()),
-        )
+        config = RunConfig(target="cuda", alpha=ALPHA, supervisor="off")
+        return make_work(self.store, self.run, self.evaluator, config).perform(operator, worker)
 
     def attempts(self) -> list[Attempt]:
         return self.store.attempts(self.run.id)
@@ -95,7 +85,7 @@ def test_candidates_with_the_same_plan_share_their_samples(lab: Lab) -> None:
 @pytest.mark.parametrize(
     ("status", "lasts"), [(Status.INCORRECT, True), (Status.RACE, True), (Status.TIMED_OUT, False)]
 )
-def test_a_plan_that_was_refused_stays_refused_whoever_judges_it_next(lab: Lab, status: Status, lasts: bool) -> None:
+def test_a_plan_that_was_refused_stays_refused_under_every_judge(lab: Lab, status: Status, lasts: bool) -> None:
     """Each judge checks a sample of its own; what took too long may have been the machine's fault."""
     lab.evaluator.faults[kernel(140.0, "a")] = status
     lab.step(Scripted(proposing(kernel(140.0, "a"))))
@@ -153,7 +143,7 @@ def test_an_attempt_that_was_not_faster_than_the_former_best_is_not_compared_aga
     assert len(lab.incumbents()) == 2
 
 
-def test_an_attempt_overtaken_while_it_is_compared_anew_is_compared_once_more(lab: Lab) -> None:
+def test_an_attempt_overtaken_during_a_second_comparison_is_compared_once_more(lab: Lab) -> None:
     source, others = kernel(130.0), [kernel(110.0), kernel(120.0)]
 
     def interrupt(judged: str) -> None:

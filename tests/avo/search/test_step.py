@@ -7,16 +7,15 @@ import pytest
 
 from agents.operator import Brief, Proposal, VariationOperator
 from avo.search.scoring import EVALUATOR_TRIES
-from avo.search.step import SeedOperator, StepOutcome, perform_step
+from avo.search.step import SeedOperator, StepOutcome
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Status
 from evaluator.evaluators import FakeEvaluator
-from knowledge_base.library import Library
 from lineage_db.errors import DatabaseUnavailable
 from lineage_db.records import Attempt, StepState
 from lineage_db.store import Store
-from tests.avo.fakes import NOW, SEED, Climber, Scripted, correct, judge, make_run, proposing, submit
+from tests.avo.fakes import NOW, SEED, Climber, Scripted, correct, judge, make_run, make_work, proposing, submit
 
 
 class Desk:
@@ -28,17 +27,7 @@ class Desk:
         self.evaluator = FakeEvaluator(judge)
 
     def step(self, operator: VariationOperator, worker: str = "w0") -> StepOutcome:
-        return perform_step(
-            self.store,
-            self.run,
-            operator,
-            self.evaluator,
-            worker=worker,
-            min_gain=0.002,
-            alpha=0.05,
-            clock=lambda: NOW,
-            knowledge=Library(()),
-        )
+        return make_work(self.store, self.run, self.evaluator).perform(operator, worker)
 
     def judged(self) -> list[str]:
         """What was evaluated, but for the canary's variants of the seed."""
@@ -104,7 +93,7 @@ def test_what_fails_on_shapes_held_out_is_no_version_and_the_reason_does_not_giv
 
 @pytest.mark.parametrize("again", ["tflops = 110.0", "tflops = 110.0\n# the same plan"])
 def test_what_fails_a_closer_look_is_not_looked_at_again(seeded: Desk, again: str) -> None:
-    """A sample may be lucky, so whoever asks often enough would be right in the end."""
+    """A sample may be lucky, so a wrong kernel that is sampled often enough would pass in the end."""
     seeded.evaluator.held_out = lambda candidate: Evaluation(Status.INCORRECT, "off", "h100", "held_out", 0.1)
     first = seeded.step(Scripted(proposing("tflops = 110.0")))
     seeded.evaluator.held_out, seeded.evaluator.verified = None, []
@@ -309,7 +298,7 @@ def test_the_same_seed_on_one_worker_makes_the_same_candidates(empty: Desk, seed
 
 
 @pytest.mark.parametrize("evaluated", [False, True])
-def test_a_step_left_unfinished_is_done_over(empty: Desk, seeded: Desk, evaluated: bool) -> None:
+def test_a_step_left_unfinished_is_repeated(empty: Desk, seeded: Desk, evaluated: bool) -> None:
     climb(seeded, 6)
 
     class Killed(Climber):
@@ -344,7 +333,7 @@ def seed_after_failures(path: Path, failures: int) -> int:
     return operator.briefs[0].seed
 
 
-def test_a_step_left_unfinished_twice_is_not_done_over_again(tmp_path: Path) -> None:
+def test_a_step_left_unfinished_twice_is_not_repeated_again(tmp_path: Path) -> None:
     seeds = [seed_after_failures(tmp_path / f"{failures}.db", failures) for failures in range(4)]
     assert seeds[0] == seeds[1]
     assert len(set(seeds)) == 3

@@ -9,16 +9,17 @@ import pytest
 from agents.review import Advice
 from agents.supervisor import REMEMBERED, Diagnosis, Patience, Trajectory
 from avo.config import RunConfig
-from avo.search.step import SeedOperator, perform_step
+from avo.search.step import SeedOperator
 from avo.search.supervision import supervise
 from evaluator.evaluators import FakeEvaluator
 from evaluator.targets import get_target
 from knowledge_base.library import Library
 from lineage_db.records import Step
 from lineage_db.store import Store
-from tests.avo.fakes import NOW, SEED, Scripted, judge, make_run, proposing
+from tests.avo.fakes import NOW, SEED, UNSUPERVISED, Scripted, judge, make_run, make_work, proposing
 
 PATIENCE = Patience(steps=3, hours=5.0, repeats=9)
+SUPERVISED = RunConfig(min_gain=0.002, patience_steps=3, patience_hours=5.0, patience_repeats=9)
 
 
 class Desk:
@@ -36,18 +37,9 @@ class Desk:
         return self.now
 
     def step(self, operator: Scripted | SeedOperator, patience: Patience | None = PATIENCE) -> None:
-        perform_step(
-            self.store,
-            self.run,
-            operator,
-            FakeEvaluator(judge),
-            worker="w0",
-            min_gain=0.002,
-            alpha=0.05,
-            clock=self.tick,
-            knowledge=Library.load(),
-            patience=patience,
-        )
+        config = SUPERVISED if patience else UNSUPERVISED
+        work = make_work(self.store, self.run, FakeEvaluator(judge), config, clock=self.tick, knowledge=Library.load())
+        work.perform(operator, "w0")
 
     def stall(self, steps: int, patience: Patience | None = PATIENCE) -> list[list[str]]:
         """Perform steps without a gain and return the levels that each brief was told of."""

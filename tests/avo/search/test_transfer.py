@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from avo.search.step import perform_step
-from avo.search.transfer import TRANSFERRED, Milestone, Use, in_words, progress, record, transferred
+from avo.config import TRANSFERRED, RunConfig
+from avo.search.transfer import Milestone, Use, in_words, progress, record, transferred
 from evaluator.evaluation import Status
-from knowledge_base.library import Library
 from lineage_db.records import Run, RunState
 from lineage_db.store import Store
-from tests.avo.fakes import NOW, SEED, Scripted, evaluator, proposing
+from tests.avo.fakes import NOW, SEED, Scripted, evaluator, make_work, proposing
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START, make_sample_run
 
@@ -50,10 +49,7 @@ def test_an_operator_gets_the_version_and_those_before_it(store: Store) -> None:
         run: Run = store.create_run(
             name=name, problem="fsa", target="h100", suite="quick", operator="x", seed=0, config=config, now=NOW
         )
-        perform_step(
-            store, run, operator, evaluator(), worker="w0", min_gain=0.01, alpha=0.05, clock=lambda: NOW,
-            knowledge=Library(()),
-        )  # fmt: skip
+        make_work(store, run, evaluator(), RunConfig(supervisor="off")).perform(operator, "w0")
         told.append(operator.briefs[0].transferred)
     adapted, plain = told
     assert plain is None

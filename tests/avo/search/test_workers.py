@@ -1,4 +1,4 @@
-"""Real worker processes: nothing is lost whoever dies, and nobody outlives the run."""
+"""Real worker processes: nothing is lost when one dies, and none outlives the run."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ import pytest
 
 from avo.config import RunConfig
 from avo.errors import ConfigError, RunFailed
-from avo.search import workers
+from avo.search import cluster, workers
 from avo.search.workers import RayCrew, hire
 from evaluator.serving import process
 from lineage_db.records import RunState, StepState
@@ -99,6 +99,7 @@ def test_evaluators_that_measure_here_get_a_gpu_each_and_nobody_else_any(
 ) -> None:
     ray = FakeRay()
     monkeypatch.setattr(workers, "ray", ray)
+    monkeypatch.setattr(cluster, "ray", ray)
     config = RunConfig(target=target, workers=2, evaluator_command=command, cascade=0.1)
     with hire("sqlite://", "run", config):
         assert ray.told == {"machine": 2 * gpus, "EvaluatorWorker": gpus, "EvaluatorPool": 0, "OperatorWorker": 0}
@@ -111,7 +112,9 @@ def test_evaluators_that_measure_here_get_a_gpu_each_and_nobody_else_any(
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "head"])
 def test_an_address_at_which_there_is_no_cluster_is_said_at_once(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    monkeypatch.setattr(workers, "ray", FakeRay())
+    ray = FakeRay()
+    monkeypatch.setattr(workers, "ray", ray)
+    monkeypatch.setattr(cluster, "ray", ray)
     crew = hire("postgresql://", "run", RunConfig(ray_address=address))
     with pytest.raises(ConfigError, match=f"^--ray-address: nobody answers at {address}: give auto, HOST:PORT"), crew:
         pass
@@ -183,7 +186,7 @@ def test_no_attempt_is_lost_when_workers_die(drivers: Drivers) -> None:
     assert "the operator's process died" in output
     steps = drivers.store.steps(drivers.run.id)
     assert [step.number for step in steps] == list(range(len(steps)))
-    # The operator's step is done over; what the evaluator was at is given to the one that takes its place.
+    # The operator's step is repeated; what the evaluator was at is given to the one that takes its place.
     assert [step.redoes for step in steps if step.redoes is not None] == [
         step.number for step in steps if step.state is StepState.ABANDONED
     ]

@@ -32,7 +32,7 @@ from tests.avo.tui.playing import page, until
 LINE = CodeLine(0xFE0, "MUFU.EX2 R4, R4", 92, "pipe", 12.0, 0.25)
 IDLE = CodeLine(0xFF0, "NOP", None, "", 0.0, 0.0)
 LATER = timedelta(seconds=75)
-"""By how much those who look are behind the last that was written."""
+"""Time between the last write and the moment when the view is looked at."""
 PROFILE = Profile(
     ScoreKind.PREDICTED,
     "h100",

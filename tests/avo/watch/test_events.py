@@ -53,7 +53,7 @@ ALL = [
     "model m gave no reply: 429: slow",
     "attempt 2 incorrect: case ragged: 12 of 77 rows are wrong, relative error 0.41 [tile]",
     "step 1 abandoned: worker died",
-    "step 2 started by worker-0, mutate, does over step 1",
+    "step 2 started by worker-0, mutate, repeats step 1",
     "attempt 3 correct: 150.0 predicted TFLOPS [stages]",
     "version 1 accepted: 150.0 predicted TFLOPS, the best so far [stages]",
     "step 2 done",

@@ -1,4 +1,4 @@
-"""The feed of a sitting: each event to the file and the command, and nothing that goes wrong there ends the run."""
+"""The feed of a session: each event to the file and the command, and nothing that goes wrong there ends the run."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_a_feed_gives_what_happens_while_it_lasts(run: Recorded) -> None:
     ]  # fmt: skip
 
 
-def test_the_log_of_a_sitting_is_appended_as_lines_of_json(run: Recorded, tmp_path: Path) -> None:
+def test_the_log_of_a_session_is_appended_as_lines_of_json(run: Recorded, tmp_path: Path) -> None:
     path, said = tmp_path / "run.jsonl", list[str]()
     path.write_text('{"event": "earlier"}\n')
     with Feed(run.store, "live", [LogFile(path, said.append)], lambda: run.now, interval_s=0.01) as feed:
@@ -119,7 +119,7 @@ def test_the_command_has_the_event_on_its_input_and_in_its_environment(run: Reco
 )
 def test_a_command_that_fails_or_hangs_is_one_warning(run: Recorded, command: str, trouble: str) -> None:
     said: SimpleQueue[str] = SimpleQueue()
-    with Notifier(command, said.put, timeout_s=0.05 if "sleep" in command else 30.0) as notifier:
+    with Notifier(command, said.put, timeout_s=0.05 if "sleep" in command else 600.0) as notifier:
         notifier.take(best(run))
     assert said.get(timeout=600) == f"the notification of best failed: {trouble}"
     assert said.empty()

@@ -37,9 +37,9 @@ class Watched:
 
     def until(self, kind: type[RunView | StoreError]) -> list[RunView | StoreError]:
         """Return what comes, up to the first of ``kind``."""
-        seen = [self._queue.get(timeout=20)]
+        seen = [self._queue.get(timeout=600)]
         while not isinstance(seen[-1], kind):
-            seen.append(self._queue.get(timeout=20))
+            seen.append(self._queue.get(timeout=600))
         return seen
 
     def stop(self) -> None:

@@ -129,7 +129,7 @@ def test_a_view_built_on_another_equals_one_built_from_nothing(store: Store) -> 
     assert read(run, view) == read(run)
 
 
-def test_a_database_made_anew_is_read_from_nothing(tmp_path: Path) -> None:
+def test_a_database_that_was_replaced_is_read_from_the_start(tmp_path: Path) -> None:
     run = Recorded(Store.open(str(tmp_path / "old.db")))
     run.step(100.0)
     view = read(run)

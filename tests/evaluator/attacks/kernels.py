@@ -176,7 +176,7 @@ GDC = (
     "import triton\nimport triton.language as tl\n",
     "import triton\nimport triton.language as tl\nfrom triton.language.extra.cuda import gdc_wait\n",
 )
-MAY_ACCESS = "launch_pdl.* may access memory while the launch before still runs"
+MAY_ACCESS = "launch_pdl.* may access memory while the previous launch still runs"
 OVERLAPS = {
     "a launch that does not wait for the one before": Attack(edited(EARLY_LAUNCH), Status.RACE, MAY_ACCESS),
     "a launch that waits when it has read": Attack(

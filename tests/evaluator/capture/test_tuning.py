@@ -102,7 +102,7 @@ def test_host_code_is_told_what_it_would_be_told_after_tuning(alternatives: Alte
     assert grids(alternatives(configs(64, 32), body=body)) == [[1, 64], [1, 32]]
 
 
-def test_configurations_that_fail_a_static_assertion_are_passed_over(alternatives: Alternatives) -> None:
+def test_configurations_that_fail_a_static_assertion_are_skipped(alternatives: Alternatives) -> None:
     inside = "tl.static_assert(BLOCK % 64 == 0, 'whole tiles')"
     assert grids(alternatives(configs(32, 64, 16, 128), inside=inside)) == [[64], [128]]
 

@@ -204,7 +204,7 @@ def test_too_much_shared_memory_does_not_fit(compiler: Compiler, kernel: Callabl
     binary = compiled(compiler.compile(kernel(source), get_target("h100")))
     found = fault(fit(binary, get_target("h100")))
     assert found.status is Status.DOES_NOT_FIT
-    assert re.search(r"needs \d{6} bytes of shared memory a CTA, h100 has 232448: use smaller tiles", found.message)
+    assert re.search(r"needs \d{6} bytes of shared memory per CTA, h100 has 232448: use smaller tiles", found.message)
 
 
 def test_too_many_warps_do_not_fit(compiler: Compiler, kernel: Callable[..., KernelIR]) -> None:
@@ -216,10 +216,10 @@ def test_too_many_warps_do_not_fit(compiler: Compiler, kernel: Callable[..., Ker
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"shared_bytes": 232449}, "needs 232449 bytes of shared memory a CTA, h100 has 232448"),
+        ({"shared_bytes": 232449}, "needs 232449 bytes of shared memory per CTA, h100 has 232448"),
         ({"tensor_memory_columns": 1}, "needs 1 columns of tensor memory, h100 has 0"),
         ({"threads": 1056}, "needs 1056 threads a CTA, h100 has 1024"),
-        ({"registers": 256}, "needs 256 registers a thread, h100 has 255"),
+        ({"registers": 256}, "needs 256 registers per thread, h100 has 255"),
         ({"registers": 121, "threads": 544}, "needs 69632 registers a CTA, h100 has 65536"),
     ],
 )

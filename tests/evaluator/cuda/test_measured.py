@@ -181,7 +181,7 @@ def test_a_hopeless_candidate_is_not_timed_and_the_figures_say_why(predictions: 
         ({"honest": 700.0}, 0.25, "cascade passed: it is not to be had"),
     ],
 )
-def test_whoever_is_timed_carries_why(
+def test_a_timed_candidate_says_why_it_was_timed(
     bounds: Predictions, cascade: float | None, said: str, predictions: Predictions
 ) -> None:
     predictions.update(bounds)

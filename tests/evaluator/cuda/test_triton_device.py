@@ -117,7 +117,7 @@ class Event:
         """Nothing is waited for."""
 
     def elapsed_time(self, end: "Event") -> float:
-        """In milliseconds."""
+        """Return milliseconds."""
         return 2000.0
 
 

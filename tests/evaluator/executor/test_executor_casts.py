@@ -86,7 +86,7 @@ def floats(dtype):
 
 
 def to_integer(value, bits, is_signed, wide):
-    """As ``cvt.rzi`` does it; 8 bits are the lower ones of 16."""
+    """Convert as ``cvt.rzi`` does; 8 bits are the lower ones of 16."""
     width = max(bits, 16)
     if math.isnan(value):
         result = 2 ** (width - 1) if wide or width == 64 else 0

@@ -145,7 +145,9 @@ WRONG_IN_THE_INTERPRETER = {
     "integers": ("umulhi",),
     "floats": ("fma", "min", "max", "min_nan", "max_nan", "clamp", "clamp_nan"),
 }
-"""In that of Triton 3.6 at least: signed, rounded twice, NaN kept, -0 taken for +0. And bfloat16 is float32 there."""
+"""What Triton's interpreter, that of 3.6 at least, gets wrong: signed, rounded twice, NaN kept, -0 taken for +0. It
+also keeps bfloat16 as float32.
+"""
 
 
 def test_kernels_agree_with_the_interpreter_where_that_is_right(ran, tmp_path):
@@ -223,7 +225,7 @@ def test_division_is_exact_and_floor_and_ceil_flush_subnormal_float32(executor, 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_remainders_are_those_of_the_rounded_quotient(executor, dtype):
-    """As LLVM expands them for NVIDIA: the remainder of a quotient that rounds up is negative."""
+    """LLVM expands remainders like this for NVIDIA: the remainder of a quotient that rounds up is negative."""
     x, y, results = run_functions(executor, dtype)
     for a, b, got in zip(x.tolist(), y.tolist(), results["rem"].tolist(), strict=True):
         if not math.isfinite(a):

@@ -22,7 +22,7 @@ TO_FLOAT = re.compile(r"(u?)(int|ll|double)2(float|double)_(r[nzdu])")
 
 @pytest.fixture(scope="module")
 def results(executor, tmp_path_factory):
-    """By symbol: operands and results; Bessel functions are slow and not for this module."""
+    """Return operands and results by symbol; Bessel functions are slow and tested elsewhere."""
 
     def wanted(symbol):
         return not symbol.startswith(("j", "y", "cyl"))

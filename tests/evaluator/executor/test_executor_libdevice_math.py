@@ -19,7 +19,7 @@ def normal(x):
 
 
 def inverse_erfc(y):
-    """By Newton's method on the logarithm in the tail, where 1 - y would lose everything."""
+    """Compute by Newton's method on the logarithm in the tail, where 1 - y would lose everything."""
     if not 0 < y < 2:
         return mpmath.inf * (1 - y) if y in (0, 2) else mpmath.nan
     if y > 1:
@@ -103,7 +103,7 @@ def true_value(function, values):
 
 @pytest.fixture(scope="module")
 def results(executor, tmp_path_factory):
-    """By symbol: operands and results."""
+    """Return operands and results by symbol."""
 
     def wanted(symbol):
         return symbol in FUNCTIONS_OF_MATHEMATICS or symbol[:-1] in FUNCTIONS_OF_MATHEMATICS

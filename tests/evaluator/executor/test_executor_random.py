@@ -34,7 +34,7 @@ def blocks(seed, offsets, rounds=10):
 
 
 def uniform(words):
-    """As ``tl.rand`` makes them of uint32."""
+    """Return uniform numbers as ``tl.rand`` makes them of uint32."""
     whole = words.view(np.int32)
     return np.where(whole < 0, ~whole, whole).astype(np.float32) * np.float32(4.6566127342e-10)
 

@@ -71,7 +71,7 @@ def test_two_kernels_are_tuned_one_by_one_and_launched_with_the_best_of_each() -
     assert chip.captured == ["a: 2 b: 2"]
 
 
-def test_configurations_that_do_not_fit_are_passed_over_the_first_one_too() -> None:
+def test_configurations_that_do_not_fit_are_skipped_the_first_one_too() -> None:
     chip = Chip({"a2": 2, "a3": 3}, misfits=["a1"])
     assert chip.fastest(plan("a1"), plan("a2"), plan("a3")) == ["a2"]
     assert chip.timed == [["a2"], ["a3"]]
@@ -90,7 +90,7 @@ def test_a_kernel_of_which_no_configuration_fits_does_not_fit() -> None:
     assert found.message == "no configuration of kernel a fits: 1: a1 is too big; 2: a2 is too big"
 
 
-def test_a_kernel_beside_the_autotuned_one_has_to_fit() -> None:
+def test_a_kernel_next_to_the_autotuned_one_has_to_fit() -> None:
     plain = KernelIR("plain", "", ())
     plans = [LaunchPlan("case", (), (plain, *p.kernels), (), p.configurations) for p in (plan("a1"), plan("a2"))]
     found = Chip({}, misfits=["plain"]).fastest(*plans)

@@ -1,4 +1,4 @@
-"""The seed passes; one faulty kernel for each status is seen as such. More of both: the corpora beside this file."""
+"""The seed passes; one faulty kernel for each status is recognised. The corpora next to this file have more of both."""
 
 import re
 from collections.abc import Iterator

@@ -4,14 +4,14 @@ from evaluator.executor.operations.approximations import APPROXIMATIONS
 from evaluator.judging.compare import LSE_TOLERANCE, RELATIVE_TOLERANCE
 
 ATTAINED = 2e-3
-"""What right bf16 kernels reach, as ``compare`` says."""
+"""Relative error that correct bf16 kernels reach, as ``compare`` says."""
 LARGEST_LOGIT = 130.0
-"""Of the correctness inputs, rounded up."""
+"""Largest logit of the correctness inputs, rounded up."""
 FLOAT32_ULP = 2.0**-23
 
 
 def worst(operation: str) -> float:
-    """The largest relative error of an operation on float32."""
+    """Return the largest relative error of an operation on float32."""
     (found,) = [a for a in APPROXIMATIONS if (a.operation, a.element) == (operation, "f32")]
     return max(found.ulps * FLOAT32_ULP, found.relative)
 

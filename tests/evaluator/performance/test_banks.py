@@ -81,7 +81,7 @@ TID = sass("S2R", "R0, SR_TID.X")
 
 
 def clocks(*instructions: Instruction) -> float | None:
-    """Of the last instruction, in a CTA of four warps."""
+    """Return the clocks of the last instruction, in a CTA of four warps."""
     graph = Graph(code(TID, *instructions))
     return wavefronts(graph, 128).get(len(instructions))
 

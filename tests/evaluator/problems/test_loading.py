@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from evaluator import catalogue
 from evaluator.catalogue import get_problem, problem_name
 from evaluator.errors import InvalidProblem, UnknownProblem
-from evaluator.problems import loading
 from evaluator.problems.mha import MHA
 
 GOOD = """
@@ -30,9 +30,9 @@ def file(tmp_path: Path) -> Path:
 def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[EntryPoint]]:
     """The entry points of other packages, to be added to."""
     entries: list[EntryPoint] = []
-    monkeypatch.setattr(loading, "entry_points", lambda group: EntryPoints(entries).select(group=group))
+    monkeypatch.setattr(catalogue, "entry_points", lambda group: EntryPoints(entries).select(group=group))
     yield entries
-    loading._installed.cache_clear()
+    catalogue._installed.cache_clear()
 
 
 def entry(name: str, value: str) -> EntryPoint:
@@ -45,12 +45,12 @@ def test_a_file_is_a_problem_by_its_absolute_path(file: Path, monkeypatch: pytes
     assert name == str(file)
     assert get_problem(name).name == "mine"
     assert get_problem(name) is get_problem(name)
-    assert loading.name_of(get_problem(name)) == name
+    assert catalogue.name_of(get_problem(name)) == name
 
 
 def test_names_that_are_no_files_stay_as_they_are() -> None:
     assert problem_name("mha") == "mha"
-    assert loading.name_of(MHA) == "mha"
+    assert catalogue.name_of(MHA) == "mha"
 
 
 BROKEN = {

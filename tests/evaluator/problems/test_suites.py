@@ -36,8 +36,8 @@ def test_names_of_cases_are_their_own(problem: str) -> None:
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
-def test_cases_can_be_had_at_other_lengths(problem: str) -> None:
-    """As ``reference`` takes them, and with inputs of the shapes that ``call`` names."""
+def test_cases_exist_at_other_lengths(problem: str) -> None:
+    """The inputs have the shapes that ``call`` names, and ``reference`` takes them."""
     found, chance = get_problem(problem), random.Random(1)
     for case in found.correctness_cases:
         drawn = found.at_other_lengths(case, chance)

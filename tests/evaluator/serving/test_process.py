@@ -14,7 +14,7 @@ from evaluator.errors import EvaluatorUnavailable, UnknownProblem, UnknownTarget
 from evaluator.evaluation import Evaluation, Fault, Status
 from evaluator.serving import child
 from evaluator.serving.process import ProcessEvaluator
-from evaluator.serving.protocol import Request, answer, ready
+from evaluator.serving.protocol import answer_line, ready
 from evaluator.targets import get_target
 
 NO_PYTHON = Candidate("mha", "def attention(:")
@@ -82,7 +82,7 @@ def test_a_judge_is_told_how_long_an_evaluation_may_take(tmp_path: Path) -> None
          "does not start: exit code 255; ssh: connect to host gpu-box port 22: No route to host"),
         ("echo Welcome to gpu-box; cat > /dev/null", "instead of being ready, the judge says 'Welcome to gpu-box'"),
         ("""echo '{"ready": "h100"}'; cat > /dev/null""", "speaks version None of the protocol"),
-        (f"echo {READY} | sed s/h100/b200/; cat > /dev/null", "is there for target 'b200', not 'h100'"),
+        (f"echo {READY} | sed s/h100/b200/; cat > /dev/null", "the judge is for target 'b200', not 'h100'"),
         ("kill -9 $$", "does not start: killed by SIGKILL"),
     ],
 )  # fmt: skip
@@ -101,7 +101,7 @@ def test_a_problem_without_shapes_held_out_is_verified_on_its_suite(elsewhere: E
         "PROBLEM = replace(MHA, name='quick-only', suites={'quick': MHA.suites['quick']})\n"
     )
     candidate = Candidate(str(problem), "def attention(:")
-    verdict = answer(Request(1, candidate, held_out=True), Evaluation(Status.PARSE_ERROR, "no", "h100", "quick", 0.1))
+    verdict = answer_line(1, Evaluation(Status.PARSE_ERROR, "no", "h100", "quick", 0.1))
     with elsewhere(f"echo {READY}; read line; echo {shlex.quote(verdict)}; cat > /dev/null") as evaluator:
         assert evaluator.verify(candidate).status is Status.PARSE_ERROR
 

@@ -159,7 +159,7 @@ READY = json.loads(ready(get_target("h100")))
         (NESTED, "instead of being ready"),
         ('{"ready": "h100"}', f"speaks version None of the protocol, not {VERSION}"),
         (json.dumps(READY | {"version": 99}), f"speaks version 99 of the protocol, not {VERSION}"),
-        (json.dumps(READY | {"ready": "a100"}), "is there for target 'a100', not 'h100'"),
+        (json.dumps(READY | {"ready": "a100"}), "the judge is for target 'a100', not 'h100'"),
         (json.dumps(READY | {"target": {"arch": 90}}), "does not say what its target is"),
     ],
 )

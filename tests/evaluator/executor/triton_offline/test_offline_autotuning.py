@@ -114,7 +114,7 @@ def product(x, y, out, BLOCK: tl.constexpr):
     tl.store(out + i[:, None] * 32 + i[None, :], acc)
 
 
-def test_a_configuration_that_does_not_fit_the_target_is_passed_over() -> None:
+def test_a_configuration_that_does_not_fit_the_target_is_skipped() -> None:
     x, y, out = torch.randn(32, 256).half(), torch.randn(256, 32).half(), torch.empty(32, 32)
     small = 24 * 1024  # stands for a GPU on which blocks of 256 are too large
     with offline() as session:

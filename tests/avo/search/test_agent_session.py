@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from avo.config import START, RunConfig
+from avo.search.agent_session import AgentSession
 from avo.search.budget import Allowance
-from avo.search.run import Stop, execute
-from avo.search.session import Session
+from avo.search.run import Session, Stop
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Status
 from evaluator.evaluators import FakeEvaluator
@@ -18,7 +18,7 @@ from lineage_db.driving import LEASE
 from lineage_db.records import StepState
 from lineage_db.store import Store
 from tests.agents.world import WHY
-from tests.avo.fakes import NOW, SEED, Climber, InlineCrew, judge, make_run
+from tests.avo.fakes import NOW, SEED, Climber, InlineCrew, judge, make_run, make_work
 
 
 class Office:
@@ -29,13 +29,12 @@ class Office:
         made = make_run(self.store)
         self.run = replace(made, config={**made.config, START: {"source": SEED}})
         self.evaluator = FakeEvaluator(judge)
-        self.sessions: list[Session] = []
+        self.sessions: list[AgentSession] = []
 
-    def session(self, allowance: Allowance = Allowance()) -> Session:  # noqa: B008
+    def session(self, allowance: Allowance = Allowance()) -> AgentSession:  # noqa: B008
         worker = f"mcp-{len(self.sessions)}"
-        made = Session(
-            self.store, self.run, RunConfig(), self.evaluator, worker=worker, allowance=allowance, clock=lambda: NOW
-        )
+        work = make_work(self.store, self.run, self.evaluator, RunConfig(), allowance=allowance)
+        made = AgentSession(work, worker)
         self.sessions.append(made)
         return made
 
@@ -52,20 +51,20 @@ def office(tmp_path: Path) -> Iterator[Office]:
     made.close()
 
 
-def call(session: Session, name: str, arguments: str = "{}") -> str:
+def call(session: AgentSession, name: str, arguments: str = "{}") -> str:
     return session.call(name, arguments).result(timeout=600)[-1]
 
 
-def write(session: Session, tflops: float) -> str:
+def write(session: AgentSession, tflops: float) -> str:
     return call(session, "write_source", f'{{"source": "tflops = {tflops}"}}')
 
 
-def evaluate(session: Session) -> str:
+def evaluate(session: AgentSession) -> str:
     return call(session, "evaluate", '{{"hypothesis": "{hypothesis}", "change": "{change}", "expected": "{expected}"}}'
                 .format(**WHY))  # fmt: skip
 
 
-def submit(session: Session, attempt: Any) -> str:
+def submit(session: AgentSession, attempt: Any) -> str:
     return call(session, "submit", f'{{"attempt": {attempt}, "change": "a number", "seen": "what was hoped for"}}')
 
 
@@ -106,7 +105,7 @@ def test_a_step_may_end_without_an_attempt(office: Office) -> None:
     assert [step.state for step in office.store.steps(office.run.id)][1] is StepState.DONE
 
 
-def test_a_step_that_was_left_is_taken_up_by_the_next_session(office: Office) -> None:
+def test_a_step_that_was_left_is_continued_by_the_next_session(office: Office) -> None:
     first = office.session()
     write(first, 120)
     evaluate(first)
@@ -127,7 +126,7 @@ def test_a_step_that_another_process_abandons_goes_on_with_the_next_call(office:
     office.store.claims.abandon_running(office.run.id, reason="the run was stopped", now=NOW)
     said = evaluate(session)
     assert said.startswith("error: step 1 was abandoned: ")
-    assert said.endswith("The call was not performed.\nThe next call begins another step or takes this one up again.")
+    assert said.endswith("The call was not performed.\nThe next call begins another step or continues this one.")
     assert "120.0 predicted TFLOPS" in evaluate(session)
 
 
@@ -137,10 +136,10 @@ def test_a_driver_of_the_run_leaves_the_steps_of_sessions_alone_and_they_its_own
     evaluate(session)
     config = RunConfig(workers=1, max_attempts=4)
     crew = InlineCrew(office.store, office.run, Climber(), FakeEvaluator(judge))
-    execute(
+    Session(
         office.store, office.run, config, seed_source=SEED, deadline=None, hire=crew.hire, stop=Stop(), say=print,
         clock=lambda: NOW,
-    )  # fmt: skip
+    ).drive()  # fmt: skip
     expired = office.store.claims.claim(office.run.id, worker="w0", operator="any", now=NOW - 2 * LEASE)
     assert "Step 1 is over" in submit(session, 2)
     write(session, 130)

@@ -19,8 +19,8 @@ NAME = "week"
 JUDGE = f"{sys.executable} {Path(__file__).parents[1] / 'fake_judge.py'} kernels"
 
 
-class Sitting:
-    """A process of ``avo run``, and others that are started beside it."""
+class Driving:
+    """A process of ``avo run``, and others that are started next to it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -74,48 +74,48 @@ class Sitting:
 
 
 @pytest.fixture
-def sitting(tmp_path: Path) -> Iterator[Sitting]:
-    made = Sitting(tmp_path)
+def driving(tmp_path: Path) -> Iterator[Driving]:
+    made = Driving(tmp_path)
     yield made
     made.close()
 
 
-def test_a_run_pauses_goes_on_and_stops_as_other_processes_ask(sitting: Sitting) -> None:
-    assert sitting.call("pause").returncode == 0
-    wait_for(lambda: "paused: no new steps are started" in sitting.said())
-    wait_for(lambda: StepState.RUNNING not in sitting.steps())
-    before = sitting.steps()
-    assert json.loads(sitting.call("status", "--json").stdout)["paused"] is True
-    assert sitting.steps() == before
+def test_a_run_pauses_goes_on_and_stops_as_other_processes_ask(driving: Driving) -> None:
+    assert driving.call("pause").returncode == 0
+    wait_for(lambda: "paused: no new steps are started" in driving.said())
+    wait_for(lambda: StepState.RUNNING not in driving.steps())
+    before = driving.steps()
+    assert json.loads(driving.call("status", "--json").stdout)["paused"] is True
+    assert driving.steps() == before
 
-    assert sitting.call("resume").returncode == 0
-    wait_for(lambda: len(sitting.steps()) > len(before))
-    assert "the pause is over" in sitting.said()
+    assert driving.call("resume").returncode == 0
+    wait_for(lambda: len(driving.steps()) > len(before))
+    assert "the pause is over" in driving.said()
 
-    assert sitting.call("stop", "--wait").returncode == 0
-    assert sitting.child.wait(PATIENCE_S) == 130
-    assert "stops as it was asked to" in sitting.said()
-    assert set(sitting.steps()) == {StepState.DONE}
-    assert sitting.summary()["state"] == RunState.STOPPED
+    assert driving.call("stop", "--wait").returncode == 0
+    assert driving.child.wait(PATIENCE_S) == 130
+    assert "stopping, as requested" in driving.said()
+    assert set(driving.steps()) == {StepState.DONE}
+    assert driving.summary()["state"] == RunState.STOPPED
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("process", "words"), [("raylet/raylet", "Ray has no node left"), ("gcs_server", "Ray's head does not answer")]
 )
-def test_a_run_whose_ray_is_killed_says_so_and_can_be_resumed(sitting: Sitting, process: str, words: str) -> None:
-    sitting.kill("ray::OperatorWorker")  # of which Ray has something to say, too
-    wait_for(lambda: "w0: the operator's process died" in sitting.said() or "w1: the" in sitting.said())
-    wait_for(lambda: "(raylet)" in sitting.said())
-    sitting.kill(process)
-    assert sitting.child.wait(PATIENCE_S) == 1
-    assert f"avo: {words}" in sitting.said()
-    assert "Traceback" not in sitting.said()
-    assert sitting.summary()["state"] == RunState.STOPPED
-    assert StepState.RUNNING not in sitting.steps()
+def test_a_run_whose_ray_is_killed_says_so_and_can_be_resumed(driving: Driving, process: str, words: str) -> None:
+    driving.kill("ray::OperatorWorker")  # of which Ray has something to say, too
+    wait_for(lambda: "w0: the operator's process died" in driving.said() or "w1: the" in driving.said())
+    wait_for(lambda: "(raylet)" in driving.said())
+    driving.kill(process)
+    assert driving.child.wait(PATIENCE_S) == 1
+    assert f"avo: {words}" in driving.said()
+    assert "Traceback" not in driving.said()
+    assert driving.summary()["state"] == RunState.STOPPED
+    assert StepState.RUNNING not in driving.steps()
 
-    budget = sitting.attempts() + 3
-    resumed = sitting.call("resume", "--max-attempts", str(budget), "--workers", "1", "--json")
+    budget = driving.attempts() + 3
+    resumed = driving.call("resume", "--max-attempts", str(budget), "--workers", "1", "--json")
     assert resumed.returncode == 0, resumed.stderr
     found = json.loads(resumed.stdout)
     assert (found["state"], found["attempts"]) == (RunState.FINISHED, budget)

@@ -1,8 +1,7 @@
-"""A session of somebody else's agent: each of its calls of a tool is part of a step of the run, one step at a time."""
+"""The session of an agent that is not ours: each tool call is part of a step of the run, one step at a time."""
 
-from collections.abc import Callable
 from concurrent.futures import Future
-from datetime import datetime
+from dataclasses import replace
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
@@ -13,49 +12,35 @@ from agents.operator import VariationOperator
 from agents.prompts import render
 from agents.served import PendingCall, Served
 from agents.tools.arguments import tool_specs
-from avo.config import START, RunConfig
+from avo.config import START
 from avo.errors import AvoError, RunFailed, SeedFault
-from avo.search.budget import Allowance
-from avo.search.population import population
-from avo.search.step import SeedOperator, StepOutcome, perform_step
+from avo.search.step import SeedOperator, StepOutcome, Work
 from evaluator.catalogue import get_problem, get_suite
 from evaluator.errors import EvaluatorError
-from evaluator.evaluators import Evaluator
 from evaluator.problem import HELD_OUT
 from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.errors import StoreError
-from lineage_db.records import Run, StepState
-from lineage_db.store import Store
+from lineage_db.records import StepState
 
 SESSIONS = "mcp-"
-"""How the names of sessions begin that the database calls workers."""
+"""How the worker names of agents' sessions begin in the database."""
 PARTING_S = 5.0
-"""How long a call may take to end once the agent has gone; then its step is abandoned under it."""
+"""How long a call may take to end once the agent has gone; then its step is abandoned."""
 
 
-class Session:
+class AgentSession:
     """Performs steps of one run as one of its workers, in a thread of its own, for as long as calls come."""
 
-    def __init__(
-        self,
-        store: Store,
-        run: Run,
-        config: RunConfig,
-        evaluator: Evaluator,
-        *,
-        worker: str,
-        allowance: Allowance,
-        clock: Callable[[], datetime],
-    ) -> None:
-        """``worker`` is a name of a session that no other has; ``evaluator`` is used by the thread alone."""
-        self._store, self._run, self._config, self._evaluator = store, run, config, evaluator
-        self._worker, self._allowance, self._clock = worker, allowance, clock
-        self._problem = get_problem(run.problem)
+    def __init__(self, work: Work, worker: str) -> None:
+        """``worker`` is a name that no other session has. Only the thread uses the evaluator of ``work``."""
+        self._work, self._worker = work, worker
+        self._store, self._run, self._config = work.store, work.run, work.config
+        self._problem = get_problem(work.run.problem)
         self._seeded = False
         self._calls: SimpleQueue[PendingCall | None] = SimpleQueue()
         self._target: Future[Target] = Future()
-        self._thread = Thread(target=self._work, name="steps", daemon=True)
+        self._thread = Thread(target=self._serve, name="steps", daemon=True)
         self._thread.start()
 
     @property
@@ -67,7 +52,7 @@ class Session:
 
     @property
     def instructions(self) -> str:
-        """What an agent is told of the tools when it connects."""
+        """What an agent is told about the tools when it connects."""
         return render("mcp", run=self._run, versions=len(self._store.versions(self._run.id)))
 
     def task(self) -> str:
@@ -75,32 +60,33 @@ class Session:
         return render("system", **task(self._problem, self._target.result(), self._run.suite))
 
     def call(self, name: str, arguments: str) -> "Future[tuple[str, ...]]":
-        """Have a call of a tool performed after those before it; ``arguments`` is JSON.
+        """Queue a call of a tool; ``arguments`` is JSON.
 
-        The result is what the tool says, last, after what has to be told first. It never is an exception.
+        The last text of the result is what the tool says; any texts before it have to be read first. The result is
+        never an exception.
         """
         call = PendingCall(name, arguments)
         self._calls.put(call)
         return call.answer
 
     def close(self) -> None:
-        """Take no more calls, and abandon a step that is open: the next session takes it up again."""
+        """Take no more calls, and abandon an open step: the next session continues it."""
         self._calls.put(None)
         self._thread.join(PARTING_S)
         if self._thread.is_alive():
             reason = "the agent disconnected during a call"
-            self._store.claims.abandon_running(self._run.id, reason=reason, now=self._clock(), worker=self._worker)
+            self._store.claims.abandon_running(self._run.id, reason=reason, now=self._work.clock(), worker=self._worker)
 
     def _next(self) -> PendingCall | None:
         while (call := self._calls.get()) is not None:
             if call.answer.set_running_or_notify_cancel():
                 return call
-        self._calls.put(None)  # whoever asks again is told the same
+        self._calls.put(None)  # a caller that asks again is told the same
         return None
 
-    def _work(self) -> None:
+    def _serve(self) -> None:
         try:
-            self._target.set_result(self._evaluator.target)
+            self._target.set_result(self._work.evaluator.target)
         except EvaluatorError as error:
             self._target.set_exception(error)
         while (call := self._next()) is not None:
@@ -108,14 +94,14 @@ class Session:
             served.answer(self._step(served))
 
     def _step(self, served: Served) -> str:
-        """Perform a step, and return what to tell of its end."""
+        """Perform a step, and return what to tell the agent about its end."""
         try:
             self._seed()
             outcome = self._perform(served)
             best = self._store.version(self._run.id)
         except (AvoError, AgentError, EvaluatorError, StoreError) as error:
             return f"error: {error}"
-        except Exception as error:  # the thread outlives any step: who calls would wait for ever
+        except Exception as error:  # the thread outlives any step: the caller would wait forever
             return f"error: {type(error).__name__}: {error}"
         return render(
             "step_over",
@@ -130,7 +116,7 @@ class Session:
         )
 
     def _seed(self) -> None:
-        """Have the judge tested, and the run seeded, where no sitting has done so with this judge."""
+        """Have the judge tested, and the run seeded, where no session has done so with this judge."""
         if self._seeded or (self._store.versions(self._run.id) and not self._config.judge_may_change):
             return
         outcome = self._perform(SeedOperator(self._run.config[START]["source"]))
@@ -141,19 +127,7 @@ class Session:
         self._seeded = True
 
     def _perform(self, operator: VariationOperator) -> StepOutcome:
-        reason = "its worker was not heard of"
-        self._store.claims.abandon_expired(self._run.id, reason=reason, now=self._clock(), workers=SESSIONS)
-        return perform_step(
-            self._store,
-            self._run,
-            operator,
-            self._evaluator,
-            worker=self._worker,
-            min_gain=self._config.min_gain,
-            alpha=self._config.alpha,
-            patience=self._config.patience,
-            population=population(self._config),
-            clock=self._clock,
-            knowledge=Library.load(),
-            allowance=self._allowance,
-        )
+        reason = "its worker was not heard from"
+        self._store.claims.abandon_expired(self._run.id, reason=reason, now=self._work.clock(), workers=SESSIONS)
+        work = replace(self._work, knowledge=Library.load())  # documents may have been added since the last step
+        return work.perform(operator, self._worker)

@@ -1,4 +1,4 @@
-"""Steps that were left with a transcript: taken up by one worker at a time, and again after that one is gone."""
+"""Steps that were left with a transcript: continued by one worker at a time, and again after that one is gone."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def office(store: Store, make: Any) -> Office:
     return Office(store, make)
 
 
-def test_a_step_that_another_worker_took_up_is_not_taken_up_by_its_own_too(office: Office) -> None:
+def test_a_step_that_another_worker_continued_is_not_continued_by_its_own_too(office: Office) -> None:
     done, left = office.claim("w0"), office.claim("w1")
     office.finish(done)
     office.leave(left)

@@ -1,4 +1,4 @@
-"""What ``avo run`` and ``avo resume`` share: work on a run under a live display until it ends, then sum up."""
+"""The session of ``avo run`` or ``avo resume``: work on a run under a live display until it ends, then sum up."""
 
 import os
 import sys
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 FAILED = 1
 INTERRUPTED = 130
-"""As a shell reports a command that Ctrl-C ended."""
+"""Exit code that a shell reports for a command ended by Ctrl-C."""
 
 
 def ready(config: "RunConfig") -> "RunConfig":
-    """Return ``config`` as this machine can serve it; raise errors of evaluator or agents where it cannot at all."""
+    """Return ``config`` fitted to this machine; raise errors of evaluator or agents where it cannot work here."""
     from avo.config import LOCAL
     from evaluator.isolation import Sandbox
     from evaluator.targets import get_target
@@ -64,7 +64,7 @@ def _tools() -> str:
 
 
 def metrics_served(store: "Store", run_name: str, where: str | None) -> AbstractContextManager[object]:
-    """Return a context in which the run's metrics are served at ``where``, if anywhere; raise errors of ours."""
+    """Return a context in which the run's metrics are served at ``where``, if that is given; raises ``AvoError``."""
     if where is None:
         return nullcontext()
 
@@ -74,10 +74,10 @@ def metrics_served(store: "Store", run_name: str, where: str | None) -> Abstract
     return served(Collector(store, run_name, utc_now), *address(where))
 
 
-def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, log: Path | None = None) -> None:
+def work_on(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, log: Path | None = None) -> None:
     """Work on ``run`` until it ends, print a summary and leave with the command's exit code.
 
-    What happens is appended to ``log``, and told to the command of ``config.notify``.
+    Events are appended to the file ``log`` and passed to the command of ``config.notify``.
     """
     from dataclasses import replace
     from datetime import timedelta
@@ -88,7 +88,7 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, log: 
     from avo.config import ISOLATION, START, TOOLS
     from avo.errors import RunFailed, SeedFault
     from avo.search.leases import exclusive
-    from avo.search.run import Stop, execute, stop_on_signals, utc_now
+    from avo.search.run import Session, Stop, stop_on_signals, utc_now
     from avo.search.workers import hire
     from avo.watch.feed import Feed, LogFile, Receiver
     from avo.watch.notify import Notifier
@@ -121,11 +121,11 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, log: 
     )
 
     def lost() -> None:
-        say("another process has taken the run over, as this one was not heard of: it stops")
+        say("another process has taken the run over because this one was not heard from: stopping")
         stop.dispossess()
 
     with ExitStack() as stack:
-        stack.enter_context(redirect_stdout(sys.stderr))  # Ray prints there what befalls its processes
+        stack.enter_context(redirect_stdout(sys.stderr))  # where Ray prints what happens to its processes
         stack.enter_context(exclusive(store, run, clock=utc_now, lost=lost, say=say))
         stack.enter_context(stop_on_signals(stop))
         receivers: list[Receiver] = [LogFile(log, say)] if log else []
@@ -134,7 +134,7 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, log: 
         feed = stack.enter_context(Feed(store, run.name, receivers, utc_now))
         stack.enter_context(progress)
         try:
-            execute(
+            Session(
                 store,
                 run,
                 config,
@@ -143,11 +143,11 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, log: 
                 hire=partial(hire, store.url, run.name, config, deadline=deadline),
                 stop=stop,
                 say=say,
-            )
+            ).drive()
         except (SeedFault, RunFailed) as error:
             trouble = str(error)
             feed.fail(trouble)
-        except StoreError as error:  # which leaves nothing to sum up
+        except StoreError as error:  # there is nothing to sum up then
             feed.fail(str(error))
             raise
     summary = summarise(store, run.name)
@@ -164,7 +164,7 @@ def sit(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, log: 
 
 
 def summarise(store: "Store", name: str) -> dict[str, Any]:
-    """Return what a run came to, as data for JSON: ``seed`` and ``best`` are None without versions."""
+    """Return the result of a run as data for JSON. ``seed`` and ``best`` are None without versions."""
     from avo.search.transfer import progress
     from avo.watch.scores import score_to_json
 
@@ -200,7 +200,7 @@ def _spent(data: dict[str, Any]) -> str:
 
 
 def in_words(summary: dict[str, Any]) -> str:
-    """Return a summary for people, with the commands to look further."""
+    """Return the summary as text, with the commands to look further."""
     from avo.search import transfer
 
     name, seed, best = summary["run"], summary["seed"], summary["best"]

@@ -1,0 +1,143 @@
+"""Ray's processes: started on this machine for one session, or those of a cluster that it joins."""
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import ray
+
+from avo.config import LOCAL
+from avo.errors import ConfigError, RunFailed
+
+_LOOK_S = 5.0
+"""Longest wait for Ray's head to accept a connection."""
+_HERE = "auto"
+"""The address of the cluster that this machine is a node of."""
+_OUTSIDE = "ray://"
+"""Beginning of the addresses of clusters that are reached from outside, by Ray Client."""
+_OBJECT_STORE_BYTES = 80 * 2**20
+"""Bytes of Ray's object store. 75 MiB is Ray's minimum, and only sources and evaluations of a few kilobytes pass
+through it.
+"""
+
+
+@contextmanager
+def ray_running(
+    address: str, store_url: str, *, cpus: int, gpus: int, resources: dict[str, float]
+) -> Iterator[str | None]:
+    """Start Ray on this machine with these resources, or join the cluster at ``address``, as long as the context lasts.
+
+    Yields the ``HOST:PORT`` at which Ray's head can be reached from here, None where it cannot. Raises ``RunFailed``
+    where Ray does not start, and ``ConfigError`` where nobody answers or the database cannot serve the cluster.
+    """
+    with _local_ray(cpus, gpus, resources) if address == LOCAL else _cluster(address, store_url):
+        yield None if address.startswith(_OUTSIDE) else ray.get_runtime_context().gcs_address
+
+
+@contextmanager
+def _cluster(address: str, store_url: str) -> Iterator[None]:
+    """Join the cluster at ``address``, whose nodes all have AVO installed, as one of its jobs."""
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    # Ray itself would keep trying for many minutes without a message.
+    if address != _HERE and not answers(address.removeprefix(_OUTSIDE)):
+        raise ConfigError(
+            f"--ray-address: nobody answers at {address}: give auto, HOST:PORT or ray://HOST:PORT of a running cluster"
+        )
+    try:
+        with _start_failures(), _own_signals():
+            ray.init(
+                address=address,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
+            )
+        nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
+        if nodes > 1 and store_url.startswith("sqlite"):
+            raise ConfigError(
+                f"--db: an SQLite file serves one machine, and the cluster at {address} has {nodes} nodes: "
+                "use PostgreSQL, e.g. --db postgresql://USER@HOST/NAME"
+            )
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _local_ray(cpus: int, gpus: int, resources: dict[str, float]) -> Iterator[None]:
+    """Start Ray for this process alone: on the loopback interface, with a token and a folder of its own."""
+    # Below /tmp, whatever TMPDIR says: Ray's sockets get paths below this one, and a socket's path may have 107 bytes.
+    folder = tempfile.mkdtemp(prefix="avo-", dir="/tmp")
+    # For Ray's processes; what the judges leave behind in their temporary folder goes with ours.
+    environment = {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "TMPDIR": folder}
+    # Ray asks for a token by default; without this it would keep one in the home folder. It reads it once per process.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        # Ray puts the current folder first on the workers' import path, where a folder may be named like our packages.
+        with contextlib.chdir(folder), _environment(environment), _start_failures(), _own_signals():
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                num_gpus=gpus,
+                resources=resources,
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=folder,
+            )
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Put back the handler of SIGTERM: Ray installs its own, which ends the process without a word."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for as long as the context lasts."""
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                del os.environ[key]
+            else:
+                os.environ[key] = value
+
+
+@contextmanager
+def _start_failures() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # Ray starts several processes and has no error class for what may go wrong there
+        raise RunFailed(f"Ray does not start ({error}): look at avo doctor") from error
+
+
+def answers(address: str) -> bool:
+    """Whether somebody listens at ``HOST:PORT``."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_LOOK_S).close()
+    except (OSError, ValueError):
+        return False
+    return True
