@@ -10,7 +10,7 @@ from evaluator.__main__ import _cascade, _margin
 def test_a_cascade_is_a_fraction_from_zero_on_or_off() -> None:
     assert [_cascade(text) for text in ("0", "0.25", "off")] == [0.0, 0.25, None]
     for text in ("1", "-0.1"):
-        with pytest.raises(argparse.ArgumentTypeError, match="no fraction from 0 to 1, nor off"):
+        with pytest.raises(argparse.ArgumentTypeError, match="neither a fraction from 0 to 1 nor off"):
             _cascade(text)
 
 
