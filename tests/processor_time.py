@@ -66,6 +66,8 @@ class DearestTests:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """List the dearest tests."""
+        if not self._seconds:
+            return
         terminalreporter.section(f"the {SHOWN} dearest tests, in seconds of processor time")
         dearest = sorted(self._seconds.items(), key=lambda item: -item[1])[:SHOWN]
         for name, seconds in dearest:

@@ -18,6 +18,7 @@ from evaluator.target import Target
 from evaluator.targets import get_target
 from knowledge_base.library import Library
 from seeds import seed_source
+from tests.corpus import sample
 
 SEED = seed_source("mha")
 H100, B200 = get_target("h100"), get_target("b200")
@@ -57,7 +58,7 @@ LAUNCH_OPTIONS = ("warps", "stages", "registers")
 
 
 @pytest.mark.parametrize(
-    "move", [move for move in MOVES if move.name not in ("share", "forced")], ids=lambda move: move.name
+    "move", sample((move for move in MOVES if move.name not in ("share", "forced")), 3), ids=lambda move: move.name
 )
 def test_a_move_makes_distinct_correct_candidates_of_the_seed(move: Move, complaint: Callable[..., str]) -> None:
     source = apply(SEED, *BEFORE.get(move.name, ()))
@@ -77,7 +78,7 @@ SELECTED = {
 """What can be done to the seeds of ``fsa``."""
 
 
-@pytest.mark.parametrize("seed", SELECTED)
+@pytest.mark.parametrize("seed", sample(SELECTED, 2))
 def test_moves_apply_to_the_orders_of_selected_attention_and_keep_them_correct(
     seed: str, complaint: Callable[..., str]
 ) -> None:
@@ -103,17 +104,20 @@ def test_forced_blocks_are_left_out_of_the_lists_once(complaint: Callable[..., s
 
 @pytest.mark.parametrize(
     "names",
-    [
-        ("split", "skip", "exp2", "descriptors"),
-        ("descriptors", "skip", "split", "late-scale", "exp2"),
-        ("descriptors", "skip", "specialise", "exp2", "reverse", "swap"),
-        ("swap", "reverse", "split", "reciprocal", "tile"),
-        ("group", "skip", "split", "lazy", "persistent", "reverse", "descriptors"),
-        ("persistent", "store", "split", "skip", "descriptors", "reverse", "exp2", "lazy"),
-        ("skip", "split", "exp2", "split-kv", "descriptors", "skew", "store"),
-        ("descriptors", "skip", "split", "lazy", "pingpong", "skew", "swap"),
-        ("skew", "group", "split", "pingpong", "persistent"),
-    ],
+    sample(
+        [
+            (("split", "skip", "exp2", "descriptors"),),
+            (("descriptors", "skip", "split", "late-scale", "exp2"),),
+            (("descriptors", "skip", "specialise", "exp2", "reverse", "swap"),),
+            (("swap", "reverse", "split", "reciprocal", "tile"),),
+            (("group", "skip", "split", "lazy", "persistent", "reverse", "descriptors"),),
+            (("persistent", "store", "split", "skip", "descriptors", "reverse", "exp2", "lazy"),),
+            (("skip", "split", "exp2", "split-kv", "descriptors", "skew", "store"),),
+            (("descriptors", "skip", "split", "lazy", "pingpong", "skew", "swap"),),
+            (("skew", "group", "split", "pingpong", "persistent"),),
+        ],
+        4,
+    ),
     ids=lambda names: "+".join(names),
 )
 def test_moves_compose_in_any_order(names: tuple[str, ...], complaint: Callable[[str], str]) -> None:
@@ -138,10 +142,9 @@ def composed(seed: int, depth: int, target: str) -> tuple[str, list[str]]:
     return source, made
 
 
+@pytest.mark.long
 @settings(
     max_examples=12,
-    derandomize=True,
-    deadline=None,
     phases=[Phase.generate],  # minutes of making a failure smaller tell no more than the moves it names
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -292,7 +295,7 @@ def test_a_polynomial_takes_half_of_the_exponentials_off_the_special_function_un
     assert opcodes(apply(exp2, "polynomial", target=B200), B200)["MUFU"] < 0.7 * opcodes(exp2, B200)["MUFU"]
 
 
-@pytest.mark.parametrize("name", ["h100", "b200"])
+@pytest.mark.parametrize("name", sample(["h100", "b200"], 2))
 def test_specialised_kernels_have_more_warps_than_asked(name: str, opcodes: Opcodes) -> None:
     target = get_target(name)
     found = opcodes(apply(SEED, "skip", "exp2", "shape", "descriptors", "specialise", target=target), target)

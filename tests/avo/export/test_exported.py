@@ -59,6 +59,7 @@ def own_tests(package: Path, *options: str, interpret: str = "1") -> subprocess.
     return subprocess.run(command, cwd=package, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.long
 def test_its_own_tests_pass_without_a_gpu(package: Path) -> None:
     done = own_tests(package)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -77,6 +78,7 @@ def test_its_own_tests_notice_a_wrong_kernel(package: Path) -> None:
         kernel.write_text(right)
 
 
+@pytest.mark.long
 def test_selected_attention_works_on_the_offline_executor(tmp_path: Path) -> None:
     run, (seed, *_) = sample(tmp_path)
     attempt = replace(seed.attempt, source=seed_source("fsa", "query_outer"))

@@ -174,6 +174,7 @@ def test_the_judge_sees_that_the_wrong_variant_of_any_seed_is_wrong(fork_server:
             assert "rows 0 of batch 0, head 0" in found.message
 
 
+@pytest.mark.corpus
 def test_the_judge_sees_that_a_variant_which_works_twice_is_slow(fork_server: ForkServer) -> None:
     with Judge(get_target("h100"), "quick", server=fork_server) as judging:
         score = judging.evaluate(MHA).score

@@ -202,7 +202,7 @@ def test_no_attempt_is_lost_when_workers_die(drivers: Drivers) -> None:
     assert speeds == sorted(speeds)
 
 
-@pytest.mark.parametrize("who", ["operator", "evaluator"])
+@pytest.mark.parametrize("who", [pytest.param("operator", marks=pytest.mark.long), "evaluator"])
 def test_a_worker_that_does_not_start_says_why(drivers: Drivers, who: str) -> None:
     child = drivers.start(workers=1, attempts=16, trick=f"no-{who}")
     output, _ = child.communicate(timeout=PATIENCE_S)
@@ -212,6 +212,7 @@ def test_a_worker_that_does_not_start_says_why(drivers: Drivers, who: str) -> No
     assert last.endswith(f"the {who} does not start: ValueError: it is Sunday")
 
 
+@pytest.mark.long
 def test_a_killed_run_leaves_no_process_and_can_be_resumed(drivers: Drivers) -> None:
     child = drivers.start(workers=2, attempts=1000)
     wait_for(lambda: drivers.attempts() > 3)
@@ -241,6 +242,7 @@ def test_ctrl_c_lets_workers_finish_what_they_hold(drivers: Drivers) -> None:
     wait_for(lambda: not members & parents().keys())
 
 
+@pytest.mark.long
 def test_ctrl_c_twice_abandons_what_they_hold(drivers: Drivers) -> None:
     child = drivers.start(workers=2, attempts=1000, trick="slow")
     wait_for(lambda: len(drivers.steps()) == 3)

@@ -12,9 +12,9 @@ from evaluator.evaluation import Evaluation, Status
 from evaluator.judging import execution
 from evaluator.judging.judge import Judge
 from evaluator.targets import get_target
+from tests.corpus import sample
 from tests.evaluator.attacks import benchmark, harmless, host, kernels, plans, process
 from tests.evaluator.attacks.attack import SEED, Attack
-from tests.evaluator.corpus import sample
 
 ATTACKS = {
     (module.__name__.rpartition(".")[2], name): attack
@@ -52,7 +52,7 @@ def check(judge: Judge, attack: Attack) -> None:
     assert re.search(attack.message, evaluation.message), evaluation.message
 
 
-@pytest.mark.parametrize(("where", "name"), sample(ATTACKS, 16))
+@pytest.mark.parametrize(("where", "name"), sample(ATTACKS, 24))
 def test_an_attack_is_rejected_for_what_it_does(
     judge: Judge, monkeypatch: pytest.MonkeyPatch, where: str, name: str
 ) -> None:
@@ -65,7 +65,7 @@ def test_an_attack_is_rejected_for_what_it_does(
     check(judge, attack)
 
 
-@pytest.mark.parametrize("name", sample(harmless.CANDIDATES, 8))
+@pytest.mark.parametrize("name", sample(harmless.CANDIDATES, 16))
 def test_an_attack_that_is_let_through_changes_nothing(judge: Judge, seed: Evaluation, name: str) -> None:
     evaluation = judged(judge, harmless.CANDIDATES[name])
     assert evaluation.status is Status.CORRECT, evaluation.message

@@ -10,8 +10,8 @@ from evaluator.judging.judge import Judge
 from evaluator.problems.mha import MHA
 from evaluator.sandbox.jobs import ForkServer
 from evaluator.targets import get_target
+from tests.corpus import sample
 from tests.evaluator.attacks.attack import HONEST, edited
-from tests.evaluator.corpus import sample
 
 SOURCES = {path.stem: path.read_text() for path in sorted(HONEST.glob("*.py"))}
 # Programmatic dependent launch: both kernels start early and wait for what they read.
@@ -57,7 +57,7 @@ def check(judge: Judge, name: str, cases: list[str]) -> None:
     assert [case.case for case in evaluation.score.cases] == cases
 
 
-@pytest.mark.parametrize("name", sample(SOURCES, 8))
+@pytest.mark.parametrize("name", sample(SOURCES, 16))
 def test_an_honest_kernel_is_correct(brief_judge: Judge, name: str) -> None:
     check(brief_judge, name, ["8k-causal"])
 

@@ -11,7 +11,7 @@ from evaluator.judging.judge import Judge
 from evaluator.sandbox.jobs import ForkServer
 from evaluator.targets import get_target
 from seeds import seed_source
-from tests.evaluator.corpus import sample
+from tests.corpus import sample
 from tests.evaluator.wrong import plain, styles
 from tests.evaluator.wrong.mutant import Mutant
 
@@ -30,11 +30,11 @@ def check(judge: Judge, mutant: Mutant, source: str) -> None:
     assert re.search(mutant.message, evaluation.message), evaluation.message
 
 
-@pytest.mark.parametrize("fault", sample(plain.MUTANTS, 16))
+@pytest.mark.parametrize("fault", sample(plain.MUTANTS, 32))
 def test_a_mutant_of_the_seed_is_caught(judge: Judge, fault: str) -> None:
     check(judge, plain.MUTANTS[fault], seed_source("mha"))
 
 
-@pytest.mark.parametrize(("name", "fault"), sample(styles.MUTANTS, 16))
+@pytest.mark.parametrize(("name", "fault"), sample(styles.MUTANTS, 32))
 def test_a_mutant_of_an_honest_kernel_is_caught(judge: Judge, name: str, fault: str) -> None:
     check(judge, styles.MUTANTS[name, fault], (HONEST / f"{name}.py").read_text())

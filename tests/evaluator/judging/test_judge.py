@@ -17,6 +17,7 @@ from evaluator.sandbox.jobs import ForkServer
 from evaluator.target import ScoreKind
 from evaluator.targets import get_target
 from seeds import seed_source
+from tests.corpus import sample
 from tests.evaluator.attacks.attack import HONEST, edited
 from tests.evaluator.attacks.benchmark import INDENTED, PERSISTENT_SOFTMAX
 
@@ -202,7 +203,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", sample(FAULTS, 3))
 def test_a_fault_is_seen_as_what_it_is(judge: Judge, name: str) -> None:
     source, status, message = FAULTS[name]
     evaluation = judged(judge, source)
@@ -266,6 +267,7 @@ def test_what_is_right_at_the_lengths_in_the_problems_source_only_is_seen(judge:
     assert judge.verify(Candidate("mha", source)).status is Status.INCORRECT
 
 
+@pytest.mark.corpus
 def test_heads_that_a_small_sample_may_miss_are_seen_before_acceptance(
     judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from evaluator.judging.judge import Judge
 from evaluator.sandbox.jobs import ForkServer
 from evaluator.targets import get_target
 from seeds import seed_source
+from tests.corpus import sample
 
 SEED = seed_source("mha")
 GRID = "    grid = (triton.cdiv(q_len, block_m), batch * heads)\n"
@@ -157,7 +158,7 @@ ATTACKS = {
 }
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", sample(ATTACKS, 6))
 def test_an_attack_at_benchmark_lengths_is_seen(judge: Judge, name: str) -> None:
     source, status, message = ATTACKS[name]
     evaluation = judge.evaluate(Candidate("mha", source))

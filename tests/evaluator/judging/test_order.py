@@ -16,6 +16,7 @@ from evaluator.problems import PROBLEMS
 from evaluator.problems.mha import MHA
 from evaluator.sandbox.jobs import ForkServer
 from evaluator.targets import get_target
+from tests.corpus import sample
 
 TUNED = (Path(__file__).parents[1] / "honest" / "tuned.py").read_text()
 TILES = "BM=128, BN=64, num_warps=8, num_stages=3"
@@ -61,12 +62,13 @@ SLOWER = {
 }
 
 
-@pytest.mark.parametrize("name", SLOWER)
+@pytest.mark.parametrize("name", sample(SLOWER, 4))
 def test_a_slower_kernel_is_predicted_to_be_slower(judge: Judge, tuned: dict[str, float], name: str) -> None:
     slower = speeds(judge, SLOWER[name])
     assert all(tuned[case] > MARGIN * slower[case] for case in tuned), (tuned, slower)
 
 
+@pytest.mark.corpus
 def test_serialised_products_and_spills_do_not_pay_where_two_ctas_are_resident(judge: Judge) -> None:
     source = (Path(__file__).parents[1] / "honest" / "two_ctas.py").read_text()
     capped = source.replace("num_warps=4", "num_warps=4, maxnreg=192")
@@ -81,6 +83,7 @@ def test_skipping_blocks_above_the_diagonal_pays_only_where_there_is_one(judge: 
     assert tuned["8k-full"] == pytest.approx(everywhere["8k-full"], rel=0.01)
 
 
+@pytest.mark.corpus
 def test_products_in_bfloat16_beat_tf32(judge: Judge) -> None:
     tf32 = edit(
         (TILES, ONE_STAGE),

@@ -10,7 +10,7 @@ from evaluator.judging.judge import Judge
 from evaluator.sandbox.jobs import ForkServer
 from evaluator.targets import get_target
 from seeds import seed_source
-from tests.evaluator.corpus import sample
+from tests.corpus import sample
 
 SOURCES = [seed_source("fsa", name) for name in ("query_outer", "kv_outer")]
 FIRST = (
