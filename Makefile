@@ -17,7 +17,7 @@ test: $(READY)  ## What must hold at every step: style, types, import rules, and
 	$(MEASURED) "ruff check ." "ruff format --check ." mypy lint-imports "$(PYTEST)"
 
 test-rest: $(READY)  ## All other tests that need no GPU: corpora, PostgreSQL, browser, long ones.
-	$(MEASURED) "$(PYTEST) -m '(corpus or postgresql or browser or long or dear) and not gpu'"
+	$(MEASURED) "$(PYTEST) -m '(corpus or postgresql or browser or long) and not gpu'"
 
 test-all: test test-rest
 

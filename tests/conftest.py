@@ -21,8 +21,6 @@ from tests.processor_time import DearestTests
 if TYPE_CHECKING:
     from evaluator.sandbox.jobs import ForkServer
 
-DEAR = Path(__file__).with_name("dear.txt")
-"""Tests marked ``dear``: each takes seconds of processor time, and ``make test`` has cheaper ones of its kind."""
 SOAK_SEED = "AVO_SOAK_SEED"
 """Environment variable with the seed of the long tests, which is fixed where it is not set."""
 
@@ -38,18 +36,6 @@ def pytest_configure(config: pytest.Config) -> None:
     """Report which tests are dear, and let each judge of this process draw the same inputs."""
     config.pluginmanager.register(DearestTests())
     secrets.randbits = lambda bits: random.Random(0).getrandbits(bits)
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what carries a mark
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests that are listed as dear; refuse a list that names tests which do not exist."""
-    listed = set(DEAR.read_text(encoding="utf-8").splitlines())
-    for item in items:
-        if item.nodeid in listed:
-            item.add_marker("dear")
-            listed.remove(item.nodeid)
-    if listed and config.args == config.getini("testpaths"):
-        raise pytest.UsageError(f"{DEAR.name} names tests that do not exist: {', '.join(sorted(listed))}")
 
 
 def pytest_report_header() -> list[str]:

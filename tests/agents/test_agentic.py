@@ -52,6 +52,7 @@ def told(model: ScriptedModel, asked: int = -1) -> str:
     return str(model.asked[asked][-1]["content"])
 
 
+@pytest.mark.long
 def test_a_step_looks_edits_checks_evaluates_and_submits() -> None:
     world = World()
     model = ScriptedModel(

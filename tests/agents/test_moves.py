@@ -246,6 +246,7 @@ def test_the_loop_without_masks_has_none() -> None:
     assert "where" in rest
 
 
+@pytest.mark.long
 def test_exp2_leaves_one_multiply_add_a_score_and_no_range_checks(opcodes: Opcodes) -> None:
     plain, late = opcodes(SEED, H100), opcodes(apply(SEED, "exp2"), H100)
     early = opcodes(BY_NAME["exp2"].variants(SEED, H100)[1].source, H100)
@@ -254,6 +255,7 @@ def test_exp2_leaves_one_multiply_add_a_score_and_no_range_checks(opcodes: Opcod
     assert late["all"] < early["all"] < plain["all"]
 
 
+@pytest.mark.long
 def test_splitting_makes_two_loops_and_masks_only_one(opcodes: Opcodes) -> None:
     plain, split = opcodes(SEED, H100), opcodes(apply(SEED, "split"), H100)
     assert split["HGMMA"] == 2 * plain["HGMMA"]
@@ -264,6 +266,7 @@ def test_a_reciprocal_shortens_the_epilogue(opcodes: Opcodes) -> None:
     assert opcodes(apply(SEED, "reciprocal"), H100)["all"] < opcodes(SEED, H100)["all"]
 
 
+@pytest.mark.long
 def test_stages_make_loads_asynchronous(opcodes: Opcodes) -> None:
     assert opcodes(SEED, H100)["LDGSTS"] == 0 < opcodes(apply(SEED, "stages"), H100)["LDGSTS"]
 
@@ -273,10 +276,12 @@ def test_descriptors_leave_loads_to_the_tensor_memory_accelerator(opcodes: Opcod
     assert (found["UTMALDG"] > 0, found["LDGSTS"], found["LDG"]) == (True, 0, 0)
 
 
+@pytest.mark.long
 def test_a_skewed_loop_multiplies_once_more_ahead_of_it(opcodes: Opcodes) -> None:
     assert opcodes(apply(SEED, "skew"), H100)["HGMMA"] > opcodes(SEED, H100)["HGMMA"]
 
 
+@pytest.mark.long
 def test_two_tiles_share_the_loads_of_keys_and_values(opcodes: Opcodes) -> None:
     """The same tile twice: as many loads of keys and values, twice as many of queries, twice the products."""
     one, two = opcodes(SEED, H100), opcodes(apply(SEED, "pingpong"), H100)
@@ -289,6 +294,7 @@ def test_a_stored_output_takes_one_instruction(opcodes: Opcodes) -> None:
     assert (found["UTMASTG"], found["STG"]) == (1, 1)  # the other stores lse
 
 
+@pytest.mark.long
 def test_a_polynomial_takes_half_of_the_exponentials_off_the_special_function_unit(opcodes: Opcodes) -> None:
     assert BY_NAME["polynomial"].variants(apply(SEED, "exp2"), H100) == ()
     exp2 = apply(SEED, "exp2")

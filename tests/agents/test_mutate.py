@@ -294,6 +294,7 @@ def told(*directions: str, restart_from: int | None = None) -> Intervention:
     return Intervention(1, 1, 0, "redirect", "a stall", directions, "knowledge base", restart_from, NOW)
 
 
+@pytest.mark.long
 def test_moves_that_the_supervisor_points_out_are_tried_more_often() -> None:
     def share(*interventions: Intervention) -> float:
         changes = []

@@ -80,6 +80,7 @@ def driving(tmp_path: Path) -> Iterator[Driving]:
     made.close()
 
 
+@pytest.mark.long
 def test_a_run_pauses_goes_on_and_stops_as_other_processes_ask(driving: Driving) -> None:
     assert driving.call("pause").returncode == 0
     wait_for(lambda: "paused: no new steps are started" in driving.said())

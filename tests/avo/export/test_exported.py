@@ -19,6 +19,8 @@ from lineage_db.store import Store
 from seeds import seed_source
 from tests.avo.export.sample import correct, passed, sample
 
+pytestmark = pytest.mark.long
+
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 PROBLEM = str(Path(__file__).with_name("small_problem.py"))
 
@@ -59,7 +61,6 @@ def own_tests(package: Path, *options: str, interpret: str = "1") -> subprocess.
     return subprocess.run(command, cwd=package, env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.long
 def test_its_own_tests_pass_without_a_gpu(package: Path) -> None:
     done = own_tests(package)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -78,7 +79,6 @@ def test_its_own_tests_notice_a_wrong_kernel(package: Path) -> None:
         kernel.write_text(right)
 
 
-@pytest.mark.long
 def test_selected_attention_works_on_the_offline_executor(tmp_path: Path) -> None:
     run, (seed, *_) = sample(tmp_path)
     attempt = replace(seed.attempt, source=seed_source("fsa", "query_outer"))

@@ -18,6 +18,7 @@ def test_the_shares_of_all_comparisons_come_to_the_alpha_of_the_run() -> None:
     assert spent < 0.05 < spent + rest_at_most
 
 
+@pytest.mark.long
 def test_an_identical_kernel_offered_a_hundred_times_is_accepted_at_most_once_and_in_few_runs() -> None:
     accepted = np.stack([offer(SimulatedGpu(np.random.default_rng(1), kind), 100, 20, CONFIG) for kind in KINDS])
     assert accepted.max() <= 1
@@ -44,6 +45,7 @@ def test_what_two_processes_of_a_kernel_lastingly_differ_by_makes_no_version_whe
     assert otherwise.mean() > 1, "the simulation would show it"
 
 
+@pytest.mark.long
 def test_the_recorded_best_of_a_long_run_is_what_it_is_measured_to_be_again() -> None:
     runs = search(SimulatedGpu(np.random.default_rng(1)), 500, 8, CONFIG)
     assert runs.true.min() > 1.2

@@ -98,6 +98,7 @@ def room() -> Iterator[Room]:
             yield room
 
 
+@pytest.mark.long
 def test_a_right_candidate_is_measured_on_the_card_and_compared_with_the_incumbent(room: Room) -> None:
     faster = SEED.replace("num_warps=4", "num_warps=8")
     assert faster != SEED

@@ -144,6 +144,7 @@ def judged(judge: Judge, *configs: str) -> Evaluation:
     return judge.evaluate(Candidate("brief", autotuned(*configs)))
 
 
+@pytest.mark.long
 def test_the_winning_configuration_is_named_and_one_that_does_not_fit_is_left_out(judge: Judge) -> None:
     evaluation = judged(judge, config(64, 64, 4, stages=9), config(64, 16, 4), config(64, 32, 4))
     assert evaluation.status is Status.CORRECT, evaluation.message

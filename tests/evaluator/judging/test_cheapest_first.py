@@ -74,6 +74,7 @@ def test_a_kernel_that_does_not_fit_is_not_scored(judge: Judge, done: Counter[st
     assert done == {"jobs": 3, "launches": len(CASES), "compilations": 1}
 
 
+@pytest.mark.long
 def test_a_plan_seen_before_is_not_run_again(judge: Judge, done: Counter[str]) -> None:
     first = judged(judge, SEED)
     assert done["benchmarks"] == 2

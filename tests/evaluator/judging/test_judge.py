@@ -244,6 +244,7 @@ def test_neither_a_comment_nor_a_name_changes_verdict_or_plan(judge: Judge, seed
     assert again.score == seed.score
 
 
+@pytest.mark.long
 def test_what_is_wrong_only_at_lengths_that_are_held_out_is_seen_there(judge: Judge) -> None:
     """All lengths that a search sees are small, or multiples of 4096."""
     source = edit(

@@ -166,6 +166,7 @@ def test_an_attack_at_benchmark_lengths_is_seen(judge: Judge, name: str) -> None
     assert re.search(message, evaluation.message), evaluation.message
 
 
+@pytest.mark.long
 def test_a_length_that_another_launch_computes_is_counted_as_it_is(judge: Judge) -> None:
     known, computed = (judge.evaluate(Candidate("mha", edit(*TWO_LAUNCHES, *more))) for more in ((), LOADED_LENGTH))
     assert computed.status is Status.CORRECT, computed.message
@@ -188,6 +189,7 @@ FLAG = (
 )
 
 
+@pytest.mark.long
 def test_no_verdict_is_given_where_a_sample_waits_for_programs_outside_of_it(judge: Judge) -> None:
     evaluation = judge.evaluate(Candidate("mha", edit(*FLAG)))
     assert evaluation.status is Status.UNSUPPORTED, evaluation.message
@@ -199,6 +201,7 @@ def test_outputs_that_are_cleared_first_are_held_against_nobody(judge: Judge) ->
     assert evaluation.status is Status.CORRECT, evaluation.message
 
 
+@pytest.mark.long
 def test_clearing_outputs_does_not_count_as_writing_them(judge: Judge) -> None:
     half = STORE.replace("in_d[None, :]", "(offs_d < (64 if q_len > 2048 else 128))[None, :]")
     source = edit((GRID, GRID + "    out.zero_()\n"), (STORE, half))
