@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: run test test-rest test-all soak format bench bench-model results clean
+.PHONY: run test test-rest test-all test-versions soak format bench bench-model results clean
 
 run: $(READY)  ## Evolve mha for h100 without GPU or key, in about four minutes.
 	$(BIN)/avo run --problem mha --target h100 --operator mutate --max-hours 0.06
@@ -20,6 +20,9 @@ test-rest: $(READY)  ## All other tests that need no GPU: corpora, PostgreSQL, b
 	$(MEASURED) "$(PYTEST) -m '(corpus or postgresql or browser or long) and not gpu'"
 
 test-all: test test-rest
+
+test-versions: $(READY)  ## The evaluator on Triton 3.6, and on Python 3.13 what needs no torch.
+	.ci/test-versions
 
 soak: $(READY)  ## The long tests and the property tests with seeds of chance, which they print.
 	AVO_SOAK_SEED=$${AVO_SOAK_SEED:-$$(date +%s)} \
@@ -48,4 +51,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) .versions build *.egg-info
