@@ -113,6 +113,11 @@ class CaseScore:
     ``latency``, ``cta_barrier``, ``l2`` or ``hbm``. Often not the busiest."""
     configurations: tuple[str, ...] = ()
     """The fastest configurations of autotuned kernels on this case, as ``KERNEL: CHOICE``."""
+    draws: tuple[float, ...] = ()
+    """TFLOPS in each joint draw of the model's constants, doubts left out, where speed is predicted. The draws are the
+    same for all kernels on a target."""
+    doubt: float = 1.0
+    """Factor on the time, 1 or more, if all doubts are true."""
 
 
 class Verdict(StrEnum):

@@ -80,26 +80,48 @@ def predict(
     """
     if not launches:
         raise ModelError(f"case {case} has no launch to predict")
-    time = time_case(launches, least_bytes, target)
-    slow, fast = (_time_at(end, launches, least_bytes, target) for end in (End.SLOW, End.FAST))
-    compute = sum(launch.compute for launch in time.launches)
+    time = predict_time(launches, target, least_bytes=least_bytes)
+    compute = sum(launch.compute for launch in time.nominal.launches)
     if compute < useful_flops / (target.tensor_flop * target.sms * clock_hz(target)):
         products = sum(launch.total("dot_flops") for launch in launches)
         raise ModelError(
             f"case {case} asks for {useful_flops:.3g} FLOP and the launches' matrix products are {products:.3g}: they "
             "would be done faster than the tensor cores can do the work asked for, so part of it is missing"
         )
-    found = [doubt for launch in time.launches for doubt in launch.doubts]
+
+    def tflops(us: float) -> float:
+        return useful_flops / us / 1e6
+
     return CaseScore(
         case,
-        useful_flops / time.seconds / 1e12,
-        time.seconds * 1e6,
+        tflops(time.us),
+        time.us,
         time.limiter,
-        dict(time.longest.hot.usage),
-        useful_flops / max(time.seconds, slow.doubted(lambda doubt: doubt.slower)) / 1e12,
-        useful_flops / min(time.seconds, fast.doubted(lambda doubt: doubt.faster)) / 1e12,
-        tuple(dict.fromkeys(doubt.reason for doubt in found)),
-        _critical(launches, time, target),
+        dict(time.nominal.longest.hot.usage),
+        tflops(time.high_us),
+        tflops(time.low_us),
+        time.doubts,
+        _critical(launches, time.nominal, target),
+        draws=tuple(map(tflops, time.draws_us)),
+        doubt=time.doubt,
+    )
+
+
+def predict_time(launches: Sequence[LaunchWork], target: Target, *, least_bytes: int = 0) -> "PredictedTime":
+    """Predict how long one or more launches take, run one after another.
+
+    ``least_bytes`` are the least bytes that must pass through HBM. Raises ``ModelError`` if a kernel does not fit the
+    target or its binary cannot be modelled.
+    """
+    time = time_case(launches, least_bytes, target)
+    slow, fast = (_time_at(end, launches, least_bytes, target) for end in (End.SLOW, End.FAST))
+    return PredictedTime(
+        time,
+        time.seconds * 1e6,
+        min(time.seconds, fast.doubted(lambda doubt: doubt.faster)) * 1e6,
+        max(time.seconds, slow.doubted(lambda doubt: doubt.slower)) * 1e6,
+        tuple(each.seconds * 1e6 for each in (slow, time, fast)),
+        time.doubted(lambda doubt: doubt.slower) / time.seconds,
     )
 
 
@@ -160,6 +182,33 @@ class CaseTime:
     def limiter(self) -> str:
         """The limiter of the longest launch, or the memory if the case's bytes take longer than all launches."""
         return "hbm" if self.hbm > sum(launch.seconds for launch in self.launches) else self.longest.limiter
+
+
+@dataclass(frozen=True)
+class PredictedTime:
+    """How long launches take, in microseconds, and how sure that is."""
+
+    nominal: CaseTime
+    """The time with every constant in the middle of its range."""
+    us: float
+    low_us: float
+    """Low end of the range."""
+    high_us: float
+    """High end of the range, doubts included."""
+    draws_us: tuple[float, ...]
+    """The time in each joint draw of the model's constants. The draws are the same for all kernels."""
+    doubt: float
+    """Factor on the time, 1 or more, if all doubts are true."""
+
+    @property
+    def limiter(self) -> str:
+        """What limits the longest launch; see ``CaseScore.limiter``."""
+        return self.nominal.limiter
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What the model does not know about these kernels, besides its constants."""
+        return tuple(dict.fromkeys(doubt.reason for launch in self.nominal.launches for doubt in launch.doubts))
 
 
 def _limiter(hot: Pass, compute: float, l2: float, hbm: float) -> str:
