@@ -34,6 +34,25 @@ class LoopWork:
     """[programs]: how often each program runs the body in all, in program order (x fastest)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One operation that reads or writes memory, as a sample of programs that run together performs it."""
+
+    loop: int | None
+    """Index of the innermost loop around it, None outside loops."""
+    buffer: int
+    """Index of the buffer among the launch's."""
+    writes: bool
+    program_bytes: float
+    """Bytes that one program asks for each time, masked elements left out."""
+    distinct: float
+    """Share of the bytes, above 0 to 1, that is left when programs of the sample ask for the same bytes at once."""
+    fresh: float
+    """Share of the distinct bytes, 0 to 1, that no earlier access of the sample asked for, after its first pass."""
+    run_bytes: float
+    """Mean length of the contiguous pieces of the distinct bytes."""
+
+
 @dataclass(frozen=True)
 class LaunchWork:
     """One launch of a kernel."""
@@ -44,6 +63,10 @@ class LaunchWork:
     """The loops in order of appearance in the IR, a parent before its children."""
     outside: Body
     """Work of the code outside all loops, per program."""
+    accesses: tuple[Access, ...] = ()
+    """Where programs read and write; empty where that was not looked at."""
+    buffer_bytes: tuple[int, ...] = ()
+    """Size of each buffer of the launch."""
 
     def total(self, what: str) -> float:
         """Return a field of ``Body``, e.g. ``dot_flops``, added up over all programs."""

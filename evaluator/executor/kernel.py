@@ -22,9 +22,11 @@ from evaluator.executor.ir import BITS, Function, Op, Type, walk, walk_blocks
 from evaluator.executor.marking import Marks, Writers
 from evaluator.executor.memory import Memory
 from evaluator.executor.parser import parse
+from evaluator.executor.reach import PASSES, PROGRAMS, Reach, placed
 from evaluator.executor.sanitizer import Sanitizer
 from evaluator.executor.script import Prompter, Script
 from evaluator.executor.slicing import (
+    access_slice,
     deciding_reads,
     item_sizes,
     programs_interact,
@@ -39,7 +41,7 @@ from evaluator.executor.values import Value
 from evaluator.executor.waiting import Turns, polls, waiting_loops
 from evaluator.executor.work import bodies, loops
 from evaluator.plan import Argument, Scalar
-from evaluator.work import Body
+from evaluator.work import Access, Body
 
 DEFAULT_TEMPORARIES = 2**31
 """Default limit in bytes for the values of the programs that run together."""
@@ -73,6 +75,8 @@ class Counted:
     """For each loop, the mean work of a pass through its body, without nested loops."""
     outside: Body
     """The mean work of a program outside all loops."""
+    accesses: tuple[Access, ...] = ()
+    """Where a sample of programs reads and writes."""
 
 
 class _Code:
@@ -168,7 +172,34 @@ class Kernel:
             self._trips, Memory(memory), args, grid, ids, DEFAULT_TEMPORARIES, deadline, script=_prompter(script)
         )
         followed = {block.index: int(passes[block.index].sum()) for block in walk_blocks(self._trips.function.body)}
-        return Counted(self._loop_trips(passes), *bodies(self.function, followed, programs))
+        accesses = self._reach(memory, args, grid, script, deadline)
+        return Counted(self._loop_trips(passes), *bodies(self.function, followed, programs), accesses)
+
+    def _reach(
+        self,
+        memory: Sequence[Allocation],
+        args: Sequence[Argument],
+        grid: tuple[int, int, int],
+        script: Script | None,
+        deadline: float | None,
+    ) -> tuple[Access, ...]:
+        """Return where a sample of programs reads and writes in the first passes of their loops."""
+        space = Reach(memory)
+        programs = math.prod(grid)
+        together = min(programs, PROGRAMS)
+        ids = torch.arange(together) + (programs - together) // 2
+        self._passes(
+            self._places,
+            space,
+            args,
+            grid,
+            ids,
+            DEFAULT_TEMPORARIES,
+            deadline,
+            script=_prompter(script),
+            most_passes=PASSES,
+        )
+        return space.accesses()
 
     def mark(
         self,
@@ -279,6 +310,10 @@ class Kernel:
         return _Code(trip_slice(self.function))
 
     @cached_property
+    def _places(self) -> _Code:
+        return _Code(access_slice(placed(self.function), self._decisions))
+
+    @cached_property
     def _decisions(self) -> frozenset[int]:
         return deciding_reads(self.function)
 
@@ -326,6 +361,7 @@ class Kernel:
         *,
         sanitize: bool = False,
         script: Script | Prompter | None = None,
+        most_passes: int | None = None,
     ) -> torch.Tensor:
         """Execute ``code``, recording a script or following one.
 
@@ -333,7 +369,7 @@ class Kernel:
         """
         values = bind(self.function, memory, args, sanitize=sanitize)
         passes = torch.zeros(self.function.blocks, ids.numel(), dtype=torch.int64)
-        run = Run(memory, grid, ids, passes, deadline, code.used, code.polls, script=script)
+        run = Run(memory, grid, ids, passes, deadline, code.used, code.polls, script=script, most_passes=most_passes)
         if code.polls:
             run = replace(run, turns=Turns(run.check_time))
 
