@@ -21,6 +21,8 @@ class Body:
     load_bytes: float
     """Bytes that loads ask for, masked elements included."""
     store_bytes: float
+    entered: float = 1.0
+    """Share of the passes, 0 to 1, that enter the branches in the body, weighted by what they hold; 1 where unknown."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,10 @@ class LoopWork:
     body: Body
     trips: npt.NDArray[np.int64]
     """[programs]: how often each program runs the body in all, in program order (x fastest)."""
+
+
+SAMPLED_PROGRAMS = 256
+"""Programs of a sample: consecutive ones, about as many as run at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,10 @@ class Access:
     """Share of the distinct bytes, 0 to 1, that no earlier access of the sample asked for, after its first pass."""
     run_bytes: float
     """Mean length of the contiguous pieces of the distinct bytes."""
+    program_lines: float
+    """Distinct lines of 128 bytes that one program asks for each time."""
+    location: str
+    """Source line, as ``FILE:LINE``."""
 
 
 @dataclass(frozen=True)

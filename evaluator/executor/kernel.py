@@ -22,7 +22,7 @@ from evaluator.executor.ir import BITS, Function, Op, Type, walk, walk_blocks
 from evaluator.executor.marking import Marks, Writers
 from evaluator.executor.memory import Memory
 from evaluator.executor.parser import parse
-from evaluator.executor.reach import PASSES, PROGRAMS, Reach, placed
+from evaluator.executor.reach import PASSES, Reach, placed
 from evaluator.executor.sanitizer import Sanitizer
 from evaluator.executor.script import Prompter, Script
 from evaluator.executor.slicing import (
@@ -41,7 +41,7 @@ from evaluator.executor.values import Value
 from evaluator.executor.waiting import Turns, polls, waiting_loops
 from evaluator.executor.work import bodies, loops
 from evaluator.plan import Argument, Scalar
-from evaluator.work import Access, Body
+from evaluator.work import SAMPLED_PROGRAMS, Access, Body
 
 DEFAULT_TEMPORARIES = 2**31
 """Default limit in bytes for the values of the programs that run together."""
@@ -186,7 +186,7 @@ class Kernel:
         """Return where a sample of programs reads and writes in the first passes of their loops."""
         space = Reach(memory)
         programs = math.prod(grid)
-        together = min(programs, PROGRAMS)
+        together = min(programs, SAMPLED_PROGRAMS)
         ids = torch.arange(together) + (programs - together) // 2
         self._passes(
             self._places,

@@ -16,8 +16,8 @@ from evaluator.work import Access
 
 Tensor = torch.Tensor
 
-PROGRAMS = 256
-"""Programs of a sample: consecutive ones, about as many as run at once."""
+LINE_BYTES = 128
+"""Bytes of a cache line."""
 PASSES = 3
 """Passes of every loop that a sample makes."""
 _MOST_ROWS = 2**18
@@ -40,6 +40,8 @@ class _Seen:
     """The part of ``later`` that no earlier access asked for."""
     runs: int = 0
     passes: int = 0
+    lines: float = 0.0
+    """Distinct lines that a program asked for, added up over passes."""
     buffers: dict[int, float] = field(default_factory=dict)
 
 
@@ -97,6 +99,8 @@ class Reach(Marks):
             seen.later += distinct.numel()
             seen.fresh += fresh.numel()
         seen.passes += 1
+        first = start[0] if active is None else start[0][active[0]]
+        seen.lines += (torch.stack((first, first + length - 1)) // LINE_BYTES).unique().numel() if length <= LINE_BYTES else first.unique().numel() * length / LINE_BYTES
         seen.runs += 1 + int((distinct[1:] - distinct[:-1] != length).sum())
         seen.buffers[buffer] = seen.buffers.get(buffer, 0.0) + distinct.numel() * length
 
@@ -106,7 +110,7 @@ class Reach(Marks):
 
 
 def _access(place: str, seen: _Seen) -> Access:
-    loop, _, kind = place.partition(" ")
+    loop, kind, location = place.split(" ", 2)
     return Access(
         None if loop == "-" else int(loop),
         max(seen.buffers, key=lambda buffer: seen.buffers[buffer]),
@@ -115,6 +119,8 @@ def _access(place: str, seen: _Seen) -> Access:
         min(1.0, seen.together / seen.asked),
         seen.fresh / seen.later if seen.later else 1.0,
         sum(seen.buffers.values()) / seen.runs,
+        seen.lines / seen.passes,
+        location,
     )
 
 
@@ -137,6 +143,6 @@ def placed(function: Function) -> Function:
             return op
         number += 1
         kind = "w" if op.name in WRITES else "r"
-        return replace(op, location=f"{'-' if loop is None else loop} {kind}{number}")
+        return replace(op, location=f"{'-' if loop is None else loop} {kind}{number} {op.location}")
 
     return replace(function, body=region(function.body, None))

@@ -1,7 +1,7 @@
 """The work of plans that only a GPU can run, counted from the IR of their kernels."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from evaluator import executor
 from evaluator.binary import Binary
@@ -72,7 +72,10 @@ def _work(run: PlanRun, launch: Launch, roles: Sequence[int], binary: Binary) ->
 
     work, loops = run.attempt(launch, count)
     found = [LoopWork(*each) for each in zip((loop.parent for loop in loops), work.bodies, work.trips, strict=True)]
-    return _side_by_side(LaunchWork(binary, launch.programs, tuple(found), work.outside), roles)
+    sizes = tuple(allocation.data.nbytes for allocation in run.buffers.allocations)
+    return _side_by_side(
+        LaunchWork(binary, launch.programs, tuple(found), work.outside, work.accesses, sizes), roles
+    )
 
 
 def _side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:
@@ -97,4 +100,6 @@ def _side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:
 
 
 def _sum(body: Body, other: Body, times: float) -> Body:
-    return Body(*(getattr(body, field.name) + times * getattr(other, field.name) for field in fields(Body)))
+    amounts = ("dot_flops", "exponentials", "load_bytes", "store_bytes")
+    summed = {name: getattr(body, name) + times * getattr(other, name) for name in amounts}
+    return Body(**summed, entered=max(body.entered, other.entered))

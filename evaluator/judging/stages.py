@@ -146,6 +146,8 @@ def _stage(
         launch.programs,
         tuple(LoopWork(loop.parent, body, trips) for loop, body, trips in loops),
         counted.outside,
+        counted.accesses,
+        tuple(allocation.data.nbytes for allocation in memory),
     )
     return Stage(run, launch, kernel, memory, written, whole, work)
 

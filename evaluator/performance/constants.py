@@ -5,17 +5,13 @@ kernels slowest, the fast end makes them fastest. A product's own figures (SMs, 
 are in ``evaluator.target``. Nothing here was fitted to predictions.
 """
 
+import random
 from dataclasses import dataclass, fields
-from enum import Enum
 from functools import lru_cache
 
 
-class End(Enum):
-    """Which end of every range is used."""
-
-    SLOW = "slow"
-    NOMINAL = "nominal"
-    FAST = "fast"
+DRAWS = 12
+"""Number of joint draws of all constants: enough to tell a share of 0.9 from all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +23,10 @@ class Figure:
     slow: float
     fast: float
 
-    def at(self, end: End) -> float:
-        """Return the figure at one end of its range."""
-        return {End.SLOW: self.slow, End.NOMINAL: self.value, End.FAST: self.fast}[end]
+    def at(self, place: float) -> float:
+        """Return the figure at a place of its range: 0 is the slow end, 0.5 the value, 1 the fast end."""
+        end = self.slow if place < 0.5 else self.fast
+        return self.value + (end - self.value) * abs(2 * place - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +73,30 @@ class Constants:
     """Bytes per clock of each sub-partition's port."""
     mma_sync_share: float
     """Share of the tensor peak that ``mma.sync`` (HMMA) reaches."""
+    l2_hit_latency: float
+    """Latency of a load that hits L2, in clocks."""
+    hbm_latency: float
+    """Latency of a load that HBM serves, in clocks."""
+    flushed_latency: float
+    """Latency of a load that HBM serves while L2 is full of lines that must be written back first, in clocks."""
+    l2_merging: float
+    """Share of the requests for lines that other SMs ask for at the same time that L2 need not serve again."""
+    l2_share: float
+    """Share of the L2 cache that data read by all SMs can fill: each half keeps a copy of the other half's lines."""
+    l2_most_bytes: float
+    """Most bytes per clock that one SM gets from L2."""
+    hbm_share: float
+    """Share of the peak bandwidth of HBM that long streams reach."""
+    half_line_cost: float
+    """Cost of bytes in pieces of 64, relative to bytes in whole lines of 128."""
+    free_clock: float
+    """Clock without tensor load, relative to the boost clock of the target."""
+    event_us: float
+    """Microseconds that a time between two events has besides the launches between them."""
+    launch_us: float
+    """Microseconds to start and end one launch in a stream of launches."""
+    graph_us: float
+    """Microseconds to start and end one launch of a CUDA graph."""
 
 
 _LUO = "Luo et al., arXiv:2501.12084 (2025)"
@@ -128,6 +149,18 @@ _ALL: dict[str, Figure] = {
     ),
     "memory_queue": _estimate(64, 64, 64, "sixteen 128-bit accesses"),
     "operands_read": _estimate(12, 20, 8, "the depth of the load-store unit's queue"),
+    "l2_hit_latency": _estimate(300, 420, 240, "gpu-benches, gpu-latency: 265 clocks for the near half of an H100's L2, 475 for the far half"),
+    "hbm_latency": _estimate(1000, 1200, 800, "gpu-benches, gpu-latency: 650 clocks on an H100 without load"),
+    "flushed_latency": _estimate(600, 900, 300, "fitted"),
+    "l2_merging": _estimate(0.5, 0.2, 0.8, "fitted"),
+    "l2_share": _estimate(0.75, 0.5, 0.9, "fitted"),
+    "l2_most_bytes": _known(64, "CUDA programming guide"),
+    "hbm_share": _estimate(0.9, 0.86, 0.94, "fitted"),
+    "half_line_cost": _estimate(1.25, 1.32, 1.18, "fitted"),
+    "free_clock": _known(1.0, "boost"),
+    "event_us": _estimate(3.0, 3.6, 2.4, "fitted"),
+    "launch_us": _estimate(2.0, 2.4, 1.6, "estimate"),
+    "graph_us": _estimate(1.0, 1.3, 0.7, "fitted"),
     "tensor_memory_latency": _estimate(60, 100, 30, "twice that of shared memory"),
     "tensor_memory_bytes": _estimate(512, 256, 512, "16 bytes for each of 32 lanes"),
 }
@@ -145,6 +178,7 @@ _BY_ARCH: dict[int, dict[str, Figure]] = {
             fast=37.3,
         ),
         "mma_sync_share": _known(0.62, f"{_LUO}: 62% of the peak"),
+        "free_clock": _known(1.98 / 1.83, "NVIDIA H100 SXM, maximum clock 1.98 GHz"),
     },
     100: {
         "l2_bytes": _estimate(36, 28, 45, "that of an H100"),
@@ -167,7 +201,18 @@ def figures(arch: int) -> dict[str, Figure]:
     return {field.name: table[field.name] for field in fields(Constants)}
 
 
-@lru_cache(maxsize=16)
-def constants(arch: int, end: End = End.NOMINAL) -> Constants:
-    """Return an architecture's figures, all at the same end of their ranges."""
-    return Constants(**{name: figure.at(end) for name, figure in figures(arch).items()})
+@lru_cache(maxsize=256)
+def constants(arch: int, draw: int | None = None) -> Constants:
+    """Return an architecture's figures, or those of a joint draw, 0 to ``DRAWS`` - 1, from their ranges."""
+    return Constants(**{name: figure.at(place(name, draw)) for name, figure in figures(arch).items()})
+
+
+def place(name: str, draw: int | None) -> float:
+    """Return where in its range a figure lies in a draw; without one, in the middle.
+
+    Latin hypercube sampling (McKay, Beckman, Conover, Technometrics 21, 1979): over all draws, every figure takes
+    ``DRAWS`` evenly spaced places, in an order of its own.
+    """
+    if draw is None:
+        return 0.5
+    return (random.Random(name).sample(range(DRAWS), DRAWS)[draw] + 0.5) / DRAWS

@@ -1,10 +1,12 @@
 """One kernel on one SM: clocks per pass through each of its loops, and clocks outside them."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from statistics import median_low
 
 import numpy as np
 
@@ -27,7 +29,11 @@ _PASSES_TOGETHER = 8
 """Passes played by several CTAs or roles, which take longer to fall out of step: twice as many change a pass by 1 or
 2%.
 """
+_UNROLLED = (MATRIX | {"LDG", "LDGSTS", "STG", "LDS", "STS", "LDSM", "STSM", "UTMALDG", "ATOMG", "REDG"}) - SINGLE_ISSUE
+"""Instructions of which ptxas makes one from one of PTX."""
 _COMPUTE = (MATRIX | {"MUFU", "LDTM", "STTM"}) - SINGLE_ISSUE
+_LITTLE = 0.05
+"""A branch around a smaller share of a loop's instructions is not played."""
 _NAMED_WAITS = (Kind.MBARRIER_WAIT_COPY, Kind.MBARRIER_WAIT_ROLE)
 _NAMED_ARRIVALS = (Kind.BULK_COPY, Kind.MBARRIER_ARRIVE, Kind.TENSOR_COMMIT)
 Player = Callable[[Sequence[Team]], Played]
@@ -46,9 +52,11 @@ class Pass:
     parts: tuple[tuple[tuple[Instruction, ...], int], ...] = ()
     """The instructions that were passed, and by how many warps of a CTA: one part, or one for each role."""
     light: "Pass | None" = None
-    """A pass that skips the products which a branch goes around."""
+    """A pass that skips what branches go around."""
     skipped: float = 0.0
     """Share of the instructions that branches sometimes skip, not counting products."""
+    copies: float = 1.0
+    """Passes of the IR's loop that one pass of this code makes: above 1 where ptxas unrolled the loop."""
 
 
 @dataclass(frozen=True)
@@ -89,14 +97,20 @@ def read(listing: str, threads: int) -> Reading:
         return Reading(graph.code, graph.structure(graph.code.entry), wavefronts(graph, threads))
 
 
-@lru_cache(maxsize=16)
-def costs_of(listing: str, threads: int, target: Target, table: Constants | None = None) -> Costs:
-    """Return the instruction costs of ``read``.
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a kernel is played with."""
 
-    ``table`` holds the constants, by default the target's. Raises ``ModelError`` like ``read``.
-    """
+    table: Constants
+    cached: frozenset[int] = frozenset()
+    """Indices of loads that hit L1."""
+
+
+@lru_cache(maxsize=16)
+def costs_of(listing: str, threads: int, target: Target, conditions: Conditions) -> Costs:
+    """Return the instruction costs of ``read``. Raises ``ModelError`` like ``read``."""
     reading = read(listing, threads)
-    return Costs(reading.code.instructions, target, table, reading.wavefronts)
+    return Costs(reading.code.instructions, target, conditions.table, reading.wavefronts, conditions.cached)
 
 
 @contextmanager
@@ -113,16 +127,22 @@ def _sense() -> Iterator[None]:
 
 @lru_cache(maxsize=512)
 def measure(
-    binary: Binary, target: Target, resident: int, ir_loops: int, table: Constants | None = None
+    binary: Binary,
+    target: Target,
+    resident: int,
+    ir_loops: int,
+    conditions: Conditions,
+    seed: int | None = None,
 ) -> PlayedKernel:
-    """Play ``resident`` CTAs of ``binary`` on one SM; ``ir_loops`` is the number of loops its IR has, ``table`` the
-    constants, the target's by default.
+    """Play ``resident`` CTAs of ``binary`` on one SM; ``ir_loops`` is the number of loops its IR has. With a ``seed``,
+    starts and latencies are jittered.
 
     Raises ``ModelError`` when the binary cannot be read.
     """
     structure = read(binary.listing, binary.threads).structure
-    costs = costs_of(binary.listing, binary.threads, target, table)
-    return play_kernel(structure, costs, -(-binary.threads // 32), resident, ir_loops)
+    costs = costs_of(binary.listing, binary.threads, target, conditions)
+    player = play if seed is None else partial(play, seed=seed)
+    return play_kernel(structure, costs, -(-binary.threads // 32), resident, ir_loops, player)
 
 
 def play_kernel(
@@ -161,11 +181,15 @@ def _loop_pass(loop: Loop, clocks: float, warps: int, costs: Costs, resident: in
     heavy = _pass(clocks, [(loop.own, warps)], costs, resident)
     if loop.light is None:
         return heavy
+    skipped = 0.0
+    if sum(costs.op(i).flops for i in loop.light) == sum(costs.op(i).flops for i in loop.own):
+        skipped = 1 - len(loop.light) / len(loop.own)
+        if skipped < _LITTLE:
+            return replace(heavy, skipped=skipped)
     lighter = Loop(loop.address, loop.light, loop.dispatch)
-    if sum(costs.op(i).flops for i in loop.light) < sum(costs.op(i).flops for i in loop.own):
-        alone, _, _ = play_parts([((lighter,), warps)], costs, resident, player)
-        return replace(heavy, light=_pass(alone[lighter], [(loop.light, warps)], costs, resident))
-    return replace(heavy, skipped=1 - len(loop.light) / len(loop.own))
+    alone, _, _ = play_parts([((lighter,), warps)], costs, resident, player)
+    light = _pass(alone[lighter], [(loop.light, warps)], costs, resident)
+    return replace(heavy, light=light, skipped=skipped)
 
 
 def play_parts(
@@ -276,7 +300,14 @@ def _pass(
                 busy[PIPE_NAMES[op.pipe]] += op.busy * times / (1 if op.pipe >= Pipe.SHARED else PARTITIONS)
     clocks = max(clocks, resident * max(busy.values()))
     usage = {name: round(resident * used / clocks, 4) for name, used in busy.items()}
-    return Pass(clocks, flops, usage, tuple((tuple(instructions), warps) for instructions, warps in parts))
+    made = tuple((tuple(instructions), warps) for instructions, warps in parts)
+    return Pass(clocks, flops, usage, made, copies=_copies(made[0][0]) if made else 1.0)
+
+
+def _copies(instructions: Sequence[Instruction]) -> float:
+    """Return how often a loop's code holds what PTX states once: how far ptxas unrolled the loop."""
+    counts = Counter(i.ptx_line for i in instructions if i.base in _UNROLLED and i.ptx_line is not None)
+    return float(median_low(counts.values())) if counts else 1.0
 
 
 def _specialised(

@@ -6,9 +6,9 @@ from dataclasses import replace
 from functools import lru_cache
 
 from evaluator.binary import Binary
-from evaluator.performance.kernel import Pass, PlayedKernel, read
+from evaluator.performance.kernel import Conditions, Pass, PlayedKernel, read
 from evaluator.performance.lines import Line, ptx_around, read_lines
-from evaluator.performance.model import CaseTime, LaunchTime, clock_hz, predict, residency_limits, time_case
+from evaluator.performance.model import CaseTime, LaunchTime, predict, residency_limits, time_case
 from evaluator.performance.reliefs import RESOLVED_PERCENT, relief_percent, reliefs
 from evaluator.performance.replay import Replay
 from evaluator.performance.sass import Code as Sass
@@ -79,9 +79,9 @@ class _Player:
         self.most = most
         self.code = read(work.binary.listing, work.binary.threads).code
         self.lines = _lines(self.code, work.binary, source.file)
-        self.recorder = _record(work.binary, target, time.kernel.resident, len(work.loops))
+        self.recorder = _record(work.binary, target, time.kernel.resident, len(work.loops), time.conditions)
         self.slots = target.sms * time.kernel.resident
-        self.us_per_clock = 1e6 / clock_hz(target)
+        self.us_per_clock = 1e6 / time.clock_hz
 
     def profile(self) -> LaunchProfile:
         work, kernel = self.work, self.time.kernel
@@ -188,7 +188,7 @@ class _Player:
     def _relief(self, passed: Pass) -> dict[str, float]:
         kernel = self.time.kernel
         pipes = tuple(name for name, busy in passed.usage.items() if busy > _HARDLY_BUSY and name != "issue")
-        relieved = _relieve(self.work.binary, self.target, kernel.resident, len(self.work.loops), pipes)
+        relieved = _relieve(self.work.binary, self.target, kernel.resident, len(self.work.loops), pipes, self.time.conditions)
         return relief_percent(kernel, passed, relieved)
 
     def _roles(self, passed: Pass, clocks: float, loop: bool) -> tuple[Role, ...]:
@@ -270,17 +270,17 @@ def _shares(charges: Sequence[Charge]) -> dict[str, float]:
 
 
 @lru_cache(maxsize=2)
-def _record(binary: Binary, target: Target, resident: int, ir_loops: int) -> Recorder:
+def _record(binary: Binary, target: Target, resident: int, ir_loops: int, conditions: Conditions) -> Recorder:
     recorder = Recorder()
-    Replay.of(binary, target, resident, ir_loops).play(player=recorder)
+    Replay.of(binary, target, resident, ir_loops, conditions).play(player=recorder)
     return recorder
 
 
 @lru_cache(maxsize=16)
 def _relieve(
-    binary: Binary, target: Target, resident: int, ir_loops: int, pipes: tuple[str, ...]
+    binary: Binary, target: Target, resident: int, ir_loops: int, pipes: tuple[str, ...], conditions: Conditions
 ) -> Mapping[str, PlayedKernel]:
-    return reliefs(Replay.of(binary, target, resident, ir_loops), pipes)
+    return reliefs(Replay.of(binary, target, resident, ir_loops, conditions), pipes)
 
 
 def _parts(
