@@ -55,15 +55,13 @@ def conditions(op: Op) -> Slots:
 def followed(function: Function) -> frozenset[int]:
     """Return the branches and calls whose work should be counted, by the index of their first block.
 
-    They contain loads, stores, products or exponentials, and none of their conditions depends on memory or on a
-    product.
+    None of their conditions depends on memory or on a product.
     """
     costly = _costly(function)
     return frozenset(
         op.regions[0].blocks[0].index
         for op in walk(function.body)
         if op.name in ("scf.if", "tt.call")
-        and any(asks(inner, function.types) for region in op.regions for inner in walk(region))
         and costly.isdisjoint(slot for inner in (op, *_branching(op)) for slot in conditions(inner))
     )
 

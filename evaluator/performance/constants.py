@@ -108,6 +108,10 @@ def _known(value: float, source: str, *, slow: float | None = None, fast: float 
     return Figure(value, source, value if slow is None else slow, value if fast is None else fast)
 
 
+def _fitted(value: float, slow: float, fast: float, why: str) -> Figure:
+    return Figure(value, f"fitted to published measurements (bench/measured): {why}", slow, fast)
+
+
 def _estimate(value: float, slow: float, fast: float, why: str) -> Figure:
     return Figure(value, f"estimate: {why}", slow, fast)
 
@@ -115,9 +119,9 @@ def _estimate(value: float, slow: float, fast: float, why: str) -> Figure:
 _ALL: dict[str, Figure] = {
     "shared_bytes": _known(128, "NVIDIA A100 and H100 architecture whitepapers (2020, 2022)"),
     "l2_port_bytes": _estimate(
-        64,
-        48,
-        128,
+        70,
+        56,
+        88,
         "more requests than L1 keeps in flight wait for its port to L2: A100 whitepaper (2020), 5120 bytes a clock for "
         "108 SMs are 47 each, rounded up to a power of two; fewer pass at the 128 of L1",
     ),
@@ -139,7 +143,7 @@ _ALL: dict[str, Figure] = {
     "fence_latency": _estimate(20, 60, 10, "a trip through the load-store unit"),
     "wgmma_latency": _estimate(60, 100, 30, "about twice that of mma.sync"),
     "wgmma_drain": _estimate(32, 64, 0, "half of a product's latency cannot be filled by another warpgroup"),
-    "wgmma_queue": _estimate(128, 128, 128, "two products of 64x128x16"),
+    "wgmma_queue": _fitted(256, 128, 384, "four products of 64x128x16; tiles of 64 rows wait less than with two"),
     "wgmma_in_turn": _estimate(
         1,
         1,
@@ -149,18 +153,18 @@ _ALL: dict[str, Figure] = {
     ),
     "memory_queue": _estimate(64, 64, 64, "sixteen 128-bit accesses"),
     "operands_read": _estimate(12, 20, 8, "the depth of the load-store unit's queue"),
-    "l2_hit_latency": _estimate(300, 420, 240, "gpu-benches, gpu-latency: 265 clocks for the near half of an H100's L2, 475 for the far half"),
-    "hbm_latency": _estimate(1000, 1200, 800, "gpu-benches, gpu-latency: 650 clocks on an H100 without load"),
-    "flushed_latency": _estimate(600, 900, 300, "fitted"),
-    "l2_merging": _estimate(0.5, 0.2, 0.8, "fitted"),
-    "l2_share": _estimate(0.75, 0.5, 0.9, "fitted"),
-    "l2_most_bytes": _known(64, "CUDA programming guide"),
-    "hbm_share": _estimate(0.9, 0.86, 0.94, "fitted"),
-    "half_line_cost": _estimate(1.25, 1.32, 1.18, "fitted"),
+    "l2_hit_latency": _fitted(320, 420, 250, "unloaded, gpu-benches, gpu-latency has 265 clocks for the near half of an H100's L2, 475 for the far half"),
+    "hbm_latency": _fitted(940, 1150, 750, "under load; gpu-benches, gpu-latency has 650 clocks on an H100 without load"),
+    "flushed_latency": _fitted(540, 800, 300, "on top of hbm_latency, for the first bytes that fill an L2 full of lines to be written back"),
+    "l2_merging": _fitted(0.6, 0.4, 0.8, "an H100 serves requests of neighbouring matrix tiles at 11 TB/s, which is more than its L2 delivers"),
+    "l2_share": _fitted(1.0, 0.7, 1.2, "data that is read again after as many bytes as L2 holds is still found there"),
+    "l2_most_bytes": _fitted(80, 64, 96, "more than the 64 bytes that the port of an L2 slice delivers, as requests are merged before"),
+    "hbm_share": _fitted(0.91, 0.88, 0.94, "long streams"),
+    "half_line_cost": _fitted(1.35, 1.45, 1.2, "tiles with rows of 64 bytes against those with longer rows"),
     "free_clock": _known(1.0, "boost"),
-    "event_us": _estimate(3.0, 3.6, 2.4, "fitted"),
-    "launch_us": _estimate(2.0, 2.4, 1.6, "estimate"),
-    "graph_us": _estimate(1.0, 1.3, 0.7, "fitted"),
+    "event_us": _fitted(3.4, 3.9, 2.9, "smallest kernels timed by do_bench"),
+    "launch_us": _fitted(2.0, 2.3, 1.7, "smallest kernels timed by do_bench"),
+    "graph_us": _fitted(1.0, 1.2, 0.8, "smallest kernels in a CUDA graph"),
     "tensor_memory_latency": _estimate(60, 100, 30, "twice that of shared memory"),
     "tensor_memory_bytes": _estimate(512, 256, 512, "16 bytes for each of 32 lanes"),
 }

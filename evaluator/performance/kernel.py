@@ -169,14 +169,16 @@ def _play_kernel(
     return PlayedKernel(
         resident,
         _pass(outside, [(structure.outside, warps)], costs, resident, copies=False),
-        tuple(_loop_pass(loop, clocks[loop], warps, costs, resident, player) for loop in loops),
+        tuple(_loop_pass(loop, clocks[loop], structure, warps, costs, resident, player) for loop in loops),
         frozenset(costs.unknown),
         bool(costs.serialised),
         unfollowed=frozenset(costs.unfollowed),
     )
 
 
-def _loop_pass(loop: Loop, clocks: float, warps: int, costs: Costs, resident: int, player: Player) -> Pass:
+def _loop_pass(
+    loop: Loop, clocks: float, structure: Structure, warps: int, costs: Costs, resident: int, player: Player
+) -> Pass:
     """Return a pass through a loop; where its body branches, also the lightest one."""
     heavy = _pass(clocks, [(loop.own, warps)], costs, resident)
     if loop.light is None:
@@ -187,9 +189,15 @@ def _loop_pass(loop: Loop, clocks: float, warps: int, costs: Costs, resident: in
         if skipped < _LITTLE:
             return replace(heavy, skipped=skipped)
     lighter = Loop(loop.address, loop.light, loop.dispatch)
-    alone, _, _ = play_parts([((lighter,), warps)], costs, resident, player)
-    light = _pass(alone[lighter], [(loop.light, warps)], costs, resident)
+    items = _with(lighter, loop, structure.items)
+    found, _, _ = play_parts([(items if lighter in items else (lighter,), warps)], costs, resident, player)
+    light = _pass(found[lighter], [(loop.light, warps)], costs, resident)
     return replace(heavy, light=light, skipped=skipped)
+
+
+def _with(lighter: Loop, loop: Loop, items: Sequence[Instruction | Loop]) -> tuple[Instruction | Loop, ...]:
+    """Return the items with ``lighter`` in place of ``loop``, so that copies made ahead of the loop are played."""
+    return tuple(lighter if item is loop else item for item in items)
 
 
 def play_parts(
