@@ -1,15 +1,17 @@
 """Records what host code launches, without computing anything, and counts the work of what was recorded."""
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
-import numpy as np
 import numpy.typing as npt
 import torch
 import triton
 from triton.compiler import make_backend
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from evaluator import executor
 from evaluator.compiling.frontend import Lowered, lower
@@ -20,6 +22,10 @@ from evaluator.executor.triton_offline.patches import Patches
 from evaluator.plan import Argument, KernelIR, Pointer
 from evaluator.target import Target
 from evaluator.work import LaunchWork, LoopWork
+
+_DEFAULTS = {"TRITON_DEFAULT_FP_FUSION": "1"}
+"""Defaults of the Tritons that the kernels were timed with; 3.9 warns where this one is not set."""
+_lowered: dict[tuple[str, str, int], Lowered] = {}
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,8 @@ class Recorded:
 def record(host: Callable[[], object], target: Target) -> tuple[Recorded, ...]:
     """Call ``host`` and return what it launched, lowered for ``target``.
 
-    Its tensors are on torch's ``meta`` device, or on the CPU where their contents decide what programs do.
+    Its tensors are on torch's ``meta`` device, or on the CPU where their contents decide what programs do: those of
+    integers are kept.
     """
     recorder = _Recorder(target)
     with torch.no_grad():
@@ -84,7 +91,6 @@ class _Recorder:
         self.launches: list[Recorded] = []
         self._target = target
         self._driver = OfflineDriver(target)
-        self._lowered: dict[tuple[str, str], Lowered] = {}
 
     def run(self, host: Callable[[], object]) -> None:
         patches = Patches()
@@ -98,7 +104,8 @@ class _Recorder:
         patches.set(triton.runtime.driver, "_active", self._driver)
         patches.set(triton.compiler, "compile", compile_offline)
         try:
-            host()
+            with patch.dict(os.environ, _DEFAULTS):
+                host()
         finally:
             patches.undo()
             for function in functions.values():  # they keep the compiler of their first launch
@@ -108,10 +115,10 @@ class _Recorder:
     def _lower(self, src: Any, target: Any, options: Any) -> OfflineKernel:
         backend = make_backend(target)
         parsed = backend.parse_options(dict(options or {}))
-        key = (src.hash(), str(sorted(parsed.__dict__.items(), key=str)))
-        if key not in self._lowered:
-            self._lowered[key] = lower(src, backend, parsed)
-        return OfflineKernel(src, self._lowered[key], self._target, self._record)
+        key = (src.hash(), str(sorted(parsed.__dict__.items(), key=str)), self._target.arch)
+        if key not in _lowered:
+            _lowered[key] = lower(src, backend, parsed)
+        return OfflineKernel(src, _lowered[key], self._target, self._record)
 
     def _record(self, kernel: OfflineKernel, grid: tuple[int, int, int], values: Sequence[Any]) -> None:
         if 0 in grid:
@@ -134,11 +141,16 @@ def _buffer(tensor: torch.Tensor) -> Buffer:
     dtype = str(tensor.dtype).removeprefix("torch.")
     size = tensor.untyped_storage().nbytes() // tensor.element_size()
     values = None
-    if tensor.device.type == "cpu":
-        values = np.array(tensor.detach().as_strided((size,), (1,), 0))
+    if tensor.device.type == "cpu" and not tensor.is_floating_point():
+        values = tensor.detach().as_strided((size,), (1,), 0).numpy().copy()
     return Buffer(dtype, size, values)
 
 
 def empty(shape: Sequence[int], dtype: str) -> torch.Tensor:
     """Return a contiguous tensor without memory."""
     return torch.empty(*shape, dtype=getattr(torch, dtype), device="meta")
+
+
+def descriptor(tensor: torch.Tensor, block_shape: list[int]) -> Any:
+    """Return a tensor descriptor as host code makes it."""
+    return TensorDescriptor.from_tensor(tensor, block_shape)

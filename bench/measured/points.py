@@ -12,6 +12,9 @@ from evaluator.work import LaunchWork
 
 DATA = Path(__file__).parent / "data"
 
+Problem = tuple[Hashable, ...]
+"""The source, and what was to be computed. A search chooses between the rows of one problem."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -22,17 +25,20 @@ class Source:
     stated: str
     """The card as the source names it, or how it was inferred."""
     timing: str
+    """``do_bench`` (cold L2, events around a call), ``graph`` (warm L2, a CUDA graph), ``proton`` (a kernel's own time,
+    of inputs and outputs beyond L2) or ``events`` (warm L2, events around a call).
+    """
     where: str
 
     @property
     def cold(self) -> bool:
-        """Whether L2 was emptied before each run."""
-        return self.timing != "graph"
+        """Whether L2 does not have the inputs."""
+        return self.timing in {"do_bench", "proton"}
 
     @property
     def graph(self) -> bool:
-        """Whether the launches were replayed as a CUDA graph."""
-        return self.timing == "graph"
+        """Whether the time leaves out what the host takes to launch."""
+        return self.timing in {"graph", "proton"}
 
 
 @dataclass(frozen=True)
@@ -41,8 +47,7 @@ class Row:
 
     family: str
     source: Source
-    problem: Hashable
-    """What was to be computed: a search chooses between the rows of one problem."""
+    problem: Problem
     label: str
     """The configuration, or the size where a problem has one configuration only."""
     measured_us: float
@@ -57,7 +62,7 @@ class Point:
 
     family: str
     card: str
-    problem: Hashable
+    problem: Problem
     label: str
     measured_us: float
     cold: bool
@@ -69,9 +74,16 @@ class Point:
 
     @property
     def held_out(self) -> bool:
-        """Whether constants may not be fitted to it: half of the points, by hash."""
-        text = f"{self.family} {self.problem} {self.label}"
-        return hashlib.sha256(text.encode()).digest()[0] % 2 == 1
+        """Whether constants may not be fitted to it; see ``held_out``."""
+        return held_out(self.family, self.problem, self.label)
+
+
+def held_out(family: str, problem: Problem, label: str) -> bool:
+    """Return whether a row is in the half that no constant may be fitted to, chosen by hash.
+
+    The source does not count, so that two measurements of the same thing are in one half.
+    """
+    return hashlib.sha256(f"{family} {problem[1:]} {label}".encode()).digest()[0] % 2 == 1
 
 
 def point(row: Row) -> Point:
