@@ -116,11 +116,12 @@ def test_a_search_predicts_its_winner_and_a_fixed_part_of_the_space() -> None:
     others = set(chosen(best)) - {best}
     assert others <= set(chosen(SPACE[-1]))
     assert 40 < len(others) < 160
+    assert {each[0] for each in chosen(best, least_rows=64)} == {best[0], 64, 128, 256}
 
 
 def test_a_search_launches_the_configurations_that_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
     _first_rows(monkeypatch, 1)
-    monkeypatch.setattr(searches, "chosen", lambda best: [best])
+    monkeypatch.setattr(searches, "chosen", lambda best, least_rows: [best])
     (found,) = searches.searches()
     assert found.problem == ("vllm-fp8", 1, 2112, 7168)
     assert found.launches[found.best].grid == (2112 // 32, 1, 1)
