@@ -82,7 +82,7 @@ class RunConfig(BaseModel):
     """What the kernel computes: mha, gqa, fsa or a PATH.py."""
     target: Annotated[str, Flag(_SEARCH, "NAME", commands=_RUN)] = Field(
         default="h100",
-        description=f"Architecture to predict speed for: {ARCHITECTURES}; or cuda, to measure on this machine's GPU.",
+        description=f"Card to predict speed for: {ARCHITECTURES}; or cuda, to measure on this machine's GPU.",
     )
     suite: Annotated[str, Flag(_SEARCH, "NAME", commands=_RUN)] = "quick"
     """Benchmark cases: quick or paper."""

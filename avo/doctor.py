@@ -62,6 +62,7 @@ def examine(database: str) -> Iterator[Check]:
     yield from _triton()
     yield check_database(database)
     yield from _gpu()
+    yield _predictions()
     yield _key()
     yield _terminal()
 
@@ -189,6 +190,15 @@ def _gpu() -> Iterator[Check]:
         found = f"not readable: {error}"
         yield Check("GPU clocks", Health.ABSENT, found, "measured scores will not say what held the clock down")
     yield _profilers()
+
+
+def _predictions() -> Check:
+    from evaluator.target import TARGETS
+
+    held = [target.name for target in TARGETS.values() if target.held_against]
+    others = [target.name for target in TARGETS.values() if not target.held_against]
+    found = f"held against published timings: {', '.join(held)}; not held against anything: {', '.join(others)}"
+    return Check("predictions", Health.OK, found)
 
 
 def _card(name: str) -> Check:

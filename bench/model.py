@@ -249,11 +249,12 @@ def _as_played(target: Target, moved: Target) -> Target:
 
 
 def constant_table() -> Table:
-    """Every constant of every target."""
-    yield from _head("constant", *TARGETS, "range", "source")
-    by_target = {name: figures(target.arch) for name, target in TARGETS.items()}
+    """Every constant of every architecture."""
+    architectures = sorted({target.arch for target in TARGETS.values()})
+    yield from _head("constant", *(f"sm_{arch}" for arch in architectures), "range", "source")
+    tables = [figures(arch) for arch in architectures]
     for name in Constants.__dataclass_fields__:
-        found = [table[name] for table in by_target.values()]
+        found = [table[name] for table in tables]
         ranges = dict.fromkeys(f"{f.slow:g} to {f.fast:g}" for f in found if f.slow != f.fast)
         sources = dict.fromkeys(figure.source for figure in found)
         yield _row(f"`{name}`", *(f"{f.value:g}" for f in found), "; ".join(ranges), "; ".join(sources))

@@ -25,7 +25,8 @@ _LEFT_OUT = frozenset(
 """Modules that are left out: for other hardware, of no use in a kernel, or only parents. libdevice has one passage with
 all names.
 """
-_ARCHITECTURES = {"ampere": 80, "hopper": 90, "blackwell": 100}
+_ARCHITECTURES = {"ampere": (80, 89, 120), "hopper": (90,), "blackwell": (100, 103)}
+"""By the name of a module, the compute capabilities that have what it exports. 12.0 multiplies as 8.0 does."""
 _HIDDEN = frozenset({"_semantic", "_generator", "_builder", "self"})
 _MOST_LINES = 60
 _SEMANTICS = (
@@ -85,7 +86,7 @@ def _passage(package: Package, place: Place, names: Sequence[str]) -> Note:
 
 def _architectures(names: Sequence[str]) -> tuple[int, ...]:
     """Return the names whose modules export the definition; empty if a module for all hardware does."""
-    each = [{_ARCHITECTURES[part] for part in name.split(".") if part in _ARCHITECTURES} for name in names]
+    each = [{arch for part in name.split(".") for arch in _ARCHITECTURES.get(part, ())} for name in names]
     return tuple(sorted(set().union(*each))) if all(each) else ()
 
 

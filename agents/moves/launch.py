@@ -37,7 +37,7 @@ def _shapes(target: Target) -> _Shapes:
     """
     if target.tensor_memory:
         return _BLACKWELL
-    return _HOPPER if target.bulk_copies else _AMPERE
+    return _HOPPER if target.asynchronous_products else _AMPERE
 
 
 _DEFAULTS = {"num_warps": 4, "num_stages": 3}

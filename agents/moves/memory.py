@@ -197,7 +197,7 @@ def _bounds(anatomy: Anatomy, node: cst.BaseExpression, indices: set[str]) -> bo
 
 def _edit_specialise(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
     """Give the first loop's loads to warps of their own, under the terms of Triton's pass (see the note)."""
-    if not target.bulk_copies or not anatomy.loops:
+    if not target.asynchronous_products or not anatomy.loops:
         return
     choices = tree.find(anatomy.loops[0].node, cst.If)
     if not any(tree.text(choice.test).endswith("is not None") for choice in choices):

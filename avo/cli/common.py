@@ -54,7 +54,7 @@ ProblemOption = Annotated[
 ]
 TargetOption = Annotated[
     str,
-    typer.Option("--target", metavar="NAME", help=f"Architecture: {ARCHITECTURES}; or cuda, this machine's GPU."),
+    typer.Option("--target", metavar="NAME", help=f"Card: {ARCHITECTURES}; or cuda, this machine's GPU."),
 ]
 SuiteOption = Annotated[str, typer.Option("--suite", metavar="NAME", help="Benchmark cases: quick, paper or held_out.")]
 LogOption = Annotated[

@@ -25,7 +25,7 @@ def profile(
         str | None,
         typer.Option(
             metavar="NAME",
-            help=f"Architecture to predict for: {ARCHITECTURES}. Default: the run's, else h100.",
+            help=f"Card to predict for: {ARCHITECTURES}. Default: the run's, else h100.",
         ),
     ] = None,
     suite: Annotated[

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from avo.watch.tables import gain, row, table
 from avo.watch.wording import SPREAD, compared, percent, printable, spread, unit, verdict
+from evaluator.target import ScoreKind, unchecked
 
 if TYPE_CHECKING:
     from evaluator.evaluation import Evaluation, Score
@@ -43,8 +44,9 @@ def render(evaluation: "Evaluation", problem: "Problem", seed: "Score | None" = 
 
 
 def _conditions(score: "Score") -> list[str]:
-    """Return how a score was measured, in lines."""
-    lines = (score.conditions, compared(score.comparison) if score.comparison else "")
+    """Return how a score was measured, or that nobody checked how well it is predicted, in lines."""
+    doubt = unchecked(score.target) if score.kind is ScoreKind.PREDICTED else ""
+    lines = (score.conditions, compared(score.comparison) if score.comparison else "", doubt)
     return [printable(line) for line in lines if line]
 
 

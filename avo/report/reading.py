@@ -189,6 +189,7 @@ def _environment(run: Run, score: Score | None) -> list[tuple[str, str]]:
     lines = [
         ("problem", run.problem),
         ("target", f"{run.target} ({TARGETS[run.target].product})" if run.target in TARGETS else run.target),
+        ("predictions", TARGETS[run.target].standing if run.target in TARGETS else ""),
         ("measured on", score.card if score else ""),
         ("conditions", score.conditions if score else ""),
         ("suite", run.suite),

@@ -17,7 +17,7 @@ from avo.report.figures import NARROW, WIDE, Figure, draw_bars, draw_trajectory
 from avo.watch.scores import geomean
 from avo.watch.wording import SPREAD, duration, first_line, percent, place, printable, verdict
 from evaluator.evaluation import Fault
-from evaluator.target import score_kind
+from evaluator.target import score_kind, unchecked
 
 if TYPE_CHECKING:
     from evaluator.profile import Profile, Section
@@ -83,6 +83,7 @@ def _names(report: Report, now: datetime) -> dict[str, Any]:
         "now": now,
         "release": installed("avo-kernels"),
         "place": place(score) if score else report.run.target,
+        "unchecked": unchecked(report.run.target),
         "kind": kind,
         "spread_name": SPREAD[kind],
         "geomean": geomean,

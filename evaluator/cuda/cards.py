@@ -25,10 +25,11 @@ class Card:
     """Tells this card from all others."""
 
     def target(self) -> Target:
-        """Return the card as a target: its own counts and bandwidth, everything else from its architecture.
+        """Return the card as a target: its own counts and bandwidth, everything else from the known card most like it.
 
-        Raises ``EvaluatorUnavailable`` for an architecture without figures: without the tensor cores' peak no time can
-        be called impossible.
+        A card with another number of SMs than all known ones has the highest tensor rate of its architecture: so no
+        time that it can reach is called impossible. Raises ``EvaluatorUnavailable`` for an architecture without
+        figures: without the tensor cores' peak no time could be.
         """
         known = [target for target in TARGETS.values() if target.arch == self.arch]
         if not known:
@@ -37,9 +38,11 @@ class Card:
                 f"{self.name} has compute capability {self.arch / 10:.1f}; this version measures on {having}"
             )
         hbm = self.hbm_bytes_per_s or max(target.hbm_bytes_per_s for target in known)
-        alike = min(known, key=lambda target: abs(target.hbm_bytes_per_s - hbm))
+        alike = min(known, key=lambda target: (target.sms != self.sms, abs(target.hbm_bytes_per_s - hbm)))
+        rate = alike.tensor_flop if alike.sms == self.sms else max(target.tensor_flop for target in known)
         return replace(
             alike,
+            tensor_flop=rate,
             name=CUDA,
             product=self.name,
             sms=self.sms,

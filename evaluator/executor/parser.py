@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import replace
 
 from evaluator.executor.errors import IRError, UnsupportedOperation
 from evaluator.executor.ir import COMBINING, Block, Function, Op, Region, Type, parse_type
@@ -300,6 +301,7 @@ _SPECIAL: dict[str, Callable[[list[Type]], Type]] = {
     "arith.cmpf": lambda types: types[0].of("i1"),
     "arith.select": lambda types: types[-1],
     "tt.make_tensor_descriptor": lambda types: types[-1],
+    "tt.unsplat": lambda types: replace(types[0], shape=()),
 }
 
 

@@ -102,6 +102,7 @@ class Constants:
 _LUO = "Luo et al., arXiv:2501.12084 (2025)"
 _JIA = "Jia et al., arXiv:1804.06826 (2018), measured on Volta"
 _GPU_BENCHES = "github.com/te42kyfo/gpu-benches, raw data of gpu-l2-cache (read November 2026)"
+_TVM = "github.com/apache/tvm, tl_doc/flash_perf.md (2024)"
 
 
 def _known(value: float, source: str, *, slow: float | None = None, fast: float | None = None) -> Figure:
@@ -168,6 +169,10 @@ _ALL: dict[str, Figure] = {
     "tensor_memory_latency": _estimate(60, 100, 30, "twice that of shared memory"),
     "tensor_memory_bytes": _estimate(512, 256, 512, "16 bytes for each of 32 lanes"),
 }
+_BLACKWELL = {
+    "l2_bytes": _estimate(36, 28, 45, "that of an H100"),
+    "mma_sync_share": _estimate(0.31, 0.31, 0.5, "the rate per SM of an H100, at twice its peak"),
+}
 _BY_ARCH: dict[int, dict[str, Figure]] = {
     80: {
         "l2_bytes": _known(35.5, f"{_GPU_BENCHES}: A100 80 GB, 5.4 TB/s at 1.41 GHz", slow=33),
@@ -184,11 +189,55 @@ _BY_ARCH: dict[int, dict[str, Figure]] = {
         "mma_sync_share": _known(0.62, f"{_LUO}: 62% of the peak"),
         "free_clock": _known(1.98 / 1.83, "NVIDIA H100 SXM, maximum clock 1.98 GHz"),
     },
-    100: {
-        "l2_bytes": _estimate(36, 28, 45, "that of an H100"),
-        "mma_sync_share": _estimate(0.31, 0.31, 0.5, "the rate per SM of an H100, at twice its peak"),
+    89: {
+        "l2_bytes": _known(
+            15,
+            f"{_GPU_BENCHES}: L40, 5.23 TB/s on 142 SMs at 2.49 GHz are 14.8; github.com/smallscientist1/"
+            "cuda_microbenchmark (2023): RTX 4090, 1946 bytes a clock are 15.2",
+            slow=14.8,
+            fast=15.2,
+        ),
+        "global_latency": _estimate(
+            500,
+            700,
+            300,
+            "as for the others, between L2 hit and device memory under load. Unloaded, gpu-benches, gpu-latency has "
+            "277 clocks for an L40's L2; github.com/markdewing/AI_kernels (2025) has 296 for an RTX 4090's, 636 for "
+            "its device memory",
+        ),
+        "mma_sync_share": _known(1.0, f"{_TVM}: 169 TFLOPS of attention on an RTX 4090 are all of the peak"),
+    },
+    100: _BLACKWELL,
+    103: _BLACKWELL,
+    120: {
+        "l2_bytes": _known(
+            17,
+            "chipsandcheese.com, Blackwell: Nvidia's Massive GPU (2025): RTX PRO 6000, 8.7 TB/s on 188 SMs are 17.8 at "
+            "2.6 GHz, 16.5 at 2.8 GHz",
+            slow=16.5,
+            fast=17.8,
+        ),
+        "integer_lanes": _known(
+            128, "NVIDIA RTX Blackwell GPU Architecture whitepaper (2025): integers at the rate of fp32", slow=64
+        ),
+        "global_latency": _estimate(
+            700,
+            950,
+            360,
+            "as for the others, between L2 hit and device memory under load. Unloaded, github.com/markdewing/"
+            "AI_kernels (2025) has 360 clocks for an RTX 5090's L2, 936 for its device memory",
+        ),
+        "mma_sync_share": _known(
+            1.0,
+            "gau-nernst.github.io, Writing Speed-of-Light Flash Attention for 5090 (2025): cuDNN's attention reaches "
+            "0.97 of the peak",
+        ),
     },
 }
+
+
+_OF_EACH = ("l2_bytes", "mma_sync_share")
+"""What every architecture has a figure of its own for."""
 
 
 def figures(arch: int) -> dict[str, Figure]:
@@ -199,7 +248,7 @@ def figures(arch: int) -> dict[str, Figure]:
     if arch not in _BY_ARCH:
         raise LookupError(
             f"compute capability {arch / 10:.1f} has no figures in evaluator/performance/constants.py: add those of "
-            f"_BY_ARCH ({', '.join(next(iter(_BY_ARCH.values())))})"
+            f"_BY_ARCH ({', '.join(_OF_EACH)})"
         )
     table = {**_ALL, **_BY_ARCH[arch]}
     return {field.name: table[field.name] for field in fields(Constants)}

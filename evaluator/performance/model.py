@@ -15,12 +15,13 @@ from evaluator.evaluation import CaseScore, Resources
 from evaluator.performance.constants import DRAWS, Constants, constants, place
 from evaluator.performance.doubts import Doubt, doubts
 from evaluator.performance.kernel import Conditions, Pass, PlayedKernel, measure
+from evaluator.performance.matching import match_loops
 from evaluator.performance.memory import Timing, Traffic, l1_hits, traffic
 from evaluator.performance.reliefs import critical
 from evaluator.performance.sass import ModelError
 from evaluator.performance.simulate import PARTITIONS
 from evaluator.target import Target
-from evaluator.work import LaunchWork, LoopWork
+from evaluator.work import LaunchWork
 
 BUSY = 0.6
 """The busiest pipe is the limiter if it is busy for more than this fraction; otherwise latency is."""
@@ -392,43 +393,6 @@ def _charge(passed: Pass, flops: float, entered: float) -> float:
         taken = max(0.0, (flops - light.flops) / (passed.flops - light.flops))
         return light.clocks + taken * (passed.clocks - light.clocks)
     return passed.clocks * (max(1.0, flops / passed.flops) if passed.flops else 1.0)
-
-
-def match_loops(loops: Sequence[LoopWork], kernel: PlayedKernel) -> list[Pass | None]:
-    """Return, for each loop of the IR, the pass in SASS that stands for it; None for a loop that was unrolled.
-
-    As many loops in SASS as in the IR, with matrix products wherever the IR has some: they match in order. Otherwise
-    loops with products match among themselves, and so do the others. Where SASS has fewer with products, the smallest
-    ones whose products are found outside loops were unrolled. Where counts still differ, each loop of the kind is
-    charged as the slowest one.
-    """
-    kinds = [bool(loop.body.dot_flops) for loop in loops]
-    scalar = not any(passed.flops for passed in kernel.loops)
-    if len(loops) == len(kernel.loops) and (
-        scalar or all(passed.flops or not kind for passed, kind in zip(kernel.loops, kinds, strict=True))
-    ):
-        return list(kernel.loops)
-    matched: list[Pass | None] = [None] * len(loops)
-    for products in (True, False):
-        wanted = [i for i, kind in enumerate(kinds) if kind == products]
-        found = [passed for passed in kernel.loops if bool(passed.flops) == products]
-        if products and found:
-            room = kernel.outside.flops
-            for i in sorted(wanted, key=lambda i: _most_flops(loops[i])):
-                room -= _most_flops(loops[i])
-                if len(wanted) > len(found) and room >= 0:
-                    wanted.remove(i)
-        for position, i in enumerate(wanted):
-            if len(found) == len(wanted):
-                matched[i] = found[position]
-            elif found:
-                matched[i] = max(found, key=lambda passed: passed.clocks)
-    return matched
-
-
-def _most_flops(loop: LoopWork) -> float:
-    """Return the FLOPs of matrix products in the program that runs the loop most often."""
-    return float(loop.trips.max(initial=0)) * loop.body.dot_flops
 
 
 def list_schedule(clocks: npt.NDArray[np.float64], slots: int) -> float:

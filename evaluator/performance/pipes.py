@@ -345,6 +345,8 @@ class Costs:
 
     def _matrix(self, i: Instruction) -> tuple[float, Kind, Pipe, float, float, float, bool]:
         rate = self.target.tensor_flop * next((r for name, r in OPERAND_RATE.items() if f".{name}" in i.opcode), 1.0)
+        if self.target.fp32_sums_at_half_rate and ".F32" not in i.opcode:
+            rate *= 2
         latency = self.table.wgmma_latency
         if i.base in SINGLE_ISSUE:
             m, n, k = _decode(self.code.descriptors.get(i.index, 0), i.base)

@@ -193,6 +193,11 @@ def test_ampere_gets_no_descriptors_and_no_specialised_warps() -> None:
     assert BY_NAME["specialise"].variants(apply(SEED, "descriptors"), get_target("a100")) == ()
 
 
+def test_consumer_blackwell_gets_descriptors_but_no_specialised_warps() -> None:
+    assert BY_NAME["descriptors"].variants(SEED, get_target("rtx5090"))
+    assert BY_NAME["specialise"].variants(apply(SEED, "descriptors"), get_target("rtx5090")) == ()
+
+
 @pytest.mark.parametrize(
     ("change", "names"),
     [

@@ -1,14 +1,18 @@
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from evaluator import cuda
 from evaluator.errors import UnknownTarget
-from evaluator.target import ARCHITECTURES, CUDA, TARGETS, ScoreKind, check_target, score_kind
+from evaluator.target import ARCHITECTURES, CUDA, TARGETS, Architecture, ScoreKind, check_target, score_kind, unchecked
 from evaluator.targets import get_target
 
-PEAK_TFLOPS = {"a100": 312, "h100": 989, "h200": 989, "b200": 2250}
-"""Dense bf16, as NVIDIA publishes them."""
+PEAK_TFLOPS = {
+    "a100": 312, "h100": 989, "h200": 989, "h20": 148, "rtx4090": 165.2, "l40s": 366, "b200": 2250, "b300": 2250,
+    "rtx5090": 209.5,
+}  # fmt: skip
+"""Dense bf16 with sums in fp32, as NVIDIA publishes them."""
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -21,9 +25,30 @@ def test_peak_follows_from_the_figures(name: str) -> None:
 @pytest.mark.parametrize("name", TARGETS)
 def test_every_figure_has_a_source(name: str) -> None:
     target = get_target(name)
-    assert target.source
-    assert target.clock_source
+    for source in (target.architecture_source, target.source, target.clock_source):
+        assert any(char.isdigit() for char in source) or source.startswith(("estimate", "same", "taken over")), source
     assert target.kind is ScoreKind.PREDICTED
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_no_figure_is_missing(name: str) -> None:
+    may_be_none = {"tensor_memory_columns", "fp32_sums_at_half_rate", "held_against"}
+    target = get_target(name)
+    assert not [
+        field.name for field in fields(target) if not getattr(target, field.name) and field.name not in may_be_none
+    ]
+
+
+def test_cards_of_an_architecture_have_its_figures_but_for_the_tensor_rate() -> None:
+    shared = [field.name for field in fields(Architecture) if field.name != "tensor_flop"]
+    figures = {(t.arch, tuple(getattr(t, name) for name in shared)) for t in TARGETS.values()}
+    assert len(figures) == len({arch for arch, _ in figures})
+
+
+def test_a_card_that_nobody_held_against_measurements_says_so() -> None:
+    assert unchecked("rtx5090") == "Predictions for rtx5090 were not held against anything."
+    assert get_target("h100").standing.startswith("Predictions for h100 were held against published timings of ")
+    assert unchecked("h100") == unchecked(CUDA) == ""
 
 
 def test_an_unknown_target_is_named_with_the_known_ones() -> None:
@@ -39,9 +64,10 @@ def test_pages_that_list_the_targets_list_all_of_them(page: str) -> None:
 
 
 def test_what_an_architecture_has_follows_from_its_figures() -> None:
-    ampere, hopper, blackwell = (TARGETS[name] for name in ("a100", "h100", "b200"))
-    assert [target.bulk_copies for target in (ampere, hopper, blackwell)] == [False, True, True]
-    assert [target.tensor_memory for target in (ampere, hopper, blackwell)] == [False, False, True]
+    cards = [TARGETS[name] for name in ("a100", "rtx4090", "h100", "b200", "b300", "rtx5090")]
+    assert [target.bulk_copies for target in cards] == [False, False, True, True, True, True]
+    assert [target.asynchronous_products for target in cards] == [False, False, True, True, True, False]
+    assert [target.tensor_memory for target in cards] == [False, False, False, True, True, False]
 
 
 def test_the_kind_of_a_targets_scores_follows_from_its_name_without_a_gpu() -> None:

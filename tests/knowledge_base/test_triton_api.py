@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from evaluator.target import TARGETS
 from knowledge_base.note import Kind, Note
-from knowledge_base.triton_api import installed_api, read_api
+from knowledge_base.triton_api import _ARCHITECTURES, installed_api, read_api
 
 FILES = {
     "__init__.py": """
@@ -148,9 +149,13 @@ def test_what_a_module_for_all_exports_is_about_no_architecture(tmp_path: Path) 
 def test_architectures_are_those_whose_modules_export_it() -> None:
     architectures = {note.id.rpartition(".")[2]: note.architectures for note in installed_api()}
     assert architectures["warpgroup_mma"] == (90,)
-    assert architectures["tcgen05_mma"] == (100,)
-    assert architectures["fence_async_shared"] == (90, 100)
+    assert architectures["tcgen05_mma"] == (100, 103)
+    assert architectures["fence_async_shared"] == (90, 100, 103)
     assert architectures["dot"] == ()
+
+
+def test_every_architecture_that_is_a_target_has_modules() -> None:
+    assert {arch for found in _ARCHITECTURES.values() for arch in found} == {each.arch for each in TARGETS.values()}
 
 
 def test_the_installed_api_has_what_kernels_are_written_with() -> None:

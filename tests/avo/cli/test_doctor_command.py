@@ -1,6 +1,7 @@
 """``avo doctor``."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def test_a_machine_that_can_run_is_exit_code_0_and_the_key_stays_secret(
         assert checks[name]["health"] == "ok", checks[name]
     assert "sm_90" in checks["compiler"]["found"]
     assert "2 runs" in checks["database"]["found"]
+    assert re.search(r"timings: .*h100.*; not held against anything: .*rtx4090", checks["predictions"]["found"])
     assert "secret" not in result.output
 
 

@@ -66,6 +66,14 @@ def test_an_unverified_kernel_is_shown_with_a_prediction_that_is_called_so() -> 
     assert "correct" not in text.lower()
 
 
+def test_a_prediction_for_a_card_that_was_checked_by_nobody_says_so() -> None:
+    evaluation = make_evaluation(200.0)
+    assert evaluation.score is not None
+    assert "held against" not in shown(evaluation)
+    other = replace(evaluation, target="rtx4090", score=replace(evaluation.score, target="rtx4090"))
+    assert "Predictions for rtx4090 were not held against anything." in shown(other).splitlines()
+
+
 def test_a_measured_score_names_its_card_its_quartiles_and_how_it_was_compared() -> None:
     text = shown(make_measured(640.0))
     assert text.splitlines()[:3] == [

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -20,6 +21,7 @@ from avo.export.choosing import choose, lineage_of
 from avo.export.errors import ExportError
 from avo.export.judging import Passed
 from avo.export.package import check_place, package_name, render_package, write_package
+from evaluator.target import TARGETS
 from lineage_db.records import Run, Version
 from tests.avo.export.sample import chosen, passed, sample
 from tests.avo.sample_run import make_measured
@@ -98,6 +100,13 @@ def test_a_kernel_is_the_judged_source_below_a_header(both: list[Passed]) -> Non
     kernel = render_package("mine", both, NOW)[f"{INSIDE}/kernels/mha_h100_v3.py"]
     assert kernel.endswith(f"\n\n{both[0].chosen.source}")
     assert kernel.startswith("# SPDX-License-Identifier: Apache-2.0\n# mha-h100@3: see")
+
+
+def test_the_tests_know_a_card_with_every_compute_capability(both: list[Passed]) -> None:
+    where = next(text for path, text in render_package("mine", both, NOW).items() if path.endswith("where.py"))
+    names = dict(re.findall(r"\((\d+, \d)\): \"(\w+)\"", where))
+    assert {TARGETS[name].arch for name in names.values()} == {target.arch for target in TARGETS.values()}
+    assert all(divmod(TARGETS[name].arch, 10) == tuple(map(int, key.split(", "))) for key, name in names.items())
 
 
 def test_the_judge_s_inputs_and_reference_are_in_the_tests(both: list[Passed]) -> None:

@@ -10,6 +10,7 @@ from avo.report.data import MOST_DIFF_LINES, MOST_SOURCE, Report, cut
 from avo.report.reading import read_report
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Status
+from evaluator.targets import get_target
 from lineage_db.errors import UnknownRun
 from lineage_db.records import Intervention, RunState, StepState, Submission
 from lineage_db.store import Store
@@ -206,6 +207,7 @@ def test_the_environment_says_what_the_run_was_made_with(store: Store) -> None:
     assert dict(read_report(store, "live", NOON).environment) == {
         "problem": "mha",
         "target": "h100 (NVIDIA H100 SXM5 80GB)",
+        "predictions": get_target("h100").standing,
         "suite": "quick",
         "operator": "mutate",
         "random seed": "0",

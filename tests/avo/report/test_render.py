@@ -158,6 +158,13 @@ def test_a_run_without_versions_has_a_report_of_what_went_wrong(store: Store) ->
         assert "No version yet" in to_markdown(report, START)
 
 
+@pytest.mark.parametrize(("target", "said"), [("h100", False), ("h20", True), ("cuda", False)])
+def test_a_run_for_a_card_that_was_checked_by_nobody_says_so(store: Store, target: str, said: bool) -> None:
+    Recorded(store, f"mha-{target}", target=target)
+    report = read_report(store, f"mha-{target}", START)
+    assert ("were not held against anything." in to_html(report, START).partition("<main>")[0]) is said
+
+
 def test_a_run_that_will_measure_is_not_called_predicted_before_its_first_version(store: Store) -> None:
     Recorded(store, "mha-cuda", target="cuda")
     html = to_html(read_report(store, "mha-cuda", START), START)

@@ -31,9 +31,14 @@ def test_a_card_that_does_not_say_its_bandwidth_gets_the_highest() -> None:
     assert replace(CARD, hbm_bytes_per_s=0.0).target().hbm_bytes_per_s == get_target("h200").hbm_bytes_per_s
 
 
-@pytest.mark.parametrize(("arch", "capability"), [(89, "8.9"), (120, "12.0")])
+@pytest.mark.parametrize(("arch", "sms", "rate"), [(89, 128, 512), (89, 76, 1024), (90, 78, 1024), (90, 114, 4096)])
+def test_only_a_known_card_has_a_rate_below_its_architectures(arch: int, sms: int, rate: int) -> None:
+    assert replace(CARD, arch=arch, sms=sms, hbm_bytes_per_s=4.0e12).target().tensor_flop == rate
+
+
+@pytest.mark.parametrize(("arch", "capability"), [(86, "8.6"), (110, "11.0")])
 def test_an_architecture_without_figures_is_refused_in_one_line(arch: int, capability: str) -> None:
-    expected = f"^Fake H100 has compute capability {capability}; this version measures on 8.0, 9.0, 10.0"
+    expected = f"^Fake H100 has compute capability {capability}; this version measures on 8.0, 8.9, 9.0, 10.0"
     with pytest.raises(EvaluatorUnavailable, match=expected):
         replace(CARD, arch=arch).target()
 

@@ -9,11 +9,12 @@ import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluator.executor import IRError, UnsupportedOperation, load
+from evaluator.executor import Allocation, IRError, UnsupportedOperation, load
 from evaluator.executor.errors import EvaluatorError
 from evaluator.executor.ir import parse_type
 from evaluator.executor.locations import Locations, split_locations
 from evaluator.executor.parser import MAX_DEPTH
+from evaluator.plan import Pointer, Scalar
 
 ORACLE = "the expected messages and locations"
 
@@ -44,6 +45,20 @@ def module(*lines, signature="%x: !tt.ptr<f32>, %n: i32"):
 def test_what_might_change_the_meaning_is_refused_by_name(line, name):
     with pytest.raises(UnsupportedOperation, match=name):
         load(module(line))
+
+
+def test_a_block_of_one_element_becomes_a_scalar_without_saying_its_type():
+    lines = [
+        "%block = tt.splat %n : i32 -> tensor<1xi32>",
+        "%one = tt.unsplat %block : tensor<1xi32>",
+        "%twice = arith.addi %one, %n : i32",
+        "%value = arith.sitofp %twice : i32 to f32",
+        "tt.store %x, %value : !tt.ptr<f32>",
+    ]
+    out = torch.zeros(1)
+    memory = [Allocation("x", out, torch.zeros(1, dtype=torch.bool), False)]
+    assert load(module(*lines)).run(memory, [Pointer(0, 0), Scalar(21)], (1, 1, 1)).faults == ()
+    assert out.item() == 42
 
 
 @pytest.mark.parametrize(

@@ -29,12 +29,13 @@ def test_the_slow_end_is_the_slow_one(target: str) -> None:
 @pytest.mark.parametrize("target", sorted(TARGETS))
 def test_the_sustained_clock_is_within_its_range(target: str) -> None:
     low, high = TARGETS[target].sustained_clock_range
-    assert low <= TARGETS[target].sustained_clock_ratio <= high <= 1
+    assert low <= TARGETS[target].sustained_clock_ratio <= high
+    assert high <= 1 or target.startswith("rtx")  # whose boost clock is a promise, not a limit
 
 
 def test_an_architecture_without_figures_is_named_with_where_to_add_them() -> None:
-    with pytest.raises(LookupError, match=r"12\.0 has no figures in evaluator/performance/constants\.py: add"):
-        constants(120)
+    with pytest.raises(LookupError, match=r"11\.0 has no figures in evaluator/performance/constants\.py: add"):
+        constants(110)
 
 
 def test_an_architecture_has_its_own_figures_at_each_end() -> None:

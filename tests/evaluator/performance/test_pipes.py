@@ -24,6 +24,9 @@ def cost(target: str, opcode: str, operands: str = "", *before: tuple[str, str],
         ("h100", "FMNMX", 64),
         ("h100", "IMAD", 64),
         ("a100", "I2F.RP", 16),
+        ("b300", "MUFU.EX2", 32),
+        ("rtx4090", "LOP3.LUT", 64),
+        ("rtx5090", "LOP3.LUT", 128),
     ],
 )
 def test_arithmetic_has_the_throughput_of_the_programming_guide(
@@ -39,6 +42,11 @@ def test_arithmetic_has_the_throughput_of_the_programming_guide(
         ("h100", "HGMMA.64x128x16.F32.BF16", "R24, gdesc[UR8], R24", 1.0),
         ("h100", "HGMMA.64x8x16.F32.BF16", "R24, R8, gdesc[UR8], R24", 1.0),
         ("h100", "HMMA.16816.F32.BF16", "R36, R60, R56, RZ", 0.62),
+        ("rtx4090", "HMMA.16816.F32.BF16", "R36, R60, R56, RZ", 1.0),
+        ("rtx4090", "HMMA.16816.F16", "R36, R60, R56, RZ", 2.0),
+        ("rtx4090", "IMMA.16832.S8.S8", "R36, R60.ROW, R56.COL, RZ", 4.0),
+        ("rtx4090", "QMMA.16832.F32.E4M3.E4M3", "R36, R60, R56, RZ", 2.0),
+        ("l40s", "HMMA.16816.F16", "R36, R60, R56, RZ", 1.0),
     ],
 )
 def test_matrix_products_run_at_the_peak_rate_or_their_known_share(
