@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 
 from evaluator.executor.effects import CONTROL, effects
 from evaluator.executor.ir import COMBINING, Function, Op, Region, walk
-from evaluator.executor.work import asks
 
 Slots = tuple[int, ...]
 

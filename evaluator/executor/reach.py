@@ -100,7 +100,11 @@ class Reach(Marks):
             seen.fresh += fresh.numel()
         seen.passes += 1
         first = start[0] if active is None else start[0][active[0]]
-        seen.lines += (torch.stack((first, first + length - 1)) // LINE_BYTES).unique().numel() if length <= LINE_BYTES else first.unique().numel() * length / LINE_BYTES
+        seen.lines += (
+            (torch.stack((first, first + length - 1)) // LINE_BYTES).unique().numel()
+            if length <= LINE_BYTES
+            else first.unique().numel() * length / LINE_BYTES
+        )
         seen.runs += 1 + int((distinct[1:] - distinct[:-1] != length).sum())
         seen.buffers[buffer] = seen.buffers.get(buffer, 0.0) + distinct.numel() * length
 

@@ -37,7 +37,7 @@ def read_slice(function: Function, params: Set[int], told: Set[int] = frozenset(
 
 
 def access_slice(function: Function, told: Set[int] = frozenset()) -> Function:
-    """Return a kernel that stores zeros wherever it reads or writes, and nothing else; otherwise like ``read_slice``."""
+    """Return a kernel that stores zeros wherever it reads or writes, and does nothing else. Like ``read_slice``."""
     return _hollow(function, frozenset(function.params), READS | WRITES, told)
 
 

@@ -73,9 +73,7 @@ def _work(run: PlanRun, launch: Launch, roles: Sequence[int], binary: Binary) ->
     work, loops = run.attempt(launch, count)
     found = [LoopWork(*each) for each in zip((loop.parent for loop in loops), work.bodies, work.trips, strict=True)]
     sizes = tuple(allocation.data.nbytes for allocation in run.buffers.allocations)
-    return _side_by_side(
-        LaunchWork(binary, launch.programs, tuple(found), work.outside, work.accesses, sizes), roles
-    )
+    return _side_by_side(LaunchWork(binary, launch.programs, tuple(found), work.outside, work.accesses, sizes), roles)
 
 
 def _side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:

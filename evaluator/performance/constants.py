@@ -9,7 +9,6 @@ import random
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
-
 DRAWS = 12
 """Number of joint draws of all constants: enough to tell a share of 0.9 from all."""
 
@@ -154,15 +153,31 @@ _ALL: dict[str, Figure] = {
     ),
     "memory_queue": _estimate(64, 64, 64, "sixteen 128-bit accesses"),
     "operands_read": _estimate(12, 20, 8, "the depth of the load-store unit's queue"),
-    "l2_hit_latency": _fitted(320, 420, 250, "unloaded, gpu-benches, gpu-latency has 265 clocks for the near half of an H100's L2, 475 for the far half"),
-    "hbm_latency": _fitted(940, 1150, 750, "under load; gpu-benches, gpu-latency has 650 clocks on an H100 without load"),
-    "flushed_latency": _fitted(540, 800, 300, "on top of hbm_latency, for the first bytes that fill an L2 full of lines to be written back"),
-    "l2_merging": _fitted(0.6, 0.4, 0.8, "an H100 serves requests of neighbouring matrix tiles at 11 TB/s, which is more than its L2 delivers"),
+    "l2_hit_latency": _fitted(
+        320,
+        420,
+        250,
+        "unloaded, gpu-benches, gpu-latency has 265 clocks for the near half of an H100's L2, 475 for the far half",
+    ),
+    "hbm_latency": _fitted(
+        940, 1150, 750, "under load; gpu-benches, gpu-latency has 650 clocks on an H100 without load"
+    ),
+    "flushed_latency": _fitted(
+        540, 800, 300, "on top of hbm_latency, for the first bytes that fill an L2 full of lines to be written back"
+    ),
+    "l2_merging": _fitted(
+        0.6,
+        0.4,
+        0.8,
+        "an H100 serves requests of neighbouring matrix tiles at 11 TB/s, which is more than its L2 delivers",
+    ),
     "l2_share": _fitted(1.0, 0.7, 1.2, "data that is read again after as many bytes as L2 holds is still found there"),
-    "l2_most_bytes": _fitted(80, 64, 96, "more than the 64 bytes that the port of an L2 slice delivers, as requests are merged before"),
+    "l2_most_bytes": _fitted(
+        80, 64, 96, "more than the 64 bytes that the port of an L2 slice delivers, as requests are merged before"
+    ),
     "hbm_share": _fitted(0.91, 0.88, 0.94, "long streams"),
     "half_line_cost": _fitted(1.35, 1.45, 1.2, "tiles with rows of 64 bytes against those with longer rows"),
-    "free_clock": _known(1.0, "boost"),
+    "free_clock": _estimate(1.0, 0.95, 1.05, "the boost clock is held without tensor load"),
     "event_us": _fitted(3.4, 3.9, 2.9, "smallest kernels timed by do_bench"),
     "launch_us": _fitted(2.0, 2.3, 1.7, "smallest kernels timed by do_bench"),
     "graph_us": _fitted(1.0, 1.2, 0.8, "smallest kernels in a CUDA graph"),
@@ -170,6 +185,7 @@ _ALL: dict[str, Figure] = {
     "tensor_memory_bytes": _estimate(512, 256, 512, "16 bytes for each of 32 lanes"),
 }
 _BLACKWELL = {
+    "free_clock": _estimate(1.06, 1.0, 1.06, "1.965 GHz, the maximum clock that nvidia-smi reports for a B200"),
     "l2_bytes": _estimate(36, 28, 45, "that of an H100"),
     "mma_sync_share": _estimate(0.31, 0.31, 0.5, "the rate per SM of an H100, at twice its peak"),
 }
@@ -177,6 +193,10 @@ _BY_ARCH: dict[int, dict[str, Figure]] = {
     80: {
         "l2_bytes": _known(35.5, f"{_GPU_BENCHES}: A100 80 GB, 5.4 TB/s at 1.41 GHz", slow=33),
         "mma_sync_share": _known(1.0, _LUO),
+        "l2_hit_latency": _fitted(410, 480, 330, "attention with a warm L2"),
+        "hbm_share": _fitted(0.8, 0.76, 0.86, "long streams"),
+        "event_us": _fitted(4.4, 5.0, 3.8, "smallest kernels timed by do_bench"),
+        "graph_us": _fitted(1.5, 1.8, 1.2, "smallest kernels in a CUDA graph"),
     },
     90: {
         "l2_bytes": _known(
@@ -187,7 +207,7 @@ _BY_ARCH: dict[int, dict[str, Figure]] = {
             fast=37.3,
         ),
         "mma_sync_share": _known(0.62, f"{_LUO}: 62% of the peak"),
-        "free_clock": _known(1.98 / 1.83, "NVIDIA H100 SXM, maximum clock 1.98 GHz"),
+        "free_clock": _known(1.08, "1.98 GHz, the maximum clock that nvidia-smi reports for an H100 SXM"),
     },
     89: {
         "l2_bytes": _known(
@@ -197,13 +217,17 @@ _BY_ARCH: dict[int, dict[str, Figure]] = {
             slow=14.8,
             fast=15.2,
         ),
-        "global_latency": _estimate(
-            500,
-            700,
-            300,
-            "as for the others, between L2 hit and device memory under load. Unloaded, gpu-benches, gpu-latency has "
-            "277 clocks for an L40's L2; github.com/markdewing/AI_kernels (2025) has 296 for an RTX 4090's, 636 for "
-            "its device memory",
+        "l2_hit_latency": _known(
+            290,
+            "gpu-benches, gpu-latency: 277 clocks for an L40; github.com/markdewing/AI_kernels (2025): 296, RTX 4090",
+            slow=380,
+            fast=270,
+        ),
+        "hbm_latency": _known(
+            640,
+            "github.com/markdewing/AI_kernels (2025): 636 clocks for an RTX 4090, without load",
+            slow=1000,
+            fast=600,
         ),
         "mma_sync_share": _known(1.0, f"{_TVM}: 169 TFLOPS of attention on an RTX 4090 are all of the peak"),
     },
@@ -220,12 +244,11 @@ _BY_ARCH: dict[int, dict[str, Figure]] = {
         "integer_lanes": _known(
             128, "NVIDIA RTX Blackwell GPU Architecture whitepaper (2025): integers at the rate of fp32", slow=64
         ),
-        "global_latency": _estimate(
-            700,
-            950,
-            360,
-            "as for the others, between L2 hit and device memory under load. Unloaded, github.com/markdewing/"
-            "AI_kernels (2025) has 360 clocks for an RTX 5090's L2, 936 for its device memory",
+        "l2_hit_latency": _known(
+            360, "github.com/markdewing/AI_kernels (2025): RTX 5090, without load", slow=480, fast=340
+        ),
+        "hbm_latency": _known(
+            936, "github.com/markdewing/AI_kernels (2025): RTX 5090, without load", slow=1300, fast=900
         ),
         "mma_sync_share": _known(
             1.0,

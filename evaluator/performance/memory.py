@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from evaluator.performance.constants import Constants
-from evaluator.target import Target
 from evaluator.performance.kernel import read
 from evaluator.performance.lines import read_lines
+from evaluator.target import Target
 from evaluator.work import SAMPLED_PROGRAMS, Access, LaunchWork
 
 _RELEVANT = 0.1

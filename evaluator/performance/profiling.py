@@ -188,7 +188,9 @@ class _Player:
     def _relief(self, passed: Pass) -> dict[str, float]:
         kernel = self.time.kernel
         pipes = tuple(name for name, busy in passed.usage.items() if busy > _HARDLY_BUSY and name != "issue")
-        relieved = _relieve(self.work.binary, self.target, kernel.resident, len(self.work.loops), pipes, self.time.conditions)
+        relieved = _relieve(
+            self.work.binary, self.target, kernel.resident, len(self.work.loops), pipes, self.time.conditions
+        )
         return relief_percent(kernel, passed, relieved)
 
     def _roles(self, passed: Pass, clocks: float, loop: bool) -> tuple[Role, ...]:

@@ -61,7 +61,7 @@ class Played:
     """The result of a play. Times in clocks."""
 
     end: float
-    """Time at which the last warp is done."""
+    """Longest time from the start of a CTA until its last warp is done."""
     marks: dict[tuple[int, int], float]
     """Mean time, over warps, at which each (team, mark) was passed."""
 
@@ -213,7 +213,7 @@ def play(
         nonlocal end
         warp = warps[index]
         if warp.pc == len(warp.stream):
-            end = max(end, earliest)
+            end = max(end, earliest - begins[teams[warp.team].cta])
             return
         op = warp.stream[warp.pc]
         if isinstance(op, Op):
