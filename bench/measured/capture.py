@@ -19,9 +19,10 @@ from evaluator.evaluation import Fault
 from evaluator.executor.triton_offline.device import OfflineDriver
 from evaluator.executor.triton_offline.launches import OfflineKernel, compiled
 from evaluator.executor.triton_offline.patches import Patches
+from evaluator.judging.stages import counted_work
 from evaluator.plan import Argument, KernelIR, Pointer
 from evaluator.target import Target
-from evaluator.work import LaunchWork, LoopWork
+from evaluator.work import LaunchWork
 
 _DEFAULTS = {"TRITON_DEFAULT_FP_FUSION": "1"}
 """Defaults of the Tritons that the kernels were timed with; 3.9 warns where this one is not set."""
@@ -62,13 +63,8 @@ class Recorded:
             raise ValueError(binary.message)
         kernel = executor.load(self.kernel.ttir)
         memory = [buffer.allocation(f"buffer{i}") for i, buffer in enumerate(self.buffers)]
-        counted = kernel.count(memory, self.args, self.grid)
-        loops = zip(kernel.loops, counted.bodies, counted.trips, strict=True)
-        return LaunchWork(
-            binary,
-            math.prod(self.grid),
-            tuple(LoopWork(loop.parent, body, trips) for loop, body, trips in loops),
-            counted.outside,
+        return counted_work(
+            binary, kernel, memory, kernel.count(memory, self.args, self.grid), math.prod(self.grid)
         )
 
 

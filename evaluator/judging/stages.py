@@ -140,16 +140,23 @@ def _stage(
         return kernel.count(memory, launch.args, launch.grid, script=written, deadline=run.deadline)
 
     counted = run.attempt(launch, count)
+    work = counted_work(binaries[run.ir(launch)], kernel, memory, counted, launch.programs)
+    return Stage(run, launch, kernel, memory, written, whole, work)
+
+
+def counted_work(
+    binary: Binary, kernel: executor.Kernel, memory: Sequence[Allocation], counted: executor.Counted, programs: int
+) -> LaunchWork:
+    """Return what was counted of a launch in ``memory`` as its work."""
     loops = zip(kernel.loops, counted.bodies, counted.trips, strict=True)
-    work = LaunchWork(
-        binaries[run.ir(launch)],
-        launch.programs,
+    return LaunchWork(
+        binary,
+        programs,
         tuple(LoopWork(loop.parent, body, trips) for loop, body, trips in loops),
         counted.outside,
         counted.accesses,
         tuple(allocation.data.nbytes for allocation in memory),
     )
-    return Stage(run, launch, kernel, memory, written, whole, work)
 
 
 def no_marks(buffers: Buffers, chosen: Iterable[int]) -> Marks:

@@ -88,6 +88,8 @@ class Constants:
     """Share of the peak bandwidth of HBM that long streams reach."""
     half_line_cost: float
     """Cost of bytes in pieces of 64, relative to bytes in whole lines of 128."""
+    issue_power: float
+    """Power of a scheduler that always issues, relative to that of tensor cores that are always busy."""
     free_clock: float
     """Clock without tensor load, relative to the boost clock of the target."""
     event_us: float
@@ -118,12 +120,11 @@ def _estimate(value: float, slow: float, fast: float, why: str) -> Figure:
 
 _ALL: dict[str, Figure] = {
     "shared_bytes": _known(128, "NVIDIA A100 and H100 architecture whitepapers (2020, 2022)"),
-    "l2_port_bytes": _estimate(
-        70,
-        56,
-        88,
-        "more requests than L1 keeps in flight wait for its port to L2: A100 whitepaper (2020), 5120 bytes a clock for "
-        "108 SMs are 47 each, rounded up to a power of two; fewer pass at the 128 of L1",
+    "l2_port_bytes": _fitted(
+        110,
+        80,
+        128,
+        "loads to shared memory of large matrix tiles; L1 takes requests at 128 bytes a clock",
     ),
     "integer_lanes": _known(64, "CUDA C++ Programming Guide 12, arithmetic instructions (2024)"),
     "shared_latency": _known(29, f"{_LUO}: A100 and H100"),
@@ -143,7 +144,7 @@ _ALL: dict[str, Figure] = {
     "fence_latency": _estimate(20, 60, 10, "a trip through the load-store unit"),
     "wgmma_latency": _estimate(60, 100, 30, "about twice that of mma.sync"),
     "wgmma_drain": _estimate(32, 64, 0, "half of a product's latency cannot be filled by another warpgroup"),
-    "wgmma_queue": _fitted(256, 128, 384, "four products of 64x128x16; tiles of 64 rows wait less than with two"),
+    "wgmma_queue": _fitted(448, 256, 640, "matrix products that issue copies while the tensor cores work"),
     "wgmma_in_turn": _estimate(
         1,
         1,
@@ -177,6 +178,7 @@ _ALL: dict[str, Figure] = {
     ),
     "hbm_share": _fitted(0.91, 0.88, 0.94, "long streams"),
     "half_line_cost": _fitted(1.35, 1.45, 1.2, "tiles with rows of 64 bytes against those with longer rows"),
+    "issue_power": _fitted(0.8, 1.0, 0.5, "attention with much work besides its products"),
     "free_clock": _estimate(1.0, 0.95, 1.05, "the boost clock is held without tensor load"),
     "event_us": _fitted(3.4, 3.9, 2.9, "smallest kernels timed by do_bench"),
     "launch_us": _fitted(2.0, 2.3, 1.7, "smallest kernels timed by do_bench"),

@@ -23,9 +23,9 @@ from evaluator.target import Target
 
 PLAYED_ISSUES = 60_000
 """Approximate number of instructions of a kernel's loops that are played; long bodies are passed fewer times."""
-_PASSES = 6
+_PASSES = 5
 """Passes played of a loop by one CTA: two to warm up, after which every pass is the same."""
-_PASSES_TOGETHER = 8
+_PASSES_TOGETHER = 5
 """Passes played by several CTAs or roles, which take longer to fall out of step: twice as many change a pass by 1 or
 2%.
 """

@@ -271,8 +271,9 @@ def _critical(launches: Sequence[LaunchWork], time: CaseTime, target: Target) ->
 
 
 def clock_hz(target: Target, table: Constants, load: float) -> float:
-    """Return the clock while the tensor cores are busy for this share of the time: power lowers it."""
-    return target.clock_ghz * 1e9 * (table.free_clock + (target.sustained_clock_ratio - table.free_clock) * load)
+    """Return the clock under a load, 1 for tensor cores that are always busy: the power limit lowers it."""
+    ratio = table.free_clock + (target.sustained_clock_ratio - table.free_clock) * min(1.0, load)
+    return target.clock_ghz * 1e9 * ratio
 
 
 def time_case(
@@ -323,7 +324,7 @@ def time_launch(
     passes = tuple(match_loops(launch.loops, kernel))
     clocks, hot = _program_clocks(launch, kernel, passes, target)
     spent = list_schedule(clocks.sum(0), target.sms * resident)
-    clock = clock_hz(target, table, _tensor_load(kernel, passes, clocks) / (spent * target.sms * resident))
+    clock = clock_hz(target, table, _load(kernel, passes, clocks, table) / (spent * target.sms * resident))
     active = min(target.sms, launch.programs)
     hbm = asked.hbm / (target.hbm_bytes_per_s * table.hbm_share)
     charged = [passed for passed in passes if passed is not None]
@@ -339,10 +340,15 @@ def time_launch(
     return LaunchTime(kernel, passes, clocks, hot, seen, clock, compute, l2, hbm, found)
 
 
-def _tensor_load(kernel: PlayedKernel, passes: Sequence[Pass | None], clocks: npt.NDArray[np.float64]) -> float:
-    """Return for how many of the programs' clocks tensor cores are busy."""
+def _load(
+    kernel: PlayedKernel, passes: Sequence[Pass | None], clocks: npt.NDArray[np.float64], table: Constants
+) -> float:
+    """Return for how many of the programs' clocks an SM is loaded, in units of fully busy tensor cores.
+
+    Instructions that other pipes work on take power too.
+    """
     return sum(
-        float(row.sum()) * passed.usage.get("tensor", 0.0)
+        float(row.sum()) * (passed.usage.get("tensor", 0.0) + table.issue_power * passed.usage.get("issue", 0.0))
         for passed, row in zip((kernel.outside, *passes), clocks, strict=True)
         if passed is not None
     )

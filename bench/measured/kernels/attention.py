@@ -187,9 +187,8 @@ def paged(
     acc = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
     kv_len = tl.load(kv_lens + sequence)
     context = kv_len - q_len
-    seen = tl.minimum(context + local * BLOCK_Q + (BLOCK_M - 1) // GROUP + 1, kv_len)
     keys = tl.arange(0, BLOCK_N)
-    for start in range(0, seen, BLOCK_N):
+    for start in range(0, kv_len, BLOCK_N):
         start = tl.multiple_of(start, BLOCK_N)
         page = tl.load(tables + table + (start + keys) // PAGE, mask=(start + keys) < kv_len, other=0)
         v_offset = (
@@ -198,7 +197,7 @@ def paged(
         k_offset = (
             page[None, :] * stride_kp + kv_head * stride_kh + dims[:, None] + (keys[None, :] % PAGE) * stride_kt
         )
-        inside = start + keys < seen
+        inside = start + keys < kv_len
         k = tl.load(K + k_offset, mask=dim_mask[:, None] & inside[None, :], other=0.0)
         v = tl.load(V + v_offset, mask=dim_mask[None, :] & inside[:, None], other=0.0)
         causal = (start + keys)[None, :] < context + query[:, None] + 1
