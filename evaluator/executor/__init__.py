@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from evaluator.executor.allocation import Allocation, View
 from evaluator.executor.errors import Deadlock, ExecutionTimeout, IRError, UnsupportedOperation
 from evaluator.executor.faults import MemoryFault
-from evaluator.executor.kernel import DEFAULT_TEMPORARIES, Counted, Execution, Kernel, Trips, aliases, load
+from evaluator.executor.kernel import DEFAULT_TEMPORARIES, Execution, Kernel, aliases, load
 from evaluator.executor.script import Script
-from evaluator.executor.work import Loop
+from evaluator.executor.work import Counted, Loop, Trips
 
 if TYPE_CHECKING:
     from evaluator.executor.triton_offline import offline

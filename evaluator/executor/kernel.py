@@ -1,13 +1,11 @@
 """Kernels: IR text made executable once, then run over a grid any number of times."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from typing import cast
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from evaluator.executor.allocation import Allocation
@@ -17,6 +15,7 @@ from evaluator.executor.counts import Counts, Metered, operations
 from evaluator.executor.effects import EFFECTS, READS, WRITES, effects
 from evaluator.executor.errors import IRError
 from evaluator.executor.faults import MemoryFault
+from evaluator.executor.flow import reached
 from evaluator.executor.frame import Frame, Run, Step
 from evaluator.executor.ir import BITS, Function, Op, Type, walk, walk_blocks
 from evaluator.executor.marking import Marks, Writers
@@ -37,16 +36,13 @@ from evaluator.executor.slicing import (
 )
 from evaluator.executor.values import Value
 from evaluator.executor.waiting import Turns, polls, waiting_loops
-from evaluator.executor.work import bodies, loops
+from evaluator.executor.work import Counted, Trips, bodies, loops
 from evaluator.plan import Argument, Scalar
-from evaluator.work import Body
 
 DEFAULT_TEMPORARIES = 2**31
 """Default limit in bytes for the values of the programs that run together."""
 
 _READS_OR_UPDATES = frozenset(name for name, row in EFFECTS.items() if row.reads or row.updates)
-
-Trips = tuple[npt.NDArray[np.int64], ...]
 
 
 @dataclass(frozen=True)
@@ -61,18 +57,8 @@ class Execution:
     """Findings that are not faults, such as two programs storing the same value; limited alike."""
     counts: Counts | None = None
     """What each program did, if asked for."""
-
-
-@dataclass(frozen=True)
-class Counted:
-    """The work of a launch."""
-
-    trips: Trips
-    """For each loop, how often each program executes its body, int64 [programs]."""
-    bodies: tuple[Body, ...]
-    """For each loop, the mean work of a pass through its body, without nested loops."""
-    outside: Body
-    """The mean work of a program outside all loops."""
+    work: Counted | None = None
+    """What the performance model asks for, where all programs ran."""
 
 
 class _Code:
@@ -145,7 +131,8 @@ class Kernel:
             script=_prompter(script, acts=True),
         )
         counts = Counts(operations(self.function, passes), meter.traffic([a.name for a in memory])) if meter else None
-        return Execution(space.faults, self._loop_trips(passes), space.notes, counts)
+        work = self._counted(self.function, passes) if programs is None else None
+        return Execution(space.faults, self._loop_trips(passes), space.notes, counts, work)
 
     def count(
         self,
@@ -162,13 +149,11 @@ class Kernel:
         both sides of the branch count. Without a ``script``, one is made first. Raises like ``run``.
         """
         script = script or self.script(memory, args, grid, deadline=deadline)
-        programs = math.prod(grid)
-        ids = torch.arange(programs)
+        ids = torch.arange(math.prod(grid))
         passes = self._passes(
             self._trips, Memory(memory), args, grid, ids, DEFAULT_TEMPORARIES, deadline, script=_prompter(script)
         )
-        followed = {block.index: int(passes[block.index].sum()) for block in walk_blocks(self._trips.function.body)}
-        return Counted(self._loop_trips(passes), *bodies(self.function, followed, programs))
+        return self._counted(self._trips.function, passes)
 
     def mark(
         self,
@@ -235,6 +220,18 @@ class Kernel:
         self._passes(self._scripted, Memory(copies), args, grid, ids, DEFAULT_TEMPORARIES, deadline, script=script)
         return script
 
+    def decides(self, args: Sequence[Argument]) -> frozenset[int]:
+        """Return the buffers whose contents decide how often the kernel loops; see ``reaches``."""
+        slices = [self._trips.function, *([self._scripted.function] if self._decisions else [])]
+        return self._buffers(frozenset().union(*(reached(sliced, READS) for sliced in slices)), args)
+
+    def reaches(self, args: Sequence[Argument]) -> tuple[frozenset[int], frozenset[int]]:
+        """Return the buffers that the kernel reads, if only to add to them, and those that it writes to, as far as its
+        pointers can be followed. ``reads`` and ``changes`` are certain to miss none, and may have more.
+        """
+        read, written = (reached(self.function, names) for names in (_READS_OR_UPDATES, WRITES))
+        return self._buffers(read, args), self._buffers(written, args)
+
     def needs(self, args: Sequence[Argument]) -> frozenset[int]:
         """Return the buffers whose contents decide where the kernel reads and stores, and how often it loops."""
         return self._buffers(self._needed, args)
@@ -261,7 +258,7 @@ class Kernel:
             self._slices[reads, params] = _Code(sliced)
         return self._slices[reads, params]
 
-    def _buffers(self, params: frozenset[int | None], args: Sequence[Argument]) -> frozenset[int]:
+    def _buffers(self, params: Set[int | None], args: Sequence[Argument]) -> frozenset[int]:
         """Return the buffers behind parameters; all buffers of the launch if a parameter is unknown (None)."""
         return frozenset(
             argument.buffer
@@ -310,6 +307,18 @@ class Kernel:
             ]
             granules[buffer] = min(mine)
         return granules
+
+    def _counted(self, followed: Function, passes: torch.Tensor) -> Counted:
+        """Return the work of programs that executed each block of ``followed`` so often; waiting does not count."""
+        waits = [op for op in walk(followed.body) if op.loop in self.waiting]
+        idle = {block.index for op in waits for region in op.regions for block in walk_blocks(region)}
+        if idle:
+            passes = passes.clone()
+            passes[list(idle)] = 0
+        made = {block.index for block in walk_blocks(followed.body)} - idle
+        times = {index: int(passes[index].sum()) for index in made}
+        work = bodies(self.function, times, passes.shape[1])
+        return Counted(self._loop_trips(passes), *work, tuple(loop.parent for loop in self.loops))
 
     def _loop_trips(self, passes: torch.Tensor) -> Trips:
         return tuple(passes[loop.block].numpy() for loop in self.loops)

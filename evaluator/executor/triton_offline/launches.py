@@ -1,4 +1,4 @@
-"""Launches as a session records them, and the stand-in for a compiled kernel that Triton passes them to."""
+"""Launches as a session records them, what is predicted of them, and the stand-in for a compiled kernel."""
 
 import functools
 import math
@@ -19,14 +19,16 @@ from evaluator.executor.faults import MemoryFault
 from evaluator.executor.kernel import Execution
 from evaluator.executor.order import Difference
 from evaluator.executor.triton_offline.errors import OfflineError
-from evaluator.performance import resources
+from evaluator.executor.work import Counted
+from evaluator.performance import PredictedTime, predict_time, resources
 from evaluator.plan import KernelIR
 from evaluator.target import Target
+from evaluator.work import LaunchWork
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One launch that was executed, or skipped as unsupported."""
+    """One launch that was executed or only counted, or that was skipped as unsupported."""
 
     kernel: str
     """Name of the jit function."""
@@ -36,7 +38,13 @@ class Launch:
     constants: Mapping[str, object]
     """Compile-time arguments by name."""
     execution: Execution | None
-    """Findings of the execution; None if the launch was skipped."""
+    """Findings of the execution; None if the launch was only counted, or skipped."""
+    counted: Counted | None = None
+    """What its programs ask for; None if the launch was skipped."""
+    readable_bytes: int = 0
+    """Distinct bytes of the tensors that it may read."""
+    writable_bytes: int = 0
+    """Distinct bytes of the tensors that it may write to."""
     unsupported: str = ""
     """Why the launch was skipped, ``""`` if it was not."""
     differences: tuple[Difference, ...] = ()
@@ -86,6 +94,30 @@ class Launch:
     def resources(self) -> Resources:
         """Registers, shared memory and occupancy on the target. Raises like ``binary``."""
         return resources(self.binary, self.target)
+
+    @property
+    def work(self) -> LaunchWork:
+        """What the launch asks of the target. Raises like ``binary``, and ``OfflineError`` for a skipped launch."""
+        if self.counted is None:
+            raise OfflineError(f"a launch of kernel {self.kernel} was skipped: {self.unsupported}")
+        return LaunchWork(self.binary, self.programs, self.counted.loops, self.counted.outside)
+
+    def predict(self, cold: bool = True, graph: bool = False) -> PredictedTime:
+        """Return the predicted time on the target, in microseconds ``us``, with its range ``low_us`` to ``high_us``.
+
+        It is that of a launch in a stream of launches (``graph=False``) that finds its tensors in memory and not in
+        caches (``cold=True``); nothing else is predicted yet. What must pass through memory is each distinct byte of
+        the tensors that the kernel may read or write to, but not more bytes than its programs ask for.
+
+        Raises ``OfflineError`` if the launch was skipped, does not compile or is asked for in another way, and
+        ``ModelError`` if it does not fit the target or its binary cannot be modelled.
+        """
+        if graph or not cold:
+            raise OfflineError("predict knows cold=True and graph=False only")
+        work = self.work
+        read = min(self.readable_bytes, work.total("load_bytes"))
+        written = min(self.writable_bytes, work.total("store_bytes"))
+        return predict_time([work], self.target, least_bytes=int(read + written))
 
     @property
     def misfit(self) -> str:

@@ -1,10 +1,10 @@
-"""Sessions: while one is open, every Triton kernel launched in the process is executed on the CPU."""
+"""Sessions: while one is open, every Triton kernel launched in the process is executed on the CPU, or only counted."""
 
 import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal
 
@@ -15,18 +15,20 @@ from triton.compiler import make_backend
 
 from evaluator.compiling.frontend import Lowered, UnfitArgument, lower
 from evaluator.errors import EvaluatorUnavailable
+from evaluator.executor.allocation import Allocation
 from evaluator.executor.errors import ExecutionTimeout, IRError, UnsupportedOperation
-from evaluator.executor.kernel import DEFAULT_TEMPORARIES, load
+from evaluator.executor.kernel import DEFAULT_TEMPORARIES, Kernel, load
 from evaluator.executor.order import differences
 from evaluator.executor.triton_offline import device
 from evaluator.executor.triton_offline.autotuning import MODES, Disagreement, OfflineTuning
+from evaluator.executor.triton_offline.contents import LARGE, Contents, Unfilled
 from evaluator.executor.triton_offline.errors import FaultsFound, OfflineError
 from evaluator.executor.triton_offline.garbage import Garbage
 from evaluator.executor.triton_offline.launches import Launch, OfflineKernel, misfit, refuse_gluon
 from evaluator.executor.triton_offline.patches import Patches, active
 from evaluator.executor.triton_offline.report import SessionReport
 from evaluator.executor.triton_offline.shadows import Shadows, Watch, watch_handovers
-from evaluator.executor.triton_offline.storages import Storages, excuse_neighbours
+from evaluator.executor.triton_offline.storages import Storages, distinct_bytes, excuse_neighbours
 from evaluator.executor.triton_offline.torch_state import leave_eager, plain_torch, threads
 from evaluator.plan import Argument
 from evaluator.target import Target
@@ -45,7 +47,8 @@ class Session:
         self,
         target: str | Target,
         *,
-        sanitize: bool,
+        execute: bool,
+        sanitize: bool | None,
         on_fault: Literal["collect", "raise"],
         unsupported: Literal["raise", "skip"],
         autotune: Literal["fitting", "first", "all"],
@@ -60,9 +63,21 @@ class Session:
         _check("on_fault", on_fault, ("collect", "raise"))
         _check("unsupported", unsupported, ("raise", "skip"))
         _check("autotune", autotune, MODES)
+        asked = {
+            "sanitize=True": sanitize,
+            "on_fault='raise'": on_fault == "raise",
+            "autotune='all'": autotune == "all",
+            "check_order=True": check_order,
+            "count=True": count,
+        }
+        for option, chosen in asked.items():
+            if chosen and not execute:
+                raise OfflineError(f"{option} needs kernels to be executed, and execute=False only counts their work")
+        sanitize = execute if sanitize is None else sanitize
         self.target = get_target(target) if isinstance(target, str) else target
         self.launches: list[Launch] = []
         self._disagreements: list[Disagreement] = []
+        self._execute = execute
         self._sanitize = sanitize
         self._on_fault = on_fault
         self._unsupported = unsupported
@@ -77,7 +92,8 @@ class Session:
         self._patches = Patches()
         self._tuning = OfflineTuning(autotune, self)
         self._shadows = Shadows() if sanitize else None
-        self._watch = Watch(self._shadows)
+        self._contents = None if execute else Contents()
+        self._watch = Watch(self._shadows) if self._contents is None else Unfilled(self._contents)
         self._driver = device.OfflineDriver(self.target)
         self._touched: dict[Any, Any] = {}
         self._eager: Any = None
@@ -106,7 +122,8 @@ class Session:
     def report(self) -> SessionReport:
         """Return the report so far."""
         with self._lock:
-            return SessionReport(self.target.name, self._sanitize, tuple(self.launches), tuple(self._disagreements))
+            launches, disagreements = tuple(self.launches), tuple(self._disagreements)
+            return SessionReport(self.target.name, self._sanitize, launches, disagreements, self._execute)
 
     def take_report(self) -> SessionReport:
         """Return the report so far, and start a new one."""
@@ -148,6 +165,8 @@ class Session:
             self._eager = torch.compiler.set_stance("force_eager")
         if self._shadows is not None:
             watch_handovers(patches, self._shadows)
+        if self._contents is not None:
+            self._contents.watch_reads(patches)
         self._tuning.install(patches)
         # JITFunction.create_binder imports the name when a function is first launched on a device.
         patches.set(triton.compiler, "compile", self._compiler(triton.compiler.compile))
@@ -184,10 +203,10 @@ class Session:
             if key not in _lowered:
                 with plain_torch():
                     _lowered[key] = lower(src, backend, parsed)
-        return OfflineKernel(src, _lowered[key], self.target, self._execute)
+        return OfflineKernel(src, _lowered[key], self.target, self._launch)
 
-    def _execute(self, kernel: OfflineKernel, grid: tuple[int, int, int], values: tuple[Any, ...]) -> None:
-        """Execute one launch; a grid with a zero in it launches nothing."""
+    def _launch(self, kernel: OfflineKernel, grid: tuple[int, int, int], values: tuple[Any, ...]) -> None:
+        """Execute or count one launch; a grid with a zero in it launches nothing."""
         name = kernel.src.fn.__name__
         if any(not 0 <= extent <= limit for extent, limit in zip(grid, _GRID_LIMITS, strict=True)):
             raise OfflineError(f"kernel {name} is launched over {grid}: a grid is at most {_GRID_LIMITS}")
@@ -218,9 +237,22 @@ class Session:
             storages.name = next(names, "")
         memory, final = storages.lay_out(args)
         executable = load(kernel.lowered.kernel.ttir)
-        limits: dict[str, Any] = {"temporaries_bytes": self._temporaries_bytes}
+        read, written = executable.reaches(final)
+        reach = {
+            "readable_bytes": sum(distinct_bytes(memory[buffer]) for buffer in read),
+            "writable_bytes": sum(distinct_bytes(memory[buffer]) for buffer in written),
+        }
+        limits: dict[str, Any] = {}
         if self._deadline_s is not None:
             limits["deadline"] = time.process_time() + self._deadline_s
+        if self._contents is not None and not self._makes_integers(executable, storages, memory, final):
+            self._check_made(executable, name, storages, final)
+            counted = executable.count(memory, final, grid, **limits)
+            for buffer in written:
+                for tensor in storages.tensors(buffer):
+                    self._contents.lose(tensor)
+            return self._record(kernel, name, grid, counted=counted, **reach)
+        limits["temporaries_bytes"] = self._temporaries_bytes
         differing = differences(executable, memory, final, grid, **limits) if self._check_order else ()
         fresh = any(memory[buffer].initialised is not None for buffer in executable.reads(final))
         garbage = Garbage(executable, memory, final) if fresh else None
@@ -228,7 +260,28 @@ class Session:
         if garbage is not None:
             execution = garbage.settle(execution, grid, **limits)
         storages.ran()
-        return self._record(kernel, name, grid, execution=excuse_neighbours(execution), differences=differing)
+        outcome = {"execution": excuse_neighbours(execution), "differences": differing, "counted": execution.work}
+        return self._record(kernel, name, grid, **outcome, **reach)
+
+    def _makes_integers(
+        self, executable: Kernel, storages: Storages, memory: Sequence[Allocation], args: Sequence[Argument]
+    ) -> bool:
+        """Whether a launch writes integers only and can be executed: they may decide what later launches do."""
+        assert self._contents is not None
+        used, changed = executable.reaches(args)
+        known = not any(self._contents.lacks(tensor) for buffer in used for tensor in storages.tensors(buffer))
+        return known and bool(changed) and not any(memory[buffer].data.is_floating_point() for buffer in changed)
+
+    def _check_made(self, executable: Kernel, name: str, storages: Storages, args: Sequence[Argument]) -> None:
+        """Raise ``OfflineError`` if it depends on contents that were never made how often a kernel loops."""
+        assert self._contents is not None
+        for buffer in executable.decides(args):
+            if any(map(self._contents.lacks, storages.tensors(buffer))):
+                raise OfflineError(
+                    f"how often kernel {name} loops depends on {storages.names(buffer)}, whose contents were never "
+                    f"made: with execute=False only kernels that write nothing but integers are executed, and "
+                    f"floating-point tensors of more than {LARGE} elements are not filled"
+                )
 
     def _record(self, kernel: OfflineKernel, name: str, grid: tuple[int, int, int], **outcome: Any) -> Launch:
         outcome = {"execution": None, **outcome}
@@ -238,7 +291,8 @@ class Session:
 def offline(
     target: str | Target = "h100",
     *,
-    sanitize: bool = True,
+    execute: bool = True,
+    sanitize: bool | None = None,
     on_fault: Literal["collect", "raise"] = "collect",
     unsupported: Literal["raise", "skip"] = "raise",
     autotune: Literal["fitting", "first", "all"] = "fitting",
@@ -250,9 +304,15 @@ def offline(
     deadline_s: float | None = DEFAULT_DEADLINE_S,
     threads: int | None = None,
 ) -> Session:
-    """Return a context in which Triton kernels are executed on the CPU, from the IR made for ``target``.
+    """Return a context in which Triton kernels run on the CPU, from the IR made for ``target``.
 
-    sanitize            look for races, reads of uninitialised memory and more; out-of-bounds accesses are always faults
+    execute             with False, launches are not executed: their work is counted, for ``launch.predict()``. Tensors
+                        may be as large as real ones and cost nothing, because floating-point tensors of more than 65536
+                        elements, and all that is computed from them, have no contents. Integers and small tensors have,
+                        and kernels that write nothing but integers are executed. Host code that reads contents that
+                        were never made is refused with ``OfflineError``. Nothing is checked
+    sanitize            look for races, reads of uninitialised memory and more, by default unless ``execute`` is False;
+                        out-of-bounds accesses are always faults
     on_fault            ``collect`` faults for the report, or ``raise`` ``FaultsFound`` at the launch
     unsupported         ``raise`` ``UnsupportedOperation``, or ``skip`` the launch, outputs untouched, and report it
     autotune            take the first configuration that compiles for and fits the target, the ``first`` that lowers,
@@ -265,10 +325,12 @@ def offline(
     deadline_s          processor seconds that one launch may take before ``ExecutionTimeout``
     threads             torch's threads during launches; None leaves their number as it is
 
-    Raises ``UnknownTarget``. Entering raises ``OfflineError`` while another session is open.
+    Raises ``UnknownTarget``, and ``OfflineError`` for options that exclude each other. Entering raises ``OfflineError``
+    while another session is open.
     """
     return Session(
         target,
+        execute=execute,
         sanitize=sanitize,
         on_fault=on_fault,
         unsupported=unsupported,
