@@ -20,7 +20,8 @@ from evaluator.executor.kernel import Execution
 from evaluator.executor.order import Difference
 from evaluator.executor.triton_offline.errors import OfflineError
 from evaluator.executor.work import Counted
-from evaluator.performance import PredictedTime, predict_time, resources
+from evaluator.performance import PredictedTime, resources
+from evaluator.performance.launch import predict_launch
 from evaluator.plan import KernelIR
 from evaluator.target import Target
 from evaluator.work import LaunchWork
@@ -114,10 +115,7 @@ class Launch:
         """
         if graph or not cold:
             raise OfflineError("predict knows cold=True and graph=False only")
-        work = self.work
-        read = min(self.readable_bytes, work.total("load_bytes"))
-        written = min(self.writable_bytes, work.total("store_bytes"))
-        return predict_time([work], self.target, least_bytes=int(read + written))
+        return predict_launch(self.work, self.target, self.readable_bytes, self.writable_bytes)
 
     @property
     def misfit(self) -> str:

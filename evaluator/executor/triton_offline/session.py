@@ -4,7 +4,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal
 
@@ -21,8 +21,8 @@ from evaluator.executor.kernel import DEFAULT_TEMPORARIES, Kernel, load
 from evaluator.executor.order import differences
 from evaluator.executor.triton_offline import device
 from evaluator.executor.triton_offline.autotuning import MODES, Disagreement, OfflineTuning
-from evaluator.executor.triton_offline.contents import LARGE, Contents, Unfilled
-from evaluator.executor.triton_offline.errors import FaultsFound, OfflineError
+from evaluator.executor.triton_offline.contents import Contents, Unfilled
+from evaluator.executor.triton_offline.errors import FaultsFound, OfflineError, Undecided
 from evaluator.executor.triton_offline.garbage import Garbage
 from evaluator.executor.triton_offline.launches import Launch, OfflineKernel, misfit, refuse_gluon
 from evaluator.executor.triton_offline.patches import Patches, active
@@ -30,6 +30,7 @@ from evaluator.executor.triton_offline.report import SessionReport
 from evaluator.executor.triton_offline.shadows import Shadows, Watch, watch_handovers
 from evaluator.executor.triton_offline.storages import Storages, distinct_bytes, excuse_neighbours
 from evaluator.executor.triton_offline.torch_state import leave_eager, plain_torch, threads
+from evaluator.executor.triton_offline.trials import CountedTuning, Trial
 from evaluator.plan import Argument
 from evaluator.target import Target
 from evaluator.targets import get_target
@@ -66,7 +67,6 @@ class Session:
         asked = {
             "sanitize=True": sanitize,
             "on_fault='raise'": on_fault == "raise",
-            "autotune='all'": autotune == "all",
             "check_order=True": check_order,
             "count=True": count,
         }
@@ -76,6 +76,8 @@ class Session:
         sanitize = execute if sanitize is None else sanitize
         self.target = get_target(target) if isinstance(target, str) else target
         self.launches: list[Launch] = []
+        self.trials: list[Trial] = []
+        """With ``execute=False`` and ``autotune="all"``: what became of each configuration of autotuned kernels."""
         self._disagreements: list[Disagreement] = []
         self._execute = execute
         self._sanitize = sanitize
@@ -90,7 +92,10 @@ class Session:
         self._threads = threads
         self._lock = threading.RLock()
         self._patches = Patches()
-        self._tuning = OfflineTuning(autotune, self)
+        counts_all = autotune == "all" and not execute
+        self._tuning: OfflineTuning | CountedTuning = (
+            CountedTuning(self) if counts_all else OfflineTuning(autotune, self)
+        )
         self._shadows = Shadows() if sanitize else None
         self._contents = None if execute else Contents()
         self._watch = Watch(self._shadows) if self._contents is None else Unfilled(self._contents)
@@ -215,7 +220,7 @@ class Session:
         with self._lock, plain_torch(), threads(self._threads):
             try:
                 launch = self._run(kernel, name, grid, values)
-            except UnsupportedOperation as error:
+            except (UnsupportedOperation, Undecided) as error:
                 if self._unsupported == "raise":
                     raise
                 launch = self._record(kernel, name, grid, unsupported=str(error))
@@ -236,21 +241,25 @@ class Session:
             args.extend(parameters)
             storages.name = next(names, "")
         memory, final = storages.lay_out(args)
-        executable = load(kernel.lowered.kernel.ttir)
+        limits: dict[str, Any] = {}
+        if self._deadline_s is not None:
+            limits["deadline"] = time.process_time() + self._deadline_s
+        try:
+            executable = load(kernel.lowered.kernel.ttir)
+        except UnsupportedOperation:
+            self._lose(storages, range(len(memory)))
+            raise
         read, written = executable.reaches(final)
         reach = {
             "readable_bytes": sum(distinct_bytes(memory[buffer]) for buffer in read),
             "writable_bytes": sum(distinct_bytes(memory[buffer]) for buffer in written),
         }
-        limits: dict[str, Any] = {}
-        if self._deadline_s is not None:
-            limits["deadline"] = time.process_time() + self._deadline_s
-        if self._contents is not None and not self._makes_integers(executable, storages, memory, final):
-            self._check_made(executable, name, storages, final)
-            counted = executable.count(memory, final, grid, **limits)
-            for buffer in written:
-                for tensor in storages.tensors(buffer):
-                    self._contents.lose(tensor)
+        if not self._executes(storages, memory, read, written):
+            try:
+                self._check_made(executable, name, storages, final)
+                counted = executable.count(memory, final, grid, **limits)
+            finally:
+                self._lose(storages, written)
             return self._record(kernel, name, grid, counted=counted, **reach)
         limits["temporaries_bytes"] = self._temporaries_bytes
         differing = differences(executable, memory, final, grid, **limits) if self._check_order else ()
@@ -263,24 +272,33 @@ class Session:
         outcome = {"execution": excuse_neighbours(execution), "differences": differing, "counted": execution.work}
         return self._record(kernel, name, grid, **outcome, **reach)
 
-    def _makes_integers(
-        self, executable: Kernel, storages: Storages, memory: Sequence[Allocation], args: Sequence[Argument]
+    def _executes(
+        self, storages: Storages, memory: Sequence[Allocation], read: Iterable[int], written: Collection[int]
     ) -> bool:
-        """Whether a launch writes integers only and can be executed: they may decide what later launches do."""
-        assert self._contents is not None
-        used, changed = executable.reaches(args)
-        known = not any(self._contents.lacks(tensor) for buffer in used for tensor in storages.tensors(buffer))
-        return known and bool(changed) and not any(memory[buffer].data.is_floating_point() for buffer in changed)
+        """Whether a launch is executed. If it only writes integers that can be computed, it always is: they may decide
+        what later launches do.
+        """
+        if self._contents is None:
+            return True
+        known = not any(self._contents.lacks(tensor) for buffer in read for tensor in storages.tensors(buffer))
+        floats = any(memory[buffer].data.is_floating_point() for buffer in written)
+        return known and bool(written) and not floats and not self._config
+
+    def _lose(self, storages: Storages, buffers: Iterable[int]) -> None:
+        """Record that a launch was to write to buffers and was not executed, unless it is an autotuner's trial."""
+        if self._contents is not None and not self._config:
+            for buffer in buffers:
+                for tensor in storages.tensors(buffer):
+                    self._contents.lose(tensor)
 
     def _check_made(self, executable: Kernel, name: str, storages: Storages, args: Sequence[Argument]) -> None:
-        """Raise ``OfflineError`` if it depends on contents that were never made how often a kernel loops."""
+        """Raise ``Undecided`` if it depends on contents that were never made how often a kernel loops."""
         assert self._contents is not None
         for buffer in executable.decides(args):
             if any(map(self._contents.lacks, storages.tensors(buffer))):
-                raise OfflineError(
+                raise Undecided(
                     f"how often kernel {name} loops depends on {storages.names(buffer)}, whose contents were never "
-                    f"made: with execute=False only kernels that write nothing but integers are executed, and "
-                    f"floating-point tensors of more than {LARGE} elements are not filled"
+                    "made: execute=False leaves them out"
                 )
 
     def _record(self, kernel: OfflineKernel, name: str, grid: tuple[int, int, int], **outcome: Any) -> Launch:
@@ -314,9 +332,11 @@ def offline(
     sanitize            look for races, reads of uninitialised memory and more, by default unless ``execute`` is False;
                         out-of-bounds accesses are always faults
     on_fault            ``collect`` faults for the report, or ``raise`` ``FaultsFound`` at the launch
-    unsupported         ``raise`` ``UnsupportedOperation``, or ``skip`` the launch, outputs untouched, and report it
+    unsupported         ``raise`` ``UnsupportedOperation``, or ``skip`` the launch, outputs untouched, and report it. A
+                        launch whose work depends on contents that were never made raises ``OfflineError`` or is skipped
     autotune            take the first configuration that compiles for and fits the target, the ``first`` that lowers,
-                        or run ``all`` on copies and report which disagree, then take the first
+                        or run ``all`` on copies and report which disagree, then take the first. With ``execute=False``,
+                        ``all`` are counted, and ``session.trials`` has what became of each
     check_order         run each launch on copies in two orders of programs and report where bits differ
     check_padding       treat accesses to parts of a storage that belong to no tensor of the launch as faults
     count               keep operations, bytes and sectors of every program in ``launch.execution.counts``

@@ -198,7 +198,6 @@ def test_after_a_launch_its_results_have_no_contents() -> None:
     [
         ({"sanitize": True}, "sanitize=True"),
         ({"on_fault": "raise"}, "on_fault='raise'"),
-        ({"autotune": "all"}, "autotune='all'"),
         ({"check_order": True}, "check_order=True"),
         ({"count": True}, "count=True"),
     ],
