@@ -7,7 +7,7 @@ from pathlib import Path
 from evaluator.errors import EvaluatorError
 from evaluator.plan import KernelIR
 from evaluator.target import Target
-from evaluator.work import Body, LoopWork
+from evaluator.work import Counted
 
 Named = tuple[tuple[str, str], ...]
 """Names with values, as text."""
@@ -117,8 +117,7 @@ class Asked:
 
     kernel: KernelIR
     programs: int
-    loops: tuple[LoopWork, ...]
-    outside: Body
+    counted: Counted
     readable_bytes: int
     """Distinct bytes of the tensors that it may read."""
     writable_bytes: int

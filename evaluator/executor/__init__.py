@@ -15,7 +15,8 @@ from evaluator.executor.errors import Deadlock, ExecutionTimeout, IRError, Unsup
 from evaluator.executor.faults import MemoryFault
 from evaluator.executor.kernel import DEFAULT_TEMPORARIES, Execution, Kernel, aliases, load
 from evaluator.executor.script import Script
-from evaluator.executor.work import Counted, Loop, Trips
+from evaluator.executor.work import Loop
+from evaluator.work import Counted, Trips
 
 if TYPE_CHECKING:
     from evaluator.executor.triton_offline import offline

@@ -36,8 +36,9 @@ from evaluator.executor.slicing import (
 )
 from evaluator.executor.values import Value
 from evaluator.executor.waiting import Turns, polls, waiting_loops
-from evaluator.executor.work import Counted, Trips, bodies, loops
+from evaluator.executor.work import bodies, loops
 from evaluator.plan import Argument, Scalar
+from evaluator.work import Counted, Trips
 
 DEFAULT_TEMPORARIES = 2**31
 """Default limit in bytes for the values of the programs that run together."""

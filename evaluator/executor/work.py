@@ -5,12 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from evaluator.executor.effects import accessed_type, effects
 from evaluator.executor.ir import COMBINING, Block, Function, Op, Region, Type, walk
-from evaluator.work import Body, LoopWork
+from evaluator.work import Body
 
 
 class OpKind(NamedTuple):
@@ -27,9 +24,6 @@ Operations = Counter[OpKind]
 
 _LIBDEVICE_EXPONENTIALS = ("__nv_exp", "__nv_fast_exp")
 
-Trips = tuple[npt.NDArray[np.int64], ...]
-"""For each loop, how often each program executes its body, int64 [programs]."""
-
 
 @dataclass(frozen=True, slots=True)
 class Loop:
@@ -42,24 +36,6 @@ class Loop:
     """Index of the block of its body."""
     location: str
     """Source line of the loop, as ``FILE:LINE``."""
-
-
-@dataclass(frozen=True)
-class Counted:
-    """The work of a launch."""
-
-    trips: Trips
-    bodies: tuple[Body, ...]
-    """For each loop, the mean work of a pass through its body, without nested loops."""
-    outside: Body
-    """The mean work of a program outside all loops."""
-    parents: tuple[int | None, ...] = ()
-    """For each loop, the index of the enclosing one, None at top level."""
-
-    @property
-    def loops(self) -> tuple[LoopWork, ...]:
-        """The loops, each with all of this."""
-        return tuple(LoopWork(*each) for each in zip(self.parents, self.bodies, self.trips, strict=True))
 
 
 def loops(function: Function) -> tuple[Loop, ...]:

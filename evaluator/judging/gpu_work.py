@@ -71,7 +71,7 @@ def _work(run: PlanRun, launch: Launch, roles: Sequence[int], binary: Binary) ->
         return kernel.count(run.buffers.allocations, launch.args, launch.grid, deadline=run.deadline)
 
     work = run.attempt(launch, count)
-    return _side_by_side(LaunchWork(binary, launch.programs, work.loops, work.outside), roles)
+    return _side_by_side(work.of(binary, launch.programs), roles)
 
 
 def _side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:

@@ -140,7 +140,7 @@ def _stage(
         return kernel.count(memory, launch.args, launch.grid, script=written, deadline=run.deadline)
 
     counted = run.attempt(launch, count)
-    work = LaunchWork(binaries[run.ir(launch)], launch.programs, counted.loops, counted.outside)
+    work = counted.of(binaries[run.ir(launch)], launch.programs)
     return Stage(run, launch, kernel, memory, written, whole, work)
 
 

@@ -14,7 +14,6 @@ from evaluator.performance import ModelError, resources
 from evaluator.performance.launch import predict_launch
 from evaluator.target import TARGETS
 from evaluator.tune import Asked, Outcome, Ran, Ranking, Subject, Time, Tried
-from evaluator.work import LaunchWork
 
 
 def rankings(runs: Sequence[Ran], jobs: int, done: Callable[[], None]) -> tuple[Ranking, ...]:
@@ -63,7 +62,7 @@ def _time(asked: Asked, name: str, compiler: Compiler) -> Time | str:
         return binary.message
     if fault := fit(binary, target):
         return fault.message
-    work = LaunchWork(binary, asked.programs, asked.loops, asked.outside)
+    work = asked.counted.of(binary, asked.programs)
     try:
         time = predict_launch(work, target, asked.readable_bytes, asked.writable_bytes)
     except ModelError as error:

@@ -12,7 +12,8 @@ from typing import Any
 
 from triton import knobs
 
-from evaluator.executor.triton_offline import OfflineError, Session, offline
+from evaluator.errors import EvaluatorError
+from evaluator.executor.triton_offline import Session, offline
 from evaluator.executor.triton_offline.trials import Trial
 from evaluator.tune import Asked, Choice, Ran, Subject, Tried
 from evaluator.tuning.records import encode
@@ -89,7 +90,7 @@ def _error(error: BaseException) -> dict[str, str]:
     """Return how an error is recorded: as a refusal if the session raised it first, else as the script's own."""
     first: BaseException | None = error
     while first is not None:
-        if isinstance(first, OfflineError):
+        if isinstance(first, EvaluatorError):
             return {"refused": str(first)}
         first = first.__cause__ or first.__context__
     here = str(Path(__file__).parent), "<frozen runpy>"
@@ -118,12 +119,4 @@ def _asked(trial: Trial) -> Asked | None:
     launch = trial.launch
     if launch is None or launch.counted is None:
         return None
-    counted = launch.counted
-    return Asked(
-        launch.lowered,
-        launch.programs,
-        counted.loops,
-        counted.outside,
-        launch.readable_bytes,
-        launch.writable_bytes,
-    )
+    return Asked(launch.lowered, launch.programs, launch.counted, launch.readable_bytes, launch.writable_bytes)

@@ -19,12 +19,11 @@ from evaluator.executor.faults import MemoryFault
 from evaluator.executor.kernel import Execution
 from evaluator.executor.order import Difference
 from evaluator.executor.triton_offline.errors import OfflineError
-from evaluator.executor.work import Counted
 from evaluator.performance import PredictedTime, resources
 from evaluator.performance.launch import predict_launch
 from evaluator.plan import KernelIR
 from evaluator.target import Target
-from evaluator.work import LaunchWork
+from evaluator.work import Counted, LaunchWork
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ class Launch:
         """What the launch asks of the target. Raises like ``binary``, and ``OfflineError`` for a skipped launch."""
         if self.counted is None:
             raise OfflineError(f"a launch of kernel {self.kernel} was skipped: {self.unsupported}")
-        return LaunchWork(self.binary, self.programs, self.counted.loops, self.counted.outside)
+        return self.counted.of(self.binary, self.programs)
 
     def predict(self, cold: bool = True, graph: bool = False) -> PredictedTime:
         """Return the predicted time on the target, in microseconds ``us``, with its range ``low_us`` to ``high_us``.

@@ -12,7 +12,7 @@ from evaluator.tune import Asked, Choice, Outcome, Ran, Ranking, ScriptFailed, S
 from evaluator.tuning.prediction import ranked
 from evaluator.tuning.records import decode, encode
 from evaluator.tuning.script import main
-from evaluator.work import Body, LoopWork
+from evaluator.work import Body, Counted
 
 KERNEL = """
 import sys
@@ -45,6 +45,7 @@ def here(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> Ran:
     """What a script's process would write down, made in this one."""
     script, out = folder / "script.py", folder / "record"
     script.write_text(KERNEL + text)
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")  # Triton 3.9 warns where it is not set
     monkeypatch.setattr(sys, "argv", ["", "h100", str(out), str(script)])
     monkeypatch.setattr(sys, "path", [*sys.path])
     main()
@@ -124,13 +125,13 @@ def test_a_script_that_ends_its_process_is_reported_in_one_line(tmp_path: Path) 
 
 def test_a_record_survives_being_written_down() -> None:
     subject = Subject("k", "k.py:1", "h100", (("n", "5"),), (("x", "torch.float32"),))
-    loop = LoopWork(None, Body(1.0, 2.0, 3.0, 4.0), np.array([2, 3]))
-    asked = Asked(KernelIR("k", "module", (("num_warps", 4),)), 2, (loop,), Body(0, 0, 1, 1), 10, 20)
+    counted = Counted((np.array([2, 3]),), (Body(1.0, 2.0, 3.0, 4.0),), Body(0, 0, 1, 1), (None,))
+    asked = Asked(KernelIR("k", "module", (("num_warps", 4),)), 2, counted, 10, 20)
     ran = Ran("h100", (Tried(subject, choice(64), asked), Tried(subject, choice(128), None, "too large")), "cache")
     again = decode(encode(ran))
     (first, second) = again.tried
     assert first.asked is not None
-    assert first.asked.loops[0].trips.tolist() == [2, 3]
+    assert first.asked.counted.trips[0].tolist() == [2, 3]
     assert (first.asked.kernel, first.subject, first.choice) == (asked.kernel, subject, choice(64))
     assert (second, again.cache) == (ran.tried[1], "cache")
 
