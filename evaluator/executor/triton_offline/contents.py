@@ -22,7 +22,7 @@ from evaluator.executor.triton_offline.errors import OfflineError
 from evaluator.executor.triton_offline.patches import Patches
 from evaluator.executor.triton_offline.shadows import mutated, python_kernel, storage_key
 
-LARGE = 2**16
+LARGE = 2**22
 """Number of elements above which a floating-point tensor has no contents."""
 _SWEEP = 256
 _MAPPED_BYTES = 2**20

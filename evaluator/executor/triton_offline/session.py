@@ -325,10 +325,10 @@ def offline(
     """Return a context in which Triton kernels run on the CPU, from the IR made for ``target``.
 
     execute             with False, launches are not executed: their work is counted, for ``launch.predict()``. Tensors
-                        may be as large as real ones and cost nothing, because floating-point tensors of more than 65536
-                        elements, and all that is computed from them, have no contents. Integers and small tensors have,
-                        and kernels that write nothing but integers are executed. Host code that reads contents that
-                        were never made is refused with ``OfflineError``. Nothing is checked
+                        may be as large as real ones and cost nothing, because floating-point tensors of more than 2**22
+                        elements, and all that is computed from them, have no contents. Integers and smaller tensors
+                        have, and kernels that write nothing but integers are executed. Host code that reads contents
+                        that were never made is refused with ``OfflineError``. Nothing is checked
     sanitize            look for races, reads of uninitialised memory and more, by default unless ``execute`` is False;
                         out-of-bounds accesses are always faults
     on_fault            ``collect`` faults for the report, or ``raise`` ``FaultsFound`` at the launch

@@ -9,6 +9,7 @@ import triton.language as tl
 
 from evaluator.executor import offline
 from evaluator.executor.triton_offline import OfflineError, Session
+from evaluator.executor.triton_offline.contents import LARGE
 from evaluator.executor.triton_offline.trials import Trial
 
 calls: list[str] = []
@@ -131,7 +132,7 @@ def test_a_launch_that_nothing_is_known_of_is_skipped_on_request() -> None:
             tl.store(x, tl.load(x) + 1)
 
     with counting(unsupported="skip") as session:
-        times = torch.randn(2**20, device="cuda")[:1].int()
+        times = torch.randn(LARGE + 1, device="cuda")[:1].int()
         repeat[(1,)](torch.ones(1, device="cuda"), times)
         single[blocks(40)](torch.ones(40, device="cuda"), 40)
     assert "how often kernel repeat loops depends on times" in session.launches[0].unsupported

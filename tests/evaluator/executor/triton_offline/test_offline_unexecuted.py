@@ -125,7 +125,7 @@ def test_kernels_that_write_integers_are_executed_since_they_may_decide_what_oth
 
 def test_a_loop_that_depends_on_what_was_not_computed_is_refused() -> None:
     with offline(execute=False):
-        x = torch.randn(2**20, device="cuda")
+        x = torch.randn(LARGE + 1, device="cuda")
         starts = (x[:3] * 100).int()
         with pytest.raises(OfflineError, match="how often kernel add_up loops depends on starts, whose contents"):
             add_up[(2,)](x, starts, torch.empty(2, device="cuda"), BLOCK=4)
@@ -159,7 +159,7 @@ def test_host_code_that_reads_what_was_never_made_is_refused_in_one_line(read: s
 def test_host_code_may_read_what_was_made() -> None:
     with offline(execute=False):
         small = torch.arange(LARGE, dtype=torch.float32, device="cuda")
-        assert (small + 1).sum().item() == LARGE * (LARGE + 1) / 2
+        assert (small + 1).amax().item() == LARGE
         many = torch.arange(4 * LARGE, device="cuda")
         assert int(many.max()) == 4 * LARGE - 1
         picked = torch.randn(3, LARGE, device="cuda")[torch.tensor([True, False, True])]
