@@ -73,7 +73,7 @@ def tune(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=err
     ) as progress:
         task = progress.add_task("predicting configurations", total=total)
-        rankings = rank(runs, jobs or os.cpu_count() or 1, lambda: progress.advance(task))
+        rankings = rank(runs, jobs or len(os.sched_getaffinity(0)), lambda: progress.advance(task))
     for ranking in rankings:
         _print(ranking, rows, several_types=_types_differ(ranking, rankings))
     kept = {place: list(_kept(place, rankings, keep)) for place in dict.fromkeys(map(_kernel, rankings))}
