@@ -26,7 +26,7 @@ def tune(
         Path, typer.Argument(metavar="SCRIPT.py", help="A script, or a file of tests: test_*.py or *_test.py.")
     ],
     arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- ARGUMENT...]", help="Arguments of the script, or of pytest.")
+        list[str] | None, typer.Argument(metavar="-- ARGUMENT", help="Arguments of the script, or of pytest.")
     ] = None,
     targets: Annotated[
         list[str] | None,
@@ -45,9 +45,8 @@ def tune(
 ) -> None:
     """Predict every configuration of a script's autotuned kernels, without a GPU.
 
-    The script is run with its own rights, as python would run it: run no script that you do not trust. Its kernels are
-    not executed, so its tensors may be as large as real ones and take no time; docs/tune.md says what has contents. For
-    each kernel with @triton.autotune, each target and each key, all configurations are compiled, predicted and ranked.
+    The script is run with your rights, as python would run it: run no script that you do not trust. Its kernels are not
+    executed, so its tensors may be as large as real ones and take no time; docs/tune.md says what has contents. For each kernel with @triton.autotune, each target and each key, all configurations are compiled, predicted and ranked.
     At the end stands a shorter list of configurations to paste.
 
     All times are predicted, none is measured.
