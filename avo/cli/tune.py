@@ -46,7 +46,8 @@ def tune(
     """Predict every configuration of a script's autotuned kernels, without a GPU.
 
     The script is run with your rights, as python would run it: run no script that you do not trust. Its kernels are not
-    executed, so its tensors may be as large as real ones and take no time; docs/tune.md says what has contents. For each kernel with @triton.autotune, each target and each key, all configurations are compiled, predicted and ranked.
+    executed, so its tensors may be as large as real ones and take no time; docs/tune.md says what has contents. For
+    each kernel with @triton.autotune, each target and each key, all configurations are compiled, predicted and ranked.
     At the end stands a shorter list of configurations to paste.
 
     All times are predicted, none is measured.

@@ -6,7 +6,7 @@ Needs liger-kernel 0.8.5.
 """
 
 import torch
-from liger_kernel.ops.fused_moe import LigerFusedMoEFunction  # type: ignore[import-not-found]
+from liger_kernel.ops.fused_moe import LigerFusedMoEFunction
 
 TOKENS, HIDDEN, INNER, EXPERTS, CHOSEN = 8192, 2048, 768, 128, 8
 
