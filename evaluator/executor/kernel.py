@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 from typing import cast
 
@@ -14,10 +14,10 @@ from evaluator.executor.control import KNOWN, build
 from evaluator.executor.counts import Counts, Metered, operations
 from evaluator.executor.effects import EFFECTS, READS, WRITES, effects
 from evaluator.executor.errors import IRError
-from evaluator.executor.faults import MemoryFault
+from evaluator.executor.execution import Execution
 from evaluator.executor.flow import reached
 from evaluator.executor.frame import Frame, Run, Step
-from evaluator.executor.ir import BITS, Function, Op, Type, walk, walk_blocks
+from evaluator.executor.ir import Function, walk, walk_blocks
 from evaluator.executor.marking import Marks, Writers
 from evaluator.executor.memory import Memory
 from evaluator.executor.parser import parse
@@ -36,7 +36,7 @@ from evaluator.executor.slicing import (
 )
 from evaluator.executor.values import Value
 from evaluator.executor.waiting import Turns, polls, waiting_loops
-from evaluator.executor.work import bodies, loops
+from evaluator.executor.work import bodies, loops, temporary_bytes
 from evaluator.plan import Argument, Scalar
 from evaluator.work import Counted, Trips
 
@@ -46,29 +46,13 @@ DEFAULT_TEMPORARIES = 2**31
 _READS_OR_UPDATES = frozenset(name for name, row in EFFECTS.items() if row.reads or row.updates)
 
 
-@dataclass(frozen=True)
-class Execution:
-    """The findings of one execution of a kernel."""
-
-    faults: tuple[MemoryFault, ...]
-    """One fault per place, kind and buffer, at most ``faults.MAX_FAULTS`` of a kind."""
-    trips: Trips
-    """For each loop, how often each program that ran executed its body, int64 [programs]."""
-    notes: tuple[MemoryFault, ...] = ()
-    """Findings that are not faults, such as two programs storing the same value; limited alike."""
-    counts: Counts | None = None
-    """What each program did, if asked for."""
-    work: Counted | None = None
-    """What the performance model asks for, where all programs ran."""
-
-
 class _Code:
     """A kernel, or a slice of it, made executable."""
 
     def __init__(self, function: Function, *, sanitize: bool = False) -> None:
         self.function = function
         self.step: Step = build(function, sanitize=sanitize)
-        self.bytes_per_program = _temporary_bytes(function)
+        self.bytes_per_program = temporary_bytes(function)
         self.used = used_slots(function)
         self.polls = polls(function)
 
@@ -100,15 +84,16 @@ class Kernel:
         deadline: float | None = None,
         sanitize: bool = False,
         count: bool = False,
+        work: bool = False,
         script: Script | None = None,
     ) -> Execution:
         """Run the kernel for the given programs (int64 linear ids, x fastest, in any order; by default the whole grid).
 
         Stores change the allocations. With a ``script``, the results of the reads in it come from there, while atomic
         operations still act on memory. ``sanitize`` also checks for races, reads of uninitialised memory, overflow of
-        pointer arithmetic and invalid descriptors. ``count`` fills ``Execution.counts``. ``deadline`` is a
-        ``time.process_time`` value. Raises ``IRError`` when the arguments do not fit the kernel or its IR is
-        inconsistent, and ``ExecutionTimeout``.
+        pointer arithmetic and invalid descriptors. ``count`` fills ``Execution.counts``; ``work``, for a whole grid,
+        ``Execution.work``. ``deadline`` is a ``time.process_time`` value. Raises ``IRError`` when the arguments do not
+        fit the kernel or its IR is inconsistent, and ``ExecutionTimeout``.
         """
         ids = torch.arange(math.prod(grid)) if programs is None else programs.to(torch.int64)
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < math.prod(grid):
@@ -132,8 +117,8 @@ class Kernel:
             script=_prompter(script, acts=True),
         )
         counts = Counts(operations(self.function, passes), meter.traffic([a.name for a in memory])) if meter else None
-        work = self._counted(self.function, passes) if programs is None else None
-        return Execution(space.faults, self._loop_trips(passes), space.notes, counts, work)
+        asked = self._counted(self.function, passes) if work else None
+        return Execution(space.faults, self._loop_trips(passes), space.notes, counts, asked)
 
     def count(
         self,
@@ -368,16 +353,6 @@ def _prompter(script: Script | None, *, acts: bool = False) -> Prompter | None:
     return None if script is None else Prompter(script, acts=acts)
 
 
-def aliases(args: Sequence[Argument]) -> tuple[int, ...]:
-    """Return, for each argument, the place of the first argument in the same buffer; a scalar has its own place.
-
-    Empty where all buffers differ.
-    """
-    first: dict[int, int] = {}
-    found = tuple(i if isinstance(a, Scalar) else first.setdefault(a.buffer, i) for i, a in enumerate(args))
-    return () if found == tuple(range(len(args))) else found
-
-
 @lru_cache(maxsize=256)
 def load(ttir: str, aliases: tuple[int, ...] = ()) -> Kernel:
     """Return the kernel of a module's public function, for arguments that share buffers as ``aliases`` says.
@@ -389,13 +364,3 @@ def load(ttir: str, aliases: tuple[int, ...] = ()) -> Kernel:
         raise IRError(f"kernel {function.name} takes {len(function.params)} arguments, not {len(aliases)}")
     params = function.params
     return Kernel(replace(function, aliases={params[i]: params[first] for i, first in enumerate(aliases)}))
-
-
-def _temporary_bytes(function: Function) -> int:
-    """Return the most bytes that one program takes: all its values at full size, twice to allow for temporaries."""
-
-    def size(kind: Type) -> int:
-        return kind.elements * (max(BITS[kind.element] // 8, 1))
-
-    made: list[Op] = list(walk(function.body))
-    return 2 * sum(size(function.types[slot]) for op in made for slot in op.results) + 4096

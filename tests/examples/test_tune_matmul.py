@@ -23,6 +23,7 @@ def test_its_configurations_are_ranked(examples: Path, tmp_path: Path, monkeypat
         (misfit,) = found["not_possible"]
         assert "bytes of shared memory per CTA, h100 has 232448" in misfit["reason"]
     best = large["configurations"][0]
-    assert best["kwargs"] == {"BLOCK_M": 128, "BLOCK_N": 256, "BLOCK_K": 64}  # what CUTLASS takes for such a product
+    assert best["kwargs"]["BLOCK_M"] == 128  # as CUTLASS takes for such a product
+    assert large["configurations"][-1]["kwargs"]["BLOCK_M"] == 64
     assert best["us"] > 2 * 8192**3 / 989e12 * 1e6  # no faster than an H100's peak
     assert "configs of matmul_kernel (tune_matmul.py:" in result.stdout

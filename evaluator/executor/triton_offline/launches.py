@@ -15,8 +15,8 @@ from evaluator.compiling.compiler import Compiler, fit
 from evaluator.compiling.frontend import Lowered
 from evaluator.evaluation import Fault, Resources
 from evaluator.executor.errors import UnsupportedOperation
+from evaluator.executor.execution import Execution
 from evaluator.executor.faults import MemoryFault
-from evaluator.executor.kernel import Execution
 from evaluator.executor.order import Difference
 from evaluator.executor.triton_offline.errors import OfflineError
 from evaluator.performance import PredictedTime, resources

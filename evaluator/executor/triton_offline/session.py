@@ -265,7 +265,7 @@ class Session:
         differing = differences(executable, memory, final, grid, **limits) if self._check_order else ()
         fresh = any(memory[buffer].initialised is not None for buffer in executable.reads(final))
         garbage = Garbage(executable, memory, final) if fresh else None
-        execution = executable.run(memory, final, grid, sanitize=self._sanitize, count=self._count, **limits)
+        execution = executable.run(memory, final, grid, sanitize=self._sanitize, count=self._count, work=True, **limits)
         if garbage is not None:
             execution = garbage.settle(execution, grid, **limits)
         storages.ran()

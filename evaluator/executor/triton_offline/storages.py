@@ -10,7 +10,7 @@ import torch
 
 from evaluator.compiling.frontend import UnfitArgument
 from evaluator.executor.allocation import Allocation, View
-from evaluator.executor.kernel import Execution
+from evaluator.executor.execution import Execution
 from evaluator.executor.triton_offline.device import real_device
 from evaluator.executor.triton_offline.errors import OfflineError
 from evaluator.executor.triton_offline.shadows import Shadows

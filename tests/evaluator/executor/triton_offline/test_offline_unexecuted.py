@@ -18,9 +18,9 @@ GIB = 2**30
 
 @triton.jit
 def product(a, b, c, m, n, k, BLOCK: tl.constexpr):
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     j = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inner = tl.arange(0, BLOCK)
+    inner = tl.arange(0, BLOCK).to(tl.int64)
     a += i[:, None] * k + inner[None, :]
     b += inner[:, None] * n + j[None, :]
     total = tl.zeros((BLOCK, BLOCK), tl.float32)
