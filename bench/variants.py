@@ -20,10 +20,9 @@ from evaluator import executor
 from evaluator.binary import Binary
 from evaluator.compiling.compile_job import listing
 from evaluator.evaluation import CaseScore
-from evaluator.judging.stages import counted_work
 from evaluator.performance import predict
-from evaluator.targets import get_target
 from evaluator.plan import Pointer, Scalar
+from evaluator.targets import get_target
 from evaluator.work import LaunchWork
 
 TOKENS, HEADS, HEAD_DIM = 32768, 16, 128
@@ -232,7 +231,7 @@ def launch_work(variant: Variant, arch: int, length: int) -> LaunchWork:
     ]
     memory = [executor.Allocation(name, data) for name, data in buffers.items()]
     grid = (length // variant.block_m, rows, 1)
-    return counted_work(binary, kernel, memory, kernel.count(memory, args, grid), math.prod(grid))
+    return kernel.count(memory, args, grid).of(binary, math.prod(grid))
 
 
 def case_of(variant: Variant, target: str, length: int) -> tuple[int, int, list[LaunchWork]]:

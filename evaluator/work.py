@@ -25,6 +25,10 @@ class Body:
     """Share of the passes, 0 to 1, that enter the branches in the body, weighted by what they hold; 1 where unknown."""
 
 
+Trips = tuple[npt.NDArray[np.int64], ...]
+"""For each loop, how often each program executes its body, int64 [programs]."""
+
+
 @dataclass(frozen=True)
 class LoopWork:
     """One loop of a kernel."""
@@ -82,3 +86,25 @@ class LaunchWork:
         """Return a field of ``Body``, e.g. ``dot_flops``, added up over all programs."""
         inside = sum(float(loop.trips.sum()) * float(getattr(loop.body, what)) for loop in self.loops)
         return inside + self.programs * float(getattr(self.outside, what))
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What a launch asks of the machine, before its kernel is compiled."""
+
+    trips: Trips
+    bodies: tuple[Body, ...]
+    """For each loop, the mean work of a pass through its body, without nested loops."""
+    outside: Body
+    """The mean work of a program outside all loops."""
+    parents: tuple[int | None, ...] = ()
+    """For each loop, the index of the enclosing one, None at top level."""
+    accesses: tuple[Access, ...] = ()
+    """Where a sample of programs reads and writes."""
+    buffer_bytes: tuple[int, ...] = ()
+    """Size of each buffer of the launch."""
+
+    def of(self, binary: Binary, programs: int) -> LaunchWork:
+        """Return the work of the launch of ``programs`` programs with a compiled kernel."""
+        loops = tuple(LoopWork(*each) for each in zip(self.parents, self.bodies, self.trips, strict=True))
+        return LaunchWork(binary, programs, loops, self.outside, self.accesses, self.buffer_bytes)

@@ -14,7 +14,8 @@ from bench.model import measured, searches
 
 def main() -> None:
     """Print what is asked for."""
-    parser = argparse.ArgumentParser("python -m bench.measured", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m bench.measured", description=__doc__, formatter_class=raw)
     parser.add_argument("family", nargs="*", help=", ".join(FAMILIES))
     parser.add_argument("--points", action="store_true", help="print each measurement")
     parser.add_argument("--processes", type=int, default=2)

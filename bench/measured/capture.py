@@ -19,7 +19,6 @@ from evaluator.evaluation import Fault
 from evaluator.executor.triton_offline.device import OfflineDriver
 from evaluator.executor.triton_offline.launches import OfflineKernel, compiled
 from evaluator.executor.triton_offline.patches import Patches
-from evaluator.judging.stages import counted_work
 from evaluator.plan import Argument, KernelIR, Pointer
 from evaluator.target import Target
 from evaluator.work import LaunchWork
@@ -63,9 +62,7 @@ class Recorded:
             raise ValueError(binary.message)
         kernel = executor.load(self.kernel.ttir)
         memory = [buffer.allocation(f"buffer{i}") for i, buffer in enumerate(self.buffers)]
-        return counted_work(
-            binary, kernel, memory, kernel.count(memory, self.args, self.grid), math.prod(self.grid)
-        )
+        return kernel.count(memory, self.args, self.grid).of(binary, math.prod(self.grid))
 
 
 def record(host: Callable[[], object], target: Target) -> tuple[Recorded, ...]:

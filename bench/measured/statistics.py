@@ -20,7 +20,7 @@ from bench.measured.families import FAMILIES
 from bench.measured.points import Problem, Row, held_out, point
 from bench.measured.searches import Configuration, Search
 from bench.timings import spearman
-from evaluator.performance import ModelError, PredictedTime, predict_time
+from evaluator.performance import ModelError, PredictedTime, Timing, predict_time
 from evaluator.target import TARGETS
 from evaluator.work import LaunchWork
 
@@ -92,7 +92,7 @@ class Searched:
 
 def predicted(launches: Sequence[LaunchWork], card: str, least_bytes: int, *, cold: bool, graph: bool) -> PredictedTime:
     """Predict launches timed on ``card``: the one place where the way of timing meets the model."""
-    return predict_time(launches, TARGETS[card], least_bytes=least_bytes)
+    return predict_time(launches, TARGETS[card], least_bytes=least_bytes, timing=Timing(cold, graph))
 
 
 def judge(row: Row) -> Judged:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from evaluator.executor.effects import accessed_type, effects
-from evaluator.executor.ir import COMBINING, Block, Function, Op, Region, Type, walk
+from evaluator.executor.ir import BITS, COMBINING, Block, Function, Op, Region, Type, walk
 from evaluator.work import Body
 
 
@@ -175,3 +175,13 @@ def _asked(op: Op, types: Sequence[Type]) -> tuple[int, int, int, int]:
 
 def _bytes(kind: Type) -> int:
     return kind.elements * kind.item_bytes
+
+
+def temporary_bytes(function: Function) -> int:
+    """Return the most bytes that one program takes: all its values at full size, twice to allow for temporaries."""
+
+    def size(kind: Type) -> int:
+        return kind.elements * (max(BITS[kind.element] // 8, 1))
+
+    made: list[Op] = list(walk(function.body))
+    return 2 * sum(size(function.types[slot]) for op in made for slot in op.results) + 4096

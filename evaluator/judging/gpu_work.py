@@ -65,15 +65,13 @@ def _with_open_memory(plan: LaunchPlan, rewritten: Sequence[Rewritten]) -> Launc
 
 
 def _work(run: PlanRun, launch: Launch, roles: Sequence[int], binary: Binary) -> LaunchWork:
-    def count(kernel: executor.Kernel) -> tuple[Counted, Sequence[executor.Loop]]:
+    def count(kernel: executor.Kernel) -> Counted:
         if roles and kernel.function.params[-1] in touched(trip_slice(kernel.function), READS):
             raise UnsupportedOperation("a loop that depends on what shared memory holds", "Triton GPU IR")
-        return kernel.count(run.buffers.allocations, launch.args, launch.grid, deadline=run.deadline), kernel.loops
+        return kernel.count(run.buffers.allocations, launch.args, launch.grid, deadline=run.deadline)
 
-    work, loops = run.attempt(launch, count)
-    found = [LoopWork(*each) for each in zip((loop.parent for loop in loops), work.bodies, work.trips, strict=True)]
-    sizes = tuple(allocation.data.nbytes for allocation in run.buffers.allocations)
-    return _side_by_side(LaunchWork(binary, launch.programs, tuple(found), work.outside, work.accesses, sizes), roles)
+    work = run.attempt(launch, count)
+    return _side_by_side(work.of(binary, launch.programs), roles)
 
 
 def _side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:

@@ -17,7 +17,7 @@ from evaluator.judging.buffers import Buffers
 from evaluator.judging.execution import TEMPORARIES_BYTES, PlanRun
 from evaluator.judging.refusal import Refused
 from evaluator.plan import KernelIR, Launch
-from evaluator.work import LaunchWork, LoopWork
+from evaluator.work import LaunchWork
 
 Marks = dict[int, torch.Tensor]
 """Marked elements: one bool per element, by buffer. Buffers that do not matter are left out."""
@@ -140,23 +140,8 @@ def _stage(
         return kernel.count(memory, launch.args, launch.grid, script=written, deadline=run.deadline)
 
     counted = run.attempt(launch, count)
-    work = counted_work(binaries[run.ir(launch)], kernel, memory, counted, launch.programs)
+    work = counted.of(binaries[run.ir(launch)], launch.programs)
     return Stage(run, launch, kernel, memory, written, whole, work)
-
-
-def counted_work(
-    binary: Binary, kernel: executor.Kernel, memory: Sequence[Allocation], counted: executor.Counted, programs: int
-) -> LaunchWork:
-    """Return what was counted of a launch in ``memory`` as its work."""
-    loops = zip(kernel.loops, counted.bodies, counted.trips, strict=True)
-    return LaunchWork(
-        binary,
-        programs,
-        tuple(LoopWork(loop.parent, body, trips) for loop, body, trips in loops),
-        counted.outside,
-        counted.accesses,
-        tuple(allocation.data.nbytes for allocation in memory),
-    )
 
 
 def no_marks(buffers: Buffers, chosen: Iterable[int]) -> Marks:

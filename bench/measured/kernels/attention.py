@@ -191,12 +191,8 @@ def paged(
     for start in range(0, kv_len, BLOCK_N):
         start = tl.multiple_of(start, BLOCK_N)
         page = tl.load(tables + table + (start + keys) // PAGE, mask=(start + keys) < kv_len, other=0)
-        v_offset = (
-            page[:, None] * stride_vp + kv_head * stride_vh + dims[None, :] + (keys[:, None] % PAGE) * stride_vt
-        )
-        k_offset = (
-            page[None, :] * stride_kp + kv_head * stride_kh + dims[:, None] + (keys[None, :] % PAGE) * stride_kt
-        )
+        v_offset = page[:, None] * stride_vp + kv_head * stride_vh + dims[None, :] + (keys[:, None] % PAGE) * stride_vt
+        k_offset = page[None, :] * stride_kp + kv_head * stride_kh + dims[:, None] + (keys[None, :] % PAGE) * stride_kt
         inside = start + keys < kv_len
         k = tl.load(K + k_offset, mask=dim_mask[:, None] & inside[None, :], other=0.0)
         v = tl.load(V + v_offset, mask=dim_mask[None, :] & inside[:, None], other=0.0)

@@ -36,7 +36,7 @@ def grouped(
         bn = tl.max_contiguous(tl.multiple_of(bn, BLOCK_N), BLOCK_N)
     rk = tl.arange(0, BLOCK_K)
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    for step in range(0, tl.cdiv(K, BLOCK_K)):
+    for step in range(tl.cdiv(K, BLOCK_K)):
         ak = rk[None, :] + step * BLOCK_K
         bk = rk[:, None] + step * BLOCK_K
         if K % BLOCK_K == 0:
@@ -89,7 +89,7 @@ def tiled(
     a_ptrs = A + (am[:, None] * stride_am + rk[None, :] * stride_ak)
     b_ptrs = B + (rk[:, None] * stride_bk + bn[None, :] * stride_bn)
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    for k in range(0, tl.cdiv(K, BLOCK_K)):
+    for k in range(tl.cdiv(K, BLOCK_K)):
         a = tl.load(a_ptrs, mask=rk[None, :] < K - k * BLOCK_K, other=0.0)
         b = tl.load(b_ptrs, mask=rk[:, None] < K - k * BLOCK_K, other=0.0)
         acc = tl.dot(a, b, acc)
@@ -120,7 +120,7 @@ def persistent(
     am = tl.arange(0, BLOCK_M)
     bn = tl.arange(0, BLOCK_N)
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    for _ in range(0, steps * mine):
+    for _ in range(steps * mine):
         step = tl.where(step == steps - 1, 0, step + 1)
         if step == 0:
             tile += SMS
@@ -155,7 +155,7 @@ def _persistent_loop(
     row = 0
     column = 0
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    for _ in range(0, steps * mine):
+    for _ in range(steps * mine):
         step = tl.where(step == steps - 1, 0, step + 1)
         if step == 0:
             tile += SMS
@@ -210,7 +210,7 @@ def block_scaled(
     a_scale_ptrs = a_scales + am * stride_asm
     b_scale_ptrs = b_scales + (bn // group_n) * stride_bsn
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    for k in range(0, tl.cdiv(K, BLOCK_K)):
+    for k in range(tl.cdiv(K, BLOCK_K)):
         a = tl.load(a_ptrs, mask=rk[None, :] < K - k * BLOCK_K, other=0.0)
         b = tl.load(b_ptrs, mask=rk[:, None] < K - k * BLOCK_K, other=0.0)
         group = k * BLOCK_K // group_k
