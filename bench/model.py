@@ -21,11 +21,10 @@ from bench.measured.families import FAMILIES
 from bench.measured.statistics import Judged, Searched, agreement, judged, searched
 from bench.timings import FOLDER, Predict, compare, predicted_us, sessions
 from bench.variants import Variant, case_of, compile_variant, predict_variant
-from evaluator.binary import Binary
 from evaluator.compiling.compile_job import listing
 from evaluator.evaluation import Score
 from evaluator.performance.constants import Constants, constants, figures
-from evaluator.performance.kernel import PlayedKernel, costs_of, measure, read
+from evaluator.performance.kernel import costs_of, measure, read
 from evaluator.performance.model import time_case
 from evaluator.performance.reliefs import critical
 from evaluator.target import TARGETS, ScoreKind, Target
@@ -41,7 +40,6 @@ _TARGET_FIGURES = (
     "fp32_lanes",
     "sfu_lanes",
     "hbm_bytes_per_s",
-    "launch_overhead_s",
 )
 Table = Iterator[str]
 
@@ -237,15 +235,7 @@ def _tflops(variant: Variant, target: str, move: Move = lambda target, table: (t
     chosen, table = move(get_target(target), constants(get_target(target).arch))
     flops, least_bytes, launches = case_of(variant, target, LENGTH)
 
-    def measured(binary: Binary, _: Target, resident: int, ir_loops: int) -> PlayedKernel:
-        return measure(binary, _as_played(get_target(target), chosen), resident, ir_loops, table)
-
-    return flops / time_case(launches, least_bytes, chosen, measured, table).seconds / 1e12
-
-
-def _as_played(target: Target, moved: Target) -> Target:
-    """Return ``target`` with those of the moved figures that a play depends on: others need no new one."""
-    return replace(target, tensor_flop=moved.tensor_flop, fp32_lanes=moved.fp32_lanes, sfu_lanes=moved.sfu_lanes)
+    return flops / time_case(launches, least_bytes, chosen, table=table).seconds / 1e12
 
 
 def constant_table() -> Table:

@@ -104,7 +104,8 @@ def _entered(function: Function, passes: Mapping[int, int]) -> list[float]:
 
 
 def _mean(sums: Sequence[int], count: int, entered: float = 1.0) -> Body:
-    return Body(*(amount / count for amount in sums), entered)
+    flops, exponentials, loaded, stored = (amount / count for amount in sums)
+    return Body(flops, exponentials, loaded, stored, entered)
 
 
 def block_work(block: Block, types: Sequence[Type]) -> Operations:

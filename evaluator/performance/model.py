@@ -191,7 +191,7 @@ class LaunchTime:
     @property
     def seconds(self) -> float:
         """The time of all three together: a little more than the longest, as their peaks do not coincide."""
-        return sum(time**_TOGETHER for time in (self.compute, self.l2, self.hbm)) ** (1 / _TOGETHER)
+        return float(np.linalg.norm((self.compute, self.l2, self.hbm), _TOGETHER))
 
     @property
     def limiter(self) -> str:
