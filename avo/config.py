@@ -153,6 +153,10 @@ class RunConfig(BaseModel):
     It is below the model's error, so it does not say that a version is faster on a GPU: it only keeps versions from
     piling up for nothing.
     """
+    min_share: float = Field(default=0.9, gt=0, le=1)
+    """A new version whose speed is predicted must also be faster than the best in this share of the joint draws of the
+    model's constants and the two kernels' doubts.
+    """
     alpha: float = Field(default=0.05, gt=0, lt=1)
     """Probability with which a whole run may accept any version that is not faster, where speed is measured."""
     equivalence_margin: float = Field(default=0.005, gt=0, lt=0.5)

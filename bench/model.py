@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from avo.config import RunConfig
 from bench.anchors import ANCHORS, LENGTHS, PAIRS, Anchor
 from bench.timings import FOLDER, Predict, compare, predicted_us, sessions
 from bench.variants import Variant, case_of, compile_variant, predict_variant
@@ -106,13 +107,13 @@ def _error(predicted: Sequence[float], anchor: Anchor) -> float:
 
 
 def pairs() -> Table:
-    """Whether known orders are predicted, and whether by more than the model can resolve."""
-    yield from _head("target", "what is faster", "slower", "faster", "gain", "order", "at both ends", "why it is known")
+    """Whether known orders are predicted, and whether in as many draws as acceptance asks for."""
+    yield from _head("target", "what is faster", "slower", "faster", "gain", "order", "resolved", "why it is known")
     for pair in PAIRS:
         slower, faster = (predict_variant(variant, pair.target, LENGTH) for variant in (pair.slower, pair.faster))
         gain = faster.tflops / slower.tflops - 1
         resolved = Score(ScoreKind.PREDICTED, pair.target, (faster,)).beats(
-            Score(ScoreKind.PREDICTED, pair.target, (slower,)), 0.0
+            Score(ScoreKind.PREDICTED, pair.target, (slower,)), 0.0, RunConfig.model_fields["min_share"].default
         )
         yield _row(
             pair.target,

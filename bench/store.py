@@ -169,7 +169,7 @@ def finish(store: Store, step: Step, attempt: Attempt, parents: tuple[int, ...])
         parents=parents,
         reason="tried",
         now=datetime.now(UTC),
-        decide=lambda versions, submitted: accepts(versions, submitted, 0.01),
+        decide=lambda versions, submitted: accepts(versions, submitted, 0.01, 0.9),
     )
 
 

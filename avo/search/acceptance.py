@@ -24,14 +24,19 @@ def share_of_alpha(alpha: float, number: int) -> float:
 
 
 def accepts(
-    versions: Sequence[Version], attempt: Attempt, min_gain: float, rivals: Sequence[Version] | None = None
+    versions: Sequence[Version],
+    attempt: Attempt,
+    min_gain: float,
+    min_share: float,
+    rivals: Sequence[Version] | None = None,
 ) -> bool:
     """Return whether ``attempt`` joins the ``versions`` of a run, oldest first.
 
     It must be correct, be judged as the versions were, lower to launch plans that no version has, and be better than
-    its ``rivals``, by default all versions. A predicted score must beat the score of every rival by ``min_gain``
-    (``Score.beats``). A measured score must come with a comparison in which it was faster than the best rival, the last
-    one. The first version, the seed, need only be correct, and so need an attempt without rivals.
+    the best of its ``rivals``, by default all versions. A predicted score must beat that of the rival with the highest
+    score by ``min_gain`` and in a share of ``min_share`` of the draws (``Score.beats``). A measured score must come
+    with a comparison in which it was faster than the last rival, which is the best. The first version, the seed, need
+    only be correct, and so need an attempt without rivals.
     """
     score = attempt.evaluation.score
     if score is None:
@@ -44,8 +49,9 @@ def accepts(
     if score.kind is ScoreKind.MEASURED:
         comparison = _faster(score)
         return not rivals or (comparison is not None and comparison.plan_digest == rivals[-1].attempt.plan_digest)
-    others = (version.attempt.evaluation.score for version in reversed(rivals))  # the best first: it settles most
-    return all(other is None or score.beats(other, min_gain) for other in others)
+    others = [version.attempt.evaluation.score for version in rivals]
+    best = max((other for other in others if other is not None), key=lambda other: other.geomean_tflops, default=None)
+    return best is None or score.beats(best, min_gain, min_share)
 
 
 def outdated(versions: Sequence[Version], attempt: Attempt, rivals: Sequence[Version] | None = None) -> bool:

@@ -34,12 +34,12 @@ class Population(Protocol):
         ...
 
     def rivals(self, versions: Sequence[Version], selection: Selection, niche: str) -> Sequence[Version]:
-        """Return those of ``versions`` that an attempt must beat to live in ``niche``, the best last."""
+        """Return those of ``versions`` whose best an attempt must beat to live in ``niche``, oldest first."""
         ...
 
 
 class Lineage:
-    """The paper's single lineage: each version must beat all before it."""
+    """The paper's single lineage: each version must beat the best before it."""
 
     looks_back = 0
 

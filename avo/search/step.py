@@ -160,13 +160,13 @@ class _OpenStep:
         An attempt that was compared with a version that another worker has surpassed since is first compared with the
         new best one, as often as it wins and others are quicker. One that would become a version is examined first.
         """
-        attempt, min_gain = proposal.attempt, self._work.config.min_gain
+        attempt, config = proposal.attempt, self._work.config
 
         def decide(versions: Sequence[Version], submitted: Attempt) -> bool:
             rivals = self._home.rivals(versions, submitted)
             if outdated(versions, submitted, rivals):
                 raise _OutdatedError(rivals[-1])
-            accepted = accepts(versions, submitted, min_gain, rivals)
+            accepted = accepts(versions, submitted, config.min_gain, config.min_share, rivals)
             if accepted and submitted.evaluation.examined is not Status.CORRECT:
                 raise _UnexaminedError
             return accepted
