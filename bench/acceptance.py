@@ -21,6 +21,7 @@ from evaluator.cuda.measuring import SAME_PAIR
 from evaluator.cuda.sequential import ROUNDS, verdicts
 from evaluator.evaluation import CaseScore, Score, Verdict
 from evaluator.target import ScoreKind
+from lineage_db.decision import Lead, Ruling
 
 KINDS = ("normal", "heavy tails", "interrupted")
 SCORED_RUNS = 20
@@ -54,18 +55,17 @@ def resolve(
     more draw. ``doubts`` are the challenger's and the best version's; in truth, any part of each may be true.
     """
 
-    def score(tflops: float, draws: Floats, doubt: float) -> Score:
-        case = CaseScore("one", tflops, 1.0, "", draws=tuple(map(float, draws)), doubt=doubt)
+    def score(draws: Floats, doubt: float) -> Score:
+        case = CaseScore("one", 1.0, 1.0, "", draws=tuple(map(float, draws)), doubt=doubt)
         return Score(ScoreKind.PREDICTED, "h100", (case,))
 
+    def accepts(lead: Floats) -> bool:
+        share = score(np.exp(lead), doubts[0]).share_ahead(best)
+        return Lead(0, gain, share).decide(config.min_gain, config.min_share).ruling is Ruling.ACCEPTABLE
+
     leads = np.log1p(gain) + np.log1p(spread) * random.normal(size=(trials, _DRAWS + 1))
-    best = score(1.0, np.ones(_DRAWS), doubts[1])
-    accepted = np.array(
-        [
-            score(1 + gain, np.exp(lead), doubts[0]).beats(best, config.min_gain, config.min_share)
-            for lead in leads[:, :-1]
-        ]
-    )
+    best = score(np.ones(_DRAWS), doubts[1])
+    accepted = np.array([accepts(lead) for lead in leads[:, :-1]])
     true = leads[:, -1] + random.random((trials, 2)) @ (np.log(doubts) * (-1, 1))
     return Resolved(float(accepted.mean()), _mean(true[accepted] > 0), _mean(true[~accepted] > 0))
 

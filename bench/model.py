@@ -112,9 +112,8 @@ def pairs() -> Table:
     for pair in PAIRS:
         slower, faster = (predict_variant(variant, pair.target, LENGTH) for variant in (pair.slower, pair.faster))
         gain = faster.tflops / slower.tflops - 1
-        resolved = Score(ScoreKind.PREDICTED, pair.target, (faster,)).beats(
-            Score(ScoreKind.PREDICTED, pair.target, (slower,)), 0.0, RunConfig.model_fields["min_share"].default
-        )
+        scores = [Score(ScoreKind.PREDICTED, pair.target, (case,)) for case in (faster, slower)]
+        resolved = (scores[0].share_ahead(scores[1]) or 0.0) >= RunConfig.model_fields["min_share"].default
         yield _row(
             pair.target,
             pair.name,

@@ -171,20 +171,6 @@ class Score:
         """Geometric mean of the cases' TFLOPS."""
         return geometric_mean([case.tflops for case in self.cases])
 
-    def beats(self, other: "Score", min_gain: float, min_share: float) -> bool:
-        """Whether this predicted score is at least ``1 + min_gain`` times the predicted ``other``, and ahead of it in a
-        share of at least ``min_share`` of the draws. Without draws the first alone decides.
-
-        Raises ``ValueError`` for a measured score: the faster kernel need not have the larger sample, so only a
-        ``Comparison`` tells.
-        """
-        if ScoreKind.MEASURED in (self.kind, other.kind):
-            raise ValueError("measured scores are compared by their Comparison, not by their values")
-        if self.geomean_tflops < other.geomean_tflops * (1 + min_gain):
-            return False
-        share = self.share_ahead(other)
-        return share is None or share >= min_share
-
     def share_ahead(self, other: "Score") -> float | None:
         """Return in what share of the draws, 0 to 1, this predicted score is ahead of the predicted ``other``.
 
@@ -192,8 +178,12 @@ class Score:
         cancels. In each, both kernels' doubts are drawn too: a kernel takes ``doubt ** u`` times as long, where ``u``
         runs evenly over 0 to 1, independently for the two. So no kernel's doubts ever help it.
 
-        None where the scores have no draws, as those that earlier releases stored, or not the same ones.
+        None where the scores have no draws, as those that earlier releases stored, or not the same ones. Raises
+        ``ValueError`` for a measured score: the faster kernel need not have the larger sample, so only a ``Comparison``
+        tells.
         """
+        if ScoreKind.MEASURED in (self.kind, other.kind):
+            raise ValueError("measured scores are compared by their Comparison, not by their values")
         counts = {len(case.draws) for score in (self, other) for case in score.cases}
         if len(self.cases) != len(other.cases) or len(counts) != 1 or counts == {0}:
             return None

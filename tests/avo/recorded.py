@@ -7,6 +7,7 @@ from evaluator.evaluation import Evaluation, Status
 from lineage_db.records import Attempt, Run, RunState, Step, StepState
 from lineage_db.store import Store
 from tests.avo.sample_run import START, make_evaluation
+from tests.decisions import decided
 
 HOUR = timedelta(hours=1)
 
@@ -62,7 +63,7 @@ class Recorded:
             parents=attempt.parents,
             reason="",
             now=self.now,
-            decide=lambda versions, attempt: accept,
+            decide=lambda versions, attempt: decided(attempt, accept),
         )
 
     def step(

@@ -13,6 +13,7 @@ from lineage_db.store import Store
 from seeds import seed_source
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START, make_evaluation
+from tests.decisions import accept
 
 Avo = Callable[..., Result]
 
@@ -71,7 +72,7 @@ def test_branches_merges_words_and_interventions_are_kept(avo: Avo, tmp_path: Pa
         )
         submission = Submission(attempt.id, attempt.change, attempt.hypothesis, "10% more", "4% more")
         store.results.conclude(
-            step.id, attempt_id=attempt.id, parents=(1, 2), reason="", now=START, decide=lambda *_: True,
+            step.id, attempt_id=attempt.id, parents=(1, 2), reason="", now=START, decide=accept,
             submission=submission,
         )  # fmt: skip
     out = tmp_path / "lineage"

@@ -15,6 +15,7 @@ from lineage_db.store import Store
 from seeds import seed_source
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START, make_evaluation, make_measured, make_sample_run
+from tests.decisions import accept
 
 Avo = Callable[..., Result]
 
@@ -94,9 +95,7 @@ def test_a_version_of_two_parents_has_its_gain_over_the_better_one(avo: Avo, tmp
             started=START,
             finished=START,
         )
-        store.results.conclude(
-            step.id, attempt_id=attempt.id, parents=(0, 3), reason="", now=START, decide=lambda versions, attempt: True
-        )
+        store.results.conclude(step.id, attempt_id=attempt.id, parents=(0, 3), reason="", now=START, decide=accept)
     merged = json.loads(avo("lineage", name, "--db", url, "--json").stdout)[-1]
     assert merged["parents"] == [0, 3]
     assert merged["gain"] == pytest.approx(0.1, rel=1e-12)

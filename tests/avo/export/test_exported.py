@@ -18,6 +18,7 @@ from evaluator.candidate import Candidate
 from lineage_db.store import Store
 from seeds import seed_source
 from tests.avo.export.sample import correct, passed, sample
+from tests.decisions import accept
 
 pytestmark = pytest.mark.long
 
@@ -45,9 +46,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
             step_id=step.id, candidate=Candidate(PROBLEM, f"import os\n{seed_source('mha')}"), change="seed",
             parents=(), evaluation=correct(PROBLEM, "held_out", 1.0, "h100"), started=NOW, finished=NOW,
         )  # fmt: skip
-        store.results.conclude(
-            step.id, attempt_id=attempt.id, parents=(), reason="seed", now=NOW, decide=lambda versions, new: True
-        )
+        store.results.conclude(step.id, attempt_id=attempt.id, parents=(), reason="seed", now=NOW, decide=accept)
     done = CliRunner().invoke(
         app, ["export", "small", "--db", url, "--out", str(folder / "out"), "--name", "small-one"]
     )
