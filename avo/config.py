@@ -20,6 +20,7 @@ from evaluator.errors import EvaluatorError
 from evaluator.evaluation import TRAITS
 from evaluator.problem import HELD_OUT
 from evaluator.target import ARCHITECTURES, ScoreKind, check_target, score_kind
+from lineage_db.decision import rule
 
 if TYPE_CHECKING:
     from agents.supervisor import Patience
@@ -258,6 +259,11 @@ class RunConfig(BaseModel):
     def measured(self) -> bool:
         """Whether speed is measured on a GPU."""
         return score_kind(self.target) is ScoreKind.MEASURED
+
+    @property
+    def rule(self) -> str:
+        """What a version has to be, in words."""
+        return rule(self.min_gain, self.min_share, measured=self.measured)
 
     @property
     def patience(self) -> "Patience | None":

@@ -64,6 +64,28 @@ class Decision:
         """The decision and its reason: ``unresolved: +5.6% in the mean over version 3, ...``."""
         return f"{_LABELS.get(self.ruling, 'not accepted')}: {self.sentence}"
 
+    @property
+    def answer(self) -> str:
+        """The answer to whether the attempt would become a version: ``would be accepted: no, +5.6% in ...``."""
+        if self.ruling is Ruling.ACCEPTED:
+            return self.told
+        return f"would be accepted: {'no' if self.refused else 'yes'}, {self.sentence}"
+
+
+def rule(min_gain: float, min_share: float, *, measured: bool) -> str:
+    """Return in words what a version has to be."""
+    better = (
+        f"its predicted score must be higher than the best version's by at least {100 * min_gain:g}%, and it must be "
+        f"faster than that version in at least {100 * min_share:g}% of the joint draws of the model's constants, in "
+        "which each kernel's doubts can only slow it down. An attempt with the higher score that is not faster in "
+        "enough draws is unresolved: it is no version, but it may be built on."
+    )
+    timed_in_turn = "it must be shown to be faster than the best version when both are timed in turn."
+    return (
+        "To become a version an attempt must be correct, also on shapes that nobody is shown, and lower to launch "
+        f"plans that no version has; and {timed_in_turn if measured else better}"
+    )
+
 
 @dataclass(frozen=True, slots=True)
 class Lead:

@@ -260,6 +260,7 @@ class _OpenStep:
             evaluate=self._scorer,
             profile=work.evaluator.profile,
             transferred=transferred(work.store, run),
+            rule=work.config.rule,
             focus=self._home.selection.focus if self._home.selection else None,
             interventions=interventions,
             desk=self._desk,
