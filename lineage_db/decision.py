@@ -72,6 +72,11 @@ class Decision:
         return f"would be accepted: {'no' if self.refused else 'yes'}, {self.sentence}"
 
 
+def unresolved(count: int) -> str:
+    """Return ``3 attempts were predicted faster than the best and not resolved``."""
+    return f"{count} attempt{' was' if count == 1 else 's were'} predicted faster than the best and not resolved"
+
+
 def rule(min_gain: float, min_share: float, *, measured: bool) -> str:
     """Return in words what a version has to be."""
     better = (

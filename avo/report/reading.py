@@ -34,6 +34,7 @@ from avo.watch.view import read_view
 from avo.watch.wording import compared, unit
 from evaluator.evaluation import Score, Status
 from evaluator.target import TARGETS, score_kind
+from lineage_db.decision import Ruling
 from lineage_db.records import AttemptSummary, ModelCall, Run, Spend, Step, StepState, Version
 from lineage_db.spans import covered
 from lineage_db.store import Store
@@ -75,6 +76,7 @@ def read_report(store: Store, run_name: str, now: datetime) -> Report:
         entries=entries,
         moves=_moves(attempts, entries, {step.number for step in steps if step.operator == Mutate.name}),
         failures=tuple(by_reason(attempts)),
+        refused=tuple(_refused(attempts)),
         unverified=_unverified(store, run, attempts),
         steps=Counter(step.state for step in steps),
         models=_models(store.journal.calls(run.id)),
@@ -156,6 +158,15 @@ def _moves(
             together = tuple(math.prod(1 + (each[place] or 0.0) for each in made) - 1 for place in range(count))
             found.append(MoveTally(move.name, len(its), correct, len(made), together))
     return tuple(sorted(found, key=lambda move: (-sum(move.gains), -move.accepted, move.name)))
+
+
+def _refused(attempts: Sequence[AttemptSummary]) -> list[AttemptSummary]:
+    found = [attempt for attempt in attempts if attempt.decision and attempt.decision.refused]
+    return sorted(found, key=lambda attempt: (not _unresolved(attempt), -attempt.geomean_tflops, attempt.attempt_id))
+
+
+def _unresolved(attempt: AttemptSummary) -> bool:
+    return attempt.decision is not None and attempt.decision.ruling is Ruling.UNRESOLVED
 
 
 def _unverified(store: Store, run: Run, attempts: Sequence[AttemptSummary]) -> tuple[Unverified, ...]:

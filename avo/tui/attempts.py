@@ -18,6 +18,7 @@ from avo.watch.failures import Failures
 from avo.watch.wording import duration, first_line, printable, unit, verdict
 from evaluator.evaluation import Status
 from evaluator.problem import Baseline
+from lineage_db.decision import Decision
 from lineage_db.records import AttemptSummary
 
 AROUND = 40
@@ -65,7 +66,7 @@ class Ledger(Lines):
             return Text(f"{made:>6}  ...", "dim")
         return Text.assemble(
             (f"{made:>6}  ", "dim"),
-            (f"{result(attempt):<15.15} ", "" if attempt.geomean_tflops else "red"),
+            (f"{result(attempt):<19.19} ", "" if attempt.geomean_tflops else "red"),
             first_line(attempt.change) or "seed",
         )
 
@@ -183,7 +184,14 @@ def result(attempt: AttemptSummary) -> str:
     """Return the score and the version it became, or the fault, in few words: the change stands on the same line."""
     if not attempt.geomean_tflops:
         return verdict(attempt.status)
-    return f"{attempt.geomean_tflops:.1f}" + (f" -> v{attempt.version}" if attempt.version is not None else "")
+    if attempt.version is not None:
+        return f"{attempt.geomean_tflops:.1f} -> v{attempt.version}"
+    return f"{attempt.geomean_tflops:.1f}" + (f" {ruled(attempt.decision)}" if attempt.decision else "")
+
+
+def ruled(decision: Decision) -> str:
+    """Return the ruling in a word or two."""
+    return decision.ruling.value.replace("_", " ")
 
 
 def describe(details: AttemptDetails) -> Text:
@@ -195,6 +203,8 @@ def describe(details: AttemptDetails) -> Text:
     text.append(f"\n{result(summary)}" + (f"  {unit(score)}" if score else ""), "bold")
     if summary.message:
         text.append(f": {printable(summary.message)}")
+    if summary.decision:
+        text.append(f"\n{printable(summary.decision.told)}", "yellow" if summary.decision.refused else "")
     if summary.hypothesis:
         text.append(f"\nhypothesis: {printable(summary.hypothesis)}")
     said = step.submission

@@ -124,6 +124,9 @@ def test_attempts_shows_all_and_groups_failures_by_reason(avo: Avo) -> None:
     assert len(head.splitlines()) == 10
     assert [line.split()[:2] for line in reasons.splitlines()[1:]] == [["2", "incorrect"], ["1", "does_not_fit"]]
     assert "skip [diagonal] blocks" in text
+    (refused,) = (line for line in head.splitlines() if "-14.3%" in line)
+    assert refused.split()[:4] == ["6", "5", "v2", "correct"]
+    assert refused.endswith("not accepted: -14.3% in the mean over version 2, +0.5% is needed")
 
 
 def test_failures_that_differ_in_figures_only_are_one_group(avo: Avo, tmp_path: Path) -> None:
@@ -210,7 +213,17 @@ def test_attempts_json_has_null_scores_for_failures(avo: Avo) -> None:
 
 @pytest.mark.parametrize(
     ("flags", "ids"),
-    [(["--failures"], [3, 5, 7]), (["--status", "incorrect"], [5, 7]), (["--status", "correct", "--failures"], [])],
+    [
+        (["--failures"], [3, 5, 7]),
+        (["--status", "incorrect"], [5, 7]),
+        (["--status", "correct", "--failures"], []),
+        (["--ruling", "no_gain"], [6]),
+        (["--ruling", "no_gain", "--ruling", "accepted"], [1, 2, 4, 6, 8]),
+        (["--last", "3"], [6, 7, 8]),
+        (["--sort", "score"], [8, 4, 6, 2, 1, 3, 5, 7]),
+        (["--sort", "score", "--last", "3"], [8, 6, 7]),
+        (["--sort", "time", "--status", "incorrect", "--last", "1"], [7]),
+    ],
 )
 def test_attempts_can_be_filtered(avo: Avo, flags: list[str], ids: list[int]) -> None:
     assert [record["id"] for record in json.loads(avo("attempts", "mha-h100", "--json", *flags).stdout)] == ids
