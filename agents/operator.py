@@ -55,12 +55,14 @@ class Transferred:
     run: Run
     """The run that the lineage belongs to."""
     versions: Sequence[Version]
-    """The lineage from the seed to the version that was named; never empty."""
+    """The lineage from the seed to the version that was named, or was the parent of what was named; never empty."""
+    attempt: Attempt | None = None
+    """What was named, if it is an attempt that is no version."""
 
     @property
     def source(self) -> str:
-        """The source of the version that was named. It defines the entry function of ``run.problem``."""
-        return self.versions[-1].attempt.source
+        """The source of what was named. It defines the entry function of ``run.problem``."""
+        return (self.attempt or self.versions[-1].attempt).source
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,9 @@ TOOLS = "tools"
 """The installed releases of AVO and of what compiles kernels: one text for each way in which the sessions differed."""
 TRANSFERRED = "transferred"
 """Run and version of another problem that the run starts from, and what it makes of them."""
-_NOT_SETTINGS = {START, ISOLATION, TOOLS, TRANSFERRED}
+TIMED_FIRST = "timed_first"
+"""The unresolved attempts of another run that a run on a GPU times before its operator begins: name, change, source."""
+_NOT_SETTINGS = {START, ISOLATION, TOOLS, TRANSFERRED, TIMED_FIRST}
 
 
 def usable_cpus() -> int:

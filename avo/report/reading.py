@@ -8,7 +8,7 @@ from difflib import unified_diff
 
 from agents.moves import MOVES
 from agents.mutate import Mutate, moves_of
-from avo.config import ISOLATION, START, TOOLS, TRANSFERRED
+from avo.config import ISOLATION, START, TIMED_FIRST, TOOLS, TRANSFERRED
 from avo.report.data import (
     MOST_DIFF_CHARACTERS,
     MOST_DIFF_LINES,
@@ -210,6 +210,7 @@ def _environment(run: Run, score: Score | None) -> list[tuple[str, str]]:
         ("releases", "; or ".join(map(str, config.pop(TOOLS, ())))),
     ]
     config.pop(TRANSFERRED, None)
+    config.pop(TIMED_FIRST, None)
     known = {"problem", "target", "suite", "operator", "seed", "name"}
     lines += [(name.replace("_", " "), _shown(value)) for name, value in config.items() if name not in known]
     return [(name, cut(value)) for name, value in lines if value]

@@ -271,3 +271,30 @@ def test_diff_json_goes_across_runs(avo: Avo) -> None:
     assert record["new"]["version"] == "mha-h100-2@4"
     assert record["gain"] == pytest.approx(1.626, rel=1e-12)
     assert "+ROUND = 1\n" in record["diff"]
+
+
+def test_an_attempt_is_shown_with_why_it_is_no_version(avo: Avo) -> None:
+    text = avo("show", "mha-h100#6").stdout
+    assert text.startswith("mha-h100#6: BLOCK_N 64 -> 32\nmade by mutate from v2, 2026-03-01 12:00 UTC, attempt 6\n")
+    assert "\nnot accepted: -14.3% in the mean over version 2, +0.5% is needed\n" in text
+    assert "correct, 180.0 predicted TFLOPS, h100" in text
+    data = json.loads(avo("show", "mha-h100#6", "--json").stdout)
+    assert (data["version"], data["attempt"], data["parents"], data["accepted"]) == (None, 6, [2], None)
+    assert data["decision"]["ruling"] == "no_gain"
+    faulty = avo("show", "mha-h100#3").stdout
+    assert "does_not_fit: needs 262144 bytes of shared memory" in faulty
+
+
+def test_an_attempt_that_is_a_version_is_shown_as_that(avo: Avo) -> None:
+    assert avo("show", "mha-h100#4").stdout == avo("show", "mha-h100@2").stdout
+
+
+def test_attempts_can_be_compared(avo: Avo) -> None:
+    lines = avo("diff", "mha-h100@2", "mha-h100#6").stdout.splitlines()
+    assert lines[:3] == [
+        "mha-h100@2: 210.0 predicted TFLOPS, h100", "mha-h100#6: 180.0 predicted TFLOPS, h100", "-14.3%",
+    ]  # fmt: skip
+    assert "+++ mha-h100#6" in lines
+    lines = avo("diff", "mha-h100#3", "mha-h100#6").stdout.splitlines()
+    assert lines[0].startswith("mha-h100#3: does_not_fit: needs 262144 bytes")
+    assert lines[2] == "--- mha-h100#3"

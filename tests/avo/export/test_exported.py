@@ -81,7 +81,7 @@ def test_its_own_tests_notice_a_wrong_kernel(package: Path) -> None:
 def test_selected_attention_works_on_the_offline_executor(tmp_path: Path) -> None:
     run, (seed, *_) = sample(tmp_path)
     attempt = replace(seed.attempt, source=seed_source("fsa", "query_outer"))
-    version = choose(replace(run, problem="fsa"), [replace(seed, attempt=attempt)], 0)
+    version = choose(replace(run, problem="fsa"), [replace(seed, attempt=attempt)], attempt)
     write_package(render_package("sparse", [passed(version, 1.0, 1.0)], NOW), tmp_path / "out")
     picked = "results or refused or falls or one-token or less-than"
     done = own_tests(tmp_path / "out", "-k", picked, interpret="0")
