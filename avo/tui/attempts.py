@@ -18,7 +18,6 @@ from avo.watch.failures import Failures
 from avo.watch.wording import duration, first_line, printable, unit, verdict
 from evaluator.evaluation import Status
 from evaluator.problem import Baseline
-from lineage_db.decision import Decision
 from lineage_db.records import AttemptSummary
 
 AROUND = 40
@@ -186,12 +185,8 @@ def result(attempt: AttemptSummary) -> str:
         return verdict(attempt.status)
     if attempt.version is not None:
         return f"{attempt.geomean_tflops:.1f} -> v{attempt.version}"
-    return f"{attempt.geomean_tflops:.1f}" + (f" {ruled(attempt.decision)}" if attempt.decision else "")
-
-
-def ruled(decision: Decision) -> str:
-    """Return the ruling in a word or two."""
-    return decision.ruling.value.replace("_", " ")
+    ruling = attempt.decision.ruling.value.replace("_", " ") if attempt.decision else ""
+    return f"{attempt.geomean_tflops:.1f} {ruling}".rstrip()
 
 
 def describe(details: AttemptDetails) -> Text:
@@ -203,8 +198,8 @@ def describe(details: AttemptDetails) -> Text:
     text.append(f"\n{result(summary)}" + (f"  {unit(score)}" if score else ""), "bold")
     if summary.message:
         text.append(f": {printable(summary.message)}")
-    if summary.decision:
-        text.append(f"\n{printable(summary.decision.told)}", "yellow" if summary.decision.refused else "")
+    if summary.decision and summary.version is None:
+        text.append(f"\n{printable(summary.decision.told)}", "yellow")
     if summary.hypothesis:
         text.append(f"\nhypothesis: {printable(summary.hypothesis)}")
     said = step.submission
