@@ -59,8 +59,8 @@ def run(
 
     Ctrl-C once: workers have 30 s to finish their steps. Twice: stop at once. Either way, avo resume RUN continues.
 
-    A --config file has lines like: target = "b200", max_attempts = 100, min_gain = 0.01, evaluation_wall_s = 300; and
-    where speed is measured: alpha = 0.05, equivalence_margin = 0.005, cascade = 0.25.
+    A --config file has lines like: target = "b200", max_attempts = 100, min_gain = 0.01, min_share = 0.9,
+    evaluation_wall_s = 300; and where speed is measured: alpha = 0.05, equivalence_margin = 0.005, cascade = 0.25.
 
     Operators agent and single_turn ask a language model behind an OpenAI-compatible endpoint: set OPENAI_API_KEY,
     OPENAI_BASE_URL and --model. See docs/agent.md for prices and sampling.

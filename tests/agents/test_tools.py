@@ -304,3 +304,16 @@ def test_the_lineage_lists_what_is_unresolved_the_fastest_first_and_only_while_i
     world.accept("tflops = 120.0", (0,))
     assert "Unresolved" not in Bench(world).call("read_lineage", attempts=0)
     assert UNRESOLVED.told in Bench(world).call("read_lineage"), "it is still an attempt that was not accepted"
+
+
+def test_the_best_of_a_step_is_the_fastest_that_would_be_accepted_else_the_fastest() -> None:
+    bench, world = Workbench("x", (0,)), World()
+    for tflops, decision in ((110.0, UNRESOLVED), (105.0, Lead(0, 0.05, 1.0).decide(0.01, 0.9)), (90.0, None)):
+        world.fail(f"tflops = {tflops}", decision=decision)
+    for number in (2, 4):
+        bench.add(world.desk.attempts[number], "", "", "")
+    assert bench.best
+    assert bench.best.attempt_id == 2
+    bench.add(world.desk.attempts[3], "", "", "")
+    assert bench.best.attempt_id == 3
+    assert Workbench.from_json(bench.to_json()).best == bench.best
