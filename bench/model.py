@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from avo.config import RunConfig
 from bench.anchors import ANCHORS, LENGTHS, PAIRS, Anchor
 from bench.measured.families import FAMILIES
 from bench.measured.statistics import Judged, Searched, agreement, judged, searched
@@ -112,14 +113,13 @@ def _error(predicted: Sequence[float], anchor: Anchor) -> float:
 
 
 def pairs() -> Table:
-    """Whether known orders are predicted, and whether by more than the model can resolve."""
-    yield from _head("target", "what is faster", "slower", "faster", "gain", "order", "at both ends", "why it is known")
+    """Whether known orders are predicted, and whether in as many draws as acceptance asks for."""
+    yield from _head("target", "what is faster", "slower", "faster", "gain", "order", "resolved", "why it is known")
     for pair in PAIRS:
         slower, faster = (predict_variant(variant, pair.target, LENGTH) for variant in (pair.slower, pair.faster))
         gain = faster.tflops / slower.tflops - 1
-        resolved = Score(ScoreKind.PREDICTED, pair.target, (faster,)).beats(
-            Score(ScoreKind.PREDICTED, pair.target, (slower,)), 0.0
-        )
+        scores = [Score(ScoreKind.PREDICTED, pair.target, (case,)) for case in (faster, slower)]
+        resolved = (scores[0].share_ahead(scores[1]) or 0.0) >= RunConfig.model_fields["min_share"].default
         yield _row(
             pair.target,
             pair.name,
