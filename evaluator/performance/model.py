@@ -273,12 +273,13 @@ def time_launch(
     fitting = ctas_per_sm(launch.binary, target)
     if not fitting:
         raise ModelError(f"kernel {launch.binary.name} does not fit an SM of {target.name}")
-    resident = max(1, min(fitting, -(-launch.programs // target.sms)))
+    ctas = launch.binary.ctas_per_program
+    resident = max(1, min(fitting, -(-launch.programs * ctas // target.sms)))
     kernel = measured(launch.binary, target, resident, len(launch.loops))
     passes = tuple(match_loops(launch.loops, kernel))
     clocks, hot = _program_clocks(launch, kernel, passes, target)
     clock = clock_hz(target)
-    compute = list_schedule(clocks.sum(0), target.sms * resident) / clock
+    compute = list_schedule(clocks.sum(0), target.sms * resident // ctas) / clock
     loaded = launch.total("load_bytes")
     moved = loaded + launch.total("store_bytes")
     l2 = moved / ((table or constants(target.arch)).l2_bytes * target.sms * clock)
@@ -307,7 +308,7 @@ def _program_clocks(
     hot, most = kernel.outside, kernel.outside.clocks * launch.programs
     unrolled = np.zeros(launch.programs)
     for place, (loop, passed) in enumerate(zip(launch.loops, passes, strict=True), 1):
-        flops = loop.body.dot_flops
+        flops = loop.body.dot_flops / launch.binary.ctas_per_program
         if passed is not None:
             charge = _charge(passed, flops)
             clocks[place] = loop.trips * charge
