@@ -1,12 +1,15 @@
 """Compare the performance model with published figures and known orders, and show what its constants do.
 
-python -m bench.model            prints the tables
-python -m bench.model --write    also puts them into docs/performance-model.md, between their markers
+python -m bench.model             prints the tables
+python -m bench.model anchors     prints some of them, by name
+python -m bench.model --write     also puts them into docs/performance-model.md, between their markers
 """
 
 import argparse
+import math
 import os
 import re
+import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -14,6 +17,8 @@ from functools import partial
 from pathlib import Path
 
 from bench.anchors import ANCHORS, LENGTHS, PAIRS, Anchor
+from bench.measured.families import FAMILIES
+from bench.measured.statistics import Judged, Searched, agreement, judged, searched
 from bench.timings import FOLDER, Predict, compare, predicted_us, sessions
 from bench.variants import Variant, case_of, compile_variant, predict_variant
 from evaluator.binary import Binary
@@ -42,14 +47,17 @@ Table = Iterator[str]
 
 
 def main() -> None:
-    """Print every table; write them into the document on request."""
+    """Print the tables asked for, or all; write them into the document on request."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", nargs="*", help=", ".join(TABLES))
     parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT.name}")
-    write = parser.parse_args().write
-    for name, make in TABLES.items():
-        table = "\n".join(make())
+    asked = parser.parse_args()
+    if unknown := set(asked.table) - set(TABLES):
+        parser.error(f"no table is called {min(unknown)}: there are {', '.join(TABLES)}")
+    for name in asked.table or TABLES:
+        table = "\n".join(TABLES[name]())
         print(table, end="\n\n", flush=True)
-        if write:
+        if asked.write:
             DOCUMENT.write_text(put(DOCUMENT.read_text(), name, table))
 
 
@@ -137,6 +145,54 @@ def timings(folder: Path = FOLDER, predict: Predict = predicted_us) -> Table:
         for agreed in compare(session, predict):
             shown = (f"{agreed.spearman:.2f}", f"{agreed.error:.0%}", f"{agreed.fitted_error:.0%}")
             yield _row(session.card, agreed.problem, agreed.kernels, *shown)
+
+
+def measured(names: tuple[str, ...] = tuple(FAMILIES), processes: int = 2) -> Table:
+    """Predictions against published measurements, by family and card."""
+    groups: dict[tuple[str, str], list[Judged]] = {}
+    found = judged(names, processes)
+    for each in found:
+        groups.setdefault((each.family, each.card), []).append(each)
+    yield from _head(
+        "kernels", "card", "n", "Spearman", "within a problem", "mean error", "fitted half", "held-out half",
+        "predicted / measured", "inside the range", "held-out half", "high / low", "regret: median, most",
+    )  # fmt: skip
+    for (family, card), rows in groups.items():
+        yield _row(family, card, *_agreed(rows))
+    yield _row("all", "", *_agreed(found))
+
+
+def _agreed(found: Sequence[Judged]) -> Iterator[str]:
+    whole = agreement(found)
+    fitted, held_out = ([each for each in found if each.held_out == out] for out in (False, True))
+    yield from (str(whole.count), _figure(whole.spearman), _figure(whole.within), f"{whole.error:.1%}")
+    yield from (f"{agreement(half).error:.1%}" if half else "" for half in (fitted, held_out))
+    yield from (f"{whole.bias:.2f}", f"{whole.inside:.0%}")
+    yield f"{agreement(held_out).inside:.0%}" if held_out else ""
+    yield from (f"{whole.width:.2f}", _regrets(whole.regrets))
+
+
+def _figure(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.2f}"
+
+
+def _regrets(regrets: Sequence[float]) -> str:
+    return f"{statistics.median(regrets):.2f}, {max(regrets):.2f}" if regrets else ""
+
+
+def searches(processes: int = 2) -> Table:
+    """What the model would choose in searches whose winner was published."""
+    groups: dict[tuple[object, ...], list[Searched]] = {}
+    for each in searched(processes):
+        groups.setdefault(each.problem[2:], []).append(each)
+    yield from _head(
+        "N, K", "values of M", "configurations", "predicted time of the winner over the least: median, most"
+    )
+    for sizes, found in groups.items():
+        counts = [each.candidates for each in found]
+        shown = f"{min(counts)} to {max(counts)}"
+        yield _row(", ".join(map(str, sizes)), len(found), shown, _regrets([each.regret for each in found]))
+    yield _row("all", sum(map(len, groups.values())), "", _regrets([each.regret for each in searched(processes)]))
 
 
 def sensitivity() -> Table:
@@ -235,6 +291,8 @@ def _spent(act: Callable[[], object]) -> float:
 TABLES: dict[str, Callable[[], Table]] = {
     "anchors": anchors,
     "pairs": pairs,
+    "measured": measured,
+    "searches": searches,
     "timings": timings,
     "sensitivity": sensitivity,
     "constants": constant_table,

@@ -166,8 +166,9 @@ def read_view(store: Store, run_name: str, now: datetime, previous: RunView | No
         working=tuple(sorted(read_progress(store, running).values(), key=lambda work: work.step.worker)),
         spend=spend,
         trouble=last_call.error if last_call else "",
-        seed=_version(store, run, 0) if previous is None or previous.seed is None else previous.seed,
-        best=_version(store, run, None) if previous is None or grown else previous.best,
+        # Where no version was there a moment ago, the first one may be by now: a view has a seed and a best, or neither.
+        seed=previous.seed if previous and previous.seed else _version(store, run, 0) if recent else None,
+        best=previous.best if previous and not grown else _version(store, run, None) if recent else None,
         recent=recent,
         intervention=interventions[-1] if interventions else None,
     )
