@@ -1,6 +1,9 @@
 """Binaries: what the compiler makes of one kernel for one target."""
 
+import re
 from dataclasses import dataclass
+
+_CLUSTER = re.compile(r"^\.reqnctapercluster (\d+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +31,9 @@ class Binary:
     the parameters in the IR."""
     ttgir: str = ""
     """Triton GPU IR, after the target's passes."""
+
+    @property
+    def ctas_per_program(self) -> int:
+        """CTAs of the cluster that runs one program, each on an SM of its own."""
+        found = _CLUSTER.search(self.ptx)
+        return int(found[1]) if found else 1

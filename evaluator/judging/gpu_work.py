@@ -26,7 +26,8 @@ def works(
     """Return the work of all launches of ``plan``; ``prepared`` gives memory to a plan with one more buffer.
 
     Partitions of a warp-specialised region run at the same time and are counted together, in the loops of the partition
-    that does most matrix products. Raises ``Refused`` where the work cannot be counted.
+    with most loops; of several, of the one that does most matrix products. Raises ``Refused`` where the work cannot be
+    counted.
     """
     rewritten: list[Rewritten] = []
     for kernel in plan.kernels:
@@ -80,7 +81,13 @@ def _side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:
     if len(of_role) < 2:
         return work
     loops, outside = work.loops, work.outside
-    main = max(of_role, key=lambda role: sum(loops[i].trips.sum() * loops[i].body.dot_flops for i in of_role[role]))
+    main = max(
+        of_role,
+        key=lambda role: (
+            len(of_role[role]),
+            sum(loops[i].trips.sum() * loops[i].body.dot_flops for i in of_role[role]),
+        ),
+    )
     places = of_role.pop(main)
     bodies = {i: loops[i].body for i in places}
     for theirs in of_role.values():

@@ -1,6 +1,5 @@
 """One kernel on one SM: clocks per pass through each of its loops, and clocks outside them."""
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from evaluator.performance.banks import wavefronts
 from evaluator.performance.constants import Constants
 from evaluator.performance.mbarriers import ORDERED
 from evaluator.performance.pipes import PIPE_NAMES, Costs, Kind, Pipe
+from evaluator.performance.roles import ARRIVALS, WAITS, Role, find_roles, leading, passes_in_step
 from evaluator.performance.sass import Code, Instruction, ModelError, parse
 from evaluator.performance.simulate import PARTITIONS, Played, Team, play
 from evaluator.performance.streams import Stream
@@ -31,13 +31,9 @@ _PASSES_TOGETHER = 5
 """
 _UNROLLED = (MATRIX | {"LDG", "LDGSTS", "STG", "LDS", "STS", "LDSM", "STSM", "UTMALDG", "ATOMG", "REDG"}) - SINGLE_ISSUE
 """Instructions of which ptxas makes one from one of PTX."""
-_COMPUTE = (MATRIX | {"MUFU", "LDTM", "STTM"}) - SINGLE_ISSUE
 _LITTLE = 0.05
 """A branch around a smaller share of a loop's instructions is not played."""
-_NAMED_WAITS = (Kind.MBARRIER_WAIT_COPY, Kind.MBARRIER_WAIT_ROLE)
-_NAMED_ARRIVALS = (Kind.BULK_COPY, Kind.MBARRIER_ARRIVE, Kind.TENSOR_COMMIT)
 Player = Callable[[Sequence[Team]], Played]
-_PARTIAL_BARRIER = re.compile(r"^0x[0-9a-f]+, (0x[0-9a-f]+)$")
 
 
 @dataclass(frozen=True)
@@ -159,7 +155,7 @@ def _play_kernel(
     structure: Structure, costs: Costs, warps: int, resident: int, ir_loops: int, player: Player
 ) -> PlayedKernel:
     if any(loop.dispatch for top in structure.top for loop in top.tree()):
-        return _specialised(structure, costs, warps, resident, ir_loops, player)
+        return _specialised(structure, costs, warps, resident, player)
     clocks, end, counts = play_parts([(structure.items, warps)], costs, resident, player)
     aside = [play_parts([((loop,), warps)], costs, resident, player)[0] for loop in structure.aside]
     for more in aside:
@@ -201,9 +197,13 @@ def _with(lighter: Loop, loop: Loop, items: Sequence[Instruction | Loop]) -> tup
 
 
 def play_parts(
-    parts: Sequence[tuple[Sequence[Instruction | Loop], int]], costs: Costs, resident: int, player: Player = play
+    parts: Sequence[tuple[Sequence[Instruction | Loop], int]],
+    costs: Costs,
+    resident: int,
+    player: Player = play,
+    roles: Sequence[Role] = (),
 ) -> tuple[dict[Loop, float], float, dict[Loop, int]]:
-    """Play (items, warps) parts side by side in each of ``resident`` CTAs.
+    """Play (items, warps) parts side by side in each of ``resident`` CTAs; ``roles`` says so if they are roles.
 
     Returns clocks per pass of each loop, inner loops not included, the clocks of the whole, and how often each loop
     was passed.
@@ -217,9 +217,10 @@ def play_parts(
     )
     most = _PASSES if resident * len(parts) == 1 else _PASSES_TOGETHER
     passes = max(3, min(most, PLAYED_ISSUES // max(1, once)))
+    in_step = passes_in_step(roles, costs, passes)
     streams = []
     for items, _ in parts:
-        stream = Stream(costs, passes, len(parts) > 1 and not tied(parts, costs), len(parts) == 1)
+        stream = Stream(costs, passes, len(parts) > 1 and not tied(parts, costs), len(parts) == 1, in_step)
         stream.extend(items)
         streams.append(stream)
     teams = []
@@ -250,8 +251,8 @@ def tied(parts: Sequence[tuple[Sequence[Instruction | Loop], int]], costs: Costs
     waits, arrives = [], []
     for items, _ in parts:
         ops = [costs.op(i) for top in items if isinstance(top, Loop) for loop in top.tree() for i in loop.own]
-        waits.append({op.mbarrier for op in ops if op.kind in _NAMED_WAITS} - {ORDERED})
-        arrives.append({op.mbarrier for op in ops if op.kind in _NAMED_ARRIVALS})
+        waits.append({op.mbarrier for op in ops if op.kind in WAITS} - {ORDERED})
+        arrives.append({op.mbarrier for op in ops if op.kind in ARRIVALS})
     return all(
         any(own & other for place, other in enumerate(arrives) if place != part) for part, own in enumerate(waits)
     )
@@ -318,63 +319,33 @@ def _copies(instructions: Sequence[Instruction]) -> float:
     return float(median_low(counts.values())) if counts else 1.0
 
 
-def _specialised(
-    structure: Structure, costs: Costs, warps: int, resident: int, ir_loops: int, player: Player
-) -> PlayedKernel:
+def _specialised(structure: Structure, costs: Costs, warps: int, resident: int, player: Player) -> PlayedKernel:
     """Play the loops of a warp-specialised kernel's roles side by side.
 
-    Roles meet at mbarriers that SASS does not name, so the play only keeps them within a few passes of each other.
-    Outside the loops, roles are played one after the other.
+    The loops of the leading role stand for those that other roles pass at the same time. Outside the loops, roles are
+    played one after the other.
     """
-    loops = [loop for top in structure.top for loop in _role_loops(top)]
-    if ir_loops and len(loops) % ir_loops == 0:
-        roles = [loops[i : i + ir_loops] for i in range(0, len(loops), ir_loops)]
-    else:
-        roles = [[loop] for loop in loops]
-    sizes = _role_sizes(roles, warps)
-    tops = [
-        [loop for loop in role if not any(loop in other.tree() for other in role if other is not loop)]
-        for role in roles
-    ]
-    parts: list[tuple[Sequence[Instruction | Loop], int]] = list(zip(tops, sizes, strict=True))
-    clocks, _, _ = play_parts(parts, costs, resident, player)
+    roles = find_roles(structure, warps)
+    parts: list[tuple[Sequence[Instruction | Loop], int]] = [(role.loops, role.warps) for role in roles]
+    clocks, _, _ = play_parts(parts, costs, resident, player, roles)
+    lead = leading(roles, costs)
+    nested = any(loop.inner for loop in lead.loops)
     passes = []
-    for position in range(max(map(len, roles), default=0)):
-        members = [(role[position], size) for role, size in zip(roles, sizes, strict=True) if position < len(role)]
-        slowest = max(clocks[loop] for loop, _ in members)
+    for path in lead.paths():
+        members = [(loop, role.warps) for role in roles if (loop := role.beside(path)) is not None]
+        # Roles that peel passes off share the time differently between an outer loop and the loops in it.
+        alike = [lead] if nested else [role for role in roles if role.paths().keys() == lead.paths().keys()]
+        slowest = max(clocks[role.paths()[path]] for role in alike)
         passes.append(_pass(slowest, [(loop.own, size) for loop, size in members], costs, resident))
+    most = max(role.warps for role in roles)
     straight = [structure.outside, *(top.own for top in structure.top if top.dispatch)]
-    end = sum(play_parts([(part, max(sizes, default=warps))], costs, resident, player)[1] for part in straight)
+    end = sum(play_parts([(part, most)], costs, resident, player)[1] for part in straight)
     return PlayedKernel(
         resident,
-        _pass(end, [(part, max(sizes, default=warps)) for part in straight], costs, resident),
+        _pass(end, [(part, most) for part in straight], costs, resident),
         tuple(passes),
         frozenset(costs.unknown),
         bool(costs.serialised),
         not tied(parts, costs),
         frozenset(costs.unfollowed),
     )
-
-
-def _role_loops(loop: Loop) -> list[Loop]:
-    if loop.dispatch:
-        return [found for inner in loop.inner for found in _role_loops(inner)]
-    return list(loop.tree())
-
-
-def _role_sizes(roles: Sequence[Sequence[Loop]], warps: int) -> list[int]:
-    """Return the number of warps of each role, read off the thread counts of its barriers.
-
-    A role without barriers issues for all warps.
-    """
-    sizes = []
-    for role in roles:
-        own = [instruction for loop in role for instruction in loop.own]
-        counts = [
-            int(count[1], 16) // 32
-            for i in own
-            if i.base == "BAR" and (count := _PARTIAL_BARRIER.match(i.operands)) is not None
-        ]
-        computes = any(i.base in _COMPUTE for i in own)
-        sizes.append(max(counts) if counts else 4 if computes else 1)
-    return [min(size, warps) for size in sizes]

@@ -19,6 +19,10 @@ _CONSTANT = re.compile(r"^(R\d+), (?:RZ, RZ, )?(0x[0-9a-f]+)$")
 _DESCRIPTOR = re.compile(r"idesc\[(UR\d+)\]")
 _ADDRESS = re.compile(r"\[([^\]]*?)\+?(0x[0-9a-f]+)?\]")
 _SUM = re.compile(r"^(UR\d+), (?:UPT, UPT, |UP\d, )?(UR\d+), (0x[0-9a-f]{3,}), URZ")
+_LEADERS = re.compile(r"^(UR\d+), (UR\d+), 0xfefffff[08], URZ, 0xc0,")
+"""The same address in the CTA of a pair that issues the products of both: the bit that tells the CTA is cleared."""
+EXPECTING = frozenset({"SYNCS.ARRIVE.TRANS64", "SYNCS.ARRIVE.TRANS64.RED"})
+"""Arrivals that tell how many bytes to expect; those with a further suffix expect none."""
 _SLOT = 8
 """Bytes of an mbarrier (PTX ISA 8.6, "mbarrier object")."""
 _RING_ALIGNMENT = 16
@@ -83,6 +87,8 @@ def scan(instructions: Iterable[Instruction]) -> Asynchrony:
                 known.registers[constant[1]] = int(constant[2], 16)
         elif i.base == "UIADD3" and (total := _SUM.match(i.operands)):
             known.sums[total[1]] = total[2], int(total[3], 16)
+        elif i.base == "ULOP3" and (leader := _LEADERS.match(i.operands)):
+            known.sums[leader[1]] = known.sums.get(leader[2], (leader[2], 0))
         elif i.base in SINGLE_ISSUE and (name := _DESCRIPTOR.search(i.operands)):
             descriptors[i.index] = known.registers.get(name[1], 0)
         elif i.base in {"MOV", "IMAD"} and (bytes_of := _CONSTANT.match(i.operands)):
@@ -91,7 +97,7 @@ def scan(instructions: Iterable[Instruction]) -> Asynchrony:
             base, offset = known.address(i.operands)
             known.slots.add(offset)
             known.bases.add(base)
-        elif i.opcode == "SYNCS.ARRIVE.TRANS64":  # those with a suffix arrive without expecting bytes
+        elif i.opcode in EXPECTING:
             known.uses[i.index] = known.address(i.operands)
             told.append(i.index)
             expected = known.registers.get(i.operands.rpartition(",")[2].strip(), 0)

@@ -318,15 +318,17 @@ def time_launch(
     fitting = ctas_per_sm(launch.binary, target)
     if not fitting:
         raise ModelError(f"kernel {launch.binary.name} does not fit an SM of {target.name}")
-    resident = max(1, min(fitting, -(-launch.programs // target.sms)))
+    ctas = launch.binary.ctas_per_program
+    resident = max(1, min(fitting, -(-launch.programs * ctas // target.sms)))
     asked = traffic(launch, target, timing, table)
     seen = Conditions(_as_seen(launch, resident, asked, target, table), l1_hits(launch))
     kernel = measured(launch.binary, target, resident, len(launch.loops), seen, seed)
     passes = tuple(match_loops(launch.loops, kernel))
     clocks, hot = _program_clocks(launch, kernel, passes, target)
-    spent = list_schedule(clocks.sum(0), target.sms * resident)
-    clock = clock_hz(target, table, _load(kernel, passes, clocks, table) / (spent * target.sms * resident))
-    active = min(target.sms, launch.programs)
+    slots = target.sms * resident // ctas
+    spent = list_schedule(clocks.sum(0), slots)
+    clock = clock_hz(target, table, _load(kernel, passes, clocks, table) / (spent * slots))
+    active = min(target.sms, launch.programs * ctas)
     hbm = asked.hbm / (target.hbm_bytes_per_s * table.hbm_share)
     charged = [passed for passed in passes if passed is not None]
     compute = spent / clock
@@ -360,7 +362,7 @@ def _as_seen(launch: LaunchWork, resident: int, asked: Traffic, target: Target, 
 
     An SM gets its share of what L2 and HBM deliver to the SMs that are active, and at most what its port takes.
     """
-    active = min(target.sms, launch.programs / resident)
+    active = min(target.sms, launch.programs * launch.binary.ctas_per_program / resident)
     rate = table.l2_bytes * target.sms / active * asked.asked / max(1.0, asked.l2)
     return replace(
         table,
@@ -385,7 +387,7 @@ def _program_clocks(
     hot, most = kernel.outside, kernel.outside.clocks * launch.programs
     unrolled = np.zeros(launch.programs)
     for row, (loop, passed) in enumerate(zip(launch.loops, passes, strict=True), 1):
-        flops = loop.body.dot_flops
+        flops = loop.body.dot_flops / launch.binary.ctas_per_program
         if passed is not None:
             charge = _charge(passed, flops * passed.copies, loop.body.entered) / passed.copies
             clocks[row] = loop.trips * charge

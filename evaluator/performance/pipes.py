@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from evaluator.performance.banks import SHARED_ACCESS, WAVEFRONT
 from evaluator.performance.constants import Constants, constants
-from evaluator.performance.mbarriers import ORDERED, scan
+from evaluator.performance.mbarriers import EXPECTING, ORDERED, scan
 from evaluator.performance.sass import Instruction
 from evaluator.performance.structure import MATRIX, SINGLE_ISSUE
 from evaluator.target import Target
@@ -293,7 +293,7 @@ class Costs:
             kind, latency = Kind.CTA_BARRIER, table.barrier_latency
         elif base == "UTCBAR":
             kind, leader, mbarrier = Kind.TENSOR_COMMIT, True, self.code.names.get(i.index, ORDERED)
-        elif base == "SYNCS" and i.index in self.code.names and i.opcode != "SYNCS.ARRIVE.TRANS64":
+        elif base == "SYNCS" and i.index in self.code.names and i.opcode not in EXPECTING:
             mbarrier, latency = self.code.names[i.index], table.mbarrier_latency
             kind, leader = self._mbarrier(i, mbarrier)
             count = self.code.depths.get(mbarrier, 1) if kind == Kind.MBARRIER_WAIT_ROLE else 0
@@ -352,6 +352,8 @@ class Costs:
             m, n, k = _decode(self.code.descriptors.get(i.index, 0), i.base)
             flops = 2.0 * m * n * k
             rows = n + (m if i.operands.startswith("gdesc") else 0)  # of B, and of A unless it is in tensor memory
+            if ".2CTA" in i.opcode:  # two SMs do half of it each, and each reads half of both operands
+                flops, rows = flops / 2, rows // 2
             shared = rows * _PRODUCT_DEPTH / self.table.shared_bytes
             return flops, Kind.TENSOR_MMA, Pipe.TENSOR_SM, max(flops / rate, shared), latency, shared, True
         if shape := _SHAPE.search(i.opcode):  # a warpgroup's product: each of its four warps accounts for a quarter

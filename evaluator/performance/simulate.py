@@ -137,12 +137,13 @@ class _Warp:
 
 
 class _Cta:
-    __slots__ = ("arrivals", "awaiting", "held", "phases", "tensor_committed", "tensor_done", "warps")
+    __slots__ = ("arrivals", "awaiting", "freed", "held", "phases", "tensor_committed", "tensor_done", "warps")
 
     def __init__(self) -> None:
         self.warps: list[_Warp] = []
         self.held: list[int] = []
         self.awaiting: list[int] = []
+        self.freed: set[int] = set()
         self.phases: dict[int, list[float]] = defaultdict(list)
         self.arrivals: dict[int, list[float]] = defaultdict(list)
         self.tensor_done = 0.0
@@ -399,14 +400,19 @@ def _rows(warps: int) -> Sequence[tuple[int, int]]:
 def _free_slots(cta: _Cta, awaiting: Sequence[_Warp], rank: Callable[[int], int], now: float) -> None:
     """Complete the phases that the first of the blocked roles waits for: as many as the ring has slots.
 
-    Phases that copies complete belonged to copies that are not played.
+    Slots are free once, before anyone used them: roles that wait for others come last. Phases that copies complete
+    belonged to copies that are not played.
     """
-    first = min(rank(warp.team) for warp in awaiting)
-    for warp in awaiting:
-        op = warp.stream[warp.pc]
+    asked = {index: warp.stream[warp.pc] for index, warp in enumerate(awaiting)}
+    names = {index: op.mbarrier for index, op in asked.items() if isinstance(op, Op)}
+    order = {index: (names[index] in cta.freed, rank(warp.team)) for index, warp in enumerate(awaiting)}
+    first = min(order.values())
+    for index, warp in enumerate(awaiting):
+        op, name = asked[index], names[index]
         assert isinstance(op, Op)
-        if rank(warp.team) == first and warp.waited[op.mbarrier] >= len(cta.phases[op.mbarrier]):
-            cta.phases[op.mbarrier] += [now] * max(1, op.count)
+        if order[index] == first and warp.waited[name] >= len(cta.phases[name]):
+            cta.phases[name] += [now] * max(1, op.count)
+            cta.freed.add(name)
 
 
 def _rank(stream: Sequence[Op | Mark]) -> int:

@@ -1,7 +1,7 @@
 """What one warp plays: a path of instructions as ops, with marks where passes through loops begin and end."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from evaluator.performance.pipes import Costs, Kind, Op
@@ -36,6 +36,8 @@ class Stream:
     """Whether marks count the stream's turns, so that the roles of a CTA stay within a few passes of each other."""
     alone: bool = True
     """Whether no other stream of the CTA copies for this one."""
+    in_step: Mapping[Loop, int] = field(default_factory=dict)
+    """Number of passes of loops for which it is known."""
     turn: int = 0
     copies: dict[int, float] = field(default_factory=lambda: defaultdict(float))
     """Number of phases of bulk copies so far, by mbarrier."""
@@ -63,9 +65,9 @@ class Stream:
     def _visit(self, loop: Loop) -> None:
         visit = Visit(loop, [self._mark(0)])
         self.visits.append(visit)
-        drain = _DRAIN if self.ahead or self.groups else 0
+        drain = _DRAIN if (self.ahead or self.groups) and loop not in self.in_step else 0
         pieces = self._pieces(loop.items)
-        for _ in range(_passes(loop, self.passes) + drain):
+        for _ in range(self.in_step.get(loop, _passes(loop, self.passes)) + drain):
             self._extend(pieces)
             self.turn += 1
             visit.marks.append(self._mark(self.turn if self.keeps_pace else 0))

@@ -32,6 +32,8 @@ class Loop:
     """Whether this is the loop in which idle warps of a warp-specialised kernel wait for their role."""
     light: "tuple[Instruction, ...] | None" = None
     """The path with least work, where the body branches around some and no loop is inside."""
+    roles: "tuple[tuple[Loop, ...], ...]" = ()
+    """For a dispatch loop: the outermost loops of each role, which it passes one after the other."""
 
     @cached_property
     def own(self) -> tuple[Instruction, ...]:
@@ -157,10 +159,31 @@ class Graph:
             if all(child in spins for child in children) and header not in spins:
                 passed, _ = self._path(header, bodies[header], order, children, bodies, loops, spins, header, min)
                 light = tuple(item for item in passed if isinstance(item, Instruction))
-            loops[header] = Loop(address, (*items, *missed), dispatch, None if light == items else light)
+            working = [child for child in children if child not in spins]
+            groups = self._groups(bodies[header] - {header}, working) if dispatch else []
+            roles = tuple(tuple(loops[child] for child in group) for group in groups)
+            loops[header] = Loop(address, (*items, *missed), dispatch, None if light == items else light, roles)
         tops = [header for header in headers if parent[header] is None]
         items, missed = self._path(entry, set(order), order, tops, bodies, loops, spins, None)
         return Structure(items, missed)
+
+    def _groups(self, region: set[int], children: list[int]) -> list[list[int]]:
+        """Return the loops in a region in groups: those of which one leads to the other within it."""
+        reached = {child: self._reached(child, region) for child in children}
+        groups: list[list[int]] = []
+        for child in sorted(children):
+            linked = [group for group in groups if any(i in reached[child] or child in reached[i] for i in group)]
+            groups = [group for group in groups if group not in linked]
+            groups.append(sorted([child, *(member for group in linked for member in group)]))
+        return groups
+
+    def _reached(self, start: int, region: set[int]) -> set[int]:
+        found, stack = {start}, [start]
+        while stack:
+            more = region.intersection(self.successors[stack.pop()]) - found
+            found |= more
+            stack += more
+        return found
 
     def _natural_loops(self, entry: int, order: list[int]) -> dict[int, set[int]]:
         """Return the blocks of each natural loop by header; loops that share a header are one."""

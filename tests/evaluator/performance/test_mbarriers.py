@@ -98,3 +98,24 @@ def test_a_specialised_kernel_has_a_ring_of_its_stages_for_each_of_the_operands(
     assert [found.depths[ring] for ring in sorted(loaded)][:2] == [3, 3]
     waited = {found.names[i.index] for i in code.instructions if "PHASECHK" in i.opcode}
     assert found.arrived & waited
+
+
+def test_an_arrival_at_the_leading_cta_of_a_pair_is_at_the_same_mbarrier() -> None:
+    found = read_off(
+        """
+        SYNCS.EXCH.64 URZ, [UR20+0x250], UR4
+        SYNCS.EXCH.64 URZ, [UR20+0x260], UR4
+        UIADD3 UR14, UPT, UPT, UR20, 0x250, URZ
+        ULOP3.LUT UR14, UR14, 0xfefffff0, URZ, 0xc0, !UPT
+        SYNCS.ARRIVE.TRANS64.RED.A1T0 RZ, [UR14], RZ
+        SYNCS.PHASECHK.TRANS64.TRYWAIT P0, [UR20+0x250], R2
+        MOV R3, 0x4000
+        UIADD3 UR15, UPT, UPT, UR20, 0x260, URZ
+        ULOP3.LUT UR15, UR15, 0xfefffff8, URZ, 0xc0, !UPT
+        SYNCS.ARRIVE.TRANS64.RED RZ, [UR15], R3
+        UTMALDG.2D.2CTA [UR8], [UR18]
+        SYNCS.PHASECHK.TRANS64.TRYWAIT P0, [UR20+0x260], R2
+        """
+    )
+    assert [found.names[i] for i in (4, 5, 9, 10, 11)] == [0x250, 0x250, 0x260, 0x260, 0x260]
+    assert found.bytes == {10: 0x4000}

@@ -19,6 +19,7 @@ from evaluator.work import Body, LaunchWork, LoopWork
 from tests.corpus import sample
 
 TUNED = Variant(128, 64, 8, 3)
+H100 = get_target("h100")
 
 
 def tflops(variant: Variant, target: str = "h100", length: int = 16384) -> float:
@@ -179,6 +180,21 @@ def test_a_schedule_is_within_grahams_bounds(clocks: list[int], slots: int) -> N
     end = list_schedule(np.array(clocks, dtype=np.float64), slots)
     assert max(max(clocks), sum(clocks) / slots) <= end + 1e-9
     assert end <= sum(clocks) / slots + max(clocks) * (1 - 1 / slots) + 1e-9
+
+
+def test_a_program_of_two_ctas_takes_two_sms() -> None:
+    pair = replace(work([100] * 66).binary, ptx=work([1]).binary.ptx + "\n.reqnctapercluster 2, 1, 1\n")
+    assert pair.ctas_per_program == 2
+
+    def seconds(programs: int) -> float:
+        launch = work([100] * programs)
+        both = replace(launch.loops[0].body, dot_flops=2 * launch.loops[0].body.dot_flops)
+        return predict(
+            "case", 10**9, 10**6, [replace(launch, binary=pair, loops=(replace(launch.loops[0], body=both),))], H100
+        ).time_us
+
+    assert seconds(66) == pytest.approx(time_us([100] * 132), rel=0.02)
+    assert seconds(67) > 1.5 * seconds(66)
 
 
 def test_an_unrolled_kernel_still_pays_for_its_products() -> None:

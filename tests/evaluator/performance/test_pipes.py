@@ -72,6 +72,16 @@ def test_operands_of_a_product_on_tensor_memory_are_read_from_shared_memory(
     assert (op.shared, op.busy) == (shared, busy)
 
 
+def test_a_product_of_two_ctas_takes_each_sm_half_of_it() -> None:
+    product = "gdesc[UR8], gdesc[UR16], tmem[UR7], tmem[UR14], idesc[UR15], UPT"
+    alone, pair = (
+        cost("b200", opcode, product, ("UMOV", f"UR15, {descriptor}"))
+        for opcode, descriptor in (("UTCHMMA", "0x8200490"), ("UTCHMMA.2CTA", "0x10200490"))
+    )
+    assert pair.flops == alone.flops == 2 * 128 * 128 * 16
+    assert (pair.busy, pair.shared) == (64, 48)  # half of the 128 columns of B
+
+
 def test_the_shape_of_a_product_on_tensor_memory_is_read_from_its_descriptor() -> None:
     op = cost(
         "b200",

@@ -177,6 +177,18 @@ def test_a_producer_fills_the_free_slots_of_a_ring_before_it_waits_for_its_consu
     assert marks[0, 3] == pytest.approx(2000, abs=40)
 
 
+def test_slots_are_free_once_and_a_role_that_nobody_serves_comes_before_one_that_filled_its_ring() -> None:
+    bulk = replace(BULK, l2=0.0, latency=0.0, mbarrier=0x200)
+    produce: list[Op | Mark] = [op for turn in range(4) for op in (ROLE, wait_for(0), bulk, Mark(turn))]
+    primed = replace(ROLE, mbarrier=0x300, count=1)
+    full = replace(ARRIVED, mbarrier=0x200)
+    consume: list[Op | Mark] = [primed, wait_for(0)]
+    consume += [full, wait_for(0), replace(NOP, stall=1000), ARRIVE] * 4
+    marks = play([Team(0, 0, 1, produce), Team(0, 1, 1, consume)]).marks
+    assert marks[0, 2] == pytest.approx(1000, abs=40)
+    assert marks[0, 3] == pytest.approx(2000, abs=60)
+
+
 def test_warpgroups_that_wait_for_the_tensor_cores_take_turns() -> None:
     products = [replace(WGMMA, queue=0.0, in_turn=True)] * 8
     in_turn = play([Team(0, 0, 4, [*products, Mark(0)]), Team(1, 4, 4, [*products, Mark(0)])]).marks

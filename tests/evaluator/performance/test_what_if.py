@@ -96,7 +96,9 @@ def gain(name: str, launch: LaunchWork) -> float:
     """How much faster the launch gets by a repair, in percent."""
     repair = BY_NAME[name]
     changed = without_loads(launch) if repair.frees_memory else launch
-    return 100 * (time_case([launch], 0, H100).seconds / time_case([changed], 0, H100, measured=repaired(repair)).seconds - 1)
+    return 100 * (
+        time_case([launch], 0, H100).seconds / time_case([changed], 0, H100, measured=repaired(repair)).seconds - 1
+    )
 
 
 def test_a_kernel_that_spills_gains_from_no_spills_and_another_does_not() -> None:
