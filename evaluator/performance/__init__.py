@@ -4,8 +4,9 @@ See ``docs/performance-model.md`` for the method, its constants and its limits.
 """
 
 from evaluator.performance.memory import Timing
-from evaluator.performance.model import PredictedTime, ctas_per_sm, predict, predict_time, resources
+from evaluator.performance.model import PredictedTime, predict, predict_time
 from evaluator.performance.profiling import explain
+from evaluator.performance.residency import ctas_per_sm, resources
 from evaluator.performance.sass import ModelError
 
 __all__ = ["ModelError", "PredictedTime", "Timing", "ctas_per_sm", "explain", "predict", "predict_time", "resources"]

@@ -10,26 +10,21 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluator.binary import Binary
-from evaluator.evaluation import CaseScore, Resources
+from evaluator.evaluation import CaseScore
 from evaluator.performance.constants import DRAWS, Constants, constants, place
 from evaluator.performance.doubts import Doubt, doubts
 from evaluator.performance.kernel import Conditions, Pass, PlayedKernel, measure
 from evaluator.performance.matching import match_loops
 from evaluator.performance.memory import Timing, Traffic, l1_hits, traffic
 from evaluator.performance.reliefs import critical
+from evaluator.performance.residency import ctas_per_sm
 from evaluator.performance.sass import ModelError
-from evaluator.performance.simulate import PARTITIONS
 from evaluator.target import Target
 from evaluator.work import LaunchWork
 
 BUSY = 0.6
 """The busiest pipe is the limiter if it is busy for more than this fraction; otherwise latency is."""
 _SCHEDULED_ONE_BY_ONE = 300_000
-_REGISTER_UNIT = 256
-"""Registers are given to warps in units of this many (CUDA occupancy calculator, compute capability 8.0 to 10.0)."""
-_RESERVED_SHARED = 1024
-"""Bytes of shared memory the system keeps per CTA (CUDA C++ Programming Guide, compute capability 8.0 and later)."""
-_SHARED_UNIT = 128
 _GRADE = 1.1
 _TOGETHER = 2.7
 """Exponent of the mean that adds up the times of what works side by side: two that are equal take 29% longer than one.
@@ -55,43 +50,6 @@ class Measure(Protocol):
     ) -> PlayedKernel:
         """Play ``resident`` CTAs of a binary whose IR has ``ir_loops`` loops, under these conditions."""
         ...
-
-
-def ctas_per_sm(binary: Binary, target: Target) -> int:
-    """Return how many CTAs of ``binary`` fit on one SM together; 0 if not even one does."""
-    if binary.shared_bytes > target.shared_bytes_per_cta or binary.registers > 255 or binary.threads > 1024:
-        return 0
-    return min(residency_limits(binary, target).values())
-
-
-def resources(binary: Binary, target: Target) -> Resources:
-    """Return the resources that ``binary`` needs of the target."""
-    return Resources(
-        kernel=binary.name,
-        registers=binary.registers,
-        spill_bytes=binary.spill_bytes,
-        shared_bytes=binary.shared_bytes,
-        tensor_memory_columns=binary.tensor_memory_columns,
-        warps=binary.threads // 32,
-        ctas_per_sm=ctas_per_sm(binary, target),
-    )
-
-
-def residency_limits(binary: Binary, target: Target) -> dict[str, int]:
-    """Return how many CTAs of ``binary`` fit an SM, by resource."""
-    warps = -(-binary.threads // 32)
-    registers_per_warp = -(-binary.registers * 32 // _REGISTER_UNIT) * _REGISTER_UNIT
-    by_registers = target.registers_per_sm // max(1, registers_per_warp) // PARTITIONS * PARTITIONS // warps
-    shared = -(-(binary.shared_bytes + _RESERVED_SHARED) // _SHARED_UNIT) * _SHARED_UNIT
-    limits = {
-        "registers": by_registers,
-        "shared memory": target.shared_bytes_per_sm // shared,
-        "warps": target.warps_per_sm // warps,
-        "CTAs": target.ctas_per_sm,
-    }
-    if binary.tensor_memory_columns:
-        limits["tensor memory"] = target.tensor_memory_columns // binary.tensor_memory_columns
-    return limits
 
 
 def predict(

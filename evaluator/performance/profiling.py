@@ -8,9 +8,10 @@ from functools import lru_cache
 from evaluator.binary import Binary
 from evaluator.performance.kernel import Conditions, Pass, PlayedKernel, read
 from evaluator.performance.lines import Line, ptx_around, read_lines
-from evaluator.performance.model import CaseTime, LaunchTime, predict, residency_limits, time_case
+from evaluator.performance.model import CaseTime, LaunchTime, predict, time_case
 from evaluator.performance.reliefs import RESOLVED_PERCENT, relief_percent, reliefs
 from evaluator.performance.replay import Replay
+from evaluator.performance.residency import residency_limits
 from evaluator.performance.sass import Code as Sass
 from evaluator.performance.sass import Instruction
 from evaluator.performance.simulate import Mark

@@ -8,13 +8,13 @@ pipes for. Where a stream uses no pipe of the SM's they agree.
 """
 
 import random
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from heapq import heapify, heappop, heappush
 
 from evaluator.performance.pipes import Kind, Op, Pipe
+from evaluator.performance.warps import Cta, Warp
 
 PARTITIONS = 4
 _AHEAD = 2
@@ -92,74 +92,6 @@ class Issue:
     """Time at which its result was available."""
 
 
-class _Warp:
-    """One warp, or four that are played as one."""
-
-    __slots__ = (
-        "asked",
-        "barriers",
-        "copied",
-        "counted",
-        "cta",
-        "leader",
-        "partition",
-        "pc",
-        "place",
-        "stream",
-        "team",
-        "turn",
-        "waited",
-        "wgmma_done",
-        "wgmma_open",
-        "width",
-    )
-
-    def __init__(
-        self, team: int, cta: "_Cta", stream: Sequence[Op | Mark], place: int, width: int, partition: int, leader: bool
-    ) -> None:
-        """``partition`` is ``_EVERY`` for warps on all of them."""
-        self.team = team
-        self.cta = cta
-        self.stream = stream
-        self.place = place
-        self.width = width
-        self.partition = partition
-        self.leader = leader
-        self.pc = 0
-        self.asked = 0.0
-        self.barriers = [0.0] * 8
-        self.counted: list[list[float]] = [[] for _ in range(6)]
-        self.copied = 0.0
-        self.wgmma_open = 0.0
-        self.wgmma_done: list[float] = []
-        self.turn = 0
-        self.waited: dict[int, int] = defaultdict(int)
-
-
-class _Cta:
-    __slots__ = ("arrivals", "awaiting", "freed", "held", "phases", "tensor_committed", "tensor_done", "warps")
-
-    def __init__(self) -> None:
-        self.warps: list[_Warp] = []
-        self.held: list[int] = []
-        self.awaiting: list[int] = []
-        self.freed: set[int] = set()
-        self.phases: dict[int, list[float]] = defaultdict(list)
-        self.arrivals: dict[int, list[float]] = defaultdict(list)
-        self.tensor_done = 0.0
-        self.tensor_committed = 0.0
-
-    def arrive(self, mbarrier: int, at: float, wanted: int) -> bool:
-        """Note an arrival; return whether it completes a phase, which takes as many as are wanted."""
-        arrivals = self.arrivals[mbarrier]
-        arrivals.append(at)
-        if len(arrivals) < wanted:
-            return False
-        self.phases[mbarrier].append(max(arrivals))
-        arrivals.clear()
-        return True
-
-
 def play(
     teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: float = 1.0, seed: int | None = None
 ) -> Played:
@@ -181,16 +113,16 @@ def play(
     begins = {team.cta: 0.0 if chance is None else chance.uniform(0, _STAGGER) for team in teams}
     noise = [1.0] if chance is None else [chance.uniform(1 - _SPREAD, 1 + _SPREAD) for _ in range(_NOISE)]
     turn = 0
-    ctas = {team.cta: _Cta() for team in teams}
+    ctas = {team.cta: Cta() for team in teams}
     # where all sub-partitions do the same, the first stands for all
     everywhere = _EVERY if any(team.warps % PARTITIONS for team in teams) else 0
     rows = [len(_rows(team.warps)) for team in teams]
-    warps: list[_Warp] = []
+    warps: list[Warp] = []
     for index, team in enumerate(teams):
         for first, width in _rows(team.warps):
             place = team.first_warp + first
             partition = everywhere if width == PARTITIONS else place % PARTITIONS
-            warps.append(_Warp(index, ctas[team.cta], team.stream, place, width, partition, first == 0))
+            warps.append(Warp(index, ctas[team.cta], team.stream, place, width, partition, first == 0))
             ctas[team.cta].warps.append(warps[-1])
     shared = Pipe.SHARED  # and all after it
     scheduler = [0.0] * PARTITIONS  # when each is free
@@ -227,7 +159,7 @@ def play(
                 following[index].ready = earliest
         heappush(ready, (earliest, earliest > issued + 1, 0.0, -index))
 
-    def complete(cta: _Cta, at: float) -> None:
+    def complete(cta: Cta, at: float) -> None:
         """Let those look again who wait for a phase of an mbarrier."""
         awaiting, cta.awaiting = cta.awaiting, []
         for waiting in awaiting:
@@ -397,7 +329,7 @@ def _rows(warps: int) -> Sequence[tuple[int, int]]:
     return [(first, PARTITIONS) for first in range(0, whole, PARTITIONS)] + [(w, 1) for w in range(whole, warps)]
 
 
-def _free_slots(cta: _Cta, awaiting: Sequence[_Warp], rank: Callable[[int], int], now: float) -> None:
+def _free_slots(cta: Cta, awaiting: Sequence[Warp], rank: Callable[[int], int], now: float) -> None:
     """Complete the phases that the first of the blocked roles waits for: as many as the ring has slots.
 
     Slots are free once, before anyone used them: roles that wait for others come last. Phases that copies complete

@@ -10,10 +10,11 @@ from functools import lru_cache, partial
 from evaluator.binary import Binary
 from evaluator.performance.banks import SHARED_ACCESS
 from evaluator.performance.kernel import Conditions, PlayedKernel, read
-from evaluator.performance.model import Measure, ctas_per_sm, time_case
+from evaluator.performance.model import Measure, time_case
 from evaluator.performance.pipes import Op, Pipe
 from evaluator.performance.reliefs import is_cta_barrier, without_waiting
 from evaluator.performance.replay import Change, Replay
+from evaluator.performance.residency import ctas_per_sm
 from evaluator.performance.sass import Instruction
 from evaluator.profile import WhatIf
 from evaluator.target import Target

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from bench.variants import Variant, case_of, compile_variant, launch_work, predict_variant
-from evaluator.performance.model import ctas_per_sm, predict, time_case
+from evaluator.performance.model import predict, time_case
+from evaluator.performance.residency import ctas_per_sm
 from evaluator.performance.reliefs import relief_percent, reliefs
 from evaluator.performance.replay import Replay
 from evaluator.performance.sass import Instruction
