@@ -144,11 +144,11 @@ _ALL: dict[str, Figure] = {
     "fence_latency": _estimate(20, 60, 10, "a trip through the load-store unit"),
     "wgmma_latency": _estimate(60, 100, 30, "about twice that of mma.sync"),
     "wgmma_drain": _estimate(32, 64, 0, "half of a product's latency cannot be filled by another warpgroup"),
-    "wgmma_queue": _fitted(448, 256, 640, "matrix products that issue copies while the tensor cores work"),
+    "wgmma_queue": _fitted(256, 128, 384, "matrix products that issue copies while the tensor cores work"),
     "wgmma_in_turn": _estimate(
         1,
         1,
-        0,
+        1,
         "the FlashAttention-3 paper (arXiv:2407.08608, 2024) gains 570 to 620 TFLOPS by making warpgroups take turns "
         "with barriers, which would gain nothing if the tensor cores finished one's products before another's",
     ),

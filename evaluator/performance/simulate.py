@@ -106,8 +106,8 @@ def play(
     the others. Teams of one CTA whose streams count turns stay within ``_AHEAD`` of each other.
 
     Every issue is appended to ``trace``, if given. A scheduler is taken for ``issue_clocks`` by each. With a ``seed``,
-    CTAs start at different times and latencies vary, as they do on a GPU: else kernels whose roles or CTAs take turns
-    are timed by the rhythm that they happen to fall into.
+    CTAs start at different times, latencies vary, and which team counts as younger is drawn: else kernels whose roles
+    or CTAs take turns are timed by the rhythm that they happen to fall into.
     """
     chance = None if seed is None else random.Random(seed)
     begins = {team.cta: 0.0 if chance is None else chance.uniform(0, _STAGGER) for team in teams}
@@ -118,7 +118,11 @@ def play(
     everywhere = _EVERY if any(team.warps % PARTITIONS for team in teams) else 0
     rows = [len(_rows(team.warps)) for team in teams]
     warps: list[Warp] = []
-    for index, team in enumerate(teams):
+    order = list(range(len(teams)))
+    if chance is not None:
+        chance.shuffle(order)
+    for index in order:
+        team = teams[index]
         for first, width in _rows(team.warps):
             place = team.first_warp + first
             partition = everywhere if width == PARTITIONS else place % PARTITIONS
