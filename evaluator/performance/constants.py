@@ -1,8 +1,8 @@
 """The model's figures that no data sheet states: one table, with source and date.
 
-Where nothing was published the source says "estimate". Estimated or disputed figures have a range: the slow end makes
-kernels slowest, the fast end makes them fastest. A product's own figures (SMs, rates from whitepapers, sizes, clocks)
-are in ``evaluator.target``. Nothing here was fitted to predictions.
+Where nothing was published the source says "estimate", or "fitted" where a figure was fitted to published measurements.
+Such figures, and disputed ones, have a range: the slow end makes kernels slowest, the fast end makes them fastest. A
+product's own figures (SMs, rates from whitepapers, sizes, clocks) are in ``evaluator.target``.
 """
 
 import random

@@ -23,9 +23,9 @@ from evaluator.target import Target
 
 PLAYED_ISSUES = 60_000
 """Approximate number of instructions of a kernel's loops that are played; long bodies are passed fewer times."""
-_PASSES = 5
+_PASSES = 6
 """Passes played of a loop by one CTA: two to warm up, after which every pass is the same."""
-_PASSES_TOGETHER = 5
+_PASSES_TOGETHER = 6
 """Passes played by several CTAs or roles, which take longer to fall out of step: twice as many change a pass by 1 or
 2%.
 """
@@ -240,7 +240,7 @@ def play_parts(
             counts[loop] = counts.get(loop, 0) + len(visit.marks) - 1
             if loop not in clocks:
                 runs[loop] = len(visit.marks) - 1
-                steady = visit.marks[: len(visit.marks) - visit.drained]
+                steady = visit.marks[: len(visit.marks) - max(1, visit.drained)]  # the last is cut short
                 whole = _clocks_per_pass([[played.marks[team, mark] for mark in steady] for team in same])
                 clocks[loop] = max(1.0, whole - _clocks_inside(loop, clocks, runs))
     return clocks, played.end, counts
