@@ -135,12 +135,21 @@ def with_one_more_cta(launch: LaunchWork, target: Target) -> Binary | None:
 
 
 def answers(
-    useful_flops: int, least_bytes: int, launches: Sequence[LaunchWork], seconds: float, target: Target
+    useful_flops: int,
+    least_bytes: int,
+    launches: Sequence[LaunchWork],
+    seconds: float,
+    target: Target,
+    scale: float = 1.0,
 ) -> tuple[WhatIf, ...]:
-    """Return the effect of each repair on a case that takes ``seconds``, largest gain first."""
+    """Return the effect of each repair on a case that takes ``seconds`` in one play, largest gain first.
+
+    Times are multiplied by ``scale``: that of the prediction, the mean of many plays, over that of one.
+    """
 
     def answer(name: str, label: str, after: float, note: str = "") -> WhatIf:
-        return WhatIf(name, label, after * 1e6, useful_flops / after / 1e12, 100 * (seconds / after - 1), note)
+        us = after * scale * 1e6
+        return WhatIf(name, label, us, useful_flops / us / 1e6, 100 * (seconds / after - 1), note)
 
     found = [_one_more_cta(least_bytes, launches, seconds, target, answer)]
     for repair in REPAIRS:

@@ -112,8 +112,8 @@ def causal_varlen(
                 v_ptrs += full * BLOCK_N * STRIDE_KN
                 causal_keys = keys + (q_len - kv_len)
                 acc, total, peak = _fold(
-                    acc, total, peak, q, k_ptrs, v_ptrs, first, blocks * BLOCK_N, rows, keys, causal_keys, kv_len, extra,
-                    STRIDE_KN, STRIDE_KN, BLOCK_M, BLOCK_N, LOG2_SCALE, PRE_LOAD_V, True,
+                    acc, total, peak, q, k_ptrs, v_ptrs, first, blocks * BLOCK_N, rows, keys, causal_keys, kv_len,
+                    extra, STRIDE_KN, STRIDE_KN, BLOCK_M, BLOCK_N, LOG2_SCALE, PRE_LOAD_V, True,
                 )  # fmt: skip
             acc = acc * (1 / total[:, None])
             end = (block + 1) * BLOCK_M

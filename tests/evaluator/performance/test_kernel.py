@@ -10,6 +10,7 @@ from evaluator.performance.pipes import Costs
 from evaluator.performance.sass import Instruction, ModelError
 from evaluator.performance.structure import Loop, Structure
 from evaluator.targets import get_target
+from tests.evaluator.performance.handmade import nominal
 
 H100 = get_target("h100")
 
@@ -24,7 +25,7 @@ def test_a_listing_that_no_disassembler_wrote_is_refused_in_one_line(text: str) 
     listing += listing.replace(text, "EXIT").replace(".text.k:\n", "")
     binary = replace(compile_variant(Variant(128, 64, 8, 3), 90), listing=listing)
     with pytest.raises(ModelError, match="makes no sense") as refusal:
-        measure(binary, H100, 1, 0)
+        measure(binary, H100, 1, 0, nominal())
     assert "\n" not in str(refusal.value)
 
 
@@ -63,7 +64,7 @@ def test_roles_keep_pace_with_the_slowest() -> None:
 )
 def test_the_roles_of_a_specialised_kernel_make_one_loop(target: str, variant: Variant, products: int) -> None:
     chosen = get_target(target)
-    kernel = measure(compile_variant(variant, chosen.arch), chosen, 1, 1)
+    kernel = measure(compile_variant(variant, chosen.arch), chosen, 1, 1, nominal(target))
     (loop,) = kernel.loops
     assert not kernel.untied
     assert loop.flops == products
@@ -74,7 +75,7 @@ def test_the_roles_of_a_specialised_kernel_make_one_loop(target: str, variant: V
 @pytest.mark.parametrize("target", ["a100", "h100", "b200"])
 def test_a_loop_holds_the_products_and_exponentials_of_its_source(target: str) -> None:
     chosen = get_target(target)
-    kernel = measure(compile_variant(Variant(128, 64, 8, 3), chosen.arch), chosen, 1, 1)
+    kernel = measure(compile_variant(Variant(128, 64, 8, 3), chosen.arch), chosen, 1, 1, nominal(target))
     (loop,) = kernel.loops
     assert loop.flops == 4 * 128 * 64 * 128
     assert loop.usage["exp"] * loop.clocks == pytest.approx(128 * 64 / 16, rel=0.1)
