@@ -27,7 +27,7 @@ from evaluator.executor.script import Prompter, Script
 from evaluator.executor.slicing import (
     access_slice,
     deciding_reads,
-    item_sizes,
+    granules,
     programs_interact,
     read_slice,
     script_slice,
@@ -102,8 +102,8 @@ class Kernel:
             raise IRError(f"program ids must lie in the grid {grid}")
         space, code = Memory(memory, self.name), self._whole
         if sanitize:
-            interacts = self.programs_interact
-            space = Sanitizer(memory, self.name, self._granules(args), ids.numel(), synchronises=interacts)
+            finest = granules(self.function, args, self.changes(args))
+            space = Sanitizer(memory, self.name, finest, ids.numel(), synchronises=self.programs_interact)
             code = self._sanitized
         meter = Metered(space, ids.numel()) if count else None
         seen = cast(Memory, meter) if meter else space
@@ -239,9 +239,13 @@ class Kernel:
         self._passes(self._scripted, Memory(copies), args, grid, ids, DEFAULT_TEMPORARIES, deadline, script=script)
         return script
 
-    def decides(self, args: Sequence[Argument]) -> frozenset[int]:
-        """Return the buffers whose contents decide how often the kernel loops; see ``reaches``."""
-        slices = [self._trips.function, *([self._scripted.function] if self._decisions else [])]
+    def decides(self, args: Sequence[Argument], *, places: bool = False) -> frozenset[int]:
+        """Return the buffers whose contents decide how often the kernel loops, or with ``places`` where a sample of its
+        programs reads and writes; see ``reaches``.
+        """
+        slices = [(self._places if places else self._trips).function]
+        if self._decisions:
+            slices.append(self._scripted.function)
         return self._buffers(frozenset().union(*(reached(sliced, READS) for sliced in slices)), args)
 
     def reaches(self, args: Sequence[Argument]) -> tuple[frozenset[int], frozenset[int]]:
@@ -316,20 +320,6 @@ class Kernel:
     @cached_property
     def _sanitized(self) -> _Code:
         return _Code(self.function, sanitize=True)
-
-    def _granules(self, args: Sequence[Argument]) -> dict[int, int]:
-        """Return the bytes of the smallest access to each buffer that the kernel may write to."""
-        sizes = item_sizes(self.function)
-        params = dict(zip(self.function.params, args, strict=False))
-        granules: dict[int, int] = {}
-        for buffer in self.changes(args):
-            mine = [
-                size
-                for slot, size in sizes.items()
-                if slot is None or (not isinstance(argument := params[slot], Scalar) and argument.buffer == buffer)
-            ]
-            granules[buffer] = min(mine)
-        return granules
 
     def _counted(self, followed: Function, passes: torch.Tensor) -> Counted:
         """Return the work of programs that executed each block of ``followed`` so often; waiting does not count."""

@@ -74,6 +74,7 @@ class Reach(Marks):
         every = -(-flat.numel() // _MOST_ROWS)
         if flat.shape[0] > 1 and every > 1:
             flat, mask = flat[::every], None if mask is None else mask[::every]
+            site = replace(site, positions=site.positions[::every])
         for access in self._locate(flat, mask, kind.item_bytes, "read", site):
             start = access.index * kind.item_bytes
             self._observe(seen, access.buffer, start, access.active, kind.item_bytes, programs)

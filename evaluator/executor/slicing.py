@@ -7,6 +7,7 @@ from evaluator.executor.effects import CONTROL, READS, WRITES, accessed_type, ef
 from evaluator.executor.flow import conditions, followed, links
 from evaluator.executor.ir import COMBINING, Block, Function, Op, Region, walk
 from evaluator.executor.waiting import waiting_loops
+from evaluator.plan import Argument, Scalar
 
 
 def trip_slice(function: Function) -> Function:
@@ -129,6 +130,17 @@ def item_sizes(function: Function) -> dict[int | None, int]:
             origin = origins.get(op.operands[0])
             sizes[origin] = min(sizes.get(origin, target.item_bytes), target.item_bytes)
     return sizes
+
+
+def granules(function: Function, args: Sequence[Argument], buffers: Set[int]) -> dict[int, int]:
+    """Return the bytes of the smallest access to each of some buffers that a launch with arguments may access."""
+    sizes = item_sizes(function)
+    params = dict(zip(function.params, args, strict=False))
+
+    def may_reach(slot: int | None, buffer: int) -> bool:
+        return slot is None or (not isinstance(argument := params[slot], Scalar) and argument.buffer == buffer)
+
+    return {buffer: min(size for slot, size in sizes.items() if may_reach(slot, buffer)) for buffer in buffers}
 
 
 def programs_interact(function: Function) -> bool:

@@ -11,9 +11,10 @@ def predict_launch(
 ) -> PredictedTime:
     """Return the predicted time of a launch, timed in one way.
 
-    ``readable_bytes`` and ``writable_bytes`` are the distinct bytes of the tensors that it may read and write to. They
-    must all pass through memory, but not more than its programs ask for. Raises like ``predict_time``.
+    ``readable_bytes`` and ``writable_bytes`` are the distinct bytes of the tensors that it may read and write to. Where
+    it was not looked at what programs access, all of them must pass through memory, but not more than programs ask for.
+    Raises like ``predict_time``.
     """
     read = min(readable_bytes, work.total("load_bytes"))
     written = min(writable_bytes, work.total("store_bytes"))
-    return predict_time([work], target, least_bytes=int(read + written), timing=timing)
+    return predict_time([work], target, least_bytes=0 if work.accesses else int(read + written), timing=timing)

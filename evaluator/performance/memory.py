@@ -152,8 +152,6 @@ def _missing(work: LaunchWork, asked: Sequence[float], missing: dict[int, float]
     if not by_loop:
         return 0.0
     loop = max(by_loop, key=lambda loop: by_loop[loop])
-    return max(
-        missing[work.accesses[place].buffer]
-        for place in loads
-        if work.accesses[place].loop == loop and asked[place] >= _RELEVANT * by_loop[loop]
-    )
+    inside = [place for place in loads if work.accesses[place].loop == loop]
+    relevant = [place for place in inside if asked[place] >= _RELEVANT * by_loop[loop]]  # none of very many
+    return max(missing[work.accesses[place].buffer] for place in relevant or inside)

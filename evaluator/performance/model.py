@@ -321,7 +321,7 @@ def _as_seen(launch: LaunchWork, resident: int, asked: Traffic, target: Target, 
     An SM gets its share of what L2 and HBM deliver to the SMs that are active, and at most what its port takes.
     """
     active = min(target.sms, launch.programs * launch.binary.ctas_per_program / resident)
-    rate = table.l2_bytes * target.sms / active * asked.asked / max(1.0, asked.l2)
+    rate = table.l2_bytes * target.sms / active * (asked.asked / asked.l2 if asked.l2 else 1.0)
     return replace(
         table,
         l2_bytes=_graded(min(table.l2_most_bytes, rate)),

@@ -42,10 +42,18 @@ def ranked(outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
 
 
 def outcome(tried: Tried, folder: str) -> Outcome:
-    """Return the time of a configuration, or why it has none; compiled kernels are kept in ``folder``."""
+    """Return the time of a configuration, or why it has none; compiled kernels are kept in ``folder``.
+
+    An error of our own is a reason too: the other configurations still have their times.
+    """
     if tried.asked is None:
         return Outcome(tried.choice, None, tried.reason)
-    found = _time(tried.asked, tried.subject.target, _compiler(folder))
+    try:
+        found = _time(tried.asked, tried.subject.target, _compiler(folder))
+    except EvaluatorUnavailable:
+        raise
+    except Exception as error:
+        found = f"an error in AVO, please report it: {error!r}"
     return Outcome(tried.choice, None, found) if isinstance(found, str) else Outcome(tried.choice, found)
 
 

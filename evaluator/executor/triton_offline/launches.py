@@ -106,9 +106,7 @@ class Launch:
         """Return the predicted time on the target, in microseconds ``us``, with its range ``low_us`` to ``high_us``.
 
         With ``cold``, L2 is overwritten before each launch, as ``triton.testing.do_bench`` does; without, it holds what
-        the launch before, the same one, left there. With ``graph``, launches are replayed from a CUDA graph. What must
-        pass through memory is each distinct byte of the tensors that the kernel may read or write to, but not more
-        bytes than its programs ask for.
+        the launch before, the same one, left there. With ``graph``, launches are replayed from a CUDA graph.
 
         Raises ``OfflineError`` if the launch was skipped or does not compile, and ``ModelError`` if it does not fit the
         target or its binary cannot be modelled.

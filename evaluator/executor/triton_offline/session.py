@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal
 
@@ -258,6 +259,8 @@ class Session:
             try:
                 self._check_made(executable, name, storages, final)
                 counted = executable.count(memory, final, grid, **limits)
+                if self._lacks(storages, executable.decides(final, places=True)):
+                    counted = replace(counted, accesses=())
             finally:
                 self._lose(storages, written)
             return self._record(kernel, name, grid, counted=counted, **reach)
@@ -280,7 +283,7 @@ class Session:
         """
         if self._contents is None:
             return True
-        known = not any(self._contents.lacks(tensor) for buffer in read for tensor in storages.tensors(buffer))
+        known = not self._lacks(storages, read)
         floats = any(memory[buffer].data.is_floating_point() for buffer in written)
         return known and bool(written) and not floats and not self._config
 
@@ -291,11 +294,17 @@ class Session:
                 for tensor in storages.tensors(buffer):
                     self._contents.lose(tensor)
 
+    def _lacks(self, storages: Storages, buffers: Iterable[int]) -> bool:
+        """Whether the contents of some buffer were never made."""
+        contents = self._contents
+        return contents is not None and any(
+            contents.lacks(tensor) for buffer in buffers for tensor in storages.tensors(buffer)
+        )
+
     def _check_made(self, executable: Kernel, name: str, storages: Storages, args: Sequence[Argument]) -> None:
         """Raise ``Undecided`` if it depends on contents that were never made how often a kernel loops."""
-        assert self._contents is not None
         for buffer in executable.decides(args):
-            if any(map(self._contents.lacks, storages.tensors(buffer))):
+            if self._lacks(storages, (buffer,)):
                 raise Undecided(
                     f"how often kernel {name} loops depends on {storages.names(buffer)}, whose contents were never "
                     "made: execute=False leaves them out"

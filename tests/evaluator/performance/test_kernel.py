@@ -44,8 +44,9 @@ def test_parts_played_side_by_side_share_the_sm() -> None:
     both, _, _ = play_parts([((loop,), 4), ((other,), 4)], Costs((), H100), 1)
     twice, _, _ = play_parts([((loop,), 4)], Costs((), H100), 2)
     assert alone[loop] == 100
-    assert max(both.values()) == pytest.approx(200, rel=0.1)
-    assert twice[loop] == pytest.approx(200, rel=0.1)
+    # one may lead by two passes, of the few that are played
+    assert max(both.values()) == pytest.approx(200, rel=0.2)
+    assert twice[loop] == pytest.approx(200, rel=0.2)
 
 
 def test_roles_keep_pace_with_the_slowest() -> None:

@@ -9,6 +9,7 @@ import pytest
 from evaluator.plan import KernelIR
 from evaluator.target import TARGETS
 from evaluator.tune import Asked, Choice, Outcome, Ran, Ranking, ScriptFailed, Subject, Time, Tried, run_script
+from evaluator.tuning import prediction
 from evaluator.tuning.prediction import ranked
 from evaluator.tuning.records import decode, encode
 from evaluator.tuning.script import main
@@ -144,6 +145,18 @@ def timed(block: int, us: float | None, low: float = 0.0) -> Outcome:
     if us is None:
         return Outcome(choice(block), None, "does not fit")
     return Outcome(choice(block), Time(us, low or us, 2 * us, "hbm", (), 4, 32, 0, 0, 8, 0.5))
+
+
+def test_an_error_of_our_own_is_the_reason_of_one_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise IndexError("list index out of range")
+
+    monkeypatch.setattr(prediction, "_time", broken)
+    counted = Counted((), (), Body(0, 0, 1, 1))
+    tried = Tried(Subject("k", "k.py:1", "h100", (), ()), choice(64), Asked(KernelIR("k", "", ()), 1, counted, 0, 0))
+    found = prediction.outcome(tried, "")
+    assert found.time is None
+    assert found.reason == "an error in AVO, please report it: IndexError('list index out of range')"
 
 
 def test_equal_times_keep_the_order_of_the_decorator() -> None:

@@ -225,3 +225,58 @@ def test_the_report_says_that_nothing_was_executed() -> None:
     assert str(report) == "1 launch of 1 kernel, 4 programs, for h100, not executed"
     assert report.as_json()["executed"] is False
     assert report.as_json()["launches"][0]["loop_trips"] == [8]
+
+
+@triton.jit
+def gather(x, index, out, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out + i, tl.load(x + tl.load(index + i)))
+
+
+def test_what_passes_through_memory_is_what_is_read_where_it_is_known_where_that_is() -> None:
+    with offline(execute=False) as session:
+        x = torch.randn(2**30, device="cuda")
+        out = torch.empty(2**20, device="cuda")
+        index = torch.arange(2**20, device="cuda")
+        gather[(2**10,)](x, index, out, BLOCK=1024)
+        gather[(2**10,)](x, (torch.randn(2**23, device="cuda") * 100).long()[: 2**20], out, BLOCK=1024)
+    known, unknown = session.launches
+    assert known.work.accesses
+    assert unknown.work.accesses == ()
+    least = 16 * 2**20 / session.target.hbm_bytes_per_s * 1e6
+    assert known.predict().us > least
+    assert unknown.predict().us > least
+
+
+@triton.jit
+def strided(x, out, BLOCK: tl.constexpr, LOADS: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for k in tl.static_range(LOADS):
+        total += tl.load(x + i * 2 + k * 2**16)
+    tl.store(out + i, total)
+
+
+@pytest.mark.parametrize("size", [2**22, 64])  # without a mask: the short one ends before what is read
+def test_launches_with_many_loads_and_out_of_bounds_are_predicted(size: int) -> None:
+    with offline(execute=False) as session:
+        strided[(256,)](torch.randn(size, device="cuda"), torch.empty(2**20, device="cuda"), BLOCK=2048, LOADS=16)
+    assert session.launches[0].predict().us > 0
+
+
+@triton.jit
+def queue(ticket, x, out, n):
+    tile = tl.atomic_add(ticket, 1)
+    while tile < n:
+        tl.store(out + tile, tl.load(x + tile) * 2)
+        tile = tl.atomic_add(ticket, 1)
+
+
+@pytest.mark.parametrize("execute", [False, True])
+def test_launches_that_draw_tickets_are_counted(execute: bool) -> None:
+    with offline(execute=execute) as session:
+        ticket = torch.zeros(1, dtype=torch.int32, device="cuda")
+        queue[(4,)](ticket, torch.randn(64, device="cuda"), torch.empty(64, device="cuda"), 64)
+    (loop,) = session.launches[0].work.loops
+    assert loop.trips.sum() == 64
+    assert session.launches[0].predict().us > 0
