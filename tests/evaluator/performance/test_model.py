@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.anchors import ANCHORS, LENGTHS, PAIRS, Anchor, Pair
+from bench.anchors import ANCHORS, LENGTHS, PAIRS, TUTORIAL, TUTORIAL_SPACE, Anchor, Pair
 from bench.variants import HEAD_DIM, HEADS, TOKENS, Variant, compile_variant, launch_work, predict_variant
 from evaluator.binary import Binary
 from evaluator.performance import ModelError, ctas_per_sm, predict
@@ -40,6 +40,18 @@ def test_plain_triton_on_a100_is_predicted_where_it_was_published() -> None:
 
 def test_plain_triton_on_b200_is_predicted_near_what_was_published() -> None:
     assert 400 < tflops(Variant(128, 128, 8, 3), "b200") < 900
+
+
+@pytest.mark.long
+def test_the_tutorials_kernel_on_b200_is_held_against_its_fastest_configuration() -> None:
+    target = get_target("b200")
+    fitting = [each for each in TUTORIAL_SPACE if ctas_per_sm(compile_variant(each, target.arch), target)]
+    assert max(fitting, key=lambda each: tflops(each, "b200", 8192)) == TUTORIAL
+
+
+@pytest.mark.parametrize(("length", "published"), [(4096, 567), (8192, 671), (16384, 746)])
+def test_the_tutorials_kernel_on_b200_is_predicted_near_what_was_published(length: int, published: float) -> None:
+    assert tflops(TUTORIAL, "b200", length) == pytest.approx(published, rel=0.25)
 
 
 def test_causal_attention_is_somewhat_slower_than_full() -> None:
@@ -198,16 +210,20 @@ def test_a_schedule_is_within_grahams_bounds(clocks: list[int], slots: int) -> N
     assert end <= sum(clocks) / slots + max(clocks) * (1 - 1 / slots) + 1e-9
 
 
+def doubled(body: Body) -> Body:
+    return replace(body, dot_flops=2 * body.dot_flops, load_bytes=2 * body.load_bytes, store_bytes=2 * body.store_bytes)
+
+
 def test_a_program_of_two_ctas_takes_two_sms() -> None:
     pair = replace(work([100] * 66).binary, ptx=work([1]).binary.ptx + "\n.reqnctapercluster 2, 1, 1\n")
     assert pair.ctas_per_program == 2
 
     def seconds(programs: int) -> float:
         launch = work([100] * programs)
-        both = replace(launch.loops[0].body, dot_flops=2 * launch.loops[0].body.dot_flops)
-        return predict(
-            "case", 10**9, 10**6, [replace(launch, binary=pair, loops=(replace(launch.loops[0], body=both),))], H100
-        ).time_us
+        (loop,) = launch.loops
+        twice = (replace(loop, body=doubled(loop.body)),)
+        asked = replace(launch, binary=pair, loops=twice, outside=doubled(launch.outside))
+        return predict("case", 10**9, 10**6, [asked], H100).time_us
 
     assert seconds(66) == pytest.approx(time_us([100] * 132), rel=0.02)
     assert seconds(67) > 1.5 * seconds(66)

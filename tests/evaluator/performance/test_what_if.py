@@ -6,9 +6,9 @@ import pytest
 
 from bench.variants import Variant, case_of, compile_variant, launch_work, predict_variant
 from evaluator.performance.model import predict, time_case
-from evaluator.performance.residency import ctas_per_sm
 from evaluator.performance.reliefs import relief_percent, reliefs
 from evaluator.performance.replay import Replay
+from evaluator.performance.residency import ctas_per_sm
 from evaluator.performance.sass import Instruction
 from evaluator.performance.what_if import REPAIRS, repaired, with_one_more_cta, without_loads
 from evaluator.targets import get_target
