@@ -336,19 +336,14 @@ def _rows(warps: int) -> Sequence[tuple[int, int]]:
 def _free_slots(cta: Cta, awaiting: Sequence[Warp], rank: Callable[[int], int], now: float) -> None:
     """Complete the phases that the first of the blocked roles waits for: as many as the ring has slots.
 
-    Slots are free once, before anyone used them: roles that wait for others come last. Phases that copies complete
-    belonged to copies that are not played.
+    They are free once, before anyone used them. Phases that copies complete belonged to copies that are not played.
     """
-    asked = {index: warp.stream[warp.pc] for index, warp in enumerate(awaiting)}
-    names = {index: op.mbarrier for index, op in asked.items() if isinstance(op, Op)}
-    order = {index: (names[index] in cta.freed, rank(warp.team)) for index, warp in enumerate(awaiting)}
-    first = min(order.values())
-    for index, warp in enumerate(awaiting):
-        op, name = asked[index], names[index]
-        assert isinstance(op, Op)
-        if order[index] == first and warp.waited[name] >= len(cta.phases[name]):
-            cta.phases[name] += [now] * max(1, op.count)
-            cta.freed.add(name)
+    ops = [op for warp in awaiting if isinstance(op := warp.stream[warp.pc], Op)]
+    order = [(op.mbarrier in cta.freed, rank(warp.team)) for op, warp in zip(ops, awaiting, strict=True)]
+    for op, warp, place in zip(ops, awaiting, order, strict=True):
+        if place == min(order) and warp.waited[op.mbarrier] >= len(cta.phases[op.mbarrier]):
+            cta.phases[op.mbarrier] += [now] * max(1, op.count)
+            cta.freed.add(op.mbarrier)
 
 
 def _rank(stream: Sequence[Op | Mark]) -> int:
