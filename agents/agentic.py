@@ -14,7 +14,7 @@ from agents.operator import Brief, Proposal
 from agents.prompts import render
 from agents.settings import ModelSettings, Settings
 from agents.tools import Toolbox, Workbench
-from agents.tools.tables import lineage, short
+from agents.tools.tables import lineage, short, unresolved
 from agents.tools.toolbox import MOST_CHARS, cut
 from evaluator.catalogue import get_problem, get_suite
 from evaluator.problem import Problem
@@ -77,16 +77,17 @@ def choose(models: Sequence[ModelSettings], rng: random.Random) -> ModelSettings
 
 def told(brief: Brief) -> dict[str, Any]:
     """Return the template variables that describe the problem and target of ``brief``."""
-    return task(brief.problem, brief.target, brief.suite)
+    return task(brief.problem, brief.target, brief.suite, brief.rule)
 
 
-def task(problem: Problem, target: Target, suite: str) -> dict[str, Any]:
-    """Return the template variables that describe a problem, target and suite."""
+def task(problem: Problem, target: Target, suite: str, rule: str = "") -> dict[str, Any]:
+    """Return the template variables that describe a problem, target and suite; ``rule`` says what a version must be."""
     cases = get_suite(problem, suite)
     return {
         "problem": problem,
         "target": target,
         "suite": suite,
+        "rule": rule,
         "cases": [case.name for case in cases],
         "call": problem.call(cases[0]),
     }
@@ -101,6 +102,7 @@ def opening(brief: Brief, source: str) -> str:
         "brief",
         problem=brief.problem,
         lineage=cut(lineage(brief.versions, attempts[-10:], brief.target.kind), _LINEAGE_CHARS),
+        unresolved=unresolved(brief.unresolved),
         transferred=taken,
         transferred_lineage=cut(of_taken, _LINEAGE_CHARS // 2),
         transferred_source=source_to_adapt(brief),

@@ -80,8 +80,10 @@ def _outcome(attempt: AttemptSummary, speeds: dict[int, float], kind: ScoreKind)
         change = attempt.geomean_tflops / before
         effect, weight = f"{before:.1f} -> {effect}", min(1.0, _GAIN * abs(math.log(change)))
         effect = f"{effect} {kind} TFLOPS ({change - 1:+.1%})"
-    accepted = "" if attempt.version is None else f", version {attempt.version}"
-    return Lesson(attempt.step_number, attempt.attempt_id, f"{start} -> {effect}{accepted}", weight)
+    became = f", version {attempt.version}" if attempt.version is not None else ""
+    if attempt.decision and attempt.decision.refused:
+        became = f", {attempt.decision.told}"
+    return Lesson(attempt.step_number, attempt.attempt_id, f"{start} -> {effect}{became}", weight)
 
 
 def _words(text: str) -> set[str]:

@@ -16,6 +16,8 @@ from lineage_db.records import Attempt, AttemptSummary, Intervention, Version
 
 _BEST_PARENT = 0.85
 """Share of steps that edit the best version; the others go back to an earlier one."""
+_BUILT_ON = 0.3
+"""Share of steps that first edit an unresolved attempt, where there are any."""
 _DEPTHS = ((1, 0.85), (2, 0.12), (3, 0.03))
 """Number of moves in one edit, with the weight of each number: some moves only pay together."""
 _STALLED_DEPTHS = ((1, 0.4), (2, 0.4), (3, 0.2))
@@ -68,11 +70,11 @@ class Mutate:
         plans |= {version.attempt.plan_digest for version in brief.versions}
         twins: list[str] = []
         pointed_out = {name for made in brief.interventions for name in _directed(made)}
-        for parent in _parents(brief.versions, brief.asked, rng):
-            values = move_values(self._moves, brief.versions, brief.attempts, critical_resources(parent))
+        for parent, base, start in _starts(brief, rng):
+            values = move_values(self._moves, brief.versions, brief.attempts, critical_resources(base))
             least = _POINTED_OUT * max(values.values(), default=0.0)
             values = {name: max(value, least) if name in pointed_out else value for name, value in values.items()}
-            while edit := self._choose(parent.attempt.source, brief, tried, values, rng):
+            while edit := self._choose(start, brief, tried, values, rng):
                 candidate = brief.candidate(edit.source)
                 try:
                     attempt = brief.evaluate(candidate, change=edit.change, parents=(parent.number,))
@@ -88,10 +90,9 @@ class Mutate:
         return Proposal(None, "exhausted: every edit of every version has been tried")
 
     def _choose(
-        self, source: str, brief: Brief, tried: Collection[str], values: Mapping[str, float], rng: random.Random
+        self, start: _Edit, brief: Brief, tried: Collection[str], values: Mapping[str, float], rng: random.Random
     ) -> _Edit | None:
-        """Draw an untried edit of ``source``: of as many moves as drawn, else of one, else any composition."""
-        start = _Edit(source, (), ())
+        """Draw an untried edit of ``start``: of as many moves as drawn, else of one, else any composition."""
         depths = _STALLED_DEPTHS if brief.interventions else _DEPTHS
         depth = rng.choices([depth for depth, _ in depths], [weight for _, weight in depths])[0]
         if depth > 1 and (edit := self._compose(start, depth, brief, tried, values, rng)):
@@ -134,11 +135,11 @@ class Mutate:
         return None
 
 
-def critical_resources(version: Version) -> frozenset[str]:
-    """Return what holds a version's benchmark cases back most, as the performance model found it; nothing where speed
+def critical_resources(attempt: Attempt) -> frozenset[str]:
+    """Return what holds an attempt's benchmark cases back most, as the performance model found it; nothing where speed
     was only measured.
     """
-    score = version.attempt.evaluation.score
+    score = attempt.evaluation.score
     return frozenset(case.critical or case.limiter for case in score.cases) - {""} if score else frozenset()
 
 
@@ -191,6 +192,26 @@ def moves_of(change: str) -> list[str]:
 def _directed(made: Intervention) -> Iterator[str]:
     """Yield the move names that directions begin with."""
     return (direction.partition(":")[0] for direction in made.directions)
+
+
+def _starts(brief: Brief, rng: random.Random) -> Iterator[tuple[Version, Attempt, _Edit]]:
+    """Yield what to edit: a parent, the attempt whose source is edited, and the edit of the parent that this is.
+
+    They are the versions, and now and then an unresolved attempt before them, unless a version is asked for. Such an
+    attempt counts as an edit of its own parent, so that what is made of it is compared with a version.
+    """
+    known = {version.number: version for version in brief.versions}
+    better = [] if brief.asked else [each for each in brief.unresolved if not known.keys().isdisjoint(each.parents)]
+    if better and rng.random() < _BUILT_ON:
+        attempt = brief.desk.attempt(rng.choice(better).attempt_id)
+        parent = next(known[number] for number in attempt.parents if number in known)
+        changes = [change.partition(": ") for change in attempt.change.split("; ")]
+        if not all(what for _, _, what in changes):  # another operator's
+            changes = [(f"attempt {attempt.id}", ": ", attempt.change)]
+        edit = _Edit(attempt.source, tuple(what for _, _, what in changes), tuple(name for name, _, _ in changes))
+        yield parent, attempt, edit
+    for version in _parents(brief.versions, brief.asked, rng):
+        yield version, version.attempt, _Edit(version.attempt.source, (), ())
 
 
 def _parents(versions: Sequence[Version], asked: Version | None, rng: random.Random) -> Iterator[Version]:

@@ -14,10 +14,14 @@ from evaluator.evaluation import Fault
 from evaluator.problem import Problem
 from evaluator.target import Target
 from knowledge_base.library import Library
+from lineage_db.decision import Ruling
 from lineage_db.records import Attempt, AttemptSummary, Intervention, Memory, Message, Run, Submission, Version
 
 if TYPE_CHECKING:
     from evaluator.profile import Profile
+
+UNRESOLVED = 5
+"""Number of unresolved attempts that an operator is shown."""
 
 
 class Scorer(Protocol):
@@ -51,12 +55,14 @@ class Transferred:
     run: Run
     """The run that the lineage belongs to."""
     versions: Sequence[Version]
-    """The lineage from the seed to the version that was named; never empty."""
+    """The lineage from the seed to the version that was named, or was the parent of what was named; never empty."""
+    attempt: Attempt | None = None
+    """What was named, if it is an attempt that is no version."""
 
     @property
     def source(self) -> str:
-        """The source of the version that was named. It defines the entry function of ``run.problem``."""
-        return self.versions[-1].attempt.source
+        """The source of what was named. It defines the entry function of ``run.problem``."""
+        return (self.attempt or self.versions[-1].attempt).source
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,8 @@ class Brief:
     desk: Desk = field(default_factory=lambda: FakeDesk().desk)
     memories: Sequence[Memory] = ()
     """Notes that earlier steps of the run left, oldest first."""
+    rule: str = ""
+    """What a version of the run has to be, in words."""
     transcript: Sequence[Message] = ()
     """The transcript of the interrupted step that this one resumes; its attempts are in ``attempts``. Empty: none."""
 
@@ -102,6 +110,19 @@ class Brief:
         if number is None and self.interventions:
             number = self.interventions[-1].restart_from
         return next((version for version in self.versions if version.number == number), None)
+
+    @property
+    def unresolved(self) -> Sequence[AttemptSummary]:
+        """The fastest attempts that are better than the best version in the mean, but not in enough draws of the
+        model's constants to be accepted, at most ``UNRESOLVED``; the fastest first.
+        """
+        best = max(version.attempt.evaluation.geomean_tflops for version in self.versions)
+        found = [
+            attempt
+            for attempt in self.attempts
+            if attempt.decision and attempt.decision.ruling is Ruling.UNRESOLVED and attempt.geomean_tflops > best
+        ]
+        return sorted(found, key=lambda attempt: attempt.geomean_tflops, reverse=True)[:UNRESOLVED]
 
     @property
     def parent(self) -> Version:

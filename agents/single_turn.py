@@ -17,7 +17,7 @@ from agents.prompts import render
 from agents.settings import Settings
 from agents.tools.tables import evaluation, short, verdict
 from agents.tools.toolbox import cut, difference
-from lineage_db.records import Submission, Version
+from lineage_db.records import Attempt, Submission, Version
 
 _PARENT_DECAY = 0.6
 """Weight of a version as parent, relative to the next newer version: the newest is the best."""
@@ -124,11 +124,19 @@ def _question(brief: Brief, parent: Version, inspirations: Sequence[Version]) ->
             )
             for other in inspirations
         ],
+        better=[
+            (each, cut(_difference(parent, brief.desk.attempt(each.attempt_id)), _DIFF_CHARS))
+            for each in brief.unresolved[:_INSPIRATIONS]
+        ],
         failures=[short(f"{attempt.change}: {attempt.status}: {attempt.message}", 300) for attempt in failed],
         memory=learnt(brief),
         interventions=brief.interventions,
         transferred_source=source_to_adapt(brief),
     )
+
+
+def _difference(parent: Version, other: Attempt) -> str:
+    return difference(parent.attempt.source, other.source, "parent", f"attempt {other.id}")
 
 
 def _judged(brief: Brief, parent: Version, inspirations: Sequence[Version], reply: Reply) -> Proposal:
@@ -146,6 +154,8 @@ def _judged(brief: Brief, parent: Version, inspirations: Sequence[Version], repl
     except CandidateTaken as error:
         return Proposal(None, str(error))
     outcome = verdict(attempt.evaluation, {f"version {parent.number}": parent.attempt.evaluation.geomean_tflops})
+    if attempt.decision:
+        outcome += f"; {attempt.decision.answer}"
     if not attempt.evaluation.correct:
         return Proposal(None, f"{answer.change}: {outcome}")
     submission = Submission(attempt.id, answer.change, answer.hypothesis, answer.expected, outcome)

@@ -20,6 +20,7 @@ from evaluator.errors import EvaluatorError
 from evaluator.evaluation import TRAITS
 from evaluator.problem import HELD_OUT
 from evaluator.target import ARCHITECTURES, ScoreKind, check_target, score_kind
+from lineage_db.decision import rule
 
 if TYPE_CHECKING:
     from agents.supervisor import Patience
@@ -39,7 +40,9 @@ TOOLS = "tools"
 """The installed releases of AVO and of what compiles kernels: one text for each way in which the sessions differed."""
 TRANSFERRED = "transferred"
 """Run and version of another problem that the run starts from, and what it makes of them."""
-_NOT_SETTINGS = {START, ISOLATION, TOOLS, TRANSFERRED}
+TIMED_FIRST = "timed_first"
+"""The unresolved attempts of another run that a run on a GPU times before its operator begins: name, change, source."""
+_NOT_SETTINGS = {START, ISOLATION, TOOLS, TRANSFERRED, TIMED_FIRST}
 
 
 def usable_cpus() -> int:
@@ -153,6 +156,10 @@ class RunConfig(BaseModel):
     It is below the model's error, so it does not say that a version is faster on a GPU: it only keeps versions from
     piling up for nothing.
     """
+    min_share: float = Field(default=0.9, gt=0, le=1)
+    """A new version whose speed is predicted must also be faster than the best in this share of the joint draws of the
+    model's constants and the two kernels' doubts.
+    """
     alpha: float = Field(default=0.05, gt=0, lt=1)
     """Probability with which a whole run may accept any version that is not faster, where speed is measured."""
     equivalence_margin: float = Field(default=0.005, gt=0, lt=0.5)
@@ -254,6 +261,11 @@ class RunConfig(BaseModel):
     def measured(self) -> bool:
         """Whether speed is measured on a GPU."""
         return score_kind(self.target) is ScoreKind.MEASURED
+
+    @property
+    def rule(self) -> str:
+        """What a version has to be, in words."""
+        return rule(self.min_gain, self.min_share, measured=self.measured)
 
     @property
     def patience(self) -> "Patience | None":

@@ -1,9 +1,10 @@
-"""How reliable the acceptance of measured speeds is, on a simulated GPU: the tables of docs/acceptance.md.
+"""How reliable acceptance is, on a simulated model and a simulated GPU: the tables of docs/acceptance.md.
 
     python -m bench.acceptance [--trials 1000]
 
-The GPU is simulated by true speeds, a clock that wanders and differs from one evaluation to the next, noise on each
-time, and a difference between two processes that lasts as long as they do. Everything else is what a run does.
+The model is simulated by kernels whose lead depends on constants of which only the distribution is known. The GPU is
+simulated by true speeds, a clock that wanders and differs from one evaluation to the next, noise on each time, and a
+difference between two processes that lasts as long as they do. Everything else is what a run does.
 """
 
 import argparse
@@ -18,16 +19,59 @@ from avo.config import RunConfig
 from avo.search.acceptance import share_of_alpha
 from evaluator.cuda.measuring import SAME_PAIR
 from evaluator.cuda.sequential import ROUNDS, verdicts
-from evaluator.evaluation import Verdict
+from evaluator.evaluation import CaseScore, Score, Verdict
+from evaluator.target import ScoreKind
+from lineage_db.decision import Lead, Ruling
 
 KINDS = ("normal", "heavy tails", "interrupted")
 SCORED_RUNS = 20
 """Timed runs whose median is the recorded speed; none of them takes part in a comparison."""
 Floats = NDArray[Any]
+_DRAWS = 12
+"""Number of joint draws of the model's constants."""
 _DRIFT = 0.002
 """Standard deviation of the clock's change from one time to the next, as a random walk."""
 _WINDOW = 0.003
 """Standard deviation of the clock between evaluations."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What became of challengers whose speed is predicted, as shares of them."""
+
+    accepted: float
+    right: float
+    """Share of the accepted ones that are faster in truth; NaN where none is."""
+    missed: float
+    """Share of the others that are faster in truth, likewise."""
+
+
+def resolve(
+    random: np.random.Generator, gain: float, spread: float, doubts: tuple[float, float], trials: int, config: RunConfig
+) -> Resolved:
+    """Let ``trials`` challengers be judged whose predicted lead over the best version is ``gain``.
+
+    Their lead varies with the model's constants, by a factor of ``1 + spread`` (standard deviation); the truth is one
+    more draw. ``doubts`` are the challenger's and the best version's; in truth, any part of each may be true.
+    """
+
+    def score(draws: Floats, doubt: float) -> Score:
+        case = CaseScore("one", 1.0, 1.0, "", draws=tuple(map(float, draws)), doubt=doubt)
+        return Score(ScoreKind.PREDICTED, "h100", (case,))
+
+    def accepts(lead: Floats) -> bool:
+        share = score(np.exp(lead), doubts[0]).share_ahead(best)
+        return Lead(0, gain, share).decide(config.min_gain, config.min_share).ruling is Ruling.ACCEPTABLE
+
+    leads = np.log1p(gain) + np.log1p(spread) * random.normal(size=(trials, _DRAWS + 1))
+    best = score(np.ones(_DRAWS), doubts[1])
+    accepted = np.array([accepts(lead) for lead in leads[:, :-1]])
+    true = leads[:, -1] + random.random((trials, 2)) @ (np.log(doubts) * (-1, 1))
+    return Resolved(float(accepted.mean()), _mean(true[accepted] > 0), _mean(true[~accepted] > 0))
+
+
+def _mean(values: Floats) -> float:
+    return float(values.mean()) if values.size else float("nan")
 
 
 @dataclass(frozen=True)
@@ -124,6 +168,17 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=1000)
     trials = parser.parse_args().trials
     config, random = RunConfig(), np.random.default_rng(0)
+    print("| gain | spread | doubts | accepted | of these faster | of the others faster |")
+    print("|---|---|---|---|---|---|")
+    for doubts, words in (((1.0, 1.0), "none"), ((1.2, 1.0), "the challenger's, 1.2"), ((1.0, 1.2), "the best's, 1.2")):
+        for gain in (0.02, 0.05, 0.1):
+            for spread in (0.01, 0.03, 0.1):
+                made = resolve(random, gain, spread, doubts, trials, config)
+                shares = " | ".join(
+                    "-" if np.isnan(share) else f"{share:.0%}" for share in (made.accepted, made.right, made.missed)
+                )
+                print(f"| {gain:+.0%} | {spread:.0%} | {words} | {shares} |", flush=True)
+    print()
     print("| gain | noise | comparison | faster | equivalent | slower | undecided | rounds, median | 95% of them |")
     print("|---|---|---|---|---|---|---|---|---|")
     worlds = [(kind, 0.01) for kind in KINDS] + [(KINDS[0], 0.005)]

@@ -1,26 +1,31 @@
 """Compare the performance model with published figures and known orders, and show what its constants do.
 
-python -m bench.model            prints the tables
-python -m bench.model --write    also puts them into docs/performance-model.md, between their markers
+python -m bench.model             prints the tables
+python -m bench.model anchors     prints some of them, by name
+python -m bench.model --write     also puts them into docs/performance-model.md, between their markers
 """
 
 import argparse
+import math
 import os
 import re
+import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from avo.config import RunConfig
 from bench.anchors import ANCHORS, LENGTHS, PAIRS, Anchor
+from bench.measured.families import FAMILIES
+from bench.measured.statistics import Judged, Searched, agreement, judged, searched
 from bench.timings import FOLDER, Predict, compare, predicted_us, sessions
 from bench.variants import Variant, case_of, compile_variant, predict_variant
-from evaluator.binary import Binary
 from evaluator.compiling.compile_job import listing
 from evaluator.evaluation import Score
 from evaluator.performance.constants import Constants, constants, figures
-from evaluator.performance.kernel import PlayedKernel, costs_of, measure, read
+from evaluator.performance.kernel import costs_of, measure, read
 from evaluator.performance.model import time_case
 from evaluator.performance.reliefs import critical
 from evaluator.target import TARGETS, ScoreKind, Target
@@ -36,20 +41,22 @@ _TARGET_FIGURES = (
     "fp32_lanes",
     "sfu_lanes",
     "hbm_bytes_per_s",
-    "launch_overhead_s",
 )
 Table = Iterator[str]
 
 
 def main() -> None:
-    """Print every table; write them into the document on request."""
+    """Print the tables asked for, or all; write them into the document on request."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", nargs="*", help=", ".join(TABLES))
     parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT.name}")
-    write = parser.parse_args().write
-    for name, make in TABLES.items():
-        table = "\n".join(make())
+    asked = parser.parse_args()
+    if unknown := set(asked.table) - set(TABLES):
+        parser.error(f"no table is called {min(unknown)}: there are {', '.join(TABLES)}")
+    for name in asked.table or TABLES:
+        table = "\n".join(TABLES[name]())
         print(table, end="\n\n", flush=True)
-        if write:
+        if asked.write:
             DOCUMENT.write_text(put(DOCUMENT.read_text(), name, table))
 
 
@@ -106,14 +113,13 @@ def _error(predicted: Sequence[float], anchor: Anchor) -> float:
 
 
 def pairs() -> Table:
-    """Whether known orders are predicted, and whether by more than the model can resolve."""
-    yield from _head("target", "what is faster", "slower", "faster", "gain", "order", "at both ends", "why it is known")
+    """Whether known orders are predicted, and whether in as many draws as acceptance asks for."""
+    yield from _head("target", "what is faster", "slower", "faster", "gain", "order", "resolved", "why it is known")
     for pair in PAIRS:
         slower, faster = (predict_variant(variant, pair.target, LENGTH) for variant in (pair.slower, pair.faster))
         gain = faster.tflops / slower.tflops - 1
-        resolved = Score(ScoreKind.PREDICTED, pair.target, (faster,)).beats(
-            Score(ScoreKind.PREDICTED, pair.target, (slower,)), 0.0
-        )
+        scores = [Score(ScoreKind.PREDICTED, pair.target, (case,)) for case in (faster, slower)]
+        resolved = (scores[0].share_ahead(scores[1]) or 0.0) >= RunConfig.model_fields["min_share"].default
         yield _row(
             pair.target,
             pair.name,
@@ -137,6 +143,54 @@ def timings(folder: Path = FOLDER, predict: Predict = predicted_us) -> Table:
         for agreed in compare(session, predict):
             shown = (f"{agreed.spearman:.2f}", f"{agreed.error:.0%}", f"{agreed.fitted_error:.0%}")
             yield _row(session.card, agreed.problem, agreed.kernels, *shown)
+
+
+def measured(names: tuple[str, ...] = tuple(FAMILIES), processes: int = 2) -> Table:
+    """Predictions against published measurements, by family and card."""
+    groups: dict[tuple[str, str], list[Judged]] = {}
+    found = judged(names, processes)
+    for each in found:
+        groups.setdefault((each.family, each.card), []).append(each)
+    yield from _head(
+        "kernels", "card", "n", "Spearman", "within a problem", "mean error", "fitted half", "held-out half",
+        "predicted / measured", "inside the range", "held-out half", "high / low", "regret: median, most",
+    )  # fmt: skip
+    for (family, card), rows in groups.items():
+        yield _row(family, card, *_agreed(rows))
+    yield _row("all", "", *_agreed(found))
+
+
+def _agreed(found: Sequence[Judged]) -> Iterator[str]:
+    whole = agreement(found)
+    fitted, held_out = ([each for each in found if each.held_out == out] for out in (False, True))
+    yield from (str(whole.count), _figure(whole.spearman), _figure(whole.within), f"{whole.error:.1%}")
+    yield from (f"{agreement(half).error:.1%}" if half else "" for half in (fitted, held_out))
+    yield from (f"{whole.bias:.2f}", f"{whole.inside:.0%}")
+    yield f"{agreement(held_out).inside:.0%}" if held_out else ""
+    yield from (f"{whole.width:.2f}", _regrets(whole.regrets))
+
+
+def _figure(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.2f}"
+
+
+def _regrets(regrets: Sequence[float]) -> str:
+    return f"{statistics.median(regrets):.2f}, {max(regrets):.2f}" if regrets else ""
+
+
+def searches(processes: int = 2) -> Table:
+    """What the model would choose in searches whose winner was published."""
+    groups: dict[tuple[object, ...], list[Searched]] = {}
+    for each in searched(processes):
+        groups.setdefault(each.problem[2:], []).append(each)
+    yield from _head(
+        "N, K", "values of M", "configurations", "predicted time of the winner over the least: median, most"
+    )
+    for sizes, found in groups.items():
+        counts = [each.candidates for each in found]
+        shown = f"{min(counts)} to {max(counts)}"
+        yield _row(", ".join(map(str, sizes)), len(found), shown, _regrets([each.regret for each in found]))
+    yield _row("all", sum(map(len, groups.values())), "", _regrets([each.regret for each in searched(processes)]))
 
 
 def sensitivity() -> Table:
@@ -181,15 +235,7 @@ def _tflops(variant: Variant, target: str, move: Move = lambda target, table: (t
     chosen, table = move(get_target(target), constants(get_target(target).arch))
     flops, least_bytes, launches = case_of(variant, target, LENGTH)
 
-    def measured(binary: Binary, _: Target, resident: int, ir_loops: int) -> PlayedKernel:
-        return measure(binary, _as_played(get_target(target), chosen), resident, ir_loops, table)
-
-    return flops / time_case(launches, least_bytes, chosen, measured, table).seconds / 1e12
-
-
-def _as_played(target: Target, moved: Target) -> Target:
-    """Return ``target`` with those of the moved figures that a play depends on: others need no new one."""
-    return replace(target, tensor_flop=moved.tensor_flop, fp32_lanes=moved.fp32_lanes, sfu_lanes=moved.sfu_lanes)
+    return flops / time_case(launches, least_bytes, chosen, table=table).seconds / 1e12
 
 
 def constant_table() -> Table:
@@ -235,6 +281,8 @@ def _spent(act: Callable[[], object]) -> float:
 TABLES: dict[str, Callable[[], Table]] = {
     "anchors": anchors,
     "pairs": pairs,
+    "measured": measured,
+    "searches": searches,
     "timings": timings,
     "sensitivity": sensitivity,
     "constants": constant_table,

@@ -13,6 +13,8 @@ import subprocess
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -20,11 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert
 
-from avo.search.acceptance import accepts
+from avo.search.acceptance import Rule, decide
 from evaluator.candidate import Candidate
 from evaluator.evaluation import CaseResult, CaseScore, Evaluation, Resources, Score, Status
 from evaluator.target import ScoreKind
 from lineage_db import tables
+from lineage_db.decision import Decision, Ruling
 from lineage_db.records import Attempt, Run, Step, StepState, Version
 from lineage_db.store import Store
 from seeds import seed_source
@@ -161,6 +164,13 @@ def record(store: Store, step: Step, candidate: Candidate, found: Evaluation, pa
     )
 
 
+def last_word(versions: Sequence[Version], submitted: Attempt) -> Decision:
+    """Decide as acceptance does, without a closer look."""
+    decision = decide(versions, submitted.evaluation, Rule(0.01, 0.9))
+    assert decision is not None
+    return replace(decision, ruling=Ruling.ACCEPTED) if decision.ruling is Ruling.ACCEPTABLE else decision
+
+
 def finish(store: Store, step: Step, attempt: Attempt, parents: tuple[int, ...]) -> Version | None:
     """Finish a step."""
     return store.results.conclude(
@@ -169,7 +179,7 @@ def finish(store: Store, step: Step, attempt: Attempt, parents: tuple[int, ...])
         parents=parents,
         reason="tried",
         now=datetime.now(UTC),
-        decide=lambda versions, submitted: accepts(versions, submitted, 0.01),
+        decide=last_word,
     )
 
 

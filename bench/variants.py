@@ -1,5 +1,6 @@
 """Attention kernels whose order in speed is known, compiled for a target, to check the performance model with."""
 
+import math
 import re
 import subprocess
 import tempfile
@@ -8,19 +9,21 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 import triton
 import triton.language as tl
 from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from evaluator import executor
 from evaluator.binary import Binary
 from evaluator.compiling.compile_job import listing
 from evaluator.evaluation import CaseScore
 from evaluator.performance import predict
+from evaluator.plan import Pointer, Scalar
 from evaluator.targets import get_target
-from evaluator.work import Body, LaunchWork, LoopWork
+from evaluator.work import LaunchWork
 
 TOKENS, HEADS, HEAD_DIM = 32768, 16, 128
 LOG2_E = tl.constexpr(1.4426950408889634)
@@ -146,9 +149,14 @@ class Variant:
         return self.schedule != "full"
 
 
-@lru_cache(maxsize=128)
 def compile_variant(variant: Variant, arch: int) -> Binary:
     """Compile for an architecture the way a launch with aligned pointers and strides would."""
+    return _compiled(variant, arch)[0]
+
+
+@lru_cache(maxsize=128)
+def _compiled(variant: Variant, arch: int) -> tuple[Binary, executor.Kernel]:
+    """Return a variant compiled for an architecture, and its IR to be counted."""
     kernel = forward_descriptors if variant.descriptors else forward
     constants: dict[str, Any] = {
         "SCHEDULE": variant.schedule,
@@ -177,7 +185,7 @@ def compile_variant(variant: Variant, arch: int) -> Binary:
     )
     registers, stack, disassembly = _inspect(compiled.asm["cubin"], compiled.asm["ptx"])
     threads = re.search(r"\.reqntid (\d+)", compiled.asm["ptx"])
-    return Binary(
+    binary = Binary(
         kernel.__name__,
         f"sm_{arch}",
         compiled.asm["cubin"],
@@ -189,6 +197,7 @@ def compile_variant(variant: Variant, arch: int) -> Binary:
         compiled.metadata.tmem_size,
         disassembly,
     )
+    return binary, executor.load(compiled.asm["ttir"])
 
 
 def _inspect(cubin: bytes, ptx: str) -> tuple[int, int, str]:
@@ -204,24 +213,25 @@ def _inspect(cubin: bytes, ptx: str) -> tuple[int, int, str]:
     return int(usage[1]), int(usage[2]), disassembly
 
 
+@lru_cache(maxsize=256)
 def launch_work(variant: Variant, arch: int, length: int) -> LaunchWork:
-    """Work of one launch on 32768 tokens in sequences of ``length``, 16 heads of dimension 128."""
-    blocks = length // variant.block_m
+    """Count one launch on 32768 tokens in sequences of ``length``, 16 heads of dimension 128."""
+    binary, kernel = _compiled(variant, arch)
     rows = TOKENS // length * HEADS
-    tile = variant.block_m * variant.block_n
-    products = 4 * tile * HEAD_DIM if variant.tensor_cores else 0
-    body = Body(products, tile, 2 * variant.block_n * HEAD_DIM * 2, 0)
-    block = np.tile(np.arange(blocks, dtype=np.int64), rows)
-    diagonal = max(1, variant.block_m // variant.block_n)
-    trips = {
-        "full": [np.full(blocks * rows, length // variant.block_n, dtype=np.int64)],
-        "all": [np.full(blocks * rows, length // variant.block_n, dtype=np.int64)],
-        "stop": [(block + 1) * diagonal],
-        "split": [block * diagonal, np.full(blocks * rows, diagonal, dtype=np.int64)],
-    }[variant.schedule]
-    outside = Body(0, variant.block_m, variant.block_m * HEAD_DIM * 2, variant.block_m * HEAD_DIM * 2)
-    loops = tuple(LoopWork(None, body, count) for count in trips)
-    return LaunchWork(compile_variant(variant, arch), blocks * rows, loops, outside)
+    buffers = {name: torch.empty(TOKENS * HEADS * HEAD_DIM, dtype=torch.bfloat16) for name in ("Q", "K", "V", "Out")}
+    buffers["Lse"] = torch.empty(TOKENS * HEADS)
+    strides = {"b": HEADS * length * HEAD_DIM, "h": length * HEAD_DIM, "m": HEAD_DIM, "n": HEAD_DIM}
+    values = {"scale": 0.1, "heads": HEADS, "q_len": length, "kv_len": length}
+    values |= {f"stride_{tensor}{dim}": stride for tensor in "qkvo" for dim, stride in strides.items()}
+    names = (forward_descriptors if variant.descriptors else forward).arg_names
+    args = [
+        Pointer(list(buffers).index(name), 0) if name in buffers else Scalar(values[name])
+        for name in names
+        if not name.isupper() or name in buffers
+    ]
+    memory = [executor.Allocation(name, data) for name, data in buffers.items()]
+    grid = (length // variant.block_m, rows, 1)
+    return kernel.count(memory, args, grid).of(binary, math.prod(grid))
 
 
 def case_of(variant: Variant, target: str, length: int) -> tuple[int, int, list[LaunchWork]]:

@@ -61,6 +61,9 @@ products are in one loop or in several (a split at the diagonal), and whether th
 resident CTAs.
 """
 
+_DOUBT_STEPS = 16
+"""Number of points between none and all of a kernel's doubts at which it is compared with another."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -168,25 +171,30 @@ class Score:
         """Geometric mean of the cases' TFLOPS."""
         return geometric_mean([case.tflops for case in self.cases])
 
-    def beats(self, other: "Score", min_gain: float) -> bool:
-        """Whether this predicted score is at least ``1 + min_gain`` times the predicted ``other``, and stays ahead when
-        all constants of the model are at the slow ends of their ranges, and when all are at the fast ends.
+    def share_ahead(self, other: "Score") -> float | None:
+        """Return in what share of the draws, 0 to 1, this predicted score is ahead of the predicted ``other``.
 
-        Two related kernels share most of what the model does not know, so they are compared at the same ends, not one
-        kernel's low end with the other's high end. Raises ``ValueError`` for a measured score: the faster kernel need
-        not have the larger sample, so only a ``Comparison`` tells.
+        The draws of the model's constants are the same for both, so what two related kernels share of the model's error
+        cancels. In each, both kernels' doubts are drawn too: a kernel takes ``doubt ** u`` times as long, where ``u``
+        runs evenly over 0 to 1, independently for the two. So no kernel's doubts ever help it.
+
+        None where the scores have no draws, as those that earlier releases stored, or not the same ones. Raises
+        ``ValueError`` for a measured score: the faster kernel need not have the larger sample, so only a ``Comparison``
+        tells.
         """
         if ScoreKind.MEASURED in (self.kind, other.kind):
             raise ValueError("measured scores are compared by their Comparison, not by their values")
-        if self.geomean_tflops < other.geomean_tflops * (1 + min_gain):
-            return False
-        ends = [[(case.low_tflops, case.high_tflops) for case in score.cases] for score in (self, other)]
-        if not all(low > 0 and high > 0 for cases in ends for low, high in cases):
-            return True  # no intervals were made
-        (mine_low, mine_high), (other_low, other_high) = (
-            tuple(map(geometric_mean, zip(*cases, strict=True))) for cases in ends
-        )
-        return mine_low >= other_low and mine_high >= other_high
+        counts = {len(case.draws) for score in (self, other) for case in score.cases}
+        if len(self.cases) != len(other.cases) or len(counts) != 1 or counts == {0}:
+            return None
+        draws = [[case.draws for case in score.cases] for score in (self, other)]
+        mine, theirs = ([geometric_mean(draw) for draw in zip(*cases, strict=True)] for cases in draws)
+        leads = [math.log(ahead / behind) for ahead, behind in zip(mine, theirs, strict=True)]
+        my_doubt, their_doubt = (geometric_mean(case.doubt for case in score.cases) for score in (self, other))
+        points = [(step + 0.5) / _DOUBT_STEPS for step in range(_DOUBT_STEPS)]
+        nets = [v * math.log(their_doubt) - u * math.log(my_doubt) for u in points for v in points]
+        ahead_in = sum(lead + net > 0 for lead in leads for net in nets)
+        return ahead_in / (len(leads) * len(points) ** 2)
 
 
 def geometric_mean(values: Iterable[float]) -> float:

@@ -41,7 +41,8 @@ class _Totals:
 
 
 _totals = pytest.StashKey[_Totals]()
-_ambient = pytest.StashKey["Session"]()
+ambient = pytest.StashKey["Session"]()
+"""The session of the whole run, which the fixture lends to tests and which ends with it."""
 _current = pytest.StashKey["Session"]()
 
 
@@ -76,7 +77,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
             autotune=options.triton_offline_autotune,
             unsupported=options.triton_offline_unsupported,
         )
-        early_config.stash[_ambient] = session.__enter__()
+        early_config.stash[ambient] = session.__enter__()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -87,16 +88,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Close the session of ``--triton-offline``."""
-    session = config.stash.get(_ambient, None)
+    session = config.stash.get(ambient, None)
     if session is not None:
-        del config.stash[_ambient]
+        del config.stash[ambient]
         session.__exit__(None, None, None)
 
 
 @pytest.fixture
 def triton_offline(request: pytest.FixtureRequest) -> Iterator["Session"]:
     """Return an open session, in which Triton kernels run on the CPU; under ``--triton-offline``, that of the run."""
-    session = request.config.stash.get(_ambient, None)
+    session = request.config.stash.get(ambient, None)
     mark = request.node.get_closest_marker("triton_offline")
     if session is not None:
         if mark and mark.kwargs:
@@ -149,7 +150,7 @@ def _checked(item: pytest.Item) -> Generator[None, object, object]:
 
 
 def _take(item: pytest.Item) -> "SessionReport | None":
-    session = item.stash.get(_current, None) or item.config.stash.get(_ambient, None)
+    session = item.stash.get(_current, None) or item.config.stash.get(ambient, None)
     if session is None:
         return None
     report = session.take_report()

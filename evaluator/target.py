@@ -77,8 +77,6 @@ class Target(Architecture):
     """Peak bandwidth of the device memory, also where that is GDDR."""
     source: str
     """Where the card's figures were published."""
-    launch_overhead_s: float = 3e-6
-    """Start and end of one launch in a stream of launches: an estimate, 2 to 4 microseconds are usually measured."""
     fp32_sums_at_half_rate: bool = False
     """Whether products with sums in fp16 or int32 run at twice the rate of those with sums in fp32 (GeForce)."""
     held_against: str = ""

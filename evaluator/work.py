@@ -21,6 +21,12 @@ class Body:
     load_bytes: float
     """Bytes that loads ask for, masked elements included."""
     store_bytes: float
+    entered: float = 1.0
+    """Share of the passes, 0 to 1, that enter the branches in the body, weighted by what they hold; 1 where unknown."""
+
+
+Trips = tuple[npt.NDArray[np.int64], ...]
+"""For each loop, how often each program executes its body, int64 [programs]."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,33 @@ class LoopWork:
     """[programs]: how often each program runs the body in all, in program order (x fastest)."""
 
 
+SAMPLED_PROGRAMS = 256
+"""Programs of a sample: consecutive ones, about as many as run at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One operation that reads or writes memory, as a sample of programs that run together performs it."""
+
+    loop: int | None
+    """Index of the innermost loop around it, None outside loops."""
+    buffer: int
+    """Index of the buffer among the launch's."""
+    writes: bool
+    program_bytes: float
+    """Bytes that one program asks for each time, masked elements left out."""
+    distinct: float
+    """Share of the bytes, above 0 to 1, that is left when programs of the sample ask for the same bytes at once."""
+    fresh: float
+    """Share of the distinct bytes, 0 to 1, that no earlier access of the sample asked for, after its first pass."""
+    run_bytes: float
+    """Mean length of the contiguous pieces of the distinct bytes."""
+    program_lines: float
+    """Distinct lines of 128 bytes that one program asks for each time."""
+    location: str
+    """Source line, as ``FILE:LINE``."""
+
+
 @dataclass(frozen=True)
 class LaunchWork:
     """One launch of a kernel."""
@@ -44,8 +77,34 @@ class LaunchWork:
     """The loops in order of appearance in the IR, a parent before its children."""
     outside: Body
     """Work of the code outside all loops, per program."""
+    accesses: tuple[Access, ...] = ()
+    """Where programs read and write; empty where that was not looked at."""
+    buffer_bytes: tuple[int, ...] = ()
+    """Size of each buffer of the launch."""
 
     def total(self, what: str) -> float:
         """Return a field of ``Body``, e.g. ``dot_flops``, added up over all programs."""
         inside = sum(float(loop.trips.sum()) * float(getattr(loop.body, what)) for loop in self.loops)
         return inside + self.programs * float(getattr(self.outside, what))
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What a launch asks of the machine, before its kernel is compiled."""
+
+    trips: Trips
+    bodies: tuple[Body, ...]
+    """For each loop, the mean work of a pass through its body, without nested loops."""
+    outside: Body
+    """The mean work of a program outside all loops."""
+    parents: tuple[int | None, ...] = ()
+    """For each loop, the index of the enclosing one, None at top level."""
+    accesses: tuple[Access, ...] = ()
+    """Where a sample of programs reads and writes."""
+    buffer_bytes: tuple[int, ...] = ()
+    """Size of each buffer of the launch."""
+
+    def of(self, binary: Binary, programs: int) -> LaunchWork:
+        """Return the work of the launch of ``programs`` programs with a compiled kernel."""
+        loops = tuple(LoopWork(*each) for each in zip(self.parents, self.bodies, self.trips, strict=True))
+        return LaunchWork(binary, programs, loops, self.outside, self.accesses, self.buffer_bytes)

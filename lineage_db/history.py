@@ -11,6 +11,7 @@ from typing import TypeVar, overload
 from sqlalchemy import Connection
 
 from lineage_db import queries
+from lineage_db.decision import Ruling
 from lineage_db.records import AttemptSummary, History, Spend, Version
 from lineage_db.tables import calls
 
@@ -49,6 +50,8 @@ class Histories:
         self._attempts: dict[int, list[AttemptSummary]] = {}
         self._firsts: dict[int, dict[str, int]] = {}
         self._marked: dict[int, int] = {}
+        self._waiting: dict[int, set[int]] = {}
+        """Attempts that are acceptable as far as is known, by run."""
         self._spent: dict[int, tuple[Spend, int]] = {}
         self._lock = Lock()
 
@@ -78,9 +81,17 @@ class Histories:
                     firsts.setdefault(attempt.plan_digest, attempt.attempt_id)
             # A summary that was read before its attempt was accepted does not know its version yet.
             for version in versions[self._marked.get(run_id, 0) :]:
-                place = bisect_left(attempts, version.attempt.id, key=lambda attempt: attempt.attempt_id)
-                attempts[place] = replace(attempts[place], version=version.number)
+                place = _place(attempts, version.attempt.id)
+                attempts[place] = replace(attempts[place], version=version.number, decision=version.attempt.decision)
             self._marked[run_id] = len(versions)
+            # Nor does it know how an attempt ended that was not decided finally. All other decisions stand.
+            waiting = self._waiting.setdefault(run_id, set())
+            for attempt_id, decision in queries.decisions(connection, waiting).items():
+                place = _place(attempts, attempt_id)
+                attempts[place] = replace(attempts[place], decision=decision)
+                if decision.ruling is not Ruling.ACCEPTABLE:
+                    waiting.discard(attempt_id)
+            waiting |= {each.attempt_id for each in new if each.decision and each.decision.ruling is Ruling.ACCEPTABLE}
             return History(versions, Grown(attempts), MappingProxyType(firsts))
 
     def _read_versions(self, connection: Connection, run_id: int) -> tuple[Version, ...]:
@@ -89,3 +100,7 @@ class Histories:
         if new:
             known = self._versions[run_id] = (*known, *new)
         return known
+
+
+def _place(attempts: Sequence[AttemptSummary], attempt_id: int) -> int:
+    return bisect_left(attempts, attempt_id, key=lambda attempt: attempt.attempt_id)

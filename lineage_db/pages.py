@@ -7,10 +7,11 @@ from sqlalchemy import BindParameter, ColumnElement, Connection, bindparam, func
 
 from evaluator.evaluation import Status
 from lineage_db import queries
+from lineage_db.decision import OPEN, Decision, Ruling
 from lineage_db.engine import Part, transactional
 from lineage_db.records import Accepted, AttemptSummary, FailedCall, Outcome, Spend, Step, StepState
 from lineage_db.rows import record
-from lineage_db.tables import attempts, calls, steps, versions
+from lineage_db.tables import attempts, calls, decisions, steps, versions
 
 NEWEST = 2**31 - 1
 """Larger than any id, number or count."""
@@ -23,6 +24,19 @@ _MOST: BindParameter[int] = bindparam("most")
 _BETWEEN = (attempts.c.run_id == _RUN) & (attempts.c.id > _AFTER) & (attempts.c.id <= _UNTIL)
 _VERDICTS = select(attempts.c.status, func.count()).where(_BETWEEN).group_by(attempts.c.status)
 _LATEST = select(attempts.c.finished, attempts.c.status).where(_BETWEEN).order_by(attempts.c.id.desc()).limit(_MOST)
+_UNRESOLVED = select(func.count()).where(
+    decisions.c.run_id == _RUN,
+    decisions.c.ruling == Ruling.UNRESOLVED,
+    decisions.c.attempt_id > _AFTER,
+    decisions.c.attempt_id <= _UNTIL,
+)
+_RECENT = select(attempts.c.id).where(attempts.c.run_id == _RUN).order_by(attempts.c.id.desc()).limit(_MOST)
+_DECIDED = (
+    select(decisions)
+    .where(decisions.c.attempt_id.in_(_RECENT.scalar_subquery()), decisions.c.ruling.not_in(OPEN))
+    .order_by(decisions.c.attempt_id.desc())
+    .limit(1)
+)
 _BEGUN = select(func.coalesce(func.max(steps.c.number) + 1, 0)).where(steps.c.run_id == _RUN)
 _TRIED = select(func.count()).where(attempts.c.step_id == steps.c.id).scalar_subquery()
 _LAST_STEPS = (
@@ -87,6 +101,20 @@ class Pages(Part):
         """
         values = {"run_key": run_id, "after": after, "until": until, "most": limit}
         return [(finished, status) for finished, status in connection.execute(_LATEST, values)]
+
+    @transactional()
+    def unresolved(self, connection: Connection, run_id: int, *, after: int = 0, until: int = NEWEST) -> int:
+        """Return how many of the run's attempts with ids from ``after + 1`` to ``until`` are unresolved.
+
+        The cost grows with their number: they are counted in an index.
+        """
+        return connection.scalar(_UNRESOLVED, {"run_key": run_id, "after": after, "until": until}) or 0
+
+    @transactional()
+    def refused(self, connection: Connection, run_id: int, *, last: int) -> tuple[int, Decision] | None:
+        """Return the newest of the run's ``last`` attempts that was refused though correct, its id and why."""
+        row = connection.execute(_DECIDED, {"run_key": run_id, "most": last}).one_or_none()
+        return None if row is None else (row.attempt_id, record(Decision, row))
 
     @transactional()
     def finished(self, connection: Connection, run_id: int, limit: int) -> list[tuple[datetime, datetime, int]]:

@@ -3,15 +3,18 @@
 What is asked for with each attempt is built once: to build a statement takes longer than to execute it.
 """
 
+from collections.abc import Collection
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, func, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select, update
 
 from lineage_db import tables
+from lineage_db.decision import Decision, Ruling, unsubmitted
 from lineage_db.errors import StepNotRunning, UnknownAttempt, UnknownRun, UnknownVersion
 from lineage_db.records import Attempt, AttemptSummary, Spend, StepState, Version
-from lineage_db.rows import AnyRow, record, to_attempt, to_version
+from lineage_db.rows import AnyRow, record, to_attempt, to_summary, to_version
 
 _RUNS, _STEPS, _ATTEMPTS, _VERSIONS = tables.runs.c, tables.steps.c, tables.attempts.c, tables.versions.c
 _CALLS = tables.calls.c
@@ -24,10 +27,13 @@ _LOCK_RUN = _CHANGED.where(_RUNS.id == bindparam("run_key")).returning(*_SHORT_R
 _LOCK_RUN_OF_STEP = _CHANGED.where(_RUNS.id == _OWNER).returning(*_SHORT_RUN)
 _SHORT_STEP = select(_STEPS.id, _STEPS.run_id, _STEPS.number, _STEPS.state).where(_STEPS.id == bindparam("step_key"))
 
+_OF_ATTEMPT = tables.decisions.c.attempt_id == _ATTEMPTS.id
 _HYPOTHESIS = func.coalesce(tables.hypotheses.c.text, "").label("hypothesis")
+_DECISION = [column for column in tables.decisions.c if column.name in Decision.__dataclass_fields__]
 WHOLE_ATTEMPTS = (
-    select(*_ATTEMPTS, _HYPOTHESIS)
+    select(*_ATTEMPTS, _HYPOTHESIS, *_DECISION)
     .outerjoin_from(tables.attempts, tables.hypotheses)
+    .outerjoin(tables.decisions, _OF_ATTEMPT)
     .where(_ATTEMPTS.run_id == bindparam("run_key"))
 )
 """The attempts of the run ``run_key``, with all that ``to_attempt`` needs."""
@@ -40,18 +46,25 @@ _SUMMARIES = (
         _HYPOTHESIS,
         *(_ATTEMPTS[name] for name in ("digest", "plan_digest", "status", "geomean_tflops", "message", "change")),
         *(_ATTEMPTS[name] for name in ("parents", "seconds", "finished")),
+        *_DECISION,
     )
     .join_from(tables.attempts, tables.steps)
     .outerjoin(tables.hypotheses)
+    .outerjoin(tables.decisions, _OF_ATTEMPT)
     .outerjoin(tables.versions, _VERSIONS.attempt_id == _ATTEMPTS.id)
     .where(_ATTEMPTS.run_id == bindparam("run_key"))
     .order_by(_ATTEMPTS.id)
 )
 _SUMMARIES_AFTER = _SUMMARIES.where(_ATTEMPTS.id > bindparam("after"))
+_DECIDED = select(tables.decisions.c.attempt_id, *_DECISION)
+_ACCEPTABLE_OF_STEP = _DECIDED.join_from(tables.decisions, tables.attempts, _OF_ATTEMPT).where(
+    _ATTEMPTS.step_id == bindparam("step_key"), tables.decisions.c.ruling == Ruling.ACCEPTABLE
+)
 _LINEAGE = (
     select(
         *_ATTEMPTS,
         _HYPOTHESIS,
+        *_DECISION,
         _VERSIONS.number,
         _VERSIONS.accepted,
         _VERSIONS.niche,
@@ -61,6 +74,7 @@ _LINEAGE = (
     )
     .join_from(tables.versions, tables.attempts)
     .outerjoin(tables.hypotheses)
+    .outerjoin(tables.decisions, _OF_ATTEMPT)
     .where(_VERSIONS.run_id == bindparam("run_key"))
 )
 _VERSIONS_FROM = _LINEAGE.where(_VERSIONS.number >= bindparam("first")).order_by(_VERSIONS.number)
@@ -116,12 +130,35 @@ def attempt(connection: Connection, run_id: int, attempt_id: int) -> Attempt:
 def summaries_after(connection: Connection, run_id: int, after: int) -> list[AttemptSummary]:
     """Return the run's attempts with ids larger than ``after``, oldest first."""
     rows = connection.execute(_SUMMARIES_AFTER, {"run_key": run_id, "after": after})
-    return [record(AttemptSummary, row) for row in rows]
+    return [to_summary(row) for row in rows]
 
 
 def summaries_where(connection: Connection, run_id: int, which: ColumnElement[bool]) -> list[AttemptSummary]:
     """Return the run's attempts for which ``which`` holds, oldest first."""
-    return [record(AttemptSummary, row) for row in connection.execute(_SUMMARIES.where(which), {"run_key": run_id})]
+    return [to_summary(row) for row in connection.execute(_SUMMARIES.where(which), {"run_key": run_id})]
+
+
+def decisions(connection: Connection, attempt_ids: Collection[int]) -> dict[int, Decision]:
+    """Return the decisions on these attempts, by attempt; those without one are left out."""
+    if not attempt_ids:
+        return {}
+    rows = connection.execute(_DECIDED.where(tables.decisions.c.attempt_id.in_(attempt_ids)))
+    return {row.attempt_id: record(Decision, row) for row in rows}
+
+
+def decide(connection: Connection, run_id: int, attempt_id: int, decision: Decision) -> None:
+    """Record a decision, in place of an earlier one."""
+    values = asdict(decision)
+    change = update(tables.decisions).where(tables.decisions.c.attempt_id == attempt_id).values(values)
+    if not connection.execute(change).rowcount:
+        connection.execute(insert(tables.decisions).values(attempt_id=attempt_id, run_id=run_id, **values))
+
+
+def close_step(connection: Connection, run_id: int, step_id: int, submitted: int | None) -> None:
+    """Record of the step's acceptable attempts, other than the one ``submitted``, that they were not submitted."""
+    for row in connection.execute(_ACCEPTABLE_OF_STEP, {"step_key": step_id}).all():
+        if row.attempt_id != submitted:
+            decide(connection, run_id, row.attempt_id, unsubmitted(record(Decision, row)))
 
 
 def versions(connection: Connection, run_id: int, first: int) -> list[Version]:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from evaluator.evaluation import Evaluation, Status
+from lineage_db.decision import Decision
 
 
 class RunState(StrEnum):
@@ -180,6 +181,8 @@ class Attempt:
     finished: datetime
     hypothesis: str = ""
     """Why the operator expected the change to help, stated before the evaluation; empty where it did not say."""
+    decision: Decision | None = None
+    """Why it is a version or not; None for a faulty attempt, and where an earlier release did not record it."""
 
     @property
     def status(self) -> Status:
@@ -213,6 +216,8 @@ class AttemptSummary:
     finished: datetime
     hypothesis: str = ""
     """Why the operator expected the change to help; empty where it did not say."""
+    decision: Decision | None = None
+    """As in ``Attempt``."""
 
 
 @dataclass(frozen=True, slots=True)

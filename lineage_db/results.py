@@ -9,11 +9,12 @@ from sqlalchemy import Connection, bindparam, insert, update
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Comparison, Evaluation, Status
 from lineage_db import queries
+from lineage_db.decision import Decision, Ruling, ending, final
 from lineage_db.engine import Database, Part, transactional
 from lineage_db.errors import ForeignEvaluation
 from lineage_db.history import Histories
 from lineage_db.records import Attempt, StepState, Submission, Version
-from lineage_db.tables import attempts, hypotheses, runs, steps, versions
+from lineage_db.tables import attempts, decisions, hypotheses, runs, steps, versions
 
 # What each attempt asks for is built once: to build a statement takes longer than to execute it.
 _ADD_ATTEMPT = insert(attempts).returning(attempts.c.id)
@@ -52,8 +53,11 @@ class Results(Part):
         started: datetime,
         finished: datetime,
         hypothesis: str = "",
+        decision: Decision | None = None,
     ) -> Attempt:
         """Add an attempt to a running step; ``parents`` are numbers of versions the run has.
+
+        ``decision`` is what acceptance says of a correct attempt now.
 
         Raises ``StepNotRunning``, ``UnknownVersion``, or ``ForeignEvaluation`` where candidate or evaluation are for
         another problem, target or suite than the run.
@@ -89,7 +93,9 @@ class Results(Part):
         made = connection.execute(_ADD_ATTEMPT, {**kept, **found}).scalar_one()
         if hypothesis:
             connection.execute(insert(hypotheses).values(attempt_id=made, text=hypothesis))
-        return Attempt(id=made, **kept, evaluation=evaluation, hypothesis=hypothesis)
+        if decision is not None:
+            connection.execute(insert(decisions).values(attempt_id=made, run_id=run.id, **asdict(decision)))
+        return Attempt(id=made, **kept, evaluation=evaluation, hypothesis=hypothesis, decision=decision)
 
     def record_comparison(self, step_id: int, attempt_id: int, comparison: Comparison, *, now: datetime) -> Attempt:
         """Replace the comparison of a correct attempt, and return the attempt.
@@ -142,13 +148,17 @@ class Results(Part):
         parents: tuple[int, ...],
         reason: str,
         now: datetime,
-        decide: Callable[[Sequence[Version], Attempt], bool],
+        decide: Callable[[Sequence[Version], Attempt], Decision | None],
         submission: Submission | None = None,
         niche: Callable[[Attempt], str] = lambda attempt: "",
     ) -> Version | None:
-        """Finish a running step with its ``submission``, and add a version if ``decide(versions, attempt)`` says so.
+        """Finish a running step with its ``submission``, record the decision on its attempt, and add a version if that
+        is accepted.
 
         ``niche`` says where in the population the attempt lives if it is accepted.
+
+        The decision is what ``decide(versions, attempt)`` returns, None for a faulty attempt. Where that is a refusal
+        and the attempt was refused before, the earlier one stands. Its sentence is added to the ``reason`` of the step.
 
         No other writer gets in between the reading of ``versions`` (oldest first) and the writing of the new one, so
         ``decide`` must be quick and must not use the store; its exceptions undo everything and are passed on. It is not
@@ -169,7 +179,7 @@ class Results(Part):
         parents: tuple[int, ...],
         reason: str,
         now: datetime,
-        decide: Callable[[Sequence[Version], Attempt], bool],
+        decide: Callable[[Sequence[Version], Attempt], Decision | None],
         submission: Submission | None,
         niche: Callable[[Attempt], str],
     ) -> Version | None:
@@ -177,14 +187,22 @@ class Results(Part):
         run, step = queries.lock_running_step(connection, step_id, now)
         lineage = self._histories.versions(connection, run.id)
         queries.check_parents(parents, len(lineage))
-        connection.execute(_FINISH_STEP, {"step_key": step.id, "moment": now, "why": reason})
+        attempt = None if attempt_id is None else queries.attempt(connection, run.id, attempt_id)
+        if attempt is not None and any(version.attempt.id == attempt.id for version in lineage):
+            attempt = None
+        decision = None if attempt is None else final(attempt.decision, decide(lineage, attempt))
+        finish = {"step_key": step.id, "moment": now, "why": ending(reason, decision)}
+        connection.execute(_FINISH_STEP, finish)
         if submission is not None:
             connection.execute(update(steps).where(steps.c.id == step.id).values(submission=asdict(submission)))
-        if attempt_id is None:
+        queries.close_step(connection, run.id, step.id, attempt_id)
+        if attempt is None or decision is None:
             return None
-        attempt = queries.attempt(connection, run.id, attempt_id)
-        if any(version.attempt.id == attempt.id for version in lineage) or not decide(lineage, attempt):
+        if decision != attempt.decision:
+            queries.decide(connection, run.id, attempt.id, decision)
+        if decision.ruling is not Ruling.ACCEPTED:
             return None
+        attempt = replace(attempt, decision=decision)
         place = niche(attempt)
         ahead = (version.attempt.evaluation.geomean_tflops for version in lineage if place and version.champion)
         champion = attempt.evaluation.geomean_tflops > max(ahead, default=0.0)

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from sqlalchemy import Row
 
 from evaluator.evaluation import Evaluation
+from lineage_db.decision import Decision
 from lineage_db.errors import IncompatibleDatabase
-from lineage_db.records import Attempt, Version
+from lineage_db.records import Attempt, AttemptSummary, Version
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -21,6 +22,16 @@ def record(kind: type[R], row: AnyRow, **given: Any) -> R:
     return kind(**found, **given)
 
 
+def to_decision(row: AnyRow) -> Decision | None:
+    """Return the decision in ``row``, None where the outer join found none."""
+    return None if row.ruling is None else record(Decision, row)
+
+
+def to_summary(row: AnyRow) -> AttemptSummary:
+    """Return the summary in ``row``."""
+    return record(AttemptSummary, row, decision=to_decision(row))
+
+
 def to_attempt(row: AnyRow) -> Attempt:
     """Return the attempt in ``row``; raise ``IncompatibleDatabase`` where its evaluation cannot be read."""
     try:
@@ -29,7 +40,7 @@ def to_attempt(row: AnyRow) -> Attempt:
         raise IncompatibleDatabase(
             f"the evaluation of attempt {row.id} cannot be read ({error!r}): use the version of AVO that wrote it"
         ) from error
-    return record(Attempt, row, evaluation=evaluation)
+    return record(Attempt, row, evaluation=evaluation, decision=to_decision(row))
 
 
 def to_version(row: AnyRow) -> Version:

@@ -19,6 +19,7 @@ from sqlalchemy import (
 
 from evaluator.evaluation import Status
 from lineage_db.columns import Choice, Id, Json, Prose, Source, UtcDateTime
+from lineage_db.decision import Ruling
 from lineage_db.records import Request, RunState, Selection, StepState, Submission
 
 NAME_LENGTH = 80
@@ -138,6 +139,19 @@ hypotheses = Table(
     metadata,
     Column("attempt_id", ForeignKey(attempts.c.id), primary_key=True, autoincrement=False),
     Column("text", Prose, nullable=False),
+)
+
+# Whether each correct attempt is a version, and why. Not columns of the attempts, for the same reason.
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("attempt_id", ForeignKey(attempts.c.id), primary_key=True, autoincrement=False),
+    Column("run_id", ForeignKey(runs.c.id), nullable=False),
+    Column("ruling", Choice(Ruling, 16), nullable=False),
+    Column("sentence", Prose, nullable=False),
+    Column("gain", Float),
+    Column("share", Float),
+    Index("ix_decisions_run_id_ruling_attempt_id", "run_id", "ruling", "attempt_id"),
 )
 
 messages = Table(

@@ -55,13 +55,27 @@ def lineage(versions: Sequence[Version], attempts: Sequence[AttemptSummary], kin
                 _numbers(attempt.parents),
                 f"{attempt.geomean_tflops:.1f}" if attempt.geomean_tflops else attempt.status,
                 _gain(attempt.geomean_tflops, [speeds[n] for n in attempt.parents if n in speeds]),
-                short(f"{attempt.change}{f' -- {attempt.message}' if attempt.message else ''}", 240),
+                short(f"{attempt.change}{f' -- {why}' if (why := why_not(attempt)) else ''}", 240),
             )
             for attempt in attempts
         ]
         parts += ["", "Latest attempts that were not accepted:"]
-        parts.append(table(("attempt", "from", "TFLOPS", "gain", "change -- what was wrong"), rows))
+        parts.append(table(("attempt", "from", "TFLOPS", "gain", "change -- why not"), rows))
     return "\n".join(parts)
+
+
+def unresolved(attempts: Sequence[AttemptSummary]) -> str:
+    """Return a table of attempts that are better in the mean and not resolved; empty where there are none."""
+    rows = [
+        (each.attempt_id, _numbers(each.parents), f"{each.geomean_tflops:.1f}", why_not(each), short(each.change))
+        for each in attempts
+    ]
+    return table(("attempt", "from", "TFLOPS", "why not", "change"), rows) if rows else ""
+
+
+def why_not(attempt: AttemptSummary) -> str:
+    """Return why an attempt is no version: its fault, or what acceptance decided; empty where that is not known."""
+    return attempt.message or (attempt.decision.told if attempt.decision else "")
 
 
 def verdict(evaluation: Evaluation, against: Mapping[str, float]) -> str:
@@ -93,6 +107,8 @@ def attempt(of: Attempt, name: str, kind: str) -> str:
     parts = [f"{name} (attempt {of.id}), from {_numbers(of.parents) or 'nothing'}: {of.change}"]
     if of.hypothesis:
         parts.append(f"hypothesis: {of.hypothesis}")
+    if of.decision:
+        parts.append(of.decision.told)
     parts += [verdict(of.evaluation, {}), evaluation(of.evaluation), "", of.source]
     return "\n".join(parts)
 

@@ -85,6 +85,8 @@ class Toolbox:
         ]
         latest = attempts[len(attempts) - asked.attempts :] if asked.attempts < len(attempts) else attempts
         said = tables.lineage(self._brief.versions, latest, self._brief.target.kind)
+        if better := tables.unresolved(self._brief.unresolved):
+            said += f"\n\nUnresolved attempts, which may be built on:\n{better}"
         return "\n".join(
             [said, *(["", "This step:", *(each.line for each in self.bench.attempts)] if self.bench.attempts else [])]
         )
@@ -163,6 +165,8 @@ class Toolbox:
             hypothesis=f"{asked.hypothesis} (expected: {asked.expected})",
         )
         outcome = tables.verdict(attempt.evaluation, self._parent_speeds())
+        if attempt.decision:
+            outcome += f"; {attempt.decision.answer}"
         bench.add(attempt, asked.hypothesis, asked.expected, outcome)
         again = " (evaluated before: this is what was recorded)" if attempt.id in known else ""
         parts = [f"attempt {attempt.id}{again}: {outcome}", tables.evaluation(attempt.evaluation)]

@@ -21,6 +21,8 @@ class StepAttempt:
     """The score or the fault, in words."""
     tflops: float
     """The score; 0.0 for a faulty candidate."""
+    acceptable: bool = False
+    """Whether it would have been accepted when it was evaluated."""
 
     @property
     def line(self) -> str:
@@ -48,14 +50,16 @@ class Workbench:
 
     @property
     def best(self) -> StepAttempt | None:
-        """The fastest correct attempt."""
-        return max((each for each in self.attempts if each.tflops > 0), key=lambda each: each.tflops, default=None)
+        """The fastest attempt that would be accepted; if there is none, the fastest correct one."""
+        correct = (each for each in self.attempts if each.tflops > 0)
+        return max(correct, key=lambda each: (each.acceptable, each.tflops), default=None)
 
     def add(self, attempt: Attempt, hypothesis: str, expected: str, outcome: str) -> None:
         """Add an evaluated attempt to the others."""
         tflops = attempt.evaluation.geomean_tflops
         self.attempts = [each for each in self.attempts if each.attempt_id != attempt.id]
-        self.attempts.append(StepAttempt(attempt.id, hypothesis, attempt.change, expected, outcome, tflops))
+        acceptable = attempt.decision is not None and not attempt.decision.refused
+        self.attempts.append(StepAttempt(attempt.id, hypothesis, attempt.change, expected, outcome, tflops, acceptable))
 
     def submit(self, attempt: StepAttempt, change: str, seen: str) -> None:
         """End the step with an attempt."""

@@ -1,5 +1,6 @@
 """``avo attempts``: every attempt of a run, and its failures by reason."""
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -8,9 +9,21 @@ from avo.cli.common import DbOption, JsonOption, RunArgument, console, open_stor
 from avo.watch.tables import row, table
 from evaluator.evaluation import Status
 from evaluator.target import score_kind
+from lineage_db.decision import Ruling
 
 if TYPE_CHECKING:
     from lineage_db.records import AttemptSummary, Run, Step
+
+
+class Order(StrEnum):
+    """What attempts are sorted by."""
+
+    ID = "id"
+    """The oldest first."""
+    SCORE = "score"
+    """The fastest first, then those without a score."""
+    TIME = "time"
+    """Those whose evaluation took longest first."""
 
 
 def attempts(
@@ -19,13 +32,25 @@ def attempts(
         list[Status] | None,
         typer.Option(metavar="STATUS", help="Only attempts with this status, e.g. incorrect; may be repeated."),
     ] = None,
+    ruling: Annotated[
+        list[Ruling] | None,
+        typer.Option(
+            metavar="RULING", help="Only attempts of which this was decided, e.g. unresolved; may be repeated."
+        ),
+    ] = None,
     failures: Annotated[bool, typer.Option("--failures", help="Only failed attempts.")] = False,
+    sort: Annotated[
+        Order, typer.Option(metavar="id|score|time", help="Sort by id, by score or by the time of the evaluation.")
+    ] = Order.ID,
+    last: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the last N of those chosen.")] = None,
     db: DbOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List all attempts of a run, and its failures by reason.
+    """List all attempts of a run, why correct ones are no versions, and its failures by reason.
 
-    Example: avo attempts mha-h100 --failures
+    RUN#38 names attempt 38 wherever a version can be named.
+
+    Example: avo attempts mha-h100 --ruling unresolved --sort score
     """
     with open_store(db) as store:
         record = store.run(run)
@@ -34,22 +59,30 @@ def attempts(
     chosen = [
         attempt
         for attempt in every
-        if (not status or attempt.status in status) and not (failures and attempt.status is Status.CORRECT)
+        if (not status or attempt.status in status)
+        and (not ruling or (attempt.decision is not None and attempt.decision.ruling in ruling))
+        and not (failures and attempt.status is Status.CORRECT)
     ]
+    if last is not None:
+        chosen = chosen[-last:]
+    if sort is not Order.ID:
+        chosen.sort(key=lambda attempt: -(attempt.geomean_tflops if sort is Order.SCORE else attempt.seconds))
     lines = [_record(record, attempt, steps[attempt.step_number]) for attempt in chosen]
     if as_json:
         print_json(lines)
         return
     kind = score_kind(record.target)
     title = f"{run}: {len(chosen)} of {len(every)} attempts by {record.operator}, {kind} TFLOPS, {record.target}"
-    made = table(">ID", ">STEP", "STATUS", ">TFLOPS", "VERSION", ">TIME", "CHANGE", title=title)
-    for line in lines:
+    made = table(">ID", ">STEP", "PARENT", "STATUS", ">TFLOPS", "VERSION", ">TIME", "CHANGE", "WHY NOT", title=title)
+    for line, attempt in zip(lines, chosen, strict=True):
         score = None if line["score"] is None else f"{line['score']:.1f}"
         accepted = None if line["version"] is None else f"v{line['version']}"
+        parents = " ".join(f"v{number}" for number in attempt.parents)
+        why = attempt.decision.told if attempt.decision and attempt.decision.refused else ""
         style = "bold green" if accepted else "" if line["score"] else "red"
         row(
-            made, line["id"], line["step"], line["status"], score, accepted, f"{line['seconds']:.1f} s", line["change"],
-            style=style,
+            made, line["id"], line["step"], parents, line["status"], score, accepted, f"{line['seconds']:.1f} s",
+            line["change"], why, style=style,
         )  # fmt: skip
     console.print(made)
     _print_reasons(chosen)
@@ -81,6 +114,10 @@ def _record(run: "Run", attempt: "AttemptSummary", step: "Step") -> dict[str, An
         "score": attempt.geomean_tflops if attempt.status is Status.CORRECT else None,
         "score_kind": score_kind(run.target) if attempt.status is Status.CORRECT else None,
         "version": attempt.version,
+        "ruling": attempt.decision and attempt.decision.ruling,
+        "decision": attempt.decision and attempt.decision.sentence,
+        "gain": attempt.decision and attempt.decision.gain,
+        "share": attempt.decision and attempt.decision.share,
         "parents": list(attempt.parents),
         "change": attempt.change,
         "operator": step.operator,

@@ -1,10 +1,11 @@
-"""What the commands share: options, the database, RUN@VERSION, and how data and errors are printed."""
+"""What the commands share: options, the database, RUN@VERSION and RUN#ATTEMPT, how data and errors are printed."""
 
 import json
 import os
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -15,7 +16,7 @@ from avo.watch.tables import one_line
 from evaluator.target import ARCHITECTURES
 
 if TYPE_CHECKING:
-    from lineage_db.records import Run, Version
+    from lineage_db.records import Attempt, Run, Version
     from lineage_db.store import Store
 
 PIPED_WIDTH = 240
@@ -76,7 +77,7 @@ MetricsOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, unrounded.")]
 
-_REFERENCE = re.compile(r"(?P<run>[^@\s]+)(@v?(?P<number>\d{1,9}))?")
+_REFERENCE = re.compile(r"(?P<run>[^@#\s]+)(@v?(?P<version>\d{1,9})|#(?P<attempt>\d{1,9}))?")
 
 
 def fail(message: str) -> NoReturn:
@@ -86,10 +87,14 @@ def fail(message: str) -> NoReturn:
 
 
 def run_name(text: str | None) -> str | None:
-    """Return the name of a run as given; refuse RUN@VERSION, for a command that is about a whole run."""
-    if text is not None and "@" in text:
-        name = text.partition("@")[0]
-        fail(f"{text!r} names a version, and this command is about a whole run: write {name or 'RUN'} without @VERSION")
+    """Return the name of a run as given; refuse RUN@VERSION and RUN#ATTEMPT, for a command about a whole run."""
+    for sign, what in (("@", "version"), ("#", "attempt")):
+        if text is not None and sign in text:
+            name = text.partition(sign)[0] or "RUN"
+            fail(
+                f"{text!r} names {'an' if what == 'attempt' else 'a'} {what}, and this command is about a whole run: "
+                f"write {name} without {sign}{what.upper()}"
+            )
     return text
 
 
@@ -110,20 +115,36 @@ def open_store(db: str | None, create: bool = False) -> "Store":
     return Store.open(database_url(db), create=create)
 
 
-def parse_version_ref(text: str) -> tuple[str, int | None]:
-    """Split RUN@VERSION into the run's name and the version's number, None for RUN alone. ``v3`` is 3."""
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A version or another attempt of a run, as the command line names it."""
+
+    run: "Run"
+    attempt: "Attempt"
+    version: "Version | None"
+    """None for an attempt that is no version."""
+
+    @property
+    def label(self) -> str:
+        """``mha-h100@3``, or ``mha-h100#38`` for an attempt that is no version."""
+        return f"{self.run.name}@{self.version.number}" if self.version else f"{self.run.name}#{self.attempt.id}"
+
+
+def load(store: "Store", text: str) -> Named:
+    """Return what RUN@VERSION or RUN#ATTEMPT names; RUN alone is the best version. Raises the store's errors."""
     match = _REFERENCE.fullmatch(text)
     if match is None:
-        fail(f"{text!r} does not name a version: write RUN or RUN@NUMBER, e.g. mha-h100@3")
-    number = match["number"]
-    return match["run"], None if number is None else int(number)
-
-
-def load_version(store: "Store", text: str) -> "tuple[Run, Version]":
-    """Return the run and version that RUN@VERSION names; RUN alone is the best version. Raises the store's errors."""
-    name, number = parse_version_ref(text)
-    run = store.run(name)
-    return run, store.version(run.id, number)
+        fail(
+            f"{text!r} names neither a version nor an attempt: write RUN, RUN@VERSION or RUN#ATTEMPT, "
+            "e.g. mha-h100@3 or mha-h100#38"
+        )
+    run = store.run(match["run"])
+    if match["attempt"] is None:
+        version = store.version(run.id, None if match["version"] is None else int(match["version"]))
+        return Named(run, version.attempt, version)
+    attempt = store.attempt(run.id, int(match["attempt"]))
+    accepted = (version for version in store.versions(run.id) if version.attempt.id == attempt.id)
+    return Named(run, attempt, next(accepted, None))
 
 
 def read_source(file: Path) -> str:

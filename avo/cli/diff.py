@@ -1,49 +1,56 @@
-"""``avo diff``: what changed between two versions."""
+"""``avo diff``: what changed between two versions or attempts."""
 
 from difflib import unified_diff
 from typing import Annotated
 
 import typer
 
-from avo.cli.common import DbOption, JsonOption, console, load_version, open_store, print_json
+from avo.cli.common import DbOption, JsonOption, console, load, open_store, print_json
 from avo.cli.show import print_source
-from avo.watch.tables import gain
+from avo.watch.tables import gain, one_line
 from avo.watch.wording import percent, unit
 
 
 def diff(
-    old: Annotated[str, typer.Argument(metavar="RUN@A", help="The older version; RUN alone is its best one.")],
-    new: Annotated[str, typer.Argument(metavar="RUN@B", help="The newer version.")],
+    old: Annotated[
+        str,
+        typer.Argument(metavar="RUN@A", help="The older version, or an attempt, RUN#A; RUN alone: its best version."),
+    ],
+    new: Annotated[str, typer.Argument(metavar="RUN@B", help="The newer one, likewise.")],
     db: DbOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare the scores and sources of two versions.
+    """Compare the scores and sources of two versions or attempts.
 
-    Example: avo diff mha-h100@0 mha-h100@3
+    Example: avo diff mha-h100@3 mha-h100#38
     """
     with open_store(db) as store:
-        pairs = [load_version(store, text) for text in (old, new)]
-    names = [f"{run.name}@{version.number}" for run, version in pairs]
-    scores = [version.attempt.evaluation.score for _, version in pairs]
-    before, after = scores
-    assert before is not None  # only correct attempts are accepted
-    assert after is not None
-    comparable = (before.kind, before.target, [case.case for case in before.cases]) == (
-        after.kind, after.target, [case.case for case in after.cases],
-    )  # fmt: skip
-    ratio = gain(after.geomean_tflops, before.geomean_tflops) if comparable else None
-    lines = [version.attempt.source.splitlines() for _, version in pairs]
+        pair = [load(store, text) for text in (old, new)]
+    names = [each.label for each in pair]
+    evaluations = [each.attempt.evaluation for each in pair]
+    scores = [evaluation.score for evaluation in evaluations]
+    judged = [score and (score.kind, score.target, [case.case for case in score.cases]) for score in scores]
+    comparable = judged[0] is not None and judged[0] == judged[1]
+    ratio = gain(evaluations[1].geomean_tflops, evaluations[0].geomean_tflops) if comparable else None
+    lines = [each.attempt.source.splitlines() for each in pair]
     text = "".join(
         f"{line}\n" for line in unified_diff(lines[0], lines[1], fromfile=names[0], tofile=names[1], lineterm="")
     )
     if as_json:
         versions = [
-            {"version": name, "score": score.geomean_tflops, "score_kind": score.kind, "target": score.target}
-            for name, score in zip(names, (before, after), strict=True)
+            {
+                "version": name,
+                "score": score and score.geomean_tflops,
+                "score_kind": score and score.kind,
+                "target": each.target,
+            }
+            for name, each, score in zip(names, evaluations, scores, strict=True)
         ]
         print_json({"old": versions[0], "new": versions[1], "gain": ratio, "diff": text})
         return
-    for name, score in zip(names, (before, after), strict=True):
-        console.print(f"{name}: {score.geomean_tflops:.1f} {unit(score)}")
-    console.print(percent(ratio) if comparable else "not comparable: judged on other targets or cases")
+    for name, each, score in zip(names, evaluations, scores, strict=True):
+        said = f"{score.geomean_tflops:.1f} {unit(score)}" if score else f"{each.status}: {one_line(each.message)}"
+        console.print(f"{name}: {said}")
+    if all(judged):
+        console.print(percent(ratio) if comparable else "not comparable: judged on other targets or cases")
     print_source(text, "diff")

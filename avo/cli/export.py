@@ -12,7 +12,7 @@ from avo.cli.common import (
     JsonOption,
     err,
     fail,
-    load_version,
+    load,
     open_store,
     print_json,
 )
@@ -24,7 +24,10 @@ from avo.watch.tables import one_line
 def export(
     versions: Annotated[
         list[str],
-        typer.Argument(metavar="RUN[@VERSION]...", help="Versions, e.g. mha-h100@3; without @VERSION the best one."),
+        typer.Argument(
+            metavar="RUN[@VERSION|#ATTEMPT]...",
+            help="Versions, e.g. mha-h100@3, or attempts, e.g. mha-h100#38; RUN alone is its best version.",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write; must be empty or not exist.")],
     name: Annotated[
@@ -59,9 +62,9 @@ def export(
     config = RunConfig.resolve(None, settings)
     check_place(out)
     with open_store(db) as store:
-        loaded = [load_version(store, each) for each in versions]
-        distinct = {(run.id, version.number): run for run, version in loaded}
-        chosen = [choose(run, store.versions(run.id), number) for (_, number), run in distinct.items()]
+        named = [load(store, each) for each in versions]
+        distinct = {each.attempt.id: each for each in named}
+        chosen = [choose(each.run, store.versions(each.run.id), each.attempt) for each in distinct.values()]
     package = package_name(name, list(dict.fromkeys(each.run.name for each in chosen)))
 
     def open_judge(target: str, suite: str) -> Evaluator:
@@ -78,7 +81,10 @@ def export(
     write_package(files, out)
     err.print(f"{', '.join(each.label for each in chosen)}: package {package} is in {out}; next: pip install {out}")
     if as_json:
-        kernels = [{"run": each.run.name, "version": each.version.number} for each in chosen]
+        kernels = [
+            {"run": each.run.name, "version": each.version.number if each.version else None, "attempt": each.attempt.id}
+            for each in chosen
+        ]
         print_json({"package": package, "kernels": kernels, "folder": str(out), "files": sorted(files)})
     else:
         for place in sorted(files):

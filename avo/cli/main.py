@@ -33,6 +33,7 @@ from avo.cli.run import run
 from avo.cli.runs import runs
 from avo.cli.show import show
 from avo.cli.status import status
+from avo.cli.tune import tune
 from avo.cli.ui import ui
 from avo.errors import AvoError
 from evaluator.errors import EvaluatorError
@@ -104,6 +105,7 @@ for _command in (
     compare,
     evaluate,
     profile,
+    tune,
     baselines,
     moves,
     memory,

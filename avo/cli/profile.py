@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from avo.cli.common import DbOption, JsonOption, console, err, fail, load_version, open_store, print_json, read_source
+from avo.cli.common import DbOption, JsonOption, console, err, fail, load, open_store, print_json, read_source
 from avo.watch.wording import printable
 from evaluator.target import ARCHITECTURES
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 def profile(
     kernel: Annotated[
-        str, typer.Argument(metavar="FILE|RUN[@VERSION]", help="A kernel's source file, or a version of a run.")
+        str,
+        typer.Argument(metavar="FILE|RUN[@VERSION|#ATTEMPT]", help="A kernel's file, or a version or an attempt."),
     ],
     problem: Annotated[
         str | None,
@@ -93,10 +94,11 @@ def _chosen(
     if file.suffix == ".py" or file.exists():
         return read_source(file), problem or "mha", target or "h100", suite or "quick"
     with open_store(db) as store:
-        run, version = load_version(store, kernel)
+        named = load(store, kernel)
+    run = named.run
     if problem not in (None, run.problem):
         fail(f"--problem: {run.name} is about {run.problem}, not {problem}")
-    return version.attempt.source, run.problem, target or run.target, suite or run.suite
+    return named.attempt.source, run.problem, target or run.target, suite or run.suite
 
 
 def _write_picture(svg: Path, profiles: "tuple[Profile, ...]", kernel: str) -> None:

@@ -12,7 +12,7 @@ from avo.cli.common import (
     MetricsOption,
     err,
     fail,
-    load_version,
+    load,
     open_store,
     read_source,
 )
@@ -29,8 +29,8 @@ def run(
         str | None,
         typer.Option(
             "--from",
-            metavar="RUN[@VERSION]",
-            help="Start from a version of another run, which may be of another problem.",
+            metavar="RUN[@VERSION|#ATTEMPT]",
+            help="Start from a version or an attempt of another run, which may be of another problem.",
             rich_help_panel="Search",
         ),
     ] = None,
@@ -59,8 +59,8 @@ def run(
 
     Ctrl-C once: workers have 30 s to finish their steps. Twice: stop at once. Either way, avo resume RUN continues.
 
-    A --config file has lines like: target = "b200", max_attempts = 100, min_gain = 0.01, evaluation_wall_s = 300; and
-    where speed is measured: alpha = 0.05, equivalence_margin = 0.005, cascade = 0.25.
+    A --config file has lines like: target = "b200", max_attempts = 100, min_gain = 0.01, min_share = 0.9,
+    evaluation_wall_s = 300; and where speed is measured: alpha = 0.05, equivalence_margin = 0.005, cascade = 0.25.
 
     Operators agent and single_turn ask a language model behind an OpenAI-compatible endpoint: set OPENAI_API_KEY,
     OPENAI_BASE_URL and --model. See docs/agent.md for prices and sampling.
@@ -70,6 +70,9 @@ def run(
     --from may name a run of another problem. Where both problems have the same entry function (mha, gqa), the version
     is the seed. Otherwise (mha, fsa) the run starts from a seed of its own problem, and the operator gets the version
     and its history to adapt.
+
+    --from RUN#38 starts from attempt 38, which need not be a version. A run on a GPU (--target cuda) that starts from a
+    predicted run first times that run's fastest unresolved attempts.
 
     Exit code 0: a limit is reached or nothing is left to try. 1: the seed fails, the judge fails its test, or workers
     keep failing. 2: the call is wrong. 130: stopped by Ctrl-C or SIGTERM.
@@ -112,25 +115,31 @@ def _start(
 ) -> dict[str, Any]:
     """Return what the stored configuration says about where the run starts from."""
     from agents.registry import adapts, get_operator
-    from avo.config import START, TRANSFERRED
-    from avo.search.transfer import Use, record
+    from avo.config import START, TIMED_FIRST, TRANSFERRED
+    from avo.search.transfer import Use, record, timed_first
 
     if start_from is None:
         return {START: _seed(settings.problem, seed_file, seed_name)}
-    other, version = load_version(store, start_from)
-    kept = record(other, version, settings.problem, adapts(get_operator(settings.operator)))
-    taken = {} if kept is None else {TRANSFERRED: kept}
+    named = load(store, start_from)
+    other, attempt = named.run, named.attempt
+    if not attempt.evaluation.correct:
+        fail(f"--from: attempt {attempt.id} of {other.name} is no start, it is {attempt.status.value}")
+    kept = record(other, attempt, named.version, settings.problem, adapts(get_operator(settings.operator)))
+    taken: dict[str, Any] = {} if kept is None else {TRANSFERRED: kept}
     if kept is not None and kept["use"] != Use.SEED:
         seed = _seed(settings.problem, seed_file, seed_name)
         if kept["use"] == Use.NOTHING:
             err.print(
-                f"avo: operator {settings.operator!r} cannot adapt {other.name}@{version.number}, which has another "
+                f"avo: operator {settings.operator!r} cannot adapt {named.label}, which has another "
                 f"entry function: it edits {seed['origin']}"
             )
         return {START: seed, **taken}
     if seed_file is not None or seed_name is not None:
         fail("--from names the seed already: leave out --seed-file and --seed-kernel")
-    return {START: {"origin": f"{other.name}@{version.number}", "source": version.attempt.source}, **taken}
+    if settings.measured and (waiting := timed_first(store, other, attempt)):
+        taken[TIMED_FIRST] = waiting
+        err.print(f"avo: timed first, unresolved in {other.name}: {', '.join(each['name'] for each in waiting)}")
+    return {START: {"origin": named.label, "source": attempt.source}, **taken}
 
 
 def _seed(problem: str, seed_file: Path | None, seed_name: str | None) -> dict[str, str]:

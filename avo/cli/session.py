@@ -174,6 +174,7 @@ def summarise(store: "Store", name: str) -> dict[str, Any]:
         "state": run.state,
         "attempts": store.count_attempts(run.id)[0],
         "versions": 0,
+        "unresolved": store.pages.unresolved(run.id),
         "seed": None,
         "best": None,
         "gain": None,
@@ -202,6 +203,7 @@ def _spent(data: dict[str, Any]) -> str:
 def in_words(summary: dict[str, Any]) -> str:
     """Return the summary as text, with the commands to look further."""
     from avo.search import transfer
+    from lineage_db.decision import unresolved
 
     name, seed, best = summary["run"], summary["seed"], summary["best"]
     lines = [f"Run {name} {summary['state']}: {summary['attempts']} attempts, {summary['versions']} versions."]
@@ -211,6 +213,8 @@ def in_words(summary: dict[str, Any]) -> str:
             f"{best['card'] or best['target']}; "
             f"the seed has {seed['geomean_tflops']:.1f} ({percent(summary['gain'])})."
         )
+    if summary["unresolved"]:
+        lines.append(f"{unresolved(summary['unresolved'])} (avo attempts {name} --ruling unresolved).")
     if summary["spend"]:
         lines.append(f"Models: {_spent(summary['spend'])}.")
     if summary["transferred"]:

@@ -1,18 +1,25 @@
-"""``avo show``: one version."""
+"""``avo show``: one version or attempt."""
 
 import sys
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avo.cli.common import DbOption, JsonOption, console, load_version, open_store, print_json
+from avo.cli.common import DbOption, JsonOption, console, load, open_store, print_json
 from avo.cli.verdict import published, render
 from avo.watch.tables import one_line
 from avo.watch.wording import printable
 
+if TYPE_CHECKING:
+    from lineage_db.records import Attempt, Step
+
 VersionArgument = Annotated[
-    str, typer.Argument(metavar="RUN[@VERSION]", help="A version, e.g. mha-h100@3; without @VERSION the best one.")
+    str,
+    typer.Argument(
+        metavar="RUN[@VERSION|#ATTEMPT]",
+        help="A version, e.g. mha-h100@3, or any attempt, e.g. mha-h100#38; RUN alone is its best version.",
+    ),
 ]
 
 
@@ -22,7 +29,7 @@ def show(
     db: DbOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one version: scores, correctness, resources.
+    """Show one version or attempt: scores, correctness, resources, and why it is no version.
 
     Scores are per case, with the published figures below them and how busy each pipe of the machine is.
 
@@ -32,27 +39,32 @@ def show(
     from evaluator.catalogue import get_problem
 
     with open_store(db) as store:
-        run, found = load_version(store, version)
-        seed = store.version(run.id, 0)
-        step = store.step(run.id, found.step_number)
-    attempt, problem = found.attempt, get_problem(run.problem)
-    assert step is not None, "versions are accepted in steps"
+        found = load(store, version)
+        run, attempt, accepted = found.run, found.attempt, found.version
+        (summary,) = store.pages.attempts(run.id, [attempt.id])
+        step = store.step(run.id, accepted.step_number if accepted else summary.step_number)
+        versions = store.versions(run.id)
+    problem, decision = get_problem(run.problem), attempt.decision
+    seed = versions[0].attempt.evaluation.score if versions and not (accepted and accepted.number == 0) else None
+    assert step is not None, "attempts are made in steps"
     isolation = run.config.get(ISOLATION, [])
+    submission = step.submission if accepted or _submitted(step, attempt) else None
     if as_json:
         print_json(
             {
                 "run": run.name,
                 "problem": run.problem,
-                "version": found.number,
+                "version": accepted.number if accepted else None,
                 "attempt": attempt.id,
-                "parents": list(found.parents),
+                "parents": list(accepted.parents if accepted else attempt.parents),
                 "operator": step.operator,
                 "isolation": isolation,
                 "change": attempt.change,
                 "hypothesis": attempt.hypothesis or None,
-                "submission": None if step.submission is None else asdict(step.submission),
+                "submission": None if submission is None else asdict(submission),
                 "digest": attempt.digest,
-                "accepted": found.accepted.isoformat(),
+                "accepted": accepted.accepted.isoformat() if accepted else None,
+                "decision": decision and asdict(decision),
                 "evaluation": attempt.evaluation.to_json(),
                 "published": [asdict(baseline) for baseline in published(problem, run.target)],
                 "source": attempt.source,
@@ -61,19 +73,26 @@ def show(
     elif source:
         print_source(attempt.source)
     else:
-        parents = " and ".join(f"v{parent}" for parent in found.parents)
-        console.print(f"{run.name}@{found.number}: {one_line(attempt.change)}", style="bold")
+        parents = " and ".join(f"v{parent}" for parent in (accepted.parents if accepted else attempt.parents))
+        console.print(f"{found.label}: {one_line(attempt.change)}", style="bold")
         made = f"by {step.operator} from {parents}" if parents else f"by {step.operator}"
-        console.print(f"made {made}, accepted {found.accepted:%Y-%m-%d %H:%M} UTC, attempt {attempt.id}")
+        when = f"accepted {accepted.accepted:%Y-%m-%d %H:%M}" if accepted else f"{attempt.finished:%Y-%m-%d %H:%M}"
+        console.print(f"made {made}, {when} UTC, attempt {attempt.id}")
+        if decision:
+            console.print(one_line(decision.told), soft_wrap=True)
         console.print(f"digest {attempt.digest}")
-        expected, seen = (step.submission.expected, step.submission.seen) if step.submission else ("", "")
+        expected, seen = (submission.expected, submission.seen) if submission else ("", "")
         for name, text in (("hypothesis", attempt.hypothesis), ("expected", expected), ("seen", seen)):
             if text:
                 console.print(f"{name}: {one_line(text)}", soft_wrap=True)
         if isolation:
             console.print(f"candidates of this run were kept apart by {'; or by '.join(map(one_line, isolation))}")
         console.print()
-        console.print(render(attempt.evaluation, problem, seed.attempt.evaluation.score if found.number else None))
+        console.print(render(attempt.evaluation, problem, seed))
+
+
+def _submitted(step: "Step", attempt: "Attempt") -> bool:
+    return step.submission is not None and step.submission.attempt_id == attempt.id
 
 
 def print_source(text: str, lexer: str = "python") -> None:

@@ -95,6 +95,7 @@ class _Shown:
 def in_words(view: "RunView", now: datetime) -> "RenderableType":
     """Return a view of a run for people."""
     from avo.watch.scores import scored
+    from lineage_db.decision import unresolved
 
     run, rates = view.run, view.rates(now)
     lines = table("", "", title=f"{run.name}: {run.problem} for {run.target}, suite {run.suite}, {run.operator}")
@@ -112,6 +113,11 @@ def in_words(view: "RunView", now: datetime) -> "RenderableType":
         row(lines, "a minute", ", ".join(f"{each:.1f} {verdict(found)}" for found, each in rates.items()))
     since = f", the last {duration((now - view.last_gain).total_seconds())} ago" if view.last_gain else ""
     row(lines, "versions", f"{view.versions}{since}")
+    if view.unresolved:
+        row(lines, "", unresolved(view.unresolved))
+    if view.refused:
+        attempt_id, decision = view.refused
+        row(lines, "last refused", f"attempt {attempt_id}, {decision.told}")
     if view.best:
         score = scored(view.best)
         grown = f", {percent(view.gain)} over the seed" if view.best.number else ""

@@ -1,36 +1,50 @@
-"""Choosing: the versions to export, and how each came from the seed."""
+"""Choosing: the versions and attempts to export, and how each came from the seed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from avo.export.errors import ExportError
 from avo.export.source import tidied
 from evaluator.catalogue import get_problem
 from evaluator.problem import Problem
 from evaluator.problem_sources import has_public_function
-from lineage_db.records import Run, Version
+from lineage_db.records import Attempt, Run, Version
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A version to export."""
+    """A version to export, or an attempt that is no version."""
 
     run: Run
     problem: Problem
     line: tuple[Version, ...]
-    """The version and all its ancestors, oldest first."""
+    """The version and all its ancestors, oldest first; of an attempt that is no version, its ancestors alone."""
+    attempt: Attempt
     source: str
     """The source as it is exported, without the header of comments."""
 
     @property
-    def version(self) -> Version:
-        """The version itself."""
-        return self.line[-1]
+    def version(self) -> Version | None:
+        """The version itself; None for an attempt that is none."""
+        return next((version for version in self.line if version.attempt.id == self.attempt.id), None)
 
     @property
     def label(self) -> str:
-        """RUN@VERSION."""
-        return f"{self.run.name}@{self.version.number}"
+        """RUN@VERSION or RUN#ATTEMPT."""
+        return f"{self.run.name}@{self.version.number}" if self.version else f"{self.run.name}#{self.attempt.id}"
+
+    @property
+    def mark(self) -> str:
+        """``v3``, or ``a38`` for an attempt that is no version."""
+        return f"v{self.version.number}" if self.version else f"a{self.attempt.id}"
+
+    @property
+    def words(self) -> str:
+        """``version 3``, or the attempt with why it is no version."""
+        if self.version:
+            return f"version {self.version.number}"
+        why = f" ({self.attempt.decision.told})" if self.attempt.decision else ""
+        return f"attempt {self.attempt.id}, which is no version{why},"
 
     @property
     def function(self) -> str:
@@ -38,8 +52,8 @@ class Chosen:
         return self.problem.entry
 
 
-def choose(run: Run, versions: Sequence[Version], number: int) -> Chosen:
-    """Return version ``number`` of ``run``, whose versions are ``versions``, ready to be judged.
+def choose(run: Run, versions: Sequence[Version], attempt: Attempt) -> Chosen:
+    """Return ``attempt`` of ``run``, whose versions are ``versions``, ready to be judged. It need not be a version.
 
     Raises ``ExportError`` for a problem that exported packages do not know, and for a source that is not Python.
     """
@@ -49,18 +63,18 @@ def choose(run: Run, versions: Sequence[Version], number: int) -> Chosen:
             f"{run.name} is for the problem {problem.name}, which no exported package knows: "
             "only dense and selected attention (mha, gqa, fsa and their kind) have a public function"
         )
-    line = lineage_of(versions, number)
+    accepted = [version.number for version in versions if version.attempt.id == attempt.id]
+    chosen = Chosen(run, problem, lineage_of(versions, *(accepted or attempt.parents)), attempt, attempt.source)
     try:
-        source = tidied(line[-1].attempt.source)
+        return replace(chosen, source=tidied(attempt.source))
     except ExportError as error:
-        raise ExportError(f"{run.name}@{number}: {error}") from None
-    return Chosen(run, problem, line, source)
+        raise ExportError(f"{chosen.label}: {error}") from None
 
 
-def lineage_of(versions: Sequence[Version], number: int) -> tuple[Version, ...]:
-    """Return the version called ``number`` and all its ancestors, oldest first."""
+def lineage_of(versions: Sequence[Version], *numbers: int) -> tuple[Version, ...]:
+    """Return the versions with these ``numbers`` and all their ancestors, oldest first."""
     by_number = {version.number: version for version in versions}
-    wanted, found = [number], set[int]()
+    wanted, found = list(numbers), set[int]()
     while wanted:
         current = wanted.pop()
         if current not in found:

@@ -10,7 +10,7 @@ from typing import Any
 from avo.config import TRANSFERRED
 from avo.export.judging import Passed
 from avo.export.table import names
-from lineage_db.records import Version
+from lineage_db.records import Attempt, Version
 
 LICENCE = "Apache-2.0"
 
@@ -29,35 +29,39 @@ def provenance(versions: Sequence[Passed], now: datetime) -> dict[str, Any]:
 
 
 def _kernel(name: str, passed: Passed) -> dict[str, Any]:
-    run, version = passed.chosen.run, passed.chosen.version
+    run, version, attempt = passed.chosen.run, passed.chosen.version, passed.chosen.attempt
     return {
         "name": name,
         "run": run.name,
-        "version": version.number,
+        "version": version.number if version else None,
         "problem": passed.chosen.problem.name,
         "target": run.target,
         "suite": run.suite,
         "operator": run.operator,
         "seed": run.seed,
         "transferred": run.config.get(TRANSFERRED),
-        "attempt": version.attempt.id,
-        "accepted": version.accepted.isoformat(),
-        "digest": version.attempt.digest,
+        "attempt": attempt.id,
+        "accepted": version.accepted.isoformat() if version else None,
+        "decision": attempt.decision.told if attempt.decision else None,
+        "digest": attempt.digest,
         "source_sha256": hashlib.sha256(passed.chosen.source.encode()).hexdigest(),
         "judged": [evaluation.to_json() for evaluation in passed.evaluations],
-        "lineage": [_step(each) for each in passed.chosen.line],
+        "lineage": [
+            *(_step(each.attempt, each) for each in passed.chosen.line),
+            *(() if version else (_step(attempt, None),)),
+        ],
     }
 
 
-def _step(version: Version) -> dict[str, Any]:
-    attempt, score = version.attempt, version.attempt.evaluation.score
+def _step(attempt: Attempt, version: Version | None) -> dict[str, Any]:
+    score = attempt.evaluation.score
     return {
-        "version": version.number,
-        "parents": list(version.parents),
+        "version": version.number if version else None,
+        "parents": list(version.parents if version else attempt.parents),
         "change": attempt.change,
         "hypothesis": attempt.hypothesis,
         "digest": attempt.digest,
-        "accepted": version.accepted.isoformat(),
+        "accepted": version.accepted.isoformat() if version else None,
         "score": None
         if score is None
         else {"kind": score.kind, "target": score.target, "card": score.card, "geomean_tflops": score.geomean_tflops},

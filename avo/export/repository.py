@@ -22,19 +22,22 @@ def write_repository(
     steps: Mapping[int, Step],
     interventions: Sequence[Intervention],
     folder: Path,
+    attempt: Version | None = None,
 ) -> None:
     """Write ``versions``, oldest first, as a git repository at ``folder``, which must be empty or missing.
 
     Each version is a commit whose parents are the commits of its parents. The commit is dated when the version was
     accepted and tagged ``v`` and the version's number; ``main`` is the last one. Other versions without children have
-    branches of their own. ``steps`` are by number. The same lineage gives the same commits. Raises
+    branches of their own. ``attempt`` is an attempt that is no version, in the form of one with a number that none has:
+    it is a commit on the branch ``attempt-`` and its id. ``steps`` are by number. The same lineage gives the same
+    commits. Raises
     ``RepositoryFailed`` and then leaves nothing behind.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RepositoryFailed(f"{folder} is not an empty folder: name a new one with --out")
     if not versions:
         raise RepositoryFailed(f"run {run.name!r} has no accepted version yet: there is nothing to commit")
-    stream = b"".join(_commands(run, versions, steps, interventions))
+    stream = b"".join(_commands(run, versions, steps, interventions, attempt))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".avo-git-") as name:
@@ -56,9 +59,9 @@ def message(run: Run, version: Version, versions: Sequence[Version], step: Step,
     """
     attempt = version.attempt
     score = attempt.evaluation.score
-    assert score is not None, "only correct attempts become versions"
+    is_version = version.number < len(versions)
     change = first_line(attempt.change) or "no words"
-    subject = f"v{version.number}: {change}"
+    subject = f"{f'v{version.number}' if is_version else f'attempt {attempt.id}'}: {change}"
     paragraphs = [subject if len(subject) <= _SUBJECT_CHARS else f"{subject[: _SUBJECT_CHARS - 4].rstrip()} ..."]
     if paragraphs[0] != subject:
         paragraphs.append(change)
@@ -69,17 +72,20 @@ def message(run: Run, version: Version, versions: Sequence[Version], step: Step,
         "Seen": submission.seen if submission else "",
     }
     paragraphs += [f"{name}: {printable(text).strip()}" for name, text in told.items() if text.strip()]
+    if not is_version:
+        why = attempt.decision.told if attempt.decision else f"{attempt.status}: {attempt.evaluation.message}"
+        paragraphs.append(f"No version: {printable(why).strip()}")
     paragraphs += [f"Supervisor ({made.level}): {printable(made.reason)}" for made in said]
     best = max((versions[number].attempt.evaluation.geomean_tflops for number in version.parents), default=None)
-    gain = None if best is None else attempt.evaluation.geomean_tflops / best - 1
+    gain = None if best is None or score is None else attempt.evaluation.geomean_tflops / best - 1
     trailers = [
         ("Run", run.name),
-        ("Version", str(version.number)),
+        ("Version", str(version.number)) if is_version else ("Attempt", str(attempt.id)),
         *(("Parent-version", str(number)) for number in version.parents),
         ("Operator", first_line(step.operator)),
-        ("Score", f"{attempt.evaluation.geomean_tflops:.1f} {unit(score)}, geometric mean"),
+        *((("Score", f"{score.geomean_tflops:.1f} {unit(score)}, geometric mean"),) if score else ()),
         *((("Gain", percent(gain)),) if gain is not None else ()),
-        *((f"Score-{case.case}", f"{case.tflops:.1f}") for case in score.cases),
+        *((f"Score-{case.case}", f"{case.tflops:.1f}") for case in (score.cases if score else ())),
         ("Digest", attempt.digest),
     ]
     paragraphs.append("\n".join(f"{name}: {value}" for name, value in trailers))
@@ -87,17 +93,25 @@ def message(run: Run, version: Version, versions: Sequence[Version], step: Step,
 
 
 def _commands(
-    run: Run, versions: Sequence[Version], steps: Mapping[int, Step], interventions: Sequence[Intervention]
+    run: Run,
+    versions: Sequence[Version],
+    steps: Mapping[int, Step],
+    interventions: Sequence[Intervention],
+    attempt: Version | None,
 ) -> list[bytes]:
     """Return the input of ``git fast-import`` (see git-fast-import(1)); the mark of version n is n + 1."""
     parents = {number for version in versions for number in version.parents}
     lines, seen = [], -1
-    for version in versions:
+    for version in (*versions, *((attempt,) if attempt else ())):
         step = steps[version.step_number]
-        said = [made for made in interventions if seen <= made.after_step < step.number]
+        is_version = version is not attempt
+        said = [made for made in interventions if is_version and seen <= made.after_step < step.number]
         seen = max(seen, step.number)
         is_tip = version.number not in parents and version is not versions[-1]
         branch = f"refs/heads/tip-v{version.number}" if is_tip else "refs/heads/main"
+        tag = f"reset refs/tags/v{version.number}\nfrom :{version.number + 1}\n\n"
+        if not is_version:
+            branch, tag = f"refs/heads/attempt-{version.attempt.id}", "\n"
         when = f"{_AUTHOR} {int(version.accepted.timestamp())} +0000"
         text = message(run, version, versions, step, said).encode("utf-8", "replace")
         origin, *merged = version.parents or (None,)
@@ -108,7 +122,7 @@ def _commands(
             *(f"merge :{number + 1}\n".encode() for number in merged if number is not None),
             f"M 100644 inline {KERNEL}\n".encode(),
             _data(version.attempt.source.encode("utf-8", "surrogatepass")),
-            f"reset refs/tags/v{version.number}\nfrom :{version.number + 1}\n\n".encode(),
+            tag.encode(),
         ]
     return lines
 

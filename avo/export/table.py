@@ -17,7 +17,7 @@ def names(versions: Sequence[Passed]) -> tuple[str, ...]:
     found: list[str] = []
     for each in versions:
         plain = re.sub(r"[^a-z0-9]+", "_", f"k {each.chosen.run.name}".lower()).strip("_").removeprefix("k_")
-        name = f"{plain if plain[:1].isalpha() else f'k_{plain}'}_v{each.chosen.version.number}"
+        name = f"{plain if plain[:1].isalpha() else f'k_{plain}'}_{each.chosen.mark}"
         while name in found:
             name += "_"
         found.append(name)

@@ -121,6 +121,8 @@ class Report:
     """The moves that were tried, the most profitable first; empty unless the run used ``mutate``."""
     failures: tuple[Failures, ...]
     """All failures, grouped by reason."""
+    refused: tuple[AttemptSummary, ...]
+    """The correct attempts that were refused, the unresolved ones first, and of those the fastest."""
     unverified: tuple[Unverified, ...]
     """The latest unverified attempts."""
     steps: Mapping[StepState, int]

@@ -8,7 +8,7 @@ from difflib import unified_diff
 
 from agents.moves import MOVES
 from agents.mutate import Mutate, moves_of
-from avo.config import ISOLATION, START, TOOLS, TRANSFERRED
+from avo.config import ISOLATION, START, TIMED_FIRST, TOOLS, TRANSFERRED
 from avo.report.data import (
     MOST_DIFF_CHARACTERS,
     MOST_DIFF_LINES,
@@ -34,6 +34,7 @@ from avo.watch.view import read_view
 from avo.watch.wording import compared, unit
 from evaluator.evaluation import Score, Status
 from evaluator.target import TARGETS, score_kind
+from lineage_db.decision import Ruling
 from lineage_db.records import AttemptSummary, ModelCall, Run, Spend, Step, StepState, Version
 from lineage_db.spans import covered
 from lineage_db.store import Store
@@ -75,6 +76,7 @@ def read_report(store: Store, run_name: str, now: datetime) -> Report:
         entries=entries,
         moves=_moves(attempts, entries, {step.number for step in steps if step.operator == Mutate.name}),
         failures=tuple(by_reason(attempts)),
+        refused=tuple(_refused(attempts)),
         unverified=_unverified(store, run, attempts),
         steps=Counter(step.state for step in steps),
         models=_models(store.journal.calls(run.id)),
@@ -158,6 +160,15 @@ def _moves(
     return tuple(sorted(found, key=lambda move: (-sum(move.gains), -move.accepted, move.name)))
 
 
+def _refused(attempts: Sequence[AttemptSummary]) -> list[AttemptSummary]:
+    found = [attempt for attempt in attempts if attempt.decision and attempt.decision.refused]
+    return sorted(found, key=lambda attempt: (not _unresolved(attempt), -attempt.geomean_tflops, attempt.attempt_id))
+
+
+def _unresolved(attempt: AttemptSummary) -> bool:
+    return attempt.decision is not None and attempt.decision.ruling is Ruling.UNRESOLVED
+
+
 def _unverified(store: Store, run: Run, attempts: Sequence[AttemptSummary]) -> tuple[Unverified, ...]:
     found = [attempt for attempt in attempts if attempt.status is Status.UNVERIFIED]
     return tuple(
@@ -200,6 +211,7 @@ def _environment(run: Run, score: Score | None) -> list[tuple[str, str]]:
         ("releases", "; or ".join(map(str, config.pop(TOOLS, ())))),
     ]
     config.pop(TRANSFERRED, None)
+    config.pop(TIMED_FIRST, None)
     known = {"problem", "target", "suite", "operator", "seed", "name"}
     lines += [(name.replace("_", " "), _shown(value)) for name, value in config.items() if name not in known]
     return [(name, cut(value)) for name, value in lines if value]

@@ -18,6 +18,7 @@ from avo.watch.scores import geomean
 from avo.watch.wording import SPREAD, duration, first_line, percent, place, printable, verdict
 from evaluator.evaluation import Fault
 from evaluator.target import score_kind, unchecked
+from lineage_db.decision import unresolved
 
 if TYPE_CHECKING:
     from evaluator.profile import Profile, Section
@@ -70,6 +71,7 @@ def _environment(**options: Any) -> Environment:
         "cut": cut, "diff_class": _diff_class, "duration": duration, "first_line": first_line, "geomean": geomean,
         "hot_section": _hot_section, "level": _level, "one": lambda value: f"{value:.1f}", "percent": percent,
         "sentence": lambda words: words[:1].upper() + words[1:], "verdict": verdict,
+        "unresolved": unresolved,
     }  # fmt: skip
     return environment
 

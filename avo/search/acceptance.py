@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from evaluator.evaluation import Comparison, Score, Verdict
+from evaluator.evaluation import Evaluation, Score, Verdict
 from evaluator.target import ScoreKind
-from lineage_db.records import Attempt, Version
+from lineage_db.decision import Decision, Lead, incomparable, repeated, timed, unrivalled
+from lineage_db.records import Version
 
 _DECAY = 1.6
 _ZETA = 2.2857656656800214
@@ -23,57 +25,82 @@ def share_of_alpha(alpha: float, number: int) -> float:
     return alpha / (_ZETA * math.pow(number, _DECAY))
 
 
-def accepts(
-    versions: Sequence[Version], attempt: Attempt, min_gain: float, rivals: Sequence[Version] | None = None
-) -> bool:
-    """Return whether ``attempt`` joins the ``versions`` of a run, oldest first.
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What acceptance asks of a predicted score, as fractions: ``RunConfig`` describes both."""
 
-    It must be correct, be judged as the versions were, lower to launch plans that no version has, and be better than
-    its ``rivals``, by default all versions. A predicted score must beat the score of every rival by ``min_gain``
-    (``Score.beats``). A measured score must come with a comparison in which it was faster than the best rival, the last
-    one. The first version, the seed, need only be correct, and so need an attempt without rivals.
+    min_gain: float
+    min_share: float
+
+
+def decide(
+    versions: Sequence[Version], evaluation: Evaluation, rule: Rule, rivals: Sequence[Version] | None = None
+) -> Decision | None:
+    """Return whether an attempt would join the ``versions`` of a run, oldest first, and why; None for a faulty one.
+
+    It must be judged as the versions were, lower to launch plans that no version has, and be better than the best of
+    its ``rivals``, by default all versions. A predicted score must beat that of the rival with the highest score by
+    ``rule.min_gain`` and in a share of ``rule.min_share`` of the draws. A measured score must come with a comparison in
+    which it was faster than the last rival, which is the best. The first version, the seed, need only be correct, and
+    so need an attempt without rivals.
     """
-    score = attempt.evaluation.score
+    score = evaluation.score
     if score is None:
-        return False
-    if not versions:
-        return True
-    if not _comparable(versions, attempt, score):
-        return False
-    rivals = versions if rivals is None else rivals
+        return None
+    if (wrong := _misfit(versions, evaluation, score)) is not None:
+        return wrong
+    scored = [(version, other) for version in rivals or versions if (other := version.attempt.evaluation.score)]
+    if not versions or rivals == [] or not scored:
+        return unrivalled()
     if score.kind is ScoreKind.MEASURED:
-        comparison = _faster(score)
-        return not rivals or (comparison is not None and comparison.plan_digest == rivals[-1].attempt.plan_digest)
-    others = (version.attempt.evaluation.score for version in reversed(rivals))  # the best first: it settles most
-    return all(other is None or score.beats(other, min_gain) for other in others)
+        best = (rivals or versions)[-1]
+        comparison = score.comparison
+        if comparison is not None and comparison.plan_digest != best.attempt.plan_digest:
+            comparison = None
+        return timed(comparison, best.number)
+    best, other = max(scored, key=lambda each: each[1].geomean_tflops)
+    theirs = {case.case: case.tflops for case in other.cases}
+    gains = [(case.case, case.tflops / theirs[case.case] - 1) for case in score.cases if case.case in theirs]
+    behind = [each for each in gains if each[1] < 0]
+    gain = score.geomean_tflops / other.geomean_tflops - 1
+    lead = Lead(best.number, gain, score.share_ahead(other), min(behind, key=lambda each: each[1], default=None))
+    return lead.decide(rule.min_gain, rule.min_share)
 
 
-def outdated(versions: Sequence[Version], attempt: Attempt, rivals: Sequence[Version] | None = None) -> bool:
+def outdated(versions: Sequence[Version], evaluation: Evaluation, rivals: Sequence[Version] | None = None) -> bool:
     """Return whether ``attempt`` was faster in a comparison with a version that is not the best of its ``rivals``.
 
     Then another comparison has to tell whether it is accepted. An attempt that was not faster than an earlier best
     version is not faster than the present one. ``rivals`` are by default all versions.
     """
-    score = attempt.evaluation.score
-    if score is None or not versions or not _comparable(versions, attempt, score):
+    score = evaluation.score
+    if score is None or not versions or _misfit(versions, evaluation, score) is not None:
         return False
     rivals = versions if rivals is None else rivals
-    comparison = _faster(score)
-    return bool(rivals) and comparison is not None and comparison.plan_digest != rivals[-1].attempt.plan_digest
-
-
-def _comparable(versions: Sequence[Version], attempt: Attempt, score: Score) -> bool:
-    """Return whether ``attempt`` was judged as ``versions`` were and is none of them."""
-    mine = _yardstick(attempt, score)
-    return attempt.plan_digest not in {version.attempt.plan_digest for version in versions} and all(
-        _yardstick(version.attempt, version.attempt.evaluation.score) == mine for version in versions
-    )
-
-
-def _yardstick(attempt: Attempt, score: Score | None) -> tuple[object, ...]:
-    return (score and (score.kind, score.target, score.card), attempt.evaluation.suite)
-
-
-def _faster(score: Score) -> Comparison | None:
     comparison = score.comparison
-    return comparison if comparison is not None and comparison.verdict is Verdict.FASTER else None
+    if not rivals or comparison is None or comparison.verdict is not Verdict.FASTER:
+        return False
+    return comparison.plan_digest != rivals[-1].attempt.plan_digest
+
+
+def _misfit(versions: Sequence[Version], evaluation: Evaluation, score: Score) -> Decision | None:
+    """Return why an attempt cannot be compared with ``versions``: it was judged otherwise, or is one of them."""
+    for version in versions:
+        if version.attempt.plan_digest == evaluation.plan_digest:
+            return repeated(f"version {version.number}")
+    mine = _yardstick(evaluation, score)
+    for version in versions:
+        judged = version.attempt.evaluation
+        theirs = _yardstick(judged, judged.score)
+        if differing := [name for name in mine if mine[name] != theirs[name]]:
+            return incomparable(*(", ".join(f"{name} {of[name]}" for name in differing) for of in (mine, theirs)))
+    return None
+
+
+def _yardstick(evaluation: Evaluation, score: Score | None) -> dict[str, str]:
+    return {
+        "score": str(score.kind) if score else "none",
+        "target": score.target if score else "none",
+        "card": score.card or "none" if score else "none",
+        "suite": evaluation.suite,
+    }

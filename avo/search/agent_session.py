@@ -57,7 +57,7 @@ class AgentSession:
 
     def task(self) -> str:
         """Return what the run's own agent is told; waits for the judge, and raises ``EvaluatorUnavailable``."""
-        return render("system", **task(self._problem, self._target.result(), self._run.suite))
+        return render("system", **task(self._problem, self._target.result(), self._run.suite, self._config.rule))
 
     def call(self, name: str, arguments: str) -> "Future[tuple[str, ...]]":
         """Queue a call of a tool; ``arguments`` is JSON.
@@ -111,8 +111,7 @@ class AgentSession:
             failure="" if outcome.state is StepState.DONE else outcome.state.value,
             reason=outcome.reason,
             best=best,
-            measured=self._config.measured,
-            min_gain=self._config.min_gain,
+            rule=self._config.rule,
         )
 
     def _seed(self) -> None:

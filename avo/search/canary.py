@@ -92,7 +92,7 @@ def _wrong(evaluator: Examiner, candidate: Candidate, dialect: str) -> str:
 def _predicted(slow: Evaluation, score: Score) -> str:
     if slow.score is None:
         return str(slow.status)  # refused, for its launches or its time: it cannot become a version
-    if not score.beats(slow.score, LEAST_GAIN):
+    if score.geomean_tflops < slow.geomean_tflops * (1 + LEAST_GAIN):
         raise CanaryFault(
             "a variant of the seed that does all its work twice is judged "
             f"{slow.geomean_tflops / score.geomean_tflops:.2f} times as fast"

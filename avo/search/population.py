@@ -34,12 +34,12 @@ class Population(Protocol):
         ...
 
     def rivals(self, versions: Sequence[Version], selection: Selection, niche: str) -> Sequence[Version]:
-        """Return those of ``versions`` that an attempt must beat to live in ``niche``, the best last."""
+        """Return those of ``versions`` whose best an attempt must beat to live in ``niche``, oldest first."""
         ...
 
 
 class Lineage:
-    """The paper's single lineage: each version must beat all before it."""
+    """The paper's single lineage: each version must beat the best before it."""
 
     looks_back = 0
 
@@ -167,11 +167,11 @@ class Home:
         """Return where ``attempt`` lives if it is accepted."""
         return self.population.niche(self.selection, attempt.evaluation)
 
-    def rivals(self, versions: Sequence[Version], attempt: Attempt | None = None) -> Sequence[Version]:
-        """Return what ``attempt``, by default one of the kind that the step was given, has to beat."""
+    def rivals(self, versions: Sequence[Version], evaluation: Evaluation | None = None) -> Sequence[Version]:
+        """Return what an attempt has to beat; without its ``evaluation``, one of the kind that the step was given."""
         if self.selection is None:
             return versions
-        niche = self.selection.niche if attempt is None else self.niche(attempt)
+        niche = self.selection.niche if evaluation is None else self.population.niche(self.selection, evaluation)
         return self.population.rivals(versions, self.selection, niche)
 
     def shown(self, versions: Sequence[Version]) -> Sequence[Version]:

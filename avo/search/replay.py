@@ -23,6 +23,7 @@ from avo.errors import RunFailed
 from avo.search.budget import SEED_OPERATOR, Allowance
 from avo.search.population import Population, population
 from avo.search.step import SeedOperator, Work, step_seed
+from avo.search.transfer import timing_first
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Fault, Status
@@ -251,6 +252,8 @@ def replay(
             return found.id if found else attempt_id
 
         operator = _operator(record, step, renumbered)
+        if step.operator not in (SEED_OPERATOR, MCP_OPERATOR):
+            operator = timing_first(operator, record.run)
         if step.operator != SEED_OPERATOR or trusted:  # a judge that is asked again is tested again
             operator = _Again(operator, record, step, told(step, made, record.versions))
         try:

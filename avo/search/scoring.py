@@ -12,6 +12,7 @@ from evaluator.evaluation import REFUSED, Comparison, Evaluation, Score, Status
 from evaluator.evaluators import Evaluator
 from evaluator.problem import HELD_OUT
 from evaluator.target import ScoreKind
+from lineage_db.decision import Decision, Ruling, repeated
 from lineage_db.records import Attempt, Run, Step, Version
 from lineage_db.store import Store
 
@@ -34,8 +35,11 @@ class RecordingScorer:
         alpha: float,
         clock: Callable[[], datetime],
         rivals: Callable[[Sequence[Version]], Sequence[Version]] = lambda versions: versions,
+        decide: Callable[[Sequence[Version], Evaluation], Decision | None] = lambda versions, evaluation: None,
     ) -> None:
-        """``rivals`` selects the versions that a candidate is compared with, the best last."""
+        """``rivals`` selects the versions that a candidate is compared with, the best last. ``decide`` says whether an
+        attempt would be accepted; None where that is open.
+        """
         self._store = store
         self._run = run
         self._step = step
@@ -43,6 +47,7 @@ class RecordingScorer:
         self._alpha = alpha
         self._clock = clock
         self._rivals = rivals
+        self._decide = decide
         self.tried = 0
 
     def __call__(self, candidate: Candidate, *, change: str, parents: tuple[int, ...], hypothesis: str = "") -> Attempt:
@@ -51,10 +56,13 @@ class RecordingScorer:
         # In this order no candidate slips through: a step that had it has either recorded it or still announces it.
         if not self._store.claims.announce(self._step.id, candidate.digest, now=started):
             raise CandidateTaken
-        if (known := self._store.known_attempt(self._run.id, candidate.digest)) is not None:
-            return known
-        rivals = self._rivals(self._store.versions(self._run.id))
-        evaluation = self._shared(self._judge(candidate, rivals[-1] if rivals else None))
+        if (recorded := self._store.known_attempt(self._run.id, candidate.digest)) is not None:
+            return recorded
+        versions = self._store.versions(self._run.id)
+        rivals = self._rivals(versions)
+        evaluation = self._judge(candidate, rivals[-1] if rivals else None)
+        known = self._with_plan(evaluation.plan_digest)
+        evaluation = _shared(evaluation, known)
         attempt = self._store.results.record_attempt(
             step_id=self._step.id,
             candidate=candidate,
@@ -64,6 +72,7 @@ class RecordingScorer:
             started=started,
             finished=self._clock(),
             hypothesis=hypothesis,
+            decision=self._decided(versions, evaluation, known),
         )
         self.tried += 1
         return attempt
@@ -118,28 +127,37 @@ class RecordingScorer:
             _check(evaluation.score, former, best.attempt.plan_digest, incumbent.alpha)
         return evaluation
 
-    def _shared(self, evaluation: Evaluation) -> Evaluation:
-        """Replace new samples by what the run knows of the same launch plans: a fault, or earlier samples.
-
-        Otherwise the same plans could be submitted under other names until a sample is lucky.
-        """
-        score = evaluation.score
-        if score is None:
-            return evaluation
-        known = self._with_plan(evaluation.plan_digest)
-        if refused := [one.evaluation for one in known if one.status in REFUSED]:
-            return replace(refused[0], seconds=evaluation.seconds)
-        twins = _scores(known)
-        if not twins or score.kind is not ScoreKind.MEASURED:
-            return evaluation
-        comparison = score.comparison
-        if comparison is not None:
-            comparison = _with(comparison.plan_digest, twins) or comparison
-        return replace(evaluation, score=replace(twins[0], comparison=comparison))
+    def _decided(
+        self, versions: Sequence[Version], evaluation: Evaluation, twins: Sequence[Attempt]
+    ) -> Decision | None:
+        """Return what acceptance says of an attempt. ``twins`` are the earlier ones with its launch plans."""
+        decision = self._decide(versions, evaluation)
+        if decision is not None and decision.refused and decision.ruling is not Ruling.REPEATED and twins:
+            return repeated(f"attempt {twins[0].id}")
+        return decision
 
     def _with_plan(self, plan_digest: str | None) -> list[Attempt]:
         """Return the run's attempts with these launch plans, oldest first."""
         return [] if plan_digest is None else self._store.attempts_of_plan(self._run.id, plan_digest)
+
+
+def _shared(evaluation: Evaluation, twins: Sequence[Attempt]) -> Evaluation:
+    """Replace new samples by what the run knows of the same launch plans, by ``twins``: a fault, or earlier samples.
+
+    Otherwise the same plans could be submitted under other names until a sample is lucky.
+    """
+    score = evaluation.score
+    if score is None:
+        return evaluation
+    if refused := [one.evaluation for one in twins if one.status in REFUSED]:
+        return replace(refused[0], seconds=evaluation.seconds)
+    scores = _scores(twins)
+    if not scores or score.kind is not ScoreKind.MEASURED:
+        return evaluation
+    comparison = score.comparison
+    if comparison is not None:
+        comparison = _with(comparison.plan_digest, scores) or comparison
+    return replace(evaluation, score=replace(scores[0], comparison=comparison))
 
 
 def _scores(attempts: Sequence[Attempt]) -> list[Score]:

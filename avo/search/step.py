@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from agents.supervisor import Diagnosis, Trajectory
 from avo.config import RunConfig
 from avo.errors import CanaryFault
 from avo.search import canary
-from avo.search.acceptance import accepts, outdated
+from avo.search.acceptance import Rule, decide, outdated
 from avo.search.budget import SEED_OPERATOR, UNLIMITED, Allowance
 from avo.search.leases import renewed
 from avo.search.population import Home, Population, population
@@ -28,10 +28,11 @@ from avo.search.transfer import transferred
 from evaluator.candidate import Candidate
 from evaluator.catalogue import get_problem
 from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import Status
+from evaluator.evaluation import Evaluation, Status
 from evaluator.evaluators import Evaluator
 from evaluator.target import Target
 from knowledge_base.library import Library
+from lineage_db.decision import Decision, Ruling, ending, failed, final, timed
 from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StepNotRunning, UnknownAttempt
 from lineage_db.records import Attempt, Intervention, Run, Step, StepState, Version
 from lineage_db.store import Store
@@ -119,7 +120,7 @@ class _OpenStep:
         self._seed = step_seed(work.run.seed, self._origin.worker, self._origin.turn)
         self._home = self._choose_home()
         self._scorer = RecordingScorer(
-            work.store, work.run, step, work.evaluator, work.config.alpha, work.clock, self._home.rivals
+            work.store, work.run, step, work.evaluator, work.config.alpha, work.clock, self._home.rivals, self._decide
         )
         self._desk = self._make_desk()
 
@@ -154,22 +155,36 @@ class _OpenStep:
             self._work.store.claims.fail(self._step.id, state=state, reason=reason, now=self._work.clock())
         return StepOutcome(self._step.number, state, self._scorer.tried, None, reason)
 
+    def _decide(self, versions: Sequence[Version], evaluation: Evaluation) -> Decision | None:
+        """Return what acceptance says of an attempt; None where that is open, or the attempt faulty."""
+        rivals, config = self._home.rivals(versions, evaluation), self._work.config
+        if outdated(versions, evaluation, rivals):
+            return None
+        return decide(versions, evaluation, Rule(config.min_gain, config.min_share), rivals)
+
     def _conclude(self, proposal: Proposal, reason: str) -> tuple[Version | None, str]:
-        """Finish the step. Return the version that it adds, and the reason with what a closer look found.
+        """Finish the step. Return the version that it adds, and the reason with that of a refusal.
 
         An attempt that was compared with a version that another worker has surpassed since is first compared with the
         new best one, as often as it wins and others are quicker. One that would become a version is examined first.
         """
-        attempt, min_gain = proposal.attempt, self._work.config.min_gain
+        attempt = proposal.attempt
+        refusal: Decision | None = None
+        decided: Decision | None = None
 
-        def decide(versions: Sequence[Version], submitted: Attempt) -> bool:
-            rivals = self._home.rivals(versions, submitted)
-            if outdated(versions, submitted, rivals):
-                raise _OutdatedError(rivals[-1])
-            accepted = accepts(versions, submitted, min_gain, rivals)
-            if accepted and submitted.evaluation.examined is not Status.CORRECT:
-                raise _UnexaminedError
-            return accepted
+        def last_word(versions: Sequence[Version], submitted: Attempt) -> Decision | None:
+            nonlocal decided
+            if not submitted.evaluation.correct:
+                return None
+            decision = refusal or self._decide(versions, submitted.evaluation)
+            if decision is None:
+                raise _OutdatedError(self._home.rivals(versions, submitted.evaluation)[-1])
+            if decision.ruling is Ruling.ACCEPTABLE:
+                if submitted.evaluation.examined is not Status.CORRECT:
+                    raise _UnexaminedError
+                decision = replace(decision, ruling=Ruling.ACCEPTED)
+            decided = final(submitted.decision, decision)
+            return decision
 
         while True:
             try:
@@ -179,21 +194,20 @@ class _OpenStep:
                     parents=attempt.parents if attempt else (),
                     reason=reason,
                     now=self._work.clock(),
-                    decide=decide,
+                    decide=last_word,
                     submission=proposal.submission,
                     niche=self._home.niche,
                 )
             except _OutdatedError as error:
                 assert attempt is not None
-                attempt = self._scorer.compare(attempt, error.best)
+                again = self._scorer.compare(attempt, error.best)
+                attempt, refusal = again or attempt, None if again else timed(None, error.best.number)
             except _UnexaminedError:
                 assert attempt is not None
                 attempt, found = self._scorer.examine(attempt)
-                if found is not Status.CORRECT:  # the message is kept back: it names the shapes
-                    attempt = None
-                    reason += f"; not accepted: correct on the suite, but {found} at other shapes or in a larger sample"
+                refusal = None if found is Status.CORRECT else failed(found)
             else:
-                return version, reason
+                return version, ending(reason, decided)
 
     def _choose_home(self) -> Home:
         """Choose what the step works on, and record that. A step that redoes another works on the same."""
@@ -246,6 +260,7 @@ class _OpenStep:
             evaluate=self._scorer,
             profile=work.evaluator.profile,
             transferred=transferred(work.store, run),
+            rule=work.config.rule,
             focus=self._home.selection.focus if self._home.selection else None,
             interventions=interventions,
             desk=self._desk,

@@ -1,15 +1,18 @@
-"""Transfer: a run that starts from the lineage of another problem, and how soon that paid."""
+"""Transfer: what a run takes over from another one, perhaps of another problem, and how soon that paid."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from agents.operator import Transferred
-from avo.config import TRANSFERRED
+from agents.errors import CandidateTaken
+from agents.operator import UNRESOLVED, Brief, Proposal, Transferred, VariationOperator
+from avo.config import TIMED_FIRST, TRANSFERRED
 from evaluator.catalogue import get_problem
-from lineage_db.records import AttemptSummary, Run, Step, Version
+from evaluator.target import ScoreKind
+from lineage_db.decision import Ruling
+from lineage_db.records import Attempt, AttemptSummary, Run, Step, Version
 from lineage_db.spans import covered
 from lineage_db.store import Store
 
@@ -42,7 +45,7 @@ class Progress:
     """
 
     origin: str
-    """Where the run started from, as RUN@VERSION."""
+    """Where the run started from, as RUN@VERSION or RUN#ATTEMPT."""
     problem: str
     """The problem of the run that it started from."""
     use: Use
@@ -56,18 +59,19 @@ class Progress:
         return asdict(self)
 
 
-def record(run: Run, version: Version, problem: str, adapts: bool) -> dict[str, Any] | None:
-    """Return what a new run for ``problem`` that starts from ``version`` of ``run`` stores under ``TRANSFERRED``.
+def record(run: Run, attempt: Attempt, version: Version | None, problem: str, adapts: bool) -> dict[str, Any] | None:
+    """Return what a new run for ``problem`` that starts from ``attempt`` of ``run`` stores under ``TRANSFERRED``.
 
-    ``adapts``: whether its operator can adapt the kernel of another entry function. None where both runs have the same
-    problem.
+    ``version`` is the attempt as a version, None where it is none. ``adapts``: whether the new run's operator can adapt
+    the kernel of another entry function. None where both runs have the same problem.
     """
     if run.problem == problem:
         return None
     alike = get_problem(run.problem).entry == get_problem(problem).entry
     return {
         "run": run.name,
-        "version": version.number,
+        "version": version.number if version else max(attempt.parents, default=0),
+        **({} if version else {"attempt": attempt.id}),
         "use": Use.SEED if alike else Use.ADAPT if adapts else Use.NOTHING,
     }
 
@@ -78,7 +82,65 @@ def transferred(store: Store, run: Run) -> Transferred | None:
     if kept is None:
         return None
     origin = store.run(kept["run"])
-    return Transferred(origin, tuple(store.versions(origin.id)[: kept["version"] + 1]))
+    attempt = store.attempt(origin.id, kept["attempt"]) if "attempt" in kept else None
+    return Transferred(origin, tuple(store.versions(origin.id)[: kept["version"] + 1]), attempt)
+
+
+def timed_first(store: Store, run: Run, start: Attempt) -> list[dict[str, str]]:
+    """Return what a run on a GPU that starts from ``start`` of ``run`` stores under ``TIMED_FIRST``.
+
+    These are the fastest unresolved attempts of ``run`` that are predicted to be faster than ``start``, at most
+    ``UNRESOLVED``: the model cannot tell whether they are, and the GPU can. Empty where ``run`` was measured itself.
+    """
+    score = start.evaluation.score
+    if score is None or score.kind is not ScoreKind.PREDICTED:
+        return []
+    found = [
+        attempt
+        for attempt in store.attempt_summaries(run.id)
+        if attempt.decision
+        and attempt.decision.ruling is Ruling.UNRESOLVED
+        and attempt.geomean_tflops > score.geomean_tflops
+        and attempt.attempt_id != start.id
+    ]
+    found.sort(key=lambda attempt: -attempt.geomean_tflops)
+    return [
+        {
+            "name": f"{run.name}#{attempt.attempt_id}",
+            "change": attempt.change,
+            "source": store.attempt(run.id, attempt.attempt_id).source,
+        }
+        for attempt in found[:UNRESOLVED]
+    ]
+
+
+class TimingFirst:
+    """An operator that submits what a run has to time first, one attempt a step, and then lets another one work."""
+
+    def __init__(self, inner: VariationOperator, waiting: Sequence[Mapping[str, str]]) -> None:
+        self.name = inner.name
+        self._inner, self._waiting = inner, waiting
+
+    def vary(self, brief: Brief) -> Proposal:
+        """Submit the first of the waiting attempts that the run has not tried, else what the other operator does."""
+        tried = {attempt.digest for attempt in brief.attempts}
+        for each in self._waiting:
+            candidate = brief.candidate(each["source"])
+            if candidate.digest in tried or brief.transcript:
+                continue
+            change = f"{each['name']}: {each['change']}"
+            try:
+                attempt = brief.evaluate(candidate, change=change, parents=(brief.versions[0].number,))
+            except CandidateTaken:
+                continue
+            return Proposal(attempt, f"unresolved in another run, timed first: {each['name']}")
+        return self._inner.vary(brief)
+
+
+def timing_first(operator: VariationOperator, run: Run) -> VariationOperator:
+    """Return ``operator`` as ``run`` uses it: after what the run has to time first, if there is anything."""
+    waiting = run.config.get(TIMED_FIRST)
+    return TimingFirst(operator, waiting) if waiting else operator
 
 
 def progress(store: Store, run: Run) -> Progress | None:
@@ -99,7 +161,7 @@ def progress(store: Store, run: Run) -> Progress | None:
         attempts = sum(other.attempt_id <= first.attempt_id for other in every)
         return Milestone(attempts, _worked(steps, end) / timedelta(minutes=1))
 
-    origin = f"{kept['run']}@{kept['version']}"
+    origin = f"{kept['run']}#{kept['attempt']}" if "attempt" in kept else f"{kept['run']}@{kept['version']}"
     problem = store.run(kept["run"]).problem
     return Progress(origin, problem, use, milestone(correct), milestone(better))
 

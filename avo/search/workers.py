@@ -21,6 +21,7 @@ from avo.search.cluster import answers, ray_running
 from avo.search.evaluators import Pool, run_evaluator
 from avo.search.run import WorkerReport, utc_now, worker_name
 from avo.search.step import SeedOperator, StepOutcome, Work
+from avo.search.transfer import timing_first
 from evaluator.errors import EvaluatorError, EvaluatorUnavailable
 from evaluator.evaluators import AnyRequest, Evaluator, suite_of
 from evaluator.target import Target
@@ -119,7 +120,7 @@ class OperatorWorker:
         store = Store.open(store_url, create=False)
         run = store.run(run_name)
         self._worker = worker
-        self._operator = make_operator()
+        self._operator = timing_first(make_operator(), run)
         self._work = Work(
             store,
             run,

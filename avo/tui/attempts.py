@@ -65,7 +65,7 @@ class Ledger(Lines):
             return Text(f"{made:>6}  ...", "dim")
         return Text.assemble(
             (f"{made:>6}  ", "dim"),
-            (f"{result(attempt):<15.15} ", "" if attempt.geomean_tflops else "red"),
+            (f"{result(attempt):<19.19} ", "" if attempt.geomean_tflops else "red"),
             first_line(attempt.change) or "seed",
         )
 
@@ -183,7 +183,10 @@ def result(attempt: AttemptSummary) -> str:
     """Return the score and the version it became, or the fault, in few words: the change stands on the same line."""
     if not attempt.geomean_tflops:
         return verdict(attempt.status)
-    return f"{attempt.geomean_tflops:.1f}" + (f" -> v{attempt.version}" if attempt.version is not None else "")
+    if attempt.version is not None:
+        return f"{attempt.geomean_tflops:.1f} -> v{attempt.version}"
+    ruling = attempt.decision.ruling.value.replace("_", " ") if attempt.decision else ""
+    return f"{attempt.geomean_tflops:.1f} {ruling}".rstrip()
 
 
 def describe(details: AttemptDetails) -> Text:
@@ -195,6 +198,8 @@ def describe(details: AttemptDetails) -> Text:
     text.append(f"\n{result(summary)}" + (f"  {unit(score)}" if score else ""), "bold")
     if summary.message:
         text.append(f": {printable(summary.message)}")
+    if summary.decision and summary.version is None:
+        text.append(f"\n{printable(summary.decision.told)}", "yellow")
     if summary.hypothesis:
         text.append(f"\nhypothesis: {printable(summary.hypothesis)}")
     said = step.submission

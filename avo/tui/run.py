@@ -256,7 +256,8 @@ def header(overview: Overview, words: str) -> Text:
         text.append(f"{geomean(best):.1f} {unit(best.attempt.evaluation.score)}", "bold")
         text.append(f"  best v{best.number}, {geomean(best) / geomean(seed):.2f} x seed")
     made = f"{view.attempts:,} attempt{'' if view.attempts == 1 else 's'}"
-    text.append(f"{'  ' if best else ''}{made}, {len(overview.versions)} accepted", "dim")
+    open_ = f", {view.unresolved:,} unresolved" if view.unresolved else ""
+    text.append(f"{'  ' if best else ''}{made}, {len(overview.versions)} accepted{open_}", "dim")
     if view.spend.calls:
         text.append(f", {spent(view.spend)}", "dim")
     return text

@@ -192,12 +192,14 @@ def _ended(run: Run, step: Step) -> Event:
 
 def _attempt(run: Run, attempt: AttemptSummary) -> Event:
     kind = score_kind(run.target)
+    decision = attempt.decision
+    why = f"; {decision.told}" if decision and decision.refused else ""
     found = f"{attempt.geomean_tflops:.1f} {kind} TFLOPS" if attempt.geomean_tflops else first_line(attempt.message)
     return Event(
         EventKind.ATTEMPT,
         attempt.finished,
         run.name,
-        f"attempt {attempt.attempt_id} {verdict(attempt.status)}: {found} [{first_line(attempt.change)}]",
+        f"attempt {attempt.attempt_id} {verdict(attempt.status)}: {found} [{first_line(attempt.change)}]{why}",
         step=attempt.step_number,
         attempt=attempt.attempt_id,
         data={
@@ -207,6 +209,8 @@ def _attempt(run: Run, attempt: AttemptSummary) -> Event:
             "target": run.target,
             "message": attempt.message,
             "change": attempt.change,
+            "ruling": decision.ruling if decision else None,
+            "decision": decision.sentence if decision else None,
         },
     )
 

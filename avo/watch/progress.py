@@ -20,11 +20,14 @@ from avo.watch.view import RunView, read_view
 from avo.watch.wording import STATE_STYLE, duration, first_line, percent, place, spent, verdict, verdicts
 from evaluator.evaluation import Score
 from evaluator.problem import Baseline
+from lineage_db.decision import Ruling, unresolved
 from lineage_db.errors import StoreError
 from lineage_db.records import Accepted, AttemptSummary, RunState
 from lineage_db.store import Store
 
 MOST_WORKERS = 8
+_WAITING = 50
+"""Number of attempts whose submission is waited for."""
 WIDEST = 100
 """Widest panel, in columns: longer bars would not say more."""
 
@@ -76,6 +79,10 @@ class News:
     """New attempts, oldest first."""
     accepted: tuple[Accepted, ...]
     """New versions, oldest first."""
+    waiting: tuple[int, ...] = ()
+    """Ids of attempts that would be accepted if they were submitted, at most ``_WAITING``, oldest first."""
+    refused: tuple[AttemptSummary, ...] = ()
+    """Attempts that were waiting in the reading before and are refused now."""
 
 
 def read_news(store: Store, run_name: str, now: datetime, previous: News | None = None) -> News:
@@ -88,13 +95,25 @@ def read_news(store: Store, run_name: str, now: datetime, previous: News | None 
         return News(view, (), ())
     if previous.view is view:
         return previous
-    attempts = store.attempt_summaries(view.run.id, after=previous.view.revision[0])
+    attempts = [
+        attempt
+        for attempt in store.attempt_summaries(view.run.id, after=previous.view.revision[0])
+        if attempt.attempt_id <= view.revision[0]
+    ]
     accepted = store.pages.accepted(view.run.id, after=previous.view.versions - 1)
+    waited = store.pages.attempts(view.run.id, previous.waiting) if previous.waiting else []
+    waiting = [each.attempt_id for each in (*waited, *attempts) if _ruling(each) is Ruling.ACCEPTABLE]
     return News(
         view,
-        tuple(attempt for attempt in attempts if attempt.attempt_id <= view.revision[0]),
+        tuple(attempts),
         tuple(version for version in accepted if version.number < view.versions),
+        tuple(waiting[-_WAITING:]),
+        tuple(each for each in waited if each.decision and each.decision.refused),
     )
+
+
+def _ruling(attempt: AttemptSummary) -> Ruling | None:
+    return attempt.decision.ruling if attempt.decision else None
 
 
 class RunProgress:
@@ -207,7 +226,11 @@ class LineView:
             else:
                 found = first_line(attempt.message)
             words = f"{verdict(attempt.status)}: {found}" if found else verdict(attempt.status)
-            self._print(f"attempt {attempt.attempt_id} {words} [{_change(attempt.change)}]")
+            why = f"; {attempt.decision.told}" if attempt.decision and attempt.decision.refused else ""
+            self._print(f"attempt {attempt.attempt_id} {words} [{_change(attempt.change)}]{why}")
+        for attempt in news.refused:
+            if attempt.decision:
+                self._print(f"attempt {attempt.attempt_id} {attempt.decision.told}")
         for version in news.accepted:
             grown = f", {percent(version.gain)}" if version.gain is not None else ""
             tflops = f"{version.geomean_tflops:.1f} {view.kind} TFLOPS"
@@ -257,6 +280,11 @@ def _attempts(view: RunView, now: datetime, budget: Budget) -> RenderableType:
     if view.last_gain:
         accepted += f", the last {duration((now - view.last_gain).total_seconds())} ago"
     table.add_row("versions", Text(accepted))
+    if view.unresolved:
+        table.add_row("", Text(unresolved(view.unresolved), style="yellow"))
+    if view.refused and not view.over:
+        attempt_id, decision = view.refused
+        table.add_row("", Text(f"attempt {attempt_id} {decision.told}", style="dim"))
     if view.spend.calls:
         table.add_row("models", Text(spent(view.spend, budget.max_tokens, budget.max_usd)))
     if view.trouble and view.run.state is RunState.RUNNING:

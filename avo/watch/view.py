@@ -13,6 +13,7 @@ from typing import Any
 from avo.watch.scores import geomean, score_to_json
 from evaluator.evaluation import Status
 from evaluator.target import ScoreKind
+from lineage_db.decision import Decision
 from lineage_db.errors import UnknownVersion
 from lineage_db.records import Accepted, Intervention, Run, RunState, Spend, Step, Version
 from lineage_db.spans import covered
@@ -22,6 +23,8 @@ WINDOW = timedelta(minutes=10)
 """Time over which the rates by verdict are averaged, unless more than ``_LATEST`` attempts were made in it."""
 _LATEST = 1000
 """Most attempts from which the rates are averaged."""
+_REFUSED = 50
+"""Number of the last attempts among which ``RunView.refused`` is looked for."""
 _STEPS = 200
 """Number of the last steps from which the attempts per minute are calculated."""
 _RECENT = 4
@@ -48,6 +51,10 @@ class RunView:
     """What ``Store.revision`` returned: the id of the last attempt, and the number of writes."""
     counts: Mapping[Status, int]
     """Number of attempts by verdict, the most frequent first."""
+    unresolved: int
+    """Number of attempts that were better than the best in the mean, but in too few draws of the model's constants."""
+    refused: tuple[int, Decision] | None
+    """The last attempt that was refused though correct, and why, if it is among the last ``_REFUSED``."""
     steps: int
     """Number of steps begun."""
     latest: tuple[tuple[datetime, Status], ...]
@@ -146,7 +153,9 @@ def read_view(store: Store, run_name: str, now: datetime, previous: RunView | No
         return previous
     run = store.run(run_name)  # again, as it may have changed before its revision was read
     known, counts, latest = (previous.revision[0], previous.counts, previous.latest) if previous else (0, {}, ())
+    unresolved = previous.unresolved if previous else 0
     if last > known:
+        unresolved += store.pages.unresolved(run.id, after=known, until=last)
         counts = Counter(counts) + Counter(store.pages.verdicts(run.id, after=known, until=last))
         latest = (*store.pages.latest(run.id, _LATEST, after=known, until=last), *latest)[:_LATEST]
     running = store.pages.running(run.id) if run.state is RunState.RUNNING else []
@@ -160,14 +169,17 @@ def read_view(store: Store, run_name: str, now: datetime, previous: RunView | No
         state=run.state_at(now),
         revision=revision,
         counts=dict(sorted(counts.items(), key=lambda each: (-each[1], each[0]))),
+        unresolved=unresolved,
+        refused=store.pages.refused(run.id, last=_REFUSED),
         steps=store.pages.begun(run.id),
         latest=latest,
         attempts_per_minute=_pace(store, run),
         working=tuple(sorted(read_progress(store, running).values(), key=lambda work: work.step.worker)),
         spend=spend,
         trouble=last_call.error if last_call else "",
-        seed=_version(store, run, 0) if previous is None or previous.seed is None else previous.seed,
-        best=_version(store, run, None) if previous is None or grown else previous.best,
+        # Where there was no version a moment ago, the first may be there by now: a view has both of these, or neither.
+        seed=previous.seed if previous and previous.seed else _version(store, run, 0) if recent else None,
+        best=previous.best if previous and not grown else _version(store, run, None) if recent else None,
         recent=recent,
         intervention=interventions[-1] if interventions else None,
     )
@@ -211,6 +223,8 @@ def to_json(view: RunView, now: datetime) -> dict[str, Any]:
         "workers": [_work(work, now) for work in view.working],
         "attempts": view.attempts,
         "verdicts": dict(view.counts),
+        "unresolved": view.unresolved,
+        "refused": _refused(view),
         "attempts_per_minute": sum(rates.values()),
         "verdicts_per_minute": dict(rates),
         "steps": view.steps,
@@ -233,6 +247,13 @@ def to_json(view: RunView, now: datetime) -> dict[str, Any]:
             "restart_from": view.told.restart_from,
         },
     }
+
+
+def _refused(view: RunView) -> dict[str, Any] | None:
+    if view.refused is None:
+        return None
+    attempt_id, decision = view.refused
+    return {"attempt": attempt_id, **asdict(decision)}
 
 
 def _work(work: StepProgress, now: datetime) -> dict[str, Any]:

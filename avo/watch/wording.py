@@ -1,10 +1,10 @@
 """Wording: how durations, gains, scores and verdicts are written, wherever they are shown."""
 
-import math
 from collections.abc import Mapping
 
-from evaluator.evaluation import CaseScore, Comparison, Score, Status, Verdict
+from evaluator.evaluation import CaseScore, Score, Status
 from evaluator.target import ScoreKind
+from lineage_db.decision import compared as compared
 from lineage_db.records import Request, Run, RunState, Spend
 
 SPREAD = {ScoreKind.PREDICTED: "range", ScoreKind.MEASURED: "quartiles"}
@@ -64,17 +64,6 @@ def unit(score: Score) -> str:
 def spread(case: CaseScore) -> str:
     """Return the low and the high end of a case's speed in TFLOPS; empty if they are not known."""
     return f"{case.low_tflops:.1f} to {case.high_tflops:.1f}" if case.low_tflops else ""
-
-
-def compared(comparison: Comparison) -> str:
-    """Return the result of timing a candidate in turn with the best version so far, in words."""
-    rounds = len(comparison.log_ratios)
-    found = {Verdict.EQUIVALENT: "as fast as", Verdict.UNDECIDED: "not told apart from"}
-    words = found.get(comparison.verdict, f"{comparison.verdict} than")
-    if not rounds:
-        return f"{words} the best so far"
-    faster = math.exp(sum(comparison.log_ratios) / rounds) - 1
-    return f"{words} the best so far: {faster:+.1%} in {rounds} rounds, chance of error {comparison.alpha:.2g}"
 
 
 def spent(spend: Spend, max_tokens: int | None = None, max_usd: float | None = None) -> str:

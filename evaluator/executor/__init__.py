@@ -11,11 +11,14 @@ torch's thread count.
 from typing import TYPE_CHECKING, Any
 
 from evaluator.executor.allocation import Allocation, View
+from evaluator.executor.binding import aliases
 from evaluator.executor.errors import Deadlock, ExecutionTimeout, IRError, UnsupportedOperation
+from evaluator.executor.execution import Execution
 from evaluator.executor.faults import MemoryFault
-from evaluator.executor.kernel import DEFAULT_TEMPORARIES, Counted, Execution, Kernel, Trips, aliases, load
+from evaluator.executor.kernel import DEFAULT_TEMPORARIES, Kernel, load
 from evaluator.executor.script import Script
 from evaluator.executor.work import Loop
+from evaluator.work import Counted, Trips
 
 if TYPE_CHECKING:
     from evaluator.executor.triton_offline import offline

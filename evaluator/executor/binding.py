@@ -93,3 +93,13 @@ def _scalar(kind: Type, value: int | float | bool, where: str) -> torch.Tensor:
     if not -(2 ** (bits - 1)) <= value < 2**bits:
         raise IRError(f"{where} has type {kind}, which cannot hold {value}")
     return torch.tensor([(int(value) + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1)], dtype=dtype)
+
+
+def aliases(args: Sequence[Argument]) -> tuple[int, ...]:
+    """Return, for each argument, the place of the first argument in the same buffer; a scalar has its own place.
+
+    Empty where all buffers differ.
+    """
+    first: dict[int, int] = {}
+    found = tuple(i if isinstance(a, Scalar) else first.setdefault(a.buffer, i) for i, a in enumerate(args))
+    return () if found == tuple(range(len(args))) else found

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 
 import torch
 
@@ -209,7 +210,8 @@ class _Builder:
             low, high, step = (read(frame.tensor(slot)) for slot in (low_slot, high_slot, step_slot))
             if bool((step <= 0).any()):
                 raise IRError(f"{op.name} at {op.location} has a step that is not positive")
-            counts = torch.div(high - low + step - 1, step, rounding_mode="floor").clamp(min=0)
+            counts = torch.div(high - low + step - 1, step, rounding_mode="floor")
+            counts = counts.clamp(min=0, max=frame.run.most_passes)
             if idle:
                 frame.count(region.blocks[0].index, counts)
                 return
@@ -269,11 +271,11 @@ class _Builder:
             inner, positions = frame, torch.arange(frame.programs)
             earlier: tuple[int, list[Value | None]] = (-1, [])
             assign(inner, before_region.args, op.operands)
-            while True:
+            for trip in count():
                 frame.run.check_time()
                 before.run(inner)
                 values, twins = [inner.value(slot) for slot in forwarded], twins_of(inner, forwarded)
-                sides = dict(parted(inner.tensor(condition)))
+                sides = {False: None} if trip == frame.run.most_passes else dict(parted(inner.tensor(condition)))
                 if False in sides:
                     stop = sides[False]
                     if stop is None:

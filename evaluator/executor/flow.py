@@ -1,10 +1,9 @@
 """How values pass through control flow, and which branches can be followed without the kernel's actual work."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from evaluator.executor.effects import CONTROL, effects
 from evaluator.executor.ir import COMBINING, Function, Op, Region, walk
-from evaluator.executor.work import asks
 
 Slots = tuple[int, ...]
 
@@ -55,17 +54,50 @@ def conditions(op: Op) -> Slots:
 def followed(function: Function) -> frozenset[int]:
     """Return the branches and calls whose work should be counted, by the index of their first block.
 
-    They contain loads, stores, products or exponentials, and none of their conditions depends on memory or on a
-    product.
+    None of their conditions depends on memory or on a product.
     """
     costly = _costly(function)
     return frozenset(
         op.regions[0].blocks[0].index
         for op in walk(function.body)
         if op.name in ("scf.if", "tt.call")
-        and any(asks(inner, function.types) for region in op.regions for inner in walk(region))
         and costly.isdisjoint(slot for inner in (op, *_branching(op)) for slot in conditions(inner))
     )
+
+
+def reached(function: Function, names: Collection[str]) -> frozenset[int]:
+    """Return the parameters through which operations of the given names access memory, as far as pointers can be
+    followed: through arithmetic, branches and loops, but not through memory.
+
+    For estimates; ``slicing.touched`` says which parameters are certain to be all.
+    """
+    found: dict[int, frozenset[int]] = {slot: frozenset((slot,)) for slot in function.params}
+    nothing: frozenset[int] = frozenset()
+    grew = True
+
+    def add(targets: Slots, sources: frozenset[int]) -> None:
+        nonlocal grew
+        for target in targets:
+            if not sources <= found.get(target, nothing):
+                found[target] = found.get(target, nothing) | sources
+                grew = True
+
+    def visit(region: Region) -> None:
+        arguments = {block.label: block.args for block in region.blocks}
+        for block in region.blocks:
+            for op in block.ops:
+                for targets, sources in links(op, arguments):
+                    for target, source in zip(targets, sources, strict=True):
+                        add((target,), found.get(source, nothing))
+                if op.name not in CONTROL and not effects(op.name).reads:
+                    add(op.results, nothing.union(*(found.get(slot, nothing) for slot in op.operands)))
+                for inner in op.regions if op.name not in COMBINING else ():
+                    visit(inner)
+
+    while grew:
+        grew = False
+        visit(function.body)
+    return nothing.union(*(found.get(op.operands[0], nothing) for op in walk(function.body) if op.name in names))
 
 
 def _branching(op: Op) -> Iterator[Op]:

@@ -33,6 +33,8 @@ class Run:
     """Where the results of deciding reads are recorded (``Script``) or taken from (``Prompter``)."""
     turns: Turns | None = None
     """Decides which program runs when programs wait for each other; None: all run in lockstep."""
+    most_passes: int | None = None
+    """Passes after which every loop is left; None: when it is done."""
 
     def check_time(self) -> None:
         """Raise ``ExecutionTimeout`` once the deadline has passed."""

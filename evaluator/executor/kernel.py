@@ -1,13 +1,11 @@
 """Kernels: IR text made executable once, then run over a grid any number of times."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence, Set
+from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 from typing import cast
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from evaluator.executor.allocation import Allocation
@@ -16,15 +14,18 @@ from evaluator.executor.control import KNOWN, build
 from evaluator.executor.counts import Counts, Metered, operations
 from evaluator.executor.effects import EFFECTS, READS, WRITES, effects
 from evaluator.executor.errors import IRError
-from evaluator.executor.faults import MemoryFault
+from evaluator.executor.execution import Execution
+from evaluator.executor.flow import reached
 from evaluator.executor.frame import Frame, Run, Step
-from evaluator.executor.ir import BITS, Function, Op, Type, walk, walk_blocks
+from evaluator.executor.ir import Function, walk, walk_blocks
 from evaluator.executor.marking import Marks, Writers
 from evaluator.executor.memory import Memory
 from evaluator.executor.parser import parse
+from evaluator.executor.reach import PASSES, Reach, placed
 from evaluator.executor.sanitizer import Sanitizer
 from evaluator.executor.script import Prompter, Script
 from evaluator.executor.slicing import (
+    access_slice,
     deciding_reads,
     item_sizes,
     programs_interact,
@@ -37,42 +38,14 @@ from evaluator.executor.slicing import (
 )
 from evaluator.executor.values import Value
 from evaluator.executor.waiting import Turns, polls, waiting_loops
-from evaluator.executor.work import bodies, loops
+from evaluator.executor.work import bodies, loops, temporary_bytes
 from evaluator.plan import Argument, Scalar
-from evaluator.work import Body
+from evaluator.work import SAMPLED_PROGRAMS, Counted, Trips
 
 DEFAULT_TEMPORARIES = 2**31
 """Default limit in bytes for the values of the programs that run together."""
 
 _READS_OR_UPDATES = frozenset(name for name, row in EFFECTS.items() if row.reads or row.updates)
-
-Trips = tuple[npt.NDArray[np.int64], ...]
-
-
-@dataclass(frozen=True)
-class Execution:
-    """The findings of one execution of a kernel."""
-
-    faults: tuple[MemoryFault, ...]
-    """One fault per place, kind and buffer, at most ``faults.MAX_FAULTS`` of a kind."""
-    trips: Trips
-    """For each loop, how often each program that ran executed its body, int64 [programs]."""
-    notes: tuple[MemoryFault, ...] = ()
-    """Findings that are not faults, such as two programs storing the same value; limited alike."""
-    counts: Counts | None = None
-    """What each program did, if asked for."""
-
-
-@dataclass(frozen=True)
-class Counted:
-    """The work of a launch."""
-
-    trips: Trips
-    """For each loop, how often each program executes its body, int64 [programs]."""
-    bodies: tuple[Body, ...]
-    """For each loop, the mean work of a pass through its body, without nested loops."""
-    outside: Body
-    """The mean work of a program outside all loops."""
 
 
 class _Code:
@@ -81,7 +54,7 @@ class _Code:
     def __init__(self, function: Function, *, sanitize: bool = False) -> None:
         self.function = function
         self.step: Step = build(function, sanitize=sanitize)
-        self.bytes_per_program = _temporary_bytes(function)
+        self.bytes_per_program = temporary_bytes(function)
         self.used = used_slots(function)
         self.polls = polls(function)
 
@@ -113,15 +86,16 @@ class Kernel:
         deadline: float | None = None,
         sanitize: bool = False,
         count: bool = False,
+        work: bool = False,
         script: Script | None = None,
     ) -> Execution:
         """Run the kernel for the given programs (int64 linear ids, x fastest, in any order; by default the whole grid).
 
         Stores change the allocations. With a ``script``, the results of the reads in it come from there, while atomic
         operations still act on memory. ``sanitize`` also checks for races, reads of uninitialised memory, overflow of
-        pointer arithmetic and invalid descriptors. ``count`` fills ``Execution.counts``. ``deadline`` is a
-        ``time.process_time`` value. Raises ``IRError`` when the arguments do not fit the kernel or its IR is
-        inconsistent, and ``ExecutionTimeout``.
+        pointer arithmetic and invalid descriptors. ``count`` fills ``Execution.counts``; ``work``, for a whole grid,
+        ``Execution.work``. ``deadline`` is a ``time.process_time`` value. Raises ``IRError`` when the arguments do not
+        fit the kernel or its IR is inconsistent, and ``ExecutionTimeout``.
         """
         ids = torch.arange(math.prod(grid)) if programs is None else programs.to(torch.int64)
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < math.prod(grid):
@@ -145,7 +119,8 @@ class Kernel:
             script=_prompter(script, acts=True),
         )
         counts = Counts(operations(self.function, passes), meter.traffic([a.name for a in memory])) if meter else None
-        return Execution(space.faults, self._loop_trips(passes), space.notes, counts)
+        asked = self._asked(self.function, passes, memory, args, grid, script, deadline) if work else None
+        return Execution(space.faults, self._loop_trips(passes), space.notes, counts, asked)
 
     def count(
         self,
@@ -162,13 +137,42 @@ class Kernel:
         both sides of the branch count. Without a ``script``, one is made first. Raises like ``run``.
         """
         script = script or self.script(memory, args, grid, deadline=deadline)
-        programs = math.prod(grid)
-        ids = torch.arange(programs)
+        ids = torch.arange(math.prod(grid))
         passes = self._passes(
             self._trips, Memory(memory), args, grid, ids, DEFAULT_TEMPORARIES, deadline, script=_prompter(script)
         )
-        followed = {block.index: int(passes[block.index].sum()) for block in walk_blocks(self._trips.function.body)}
-        return Counted(self._loop_trips(passes), *bodies(self.function, followed, programs))
+        return self._asked(self._trips.function, passes, memory, args, grid, script, deadline)
+
+    def _asked(
+        self,
+        followed: Function,
+        passes: torch.Tensor,
+        memory: Sequence[Allocation],
+        args: Sequence[Argument],
+        grid: tuple[int, int, int],
+        script: Script | None,
+        deadline: float | None,
+    ) -> Counted:
+        """Return the work of programs that executed each block of ``followed`` so often, and where a sample of them
+        reads and writes in the first passes of their loops.
+        """
+        sizes = tuple(allocation.data.nbytes for allocation in memory)
+        space = Reach(memory)
+        programs = math.prod(grid)
+        together = min(programs, SAMPLED_PROGRAMS)
+        ids = torch.arange(together) + (programs - together) // 2
+        self._passes(
+            self._places,
+            space,
+            args,
+            grid,
+            ids,
+            DEFAULT_TEMPORARIES,
+            deadline,
+            script=_prompter(script),
+            most_passes=PASSES,
+        )
+        return replace(self._counted(followed, passes), accesses=space.accesses(), buffer_bytes=sizes)
 
     def mark(
         self,
@@ -235,6 +239,18 @@ class Kernel:
         self._passes(self._scripted, Memory(copies), args, grid, ids, DEFAULT_TEMPORARIES, deadline, script=script)
         return script
 
+    def decides(self, args: Sequence[Argument]) -> frozenset[int]:
+        """Return the buffers whose contents decide how often the kernel loops; see ``reaches``."""
+        slices = [self._trips.function, *([self._scripted.function] if self._decisions else [])]
+        return self._buffers(frozenset().union(*(reached(sliced, READS) for sliced in slices)), args)
+
+    def reaches(self, args: Sequence[Argument]) -> tuple[frozenset[int], frozenset[int]]:
+        """Return the buffers that the kernel reads, if only to add to them, and those that it writes to, as far as its
+        pointers can be followed. ``reads`` and ``changes`` are certain to miss none, and may have more.
+        """
+        read, written = (reached(self.function, names) for names in (_READS_OR_UPDATES, WRITES))
+        return self._buffers(read, args), self._buffers(written, args)
+
     def needs(self, args: Sequence[Argument]) -> frozenset[int]:
         """Return the buffers whose contents decide where the kernel reads and stores, and how often it loops."""
         return self._buffers(self._needed, args)
@@ -261,7 +277,7 @@ class Kernel:
             self._slices[reads, params] = _Code(sliced)
         return self._slices[reads, params]
 
-    def _buffers(self, params: frozenset[int | None], args: Sequence[Argument]) -> frozenset[int]:
+    def _buffers(self, params: Set[int | None], args: Sequence[Argument]) -> frozenset[int]:
         """Return the buffers behind parameters; all buffers of the launch if a parameter is unknown (None)."""
         return frozenset(
             argument.buffer
@@ -277,6 +293,10 @@ class Kernel:
     @cached_property
     def _trips(self) -> _Code:
         return _Code(trip_slice(self.function))
+
+    @cached_property
+    def _places(self) -> _Code:
+        return _Code(access_slice(placed(self.function), self._decisions))
 
     @cached_property
     def _decisions(self) -> frozenset[int]:
@@ -311,6 +331,18 @@ class Kernel:
             granules[buffer] = min(mine)
         return granules
 
+    def _counted(self, followed: Function, passes: torch.Tensor) -> Counted:
+        """Return the work of programs that executed each block of ``followed`` so often; waiting does not count."""
+        waits = [op for op in walk(followed.body) if op.loop in self.waiting]
+        idle = {block.index for op in waits for region in op.regions for block in walk_blocks(region)}
+        if idle:
+            passes = passes.clone()
+            passes[list(idle)] = 0
+        made = {block.index for block in walk_blocks(followed.body)} - idle
+        times = {index: int(passes[index].sum()) for index in made}
+        work = bodies(self.function, times, passes.shape[1])
+        return Counted(self._loop_trips(passes), *work, tuple(loop.parent for loop in self.loops))
+
     def _loop_trips(self, passes: torch.Tensor) -> Trips:
         return tuple(passes[loop.block].numpy() for loop in self.loops)
 
@@ -326,6 +358,7 @@ class Kernel:
         *,
         sanitize: bool = False,
         script: Script | Prompter | None = None,
+        most_passes: int | None = None,
     ) -> torch.Tensor:
         """Execute ``code``, recording a script or following one.
 
@@ -333,7 +366,7 @@ class Kernel:
         """
         values = bind(self.function, memory, args, sanitize=sanitize)
         passes = torch.zeros(self.function.blocks, ids.numel(), dtype=torch.int64)
-        run = Run(memory, grid, ids, passes, deadline, code.used, code.polls, script=script)
+        run = Run(memory, grid, ids, passes, deadline, code.used, code.polls, script=script, most_passes=most_passes)
         if code.polls:
             run = replace(run, turns=Turns(run.check_time))
 
@@ -358,16 +391,6 @@ def _prompter(script: Script | None, *, acts: bool = False) -> Prompter | None:
     return None if script is None else Prompter(script, acts=acts)
 
 
-def aliases(args: Sequence[Argument]) -> tuple[int, ...]:
-    """Return, for each argument, the place of the first argument in the same buffer; a scalar has its own place.
-
-    Empty where all buffers differ.
-    """
-    first: dict[int, int] = {}
-    found = tuple(i if isinstance(a, Scalar) else first.setdefault(a.buffer, i) for i, a in enumerate(args))
-    return () if found == tuple(range(len(args))) else found
-
-
 @lru_cache(maxsize=256)
 def load(ttir: str, aliases: tuple[int, ...] = ()) -> Kernel:
     """Return the kernel of a module's public function, for arguments that share buffers as ``aliases`` says.
@@ -379,13 +402,3 @@ def load(ttir: str, aliases: tuple[int, ...] = ()) -> Kernel:
         raise IRError(f"kernel {function.name} takes {len(function.params)} arguments, not {len(aliases)}")
     params = function.params
     return Kernel(replace(function, aliases={params[i]: params[first] for i, first in enumerate(aliases)}))
-
-
-def _temporary_bytes(function: Function) -> int:
-    """Return the most bytes that one program takes: all its values at full size, twice to allow for temporaries."""
-
-    def size(kind: Type) -> int:
-        return kind.elements * (max(BITS[kind.element] // 8, 1))
-
-    made: list[Op] = list(walk(function.body))
-    return 2 * sum(size(function.types[slot]) for op in made for slot in op.results) + 4096

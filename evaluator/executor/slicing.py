@@ -36,6 +36,11 @@ def read_slice(function: Function, params: Set[int], told: Set[int] = frozenset(
     return _hollow(function, params, READS - WRITES, told)
 
 
+def access_slice(function: Function, told: Set[int] = frozenset()) -> Function:
+    """Return a kernel that stores zeros wherever it reads or writes, and does nothing else. Like ``read_slice``."""
+    return _hollow(function, frozenset(function.params), READS | WRITES, told)
+
+
 def deciding_reads(function: Function) -> frozenset[int]:
     """Return the results of deciding reads: other programs of the launch may determine them, and they determine where a
     program reads or writes, or how often it loops. All results of atomic operations count that serve more than waiting.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from evaluator.executor.effects import accessed_type, effects
-from evaluator.executor.ir import COMBINING, Block, Function, Op, Region, Type, walk
+from evaluator.executor.ir import BITS, COMBINING, Block, Function, Op, Region, Type, walk
 from evaluator.work import Body
 
 
@@ -62,6 +62,7 @@ def bodies(function: Function, passes: Mapping[int, int], programs: int) -> tupl
     the surrounding block, the body of a loop not at all.
     """
     found = loops(function)
+    entered = _entered(function, passes)
     totals = [[0, 0, 0, 0] for _ in found]
     outside = [0, 0, 0, 0]
 
@@ -79,11 +80,32 @@ def bodies(function: Function, passes: Mapping[int, int], programs: int) -> tupl
 
     visit(function.body, outside, programs)
     trips = [max(1, passes.get(loop.block, 0)) for loop in found]
-    return tuple(_mean(sums, count) for sums, count in zip(totals, trips, strict=True)), _mean(outside, programs)
+    inside = (_mean(sums, count, share) for sums, count, share in zip(totals, trips, entered, strict=True))
+    return tuple(inside), _mean(outside, programs)
 
 
-def _mean(sums: Sequence[int], count: int) -> Body:
-    return Body(*(amount / count for amount in sums))
+def _entered(function: Function, passes: Mapping[int, int]) -> list[float]:
+    """Return, for each loop, which share of its passes enters the branches of its body, by the operations they hold."""
+    held: list[list[tuple[int, float]]] = [[] for _ in loops(function)]
+    trips = {loop.index: passes.get(loop.block, 0) for loop in loops(function)}
+
+    def visit(region: Region, loop: int | None) -> None:
+        for op in (op for block in region.blocks for op in block.ops):
+            if op.name == "scf.if" and loop is not None:
+                sides = [(sum(1 for _ in walk(side)), side.blocks[0].index) for side in op.regions]
+                size, block = max(sides)
+                times = passes.get(block, trips[loop])
+                held[loop].append((size, min(1.0, times / max(1, trips[loop]))))
+            for nested in op.regions:
+                visit(nested, loop if op.loop is None else op.loop)
+
+    visit(function.body, None)
+    return [sum(size * share for size, share in each) / sum(size for size, _ in each) if each else 1.0 for each in held]
+
+
+def _mean(sums: Sequence[int], count: int, entered: float = 1.0) -> Body:
+    flops, exponentials, loaded, stored = (amount / count for amount in sums)
+    return Body(flops, exponentials, loaded, stored, entered)
 
 
 def block_work(block: Block, types: Sequence[Type]) -> Operations:
@@ -154,3 +176,13 @@ def _asked(op: Op, types: Sequence[Type]) -> tuple[int, int, int, int]:
 
 def _bytes(kind: Type) -> int:
     return kind.elements * kind.item_bytes
+
+
+def temporary_bytes(function: Function) -> int:
+    """Return the most bytes that one program takes: all its values at full size, twice to allow for temporaries."""
+
+    def size(kind: Type) -> int:
+        return kind.elements * (max(BITS[kind.element] // 8, 1))
+
+    made: list[Op] = list(walk(function.body))
+    return 2 * sum(size(function.types[slot]) for op in made for slot in op.results) + 4096

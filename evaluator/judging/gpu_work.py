@@ -1,7 +1,7 @@
 """The work of plans that only a GPU can run, counted from the IR of their kernels."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from evaluator import executor
 from evaluator.binary import Binary
@@ -66,14 +66,16 @@ def _with_open_memory(plan: LaunchPlan, rewritten: Sequence[Rewritten]) -> Launc
 
 
 def _work(run: PlanRun, launch: Launch, roles: Sequence[int], binary: Binary) -> LaunchWork:
-    def count(kernel: executor.Kernel) -> tuple[Counted, Sequence[executor.Loop]]:
+    def count(kernel: executor.Kernel) -> Counted:
         if roles and kernel.function.params[-1] in touched(trip_slice(kernel.function), READS):
             raise UnsupportedOperation("a loop that depends on what shared memory holds", "Triton GPU IR")
-        return kernel.count(run.buffers.allocations, launch.args, launch.grid, deadline=run.deadline), kernel.loops
+        return kernel.count(run.buffers.allocations, launch.args, launch.grid, deadline=run.deadline)
 
-    work, loops = run.attempt(launch, count)
-    found = [LoopWork(*each) for each in zip((loop.parent for loop in loops), work.bodies, work.trips, strict=True)]
-    return _side_by_side(LaunchWork(binary, launch.programs, tuple(found), work.outside), roles)
+    work = run.attempt(launch, count).of(binary, launch.programs)
+    opened = len(run.buffers.allocations) - 1
+    if any(access.buffer == opened for access in work.accesses):  # where copies read and write is not in the IR made
+        work = replace(work, accesses=())
+    return _side_by_side(work, roles)
 
 
 def _side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:
@@ -104,4 +106,6 @@ def _side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:
 
 
 def _sum(body: Body, other: Body, times: float) -> Body:
-    return Body(*(getattr(body, field.name) + times * getattr(other, field.name) for field in fields(Body)))
+    amounts = ("dot_flops", "exponentials", "load_bytes", "store_bytes")
+    summed = {name: getattr(body, name) + times * getattr(other, name) for name in amounts}
+    return Body(**summed, entered=max(body.entered, other.entered))

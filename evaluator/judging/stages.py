@@ -17,7 +17,7 @@ from evaluator.judging.buffers import Buffers
 from evaluator.judging.execution import TEMPORARIES_BYTES, PlanRun
 from evaluator.judging.refusal import Refused
 from evaluator.plan import KernelIR, Launch
-from evaluator.work import LaunchWork, LoopWork
+from evaluator.work import LaunchWork
 
 Marks = dict[int, torch.Tensor]
 """Marked elements: one bool per element, by buffer. Buffers that do not matter are left out."""
@@ -140,13 +140,7 @@ def _stage(
         return kernel.count(memory, launch.args, launch.grid, script=written, deadline=run.deadline)
 
     counted = run.attempt(launch, count)
-    loops = zip(kernel.loops, counted.bodies, counted.trips, strict=True)
-    work = LaunchWork(
-        binaries[run.ir(launch)],
-        launch.programs,
-        tuple(LoopWork(loop.parent, body, trips) for loop, body, trips in loops),
-        counted.outside,
-    )
+    work = counted.of(binaries[run.ir(launch)], launch.programs)
     return Stage(run, launch, kernel, memory, written, whole, work)
 
 

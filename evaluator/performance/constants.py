@@ -5,17 +5,12 @@ kernels slowest, the fast end makes them fastest. A product's own figures (SMs, 
 are in ``evaluator.target``. Nothing here was fitted to predictions.
 """
 
+import random
 from dataclasses import dataclass, fields
-from enum import Enum
 from functools import lru_cache
 
-
-class End(Enum):
-    """Which end of every range is used."""
-
-    SLOW = "slow"
-    NOMINAL = "nominal"
-    FAST = "fast"
+DRAWS = 12
+"""Number of joint draws of all constants: enough to tell a share of 0.9 from all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +22,10 @@ class Figure:
     slow: float
     fast: float
 
-    def at(self, end: End) -> float:
-        """Return the figure at one end of its range."""
-        return {End.SLOW: self.slow, End.NOMINAL: self.value, End.FAST: self.fast}[end]
+    def at(self, place: float) -> float:
+        """Return the figure at a place of its range: 0 is the slow end, 0.5 the value, 1 the fast end."""
+        end = self.slow if place < 0.5 else self.fast
+        return self.value + (end - self.value) * abs(2 * place - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +72,32 @@ class Constants:
     """Bytes per clock of each sub-partition's port."""
     mma_sync_share: float
     """Share of the tensor peak that ``mma.sync`` (HMMA) reaches."""
+    l2_hit_latency: float
+    """Latency of a load that hits L2, in clocks."""
+    hbm_latency: float
+    """Latency of a load that HBM serves, in clocks."""
+    flushed_latency: float
+    """Latency of a load that HBM serves while L2 is full of lines that must be written back first, in clocks."""
+    l2_merging: float
+    """Share of the requests for lines that other SMs ask for at the same time that L2 need not serve again."""
+    l2_share: float
+    """Share of the L2 cache that data read by all SMs can fill: each half keeps a copy of the other half's lines."""
+    l2_most_bytes: float
+    """Most bytes per clock that one SM gets from L2."""
+    hbm_share: float
+    """Share of the peak bandwidth of HBM that long streams reach."""
+    half_line_cost: float
+    """Cost of bytes in pieces of 64, relative to bytes in whole lines of 128."""
+    issue_power: float
+    """Power of a scheduler that always issues, relative to that of tensor cores that are always busy."""
+    free_clock: float
+    """Clock without tensor load, relative to the boost clock of the target."""
+    event_us: float
+    """Microseconds that a time between two events has besides the launches between them."""
+    launch_us: float
+    """Microseconds to start and end one launch in a stream of launches."""
+    graph_us: float
+    """Microseconds to start and end one launch of a CUDA graph."""
 
 
 _LUO = "Luo et al., arXiv:2501.12084 (2025)"
@@ -88,18 +110,21 @@ def _known(value: float, source: str, *, slow: float | None = None, fast: float 
     return Figure(value, source, value if slow is None else slow, value if fast is None else fast)
 
 
+def _fitted(value: float, slow: float, fast: float, why: str) -> Figure:
+    return Figure(value, f"fitted to published measurements (bench/measured): {why}", slow, fast)
+
+
 def _estimate(value: float, slow: float, fast: float, why: str) -> Figure:
     return Figure(value, f"estimate: {why}", slow, fast)
 
 
 _ALL: dict[str, Figure] = {
     "shared_bytes": _known(128, "NVIDIA A100 and H100 architecture whitepapers (2020, 2022)"),
-    "l2_port_bytes": _estimate(
-        64,
-        48,
+    "l2_port_bytes": _fitted(
+        110,
+        80,
         128,
-        "more requests than L1 keeps in flight wait for its port to L2: A100 whitepaper (2020), 5120 bytes a clock for "
-        "108 SMs are 47 each, rounded up to a power of two; fewer pass at the 128 of L1",
+        "loads to shared memory of large matrix tiles; L1 takes requests at 128 bytes a clock",
     ),
     "integer_lanes": _known(64, "CUDA C++ Programming Guide 12, arithmetic instructions (2024)"),
     "shared_latency": _known(29, f"{_LUO}: A100 and H100"),
@@ -119,7 +144,7 @@ _ALL: dict[str, Figure] = {
     "fence_latency": _estimate(20, 60, 10, "a trip through the load-store unit"),
     "wgmma_latency": _estimate(60, 100, 30, "about twice that of mma.sync"),
     "wgmma_drain": _estimate(32, 64, 0, "half of a product's latency cannot be filled by another warpgroup"),
-    "wgmma_queue": _estimate(128, 128, 128, "two products of 64x128x16"),
+    "wgmma_queue": _fitted(448, 256, 640, "matrix products that issue copies while the tensor cores work"),
     "wgmma_in_turn": _estimate(
         1,
         1,
@@ -129,10 +154,40 @@ _ALL: dict[str, Figure] = {
     ),
     "memory_queue": _estimate(64, 64, 64, "sixteen 128-bit accesses"),
     "operands_read": _estimate(12, 20, 8, "the depth of the load-store unit's queue"),
+    "l2_hit_latency": _fitted(
+        320,
+        420,
+        250,
+        "unloaded, gpu-benches, gpu-latency has 265 clocks for the near half of an H100's L2, 475 for the far half",
+    ),
+    "hbm_latency": _fitted(
+        940, 1150, 750, "under load; gpu-benches, gpu-latency has 650 clocks on an H100 without load"
+    ),
+    "flushed_latency": _fitted(
+        540, 800, 300, "on top of hbm_latency, for the first bytes that fill an L2 full of lines to be written back"
+    ),
+    "l2_merging": _fitted(
+        0.6,
+        0.4,
+        0.8,
+        "an H100 serves requests of neighbouring matrix tiles at 11 TB/s, which is more than its L2 delivers",
+    ),
+    "l2_share": _fitted(1.0, 0.7, 1.2, "data that is read again after as many bytes as L2 holds is still found there"),
+    "l2_most_bytes": _fitted(
+        80, 64, 96, "more than the 64 bytes that the port of an L2 slice delivers, as requests are merged before"
+    ),
+    "hbm_share": _fitted(0.91, 0.88, 0.94, "long streams"),
+    "half_line_cost": _fitted(1.35, 1.45, 1.2, "tiles with rows of 64 bytes against those with longer rows"),
+    "issue_power": _fitted(0.8, 1.0, 0.5, "attention with much work besides its products"),
+    "free_clock": _estimate(1.0, 0.95, 1.05, "the boost clock is held without tensor load"),
+    "event_us": _fitted(3.4, 3.9, 2.9, "smallest kernels timed by do_bench"),
+    "launch_us": _fitted(2.0, 2.3, 1.7, "smallest kernels timed by do_bench"),
+    "graph_us": _fitted(1.0, 1.2, 0.8, "smallest kernels in a CUDA graph"),
     "tensor_memory_latency": _estimate(60, 100, 30, "twice that of shared memory"),
     "tensor_memory_bytes": _estimate(512, 256, 512, "16 bytes for each of 32 lanes"),
 }
 _BLACKWELL = {
+    "free_clock": _estimate(1.06, 1.0, 1.06, "1.965 GHz, the maximum clock that nvidia-smi reports for a B200"),
     "l2_bytes": _estimate(36, 28, 45, "that of an H100"),
     "mma_sync_share": _estimate(0.31, 0.31, 0.5, "the rate per SM of an H100, at twice its peak"),
 }
@@ -140,6 +195,10 @@ _BY_ARCH: dict[int, dict[str, Figure]] = {
     80: {
         "l2_bytes": _known(35.5, f"{_GPU_BENCHES}: A100 80 GB, 5.4 TB/s at 1.41 GHz", slow=33),
         "mma_sync_share": _known(1.0, _LUO),
+        "l2_hit_latency": _fitted(410, 480, 330, "attention with a warm L2"),
+        "hbm_share": _fitted(0.8, 0.76, 0.86, "long streams"),
+        "event_us": _fitted(4.4, 5.0, 3.8, "smallest kernels timed by do_bench"),
+        "graph_us": _fitted(1.5, 1.8, 1.2, "smallest kernels in a CUDA graph"),
     },
     90: {
         "l2_bytes": _known(
@@ -150,6 +209,7 @@ _BY_ARCH: dict[int, dict[str, Figure]] = {
             fast=37.3,
         ),
         "mma_sync_share": _known(0.62, f"{_LUO}: 62% of the peak"),
+        "free_clock": _known(1.08, "1.98 GHz, the maximum clock that nvidia-smi reports for an H100 SXM"),
     },
     89: {
         "l2_bytes": _known(
@@ -159,13 +219,17 @@ _BY_ARCH: dict[int, dict[str, Figure]] = {
             slow=14.8,
             fast=15.2,
         ),
-        "global_latency": _estimate(
-            500,
-            700,
-            300,
-            "as for the others, between L2 hit and device memory under load. Unloaded, gpu-benches, gpu-latency has "
-            "277 clocks for an L40's L2; github.com/markdewing/AI_kernels (2025) has 296 for an RTX 4090's, 636 for "
-            "its device memory",
+        "l2_hit_latency": _known(
+            290,
+            "gpu-benches, gpu-latency: 277 clocks for an L40; github.com/markdewing/AI_kernels (2025): 296, RTX 4090",
+            slow=380,
+            fast=270,
+        ),
+        "hbm_latency": _known(
+            640,
+            "github.com/markdewing/AI_kernels (2025): 636 clocks for an RTX 4090, without load",
+            slow=1000,
+            fast=600,
         ),
         "mma_sync_share": _known(1.0, f"{_TVM}: 169 TFLOPS of attention on an RTX 4090 are all of the peak"),
     },
@@ -182,12 +246,11 @@ _BY_ARCH: dict[int, dict[str, Figure]] = {
         "integer_lanes": _known(
             128, "NVIDIA RTX Blackwell GPU Architecture whitepaper (2025): integers at the rate of fp32", slow=64
         ),
-        "global_latency": _estimate(
-            700,
-            950,
-            360,
-            "as for the others, between L2 hit and device memory under load. Unloaded, github.com/markdewing/"
-            "AI_kernels (2025) has 360 clocks for an RTX 5090's L2, 936 for its device memory",
+        "l2_hit_latency": _known(
+            360, "github.com/markdewing/AI_kernels (2025): RTX 5090, without load", slow=480, fast=340
+        ),
+        "hbm_latency": _known(
+            936, "github.com/markdewing/AI_kernels (2025): RTX 5090, without load", slow=1300, fast=900
         ),
         "mma_sync_share": _known(
             1.0,
@@ -216,7 +279,18 @@ def figures(arch: int) -> dict[str, Figure]:
     return {field.name: table[field.name] for field in fields(Constants)}
 
 
-@lru_cache(maxsize=16)
-def constants(arch: int, end: End = End.NOMINAL) -> Constants:
-    """Return an architecture's figures, all at the same end of their ranges."""
-    return Constants(**{name: figure.at(end) for name, figure in figures(arch).items()})
+@lru_cache(maxsize=256)
+def constants(arch: int, draw: int | None = None) -> Constants:
+    """Return an architecture's figures, or those of a joint draw, 0 to ``DRAWS`` - 1, from their ranges."""
+    return Constants(**{name: figure.at(place(name, draw)) for name, figure in figures(arch).items()})
+
+
+def place(name: str, draw: int | None) -> float:
+    """Return where in its range a figure lies in a draw; without one, in the middle.
+
+    Latin hypercube sampling (McKay, Beckman, Conover, Technometrics 21, 1979): over all draws, every figure takes
+    ``DRAWS`` evenly spaced places, in an order of its own.
+    """
+    if draw is None:
+        return 0.5
+    return (random.Random(name).sample(range(DRAWS), DRAWS)[draw] + 0.5) / DRAWS

@@ -1,9 +1,11 @@
 """One kernel on one SM: clocks per pass through each of its loops, and clocks outside them."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from statistics import median_low
 
 import numpy as np
 
@@ -16,17 +18,21 @@ from evaluator.performance.roles import ARRIVALS, WAITS, Role, find_roles, leadi
 from evaluator.performance.sass import Code, Instruction, ModelError, parse
 from evaluator.performance.simulate import PARTITIONS, Played, Team, play
 from evaluator.performance.streams import Stream
-from evaluator.performance.structure import Graph, Loop, Structure
+from evaluator.performance.structure import MATRIX, SINGLE_ISSUE, Graph, Loop, Structure
 from evaluator.target import Target
 
 PLAYED_ISSUES = 60_000
 """Approximate number of instructions of a kernel's loops that are played; long bodies are passed fewer times."""
-_PASSES = 6
+_PASSES = 5
 """Passes played of a loop by one CTA: two to warm up, after which every pass is the same."""
-_PASSES_TOGETHER = 8
+_PASSES_TOGETHER = 5
 """Passes played by several CTAs or roles, which take longer to fall out of step: twice as many change a pass by 1 or
 2%.
 """
+_UNROLLED = (MATRIX | {"LDG", "LDGSTS", "STG", "LDS", "STS", "LDSM", "STSM", "UTMALDG", "ATOMG", "REDG"}) - SINGLE_ISSUE
+"""Instructions of which ptxas makes one from one of PTX."""
+_LITTLE = 0.05
+"""A branch around a smaller share of a loop's instructions is not played."""
 Player = Callable[[Sequence[Team]], Played]
 
 
@@ -42,9 +48,11 @@ class Pass:
     parts: tuple[tuple[tuple[Instruction, ...], int], ...] = ()
     """The instructions that were passed, and by how many warps of a CTA: one part, or one for each role."""
     light: "Pass | None" = None
-    """A pass that skips the products which a branch goes around."""
+    """A pass that skips what branches go around."""
     skipped: float = 0.0
     """Share of the instructions that branches sometimes skip, not counting products."""
+    copies: float = 1.0
+    """Passes of the IR's loop that one pass of this code makes: above 1 where ptxas unrolled the loop."""
 
 
 @dataclass(frozen=True)
@@ -85,14 +93,20 @@ def read(listing: str, threads: int) -> Reading:
         return Reading(graph.code, graph.structure(graph.code.entry), wavefronts(graph, threads))
 
 
-@lru_cache(maxsize=16)
-def costs_of(listing: str, threads: int, target: Target, table: Constants | None = None) -> Costs:
-    """Return the instruction costs of ``read``.
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a kernel is played with."""
 
-    ``table`` holds the constants, by default the target's. Raises ``ModelError`` like ``read``.
-    """
+    table: Constants
+    cached: frozenset[int] = frozenset()
+    """Indices of loads that hit L1."""
+
+
+@lru_cache(maxsize=16)
+def costs_of(listing: str, threads: int, target: Target, conditions: Conditions) -> Costs:
+    """Return the instruction costs of ``read``. Raises ``ModelError`` like ``read``."""
     reading = read(listing, threads)
-    return Costs(reading.code.instructions, target, table, reading.wavefronts)
+    return Costs(reading.code.instructions, target, conditions.table, reading.wavefronts, conditions.cached)
 
 
 @contextmanager
@@ -109,16 +123,22 @@ def _sense() -> Iterator[None]:
 
 @lru_cache(maxsize=512)
 def measure(
-    binary: Binary, target: Target, resident: int, ir_loops: int, table: Constants | None = None
+    binary: Binary,
+    target: Target,
+    resident: int,
+    ir_loops: int,
+    conditions: Conditions,
+    seed: int | None = None,
 ) -> PlayedKernel:
-    """Play ``resident`` CTAs of ``binary`` on one SM; ``ir_loops`` is the number of loops its IR has, ``table`` the
-    constants, the target's by default.
+    """Play ``resident`` CTAs of ``binary`` on one SM; ``ir_loops`` is the number of loops its IR has. With a ``seed``,
+    starts and latencies are jittered.
 
     Raises ``ModelError`` when the binary cannot be read.
     """
     structure = read(binary.listing, binary.threads).structure
-    costs = costs_of(binary.listing, binary.threads, target, table)
-    return play_kernel(structure, costs, -(-binary.threads // 32), resident, ir_loops)
+    costs = costs_of(binary.listing, binary.threads, target, conditions)
+    player = play if seed is None else partial(play, seed=seed)
+    return play_kernel(structure, costs, -(-binary.threads // 32), resident, ir_loops, player)
 
 
 def play_kernel(
@@ -145,23 +165,35 @@ def _play_kernel(
     return PlayedKernel(
         resident,
         _pass(outside, [(structure.outside, warps)], costs, resident, copies=False),
-        tuple(_loop_pass(loop, clocks[loop], warps, costs, resident, player) for loop in loops),
+        tuple(_loop_pass(loop, clocks[loop], structure, warps, costs, resident, player) for loop in loops),
         frozenset(costs.unknown),
         bool(costs.serialised),
         unfollowed=frozenset(costs.unfollowed),
     )
 
 
-def _loop_pass(loop: Loop, clocks: float, warps: int, costs: Costs, resident: int, player: Player) -> Pass:
+def _loop_pass(
+    loop: Loop, clocks: float, structure: Structure, warps: int, costs: Costs, resident: int, player: Player
+) -> Pass:
     """Return a pass through a loop; where its body branches, also the lightest one."""
     heavy = _pass(clocks, [(loop.own, warps)], costs, resident)
     if loop.light is None:
         return heavy
+    skipped = 0.0
+    if sum(costs.op(i).flops for i in loop.light) == sum(costs.op(i).flops for i in loop.own):
+        skipped = 1 - len(loop.light) / len(loop.own)
+        if skipped < _LITTLE:
+            return replace(heavy, skipped=skipped)
     lighter = Loop(loop.address, loop.light, loop.dispatch)
-    if sum(costs.op(i).flops for i in loop.light) < sum(costs.op(i).flops for i in loop.own):
-        alone, _, _ = play_parts([((lighter,), warps)], costs, resident, player)
-        return replace(heavy, light=_pass(alone[lighter], [(loop.light, warps)], costs, resident))
-    return replace(heavy, skipped=1 - len(loop.light) / len(loop.own))
+    items = _with(lighter, loop, structure.items)
+    found, _, _ = play_parts([(items if lighter in items else (lighter,), warps)], costs, resident, player)
+    light = _pass(found[lighter], [(loop.light, warps)], costs, resident)
+    return replace(heavy, light=light, skipped=skipped)
+
+
+def _with(lighter: Loop, loop: Loop, items: Sequence[Instruction | Loop]) -> tuple[Instruction | Loop, ...]:
+    """Return the items with ``lighter`` in place of ``loop``, so that copies made ahead of the loop are played."""
+    return tuple(lighter if item is loop else item for item in items)
 
 
 def play_parts(
@@ -277,7 +309,14 @@ def _pass(
                 busy[PIPE_NAMES[op.pipe]] += op.busy * times / (1 if op.pipe >= Pipe.SHARED else PARTITIONS)
     clocks = max(clocks, resident * max(busy.values()))
     usage = {name: round(resident * used / clocks, 4) for name, used in busy.items()}
-    return Pass(clocks, flops, usage, tuple((tuple(instructions), warps) for instructions, warps in parts))
+    made = tuple((tuple(instructions), warps) for instructions, warps in parts)
+    return Pass(clocks, flops, usage, made, copies=_copies(made[0][0]) if made else 1.0)
+
+
+def _copies(instructions: Sequence[Instruction]) -> float:
+    """Return how often a loop's code holds what PTX states once: how far ptxas unrolled the loop."""
+    counts = Counter(i.ptx_line for i in instructions if i.base in _UNROLLED and i.ptx_line is not None)
+    return float(median_low(counts.values())) if counts else 1.0
 
 
 def _specialised(structure: Structure, costs: Costs, warps: int, resident: int, player: Player) -> PlayedKernel:

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from evaluator.binary import Binary
-from evaluator.performance.sass import FIRST
+from evaluator.performance.sass import FIRST, PTX_LINE
 
-_PTX_LINE = re.compile(r'//## File "\.nv_debug_ptx_txt", line (\d+)')
 _FILE = re.compile(r'^\s*\.file\s+(\d+)\s+"([^"]*)"', re.MULTILINE)
 _LOCATION = re.compile(r"^\s*\.loc\s+(\d+)\s+(\d+)\s+(\d+)(?:.*\binlined_at\s+(\d+)\s+(\d+)\s+(\d+))?")
 _TABLE = re.compile(r"^\s*(\.loc\b|\$L__tmp\w*:)")
@@ -47,7 +46,7 @@ def parse_listing(text: str) -> tuple[int | None, ...]:
     numbers: list[int | None] = []
     number = None
     for line in text.splitlines():
-        if found := _PTX_LINE.search(line):
+        if found := PTX_LINE.search(line):
             number = int(found[1])
         elif FIRST.match(line):
             numbers.append(number)

@@ -209,8 +209,11 @@ class Costs:
         target: Target,
         table: Constants | None = None,
         wavefronts: Mapping[int, float] = MappingProxyType({}),
+        cached: frozenset[int] = frozenset(),
     ) -> None:
-        """``wavefronts`` are those of each access to shared memory, if known; see ``banks``."""
+        """``wavefronts`` are those of each access to shared memory, if known; see ``banks``. ``cached`` are the indices
+        of loads that hit L1.
+        """
         self.target = target
         self.table = table or constants(target.arch)
         instructions = tuple(instructions)
@@ -218,6 +221,7 @@ class Costs:
         self.specialised = any(i.base == "USETMAXREG" for i in instructions)
         self.serialised = _serialised(instructions)
         self.wavefronts = wavefronts
+        self.cached = cached
         self.known: dict[int, Op] = {}
         self.unknown: set[int] = set()
         """Indices of the requested instructions whose costs are guessed."""
@@ -266,6 +270,8 @@ class Costs:
             kind = Kind.COPY if base == "LDGSTS" else Kind.PLAIN
             pipe, busy, queue = Pipe.LSU, 32 * i.lane_bytes / table.l2_port_bytes, table.memory_queue
             l2, latency = 32 * i.lane_bytes / table.l2_bytes, table.global_latency
+            if i.index in self.cached:
+                busy, l2, latency = 32 * i.lane_bytes / table.shared_bytes, 0.0, table.l1_latency
         elif base in {"LDL", "STL"}:
             pipe, busy, queue = Pipe.LSU, 32 * i.lane_bytes / table.shared_bytes, table.memory_queue
             latency = table.l1_latency

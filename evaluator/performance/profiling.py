@@ -6,9 +6,9 @@ from dataclasses import replace
 from functools import lru_cache
 
 from evaluator.binary import Binary
-from evaluator.performance.kernel import Pass, PlayedKernel, read
+from evaluator.performance.kernel import Conditions, Pass, PlayedKernel, read
 from evaluator.performance.lines import Line, ptx_around, read_lines
-from evaluator.performance.model import CaseTime, LaunchTime, clock_hz, predict, residency_limits, time_case
+from evaluator.performance.model import CaseTime, LaunchTime, predict, residency_limits, time_case
 from evaluator.performance.reliefs import RESOLVED_PERCENT, relief_percent, reliefs
 from evaluator.performance.replay import Replay
 from evaluator.performance.sass import Code as Sass
@@ -55,7 +55,10 @@ def explain(
     """
     score = predict(case, useful_flops, least_bytes, launches, target)
     time = time_case(launches, least_bytes, target)
-    players = [_Player(work, spent, target, source, most) for work, spent in zip(launches, time.launches, strict=True)]
+    scale = score.time_us / (time.seconds * 1e6)
+    players = [
+        _Player(work, spent, target, source, most, scale) for work, spent in zip(launches, time.launches, strict=True)
+    ]
     profiles = tuple(player.profile() for player in players)
     longest = max(players, key=lambda player: player.time.seconds)
     hot = longest.time.hot
@@ -63,25 +66,32 @@ def explain(
         ScoreKind.PREDICTED,
         target.name,
         score,
-        _parts(players, profiles, time, target),
+        _parts(players, profiles, time, scale),
         profiles,
-        answers(useful_flops, least_bytes, launches, time.seconds, target),
+        answers(useful_flops, least_bytes, launches, time.seconds, target, scale),
         draw(longest.recorder, hot, longest.section_name(hot), loop=hot is not longest.time.kernel.outside),
         longest.code_of(hot),
     )
 
 
 class _Player:
-    """One launch, played and recorded."""
+    """One launch, played once with the constants in the middle of their ranges, and recorded.
 
-    def __init__(self, work: LaunchWork, time: LaunchTime, target: Target, source: Source, most: int | None) -> None:
+    Its times are multiplied by ``scale``, so that they add up to the prediction, which is the mean of many plays.
+    """
+
+    def __init__(
+        self, work: LaunchWork, time: LaunchTime, target: Target, source: Source, most: int | None, scale: float
+    ) -> None:
         self.work, self.time, self.target, self.source = work, time, target, source
         self.most = most
         self.code = read(work.binary.listing, work.binary.threads).code
         self.lines = _lines(self.code, work.binary, source.file)
-        self.recorder = _record(work.binary, target, time.kernel.resident, len(work.loops))
-        self.slots = target.sms * time.kernel.resident
-        self.us_per_clock = 1e6 / clock_hz(target)
+        self.recorder = _record(work.binary, target, time.kernel.resident, len(work.loops), time.conditions)
+        self.slots = target.sms * time.kernel.resident // work.binary.ctas_per_program
+        self.us_per_clock = 1e6 / time.clock_hz * scale
+        self.compute_us = time.compute * 1e6 * scale
+        self.time_us = time.seconds * 1e6 * scale
 
     def profile(self) -> LaunchProfile:
         work, kernel = self.work, self.time.kernel
@@ -109,7 +119,7 @@ class _Player:
             work.binary.spill_bytes,
             work.binary.shared_bytes,
             self.time.limiter,
-            self.time.seconds * 1e6,
+            self.time_us,
             tuple(sections),
         )
 
@@ -188,7 +198,9 @@ class _Player:
     def _relief(self, passed: Pass) -> dict[str, float]:
         kernel = self.time.kernel
         pipes = tuple(name for name, busy in passed.usage.items() if busy > _HARDLY_BUSY and name != "issue")
-        relieved = _relieve(self.work.binary, self.target, kernel.resident, len(self.work.loops), pipes)
+        relieved = _relieve(
+            self.work.binary, self.target, kernel.resident, len(self.work.loops), pipes, self.time.conditions
+        )
         return relief_percent(kernel, passed, relieved)
 
     def _roles(self, passed: Pass, clocks: float, loop: bool) -> tuple[Role, ...]:
@@ -270,21 +282,21 @@ def _shares(charges: Sequence[Charge]) -> dict[str, float]:
 
 
 @lru_cache(maxsize=2)
-def _record(binary: Binary, target: Target, resident: int, ir_loops: int) -> Recorder:
+def _record(binary: Binary, target: Target, resident: int, ir_loops: int, conditions: Conditions) -> Recorder:
     recorder = Recorder()
-    Replay.of(binary, target, resident, ir_loops).play(player=recorder)
+    Replay.of(binary, target, resident, ir_loops, conditions).play(player=recorder)
     return recorder
 
 
 @lru_cache(maxsize=16)
 def _relieve(
-    binary: Binary, target: Target, resident: int, ir_loops: int, pipes: tuple[str, ...]
+    binary: Binary, target: Target, resident: int, ir_loops: int, pipes: tuple[str, ...], conditions: Conditions
 ) -> Mapping[str, PlayedKernel]:
-    return reliefs(Replay.of(binary, target, resident, ir_loops), pipes)
+    return reliefs(Replay.of(binary, target, resident, ir_loops, conditions), pipes)
 
 
 def _parts(
-    players: Sequence[_Player], profiles: Sequence[LaunchProfile], time: CaseTime, target: Target
+    players: Sequence[_Player], profiles: Sequence[LaunchProfile], time: CaseTime, scale: float
 ) -> tuple[Part, ...]:
     """Return the parts of the case's time, in order; they add up to the whole."""
     found: list[tuple[str, int | None, float]] = []
@@ -299,9 +311,10 @@ def _parts(
         if before is not None:
             found.append(("epilogue", number, (1 - before) * outside.time_us))
         played = sum(section.time_us for section in made.sections)
-        found.append(("wave tail", number, player.time.compute * 1e6 - played))
-        found.append((f"waiting for {player.time.limiter}", number, made.time_us - player.time.compute * 1e6))
-        found.append(("launch overhead", number, time.overhead / len(players) * 1e6))
+        found.append(("wave tail", number, player.compute_us - played))
+        found.append((f"waiting for {player.time.limiter}", number, made.time_us - player.compute_us))
+        found.append(("launch overhead", number, time.overhead / len(players) * 1e6 * scale))
     all_launches = sum(launch.seconds for launch in time.launches)
-    found.append(("waiting for hbm", None, max(0.0, time.hbm - all_launches) * 1e6))
-    return tuple(Part(name, launch, us, us / (time.seconds * 1e6)) for name, launch, us in found if abs(us) > 1e-6)
+    found.append(("waiting for hbm", None, max(0.0, time.hbm - all_launches) * 1e6 * scale))
+    whole = time.seconds * 1e6 * scale
+    return tuple(Part(name, launch, us, us / whole) for name, launch, us in found if abs(us) > 1e-6)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from evaluator.binary import Binary
-from evaluator.performance.kernel import Pass, PlayedKernel, measure
+from evaluator.performance.kernel import Conditions, Pass, PlayedKernel, measure
 from evaluator.performance.pipes import PIPE_NAMES, Kind, Op
 from evaluator.performance.replay import Change, Replay
 from evaluator.performance.sass import Instruction
@@ -29,14 +29,16 @@ def reliefs(replay: Replay, pipes: Collection[str]) -> Mapping[str, PlayedKernel
 
 
 @lru_cache(maxsize=64)
-def critical(binary: Binary, target: Target, resident: int, ir_loops: int, place: int | None) -> str:
+def critical(
+    binary: Binary, target: Target, resident: int, ir_loops: int, place: int | None, conditions: Conditions
+) -> str:
     """Return the critical resource of the loop at ``place`` of a kernel as ``measure`` plays it, or of its code outside
     loops; empty where none is.
 
     Of the pipes, the two busiest are tried, on the outermost loop alone.
     """
-    kernel = measure(binary, target, resident, ir_loops)
-    replay = Replay.of(binary, target, resident, ir_loops)
+    kernel = measure(binary, target, resident, ir_loops, conditions)
+    replay = Replay.of(binary, target, resident, ir_loops, conditions)
     passed: Pass | None = kernel.outside
     if place is not None:
         parts = kernel.loops[place].parts

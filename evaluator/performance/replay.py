@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from evaluator.binary import Binary
-from evaluator.performance.kernel import Pass, PlayedKernel, Player, costs_of, play_kernel, read
+from evaluator.performance.kernel import Conditions, Pass, PlayedKernel, Player, costs_of, play_kernel, read
 from evaluator.performance.pipes import Costs, Op
 from evaluator.performance.sass import Instruction
 from evaluator.performance.simulate import play
@@ -43,10 +43,10 @@ class Replay:
     ir_loops: int
 
     @classmethod
-    def of(cls, binary: Binary, target: Target, resident: int, ir_loops: int) -> "Replay":
+    def of(cls, binary: Binary, target: Target, resident: int, ir_loops: int, conditions: Conditions) -> "Replay":
         """Prepare the kernel; raise ``ModelError`` if the binary cannot be read."""
         reading = read(binary.listing, binary.threads)
-        costs = costs_of(binary.listing, binary.threads, target)
+        costs = costs_of(binary.listing, binary.threads, target, conditions)
         warps = -(-binary.threads // 32)
         return cls(reading.code.instructions, reading.structure, costs, warps, resident, ir_loops)
 

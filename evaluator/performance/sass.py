@@ -30,6 +30,8 @@ class Instruction:
     """Scoreboard barrier released when the operands have been read; 7 for none."""
     wait_mask: int
     """Bit b set: issue only when barrier b is clear."""
+    ptx_line: int | None = None
+    """The line of PTX that the instruction was made from."""
     base: str = field(init=False, repr=False, compare=False)
     """Opcode without modifiers."""
 
@@ -61,6 +63,8 @@ FIRST = re.compile(
     r"\s*;?\s*/\* 0x[0-9a-f]{16} \*/"
 )
 """The line of a listing on which an instruction begins."""
+PTX_LINE = re.compile(r'//## File "\.nv_debug_ptx_txt", line (\d+)')
+"""The comment that says which line of PTX the following instructions were made from."""
 _SECOND = re.compile(r"^\s+/\* 0x([0-9a-f]{16}) \*/")
 _LABEL = re.compile(r"^([.$\w]+):")
 _ENTRY = re.compile(r'^\s+\.other\s+([.$\w]+),@"STO_CUDA_ENTRY')
@@ -79,11 +83,16 @@ def parse(text: str) -> Code:
     instructions: list[Instruction] = []
     labels: dict[str, int] = {}
     entry = ""
+    ptx_line: int | None = None
     lines = iter(text.splitlines())
     for line in lines:
         if len(line) > _LONGEST_LINE:
             raise ModelError(f"a line of the disassembly has {len(line)} characters")
-        if label := _LABEL.match(line):
+        if found := PTX_LINE.search(line):
+            ptx_line = int(found[1])
+        elif line.lstrip().startswith(".section"):
+            ptx_line = None
+        elif label := _LABEL.match(line):
             labels[label[1]] = len(instructions)
         elif kernel := _ENTRY.match(line):
             entry = kernel[1]
@@ -105,6 +114,7 @@ def parse(text: str) -> Code:
                     control >> 5 & 7,
                     control >> 8 & 7,
                     control >> 11 & 63,
+                    ptx_line,
                 )
             )
     if not instructions:

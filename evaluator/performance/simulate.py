@@ -7,6 +7,7 @@ its turn. Both plays take at least as long as one warp alone, and longer by at m
 pipes for. Where a stream uses no pipe of the SM's they agree.
 """
 
+import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,14 @@ _AHEAD = 2
 """Passes by which a role may lead another through unknown mbarriers: two buffers, as Triton makes (estimate)."""
 _COUNTED = (Kind.COPY_COMMIT, Kind.COUNT_WAIT)
 _NAMED_WAITS = (Kind.MBARRIER_WAIT_COPY, Kind.MBARRIER_WAIT_ROLE)
+_STAGGER = 2000.0
+"""Clocks within which CTAs that run together start, where starts are jittered."""
+_SPREAD = 0.25
+"""Share by which latencies vary, up and down, where they are jittered."""
+_NOISE = 1021
+"""Length of the sequence of factors on latencies, a prime number so that no loop keeps step with it."""
+_FIXED_LATENCY = 16.0
+"""Latencies up to this many clocks are those of arithmetic, which do not vary."""
 _EVERY = -1
 _LATEST = 1e12
 """More clocks than any play takes."""
@@ -52,7 +61,7 @@ class Played:
     """The result of a play. Times in clocks."""
 
     end: float
-    """Time at which the last warp is done."""
+    """Longest time from the start of a CTA until its last warp is done."""
     marks: dict[tuple[int, int], float]
     """Mean time, over warps, at which each (team, mark) was passed."""
 
@@ -151,7 +160,9 @@ class _Cta:
         return True
 
 
-def play(teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: float = 1.0) -> Played:
+def play(
+    teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: float = 1.0, seed: int | None = None
+) -> Played:
     """Play all teams' streams to their end on one SM.
 
     A scheduler issues one instruction a clock: of the warp that issued in the clock before if it can, else of the
@@ -162,8 +173,14 @@ def play(teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: 
     one has used yet are free: what waits for them goes on, those who load before those who multiply, and these before
     the others. Teams of one CTA whose streams count turns stay within ``_AHEAD`` of each other.
 
-    Every issue is appended to ``trace``, if given. A scheduler is taken for ``issue_clocks`` by each.
+    Every issue is appended to ``trace``, if given. A scheduler is taken for ``issue_clocks`` by each. With a ``seed``,
+    CTAs start at different times and latencies vary, as they do on a GPU: else kernels whose roles or CTAs take turns
+    are timed by the rhythm that they happen to fall into.
     """
+    chance = None if seed is None else random.Random(seed)
+    begins = {team.cta: 0.0 if chance is None else chance.uniform(0, _STAGGER) for team in teams}
+    noise = [1.0] if chance is None else [chance.uniform(1 - _SPREAD, 1 + _SPREAD) for _ in range(_NOISE)]
+    turn = 0
     ctas = {team.cta: _Cta() for team in teams}
     # where all sub-partitions do the same, the first stands for all
     everywhere = _EVERY if any(team.warps % PARTITIONS for team in teams) else 0
@@ -184,7 +201,7 @@ def play(teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: 
     at_barrier: list[list[int]] = [[] for _ in teams]
     sums: dict[tuple[int, int], list[float]] = {}
     # when, unless just issued, who asked first if the pipe is taken in turn, youngest first
-    ready = [(0.0, True, 0.0, -w) for w, warp in enumerate(warps) if teams[warp.team].stream]
+    ready = [(begins[teams[warp.team].cta], True, 0.0, -w) for w, warp in enumerate(warps) if teams[warp.team].stream]
     heapify(ready)
     end = 0.0
     following: list[Issue] = []  # traced: each warp's next
@@ -197,7 +214,7 @@ def play(teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: 
         nonlocal end
         warp = warps[index]
         if warp.pc == len(warp.stream):
-            end = max(end, earliest)
+            end = max(end, earliest - begins[teams[warp.team].cta])
             return
         op = warp.stream[warp.pc]
         if isinstance(op, Op):
@@ -302,14 +319,18 @@ def play(teams: Sequence[Team], trace: list[Issue] | None = None, issue_clocks: 
                 scheduler[:] = [now + issue_clocks] * PARTITIONS
             else:
                 scheduler[partition] = now + issue_clocks
-            done = start + op.busy + op.latency
+            latency = op.latency
+            if chance is not None and latency > _FIXED_LATENCY:
+                turn = (turn + 1) % _NOISE
+                latency *= noise[turn]
+            done = start + op.busy + latency
             if op.l2:
                 l2 = max(l2, start) + op.l2 * width
-                done = max(done, l2 + op.latency)
+                done = max(done, l2 + latency)
             until = now + op.stall
             if kind:
                 if kind == Kind.WGMMA:
-                    warp.wgmma_open = taken + op.latency
+                    warp.wgmma_open = taken + latency
                     if op.count:
                         warp.wgmma_done.append(warp.wgmma_open)
                 elif kind == Kind.WGMMA_WAIT:

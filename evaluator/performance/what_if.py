@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 
 from evaluator.binary import Binary
 from evaluator.performance.banks import SHARED_ACCESS
-from evaluator.performance.kernel import PlayedKernel, read
+from evaluator.performance.kernel import Conditions, PlayedKernel, read
 from evaluator.performance.model import Measure, ctas_per_sm, time_case
 from evaluator.performance.pipes import Op, Pipe
 from evaluator.performance.reliefs import is_cta_barrier, without_waiting
@@ -90,9 +90,17 @@ def repaired(repair: Repair) -> Measure:
 
 
 @lru_cache(maxsize=128)
-def _measure_repaired(repair: Repair, binary: Binary, target: Target, resident: int, ir_loops: int) -> PlayedKernel:
+def _measure_repaired(
+    repair: Repair,
+    binary: Binary,
+    target: Target,
+    resident: int,
+    ir_loops: int,
+    conditions: Conditions,
+    seed: int | None = None,
+) -> PlayedKernel:
     change = repair.change
-    replay = Replay.of(binary, target, resident, ir_loops)
+    replay = Replay.of(binary, target, resident, ir_loops, conditions)
     if change is None:
         return replay.without(repair.applies).play()
     return replay.play(lambda i, op: change(i, op) if repair.applies(i) else op)
@@ -101,7 +109,8 @@ def _measure_repaired(repair: Repair, binary: Binary, target: Target, resident: 
 def without_loads(launch: LaunchWork) -> LaunchWork:
     """Return ``launch`` with loads that move no bytes."""
     loops = tuple(replace(loop, body=replace(loop.body, load_bytes=0)) for loop in launch.loops)
-    return replace(launch, loops=loops, outside=replace(launch.outside, load_bytes=0))
+    stores = tuple(access for access in launch.accesses if access.writes)
+    return replace(launch, loops=loops, outside=replace(launch.outside, load_bytes=0), accesses=stores)
 
 
 def with_one_more_cta(launch: LaunchWork, target: Target) -> Binary | None:
@@ -110,7 +119,7 @@ def with_one_more_cta(launch: LaunchWork, target: Target) -> Binary | None:
     """
     binary = launch.binary
     wanted = ctas_per_sm(binary, target) + 1
-    if -(-launch.programs // target.sms) < wanted:
+    if -(-launch.programs * binary.ctas_per_program // target.sms) < wanted:
         return None
 
     def most(start: int, step: int, slim: Callable[[int], Binary]) -> int | None:
@@ -126,12 +135,21 @@ def with_one_more_cta(launch: LaunchWork, target: Target) -> Binary | None:
 
 
 def answers(
-    useful_flops: int, least_bytes: int, launches: Sequence[LaunchWork], seconds: float, target: Target
+    useful_flops: int,
+    least_bytes: int,
+    launches: Sequence[LaunchWork],
+    seconds: float,
+    target: Target,
+    scale: float = 1.0,
 ) -> tuple[WhatIf, ...]:
-    """Return the effect of each repair on a case that takes ``seconds``, largest gain first."""
+    """Return the effect of each repair on a case that takes ``seconds`` in one play, largest gain first.
+
+    Times are multiplied by ``scale``: that of the prediction, the mean of many plays, over that of one.
+    """
 
     def answer(name: str, label: str, after: float, note: str = "") -> WhatIf:
-        return WhatIf(name, label, after * 1e6, useful_flops / after / 1e12, 100 * (seconds / after - 1), note)
+        us = after * scale * 1e6
+        return WhatIf(name, label, us, useful_flops / us / 1e6, 100 * (seconds / after - 1), note)
 
     found = [_one_more_cta(least_bytes, launches, seconds, target, answer)]
     for repair in REPAIRS:
@@ -142,7 +160,7 @@ def answers(
         ):
             works = [without_loads(launch) for launch in launches] if repair.frees_memory else launches
             bytes_left = 0 if repair.frees_memory else least_bytes
-            after = time_case(works, bytes_left, target, repaired(repair)).seconds
+            after = time_case(works, bytes_left, target, measured=repaired(repair)).seconds
             found.append(answer(repair.name, repair.label, after))
         else:
             found.append(answer(repair.name, repair.label, seconds, "has none"))

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from agents.memory import Lesson, lessons, matter_at_hand, ranked
 from lineage_db.records import Memory
-from tests.agents.world import World
+from tests.agents.world import UNRESOLVED, World
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -14,13 +14,16 @@ def test_hypotheses_are_kept_with_their_outcomes_and_notes_next_to_them() -> Non
     world.accept("tflops = 110.0", (0,), "larger tiles reuse more")
     world.fail("nonsense", "shorter is faster")
     world.fail("tflops = 99.0")
+    world.fail("tflops = 105.6", "one barrier less", UNRESOLVED)
     found = lessons([Memory(1, 1, 2, "ptxas spills at 255", NOW)], world.attempts, world.versions)
     assert [lesson.text for lesson in found] == [
         "ptxas spills at 255",
         "attempt 2: larger tiles reuse more [to tflops = 110.0] -> 100.0 -> 110.0 predicted TFLOPS (+10.0%), version 1",
         "attempt 3: shorter is faster [to nonsense] -> parse_error: not a kernel: nonsense",
+        "attempt 5: one barrier less [to tflops = 105.6] -> 100.0 -> 105.6 predicted TFLOPS (+5.6%), unresolved: "
+        "+5.6% in the mean over version 0, faster in 71% of draws, 90% are needed",
     ]
-    assert [(lesson.step, lesson.attempt_id) for lesson in found] == [(2, None), (2, 2), (3, 3)]
+    assert [(lesson.step, lesson.attempt_id) for lesson in found] == [(2, None), (2, 2), (3, 3), (5, 5)]
     assert lessons([], [], []) == []
 
 

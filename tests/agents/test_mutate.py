@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import libcst as cst
 import pytest
 
+from agents.desk import FakeDesk
 from agents.errors import CandidateTaken
 from agents.moves import MOVES
 from agents.moves.anatomy import Anatomy
@@ -21,6 +22,7 @@ from evaluator.evaluators import FakeEvaluator
 from evaluator.target import ScoreKind, Target
 from evaluator.targets import get_target
 from knowledge_base.library import Library
+from lineage_db.decision import Lead
 from lineage_db.records import Attempt, AttemptSummary, Intervention, Version
 from seeds import seed_source
 
@@ -51,6 +53,7 @@ class World:
         self.plan = plan
         self.versions: list[Version] = []
         self.attempts: list[AttemptSummary] = []
+        self.made: dict[int, Attempt] = {}
         self.accept(self.attempt(Candidate("mha", SEED), 100.0, "seed", ()))
 
     def attempt(self, candidate: Candidate, tflops: float, change: str, parents: tuple[int, ...]) -> Attempt:
@@ -76,8 +79,10 @@ class World:
             version,
             1.0,
             NOW,
+            decision=attempt.decision,
         )
         self.attempts.append(summary)
+        self.made[attempt.id] = attempt
 
     def __call__(self, candidate: Candidate, *, change: str, parents: tuple[int, ...]) -> Attempt:
         """Evaluate by ``score``, or else by the parent's score times ``speed[move]``, 1 unless told."""
@@ -95,6 +100,7 @@ class World:
         problem, target = get_problem("mha"), get_target("h100")
         explain = FakeEvaluator(lambda candidate: verdict(1.0)).profile
         brief = Brief(problem, target, "quick", seed, versions, attempts, Library(()), self, explain)
+        brief = replace(brief, desk=FakeDesk(attempts=self.made).desk)
         return operator.vary(replace(brief, interventions=interventions))
 
 
@@ -243,7 +249,7 @@ def test_the_critical_resource_of_a_version_is_the_models_else_what_limits_it_mo
     def resources(*cases: CaseScore) -> frozenset[str]:
         (seed,) = World().versions
         evaluation = replace(verdict(1.0), score=Score(ScoreKind.PREDICTED, "h100", cases))
-        return critical_resources(replace(seed, attempt=replace(seed.attempt, evaluation=evaluation)))
+        return critical_resources(replace(seed.attempt, evaluation=evaluation))
 
     assert resources(CaseScore("a", 1.0, 1.0, "tensor", critical="exp")) == {"exp"}
     assert resources(CaseScore("a", 1.0, 1.0, "tensor"), CaseScore("b", 1.0, 1.0, "hbm")) == {"tensor", "hbm"}
@@ -315,3 +321,34 @@ def test_a_restart_begins_at_the_version_that_the_supervisor_names() -> None:
     for seed in range(8):
         world.step(seed, Mutate(), told(restart_from=1))
         assert world.last.parents == (1,)
+
+
+def test_an_unresolved_attempt_is_built_on_now_and_then_and_counts_as_an_edit_of_its_own_parent() -> None:
+    world = World()
+    better = world.attempt(Candidate("mha", f"{SEED}\nbetter = 1\n"), 105.0, "warps: warps to 16", (0,))
+    world.record(replace(better, decision=Lead(0, 0.05, 0.7).decide(0.01, 0.9)))
+
+    def grown(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
+        for number in range(3):
+            yield f"number {number}", cst.parse_module(f"{anatomy.module.code}\nx = {number}\n")
+
+    moves = [Move("comment", "", 1.0, "", grown)]
+    for seed in range(12):
+        world.step(seed, Mutate(moves))
+    made = [world.made[attempt.attempt_id] for attempt in world.attempts[1:]]
+    built_on = [attempt for attempt in made if "better" in attempt.source]
+    assert 0 < len(built_on) < len(made)
+    assert all(attempt.change.startswith("warps: warps to 16; comment: number ") for attempt in built_on)
+    assert {attempt.parents for attempt in made} == {(0,)}
+
+
+def test_an_unresolved_attempt_of_another_operator_is_named_where_it_is_built_on() -> None:
+    world = World()
+    better = world.attempt(Candidate("mha", f"{SEED}\nbetter = 1\n"), 105.0, "fewer barriers", (0,))
+    world.record(replace(better, decision=Lead(0, 0.05, 0.7).decide(0.01, 0.9)))
+    moves = [Move("warps", "", 1.0, "", _edit_number)]
+    for seed in range(4):
+        world.step(seed, Mutate(moves))
+    changes = [attempt.change for attempt in world.attempts[1:] if "better" in world.made[attempt.attempt_id].source]
+    assert changes
+    assert all(change.startswith("attempt 1: fewer barriers; warps: ") for change in changes)

@@ -11,8 +11,9 @@ from agents import prompts
 from agents.agentic import told
 from agents.desk import Left
 from agents.prompts import render
+from lineage_db.decision import rule
 from lineage_db.records import Intervention
-from tests.agents.world import World
+from tests.agents.world import UNRESOLVED, World
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -22,6 +23,7 @@ NAMES = sorted(path.stem for path in Path(prompts.__file__).parent.glob("*.j2"))
 def sample() -> dict[str, Any]:
     world = World()
     world.accept("tflops = 110.0", (0,))
+    world.fail("tflops = 115.0", decision=UNRESOLVED)
     return told(world.brief()) | {
         "lineage": "v0 100.0",
         "transferred": None,
@@ -56,8 +58,9 @@ def sample() -> dict[str, Any]:
         "failure": "",
         "reason": "slower",
         "best": world.versions[-1],
-        "measured": False,
-        "min_gain": 0.01,
+        "rule": rule(0.01, 0.9, measured=False),
+        "unresolved": "5 v0 115.0",
+        "better": [(world.attempts[-1], "- b")],
     }
 
 
@@ -80,3 +83,12 @@ def test_a_budget_names_what_is_limited() -> None:
     assert render("budget", left=Left()).startswith("No limit is set")
     said = render("budget", left=Left(tokens=1000, usd=2.5, evaluations=3, minutes=10.0))
     assert said.startswith("Left: 3 evaluations, 1000 tokens, 2.50 USD, 10 minutes.")
+
+
+def test_the_rule_that_is_told_is_the_one_that_decides() -> None:
+    world = World()
+    said = render("system", **told(world.brief(rule=rule(0.02, 0.8, measured=False))))
+    assert "higher than the best version's by at least 2%" in said
+    assert "in at least 80% of the joint draws" in said
+    assert "draws" not in render("system", **told(world.brief(rule=rule(0.02, 0.8, measured=True))))
+    assert "When an attempt becomes a version" not in render("system", **told(world.brief()))

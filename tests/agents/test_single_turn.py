@@ -8,7 +8,7 @@ from agents.errors import BudgetSpent, ModelRefused
 from agents.model import Reply, ScriptedModel
 from agents.settings import ModelSettings, Settings
 from agents.single_turn import BadAnswer, SingleTurn, read_answer, sample
-from tests.agents.world import World
+from tests.agents.world import UNRESOLVED, World
 
 SAID = "**Hypothesis:** fewer instructions\nChange: 100 -> 120\nExpected: +20%\n\n"
 PARENT = "import triton\n\ndef attention(q):\n    return 1\n"
@@ -104,3 +104,12 @@ def test_a_spent_budget_ends_the_step_in_order_and_a_refusal_fails_it() -> None:
 def test_a_candidate_that_another_worker_has_is_left_to_it() -> None:
     _, _, proposal = answer(SAID + block("100.0", "120.0"), World(taken=True))
     assert "another worker" in proposal.reason  # type: ignore[attr-defined]
+
+
+def test_unresolved_attempts_are_inspirations() -> None:
+    world = World()
+    world.fail("tflops = 105.6", decision=UNRESOLVED)
+    _, model, _ = answer(SAID + block("100.0", "120.0"), world)
+    question = model.asked[0][1]["content"]
+    assert f"# Inspiration: attempt 2, 105.6 predicted TFLOPS, {UNRESOLVED.told}" in question
+    assert "+tflops = 105.6" in question

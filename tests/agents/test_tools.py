@@ -6,13 +6,17 @@ from typing import Any
 
 import pytest
 
+from agents.agentic import opening
 from agents.prompts import tool_descriptions
 from agents.tools import Toolbox, Workbench
 from agents.tools.arguments import TOOLS, tool_specs
 from agents.tools.toolbox import MOST_CHARS, cut
+from evaluator.candidate import Candidate
 from evaluator.evaluation import CaseResult, Fault, Resources, Status
 from evaluator.inspection import Findings, Inspection, Look
-from tests.agents.world import WHY, World
+from lineage_db.decision import Lead
+from lineage_db.records import Attempt
+from tests.agents.world import UNRESOLVED, WHY, World
 from tests.avo.fakes import SEED, correct
 from tests.evaluator.serving.test_protocol import PROFILE
 
@@ -271,3 +275,45 @@ def test_an_attempt_whose_parents_are_not_shown_to_the_step_is_evaluated_all_the
     said = box.call("evaluate", json.dumps(WHY))
     assert "attempt 4: correct, 120.0 predicted TFLOPS; version 2 has 115.0" in said
     assert box.bench.best is not None
+
+
+def test_an_evaluation_says_whether_the_attempt_would_be_accepted_and_why_not() -> None:
+    world = World()
+    refused = Lead(0, 0.056, 0.71).decide(0.01, 0.9)
+
+    def evaluate(candidate: Candidate, **about: Any) -> Attempt:
+        return replace(world.evaluate(candidate, **about), decision=refused)
+
+    bench = Bench(world, evaluate=evaluate)
+    said = bench.evaluate("tflops = 105.6")
+    words = "+5.6% in the mean over version 0, faster in 71% of draws, 90% are needed"
+    assert f"; would be accepted: no, {words}\n" in said
+    assert words in bench.box.bench.attempts[0].line
+
+
+def test_the_lineage_lists_what_is_unresolved_the_fastest_first_and_only_while_it_is_better_than_the_best() -> None:
+    world = World()
+    for tflops in (102.0, 108.0, 104.0):
+        world.fail(f"tflops = {tflops}", decision=UNRESOLVED)
+    world.accept("tflops = 103.0", (0,))
+    said = Bench(world).call("read_lineage", attempts=0)
+    _, _, listed = said.partition("Unresolved attempts, which may be built on:\n")
+    assert [line.split()[:3] for line in listed.splitlines()[1:]] == [["3", "v0", "108.0"], ["4", "v0", "104.0"]]
+    assert UNRESOLVED.told in listed
+    assert UNRESOLVED.told in opening(world.brief(), "x")
+    world.accept("tflops = 120.0", (0,))
+    assert "Unresolved" not in Bench(world).call("read_lineage", attempts=0)
+    assert UNRESOLVED.told in Bench(world).call("read_lineage"), "it is still an attempt that was not accepted"
+
+
+def test_the_best_of_a_step_is_the_fastest_that_would_be_accepted_else_the_fastest() -> None:
+    bench, world = Workbench("x", (0,)), World()
+    for tflops, decision in ((110.0, UNRESOLVED), (105.0, Lead(0, 0.05, 1.0).decide(0.01, 0.9)), (90.0, None)):
+        world.fail(f"tflops = {tflops}", decision=decision)
+    for number in (2, 4):
+        bench.add(world.desk.attempts[number], "", "", "")
+    assert bench.best
+    assert bench.best.attempt_id == 2
+    bench.add(world.desk.attempts[3], "", "", "")
+    assert bench.best.attempt_id == 3
+    assert Workbench.from_json(bench.to_json()).best == bench.best

@@ -12,9 +12,11 @@ from evaluator.evaluation import Evaluation, Fault, Status
 from evaluator.inspection import Findings
 from evaluator.targets import get_target
 from knowledge_base.library import Library
+from lineage_db.decision import Decision, Lead
 from lineage_db.records import Attempt, AttemptSummary, Version
 from tests.avo.fakes import NOW, SEED, judge
 
+UNRESOLVED = Lead(0, 0.056, 0.71).decide(0.01, 0.9)
 WHY = {"hypothesis": "fewer instructions are issued in the hot loop", "change": "a number", "expected": "+10%"}
 
 
@@ -47,9 +49,11 @@ class World:
         self.attempts.append(self._summary(attempt, version.number))
         return version
 
-    def fail(self, source: str = "nonsense", hypothesis: str = "") -> None:
+    def fail(self, source: str = "nonsense", hypothesis: str = "", decision: Decision | None = None) -> None:
         """Add an attempt that is no version."""
-        self.attempts.append(self._summary(self._attempt(source, f"to {source}", (0,), hypothesis), None))
+        attempt = replace(self._attempt(source, f"to {source}", (0,), hypothesis), decision=decision)
+        self.desk.attempts[attempt.id] = attempt
+        self.attempts.append(self._summary(attempt, None))
 
     def evaluate(self, candidate: Candidate, *, change: str, parents: tuple[int, ...], hypothesis: str = "") -> Attempt:
         """Judge and record."""
@@ -102,5 +106,5 @@ class World:
         found = attempt.evaluation
         return AttemptSummary(
             attempt.id, attempt.step_id, attempt.digest, attempt.plan_digest, attempt.status, found.geomean_tflops,
-            found.message, attempt.change, attempt.parents, version, 1.0, NOW, attempt.hypothesis,
+            found.message, attempt.change, attempt.parents, version, 1.0, NOW, attempt.hypothesis, attempt.decision,
         )  # fmt: skip

@@ -4,9 +4,11 @@ from datetime import datetime, timedelta
 
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Status
+from lineage_db.decision import Decision
 from lineage_db.records import Attempt, Run, RunState, Step, StepState
 from lineage_db.store import Store
 from tests.avo.sample_run import START, make_evaluation
+from tests.decisions import decided
 
 HOUR = timedelta(hours=1)
 
@@ -40,6 +42,7 @@ class Recorded:
         parents: tuple[int, ...],
         change: str = "",
         source: str = "",
+        decision: Decision | None = None,
     ) -> Attempt:
         """Record an attempt in a step."""
         if not isinstance(verdict, Evaluation):
@@ -52,6 +55,7 @@ class Recorded:
             evaluation=verdict,
             started=self.now,
             finished=self.now,
+            decision=decision,
         )
 
     def conclude(self, step: Step, attempt: Attempt, accept: bool) -> None:
@@ -62,7 +66,7 @@ class Recorded:
             parents=attempt.parents,
             reason="",
             now=self.now,
-            decide=lambda versions, attempt: accept,
+            decide=lambda versions, attempt: decided(attempt, accept),
         )
 
     def step(
@@ -74,11 +78,12 @@ class Recorded:
         accept: bool | None = None,
         seconds: float = 6.0,
         source: str = "",
+        decision: Decision | None = None,
     ) -> None:
         """Claim, evaluate and conclude; accepted if correct unless told otherwise."""
         step = self.claim()
         self.wait(seconds)
-        attempt = self.evaluate(step, verdict, parents, change, source)
+        attempt = self.evaluate(step, verdict, parents, change, source, decision)
         self.conclude(step, attempt, attempt.evaluation.correct if accept is None else accept)
 
     def abandon(self, step: Step) -> None:

@@ -4,14 +4,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from avo.search.acceptance import Rule, decide
 from evaluator.candidate import Candidate
 from evaluator.catalogue import get_problem, get_suite
 from evaluator.evaluation import CaseResult, CaseScore, Comparison, Evaluation, Resources, Score, Status, Verdict
 from evaluator.target import ScoreKind
+from lineage_db.decision import Decision, Ruling
 from lineage_db.records import Attempt, RunState, Version
 from lineage_db.store import Store
 from seeds import seed_source
 
+_RULE = Rule(min_gain=0.005, min_share=0.9)
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 _TRIES: tuple[tuple[str, str, str, Status | float], ...] = (
@@ -96,24 +99,27 @@ def make_sample_run(url: str, attempts: int = 8) -> str:
             parents = () if number == 0 else (best,)
             operator = "seed" if number == 0 else "mutate"
             step = store.claims.claim(run.id, worker="worker-0", operator=operator, now=now)
+            evaluation = make_evaluation(verdict)
             attempt = store.results.record_attempt(
                 step_id=step.id,
                 candidate=Candidate("mha", source),
                 change=change if not round_ else f"{change} (round {round_ + 1})",
                 parents=parents,
-                evaluation=make_evaluation(verdict),
+                evaluation=evaluation,
                 started=now,
                 finished=now + timedelta(seconds=5),
+                decision=decide(store.versions(run.id), evaluation, _RULE),
             )
             now += timedelta(seconds=6)
             version = store.results.conclude(
-                step.id, attempt_id=attempt.id, parents=parents, reason=change, now=now, decide=_is_faster
+                step.id, attempt_id=attempt.id, parents=parents, reason=change, now=now, decide=_decide
             )
             best = version.number if version else best
         store.set_run_state(run.id, RunState.FINISHED, now=now)
     return name
 
 
-def _is_faster(versions: Sequence[Version], attempt: Attempt) -> bool:
-    best = max((version.attempt.evaluation.geomean_tflops for version in versions), default=0.0)
-    return attempt.evaluation.correct and attempt.evaluation.geomean_tflops > best
+def _decide(versions: Sequence[Version], attempt: Attempt) -> Decision | None:
+    """Decide as acceptance does, without a closer look."""
+    decision = decide(versions, attempt.evaluation, _RULE)
+    return replace(decision, ruling=Ruling.ACCEPTED) if decision and not decision.refused else decision

@@ -10,8 +10,10 @@ import pytest
 from evaluator.candidate import Candidate
 from evaluator.evaluation import CaseScore, Evaluation, Score, Status
 from evaluator.target import ScoreKind
+from lineage_db.decision import Decision
 from lineage_db.records import Attempt, Run, Step
 from lineage_db.store import Store
+from tests.decisions import accept
 from tests.postgresql import Cluster, empty
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -93,6 +95,7 @@ class Maker:
         source: str = "x = 1\n",
         parents: tuple[int, ...] = (),
         evaluation: Evaluation | None = None,
+        decision: Decision | None = None,
     ) -> Attempt:
         """Record an attempt."""
         return store.results.record_attempt(
@@ -103,13 +106,14 @@ class Maker:
             evaluation=evaluation or self.evaluation(tflops),
             started=NOW,
             finished=NOW + timedelta(seconds=2),
+            decision=decision,
         )
 
     def version(self, store: Store, run: Run, tflops: float, parents: tuple[int, ...] = ()) -> None:
         """Add a version of that speed."""
         step = self.step(store, run)
         attempt = self.attempt(store, step, tflops, parents=parents)
-        self.conclude(store, step, attempt, parents=parents, decide=lambda versions, attempt: True)
+        self.conclude(store, step, attempt, parents=parents, decide=accept)
 
     def conclude(
         self,
@@ -118,7 +122,7 @@ class Maker:
         attempt: Attempt | None,
         *,
         parents: tuple[int, ...] = (),
-        decide: Callable[..., bool],
+        decide: Callable[..., Decision | None],
     ) -> object:
         """Conclude a step."""
         return store.results.conclude(

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lineage_db.decision import Decision
 from lineage_db.records import Attempt, RunState, StepState, Version
 from lineage_db.store import Store
+from tests.decisions import decided
 
 WRITER = Path(__file__).parent / "writer.py"
 
@@ -67,14 +69,13 @@ def test_two_workers_are_never_both_accepted_against_the_same_best(store: Store,
     attempts = [make.attempt(store, step, 6.0) for step in steps]
     inside, seen = threading.Event(), []
 
-    def decide(versions: Sequence[Version], attempt: Attempt) -> bool:
+    def decide(versions: Sequence[Version], attempt: Attempt) -> Decision | None:
         seen.append(len(versions))
         if len(seen) == 1:
             inside.set()
             other.join(timeout=0.3)  # give the other every chance to read the lineage too early
-        return all(
-            attempt.evaluation.geomean_tflops > version.attempt.evaluation.geomean_tflops for version in versions
-        )
+        best = max(version.attempt.evaluation.geomean_tflops for version in versions)
+        return decided(attempt, attempt.evaluation.geomean_tflops > best)
 
     def second() -> None:
         inside.wait(600)
@@ -94,10 +95,10 @@ def test_a_reader_works_while_a_writer_is_in_its_transaction(store: Store, make:
     attempt = make.attempt(store, step, 5.0)
     seen = []
 
-    def decide(versions: Sequence[Version], attempt: Attempt) -> bool:
+    def decide(versions: Sequence[Version], attempt: Attempt) -> Decision | None:
         with Store.open(store.url, create=False) as reader:
             seen.append((reader.steps(run.id)[0].state, reader.runs()[0].run.state))
-        return True
+        return decided(attempt, True)
 
     make.conclude(store, step, attempt, decide=decide)
     assert seen == [(StepState.RUNNING, RunState.RUNNING)]

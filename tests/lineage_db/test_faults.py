@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lineage_db.errors import DatabaseUnavailable
 from lineage_db.records import StepState
 from lineage_db.store import Store
 from tests import postgresql
+from tests.decisions import ACCEPTED, accept
 from tests.postgresql import Cluster
 
 PATIENCE_S = 600.0
@@ -152,11 +154,11 @@ def write_everything(store: Store, make: Any, fault: Fault) -> None:
     hit(lambda: store.journal.add_message(step.id, "message", {"a": 1}, now=make.now))
     usage = {"model": "m", "input_tokens": 5, "cached_tokens": 0, "output_tokens": 1, "usd": 0.5, "seconds": 1.0}
     hit(lambda: store.journal.add_call(run.id, step.id, **usage, error="", now=make.now))
-    version = hit(lambda: make.conclude(store, step, attempt, decide=lambda *_: True))
+    version = hit(lambda: make.conclude(store, step, attempt, decide=accept))
     other = hit(lambda: make.step(store, run))
     hit(lambda: store.claims.fail(other.id, state=StepState.FAILED, reason="r", now=make.now))
     assert [found.state for found in store.steps(run.id)] == [StepState.DONE, StepState.FAILED]
-    assert store.attempts(run.id) == [attempt]
+    assert store.attempts(run.id) == [version.attempt] == [replace(attempt, decision=ACCEPTED)]
     assert store.versions(run.id) == [version]
     assert len(store.journal.messages(step.id)) == 1
     assert store.journal.spend(run.id).usd == 0.5

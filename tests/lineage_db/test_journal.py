@@ -1,5 +1,6 @@
 """The journal of a run: nothing that was written is lost, and what ended is not written to."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from evaluator.candidate import Candidate
 from lineage_db.errors import StepNotRunning, UnknownRun
 from lineage_db.records import Spend, StepState, Submission
 from lineage_db.store import Store
+from tests.decisions import ACCEPTED, accept, refuse
 
 
 def call(store: Store, run_id: int, step_id: int | None, make: Any, **values: Any) -> Any:
@@ -62,7 +64,7 @@ def test_notes_outlive_their_step(store: Store, make: Any) -> None:
     for text in ("first", "second"):
         step = make.step(store, run)
         store.journal.remember(step.id, text, now=make.now)
-        make.conclude(store, step, None, decide=lambda *_: False)
+        make.conclude(store, step, None, decide=refuse)
     assert [(note.step_number, note.text) for note in store.journal.memories(run.id)] == [(0, "first"), (1, "second")]
 
 
@@ -116,10 +118,11 @@ def test_a_hypothesis_stays_with_its_attempt_and_a_submission_with_its_step(stor
         parents=(),
         reason="r",
         now=make.now,
-        decide=lambda *_: True,
+        decide=accept,
         submission=submission,
     )
     assert attempt.hypothesis == "fewer registers let two CTAs reside"
+    attempt = replace(attempt, decision=ACCEPTED)
     assert store.attempt(run.id, attempt.id) == attempt == store.attempts(run.id)[0]
     assert store.version(run.id).attempt == attempt == store.versions(run.id)[0].attempt
     assert store.attempt_summaries(run.id)[0].hypothesis == attempt.hypothesis

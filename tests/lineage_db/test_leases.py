@@ -10,6 +10,7 @@ from lineage_db.driving import LEASE
 from lineage_db.errors import RunHeld
 from lineage_db.records import RunState, StepState
 from lineage_db.store import Store
+from tests.decisions import refuse
 
 SECOND = timedelta(seconds=1)
 
@@ -63,7 +64,7 @@ def test_a_run_whose_driver_is_gone_is_interrupted_not_running(store: Store, mak
 def test_only_steps_whose_claim_ran_out_are_abandoned(store: Store, make: Any) -> None:
     run = make.run(store)
     silent, kept, done = (make.step(store, run) for _ in range(3))
-    make.conclude(store, done, None, decide=lambda *_: False)
+    make.conclude(store, done, None, decide=refuse)
     before = store.revision(run.id)
     assert store.claims.keep(kept.id, now=make.now + LEASE / 2)
     later = make.now + LEASE + SECOND

@@ -74,16 +74,17 @@ def fill(connection: Any, make: Any, revision: str) -> None:
             parents=json.dumps([0] * number), started=OLD, finished=OLD,
             evaluation=json.dumps(make.evaluation(tflops, message="").to_json()), source=f"x = {number}".encode(),
         )  # fmt: skip
+        step = {"step": 2 * number} if revision >= "0007" else {}
         insert(
             connection, "versions", run_id=7, number=number, attempt_id=number + 1, parents=json.dumps([0] * number),
-            accepted=OLD,
+            accepted=OLD, **step,
         )  # fmt: skip
     if revision >= "0003":
         insert(connection, "hypotheses", attempt_id=2, text="larger tiles")
         insert(connection, "messages", step_id=4, number=0, kind="message", written=OLD, content='{"role": "user"}')
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006", "0007"])
 def test_a_database_of_an_earlier_schema_keeps_what_it_has_and_goes_on(url: str, make: Any, revision: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__path__[0])))
@@ -100,6 +101,7 @@ def test_a_database_of_an_earlier_schema_keeps_what_it_has_and_goes_on(url: str,
         assert [attempt.version for attempt in store.attempt_summaries(run.id)] == [0, 1]
         assert [version.step_number for version in store.versions(run.id)] == [0, 2]
         assert store.attempts(run.id)[1].source == "x = 1"
+        assert [attempt.decision for attempt in store.attempt_summaries(run.id)] == [None, None]
         assert store.attempts(run.id)[1].hypothesis == ("larger tiles" if revision >= "0003" else "")
         assert len(store.journal.messages(4)) == (1 if revision >= "0003" else 0)
         assert [(step.state, step.turn) for step in store.steps(run.id)] == list(
@@ -125,7 +127,7 @@ def restart_sequences(url: str) -> None:
 
 def test_the_newest_schema_is_migrated_from_every_earlier_one() -> None:
     scripts = sorted(path.name[1:5] for path in Path(migrations.__path__[0], "versions").glob("r*.py"))
-    assert scripts[:-1] == ["0001", "0002", "0003", "0004", "0005", "0006"], "add the new one to the test above"
+    assert scripts[:-1] == ["0001", "0002", "0003", "0004", "0005", "0006", "0007"], "add the new one to the test above"
 
 
 def test_opening_again_changes_nothing(url: str, make: Any) -> None:

@@ -8,6 +8,7 @@ from evaluator.candidate import Candidate
 from evaluator.evaluation import Status
 from lineage_db.records import Outcome, Spend, StepState
 from lineage_db.store import Store
+from tests.decisions import accept
 
 
 def recorded(store: Store, make: Any, speeds: tuple[float, ...], name: str = "one") -> Any:
@@ -16,7 +17,7 @@ def recorded(store: Store, make: Any, speeds: tuple[float, ...], name: str = "on
     for place, tflops in enumerate(speeds):
         step = make.step(store, run)
         attempt = make.attempt(store, step, tflops, source=f"x = {place}\n")
-        make.conclude(store, step, attempt, decide=lambda versions, attempt: attempt.evaluation.correct)
+        make.conclude(store, step, attempt, decide=accept)
     return run
 
 
@@ -44,7 +45,7 @@ def test_accepted_versions_say_what_they_gained_over_the_fastest_of_their_parent
     for tflops, parents in ((120.0, (0,)), (132.0, (0, 1))):
         step = make.step(store, run)
         attempt = make.attempt(store, step, tflops, source=f"x = {tflops}\n")
-        make.conclude(store, step, attempt, parents=parents, decide=lambda versions, attempt: True)
+        make.conclude(store, step, attempt, parents=parents, decide=accept)
     every = store.pages.accepted(run.id)
     assert [version.gain for version in every] == [None, pytest.approx(0.2), pytest.approx(0.1)]
     assert store.pages.accepted(run.id, last=2) == every[1:]

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Status
+from lineage_db.decision import Decision, Ruling
 from lineage_db.records import Attempt, Version
 from lineage_db.store import Store
 
@@ -15,14 +16,14 @@ NOW = datetime(2030, 1, 1, tzinfo=UTC)
 FAULT = Evaluation(Status.INCORRECT, "wrong", "h100", "paper", 1.0)
 
 
-def die(versions: Sequence[Version], attempt: Attempt) -> bool:
+def die(versions: Sequence[Version], attempt: Attempt) -> Decision | None:
     """Die as a killed process does, in the middle of a transaction."""
     os._exit(9)
 
 
-def no_more_than_five(versions: Sequence[Version], attempt: Attempt) -> bool:
-    """Accept while the lineage is short."""
-    return len(versions) < 5
+def no_more_than_five(versions: Sequence[Version], attempt: Attempt) -> Decision | None:
+    """Accept while the lineage is short, even what is faulty."""
+    return Decision(Ruling.ACCEPTED, "there is room") if len(versions) < 5 else None
 
 
 def main(url: str, mode: str) -> None:

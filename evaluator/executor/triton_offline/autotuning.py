@@ -100,7 +100,7 @@ class OfflineTuning:
             if self._mode == "all":
                 self._try(tuner, args, config, current, named)
             else:
-                with _hooks(tuner, config, named):
+                with hooks(tuner, config, named):
                     kernel = tuner.fn.run(*args, **{**current, "warmup": True})
                 if self._mode == "fitting" and kernel is not None and not self._tries.fits(kernel):
                     return _NEVER
@@ -116,7 +116,7 @@ class OfflineTuning:
         tensors = {name: base for name, value in named.items() if (base := _tensor(value)) is not None}
         before = {name: _whole(tensor).clone() for name, tensor in tensors.items()}
         try:
-            with self._tries.trying(str(config)), _hooks(tuner, config, named):
+            with self._tries.trying(str(config)), hooks(tuner, config, named):
                 tuner.fn.run(*args, **current)
             after = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         finally:
@@ -134,7 +134,7 @@ class OfflineTuning:
 
 
 @contextlib.contextmanager
-def _hooks(tuner: Any, config: Any, named: dict[str, Any]) -> Iterator[None]:
+def hooks(tuner: Any, config: Any, named: dict[str, Any]) -> Iterator[None]:
     """Call the hooks that a benchmark of the configuration would call."""
     if config.pre_hook:
         config.pre_hook(named)

@@ -31,6 +31,10 @@ class _Stream:
         """All work is done."""
         return True
 
+    def is_capturing(self) -> bool:
+        """No graph is captured."""
+        return False
+
     def record_event(self, event: "_Event | None" = None) -> "_Event":
         """Return the event."""
         return event or _Event()

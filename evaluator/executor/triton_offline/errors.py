@@ -10,6 +10,10 @@ class OfflineError(EvaluatorError):
     """The session cannot start, or cannot execute a launch. The message is one line."""
 
 
+class Undecided(OfflineError):
+    """What a launch does depends on contents that were never made."""
+
+
 class FaultsFound(EvaluatorError):
     """A launch had faults, and the session was told to raise them. The message has one line for each."""
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from evaluator.executor.allocation import Allocation
-from evaluator.executor.kernel import Execution, Kernel
+from evaluator.executor.execution import Execution
+from evaluator.executor.kernel import Kernel
 from evaluator.plan import Argument
 
 KIND = "read of uninitialised memory"

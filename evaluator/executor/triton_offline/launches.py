@@ -1,4 +1,4 @@
-"""Launches as a session records them, and the stand-in for a compiled kernel that Triton passes them to."""
+"""Launches as a session records them, what is predicted of them, and the stand-in for a compiled kernel."""
 
 import functools
 import math
@@ -15,18 +15,20 @@ from evaluator.compiling.compiler import Compiler, fit
 from evaluator.compiling.frontend import Lowered
 from evaluator.evaluation import Fault, Resources
 from evaluator.executor.errors import UnsupportedOperation
+from evaluator.executor.execution import Execution
 from evaluator.executor.faults import MemoryFault
-from evaluator.executor.kernel import Execution
 from evaluator.executor.order import Difference
 from evaluator.executor.triton_offline.errors import OfflineError
-from evaluator.performance import resources
+from evaluator.performance import PredictedTime, Timing, resources
+from evaluator.performance.launch import predict_launch
 from evaluator.plan import KernelIR
 from evaluator.target import Target
+from evaluator.work import Counted, LaunchWork
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One launch that was executed, or skipped as unsupported."""
+    """One launch that was executed or only counted, or that was skipped as unsupported."""
 
     kernel: str
     """Name of the jit function."""
@@ -36,7 +38,13 @@ class Launch:
     constants: Mapping[str, object]
     """Compile-time arguments by name."""
     execution: Execution | None
-    """Findings of the execution; None if the launch was skipped."""
+    """Findings of the execution; None if the launch was only counted, or skipped."""
+    counted: Counted | None = None
+    """What its programs ask for; None if the launch was skipped."""
+    readable_bytes: int = 0
+    """Distinct bytes of the tensors that it may read."""
+    writable_bytes: int = 0
+    """Distinct bytes of the tensors that it may write to."""
     unsupported: str = ""
     """Why the launch was skipped, ``""`` if it was not."""
     differences: tuple[Difference, ...] = ()
@@ -86,6 +94,27 @@ class Launch:
     def resources(self) -> Resources:
         """Registers, shared memory and occupancy on the target. Raises like ``binary``."""
         return resources(self.binary, self.target)
+
+    @property
+    def work(self) -> LaunchWork:
+        """What the launch asks of the target. Raises like ``binary``, and ``OfflineError`` for a skipped launch."""
+        if self.counted is None:
+            raise OfflineError(f"a launch of kernel {self.kernel} was skipped: {self.unsupported}")
+        return self.counted.of(self.binary, self.programs)
+
+    def predict(self, cold: bool = True, graph: bool = False) -> PredictedTime:
+        """Return the predicted time on the target, in microseconds ``us``, with its range ``low_us`` to ``high_us``.
+
+        With ``cold``, L2 is overwritten before each launch, as ``triton.testing.do_bench`` does; without, it holds what
+        the launch before, the same one, left there. With ``graph``, launches are replayed from a CUDA graph. What must
+        pass through memory is each distinct byte of the tensors that the kernel may read or write to, but not more
+        bytes than its programs ask for.
+
+        Raises ``OfflineError`` if the launch was skipped or does not compile, and ``ModelError`` if it does not fit the
+        target or its binary cannot be modelled.
+        """
+        timing = Timing(cold, graph)
+        return predict_launch(self.work, self.target, self.readable_bytes, self.writable_bytes, timing)
 
     @property
     def misfit(self) -> str:

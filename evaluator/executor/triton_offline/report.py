@@ -19,6 +19,8 @@ class SessionReport:
     launches: tuple[Launch, ...]
     disagreements: tuple[Disagreement, ...] = ()
     """Configurations of autotuned kernels that give different results, if all were tried."""
+    executed: bool = True
+    """Whether the session executes launches; otherwise nothing is known of faults."""
 
     @property
     def faults(self) -> tuple[MemoryFault, ...]:
@@ -53,7 +55,7 @@ class SessionReport:
     def __str__(self) -> str:
         kernels = Counter(launch.kernel for launch in self.launches)
         programs = sum(launch.programs for launch in self.launches)
-        checked = "sanitised" if self.sanitized else "not sanitised"
+        checked = "sanitised" if self.sanitized else "not sanitised" if self.executed else "not executed"
         lines = [
             f"{counted(len(self.launches), 'launch', 'launches')} of {counted(len(kernels), 'kernel', 'kernels')}, "
             f"{counted(programs, 'program', 'programs')}, for {self.target}, {checked}"
@@ -69,7 +71,7 @@ class SessionReport:
             if entries:
                 lines.append(f"{title}:")
                 lines.extend(f"  {entry}" for entry in entries)
-        if self.clean:
+        if self.clean and self.executed:
             lines.append("no faults")
         return "\n".join(lines)
 
@@ -78,6 +80,7 @@ class SessionReport:
         return {
             "target": self.target,
             "sanitized": self.sanitized,
+            "executed": self.executed,
             "launches": [_launch(launch) for launch in self.launches],
             "faults": [asdict(fault) for fault in self.faults],
             "notes": [asdict(note) for note in self.notes],
@@ -88,7 +91,8 @@ class SessionReport:
 
 
 def _launch(launch: Launch) -> dict[str, Any]:
-    trips = launch.execution.trips if launch.execution else ()
+    counted = launch.counted.trips if launch.counted else ()
+    trips = launch.execution.trips if launch.execution else counted
     return {
         "kernel": launch.kernel,
         "grid": list(launch.grid),

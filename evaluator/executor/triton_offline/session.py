@@ -1,10 +1,10 @@
-"""Sessions: while one is open, every Triton kernel launched in the process is executed on the CPU."""
+"""Sessions: while one is open, every Triton kernel launched in the process is executed on the CPU, or only counted."""
 
 import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal
 
@@ -15,19 +15,22 @@ from triton.compiler import make_backend
 
 from evaluator.compiling.frontend import Lowered, UnfitArgument, lower
 from evaluator.errors import EvaluatorUnavailable
+from evaluator.executor.allocation import Allocation
 from evaluator.executor.errors import ExecutionTimeout, IRError, UnsupportedOperation
-from evaluator.executor.kernel import DEFAULT_TEMPORARIES, load
+from evaluator.executor.kernel import DEFAULT_TEMPORARIES, Kernel, load
 from evaluator.executor.order import differences
 from evaluator.executor.triton_offline import device
 from evaluator.executor.triton_offline.autotuning import MODES, Disagreement, OfflineTuning
-from evaluator.executor.triton_offline.errors import FaultsFound, OfflineError
+from evaluator.executor.triton_offline.contents import Contents, Unfilled
+from evaluator.executor.triton_offline.errors import FaultsFound, OfflineError, Undecided
 from evaluator.executor.triton_offline.garbage import Garbage
 from evaluator.executor.triton_offline.launches import Launch, OfflineKernel, misfit, refuse_gluon
 from evaluator.executor.triton_offline.patches import Patches, active
 from evaluator.executor.triton_offline.report import SessionReport
 from evaluator.executor.triton_offline.shadows import Shadows, Watch, watch_handovers
-from evaluator.executor.triton_offline.storages import Storages, excuse_neighbours
+from evaluator.executor.triton_offline.storages import Storages, distinct_bytes, excuse_neighbours
 from evaluator.executor.triton_offline.torch_state import leave_eager, plain_torch, threads
+from evaluator.executor.triton_offline.trials import CountedTuning, Trial
 from evaluator.plan import Argument
 from evaluator.target import Target
 from evaluator.targets import get_target
@@ -45,7 +48,8 @@ class Session:
         self,
         target: str | Target,
         *,
-        sanitize: bool,
+        execute: bool,
+        sanitize: bool | None,
         on_fault: Literal["collect", "raise"],
         unsupported: Literal["raise", "skip"],
         autotune: Literal["fitting", "first", "all"],
@@ -60,9 +64,22 @@ class Session:
         _check("on_fault", on_fault, ("collect", "raise"))
         _check("unsupported", unsupported, ("raise", "skip"))
         _check("autotune", autotune, MODES)
+        asked = {
+            "sanitize=True": sanitize,
+            "on_fault='raise'": on_fault == "raise",
+            "check_order=True": check_order,
+            "count=True": count,
+        }
+        for option, chosen in asked.items():
+            if chosen and not execute:
+                raise OfflineError(f"{option} needs kernels to be executed, and execute=False only counts their work")
+        sanitize = execute if sanitize is None else sanitize
         self.target = get_target(target) if isinstance(target, str) else target
         self.launches: list[Launch] = []
+        self.trials: list[Trial] = []
+        """With ``execute=False`` and ``autotune="all"``: what became of each configuration of autotuned kernels."""
         self._disagreements: list[Disagreement] = []
+        self._execute = execute
         self._sanitize = sanitize
         self._on_fault = on_fault
         self._unsupported = unsupported
@@ -75,9 +92,13 @@ class Session:
         self._threads = threads
         self._lock = threading.RLock()
         self._patches = Patches()
-        self._tuning = OfflineTuning(autotune, self)
+        counts_all = autotune == "all" and not execute
+        self._tuning: OfflineTuning | CountedTuning = (
+            CountedTuning(self) if counts_all else OfflineTuning(autotune, self)
+        )
         self._shadows = Shadows() if sanitize else None
-        self._watch = Watch(self._shadows)
+        self._contents = None if execute else Contents()
+        self._watch = Watch(self._shadows) if self._contents is None else Unfilled(self._contents)
         self._driver = device.OfflineDriver(self.target)
         self._touched: dict[Any, Any] = {}
         self._eager: Any = None
@@ -106,7 +127,8 @@ class Session:
     def report(self) -> SessionReport:
         """Return the report so far."""
         with self._lock:
-            return SessionReport(self.target.name, self._sanitize, tuple(self.launches), tuple(self._disagreements))
+            launches, disagreements = tuple(self.launches), tuple(self._disagreements)
+            return SessionReport(self.target.name, self._sanitize, launches, disagreements, self._execute)
 
     def take_report(self) -> SessionReport:
         """Return the report so far, and start a new one."""
@@ -148,6 +170,8 @@ class Session:
             self._eager = torch.compiler.set_stance("force_eager")
         if self._shadows is not None:
             watch_handovers(patches, self._shadows)
+        if self._contents is not None:
+            self._contents.watch_reads(patches)
         self._tuning.install(patches)
         # JITFunction.create_binder imports the name when a function is first launched on a device.
         patches.set(triton.compiler, "compile", self._compiler(triton.compiler.compile))
@@ -184,10 +208,10 @@ class Session:
             if key not in _lowered:
                 with plain_torch():
                     _lowered[key] = lower(src, backend, parsed)
-        return OfflineKernel(src, _lowered[key], self.target, self._execute)
+        return OfflineKernel(src, _lowered[key], self.target, self._launch)
 
-    def _execute(self, kernel: OfflineKernel, grid: tuple[int, int, int], values: tuple[Any, ...]) -> None:
-        """Execute one launch; a grid with a zero in it launches nothing."""
+    def _launch(self, kernel: OfflineKernel, grid: tuple[int, int, int], values: tuple[Any, ...]) -> None:
+        """Execute or count one launch; a grid with a zero in it launches nothing."""
         name = kernel.src.fn.__name__
         if any(not 0 <= extent <= limit for extent, limit in zip(grid, _GRID_LIMITS, strict=True)):
             raise OfflineError(f"kernel {name} is launched over {grid}: a grid is at most {_GRID_LIMITS}")
@@ -196,7 +220,7 @@ class Session:
         with self._lock, plain_torch(), threads(self._threads):
             try:
                 launch = self._run(kernel, name, grid, values)
-            except UnsupportedOperation as error:
+            except (UnsupportedOperation, Undecided) as error:
                 if self._unsupported == "raise":
                     raise
                 launch = self._record(kernel, name, grid, unsupported=str(error))
@@ -217,18 +241,65 @@ class Session:
             args.extend(parameters)
             storages.name = next(names, "")
         memory, final = storages.lay_out(args)
-        executable = load(kernel.lowered.kernel.ttir)
-        limits: dict[str, Any] = {"temporaries_bytes": self._temporaries_bytes}
+        limits: dict[str, Any] = {}
         if self._deadline_s is not None:
             limits["deadline"] = time.process_time() + self._deadline_s
+        try:
+            executable = load(kernel.lowered.kernel.ttir)
+        except UnsupportedOperation:
+            self._lose(storages, range(len(memory)))
+            raise
+        read, written = executable.reaches(final)
+        reach = {
+            "readable_bytes": sum(distinct_bytes(memory[buffer]) for buffer in read),
+            "writable_bytes": sum(distinct_bytes(memory[buffer]) for buffer in written),
+        }
+        if not self._executes(storages, memory, read, written):
+            try:
+                self._check_made(executable, name, storages, final)
+                counted = executable.count(memory, final, grid, **limits)
+            finally:
+                self._lose(storages, written)
+            return self._record(kernel, name, grid, counted=counted, **reach)
+        limits["temporaries_bytes"] = self._temporaries_bytes
         differing = differences(executable, memory, final, grid, **limits) if self._check_order else ()
         fresh = any(memory[buffer].initialised is not None for buffer in executable.reads(final))
         garbage = Garbage(executable, memory, final) if fresh else None
-        execution = executable.run(memory, final, grid, sanitize=self._sanitize, count=self._count, **limits)
+        execution = executable.run(memory, final, grid, sanitize=self._sanitize, count=self._count, work=True, **limits)
         if garbage is not None:
             execution = garbage.settle(execution, grid, **limits)
         storages.ran()
-        return self._record(kernel, name, grid, execution=excuse_neighbours(execution), differences=differing)
+        outcome = {"execution": excuse_neighbours(execution), "differences": differing, "counted": execution.work}
+        return self._record(kernel, name, grid, **outcome, **reach)
+
+    def _executes(
+        self, storages: Storages, memory: Sequence[Allocation], read: Iterable[int], written: Collection[int]
+    ) -> bool:
+        """Whether a launch is executed. If it only writes integers that can be computed, it always is: they may decide
+        what later launches do.
+        """
+        if self._contents is None:
+            return True
+        known = not any(self._contents.lacks(tensor) for buffer in read for tensor in storages.tensors(buffer))
+        floats = any(memory[buffer].data.is_floating_point() for buffer in written)
+        return known and bool(written) and not floats and not self._config
+
+    def _lose(self, storages: Storages, buffers: Iterable[int]) -> None:
+        """Record that a launch was to write to buffers and was not executed, unless it is an autotuner's trial."""
+        if self._contents is not None and not self._config:
+            for buffer in buffers:
+                for tensor in storages.tensors(buffer):
+                    self._contents.lose(tensor)
+
+    def _check_made(self, executable: Kernel, name: str, storages: Storages, args: Sequence[Argument]) -> None:
+        """Raise ``Undecided`` if it depends on contents that were never made how often a kernel loops."""
+        assert self._contents is not None
+        for buffer in executable.decides(args):
+            if any(map(self._contents.lacks, storages.tensors(buffer))):
+                raise Undecided(
+                    f"how often kernel {name} loops depends on {storages.names(buffer)}, whose contents were never "
+                    "made: execute=False leaves them out"
+                )
 
     def _record(self, kernel: OfflineKernel, name: str, grid: tuple[int, int, int], **outcome: Any) -> Launch:
         outcome = {"execution": None, **outcome}
@@ -238,7 +309,8 @@ class Session:
 def offline(
     target: str | Target = "h100",
     *,
-    sanitize: bool = True,
+    execute: bool = True,
+    sanitize: bool | None = None,
     on_fault: Literal["collect", "raise"] = "collect",
     unsupported: Literal["raise", "skip"] = "raise",
     autotune: Literal["fitting", "first", "all"] = "fitting",
@@ -250,13 +322,21 @@ def offline(
     deadline_s: float | None = DEFAULT_DEADLINE_S,
     threads: int | None = None,
 ) -> Session:
-    """Return a context in which Triton kernels are executed on the CPU, from the IR made for ``target``.
+    """Return a context in which Triton kernels run on the CPU, from the IR made for ``target``.
 
-    sanitize            look for races, reads of uninitialised memory and more; out-of-bounds accesses are always faults
+    execute             with False, launches are not executed: their work is counted, for ``launch.predict()``. Tensors
+                        may be as large as real ones and cost nothing, because floating-point tensors of more than 2**22
+                        elements, and all that is computed from them, have no contents. Integers and smaller tensors
+                        have, and kernels that write nothing but integers are executed. Host code that reads contents
+                        that were never made is refused with ``OfflineError``. Nothing is checked
+    sanitize            look for races, reads of uninitialised memory and more, by default unless ``execute`` is False;
+                        out-of-bounds accesses are always faults
     on_fault            ``collect`` faults for the report, or ``raise`` ``FaultsFound`` at the launch
-    unsupported         ``raise`` ``UnsupportedOperation``, or ``skip`` the launch, outputs untouched, and report it
+    unsupported         ``raise`` ``UnsupportedOperation``, or ``skip`` the launch, outputs untouched, and report it. A
+                        launch whose work depends on contents that were never made raises ``OfflineError`` or is skipped
     autotune            take the first configuration that compiles for and fits the target, the ``first`` that lowers,
-                        or run ``all`` on copies and report which disagree, then take the first
+                        or run ``all`` on copies and report which disagree, then take the first. With ``execute=False``,
+                        ``all`` are counted, and ``session.trials`` has what became of each
     check_order         run each launch on copies in two orders of programs and report where bits differ
     check_padding       treat accesses to parts of a storage that belong to no tensor of the launch as faults
     count               keep operations, bytes and sectors of every program in ``launch.execution.counts``
@@ -265,10 +345,12 @@ def offline(
     deadline_s          processor seconds that one launch may take before ``ExecutionTimeout``
     threads             torch's threads during launches; None leaves their number as it is
 
-    Raises ``UnknownTarget``. Entering raises ``OfflineError`` while another session is open.
+    Raises ``UnknownTarget``, and ``OfflineError`` for options that exclude each other. Entering raises ``OfflineError``
+    while another session is open.
     """
     return Session(
         target,
+        execute=execute,
         sanitize=sanitize,
         on_fault=on_fault,
         unsupported=unsupported,

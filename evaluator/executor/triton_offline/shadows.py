@@ -65,11 +65,11 @@ class Shadows:
 
     def padded(self, tensor: torch.Tensor) -> bool:
         """Whether parts of the tensor's storage that lie in no tensor of a launch are out of bounds for it."""
-        return _key(tensor) not in self._restrided
+        return storage_key(tensor) not in self._restrided
 
     def wrote(self, tensor: torch.Tensor) -> None:
         """Record that every element of a tensor has been written."""
-        shadow = self._shadows.get(_key(tensor))
+        shadow = self._shadows.get(storage_key(tensor))
         if shadow is None:
             return
         end = tensor.storage_offset() + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
@@ -84,14 +84,14 @@ class Shadows:
 
     def forget(self, tensor: torch.Tensor) -> None:
         """Record that all of the tensor's storage may have been written."""
-        self._shadows.pop(_key(tensor), None)
+        self._shadows.pop(storage_key(tensor), None)
 
     def written(self, tensor: torch.Tensor) -> tuple[torch.Tensor, int] | None:
         """Return which elements of the tensor's storage are written, and bytes per element; None if all may be.
 
         The caller sets elements written later in place.
         """
-        shadow = self._shadows.get(_key(tensor))
+        shadow = self._shadows.get(storage_key(tensor))
         if shadow is None:
             return None
         if _version(tensor) not in shadow.versions or bool(shadow.written.all()):
@@ -116,7 +116,7 @@ class Watch(TorchDispatchMode):
         self, func: Any, types: object, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if key := _python_kernel(func):
+        if key := python_kernel(func):
             with self:  # so that what it calls is seen too
                 return func.redispatch(torch._C.DispatchKeySet(key), *args, **kwargs)
         result = func(*args, **kwargs)
@@ -128,7 +128,7 @@ class Watch(TorchDispatchMode):
         elif func is _aten.as_strided.default:
             self._shadows.restrided(result)
         elif func._schema.is_mutable:
-            for tensor in _mutated(func, args, kwargs):
+            for tensor in mutated(func, args, kwargs):
                 self._shadows.wrote(tensor)
         return result
 
@@ -136,7 +136,7 @@ class Watch(TorchDispatchMode):
 _CPU_KEYS = ("CPU", "CompositeExplicitAutograd")
 
 
-def _python_kernel(func: Any) -> torch._C.DispatchKey | None:
+def python_kernel(func: Any) -> torch._C.DispatchKey | None:
     """Return the dispatch key of an operator's Python kernel: that for CPUs, else that for CUDA."""
     if func.namespace in ("aten", "prims"):
         return None
@@ -149,7 +149,8 @@ def _python_kernel(func: Any) -> torch._C.DispatchKey | None:
     return None
 
 
-def _mutated(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[torch.Tensor]:
+def mutated(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[torch.Tensor]:
+    """Yield the arguments that an operator writes to."""
     for i, parameter in enumerate(func._schema.arguments):
         if parameter.alias_info is not None and parameter.alias_info.is_write:
             value = args[i] if i < len(args) else kwargs.get(parameter.name)
@@ -158,7 +159,8 @@ def _mutated(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Itera
                     yield tensor
 
 
-def _key(tensor: torch.Tensor) -> int:
+def storage_key(tensor: torch.Tensor) -> int:
+    """Return the identity of a tensor's storage, which may be reused once nothing refers to it, even weakly."""
     key: int = tensor.untyped_storage()._cdata
     return key
 

@@ -10,7 +10,7 @@ import torch
 
 from evaluator.compiling.frontend import UnfitArgument
 from evaluator.executor.allocation import Allocation, View
-from evaluator.executor.kernel import Execution
+from evaluator.executor.execution import Execution
 from evaluator.executor.triton_offline.device import real_device
 from evaluator.executor.triton_offline.errors import OfflineError
 from evaluator.executor.triton_offline.shadows import Shadows
@@ -43,6 +43,7 @@ class Storages:
         self._check_padding = check_padding
         self._given: list[_Given] = []
         self._converted: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._members: list[list[int]] = []
         self.name = ""
         """Name of the parameter whose argument is being processed."""
 
@@ -61,9 +62,10 @@ class Storages:
         allocations: list[Allocation] = []
         pointers: dict[int, Pointer] = {}
         described = [arg for arg in args if isinstance(arg, Descriptor)]
-        for members in self._spans():
+        self._members = list(self._spans())
+        for members in self._members:
             start, data = _flat([self._given[i] for i in members])
-            allocation = Allocation(", ".join(dict.fromkeys(self._name(i) for i in members)), data)
+            allocation = Allocation(self.names(len(allocations)), data)
             for i in members:
                 given = self._given[i]
                 pointers[i] = Pointer(len(allocations), given.address - start if given.tensor.numel() else 0)
@@ -74,6 +76,14 @@ class Storages:
                 allocation.initialised = self._initialised(members, data)
             allocations.append(allocation)
         return allocations, [_final(arg, pointers) for arg in args]
+
+    def tensors(self, buffer: int) -> list[torch.Tensor]:
+        """Return the tensors that lie in an allocation."""
+        return [self._given[i].tensor for i in self._members[buffer]]
+
+    def names(self, buffer: int) -> str:
+        """Return the names of the parameters that an allocation was given for."""
+        return ", ".join(dict.fromkeys(map(self._name, self._members[buffer])))
 
     def ran(self) -> None:
         """Record what the launch has written, where the record uses another unit than the executor."""
@@ -136,6 +146,15 @@ class Storages:
         converted = _in_items(written, item_bytes, data.element_size())[: data.numel()].contiguous()
         self._converted.append((written, converted))
         return converted
+
+
+def distinct_bytes(allocation: Allocation) -> int:
+    """Return the bytes of the tensors in an allocation; those that overlap or repeat elements count once."""
+    elements = sum(
+        math.prod(n for n, stride in zip(view.shape, view.strides, strict=True) if stride)
+        for view in set(allocation.views)
+    )
+    return min(elements, allocation.data.numel()) * allocation.data.element_size()
 
 
 def excuse_neighbours(execution: Execution) -> Execution:

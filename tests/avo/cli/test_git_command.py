@@ -13,6 +13,7 @@ from lineage_db.store import Store
 from seeds import seed_source
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START, make_evaluation
+from tests.decisions import accept
 
 Avo = Callable[..., Result]
 
@@ -71,7 +72,7 @@ def test_branches_merges_words_and_interventions_are_kept(avo: Avo, tmp_path: Pa
         )
         submission = Submission(attempt.id, attempt.change, attempt.hypothesis, "10% more", "4% more")
         store.results.conclude(
-            step.id, attempt_id=attempt.id, parents=(1, 2), reason="", now=START, decide=lambda *_: True,
+            step.id, attempt_id=attempt.id, parents=(1, 2), reason="", now=START, decide=accept,
             submission=submission,
         )  # fmt: skip
     out = tmp_path / "lineage"
@@ -105,3 +106,24 @@ def test_what_cannot_be_written_is_one_line_and_nothing_is_left(avo: Avo, tmp_pa
     assert result.exit_code == 2
     assert len(result.stderr.strip().splitlines()) == 1
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_attempt_that_is_no_version_is_a_branch_of_its_own(avo: Avo, tmp_path: Path) -> None:
+    out = tmp_path / "lineage"
+    assert avo("git", "mha-h100#6", "--out", str(out)).exit_code == 0
+    assert git(out, "branch", "--format=%(refname:short)").split() == ["attempt-6", "main"]
+    assert git(out, "log", "-1", "--format=%P", "attempt-6").strip() == git(out, "rev-parse", "v2").strip()
+    body = git(out, "log", "-1", "--format=%B", "attempt-6")
+    assert body.startswith("attempt 6: BLOCK_N 64 -> 32\n")
+    assert "No version: not accepted: -14.3% in the mean over version 2, +0.5% is needed\n" in body
+    assert "Attempt: 6\n" in body
+    for name, same in (("mha-h100", "plain"), ("mha-h100#4", "version")):
+        avo("git", name, "--out", str(tmp_path / same))
+        assert git(tmp_path / same, "rev-parse", "main") == git(out, "rev-parse", "main")
+        assert git(tmp_path / same, "branch", "--format=%(refname:short)").split() == ["main"]
+
+
+def test_a_faulty_attempt_is_committed_with_its_fault(avo: Avo, tmp_path: Path) -> None:
+    out = tmp_path / "lineage"
+    assert avo("git", "mha-h100#3", "--out", str(out)).exit_code == 0
+    assert "No version: does_not_fit: needs 262144 bytes" in git(out, "log", "-1", "--format=%B", "attempt-3")

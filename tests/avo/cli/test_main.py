@@ -89,8 +89,32 @@ SUITES = ", ".join(get_problem("mha").suites)
         (["resume", "mha-h100", "--max-hours", "-1"], "avo: --max-hours: -1.0 should be greater than 0\n"),
         (["evaluate", "missing.py"], "avo: cannot read missing.py: No such file or directory\n"),
         *(
-            (["show", bad], f"avo: {bad!r} does not name a version: write RUN or RUN@NUMBER, e.g. mha-h100@3\n")
-            for bad in ("mha-h100@", "@3", "a@b@3", "mha-h100@-1", "mha-h100@best", "mha-h100@vv3", "a b")
+            (
+                ["show", bad],
+                f"avo: {bad!r} names neither a version nor an attempt: write RUN, RUN@VERSION or RUN#ATTEMPT, "
+                "e.g. mha-h100@3 or mha-h100#38\n",
+            )
+            for bad in (
+                "mha-h100@",
+                "@3",
+                "a@b@3",
+                "mha-h100@-1",
+                "mha-h100@best",
+                "mha-h100@vv3",
+                "a b",
+                "a#",
+                "a@1#2",
+            )
+        ),
+        (["diff", "mha-h100", "mha-h100#99"], "avo: the run has no attempt 99: avo attempts lists those it has\n"),
+        (
+            ["lineage", "mha-h100#3"],
+            "avo: 'mha-h100#3' names an attempt, and this command is about a whole run: "
+            "write mha-h100 without #ATTEMPT\n",
+        ),
+        (
+            ["run", "--from", "mha-h100#3"],
+            "avo: --from: attempt 3 of mha-h100 is no start, it is does_not_fit\n",
         ),
     ],
 )

@@ -15,6 +15,7 @@ from lineage_db.store import Store
 from seeds import seed_source
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START, make_evaluation, make_measured, make_sample_run
+from tests.decisions import accept
 
 Avo = Callable[..., Result]
 
@@ -94,9 +95,7 @@ def test_a_version_of_two_parents_has_its_gain_over_the_better_one(avo: Avo, tmp
             started=START,
             finished=START,
         )
-        store.results.conclude(
-            step.id, attempt_id=attempt.id, parents=(0, 3), reason="", now=START, decide=lambda versions, attempt: True
-        )
+        store.results.conclude(step.id, attempt_id=attempt.id, parents=(0, 3), reason="", now=START, decide=accept)
     merged = json.loads(avo("lineage", name, "--db", url, "--json").stdout)[-1]
     assert merged["parents"] == [0, 3]
     assert merged["gain"] == pytest.approx(0.1, rel=1e-12)
@@ -125,6 +124,9 @@ def test_attempts_shows_all_and_groups_failures_by_reason(avo: Avo) -> None:
     assert len(head.splitlines()) == 10
     assert [line.split()[:2] for line in reasons.splitlines()[1:]] == [["2", "incorrect"], ["1", "does_not_fit"]]
     assert "skip [diagonal] blocks" in text
+    (refused,) = (line for line in head.splitlines() if "-14.3%" in line)
+    assert refused.split()[:4] == ["6", "5", "v2", "correct"]
+    assert refused.endswith("not accepted: -14.3% in the mean over version 2, +0.5% is needed")
 
 
 def test_failures_that_differ_in_figures_only_are_one_group(avo: Avo, tmp_path: Path) -> None:
@@ -211,7 +213,17 @@ def test_attempts_json_has_null_scores_for_failures(avo: Avo) -> None:
 
 @pytest.mark.parametrize(
     ("flags", "ids"),
-    [(["--failures"], [3, 5, 7]), (["--status", "incorrect"], [5, 7]), (["--status", "correct", "--failures"], [])],
+    [
+        (["--failures"], [3, 5, 7]),
+        (["--status", "incorrect"], [5, 7]),
+        (["--status", "correct", "--failures"], []),
+        (["--ruling", "no_gain"], [6]),
+        (["--ruling", "no_gain", "--ruling", "accepted"], [1, 2, 4, 6, 8]),
+        (["--last", "3"], [6, 7, 8]),
+        (["--sort", "score"], [8, 4, 6, 2, 1, 3, 5, 7]),
+        (["--sort", "score", "--last", "3"], [8, 6, 7]),
+        (["--sort", "time", "--status", "incorrect", "--last", "1"], [7]),
+    ],
 )
 def test_attempts_can_be_filtered(avo: Avo, flags: list[str], ids: list[int]) -> None:
     assert [record["id"] for record in json.loads(avo("attempts", "mha-h100", "--json", *flags).stdout)] == ids
@@ -259,3 +271,30 @@ def test_diff_json_goes_across_runs(avo: Avo) -> None:
     assert record["new"]["version"] == "mha-h100-2@4"
     assert record["gain"] == pytest.approx(1.626, rel=1e-12)
     assert "+ROUND = 1\n" in record["diff"]
+
+
+def test_an_attempt_is_shown_with_why_it_is_no_version(avo: Avo) -> None:
+    text = avo("show", "mha-h100#6").stdout
+    assert text.startswith("mha-h100#6: BLOCK_N 64 -> 32\nmade by mutate from v2, 2026-03-01 12:00 UTC, attempt 6\n")
+    assert "\nnot accepted: -14.3% in the mean over version 2, +0.5% is needed\n" in text
+    assert "correct, 180.0 predicted TFLOPS, h100" in text
+    data = json.loads(avo("show", "mha-h100#6", "--json").stdout)
+    assert (data["version"], data["attempt"], data["parents"], data["accepted"]) == (None, 6, [2], None)
+    assert data["decision"]["ruling"] == "no_gain"
+    faulty = avo("show", "mha-h100#3").stdout
+    assert "does_not_fit: needs 262144 bytes of shared memory" in faulty
+
+
+def test_an_attempt_that_is_a_version_is_shown_as_that(avo: Avo) -> None:
+    assert avo("show", "mha-h100#4").stdout == avo("show", "mha-h100@2").stdout
+
+
+def test_attempts_can_be_compared(avo: Avo) -> None:
+    lines = avo("diff", "mha-h100@2", "mha-h100#6").stdout.splitlines()
+    assert lines[:3] == [
+        "mha-h100@2: 210.0 predicted TFLOPS, h100", "mha-h100#6: 180.0 predicted TFLOPS, h100", "-14.3%",
+    ]  # fmt: skip
+    assert "+++ mha-h100#6" in lines
+    lines = avo("diff", "mha-h100#3", "mha-h100#6").stdout.splitlines()
+    assert lines[0].startswith("mha-h100#3: does_not_fit: needs 262144 bytes")
+    assert lines[2] == "--- mha-h100#3"

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from avo.cli.session import in_words, summarise
-from avo.config import START, TRANSFERRED
+from avo.config import START, TIMED_FIRST, TRANSFERRED
+from lineage_db.decision import Lead
 from lineage_db.store import Store
 from seeds import seed_source
 from tests.avo.cli.conftest import Avo
+from tests.avo.recorded import Recorded
 from tests.avo.sample_run import make_sample_run
 
 
@@ -65,3 +67,33 @@ def test_how_a_transfer_went_is_shown_with_its_run(avo: Avo, url: str) -> None:
     )
     with Store.open(url) as store:
         assert words in in_words(summarise(store, "gqa-h100"))
+
+
+def test_a_run_starts_from_an_attempt_that_is_no_version(avo: Avo, url: str) -> None:
+    assert avo("run", "--from", "mha-h100#6", "--name", "new", "--db", url).exit_code == 0
+    assert avo("run", "--problem", "gqa", "--from", "mha-h100#6", "--db", url).exit_code == 0
+    with Store.open(url) as store:
+        source = store.attempt(store.run("mha-h100").id, 6).source
+        new, other = store.run("new").config, store.run("gqa-h100").config
+    assert new[START] == other[START] == {"origin": "mha-h100#6", "source": source}
+    assert other[TRANSFERRED] == {"run": "mha-h100", "version": 2, "attempt": 6, "use": "seed"}
+    assert "Took over mha-h100#6 (mha)" in avo("lineage", "gqa-h100", "--db", url).stdout
+
+
+def test_a_run_on_a_gpu_is_told_what_the_run_it_starts_from_could_not_resolve(
+    avo: Avo, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("avo.cli.session.ready", lambda config: config)
+    why = Lead(3, 0.05, 0.7).decide(0.01, 0.9)
+    with Store.open(url) as store:
+        run = Recorded(store, "predicted")
+        run.step(100.0)
+        run.step(105.0, (0,), "one barrier less", accept=False, decision=why, source="x = 105")
+        name = f"predicted#{store.attempts(run.run.id)[1].id}"
+    result = avo("run", "--from", "predicted", "--target", "cuda", "--name", "timed", "--db", url)
+    assert result.stderr == f"avo: timed first, unresolved in predicted: {name}\n"
+    avo("run", "--from", "predicted", "--target", "h200", "--name", "again", "--db", url)
+    with Store.open(url) as store:
+        waiting = store.run("timed").config[TIMED_FIRST]
+        assert TIMED_FIRST not in store.run("again").config
+    assert waiting == [{"name": name, "change": "one barrier less", "source": "x = 105"}]

@@ -26,7 +26,7 @@ def sample(folder: Path) -> tuple[Run, list[Version]]:
 
 def chosen(run: Run, versions: Sequence[Version], number: int = 3, **changes: str) -> Chosen:
     """Return a version of ``run``, as if it were the run that ``changes`` make of it."""
-    return choose(replace(run, **changes), versions, number)  # type: ignore[arg-type]
+    return choose(replace(run, **changes), versions, versions[number].attempt)  # type: ignore[arg-type]
 
 
 def passed(version: Chosen, *tflops: float, target: str = "h100") -> Passed:

@@ -18,6 +18,7 @@ from evaluator.candidate import Candidate
 from lineage_db.store import Store
 from seeds import seed_source
 from tests.avo.export.sample import correct, passed, sample
+from tests.decisions import accept
 
 pytestmark = pytest.mark.long
 
@@ -45,9 +46,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
             step_id=step.id, candidate=Candidate(PROBLEM, f"import os\n{seed_source('mha')}"), change="seed",
             parents=(), evaluation=correct(PROBLEM, "held_out", 1.0, "h100"), started=NOW, finished=NOW,
         )  # fmt: skip
-        store.results.conclude(
-            step.id, attempt_id=attempt.id, parents=(), reason="seed", now=NOW, decide=lambda versions, new: True
-        )
+        store.results.conclude(step.id, attempt_id=attempt.id, parents=(), reason="seed", now=NOW, decide=accept)
     done = CliRunner().invoke(
         app, ["export", "small", "--db", url, "--out", str(folder / "out"), "--name", "small-one"]
     )
@@ -82,7 +81,7 @@ def test_its_own_tests_notice_a_wrong_kernel(package: Path) -> None:
 def test_selected_attention_works_on_the_offline_executor(tmp_path: Path) -> None:
     run, (seed, *_) = sample(tmp_path)
     attempt = replace(seed.attempt, source=seed_source("fsa", "query_outer"))
-    version = choose(replace(run, problem="fsa"), [replace(seed, attempt=attempt)], 0)
+    version = choose(replace(run, problem="fsa"), [replace(seed, attempt=attempt)], attempt)
     write_package(render_package("sparse", [passed(version, 1.0, 1.0)], NOW), tmp_path / "out")
     picked = "results or refused or falls or one-token or less-than"
     done = own_tests(tmp_path / "out", "-k", picked, interpret="0")

@@ -22,6 +22,7 @@ from avo.export.errors import ExportError
 from avo.export.judging import Passed
 from avo.export.package import check_place, package_name, render_package, write_package
 from evaluator.target import TARGETS
+from lineage_db.decision import Lead
 from lineage_db.records import Run, Version
 from tests.avo.export.sample import chosen, passed, sample
 from tests.avo.sample_run import make_measured
@@ -156,7 +157,7 @@ def test_the_figure_has_a_bar_for_each_case(both: list[Passed]) -> None:
 def test_the_words_of_an_operator_stay_in_their_cell(run_and_versions: tuple[Run, list[Version]]) -> None:
     run, versions = run_and_versions
     attempt = replace(versions[0].attempt, change="a | b\n\n# {{ run }}", hypothesis="less | traffic")
-    text = readme([passed(choose(run, [replace(versions[0], attempt=attempt)], 0), 1.0, 1.0)])
+    text = readme([passed(choose(run, [replace(versions[0], attempt=attempt)], attempt), 1.0, 1.0)])
     assert "TFLOPS, h100 | a \\| b # {{ run }} | less \\| traffic |\n" in text
 
 
@@ -164,7 +165,7 @@ def test_a_problem_that_packages_do_not_know_is_refused(run_and_versions: tuple[
     run, versions = run_and_versions
     problem = str(Path(__file__).parents[3] / "examples" / "sliding_window.py")
     with pytest.raises(ExportError, match="sliding-window, which no exported package knows"):
-        choose(replace(run, problem=problem), versions, 3)
+        choose(replace(run, problem=problem), versions, versions[3].attempt)
 
 
 def test_lineage_has_all_ancestors_and_no_others(run_and_versions: tuple[Run, list[Version]]) -> None:
@@ -230,3 +231,19 @@ def test_a_folder_that_is_not_the_user_s_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="Permission denied"):
         check_place(tmp_path / "out")
     tmp_path.chmod(0o755)
+
+
+def test_an_attempt_that_is_no_version_is_exported_as_such(run_and_versions: tuple[Run, list[Version]]) -> None:
+    run, versions = run_and_versions
+    why = Lead(1, 0.056, 0.71).decide(0.01, 0.9)
+    attempt = replace(versions[1].attempt, id=38, parents=(1,), decision=why)
+    made = choose(run, versions, attempt)
+    assert (made.label, made.version, [each.number for each in made.line]) == ("mha-h100#38", None, [0, 1])
+    package = render_package("mine", [passed(made, 1.0, 1.0)], NOW)
+    text = next(content for path, content in package.items() if path.endswith("README.md"))
+    assert f"attempt 38, which is no version ({why.told}), of the run `mha-h100`" in text
+    (kernel,) = json.loads(next(text for path, text in package.items() if path.endswith("provenance.json")))["kernels"]
+    assert (kernel["version"], kernel["attempt"], kernel["accepted"]) == (None, 38, None)
+    assert kernel["decision"] == why.told
+    assert [step["version"] for step in kernel["lineage"]] == [0, 1, None]
+    assert kernel["name"].endswith("_a38")

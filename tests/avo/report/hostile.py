@@ -6,6 +6,7 @@ from lineage_db.records import RunState, Selection, Submission
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START, make_evaluation
+from tests.decisions import accept
 
 MARKUP = "</script></title></style>--><img src=x onerror=alert(1)><b>'\"`"
 """What would end each element that text stands in, and begin one that runs a script."""
@@ -39,7 +40,7 @@ def make_hostile_run(store: Store, name: str = "hostile") -> str:
     )
     said = Submission(attempt.id, text("said"), text("why"), text("expected"), text("seen"))
     store.results.conclude(
-        step.id, attempt_id=attempt.id, parents=(0,), reason=text("reason"), now=START, decide=lambda v, a: True,
+        step.id, attempt_id=attempt.id, parents=(0,), reason=text("reason"), now=START, decide=accept,
         submission=said, niche=lambda attempt: name_of("niche"),
     )  # fmt: skip
     run.step(Evaluation(Status.UNVERIFIED, text("unverified"), "h100", "quick", 1.0), (0,), text("gluon"))

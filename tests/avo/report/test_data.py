@@ -17,6 +17,7 @@ from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START as NOON
 from tests.avo.sample_run import make_evaluation, make_measured
+from tests.decisions import accept
 
 
 def test_full_and_causal_cases_have_a_trajectory_each(sample: Report) -> None:
@@ -72,7 +73,7 @@ def test_an_entry_has_diff_reason_and_the_attempts_of_its_step(store: Store) -> 
     )
     said = Submission(attempt.id, "b is 3", "three is odd", "20% faster", "20% faster, as expected")
     store.results.conclude(
-        step.id, attempt_id=attempt.id, parents=(0,), reason="it paid", now=NOON, decide=lambda v, a: True,
+        step.id, attempt_id=attempt.id, parents=(0,), reason="it paid", now=NOON, decide=accept,
         submission=said,
     )  # fmt: skip
     seed, entry = read_report(store, "live", NOON).by_number
@@ -187,9 +188,7 @@ def test_cases_of_a_problem_that_is_not_installed_stand_together(store: Store) -
         started=NOON,
         finished=NOON,
     )
-    store.results.conclude(
-        step.id, attempt_id=attempt.id, parents=(), reason="", now=NOON, decide=lambda versions, attempt: True
-    )
+    store.results.conclude(step.id, attempt_id=attempt.id, parents=(), reason="", now=NOON, decide=accept)
     (figure,) = read_report(store, "own", NOON).trajectories
     assert (figure.name, [line.name for line in figure.cases]) == ("all", ["8k-causal", "8k-full"])
 

@@ -84,7 +84,9 @@ def test_what_is_not_accepted_is_told_with_the_rule_and_the_best(office: Office)
     evaluate(session)
     over = submit(session, 2)
     assert "Step 1 is over without a new version" in over
-    assert "has 1 % more predicted TFLOPS than the best, which is now version 0 with 100.00 TFLOPS" in over
+    assert "; not accepted: +0.1% in the mean over version 0, +1% is needed\n" in over
+    assert "higher than the best version's by at least 1%" in over
+    assert "The best is now version 0 with 100.00 TFLOPS." in over
     assert "takes this one up" not in over
     write(session, 120)
     evaluate(session)
@@ -154,7 +156,7 @@ def test_two_sessions_work_on_one_run(office: Office) -> None:
         write(session, tflops)
         evaluate(session)
     assert "accepted as version 1" in submit(second, 3)
-    assert "the best, which is now version 1 with 130.00" in submit(first, 2)
+    assert "The best is now version 1 with 130.00" in submit(first, 2)
 
 
 def test_a_judge_that_is_gone_costs_a_call_not_the_session(office: Office) -> None:

@@ -1,6 +1,7 @@
 """One step: every way it can end, and what is written then."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Status
 from evaluator.evaluators import FakeEvaluator
+from lineage_db.decision import Ruling
 from lineage_db.errors import DatabaseUnavailable
 from lineage_db.records import Attempt, StepState
 from lineage_db.store import Store
@@ -35,6 +37,13 @@ class Desk:
 
     def sources(self) -> list[str]:
         return [attempt.source for attempt in self.store.attempts(self.run.id)]
+
+    def decided(self, attempt_id: int) -> str:
+        """Return the decision on an attempt, in words, which its summaries have too."""
+        found = self.store.attempt(self.run.id, attempt_id).decision
+        assert found == self.store.history(self.run.id).attempts[attempt_id - 1].decision
+        assert found == self.store.attempt_summaries(self.run.id)[attempt_id - 1].decision
+        return found.told if found else ""
 
 
 @pytest.fixture
@@ -106,8 +115,11 @@ def test_what_fails_a_closer_look_is_not_looked_at_again(seeded: Desk, again: st
 def test_what_took_too_long_when_it_was_looked_at_closely_may_try_again(seeded: Desk) -> None:
     seeded.evaluator.held_out = lambda candidate: Evaluation(Status.TIMED_OUT, "slow", "h100", "held_out", 0.1)
     assert seeded.step(Scripted(proposing("tflops = 110.0"))).version is None
+    why = "not accepted: correct on the suite, but timed out at other shapes or in a larger sample"
+    assert seeded.decided(2) == why
     seeded.evaluator.held_out = None
     assert seeded.step(Scripted(proposing("tflops = 110.0"))).version == 1
+    assert seeded.decided(2) == "accepted: +10.0% in the mean over version 0"
 
 
 def test_a_seed_that_fails_on_shapes_held_out_is_no_version(empty: Desk) -> None:
@@ -124,9 +136,16 @@ def test_a_problem_may_hold_no_shapes_out(seeded: Desk) -> None:
     assert (evaluation.examined, evaluation.held_out_tflops) == (Status.CORRECT, None)
 
 
-@pytest.mark.parametrize("source", ["tflops = 90.0", "tflops = 100.1", "nonsense"])
-def test_a_slower_equal_or_faulty_attempt_is_kept_but_no_version(seeded: Desk, source: str) -> None:
-    assert seeded.step(Scripted(proposing(source))) == StepOutcome(1, StepState.DONE, 1, None, "as told")
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("tflops = 90.0", "; not accepted: -10.0% in the mean over version 0, +0.2% is needed"),
+        ("tflops = 100.1", "; not accepted: +0.1% in the mean over version 0, +0.2% is needed"),
+        ("nonsense", ""),
+    ],
+)
+def test_a_slower_equal_or_faulty_attempt_is_kept_but_no_version(seeded: Desk, source: str, why: str) -> None:
+    assert seeded.step(Scripted(proposing(source))) == StepOutcome(1, StepState.DONE, 1, None, f"as told{why}")
     assert seeded.sources() == [SEED, source]
     assert len(seeded.store.versions(seeded.run.id)) == 1
 
@@ -168,6 +187,9 @@ def test_an_operator_that_names_a_version_that_is_none_fails_its_step(seeded: De
     assert "7" in outcome.reason
 
 
+SLOWER = "; not accepted: -10.0% in the mean over version 0, +0.2% is needed"
+
+
 def test_a_candidate_tried_before_is_not_evaluated_again(seeded: Desk) -> None:
     seeded.step(Scripted(proposing("tflops = 90.0")))
     seen: list[Attempt] = []
@@ -176,7 +198,7 @@ def test_a_candidate_tried_before_is_not_evaluated_again(seeded: Desk) -> None:
         seen.append(submit(brief, "tflops = 90.0  # with a comment"))
         return Proposal(seen[0], "again")
 
-    assert seeded.step(Scripted(repeats)) == StepOutcome(2, StepState.DONE, 0, None, "again")
+    assert seeded.step(Scripted(repeats)) == StepOutcome(2, StepState.DONE, 0, None, f"again{SLOWER}")
     assert seen == [seeded.store.attempts(seeded.run.id)[1]]
     assert seeded.judged() == [SEED, "tflops = 90.0"]
 
@@ -213,6 +235,58 @@ def test_acceptance_is_against_the_lineage_at_the_end_of_the_step(seeded: Desk) 
         return Proposal(attempt, "too late")
 
     assert seeded.step(Scripted(overtaken)).version is None
+    assert seeded.decided(2) == "overtaken: -8.3% in the mean over version 1, +0.2% is needed"
+
+
+def with_draws(*tflops: float, plan: str = "", doubt: float = 1.0) -> Evaluation:
+    """Return a correct evaluation of the first of ``tflops`` in the mean and the others in the draws."""
+    evaluation = correct(tflops[0], plan=plan or f"plan of {tflops}")
+    assert evaluation.score is not None
+    case = replace(evaluation.score.cases[0], draws=tflops[1:], doubt=doubt)
+    return replace(evaluation, score=replace(evaluation.score, cases=(case,)))
+
+
+def test_what_is_better_in_the_mean_and_not_in_enough_draws_is_unresolved(empty: Desk) -> None:
+    verdicts = {
+        "a": with_draws(100.0, 90.0, 100.0, 110.0),
+        "b": with_draws(110.0, 120.0, 120.0, 100.0),
+        "c": with_draws(120.0, 120.0, 120.0, 120.0),
+    }
+    empty.evaluator.verdict = lambda candidate: verdicts.get(candidate.source, judge(candidate))
+    assert empty.step(SeedOperator("a")).version == 0
+    outcome = empty.step(Scripted(proposing("b")))
+    why = "unresolved: +10.0% in the mean over version 0, faster in 66% of draws, 90% are needed"
+    assert (outcome.version, outcome.reason) == (None, f"as told; {why}")
+    assert empty.decided(2) == why
+    assert empty.step(Scripted(proposing("c"))).version == 1
+    assert empty.decided(3) == "accepted: +20.0% in the mean over version 0, faster in 100% of draws"
+
+
+def test_the_launch_plans_of_an_earlier_version_or_attempt_are_named(seeded: Desk) -> None:
+    verdicts = {
+        "again": correct(100.0, plan="plan of 100.0"),
+        "slow": correct(90.0, plan="p"),
+        "twin": correct(90.0, plan="p"),
+    }
+    seeded.evaluator.verdict = lambda candidate: verdicts[candidate.source]
+    for source in verdicts:
+        seeded.step(Scripted(proposing(source)))
+    assert seeded.decided(2) == "not accepted: lowers to the same launch plans as version 0"
+    assert seeded.decided(4) == "not accepted: lowers to the same launch plans as attempt 3"
+
+
+def test_what_a_step_does_not_submit_is_decided_when_the_step_ends(seeded: Desk) -> None:
+    def second_of_three(brief: Brief) -> Proposal:
+        attempts = [submit(brief, f"tflops = {tflops}") for tflops in (110.0, 120.0, 90.0)]
+        assert [each.decision and each.decision.ruling for each in attempts] == [
+            Ruling.ACCEPTABLE, Ruling.ACCEPTABLE, Ruling.NO_GAIN,
+        ]  # fmt: skip
+        return Proposal(attempts[1], "the second")
+
+    seeded.step(Scripted(second_of_three))
+    assert seeded.decided(2) == "not submitted: +10.0% in the mean over version 0"
+    assert seeded.decided(3) == "accepted: +20.0% in the mean over version 0"
+    assert seeded.decided(4) == "not accepted: -10.0% in the mean over version 0, +0.2% is needed"
     assert [version.attempt.source for version in seeded.store.versions(seeded.run.id)] == [SEED, "tflops = 120.0"]
 
 

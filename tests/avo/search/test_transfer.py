@@ -1,18 +1,30 @@
 """Transfer: what a run keeps of where it comes from, what its operator is told, and how soon it paid."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from avo.config import TRANSFERRED, RunConfig
-from avo.search.transfer import Milestone, Use, in_words, progress, record, transferred
+from avo.config import TIMED_FIRST, TRANSFERRED, RunConfig
+from avo.search.step import SeedOperator
+from avo.search.transfer import (
+    Milestone,
+    Use,
+    in_words,
+    progress,
+    record,
+    timed_first,
+    timing_first,
+    transferred,
+)
 from evaluator.evaluation import Status
+from lineage_db.decision import Lead, Ruling
 from lineage_db.records import Run, RunState
 from lineage_db.store import Store
-from tests.avo.fakes import NOW, SEED, Scripted, evaluator, make_work, proposing
+from tests.avo.fakes import NOW, SEED, Scripted, evaluator, make_run, make_work, proposing
 from tests.avo.recorded import Recorded
-from tests.avo.sample_run import START, make_sample_run
+from tests.avo.sample_run import START, make_measured, make_sample_run
 
 
 @pytest.fixture
@@ -35,9 +47,9 @@ def taken_over(store: Store, use: Use) -> Recorded:
 def test_a_version_of_the_same_entry_function_is_the_seed_and_another_is_to_be_adapted(store: Store) -> None:
     run = store.run(make_sample_run(store.url))
     version = store.version(run.id, 2)
-    assert record(run, version, "mha", True) is None
+    assert record(run, version.attempt, version, "mha", True) is None
     for problem, adapts, use in (("gqa", False, Use.SEED), ("fsa", True, Use.ADAPT), ("fsa", False, Use.NOTHING)):
-        assert record(run, version, problem, adapts) == {"run": "mha-h100", "version": 2, "use": use}
+        assert record(run, version.attempt, version, problem, adapts) == {"run": "mha-h100", "version": 2, "use": use}
 
 
 def test_an_operator_gets_the_version_and_those_before_it(store: Store) -> None:
@@ -105,3 +117,54 @@ def test_nothing_is_counted_where_the_operator_cannot_adapt(store: Store) -> Non
 def test_a_run_that_took_nothing_over_has_no_transfer(store: Store) -> None:
     run = Recorded(store)
     assert (progress(store, run.run), transferred(store, run.run)) == (None, None)
+
+
+WHY = Lead(0, 0.05, 0.7).decide(0.01, 0.9)
+
+
+def predicted(store: Store) -> Run:
+    """Return a run with a version of 100 TFLOPS, and attempts 2 to 8 above and below it, all but one unresolved."""
+    made = Recorded(store, "predicted")
+    made.step(100.0)
+    for number in range(6):
+        tflops = 98.0 + 3 * number
+        made.step(tflops, (0,), f"change {number}", accept=False, decision=WHY, source=f"tflops = {tflops}")
+    made.step(200.0, (0,), accept=False, decision=replace(WHY, ruling=Ruling.EXAMINED), source="tflops = 200.0")
+    return made.run
+
+
+def test_a_run_that_starts_from_an_attempt_gets_it_and_the_lineage_of_its_parent(store: Store) -> None:
+    run = predicted(store)
+    attempt = store.attempt(run.id, 4)
+    kept = record(run, attempt, None, "fsa", True)
+    assert kept == {"run": "predicted", "version": 0, "attempt": 4, "use": Use.ADAPT}
+    new = make_run(store, RunConfig(), "new")
+    taken = transferred(store, replace(new, config={TRANSFERRED: kept}))
+    assert taken is not None
+    assert (taken.source, [version.number for version in taken.versions]) == (attempt.source, [0])
+
+
+def test_a_gpu_times_the_fastest_unresolved_attempts_first_that_are_faster_than_the_start(store: Store) -> None:
+    run = predicted(store)
+    start = store.attempt(run.id, 1)
+    names = [each["name"] for each in timed_first(store, run, start)]
+    assert names == [f"predicted#{number}" for number in (7, 6, 5, 4, 3)]
+    assert [each["name"] for each in timed_first(store, run, store.attempt(run.id, 6))] == ["predicted#7"]
+    assert timed_first(store, run, replace(start, evaluation=make_measured(1.0))) == []
+
+
+def test_what_is_timed_first_is_submitted_step_by_step_before_the_operator_works(tmp_path: Path) -> None:
+    with Store.open(str(tmp_path / "new.db")) as store:
+        waiting = timed_first(store, (origin := predicted(store)), store.attempt(origin.id, 5))
+        assert [each["source"] for each in waiting] == ["tflops = 113.0", "tflops = 110.0"]
+        run = replace(make_run(store, RunConfig(), "new"), config={TIMED_FIRST: waiting})
+        inner = Scripted(proposing("tflops = 105.0"))
+        for operator in (SeedOperator(SEED), *[timing_first(inner, run)] * 4):
+            make_work(store, run, evaluator()).perform(operator, "w0")
+        attempts = store.attempts(run.id)
+    assert [attempt.source for attempt in attempts] == [
+        SEED, "tflops = 113.0", "tflops = 110.0", "tflops = 105.0",
+    ]  # fmt: skip
+    assert [attempt.change for attempt in attempts[1:3]] == ["predicted#7: change 5", "predicted#6: change 4"]
+    assert len(inner.briefs) == 2
+    assert timing_first(inner, replace(run, config={})) is inner

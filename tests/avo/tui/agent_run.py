@@ -10,6 +10,7 @@ from lineage_db.store import Store
 from seeds import seed_source
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import make_evaluation
+from tests.decisions import accept
 
 HOSTILE = "[red]not markup[/red] \x1b[2J\x07 \u202e " + "long " * 400
 
@@ -37,7 +38,7 @@ def record(store: Store, name: str = "agent") -> Recorded:
     said = Submission(right.id, "exp -> exp2", "exp2 is one instruction", "+10% where exp binds", "+20%")
     store.results.conclude(
         step.id, attempt_id=right.id, parents=(0,), reason="submitted", now=run.now,
-        decide=lambda versions, attempt: True, submission=said,
+        decide=accept, submission=said,
     )  # fmt: skip
     intervene(run, 1, "nudge", "tiles were not tried", ("try BLOCK_M 128",))
     run.step(400.0, (1,), "BLOCK_M 64 -> 128", source=seed_source("mha") + "\nTILE = 128\n")

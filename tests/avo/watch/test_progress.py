@@ -8,11 +8,14 @@ from time import monotonic, sleep
 
 from rich.console import Console
 
-from avo.watch.progress import RunProgress
+from avo.watch.progress import LineView, RunProgress, read_news
 from evaluator.evaluation import Status
+from lineage_db.decision import Lead
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START
+
+UNRESOLVED = Lead(1, 0.056, 0.71).decide(0.01, 0.9)
 
 
 def terminal() -> Console:
@@ -74,14 +77,14 @@ def test_a_log_has_one_line_for_each_piece_of_news(tmp_path: Path) -> None:
             until(lambda: "1 attempts, 1 accepted" in written(console))
             run.step(Status.DOES_NOT_FIT, (0,), "num_stages 1 -> 5")
             run.step(125.0, (0,), "[bold] BLOCK_M 64 -> 128")
-            run.step(120.0, (1,), "BLOCK_N 64 -> 32", accept=False)
+            run.step(132.0, (1,), "BLOCK_N 64 -> 32", accept=False, decision=UNRESOLVED)
             run.finish()
     first, fault, *_rest = lines = written(console).splitlines()
     assert first == "run live: running, 1 attempts, 1 accepted"
     assert re.fullmatch(r"attempt 2 does not fit: needs 262144 bytes .* \[num_stages 1 -> 5\]", fault)
     assert "attempt 3 correct: 125.0 predicted TFLOPS [[bold] BLOCK_M 64 -> 128]" in lines
     assert "version 1 accepted: 125.0 predicted TFLOPS, +25.0% [[bold] BLOCK_M 64 -> 128]" in lines
-    assert "attempt 4 correct: 120.0 predicted TFLOPS [BLOCK_N 64 -> 32]" in lines
+    assert f"attempt 4 correct: 132.0 predicted TFLOPS [BLOCK_N 64 -> 32]; {UNRESOLVED.told}" in lines
     assert lines[-1] == "run live: finished"
     assert len(lines) == 6
 
@@ -110,3 +113,22 @@ def test_a_log_says_once_why_a_model_does_not_answer(tmp_path: Path) -> None:
                 )  # fmt: skip
             run.finish()
     assert written(console).count("model: no connection") == 1
+
+
+def test_what_is_refused_after_its_evaluation_has_a_line_of_its_own(tmp_path: Path) -> None:
+    with Store.open(str(tmp_path / "lineage.db")) as store:
+        run = Recorded(store)
+        run.step(100.0)
+        first = read_news(store, "live", run.now)
+        step = run.claim()
+        attempt = run.evaluate(step, 125.0, (0,), decision=Lead(0, 0.25, 1.0).decide(0.01, 0.9))
+        second = read_news(store, "live", run.now, first)
+        assert second.waiting == (attempt.id,)
+        run.conclude(step, attempt, accept=False)
+        third = read_news(store, "live", run.now, second)
+    assert (third.waiting, [each.attempt_id for each in third.refused]) == ((), [attempt.id])
+    console = log()
+    view = LineView(console)
+    for news in (first, second, third):
+        view.receive(news)
+    assert written(console).splitlines()[-1] == "attempt 2 overtaken: the test does not want it"

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -180,6 +181,26 @@ def test_the_best_is_the_last_version_whatever_a_lucky_sample_says_of_an_earlier
     best = read(run).best
     assert best is not None
     assert best.number == 1
+
+
+def test_a_first_version_that_appears_while_the_view_is_read_is_seed_and_best_or_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Recorded(Store.open(str(tmp_path / "runs.db")))
+    accepted = type(run.store.pages).accepted
+
+    def just_before(*args: Any, **kwargs: Any) -> Any:
+        found = accepted(*args, **kwargs)
+        monkeypatch.undo()
+        run.step(100.0)
+        return found
+
+    monkeypatch.setattr(type(run.store.pages), "accepted", just_before)
+    early = read(run)
+    assert (early.seed, early.best) == (None, None)
+    late = read(run, early)
+    assert late.seed is not None
+    assert late.best == late.seed
 
 
 def test_an_unknown_run_is_the_stores_error(store: Store) -> None:

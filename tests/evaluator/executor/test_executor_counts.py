@@ -140,3 +140,23 @@ def test_every_operation_that_computes_has_a_kind():
     from evaluator.executor.work import _kind
 
     assert not [name for name in uncounted if _kind(Op(name, (), (), "")) is None]
+
+
+@triton.jit
+def moving_pointers(X, Y, Out, n, N: tl.constexpr):
+    i = tl.arange(0, N)
+    total = tl.zeros((N,), tl.float32)
+    pointers = X + i
+    for _ in range(n):
+        total += tl.load(pointers)
+        pointers = pointers + N if n > 3 else Y + i
+    tl.store(Out + i, total)
+
+
+def test_pointers_are_followed_through_loops_and_branches(executor):
+    x, y, out = torch.zeros(64), torch.zeros(16), torch.zeros(16)
+    launch = executor.prepare(moving_pointers, x, y, out, 3, N=16)
+    assert launch.kernel.reads(launch.args) == {0, 1, 2}
+    read, written = launch.kernel.reaches(launch.args)
+    assert (read, written) == ({0, 1}, {2})
+    assert launch.kernel.decides(launch.args) == set()

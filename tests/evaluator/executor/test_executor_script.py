@@ -7,9 +7,9 @@ import torch
 import triton
 import triton.language as tl
 
+from evaluator.executor import aliases, load
 from evaluator.executor.control import KNOWN
 from evaluator.executor.ir import walk
-from evaluator.executor.kernel import aliases, load
 from evaluator.executor.parser import parse
 from evaluator.executor.slicing import deciding_reads, script_slice
 

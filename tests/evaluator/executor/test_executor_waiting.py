@@ -241,3 +241,13 @@ def test_loops_that_only_wait_are_left_out_of_the_work_of_a_grid(executor, how):
     counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
     assert [trips.sum() for trips in counted.trips] == [0]
     assert counted.outside.store_bytes >= 32
+
+
+def test_waiting_is_left_out_of_the_work_of_an_execution_too(executor):
+    launch = executor.prepare(barrier, ints(1), ints(6, 8), ints(6, 8), grid=(6,), N=8)
+    counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
+    execution = launch.run(work=True)
+    assert execution.trips[0].sum() > 0
+    assert execution.work is not None
+    assert (execution.work.outside, execution.work.bodies) == (counted.outside, counted.bodies)
+    assert [trips.sum() for trips in execution.work.trips] == [0]

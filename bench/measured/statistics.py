@@ -1,0 +1,198 @@
+"""How well predictions agree with published measurements."""
+
+import math
+import pickle
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.measured import capture, families, liger, points, searches
+from bench.measured.families import FAMILIES
+from bench.measured.points import Problem, Row, held_out, point
+from bench.measured.searches import Configuration, Search
+from bench.timings import spearman
+from evaluator.performance import ModelError, PredictedTime, Timing, predict_time
+from evaluator.target import TARGETS
+from evaluator.work import LaunchWork
+
+_CACHE = Path(__file__).parents[2] / "build" / "measured"
+_LEAST = 4
+"""Rows that a problem must have for its order to count."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One measurement and its prediction. Times in microseconds."""
+
+    family: str
+    card: str
+    problem: Problem
+    label: str
+    measured_us: float
+    us: float
+    low_us: float
+    high_us: float
+    limiter: str
+
+    @property
+    def ratio(self) -> float:
+        """Predicted over measured time."""
+        return self.us / self.measured_us
+
+    @property
+    def inside(self) -> bool:
+        """Whether the measurement lies in the predicted range."""
+        return self.low_us <= self.measured_us <= self.high_us
+
+    @property
+    def held_out(self) -> bool:
+        """Whether constants may not be fitted to it."""
+        return held_out(self.family, self.problem, self.label)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How predictions agree with measurements. What cannot be said is NaN."""
+
+    count: int
+    spearman: float
+    """Rank correlation over all."""
+    within: float
+    """Rank correlation within a problem, the mean over problems of at least four rows, weighted by rows."""
+    error: float
+    """Mean of \\|predicted / measured - 1\\|."""
+    bias: float
+    """Geometric mean of predicted / measured."""
+    inside: float
+    """Share of the measurements within the predicted range."""
+    width: float
+    """Median of the range's high end over its low end."""
+    regrets: tuple[float, ...]
+    """For each problem of at least four rows, measured time of the one predicted best over that of the best."""
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What the model would choose in a search whose winner is known."""
+
+    problem: Problem
+    candidates: int
+    regret: float
+    """Predicted time of the published winner over that of the one predicted best."""
+
+
+def predicted(launches: Sequence[LaunchWork], card: str, least_bytes: int, *, cold: bool, graph: bool) -> PredictedTime:
+    """Predict launches timed on ``card``: the one place where the way of timing meets the model."""
+    return predict_time(launches, TARGETS[card], least_bytes=least_bytes, timing=Timing(cold, graph))
+
+
+def judge(row: Row) -> Judged:
+    """Predict a measured row. Raises ``ValueError`` or ``ModelError`` where that is impossible."""
+    found = point(row)
+    time = predicted(found.launches, found.card, found.least_bytes, cold=found.cold, graph=found.graph)
+    return Judged(
+        found.family,
+        found.card,
+        found.problem,
+        found.label,
+        found.measured_us,
+        time.us,
+        time.low_us,
+        time.high_us,
+        time.limiter,
+    )
+
+
+def search(asked: Search) -> Searched:
+    """Predict the configurations of a search; those that do not fit the card are left out."""
+    source, times = asked.source, dict[Configuration, float]()
+    for configuration, launch in asked.launches.items():
+        try:
+            work = launch.work(TARGETS[source.card])
+            time = predicted([work], source.card, asked.least_bytes, cold=source.cold, graph=source.graph)
+        except (ValueError, ModelError):
+            continue
+        times[configuration] = time.us
+    return Searched(asked.problem, len(times), times[asked.best] / min(times.values()))
+
+
+def agreement(found: Sequence[Judged]) -> Agreement:
+    """Return how predictions agree with the measurements ``found``, at least one."""
+    problems: dict[Problem, list[Judged]] = defaultdict(list)
+    for each in found:
+        problems[each.problem].append(each)
+    ordered = [(len(rows), _order(rows)) for rows in problems.values() if len(rows) >= _LEAST]
+    ranked = [(rows, order) for rows, order in ordered if not math.isnan(order)]
+    ratios = np.array([each.ratio for each in found])
+    return Agreement(
+        len(found),
+        _order(found),
+        sum(rows * order for rows, order in ranked) / sum(rows for rows, _ in ranked) if ranked else math.nan,
+        float(np.abs(ratios - 1).mean()),
+        float(np.exp(np.log(ratios).mean())),
+        float(np.mean([each.inside for each in found])),
+        float(np.median([each.high_us / each.low_us for each in found])),
+        tuple(_regret(rows) for rows in problems.values() if len(rows) >= _LEAST),
+    )
+
+
+def _order(found: Sequence[Judged]) -> float:
+    if len(found) < 2:
+        return math.nan
+    return spearman(np.array([each.us for each in found]), np.array([each.measured_us for each in found]))
+
+
+def _regret(rows: Sequence[Judged]) -> float:
+    chosen = min(rows, key=lambda each: each.us)
+    return chosen.measured_us / min(each.measured_us for each in rows)
+
+
+@cache
+def judged(names: tuple[str, ...] = tuple(FAMILIES), processes: int = 2) -> tuple[Judged, ...]:
+    """Predict all rows of the families called ``names``, in ``processes`` processes."""
+    rows = [row for name in names for row in _kept(name, FAMILIES[name])]
+    return tuple(_spread(judge, rows, processes))
+
+
+@cache
+def searched(processes: int = 2) -> tuple[Searched, ...]:
+    """Predict all searches, in ``processes`` processes."""
+    return tuple(_spread(search, _kept("searches", searches.searches), processes))
+
+
+def _spread(work: Callable[[Any], Any], items: Sequence[Any], processes: int) -> Iterator[Any]:
+    if processes == 1:
+        yield from map(work, items)
+        return
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(work, items, chunksize=-(-len(items) // (4 * processes)))
+
+
+def _kept(name: str, make: Callable[[], Iterator[Any]]) -> list[Any]:
+    """Return what ``make`` yields, lowered anew only if kernels, data or compiler have changed."""
+    path = _CACHE / f"{name}-{_digest()}.pickle"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(pickle.dumps(list(make())))
+    found: list[Any] = pickle.loads(path.read_bytes())
+    return found
+
+
+@cache
+def _digest() -> str:
+    """Return a digest of all that decides what is launched."""
+    digest = sha256(f"{version('triton')} {version('liger-kernel')}".encode())
+    modules = [Path(str(module.__file__)) for module in (capture, families, liger, points, searches)]
+    kernels = sorted((Path(__file__).parent / "kernels").glob("*.py"))
+    for path in (*modules, *kernels, *sorted(points.DATA.glob("*.csv"))):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

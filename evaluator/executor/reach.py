@@ -1,0 +1,152 @@
+"""Finds out which bytes programs that run together ask for, from the addresses of a sample of programs and passes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from evaluator.executor.allocation import Allocation
+from evaluator.executor.effects import CONTROL, READS, WRITES
+from evaluator.executor.faults import Site
+from evaluator.executor.ir import Block, Function, Op, Region, Type
+from evaluator.executor.marking import Marks
+from evaluator.executor.space import all_true, total
+from evaluator.executor.values import AddressSum
+from evaluator.work import Access
+
+Tensor = torch.Tensor
+
+LINE_BYTES = 128
+"""Bytes of a cache line."""
+PASSES = 3
+"""Passes of every loop that a sample makes."""
+_MOST_ROWS = 2**18
+"""Rows of one access that are looked at; programs are left out beyond that."""
+
+
+@dataclass
+class _Seen:
+    """What was seen of one operation."""
+
+    asked: float = 0.0
+    """Bytes that programs asked for."""
+    times: int = 0
+    """How often a program did."""
+    together: float = 0.0
+    """Distinct bytes, added up over passes."""
+    later: float = 0.0
+    """The part of ``together`` after the first pass."""
+    fresh: float = 0.0
+    """The part of ``later`` that no earlier access asked for."""
+    runs: int = 0
+    passes: int = 0
+    lines: float = 0.0
+    """Distinct lines that a program asked for, added up over passes."""
+    buffers: dict[int, float] = field(default_factory=dict)
+
+
+class Reach(Marks):
+    """A memory that only observes the addresses of stores. The location of each is its loop and whether it writes."""
+
+    def __init__(self, allocations: Sequence[Allocation]) -> None:
+        super().__init__([replace(a, initialised=None, written=None, readonly=False) for a in allocations])
+        self._seen: dict[str, _Seen] = {}
+        self._known: dict[int, Tensor] = {}
+
+    def write(self, address: Tensor | AddressSum, mask: Tensor | None, value: Tensor, kind: Type, site: Site) -> None:
+        """Observe one access of a block of type ``kind``."""
+        if mask is not None and all_true(mask):
+            mask = None
+        seen = self._seen.setdefault(site.location, _Seen())
+        programs = site.positions.numel()
+        seen.times += programs
+        rows = self._rows(address, mask, kind)
+        if rows is not None:
+            length = rows.table.shape[1] * kind.item_bytes
+            active = None
+            if mask is not None:
+                active = mask.any(rows.axis)
+            self._observe(seen, rows.buffer, rows.index * kind.item_bytes, active, length, programs)
+            return
+        flat = total(address)
+        if mask is not None:
+            flat, mask = torch.broadcast_tensors(flat, mask)
+        every = -(-flat.numel() // _MOST_ROWS)
+        if flat.shape[0] > 1 and every > 1:
+            flat, mask = flat[::every], None if mask is None else mask[::every]
+        for access in self._locate(flat, mask, kind.item_bytes, "read", site):
+            start = access.index * kind.item_bytes
+            self._observe(seen, access.buffer, start, access.active, kind.item_bytes, programs)
+
+    def _observe(
+        self, seen: _Seen, buffer: int, start: Tensor, active: Tensor | None, length: int, programs: int
+    ) -> None:
+        """Observe rows of ``length`` bytes at offsets [P or 1, ...] in a buffer, asked for by P programs."""
+        if active is not None:
+            start, active = torch.broadcast_tensors(start, active)
+        asked = start.numel() if active is None else int(active.sum())
+        if not asked:
+            return
+        distinct = (start.flatten() if active is None else start[active]).unique()
+        known = self._known.get(buffer)
+        fresh = distinct if known is None else distinct[~torch.isin(distinct, known)]
+        self._known[buffer] = fresh if known is None else torch.cat((known, fresh))
+        scale = programs / start.shape[0]  # one row of all programs, or of some
+        share = distinct.numel() * length * (1.0 if start.shape[0] == 1 else scale)
+        seen.asked += asked * length * scale
+        seen.together += share
+        if seen.passes:
+            seen.later += distinct.numel()
+            seen.fresh += fresh.numel()
+        seen.passes += 1
+        first = start[0] if active is None else start[0][active[0]]
+        seen.lines += (
+            (torch.stack((first, first + length - 1)) // LINE_BYTES).unique().numel()
+            if length <= LINE_BYTES
+            else first.unique().numel() * length / LINE_BYTES
+        )
+        seen.runs += 1 + int((distinct[1:] - distinct[:-1] != length).sum())
+        seen.buffers[buffer] = seen.buffers.get(buffer, 0.0) + distinct.numel() * length
+
+    def accesses(self) -> tuple[Access, ...]:
+        """Return what was observed."""
+        return tuple(_access(place, seen) for place, seen in self._seen.items() if seen.asked)
+
+
+def _access(place: str, seen: _Seen) -> Access:
+    loop, kind, location = place.split(" ", 2)
+    return Access(
+        None if loop == "-" else int(loop),
+        max(seen.buffers, key=lambda buffer: seen.buffers[buffer]),
+        kind.startswith("w"),
+        seen.asked / seen.times,
+        min(1.0, seen.together / seen.asked),
+        seen.fresh / seen.later if seen.later else 1.0,
+        sum(seen.buffers.values()) / seen.runs,
+        seen.lines / seen.passes,
+        location,
+    )
+
+
+def placed(function: Function) -> Function:
+    """Return a function whose operations that access memory have their place as location: see ``Reach``."""
+    number = 0
+
+    def region(inside: Region, loop: int | None) -> Region:
+        return Region(tuple(block(each, loop) for each in inside.blocks))
+
+    def block(each: Block, loop: int | None) -> Block:
+        return replace(each, ops=tuple(operation(op, loop) for op in each.ops))
+
+    def operation(op: Op, loop: int | None) -> Op:
+        nonlocal number
+        inner = loop if op.loop is None else op.loop
+        if op.name in CONTROL and op.regions:
+            return replace(op, regions=tuple(region(each, inner) for each in op.regions))
+        if op.name not in READS | WRITES:
+            return op
+        number += 1
+        kind = "w" if op.name in WRITES else "r"
+        return replace(op, location=f"{'-' if loop is None else loop} {kind}{number} {op.location}")
+
+    return replace(function, body=region(function.body, None))

@@ -1,0 +1,159 @@
+"""What a launch asks of L2 and HBM, from the addresses of a sample of its programs, and what that makes of a load.
+
+Programs that run together often ask for the same lines at about the same time. L2 answers part of these requests at
+once. What no program asked for lately comes from HBM, later than what L2 holds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from evaluator.performance.constants import Constants
+from evaluator.performance.kernel import read
+from evaluator.performance.lines import read_lines
+from evaluator.target import Target
+from evaluator.work import SAMPLED_PROGRAMS, Access, LaunchWork
+
+_RELEVANT = 0.1
+"""Share of a loop's bytes from which an access counts for the latency of the loop's loads."""
+_SECTOR, _LINE = 32, 128
+_FEW_LINES = 16.0
+"""Lines of an access that L1 keeps until its next ones, whatever else passes through (estimate)."""
+_REPEATED = 0.1
+"""An access with a smaller fresh share asks for what it asked for before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How a time is taken: what the caches hold before, and what starts a launch."""
+
+    cold: bool = False
+    """Whether L2 is overwritten before each launch, as by ``triton.testing.do_bench``."""
+    graph: bool = False
+    """Whether launches are replayed from a CUDA graph."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What a launch asks of the memory system."""
+
+    asked: float
+    """Bytes that all programs ask for."""
+    l2: float
+    """Bytes that L2 must deliver or take, after merging."""
+    hbm: float
+    """Bytes that must pass through HBM, short pieces counted as what they cost."""
+    latency: float
+    """Clocks from a load to its data, in the loop that loads most."""
+
+
+def traffic(work: LaunchWork, target: Target, timing: Timing, table: Constants) -> Traffic:
+    """Return what a launch asks of the memory system.
+
+    Where its accesses were not looked at, no two programs share what they ask for, and of HBM nothing is known.
+    """
+    if not work.accesses:
+        asked = work.total("load_bytes") + work.total("store_bytes")
+        return Traffic(asked, asked, 0.0, table.global_latency)
+    sample = min(work.programs, SAMPLED_PROGRAMS)
+    groups = work.programs / sample
+    each = [access.program_bytes * _times(work, access) for access in work.accesses]
+    once = [_distinct(work, access, sample) for access in work.accesses]
+    together = sum(once)
+    capacity = target.l2_bytes * table.l2_share
+    lost = _ramp(together / capacity)
+    hbm = 0.0
+    missing = {}
+    buffers = dict.fromkeys(access.buffer for access in work.accesses)
+    footprints = {
+        buffer: min(
+            work.buffer_bytes[buffer],
+            groups * sum(own for own, access in zip(once, work.accesses, strict=True) if access.buffer == buffer),
+        )
+        for buffer in buffers
+    }
+    kept = 0.0 if timing.cold else 1 - _ramp(sum(footprints.values()) / capacity)
+    for buffer in buffers:
+        here = [place for place, access in enumerate(work.accesses) if access.buffer == buffer]
+        touched = sum(each[place] * work.accesses[place].distinct for place in here)
+        first = footprints[buffer]
+        through = first * (1 - kept) + max(0.0, touched - first) * lost
+        missing[buffer] = min(1.0, through / touched) if touched else 0.0
+        run = sum(each[i] * work.accesses[i].run_bytes for i in here) / max(1.0, sum(each[i] for i in here))
+        hbm += through * _piece(run, table)
+    merged = sum(
+        bytes_ * (1 - table.l2_merging * (1 - access.distinct))
+        for bytes_, access in zip(each, work.accesses, strict=True)
+    )
+    dirty = min(1.0, target.l2_bytes / max(1.0, hbm)) if timing.cold else 0.0
+    far = table.hbm_latency + dirty * table.flushed_latency
+    latency = table.l2_hit_latency + _missing(work, each, missing) * (far - table.l2_hit_latency)
+    return Traffic(sum(each), merged, hbm, latency)
+
+
+def l1_hits(work: LaunchWork) -> frozenset[int]:
+    """Return the loads, by index in the binary, that find their line in L1.
+
+    Those are the loads of one operation after as many as there are lines to fetch, where it is a few lines only, as of
+    a table of pages; and all of an operation that asks for the same few lines in every pass.
+    """
+    few = {
+        access.location: access
+        for access in work.accesses
+        if not access.writes and access.loop is not None and access.program_lines <= _FEW_LINES
+    }
+    if not few:
+        return frozenset()
+    instructions = read(work.binary.listing, work.binary.threads).code.instructions
+    loads: dict[str, list[int]] = {}
+    for i, line in zip(instructions, read_lines(work.binary, ""), strict=False):
+        place = "" if line is None else f"{PurePath(line.file).name}:{line.number}"
+        if i.base == "LDG" and place in few:
+            loads.setdefault(place, []).append(i.index)
+    return frozenset(
+        index
+        for place, found in loads.items()
+        for index in found[0 if few[place].fresh < _REPEATED else max(1, round(few[place].program_lines)) :]
+    )
+
+
+def _times(work: LaunchWork, access: Access) -> float:
+    """Return how often all programs together perform an access."""
+    return float(work.loops[access.loop].trips.sum()) if access.loop is not None else float(work.programs)
+
+
+def _distinct(work: LaunchWork, access: Access, sample: int) -> float:
+    """Return the distinct bytes that a group of ``sample`` programs asks for by one access, over all its passes."""
+    passes = _times(work, access) / work.programs
+    fresh = min(passes, 1.0) + max(0.0, passes - 1) * access.fresh
+    return sample * access.program_bytes * access.distinct * fresh
+
+
+def _ramp(filled: float) -> float:
+    """Return the share that is lost of data which fills a cache to this part of its size."""
+    return min(1.0, max(0.0, filled - 1))
+
+
+def _piece(run_bytes: float, table: Constants) -> float:
+    """Return the cost of a contiguous piece's bytes: HBM reads short ones at more than their length."""
+    if run_bytes >= _LINE:
+        return 1.0
+    if run_bytes >= 2 * _SECTOR:
+        return table.half_line_cost
+    return table.half_line_cost * 2 * _SECTOR / max(run_bytes, 1.0) / (2 if run_bytes >= _SECTOR else 1)
+
+
+def _missing(work: LaunchWork, asked: Sequence[float], missing: dict[int, float]) -> float:
+    loads = [place for place, access in enumerate(work.accesses) if not access.writes]
+    by_loop: dict[int | None, float] = {}
+    for place in loads:
+        loop = work.accesses[place].loop
+        by_loop[loop] = by_loop.get(loop, 0.0) + asked[place]
+    if not by_loop:
+        return 0.0
+    loop = max(by_loop, key=lambda loop: by_loop[loop])
+    return max(
+        missing[work.accesses[place].buffer]
+        for place in loads
+        if work.accesses[place].loop == loop and asked[place] >= _RELEVANT * by_loop[loop]
+    )

@@ -1,0 +1,172 @@
+"""Autotuning without a GPU: the configurations of a script's autotuned kernels, and how fast each is predicted."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluator.errors import EvaluatorError
+from evaluator.plan import KernelIR
+from evaluator.target import Target
+from evaluator.work import Counted
+
+Named = tuple[tuple[str, str], ...]
+"""Names with values, as text."""
+
+
+class ScriptFailed(EvaluatorError):
+    """A script did not come to its end. The message is one line."""
+
+    def __init__(self, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.details = details
+        """The end of the script's own traceback or output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is tuned: an autotuned kernel, for one target and one key."""
+
+    kernel: str
+    """Name of the jit function."""
+    location: str
+    """Where it is defined, ``FILE:LINE``."""
+    target: str
+    key: Named
+    """The values that the kernel is tuned for: those of the arguments that the decorator names."""
+    dtypes: Named
+    """The types of tensors, which belong to the key as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One configuration."""
+
+    kwargs: Named
+    """Meta-parameters, with their values as Python writes them."""
+    options: Named
+    """Launch options such as ``num_warps``, likewise."""
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in (*self.kwargs, *self.options))
+
+    @property
+    def code(self) -> str:
+        """The configuration as source code."""
+        inner = ", ".join(f"{name!r}: {value}" for name, value in self.kwargs)
+        return f"triton.Config({', '.join(['{' + inner + '}', *(f'{name}={value}' for name, value in self.options)])})"
+
+
+@dataclass(frozen=True, slots=True)
+class Time:
+    """What is predicted for a configuration, and the resources that its kernel takes."""
+
+    us: float
+    low_us: float
+    """Low end of the range."""
+    high_us: float
+    """High end of the range, doubts included."""
+    limiter: str
+    doubts: tuple[str, ...]
+    programs: int
+    registers: int
+    """Per thread."""
+    spill_bytes: int
+    """Per thread."""
+    shared_bytes: int
+    """Per CTA."""
+    ctas_per_sm: int
+    occupancy: float
+    """Share of the warps that an SM can hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A configuration with its time, or with why it has none."""
+
+    choice: Choice
+    time: Time | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """All configurations of a kernel for one target and key, the fastest first, those without a time last.
+
+    Equal times keep the order of the decorator, so the winner is the same in every run.
+    """
+
+    subject: Subject
+    outcomes: tuple[Outcome, ...]
+    listed: tuple[Choice, ...]
+    """All configurations in the order of the decorator."""
+
+    @property
+    def timed(self) -> tuple[Outcome, ...]:
+        """The configurations that have a time."""
+        return tuple(outcome for outcome in self.outcomes if outcome.time)
+
+    def contenders(self, most: int) -> tuple[Choice, ...]:
+        """Return the fastest configuration, and up to ``most`` in all whose range reaches down to its time."""
+        times = [(outcome.choice, outcome.time) for outcome in self.timed if outcome.time]
+        return tuple(choice for choice, time in times if time.low_us <= times[0][1].us)[:most]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A launch that was counted."""
+
+    kernel: KernelIR
+    programs: int
+    counted: Counted
+    readable_bytes: int
+    """Distinct bytes of the tensors that it may read."""
+    writable_bytes: int
+    """Distinct bytes of the tensors that it may write to."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One configuration of an autotuned kernel, for one key, before its time is predicted."""
+
+    subject: Subject
+    choice: Choice
+    asked: Asked | None
+    reason: str = ""
+    """Why nothing could be counted, ``""`` if it could."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What became of a script on one target."""
+
+    target: str
+    tried: tuple[Tried, ...]
+    """In the order of launches, those of one key in the order of the decorator."""
+    cache: str = ""
+    """Folder for compiled kernels."""
+    refused: str = ""
+    """Why the session stopped the script, ``""`` if it did not."""
+    failed: str = ""
+    """Which tests failed, in words, ``""`` if none did."""
+    raised: str = ""
+    """The script's own error as a traceback, ``""`` if there was none."""
+
+
+def run_script(script: Path, arguments: Sequence[str], target: Target, said: Callable[[str], None]) -> Ran:
+    """Run a script, or a file of tests, in a process of its own that counts launches and executes none.
+
+    ``said`` is given each line that it prints. Raises ``ScriptFailed`` if the script raises or ends its process.
+    """
+    from evaluator.tuning.running import run
+
+    return run(script, arguments, target, said)
+
+
+def rank(runs: Sequence[Ran], jobs: int, done: Callable[[], None]) -> tuple[Ranking, ...]:
+    """Compile and predict all configurations in ``jobs`` processes; return the rankings in the order of launches.
+
+    ``done`` is called after each configuration. Raises ``EvaluatorUnavailable``.
+    """
+    from evaluator.tuning.prediction import rankings
+
+    return rankings(runs, jobs, done)

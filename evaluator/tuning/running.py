@@ -1,0 +1,42 @@
+"""Starts the process that runs a script, and reads what it wrote down."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from evaluator.target import Target
+from evaluator.tune import Ran, ScriptFailed
+from evaluator.tuning.records import decode
+
+_START = "import sys; sys.path.append(sys.argv.pop(1)); from evaluator.tuning.script import main; main()"
+_ROOT = Path(__file__).parents[2]
+
+
+def run(script: Path, arguments: Sequence[str], target: Target, said: Callable[[str], None]) -> Ran:
+    """See ``evaluator.tune.run_script``."""
+    environment = {"TRITON_DEFAULT_FP_FUSION": "1", **os.environ, "PYTHONUNBUFFERED": "1"}
+    with tempfile.TemporaryDirectory(prefix="avo-tune-") as folder:
+        out = Path(folder) / "record"
+        command = [sys.executable, "-c", _START, str(_ROOT), target.name, str(out), str(script), *arguments]
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=environment,
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                said(line.rstrip("\n"))
+        if not out.exists():
+            raise ScriptFailed(f"{script} ended its process, exit code {process.returncode}, so nothing is known of it")
+        record = decode(out.read_bytes())
+    if record.raised:
+        last = record.raised.splitlines()[-1]
+        raise ScriptFailed(f"{script} does not run for {target.name}: {last}", record.raised)
+    return record

@@ -1,0 +1,191 @@
+"""Decisions: whether an attempt becomes a version and why, in the one sentence that every display of it shows."""
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from evaluator.evaluation import Comparison, Status, Verdict
+
+
+class Ruling(StrEnum):
+    """What was decided about a correct attempt. For any other, its status says why it is no version."""
+
+    ACCEPTABLE = "acceptable"
+    """Better than the best version when it was evaluated. It is a version once it is submitted and examined."""
+    ACCEPTED = "accepted"
+    NOT_SUBMITTED = "not_submitted"
+    """It would have been accepted, but its step submitted another attempt or none."""
+    UNRESOLVED = "unresolved"
+    """Better in the mean, but faster in too few draws of the model's constants."""
+    NO_GAIN = "no_gain"
+    """Slower than the best version in the mean, or faster by less than is asked for."""
+    NOT_SHOWN = "not_shown"
+    """Not shown to be faster than the best version, where speed is measured."""
+    OVERTAKEN = "overtaken"
+    """Better than the best version when it was evaluated, but not any more when it was submitted or examined."""
+    EXAMINED = "examined"
+    """It failed the closer look that comes before acceptance."""
+    REPEATED = "repeated"
+    """It lowers to the launch plans of an earlier version or attempt."""
+    INCOMPARABLE = "incomparable"
+    """Its score is for another target, card or suite than those of the versions, or of another kind."""
+
+
+_LABELS = {
+    Ruling.ACCEPTABLE: "would be accepted",
+    Ruling.ACCEPTED: "accepted",
+    Ruling.NOT_SUBMITTED: "not submitted",
+    Ruling.UNRESOLVED: "unresolved",
+    Ruling.OVERTAKEN: "overtaken",
+}
+OPEN = (Ruling.ACCEPTABLE, Ruling.ACCEPTED)
+"""Rulings that are no refusals."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided about a correct attempt, and why."""
+
+    ruling: Ruling
+    sentence: str
+    """The reason, without a full stop."""
+    gain: float | None = None
+    """By how much its predicted speed exceeds the best version's in the mean, 0.03 being 3 percent."""
+    share: float | None = None
+    """In what share of the draws of the model's constants it is ahead of the best version, 0 to 1."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether the attempt is not to become a version."""
+        return self.ruling not in OPEN
+
+    @property
+    def told(self) -> str:
+        """The decision and its reason: ``unresolved: +5.6% in the mean over version 3, ...``."""
+        return f"{_LABELS.get(self.ruling, 'not accepted')}: {self.sentence}"
+
+    @property
+    def answer(self) -> str:
+        """The answer to whether the attempt would become a version: ``would be accepted: no, +5.6% in ...``."""
+        if self.ruling is Ruling.ACCEPTED:
+            return self.told
+        return f"would be accepted: {'no' if self.refused else 'yes'}, {self.sentence}"
+
+
+def unresolved(count: int) -> str:
+    """Return ``3 attempts were predicted faster than the best and not resolved``."""
+    return f"{count} attempt{' was' if count == 1 else 's were'} predicted faster than the best and not resolved"
+
+
+def rule(min_gain: float, min_share: float, *, measured: bool) -> str:
+    """Return in words what a version has to be."""
+    better = (
+        f"its predicted score must be higher than the best version's by at least {100 * min_gain:g}%, and it must be "
+        f"faster than that version in at least {100 * min_share:g}% of the joint draws of the model's constants, in "
+        "which each kernel's doubts can only slow it down. An attempt with the higher score that is not faster in "
+        "enough draws is unresolved: it is no version, but it may be built on."
+    )
+    timed_in_turn = "it must be shown to be faster than the best version when both are timed in turn."
+    return (
+        "To become a version an attempt must be correct, also on shapes that nobody is shown, and lower to launch "
+        f"plans that no version has; and {timed_in_turn if measured else better}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """How the predicted speed of an attempt compares with that of the best version."""
+
+    version: int
+    """Number of the best version."""
+    gain: float
+    share: float | None
+    """None where the scores have no draws."""
+    worst: tuple[str, float] | None = None
+    """The case on which the attempt is furthest behind, and its gain there; None where it is behind on none."""
+
+    def decide(self, min_gain: float, min_share: float) -> Decision:
+        """Return what follows from the lead, in words."""
+        over = f"{_gain(self.gain, min_gain)} in the mean over version {self.version}"
+        drawn = "" if self.share is None else f", faster in {math.floor(100 * self.share + 1e-9)}% of draws"
+        behind = f", {self.worst[1]:+.1%} on {self.worst[0]}" if self.worst and self.gain > 0 else ""
+        if self.gain < min_gain:
+            ruling, sentence = Ruling.NO_GAIN, f"{over}{behind}, {100 * min_gain:+g}% is needed"
+        elif self.share is not None and self.share < min_share:
+            ruling, sentence = Ruling.UNRESOLVED, f"{over}{behind}{drawn}, {100 * min_share:g}% are needed"
+        else:
+            ruling, sentence = Ruling.ACCEPTABLE, f"{over}{drawn}"
+        return Decision(ruling, sentence, self.gain, self.share)
+
+
+def unrivalled() -> Decision:
+    """Return the decision on an attempt that has no version to beat."""
+    return Decision(Ruling.ACCEPTABLE, "there is no version to beat")
+
+
+def repeated(of: str) -> Decision:
+    """Return the decision on an attempt with the launch plans of ``of``, an earlier version or attempt."""
+    return Decision(Ruling.REPEATED, f"lowers to the same launch plans as {of}")
+
+
+def incomparable(mine: str, theirs: str) -> Decision:
+    """Return the decision on an attempt that was judged as ``mine`` says, and the versions as ``theirs``."""
+    return Decision(Ruling.INCOMPARABLE, f"judged by another yardstick: {mine}, and the versions {theirs}")
+
+
+def compared(comparison: Comparison) -> str:
+    """Return the result of timing a candidate in turn with the best version so far, in words."""
+    rounds = len(comparison.log_ratios)
+    found = {Verdict.EQUIVALENT: "as fast as", Verdict.UNDECIDED: "not told apart from"}
+    words = found.get(comparison.verdict, f"{comparison.verdict} than")
+    if not rounds:
+        return f"{words} the best so far"
+    faster = math.exp(sum(comparison.log_ratios) / rounds) - 1
+    return f"{words} the best so far: {faster:+.1%} in {rounds} rounds, chance of error {comparison.alpha:.2g}"
+
+
+def timed(comparison: Comparison | None, version: int) -> Decision:
+    """Return the decision on an attempt whose speed is measured, after its comparison with the best ``version``."""
+    if comparison is None:
+        return Decision(Ruling.NOT_SHOWN, f"was not compared with version {version}, the best")
+    faster = comparison.verdict is Verdict.FASTER
+    return Decision(Ruling.ACCEPTABLE if faster else Ruling.NOT_SHOWN, compared(comparison))
+
+
+def failed(found: Status) -> Decision:
+    """Return the decision on an attempt that failed the closer look. Which shapes it failed on stays unknown."""
+    words = found.value.replace("_", " ")
+    return Decision(Ruling.EXAMINED, f"correct on the suite, but {words} at other shapes or in a larger sample")
+
+
+def final(before: Decision | None, now: Decision | None) -> Decision | None:
+    """Return the last word on an attempt: ``before`` was decided when it was evaluated, ``now`` when it is submitted.
+
+    A refusal stands. What was acceptable and is no more has been overtaken.
+    """
+    if before is None or now is None:
+        return now
+    if before.refused and now.refused:
+        return before
+    if now.ruling in (Ruling.UNRESOLVED, Ruling.NO_GAIN, Ruling.NOT_SHOWN):
+        return Decision(Ruling.OVERTAKEN, now.sentence, now.gain, now.share)
+    return now
+
+
+def unsubmitted(before: Decision) -> Decision:
+    """Return the decision on an attempt that was acceptable, once its step has ended without submitting it."""
+    return Decision(Ruling.NOT_SUBMITTED, before.sentence, before.gain, before.share)
+
+
+def ending(reason: str, decision: Decision | None) -> str:
+    """Return the reason of a step with why its submission was refused, if it was."""
+    return reason if decision is None or not decision.refused else f"{reason}; {decision.told}"
+
+
+def _gain(gain: float, needed: float) -> str:
+    """Return ``+0.4%``, with as many digits as show on which side of ``needed`` it is."""
+    for digits in (1, 2):
+        text = f"{gain:+.{digits}%}"
+        if (float(text[:-1]) / 100 < needed) == (gain < needed):
+            return text
+    return text

@@ -1,0 +1,22 @@
+"""Decisions of tests that need one and not its reason."""
+
+from lineage_db.decision import Decision, Ruling
+from lineage_db.records import Attempt
+
+ACCEPTED = Decision(Ruling.ACCEPTED, "the test wants it")
+REFUSED = Decision(Ruling.NO_GAIN, "the test does not want it")
+
+
+def accept(versions: object, attempt: Attempt) -> Decision | None:
+    """Accept every correct attempt."""
+    return decided(attempt, True)
+
+
+def refuse(versions: object, attempt: Attempt) -> Decision | None:
+    """Refuse every attempt."""
+    return decided(attempt, False)
+
+
+def decided(attempt: Attempt, accepted: bool) -> Decision | None:
+    """Return the decision on ``attempt``, None where it is faulty."""
+    return (ACCEPTED if accepted else REFUSED) if attempt.evaluation.correct else None
