@@ -1,6 +1,7 @@
 """What is known about the speed of kernels: published figures, and pairs of kernels whose order is known."""
 
 from dataclasses import dataclass, replace
+from itertools import product
 
 from bench.variants import Variant
 
@@ -10,12 +11,19 @@ _PLAIN = "a plain Triton kernel with the best of 36 configurations (TLX, faceboo
 _TUTORIAL = "Triton tutorial 2024 on block pointers, github.com/pytorch/benchmark pull 2391"
 _TLX = "Triton with warp specialisation (TLX, 2025), tile unknown"
 _FA2 = "FlashAttention-2's 230 (arXiv:2307.08691, 2023) over 1.3 to 1.5, its stated lead on Triton"
-_B200 = "a plain Triton kernel, tile and card unstated"
+_B200 = "Triton tutorial 06-fused-attention, autotuned, batch 4, 48 heads, card unstated (tritonbench issue 1014, 2025)"
 TUNED = Variant(128, 64, 8, 3)
 BULK = replace(TUNED, descriptors=True)
 ROLES = Variant(128, 64, 4, 3, descriptors=True, specialised=True)
 WIDE = Variant(128, 128, 8, 3)
 WIDE_ROLES = Variant(128, 128, 4, 3, descriptors=True, specialised=True)
+TUTORIAL = Variant(128, 64, 8, 2, descriptors=True)
+"""The configuration of Triton's tutorial 06-fused-attention that is predicted to be the fastest on a B200."""
+TUTORIAL_SPACE = tuple(
+    Variant(rows, keys, warps, stages, descriptors=True)
+    for rows, keys, warps, stages in product((64, 128), (32, 64, 128), (4, 8), (2, 3, 4))
+)
+"""What the tutorial tunes over."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +64,7 @@ ANCHORS = (
     _anchor("h100", "128x64, warp-specialised", ROLES, (501, 526, 502), _TLX),
     _anchor("h100", "128x128, the same, 2 stages", replace(WIDE_ROLES, stages=2), (501, 526, 502), _TLX),
     Anchor("a100", "128x64, 8 warps, 3 stages", TUNED, (153, 153, 153), (177, 177, 177), _FA2),
-    _anchor("b200", "128x128, 8 warps, 3 stages", WIDE, (567, 671, 746), _B200),
-    _anchor("b200", "128x128, warp-specialised", WIDE_ROLES, (567, 671, 746), _B200),
+    _anchor("b200", "128x64 on descriptors, 8 warps, 2 stages", TUTORIAL, (567, 671, 746), _B200),
 )
 
 _WORK = "less work"

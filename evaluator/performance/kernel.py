@@ -71,6 +71,8 @@ class PlayedKernel:
     """Whether ptxas made each warpgroup's product wait for the one before it."""
     untied: bool = False
     """Whether there are roles with unknown mbarriers between them."""
+    depths: tuple[int, ...] = ()
+    """For each loop the number of loops around it, as far as known."""
     unfollowed: frozenset[int] = frozenset()
     """Indices of accesses to shared memory with unknown bank conflicts."""
 
@@ -161,15 +163,23 @@ def _play_kernel(
     for more in aside:
         clocks.update(more)
     outside = max(1.0, end - sum(counts[loop] * clocks[loop] for loop in counts))
-    loops = [loop for top in structure.top for loop in top.tree()]
+    depths = {loop: depth for top in structure.top for loop, depth in _depths(top, 0)}
+    loops = list(depths)
     return PlayedKernel(
         resident,
         _pass(outside, [(structure.outside, warps)], costs, resident, copies=False),
         tuple(_loop_pass(loop, clocks[loop], structure, warps, costs, resident, player) for loop in loops),
         frozenset(costs.unknown),
         bool(costs.serialised),
+        depths=tuple(depths.values()),
         unfollowed=frozenset(costs.unfollowed),
     )
+
+
+def _depths(loop: Loop, depth: int) -> Iterator[tuple[Loop, int]]:
+    yield loop, depth
+    for inner in loop.inner:
+        yield from _depths(inner, depth + 1)
 
 
 def _loop_pass(
@@ -347,5 +357,6 @@ def _specialised(structure: Structure, costs: Costs, warps: int, resident: int, 
         frozenset(costs.unknown),
         bool(costs.serialised),
         not tied(parts, costs),
+        tuple(len(path) - 1 for path in lead.paths()),
         frozenset(costs.unfollowed),
     )

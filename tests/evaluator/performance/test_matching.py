@@ -1,5 +1,7 @@
 """Loops of the machine code are matched with those of the IR that they stand for."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from evaluator.performance.kernel import Pass, PlayedKernel
@@ -36,6 +38,14 @@ def test_a_loop_whose_products_are_outside_loops_was_unrolled() -> None:
     hot = passed(10, 8)
     kernel = PlayedKernel(1, passed(5, 8), (hot,))
     assert match_loops([loop(8, 100), loop(8, 1)], kernel) == [hot, None]
+
+
+def test_loops_match_by_how_deep_they_are_nested_where_there_is_another_number_of_them() -> None:
+    short, outer, inner = passed(900, 0), passed(50, 0), passed(10, 0)
+    kernel = PlayedKernel(1, passed(5, 0), (short, outer, inner), depths=(0, 0, 1))
+    around, within = loop(0, 7), replace(loop(0, 70), parent=0)
+    assert match_loops([around, within], kernel) == [short, inner]
+    assert match_loops([loop(0, 1), around, within, replace(within, parent=0)], kernel)[1] is outer
 
 
 def test_loops_that_cannot_be_told_apart_are_charged_as_the_slowest() -> None:

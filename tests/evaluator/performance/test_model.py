@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.anchors import PAIRS, Pair
+from bench.anchors import PAIRS, TUTORIAL, TUTORIAL_SPACE, Pair
 from bench.variants import HEAD_DIM, HEADS, TOKENS, Variant, compile_variant, launch_work, predict_variant
 from evaluator.binary import Binary
 from evaluator.performance import ModelError, ctas_per_sm, predict
@@ -38,6 +38,18 @@ def test_plain_triton_on_a100_is_predicted_where_it_was_published() -> None:
 
 def test_plain_triton_on_b200_is_predicted_near_what_was_published() -> None:
     assert 400 < tflops(Variant(128, 128, 8, 3), "b200") < 900
+
+
+@pytest.mark.long
+def test_the_tutorials_kernel_on_b200_is_held_against_its_fastest_configuration() -> None:
+    target = get_target("b200")
+    fitting = [each for each in TUTORIAL_SPACE if ctas_per_sm(compile_variant(each, target.arch), target)]
+    assert max(fitting, key=lambda each: tflops(each, "b200", 8192)) == TUTORIAL
+
+
+@pytest.mark.parametrize(("length", "published"), [(4096, 567), (8192, 671), (16384, 746)])
+def test_the_tutorials_kernel_on_b200_is_predicted_near_what_was_published(length: int, published: float) -> None:
+    assert tflops(TUTORIAL, "b200", length) == pytest.approx(published, rel=0.25)
 
 
 def test_causal_attention_is_somewhat_slower_than_full() -> None:
