@@ -30,6 +30,7 @@ _REGISTER_UNIT = 256
 _RESERVED_SHARED = 1024
 """Bytes of shared memory the system keeps per CTA (CUDA C++ Programming Guide, compute capability 8.0 and later)."""
 _SHARED_UNIT = 128
+_GRADE = 1.1
 _TOGETHER = 2.7
 """Exponent of the mean that adds up the times of what works side by side: two that are equal take 29% longer than one.
 Fitted to published measurements (bench/measured)."""
@@ -362,12 +363,17 @@ def _as_seen(launch: LaunchWork, resident: int, asked: Traffic, target: Target, 
     An SM gets its share of what L2 and HBM deliver to the SMs that are active, and at most what its port takes.
     """
     active = min(target.sms, launch.programs * launch.binary.ctas_per_program / resident)
-    rate = table.l2_bytes * target.sms / active * asked.asked / max(1.0, asked.l2)
+    rate = table.l2_bytes * target.sms / active * (asked.asked / asked.l2 if asked.l2 else 1.0)
     return replace(
         table,
-        l2_bytes=float(f"{min(table.l2_most_bytes, rate):.3g}"),
-        global_latency=float(f"{asked.latency:.3g}"),
+        l2_bytes=_graded(min(table.l2_most_bytes, rate)),
+        global_latency=_graded(asked.latency),
     )
+
+
+def _graded(value: float) -> float:
+    """Return the nearest of values a tenth apart, so that similar launches of a kernel need not be played anew."""
+    return float(f"{_GRADE ** round(math.log(value, _GRADE)):.6g}")
 
 
 def _program_clocks(

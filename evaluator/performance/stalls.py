@@ -160,7 +160,8 @@ def passes(stream: Sequence[Op | Mark], members: frozenset[int], *, loop: bool =
     bounds = [-1, *(place for place, op in enumerate(stream) if isinstance(op, Mark)), len(stream)]
     pieces = [range(start + 1, stop) for start, stop in pairwise(bounds)]
     found = [piece for piece in pieces if any(isinstance(op := stream[at], Op) and op.index in members for at in piece)]
-    return found[_WARM_UP:-_DRAIN] if loop and len(found) > _WARM_UP + _DRAIN + 1 else found
+    stop = max(_WARM_UP + 2, len(found) - _DRAIN)
+    return found[_WARM_UP:stop] if loop and len(found) > _WARM_UP + 2 else found
 
 
 def account(stream: Sequence[Op | Mark], issues: Sequence[Issue]) -> Iterator[Span]:

@@ -7,13 +7,20 @@ from functools import cache
 
 from triton import knobs
 
-from bench.variants import Variant, compile_variant, launch_work
+from bench.variants import Variant, _compiled, launch_work
+from evaluator.performance.constants import constants
+from evaluator.performance.kernel import Conditions
 from evaluator.performance.pipes import Costs
 from evaluator.performance.replay import Replay
 from evaluator.performance.sass import Code, Instruction
 from evaluator.performance.structure import Graph
 from evaluator.targets import get_target
 from evaluator.work import LaunchWork
+
+
+def nominal(target: str = "h100") -> Conditions:
+    """The constants of a target in the middle of their ranges, and no load that hits L1."""
+    return Conditions(constants(get_target(target).arch))
 
 
 def sass(
@@ -43,5 +50,5 @@ def fresh_work(variant: Variant, length: int = 8192) -> LaunchWork:
     """Work for sm_90, its binary not from Triton's cache: that one may have the line table of an older file."""
     with tempfile.TemporaryDirectory() as folder, knobs.cache.scope():
         knobs.cache.dir = folder
-        binary = compile_variant.__wrapped__(variant, 90)
+        binary = _compiled.__wrapped__(variant, 90)[0]
     return replace(launch_work(variant, 90, length), binary=binary)

@@ -5,6 +5,7 @@ import pytest
 from bench.variants import Variant, compile_variant, predict_variant
 from evaluator.performance.kernel import costs_of, read
 from evaluator.targets import get_target
+from tests.evaluator.performance.handmade import nominal
 
 PLAIN = Variant(128, 64, 8, 3)
 SPECIALISED = Variant(128, 64, 4, 2, descriptors=True, specialised=True)
@@ -15,7 +16,7 @@ SPECIALISED = Variant(128, 64, 4, 2, descriptors=True, specialised=True)
 def test_the_costs_of_all_machine_instructions_are_known(name: str, variant: Variant) -> None:
     target = get_target(name)
     binary = compile_variant(variant, target.arch)
-    costs = costs_of(binary.listing, binary.threads, target)
+    costs = costs_of(binary.listing, binary.threads, target, nominal(name))
     code = read(binary.listing, binary.threads).code
     for instruction in code.instructions:
         costs.op(instruction)

@@ -78,30 +78,13 @@ def test_a_doubt_widens_the_range() -> None:
         assert found.slower > found.faster
 
 
-def score(*tflops: float, **ends: float) -> Score:
-    return Score(ScoreKind.PREDICTED, "h100", tuple(CaseScore("case", value, 1.0, "exp", **ends) for value in tflops))
-
-
-def test_a_gain_must_hold_at_both_ends_of_the_constants_ranges() -> None:
-    before = score(100, low_tflops=80, high_tflops=120)
-    assert score(103, low_tflops=82, high_tflops=123).beats(before, 0.01)
-    assert not score(103, low_tflops=79, high_tflops=130).beats(before, 0.01)
-    assert not score(103, low_tflops=90, high_tflops=119).beats(before, 0.01)
-    assert not score(100.5, low_tflops=90, high_tflops=130).beats(before, 0.01)
-
-
-def test_scores_without_ranges_are_compared_by_themselves() -> None:
-    assert score(103).beats(score(100), 0.01)
-    assert score(103).beats(score(100, low_tflops=80, high_tflops=120), 0.01)
-    assert not score(100).beats(score(100), 0.01)
-
-
 def test_related_kernels_are_told_apart_within_the_range_of_one() -> None:
     slower, faster = (predict_variant(Variant(128, 64, 8, 3, exp2=exp2), "h100") for exp2 in (False, True))
     assert slower.high_tflops > faster.tflops
     after, before = (Score(ScoreKind.PREDICTED, "h100", (case,)) for case in (faster, slower))
-    assert after.beats(before, 0.01)
-    assert not before.beats(after, 0.01)
+    assert faster.tflops > 1.01 * slower.tflops
+    assert after.share_ahead(before) == 1
+    assert before.share_ahead(after) == 0
 
 
 def test_range_and_doubts_survive_the_wire_and_old_records_have_none() -> None:

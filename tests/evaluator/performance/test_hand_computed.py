@@ -8,7 +8,8 @@ import pytest
 
 from evaluator.binary import Binary
 from evaluator.performance.constants import constants
-from evaluator.performance.kernel import Pass, PlayedKernel
+from evaluator.performance.kernel import Conditions, Pass, PlayedKernel
+from evaluator.performance.memory import Timing
 from evaluator.performance.model import CaseTime, clock_hz, time_case
 from evaluator.target import Target
 from evaluator.targets import get_target
@@ -17,12 +18,17 @@ from evaluator.work import Body, LaunchWork, LoopWork
 H100 = get_target("h100")
 BINARY = Binary("kernel", "sm_90", b"", "", 256, 168, 0, 100_000, 0)  # registers: one CTA on each SM
 OUTSIDE, PASS = 5000.0, 2000.0
+TABLE = constants(90)
+WARM = Timing()
 NOTHING = Body(0, 0, 0, 0)
 PRODUCT = Body(1000, 0, 0, 0)
 
 
-def passed(clocks: float, flops: float = 1000, light: Pass | None = None) -> Pass:
-    return Pass(clocks, flops, {"tensor": 0.7}, light=light)
+def passed(clocks: float, flops: float = 1000, light: Pass | None = None, **more: float) -> Pass:
+    return Pass(clocks, flops, {"tensor": 0.7}, light=light, **more)
+
+
+AROUND = passed(OUTSIDE, 0)
 
 
 def loop(trips: Sequence[int], body: Body = PRODUCT, parent: int | None = None) -> LoopWork:
@@ -33,15 +39,25 @@ def launch(*loops: LoopWork, programs: int | None = None, outside: Body = NOTHIN
     return LaunchWork(BINARY, programs or len(loops[0].trips), loops, outside)
 
 
-def time(launches: Sequence[LaunchWork], *passes: Pass, least_bytes: int = 0, target: Target = H100) -> CaseTime:
-    def measured(_: Binary, __: Target, resident: int, ___: int) -> PlayedKernel:
-        return PlayedKernel(resident, passed(OUTSIDE, 0), passes)
+def time(
+    launches: Sequence[LaunchWork],
+    *passes: Pass,
+    least_bytes: int = 0,
+    target: Target = H100,
+    timing: Timing = WARM,
+    outside: Pass = AROUND,
+    **unknown: bool,
+) -> CaseTime:
+    def measured(
+        _: Binary, __: Target, resident: int, ___: int, ____: Conditions, _____: int | None = None
+    ) -> PlayedKernel:
+        return PlayedKernel(resident, outside, passes, **unknown)
 
-    return time_case(launches, least_bytes, target, measured)
+    return time_case(launches, least_bytes, target, timing, measured=measured)
 
 
 def clocks(launches: Sequence[LaunchWork], *passes: Pass, target: Target = H100) -> float:
-    return sum(made.compute for made in time(launches, *passes, target=target).launches) * clock_hz(H100)
+    return sum(made.compute * made.clock_hz for made in time(launches, *passes, target=target).launches)
 
 
 def test_prologue_and_epilogue_are_paid_once_a_program() -> None:
@@ -77,15 +93,39 @@ def test_a_persistent_grid_pays_its_prologue_once_and_its_tiles_by_the_outer_loo
 def test_launches_run_one_after_the_other_each_with_its_overhead() -> None:
     one, other = launch(loop([64] * 132)), launch(loop([32] * 132))
     made = time([one, other], passed(PASS))
-    expected = (2 * OUTSIDE + 96 * PASS) / clock_hz(H100) + 2 * H100.launch_overhead_s
-    assert made.seconds == pytest.approx(expected)
+    work = (2 * OUTSIDE + 96 * PASS) / clock_hz(H100, TABLE, 0.7)
+    assert made.seconds == pytest.approx(work + 1e-6 * (2 * TABLE.launch_us + TABLE.event_us))
     assert made.longest is made.launches[0]
+    replayed = time([one, other], passed(PASS), timing=Timing(graph=True))
+    assert replayed.seconds == pytest.approx(work + 1e-6 * 2 * TABLE.graph_us)
+    assert replayed.seconds < made.seconds
+
+
+def test_the_clock_falls_with_what_the_tensor_cores_and_schedulers_do_while_programs_run() -> None:
+    half = loop([16] * 66)  # on half of the SMs; outside loops, nothing is busy
+    idle, busy = Pass(8 * PASS, 0, {}), Pass(PASS, 1000, {"tensor": 0.6, "issue": 0.25})
+    (made,) = time([launch(half)], busy, outside=idle).launches
+    load = 0.5 * (16 / 24) * (0.6 + TABLE.issue_power * 0.25)
+    slow, free = H100.sustained_clock_ratio, TABLE.free_clock
+    assert made.clock_hz == pytest.approx(H100.clock_ghz * 1e9 * (free - (free - slow) * load))
+    (made,) = time([launch(loop([10**6] * 132))], Pass(PASS, 1000, {"tensor": 1.0, "issue": 1.0})).launches
+    assert made.clock_hz == pytest.approx(H100.clock_ghz * 1e9 * slow, rel=1e-3)
+    assert clock_hz(H100, TABLE, 0.0) == pytest.approx(H100.clock_ghz * 1e9 * free)
 
 
 def test_a_branch_around_the_products_is_charged_as_often_as_it_is_taken() -> None:
     body = replace(PRODUCT, dot_flops=250.0)  # a quarter of the passes multiply
     made = clocks([launch(loop([64] * 132, body))], passed(PASS, light=passed(200, 0)))
     assert made == pytest.approx(OUTSIDE + 64 * (0.25 * PASS + 0.75 * 200))
+
+
+def test_a_branch_around_other_work_is_charged_for_the_passes_that_enter_it() -> None:
+    # the epilogue of a persistent loop: products in every pass, what is around the branch in one of eight
+    body = replace(PRODUCT, entered=1 / 8)
+    made = clocks([launch(loop([64] * 132, body))], passed(PASS, light=passed(600)))
+    assert made == pytest.approx(OUTSIDE + 64 * (600 + (PASS - 600) / 8))
+    always = clocks([launch(loop([64] * 132))], passed(PASS, light=passed(600)))
+    assert always == pytest.approx(OUTSIDE + 64 * PASS)
 
 
 def test_products_that_are_fewer_without_a_branch_are_charged_in_full() -> None:
@@ -96,6 +136,17 @@ def test_products_that_are_fewer_without_a_branch_are_charged_in_full() -> None:
 def test_a_loop_unrolled_by_two_takes_half_the_passes() -> None:
     body = replace(PRODUCT, dot_flops=2000.0)
     assert clocks([launch(loop([64] * 132, body))], passed(PASS)) == pytest.approx(OUTSIDE + 64 * 2 * PASS)
+
+
+def test_a_loop_that_ptxas_unrolled_is_charged_by_the_passes_of_the_ir() -> None:
+    four = passed(4 * PASS, 4 * 1000, copies=4.0)
+    assert clocks([launch(loop([64] * 132))], four) == pytest.approx(OUTSIDE + 64 * PASS)
+    scalar = passed(4 * PASS, 0, copies=4.0)
+    assert clocks([launch(loop([64] * 132, NOTHING))], scalar) == pytest.approx(OUTSIDE + 64 * PASS)
+    branch = passed(4 * PASS, 4 * 1000, passed(4 * 200, 0), copies=4.0)  # around the products, in three of four passes
+    quarter = replace(PRODUCT, dot_flops=250.0)
+    expected = OUTSIDE + 64 * (0.25 * PASS + 0.75 * 200)
+    assert clocks([launch(loop([64] * 132, quarter))], branch) == pytest.approx(expected)
 
 
 def test_more_ctas_than_the_grid_has_programs_are_not_resident() -> None:
@@ -109,19 +160,37 @@ def test_more_ctas_than_the_grid_has_programs_are_not_resident() -> None:
 def test_bytes_take_what_l2_and_hbm_give() -> None:
     body = replace(PRODUCT, load_bytes=1e6)
     made = time([launch(loop([64] * 132, body))], passed(PASS)).launches[0]
-    rate = constants(90).l2_bytes * H100.sms * clock_hz(H100)
-    assert made.l2 == pytest.approx(64 * 132 * 1e6 / rate)
+    assert made.l2 == pytest.approx(64 * 1e6 / TABLE.l2_bytes / made.clock_hz)
     assert made.hbm == 0
-    above = time([launch(loop([64] * 132, body))], passed(PASS), least_bytes=2 * H100.l2_bytes).launches[0]
-    assert above.hbm == pytest.approx(64 * 1e6 / H100.hbm_bytes_per_s)
+    few = time([launch(loop([64] * 13, body))], passed(PASS)).launches[0]  # a tenth of the SMs: L2 has enough for them
+    assert few.l2 == pytest.approx(64 * 1e6 / TABLE.l2_most_bytes / few.clock_hz)
+    assert TABLE.l2_bytes < TABLE.l2_most_bytes < 10 * TABLE.l2_bytes
 
 
-def test_doubts_multiply_the_time_of_the_launch_that_has_them() -> None:
-    def measured(_: Binary, __: Target, resident: int, ___: int) -> PlayedKernel:
-        return PlayedKernel(resident, passed(OUTSIDE, 0), (passed(PASS),), untied=True)
+def test_bytes_that_must_pass_hbm_take_their_time_unless_l2_holds_them() -> None:
+    work, big = launch(loop([1] * 132)), 2 * H100.l2_bytes
+    for timing in (WARM, Timing(cold=True)):
+        assert time([work], passed(PASS), least_bytes=big, timing=timing).hbm == pytest.approx(
+            big / (TABLE.hbm_share * H100.hbm_bytes_per_s)
+        )
+    assert time([work], passed(PASS), least_bytes=big // 4).hbm == 0
+    made = time([work], passed(PASS), least_bytes=big // 4, timing=Timing(cold=True))
+    assert made.seconds == pytest.approx(big / 4 / (TABLE.hbm_share * H100.hbm_bytes_per_s) + made.overhead)
+    assert made.limiter == "hbm"
 
-    made = time_case([launch(loop([64] * 132))], 0, H100, measured)
-    (doubt,) = made.launches[0].doubts
-    slower = made.doubted(lambda doubt: doubt.slower) - made.overhead
-    assert slower == pytest.approx(doubt.slower * (made.seconds - made.overhead))
+
+def test_times_that_overlap_take_a_little_longer_than_the_longest() -> None:
+    body = replace(PRODUCT, load_bytes=PASS * TABLE.l2_bytes)  # L2 is busy for as long as the SMs, but for the prologue
+    made = time([launch(loop([640] * 132, body))], passed(PASS)).launches[0]
+    assert made.l2 == pytest.approx(made.compute, rel=0.01)
+    assert made.seconds == pytest.approx(2 ** (1 / 2.7) * made.compute, rel=0.01)
+    alone = time([launch(loop([640] * 132))], passed(PASS)).launches[0]
+    assert alone.seconds == pytest.approx(alone.compute)
+
+
+def test_a_launch_says_what_is_not_known_of_it() -> None:
+    (known,) = time([launch(loop([64] * 132))], passed(PASS)).launches
+    assert known.doubts == ()
+    (doubt,) = time([launch(loop([64] * 132))], passed(PASS), untied=True).launches[0].doubts
+    assert "roles" in doubt.reason
     assert doubt.slower > 1

@@ -10,6 +10,7 @@ from evaluator.performance.pipes import Costs
 from evaluator.performance.sass import Instruction, ModelError
 from evaluator.performance.structure import Loop, Structure
 from evaluator.targets import get_target
+from tests.evaluator.performance.handmade import nominal
 
 H100 = get_target("h100")
 
@@ -24,7 +25,7 @@ def test_a_listing_that_no_disassembler_wrote_is_refused_in_one_line(text: str) 
     listing += listing.replace(text, "EXIT").replace(".text.k:\n", "")
     binary = replace(compile_variant(Variant(128, 64, 8, 3), 90), listing=listing)
     with pytest.raises(ModelError, match="makes no sense") as refusal:
-        measure(binary, H100, 1, 0)
+        measure(binary, H100, 1, 0, nominal())
     assert "\n" not in str(refusal.value)
 
 
@@ -43,8 +44,9 @@ def test_parts_played_side_by_side_share_the_sm() -> None:
     both, _, _ = play_parts([((loop,), 4), ((other,), 4)], Costs((), H100), 1)
     twice, _, _ = play_parts([((loop,), 4)], Costs((), H100), 2)
     assert alone[loop] == 100
-    assert max(both.values()) == pytest.approx(200, rel=0.1)
-    assert twice[loop] == pytest.approx(200, rel=0.1)
+    # one may lead by two passes, of the few that are played
+    assert max(both.values()) == pytest.approx(200, rel=0.2)
+    assert twice[loop] == pytest.approx(200, rel=0.2)
 
 
 def test_roles_keep_pace_with_the_slowest() -> None:
@@ -63,7 +65,7 @@ def test_roles_keep_pace_with_the_slowest() -> None:
 )
 def test_the_roles_of_a_specialised_kernel_make_one_loop(target: str, variant: Variant, products: int) -> None:
     chosen = get_target(target)
-    kernel = measure(compile_variant(variant, chosen.arch), chosen, 1, 1)
+    kernel = measure(compile_variant(variant, chosen.arch), chosen, 1, 1, nominal(target))
     (loop,) = kernel.loops
     assert not kernel.untied
     assert loop.flops == products
@@ -74,7 +76,7 @@ def test_the_roles_of_a_specialised_kernel_make_one_loop(target: str, variant: V
 @pytest.mark.parametrize("target", ["a100", "h100", "b200"])
 def test_a_loop_holds_the_products_and_exponentials_of_its_source(target: str) -> None:
     chosen = get_target(target)
-    kernel = measure(compile_variant(Variant(128, 64, 8, 3), chosen.arch), chosen, 1, 1)
+    kernel = measure(compile_variant(Variant(128, 64, 8, 3), chosen.arch), chosen, 1, 1, nominal(target))
     (loop,) = kernel.loops
     assert loop.flops == 4 * 128 * 64 * 128
     assert loop.usage["exp"] * loop.clocks == pytest.approx(128 * 64 / 16, rel=0.1)

@@ -59,7 +59,9 @@ def test_the_parts_of_the_time_add_up_to_it(kernel: str, request: pytest.Fixture
 def test_launches_one_after_the_other_have_parts_of_their_own(profile: Profile) -> None:
     once = fresh_work(TUNED)
     twice = explained(once, once)
-    assert sum(part.time_us for part in twice.parts) == pytest.approx(2 * profile.score.time_us)
+    assert sum(part.time_us for part in twice.parts) == pytest.approx(twice.score.time_us)
+    # the second is not timed by events of its own, and finds in L2 what the first left there
+    assert 0 < 2 * profile.score.time_us - twice.score.time_us < 20
     assert [part.name for part in twice.parts if part.launch == 0] == [part.name for part in profile.parts]
     assert [part.name for part in twice.parts if part.launch == 1] == [part.name for part in profile.parts]
 

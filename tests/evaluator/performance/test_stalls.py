@@ -9,7 +9,7 @@ from evaluator.performance.replay import Replay
 from evaluator.performance.sass import Instruction
 from evaluator.performance.stalls import Charge, Reason, Recorder, account, charge
 from evaluator.targets import get_target
-from tests.evaluator.performance.handmade import loop, sass
+from tests.evaluator.performance.handmade import loop, nominal, sass
 
 
 def charges(replay: Replay) -> tuple[Charge, ...]:
@@ -84,7 +84,7 @@ def test_a_wait_at_an_mbarrier_for_a_bulk_copy_is_a_wait_for_copies() -> None:
 def test_every_clock_of_a_warp_is_charged_once_and_all_charges_are_the_whole() -> None:
     h100 = get_target("h100")
     recorder = Recorder()
-    kernel = Replay.of(compile_variant(Variant(128, 64, 8, 3), 90), h100, 1, 1).play(player=recorder)
+    kernel = Replay.of(compile_variant(Variant(128, 64, 8, 3), 90), h100, 1, 1, nominal()).play(player=recorder)
     (play,) = recorder.plays
     for team, _, issues in play.by_warp():
         spans = list(account(play.teams[team].stream, issues))
