@@ -210,16 +210,20 @@ def test_a_schedule_is_within_grahams_bounds(clocks: list[int], slots: int) -> N
     assert end <= sum(clocks) / slots + max(clocks) * (1 - 1 / slots) + 1e-9
 
 
+def doubled(body: Body) -> Body:
+    return replace(body, dot_flops=2 * body.dot_flops, load_bytes=2 * body.load_bytes, store_bytes=2 * body.store_bytes)
+
+
 def test_a_program_of_two_ctas_takes_two_sms() -> None:
     pair = replace(work([100] * 66).binary, ptx=work([1]).binary.ptx + "\n.reqnctapercluster 2, 1, 1\n")
     assert pair.ctas_per_program == 2
 
     def seconds(programs: int) -> float:
         launch = work([100] * programs)
-        both = replace(launch.loops[0].body, dot_flops=2 * launch.loops[0].body.dot_flops)
-        return predict(
-            "case", 10**9, 10**6, [replace(launch, binary=pair, loops=(replace(launch.loops[0], body=both),))], H100
-        ).time_us
+        (loop,) = launch.loops
+        twice = (replace(loop, body=doubled(loop.body)),)
+        asked = replace(launch, binary=pair, loops=twice, outside=doubled(launch.outside))
+        return predict("case", 10**9, 10**6, [asked], H100).time_us
 
     assert seconds(66) == pytest.approx(time_us([100] * 132), rel=0.02)
     assert seconds(67) > 1.5 * seconds(66)
