@@ -71,8 +71,11 @@ def _work(run: PlanRun, launch: Launch, roles: Sequence[int], binary: Binary) ->
             raise UnsupportedOperation("a loop that depends on what shared memory holds", "Triton GPU IR")
         return kernel.count(run.buffers.allocations, launch.args, launch.grid, deadline=run.deadline)
 
-    work = run.attempt(launch, count)
-    return _side_by_side(work.of(binary, launch.programs), roles)
+    work = run.attempt(launch, count).of(binary, launch.programs)
+    opened = len(run.buffers.allocations) - 1
+    if any(access.buffer == opened for access in work.accesses):  # where copies read and write is not in the IR made
+        work = replace(work, accesses=())
+    return _side_by_side(work, roles)
 
 
 def _side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:

@@ -89,7 +89,7 @@ class _Player:
         self.code = read(work.binary.listing, work.binary.threads).code
         self.lines = _lines(self.code, work.binary, source.file)
         self.recorder = _record(work.binary, target, time.kernel.resident, len(work.loops), time.conditions)
-        self.slots = target.sms * time.kernel.resident
+        self.slots = target.sms * time.kernel.resident // work.binary.ctas_per_program
         self.us_per_clock = 1e6 / time.clock_hz * scale
         self.compute_us = time.compute * 1e6 * scale
         self.time_us = time.seconds * 1e6 * scale

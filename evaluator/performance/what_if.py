@@ -120,7 +120,7 @@ def with_one_more_cta(launch: LaunchWork, target: Target) -> Binary | None:
     """
     binary = launch.binary
     wanted = ctas_per_sm(binary, target) + 1
-    if -(-launch.programs // target.sms) < wanted:
+    if -(-launch.programs * binary.ctas_per_program // target.sms) < wanted:
         return None
 
     def most(start: int, step: int, slim: Callable[[int], Binary]) -> int | None:
