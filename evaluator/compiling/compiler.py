@@ -20,7 +20,7 @@ import msgspec
 
 from evaluator.binary import Binary
 from evaluator.evaluation import Fault, Status
-from evaluator.plan import DEFAULT_LIMITS, KernelIR, LaunchPlan, Level, without_locations
+from evaluator.plan import DEFAULT_LIMITS, KernelIR, LaunchPlan, Level
 from evaluator.sandbox.jobs import Crashed, Finished, ForkServer, Limits, TimedOut
 from evaluator.target import Target
 
@@ -144,8 +144,8 @@ class Compiler:
     def _cache_path(self, kernel: KernelIR, target: Target) -> Path | None:
         if self._cache_dir is None:
             return None
-        text = without_locations(kernel.ttir)
-        key = json.dumps([_CACHE_FORMAT, version("triton"), target.arch, kernel.level, kernel.options, text])
+        # with its locations: a binary's line tables lead from its instructions to the lines of this IR
+        key = json.dumps([_CACHE_FORMAT, version("triton"), target.arch, kernel.level, kernel.options, kernel.ttir])
         digest = hashlib.sha256(key.encode()).hexdigest()
         return self._cache_dir / digest[:2] / f"{digest}.json"
 

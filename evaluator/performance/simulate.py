@@ -23,6 +23,8 @@ _COUNTED = (Kind.COPY_COMMIT, Kind.COUNT_WAIT)
 _NAMED_WAITS = (Kind.MBARRIER_WAIT_COPY, Kind.MBARRIER_WAIT_ROLE)
 _STAGGER = 2000.0
 """Clocks within which CTAs that run together start, where starts are jittered."""
+_LATE = 1000.0
+"""Clocks by which the roles of a CTA start late, where starts are jittered."""
 _SPREAD = 0.25
 """Share by which latencies vary, up and down, where they are jittered."""
 _NOISE = 1021
@@ -137,7 +139,13 @@ def play(
     at_barrier: list[list[int]] = [[] for _ in teams]
     sums: dict[tuple[int, int], list[float]] = {}
     # when, unless just issued, who asked first if the pipe is taken in turn, youngest first
-    ready = [(begins[teams[warp.team].cta], True, 0.0, -w) for w, warp in enumerate(warps) if teams[warp.team].stream]
+    roles = chance is not None and len(teams) > len(ctas)
+    delays = [chance.uniform(0, _LATE) if roles and chance else 0.0 for _ in teams]
+    ready = [
+        (begins[teams[warp.team].cta] + delays[warp.team], True, 0.0, -w)
+        for w, warp in enumerate(warps)
+        if teams[warp.team].stream
+    ]
     heapify(ready)
     end = 0.0
     following: list[Issue] = []  # traced: each warp's next
