@@ -325,8 +325,6 @@ def test_a_kernel_is_compiled_once_for_a_target(server: ForkServer, small: Kerne
     compiler, jobs = Compiler(tmp_path, server=server), server.jobs
     first = compiled(compiler.compile(small, get_target("h100")))
     assert Compiler(tmp_path, server=server).compile(small, get_target("h100")) == first
-    moved = KernelIR(small.name, small.ttir.replace("candidate.py", "another.py"), small.options)
-    assert compiler.compile(moved, get_target("h100")) == first
     assert server.jobs == jobs + 1
     assert compiled(compiler.compile(small, get_target("h200"))).target == "h200"
     assert server.jobs == jobs + 1, "the same architecture"
@@ -335,6 +333,15 @@ def test_a_kernel_is_compiled_once_for_a_target(server: ForkServer, small: Kerne
     options = tuple((name, 8 if name == "num_warps" else value) for name, value in small.options)
     assert compiled(compiler.compile(KernelIR(small.name, small.ttir, options), get_target("h100"))).threads == 256
     assert server.jobs == jobs + 3
+
+
+def test_a_kernel_at_other_lines_is_compiled_anew_as_a_binary_knows_its_lines(
+    server: ForkServer, small: KernelIR, tmp_path: Path
+) -> None:
+    compiler = Compiler(tmp_path, server=server)
+    compiled(compiler.compile(small, get_target("h100")))
+    moved = KernelIR(small.name, small.ttir.replace("candidate.py", "another.py"), small.options)
+    assert "another.py" in compiled(compiler.compile(moved, get_target("h100"))).ptx
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"name": "gemm"}', b"\xff\xfe"])
