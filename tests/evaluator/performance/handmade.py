@@ -15,8 +15,8 @@ from triton.compiler import ASTSource, make_backend
 from bench.variants import Variant, _compiled, launch_work
 from evaluator import executor
 from evaluator.binary import Binary
+from evaluator.compiling.compiler import Compiler
 from evaluator.compiling.frontend import lower
-from evaluator.executor.triton_offline.launches import compiled
 from evaluator.performance.constants import constants
 from evaluator.performance.kernel import Conditions
 from evaluator.performance.pipes import Costs
@@ -58,6 +58,11 @@ def loop(*body: Instruction, warps: int = 4, resident: int = 1, target: str = "h
 TYPES = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32", torch.int32: "*i32"}
 
 
+@cache
+def _compiler() -> Compiler:
+    return Compiler(None)  # without a cache: a binary of it may have the line table of an older file
+
+
 def launched(
     function: Any,
     values: Mapping[str, torch.Tensor | int | float],
@@ -93,7 +98,7 @@ def launched(
     backend = make_backend(GPUTarget("cuda", get_target(target).arch, 32))
     options = backend.parse_options({"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True})
     made = lower(source, backend, options).kernel
-    binary = compiled(made, get_target(target))
+    binary = _compiler().compile(made, get_target(target))
     assert isinstance(binary, Binary), binary
     memory = [executor.Allocation(name, values[name].flatten()) for name in buffers]
     return executor.load(made.ttir).count(memory, args, grid).of(binary, math.prod(grid))
