@@ -1,19 +1,29 @@
 """Loops of hand-made SASS, whose clocks can be worked out; and kernels compiled anew, for their line tables."""
 
+import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
+import torch
 from triton import knobs
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, make_backend
 
 from bench.variants import Variant, _compiled, launch_work
+from evaluator import executor
+from evaluator.binary import Binary
+from evaluator.compiling.compiler import Compiler
+from evaluator.compiling.frontend import lower
 from evaluator.performance.constants import constants
 from evaluator.performance.kernel import Conditions
 from evaluator.performance.pipes import Costs
 from evaluator.performance.replay import Replay
 from evaluator.performance.sass import Code, Instruction
 from evaluator.performance.structure import Graph
+from evaluator.plan import Argument, Pointer, Scalar
 from evaluator.targets import get_target
 from evaluator.work import LaunchWork
 
@@ -43,6 +53,55 @@ def loop(*body: Instruction, warps: int = 4, resident: int = 1, target: str = "h
     made = code(sass("NOP"), *body, sass("@P0 BRA", "`(.L1)"), sass("EXIT"))
     costs = Costs(made.instructions, get_target(target))
     return Replay(made.instructions, Graph(made).structure(0), costs, warps, resident, 1)
+
+
+TYPES = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32", torch.int32: "*i32"}
+
+
+@cache
+def _compiler() -> Compiler:
+    return Compiler(None)  # without a cache: a binary of it may have the line table of an older file
+
+
+def launched(
+    function: Any,
+    values: Mapping[str, torch.Tensor | int | float],
+    grid: tuple[int, int, int],
+    *,
+    target: str = "h100",
+    warps: int = 4,
+    stages: int = 3,
+    **constants: object,
+) -> LaunchWork:
+    """Compile a jit function, as a launch with these arguments would, and count that launch's work."""
+    names = function.arg_names
+    buffers = [name for name in names if isinstance(values.get(name), torch.Tensor)]
+    signature: dict[str, str] = {}
+    divisible: dict[tuple[int], list[list[object]]] = {}
+    args: list[Argument] = []
+    for place, name in enumerate(names):
+        value = values.get(name)
+        if isinstance(value, torch.Tensor):
+            signature[name] = TYPES[value.dtype]
+            args.append(Pointer(buffers.index(name), 0))
+        elif value is None:
+            signature[name] = "constexpr"
+            continue
+        else:
+            signature[name] = "i32" if isinstance(value, int) else "fp32"
+            args.append(Scalar(value))
+        if name in buffers or (isinstance(value, int) and value % 16 == 0):
+            divisible[place,] = [["tt.divisibility", 16]]
+    source = ASTSource(
+        function, signature, {(names.index(name),): value for name, value in constants.items()}, divisible
+    )
+    backend = make_backend(GPUTarget("cuda", get_target(target).arch, 32))
+    options = backend.parse_options({"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True})
+    made = lower(source, backend, options).kernel
+    binary = _compiler().compile(made, get_target(target))
+    assert isinstance(binary, Binary), binary
+    memory = [executor.Allocation(name, values[name].flatten()) for name in buffers]
+    return executor.load(made.ttir).count(memory, args, grid).of(binary, math.prod(grid))
 
 
 @cache

@@ -3,14 +3,18 @@
 from dataclasses import replace
 
 import pytest
+import torch
+import triton
+import triton.language as tl
 
 from bench.variants import Variant, compile_variant
-from evaluator.performance.kernel import measure, play_kernel, play_parts
+from evaluator.performance.kernel import measure, play_kernel, play_parts, read
+from evaluator.performance.model import time_case
 from evaluator.performance.pipes import Costs
 from evaluator.performance.sass import Instruction, ModelError
 from evaluator.performance.structure import Loop, Structure
 from evaluator.targets import get_target
-from tests.evaluator.performance.handmade import nominal
+from tests.evaluator.performance.handmade import launched, loop, nominal, sass
 
 H100 = get_target("h100")
 
@@ -93,3 +97,34 @@ def test_a_branch_around_products_makes_a_lighter_pass() -> None:
     assert play_kernel(Structure((Loop(0, nops(10), False, nops(8)),), ()), Costs((), H100), 4, 1, 1).loops[
         0
     ].skipped == pytest.approx(0.2)
+
+
+def test_a_loop_that_ptxas_unrolled_holds_several_copies_of_what_ptx_states_once() -> None:
+    once, more = (replace(sass("LDG.E"), ptx_line=line) for line in (10, 11))
+    other = replace(sass("FFMA"), ptx_line=12)  # one multiply-add of PTX need not be one of SASS
+    assert loop(once, more, *[other] * 7).play().loops[0].copies == 1
+    assert loop(*[once, more] * 4, other).play().loops[0].copies == 4
+    # less than half of the loads are repeated: registers that did not last, not a loop that was unrolled
+    assert loop(once, once, more, replace(more, ptx_line=13)).play().loops[0].copies == 1
+    assert loop(sass("LDG.E"), sass("LDG.E")).play().loops[0].copies == 1  # of unknown lines
+
+
+@triton.jit
+def sums(X, Out, n, N: tl.constexpr):
+    i = tl.arange(0, N)
+    total = tl.zeros((N,), tl.float32)
+    for step in range(n):
+        total += tl.load(X + step * N + i)
+    tl.store(Out + i, total)
+
+
+def test_a_compiled_loop_that_was_unrolled_is_charged_by_the_passes_of_the_ir() -> None:
+    values = {"X": torch.empty(64 * 512), "Out": torch.empty(512), "n": 64}
+    launch = launched(sums, values, (1, 1, 1), stages=1, N=512)
+    (made,) = time_case([launch], 0, H100).launches
+    code = read(launch.binary.listing, launch.binary.threads).code.instructions
+    passed = max(made.kernel.loops, key=lambda passed: passed.copies)
+    assert passed.copies == 4
+    assert sum(i.base == "LDG" for instructions, _ in passed.parts for i in instructions) == 4
+    assert len(launch.loops) == 1 < sum(i.base == "LDG" for i in code)
+    assert made.program_clocks[1, 0] == pytest.approx(64 / 4 * passed.clocks)

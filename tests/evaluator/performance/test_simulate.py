@@ -197,3 +197,33 @@ def test_warpgroups_that_wait_for_the_tensor_cores_take_turns() -> None:
     ).marks
     assert abs(in_turn[0, 0] - in_turn[1, 0]) <= 64
     assert abs(greedy[0, 0] - greedy[1, 0]) > 300
+
+
+def test_a_play_with_a_seed_is_repeatable_and_others_differ() -> None:
+    stream = [LOAD, wait_for(0), *[FMA] * 10, BARRIER] * 5
+    teams = [Team(cta, 4 * cta, 4, [*stream, Mark(0)]) for cta in range(2)]
+    played = [play(teams, seed=seed) for seed in (0, 0, 1, 2)]
+    assert played[0] == played[1]
+    assert len({made.end for made in played}) == 3
+    assert play(teams) == play(teams)
+
+
+def test_jittered_latencies_are_right_in_the_mean_and_those_of_arithmetic_do_not_vary() -> None:
+    loads = [LOAD, wait_for(0)] * 50
+    exact = clocks(*loads)
+    ends = [play([Team(0, 0, 1, loads)], seed=seed).end for seed in range(20)]
+    assert sum(ends) / len(ends) == pytest.approx(exact, rel=0.02)
+    assert all(abs(end / exact - 1) < 0.25 for end in ends)
+    single = [play([Team(0, 0, 1, [LOAD, wait_for(0)])], seed=seed).end - 9 for seed in range(20)]
+    assert all(0.75 * 600 <= latency <= 1.25 * 600 for latency in single)
+    assert max(single) - min(single) > 100
+    arithmetic = [replace(FMA, latency=16.0, write_barrier=0), wait_for(0)] * 20
+    assert {round(play([Team(0, 0, 1, arithmetic)], seed=seed).end, 6) for seed in range(5)} == {clocks(*arithmetic)}
+
+
+def test_jittered_ctas_start_apart_and_the_end_is_that_of_the_slowest_from_its_own_start() -> None:
+    teams = [Team(cta, 4 * cta, 4, [Mark(0), *[FMA] * 100]) for cta in range(2)]
+    played = play(teams, seed=1)
+    assert abs(played.marks[0, 0] - played.marks[1, 0]) > 10
+    assert 100 <= played.end <= 200
+    assert play(teams).marks == {(0, 0): 0.0, (1, 0): 0.0}
