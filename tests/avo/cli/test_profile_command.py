@@ -112,7 +112,7 @@ def test_a_version_is_profiled_for_what_its_run_is_about(avo: Avo, judge: type[F
         (["missing.py"], "cannot read missing.py: No such file or directory"),
         (["no-such-run@3"], "no run"),
         (["mha-h100@99"], "99"),
-        (["mha h100"], "does not name a version"),
+        (["mha h100"], "names neither a version nor an attempt"),
         (["mha-h100", "--problem", "gqa"], "--problem: mha-h100 is about mha, not gqa"),
         (["kernel.py", "--target", "h300"], "unknown target 'h300'"),
         (["kernel.py", "--suite", "slow"], "unknown suite 'slow'"),

@@ -48,7 +48,9 @@ def test_the_work_of_a_grid_follows_branches_on_what_is_cheap_to_know(executor):
     counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
     assert counted.trips[0].tolist() == [3] * 4
     (body,) = counted.bodies
-    assert body == Body(dot_flops=6 * 2 * 16**3 / 12, exponentials=6 * 256 / 12, load_bytes=6 * 512 / 12, store_bytes=0)
+    assert body == Body(
+        6 * 2 * 16**3 / 12, exponentials=6 * 256 / 12, load_bytes=6 * 512 / 12, store_bytes=0, entered=0.5
+    )
     assert counted.outside.store_bytes == 1024
 
 
