@@ -61,7 +61,7 @@ class Reach(Marks):
         programs = site.positions.numel()
         seen.times += programs
         rows = self._rows(address, mask, kind)
-        if rows is not None:
+        if rows is not None and (mask is None or torch.equal(mask.any(rows.axis), mask.all(rows.axis))):
             length = rows.table.shape[1] * kind.item_bytes
             active = None
             if mask is not None:

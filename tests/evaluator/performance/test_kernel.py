@@ -101,9 +101,9 @@ def test_a_branch_around_products_makes_a_lighter_pass() -> None:
 
 def test_a_loop_that_ptxas_unrolled_holds_several_copies_of_what_ptx_states_once() -> None:
     once, more = (replace(sass("LDG.E"), ptx_line=line) for line in (10, 11))
-    other = replace(sass("FFMA"), ptx_line=12)  # one multiply-add of PTX need not be one of SASS
-    assert loop(once, more, *[other] * 7).play().loops[0].copies == 1
-    assert loop(*[once, more] * 4, other).play().loops[0].copies == 4
+    sums = [replace(sass("FFMA"), ptx_line=line) for line in range(12, 17)]  # one of PTX need not be one of SASS
+    assert loop(once, more, *sums * 7).play().loops[0].copies == 1
+    assert loop(*[once, more] * 4, *sums).play().loops[0].copies == 4
     # less than half of the loads are repeated: registers that did not last, not a loop that was unrolled
     assert loop(once, once, more, replace(more, ptx_line=13)).play().loops[0].copies == 1
     assert loop(sass("LDG.E"), sass("LDG.E")).play().loops[0].copies == 1  # of unknown lines

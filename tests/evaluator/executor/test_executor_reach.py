@@ -1,0 +1,277 @@
+"""Where a sample of programs reads and writes: shared and repeated bytes, contiguous pieces, lines, loops."""
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+
+from evaluator.work import SAMPLED_PROGRAMS
+
+
+def accesses(launch, **options):
+    """What was seen of each buffer, by its name; of each buffer one access."""
+    counted = launch.kernel.count(launch.memory, launch.args, launch.grid, **options)
+    names = [launch.memory[access.buffer].name for access in counted.accesses]
+    assert len(set(names)) == len(names)
+    return dict(zip(names, counted.accesses, strict=True))
+
+
+@triton.jit
+def product(A, B, C, m, n, k, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr):
+    rows = tl.program_id(0) * M + tl.arange(0, M)
+    columns = tl.program_id(1) * N + tl.arange(0, N)
+    inner = tl.arange(0, K)
+    total = tl.zeros((M, N), tl.float32)
+    for step in range(0, k, K):
+        a = tl.load(A + rows[:, None] * k + step + inner[None, :])
+        b = tl.load(B + (step + inner)[:, None] * n + columns[None, :])
+        total = tl.dot(a, b, total)
+    tl.store(C + rows[:, None] * n + columns[None, :], total)
+
+
+def multiplied(executor, m, n, k, tile):
+    a, b = torch.zeros(m, k, dtype=torch.float16), torch.zeros(k, n, dtype=torch.float16)
+    grid = (m // tile[0], n // tile[1])
+    sizes = dict(zip("MNK", tile, strict=True))
+    return executor.prepare(product, a, b, torch.zeros(m, n), m, n, k, grid=grid, **sizes)
+
+
+def test_programs_that_share_a_tile_ask_for_the_same_bytes(executor):
+    seen = accesses(multiplied(executor, 128, 64, 128, (16, 16, 32)))  # 8 by 4 programs
+    a, b, c = seen["A"], seen["B"], seen["C"]
+    assert (a.program_bytes, b.program_bytes, c.program_bytes) == (16 * 32 * 2, 16 * 32 * 2, 16 * 16 * 4)
+    assert (a.distinct, b.distinct, c.distinct) == (1 / 4, 1 / 8, 1)
+    assert (a.fresh, b.fresh) == (1, 1)  # every pass asks for other tiles
+    assert (a.loop, b.loop, c.loop) == (0, 0, None)
+    assert (a.writes, b.writes, c.writes) == (False, False, True)
+
+
+def test_contiguous_pieces_are_those_that_programs_together_ask_for(executor):
+    seen = accesses(multiplied(executor, 128, 64, 128, (16, 16, 32)))
+    assert seen["A"].run_bytes == 32 * 2  # rows of 64 bytes, 256 apart
+    assert seen["B"].run_bytes == 32 * 64 * 2  # programs side by side read whole rows, which follow each other
+    assert seen["C"].run_bytes == 128 * 64 * 4
+    assert accesses(multiplied(executor, 128, 64, 32, (16, 16, 32)))["A"].run_bytes == 128 * 32 * 2
+
+
+def test_the_lines_of_a_program_are_its_own(executor):
+    seen = accesses(multiplied(executor, 128, 64, 128, (16, 16, 32)))
+    assert seen["A"].program_lines == 16  # a row of 64 bytes in each of 16 lines
+    assert seen["B"].program_lines == 32
+    assert accesses(multiplied(executor, 128, 64, 128, (16, 64, 32)))["B"].program_lines == 32
+
+
+@triton.jit
+def reread(X, Y, Out, n, N: tl.constexpr):
+    i = tl.program_id(0) * N + tl.arange(0, N)
+    total = tl.zeros((N,), tl.float32)
+    for step in range(n):
+        total += tl.load(X + i) * tl.load(Y + (step % 2) * 4096 + i)
+    tl.store(Out + i, total)
+
+
+def test_a_loop_that_reads_the_same_again_asks_for_nothing_fresh(executor):
+    values = torch.zeros(4 * 64), torch.zeros(8192), torch.zeros(4 * 64)
+    seen = accesses(executor.prepare(reread, *values, 10, grid=(4,), N=64))
+    assert (seen["X"].fresh, seen["X"].distinct) == (0, 1)
+    assert seen["Y"].fresh == 0.5  # of the second and third pass
+    assert seen["Out"].fresh == 1
+
+
+@triton.jit
+def in_two_loops(X, Out, n, N: tl.constexpr):
+    i = tl.arange(0, N)
+    biggest = tl.zeros((N,), tl.float32)
+    for step in range(n):
+        biggest = tl.maximum(biggest, tl.load(X + step * N + i))
+    for step in range(n):
+        tl.store(Out + step * N + i, tl.load(X + step * N + i) - biggest)
+
+
+def test_a_second_loop_over_the_same_rows_asks_for_nothing_fresh(executor):
+    launch = executor.prepare(in_two_loops, torch.zeros(3 * 64), torch.zeros(3 * 64), 3, N=64)
+    counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
+    first, second, store = sorted(counted.accesses, key=lambda access: (access.writes, access.loop))
+    assert (first.loop, second.loop, store.loop) == (0, 1, 1)
+    assert (first.fresh, second.fresh, store.fresh) == (1, 0, 1)
+    assert [access.location.rpartition(":")[0] for access in counted.accesses] == ["test_executor_reach.py"] * 3
+    assert first.location != second.location == store.location
+
+
+@triton.jit
+def nested(X, Out, n, N: tl.constexpr):
+    i = tl.arange(0, N)
+    for tile in range(n):
+        total = tl.zeros((N,), tl.float32)
+        for step in range(n):
+            total += tl.load(X + (tile * n + step) * N + i)
+        tl.store(Out + tile * N + i, total)
+
+
+def test_an_access_belongs_to_the_innermost_loop_around_it(executor):
+    launch = executor.prepare(nested, torch.zeros(9 * 64), torch.zeros(3 * 64), 3, N=64)
+    counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
+    assert counted.parents == (None, 0)
+    assert {launch.memory[access.buffer].name: access.loop for access in counted.accesses} == {"X": 1, "Out": 0}
+
+
+@triton.jit
+def paged(X, Pages, Out, n, PAGE: tl.constexpr, N: tl.constexpr):
+    rows, columns = tl.arange(0, N), tl.arange(0, 16)
+    total = tl.zeros((N, 16), tl.float32)
+    for step in range(n):
+        page = tl.load(Pages + tl.program_id(0) * 64 + (step * N + rows) // PAGE)
+        total += tl.load(X + (page * PAGE + (step * N + rows) % PAGE)[:, None] * 16 + columns[None, :])
+    tl.store(Out + rows[:, None] * 16 + columns[None, :], total)
+
+
+def test_a_page_table_is_read_in_few_lines_and_its_entries_are_followed(executor):
+    pages = torch.arange(128, dtype=torch.int32).flip(0)
+    values = torch.zeros(128 * 16 * 16), pages, torch.zeros(64 * 16), 3
+    seen = accesses(executor.prepare(paged, *values, grid=(2,), PAGE=16, N=64))
+    table, data = seen["Pages"], seen["X"]
+    assert (table.program_bytes, table.program_lines) == (64 * 4, 1)  # each of four entries sixteen times
+    assert table.distinct == 4 / 64
+    assert table.run_bytes == 4 * 4
+    assert (data.program_bytes, data.distinct, data.fresh) == (64 * 16 * 4, 1, 1)
+    same = accesses(executor.prepare(paged, values[0], torch.zeros_like(pages), *values[2:], grid=(2,), PAGE=16, N=64))
+    assert (same["X"].distinct, same["X"].fresh) == (1 / 8, 0)  # one page, by both programs, four times a pass
+
+
+@triton.jit
+def strided(X, Out, n, stride, N: tl.constexpr):
+    i = tl.program_id(0) * N + tl.arange(0, N)
+    tl.store(Out + i, tl.load(X + i * stride, mask=i < n), mask=i < n)
+
+
+@pytest.mark.parametrize(("stride", "run", "lines"), [(1, 4 * 256, 2), (2, 4, 4), (32, 4, 64)])
+def test_strided_elements_are_pieces_of_their_own(executor, stride, run, lines):
+    seen = accesses(executor.prepare(strided, torch.zeros(256 * 32), torch.zeros(256), 256, stride, grid=(4,), N=64))
+    assert (seen["X"].run_bytes, seen["X"].program_lines) == (run, lines)
+    assert seen["Out"].run_bytes == 4 * 256
+
+
+def test_masked_elements_are_left_out(executor):
+    seen = accesses(executor.prepare(strided, torch.zeros(256), torch.zeros(256), 96, 1, grid=(4,), N=64))
+    for access in seen.values():  # 64 of the first program, 32 of the second, none of the others
+        assert (access.program_bytes, access.distinct, access.run_bytes) == (4 * 96 / 4, 1, 4 * 96)
+
+
+@triton.jit
+def scatters(X, Sums, Counts, N: tl.constexpr):
+    i = tl.arange(0, N)
+    x = tl.load(X + tl.program_id(0) * N + i)
+    tl.atomic_add(Sums + i % 4, x)
+    tl.atomic_add(Counts + tl.program_id(0) % 2, 1)
+
+
+def test_atomic_operations_are_accesses_that_write(executor):
+    values = torch.zeros(8 * 32), torch.zeros(4), torch.zeros(2, dtype=torch.int32)
+    seen = accesses(executor.prepare(scatters, *values, grid=(8,), N=32))
+    assert (seen["Sums"].writes, seen["Sums"].program_bytes, seen["Sums"].distinct) == (True, 32 * 4, 4 / (8 * 32))
+    assert (seen["Counts"].writes, seen["Counts"].program_bytes, seen["Counts"].distinct) == (True, 4, 1 / 4)
+    assert seen["X"].distinct == 1
+
+
+@triton.jit
+def through_descriptors(X, Out, n, N: tl.constexpr):
+    row = tl.program_id(0)
+    x = tl.make_tensor_descriptor(X, [64, 64], [64, 1], [16, N])
+    out = tl.make_tensor_descriptor(Out, [64, N], [N, 1], [16, N])
+    total = tl.zeros((16, N), tl.float32)
+    for step in range(n):
+        total += x.load([0, step * N])
+    out.store([row * 16, 0], total)
+
+
+def test_accesses_through_descriptors_are_seen(executor):
+    seen = accesses(executor.prepare(through_descriptors, torch.zeros(64, 64), torch.zeros(64, 32), 2, grid=(4,), N=32))
+    x, out = seen["X"], seen["Out"]
+    assert (x.loop, x.program_bytes, x.distinct, x.fresh) == (0, 16 * 32 * 4, 1 / 4, 1)
+    assert (x.run_bytes, x.program_lines) == (32 * 4, 16)
+    assert (out.writes, out.loop, out.distinct, out.run_bytes) == (True, None, 1, 64 * 32 * 4)
+
+
+@triton.jit
+def causal(Q, K, Out, n, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr):
+    block = tl.program_id(0)
+    rows, inner = block * M + tl.arange(0, M), tl.arange(0, D)
+    q = tl.load(Q + rows[:, None] * D + inner[None, :])
+    best = tl.zeros((M,), tl.float32)
+    for start in range(0, tl.minimum((block + 1) * M, n), N):
+        columns = start + tl.arange(0, N)
+        k = tl.load(K + columns[None, :] * D + inner[:, None], mask=columns[None, :] < n, other=0.0)
+        s = tl.where(columns[None, :] <= rows[:, None], tl.dot(q, k), float("-inf"))
+        best = tl.maximum(best, tl.max(s, 1))
+    tl.store(Out + rows, best, mask=rows < n)
+
+
+def test_the_sample_of_a_causal_kernel_is_in_the_middle_of_its_grid(executor):
+    length, tile = 16384, 16
+    programs = length // tile
+    q, k = (torch.zeros(length, 16, dtype=torch.float16) for _ in range(2))
+    launch = executor.prepare(causal, q, k, torch.zeros(length), length, grid=(programs,), M=tile, N=tile, D=16)
+    counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
+    assert counted.trips[0].tolist() == [block + 1 for block in range(programs)]
+    seen = accesses(launch)
+    # all of the sample's programs make the first passes, and read the same rows of K in each
+    assert (seen["K"].program_bytes, seen["K"].distinct, seen["K"].fresh) == (16 * 16 * 2, 1 / SAMPLED_PROGRAMS, 1)
+    assert (seen["Q"].distinct, seen["Q"].run_bytes) == (1, SAMPLED_PROGRAMS * 16 * 16 * 2)
+    assert counted.buffer_bytes == (length * 32, length * 32, length * 4)
+
+
+def test_masked_rows_of_a_causal_kernel_are_left_out(executor):
+    q, k = (torch.zeros(64, 16, dtype=torch.float16) for _ in range(2))
+    seen = accesses(executor.prepare(causal, q, k, torch.zeros(64), 40, grid=(4,), M=16, N=16, D=16))
+    # passes: 1, 2, 3 and 3, of which the third ones ask for 8 rows of 16
+    assert seen["K"].program_bytes == pytest.approx((7 * 16 + 2 * 8) * 32 / 9)
+    assert seen["Out"].program_bytes == 40 * 4 / 4
+
+
+@triton.jit
+def persistent(X, Out, tiles, steps, N: tl.constexpr):
+    i = tl.arange(0, N)
+    total = tl.zeros((N, N), tl.float32)
+    for step in range(tiles * steps):
+        x = tl.load(X + step * N * N + i[:, None] * N + i[None, :])
+        total = tl.dot(x, x, total)
+        if step % steps == steps - 1:
+            tl.store(Out + step // steps * N * N + i[:, None] * N + i[None, :], tl.exp(total) * 2.0)
+            total = tl.zeros((N, N), tl.float32)
+
+
+def test_the_epilogue_of_a_persistent_loop_is_entered_in_one_of_its_steps(executor):
+    x, out = torch.zeros(32, 16, 16, dtype=torch.float16), torch.zeros(4, 16, 16)
+    launch = executor.prepare(persistent, x, out, 4, 8, N=16)
+    counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
+    (body,) = counted.bodies
+    assert counted.trips[0].tolist() == [32]
+    assert body.entered == 1 / 8
+    assert body.store_bytes == 16 * 16 * 4 / 8
+    assert body.dot_flops == 2 * 16**3
+
+
+@triton.jit
+def branches(X, Out, n, N: tl.constexpr):
+    i = tl.arange(0, N)
+    total = tl.zeros((N,), tl.float32)
+    for step in range(n):
+        x = tl.load(X + step * N + i)
+        if step % 2 == 0:
+            total += x
+        if step % 4 == 0:
+            total += tl.exp(x) * tl.exp2(x) + tl.sqrt(tl.abs(x) + 1.0) - x * 3.0
+    tl.store(Out + i, total)
+
+
+def test_of_several_branches_the_larger_one_counts_for_more(executor):
+    launch = executor.prepare(branches, torch.zeros(8 * 64), torch.zeros(64), 8, N=64)
+    (body,) = launch.kernel.count(launch.memory, launch.args, launch.grid).bodies
+    assert 1 / 4 < body.entered < 3 / 8
+    assert body.exponentials == 2 * 64 / 4
+
+
+def test_a_body_without_branches_is_entered_always(executor):
+    launch = executor.prepare(nested, torch.zeros(9 * 64), torch.zeros(3 * 64), 3, N=64)
+    counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
+    assert [body.entered for body in counted.bodies] == [1, 1]
