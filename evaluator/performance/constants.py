@@ -148,7 +148,7 @@ _ALL: dict[str, Figure] = {
     "wgmma_in_turn": _estimate(
         1,
         1,
-        1,
+        0,
         "the FlashAttention-3 paper (arXiv:2407.08608, 2024) gains 570 to 620 TFLOPS by making warpgroups take turns "
         "with barriers, which would gain nothing if the tensor cores finished one's products before another's",
     ),
