@@ -22,7 +22,7 @@ class Body:
     """Bytes that loads ask for, masked elements included."""
     store_bytes: float
     entered: float = 1.0
-    """Share of the passes, 0 to 1, that enter the branches in the body, weighted by what they hold; 1 where unknown."""
+    """Share of the passes, 0 to 1, that enter the branch in the body which most of them enter; 1 where unknown."""
 
 
 Trips = tuple[npt.NDArray[np.int64], ...]

@@ -21,7 +21,7 @@ from evaluator.executor.ir import Function, walk, walk_blocks
 from evaluator.executor.marking import Marks, Writers
 from evaluator.executor.memory import Memory
 from evaluator.executor.parser import parse
-from evaluator.executor.reach import PASSES, Reach, placed
+from evaluator.executor.reach import PASSES, Reach, busiest, placed
 from evaluator.executor.sanitizer import Sanitizer
 from evaluator.executor.script import Prompter, Script
 from evaluator.executor.slicing import (
@@ -158,15 +158,12 @@ class Kernel:
         """
         sizes = tuple(allocation.data.nbytes for allocation in memory)
         space = Reach(memory)
-        programs = math.prod(grid)
-        together = min(programs, SAMPLED_PROGRAMS)
-        ids = torch.arange(together) + (programs - together) // 2
         self._passes(
             self._places,
             space,
             args,
             grid,
-            ids,
+            busiest(passes.sum(0), SAMPLED_PROGRAMS),
             DEFAULT_TEMPORARIES,
             deadline,
             script=_prompter(script),

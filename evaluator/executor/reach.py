@@ -129,6 +129,18 @@ def _access(place: str, seen: _Seen) -> Access:
     )
 
 
+def busiest(passes: Tensor, most: int) -> Tensor:
+    """Return ``most`` consecutive programs that execute most blocks; of several such groups the middle one.
+
+    Programs that do nothing could hide from a sample what the others ask for.
+    """
+    together = min(passes.numel(), most)
+    sums = torch.nn.functional.pad(passes.cumsum(0), (1, 0))
+    work = sums[together:] - sums[:-together]
+    found = (work == work.max()).nonzero().flatten()
+    return torch.arange(together) + int(found[found.numel() // 2])
+
+
 def placed(function: Function) -> Function:
     """Return a function whose operations that access memory have their place as location: see ``Reach``."""
     number = 0

@@ -85,22 +85,27 @@ def bodies(function: Function, passes: Mapping[int, int], programs: int) -> tupl
 
 
 def _entered(function: Function, passes: Mapping[int, int]) -> list[float]:
-    """Return, for each loop, which share of its passes enters the branches of its body, by the operations they hold."""
-    held: list[list[tuple[int, float]]] = [[] for _ in loops(function)]
+    """Return, for each loop, the share of its passes that enter the branches of its body: of the most entered one.
+
+    Branches that hold nothing but scalars do not count: they cost little. A mean would let a branch that is never
+    entered lower the price of one that always is.
+    """
+    shares: list[list[float]] = [[] for _ in loops(function)]
     trips = {loop.index: passes.get(loop.block, 0) for loop in loops(function)}
 
     def visit(region: Region, loop: int | None) -> None:
         for op in (op for block in region.blocks for op in block.ops):
             if op.name == "scf.if" and loop is not None:
-                sides = [(sum(1 for _ in walk(side)), side.blocks[0].index) for side in op.regions]
-                size, block = max(sides)
-                times = passes.get(block, trips[loop])
-                held[loop].append((size, min(1.0, times / max(1, trips[loop]))))
+                for side in op.regions:
+                    used = (slot for inner in walk(side) if inner.name != "scf.yield" for slot in inner.operands)
+                    if any(function.types[slot].elements > 1 for slot in used):
+                        times = passes.get(side.blocks[0].index, trips[loop])
+                        shares[loop].append(min(1.0, times / max(1, trips[loop])))
             for nested in op.regions:
                 visit(nested, loop if op.loop is None else op.loop)
 
     visit(function.body, None)
-    return [sum(size * share for size, share in each) / sum(size for size, _ in each) if each else 1.0 for each in held]
+    return [max(each, default=1.0) for each in shares]
 
 
 def _mean(sums: Sequence[int], count: int, entered: float = 1.0) -> Body:

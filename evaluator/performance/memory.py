@@ -19,6 +19,8 @@ _RELEVANT = 0.1
 _SECTOR, _LINE = 32, 128
 _FEW_LINES = 16.0
 """Lines of an access that L1 keeps until its next ones, whatever else passes through (estimate)."""
+_NARROW = 8
+"""Most bytes of a lane for a load to count as one of a table: tiles are loaded in wider pieces, and are no table."""
 _REPEATED = 0.1
 """An access with a smaller fresh share asks for what it asked for before."""
 
@@ -97,18 +99,17 @@ def l1_hits(work: LaunchWork) -> frozenset[int]:
     Those are the loads of one operation after as many as there are lines to fetch, where it is a few lines only, as of
     a table of pages; and all of an operation that asks for the same few lines in every pass.
     """
-    few = {
-        access.location: access
-        for access in work.accesses
-        if not access.writes and access.loop is not None and access.program_lines <= _FEW_LINES
-    }
+    few = {access.location: access for access in work.accesses if not access.writes and access.loop is not None}
+    for access in work.accesses:  # several may share a line of source
+        if access.program_lines > _FEW_LINES:
+            few.pop(access.location, None)
     if not few:
         return frozenset()
     instructions = read(work.binary.listing, work.binary.threads).code.instructions
     loads: dict[str, list[int]] = {}
     for i, line in zip(instructions, read_lines(work.binary, ""), strict=False):
         place = "" if line is None else f"{PurePath(line.file).name}:{line.number}"
-        if i.base == "LDG" and place in few:
+        if i.base == "LDG" and i.lane_bytes <= _NARROW and place in few:
             loads.setdefault(place, []).append(i.index)
     return frozenset(
         index

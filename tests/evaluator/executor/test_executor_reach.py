@@ -264,11 +264,27 @@ def branches(X, Out, n, N: tl.constexpr):
     tl.store(Out + i, total)
 
 
-def test_of_several_branches_the_larger_one_counts_for_more(executor):
+def test_of_several_branches_the_one_entered_most_counts_so_that_none_lowers_the_price_of_another(executor):
     launch = executor.prepare(branches, torch.zeros(8 * 64), torch.zeros(64), 8, N=64)
     (body,) = launch.kernel.count(launch.memory, launch.args, launch.grid).bodies
-    assert 1 / 4 < body.entered < 3 / 8
+    assert body.entered == 1 / 2
     assert body.exponentials == 2 * 64 / 4
+
+
+@triton.jit
+def idle_in_the_middle(X, Out, first, last, N: tl.constexpr):
+    p = tl.program_id(0)
+    if (p < first) | (p >= last):
+        for step in range(4):
+            tl.store(Out + p * N + tl.arange(0, N), tl.load(X + step * N + tl.arange(0, N)))
+
+
+def test_programs_that_do_nothing_do_not_hide_what_others_ask_for(executor):
+    launch = executor.prepare(
+        idle_in_the_middle, torch.zeros(4 * 64), torch.zeros(2048 * 64), 600, 1448, grid=(2048,), N=64
+    )
+    accesses = launch.kernel.count(launch.memory, launch.args, launch.grid).accesses
+    assert [(access.writes, access.program_bytes) for access in accesses] == [(False, 256), (True, 256)]
 
 
 def test_a_body_without_branches_is_entered_always(executor):

@@ -223,3 +223,11 @@ def test_loads_hit_l1_after_as_many_as_there_are_lines_to_fetch() -> None:
     assert hits(fresh=0.0) == 4  # the same lines in every pass are there after the first
     assert hits(fresh=0.0, program_lines=17) == 0  # too many to be kept
     assert hits(loop=None) == 0
+
+
+def test_a_tile_on_the_line_of_a_table_is_no_table() -> None:
+    work = paged_work()
+    table = next(access for access in work.accesses if access.buffer == 1)
+    tile = replace(table, buffer=0, program_lines=256.0)
+    for accesses in ((*work.accesses, tile), (tile, *work.accesses)):
+        assert l1_hits(replace(work, accesses=accesses)) == frozenset()
