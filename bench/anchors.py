@@ -55,7 +55,8 @@ def _anchor(target: str, name: str, variant: Variant, published: tuple[int, int,
 
 
 ANCHORS = (
-    Anchor("h100", "128x64, 8 warps, 3 stages", TUNED, (389, 392, 395), (460, 464, 487), f"{_FA3}; {_PLAIN}"),
+    _anchor("h100", "128x64, 8 warps, 3 stages", TUNED, (389, 392, 395), _FA3),
+    _anchor("h100", "128x64 on descriptors, 8 warps, 3 stages", BULK, (460, 464, 487), _PLAIN),
     _anchor("h100", "128x128, 8 warps, 3 stages", WIDE, (459, 471, 477), _TUTORIAL),
     _anchor(
         "h100", "the same on descriptors", replace(WIDE, descriptors=True), (459, 471, 477), _TUTORIAL

@@ -105,8 +105,9 @@ class CaseScore:
     utilisation: Mapping[str, float] = field(default_factory=dict)
     """Busy fraction of each pipe in the hot loop's steady state, 0 to 1."""
     low_tflops: float = 0.0
-    """Low end of the interval. For a prediction: with every constant at the slow end of its range, and all doubts true.
-    For a measurement: the lower quartile, where ``tflops`` is the median. 0 where no interval was made."""
+    """Low end of the interval. For a prediction: the slowest of its draws, with all doubts true and a margin for what
+    no constant explains. For a measurement: the lower quartile, where ``tflops`` is the median. 0 where no interval was
+    made."""
     high_tflops: float = 0.0
     """High end of the interval, likewise."""
     doubts: tuple[str, ...] = ()

@@ -49,11 +49,12 @@ def decide(
         return None
     if (wrong := _misfit(versions, evaluation, score)) is not None:
         return wrong
-    scored = [(version, other) for version in rivals or versions if (other := version.attempt.evaluation.score)]
-    if not versions or rivals == [] or not scored:
+    rivals = versions if rivals is None else rivals
+    scored = [(version, other) for version in rivals if (other := version.attempt.evaluation.score)]
+    if not versions or not scored:
         return unrivalled()
     if score.kind is ScoreKind.MEASURED:
-        best = (rivals or versions)[-1]
+        best = rivals[-1]
         comparison = score.comparison
         if comparison is not None and comparison.plan_digest != best.attempt.plan_digest:
             comparison = None
@@ -68,7 +69,7 @@ def decide(
 
 
 def outdated(versions: Sequence[Version], evaluation: Evaluation, rivals: Sequence[Version] | None = None) -> bool:
-    """Return whether ``attempt`` was faster in a comparison with a version that is not the best of its ``rivals``.
+    """Return whether an attempt was faster in a comparison with a version that is not the best of its ``rivals``.
 
     Then another comparison has to tell whether it is accepted. An attempt that was not faster than an earlier best
     version is not faster than the present one. ``rivals`` are by default all versions.

@@ -74,7 +74,7 @@ def _work(run: PlanRun, launch: Launch, roles: Sequence[int], binary: Binary) ->
     work = run.attempt(launch, count).of(binary, launch.programs)
     opened = len(run.buffers.allocations) - 1
     if any(access.buffer == opened for access in work.accesses):  # where copies read and write is not in the IR made
-        work = replace(work, accesses=())
+        work = replace(work, accesses=(), buffer_bytes=())
     return _side_by_side(work, roles)
 
 

@@ -24,11 +24,7 @@ from evaluator.target import Target
 PLAYED_ISSUES = 60_000
 """Approximate number of instructions of a kernel's loops that are played; long bodies are passed fewer times."""
 _PASSES = 6
-"""Passes played of a loop by one CTA: two to warm up, after which every pass is the same."""
-_PASSES_TOGETHER = 6
-"""Passes played by several CTAs or roles, which take longer to fall out of step: twice as many change a pass by 1 or
-2%.
-"""
+"""Passes played of a loop: two to warm up, and the last is cut short. Many plays are averaged, so few passes do."""
 _UNROLLED = (MATRIX | {"LDG", "LDGSTS", "STG", "LDS", "STS", "LDSM", "STSM", "UTMALDG", "ATOMG", "REDG"}) - SINGLE_ISSUE
 """Instructions of which ptxas makes one from one of PTX."""
 _LITTLE = 0.05
@@ -225,8 +221,7 @@ def play_parts(
         if isinstance(top, Loop)
         for loop in top.tree()
     )
-    most = _PASSES if resident * len(parts) == 1 else _PASSES_TOGETHER
-    passes = max(3, min(most, PLAYED_ISSUES // max(1, once)))
+    passes = max(3, min(_PASSES, PLAYED_ISSUES // max(1, once)))
     in_step = passes_in_step(roles, costs, passes)
     streams = []
     for items, _ in parts:

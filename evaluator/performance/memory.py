@@ -52,10 +52,13 @@ class Traffic:
 def traffic(work: LaunchWork, target: Target, timing: Timing, table: Constants) -> Traffic:
     """Return what a launch asks of the memory system.
 
-    Where its accesses were not looked at, no two programs share what they ask for, and of HBM nothing is known.
+    Where its accesses were not looked at, no two programs share what they ask for, and of HBM nothing is known. Where a
+    sample shows none, they come from HBM.
     """
     if not work.accesses:
         asked = work.total("load_bytes") + work.total("store_bytes")
+        if work.buffer_bytes:
+            return Traffic(asked, asked, asked, table.hbm_latency + timing.cold * table.flushed_latency)
         return Traffic(asked, asked, 0.0, table.global_latency)
     sample = min(work.programs, SAMPLED_PROGRAMS)
     groups = work.programs / sample

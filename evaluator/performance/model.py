@@ -369,7 +369,7 @@ def _charge(passed: Pass, flops: float, entered: float) -> float:
     if light is not None and light.flops == passed.flops:
         return light.clocks + entered * (passed.clocks - light.clocks)
     if light is not None and flops < passed.flops:
-        taken = max(0.0, (flops - light.flops) / (passed.flops - light.flops))
+        taken = max(entered, (flops - light.flops) / (passed.flops - light.flops))
         return light.clocks + taken * (passed.clocks - light.clocks)
     return passed.clocks * (max(1.0, flops / passed.flops) if passed.flops else 1.0)
 

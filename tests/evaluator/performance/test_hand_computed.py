@@ -114,9 +114,12 @@ def test_the_clock_falls_with_what_the_tensor_cores_and_schedulers_do_while_prog
 
 
 def test_a_branch_around_the_products_is_charged_as_often_as_it_is_taken() -> None:
-    body = replace(PRODUCT, dot_flops=250.0)  # a quarter of the passes multiply
+    body = replace(PRODUCT, dot_flops=250.0, entered=0.25)  # a quarter of the passes multiply
     made = clocks([launch(loop([64] * 132, body))], passed(PASS, light=passed(200, 0)))
     assert made == pytest.approx(OUTSIDE + 64 * (0.25 * PASS + 0.75 * 200))
+    # products that are never made do not lower the price of other work that always is
+    softmax = replace(PRODUCT, dot_flops=0.0, entered=1.0)
+    assert clocks([launch(loop([64] * 132, softmax))], passed(PASS, light=passed(200, 0))) == OUTSIDE + 64 * PASS
 
 
 def test_a_branch_around_other_work_is_charged_for_the_passes_that_enter_it() -> None:
@@ -144,7 +147,7 @@ def test_a_loop_that_ptxas_unrolled_is_charged_by_the_passes_of_the_ir() -> None
     scalar = passed(4 * PASS, 0, copies=4.0)
     assert clocks([launch(loop([64] * 132, NOTHING))], scalar) == pytest.approx(OUTSIDE + 64 * PASS)
     branch = passed(4 * PASS, 4 * 1000, passed(4 * 200, 0), copies=4.0)  # around the products, in three of four passes
-    quarter = replace(PRODUCT, dot_flops=250.0)
+    quarter = replace(PRODUCT, dot_flops=250.0, entered=0.25)
     expected = OUTSIDE + 64 * (0.25 * PASS + 0.75 * 200)
     assert clocks([launch(loop([64] * 132, quarter))], branch) == pytest.approx(expected)
 
