@@ -287,6 +287,21 @@ def test_programs_that_do_nothing_do_not_hide_what_others_ask_for(executor):
     assert [(access.writes, access.program_bytes) for access in accesses] == [(False, 256), (True, 256)]
 
 
+@triton.jit
+def masked_scalars(Flags, Out, n):
+    p = tl.program_id(0)
+    tl.store(Out + p, tl.load(Flags + p, mask=p >= n, other=0.0), mask=p >= n)
+
+
+def test_masked_scalars_are_seen_of_the_programs_that_ask_for_them(executor):
+    launch = executor.prepare(masked_scalars, torch.zeros(8), torch.zeros(8), 6, grid=(8,))
+    accesses = launch.kernel.count(launch.memory, launch.args, launch.grid).accesses
+    assert [(access.writes, access.program_bytes, access.program_lines) for access in accesses] == [
+        (False, 1.0, 1),
+        (True, 1.0, 1),
+    ]
+
+
 def test_a_body_without_branches_is_entered_always(executor):
     launch = executor.prepare(nested, torch.zeros(9 * 64), torch.zeros(3 * 64), 3, N=64)
     counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
