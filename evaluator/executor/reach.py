@@ -100,9 +100,8 @@ class Reach(Marks):
             seen.later += distinct.numel()
             seen.fresh += fresh.numel()
         seen.passes += 1
-        row = (
-            0 if active is None else int(active.reshape(active.shape[0], -1).sum(1).argmax())
-        )  # a program that is masked off has none
+        # the program that asks for most: one that is masked off asks for nothing
+        row = 0 if active is None else int(active.reshape(active.shape[0], -1).sum(1).argmax())
         first = start[row] if active is None else start[row][active[row]]
         seen.lines += (
             (torch.stack((first, first + length - 1)) // LINE_BYTES).unique().numel()

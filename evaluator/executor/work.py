@@ -162,11 +162,6 @@ def product_flops(op: Op, types: Sequence[Type]) -> int:
     return 2 * a.elements * per_item * result.shape[-1]
 
 
-def asks(op: Op, types: Sequence[Type]) -> bool:
-    """Whether an operation does work that a ``Body`` counts."""
-    return any(_asked(op, types))
-
-
 def _asked(op: Op, types: Sequence[Type]) -> tuple[int, int, int, int]:
     """Return dot FLOPs, exponentials, bytes loaded and bytes stored by one operation."""
     row, name = effects(op.name), _kind(op)

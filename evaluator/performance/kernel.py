@@ -124,34 +124,28 @@ def measure(
     binary: Binary,
     target: Target,
     resident: int,
-    ir_loops: int,
     conditions: Conditions,
     seed: int | None = None,
 ) -> PlayedKernel:
-    """Play ``resident`` CTAs of ``binary`` on one SM; ``ir_loops`` is the number of loops its IR has. With a ``seed``,
-    starts and latencies are jittered.
+    """Play ``resident`` CTAs of ``binary`` on one SM. With a ``seed``, starts and latencies are jittered.
 
     Raises ``ModelError`` when the binary cannot be read.
     """
     structure = read(binary.listing, binary.threads).structure
     costs = costs_of(binary.listing, binary.threads, target, conditions)
     player = play if seed is None else partial(play, seed=seed)
-    return play_kernel(structure, costs, -(-binary.threads // 32), resident, ir_loops, player)
+    return play_kernel(structure, costs, -(-binary.threads // 32), resident, player)
 
 
-def play_kernel(
-    structure: Structure, costs: Costs, warps: int, resident: int, ir_loops: int, player: Player = play
-) -> PlayedKernel:
+def play_kernel(structure: Structure, costs: Costs, warps: int, resident: int, player: Player = play) -> PlayedKernel:
     """Play ``resident`` CTAs of ``warps`` warps; ``player`` does so, once or several times. Raises ``ModelError`` where
     instructions lack operands.
     """
     with _sense():
-        return _play_kernel(structure, costs, warps, resident, ir_loops, player)
+        return _play_kernel(structure, costs, warps, resident, player)
 
 
-def _play_kernel(
-    structure: Structure, costs: Costs, warps: int, resident: int, ir_loops: int, player: Player
-) -> PlayedKernel:
+def _play_kernel(structure: Structure, costs: Costs, warps: int, resident: int, player: Player) -> PlayedKernel:
     if any(loop.dispatch for top in structure.top for loop in top.tree()):
         return _specialised(structure, costs, warps, resident, player)
     clocks, end, counts = play_parts([(structure.items, warps)], costs, resident, player)

@@ -6,8 +6,10 @@ once. What no program asked for lately comes from HBM, later than what L2 holds.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import PurePath
 
+from evaluator.binary import Binary
 from evaluator.performance.constants import Constants
 from evaluator.performance.kernel import read
 from evaluator.performance.lines import read_lines
@@ -102,15 +104,20 @@ def l1_hits(work: LaunchWork) -> frozenset[int]:
     Those are the loads of one operation after as many as there are lines to fetch, where it is a few lines only, as of
     a table of pages; and all of an operation that asks for the same few lines in every pass.
     """
-    few = {access.location: access for access in work.accesses if not access.writes and access.loop is not None}
-    for access in work.accesses:  # several may share a line of source
+    return _l1_hits(work.binary, work.accesses)
+
+
+@lru_cache(maxsize=64)
+def _l1_hits(binary: Binary, accesses: tuple[Access, ...]) -> frozenset[int]:
+    few = {access.location: access for access in accesses if not access.writes and access.loop is not None}
+    for access in accesses:  # several may share a line of source
         if access.program_lines > _FEW_LINES:
             few.pop(access.location, None)
     if not few:
         return frozenset()
-    instructions = read(work.binary.listing, work.binary.threads).code.instructions
+    instructions = read(binary.listing, binary.threads).code.instructions
     loads: dict[str, list[int]] = {}
-    for i, line in zip(instructions, read_lines(work.binary, ""), strict=False):
+    for i, line in zip(instructions, read_lines(binary, ""), strict=False):
         place = "" if line is None else f"{PurePath(line.file).name}:{line.number}"
         if i.base == "LDG" and i.lane_bytes <= _NARROW and place in few:
             loads.setdefault(place, []).append(i.index)

@@ -44,11 +44,10 @@ class Measure(Protocol):
         binary: Binary,
         target: Target,
         resident: int,
-        ir_loops: int,
         conditions: Conditions,
         seed: int | None = None,
     ) -> PlayedKernel:
-        """Play ``resident`` CTAs of a binary whose IR has ``ir_loops`` loops, under these conditions."""
+        """Play ``resident`` CTAs of a binary under these conditions."""
         ...
 
 
@@ -226,7 +225,7 @@ def _critical(launches: Sequence[LaunchWork], time: CaseTime, target: Target) ->
     place = next((i for i, loop in enumerate(kernel.loops) if loop is spent.hot), None)
     if place is None and kernel.loops:
         return ""  # what loops leave: too small a rest to tell reliefs apart
-    return critical(launch.binary, target, kernel.resident, len(launch.loops), place, spent.conditions)
+    return critical(launch.binary, target, kernel.resident, place, spent.conditions)
 
 
 def clock_hz(target: Target, table: Constants, load: float) -> float:
@@ -280,7 +279,7 @@ def time_launch(
     resident = max(1, min(fitting, -(-launch.programs * ctas // target.sms)))
     asked = traffic(launch, target, timing, table)
     seen = Conditions(_as_seen(launch, resident, asked, target, table), l1_hits(launch))
-    kernel = measured(launch.binary, target, resident, len(launch.loops), seen, seed)
+    kernel = measured(launch.binary, target, resident, seen, seed)
     passes = tuple(match_loops(launch.loops, kernel))
     clocks, hot = _program_clocks(launch, kernel, passes, target)
     slots = target.sms * resident // ctas

@@ -88,7 +88,7 @@ class _Player:
         self.most = most
         self.code = read(work.binary.listing, work.binary.threads).code
         self.lines = _lines(self.code, work.binary, source.file)
-        self.recorder = _record(work.binary, target, time.kernel.resident, len(work.loops), time.conditions)
+        self.recorder = _record(work.binary, target, time.kernel.resident, time.conditions)
         self.slots = target.sms * time.kernel.resident // work.binary.ctas_per_program
         self.us_per_clock = 1e6 / time.clock_hz * scale
         self.compute_us = time.compute * 1e6 * scale
@@ -199,9 +199,7 @@ class _Player:
     def _relief(self, passed: Pass) -> dict[str, float]:
         kernel = self.time.kernel
         pipes = tuple(name for name, busy in passed.usage.items() if busy > _HARDLY_BUSY and name != "issue")
-        relieved = _relieve(
-            self.work.binary, self.target, kernel.resident, len(self.work.loops), pipes, self.time.conditions
-        )
+        relieved = _relieve(self.work.binary, self.target, kernel.resident, pipes, self.time.conditions)
         return relief_percent(kernel, passed, relieved)
 
     def _roles(self, passed: Pass, clocks: float, loop: bool) -> tuple[Role, ...]:
@@ -283,17 +281,17 @@ def _shares(charges: Sequence[Charge]) -> dict[str, float]:
 
 
 @lru_cache(maxsize=2)
-def _record(binary: Binary, target: Target, resident: int, ir_loops: int, conditions: Conditions) -> Recorder:
+def _record(binary: Binary, target: Target, resident: int, conditions: Conditions) -> Recorder:
     recorder = Recorder()
-    Replay.of(binary, target, resident, ir_loops, conditions).play(player=recorder)
+    Replay.of(binary, target, resident, conditions).play(player=recorder)
     return recorder
 
 
 @lru_cache(maxsize=16)
 def _relieve(
-    binary: Binary, target: Target, resident: int, ir_loops: int, pipes: tuple[str, ...], conditions: Conditions
+    binary: Binary, target: Target, resident: int, pipes: tuple[str, ...], conditions: Conditions
 ) -> Mapping[str, PlayedKernel]:
-    return reliefs(Replay.of(binary, target, resident, ir_loops, conditions), pipes)
+    return reliefs(Replay.of(binary, target, resident, conditions), pipes)
 
 
 def _parts(

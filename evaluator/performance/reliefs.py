@@ -29,16 +29,14 @@ def reliefs(replay: Replay, pipes: Collection[str]) -> Mapping[str, PlayedKernel
 
 
 @lru_cache(maxsize=64)
-def critical(
-    binary: Binary, target: Target, resident: int, ir_loops: int, place: int | None, conditions: Conditions
-) -> str:
+def critical(binary: Binary, target: Target, resident: int, place: int | None, conditions: Conditions) -> str:
     """Return the critical resource of the loop at ``place`` of a kernel as ``measure`` plays it, or of its code outside
     loops; empty where none is.
 
     Of the pipes, the two busiest are tried, on the outermost loop alone.
     """
-    kernel = measure(binary, target, resident, ir_loops, conditions)
-    replay = Replay.of(binary, target, resident, ir_loops, conditions)
+    kernel = measure(binary, target, resident, conditions)
+    replay = Replay.of(binary, target, resident, conditions)
     passed: Pass | None = kernel.outside
     if place is not None:
         parts = kernel.loops[place].parts

@@ -40,15 +40,14 @@ class Replay:
     """Warps per CTA."""
     resident: int
     """CTAs resident on the SM."""
-    ir_loops: int
 
     @classmethod
-    def of(cls, binary: Binary, target: Target, resident: int, ir_loops: int, conditions: Conditions) -> "Replay":
+    def of(cls, binary: Binary, target: Target, resident: int, conditions: Conditions) -> "Replay":
         """Prepare the kernel; raise ``ModelError`` if the binary cannot be read."""
         reading = read(binary.listing, binary.threads)
         costs = costs_of(binary.listing, binary.threads, target, conditions)
         warps = -(-binary.threads // 32)
-        return cls(reading.code.instructions, reading.structure, costs, warps, resident, ir_loops)
+        return cls(reading.code.instructions, reading.structure, costs, warps, resident)
 
     def play(
         self, change: Change | None = None, player: Player | None = None, issue_clocks: float = 1.0
@@ -57,7 +56,7 @@ class Replay:
         costs = ChangedCosts(self.costs, change or (lambda _, op: op))
         costs.issue_clocks = issue_clocks
         player = player or partial(play, issue_clocks=issue_clocks)
-        return play_kernel(self.structure, costs, self.warps, self.resident, self.ir_loops, player)
+        return play_kernel(self.structure, costs, self.warps, self.resident, player)
 
     def only(self, passed: Pass) -> "Replay":
         """Return the kernel without what is outside the outermost loop that does ``passed``."""

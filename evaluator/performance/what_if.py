@@ -96,12 +96,11 @@ def _measure_repaired(
     binary: Binary,
     target: Target,
     resident: int,
-    ir_loops: int,
     conditions: Conditions,
     seed: int | None = None,
 ) -> PlayedKernel:
     change = repair.change
-    replay = Replay.of(binary, target, resident, ir_loops, conditions)
+    replay = Replay.of(binary, target, resident, conditions)
     if change is None:
         return replay.without(repair.applies).play()
     return replay.play(lambda i, op: change(i, op) if repair.applies(i) else op)

@@ -52,7 +52,7 @@ def loop(*body: Instruction, warps: int = 4, resident: int = 1, target: str = "h
     """A kernel that does ``body`` over and over: its instructions have the indices 1, 2, ..."""
     made = code(sass("NOP"), *body, sass("@P0 BRA", "`(.L1)"), sass("EXIT"))
     costs = Costs(made.instructions, get_target(target))
-    return Replay(made.instructions, Graph(made).structure(0), costs, warps, resident, 1)
+    return Replay(made.instructions, Graph(made).structure(0), costs, warps, resident)
 
 
 TYPES = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32", torch.int32: "*i32"}

@@ -48,9 +48,7 @@ def time(
     outside: Pass = AROUND,
     **unknown: bool,
 ) -> CaseTime:
-    def measured(
-        _: Binary, __: Target, resident: int, ___: int, ____: Conditions, _____: int | None = None
-    ) -> PlayedKernel:
+    def measured(_: Binary, __: Target, resident: int, ___: Conditions, ____: int | None = None) -> PlayedKernel:
         return PlayedKernel(resident, outside, passes, **unknown)
 
     return time_case(launches, least_bytes, target, timing, measured=measured)

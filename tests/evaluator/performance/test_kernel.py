@@ -29,7 +29,7 @@ def test_a_listing_that_no_disassembler_wrote_is_refused_in_one_line(text: str) 
     listing += listing.replace(text, "EXIT").replace(".text.k:\n", "")
     binary = replace(compile_variant(Variant(128, 64, 8, 3), 90), listing=listing)
     with pytest.raises(ModelError, match="makes no sense") as refusal:
-        measure(binary, H100, 1, 0, nominal())
+        measure(binary, H100, 1, nominal())
     assert "\n" not in str(refusal.value)
 
 
@@ -69,7 +69,7 @@ def test_roles_keep_pace_with_the_slowest() -> None:
 )
 def test_the_roles_of_a_specialised_kernel_make_one_loop(target: str, variant: Variant, products: int) -> None:
     chosen = get_target(target)
-    kernel = measure(compile_variant(variant, chosen.arch), chosen, 1, 1, nominal(target))
+    kernel = measure(compile_variant(variant, chosen.arch), chosen, 1, nominal(target))
     (loop,) = kernel.loops
     assert not kernel.untied
     assert loop.flops == products
@@ -80,7 +80,7 @@ def test_the_roles_of_a_specialised_kernel_make_one_loop(target: str, variant: V
 @pytest.mark.parametrize("target", ["a100", "h100", "b200"])
 def test_a_loop_holds_the_products_and_exponentials_of_its_source(target: str) -> None:
     chosen = get_target(target)
-    kernel = measure(compile_variant(Variant(128, 64, 8, 3), chosen.arch), chosen, 1, 1, nominal(target))
+    kernel = measure(compile_variant(Variant(128, 64, 8, 3), chosen.arch), chosen, 1, nominal(target))
     (loop,) = kernel.loops
     assert loop.flops == 4 * 128 * 64 * 128
     assert loop.usage["exp"] * loop.clocks == pytest.approx(128 * 64 / 16, rel=0.1)
@@ -89,12 +89,12 @@ def test_a_loop_holds_the_products_and_exponentials_of_its_source(target: str) -
 def test_a_branch_around_products_makes_a_lighter_pass() -> None:
     product = Instruction(1, 16, "", "HMMA.16816.F32.BF16", "", 1, 7, 7, 0)
     branching = Loop(0, (*nops(9), product), False, nops(5))
-    kernel = play_kernel(Structure((branching,), ()), Costs((product,), H100), 4, 1, 1)
+    kernel = play_kernel(Structure((branching,), ()), Costs((product,), H100), 4, 1)
     (heavy,) = kernel.loops
     assert heavy.light is not None
     assert (heavy.clocks, heavy.light.clocks) == (pytest.approx(10, abs=4), 5)
     assert (heavy.flops > 0, heavy.light.flops) == (True, 0)
-    assert play_kernel(Structure((Loop(0, nops(10), False, nops(8)),), ()), Costs((), H100), 4, 1, 1).loops[
+    assert play_kernel(Structure((Loop(0, nops(10), False, nops(8)),), ()), Costs((), H100), 4, 1).loops[
         0
     ].skipped == pytest.approx(0.2)
 

@@ -84,7 +84,7 @@ def test_a_wait_at_an_mbarrier_for_a_bulk_copy_is_a_wait_for_copies() -> None:
 def test_every_clock_of_a_warp_is_charged_once_and_all_charges_are_the_whole() -> None:
     h100 = get_target("h100")
     recorder = Recorder()
-    kernel = Replay.of(compile_variant(Variant(128, 64, 8, 3), 90), h100, 1, 1, nominal()).play(player=recorder)
+    kernel = Replay.of(compile_variant(Variant(128, 64, 8, 3), 90), h100, 1, nominal()).play(player=recorder)
     (play,) = recorder.plays
     for team, _, issues in play.by_warp():
         spans = list(account(play.teams[team].stream, issues))

@@ -67,7 +67,7 @@ def test_the_critical_resource_of_roles_and_of_a_second_loop_is_found_where_the_
         useful, least, (work,) = case_of(variant, "h100", 16384)
         time = time_case([work], least, H100).launches[0]
         place = next(i for i, loop in enumerate(time.kernel.loops) if loop is time.hot)
-        replay = Replay.of(work.binary, H100, time.kernel.resident, len(work.loops), time.conditions)
+        replay = Replay.of(work.binary, H100, time.kernel.resident, time.conditions)
         relieved = reliefs(replay, ["tensor", "exp"])
         assert predict("case", useful, least, [work], H100).critical == next(
             iter(relief_percent(time.kernel, time.kernel.loops[place], relieved))
@@ -88,7 +88,7 @@ def test_barriers_that_keep_warpgroups_from_taking_turns_cost_something() -> Non
 
 
 def test_playing_again_without_changes_changes_nothing() -> None:
-    replay = Replay.of(compile_variant(TUNED, 90), H100, 1, 1, nominal())
+    replay = Replay.of(compile_variant(TUNED, 90), H100, 1, nominal())
     first = replay.play()
     relieved(replay)
     assert replay.play() == replay.without(lambda _: False).play() == first
