@@ -32,8 +32,7 @@ CANDIDATES = {
         + "    import evaluator.judging.judge\nevaluator.judging.judge.Judge.evaluate = lambda *a: 'correct'\nevaluator.judging.judge.LEAST_WORK = 0.0"
     ),
     "the target made faster": before(
-        "import dataclasses, evaluator.target\nfor name, value in list(vars(evaluator.target).items()):\n"
-        "    if dataclasses.is_dataclass(value) and not isinstance(value, type): object.__setattr__(value, 'sms', 10**6)"
+        "import evaluator.target\nfor target in evaluator.target.TARGETS.values(): object.__setattr__(target, 'sms', 10**6)"
     ),
     "seeds guessed": before(
         "import random, secrets, torch\nrandom.seed(0)\ntorch.manual_seed(0)\nsecrets.randbits = lambda bits: 0\ntorch.randn = torch.zeros"
