@@ -108,11 +108,12 @@ class EventReader:
         revision = store.revision(run.id)
         if revision == self._revision and self._state is run.state_at(now):
             return []
+        found = store.run(self._name)  # its end is an effect, too
         self._unread += self._news(store, run)
         while self._ended:
             self._unread += self._news(store, run)
         self._unread.sort(key=_place)
-        self._run = run = store.run(self._name)
+        self._run = run = found
         if (state := run.state_at(now)) is not self._state:
             self._state = state
             self._unread.append(_run_event(run, run.updated if state is run.state else now, state))
