@@ -19,7 +19,7 @@ from evaluator.catalogue import get_problem, get_suite, problem_name
 from evaluator.errors import EvaluatorError
 from evaluator.evaluation import TRAITS
 from evaluator.problem import HELD_OUT
-from evaluator.target import ARCHITECTURES, ScoreKind, check_target, score_kind
+from evaluator.target import CARDS, ScoreKind, check_target, score_kind
 from lineage_db.decision import rule
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class RunConfig(BaseModel):
     """What the kernel computes: mha, gqa, fsa or a PATH.py."""
     target: Annotated[str, Flag(_SEARCH, "NAME", commands=_RUN)] = Field(
         default="h100",
-        description=f"Card to predict speed for: {ARCHITECTURES}; or cuda, to measure on this machine's GPU.",
+        description=f"Card to predict speed for: {CARDS}; or cuda, to measure on this machine's GPU.",
     )
     suite: Annotated[str, Flag(_SEARCH, "NAME", commands=_RUN)] = "quick"
     """Benchmark cases: quick or paper."""

@@ -43,7 +43,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m evaluator", description=__doc__)
     parser.add_argument(
         "--target", required=True,
-        help="cuda: this machine's GPU, measured; or an architecture, predicted: e.g. h100",
+        help="cuda: this machine's GPU, measured; or a card, predicted: e.g. h100",
     )  # fmt: skip
     parser.add_argument("--suite", default="quick", help="benchmark cases: quick or paper")
     parser.add_argument(

@@ -304,7 +304,7 @@ _TARGETS = (
 
 TARGETS: dict[str, Target] = {target.name: target for target in _TARGETS}
 """The cards to predict for, by name."""
-ARCHITECTURES = ", ".join(TARGETS)
+CARDS = ", ".join(TARGETS)
 """Their names, for help and documents."""
 CUDA = "cuda"
 """The target that is this machine's GPU, to measure on."""

@@ -46,7 +46,7 @@ class Line:
     kind: str
     """``published``, ``predicted`` or ``measured``."""
     place: str
-    """The architecture or the card that the figures are for."""
+    """The card that the figures are for."""
     source: str
     """Where the figures were published, or how they were found."""
     tflops: "Mapping[str, float]" = field(default_factory=dict)
@@ -120,9 +120,9 @@ def published(problem: "Problem", target: "Target", cases: "Sequence[Case]") -> 
         figures = {case.name: each.tflops[case.name] for case in cases if case.name in each.tflops}
         if each.target in alike and figures:
             found.append(Line(each.name, "published", each.target, each.source, figures))
-    for (name, architecture), (work, ratio, source) in _RATIOS.items():
-        if name == problem.name and architecture in alike:
-            found.append(Line(work, "published", architecture, source, trouble=ratio))
+    for (name, card), (work, ratio, source) in _RATIOS.items():
+        if name == problem.name and card in alike:
+            found.append(Line(work, "published", card, source, trouble=ratio))
     return found
 
 

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from avo.watch.tables import one_line
-from evaluator.target import ARCHITECTURES
+from evaluator.target import CARDS
 
 if TYPE_CHECKING:
     from lineage_db.records import Attempt, Run, Version
@@ -55,7 +55,7 @@ ProblemOption = Annotated[
 ]
 TargetOption = Annotated[
     str,
-    typer.Option("--target", metavar="NAME", help=f"Card: {ARCHITECTURES}; or cuda, this machine's GPU."),
+    typer.Option("--target", metavar="NAME", help=f"Card: {CARDS}; or cuda, this machine's GPU."),
 ]
 SuiteOption = Annotated[str, typer.Option("--suite", metavar="NAME", help="Benchmark cases: quick, paper or held_out.")]
 LogOption = Annotated[

@@ -26,7 +26,7 @@ def _group() -> None:
 def search(
     query: Annotated[list[str], typer.Argument(metavar="QUERY...", help="Words, or a function as code names it.")],
     target: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Leave out passages about other architectures.")
+        str | None, typer.Option(metavar="NAME", help="Card: leave out passages about other architectures.")
     ] = None,
     problem: Annotated[
         str | None, typer.Option(metavar="NAME", help="Leave out passages about other problems.")

@@ -35,14 +35,14 @@ def moves(
     seed = seed_name or next(iter(names))
     if seed not in names:
         fail(f"--seed-kernel: {seed!r} should be one of {', '.join(names)}")
-    source, architecture = seed_source(problem, seed), get_target(target)
+    source, card = seed_source(problem, seed), get_target(target)
     found = [
         {
             "move": move.name,
             "hypothesis": move.hypothesis,
             "needs": move.needs,
             "relieves": sorted(move.relieves),
-            "variants": [variant.label for variant in move.variants(source, architecture)],
+            "variants": [variant.label for variant in move.variants(source, card)],
         }
         for move in MOVES
     ]

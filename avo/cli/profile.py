@@ -7,7 +7,7 @@ import typer
 
 from avo.cli.common import DbOption, JsonOption, console, err, fail, load, open_store, print_json, read_source
 from avo.watch.wording import printable
-from evaluator.target import ARCHITECTURES
+from evaluator.target import CARDS
 
 if TYPE_CHECKING:
     from evaluator.profile import Profile
@@ -26,7 +26,7 @@ def profile(
         str | None,
         typer.Option(
             metavar="NAME",
-            help=f"Card to predict for: {ARCHITECTURES}. Default: the run's, else h100.",
+            help=f"Card to predict for: {CARDS}. Default: the run's, else h100.",
         ),
     ] = None,
     suite: Annotated[

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from avo.cli.common import console, err, fail
 from avo.watch.tables import row, table
 from avo.watch.wording import printable
-from evaluator.target import ARCHITECTURES, TARGETS
+from evaluator.target import CARDS, TARGETS
 
 if TYPE_CHECKING:
     from evaluator.target import Target
@@ -30,9 +30,7 @@ def tune(
     ] = None,
     targets: Annotated[
         list[str] | None,
-        typer.Option(
-            "--target", metavar="NAME", help=f"Architecture: {ARCHITECTURES}; may be repeated. Default: h100."
-        ),
+        typer.Option("--target", metavar="NAME", help=f"Card to predict for: {CARDS}; may be repeated. Default: h100."),
     ] = None,
     keep: Annotated[int, typer.Option(min=1, metavar="N", help="Configurations to keep for each target and key.")] = 4,
     rows: Annotated[int, typer.Option(min=0, metavar="N", help="Rows of each table; 0 shows all.")] = 10,
@@ -96,7 +94,7 @@ def tune(
 
 def _target(name: str) -> "Target":
     if name not in TARGETS:
-        fail(f"--target: {name!r} is not an architecture to predict for: choose one of {ARCHITECTURES}")
+        fail(f"--target: {name!r} is not a card to predict for: choose one of {CARDS}")
     return TARGETS[name]
 
 

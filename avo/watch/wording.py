@@ -52,7 +52,7 @@ def verdicts(counts: Mapping[Status, int]) -> str:
 
 
 def place(score: Score) -> str:
-    """Return where a score holds: the GPU on which it was measured, or the architecture for which it is predicted."""
+    """Return where a score holds: the GPU on which it was measured, or the card for which it is predicted."""
     return first_line(score.card) or score.target
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from evaluator import cuda
 from evaluator.errors import UnknownTarget
-from evaluator.target import ARCHITECTURES, CUDA, TARGETS, Architecture, ScoreKind, check_target, score_kind, unchecked
+from evaluator.target import CARDS, CUDA, TARGETS, Architecture, ScoreKind, check_target, score_kind, unchecked
 from evaluator.targets import get_target
 
 PEAK_TFLOPS = {
@@ -53,7 +53,7 @@ def test_a_card_that_nobody_held_against_measurements_says_so() -> None:
 
 def test_an_unknown_target_is_named_with_the_known_ones() -> None:
     for asked in (get_target, check_target, score_kind):
-        with pytest.raises(UnknownTarget, match=f"^unknown target 'v100': choose one of {ARCHITECTURES}, cuda$"):
+        with pytest.raises(UnknownTarget, match=f"^unknown target 'v100': choose one of {CARDS}, cuda$"):
             asked("v100")
 
 

@@ -5,16 +5,18 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import Result
 
 from avo.cli.main import app
 from evaluator.catalogue import get_problem
 from evaluator.errors import EvaluatorUnavailable
-from evaluator.target import ARCHITECTURES
+from evaluator.target import CARDS
 
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
 COMMANDS += [str(group.name) for group in app.registered_groups]
@@ -54,6 +56,17 @@ def test_help_of_a_command_has_an_example(avo: Callable[..., Result], command: s
     assert f"avo {command}" in result.stdout.split("Usage:", 1)[1].split("\n", 1)[1]
 
 
+def test_target_is_called_a_card_by_every_command() -> None:
+    def helps(command: Any) -> Iterator[str]:
+        yield from (str(each.help) for each in command.params if "--target" in each.opts)
+        for inner in getattr(command, "commands", {}).values():
+            yield from helps(inner)
+
+    found = list(helps(typer.main.get_command(app)))
+    assert len(found) == 6
+    assert [text for text in found if not text.startswith("Card")] == []
+
+
 def test_version_is_printed(avo: Callable[..., Result]) -> None:
     assert avo("--version").stdout.startswith("avo 0.")
 
@@ -70,7 +83,7 @@ SUITES = ", ".join(get_problem("mha").suites)
         (["runs", "--db", "/no/such.db"], "avo: no database at /no/such.db: start one with avo run\n"),
         (
             ["evaluate", __file__, "--target", "tpu"],
-            f"avo: unknown target 'tpu': choose one of {ARCHITECTURES}, cuda\n",
+            f"avo: unknown target 'tpu': choose one of {CARDS}, cuda\n",
         ),
         (["evaluate", __file__, "--problem", "fft"], f"avo: unknown problem 'fft': choose one of {PROBLEMS}\n"),
         (["evaluate", __file__, "--suite", "slow"], f"avo: unknown suite 'slow': choose one of {SUITES}\n"),

@@ -202,7 +202,7 @@ def test_a_script_that_raises_shows_its_own_traceback_and_one_line(avo: Avo, tun
         (["missing.py"], "cannot read missing.py: no such file"),
         (
             ["script.py", "--target", "cuda"],
-            "--target: 'cuda' is not an architecture to predict for: choose one of",
+            "--target: 'cuda' is not a card to predict for: choose one of",
         ),
         (
             ["script.py", "--json", "nowhere/tuned.json"],
