@@ -42,7 +42,9 @@ def attempts(
     sort: Annotated[
         Order, typer.Option(metavar="id|score|time", help="Sort by id, by score or by the time of the evaluation.")
     ] = Order.ID,
-    last: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the last N of those chosen.")] = None,
+    last: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only the N newest of those chosen, sorted as --sort says.")
+    ] = None,
     db: DbOption = None,
     as_json: JsonOption = False,
 ) -> None:
