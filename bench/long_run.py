@@ -37,6 +37,7 @@ def lengthen(path: Path, attempts: int, *, accepted_every: int) -> None:
             tables.attempts, f"id = {attempt}", attempts, id=f"{attempt} + i", step_id=f"{step} + i",
             digest="digest || i", plan_digest="plan_digest || i",
         )  # fmt: skip
+        copy(tables.decisions, f"attempt_id = {attempt}", attempts, attempt_id=f"{attempt} + i")
         copy(
             tables.versions, f"number = {version}", versions, number=f"{version} + i",
             attempt_id=f"{attempt} + {accepted_every} * i",

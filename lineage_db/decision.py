@@ -73,8 +73,8 @@ class Decision:
 
 
 def unresolved(count: int) -> str:
-    """Return ``3 attempts were predicted faster than the best and not resolved``."""
-    return f"{count} attempt{' was' if count == 1 else 's were'} predicted faster than the best and not resolved"
+    """Return ``3 attempts are predicted faster than the best and not resolved``."""
+    return f"{count} attempt{' is' if count == 1 else 's are'} predicted faster than the best and not resolved"
 
 
 def rule(min_gain: float, min_share: float, *, measured: bool) -> str:

@@ -24,11 +24,17 @@ _MOST: BindParameter[int] = bindparam("most")
 _BETWEEN = (attempts.c.run_id == _RUN) & (attempts.c.id > _AFTER) & (attempts.c.id <= _UNTIL)
 _VERDICTS = select(attempts.c.status, func.count()).where(_BETWEEN).group_by(attempts.c.status)
 _LATEST = select(attempts.c.finished, attempts.c.status).where(_BETWEEN).order_by(attempts.c.id.desc()).limit(_MOST)
-_UNRESOLVED = select(func.count()).where(
-    decisions.c.run_id == _RUN,
-    decisions.c.ruling == Ruling.UNRESOLVED,
-    decisions.c.attempt_id > _AFTER,
-    decisions.c.attempt_id <= _UNTIL,
+_UNRESOLVED = (
+    select(attempts.c.geomean_tflops)
+    .join_from(decisions, attempts, decisions.c.attempt_id == attempts.c.id)
+    .where(
+        decisions.c.run_id == _RUN,
+        decisions.c.ruling == Ruling.UNRESOLVED,
+        decisions.c.attempt_id > _AFTER,
+        decisions.c.attempt_id <= _UNTIL,
+        attempts.c.geomean_tflops > bindparam("above"),
+    )
+    .order_by(decisions.c.attempt_id)
 )
 _RECENT = select(attempts.c.id).where(attempts.c.run_id == _RUN).order_by(attempts.c.id.desc()).limit(_MOST)
 _DECIDED = (
@@ -103,12 +109,16 @@ class Pages(Part):
         return [(finished, status) for finished, status in connection.execute(_LATEST, values)]
 
     @transactional()
-    def unresolved(self, connection: Connection, run_id: int, *, after: int = 0, until: int = NEWEST) -> int:
-        """Return how many of the run's attempts with ids from ``after + 1`` to ``until`` are unresolved.
+    def unresolved(
+        self, connection: Connection, run_id: int, *, above: float, after: int = 0, until: int = NEWEST
+    ) -> list[float]:
+        """Return the predicted TFLOPS of the run's unresolved attempts that are faster than ``above``, oldest first.
 
-        The cost grows with their number: they are counted in an index.
+        They have ids from ``after + 1`` to ``until``. The cost grows with the number of unresolved attempts among
+        these, whatever their speed.
         """
-        return connection.scalar(_UNRESOLVED, {"run_key": run_id, "after": after, "until": until}) or 0
+        values = {"run_key": run_id, "above": above, "after": after, "until": until}
+        return list(connection.scalars(_UNRESOLVED, values))
 
     @transactional()
     def refused(self, connection: Connection, run_id: int, *, last: int) -> tuple[int, Decision] | None:

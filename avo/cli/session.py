@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from avo.cli.common import console, err, print_json
-from avo.watch.tables import gain
 from avo.watch.wording import percent, printable, spent
 
 if TYPE_CHECKING:
@@ -165,33 +164,25 @@ def work_on(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, l
 
 def summarise(store: "Store", name: str) -> dict[str, Any]:
     """Return the result of a run as data for JSON. ``seed`` and ``best`` are None without versions."""
+    from avo.search.run import utc_now
     from avo.search.transfer import progress
     from avo.watch.scores import score_to_json
+    from avo.watch.view import read_view
 
-    run = store.run(name)
-    summary: dict[str, Any] = {
-        "run": run.name,
-        "state": run.state,
-        "attempts": store.count_attempts(run.id)[0],
-        "versions": 0,
-        "unresolved": store.pages.unresolved(run.id),
-        "seed": None,
-        "best": None,
-        "gain": None,
-        "transferred": None,
-        "spend": None,
+    view = read_view(store, name, utc_now())
+    taken = progress(store, view.run)
+    return {
+        "run": name,
+        "state": view.run.state,
+        "attempts": view.attempts,
+        "versions": view.versions,
+        "unresolved": view.unresolved,
+        "seed": score_to_json(view.seed) if view.seed else None,
+        "best": score_to_json(view.best) if view.best else None,
+        "gain": view.gain,
+        "transferred": taken.to_json() if taken else None,
+        "spend": {**asdict(view.spend), "tokens": view.spend.tokens} if view.spend.calls else None,
     }
-    if (spend := store.journal.spend(run.id)).calls:
-        summary["spend"] = {**asdict(spend), "tokens": spend.tokens}
-    if (taken := progress(store, run)) is not None:
-        summary["transferred"] = taken.to_json()
-    versions = store.versions(run.id)
-    if versions:
-        seed, best = versions[0], store.version(run.id)
-        summary["seed"], summary["best"] = score_to_json(seed), score_to_json(best)
-        summary["versions"] = len(versions)
-        summary["gain"] = gain(best.attempt.evaluation.geomean_tflops, seed.attempt.evaluation.geomean_tflops)
-    return summary
 
 
 def _spent(data: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """The current state of a run, from which every display of it starts.
 
 Reading it costs the same however long the run is: a refresh reads what is new and a fixed number of recent rows. The
-first reading also counts the run's attempts, in an index.
+first reading also counts the run's attempts and looks through the unresolved ones, in an index.
 """
 
 from collections import Counter
@@ -51,8 +51,8 @@ class RunView:
     """What ``Store.revision`` returned: the id of the last attempt, and the number of writes."""
     counts: Mapping[Status, int]
     """Number of attempts by verdict, the most frequent first."""
-    unresolved: int
-    """Number of attempts that were better than the best in the mean, but in too few draws of the model's constants."""
+    ahead: tuple[float, ...]
+    """Predicted TFLOPS of the unresolved attempts that are faster than ``best`` in the mean, oldest first."""
     refused: tuple[int, Decision] | None
     """The last attempt that was refused though correct, and why, if it is among the last ``_REFUSED``."""
     steps: int
@@ -83,6 +83,11 @@ class RunView:
     def attempts(self) -> int:
         """Number of attempts made."""
         return sum(self.counts.values())
+
+    @property
+    def unresolved(self) -> int:
+        """Number of unresolved attempts that are predicted to be faster than ``best``."""
+        return len(self.ahead)
 
     @property
     def versions(self) -> int:
@@ -153,9 +158,7 @@ def read_view(store: Store, run_name: str, now: datetime, previous: RunView | No
         return previous
     run = store.run(run_name)  # again, as it may have changed before its revision was read
     known, counts, latest = (previous.revision[0], previous.counts, previous.latest) if previous else (0, {}, ())
-    unresolved = previous.unresolved if previous else 0
     if last > known:
-        unresolved += store.pages.unresolved(run.id, after=known, until=last)
         counts = Counter(counts) + Counter(store.pages.verdicts(run.id, after=known, until=last))
         latest = (*store.pages.latest(run.id, _LATEST, after=known, until=last), *latest)[:_LATEST]
     running = store.pages.running(run.id) if run.state is RunState.RUNNING else []
@@ -164,12 +167,22 @@ def read_view(store: Store, run_name: str, now: datetime, previous: RunView | No
     recent = tuple(store.pages.accepted(run.id, last=_RECENT))
     grown = previous is None or previous.recent != recent
     interventions = store.journal.interventions(run.id, last=1)
+    # Where there was no version a moment ago, the first may be there by now: a view has both of these, or neither.
+    seed = previous.seed if previous and previous.seed else _version(store, run, 0) if recent else None
+    best = previous.best if previous and not grown else _version(store, run, None) if recent else None
+    ahead: tuple[float, ...] = ()
+    if best:
+        tflops = geomean(best)
+        ahead = (
+            *(each for each in (previous.ahead if previous else ()) if each > tflops),
+            *(store.pages.unresolved(run.id, above=tflops, after=known, until=last) if last > known else ()),
+        )
     return RunView(
         run=run,
         state=run.state_at(now),
         revision=revision,
         counts=dict(sorted(counts.items(), key=lambda each: (-each[1], each[0]))),
-        unresolved=unresolved,
+        ahead=ahead,
         refused=store.pages.refused(run.id, last=_REFUSED),
         steps=store.pages.begun(run.id),
         latest=latest,
@@ -177,9 +190,8 @@ def read_view(store: Store, run_name: str, now: datetime, previous: RunView | No
         working=tuple(sorted(read_progress(store, running).values(), key=lambda work: work.step.worker)),
         spend=spend,
         trouble=last_call.error if last_call else "",
-        # Where there was no version a moment ago, the first may be there by now: a view has both of these, or neither.
-        seed=previous.seed if previous and previous.seed else _version(store, run, 0) if recent else None,
-        best=previous.best if previous and not grown else _version(store, run, None) if recent else None,
+        seed=seed,
+        best=best,
         recent=recent,
         intervention=interventions[-1] if interventions else None,
     )

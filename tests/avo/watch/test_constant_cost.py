@@ -13,7 +13,7 @@ from avo.watch.progress import News, read_news
 from avo.watch.view import RunView, read_view
 from bench.long_run import lengthen
 from evaluator.candidate import Candidate
-from evaluator.evaluation import Status
+from lineage_db.decision import Lead
 from lineage_db.records import Attempt, Step
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
@@ -70,7 +70,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             run.drive()
             run.step(100.0)
             run.step(120.0, (0,))
-            run.step(Status.INCORRECT, (1,))
+            run.step(121.0, (1,), accept=False, decision=Lead(1, 0.01, 0.5).decide(0.01, 0.9))
             store.journal.add_call(
                 run.run.id, None, model="m", input_tokens=9, cached_tokens=0, output_tokens=9, usd=0.1, seconds=1.0,
                 error="", now=START,

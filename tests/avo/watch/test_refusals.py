@@ -20,7 +20,7 @@ from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 
 WHY = Lead(0, 0.056, 0.71).decide(0.01, 0.9)
-COUNTED = "1 attempt was predicted faster than the best and not resolved"
+COUNTED = "1 attempt is predicted faster than the best and not resolved"
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_a_display_of_attempts_has_the_sentence_of_each_refusal(run: Recorded, s
 def test_a_display_of_the_run_counts_what_is_unresolved(run: Recorded, show: Callable[[Recorded], str]) -> None:
     assert COUNTED in show(run)
     run.step(107.0, (0,), "two barriers less", accept=False, decision=WHY)
-    assert "2 attempts were predicted faster than the best and not resolved" in show(run)
+    assert "2 attempts are predicted faster than the best and not resolved" in show(run)
 
 
 @pytest.mark.parametrize("show", [live, status_of])
@@ -105,6 +105,17 @@ def test_json_has_the_facts(run: Recorded) -> None:
     events = [event.to_json() for event in EventReader("live").read(run.store, run.now)]
     (found,) = (event for event in events if event["event"] == "attempt" and event["attempt"] == 2)
     assert (found["ruling"], found["decision"]) == ("unresolved", WHY.sentence)
+
+
+def test_what_the_best_has_overtaken_is_counted_no_more(run: Recorded) -> None:
+    view = read_view(run.store, "live", run.now)
+    run.step(107.0, (0,), "two barriers less", accept=False, decision=WHY)
+    run.step(106.0, (0,), "exp2")
+    again = read_view(run.store, "live", run.now, view)
+    assert (*view.ahead, *again.ahead) == pytest.approx((105.6, 107.0))
+    assert again == read_view(run.store, "live", run.now)
+    run.step(110.0, (1,), "wider tiles")
+    assert read_view(run.store, "live", run.now, again).unresolved == 0
 
 
 def test_a_view_that_is_read_again_counts_each_attempt_once(run: Recorded) -> None:
