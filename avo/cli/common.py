@@ -143,8 +143,8 @@ def load(store: "Store", text: str) -> Named:
         version = store.version(run.id, None if match["version"] is None else int(match["version"]))
         return Named(run, version.attempt, version)
     attempt = store.attempt(run.id, int(match["attempt"]))
-    accepted = (version for version in store.versions(run.id) if version.attempt.id == attempt.id)
-    return Named(run, attempt, next(accepted, None))
+    (summary,) = store.pages.attempts(run.id, [attempt.id])
+    return Named(run, attempt, None if summary.version is None else store.version(run.id, summary.version))
 
 
 def read_source(file: Path) -> str:

@@ -249,6 +249,14 @@ def test_show_without_a_version_is_the_best_one(avo: Avo) -> None:
     assert {figure["target"] for figure in best["published"]} == {"h100"}
 
 
+@pytest.mark.parametrize("named", ["mha-h100#4", "mha-h100@2", "mha-h100#6", "mha-h100"])
+def test_show_reads_no_more_versions_than_it_shows(avo: Avo, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    monkeypatch.delattr(Store, "versions")
+    result = avo("show", named)
+    assert result.exit_code == 0
+    assert "+" in result.stdout, "the gain over the seed is there all the same"
+
+
 def test_show_source_is_the_source_when_piped(avo: Avo) -> None:
     assert avo("show", "mha-h100@0", "--source").stdout == seed_source("mha")
 
