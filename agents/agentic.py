@@ -77,17 +77,17 @@ def choose(models: Sequence[ModelSettings], rng: random.Random) -> ModelSettings
 
 def told(brief: Brief) -> dict[str, Any]:
     """Return the template variables that describe the problem and target of ``brief``."""
-    return task(brief.problem, brief.target, brief.suite, brief.rule)
+    return task(brief.problem, brief.target, brief.suite, brief.requirement)
 
 
-def task(problem: Problem, target: Target, suite: str, rule: str = "") -> dict[str, Any]:
-    """Return the template variables that describe a problem, target and suite; ``rule`` says what a version must be."""
+def task(problem: Problem, target: Target, suite: str, requirement: str = "") -> dict[str, Any]:
+    """Return the template variables that describe a problem, target and suite, and what a version must be."""
     cases = get_suite(problem, suite)
     return {
         "problem": problem,
         "target": target,
         "suite": suite,
-        "rule": rule,
+        "requirement": requirement,
         "cases": [case.name for case in cases],
         "call": problem.call(cases[0]),
     }

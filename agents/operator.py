@@ -94,7 +94,7 @@ class Brief:
     desk: Desk = field(default_factory=lambda: FakeDesk().desk)
     memories: Sequence[Memory] = ()
     """Notes that earlier steps of the run left, oldest first."""
-    rule: str = ""
+    requirement: str = ""
     """What a version of the run has to be, in words."""
     transcript: Sequence[Message] = ()
     """The transcript of the interrupted step that this one resumes; its attempts are in ``attempts``. Empty: none."""

@@ -20,7 +20,7 @@ from evaluator.errors import EvaluatorError
 from evaluator.evaluation import TRAITS
 from evaluator.problem import HELD_OUT
 from evaluator.target import CARDS, ScoreKind, check_target, score_kind
-from lineage_db.decision import rule
+from lineage_db.decision import requirement
 
 if TYPE_CHECKING:
     from agents.supervisor import Patience
@@ -263,9 +263,9 @@ class RunConfig(BaseModel):
         return score_kind(self.target) is ScoreKind.MEASURED
 
     @property
-    def rule(self) -> str:
+    def requirement(self) -> str:
         """What a version has to be, in words."""
-        return rule(self.min_gain, self.min_share, measured=self.measured)
+        return requirement(self.min_gain, self.min_share, measured=self.measured)
 
     @property
     def patience(self) -> "Patience | None":

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert
 
-from avo.search.acceptance import Rule, decide
+from avo.search.acceptance import Thresholds, decide
 from evaluator.candidate import Candidate
 from evaluator.evaluation import CaseResult, CaseScore, Evaluation, Resources, Score, Status
 from evaluator.target import ScoreKind
@@ -166,7 +166,7 @@ def record(store: Store, step: Step, candidate: Candidate, found: Evaluation, pa
 
 def last_word(versions: Sequence[Version], submitted: Attempt) -> Decision:
     """Decide as acceptance does, without a closer look."""
-    decision = decide(versions, submitted.evaluation, Rule(0.01, 0.9))
+    decision = decide(versions, submitted.evaluation, Thresholds(0.01, 0.9))
     assert decision is not None
     return replace(decision, ruling=Ruling.ACCEPTED) if decision.ruling is Ruling.ACCEPTABLE else decision
 

@@ -77,7 +77,7 @@ def unresolved(count: int) -> str:
     return f"{count} attempt{' is' if count == 1 else 's are'} predicted faster than the best and not resolved"
 
 
-def rule(min_gain: float, min_share: float, *, measured: bool) -> str:
+def requirement(min_gain: float, min_share: float, *, measured: bool) -> str:
     """Return in words what a version has to be."""
     better = (
         f"its predicted score must be higher than the best version's by at least {100 * min_gain:g}%, and it must be "

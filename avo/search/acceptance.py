@@ -26,7 +26,7 @@ def share_of_alpha(alpha: float, number: int) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class Thresholds:
     """What acceptance asks of a predicted score, as fractions: ``RunConfig`` describes both."""
 
     min_gain: float
@@ -34,15 +34,15 @@ class Rule:
 
 
 def decide(
-    versions: Sequence[Version], evaluation: Evaluation, rule: Rule, rivals: Sequence[Version] | None = None
+    versions: Sequence[Version], evaluation: Evaluation, thresholds: Thresholds, rivals: Sequence[Version] | None = None
 ) -> Decision | None:
     """Return whether an attempt would join the ``versions`` of a run, oldest first, and why; None for a faulty one.
 
     It must be judged as the versions were, lower to launch plans that no version has, and be better than the best of
     its ``rivals``, by default all versions. A predicted score must beat that of the rival with the highest score by
-    ``rule.min_gain`` and in a share of ``rule.min_share`` of the draws. A measured score must come with a comparison in
-    which it was faster than the last rival, which is the best. The first version, the seed, need only be correct, and
-    so need an attempt without rivals.
+    ``min_gain`` and in a share of ``min_share`` of the draws. A measured score must come with a comparison in which it
+    was faster than the last rival, which is the best. The first version, the seed, need only be correct, and so need an
+    attempt without rivals.
     """
     score = evaluation.score
     if score is None:
@@ -65,7 +65,7 @@ def decide(
     behind = [each for each in gains if each[1] < 0]
     gain = score.geomean_tflops / other.geomean_tflops - 1
     lead = Lead(best.number, gain, score.share_ahead(other), min(behind, key=lambda each: each[1], default=None))
-    return lead.decide(rule.min_gain, rule.min_share)
+    return lead.decide(thresholds.min_gain, thresholds.min_share)
 
 
 def outdated(versions: Sequence[Version], evaluation: Evaluation, rivals: Sequence[Version] | None = None) -> bool:

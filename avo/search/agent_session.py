@@ -57,7 +57,7 @@ class AgentSession:
 
     def task(self) -> str:
         """Return what the run's own agent is told; waits for the judge, and raises ``EvaluatorUnavailable``."""
-        return render("system", **task(self._problem, self._target.result(), self._run.suite, self._config.rule))
+        return render("system", **task(self._problem, self._target.result(), self._run.suite, self._config.requirement))
 
     def call(self, name: str, arguments: str) -> "Future[tuple[str, ...]]":
         """Queue a call of a tool; ``arguments`` is JSON.
@@ -111,7 +111,7 @@ class AgentSession:
             failure="" if outcome.state is StepState.DONE else outcome.state.value,
             reason=outcome.reason,
             best=best,
-            rule=self._config.rule,
+            requirement=self._config.requirement,
         )
 
     def _seed(self) -> None:

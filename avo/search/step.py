@@ -18,7 +18,7 @@ from agents.supervisor import Diagnosis, Trajectory
 from avo.config import RunConfig
 from avo.errors import CanaryFault
 from avo.search import canary
-from avo.search.acceptance import Rule, decide, outdated
+from avo.search.acceptance import Thresholds, decide, outdated
 from avo.search.budget import SEED_OPERATOR, UNLIMITED, Allowance
 from avo.search.leases import renewed
 from avo.search.population import Home, Population, population
@@ -160,7 +160,7 @@ class _OpenStep:
         rivals, config = self._home.rivals(versions, evaluation), self._work.config
         if outdated(versions, evaluation, rivals):
             return None
-        return decide(versions, evaluation, Rule(config.min_gain, config.min_share), rivals)
+        return decide(versions, evaluation, Thresholds(config.min_gain, config.min_share), rivals)
 
     def _conclude(self, proposal: Proposal, reason: str) -> tuple[Version | None, str]:
         """Finish the step. Return the version that it adds, and the reason with that of a refusal.
@@ -260,7 +260,7 @@ class _OpenStep:
             evaluate=self._scorer,
             profile=work.evaluator.profile,
             transferred=transferred(work.store, run),
-            rule=work.config.rule,
+            requirement=work.config.requirement,
             focus=self._home.selection.focus if self._home.selection else None,
             interventions=interventions,
             desk=self._desk,

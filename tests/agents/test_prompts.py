@@ -11,7 +11,7 @@ from agents import prompts
 from agents.agentic import told
 from agents.desk import Left
 from agents.prompts import render
-from lineage_db.decision import rule
+from lineage_db.decision import requirement
 from lineage_db.records import Intervention
 from tests.agents.world import UNRESOLVED, World
 
@@ -58,7 +58,7 @@ def sample() -> dict[str, Any]:
         "failure": "",
         "reason": "slower",
         "best": world.versions[-1],
-        "rule": rule(0.01, 0.9, measured=False),
+        "requirement": requirement(0.01, 0.9, measured=False),
         "unresolved": "5 v0 115.0",
         "better": [(world.attempts[-1], "- b")],
     }
@@ -85,10 +85,10 @@ def test_a_budget_names_what_is_limited() -> None:
     assert said.startswith("Left: 3 evaluations, 1000 tokens, 2.50 USD, 10 minutes.")
 
 
-def test_the_rule_that_is_told_is_the_one_that_decides() -> None:
+def test_the_requirement_that_is_told_is_the_one_that_decides() -> None:
     world = World()
-    said = render("system", **told(world.brief(rule=rule(0.02, 0.8, measured=False))))
+    said = render("system", **told(world.brief(requirement=requirement(0.02, 0.8, measured=False))))
     assert "higher than the best version's by at least 2%" in said
     assert "in at least 80% of the joint draws" in said
-    assert "draws" not in render("system", **told(world.brief(rule=rule(0.02, 0.8, measured=True))))
+    assert "draws" not in render("system", **told(world.brief(requirement=requirement(0.02, 0.8, measured=True))))
     assert "When an attempt becomes a version" not in render("system", **told(world.brief()))

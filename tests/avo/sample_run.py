@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from avo.search.acceptance import Rule, decide
+from avo.search.acceptance import Thresholds, decide
 from evaluator.candidate import Candidate
 from evaluator.catalogue import get_problem, get_suite
 from evaluator.evaluation import CaseResult, CaseScore, Comparison, Evaluation, Resources, Score, Status, Verdict
@@ -14,7 +14,7 @@ from lineage_db.records import Attempt, RunState, Version
 from lineage_db.store import Store
 from seeds import seed_source
 
-_RULE = Rule(min_gain=0.005, min_share=0.9)
+_THRESHOLDS = Thresholds(min_gain=0.005, min_share=0.9)
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 _TRIES: tuple[tuple[str, str, str, Status | float], ...] = (
@@ -108,7 +108,7 @@ def make_sample_run(url: str, attempts: int = 8) -> str:
                 evaluation=evaluation,
                 started=now,
                 finished=now + timedelta(seconds=5),
-                decision=decide(store.versions(run.id), evaluation, _RULE),
+                decision=decide(store.versions(run.id), evaluation, _THRESHOLDS),
             )
             now += timedelta(seconds=6)
             version = store.results.conclude(
@@ -121,5 +121,5 @@ def make_sample_run(url: str, attempts: int = 8) -> str:
 
 def _decide(versions: Sequence[Version], attempt: Attempt) -> Decision | None:
     """Decide as acceptance does, without a closer look."""
-    decision = decide(versions, attempt.evaluation, _RULE)
+    decision = decide(versions, attempt.evaluation, _THRESHOLDS)
     return replace(decision, ruling=Ruling.ACCEPTED) if decision and not decision.refused else decision

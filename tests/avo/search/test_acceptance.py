@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avo.config import RunConfig
-from avo.search.acceptance import Rule, decide, outdated
+from avo.search.acceptance import Thresholds, decide, outdated
 from evaluator.evaluation import CaseScore, Comparison, Evaluation, Score, Status, Verdict
 from evaluator.target import ScoreKind
 from lineage_db.records import Attempt, Version
@@ -29,7 +29,7 @@ def lineage(*evaluations: Evaluation) -> list[Version]:
 
 
 def accepts(versions: Sequence[Version], evaluation: Evaluation, min_gain: float, min_share: float = SHARE) -> bool:
-    decision = decide(versions, evaluation, Rule(min_gain, min_share))
+    decision = decide(versions, evaluation, Thresholds(min_gain, min_share))
     return decision is not None and not decision.refused
 
 
