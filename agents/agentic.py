@@ -80,7 +80,7 @@ def told(brief: Brief) -> dict[str, Any]:
     return task(brief.problem, brief.target, brief.suite, brief.requirement)
 
 
-def task(problem: Problem, target: Target, suite: str, requirement: str = "") -> dict[str, Any]:
+def task(problem: Problem, target: Target, suite: str, requirement: str) -> dict[str, Any]:
     """Return the template variables that describe a problem, target and suite, and what a version must be."""
     cases = get_suite(problem, suite)
     return {

@@ -54,6 +54,7 @@ def advise(
     problem: Problem,
     suite: str,
     target: Target,
+    requirement: str,
     trajectory: Trajectory,
     memories: Sequence[Memory],
     diagnosis: Diagnosis,
@@ -61,11 +62,11 @@ def advise(
 ) -> Advice | None:
     """Return what one of ``models``, drawn by ``seed``, says should be tried; None where no model gives an answer.
 
-    The calls are charged to the step of ``desk``.
+    ``requirement`` says in words what a version has to be. The calls are charged to the step of ``desk``.
     """
     rng = random.Random(seed)
     chosen = choose(models, rng)
-    values = task(problem, target, suite) | {
+    values = task(problem, target, suite, requirement) | {
         "reason": diagnosis.reason,
         "lineage": lineage(trajectory.versions, trajectory.attempts[-_ATTEMPTS:], target.kind),
         "faults": _faults(trajectory.attempts),

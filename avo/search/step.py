@@ -237,6 +237,7 @@ class _OpenStep:
             get_problem(run.problem),
             run.suite,
             self._target,
+            self._work.config.requirement,
             trajectory,
             self._work.store.journal.memories(run.id),
             diagnosis,

@@ -13,6 +13,7 @@ from agents.model import Reply, ScriptedModel
 from agents.review import Advice, advise, read_review
 from agents.settings import ModelSettings
 from agents.supervisor import Diagnosis, Level, Trajectory
+from lineage_db.decision import requirement
 from tests.agents.world import World
 
 GOOD = {
@@ -34,6 +35,7 @@ def asked(*script: Any, models: tuple[str, ...] = ("m",)) -> tuple[Advice | None
         brief.problem,
         brief.suite,
         brief.target,
+        requirement(0.02, 0.8, measured=False),
         Trajectory(brief.versions, brief.attempts, (), (), {}),
         (),
         Diagnosis(Level.REDIRECT, 4, "5 steps in a row without a new version", None),
@@ -48,6 +50,7 @@ def test_directions_come_from_the_model_that_saw_the_whole_trajectory() -> None:
     (question,) = model.asked[0]
     for words in ("5 steps in a row", "larger tiles", "parse_error", "tflops = 110.0", "One JSON object"):
         assert words in question["content"]
+    assert requirement(0.02, 0.8, measured=False) in question["content"]
 
 
 def test_an_answer_in_the_wrong_form_is_asked_for_once_more_with_what_is_wrong() -> None:
