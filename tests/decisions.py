@@ -17,6 +17,11 @@ def refuse(versions: object, attempt: Attempt) -> Decision | None:
     return decided(attempt, False)
 
 
+def never(versions: object, attempt: Attempt) -> Decision | None:
+    """Fail the test: nothing is to be decided."""
+    raise AssertionError("decide must not be asked")
+
+
 def decided(attempt: Attempt, accepted: bool) -> Decision | None:
     """Return the decision on ``attempt``, None where it is faulty."""
     return (ACCEPTED if accepted else REFUSED) if attempt.evaluation.correct else None
