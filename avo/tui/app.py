@@ -47,7 +47,7 @@ class AvoApp(App[None]):
         self._store_url = store_url
         self._run_name = run_name
         self._poll_s = poll_s
-        self._profiler = profiler or _judge
+        self._profiler = profiler or _start_judge
         self._clock = clock
 
     def on_mount(self) -> None:
@@ -83,7 +83,7 @@ class AvoApp(App[None]):
         return RunScreen(self._store_url, name, self._poll_s, self._profiler, self._clock)
 
 
-def _judge(run: Run) -> Evaluator:
+def _start_judge(run: Run) -> Evaluator:
     """Start a judge in the way that the run itself does."""
     return judge_process(
         run.target,

@@ -100,7 +100,7 @@ class AttemptsView(View):
         """Show new counts and rows."""
         if not picture.want.groups:
             return
-        versions = len(picture.overview.versions)
+        versions = len(picture.versions)
         if picture.groups is not self._groups or versions != self._versions:
             self._groups, self._versions = picture.groups, versions
             self._list_reasons(picture)
@@ -160,7 +160,7 @@ def _members(picture: Picture) -> dict[str, Sequence[int]]:
     every = sorted(made for group in picture.groups for made in group.attempts)
     found: dict[str, Sequence[int]] = {
         _ALL: every,
-        _ACCEPTED: [version.attempt.id for version in picture.overview.versions],
+        _ACCEPTED: [version.attempt.id for version in picture.versions],
     }
     right = [group for group in picture.groups if group.status is Status.CORRECT]
     failed = [group for group in picture.groups if group.status is not Status.CORRECT]

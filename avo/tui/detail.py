@@ -10,7 +10,7 @@ from textual.widgets import Static, TabbedContent, TabPane
 from avo.tui.diff import SIDES_FROM, Diff, code
 from avo.tui.hot_loop import HotLoop, MakeProfiler
 from avo.tui.keys import Scroll
-from avo.tui.reader import Overview
+from avo.tui.reader import Picture
 from avo.tui.tables import scores
 from evaluator.problem import Baseline
 from lineage_db.records import Submission, Version
@@ -25,7 +25,7 @@ class VersionDetail(Vertical):
         super().__init__(id="detail")
         self._profiler = profiler
         self._version: Version | None = None
-        self._overview: Overview | None = None
+        self._picture: Picture | None = None
         self._baselines: Sequence[Baseline] = ()
         self._submission: Submission | None = None
         self._other: Version | None = None
@@ -50,7 +50,7 @@ class VersionDetail(Vertical):
     def show(
         self,
         version: Version,
-        overview: Overview,
+        picture: Picture,
         baselines: Sequence[Baseline],
         submission: Submission | None = None,
     ) -> None:
@@ -58,13 +58,13 @@ class VersionDetail(Vertical):
         moved = self._version is None or version.attempt.id != self._version.attempt.id
         if not moved and (submission is None or submission == self._submission):
             return
-        self._version, self._overview, self._baselines, self._submission = version, overview, baselines, submission
+        self._version, self._picture, self._baselines, self._submission = version, picture, baselines, submission
         self._stale.add("scores")
         if moved:
             self._stale.update(TABS)
             for name in ("scores", "source", "diff"):
                 self.query_one(f"#{name}-page", Scroll).scroll_home(animate=False)
-            self.compare(overview.by_number.get(version.parents[0]) if version.parents else None)
+            self.compare(picture.by_number.get(version.parents[0]) if version.parents else None)
         self._draw()
 
     def compare(self, other: Version | None) -> None:
@@ -89,19 +89,19 @@ class VersionDetail(Vertical):
 
     def _draw(self) -> None:
         """Draw the active tab if its content has changed."""
-        tab, version, overview = self.tab, self._version, self._overview
-        if tab not in self._stale or version is None or overview is None:
+        tab, version, picture = self.tab, self._version, self._picture
+        if tab not in self._stale or version is None or picture is None:
             return
         self._stale.remove(tab)
         if tab == "scores":
-            found = scores(version, overview.by_number, self._baselines, self._submission)
+            found = scores(version, picture.by_number, self._baselines, self._submission)
             self.query_one("#scores-text", Static).update(found)
         elif tab == "source":
             self.query_one("#source-text", Static).update(code(version.attempt.source, "python", line_numbers=True))
         elif tab == "diff":
             self._draw_diff(version)
         else:
-            self.query_one(HotLoop).show(overview.view.run, version)
+            self.query_one(HotLoop).show(picture.view.run, version)
 
     def _draw_diff(self, version: Version) -> None:
         text, other = self.query_one("#diff-text", Static), self._other

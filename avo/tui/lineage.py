@@ -7,7 +7,7 @@ from rich.text import Text
 from textual.widgets.option_list import Option
 
 from avo.tui.keys import Options
-from avo.tui.reader import Overview
+from avo.tui.reader import Picture
 from avo.watch.scores import BaselineComparison, gain, geomean, lines
 from avo.watch.tree import Row, layout
 from avo.watch.wording import first_line, percent
@@ -25,18 +25,18 @@ class LineageList(Options):
 
     def show(
         self,
-        overview: Overview,
+        picture: Picture,
         baselines: Sequence[Baseline],
         words: str = "",
     ) -> None:
         """Show the versions that match ``words``; the highlighted one stays where it is."""
-        self._versions = overview.versions
-        by_number = overview.by_number
-        marks = marked(overview.versions, overview.interventions)
-        rows = layout(kept(overview.versions, by_number, words))
-        best = overview.view.best.number if overview.view.best else None
+        self._versions = picture.versions
+        by_number = picture.by_number
+        marks = marked(picture.versions, picture.interventions)
+        rows = layout(kept(picture.versions, by_number, words))
+        best = picture.view.best.number if picture.view.best else None
         options = [Option(_prompt(row, by_number, best, marks), id=str(row.version.number)) for row in rows]
-        seed = overview.view.seed
+        seed = picture.view.seed
         score = seed.attempt.evaluation.score if seed else None
         published = lines(score, baselines, (row.version for row in rows)) if score else []
         for number, (place, found) in reversed(list(enumerate(published))):

@@ -38,16 +38,15 @@ class LineageView(View):
         number = self.query_one(LineageList).selected
         if self._picture is None or number is None:
             return Want()
-        return Want(attempt=self._picture.overview.by_number[number].attempt.id)
+        return Want(attempt=self._picture.by_number[number].attempt.id)
 
     def show(self, picture: Picture, baselines: Sequence[Baseline]) -> None:
         """Show new versions and the details of the selected one."""
         self._picture, self._baselines = picture, baselines
-        overview = picture.overview
-        drawn = (overview.view.run.id, len(overview.versions), overview.interventions, self._words)
+        drawn = (picture.view.run.id, len(picture.versions), picture.interventions, self._words)
         if drawn != self._drawn:
             self._drawn = drawn
-            self.query_one(LineageList).show(overview, baselines, self._words)
+            self.query_one(LineageList).show(picture, baselines, self._words)
         self._show_version()
 
     def enter(self) -> None:
@@ -71,16 +70,16 @@ class LineageView(View):
         number = self.query_one(LineageList).selected
         if self._picture is None or number is None:
             return
-        overview, details = self._picture.overview, self._picture.attempt
-        version = overview.by_number[number]
+        picture, details = self._picture, self._picture.attempt
+        version = picture.by_number[number]
         submission = details.step.submission if details and details.attempt.id == version.attempt.id else None
         if submission and submission.attempt_id != version.attempt.id:
             submission = None
-        self.query_one(VersionDetail).show(version, overview, self._baselines, submission)
+        self.query_one(VersionDetail).show(version, picture, self._baselines, submission)
 
     def select_best(self) -> None:
         """Select the best version."""
-        if self._picture and (best := self._picture.overview.view.best):
+        if self._picture and (best := self._picture.view.best):
             self.query_one(LineageList).select(best.number)
 
     def switch(self, tab: str) -> None:
@@ -108,7 +107,7 @@ class LineageView(View):
     def compare(self, words: str) -> bool:
         """Show the diff between the selected version and the one that ``words`` names; return whether there is one."""
         number = words.strip().removeprefix("v")
-        versions = self._picture.overview.by_number if self._picture else {}
+        versions = self._picture.by_number if self._picture else {}
         other = versions.get(int(number)) if number.isdecimal() else None
         if other:
             self.query_one(VersionDetail).compare(other)

@@ -35,10 +35,10 @@ class NotesView(View):
         """Show memories and interventions."""
         if not picture.want.memories:
             return
-        memories, interventions = picture.memories, picture.overview.interventions
+        memories, interventions = picture.memories, picture.interventions
         title = f"notes of operators: {len(memories)}, interventions of the supervisor: {len(interventions)}"
-        if picture.overview.view.spend.calls:
-            title += f"; calls of models: {picture.overview.view.spend.calls}, {spent(picture.overview.view.spend)}"
+        if picture.view.spend.calls:
+            title += f"; calls of models: {picture.view.spend.calls}, {spent(picture.view.spend)}"
         self.query_one("#notes-title", Static).update(title)
         dated = [(memory.written, _memory(memory)) for memory in memories]
         dated += [(made.made, _intervention(made)) for made in interventions]

@@ -26,7 +26,7 @@ PAGE = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """What the views need in addition to the overview. Nothing else is read."""
+    """What the views need in addition to what is always read. Nothing else is read."""
 
     groups: bool = False
     """Whether all verdicts are needed, grouped by reason."""
@@ -40,24 +40,6 @@ class Want:
     """Number of the step whose transcript is needed."""
     memories: bool = False
     ordinals: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Overview:
-    """What every view of a run shows."""
-
-    view: RunView
-    versions: tuple[Version, ...]
-    """All versions, the seed first."""
-    interventions: tuple[Intervention, ...]
-    """All interventions of the supervisor, oldest first."""
-    newest: AttemptSummary | None
-    """The newest attempt; None once there is a version."""
-
-    @property
-    def by_number(self) -> Mapping[int, Version]:
-        """The versions by number."""
-        return {version.number: version for version in self.versions}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +63,17 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A run at one revision of the database."""
+    """A run at one revision of the database, as the views show it."""
 
-    overview: Overview
+    view: RunView
+    versions: tuple[Version, ...]
+    """All versions, the seed first."""
+    interventions: tuple[Intervention, ...]
+    """All interventions of the supervisor, oldest first."""
+    newest: AttemptSummary | None
+    """The newest attempt; None once there is a version."""
     want: Want
-    """What was asked for; everything else is empty."""
+    """What else was asked for. Of the fields below, what was not is empty."""
     groups: tuple[Failures, ...] = ()
     attempts: Mapping[int, AttemptSummary] = field(default_factory=dict)
     """Summaries of the wanted attempts, by id."""
@@ -96,6 +84,11 @@ class Picture:
     memories: tuple[Memory, ...] = ()
     ordinals: tuple[int, ...] = ()
     """For each version, which attempt of the run it was, counted from 1."""
+
+    @property
+    def by_number(self) -> Mapping[int, Version]:
+        """The versions by number."""
+        return {version.number: version for version in self.versions}
 
 
 class RunReader:
@@ -120,19 +113,22 @@ class RunReader:
     def read(self, store: Store, previous: Picture | None) -> Picture:
         """Return the run as it is now; ``previous`` itself if nothing has changed. Raises the store's errors."""
         want = self.want
-        view = read_view(store, self._run_name, self._clock(), previous.overview.view if previous else None)
+        view = read_view(store, self._run_name, self._clock(), previous.view if previous else None)
         run = view.run
-        if previous and previous.overview.view.run.created != run.created:
+        if previous and previous.view.run.created != run.created:
             previous, self._tally, self._tallied = None, Tally(), 0
-        if previous and previous.overview.view is view:
-            if previous.want == want:
-                return previous
-            overview = previous.overview
-        else:
-            overview = _read_overview(store, view, previous.overview if previous else None)
+        if previous and previous.view is view and previous.want == want:
+            return previous
+        versions, told = (previous.versions, previous.interventions) if previous else ((), ())
+        if previous is None or previous.view is not view:
+            versions += tuple(store.versions(run.id, after=len(versions) - 1))
+            told += tuple(store.journal.interventions(run.id, after=told[-1].id if told else 0))
         attempts = store.pages.attempts(run.id, want.attempts) if want.attempts else ()
         return Picture(
-            overview,
+            view,
+            versions,
+            told,
+            None if versions else next(iter(store.pages.attempts(run.id, view.revision[:1])), None),
             want,
             groups=self._groups(store, run) if want.groups else (),
             attempts={attempt.attempt_id: attempt for attempt in attempts},
@@ -153,18 +149,6 @@ class RunReader:
         if self._tallied != before:
             self._grouped = tuple(self._tally.groups())
         return self._grouped
-
-
-def _read_overview(store: Store, view: RunView, previous: Overview | None) -> Overview:
-    known = previous or Overview(view, (), (), None)
-    run, told = view.run, known.interventions
-    versions = known.versions + tuple(store.versions(run.id, after=len(known.versions) - 1))
-    return Overview(
-        view,
-        versions,
-        told + tuple(store.journal.interventions(run.id, after=told[-1].id if told else 0)),
-        None if versions else next(iter(store.pages.attempts(run.id, view.revision[:1])), None),
-    )
 
 
 def _read_attempt(store: Store, run: Run, attempt_id: int) -> AttemptDetails:

@@ -18,7 +18,7 @@ from avo.tui.hot_loop import HotLoop, MakeProfiler
 from avo.tui.lineage_view import LineageView
 from avo.tui.notes import NotesView
 from avo.tui.prompt import Prompt
-from avo.tui.reader import Overview, Picture, RunReader
+from avo.tui.reader import Picture, RunReader
 from avo.tui.screen import FeedScreen
 from avo.tui.steps import StepsView
 from avo.tui.trajectory import TrajectoryView
@@ -114,13 +114,12 @@ class RunScreen(FeedScreen[Picture]):
             self._say(f"{message.value}", "Press r for the list of runs.")
             return
         picture = message.value
-        overview = picture.overview
-        if self._picture is None or self._picture.overview.view.run.problem != overview.view.run.problem:
-            self._baselines = published(overview.view.run.problem)
+        if self._picture is None or self._picture.view.run.problem != picture.view.run.problem:
+            self._baselines = published(picture.view.run.problem)
         self._picture = picture
         self._draw_header()
-        if overview.view.steps == 0 or (not overview.versions and self._shown == "lineage"):
-            self._say(_before_the_seed(overview))
+        if picture.view.steps == 0 or (not picture.versions and self._shown == "lineage"):
+            self._say(_before_the_seed(picture))
             return
         if not self.query_one("#pages").display:
             self._show_pages()
@@ -161,7 +160,7 @@ class RunScreen(FeedScreen[Picture]):
         self.refresh_bindings()
         view = self.view
         if self._picture:
-            if self._picture.overview.view.steps:
+            if self._picture.view.steps:
                 self._show_pages()
             view.focus_in()
             view.show(self._picture, self._baselines)
@@ -240,12 +239,12 @@ class RunScreen(FeedScreen[Picture]):
     def _draw_header(self) -> None:
         if self._picture:
             words = self._texts.get("filter", "").strip()
-            self.query_one("#header", Static).update(header(self._picture.overview, words))
+            self.query_one("#header", Static).update(header(self._picture, words))
 
 
-def header(overview: Overview, words: str) -> Text:
+def header(picture: Picture, words: str) -> Text:
     """Return two lines: the run, its state and the filter; its best score and the number of attempts."""
-    view = overview.view
+    view = picture.view
     run, best, seed = view.run, view.best, view.seed
     text = Text()
     text.append(run.name, "bold")
@@ -257,16 +256,16 @@ def header(overview: Overview, words: str) -> Text:
         text.append(f"  best v{best.number}, {geomean(best) / geomean(seed):.2f} x seed")
     made = f"{view.attempts:,} attempt{'' if view.attempts == 1 else 's'}"
     open_ = f", {view.unresolved:,} unresolved" if view.unresolved else ""
-    text.append(f"{'  ' if best else ''}{made}, {len(overview.versions)} accepted{open_}", "dim")
+    text.append(f"{'  ' if best else ''}{made}, {len(picture.versions)} accepted{open_}", "dim")
     if view.spend.calls:
         text.append(f", {spent(view.spend)}", "dim")
     return text
 
 
-def _before_the_seed(overview: Overview) -> str:
-    if overview.newest:
-        return f"The seed was not accepted: {verdict(overview.newest.status)}.\n\n{printable(overview.newest.message)}"
-    view = overview.view
+def _before_the_seed(picture: Picture) -> str:
+    if picture.newest:
+        return f"The seed was not accepted: {verdict(picture.newest.status)}.\n\n{printable(picture.newest.message)}"
+    view = picture.view
     if view.state in (RunState.RUNNING, RunState.PAUSED):
         return "The seed is being evaluated. Its score appears here in a moment."
     return f"This run is {view.state} and has no versions. Continue it with\n\n    avo resume {view.run.name}"

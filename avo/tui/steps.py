@@ -86,7 +86,7 @@ class StepsView(View):
     def show(self, picture: Picture, baselines: Sequence[Baseline]) -> None:
         """Show new steps and the transcript of the one under the cursor."""
         steps = self.query_one(StepList)
-        view = picture.overview.view
+        view = picture.view
         steps.show(view.steps, {**{work.step.number: work for work in view.working}, **picture.steps})
         transcript = picture.transcript
         if transcript and transcript != self._transcript and transcript.work.step.number == steps.under:

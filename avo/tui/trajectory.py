@@ -15,7 +15,7 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Static
 from textual_plotext import PlotextPlot
 
-from avo.tui.reader import Overview, Picture, Want
+from avo.tui.reader import Picture, Want
 from avo.tui.view import View
 from avo.watch.scores import BaselineComparison, compare, gain, geomean
 from avo.watch.wording import first_line, percent, unit
@@ -108,8 +108,8 @@ class TrajectoryView(View, can_focus=True):
         """Draw the plot again if there are new versions."""
         self._picture, self._baselines = picture, baselines
         what = (
-            picture.overview.view.run.id,
-            len(picture.overview.versions),
+            picture.view.run.id,
+            len(picture.versions),
             picture.ordinals,
             self._by_attempts,
             self._with_cases,
@@ -145,9 +145,8 @@ class TrajectoryView(View, can_focus=True):
             self.show(self._picture, self._baselines)
 
     def _draw(self, picture: Picture) -> None:
-        overview = picture.overview
-        places: Sequence[float] = picture.ordinals if self._by_attempts else range(len(overview.versions))
-        drawn = trajectory(overview.versions, places, self._baselines)
+        places: Sequence[float] = picture.ordinals if self._by_attempts else range(len(picture.versions))
+        drawn = trajectory(picture.versions, places, self._baselines)
         plot = self.query_one(PlotextPlot)
         plt = plot.plt
         plt.clear_figure()
@@ -166,13 +165,13 @@ class TrajectoryView(View, can_focus=True):
         plt.xlabel(self.axis)
         ticks = _ticks(_right(drawn))
         plt.xticks([*map(float, ticks)], [f"{tick:,}" for tick in ticks])
-        best = overview.view.best
+        best = picture.view.best
         score = best.attempt.evaluation.score if best else None
         if score:
             plt.ylabel(unit(score))
         plot.refresh()
         self.query_one("#legend", Static).update(_legend(drawn, self._with_cases, self.size.width - 2))
-        self.query_one("#gains", Static).update(_gains(overview))
+        self.query_one("#gains", Static).update(_gains(picture))
 
 
 def _ticks(right: float) -> list[int]:
@@ -211,10 +210,10 @@ def _legend(drawn: Plot, with_cases: bool, width: int) -> Text:
     return text
 
 
-def _gains(overview: Overview) -> Text:
+def _gains(picture: Picture) -> Text:
     """Return the versions with the largest gains, one on each line."""
-    by_number = overview.by_number
-    gained = [(grown, version) for version in overview.versions if (grown := gain(version, by_number)) is not None]
+    by_number = picture.by_number
+    gained = [(grown, version) for version in picture.versions if (grown := gain(version, by_number)) is not None]
     lines = [
         Text.assemble((f"{percent(grown):>7} v{version.number}  ", "bold"), first_line(version.attempt.change))
         for grown, version in sorted(gained, key=lambda each: -each[0])[:LARGEST_GAINS]

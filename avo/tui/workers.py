@@ -40,7 +40,7 @@ class WorkersView(View):
 
     def show(self, picture: Picture, baselines: Sequence[Baseline]) -> None:
         """Show the running steps."""
-        self._view = picture.overview.view
+        self._view = picture.view
         self._draw()
 
     def enter(self) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from avo.tui.lineage import kept, marked, matches
-from avo.tui.reader import Overview, RunReader
+from avo.tui.reader import Picture, RunReader
 from avo.tui.trajectory import trajectory
 from evaluator.problem import Baseline
 from lineage_db.records import Intervention
@@ -28,8 +28,8 @@ def run(tmp_path: Path) -> Iterator[Recorded]:
         yield made
 
 
-def overview(run: Recorded) -> Overview:
-    return RunReader(run.run.name, lambda: run.now).read(run.store, None).overview
+def picture(run: Recorded) -> Picture:
+    return RunReader(run.run.name, lambda: run.now).read(run.store, None)
 
 
 @pytest.mark.parametrize(
@@ -37,14 +37,14 @@ def overview(run: Recorded) -> Overview:
     [("", [0, 1, 2, 3]), ("TILE", [1, 3]), ("tile fold", [3]), ("v2", [2]), (">5", [1, 3]), (">", [0, 1, 2, 3])],
 )
 def test_all_words_have_to_match(run: Recorded, words: str, found: list[int]) -> None:
-    numbers = overview(run).by_number
+    numbers = picture(run).by_number
     assert [number for number, version in numbers.items() if matches(version, numbers, words)] == found
 
 
 def test_what_is_kept_hangs_from_its_nearest_kept_ancestor(run: Recorded) -> None:
     run.step(130.0, (3,), "nothing of it")
     run.step(140.0, (4,), "tile 512")
-    seen = overview(run)
+    seen = picture(run)
     assert [(v.number, v.parents) for v in kept(seen.versions, seen.by_number, "tile")] == [
         (1, ()),
         (3, (1,)),
@@ -56,12 +56,12 @@ def test_an_intervention_marks_the_first_version_after_it(run: Recorded) -> None
     def made(number: int, seconds: float) -> Intervention:
         return Intervention(number, 1, 0, "nudge", "", (), "", None, START + timedelta(seconds=seconds))
 
-    marks = marked(overview(run).versions, [made(1, 1), made(2, 13), made(3, 1000)])
+    marks = marked(picture(run).versions, [made(1, 1), made(2, 13), made(3, 1000)])
     assert {number: [one.id for one in found] for number, found in marks.items()} == {0: [1], 2: [2], -1: [3]}
 
 
 def test_a_trajectory_has_plateaus_and_marks_new_bests_only(run: Recorded) -> None:
-    drawn = trajectory(overview(run).versions, [1, 4, 6, 9], [Baseline("B", "h100", {"8k-full": 200.0}, "")])
+    drawn = trajectory(picture(run).versions, [1, 4, 6, 9], [Baseline("B", "h100", {"8k-full": 200.0}, "")])
     assert [(x, round(y)) for x, y in drawn.best] == [(1, 100), (4, 100), (4, 110), (6, 110), (9, 110), (9, 121)]
     assert [x for x, _ in drawn.records] == [1, 4, 9]
     assert [line.label for line in drawn.cases] == ["8k-causal", "8k-full"]

@@ -28,12 +28,13 @@ def test_an_unchanged_run_that_is_asked_the_same_gives_the_same_picture(run: Rec
     reader = reader_of(run)
     first = reader.read(run.store, None)
     assert reader.read(run.store, first) is first
-    assert (first.overview.view.attempts, first.overview.view.steps) == (4, 4)
+    assert (first.view.attempts, first.view.steps) == (4, 4)
     assert not first.groups
     reader.ask(Want(memories=True))
     assert reader.wake.is_set()
     second = reader.read(run.store, first)
-    assert second.overview is first.overview, "what has not changed is not read again"
+    assert second.view is first.view
+    assert second.versions is first.versions, "what has not changed is not read again"
     assert len(second.memories) == 1
 
 
@@ -42,8 +43,8 @@ def test_versions_that_were_read_are_kept(run: Recorded) -> None:
     first = reader.read(run.store, None)
     run.step(500.0, (2,), "more")
     second = reader.read(run.store, first)
-    assert all(one is other for one, other in zip(first.overview.versions, second.overview.versions, strict=False))
-    assert second.overview == reader_of(run).read(run.store, None).overview
+    assert all(one is other for one, other in zip(first.versions, second.versions, strict=False))
+    assert second == reader_of(run).read(run.store, None)
 
 
 def test_verdicts_are_counted_once_as_they_come(run: Recorded) -> None:
@@ -73,11 +74,11 @@ def test_a_transcript_goes_on_where_it_was_read(run: Recorded) -> None:
 def test_a_driver_that_goes_silent_is_news_though_nothing_is_written(run: Recorded) -> None:
     reader = reader_of(run)
     first = reader.read(run.store, None)
-    assert first.overview.view.state is RunState.RUNNING
+    assert first.view.state is RunState.RUNNING
     run.wait(HOUR.total_seconds())
     second = reader.read(run.store, first)
-    assert second.overview.view.revision == first.overview.view.revision
-    assert second.overview.view.state is RunState.INTERRUPTED
+    assert second.view.revision == first.view.revision
+    assert second.view.state is RunState.INTERRUPTED
     assert reader.read(run.store, second) is second
 
 
