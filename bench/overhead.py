@@ -29,7 +29,7 @@ from rich.console import Console
 
 from agents.operator import Brief, Proposal
 from avo.config import RunConfig
-from avo.search.run import Session, Stop
+from avo.search.run import RunSession, Stop
 from avo.search.workers import hire
 from avo.watch.progress import RunProgress
 from bench.long_run import lengthen
@@ -189,7 +189,7 @@ def measure(url: str, workers: int, attempts: int, before: int, *, display: bool
 
 def perform(store: Store, run: Run, config: RunConfig) -> None:
     """Work on the run until it has as many attempts as ``config`` says."""
-    Session(
+    RunSession(
         store,
         run,
         config,

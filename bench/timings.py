@@ -38,12 +38,12 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Session:
+class TimingSession:
     """What was timed on one card."""
 
     card: str
     target: str
-    """Name of the architecture to predict for."""
+    """Name of the card to predict for."""
     driver: str
     triton: str
     torch: str
@@ -65,16 +65,16 @@ class Agreement:
     median of the other half: an error of the clock alone would leave none."""
 
 
-Predict = Callable[[Session, Timing], float]
+Predict = Callable[[TimingSession, Timing], float]
 """Returns the predicted time in microseconds."""
 
 
-def load(path: Path) -> Session:
+def load(path: Path) -> TimingSession:
     """Read one session; raise a ``ValueError`` that names the file and what is wrong with it."""
     try:
         data = json.loads(path.read_text())
         timings = tuple(_timing(path.parent, item) for item in data.pop("timings"))
-        session = Session(timings=timings, **data)
+        session = TimingSession(timings=timings, **data)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path}: {error!r}") from error
     if not session.timings:
@@ -93,7 +93,7 @@ def _timing(folder: Path, item: dict[str, Any]) -> Timing:
     return Timing(source=source.decode(), times_us=times, **item)
 
 
-def compare(session: Session, predict: Predict) -> Iterator[Agreement]:
+def compare(session: TimingSession, predict: Predict) -> Iterator[Agreement]:
     """Yield the agreement of each problem of the session, in the order of their names."""
     by_problem: dict[str, list[Timing]] = defaultdict(list)
     for timing in session.timings:
@@ -142,12 +142,12 @@ def _fitted_error(
     return _error(predicted * np.where(even, factors[1], factors[0]), measured)
 
 
-def sessions(folder: Path = FOLDER) -> Sequence[Session]:
+def sessions(folder: Path = FOLDER) -> Sequence[TimingSession]:
     """Return all sessions of the folder, by file name."""
     return [load(path) for path in sorted(folder.glob("*.json"))]
 
 
-def predicted_us(session: Session, timing: Timing) -> float:
+def predicted_us(session: TimingSession, timing: Timing) -> float:
     """Predict by the judge, as a search would; raise ``ValueError`` when it cannot."""
     from evaluator.candidate import Candidate
     from evaluator.evaluation import Fault

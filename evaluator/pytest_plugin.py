@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from evaluator.executor.triton_offline import Session, SessionReport
+    from evaluator.executor.triton_offline import OfflineSession, SessionReport
 
 
 @dataclass
@@ -41,9 +41,9 @@ class _Totals:
 
 
 _totals = pytest.StashKey[_Totals]()
-ambient = pytest.StashKey["Session"]()
+ambient = pytest.StashKey["OfflineSession"]()
 """The session of the whole run, which the fixture lends to tests and which ends with it."""
-_current = pytest.StashKey["Session"]()
+_current = pytest.StashKey["OfflineSession"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -95,7 +95,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def triton_offline(request: pytest.FixtureRequest) -> Iterator["Session"]:
+def triton_offline(request: pytest.FixtureRequest) -> Iterator["OfflineSession"]:
     """Return an open session, in which Triton kernels run on the CPU; under ``--triton-offline``, that of the run."""
     session = request.config.stash.get(ambient, None)
     mark = request.node.get_closest_marker("triton_offline")

@@ -87,7 +87,7 @@ def work_on(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, l
     from avo.config import ISOLATION, START, TOOLS
     from avo.errors import RunFailed, SeedFault
     from avo.search.leases import exclusive
-    from avo.search.run import Session, Stop, stop_on_signals, utc_now
+    from avo.search.run import RunSession, Stop, stop_on_signals, utc_now
     from avo.search.workers import hire
     from avo.watch.feed import Feed, LogFile, Receiver
     from avo.watch.notify import Notifier
@@ -133,7 +133,7 @@ def work_on(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, l
         feed = stack.enter_context(Feed(store, run.name, receivers, utc_now))
         stack.enter_context(progress)
         try:
-            Session(
+            RunSession(
                 store,
                 run,
                 config,

@@ -124,7 +124,7 @@ def stop_on_signals(stop: Stop) -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class RunSession:
     """One process's work on a run, from its start or resumption until it ends."""
 
     store: Store
@@ -176,7 +176,7 @@ class Session:
 class _Driver:
     """Keeps the crew of a session at work."""
 
-    def __init__(self, session: Session, run: Run, crew: Crew) -> None:
+    def __init__(self, session: RunSession, run: Run, crew: Crew) -> None:
         self._session = session
         self._store, self._config, self._stop = session.store, session.config, session.stop
         self._say, self._clock = session.say, session.clock

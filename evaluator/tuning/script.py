@@ -13,7 +13,7 @@ from typing import Any
 from triton import knobs
 
 from evaluator.errors import EvaluatorError
-from evaluator.executor.triton_offline import Session, offline
+from evaluator.executor.triton_offline import OfflineSession, offline
 from evaluator.executor.triton_offline.trials import Trial
 from evaluator.tune import Asked, Choice, Ran, Subject, Tried
 from evaluator.tuning.records import encode
@@ -36,7 +36,7 @@ def main() -> None:
     Path(out).write_bytes(encode(record))
 
 
-def _run(session: Session, script: str, arguments: Sequence[str]) -> dict[str, str]:
+def _run(session: OfflineSession, script: str, arguments: Sequence[str]) -> dict[str, str]:
     """Return what else is to be recorded."""
     sys.argv = [script, *arguments]
     sys.path[0] = str(Path(script).resolve().parent)
@@ -54,7 +54,7 @@ def is_test(script: Path) -> bool:
     return script.name.startswith("test_") or script.stem.endswith("_test")
 
 
-def _test(session: Session, script: str, arguments: Sequence[str]) -> dict[str, str]:
+def _test(session: OfflineSession, script: str, arguments: Sequence[str]) -> dict[str, str]:
     try:
         import pytest
     except ImportError:
@@ -99,7 +99,7 @@ def _error(error: BaseException) -> dict[str, str]:
     return {"raised": text[-_MOST_CHARS:].strip()}
 
 
-def _tried(session: Session) -> Iterator[Tried]:
+def _tried(session: OfflineSession) -> Iterator[Tried]:
     for trial in session.trials:
         subject = Subject(trial.kernel, trial.location, session.target.name, trial.key, trial.dtypes)
         yield Tried(subject, _choice(trial.config), _asked(trial), trial.reason)

@@ -18,7 +18,7 @@ from fakes import SEED, Climber, InlineCrew, judge, make_run
 from agents.operator import Brief, Proposal
 from avo.config import RunConfig
 from avo.search.leases import exclusive
-from avo.search.run import Session, Stop, utc_now
+from avo.search.run import RunSession, Stop, utc_now
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation
 from evaluator.evaluators import FakeEvaluator
@@ -81,7 +81,7 @@ def work_on(url: str, name: str, ledger: Ledger, workers: int, watch: Callable[[
         evaluator.held_out = judge
         crew = InlineCrew(store, run, Paying(store, run.id, ledger), evaluator)
         with exclusive(store, run, clock=utc_now, lost=partial(os._exit, 8), say=print):
-            Session(
+            RunSession(
                 store,
                 run,
                 RunConfig(workers=workers, max_attempts=ATTEMPTS),

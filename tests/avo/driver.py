@@ -11,7 +11,7 @@ from fakes import SEED, Climber, judge
 
 from agents.operator import Brief, Proposal
 from avo.config import RunConfig
-from avo.search.run import Session, Stop, stop_on_signals
+from avo.search.run import RunSession, Stop, stop_on_signals
 from avo.search.workers import hire
 from evaluator.evaluators import AnyRequest, EvaluateRequest, FakeEvaluator
 from lineage_db.store import Store
@@ -73,7 +73,7 @@ def main() -> None:
     config = RunConfig(workers=int(workers), max_attempts=int(attempts))
     folder, stop = Path(db).parent, Stop()
     with Store.open(db, create=False) as store, stop_on_signals(stop):
-        run = Session(
+        run = RunSession(
             store,
             store.run("fake"),
             config,

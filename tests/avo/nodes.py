@@ -29,7 +29,7 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 from avo.config import RunConfig  # noqa: E402
 from avo.errors import ConfigError  # noqa: E402
-from avo.search.run import Session, Stop  # noqa: E402
+from avo.search.run import RunSession, Stop  # noqa: E402
 from avo.search.workers import hire  # noqa: E402
 from evaluator.evaluators import AnyRequest, EvaluateRequest, FakeEvaluator  # noqa: E402
 from lineage_db.store import Store  # noqa: E402
@@ -82,7 +82,7 @@ def main(url: str, file: str) -> None:
         killer = Thread(target=kill)
         killer.start()
         crew = partial(hire, store.url, run.name, config, make_operator=Climber, make_evaluator=partial(Located, log))
-        run = Session(
+        run = RunSession(
             store, run, config, seed_source=SEED, deadline=None, hire=crew, stop=Stop(), say=partial(print, flush=True)
         ).drive()
         killer.join()

@@ -10,6 +10,6 @@ Needs triton and torch. See docs/executor.md.
 from evaluator.executor.triton_offline.errors import FaultsFound, OfflineError
 from evaluator.executor.triton_offline.launches import Launch
 from evaluator.executor.triton_offline.report import SessionReport
-from evaluator.executor.triton_offline.session import Session, offline
+from evaluator.executor.triton_offline.session import OfflineSession, offline
 
-__all__ = ["FaultsFound", "Launch", "OfflineError", "Session", "SessionReport", "offline"]
+__all__ = ["FaultsFound", "Launch", "OfflineError", "OfflineSession", "SessionReport", "offline"]

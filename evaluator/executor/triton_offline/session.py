@@ -42,7 +42,7 @@ _GRID_LIMITS = (2**31 - 1, 65535, 65535)
 _lowered: dict[tuple[str, str, int], Lowered] = {}
 
 
-class Session:
+class OfflineSession:
     """A context in which kernels run on the CPU, from Triton IR. Create it with ``offline``; enter it once."""
 
     def __init__(
@@ -106,7 +106,7 @@ class Session:
         self._config = ""
         self._open = True
 
-    def __enter__(self) -> "Session":
+    def __enter__(self) -> "OfflineSession":
         if triton.knobs.runtime.interpret:
             raise OfflineError("TRITON_INTERPRET is set: unset it, an offline session executes kernels from Triton IR")
         if not active.acquire(blocking=False):
@@ -330,7 +330,7 @@ def offline(
     temporaries_bytes: int = DEFAULT_TEMPORARIES,
     deadline_s: float | None = DEFAULT_DEADLINE_S,
     threads: int | None = None,
-) -> Session:
+) -> OfflineSession:
     """Return a context in which Triton kernels run on the CPU, from the IR made for ``target``.
 
     execute             with False, launches are not executed: their work is counted, for ``launch.predict()``. Tensors
@@ -357,7 +357,7 @@ def offline(
     Raises ``UnknownTarget``, and ``OfflineError`` for options that exclude each other. Entering raises ``OfflineError``
     while another session is open.
     """
-    return Session(
+    return OfflineSession(
         target,
         execute=execute,
         sanitize=sanitize,

@@ -14,7 +14,7 @@ from avo.cli import session
 from avo.cli.session import in_words, ready, summarise, work_on
 from avo.config import ISOLATION, START, TOOLS, RunConfig
 from avo.errors import RunFailed
-from avo.search.run import Session
+from avo.search.run import RunSession
 from avo.search.step import SeedOperator
 from evaluator import targets
 from evaluator.evaluators import FakeEvaluator
@@ -170,7 +170,7 @@ def test_a_seed_that_the_judge_refuses_ends_the_run_with_the_verdict(tmp_path: P
 def test_a_session_without_namespaces_says_so_and_stays_on_record(
     used_up: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("avo.search.run.Session.drive", lambda session: session.store.set_run_state(
+    monkeypatch.setattr("avo.search.run.RunSession.drive", lambda session: session.store.set_run_state(
         session.run.id, RunState.FINISHED, now=NOW, config=dict(session.run.config)
     ))  # fmt: skip
     with Store.open(str(used_up), create=False) as store:
@@ -199,11 +199,11 @@ def test_a_version_is_shown_with_what_kept_candidates_apart(avo: Avo, used_up: P
 def test_a_session_logs_and_notifies_what_happens(
     used_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def fails(session: Session) -> None:
+    def fails(session: RunSession) -> None:
         session.store.set_run_state(session.run.id, RunState.RUNNING, now=NOW)
         raise error
 
-    monkeypatch.setattr("avo.search.run.Session.drive", fails)
+    monkeypatch.setattr("avo.search.run.RunSession.drive", fails)
     with Store.open(str(used_up), create=False) as store:
         run = store.run("done")
         store.set_run_state(run.id, RunState.FINISHED, now=NOW, config={**run.config, START: {"source": SEED}})

@@ -17,7 +17,7 @@ from agents.settings import ModelSettings, Settings
 from agents.single_turn import SingleTurn
 from avo.config import RunConfig
 from avo.search.budget import Allowance, run_used_up
-from avo.search.run import MODEL_PATIENCE, Session, Stop
+from avo.search.run import MODEL_PATIENCE, RunSession, Stop
 from avo.search.step import SeedOperator, StepOutcome
 from evaluator.evaluators import FakeEvaluator
 from evaluator.inspection import Findings
@@ -63,7 +63,7 @@ class Shop:
 
     def drive(self, operator: Any, config: RunConfig) -> RunState:
         crew = InlineCrew(self.store, self.run, operator, self.evaluator, allowance=Allowance.of(config))
-        run = Session(
+        run = RunSession(
             self.store, self.run, config, seed_source=SEED, deadline=None, hire=crew.hire, stop=Stop(),
             say=self.said.append, clock=lambda: NOW,
         ).drive()  # fmt: skip

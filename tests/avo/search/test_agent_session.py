@@ -10,7 +10,7 @@ import pytest
 from avo.config import START, RunConfig
 from avo.search.agent_session import AgentSession
 from avo.search.budget import Allowance
-from avo.search.run import Session, Stop
+from avo.search.run import RunSession, Stop
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Status
 from evaluator.evaluators import FakeEvaluator
@@ -138,7 +138,7 @@ def test_a_driver_of_the_run_leaves_the_steps_of_sessions_alone_and_they_its_own
     evaluate(session)
     config = RunConfig(workers=1, max_attempts=4)
     crew = InlineCrew(office.store, office.run, Climber(), FakeEvaluator(judge))
-    Session(
+    RunSession(
         office.store, office.run, config, seed_source=SEED, deadline=None, hire=crew.hire, stop=Stop(), say=print,
         clock=lambda: NOW,
     ).drive()  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 from avo.config import RunConfig
 from avo.errors import CanaryFault, RunFailed
 from avo.search.canary import GLUON, TRITON, examine, slow_variant, wrong_variant
-from avo.search.run import Session, Stop
+from avo.search.run import RunSession, Stop
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.capture import Capturer
 from evaluator.catalogue import get_problem
@@ -46,7 +46,7 @@ def drive(
     """Work on the run ``fake`` with this judge, and return it."""
     run = store.run("fake") if store.runs() else make_run(store)
     evaluator = FakeEvaluator(verdict)
-    Session(
+    RunSession(
         store,
         run,
         RunConfig(workers=1, max_attempts=attempts, evaluator_command=command),

@@ -10,7 +10,7 @@ from agents.operator import Brief, Proposal
 from avo.config import RunConfig
 from avo.errors import RunBusy
 from avo.search.leases import exclusive, renewed
-from avo.search.run import Session, Stop, utc_now
+from avo.search.run import RunSession, Stop, utc_now
 from evaluator.evaluators import FakeEvaluator
 from lineage_db.driving import LEASE
 from lineage_db.errors import DatabaseUnavailable
@@ -107,7 +107,7 @@ def test_the_step_of_a_worker_that_is_not_heard_of_goes_to_another(tmp_path: Pat
         run = make_run(store)
         crew = Silent(store, run, Climber(), FakeEvaluator(judge))
         config = RunConfig(workers=2, max_attempts=60)
-        run = Session(
+        run = RunSession(
             store, run, config, seed_source=SEED, deadline=None, hire=crew.hire, stop=Stop(), say=said.append,
             clock=clock,
         ).drive()  # fmt: skip
@@ -132,7 +132,7 @@ def test_a_process_that_lost_its_run_writes_nothing_more_to_it(tmp_path: Path) -
             return Proposal(None, "")
 
         crew = InlineCrew(store, run, Scripted(taken), FakeEvaluator(judge))
-        Session(
+        RunSession(
             store, run, RunConfig(workers=1), seed_source=SEED, deadline=None, hire=crew.hire, stop=stop,
             say=print, clock=lambda: NOW,
         ).drive()  # fmt: skip

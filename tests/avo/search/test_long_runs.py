@@ -8,7 +8,7 @@ import pytest
 
 from agents.operator import Brief, Proposal
 from avo.config import RunConfig
-from avo.search.run import Session, Stop
+from avo.search.run import RunSession, Stop
 from avo.search.step import SeedOperator
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Status
@@ -30,7 +30,7 @@ def test_a_candidate_that_loops_or_exits_costs_its_own_attempt_and_nothing_else(
         run = make_run(store)
         crew = InlineCrew(store, run, Scripted(proposing("bad"), Climber().vary), FakeEvaluator(verdict))
         config = RunConfig(workers=1, max_attempts=6)
-        run = Session(
+        run = RunSession(
             store,
             run,
             config,
@@ -75,7 +75,7 @@ def test_a_log_torn_in_the_middle_costs_the_last_writes_and_never_starts_over(tm
         crew = InlineCrew(store, run, Climber(), FakeEvaluator(judge))
         config = RunConfig(workers=1, max_attempts=8)
         with Store.open(str(path)):  # closing the last store would fold the log into the file
-            Session(
+            RunSession(
                 store, run, config, seed_source=SEED, deadline=None, hire=crew.hire, stop=Stop(), say=print,
                 clock=lambda: NOW,
             ).drive()  # fmt: skip
@@ -90,7 +90,7 @@ def test_a_log_torn_in_the_middle_costs_the_last_writes_and_never_starts_over(tm
         assert [attempt.digest for attempt in kept] == [attempt.digest for attempt in whole[: len(kept)]]
         assert len(kept) >= int(share * len(whole)) - 2
         crew = InlineCrew(store, run, Climber(), FakeEvaluator(judge))
-        Session(
+        RunSession(
             store, run, config, seed_source=SEED, deadline=None, hire=crew.hire, stop=Stop(), say=print,
             clock=lambda: NOW,
         ).drive()  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 
 from agents.operator import Brief, Proposal
 from avo.config import RunConfig
-from avo.search.run import GRACE, Session, Stop, WorkerReport
+from avo.search.run import GRACE, RunSession, Stop, WorkerReport
 from evaluator.evaluators import FakeEvaluator
 from lineage_db.records import Request, Run, RunState, StepState
 from lineage_db.store import Store
@@ -49,7 +49,7 @@ class Driven:
             self.ask(Request.NONE)
 
     def drive(self, operator: Scripted, crew: type[InlineCrew] = InlineCrew, hours: float | None = None) -> Run:
-        return Session(
+        return RunSession(
             self.store, self.run, RunConfig(workers=1, max_attempts=6), seed_source=SEED,
             deadline=None if hours is None else NOW + timedelta(hours=hours),
             hire=crew(self.store, self.run, operator, FakeEvaluator(judge)).hire,

@@ -14,7 +14,7 @@ from agents.operator import Brief, Proposal, VariationOperator
 from avo.config import RunConfig
 from avo.errors import RunFailed, SeedFault
 from avo.search.leases import exclusive
-from avo.search.run import GRACE, MAX_TROUBLES, PATIENCE, Session, Stop, stop_on_signals, utc_now
+from avo.search.run import GRACE, MAX_TROUBLES, PATIENCE, RunSession, Stop, stop_on_signals, utc_now
 from evaluator.evaluators import FakeEvaluator
 from lineage_db.records import Run, RunState, StepState
 from lineage_db.store import Store
@@ -43,7 +43,7 @@ class Office:
         deaths: Container[int] = (),
     ) -> Run:
         self.crew = InlineCrew(self.store, self.run, operator, FakeEvaluator(judge), deaths)
-        return Session(
+        return RunSession(
             self.store,
             self.run,
             RunConfig(workers=workers, max_attempts=max_attempts),
@@ -168,7 +168,7 @@ def test_a_step_that_does_not_finish_is_abandoned(office: Office, requests: int)
                 office.stop.request()
         return NOW + timedelta(seconds=ticks)
 
-    run = Session(
+    run = RunSession(
         office.store,
         office.run,
         RunConfig(workers=1),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bench.model import timings
-from bench.timings import FOLDER, Session, Timing, compare, load, predicted_us, spearman
+from bench.timings import FOLDER, Timing, TimingSession, compare, load, predicted_us, spearman
 
 FAR_OFF = 1.2
 
@@ -18,8 +18,8 @@ def timing(plan: str, case: str, *times_us: float, problem: str = "mha") -> Timi
     return Timing(problem, "quick", case, f"# {plan}", plan, times_us)
 
 
-def session(*made: Timing) -> Session:
-    return Session("a card that is none", "h100", "1", "3.9.0", "2.13", made)
+def session(*made: Timing) -> TimingSession:
+    return TimingSession("a card that is none", "h100", "1", "3.9.0", "2.13", made)
 
 
 def by_plan(**predicted: float) -> Any:

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from evaluator.executor import offline
-from evaluator.executor.triton_offline import OfflineError, Session
+from evaluator.executor.triton_offline import OfflineError, OfflineSession
 from evaluator.executor.triton_offline.contents import LARGE
 from evaluator.executor.triton_offline.trials import Trial
 
@@ -43,7 +43,7 @@ def blocks(n: int) -> Any:
     return lambda meta: (triton.cdiv(n, meta["BLOCK"]),)
 
 
-def counting(**options: Any) -> Session:
+def counting(**options: Any) -> OfflineSession:
     return offline(execute=False, autotune="all", **options)
 
 
