@@ -41,19 +41,20 @@ def test_an_unknown_run_is_one_line(avo: Avo) -> None:
 
 
 def test_words_tell_who_does_what_and_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = Recorded(Store.open(str(tmp_path / "runs.db")))
-    run.store.driving.take(run.run.id, "box:7", now=run.now)
-    run.step(100.0)
-    run.step(120.0, (0,))
-    run.step(Status.INCORRECT, (0,))
-    run.claim("w1")
-    run.store.journal.add_call(
-        run.run.id, None, model="m", input_tokens=100, cached_tokens=0, output_tokens=20, usd=0.5, seconds=1.0,
-        error="429: slow down", now=run.now,
-    )  # fmt: skip
-    now = run.now + timedelta(seconds=10)
-    console = Console(width=200)
-    console.print(in_words(read_view(run.store, "live", now), now))
+    with Store.open(str(tmp_path / "runs.db")) as store:
+        run = Recorded(store)
+        run.store.driving.take(run.run.id, "box:7", now=run.now)
+        run.step(100.0)
+        run.step(120.0, (0,))
+        run.step(Status.INCORRECT, (0,))
+        run.claim("w1")
+        run.store.journal.add_call(
+            run.run.id, None, model="m", input_tokens=100, cached_tokens=0, output_tokens=20, usd=0.5, seconds=1.0,
+            error="429: slow down", now=run.now,
+        )  # fmt: skip
+        now = run.now + timedelta(seconds=10)
+        view = read_view(store, "live", now)
+    Console(width=200).print(in_words(view, now))
     said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "driver box:7, lease for 32s" in said
     assert "w1 step 3, mutate, for 10s, lease for 50s" in said

@@ -1,6 +1,7 @@
 """Metrics: what Prometheus is given, over the network as it asks."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -15,12 +16,13 @@ from tests.avo.recorded import Recorded
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Recorded:
-    made = Recorded(Store.open(str(tmp_path / "runs.db")))
-    made.store.driving.take(made.run.id, "box:7", now=made.now)
-    made.step(100.0)
-    made.step(Status.INCORRECT, (0,))
-    return made
+def run(tmp_path: Path) -> Iterator[Recorded]:
+    with Store.open(str(tmp_path / "runs.db")) as store:
+        made = Recorded(store)
+        made.store.driving.take(made.run.id, "box:7", now=made.now)
+        made.step(100.0)
+        made.step(Status.INCORRECT, (0,))
+        yield made
 
 
 def collector(run: Recorded, name: str = "live") -> Collector:

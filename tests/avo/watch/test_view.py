@@ -24,9 +24,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Recorded:
+def run(store: Store) -> Recorded:
     """A driven run with four attempts, of which the first two are versions."""
-    made = Recorded(Store.open(str(tmp_path / "runs.db")))
+    made = Recorded(store)
     made.store.driving.take(made.run.id, "box:7", now=made.now)
     made.step(100.0)
     made.step(150.0, (0,))
@@ -88,8 +88,8 @@ def test_the_supervisor_is_silent_once_a_version_was_accepted(run: Recorded) -> 
     assert to_json(read(run), run.now)["supervisor"] is None
 
 
-def test_what_is_left_of_limits_is_shown_and_the_trouble_of_the_last_call(tmp_path: Path) -> None:
-    run = Recorded(Store.open(str(tmp_path / "runs.db")))
+def test_what_is_left_of_limits_is_shown_and_the_trouble_of_the_last_call(store: Store) -> None:
+    run = Recorded(store)
     run.store.set_run_state(run.run.id, RunState.RUNNING, now=run.now, config={"max_attempts": 5, "max_tokens": 150})
     run.store.journal.add_call(
         run.run.id, None, model="m", input_tokens=100, cached_tokens=0, output_tokens=20, usd=None, seconds=1.0,
@@ -130,12 +130,13 @@ def test_a_view_built_on_another_equals_one_built_from_nothing(store: Store) -> 
     assert read(run, view) == read(run)
 
 
-def test_a_database_that_was_replaced_is_read_from_the_start(tmp_path: Path) -> None:
-    run = Recorded(Store.open(str(tmp_path / "old.db")))
+def test_a_database_that_was_replaced_is_read_from_the_start(store: Store, tmp_path: Path) -> None:
+    run = Recorded(store)
     run.step(100.0)
     view = read(run)
-    again = Recorded(Store.open(str(tmp_path / "new.db")), now=START + timedelta(days=1))
-    assert read(again, view) == read(again)
+    with Store.open(str(tmp_path / "new.db")) as new:
+        again = Recorded(new, now=START + timedelta(days=1))
+        assert read(again, view) == read(again)
 
 
 def test_workers_are_busy_only_while_the_run_goes_on(store: Store) -> None:
@@ -184,9 +185,9 @@ def test_the_best_is_the_last_version_whatever_a_lucky_sample_says_of_an_earlier
 
 
 def test_a_first_version_that_appears_while_the_view_is_read_is_seed_and_best_or_neither(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = Recorded(Store.open(str(tmp_path / "runs.db")))
+    run = Recorded(store)
     accepted = type(run.store.pages).accepted
 
     def just_before(*args: Any, **kwargs: Any) -> Any:
