@@ -4,6 +4,7 @@ import ctypes
 import os
 import resource
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -82,6 +83,7 @@ def main(commands: list[str]) -> int:
     Processes that a command leaves behind are waited for, so that they are counted.
     """
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C goes to the command as well, which ends by itself
     took = {}
     before = 0.0
     for command in commands:
