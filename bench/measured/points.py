@@ -1,4 +1,4 @@
-"""Published measurements as points: a measured time, and the launches it is of with their work counted."""
+"""Published measurements: a measured time, and the launches it is of."""
 
 import csv
 import hashlib
@@ -6,9 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.measured.capture import Recorded
-from evaluator.target import TARGETS
-from evaluator.work import LaunchWork
+from evaluator.executor.triton_offline import Launch
 
 DATA = Path(__file__).parent / "data"
 
@@ -43,7 +41,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement as recorded, before anything is compiled."""
+    """One measurement. What it launched is compiled when its work is asked for."""
 
     family: str
     source: Source
@@ -51,31 +49,9 @@ class Row:
     label: str
     """The configuration, or the size where a problem has one configuration only."""
     measured_us: float
-    launches: tuple[Recorded, ...]
+    launches: tuple[Launch, ...]
     least_bytes: int
     """Bytes of all inputs and outputs, each once."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """One measurement with the work of the launches it is of."""
-
-    family: str
-    card: str
-    problem: Problem
-    label: str
-    measured_us: float
-    cold: bool
-    graph: bool
-    launches: tuple[LaunchWork, ...]
-    least_bytes: int
-    recorded: tuple[Recorded, ...]
-    """The same launches, to be counted again."""
-
-    @property
-    def held_out(self) -> bool:
-        """Whether constants may not be fitted to it; see ``held_out``."""
-        return held_out(self.family, self.problem, self.label)
 
 
 def held_out(family: str, problem: Problem, label: str) -> bool:
@@ -84,23 +60,6 @@ def held_out(family: str, problem: Problem, label: str) -> bool:
     The source does not count, so that two measurements of the same thing are in one half.
     """
     return hashlib.sha256(f"{family} {problem[1:]} {label}".encode()).digest()[0] % 2 == 1
-
-
-def point(row: Row) -> Point:
-    """Compile and count what ``row`` launches. Raises ``ValueError`` if a kernel does not compile."""
-    target = TARGETS[row.source.card]
-    return Point(
-        row.family,
-        row.source.card,
-        row.problem,
-        row.label,
-        row.measured_us,
-        row.source.cold,
-        row.source.graph,
-        tuple(launch.work(target) for launch in row.launches),
-        row.least_bytes,
-        row.launches,
-    )
 
 
 def table(name: str) -> list[dict[str, str]]:

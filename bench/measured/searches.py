@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
-from bench.measured.capture import Recorded, empty, record
+from bench.measured.capture import empty, recorded
 from bench.measured.kernels import matmul
 from bench.measured.points import Problem, Source, sources, table
-from evaluator.target import TARGETS
+from evaluator.executor.triton_offline import Launch
 
 _SHARE = 16
 """One configuration of this many is predicted, chosen by hash, besides the published winner."""
@@ -29,7 +29,7 @@ class Search:
     source: Source
     problem: Problem
     best: Configuration
-    launches: dict[Configuration, Recorded]
+    launches: dict[Configuration, Launch]
     least_bytes: int
 
 
@@ -57,18 +57,15 @@ def searches() -> Iterator[Search]:
         yield Search(source, (row["source"], m, n, k), best, launches, m * k + n * k + 2 * m * n)
 
 
-def _launch(m: int, n: int, k: int, configuration: Configuration, source: Source) -> Recorded:
+def _launch(m: int, n: int, k: int, configuration: Configuration, source: Source) -> Launch:
     block_m, block_n, block_k, group, stages, warps = configuration
-    a, b, c = empty((m, k), "float8_e4m3fn"), empty((n, k), "float8_e4m3fn"), empty((m, n), "float16")
     groups = -(-k // _SCALED)
-    a_scales, b_scales = empty((m, groups), "float32"), empty((-(-n // _SCALED), groups), "float32")
-    grid = (-(-m // block_m) * -(-n // block_n), 1, 1)
-
-    def launch() -> None:
-        matmul.block_scaled[grid](
+    with recorded(source.card) as launches:
+        a, b, c = empty((m, k), "float8_e4m3fn"), empty((n, k), "float8_e4m3fn"), empty((m, n), "float16")
+        a_scales, b_scales = empty((m, groups), "float32"), empty((-(-n // _SCALED), groups), "float32")
+        matmul.block_scaled[(-(-m // block_m) * -(-n // block_n),)](
             a, b, c, a_scales, b_scales, m, n, k, _SCALED, _SCALED, k, 1, 1, k, n, 1, groups, 1, 1, groups,
             block_m, block_n, block_k, group, num_stages=stages, num_warps=warps,
         )  # fmt: skip
-
-    (recorded,) = record(launch, TARGETS[source.card])
-    return recorded
+    (launch,) = launches
+    return launch

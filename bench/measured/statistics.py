@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 
 from bench.measured import capture, families, liger, points, searches
-from bench.measured.families import FAMILIES
-from bench.measured.points import Problem, Row, held_out, point
+from bench.measured.families import FAMILIES, rows
+from bench.measured.points import Problem, Row, held_out
 from bench.measured.searches import Configuration, Search
 from bench.timings import spearman
+from evaluator import executor, target, work
+from evaluator.executor.triton_offline import OfflineError
 from evaluator.performance import ModelError, PredictedTime, Timing, predict_time
 from evaluator.target import TARGETS
 from evaluator.work import LaunchWork
@@ -96,15 +98,15 @@ def predicted(launches: Sequence[LaunchWork], card: str, least_bytes: int, *, co
 
 
 def judge(row: Row) -> Judged:
-    """Predict a measured row. Raises ``ValueError`` or ``ModelError`` where that is impossible."""
-    found = point(row)
-    time = predicted(found.launches, found.card, found.least_bytes, cold=found.cold, graph=found.graph)
+    """Predict a measured row. Raises ``OfflineError`` or ``ModelError`` where that is impossible."""
+    source, work = row.source, [launch.work for launch in row.launches]
+    time = predicted(work, source.card, row.least_bytes, cold=source.cold, graph=source.graph)
     return Judged(
-        found.family,
-        found.card,
-        found.problem,
-        found.label,
-        found.measured_us,
+        row.family,
+        source.card,
+        row.problem,
+        row.label,
+        row.measured_us,
         time.us,
         time.low_us,
         time.high_us,
@@ -117,9 +119,8 @@ def search(asked: Search) -> Searched:
     source, times = asked.source, dict[Configuration, float]()
     for configuration, launch in asked.launches.items():
         try:
-            work = launch.work(TARGETS[source.card])
-            time = predicted([work], source.card, asked.least_bytes, cold=source.cold, graph=source.graph)
-        except (ValueError, ModelError):
+            time = predicted([launch.work], source.card, asked.least_bytes, cold=source.cold, graph=source.graph)
+        except (OfflineError, ModelError):
             continue
         times[configuration] = time.us
     return Searched(asked.problem, len(times), times[asked.best] / min(times.values()))
@@ -159,8 +160,8 @@ def _regret(rows: Sequence[Judged]) -> float:
 @cache
 def judged(names: tuple[str, ...] = tuple(FAMILIES), processes: int = 2) -> tuple[Judged, ...]:
     """Predict all rows of the families called ``names``, in ``processes`` processes."""
-    rows = [row for name in names for row in _kept(name, FAMILIES[name])]
-    return tuple(_spread(judge, rows, processes))
+    found = [row for name in names for row in _kept(name, partial(rows, name))]
+    return tuple(_spread(judge, found, processes))
 
 
 @cache
@@ -178,7 +179,7 @@ def _spread(work: Callable[[Any], Any], items: Sequence[Any], processes: int) ->
 
 
 def _kept(name: str, make: Callable[[], Iterator[Any]]) -> list[Any]:
-    """Return what ``make`` yields, lowered anew only if kernels, data or compiler have changed."""
+    """Return what ``make`` yields, made anew only if kernels, data, compiler or executor have changed."""
     path = _CACHE / f"{name}-{_digest()}.pickle"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -189,9 +190,10 @@ def _kept(name: str, make: Callable[[], Iterator[Any]]) -> list[Any]:
 
 @cache
 def _digest() -> str:
-    """Return a digest of all that decides what is launched."""
+    """Return a digest of all that decides what is launched, and how its work is counted."""
     digest = sha256(f"{version('triton')} {version('liger-kernel')}".encode())
-    modules = [Path(str(module.__file__)) for module in (capture, families, liger, points, searches)]
+    modules = [Path(str(module.__file__)) for module in (capture, families, liger, points, searches, target, work)]
+    modules += sorted(Path(str(executor.__file__)).parent.rglob("*.py"))
     kernels = sorted((Path(__file__).parent / "kernels").glob("*.py"))
     for path in (*modules, *kernels, *sorted(points.DATA.glob("*.csv"))):
         digest.update(path.read_bytes())

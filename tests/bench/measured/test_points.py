@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from bench.measured import families, searches
-from bench.measured.capture import empty, record
-from bench.measured.families import FAMILIES
-from bench.measured.kernels import matmul
-from bench.measured.points import DATA, held_out, point, sources, table
+from bench.measured.capture import empty, recorded
+from bench.measured.families import FAMILIES, rows
+from bench.measured.points import DATA, held_out, sources, table
 from bench.measured.searches import SPACE, chosen
-from evaluator.plan import Scalar
+from bench.measured.statistics import judge
+from evaluator.executor.triton_offline import OfflineError
 from evaluator.target import TARGETS
 
 TABLES = sorted(path.stem for path in DATA.glob("*.csv") if path.stem != "sources")
@@ -41,50 +41,36 @@ def test_every_source_is_used() -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_row_of_each_family_becomes_launches_of_its_kernel(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _first_rows(monkeypatch, 1)
-    for row in FAMILIES[name]():
+    for row in rows(name):
         assert row.launches
         assert row.measured_us > 0
         assert row.least_bytes > 0
 
 
 def test_work_is_counted_of_the_whole_grid() -> None:
-    row = next(FAMILIES["mm"]())
-    found = point(row)
-    (launch,) = found.launches
+    row = next(rows("mm"))
+    (launch,) = (each.work for each in row.launches)
     m, n, k, block_m, block_n, block_k = 128, 12288, 4096, 64, 128, 128
-    assert (found.card, found.measured_us, found.cold, found.graph) == ("h100", 52.9, True, False)
+    assert (row.source.card, row.measured_us, row.source.cold, row.source.graph) == ("h100", 52.9, True, False)
     assert launch.programs == m // block_m * (n // block_n)
     assert launch.loops[0].trips.tolist() == [k // block_k] * launch.programs
     assert launch.total("dot_flops") == 2 * m * n * k
-    assert found.least_bytes == 2 * (m * k + k * n + m * n)
+    assert row.least_bytes == 2 * (m * k + k * n + m * n)
 
 
 def test_what_does_not_compile_is_said() -> None:
-    row = next(FAMILIES["mm"]())
-    broken = replace(row.launches[0], kernel=replace(row.launches[0].kernel, ttir="module {"))
-    with pytest.raises(ValueError, match="does not compile"):
-        point(replace(row, launches=(broken,)))
+    row = next(rows("mm"))
+    broken = replace(row.launches[0], lowered=replace(row.launches[0].lowered, ttir="module {"))
+    with pytest.raises(OfflineError, match="does not compile"):
+        judge(replace(row, launches=(broken,)))
 
 
 def test_sequences_of_the_paged_cache_decide_how_often_programs_loop() -> None:
-    row = next(each for each in FAMILIES["paged attention"]() if each.label.startswith("16/16/8/16"))
+    row = next(each for each in rows("paged attention") if each.label.startswith("16/16/8/16"))
     (launch,) = row.launches
-    kept = [buffer.values.tolist() for buffer in launch.buffers if buffer.values is not None]
-    assert [0, 1, 17] in kept  # one query, then 16
-    assert [16, 16] in kept
-    assert launch.grid == (17 // (16 // 4) + 2, 8, 1)
-
-
-def test_contents_are_kept_of_integers_only() -> None:
-    a, b, c = (empty((64 * 64,), "float16") for _ in range(3))
-    real = [tensor.new_empty(tensor.shape, device="cpu") for tensor in (a, b, c)]
-
-    def launch() -> None:
-        matmul.grouped[(1,)](*real, 64, 64, 64, 64, 1, 64, 1, 64, 64, 64, 8, num_warps=4)
-
-    (recorded,) = record(launch, TARGETS["h100"])
-    assert [buffer.values for buffer in recorded.buffers] == [None, None, None]
-    assert not any(isinstance(arg, Scalar) for arg in recorded.args)  # all sizes are known to the compiler
+    assert launch.grid == (17 // (16 // 4) + 2, 8, 1)  # one query, then 16
+    assert launch.counted is not None
+    assert launch.counted.trips[1].tolist() == [1, 1, 1, 1, 1, 0] * 8  # the last program of each head has no query
 
 
 def test_recording_leaves_triton_as_it_was() -> None:
@@ -92,8 +78,8 @@ def test_recording_leaves_triton_as_it_was() -> None:
 
     driver, compiler = triton.runtime.driver, triton.compiler.compile
     before = vars(driver).get("_active")
-    with pytest.raises(ZeroDivisionError):
-        record(lambda: 1 // 0, TARGETS["h100"])
+    with pytest.raises(ZeroDivisionError), recorded("h100"):
+        empty((1 // 0,), "float16")
     assert vars(driver).get("_active") is before
     assert triton.compiler.compile is compiler
 
@@ -125,7 +111,7 @@ def test_a_search_launches_the_configurations_that_it_names(monkeypatch: pytest.
     (found,) = searches.searches()
     assert found.problem == ("vllm-fp8", 1, 2112, 7168)
     assert found.launches[found.best].grid == (2112 // 32, 1, 1)
-    assert found.launches[found.best].kernel.option["num_stages"] == 5
+    assert found.launches[found.best].options["num_stages"] == 5
 
 
 def _first_rows(monkeypatch: pytest.MonkeyPatch, count: int) -> None:

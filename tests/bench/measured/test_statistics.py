@@ -11,6 +11,7 @@ from bench.measured import statistics
 from bench.measured.points import Row, Source
 from bench.measured.searches import Search
 from bench.measured.statistics import Judged, agreement
+from evaluator.executor.triton_offline import OfflineError
 
 
 def judged(measured: float, us: float, problem: str = "p", width: float = 1.2) -> Judged:
@@ -66,9 +67,10 @@ def test_a_search_is_judged_by_the_published_winner(monkeypatch: pytest.MonkeyPa
         def __init__(self, name: str) -> None:
             self.name = name
 
-        def work(self, target: object) -> str:
+        @property
+        def work(self) -> str:
             if times[self.name] is None:
-                raise ValueError("does not fit")
+                raise OfflineError("does not compile")
             return self.name
 
     monkeypatch.setattr(statistics, "predicted", lambda works, *rest, **ways: Judgement(times[works[0]] or 0.0))
