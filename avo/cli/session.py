@@ -205,7 +205,7 @@ def in_words(summary: dict[str, Any]) -> str:
             f"the seed has {seed['geomean_tflops']:.1f} ({percent(summary['gain'])})."
         )
     if summary["unresolved"]:
-        lines.append(f"{unresolved(summary['unresolved'])} (avo attempts {name} --ruling unresolved).")
+        lines.append(f"{unresolved(summary['unresolved'])} (avo attempts {name} --ruling unresolved --sort score).")
     if summary["spend"]:
         lines.append(f"Models: {_spent(summary['spend'])}.")
     if summary["transferred"]:
