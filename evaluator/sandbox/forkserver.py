@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from evaluator.sandbox import landlock
+from evaluator.sandbox import capabilities, landlock
 from evaluator.sandbox.seccomp import confine
 
 HEADER_BYTES = 1 << 20
@@ -57,6 +57,7 @@ def _serve() -> None:
     start = _read_frame(requests)
     if start is None:
         return
+    capabilities.drop()
     modules = {name: importlib.import_module(name) for name in json.loads(start)["modules"]}
     gc.freeze()  # keeps collections in the forks from copying the pages of everything imported
     prctl = ctypes.CDLL(None, use_errno=True).prctl

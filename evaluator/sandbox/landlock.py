@@ -20,6 +20,8 @@ _RIGHTS = {2: 14, 3: 15, 4: 15, 5: 16}
 """Number of access rights to files, by version of the interface; later versions have those of 5."""
 _TCP = 0b11
 """Binding and connecting; part of the interface since version 4."""
+_SCOPES = 0b11
+"""Abstract sockets, and signals to processes outside; part of the interface since version 6."""
 
 READABLE = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/proc/self", "/proc/cpuinfo", "/sys/devices/system")
 """What programs are made of, and what they may ask about the machine."""
@@ -42,7 +44,7 @@ def restrict(folder: str) -> None:
     if not known:
         return
     everything = (1 << _RIGHTS[min(known, max(_RIGHTS))]) - 1
-    attributes = struct.pack("QQ", everything, _TCP) if known >= 4 else struct.pack("Q", everything)
+    attributes = struct.pack("QQQ", everything, _TCP, _SCOPES)[: 24 if known >= 6 else 16 if known >= 4 else 8]
     ruleset = _checked(_CREATE_RULESET, attributes, len(attributes), 0)
     for path in _made_of():
         _allow(ruleset, path, _READ_FILE | _READ_DIR | _EXECUTE)

@@ -93,6 +93,35 @@ def attention(q, k, v, out, lse, *, causal, scale):
         Status.PARSE_ERROR,
         "PermissionError",
     ),
+    "the judge slowed down": Attack(
+        before("import os\nos.setpriority(os.PRIO_PROCESS, os.getppid(), 19)"), Status.PARSE_ERROR, "PermissionError"
+    ),
+    "the judge held on one processor": Attack(
+        before("import os\nos.sched_setaffinity(os.getppid(), {0})"), Status.PARSE_ERROR, "PermissionError"
+    ),
+    "ahead of everybody": Attack(
+        before("import os\nos.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(99))"),
+        Status.PARSE_ERROR,
+        "PermissionError",
+    ),
+    "the judge killed by a descriptor's signal": Attack(
+        before("import fcntl, os\nfcntl.fcntl(1, fcntl.F_SETOWN, os.getppid())"), Status.PARSE_ERROR, "PermissionError"
+    ),
+    "the kernel's log read": Attack(
+        before(
+            "import ctypes\nif ctypes.CDLL(None).klogctl(10, None, 0) < 0:\n    raise PermissionError('the log is denied')"
+        ),
+        Status.PARSE_ERROR,
+        "the log is denied",
+    ),
+    "the library thrown out of memory for the next": Attack(
+        before(
+            "import mmap, sys\nwith open(sys.executable, 'rb') as file:\n"
+            "    mmap.mmap(file.fileno(), 4096, access=mmap.ACCESS_READ).madvise(21)"
+        ),
+        Status.PARSE_ERROR,
+        "PermissionError",
+    ),
 }
 
 BOMBS = {

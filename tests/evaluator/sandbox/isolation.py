@@ -1,13 +1,27 @@
-"""The two ways in which jobs are kept apart, for tests of both: in namespaces, and where there are none."""
+"""The two ways in which jobs are kept apart, for tests of both, and jobs to run in them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
 from evaluator.sandbox import bubblewrap
+from evaluator.sandbox.jobs import Finished, ForkServer, Limits, Outcome
 
 WAYS = ("namespaces", "plain")
+LIMITS = Limits(
+    wall_s=600,
+    cpu_s=20,
+    memory_bytes=2**30,
+    file_bytes=0,
+    open_files=32,
+    processes=64,
+    result_bytes=1 << 20,
+    confined=True,
+)
+FREE = replace(LIMITS, confined=False)
+JOBS = "sandbox_jobs"
 _missing = bubblewrap.missing
 
 
@@ -19,3 +33,13 @@ def isolated(way: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bubblewrap, "missing", _missing if way == "namespaces" else lambda: "switched off for a test")
         yield
+
+
+def run(server: ForkServer, code: str, limits: Limits = LIMITS) -> Outcome:
+    return server.run(f"{JOBS}:run", code.encode(), limits)
+
+
+def result(server: ForkServer, code: str, limits: Limits = LIMITS) -> str:
+    outcome = run(server, code, limits)
+    assert isinstance(outcome, Finished), outcome
+    return outcome.result.decode()

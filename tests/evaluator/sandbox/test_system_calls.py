@@ -1,0 +1,94 @@
+"""Every system call is denied to a job, or is on a list that says why it harms nobody."""
+
+import json
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from evaluator.sandbox import seccomp
+from evaluator.sandbox.jobs import ForkServer, Limits
+from tests.evaluator.sandbox.isolation import FREE, LIMITS, result
+
+if platform.machine() != "x86_64":
+    pytest.skip("the table of system calls is that of x86-64", allow_module_level=True)
+
+TABLE = {
+    name: int(number)
+    for number, _, name in (
+        line.partition(" ") for line in Path(__file__).with_name("system_calls.txt").read_text().splitlines()
+    )
+}
+"""All system calls of x86-64 up to Linux 7.0, from its arch/x86/entry/syscalls/syscall_64.tbl."""
+PROBES = {"uretprobe", "uprobe"}
+"""Linux lets these pass every filter. It ends a process that calls them from elsewhere than the kernel's own probes."""
+UNKNOWN = {f"unknown {number}": number for number in (*range(337, 424), *range(472, 600))}
+KINDS = pytest.mark.parametrize("limits", [LIMITS, FREE], ids=["confined", "free"])
+
+CALLING = """
+import ctypes, errno, json
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
+def call(number, *arguments):
+    ctypes.set_errno(0)
+    status = libc.syscall(ctypes.c_long(number), *(ctypes.c_long(argument) for argument in arguments))
+    return "allowed" if status >= 0 else errno.errorcode[ctypes.get_errno()]
+"""
+
+
+def allowed(limits: Limits) -> Iterator[tuple[str, int | None]]:
+    """The system calls that a job may make, with whatever arguments or some."""
+    groups = [*seccomp.EVERY_JOB.values(), seccomp.OWN_PROCESS, {"clone": seccomp.CLONE}]
+    groups += [] if limits.confined else seccomp.PROGRAMS.values()
+    groups += [{name: rule[0] for rules in (seccomp.READ_ONLY, seccomp.ONE_OF) for name, rule in rules.items()}]
+    return ((name, numbers[0]) for group in groups for name, numbers in group.items())
+
+
+@KINDS
+def test_a_call_that_is_not_on_the_list_is_denied(server: ForkServer, limits: Limits) -> None:
+    listed = {name for name, _ in allowed(limits)} | PROBES
+    others = {name: number for name, number in (TABLE | UNKNOWN).items() if name not in listed}
+    code = (
+        CALLING + f"result = json.dumps({{name: call(n, 0, 0, 0, 0, 0, 0) for name, n in {others!r}.items()}}).encode()"
+    )
+    said = json.loads(result(server, code, limits))
+    assert {name: word for name, word in said.items() if word not in ("EPERM", "ENOSYS")} == {}
+    assert {"setpriority", "sched_setaffinity", "sched_setattr", "ioprio_set", "syslog", "kill"} <= said.keys()
+
+
+@KINDS
+def test_the_list_has_the_kernels_numbers(limits: Limits) -> None:
+    assert {name: number for name, number in allowed(limits) if TABLE[name] != number} == {}
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("prlimit64", "os.getppid(), 0, 0, 0"),
+        ("fcntl", "1, 8, os.getppid()"),  # F_SETOWN: who is sent the signals of a descriptor
+        ("fcntl", "1, 10, 9"),  # F_SETSIG: which signal
+        ("fcntl", "1, 1026, 0"),  # F_NOTIFY: what others do in a folder
+        ("ioctl", "0, 0x5412, 0"),  # TIOCSTI: typing on a terminal
+        ("madvise", "0, 4096, 21"),  # MADV_PAGEOUT: pages of a library that the next job shares
+        ("madvise", "0, 4096, 100"),  # MADV_HWPOISON
+        ("prctl", "62, 1, os.getppid(), 0, 0"),  # PR_SCHED_CORE: with whom others share a core
+        ("prctl", "1, 0, 0, 0, 0"),  # PR_SET_PDEATHSIG: to live longer than the server
+        ("prctl", "4, 1, 0, 0, 0"),  # PR_SET_DUMPABLE
+        ("clone", "0x10000000 | 17, 0, 0, 0, 0"),  # CLONE_NEWUSER
+    ],
+)  # fmt: skip
+def test_a_call_that_reaches_beyond_the_job_is_denied_by_its_arguments(
+    server: ForkServer, name: str, arguments: str, limits: Limits
+) -> None:
+    code = CALLING + f"import os\nresult = call({TABLE[name]}, {arguments}).encode()"
+    assert result(server, code, limits) == "EPERM"
+
+
+@KINDS
+def test_a_job_has_no_capability(server: ForkServer, limits: Limits) -> None:
+    code = "result = ''.join(line for line in open('/proc/self/status') if line.startswith('Cap')).encode()"
+    lines = result(server, code, limits).splitlines()
+    assert {line.split()[0] for line in lines} == {"CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"}
+    assert {line.split()[1] for line in lines} == {f"{0:016x}"}
