@@ -53,6 +53,13 @@ class Architecture:
         """Whether its tensor cores work while the warps that started a product go on (wgmma, tcgen05)."""
         return self.arch == 90 or self.tensor_memory
 
+    @property
+    def ctas_per_cluster(self) -> int:
+        """Most CTAs of a cluster: 8 wherever there are clusters, 16 if asked for on Hopper and on the Blackwell of data
+        centres (their tuning guides; for others nothing is published).
+        """
+        return 1 if self.arch < 90 else 16 if self.arch // 10 in (9, 10) else 8
+
 
 @dataclass(frozen=True, slots=True)
 class Target(Architecture):

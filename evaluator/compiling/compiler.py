@@ -1,4 +1,4 @@
-"""Compiles the IR of a launch plan for a target and says whether the result fits.
+"""Compiles the IR of a launch plan for a target.
 
 The IR is hostile: it may not parse, may take forever, or abort the compiler. So each compilation is a job of the fork
 server (``evaluator.compiling.compile_job``).
@@ -41,12 +41,6 @@ COMPILE_OPTIONS: dict[str, type] = {
 _NONSENSE = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)
 """Errors that reading a malformed reply may raise. A compiler that hostile IR has taken over may write anything."""
 _CACHE_FORMAT = 4
-_MAX_REGISTERS = 255
-"""Most registers per thread. CUDA C++ Programming Guide, technical specifications per compute capability; so are the
-next two."""
-_MAX_THREADS = 1024
-_REGISTER_UNIT = 8
-"""Registers are allocated to a warp in units of 8 a thread (256 a warp)."""
 
 
 class Compiler:
@@ -148,32 +142,6 @@ class Compiler:
         key = json.dumps([_CACHE_FORMAT, version("triton"), target.arch, kernel.level, kernel.options, kernel.ttir])
         digest = hashlib.sha256(key.encode()).hexdigest()
         return self._cache_dir / digest[:2] / f"{digest}.json"
-
-
-def fit(binary: Binary, target: Target) -> Fault | None:
-    """Return why ``binary`` cannot be launched on ``target``, or None when it can."""
-    rounded = -(-binary.registers // _REGISTER_UNIT) * _REGISTER_UNIT
-    advice = {
-        "bytes of shared memory per CTA": "use smaller tiles or fewer stages",
-        "columns of tensor memory": "use smaller accumulator tiles or fewer of them",
-        "threads a CTA": "use fewer warps",
-        "registers per thread": "use smaller tiles or more warps",
-        "registers a CTA": "use fewer warps or smaller tiles",
-    }
-    needs = (
-        (binary.shared_bytes, target.shared_bytes_per_cta, "bytes of shared memory per CTA"),
-        (binary.tensor_memory_columns, target.tensor_memory_columns, "columns of tensor memory"),
-        (binary.threads, _MAX_THREADS, "threads a CTA"),
-        (binary.registers, _MAX_REGISTERS, "registers per thread"),
-        (rounded * binary.threads, target.registers_per_sm, "registers a CTA"),
-    )
-    for need, most, what in needs:
-        if need > most:
-            return Fault(
-                Status.DOES_NOT_FIT,
-                f"kernel {binary.name} needs {need} {what}, {target.name} has {most}: {advice[what]}",
-            )
-    return None
 
 
 def _check_options(kernel: KernelIR) -> Fault | None:

@@ -13,7 +13,8 @@ import torch
 from evaluator.binary import Binary
 from evaluator.candidate import CANDIDATE_FILE, Candidate, Incumbent
 from evaluator.catalogue import get_problem
-from evaluator.compiling.compiler import Compiler, fit
+from evaluator.compiling.compiler import Compiler
+from evaluator.compiling.limits import fit
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseResult, Evaluation, Fault, Resources, Score, Status
 from evaluator.inspection import Findings, Look
@@ -105,6 +106,7 @@ class Examination:
         """Capture the candidate's launch plans for all cases, and return their digest."""
         self._plans = self._captured()
         self.plan_digest = _digest(self._plans)
+        self._tools.planner.check_grids(chain.from_iterable(reversed(self._plans)))  # the largest grids first
         self._deadline = execution.deadline(closely=self._cases.closely)
         return self.plan_digest
 
@@ -135,6 +137,7 @@ class Examination:
         small = self._plans[: len(cases.small)]
         self._check_small(small)
         plans = self._fastest()
+        self._tools.planner.check_grids(plans)
         mixtures = self._mixtures(plans)
         for mixture in mixtures:
             self._check_small(mixture)

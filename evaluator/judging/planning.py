@@ -1,11 +1,12 @@
 """Launch plans as the judge reads them: captured in the sandbox, their IR printed by MLIR, the fastest chosen."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, islice
 
 from evaluator.candidate import Candidate
 from evaluator.capture import Capturer
-from evaluator.compiling.compiler import Compiler, fit
+from evaluator.compiling.compiler import Compiler
+from evaluator.compiling.limits import fit, fit_grid, fit_together
 from evaluator.evaluation import Fault
 from evaluator.judging.autotuning import Autotuner
 from evaluator.judging.refusal import passed
@@ -65,6 +66,16 @@ class Planner:
     def fitting(self, plans: Sequence[LaunchPlan]) -> Sequence[LaunchPlan]:
         """Return the plans for one case that fit the target, or all of them where none does."""
         return [plan for plan in plans if not any(map(self._misfit, plan.kernels))] or plans
+
+    def check_grids(self, plans: Iterable[LaunchPlan]) -> None:
+        """Refuse a grid that the target's driver refuses. Kernels that do not fit over any grid are not looked at."""
+        for plan in plans:
+            for launch in plan.launches:
+                kernel = plan.kernels[launch.kernel]
+                passed(fit_grid(kernel.name, launch.grid))
+                if kernel.option.get("launch_cooperative_grid") and not self._misfit(kernel):
+                    binary = passed(self._compiler.compile(kernel, self._target))
+                    passed(fit_together(kernel, launch.programs, binary, self._target))
 
     def _misfit(self, kernel: KernelIR) -> Fault | None:
         binary = self._compiler.compile(kernel, self._target)

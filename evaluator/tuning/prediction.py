@@ -7,7 +7,8 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 from pathlib import Path
 
-from evaluator.compiling.compiler import Compiler, fit
+from evaluator.compiling.compiler import Compiler
+from evaluator.compiling.limits import fit, fit_together
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Fault
 from evaluator.performance import ModelError, Timing, resources
@@ -68,7 +69,7 @@ def _time(asked: Asked, name: str, compiler: Compiler) -> Time | str:
     binary = compiler.compile(asked.kernel, target)
     if isinstance(binary, Fault):
         return binary.message
-    if fault := fit(binary, target):
+    if fault := fit(binary, target) or fit_together(asked.kernel, asked.programs, binary, target):
         return fault.message
     work = asked.counted.of(binary, asked.programs)
     try:

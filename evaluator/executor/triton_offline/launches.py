@@ -11,8 +11,9 @@ from typing import Any
 from triton import knobs
 
 from evaluator.binary import Binary
-from evaluator.compiling.compiler import Compiler, fit
+from evaluator.compiling.compiler import Compiler
 from evaluator.compiling.frontend import Lowered
+from evaluator.compiling.limits import fit
 from evaluator.evaluation import Fault, Resources
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.execution import Execution

@@ -99,7 +99,9 @@ STEPS = {
         steps("(dataclasses.replace(launch, grid=(True, True, True)),)"), Status.FORBIDDEN, INVALID + "steps.*grid"
     ),
     "too high a grid": Attack(
-        steps("(dataclasses.replace(launch, grid=(1, 65536, 1)),)"), Status.FORBIDDEN, INVALID + "grid"
+        steps("(dataclasses.replace(launch, grid=(1, 65536, 1)),)"),
+        Status.DOES_NOT_FIT,
+        "65535 in y or z.*CUDA_ERROR_INVALID_VALUE",
     ),
     "a pointer ahead of its buffer": Attack(
         steps("(dataclasses.replace(launch, args=(Pointer(0, -16), *launch.args[1:])),)"),

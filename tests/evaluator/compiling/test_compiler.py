@@ -11,7 +11,8 @@ import pytest
 
 from evaluator.binary import Binary
 from evaluator.capture import CHILD_MODULE, Capturer
-from evaluator.compiling.compiler import JOB_MODULE, Compiler, fit
+from evaluator.compiling.compiler import JOB_MODULE, Compiler
+from evaluator.compiling.limits import fit
 from evaluator.evaluation import Fault, Status
 from evaluator.plan import KernelIR, LaunchPlan, Level, Role, without_locations
 from evaluator.problem import Call, TensorSpec

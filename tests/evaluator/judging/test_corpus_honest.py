@@ -30,6 +30,11 @@ SOURCES["dependent_launch"] = edited(
     ("num_warps=1)", "num_warps=1, launch_pdl=True)"),
     source=SOURCES["split_kv"],
 )
+SOURCES["cooperative"] = edited(
+    ("min(4 * sms, tiles)", "min(sms, tiles)"),
+    ("num_stages=3)", "num_stages=3, launch_cooperative_grid=True)"),
+    source=SOURCES["persistent"],
+)
 QUICK = MHA.suites["quick"]
 
 
