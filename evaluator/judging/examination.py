@@ -104,11 +104,21 @@ class Examination:
 
     def capture(self) -> str:
         """Capture the candidate's launch plans for all cases, and return their digest."""
-        self._plans = self._captured()
+        self._plans = self._captured((*self._cases.small, *self._cases.large))
         self.plan_digest = _digest(self._plans)
         self._tools.planner.check_grids(chain.from_iterable(reversed(self._plans)))  # the largest grids first
         self._deadline = execution.deadline(closely=self._cases.closely)
         return self.plan_digest
+
+    def repeat(self) -> None:
+        """Refuse a candidate whose launch plans for the large cases are others when it is called again.
+
+        It is called in another process and in another order, so that a clock, chance or earlier calls may show.
+        """
+        again = self._captured(self._cases.large[::-1])[::-1]
+        if _digest(again) != _digest(self._plans[len(self._cases.small) :]):
+            message = "launches other plans when it is called again: see what its host code reads"
+            raise Refused(Fault(Status.FORBIDDEN, message))
 
     def evaluation(self, found: Score | Fault) -> Evaluation:
         """Return what was found as an evaluation; ``found`` is what came of ``score``, or of ``capture``."""
@@ -147,10 +157,7 @@ class Examination:
         challenge = None
         if incumbent:
             challenge = Examination(self._tools, incumbent.candidate, cases).challenge(incumbent.alpha)
-        # As the incumbent it would be called again.
-        if measured and outcome(lambda: _digest(self._captured())) != self.plan_digest:
-            message = "launches other plans when it is called again: see what its host code reads"
-            raise Refused(Fault(Status.FORBIDDEN, message))
+        self.repeat()
         ran = self._compiled_small(small, mixtures) if measured else ()
         score = self._tools.speed.score(self._problem, checked, challenge, ran)
         if isinstance(score, Score):
@@ -202,8 +209,7 @@ class Examination:
     def _resources(self) -> tuple[Resources, ...]:
         return tuple(resources(binary, self._tools.target) for binary in self._binaries.values())
 
-    def _captured(self) -> tuple[tuple[LaunchPlan, ...], ...]:
-        cases = (*self._cases.small, *self._cases.large)
+    def _captured(self, cases: Sequence[Case]) -> tuple[tuple[LaunchPlan, ...], ...]:
         return self._tools.planner.alternatives(self.candidate, self._problem, cases)
 
     def _fastest(self) -> tuple[LaunchPlan, ...]:

@@ -152,6 +152,9 @@ class Judge(Evaluator):
             return examination.evaluation(digest)
         known = self._judged.get((cases.suite, digest, incumbent))
         if known is not None:
+            fickle = outcome(examination.repeat) if known[0].correct else None
+            if fickle:
+                return examination.evaluation(fickle)
             return replace(_of_another(*known, candidate), seconds=examination.seconds)
         found: Score | Fault = outcome(lambda: examination.score(incumbent))
         evaluation = examination.evaluation(found)

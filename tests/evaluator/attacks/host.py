@@ -192,4 +192,29 @@ LIBRARIES = {
     ),
 }
 
-ATTACKS = CACHES | OUTPUTS | LIBRARIES
+
+def _fickle(amount: str) -> str:
+    """Return the seed with a first step whose size is ``amount``, at most a million."""
+    return around(f"""
+import os, random, time, torch
+calls = []
+def attention(q, k, v, out, lse, *, causal, scale):
+    calls.append(1)
+    torch.zeros(1 + {amount} % 1_000_000, device=q.device)
+    {CALL}""")
+
+
+FICKLE = {
+    "a clock": _fickle("time.perf_counter_ns()"),
+    "chance": _fickle("random.SystemRandom().getrandbits(62)"),
+    "the process": _fickle("os.getpid()"),
+    "the calls before it": _fickle("len(calls)"),
+    "the processor time used": _fickle("time.process_time_ns()"),
+}
+"""Candidates that launch something else each time, by what it depends on."""
+_AGAIN = {
+    f"what {name} says": Attack(source, Status.FORBIDDEN, "^launches other plans when it is called again")
+    for name, source in FICKLE.items()
+}
+
+ATTACKS = CACHES | OUTPUTS | LIBRARIES | _AGAIN

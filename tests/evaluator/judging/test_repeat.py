@@ -1,0 +1,29 @@
+"""The same call gives the same plan, or the candidate is refused."""
+
+import pytest
+
+from evaluator.candidate import Candidate
+from evaluator.catalogue import get_problem, get_suite
+from evaluator.judging.judge import Judge
+from evaluator.judging.refusal import Refused
+from evaluator.sandbox.jobs import ForkServer
+from evaluator.targets import get_target
+from tests.evaluator.attacks.attack import SEED
+from tests.evaluator.attacks.host import FICKLE
+
+
+def repeat(server: ForkServer, source: str) -> None:
+    problem = get_problem("mha")
+    with Judge(get_target("h100"), "quick", server=server) as judge:
+        cases = problem.correctness_cases[:1], get_suite(problem, "quick")
+        judge._captured(Candidate("mha", source), *cases).repeat()
+
+
+def test_a_candidate_that_repeats_itself_passes(fork_server: ForkServer) -> None:
+    repeat(fork_server, SEED)
+
+
+@pytest.mark.parametrize("way", FICKLE)
+def test_what_launches_something_else_when_called_again_is_refused(fork_server: ForkServer, way: str) -> None:
+    with pytest.raises(Refused, match="launches other plans when it is called again"):
+        repeat(fork_server, FICKLE[way])
