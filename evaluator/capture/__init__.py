@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from evaluator.capture.plan_reading import plan_from_json
+from evaluator.compiling.reasons import advice
 from evaluator.errors import InvalidPlan
 from evaluator.evaluation import Fault, Status
 from evaluator.plan import DEFAULT_LIMITS as PLAN_LIMITS
@@ -93,7 +94,7 @@ class Capturer:
         try:
             reply = json.loads(outcome.result)
             if isinstance(reply, dict) and set(reply) == {"status", "message"}:
-                return _fault(reply, outcome.stderr)
+                return _fault(reply, outcome.stderr, target)
             if not isinstance(reply, list) or len(reply) != len(calls):
                 raise InvalidPlan(f"{len(calls)} calls need {len(calls)} plans")
             most = PLAN_LIMITS.configurations if wanted is None else 1
@@ -108,12 +109,13 @@ class Capturer:
         self._server.close()
 
 
-def _fault(reply: dict[str, Any], stderr: str) -> Fault:
+def _fault(reply: dict[str, Any], stderr: str, target: Target) -> Fault:
     status, message = reply["status"], reply["message"]
     if status not in _CHILD_STATUSES or not isinstance(message, str) or not message:
         raise InvalidPlan("the candidate's process reports an unknown fault")
-    if status == Status.LOWERING_ERROR and "PassManager" in message:
+    if status == Status.LOWERING_ERROR and "RuntimeError" in message:  # MLIR's, which has told stderr why
         message += _last_line(stderr)
+        message += advice(message, target)
     return Fault(Status(status), message[:_MESSAGE_CHARS])
 
 

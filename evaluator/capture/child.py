@@ -3,6 +3,7 @@
 import inspect
 import json
 import linecache
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -31,6 +32,8 @@ def run(payload: bytes) -> bytes:
     """The job: from ``Capturer``'s request to JSON: a list of plans per call, or one object with status and message."""
     request = json.loads(payload)
     operators = Operators()
+    vars(torch)["_disable_dynamo"] = _as_it_is
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.getcwd()  # importing inductor, as triton_op does, makes its folder
     device.install(msgspec.convert(request["target"], Target))
     launches.install(operators, request["source"])
     tuning = Tuning()
@@ -46,6 +49,11 @@ def run(payload: bytes) -> bytes:
     except RefusedError as refusal:
         return json.dumps({"status": refusal.status, "message": refusal.message}).encode()
     return json.dumps(plans).encode()
+
+
+def _as_it_is(function: Callable[..., object], recursive: bool = True) -> Callable[..., object]:
+    """Stand for ``torch._disable_dynamo``: nothing is compiled here, and its guard would import dynamo, for seconds."""
+    return function
 
 
 def _load(source: str, operators: Operators) -> ModuleType:

@@ -97,11 +97,12 @@ def _innermost(error: CompilationError) -> CompilationError:
 
 def _explain(error: CompilationError, source: str) -> str:
     """One line: the source line that does not lower, and why."""
-    reason = str(error.error_message or error.__cause__ or "cannot be lowered").strip()
+    reason = str(error.error_message or error.__cause__ or "").strip()
     lines = (error.src or "").splitlines()
     number = getattr(error.node, "lineno", 0)
     if not 0 < number <= len(lines):
-        return reason
+        return reason or str(error).strip()  # of a name that it does not take, Triton says so in place of the source
+    reason = reason or "cannot be lowered"
     start = source.find(error.src.strip())
     where = f"line {source[:start].count(chr(10)) + number}" if start >= 0 else f"line {number} of the function"
     return f"{where}: `{lines[number - 1].strip()}`: {reason}"

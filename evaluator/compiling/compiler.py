@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from evaluator.binary import Binary
+from evaluator.compiling.reasons import advice, reason
 from evaluator.evaluation import Fault, Status
 from evaluator.plan import DEFAULT_LIMITS, KernelIR, LaunchPlan, Level
 from evaluator.sandbox.jobs import Crashed, Finished, ForkServer, Limits, TimedOut
@@ -73,13 +74,14 @@ class Compiler:
         subject = f"kernel {kernel.name} for {target.name}"
         outcome = self._run("run", request, f"compiling {subject}", subject)
         if isinstance(outcome, Fault):
-            return outcome
+            return replace(outcome, message=outcome.message + advice(outcome.message, target, kernel.ttir))
         try:
             reply = json.loads(outcome.result)
             if "error" in reply:
                 status = Status.DOES_NOT_FIT if reply["does_not_fit"] else Status.COMPILE_ERROR
-                reason = f"{reply['error']}{_reason(outcome.stderr)}"
-                return Fault(status, f"kernel {kernel.name} does not compile for {target.name}: {reason}")
+                why = f"{reply['error']}{reason(outcome.stderr)}"
+                why += advice(why, target, kernel.ttir)
+                return Fault(status, f"kernel {kernel.name} does not compile for {target.name}: {why}")
             binary = _binary(reply, target)
         except _NONSENSE as error:
             return Fault(Status.CRASHED, f"the compiler's answer cannot be read, for {subject}: {error!r:.200}")
@@ -105,8 +107,8 @@ class Compiler:
             if "error" in reply:
                 kernel = list(named.values())[reply["index"]]
                 ir = "Triton GPU IR" if kernel.level is Level.TTGIR else "Triton IR"
-                reason = f"{reply['error']}{_reason(outcome.stderr)}"
-                return Fault(Status.COMPILE_ERROR, f"kernel {kernel.name} is not valid {ir}: {reason}")
+                why = f"{reply['error']}{reason(outcome.stderr)}"
+                return Fault(Status.COMPILE_ERROR, f"kernel {kernel.name} is not valid {ir}: {why}")
             texts = dict(zip(named, reply["texts"], strict=True))
             chars = max(sum(len(texts[kernel.ttir]) for kernel in plan.kernels) for plan in plans)
         except _NONSENSE as error:
@@ -127,8 +129,8 @@ class Compiler:
         if isinstance(outcome, TimedOut):
             return Fault(Status.TIMED_OUT, f"{doing}: {outcome.reason}")
         if isinstance(outcome, Crashed):
-            reason = f"{outcome.reason}{_reason(outcome.stderr)}"
-            return Fault(Status.CRASHED, f"the compiler aborted on {subject}: {reason}")
+            why = f"{outcome.reason}{reason(outcome.stderr)}"
+            return Fault(Status.CRASHED, f"the compiler aborted on {subject}: {why}")
         return outcome
 
     def close(self) -> None:
@@ -171,12 +173,6 @@ def _binary(reply: dict[str, Any], target: Target) -> Binary:
         launch=reply["launch"],
         ttgir=reply["ttgir"],
     )
-
-
-def _reason(stderr: str) -> str:
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    telling = [line for line in lines if re.search(r"\berror\b|\bfatal\b|assertion", line, re.IGNORECASE)]
-    return "".join(f"; {line[:300]}" for line in telling[:3])
 
 
 def _read_cache(path: Path, target: Target) -> Binary | None:

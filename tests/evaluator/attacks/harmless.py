@@ -62,6 +62,14 @@ def attention(q, k, v, out, lse, *, causal, scale):
     calls.append(1)
     if len(calls) < 10_000:
         {CALL}"""),
+    "launched by an operator of its own": around(f"""
+import torch
+@torch.library.custom_op("mine::attend", mutates_args=("out", "lse"))
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, lse: torch.Tensor, causal: bool,
+           scale: float) -> None:
+    {CALL}
+def attention(q, k, v, out, lse, *, causal, scale):
+    attend(q, k, v, out, lse, causal, scale)"""),
     "a line table that lies": kernel(
         "dataclasses.replace(kernel, ttir=kernel.ttir.replace('candidate.py', 'judge.py'))"
     ),

@@ -147,6 +147,17 @@ LIBRARIES = {
         Status.FORBIDDEN,
         "computes with torch operator",
     ),
+    "torch's attention, in an operator of its own": Attack(
+        around("""
+import torch
+@torch.library.custom_op("mine::attention", mutates_args=("out",))
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, causal: bool) -> None:
+    out.copy_(torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal))
+def attention(q, k, v, out, lse, *, causal, scale):
+    attend(q, k, v, out, causal)"""),
+        Status.FORBIDDEN,
+        "aten.scaled_dot_product_attention at line",
+    ),
     "torch's attention by an alias, behind a fallback": Attack(
         within(
             "import torch\ntry:\n    getattr(torch.ops.aten, '_scaled_dot_product_flash' + '_attention')(q, k, v)\n"

@@ -10,6 +10,7 @@ from evaluator.plan import Descriptor, Fill, Launch, LaunchPlan, Level, Pointer,
 from evaluator.problem import Call, TensorSpec
 from evaluator.targets import get_target
 from seeds import seed_source
+from tests.evaluator.capture.conftest import PRELUDE
 
 Capture = Callable[..., LaunchPlan | Fault]
 
@@ -52,6 +53,39 @@ def test_an_empty_grid_launches_nothing(capture: Capture) -> None:
 
 def test_warming_up_launches_nothing(capture: Capture) -> None:
     assert planned(capture("copy.warmup(x, y, 100, BLOCK=16, grid=(1,))")).steps == ()
+
+
+OPERATORS = {
+    "custom_op": """
+@torch.library.custom_op("mine::copied", mutates_args=("y",))
+def copied(x: torch.Tensor, y: torch.Tensor) -> None:
+    copy[(1,)](x, y, 100, BLOCK=16)
+""",
+    "triton_op": """
+@torch.library.triton_op("mine::copied", mutates_args={"y"})
+def copied(x: torch.Tensor, y: torch.Tensor) -> None:
+    torch.library.wrap_triton(copy)[(1,)](x, y, 100, BLOCK=16)
+""",
+    "Library": """
+library = torch.library.Library("mine", "DEF")
+library.define("copied(Tensor x, Tensor(a!) y) -> ()")
+library.impl("copied", lambda x, y: copy[(1,)](x, y, 100, BLOCK=16) and None, "CUDA")
+copied = torch.ops.mine.copied
+""",
+}
+
+
+@pytest.mark.parametrize("way", OPERATORS)
+def test_an_operator_of_the_candidates_own_around_a_launch_changes_nothing(capture: Capture, way: str) -> None:
+    source = f"{PRELUDE}{OPERATORS[way]}\ndef run(x, index, y, *, scale):\n    copied(x, y)\n"
+    assert planned(capture(source=source)).digest == planned(capture("copy[(1,)](x, y, 100, BLOCK=16)")).digest
+
+
+def test_an_operator_of_the_candidates_own_is_seen_through(capture: Capture) -> None:
+    source = f"{PRELUDE}{OPERATORS['custom_op']}\n    y.copy_(x)\ndef run(x, index, y, *, scale):\n    copied(x, y)\n"
+    found = capture(source=source)
+    assert isinstance(found, Fault)
+    assert "computes with torch operator aten.copy_" in found.message
 
 
 def test_the_same_kernel_is_in_the_plan_once(capture: Capture) -> None:

@@ -7,11 +7,14 @@ from dataclasses import replace
 import pytest
 
 from evaluator.capture import DEFAULT_LIMITS, Capturer
+from evaluator.catalogue import get_problem
 from evaluator.evaluation import Fault, Status
 from evaluator.plan import LaunchPlan
 from evaluator.problem import Call
 from evaluator.sandbox.jobs import ForkServer
 from evaluator.targets import get_target
+from seeds import seed_source
+from tests.evaluator.capture.conftest import PRELUDE
 
 Capture = Callable[..., LaunchPlan | Fault]
 
@@ -185,6 +188,26 @@ def run(x, index, y, *, scale):
     assert found.status is Status.LOWERING_ERROR
     assert message in found.message
     assert "\n" not in found.message
+
+
+def test_a_name_that_triton_does_not_take_is_told(capture: Capture) -> None:
+    source = (
+        PRELUDE.replace("copy", "größer") + "def run(x, index, y, *, scale):\n    größer[(1,)](x, y, 9, BLOCK=16)\n"
+    )
+    found = fault(capture(source=source))
+    assert (found.status, found.message) == (
+        Status.LOWERING_ERROR,
+        "case case: kernel größer: invalid function identifier: größer",
+    )
+
+
+@pytest.mark.parametrize("target", ["a100", "h100", "rtx5090"])
+def test_a_blackwell_kernel_for_another_target_is_told_what_it_is(capturer: Capturer, target: str) -> None:
+    problem = get_problem("mha")
+    calls = [problem.call(problem.correctness_cases[0])]
+    found = capturer.capture(seed_source("mha", "blackwell"), problem.entry, calls, get_target(target))
+    assert isinstance(found, Fault)
+    assert "'ttng.tc_gen5_mma' op requires tcgen05 support; this is a Blackwell kernel: tensor memory" in found.message
 
 
 @pytest.mark.parametrize(
