@@ -7,6 +7,7 @@ depends on this.
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -97,7 +98,7 @@ class _Head:
     def __init__(self, problem: Problem, case: Case, inputs: Mapping[str, Tensor], wrong: Wrong) -> None:
         call = problem.call(case)
         self._view = {spec.name: inputs[spec.name].as_strided(spec.shape, spec.strides) for spec in call.tensors[:3]}
-        self._case, self.wrong = case, wrong
+        self._case, self.wrong, self._dtype = case, wrong, self._view["q"].dtype
         self._scale = float(dict(call.scalars)["scale"])
         self._here = wrong.batch, wrong.head // (case.heads // case.kv_heads)
         self._q = self._view["q"][wrong.batch, wrong.head, wrong.rows].double()
@@ -144,6 +145,8 @@ class _Head:
         yield from self._values()
         yield from self._rescaling()
         yield from self._rows()
+        for text, scores in self._roundings():
+            yield text, lambda s=scores: self._attend(s())  # type: ignore[misc]
         if self._fits():
             yield "every row is off by a factor of its own: look at the sum and what it divides", self._own_factor
 
@@ -328,6 +331,29 @@ class _Head:
                     scores = scores.masked_fill(torch.arange(case.kv_len) > last, -math.inf)
                 yield text, lambda s=scores: self._attend(s)  # type: ignore[misc]
 
+    def _roundings(self) -> Iterator[Guess]:
+        """Yield roundings on the way to the scores, and the scores [rows, kv_len] that they give."""
+        name, masked = (
+            str(self._dtype).removeprefix("torch."),
+            partial(torch.masked_fill, mask=~self._seen, value=-math.inf),
+        )
+        for what, factor in (("the scale", self._scale), ("the scale times log2(e)", self._scale * _LOG2E)):
+            for given in (factor, float(self._rounded(torch.tensor(factor)))):
+                back = self._scale / factor
+                for whose, q, k in (("queries", given, 1.0), ("keys", 1.0, given)):
+                    products = partial(self._rounded_products, q, k)
+                    text = f"the {whose} are multiplied by {what} and rounded to {name}: multiply the scores instead"
+                    yield text, lambda p=products, back=back: masked(p() * back)  # type: ignore[misc]
+        scale = self._scale
+        yield f"the products are rounded to {name}", lambda: masked(self._rounded(self._products) * scale)
+        yield f"the scores are rounded to {name}", lambda: masked(self._rounded(self._products * scale))
+
+    def _rounded(self, values: Tensor) -> Tensor:
+        return values.to(self._dtype).double()
+
+    def _rounded_products(self, of_q: float, of_k: float) -> Tensor:
+        return self._rounded(self._q * of_q) @ self._rounded(self._k * of_k).T
+
     def _own_factor(self) -> Tensor:
         each = (self.wrong.out * self.reference).sum(1, keepdim=True) / (self.reference**2).sum(1, keepdim=True)
         return self.reference * each
@@ -349,6 +375,11 @@ class _Head:
             yield "lse ignores the causal mask", lambda: torch.logsumexp(self._scores(seen=self._everything()), 1)
         for batch, head, other in self._other_lse():
             yield f"lse is that of batch {batch}, head {head}", lambda other=other: other  # type: ignore[misc]
+        yield "lse is rounded to the type of the inputs", lambda: self._rounded(lse)
+        sum_of_rounded = self._rounded(self._weights).sum(1)
+        yield "the sum adds up probabilities after they are rounded", lambda: top + sum_of_rounded.log()
+        for text, scores in self._roundings():
+            yield text, lambda s=scores: torch.logsumexp(s(), 1)  # type: ignore[misc]
         offset = float((self.wrong.lse - lse).median())
         if len(lse) >= _FITTED_ROWS:
             yield f"lse is off by {offset:.3g} in each of these rows", lambda: lse + offset
