@@ -121,7 +121,8 @@ class PlanRun:
             part = "" if whole else "; only those that make a sample of the output, and what they read, are executed"
             fault = Fault(Status.TIMED_OUT if whole else Status.UNSUPPORTED, f"kernel {ir.name}: {error}{part}")
         except executor.ExecutionTimeout as error:
-            fault = Fault(Status.TIMED_OUT, f"kernel {ir.name}: {error}, which all cases share")
+            limit = f"{EXECUTION_S:g} s of processor time for all cases, {CLOSELY_S:g} s before acceptance"
+            fault = Fault(Status.TIMED_OUT, f"kernel {ir.name}: {error}: {limit}")
         except executor.IRError as error:
             fault = Fault(Status.FORBIDDEN, f"kernel {ir.name} is not valid Triton IR: {error}")
         except Exception as error:

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from evaluator.sandbox import capabilities, landlock
+from evaluator.sandbox.patience import Patience
 from evaluator.sandbox.seccomp import confine
 
 HEADER_BYTES = 1 << 20
@@ -118,10 +119,10 @@ def _run(
     stderr = errors[-_STDERR_CHARS:].decode(errors="replace")
     if end == "result":
         return {"outcome": "finished", "stderr": stderr}, result
-    if end == "deadline":
-        return {"outcome": "timed_out", "reason": f"still running after {limits['wall_s']:g} s"}, b""
     if end == "oversize":
         return {"outcome": "crashed", "reason": "gave a result that is too large", "stderr": stderr}, b""
+    if end != "exit":
+        return {"outcome": "timed_out", "reason": f"still running after {end}"}, b""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         if number == signal.SIGXCPU:
@@ -195,11 +196,11 @@ def _tasks_of_user() -> int:
 def _watch(
     pid: int, result_fd: int, error_fd: int, errors: bytearray, requests: int, limits: dict[str, Any]
 ) -> tuple[str, bytes]:
-    """Return how the job ended (result, deadline, oversize, exit or hangup) and its result.
+    """Return how the job ended (result, oversize, exit, hangup, or after what time it did not) and its result.
 
     What it writes to stderr meanwhile is appended to ``errors``, of which the end is kept.
     """
-    deadline = time.monotonic() + limits["wall_s"]
+    patience = Patience(os.getpid(), limits["wall_s"], itself=False)
     result = bytearray()
     exited = os.pidfd_open(pid)
     poll = select.poll()
@@ -210,8 +211,7 @@ def _watch(
 
     end = ""
     while not end:
-        left = deadline - time.monotonic()
-        ready = {fd for fd, _ in poll.poll(max(0.0, left) * 1000)}
+        ready = {fd for fd, _ in poll.poll(patience.look_s * 1000)}
         for fd, into, most in (
             (error_fd, errors, _STDERR_AT_ONCE),
             (result_fd, result, limits["result_bytes"] + 8),
@@ -229,8 +229,8 @@ def _watch(
             end = "hangup"
         elif exited in ready:
             end = "exit"
-        elif left <= 0:
-            end = "deadline"
+        else:
+            end = patience.over()
     os.close(exited)
     return end, bytes(result[8 : 8 + (size or 0)])
 

@@ -28,11 +28,12 @@ from evaluator.errors import EvaluatorUnavailable
 from evaluator.isolation import Sandbox
 from evaluator.sandbox import bubblewrap
 from evaluator.sandbox.forkserver import HEADER_BYTES, PR_SET_DUMPABLE, frame
+from evaluator.sandbox.patience import MOST
 
 START_S = 600.0
 """Importing torch and triton takes about a second, much more on a cold disk or a busy machine: this ends a hang."""
 GRACE_S = 120.0
-"""Seconds that the server may take to answer beyond a job's wall-clock limit."""
+"""Seconds that the server may take to answer beyond the longest that a job may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Limits:
     """What one job may use."""
 
     wall_s: float
+    """Seconds in which none of its processes runs or waits for a processor, see ``Patience``."""
     cpu_s: int
     """Seconds of processor time of any one process."""
     memory_bytes: int
@@ -65,7 +67,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class TimedOut:
-    """The job was killed at its wall-clock or CPU limit."""
+    """The job was killed at a limit of time, which ``reason`` names."""
 
     reason: str
 
@@ -116,7 +118,7 @@ class ForkServer:
             for _ in range(2):
                 server = self._started()
                 try:
-                    return server.run(request, payload, limits.wall_s + GRACE_S)
+                    return server.run(request, payload, MOST * limits.wall_s + GRACE_S)
                 except _ServerDied:
                     self._stop()
             self._started()  # raises unless a fresh server comes up: then it was the job that brought the others down

@@ -19,6 +19,7 @@ _COMMAND_ENVIRONMENT = ENVIRONMENT | {"USER", "LOGNAME", "SSH_AUTH_SOCK"}
 """Variables that a user's command gets. It may be ssh, which asks the agent behind this socket for signatures."""
 _TRIES = 2
 """Number of judges that may die on a candidate before the candidate is to blame."""
+_RAISE = " of wall-clock time: --wall, or evaluation_wall_s in a run's configuration, gives more"
 
 
 class ProcessEvaluator(Evaluator):
@@ -82,7 +83,7 @@ class ProcessEvaluator(Evaluator):
             except TimeoutError:
                 child.kill()
                 self._child = None
-                return Fault(Status.TIMED_OUT, f"no verdict within {self._wall_s:g} s")
+                return Fault(Status.TIMED_OUT, f"no verdict within {self._wall_s:g} s{_RAISE}")
             if line:
                 try:
                     return read_answer(number, request, line)

@@ -90,5 +90,7 @@ def test_a_verdict_that_a_busy_machine_may_have_brought_about_is_not_kept(
     monkeypatch.setattr(execution, "EXECUTION_S", -1.0)
     other = SEED.replace("num_warps=4", "num_warps=2")
     for launches in (1, 2):
-        assert judged(judge, other).status is Status.TIMED_OUT
+        evaluation = judged(judge, other)
+        assert evaluation.status is Status.TIMED_OUT
+        assert "-1 s of processor time for all cases" in evaluation.message
         assert done["launches"] == launches

@@ -112,9 +112,25 @@ def test_junk_on_the_standard_streams_does_not_spoil_the_result(server: ForkServ
     assert result(server, code) == "kept"
 
 
-def test_a_job_that_runs_on_is_killed_at_its_wall_limit(server: ForkServer) -> None:
+def test_a_job_that_does_nothing_is_killed_at_its_wall_limit(server: ForkServer) -> None:
     outcome = run(server, "import time; time.sleep(1000)", replace(LIMITS, wall_s=0.2))
-    assert outcome == TimedOut("still running after 0.2 s")
+    assert outcome == TimedOut("still running after 0.2 s in which it did nothing")
+
+
+SPIN = "import time\ndef spin():\n    while time.process_time() < 0.4: pass\n"
+
+
+@pytest.mark.parametrize(
+    ("work", "limits"),
+    [
+        ("spin()", LIMITS),
+        ("import threading; work = threading.Thread(target=spin); work.start(); work.join()", LIMITS),
+        (f"import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', {SPIN + 'spin()'!r}])", FREE),
+    ],
+    ids=["itself", "a thread", "a program"],
+)
+def test_time_in_which_a_job_works_does_not_count(server: ForkServer, work: str, limits: Limits) -> None:
+    assert result(server, f"{SPIN}{work}\nresult = b'done'", replace(limits, wall_s=0.2)) == "done"
 
 
 def test_a_job_that_spins_is_killed_at_its_cpu_limit(server: ForkServer) -> None:

@@ -1,0 +1,62 @@
+"""How long to wait for processes: by what they do, so that a busy machine ends nothing that a quiet one lets finish.
+
+A process that works is ended by a limit on its processor time. This ends what does nothing: it counts the time in which
+none of the processes runs, waits for a processor, or waits for a disk. Linux; /proc tells.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+_LOOK_S = 1.0
+"""Seconds between looks at most; a look reads a small file of each process that can be seen."""
+MOST = 10
+"""Times the idle seconds that pass in all before the wait ends all the same: what works a little at each look."""
+
+
+class Patience:
+    """Waits for ``root`` and all that it started; ``itself``: whether what ``root`` does counts too."""
+
+    def __init__(self, root: int, idle_s: float, *, itself: bool) -> None:
+        self._root, self._itself, self._limit_s = root, itself, idle_s
+        self._idle_s = 0.0
+        self._began = self._looked = time.monotonic()
+        self.look_s = min(_LOOK_S, idle_s / 4)
+        """Seconds to wait until the next look."""
+
+    def over(self) -> str:
+        """Return why the wait is over, in words that go on with "after", or "" if it is not."""
+        now = time.monotonic()
+        if now - self._looked >= self.look_s:
+            if not at_work(self._root, itself=self._itself):
+                self._idle_s += now - self._looked
+            self._looked = now
+        if self._idle_s >= self._limit_s:
+            return f"{self._limit_s:g} s in which it did nothing"
+        return f"{MOST * self._limit_s:g} s" if now - self._began > MOST * self._limit_s else ""
+
+
+def at_work(root: int, *, itself: bool) -> bool:
+    """Return whether a thread of ``root`` or of its descendants runs, or waits for a processor or a disk."""
+    children: dict[int, list[int]] = {}
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        for _, parent in _states(f"/proc/{pid}"):
+            children.setdefault(parent, []).append(pid)
+    tree = [root]
+    for pid in tree:
+        tree += children.get(pid, ())
+    return any(state in "RD" for pid in tree[not itself :] for task in _tasks(pid) for state, _ in _states(task))
+
+
+def _tasks(pid: int) -> list[str]:
+    with suppress(OSError):
+        return [f"/proc/{pid}/task/{task}" for task in os.listdir(f"/proc/{pid}/task")]
+    return []
+
+
+def _states(folder: str) -> Iterator[tuple[str, int]]:
+    """Yield the state of a process or thread and its process's parent, unless it has ended."""
+    with suppress(OSError, ValueError), open(f"{folder}/stat", "rb") as stat:
+        state, parent = stat.read().rpartition(b")")[2].split()[:2]
+        yield state.decode(), int(parent)

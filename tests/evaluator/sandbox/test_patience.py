@@ -1,0 +1,52 @@
+"""Waiting for processes ends by what they do, not by the clock."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from evaluator.sandbox import patience
+from evaluator.sandbox.patience import Patience, at_work
+
+
+class Waiting:
+    """Waits two seconds by a clock that only ``over`` moves, for processes that work if ``busy``."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.now, self.busy = 0.0, False
+        patch.setattr(patience.time, "monotonic", lambda: self.now)
+        patch.setattr(patience, "at_work", lambda *_, **__: self.busy)
+        self._patience = Patience(1, 2.0, itself=True)
+
+    def over(self, after_s: float, *, busy: bool) -> str:
+        self.now, self.busy = self.now + after_s, busy
+        return self._patience.over()
+
+
+@pytest.fixture
+def waiting(monkeypatch: pytest.MonkeyPatch) -> Waiting:
+    return Waiting(monkeypatch)
+
+
+def test_only_the_time_in_which_nothing_works_counts(waiting: Waiting) -> None:
+    assert not waiting.over(1.5, busy=False)
+    assert not waiting.over(9.0, busy=True)
+    assert waiting.over(0.6, busy=False) == "2 s in which it did nothing"
+
+
+def test_what_always_works_is_not_waited_for_without_end(waiting: Waiting) -> None:
+    assert not waiting.over(19.9, busy=True)
+    assert waiting.over(0.2, busy=True) == "20 s"
+
+
+@pytest.mark.parametrize(("code", "works"), [("while True: pass", True), ("input()", False)])
+def test_a_process_works_if_one_that_it_started_does(code: str, works: bool) -> None:
+    shell = f"{sys.executable} -S -c '{code}'; true"
+    with subprocess.Popen(["sh", "-c", shell], stdin=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            deadline = time.monotonic() + 600
+            while at_work(process.pid, itself=True) is not works:  # the interpreter starts by working
+                assert time.monotonic() < deadline
+        finally:
+            subprocess.run(["kill", "-9", "--", f"-{process.pid}"], check=True)
