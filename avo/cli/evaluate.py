@@ -28,10 +28,16 @@ def evaluate(
     target: TargetOption = "h100",
     suite: SuiteOption = "quick",
     wall: Annotated[float, typer.Option(metavar="SECONDS", help="Give up after this time, 1 second at least.")] = 300.0,
+    closely: Annotated[
+        bool,
+        typer.Option(help="Examine it as before it is accepted: at drawn and held-out shapes, in larger samples."),
+    ] = False,
     as_json: JsonOption = False,
     **settings: Any,
 ) -> None:
     """Judge one file: is it correct, how fast is it?
+
+    With --closely the cases that are printed tell what was drawn, and the score is that of the suite held_out.
 
     Exit code 0: correct. 1: the candidate fails, or its numbers could not be verified. 2: the call is wrong.
 
@@ -60,7 +66,7 @@ def evaluate(
         judge_process(target, suite, wall, sandbox=sandbox, command=config.evaluator_command) as judge,
         err.status(f"judging {file} for {target} ..."),
     ):
-        evaluation = judge.evaluate(candidate)
+        evaluation = judge.verify(candidate) if closely else judge.evaluate(candidate)
     if as_json:
         print_json(evaluation.to_json())
     else:

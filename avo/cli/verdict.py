@@ -64,6 +64,7 @@ def _scores(evaluation: "Evaluation", score: "Score", seed: "Score | None") -> R
 
 
 def _published(score: "Score", baselines: "Sequence[Baseline]") -> list[RenderableType]:
+    baselines = [each for each in baselines if any(case.case in each.tflops for case in score.cases)]
     if not baselines:
         return []
     made = table(f"PUBLISHED TFLOPS, {score.target}", *(f">{baseline.name}" for baseline in baselines))

@@ -113,8 +113,8 @@ class Judge(Evaluator):
         name = HELD_OUT if HELD_OUT in problem.suites else self.suite
         scored = get_suite(problem, name)
         shown = () if name == self.suite else suite
-        small = tuple(problem.at_other_lengths(case, chance) for case in problem.correctness_cases)
-        drawn = problem.at_other_lengths(chance.choice((*scored, *shown)), chance)
+        small = tuple(_sized(problem.at_other_lengths(case, chance)) for case in problem.correctness_cases)
+        drawn = _sized(problem.at_other_lengths(chance.choice((*scored, *shown)), chance))
         with self._tools.inputs.passing():
             return self._verdict(candidate, Cases(name, small, scored, (*shown, drawn), closely=True), None)
 
@@ -163,6 +163,12 @@ class Judge(Evaluator):
             if len(self._judged) > _MOST_KEPT:
                 del self._judged[next(iter(self._judged))]
         return evaluation
+
+
+def _sized(case: Case) -> Case:
+    """Return a drawn case with its size in its name, so that the verdict tells what was drawn."""
+    size = f"batch {case.batch}, {case.heads} heads, {case.q_len} queries, {case.kv_len} keys"
+    return replace(case, name=f"{case.name} at {size}")
 
 
 def _smallest(cases: Sequence[Case]) -> Case:

@@ -12,8 +12,10 @@ from typer.testing import Result
 
 from avo.cli.common import MAX_SOURCE_CHARS
 from avo.cli.verdict import render
+from evaluator.candidate import Candidate
 from evaluator.catalogue import get_problem
-from evaluator.evaluation import Evaluation, Status
+from evaluator.evaluation import CaseResult, Evaluation, Status
+from evaluator.evaluators import VerifyRequest
 from seeds import seed_source
 from tests.avo.sample_run import make_evaluation, make_measured
 
@@ -47,6 +49,27 @@ def test_a_faulty_file_is_exit_code_1_with_its_fault(avo: Avo, tmp_path: Path) -
     record = json.loads(result.stdout)
     assert (record["status"], record["score"]) == ("parse_error", None)
     assert "line 1" in record["message"]
+
+
+def test_a_close_look_is_that_before_acceptance_and_tells_what_was_drawn(
+    avo: Avo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = CaseResult("odd-full at batch 2, 3 heads, 91 queries, 103 keys", True, 1e-3, 1e-5)
+    found = replace(make_evaluation(200.0), suite="held_out", cases=(drawn,))
+    asked: list[object] = []
+
+    def answer(self: object, request: object) -> Evaluation:
+        asked.append(request)
+        return found
+
+    monkeypatch.setattr("evaluator.serving.process.ProcessEvaluator.ask", answer)
+    file = tmp_path / "kernel.py"
+    file.write_text("x = 1\n")
+    result = avo("evaluate", str(file), "--closely")
+    assert asked == [VerifyRequest(Candidate("mha", "x = 1\n"))]
+    assert result.exit_code == 0
+    assert "geomean of held_out" in result.stdout
+    assert "odd-full at batch 2, 3 heads, 91 queries, 103 keys" in result.stdout
 
 
 def test_a_fault_is_told_in_words_without_control_characters() -> None:
