@@ -9,6 +9,7 @@ from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Op, Type
 from evaluator.executor.lexer import unquoted
+from evaluator.executor.operations.packing import alike
 from evaluator.executor.operations.registry import Types, check_variant, integer, step
 from evaluator.executor.ptx import PtxError, assemble
 from evaluator.executor.values import DTYPES, RAW, full
@@ -22,7 +23,7 @@ _BITS = {"h": 16, "r": 32, "l": 64, "f": 32, "d": 64}
 
 @step("tt.elementwise_inline_asm")
 def _inline_asm(op: Op, types: Types) -> Step:
-    """Return the step. The compiler may pack any elements together; here they are neighbours along the last axis."""
+    """Return the step."""
     check_variant(op, words=op.words, attributes=["constraints", "packed_element", "pure"])
     text = unquoted(op.words[0]) if len(op.words) == 1 and op.words[0].startswith('"') else ""
     name = f"inline assembly {' '.join(text.split())[:60]!r}"
@@ -49,17 +50,28 @@ def _inline_asm(op: Op, types: Types) -> Step:
     except PtxError as error:
         raise UnsupportedOperation(f"{name}: {' '.join(str(error).split())[:60]!r}", op.location) from None
 
+    def apply(values: Sequence[Tensor]) -> list[Tensor]:
+        programs, elements = values[0].shape if values else (1, results[0].elements if results else 1)
+        inputs: list[Tensor] = []
+        for value, kind in zip(values, operands, strict=True):
+            inputs.extend(_packed(value, kind, pack))
+        inputs = [_resized(value, bits) for value, bits in zip(inputs, widths[outputs:], strict=True)]
+        made, returned = list(code(*inputs)), []
+        for kind, count in zip(results, counts, strict=False):
+            returned.append(_unpacked(made[:count], kind, pack, programs)[:, :elements])
+            made = made[count:]
+        return returned
+
+    packed = alike(operands[0].elements if operands else 1, pack, name, op.location)
+
     def run(frame: Frame) -> None:
         values = [frame.tensor(slot) for slot in op.operands]
         programs = max([value.shape[0] for value in values], default=1)
-        inputs: list[Tensor] = []
-        for value, kind in zip(values, operands, strict=True):
-            inputs.extend(_packed(full(value, kind, programs), kind, pack))
-        inputs = [_resized(value, bits) for value, bits in zip(inputs, widths[outputs:], strict=True)]
-        made = list(code(*inputs))
-        for slot, kind, count in zip(op.results, results, counts, strict=False):
-            frame.slots[slot] = _unpacked(made[:count], kind, pack, programs)
-            made = made[count:]
+        elements = [
+            full(value, kind, programs).reshape(programs, -1) for value, kind in zip(values, operands, strict=True)
+        ]
+        for slot, kind, made in zip(op.results, results, packed(apply, elements), strict=True):
+            frame.slots[slot] = made.contiguous().view(DTYPES[kind.element]).view(made.shape[0], *kind.shape)
 
     return run
 
@@ -74,9 +86,9 @@ def _registers(kind: Type, pack: int) -> int:
 
 
 def _packed(value: Tensor, kind: Type, pack: int) -> list[Tensor]:
-    """Return the registers [P * packs] of an operand [P, ...]; copies of the last element fill an incomplete pack."""
+    """Return the registers [P * packs] of an operand [P, n]; copies of the last element fill an incomplete pack."""
     together = _per_register(kind, pack)
-    elements = value.reshape(value.shape[0], -1).view(RAW[kind.item_bytes])
+    elements = value.view(RAW[kind.item_bytes])
     missing = -elements.shape[1] % pack
     if missing:
         elements = torch.cat([elements, elements[:, -1:].expand(-1, missing)], 1)
@@ -94,8 +106,7 @@ def _resized(register: Tensor, bits: int) -> Tensor:
 
 
 def _unpacked(registers: Sequence[Tensor], kind: Type, pack: int, programs: int) -> Tensor:
+    """Return the elements [P, n] in the registers of a result, as bits."""
     together = _per_register(kind, pack)
     cut = [_resized(register, 8 * kind.item_bytes * together) for register in registers]
-    columns = torch.stack(cut, 1)[:, :, None].contiguous()
-    elements = columns.view(RAW[kind.item_bytes]).reshape(programs, -1)[:, : kind.elements]
-    return elements.contiguous().view(DTYPES[kind.element]).view(programs, *kind.shape)
+    return torch.stack(cut, 1)[:, :, None].contiguous().view(RAW[kind.item_bytes]).reshape(programs, -1)

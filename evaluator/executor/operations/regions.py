@@ -11,6 +11,7 @@ from evaluator.executor.effects import effects
 from evaluator.executor.errors import IRError, UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Op, captured, walk
+from evaluator.executor.operations.packing import alike
 from evaluator.executor.operations.registry import RegionBuilder, Types, check_variant, integer, region_step
 from evaluator.executor.values import Value, full, select
 
@@ -79,15 +80,18 @@ def _map_elementwise(op: Op, types: Types, build: RegionBuilder) -> Step:
     ):
         raise IRError(f"{op.name} at {op.location} has a region that does not fit its operands")
     function = scalar_function(op, types, build)
+    packed = alike(kinds[0].elements, pack, op.name, op.location)
 
     def run(frame: Frame) -> None:
-        arguments: list[Tensor] = []
-        for slot, kind in zip(op.operands, kinds, strict=True):
-            value = full(frame.tensor(slot), kind)
-            arguments.extend(value.reshape(value.shape[0], -1, pack).unbind(2))
-        returned = function(frame, arguments)
-        for i, slot in enumerate(op.results):
-            stacked = torch.stack(returned[i * pack : (i + 1) * pack], 2)
-            frame.slots[slot] = stacked.view(stacked.shape[0], *shape)
+        def apply(values: Sequence[Tensor]) -> list[Tensor]:
+            arguments = [lane for value in values for lane in value.view(value.shape[0], -1, pack).unbind(2)]
+            returned = function(frame, arguments)
+            results = (returned[i * pack : (i + 1) * pack] for i in range(len(op.results)))
+            return [torch.stack(lanes, 2).flatten(1) for lanes in results]
+
+        blocks = [full(frame.tensor(slot), kind) for slot, kind in zip(op.operands, kinds, strict=True)]
+        results = packed(apply, [block.reshape(block.shape[0], -1) for block in blocks])
+        for slot, result in zip(op.results, results, strict=True):
+            frame.slots[slot] = result.view(result.shape[0], *shape)
 
     return run

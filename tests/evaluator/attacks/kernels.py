@@ -106,6 +106,22 @@ WAYS = {
         Status.UNSUPPORTED,
         "inline",
     ),
+    "an exchange of elements that share registers": Attack(
+        edited(
+            (
+                STORE,
+                STORE + "    exchanged = tl.inline_asm_elementwise(\n"
+                "        'mov.b32 $0, $3; mov.b32 $1, $2;', '=r,=r,r,r', [out.to(tl.bfloat16)], tl.bfloat16, True, 4)\n",
+            ),
+            (
+                "        o_base + offs_m[:, None] * stride_om + offs_d[None, :] * stride_od,\n"
+                "        out.to(Out.dtype.element_ty),\n",
+                "        o_base + offs_m[:, None] * stride_om + (offs_d ^ 2)[None, :] * stride_od,\n        exchanged,\n",
+            ),
+        ),
+        Status.UNSUPPORTED,
+        "inline.*depend on which elements are packed together",
+    ),
     "the clock": Attack(
         edited((STORE, "    acc += (tl.extra.cuda.globaltimer() % 2).to(tl.float32) * 0.0\n" + STORE)),
         Status.UNSUPPORTED,

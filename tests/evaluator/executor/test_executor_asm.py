@@ -330,6 +330,34 @@ def test_elements_are_packed_into_registers(executor):
 
 
 @triton.jit
+def exchanged(Out, M: tl.constexpr, N: tl.constexpr, WHERE: tl.constexpr, PACK: tl.constexpr):
+    """Exchanges neighbours, and stores them in each other's place."""
+    row, column = tl.arange(0, M)[:, None], tl.arange(0, N)[None, :]
+    x = (row * N + column).to(tl.int16)
+    if PACK == 2:
+        y = tl.inline_asm_elementwise("prmt.b32 $0, $1, $1, 0x1032;", "=r,r", [x], tl.int16, True, 2)
+    elif PACK == 4:
+        y = tl.inline_asm_elementwise("mov.b32 $0, $3; mov.b32 $1, $2;", "=r,=r,r,r", [x], tl.int16, True, 4)
+    else:
+        # Only where the other element is in this place, such as that of the same column eight rows below.
+        y = tl.inline_asm_elementwise(
+            "{ .reg .b32 d; .reg .pred p; xor.b32 d, $2, $3; setp.eq.u32 p, d, " + WHERE + "; "
+            "selp.b32 $0, $3, $2, p; selp.b32 $1, $2, $3, p; }",
+            "=r,=r,r,r", [x.to(tl.int32)], tl.int32, True, 2,
+        ).to(tl.int16)  # fmt: skip
+    tl.store(Out + row * N + (column ^ (PACK // 2)), y)
+
+
+@pytest.mark.parametrize(("pack", "where"), [(2, "0"), (4, "0"), (1, "1"), (1, "128")])
+def test_assembly_that_exchanges_packed_elements_is_refused(executor, pack, where):
+    """The compiler's layout decides which elements those are."""
+    out = torch.zeros(16, 16, dtype=torch.int16)
+    with pytest.raises(UnsupportedOperation, match="depend on which elements are packed together"):
+        for _ in range(12):
+            executor.run(exchanged, out, M=16, N=16, WHERE=where, PACK=pack)
+
+
+@triton.jit
 def legacy_floats(X, Out, Back, N: tl.constexpr):
     i = tl.arange(0, N)
     x = tl.load(X + i).to(tl.float8e4b15, bitcast=True)

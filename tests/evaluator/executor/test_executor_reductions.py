@@ -240,6 +240,23 @@ def rotated(a0, a1, b0, b1):
 
 
 @triton.jit
+def crossed(a0, a1):
+    return a1, a0
+
+
+@triton.jit
+def exchanged(X, Out, N: tl.constexpr):
+    i = tl.arange(0, N)
+    tl.store(Out + (i ^ 1), tl.map_elementwise(crossed, tl.load(X + i), pack=2)[0])
+
+
+def test_a_mapped_function_that_exchanges_packed_elements_is_refused(executor):
+    """The compiler decides which elements those are."""
+    with pytest.raises(UnsupportedOperation, match="depend on which elements are packed together"):
+        executor.run(exchanged, torch.randn(16), torch.empty(16), N=16)
+
+
+@triton.jit
 def searched(x):
     steps = 0
     while x > 1:
