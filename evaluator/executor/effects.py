@@ -100,6 +100,8 @@ READS = frozenset(name for name, row in EFFECTS.items() if row.reads)
 """Operations whose results depend on what memory holds."""
 WRITES = frozenset(name for name, row in EFFECTS.items() if row.writes)
 """Operations that may change memory."""
+ATOMIC = frozenset(name for name, row in EFFECTS.items() if row.atomic)
+"""Operations that access memory atomically."""
 CONTROL = frozenset(name for name, row in EFFECTS.items() if row.control)
 """Operations of control flow."""
 

@@ -3,60 +3,45 @@
 import math
 from collections.abc import Sequence, Set
 from dataclasses import replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from typing import cast
 
 import torch
 
 from evaluator.executor.allocation import Allocation
-from evaluator.executor.binding import bind
-from evaluator.executor.control import KNOWN, build
+from evaluator.executor.code import DEFAULT_TEMPORARIES, Code, prompter
+from evaluator.executor.control import KNOWN
 from evaluator.executor.counts import Counts, Metered, operations
 from evaluator.executor.effects import EFFECTS, READS, WRITES, effects
 from evaluator.executor.errors import IRError
 from evaluator.executor.execution import Execution
 from evaluator.executor.flow import reached
-from evaluator.executor.frame import Frame, Run, Step
 from evaluator.executor.ir import Function, walk, walk_blocks
-from evaluator.executor.marking import Marks, Writers
+from evaluator.executor.marking import Marks, Owners, Writers
 from evaluator.executor.memory import Memory
 from evaluator.executor.parser import parse
 from evaluator.executor.reach import PASSES, Reach, busiest, placed
 from evaluator.executor.sanitizer import Sanitizer
-from evaluator.executor.script import Prompter, Script
+from evaluator.executor.script import Script
 from evaluator.executor.slicing import (
     access_slice,
     deciding_reads,
     granules,
+    meeting_slices,
     programs_interact,
+    promise_slice,
     read_slice,
     script_slice,
     store_slice,
     touched,
     trip_slice,
-    used_slots,
 )
-from evaluator.executor.values import Value
-from evaluator.executor.waiting import Turns, polls, waiting_loops
-from evaluator.executor.work import bodies, loops, temporary_bytes
+from evaluator.executor.waiting import waiting_loops
+from evaluator.executor.work import bodies, loops
 from evaluator.plan import Argument, Scalar
 from evaluator.work import SAMPLED_PROGRAMS, Counted, Trips
 
-DEFAULT_TEMPORARIES = 2**31
-"""Default limit in bytes for the values of the programs that run together."""
-
 _READS_OR_UPDATES = frozenset(name for name, row in EFFECTS.items() if row.reads or row.updates)
-
-
-class _Code:
-    """A kernel, or a slice of it, made executable."""
-
-    def __init__(self, function: Function, *, sanitize: bool = False) -> None:
-        self.function = function
-        self.step: Step = build(function, sanitize=sanitize)
-        self.bytes_per_program = temporary_bytes(function)
-        self.used = used_slots(function)
-        self.polls = polls(function)
 
 
 class Kernel:
@@ -72,8 +57,8 @@ class Kernel:
         self.function = function
         self.waiting = waiting_loops(function)
         """Indices into ``loops`` of the loops that only wait; how often they repeat is chance."""
-        self._whole = _Code(function)
-        self._slices: dict[tuple[bool, frozenset[int]], _Code] = {}
+        self._whole = Code(function, function)
+        self._slices: dict[tuple[bool, frozenset[int]], Code] = {}
 
     def run(
         self,
@@ -107,16 +92,14 @@ class Kernel:
             code = self._sanitized
         meter = Metered(space, ids.numel()) if count else None
         seen = cast(Memory, meter) if meter else space
-        passes = self._passes(
-            code,
+        passes = code.passes(
             seen,
             args,
             grid,
             ids,
-            temporaries_bytes,
-            deadline,
-            sanitize=sanitize,
-            script=_prompter(script, acts=True),
+            temporaries_bytes=temporaries_bytes,
+            deadline=deadline,
+            script=prompter(script, acts=True),
         )
         counts = Counts(operations(self.function, passes), meter.traffic([a.name for a in memory])) if meter else None
         asked = self._asked(self.function, passes, memory, args, grid, script, deadline) if work else None
@@ -137,10 +120,7 @@ class Kernel:
         both sides of the branch count. Without a ``script``, one is made first. Raises like ``run``.
         """
         script = script or self.script(memory, args, grid, deadline=deadline)
-        ids = torch.arange(math.prod(grid))
-        passes = self._passes(
-            self._trips, Memory(memory), args, grid, ids, DEFAULT_TEMPORARIES, deadline, script=_prompter(script)
-        )
+        passes = self._trips.passes(Memory(memory), args, grid, deadline=deadline, script=prompter(script))
         return self._asked(self._trips.function, passes, memory, args, grid, script, deadline)
 
     def _asked(
@@ -158,15 +138,13 @@ class Kernel:
         """
         sizes = tuple(allocation.data.nbytes for allocation in memory)
         space = Reach(memory)
-        self._passes(
-            self._places,
+        self._places.passes(
             space,
             args,
             grid,
             busiest(passes.sum(0), SAMPLED_PROGRAMS),
-            DEFAULT_TEMPORARIES,
-            deadline,
-            script=_prompter(script),
+            deadline=deadline,
+            script=prompter(script),
             most_passes=PASSES,
         )
         return replace(self._counted(followed, passes), accesses=space.accesses(), buffer_bytes=sizes)
@@ -191,9 +169,15 @@ class Kernel:
         """
         script = script or self.script(memory, args, grid, deadline=deadline)
         space = Marks([replace(a, initialised=None, readonly=a.readonly and not reads) for a in memory])
-        code = self._slice(memory, args, reads=reads)
-        ids = torch.arange(math.prod(grid)) if programs is None else programs
-        passes = self._passes(code, space, args, grid, ids, temporaries_bytes, deadline, script=_prompter(script))
+        passes = self._slice(memory, args, reads=reads).passes(
+            space,
+            args,
+            grid,
+            programs,
+            temporaries_bytes=temporaries_bytes,
+            deadline=deadline,
+            script=prompter(script),
+        )
         return Execution(() if reads else space.faults, self._loop_trips(passes))
 
     def writers(
@@ -207,10 +191,60 @@ class Kernel:
         deadline: float | None = None,
     ) -> torch.Tensor:
         """Return the programs, int64 [n], that would store where buffers are marked as ``written``; see ``mark``."""
-        space, code = Writers(memory, math.prod(grid)), self._slice(memory, args)
-        ids = torch.arange(math.prod(grid))
-        self._passes(code, space, args, grid, ids, temporaries_bytes, deadline, script=_prompter(script))
+        space = Writers(memory, math.prod(grid))
+        self._slice(memory, args).passes(
+            space, args, grid, temporaries_bytes=temporaries_bytes, deadline=deadline, script=prompter(script)
+        )
         return space.found.nonzero().flatten()
+
+    def promises(
+        self,
+        memory: Sequence[Allocation],
+        args: Sequence[Argument],
+        grid: tuple[int, int, int],
+        *,
+        script: Script | None = None,
+        deadline: float | None = None,
+    ) -> Execution:
+        """Check the promises of all programs that cost little, see ``promise_slice``; memory is not changed.
+
+        Without a ``script``, one is made first. Raises like ``run``.
+        """
+        script = script or self.script(memory, args, grid, deadline=deadline)
+        space = Memory(memory, self.name)
+        passes = self._promised.passes(space, args, grid, deadline=deadline, script=prompter(script))
+        return Execution(space.faults, self._loop_trips(passes))
+
+    def meetings(
+        self,
+        memory: Sequence[Allocation],
+        args: Sequence[Argument],
+        grid: tuple[int, int, int],
+        *,
+        script: Script | None = None,
+        temporaries_bytes: int = DEFAULT_TEMPORARIES,
+        deadline: float | None = None,
+    ) -> tuple[torch.Tensor, ...]:
+        """Return pairs of programs, int64 [n, 2], that access an element of a buffer that has ``written``, one of them
+        by a plain store: pairs of plain stores, pairs with an atomic operation, and pairs with a plain read.
+
+        These race unless they are ordered or store the same. Where what a kernel reads it does not change, the last are
+        left out. Memory is not changed. Without a ``script``, one is made first. Raises like ``run``.
+        """
+        script = script or self.script(memory, args, grid, deadline=deadline)
+        space, found = Owners(memory), []
+        for code in self._meetings:
+            code.passes(
+                space,
+                args,
+                grid,
+                temporaries_bytes=temporaries_bytes,
+                deadline=deadline,
+                script=prompter(script),
+            )
+            found.append(space.take_pairs())
+            space.stores = False
+        return tuple(found)
 
     def script(
         self,
@@ -232,8 +266,8 @@ class Kernel:
             replace(a, data=a.data.clone() if i in changed else a.data, written=None, initialised=None)
             for i, a in enumerate(memory)
         ]
-        script, ids = Script(self._decisions), torch.arange(math.prod(grid))
-        self._passes(self._scripted, Memory(copies), args, grid, ids, DEFAULT_TEMPORARIES, deadline, script=script)
+        script = Script(self._decisions)
+        self._scripted.passes(Memory(copies), args, grid, deadline=deadline, script=script)
         return script
 
     def decides(self, args: Sequence[Argument], *, places: bool = False) -> frozenset[int]:
@@ -264,7 +298,7 @@ class Kernel:
         """Return the buffers that the kernel may read, if only to add to their contents."""
         return self._buffers(touched(self.function, _READS_OR_UPDATES), args)
 
-    def _slice(self, memory: Sequence[Allocation], args: Sequence[Argument], *, reads: bool = False) -> _Code:
+    def _slice(self, memory: Sequence[Allocation], args: Sequence[Argument], *, reads: bool = False) -> Code:
         """Return the slice that stores to, or reads from, the buffers with marks."""
         params = frozenset(
             slot
@@ -275,7 +309,7 @@ class Kernel:
         if (reads, params) not in self._slices:
             function = self.function
             sliced = read_slice(function, params, self._decisions) if reads else store_slice(function, params)
-            self._slices[reads, params] = _Code(sliced)
+            self._slices[reads, params] = Code(sliced, function)
         return self._slices[reads, params]
 
     def _buffers(self, params: Set[int | None], args: Sequence[Argument]) -> frozenset[int]:
@@ -292,12 +326,20 @@ class Kernel:
         return self._whole.bytes_per_program
 
     @cached_property
-    def _trips(self) -> _Code:
-        return _Code(trip_slice(self.function))
+    def _trips(self) -> Code:
+        return Code(trip_slice(self.function), self.function)
 
     @cached_property
-    def _places(self) -> _Code:
-        return _Code(access_slice(placed(self.function), self._decisions))
+    def _places(self) -> Code:
+        return Code(access_slice(placed(self.function), self._decisions), self.function)
+
+    @cached_property
+    def _promised(self) -> Code:
+        return Code(promise_slice(self.function, self._decisions), self.function)
+
+    @cached_property
+    def _meetings(self) -> tuple[Code, ...]:
+        return tuple(Code(sliced, self.function) for sliced in meeting_slices(self.function, self._decisions))
 
     @cached_property
     def _decisions(self) -> frozenset[int]:
@@ -311,12 +353,12 @@ class Kernel:
         return frozenset().union(*(touched(sliced, READS) for sliced in slices))
 
     @cached_property
-    def _scripted(self) -> _Code:
-        return _Code(script_slice(self.function, self._decisions))
+    def _scripted(self) -> Code:
+        return Code(script_slice(self.function, self._decisions), self.function)
 
     @cached_property
-    def _sanitized(self) -> _Code:
-        return _Code(self.function, sanitize=True)
+    def _sanitized(self) -> Code:
+        return Code(self.function, self.function, sanitize=True)
 
     def _counted(self, followed: Function, passes: torch.Tensor) -> Counted:
         """Return the work of programs that executed each block of ``followed`` so often; waiting does not count."""
@@ -332,50 +374,6 @@ class Kernel:
 
     def _loop_trips(self, passes: torch.Tensor) -> Trips:
         return tuple(passes[loop.block].numpy() for loop in self.loops)
-
-    def _passes(
-        self,
-        code: _Code,
-        memory: Memory,
-        args: Sequence[Argument],
-        grid: tuple[int, int, int],
-        ids: torch.Tensor,
-        temporaries_bytes: int,
-        deadline: float | None,
-        *,
-        sanitize: bool = False,
-        script: Script | Prompter | None = None,
-        most_passes: int | None = None,
-    ) -> torch.Tensor:
-        """Execute ``code``, recording a script or following one.
-
-        Return how often each program executed each block, int64 [blocks, programs].
-        """
-        values = bind(self.function, memory, args, sanitize=sanitize)
-        passes = torch.zeros(self.function.blocks, ids.numel(), dtype=torch.int64)
-        run = Run(memory, grid, ids, passes, deadline, code.used, code.polls, script=script, most_passes=most_passes)
-        if code.polls:
-            run = replace(run, turns=Turns(run.check_time))
-
-        def execute(positions: torch.Tensor) -> None:
-            run.check_time()
-            slots: list[Value | None] = [None] * len(code.function.types)
-            for slot, value in zip(self.function.params, values, strict=True):
-                slots[slot] = value
-            code.step(Frame(run, positions, slots))
-
-        together = 1 if run.turns else max(1, temporaries_bytes // code.bytes_per_program)
-        chunks = torch.arange(ids.numel()).split(together) if ids.numel() else ()
-        if run.turns:
-            run.turns.run([partial(execute, chunk) for chunk in chunks])
-        else:
-            for chunk in chunks:
-                execute(chunk)
-        return passes
-
-
-def _prompter(script: Script | None, *, acts: bool = False) -> Prompter | None:
-    return None if script is None else Prompter(script, acts=acts)
 
 
 @lru_cache(maxsize=256)

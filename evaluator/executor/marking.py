@@ -95,6 +95,66 @@ class Writers(Marks):
         self.found[site.positions] |= hit.reshape(hit.shape[0], -1).any(1)
 
 
+class Owners(Marks):
+    """A memory that finds programs whose accesses meet another program's stores.
+
+    It keeps which program stored to each element of the buffers that have ``written``. Programs are positions.
+    """
+
+    def __init__(self, allocations: Sequence[Allocation]) -> None:
+        super().__init__([replace(a, initialised=None) for a in allocations])
+        self.stores = True
+        """Whether accesses are stores, which own what they store to from then on."""
+        self._owners: dict[int, Tensor] = {}
+        self._pairs: list[Tensor] = []
+
+    def take_pairs(self) -> Tensor:
+        """Return the pairs of programs that met, int64 [n, 2], and forget them."""
+        pairs, self._pairs = self._pairs, []
+        return torch.cat(pairs).unique(dim=0) if pairs else torch.zeros(0, 2, dtype=torch.int64)
+
+    def _note(self, buffer: int, index: Tensor, active: Tensor | None, item_bytes: int, site: Site) -> None:
+        allocation = self._allocations[buffer]
+        if allocation.written is not None:
+            elements = allocation.covered(index, item_bytes)
+            programs = _along(site.positions, elements)
+            elements = elements.expand(programs.shape)
+            chosen = None if active is None else active.unsqueeze(-1).expand(programs.shape)
+            if chosen is not None:
+                elements, programs = elements[chosen], programs[chosen]
+            self._meet(self._owner(buffer), elements.flatten(), programs.flatten())
+
+    def _note_rows(self, buffer: int, index: Tensor, length: int, phase: int, site: Site) -> None:
+        programs = _along(site.positions, index)
+        rows = (index // length).expand(programs.shape)
+        self._meet(_table(self._owner(buffer), length, phase), rows.flatten(), programs.flatten())
+
+    def _owner(self, buffer: int) -> Tensor:
+        if buffer not in self._owners:
+            self._owners[buffer] = torch.full((self._allocations[buffer].data.numel(),), -1, dtype=torch.int32)
+        return self._owners[buffer]
+
+    def _meet(self, owners: Tensor, places: Tensor, programs: Tensor) -> None:
+        """Let ``programs`` [n] access the ``places`` [n] of ``owners``, single elements or rows of them."""
+        mine = programs.to(torch.int32)
+        mine = mine.view(-1, *[1] * (owners.dim() - 1))
+        self._add(owners[places], programs)
+        if self.stores:
+            owners[places] = mine.expand(places.shape[0], *owners.shape[1:])
+            self._add(owners[places], programs)
+
+    def _add(self, held: Tensor, programs: Tensor) -> None:
+        programs = programs.view(-1, *[1] * (held.dim() - 1)).expand(held.shape)
+        met = (held >= 0) & (held != programs)
+        if bool(met.any()):
+            self._pairs.append(torch.stack([held[met].to(torch.int64), programs[met]], 1).unique(dim=0))
+
+
+def _along(programs: Tensor, places: Tensor) -> Tensor:
+    """Return programs [P] in the shape of ``places`` [P or 1, ...], for all of them."""
+    return programs.view(-1, *[1] * (places.dim() - 1)).expand(programs.shape[0], *places.shape[1:])
+
+
 def _table(written: Tensor, length: int, phase: int) -> Tensor:
     """Return marks as rows of ``length`` elements from ``phase`` on, as a view without the remainder at the end."""
     table = written[phase:]

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from evaluator.executor.allocation import Allocation
-from evaluator.executor.kernel import DEFAULT_TEMPORARIES, Kernel
+from evaluator.executor.code import DEFAULT_TEMPORARIES
+from evaluator.executor.kernel import Kernel
 from evaluator.plan import Argument
 
 CHUNKS = 4

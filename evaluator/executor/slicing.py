@@ -3,9 +3,10 @@
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import replace
 
-from evaluator.executor.effects import CONTROL, READS, WRITES, accessed_type, effects, is_volatile, stored
+from evaluator.executor.effects import ATOMIC, CONTROL, READS, WRITES, accessed_type, effects, is_volatile, stored
 from evaluator.executor.flow import conditions, followed, links
 from evaluator.executor.ir import COMBINING, Block, Function, Op, Region, walk
+from evaluator.executor.operations.registry import VALUE_HINTS
 from evaluator.executor.waiting import waiting_loops
 from evaluator.plan import Argument, Scalar
 
@@ -40,6 +41,40 @@ def read_slice(function: Function, params: Set[int], told: Set[int] = frozenset(
 def access_slice(function: Function, told: Set[int] = frozenset()) -> Function:
     """Return a kernel that stores zeros wherever it reads or writes, and does nothing else. Like ``read_slice``."""
     return _hollow(function, frozenset(function.params), READS | WRITES, told)
+
+
+def promise_slice(function: Function, told: Set[int]) -> Function:
+    """Return a kernel that checks its promises to the compiler as far as that costs little, and does nothing else.
+
+    It checks those that follow from ids, arguments, passes of loops and reads that are ``told``, without other reads
+    and without matrix products. Otherwise like ``store_slice``.
+    """
+    waiting = waiting_loops(function)
+    waits = _within(function, waiting)
+    free = {id(op) for op in walk(trip_slice(function).body)}
+
+    def dear(op: Op) -> bool:
+        row = effects(op.name)
+        return (row.reads and told.isdisjoint(op.results) and id(op) not in free) or row.work == "dot"
+
+    def cheap(promise: Op) -> bool:
+        sliced = _sliced(function, lambda op: op is promise, waiting, frozenset())
+        return not any(dear(op) for op in walk(sliced.body))
+
+    kept = {id(op) for op in walk(function.body) if _promises(op) and id(op) not in waits and cheap(op)}
+    return _sliced(function, lambda op: id(op) in kept, waiting, frozenset())
+
+
+def meeting_slices(function: Function, told: Set[int] = frozenset()) -> tuple[Function, Function, Function]:
+    """Return the slices that store zeros in place of plain stores, of atomic operations that write, and of plain reads
+    of what the kernel may change. Otherwise like ``read_slice``.
+    """
+    changed = touched(function, WRITES)
+    params = frozenset(slot for slot in function.params if None in changed or slot in changed)
+    stores, updates, reads = (
+        _hollow(function, params, names, told) for names in (WRITES - ATOMIC, WRITES & ATOMIC, READS - ATOMIC)
+    )
+    return stores, updates, reads
 
 
 def deciding_reads(function: Function) -> frozenset[int]:
@@ -141,6 +176,10 @@ def granules(function: Function, args: Sequence[Argument], buffers: Set[int]) ->
         return slot is None or (not isinstance(argument := params[slot], Scalar) and argument.buffer == buffer)
 
     return {buffer: min(size for slot, size in sizes.items() if may_reach(slot, buffer)) for buffer in buffers}
+
+
+def _promises(op: Op) -> bool:
+    return op.name == "llvm.intr.assume" or not op.attributes.keys().isdisjoint(VALUE_HINTS)
 
 
 def programs_interact(function: Function) -> bool:

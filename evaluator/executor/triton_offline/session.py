@@ -17,8 +17,9 @@ from triton.compiler import make_backend
 from evaluator.compiling.frontend import Lowered, UnfitArgument, lower
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.executor.allocation import Allocation
+from evaluator.executor.code import DEFAULT_TEMPORARIES
 from evaluator.executor.errors import ExecutionTimeout, IRError, UnsupportedOperation
-from evaluator.executor.kernel import DEFAULT_TEMPORARIES, Kernel, load
+from evaluator.executor.kernel import Kernel, load
 from evaluator.executor.order import differences
 from evaluator.executor.triton_offline import device
 from evaluator.executor.triton_offline.autotuning import MODES, Disagreement, OfflineTuning

@@ -152,3 +152,39 @@ def test_a_kernel_needs_the_buffers_that_decide_and_changes_those_it_writes(exec
     launch = executor.prepare(bounded, length, torch.zeros(8), torch.zeros(8), torch.zeros(8))
     assert launch.kernel.needs(launch.args) == {0}
     assert launch.kernel.changes(launch.args) == {2, 3}
+
+
+@triton.jit
+def meeting(X, Y, Counter, LOST: tl.constexpr):
+    p = tl.program_id(0)
+    i = tl.arange(0, 16)
+    tl.store(X + tl.where(p == LOST, 3, p) * 16 + i, i)
+    tl.atomic_add(Counter, 1)
+    tl.store(Y + p, tl.load(Y + tl.maximum(p - 1, 0)) + tl.load(X + p * 16))
+
+
+def test_programs_that_meet_are_found_by_what_they_do(executor):
+    """Program 5 stores where program 3 does, and each reads what the one before it stores."""
+    x, y, counter = (torch.zeros(128, dtype=torch.int32) for _ in range(3))
+    launch = executor.prepare(meeting, x, y, counter, grid=(8,), LOST=5)
+    stores, updates, reads = launch.kernel.meetings(launch.memory, launch.args, launch.grid)
+    assert [sorted(pair) for pair in stores.tolist()] == [[3, 5]]
+    assert updates.tolist() == []
+    read = {tuple(pair) for pair in reads.tolist()}
+    assert read >= {(i, i + 1) for i in range(7)}
+    assert len(read - {(i, i + 1) for i in range(7)}) == 1  # one of those that stored to the same place
+    assert not x.any()
+
+
+@triton.jit
+def mixed(X):
+    p = tl.program_id(0)
+    tl.store(X + p, 1, mask=p < 2)
+    tl.atomic_add(X + p % 4, 1, mask=p >= 2)
+
+
+def test_a_store_meets_an_atomic_operation_but_two_of_these_do_not(executor):
+    launch = executor.prepare(mixed, torch.zeros(8, dtype=torch.int32), grid=(8,))
+    stores, updates, reads = launch.kernel.meetings(launch.memory, launch.args, launch.grid)
+    assert (stores.tolist(), reads.tolist()) == ([], [])
+    assert updates.tolist() == [[0, 4], [1, 5]]

@@ -45,6 +45,29 @@ def test_a_false_assumption_is_named_by_line_and_program(executor):
     assert fault.message == f"false assumption in assuming at {where}: the condition does not hold, program (1, 0, 0)"
 
 
+@triton.jit
+def promising(X, Y, n):
+    p = tl.program_id(0)
+    for i in range(n):
+        tl.assume(p + i != 9)  # by the ids
+        hinted = tl.multiple_of(p * n + i * 4, 4)  # by a hint
+        seen = tl.load(X + p * n + i)
+        tl.assume(seen < 1)  # by memory
+        tl.store(Y + hinted, seen)
+
+
+def test_promises_that_follow_from_ids_and_loops_are_checked_for_all_programs_without_running_them(executor):
+    x, y = torch.ones(64, dtype=torch.int32), torch.zeros(256, dtype=torch.int32)
+    launch = executor.prepare(promising, x, y, 4, grid=(8,))
+    (fault,) = launch.kernel.promises(launch.memory, launch.args, launch.grid).faults
+    assert f":{line_of(promising, 'by the ids')}: " in fault.message
+    assert fault.message.endswith("program (7, 0, 0) and 1 more")
+    launch = executor.prepare(promising, x, y, 3, grid=(2,))
+    (fault,) = launch.kernel.promises(launch.memory, launch.args, launch.grid).faults
+    assert f":{line_of(promising, 'by a hint')}: " in fault.message
+    assert not y.any()
+
+
 def test_counting_trips_does_without_assumptions(executor):
     launch = executor.prepare(assuming, torch.zeros(4, dtype=torch.int32), 4, grid=(4,))
     (trips,) = launch.kernel.count(launch.memory, launch.args, launch.grid).trips

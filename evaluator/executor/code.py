@@ -1,0 +1,80 @@
+"""Code: a kernel, or a slice of it, made executable, and its execution for some programs of a grid."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from evaluator.executor.binding import bind
+from evaluator.executor.control import build
+from evaluator.executor.frame import Frame, Run, Step
+from evaluator.executor.ir import Function
+from evaluator.executor.memory import Memory
+from evaluator.executor.script import Prompter, Script
+from evaluator.executor.slicing import used_slots
+from evaluator.executor.values import Value
+from evaluator.executor.waiting import Turns, polls
+from evaluator.executor.work import temporary_bytes
+from evaluator.plan import Argument
+
+DEFAULT_TEMPORARIES = 2**31
+"""Default limit in bytes for the values of the programs that run together."""
+
+
+class Code:
+    """A kernel, or a slice of it, made executable."""
+
+    def __init__(self, function: Function, launched: Function, *, sanitize: bool = False) -> None:
+        """``launched`` is the kernel that ``function`` is, or is a slice of: it takes the arguments."""
+        self.function = function
+        self._launched = launched
+        self.bytes_per_program = temporary_bytes(function)
+        self._sanitize = sanitize
+        self._step: Step = build(function, sanitize=sanitize)
+        self._used = used_slots(function)
+        self._polls = polls(function)
+
+    def passes(
+        self,
+        memory: Memory,
+        args: Sequence[Argument],
+        grid: tuple[int, int, int],
+        programs: torch.Tensor | None = None,
+        *,
+        temporaries_bytes: int = DEFAULT_TEMPORARIES,
+        deadline: float | None = None,
+        script: Script | Prompter | None = None,
+        most_passes: int | None = None,
+    ) -> torch.Tensor:
+        """Execute programs, int64 linear ids [n], by default the whole grid, recording a script or following one.
+
+        Return how often each program executed each block, int64 [blocks, programs].
+        """
+        ids = torch.arange(grid[0] * grid[1] * grid[2]) if programs is None else programs
+        values = bind(self._launched, memory, args, sanitize=self._sanitize)
+        passes = torch.zeros(self.function.blocks, ids.numel(), dtype=torch.int64)
+        run = Run(memory, grid, ids, passes, deadline, self._used, self._polls, script=script, most_passes=most_passes)
+        if self._polls:
+            run = replace(run, turns=Turns(run.check_time))
+
+        def execute(positions: torch.Tensor) -> None:
+            run.check_time()
+            slots: list[Value | None] = [None] * len(self.function.types)
+            for slot, value in zip(self._launched.params, values, strict=True):
+                slots[slot] = value
+            self._step(Frame(run, positions, slots))
+
+        together = 1 if run.turns else max(1, temporaries_bytes // self.bytes_per_program)
+        chunks = torch.arange(ids.numel()).split(together) if ids.numel() else ()
+        if run.turns:
+            run.turns.run([partial(execute, chunk) for chunk in chunks])
+        else:
+            for chunk in chunks:
+                execute(chunk)
+        return passes
+
+
+def prompter(script: Script | None, *, acts: bool = False) -> Prompter | None:
+    """Return what tells programs the reads of a script; None without one. ``acts`` as in ``Prompter``."""
+    return None if script is None else Prompter(script, acts=acts)
