@@ -35,8 +35,13 @@ class Marks(Memory):
         """Record the active items [P or 1, ...] of a buffer."""
         self._mark(self._allocations[buffer], index.flatten() if active is None else index[active], item_bytes)
 
-    def _note_rows(self, buffer: int, index: Tensor, length: int, phase: int, site: Site) -> None:
-        """Record rows of ``length`` elements, from ``phase``, by the index [P or 1, ...] of their first element."""
+    def _note_rows(
+        self, buffer: int, index: Tensor, active: Tensor | None, length: int, phase: int, site: Site
+    ) -> None:
+        """Record rows of ``length`` elements, from ``phase``, by the index [P or 1, ...] of their first element.
+
+        Rows that are not ``active`` [P or 1, ...] are not accessed: their index is that of another.
+        """
         written = self._allocations[buffer].written
         assert written is not None
         _table(written, length, phase).index_fill_(0, index.flatten() // length, True)
@@ -63,7 +68,8 @@ class Marks(Memory):
         phase = int(rows.index.flatten()[0]) % length
         if bool((rows.index % length != phase).any()):
             return False
-        self._note_rows(rows.buffer, rows.index, length, phase, site)
+        active = None if mask is None else mask.squeeze(axis).expand(rows.index.shape)
+        self._note_rows(rows.buffer, rows.index, active, length, phase, site)
         return True
 
 
@@ -82,13 +88,16 @@ class Writers(Marks):
             hit = allocation.written[allocation.covered(index, item_bytes)].any(-1)
             self._find(hit if active is None else hit & active, site)
 
-    def _note_rows(self, buffer: int, index: Tensor, length: int, phase: int, site: Site) -> None:
+    def _note_rows(
+        self, buffer: int, index: Tensor, active: Tensor | None, length: int, phase: int, site: Site
+    ) -> None:
         key = buffer, length, phase
         if key not in self._wanted_rows:
             written = self._allocations[buffer].written
             assert written is not None
             self._wanted_rows[key] = _table(written, length, phase).view(torch.uint8).amax(1).bool()
-        self._find(self._wanted_rows[key][index // length], site)
+        hit = self._wanted_rows[key][index // length]
+        self._find(hit if active is None else hit & active, site)
 
     def _find(self, hit: Tensor, site: Site) -> None:
         """Record the programs that hit; ``hit`` is bool [P or 1, ...]."""
@@ -106,6 +115,9 @@ class Owners(Marks):
         self.stores = True
         """Whether accesses are stores, which own what they store to from then on."""
         self._owners: dict[int, Tensor] = {}
+        """The programs that stored to each element of a buffer, or to each of the rows in which it is only accessed."""
+        self._rows_of: dict[int, tuple[int, int]] = {}
+        """Length and phase of the rows that ``_owners`` counts in; a row of one element is an element."""
         self._pairs: list[Tensor] = []
 
     def take_pairs(self) -> Tensor:
@@ -122,17 +134,31 @@ class Owners(Marks):
             chosen = None if active is None else active.unsqueeze(-1).expand(programs.shape)
             if chosen is not None:
                 elements, programs = elements[chosen], programs[chosen]
-            self._meet(self._owner(buffer), elements.flatten(), programs.flatten())
+            self._meet(self._by_rows(buffer, 1, 0), elements.flatten(), programs.flatten())
 
-    def _note_rows(self, buffer: int, index: Tensor, length: int, phase: int, site: Site) -> None:
+    def _note_rows(
+        self, buffer: int, index: Tensor, active: Tensor | None, length: int, phase: int, site: Site
+    ) -> None:
         programs = _along(site.positions, index)
         rows = (index // length).expand(programs.shape)
-        self._meet(_table(self._owner(buffer), length, phase), rows.flatten(), programs.flatten())
+        if active is not None:
+            chosen = active.expand(programs.shape)
+            rows, programs = rows[chosen], programs[chosen]
+        self._meet(self._by_rows(buffer, length, phase), rows.flatten(), programs.flatten())
 
-    def _owner(self, buffer: int) -> Tensor:
+    def _by_rows(self, buffer: int, length: int, phase: int) -> Tensor:
+        """Return the owners of rows, int32 [rows], or of the elements of each, int32 [rows, length]."""
+        size = self._allocations[buffer].data.numel()
         if buffer not in self._owners:
-            self._owners[buffer] = torch.full((self._allocations[buffer].data.numel(),), -1, dtype=torch.int32)
-        return self._owners[buffer]
+            self._rows_of[buffer] = length, phase
+            self._owners[buffer] = torch.full(((size - phase) // length,), -1, dtype=torch.int32)
+        if self._rows_of[buffer] == (length, phase):
+            return self._owners[buffer]
+        if self._rows_of[buffer] != (1, 0):
+            elements = torch.full((size,), -1, dtype=torch.int32)
+            _table(elements, *self._rows_of[buffer]).copy_(self._owners[buffer][:, None])
+            self._owners[buffer], self._rows_of[buffer] = elements, (1, 0)
+        return self._owners[buffer] if length == 1 else _table(self._owners[buffer], length, phase)
 
     def _meet(self, owners: Tensor, places: Tensor, programs: Tensor) -> None:
         """Let ``programs`` [n] access the ``places`` [n] of ``owners``, single elements or rows of them."""

@@ -179,7 +179,8 @@ def granules(function: Function, args: Sequence[Argument], buffers: Set[int]) ->
 
 
 def _promises(op: Op) -> bool:
-    return op.name == "llvm.intr.assume" or not op.attributes.keys().isdisjoint(VALUE_HINTS)
+    """Whether an operation promises something: an assumption, an assertion, or a hint on its results."""
+    return op.name in ("llvm.intr.assume", "tt.assert") or not op.attributes.keys().isdisjoint(VALUE_HINTS)
 
 
 def programs_interact(function: Function) -> bool:

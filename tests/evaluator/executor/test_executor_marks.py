@@ -188,3 +188,17 @@ def test_a_store_meets_an_atomic_operation_but_two_of_these_do_not(executor):
     stores, updates, reads = launch.kernel.meetings(launch.memory, launch.args, launch.grid)
     assert (stores.tolist(), reads.tolist()) == ([], [])
     assert updates.tolist() == [[0, 4], [1, 5]]
+
+
+@triton.jit
+def striped(X, ROW: tl.constexpr):
+    p = tl.program_id(0)
+    tl.store(X + p * ROW + tl.arange(0, ROW), 1)
+    tl.store(X + (p + 1) * ROW + tl.arange(0, 2), 2)  # the first two elements of the next program's
+    tl.store(X + 4 + (p + 1) * ROW + tl.arange(0, ROW), 3, mask=p == 6)
+
+
+def test_rows_and_single_elements_meet(executor):
+    launch = executor.prepare(striped, torch.zeros(256, dtype=torch.int32), grid=(8,), ROW=16)
+    stores, _, _ = launch.kernel.meetings(launch.memory, launch.args, launch.grid)
+    assert {tuple(sorted(pair)) for pair in stores.tolist()} == {(i, i + 1) for i in range(7)}
