@@ -16,6 +16,12 @@ HELD_OUT = "held_out"
 """The suite of benchmark cases that no variation operator is ever shown."""
 
 
+LAYOUTS = ("contiguous", "bshd", "padded", "mixed")
+"""Memory orders: ``contiguous`` [b, h, s, d], ``bshd`` [b, s, h, d], ``padded`` rows, or ``mixed``, one of its own for
+each tensor.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
     """The shape of one tensor argument: what the candidate's process is told, and all it is told."""
@@ -60,8 +66,7 @@ class Case:
     inputs: str = "normal"
     """Name of the input maker."""
     layout: str = "contiguous"
-    """Memory order of q, k, v and out: ``contiguous`` [b, h, s, d], ``bshd`` [b, s, h, d], ``padded`` rows, or
-    ``mixed``, a layout of its own for each."""
+    """Memory order of q, k, v and out, one of ``LAYOUTS``."""
     scale: float = 0.0
     """Factor on the scores before softmax; 0 stands for 1 / sqrt(head_dim)."""
     block_size: int = 0
@@ -119,6 +124,15 @@ class Problem(Protocol):
         """Return ``case`` at other lengths, drawn by ``chance``, and at most as many batches; unchanged if it has none.
 
         A candidate has to be correct there too before it is accepted.
+        """
+        ...
+
+    def at_length(self, case: Case, length: int, chance: "Random") -> Case:
+        """Return a case of ``length`` keys of the kind of ``case``, one of a suite, with everything else drawn that a
+        candidate may not rely on: memory order, scale, number of queries, batch and heads.
+
+        The same ``chance`` gives the same kind of case at each length, as far as memory allows: lengths reach twice
+        those of the suites. A candidate has to be correct there too before it is accepted.
         """
         ...
 

@@ -15,7 +15,7 @@ from random import Random
 import torch
 
 from evaluator.problem import HELD_OUT, Baseline, Call, Case
-from evaluator.problems.dense import attend, make_qkv, outputs, qkv, softmax_scale, total_bytes, views
+from evaluator.problems.dense import attend, make_qkv, outputs, qkv, softmax_scale, structured, total_bytes, views
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,12 @@ class SlidingWindow:
         """Return ``case`` with up to 63 tokens more."""
         length = case.q_len + chance.randrange(1, 64)
         return replace(case, q_len=length, kv_len=length)
+
+    def at_length(self, case: Case, length: int, chance: Random) -> Case:
+        """Return ``case`` at another length, with few heads, layout, scale and window drawn."""
+        drawn = structured(case, length, chance)
+        assert isinstance(drawn, WindowCase)
+        return replace(drawn, window=chance.choice((chance.randint(1, 128), chance.randint(1, 4096))))
 
     def flops(self, case: Case) -> int:
         """Return 4 * head_dim for each pair of a query and a key that it sees."""

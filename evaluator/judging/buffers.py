@@ -135,7 +135,7 @@ def _poison(data: torch.Tensor) -> torch.Tensor:
 
 
 class InputCache:
-    """Inputs of benchmark cases; cases whose storages have the same size share them."""
+    """Inputs of benchmark cases; cases whose storages have the same size and memory order share them."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -146,7 +146,8 @@ class InputCache:
         inputs = [spec for spec in problem.call(case).tensors if spec.role is Role.INPUT]
         # What integers say, such as which blocks are selected, follows from more than their number.
         named = any(not getattr(torch, spec.dtype).is_floating_point for spec in inputs)
-        key = (*((s.name, s.dtype, s.size) for s in inputs), replace(case, name="") if named else None)
+        sizes = ((s.name, s.dtype, s.size) for s in inputs)
+        key = (*sizes, case.layout, replace(case, name="") if named else None)
         if key not in self._made:
             self._made[key] = problem.make_inputs(case, self._seed)
         return self._made[key]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from evaluator.plan import ITEM_BYTES, Role
-from evaluator.problem import Baseline, Call, Case, TensorSpec
+from evaluator.problem import LAYOUTS, Baseline, Call, Case, TensorSpec
 
 if TYPE_CHECKING:
     from random import Random
@@ -27,6 +27,11 @@ AVO_PAPER = "AVO, arXiv 2603.24517: B200, CUDA 13.1"
 
 _PADDING = 24
 """Extra elements per row in the ``padded`` layout; not a multiple of 16, so that rows lose their alignment."""
+
+_MOST_ROWS = 2**18
+"""Most rows of queries of all heads and sequences of a case that is drawn: as many as a benchmark case of one sequence
+has at 16k tokens.
+"""
 
 _MIXED = {"q": "bshd", "k": "padded", "v": "contiguous", "out": "padded"}
 """Strides of the ``mixed`` layout: no tensor's strides are right for another tensor."""
@@ -57,6 +62,13 @@ class Attention:
         q_len, kv_len = case.q_len + more, case.kv_len + more + keys
         return replace(case, batch=chance.randint(1, case.batch), q_len=q_len, kv_len=kv_len)
 
+    def at_length(self, case: Case, length: int, chance: "Random") -> Case:
+        """Return ``structured``, with as many queries as keys, nearly so, a share of them, or at most 128."""
+        drawn = structured(case, length, chance)
+        fewer, share, few = chance.randrange(128), 2.0 ** -chance.uniform(0, 6), chance.randint(1, 128)
+        q_len = chance.choice((length - fewer, *3 * (int(length * share),), *3 * (few,)))
+        return replace(drawn, q_len=min(max(q_len, 1), length))
+
     def flops(self, case: Case) -> int:
         """Return 4 * batch * heads * q_len * kv_len * head_dim, halved when causal (the paper's convention)."""
         full = 4 * case.batch * case.heads * case.q_len * case.kv_len * case.head_dim
@@ -85,6 +97,31 @@ class Attention:
             last_visible = rows[:, None] + (case.kv_len - case.q_len)
             logits = logits.masked_fill(torch.arange(case.kv_len) > last_visible, -math.inf)
         return attend(logits, v, view["q"].dtype)
+
+
+def structured(case: Case, length: int, chance: "Random") -> Case:
+    """Return ``case`` with ``length`` queries and keys; layout, scale, heads and batch are drawn by ``chance``.
+
+    Each KV head has one query head where it has in ``case``, else 2 to 8. There are few heads and sequences, or as many
+    as ``case`` has, but no more than ``_MOST_ROWS`` allows.
+    """
+    grouped = case.heads > case.kv_heads
+    group = chance.randint(2, 8) if grouped else 1
+    few = chance.choice(((1, 1), (1, 2), (2, 1), (3, 1), (1, 3)))
+    batch, kv_heads = chance.choice((few, (max(case.batch, 2), case.kv_heads)))
+    kv_heads = min(kv_heads, max(_MOST_ROWS // (length * group), 1))
+    batch = min(batch, max(_MOST_ROWS // (length * group * kv_heads), 1))
+    scale = chance.choice((0.0, chance.uniform(0.5, 1.5) / math.sqrt(case.head_dim)))
+    return replace(
+        case,
+        batch=batch,
+        heads=kv_heads * group,
+        kv_heads=kv_heads,
+        q_len=length,
+        kv_len=length,
+        layout=chance.choice(LAYOUTS),
+        scale=scale,
+    )
 
 
 def tiled(name: str, batch: int, heads: int, kv_heads: int, length: int, causal: bool) -> Case:
@@ -158,12 +195,17 @@ def make_qkv(case: Case, seed: int) -> "dict[str, torch.Tensor]":
 
     from evaluator.problems import inputs
 
+    specs = qkv(case)
     if case.inputs == "tiled":
-        dtype = getattr(torch, case.dtype)
-        return {s.name: inputs.pool_storage(s.name, s.size, case.head_dim, dtype, seed) for s in qkv(case)}
-    made = inputs.make(case, seed)
+        dtype, row = getattr(torch, case.dtype), case.head_dim
+        flat = {s.name: inputs.pool_storage(s.name, math.prod(s.shape), row, dtype, seed) for s in specs}
+        if all(s.size == flat[s.name].numel() for s in specs):
+            return flat
+        made = {s.name: flat[s.name].view(s.shape) for s in specs}
+    else:
+        made = inputs.make(case, seed)
     storages = {}
-    for spec in qkv(case):
+    for spec in specs:
         # NaN between the rows: a kernel that reads padding gets wrong numbers.
         storages[spec.name] = torch.full((spec.size,), float("nan"), dtype=made[spec.name].dtype)
         storages[spec.name].as_strided(spec.shape, spec.strides).copy_(made[spec.name])

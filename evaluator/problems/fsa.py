@@ -12,8 +12,18 @@ from typing import TYPE_CHECKING
 
 from evaluator.plan import Role
 from evaluator.problem import HELD_OUT, Baseline, Call, Case, TensorSpec
-from evaluator.problems.dense import HEAD_DIM, attend, make_qkv, outputs, qkv, softmax_scale, total_bytes, views
-from evaluator.problems.selection import make_block_indices, selected_pairs
+from evaluator.problems.dense import (
+    HEAD_DIM,
+    attend,
+    make_qkv,
+    outputs,
+    qkv,
+    softmax_scale,
+    structured,
+    total_bytes,
+    views,
+)
+from evaluator.problems.selection import SELECTIONS, make_block_indices, selected_pairs
 
 if TYPE_CHECKING:
     from random import Random
@@ -50,6 +60,22 @@ class SelectedAttention:
         """Return ``case`` with up to 63 tokens more, and possibly fewer batches."""
         length = case.q_len + chance.randrange(1, 64)
         return replace(case, batch=chance.randint(1, case.batch), q_len=length, kv_len=length)
+
+    def at_length(self, case: Case, length: int, chance: "Random") -> Case:
+        """Return ``structured`` with block size, number of blocks and selection drawn too, one sequence and two KV
+        heads at most: where indices decide what programs do, all of them are read.
+        """
+        drawn = structured(case, length, chance)
+        kv_heads, group = min(drawn.kv_heads, 2), drawn.heads // drawn.kv_heads
+        return replace(
+            drawn,
+            batch=1,
+            heads=kv_heads * group,
+            kv_heads=kv_heads,
+            block_size=chance.choice((16, 32, 64, 128)),
+            blocks=chance.randint(3, 16),
+            selection=chance.choice(sorted(SELECTIONS)),
+        )
 
     def flops(self, case: Case) -> int:
         """Return 4 * head_dim for each query head and each key that it selects and sees.

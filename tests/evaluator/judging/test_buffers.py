@@ -50,3 +50,15 @@ def test_cases_share_inputs_unless_their_integers_follow_from_more_than_their_si
     assert cache.get(problem, replace(case, name="another")) is cache.get(problem, case)
     louder = replace(case, scale=0.5)
     assert (cache.get(problem, louder) is cache.get(problem, case)) == (name == "mha")
+
+
+def test_cases_of_another_memory_order_have_inputs_of_their_own() -> None:
+    """Storages of the same size have their rows elsewhere, with NaN between them."""
+    problem, cache = get_problem("mha"), InputCache(1)
+    padded, contiguous = (
+        replace(problem.suites["quick"][0], batch=1, heads=1, kv_heads=1, layout=layout, q_len=length, kv_len=length)
+        for layout, length in (("padded", 128), ("contiguous", 152))
+    )
+    assert cache.get(problem, padded)["q"].isnan().any()
+    assert cache.get(problem, contiguous)["q"].numel() == cache.get(problem, padded)["q"].numel()
+    assert not cache.get(problem, contiguous)["q"].isnan().any()

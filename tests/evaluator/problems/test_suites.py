@@ -1,5 +1,6 @@
 """What holds for the suites of every problem."""
 
+import math
 import random
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from evaluator.catalogue import get_problem, get_suite
-from evaluator.problem import Case
+from evaluator.problem import LAYOUTS, Case
 from evaluator.problems import PROBLEMS
 
 
@@ -51,3 +52,39 @@ def test_cases_exist_at_other_lengths(problem: str) -> None:
         out, lse, _ = found.reference(drawn, inputs, drawn.batch - 1, drawn.heads - 1, torch.arange(drawn.q_len))
         assert bool(out.isfinite().all())
         assert bool(lse.isfinite().all())
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_cases_exist_at_any_length_with_a_structure_of_their_own(problem: str) -> None:
+    found = get_problem(problem)
+    case = found.suites["quick"][-1]
+    drawn = [found.at_length(case, 1000, random.Random(i)) for i in range(60)]
+    assert all(found.at_length(case, 1000, random.Random(i)) == each for i, each in enumerate(drawn))
+    for i, each in enumerate(drawn):
+        longer = found.at_length(case, 3000, random.Random(i))
+        assert (longer.layout, longer.scale, longer.causal) == (each.layout, each.scale, each.causal)
+        assert longer.batch * longer.heads <= each.batch * each.heads
+        assert (each.kv_len, longer.kv_len) == (1000, 3000)
+        assert 1 <= each.q_len <= 1000
+        assert each.heads % each.kv_heads == 0
+    assert {each.layout for each in drawn} == set(LAYOUTS)
+    assert any(each.scale == 0.0 for each in drawn)
+    assert any(each.scale != 0.0 for each in drawn)
+    if problem != "fsa":
+        assert sum(each.q_len <= 128 for each in drawn) >= 15
+        assert sum(128 < each.q_len < 900 for each in drawn) >= 5
+    inputs = found.make_inputs(drawn[0], 3)
+    assert {s.name: s.size for s in found.call(drawn[0]).tensors if s.name in inputs} == {
+        name: storage.numel() for name, storage in inputs.items()
+    }
+
+
+@pytest.mark.parametrize("problem", ["mha", "gqa"])
+def test_there_is_nan_between_rows_at_any_length(problem: str) -> None:
+    found = get_problem(problem)
+    case = replace(found.suites["quick"][0], batch=1, q_len=100, kv_len=100, layout="padded")
+    inputs = found.make_inputs(case, 3)
+    for spec in found.call(case).tensors[:3]:
+        storage = inputs[spec.name]
+        assert not storage.as_strided(spec.shape, spec.strides).isnan().any()
+        assert storage.isnan().sum() == spec.size - math.prod(spec.shape)
