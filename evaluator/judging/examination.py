@@ -4,11 +4,9 @@ import hashlib
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-
-import torch
 
 from evaluator.binary import Binary
 from evaluator.candidate import CANDIDATE_FILE, Candidate, Incumbent
@@ -16,16 +14,17 @@ from evaluator.catalogue import get_problem
 from evaluator.compiling.compiler import Compiler
 from evaluator.compiling.limits import fit
 from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import CaseResult, Evaluation, Fault, Resources, Score, Status
+from evaluator.evaluation import Evaluation, Fault, Resources, Score, Status
 from evaluator.inspection import Findings, Look
-from evaluator.judging import buffers, execution, gpu_work
+from evaluator.judging import buffers, closely, execution, gpu_work
 from evaluator.judging.autotuning import in_words, named
-from evaluator.judging.compare import compare
+from evaluator.judging.checking import Checker
 from evaluator.judging.execution import PlanRun
 from evaluator.judging.overlap import early
+from evaluator.judging.plan_kinds import build
 from evaluator.judging.planning import Planner
 from evaluator.judging.refusal import Refused, outcome, passed, told
-from evaluator.judging.sampling import BEFORE_ACCEPTANCE, EACH_TIME, BenchmarkCheck
+from evaluator.judging.sampling import BEFORE_ACCEPTANCE, EACH_TIME, ELSEWHERE
 from evaluator.judging.speed import Challenge, CompiledPlan, Predicted, Speed
 from evaluator.judging.stages import stages
 from evaluator.judging.traits import traits
@@ -64,8 +63,15 @@ class Cases:
     """Benchmark cases."""
     checked: tuple[Case, ...] = ()
     """Other benchmark cases, which must be right but are not scored."""
-    closely: bool = False
-    """Whether this is the examination before acceptance, with larger samples and more time."""
+    shown: tuple[Case, ...] = ()
+    """Before acceptance, the benchmark cases that the candidate was scored on: these are among the ``large``, and are
+    examined more closely, as are cases that are drawn.
+    """
+
+    @property
+    def closely(self) -> bool:
+        """Whether this is the examination before acceptance."""
+        return bool(self.shown)
 
     @property
     def large(self) -> tuple[Case, ...]:
@@ -90,12 +96,13 @@ class Examination:
         """The plans for each small and each large case: one for each configuration of an autotuned kernel."""
         self._binaries: dict[KernelIR, Binary] = {}
         """Binaries of the plans for the large cases, as far as they were compiled; the last one may not fit."""
-        self._results: list[CaseResult] = []
+        self._drawn: Sequence[tuple[Case, tuple[LaunchPlan, ...]]] = ()
+        """Cases that are drawn before acceptance, with their plans."""
+        self._checker = Checker(self._problem, tools.inputs, tools.chance)
         self._predicted: Score | None = None
         """The prediction for a candidate whose numbers cannot be checked."""
         self._traits: dict[str, str] = {}
         self._started = time.monotonic()
-        self._deadline = math.inf
 
     @property
     def seconds(self) -> float:
@@ -104,10 +111,20 @@ class Examination:
 
     def capture(self) -> str:
         """Capture the candidate's launch plans for all cases, and return their digest."""
-        self._plans = self._captured((*self._cases.small, *self._cases.large))
+        everything = (*self._cases.small, *self._cases.large)
+        if self._cases.closely:
+            planner, shown, chance = self._tools.planner, self._cases.shown, self._tools.chance
+            self._plans, self._drawn = closely.captured(
+                planner, self.candidate, self._problem, everything, shown, chance
+            )
+        else:
+            self._plans = self._captured(everything)
         self.plan_digest = _digest(self._plans)
-        self._tools.planner.check_grids(chain.from_iterable(reversed(self._plans)))  # the largest grids first
-        self._deadline = execution.deadline(closely=self._cases.closely)
+        drawn = (plans for _, plans in self._drawn)
+        self._tools.planner.check_grids(
+            chain.from_iterable([*drawn, *reversed(self._plans)])
+        )  # the largest grids first
+        self._checker.deadline = execution.deadline(closely=self._cases.closely)
         return self.plan_digest
 
     def repeat(self) -> None:
@@ -130,7 +147,7 @@ class Examination:
             suite=self._cases.suite,
             seconds=self.seconds,
             score=score,
-            cases=tuple(self._results),
+            cases=tuple(self._checker.results),
             resources=self._resources,
             plan_digest=self.plan_digest,
             predicted=self._predicted,
@@ -151,8 +168,9 @@ class Examination:
         mixtures = self._mixtures(plans)
         for mixture in mixtures:
             self._check_small(mixture)
-        self._binaries.update(self._compile(plans))
+        self._binaries.update(self._compile(_kernels(plans)))
         checked = [self._check_large(case, plan) for case, plan in zip(cases.large, plans, strict=True)]
+        self._check_further(plans)
         checked, plans = checked[: len(cases.scored)], plans[: len(cases.scored)]
         challenge = None
         if incumbent:
@@ -193,7 +211,7 @@ class Examination:
         """Return the code of the first benchmark case."""
         if look is Look.SASS:
             return hot_code(self.profiles(None)[0])
-        binaries = dict(self._compile(self._fastest()))
+        binaries = dict(self._compile(_kernels(self._fastest())))
         return "\n".join(binary.ptx if look is Look.PTX else binary.ttgir for binary in binaries.values())
 
     def check(self) -> Findings:
@@ -202,8 +220,8 @@ class Examination:
         """
         (plan, *_), *large = self._plans
         ran = outcome(lambda: self._check_whole(self._cases.small[0], plan))
-        compiled = outcome(lambda: self._binaries.update(self._compile(of_case[0] for of_case in large)))
-        return Findings(ran or compiled, resources=self._resources, cases=tuple(self._results))
+        compiled = outcome(lambda: self._binaries.update(self._compile(_kernels(of_case[0] for of_case in large))))
+        return Findings(ran or compiled, resources=self._resources, cases=tuple(self._checker.results))
 
     @property
     def _resources(self) -> tuple[Resources, ...]:
@@ -252,20 +270,9 @@ class Examination:
                 self._check_whole(case, plan)
 
     def _check_whole(self, case: Case, plan: LaunchPlan) -> None:
-        """Execute every program of ``plan`` under the sanitiser, and compare everything it should have written.
-
-        A plan that only a GPU can run is skipped.
-        """
-        if not plan.executable:
-            return
-        inputs = self._problem.make_inputs(case, self._tools.chance.getrandbits(62))
-        run = PlanRun(plan, self._memory(case, plan, inputs, buffers.apart).watched(), self._deadline)
-        for launch in run.launches():
-            with told(before=f"case {case.name}: "):
-                run.run(launch, sanitize=True)
-        checked = compare(self._problem, case, inputs, run.buffers.outputs, whole=True)
-        self._results.append(checked.result)
-        passed(checked.fault)
+        """Check a small case. A plan that only a GPU can run is skipped."""
+        if plan.executable:
+            self._checker.whole(case, plan)
 
     def _check_large(self, case: Case, plan: LaunchPlan) -> CompiledPlan:
         """Count the work at a benchmark shape, see that none is missing, and check a sample of the outputs.
@@ -275,25 +282,32 @@ class Examination:
         try:
             with told(after=in_words(plan.configurations)):
                 if plan.executable:
-                    works = self._sampled(case, plan)
+                    staged = self._checker.sampled(case, plan, BEFORE_ACCEPTANCE if self._cases.closely else EACH_TIME)
+                    works = tuple(stage.work(self._binaries) for stage in staged)
                 else:
-                    works = self._works(case, plan, self._binaries, self._deadline)
+                    works = self._works(case, plan, self._binaries, self._checker.deadline)
         except Refused as refused:
             if plan.executable:
                 raise
             raise self._unverified([plan], refused.fault) from None
         return CompiledPlan(case, plan, self._binaries, works)
 
-    def _sampled(self, case: Case, plan: LaunchPlan) -> tuple[LaunchWork, ...]:
-        run = self._benchmark_run(case, plan, self._deadline)
-        sample = BEFORE_ACCEPTANCE if self._cases.closely else EACH_TIME
-        with told(before=f"case {case.name}: "):
-            staged = stages(run, self._binaries)
-            inputs = self._tools.inputs.get(self._problem, case)
-            checked = BenchmarkCheck(self._problem, case, inputs, run, staged, sample).check(self._tools.chance)
-        self._results.append(checked.result)
-        passed(checked.fault)
-        return tuple(stage.work for stage in staged)
+    def _check_further(self, fastest: Sequence[LaunchPlan]) -> None:
+        """Before acceptance, check all configurations that fit, and the cases that are drawn."""
+        planner, chance = self._tools.planner, self._tools.chance
+        cases, plans = self._cases.large, self._plans[len(self._cases.small) :]
+        fitting = [(case, planner.fitting(of_case)) for case, of_case in zip(cases, plans, strict=True) if self._drawn]
+        shown = [(case, of_case) for case, of_case in fitting if case in self._cases.shown]
+        fit = {choice for _, of_case in fitting for plan in of_case for choice in plan.configurations}
+        further = closely.others(shown, fastest, chance)
+        further += [(case, closely.one_of(of_case, fit, chance)) for case, of_case in self._drawn]
+        built = {build(kernel) for kernel in self._binaries}
+        others = {build(kernel): kernel for _, plan in further for kernel in plan.kernels}
+        dict(self._compile(kernel for what, kernel in others.items() if what not in built))
+        for case, plan in further:
+            if plan.executable:
+                with told(after=in_words(plan.configurations)), self._tools.inputs.passing():
+                    self._checker.sampled(case, plan, ELSEWHERE)
 
     def _unverified(self, plans: Iterable[LaunchPlan], found: Score | Fault) -> Refused:
         """Note what the model says of a candidate that was not executed, and return that as its fault."""
@@ -307,10 +321,10 @@ class Examination:
         return Refused(Fault(Status.UNVERIFIED, message))
 
     def _compile(
-        self, plans: Iterable[LaunchPlan], compiler: Compiler | None = None
+        self, kernels: Iterable[KernelIR], compiler: Compiler | None = None
     ) -> Iterator[tuple[KernelIR, Binary]]:
         """Yield the binary of each kernel, and refuse it after that if it does not fit or may start too early."""
-        for kernel in dict.fromkeys(kernel for plan in plans for kernel in plan.kernels):
+        for kernel in dict.fromkeys(kernels):
             binary = passed((compiler or self._tools.compiler).compile(kernel, self._tools.target))
             yield kernel, binary
             passed(fit(binary, self._tools.target) or early(kernel, binary))
@@ -319,7 +333,7 @@ class Examination:
         self, cases: Sequence[Case], plans: Sequence[LaunchPlan], compiler: Compiler | None = None
     ) -> tuple[CompiledPlan, ...]:
         """Compile and count plans whose numbers are not in question."""
-        binaries = dict(self._compile(plans, compiler))
+        binaries = dict(self._compile(_kernels(plans), compiler))
         deadline = execution.deadline()
         return tuple(
             CompiledPlan(case, plan, binaries, self._works(case, plan, binaries, deadline))
@@ -335,7 +349,7 @@ class Examination:
             for i, case in enumerate(self._cases.small)
             for plan in self._tools.planner.fitting([*alternatives[i], *chain(*(mixture[i] for mixture in mixtures))])
         ]
-        binaries = dict(self._compile(plan for _, plan in ran))
+        binaries = dict(self._compile(_kernels(plan for _, plan in ran)))
         return tuple(CompiledPlan(case, plan, binaries, ()) for case, plan in ran)
 
     def _works(
@@ -346,30 +360,21 @@ class Examination:
         """
 
         def prepared(plan: LaunchPlan) -> PlanRun:
-            return self._benchmark_run(case, plan, deadline)
+            return self._checker.run(case, plan, deadline)
 
         try:
             if plan.executable:
-                return tuple(stage.work for stage in stages(prepared(plan), binaries))
+                return tuple(stage.work(binaries) for stage in stages(prepared(plan)))
             return gpu_work.works(plan, prepared, binaries)
         except Refused:
             if self._tools.target.kind is ScoreKind.MEASURED:
                 return ()
             raise
 
-    def _benchmark_run(self, case: Case, plan: LaunchPlan, deadline: float) -> PlanRun:
-        inputs = self._tools.inputs.get(self._problem, case)
-        return PlanRun(plan, self._memory(case, plan, inputs, buffers.as_allocated), deadline)
 
-    def _memory(
-        self,
-        case: Case,
-        plan: LaunchPlan,
-        inputs: Mapping[str, torch.Tensor],
-        place: Callable[[Sequence[int], random.Random], Sequence[int]],
-    ) -> buffers.Buffers:
-        addresses = place([buffer.nbytes for buffer in plan.buffers], self._tools.chance)
-        return buffers.allocate(self._problem.call(case), plan, inputs, addresses)
+def _kernels(plans: Iterable[LaunchPlan]) -> Iterator[KernelIR]:
+    for plan in plans:
+        yield from plan.kernels
 
 
 def _digest(plans: Iterable[Iterable[LaunchPlan]]) -> str:

@@ -105,8 +105,8 @@ class Judge(Evaluator):
                 return self._inspect(request)
 
     def _verify(self, candidate: Candidate) -> Evaluation:
-        """Return the verdict at the suite's cases and the held-out ones in larger samples, and at the small cases and
-        one of the large ones at newly drawn lengths.
+        """Return the verdict at the suite's cases and the held-out ones in larger samples, at the small cases and one
+        of the large ones at newly drawn lengths, and wherever ``closely`` looks.
         """
         problem, chance = get_problem(candidate.problem), self._tools.chance
         suite = get_suite(problem, self.suite)
@@ -116,7 +116,7 @@ class Judge(Evaluator):
         small = tuple(_sized(problem.at_other_lengths(case, chance)) for case in problem.correctness_cases)
         drawn = _sized(problem.at_other_lengths(chance.choice((*scored, *shown)), chance))
         with self._tools.inputs.passing():
-            return self._verdict(candidate, Cases(name, small, scored, (*shown, drawn), closely=True), None)
+            return self._verdict(candidate, Cases(name, small, scored, (*shown, drawn), suite), None)
 
     def _inspect(self, inspection: Inspection) -> Findings:
         if inspection.look is Look.SCRIPT:

@@ -9,6 +9,7 @@ from evaluator.compiling.compiler import Compiler
 from evaluator.compiling.limits import fit, fit_grid, fit_together
 from evaluator.evaluation import Fault
 from evaluator.judging.autotuning import Autotuner
+from evaluator.judging.plan_kinds import kind
 from evaluator.judging.refusal import passed
 from evaluator.plan import Configuration, KernelIR, LaunchPlan
 from evaluator.problem import Case, Problem
@@ -46,6 +47,12 @@ class Planner:
         plans = passed(self._capturer.alternatives(candidate.source, problem.entry, calls, self._target))
         each = iter(passed(self._compiler.canonical(tuple(chain.from_iterable(plans)), self._target)))
         return tuple(tuple(islice(each, len(of_case))) for of_case in plans)
+
+    def kinds(self, candidate: Candidate, problem: Problem, cases: Sequence[Case]) -> list[str]:
+        """Return what kind of plan the candidate has for each of ``cases``; see ``plan_kinds.kind``."""
+        calls = [problem.call(case) for case in cases]
+        plans = passed(self._capturer.capture(candidate.source, problem.entry, calls, self._target))
+        return [kind(plan, call) for plan, call in zip(plans, calls, strict=True)]
 
     def fastest(
         self,

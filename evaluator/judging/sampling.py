@@ -37,13 +37,17 @@ class Sample:
     """Largest number of groups."""
     flop: float
     """About the largest number of FLOPs of matrix products for all groups, if one program makes one group."""
+    races: bool = False
+    """Whether the sanitiser looks for races, among programs of the sample and some that meet others."""
 
 
-EACH_TIME, BEFORE_ACCEPTANCE = Sample(6, 1e10), Sample(32, 5e10)
+EACH_TIME, BEFORE_ACCEPTANCE, ELSEWHERE = Sample(6, 1e10), Sample(32, 5e10, races=True), Sample(3, 5e9, races=True)
 _OTHER_HEADS, _OTHER_ROWS = 8, 64
 """Limits on what is compared besides the sample: the programs that make the sample often make more rows. At most this
 many heads of these, and this many rows of each, are compared too.
 """
+_MEETINGS = 4
+"""Most pairs of programs of one kind that are run because they meet."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class BenchmarkCheck:
         Raises ``Refused`` for a plan that does less work than the case takes, and for what the execution finds.
         """
         self._refuse_missing_work()
+        for stage in self.stages:
+            stage.keep_promises()
         programs, wanted = self._sampled(chance)
         chosen = self._stored([(stage, mine) for stage, mine in zip(self.stages, programs, strict=True)])
         others = self._stored([(stage, _rest(stage, mine)) for stage, mine in zip(self.stages, programs, strict=True)])
@@ -71,7 +77,7 @@ class BenchmarkCheck:
         either = {i: others[i].logical_or_(chosen[i]) for i in chosen}
         passed(uncovered(self.problem, self.case, self._marked(either)))
         # Far apart first, where an access that leaves its buffer meets no other; then as on a GPU, for the numbers.
-        self._execute(programs, self._far_apart(chance))
+        self._execute(programs, self._far_apart(chance), sanitize=self.sample.races)
         self._execute(programs, self.run)
         outputs = only(self.problem, self.case, self._marked(chosen), rows)
         return compare(self.problem, self.case, self.inputs, outputs, whole=False)
@@ -87,7 +93,7 @@ class BenchmarkCheck:
     def _refuse_missing_work(self) -> None:
         """Refuse a plan with matrix products that does fewer of them than the case takes."""
         useful = self.problem.flops(self.case)
-        counted = sum(stage.work.total("dot_flops") for stage in self.stages)
+        counted = sum(stage.flops(_all(stage)) for stage in self.stages)
         if any(stage.kernel.multiplies for stage in self.stages) and counted < LEAST_WORK * useful:
             message = f"{counted:.3g} FLOPs of matrix products are counted, but {useful:.3g} are needed"
             raise Refused(Fault(Status.INCORRECT, f"{message}: work is missing at this shape"))
@@ -97,15 +103,19 @@ class BenchmarkCheck:
 
         It is smaller where they are too many.
         """
-        each = max((stage.work.total("dot_flops") / stage.launch.programs for stage in self.stages), default=0.0)
+        each = max((stage.flops(_all(stage)) / stage.launch.programs for stage in self.stages), default=0.0)
         groups = max(1, min(self.sample.groups, int(self.sample.flop / max(each, 1.0))))
+        meeting = [_meeting(stage, chance) if self.sample.races else _NONE for stage in self.stages]
         while True:
             rows = self._groups(groups, chance)
-            programs = self._makers(rows)
+            programs = self._makers(rows, meeting)
             pairs = zip(self.stages, programs, strict=True)
             excessive = [(stage, mine) for stage, mine in pairs if stage.flops(mine) > MOST_FLOP]
             if not excessive:
                 return programs, rows
+            if groups == 1 and any(mine.numel() for mine in meeting):
+                meeting = [_NONE] * len(self.stages)
+                continue
             if groups == 1:
                 stage, mine = excessive[-1]
                 message = f"{SAMPLE_ROWS} rows depend on {mine.numel()} programs of kernel {stage.kernel.name}"
@@ -121,28 +131,28 @@ class BenchmarkCheck:
             wanted[chance.randrange(batch), chance.randrange(heads), start : start + SAMPLE_ROWS] = True
         return wanted
 
-    def _makers(self, rows: torch.Tensor) -> list[torch.Tensor]:
-        """Return the programs of each stage that the outputs' ``rows`` depend on."""
+    def _makers(self, rows: torch.Tensor, others: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Return the programs of each stage that the outputs' ``rows`` and ``others``, of each stage, depend on."""
         buffers = self.run.buffers
         wanted = no_marks(buffers, [i for i, a in enumerate(buffers.allocations) if not a.readonly])
         for name, i in self._outputs.items():
             shape, strides = self._specs[name].shape, self._specs[name].strides
             wanted[i].as_strided(shape, strides)[rows] = True
         found: list[torch.Tensor] = []
-        for stage in reversed(self.stages):
-            found.insert(0, _all(stage) if stage.whole else self._makers_in(stage, wanted))
+        for stage, mine in zip(reversed(self.stages), reversed(others), strict=True):
+            found.insert(0, _all(stage) if stage.whole else self._makers_in(stage, wanted, mine))
         return found
 
     @property
     def _specs(self) -> dict[str, TensorSpec]:
         return {spec.name: spec for spec in self.problem.call(self.case).tensors}
 
-    def _makers_in(self, stage: Stage, wanted: Marks) -> torch.Tensor:
-        """Return the programs that ``wanted`` elements depend on, and add to these what the programs read."""
-        args, none = stage.launch.args, torch.zeros(0, dtype=torch.int64)
+    def _makers_in(self, stage: Stage, wanted: Marks, others: torch.Tensor) -> torch.Tensor:
+        """Return ``others`` and the programs that ``wanted`` elements depend on, and add to these what they read."""
+        args = stage.launch.args
         read = stage.kernel.reads(args) & wanted.keys()
-        fresh = stage.writers(wanted) if stage.kernel.changes(args) else none
-        chosen = none
+        fresh = torch.cat((others, stage.writers(wanted) if stage.kernel.changes(args) else _NONE)).unique()
+        chosen = _NONE
         while fresh.numel():
             chosen = torch.cat((chosen, fresh)).unique()
             if not read:
@@ -151,7 +161,7 @@ class BenchmarkCheck:
             stage.mark(marks, fresh, reads=True)
             for i in read:
                 wanted[i] |= marks[i]
-            fresh = none
+            fresh = _NONE
             if read & stage.kernel.changes(args):
                 fresh = stage.writers(marks)
                 fresh = fresh[~torch.isin(fresh, chosen)]
@@ -171,17 +181,28 @@ class BenchmarkCheck:
                 stage.mark(marks, chosen)
         return marks
 
-    def _execute(self, programs: Sequence[torch.Tensor], run: PlanRun) -> None:
+    def _execute(self, programs: Sequence[torch.Tensor], run: PlanRun, *, sanitize: bool = False) -> None:
         """Run the given programs of each stage, on memory as it is before the plan begins."""
         run.buffers.poison()
         for launch, stage, chosen in zip(run.launches(), self.stages, programs, strict=True):
             if not chosen.numel():
                 continue
-            execution = run.run(launch) if stage.whole else run.run(launch, chosen, script=stage.script)
+            part, script = (None, None) if stage.whole else (chosen, stage.script)
+            execution = run.run(launch, part, sanitize=sanitize, script=script)
             if any(int(more.max()) > 0 for more in stage.uncounted(chosen, execution)):
                 name = stage.kernel.name
                 message = f"programs of kernel {name} loop more often than was counted before they ran"
                 raise Refused(Fault(Status.UNSUPPORTED, f"{message}: the work cannot be counted"))
+
+
+_NONE = torch.zeros(0, dtype=torch.int64)
+
+
+def _meeting(stage: Stage, chance: random.Random) -> torch.Tensor:
+    """Return some programs of a stage that meet others in memory, and those."""
+    found = () if stage.whole else stage.meetings()
+    some = (chance.sample(pairs.tolist(), min(len(pairs), _MEETINGS)) for pairs in found)
+    return torch.tensor(sorted({program for pairs in some for pair in pairs for program in pair}), dtype=torch.int64)
 
 
 def _all(stage: Stage) -> torch.Tensor:

@@ -12,7 +12,7 @@ import torch
 from evaluator import executor
 from evaluator.binary import Binary
 from evaluator.evaluation import Fault, Status
-from evaluator.executor import Allocation, Execution, Script
+from evaluator.executor import Allocation, Counted, Execution, Script
 from evaluator.judging.buffers import Buffers
 from evaluator.judging.execution import TEMPORARIES_BYTES, PlanRun
 from evaluator.judging.refusal import Refused
@@ -35,7 +35,11 @@ class Stage:
     script: Script | None
     whole: bool
     """Whether it was executed, because later launches depend on it."""
-    work: LaunchWork
+    counted: Counted
+
+    def work(self, binaries: Mapping[KernelIR, Binary]) -> LaunchWork:
+        """Return the work of the launch, given the binary of its kernel."""
+        return self.counted.of(binaries[self.run.ir(self.launch)], self.launch.programs)
 
     def mark(self, marks: Marks, programs: torch.Tensor, *, reads: bool = False) -> Execution:
         """Set marks where programs [n], by linear ids, store or, with ``reads``, load. Raises ``Refused``."""
@@ -69,22 +73,50 @@ class Stage:
 
         return self.run.attempt(self.launch, find)
 
+    def keep_promises(self) -> None:
+        """Check the promises of all programs to the compiler that cost little; raise ``Refused`` for a false one."""
+
+        def check(kernel: executor.Kernel) -> Execution:
+            return kernel.promises(
+                self.memory, self.launch.args, self.launch.grid, script=self.script, deadline=self.run.deadline
+            )
+
+        self.run.sound(self.launch, check)
+
+    def meetings(self) -> tuple[torch.Tensor, ...]:
+        """Return pairs of programs, int64 [n, 2], that race unless something orders them: see ``Kernel.meetings``."""
+
+        def find(kernel: executor.Kernel) -> tuple[torch.Tensor, ...]:
+            changed = kernel.changes(self.launch.args)
+            return kernel.meetings(
+                self._marked(no_marks(self.run.buffers, changed)),
+                self.launch.args,
+                self.launch.grid,
+                script=self.script,
+                temporaries_bytes=TEMPORARIES_BYTES,
+                deadline=self.run.deadline,
+            )
+
+        return self.run.attempt(self.launch, find)
+
     def uncounted(self, programs: torch.Tensor, execution: Execution) -> list[torch.Tensor]:
         """Return, for each loop that does more than wait, by how much programs [n] looped more often than counted."""
-        counted = (torch.from_numpy(loop.trips[programs.numpy()]) for loop in self.work.loops)
+        counted = (torch.from_numpy(trips[programs.numpy()]) for trips in self.counted.trips)
         pairs = enumerate(zip(execution.trips, counted, strict=True))
         return [torch.from_numpy(ran) - known for i, (ran, known) in pairs if i not in self.kernel.waiting]
 
     def flops(self, programs: torch.Tensor) -> float:
         """Return the matrix work of programs."""
-        loops = sum(loop.body.dot_flops * float(loop.trips[programs.numpy()].sum()) for loop in self.work.loops)
-        return loops + self.work.outside.dot_flops * programs.numel()
+        counted, chosen = self.counted, programs.numpy()
+        loops = zip(counted.bodies, counted.trips, strict=True)
+        inside = sum(body.dot_flops * float(trips[chosen].sum()) for body, trips in loops)
+        return inside + counted.outside.dot_flops * programs.numel()
 
     def _marked(self, marks: Marks) -> list[Allocation]:
         return [replace(a, written=marks.get(i)) for i, a in enumerate(self.memory)]
 
 
-def stages(run: PlanRun, binaries: Mapping[KernelIR, Binary]) -> tuple[Stage, ...]:
+def stages(run: PlanRun) -> tuple[Stage, ...]:
     """Return the stages of a plan, in the run's buffers; raise ``Refused`` where its work cannot be counted."""
     kernels = [run.attempt(launch, lambda kernel: kernel) for launch in run.plan.launches]
     whole = _decisive(kernels, run.plan.launches)
@@ -97,7 +129,7 @@ def stages(run: PlanRun, binaries: Mapping[KernelIR, Binary]) -> tuple[Stage, ..
             message = f"what kernel {run.ir(launch).name} does depends on what an earlier launch computes"
             fault = Fault(Status.UNSUPPORTED, f"{message} with matrix products: the work cannot be counted")
             raise Refused(fault)
-        found.append(_stage(run, launch, kernel, needs, i in whole, binaries))
+        found.append(_stage(run, launch, kernel, needs, i in whole))
         if i in whole:
             run.run(launch)
         else:
@@ -118,14 +150,7 @@ def _decisive(kernels: Sequence[executor.Kernel], launches: Sequence[Launch]) ->
     return frozenset(found)
 
 
-def _stage(
-    run: PlanRun,
-    launch: Launch,
-    kernel: executor.Kernel,
-    needs: frozenset[int],
-    whole: bool,
-    binaries: Mapping[KernelIR, Binary],
-) -> Stage:
+def _stage(run: PlanRun, launch: Launch, kernel: executor.Kernel, needs: frozenset[int], whole: bool) -> Stage:
     memory = tuple(
         replace(a, data=a.data.clone()) if i in needs and not a.readonly else a
         for i, a in enumerate(run.buffers.allocations)
@@ -139,9 +164,7 @@ def _stage(
     def count(kernel: executor.Kernel) -> executor.Counted:
         return kernel.count(memory, launch.args, launch.grid, script=written, deadline=run.deadline)
 
-    counted = run.attempt(launch, count)
-    work = counted.of(binaries[run.ir(launch)], launch.programs)
-    return Stage(run, launch, kernel, memory, written, whole, work)
+    return Stage(run, launch, kernel, memory, written, whole, run.attempt(launch, count))
 
 
 def no_marks(buffers: Buffers, chosen: Iterable[int]) -> Marks:

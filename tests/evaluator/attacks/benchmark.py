@@ -184,6 +184,27 @@ ATTACKS = {
         Status.UNSUPPORTED,
         "8k-causal: .*depends on what an earlier launch computes",
     ),
+    "an assumption that is false in one tile": Attack(
+        edited(
+            (
+                "    row_max = tl.full(",
+                "    tl.assume((block_m != 77) | (batch_head != 3) | (kv_len < 8192))\n    row_max = tl.full(",
+            )
+        ),
+        Status.INCORRECT,
+        r"8k-causal: false assumption .*program \(77, 3, 0\)",
+    ),
+    "a hint that is false in one tile": Attack(
+        edited(
+            (
+                "    row_max = tl.full(",
+                "    lost = ((block_m == 77) & (batch_head == 3) & (kv_len == 8192)).to(tl.int32)\n"
+                "    offs_m = tl.multiple_of(offs_m + lost, 16) - lost\n    row_max = tl.full(",
+            )
+        ),
+        Status.INCORRECT,
+        r"8k-causal: false hint .*program \(77, 3, 0\)",
+    ),
     "half of the heads": Attack(
         tuned(
             ('(triton.cdiv(M, meta["BM"]), B * H)]', '(triton.cdiv(M, meta["BM"]), B * H // 2 if H == 16 else B * H)]')

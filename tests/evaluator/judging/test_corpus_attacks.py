@@ -11,9 +11,13 @@ from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Status
 from evaluator.judging import execution
 from evaluator.judging.judge import Judge
+from evaluator.problem import HELD_OUT
+from evaluator.problems import PROBLEMS
+from evaluator.problems.mha import MHA
+from evaluator.sandbox.jobs import ForkServer
 from evaluator.targets import get_target
 from tests.corpus import sample
-from tests.evaluator.attacks import benchmark, harmless, host, kernels, plans, process
+from tests.evaluator.attacks import benchmark, harmless, host, kernels, lengths, plans, process
 from tests.evaluator.attacks.attack import SEED, Attack
 
 ATTACKS = {
@@ -81,6 +85,27 @@ def test_work_that_depends_on_the_inputs_is_counted(judge: Judge, seed: Evaluati
     assert evaluation.score is not None
     for case, honest in zip(evaluation.score.cases, seed.score.cases, strict=True):
         assert case.tflops <= NO_FASTER * honest.tflops
+
+
+@pytest.fixture(scope="module")
+def close_judge(fork_server: ForkServer) -> Iterator[Judge]:
+    """A judge for few cases, whose examinations before acceptance draw the same every time."""
+    with pytest.MonkeyPatch.context() as patch:
+        suites = MHA.suites | {"quick": MHA.suites["quick"][:1], HELD_OUT: MHA.suites[HELD_OUT][:1]}
+        patch.setitem(PROBLEMS, "few", replace(MHA, correctness_cases=MHA.correctness_cases[:4], suites=suites))
+        with Judge(get_target("h100"), "quick", server=fork_server) as judge:
+            yield judge
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("name", lengths.ATTACKS)
+def test_what_is_wrong_where_nobody_looks_is_not_accepted(close_judge: Judge, name: str) -> None:
+    attack = lengths.ATTACKS[name]
+    close_judge._tools.chance.seed(1)
+    assert close_judge.evaluate(Candidate("few", attack.source)).correct
+    evaluation = close_judge.verify(Candidate("few", attack.source))
+    assert evaluation.status is attack.status, evaluation.message
+    assert re.search(attack.message, evaluation.message), evaluation.message
 
 
 def test_the_judge_is_the_same_after_all_attacks(judge: Judge, seed: Evaluation) -> None:

@@ -1,0 +1,43 @@
+"""Kinds of launch plans: what stays the same as lengths change, unless a candidate's host code branches on them."""
+
+import hashlib
+import re
+
+from evaluator.plan import Argument, Descriptor, Fill, KernelIR, Launch, LaunchPlan, Pointer, without_locations
+from evaluator.problem import Call
+
+_DIVISIBILITY = re.compile(r" ?\{tt\.divisibility = \d+ : i32\}")
+_BLOCK = re.compile(r"tensor<[^>]*>+")
+
+
+def kind(plan: LaunchPlan, call: Call) -> str:
+    """Return a digest of the kernels of ``plan``, their options, their order, and what their arguments are.
+
+    Of an integer only counts whether it is an extent or a stride of ``call``. Grids do not count, nor does what Triton
+    knows to divide an argument.
+    """
+    known = {number for spec in call.tensors for number in (*spec.shape, *spec.strides)}
+
+    def named(value: float) -> object:
+        return value in known if type(value) is int else value
+
+    def argument(given: Argument) -> object:
+        if isinstance(given, Pointer):
+            return given.buffer, named(given.byte_offset)
+        if isinstance(given, Descriptor):
+            extents = [*map(named, given.shape), *map(named, given.strides)]
+            return given.buffer, extents, given.block_shape, given.padding
+        return named(given.value)
+
+    def step(one: Fill | Launch) -> object:
+        if isinstance(one, Launch):
+            return one.kernel, [argument(given) for given in one.args]
+        return one.buffer, one.value
+
+    kernels = [(_DIVISIBILITY.sub("", without_locations(kernel.ttir)), kernel.options) for kernel in plan.kernels]
+    return hashlib.sha256(repr((kernels, [step(one) for one in plan.steps])).encode()).hexdigest()
+
+
+def build(kernel: KernelIR) -> tuple[object, ...]:
+    """Return what decides most of whether a kernel fits a target: its options, and the types of its blocks."""
+    return kernel.options, frozenset(_BLOCK.findall(kernel.ttir))

@@ -1,0 +1,91 @@
+"""Where the examination before acceptance looks: spoiled regions of any structure are met, and changes are located."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+
+from evaluator.judging import places
+from evaluator.problem import Case
+from evaluator.problems import PROBLEMS
+from evaluator.problems.gqa import GQA
+from evaluator.problems.mha import MHA
+
+REGIONS: dict[str, Callable[[Case], bool]] = {
+    "lengths from 1,100 to 4,900": lambda case: 1100 <= case.kv_len <= 4900,
+    "lengths above 33,000": lambda case: case.kv_len > 33_000,
+    "strides, from 2,048 keys on": lambda case: case.layout != "contiguous" and case.kv_len >= 2048,
+    "a scale of its own, from 2,048 keys on": lambda case: case.scale != 0.0 and case.kv_len >= 2048,
+    "a causal mask that is shifted by more than 512": lambda case: case.causal and case.kv_len - case.q_len > 512,
+    "few queries, on 1,024 keys or more": lambda case: case.q_len <= 128 and case.kv_len >= 1024,
+    "one sequence, from 2,048 keys on": lambda case: case.batch == 1 and case.kv_len >= 2048,
+    "several sequences, from 2,048 keys on": lambda case: case.batch > 1 and case.kv_len >= 2048,
+    "many heads, from 1,100 to 5,000 keys": lambda case: case.batch * case.heads > 16 and 1100 <= case.kv_len <= 5000,
+    "one head, from 2,048 keys on": lambda case: case.heads == 1 and case.kv_len >= 2048,
+}
+LEAST = 0.85
+"""Least share of the examinations that meet a region."""
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_a_region_is_met_by_nearly_every_examination(region: str) -> None:
+    spoiled = REGIONS[region]
+    met = sum(any(map(spoiled, places.drawn(MHA, random.Random(i)))) for i in range(300))
+    assert met >= LEAST * 300
+
+
+@pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
+def test_lengths_are_from_everywhere_and_no_two_examinations_look_at_the_same(problem) -> None:
+    lengths = [{case.kv_len for case in places.drawn(problem, random.Random(i))} for i in range(50)]
+    longest = max(case.kv_len for suite in problem.suites.values() for case in suite)
+    assert all(min(some) < 256 and max(some) > longest for some in lengths)
+    assert len(set().union(*lengths)) > 300
+    names = [case.name for case in places.drawn(problem, random.Random(1))]
+    assert len(set(names)) == places.LENGTHS
+
+
+def host(branches: Callable[[Case], object], asked: list[int]) -> places.Kinds:
+    """A candidate whose plans are of the kinds that ``branches`` tells apart."""
+
+    def kinds(cases: Sequence[Case]) -> list[str]:
+        asked.append(len(cases))
+        return [str(branches(case)) for case in cases]
+
+    return kinds
+
+
+def test_both_sides_of_a_length_where_host_code_branches_are_looked_at() -> None:
+    asked: list[int] = []
+    cases = places.changes(MHA, host(lambda case: case.kv_len < 4900, asked), random.Random(3))
+    assert {case.kv_len < 4900 for case in cases} == {True, False}
+    assert all(abs(case.kv_len - 4900) < 48 for case in cases)
+    assert len(asked) <= 6
+    assert max(asked) <= 40
+
+
+def test_a_branch_on_the_number_of_queries_is_located_along_a_share_of_the_keys() -> None:
+    found = [places.changes(GQA, host(lambda case: case.q_len <= 1000, []), random.Random(i)) for i in range(10)]
+    assert any(900 < case.q_len <= 1000 for cases in found for case in cases)
+    assert any(1000 < case.q_len < 1100 for cases in found for case in cases)
+
+
+def test_host_code_that_never_branches_is_asked_once() -> None:
+    asked: list[int] = []
+    assert places.changes(MHA, host(lambda case: 0, asked), random.Random(3)) == []
+    assert len(asked) == 1
+
+
+def test_host_code_that_branches_everywhere_or_by_chance_is_asked_a_bounded_number_of_times() -> None:
+    chance = random.Random(5)
+    for branches in (lambda case: case.kv_len, lambda case: chance.random()):
+        asked: list[int] = []
+        cases = places.changes(MHA, host(branches, asked), random.Random(3))
+        assert len(cases) <= 6
+        assert sum(asked) <= 200
+
+
+def test_what_a_candidate_is_called_for_tells_nothing_that_its_shape_does_not() -> None:
+    """The name is told to the candidate's process with the shapes."""
+    case = places.drawn(MHA, random.Random(3))[4]
+    assert case.name == places._named(replace(case, name="")).name
