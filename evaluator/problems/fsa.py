@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import torch
 
 KV_HEADS = 4
+_LONG = 16384
+"""Tokens from which a case that is drawn has one KV head."""
 _ROWS_AT_ONCE = 64
 """Rows of queries that the reference handles at once; it bounds the memory of its float64 matrices of rows by keys."""
 
@@ -62,11 +64,12 @@ class SelectedAttention:
         return replace(case, batch=chance.randint(1, case.batch), q_len=length, kv_len=length)
 
     def at_length(self, case: Case, length: int, chance: "Random") -> Case:
-        """Return ``structured`` with block size, number of blocks and selection drawn too, one sequence and two KV
-        heads at most: where indices decide what programs do, all of them are read.
+        """Return ``structured`` with block size, number of blocks and selection drawn too.
+
+        There is one sequence and few KV heads: where indices decide what programs do, all of them are read.
         """
         drawn = structured(case, length, chance)
-        kv_heads, group = min(drawn.kv_heads, 2), drawn.heads // drawn.kv_heads
+        kv_heads, group = min(drawn.kv_heads, 2 if length < _LONG else 1), drawn.heads // drawn.kv_heads
         return replace(
             drawn,
             batch=1,
