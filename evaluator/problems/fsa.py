@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 KV_HEADS = 4
 _LONG = 16384
-"""Tokens from which a case that is drawn has one KV head."""
+"""Tokens from which a case that is drawn has one KV head, and no rows that are padded: both take the judge too long."""
 _ROWS_AT_ONCE = 64
 """Rows of queries that the reference handles at once; it bounds the memory of its float64 matrices of rows by keys."""
 
@@ -66,7 +66,8 @@ class SelectedAttention:
     def at_length(self, case: Case, length: int, chance: "Random") -> Case:
         """Return ``structured`` with block size, number of blocks and selection drawn too.
 
-        There is one sequence and few KV heads: where indices decide what programs do, all of them are read.
+        There is one sequence and few KV heads: where indices decide what programs do, all of them are read. Long cases
+        are ``contiguous`` or ``bshd``.
         """
         drawn = structured(case, length, chance)
         kv_heads, group = min(drawn.kv_heads, 2 if length < _LONG else 1), drawn.heads // drawn.kv_heads
@@ -75,6 +76,7 @@ class SelectedAttention:
             batch=1,
             heads=kv_heads * group,
             kv_heads=kv_heads,
+            layout="bshd" if length >= _LONG and drawn.layout != "contiguous" else drawn.layout,
             block_size=chance.choice((16, 32, 64, 128)),
             blocks=chance.randint(3, 16),
             selection=chance.choice(sorted(SELECTIONS)),
