@@ -14,12 +14,14 @@ import triton
 import triton.language as tl
 from triton import knobs
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.compiler import ASTSource, make_backend
 
 from evaluator import executor
 from evaluator.binary import Binary
 from evaluator.compiling.compile_job import listing
+from evaluator.compiling.frontend import lower
 from evaluator.evaluation import CaseScore
+from evaluator.locations import without_locations
 from evaluator.performance import predict
 from evaluator.plan import Pointer, Scalar
 from evaluator.targets import get_target
@@ -149,14 +151,9 @@ class Variant:
         return self.schedule != "full"
 
 
-def compile_variant(variant: Variant, arch: int) -> Binary:
-    """Compile for an architecture the way a launch with aligned pointers and strides would."""
-    return _compiled(variant, arch)[0]
-
-
 @lru_cache(maxsize=128)
-def _compiled(variant: Variant, arch: int) -> tuple[Binary, executor.Kernel]:
-    """Return a variant compiled for an architecture, and its IR to be counted."""
+def ir_of(variant: Variant, arch: int) -> str:
+    """Return a variant's IR for an architecture, the way a launch with aligned pointers and strides would have it."""
     kernel = forward_descriptors if variant.descriptors else forward
     constants: dict[str, Any] = {
         "SCHEDULE": variant.schedule,
@@ -169,24 +166,31 @@ def _compiled(variant: Variant, arch: int) -> tuple[Binary, executor.Kernel]:
     }
     types = {"Q": "*bf16", "K": "*bf16", "V": "*bf16", "Out": "*bf16", "Lse": "*fp32", "scale": "fp32"}
     names = kernel.arg_names
-    compiled = triton.compile(
-        ASTSource(
-            kernel,
-            {name: "constexpr" if name in constants else types.get(name, "i32") for name in names},
-            {(i,): constants[name] for i, name in enumerate(names) if name in constants},
-            {
-                (i,): [["tt.divisibility", 16]]
-                for i, name in enumerate(names)
-                if name not in constants and name != "scale"
-            },
-        ),
-        target=GPUTarget("cuda", arch, 32),
-        options={"num_warps": variant.warps, "num_stages": variant.stages, "enable_fp_fusion": True},
+    source = ASTSource(
+        kernel,
+        {name: "constexpr" if name in constants else types.get(name, "i32") for name in names},
+        {(i,): constants[name] for i, name in enumerate(names) if name in constants},
+        {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if name not in constants and name != "scale"},
     )
+    backend = make_backend(GPUTarget("cuda", arch, 32))
+    return lower(source, backend, backend.parse_options(_options(variant))).kernel.ttir
+
+
+def _options(variant: Variant) -> dict[str, int | bool]:
+    return {"num_warps": variant.warps, "num_stages": variant.stages, "enable_fp_fusion": True}
+
+
+@lru_cache(maxsize=128)
+def compile_variant(variant: Variant, arch: int) -> Binary:
+    """Compile for an architecture."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "kernel.ttir")
+        path.write_text(without_locations(ir_of(variant, arch)))
+        compiled = triton.compile(str(path), target=GPUTarget("cuda", arch, 32), options=_options(variant))
     registers, stack, disassembly = _inspect(compiled.asm["cubin"], compiled.asm["ptx"])
     threads = re.search(r"\.reqntid (\d+)", compiled.asm["ptx"])
-    binary = Binary(
-        kernel.__name__,
+    return Binary(
+        compiled.metadata.name,
         f"sm_{arch}",
         compiled.asm["cubin"],
         compiled.asm["ptx"],
@@ -197,7 +201,6 @@ def _compiled(variant: Variant, arch: int) -> tuple[Binary, executor.Kernel]:
         compiled.metadata.tmem_size,
         disassembly,
     )
-    return binary, executor.load(compiled.asm["ttir"])
 
 
 def _inspect(cubin: bytes, ptx: str) -> tuple[int, int, str]:
@@ -216,7 +219,7 @@ def _inspect(cubin: bytes, ptx: str) -> tuple[int, int, str]:
 @lru_cache(maxsize=256)
 def launch_work(variant: Variant, arch: int, length: int) -> LaunchWork:
     """Count one launch on 32768 tokens in sequences of ``length``, 16 heads of dimension 128."""
-    binary, kernel = _compiled(variant, arch)
+    binary, kernel = compile_variant(variant, arch), executor.load(ir_of(variant, arch))
     rows = TOKENS // length * HEADS
     buffers = {name: torch.empty(TOKENS * HEADS * HEAD_DIM, dtype=torch.bfloat16) for name in ("Q", "K", "V", "Out")}
     buffers["Lse"] = torch.empty(TOKENS * HEADS)

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta
 
+from evaluator.locations import without_locations
+
 ITEM_BYTES = {
     "bool": 1,
     "int8": 1,
@@ -63,6 +65,10 @@ class PlanLimits:
 
 
 DEFAULT_LIMITS = PlanLimits()
+
+
+_SECTOR_BYTES = 32
+"""The unit in which device memory is written."""
 
 
 class Role(StrEnum):
@@ -160,6 +166,13 @@ class Fill:
     strides: Extents
     value: int | float | bool
 
+    def nbytes(self, buffer: Buffer) -> int:
+        """Return the bytes that it writes to ``buffer``; an element that has no neighbour takes a sector of memory."""
+        item = ITEM_BYTES[buffer.dtype]
+        return math.prod(self.shape) * (
+            item if not self.strides or min(self.strides) <= 1 else max(item, _SECTOR_BYTES)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -214,6 +227,18 @@ class LaunchPlan:
         """The steps that launch a kernel."""
         return tuple(step for step in self.steps if isinstance(step, Launch))
 
+    @property
+    def fills(self) -> tuple[tuple[int, ...], ...]:
+        """For each launch the bytes of each fill before it; those after the last launch are with it."""
+        found: list[list[int]] = [[] for _ in self.launches] or [[]]
+        place = 0
+        for step in self.steps:
+            if isinstance(step, Fill):
+                found[min(place, len(found) - 1)].append(step.nbytes(self.buffers[step.buffer]))
+            else:
+                place += 1
+        return tuple(map(tuple, found))
+
     @cached_property
     def digest(self) -> str:
         """Hex digest of what the plan does; source locations and names of values and functions in the IR do not count,
@@ -237,17 +262,7 @@ class LaunchPlan:
         }
 
 
-_STRING_OR_LOCATION = re.compile(
-    r'"(?:[^"\\]|\\.)*"|(?<!\s)\s*(?<![\w$.\-@])loc\((?:[^()"]|"(?:[^"\\]|\\.)*"|\((?:[^()"]|"(?:[^"\\]|\\.)*"|\([^()]*\))*\))*\)'
-    r"|^#loc\d* = .*$",
-    re.MULTILINE,
-)
 _STRING_OR_NAME = re.compile(r'"(?:[^"\\]|\\.)*"|[%@][\w$.\-]+')
-
-
-def without_locations(ttir: str) -> str:
-    """Return IR text without source locations, which change line tables and no instruction. Strings stay as is."""
-    return _STRING_OR_LOCATION.sub(lambda match: match[0] if match[0].startswith('"') else "", ttir)
 
 
 def canonical_ttir(text: str) -> str:

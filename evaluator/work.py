@@ -23,6 +23,8 @@ class Body:
     store_bytes: float
     entered: float = 1.0
     """Share of the passes, 0 to 1, that enter the branch in the body which most of them enter; 1 where unknown."""
+    arithmetic: float = 0.0
+    """Floating-point operations other than those of products, and conversions; 0 where they were not counted."""
 
 
 Trips = tuple[npt.NDArray[np.int64], ...]
@@ -38,6 +40,8 @@ class LoopWork:
     body: Body
     trips: npt.NDArray[np.int64]
     """[programs]: how often each program runs the body in all, in program order (x fastest)."""
+    lines: range = range(0)
+    """Its lines in the text of the IR, counted from 1; empty where they are not known."""
 
 
 SAMPLED_PROGRAMS = 256
@@ -63,8 +67,8 @@ class Access:
     """Mean length of the contiguous pieces of the distinct bytes."""
     program_lines: float
     """Distinct lines of 128 bytes that one program asks for each time."""
-    location: str
-    """Source line, as ``FILE:LINE``."""
+    line: int
+    """The operation's line in the text of the IR, counted from 1."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ class LaunchWork:
     """Where programs read and write; empty where that was not looked at."""
     buffer_bytes: tuple[int, ...] = ()
     """Size of each buffer of the launch."""
+    fills: tuple[int, ...] = ()
+    """Bytes written by each fill of a buffer before the launch, or after it if it is the last."""
 
     def total(self, what: str) -> float:
         """Return a field of ``Body``, e.g. ``dot_flops``, added up over all programs."""
@@ -99,12 +105,14 @@ class Counted:
     """The mean work of a program outside all loops."""
     parents: tuple[int | None, ...] = ()
     """For each loop, the index of the enclosing one, None at top level."""
+    lines: tuple[range, ...] = ()
+    """For each loop, its lines in the text of the IR, counted from 1."""
     accesses: tuple[Access, ...] = ()
     """Where a sample of programs reads and writes."""
     buffer_bytes: tuple[int, ...] = ()
     """Size of each buffer of the launch."""
 
-    def of(self, binary: Binary, programs: int) -> LaunchWork:
-        """Return the work of the launch of ``programs`` programs with a compiled kernel."""
-        loops = tuple(LoopWork(*each) for each in zip(self.parents, self.bodies, self.trips, strict=True))
-        return LaunchWork(binary, programs, loops, self.outside, self.accesses, self.buffer_bytes)
+    def of(self, binary: Binary, programs: int, fills: tuple[int, ...] = ()) -> LaunchWork:
+        """Return the work of the launch of ``programs`` programs with a compiled kernel; ``fills`` go with it."""
+        loops = tuple(LoopWork(*each) for each in zip(self.parents, self.bodies, self.trips, self.lines, strict=True))
+        return LaunchWork(binary, programs, loops, self.outside, self.accesses, self.buffer_bytes, fills)

@@ -1,7 +1,8 @@
 """Compiles the IR of a launch plan for a target.
 
 The IR is hostile: it may not parse, may take forever, or abort the compiler. So each compilation is a job of the fork
-server (``evaluator.compiling.compile_job``).
+server (``evaluator.compiling.compile_job``). Its source locations may be anything, so it is compiled without them: MLIR
+then takes each operation's line in the text, and a binary's line tables lead to the lines of the IR.
 """
 
 import base64
@@ -21,6 +22,7 @@ import msgspec
 from evaluator.binary import Binary
 from evaluator.compiling.reasons import advice, reason
 from evaluator.evaluation import Fault, Status
+from evaluator.locations import located, without_locations
 from evaluator.plan import DEFAULT_LIMITS, KernelIR, LaunchPlan, Level
 from evaluator.sandbox.jobs import Crashed, Finished, ForkServer, Limits, TimedOut
 from evaluator.target import Target
@@ -41,7 +43,7 @@ COMPILE_OPTIONS: dict[str, type] = {
 
 _NONSENSE = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)
 """Errors that reading a malformed reply may raise. A compiler that hostile IR has taken over may write anything."""
-_CACHE_FORMAT = 4
+_CACHE_FORMAT = 5
 
 
 class Compiler:
@@ -66,20 +68,22 @@ class Compiler:
         """Return the binary, or why there is none. Raises ``EvaluatorUnavailable`` when the sandbox does not start."""
         if fault := _check_options(kernel):
             return fault
-        path = self._cache_path(kernel, target)
+        text = without_locations(kernel.ttir)
+        path = self._cache_path(kernel, text, target)
         if path and (cached := _read_cache(path, target)):
             return cached
         options = {name: value for name, value in kernel.options if value is not None}
-        request = {"text": kernel.ttir, "level": kernel.level, "options": options, "arch": target.arch}
+        request = {"text": text, "level": kernel.level, "options": options, "arch": target.arch}
         subject = f"kernel {kernel.name} for {target.name}"
         outcome = self._run("run", request, f"compiling {subject}", subject)
         if isinstance(outcome, Fault):
-            return replace(outcome, message=outcome.message + advice(outcome.message, target, kernel.ttir))
+            why = located(outcome.message, kernel.ttir)
+            return replace(outcome, message=why + advice(why, target, kernel.ttir))
         try:
             reply = json.loads(outcome.result)
             if "error" in reply:
                 status = Status.DOES_NOT_FIT if reply["does_not_fit"] else Status.COMPILE_ERROR
-                why = f"{reply['error']}{reason(outcome.stderr)}"
+                why = located(f"{reply['error']}{reason(outcome.stderr)}", kernel.ttir)
                 why += advice(why, target, kernel.ttir)
                 return Fault(status, f"kernel {kernel.name} does not compile for {target.name}: {why}")
             binary = _binary(reply, target)
@@ -137,11 +141,10 @@ class Compiler:
         """Stop the fork server."""
         self._server.close()
 
-    def _cache_path(self, kernel: KernelIR, target: Target) -> Path | None:
+    def _cache_path(self, kernel: KernelIR, text: str, target: Target) -> Path | None:
         if self._cache_dir is None:
             return None
-        # with its locations: a binary's line tables lead from its instructions to the lines of this IR
-        key = json.dumps([_CACHE_FORMAT, version("triton"), target.arch, kernel.level, kernel.options, kernel.ttir])
+        key = json.dumps([_CACHE_FORMAT, version("triton"), target.arch, kernel.level, kernel.options, text])
         digest = hashlib.sha256(key.encode()).hexdigest()
         return self._cache_dir / digest[:2] / f"{digest}.json"
 

@@ -119,6 +119,8 @@ class Op:
     """For a branch: the label of each target block and the values of its arguments."""
     loop: int | None = None
     """Index among the kernel's loops, if this is a loop outside combining regions."""
+    lines: range = range(0)
+    """The lines of the IR text, counted from 1, from its first to its last; empty where it is not in the text."""
 
 
 @dataclass(frozen=True, slots=True)

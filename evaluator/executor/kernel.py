@@ -370,7 +370,8 @@ class Kernel:
         made = {block.index for block in walk_blocks(followed.body)} - idle
         times = {index: int(passes[index].sum()) for index in made}
         work = bodies(self.function, times, passes.shape[1])
-        return Counted(self._loop_trips(passes), *work, tuple(loop.parent for loop in self.loops))
+        parents = tuple(loop.parent for loop in self.loops)
+        return Counted(self._loop_trips(passes), *work, parents, tuple(loop.lines for loop in self.loops))
 
     def _loop_trips(self, passes: torch.Tensor) -> Trips:
         return tuple(passes[loop.block].numpy() for loop in self.loops)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from evaluator.executor.errors import IRError, UnsupportedOperation
 from evaluator.executor.ir import COMBINING, Block, Function, Op, Region, Type, parse_type
 from evaluator.executor.lexer import Parts, attributes, split, tokens
-from evaluator.executor.locations import Locations, split_locations
+from evaluator.locations import Locations, split_locations
 
 MAX_OPS = 200_000
 """Operations of one kernel after expansion of calls; a bound on hostile text."""
@@ -206,7 +206,16 @@ class _Parser:
         kinds = _result_types(name, parts, len(result_names), number)
         results = tuple(self._define(names, *pair) for pair in zip(result_names, kinds, strict=True))
         op = Op(
-            name, operands, results, location, tuple(parts.words), parts.attributes, tuple(regions), successors, loop
+            name,
+            operands,
+            results,
+            location,
+            tuple(parts.words),
+            parts.attributes,
+            tuple(regions),
+            successors,
+            loop,
+            range(number, line + 1),
         )
         return op, line
 

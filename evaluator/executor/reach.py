@@ -117,7 +117,7 @@ class Reach(Marks):
 
 
 def _access(place: str, seen: _Seen) -> Access:
-    loop, kind, location = place.split(" ", 2)
+    loop, kind, line = place.split(" ")
     return Access(
         None if loop == "-" else int(loop),
         max(seen.buffers, key=lambda buffer: seen.buffers[buffer]),
@@ -127,7 +127,7 @@ def _access(place: str, seen: _Seen) -> Access:
         seen.fresh / seen.later if seen.later else 1.0,
         sum(seen.buffers.values()) / seen.runs,
         seen.lines / seen.passes,
-        location,
+        int(line),
     )
 
 
@@ -162,6 +162,6 @@ def placed(function: Function) -> Function:
             return op
         number += 1
         kind = "w" if op.name in WRITES else "r"
-        return replace(op, location=f"{'-' if loop is None else loop} {kind}{number} {op.location}")
+        return replace(op, location=f"{'-' if loop is None else loop} {kind}{number} {op.lines.start}")
 
     return replace(function, body=region(function.body, None))

@@ -22,6 +22,8 @@ class OpKind(NamedTuple):
 Operations = Counter[OpKind]
 """Number of scalar operations of each kind. A multiply-add counts as two, also within a matrix product."""
 
+_ARITHMETIC = ("float", "convert")
+"""Kinds of operations that are counted as ``Body.arithmetic``."""
 _LIBDEVICE_EXPONENTIALS = ("__nv_exp", "__nv_fast_exp")
 
 
@@ -36,6 +38,8 @@ class Loop:
     """Index of the block of its body."""
     location: str
     """Source line of the loop, as ``FILE:LINE``."""
+    lines: range
+    """Its lines in the text of the IR, counted from 1."""
 
 
 def loops(function: Function) -> tuple[Loop, ...]:
@@ -47,7 +51,8 @@ def loops(function: Function) -> tuple[Loop, ...]:
             for op in block.ops:
                 if op.loop is not None:
                     # The last region is the body; a ``while`` has its condition before.
-                    found.append(Loop(op.loop, parent, op.regions[-1].blocks[0].index, op.location))
+                    body = op.regions[-1].blocks[0].index
+                    found.append(Loop(op.loop, parent, body, op.location, op.lines))
                 for nested in op.regions:
                     visit(nested, parent if op.loop is None else op.loop)
 
@@ -63,8 +68,8 @@ def bodies(function: Function, passes: Mapping[int, int], programs: int) -> tupl
     """
     found = loops(function)
     entered = _entered(function, passes)
-    totals = [[0, 0, 0, 0] for _ in found]
-    outside = [0, 0, 0, 0]
+    totals = [[0] * 5 for _ in found]
+    outside = [0] * 5
 
     def visit(region: Region, totals_here: list[int], around: int) -> None:
         for block in region.blocks:
@@ -109,8 +114,8 @@ def _entered(function: Function, passes: Mapping[int, int]) -> list[float]:
 
 
 def _mean(sums: Sequence[int], count: int, entered: float = 1.0) -> Body:
-    flops, exponentials, loaded, stored = (amount / count for amount in sums)
-    return Body(flops, exponentials, loaded, stored, entered)
+    flops, exponentials, loaded, stored, arithmetic = (amount / count for amount in sums)
+    return Body(flops, exponentials, loaded, stored, entered, arithmetic)
 
 
 def block_work(block: Block, types: Sequence[Type]) -> Operations:
@@ -162,8 +167,8 @@ def product_flops(op: Op, types: Sequence[Type]) -> int:
     return 2 * a.elements * per_item * result.shape[-1]
 
 
-def _asked(op: Op, types: Sequence[Type]) -> tuple[int, int, int, int]:
-    """Return dot FLOPs, exponentials, bytes loaded and bytes stored by one operation."""
+def _asked(op: Op, types: Sequence[Type]) -> tuple[int, int, int, int, int]:
+    """Return what one operation adds to each field of ``Body`` but ``entered``, in order."""
     row, name = effects(op.name), _kind(op)
     moved = _bytes(accessed_type(op, types)) if row.accesses else 0
     return (
@@ -171,7 +176,13 @@ def _asked(op: Op, types: Sequence[Type]) -> tuple[int, int, int, int]:
         types[op.results[0]].elements if name == "exponential" else 0,
         moved if row.reads else 0,
         moved if row.writes else 0,
+        types[op.results[0]].elements if name in _ARITHMETIC and _floating(op, types) else 0,
     )
+
+
+def _floating(op: Op, types: Sequence[Type]) -> bool:
+    """Whether an operation takes or gives floating-point numbers."""
+    return any("f" in types[slot].element for slot in (*op.operands, *op.results))
 
 
 def _bytes(kind: Type) -> int:

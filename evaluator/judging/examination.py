@@ -28,6 +28,7 @@ from evaluator.judging.sampling import BEFORE_ACCEPTANCE, EACH_TIME, ELSEWHERE
 from evaluator.judging.speed import Challenge, CompiledPlan, Predicted, Speed
 from evaluator.judging.stages import stages
 from evaluator.judging.traits import traits
+from evaluator.locations import located, without_locations
 from evaluator.performance import ModelError, explain, resources
 from evaluator.performance.listing import hot_code
 from evaluator.plan import KernelIR, LaunchPlan, Level
@@ -44,8 +45,6 @@ class Tools:
     target: Target
     planner: Planner
     compiler: Compiler
-    uncached: Compiler
-    """The compiler for profiles. A binary from the cache may have the line table of another source with the same IR."""
     speed: Speed
     inputs: buffers.InputCache
     chance: random.Random
@@ -199,10 +198,13 @@ class Examination:
         """Return why the candidate is as fast as predicted on each benchmark case; its numbers are not checked."""
         target, source = self._tools.target, Source(CANDIDATE_FILE, self.candidate.source)
         profiles = []
-        for each in self._compiled(self._cases.scored, self._fastest(), self._tools.uncached):
+        for each in self._compiled(self._cases.scored, self._fastest()):
             useful, least = self._problem.flops(each.case), self._problem.least_bytes(each.case)
             try:
-                profiles.append(explain(each.case.name, useful, least, each.works, target, source, most=most_costs))
+                irs = [each.plan.kernels[launch.kernel].ttir for launch in each.plan.launches]
+                profiles.append(
+                    explain(each.case.name, useful, least, each.works, target, source, irs, most=most_costs)
+                )
             except ModelError as error:
                 raise Refused(Fault(Status.UNSUPPORTED, f"no prediction for {target.name}: {error}")) from None
         return tuple(profiles)
@@ -212,7 +214,10 @@ class Examination:
         if look is Look.SASS:
             return hot_code(self.profiles(None)[0])
         binaries = dict(self._compile(_kernels(self._fastest())))
-        return "\n".join(binary.ptx if look is Look.PTX else binary.ttgir for binary in binaries.values())
+        return "\n".join(
+            located(binary.ptx, kernel.ttir) if look is Look.PTX else without_locations(binary.ttgir)
+            for kernel, binary in binaries.items()
+        )
 
     def check(self) -> Findings:
         """Execute the small case and compile the first configurations for all benchmark cases; return both findings,
@@ -320,20 +325,16 @@ class Examination:
             self._predicted = found
         return Refused(Fault(Status.UNVERIFIED, message))
 
-    def _compile(
-        self, kernels: Iterable[KernelIR], compiler: Compiler | None = None
-    ) -> Iterator[tuple[KernelIR, Binary]]:
+    def _compile(self, kernels: Iterable[KernelIR]) -> Iterator[tuple[KernelIR, Binary]]:
         """Yield the binary of each kernel, and refuse it after that if it does not fit or may start too early."""
         for kernel in dict.fromkeys(kernels):
-            binary = passed((compiler or self._tools.compiler).compile(kernel, self._tools.target))
+            binary = passed(self._tools.compiler.compile(kernel, self._tools.target))
             yield kernel, binary
             passed(fit(binary, self._tools.target) or early(kernel, binary))
 
-    def _compiled(
-        self, cases: Sequence[Case], plans: Sequence[LaunchPlan], compiler: Compiler | None = None
-    ) -> tuple[CompiledPlan, ...]:
+    def _compiled(self, cases: Sequence[Case], plans: Sequence[LaunchPlan]) -> tuple[CompiledPlan, ...]:
         """Compile and count plans whose numbers are not in question."""
-        binaries = dict(self._compile(_kernels(plans), compiler))
+        binaries = dict(self._compile(_kernels(plans)))
         deadline = execution.deadline()
         return tuple(
             CompiledPlan(case, plan, binaries, self._works(case, plan, binaries, deadline))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from evaluator.executor import UnsupportedOperation
-from evaluator.plan import without_locations
+from evaluator.locations import without_locations
 
 OPEN = "%open"
 """The last parameter: a pointer to bytes that stand for what is left open."""
@@ -48,6 +48,8 @@ class Rewritten:
     """A kernel as Triton IR."""
 
     text: str
+    lines: tuple[int, ...]
+    """For each line the one of the kernel's own text that it stands for, both counted from 1; 0 for what was added."""
     roles: tuple[int, ...]
     """For each loop the partition of a warp-specialised region that it is in, from 1; 0 for all others."""
 
@@ -58,15 +60,19 @@ def rewrite(ttgir: str) -> Rewritten:
 
     Raises ``UnsupportedOperation`` for what has no counterpart there.
     """
-    lines = [line.strip() for line in without_layouts(without_locations(ttgir)).splitlines()]
-    return _Rewriter([line for line in lines if line and not line.startswith(("#", "//"))]).module()
+    lines = map(str.strip, without_layouts(without_locations(ttgir)).splitlines())
+    kept = {number: line for number, line in enumerate(lines, 1) if line and not line.startswith(("#", "//"))}
+    return _Rewriter(list(kept.values()), list(kept)).module()
 
 
 class _Rewriter:
-    def __init__(self, lines: Sequence[str]) -> None:
+    def __init__(self, lines: Sequence[str], numbers: Sequence[int]) -> None:
+        """``numbers`` has where in the text the lines are."""
         self._lines = lines
+        self._numbers = numbers
         self._at = 0
         self._out: list[str] = []
+        self._stands_for: list[int] = []
         self._names: dict[str, str] = {}
         """What each value is called in the new text; those that are left out are missing."""
         self._made = 0
@@ -94,7 +100,9 @@ class _Rewriter:
         ]
         parameters = f"{match[2]}, {OPEN}: !tt.ptr<i8>".removeprefix(", ")
         header = f"tt.func public {match[1]}({parameters}) attributes {{noinline = false}} {{"
-        return Rewritten("\n".join(["module {", header, *opened, *self._out, "}", "}", ""]), tuple(self._roles))
+        made = ["module {", header, *opened]
+        numbers = (*[0] * len(made), *self._stands_for, 0, 0)
+        return Rewritten("\n".join([*made, *self._out, "}", "}", ""]), numbers, tuple(self._roles))
 
     def _next(self) -> str:
         if self._at == len(self._lines):
@@ -298,6 +306,7 @@ class _Rewriter:
 
     def _emit(self, line: str) -> None:
         self._out.append(line)
+        self._stands_for.append(self._numbers[self._at - 1])
 
 
 def without_layouts(text: str) -> str:

@@ -33,7 +33,7 @@ def works(
     for kernel in plan.kernels:
         try:
             gpu = kernel.level is Level.TTGIR
-            rewritten.append(rewrite(kernel.ttir) if gpu else Rewritten(kernel.ttir, ()))
+            rewritten.append(rewrite(kernel.ttir) if gpu else Rewritten(kernel.ttir, (), ()))
         except UnsupportedOperation as error:
             raise Refused(Fault(Status.UNSUPPORTED, f"kernel {kernel.name}: {error}")) from None
         except (ValueError, LookupError, RecursionError) as error:  # the IR is hostile, and no verdict hangs on this
@@ -41,8 +41,8 @@ def works(
             raise Refused(fault) from None
     run = prepared(_with_open_memory(plan, rewritten))
     return tuple(
-        _work(run, launch, rewritten[launch.kernel].roles, binaries[plan.kernels[launch.kernel]])
-        for launch in run.launches(mark=False)
+        _work(run, launch, rewritten[launch.kernel], binaries[plan.kernels[launch.kernel]], fills)
+        for launch, fills in zip(run.launches(mark=False), plan.fills, strict=False)
     )
 
 
@@ -65,17 +65,24 @@ def _with_open_memory(plan: LaunchPlan, rewritten: Sequence[Rewritten]) -> Launc
     )
 
 
-def _work(run: PlanRun, launch: Launch, roles: Sequence[int], binary: Binary) -> LaunchWork:
+def _work(run: PlanRun, launch: Launch, rewritten: Rewritten, binary: Binary, fills: tuple[int, ...]) -> LaunchWork:
     def count(kernel: executor.Kernel) -> Counted:
-        if roles and kernel.function.params[-1] in touched(trip_slice(kernel.function), READS):
+        if rewritten.roles and kernel.function.params[-1] in touched(trip_slice(kernel.function), READS):
             raise UnsupportedOperation("a loop that depends on what shared memory holds", "Triton GPU IR")
         return kernel.count(run.buffers.allocations, launch.args, launch.grid, deadline=run.deadline)
 
-    work = run.attempt(launch, count).of(binary, launch.programs)
+    work = run.attempt(launch, count).of(binary, launch.programs, fills)
     opened = len(run.buffers.allocations) - 1
     if any(access.buffer == opened for access in work.accesses):  # where copies read and write is not in the IR made
         work = replace(work, accesses=(), buffer_bytes=())
-    return _side_by_side(work, roles)
+    if rewritten.lines:
+        work = replace(work, loops=tuple(_in_own_text(loop, rewritten.lines) for loop in work.loops))
+    return _side_by_side(work, rewritten.roles)
+
+
+def _in_own_text(loop: LoopWork, lines: Sequence[int]) -> LoopWork:
+    """Return a loop with its lines in the kernel's own text."""
+    return replace(loop, lines=range(lines[loop.lines.start - 1], lines[loop.lines.stop - 2] + 1))
 
 
 def _side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:
@@ -101,11 +108,11 @@ def _side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:
             else:
                 outside = _sum(outside, loops[i].body, trips / work.programs)
     parents: dict[int | None, int] = {i: place for place, i in enumerate(places)}
-    merged = tuple(LoopWork(parents.get(loops[i].parent), bodies[i], loops[i].trips) for i in places)
+    merged = tuple(replace(loops[i], parent=parents.get(loops[i].parent), body=bodies[i]) for i in places)
     return replace(work, loops=merged, outside=outside)
 
 
 def _sum(body: Body, other: Body, times: float) -> Body:
-    amounts = ("dot_flops", "exponentials", "load_bytes", "store_bytes")
+    amounts = ("dot_flops", "exponentials", "load_bytes", "store_bytes", "arithmetic")
     summed = {name: getattr(body, name) + times * getattr(other, name) for name in amounts}
     return Body(**summed, entered=max(body.entered, other.entered))

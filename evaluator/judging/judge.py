@@ -68,7 +68,6 @@ class Judge(Evaluator):
             target=target,
             planner=Planner(capturer, cached, target),
             compiler=cached,
-            uncached=Compiler(None, server=server),
             speed=speed or Predicted(target),
             inputs=InputCache(chance.getrandbits(62)),
             chance=chance,

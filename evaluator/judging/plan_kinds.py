@@ -3,7 +3,8 @@
 import hashlib
 import re
 
-from evaluator.plan import Argument, Descriptor, Fill, KernelIR, Launch, LaunchPlan, Pointer, without_locations
+from evaluator.locations import without_locations
+from evaluator.plan import Argument, Descriptor, Fill, KernelIR, Launch, LaunchPlan, Pointer
 from evaluator.problem import Call
 
 _DIVISIBILITY = re.compile(r" ?\{tt\.divisibility = \d+ : i32\}")

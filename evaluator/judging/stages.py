@@ -35,11 +35,13 @@ class Stage:
     script: Script | None
     whole: bool
     """Whether it was executed, because later launches depend on it."""
+    fills: tuple[int, ...]
+    """Bytes of each fill that goes with it: see ``LaunchPlan.fills``."""
     counted: Counted
 
     def work(self, binaries: Mapping[KernelIR, Binary]) -> LaunchWork:
         """Return the work of the launch, given the binary of its kernel."""
-        return self.counted.of(binaries[self.run.ir(self.launch)], self.launch.programs)
+        return self.counted.of(binaries[self.run.ir(self.launch)], self.launch.programs, self.fills)
 
     def mark(self, marks: Marks, programs: torch.Tensor, *, reads: bool = False) -> Execution:
         """Set marks where programs [n], by linear ids, store or, with ``reads``, load. Raises ``Refused``."""
@@ -129,7 +131,7 @@ def stages(run: PlanRun) -> tuple[Stage, ...]:
             message = f"what kernel {run.ir(launch).name} does depends on what an earlier launch computes"
             fault = Fault(Status.UNSUPPORTED, f"{message} with matrix products: the work cannot be counted")
             raise Refused(fault)
-        found.append(_stage(run, launch, kernel, needs, i in whole))
+        found.append(_stage(run, launch, kernel, needs, run.plan.fills[i], i in whole))
         if i in whole:
             run.run(launch)
         else:
@@ -150,7 +152,14 @@ def _decisive(kernels: Sequence[executor.Kernel], launches: Sequence[Launch]) ->
     return frozenset(found)
 
 
-def _stage(run: PlanRun, launch: Launch, kernel: executor.Kernel, needs: frozenset[int], whole: bool) -> Stage:
+def _stage(
+    run: PlanRun,
+    launch: Launch,
+    kernel: executor.Kernel,
+    needs: frozenset[int],
+    fills: tuple[int, ...],
+    whole: bool,
+) -> Stage:
     memory = tuple(
         replace(a, data=a.data.clone()) if i in needs and not a.readonly else a
         for i, a in enumerate(run.buffers.allocations)
@@ -164,7 +173,7 @@ def _stage(run: PlanRun, launch: Launch, kernel: executor.Kernel, needs: frozens
     def count(kernel: executor.Kernel) -> executor.Counted:
         return kernel.count(memory, launch.args, launch.grid, script=written, deadline=run.deadline)
 
-    return Stage(run, launch, kernel, memory, written, whole, run.attempt(launch, count))
+    return Stage(run, launch, kernel, memory, written, whole, fills, run.attempt(launch, count))
 
 
 def no_marks(buffers: Buffers, chosen: Iterable[int]) -> Marks:

@@ -12,6 +12,7 @@ import numpy as np
 from evaluator.binary import Binary
 from evaluator.performance.banks import wavefronts
 from evaluator.performance.constants import Constants
+from evaluator.performance.lines import ir_lines
 from evaluator.performance.mbarriers import ORDERED
 from evaluator.performance.pipes import PIPE_NAMES, Costs, Kind, Pipe
 from evaluator.performance.roles import ARRIVALS, WAITS, Role, find_roles, leading, passes_in_step
@@ -49,6 +50,9 @@ class Pass:
     """Share of the instructions that branches sometimes skip, not counting products."""
     copies: float = 1.0
     """Passes of the IR's loop that one pass of this code makes: above 1 where ptxas unrolled the loop."""
+    lines: tuple[int, ...] = ()
+    """For a loop, the lines of IR that its jumps back were made from, as far as known; with roles, those of the leading
+    role's loop."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class PlayedKernel:
     untied: bool = False
     """Whether there are roles with unknown mbarriers between them."""
     depths: tuple[int, ...] = ()
-    """For each loop the number of loops around it, as far as known."""
+    """For each loop the number of loops around it; empty where no loop is inside another."""
     unfollowed: frozenset[int] = frozenset()
     """Indices of accesses to shared memory with unknown bank conflicts."""
 
@@ -84,11 +88,11 @@ class Reading:
 
 
 @lru_cache(maxsize=64)
-def read(listing: str, threads: int) -> Reading:
-    """Read the listing of a binary with this many threads per CTA; raise ``ModelError`` if it cannot be read."""
-    graph = Graph(parse(listing))
+def read(binary: Binary) -> Reading:
+    """Read the listing of a binary; raise ``ModelError`` if it cannot be read."""
+    graph = Graph(parse(binary.listing, ir_lines(binary.ptx)))
     with _sense():
-        return Reading(graph.code, graph.structure(graph.code.entry), wavefronts(graph, threads))
+        return Reading(graph.code, graph.structure(graph.code.entry), wavefronts(graph, binary.threads))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +105,9 @@ class Conditions:
 
 
 @lru_cache(maxsize=16)
-def costs_of(listing: str, threads: int, target: Target, conditions: Conditions) -> Costs:
+def costs_of(binary: Binary, target: Target, conditions: Conditions) -> Costs:
     """Return the instruction costs of ``read``. Raises ``ModelError`` like ``read``."""
-    reading = read(listing, threads)
+    reading = read(binary)
     return Costs(reading.code.instructions, target, conditions.table, reading.wavefronts, conditions.cached)
 
 
@@ -131,8 +135,8 @@ def measure(
 
     Raises ``ModelError`` when the binary cannot be read.
     """
-    structure = read(binary.listing, binary.threads).structure
-    costs = costs_of(binary.listing, binary.threads, target, conditions)
+    structure = read(binary).structure
+    costs = costs_of(binary, target, conditions)
     player = play if seed is None else partial(play, seed=seed)
     return play_kernel(structure, costs, -(-binary.threads // 32), resident, player)
 
@@ -176,7 +180,7 @@ def _loop_pass(
     loop: Loop, clocks: float, structure: Structure, warps: int, costs: Costs, resident: int, player: Player
 ) -> Pass:
     """Return a pass through a loop; where its body branches, also the lightest one."""
-    heavy = _pass(clocks, [(loop.own, warps)], costs, resident)
+    heavy = replace(_pass(clocks, [(loop.own, warps)], costs, resident), lines=loop.lines)
     if loop.light is None:
         return heavy
     skipped = 0.0
@@ -314,7 +318,7 @@ def _pass(
 
 def _copies(instructions: Sequence[Instruction]) -> float:
     """Return how often a loop's code holds what PTX states once: how far ptxas unrolled the loop."""
-    counts = Counter(i.ptx_line for i in instructions if i.base in _UNROLLED and i.ptx_line is not None)
+    counts = Counter((i.base, i.ptx_line) for i in instructions if i.base in _UNROLLED and i.ptx_line is not None)
     return float(median_low(counts.values())) if counts else 1.0
 
 
@@ -335,7 +339,8 @@ def _specialised(structure: Structure, costs: Costs, warps: int, resident: int, 
         # Roles that peel passes off share the time differently between an outer loop and the loops in it.
         alike = [lead] if nested else [role for role in roles if role.paths().keys() == lead.paths().keys()]
         slowest = max(clocks[role.paths()[path]] for role in alike)
-        passes.append(_pass(slowest, [(loop.own, size) for loop, size in members], costs, resident))
+        together = _pass(slowest, [(loop.own, size) for loop, size in members], costs, resident)
+        passes.append(replace(together, lines=lead.paths()[path].lines))
     most = max(role.warps for role in roles)
     straight = [structure.outside, *(top.own for top in structure.top if top.dispatch)]
     end = sum(play_parts([(part, most)], costs, resident, player)[1] for part in straight)

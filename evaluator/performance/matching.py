@@ -1,56 +1,102 @@
-"""Which loop of the machine code stands for which loop of the IR."""
+"""Which loop of the machine code stands for which loop of the IR: the one that its jump back was made from."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from evaluator.performance.kernel import Pass, PlayedKernel
 from evaluator.work import LoopWork
 
 
-def match_loops(loops: Sequence[LoopWork], kernel: PlayedKernel) -> list[Pass | None]:
-    """Return, for each loop of the IR, the pass in SASS that stands for it; None for a loop that was unrolled.
+@dataclass(frozen=True)
+class Matched:
+    """The passes of a kernel, by the loops of its IR."""
 
-    As many loops in SASS as in the IR, with matrix products wherever the IR has some: they match in order. Otherwise
-    loops with products match among themselves, and so do the others. Where SASS has fewer with products, the smallest
-    ones whose products are found outside loops were unrolled. Where counts still differ, those that are nested as deep
-    match among themselves. Where even there they differ, each is charged as the slowest one.
+    passes: tuple[Pass | None, ...]
+    """For each loop of the IR, the pass in SASS that it is charged as; None for a loop that was unrolled."""
+    remainders: tuple[Pass | None, ...]
+    """For each loop that was unrolled in part, the pass in SASS that makes what is left."""
+    made: tuple[float, ...]
+    """Clocks of loops that the compiler made: per program outside all loops, then per pass of each loop of the IR. How
+    often they are passed is not known; once is charged."""
+    guessed: bool
+    """Whether loops were charged as the slowest of several that could not be told apart."""
+
+
+def match_loops(loops: Sequence[LoopWork], kernel: PlayedKernel) -> Matched:
+    """Match the passes of a kernel with the loops of its IR.
+
+    Where several passes stand for a loop, the compiler made versions of it, of which the slowest is charged; but those
+    that it unrolled less make the remainder. What no pass with a known line stands for is charged as the slowest one
+    without.
     """
-    kinds = [bool(loop.body.dot_flops) for loop in loops]
-    scalar = not any(passed.flops for passed in kernel.loops)
-    if len(loops) == len(kernel.loops) and (
-        scalar or all(passed.flops or not kind for passed, kind in zip(kernel.loops, kinds, strict=True))
-    ):
-        return list(kernel.loops)
-    depths = _depths(loops)
-    depth_of = dict(zip(map(id, kernel.loops), kernel.depths, strict=False))
-    matched: list[Pass | None] = [None] * len(loops)
-    for products in (True, False):
-        wanted = [i for i, kind in enumerate(kinds) if kind == products]
-        found = [passed for passed in kernel.loops if bool(passed.flops) == products]
-        if products and found:
-            room = kernel.outside.flops
-            for i in sorted(wanted, key=lambda i: _most_flops(loops[i])):
-                room -= _most_flops(loops[i])
-                if len(wanted) > len(found) and room >= 0:
-                    wanted.remove(i)
-        for position, i in enumerate(wanted):
-            if len(found) == len(wanted):
-                matched[i] = found[position]
-            elif found:
-                alike = [passed for passed in found if depth_of.get(id(passed)) == depths[i]]
-                same = [other for other in wanted if depths[other] == depths[i]]
-                exact = len(alike) == len(same)
-                matched[i] = alike[same.index(i)] if exact else max(alike or found, key=lambda each: each.clocks)
-    return matched
+    owners = _owners(loops, kernel)
+    lost = [passed for passed in kernel.loops if not passed.lines]
+    passes: list[Pass | None] = []
+    remainders: list[Pass | None] = []
+    guessed = False
+    for number, loop in enumerate(loops):
+        own = [passed for passed, owner in zip(kernel.loops, owners, strict=True) if owner == number]
+        found = own or [passed for passed in lost if passed.flops or not loop.body.dot_flops] or lost
+        most = max((passed.copies for passed in found), default=0)
+        versions = [passed for passed in found if passed.copies == most]
+        passes.append(_slowest(versions))
+        remainders.append(_slowest([passed for passed in found if passed.copies < most]))
+        guessed |= len(versions) > 1
+    charged = set(map(id, (*passes, *remainders)))
+    made = [0.0] * (1 + len(loops))
+    around = _around(kernel)
+    for place, (passed, owner) in enumerate(zip(kernel.loops, owners, strict=True)):
+        if owner is None and id(passed) not in charged:
+            outer = around[place]
+            while outer is not None and owners[outer] is None:
+                outer = around[outer]
+            loop_around = None if outer is None else owners[outer]
+            made[0 if loop_around is None else 1 + loop_around] += passed.clocks
+    return Matched(tuple(passes), tuple(remainders), tuple(made), guessed)
 
 
-def _depths(loops: Sequence[LoopWork]) -> list[int]:
-    """Return for each loop the number of loops around it."""
-    depths: list[int] = []
-    for loop in loops:  # a parent comes before its children
-        depths.append(0 if loop.parent is None else depths[loop.parent] + 1)
-    return depths
+def _slowest(passes: Sequence[Pass]) -> Pass | None:
+    return max(passes, key=lambda passed: passed.clocks / passed.copies, default=None)
 
 
-def _most_flops(loop: LoopWork) -> float:
-    """Return the FLOPs of matrix products in the program that runs the loop most often."""
-    return float(loop.trips.max(initial=0)) * loop.body.dot_flops
+def _owners(loops: Sequence[LoopWork], kernel: PlayedKernel) -> list[int | None]:
+    """Return for each pass the loop of the IR that it stands for, None where it stands for none or is not known.
+
+    Compilers shorten ways: the jump back of a loop may go straight to the beginning of the one around it, which then
+    has the inner loop's line. And what an operation becomes may loop itself, within the loop that the operation is in.
+    """
+    owners: list[int | None] = []
+    certain: list[bool] = []
+    for passed in kernel.loops:
+        owner = _innermost(loops, passed.lines[-1]) if passed.lines else None
+        owners.append(owner)
+        certain.append(owner is not None and loops[owner].lines.start in passed.lines)
+    around = _around(kernel)
+    for inner in reversed(range(len(owners))):
+        outer = around[inner]
+        while outer is not None:
+            owner = owners[inner]
+            if owner is not None and owners[outer] == owner:
+                if certain[inner]:
+                    owners[outer] = loops[owner].parent
+                else:
+                    owners[inner] = None
+            outer = around[outer]
+    return owners
+
+
+def _innermost(loops: Sequence[LoopWork], line: int) -> int | None:
+    """Return the innermost loop that a line of the IR is in."""
+    holding = [number for number, loop in enumerate(loops) if line in loop.lines]
+    return min(holding, key=lambda number: len(loops[number].lines), default=None)
+
+
+def _around(kernel: PlayedKernel) -> list[int | None]:
+    """Return for each pass the one of the loop around it."""
+    around: list[int | None] = []
+    open_loops: list[int] = []
+    for place, depth in enumerate(kernel.depths or [0] * len(kernel.loops)):
+        del open_loops[depth:]
+        around.append(open_loops[-1] if open_loops else None)
+        open_loops.append(place)
+    return around

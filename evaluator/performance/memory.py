@@ -7,12 +7,10 @@ once. What no program asked for lately comes from HBM, later than what L2 holds.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import PurePath
 
 from evaluator.binary import Binary
 from evaluator.performance.constants import Constants
 from evaluator.performance.kernel import read
-from evaluator.performance.lines import read_lines
 from evaluator.target import Target
 from evaluator.work import SAMPLED_PROGRAMS, Access, LaunchWork
 
@@ -109,22 +107,21 @@ def l1_hits(work: LaunchWork) -> frozenset[int]:
 
 @lru_cache(maxsize=64)
 def _l1_hits(binary: Binary, accesses: tuple[Access, ...]) -> frozenset[int]:
-    few = {access.location: access for access in accesses if not access.writes and access.loop is not None}
-    for access in accesses:  # several may share a line of source
+    few = {access.line: access for access in accesses if not access.writes and access.loop is not None}
+    for access in accesses:  # a function that is called twice has several on a line
         if access.program_lines > _FEW_LINES:
-            few.pop(access.location, None)
+            few.pop(access.line, None)
     if not few:
         return frozenset()
-    instructions = read(binary.listing, binary.threads).code.instructions
-    loads: dict[str, list[int]] = {}
-    for i, line in zip(instructions, read_lines(binary, ""), strict=False):
-        place = "" if line is None else f"{PurePath(line.file).name}:{line.number}"
-        if i.base == "LDG" and i.lane_bytes <= _NARROW and place in few:
-            loads.setdefault(place, []).append(i.index)
+    instructions = read(binary).code.instructions
+    loads: dict[int, list[int]] = {}
+    for i in instructions:
+        if i.base == "LDG" and i.lane_bytes <= _NARROW and i.line in few:
+            loads.setdefault(i.line, []).append(i.index)
     return frozenset(
         index
-        for place, found in loads.items()
-        for index in found[0 if few[place].fresh < _REPEATED else max(1, round(few[place].program_lines)) :]
+        for line, found in loads.items()
+        for index in found[0 if few[line].fresh < _REPEATED else max(1, round(few[line].program_lines)) :]
     )
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from evaluator.binary import Binary
 from evaluator.evaluation import CaseScore
+from evaluator.performance.charging import program_clocks
 from evaluator.performance.constants import DRAWS, Constants, constants, place
 from evaluator.performance.doubts import Doubt, doubts
 from evaluator.performance.kernel import Conditions, Pass, PlayedKernel, measure
@@ -165,12 +166,14 @@ class CaseTime:
     hbm: float
     """Least time for the bytes that must pass through HBM."""
     overhead: float
-    """Time to start and end the launches."""
+    """Time to start and end the launches and fills."""
+    fills: float
+    """Time to write what fills write."""
 
     @property
     def seconds(self) -> float:
         """Time from the start of the first launch to the end of the last."""
-        return max(sum(launch.seconds for launch in self.launches), self.hbm) + self.overhead
+        return max(sum(launch.seconds for launch in self.launches), self.hbm) + self.overhead + self.fills
 
     @property
     def longest(self) -> LaunchTime:
@@ -255,11 +258,14 @@ def time_case(
         for place, launch in enumerate(launches)
     )
     held = not timing.cold and least_bytes < target.l2_bytes * table.l2_share
+    rate = target.hbm_bytes_per_s * table.hbm_share
+    fills = [nbytes for launch in launches for nbytes in launch.fills]
+    started = (len(launches) + len(fills)) * (table.graph_us if timing.graph else table.launch_us)
     return CaseTime(
         times,
-        0.0 if held else least_bytes / (target.hbm_bytes_per_s * table.hbm_share),
-        1e-6
-        * (len(launches) * (table.graph_us if timing.graph else table.launch_us) + table.event_us * (not timing.graph)),
+        0.0 if held else least_bytes / rate,
+        1e-6 * (started + table.event_us * (not timing.graph)),
+        sum(fills) / rate,
     )
 
 
@@ -280,22 +286,22 @@ def time_launch(
     asked = traffic(launch, target, timing, table)
     seen = Conditions(_as_seen(launch, resident, asked, target, table), l1_hits(launch))
     kernel = measured(launch.binary, target, resident, seen, seed)
-    passes = tuple(match_loops(launch.loops, kernel))
-    clocks, hot = _program_clocks(launch, kernel, passes, target)
+    matched = match_loops(launch.loops, kernel)
+    passes = matched.passes
+    clocks, hot = program_clocks(launch, kernel, matched, target)
     slots = target.sms * resident // ctas
     spent = list_schedule(clocks.sum(0), slots)
     clock = clock_hz(target, table, _load(kernel, passes, clocks, table) / (spent * slots))
     active = min(target.sms, launch.programs * ctas)
     hbm = asked.hbm / (target.hbm_bytes_per_s * table.hbm_share)
-    charged = [passed for passed in passes if passed is not None]
     compute = spent / clock
     l2 = max(asked.l2 / (table.l2_bytes * target.sms), asked.asked / (table.l2_most_bytes * active)) / clock
     found = doubts(
         kernel,
         hot,
         _limiter(hot, compute, l2, hbm),
-        guessed_loops=len(set(map(id, charged))) < len(charged),
-        unrolled=len(charged) < len(passes),
+        guessed_loops=matched.guessed,
+        unrolled=None in passes,
     )
     return LaunchTime(kernel, passes, clocks, hot, seen, clock, compute, l2, hbm, found)
 
@@ -331,46 +337,6 @@ def _as_seen(launch: LaunchWork, resident: int, asked: Traffic, target: Target, 
 def _graded(value: float) -> float:
     """Return the nearest of values a tenth apart, so that similar launches of a kernel need not be played anew."""
     return float(f"{_GRADE ** round(math.log(value, _GRADE)):.6g}")
-
-
-def _program_clocks(
-    launch: LaunchWork, kernel: PlayedKernel, passes: Sequence[Pass | None], target: Target
-) -> tuple[npt.NDArray[np.float64], Pass]:
-    """Return [1 + loops, programs] clocks outside loops and in each loop while the SM is shared, and the pass that
-    takes most of them.
-    """
-    clocks = np.zeros((1 + len(launch.loops), launch.programs))
-    clocks[0] = kernel.outside.clocks
-    hot, most = kernel.outside, kernel.outside.clocks * launch.programs
-    unrolled = np.zeros(launch.programs)
-    for row, (loop, passed) in enumerate(zip(launch.loops, passes, strict=True), 1):
-        flops = loop.body.dot_flops / launch.binary.ctas_per_program
-        if passed is not None:
-            charge = _charge(passed, flops * passed.copies, loop.body.entered) / passed.copies
-            clocks[row] = loop.trips * charge
-            if loop.trips.sum() * charge > most:
-                hot, most = passed, float(loop.trips.sum()) * charge
-        elif kernel.outside.flops:
-            unrolled += loop.trips * float(flops)
-        else:  # products made of scalar multiply-adds
-            clocks[row] = loop.trips * (kernel.resident * flops / (2 * target.fp32_lanes))
-    if kernel.outside.flops:
-        clocks *= np.maximum(1.0, unrolled / kernel.outside.flops)
-    return clocks, hot
-
-
-def _charge(passed: Pass, flops: float, entered: float) -> float:
-    """Return the clocks of a mean pass whose products do ``flops``: more than were played where the compiler unrolled
-    less, and less where a branch goes around them some of the time, or around other work. Then ``entered`` is the share
-    of passes that go through.
-    """
-    light = passed.light
-    if light is not None and light.flops == passed.flops:
-        return light.clocks + entered * (passed.clocks - light.clocks)
-    if light is not None and flops < passed.flops:
-        taken = max(entered, (flops - light.flops) / (passed.flops - light.flops))
-        return light.clocks + taken * (passed.clocks - light.clocks)
-    return passed.clocks * (max(1.0, flops / passed.flops) if passed.flops else 1.0)
 
 
 def list_schedule(clocks: npt.NDArray[np.float64], slots: int) -> float:

@@ -1,13 +1,15 @@
 """Makes profiles: plays a case's kernels with a recorder, then again with repairs and reliefs."""
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
 from evaluator.binary import Binary
+from evaluator.locations import source_lines
 from evaluator.performance.kernel import Conditions, Pass, PlayedKernel, read
-from evaluator.performance.lines import Line, ptx_around, read_lines
+from evaluator.performance.lines import ptx_around
 from evaluator.performance.model import CaseTime, LaunchTime, predict, time_case
 from evaluator.performance.reliefs import RESOLVED_PERCENT, relief_percent, reliefs
 from evaluator.performance.replay import Replay
@@ -46,19 +48,22 @@ def explain(
     launches: Sequence[LaunchWork],
     target: Target,
     source: Source,
+    irs: Sequence[str],
     *,
     most: int | None = MOST_COSTS,
 ) -> Profile:
     """Predict like ``predict``, and explain the result.
 
-    ``most`` is the number of instructions and of lines listed for each role, the most expensive; None: all. Raises what
-    ``predict`` raises.
+    ``irs`` has the IR text of each launch's kernel, whose locations lead to the lines of ``source``. ``most`` is the
+    number of instructions and of lines listed for each role, the most expensive; None: all. Raises what ``predict``
+    raises.
     """
     score = predict(case, useful_flops, least_bytes, launches, target)
     time = time_case(launches, least_bytes, target)
     scale = score.time_us / (time.seconds * 1e6)
     players = [
-        _Player(work, spent, target, source, most, scale) for work, spent in zip(launches, time.launches, strict=True)
+        _Player(work, spent, target, source, ir, most, scale)
+        for work, spent, ir in zip(launches, time.launches, irs, strict=True)
     ]
     profiles = tuple(player.profile() for player in players)
     longest = max(players, key=lambda player: player.time.seconds)
@@ -82,12 +87,19 @@ class _Player:
     """
 
     def __init__(
-        self, work: LaunchWork, time: LaunchTime, target: Target, source: Source, most: int | None, scale: float
+        self,
+        work: LaunchWork,
+        time: LaunchTime,
+        target: Target,
+        source: Source,
+        ir: str,
+        most: int | None,
+        scale: float,
     ) -> None:
         self.work, self.time, self.target, self.source = work, time, target, source
         self.most = most
-        self.code = read(work.binary.listing, work.binary.threads).code
-        self.lines = _lines(self.code, work.binary, source.file)
+        self.code = read(work.binary).code
+        self.lines = _lines(self.code, ir, source.file)
         self.recorder = _record(work.binary, target, time.kernel.resident, time.conditions)
         self.slots = target.sms * time.kernel.resident // work.binary.ctas_per_program
         self.us_per_clock = 1e6 / time.clock_hz * scale
@@ -151,7 +163,7 @@ class _Player:
                 lines.append(CodeLine(i.address, _text(i), self._line(i.index), reason, share * passed.clocks, share))
         if not lines:
             return None
-        members = [i.index for instructions, _ in passed.parts for i in instructions]
+        members = [i for instructions, _ in passed.parts for i in instructions]
         return Code(
             self.work.binary.name, self.section_name(passed), tuple(lines), ptx_around(self.work.binary, members)
         )
@@ -176,8 +188,7 @@ class _Player:
         return None
 
     def _line(self, index: int | None) -> int | None:
-        line = self.lines[index] if index is not None else None
-        return line.number if line and line.file == self.source.file else None
+        return self.lines[index] if index is not None else None
 
     def _section(self, passed: Pass | None, clocks: float, passes: int) -> Section:
         loop = passed is not self.time.kernel.outside
@@ -257,13 +268,13 @@ def _text(i: Instruction) -> str:
     return " ".join(filter(None, (f"@{i.predicate}" if i.predicate else "", i.opcode, i.operands)))
 
 
-def _lines(code: Sass, binary: Binary, file: str) -> tuple[Line | None, ...]:
-    """Return the line of each instruction. ptxas gives some products of a warpgroup the line of a neighbour: they have
-    that of the WARPGROUP.ARRIVE before them.
+def _lines(code: Sass, ir: str, file: str) -> tuple[int | None, ...]:
+    """Return the line of ``file`` that each instruction is from. ptxas gives some products of a warpgroup the line of a
+    neighbour: they have that of the WARPGROUP.ARRIVE before them.
     """
-    lines = list(read_lines(binary, file))
-    if len(lines) != len(code.instructions):  # a file's name may hold anything, also what looks like an instruction
-        return (None,) * len(code.instructions)
+    places = [place.rpartition(":") for place in source_lines(ir)]
+    numbers = [int(line) if name == os.path.basename(file) else None for name, _, line in places]
+    lines = [numbers[i.line - 1] if i.line and i.line <= len(numbers) else None for i in code.instructions]
     arrived = None
     for i in code.instructions:
         if i.opcode == "WARPGROUP.ARRIVE":
@@ -314,6 +325,7 @@ def _parts(
         found.append((f"waiting for {player.time.limiter}", number, made.time_us - player.compute_us))
         found.append(("launch overhead", number, time.overhead / len(players) * 1e6 * scale))
     all_launches = sum(launch.seconds for launch in time.launches)
+    found.append(("fills", None, time.fills * 1e6 * scale))
     found.append(("waiting for hbm", None, max(0.0, time.hbm - all_launches) * 1e6 * scale))
     whole = time.seconds * 1e6 * scale
     return tuple(Part(name, launch, us, us / whole) for name, launch, us in found if abs(us) > 1e-6)

@@ -44,8 +44,8 @@ class Replay:
     @classmethod
     def of(cls, binary: Binary, target: Target, resident: int, conditions: Conditions) -> "Replay":
         """Prepare the kernel; raise ``ModelError`` if the binary cannot be read."""
-        reading = read(binary.listing, binary.threads)
-        costs = costs_of(binary.listing, binary.threads, target, conditions)
+        reading = read(binary)
+        costs = costs_of(binary, target, conditions)
         warps = -(-binary.threads // 32)
         return cls(reading.code.instructions, reading.structure, costs, warps, resident)
 

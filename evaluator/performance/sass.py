@@ -1,6 +1,7 @@
 """Disassembly: a cubin's instructions with the control bits that carry their schedule."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from evaluator.errors import EvaluatorError
@@ -32,6 +33,8 @@ class Instruction:
     """Bit b set: issue only when barrier b is clear."""
     ptx_line: int | None = None
     """The line of PTX that the instruction was made from."""
+    line: int | None = None
+    """The line of the IR's text, counted from 1, that the instruction was made from."""
     base: str = field(init=False, repr=False, compare=False)
     """Opcode without modifiers."""
 
@@ -58,12 +61,12 @@ class Code:
     """Index of the kernel's first instruction."""
 
 
-FIRST = re.compile(
+_FIRST = re.compile(
     r"^\s+/\*(?P<address>[0-9a-f]{4,})\*/\s+(?:@(?P<predicate>!?U?P\w+)\s+)?(?P<opcode>[A-Z][\w.]*)\s*(?P<operands>.*?)"
     r"\s*;?\s*/\* 0x[0-9a-f]{16} \*/"
 )
 """The line of a listing on which an instruction begins."""
-PTX_LINE = re.compile(r'//## File "\.nv_debug_ptx_txt", line (\d+)')
+_PTX_LINE = re.compile(r'//## File "\.nv_debug_ptx_txt", line (\d+)')
 """The comment that says which line of PTX the following instructions were made from."""
 _SECOND = re.compile(r"^\s+/\* 0x([0-9a-f]{16}) \*/")
 _LABEL = re.compile(r"^([.$\w]+):")
@@ -73,9 +76,10 @@ _LONGEST_LINE = 4096
 """
 
 
-def parse(text: str) -> Code:
-    """Parse the output of ``nvdisasm -c -hex``; raise ``ModelError`` for any other text.
+def parse(text: str, lines: Sequence[int | None] = ()) -> Code:
+    """Parse the output of ``nvdisasm -c -hex -gp``; raise ``ModelError`` for any other text.
 
+    ``lines`` has the line of IR of each line of PTX.
     The second of an instruction's two 64-bit words holds the control bits above bit 41: stall count (4 bits), yield,
     write barrier (3), read barrier (3), wait mask (6), as found by Jia et al., "Dissecting the NVIDIA Volta GPU
     Architecture via Microbenchmarking" (2018), section 2.1, and unchanged since.
@@ -84,11 +88,11 @@ def parse(text: str) -> Code:
     labels: dict[str, int] = {}
     entry = ""
     ptx_line: int | None = None
-    lines = iter(text.splitlines())
-    for line in lines:
+    rest = iter(text.splitlines())
+    for line in rest:
         if len(line) > _LONGEST_LINE:
             raise ModelError(f"a line of the disassembly has {len(line)} characters")
-        if found := PTX_LINE.search(line):
+        if found := _PTX_LINE.search(line):
             ptx_line = int(found[1])
         elif line.lstrip().startswith(".section"):
             ptx_line = None
@@ -96,8 +100,8 @@ def parse(text: str) -> Code:
             labels[label[1]] = len(instructions)
         elif kernel := _ENTRY.match(line):
             entry = kernel[1]
-        elif first := FIRST.match(line):
-            second = _SECOND.match(next(lines, ""))
+        elif first := _FIRST.match(line):
+            second = _SECOND.match(next(rest, ""))
             if second is None:
                 raise ModelError(
                     "nvdisasm printed an instruction without its second word: its version is not supported"
@@ -115,6 +119,7 @@ def parse(text: str) -> Code:
                     control >> 8 & 7,
                     control >> 11 & 63,
                     ptx_line,
+                    lines[ptx_line - 1] if ptx_line and ptx_line <= len(lines) else None,
                 )
             )
     if not instructions:

@@ -1,7 +1,7 @@
 """Control flow: a kernel's blocks, its natural loops, and the path through them that is played.
 
 Where code branches, the path takes the side with more work: a kernel is never credited with skipping what it may have
-to execute. Loops that only poll (a barrier, a lock) are passed once: what they wait for is modelled instead.
+to execute. Loops that only poll (an mbarrier, registers) are passed once: what they wait for is modelled instead.
 """
 
 import re
@@ -16,6 +16,10 @@ SINGLE_ISSUE = frozenset({"UTCHMMA", "UTCQMMA", "UTCIMMA", "UTCOMMA"})
 MATRIX = SINGLE_ISSUE | {"HGMMA", "HMMA", "IGMMA", "QGMMA", "IMMA", "QMMA", "OMMA"}
 """Instructions that multiply matrices."""
 _WORK = frozenset({"LDG", "LDGSTS", "STG", "FFMA", "FMUL", "FADD", "MUFU", "UTMALDG", "LDL", "STL"}) | MATRIX
+_POLLS = frozenset({"SYNCS", "USETMAXREG", "UTCATOMSWS"})
+"""Opcodes that ask for what another warp gives: a phase of an mbarrier, registers, tensor memory."""
+_LONGEST_POLL = 24
+"""Most instructions of a loop that only polls."""
 _TARGET = re.compile(r"`\(([.$\w]+)\)")
 _TABLE = re.compile(r'BRANCH_TARGETS ([^"]+)"')
 _MATRIX_WEIGHT = 64
@@ -32,6 +36,8 @@ class Loop:
     """Whether this is the loop in which idle warps of a warp-specialised kernel wait for their role."""
     light: "tuple[Instruction, ...] | None" = None
     """The path with least work, where the body branches around some and no loop is inside."""
+    lines: tuple[int, ...] = ()
+    """The lines of IR that the jumps back to its beginning were made from, as far as known."""
     roles: "tuple[tuple[Loop, ...], ...]" = ()
     """For a dispatch loop: the outermost loops of each role, which it passes one after the other."""
 
@@ -146,7 +152,7 @@ class Graph:
             items, missed = self._path(header, bodies[header], order, children, bodies, loops, spins, header)
             own = [i for block in bodies[header] for i in range(block, self.stop[block])]
             bases = {self.code.instructions[i].base for i in own}
-            if len(own) <= 24 and not children and not bases & _WORK:
+            if len(own) <= _LONGEST_POLL and not children and bases & _POLLS and not bases & _WORK:
                 spins.add(header)
             outside_children = set(bodies[header]).difference(*(bodies[child] for child in children))
             dispatch = any(
@@ -162,7 +168,9 @@ class Graph:
             working = [child for child in children if child not in spins]
             groups = self._groups(bodies[header] - {header}, working) if dispatch else []
             roles = tuple(tuple(loops[child] for child in group) for group in groups)
-            loops[header] = Loop(address, (*items, *missed), dispatch, None if light == items else light, roles)
+            ends = sorted(self.stop[block] - 1 for block in bodies[header] if header in self.successors[block])
+            lines = tuple(line for end in ends if (line := self.code.instructions[end].line))
+            loops[header] = Loop(address, (*items, *missed), dispatch, None if light == items else light, lines, roles)
         tops = [header for header in headers if parent[header] is None]
         items, missed = self._path(entry, set(order), order, tops, bodies, loops, spins, None)
         return Structure(items, missed)

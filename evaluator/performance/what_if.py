@@ -153,11 +153,7 @@ def answers(
 
     found = [_one_more_cta(least_bytes, launches, seconds, target, answer)]
     for repair in REPAIRS:
-        if any(
-            repair.applies(i)
-            for launch in launches
-            for i in read(launch.binary.listing, launch.binary.threads).code.instructions
-        ):
+        if any(repair.applies(i) for launch in launches for i in read(launch.binary).code.instructions):
             works = [without_loads(launch) for launch in launches] if repair.frees_memory else launches
             bytes_left = 0 if repair.frees_memory else least_bytes
             after = time_case(works, bytes_left, target, measured=repaired(repair)).seconds

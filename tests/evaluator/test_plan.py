@@ -2,6 +2,7 @@ import contextlib
 import copy
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from evaluator.capture.plan_reading import plan_from_json
 from evaluator.errors import InvalidPlan
-from evaluator.executor.locations import split_locations
+from evaluator.locations import split_locations, without_locations
 from evaluator.plan import (
     Buffer,
     Configuration,
@@ -26,7 +27,6 @@ from evaluator.plan import (
     Role,
     Scalar,
     canonical_ttir,
-    without_locations,
 )
 
 IR = """#loc = loc("/a/b.py":1:1)
@@ -51,6 +51,14 @@ PLAN = LaunchPlan(
 
 def test_json_round_trip() -> None:
     assert plan_from_json(json.loads(json.dumps(PLAN.to_json()))) == PLAN
+
+
+def test_fills_go_with_the_launch_that_follows_them_and_the_last_ones_with_the_last() -> None:
+    fill, launch = PLAN.steps
+    dense = Fill(0, 0, (64,), (1,), 0.0)  # bf16
+    assert PLAN.fills == ((4 * 2 * 4,),)
+    assert replace(PLAN, steps=(launch, fill, launch, dense)).fills == ((), (32, 128))
+    assert replace(PLAN, steps=(Fill(1, 0, (4,), (4,), 0.0), launch)).fills == ((4 * 32,),), "a sector each"
 
 
 def test_locations_and_value_names_do_not_change_the_digest() -> None:

@@ -75,6 +75,11 @@ def attention(q, k, v, out, lse, *, causal, scale):
     ),
 }
 
+CHAIN = """\
+    number = q_len
+    for _ in range(kv_len * 8):
+        number = (number ^ (number >> 3)) * 5 + 1
+"""
 NO_FASTER = {
     "launched under another name": kernel("dataclasses.replace(kernel, name='another')"),
     "work left out where queries are zero": edited(
@@ -90,3 +95,17 @@ NO_FASTER = {
 }
 """Candidates that are right and have another plan: two would do less work on other inputs, but those of the judge ask for
 all of it."""
+
+SLOWER = {
+    "a gibibyte filled before the kernel": within(
+        "import torch\ntorch.zeros(2**28, dtype=torch.float32, device=q.device)"
+    ),
+    "integers after the kernel": edited(
+        ("    tl.store(\n        Lse", CHAIN + "    tl.store(\n        Lse"),
+        (
+            "        row_max + tl.log(row_sum),",
+            "        row_max + tl.log(row_sum) + (number == 1).to(tl.float32) * 0.0,",
+        ),
+    ),
+}
+"""Candidates that are right and do much besides: 0.3 ms of work on an H100, at least."""

@@ -14,7 +14,8 @@ from evaluator.capture import CHILD_MODULE, Capturer
 from evaluator.compiling.compiler import JOB_MODULE, Compiler
 from evaluator.compiling.limits import fit
 from evaluator.evaluation import Fault, Status
-from evaluator.plan import KernelIR, LaunchPlan, Level, Role, without_locations
+from evaluator.locations import without_locations
+from evaluator.plan import KernelIR, LaunchPlan, Level, Role
 from evaluator.problem import Call, TensorSpec
 from evaluator.sandbox.jobs import Finished, ForkServer, Limits
 from evaluator.target import TARGETS
@@ -155,7 +156,7 @@ def test_the_text_of_a_plan_compiles_to_the_ptx_of_the_normal_path(
     (plan,) = canonical(compiler, [kernel(source, target)], target)
     assert plan.kernels[0].level is level
     binary = compiled(compiler.compile(plan.kernels[0], get_target(target)))
-    assert [binary.ptx] == json.loads(normal.result)
+    assert [instructions(binary.ptx)] == list(map(instructions, json.loads(normal.result)))
     assert f".target sm_{get_target(target).arch}{'' if target == 'a100' else 'a'}" in binary.ptx
     assert binary.cubin.startswith(b"\x7fELF")
 
@@ -336,13 +337,18 @@ def test_a_kernel_is_compiled_once_for_a_target(server: ForkServer, small: Kerne
     assert server.jobs == jobs + 3
 
 
-def test_a_kernel_at_other_lines_is_compiled_anew_as_a_binary_knows_its_lines(
-    server: ForkServer, small: KernelIR, tmp_path: Path
+def test_the_lines_of_a_binary_are_those_of_the_ir_wherever_that_says_it_was_written(
+    small: KernelIR, small_binary: Binary, tmp_path: Path, server: ForkServer
 ) -> None:
     compiler = Compiler(tmp_path, server=server)
-    compiled(compiler.compile(small, get_target("h100")))
+    assert compiled(compiler.compile(small, get_target("h100"))) == small_binary
+    jobs = server.jobs
     moved = KernelIR(small.name, small.ttir.replace("candidate.py", "another.py"), small.options)
-    assert "another.py" in compiled(compiler.compile(moved, get_target("h100"))).ptx
+    assert compiled(compiler.compile(moved, get_target("h100"))) == small_binary
+    assert server.jobs == jobs
+    number, *_ = [number for number, line in enumerate(small.ttir.splitlines(), 1) if "tt.dot" in line]
+    assert re.search(rf"\.loc\s+1 {number} ", small_binary.ptx)
+    assert re.findall(r'\.file\s+1 .*"(.*?)"', small_binary.ptx)[-1] == "kernel.ttir"
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"name": "gemm"}', b"\xff\xfe"])
@@ -350,20 +356,13 @@ def test_a_damaged_cache_entry_is_replaced(
     server: ForkServer, small: KernelIR, small_binary: Binary, tmp_path: Path, damage: bytes
 ) -> None:
     compiler = Compiler(tmp_path, server=server)
-    path = compiler._cache_path(small, get_target("h100"))
+    path = compiler._cache_path(small, without_locations(small.ttir), get_target("h100"))
     assert path is not None
     path.parent.mkdir()
     path.write_bytes(damage)
     assert compiler.compile(small, get_target("h100")) == small_binary
     assert json.loads(path.read_bytes())["name"] == "gemm"
     assert [file.suffix for file in path.parent.iterdir()] == [".json"]
-
-
-def test_locations_change_no_instruction(compiler: Compiler, small: KernelIR, small_binary: Binary) -> None:
-    bare = without_locations(small.ttir)
-    assert "loc" not in bare
-    binary = compiled(compiler.compile(KernelIR(small.name, bare, small.options), get_target("h100")))
-    assert instructions(binary.ptx) == instructions(small_binary.ptx)
 
 
 def instructions(ptx: str) -> list[str]:

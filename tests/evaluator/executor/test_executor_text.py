@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from evaluator.executor import Allocation, IRError, UnsupportedOperation, load
 from evaluator.executor.errors import EvaluatorError
 from evaluator.executor.ir import parse_type
-from evaluator.executor.locations import Locations, split_locations
 from evaluator.executor.parser import MAX_DEPTH
+from evaluator.locations import Locations, split_locations
 from evaluator.plan import Pointer, Scalar
 
 ORACLE = "the expected messages and locations"

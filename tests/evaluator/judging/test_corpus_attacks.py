@@ -87,6 +87,16 @@ def test_work_that_depends_on_the_inputs_is_counted(judge: Judge, seed: Evaluati
         assert case.tflops <= NO_FASTER * honest.tflops
 
 
+@pytest.mark.parametrize("name", sample(harmless.SLOWER, 2))
+def test_work_besides_the_problem_is_charged(judge: Judge, seed: Evaluation, name: str) -> None:
+    evaluation = judged(judge, harmless.SLOWER[name])
+    assert evaluation.status is Status.CORRECT, evaluation.message
+    assert seed.score is not None
+    assert evaluation.score is not None
+    for case, honest in zip(evaluation.score.cases, seed.score.cases, strict=True):
+        assert case.time_us > honest.time_us + 300
+
+
 @pytest.fixture(scope="module")
 def close_judge(fork_server: ForkServer) -> Iterator[Judge]:
     """A judge for few cases, whose examinations before acceptance draw the same every time."""

@@ -1,18 +1,15 @@
 """Loops of hand-made SASS, whose clocks can be worked out; and kernels compiled anew, for their line tables."""
 
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import torch
-from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 
-from bench.variants import Variant, _compiled, launch_work
 from evaluator import executor
 from evaluator.binary import Binary
 from evaluator.compiling.compiler import Compiler
@@ -60,7 +57,7 @@ TYPES = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32"
 
 @cache
 def _compiler() -> Compiler:
-    return Compiler(None)  # without a cache: a binary of it may have the line table of an older file
+    return Compiler(None)
 
 
 def launched(
@@ -102,12 +99,3 @@ def launched(
     assert isinstance(binary, Binary), binary
     memory = [executor.Allocation(name, values[name].flatten()) for name in buffers]
     return executor.load(made.ttir).count(memory, args, grid).of(binary, math.prod(grid))
-
-
-@cache
-def fresh_work(variant: Variant, length: int = 8192) -> LaunchWork:
-    """Work for sm_90, its binary not from Triton's cache: that one may have the line table of an older file."""
-    with tempfile.TemporaryDirectory() as folder, knobs.cache.scope():
-        knobs.cache.dir = folder
-        binary = _compiled.__wrapped__(variant, 90)[0]
-    return replace(launch_work(variant, 90, length), binary=binary)

@@ -172,7 +172,7 @@ def test_a_constant_in_disguise_is_one() -> None:
 @pytest.mark.parametrize(("variant", "arch"), [(TUNED, 80), (TUNED, 90), (ROLES, 90), (TUNED, 100), (WIDE_ROLES, 100)])
 def test_every_address_of_an_attention_kernel_is_followed_and_none_collides(variant: Variant, arch: int) -> None:
     binary = compile_variant(variant, arch)
-    reading = read(binary.listing, binary.threads)
+    reading = read(binary)
     accesses = [i for i in reading.code.instructions if i.base in SHARED_ACCESS and i.predicate != "!PT"]
     assert accesses
     assert all(reading.wavefronts[i.index] <= max(1, 32 * i.lane_bytes / 128) for i in accesses)

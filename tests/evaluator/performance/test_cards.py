@@ -16,8 +16,8 @@ SPECIALISED = Variant(128, 64, 4, 2, descriptors=True, specialised=True)
 def test_the_costs_of_all_machine_instructions_are_known(name: str, variant: Variant) -> None:
     target = get_target(name)
     binary = compile_variant(variant, target.arch)
-    costs = costs_of(binary.listing, binary.threads, target, nominal(name))
-    code = read(binary.listing, binary.threads).code
+    costs = costs_of(binary, target, nominal(name))
+    code = read(binary).code
     for instruction in code.instructions:
         costs.op(instruction)
     assert {code.instructions[index].opcode for index in costs.unknown} == set()

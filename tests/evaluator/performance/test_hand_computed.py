@@ -28,6 +28,11 @@ def passed(clocks: float, flops: float = 1000, light: Pass | None = None, **more
     return Pass(clocks, flops, {"tensor": 0.7}, light=light, **more)
 
 
+def at(place: int) -> range:
+    """The lines of a kernel's loop at this place."""
+    return range(1 + place, 2 + place)
+
+
 AROUND = passed(OUTSIDE, 0)
 
 
@@ -36,7 +41,8 @@ def loop(trips: Sequence[int], body: Body = PRODUCT, parent: int | None = None) 
 
 
 def launch(*loops: LoopWork, programs: int | None = None, outside: Body = NOTHING) -> LaunchWork:
-    return LaunchWork(BINARY, programs or len(loops[0].trips), loops, outside)
+    placed = tuple(replace(loop, lines=at(place)) for place, loop in enumerate(loops))
+    return LaunchWork(BINARY, programs or len(loops[0].trips), placed, outside)
 
 
 def time(
@@ -49,7 +55,8 @@ def time(
     **unknown: bool,
 ) -> CaseTime:
     def measured(_: Binary, __: Target, resident: int, ___: Conditions, ____: int | None = None) -> PlayedKernel:
-        return PlayedKernel(resident, outside, passes, **unknown)
+        placed = tuple(replace(each, lines=tuple(at(place))) for place, each in enumerate(passes))
+        return PlayedKernel(resident, outside, placed, **unknown)
 
     return time_case(launches, least_bytes, target, timing, measured=measured)
 
@@ -178,6 +185,33 @@ def test_bytes_that_must_pass_hbm_take_their_time_unless_l2_holds_them() -> None
     made = time([work], passed(PASS), least_bytes=big // 4, timing=Timing(cold=True))
     assert made.seconds == pytest.approx(big / 4 / (TABLE.hbm_share * H100.hbm_bytes_per_s) + made.overhead)
     assert made.limiter == "hbm"
+
+
+def test_fills_cost_their_bytes_and_their_start() -> None:
+    work = launch(loop([64] * 132))
+    filled = time([replace(work, fills=(10**9, 10**6))], passed(PASS))
+    more = (10**9 + 10**6) / (TABLE.hbm_share * H100.hbm_bytes_per_s) + 2e-6 * TABLE.launch_us
+    assert filled.seconds == pytest.approx(time([work], passed(PASS)).seconds + more)
+
+
+def test_nothing_is_charged_less_than_its_exponentials_and_arithmetic_take() -> None:
+    cheap = passed(1, 0)
+    for body, least in (
+        (replace(NOTHING, exponentials=16 * 5000.0), 5000),
+        (replace(NOTHING, arithmetic=4 * 128 * 7000.0), 7000),
+    ):
+        made = clocks([launch(loop([640] * 132, body))], cheap)
+        assert made == pytest.approx(640 * least)
+
+
+def test_the_remainder_of_an_unrolled_loop_is_charged_for_the_passes_it_makes() -> None:
+    four, one = passed(4 * 300, 0, copies=4.0), passed(500, 0)
+    short = loop([3] * 132, NOTHING)  # never gets to the code that does four passes at once
+    made = [
+        clocks([replace(launch(work), loops=(replace(work, lines=range(1, 3)),))], four, one)
+        for work in (short, loop([64] * 132, NOTHING), loop([66] * 132, NOTHING))
+    ]
+    assert made == pytest.approx([OUTSIDE + 3 * 500, OUTSIDE + 64 * 300, OUTSIDE + 64 * 300 + 2 * 500])
 
 
 def test_times_that_overlap_take_a_little_longer_than_the_longest() -> None:

@@ -122,7 +122,7 @@ def test_a_compiled_loop_that_was_unrolled_is_charged_by_the_passes_of_the_ir() 
     values = {"X": torch.empty(64 * 512), "Out": torch.empty(512), "n": 64}
     launch = launched(sums, values, (1, 1, 1), stages=1, N=512)
     (made,) = time_case([launch], 0, H100).launches
-    code = read(launch.binary.listing, launch.binary.threads).code.instructions
+    code = read(launch.binary).code.instructions
     passed = max(made.kernel.loops, key=lambda passed: passed.copies)
     assert passed.copies == 4
     assert sum(i.base == "LDG" for instructions, _ in passed.parts for i in instructions) == 4

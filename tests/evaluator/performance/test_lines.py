@@ -1,4 +1,4 @@
-"""Lines of instructions: from listings and PTX as the tools print them, and of compiled kernels."""
+"""Lines of instructions: from PTX as the compiler prints it, and of compiled kernels."""
 
 import inspect
 from dataclasses import replace
@@ -6,28 +6,15 @@ from dataclasses import replace
 import pytest
 
 from bench import variants
-from bench.variants import Variant
+from bench.variants import Variant, compile_variant, ir_of
+from evaluator.locations import source_lines
 from evaluator.performance.kernel import read
-from evaluator.performance.lines import Line, parse_listing, parse_ptx, ptx_around, read_lines
-from tests.evaluator.performance.handmade import fresh_work
+from evaluator.performance.lines import ir_lines, ptx_around
+from evaluator.performance.sass import Instruction
 
-INSTRUCTION = """        /*{0:04x}*/                   NOP ;                    /* 0x0000000000007918 */
-                                                                        /* 0x000fc00000000000 */
-"""
-LISTING = (
-    "\t.section\t.text.kernel\nkernel:\n"
-    + INSTRUCTION.format(0)
-    + '\t//## File ".nv_debug_ptx_txt", line 11\n'
-    + INSTRUCTION.format(16)
-    + INSTRUCTION.format(32)
-    + '\t//## File ".nv_debug_ptx_txt", line 7\n'
-    + INSTRUCTION.format(48)
-    + "\t.section\t.text.helper\nhelper:\n"
-    + INSTRUCTION.format(0)
-)
 PTX = """\
 .visible .entry kernel()
-	.loc	1 11 0                          // candidate.py:11:0
+	.loc	1 11 0                          // kernel.ttir:11:0
 	mov.u32 %r1, 0;
 	.loc	1 68 17
 	// begin inline asm
@@ -35,52 +22,26 @@ PTX = """\
 	ld.global.v4.b32 { %r2 }, [ %rd1 ];
 	// end inline asm
 	bar.sync 	0;
-	.loc	2 216 16, function_name $L__info_string0, inlined_at 1 82 39 // standard.py:216:16
-	.loc	2 196 12, function_name $L__info_string0, inlined_at 2 216 16
-	max.f32 %f1, %f1, %f2;
-	.loc	2 7 1
-	add.f32 %f1, %f1, %f2;
-	.loc	3 7 1
+	.loc	1 0 17
 	ret;
-	.file	1 "candidate.py"
-	.file	2 "/lib/standard.py"
+	.file	1 "kernel.ttir"
 """
 
 
-def line_of(text: str) -> Line | None:
-    """What the line of PTX that has this text is from."""
+def line_of(text: str) -> int | None:
+    """The line of IR that the line of PTX with this text is from."""
     (number,) = (number for number, line in enumerate(PTX.split("\n")) if text in line)
-    return parse_ptx(PTX, "candidate.py")[number]
+    return ir_lines(PTX)[number]
 
 
-def test_an_instruction_has_the_line_of_ptx_that_stands_above_it() -> None:
-    assert parse_listing(LISTING) == (None, 11, 11, 7, None)
-
-
-def test_a_line_of_ptx_has_the_source_line_that_stands_above_it() -> None:
-    assert line_of("mov.u32") == Line("candidate.py", 11)
+def test_a_line_of_ptx_has_the_line_of_ir_that_stands_above_it() -> None:
+    assert line_of("mov.u32") == 11
     assert line_of(".visible") is None
-
-
-def test_inline_assembly_is_where_it_begins_and_so_is_what_follows() -> None:
-    assert line_of("ld.global") == line_of("bar.sync") == Line("candidate.py", 68)
-
-
-def test_what_is_inlined_counts_for_the_line_it_is_inlined_at() -> None:
-    assert line_of("max.f32") == Line("candidate.py", 82)
-
-
-def test_a_line_of_another_file_stays_one_and_one_of_no_file_is_none() -> None:
-    assert line_of("add.f32") == Line("/lib/standard.py", 7)
     assert line_of("ret;") is None
 
 
-def test_places_that_are_inlined_at_each_other_have_an_end() -> None:
-    circle = (
-        "\t.loc 2 1 1, function_name $L, inlined_at 2 2 2\n\t.loc 2 2 2, function_name $L, inlined_at 2 1 1\n"
-        '\t.file 2 "a.py"\n'
-    )
-    assert parse_ptx(circle, "candidate.py")[1] == Line("a.py", 2)
+def test_inline_assembly_is_where_it_begins_and_so_is_what_follows() -> None:
+    assert line_of("ld.global") == line_of("bar.sync") == 68
 
 
 @pytest.mark.parametrize(
@@ -110,26 +71,20 @@ def test_places_that_are_inlined_at_each_other_have_an_end() -> None:
 def test_instructions_of_a_compiled_kernel_have_the_lines_of_what_they_do(
     variant: Variant, opcode: str, expected: set[str]
 ) -> None:
-    binary = fresh_work(variant).binary
-    file = inspect.getfile(variants)
-    lines = read_lines(binary, file)
-    code = read(binary.listing, binary.threads).code
-    assert len(lines) == len(code.instructions)
+    binary = compile_variant(variant, 90)
+    places = source_lines(ir_of(variant, 90))
     source = inspect.getsource(variants).splitlines()
     found = {
-        source[line.number - 1].strip()
-        for i, line in zip(code.instructions, lines, strict=True)
-        if i.opcode == opcode and line is not None and line.file == file
+        source[int(places[i.line - 1].removeprefix("variants.py:")) - 1].strip()
+        for i in read(binary).code.instructions
+        if i.opcode == opcode and i.line
     }
     assert found == expected
 
 
 def in_a_loop(ptx: str, *lines: int) -> tuple[str, ...]:
-    listing = "\t.section\t.text.kernel\nkernel:\n"
-    for place, line in enumerate(lines):
-        listing += f'\t//## File ".nv_debug_ptx_txt", line {line}\n' + INSTRUCTION.format(16 * place)
-    binary = replace(fresh_work(Variant(64, 64, 4, 2)).binary, ptx=ptx, listing=listing)
-    return ptx_around(binary, range(len(lines)))
+    made = [Instruction(0, 0, "", "NOP", "", 0, 0, 0, 0, line) for line in lines]
+    return ptx_around(replace(compile_variant(Variant(64, 64, 4, 2), 90), ptx=ptx), made)
 
 
 LOOPS = "a;\n$L__BB0_1:\nb;\n$L__BB0_2:\n\t.loc 1 2 3\nc;\n@%p1 bra $L__BB0_2;\nd;\nbra.uni $L__BB0_1;\ne;"

@@ -1,54 +1,63 @@
-"""Loops of the machine code are matched with those of the IR that they stand for."""
+"""Loops of the machine code are matched with those of the IR that they were made from."""
 
-from dataclasses import replace
+from collections.abc import Sequence
 
 import numpy as np
 
 from evaluator.performance.kernel import Pass, PlayedKernel
-from evaluator.performance.matching import match_loops
+from evaluator.performance.matching import Matched, match_loops
 from evaluator.work import Body, LoopWork
 
-
-def passed(clocks: float, flops: float) -> Pass:
-    return Pass(clocks, flops, {"issue": 0.1})
+OUTSIDE = Pass(5, 0, {"issue": 0.1})
 
 
-def loop(flops: int, trips: int) -> LoopWork:
-    return LoopWork(None, Body(flops, 0, 0, 0), np.array([trips], dtype=np.int64))
+def passed(clocks: float, *lines: int, flops: float = 0, copies: float = 1) -> Pass:
+    return Pass(clocks, flops, {"issue": 0.1}, lines=lines, copies=copies)
 
 
-def test_loops_match_in_order_when_both_sides_have_the_same_kinds() -> None:
-    first, second, third = passed(10, 1), passed(20, 0), passed(30, 1)
-    kernel = PlayedKernel(1, passed(5, 0), (first, second, third))
-    assert match_loops([loop(1, 9), loop(0, 9), loop(1, 9)], kernel) == [first, second, third]
+def loop(first: int, last: int, parent: int | None = None, flops: float = 0) -> LoopWork:
+    return LoopWork(parent, Body(flops, 0, 0, 0), np.array([7], dtype=np.int64), range(first, last + 1))
 
 
-def test_products_moved_from_an_inner_loop_to_its_outer_one_do_not_confuse_the_match() -> None:
-    outer, inner = passed(60, 8), passed(20, 8)
-    assert match_loops([loop(0, 2), loop(8, 20)], PlayedKernel(1, passed(5, 0), (outer, inner))) == [outer, inner]
+def match(loops: Sequence[LoopWork], passes: Sequence[Pass], depths: tuple[int, ...] = ()) -> Matched:
+    return match_loops(loops, PlayedKernel(1, OUTSIDE, tuple(passes), depths=depths))
 
 
-def test_loops_of_another_order_match_within_their_kind() -> None:
-    scalar, products = passed(10, 0), passed(20, 1)
-    kernel = PlayedKernel(1, passed(5, 0), (scalar, products))
-    assert match_loops([loop(1, 9), loop(0, 9)], kernel) == [products, scalar]
+def test_a_loop_is_the_one_that_its_jump_back_was_made_from_in_whatever_order() -> None:
+    first, second = passed(10, 10), passed(20, 25)
+    assert match([loop(10, 19), loop(20, 29)], [second, first]) == Matched(
+        (first, second), (None, None), (0, 0, 0), False
+    )
 
 
-def test_a_loop_whose_products_are_outside_loops_was_unrolled() -> None:
-    hot = passed(10, 8)
-    kernel = PlayedKernel(1, passed(5, 8), (hot,))
-    assert match_loops([loop(8, 100), loop(8, 1)], kernel) == [hot, None]
+def test_nested_loops_are_told_apart_by_the_innermost_that_has_the_line() -> None:
+    outer, inner = passed(50, 10), passed(10, 15)
+    assert match([loop(10, 29), loop(12, 19, parent=0)], [outer, inner], (0, 1)).passes == (outer, inner)
 
 
-def test_loops_match_by_how_deep_they_are_nested_where_there_is_another_number_of_them() -> None:
-    short, outer, inner = passed(900, 0), passed(50, 0), passed(10, 0)
-    kernel = PlayedKernel(1, passed(5, 0), (short, outer, inner), depths=(0, 0, 1))
-    around, within = loop(0, 7), replace(loop(0, 70), parent=0)
-    assert match_loops([around, within], kernel) == [short, inner]
-    assert match_loops([loop(0, 1), around, within, replace(within, parent=0)], kernel)[1] is outer
+def test_a_jump_from_the_end_of_an_inner_loop_to_the_beginning_of_the_outer_one_is_the_outer_ones() -> None:
+    outer, inner = passed(50, 12), passed(10, 12)
+    assert match([loop(10, 29), loop(12, 19, parent=0)], [outer, inner], (0, 1)).passes == (outer, inner)
 
 
-def test_loops_that_cannot_be_told_apart_are_charged_as_the_slowest() -> None:
-    fast, slow = passed(10, 8), passed(30, 8)
-    kernel = PlayedKernel(1, passed(5, 0), (fast, slow))
-    assert match_loops([loop(8, 1), loop(8, 1), loop(8, 1)], kernel) == [slow] * 3
+def test_a_loop_that_an_operation_became_is_charged_once_in_a_pass_of_the_one_around_it() -> None:
+    outer, made = passed(50, 10), passed(30, 15)
+    assert match([loop(10, 19)], [outer, made], (0, 1)) == Matched((outer,), (None,), (0, 30), False)
+    assert match([loop(10, 19)], [outer, passed(40, 3)]).made == (40, 0)
+
+
+def test_a_loop_that_no_jump_goes_back_for_was_unrolled() -> None:
+    hot = passed(10, 10, flops=8)
+    assert match([loop(10, 19, flops=8), loop(20, 29, flops=8)], [hot]).passes == (hot, None)
+
+
+def test_what_no_known_line_stands_for_is_charged_as_the_slowest_that_has_none() -> None:
+    known, fast, slow = passed(90, 10, flops=8), passed(10, flops=8), passed(30, flops=8)
+    found = match([loop(10, 19), loop(20, 29, flops=8)], [known, fast, slow])
+    assert found == Matched((known, slow), (None, None), (10, 0, 0), True)
+
+
+def test_the_slowest_version_of_a_loop_is_charged_and_the_remainder_of_an_unrolled_one_is_known() -> None:
+    fast, slow, four, rest = passed(10, 10), passed(30, 10), passed(80, 10, copies=4), passed(25, 10)
+    assert match([loop(10, 19)], [fast, slow]) == Matched((slow,), (None,), (0, 0), True)
+    assert match([loop(10, 19)], [four, rest]) == Matched((four,), (rest,), (0, 0), False)

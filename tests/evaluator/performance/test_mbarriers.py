@@ -92,7 +92,7 @@ def test_an_mbarrier_used_for_one_copy_is_no_slot_of_the_ring_before_it() -> Non
 
 def test_a_specialised_kernel_has_a_ring_of_its_stages_for_each_of_the_operands() -> None:
     binary = compile_variant(Variant(128, 64, 4, 3, descriptors=True, specialised=True), 90)
-    code = read(binary.listing, binary.threads).code
+    code = read(binary).code
     found = scan(code.instructions)
     loaded = {found.names[copy] for copy, count in found.bytes.items() if count == 64 * 128 * 2}
     assert [found.depths[ring] for ring in sorted(loaded)][:2] == [3, 3]

@@ -202,11 +202,11 @@ def test_loads_of_a_page_table_hit_l1_after_their_line_is_there() -> None:
     table = next(access for access in work.accesses if access.buffer == 1)
     assert (table.program_bytes, table.program_lines) == (2048, 1)
     hits = l1_hits(work)
-    code = read(work.binary.listing, work.binary.threads).code.instructions
+    code = read(work.binary).code.instructions
     loads = [i.index for i in code if i.base == "LDG" and i.lane_bytes == 4]
     assert len(loads) == 4  # one for each of 512 rows, by 128 threads
     assert hits == set(loads[1:])  # the first of them brings the line
-    costs = costs_of(work.binary.listing, work.binary.threads, H100, Conditions(TABLE, hits))
+    costs = costs_of(work.binary, H100, Conditions(TABLE, hits))
     hit = costs.op(code[loads[1]])
     assert (hit.pipe, hit.latency, hit.l2) == (Pipe.LSU, TABLE.l1_latency, 0)
     assert costs.op(code[loads[0]]).latency == TABLE.global_latency

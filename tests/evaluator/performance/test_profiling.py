@@ -7,15 +7,13 @@ from dataclasses import replace
 import pytest
 
 from bench import variants
-from bench.variants import HEAD_DIM, HEADS, TOKENS, Variant
-from evaluator.performance import explain, predict, profiling
-from evaluator.performance.lines import Line
+from bench.variants import HEAD_DIM, HEADS, TOKENS, Variant, ir_of, launch_work
+from evaluator.locations import without_locations
+from evaluator.performance import explain, predict
 from evaluator.performance.timeline import CELLS
 from evaluator.profile import Profile, Source
 from evaluator.target import ScoreKind
 from evaluator.targets import get_target
-from evaluator.work import LaunchWork
-from tests.evaluator.performance.handmade import fresh_work
 
 H100 = get_target("h100")
 SOURCE = Source(inspect.getfile(variants), inspect.getsource(variants))
@@ -24,27 +22,28 @@ LEAST_BYTES = 4 * TOKENS * HEADS * HEAD_DIM * 2
 TUNED = Variant(128, 64, 8, 3)
 
 
-def explained(*launches: LaunchWork, flops: int = FLOPS) -> Profile:
-    return explain("8k", flops, LEAST_BYTES, launches, H100, SOURCE)
+def explained(*variants: Variant, flops: int = FLOPS, least_bytes: int = LEAST_BYTES) -> Profile:
+    works = [launch_work(variant, 90, 8192) for variant in variants]
+    return explain("8k", flops, least_bytes, works, H100, SOURCE, [ir_of(variant, 90) for variant in variants])
 
 
 @pytest.fixture(scope="module")
 def profile() -> Profile:
-    return explained(fresh_work(TUNED))
+    return explained(TUNED)
 
 
 @pytest.fixture(scope="module")
 def causal() -> Profile:
-    return explained(fresh_work(replace(TUNED, schedule="split")), flops=FLOPS // 2)
+    return explained(replace(TUNED, schedule="split"), flops=FLOPS // 2)
 
 
 @pytest.fixture(scope="module")
 def specialised() -> Profile:
-    return explained(fresh_work(Variant(128, 64, 4, 3, descriptors=True, specialised=True)))
+    return explained(Variant(128, 64, 4, 3, descriptors=True, specialised=True))
 
 
 def test_what_is_explained_is_the_prediction(profile: Profile) -> None:
-    assert profile.score == predict("8k", FLOPS, LEAST_BYTES, [fresh_work(TUNED)], H100)
+    assert profile.score == predict("8k", FLOPS, LEAST_BYTES, [launch_work(TUNED, 90, 8192)], H100)
     assert profile.kind is ScoreKind.PREDICTED
 
 
@@ -57,8 +56,7 @@ def test_the_parts_of_the_time_add_up_to_it(kernel: str, request: pytest.Fixture
 
 
 def test_launches_one_after_the_other_have_parts_of_their_own(profile: Profile) -> None:
-    once = fresh_work(TUNED)
-    twice = explained(once, once)
+    twice = explained(TUNED, TUNED)
     assert sum(part.time_us for part in twice.parts) == pytest.approx(twice.score.time_us)
     # the second is not timed by events of its own, and finds in L2 what the first left there
     assert 0 < 2 * profile.score.time_us - twice.score.time_us < 20
@@ -67,8 +65,7 @@ def test_launches_one_after_the_other_have_parts_of_their_own(profile: Profile) 
 
 
 def test_a_time_that_memory_takes_says_so() -> None:
-    work = fresh_work(TUNED)
-    made = explain("8k", FLOPS, 2**42, [work], H100, SOURCE)
+    made = explained(TUNED, least_bytes=2**42)
     waiting = [part for part in made.parts if part.name == "waiting for hbm"]
     assert waiting
     assert sum(part.time_us for part in made.parts) == pytest.approx(made.score.time_us)
@@ -107,9 +104,9 @@ def test_reasons_of_each_role_are_all_its_time(kernel: str, request: pytest.Fixt
                 assert cost.clocks_per_pass == pytest.approx(cost.share * section.clocks_per_pass)
 
 
-def test_a_line_table_that_does_not_fit_the_code_is_no_line_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profiling, "read_lines", lambda binary, file: (Line(file, 66),))
-    made = explained(fresh_work(TUNED))
+def test_ir_without_locations_leads_to_no_line() -> None:
+    ir = without_locations(ir_of(TUNED, 90))
+    made = explain("8k", FLOPS, LEAST_BYTES, [launch_work(TUNED, 90, 8192)], H100, SOURCE, [ir])
     loop = made.launches[0].sections[1]
     assert loop.name.startswith("loop at 0x")
     assert {cost.line for cost in loop.roles[0].lines} == {None}

@@ -6,8 +6,21 @@ import re
 _PIECE = re.compile(r'"(?:[^"\\]|\\.)*"|(?<![\w$.\-@])loc\(|[()]')
 _ALIAS = re.compile(r"(#loc\d*) = loc\((.*)\)\s*")
 _FILE = re.compile(r'"((?:[^"\\]|\\.)*)":(\d+):\d+')
+_IR_PLACE = re.compile(r"\bkernel\.ttg?ir:(\d+):\d+")
+"""A place in the file that IR is compiled from."""
 _LIBRARY = "/triton/language/"
 _PART = re.compile(r'"(?:[^"\\]|\\.)*":\d+:\d+|#loc\d*(?!\w)')
+
+_STRING_OR_LOCATION = re.compile(
+    r'"(?:[^"\\]|\\.)*"|(?<!\s)\s*(?<![\w$.\-@])loc\((?:[^()"]|"(?:[^"\\]|\\.)*"|\((?:[^()"]|"(?:[^"\\]|\\.)*"|\([^()]*\))*\))*\)'
+    r"|^#loc\d* = .*$",
+    re.MULTILINE,
+)
+
+
+def without_locations(ttir: str) -> str:
+    """Return IR text without source locations, which change line tables and no instruction. Strings stay as is."""
+    return _STRING_OR_LOCATION.sub(lambda match: match[0] if match[0].startswith('"') else "", ttir)
 
 
 def split_locations(line: str) -> tuple[str, str]:
@@ -57,3 +70,34 @@ class Locations:
                     return place
                 library = library or place
         return library or f"line {number} of the IR"
+
+
+def source_lines(text: str) -> tuple[str, ...]:
+    """Return for each line of IR, as MLIR prints it, where it was written, as ``FILE:LINE``; ``""`` for none.
+
+    What an operation with regions is from stands after the last of them.
+    """
+    raw = text.splitlines()
+    locations = Locations(raw)
+    found: list[str] = []
+    opened: list[int] = []
+    for number, line in enumerate(raw):
+        code, location = split_locations(line)
+        found.append(locations.resolve(location, number + 1) if location else "")
+        closes, opens = code.lstrip().startswith("}"), code.endswith("{")
+        if closes and opened and not opens:
+            found[opened.pop()] = found[number]
+        elif opens and not closes:
+            opened.append(number)
+    return tuple(found)
+
+
+def located(message: str, text: str) -> str:
+    """Return what a compiler says of IR that it was given without locations, with places in the source instead."""
+    lines = source_lines(text)
+
+    def place(match: re.Match[str]) -> str:
+        line = int(match[1])
+        return (lines[line - 1] if 0 < line <= len(lines) else "") or match[0]
+
+    return _IR_PLACE.sub(place, message)

@@ -1,0 +1,72 @@
+"""What a program is charged: how often it passes each loop times the clocks of a pass."""
+
+import numpy as np
+import numpy.typing as npt
+
+from evaluator.performance.kernel import Pass, PlayedKernel
+from evaluator.performance.matching import Matched
+from evaluator.target import Target
+from evaluator.work import LaunchWork
+
+_PER_LANE = 4
+"""Most floating-point operations or conversions of a lane in a clock: multiply-adds of two packed numbers."""
+
+
+def program_clocks(
+    launch: LaunchWork, kernel: PlayedKernel, matched: Matched, target: Target
+) -> tuple[npt.NDArray[np.float64], Pass]:
+    """Return [1 + loops, programs] clocks outside loops and in each loop while the SM is shared, and the pass that
+    takes most of them.
+    """
+    clocks = np.zeros((1 + len(launch.loops), launch.programs))
+    clocks[0] = kernel.outside.clocks + matched.made[0]
+    hot, most = kernel.outside, kernel.outside.clocks * launch.programs
+    unrolled = np.zeros(launch.programs)
+    for row, (loop, passed) in enumerate(zip(launch.loops, matched.passes, strict=True), 1):
+        flops = loop.body.dot_flops / launch.binary.ctas_per_program
+        if passed is not None:
+            clocks[row] = loop.trips * (_charge(passed, flops, loop.body.entered) + matched.made[row])
+            rest = matched.remainders[row - 1]
+            if rest is not None:
+                entries = 1 if loop.parent is None else np.maximum(1, launch.loops[loop.parent].trips)
+                left = entries * (loop.trips / entries % passed.copies)
+                less = _charge(passed, flops, loop.body.entered)
+                clocks[row] += left * (_charge(rest, flops, loop.body.entered) - less)
+            if clocks[row].sum() > most:
+                hot, most = passed, float(clocks[row].sum())
+        elif kernel.outside.flops:
+            unrolled += loop.trips * float(flops)
+        else:  # products made of scalar multiply-adds
+            clocks[row] = loop.trips * (kernel.resident * flops / (2 * target.fp32_lanes))
+    if kernel.outside.flops:
+        clocks *= np.maximum(1.0, unrolled / kernel.outside.flops)
+    least = kernel.resident / launch.binary.ctas_per_program * _least_clocks(launch, target)
+    return clocks * np.maximum(1.0, least / clocks.sum(0)), hot
+
+
+def _charge(passed: Pass, flops: float, entered: float) -> float:
+    """Return the clocks of a mean pass of the IR's loop whose products do ``flops``: more than were played where the
+    compiler unrolled less, and less where a branch goes around them some of the time, or around other work. Then
+    ``entered`` is the share of passes that go through.
+    """
+    return _charge_of_code(passed, flops * passed.copies, entered) / passed.copies
+
+
+def _charge_of_code(passed: Pass, flops: float, entered: float) -> float:
+    light = passed.light
+    if light is not None and light.flops == passed.flops:
+        return light.clocks + entered * (passed.clocks - light.clocks)
+    if light is not None and flops < passed.flops:
+        taken = max(entered, (flops - light.flops) / (passed.flops - light.flops))
+        return light.clocks + taken * (passed.clocks - light.clocks)
+    return passed.clocks * (max(1.0, flops / passed.flops) if passed.flops else 1.0)
+
+
+def _least_clocks(launch: LaunchWork, target: Target) -> npt.NDArray[np.float64]:
+    """Return [programs] clocks that an SM needs at least for what the IR asks for, however it was compiled."""
+    exponentials = np.full(launch.programs, float(launch.outside.exponentials))
+    arithmetic = np.full(launch.programs, float(launch.outside.arithmetic))
+    for loop in launch.loops:
+        exponentials += loop.trips * loop.body.exponentials
+        arithmetic += loop.trips * loop.body.arithmetic
+    return np.maximum(exponentials / target.sfu_lanes, arithmetic / (_PER_LANE * target.fp32_lanes))

@@ -1,0 +1,94 @@
+"""What never runs sets no price, and what runs is charged: kernels compiled for it."""
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+
+from evaluator.performance.model import time_case
+from evaluator.targets import get_target
+from evaluator.work import LaunchWork
+from tests.evaluator.performance.handmade import launched
+
+H100 = get_target("h100")
+TILE, PASSES, PROGRAMS = 64, 64, 132
+
+
+@triton.jit
+def softmax(X, Y, n):
+    at = tl.arange(0, 64)[:, None] * 64 + tl.arange(0, 64)[None, :]
+    acc = tl.zeros([64, 64], tl.float32)
+    for i in range(n):
+        x = tl.load(X + at + i * 4096)
+        s = tl.exp2(tl.dot(x, x))
+        acc = tl.dot((s / tl.sum(s, 1)[:, None]).to(tl.bfloat16), x, acc)
+    tl.store(Y + tl.program_id(0) * 4096 + at, acc.to(tl.bfloat16))
+
+
+@triton.jit
+def either(X, Y, n, mode, DECOY_FIRST: tl.constexpr):
+    at = tl.arange(0, 64)[:, None] * 64 + tl.arange(0, 64)[None, :]
+    acc = tl.zeros([64, 64], tl.float32)
+    if (mode == 7) != DECOY_FIRST:
+        for i in range(n):
+            x = tl.load(X + at + i * 4096)
+            if DECOY_FIRST:
+                acc = tl.dot(tl.dot(x, x).to(tl.bfloat16), x, acc)
+            else:
+                s = tl.exp2(tl.dot(x, x))
+                acc = tl.dot((s / tl.sum(s, 1)[:, None]).to(tl.bfloat16), x, acc)
+    else:
+        for i in range(n):
+            x = tl.load(X + at + i * 4096)
+            if DECOY_FIRST:
+                s = tl.exp2(tl.dot(x, x))
+                acc = tl.dot((s / tl.sum(s, 1)[:, None]).to(tl.bfloat16), x, acc)
+            else:
+                acc = tl.dot(tl.dot(x, x).to(tl.bfloat16), x, acc)
+    tl.store(Y + tl.program_id(0) * 4096 + at, acc.to(tl.bfloat16))
+
+
+@triton.jit
+def chain(X, Y, n, ATOMIC: tl.constexpr):
+    value = tl.load(X)
+    for _ in range(n):
+        value = (value ^ (value >> 3)) * 5 + 1
+        if ATOMIC:
+            tl.atomic_add(Y + 1024 + tl.program_id(0), value)
+    tl.store(Y + tl.program_id(0), value)
+
+
+def tiles() -> dict[str, torch.Tensor | int | float]:
+    return {
+        "X": torch.empty(PASSES * TILE * TILE, dtype=torch.bfloat16),
+        "Y": torch.empty(PROGRAMS * TILE * TILE, dtype=torch.bfloat16),
+        "n": PASSES,
+    }
+
+
+def seconds(work: LaunchWork) -> float:
+    return time_case([work], 0, H100).seconds
+
+
+@pytest.mark.parametrize("decoy_first", [True, False])
+def test_a_loop_that_never_runs_does_not_set_the_price(decoy_first: bool) -> None:
+    work = launched(either, tiles() | {"mode": 7}, (PROGRAMS, 1, 1), DECOY_FIRST=decoy_first)
+    never, always = (1, 0) if not decoy_first else (0, 1)
+    assert not work.loops[never].trips.any()
+    assert work.loops[always].trips.all()
+    (launch,) = time_case([work], 0, H100).launches
+    exponentials = [sum(i.base == "MUFU" for i in passed.parts[0][0]) for passed in launch.passes if passed]
+    assert exponentials[always] > 0 == exponentials[never]
+    assert launch.hot is launch.passes[always]
+    alone = launched(softmax, tiles(), (PROGRAMS, 1, 1))
+    assert seconds(work) > 0.97 * seconds(alone)
+
+
+@pytest.mark.parametrize(("atomic", "least"), [(False, 8), (True, 100)])
+def test_a_loop_of_dependent_integer_operations_takes_its_latency(atomic: bool, least: int) -> None:
+    """Four dependent operations take 4 clocks each at least, some of which become one; an atomic one far more."""
+    values: dict[str, torch.Tensor | int | float] = {
+        "X": torch.zeros(1, dtype=torch.int32), "Y": torch.zeros(2048, dtype=torch.int32), "n": 65_536,
+    }  # fmt: skip
+    work = launched(chain, values, (PROGRAMS, 1, 1), ATOMIC=atomic)
+    assert seconds(work) > 65_536 * least / (2 * H100.clock_ghz * 1e9)
