@@ -149,7 +149,7 @@ class RunConfig(BaseModel):
     this fraction.
     """
     evaluation_wall_s: float = Field(default=300.0, gt=0, allow_inf_nan=False)
-    """Longest time that the judge may take for one candidate."""
+    """Longest time that the judge may take for one candidate; four times as long before acceptance."""
     min_gain: float = Field(default=0.01, ge=0, lt=1)
     """A new version whose speed is predicted must beat the best by this fraction.
 

@@ -21,6 +21,8 @@ from evaluator.target import TARGETS, Target
 
 WALL_S = 300.0
 """How long an answer may take by default."""
+CLOSELY = 4
+"""How many times as long an examination before acceptance may take: it looks at many more cases."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,15 @@ from typing import Any
 
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Fault, Status
-from evaluator.evaluators import WALL_S, AnyRequest, Evaluator, ProfileRequest, suite_of
+from evaluator.evaluators import (
+    CLOSELY,
+    WALL_S,
+    AnyRequest,
+    Evaluator,
+    ProfileRequest,
+    VerifyRequest,
+    suite_of,
+)
 from evaluator.inspection import Findings, Inspection
 from evaluator.isolation import Sandbox
 from evaluator.serving.child import ENVIRONMENT, Child, environment
@@ -58,7 +66,9 @@ class ProcessEvaluator(Evaluator):
         return self._judges_for
 
     def ask(self, request: AnyRequest) -> Any:
-        """Return the answer; none within ``wall_s`` seconds is the fault ``TIMED_OUT``, a death ``CRASHED``."""
+        """Return the answer; none within ``wall_s`` seconds, ``CLOSELY`` times that before acceptance, is the fault
+        ``TIMED_OUT``, a death ``CRASHED``.
+        """
         suite, started = suite_of(request, self._suite), time.monotonic()
         self._count += 1
         answer = self._answer(self._count, request)
@@ -76,14 +86,15 @@ class ProcessEvaluator(Evaluator):
 
     def _answer(self, number: int, request: AnyRequest) -> Any:
         last_words = ""
+        wall_s = self._wall_s * (CLOSELY if isinstance(request, VerifyRequest) else 1)
         for _ in range(_TRIES):
             child = self._running()
             try:
-                line = child.ask(request_line(number, request), self._wall_s)
+                line = child.ask(request_line(number, request), wall_s)
             except TimeoutError:
                 child.kill()
                 self._child = None
-                return Fault(Status.TIMED_OUT, f"no verdict within {self._wall_s:g} s{_RAISE}")
+                return Fault(Status.TIMED_OUT, f"no verdict within {wall_s:g} s{_RAISE}")
             if line:
                 try:
                     return read_answer(number, request, line)

@@ -155,9 +155,10 @@ def test_what_a_command_leaves_behind_does_not_keep_us(
 
 def test_no_verdict_in_time_is_a_value() -> None:
     with ProcessEvaluator("h100", "quick", wall_s=1e-6) as evaluator:
-        evaluation = evaluator.evaluate(NO_PYTHON)
-    assert evaluation.status is Status.TIMED_OUT
+        evaluation, closely = evaluator.evaluate(NO_PYTHON), evaluator.verify(NO_PYTHON)
+    assert evaluation.status is closely.status is Status.TIMED_OUT
     assert "no verdict within 1e-06 s" in evaluation.message
+    assert "no verdict within 4e-06 s" in closely.message
 
 
 def test_names_that_are_none_are_refused_before_a_process_starts() -> None:
