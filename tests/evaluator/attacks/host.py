@@ -80,6 +80,17 @@ def attention(q, k, v, out, lse, *, causal, scale):
         Status.UNWRITTEN,
         "square-full: .*never written",
     ),
+    "all calls answered together by the last": Attack(
+        around("""
+waiting = []
+def attention(q, k, v, out, lse, *, causal, scale):
+    waiting.append((q, k, v, out, lse, causal, scale))
+    if len(waiting) == 16:
+        for *tensors, causal, scale in waiting:
+            honest(*tensors, causal=causal, scale=scale)"""),
+        Status.FORBIDDEN,
+        "not allocated in this call",
+    ),
     "the benchmark's lengths answered by zeros": Attack(
         around(f"""
 def attention(q, k, v, out, lse, *, causal, scale):
@@ -126,6 +137,16 @@ OUTPUTS = {
         ),
         Status.NO_ENTRY,
         r"line \d+",
+    ),
+    "work put off until somebody looks at the output": Attack(
+        around(f"""
+def attention(q, k, v, out, lse, *, causal, scale):
+    def look(*_):
+        {CALL}
+        return out
+    out.cpu = out.to = out.float = out.double = out.clone = look"""),
+        Status.UNWRITTEN,
+        "never written",
     ),
     "the output returned instead of written": Attack(
         around(
@@ -175,6 +196,22 @@ def attention(q, k, v, out, lse, *, causal, scale):
         ),
         Status.UNWRITTEN,
         "out were never written",
+    ),
+    "the judge's own reference": Attack(
+        before(
+            "from torch.utils._python_dispatch import _disable_current_modes\nwith _disable_current_modes():\n"
+            "    import torch\n    from evaluator.problems.mha import MHA\n    case = MHA.correctness_cases[0]"
+        ).replace(
+            "    batch, heads, q_len, head_dim",
+            "    rows = torch.zeros(1, dtype=torch.int64, device=q.device)\n"
+            "    MHA.reference(case, {'q': q.view(-1), 'k': k.view(-1), 'v': v.view(-1)}, 0, 0, rows)\n"
+            "    batch, heads, q_len, head_dim",
+        ),
+        Status.FORBIDDEN,
+        "computes with torch operator aten",
+    ),
+    "a CUDA graph": Attack(
+        within("import torch\nwith torch.cuda.graph(torch.cuda.CUDAGraph()):\n    pass"), Status.NO_ENTRY, r"line \d+"
     ),
     "a compiled function": Attack(
         within("import torch\ntorch.compile(lambda x: x * 2, backend='eager')(q)"), Status.NO_ENTRY, r"line \d+"

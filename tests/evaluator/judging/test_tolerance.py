@@ -1,7 +1,14 @@
 """Tolerances leave room for what a GPU computes approximately and the executor computes exactly."""
 
+from dataclasses import replace
+
+import pytest
+import torch
+
+from evaluator.executor import Allocation
 from evaluator.executor.operations.approximations import APPROXIMATIONS
-from evaluator.judging.compare import LSE_TOLERANCE, RELATIVE_TOLERANCE
+from evaluator.judging.compare import LSE_TOLERANCE, RELATIVE_TOLERANCE, compare
+from evaluator.problems.mha import MHA
 
 ATTAINED = 2e-3
 """Relative error that correct bf16 kernels reach, as ``compare`` says."""
@@ -24,3 +31,16 @@ def test_the_tolerance_of_outputs_exceeds_the_bounds_of_exponentials_and_divisio
 def test_the_tolerance_of_lse_exceeds_the_bounds_of_exponentials_and_logarithm() -> None:
     exponential = max(worst("math.exp2"), worst("math.exp") + LARGEST_LOGIT * 2.0**-24)
     assert exponential + LARGEST_LOGIT * FLOAT32_ULP < LSE_TOLERANCE / 10
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-9])
+def test_zeros_are_wrong_however_small_the_outputs_are(size: float) -> None:
+    case = replace(MHA.correctness_cases[0], batch=1, heads=1, kv_heads=1, q_len=5)
+    inputs = MHA.make_inputs(case, 1)
+    inputs["v"] *= size
+    lse = MHA.reference(case, inputs, 0, 0, torch.arange(case.q_len))[1]
+    results = {"out": torch.zeros(case.q_len * case.head_dim, dtype=torch.bfloat16), "lse": lse.float()}
+    outputs = {name: Allocation(name, data, torch.ones(len(data), dtype=torch.bool)) for name, data in results.items()}
+    fault = compare(MHA, case, inputs, outputs, whole=True).fault
+    assert fault is not None
+    assert "rows 0 to 4" in fault.message
