@@ -5,10 +5,8 @@ python -m bench.model anchors     prints some of them, by name
 python -m bench.model --write     also puts them into docs/performance-model.md, between their markers
 """
 
-import argparse
 import math
 import os
-import re
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +18,7 @@ from avo.config import RunConfig
 from bench.anchors import ANCHORS, LENGTHS, PAIRS, Anchor
 from bench.measured.families import FAMILIES
 from bench.measured.statistics import Judged, Searched, agreement, judged, searched
+from bench.tables import Table, main, row
 from bench.timings import FOLDER, Predict, compare, predicted_us, sessions
 from bench.variants import Variant, case_of, compile_variant, predict_variant
 from evaluator.compiling.compile_job import listing
@@ -42,39 +41,10 @@ _TARGET_FIGURES = (
     "sfu_lanes",
     "hbm_bytes_per_s",
 )
-Table = Iterator[str]
-
-
-def main() -> None:
-    """Print the tables asked for, or all; write them into the document on request."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", nargs="*", help=", ".join(TABLES))
-    parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT.name}")
-    asked = parser.parse_args()
-    if unknown := set(asked.table) - set(TABLES):
-        parser.error(f"no table is called {min(unknown)}: there are {', '.join(TABLES)}")
-    for name in asked.table or TABLES:
-        table = "\n".join(TABLES[name]())
-        print(table, end="\n\n", flush=True)
-        if asked.write:
-            DOCUMENT.write_text(put(DOCUMENT.read_text(), name, table))
-
-
-def put(document: str, name: str, table: str) -> str:
-    """Return ``document`` with ``table`` between the markers called ``name``; raise ``ValueError`` without them."""
-    start, stop = f"<!-- bench.model: {name} -->", "<!-- end -->"
-    found = re.compile(f"{re.escape(start)}\n.*?{re.escape(stop)}", re.DOTALL)
-    if len(found.findall(document)) != 1:
-        raise ValueError(f"no place for {name}: the document needs {start} and {stop}, once")
-    return found.sub(lambda _: f"{start}\n{table}\n{stop}", document)
-
-
-def _row(*cells: object) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
 
 
 def _head(*cells: str) -> Table:
-    yield _row(*cells)
+    yield row(*cells)
     yield "|" + "---|" * len(cells)
 
 
@@ -87,7 +57,7 @@ def anchors() -> Table:
         error = _error([score.tflops for score in scores], anchor)
         errors.setdefault(anchor.target, []).append(abs(error))
         last = scores[-1]
-        yield _row(
+        yield row(
             anchor.target,
             anchor.name,
             " / ".join(f"{score.tflops:.0f}" for score in scores),
@@ -120,7 +90,7 @@ def pairs() -> Table:
         gain = faster.tflops / slower.tflops - 1
         scores = [Score(ScoreKind.PREDICTED, pair.target, (case,)) for case in (faster, slower)]
         resolved = (scores[0].share_ahead(scores[1]) or 0.0) >= RunConfig.model_fields["min_share"].default
-        yield _row(
+        yield row(
             pair.target,
             pair.name,
             f"{slower.tflops:.0f}",
@@ -142,7 +112,7 @@ def timings(folder: Path = FOLDER, predict: Predict = predicted_us) -> Table:
     for session in found:
         for agreed in compare(session, predict):
             shown = (f"{agreed.spearman:.2f}", f"{agreed.error:.0%}", f"{agreed.fitted_error:.0%}")
-            yield _row(session.card, agreed.problem, agreed.kernels, *shown)
+            yield row(session.card, agreed.problem, agreed.kernels, *shown)
 
 
 def measured(names: tuple[str, ...] = tuple(FAMILIES), processes: int = 2) -> Table:
@@ -156,8 +126,8 @@ def measured(names: tuple[str, ...] = tuple(FAMILIES), processes: int = 2) -> Ta
         "predicted / measured", "inside the range", "held-out half", "high / low", "regret: median, most",
     )  # fmt: skip
     for (family, card), rows in groups.items():
-        yield _row(family, card, *_agreed(rows))
-    yield _row("all", "", *_agreed(found))
+        yield row(family, card, *_agreed(rows))
+    yield row("all", "", *_agreed(found))
 
 
 def _agreed(found: Sequence[Judged]) -> Iterator[str]:
@@ -189,8 +159,8 @@ def searches(processes: int = 2) -> Table:
     for sizes, found in groups.items():
         counts = [each.candidates for each in found]
         shown = f"{min(counts)} to {max(counts)}"
-        yield _row(", ".join(map(str, sizes)), len(found), shown, _regrets([each.regret for each in found]))
-    yield _row("all", sum(map(len, groups.values())), "", _regrets([each.regret for each in searched(processes)]))
+        yield row(", ".join(map(str, sizes)), len(found), shown, _regrets([each.regret for each in found]))
+    yield row("all", sum(map(len, groups.values())), "", _regrets([each.regret for each in searched(processes)]))
 
 
 def sensitivity() -> Table:
@@ -213,7 +183,7 @@ def sensitivity() -> Table:
         )
         means = " / ".join(f"{sum(side) / len(side):+.1%}" for side in changes)
         if abs(largest) >= 0.0005:
-            rows.append((abs(largest), _row(f"`{name}`", means, f"{largest:+.1%}", turned)))
+            rows.append((abs(largest), row(f"`{name}`", means, f"{largest:+.1%}", turned)))
     yield from (row for _, row in sorted(rows, key=lambda row: -row[0]))
 
 
@@ -247,7 +217,7 @@ def constant_table() -> Table:
         found = [table[name] for table in tables]
         ranges = dict.fromkeys(f"{f.slow:g} to {f.fast:g}" for f in found if f.slow != f.fast)
         sources = dict.fromkeys(figure.source for figure in found)
-        yield _row(f"`{name}`", *(f"{f.value:g}" for f in found), "; ".join(ranges), "; ".join(sources))
+        yield row(f"`{name}`", *(f"{f.value:g}" for f in found), "; ".join(ranges), "; ".join(sources))
 
 
 def cost() -> Table:
@@ -256,7 +226,7 @@ def cost() -> Table:
     for anchor in ANCHORS:
         disassembly, first, following = map(min, zip(*(_costs(anchor) for _ in range(3)), strict=True))
         seconds = (disassembly, first, disassembly + first, following)
-        yield _row(f"{anchor.target} {anchor.name}", *(f"{spent:.2f} s" for spent in seconds))
+        yield row(f"{anchor.target} {anchor.name}", *(f"{spent:.2f} s" for spent in seconds))
 
 
 def _costs(anchor: Anchor) -> tuple[float, float, float]:
@@ -290,4 +260,4 @@ TABLES: dict[str, Callable[[], Table]] = {
 }
 
 if __name__ == "__main__":
-    main()
+    main("bench.model", __doc__, TABLES, DOCUMENT)
