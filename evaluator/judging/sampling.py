@@ -40,6 +40,10 @@ class Sample:
     races: bool = False
     """Whether the sanitiser looks for races, among programs of the sample and some that meet others."""
 
+    def groups_of(self, flop: float) -> int:
+        """Return how many groups of rows are drawn where a program does ``flop`` FLOPs of matrix products."""
+        return max(1, min(self.groups, int(self.flop / max(flop, 1.0))))
+
 
 EACH_TIME, BEFORE_ACCEPTANCE, ELSEWHERE = Sample(6, 1e10), Sample(32, 5e10, races=True), Sample(3, 5e9, races=True)
 _OTHER_HEADS, _OTHER_ROWS = 8, 64
@@ -73,7 +77,7 @@ class BenchmarkCheck:
         chosen = self._stored([(stage, mine) for stage, mine in zip(self.stages, programs, strict=True)])
         others = self._stored([(stage, _rest(stage, mine)) for stage, mine in zip(self.stages, programs, strict=True)])
         made = settled(self.problem, self.case, self._marked(chosen), self._marked(others))
-        rows = made & (wanted | _some(made, chance))
+        rows = made & (wanted | some_of(made, chance))
         either = {i: others[i].logical_or_(chosen[i]) for i in chosen}
         passed(uncovered(self.problem, self.case, self._marked(either)))
         # Far apart first, where an access that leaves its buffer meets no other; then as on a GPU, for the numbers.
@@ -104,10 +108,10 @@ class BenchmarkCheck:
         It is smaller where they are too many.
         """
         each = max((stage.flops(_all(stage)) / stage.launch.programs for stage in self.stages), default=0.0)
-        groups = max(1, min(self.sample.groups, int(self.sample.flop / max(each, 1.0))))
+        groups = self.sample.groups_of(each)
         meeting = [_meeting(stage, chance) if self.sample.races else _NONE for stage in self.stages]
         while True:
-            rows = self._groups(groups, chance)
+            rows = random_groups(self._specs["lse"].shape, groups, chance)
             programs = self._makers(rows, meeting)
             pairs = zip(self.stages, programs, strict=True)
             excessive = [(stage, mine) for stage, mine in pairs if stage.flops(mine) > MOST_FLOP]
@@ -121,15 +125,6 @@ class BenchmarkCheck:
                 message = f"{SAMPLE_ROWS} rows depend on {mine.numel()} programs of kernel {stage.kernel.name}"
                 raise Refused(Fault(Status.UNSUPPORTED, f"{message}: too many to execute"))
             groups //= 2
-
-    def _groups(self, groups: int, chance: random.Random) -> torch.Tensor:
-        """Return random groups of rows, bool [batch, heads, rows]."""
-        batch, heads, rows = self._specs["lse"].shape
-        wanted = torch.zeros(batch, heads, rows, dtype=torch.bool)
-        for _ in range(groups):
-            start = chance.randrange(0, rows, SAMPLE_ROWS)
-            wanted[chance.randrange(batch), chance.randrange(heads), start : start + SAMPLE_ROWS] = True
-        return wanted
 
     def _makers(self, rows: torch.Tensor, others: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Return the programs of each stage that the outputs' ``rows`` and ``others``, of each stage, depend on."""
@@ -195,6 +190,26 @@ class BenchmarkCheck:
                 raise Refused(Fault(Status.UNSUPPORTED, f"{message}: the work cannot be counted"))
 
 
+def random_groups(shape: Sequence[int], groups: int, chance: random.Random) -> torch.Tensor:
+    """Return random groups of rows, bool [batch, heads, rows] of ``shape``."""
+    batch, heads, rows = shape
+    wanted = torch.zeros(batch, heads, rows, dtype=torch.bool)
+    for _ in range(groups):
+        start = chance.randrange(0, rows, SAMPLE_ROWS)
+        wanted[chance.randrange(batch), chance.randrange(heads), start : start + SAMPLE_ROWS] = True
+    return wanted
+
+
+def some_of(made: torch.Tensor, chance: random.Random) -> torch.Tensor:
+    """Return some of the rows that were ``made``, chosen at random, bool [batch, heads, rows]."""
+    some = torch.zeros_like(made)
+    heads = made.any(-1).nonzero().tolist()
+    for batch, head in chance.sample(heads, min(_OTHER_HEADS, len(heads))):
+        rows = made[batch, head].nonzero()[:, 0].tolist()
+        some[batch, head, chance.sample(rows, min(_OTHER_ROWS, len(rows)))] = True
+    return some
+
+
 _NONE = torch.zeros(0, dtype=torch.int64)
 
 
@@ -213,13 +228,3 @@ def _rest(stage: Stage, programs: torch.Tensor) -> torch.Tensor:
     left = torch.ones(stage.launch.programs, dtype=torch.bool)
     left[programs] = False
     return left.nonzero().flatten()
-
-
-def _some(made: torch.Tensor, chance: random.Random) -> torch.Tensor:
-    """Return some of the rows that were ``made``, chosen at random, bool [batch, heads, rows]."""
-    some = torch.zeros_like(made)
-    heads = made.any(-1).nonzero().tolist()
-    for batch, head in chance.sample(heads, min(_OTHER_HEADS, len(heads))):
-        rows = made[batch, head].nonzero()[:, 0].tolist()
-        some[batch, head, chance.sample(rows, min(_OTHER_ROWS, len(rows)))] = True
-    return some

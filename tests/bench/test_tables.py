@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import model
+from bench import escapes, model
 from bench.tables import put
 
-PLACES = [(module.DOCUMENT, f"{module.__name__}: {name}") for module in (model,) for name in sorted(module.TABLES)]
+PLACES = [
+    (module.DOCUMENT, f"{module.__name__}: {name}") for module in (model, escapes) for name in sorted(module.TABLES)
+]
 
 
 @pytest.mark.parametrize(("document", "name"), PLACES)
