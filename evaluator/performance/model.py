@@ -27,9 +27,6 @@ BUSY = 0.6
 """The busiest pipe is the limiter if it is busy for more than this fraction; otherwise latency is."""
 _SCHEDULED_ONE_BY_ONE = 300_000
 _GRADE = 1.1
-_TOGETHER = 2.7
-"""Exponent of the mean that adds up the times of what works side by side: two that are equal take 29% longer than one.
-Fitted to published measurements (bench/measured)."""
 _UNEXPLAINED = 1.1
 """Factor by which published measurements differ that no constant explains, in both directions: of those that no
 constant was fitted to, about nine of ten lie within the draws widened by it."""
@@ -150,7 +147,7 @@ class LaunchTime:
     @property
     def seconds(self) -> float:
         """The time of all three together: a little more than the longest, as their peaks do not coincide."""
-        return float(np.linalg.norm((self.compute, self.l2, self.hbm), _TOGETHER))
+        return float(np.linalg.norm((self.compute, self.l2, self.hbm), self.conditions.table.overlap))
 
     @property
     def limiter(self) -> str:
