@@ -167,11 +167,14 @@ class Fill:
     value: int | float | bool
 
     def nbytes(self, buffer: Buffer) -> int:
-        """Return the bytes that it writes to ``buffer``; an element that has no neighbour takes a sector of memory."""
-        item = ITEM_BYTES[buffer.dtype]
-        return math.prod(self.shape) * (
-            item if not self.strides or min(self.strides) <= 1 else max(item, _SECTOR_BYTES)
-        )
+        """Return the bytes that it writes to ``buffer``; each contiguous run of elements takes whole sectors."""
+        run = runs = 1
+        for stride, extent in sorted(zip(self.strides, self.shape, strict=True)):
+            if stride == run:
+                run *= extent
+            elif stride:  # with a stride of 0, all extents are the same elements
+                runs *= extent
+        return runs * -(-run * ITEM_BYTES[buffer.dtype] // _SECTOR_BYTES) * _SECTOR_BYTES
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,8 @@ COMPILE_OPTIONS: dict[str, type] = {
 _NONSENSE = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)
 """Errors that reading a malformed reply may raise. A compiler that hostile IR has taken over may write anything."""
 _CACHE_FORMAT = 5
+_LINE_TABLE = re.compile(r'"[^"\n]*(?:\.loc\b|inline asm)[^"\n]*"')
+"""A string that PTX's readers of line tables would take for one, or for the end of the assembly that it is in."""
 
 
 class Compiler:
@@ -69,6 +71,10 @@ class Compiler:
         if fault := _check_options(kernel):
             return fault
         text = without_locations(kernel.ttir)
+        if _LINE_TABLE.search(text):
+            return Fault(
+                Status.FORBIDDEN, f"kernel {kernel.name} has inline assembly with lines of its own: remove .loc"
+            )
         path = self._cache_path(kernel, text, target)
         if path and (cached := _read_cache(path, target)):
             return cached

@@ -25,22 +25,29 @@ class Matched:
 def match_loops(loops: Sequence[LoopWork], kernel: PlayedKernel) -> Matched:
     """Match the passes of a kernel with the loops of its IR.
 
-    Where several passes stand for a loop, the compiler made versions of it, of which the slowest is charged; but those
-    that it unrolled less make the remainder. What no pass with a known line stands for is charged as the slowest one
-    without.
+    Where several passes stand for a loop, the compiler made versions of it, of which the slowest is charged. But one
+    that it unrolled less, and that takes no longer than a pass of the code that it unrolled most, makes the remainder.
+    Loops with the same lines are one loop, in a function that is called several times. What no pass with a known line
+    stands for is charged as the slowest one without.
     """
     owners = _owners(loops, kernel)
     lost = [passed for passed in kernel.loops if not passed.lines]
     passes: list[Pass | None] = []
     remainders: list[Pass | None] = []
     guessed = False
-    for number, loop in enumerate(loops):
-        own = [passed for passed, owner in zip(kernel.loops, owners, strict=True) if owner == number]
+    for loop in loops:
+        own = [
+            passed
+            for passed, owner in zip(kernel.loops, owners, strict=True)
+            if owner is not None and loops[owner].lines == loop.lines
+        ]
         found = own or [passed for passed in lost if passed.flops or not loop.body.dot_flops] or lost
         most = max((passed.copies for passed in found), default=0)
-        versions = [passed for passed in found if passed.copies == most]
+        whole = max((passed.clocks for passed in found if passed.copies == most), default=0)
+        rests = [passed for passed in found if passed.copies < most and passed.clocks <= whole]
+        versions = [passed for passed in found if passed not in rests]
         passes.append(_slowest(versions))
-        remainders.append(_slowest([passed for passed in found if passed.copies < most]))
+        remainders.append(_slowest(rests))
         guessed |= len(versions) > 1
     charged = set(map(id, (*passes, *remainders)))
     made = [0.0] * (1 + len(loops))

@@ -56,9 +56,27 @@ def test_json_round_trip() -> None:
 def test_fills_go_with_the_launch_that_follows_them_and_the_last_ones_with_the_last() -> None:
     fill, launch = PLAN.steps
     dense = Fill(0, 0, (64,), (1,), 0.0)  # bf16
-    assert PLAN.fills == ((4 * 2 * 4,),)
-    assert replace(PLAN, steps=(launch, fill, launch, dense)).fills == ((), (32, 128))
-    assert replace(PLAN, steps=(Fill(1, 0, (4,), (4,), 0.0), launch)).fills == ((4 * 32,),), "a sector each"
+    assert PLAN.fills == ((4 * 32,),), "four runs of two floats, a sector each"
+    assert replace(PLAN, steps=(launch, fill, launch, dense)).fills == ((), (128, 128))
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides", "nbytes"),
+    [
+        ((1000,), (1,), 2016),
+        ((1000,), (128,), 32_000),
+        ((1000, 1), (128, 1), 32_000),
+        ((1, 1000), (7, 1), 2016),
+        ((10, 100), (100, 1), 2016),
+        ((100, 10), (1, 100), 2016),
+        ((5, 1000), (0, 1), 2016),
+        ((), (), 32),
+    ],
+)
+def test_a_fill_writes_whole_sectors_of_each_contiguous_run(
+    shape: tuple[int, ...], strides: tuple[int, ...], nbytes: int
+) -> None:
+    assert Fill(0, 0, shape, strides, 0.0).nbytes(Buffer("x", "bfloat16", 10**6, Role.SCRATCH)) == nbytes
 
 
 def test_locations_and_value_names_do_not_change_the_digest() -> None:

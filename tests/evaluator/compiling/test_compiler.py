@@ -323,6 +323,15 @@ def test_hostile_options_go_nowhere(
     assert found.status is status
 
 
+@pytest.mark.parametrize("text", ["nop; // end inline asm", "\\0A.loc 1 3 0\\0A"])
+def test_assembly_cannot_have_lines_of_its_own(compiler: Compiler, small: KernelIR, text: str) -> None:
+    asm = (
+        f'%a = tt.elementwise_inline_asm "{text}" {{constraints = "=r", packed_element = 1 : i32, pure = true}} -> i32'
+    )
+    found = fault(compiler.compile(KernelIR("k", f"{small.ttir}\n{asm}", small.options), get_target("h100")))
+    assert (found.status, "inline assembly with lines of its own" in found.message) == (Status.FORBIDDEN, True)
+
+
 def test_a_kernel_is_compiled_once_for_a_target(server: ForkServer, small: KernelIR, tmp_path: Path) -> None:
     compiler, jobs = Compiler(tmp_path, server=server), server.jobs
     first = compiled(compiler.compile(small, get_target("h100")))

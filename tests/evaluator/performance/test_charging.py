@@ -58,12 +58,29 @@ def chain(X, Y, n, ATOMIC: tl.constexpr):
     tl.store(Y + tl.program_id(0), value)
 
 
+@triton.jit(noinline=True)
+def mixed(value, n):
+    for _ in range(n):
+        value = (value ^ (value >> 3)) * 5 + 1
+    return value
+
+
+@triton.jit
+def called_twice(X, Y, n, zero):
+    value = mixed(tl.load(X), zero)
+    tl.store(Y + tl.program_id(0), mixed(value, n))
+
+
 def tiles() -> dict[str, torch.Tensor | int | float]:
     return {
         "X": torch.empty(PASSES * TILE * TILE, dtype=torch.bfloat16),
         "Y": torch.empty(PROGRAMS * TILE * TILE, dtype=torch.bfloat16),
         "n": PASSES,
     }
+
+
+def integers() -> dict[str, torch.Tensor | int | float]:
+    return {"X": torch.zeros(1, dtype=torch.int32), "Y": torch.zeros(2048, dtype=torch.int32), "n": 65_536}
 
 
 def seconds(work: LaunchWork) -> float:
@@ -87,8 +104,10 @@ def test_a_loop_that_never_runs_does_not_set_the_price(decoy_first: bool) -> Non
 @pytest.mark.parametrize(("atomic", "least"), [(False, 8), (True, 100)])
 def test_a_loop_of_dependent_integer_operations_takes_its_latency(atomic: bool, least: int) -> None:
     """Four dependent operations take 4 clocks each at least, some of which become one; an atomic one far more."""
-    values: dict[str, torch.Tensor | int | float] = {
-        "X": torch.zeros(1, dtype=torch.int32), "Y": torch.zeros(2048, dtype=torch.int32), "n": 65_536,
-    }  # fmt: skip
-    work = launched(chain, values, (PROGRAMS, 1, 1), ATOMIC=atomic)
+    work = launched(chain, integers(), (PROGRAMS, 1, 1), ATOMIC=atomic)
     assert seconds(work) > 65_536 * least / (2 * H100.clock_ghz * 1e9)
+
+
+def test_a_loop_in_a_function_is_charged_at_each_call_of_it() -> None:
+    values = integers() | {"zero": 0}
+    assert seconds(launched(called_twice, values, (PROGRAMS, 1, 1))) > 65_536 * 8 / (2 * H100.clock_ghz * 1e9)

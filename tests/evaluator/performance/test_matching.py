@@ -57,6 +57,16 @@ def test_what_no_known_line_stands_for_is_charged_as_the_slowest_that_has_none()
     assert found == Matched((known, slow), (None, None), (10, 0, 0), True)
 
 
+def test_a_dear_version_that_was_not_unrolled_is_no_remainder() -> None:
+    cheap, dear = passed(80, 10, copies=4), passed(90, 10)
+    assert match([loop(10, 19)], [cheap, dear]) == Matched((dear,), (None,), (0, 0), True)
+
+
+def test_a_loop_in_a_function_that_is_called_twice_is_charged_at_both_calls() -> None:
+    only = passed(10, 10)
+    assert match([loop(10, 19), loop(10, 19)], [only]) == Matched((only, only), (None, None), (0, 0, 0), False)
+
+
 def test_the_slowest_version_of_a_loop_is_charged_and_the_remainder_of_an_unrolled_one_is_known() -> None:
     fast, slow, four, rest = passed(10, 10), passed(30, 10), passed(80, 10, copies=4), passed(25, 10)
     assert match([loop(10, 19)], [fast, slow]) == Matched((slow,), (None,), (0, 0), True)
