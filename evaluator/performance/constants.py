@@ -89,7 +89,7 @@ class Constants:
     half_line_cost: float
     """Cost of bytes in pieces of 64, relative to bytes in whole lines of 128."""
     overlap: float
-    """Exponent of the mean that adds up the times of computing, L2 and HBM: with 2.7, two equal ones take 29% longer."""
+    """Exponent of the mean that adds up the times of computing, L2 and HBM: at 2.7, two equal ones take 29% longer."""
     issue_power: float
     """Power of a scheduler that always issues, relative to that of tensor cores that are always busy."""
     free_clock: float
