@@ -42,7 +42,8 @@ def _doubts(kernel: PlayedKernel, hot: Pass, limiter: str, *, guessed_loops: boo
         yield Doubt("an unrolled loop is charged by its products", 1.1, 0.9)
     if hot.skipped > _MUCH_SKIPPED:
         share = f"{hot.skipped:.0%}"
-        yield Doubt(f"branches go around {share} of the hot loop; it is charged as always passed", 1.0, 1 - hot.skipped)
+        reason = f"branches go around {share} of the hot loop, all charged as often as the one that is entered most"
+        yield Doubt(reason, 1.0, 1 - hot.skipped)
     unseen = sum(i.index in kernel.unfollowed for instructions, _ in hot.parts for i in instructions)
     if unseen and hot.usage.get("shared", 0.0) > _BUSY_SHARED:
         yield Doubt(f"bank conflicts of {unseen} accesses to shared memory are not known: it is busy", 1.1, 1.0)
