@@ -10,7 +10,8 @@ import torch
 from evaluator.candidate import Candidate
 from evaluator.capture import Capturer
 from evaluator.catalogue import get_problem, get_suite
-from evaluator.compiling.compiler import Compiler, fit
+from evaluator.compiling.compiler import Compiler
+from evaluator.compiling.limits import fit
 from evaluator.evaluation import Fault, Status
 from evaluator.executor import offline
 from evaluator.judging.judge import Judge

@@ -115,6 +115,11 @@ def compiled(outcome: Binary | Fault) -> Binary:
     return outcome
 
 
+def same(one: Binary | Fault, other: Binary) -> bool:
+    """Whether two compilations gave the same code; Triton 3.6 has the names of temporary files in a cubin."""
+    return replace(compiled(one), cubin=b"") == replace(other, cubin=b"")
+
+
 def fault(outcome: Binary | Fault | None) -> Fault:
     assert isinstance(outcome, Fault), outcome
     return outcome
@@ -350,10 +355,11 @@ def test_the_lines_of_a_binary_are_those_of_the_ir_wherever_that_says_it_was_wri
     small: KernelIR, small_binary: Binary, tmp_path: Path, server: ForkServer
 ) -> None:
     compiler = Compiler(tmp_path, server=server)
-    assert compiled(compiler.compile(small, get_target("h100"))) == small_binary
+    made = compiled(compiler.compile(small, get_target("h100")))
+    assert same(made, small_binary)
     jobs = server.jobs
     moved = KernelIR(small.name, small.ttir.replace("candidate.py", "another.py"), small.options)
-    assert compiled(compiler.compile(moved, get_target("h100"))) == small_binary
+    assert compiler.compile(moved, get_target("h100")) == made
     assert server.jobs == jobs
     number, *_ = [number for number, line in enumerate(small.ttir.splitlines(), 1) if "tt.dot" in line]
     assert re.search(rf"\.loc\s+1 {number} ", small_binary.ptx)
@@ -369,7 +375,7 @@ def test_a_damaged_cache_entry_is_replaced(
     assert path is not None
     path.parent.mkdir()
     path.write_bytes(damage)
-    assert compiler.compile(small, get_target("h100")) == small_binary
+    assert same(compiler.compile(small, get_target("h100")), small_binary)
     assert json.loads(path.read_bytes())["name"] == "gemm"
     assert [file.suffix for file in path.parent.iterdir()] == [".json"]
 
