@@ -10,8 +10,8 @@ from evaluator.target import Target
 _MOST_REGISTERS = 255
 """Registers per thread."""
 _MOST_THREADS = 1024
-_GRID_YZ = 65535
-"""Extent of a grid in y and in z. In x it is 2^31 - 1, more than a plan may have."""
+_GRID = (2**31 - 1, 65535, 65535)
+"""Extents of a grid."""
 _REGISTER_UNIT = 8
 """Registers are allocated to a warp in units of 8 a thread (256 a warp)."""
 _PORTABLE_CLUSTER = 8
@@ -70,9 +70,10 @@ def fit(binary: Binary, target: Target) -> Fault | None:
 
 def fit_grid(name: str, grid: Grid) -> Fault | None:
     """Return why no target launches a kernel over ``grid``, or None when it may."""
-    if max(grid[1:]) <= _GRID_YZ:
+    if all(0 <= extent <= most for extent, most in zip(grid, _GRID, strict=True)):
         return None
-    message = f"kernel {name}: grid {grid} exceeds {_GRID_YZ} in y or z: use x ({_INVALID_VALUE})"
+    limits = f"{_GRID[0]} in x and {_GRID[1]} in y or z"
+    message = f"kernel {name} is launched over {grid}: a grid has at most {limits} ({_INVALID_VALUE})"
     return Fault(Status.DOES_NOT_FIT, message)
 
 

@@ -60,8 +60,8 @@ def test_clusters_have_at_most_as_many_ctas_as_the_target_takes(target: str, cta
 
 
 def test_a_grid_is_short_in_y_and_z() -> None:
-    assert fit_grid("small", (2**24, 1, 1)) is fit_grid("small", (1, 65535, 65535)) is None
-    for grid in ((1, 65536, 1), (1, 1, 65536)):
+    assert fit_grid("small", (2**31 - 1, 1, 1)) is fit_grid("small", (1, 65535, 65535)) is None
+    for grid in ((1, 65536, 1), (1, 1, 65536), (2**31, 1, 1), (-1, 1, 1)):
         assert "CUDA_ERROR_INVALID_VALUE: invalid argument" in refused(fit_grid("small", grid))
 
 
