@@ -313,7 +313,7 @@ def test_a_compiler_that_aborts_is_a_value(compiler: Compiler, server: ForkServe
 
 
 def test_a_compiler_that_takes_too_long_is_a_value(server: ForkServer, small: KernelIR) -> None:
-    found = fault(Compiler(None, wall_s=0.05, server=server).compile(small, get_target("h100")))
+    found = fault(Compiler(None, wall_s=0.01, server=server).compile(small, get_target("h100")))
     assert found.status is Status.TIMED_OUT
 
 
