@@ -5,6 +5,7 @@ The child runs the candidate with tensors that have shapes but no contents and w
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -40,6 +41,8 @@ _CHILD_STATUSES = {
 }
 """Faults that the child may report. Its process is under the candidate's control, so it can report nothing else."""
 _MESSAGE_CHARS = 2000
+_MLIR_FAILED = re.compile(r"[^`]*\bkernel \w+: RuntimeError: ")
+"""An error of MLIR's, which has told stderr why; a line of the candidate's source would stand after a backtick."""
 
 
 class Capturer:
@@ -113,9 +116,9 @@ def _fault(reply: dict[str, Any], stderr: str, target: Target) -> Fault:
     status, message = reply["status"], reply["message"]
     if status not in _CHILD_STATUSES or not isinstance(message, str) or not message:
         raise InvalidPlan("the candidate's process reports an unknown fault")
-    if status == Status.LOWERING_ERROR and "RuntimeError" in message:  # MLIR's, which has told stderr why
-        message += _last_line(stderr)
-        message += advice(message, target)
+    if status == Status.LOWERING_ERROR and _MLIR_FAILED.match(message):
+        why = _last_line(stderr)
+        message += why + advice(why, target)
     return Fault(Status(status), message[:_MESSAGE_CHARS])
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -81,16 +81,18 @@ class Compiler:
         options = {name: value for name, value in kernel.options if value is not None}
         request = {"text": text, "level": kernel.level, "options": options, "arch": target.arch}
         subject = f"kernel {kernel.name} for {target.name}"
-        outcome = self._run("run", request, f"compiling {subject}", subject)
+
+        def told(why: str) -> str:
+            return located(why, kernel.ttir) + advice(why, target, kernel.ttir)
+
+        outcome = self._run("run", request, f"compiling {subject}", subject, told)
         if isinstance(outcome, Fault):
-            why = located(outcome.message, kernel.ttir)
-            return replace(outcome, message=why + advice(why, target, kernel.ttir))
+            return outcome
         try:
             reply = json.loads(outcome.result)
             if "error" in reply:
                 status = Status.DOES_NOT_FIT if reply["does_not_fit"] else Status.COMPILE_ERROR
-                why = located(f"{reply['error']}{reason(outcome.stderr)}", kernel.ttir)
-                why += advice(why, target, kernel.ttir)
+                why = told(f"{reply['error']}{reason(outcome.stderr)}")
                 return Fault(status, f"kernel {kernel.name} does not compile for {target.name}: {why}")
             binary = _binary(reply, target)
         except _NONSENSE as error:
@@ -133,13 +135,18 @@ class Compiler:
             for plan in plans
         )
 
-    def _run(self, job: str, request: dict[str, Any], doing: str, subject: str) -> Finished | Fault:
-        """Run a job of the compiler; for messages, ``doing`` names the work and ``subject`` what it is done to."""
+    def _run(
+        self, job: str, request: dict[str, Any], doing: str, subject: str, told: Callable[[str], str] = str
+    ) -> Finished | Fault:
+        """Run a job of the compiler; for messages, ``doing`` names the work and ``subject`` what it is done to.
+
+        ``told`` puts into words why the compiler aborted.
+        """
         outcome = self._server.run(f"{JOB_MODULE}:{job}", json.dumps(request).encode(), self._limits)
         if isinstance(outcome, TimedOut):
             return Fault(Status.TIMED_OUT, f"{doing}: {outcome.reason}")
         if isinstance(outcome, Crashed):
-            why = f"{outcome.reason}{reason(outcome.stderr)}"
+            why = told(f"{outcome.reason}{reason(outcome.stderr)}")
             return Fault(Status.CRASHED, f"the compiler aborted on {subject}: {why}")
         return outcome
 

@@ -10,12 +10,13 @@ from evaluator.target import Target
 _MOST_REGISTERS = 255
 """Registers per thread."""
 _MOST_THREADS = 1024
-_GRID_YZ = 65535
-"""Extent of a grid in y and in z. In x it is 2^31 - 1, more than a plan may have."""
+_GRID = (2**31 - 1, 65535, 65535)
+"""Extents of a grid."""
 _REGISTER_UNIT = 8
 """Registers are allocated to a warp in units of 8 a thread (256 a warp)."""
 _PORTABLE_CLUSTER = 8
-"""CTAs of a cluster that every target with clusters takes. Triton's launcher asks for more only where it is for 16."""
+"""CTAs of a cluster that every target with clusters takes. Triton's launcher (driver.c) asks for more only if they are
+16. Not all sizes are powers of two: a kernel without tensors compiles with any."""
 
 # CUDA driver API, CUresult, with the texts of cuGetErrorString
 _INVALID_VALUE = "CUDA_ERROR_INVALID_VALUE: invalid argument"
@@ -27,8 +28,6 @@ _CLUSTER = "CUDA_ERROR_INVALID_CLUSTER_SIZE"
 def fit(binary: Binary, target: Target) -> Fault | None:
     """Return why ``binary`` cannot be launched on ``target``, over whatever grid, or None when it can."""
     rounded = -(-binary.registers // _REGISTER_UNIT) * _REGISTER_UNIT
-    cluster = binary.ctas_per_program
-    clusters = target.ctas_per_cluster if cluster == target.ctas_per_cluster else _PORTABLE_CLUSTER
     needs = (
         (
             binary.shared_bytes,
@@ -59,20 +58,27 @@ def fit(binary: Binary, target: Target) -> Fault | None:
             "use fewer warps or smaller tiles",
             _OUT_OF_RESOURCES,
         ),
-        (cluster, min(clusters, target.ctas_per_cluster), "CTAs a cluster", "lower num_ctas", _CLUSTER),
     )
     for need, most, what, advice, words in needs:
         if need > most:
             message = f"kernel {binary.name} needs {need} {what}, {target.name} has {most}: {advice} ({words})"
             return Fault(Status.DOES_NOT_FIT, message)
-    return None
+    cluster, largest = binary.ctas_per_program, target.ctas_per_cluster
+    if cluster == largest or cluster <= min(_PORTABLE_CLUSTER, largest):
+        return None
+    takes = (
+        f"at most {_PORTABLE_CLUSTER}, or exactly {largest}" if largest > _PORTABLE_CLUSTER else f"at most {largest}"
+    )
+    message = f"kernel {binary.name} has num_ctas={cluster}: {target.name} takes {takes} CTAs a cluster ({_CLUSTER})"
+    return Fault(Status.DOES_NOT_FIT, message)
 
 
 def fit_grid(name: str, grid: Grid) -> Fault | None:
     """Return why no target launches a kernel over ``grid``, or None when it may."""
-    if max(grid[1:]) <= _GRID_YZ:
+    if all(0 <= extent <= most for extent, most in zip(grid, _GRID, strict=True)):
         return None
-    message = f"kernel {name}: grid {grid} exceeds {_GRID_YZ} in y or z: use x ({_INVALID_VALUE})"
+    limits = f"{_GRID[0]} in x and {_GRID[1]} in y or z"
+    message = f"kernel {name} is launched over {grid}: a grid has at most {limits} ({_INVALID_VALUE})"
     return Fault(Status.DOES_NOT_FIT, message)
 
 

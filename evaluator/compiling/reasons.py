@@ -14,22 +14,23 @@ _PASS = re.compile(r"Pipeline failed while executing \[`(\w+)`")
 
 _HARDWARE: tuple[tuple[str, Callable[[Target], bool], str], ...] = (
     (
-        r"tcgen05|tensor_memory|tmem",
+        r"\bttng\.(tc_gen5|tmem)|\btcgen05\.",
         lambda target: target.tensor_memory,
         "a Blackwell kernel: tensor memory and tcgen05 need compute capability 10.0 or 10.3 (sm_100, sm_103)",
     ),
     (
-        r"wgmma|warp_group_dot",
+        r"\bttng\.warp_group_dot|\bwgmma\.",
         lambda target: target.arch == 90,
         "a Hopper kernel: wgmma needs compute capability 9.0 (sm_90)",
     ),
     (
-        r"setmaxnreg",
+        r"\bsetmaxnreg\.",
         lambda target: target.arch >= 90,
         "a kernel for Hopper or later: setmaxnreg needs compute capability 9.0 (sm_90)",
     ),
 )
-"""What an error's text may be about, which targets have it, and which do, in words."""
+"""What an error's text may be about, which targets have it, and which do, in words: operations and instructions by
+their whole names, with a prefix or suffix after a dot, as no name of the author's has."""
 _ABORTED = re.compile(r"Assertion|ended by signal|NVGPUWarpSpecialization")
 _SPECIALISED = re.compile(r"tt\.warp_specialize")
 _LOOP = re.compile(r"\bscf\.(for|while)\b")
@@ -45,8 +46,9 @@ def reason(stderr: str) -> str:
 
 
 def advice(text: str, target: Target, ir: str = "") -> str:
-    """Return what the author can do about an error with this ``text`` of a kernel with Triton IR ``ir``; "" if we
-    do not know.
+    """Return what the author can do about an error of a kernel with Triton IR ``ir``; "" if we do not know.
+
+    ``text`` is what the compiler wrote, without names of kernels and files, which may be anything.
     """
     for pattern, has, what in _HARDWARE:
         if re.search(pattern, text) and not has(target):

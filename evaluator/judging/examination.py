@@ -120,9 +120,8 @@ class Examination:
             self._plans = self._captured(everything)
         self.plan_digest = _digest(self._plans)
         drawn = (plans for _, plans in self._drawn)
-        self._tools.planner.check_grids(
-            chain.from_iterable([*drawn, *reversed(self._plans)])
-        )  # the largest grids first
+        # The largest grids first.
+        self._tools.planner.check_grids(chain.from_iterable([*drawn, *reversed(self._plans)]))
         self._checker.deadline = execution.deadline(closely=self._cases.closely)
         return self.plan_digest
 

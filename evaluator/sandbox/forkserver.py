@@ -145,7 +145,9 @@ def _child(
     try:
         os.setsid()
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        os.dup2(0, 1)
+        null = os.open(os.devnull, os.O_RDWR)  # a job may change the flags of what is open: share nothing with the next
+        os.dup2(null, 0)
+        os.dup2(null, 1)
         os.dup2(errors, 2)
         os.dup2(result, _RESULT_FD)
         os.closerange(_RESULT_FD + 1, os.sysconf("SC_OPEN_MAX"))

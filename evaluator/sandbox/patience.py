@@ -6,11 +6,10 @@ none of the processes runs, waits for a processor, or waits for a disk. Linux; /
 
 import os
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 
 _LOOK_S = 1.0
-"""Seconds between looks at most; a look reads a small file of each process that can be seen."""
+"""Seconds between looks at most; a look reads two small files of each thread that it is about."""
 MOST = 10
 """Times the idle seconds that pass in all before the wait ends all the same: what works a little at each look."""
 
@@ -38,15 +37,17 @@ class Patience:
 
 
 def at_work(root: int, *, itself: bool) -> bool:
-    """Return whether a thread of ``root`` or of its descendants runs, or waits for a processor or a disk."""
-    children: dict[int, list[int]] = {}
-    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
-        for _, parent in _states(f"/proc/{pid}"):
-            children.setdefault(parent, []).append(pid)
+    """Return whether a thread of ``root`` or of its descendants runs, or waits for a processor or a disk.
+
+    So does all that cannot be seen, on a kernel without ``CONFIG_PROC_CHILDREN``.
+    """
+    if not os.path.exists("/proc/thread-self/children"):
+        return True
     tree = [root]
     for pid in tree:
-        tree += children.get(pid, ())
-    return any(state in "RD" for pid in tree[not itself :] for task in _tasks(pid) for state, _ in _states(task))
+        tree += (int(child) for task in _tasks(pid) for child in _read(f"{task}/children").split())
+    stats = (_read(f"{task}/stat") for pid in tree[not itself :] for task in _tasks(pid))
+    return any(stat.rpartition(b")")[2].split()[:1] in ([b"R"], [b"D"]) for stat in stats)
 
 
 def _tasks(pid: int) -> list[str]:
@@ -55,8 +56,8 @@ def _tasks(pid: int) -> list[str]:
     return []
 
 
-def _states(folder: str) -> Iterator[tuple[str, int]]:
-    """Yield the state of a process or thread and its process's parent, unless it has ended."""
-    with suppress(OSError, ValueError), open(f"{folder}/stat", "rb") as stat:
-        state, parent = stat.read().rpartition(b")")[2].split()[:2]
-        yield state.decode(), int(parent)
+def _read(path: str) -> bytes:
+    """Return what a file says, nothing if its process or thread has ended."""
+    with suppress(OSError), open(path, "rb") as file:
+        return file.read()
+    return b""

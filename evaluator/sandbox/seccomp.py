@@ -4,7 +4,8 @@ It is a list of the system calls that a job may make, each group with the reason
 changes is the job's own and ends with it. Everything else is denied, calls that only later kernels know included: new
 processes, sockets, namespaces, signals to others and tracing of them; the priorities, processors and memory of other
 processes; the kernel's log, clock, keys and modules; any change to a file. Jobs that call programs, like the compiler
-with its assembler, get a wider filter: they may start programs and write files.
+with its assembler, get a wider filter: they may start programs, write files, and signal any process that namespaces and
+Landlock let them reach.
 
 The filter needs no privileges (only NO_NEW_PRIVS), holds for root too, and cannot be removed.
 """
@@ -83,6 +84,8 @@ EVERY_JOB: dict[str, dict[str, Numbers]] = {
 }  # fmt: skip
 """Why a job may make a call, and the calls."""
 PROGRAMS: dict[str, dict[str, Numbers]] = {
+    # A program calls tgkill to abort, with a process id that a filter cannot know beforehand. kill, which reaches many
+    # processes at once, is not needed: no job of ours ends a program, and the server ends what is left.
     "starts programs": {
         "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "setpgid": (109, 154), "setsid": (112, 157),
         "tgkill": (234, 131),

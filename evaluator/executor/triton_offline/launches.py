@@ -13,14 +13,14 @@ from triton import knobs
 from evaluator.binary import Binary
 from evaluator.compiling.compiler import Compiler
 from evaluator.compiling.frontend import Lowered
-from evaluator.compiling.limits import fit
+from evaluator.compiling.limits import fit, fit_together
 from evaluator.evaluation import Fault, Resources
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.execution import Execution
 from evaluator.executor.faults import MemoryFault
 from evaluator.executor.order import Difference
 from evaluator.executor.triton_offline.errors import OfflineError
-from evaluator.performance import PredictedTime, Timing, resources
+from evaluator.performance import ModelError, PredictedTime, Timing, resources
 from evaluator.performance.launch import predict_launch
 from evaluator.plan import KernelIR
 from evaluator.target import Target
@@ -109,16 +109,19 @@ class Launch:
         With ``cold``, L2 is overwritten before each launch, as ``triton.testing.do_bench`` does; without, it holds what
         the launch before, the same one, left there. With ``graph``, launches are replayed from a CUDA graph.
 
-        Raises ``OfflineError`` if the launch was skipped or does not compile, and ``ModelError`` if it does not fit the
-        target or its binary cannot be modelled.
+        Raises ``OfflineError`` if the launch was skipped or does not compile, and ``ModelError`` if the target's driver
+        would not launch it or its binary cannot be modelled.
         """
+        work = self.work
+        if self.misfit:
+            raise ModelError(self.misfit)
         timing = Timing(cold, graph)
-        return predict_launch(self.work, self.target, self.readable_bytes, self.writable_bytes, timing)
+        return predict_launch(work, self.target, self.readable_bytes, self.writable_bytes, timing)
 
     @property
     def misfit(self) -> str:
-        """Why the kernel cannot be launched on the target, ``""`` if it can."""
-        return misfit(self.lowered, self.target)
+        """Why the kernel cannot be launched over this grid on the target, ``""`` if it can."""
+        return misfit(self.lowered, self.target, self.programs)
 
 
 @functools.cache
@@ -132,10 +135,12 @@ def compiled(kernel: KernelIR, target: Target) -> Binary | Fault:
     return _compiler().compile(kernel, target)
 
 
-def misfit(kernel: KernelIR, target: Target) -> str:
-    """Return why a kernel does not compile for the target or does not fit it, ``""`` if it does."""
+def misfit(kernel: KernelIR, target: Target, programs: int = 1) -> str:
+    """Return why a kernel does not compile for the target or ``programs`` of it do not fit, ``""`` if they do."""
     binary = compiled(kernel, target)
-    fault = binary if isinstance(binary, Fault) else fit(binary, target)
+    if isinstance(binary, Fault):
+        return binary.message
+    fault = fit(binary, target) or fit_together(kernel, programs, binary, target)
     return fault.message if fault else ""
 
 

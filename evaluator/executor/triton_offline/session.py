@@ -15,6 +15,7 @@ import triton.testing
 from triton.compiler import make_backend
 
 from evaluator.compiling.frontend import Lowered, UnfitArgument, lower
+from evaluator.compiling.limits import fit_grid
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.executor.allocation import Allocation
 from evaluator.executor.code import DEFAULT_TEMPORARIES
@@ -38,8 +39,6 @@ from evaluator.target import Target
 from evaluator.targets import get_target
 
 DEFAULT_DEADLINE_S = 600.0
-_GRID_LIMITS = (2**31 - 1, 65535, 65535)
-"""Largest grid extents; CUDA C++ Programming Guide, technical specifications per compute capability."""
 _lowered: dict[tuple[str, str, int], Lowered] = {}
 
 
@@ -215,8 +214,8 @@ class OfflineSession:
     def _launch(self, kernel: OfflineKernel, grid: tuple[int, int, int], values: tuple[Any, ...]) -> None:
         """Execute or count one launch; a grid with a zero in it launches nothing."""
         name = kernel.src.fn.__name__
-        if any(not 0 <= extent <= limit for extent, limit in zip(grid, _GRID_LIMITS, strict=True)):
-            raise OfflineError(f"kernel {name} is launched over {grid}: a grid is at most {_GRID_LIMITS}")
+        if fault := fit_grid(name, grid):
+            raise OfflineError(fault.message)
         if 0 in grid:
             return
         with self._lock, plain_torch(), threads(self._threads):

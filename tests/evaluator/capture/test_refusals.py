@@ -201,6 +201,22 @@ def test_a_name_that_triton_does_not_take_is_told(capture: Capture) -> None:
     )
 
 
+def test_the_authors_own_words_are_not_taken_for_the_compilers(capture: Capture) -> None:
+    source = """import sys
+import triton
+import triton.language as tl
+
+@triton.jit
+def tmem_copy(dst):
+    tl.static_assert(False, "kernel x: RuntimeError: no ttng.tmem_load")
+
+def run(x, index, y, *, scale):
+    print("error: wgmma.mma_async", file=sys.stderr)
+    tmem_copy[(1,)](y)
+"""
+    assert fault(capture(source=source)).message.endswith("kernel x: RuntimeError: no ttng.tmem_load")
+
+
 @pytest.mark.parametrize("target", ["a100", "h100", "rtx5090"])
 def test_a_blackwell_kernel_for_another_target_is_told_what_it_is(capturer: Capturer, target: str) -> None:
     problem = get_problem("mha")

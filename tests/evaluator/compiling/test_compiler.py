@@ -196,6 +196,21 @@ def test_the_threads_of_warp_specialisation_are_counted(compiler: Compiler, kern
     assert fit(binary, get_target("h100")) is None
 
 
+@pytest.mark.parametrize("how", [", warp_specialize=True", ""])
+def test_a_compiler_that_aborts_on_a_warp_specialised_loop_beside_another_is_told_the_rule(
+    compiler: Compiler, kernel: Callable[..., KernelIR], how: str
+) -> None:
+    loop = re.search(r"    for .*\n .*\n", WARP_SPECIALISED)
+    assert loop is not None
+    source = WARP_SPECIALISED.replace(loop[0], loop[0] + loop[0].replace(", warp_specialize=True", how))
+    message = fault(compiler.compile(kernel(source), get_target("h100"))).message
+    assert re.search(
+        r"the compiler aborted on kernel gemm for h100: .*Assertion `.*' failed; for Hopper, .*"
+        r"NVGPUWarpSpecialization .* here 2 in all: make it the only loop of the kernel",
+        message,
+    )
+
+
 def test_too_much_tensor_memory_does_not_fit(compiler: Compiler, kernel: Callable[..., KernelIR]) -> None:
     zeros = "    acc = tl.zeros([M, N], tl.float32)\n"
     more = "        second = tl.dot(left * 2, right, second)\n        third = tl.dot(left + left, right, third)\n"
@@ -303,7 +318,7 @@ def test_a_compiler_that_aborts_is_a_value(compiler: Compiler, server: ForkServe
 
 
 def test_a_compiler_that_takes_too_long_is_a_value(server: ForkServer, small: KernelIR) -> None:
-    found = fault(Compiler(None, wall_s=0.05, server=server).compile(small, get_target("h100")))
+    found = fault(Compiler(None, wall_s=0.01, server=server).compile(small, get_target("h100")))
     assert found.status is Status.TIMED_OUT
 
 

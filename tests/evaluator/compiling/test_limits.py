@@ -59,9 +59,15 @@ def test_clusters_have_at_most_as_many_ctas_as_the_target_takes(target: str, cta
     assert fits if fault is None else "CUDA_ERROR_INVALID_CLUSTER_SIZE" in refused(fault)
 
 
+@pytest.mark.parametrize(("target", "takes"), [("h100", "at most 8, or exactly 16"), ("rtx5090", "at most 8")])
+@pytest.mark.parametrize("ctas", [12, 32])
+def test_the_sizes_of_clusters_that_a_target_takes_are_said(target: str, takes: str, ctas: int) -> None:
+    assert f"num_ctas={ctas}: {target} takes {takes} CTAs" in refused(fit(clustered(ctas), get_target(target)))
+
+
 def test_a_grid_is_short_in_y_and_z() -> None:
-    assert fit_grid("small", (2**24, 1, 1)) is fit_grid("small", (1, 65535, 65535)) is None
-    for grid in ((1, 65536, 1), (1, 1, 65536)):
+    assert fit_grid("small", (2**31 - 1, 1, 1)) is fit_grid("small", (1, 65535, 65535)) is None
+    for grid in ((1, 65536, 1), (1, 1, 65536), (2**31, 1, 1), (-1, 1, 1)):
         assert "CUDA_ERROR_INVALID_VALUE: invalid argument" in refused(fit_grid("small", grid))
 
 

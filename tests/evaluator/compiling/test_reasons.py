@@ -55,5 +55,18 @@ def test_what_the_target_lacks_is_said_with_who_has_it(text: str, target: str, w
     assert f"; this is {what}: " in advice(text, get_target(target))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "candidate.py:3:1: error: 'tt.func' op @tmem_copy: shapes differ",
+        "ptxas error : Entry function 'wgmma_setmaxnreg_tcgen05' uses too much shared data",
+        "error: use of undeclared tensor_memory",
+    ],
+)
+@pytest.mark.parametrize("target", ["a100", "h100", "rtx5090"])
+def test_what_the_author_named_after_hardware_is_no_reason(text: str, target: str) -> None:
+    assert advice(text, get_target(target)) == ""
+
+
 def test_what_the_target_has_is_no_reason() -> None:
     assert advice("error in tcgen05.mma", get_target("b200")) == advice("wgmma failed", get_target("h100")) == ""

@@ -71,3 +71,9 @@ def test_an_honest_kernel_is_correct(brief_judge: Judge, name: str) -> None:
 @pytest.mark.parametrize("name", SOURCES)
 def test_an_honest_kernel_is_correct_in_the_quick_suite(quick_judge: Judge, name: str) -> None:
     check(quick_judge, name, [case.name for case in QUICK])
+
+
+@pytest.mark.corpus
+def test_an_honest_sparse_kernel_whose_blocks_meet_in_atomics_is_correct(quick_judge: Judge) -> None:
+    evaluation = quick_judge.evaluate(Candidate("fsa", (HONEST / "fsa" / "atomics.py").read_text()))
+    assert evaluation.status is Status.CORRECT, evaluation.message

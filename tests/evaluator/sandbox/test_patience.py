@@ -50,3 +50,11 @@ def test_a_process_works_if_one_that_it_started_does(code: str, works: bool) -> 
                 assert time.monotonic() < deadline
         finally:
             subprocess.run(["kill", "-9", "--", f"-{process.pid}"], check=True)
+
+
+def test_a_look_reads_nothing_of_other_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(patience.os, "listdir", lambda path: [read.append(path)] and ["1"])
+    monkeypatch.setattr(patience, "_read", lambda path: b"43 44" if path == "/proc/42/task/1/children" else b"")
+    assert not at_work(42, itself=True)
+    assert set(read) == {f"/proc/{pid}/task" for pid in (42, 43, 44)}

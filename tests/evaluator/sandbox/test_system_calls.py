@@ -92,3 +92,16 @@ def test_a_job_has_no_capability(server: ForkServer, limits: Limits) -> None:
     lines = result(server, code, limits).splitlines()
     assert {line.split()[0] for line in lines} == {"CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"}
     assert {line.split()[1] for line in lines} == {f"{0:016x}"}
+
+
+@KINDS
+def test_what_a_job_does_to_its_open_files_is_not_seen_by_the_next(server: ForkServer, limits: Limits) -> None:
+    flags = "os.O_NONBLOCK | os.O_APPEND"
+    result(server, f"import fcntl, os\nfor fd in range(4): fcntl.fcntl(fd, fcntl.F_SETFL, {flags})", limits)
+    code = f"any(fcntl.fcntl(fd, fcntl.F_GETFL) & ({flags}) for fd in range(4))"
+    assert result(server, f"import fcntl, os\nresult = repr({code}).encode()", limits) == "False"
+
+
+def test_a_job_shares_no_writable_memory_with_its_server(server: ForkServer) -> None:
+    shared = "[line for line in open('/proc/self/maps') if line.split()[1] in ('rw-s', '-w-s', 'rwxs')]"
+    assert result(server, f"result = repr({shared}).encode()") == "[]"

@@ -12,6 +12,7 @@ import triton.language as tl
 from evaluator.executor import offline
 from evaluator.executor.triton_offline import OfflineError
 from evaluator.executor.triton_offline.contents import LARGE
+from evaluator.performance import ModelError
 
 GIB = 2**30
 
@@ -262,6 +263,19 @@ def test_launches_with_many_loads_and_out_of_bounds_are_predicted(size: int) -> 
     with offline(execute=False) as session:
         strided[(256,)](torch.randn(size, device="cuda"), torch.empty(2**20, device="cuda"), BLOCK=2048, LOADS=16)
     assert session.launches[0].predict().us > 0
+
+
+def test_a_cooperative_grid_that_no_driver_launches_has_no_time() -> None:
+    with offline(execute=False) as session:
+        x, out = torch.randn(2**16, device="cuda"), torch.empty(2**15, device="cuda")
+        for programs in (132, 2**14):
+            strided[(programs,)](x, out, BLOCK=2, LOADS=1, launch_cooperative_grid=True)
+    resident, many = session.launches
+    assert resident.misfit == ""
+    assert resident.predict().us > 0
+    assert "CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE" in many.misfit
+    with pytest.raises(ModelError, match="launched cooperatively with 16384 CTAs"):
+        many.predict()
 
 
 @triton.jit
