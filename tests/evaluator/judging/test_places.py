@@ -64,6 +64,12 @@ def test_both_sides_of_a_length_where_host_code_branches_are_looked_at() -> None
     assert max(asked) <= 40
 
 
+def test_a_problem_may_have_a_single_benchmark_case() -> None:
+    single = replace(MHA, suites={"quick": MHA.suites["quick"][:1]})
+    cases = places.changes(single, host(lambda case: case.kv_len < 4900, []), random.Random(3))
+    assert {case.kv_len < 4900 for case in cases} == {True, False}
+
+
 def test_a_branch_on_the_number_of_queries_is_located_along_a_share_of_the_keys() -> None:
     found = [places.changes(GQA, host(lambda case: case.q_len <= 1000, []), random.Random(i)) for i in range(10)]
     assert any(900 < case.q_len <= 1000 for cases in found for case in cases)
