@@ -39,6 +39,10 @@ class VerifyRequest:
     """Examine a candidate closely before it is accepted; the answer is an ``Evaluation``."""
 
     candidate: Candidate
+    plan_digest: str | None = None
+    """What identified its launch plans when it was scored on the evaluator's suite: they must be the same now. None:
+    it was not scored before.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +79,15 @@ class Evaluator(ABC):
         evaluation: Evaluation = self.ask(EvaluateRequest(candidate, incumbent))
         return evaluation
 
-    def verify(self, candidate: Candidate) -> Evaluation:
+    def verify(self, candidate: Candidate, plan_digest: str | None = None) -> Evaluation:
         """Return a new verdict, at shapes and lengths that no variation operator is shown and in larger samples.
+
+        ``plan_digest`` is that of the candidate's earlier evaluation, if there was one.
 
         The samples are those of the evaluator's own suite. The score is that of the suite ``HELD_OUT``, or of the
         evaluator's own where the problem has none.
         """
-        evaluation: Evaluation = self.ask(VerifyRequest(candidate))
+        evaluation: Evaluation = self.ask(VerifyRequest(candidate, plan_digest))
         return evaluation
 
     def profile(self, candidate: Candidate, case: str | None = None) -> tuple[Profile, ...] | Fault:
@@ -158,7 +164,7 @@ class FakeEvaluator(Evaluator):
         self.verdict = verdict
         self.held_out: Callable[[Candidate], Evaluation] | None = None
         self.profiles = profiles
-        self.verified: list[Candidate] = []
+        self.verified: list[VerifyRequest] = []
         self.findings = Findings()
         self.inspections: list[Inspection] = []
         self.calls: list[Candidate] = []
@@ -173,7 +179,7 @@ class FakeEvaluator(Evaluator):
                 self.incumbents.append(incumbent)
                 return self.verdict(candidate)
             case VerifyRequest(candidate):
-                self.verified.append(candidate)
+                self.verified.append(request)
                 return (self.held_out or self.verdict)(candidate)
             case ProfileRequest():
                 return self.profiles

@@ -101,7 +101,7 @@ class RecordingScorer:
         if status := next((status for status in refused if status), None):
             return attempt, status
         candidate = Candidate(self._run.problem, attempt.source)
-        found = _persistently(lambda: self._evaluator.verify(candidate))
+        found = _persistently(lambda: self._evaluator.verify(candidate, attempt.plan_digest))
         if not found.correct and found.refused is None:
             return attempt, found.status
         tflops = found.geomean_tflops if found.correct and found.suite == HELD_OUT else None

@@ -5,9 +5,10 @@ The child runs the candidate with tensors that have shapes but no contents and w
 """
 
 import json
+import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from evaluator.capture.plan_reading import plan_from_json
@@ -31,6 +32,8 @@ DEFAULT_LIMITS = Limits(
     result_bytes=32 * 2**20,
     confined=True,
 )
+"""For the capture of up to ``_CALLS`` calls; more may take more processor time and room in proportion."""
+_CALLS = 20
 _CHILD_STATUSES = {
     Status.PARSE_ERROR,
     Status.NO_ENTRY,
@@ -89,7 +92,9 @@ class Capturer:
             "calls": [asdict(call) for call in calls],
             "configurations": [wanted] * len(calls),
         }
-        outcome = self._server.run(f"{CHILD_MODULE}:run", json.dumps(request).encode(), self._limits)
+        share = max(1, math.ceil(len(calls) / _CALLS))
+        limits = replace(self._limits, cpu_s=share * self._limits.cpu_s, result_bytes=share * self._limits.result_bytes)
+        outcome = self._server.run(f"{CHILD_MODULE}:run", json.dumps(request).encode(), limits)
         if isinstance(outcome, TimedOut):
             return Fault(Status.TIMED_OUT, f"the candidate's host code {outcome.reason}")
         if isinstance(outcome, Crashed):

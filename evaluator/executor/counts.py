@@ -9,11 +9,12 @@ import numpy.typing as npt
 import torch
 
 from evaluator.executor.faults import Site
-from evaluator.executor.ir import Function, Type, walk_blocks
+from evaluator.executor.ir import Function, Region, Type, walk_blocks
 from evaluator.executor.memory import Memory
 from evaluator.executor.space import total
 from evaluator.executor.values import AddressSum
 from evaluator.executor.work import OpKind, block_work
+from evaluator.work import Trips
 
 Tensor = torch.Tensor
 Address = Tensor | AddressSum
@@ -124,3 +125,17 @@ def operations(function: Function, passes: torch.Tensor) -> dict[OpKind, PerProg
             here = passes[block.index].numpy() * amount
             done[kind] = done[kind] + here if kind in done else here
     return done
+
+
+def elements(function: Function, trips: Trips, programs: int) -> PerProgram:
+    """Return how many elements each of ``programs`` computes that passes through loops as ``trips`` says.
+
+    Branches count as taken.
+    """
+
+    def made(region: Region, times: PerProgram) -> PerProgram:
+        ops = [op for block in region.blocks for op in block.ops]
+        inside = (made(nested, times if op.loop is None else trips[op.loop]) for op in ops for nested in op.regions)
+        return sum(inside, start=times * sum(function.types[slot].elements for op in ops for slot in op.results))
+
+    return made(function.body, np.ones(programs, dtype=np.int64))

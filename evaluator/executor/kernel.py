@@ -11,7 +11,7 @@ import torch
 from evaluator.executor.allocation import Allocation
 from evaluator.executor.code import DEFAULT_TEMPORARIES, Code, prompter
 from evaluator.executor.control import KNOWN
-from evaluator.executor.counts import Counts, Metered, operations
+from evaluator.executor.counts import Counts, Metered, PerProgram, elements, operations
 from evaluator.executor.effects import EFFECTS, READS, WRITES, effects
 from evaluator.executor.errors import IRError
 from evaluator.executor.execution import Execution
@@ -203,17 +203,22 @@ class Kernel:
         args: Sequence[Argument],
         grid: tuple[int, int, int],
         *,
+        programs: torch.Tensor | None = None,
         script: Script | None = None,
         deadline: float | None = None,
     ) -> Execution:
-        """Check the promises of all programs that cost little, see ``promise_slice``; memory is not changed.
-
-        Without a ``script``, one is made first. Raises like ``run``.
+        """Check promises that cost little, see ``promise_slice``: those of ``programs``, and of all where no block is
+        needed for that. Memory is not changed. Without a ``script``, one is made first. Otherwise like ``run``.
         """
         script = script or self.script(memory, args, grid, deadline=deadline)
         space = Memory(memory, self.name)
-        passes = self._promised.passes(space, args, grid, deadline=deadline, script=prompter(script))
+        for code, chosen in ((self._promised, programs), (self._promised_of_scalars, None)):
+            passes = code.passes(space, args, grid, chosen, deadline=deadline, script=prompter(script))
         return Execution(space.faults, self._loop_trips(passes))
+
+    def elements_of_promises(self, trips: Trips, programs: int) -> PerProgram:
+        """Return how many elements each program of a grid computes where it checks all of its ``promises``."""
+        return elements(self._promised.function, trips, programs)
 
     def meetings(
         self,
@@ -336,6 +341,10 @@ class Kernel:
     @cached_property
     def _promised(self) -> Code:
         return Code(promise_slice(self.function, self._decisions), self.function)
+
+    @cached_property
+    def _promised_of_scalars(self) -> Code:
+        return Code(promise_slice(self.function, self._decisions, scalars=True), self.function)
 
     @cached_property
     def _meetings(self) -> tuple[Code, ...]:

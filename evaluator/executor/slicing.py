@@ -43,7 +43,7 @@ def access_slice(function: Function, told: Set[int] = frozenset()) -> Function:
     return _hollow(function, frozenset(function.params), READS | WRITES, told)
 
 
-def promise_slice(function: Function, told: Set[int]) -> Function:
+def promise_slice(function: Function, told: Set[int], *, scalars: bool = False) -> Function:
     """Return a kernel that checks its promises to the compiler as far as that costs little, and does nothing else.
 
     It checks those that follow from ids, arguments, passes of loops and reads that are ``told``, without other reads
@@ -55,6 +55,8 @@ def promise_slice(function: Function, told: Set[int]) -> Function:
 
     def dear(op: Op) -> bool:
         row = effects(op.name)
+        if scalars and any(function.types[slot].elements > 1 for slot in op.results):
+            return True
         return (row.reads and told.isdisjoint(op.results) and id(op) not in free) or row.work == "dot"
 
     def cheap(promise: Op) -> bool:

@@ -1,7 +1,8 @@
 """The examination before acceptance: what it looks at besides the cases that are scored.
 
-A candidate might recognise it by the shapes that it is called for. So the cases of the suite are captured alone, as
-where the candidate was scored, and among all others in an order that is drawn: the plans must be the same.
+A candidate might recognise it by the shapes that it is called for, or by the time. So the cases of the suite are
+captured alone, as where the candidate was scored, and among all others in an order that is drawn: the plans must be the
+same, and those that were scored.
 """
 
 import random
@@ -11,7 +12,7 @@ from functools import partial
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Fault, Status
 from evaluator.judging import places
-from evaluator.judging.planning import Planner
+from evaluator.judging.planning import Planner, digest_of
 from evaluator.judging.refusal import Refused
 from evaluator.plan import Configuration, LaunchPlan
 from evaluator.problem import Case, Problem
@@ -31,32 +32,37 @@ def captured(
     problem: Problem,
     cases: Sequence[Case],
     shown: Sequence[Case],
+    scored: str | None,
     chance: random.Random,
 ) -> tuple[Plans, list[tuple[Case, tuple[LaunchPlan, ...]]]]:
     """Return the plans of ``cases``, and drawn cases with theirs.
 
     Raises ``Refused`` for a candidate that launches something else for the cases that are ``shown``, those that it is
-    scored on, when it is called for others too.
+    scored on, when it is called for others too, or than when it was ``scored``: the digest of its plans then.
     """
     drawn = places.drawn(problem, chance)
     drawn += places.changes(problem, partial(planner.kinds, candidate, problem), chance)
-    alone = planner.alternatives(candidate, problem, (*problem.correctness_cases, *shown))[-len(shown) :]
+    before = planner.alternatives(candidate, problem, (*problem.correctness_cases, *shown))
+    if scored not in (None, digest_of(before)):
+        raise _fickle("than when it was scored")
 
     def among(others: Sequence[Case]) -> Plans:
         mixed = [*others, *shown]
         order = chance.sample(range(len(mixed)), len(mixed))
         plans = dict(zip(order, planner.alternatives(candidate, problem, [mixed[i] for i in order]), strict=True))
-        again = [plans[i] for i in range(len(others), len(mixed))]
-        for case, before, now in zip(shown, alone, again, strict=True):
-            if [plan.digest for plan in before] != [plan.digest for plan in now]:
-                message = (
-                    f"case {case.name}: launches something else when it is called for other cases before: what it "
-                    "launches may depend on nothing but the arguments of the call"
-                )
-                raise Refused(Fault(Status.FORBIDDEN, message))
+        for i, alone in enumerate(before[-len(shown) :], len(others)):
+            if [plan.digest for plan in alone] != [plan.digest for plan in plans[i]]:
+                raise _fickle("when it is called for other cases before", f"case {mixed[i].name}: ")
         return tuple(plans[i] for i in range(len(others)))
 
     return among(cases), list(zip(drawn, among(drawn), strict=True))
+
+
+def _fickle(when: str, where: str = "") -> Refused:
+    message = (
+        f"{where}launches something else {when}: what it launches may depend on nothing but the arguments of the call"
+    )
+    return Refused(Fault(Status.FORBIDDEN, message))
 
 
 def others(

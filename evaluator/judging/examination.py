@@ -1,6 +1,5 @@
 """An examination takes one candidate from its launch plans to its score."""
 
-import hashlib
 import math
 import random
 import time
@@ -22,7 +21,7 @@ from evaluator.judging.checking import Checker
 from evaluator.judging.execution import PlanRun
 from evaluator.judging.overlap import early
 from evaluator.judging.plan_kinds import build
-from evaluator.judging.planning import Planner
+from evaluator.judging.planning import Planner, digest_of
 from evaluator.judging.refusal import Refused, outcome, passed, told
 from evaluator.judging.sampling import BEFORE_ACCEPTANCE, EACH_TIME, ELSEWHERE
 from evaluator.judging.speed import Challenge, CompiledPlan, Predicted, Speed
@@ -66,6 +65,8 @@ class Cases:
     """Before acceptance, the benchmark cases that the candidate was scored on: these are among the ``large``, and are
     examined more closely, as are cases that are drawn.
     """
+    plan_digest: str | None = None
+    """What identified the launch plans that were scored, if any were: they must be the same."""
 
     @property
     def closely(self) -> bool:
@@ -114,11 +115,11 @@ class Examination:
         if self._cases.closely:
             planner, shown, chance = self._tools.planner, self._cases.shown, self._tools.chance
             self._plans, self._drawn = closely.captured(
-                planner, self.candidate, self._problem, everything, shown, chance
+                planner, self.candidate, self._problem, everything, shown, self._cases.plan_digest, chance
             )
         else:
             self._plans = self._captured(everything)
-        self.plan_digest = _digest(self._plans)
+        self.plan_digest = digest_of(self._plans)
         drawn = (plans for _, plans in self._drawn)
         # The largest grids first.
         self._tools.planner.check_grids(chain.from_iterable([*drawn, *reversed(self._plans)]))
@@ -131,7 +132,7 @@ class Examination:
         It is called in another process and in another order, so that a clock, chance or earlier calls may show.
         """
         again = self._captured(self._cases.large[::-1])[::-1]
-        if _digest(again) != _digest(self._plans[len(self._cases.small) :]):
+        if digest_of(again) != digest_of(self._plans[len(self._cases.small) :]):
             message = "launches other plans when it is called again: see what its host code reads"
             raise Refused(Fault(Status.FORBIDDEN, message))
 
@@ -375,7 +376,3 @@ class Examination:
 def _kernels(plans: Iterable[LaunchPlan]) -> Iterator[KernelIR]:
     for plan in plans:
         yield from plan.kernels
-
-
-def _digest(plans: Iterable[Iterable[LaunchPlan]]) -> str:
-    return hashlib.sha256("".join(plan.digest for of_case in plans for plan in of_case).encode()).hexdigest()

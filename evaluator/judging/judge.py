@@ -95,15 +95,15 @@ class Judge(Evaluator):
                 return self._evaluate(
                     candidate, self.suite, incumbent if self.target.kind is ScoreKind.MEASURED else None
                 )
-            case VerifyRequest(candidate):
-                return self._verify(candidate)
+            case VerifyRequest(candidate, plan_digest):
+                return self._verify(candidate, plan_digest)
             case ProfileRequest(candidate, case):
                 cases = get_cases(get_problem(candidate.problem), self.suite, case)
                 return outcome(lambda: self._captured(candidate, (), cases).profiles(MOST_COSTS))
             case Inspection():
                 return self._inspect(request)
 
-    def _verify(self, candidate: Candidate) -> Evaluation:
+    def _verify(self, candidate: Candidate, plan_digest: str | None) -> Evaluation:
         """Return the verdict at the suite's cases and the held-out ones in larger samples, at the small cases and one
         of the large ones at newly drawn lengths, and wherever ``closely`` looks.
         """
@@ -115,7 +115,7 @@ class Judge(Evaluator):
         small = tuple(_sized(problem.at_other_lengths(case, chance)) for case in problem.correctness_cases)
         drawn = _sized(problem.at_other_lengths(chance.choice((*scored, *shown)), chance))
         with self._tools.inputs.passing():
-            return self._verdict(candidate, Cases(name, small, scored, (*shown, drawn), suite), None)
+            return self._verdict(candidate, Cases(name, small, scored, (*shown, drawn), suite, plan_digest), None)
 
     def _inspect(self, inspection: Inspection) -> Findings:
         if inspection.look is Look.SCRIPT:

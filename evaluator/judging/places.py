@@ -22,7 +22,7 @@ LENGTHS = 16
 _GRAIN = 16
 """Lengths at which kernels are compared are multiples of this, so that Triton specialises them alike."""
 _LINES, _CHANGES = 2, 3
-"""Structures along which host code is followed, and the most changes that are located."""
+"""The most structures along which host code is followed, and the most changes that are located."""
 _TRIES = 20
 """Most structures that are drawn until one suits all lengths: memory may allow fewer heads at long ones."""
 _PARTS = 8
@@ -44,7 +44,8 @@ def changes(problem: Problem, kinds: Kinds, chance: random.Random) -> list[Case]
 
     ``kinds`` is asked a few times, for at most about thirty cases each; it gets them in no order.
     """
-    lines = [_line(problem, case, chance) for case in chance.sample(_benchmark_cases(problem), _LINES)]
+    cases = _benchmark_cases(problem)
+    lines = [_line(problem, case, chance) for case in chance.sample(cases, min(_LINES, len(cases)))]
     points = sorted({_rounded(length) for length in _lengths(problem, chance)})
     steps = [step for of_line in _steps([(line, points) for line in lines], kinds, chance) for step in of_line]
     steps = chance.sample(steps, min(len(steps), _CHANGES))

@@ -9,18 +9,26 @@ from evaluator.problem import Call
 
 _DIVISIBILITY = re.compile(r" ?\{tt\.divisibility = \d+ : i32\}")
 _BLOCK = re.compile(r"tensor<[^>]*>+")
+_SMALL = 64
+"""The largest integer that counts by its value, such as the number of splits that host code chooses."""
+_TILES = tuple(16 << i for i in range(6))
+"""Numbers of rows that a tile may have."""
 
 
 def kind(plan: LaunchPlan, call: Call) -> str:
     """Return a digest of the kernels of ``plan``, their options, their order, and what their arguments are.
 
-    Of an integer only counts whether it is an extent or a stride of ``call``. Grids do not count, nor does what Triton
-    knows to divide an argument.
+    Integers that are extents or strides of ``call``, or numbers of tiles along an extent, are all the same, and so are
+    other large ones. Grids do not count, nor does what Triton knows to divide an argument.
     """
-    known = {number for spec in call.tensors for number in (*spec.shape, *spec.strides)}
+    extents = {number for spec in call.tensors for number in spec.shape}
+    known = {number for spec in call.tensors for number in spec.strides}
+    known |= {-(-extent // tile) for extent in extents for tile in (1, *_TILES)}
 
     def named(value: float) -> object:
-        return value in known if type(value) is int else value
+        if type(value) is int and (value in known or abs(value) > _SMALL):
+            return value in known
+        return value
 
     def argument(given: Argument) -> object:
         if isinstance(given, Pointer):

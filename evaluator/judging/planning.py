@@ -1,5 +1,6 @@
 """Launch plans as the judge reads them: captured in the sandbox, their IR printed by MLIR, the fastest chosen."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, islice
 
@@ -87,3 +88,8 @@ class Planner:
     def _misfit(self, kernel: KernelIR) -> Fault | None:
         binary = self._compiler.compile(kernel, self._target)
         return binary if isinstance(binary, Fault) else fit(binary, self._target)
+
+
+def digest_of(plans: Iterable[Iterable[LaunchPlan]]) -> str:
+    """Return what identifies a candidate: a digest of its plans for all small and all large cases, in order."""
+    return hashlib.sha256("".join(plan.digest for of_case in plans for plan in of_case).encode()).hexdigest()

@@ -25,6 +25,10 @@ SAMPLE_ROWS = 32
 """Rows of one group of the sample."""
 MOST_FLOP = 3e11
 """Most FLOPs of matrix products in the programs that a sample depends on."""
+MOST_PROMISED = 1e8
+"""Most elements that are computed to check the promises of a plan to the compiler at one benchmark shape: a second or
+two of processor time.
+"""
 LEAST_WORK = 0.999
 """Share of the useful FLOPs that a plan with matrix products must be seen to compute at a benchmark shape."""
 
@@ -72,7 +76,7 @@ class BenchmarkCheck:
         """
         self._refuse_missing_work()
         for stage in self.stages:
-            stage.keep_promises()
+            stage.keep_promises(chance, MOST_PROMISED / len(self.stages))
         programs, wanted = self._sampled(chance)
         chosen = self._stored([(stage, mine) for stage, mine in zip(self.stages, programs, strict=True)])
         others = self._stored([(stage, _rest(stage, mine)) for stage, mine in zip(self.stages, programs, strict=True)])

@@ -4,6 +4,7 @@ The data that decides where programs read and store, and how often they loop, ha
 make such data are executed whole, unless they do matrix products; all others can be counted, and sampled later.
 """
 
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -75,12 +76,24 @@ class Stage:
 
         return self.run.attempt(self.launch, find)
 
-    def keep_promises(self) -> None:
-        """Check the promises of all programs to the compiler that cost little; raise ``Refused`` for a false one."""
+    def keep_promises(self, chance: random.Random, most: float) -> None:
+        """Check promises to the compiler that cost little; raise ``Refused`` for a false one.
+
+        All programs are looked at. Where that takes more than ``most`` elements, random ones are that take as many, and
+        all only for promises that take no block of elements.
+        """
 
         def check(kernel: executor.Kernel) -> Execution:
+            each = torch.from_numpy(kernel.elements_of_promises(self.counted.trips, self.launch.programs))
+            order = torch.tensor(chance.sample(range(self.launch.programs), self.launch.programs))
+            number = max(1, int((each[order].cumsum(0) <= most).sum()))
             return kernel.promises(
-                self.memory, self.launch.args, self.launch.grid, script=self.script, deadline=self.run.deadline
+                self.memory,
+                self.launch.args,
+                self.launch.grid,
+                programs=order[:number].sort().values,
+                script=self.script,
+                deadline=self.run.deadline,
             )
 
         self.run.sound(self.launch, check)

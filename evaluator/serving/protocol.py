@@ -1,10 +1,11 @@
 """The judge's wire format: one JSON object per line, requests in, answers out, in order.
 
-<- {"ready": "h100", "version": 3, "target": {"arch": 90, ...}}        once, when requests are taken
+<- {"ready": "h100", "version": 4, "target": {"arch": 90, ...}}        once, when requests are taken
 -> {"id": 1, "problem": "mha", "source": "..."}                        judge it
 -> {"id": 2, "problem": "mha", "source": "...", "incumbent": {"source": "...", "alpha": 0.01}}    against another
 <- {"id": 2, "evaluation": {"status": "correct", ...}}
--> {"id": 3, "problem": "mha", "source": "...", "held_out": true}      verify it, also on shapes no operator is shown
+-> {"id": 3, "problem": "mha", "source": "...", "held_out": {"plan_digest": "..."}}      verify it, also on shapes that
+                                                    no operator is shown; null: there was no evaluation before this
 -> {"id": 4, "problem": "mha", "source": "...", "profile": {"case": "8k-full"}}      explain it; null: every case
 <- {"id": 4, "profiles": [...]}  or, of a faulty candidate,  {"id": 4, "fault": {"status": ..., "message": ...}}
 -> {"id": 5, "problem": "mha", "source": "...", "inspect": {"look": "check"}}        see ``inspection``
@@ -27,7 +28,7 @@ from evaluator.inspection import Findings, Inspection, Look
 from evaluator.profile import Profile
 from evaluator.target import Target
 
-VERSION = 3
+VERSION = 4
 """Version of this format and of the meaning of answers. A judge and its caller must have the same version."""
 _SHOWN = 60
 """Characters of a bad line that a message quotes."""
@@ -45,8 +46,8 @@ def request_line(number: int, request: AnyRequest) -> str:
             data = {}
             if incumbent:
                 data["incumbent"] = {"source": incumbent.candidate.source, "alpha": incumbent.alpha}
-        case VerifyRequest(candidate):
-            data = {"held_out": True}
+        case VerifyRequest(candidate, plan_digest):
+            data = {"held_out": {"plan_digest": plan_digest}}
         case ProfileRequest(candidate, case):
             data = {"profile": {"case": case}}
         case Inspection():
@@ -75,6 +76,10 @@ class _Inspect(msgspec.Struct, forbid_unknown_fields=True):
     case: str | None = None
 
 
+class _HeldOut(msgspec.Struct):
+    plan_digest: str | None
+
+
 class _Profile(msgspec.Struct):
     case: str | None
 
@@ -86,7 +91,7 @@ class _Incumbent(msgspec.Struct):
 
 _PARTS = {
     "inspect": (_Inspect, f'an object with "look" (one of {", ".join(Look)}), and maybe "suite" and "case"'),
-    "held_out": (bool, 'true or false, and goes without "incumbent" and "profile"'),
+    "held_out": (_HeldOut, 'an object with "plan_digest" (a text or null), and goes without "incumbent" and "profile"'),
     "profile": (_Profile, 'an object with "case" (a text or null), and goes without "incumbent"'),
     "incumbent": (_Incumbent, 'an object with "source" (a text) and "alpha" (between 0 and 1)'),
 }
@@ -121,7 +126,7 @@ def _request(line: str) -> tuple[int, AnyRequest] | MalformedRequest:
     if incumbent:
         other = Candidate(head.problem, incumbent.source)
         return head.id, EvaluateRequest(candidate, Incumbent(other, incumbent.alpha))
-    return head.id, VerifyRequest(candidate) if held_out else EvaluateRequest(candidate)
+    return head.id, VerifyRequest(candidate, held_out.plan_digest) if held_out else EvaluateRequest(candidate)
 
 
 def _malformed(name: str) -> MalformedRequest:

@@ -39,6 +39,7 @@ def test_each_method_is_a_request() -> None:
         EvaluateRequest(CANDIDATE, incumbent),
     )
     assert (evaluator.verify(CANDIDATE), evaluator.request) == (verdict, VerifyRequest(CANDIDATE))
+    assert (evaluator.verify(CANDIDATE, "plans"), evaluator.request) == (verdict, VerifyRequest(CANDIDATE, "plans"))
     assert (evaluator.profile(CANDIDATE, "one"), evaluator.request) == (
         evaluator.profiles,
         ProfileRequest(CANDIDATE, "one"),

@@ -11,7 +11,7 @@ from evaluator.catalogue import get_problem
 from evaluator.evaluation import Fault, Status
 from evaluator.plan import LaunchPlan
 from evaluator.problem import Call
-from evaluator.sandbox.jobs import ForkServer
+from evaluator.sandbox.jobs import ForkServer, Limits, TimedOut
 from evaluator.targets import get_target
 from seeds import seed_source
 from tests.evaluator.capture.conftest import PRELUDE
@@ -247,6 +247,23 @@ def test_attacks_on_the_process_end_with_it(fork_server: ForkServer, body: str, 
     found = Capturer(fork_server, limits).capture(source, "run", [Call("case", (), ())], get_target("h100"))
     assert isinstance(found, Fault)
     assert found.status is status
+
+
+def test_many_calls_may_take_more_than_few() -> None:
+    """The examination before acceptance calls a candidate for dozens of cases."""
+    given: list[Limits] = []
+
+    class Server:
+        def run(self, job: str, request: bytes, limits: Limits) -> TimedOut:
+            given.append(limits)
+            return TimedOut("was told to")
+
+    for number in (1, 20, 41):
+        calls = [Call(f"case {i}", (), ()) for i in range(number)]
+        Capturer(Server()).capture("", "run", calls, get_target("h100"))  # type: ignore[arg-type]
+    few, usual, many = given
+    assert few == usual == DEFAULT_LIMITS
+    assert (many.cpu_s, many.result_bytes) == (3 * few.cpu_s, 3 * few.result_bytes)
 
 
 FORGE = "import os\nforged = {!r}.encode()\nos.write(3, len(forged).to_bytes(8, 'big') + forged)\nos._exit(0)"

@@ -2,7 +2,9 @@
 
 import inspect
 import re
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import triton
@@ -66,6 +68,33 @@ def test_promises_that_follow_from_ids_and_loops_are_checked_for_all_programs_wi
     (fault,) = launch.kernel.promises(launch.memory, launch.args, launch.grid).faults
     assert f":{line_of(promising, 'by a hint')}: " in fault.message
     assert not y.any()
+
+
+@triton.jit
+def hinting_each_pass(X, n, N: tl.constexpr):
+    p = tl.program_id(0)
+    for i in range(n):
+        tl.assume(p + i != 9)  # of scalars
+        at = tl.multiple_of(tl.arange(0, N) * 4 + (p // 7), 4)  # of blocks
+        tl.store(X + at, 0.0)
+
+
+def test_promises_that_need_a_block_are_checked_for_chosen_programs_others_for_all(executor):
+    launch = executor.prepare(hinting_each_pass, torch.zeros(512), 3, N=64, grid=(8,))
+    check = partial(launch.kernel.promises, launch.memory, launch.args, launch.grid)
+    assert {fault.kind for fault in check().faults} == {"false assumption", "false hint"}
+    (fault,) = check(programs=torch.arange(7)).faults
+    assert f":{line_of(hinting_each_pass, 'of scalars')}: " in fault.message
+    assert fault.message.endswith("program (7, 0, 0)")
+
+
+def test_what_promises_take_is_known_from_trips(executor):
+    launch = executor.prepare(hinting_each_pass, torch.zeros(512), 3, N=64, grid=(2,))
+    few, more = launch.kernel.elements_of_promises((np.array([3, 10]),), 2).tolist()
+    blocks, rest = divmod((more - few) // 7, 64)
+    assert (more - few) % 7 == 0
+    assert 1 <= blocks <= 5
+    assert rest <= 8
 
 
 def test_counting_trips_does_without_assumptions(executor):

@@ -9,6 +9,7 @@ import pytest
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Status
 from evaluator.judging import closely
+from evaluator.judging.planning import digest_of
 from evaluator.judging.refusal import Refused
 from evaluator.plan import Configuration, LaunchPlan
 from evaluator.problem import Case, Problem
@@ -41,8 +42,10 @@ def plan(case: str, *choices: str) -> LaunchPlan:
     return LaunchPlan(case + "".join(choices), buffers, (), (), configurations)
 
 
-def captured(calls: Calls) -> tuple[closely.Plans, list[tuple[Case, tuple[LaunchPlan, ...]]]]:
-    return closely.captured(calls, CANDIDATE, MHA, HELD_OUT, SHOWN, random.Random(3))  # type: ignore[arg-type]
+def captured(
+    calls: Calls, scored: str | None = None
+) -> tuple[closely.Plans, list[tuple[Case, tuple[LaunchPlan, ...]]]]:
+    return closely.captured(calls, CANDIDATE, MHA, HELD_OUT, SHOWN, scored, random.Random(3))  # type: ignore[arg-type]
 
 
 def test_plans_come_back_in_order_although_calls_are_made_in_another() -> None:
@@ -59,6 +62,14 @@ def test_plans_come_back_in_order_although_calls_are_made_in_another() -> None:
 def test_a_candidate_that_tells_the_examination_from_the_scoring_is_refused() -> None:
     with pytest.raises(Refused, match="launches something else when it is called for other cases") as caught:
         captured(Calls(honest=False))
+    assert caught.value.fault.status is Status.FORBIDDEN
+
+
+def test_plans_other_than_those_that_were_scored_are_refused() -> None:
+    scored = digest_of((plan(case.name),) for case in (*MHA.correctness_cases, *SHOWN))
+    captured(Calls(honest=True), scored)
+    with pytest.raises(Refused, match="launches something else than when it was scored") as caught:
+        captured(Calls(honest=True), digest_of([[plan("another")]]))
     assert caught.value.fault.status is Status.FORBIDDEN
 
 

@@ -112,8 +112,9 @@ def close_judge(fork_server: ForkServer) -> Iterator[Judge]:
 def test_what_is_wrong_where_nobody_looks_is_not_accepted(close_judge: Judge, name: str) -> None:
     attack = lengths.ATTACKS[name]
     close_judge._tools.chance.seed(1)
-    assert close_judge.evaluate(Candidate("few", attack.source)).correct
-    evaluation = close_judge.verify(Candidate("few", attack.source))
+    scored = close_judge.evaluate(Candidate("few", attack.source))
+    assert scored.correct
+    evaluation = close_judge.verify(Candidate("few", attack.source), scored.plan_digest)
     assert evaluation.status is attack.status, evaluation.message
     assert re.search(attack.message, evaluation.message), evaluation.message
 

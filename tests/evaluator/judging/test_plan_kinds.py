@@ -19,10 +19,12 @@ def case(length: int) -> Case:
     return replace(drawn, batch=2, heads=3, kv_heads=3, layout="padded", q_len=length)
 
 
-def plan(of: Case, *, kernel: KernelIR = KERNEL, stride: int | None = None, scale: float = 0.5) -> LaunchPlan:
+def plan(
+    of: Case, *, kernel: KernelIR = KERNEL, stride: int | None = None, scale: float = 0.5, number: int = 7
+) -> LaunchPlan:
     q = MHA.call(of).tensors[0]
     stride = q.strides[1] if stride is None else stride
-    args = (Pointer(0, 0), Scalar(of.kv_len), Scalar(stride), Scalar(scale))
+    args = (Pointer(0, 0), Scalar(of.kv_len), Scalar(stride), Scalar(scale), Scalar(number))
     steps = (Fill(0, 0, (q.size,), (1,), 0.0), Launch(0, (of.kv_len, 1, 1), args))
     return LaunchPlan(of.name, (Buffer("q", "bfloat16", q.size, Role.INPUT),), (kernel,), steps)
 
@@ -36,6 +38,10 @@ def test_lengths_and_what_divides_them_make_no_kind() -> None:
     assert of(4096) == of(5000) == of(4999, kernel=undivided)
 
 
+def test_numbers_of_tiles_make_no_kind() -> None:
+    assert len({of(length, number=-(-length // 128)) for length in range(128, 20_000, 997)}) == 1
+
+
 @pytest.mark.parametrize(
     "what",
     [
@@ -43,6 +49,7 @@ def test_lengths_and_what_divides_them_make_no_kind() -> None:
         {"kernel": replace(KERNEL, ttir=IR.replace("64x", "128x"))},
         {"stride": 5000 * 128},
         {"scale": 0.25},
+        {"number": 5},
     ],
 )
 def test_another_kernel_option_or_argument_makes_another_kind(what) -> None:

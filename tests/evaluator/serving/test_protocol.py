@@ -36,6 +36,7 @@ from evaluator.targets import get_target
 REQUEST = EvaluateRequest(Candidate("mha", "x = 1"))
 AGAINST = EvaluateRequest(REQUEST.candidate, Incumbent(Candidate("mha", "x = 2"), 0.01))
 HELD_OUT = VerifyRequest(REQUEST.candidate)
+SCORED = VerifyRequest(REQUEST.candidate, "digest of its plans")
 EXPLAIN = ProfileRequest(REQUEST.candidate, "8k-full")
 FAULT = Evaluation(Status.CRASHED, "died", "h100", "quick", 0.5)
 LINE = LineCost(3, "k = tl.load(", 10.0, 0.5, {"scoreboard": 0.5}, "LDG")
@@ -55,7 +56,7 @@ PROFILE = Profile(
 )
 
 
-@pytest.mark.parametrize("request_", [REQUEST, AGAINST, HELD_OUT, EXPLAIN, replace(EXPLAIN, case=None)])
+@pytest.mark.parametrize("request_", [REQUEST, AGAINST, HELD_OUT, SCORED, EXPLAIN, replace(EXPLAIN, case=None)])
 def test_requests_survive_the_wire(request_: AnyRequest) -> None:
     assert list(requests(["\n", request_line(7, request_) + "\n"])) == [(7, request_)]
 
@@ -92,8 +93,8 @@ def test_a_malformed_line_is_answered_not_fatal(line: str) -> None:
         ({"incumbent": {"source": "x = 2", "alpha": 0}}, "between 0 and 1"),
         ({"incumbent": {"source": "x = 2", "alpha": True}}, "between 0 and 1"),
         ({"incumbent": {"source": "x = 2", "alpha": float("nan")}}, "between 0 and 1"),
-        ({"held_out": "yes"}, '"held_out" is true or false'),
-        ({"held_out": True, "incumbent": {"source": "", "alpha": 0.1}}, 'goes without "incumbent"'),
+        ({"held_out": True}, '"held_out" is an object with "plan_digest"'),
+        ({"held_out": {"plan_digest": None}, "incumbent": {"source": "", "alpha": 0.1}}, 'goes without "incumbent"'),
         ({"profile": True}, '"profile" is an object'),
         ({"profile": {}}, '"profile" is an object'),
         ({"profile": {"case": 3}}, '"profile" is an object'),
