@@ -69,27 +69,29 @@ def _slowest(passes: Sequence[Pass]) -> Pass | None:
 def _owners(loops: Sequence[LoopWork], kernel: PlayedKernel) -> list[int | None]:
     """Return for each pass the loop of the IR that it stands for, None where it stands for none or is not known.
 
-    Compilers shorten ways: the jump back of a loop may go straight to the beginning of the one around it, which then
-    has the inner loop's line. And what an operation becomes may loop itself, within the loop that the operation is in.
+    The jump back of a loop may go straight to the beginning of the one around it, which then has the inner loop's line.
+    And what is made of an operation, or of the loop itself, may loop within it: a wait, for one. Of two loops with the
+    line of the same one, that is the loop which holds most of its instructions.
     """
-    owners: list[int | None] = []
-    certain: list[bool] = []
-    for passed in kernel.loops:
-        owner = _innermost(loops, passed.lines[-1]) if passed.lines else None
-        owners.append(owner)
-        certain.append(owner is not None and loops[owner].lines.start in passed.lines)
+    owners = [_innermost(loops, passed.lines[-1]) if passed.lines else None for passed in kernel.loops]
     around = _around(kernel)
     for inner in reversed(range(len(owners))):
         outer = around[inner]
         while outer is not None:
             owner = owners[inner]
             if owner is not None and owners[outer] == owner:
-                if certain[inner]:
+                if _held(loops, kernel.loops[inner], owner) > _held(loops, kernel.loops[outer], owner):
                     owners[outer] = loops[owner].parent
                 else:
                     owners[inner] = None
             outer = around[outer]
     return owners
+
+
+def _held(loops: Sequence[LoopWork], passed: Pass, owner: int) -> int:
+    """Return the number of a pass's instructions that were made from the body of a loop of the IR."""
+    lines = (i.line for instructions, _ in passed.parts for i in instructions if i.line)
+    return sum(_innermost(loops, line) == owner for line in lines)
 
 
 def _innermost(loops: Sequence[LoopWork], line: int) -> int | None:

@@ -20,6 +20,7 @@ _POLLS = frozenset({"SYNCS", "USETMAXREG", "UTCATOMSWS"})
 """Opcodes that ask for what another warp gives: a phase of an mbarrier, registers, tensor memory."""
 _LONGEST_POLL = 24
 """Most instructions of a loop that only polls."""
+_SPILLS = frozenset({"LDL", "STL"})
 _TARGET = re.compile(r"`\(([.$\w]+)\)")
 _TABLE = re.compile(r'BRANCH_TARGETS ([^"]+)"')
 _MATRIX_WEIGHT = 64
@@ -152,7 +153,7 @@ class Graph:
             items, missed = self._path(header, bodies[header], order, children, bodies, loops, spins, header)
             own = [i for block in bodies[header] for i in range(block, self.stop[block])]
             bases = {self.code.instructions[i].base for i in own}
-            if len(own) <= _LONGEST_POLL and not children and bases & _POLLS and not bases & _WORK:
+            if len(own) <= _LONGEST_POLL and not children and bases & _POLLS and not bases & _WORK - _SPILLS:
                 spins.add(header)
             outside_children = set(bodies[header]).difference(*(bodies[child] for child in children))
             dispatch = any(

@@ -3,16 +3,20 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 
 from evaluator.performance.kernel import Pass, PlayedKernel
 from evaluator.performance.matching import Matched, match_loops
+from evaluator.performance.sass import Instruction
 from evaluator.work import Body, LoopWork
 
 OUTSIDE = Pass(5, 0, {"issue": 0.1})
 
 
-def passed(clocks: float, *lines: int, flops: float = 0, copies: float = 1) -> Pass:
-    return Pass(clocks, flops, {"issue": 0.1}, lines=lines, copies=copies)
+def passed(clocks: float, *lines: int, flops: float = 0, copies: float = 1, holds: Sequence[int] = ()) -> Pass:
+    """A pass whose jumps back have these lines, and whose instructions have the lines that it ``holds``."""
+    instructions = tuple(Instruction(0, 0, "", "NOP", "", 0, 0, 0, 0, line=line) for line in holds)
+    return Pass(clocks, flops, {"issue": 0.1}, ((instructions, 4),), lines=lines, copies=copies)
 
 
 def loop(first: int, last: int, parent: int | None = None, flops: float = 0) -> LoopWork:
@@ -36,12 +40,13 @@ def test_nested_loops_are_told_apart_by_the_innermost_that_has_the_line() -> Non
 
 
 def test_a_jump_from_the_end_of_an_inner_loop_to_the_beginning_of_the_outer_one_is_the_outer_ones() -> None:
-    outer, inner = passed(50, 12), passed(10, 12)
+    outer, inner = passed(50, 12, holds=(11, 21, 12)), passed(10, 12, holds=(13, 14, 12))
     assert match([loop(10, 29), loop(12, 19, parent=0)], [outer, inner], (0, 1)).passes == (outer, inner)
 
 
-def test_a_loop_that_an_operation_became_is_charged_once_in_a_pass_of_the_one_around_it() -> None:
-    outer, made = passed(50, 10), passed(30, 15)
+@pytest.mark.parametrize("line", [10, 15])
+def test_a_loop_that_was_made_within_one_is_charged_once_in_a_pass_of_it(line: int) -> None:
+    outer, made = passed(50, 10, holds=(11, 12, 13)), passed(30, line, holds=(line,))
     assert match([loop(10, 19)], [outer, made], (0, 1)) == Matched((outer,), (None,), (0, 30), False)
     assert match([loop(10, 19)], [outer, passed(40, 3)]).made == (40, 0)
 
