@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+import triton
 
 from evaluator.capture import DEFAULT_LIMITS, Capturer
 from evaluator.catalogue import get_problem
@@ -217,6 +218,7 @@ def run(x, index, y, *, scale):
     assert fault(capture(source=source)).message.endswith("kernel x: RuntimeError: no ttng.tmem_load")
 
 
+@pytest.mark.skipif(triton.__version__.startswith("3.6"), reason="Triton 3.6 lowers it, and refuses it when compiling")
 @pytest.mark.parametrize("target", ["a100", "h100", "rtx5090"])
 def test_a_blackwell_kernel_for_another_target_is_told_what_it_is(capturer: Capturer, target: str) -> None:
     problem = get_problem("mha")
