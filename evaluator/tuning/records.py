@@ -10,17 +10,17 @@ from evaluator.tune import Ran
 
 def encode(record: Ran) -> bytes:
     """Return a record as bytes."""
-    return msgspec.msgpack.encode(record, enc_hook=_to_bytes)
+    return msgspec.msgpack.encode(record, enc_hook=_plain)
 
 
 def decode(data: bytes) -> Ran:
     """Return the record that was encoded. Raises ``ValueError`` for other bytes."""
-    return msgspec.msgpack.decode(data, type=Ran, dec_hook=_to_array)
+    return msgspec.msgpack.decode(data, type=Ran, dec_hook=_made)
 
 
-def _to_bytes(array: Any) -> bytes:
-    return np.asarray(array, np.int64).tobytes()
+def _plain(value: Any) -> Any:
+    return [value.start, value.stop] if isinstance(value, range) else np.asarray(value, np.int64).tobytes()
 
 
-def _to_array(kind: Any, data: bytes) -> Any:
-    return np.frombuffer(data, np.int64)
+def _made(kind: Any, data: Any) -> Any:
+    return range(*data) if kind is range else np.frombuffer(data, np.int64)

@@ -126,13 +126,15 @@ def test_a_script_that_ends_its_process_is_reported_in_one_line(tmp_path: Path) 
 
 def test_a_record_survives_being_written_down() -> None:
     subject = Subject("k", "k.py:1", "h100", (("n", "5"),), (("x", "torch.float32"),))
-    counted = Counted((np.array([2, 3]),), (Body(1.0, 2.0, 3.0, 4.0),), Body(0, 0, 1, 1), (None,))
+    body = Body(1.0, 2.0, 3.0, 4.0)
+    counted = Counted((np.array([2, 3]),), (body,), Body(0, 0, 1, 1), (None,), (range(3, 9),))
     asked = Asked(KernelIR("k", "module", (("num_warps", 4),)), 2, counted, 10, 20)
     ran = Ran("h100", (Tried(subject, choice(64), asked), Tried(subject, choice(128), None, "too large")), "cache")
     again = decode(encode(ran))
     (first, second) = again.tried
     assert first.asked is not None
     assert first.asked.counted.trips[0].tolist() == [2, 3]
+    assert first.asked.counted.lines == (range(3, 9),)
     assert (first.asked.kernel, first.subject, first.choice) == (asked.kernel, subject, choice(64))
     assert (second, again.cache) == (ran.tried[1], "cache")
 
