@@ -33,8 +33,10 @@ _OVERWRITES = ("zero_", "fill_", "copy_", "normal_", "uniform_", "random_", "exp
 """Operators in place whose result does not depend on what was there before."""
 _NO_META = (NotImplementedError, RuntimeError, TypeError, ValueError, AssertionError)
 """What torch raises where it cannot tell the shape of a result without computing it."""
-_HANDOVERS = ("numpy", "tolist", "__array__", "__dlpack__")
-"""Methods that read a tensor without an operator."""
+_HANDOVERS = ("numpy", "tolist", "__array__", "__dlpack__", "__repr__")
+"""Methods that read a tensor without an operator; and ``__repr__``, in the middle of which an error would leave vmap
+switched off for as long as its traceback lives.
+"""
 
 
 class Contents:
