@@ -134,7 +134,7 @@ class Stage:
 def stages(run: PlanRun) -> tuple[Stage, ...]:
     """Return the stages of a plan, in the run's buffers; raise ``Refused`` where its work cannot be counted."""
     kernels = [run.attempt(launch, lambda kernel: kernel) for launch in run.plan.launches]
-    whole = _decisive(kernels, run.plan.launches)
+    whole, fills = _decisive(kernels, run.plan.launches), run.plan.fills
     found: list[Stage] = []
     unmade: frozenset[int] = frozenset()
     for i, launch in enumerate(run.launches(mark=False)):
@@ -144,7 +144,7 @@ def stages(run: PlanRun) -> tuple[Stage, ...]:
             message = f"what kernel {run.ir(launch).name} does depends on what an earlier launch computes"
             fault = Fault(Status.UNSUPPORTED, f"{message} with matrix products: the work cannot be counted")
             raise Refused(fault)
-        found.append(_stage(run, launch, kernel, needs, run.plan.fills[i], i in whole))
+        found.append(_stage(run, launch, kernel, needs, fills[i], i in whole))
         if i in whole:
             run.run(launch)
         else:

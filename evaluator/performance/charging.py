@@ -25,13 +25,13 @@ def program_clocks(
     for row, (loop, passed) in enumerate(zip(launch.loops, matched.passes, strict=True), 1):
         flops = loop.body.dot_flops / launch.binary.ctas_per_program
         if passed is not None:
-            clocks[row] = loop.trips * (_charge(passed, flops, loop.body.entered) + matched.made[row])
+            each = _charge(passed, flops, loop.body.entered)
+            clocks[row] = loop.trips * (each + matched.made[row])
             rest = matched.remainders[row - 1]
             if rest is not None:
                 entries = 1 if loop.parent is None else np.maximum(1, launch.loops[loop.parent].trips)
                 left = entries * (loop.trips / entries % passed.copies)
-                less = _charge(passed, flops, loop.body.entered)
-                clocks[row] += left * (_charge(rest, flops, loop.body.entered) - less)
+                clocks[row] += left * (_charge(rest, flops, loop.body.entered) - each)
             if clocks[row].sum() > most:
                 hot, most = passed, float(clocks[row].sum())
         elif kernel.outside.flops:

@@ -8,7 +8,7 @@ import pytest
 
 from evaluator import capture
 from evaluator.candidate import Candidate
-from evaluator.evaluation import Evaluation, Status
+from evaluator.evaluation import CaseScore, Evaluation, Status
 from evaluator.judging import execution
 from evaluator.judging.judge import Judge
 from evaluator.problem import HELD_OUT
@@ -50,6 +50,14 @@ def judged(judge: Judge, source: str) -> Evaluation:
     return judge.evaluate(Candidate("mha", source))
 
 
+def beside(seed: Evaluation, evaluation: Evaluation) -> list[tuple[CaseScore, CaseScore]]:
+    """The scores of a correct candidate, each with the seed's."""
+    assert evaluation.status is Status.CORRECT, evaluation.message
+    assert seed.score is not None
+    assert evaluation.score is not None
+    return list(zip(evaluation.score.cases, seed.score.cases, strict=True))
+
+
 def check(judge: Judge, attack: Attack) -> None:
     evaluation = judged(judge, attack.source)
     assert evaluation.status is attack.status, evaluation.message
@@ -79,21 +87,13 @@ def test_an_attack_that_is_let_through_changes_nothing(judge: Judge, seed: Evalu
 
 @pytest.mark.parametrize("name", sample(harmless.NO_FASTER, 3))
 def test_work_that_depends_on_the_inputs_is_counted(judge: Judge, seed: Evaluation, name: str) -> None:
-    evaluation = judged(judge, harmless.NO_FASTER[name])
-    assert evaluation.status is Status.CORRECT, evaluation.message
-    assert seed.score is not None
-    assert evaluation.score is not None
-    for case, honest in zip(evaluation.score.cases, seed.score.cases, strict=True):
+    for case, honest in beside(seed, judged(judge, harmless.NO_FASTER[name])):
         assert case.tflops <= NO_FASTER * honest.tflops
 
 
 @pytest.mark.parametrize("name", sample(harmless.SLOWER, 2))
 def test_work_besides_the_problem_is_charged(judge: Judge, seed: Evaluation, name: str) -> None:
-    evaluation = judged(judge, harmless.SLOWER[name])
-    assert evaluation.status is Status.CORRECT, evaluation.message
-    assert seed.score is not None
-    assert evaluation.score is not None
-    for case, honest in zip(evaluation.score.cases, seed.score.cases, strict=True):
+    for case, honest in beside(seed, judged(judge, harmless.SLOWER[name])):
         assert case.time_us > honest.time_us + 300
 
 
