@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import re
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ def run(payload: bytes) -> bytes:
     try:
         compiled = triton.compile(file, target=GPUTarget("cuda", request["arch"], 32), options=options)
     except (RuntimeError, ValueError, AssertionError, CompilationError, OutOfResources, PTXASError) as error:
+        if f"error code -{signal.SIGXCPU}" in str(error):  # ptxas has used up the time that this job was given
+            signal.raise_signal(signal.SIGXCPU)
         return json.dumps({"error": _short(error), "does_not_fit": _does_not_fit(error)}).encode()
     metadata: Any = compiled.metadata
     Path("kernel.cubin").write_bytes(compiled.asm["cubin"])
