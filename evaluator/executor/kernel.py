@@ -20,7 +20,7 @@ from evaluator.executor.ir import Function, walk, walk_blocks
 from evaluator.executor.marking import Marks, Owners, Writers
 from evaluator.executor.memory import Memory
 from evaluator.executor.parser import parse
-from evaluator.executor.reach import PASSES, Reach, busiest, placed
+from evaluator.executor.reach import MORE_PASSES, PASSES, Reach, busiest, loads_in_loops, placed
 from evaluator.executor.sanitizer import Sanitizer
 from evaluator.executor.script import Script
 from evaluator.executor.slicing import (
@@ -134,20 +134,23 @@ class Kernel:
         deadline: float | None,
     ) -> Counted:
         """Return the work of programs that executed each block of ``followed`` so often, and where a sample of them
-        reads and writes in the first passes of their loops.
+        reads and writes in the first passes of their loops: in few, if these show all that the programs ask for.
         """
+        sample, passes = busiest(passes.sum(0), SAMPLED_PROGRAMS), self._working(followed, passes)
+        times = {block.index: int(passes[block.index].sum()) for block in walk_blocks(followed.body)}
+
+        def look(most_passes: int) -> Reach:
+            space, told = Reach(memory), prompter(script)
+            self._places.passes(space, args, grid, sample, deadline=deadline, script=told, most_passes=most_passes)
+            return space
+
+        space = look(PASSES)
+        if not space.shows(loads_in_loops(self._places.function, times)):
+            space = look(MORE_PASSES)
+        work = bodies(self.function, times, passes.shape[1])
+        parents, lines = tuple(loop.parent for loop in self.loops), tuple(loop.lines for loop in self.loops)
         sizes = tuple(allocation.data.nbytes for allocation in memory)
-        space = Reach(memory)
-        self._places.passes(
-            space,
-            args,
-            grid,
-            busiest(passes.sum(0), SAMPLED_PROGRAMS),
-            deadline=deadline,
-            script=prompter(script),
-            most_passes=PASSES,
-        )
-        return replace(self._counted(followed, passes), accesses=space.accesses(), buffer_bytes=sizes)
+        return Counted(self._loop_trips(passes), *work, parents, lines, space.accesses(), sizes)
 
     def mark(
         self,
@@ -369,18 +372,11 @@ class Kernel:
     def _sanitized(self) -> Code:
         return Code(self.function, self.function, sanitize=True)
 
-    def _counted(self, followed: Function, passes: torch.Tensor) -> Counted:
-        """Return the work of programs that executed each block of ``followed`` so often; waiting does not count."""
+    def _working(self, followed: Function, passes: torch.Tensor) -> torch.Tensor:
+        """Return how often programs executed each block of ``followed``, without those that only wait."""
         waits = [op for op in walk(followed.body) if op.loop in self.waiting]
-        idle = {block.index for op in waits for region in op.regions for block in walk_blocks(region)}
-        if idle:
-            passes = passes.clone()
-            passes[list(idle)] = 0
-        made = {block.index for block in walk_blocks(followed.body)} - idle
-        times = {index: int(passes[index].sum()) for index in made}
-        work = bodies(self.function, times, passes.shape[1])
-        parents = tuple(loop.parent for loop in self.loops)
-        return Counted(self._loop_trips(passes), *work, parents, tuple(loop.lines for loop in self.loops))
+        idle = [block.index for op in waits for region in op.regions for block in walk_blocks(region)]
+        return passes.index_fill(0, torch.tensor(idle, dtype=torch.int64), 0)
 
     def _loop_trips(self, passes: torch.Tensor) -> Trips:
         return tuple(passes[loop.block].numpy() for loop in self.loops)

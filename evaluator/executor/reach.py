@@ -1,6 +1,7 @@
 """Finds out which bytes programs that run together ask for, from the addresses of a sample of programs and passes."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -8,7 +9,7 @@ import torch
 from evaluator.executor.allocation import Allocation
 from evaluator.executor.effects import CONTROL, READS, WRITES
 from evaluator.executor.faults import Site
-from evaluator.executor.ir import Block, Function, Op, Region, Type
+from evaluator.executor.ir import Block, Function, Op, Region, Type, walk_blocks
 from evaluator.executor.marking import Marks
 from evaluator.executor.space import all_true, total
 from evaluator.executor.values import AddressSum
@@ -19,7 +20,9 @@ Tensor = torch.Tensor
 LINE_BYTES = 128
 """Bytes of a cache line."""
 PASSES = 3
-"""Passes of every loop that a sample makes."""
+"""Passes of every loop that a sample makes, if they show all that the kernel asks for."""
+MORE_PASSES = 10
+"""Passes that a sample makes otherwise: a kernel that leaves loads out of all of them pays for as many idle passes."""
 _MOST_ROWS = 2**18
 """Rows of one access that are looked at; programs are left out beyond that."""
 
@@ -30,6 +33,8 @@ class _Seen:
 
     asked: float = 0.0
     """Bytes that programs asked for."""
+    whole: float = 0.0
+    """Bytes that they would have asked for without masks."""
     times: int = 0
     """How often a program did."""
     together: float = 0.0
@@ -60,6 +65,7 @@ class Reach(Marks):
         seen = self._seen.setdefault(site.location, _Seen())
         programs = site.positions.numel()
         seen.times += programs
+        seen.whole += kind.elements * kind.item_bytes * programs
         rows = self._rows(address, mask, kind)
         if rows is not None and (mask is None or torch.equal(mask.any(rows.axis), mask.all(rows.axis))):
             length = rows.table.shape[1] * kind.item_bytes
@@ -111,6 +117,10 @@ class Reach(Marks):
         seen.runs += 1 + int((distinct[1:] - distinct[:-1] != length).sum())
         seen.buffers[buffer] = seen.buffers.get(buffer, 0.0) + distinct.numel() * length
 
+    def shows(self, places: Iterable[str]) -> bool:
+        """Whether all of these places were observed, with nothing masked off."""
+        return all(place in self._seen and self._seen[place].asked >= self._seen[place].whole for place in places)
+
     def accesses(self) -> tuple[Access, ...]:
         """Return what was observed."""
         return tuple(_access(place, seen) for place, seen in self._seen.items() if seen.asked)
@@ -141,6 +151,15 @@ def busiest(passes: Tensor, most: int) -> Tensor:
     work = sums[together:] - sums[:-together]
     found = (work == work.max()).nonzero().flatten()
     return torch.arange(together) + int(found[found.numel() // 2])
+
+
+def loads_in_loops(function: Function, times: Mapping[int, int]) -> list[str]:
+    """Return the places of loads in the loops of a ``placed`` function, except in blocks that no program executes.
+
+    ``times`` has how often all programs together executed each block; one that is missing there counts as executed.
+    """
+    executed = (block for block in walk_blocks(function.body) if times.get(block.index, 1))
+    return [op.location for block in executed for op in block.ops if re.match(r"\d+ r", op.location)]
 
 
 def placed(function: Function) -> Function:

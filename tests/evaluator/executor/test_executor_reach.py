@@ -5,6 +5,7 @@ import torch
 import triton
 import triton.language as tl
 
+from evaluator.executor.reach import MORE_PASSES
 from evaluator.work import SAMPLED_PROGRAMS
 
 
@@ -287,6 +288,25 @@ def test_programs_that_do_nothing_do_not_hide_what_others_ask_for(executor):
     )
     accesses = launch.kernel.count(launch.memory, launch.args, launch.grid).accesses
     assert [(access.writes, access.program_bytes) for access in accesses] == [(False, 256), (True, 256)]
+
+
+@triton.jit
+def idle_at_first(X, Y, Out, n, idle, N: tl.constexpr):
+    i = tl.arange(0, N)
+    total = tl.zeros((N,), tl.float32)
+    for step in range(n):
+        total += tl.load(X + step * N + i, mask=(i >= 0) & (step >= idle), other=0.0)
+        if step >= idle:
+            total += tl.load(Y + step * N + i)
+    tl.store(Out + i, total)
+
+
+def test_loads_that_the_first_passes_leave_out_are_seen(executor):
+    values = torch.zeros(20 * 64), torch.zeros(20 * 64), torch.zeros(64)
+    seen = accesses(executor.prepare(idle_at_first, *values, 20, 3, N=64))
+    assert seen["X"].program_bytes == pytest.approx(256 * (MORE_PASSES - 3) / MORE_PASSES)
+    assert seen["Y"].program_bytes == 256
+    assert accesses(executor.prepare(idle_at_first, *values, 20, 0, N=64))["X"].program_bytes == 256
 
 
 @triton.jit
