@@ -152,7 +152,7 @@ def _isolation() -> Iterator[Check]:
 
 
 def check_database(url: str) -> Check:
-    """Check whether a run could use the database at this URL or path. An older schema is brought up to date."""
+    """Check whether a run could use the database at this URL or path."""
     from lineage_db.errors import DatabaseUnavailable, StoreError
     from lineage_db.store import Store
 

@@ -1,6 +1,7 @@
 """Opening a lineage database: URLs, connections, transactions, migrations, and all that differs by SQL dialect."""
 
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -62,24 +63,27 @@ class Database:
         self,
         url: str,
         *,
-        create: bool,
+        create: bool = False,
+        read_only: bool = False,
         busy_seconds: float = 60,
         watch: Callable[[str], None] = lambda point: None,
     ) -> None:
-        """``url`` and ``create`` as in ``Store.open``.
+        """``url`` and ``create`` as in ``Store.open``, ``read_only`` as in ``Store.read``.
 
         The database waits at most ``busy_seconds`` for a locked SQLite file or a lost server. ``watch`` is called with
         ``commit`` before and ``committed`` after each commit of a writing transaction: tests kill the process there.
         """
         self._busy_seconds = busy_seconds
+        self._read_only = read_only
         self._watch = watch
         self._given_up = False
         self._id = uuid4().hex
         if url.startswith(_FILE_URL) or "://" not in url:
             path = Path(url.removeprefix(_FILE_URL)).absolute()
-            self.url, self.label, self._engine = f"{_FILE_URL}{path}", str(path), _sqlite(path, create, busy_seconds)
+            self.url, self.label = f"{_FILE_URL}{path}", str(path)
+            self._engine = _sqlite(path, create, read_only, busy_seconds)
         else:
-            self.url, self.label, self._engine = _server(url)
+            self.url, self.label, self._engine = _server(url, read_only)
         self._engines = {
             (write, durable): self._engine.execution_options(write=write, durable=durable)
             for write in (False, True)
@@ -178,11 +182,17 @@ class Database:
         return self.persist(ask)
 
     def _prepare(self, *, create: bool) -> None:
-        """Bring the schema to the newest revision."""
+        """Bring the schema to the newest revision; of a database that is only read, raise ``IncompatibleDatabase``."""
         scripts = _scripts()
         with self.transaction() as connection:
-            if self._revision(connection, scripts, create=create) == scripts.get_current_head():
-                return
+            revision = self._revision(connection, scripts, create=create)
+        if revision == scripts.get_current_head():
+            return
+        if self._read_only:
+            raise IncompatibleDatabase(
+                f"{self.label} was written by an older AVO (schema {revision}, this one reads "
+                f"{scripts.get_current_head()}): bring it up to date with avo migrate"
+            )
         if self.embedded:
             self._use_wal()
         with self.transaction(write=True) as connection:
@@ -243,8 +253,11 @@ class Database:
                 f"the disk of database {self.label} is full: nothing is lost, make room and resume the run"
             )
         if "unable to open" in reason or "readonly" in reason or "read-only" in reason:
+            doing, advice = "opened for writing", ""
+            if self._read_only:
+                doing, advice = "read", f", or copy it and {self.label}-wal to a folder of yours"
             return DatabaseUnavailable(
-                f"database {self.label} cannot be opened for writing: check the path and its permissions"
+                f"database {self.label} cannot be {doing}: check the path and its permissions{advice}"
             )
         if self.embedded:
             return DatabaseUnavailable(f"database {self.label} failed ({reason}): check the file and its disk")
@@ -314,7 +327,7 @@ def _scripts() -> ScriptDirectory:
     return ScriptDirectory.from_config(_migrations())
 
 
-def _sqlite(path: Path, create: bool, busy_seconds: float) -> Engine:
+def _sqlite(path: Path, create: bool, read_only: bool, busy_seconds: float) -> Engine:
     if path.name == ":memory:":
         raise DatabaseUnavailable("a database in memory cannot be shared between processes: give a file path")
     if create:
@@ -326,10 +339,17 @@ def _sqlite(path: Path, create: bool, busy_seconds: float) -> Engine:
             ) from error
     elif not path.exists():
         raise _missing(str(path))
-    # With isolation_level None the driver leaves BEGIN to us, so a writing transaction can be IMMEDIATE. If it were
-    # not, a write of another process between its first read and its first write would fail it, whatever the timeout.
+
+    def connect(how: str) -> sqlite3.Connection:
+        # With isolation_level None the driver leaves BEGIN to us, so a writing transaction can be IMMEDIATE. If it were
+        # not, another process's write between its first read and its first write would fail it, whatever the timeout.
+        return sqlite3.connect(
+            f"{path.as_uri()}?mode={how}", uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False
+        )
+
     engine = create_engine(
-        URL.create("sqlite", database=str(path)), connect_args={"timeout": busy_seconds, "isolation_level": None}
+        URL.create("sqlite", database=str(path)),
+        creator=partial(_reading, path, connect) if read_only else partial(connect, "rwc" if create else "rw"),
     )
 
     @event.listens_for(engine, "connect")
@@ -351,7 +371,24 @@ def _sqlite(path: Path, create: bool, busy_seconds: float) -> Engine:
     return engine
 
 
-def _server(text: str) -> tuple[str, str, Engine]:
+def _reading(path: Path, connect: Callable[[str], sqlite3.Connection]) -> sqlite3.Connection:
+    """Return a connection that writes nothing into the database, to a file that we may only read, too."""
+    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):  # then closing removes the files beside it
+        connection = connect("rw")
+        connection.execute("PRAGMA query_only = ON")
+        return connection
+    log = Path(f"{path}-wal")
+    try:
+        connection = connect("ro")
+        connection.execute("PRAGMA schema_version")
+    except sqlite3.OperationalError:
+        if log.exists() and log.stat().st_size:
+            raise
+        return connect("ro&immutable=1")  # nobody writes to it: what a log needs beside it cannot be made
+    return connection
+
+
+def _server(text: str, read_only: bool) -> tuple[str, str, Engine]:
     try:
         url = make_url(text)
     except ArgumentError:
@@ -362,6 +399,7 @@ def _server(text: str) -> tuple[str, str, Engine]:
     try:
         session = {name: value for name, value in _SESSION.items() if name not in url.query}
         engine = create_engine(url.set(drivername="postgresql+psycopg"), connect_args=session)
+        engine = engine.execution_options(postgresql_readonly=read_only)
     except ImportError:
         raise DatabaseUnavailable(f"{label} needs psycopg: pip install 'avo-kernels[postgresql]'") from None
 

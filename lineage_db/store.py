@@ -53,6 +53,14 @@ class Store(Part):
         """
         return cls(Database(url, create=create))
 
+    @classmethod
+    def read(cls, url: str) -> Self:
+        """Open the database at ``url`` to read it only; it may be on a disk or a server that allows no more.
+
+        Raises like ``open``, and ``IncompatibleDatabase`` for the schema of an older AVO.
+        """
+        return cls(Database(url, read_only=True))
+
     @property
     def url(self) -> str:
         """Where another process can open it: absolute, and with the password if it has one."""

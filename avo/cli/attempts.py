@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from avo.cli.common import DbOption, JsonOption, RunArgument, console, open_store, print_json
+from avo.cli.common import DbOption, JsonOption, RunArgument, console, print_json, read_store
 from avo.watch.tables import row, table
 from evaluator.evaluation import Status
 from evaluator.target import score_kind
@@ -54,7 +54,7 @@ def attempts(
 
     Example: avo attempts mha-h100 --ruling unresolved --sort score
     """
-    with open_store(db) as store:
+    with read_store(db) as store:
         record = store.run(run)
         steps = {step.number: step for step in store.steps(record.id)}
         every = store.attempt_summaries(record.id)

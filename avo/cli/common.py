@@ -109,10 +109,17 @@ def database_url(db: str | None) -> str:
 
 
 def open_store(db: str | None, create: bool = False) -> "Store":
-    """Open the database; raise the store's errors."""
+    """Open the database to write to it; raise the store's errors."""
     from lineage_db.store import Store
 
     return Store.open(database_url(db), create=create)
+
+
+def read_store(db: str | None) -> "Store":
+    """Open the database to read it only; raise the store's errors."""
+    from lineage_db.store import Store
+
+    return Store.read(database_url(db))
 
 
 @dataclass(frozen=True, slots=True)

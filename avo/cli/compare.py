@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from avo.cli.common import DbOption, JsonOption, console, fail, open_store, print_json
+from avo.cli.common import DbOption, JsonOption, console, fail, print_json, read_store
 from avo.watch.tables import row, table
 
 UNITS = {"attempts": "attempts", "hours": "hours of work", "tokens": "tokens", "usd": "USD"}
@@ -25,7 +25,7 @@ def compare(
 
     if len(set(runs)) < 2:
         fail("give two different runs or more, e.g. avo compare mha-agent mha-mutate")
-    with open_store(db) as store:
+    with read_store(db) as store:
         records = [store.run(name) for name in dict.fromkeys(runs)]
         courses = [course(store, record) for record in records]
     check_comparable(records, courses)

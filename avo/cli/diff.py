@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from avo.cli.common import DbOption, JsonOption, console, load, open_store, print_json
+from avo.cli.common import DbOption, JsonOption, console, load, print_json, read_store
 from avo.cli.show import print_source
 from avo.watch.tables import gain, one_line
 from avo.watch.wording import percent, unit
@@ -24,7 +24,7 @@ def diff(
 
     Example: avo diff mha-h100@3 mha-h100#38
     """
-    with open_store(db) as store:
+    with read_store(db) as store:
         pair = [load(store, text) for text in (old, new)]
     names = [each.label for each in pair]
     evaluations = [each.attempt.evaluation for each in pair]

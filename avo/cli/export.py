@@ -13,8 +13,8 @@ from avo.cli.common import (
     err,
     fail,
     load,
-    open_store,
     print_json,
+    read_store,
 )
 from avo.cli.options import takes_settings
 from avo.watch.tables import one_line
@@ -61,7 +61,7 @@ def export(
 
     config = RunConfig.resolve(None, settings)
     check_place(out)
-    with open_store(db) as store:
+    with read_store(db) as store:
         named = [load(store, each) for each in versions]
         distinct = {each.attempt.id: each for each in named}
         chosen = [choose(each.run, store.versions(each.run.id), each.attempt) for each in distinct.values()]

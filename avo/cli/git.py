@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avo.cli.common import DbOption, err, load, open_store, run_name
+from avo.cli.common import DbOption, err, load, read_store, run_name
 
 if TYPE_CHECKING:
     from lineage_db.records import Version
@@ -29,7 +29,7 @@ def git(
     """
     from avo.export.repository import KERNEL, write_repository
 
-    with open_store(db) as store:
+    with read_store(db) as store:
         record = load(store, run).run if "#" in run else store.run(run_name(run) or run)
         versions = store.versions(record.id)
         attempt = _unaccepted(store, run, len(versions)) if "#" in run else None

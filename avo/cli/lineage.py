@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from avo.cli.common import DbOption, JsonOption, RunArgument, console, open_store, print_json
+from avo.cli.common import DbOption, JsonOption, RunArgument, console, print_json, read_store
 from avo.watch.tables import gain, row, table
 from avo.watch.wording import percent, unit
 
@@ -26,7 +26,7 @@ def lineage(run: RunArgument, db: DbOption = None, as_json: JsonOption = False) 
     """
     from avo.search import transfer
 
-    with open_store(db) as store:
+    with read_store(db) as store:
         record = store.run(run)
         taken = transfer.progress(store, record)
         versions = store.versions(record.id)

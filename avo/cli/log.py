@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avo.cli.common import DbOption, RunArgument, open_store
+from avo.cli.common import DbOption, RunArgument, read_store
 from avo.watch.tables import one_line
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def log(
     from avo.watch.events import EventReader
 
     reader = EventReader(run)
-    with open_store(db) as store:
+    with read_store(db) as store:
         url = store.url
         _print(reader.read(store, utc_now()), as_json)
     if follow:

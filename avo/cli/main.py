@@ -23,6 +23,7 @@ from avo.cli.lineage import lineage
 from avo.cli.log import log
 from avo.cli.mcp import mcp
 from avo.cli.memory import memory
+from avo.cli.migrate import migrate
 from avo.cli.moves import moves
 from avo.cli.options import command_class
 from avo.cli.profile import profile
@@ -116,6 +117,7 @@ for _command in (
     export,
     git,
     doctor,
+    migrate,
 ):
     app.command(cls=command_class(_command))(_command)
 app.add_typer(kb, name="kb")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from avo.cli.common import DbOption, JsonOption, RunArgument, console, open_store, print_json
+from avo.cli.common import DbOption, JsonOption, RunArgument, console, print_json, read_store
 from avo.watch.wording import printable
 
 
@@ -20,7 +20,7 @@ def memory(
     """
     from agents.memory import lessons, matter_at_hand, ranked
 
-    with open_store(db) as store:
+    with read_store(db) as store:
         record = store.run(run)
         attempts, versions = store.attempt_summaries(record.id), store.versions(record.id)
         found = lessons(store.journal.memories(record.id), attempts, versions)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from avo.cli.common import DbOption, JsonOption, console, err, fail, load, open_store, print_json, read_source
+from avo.cli.common import DbOption, JsonOption, console, err, fail, load, print_json, read_source, read_store
 from avo.watch.wording import printable
 from evaluator.target import CARDS
 
@@ -93,7 +93,7 @@ def _chosen(
     file = Path(kernel)
     if file.suffix == ".py" or file.exists():
         return read_source(file), problem or "mha", target or "h100", suite or "quick"
-    with open_store(db) as store:
+    with read_store(db) as store:
         named = load(store, kernel)
     run = named.run
     if problem not in (None, run.problem):

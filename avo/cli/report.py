@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avo.cli.common import DbOption, RunArgument, err, fail, open_store
+from avo.cli.common import DbOption, RunArgument, err, fail, read_store
 from avo.watch.tables import one_line
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def report(
     from avo.report.render import to_html, to_markdown
 
     now = datetime.now(UTC)
-    with open_store(db) as store:
+    with read_store(db) as store:
         found = read_report(store, run, now)
     text = (
         to_html(found, now, _profiles(found) if profile else None) if form is Format.HTML else to_markdown(found, now)

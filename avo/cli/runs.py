@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from avo.cli.common import DbOption, JsonOption, console, open_store, print_json
+from avo.cli.common import DbOption, JsonOption, console, print_json, read_store
 from avo.watch.tables import gain, row, table
 from avo.watch.wording import percent
 from evaluator.target import score_kind
@@ -19,7 +19,7 @@ def runs(db: DbOption = None, as_json: JsonOption = False) -> None:
     """
     from avo.search.transfer import progress
 
-    with open_store(db) as store:
+    with read_store(db) as store:
         found = store.runs()
         now = datetime.now(UTC)
         records = [_record(summary, now) for summary in found]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avo.cli.common import DbOption, JsonOption, console, load, open_store, print_json
+from avo.cli.common import DbOption, JsonOption, console, load, print_json, read_store
 from avo.cli.verdict import published, render
 from avo.watch.tables import one_line
 from avo.watch.wording import printable
@@ -40,7 +40,7 @@ def show(
     from evaluator.catalogue import get_problem
     from lineage_db.errors import UnknownVersion
 
-    with open_store(db) as store:
+    with read_store(db) as store:
         found = load(store, version)
         run, attempt, accepted = found.run, found.attempt, found.version
         (summary,) = store.pages.attempts(run.id, [attempt.id])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avo.cli.common import DbOption, JsonOption, RunArgument, console, fail, open_store, print_json
+from avo.cli.common import DbOption, JsonOption, RunArgument, console, fail, print_json, read_store
 from avo.watch.tables import row, table
 from avo.watch.wording import count, duration, first_line, percent, spent, standing, unit, verdict, verdicts
 
@@ -37,7 +37,7 @@ def status(
     from avo.search.run import utc_now
     from avo.watch.view import read_view, to_json
 
-    with open_store(db) as store:
+    with read_store(db) as store:
         found = read_view(store, run, utc_now())
         url = store.url
     if watch:

@@ -100,6 +100,6 @@ def run_ui(store_url: str, run_name: str | None) -> None:
     is asked for cannot be read.
     """
     if run_name is not None:
-        with Store.open(store_url, create=False) as store:
+        with Store.read(store_url) as store:
             store.run(run_name)
     AvoApp(store_url, run_name).run()

@@ -38,7 +38,7 @@ def follow(
         last = stop.is_set()
         pause_s = min(pause_s * PATIENCE, max(idle_s or 0.0, interval_s))
         try:
-            store = store or Store.open(store_url, create=False)
+            store = store or Store.read(store_url)
             new = read(store, value)
             if new is not value or complaint:
                 value, complaint, pause_s = new, "", interval_s

@@ -1,7 +1,10 @@
 """Opening a lineage database: what is created, migrated or refused, and in which words."""
 
 import json
+import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -14,9 +17,10 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, make_url, text
 
+from evaluator.sandbox import bubblewrap
 from lineage_db import migrations
 from lineage_db.engine import REVISION_TABLE, Database
-from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase
+from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StoreError
 from lineage_db.records import RunState, StepState
 from lineage_db.store import Store
 from lineage_db.tables import metadata
@@ -137,6 +141,87 @@ def test_opening_again_changes_nothing(url: str, make: Any) -> None:
     with Store.open(url) as store, Store.open(url, create=False) as other:
         assert store.run(run.name) == other.run(run.name) == run
         assert store.versions(run.id) == other.versions(run.id)
+
+
+# Reading only
+
+
+def test_who_reads_only_sees_what_others_write_and_can_write_nothing(url: str, make: Any) -> None:
+    with Store.open(url) as store, closing(Database(url, read_only=True)) as database, Store.read(url) as reader:
+        run = make.run(store)
+        assert reader.run(run.name) == run
+        with pytest.raises(StoreError), database.transaction(write=True) as connection:
+            connection.execute(text("DELETE FROM runs"))
+        assert reader.run(run.name) == run
+
+
+def test_reading_leaves_nothing_beside_the_file(tmp_path: Path, make: Any) -> None:
+    path = tmp_path / "lineage.db"
+    with Store.open(str(path)) as store:
+        make.run(store)
+    with Store.read(str(path)) as reader:
+        assert len(reader.runs()) == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["lineage.db"]
+
+
+def test_an_older_schema_is_read_once_it_was_migrated(url: str, make: Any) -> None:
+    with Store.open(url) as store:
+        make.run(store)
+    engine = connect(url)
+    with engine.begin() as connection:
+        connection.execute(text(f"UPDATE {REVISION_TABLE} SET version_num = '0007'"))
+    engine.dispose()
+    with pytest.raises(
+        IncompatibleDatabase, match=r"older AVO \(schema 0007, .*: bring it up to date with avo migrate"
+    ):
+        Store.read(url)
+
+
+def test_a_database_that_is_missing_is_not_made_by_reading(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseUnavailable, match="no database at"):
+        Store.read(str(tmp_path / "lineage.db"))
+    assert not list(tmp_path.iterdir())
+
+
+needs_bubblewrap = pytest.mark.skipif(bool(bubblewrap.missing()), reason="bubblewrap does not work here")
+
+
+def read_from_a_disk_that_cannot_be_written(path: Path) -> str:
+    """Return the names of the runs there, or the error."""
+    script = (
+        "import sys; from lineage_db.store import Store; from lineage_db.errors import StoreError\n"
+        "try: print(*(each.run.name for each in Store.read(sys.argv[1]).runs()))\n"
+        "except StoreError as error: print(error)"
+    )
+    command = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", sys.executable, "-c", script]
+    return subprocess.run([*command, str(path)], capture_output=True, text=True, check=True).stdout.strip()
+
+
+@needs_bubblewrap
+def test_a_database_on_a_disk_that_cannot_be_written_is_read_in_use_and_at_rest(tmp_path: Path, make: Any) -> None:
+    path = tmp_path / "lineage.db"
+    with Store.open(str(path)) as store:
+        make.run(store, "one")
+        assert read_from_a_disk_that_cannot_be_written(path) == "one"
+    assert read_from_a_disk_that_cannot_be_written(path) == "one"
+
+
+@needs_bubblewrap
+def test_a_copy_with_a_log_is_read_where_it_can_be_written(tmp_path: Path, make: Any) -> None:
+    copy = tmp_path / "copy.db"
+    with Store.open(str(tmp_path / "lineage.db")) as store:
+        make.run(store, "one")
+        for end in ("", "-wal"):
+            shutil.copy(tmp_path / f"lineage.db{end}", f"{copy}{end}")
+    assert read_from_a_disk_that_cannot_be_written(copy) == (
+        f"database {copy} cannot be read: check the path and its permissions, or copy it and {copy}-wal to a folder of "
+        "yours"
+    )
+    with Store.read(str(copy)) as reader:
+        assert [each.run.name for each in reader.runs()] == ["one"]
+
+
+# Refusing
 
 
 def test_a_schema_of_a_newer_avo_is_refused(url: str) -> None:
