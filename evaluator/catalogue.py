@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluator.errors import InvalidProblem, UnknownProblem
-from evaluator.problem import Case, Problem
+from evaluator.problem import HELD_OUT, Case, Problem
 from evaluator.problems import PROBLEMS
 
 GROUP = "avo.problems"
@@ -118,6 +118,11 @@ def _checked(found: Any, where: str) -> Problem:
     return problem
 
 
+def problem_names() -> tuple[str, ...]:
+    """Return the names of all problems that are installed: ours, then those of other packages."""
+    return (*PROBLEMS, *sorted(_entry_points().keys() - PROBLEMS.keys()))
+
+
 def problem_name(given: str) -> str:
     """Return the name by which every process finds the problem that a user calls ``given``: a ``.py`` file's absolute
     path.
@@ -130,7 +135,8 @@ def get_suite(problem: Problem, name: str) -> tuple[Case, ...]:
     try:
         return problem.suites[name]
     except KeyError:
-        raise UnknownProblem("suite", name, tuple(problem.suites)) from None
+        searched = tuple(suite for suite in problem.suites if suite != HELD_OUT)
+        raise UnknownProblem("suite", name, searched) from None
 
 
 def get_cases(problem: Problem, suite: str, name: str | None) -> tuple[Case, ...]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
+from avo.cli import completion
 from avo.watch.tables import one_line
 from evaluator.target import CARDS
 
@@ -51,13 +52,32 @@ DbOption = Annotated[
     ),
 ]
 ProblemOption = Annotated[
-    str, typer.Option("--problem", metavar="NAME", help="What the kernel computes: mha, gqa, fsa or a PATH.py.")
+    str,
+    typer.Option(
+        "--problem",
+        metavar="NAME",
+        help="What the kernel computes: mha, gqa, fsa or a PATH.py.",
+        autocompletion=completion.problems,
+    ),
 ]
 TargetOption = Annotated[
     str,
-    typer.Option("--target", metavar="NAME", help=f"Card: {CARDS}; or cuda, this machine's GPU."),
+    typer.Option(
+        "--target",
+        metavar="NAME",
+        help=f"Card: {CARDS}; or cuda, this machine's GPU.",
+        autocompletion=completion.targets,
+    ),
 ]
-SuiteOption = Annotated[str, typer.Option("--suite", metavar="NAME", help="Benchmark cases: quick, paper or held_out.")]
+SuiteOption = Annotated[
+    str,
+    typer.Option(
+        "--suite",
+        metavar="NAME",
+        help="Benchmark cases: quick, paper or held_out.",
+        autocompletion=completion.suites,
+    ),
+]
 LogOption = Annotated[
     Path | None,
     typer.Option(
@@ -99,7 +119,10 @@ def run_name(text: str | None) -> str | None:
 
 
 RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", callback=run_name, help="Name of a run, as avo runs shows it.")
+    str,
+    typer.Argument(
+        metavar="RUN", callback=run_name, help="Name of a run, as avo runs shows it.", autocompletion=completion.runs
+    ),
 ]
 
 

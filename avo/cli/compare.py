@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from avo.cli import completion
 from avo.cli.common import DbOption, JsonOption, console, fail, print_json, read_store
 from avo.watch.tables import row, table
 
@@ -11,7 +12,12 @@ UNITS = {"attempts": "attempts", "hours": "hours of work", "tokens": "tokens", "
 
 
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Names of runs, as avo runs shows them.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN RUN...", help="Names of runs, as avo runs shows them.", autocompletion=completion.runs
+        ),
+    ],
     db: DbOption = None,
     as_json: JsonOption = False,
 ) -> None:

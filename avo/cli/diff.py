@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from avo.cli import completion
 from avo.cli.common import DbOption, JsonOption, console, load, print_json, read_store
 from avo.cli.show import print_source
 from avo.watch.tables import gain, one_line
@@ -14,9 +15,16 @@ from avo.watch.wording import percent, unit
 def diff(
     old: Annotated[
         str,
-        typer.Argument(metavar="RUN@A", help="The older version, or an attempt, RUN#A; RUN alone: its best version."),
+        typer.Argument(
+            metavar="RUN@A",
+            help="The older version, or an attempt, RUN#A; RUN alone: its best version.",
+            autocompletion=completion.references,
+        ),
     ],
-    new: Annotated[str, typer.Argument(metavar="RUN@B", help="The newer one, likewise.")],
+    new: Annotated[
+        str,
+        typer.Argument(metavar="RUN@B", help="The newer one, likewise.", autocompletion=completion.references),
+    ],
     db: DbOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from avo.cli import completion
 from avo.cli.common import (
     DbOption,
     JsonOption,
@@ -27,6 +28,7 @@ def export(
         typer.Argument(
             metavar="RUN[@VERSION|#ATTEMPT]...",
             help="Versions, e.g. mha-h100@3, or attempts, e.g. mha-h100#38; RUN alone is its best version.",
+            autocompletion=completion.references,
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write; must be empty or not exist.")],

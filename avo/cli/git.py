@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from avo.cli import completion
 from avo.cli.common import DbOption, err, load, read_store, run_name
 
 if TYPE_CHECKING:
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
 def git(
     run: Annotated[
         str,
-        typer.Argument(metavar="RUN[#ATTEMPT]", help="Name of a run, or one of its attempts to add to its lineage."),
+        typer.Argument(
+            metavar="RUN[#ATTEMPT]",
+            help="Name of a run, or one of its attempts to add to its lineage.",
+            autocompletion=completion.runs,
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write; must be empty or not exist.")],
     db: DbOption = None,

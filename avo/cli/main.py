@@ -1,5 +1,6 @@
 """The command ``avo``: its commands, its version, and how our own errors become one line and exit code 2."""
 
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Annotated, Any, NoReturn
 
@@ -41,6 +42,20 @@ from evaluator.errors import EvaluatorError
 from knowledge_base.errors import LibraryError
 from lineage_db.errors import StoreError
 
+GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Run a search": (run, resume, pause, stop, mcp, replay),
+    "Watch it": (status, log, runs, ui),
+    "Understand what it found": (lineage, attempts, show, diff, compare, memory, profile),
+    "Try kernels of your own": (evaluate, tune, baselines, moves),
+    "Take the result home": (report, export, git),
+    "Look after the installation": (doctor, migrate),
+}
+"""The commands, by what a person is about."""
+_WHOLE = 1000
+"""Characters of a help's first sentence that are shown: all."""
+_OF_TYPERS = {"kb": "Understand what it found"}
+"""Where groups of commands of their own belong."""
+
 
 class Commands(TyperGroup):
     """The group of commands: a wrong call, or an error raised on purpose, is one line, never a traceback."""
@@ -60,6 +75,16 @@ class Commands(TyperGroup):
             _refuse(error)
         except (AvoError, AgentError, EvaluatorError, LibraryError, StoreError) as error:
             fail(str(error))
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands for the help, by what a person is about."""
+        names = {title: [function.__name__ for function in functions] for title, functions in GROUPS.items()}
+        for name, title in _OF_TYPERS.items():
+            names[title].append(name)
+        for title, group in names.items():
+            found = [(name, self.get_command(ctx, name)) for name in group]
+            with formatter.section(title):
+                formatter.write_dl([(name, command.get_short_help_str(_WHOLE)) for name, command in found if command])
 
 
 def _refuse(error: TyperException) -> NoReturn:
@@ -91,35 +116,9 @@ def _group(
     """
 
 
-for _command in (
-    run,
-    resume,
-    pause,
-    stop,
-    status,
-    log,
-    runs,
-    lineage,
-    attempts,
-    show,
-    diff,
-    compare,
-    evaluate,
-    profile,
-    tune,
-    baselines,
-    moves,
-    memory,
-    mcp,
-    replay,
-    ui,
-    report,
-    export,
-    git,
-    doctor,
-    migrate,
-):
-    app.command(cls=command_class(_command))(_command)
+for _commands in GROUPS.values():
+    for _command in _commands:
+        app.command(cls=command_class(_command))(_command)
 app.add_typer(kb, name="kb")
 
 

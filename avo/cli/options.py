@@ -77,6 +77,7 @@ def _with_options(function: Function, command: str) -> Function:
 
 def _options(command: str) -> Iterator[inspect.Parameter]:
     """Yield the options that ``command`` has for settings, in the order of the settings."""
+    from avo.cli.completion import OF_SETTINGS
     from avo.config import RunConfig, flag_of
 
     for setting, field in RunConfig.model_fields.items():
@@ -94,6 +95,7 @@ def _options(command: str) -> Iterator[inspect.Parameter]:
             help=words,
             rich_help_panel=flag.group,
             show_default=False,
+            autocompletion=OF_SETTINGS.get(setting),
         )
         kind = _kind(field.annotation) | None
         yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from avo.cli import completion
 from avo.cli.common import DbOption, JsonOption, console, err, fail, load, print_json, read_source, read_store
 from avo.watch.wording import printable
 from evaluator.target import CARDS
@@ -20,13 +21,16 @@ def profile(
     ],
     problem: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="What a file's kernel computes. Default: mha."),
+        typer.Option(
+            metavar="NAME", help="What a file's kernel computes. Default: mha.", autocompletion=completion.problems
+        ),
     ] = None,
     target: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
             help=f"Card to predict for: {CARDS}. Default: the run's, else h100.",
+            autocompletion=completion.targets,
         ),
     ] = None,
     suite: Annotated[
@@ -34,6 +38,7 @@ def profile(
         typer.Option(
             metavar="NAME",
             help="Benchmark cases: quick, paper or held_out. Default: the run's, else quick.",
+            autocompletion=completion.suites,
         ),
     ] = None,
     case: Annotated[

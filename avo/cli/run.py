@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from avo.cli import completion
 from avo.cli.common import (
     DbOption,
     JsonOption,
@@ -31,6 +32,7 @@ def run(
             "--from",
             metavar="RUN[@VERSION|#ATTEMPT]",
             help="Start from a version or an attempt of another run, which may be of another problem.",
+            autocompletion=completion.references,
             rich_help_panel="Search",
         ),
     ] = None,

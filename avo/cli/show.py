@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from avo.cli import completion
 from avo.cli.common import DbOption, JsonOption, console, load, print_json, read_store
 from avo.cli.verdict import published, render
 from avo.watch.tables import one_line
@@ -20,6 +21,7 @@ VersionArgument = Annotated[
     typer.Argument(
         metavar="RUN[@VERSION|#ATTEMPT]",
         help="A version, e.g. mha-h100@3, or any attempt, e.g. mha-h100#38; RUN alone is its best version.",
+        autocompletion=completion.references,
     ),
 ]
 

@@ -6,12 +6,19 @@ from typing import Annotated
 
 import typer
 
+from avo.cli import completion
 from avo.cli.common import DbOption, database_url, fail, run_name
 
 
 def ui(
     run: Annotated[
-        str | None, typer.Argument(metavar="RUN", callback=run_name, help="Name of a run; without it, choose one.")
+        str | None,
+        typer.Argument(
+            metavar="RUN",
+            callback=run_name,
+            help="Name of a run; without it, choose one.",
+            autocompletion=completion.runs,
+        ),
     ] = None,
     db: DbOption = None,
 ) -> None:

@@ -1,0 +1,79 @@
+"""What a shell completes: names of runs and their versions, problems, targets, suites, operators. Never an error."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+
+import typer
+
+_MOST = 50
+"""Most versions of a run that are offered: the newest."""
+
+Complete = Callable[[typer.Context, str], list[str]]
+
+
+def runs(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the names of runs, newest first."""
+    return _beginning(_run_names(ctx), incomplete)
+
+
+def references(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the names of runs, or, behind the ``@`` of RUN@VERSION, the versions of the run, newest first."""
+    run, at, _ = incomplete.partition("@")
+    return _beginning(_version_names(ctx, run) if at else _run_names(ctx), incomplete)
+
+
+def problems(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the names of installed problems."""
+    from evaluator.catalogue import problem_names
+
+    return _beginning(problem_names(), incomplete)
+
+
+def targets(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the names of targets."""
+    from evaluator.target import TARGETS
+
+    return _beginning(["cuda", *TARGETS], incomplete)
+
+
+def suites(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the suites of the problem that the command line names before, or of mha."""
+    from evaluator.catalogue import get_problem
+
+    with suppress(Exception):
+        return _beginning(get_problem(ctx.params.get("problem") or "mha").suites, incomplete)
+    return []
+
+
+def operators(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the names of installed operators."""
+    from agents.registry import operator_names
+
+    return _beginning(operator_names(), incomplete)
+
+
+OF_SETTINGS: dict[str, Complete] = {
+    "problem": problems,
+    "target": targets,
+    "suite": suites,
+    "operator": operators,
+}
+"""What completes the options that are made of the settings of a run."""
+
+
+def _run_names(ctx: typer.Context) -> Iterator[str]:
+    from avo.cli.common import read_store
+
+    with suppress(Exception), read_store(ctx.params.get("db")) as store:
+        yield from (each.run.name for each in store.runs())
+
+
+def _version_names(ctx: typer.Context, run: str) -> Iterator[str]:
+    from avo.cli.common import read_store
+
+    with suppress(Exception), read_store(ctx.params.get("db")) as store:
+        yield from (f"{run}@{each.number}" for each in reversed(store.versions(store.run(run).id)[-_MOST:]))
+
+
+def _beginning(names: Iterable[str], incomplete: str) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]
