@@ -153,6 +153,7 @@ def _isolation() -> Iterator[Check]:
 
 def check_database(url: str) -> Check:
     """Check whether a run could use the database at this URL or path."""
+    from avo.watch.wording import counted
     from lineage_db.errors import DatabaseUnavailable, StoreError
     from lineage_db.store import Store
 
@@ -163,7 +164,7 @@ def check_database(url: str) -> Check:
         return Check("database", Health.BROKEN, f"{folder} is not writable", "choose another with --db or AVO_DB")
     try:
         with Store.open(url, create=False) as store:
-            return Check("database", Health.OK, f"{len(store.runs())} runs, schema up to date")
+            return Check("database", Health.OK, f"{counted(len(store.runs()), 'run')}, schema up to date")
     except DatabaseUnavailable as error:
         return Check("database", Health.BROKEN, str(error), "choose another with --db or AVO_DB")
     except StoreError as error:

@@ -32,7 +32,20 @@ def piped_width(environment: Mapping[str, str]) -> int:
     return int(columns) if columns.isdecimal() and int(columns) > 0 else PIPED_WIDTH
 
 
-console = Console(
+class Output(Console):
+    """A console whose lines end where their text ends, unless they go to a terminal: tables are padded there only."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print like ``Console.print``."""
+        if self.is_terminal:
+            super().print(*objects, **options)
+            return
+        with self.capture() as captured:
+            super().print(*objects, **options)
+        self.file.write(re.sub(" +$", "", captured.get(), flags=re.MULTILINE))
+
+
+console = Output(
     markup=False,
     highlight=False,
     emoji=False,

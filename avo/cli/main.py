@@ -1,5 +1,6 @@
 """The command ``avo``: its commands, its version, and how our own errors become one line and exit code 2."""
 
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Annotated, Any, NoReturn
@@ -124,4 +125,6 @@ app.add_typer(kb, name="kb")
 
 def main() -> None:
     """Entry point of the ``avo`` script."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # where the locale knows ASCII only
     app()

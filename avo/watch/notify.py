@@ -92,7 +92,7 @@ class Notifier:
         except (OSError, ValueError) as error:
             return str(error)
         try:
-            _, said = process.communicate(json.dumps(event.to_json()), self._timeout_s)
+            _, said = process.communicate(json.dumps(event.to_json()) + "\n", self._timeout_s)
         except subprocess.TimeoutExpired:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -122,7 +122,12 @@ class RunView:
         return self.state not in (RunState.RUNNING, RunState.PAUSED)
 
     def rates(self, now: datetime) -> Mapping[Status, float]:
-        """Return attempts per minute by verdict over the last ten minutes, or over the whole run if it is younger."""
+        """Return attempts per minute by verdict over the last ten minutes, or over the whole run if it is younger.
+
+        Of a run that is over, they are the ten minutes before its last attempt.
+        """
+        if self.over and self.latest:
+            now = self.latest[0][0]
         begin = max(now - WINDOW, self.run.created)
         if len(self.latest) == _LATEST:
             begin = max(begin, self.latest[-1][0])

@@ -75,6 +75,11 @@ def spent(spend: Spend, max_tokens: int | None = None, max_usd: float | None = N
     return f"{tokens} tokens{usd}, {spend.calls} calls"
 
 
+def counted(number: int, what: str) -> str:
+    """Return a number of things: ``1 run``, ``2 runs``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def count(number: int) -> str:
     """Return ``950``, ``12.3k`` or ``4.5M``."""
     if number < 1000:

@@ -1,6 +1,9 @@
 """The commands that print what a run has found."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -255,6 +258,20 @@ def test_show_reads_no_more_versions_than_it_shows(avo: Avo, monkeypatch: pytest
     result = avo("show", named)
     assert result.exit_code == 0
     assert "+" in result.stdout, "the gain over the seed is there all the same"
+
+
+def test_a_table_that_is_piped_has_no_blanks_at_the_ends_of_its_lines(avo: Avo) -> None:
+    lines = avo("lineage", "mha-h100").stdout.splitlines()
+    assert len(lines) > 3
+    assert [line for line in lines if line != line.rstrip()] == []
+
+
+def test_a_locale_that_knows_ascii_only_is_no_error(sample_db: str) -> None:
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "avo", "lineage", "mha-h100", "--db", sample_db]
+    done = subprocess.run(command, env={**os.environ, **locale}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "?  v3       v2        260.0  +23.8%" in done.stdout
 
 
 def test_show_source_is_the_source_when_piped(avo: Avo) -> None:

@@ -110,7 +110,9 @@ def test_the_command_has_the_event_on_its_input_and_in_its_environment(run: Reco
     command = f'cat > {tmp_path}/input; echo "$AVO_EVENT|$AVO_RUN|$AVO_TEXT" > {tmp_path}/environment'
     with Notifier(command, said.append) as notifier:
         notifier.take(best(run))
-    assert json.loads((tmp_path / "input").read_text())["event"] == "version"
+    (line,) = (tmp_path / "input").read_text().splitlines(keepends=True)
+    assert json.loads(line)["event"] == "version"
+    assert line.endswith("\n")  # a shell's read would take nothing without it
     assert (tmp_path / "environment").read_text() == "best|live|version 1 $(x)\n"
     assert said == []
 
