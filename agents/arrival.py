@@ -1,7 +1,7 @@
 """A reply as it arrives from an endpoint: what the readers of both APIs have in common."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from agents.model import Reply, Usage, readable
@@ -19,7 +19,6 @@ class EndpointError(Exception):
 
     code: str
     message: str
-    usage: Usage = field(default_factory=Usage)
 
     def __str__(self) -> str:
         return self.message

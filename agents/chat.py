@@ -218,7 +218,7 @@ class ChatModel:
         except NotAReply as error:
             raise _Failed(str(error), reader.usage or Usage(), nonsense=True) from None
         except EndpointError as error:
-            usage = reader.usage or (_estimate(request, reader) if reader.characters else error.usage)
+            usage = reader.usage or (_estimate(request, reader) if reader.characters else Usage())
             raise _reported(error, usage, nonsense=not reader.characters) from None
         except APIConnectionError as error:
             raise _Failed(f"no connection to {self._line.client.base_url}: {error.__cause__ or error}") from None
@@ -243,7 +243,8 @@ class ChatModel:
         except (APITimeoutError, _Silent) as error:
             if type(error.__cause__).__name__ == "ConnectTimeout":
                 raise
-            raise _Silent(f"nothing came for {silence_s:g} s (silence_timeout_s)") from None
+            setting = "silence_timeout_s" if terms.stream else "request_timeout_s"
+            raise _Silent(f"nothing came for {silence_s:g} s ({setting})") from None
         if (reply := reader.reply()) is None:
             raise _Interrupted("the answer broke off before its end")
         return reply

@@ -7,7 +7,7 @@ came, encrypted or not, are kept and sent back in their places, without which a 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from agents.arrival import EndpointError, foreign, parsed, reported
+from agents.arrival import foreign, parsed, reported
 from agents.model import CUT, FILTERED, RESPONSES, THOUGHT, ChatMessage, Reply, ToolCall, Usage, readable
 from agents.settings import ModelSettings
 from agents.strict import strict_schema, without_nulls
@@ -90,8 +90,7 @@ class ResponseReader:
         self.usage = read_usage(response.get("usage"))
         status = response.get("status")
         if status == "failed":
-            error = reported(response.get("error"))
-            raise EndpointError(error.code, error.message, self.usage or Usage())
+            raise reported(response.get("error"))
         if status in ("completed", "incomplete", None):
             output = response["output"] or [self._done[place] for place in sorted(self._done)]
             ended = str((response.get("incomplete_details") or {}).get("reason") or "")

@@ -11,6 +11,7 @@ from tests.agents.caller import GOOD, TOOLS, model
 from tests.agents.endpoint import Line
 
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
+SENT_ON: Line = {"status": 400, "body": '{"error": {"message": "please use /v1/responses instead."}}'}
 
 
 def refusing(fits: Callable[[dict[str, Any]], bool], said: str) -> Callable[[dict[str, Any]], Line]:
@@ -36,6 +37,9 @@ def test_the_configured_api_is_used_whatever_the_endpoint_has() -> None:
     with model(GOOD, api="chat", apis=("chat", "responses")) as (asked, endpoint):
         asked.complete()
     assert endpoint.asked == [CHAT]
+    with model(SENT_ON, api="chat", apis=("chat", "responses")) as (asked, endpoint), pytest.raises(ModelRefused):
+        asked.complete()
+    assert endpoint.asked == [CHAT]
     with model(GOOD, api="responses") as (asked, endpoint), pytest.raises(ModelRefused, match="HTTP 404"):
         asked.complete()
     assert endpoint.asked == [RESPONSES]
@@ -50,6 +54,21 @@ def test_a_model_that_neither_api_knows_is_refused_after_both_were_asked() -> No
             asked.line.terms = Terms()
     assert endpoint.asked == [RESPONSES, CHAT] * 2
     assert len(asked.errors) == 2
+
+
+def test_an_endpoint_that_sends_on_to_what_it_has_not_is_given_up() -> None:
+    with model(SENT_ON) as (asked, endpoint), pytest.raises(ModelRefused, match="please use"):
+        asked.complete()
+    assert endpoint.asked == [RESPONSES, CHAT]
+
+
+def test_an_endpoint_that_has_answered_is_asked_in_the_same_way_whatever_comes_later() -> None:
+    page, missing = {"body": "<html>Maintenance</html>"}, {"status": 404, "body": "gone"}
+    with model(GOOD, page, GOOD, missing, apis=("chat", "responses")) as (asked, endpoint):
+        assert [asked.complete().text, asked.complete().text] == ["here", "here"]
+        with pytest.raises(ModelRefused, match="gone"):
+            asked.complete()
+    assert endpoint.asked == [RESPONSES] * 4
 
 
 def test_a_page_in_the_place_of_a_response_leads_to_chat_completions() -> None:
@@ -101,8 +120,7 @@ def test_a_refusal_is_not_followed_twice() -> None:
 
 
 def test_chat_completions_may_send_on_to_the_responses_api() -> None:
-    said = "Function tools with reasoning_effort are not supported: please use /v1/responses instead."
-    assert other_api(Terms("chat"), 400, said, known=True) == "responses"
+    assert other_api(Terms("chat"), 400, "please use /v1/responses instead", known=True) == "responses"
     assert other_api(Terms("chat"), 400, "wrong", known=False) is None
     assert other_api(Terms(), 404, "gone", known=True) is None
     assert other_api(Terms(), 401, "key", known=False) is None

@@ -19,6 +19,10 @@ CHAT = {"prompt_tokens": 1000, "completion_tokens": 50}
         CHAT | {"cache_read_input_tokens": 600, "prompt_tokens_details": None},
         {"input_tokens": 1000, "output_tokens": 50, "input_tokens_details": {"cached_tokens": 600}},
         {
+            "input_tokens": 1000, "output_tokens": 50, "input_tokens_details": {"cached_tokens": 600},
+            "cache_read_input_tokens": 600,
+        },
+        {
             "input_tokens": 300, "output_tokens": 50, "cache_read_input_tokens": 600,
             "cache_creation_input_tokens": 100,
         },
