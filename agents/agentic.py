@@ -1,8 +1,7 @@
 """The operator ``agent``: ``Vary(P_t) = Agent(P_t, K, f)``. A model calls tools until it submits an attempt."""
 
-import os
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agents.conversation import MESSAGE, RESUMED, STATE, Conversation, result_message, unanswered
@@ -12,6 +11,7 @@ from agents.memory import lessons, matter_at_hand, ranked
 from agents.model import CHARS_PER_TOKEN, CUT, ChatMessage, Model, Reply
 from agents.operator import Brief, Proposal
 from agents.prompts import render
+from agents.relay import MakeModel, chat_models
 from agents.settings import ModelSettings, Settings
 from agents.tools import Toolbox, Workbench
 from agents.tools.tables import lineage, short, unresolved
@@ -34,8 +34,6 @@ _RESULT_SHARE = 0.1
 """Largest share of the context that the result of one tool may take."""
 _INTERRUPTED = "error: interrupted before there was a result"
 
-MakeModel = Callable[[ModelSettings, Desk, random.Random], Model]
-
 
 class Agentic:
     """Lets one of its models work with the tools of a step."""
@@ -54,20 +52,6 @@ class Agentic:
         rng = random.Random(brief.seed)
         chosen = choose(self._settings.models, rng)
         return _Step(brief, chosen, self._make_model(chosen, brief.desk, rng)).work()
-
-
-def chat_models(settings: Settings) -> MakeModel:
-    """Return a factory of models behind endpoints. Each step gets its own model; connections are kept between steps."""
-    clients: dict[str, Any] = {}
-
-    def make(chosen: ModelSettings, desk: Desk, rng: random.Random) -> Model:
-        from agents.chat import ChatModel, connect  # the openai package takes a second to import
-
-        if chosen.name not in clients:
-            clients[chosen.name] = connect(chosen, settings.request_timeout_s, os.environ)
-        return ChatModel(chosen, desk, clients[chosen.name], timeout_s=settings.request_timeout_s, jitter=rng)
-
-    return make
 
 
 def choose(models: Sequence[ModelSettings], rng: random.Random) -> ModelSettings:
@@ -221,8 +205,8 @@ class _Step:
             self._conversation.compact(self._model, self._exact)
         try:
             return self._model.complete(self._conversation.messages, self._toolbox.specs)
-        except ContextOverflow:  # the configured context is larger than the model's
-            self._conversation.too_long()
+        except ContextOverflow as overflow:  # the configured context is larger than the model's, or another took over
+            self._conversation.too_long(overflow.context_tokens)
             if not self._conversation.compact(self._model, self._exact):
                 raise
             return self._model.complete(self._conversation.messages, self._toolbox.specs)

@@ -1,4 +1,4 @@
-"""Chat completions with tool calls from an OpenAI-compatible endpoint. The only module that knows ``openai``.
+"""A model behind an OpenAI-compatible endpoint, by whichever API that has. The only module that knows ``openai``.
 
 The retries are ours, so that each request is recorded with its cost, and budgets are checked before each request.
 """
@@ -6,36 +6,46 @@ The retries are ours, so that each request is recorded with its cost, and budget
 import json
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from openai import APIConnectionError, APIStatusError, APITimeoutError, OpenAI
+from openai import APIConnectionError, APIStatusError, APITimeoutError, OpenAI, Timeout
 
+from agents import completions, responses
+from agents.arrival import EndpointError, NotAReply, Reader, shown
 from agents.desk import Desk
-from agents.errors import BudgetSpent, ContextOverflow, ModelRefused
-from agents.model import ChatMessage, Reply, ToolCall, Usage, estimated_tokens, readable
+from agents.documents import documents
+from agents.errors import BudgetSpent, ContextOverflow, ModelFailing, ModelRefused
+from agents.model import CHAT, RESPONSES, THOUGHT, ChatMessage, Reply, Usage, estimated_tokens
 from agents.settings import ModelSettings
+from agents.terms import Terms, mended, other_api
 
+MOST_FAILURES = 3
+"""Failures in a row after which another model is asked, where there is one, or another API, where none is known."""
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 1.0, 60.0
 _SLICE_S = 10.0
 """Longest sleep between checks of the budgets, which end when the run does."""
+_REPORT_S = 2.0
+"""Shortest time between two notes of how much of a reply has come."""
 _TRY_AGAIN = frozenset({408, 409, 425, 429})
 """HTTP statuses that are retried, besides 5xx."""
+_LASTING = frozenset({"insufficient_quota", "invalid_prompt", "bio_policy", "misalignment_policy_violation"})
+"""Codes of errors that a retry does not mend."""
 _PATIENCE_S = 7200.0
-"""How long one request is retried on status 500, which may be the request's own fault, before the step fails."""
+"""How long a model is asked again on status 500, which may be the request's own fault, before the step fails."""
 _MOST_NONSENSE = 5
-"""The step fails after this many answers in a row that are not chat completions."""
+"""The step fails after this many answers in a row that are not replies."""
 _HINTS = {
     400: "see the model's settings",
     401: "is the key right?",
     403: "may this key use the model?",
     404: "is the model's name right, and does OPENAI_BASE_URL end as the server wants it, mostly in /v1?",
 }
-_SHOWN = 300
+_ESTIMATE = "its tokens are an estimate"
 
 
 @dataclass(eq=False)
@@ -47,12 +57,87 @@ class _Failed(Exception):
     retry_after_s: float = 0.0
     status: int | None = None
     nonsense: bool = False
+    silent: bool = False
 
 
-def connect(settings: ModelSettings, timeout_s: float, environment: Mapping[str, str]) -> OpenAI:
-    """Return a client for a model's endpoint; steps may use it one after another. Raises ``NoEndpoint``."""
+class _Interrupted(Exception):
+    """An answer that did not come to its end; the message says why."""
+
+
+class _Silent(_Interrupted):
+    """An answer of which nothing came for too long."""
+
+
+@dataclass(eq=False)
+class _Refused(Exception):
+    """A request that the endpoint does not take as it is."""
+
+    status: int
+    said: str
+    lasting: bool
+
+    @property
+    def error(self) -> ModelRefused:
+        reason, hint = f"HTTP {self.status}: {shown(self.said)}", _HINTS.get(self.status)
+        return ModelRefused(f"{reason}: {hint}" if hint else reason)
+
+
+class Connection:
+    """The way to one model, which the steps of a worker share: its client, and what was learnt of the endpoint."""
+
+    def __init__(self, settings: ModelSettings, client: OpenAI, timeout_s: float, silence_s: float) -> None:
+        self.client = client
+        self.timeout_s = timeout_s
+        self.silence_s = min(silence_s, timeout_s)
+        """How long to wait for the next part of a reply. A model may think for longer without a sign."""
+        openai = (urlsplit(str(client.base_url)).hostname or "").endswith("openai.com")
+        limit = "max_completion_tokens" if openai else "max_tokens"
+        self.terms = Terms(api=settings.api or RESPONSES, limit=limit)
+        self.pinned = settings.api is not None
+        self.known = self.pinned
+        """Whether the endpoint has answered by the API of ``terms``."""
+        self.refused: set[str] = set()
+        """APIs by which it refused to answer."""
+        self.failures = self.nonsense = 0
+        """Failures in a row, and answers in a row that are not replies."""
+        self.failing_since = 0.0
+        self.not_before = 0.0
+        """When it may be asked again."""
+
+    def use(self, api: str) -> None:
+        """Ask by another API from now on."""
+        self.terms, self.known = replace(self.terms, api=api), False
+
+    def recover(self) -> None:
+        """Forget the failures."""
+        self.failures = self.nonsense = 0
+        self.refused.clear()
+
+    def failed(self, failure: _Failed, now: float, share: float) -> None:
+        """Note a failure; ``share`` of the longest delay passes before the model is asked again."""
+        self.failing_since = self.failing_since if self.failures else now
+        delay = min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2 ** min(self.failures, 10)) * share
+        self.failures += 1
+        self.nonsense = self.nonsense + 1 if failure.nonsense else 0
+        self.not_before = now + max(delay, failure.retry_after_s)
+        if failure.silent:
+            self.silence_s = min(2 * self.silence_s, self.timeout_s)
+        other = CHAT if self.terms.api == RESPONSES else RESPONSES
+        unsuitable = failure.nonsense or (failure.status == 500 and self.failures % MOST_FAILURES == 0)
+        if unsuitable and not self.known and other not in self.refused:
+            self.use(other)
+
+
+def connect(
+    settings: ModelSettings, timeout_s: float, environment: Mapping[str, str], silence_s: float = 60.0
+) -> Connection:
+    """Return the way to a model; steps may use it one after another. Raises ``NoEndpoint``.
+
+    ``timeout_s`` limits one reply, ``silence_s`` the time in which nothing comes of it.
+    """
     endpoint = settings.endpoint(environment)
-    return OpenAI(api_key=endpoint.api_key, base_url=endpoint.base_url, timeout=timeout_s, max_retries=0)
+    client = OpenAI(api_key=endpoint.api_key, base_url=endpoint.base_url, timeout=timeout_s, max_retries=0)
+    return Connection(settings, client, timeout_s, silence_s)
 
 
 class ChatModel:
@@ -62,108 +147,163 @@ class ChatModel:
         self,
         settings: ModelSettings,
         desk: Desk,
-        client: OpenAI,
+        connection: Connection,
         *,
-        timeout_s: float,
         jitter: random.Random,
+        replaceable: bool = False,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """``client`` comes from ``connect``; ``timeout_s`` limits one request."""
+        """``connection`` comes from ``connect``. A model that is ``replaceable`` is not waited for when it keeps
+        failing.
+        """
         self._settings = settings
         self._desk = desk
-        self._timeout_s = timeout_s
+        self._line = connection
+        self._replaceable = replaceable
         self._jitter, self._sleep, self._clock, self._now = jitter, sleep, clock, now
-        self._client = client
-        self._openai = (urlsplit(str(self._client.base_url)).hostname or "").endswith("openai.com")
+        self._forgets = self._fills = False
 
     def complete(self, messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, Any]]) -> Reply:
-        """Return the reply, however long the endpoint is unreachable: see ``Model``."""
-        request = self._request(messages, tools)
-        began, tries, nonsense = self._clock(), 0, 0
+        """Return the reply, however long the endpoint is unreachable: see ``Model``.
+
+        Raises ``ModelFailing`` if another model can be asked and this one has failed ``MOST_FAILURES`` times in a row.
+        """
+        line = self._line
         while True:
-            self._check_budget()
+            self._wait()
             started = self._clock()
             try:
-                reply = self._reply(self._ask(request), request)
+                reply = self._ask(messages, tools)
             except _Failed as failed:
                 self._charge(failed.usage, started, failed.reason)
-                nonsense = nonsense + 1 if failed.nonsense else 0
-                if nonsense == _MOST_NONSENSE or (failed.status == 500 and self._clock() - began > _PATIENCE_S):
-                    raise self._named(ModelRefused(failed.reason)) from None
-                delay = min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2 ** min(tries, 10)) * self._jitter.uniform(0.5, 1.0)
-                self._wait(max(delay, failed.retry_after_s))
-                tries += 1
+                now = self._clock()
+                line.failed(failed, now, self._jitter.uniform(0.5, 1.0))
+                if line.nonsense == _MOST_NONSENSE or (failed.status == 500 and now - line.failing_since > _PATIENCE_S):
+                    raise self._given_up(ModelRefused(failed.reason)) from None
+                away = line.failures >= MOST_FAILURES or failed.retry_after_s > _LONGEST_DELAY_S
+                if self._replaceable and away:
+                    raise ModelFailing(failed.reason) from None
+            except _Refused as refused:
+                if not self._asks_differently(refused, messages):
+                    self._charge(Usage(), started, str(refused.error))
+                    raise self._given_up(refused.error) from None
             except ModelRefused as refusal:
                 self._charge(Usage(), started, str(refusal))
-                raise self._named(refusal) from None
+                raise self._given_up(refusal) from None
             else:
+                line.known = True
+                line.recover()
                 self._charge(reply.usage, started, reply.problem)
                 return reply
 
-    def _request(self, messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Return the request. Only configured fields are sent: endpoints refuse fields they do not know."""
-        settings = self._settings
-        limit = "max_completion_tokens" if self._openai else "max_tokens"
-        optional = {
-            "tools": list(tools) or None,
-            "temperature": settings.temperature,
-            "top_p": settings.top_p,
-            limit: settings.max_output_tokens,
-            "reasoning_effort": settings.reasoning_effort,
-            "extra_body": settings.extra_body or None,
-        }
-        request = {"model": settings.name, "messages": _alternating(messages)}
-        return request | {key: value for key, value in optional.items() if value is not None}
-
-    def _ask(self, request: dict[str, Any]) -> object:
-        """Return the answer's JSON; raise ``_Failed`` or ``ModelRefused``.
-
-        The time limit is for the whole answer: one that comes a blank at a time would never meet the client's.
-        """
-        deadline = self._clock() + self._timeout_s
+    def _ask(self, messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, Any]]) -> Reply:
+        """Return the reply to one request. Raises ``_Failed``, ``_Refused`` and ``ContextOverflow``."""
+        settings, terms = self._settings, self._line.terms
+        sent = [self._own(message) for message in messages]
+        reader: Reader
+        if terms.api == RESPONSES:
+            request = responses.request(settings, terms, sent, tools)
+            reader = responses.ResponseReader(settings.name, tools)
+        else:
+            request = completions.request(settings, terms, sent, tools, self._fills)
+            reader = completions.CompletionReader(settings.name)
+        self._desk.listen(model=settings.name, seconds=0.0, characters=None)
         try:
-            with self._client.chat.completions.with_streaming_response.create(**request) as response:
-                body = self._read(response.iter_bytes(), deadline)
-        except APITimeoutError:
-            raise _Failed(self._too_slow) from None
+            reply = self._receive(request, reader)
+        except _Interrupted as error:
+            usage = reader.usage or _estimate(request, reader)
+            raise _Failed(f"{error}: {_ESTIMATE}", usage, silent=isinstance(error, _Silent)) from None
+        except NotAReply as error:
+            raise _Failed(str(error), reader.usage or Usage(), nonsense=True) from None
+        except EndpointError as error:
+            usage = reader.usage or (_estimate(request, reader) if reader.characters else Usage())
+            raise _reported(error, usage, nonsense=not reader.characters) from None
         except APIConnectionError as error:
-            raise _Failed(f"no connection to {self._client.base_url}: {error.__cause__ or error}") from None
+            raise _Failed(f"no connection to {self._line.client.base_url}: {error.__cause__ or error}") from None
         except APIStatusError as error:
             raise self._status(error) from None
-        try:
-            return json.loads(body)
-        except (ValueError, RecursionError):
-            text = body.decode("utf-8", "replace").strip()
-            raise _Failed(f"the endpoint's answer is not JSON: {text[:_SHOWN]!r}", nonsense=True) from None
+        usage = reader.usage or _estimate(request, reader)  # a budget must hold even where no tokens are counted
+        return replace(reply, usage=usage)
 
-    def _read(self, chunks: Any, deadline: float) -> bytes:
-        body = bytearray()
+    def _receive(self, request: dict[str, Any], reader: Reader) -> Reply:
+        line, terms = self._line, self._line.terms
+        began = self._clock()
+        api = line.client.responses if terms.api == RESPONSES else line.client.chat.completions
+        silence_s = line.silence_s if terms.stream else line.timeout_s
+        timeout = Timeout(line.timeout_s, connect=line.silence_s, read=silence_s)
+        extra = self._settings.extra_body or None
         try:
-            for chunk in chunks:
-                body += chunk
-                if self._clock() > deadline:
-                    raise _Failed(self._too_slow)
-        except _Failed:
-            raise
-        except Exception as error:  # the HTTP client's own errors, which the openai package does not translate here
-            raise _Failed(f"the answer broke off: {type(error).__name__}: {error}") from None
-        return bytes(body)
+            with api.with_streaming_response.create(**request, extra_body=extra, timeout=timeout) as response:
+                for document in documents(self._heard(_chunks(response), reader, began)):
+                    reader.take(document)
+                    if reader.over:
+                        break
+        except (APITimeoutError, _Silent) as error:
+            if type(error.__cause__).__name__ == "ConnectTimeout":
+                raise
+            setting = "silence_timeout_s" if terms.stream else "request_timeout_s"
+            raise _Silent(f"nothing came for {silence_s:g} s ({setting})") from None
+        if (reply := reader.reply()) is None:
+            raise _Interrupted("the answer broke off before its end")
+        return reply
 
-    @property
-    def _too_slow(self) -> str:
-        return f"no answer within {self._timeout_s:g} s (request_timeout_s)"
+    def _heard(self, chunks: Iterable[bytes], reader: Reader, began: float) -> Iterator[bytes]:
+        """Pass an answer on, note how much of it has come, and raise ``_Interrupted`` when its time is up.
+
+        The limit is for the whole: an answer that comes a blank at a time would never meet that of the silence.
+        """
+        noted = float("-inf")
+        for chunk in chunks:
+            yield chunk
+            if (now := self._clock()) - began > self._line.timeout_s:
+                raise _Interrupted(f"no whole answer within {self._line.timeout_s:g} s (request_timeout_s)")
+            if now - noted >= _REPORT_S:
+                self._desk.listen(model=self._settings.name, seconds=now - began, characters=reader.characters)
+                noted = now
+
+    def _own(self, message: ChatMessage) -> ChatMessage:
+        """Return a message of the conversation without the reasoning that this model and API have no use for."""
+        thought = message.get(THOUGHT)
+        if thought is None:
+            return message
+        mine = (thought["api"], thought["model"]) == (self._line.terms.api, self._settings.name)
+        if mine and not self._forgets:
+            return message
+        return {key: value for key, value in message.items() if key != THOUGHT}
+
+    def _asks_differently(self, refused: _Refused, messages: Sequence[ChatMessage]) -> bool:
+        """Change how the endpoint is asked, if a refusal points to a way in which it may answer."""
+        line, said = self._line, refused.said.lower()
+        if refused.lasting:
+            return False
+        if "missing" in said or "must be passed" in said:
+            if "reasoning_content" in said and not self._fills:
+                self._fills = True
+                return True
+        elif ("reasoning" in said or "encrypted" in said) and any(THOUGHT in self._own(each) for each in messages):
+            self._forgets = True
+            return True
+        if terms := mended(line.terms, said):
+            line.terms = terms
+            return True
+        api = None if line.pinned else other_api(line.terms, refused.status, said, known=line.known)
+        if api is None or api in line.refused:
+            return False
+        line.refused.add(line.terms.api)
+        line.use(api)
+        return True
 
     def _status(self, error: APIStatusError) -> Exception:
         status, said = error.status_code, _said(error)
-        reason = f"HTTP {status}: {said[:_SHOWN]}"
         lasting = error.code == "insufficient_quota"
-        if (status in _TRY_AGAIN or status >= 500) and not lasting:
+        if (status in _TRY_AGAIN or status >= 500) and status != 501 and not lasting:
+            reason = f"HTTP {status}: {shown(said)}"
             return _Failed(reason, retry_after_s=self._retry_after_s(error.response.headers), status=status)
-        kind = ContextOverflow if _is_overflow(status, f"{said} {error.code}") else ModelRefused
-        hint = _HINTS.get(status)
-        return kind(f"{reason}: {hint}" if hint else reason)
+        if status in (400, 413, 422) and _is_overflow(f"{said} {error.code}"):
+            return ContextOverflow(f"HTTP {status}: {shown(said)}")
+        return _Refused(status, said, lasting)
 
     def _retry_after_s(self, headers: Mapping[str, str]) -> float:
         """Return what the header Retry-After asks for, in seconds or as a date (RFC 9110, section 10.2.3)."""
@@ -177,30 +317,11 @@ class ChatModel:
         except (ValueError, TypeError):
             return 0.0
 
-    def _reply(self, data: object, request: Mapping[str, Any]) -> Reply:
-        """Return the reply in an answer, in whatever form it has; raise ``_Failed`` if there is none."""
-        usage = _usage(data.get("usage")) if isinstance(data, dict) else None
-        try:
-            choice = data["choices"][0]  # type: ignore[index]
-            message = choice["message"]
-            calls = tuple(_call(number, call) for number, call in enumerate(message.get("tool_calls") or ()))
-            text = readable(_text(message.get("content")) or _text(message.get("refusal")))
-            finish = str(choice.get("finish_reason") or "")
-        except (KeyError, IndexError, TypeError, AttributeError):
-            said = data.get("error", data) if isinstance(data, dict) else data
-            reason = f"the endpoint's answer is not a chat completion: {json.dumps(said)[:_SHOWN]}"
-            raise _Failed(reason, usage or Usage(), nonsense=True) from None
-        if usage is None:  # estimated: a budget must hold even with endpoints that count no tokens
-            said = text + "".join(call.arguments for call in calls)
-            usage = Usage(estimated_tokens(json.dumps(request)), 0, estimated_tokens(said) + 1)
-        return Reply(text, calls, finish, usage)
-
-    def _named(self, refusal: ModelRefused) -> ModelRefused:
-        return type(refusal)(f"model {self._settings.name!r}: {refusal}")
-
-    def _check_budget(self) -> None:
-        if spent := self._desk.left().spent:
-            raise BudgetSpent(spent)
+    def _given_up(self, refusal: ModelRefused) -> ModelRefused:
+        """Return the error that names the model. The next step begins anew with it."""
+        self._line.recover()
+        said = f"model {self._settings.name!r}: {refusal}"
+        return ContextOverflow(said) if isinstance(refusal, ContextOverflow) else ModelRefused(said)
 
     def _charge(self, usage: Usage, started: float, error: str) -> None:
         self._desk.charge(
@@ -211,62 +332,52 @@ class ChatModel:
             error=error,
         )
 
-    def _wait(self, delay_s: float) -> None:
-        """Sleep, but stop when a budget runs out: time is a budget too."""
-        while delay_s > 0:
-            self._check_budget()
-            self._sleep(min(delay_s, _SLICE_S))
-            delay_s -= _SLICE_S
+    def _wait(self) -> None:
+        """Wait until the model may be asked, and stop when a budget runs out: time is a budget too."""
+        left = self._line.not_before - self._clock() if self._line.failures else 0.0
+        while True:
+            if spent := self._desk.left().spent:
+                raise BudgetSpent(spent)
+            if left <= 0:
+                return
+            self._sleep(min(left, _SLICE_S))
+            left -= _SLICE_S
 
 
-def _alternating(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
-    """Return ``messages`` with consecutive user messages merged: some chat templates insist on alternating turns."""
-    sent: list[ChatMessage] = []
-    for message in messages:
-        if sent and message["role"] == sent[-1]["role"] == "user":
-            sent[-1] = {**message, "content": f"{sent[-1]['content']}\n\n{message['content']}"}
-        else:
-            sent.append(message)
-    return sent
+def _estimate(request: Mapping[str, Any], reader: Reader) -> Usage:
+    """Return an estimate of a request's tokens, for an endpoint that has counted none."""
+    return Usage(estimated_tokens(json.dumps(request)), 0, estimated_tokens("x" * reader.characters) + 1)
+
+
+def _chunks(response: Any) -> Iterator[bytes]:
+    """Yield an answer's bytes as they come. The HTTP client's own errors are not translated by the openai package."""
+    try:
+        yield from response.iter_bytes()
+    except Exception as error:
+        if type(error).__name__ == "ReadTimeout":
+            raise _Silent from None
+        raise _Interrupted(f"the answer broke off: {type(error).__name__}: {error}") from None
+
+
+def _reported(error: EndpointError, usage: Usage, *, nonsense: bool) -> Exception:
+    """Return what an error means that was reported in the place of a reply, or in the middle of one."""
+    if _is_overflow(f"{error.message} {error.code}"):
+        return ContextOverflow(error.message)
+    if error.code in _LASTING:
+        return ModelRefused(error.message)
+    return _Failed(f"the endpoint reports an error: {error.message}", usage, nonsense=nonsense and not error.code)
 
 
 def _said(error: APIStatusError) -> str:
-    """Return the endpoint's error message, on one line."""
+    """Return the endpoint's error message."""
     body = error.body
     message = body.get("message") if isinstance(body, dict) else body
-    text = message if isinstance(message, str) and message.strip() else error.response.text or error.message
-    return " ".join(readable(text).split())
+    return message if isinstance(message, str) and message.strip() else error.response.text or error.message
 
 
-def _is_overflow(status: int, text: str) -> bool:
+def _is_overflow(text: str) -> bool:
     words = text.lower()
-    return status in (400, 413, 422) and any(
+    return any(
         sign in words
         for sign in ("context_length_exceeded", "context length", "context window", "context size", "too long")
     )
-
-
-def _text(content: object) -> str:
-    """Return the text of a message's content, which may come in parts."""
-    if isinstance(content, list):
-        return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
-    return content if isinstance(content, str) else ""
-
-
-def _call(number: int, call: Mapping[str, Any]) -> ToolCall:
-    function = call["function"]
-    arguments = function.get("arguments")
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments or {})  # some servers send the object
-    return ToolCall(str(call.get("id") or f"call_{number}"), str(function["name"]), readable(text))
-
-
-def _usage(data: object) -> Usage | None:
-    if not isinstance(data, dict) or not data.get("prompt_tokens"):
-        return None
-    details = data.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    return Usage(_count(data["prompt_tokens"]), _count(cached), _count(data.get("completion_tokens")))
-
-
-def _count(value: object) -> int:
-    return max(0, int(value)) if isinstance(value, int | float) else 0

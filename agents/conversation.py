@@ -69,9 +69,12 @@ class Conversation:
         """Whether another reply may not fit."""
         return self.tokens > self._context - self._reserve
 
-    def too_long(self) -> None:
-        """Note that the model's context is smaller than configured: the conversation as it is now does not fit."""
-        self._context = min(self._context, self.tokens)
+    def too_long(self, context_tokens: int | None = None) -> None:
+        """Note that the model's context is smaller than was thought: the conversation as it is now does not fit.
+
+        ``context_tokens`` is the context's size, where it is known.
+        """
+        self._context = min(self._context, context_tokens or self.tokens)
         self._reserve = min(self._reserve, self._context // 2)
 
     def compact(self, model: Model, exact: Callable[[str], ChatMessage]) -> bool:

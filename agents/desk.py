@@ -39,6 +39,14 @@ class Charge(Protocol):
         ...
 
 
+class Listen(Protocol):
+    """Notes how much of a model's reply has come, for those who watch. The next charge ends it."""
+
+    def __call__(self, *, model: str, seconds: float, characters: int | None) -> None:
+        """Note it ``seconds`` after the request; ``characters`` is None until anything has come."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
     """What an operator works with in one step."""
@@ -53,6 +61,7 @@ class Desk:
     """Keeps a note for later steps of the run."""
     left: Callable[[], Left]
     """Returns what is left of the budgets now."""
+    listen: Listen
 
 
 @dataclass
@@ -68,11 +77,21 @@ class FakeDesk:
     """The transcript: kind and content of each entry."""
     calls: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    heard: list[int | None] = field(default_factory=list)
+    """How many characters had come, each time that this was noted."""
 
     @property
     def desk(self) -> Desk:
         """The desk to give to an operator."""
-        return Desk(self._inspect, self.attempts.__getitem__, self._record, self._charge, self.notes.append, self._left)
+        return Desk(
+            self._inspect,
+            self.attempts.__getitem__,
+            self._record,
+            self._charge,
+            self.notes.append,
+            self._left,
+            self._listen,
+        )
 
     def _inspect(self, inspection: Inspection) -> Findings:
         self.inspections.append(inspection)
@@ -88,3 +107,6 @@ class FakeDesk:
 
     def _left(self) -> Left:
         return self.budget
+
+    def _listen(self, *, model: str, seconds: float, characters: int | None) -> None:
+        self.heard.append(characters)

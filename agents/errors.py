@@ -9,6 +9,7 @@ AgentError
 +-- NoPrice             a limit in USD is set, but a model's price is unknown
 +-- ModelRefused        a model does not answer, and a retry would not help
 |   +-- ContextOverflow the conversation is too long for it
++-- ModelFailing        a model keeps failing, and another can be asked
 +-- BudgetSpent         a budget does not allow another model call
 +-- StepLeft            a step was left unfinished
 """
@@ -69,7 +70,18 @@ class ModelRefused(AgentError):
 
 
 class ContextOverflow(ModelRefused):
-    """The conversation is too long for the model."""
+    """The conversation is too long for the model.
+
+    ``context_tokens`` is the size of the model's context, where that is known.
+    """
+
+    def __init__(self, message: str, context_tokens: int | None = None) -> None:
+        super().__init__(message)
+        self.context_tokens = context_tokens
+
+
+class ModelFailing(AgentError):
+    """A model keeps failing, and another can be asked instead. The message is the last failure."""
 
 
 class BudgetSpent(AgentError):

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 ChatMessage: TypeAlias = dict[str, Any]
-"""A message of a chat completion in the OpenAI API's form: role, content, and tool calls or a tool call's id."""
+"""A message in the form of OpenAI's chat completions: role, content, and tool calls or a tool call's id.
+
+Messages are kept and recorded in this form whatever API the model has. What a model returned of its reasoning is in its
+messages below the key ``THOUGHT``, as its endpoint wants it back.
+"""
+
+THOUGHT = "thought"
+RESPONSES, CHAT = "responses", "chat"
+"""OpenAI's two APIs: the Responses API, and chat completions."""
 
 CUT, FILTERED = "length", "content_filter"
 """Reasons for which a reply may be incomplete; see ``Reply.finish``."""
@@ -46,6 +54,8 @@ class Reply:
     finish: str = ""
     """Why the reply ended: ``length`` at the limit of output tokens, ``content_filter``, anything else is normal."""
     usage: Usage = Usage()
+    thought: Mapping[str, Any] | None = None
+    """What the endpoint returned of the model's reasoning: ``api`` and ``model``, and what that API's module keeps."""
 
     @property
     def empty(self) -> bool:
@@ -77,7 +87,21 @@ class Reply:
                 }
                 for call in self.calls
             ]
+        if self.thought:
+            message[THOUGHT] = dict(self.thought)
         return message
+
+
+def thought_text(message: Mapping[str, Any]) -> str:
+    """Return what can be read of the reasoning behind a message: empty where there was none, or an encrypted one."""
+    thought = message.get(THOUGHT)
+    if not isinstance(thought, Mapping):
+        return ""
+    fields, items = thought.get("fields", {}), [each["item"] for each in thought.get("items", ())]
+    parts = [part for item in items for key in ("summary", "content") for part in item.get(key, ())]
+    said = [fields.get("reasoning_content") or fields.get("reasoning") or ""]
+    said += [str(part.get("text", "")) for part in parts if isinstance(part, Mapping)]
+    return "\n\n".join(filter(None, said))
 
 
 class Model(Protocol):

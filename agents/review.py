@@ -8,12 +8,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from agents.agentic import MakeModel, choose, task
+from agents.agentic import choose, task
 from agents.desk import Desk
 from agents.errors import BudgetSpent, ModelRefused
 from agents.memory import Lesson, lessons
 from agents.model import ChatMessage
 from agents.prompts import render
+from agents.relay import MakeModel
 from agents.settings import ModelSettings
 from agents.supervisor import Diagnosis, Trajectory
 from agents.tools.tables import lineage, short

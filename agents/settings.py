@@ -3,7 +3,7 @@
 import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,6 +25,10 @@ class ModelSettings(BaseModel):
 
     name: str = Field(min_length=1)
     """The endpoint's name for the model."""
+    api: Literal["responses", "chat"] | None = None
+    """The API to use: OpenAI's Responses API or chat completions. None: what the endpoint answers decides, see
+    ``agents.terms``.
+    """
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """Relative probability that a step uses this model: each step has one."""
     context_tokens: int = Field(default=128_000, ge=8_000)
@@ -44,6 +48,11 @@ class ModelSettings(BaseModel):
     """The endpoint's address, e.g. ``http://localhost:8000/v1``. None: that of OPENAI_BASE_URL, else OpenAI's."""
     api_key_env: str = "OPENAI_API_KEY"
     """Environment variable that holds the key; the key itself is stored nowhere."""
+
+    @property
+    def address(self) -> tuple[str, str | None]:
+        """Name and address, which tell models apart."""
+        return self.name, self.base_url
 
     @property
     def priced(self) -> bool:
@@ -89,6 +98,8 @@ class Settings:
     models: Sequence[ModelSettings] = ()
     request_timeout_s: float = 600.0
     """Longest time that one reply may take."""
+    silence_timeout_s: float = 60.0
+    """Longest time in which nothing comes of a reply. It is doubled for a model each time that it is exceeded."""
 
     def check(self, operator: str, environment: Mapping[str, str], *, usd_limit: bool) -> None:
         """Raise ``NoModel``, ``NoEndpoint`` or ``NoPrice`` unless ``operator`` can ask its models, and a limit in USD,

@@ -8,12 +8,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agents.agentic import MakeModel, chat_models, choose, learnt, source_to_adapt, told
+from agents.agentic import choose, learnt, source_to_adapt, told
 from agents.conversation import MESSAGE
 from agents.errors import BudgetSpent, CandidateTaken
 from agents.model import ChatMessage, Reply
 from agents.operator import Brief, Proposal
 from agents.prompts import render
+from agents.relay import MakeModel, chat_models
 from agents.settings import Settings
 from agents.tools.tables import evaluation, short, verdict
 from agents.tools.toolbox import cut, difference

@@ -128,6 +128,11 @@ class RunConfig(BaseModel):
     """
     request_timeout_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     """Longest time that a model may take for a reply."""
+    silence_timeout_s: float = Field(default=60.0, gt=0, allow_inf_nan=False)
+    """Longest time in which nothing may come of a model's reply.
+
+    It is doubled for a model each time that it is exceeded, up to ``request_timeout_s``: some think without a sign.
+    """
 
     workers: Annotated[int, Flag(_WORKERS, "N", "one per CPU, at most 8")] = Field(
         default_factory=lambda: min(usable_cpus(), 8), ge=1, le=256
@@ -247,7 +252,7 @@ class RunConfig(BaseModel):
     @property
     def settings(self) -> Settings:
         """What operators with models are made with."""
-        return Settings(self.models, self.request_timeout_s)
+        return Settings(self.models, self.request_timeout_s, self.silence_timeout_s)
 
     def check_models(self, environment: Mapping[str, str]) -> None:
         """Raise ``AgentError`` unless the operator can ask the models it needs, within the limits that are set."""

@@ -1,16 +1,18 @@
 """The journal of a run: transcripts, model calls, memories and interventions, each written as it happens."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, select
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from lineage_db import queries
 from lineage_db.engine import Database, Part, transactional
+from lineage_db.errors import StepNotRunning
 from lineage_db.history import Histories
-from lineage_db.records import Intervention, Memory, Message, ModelCall, Spend
+from lineage_db.records import Intervention, Memory, Message, ModelCall, PendingReply, Spend
 from lineage_db.rows import record
 from lineage_db.tables import calls, interventions, memories, messages, steps
 
@@ -23,6 +25,7 @@ _MEMORIES = (
     .where(memories.c.run_id == bindparam("run_key"))
     .order_by(memories.c.id)
 )
+_LISTEN = update(steps).where(steps.c.id == bindparam("step_key")).values(reply=bindparam("pending"))
 _LAST_INTERVENTIONS = (
     select(interventions)
     .where(interventions.c.run_id == bindparam("run_key"), interventions.c.id > bindparam("after"))
@@ -77,7 +80,7 @@ class Journal(Part):
     ) -> ModelCall:
         """Write down a finished model call, even one that failed or whose step has ended meanwhile.
 
-        Raises ``UnknownRun``.
+        The step no longer waits for a reply then. Raises ``UnknownRun``.
         """
         values = {
             "run_id": run_id,
@@ -92,7 +95,15 @@ class Journal(Part):
             "finished": now,
         }
         queries.lock_run(connection, run_id, now)
+        connection.execute(_LISTEN, {"step_key": step_id, "pending": None})
         return record(ModelCall, connection.execute(insert(calls).values(values).returning(*calls.c)).one())
+
+    @transactional(write=True, durable=False)
+    def listen(self, connection: Connection, step_id: int, reply: PendingReply, *, now: datetime) -> None:
+        """Note how much of a model's reply has come, for displays. Nothing is written once the step has ended."""
+        with suppress(StepNotRunning):
+            queries.lock_running_step(connection, step_id, now)
+            connection.execute(_LISTEN, {"step_key": step_id, "pending": reply.to_json()})
 
     @transactional()
     def calls(self, connection: Connection, run_id: int, *, step_id: int | None = None) -> list[ModelCall]:

@@ -128,6 +128,31 @@ class Step:
     """How many steps of its own the worker had before."""
     redoes: int | None = None
     """Number of the abandoned step that this one repeats, perhaps another worker's."""
+    reply: "PendingReply | None" = None
+    """The reply of a model that the step waits for, or waited for when it was abandoned."""
+
+
+@dataclass(frozen=True, slots=True)
+class PendingReply:
+    """How much of a model's reply has come."""
+
+    model: str
+    asked: datetime
+    heard: datetime | None
+    """When it was last seen that something came; None: nothing yet."""
+    characters: int
+    """Characters of text, reasoning and calls."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as data for JSON: times in ISO format."""
+        heard = self.heard.isoformat() if self.heard else None
+        return {"model": self.model, "asked": self.asked.isoformat(), "heard": heard, "characters": self.characters}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "PendingReply":
+        """Return what ``to_json`` was made of."""
+        heard = data["heard"] and datetime.fromisoformat(data["heard"])
+        return cls(data["model"], datetime.fromisoformat(data["asked"]), heard, data["characters"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from sqlalchemy import (
 from evaluator.evaluation import Status
 from lineage_db.columns import Choice, Id, Json, Prose, Source, UtcDateTime
 from lineage_db.decision import Ruling
-from lineage_db.records import Request, RunState, Selection, StepState, Submission
+from lineage_db.records import PendingReply, Request, RunState, Selection, StepState, Submission
 
 NAME_LENGTH = 80
 """Longest run name, in characters."""
@@ -89,6 +89,8 @@ steps = Table(
     Column("unfinished", Integer, nullable=False, server_default="0"),
     # The number of the step that this one repeats.
     Column("redoes", Id),
+    # How much has come of the model's reply that it waits for; NULL where it waits for none.
+    Column("reply", Json(PendingReply.from_json)),
     UniqueConstraint("run_id", "number"),
     Index("ix_steps_left", "run_id", "state", "unfinished", "operator", "number"),
     Index("ix_steps_run_id_worker_number", "run_id", "worker", "number"),

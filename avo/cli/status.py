@@ -10,7 +10,7 @@ import typer
 
 from avo.cli.common import DbOption, JsonOption, RunArgument, console, fail, print_json, read_store
 from avo.watch.tables import row, table
-from avo.watch.wording import count, duration, first_line, percent, spent, standing, unit, verdict, verdicts
+from avo.watch.wording import awaited, count, duration, first_line, percent, spent, standing, unit, verdict, verdicts
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -105,6 +105,8 @@ def in_words(view: "RunView", now: datetime) -> "RenderableType":
         row(lines, "driver", f"{run.driver}{_lease(run.driver_until, now)}")
     for work in view.working:
         row(lines, work.step.worker, _doing(work, now))
+        if work.step.reply:
+            row(lines, "", awaited(work.step.reply, now))
     rate = f", {sum(rates.values()):.1f} a minute" if rates else ""
     row(lines, "attempts", f"{_of(view, 'max_attempts', view.attempts)}{rate} in {view.steps} steps")
     if view.counts:

@@ -4,14 +4,14 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from agents.agentic import chat_models
 from agents.desk import Desk
 from agents.errors import ModelRefused, StepLeft
 from agents.model import Usage
 from agents.operator import Brief, Proposal, VariationOperator
+from agents.relay import chat_models
 from agents.review import Advice, advise
 from agents.settings import Settings
 from agents.supervisor import Diagnosis, Trajectory
@@ -34,7 +34,7 @@ from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.decision import Decision, Ruling, ending, failed, final, timed
 from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StepNotRunning, UnknownAttempt
-from lineage_db.records import Attempt, Intervention, Run, Step, StepState, Version
+from lineage_db.records import Attempt, Intervention, PendingReply, Run, Step, StepState, Version
 from lineage_db.store import Store
 
 
@@ -296,6 +296,12 @@ class _OpenStep:
                 now=work.clock(),
             )
 
+        def listen(*, model: str, seconds: float, characters: int | None) -> None:
+            now = work.clock()
+            heard = None if characters is None else now
+            reply = PendingReply(model, now - timedelta(seconds=seconds), heard, characters or 0)
+            store.journal.listen(step.id, reply, now=now)
+
         def remember(note: str) -> None:
             store.journal.remember(step.id, note, now=work.clock())
 
@@ -306,6 +312,7 @@ class _OpenStep:
             charge=charge,
             remember=remember,
             left=lambda: work.allowance.left(store, work.run, (*self._earlier, step), work.clock()),
+            listen=listen,
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
+from agents.model import thought_text
 from avo.tui.lines import Entry
 from avo.tui.reader import Transcript
 from avo.watch.wording import duration, first_line, verdict
@@ -51,6 +52,8 @@ def _message(message: Message, results: Mapping[str, Message]) -> Iterator[Entry
         yield _entry(key, message.kind, _plain(message.content), brief)
         return
     calls = list(_tool_calls(message))
+    if thought := thought_text(content):
+        yield _entry(f"{key}.thought", "thought", thought)
     said = _text(content.get("content"))
     if said or not calls:
         yield _entry(key, content["role"], said)

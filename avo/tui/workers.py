@@ -14,9 +14,9 @@ from avo.tui.reader import Picture
 from avo.tui.transcript import spent
 from avo.tui.view import View
 from avo.watch.view import RunView
-from avo.watch.wording import duration, first_line
+from avo.watch.wording import awaited, duration, first_line
 from evaluator.problem import Baseline
-from lineage_db.records import Run, RunState
+from lineage_db.records import Run, RunState, Step
 
 _TICK_S = 1.0
 
@@ -66,7 +66,7 @@ def workers(view: RunView, now: datetime) -> RenderableType:
     if not view.working:
         return Text(words)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("worker", "step", "operator", "since", "tried", "evaluates", "spent"):
+    for heading in ("worker", "step", "operator", "since", "tried", "works on", "spent"):
         table.add_column(heading, no_wrap=True, justify="right" if heading in ("step", "since", "tried") else "left")
     for work in view.working:
         step = work.step
@@ -76,10 +76,14 @@ def workers(view: RunView, now: datetime) -> RenderableType:
             Text(first_line(step.operator)),
             duration((now - step.started).total_seconds()),
             str(work.tried),
-            Text(f"candidate {step.digest[:12]}" if step.digest else "nothing yet"),
+            Text(awaited(step.reply, now) if step.reply else _candidate(step)),
             Text(spent(work.spend) if work.spend.calls else ""),
         )
     return Group(Text(words), table) if words else table
+
+
+def _candidate(step: Step) -> str:
+    return f"candidate {step.digest[:12]}" if step.digest else "nothing yet"
 
 
 def _last_sign(run: Run, now: datetime) -> str:

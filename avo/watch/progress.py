@@ -17,7 +17,7 @@ from rich.text import Text
 from avo.watch.follow import follow
 from avo.watch.scores import BaselineComparison, compare, geomean
 from avo.watch.view import RunView, read_view
-from avo.watch.wording import STATE_STYLE, duration, first_line, percent, place, spent, verdict, verdicts
+from avo.watch.wording import STATE_STYLE, awaited, duration, first_line, percent, place, spent, verdict, verdicts
 from evaluator.evaluation import Score
 from evaluator.problem import Baseline
 from lineage_db.decision import Ruling, unresolved
@@ -351,6 +351,8 @@ def _workers(view: RunView, now: datetime) -> RenderableType:
         step = work.step
         doing = f"step {step.number}, {step.operator}, {duration((now - step.started).total_seconds())}"
         table.add_row(step.worker, Text(doing + (f", {work.tried} tried" if work.tried else "")))
+        if step.reply:
+            table.add_row("", Text(awaited(step.reply, now), style="dim"))
     if len(view.working) > MOST_WORKERS:
         table.add_row("", Text(f"and {len(view.working) - MOST_WORKERS} more", style="dim"))
     return table

@@ -285,6 +285,7 @@ def _work(work: StepProgress, now: datetime) -> dict[str, Any]:
         "tried": work.tried,
         "last_candidate": step.digest,
         "lease_until": _iso(step.lease_until),
+        "reply": step.reply.to_json() if step.reply else None,
     }
 
 

@@ -1,11 +1,12 @@
 """Wording: how durations, gains, scores and verdicts are written, wherever they are shown."""
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from evaluator.evaluation import CaseScore, Score, Status
 from evaluator.target import ScoreKind
 from lineage_db.decision import compared as compared
-from lineage_db.records import Request, Run, RunState, Spend
+from lineage_db.records import PendingReply, Request, Run, RunState, Spend
 
 SPREAD = {ScoreKind.PREDICTED: "range", ScoreKind.MEASURED: "quartiles"}
 """What the two ends of a case's speed are: the range of the model's constants, or the quartiles of the timed runs."""
@@ -85,6 +86,15 @@ def count(number: int) -> str:
     if number < 1000:
         return str(number)
     return f"{number / 1000:.1f}k" if number < 999_950 else f"{number / 1e6:.1f}M"
+
+
+def awaited(reply: PendingReply, now: datetime) -> str:
+    """Return in words how much has come of a reply that a step waits for."""
+    model = first_line(reply.model)
+    if reply.heard is None:
+        return f"{model} was asked {duration((now - reply.asked).total_seconds())} ago"
+    ago = duration((now - reply.heard).total_seconds())
+    return f"{model} writes: {count(reply.characters)} characters, the last {ago} ago"
 
 
 def printable(text: str) -> str:

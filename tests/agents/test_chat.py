@@ -1,79 +1,19 @@
 """The real client against an endpoint with every fault: nothing is lost, everything is written down, nobody waits."""
 
 import json
-import random
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from datetime import UTC, datetime, timedelta
+from contextlib import closing
+from datetime import timedelta
 from email.utils import format_datetime
 from typing import Any
 
 import pytest
 
-from agents.chat import ChatModel, connect
+from agents.chat import MOST_FAILURES
 from agents.desk import FakeDesk, Left
-from agents.errors import BudgetSpent, ContextOverflow, ModelRefused
-from agents.model import Reply, ToolCall, Usage
-from agents.settings import ModelSettings
+from agents.errors import BudgetSpent, ContextOverflow, ModelFailing, ModelRefused
+from agents.model import ToolCall, Usage, thought_text
+from tests.agents.caller import GOOD, GOOD_BODY, HELLO, NOW, PRICED, STREAMED, TOOLS, Caller, Time, model
 from tests.agents.endpoint import Endpoint, Line
-
-NOW = datetime(2026, 3, 1, tzinfo=UTC)
-HELLO = [{"role": "user", "content": "hello"}]
-TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}]
-GOOD: Line = {"text": "here", "usage": {"prompt_tokens": 10, "completion_tokens": 2}}
-PRICED = {"input_usd_per_mtok": 1.0, "cached_usd_per_mtok": 0.1, "output_usd_per_mtok": 4.0}
-
-
-class Time:
-    """Passes only when somebody sleeps, or at each look by ``tick``."""
-
-    def __init__(self, tick: float = 0.0, on_sleep: Callable[[], None] = lambda: None) -> None:
-        self.seconds = 0.0
-        self.slept: list[float] = []
-        self._tick, self._on_sleep = tick, on_sleep
-
-    def clock(self) -> float:
-        self.seconds += self._tick
-        return self.seconds
-
-    def sleep(self, seconds: float) -> None:
-        self.seconds += seconds
-        self.slept.append(seconds)
-        self._on_sleep()
-
-
-class Caller:
-    """A model on the other end of a script."""
-
-    def __init__(self, url: str, desk: FakeDesk, time: Time, timeout_s: float, settings: dict[str, Any]) -> None:
-        self.desk, self.time = desk, time
-        made = ModelSettings(name="m", base_url=url, **settings)
-        self.client = connect(made, timeout_s, {"OPENAI_API_KEY": "secret"})
-        self.model = ChatModel(
-            made,
-            desk.desk,
-            self.client,
-            timeout_s=timeout_s,
-            jitter=random.Random(0),
-            sleep=time.sleep,
-            clock=time.clock,
-            now=lambda: NOW + timedelta(seconds=time.seconds),
-        )
-
-    def complete(self, tools: Any = ()) -> Reply:
-        return self.model.complete(HELLO, tools)
-
-    @property
-    def errors(self) -> list[str]:
-        return [call["error"] for call in self.desk.calls]
-
-
-@contextmanager
-def model(*script: Line, time: Time | None = None, timeout_s: float = 600.0, **settings: Any) -> Iterator[Any]:
-    with Endpoint(script) as endpoint:
-        made = Caller(endpoint.url, FakeDesk(), time or Time(), timeout_s, settings)
-        with closing(made.client):
-            yield made, endpoint
 
 
 def test_a_reply_comes_with_its_calls_and_is_charged() -> None:
@@ -92,14 +32,14 @@ def test_a_reply_comes_with_its_calls_and_is_charged() -> None:
 def test_only_what_is_configured_is_sent() -> None:
     with model(GOOD) as (asked, endpoint):
         asked.complete()
-    assert endpoint.requests == [{"model": "m", "messages": HELLO}]
+    assert endpoint.requests == [{"model": "m", "messages": HELLO, **STREAMED}]
     sampling = {"temperature": 0.5, "top_p": 0.9, "max_output_tokens": 99, "reasoning_effort": "low"}
     with model(GOOD, extra_body={"top_k": 3}, **sampling) as (asked, endpoint):
         asked.complete(TOOLS)
     (request,) = endpoint.requests
     assert request == {
         "model": "m", "messages": HELLO, "tools": TOOLS, "temperature": 0.5, "top_p": 0.9, "max_tokens": 99,
-        "reasoning_effort": "low", "top_k": 3,
+        "reasoning_effort": "low", "top_k": 3, **STREAMED,
     }  # fmt: skip
 
 
@@ -129,11 +69,14 @@ def test_retry_after_is_honoured_in_seconds_and_as_a_date() -> None:
         ({"body": "<html>busy</html>"}, "the endpoint's answer is not JSON: '<html>busy</html>'"),
         (
             {"body": '{"error": {"message": "upstream failed"}}'},
-            'not a chat completion: {"message": "upstream failed"}',
+            "the endpoint reports an error: upstream failed",
         ),
-        ({"body": '{"choices": []}'}, "not a chat completion"),
-        ({"body": "[1, 2]"}, "not a chat completion: [1, 2]"),
-        ({"headers": {"Content-Encoding": "gzip"}}, "the answer broke off"),
+        ({"body": '{"choices": []}'}, "not a model's reply"),
+        ({"body": "[1, 2]"}, "not a model's reply: [1, 2]"),
+        ({"body": GOOD_BODY, "headers": {"Content-Encoding": "gzip"}}, "the answer broke off"),
+        ({"text": "half of it", "last": 2}, "the answer broke off before its end: its tokens are an estimate"),
+        ({"events": [{"choices": []}, {"error": {"code": 502, "message": "gone"}}]}, "reports an error: gone"),
+        ({"events": ["nonsense"]}, "the endpoint's answer is not JSON: 'nonsense'"),
     ],
 )
 def test_what_may_pass_is_tried_again_and_written_down(fault: Line, error: str) -> None:
@@ -158,15 +101,45 @@ def test_a_failed_answer_that_was_billed_is_charged() -> None:
 def test_an_endpoint_that_does_not_answer_in_time_is_asked_again() -> None:
     with model({"pause_s": 0.5, **GOOD}, GOOD, timeout_s=0.1) as (asked, _):
         assert asked.complete().text == "here"
-    assert asked.errors == ["no answer within 0.1 s (request_timeout_s)", ""]
+    assert asked.errors[0] == "nothing came for 0.1 s (silence_timeout_s): its tokens are an estimate"
+    assert asked.errors[-1] == ""
 
 
 def test_an_answer_that_trickles_in_has_no_more_time_than_another() -> None:
     ticking = Time(tick=30.0)
-    with model(GOOD, time=ticking, timeout_s=20.0) as (asked, _):
-        ticking._on_sleep = lambda: setattr(ticking, "_tick", 0.0)
+
+    def at_once(request: dict[str, Any]) -> Line:
+        ticking.tick = 0.0
+        return GOOD
+
+    with model({"whole": True, **GOOD}, at_once, time=ticking, timeout_s=20.0) as (asked, _):
         assert asked.complete().text == "here"
-    assert asked.errors == ["no answer within 20 s (request_timeout_s)", ""]
+    assert asked.errors == ["no whole answer within 20 s (request_timeout_s): its tokens are an estimate", ""]
+
+
+def test_silence_in_a_reply_is_noticed_and_borne_twice_as_long_the_next_time() -> None:
+    with model({"stall_s": 0.3, **GOOD}, silence_s=0.1, **PRICED) as (asked, _):
+        assert asked.complete().text == "here"
+    silent, again, *_, good = asked.desk.calls
+    assert [silent["error"], again["error"], good["error"]] == [
+        "nothing came for 0.1 s (silence_timeout_s): its tokens are an estimate",
+        "nothing came for 0.2 s (silence_timeout_s): its tokens are an estimate",
+        "",
+    ]
+    assert silent["usage"].input_tokens > 20
+    assert silent["usd"] > 0
+
+
+def test_a_request_that_never_reached_the_endpoint_costs_nothing() -> None:
+    with model({"hangup": True}, GOOD, **PRICED) as (asked, _):
+        asked.complete()
+    assert asked.desk.calls[0]["usage"] == Usage()
+
+
+def test_how_much_of_a_reply_has_come_is_noted_now_and_then() -> None:
+    with model({"stall_s": 0.3, "text": "x" * 40}) as (asked, _):
+        asked.complete()
+    assert asked.desk.heard == [None, None, 20], "the first request was for the other API"
 
 
 def test_an_endpoint_that_is_away_for_an_hour_is_waited_for() -> None:
@@ -304,3 +277,98 @@ def test_messages_of_the_user_that_follow_each_other_are_sent_as_one() -> None:
     assert [(m["role"], m["content"]) for m in endpoint.requests[0]["messages"]] == [
         ("user", "hello"), ("assistant", "yes"), ("user", "hello\n\nhello"),
     ]  # fmt: skip
+
+
+def test_a_model_that_can_be_replaced_is_not_waited_for() -> None:
+    with model({"status": 503, "body": "down"}, replaceable=True) as (asked, endpoint), pytest.raises(ModelFailing):
+        asked.complete()
+    assert len(endpoint.requests) == MOST_FAILURES
+    later = {"status": 429, "body": "{}", "headers": {"Retry-After": "3600"}}
+    with model(later, replaceable=True) as (asked, endpoint), pytest.raises(ModelFailing):
+        asked.complete()
+    assert len(endpoint.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"reasoning_content": "it is dark"},
+        {
+            "reasoning": "it is dark",
+            "reasoning_details": [{"type": "reasoning.text", "text": "dark", "signature": "s"}],
+        },
+    ],
+)
+def test_reasoning_is_kept_and_goes_back_in_the_fields_in_which_it_came(fields: dict[str, Any]) -> None:
+    with model({"calls": [["look", {}]], "thought": fields}) as (asked, endpoint):
+        message = asked.complete(TOOLS).message
+        asked.complete(TOOLS, [*HELLO, message])
+        other = {**message, "thought": {**message["thought"], "model": "other"}}
+        asked.complete(TOOLS, [*HELLO, other])
+    assert message["thought"] == {"api": "chat", "model": "m", "fields": fields}
+    assert thought_text(message) == "it is dark"
+    bare = {key: value for key, value in message.items() if key != "thought"}
+    assert [request["messages"][1] for request in endpoint.requests[1:]] == [bare | fields, bare]
+
+
+def test_pieces_of_a_block_of_reasoning_are_put_together() -> None:
+    def chunk(**block: Any) -> dict[str, Any]:
+        return {"choices": [{"delta": {"reasoning_details": [{"type": "reasoning.text", "index": 0, **block}]}}]}
+
+    events = [chunk(text="it is "), chunk(text="dark"), chunk(signature="s"), chunk(index=1, text="now"), "[DONE]"]
+    with model({"events": events}) as (asked, _):
+        thought = asked.complete().thought
+    assert thought["fields"]["reasoning_details"] == [
+        {"type": "reasoning.text", "index": 0, "text": "it is dark", "signature": "s"},
+        {"type": "reasoning.text", "index": 1, "text": "now"},
+    ]
+
+
+def test_reasoning_that_a_server_refuses_is_left_out() -> None:
+    def respond(request: dict[str, Any]) -> Line:
+        if any("reasoning_content" in message for message in request["messages"]):
+            return {"status": 400, "body": '{"error": {"message": "please remove the reasoning_content"}}'}
+        return {"text": "yes", "thought": {"reasoning_content": "hm"}}
+
+    with model(respond) as (asked, endpoint):
+        message = asked.complete().message
+        assert asked.complete((), [*HELLO, message]).text == "yes"
+    assert len(endpoint.requests) == 3
+
+
+def test_reasoning_that_a_server_misses_is_given_empty() -> None:
+    def respond(request: dict[str, Any]) -> Line:
+        if all("reasoning_content" in message for message in request["messages"] if message["role"] == "assistant"):
+            return GOOD
+        return {"status": 400, "body": '{"error": {"message": "Missing `reasoning_content` field at message index 1"}}'}
+
+    with model(respond) as (asked, endpoint):
+        assert asked.complete((), [*HELLO, {"role": "assistant", "content": "yes"}]).text == "here"
+    assert endpoint.requests[-1]["messages"][1] == {"reasoning_content": "", "role": "assistant", "content": "yes"}
+
+
+def part(index: int | None, id_: str, name: str, arguments: Any) -> dict[str, Any]:
+    call = {"id": id_, "function": {"name": name, "arguments": arguments}}
+    return {"choices": [{"delta": {"tool_calls": [call if index is None else {"index": index, **call}]}}]}
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [part(0, "a", "look", ""), part(0, "", "", '{"at"'), part(0, "", "", ": 1}"), part(1, "b", "look", "{}")],
+        [part(0, "a", "look", '{"at": 1}'), part(0, "b", "look", "{}")],
+        [part(None, "a", "look", '{"at"'), part(None, "", "", ": 1}"), part(None, "b", "look", {})],
+    ],
+)
+def test_calls_are_put_together_however_a_server_numbers_them(events: list[Any]) -> None:
+    with model({"events": [*events, "[DONE]"]}) as (asked, _):
+        calls = asked.complete(TOOLS).calls
+    assert [(call.id, call.name, call.arguments or "{}") for call in calls] == [
+        ("a", "look", '{"at": 1}'), ("b", "look", "{}"),
+    ]  # fmt: skip
+
+
+def test_usage_in_a_choice_is_read_too() -> None:
+    end = {"choices": [{"delta": {"content": "x"}, "finish_reason": "stop", "usage": {"prompt_tokens": 7}}]}
+    with model({"events": [end]}) as (asked, _):
+        assert asked.complete().usage == Usage(7, 0, 0)

@@ -114,6 +114,26 @@ def test_a_model_that_takes_less_than_was_thought_is_sent_less() -> None:
     assert book.talk.tokens < before / 2
 
 
+def test_a_model_whose_smaller_context_is_known_is_sent_what_fits() -> None:
+    book = Book(context_tokens=100_000)
+    for number in range(6):
+        book.turn(number, 4000)
+    book.talk.too_long(3000)
+    book.talk.compact(ScriptedModel(Reply("summary")), exact)
+    assert len(book.talk.messages) == 3, "no turn fits beside the summary"
+
+
+def test_the_models_reasoning_is_recorded_and_stays_with_the_latest_turns() -> None:
+    thought = {"api": "chat", "model": "m", "fields": {"reasoning_content": "hm"}}
+    book = Book()
+    for number in range(6):
+        book.turn(number, 1500)
+    book.talk.reply(Reply("so be it", usage=Usage(3000, 0, 50), thought=thought))
+    assert book.talk.compact(ScriptedModel(Reply("summary")), exact)
+    assert book.talk.messages[-1] == {"role": "assistant", "content": "so be it", "thought": thought}
+    assert {"message": book.talk.messages[-1]} in [entry for _, entry in book.entries]
+
+
 def test_a_summary_is_summarised_in_its_turn() -> None:
     book = Book()
     for number in range(12):

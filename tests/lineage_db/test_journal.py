@@ -7,7 +7,7 @@ import pytest
 
 from evaluator.candidate import Candidate
 from lineage_db.errors import StepNotRunning, UnknownRun
-from lineage_db.records import Spend, StepState, Submission
+from lineage_db.records import PendingReply, Spend, StepState, Submission
 from lineage_db.store import Store
 from tests.decisions import ACCEPTED, accept, refuse
 
@@ -57,6 +57,23 @@ def test_spend_is_the_sum_of_all_calls_failed_ones_included(store: Store, make: 
     assert len(store.journal.calls(run.id, step_id=step.id)) == 2
     with pytest.raises(UnknownRun):
         call(store, 9999, None, make)
+
+
+def test_how_much_of_a_reply_has_come_is_known_until_the_call_has_ended(store: Store, make: Any) -> None:
+    run = make.run(store)
+    step, other = make.step(store, run), make.step(store, run)
+    for heard, characters in ((None, 0), (make.now, 1200)):
+        reply = PendingReply("m", make.now, heard, characters)
+        changes = store.revision(run.id)
+        store.journal.listen(step.id, reply, now=make.now)
+        assert store.revision(run.id) != changes, "who watches reads it"
+        assert [each.reply for each in store.steps(run.id)] == [reply, None]
+    call(store, run.id, other.id, make)
+    assert store.steps(run.id)[0].reply == reply
+    call(store, run.id, step.id, make)
+    store.claims.fail(other.id, state=StepState.ABANDONED, reason="killed", now=make.now)
+    store.journal.listen(other.id, reply, now=make.now)
+    assert [each.reply for each in store.steps(run.id)] == [None, None]
 
 
 def test_notes_outlive_their_step(store: Store, make: Any) -> None:

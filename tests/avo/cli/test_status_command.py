@@ -10,6 +10,7 @@ from rich.console import Console
 from avo.cli.status import in_words
 from avo.watch.view import read_view
 from evaluator.evaluation import Status
+from lineage_db.records import PendingReply
 from lineage_db.store import Store
 from tests.avo.cli.conftest import Avo
 from tests.avo.recorded import Recorded
@@ -47,7 +48,8 @@ def test_words_tell_who_does_what_and_what_is_wrong(tmp_path: Path, capsys: pyte
         run.step(100.0)
         run.step(120.0, (0,))
         run.step(Status.INCORRECT, (0,))
-        run.claim("w1")
+        reply = PendingReply("m", run.now, run.now, 500)
+        run.store.journal.listen(run.claim("w1").id, reply, now=run.now)
         run.store.journal.add_call(
             run.run.id, None, model="m", input_tokens=100, cached_tokens=0, output_tokens=20, usd=0.5, seconds=1.0,
             error="429: slow down", now=run.now,
@@ -57,7 +59,8 @@ def test_words_tell_who_does_what_and_what_is_wrong(tmp_path: Path, capsys: pyte
     Console(width=200).print(in_words(view, now))
     said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "driver box:7, lease for 32s" in said
-    assert "w1 step 3, mutate, for 10s, lease for 50s" in said
+    worker = said.index("w1 step 3, mutate, for 10s, lease for 50s")
+    assert said[worker + 1] == "m writes: 500 characters, the last 10s ago"
     assert "attempts 3, 6.4 a minute in 4 steps" in said
     assert "best v1, 120.0 predicted TFLOPS, h100, +20.0% over the seed" in said
     assert "models 120 tokens, 0.50 USD, 1 calls" in said

@@ -21,7 +21,7 @@ from avo.search.run import MODEL_PATIENCE, RunSession, Stop
 from avo.search.step import SeedOperator, StepOutcome
 from evaluator.evaluators import FakeEvaluator
 from evaluator.inspection import Findings
-from lineage_db.records import RunState, StepState
+from lineage_db.records import PendingReply, RunState, StepState
 from lineage_db.store import Store
 from tests.agents.endpoint import Endpoint, Line
 from tests.agents.world import WHY
@@ -178,6 +178,39 @@ def test_what_an_interrupted_step_has_used_counts_for_the_one_that_takes_it_up(s
     assert json.dumps(endpoint.requests[3]).count("Your process was interrupted") == 2
     assert outcome.version == 1
     assert len(shop.store.attempts(shop.run.id)) == 2
+
+
+def test_a_step_that_is_taken_up_hands_the_models_reasoning_back(shop: Shop) -> None:
+    def interrupt(request: Mapping[str, Any]) -> Line:
+        shop.store.claims.abandon_running(shop.run.id, reason="killed", now=NOW)
+        return {"text": "too late"}
+
+    thinking = {**trying(120.0), "thought": [{"id": "r1", "summary": [], "encrypted_content": "secret"}]}
+    script = [thinking, interrupt, {"calls": [submit(2)]}]
+    with Endpoint(script, apis=("responses",)) as endpoint:  # type: ignore[arg-type]
+        assert shop.step(agent(endpoint)).state is StepState.ABANDONED
+        assert shop.step(agent(endpoint)).version == 1
+    before, after = endpoint.requests[1:]
+    kinds = [item.get("type", item.get("role")) for item in after["input"]]
+    assert kinds == [
+        "user", "reasoning", *["function_call"] * 2, *["function_call_output"] * 2, "user",
+    ]  # fmt: skip
+    assert after["input"][:6] == before["input"], "and what the endpoint may have cached is the same"
+    assert all(tool["strict"] for tool in after["tools"])
+
+
+def test_a_display_can_see_how_much_of_a_reply_has_come(shop: Shop) -> None:
+    def watched(request: Mapping[str, Any]) -> Line:
+        seen.append(shop.store.steps(shop.run.id)[-1].reply)
+        return {"calls": [["submit", {"attempt": None, "change": "none", "seen": "-"}]]}
+
+    seen: list[PendingReply | None] = []
+    with Endpoint([watched]) as endpoint:  # type: ignore[list-item]
+        shop.step(agent(endpoint))
+    (reply,) = seen
+    assert reply is not None
+    assert (reply.model, reply.heard) == ("m", None)
+    assert shop.store.steps(shop.run.id)[-1].reply is None
 
 
 def test_evaluations_are_limited_by_step_and_by_run(shop: Shop) -> None:

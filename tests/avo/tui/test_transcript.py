@@ -45,6 +45,13 @@ def test_a_call_of_a_tool_stands_with_its_result_and_one_without_waits(run: Reco
     assert found[1].body.endswith("no result yet")
 
 
+def test_what_can_be_read_of_a_models_reasoning_stands_before_what_it_said(run: Recorded) -> None:
+    thought = {"api": "chat", "model": "m", "fields": {"reasoning_content": "exp binds\nhere"}}
+    found = told(run, {"role": "assistant", "content": "I fold it.", "thought": thought})
+    assert [str(entry.title) for entry in found] == ["thought exp binds", "assistant I fold it."]
+    assert found[0].body == "exp binds\nhere"
+
+
 def test_a_result_of_no_known_call_stands_alone(run: Recorded) -> None:
     (entry,) = told(run, {"role": "tool", "tool_call_id": "z", "content": "late"})
     assert (str(entry.title), entry.body) == ("tool late", "late")

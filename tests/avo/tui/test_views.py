@@ -22,7 +22,7 @@ from evaluator.evaluation import CaseScore, Fault, Status
 from evaluator.evaluators import FakeEvaluator
 from evaluator.profile import Code, CodeLine, LaunchProfile, Part, Profile
 from evaluator.target import ScoreKind
-from lineage_db.records import Request, RunState
+from lineage_db.records import PendingReply, Request, RunState, StepState
 from lineage_db.store import Store
 from tests.avo.recorded import HOUR, Recorded
 from tests.avo.sample_run import make_evaluation
@@ -213,6 +213,9 @@ async def test_workers_show_what_runs_and_since_when(run: Recorded) -> None:
         await pilot.press("w")
         await seen(pilot, "worker-1", "1m 16s", "candidate ")
         assert "The run" not in page(pilot)
+        (step,) = (step for step in run.store.steps(run.run.id) if step.state is StepState.RUNNING)
+        run.store.journal.listen(step.id, PendingReply("gpt", run.now, run.now, 1234), now=run.now)
+        await seen(pilot, "gpt writes: 1.2k characters")
         run.store.set_run_state(run.run.id, RunState.STOPPED, now=run.now)
         await seen(pilot, "agent  stopped", "The run is stopped: no workers.")
 

@@ -14,6 +14,7 @@ from avo.watch.view import RunView, read_view
 from evaluator.catalogue import get_problem
 from evaluator.evaluation import Status
 from evaluator.problem import Baseline
+from lineage_db.records import PendingReply
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START, make_measured
@@ -100,6 +101,15 @@ def test_time_left_follows_from_the_rate_or_the_deadline_whichever_is_nearer(run
 def test_time_left_never_runs_below_zero(run: Recorded) -> None:
     climbed(run)
     assert "0s left" in draw(run, minutes=0.1)
+
+
+def test_a_reply_that_comes_is_shown_below_the_worker_that_waits_for_it(run: Recorded) -> None:
+    climbed(run)
+    run.store.journal.listen(run.claim("worker-1").id, PendingReply("gpt", run.now, run.now, 500), now=run.now)
+    run.wait(7)
+    lines = draw(run).splitlines()
+    (place,) = (number for number, line in enumerate(lines) if "worker-1" in line)
+    assert "gpt writes: 500 characters, the last 7s ago" in lines[place + 1]
 
 
 def test_each_worker_is_shown_with_its_step_and_what_it_tried(run: Recorded) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from avo.watch.view import WINDOW, RunView, read_view, to_json
+from avo.watch.wording import awaited
 from evaluator.evaluation import Status
 from lineage_db.driving import LEASE
 from lineage_db.errors import UnknownRun
-from lineage_db.records import Request, RunState
+from lineage_db.records import PendingReply, Request, RunState
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START, make_sample_run
@@ -71,6 +72,19 @@ def test_workers_are_shown_with_their_steps_and_leases(run: Recorded) -> None:
     assert work["lease_until"] == (step.started + LEASE).isoformat()
     run.finish()
     assert read(run).working == ()
+
+
+def test_a_worker_is_shown_with_the_reply_that_it_waits_for(run: Recorded) -> None:
+    step = run.claim("worker-3")
+    first = read(run)
+    run.store.journal.listen(step.id, PendingReply("gpt", run.now, None, 0), now=run.now)
+    run.wait(40)
+    (work,) = read(run, first).working
+    assert work.step.reply is not None
+    assert awaited(work.step.reply, run.now) == "gpt was asked 40s ago"
+    assert to_json(read(run), run.now)["workers"][0]["reply"]["characters"] == 0
+    some = PendingReply("gpt", run.now, run.now, 12_345)
+    assert awaited(some, run.now + timedelta(seconds=3)) == "gpt writes: 12.3k characters, the last 3s ago"
 
 
 def test_nothing_is_read_again_until_something_changes(run: Recorded) -> None:
