@@ -1,7 +1,6 @@
-"""Opening a lineage database: URLs, connections, transactions, migrations, and all that differs by SQL dialect."""
+"""An open lineage database: transactions, migrations, errors, and copies of the whole."""
 
 import logging
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -16,11 +15,10 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError, StatementError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 
+from lineage_db.connecting import FILE_URL, first_line, missing, server, sqlite
 from lineage_db.errors import DatabaseInterrupted, DatabaseUnavailable, IncompatibleDatabase, StoreError
 
 P = ParamSpec("P")
@@ -30,8 +28,6 @@ _log = logging.getLogger(__name__)
 REVISION_TABLE = "lineage_revision"
 """Where the schema revision is kept; not Alembic's default name, which another application's database may hold."""
 
-_FILE_URL = "sqlite:///"
-_ADVICE = "give a file path, sqlite:///PATH or postgresql://USER@HOST/NAME"
 _MIGRATION_LOCK = 0x41564F
 """Key of the PostgreSQL advisory lock under which a schema is migrated: "AVO" in ASCII."""
 _PASSING = ("08", "57", "40001", "40P01", "53300")
@@ -39,15 +35,6 @@ _PASSING = ("08", "57", "40001", "40P01", "53300")
 connections.
 """
 _RETRY_S = 0.2
-_SESSION = {
-    "connect_timeout": 10,
-    "keepalives_idle": 30,
-    "keepalives_interval": 10,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 60_000,
-    "options": "-c idle_in_transaction_session_timeout=60s",
-}
-"""Settings of a connection to a server: neither side waits long for one that is gone."""
 _SIGN = text(
     "INSERT INTO writers (id, token) VALUES (:id, :token) ON CONFLICT (id) DO UPDATE SET token = excluded.token"
 )
@@ -78,12 +65,12 @@ class Database:
         self._watch = watch
         self._given_up = False
         self._id = uuid4().hex
-        if url.startswith(_FILE_URL) or "://" not in url:
-            path = Path(url.removeprefix(_FILE_URL)).absolute()
-            self.url, self.label = f"{_FILE_URL}{path}", str(path)
-            self._engine = _sqlite(path, create, read_only, busy_seconds)
+        if url.startswith(FILE_URL) or "://" not in url:
+            path = Path(url.removeprefix(FILE_URL)).absolute()
+            self.url, self.label = f"{FILE_URL}{path}", str(path)
+            self._engine = sqlite(path, create, read_only, busy_seconds)
         else:
-            self.url, self.label, self._engine = _server(url, read_only)
+            self.url, self.label, self._engine = server(url, read_only)
         self._engines = {
             (write, durable): self._engine.execution_options(write=write, durable=durable)
             for write in (False, True)
@@ -123,7 +110,7 @@ class Database:
                 raise self._explain(error.orig or error, lost=error.connection_invalidated) from error
             raise (error.orig or error) from None  # a value that its column type refuses: the caller's error
         except SQLAlchemyError as error:
-            raise DatabaseUnavailable(f"database {self.label}: {_first_line(error)}") from error
+            raise DatabaseUnavailable(f"database {self.label}: {first_line(error)}") from error
 
     def persist(self, work: Callable[[], T]) -> T:
         """Return what ``work``, one transaction, returns; run it again while the server is away, but not forever.
@@ -149,6 +136,26 @@ class Database:
             else:
                 self._given_up = False
                 return done
+
+    def copy_to(self, target: sqlite3.Connection) -> None:
+        """Copy an SQLite database, as it is at one moment; writers need not wait."""
+        if not self.embedded:
+            raise DatabaseUnavailable(f"database {self.label} is on a server: back it up with pg_dump")
+        self._alone(lambda source: source.backup(target))
+
+    def shrink(self) -> None:
+        """Rebuild an SQLite file without what was deleted. A server does so by itself."""
+        if self.embedded:
+            self._alone(lambda connection: connection.execute("VACUUM"))
+
+    def _alone(self, work: Callable[[sqlite3.Connection], object]) -> None:
+        """Do what SQLite allows in no transaction of ours."""
+        with closing(self._engine.raw_connection()) as connection:
+            try:
+                assert isinstance(connection.driver_connection, sqlite3.Connection)
+                work(connection.driver_connection)
+            except sqlite3.Error as error:
+                raise self._explain(error) from error
 
     def _commit(self, connection: Connection) -> None:
         """Commit; where the connection is lost meanwhile, find out whether the server committed."""
@@ -215,7 +222,7 @@ class Database:
                     f"{self.label} is a database of something else: choose an empty or a new one for AVO"
                 )
             if not create:
-                raise _missing(self.label)
+                raise missing(self.label)
         elif revision not in {script.revision for script in scripts.walk_revisions()}:
             raise IncompatibleDatabase(
                 f"{self.label} was written by a newer AVO (schema {revision}, known up to "
@@ -241,7 +248,7 @@ class Database:
 
         ``lost``: the connection was lost with it.
         """
-        reason = _first_line(error)
+        reason = first_line(error)
         if "not a database" in reason:
             return IncompatibleDatabase(f"{self.label} is not an SQLite database: choose another path")
         if "is locked" in reason:
@@ -325,96 +332,3 @@ def _migrations() -> Config:
 @cache
 def _scripts() -> ScriptDirectory:
     return ScriptDirectory.from_config(_migrations())
-
-
-def _sqlite(path: Path, create: bool, read_only: bool, busy_seconds: float) -> Engine:
-    if path.name == ":memory:":
-        raise DatabaseUnavailable("a database in memory cannot be shared between processes: give a file path")
-    if create:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DatabaseUnavailable(
-                f"folder {path.parent} cannot be made ({error.strerror}): choose another path for the database"
-            ) from error
-    elif not path.exists():
-        raise _missing(str(path))
-
-    def connect(how: str) -> sqlite3.Connection:
-        # With isolation_level None the driver leaves BEGIN to us, so a writing transaction can be IMMEDIATE. If it were
-        # not, another process's write between its first read and its first write would fail it, whatever the timeout.
-        return sqlite3.connect(
-            f"{path.as_uri()}?mode={how}", uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False
-        )
-
-    engine = create_engine(
-        URL.create("sqlite", database=str(path)),
-        creator=partial(_reading, path, connect) if read_only else partial(connect, "rwc" if create else "rw"),
-    )
-
-    @event.listens_for(engine, "connect")
-    def _connect(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-        connection.cursor().execute("PRAGMA foreign_keys = ON")
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        options = connection.get_execution_options()
-        driver = connection.connection.cursor()  # SQLAlchemy's own way is too slow for each transaction
-        try:
-            if options["write"]:
-                # With a write-ahead log, FULL waits for the disk at each commit, NORMAL at none.
-                driver.execute(f"PRAGMA synchronous = {'FULL' if options['durable'] else 'NORMAL'}")
-            driver.execute("BEGIN IMMEDIATE" if options["write"] else "BEGIN")
-        except sqlite3.Error as error:
-            raise OperationalError("BEGIN", None, error) from error
-
-    return engine
-
-
-def _reading(path: Path, connect: Callable[[str], sqlite3.Connection]) -> sqlite3.Connection:
-    """Return a connection that writes nothing into the database, to a file that we may only read, too."""
-    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):  # then closing removes the files beside it
-        connection = connect("rw")
-        connection.execute("PRAGMA query_only = ON")
-        return connection
-    log = Path(f"{path}-wal")
-    try:
-        connection = connect("ro")
-        connection.execute("PRAGMA schema_version")
-    except sqlite3.OperationalError:
-        if log.exists() and log.stat().st_size:
-            raise
-        return connect("ro&immutable=1")  # nobody writes to it: what a log needs beside it cannot be made
-    return connection
-
-
-def _server(text: str, read_only: bool) -> tuple[str, str, Engine]:
-    try:
-        url = make_url(text)
-    except ArgumentError:
-        raise DatabaseUnavailable(f"{text!r} is not a database URL: {_ADVICE}") from None
-    label = url.render_as_string()
-    if url.drivername not in ("postgresql", "postgresql+psycopg"):
-        raise DatabaseUnavailable(f"{label} is not a database URL AVO knows: {_ADVICE}")
-    try:
-        session = {name: value for name, value in _SESSION.items() if name not in url.query}
-        engine = create_engine(url.set(drivername="postgresql+psycopg"), connect_args=session)
-        engine = engine.execution_options(postgresql_readonly=read_only)
-    except ImportError:
-        raise DatabaseUnavailable(f"{label} needs psycopg: pip install 'avo-kernels[postgresql]'") from None
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        options = connection.get_execution_options()
-        if options["write"] and not options["durable"]:
-            connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
-
-    return url.render_as_string(hide_password=False), label, engine
-
-
-def _missing(label: str) -> DatabaseUnavailable:
-    return DatabaseUnavailable(f"no database at {label}: start one with avo run")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]

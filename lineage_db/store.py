@@ -21,6 +21,7 @@ from lineage_db.records import Attempt, AttemptSummary, History, Run, RunState, 
 from lineage_db.results import Results
 from lineage_db.rows import record, to_attempt
 from lineage_db.tables import NAME_LENGTH, attempts, runs, steps, versions
+from lineage_db.upkeep import Upkeep
 
 _SEEDS = range(-(2**63), 2**63)
 
@@ -43,6 +44,7 @@ class Store(Part):
         self.results = Results(database, self._histories)
         self.journal = Journal(database, self._histories)
         self.pages = Pages(database)
+        self.upkeep = Upkeep(database)
 
     @classmethod
     def open(cls, url: str, *, create: bool = True) -> Self:

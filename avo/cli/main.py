@@ -25,7 +25,6 @@ from avo.cli.lineage import lineage
 from avo.cli.log import log
 from avo.cli.mcp import mcp
 from avo.cli.memory import memory
-from avo.cli.migrate import migrate
 from avo.cli.moves import moves
 from avo.cli.options import command_class
 from avo.cli.profile import profile
@@ -34,10 +33,12 @@ from avo.cli.report import report
 from avo.cli.resume import resume
 from avo.cli.run import run
 from avo.cli.runs import runs
+from avo.cli.service import service
 from avo.cli.show import show
 from avo.cli.status import status
 from avo.cli.tune import tune
 from avo.cli.ui import ui
+from avo.cli.upkeep import backup, migrate, prune
 from avo.errors import AvoError
 from evaluator.errors import EvaluatorError
 from knowledge_base.errors import LibraryError
@@ -49,7 +50,7 @@ GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Understand what it found": (lineage, attempts, show, diff, compare, memory, profile),
     "Try kernels of your own": (evaluate, tune, baselines, moves),
     "Take the result home": (report, export, git),
-    "Look after the installation": (doctor, migrate),
+    "Look after the installation": (doctor, service, backup, prune, migrate),
 }
 """The commands, by what a person is about."""
 _WHOLE = 1000

@@ -1,0 +1,52 @@
+"""Looking after a database: a copy of it while runs go on, and less of what only explains them."""
+
+import os
+import sqlite3
+import tempfile
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import Connection, delete, select
+
+from lineage_db import queries
+from lineage_db.engine import Part, transactional
+from lineage_db.errors import DatabaseUnavailable, RunHeld
+from lineage_db.records import StepState
+from lineage_db.tables import messages, steps
+
+
+class Upkeep(Part):
+    """Backing up and pruning."""
+
+    def back_up(self, path: Path) -> None:
+        """Write a copy of an SQLite database to ``path``, as it is at one moment, also while runs write to it.
+
+        A copy that fails leaves nothing. Raises ``DatabaseUnavailable``, also for a database on a server.
+        """
+        try:
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+                copy = Path(folder, path.name)
+                with closing(sqlite3.connect(copy)) as target:
+                    self._database.copy_to(target)
+                os.replace(copy, path)
+        except OSError as error:
+            raise DatabaseUnavailable(f"{path} cannot be written: {error.strerror}") from error
+
+    @transactional(write=True)
+    def drop_transcripts(self, connection: Connection, run_id: int, *, now: datetime) -> int:
+        """Drop the transcripts of a run's ended steps and return how many messages they had.
+
+        Raises ``RunHeld`` while a process drives the run, whose next steps may read them, and ``UnknownRun``.
+        """
+        run = queries.lock_run(connection, run_id, now)
+        if run.driver is not None and run.driver_until > now:
+            raise RunHeld(run.name, run.driver, run.driver_until)
+        ended = select(steps.c.id).where(
+            steps.c.run_id == run_id, steps.c.state.in_((StepState.DONE, StepState.FAILED))
+        )
+        return connection.execute(delete(messages).where(messages.c.step_id.in_(ended))).rowcount
+
+    def shrink(self) -> None:
+        """Give the disk what dropped data took, where that is not done by the server; waits for other writers."""
+        self._database.shrink()
