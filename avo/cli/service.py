@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from avo.cli.common import DbOption, RunArgument, read_store
 
@@ -27,6 +26,8 @@ def service(
 
     Example: avo service mha-h100 > ~/.config/systemd/user/avo-mha-h100.service
     """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     with read_store(db) as store:
         record, url = store.run(run), store.url
     templates = Environment(
