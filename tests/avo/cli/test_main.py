@@ -14,7 +14,6 @@ import typer
 from typer.testing import Result
 
 from avo.cli.main import app
-from evaluator.catalogue import get_problem
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.target import CARDS
 
@@ -72,7 +71,6 @@ def test_version_is_printed(avo: Callable[..., Result]) -> None:
 
 
 PROBLEMS = "mha, gqa, fsa, a file PATH.py"
-SUITES = ", ".join(get_problem("mha").suites)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +84,7 @@ SUITES = ", ".join(get_problem("mha").suites)
             f"avo: unknown target 'tpu': choose one of {CARDS}, cuda\n",
         ),
         (["evaluate", __file__, "--problem", "fft"], f"avo: unknown problem 'fft': choose one of {PROBLEMS}\n"),
-        (["evaluate", __file__, "--suite", "slow"], f"avo: unknown suite 'slow': choose one of {SUITES}\n"),
+        (["evaluate", __file__, "--suite", "slow"], "avo: unknown suite 'slow': choose one of quick, paper\n"),
         *(
             (
                 [command, "mha-h100@1"],
