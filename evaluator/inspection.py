@@ -16,6 +16,8 @@ class Look(StrEnum):
     PTX = "ptx"
     TTGIR = "ttgir"
     """Triton GPU IR, after the target's passes."""
+    IR = "ir"
+    """The IR before one of the compiler's passes; by default before the one that fails."""
     SCORE = "score"
     """The verdict on another suite than the judge's own."""
     SCRIPT = "script"
@@ -34,6 +36,9 @@ class Inspection:
     """The suite to score on; None for the judge's own."""
     case: str | None = None
     """The benchmark case that code is compiled for; None for the first."""
+    before: str | None = None
+    """The pass that the IR is from, by its name or its number, from 1; None: the one that fails, else the list of all.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,11 @@ def without_locations(ttir: str) -> str:
     return _STRING_OR_LOCATION.sub(lambda match: match[0] if match[0].startswith('"') else "", ttir)
 
 
+def to_read(ir: str) -> str:
+    """Return IR text for a reader: without source locations, and without the lines that hold nothing else."""
+    return "\n".join(line for line in without_locations(ir).splitlines() if line.strip())
+
+
 def split_locations(line: str) -> tuple[str, str]:
     """Return a line without its ``loc(...)`` parts, and the contents of the last of them (``""`` if none)."""
     if "loc(" not in line:

@@ -39,8 +39,14 @@ class ReadVersion(_Arguments):
 
 
 class DiffVersions(_Arguments):
-    old: int = Field(ge=0)
+    old: int | None = Field(default=None, ge=0)
     new: int | None = Field(default=None, ge=0)
+    old_attempt: int | None = Field(default=None, ge=0)
+    new_attempt: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        return _at_most_one(_exactly_one(self, "old", "old_attempt"), "new", "new_attempt")
 
 
 class SearchKnowledge(_Arguments):
@@ -90,13 +96,21 @@ class Show(StrEnum):
     SASS = "sass"
     PTX = "ptx"
     TTGIR = "ttgir"
+    IR = "ir"
 
 
 class Profile(_Arguments):
     show: Show = Show.PIPES
     case: str | None = None
     version: int | None = Field(default=None, ge=0)
+    attempt: int | None = Field(default=None, ge=0)
+    before: str | None = Field(default=None, min_length=1, max_length=100)
     first: int = Field(default=1, ge=1)
+    loop: bool = False
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        return _at_most_one(self, "version", "attempt")
 
 
 class RunPython(_Arguments):
@@ -205,6 +219,14 @@ def _wrong(detail: Any) -> str:
 
 
 def _exactly_one(model: _Model, *names: str) -> _Model:
-    if sum(getattr(model, name) is not None for name in names) != 1:
-        raise PydanticCustomError("one", "give exactly one of {names}", {"names": ", ".join(names)})
+    return _some_of(model, "exactly", (1,), names)
+
+
+def _at_most_one(model: _Model, *names: str) -> _Model:
+    return _some_of(model, "at most", (0, 1), names)
+
+
+def _some_of(model: _Model, how: str, counts: tuple[int, ...], names: tuple[str, ...]) -> _Model:
+    if sum(getattr(model, name) is not None for name in names) not in counts:
+        raise PydanticCustomError("one", "give {how} one of {names}", {"how": how, "names": ", ".join(names)})
     return model

@@ -9,6 +9,7 @@ from agents.model import readable
 from agents.operator import Brief
 from agents.tools import arguments, tables
 from agents.tools.arguments import BadCall, parse, tool_specs
+from agents.tools.code import main_loop, page
 from agents.tools.workbench import StepAttempt, Workbench, numbered
 from evaluator.catalogue import get_suite, name_of
 from evaluator.errors import EvaluatorUnavailable, UnknownProblem
@@ -99,10 +100,9 @@ class Toolbox:
         return tables.attempt(version.attempt, f"version {version.number}", kind)
 
     def _diff_versions(self, asked: arguments.DiffVersions) -> str:
-        old = self._version(asked.old).attempt.source
-        new = self.bench.source if asked.new is None else self._version(asked.new).attempt.source
-        names = (f"version {asked.old}", "working source" if asked.new is None else f"version {asked.new}")
-        return difference(old, new, *names) or "no difference"
+        old, old_name = self._named(asked.old, asked.old_attempt)
+        new, new_name = self._named(asked.new, asked.new_attempt)
+        return difference(old, new, old_name, new_name) or "no difference"
 
     def _search_knowledge(self, asked: arguments.SearchKnowledge) -> str:
         found = self._brief.knowledge.search(
@@ -184,13 +184,16 @@ class Toolbox:
         return f"on suite {suite}, not recorded: {said}\n{tables.evaluation(found.evaluation)}"
 
     def _profile(self, asked: arguments.Profile) -> str:
-        source = self.bench.source if asked.version is None else self._version(asked.version).attempt.source
+        source, _ = self._named(asked.version, asked.attempt)
         case = asked.case or get_suite(self._brief.problem, self._brief.suite)[0].name
         if asked.show is arguments.Show.PIPES:
             found = self._brief.profile(self._brief.candidate(source), case)
             return _fault(found) if isinstance(found, Fault) else "\n\n".join(map(tables.profile, found))
-        seen = self._look(Look(asked.show.value), source, case=case)
-        return _fault(seen.fault) if seen.fault else _page(seen.text, asked.first, self._most_chars - _NOTE_CHARS)
+        seen = self._look(Look(asked.show.value), source, case=case, before=asked.before)
+        if seen.fault:
+            return _fault(seen.fault)
+        first = (asked.loop and main_loop(seen.text)) or asked.first
+        return page(seen.text, first, self._most_chars - _NOTE_CHARS)
 
     def _run_python(self, asked: arguments.RunPython) -> str:
         return tables.script(self._look(Look.SCRIPT, asked.code))
@@ -206,19 +209,25 @@ class Toolbox:
         if asked.attempt is None:
             bench.done, bench.reason = True, asked.seen
             return "the step ends without a submission"
-        attempt = self._of_step(asked.attempt)
+        attempt = self._submitted(asked.attempt)
         if not attempt.tflops:
             correct = ", ".join(str(each.attempt_id) for each in bench.attempts if each.tflops) or "none"
             raise BadCall(f"attempt {attempt.attempt_id} is not correct: correct ones of this step: {correct}")
         bench.submit(attempt, asked.change, asked.seen)
         return f"attempt {attempt.attempt_id} is submitted; the step ends"
 
-    def _of_step(self, attempt_id: int) -> StepAttempt:
+    def _submitted(self, attempt_id: int) -> StepAttempt:
+        """Return the attempt to submit: of this step, or of an earlier one as it is on record."""
         for attempt in self.bench.attempts:
             if attempt.attempt_id == attempt_id:
                 return attempt
-        known = ", ".join(str(each.attempt_id) for each in self.bench.attempts) or "none yet"
-        raise BadCall(f"attempt {attempt_id} was not evaluated in this step: choose one of {known}")
+        for version in self._brief.versions:
+            if version.attempt.id == attempt_id:
+                raise BadCall(f"attempt {attempt_id} is version {version.number} already")
+        earlier = self._attempt(attempt_id)
+        stated, _, expected = earlier.hypothesis.removesuffix(")").partition(" (expected: ")
+        tflops = earlier.evaluation.geomean_tflops
+        return StepAttempt(attempt_id, stated, earlier.change, expected, "", tflops)
 
     def _version(self, number: int | None) -> Version:
         for version in self._brief.versions:
@@ -233,14 +242,30 @@ class Toolbox:
         except LookupError:
             raise BadCall(f"there is no attempt {attempt_id}: read_lineage lists them") from None
 
+    def _named(self, version: int | None, attempt: int | None) -> tuple[str, str]:
+        """Return the source of a version or an attempt, or else the working source, and what to call it."""
+        if version is not None:
+            return self._version(version).attempt.source, f"version {version}"
+        if attempt is not None:
+            return self._attempt(attempt).source, f"attempt {attempt}"
+        return self.bench.source, "working source"
+
     def _parent_speeds(self) -> dict[str, float]:
         """Return the speeds of the step's parents and of the best version."""
         wanted = {*self.bench.parents, self._brief.versions[-1].number}
         speeds = {v.number: v.attempt.evaluation.geomean_tflops for v in self._brief.versions if v.number in wanted}
         return {f"version {number}": tflops for number, tflops in speeds.items() if tflops}
 
-    def _look(self, look: Look, source: str, *, suite: str | None = None, case: str | None = None) -> Findings:
-        return self._brief.desk.inspect(Inspection(look, name_of(self._brief.problem), source, suite, case))
+    def _look(
+        self,
+        look: Look,
+        source: str,
+        *,
+        suite: str | None = None,
+        case: str | None = None,
+        before: str | None = None,
+    ) -> Findings:
+        return self._brief.desk.inspect(Inspection(look, name_of(self._brief.problem), source, suite, case, before))
 
 
 def cut(text: str, most: int) -> str:
@@ -254,19 +279,6 @@ def cut(text: str, most: int) -> str:
 def difference(old: str, new: str, old_name: str, new_name: str) -> str:
     """Return the unified diff of two sources."""
     return "\n".join(difflib.unified_diff(old.splitlines(), new.splitlines(), old_name, new_name, lineterm="", n=2))
-
-
-def _page(text: str, first: int, most: int) -> str:
-    """Return lines from line ``first`` on, at most ``most`` characters, and where to continue."""
-    lines = text.splitlines()
-    chosen: list[str] = []
-    for line in lines[first - 1 :]:
-        if sum(map(len, chosen)) + len(chosen) + len(line) > most:
-            break
-        chosen.append(line)
-    last = first - 1 + len(chosen)
-    more = f"\n[... lines {last + 1} to {len(lines)}: call again with first: {last + 1}]" if last < len(lines) else ""
-    return ("\n".join(chosen) or "there are no such lines") + more
 
 
 def _fault(fault: Fault) -> str:

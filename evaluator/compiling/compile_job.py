@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import triton
 from triton import knobs
@@ -18,6 +18,8 @@ from triton.compiler.errors import CompilationError
 from triton.runtime import cache
 from triton.runtime.errors import OutOfResources, PTXASError
 
+from evaluator.compiling import passes
+
 for _tool in ("ptxas", "ptxas_blackwell", "cuobjdump", "nvdisasm"):
     getattr(knobs.nvidia, _tool, None)  # asks the tool for its version: here before the fork, once
 
@@ -25,13 +27,8 @@ for _tool in ("ptxas", "ptxas_blackwell", "cuobjdump", "nvdisasm"):
 def run(payload: bytes) -> bytes:
     """Compile a kernel. A failure that the compiler reports itself is a reply with ``error``."""
     request = json.loads(payload)
-    os.environ["TRITON_CACHE_DIR"] = os.path.abspath("cache")
-    cache.triton_key = lambda: ""  # a digest of all of Triton, for a cache that lives as long as this job
-    file = f"kernel.{request['level']}"  # where compilation goes on is told by the extension
-    Path(file).write_text(request["text"])
-    options = request["options"]
     try:
-        compiled = triton.compile(file, target=GPUTarget("cuda", request["arch"], 32), options=options)
+        compiled = _compiled(request)
     except (RuntimeError, ValueError, AssertionError, CompilationError, OutOfResources, PTXASError) as error:
         if f"error code -{signal.SIGXCPU}" in str(error):  # ptxas has used up the time that this job was given
             signal.raise_signal(signal.SIGXCPU)
@@ -51,9 +48,47 @@ def run(payload: bytes) -> bytes:
         "num_warps": metadata.num_warps,
         "shared": metadata.shared,
         "tensor_memory": getattr(metadata, "tmem_size", None) or 0,
-        "launch": _launch(file, request["arch"], compiled),
+        "launch": _launch(_file(request), request["arch"], compiled),
     }
     return json.dumps(reply).encode()
+
+
+def trace(payload: bytes) -> bytes:
+    """Compile a kernel once more, with all that Triton says of its passes: see ``passes.read``.
+
+    What compiles is a process of its own: it may be the compiler's last.
+    """
+    request = json.loads(payload)
+    log = Path("log")
+    if (pid := os.fork()) == 0:
+        _traced(request, log)
+    os.waitpid(pid, 0)
+    text = log.read_text(errors="replace")
+    return json.dumps(passes.read(text, request["wanted"])).encode()
+
+
+def _traced(request: dict[str, Any], log: Path) -> NoReturn:
+    try:
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
+        os.environ |= {"MLIR_ENABLE_DUMP": "1", "TRITON_LLVM_DEBUG_ONLY": ",".join(passes.TALKATIVE)}
+        _compiled(request)
+    except Exception as error:
+        os.write(2, f"\n{error}\n".encode())
+    finally:
+        os._exit(0)
+
+
+def _file(request: dict[str, Any]) -> str:
+    return f"kernel.{request['level']}"  # where compilation goes on is told by the extension
+
+
+def _compiled(request: dict[str, Any]) -> Any:
+    os.environ["TRITON_CACHE_DIR"] = os.path.abspath("cache")
+    cache.triton_key = lambda: ""  # a digest of all of Triton, for a cache that lives as long as this job
+    Path(_file(request)).write_text(request["text"])
+    return triton.compile(
+        _file(request), target=GPUTarget("cuda", request["arch"], 32), options=dict(request["options"])
+    )
 
 
 def _launch(file: str, arch: int, compiled: Any) -> str:

@@ -20,7 +20,8 @@ from typing import Any
 import msgspec
 
 from evaluator.binary import Binary
-from evaluator.compiling.reasons import advice, reason
+from evaluator.compiling.passes import Trace
+from evaluator.compiling.reasons import advice, failure, in_a_pass, reason
 from evaluator.evaluation import Fault, Status
 from evaluator.locations import located, without_locations
 from evaluator.plan import DEFAULT_LIMITS, KernelIR, LaunchPlan, Level
@@ -78,14 +79,15 @@ class Compiler:
         path = self._cache_path(kernel, text, target)
         if path and (cached := _read_cache(path, target)):
             return cached
-        options = {name: value for name, value in kernel.options if value is not None}
-        request = {"text": text, "level": kernel.level, "options": options, "arch": target.arch}
         subject = f"kernel {kernel.name} for {target.name}"
 
         def told(why: str) -> str:
+            trace = self.trace(kernel, target) if in_a_pass(why) else None
+            if isinstance(trace, Trace):
+                why = failure(trace, why)
             return located(why, kernel.ttir) + advice(why, target, kernel.ttir)
 
-        outcome = self._run("run", request, f"compiling {subject}", subject, told)
+        outcome = self._run("run", _request(kernel, text, target), f"compiling {subject}", subject, told)
         if isinstance(outcome, Fault):
             return outcome
         try:
@@ -100,6 +102,20 @@ class Compiler:
         if path:
             _write_cache(path, binary)
         return binary
+
+    def trace(self, kernel: KernelIR, target: Target, wanted: str | None = None) -> Trace | Fault:
+        """Compile once more, and return how the kernel went through the passes, with the IR before the pass that is
+        ``wanted``, see ``passes.read``. Takes several times as long as ``compile``, which it raises like.
+        """
+        request = {**_request(kernel, without_locations(kernel.ttir), target), "wanted": wanted}
+        subject = f"kernel {kernel.name} for {target.name}"
+        outcome = self._run("trace", request, f"tracing the passes of {subject}", subject)
+        if isinstance(outcome, Fault):
+            return outcome
+        try:
+            return msgspec.json.decode(outcome.result, type=Trace)
+        except ValueError as error:
+            return Fault(Status.CRASHED, f"the compiler's passes cannot be read, for {subject}: {error!r:.200}")
 
     def canonical(self, plans: Sequence[LaunchPlan], target: Target) -> tuple[LaunchPlan, ...] | Fault:
         """Return the plans with all IR as MLIR itself prints it, so that all who read the text see the same program.
@@ -170,6 +186,11 @@ def _check_options(kernel: KernelIR) -> Fault | None:
             kind = COMPILE_OPTIONS[name].__name__
             return Fault(Status.COMPILE_ERROR, f"kernel {kernel.name}: option {name} must be {kind}, not {value!r:.80}")
     return None
+
+
+def _request(kernel: KernelIR, text: str, target: Target) -> dict[str, Any]:
+    options = {name: value for name, value in kernel.options if value is not None}
+    return {"text": text, "level": kernel.level, "options": options, "arch": target.arch}
 
 
 def _binary(reply: dict[str, Any], target: Target) -> Binary:

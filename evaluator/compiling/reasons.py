@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 
+from evaluator.compiling.passes import Trace
 from evaluator.target import Target
 
 _CHARS = 300
@@ -10,7 +11,9 @@ _TELLING = re.compile(r"\berror\b|\bfatal\b|assertion", re.IGNORECASE)
 _EMPTY = ("Failures have been detected while processing", "A signal was caught while processing")
 """How MLIR says that there were errors, without a word about them."""
 _ASSERTION = re.compile(r"Assertion `.*' failed")
-_PASS = re.compile(r"Pipeline failed while executing \[`(\w+)`")
+_UNREACHABLE = re.compile(r"^UNREACHABLE executed at \S*?([\w.]+:\d+)!")
+_PLACED = re.compile(r"^kernel\.ttg?ir:\d+:\d+: error: ")
+_IN_A_PASS = re.compile(r"ended by signal|PassManager::run failed")
 
 _HARDWARE: tuple[tuple[str, Callable[[Target], bool], str], ...] = (
     (
@@ -31,18 +34,47 @@ _HARDWARE: tuple[tuple[str, Callable[[Target], bool], str], ...] = (
 )
 """What an error's text may be about, which targets have it, and which do, in words: operations and instructions by
 their whole names, with a prefix or suffix after a dot, as no name of the author's has."""
-_ABORTED = re.compile(r"Assertion|ended by signal|NVGPUWarpSpecialization")
+_SPECIALISING = "nvgpu-warp-specialization"
 _SPECIALISED = re.compile(r"tt\.warp_specialize")
 _LOOP = re.compile(r"\bscf\.(for|while)\b")
 
 
 def reason(stderr: str) -> str:
     """Return what a compiler wrote about its failure, each part after a semicolon; "" if it wrote nothing telling."""
+    return "".join(f"; {part}" for part in _parts(stderr))
+
+
+def in_a_pass(why: str) -> bool:
+    """Return whether a compiler that failed for this reason may have been in one of Triton's passes."""
+    return bool(_IN_A_PASS.search(why))
+
+
+def failure(trace: Trace, why: str) -> str:
+    """Return in one line which pass failed, on which operation, and what Triton says of it; ``why`` if it says nothing.
+
+    An operation that Triton does not blame is the one that it wrote of last. The compiler may reach into memory that is
+    not its own, and then fails by chance.
+    """
+    if not trace.failed:
+        return f"{why}; compiled once more it does not fail: Triton's compiler is at fault"
+    on = ""
+    if trace.operation:
+        where = f" ({' or '.join(trace.places)})" if trace.places else ""
+        on = f"{' on' if trace.blamed else ', last at'} `{trace.operation}`{where}"
+    said = "; ".join(_PLACED.sub("", part) if trace.blamed else part for part in _parts(trace.said))
+    said = said or why.partition("; ")[2] or why
+    return f"Triton's pass `{trace.passes[-1]}` failed{on}: {said}"
+
+
+def _parts(stderr: str) -> list[str]:
     lines = [line.strip() for line in stderr.splitlines()]
-    telling = [line for line in lines if _TELLING.search(line) and not any(word in line for word in _EMPTY)]
-    said = [found[0] if (found := _ASSERTION.search(line)) else line for line in telling]
-    passes = [f"in Triton's pass {found[1]}" for line in lines if (found := _PASS.search(line))]
-    return "".join(f"; {part[:_CHARS]}" for part in (*said[:3], *passes[:1]))
+    said = []
+    for before, line in zip(["", *lines], lines, strict=False):
+        if found := _UNREACHABLE.search(line):
+            said.append(f"{before} ({found[1]})")
+        elif _TELLING.search(line) and not any(word in line for word in _EMPTY):
+            said.append(found[0] if (found := _ASSERTION.search(line)) else line)
+    return [part[:_CHARS] for part in said[:3]]
 
 
 def advice(text: str, target: Target, ir: str = "") -> str:
@@ -54,10 +86,12 @@ def advice(text: str, target: Target, ir: str = "") -> str:
         if re.search(pattern, text) and not has(target):
             return f"; this is {what}, {target.name} has {target.arch / 10}"
     loops = len(_LOOP.findall(ir))
-    if target.arch == 90 and loops > 1 and _SPECIALISED.search(ir) and _ABORTED.search(text):
-        # Seen with Triton 3.9 and four warps a CTA. The pass is named where it fails without aborting.
-        return (
-            "; for Hopper, Triton's pass NVGPUWarpSpecialization is known to fail on a warp-specialised loop beside "
-            f"others, here {loops} in all: make it the only loop of the kernel, or leave warp_specialize out"
-        )
+    if _SPECIALISING in text:  # the rules were seen with Triton 3.9 and four warps a CTA
+        rule = f"a warp-specialised loop beside others, here {loops} in all: make it the only loop of the kernel"
+        if loops == 1:
+            rule = (
+                "scores that are carried to the next iteration, and on two blocks of keys in one iteration, where a "
+                "CTA has 128 rows: do neither"
+            )
+        return f"; this pass, for Hopper, is known to fail on {rule}, or leave warp_specialize out"
     return ""

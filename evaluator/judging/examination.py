@@ -12,6 +12,7 @@ from evaluator.candidate import CANDIDATE_FILE, Candidate, Incumbent
 from evaluator.catalogue import get_problem
 from evaluator.compiling.compiler import Compiler
 from evaluator.compiling.limits import fit
+from evaluator.compiling.passes import shown
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Fault, Resources, Score, Status
 from evaluator.inspection import Findings, Look
@@ -27,7 +28,7 @@ from evaluator.judging.sampling import BEFORE_ACCEPTANCE, EACH_TIME, ELSEWHERE
 from evaluator.judging.speed import Challenge, CompiledPlan, Predicted, Speed
 from evaluator.judging.stages import stages
 from evaluator.judging.traits import traits
-from evaluator.locations import located, without_locations
+from evaluator.locations import located, to_read
 from evaluator.performance import ModelError, explain, resources
 from evaluator.performance.listing import hot_code
 from evaluator.plan import KernelIR, LaunchPlan, Level
@@ -215,17 +216,30 @@ class Examination:
             return hot_code(self.profiles(None)[0])
         binaries = dict(self._compile(_kernels(self._fastest())))
         return "\n".join(
-            located(binary.ptx, kernel.ttir) if look is Look.PTX else without_locations(binary.ttgir)
+            located(binary.ptx, kernel.ttir) if look is Look.PTX else to_read(binary.ttgir)
             for kernel, binary in binaries.items()
         )
 
+    def ir(self, before: str | None) -> str:
+        """Return the IR before a pass, see ``Inspection.before``, of each kernel of the first benchmark case: of those
+        of its fastest plan, or of the one that does not compile.
+        """
+        compiler, target = self._tools.compiler, self._tools.target
+        kernels = outcome(lambda: list(dict(self._compile(_kernels(self._fastest())))))
+        if isinstance(kernels, Fault):
+            every = list(dict.fromkeys(_kernels(self._plans[0])))
+            kernels = [each for each in every if isinstance(compiler.compile(each, target), Fault)][:1] or every
+        traces = [(kernel.name, passed(compiler.trace(kernel, target, before))) for kernel in kernels]
+        return "\n\n".join(shown(name, trace, before) for name, trace in traces)
+
     def check(self) -> Findings:
-        """Execute the small case and compile the first configurations for all benchmark cases; return both findings,
+        """Execute the small cases and compile the first configurations for all benchmark cases; return both findings,
         with the first fault.
         """
-        (plan, *_), *large = self._plans
-        ran = outcome(lambda: self._check_whole(self._cases.small[0], plan))
-        compiled = outcome(lambda: self._binaries.update(self._compile(_kernels(of_case[0] for of_case in large))))
+        first = [of_case[:1] for of_case in self._plans]
+        small, large = first[: len(self._cases.small)], first[len(self._cases.small) :]
+        ran = outcome(lambda: self._check_small(small))
+        compiled = outcome(lambda: self._binaries.update(self._compile(_kernels(chain(*large)))))
         return Findings(ran or compiled, resources=self._resources, cases=tuple(self._checker.results))
 
     @property

@@ -128,10 +128,13 @@ class Judge(Evaluator):
         problem = get_problem(inspection.problem)
         try:
             if inspection.look is Look.CHECK:
-                small = _smallest(problem.correctness_cases)
-                return self._captured(candidate, (small,), get_suite(problem, self.suite)).check()
+                small = _smallest_of_each(problem.correctness_cases)
+                return self._captured(candidate, small, get_suite(problem, self.suite)).check()
             first, *_ = get_cases(problem, self.suite, inspection.case)
-            return Findings(text=self._captured(candidate, (), (first,)).code(inspection.look))
+            captured = self._captured(candidate, (), (first,))
+            if inspection.look is Look.IR:
+                return Findings(text=captured.ir(inspection.before))
+            return Findings(text=captured.code(inspection.look))
         except Refused as refused:
             return Findings(refused.fault)
 
@@ -170,10 +173,18 @@ def _sized(case: Case) -> Case:
     return replace(case, name=f"{case.name} at {size}")
 
 
-def _smallest(cases: Sequence[Case]) -> Case:
-    """Return the case with least work among those that are larger than a tile of a usual size."""
-    beyond = [case for case in cases if case.q_len > _TILE] or list(cases)
-    return min(beyond, key=lambda case: case.batch * case.heads * case.q_len * case.kv_len)
+def _smallest_of_each(cases: Sequence[Case]) -> tuple[Case, ...]:
+    """Return the causal case and the other one with least work, of those that are larger than a tile of a usual size.
+
+    What a problem has of one kind only is one case.
+    """
+    kinds = ([case for case in cases if case.causal is causal] for causal in (False, True))
+    larger = ([case for case in of_kind if case.q_len > _TILE] or of_kind for of_kind in kinds)
+    return tuple(
+        min(of_kind, key=lambda case: case.batch * case.heads * case.q_len * case.kv_len)
+        for of_kind in larger
+        if of_kind
+    )
 
 
 def _of_another(evaluation: Evaluation, judged: int, candidate: Candidate) -> Evaluation:

@@ -74,6 +74,7 @@ class _Inspect(msgspec.Struct, forbid_unknown_fields=True):
     look: Look
     suite: str | None = None
     case: str | None = None
+    before: str | None = None
 
 
 class _HeldOut(msgspec.Struct):
@@ -90,7 +91,7 @@ class _Incumbent(msgspec.Struct):
 
 
 _PARTS = {
-    "inspect": (_Inspect, f'an object with "look" (one of {", ".join(Look)}), and maybe "suite" and "case"'),
+    "inspect": (_Inspect, f'an object with "look" (one of {", ".join(Look)}), and maybe "suite", "case" and "before"'),
     "held_out": (_HeldOut, 'an object with "plan_digest" (a text or null), and goes without "incumbent" and "profile"'),
     "profile": (_Profile, 'an object with "case" (a text or null), and goes without "incumbent"'),
     "incumbent": (_Incumbent, 'an object with "source" (a text) and "alpha" (between 0 and 1)'),
@@ -116,7 +117,7 @@ def _request(line: str) -> tuple[int, AnyRequest] | MalformedRequest:
     look, held_out, profile, incumbent = parts.values()
     candidate = Candidate(head.problem, head.source)
     if look:
-        return head.id, Inspection(look.look, head.problem, head.source, look.suite, look.case)
+        return head.id, Inspection(look.look, head.problem, head.source, look.suite, look.case, look.before)
     if held_out and (profile or incumbent):
         return _malformed("held_out")
     if profile and incumbent:
