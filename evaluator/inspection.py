@@ -24,6 +24,16 @@ class Look(StrEnum):
     """What a Python script prints when it runs in the sandbox."""
 
 
+class Show(StrEnum):
+    """What a profile shows: its tables, or code, which is a ``Look`` of the same name."""
+
+    PIPES = "pipes"
+    SASS = "sass"
+    PTX = "ptx"
+    TTGIR = "ttgir"
+    IR = "ir"
+
+
 @dataclass(frozen=True, slots=True)
 class Inspection:
     """One look at a candidate or a script."""

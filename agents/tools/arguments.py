@@ -1,13 +1,13 @@
 """Arguments of the tools: their schemas, and the answer to a call that does not fit."""
 
 import json
-from enum import StrEnum
 from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from agents.prompts import tool_descriptions
+from evaluator.inspection import Show
 
 MOST_SOURCE_CHARS = 200_000
 """Largest size of a working source: twenty times a long kernel."""
@@ -89,14 +89,6 @@ class Evaluate(_Arguments):
     expected: str = Field(min_length=1, max_length=500)
     also_from: tuple[int, ...] = ()
     suite: str | None = None
-
-
-class Show(StrEnum):
-    PIPES = "pipes"
-    SASS = "sass"
-    PTX = "ptx"
-    TTGIR = "ttgir"
-    IR = "ir"
 
 
 class Profile(_Arguments):

@@ -34,9 +34,10 @@ def main_loop(text: str) -> int | None:
 
 
 def _end(lines: list[str], start: int, indent: str | None, label: str | None) -> int:
-    """Return the line after the loop that begins at line ``start``, from 0: a brace or the last branch back closes it."""
-    if label is None:
-        closing = (i for i in range(start + 1, len(lines)) if lines[i].startswith(f"{indent}}}") and "do {" not in lines[i])
+    """Return the line after the loop that begins at line ``start``, from 0."""
+    if label is None:  # MLIR, where a brace closes it; in PTX the last branch back does
+        closes = f"{indent}}}"
+        closing = (i for i in range(start + 1, len(lines)) if lines[i].startswith(closes) and "do {" not in lines[i])
         return next(closing, start) + 1
     back = [i for i in range(start, len(lines)) if "bra" in lines[i] and lines[i].rstrip().endswith(f"{label};")]
     return (back[-1] if back else start) + 1

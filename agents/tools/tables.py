@@ -116,7 +116,7 @@ def attempt(of: Attempt, name: str, kind: str) -> str:
 def check(findings: Findings) -> str:
     """Return the result of a check."""
     fault = findings.fault
-    said = f"{fault.status}: {fault.message}" if fault else "ok: compiles, fits, and is right on the case that was run"
+    said = f"{fault.status}: {fault.message}" if fault else "ok: compiles, fits, and is right on these cases"
     parts = [said, *(f"case {case.case} passed" for case in findings.cases if case.passed)]
     return "\n".join([*parts, *((_resources(findings.resources),) if findings.resources else ())])
 

@@ -14,13 +14,15 @@ from agents.tools.workbench import StepAttempt, Workbench, numbered
 from evaluator.catalogue import get_suite, name_of
 from evaluator.errors import EvaluatorUnavailable, UnknownProblem
 from evaluator.evaluation import Fault
-from evaluator.inspection import Findings, Inspection, Look
+from evaluator.inspection import Findings, Inspection, Look, Show
 from evaluator.problem import HELD_OUT
 from knowledge_base.library import LibraryError
 from lineage_db.records import Attempt, Version
 
 MOST_CHARS = 16_000
 """Largest size of a result, about 4000 tokens. Longer results lose their middle."""
+EXPECTED = " (expected: "
+"""What stands between a hypothesis and its expectation where an attempt keeps both as one text."""
 _NOTE_CHARS = 200
 """Characters of a result reserved for the note that there is more."""
 
@@ -162,7 +164,7 @@ class Toolbox:
             brief.candidate(bench.source),
             change=asked.change,
             parents=(*bench.parents, *others),
-            hypothesis=f"{asked.hypothesis} (expected: {asked.expected})",
+            hypothesis=f"{asked.hypothesis}{EXPECTED}{asked.expected})",
         )
         outcome = tables.verdict(attempt.evaluation, self._parent_speeds())
         if attempt.decision:
@@ -186,7 +188,7 @@ class Toolbox:
     def _profile(self, asked: arguments.Profile) -> str:
         source, _ = self._named(asked.version, asked.attempt)
         case = asked.case or get_suite(self._brief.problem, self._brief.suite)[0].name
-        if asked.show is arguments.Show.PIPES:
+        if asked.show is Show.PIPES:
             found = self._brief.profile(self._brief.candidate(source), case)
             return _fault(found) if isinstance(found, Fault) else "\n\n".join(map(tables.profile, found))
         seen = self._look(Look(asked.show.value), source, case=case, before=asked.before)
@@ -225,9 +227,9 @@ class Toolbox:
             if version.attempt.id == attempt_id:
                 raise BadCall(f"attempt {attempt_id} is version {version.number} already")
         earlier = self._attempt(attempt_id)
-        stated, _, expected = earlier.hypothesis.removesuffix(")").partition(" (expected: ")
+        stated, _, expected = earlier.hypothesis.partition(EXPECTED)
         tflops = earlier.evaluation.geomean_tflops
-        return StepAttempt(attempt_id, stated, earlier.change, expected, "", tflops)
+        return StepAttempt(attempt_id, stated, earlier.change, expected.removesuffix(")"), "", tflops)
 
     def _version(self, number: int | None) -> Version:
         for version in self._brief.versions:

@@ -8,6 +8,7 @@ import typer
 from avo.cli import completion
 from avo.cli.common import DbOption, JsonOption, console, err, fail, load, print_json, read_source, read_store
 from avo.watch.wording import printable
+from evaluator.inspection import Show
 from evaluator.target import CARDS
 
 if TYPE_CHECKING:
@@ -45,6 +46,20 @@ def profile(
         str | None,
         typer.Option(metavar="NAME", help="Only this case, e.g. 8k-causal. Default: all."),
     ] = None,
+    show: Annotated[
+        Show,
+        typer.Option(
+            help="Show code of one case instead: machine code of the hot loop (sass), ptx, ttgir, "
+            "or the IR before one of Triton's passes (ir).",
+        ),
+    ] = Show.PIPES,
+    before: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PASS",
+            help="With --show ir: the pass, by name or number. Default: the one that fails, else a list of all.",
+        ),
+    ] = None,
     svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Also draw two passes of the hot loop.")] = None,
     db: DbOption = None,
     as_json: JsonOption = False,
@@ -63,8 +78,13 @@ def profile(
     from evaluator.catalogue import get_cases, get_problem, problem_name
     from evaluator.evaluation import Fault
     from evaluator.evaluators import local_judge
+    from evaluator.inspection import Inspection, Look
     from evaluator.targets import get_target
 
+    if before is not None and show is not Show.IR:
+        fail("--before is for --show ir")
+    if show is not Show.PIPES and (svg or as_json):
+        fail(f"--show {show} prints code: leave {'--svg' if svg else '--json'} out")
     if svg and (svg.is_dir() or not svg.parent.is_dir()):
         fail(f"--svg: {svg} is not a file in an existing folder")
     chosen = get_target(target)
@@ -72,13 +92,20 @@ def profile(
     get_cases(get_problem(problem), suite, case)
 
     with err.status(f"profiling {kernel} for {target} ..."), local_judge(chosen, suite) as judge:
-        profiles = judge.profile(Candidate(problem, source), case)
+        if show is not Show.PIPES:
+            seen = judge.inspect(Inspection(Look(show), problem, source, None, case, before))
+            profiles: tuple[Profile, ...] | Fault = seen.fault or ()
+        else:
+            profiles = judge.profile(Candidate(problem, source), case)
     if isinstance(profiles, Fault):
         if as_json:
             print_json({"status": profiles.status, "message": profiles.message})
         else:
             console.print(f"{profiles.status}: {printable(profiles.message)}")
         raise typer.Exit(1)
+    if show is not Show.PIPES:
+        console.print(printable(seen.text), soft_wrap=True)
+        return
     if svg:
         _write_picture(svg, profiles, kernel)
     if as_json:

@@ -70,8 +70,8 @@ def read(log: str, wanted: str | None) -> dict[str, Any]:
     """
     found: list[tuple[str, str]] = []
     headers = list(_HEADER.finditer(log))
-    for header, following in zip(headers, [*headers[1:], None], strict=True):
-        text = log[header.end() + 1 : following.start() if following else len(log)]
+    for header, end in zip(headers, [*(each.start() for each in headers[1:]), len(log)], strict=False):
+        text = log[header.end() + 1 : end]
         if before := _BEFORE.match(header[1]):
             found.append((before[2] or before[1], text))
         elif found:

@@ -34,7 +34,9 @@ _HARDWARE: tuple[tuple[str, Callable[[Target], bool], str], ...] = (
 )
 """What an error's text may be about, which targets have it, and which do, in words: operations and instructions by
 their whole names, with a prefix or suffix after a dot, as no name of the author's has."""
-_SPECIALISING = "nvgpu-warp-specialization"
+_SPECIALISING = re.compile(r"NVGPUWarpSpecialization|nvgpu-warp-specialization")
+_NAMED = "Triton's pass `"
+_ABORTED = re.compile(r"Assertion|ended by signal")
 _SPECIALISED = re.compile(r"tt\.warp_specialize")
 _LOOP = re.compile(r"\bscf\.(for|while)\b")
 
@@ -63,7 +65,7 @@ def failure(trace: Trace, why: str) -> str:
         on = f"{' on' if trace.blamed else ', last at'} `{trace.operation}`{where}"
     said = "; ".join(_PLACED.sub("", part) if trace.blamed else part for part in _parts(trace.said))
     said = said or why.partition("; ")[2] or why
-    return f"Triton's pass `{trace.passes[-1]}` failed{on}: {said}"
+    return f"{_NAMED}{trace.passes[-1]}` failed{on}: {said}"
 
 
 def _parts(stderr: str) -> list[str]:
@@ -86,12 +88,18 @@ def advice(text: str, target: Target, ir: str = "") -> str:
         if re.search(pattern, text) and not has(target):
             return f"; this is {what}, {target.name} has {target.arch / 10}"
     loops = len(_LOOP.findall(ir))
-    if _SPECIALISING in text:  # the rules were seen with Triton 3.9 and four warps a CTA
+    named = bool(_SPECIALISING.search(text))
+    aborted = named or (_NAMED not in text and bool(_ABORTED.search(text)))
+    if target.arch == 90 and _SPECIALISED.search(ir) and aborted and (loops > 1 or named):
+        # Seen with Triton 3.9 and four warps a CTA.
         rule = f"a warp-specialised loop beside others, here {loops} in all: make it the only loop of the kernel"
-        if loops == 1:
+        if loops <= 1:
             rule = (
-                "scores that are carried to the next iteration, and on two blocks of keys in one iteration, where a "
-                "CTA has 128 rows: do neither"
+                "scores that are carried to the next iteration, and with 128 rows a CTA on two blocks of keys in one "
+                "iteration: do neither"
             )
-        return f"; this pass, for Hopper, is known to fail on {rule}, or leave warp_specialize out"
+        return (
+            f"; for Hopper, Triton's pass NVGPUWarpSpecialization is known to fail on {rule}, "
+            "or leave warp_specialize out"
+        )
     return ""

@@ -72,7 +72,11 @@ def test_specs_are_plain_data_without_the_suite_that_nobody_is_shown() -> None:
         ("read_version", '{"version": 9}', ["no version 9", "choose one of 0"]),
         ("read_version", '{"attempt": 99}', ["no attempt 99"]),
         ("read_note", '{"id": "nope"}', ["unknown note 'nope'"]),
-        ("submit", '{"attempt": 5, "change": "abc", "seen": "x"}', ["attempt 5 was not evaluated", "none yet"]),
+        (
+            "submit",
+            '{"attempt": 5, "change": "abc", "seen": "x"}',
+            ["there is no attempt 5", "read_lineage lists"],
+        ),
     ],
 )
 def test_a_bad_call_is_told_what_to_send(name: str, arguments: str, parts: list[str]) -> None:
@@ -103,6 +107,11 @@ def test_versions_can_be_read_and_compared_and_so_can_failed_attempts() -> None:
     assert "nonsense" in bench.call("read_version", attempt=3)
     assert "-tflops = 100.0\n+tflops = 110.0\n+x = 1" in bench.call("diff_versions", old=0, new=1)
     assert bench.call("diff_versions", old=1) == "no difference"
+    said = bench.call("diff_versions", old_attempt=3, new=0)
+    assert said.startswith("--- attempt 3\n+++ version 0\n")
+    assert "-nonsense\n" in bench.call("diff_versions", old_attempt=3)
+    assert "give exactly one of old, old_attempt" in bench.call("diff_versions", old=1, old_attempt=3)
+    assert "give at most one of new, new_attempt" in bench.call("diff_versions", old=1, new=0, new_attempt=3)
 
 
 def test_the_knowledge_base_is_searched_for_this_target_and_problem() -> None:
@@ -194,7 +203,7 @@ def test_a_check_is_of_the_working_source_and_says_what_it_needs() -> None:
     kernel = Resources("kernel", 128, 0, 1024, 0, 4, 4)
     bench.world.desk.findings = Findings(resources=(kernel, kernel), cases=(CaseResult("one", True, 0.0, 0.0),))
     assert bench.call("check").splitlines()[:2] == [
-        "ok: compiles, fits, and is right on the case that was run",
+        "ok: compiles, fits, and is right on these cases",
         "case one passed",
     ]
     bench.world.desk.findings = Findings(Fault(Status.RACE, "two programs store"))
@@ -220,6 +229,24 @@ def test_a_profile_has_pipes_or_code_page_by_page() -> None:
     assert faulty.call("profile", version=0) == "parse_error: line 1"
 
 
+def test_attempts_of_earlier_steps_are_profiled_without_becoming_the_working_source() -> None:
+    bench = Bench()
+    bench.world.fail("nonsense")
+    bench.call("profile", show="ir", attempt=2, before="tritongpu-coalesce")
+    asked = bench.world.desk.inspections[-1]
+    assert (asked.look, asked.source, asked.before) == (Look.IR, "nonsense", "tritongpu-coalesce")
+    assert bench.box.bench.source == SEED
+    assert "give at most one of version, attempt" in bench.call("profile", version=0, attempt=2)
+
+
+def test_code_can_be_read_from_its_main_loop_on() -> None:
+    bench = Bench()
+    bench.world.desk.findings = Findings(text="module {\n  scf.for %i {\n    ttng.warp_group_dot\n  }\n}")
+    assert bench.call("profile", show="ttgir", loop=True).startswith("  scf.for %i {\n")
+    bench.world.desk.findings = Findings(text="module {\n}")
+    assert bench.call("profile", show="ttgir", loop=True).startswith("module {\n")
+
+
 def test_a_script_says_what_it_printed_and_how_it_failed() -> None:
     bench = Bench()
     bench.world.desk.findings = Findings(Fault(Status.CRASHED, "Traceback"), "1\n")
@@ -239,6 +266,20 @@ def test_notes_are_kept_and_a_submission_ends_the_step() -> None:
     assert (submission.hypothesis, submission.expected) == (WHY["hypothesis"], "+10%")
     assert (submission.change, submission.seen) == ("100 -> 120", "+20%")
     assert bench.call("view_source") == "error: the step has ended with its submission"
+
+
+def test_a_correct_attempt_of_an_earlier_step_can_be_submitted_as_it_is_on_record() -> None:
+    world = World()
+    stated = f"{WHY['hypothesis']} (expected: +10% (or more))"
+    earlier = world.evaluate(Candidate("mha", "tflops = 120.0"), change="a number", parents=(0,), hypothesis=stated)
+    bench = Bench(world)
+    assert "attempt 1 is version 0 already" in bench.call("submit", attempt=1, change="nothing", seen="nothing")
+    assert "submitted" in bench.call("submit", attempt=earlier.id, change="100 -> 120", seen="+20%")
+    submission = bench.box.bench.submission
+    assert submission is not None
+    assert (submission.hypothesis, submission.expected) == (WHY["hypothesis"], "+10% (or more)")
+    world.fail("nonsense")
+    assert "attempt 3 is not correct" in Bench(world).call("submit", attempt=3, change="nothing", seen="nothing")
 
 
 def test_a_step_may_end_with_nothing() -> None:

@@ -24,6 +24,26 @@ from evaluator.targets import get_target
 from seeds import seed_source
 
 SEED = seed_source("mha")
+CARRIED = """\
+import triton
+import triton.language as tl
+
+@triton.jit
+def carried(q, k, out):
+    m, n = tl.arange(0, 128), tl.arange(0, 128)
+    keys = tl.make_tensor_descriptor(k, [4096, 128], [128, 1], [128, 128])
+    queries = tl.make_tensor_descriptor(q, [4096, 128], [128, 1], [128, 128]).load([0, 0])
+    scores = tl.dot(queries, keys.load([0, 0]).T)
+    acc = tl.zeros([128, 128], tl.float32)
+    for start in tl.range(0, 2048, 128, warp_specialize=True):
+        following = tl.dot(queries, keys.load([start + 128, 0]).T)
+        acc = tl.dot(tl.exp2(scores).to(tl.bfloat16), keys.load([start, 0]), acc)
+        scores = following
+    tl.store(out + m[:, None] * 128 + n[None, :], acc.to(tl.bfloat16))
+
+def attention(q, k, v, out, lse, *, causal, scale):
+    carried[(1,)](q, k, out, num_warps=4)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +52,14 @@ def judge(fork_server: ForkServer) -> Iterator[Judge]:
         yield judge
 
 
-def look(judge: Judge, what: Look, source: str = SEED, **more: str) -> Findings:
+def look(judge: Judge, what: Look, source: str = SEED, **more: str | None) -> Findings:
     return judge.inspect(Inspection(what, "mha", source, **more))
 
 
-def test_a_check_compiles_for_the_suite_and_executes_one_small_case(judge: Judge) -> None:
+def test_a_check_compiles_for_the_suite_and_executes_a_small_case_of_each_kind(judge: Judge) -> None:
     found = look(judge, Look.CHECK)
     assert found.fault is None
-    assert [case.case for case in found.cases] == ["mixed-full"]
+    assert [case.case for case in found.cases] == ["mixed-full", "padded-causal"]
     assert {kernel.kernel for kernel in found.resources} == {"attention_kernel"}
 
 
@@ -71,6 +91,23 @@ def test_code_is_that_of_the_case_asked_for(judge: Judge) -> None:
     assert "#ttg.blocked" in look(judge, Look.TTGIR).text
     with pytest.raises(UnknownProblem):
         look(judge, Look.PTX, case="nope")
+
+
+@pytest.mark.parametrize("before", [None, "nope"])
+def test_of_a_kernel_that_no_compiler_takes_the_ir_before_its_passes_can_be_read(
+    judge: Judge, before: str | None
+) -> None:
+    found = look(judge, Look.IR, CARRIED, case="8k-full", before=before)
+    assert found.fault is None
+    head, *lines = found.text.splitlines()
+    assert head.startswith("kernel carried: ")
+    assert "the last of which fails: nvgpu-warp-specialization" in head
+    if before == "nope":
+        assert "there is no pass 'nope'" in head
+        assert any(line.endswith(" tritongpu-coalesce") for line in lines)
+    else:
+        assert head.endswith(", nvgpu-warp-specialization:")
+        assert any("ttng.warp_group_dot" in line for line in lines)
 
 
 def test_machine_code_has_what_its_instructions_wait_for(judge: Judge) -> None:

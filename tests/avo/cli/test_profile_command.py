@@ -13,6 +13,7 @@ import evaluator.judging.judge
 from avo.cli.common import console
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Fault, Status
+from evaluator.inspection import Findings, Inspection, Look
 from evaluator.profile import Profile
 from evaluator.target import Target
 from seeds import seed_source
@@ -25,7 +26,8 @@ class FakeJudge:
     """A judge that knows its answer."""
 
     answer: "tuple[Profile, ...] | Fault" = (PROFILE,)
-    asked: "list[tuple[str, str, Candidate, str | None]]"
+    findings = Findings(text="long " * 100)
+    asked: "list[tuple[str, str, Candidate, str | None] | Inspection]"
 
     def __init__(self, target: Target, suite: str) -> None:
         self.target, self.suite = target, suite
@@ -39,6 +41,10 @@ class FakeJudge:
     def profile(self, candidate: Candidate, case: str | None) -> "tuple[Profile, ...] | Fault":
         self.asked.append((self.target.name, self.suite, candidate, case))
         return self.answer
+
+    def inspect(self, inspection: Inspection) -> Findings:
+        self.asked.append(inspection)
+        return self.findings
 
 
 @pytest.fixture
@@ -145,3 +151,31 @@ def test_a_kernel_at_fault_is_exit_code_1_with_its_fault(
     data = avo("profile", "kernel.py", "--json")
     assert data.exit_code == 1
     assert json.loads(data.stdout) == {"status": "parse_error", "message": "line 1: invalid\x1b syntax"}
+
+
+def test_code_is_printed_in_place_of_the_tables(avo: Avo, tmp_path: Path, judge: type[FakeJudge]) -> None:
+    (tmp_path / "kernel.py").write_text("x = 1")
+    said = avo("profile", "kernel.py", "--show", "ir", "--before", "tritongpu-coalesce", "--case", "8k-full")
+    assert (said.exit_code, said.stdout) == (0, f"{'long ' * 100}\n")
+    assert judge.asked == [Inspection(Look.IR, "mha", "x = 1", None, "8k-full", "tritongpu-coalesce")]
+    judge.findings = Findings(Fault(Status.PARSE_ERROR, "line 1"))
+    said = avo("profile", "kernel.py", "--show", "ptx")
+    assert (said.exit_code, said.stdout) == (1, "parse_error: line 1\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--before", "x"), "--before is for --show ir"),
+        (("--show", "ptx", "--before", "x"), "--before is for --show ir"),
+        (("--show", "ptx", "--json"), "--show ptx prints code: leave --json out"),
+        (("--show", "ir", "--svg", "a.svg"), "--show ir prints code: leave --svg out"),
+    ],
+)
+def test_options_that_do_not_go_together_are_a_wrong_call(
+    avo: Avo, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "kernel.py").write_text("x = 1")
+    result = avo("profile", "kernel.py", *options)
+    assert result.exit_code == 2
+    assert message in result.output

@@ -13,6 +13,7 @@ from evaluator.binary import Binary
 from evaluator.capture import CHILD_MODULE, Capturer
 from evaluator.compiling.compiler import JOB_MODULE, Compiler
 from evaluator.compiling.limits import fit
+from evaluator.compiling.passes import Trace, shown
 from evaluator.evaluation import Fault, Status
 from evaluator.locations import without_locations
 from evaluator.plan import KernelIR, LaunchPlan, Level, Role
@@ -205,10 +206,21 @@ def test_a_compiler_that_aborts_on_a_warp_specialised_loop_beside_another_is_tol
     source = WARP_SPECIALISED.replace(loop[0], loop[0] + loop[0].replace(", warp_specialize=True", how))
     message = fault(compiler.compile(kernel(source), get_target("h100"))).message
     assert re.search(
-        r"kernel gemm .*h100: .*Assertion `.*; for Hopper, .*"
+        r"kernel gemm .*h100: Triton's pass `nvgpu-warp-specialization` failed.*; for Hopper, .*"
         r"NVGPUWarpSpecialization .* here 2 in all: make it the only loop of the kernel",
         message,
     )
+
+
+def test_the_ir_before_any_pass_can_be_read(compiler: Compiler, small: KernelIR) -> None:
+    trace = compiler.trace(small, get_target("h100"), "tritongpu-pipeline")
+    assert isinstance(trace, Trace)
+    assert not trace.failed
+    assert trace.passes.index("tritongpu-coalesce") < trace.passes.index("tritongpu-pipeline")
+    text = shown("gemm", trace, "tritongpu-pipeline")
+    assert re.match(r"kernel gemm: \d+ passes; the IR before pass \d+, tritongpu-pipeline:\n#blocked", text)
+    assert "loc(" not in text
+    assert "ttng.warp_group_dot" in text
 
 
 def test_too_much_tensor_memory_does_not_fit(compiler: Compiler, kernel: Callable[..., KernelIR]) -> None:

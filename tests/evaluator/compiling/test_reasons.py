@@ -1,8 +1,11 @@
 """What Triton's compiler wrote about its failure becomes a line that the kernel's author can act on."""
 
+from dataclasses import replace
+
 import pytest
 
-from evaluator.compiling.reasons import advice, reason
+from evaluator.compiling.passes import Trace
+from evaluator.compiling.reasons import advice, failure, reason
 from evaluator.targets import get_target
 
 ASSERTION = (
@@ -10,10 +13,7 @@ ASSERTION = (
     'Assertion `aBlock && bBlock && "expected non-null blocks"\' failed.\n'
     "candidate.py:12:1: error: A signal was caught while processing the MLIR module:reproducer generated\n"
 )
-PASS = (
-    "candidate.py:12:1: error: Failures have been detected while processing an MLIR pass pipeline\n"
-    "candidate.py:12:1: note: Pipeline failed while executing [`NVGPUWarpSpecialization` on 'builtin.module']\n"
-)
+SPECIALISING = "nvgpu-warp-specialization"
 LOOP = "scf.for %i = %a to %b step %c : i32 {\n}"
 SPECIALISED = LOOP + " {tt.warp_specialize}"
 
@@ -23,8 +23,37 @@ def test_the_assertion_that_failed_is_named_and_what_says_nothing_is_left_out() 
     assert reason("all is well\n") == ""
 
 
-def test_the_pass_that_failed_is_named() -> None:
-    assert reason(PASS) == "; in Triton's pass NVGPUWarpSpecialization"
+def trace(said: str, operation: str = "", *places: str, blamed: bool = False, failed: bool = True) -> Trace:
+    return Trace(("tritongpu-coalesce", SPECIALISING), failed, said, operation, blamed, places)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (trace(ASSERTION), f"failed: {reason(ASSERTION)[2:]}"),
+        (
+            trace("", "scf.for", "a.py:3", "a.py:9"),
+            "failed, last at `scf.for` (a.py:3 or a.py:9): Assertion `x' failed",
+        ),
+        (
+            trace("Unexpected op\nUNREACHABLE executed at /a/b/WS.cpp:330!\n", "tt.dot", "a.py:3"),
+            "failed, last at `tt.dot` (a.py:3): Unexpected op (WS.cpp:330)",
+        ),
+        (
+            trace("kernel.ttir:3:1: error: 'tt.dot' op shapes differ\n", "tt.dot", "kernel.ttir:3:1", blamed=True),
+            "failed on `tt.dot` (kernel.ttir:3:1): 'tt.dot' op shapes differ",
+        ),
+    ],
+)
+def test_the_pass_that_failed_is_named_with_the_operation_and_what_triton_says(found: Trace, said: str) -> None:
+    told = failure(found, "was ended by signal SIGABRT; Assertion `x' failed")
+    assert told == f"Triton's pass `{SPECIALISING}` {said}"
+
+
+def test_a_failure_that_does_not_come_again_is_the_compilers() -> None:
+    assert failure(trace("", failed=False), "was ended by signal SIGABRT").startswith(
+        "was ended by signal SIGABRT; compiled once more it does not fail"
+    )
 
 
 @pytest.mark.parametrize(
@@ -38,9 +67,17 @@ def test_the_pass_that_failed_is_named() -> None:
     ],
 )
 def test_a_warp_specialised_loop_beside_others_is_told_the_rule_for_hopper(target: str, ir: str, said: bool) -> None:
-    for stderr in (ASSERTION, PASS):
-        assert ("make it the only loop of the kernel" in advice(reason(stderr), get_target(target), ir)) is said
-    assert advice("; error: out of registers", get_target(target), ir) == ""
+    for why in (reason(ASSERTION), failure(trace(""), "PassManager::run failed")):
+        assert ("make it the only loop of the kernel" in advice(why, get_target(target), ir)) is said
+    other = failure(replace(trace(ASSERTION), passes=("tritongpu-pipeline",)), "")
+    for why in ("; error: out of registers", other):
+        assert advice(why, get_target(target), ir) == ""
+
+
+def test_a_single_warp_specialised_loop_is_told_what_else_the_pass_fails_on() -> None:
+    why = failure(trace(""), "PassManager::run failed")
+    assert "scores that are carried to the next iteration" in advice(why, get_target("h100"), SPECIALISED)
+    assert advice(reason(ASSERTION), get_target("h100"), SPECIALISED) == ""
 
 
 @pytest.mark.parametrize(
