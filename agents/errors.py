@@ -10,6 +10,7 @@ AgentError
 +-- ModelRefused        a model does not answer, and a retry would not help
 |   +-- ContextOverflow the conversation is too long for it
 +-- ModelFailing        a model keeps failing, and another can be asked
++-- ProgramFailed       a program that works as the operator failed
 +-- BudgetSpent         a budget does not allow another model call
 +-- StepLeft            a step was left unfinished
 """
@@ -82,6 +83,12 @@ class ContextOverflow(ModelRefused):
 
 class ModelFailing(AgentError):
     """A model keeps failing, and another can be asked instead. The message is the last failure."""
+
+
+class ProgramFailed(AgentError):
+    """A program that works as the operator ended before it submitted, and left no correct attempt; the message says
+    how it ended.
+    """
 
 
 class BudgetSpent(AgentError):

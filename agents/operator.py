@@ -20,6 +20,8 @@ from lineage_db.records import Attempt, AttemptSummary, Intervention, Memory, Me
 if TYPE_CHECKING:
     from evaluator.profile import Profile
 
+COMMAND_OPERATOR = "command"
+"""Name of the operator that starts a program of the user's for each step."""
 UNRESOLVED = 5
 """Number of unresolved attempts that an operator is shown."""
 

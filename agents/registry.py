@@ -8,15 +8,20 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 
 from agents.agentic import Agentic
+from agents.command import Command
 from agents.errors import InvalidOperator, UnknownOperator
 from agents.mutate import Mutate
-from agents.operator import VariationOperator
+from agents.operator import COMMAND_OPERATOR, VariationOperator
 from agents.settings import Settings
 from agents.single_turn import SingleTurn
 
 GROUP = "avo.operators"
 _WITH_MODELS: dict[str, Callable[[Settings], VariationOperator]] = {"agent": Agentic, "single_turn": SingleTurn}
-_BUILT_IN: dict[str, Callable[[Settings], VariationOperator]] = {"mutate": lambda _: Mutate(), **_WITH_MODELS}
+_BUILT_IN: dict[str, Callable[[Settings], VariationOperator]] = {
+    "mutate": lambda _: Mutate(),
+    **_WITH_MODELS,
+    COMMAND_OPERATOR: Command,
+}
 
 
 def operator_names() -> tuple[str, ...]:

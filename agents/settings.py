@@ -100,6 +100,10 @@ class Settings:
     """Longest time that one reply may take."""
     silence_timeout_s: float = 60.0
     """Longest time in which nothing comes of a reply. It is doubled for a model each time that it is exceeded."""
+    command: str = ""
+    """The command that the operator ``command`` starts."""
+    command_env: Sequence[str] = ()
+    """Environment variables that the command gets besides harmless ones."""
 
     def check(self, operator: str, environment: Mapping[str, str], *, usd_limit: bool) -> None:
         """Raise ``NoModel``, ``NoEndpoint`` or ``NoPrice`` unless ``operator`` can ask its models, and a limit in USD,

@@ -6,6 +6,7 @@ import shlex
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import PydanticCustomError
 
 from agents.errors import AgentError
+from agents.operator import COMMAND_OPERATOR
 from agents.settings import ModelSettings, Settings
 from avo.errors import ConfigError
 from evaluator.catalogue import get_problem, get_suite, problem_name
@@ -90,7 +92,11 @@ class RunConfig(BaseModel):
     suite: Annotated[str, Flag(_SEARCH, "NAME", commands=_RUN)] = "quick"
     """Benchmark cases: quick or paper."""
     operator: Annotated[str, Flag(_SEARCH, "NAME", commands=_RUN)] = "mutate"
-    """What varies the kernels: mutate, agent or single_turn."""
+    """What varies the kernels: mutate, agent, single_turn; or command, a program of yours."""
+    command: Annotated[str | None, Flag(_SEARCH, "COMMAND")] = Field(default=None, min_length=1)
+    """Shell command that the operator command starts for each step, e.g. 'claude -p --mcp-config {mcp} < {task}'."""
+    command_env: Annotated[tuple[str, ...], Flag(_SEARCH, "NAME", "none")] = ()
+    """Environment variable that this command gets besides harmless ones, such as its key. May be repeated."""
     population: Annotated[Literal["lineage", "islands", "archive"], Flag(_SEARCH, commands=_RUN)] = "lineage"
     """How versions live together: in one lineage, in several that meet now and then, or as the best of each kind."""
     seed: Annotated[int, Flag(_SEARCH, "N", commands=_RUN)] = Field(default=0, ge=0, lt=2**63)
@@ -227,7 +233,7 @@ class RunConfig(BaseModel):
             raise PydanticCustomError("resources", 'names and amounts, e.g. {"H100": 1}')
         return {name: float(amount) for name, amount in found.items()}
 
-    @field_validator("models", mode="before")
+    @field_validator("models", "command_env", mode="before")
     @classmethod
     def _take_a_list(cls, value: object) -> object:
         """Accept a list: TOML and JSON have no tuples."""
@@ -252,15 +258,33 @@ class RunConfig(BaseModel):
     @property
     def settings(self) -> Settings:
         """What operators with models are made with."""
-        return Settings(self.models, self.request_timeout_s, self.silence_timeout_s)
+        return Settings(
+            self.models, self.request_timeout_s, self.silence_timeout_s, self.command or "", self.command_env
+        )
 
     def check_models(self, environment: Mapping[str, str]) -> None:
         """Raise ``AgentError`` unless the operator can ask the models it needs, within the limits that are set."""
         from agents.registry import asks_models
 
+        if self.operator == COMMAND_OPERATOR:
+            self._check_command_operator(environment)
         if asks_models(self.operator):
             limited = self.max_usd is not None or self.step_usd is not None
             self.settings.check(self.operator, environment, usd_limit=limited)
+
+    def _check_command_operator(self, environment: Mapping[str, str]) -> None:
+        if find_spec("mcp") is None:
+            raise ConfigError("operator 'command' needs the mcp package: pip install 'avo-kernels[mcp]'")
+        if self.command is None:
+            raise ConfigError("operator 'command' needs --command, e.g. 'claude -p --mcp-config {mcp} < {task}'")
+        for limit in ("max_tokens", "max_usd", "step_tokens", "step_usd"):
+            if getattr(self, limit) is not None:
+                raise ConfigError(
+                    f"--{limit.replace('_', '-')}: what a program uses is not known while it works: limit --max-steps "
+                    "and --step-minutes instead"
+                )
+        if missing := [name for name in self.command_env if name not in environment]:
+            raise ConfigError(f"--command-env: {missing[0]} is not set: export it, or leave the option out")
 
     @property
     def measured(self) -> bool:
@@ -371,7 +395,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _given(options: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of the options that are given. A model that is named is set up as in ``others``, if there."""
-    given = {key: value for key, value in options.items() if value is not None}
+    given = {key: value for key, value in options.items() if value not in (None, [])}
     if names := given.pop("model", None):
         listed = others.get("models")
         known = {each.get("name"): each for each in listed if isinstance(each, dict)} if listed else {}

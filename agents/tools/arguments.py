@@ -80,7 +80,7 @@ class WriteSource(_Arguments):
 
 
 class Check(_Arguments):
-    pass
+    source: str | None = Field(default=None, min_length=1, max_length=MOST_SOURCE_CHARS)
 
 
 class Evaluate(_Arguments):
@@ -96,13 +96,14 @@ class Profile(_Arguments):
     case: str | None = None
     version: int | None = Field(default=None, ge=0)
     attempt: int | None = Field(default=None, ge=0)
+    source: str | None = Field(default=None, min_length=1, max_length=MOST_SOURCE_CHARS)
     before: str | None = Field(default=None, min_length=1, max_length=100)
     first: int = Field(default=1, ge=1)
     loop: bool = False
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        return _at_most_one(self, "version", "attempt")
+        return _at_most_one(self, "version", "attempt", "source")
 
 
 class RunPython(_Arguments):
@@ -135,6 +136,10 @@ TOOLS: dict[str, type[_Arguments]] = {
     "remember": Remember,
     "submit": Submit,
 }
+
+
+READ_ONLY = frozenset(TOOLS) - {"edit_source", "write_source", "evaluate", "remember", "submit"}
+"""The tools that change neither the step nor the run."""
 
 
 def parse(name: str, arguments: str) -> BaseModel:

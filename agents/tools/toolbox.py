@@ -150,7 +150,7 @@ class Toolbox:
     # Judging
 
     def _check(self, asked: arguments.Check) -> str:
-        return tables.check(self._look(Look.CHECK, self.bench.source))
+        return tables.check(self._look(Look.CHECK, asked.source or self.bench.source))
 
     def _evaluate(self, asked: arguments.Evaluate) -> str:
         brief, bench = self._brief, self.bench
@@ -186,7 +186,7 @@ class Toolbox:
         return f"on suite {suite}, not recorded: {said}\n{tables.evaluation(found.evaluation)}"
 
     def _profile(self, asked: arguments.Profile) -> str:
-        source, _ = self._named(asked.version, asked.attempt)
+        source = asked.source or self._named(asked.version, asked.attempt)[0]
         case = asked.case or get_suite(self._brief.problem, self._brief.suite)[0].name
         if asked.show is Show.PIPES:
             found = self._brief.profile(self._brief.candidate(source), case)

@@ -40,11 +40,11 @@ def mcp(
     if find_spec("mcp") is None:
         fail("avo mcp needs the mcp package: pip install 'avo-kernels[mcp]'")
 
+    from agents.mcp_server import serve
     from avo.config import RunConfig
     from avo.search.agent_session import SESSIONS, AgentSession
     from avo.search.budget import Allowance
     from avo.search.evaluators import run_evaluator
-    from avo.search.mcp_server import serve
     from avo.search.run import utc_now
     from avo.search.step import Work
     from evaluator.isolation import Sandbox

@@ -8,9 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agents.operator import COMMAND_OPERATOR
 from avo.cli.common import DbOption, JsonOption, RunArgument, console, fail, print_json, read_store
 from avo.watch.tables import row, table
-from avo.watch.wording import awaited, count, duration, first_line, percent, spent, standing, unit, verdict, verdicts
+from avo.watch.wording import (
+    UNSAID,
+    awaited,
+    count,
+    duration,
+    first_line,
+    percent,
+    spent,
+    standing,
+    unit,
+    verdict,
+    verdicts,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -131,6 +144,8 @@ def in_words(view: "RunView", now: datetime) -> "RenderableType":
         parts += [f"{left['max_usd']:.2f} USD"] if "max_usd" in left else []
         if parts:
             row(lines, "left", ", ".join(parts))
+    elif view.run.operator == COMMAND_OPERATOR:
+        row(lines, "models", UNSAID)
     if view.trouble:
         row(lines, "last call", first_line(view.trouble), style="yellow")
     if view.told:

@@ -12,9 +12,9 @@ from agents.agentic import Agentic
 from agents.conversation import MESSAGE
 from agents.errors import BudgetSpent
 from agents.model import ChatMessage, Reply, ToolCall
-from agents.operator import Brief, Proposal, VariationOperator
+from agents.operator import COMMAND_OPERATOR, Brief, Proposal, VariationOperator
 from agents.registry import asks_models, get_operator
-from agents.served import MCP_OPERATOR, PendingCall, Served
+from agents.served import MCP_OPERATOR, PendingCall, Served, Unattended
 from agents.settings import ModelSettings, Settings
 from agents.single_turn import SingleTurn
 from agents.supervisor import since_growth
@@ -284,9 +284,11 @@ def difference(old: Sequence[Version], new: Sequence[Version], *, whole: bool) -
 def _operator(record: RecordedRun, step: Step, renumbered: Callable[[int], int]) -> VariationOperator:
     if step.operator == SEED_OPERATOR:
         return SeedOperator(record.versions[0].attempt.source)
-    if step.operator == MCP_OPERATOR:
+    if step.operator in (MCP_OPERATOR, COMMAND_OPERATOR):
         said = (_renumbered(reply, renumbered) for reply in record.replies[step.number])
         calls = (PendingCall(call.name, call.arguments) for reply in said for call in reply.calls)
+        if step.operator == COMMAND_OPERATOR:
+            return Unattended(lambda: next(calls, None))
         return Served(None, lambda: next(calls, None))
     if asks_models(step.operator):
         model = ReplayModel(record.replies[step.number], renumbered)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from types import FrameType
 from typing import Protocol
 
+from agents.operator import COMMAND_OPERATOR
 from agents.registry import asks_models
 from avo.config import RunConfig
 from avo.errors import RunFailed, SeedFault
@@ -24,7 +25,7 @@ GRACE = timedelta(seconds=30)
 PATIENCE = 3
 """Steps in a row without a new attempt after which a worker rests, until another's step brings something new."""
 MODEL_PATIENCE = 10
-"""The number of such steps where models are asked: a model may do better in its next step."""
+"""The number of such steps where a model thinks: it may do better in its next step."""
 MAX_TROUBLES = 5
 """Steps in a row that end without an outcome, after which the run fails."""
 _POLL_S = 0.2
@@ -246,7 +247,8 @@ class _Driver:
 
     @property
     def _patience(self) -> int:
-        return MODEL_PATIENCE if asks_models(self._config.operator) and not self._failure else PATIENCE
+        thinks = asks_models(self._config.operator) or self._config.operator == COMMAND_OPERATOR
+        return MODEL_PATIENCE if thinks and not self._failure else PATIENCE
 
     def _start(self, worker: int, seed_source: str | None) -> None:
         self._crew.start(worker, seed_source)

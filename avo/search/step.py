@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from agents.desk import Desk
-from agents.errors import ModelRefused, StepLeft
+from agents.errors import ModelRefused, ProgramFailed, StepLeft
 from agents.model import Usage
 from agents.operator import Brief, Proposal, VariationOperator
 from agents.relay import chat_models
@@ -142,7 +142,7 @@ class _OpenStep:
             return StepOutcome(step.number, StepState.ABANDONED, scorer.tried, None, str(error))
         except StepLeft as error:
             return self._give_up(StepState.ABANDONED, str(error))
-        except (CanaryFault, ModelRefused) as error:
+        except (CanaryFault, ModelRefused, ProgramFailed) as error:
             return self._give_up(StepState.FAILED, str(error))
         except (DatabaseUnavailable, IncompatibleDatabase):
             raise

@@ -14,10 +14,22 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from agents.operator import COMMAND_OPERATOR
 from avo.watch.follow import follow
 from avo.watch.scores import BaselineComparison, compare, geomean
 from avo.watch.view import RunView, read_view
-from avo.watch.wording import STATE_STYLE, awaited, duration, first_line, percent, place, spent, verdict, verdicts
+from avo.watch.wording import (
+    STATE_STYLE,
+    UNSAID,
+    awaited,
+    duration,
+    first_line,
+    percent,
+    place,
+    spent,
+    verdict,
+    verdicts,
+)
 from evaluator.evaluation import Score
 from evaluator.problem import Baseline
 from lineage_db.decision import Ruling, unresolved
@@ -287,6 +299,8 @@ def _attempts(view: RunView, now: datetime, budget: Budget) -> RenderableType:
         table.add_row("", Text(f"attempt {attempt_id} {decision.told}", style="dim"))
     if view.spend.calls:
         table.add_row("models", Text(spent(view.spend, budget.max_tokens, budget.max_usd)))
+    elif view.run.operator == COMMAND_OPERATOR:
+        table.add_row("models", Text(UNSAID))
     if view.trouble and view.run.state is RunState.RUNNING:
         table.add_row("", Text(f"last call: {first_line(view.trouble)}", style="yellow"))
     used = budget.used(view, now)

@@ -67,6 +67,10 @@ def spread(case: CaseScore) -> str:
     return f"{case.low_tflops:.1f} to {case.high_tflops:.1f}" if case.low_tflops else ""
 
 
+UNSAID = "not known: the program does not say what it used"
+"""What to show in place of tokens where a program is the operator and has not said anything."""
+
+
 def spent(spend: Spend, max_tokens: int | None = None, max_usd: float | None = None) -> str:
     """Return ``1.2M tokens, 3.40 of 10 USD, 85 calls``: limits if there are any, US dollars if a price or limit is
     known.

@@ -36,7 +36,7 @@ def test_mutate_is_built_in() -> None:
 
 def test_an_unknown_name_gets_one_line_with_the_known_ones() -> None:
     with pytest.raises(
-        UnknownOperator, match=r"^unknown operator 'mutant': choose one of mutate, agent, single_turn$"
+        UnknownOperator, match=r"^unknown operator 'mutant': choose one of mutate, agent, single_turn, command$"
     ) as caught:
         get_operator("mutant")
     assert isinstance(caught.value, AgentError)
@@ -44,7 +44,7 @@ def test_an_unknown_name_gets_one_line_with_the_known_ones() -> None:
 
 def test_an_installed_package_adds_operators(plugins: Path) -> None:
     assert get_operator("nothing").name == "nothing"
-    assert operator_names() == ("mutate", "agent", "single_turn", "broken", "nothing", "number")
+    assert operator_names() == ("mutate", "agent", "single_turn", "command", "broken", "nothing", "number")
 
 
 def test_a_built_in_name_cannot_be_taken_over(plugins: Path) -> None:

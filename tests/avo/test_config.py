@@ -170,3 +170,26 @@ def test_only_operators_that_ask_models_need_any() -> None:
     for limit in ("max_usd", "step_usd"):
         with pytest.raises(NoPrice):
             RunConfig(operator="single_turn", models=models, **{limit: 1.0}).check_models({"OPENAI_API_KEY": "k"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "operator 'command' needs --command, e.g. 'claude -p"),
+        ({"command": "x", "max_usd": 1.0}, "--max-usd: what a program uses is not known while it works"),
+        ({"command": "x", "step_tokens": 1}, "--step-tokens: what a program uses"),
+        ({"command": "x", "command_env": ["ITS_KEY"]}, "--command-env: ITS_KEY is not set: export it"),
+    ],
+)
+def test_a_program_needs_a_command_its_variables_and_no_limit_that_cannot_be_held(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RunConfig.resolve(None, {"operator": "command", **settings}).check_models({})
+
+
+def test_a_program_is_started_with_its_command_and_variables() -> None:
+    config = RunConfig.resolve(None, {"operator": "command", "command": "x", "command_env": ["ITS_KEY"]})
+    config.check_models({"ITS_KEY": "k"})
+    assert (config.settings.command, config.settings.command_env) == ("x", ("ITS_KEY",))
+    assert RunConfig.resolve(None, {"command_env": []}).command_env == ()

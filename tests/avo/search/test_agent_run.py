@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from agents.agentic import Agentic
+from agents.command import PROGRAM, Command
 from agents.settings import ModelSettings, Settings
 from agents.single_turn import SingleTurn
 from avo.config import RunConfig
@@ -75,6 +76,16 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
     made = Shop(tmp_path / "runs.db")
     yield made
     made.store.close()
+
+
+def test_a_step_whose_program_fails_says_how_and_keeps_what_it_wrote(shop: Shop) -> None:
+    outcome = shop.step(Command(Settings(command="echo hello; echo no login >&2; exit 3")))
+    assert outcome.state is StepState.FAILED
+    assert outcome.reason == "the program ended with exit code 3 before it submitted: no login"
+    (_, step) = shop.store.steps(shop.run.id)
+    assert step.operator == "command"
+    kept = {entry.kind: entry.content for entry in shop.store.journal.messages(step.id)}
+    assert (kept[PROGRAM]["stdout"], kept[PROGRAM]["stderr"]) == ("hello\n", "no login\n")
 
 
 def agent(endpoint: Endpoint, kind: Any = Agentic, **settings: Any) -> Any:

@@ -15,7 +15,7 @@ from agents.agentic import MOST_TURNS, Agentic
 from agents.model import ScriptedModel
 from agents.mutate import Mutate
 from agents.operator import VariationOperator
-from agents.served import PendingCall, Served
+from agents.served import PendingCall, Served, Unattended
 from agents.settings import ModelSettings, Settings
 from agents.supervisor import REMEMBERED
 from avo.cli.main import app
@@ -112,6 +112,14 @@ def test_a_session_of_another_agent_leads_to_the_same_lineage_however_long_it_wa
     looks = [("view_source", {})] * (MOST_TURNS + 1)
     done = iter([*looks, write("tflops = 120.0"), EVALUATE, submit(2), None])
     recording.step(Served(None, lambda: (call := next(done)) and PendingCall(call[0], json.dumps(call[1]))))
+    assert len(recording.store.versions(recording.run.id)) == 2
+    assert recording.replayed()[0] == ""
+
+
+def test_a_program_that_left_before_it_submitted_leads_to_the_same_lineage(recording: Recording) -> None:
+    recording.step(SeedOperator(SEED))
+    done = iter([write("tflops = 120.0"), EVALUATE, None])
+    recording.step(Unattended(lambda: (call := next(done)) and PendingCall(call[0], json.dumps(call[1]))))
     assert len(recording.store.versions(recording.run.id)) == 2
     assert recording.replayed()[0] == ""
 

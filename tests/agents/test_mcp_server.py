@@ -15,7 +15,7 @@ import pytest
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
-from agents.tools.arguments import TOOLS
+from agents.tools.arguments import READ_ONLY, TOOLS
 from avo.config import START, RunConfig
 from lineage_db.records import StepState
 from lineage_db.store import Store
@@ -26,7 +26,7 @@ from tests.avo.fakes import NOW, SEED
 @pytest.fixture
 def db(tmp_path: Path) -> str:
     """A database with the run ``mine``, which nobody has seeded."""
-    judging = f"{sys.executable} {Path(__file__).parents[1] / 'fake_judge.py'}"
+    judging = f"{sys.executable} {Path(__file__).parents[1] / 'avo' / 'fake_judge.py'}"
     config = RunConfig(evaluator_command=judging)
     url = str(tmp_path / "runs.db")
     with Store.open(url) as store:
@@ -70,6 +70,10 @@ async def test_an_agent_of_the_user_adds_a_version_and_a_step_that_it_leaves_is_
         listed = {tool.name: tool for tool in (await session.list_tools()).tools}
         assert list(listed) == list(TOOLS)
         assert listed["submit"].input_schema["required"] == ["attempt", "change", "seen"]
+        only_read = {name: tool.annotations and tool.annotations.read_only_hint for name, tool in listed.items()}
+        assert {name for name, hint in only_read.items() if hint} == READ_ONLY
+        assert only_read["evaluate"] is False
+        assert "path" not in listed["check"].input_schema["properties"]
         prompt = (await session.get_prompt("task")).messages[0].content
         assert prompt.text.startswith("You are the variation operator")  # type: ignore[union-attr]
 
