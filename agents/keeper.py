@@ -1,10 +1,13 @@
 """Runs a shell command, and ends it with all that it started: a script of its own that needs the standard library only.
 
-    python -I keeper.py COMMAND
+    python -I keeper.py COMMAND FD
 
 Its standard input is a lifeline: when the other end closes it, on purpose or because it died, the command has to go.
 The command gets SIGTERM first. What it started, in whatever session, becomes a child of this process, and is killed.
-Exit code: the command's; 128 and the signal's number where a signal ended it.
+
+This process ends at once. What keeps the command is a child that it leaves, as Ray kills the children of a worker that
+it ends. The child writes the command's exit code to the file descriptor FD: 128 and the signal's number where a signal
+ended the command.
 """
 
 import contextlib
@@ -53,4 +56,6 @@ def _children() -> list[int]:
 
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1]))
+    if os.fork() == 0:
+        os.setsid()
+        os.write(int(sys.argv[2]), str(run(sys.argv[1])).encode())

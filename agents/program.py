@@ -1,6 +1,7 @@
 """A user's program: an agent that is started in a folder of its own, and ended with all that it started."""
 
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -33,43 +34,42 @@ class Program:
     """A shell command that runs until it ends or is ended."""
 
     def __init__(self, command: str, folder: Path, environment: Mapping[str, str]) -> None:
+        code, told = os.pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-I", keeper.__file__, command],
+            [sys.executable, "-I", keeper.__file__, command, str(told)],
             cwd=folder,
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            start_new_session=True,
+            pass_fds=(told,),
         )
+        os.close(told)
+        self._code = os.fdopen(code, "rb")
+        self.code: int | None = None
+        """Its exit code; None while it runs."""
         self.stdout, self.stderr = _Tail(self._process.stdout), _Tail(self._process.stderr)
+        self._process.wait()
 
     @property
     def running(self) -> bool:
         """Whether it has not ended yet."""
-        return self._process.poll() is None
+        self.wait(0)
+        return self.code is None
 
     def wait(self, seconds: float) -> None:
         """Wait until it ends by itself, at most this long."""
-        try:
-            self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return
+        if self.code is None and select.select([self._code], [], [], seconds)[0]:
+            self.code = int(self._code.read() or -1)  # nothing where its keeper was killed
 
     def end(self) -> None:
         """End it with all that it started, and read what it wrote last."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self.wait(_END_S)
-        self._process.kill()
-        self._process.wait()
+        self._code.close()
         self.stdout.close()
         self.stderr.close()
-
-    @property
-    def code(self) -> int | None:
-        """Its exit code; None while it runs."""
-        return self._process.poll()
 
     @property
     def last_line(self) -> str:

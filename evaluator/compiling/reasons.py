@@ -11,6 +11,7 @@ _TELLING = re.compile(r"\berror\b|\bfatal\b|assertion", re.IGNORECASE)
 _EMPTY = ("Failures have been detected while processing", "A signal was caught while processing")
 """How MLIR says that there were errors, without a word about them."""
 _ASSERTION = re.compile(r"Assertion `.*' failed")
+_PASS = re.compile(r"Pipeline failed while executing \[`(\w+)`")
 _UNREACHABLE = re.compile(r"^UNREACHABLE executed at \S*?([\w.]+:\d+)!")
 _PLACED = re.compile(r"^kernel\.ttg?ir:\d+:\d+: error: ")
 _IN_A_PASS = re.compile(r"ended by signal|PassManager::run failed")
@@ -43,7 +44,8 @@ _LOOP = re.compile(r"\bscf\.(for|while)\b")
 
 def reason(stderr: str) -> str:
     """Return what a compiler wrote about its failure, each part after a semicolon; "" if it wrote nothing telling."""
-    return "".join(f"; {part}" for part in _parts(stderr))
+    passes = (f"in Triton's pass {found}" for found in _PASS.findall(stderr)[:1])
+    return "".join(f"; {part}" for part in (*_parts(stderr), *passes))
 
 
 def in_a_pass(why: str) -> bool:

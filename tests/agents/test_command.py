@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from agents import keeper
 from agents.command import PROGRAM, Command
 from agents.errors import ProgramFailed
 from agents.operator import Proposal
@@ -37,8 +37,8 @@ def ended(world: World) -> dict[str, Any]:
 
 
 def gone(pid: int) -> bool:
-    """Wait until a process has ended."""
-    while True:
+    """Return whether a process ends, now or soon."""
+    for _ in range(1000):
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         except FileNotFoundError:
@@ -46,6 +46,7 @@ def gone(pid: int) -> bool:
         if state == "Z":
             return True
         time.sleep(0.01)
+    return False
 
 
 def test_a_client_of_the_protocol_works_in_its_folder_until_it_submits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,16 +122,26 @@ def test_a_program_whose_time_is_up_is_ended_with_all_that_it_started() -> None:
     assert gone(int(ended(world)["stdout"]))
 
 
-def test_a_program_ends_with_the_worker_that_started_it() -> None:
-    command = [sys.executable, "-I", keeper.__file__, LEAVES_A_CHILD]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as kept:
-        assert kept.stdin is not None
-        assert kept.stdout is not None
-        child = int(kept.stdout.readline())
+def test_a_program_ends_with_the_worker_that_started_it_though_its_children_are_killed_first(tmp_path: Path) -> None:
+    worker = (
+        "import os, time; from pathlib import Path; from agents.program import Program\n"
+        f"program = Program({LEAVES_A_CHILD!r}, Path({str(tmp_path)!r}), os.environ)\n"
+        "while not program.stdout.text.endswith('\\n'): time.sleep(0.01)\n"
+        "print(program.stdout.text, end='', flush=True); time.sleep(1000)"
+    )
+    with subprocess.Popen([sys.executable, "-c", worker], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
         os.kill(child, 0)
-        kept.stdin.close()  # as when the worker dies
-        assert kept.wait() == 128 + 15
+        for each in (*children(process.pid), process.pid):  # as Ray ends a worker
+            os.kill(each, signal.SIGKILL)
     assert gone(child)
+
+
+def children(of: int) -> list[int]:
+    """Return the ids of the processes that a process has started."""
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(of)], capture_output=True, text=True, check=False)
+    return [int(pid) for pid in found.stdout.split()]
 
 
 def calls(*made: tuple[str, dict[str, Any]]) -> Callable[[], PendingCall | None]:

@@ -23,6 +23,11 @@ def test_the_assertion_that_failed_is_named_and_what_says_nothing_is_left_out() 
     assert reason("all is well\n") == ""
 
 
+def test_the_pass_that_says_itself_that_it_failed_is_named() -> None:
+    said = "a.py:1:1: note: Pipeline failed while executing [`TritonRewriteTensorPointer` on 'builtin.module']\n"
+    assert reason(said) == "; in Triton's pass TritonRewriteTensorPointer"
+
+
 def trace(said: str, operation: str = "", *places: str, blamed: bool = False, failed: bool = True) -> Trace:
     return Trace(("tritongpu-coalesce", SPECIALISING), failed, said, operation, blamed, places)
 
