@@ -1,6 +1,7 @@
 """``avo status``."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -65,3 +66,12 @@ def test_words_tell_who_does_what_and_what_is_wrong(tmp_path: Path, capsys: pyte
     assert "best v1, 120.0 predicted TFLOPS, h100, +20.0% over the seed" in said
     assert "models 120 tokens, 0.50 USD, 1 calls" in said
     assert "last call 429: slow down" in said
+
+
+def test_what_a_program_used_is_not_known_until_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Store.open(str(tmp_path / "runs.db")) as store:
+        run = Recorded(store).run
+        made = replace(read_view(store, "live", run.created), run=replace(run, operator="command"))
+    Console(width=200).print(in_words(made, run.created))
+    said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "models not known: the program does not say what it used" in said
