@@ -22,15 +22,15 @@ def page(text: str, first: int, most: int) -> str:
 def main_loop(text: str) -> int | None:
     """Return the number of the line, from 1, at which the loop begins that has most matrix products; None: no loop.
 
-    Of loops with the same products it is the innermost. ``text`` is MLIR or PTX.
+    Of loops with as many it is the last, so that of nested ones it is the innermost. ``text`` is MLIR or PTX.
     """
     lines = text.splitlines()
     found = []
     for i, line in enumerate(lines):
         if (head := _LOOP.match(line)) and (end := _end(lines, i, head[1], head[2])):
             products = sum(len(_PRODUCT.findall(each)) for each in lines[i:end])
-            found.append((products, i - end, i + 1))
-    return max(found)[2] if found else None
+            found.append((products, i + 1))
+    return max(found)[1] if found else None
 
 
 def _end(lines: list[str], start: int, indent: str | None, label: str | None) -> int:
