@@ -36,6 +36,8 @@ def sample() -> dict[str, Any]:
         "parents": (0, 1),
         "parent_scores": "correct",
         "source": "y = 2",
+        "task": "task.md",
+        "minutes": 30.0,
         "left": Left(tokens=1000, usd=2.5, evaluations=3, minutes=10.0),
         "summary": "learnt",
         "attempts": ["attempt 1: slow"],

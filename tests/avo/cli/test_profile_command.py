@@ -26,7 +26,7 @@ class FakeJudge:
     """A judge that knows its answer."""
 
     answer: "tuple[Profile, ...] | Fault" = (PROFILE,)
-    findings = Findings(text="long " * 100)
+    findings = Findings(text="long " * 100 + "line")
     asked: "list[tuple[str, str, Candidate, str | None] | Inspection]"
 
     def __init__(self, target: Target, suite: str) -> None:
@@ -156,7 +156,7 @@ def test_a_kernel_at_fault_is_exit_code_1_with_its_fault(
 def test_code_is_printed_in_place_of_the_tables(avo: Avo, tmp_path: Path, judge: type[FakeJudge]) -> None:
     (tmp_path / "kernel.py").write_text("x = 1")
     said = avo("profile", "kernel.py", "--show", "ir", "--before", "tritongpu-coalesce", "--case", "8k-full")
-    assert (said.exit_code, said.stdout) == (0, f"{'long ' * 100}\n")
+    assert (said.exit_code, said.stdout) == (0, f"{'long ' * 100}line\n")
     assert judge.asked == [Inspection(Look.IR, "mha", "x = 1", None, "8k-full", "tritongpu-coalesce")]
     judge.findings = Findings(Fault(Status.PARSE_ERROR, "line 1"))
     said = avo("profile", "kernel.py", "--show", "ptx")
