@@ -62,9 +62,9 @@ def trace(payload: bytes) -> bytes:
     log = Path("log")
     if (pid := os.fork()) == 0:
         _traced(request, log)
-    os.waitpid(pid, 0)
-    text = log.read_text(errors="replace")
-    return json.dumps(passes.read(text, request["wanted"])).encode()
+    finished = os.waitpid(pid, 0)[1] == 0
+    found = passes.read(log.read_text(errors="replace"), request["wanted"])
+    return json.dumps({**found, "finished": finished}).encode()
 
 
 def _traced(request: dict[str, Any], log: Path) -> NoReturn:
@@ -72,10 +72,11 @@ def _traced(request: dict[str, Any], log: Path) -> NoReturn:
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
         os.environ |= {"MLIR_ENABLE_DUMP": "1", "TRITON_LLVM_DEBUG_ONLY": ",".join(passes.TALKATIVE)}
         _compiled(request)
+        os._exit(0)
     except Exception as error:
         os.write(2, f"\n{error}\n".encode())
     finally:
-        os._exit(0)
+        os._exit(1)
 
 
 def _file(request: dict[str, Any]) -> str:

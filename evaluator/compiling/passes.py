@@ -50,6 +50,8 @@ class Trace:
     """Index of the pass that ``ir`` is from, if the one wanted was found."""
     ir: str = ""
     """The IR before that pass, with locations."""
+    finished: bool = False
+    """Whether it compiled the kernel."""
 
 
 def shown(kernel: str, trace: Trace, wanted: str | None) -> str:
@@ -64,7 +66,7 @@ def shown(kernel: str, trace: Trace, wanted: str | None) -> str:
 
 
 def read(log: str, wanted: str | None) -> dict[str, Any]:
-    """Return the fields of a ``Trace``, from what a compiler with debug output and dumps wrote.
+    """Return the fields of a ``Trace`` but the last, from what a compiler with debug output and dumps wrote.
 
     ``wanted`` is the number of a pass, from 1, or the name of one: the first of this name. None: the one that failed.
     """

@@ -59,8 +59,10 @@ def failure(trace: Trace, why: str) -> str:
     An operation that Triton does not blame is the one that it wrote of last. The compiler may reach into memory that is
     not its own, and then fails by chance.
     """
-    if not trace.failed:
+    if trace.finished:
         return f"{why}; compiled once more it does not fail: Triton's compiler is at fault"
+    if not trace.failed:
+        return why
     on = ""
     if trace.operation:
         where = f" ({' or '.join(trace.places)})" if trace.places else ""
