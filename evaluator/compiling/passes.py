@@ -6,13 +6,13 @@ from typing import Any
 
 from evaluator.locations import source_lines, to_read
 
-TALKATIVE = (
-    *(f"nvgpu-ws-{part}" for part in ("buffer", "code-partition", "data-partition", "lower-mem", "specialize")),
-    *("nvgpu-ws-task-partition", "nvgpu-ws-utility"),
-    *("triton-loop-pipeline", "triton-wgmma-pipeline", "tritongpu-partition-scheduling", "tritongpu-accelerate-matmul"),
+TALKATIVE = tuple(
+    f"nvgpu-ws-{part}"
+    for part in ("task-partition", "data-partition", "code-partition", "buffer", "lower-mem", "specialize", "utility")
 )
-"""Parts of Triton that name the operations they work on, as LLVM's debug output knows them. Others, and Triton without
-assertions, name none."""
+"""Parts of Triton that name the operations they work on, as LLVM's debug output knows them: those of the pass that was
+seen to crash. A Triton that is built without assertions names none.
+"""
 
 _HEADER = re.compile(r"^// -----// (.*)$", re.MULTILINE)
 _BEFORE = re.compile(r"IR Dump Before (\w+)[ :(]*([\w-]*)")
