@@ -87,7 +87,7 @@ class Brief:
     """The lineage of another problem that the run starts from, if any.
 
     If that problem has the same entry function, the run's first version is ``transferred.source``. Otherwise the first
-    version is one of the problem's own seeds, and the operator has to adapt ``transferred.source``.
+    versions are the problem's own seeds, and the operator has to adapt ``transferred.source``.
     """
     focus: int | None = None
     """Number of the version that the population asks to vary. None: the operator chooses; the last is the best."""
@@ -141,6 +141,8 @@ class Proposal:
     """What was tried and seen, in the operator's words, for the record."""
     submission: Submission | None = None
     """The operator's own account of the attempt, if it gives one."""
+    before: Sequence[Attempt] = ()
+    """Attempts to become versions before it, slowest first: only the seeds of a run have company."""
 
 
 class VariationOperator(Protocol):

@@ -177,7 +177,7 @@ def _repeated(recent: Sequence[AttemptSummary], firsts: Mapping[str, int], patie
 
 def _flat(trajectory: Trajectory, told: int, patience: Patience) -> list[str]:
     champions = trajectory.champions
-    new = [version for version in champions if version.step_number > told and version.number > 0]
+    new = [version for version in champions if version.step_number > told and version.parents]
     if len(new) < patience.flat_versions:
         return []
     last, before = champions[-1], champions[-1 - patience.flat_versions]

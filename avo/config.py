@@ -35,7 +35,7 @@ LOCAL = "local"
 """The Ray address that means this machine alone."""
 # What a stored configuration holds besides settings.
 START = "start"
-"""Where the seed came from, and its source."""
+"""The seeds, a list: where each came from, and its source."""
 ISOLATION = "isolation"
 """What kept candidates apart, in words: one text for each way in which the sessions of the run differed."""
 TOOLS = "tools"

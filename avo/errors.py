@@ -3,7 +3,7 @@
 AvoError
 +-- ConfigError        a setting that is unknown, of the wrong type or impossible
 +-- CanaryFault        the judge does not tell a wrong or a slow kernel from the seed
-+-- SeedFault          the seed does not pass the judge, so there is nothing to evolve
++-- SeedFault          no seed passes the judge, so there is nothing to evolve
 +-- Incomparable       scores of runs that do not mean the same
 +-- MetricsUnavailable the metrics of a run cannot be served
 +-- RepositoryFailed   a lineage cannot be written as a git repository

@@ -28,7 +28,7 @@ from typing import TextIO
 from rich.console import Console
 
 from agents.operator import Brief, Proposal
-from avo.config import RunConfig
+from avo.config import START, RunConfig
 from avo.search.run import RunSession, Stop
 from avo.search.workers import hire
 from avo.watch.progress import RunProgress
@@ -164,7 +164,7 @@ def measure(url: str, workers: int, attempts: int, before: int, *, display: bool
         now = datetime.now(UTC)
         run = store.create_run(
             name=store.free_run_name("overhead"), problem="mha", target="h100", suite="quick", operator="counting",
-            seed=0, config=config.model_dump(), now=now,
+            seed=0, config={**config.model_dump(), START: [{"origin": "seed", "source": SEED}]}, now=now,
         )  # fmt: skip
         if before:
             perform(store, run, config.model_copy(update={"max_attempts": 2}))
@@ -193,7 +193,6 @@ def perform(store: Store, run: Run, config: RunConfig) -> None:
         store,
         run,
         config,
-        seed_source=SEED,
         deadline=None,
         hire=partial(
             hire, store.url, run.name, config, make_operator=Counting, make_evaluator=partial(FakeEvaluator, verdict)

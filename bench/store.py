@@ -221,7 +221,7 @@ def main() -> None:
         with Store.open(url) as store:
             run = store.create_run(
                 name=store.free_run_name("bench"), problem="mha", target="h100", suite="quick", operator="bench",
-                seed=0, config={"start": {"source": seed_source("mha")}}, now=datetime.now(UTC),
+                seed=0, config={"start": [{"origin": "plain", "source": seed_source("mha")}]}, now=datetime.now(UTC),
             )  # fmt: skip
             for before, size in pairwise((0, *SIZES)):
                 bulk(store, run, before, size - WINDOW)

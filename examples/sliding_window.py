@@ -1,7 +1,7 @@
 """Sliding-window attention, forward: a problem of your own in one file.
 
     avo evaluate examples/sliding_window_seed.py --problem examples/sliding_window.py
-    avo run --problem examples/sliding_window.py --seed-file examples/sliding_window_seed.py
+    avo run --problem examples/sliding_window.py --seed-kernel examples/sliding_window_seed.py
 
 AVO imports this file, takes ``PROBLEM`` from it and calls its methods: they say what a candidate must define, on which
 shapes it is tested and timed, and what the right numbers are. docs/problems.md says what each method must return.

@@ -11,7 +11,8 @@ from lineage_db.driving import LEASE
 from lineage_db.engine import Part, persistent, transactional
 from lineage_db.records import Selection, Step, StepState
 from lineage_db.rows import AnyRow, record
-from lineage_db.tables import messages, steps
+from lineage_db.seen import Answer, Seen
+from lineage_db.tables import answers, messages, steps
 
 _MOST_CLAIMS = 5
 """How often in a row a step may be claimed to go on from its transcript. A step that fails each time is then left."""
@@ -47,6 +48,7 @@ _ANNOUNCED = (
     .limit(1)
 )
 _ANNOUNCE = update(steps).where(_THIS).values(digest=bindparam("said"))
+_SEE = update(steps).where(_THIS).values(seen=bindparam("what"))
 
 
 class Claims(Part):
@@ -78,6 +80,29 @@ class Claims(Part):
         """Record what a running step works on; raises ``StepNotRunning``."""
         queries.lock_running_step(connection, step_id, now)
         connection.execute(update(steps).where(steps.c.id == step_id).values(selection=asdict(selection)))
+
+    @transactional(write=True, durable=False)
+    def see(self, connection: Connection, step_id: int, seen: Seen, *, now: datetime) -> None:
+        """Record what a running step is shown; raises ``StepNotRunning``."""
+        queries.lock_running_step(connection, step_id, now)
+        connection.execute(_SEE, {"step_key": step_id, "what": asdict(seen)})
+
+    @transactional(write=True, durable=False)
+    def answer(
+        self, connection: Connection, step_id: int, digest: str, attempt_id: int | None, *, now: datetime
+    ) -> None:
+        """Record what a running step is told about a candidate, see ``Answer``; raises ``StepNotRunning``."""
+        queries.lock_running_step(connection, step_id, now)
+        number = connection.scalar(select(func.count()).where(answers.c.step_id == step_id))
+        values = {"step_id": step_id, "number": number, "digest": digest, "attempt_id": attempt_id}
+        connection.execute(insert(answers).values(values))
+
+    @transactional()
+    def answers(self, connection: Connection, run_id: int) -> list[Answer]:
+        """Return what the steps of a run were told, each in order."""
+        query = select(steps.c.number.label("step_number"), answers.c.digest, answers.c.attempt_id)
+        query = query.join_from(answers, steps).where(steps.c.run_id == run_id)
+        return [record(Answer, row) for row in connection.execute(query.order_by(steps.c.number, answers.c.number))]
 
     @transactional(write=True, durable=False)
     def keep(self, connection: Connection, step_id: int, *, now: datetime, lease: timedelta = LEASE) -> bool:

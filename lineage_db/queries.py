@@ -80,6 +80,7 @@ _LINEAGE = (
 _VERSIONS_FROM = _LINEAGE.where(_VERSIONS.number >= bindparam("first")).order_by(_VERSIONS.number)
 _VERSION = _LINEAGE.where(_VERSIONS.number == bindparam("number"))
 _CHAMPION = _LINEAGE.where(_VERSIONS.champion).order_by(_VERSIONS.number.desc()).limit(1)
+_START = _LINEAGE.where(_VERSIONS.parents == ()).order_by(_VERSIONS.number.desc()).limit(1)
 _LAST_VERSION = select(func.max(_VERSIONS.number)).where(_VERSIONS.run_id == bindparam("run_key"))
 
 
@@ -154,10 +155,10 @@ def decide(connection: Connection, run_id: int, attempt_id: int, decision: Decis
         connection.execute(insert(tables.decisions).values(attempt_id=attempt_id, run_id=run_id, **values))
 
 
-def close_step(connection: Connection, run_id: int, step_id: int, submitted: int | None) -> None:
-    """Record of the step's acceptable attempts, other than the one ``submitted``, that they were not submitted."""
+def close_step(connection: Connection, run_id: int, step_id: int, submitted: Collection[int]) -> None:
+    """Record of the step's acceptable attempts, other than those ``submitted``, that they were not submitted."""
     for row in connection.execute(_ACCEPTABLE_OF_STEP, {"step_key": step_id}).all():
-        if row.attempt_id != submitted:
+        if row.attempt_id not in submitted:
             decide(connection, run_id, row.attempt_id, unsubmitted(record(Decision, row)))
 
 
@@ -177,6 +178,12 @@ def version(connection: Connection, run_id: int, number: int | None) -> Version:
     if row is None:
         raise UnknownVersion(number, count_versions(connection, run_id))
     return to_version(row)
+
+
+def start(connection: Connection, run_id: int) -> Version | None:
+    """Return the version that the run starts from, the best of its seeds; None where it has no version."""
+    row = connection.execute(_START, {"run_key": run_id}).one_or_none()
+    return None if row is None else to_version(row)
 
 
 def count_versions(connection: Connection, run_id: int) -> int:

@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evaluator.evaluation import Evaluation, Status
 from lineage_db.decision import Decision
+
+if TYPE_CHECKING:
+    from lineage_db.seen import Seen
 
 
 class RunState(StrEnum):
@@ -98,7 +101,7 @@ class RunSummary:
     best_geomean: float | None
     """Geometric mean of the latest champion, in TFLOPS; None without versions."""
     seed_geomean: float | None
-    """Geometric mean of version 0, in TFLOPS; None without versions."""
+    """Geometric mean of the best seed, in TFLOPS; None without versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ class Step:
     id: int
     run_id: int
     number: int
-    """Position in the run, from 0: step 0 evaluates the seed."""
+    """Position in the run, from 0: step 0 evaluates the seeds."""
     worker: str
     operator: str
     state: StepState
@@ -130,6 +133,10 @@ class Step:
     """Number of the abandoned step that this one repeats, perhaps another worker's."""
     reply: "PendingReply | None" = None
     """The reply of a model that the step waits for, or waited for when it was abandoned."""
+    seen: "Seen | None" = None
+    """What it was shown; None until its operator begins, and where an earlier release did not record it."""
+    grown: int | None = None
+    """How many versions the run had when the step was done, before it added its own; None for any other step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +294,7 @@ class Version:
 
     run_id: int
     number: int
-    """Position in the lineage, from 0, the seed."""
+    """Position in the lineage, from 0."""
     parents: tuple[int, ...]
     accepted: datetime
     attempt: Attempt

@@ -21,7 +21,7 @@ _ADD_ATTEMPT = insert(attempts).returning(attempts.c.id)
 _FINISH_STEP = (
     update(steps)
     .where(steps.c.id == bindparam("step_key"))
-    .values(state=StepState.DONE, finished=bindparam("moment"), reason=bindparam("why"))
+    .values(state=StepState.DONE, finished=bindparam("moment"), reason=bindparam("why"), grown=bindparam("count"))
 )
 
 
@@ -151,9 +151,10 @@ class Results(Part):
         decide: Callable[[Sequence[Version], Attempt], Decision | None],
         submission: Submission | None = None,
         niche: Callable[[Attempt], str] = lambda attempt: "",
+        before: Sequence[int] = (),
     ) -> Version | None:
         """Finish a running step with its ``submission``, record the decision on its attempt, and add a version if that
-        is accepted.
+        is accepted. The same is done first with each of the attempts ``before``: all become versions, or none.
 
         ``niche`` says where in the population the attempt lives if it is accepted.
 
@@ -162,10 +163,10 @@ class Results(Part):
 
         No other writer gets in between the reading of ``versions`` (oldest first) and the writing of the new one, so
         ``decide`` must be quick and must not use the store; its exceptions undo everything and are passed on. It is not
-        called without ``attempt_id``, or when that attempt is a version already. Returns the new version, if any.
+        called for an attempt that is a version already. Returns the last new version, if any.
         Raises ``StepNotRunning``, ``UnknownAttempt`` or ``UnknownVersion`` (in ``parents``).
         """
-        version = self._conclude(step_id, attempt_id, parents, reason, now, decide, submission, niche)
+        version = self._conclude(step_id, attempt_id, parents, reason, now, decide, submission, niche, before)
         if version is not None:
             self._make_durable(version.run_id, now)
         return version
@@ -182,44 +183,50 @@ class Results(Part):
         decide: Callable[[Sequence[Version], Attempt], Decision | None],
         submission: Submission | None,
         niche: Callable[[Attempt], str],
+        before: Sequence[int],
     ) -> Version | None:
         """Finish the step without waiting for the disk: a step that was not finished is repeated to the same end."""
         run, step = queries.lock_running_step(connection, step_id, now)
-        lineage = self._histories.versions(connection, run.id)
+        lineage = list(self._histories.versions(connection, run.id))
         queries.check_parents(parents, len(lineage))
-        attempt = None if attempt_id is None else queries.attempt(connection, run.id, attempt_id)
-        if attempt is not None and any(version.attempt.id == attempt.id for version in lineage):
-            attempt = None
-        decision = None if attempt is None else final(attempt.decision, decide(lineage, attempt))
-        finish = {"step_key": step.id, "moment": now, "why": ending(reason, decision)}
+        grown, known = len(lineage), {version.attempt.id for version in lineage}
+        submitted = [*before, *(() if attempt_id is None else (attempt_id,))]
+        for each in submitted:
+            if each in known:
+                continue
+            attempt = queries.attempt(connection, run.id, each)
+            decision = final(attempt.decision, decide(lineage, attempt))
+            reason = ending(reason, decision)
+            if decision is None:
+                continue
+            if decision != attempt.decision:
+                queries.decide(connection, run.id, attempt.id, decision)
+            if decision.ruling is not Ruling.ACCEPTED:
+                continue
+            attempt = replace(attempt, decision=decision)
+            place = niche(attempt)
+            ahead = (version.attempt.evaluation.geomean_tflops for version in lineage if place and version.champion)
+            champion = attempt.evaluation.geomean_tflops > max(ahead, default=0.0)
+            lineage.append(Version(run.id, len(lineage), parents, now, attempt, place, champion, step.number))
+        for version in lineage[grown:]:
+            connection.execute(
+                insert(versions).values(
+                    run_id=run.id,
+                    number=version.number,
+                    attempt_id=version.attempt.id,
+                    parents=parents,
+                    accepted=now,
+                    niche=version.niche,
+                    champion=version.champion,
+                    step=step.number,
+                )
+            )
+        finish = {"step_key": step.id, "moment": now, "why": reason, "count": grown}
         connection.execute(_FINISH_STEP, finish)
         if submission is not None:
             connection.execute(update(steps).where(steps.c.id == step.id).values(submission=asdict(submission)))
-        queries.close_step(connection, run.id, step.id, attempt_id)
-        if attempt is None or decision is None:
-            return None
-        if decision != attempt.decision:
-            queries.decide(connection, run.id, attempt.id, decision)
-        if decision.ruling is not Ruling.ACCEPTED:
-            return None
-        attempt = replace(attempt, decision=decision)
-        place = niche(attempt)
-        ahead = (version.attempt.evaluation.geomean_tflops for version in lineage if place and version.champion)
-        champion = attempt.evaluation.geomean_tflops > max(ahead, default=0.0)
-        version = Version(run.id, len(lineage), parents, now, attempt, place, champion, step.number)
-        connection.execute(
-            insert(versions).values(
-                run_id=run.id,
-                number=version.number,
-                attempt_id=attempt.id,
-                parents=parents,
-                accepted=now,
-                niche=place,
-                champion=champion,
-                step=step.number,
-            )
-        )
-        return version
+        queries.close_step(connection, run.id, step.id, submitted)
+        return lineage[-1] if len(lineage) > grown else None
 
     @transactional(write=True)
     def _make_durable(self, connection: Connection, run_id: int, now: datetime) -> None:

@@ -142,7 +142,7 @@ class Store(Part):
     def runs(self, connection: Connection) -> list[RunSummary]:
         """Return all runs, newest first."""
         tried = select(attempts.c.run_id, func.count().label("attempts")).group_by(attempts.c.run_id).subquery()
-        first = func.max(attempts.c.geomean_tflops).filter(versions.c.number == 0)
+        first = func.max(attempts.c.geomean_tflops).filter(versions.c.parents == ())
         accepted = (
             select(versions.c.run_id, func.count().label("versions"), first.label("seed_geomean"))
             .join_from(versions, attempts)
@@ -284,6 +284,11 @@ class Store(Part):
     def version(self, connection: Connection, run_id: int, number: int | None = None) -> Version:
         """Return one version, by default the best, the latest champion; raises ``UnknownVersion``."""
         return queries.version(connection, run_id, number)
+
+    @transactional()
+    def start(self, connection: Connection, run_id: int) -> Version | None:
+        """Return the version that the run starts from, the best of its seeds; None where it has no version."""
+        return queries.start(connection, run_id)
 
 
 def _check_name(name: str) -> None:

@@ -21,6 +21,7 @@ from evaluator.evaluation import Status
 from lineage_db.columns import Choice, Id, Json, Prose, Source, UtcDateTime
 from lineage_db.decision import Ruling
 from lineage_db.records import PendingReply, Request, RunState, Selection, StepState, Submission
+from lineage_db.seen import Seen
 
 NAME_LENGTH = 80
 """Longest run name, in characters."""
@@ -28,6 +29,11 @@ NAME_LENGTH = 80
 
 def _selection(data: dict[str, Any]) -> Selection:
     return Selection(**{**data, "shown": tuple(data["shown"])})
+
+
+def _seen(data: dict[str, Any]) -> Seen:
+    listed = {name: tuple(data[name]) for name in ("interventions", "unresolved")}
+    return Seen(**{**data, **listed})
 
 
 metadata = MetaData(
@@ -91,6 +97,10 @@ steps = Table(
     Column("redoes", Id),
     # How much has come of the model's reply that it waits for; NULL where it waits for none.
     Column("reply", Json(PendingReply.from_json)),
+    # How far the run's record went that it was shown; NULL until then.
+    Column("seen", Json(_seen)),
+    # How many versions the run had when it was done: the order in which steps added to the lineage.
+    Column("grown", Id),
     UniqueConstraint("run_id", "number"),
     Index("ix_steps_left", "run_id", "state", "unfinished", "operator", "number"),
     Index("ix_steps_run_id_worker_number", "run_id", "worker", "number"),
@@ -133,6 +143,17 @@ versions = Table(
     Column("champion", Boolean, nullable=False),
     # The number of the step in which it was accepted.
     Column("step", Id, nullable=False, server_default="0"),
+)
+
+# What a step was told about candidates that it asked for and did not evaluate itself.
+answers = Table(
+    "answers",
+    metadata,
+    Column("step_id", ForeignKey(steps.c.id), primary_key=True, autoincrement=False),
+    Column("number", Id, primary_key=True, autoincrement=False),
+    Column("digest", String(64), nullable=False),
+    # NULL where another step was just evaluating the candidate.
+    Column("attempt_id", ForeignKey(attempts.c.id)),
 )
 
 # Not a column of the attempts: behind the long columns it would cost every reader of summaries.

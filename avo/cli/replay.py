@@ -1,5 +1,7 @@
 """``avo replay``: replay a recorded run without a model."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -7,71 +9,78 @@ import typer
 from avo.cli.common import DbOption, RunArgument, console, fail, open_store
 
 if TYPE_CHECKING:
+    from avo.search.recorded import RecordedRun
     from lineage_db.store import Store
 
 
 def replay(
     run: RunArgument,
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the new run. Default: RUN-replay, numbered if taken.")
-    ] = None,
     recorded: Annotated[
         bool, typer.Option("--recorded", help="Take verdicts from the record too instead of judging again.")
     ] = False,
-    out_db: Annotated[
-        str | None, typer.Option(metavar="URL", help="Database of the new run. Default: that of RUN.")
+    into: Annotated[
+        str | None, typer.Option(metavar="DB", help="Keep the replay as a run in this database. Default: nowhere.")
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Name of the run that --into keeps. Default: RUN-replay, numbered if taken."),
     ] = None,
     db: DbOption = None,
 ) -> None:
-    """Replay a recorded run as a new run, without a model, and compare the lineages.
+    """Replay a recorded run without a model, and compare the lineages.
 
-    Steps of agent, single_turn and mcp get the recorded replies, steps of mutate the same random seeds. They are
-    performed one at a time, in the order in which they ended.
+    Each step is shown what it was shown then, in runs of several workers too, and steps are performed one at a time, in
+    the order in which they added to the lineage. Steps of agent, single_turn and mcp get the recorded replies, steps of
+    mutate the same random seeds. What they submit is judged and accepted anew.
 
     Exit code 0: the same lineage. 1: another one; the first difference is printed. 2: the call is wrong.
 
     Example: avo replay mha-h100 --recorded
     """
-    from contextlib import nullcontext
+    from avo.search.recorded import RecordedRun
 
-    with open_store(db) as source, nullcontext(source) if out_db is None else open_store(out_db, create=True) as store:
-        different = _replay(source, store, run, name, recorded)
+    if name is not None and into is None:
+        fail("--name names the run that is kept: give --into DB as well")
+    with open_store(db) as source:
+        record = RecordedRun.read(source, source.run(run))
+    with (
+        TemporaryDirectory(prefix="avo-replay-") as folder,
+        open_store(into or str(Path(folder) / "replay.db"), create=True) as store,
+    ):
+        different = _replay(store, record, name, recorded, kept=into is not None)
     if different:
         raise typer.Exit(1)
 
 
-def _replay(source: "Store", store: "Store", run: str, name: str | None, recorded: bool) -> str:
-    from contextlib import ExitStack
-
-    from avo.config import RunConfig
+def _replay(store: "Store", record: "RecordedRun", name: str | None, recorded: bool, *, kept: bool) -> str:
+    from avo.config import TRANSFERRED, RunConfig
     from avo.search.evaluators import run_evaluator
-    from avo.search.replay import RecordedJudge, RecordedRun, replay
+    from avo.search.recorded import RecordedJudge
+    from avo.search.replay import replay
     from avo.search.run import utc_now
     from evaluator.targets import get_target
     from lineage_db.records import RunState
 
-    record = RecordedRun.read(source, source.run(run))
-    if not record.versions:
-        fail(f"run {run!r} has no version: there is nothing to replay")
-    config = RunConfig.stored(record.run, {})
+    run = record.run
+    config = RunConfig.stored(run, {})
     made = store.create_run(
-        name=name or store.free_run_name(f"{run}-replay"),
-        problem=record.run.problem,
-        target=record.run.target,
-        suite=record.run.suite,
-        operator=record.run.operator,
-        seed=record.run.seed,
-        config=record.run.config,
+        name=name or store.free_run_name(f"{run.name}-replay"),
+        problem=run.problem,
+        target=run.target,
+        suite=run.suite,
+        operator=run.operator,
+        seed=run.seed,
+        config={key: value for key, value in run.config.items() if key != TRANSFERRED},
         now=utc_now(),
     )
-    with ExitStack() as stack:
-        judge = (
-            RecordedJudge(record, get_target(made.target)) if recorded else stack.enter_context(run_evaluator(config))
-        )
-        try:
-            different = replay(source, record, store, made, config, judge, utc_now)
-        finally:
-            store.set_run_state(made.id, RunState.FINISHED, now=utc_now())
+    state = RunState.STOPPED
+    try:
+        with RecordedJudge(record, get_target(run.target)) if recorded else run_evaluator(config) as judge:
+            different = replay(record, store, made, config, judge, utc_now)
+        state = RunState.STOPPED if different else RunState.FINISHED
+    finally:
+        store.set_run_state(made.id, state, now=utc_now())
+    where = f", kept as {made.name}" if kept else ""
     count = len(record.versions)
-    console.print(f"{made.name}: {different or f'the same lineage, {count} versions'}", soft_wrap=True)
+    console.print(f"{run.name}: {different or f'the same lineage, {count} versions'}{where}", soft_wrap=True)
     return different

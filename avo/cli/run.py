@@ -36,15 +36,11 @@ def run(
             rich_help_panel="Search",
         ),
     ] = None,
-    seed_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Start from this kernel.", rich_help_panel="Search")
-    ] = None,
-    seed_name: Annotated[
+    seed_kernel: Annotated[
         str | None,
         typer.Option(
-            "--seed-kernel",
-            metavar="NAME",
-            help="Start from this one of the problem's seeds, e.g. tuned.",
+            metavar="NAME|FILE",
+            help="Start from this one of the problem's seeds, e.g. tuned, or from this kernel. Default: all its seeds.",
             rich_help_panel="Search",
         ),
     ] = None,
@@ -67,25 +63,23 @@ def run(
     Operators agent and single_turn ask a language model behind an OpenAI-compatible endpoint: set OPENAI_API_KEY,
     OPENAI_BASE_URL and --model. See docs/agent.md for prices and sampling.
 
-    First the judge is tested with a wrong and a slow variant of the seed.
+    First all seeds of the problem that are for the target are judged. Each is a version without parents, and the
+    fastest is the best so far. The judge is tested with a wrong and a slow variant of one of them.
 
     --from may name a run of another problem. Where both problems have the same entry function (mha, gqa), the version
-    is the seed. Otherwise (mha, fsa) the run starts from a seed of its own problem, and the operator gets the version
-    and its history to adapt.
+    is the seed. Otherwise (mha, fsa) the run starts from the seeds of its own problem, and the operator gets the
+    version and its history to adapt.
 
     --from RUN#38 starts from attempt 38, which need not be a version. A run on a GPU (--target cuda) that starts from a
     predicted run first times that run's fastest unresolved attempts.
 
-    Exit code 0: a limit is reached or nothing is left to try. 1: the seed fails, the judge fails its test, or workers
+    Exit code 0: a limit is reached or nothing is left to try. 1: every seed fails, the judge fails its test, or workers
     keep failing. 2: the call is wrong. 130: stopped by Ctrl-C or SIGTERM.
 
     Example: avo run --target b200 --max-attempts 50
 
     Example: avo run --operator agent --model gpt-5 --max-steps 20 --max-tokens 5000000
     """
-    if seed_file is not None and seed_name is not None:
-        fail("--seed-file and --seed-kernel each name a seed: give one of them")
-
     from avo.cli.session import metrics_served, ready, work_on
     from avo.config import RunConfig
     from avo.search.run import utc_now
@@ -93,7 +87,7 @@ def run(
 
     chosen = ready(RunConfig.resolve(config, settings))
     with open_store(db, create=True) as store:
-        start = _start(store, chosen, start_from, seed_file, seed_name)
+        start = _start(store, chosen, start_from, seed_kernel)
         name = chosen.name
         if name is None:
             name = store.free_run_name(f"{get_problem(chosen.problem).name}-{chosen.target}")
@@ -112,16 +106,14 @@ def run(
             work_on(store, created, chosen, as_json=as_json, log=log)
 
 
-def _start(
-    store: "Store", settings: "RunConfig", start_from: str | None, seed_file: Path | None, seed_name: str | None
-) -> dict[str, Any]:
+def _start(store: "Store", settings: "RunConfig", start_from: str | None, seed: str | None) -> dict[str, Any]:
     """Return what the stored configuration says about where the run starts from."""
     from agents.registry import adapts, get_operator
     from avo.config import START, TIMED_FIRST, TRANSFERRED
     from avo.search.transfer import Use, record, timed_first
 
     if start_from is None:
-        return {START: _seed(settings.problem, seed_file, seed_name)}
+        return {START: _seeds(settings, seed)}
     named = load(store, start_from)
     other, attempt = named.run, named.attempt
     if not attempt.evaluation.correct:
@@ -129,32 +121,33 @@ def _start(
     kept = record(other, attempt, named.version, settings.problem, adapts(get_operator(settings.operator)))
     taken: dict[str, Any] = {} if kept is None else {TRANSFERRED: kept}
     if kept is not None and kept["use"] != Use.SEED:
-        seed = _seed(settings.problem, seed_file, seed_name)
+        own = _seeds(settings, seed)
         if kept["use"] == Use.NOTHING:
             err.print(
                 f"avo: operator {settings.operator!r} cannot adapt {named.label}, which has another "
-                f"entry function: it edits {seed['origin']}"
+                f"entry function: it edits {', '.join(each['origin'] for each in own)}"
             )
-        return {START: seed, **taken}
-    if seed_file is not None or seed_name is not None:
-        fail("--from names the seed already: leave out --seed-file and --seed-kernel")
+        return {START: own, **taken}
+    if seed is not None:
+        fail("--from names the seed already: leave out --seed-kernel")
     if settings.measured and (waiting := timed_first(store, other, attempt)):
         taken[TIMED_FIRST] = waiting
         err.print(f"avo: timed first, unresolved in {other.name}: {', '.join(each['name'] for each in waiting)}")
-    return {START: {"origin": named.label, "source": attempt.source}, **taken}
+    return {START: [{"origin": named.label, "source": attempt.source}], **taken}
 
 
-def _seed(problem: str, seed_file: Path | None, seed_name: str | None) -> dict[str, str]:
-    """Return where the problem's own seed comes from and its source."""
-    if seed_file is not None:
-        return {"origin": str(seed_file), "source": read_source(seed_file)}
+def _seeds(settings: "RunConfig", seed: str | None) -> list[dict[str, str]]:
+    """Return the names and sources of the problem's own seeds, or of the one that ``seed`` names."""
+    from evaluator.target import TARGETS
+    from seeds import SEEDS, fitting, seed_source
 
-    from seeds import SEEDS, seed_source
-
-    seeds = SEEDS.get(problem)
-    if seeds is None:
-        fail(f"there is no seed for problem {problem!r}: give one with --seed-file")
-    if seed_name is not None and seed_name not in seeds:
-        fail(f"--seed-kernel: {seed_name!r} should be one of {', '.join(seeds)}")
-    origin = f"seeds/{seeds[seed_name or next(iter(seeds))]}"
-    return {"origin": origin, "source": seed_source(problem, seed_name)}
+    known = SEEDS.get(settings.problem, {})
+    if seed is not None and seed not in known:
+        if not (seed.endswith(".py") or Path(seed).exists()):
+            fail(f"--seed-kernel: {seed!r} is neither a file nor a seed ({', '.join(known) or 'there is none'})")
+        return [{"origin": seed, "source": read_source(Path(seed))}]
+    if not known:
+        fail(f"there is no seed for problem {settings.problem!r}: give one with --seed-kernel FILE")
+    arch = TARGETS[settings.target].arch if settings.target in TARGETS else None
+    names = [seed] if seed is not None else fitting(settings.problem, arch)
+    return [{"origin": known[name], "source": seed_source(settings.problem, name)} for name in names]

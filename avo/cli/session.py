@@ -84,7 +84,7 @@ def work_on(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, l
 
     from rich.console import Console
 
-    from avo.config import ISOLATION, START, TOOLS
+    from avo.config import ISOLATION, TOOLS
     from avo.errors import RunFailed, SeedFault
     from avo.search.leases import exclusive
     from avo.search.run import RunSession, Stop, stop_on_signals, utc_now
@@ -137,7 +137,6 @@ def work_on(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, l
                 store,
                 run,
                 config,
-                seed_source=run.config[START]["source"],
                 deadline=deadline,
                 hire=partial(hire, store.url, run.name, config, deadline=deadline),
                 stop=stop,

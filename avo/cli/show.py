@@ -1,7 +1,6 @@
 """``avo show``: one version or attempt."""
 
 import sys
-from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,17 +39,14 @@ def show(
     """
     from avo.config import ISOLATION
     from evaluator.catalogue import get_problem
-    from lineage_db.errors import UnknownVersion
 
     with read_store(db) as store:
         found = load(store, version)
         run, attempt, accepted = found.run, found.attempt, found.version
         (summary,) = store.pages.attempts(run.id, [attempt.id])
         step = store.step(run.id, accepted.step_number if accepted else summary.step_number)
-        seed = None
-        if not (accepted and accepted.number == 0):
-            with suppress(UnknownVersion):  # a run whose seed was refused has no version
-                seed = store.version(run.id, 0).attempt.evaluation.score
+        start = store.start(run.id)
+        seed = start.attempt.evaluation.score if start and start.attempt.id != attempt.id else None
     problem, decision = get_problem(run.problem), attempt.decision
     assert step is not None, "attempts are made in steps"
     isolation = run.config.get(ISOLATION, [])

@@ -115,6 +115,8 @@ def _commands(
         when = f"{_AUTHOR} {int(version.accepted.timestamp())} +0000"
         text = message(run, version, versions, step, said).encode("utf-8", "replace")
         origin, *merged = version.parents or (None,)
+        if origin is None:  # otherwise a second seed would be a child of the first
+            lines.append(f"reset {branch}\n\n".encode())
         lines += [
             f"commit {branch}\nmark :{version.number + 1}\ncommitter {when}\n".encode(),
             _data(text),

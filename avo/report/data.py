@@ -98,7 +98,7 @@ class Report:
 
     view: RunView
     versions: tuple[Version, ...]
-    """The accepted versions, the seed first."""
+    """The accepted versions, the seeds first."""
     attempts: tuple[AttemptSummary, ...]
     """Every attempt, oldest first."""
     busy: timedelta

@@ -196,7 +196,7 @@ def _models(calls: Sequence[ModelCall]) -> tuple[ModelUse, ...]:
 def _environment(run: Run, score: Score | None) -> list[tuple[str, str]]:
     """Return the names and values of everything that determines how the run was made."""
     config = dict(run.config)
-    start = config.pop(START, {})
+    start = [each["origin"] for each in config.pop(START, ())]
     lines = [
         ("problem", run.problem),
         ("target", f"{run.target} ({TARGETS[run.target].product})" if run.target in TARGETS else run.target),
@@ -206,7 +206,7 @@ def _environment(run: Run, score: Score | None) -> list[tuple[str, str]]:
         ("suite", run.suite),
         ("operator", run.operator),
         ("random seed", str(run.seed)),
-        ("first kernel", str(start.get("origin", "")) if isinstance(start, Mapping) else ""),
+        ("seeds", ", ".join(start)),
         ("candidates kept apart by", "; or by ".join(map(str, config.pop(ISOLATION, ())))),
         ("releases", "; or ".join(map(str, config.pop(TOOLS, ())))),
     ]

@@ -41,7 +41,7 @@ def decide(
     It must be judged as the versions were, lower to launch plans that no version has, and be better than the best of
     its ``rivals``, by default all versions. A predicted score must beat that of the rival with the highest score by
     ``min_gain`` and in a share of ``min_share`` of the draws. A measured score must come with a comparison in which it
-    was faster than the last rival, which is the best. The first version, the seed, need only be correct, and so need an
+    was faster than the last rival, which is the best. The first version need only be correct, and so need an
     attempt without rivals.
     """
     score = evaluation.score

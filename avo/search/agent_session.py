@@ -12,9 +12,9 @@ from agents.operator import VariationOperator
 from agents.prompts import render
 from agents.served import PendingCall, Served
 from agents.tools.arguments import tool_specs
-from avo.config import START
 from avo.errors import AvoError, RunFailed, SeedFault
-from avo.search.step import SeedOperator, StepOutcome, Work
+from avo.search.seeding import seed_operator
+from avo.search.step import StepOutcome, Work
 from evaluator.catalogue import get_problem, get_suite
 from evaluator.errors import EvaluatorError
 from evaluator.problem import HELD_OUT
@@ -118,11 +118,11 @@ class AgentSession:
         """Have the judge tested, and the run seeded, where no session has done so with this judge."""
         if self._seeded or (self._store.versions(self._run.id) and not self._config.judge_may_change):
             return
-        outcome = self._perform(SeedOperator(self._run.config[START]["source"]))
+        outcome = self._perform(seed_operator(self._run))
         if outcome.state is not StepState.DONE:
             raise RunFailed(outcome.reason)
         if not self._store.versions(self._run.id):
-            raise SeedFault(f"the seed does not pass: {outcome.reason}")
+            raise SeedFault(f"no seed passes: {outcome.reason}")
         self._seeded = True
 
     def _perform(self, operator: VariationOperator) -> StepOutcome:

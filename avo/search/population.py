@@ -30,7 +30,7 @@ class Population(Protocol):
         ...
 
     def niche(self, selection: Selection | None, evaluation: Evaluation) -> str:
-        """Return where a correct attempt of a step lives if it is accepted. The seed has no selection."""
+        """Return where a correct attempt of a step lives if it is accepted. A seed has no selection."""
         ...
 
     def rivals(self, versions: Sequence[Version], selection: Selection, niche: str) -> Sequence[Version]:
@@ -58,12 +58,12 @@ class Lineage:
 
 @dataclass(frozen=True, slots=True)
 class Islands:
-    """Several lineages that start from the seed and meet now and then, as in FunSearch (Romera-Paredes et al. 2023).
+    """Several lineages that start from the seeds and meet now and then, as in FunSearch (Romera-Paredes et al. 2023).
 
-    Steps take the islands in turn. Every ``migrate_every`` steps of an island, its operator works on the best version
-    of the next island: what it makes of that must beat the island's own versions. An island that has gone
-    ``restart_after`` steps without a new version, and does not hold the best version of all, starts anew from a version
-    of another island.
+    The first island starts from the best seed, the next from the second best, and so on, over and over. Steps take the
+    islands in turn. Every ``migrate_every`` steps of an island, its operator works on the best version of the next
+    island: what it makes of that must beat the island's own versions. An island that has gone ``restart_after`` steps
+    without a new version, and does not hold the best version of all, starts anew from a version of another island.
     """
 
     count: int
@@ -85,7 +85,8 @@ class Islands:
         turns = [_turns(steps) for steps in history]
         island = min(range(self.count), key=lambda place: (turns[place], place))
         last = _last(history[island])
-        niche, founder, why = f"{island}.0", 0, "the island's turn"
+        roots = [version.number for version in versions if not version.parents]
+        niche, founder, why = f"{island}.0", roots[-1 - island % len(roots)], "the island's turn"
         if last is not None and last.founder is not None:
             niche, founder = last.niche, last.founder
             if self._stuck(history[island], niche, versions):
@@ -105,7 +106,7 @@ class Islands:
         return Selection(niche, tuple(shown), guest, founder, why, turns[island])
 
     def niche(self, selection: Selection | None, evaluation: Evaluation) -> str:
-        """Return the island of the step; the seed belongs to none."""
+        """Return the island of the step; a seed belongs to none."""
         return selection.niche if selection else ""
 
     def rivals(self, versions: Sequence[Version], selection: Selection, niche: str) -> Sequence[Version]:
@@ -162,6 +163,8 @@ class Home:
 
     population: Population
     selection: Selection | None
+    seeding: bool = False
+    """Whether the step submits the seeds of the run, which have no rivals."""
 
     def niche(self, attempt: Attempt) -> str:
         """Return where ``attempt`` lives if it is accepted."""
@@ -169,6 +172,8 @@ class Home:
 
     def rivals(self, versions: Sequence[Version], evaluation: Evaluation | None = None) -> Sequence[Version]:
         """Return what an attempt has to beat; without its ``evaluation``, one of the kind that the step was given."""
+        if self.seeding:
+            return ()
         if self.selection is None:
             return versions
         niche = self.selection.niche if evaluation is None else self.population.niche(self.selection, evaluation)

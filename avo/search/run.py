@@ -15,6 +15,7 @@ from agents.registry import asks_models
 from avo.config import RunConfig
 from avo.errors import RunFailed, SeedFault
 from avo.search.budget import run_used_up
+from avo.search.seeding import no_versions
 from avo.search.step import StepOutcome
 from lineage_db.driving import LEASE
 from lineage_db.records import Request, Run, RunState, StepState
@@ -52,8 +53,8 @@ class WorkerReport:
 class Crew(Protocol):
     """Workers that perform steps, each one at a time, named by their index from 0."""
 
-    def start(self, worker: int, seed_source: str | None) -> None:
-        """Begin a step; with ``seed_source`` the step that evaluates the seed."""
+    def start(self, worker: int, seeding: bool) -> None:
+        """Begin a step: that of the run's seeds, or one of the operator."""
         ...
 
     def wait(self, timeout_s: float) -> Sequence[WorkerReport]:
@@ -131,8 +132,6 @@ class RunSession:
     store: Store
     run: Run
     config: RunConfig
-    seed_source: str
-    """Evaluated first where the run has no version yet, or where its judge may have changed and is tested again."""
     deadline: datetime | None
     """End of this session, pauses included; aware."""
     hire: Callable[[], AbstractContextManager[Crew]]
@@ -239,19 +238,19 @@ class _Driver:
         """Give each idle worker a step while the budget has room and the worker has something to try."""
         if not self._seeded:
             if not self._busy and self._room():
-                self._start(0, self._session.seed_source)
+                self._start(0, seeding=True)
             return
         for worker in range(self._config.workers):
             if worker not in self._busy and self._barren[worker] < self._patience and self._room():
-                self._start(worker, None)
+                self._start(worker, seeding=False)
 
     @property
     def _patience(self) -> int:
         thinks = asks_models(self._config.operator) or self._config.operator == COMMAND_OPERATOR
         return MODEL_PATIENCE if thinks and not self._failure else PATIENCE
 
-    def _start(self, worker: int, seed_source: str | None) -> None:
-        self._crew.start(worker, seed_source)
+    def _start(self, worker: int, *, seeding: bool) -> None:
+        self._crew.start(worker, seeding)
         self._busy.add(worker)
 
     def _room(self) -> bool:
@@ -301,7 +300,9 @@ class _Driver:
             if outcome.state is StepState.FAILED:
                 raise RunFailed(outcome.reason)
             if outcome.version is None and not self._store.versions(self._run.id):
-                raise SeedFault(f"the seed does not pass: {outcome.reason}")
+                raise SeedFault(f"no seed passes: {outcome.reason}")
+            for line in no_versions(self._store, self._run):
+                self._say(line)
             self._seeded = True
             return
         self._failure = outcome.reason if outcome.state is StepState.FAILED else ""

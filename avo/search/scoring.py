@@ -55,8 +55,10 @@ class RecordingScorer:
         started = self._clock()
         # In this order no candidate slips through: a step that had it has either recorded it or still announces it.
         if not self._store.claims.announce(self._step.id, candidate.digest, now=started):
+            self._store.claims.answer(self._step.id, candidate.digest, None, now=started)
             raise CandidateTaken
         if (recorded := self._store.known_attempt(self._run.id, candidate.digest)) is not None:
+            self._store.claims.answer(self._step.id, candidate.digest, recorded.id, now=started)
             return recorded
         versions = self._store.versions(self._run.id)
         rivals = self._rivals(versions)

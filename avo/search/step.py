@@ -17,15 +17,15 @@ from agents.settings import Settings
 from agents.supervisor import Diagnosis, Trajectory
 from avo.config import RunConfig
 from avo.errors import CanaryFault
-from avo.search import canary
+from avo.search import seeding
 from avo.search.acceptance import Thresholds, decide, outdated
 from avo.search.budget import SEED_OPERATOR, UNLIMITED, Allowance
 from avo.search.leases import renewed
 from avo.search.population import Home, Population, population
 from avo.search.scoring import RecordingScorer
+from avo.search.seeding import SeedOperator
 from avo.search.supervision import supervise
 from avo.search.transfer import transferred
-from evaluator.candidate import Candidate
 from evaluator.catalogue import get_problem
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Status
@@ -35,6 +35,7 @@ from knowledge_base.library import Library
 from lineage_db.decision import Decision, Ruling, ending, failed, final, timed
 from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StepNotRunning, UnknownAttempt
 from lineage_db.records import Attempt, Intervention, PendingReply, Run, Step, StepState, Version
+from lineage_db.seen import Seen
 from lineage_db.store import Store
 
 
@@ -49,25 +50,6 @@ class StepOutcome:
     version: int | None
     """Number of the version that the step added to the lineage."""
     reason: str
-
-
-class SeedOperator:
-    """The operator of a run's first step: it submits the seed. No other operator meets an empty lineage.
-
-    Where a run is resumed with a judge that may be another, it submits the seed again, to test that judge.
-    """
-
-    name = SEED_OPERATOR
-
-    def __init__(self, source: str) -> None:
-        self._source = source
-
-    def vary(self, brief: Brief) -> Proposal:
-        """Submit the seed."""
-        candidate = brief.candidate(self._source)
-        attempt = brief.evaluate(candidate, change="seed", parents=())
-        evaluation = attempt.evaluation
-        return Proposal(attempt, "seed" if evaluation.correct else f"{evaluation.status}: {evaluation.message}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +112,10 @@ class _OpenStep:
         brief = self._brief(self._supervise())
         try:
             proposal = operator.vary(brief)
-            attempt, reason = proposal.attempt, proposal.reason
-            if attempt is not None and attempt.evaluation.score is not None and isinstance(operator, SeedOperator):
-                candidate, score = Candidate(run.problem, attempt.source), attempt.evaluation.score
-                reason += f"; {canary.examine(scorer, candidate, score, self._work.config.alpha)}"
+            reason = proposal.reason
+            if proposal.attempt is not None and isinstance(operator, SeedOperator):
+                alpha = self._work.config.alpha
+                reason += f"; {seeding.examine(scorer, proposal, run.problem, alpha, operator.judges)}"
             version, reason = self._conclude(proposal, reason)
         except EvaluatorUnavailable as error:
             self._give_up(StepState.ABANDONED, f"no verdict: {error}")
@@ -169,19 +151,19 @@ class _OpenStep:
         new best one, as often as it wins and others are quicker. One that would become a version is examined first.
         """
         attempt = proposal.attempt
-        refusal: Decision | None = None
+        refusals: dict[int, Decision] = {}
         decided: Decision | None = None
 
         def last_word(versions: Sequence[Version], submitted: Attempt) -> Decision | None:
             nonlocal decided
             if not submitted.evaluation.correct:
                 return None
-            decision = refusal or self._decide(versions, submitted.evaluation)
+            decision = refusals.get(submitted.id) or self._decide(versions, submitted.evaluation)
             if decision is None:
-                raise _OutdatedError(self._home.rivals(versions, submitted.evaluation)[-1])
+                raise _OutdatedError(submitted, self._home.rivals(versions, submitted.evaluation)[-1])
             if decision.ruling is Ruling.ACCEPTABLE:
                 if submitted.evaluation.examined is not Status.CORRECT:
-                    raise _UnexaminedError
+                    raise _UnexaminedError(submitted)
                 decision = replace(decision, ruling=Ruling.ACCEPTED)
             decided = final(submitted.decision, decision)
             return decision
@@ -197,21 +179,23 @@ class _OpenStep:
                     decide=last_word,
                     submission=proposal.submission,
                     niche=self._home.niche,
+                    before=[each.id for each in proposal.before],
                 )
             except _OutdatedError as error:
-                assert attempt is not None
-                again = self._scorer.compare(attempt, error.best)
-                attempt, refusal = again or attempt, None if again else timed(None, error.best.number)
-            except _UnexaminedError:
-                assert attempt is not None
-                attempt, found = self._scorer.examine(attempt)
-                refusal = None if found is Status.CORRECT else failed(found)
+                if self._scorer.compare(error.attempt, error.best) is None:
+                    refusals[error.attempt.id] = timed(None, error.best.number)
+            except _UnexaminedError as error:
+                _, found = self._scorer.examine(error.attempt)
+                if found is not Status.CORRECT:
+                    refusals[error.attempt.id] = failed(found)
             else:
                 return version, ending(reason, decided)
 
     def _choose_home(self) -> Home:
         """Choose what the step works on, and record that. A step that redoes another works on the same."""
         store, kind = self._work.store, self._work.population or population(self._work.config)
+        if self._step.operator == SEED_OPERATOR:
+            return Home(kind, None, seeding=True)
         selection, versions = self._origin.selection, store.versions(self._work.run.id)
         if selection is None and versions:
             earlier = store.steps_before(self._step, limit=kind.looks_back)
@@ -250,7 +234,8 @@ class _OpenStep:
         transcripts = (journal.messages(other.id) for other in reversed(self._earlier))
         transcript = next((messages for messages in transcripts if messages), [])
         hidden = self._origin.number if self._earlier and not transcript else None
-        return Brief(
+        memories = journal.memories(run.id)
+        brief = Brief(
             problem=get_problem(run.problem),
             target=self._target,
             suite=run.suite,
@@ -265,9 +250,19 @@ class _OpenStep:
             focus=self._home.selection.focus if self._home.selection else None,
             interventions=interventions,
             desk=self._desk,
-            memories=journal.memories(run.id),
+            memories=memories,
             transcript=transcript,
         )
+        seen = Seen(
+            versions=len(history.versions),
+            attempts=history.attempts[-1].attempt_id if history.attempts else 0,
+            memories=memories[-1].id if memories else 0,
+            interventions=tuple(made.id for made in interventions),
+            unresolved=tuple(attempt.attempt_id for attempt in brief.unresolved) if brief.versions else (),
+            hidden=hidden,
+        )
+        work.store.claims.see(self._step.id, seen, now=work.clock())
+        return brief
 
     def _make_desk(self) -> Desk:
         """Return what the operator may read and write in the database, besides evaluations."""
@@ -319,13 +314,17 @@ class _OpenStep:
 class _UnexaminedError(Exception):
     """The attempt under decision has to be examined first."""
 
+    def __init__(self, attempt: Attempt) -> None:
+        super().__init__(attempt)
+        self.attempt = attempt
+
 
 class _OutdatedError(Exception):
     """The attempt under decision has to be compared with ``best`` first."""
 
-    def __init__(self, best: Version) -> None:
-        super().__init__(best)
-        self.best = best
+    def __init__(self, attempt: Attempt, best: Version) -> None:
+        super().__init__(attempt, best)
+        self.attempt, self.best = attempt, best
 
 
 def _unfinished(store: Store, step: Step) -> list[Step]:

@@ -23,9 +23,9 @@ class Use(StrEnum):
     SEED = "seed"
     """Both problems have the same entry function: it is the run's seed as it is."""
     ADAPT = "adapt"
-    """The run starts from a seed of its own problem, and its operator is given the version to adapt."""
+    """The run starts from the seeds of its own problem, and its operator is given the version to adapt."""
     NOTHING = "nothing"
-    """The run starts from a seed of its own problem, and its operator cannot adapt the version."""
+    """The run starts from the seeds of its own problem, and its operator cannot adapt the version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Progress:
     """The problem of the run that it started from."""
     use: Use
     correct: Milestone | None
-    """The first correct attempt; where the run has a seed of its own, the first after that."""
+    """The first correct attempt; where the run has seeds of its own, the first after them."""
     better: Milestone | None
     """The first version that is better than the seed. Both are None where nothing could be adapted."""
 
@@ -149,7 +149,7 @@ def progress(store: Store, run: Run) -> Progress | None:
     if kept is None:
         return None
     use, every, steps = Use(kept["use"]), store.attempt_summaries(run.id), store.steps(run.id)
-    counted = [t for t in every if use is Use.SEED or (use is Use.ADAPT and t.step_number > 0)]
+    counted = [t for t in every if use is Use.SEED or (use is Use.ADAPT and t.parents)]
     correct = (t for t in counted if t.geomean_tflops > 0)
     better = (t for t in counted if t.version)
 
@@ -175,7 +175,7 @@ def in_words(progress: Mapping[str, Any]) -> str:
     """Return the data of ``Progress.to_json`` as one line of text."""
     taken = f"Took over {progress['origin']} ({progress['problem']})"
     if progress["use"] == Use.NOTHING:
-        return f"{taken}, which its operator cannot adapt: it started from a seed of its own."
+        return f"{taken}, which its operator cannot adapt: it started from seeds of its own."
     start = "as its seed" if progress["use"] == Use.SEED else "to adapt"
     correct, better = (_in_words(progress[key]) for key in ("correct", "better"))
     return f"{taken} {start}: first correct {correct}, first better {better}."

@@ -20,7 +20,8 @@ from avo.search.budget import Allowance
 from avo.search.cluster import answers, ray_running
 from avo.search.evaluators import Pool, run_evaluator
 from avo.search.run import WorkerReport, utc_now, worker_name
-from avo.search.step import SeedOperator, StepOutcome, Work
+from avo.search.seeding import seed_operator
+from avo.search.step import StepOutcome, Work
 from avo.search.transfer import timing_first
 from evaluator.errors import EvaluatorError, EvaluatorUnavailable
 from evaluator.evaluators import AnyRequest, Evaluator, suite_of
@@ -121,6 +122,7 @@ class OperatorWorker:
         run = store.run(run_name)
         self._worker = worker
         self._operator = timing_first(make_operator(), run)
+        self._seeding = seed_operator(run, judges=judges_of(config))
         self._work = Work(
             store,
             run,
@@ -132,9 +134,11 @@ class OperatorWorker:
             adviser=config.settings if asks_models(config.operator) else None,
         )
 
-    def step(self, seed_source: str | None) -> StepOutcome | str:
-        """Perform one step. A text instead of an outcome says why there is none."""
-        operator = self._operator if seed_source is None else SeedOperator(seed_source)
+    def step(self, seeding: bool) -> StepOutcome | str:
+        """Perform one step, that of the seeds or one of the operator. A text instead of an outcome says why there is
+        none.
+        """
+        operator = self._seeding if seeding else self._operator
         try:
             return self._work.perform(operator, self._worker)
         except (EvaluatorError, StoreError, AgentError) as error:
@@ -152,10 +156,10 @@ class RayCrew:
         self._steps: dict[Any, int] = {}
         self._looked = self._seen = time.monotonic()
 
-    def start(self, worker: int, seed_source: str | None) -> None:
+    def start(self, worker: int, seeding: bool) -> None:
         """Begin a step."""
         with _in_reach():
-            self._steps[self._operators[worker].step.remote(seed_source)] = worker
+            self._steps[self._operators[worker].step.remote(seeding)] = worker
 
     def wait(self, timeout_s: float) -> list[WorkerReport]:
         """Return the steps that ended, waiting up to ``timeout_s`` for the first."""
@@ -213,7 +217,7 @@ def hire(
     """
     make_operator = make_operator or partial(get_operator, config.operator, config.settings)
     make_evaluator = make_evaluator or partial(run_evaluator, config)
-    count, gpus = config.evaluators or config.workers, _gpus_per_evaluator(config)
+    count, gpus = judges_of(config), _gpus_per_evaluator(config)
     evaluator_actor: Any = ray.remote(
         num_cpus=1,
         num_gpus=gpus,
@@ -231,6 +235,11 @@ def hire(
     with ray_running(config.ray_address, store_url, cpus=count, gpus=count * gpus, resources=resources) as head:
         pool = pool_actor.remote(make_evaluator, evaluator_actor, count)
         yield RayCrew(hire_operator, config.workers, head)
+
+
+def judges_of(config: RunConfig) -> int:
+    """Return how many candidates are judged at a time."""
+    return config.evaluators or config.workers
 
 
 def _gpus_per_evaluator(config: RunConfig) -> int:

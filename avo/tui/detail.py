@@ -107,7 +107,7 @@ class VersionDetail(Vertical):
         text, other = self.query_one("#diff-text", Static), self._other
         text.set_class(self._beside, "sides")
         if other is None:
-            text.update(Text("The seed has no parent. Press v to compare with another version."))
+            text.update(Text("A seed has no parent. Press v to compare with another version."))
             return
         names = f"version {other.number}", f"version {version.number}"
         diff = Diff(other.attempt.source, version.attempt.source, *names)

@@ -67,7 +67,7 @@ class Picture:
 
     view: RunView
     versions: tuple[Version, ...]
-    """All versions, the seed first."""
+    """All versions, the seeds first."""
     interventions: tuple[Intervention, ...]
     """All interventions of the supervisor, oldest first."""
     newest: AttemptSummary | None

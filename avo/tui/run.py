@@ -263,9 +263,9 @@ def header(picture: Picture, words: str) -> Text:
 
 
 def _before_the_seed(picture: Picture) -> str:
-    if picture.newest:
-        return f"The seed was not accepted: {verdict(picture.newest.status)}.\n\n{printable(picture.newest.message)}"
     view = picture.view
+    if picture.newest and not view.working:
+        return f"No seed was accepted: {verdict(picture.newest.status)}.\n\n{printable(picture.newest.message)}"
     if view.state in (RunState.RUNNING, RunState.PAUSED):
-        return "The seed is being evaluated. Its score appears here in a moment."
+        return "The seeds are being evaluated. Their scores appear here in a moment."
     return f"This run is {view.state} and has no versions. Continue it with\n\n    avo resume {view.run.name}"

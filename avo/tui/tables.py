@@ -109,7 +109,7 @@ def _summary(
         "\n",
     )
     change = printable(version.attempt.change.strip())
-    text.append(f"from {parents}: {change}\n" if parents else "the seed: no parent\n")
+    text.append(f"from {parents}: {change}\n" if parents else "a seed: no parent\n")
     if version.niche:
         text.append(f"niche: {printable(version.niche)}\n")
     if version.attempt.hypothesis:
@@ -133,9 +133,11 @@ def _case_scores(
     version: Version, versions: Mapping[int, Version], score: Score, baselines: Sequence[Baseline]
 ) -> CaseTable:
     rows = [CaseRow(f"v{version.number}, this one", _tflops(score), "bold")]
-    others = [(f"v{number}, parent", versions[number]) for number in version.parents if number and number in versions]
-    if version.number and 0 in versions:
-        others.append(("v0, seed", versions[0]))
+    start = max((number for number, other in versions.items() if not other.parents), default=version.number)
+    parents = [number for number in version.parents if number in versions and number != start]
+    others = [(f"v{number}, parent", versions[number]) for number in parents]
+    if start != version.number:
+        others.append((f"v{start}, seed", versions[start]))
     for label, other in others:
         if other.attempt.evaluation.score:
             rows.append(CaseRow(label, _tflops(other.attempt.evaluation.score)))

@@ -6,6 +6,7 @@ case, and the published baselines as horizontal lines.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from string import ascii_lowercase
 from typing import ClassVar
 
@@ -52,7 +53,7 @@ class Plot:
 
 def trajectory(versions: Sequence[Version], places: Sequence[float], baselines: Sequence[Baseline]) -> Plot:
     """Return the plot of the first ``len(places)`` versions; ``places`` are their positions on the x axis."""
-    versions = versions[: len(places)]
+    versions, places = versions[: len(places)], list(accumulate(places, max))  # seeds are judged in any order
     best: list[_Point] = []
     records: list[_Point] = []
     for place, version in zip(places, versions, strict=True):

@@ -71,7 +71,7 @@ class RunView:
     trouble: str
     """Why the last call of a model gave no reply; empty if it gave one."""
     seed: Version | None
-    """Version 0, once it is evaluated."""
+    """The version that the run started from, the best of its seeds, once they are judged."""
     best: Version | None
     """The last champion, which was better than all versions before it when it was accepted."""
     recent: tuple[Accepted, ...]
@@ -173,8 +173,8 @@ def read_view(store: Store, run_name: str, now: datetime, previous: RunView | No
     grown = previous is None or previous.recent != recent
     interventions = store.journal.interventions(run.id, last=1)
     # Where there was no version a moment ago, the first may be there by now: a view has both of these, or neither.
-    seed = previous.seed if previous and previous.seed else _version(store, run, 0) if recent else None
-    best = previous.best if previous and not grown else _version(store, run, None) if recent else None
+    seed = previous.seed if previous and previous.seed else store.start(run.id) if recent else None
+    best = previous.best if previous and not grown else _best(store, run) if recent else None
     ahead: tuple[float, ...] = ()
     if best:
         tflops = geomean(best)
@@ -215,9 +215,9 @@ def _pace(store: Store, run: Run) -> float | None:
     return made / (busy / timedelta(minutes=1)) if made and busy else None
 
 
-def _version(store: Store, run: Run, number: int | None) -> Version | None:
+def _best(store: Store, run: Run) -> Version | None:
     try:
-        return store.version(run.id, number)
+        return store.version(run.id)
     except UnknownVersion:
         return None
 

@@ -32,7 +32,7 @@ def db(tmp_path: Path) -> str:
     with Store.open(url) as store:
         store.create_run(
             name="mine", problem="mha", target="h100", suite="quick", operator="mutate", seed=0,
-            config={**config.model_dump(), START: {"source": SEED}}, now=NOW,
+            config={**config.model_dump(), START: [{"origin": "seed.py", "source": SEED}]}, now=NOW,
         )  # fmt: skip
     return url
 

@@ -137,7 +137,7 @@ def test_launch_plans_that_were_tried_before_are_a_circle(search: Search) -> Non
 def test_versions_that_hardly_gain_are_a_plateau(search: Search) -> None:
     for tflops in (100.3, 100.6, 100.9):
         assert reason(search) == ""
-        search.step(tflops, accept=True)
+        search.step(tflops, accept=True, parents=(0,))
     assert reason(search) == "the last 3 versions gained 0.90% together"
     search.intervene()
     assert reason(search) == ""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from fakes import SEED, Climber, InlineCrew, judge, make_run
+from fakes import Climber, InlineCrew, judge, make_run
 
 from agents.operator import Brief, Proposal
 from avo.config import RunConfig
@@ -26,7 +26,8 @@ from lineage_db.engine import Database
 from lineage_db.records import RunState, StepState
 from lineage_db.store import Store
 
-ATTEMPTS = 3
+SEEDS = ("tflops = 100.0", "tflops = 60.0")
+ATTEMPTS = 4
 USD = 0.25
 
 
@@ -85,7 +86,6 @@ def work_on(url: str, name: str, ledger: Ledger, workers: int, watch: Callable[[
                 store,
                 run,
                 RunConfig(workers=workers, max_attempts=ATTEMPTS),
-                seed_source=SEED,
                 deadline=None,
                 hire=crew.hire,
                 stop=Stop(),
@@ -137,6 +137,7 @@ def check(url: str, name: str, ledger: Ledger, kills: int) -> None:
         assert len({version.attempt.id for version in versions}) == len(versions)
         speeds = [version.attempt.evaluation.geomean_tflops for version in versions]
         assert speeds == sorted(set(speeds))
+        assert [version.parents for version in versions[:2]] == [(), ()], "a seed is missing"
 
         spend = store.journal.spend(run.id)
         assert len(ledger.read("paid")) <= spend.calls <= len(ledger.read("asked"))
@@ -162,7 +163,7 @@ def lineage(url: str, name: str) -> list[tuple[str, bool]]:
 def begin(url: str, name: str) -> None:
     """Create the run."""
     with Store.open(url, create=False) as store:
-        make_run(store, name=name)
+        make_run(store, name=name, seeds=SEEDS)
 
 
 def main(url: str, workers: int, stride: int, folder: Path) -> None:

@@ -77,7 +77,6 @@ def main() -> None:
             store,
             store.run("fake"),
             config,
-            seed_source=SEED,
             deadline=None,
             hire=partial(
                 hire,

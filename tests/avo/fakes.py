@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agents.operator import Brief, Proposal, VariationOperator
-from avo.config import RunConfig
+from avo.config import START, RunConfig
 from avo.search.budget import UNLIMITED, Allowance
 from avo.search.run import WorkerReport, worker_name
-from avo.search.step import SeedOperator, Work
+from avo.search.seeding import seed_operator
+from avo.search.step import Work
 from evaluator.candidate import Candidate
 from evaluator.evaluation import CaseScore, Evaluation, Score, Status
 from evaluator.evaluators import Evaluator, FakeEvaluator
@@ -88,7 +89,7 @@ def proposing(source: str) -> Callable[[Brief], Proposal]:
     return lambda brief: Proposal(submit(brief, source), "as told")
 
 
-def make_run(store: Store, config: RunConfig | None = None, name: str = "fake") -> Run:
+def make_run(store: Store, config: RunConfig | None = None, name: str = "fake", seeds: Sequence[str] = (SEED,)) -> Run:
     """Create a run of this world."""
     config = config or RunConfig()
     return store.create_run(
@@ -98,7 +99,7 @@ def make_run(store: Store, config: RunConfig | None = None, name: str = "fake") 
         suite=config.suite,
         operator=config.operator,
         seed=config.seed,
-        config=config.model_dump(),
+        config={**config.model_dump(), START: [{"origin": f"{n}.py", "source": seed} for n, seed in enumerate(seeds)]},
         now=NOW,
     )
 
@@ -131,31 +132,31 @@ class InlineCrew:
         self.deaths = deaths
         self.allowance = allowance
         self.begun = 0
-        self.under_way: list[tuple[int, str | None]] = []
+        self.under_way: list[tuple[int, bool]] = []
         self.most_at_work = 0
 
-    def start(self, worker: int, seed_source: str | None) -> None:
+    def start(self, worker: int, seeding: bool) -> None:
         """Remember the step."""
-        self.under_way.append((worker, seed_source))
+        self.under_way.append((worker, seeding))
         self.most_at_work = max(self.most_at_work, len(self.under_way))
 
     def wait(self, timeout_s: float) -> Sequence[WorkerReport]:
         """Perform the oldest step."""
         if not self.under_way:
             return []
-        worker, seed_source = self.under_way.pop(0)
+        worker, seeding = self.under_way.pop(0)
         name, number = worker_name(worker), self.begun
         self.begun += 1
         if number in self.deaths:
             self.store.claims.claim(self.run.id, worker=name, operator="any", now=NOW)
             return [WorkerReport(worker, None, "the operator's process died")]
-        operator = self.operator if seed_source is None else SeedOperator(seed_source)
+        operator = seed_operator(self.run) if seeding else self.operator
         outcome = make_work(self.store, self.run, self.evaluator, allowance=self.allowance).perform(operator, name)
         return [WorkerReport(worker, outcome)]
 
     def replace(self, worker: int) -> None:
         """Forget the worker's step."""
-        self.under_way = [(other, source) for other, source in self.under_way if other != worker]
+        self.under_way = [each for each in self.under_way if each[0] != worker]
 
     @contextmanager
     def hire(self) -> Iterator["InlineCrew"]:

@@ -24,7 +24,7 @@ os.environ |= {
 }
 
 import ray  # noqa: E402
-from fakes import SEED, Climber, judge, make_run  # noqa: E402
+from fakes import Climber, judge, make_run  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
 from avo.config import RunConfig  # noqa: E402
@@ -83,7 +83,7 @@ def main(url: str, file: str) -> None:
         killer.start()
         crew = partial(hire, store.url, run.name, config, make_operator=Climber, make_evaluator=partial(Located, log))
         run = RunSession(
-            store, run, config, seed_source=SEED, deadline=None, hire=crew, stop=Stop(), say=partial(print, flush=True)
+            store, run, config, deadline=None, hire=crew, stop=Stop(), say=partial(print, flush=True)
         ).drive()
         killer.join()
     print(run.state)

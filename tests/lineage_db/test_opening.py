@@ -63,7 +63,7 @@ def fill(connection: Any, make: Any, revision: str) -> None:
     """Put in a run of four steps, as the AVO that had this schema left it when it was killed."""
     insert(
         connection, "runs", id=7, name="old", problem="mha", target="h100", suite="paper", operator="mutate", seed=3,
-        config=json.dumps({"workers": 1}), state="running", created=OLD, updated=OLD, changes=9,
+        config=json.dumps({"start": {"source": "x = 0"}}), state="running", created=OLD, updated=OLD, changes=9,
     )  # fmt: skip
     for number, state in enumerate(("done", "abandoned", "done", "running")):
         turns = {"turn": number, "unfinished": int(state == "abandoned")} if revision >= "0005" else {}
@@ -88,7 +88,7 @@ def fill(connection: Any, make: Any, revision: str) -> None:
         insert(connection, "messages", step_id=4, number=0, kind="message", written=OLD, content='{"role": "user"}')
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"])
 def test_a_database_of_an_earlier_schema_keeps_what_it_has_and_goes_on(url: str, make: Any, revision: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__path__[0])))
@@ -100,7 +100,8 @@ def test_a_database_of_an_earlier_schema_keeps_what_it_has_and_goes_on(url: str,
     engine.dispose()
     with Store.open(url) as store:
         run = store.run("old")
-        assert (run.config, run.seed, run.state_at(make.now)) == ({"workers": 1}, 3, RunState.INTERRUPTED)
+        assert (run.seed, run.state_at(make.now)) == (3, RunState.INTERRUPTED)
+        assert run.config == {"start": [{"source": "x = 0"}]}, "a run has several seeds since 0010"
         assert [version.attempt.evaluation.geomean_tflops for version in store.versions(run.id)] == [4.0, 6.0]
         assert [attempt.version for attempt in store.attempt_summaries(run.id)] == [0, 1]
         assert [version.step_number for version in store.versions(run.id)] == [0, 2]
@@ -131,7 +132,7 @@ def restart_sequences(url: str) -> None:
 
 def test_the_newest_schema_is_migrated_from_every_earlier_one() -> None:
     scripts = sorted(path.name[1:5] for path in Path(migrations.__path__[0], "versions").glob("r*.py"))
-    assert scripts[:-1] == ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008"], (
+    assert scripts[:-1] == ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"], (
         "add the new one to the test above"
     )
 

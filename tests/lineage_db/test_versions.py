@@ -111,6 +111,33 @@ def test_a_step_without_an_attempt_is_concluded_unasked(store: Store, make: Any)
     assert store.steps(run.id)[0].state is StepState.DONE
 
 
+def test_attempts_become_versions_together_and_in_order_unless_they_are_refused(store: Store, make: Any) -> None:
+    run = make.run(store)
+    step = make.step(store, run)
+    made = [make.attempt(store, step, tflops, decision=ACCEPTABLE) for tflops in (6.0, 4.0, 5.0)]
+
+    def decide(versions: Sequence[Version], attempt: Attempt) -> Decision:
+        return refuse(versions, attempt) if attempt.id == made[2].id else accept(versions, attempt)
+
+    last = store.results.conclude(
+        step.id, attempt_id=made[0].id, parents=(), reason="", now=make.now, decide=decide,
+        before=[made[1].id, made[2].id],
+    )  # fmt: skip
+    assert last == store.version(run.id) == store.start(run.id)
+    found = store.versions(run.id)
+    assert [(version.number, version.attempt.id, version.step_number) for version in found] == [
+        (0, made[1].id, step.number),
+        (1, made[0].id, step.number),
+    ]
+    assert [each and each.ruling for each in decisions(store, run)] == [
+        Ruling.ACCEPTED,
+        Ruling.ACCEPTED,
+        Ruling.OVERTAKEN,
+    ]
+    assert [each.grown for each in store.steps(run.id)] == [0]
+    assert store.runs()[0].seed_geomean == pytest.approx(6.0)
+
+
 def test_an_attempt_becomes_a_version_once(store: Store, make: Any) -> None:
     run = make.run(store)
     make.version(store, run, 5.0)

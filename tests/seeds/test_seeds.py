@@ -20,7 +20,7 @@ from evaluator.problem import Case, Problem
 from evaluator.problems import PROBLEMS
 from evaluator.sandbox.jobs import ForkServer
 from evaluator.targets import get_target
-from seeds import SEEDS, seed_source
+from seeds import SEEDS, fitting, seed_source
 from tests.corpus import sample
 
 IN_GLUON = ("hopper", "blackwell")
@@ -92,6 +92,12 @@ def test_every_problem_has_a_default_seed() -> None:
     assert seed_source("mha") == seed_source("mha", "plain") != seed_source("mha", "tuned")
     with pytest.raises(KeyError):
         seed_source("mha", "none")
+
+
+def test_a_seed_for_one_architecture_fits_no_other_card() -> None:
+    found = {name: fitting("mha", get_target(name).arch)[2:] for name in ("a100", "h200", "b200", "b300", "rtx5090")}
+    assert found == {"a100": [], "h200": ["hopper"], "b200": ["blackwell"], "b300": ["blackwell"], "rtx5090": []}
+    assert fitting("mha", None) == list(SEEDS["mha"]), "whether it fits an unknown card is for the judge to find out"
 
 
 @pytest.mark.parametrize("target", sample(["b200", "a100"], 2))

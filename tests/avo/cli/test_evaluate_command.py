@@ -135,7 +135,7 @@ def test_a_file_that_is_no_text_is_a_wrong_call(avo: Avo, tmp_path: Path) -> Non
     assert (result.exit_code, result.stderr) == (2, "avo: cannot read kernel.py: not UTF-8 text\n")
 
 
-@pytest.mark.parametrize("command", [["evaluate"], ["run", "--seed-file"]])
+@pytest.mark.parametrize("command", [["evaluate"], ["run", "--seed-kernel"]])
 @pytest.mark.parametrize(
     ("content", "message"),
     [

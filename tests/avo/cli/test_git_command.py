@@ -40,6 +40,20 @@ def test_each_version_is_a_commit_in_order_with_its_scores_as_trailers(avo: Avo,
     assert git(out, "log", "-1", "--format=%at", "v0").strip() == str(int(START.timestamp()) + 6)
 
 
+def test_every_seed_is_a_root(avo: Avo, tmp_path: Path) -> None:
+    url = str(tmp_path / "seeds.db")
+    with Store.open(url) as store:
+        run = Recorded(store)
+        run.step(90.0)
+        run.step(100.0)
+        run.step(110.0, (1,))
+        run.step(120.0, (0,))
+    avo("git", "live", "--out", str(tmp_path / "out"), "--db", url)
+    parents = [git(tmp_path / "out", "log", "-1", "--format=%P", f"v{number}").strip() for number in range(4)]
+    heads = [git(tmp_path / "out", "rev-parse", f"v{number}").strip() for number in range(2)]
+    assert parents == ["", "", heads[1], heads[0]]
+
+
 def test_the_same_lineage_gives_the_same_commits(avo: Avo, tmp_path: Path) -> None:
     heads = set()
     for name in ("one", "two"):

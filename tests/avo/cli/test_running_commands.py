@@ -15,7 +15,7 @@ from avo.cli.session import in_words, ready, summarise, work_on
 from avo.config import ISOLATION, START, TOOLS, RunConfig
 from avo.errors import RunFailed
 from avo.search.run import RunSession
-from avo.search.step import SeedOperator
+from avo.search.seeding import SeedOperator
 from evaluator import targets
 from evaluator.evaluators import FakeEvaluator
 from evaluator.isolation import isolation
@@ -30,11 +30,11 @@ from tests.avo.fakes import NOW, SEED, judge, make_run, make_work
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["--seed-file", "b", "--seed-kernel", "plain"], ["--seed-file and --seed-kernel"]),
-        (["--from", "mha-h100", "--seed-file", "b"], ["--from names the seed already"]),
+        (["--seed-kernel", "b"], ["--seed-kernel", "'b' is neither a file nor a seed (plain, tuned"]),
+        (["--from", "mha-h100", "--seed-kernel", "b"], ["--from names the seed already"]),
         (["--from", "nope@1"], ["no run 'nope'", "mha-h100"]),
         (["--from", "mha-h100@99"], ["no version 99"]),
-        (["--seed-file", "nowhere.py"], ["cannot read nowhere.py"]),
+        (["--seed-kernel", "nowhere.py"], ["cannot read nowhere.py"]),
         (["--config", "nowhere.toml"], ["nowhere.toml", "No such file"]),
         (["--target", "cuda"], ["GPU"]),
         (["--cascade", "fast"], ["--cascade", "'fast'", "a fraction from 0 to 1, or 'off'"]),
@@ -151,17 +151,17 @@ def test_the_summary_names_kind_and_target_and_the_commands_to_look_further(samp
 def test_a_seed_that_the_judge_refuses_ends_the_run_with_the_verdict(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("def attention(:\n")
     environment = {key: value for key, value in os.environ.items() if key != "AVO_DB"}
-    command = [sys.executable, "-m", "avo", "run", "--seed-file", "broken.py", "--workers", "1", "--json"]
+    command = [sys.executable, "-m", "avo", "run", "--seed-kernel", "broken.py", "--workers", "1", "--json"]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     assert result.returncode == 1, result.stderr
-    assert "avo: the seed does not pass: parse_error:" in result.stderr
+    assert "avo: no seed passes: parse_error:" in result.stderr
     assert "Traceback" not in result.stderr
     summary = json.loads(result.stdout)
     assert (summary["attempts"], summary["versions"], summary["best"]) == (1, 0, None)
     with Store.open(str(tmp_path / ".avo" / "lineage.db"), create=False) as store:
         run = store.run(summary["run"])
         assert run.state is RunState.STOPPED
-        assert run.config[START] == {"origin": "broken.py", "source": "def attention(:\n"}
+        assert run.config[START] == [{"origin": "broken.py", "source": "def attention(:\n"}]
         assert [step.state for step in store.steps(run.id)] == [StepState.DONE]
         assert run.config[ISOLATION] == [isolation()]
         assert [part.split()[0] for part in run.config[TOOLS][0].split(", ")] == ["avo-kernels", "torch", "triton"]
@@ -177,7 +177,7 @@ def test_a_session_without_namespaces_says_so_and_stays_on_record(
         for lacking in ("none today", "", ""):
             monkeypatch.setattr(bubblewrap, "missing", lambda lacking=lacking: lacking)
             run = store.run("done")
-            store.set_run_state(run.id, RunState.FINISHED, now=NOW, config={**run.config, START: {"source": SEED}})
+            store.set_run_state(run.id, RunState.FINISHED, now=NOW)
             work_on(store, store.run("done"), RunConfig(max_attempts=1), as_json=False)
         first, second = store.run("done").config[ISOLATION]
     assert (first[:10], second[:27]) == ("namespaces", "no namespaces (none today),")
@@ -206,7 +206,7 @@ def test_a_session_logs_and_notifies_what_happens(
     monkeypatch.setattr("avo.search.run.RunSession.drive", fails)
     with Store.open(str(used_up), create=False) as store:
         run = store.run("done")
-        store.set_run_state(run.id, RunState.FINISHED, now=NOW, config={**run.config, START: {"source": SEED}})
+        store.set_run_state(run.id, RunState.FINISHED, now=NOW)
         config = RunConfig(max_attempts=1, notify=f'echo "$AVO_EVENT $AVO_TEXT" >> {tmp_path}/told')
         with pytest.raises((Exit, DatabaseUnavailable)):
             work_on(store, store.run("done"), config, as_json=True, log=tmp_path / "run.jsonl")

@@ -30,7 +30,7 @@ def test_mha_to_gqa_takes_the_version_as_it_is(avo: Avo, url: str) -> None:
     with Store.open(url) as store:
         source = store.version(store.run("mha-h100").id, 2).attempt.source
         config = store.run("gqa-h100").config
-    assert config[START] == {"origin": "mha-h100@2", "source": source}
+    assert config[START] == [{"origin": "mha-h100@2", "source": source}]
     assert config[TRANSFERRED] == {"run": "mha-h100", "version": 2, "use": "seed"}
 
 
@@ -38,13 +38,26 @@ def test_mha_to_fsa_starts_from_a_seed_of_its_own_and_mutate_says_that_it_cannot
     result = avo("run", "--problem", "fsa", "--from", "mha-h100", "--seed-kernel", "kv_outer", "--db", url)
     assert result.exit_code == 0
     assert result.stderr == (
-        "avo: operator 'mutate' cannot adapt mha-h100@3, which has another entry function: "
-        "it edits seeds/fsa/kv_outer.py\n"
+        "avo: operator 'mutate' cannot adapt mha-h100@3, which has another entry function: it edits fsa/kv_outer.py\n"
     )
     with Store.open(url) as store:
         config = store.run("fsa-h100").config
-    assert config[START] == {"origin": "seeds/fsa/kv_outer.py", "source": seed_source("fsa", "kv_outer")}
+    assert config[START] == [{"origin": "fsa/kv_outer.py", "source": seed_source("fsa", "kv_outer")}]
     assert config[TRANSFERRED]["use"] == "nothing"
+
+
+def test_a_run_starts_from_all_seeds_for_its_card_or_from_the_one_that_is_named(
+    avo: Avo, url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text("x = 1\n")
+    avo("run", "--target", "h200", "--name", "all", "--db", url)
+    avo("run", "--target", "h200", "--name", "one", "--seed-kernel", "tuned", "--db", url)
+    avo("run", "--target", "h200", "--name", "own", "--seed-kernel", "mine.py", "--db", url)
+    with Store.open(url) as store:
+        found = {name: store.run(name).config[START] for name in ("all", "one", "own")}
+    assert [each["origin"] for each in found["all"]] == ["mha/plain.py", "mha/tuned.py", "mha/hopper.py"]
+    assert found["one"] == [found["all"][1]]
+    assert found["own"] == [{"origin": "mine.py", "source": "x = 1\n"}]
 
 
 def test_a_version_that_is_the_seed_leaves_no_room_for_another(avo: Avo, url: str) -> None:
@@ -75,7 +88,7 @@ def test_a_run_starts_from_an_attempt_that_is_no_version(avo: Avo, url: str) -> 
     with Store.open(url) as store:
         source = store.attempt(store.run("mha-h100").id, 6).source
         new, other = store.run("new").config, store.run("gqa-h100").config
-    assert new[START] == other[START] == {"origin": "mha-h100#6", "source": source}
+    assert new[START] == other[START] == [{"origin": "mha-h100#6", "source": source}]
     assert other[TRANSFERRED] == {"run": "mha-h100", "version": 2, "attempt": 6, "use": "seed"}
     assert "Took over mha-h100#6 (mha)" in avo("lineage", "gqa-h100", "--db", url).stdout
 

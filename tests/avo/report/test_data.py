@@ -196,7 +196,7 @@ def test_cases_of_a_problem_that_is_not_installed_stand_together(store: Store) -
 def test_the_environment_says_what_the_run_was_made_with(store: Store) -> None:
     run = Recorded(store)
     config = {
-        START: {"origin": "seeds/mha/plain.py", "source": "x = 1"},
+        START: [{"origin": "mha/plain.py", "source": "x = 1"}],
         ISOLATION: ["namespaces", "none"],
         TOOLS: ["triton 3.6.0"],
         "min_gain": 0.01,
@@ -210,7 +210,7 @@ def test_the_environment_says_what_the_run_was_made_with(store: Store) -> None:
         "suite": "quick",
         "operator": "mutate",
         "random seed": "0",
-        "first kernel": "seeds/mha/plain.py",
+        "seeds": "mha/plain.py",
         "candidates kept apart by": "namespaces; or by none",
         "releases": "triton 3.6.0",
         "min gain": "0.01",

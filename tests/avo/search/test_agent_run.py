@@ -19,7 +19,8 @@ from agents.single_turn import SingleTurn
 from avo.config import RunConfig
 from avo.search.budget import Allowance, run_used_up
 from avo.search.run import MODEL_PATIENCE, RunSession, Stop
-from avo.search.step import SeedOperator, StepOutcome
+from avo.search.seeding import SeedOperator
+from avo.search.step import StepOutcome
 from evaluator.evaluators import FakeEvaluator
 from evaluator.inspection import Findings
 from lineage_db.records import PendingReply, RunState, StepState
@@ -65,7 +66,7 @@ class Shop:
     def drive(self, operator: Any, config: RunConfig) -> RunState:
         crew = InlineCrew(self.store, self.run, operator, self.evaluator, allowance=Allowance.of(config))
         run = RunSession(
-            self.store, self.run, config, seed_source=SEED, deadline=None, hire=crew.hire, stop=Stop(),
+            self.store, self.run, config, deadline=None, hire=crew.hire, stop=Stop(),
             say=self.said.append, clock=lambda: NOW,
         ).drive()  # fmt: skip
         return run.state
@@ -306,7 +307,7 @@ def test_a_run_whose_worker_is_killed_goes_on_from_the_transcript(tmp_path: Path
     with Endpoint(script) as endpoint:  # type: ignore[arg-type]
         environment = {**os.environ, "OPENAI_BASE_URL": endpoint.url, "AVO_DB": str(tmp_path / "runs.db")}
         environment.pop("OPENAI_API_KEY", None)
-        command = [*avo, "run", "--config", "run.toml", "--seed-file", "seed.py", "--evaluator-command", judging]
+        command = [*avo, "run", "--config", "run.toml", "--seed-kernel", "seed.py", "--evaluator-command", judging]
         child.append(
             subprocess.Popen(
                 [*command, "--name", "one", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -1,13 +1,12 @@
 """Sessions of somebody else's agent, without the protocol: steps, their ends, and what is told of them."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from avo.config import START, RunConfig
+from avo.config import RunConfig
 from avo.search.agent_session import AgentSession
 from avo.search.budget import Allowance
 from avo.search.run import RunSession, Stop
@@ -26,8 +25,7 @@ class Office:
 
     def __init__(self, path: Path) -> None:
         self.store = Store.open(str(path))
-        made = make_run(self.store)
-        self.run = replace(made, config={**made.config, START: {"source": SEED}})
+        self.run = make_run(self.store)
         self.evaluator = FakeEvaluator(judge)
         self.sessions: list[AgentSession] = []
 
@@ -97,7 +95,7 @@ def test_a_wrong_result_on_shapes_held_out_is_told(office: Office) -> None:
     office.evaluator.held_out = lambda candidate: Evaluation(Status.INCORRECT, "no", "h100", "held_out", 0.1)
     session = office.session()
     error = call(session, "read_lineage")
-    assert error.startswith("error: the seed does not pass: ")
+    assert error.startswith("error: no seed passes: ")
     assert "at other shapes" in error
 
 
@@ -139,7 +137,7 @@ def test_a_driver_of_the_run_leaves_the_steps_of_sessions_alone_and_they_its_own
     config = RunConfig(workers=1, max_attempts=4)
     crew = InlineCrew(office.store, office.run, Climber(), FakeEvaluator(judge))
     RunSession(
-        office.store, office.run, config, seed_source=SEED, deadline=None, hire=crew.hire, stop=Stop(), say=print,
+        office.store, office.run, config, deadline=None, hire=crew.hire, stop=Stop(), say=print,
         clock=lambda: NOW,
     ).drive()  # fmt: skip
     expired = office.store.claims.claim(office.run.id, worker="w0", operator="any", now=NOW - 2 * LEASE)

@@ -50,7 +50,6 @@ def drive(
         store,
         run,
         RunConfig(workers=1, max_attempts=attempts, evaluator_command=command),
-        seed_source=SEED,
         deadline=None,
         hire=InlineCrew(store, run, Climber(), evaluator).hire,
         stop=Stop(),

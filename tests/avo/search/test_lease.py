@@ -78,13 +78,13 @@ class Silent(InlineCrew):
 
     replaced = 0
 
-    def start(self, worker: int, seed_source: str | None) -> None:
+    def start(self, worker: int, seeding: bool) -> None:
         """Remember the step, or lose it."""
         if worker == 1 and not self.replaced and not self.silent:
             self.silent = True
             self.store.claims.claim(self.run.id, worker="w1", operator="climber", now=NOW)
         else:
-            super().start(worker, seed_source)
+            super().start(worker, seeding)
 
     silent = False
 
@@ -108,7 +108,7 @@ def test_the_step_of_a_worker_that_is_not_heard_of_goes_to_another(tmp_path: Pat
         crew = Silent(store, run, Climber(), FakeEvaluator(judge))
         config = RunConfig(workers=2, max_attempts=60)
         run = RunSession(
-            store, run, config, seed_source=SEED, deadline=None, hire=crew.hire, stop=Stop(), say=said.append,
+            store, run, config, deadline=None, hire=crew.hire, stop=Stop(), say=said.append,
             clock=clock,
         ).drive()  # fmt: skip
         assert run.state is RunState.FINISHED
@@ -133,7 +133,7 @@ def test_a_process_that_lost_its_run_writes_nothing_more_to_it(tmp_path: Path) -
 
         crew = InlineCrew(store, run, Scripted(taken), FakeEvaluator(judge))
         RunSession(
-            store, run, RunConfig(workers=1), seed_source=SEED, deadline=None, hire=crew.hire, stop=stop,
+            store, run, RunConfig(workers=1), deadline=None, hire=crew.hire, stop=stop,
             say=print, clock=lambda: NOW,
         ).drive()  # fmt: skip
         assert store.run(run.name).state is RunState.RUNNING

@@ -9,7 +9,7 @@ import pytest
 from agents.operator import Brief, Proposal
 from avo.config import RunConfig
 from avo.search.run import RunSession, Stop
-from avo.search.step import SeedOperator
+from avo.search.seeding import SeedOperator
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Status
 from evaluator.evaluators import FakeEvaluator
@@ -34,7 +34,6 @@ def test_a_candidate_that_loops_or_exits_costs_its_own_attempt_and_nothing_else(
             store,
             run,
             config,
-            seed_source=SEED,
             deadline=None,
             hire=crew.hire,
             stop=Stop(),
@@ -76,7 +75,7 @@ def test_a_log_torn_in_the_middle_costs_the_last_writes_and_never_starts_over(tm
         config = RunConfig(workers=1, max_attempts=8)
         with Store.open(str(path)):  # closing the last store would fold the log into the file
             RunSession(
-                store, run, config, seed_source=SEED, deadline=None, hire=crew.hire, stop=Stop(), say=print,
+                store, run, config, deadline=None, hire=crew.hire, stop=Stop(), say=print,
                 clock=lambda: NOW,
             ).drive()  # fmt: skip
             shutil.copy(path, torn)
@@ -91,7 +90,7 @@ def test_a_log_torn_in_the_middle_costs_the_last_writes_and_never_starts_over(tm
         assert len(kept) >= int(share * len(whole)) - 2
         crew = InlineCrew(store, run, Climber(), FakeEvaluator(judge))
         RunSession(
-            store, run, config, seed_source=SEED, deadline=None, hire=crew.hire, stop=Stop(), say=print,
+            store, run, config, deadline=None, hire=crew.hire, stop=Stop(), say=print,
             clock=lambda: NOW,
         ).drive()  # fmt: skip
         assert [attempt.digest for attempt in store.attempt_summaries(run.id)] == [attempt.digest for attempt in whole]

@@ -11,7 +11,7 @@ from agents.operator import Brief, Proposal
 from avo.config import RunConfig
 from avo.errors import ConfigError
 from avo.search.population import Archive, Islands, Lineage, Population, population
-from avo.search.step import SeedOperator
+from avo.search.seeding import SeedOperator
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation
 from evaluator.evaluators import FakeEvaluator
@@ -31,12 +31,12 @@ def kind_of(candidate: Candidate) -> Evaluation:
 class World:
     """A run in some population, made of steps of an operator."""
 
-    def __init__(self, folder: Path, kind: Population) -> None:
+    def __init__(self, folder: Path, kind: Population, *seeds: str) -> None:
         self.store = Store.open(str(folder / "run.db"))
         self.kind = kind
         self.run: Run = make_run(self.store)
         self.seen: list[Brief] = []
-        self.step(SeedOperator(SEED))
+        self.step(SeedOperator(*(seeds or (SEED,))))
 
     def step(self, operator: "SeedOperator | Watched | None" = None, worker: str = "w0") -> None:
         work = make_work(self.store, self.run, FakeEvaluator(kind_of), population=self.kind)
@@ -88,6 +88,13 @@ def test_islands_take_turns_and_see_the_seed_and_their_own_versions_only(tmp_pat
     for brief, niche in zip(world.seen, niches, strict=True):
         assert {version.niche for version in brief.versions} <= {"", niche}
         assert brief.versions[0].number == 0
+
+
+def test_islands_start_from_the_seeds_in_turn_the_best_one_first(tmp_path: Path) -> None:
+    world = World(tmp_path, Islands(3, migrate_every=100, restart_after=100), "tflops = 80.0", "tflops = 90.0")
+    world.steps(6)
+    founders = [step.selection.founder for step in world.store.steps(world.run.id) if step.selection]
+    assert founders == [1, 0, 1] * 2
 
 
 def test_an_attempt_need_only_beat_its_own_island_and_the_best_of_all_is_still_known(tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
 """Replaying a run: the same lineage without a model, and a record that was changed is noticed."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,38 +12,39 @@ from sqlalchemy import create_engine, text
 from typer.testing import CliRunner, Result
 
 from agents.agentic import MOST_TURNS, Agentic
-from agents.model import ScriptedModel
+from agents.errors import StepLeft
+from agents.model import Reply, ScriptedModel
 from agents.mutate import Mutate
 from agents.operator import VariationOperator
 from agents.served import PendingCall, Served, Unattended
 from agents.settings import ModelSettings, Settings
-from agents.supervisor import REMEMBERED
 from avo.cli.main import app
 from avo.config import RunConfig
-from avo.search.replay import RecordedJudge, RecordedRun, Unrecorded, replay, told
-from avo.search.step import SeedOperator
+from avo.search.recorded import RecordedJudge, RecordedRun
+from avo.search.replay import replay
+from avo.search.run import RunSession, Stop, utc_now
+from avo.search.seeding import SeedOperator
+from avo.search.workers import hire
 from evaluator.candidate import Candidate, Incumbent
-from evaluator.evaluation import Evaluation, Status
-from evaluator.evaluators import FakeEvaluator
+from evaluator.evaluation import Comparison, Evaluation, Verdict
+from evaluator.evaluators import Evaluator, FakeEvaluator
 from evaluator.targets import get_target
 from knowledge_base.library import Library
-from lineage_db.records import Attempt, Intervention, Run
+from lineage_db.decision import Ruling
+from lineage_db.records import Attempt, Run, RunState, Version
+from lineage_db.seen import Seen
 from lineage_db.store import Store
 from seeds import seed_source
 from tests.agents.test_agentic import EVALUATE, says, submit, write
 from tests.avo.fakes import NOW, SEED, correct, judge, make_run, make_work
+from tests.avo.interleaved import MEASURED, PREDICTED, Interleaved, World, any_kernel, few_moves
 from tests.avo.measured import MeasuringEvaluator, kernel
 
 CONFIG = RunConfig(workers=1)
 
 
-def any_kernel(candidate: Candidate) -> Evaluation:
-    """Call every kernel correct, and as fast as its digest says; the seed is slow."""
-    if "canary_kernel" in candidate.source:
-        return Evaluation(Status.INCORRECT, "a wrong number", "h100", "quick", 0.1)
-    number = int(hashlib.sha256(candidate.digest.encode()).hexdigest()[:6], 16) / 16**6
-    slow = {seed_source("mha"): 50.0}.get(candidate.source, 100.0 + 50 * number)
-    return correct(10.0 if "_canary_entry" in candidate.source else slow)
+def recorded_judge(record: RecordedRun) -> RecordedJudge:
+    return RecordedJudge(record, get_target("h100"))
 
 
 class Recording:
@@ -58,26 +59,33 @@ class Recording:
         self.now += timedelta(seconds=1)
         return self.now
 
-    def step(self, operator: VariationOperator, verdict: Callable[[Candidate], Evaluation] = judge) -> None:
+    def step(
+        self, operator: VariationOperator, verdict: Callable[[Candidate], Evaluation] = judge, worker: str = "w0"
+    ) -> None:
         config = CONFIG.model_copy(update={"supervisor": "off"})
         work = make_work(
             self.store, self.run, FakeEvaluator(verdict), config, clock=self.clock, knowledge=Library.load()
         )
-        work.perform(operator, "w0")
+        work.perform(operator, worker)
 
-    def agent(self, *replies: object) -> None:
+    def agent(self, *replies: Reply | Exception | Callable[[object], Reply], worker: str = "w0") -> None:
         """Perform a step in which a model says this."""
-        model = ScriptedModel(*replies)  # type: ignore[arg-type]
-        self.step(Agentic(Settings((ModelSettings(name="m"),)), lambda *_: model))
+        model = ScriptedModel(*replies)
+        self.step(Agentic(Settings((ModelSettings(name="m"),)), lambda *_: model), worker=worker)
 
     def replayed(self, judge: FakeEvaluator | None = None) -> tuple[str, Run]:
         """Return how the replay differs, and the run that it made; by default verdicts are those of the record."""
         record = RecordedRun.read(self.store, self.run)
         made = make_run(self.store, CONFIG, name="again")
-        found = replay(
-            self.store, record, self.store, made, CONFIG, judge or RecordedJudge(record, get_target("h100")), self.clock
-        )
+        found = replay(record, self.store, made, CONFIG, judge or recorded_judge(record), self.clock)
         return found, made
+
+    def change(self, statement: str) -> None:
+        """Change the record behind the store's back."""
+        engine = create_engine(self.store.url)
+        with engine.begin() as connection:
+            assert connection.execute(text(statement)).rowcount
+        engine.dispose()
 
 
 @pytest.fixture
@@ -107,6 +115,38 @@ def test_what_an_agent_did_leads_to_the_same_lineage(of_an_agent: Recording, aga
     assert of_an_agent.store.journal.spend(made.id).calls == 0
 
 
+def test_steps_are_replayed_in_the_order_in_which_they_added_to_the_lineage(recording: Recording) -> None:
+    def overtaken(_: object) -> Reply:
+        recording.agent(says(write("tflops = 150.0"), EVALUATE), says(submit(3)), worker="w1")
+        return says(submit(2))
+
+    recording.step(SeedOperator(SEED))
+    recording.agent(says(write("tflops = 120.0"), EVALUATE), overtaken)
+    assert [version.step_number for version in recording.store.versions(recording.run.id)] == [0, 2]
+    assert recording.replayed(FakeEvaluator(judge))[0] == ""
+
+
+def test_a_step_that_goes_on_where_another_was_left_submits_what_that_one_evaluated(recording: Recording) -> None:
+    recording.step(SeedOperator(SEED))
+    recording.agent(says(write("tflops = 120.0"), EVALUATE), StepLeft("killed"))
+    recording.agent(says(submit(2)))
+    assert [version.step_number for version in recording.store.versions(recording.run.id)] == [0, 2]
+    assert recording.replayed()[0] == ""
+
+
+def test_a_step_is_shown_attempts_as_they_were_then(recording: Recording) -> None:
+    recording.step(SeedOperator(SEED))
+    recording.agent(says(write("tflops = 120.0"), EVALUATE), says(submit(2)))
+    record, then = RecordedRun.read(recording.store, recording.run), Seen(1, 2, 0, unresolved=(2,))
+    _, accepted = record.history
+    assert (accepted.version, accepted.decision and accepted.decision.ruling) == (1, Ruling.ACCEPTED)
+    versions, (_, shown) = record.shown(then, record.steps[1])
+    assert len(versions) == 1
+    assert (shown.version, shown.decision and shown.decision.ruling) == (None, Ruling.UNRESOLVED)
+    _, (seed,) = record.shown(replace(then, attempts=1), record.steps[1])
+    assert seed is record.history[0], "what has not changed is not copied"
+
+
 def test_a_session_of_another_agent_leads_to_the_same_lineage_however_long_it_was(recording: Recording) -> None:
     recording.step(SeedOperator(SEED))
     looks = [("view_source", {})] * (MOST_TURNS + 1)
@@ -124,8 +164,8 @@ def test_a_program_that_left_before_it_submitted_leads_to_the_same_lineage(recor
     assert recording.replayed()[0] == ""
 
 
-def test_a_comparison_that_the_record_has_not_is_no_verdict(tmp_path: Path) -> None:
-    measured, target = MeasuringEvaluator(), get_target("h100")
+def test_a_comparison_that_the_record_has_not_ends_as_the_lineage_says(tmp_path: Path) -> None:
+    measured = MeasuringEvaluator()
     with Store.open(str(tmp_path / "runs.db")) as store:
         run = make_run(store, CONFIG)
         scores = {}
@@ -139,43 +179,33 @@ def test_a_comparison_that_the_record_has_not_is_no_verdict(tmp_path: Path) -> N
             )
             for number, (tflops, found) in enumerate(scores.items())
         }
-        judge = RecordedJudge(RecordedRun(run, {}, (), attempts, {}), target)
-        fastest = Candidate("mha", kernel(120.0))
-        again = judge.evaluate(fastest, Incumbent(Candidate("mha", kernel(100.0)), 0.02)).score
-        assert again is not None
-        assert again.comparison is not None
-        assert again.comparison.alpha == 0.02
-        with pytest.raises(Unrecorded, match="compares a candidate with another version than in the record"):
-            judge.evaluate(fastest, Incumbent(Candidate("mha", kernel(110.0)), 0.02))
+        accepted = Version(run.id, 1, (0,), NOW, attempts[2])
+        judge = recorded_judge(RecordedRun(run, {}, (accepted,), (), attempts, (), (), (), {}))
 
+    def against(tflops: float, rival: float) -> Comparison:
+        score = judge.evaluate(Candidate("mha", kernel(tflops)), Incumbent(Candidate("mha", kernel(rival)), 0.02)).score
+        assert score is not None
+        assert score.comparison is not None
+        return score.comparison
 
-def test_a_step_early_on_a_long_plateau_is_told_what_it_was_told_then(of_an_agent: Recording) -> None:
-    version, step = of_an_agent.store.versions(of_an_agent.run.id)[-1], of_an_agent.store.steps(of_an_agent.run.id)[-1]
-    later = version.accepted + timedelta(hours=1)
-    made = [
-        Intervention(number, step.run_id, 10 + 3 * number, "nudge", "", (), "", None, later)
-        for number in range(2 * REMEMBERED)
-    ]
-    early, late = (replace(step, number=number, started=later) for number in (20, 1000))
-    assert [each.id for each in told(early, made, [version])] == [0, 1, 2, 3]
-    assert told(late, made, [version]) == tuple(made[-REMEMBERED:])
+    recorded = scores[120.0].score
+    assert recorded is not None
+    assert recorded.comparison is not None
+    assert against(120.0, 100.0) == replace(recorded.comparison, alpha=0.02)
+    rivals = scores[110.0].plan_digest, scores[120.0].plan_digest
+    won, lost = against(120.0, 110.0), against(110.0, 120.0)
+    assert (won.verdict, lost.verdict) == (Verdict.FASTER, Verdict.UNDECIDED), "only the first is a version"
+    assert (won.plan_digest, lost.plan_digest) == rivals
 
 
 def test_a_transcript_that_was_changed_is_noticed(of_an_agent: Recording) -> None:
-    engine = create_engine(of_an_agent.store.url)
-    with engine.begin() as connection:
-        change = "UPDATE messages SET content = replace(content, 'tflops = 150.0', 'tflops = 151.0')"
-        assert connection.execute(text(change)).rowcount
-    engine.dispose()
+    of_an_agent.change("UPDATE messages SET content = replace(content, 'tflops = 150.0', 'tflops = 151.0')")
     assert of_an_agent.replayed()[0] == "step 2 makes a candidate that is not on record"
 
 
 def test_a_transcript_that_was_cut_is_noticed(of_an_agent: Recording) -> None:
-    engine = create_engine(of_an_agent.store.url)
-    with engine.begin() as connection:
-        last = of_an_agent.store.steps(of_an_agent.run.id)[-1].id
-        connection.execute(text(f"DELETE FROM messages WHERE step_id = {last}"))
-    engine.dispose()
+    last = of_an_agent.store.steps(of_an_agent.run.id)[-1].id
+    of_an_agent.change(f"DELETE FROM messages WHERE step_id = {last}")
     assert of_an_agent.replayed()[0] == "version 2 is missing"
 
 
@@ -195,21 +225,128 @@ def test_mutate_makes_the_same_candidates_again(recording: Recording) -> None:
     assert different == ""
     old, new = (recording.store.attempt_summaries(run.id) for run in (recording.run, made))
     assert [attempt.digest for attempt in new] == [attempt.digest for attempt in old]
-    assert len(recording.store.versions(made.id)) > 1
+
+
+AGENTS = ("agent", "mcp")
+EVERY = ("mutate", "single_turn", *AGENTS)
+
+
+@pytest.mark.parametrize(
+    ("world", "population", "operators"),
+    [
+        (PREDICTED, "lineage", ("mutate",)),
+        (PREDICTED, "islands", ("mutate", "agent")),
+        (PREDICTED, "archive", EVERY),
+        (MEASURED, "lineage", AGENTS),
+    ],
+    ids=["lineage", "islands", "archive", "measured"],
+)
+def test_a_run_of_several_workers_that_die_leads_to_the_same_lineage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: World, population: str, operators: tuple[str, ...]
+) -> None:
+    replays_exactly(tmp_path, monkeypatch, world, population, len(population), operators, steps=6)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(10, 14))
+@pytest.mark.parametrize("population", ["lineage", "islands", "archive"])
+def test_longer_runs_of_several_workers_that_die_lead_to_the_same_lineage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, population: str, seed: int
+) -> None:
+    replays_exactly(tmp_path / "a", monkeypatch, PREDICTED, population, seed, EVERY[: 1 + seed % 4], steps=15)
+    replays_exactly(tmp_path / "b", monkeypatch, MEASURED, population, seed, AGENTS, steps=15)
+
+
+@pytest.mark.long
+def test_a_run_of_several_processes_leads_to_the_same_lineage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("avo.search.replay.get_operator", lambda name: few_moves())
+    config = RunConfig(workers=3, evaluators=3, max_attempts=40, patience_steps=3)
+    judge = partial(FakeEvaluator, any_kernel)
+    with Store.open(str(tmp_path / "runs.db")) as store, Store.open(str(tmp_path / "replays.db")) as other:
+        run = make_run(store, config, seeds=(seed_source("mha"), seed_source("mha", "tuned")))
+        crew = partial(hire, store.url, run.name, config, make_operator=few_moves, make_evaluator=judge)
+        RunSession(store, run, config, deadline=None, hire=crew, stop=Stop(), say=print).drive()
+        record = RecordedRun.read(store, run)
+        assert len({step.worker for step in record.concluded}) == 3
+        assert len(record.versions) > 3
+        assert replay(record, other, make_run(other, config), config, recorded_judge(record), utc_now) == ""
+
+
+def replays_exactly(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    world: World,
+    population: str,
+    seed: int,
+    operators: tuple[str, ...],
+    steps: int,
+) -> None:
+    """Record a run, and assert that it replays to the same lineage, where speed is predicted also if judged again."""
+    monkeypatch.setattr("avo.search.replay.get_operator", lambda name: few_moves())
+    for module in ("step", "replay"):  # workers with equal seeds meet on the same candidates
+        monkeypatch.setattr(f"avo.search.{module}.step_seed", lambda seed, worker, turn: seed + turn)
+    folder.mkdir(exist_ok=True)
+    config = RunConfig(
+        seed=seed, population=population, islands=2, migrate_every=3, restart_after=4, archive_by=("limiter",),
+        patience_steps=3, target=world.target,
+    )  # fmt: skip
+    with Store.open(str(folder / "runs.db")) as store, Store.open(str(folder / "replays.db")) as other:
+        made = Interleaved(store, config, world, deaths=0.05)
+        made.make(steps, operators)
+        record = RecordedRun.read(store, made.run)
+        judges: list[Evaluator] = [recorded_judge(record)]
+        if world is PREDICTED:
+            judges.append(world.judge(lambda: None))
+        for number, judge in enumerate(judges):
+            run = make_run(other, config, name=f"replay-{number}")
+            assert replay(record, other, run, config, judge, made.clock) == ""
+            old, new = store.versions(made.run.id), other.versions(run.id)
+            assert [(v.attempt.digest, v.parents, v.niche) for v in new] == [
+                (v.attempt.digest, v.parents, v.niche) for v in old
+            ]
+
+
+def avo(store: Store, *arguments: str) -> Result:
+    return CliRunner().invoke(app, ["replay", "fake", "--recorded", *arguments, "--db", store.url])
 
 
 def test_the_command_says_whether_the_lineage_is_the_same(of_an_agent: Recording) -> None:
-    def avo(*arguments: str) -> Result:
-        return CliRunner().invoke(app, ["replay", *arguments, "--db", of_an_agent.store.url])
-
-    same = avo("fake", "--recorded")
-    assert (same.exit_code, same.stdout) == (0, "fake-replay: the same lineage, 3 versions\n")
-    engine = create_engine(of_an_agent.store.url)
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE messages SET content = replace(content, '120.0', '121.0') WHERE step_id = 2"))
-    engine.dispose()
-    other = avo("fake", "--recorded", "--name", "changed")
-    assert other.exit_code == 1
-    assert other.stdout == "changed: step 1 makes a candidate that is not on record\n"
-    unknown = avo("nothing", "--recorded")
+    store = of_an_agent.store
+    same = avo(store)
+    assert (same.exit_code, same.stdout) == (0, "fake: the same lineage, 3 versions\n")
+    of_an_agent.change("UPDATE messages SET content = replace(content, '120.0', '121.0') WHERE step_id = 2")
+    other = avo(store)
+    assert (other.exit_code, other.stdout) == (1, "fake: step 1 makes a candidate that is not on record\n")
+    unknown = CliRunner().invoke(app, ["replay", "nothing", "--db", store.url])
     assert (unknown.exit_code, len(unknown.stderr.splitlines())) == (2, 1)
+    assert [summary.run.name for summary in store.runs()] == ["fake"], "a replay is kept where that is asked for"
+
+
+def test_a_replay_that_is_kept_is_finished_if_it_came_to_the_end(of_an_agent: Recording, tmp_path: Path) -> None:
+    kept = str(tmp_path / "kept.db")
+    assert avo(of_an_agent.store, "--into", kept).stdout.endswith("3 versions, kept as fake-replay\n")
+    of_an_agent.change("UPDATE messages SET content = replace(content, '120.0', '121.0') WHERE step_id = 2")
+    assert avo(of_an_agent.store, "--into", kept, "--name", "other").exit_code == 1
+    with Store.open(kept) as store:
+        assert [(summary.run.name, summary.run.state) for summary in store.runs()] == [
+            ("other", RunState.STOPPED),
+            ("fake-replay", RunState.FINISHED),
+        ]
+    assert "give --into" in avo(of_an_agent.store, "--name", "other").stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("UPDATE steps SET seen = NULL WHERE number = 1", "step 1 was recorded by an earlier release"),
+        ("UPDATE steps SET operator = 'mine' WHERE number = 2", "step 2 has the operator 'mine'"),
+    ],
+)
+def test_a_run_that_cannot_be_replayed_is_refused_before_anything_is_done(
+    of_an_agent: Recording, tmp_path: Path, change: str, why: str
+) -> None:
+    of_an_agent.change(change)
+    refused = avo(of_an_agent.store, "--into", str(tmp_path / "kept.db"))
+    assert (refused.exit_code, len(refused.stderr.splitlines())) == (2, 1)
+    assert f"run 'fake' cannot be replayed: {why}" in refused.stderr
+    assert not (tmp_path / "kept.db").exists()

@@ -12,7 +12,7 @@ from avo.search.run import GRACE, RunSession, Stop, WorkerReport
 from evaluator.evaluators import FakeEvaluator
 from lineage_db.records import Request, Run, RunState, StepState
 from lineage_db.store import Store
-from tests.avo.fakes import NOW, SEED, Climber, InlineCrew, Scripted, judge, make_run
+from tests.avo.fakes import NOW, Climber, InlineCrew, Scripted, judge, make_run
 
 
 class Driven:
@@ -50,7 +50,7 @@ class Driven:
 
     def drive(self, operator: Scripted, crew: type[InlineCrew] = InlineCrew, hours: float | None = None) -> Run:
         return RunSession(
-            self.store, self.run, RunConfig(workers=1, max_attempts=6), seed_source=SEED,
+            self.store, self.run, RunConfig(workers=1, max_attempts=6),
             deadline=None if hours is None else NOW + timedelta(hours=hours),
             hire=crew(self.store, self.run, operator, FakeEvaluator(judge)).hire,
             stop=Stop(), say=self.said.append, clock=self.tick, rest=self.rest,

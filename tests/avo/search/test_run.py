@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -24,9 +24,9 @@ from tests.avo.fakes import NOW, SEED, Climber, InlineCrew, Scripted, judge, mak
 class Office:
     """A run in a database of its own, and everything needed to drive it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, seeds: Sequence[str] = (SEED,)) -> None:
         self.store = Store.open(str(path))
-        self.run = make_run(self.store)
+        self.run = make_run(self.store, seeds=seeds)
         self.stop = Stop()
         self.said: list[str] = []
         self.now = NOW
@@ -39,7 +39,6 @@ class Office:
         workers: int = 1,
         max_attempts: int | None = None,
         deadline: datetime | None = None,
-        seed_source: str = SEED,
         deaths: Container[int] = (),
     ) -> Run:
         self.crew = InlineCrew(self.store, self.run, operator, FakeEvaluator(judge), deaths)
@@ -47,7 +46,6 @@ class Office:
             self.store,
             self.run,
             RunConfig(workers=workers, max_attempts=max_attempts),
-            seed_source=seed_source,
             deadline=deadline,
             hire=self.crew.hire,
             stop=self.stop,
@@ -107,11 +105,30 @@ def test_a_run_in_two_sessions_makes_the_same_candidates_as_in_one(office: Offic
     assert office.sources() == other.sources()
 
 
-def test_a_faulty_seed_ends_the_run_with_its_verdict(office: Office) -> None:
-    with pytest.raises(SeedFault, match="parse_error: not a kernel: nonsense"):
-        office.drive(Climber(), seed_source="nonsense", max_attempts=5)
-    assert office.sources() == ["nonsense"]
+def test_faulty_seeds_end_the_run_with_their_verdicts(tmp_path: Path) -> None:
+    office = Office(tmp_path / "runs.db", ("nonsense", "more"))
+    why = "no seed passes: parse_error: not a kernel: nonsense; parse_error: not a kernel: more"
+    with pytest.raises(SeedFault, match=why):
+        office.drive(Climber(), max_attempts=5)
+    assert office.sources() == ["nonsense", "more"]
     assert office.store.run("fake").state is RunState.STOPPED
+    office.store.close()
+
+
+def test_every_correct_seed_is_a_version_and_the_run_starts_from_the_best(tmp_path: Path) -> None:
+    office = Office(tmp_path / "runs.db", ("tflops = 90.0", "nonsense", "tflops = 60.0"))
+    office.drive(Climber(), max_attempts=4)
+    versions = office.store.versions(office.run.id)
+    assert [(version.attempt.change, version.parents, version.champion) for version in versions[:2]] == [
+        ("seed 2.py", (), True),
+        ("seed 0.py", (), True),
+    ]
+    assert office.store.attempts(office.run.id)[3].parents == (1,)
+    assert (start := office.store.start(office.run.id)) is not None
+    assert start.attempt.source == "tflops = 90.0"
+    assert office.store.runs()[0].seed_geomean == 90.0
+    assert office.said[0] == "seed 1.py is no version: parse_error: not a kernel: nonsense"
+    office.store.close()
 
 
 def test_no_step_starts_after_the_deadline(office: Office) -> None:
@@ -148,9 +165,9 @@ def test_a_stopped_run_goes_on_where_it_was(office: Office) -> None:
 class SilentCrew(InlineCrew):
     """Workers that claim a step and never come back, but for the seed's."""
 
-    def start(self, worker: int, seed_source: str | None) -> None:
-        if seed_source is not None:
-            super().start(worker, seed_source)
+    def start(self, worker: int, seeding: bool) -> None:
+        if seeding:
+            super().start(worker, seeding)
         else:
             self.store.claims.claim(self.run.id, worker=f"w{worker}", operator="silent", now=NOW)
 
@@ -172,7 +189,6 @@ def test_a_step_that_does_not_finish_is_abandoned(office: Office, requests: int)
         office.store,
         office.run,
         RunConfig(workers=1),
-        seed_source=SEED,
         deadline=NOW + timedelta(hours=1),
         hire=crew.hire,
         stop=office.stop,

@@ -9,7 +9,8 @@ import pytest
 from agents.operator import Brief, Proposal, VariationOperator
 from avo.config import RunConfig
 from avo.search.acceptance import share_of_alpha
-from avo.search.step import SeedOperator, StepOutcome
+from avo.search.seeding import SeedOperator
+from avo.search.step import StepOutcome
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Comparison, Evaluation, Status, Verdict

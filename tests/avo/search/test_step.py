@@ -8,7 +8,8 @@ import pytest
 
 from agents.operator import Brief, Proposal, VariationOperator
 from avo.search.scoring import EVALUATOR_TRIES
-from avo.search.step import SeedOperator, StepOutcome
+from avo.search.seeding import SeedOperator
+from avo.search.step import StepOutcome
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Status

@@ -9,7 +9,7 @@ import pytest
 from agents.review import Advice
 from agents.supervisor import REMEMBERED, Diagnosis, Patience, Trajectory
 from avo.config import RunConfig
-from avo.search.step import SeedOperator
+from avo.search.seeding import SeedOperator
 from avo.search.supervision import supervise
 from evaluator.evaluators import FakeEvaluator
 from evaluator.targets import get_target

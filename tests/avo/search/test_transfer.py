@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from avo.config import TIMED_FIRST, TRANSFERRED, RunConfig
-from avo.search.step import SeedOperator
+from avo.search.seeding import SeedOperator
 from avo.search.transfer import (
     Milestone,
     Use,
@@ -110,7 +110,7 @@ def test_nothing_is_counted_where_the_operator_cannot_adapt(store: Store) -> Non
     assert found is not None
     assert (found.correct, found.better) == (None, None)
     assert in_words(found.to_json()) == (
-        "Took over old@3 (gqa), which its operator cannot adapt: it started from a seed of its own."
+        "Took over old@3 (gqa), which its operator cannot adapt: it started from seeds of its own."
     )
 
 

@@ -128,7 +128,7 @@ def test_a_cluster_that_is_out_of_reach_ends_the_run_and_not_with_an_error_of_ra
 
     monkeypatch.setattr(workers, "ray", SimpleNamespace(wait=lost, kill=lost))
     crew = RayCrew(lambda worker: SimpleNamespace(step=SimpleNamespace(remote=lost)), 1, None)
-    for call in (lambda: crew.start(0, None), lambda: crew.wait(1.0), lambda: crew.replace(0)):
+    for call in (lambda: crew.start(0, False), lambda: crew.wait(1.0), lambda: crew.replace(0)):
         with pytest.raises(RunFailed, match=r"^Ray cannot be reached any more \(ConnectionError\): resume the run$"):
             call()
 

@@ -321,13 +321,13 @@ async def test_a_run_whose_seed_is_not_judged_yet_says_so(store: Store) -> None:
     run.drive()
     run.claim()
     async with app(store.url, "live").run_test() as pilot:
-        await until(pilot, lambda: "The seed is being evaluated" in page(pilot))
+        await until(pilot, lambda: "The seeds are being evaluated" in page(pilot))
 
 
 async def test_a_faulty_seed_is_named_with_its_fault(store: Store) -> None:
     Recorded(store).step(Status.INCORRECT)
     async with app(store.url, "live").run_test() as pilot:
-        await until(pilot, lambda: "The seed was not accepted: incorrect" in page(pilot))
+        await until(pilot, lambda: "No seed was accepted: incorrect" in page(pilot))
         assert "12 of 77 rows are wrong" in page(pilot)
 
 

@@ -33,7 +33,7 @@ def pressing(*steps: tuple[str, str]) -> Callable[[Pilot[None]], Awaitable[None]
 
 def test_a_lineage_looks_as_it_did(store: Store, snap_compare: Any) -> None:
     app = AvoApp(store.url, make_sample_run(store.url), poll_s=0.05)
-    assert snap_compare(app, terminal_size=(100, 30), run_before=pressing(("home", "the seed: no parent")))
+    assert snap_compare(app, terminal_size=(100, 30), run_before=pressing(("home", "a seed: no parent")))
 
 
 def test_a_transcript_looks_as_it_did(store: Store, snap_compare: Any) -> None:

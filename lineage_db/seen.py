@@ -1,0 +1,34 @@
+"""What a step was shown and answered. With its random seed that is all that an operator goes by: see ``avo replay``.
+
+An operator that learns of more while it works needs a record of that too, or its runs cannot be replayed.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """How far the record of a run went when a step was given its brief. Rows are only added, in the order of ids."""
+
+    versions: int
+    """Number of versions."""
+    attempts: int
+    """Id of the last attempt; 0: none."""
+    memories: int
+    """Id of the last note; 0: none."""
+    interventions: tuple[int, ...] = ()
+    """Ids of the supervisor's interventions that the step was told."""
+    unresolved: tuple[int, ...] = ()
+    """Ids of the unresolved attempts that the step was offered to build on. Some may have become versions since."""
+    hidden: int | None = None
+    """Number of the step whose attempts it was not shown, because it repeats that step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a step was told about a candidate that it asked for and did not evaluate itself."""
+
+    step_number: int
+    digest: str
+    attempt_id: int | None
+    """The recorded attempt that it was given; None where another step was just evaluating the candidate."""
