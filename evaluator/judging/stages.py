@@ -61,6 +61,22 @@ class Stage:
 
         return self.run.sound(self.launch, mark)
 
+    def check_accesses(self, run: PlanRun, programs: torch.Tensor) -> Execution:
+        """Check where programs [n] read and write in the memory of ``run``. Raises ``Refused``."""
+
+        def check(kernel: executor.Kernel) -> Execution:
+            return kernel.check_accesses(
+                run.buffers.allocations,
+                self.launch.args,
+                self.launch.grid,
+                programs=programs,
+                script=self.script,
+                temporaries_bytes=TEMPORARIES_BYTES,
+                deadline=run.deadline,
+            )
+
+        return run.sound(self.launch, check, whole=False)
+
     def writers(self, wanted: Marks) -> torch.Tensor:
         """Return the programs, by linear ids, that store to some element that is marked."""
 
