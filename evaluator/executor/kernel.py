@@ -24,7 +24,7 @@ from evaluator.executor.parser import parse
 from evaluator.executor.reach import MORE_PASSES, PASSES, Reach, busiest, loads_in_loops, placed
 from evaluator.executor.sanitizer import Sanitizer
 from evaluator.executor.script import Script
-from evaluator.executor.waiting import waiting_loops
+from evaluator.executor.waiting import polls, waiting_loops
 from evaluator.executor.work import bodies, loops
 from evaluator.plan import Argument, Scalar
 from evaluator.work import SAMPLED_PROGRAMS, Counted, Trips
@@ -40,6 +40,8 @@ class Kernel:
         self.loops = loops(function)
         self.programs_interact = slicing.programs_interact(function)
         """Whether a program that runs alone may do other work than one that runs with all others."""
+        self.takes_turns = bool(polls(function))
+        """Whether programs may wait for each other."""
         self.multiplies = any(effects(op.name).work == "dot" for op in walk(function.body))
         """Whether the kernel holds matrix products, executed or not."""
         self.function = function
@@ -176,7 +178,7 @@ class Kernel:
         temporaries_bytes: int = DEFAULT_TEMPORARIES,
         deadline: float | None = None,
     ) -> Execution:
-        """Find what is wrong with where programs, which must not interact, read and write; see ``mark``."""
+        """Find what is wrong with where programs, which must not wait for each other, read and write; see ``mark``."""
         script = script or self.script(memory, args, grid, deadline=deadline)
         space = Marks([replace(a, written=None, initialised=None) for a in memory], self.name)
         passes = self._bounds.passes(

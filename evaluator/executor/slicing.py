@@ -45,7 +45,7 @@ def access_slice(function: Function, told: Set[int] = frozenset()) -> Function:
 
 def bounds_slice(function: Function) -> Function:
     """Return a kernel that loads all that a kernel loads and stores zeros wherever it writes. It computes nothing but
-    what that takes. Its programs must not interact. Otherwise like ``store_slice``.
+    what that takes. Its programs must not wait for each other. Otherwise like ``store_slice``.
     """
     return _hollow(function, frozenset(function.params), WRITES, frozenset(), READS - WRITES)
 

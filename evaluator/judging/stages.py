@@ -61,21 +61,21 @@ class Stage:
 
         return self.run.sound(self.launch, mark)
 
-    def check_accesses(self, run: PlanRun, programs: torch.Tensor) -> Execution:
-        """Check where programs [n] read and write in the memory of ``run``. Raises ``Refused``."""
+    def check_accesses(self, addresses: Sequence[int], programs: torch.Tensor) -> Execution:
+        """Check where programs [n] read and write if buffers have these addresses. Raises ``Refused``."""
 
         def check(kernel: executor.Kernel) -> Execution:
             return kernel.check_accesses(
-                run.buffers.allocations,
+                [replace(a, address=address) for a, address in zip(self.memory, addresses, strict=True)],
                 self.launch.args,
                 self.launch.grid,
                 programs=programs,
                 script=self.script,
                 temporaries_bytes=TEMPORARIES_BYTES,
-                deadline=run.deadline,
+                deadline=self.run.deadline,
             )
 
-        return run.sound(self.launch, check, whole=False)
+        return self.run.sound(self.launch, check, whole=self.whole)
 
     def writers(self, wanted: Marks) -> torch.Tensor:
         """Return the programs, by linear ids, that store to some element that is marked."""

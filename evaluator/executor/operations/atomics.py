@@ -98,9 +98,10 @@ class _Ordered:
         return list(torch.split(self.positions[by_turn], torch.bincount(self.turn).tolist()))
 
     def running(self, values: Tensor, update: Update) -> Tensor:
-        """Return values [n], each after those of the same index before it: a scan in logarithmically many steps, for
-        which ``update`` must be associative.
-        """
+        """Return values [n], each after those of the same index before it. ``update`` must be associative."""
+        if update is torch.add:
+            total = values.cumsum(0)  # in 64 bits, of which the lower ones are right even where it wraps around
+            return (total - (total - values)[torch.arange(values.numel()) - self.turn]).to(values.dtype)
         values, far = values.clone(), 1
         later = (self.turn >= far).nonzero().flatten()
         while later.numel():
