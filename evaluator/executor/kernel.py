@@ -314,12 +314,8 @@ class Kernel:
         )
         if (reads, params) not in self._slices:
             function = self.function
-            sliced = (
-                slicing.read_slice(function, params, self._decisions)
-                if reads
-                else slicing.store_slice(function, params)
-            )
-            self._slices[reads, params] = Code(sliced, function)
+            sliced = slicing.read_slice(function, params, self._decisions) if reads else None
+            self._slices[reads, params] = Code(sliced or slicing.store_slice(function, params), function)
         return self._slices[reads, params]
 
     def _buffers(self, params: Set[int | None], args: Sequence[Argument]) -> frozenset[int]:
