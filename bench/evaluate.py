@@ -1,10 +1,11 @@
 """Time and memory of full offline evaluations of the mha seed, where the time goes, and candidates a minute.
 
     python -m bench.evaluate [--target h100] [--attempts 40]
+    python -m bench.evaluate --target h200 --seed-kernel fsa/kv_outer
 
 Peak memory is that of the judge plus that of its largest child: an upper bound. The stages are seconds of processor
 time of the judge and its jobs, measured in a process of its own: for a judge's first evaluation, and for a later one,
-as all but the first are in a run.
+as all but the first are in a run. The second command prints the processor time that the verdicts on another seed take.
 """
 
 import argparse
@@ -128,6 +129,29 @@ def stages(target: str, suite: str, before: str | None) -> dict[str, float]:
     return dict(spent)
 
 
+def processor_s(target: str, problem: str, kernel: str, suite: str, closely: bool) -> tuple[float, float]:
+    """Return the seconds of processor time of a new judge, and of its jobs, for one verdict on a seed; ``closely`` as
+    before it is accepted. Call it in a process of its own.
+    """
+    import torch
+
+    from evaluator.evaluators import EvaluateRequest, VerifyRequest
+    from evaluator.judging.judge import Judge
+    from evaluator.serving.allocator import keep_freed_memory
+    from evaluator.targets import get_target
+
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    gc.freeze()
+    started = time.process_time()
+    candidate = Candidate(problem, seed_source(problem, kernel))
+    with Judge(get_target(target), suite) as judge:
+        verdict = judge.ask(VerifyRequest(candidate, None) if closely else EvaluateRequest(candidate, None))
+    assert verdict.correct, verdict.message
+    jobs = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() - started, jobs.ru_utime + jobs.ru_stime
+
+
 def _innermost(pid: int) -> int:
     """Return the process below ``pid`` that has no children: the server, in namespaces or not."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -154,13 +178,22 @@ def per_minute(target: str, attempts: int) -> float:
 
 
 def main() -> None:
-    """Print one line a suite, the stages of the quick one, and the rate of a run."""
+    """Print one line a suite, the stages of the quick one, and the rate of a run; or what another seed takes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--target", default="h100")
     parser.add_argument("--attempts", type=int, default=40)
+    parser.add_argument("--seed-kernel", metavar="PROBLEM/NAME", help="print only what the verdicts on this seed take")
     options = parser.parse_args()
     target = options.target
     print(f"{platform.machine()}, {os.cpu_count()} cores, {target}")
+    if options.seed_kernel:
+        for suite, closely in (("quick", False), ("paper", False), ("quick", True)):
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                asked = (target, *options.seed_kernel.split("/"), suite, closely)
+                judge_s, jobs_s = pool.apply(processor_s, asked)
+            how = f"{suite}, closely" if closely else suite
+            print(f"{how:14} processor time {judge_s + jobs_s:5.1f} s, {jobs_s:4.1f} s of it jobs", flush=True)
+        return
     for suite in ("quick", "paper"):
         ready, (first, later), gib = evaluate(target, suite)
         print(

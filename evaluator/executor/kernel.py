@@ -8,6 +8,7 @@ from typing import cast
 
 import torch
 
+from evaluator.executor import slicing
 from evaluator.executor.allocation import Allocation
 from evaluator.executor.code import DEFAULT_TEMPORARIES, Code, prompter
 from evaluator.executor.control import KNOWN
@@ -23,20 +24,7 @@ from evaluator.executor.parser import parse
 from evaluator.executor.reach import MORE_PASSES, PASSES, Reach, busiest, loads_in_loops, placed
 from evaluator.executor.sanitizer import Sanitizer
 from evaluator.executor.script import Script
-from evaluator.executor.slicing import (
-    access_slice,
-    deciding_reads,
-    granules,
-    meeting_slices,
-    programs_interact,
-    promise_slice,
-    read_slice,
-    script_slice,
-    store_slice,
-    touched,
-    trip_slice,
-)
-from evaluator.executor.waiting import waiting_loops
+from evaluator.executor.waiting import polls, waiting_loops
 from evaluator.executor.work import bodies, loops
 from evaluator.plan import Argument, Scalar
 from evaluator.work import SAMPLED_PROGRAMS, Counted, Trips
@@ -50,8 +38,10 @@ class Kernel:
     def __init__(self, function: Function) -> None:
         self.name = function.name
         self.loops = loops(function)
-        self.programs_interact = programs_interact(function)
+        self.programs_interact = slicing.programs_interact(function)
         """Whether a program that runs alone may do other work than one that runs with all others."""
+        self.takes_turns = bool(polls(function))
+        """Whether programs may wait for each other."""
         self.multiplies = any(effects(op.name).work == "dot" for op in walk(function.body))
         """Whether the kernel holds matrix products, executed or not."""
         self.function = function
@@ -87,7 +77,7 @@ class Kernel:
             raise IRError(f"program ids must lie in the grid {grid}")
         space, code = Memory(memory, self.name), self._whole
         if sanitize:
-            finest = granules(self.function, args, self.changes(args))
+            finest = slicing.granules(self.function, args, self.changes(args))
             space = Sanitizer(memory, self.name, finest, ids.numel(), synchronises=self.programs_interact)
             code = self._sanitized
         meter = Metered(space, ids.numel()) if count else None
@@ -173,15 +163,28 @@ class Kernel:
         script = script or self.script(memory, args, grid, deadline=deadline)
         space = Marks([replace(a, initialised=None, readonly=a.readonly and not reads) for a in memory])
         passes = self._slice(memory, args, reads=reads).passes(
-            space,
-            args,
-            grid,
-            programs,
-            temporaries_bytes=temporaries_bytes,
-            deadline=deadline,
-            script=prompter(script),
+            space, args, grid, programs, temporaries_bytes=temporaries_bytes, deadline=deadline, script=prompter(script)
         )
         return Execution(() if reads else space.faults, self._loop_trips(passes))
+
+    def check_accesses(
+        self,
+        memory: Sequence[Allocation],
+        args: Sequence[Argument],
+        grid: tuple[int, int, int],
+        *,
+        programs: torch.Tensor | None = None,
+        script: Script | None = None,
+        temporaries_bytes: int = DEFAULT_TEMPORARIES,
+        deadline: float | None = None,
+    ) -> Execution:
+        """Find what is wrong with where programs, which must not wait for each other, read and write; see ``mark``."""
+        script = script or self.script(memory, args, grid, deadline=deadline)
+        space = Marks([replace(a, written=None, initialised=None) for a in memory], self.name)
+        passes = self._bounds.passes(
+            space, args, grid, programs, temporaries_bytes=temporaries_bytes, deadline=deadline, script=prompter(script)
+        )
+        return Execution(space.faults, self._loop_trips(passes))
 
     def writers(
         self,
@@ -243,12 +246,7 @@ class Kernel:
         space, found = Owners(memory), []
         for code in self._meetings:
             code.passes(
-                space,
-                args,
-                grid,
-                temporaries_bytes=temporaries_bytes,
-                deadline=deadline,
-                script=prompter(script),
+                space, args, grid, temporaries_bytes=temporaries_bytes, deadline=deadline, script=prompter(script)
             )
             found.append(space.take_pairs())
             space.stores = False
@@ -269,7 +267,7 @@ class Kernel:
         """
         if not self._decisions:
             return None
-        changed = self._buffers(touched(self._scripted.function, WRITES), args)
+        changed = self._buffers(slicing.touched(self._scripted.function, WRITES), args)
         copies = [
             replace(a, data=a.data.clone() if i in changed else a.data, written=None, initialised=None)
             for i, a in enumerate(memory)
@@ -300,11 +298,11 @@ class Kernel:
 
     def changes(self, args: Sequence[Argument]) -> frozenset[int]:
         """Return the buffers that the kernel may write to."""
-        return self._buffers(touched(self.function, WRITES), args)
+        return self._buffers(slicing.touched(self.function, WRITES), args)
 
     def reads(self, args: Sequence[Argument]) -> frozenset[int]:
         """Return the buffers that the kernel may read, if only to add to their contents."""
-        return self._buffers(touched(self.function, _READS_OR_UPDATES), args)
+        return self._buffers(slicing.touched(self.function, _READS_OR_UPDATES), args)
 
     def _slice(self, memory: Sequence[Allocation], args: Sequence[Argument], *, reads: bool = False) -> Code:
         """Return the slice that stores to, or reads from, the buffers with marks."""
@@ -316,8 +314,8 @@ class Kernel:
         )
         if (reads, params) not in self._slices:
             function = self.function
-            sliced = read_slice(function, params, self._decisions) if reads else store_slice(function, params)
-            self._slices[reads, params] = Code(sliced, function)
+            sliced = slicing.read_slice(function, params, self._decisions) if reads else None
+            self._slices[reads, params] = Code(sliced or slicing.store_slice(function, params), function)
         return self._slices[reads, params]
 
     def _buffers(self, params: Set[int | None], args: Sequence[Argument]) -> frozenset[int]:
@@ -335,38 +333,42 @@ class Kernel:
 
     @cached_property
     def _trips(self) -> Code:
-        return Code(trip_slice(self.function), self.function)
+        return Code(slicing.trip_slice(self.function), self.function)
 
     @cached_property
     def _places(self) -> Code:
-        return Code(access_slice(placed(self.function), self._decisions), self.function)
+        return Code(slicing.access_slice(placed(self.function), self._decisions), self.function)
+
+    @cached_property
+    def _bounds(self) -> Code:
+        return Code(slicing.bounds_slice(self.function), self.function)
 
     @cached_property
     def _promised(self) -> Code:
-        return Code(promise_slice(self.function, self._decisions), self.function)
+        return Code(slicing.promise_slice(self.function, self._decisions), self.function)
 
     @cached_property
     def _promised_of_scalars(self) -> Code:
-        return Code(promise_slice(self.function, self._decisions, scalars=True), self.function)
+        return Code(slicing.promise_slice(self.function, self._decisions, scalars=True), self.function)
 
     @cached_property
     def _meetings(self) -> tuple[Code, ...]:
-        return tuple(Code(sliced, self.function) for sliced in meeting_slices(self.function, self._decisions))
+        return tuple(Code(sliced, self.function) for sliced in slicing.meeting_slices(self.function, self._decisions))
 
     @cached_property
     def _decisions(self) -> frozenset[int]:
-        return deciding_reads(self.function)
+        return slicing.deciding_reads(self.function)
 
     @cached_property
     def _needed(self) -> frozenset[int | None]:
         params = frozenset(self.function.params)
-        slices = [store_slice(self.function, params), read_slice(self.function, params)]
+        slices = [slicing.store_slice(self.function, params), slicing.read_slice(self.function, params)]
         slices += [self._scripted.function] if self._decisions else []
-        return frozenset().union(*(touched(sliced, READS) for sliced in slices))
+        return frozenset().union(*(slicing.touched(sliced, READS) for sliced in slices))
 
     @cached_property
     def _scripted(self) -> Code:
-        return Code(script_slice(self.function, self._decisions), self.function)
+        return Code(slicing.script_slice(self.function, self._decisions), self.function)
 
     @cached_property
     def _sanitized(self) -> Code:

@@ -10,7 +10,7 @@ from evaluator.executor.allocation import Allocation
 from evaluator.executor.faults import Site
 from evaluator.executor.ir import Type
 from evaluator.executor.memory import Memory
-from evaluator.executor.rows import contiguous_axis
+from evaluator.executor.rows import row_table
 from evaluator.executor.space import all_true, total
 from evaluator.executor.values import AddressSum
 
@@ -24,7 +24,7 @@ class Marks(Memory):
         """Mark the elements of a block of type ``kind``."""
         if mask is not None and all_true(mask):
             mask = None
-        if not self._write_rows(address, mask, kind, site):
+        if not self._mark_rows(address, mask, kind, site):
             flat = total(address)
             shape = np.broadcast_shapes(flat.shape, *(() if mask is None else (mask.shape,)))
             flat, mask = flat.expand(shape), None if mask is None else mask.expand(shape)
@@ -44,32 +44,16 @@ class Marks(Memory):
         """
         written = self._allocations[buffer].written
         assert written is not None
-        _table(written, length, phase).index_fill_(0, index.flatten() // length, True)
+        row_table(written, length, phase).index_fill_(0, index.flatten() // length, True)
 
-    def _write_rows(self, address: Tensor | AddressSum, mask: Tensor | None, kind: Type, site: Site) -> bool:
+    def _mark_rows(self, address: Tensor | AddressSum, mask: Tensor | None, kind: Type, site: Site) -> bool:
         """Record whole rows if the block consists of rows; return whether it did."""
-        found = contiguous_axis(address, kind.shape, kind.item_bytes)
-        if found is None:
+        whole = self._whole_rows(address, mask, kind)
+        if whole is None:
             return False
-        axis = found[0]
-        if mask is not None and mask.shape[axis] != 1:
-            some = mask.any(axis, keepdim=True)
-            if not torch.equal(some, mask.all(axis, keepdim=True)):
-                return False
-            mask = some
-        rows = self._rows(address, mask, kind)
-        if rows is None or rows.axis != axis:
-            return False
-        allocation, length = self._allocations[rows.buffer], kind.shape[axis - 1]
-        if allocation.readonly or allocation.data.element_size() != kind.item_bytes:
-            return False
-        if allocation.written is None:
-            return True
-        phase = int(rows.index.flatten()[0]) % length
-        if bool((rows.index % length != phase).any()):
-            return False
-        active = None if mask is None else mask.squeeze(axis).expand(rows.index.shape)
-        self._note_rows(rows.buffer, rows.index, active, length, phase, site)
+        rows, active, phase = whole
+        if self._allocations[rows.buffer].written is not None:
+            self._note_rows(rows.buffer, rows.index, active, rows.table.shape[1], phase, site)
         return True
 
 
@@ -95,7 +79,7 @@ class Writers(Marks):
         if key not in self._wanted_rows:
             written = self._allocations[buffer].written
             assert written is not None
-            self._wanted_rows[key] = _table(written, length, phase).view(torch.uint8).amax(1).bool()
+            self._wanted_rows[key] = row_table(written, length, phase).view(torch.uint8).amax(1).bool()
         hit = self._wanted_rows[key][index // length]
         self._find(hit if active is None else hit & active, site)
 
@@ -156,9 +140,9 @@ class Owners(Marks):
             return self._owners[buffer]
         if self._rows_of[buffer] != (1, 0):
             elements = torch.full((size,), -1, dtype=torch.int32)
-            _table(elements, *self._rows_of[buffer]).copy_(self._owners[buffer][:, None])
+            row_table(elements, *self._rows_of[buffer]).copy_(self._owners[buffer][:, None])
             self._owners[buffer], self._rows_of[buffer] = elements, (1, 0)
-        return self._owners[buffer] if length == 1 else _table(self._owners[buffer], length, phase)
+        return self._owners[buffer] if length == 1 else row_table(self._owners[buffer], length, phase)
 
     def _meet(self, owners: Tensor, places: Tensor, programs: Tensor) -> None:
         """Let ``programs`` [n] access the ``places`` [n] of ``owners``, single elements or rows of them."""
@@ -179,9 +163,3 @@ class Owners(Marks):
 def _along(programs: Tensor, places: Tensor) -> Tensor:
     """Return programs [P] in the shape of ``places`` [P or 1, ...], for all of them."""
     return programs.view(-1, *[1] * (places.dim() - 1)).expand(programs.shape[0], *places.shape[1:])
-
-
-def _table(written: Tensor, length: int, phase: int) -> Tensor:
-    """Return marks as rows of ``length`` elements from ``phase`` on, as a view without the remainder at the end."""
-    table = written[phase:]
-    return table[: table.numel() // length * length].view(-1, length)

@@ -8,6 +8,7 @@ import torch
 from evaluator.executor.allocation import Allocation
 from evaluator.executor.faults import Site
 from evaluator.executor.ir import Type
+from evaluator.executor.rows import Rows, row_table
 from evaluator.executor.space import Access, Space, all_true, total
 from evaluator.executor.values import DTYPES, RAW, AddressSum, DescriptorValue
 
@@ -40,8 +41,21 @@ class Memory(Space):
     def observe_read(self, access: Access) -> None:
         """Observe a read before it happens."""
 
+    def _overlooks(self, rows: Rows, item_bytes: int) -> bool:
+        """Whether a read of rows need not be observed element by element."""
+        return not self.watches(rows.buffer)
+
+    def _takes_rows(self, access: Access, start: int) -> bool:
+        """Observe a store of rows, counted from byte ``start`` on; return False if its elements must be observed."""
+        return True
+
     def observe_update(self, access: Access) -> None:
         """Observe an atomic operation before it happens."""
+
+    @property
+    def observes_turns(self) -> bool:
+        """Whether ``synchronise`` has to see the atomic accesses to one address one after another."""
+        return False
 
     def synchronise(self, address: Tensor, programs: Tensor, item_bytes: int, site: Site) -> None:
         """Observe atomic accesses by programs [n] to distinct addresses [n] in one buffer, as they happen."""
@@ -70,7 +84,7 @@ class Memory(Space):
         rows = self._rows(address, mask, kind)
         if rows is None:
             return self._read_elements(total(address), mask, replace, kind, site).view(dtype)
-        if self.watches(rows.buffer):
+        if not self._overlooks(rows, kind.item_bytes):
             index = rows.elements()
             active = None
             if mask is not None:
@@ -117,6 +131,8 @@ class Memory(Space):
         """
         if mask is not None and all_true(mask):
             mask = None
+        if self._write_rows(address, mask, value, kind, site):
+            return
         flat = total(address)
         shape = np.broadcast_shapes(flat.shape, value.shape, *(() if mask is None else (mask.shape,)))
         flat = flat.expand(shape)
@@ -127,6 +143,36 @@ class Memory(Space):
                 self._store(access, access.index.flatten(), bits.flatten())
             else:
                 self._store(access, access.index[access.active], bits[access.active])
+
+    def _write_rows(
+        self, address: Tensor | AddressSum, mask: Tensor | None, value: Tensor, kind: Type, site: Site
+    ) -> bool:
+        """Store a block row by row; return False, having done nothing, where that is not possible."""
+        whole = self._whole_rows(address, mask, kind)
+        if whole is None:
+            return False
+        rows, active, phase = whole
+        length, bits = rows.table.shape[1], value.view(RAW[kind.item_bytes]).movedim(rows.axis, -1)
+        shape = np.broadcast_shapes(rows.index.shape, bits.shape[:-1])
+        number, bits = (rows.index // length).expand(shape), bits.expand(*shape, length)
+        active = None if active is None else active.expand(shape)
+        access = Access(rows.buffer, number, active, length * kind.item_bytes, site)
+        if active is None:
+            number, bits = number.flatten(), bits.reshape(-1, length)
+        else:
+            number, bits = number[active], bits[active]
+        # Of two programs the last one wins, and a copy of rows promises no order.
+        if number.unique().numel() < number.numel() or not self._takes_rows(access, phase * kind.item_bytes):
+            return False
+        allocation = self._allocations[rows.buffer]
+        held = row_table(self._bits(rows.buffer, kind.item_bytes), length, phase)
+        if self._version is not None:
+            self._changes(held, number, bits)
+        held.index_copy_(0, number, bits)
+        for marks in (allocation.written, allocation.initialised):
+            if marks is not None:
+                row_table(marks, length, phase).index_fill_(0, number, True)
+        return True
 
     def _store(self, access: Access, index: Tensor, bits: Tensor) -> None:
         """Store bits [n] at indices [n], the active items of an access."""

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 
 from evaluator.executor.faults import Ordering
+from evaluator.executor.rows import row_table
 
 Tensor = torch.Tensor
 
@@ -125,6 +126,16 @@ class Trace:
         self._one = torch.full((granules,), -1, dtype=order.dtype)
         self._two: Tensor | None = None
         self._latest = latest
+
+    def spread(self, granules: int, length: int, start: int) -> None:
+        """Count in ``granules`` from now on, of which rows of ``length`` from ``start`` on counted as one before."""
+
+        def spread(slot: Tensor) -> Tensor:
+            wide = slot.new_full((granules,), -1)
+            row_table(wide, length, start).copy_(slot[:, None])
+            return wide
+
+        self._one, self._two = spread(self._one), None if self._two is None else spread(self._two)
 
     def unordered(self, cells: Tensor, programs: Tensor) -> Tensor | None:
         """Return, for each granule [n], the stamp of an access not ordered before what programs [n] do now, or -1.

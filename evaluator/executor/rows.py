@@ -48,3 +48,9 @@ def contiguous_axis(
             starts = [term.narrow(axis, 0, 1) for term in terms]
             return axis, starts[0] if len(starts) == 1 else starts[0] + starts[1]
     return None
+
+
+def row_table(elements: torch.Tensor, length: int, phase: int) -> torch.Tensor:
+    """Return elements [n] as rows of ``length`` from ``phase`` on, as a view without the remainder at the end."""
+    table = elements[phase:]
+    return table[: table.numel() // length * length].view(-1, length)

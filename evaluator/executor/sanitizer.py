@@ -9,6 +9,7 @@ from evaluator.executor.allocation import Allocation
 from evaluator.executor.faults import Finding, Site
 from evaluator.executor.memory import Memory
 from evaluator.executor.races import MAX_CLOCKED, Clocks, Order, Trace, Unordered
+from evaluator.executor.rows import Rows
 from evaluator.executor.space import Access, all_true
 from evaluator.executor.values import RAW, DescriptorValue
 
@@ -19,31 +20,50 @@ TMA_ALIGNMENT = 16
 driver API, cuTensorMapEncodeTiled)."""
 
 
+READ, WRITTEN, UPDATED = "read", "written", "updated atomically"
+_AGAINST = {READ: (WRITTEN, UPDATED), WRITTEN: (READ, UPDATED), UPDATED: (READ, WRITTEN)}
+"""Kinds of access by other programs that race with an access of each kind; pairs of stores are checked elsewhere."""
+
+
 class Shadow:
-    """The accesses to the granules of one buffer that the kernel may write to."""
+    """The accesses to the granules of one buffer that the kernel may write to.
+
+    As long as it is only accessed in rows, these count as granules.
+    """
 
     def __init__(self, size: int, granule: int, order: Order) -> None:
         self.granule = granule
         """Bytes of a granule."""
-        self._granules = size // granule
+        self._size = size
         self._order = order
-        self.writers = Trace(self._granules, order, latest=True)
+        self._rows: tuple[int, int] | None = None
+        """Bytes of the rows that it counts in, and the byte where they begin."""
         self._traces: dict[str, Trace] = {}
 
     def trace(self, verb: str) -> Trace:
-        """Return the trace of accesses of a kind: ``read`` or ``updated atomically``."""
+        """Return the trace of accesses of a kind."""
         if verb not in self._traces:
-            self._traces[verb] = Trace(self._granules, self._order)
+            row, start = self._rows or (self.granule, 0)
+            self._traces[verb] = Trace((self._size - start) // row, self._order, latest=verb == WRITTEN)
         return self._traces[verb]
 
     def others(self, verb: str) -> Trace | None:
         """Return the trace of a kind if it has accesses."""
-        return self.writers if verb == WRITTEN else self._traces.get(verb)
+        return self._traces.get(verb)
 
+    def takes_rows(self, row: int, start: int) -> bool:
+        """Count in rows of ``row`` bytes from byte ``start`` on, unless it counts otherwise; return whether it does."""
+        if not self._traces and row % self.granule == start % self.granule == 0:
+            self._rows = row, start
+        return self._rows == (row, start)
 
-READ, WRITTEN, UPDATED = "read", "written", "updated atomically"
-_AGAINST = {READ: (WRITTEN, UPDATED), WRITTEN: (READ, UPDATED), UPDATED: (READ, WRITTEN)}
-"""Kinds of access by other programs that race with an access of each kind; pairs of stores are checked elsewhere."""
+    def take_granules(self) -> None:
+        """Count in granules from now on."""
+        if self._rows is not None:
+            row, start = (size // self.granule for size in self._rows)
+            for trace in self._traces.values():
+                trace.spread(self._size // self.granule, row, start)
+            self._rows = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +116,18 @@ class Sanitizer(Memory):
         """Whether reads of a buffer are checked."""
         return buffer in self._granules or buffer in self._blank
 
-    def _shadow(self, buffer: int) -> Shadow | None:
-        """Return the shadow of a buffer, None if it is not checked for races."""
+    def _shadow(self, buffer: int, *, by_rows: bool = False) -> Shadow | None:
+        """Return the shadow of a buffer, which counts in granules unless told otherwise; None if it is not checked for
+        races.
+        """
         if self._unchecked or buffer not in self._granules:
             return None
         if buffer not in self._shadows:
             data = self._allocations[buffer].data
             size = data.numel() * data.element_size()
             self._shadows[buffer] = Shadow(size, self._granules[buffer], self._order)
+        if not by_rows:
+            self._shadows[buffer].take_granules()
         return self._shadows[buffer]
 
     def _lanes(self, access: Access, granule: int) -> _Lanes:
@@ -123,6 +147,18 @@ class Sanitizer(Memory):
         return _Lanes(cells, owners, repeats)
 
     # Reads
+
+    def _overlooks(self, rows: Rows, item_bytes: int) -> bool:
+        if rows.buffer in self._granules and not self._unchecked:
+            return False
+        allocation = self._allocations[rows.buffer]
+        if rows.buffer not in self._blank:
+            return True
+        assert allocation.initialised is not None
+        if allocation.data.element_size() != item_bytes:
+            return False
+        initialised = allocation.initialised.as_strided(rows.table.shape, (1, 1))
+        return all_true(initialised.index_select(0, rows.index.flatten()))
 
     def observe_read(self, access: Access) -> None:
         """Check a read before it happens."""
@@ -160,6 +196,21 @@ class Sanitizer(Memory):
 
     # Writes
 
+    def _takes_rows(self, access: Access, start: int) -> bool:
+        shadow = self._shadow(access.buffer, by_rows=True)
+        if shadow is None:
+            return True
+        if access.site.order is not None or not shadow.takes_rows(access.item_bytes, start):
+            return False
+        lanes = self._lanes(access, access.item_bytes)
+        earlier = (shadow.others(verb) for verb in (READ, UPDATED, WRITTEN))
+        if lanes.repeats > 1 or any(
+            trace is not None and trace.unordered(lanes.cells, lanes.programs) is not None for trace in earlier
+        ):
+            return False
+        shadow.trace(WRITTEN).add(lanes.cells, lanes.programs)
+        return True
+
     def _store(self, access: Access, index: Tensor, bits: Tensor) -> None:
         """Store bits [n] at items [n], and check for races with other programs."""
         shadow = self._shadow(access.buffer)
@@ -178,11 +229,11 @@ class Sanitizer(Memory):
         held = self._bits(buffer, shadow.granule)
         stored = bits.view(RAW[shadow.granule]).repeat(lanes.repeats)
         self._check(buffer, shadow, lanes, site, WRITTEN)
-        earlier = shadow.writers.unordered(lanes.cells, lanes.programs)
+        earlier = shadow.trace(WRITTEN).unordered(lanes.cells, lanes.programs)
         if earlier is not None:
             self._report_writes(buffer, shadow, lanes, site, earlier, held[lanes.cells] != stored)
         super()._store(access, index, bits)
-        together = shadow.writers.add(lanes.cells, lanes.programs)
+        together = shadow.trace(WRITTEN).add(lanes.cells, lanes.programs)
         differs = held[lanes.cells] != stored
         if together is not None:
             self._report_writes(buffer, shadow, lanes, site, together, differs)
@@ -212,6 +263,11 @@ class Sanitizer(Memory):
         if shadow is not None and self._clocks is None:
             self._update(access.buffer, shadow, self._lanes(access, shadow.granule), access.site)
 
+    @property
+    def observes_turns(self) -> bool:
+        """Whether programs have clocks, which each atomic operation advances."""
+        return self._clocks is not None
+
     def synchronise(self, address: Tensor, programs: Tensor, item_bytes: int, site: Site) -> None:
         """Check atomic accesses by programs [n] to distinct addresses [n] in one buffer, as they happen."""
         if self._clocks is None or not address.numel() or site.order is None:
@@ -233,7 +289,7 @@ class Sanitizer(Memory):
         if site.order is not None and site.order.block_only:
             # To other programs it is no better than a plain store.
             self._check(buffer, shadow, lanes, site, WRITTEN, (UPDATED,))
-            shadow.writers.add(lanes.cells, lanes.programs)
+            shadow.trace(WRITTEN).add(lanes.cells, lanes.programs)
         else:
             shadow.trace(UPDATED).add(lanes.cells, lanes.programs)
 

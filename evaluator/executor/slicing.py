@@ -43,6 +43,13 @@ def access_slice(function: Function, told: Set[int] = frozenset()) -> Function:
     return _hollow(function, frozenset(function.params), READS | WRITES, told)
 
 
+def bounds_slice(function: Function) -> Function:
+    """Return a kernel that loads all that a kernel loads and stores zeros wherever it writes. It computes nothing but
+    what that takes. Its programs must not wait for each other. Otherwise like ``store_slice``.
+    """
+    return _hollow(function, frozenset(function.params), WRITES, frozenset(), READS - WRITES)
+
+
 def promise_slice(function: Function, told: Set[int], *, scalars: bool = False) -> Function:
     """Return a kernel that checks its promises to the compiler as far as that costs little, and does nothing else.
 
@@ -127,11 +134,17 @@ def _sliced(function: Function, keeps: Callable[[Op], bool], waiting: Set[int], 
     return replace(function, body=_cut(function.body, needed))
 
 
-def _hollow(function: Function, params: Set[int], names: Collection[str], but: Set[int]) -> Function:
+def _hollow(
+    function: Function, params: Set[int], names: Collection[str], but: Set[int], kept: Collection[str] = ()
+) -> Function:
     waiting = waiting_loops(function)
     hollow = _Hollow(function, params, names, but, _within(function, waiting))
     filled = replace(function, body=hollow.region(function.body), types=tuple(hollow.types))
-    return _sliced(filled, lambda op: not hollow.zeros.isdisjoint(op.operands), waiting, frozenset())
+
+    def keeps(op: Op) -> bool:
+        return op.name in kept or not hollow.zeros.isdisjoint(op.operands)
+
+    return _sliced(filled, keeps, waiting, frozenset())
 
 
 def _within(function: Function, loops: Set[int]) -> frozenset[int]:

@@ -125,12 +125,9 @@ class Space:
         first, last = low - self.address(buffer, 0), high - self.address(buffer, 0)
         if first < 0 or last + length * item > bits.numel() * item:
             return None
-        index = offset
-        if item > 1:
-            index = offset >> _SHIFT[item]
-            if bool((offset & (item - 1)).any()):
-                return None
-        index = index.squeeze(axis)
+        if item > 1 and bool((offset & (item - 1)).any()):
+            return None
+        index = (offset >> _SHIFT[item]).squeeze(axis)
         before = self._padding_before(buffer)
         if before is not None:
             element_bytes = self._allocations[buffer].data.element_size()
@@ -138,6 +135,29 @@ class Space:
                 return None
         table = bits.as_strided((bits.numel() - length + 1, length), (1, 1))
         return Rows(axis, buffer, index, table)
+
+    def _whole_rows(
+        self, address: Tensor | AddressSum, mask: Tensor | None, kind: Type
+    ) -> tuple[Rows, Tensor | None, int] | None:
+        """Return a block that may be written as rows, which of them are [P or 1, ...] (None: all), and the remainder
+        of their indices by their length; None if part of a row is not written, or if they have no common remainder.
+
+        The index of a row that is not written is that of another.
+        """
+        rows = self._rows(address, mask, kind)
+        if rows is None:
+            return None
+        allocation, length, active = self._allocations[rows.buffer], rows.table.shape[1], None
+        if allocation.readonly or allocation.data.element_size() != kind.item_bytes:
+            return None
+        if mask is not None:
+            some = mask.any(rows.axis)
+            if mask.shape[rows.axis] != 1 and not torch.equal(some, mask.all(rows.axis)):
+                return None
+            active = some.expand(rows.index.shape)
+        phases = rows.index % length
+        phase = int(phases.flatten()[0])
+        return None if bool((phases != phase).any()) else (rows, active, phase)
 
     def _padding_before(self, buffer: int) -> Tensor | None:
         """Return the number of padding elements before each element of a buffer, int64 [elements + 1]; None if none."""
@@ -154,14 +174,13 @@ class Space:
         ``verb`` is ``read`` or ``write``. Active accesses outside all buffers, misaligned accesses, accesses to padding
         and writes to inputs are reported.
         """
-        active = address if mask is None else address[mask]
-        if active.numel() == 0:
+        if mask is not None and not bool(mask.any()):
             return []
-        low, high = (int(t) for t in torch.aminmax(active))
+        low, high = _ends(address, mask)
         if self.buffer_of(low) == self.buffer_of(high):
             buffers = [self.buffer_of(low)]
         else:
-            buffers = [int(b) for b in torch.unique(self.buffer_of(active))]
+            buffers = [int(b) for b in torch.unique(self.buffer_of(address if mask is None else address[mask]))]
         found = []
         for buffer in buffers:
             here = mask
@@ -178,8 +197,9 @@ class Space:
                 inside = None
             else:
                 inside = (offset >= 0) & (offset <= size - item_bytes)
-            misaligned = (offset & (item_bytes - 1)) != 0
-            if bool(misaligned.any()):
+            remainder = offset & (item_bytes - 1)
+            if item_bytes > 1 and int(remainder.amax()):
+                misaligned = remainder != 0
                 wrong = misaligned if here is None else misaligned & here
                 if bool(wrong.any()):
                     self._report("misaligned access", buffer, address, wrong, site)
@@ -194,7 +214,7 @@ class Space:
                 if here is None or bool(here.any()):
                     self._report("write to an input", buffer, address, here, site)
                 continue
-            index = offset // item_bytes
+            index = offset >> _SHIFT[item_bytes]
             index = index if here is None else torch.where(here, index, 0)
             here = self._outside_padding(buffer, address, index, here, item_bytes, verb, site)
             found.append(Access(buffer, index, here, item_bytes, site))
@@ -289,7 +309,18 @@ class Space:
         self._log.add(kind, allocation.name, wrong, describe, site)
 
 
-_SHIFT = {2: 1, 4: 2, 8: 3}
+_SHIFT = {1: 0, 2: 1, 4: 2, 8: 3}
+"""The logarithm of each size of an item."""
+
+
+def _ends(address: Tensor, mask: Tensor | None) -> tuple[int, int]:
+    """Return the least and the greatest address, where the mask is true."""
+    if mask is None:
+        low, high = torch.aminmax(address)
+    else:
+        range_ = torch.iinfo(address.dtype)
+        low, high = torch.where(mask, address, range_.max).amin(), torch.where(mask, address, range_.min).amax()
+    return int(low), int(high)
 
 
 def total(address: Tensor | AddressSum) -> Tensor:

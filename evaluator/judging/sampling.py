@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from evaluator.evaluation import Fault, Status
-from evaluator.executor import Allocation
+from evaluator.executor import Allocation, Execution
 from evaluator.judging.buffers import apart
 from evaluator.judging.compare import Checked, compare, only, settled, uncovered
 from evaluator.judging.execution import PlanRun
@@ -84,8 +84,7 @@ class BenchmarkCheck:
         rows = made & (wanted | some_of(made, chance))
         either = {i: others[i].logical_or_(chosen[i]) for i in chosen}
         passed(uncovered(self.problem, self.case, self._marked(either)))
-        # Far apart first, where an access that leaves its buffer meets no other; then as on a GPU, for the numbers.
-        self._execute(programs, self._far_apart(chance), sanitize=self.sample.races)
+        self._check_accesses(programs, chance)
         self._execute(programs, self.run)
         outputs = only(self.problem, self.case, self._marked(chosen), rows)
         return compare(self.problem, self.case, self.inputs, outputs, whole=False)
@@ -166,9 +165,18 @@ class BenchmarkCheck:
                 fresh = fresh[~torch.isin(fresh, chosen)]
         return chosen
 
-    def _far_apart(self, chance: random.Random) -> PlanRun:
-        sizes = [buffer.nbytes for buffer in self.run.plan.buffers]
-        return replace(self.run, buffers=self.run.buffers.at(apart(sizes, chance)))
+    def _check_accesses(self, programs: Sequence[torch.Tensor], chance: random.Random) -> None:
+        """Check where the given programs of each stage read and write, in buffers so far apart that an access that
+        leaves one meets no other. They are executed for it only if they may race or wait for each other.
+        """
+        addresses = apart([buffer.nbytes for buffer in self.run.plan.buffers], chance)
+        if self.sample.races or any(stage.kernel.takes_turns for stage in self.stages):
+            far = replace(self.run, buffers=self.run.buffers.at(addresses))
+            self._execute(programs, far, sanitize=self.sample.races)
+            return
+        for stage, chosen in zip(self.stages, programs, strict=True):
+            if chosen.numel():
+                _refuse_uncounted(stage, chosen, stage.check_accesses(addresses, chosen))
 
     def _stored(self, programs: Sequence[tuple[Stage, torch.Tensor]]) -> Marks:
         """Return marks of the outputs where programs of the stages store, and of inputs that they might store to."""
@@ -187,11 +195,14 @@ class BenchmarkCheck:
             if not chosen.numel():
                 continue
             part, script = (None, None) if stage.whole else (chosen, stage.script)
-            execution = run.run(launch, part, sanitize=sanitize, script=script)
-            if any(int(more.max()) > 0 for more in stage.uncounted(chosen, execution)):
-                name = stage.kernel.name
-                message = f"programs of kernel {name} loop more often than was counted before they ran"
-                raise Refused(Fault(Status.UNSUPPORTED, f"{message}: the work cannot be counted"))
+            _refuse_uncounted(stage, chosen, run.run(launch, part, sanitize=sanitize, script=script))
+
+
+def _refuse_uncounted(stage: Stage, programs: torch.Tensor, execution: Execution) -> None:
+    """Refuse programs that loop more often than was counted."""
+    if any(int(more.max()) > 0 for more in stage.uncounted(programs, execution)):
+        message = f"programs of kernel {stage.kernel.name} loop more often than was counted before they ran"
+        raise Refused(Fault(Status.UNSUPPORTED, f"{message}: the work cannot be counted"))
 
 
 def random_groups(shape: Sequence[int], groups: int, chance: random.Random) -> torch.Tensor:

@@ -61,6 +61,22 @@ class Stage:
 
         return self.run.sound(self.launch, mark)
 
+    def check_accesses(self, addresses: Sequence[int], programs: torch.Tensor) -> Execution:
+        """Check where programs [n] read and write if buffers have these addresses. Raises ``Refused``."""
+
+        def check(kernel: executor.Kernel) -> Execution:
+            return kernel.check_accesses(
+                [replace(a, address=address) for a, address in zip(self.memory, addresses, strict=True)],
+                self.launch.args,
+                self.launch.grid,
+                programs=programs,
+                script=self.script,
+                temporaries_bytes=TEMPORARIES_BYTES,
+                deadline=self.run.deadline,
+            )
+
+        return self.run.sound(self.launch, check, whole=self.whole)
+
     def writers(self, wanted: Marks) -> torch.Tensor:
         """Return the programs, by linear ids, that store to some element that is marked."""
 

@@ -1,7 +1,7 @@
 """Atomic operations. Programs, and the elements within them, take effect one after another, in the order of the run."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -75,16 +75,40 @@ _UPDATES: dict[str, tuple[Update, tuple[str, ...]]] = {
 float ``max`` and ``min`` to integers."""
 
 
-def _turns(index: Tensor) -> list[Tensor]:
-    """Split positions [n] into turns, in order, so that no two positions of one turn have the same index."""
-    order = torch.argsort(index, stable=True)
-    ordered = index[order]
-    places = torch.arange(index.numel())
-    fresh = torch.ones_like(ordered, dtype=torch.bool)
-    fresh[1:] = ordered[1:] != ordered[:-1]
-    turn = places - torch.cummax(torch.where(fresh, places, 0), 0).values
-    by_turn = torch.argsort(turn, stable=True)
-    return list(torch.split(order[by_turn], torch.bincount(turn).tolist()))
+@dataclass(frozen=True)
+class _Ordered:
+    """Positions [n], those with the same index next to each other, in order."""
+
+    positions: Tensor
+    turn: Tensor
+    """How many positions with the same index come before each."""
+
+    @classmethod
+    def by(cls, index: Tensor) -> "_Ordered":
+        positions = torch.argsort(index, stable=True)
+        ordered = index[positions]
+        places = torch.arange(index.numel())
+        fresh = torch.ones_like(ordered, dtype=torch.bool)
+        fresh[1:] = ordered[1:] != ordered[:-1]
+        return cls(positions, places - torch.cummax(torch.where(fresh, places, 0), 0).values)
+
+    def turns(self) -> list[Tensor]:
+        """Split positions into turns, in order, so that no two positions of one turn have the same index."""
+        by_turn = torch.argsort(self.turn, stable=True)
+        return list(torch.split(self.positions[by_turn], torch.bincount(self.turn).tolist()))
+
+    def running(self, values: Tensor, update: Update) -> Tensor:
+        """Return values [n], each after those of the same index before it. ``update`` must be associative."""
+        if update is torch.add:
+            total = values.cumsum(0)  # in 64 bits, of which the lower ones are right even where it wraps around
+            return (total - (total - values)[torch.arange(values.numel()) - self.turn]).to(values.dtype)
+        values, far = values.clone(), 1
+        later = (self.turn >= far).nonzero().flatten()
+        while later.numel():
+            values[later] = update(values[later - far], values[later])
+            far *= 2
+            later = later[self.turn[later] >= far]
+        return values
 
 
 def _update(
@@ -95,7 +119,7 @@ def _update(
     before = torch.zeros(address.numel(), dtype=DTYPES[kind.element])
     flat = address.flatten()
     for cells, index, lanes in memory.gather_cells(address, mask, kind, where):
-        for turn in _turns(index):
+        for turn in _Ordered.by(index).turns():
             frame.run.check_time()
             chosen = lanes[turn]
             programs = frame.positions[chosen // kind.elements]
@@ -105,6 +129,43 @@ def _update(
             before[chosen] = old
             memory.replace(cells, here, new(old, chosen))
     return before.view(address.shape)
+
+
+def _combine(
+    frame: Frame, where: Site, address: Tensor, mask: Tensor | None, kind: Type, values: Tensor, update: Update
+) -> Tensor:
+    """Update every address [P, ...] with ``values`` [n]; return the old values.
+
+    Integers take all turns at once, as their updates are associative.
+    """
+    if values.dtype.is_floating_point:
+        return _update(frame, where, address, mask, kind, lambda old, lanes: update(old, values[lanes]))
+    memory = frame.run.memory
+    before = torch.zeros(address.numel(), dtype=DTYPES[kind.element])
+    for cells, index, lanes in memory.gather_cells(address, mask, kind, where):
+        frame.run.check_time()
+        ordered = _Ordered.by(index)
+        chosen, here, first = lanes[ordered.positions], index[ordered.positions], ordered.turn == 0
+        if memory.observes_turns:
+            _observe_turns(frame, where, address.flatten()[chosen], chosen // kind.elements, kind)
+        held = cells.index_select(0, here)
+        after = update(held, ordered.running(values[chosen], update))
+        before[chosen] = torch.where(first, held, after.roll(1))
+        last = first.roll(-1)
+        memory.replace(cells, here[last], after[last])
+    return before.view(address.shape)
+
+
+def _observe_turns(frame: Frame, where: Site, address: Tensor, programs: Tensor, kind: Type) -> None:
+    """Let memory observe atomic accesses to addresses [n], in order, by programs of the frame [n], in turns.
+
+    All that a program does at one address is one turn.
+    """
+    both = torch.stack((address, programs), 1).unique_consecutive(dim=0)
+    address, programs = both[:, 0], frame.positions[both[:, 1]]
+    for turn in _Ordered.by(address).turns():
+        frame.run.check_time()
+        frame.run.memory.synchronise(address[turn], programs[turn], kind.item_bytes, where)
 
 
 def _check(op: Op, types: Types, kind: Type, values: Sequence[int], masks: Sequence[int] = ()) -> None:
@@ -137,7 +198,7 @@ def _atomic_rmw(op: Op, types: Types) -> Step:
         active = None if mask is None else full(frame.tensor(mask), types[mask], programs)
         values = full(frame.tensor(value), value_type, programs).flatten()
         where = site(frame, op, replace(order, blind=kind_word == "exch" and not _used(op, frame)))
-        before = _update(frame, where, address, active, value_type, lambda old, lanes: update(old, values[lanes]))
+        before = _combine(frame, where, address, active, value_type, values, update)
         for slot in op.results:
             frame.slots[slot] = before
 
@@ -258,6 +319,6 @@ def _descriptor_reduce(op: Op, types: Types) -> Step:
         active = None if mask is None else full(mask, block, programs)
         values = full(frame.tensor(source), types[source], programs).flatten()
         where = site(frame, op, Ordering(acquire=False, release=False))
-        _update(frame, where, places, active, block, lambda old, lanes: update(old, values[lanes]))
+        _combine(frame, where, places, active, block, values, update)
 
     return run

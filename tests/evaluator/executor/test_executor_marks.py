@@ -8,7 +8,7 @@ import triton.language as tl
 from evaluator.executor.control import KNOWN
 from evaluator.executor.ir import walk
 from evaluator.executor.parser import parse
-from evaluator.executor.slicing import store_slice
+from evaluator.executor.slicing import bounds_slice, store_slice
 
 ORACLE = "the same kernel, executed as a whole"
 
@@ -101,6 +101,32 @@ def test_marking_computes_no_products_and_loads_no_values(executor):
     names = {op.name for op in walk(store_slice(function, {function.params[1]}).body)}
     assert "tt.store" in names
     assert not names & {"tt.dot", "tt.load"}
+
+
+@pytest.mark.parametrize("short", [0, 1])
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.fn.__name__)
+def test_accesses_that_are_only_checked_have_the_faults_of_a_run(executor, kernel, short):
+    checked, run = prepared(executor, kernel), prepared(executor, kernel)
+    for launch in (checked, run):
+        for allocation in launch.memory:
+            allocation.data = allocation.data[: 16 if short else None].clone()
+            allocation.written = None
+        launch.memory[0].readonly = True
+    before = [allocation.data.clone() for allocation in checked.memory]
+    script = run.kernel.script(run.memory, run.args, run.grid)
+    found = checked.kernel.check_accesses(checked.memory, checked.args, checked.grid, script=script)
+    expected = run.run(script=script)
+    assert {fault.message for fault in found.faults} == {fault.message for fault in expected.faults}
+    assert bool(found.faults) == bool(short)
+    assert all((ours == theirs).all() for ours, theirs in zip(found.trips, expected.trips, strict=True))
+    assert all(torch.equal(a.data, data) for a, data in zip(checked.memory, before, strict=True))
+
+
+def test_checking_accesses_loads_everything_and_computes_no_products(executor):
+    function = parse(prepared(executor, products).ttir, KNOWN)
+    names = [op.name for op in walk(bounds_slice(function).body)]
+    assert names.count("tt.load") == names.count("tt.store") == 1
+    assert "tt.dot" not in names
 
 
 def test_stores_to_buffers_that_nobody_watches_are_left_out(executor):

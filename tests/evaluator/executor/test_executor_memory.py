@@ -118,6 +118,32 @@ def test_only_elements_that_were_stored_count_as_written(executor):
 
 
 @triton.jit
+def shared_rows(X, At, Y, rows, Z, start, stride, M: tl.constexpr, N: tl.constexpr):
+    m, n = tl.program_id(0) * M + tl.arange(0, M), tl.arange(0, N)
+    at = tl.load(At + m)
+    x = tl.load(X + m[:, None] * N + n[None, :])
+    tl.store(Y + start + at[:, None] * stride + n[None, :], x, mask=(at < rows)[:, None])
+    tl.store(Z + start + at[None, :] * stride + n[:, None], tl.trans(x), mask=(at < rows)[None, :])
+
+
+@pytest.mark.parametrize(("start", "stride"), [(0, 16), (5, 32), (3, 17)])
+@pytest.mark.parametrize("places", ["apart", "shared", "none"])
+def test_rows_are_stored_like_elements_and_the_last_program_wins(executor, places, start, stride):
+    x = torch.randn(24, 16, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
+    at = {"apart": torch.randperm(24), "shared": torch.arange(24) % 5 * 5, "none": torch.full((24,), 90)}[places]
+    y, z = torch.full((2, 24 * stride + 8), -1.0).to(torch.bfloat16).unbind()
+    expected = y.clone()
+    for row, place in zip(x, at.tolist(), strict=True):
+        if place < 20:
+            expected[start + place * stride : start + place * stride + 16] = row
+    launch = executor.prepare(shared_rows, x, at.int(), y.clone(), 20, z.clone(), start, stride, grid=(3,), M=8, N=16)
+    assert launch.run().faults == ()
+    for allocation in launch.memory[2:]:
+        assert torch.equal(allocation.data, expected)
+        assert torch.equal(allocation.written, expected != -1)
+
+
+@triton.jit
 def wild(X, far):
     tl.store(X + far, tl.load(X + far) + 1)
 

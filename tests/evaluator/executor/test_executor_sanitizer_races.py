@@ -144,6 +144,37 @@ def test_programs_that_each_agree_with_themselves_race_with_each_other_alone(exe
 
 
 @triton.jit
+def rows_and_more(X, Y, row, column, value, WHAT: tl.constexpr, N: tl.constexpr):
+    p, n = tl.program_id(0), tl.arange(0, N)
+    tl.store(X + p * N + n, p + n)
+    if WHAT == "row":
+        tl.store(X + row * N + n, value + n, mask=(p == 1) & (n < N))
+    elif WHAT == "element":
+        tl.store(X + row * N + column, value, mask=p == 1)
+    elif WHAT == "shifted":
+        tl.store(X + row * N + column + n, value + n, mask=(p == 1) & (n < N))
+    else:
+        tl.store(Y + p, tl.load(X + row * N + column, mask=p == 1))
+
+
+@pytest.mark.parametrize("what", ["row", "element", "shifted", "read"])
+@pytest.mark.parametrize("row", [1, 2, 3])
+def test_what_was_stored_in_rows_races_with_rows_and_elements_of_others(executor, what, row):
+    launch = executor.prepare(rows_and_more, ints(64), ints(4), row, 5, 90, grid=(4,), WHAT=what, N=8)
+    execution = sanitized(launch)
+    kinds = {fault.kind for fault in execution.faults}
+    stored = row != 1 or what == "shifted"  # program 1 stores to row 1 itself, and by a shift to row 2 too
+    assert kinds == ({"read-write race" if what == "read" else "write race"} if stored else set())
+
+
+def test_a_row_that_two_programs_store_alike_is_a_note(executor):
+    launch = executor.prepare(rows_and_more, ints(64), ints(4), 2, 5, 2, grid=(4,), WHAT="row", N=8)
+    execution = sanitized(launch)
+    assert execution.faults == ()
+    assert [note.kind for note in execution.notes] == ["same value stored twice"]
+
+
+@triton.jit
 def atomics(X, Y, WHAT: tl.constexpr):
     p = tl.program_id(0)
     i = tl.arange(0, 8)
