@@ -108,7 +108,7 @@ def _summary(
         (f"  {percent(grown)}" if grown is not None else "", "green"),
         "\n",
     )
-    change = printable(version.attempt.change.strip())
+    change = printable(version.change.strip())
     text.append(f"from {parents}: {change}\n" if parents else "the seed: no parent\n")
     if version.niche:
         text.append(f"niche: {printable(version.niche)}\n")
