@@ -116,8 +116,7 @@ class Toolbox:
         return tables.table(("id", "title", "begins"), rows) if rows else "nothing found: use other words, or fewer"
 
     def _read_note(self, asked: arguments.ReadNote) -> str:
-        note = self._brief.knowledge.note(asked.id)
-        return f"{note.title}\n\n{note.body}\n\nSource: {note.source}"
+        return self._brief.knowledge.note(asked.id).whole
 
     # Editing
 

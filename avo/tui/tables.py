@@ -114,7 +114,7 @@ def _summary(
         text.append(f"niche: {printable(version.niche)}\n")
     if version.attempt.hypothesis:
         text.append(f"hypothesis: {printable(version.attempt.hypothesis)}\n")
-    for label, words in (("expected", submission.expected), ("seen", submission.seen)) if submission else ():
+    for label, words in (("expected", submission.expected if submission else ""), ("seen", version.seen)):
         if words:
             text.append(f"{label}: {printable(words)}\n")
     text.append(
