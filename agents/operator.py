@@ -115,7 +115,7 @@ class Brief:
     """The supervisor's interventions since the lineage last grew, oldest first."""
     desk: Desk = field(default_factory=lambda: FakeDesk().desk)
     memories: Sequence[Memory] = ()
-    """Notes that earlier steps of the run left, oldest first."""
+    """Notes and handovers that earlier steps of the run left, oldest first."""
     requirement: str = ""
     """What a version of the run has to be, in words."""
     transcript: Sequence[Message] = ()
