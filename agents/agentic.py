@@ -9,7 +9,7 @@ from agents.continuing import Thread, thread_of
 from agents.conversation import CONTINUED, RESUMED, STATE, Conversation, messages_in, result_message
 from agents.desk import Desk
 from agents.errors import BudgetSpent, ContextOverflow, ModelRefused
-from agents.handover import handover
+from agents.handover import hand_over
 from agents.model import CHARS_PER_TOKEN, CUT, ChatMessage, Model, Reply
 from agents.operator import Brief, Proposal
 from agents.prompts import render
@@ -62,8 +62,7 @@ def proposal(bench: Workbench, desk: Desk, ending: str = "", last_words: str = "
     If nothing was submitted, the best attempt is proposed; ``ending`` then says why the step is over. ``last_words``
     are what the model said last.
     """
-    if text := handover(bench, ending, last_words):
-        desk.hand_over(text)
+    hand_over(bench, desk, ending, last_words)
     if not bench.done and (best := bench.best):
         change = bench.whole_change(best)
         bench.submission = Submission(best.attempt_id, change, best.hypothesis, best.expected, best.outcome)
@@ -81,7 +80,7 @@ class _Step:
 
     def __init__(self, brief: Brief, settings: ModelSettings, model: Model, thread: Thread) -> None:
         self._thread = thread
-        self._began = ""
+        self._began = self._last_words = ""
         self._brief, self._desk, self._model = brief, brief.desk, model
         states = [
             entry.content if entry.kind == STATE else entry.content["state"]
@@ -111,16 +110,9 @@ class _Step:
         except ModelRefused as refusal:
             ending = str(refusal)
             if self._bench.best is None:
-                if text := handover(self._bench, ending, self._last_words):
-                    self._desk.hand_over(text)
+                hand_over(self._bench, self._desk, ending, self._last_words)
                 raise
         return proposal(self._bench, self._desk, "" if self._bench.done else ending, self._last_words)
-
-    @property
-    def _last_words(self) -> str:
-        """What the model said last in this step, besides calls of tools."""
-        said = (each["content"] for each in reversed(self._conversation.messages) if each["role"] == "assistant")
-        return next((text for text in said if text), "") if self._turns else ""
 
     def _open(self) -> None:
         """Begin the conversation, or go on with that of an interrupted step or of the worker's last one."""
@@ -141,6 +133,7 @@ class _Step:
     def _turn(self) -> None:
         reply = self._ask()
         self._turns += 1
+        self._last_words = reply.text.strip() or self._last_words
         self._idle = 0 if reply.calls else self._idle + 1
         if not reply.empty:
             self._conversation.reply(reply)

@@ -1,5 +1,6 @@
 """What a step hands over to the next one: the model's own words, or what the record of the step says."""
 
+from agents.desk import Desk
 from agents.tools.tables import short
 from agents.tools.workbench import Workbench
 
@@ -18,6 +19,12 @@ def handover(bench: Workbench, ending: str, last_words: str = "") -> str:
     the model. Empty if the step did nothing.
     """
     return abridged(bench.handover or _from_record(bench, ending, last_words))
+
+
+def hand_over(bench: Workbench, desk: Desk, ending: str, last_words: str = "") -> None:
+    """Leave the handover of a step to the next one, if there is anything to say."""
+    if text := handover(bench, ending, last_words):
+        desk.hand_over(text)
 
 
 def abridged(text: str) -> str:
