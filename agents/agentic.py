@@ -4,21 +4,20 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agents.conversation import MESSAGE, RESUMED, STATE, Conversation, result_message, unanswered
+from agents.briefing import budget, continued, opening, resumed
+from agents.continuing import Thread, thread_of
+from agents.conversation import CONTINUED, RESUMED, STATE, Conversation, messages_in, result_message
 from agents.desk import Desk
 from agents.errors import BudgetSpent, ContextOverflow, ModelRefused
-from agents.memory import lessons, matter_at_hand, ranked
+from agents.handover import hand_over
 from agents.model import CHARS_PER_TOKEN, CUT, ChatMessage, Model, Reply
 from agents.operator import Brief, Proposal
 from agents.prompts import render
 from agents.relay import MakeModel, chat_models
 from agents.settings import ModelSettings, Settings
+from agents.task import told
 from agents.tools import Toolbox, Workbench
-from agents.tools.tables import lineage, short, unresolved
 from agents.tools.toolbox import MOST_CHARS, cut
-from evaluator.catalogue import get_problem, get_suite
-from evaluator.problem import Problem
-from evaluator.target import Target
 from lineage_db.records import Submission
 
 MOST_TURNS = 200
@@ -27,12 +26,8 @@ MOST_IDLE = 5
 """The step ends after this many replies in a row that call no tool."""
 LAST_TURNS = 4
 """Replies that the model still gets after its last evaluation, to submit by itself."""
-LESSONS = 12
-"""Largest number of lines of memory in a brief."""
-_LINEAGE_CHARS = 8_000
 _RESULT_SHARE = 0.1
 """Largest share of the context that the result of one tool may take."""
-_INTERRUPTED = "error: interrupted before there was a result"
 
 
 class Agentic:
@@ -50,8 +45,10 @@ class Agentic:
         Raises ``ModelRefused`` if the model does not answer and there is no correct attempt.
         """
         rng = random.Random(brief.seed)
-        chosen = choose(self._settings.models, rng)
-        return _Step(brief, chosen, self._make_model(chosen, brief.desk, rng)).work()
+        drawn = choose(self._settings.models, rng)
+        thread = thread_of(brief, self._settings, drawn.name)
+        chosen = drawn if thread.model == drawn.name else self._settings.model(thread.model)
+        return _Step(brief, chosen, self._make_model(chosen, brief.desk, rng), thread).work()
 
 
 def choose(models: Sequence[ModelSettings], rng: random.Random) -> ModelSettings:
@@ -59,58 +56,16 @@ def choose(models: Sequence[ModelSettings], rng: random.Random) -> ModelSettings
     return rng.choices(models, [model.weight for model in models])[0]
 
 
-def told(brief: Brief) -> dict[str, Any]:
-    """Return the template variables that describe the problem and target of ``brief``."""
-    return task(brief.problem, brief.target, brief.suite, brief.requirement)
+def proposal(bench: Workbench, desk: Desk, ending: str = "", last_words: str = "") -> Proposal:
+    """Return what a step on ``bench`` proposes, after it has left its handover.
 
-
-def task(problem: Problem, target: Target, suite: str, requirement: str) -> dict[str, Any]:
-    """Return the template variables that describe a problem, target and suite, and what a version must be."""
-    cases = get_suite(problem, suite)
-    return {
-        "problem": problem,
-        "target": target,
-        "suite": suite,
-        "requirement": requirement,
-        "cases": [case.name for case in cases],
-        "call": problem.call(cases[0]),
-    }
-
-
-def opening(brief: Brief, source: str) -> str:
-    """Return the first message of a step to its agent; ``source`` is the working source."""
-    attempts = [attempt for attempt in brief.attempts if attempt.version is None]
-    taken = brief.transferred
-    of_taken = "" if taken is None else lineage(taken.versions, (), brief.target.kind)
-    return render(
-        "brief",
-        problem=brief.problem,
-        lineage=cut(lineage(brief.versions, attempts[-10:], brief.target.kind), _LINEAGE_CHARS),
-        unresolved=unresolved(brief.unresolved),
-        transferred=taken,
-        transferred_lineage=cut(of_taken, _LINEAGE_CHARS // 2),
-        transferred_source=source_to_adapt(brief),
-        memory=learnt(brief),
-        interventions=brief.interventions,
-        budget=budget(brief.desk),
-        parent_number=brief.parent.number,
-        best_number=brief.versions[-1].number,
-        source=source,
-    )
-
-
-def budget(desk: Desk) -> str:
-    """Return what is left of the budgets, in words."""
-    return render("budget", left=desk.left())
-
-
-def proposal(bench: Workbench, desk: Desk, ending: str = "") -> Proposal:
-    """Return what a step on ``bench`` proposes.
-
-    If nothing was submitted, the best attempt is proposed; ``ending`` then says why the step is over.
+    If nothing was submitted, the best attempt is proposed; ``ending`` then says why the step is over. ``last_words``
+    are what the model said last.
     """
+    hand_over(bench, desk, ending, last_words)
     if not bench.done and (best := bench.best):
-        bench.submission = Submission(best.attempt_id, best.change, best.hypothesis, best.expected, best.outcome)
+        change = bench.whole_change(best)
+        bench.submission = Submission(best.attempt_id, change, best.hypothesis, best.expected, best.outcome)
     submission = bench.submission
     if submission is None:
         return Proposal(None, ending or f"nothing submitted: {bench.reason}")
@@ -120,24 +75,12 @@ def proposal(bench: Workbench, desk: Desk, ending: str = "") -> Proposal:
     return Proposal(desk.attempt(submission.attempt_id), reason, submission)
 
 
-def learnt(brief: Brief, limit: int = LESSONS) -> list[str]:
-    """Return the lines of the run's memory that matter most for a step on the best version."""
-    found = lessons(brief.memories, brief.attempts, brief.versions)
-    about = matter_at_hand(brief.parent, brief.attempts)
-    return [short(lesson.text, 500) for lesson in ranked(found, about, limit)]
-
-
-def source_to_adapt(brief: Brief) -> str:
-    """Return the kernel of another problem with a different entry function; empty if there is none."""
-    taken = brief.transferred
-    other = taken is not None and get_problem(taken.run.problem).entry != brief.problem.entry
-    return taken.source if taken is not None and other else ""
-
-
 class _Step:
     """One call of ``vary``."""
 
-    def __init__(self, brief: Brief, settings: ModelSettings, model: Model) -> None:
+    def __init__(self, brief: Brief, settings: ModelSettings, model: Model, thread: Thread) -> None:
+        self._thread = thread
+        self._began = self._last_words = ""
         self._brief, self._desk, self._model = brief, brief.desk, model
         states = [
             entry.content if entry.kind == STATE else entry.content["state"]
@@ -165,31 +108,32 @@ class _Step:
         except BudgetSpent as spent:
             ending = str(spent)
         except ModelRefused as refusal:
-            if self._bench.best is None:
-                raise
             ending = str(refusal)
-        return proposal(self._bench, self._desk, "" if self._bench.done else ending)
+            if self._bench.best is None:
+                hand_over(self._bench, self._desk, ending, self._last_words)
+                raise
+        return proposal(self._bench, self._desk, "" if self._bench.done else ending, self._last_words)
 
     def _open(self) -> None:
-        """Begin the conversation, or resume that of an interrupted step."""
-        if not any(entry.kind != STATE for entry in self._brief.transcript):
-            self._conversation.add({"role": "system", "content": render("system", **told(self._brief))})
-            self._conversation.add({"role": "user", "content": opening(self._brief, self._bench.source)})
-            return
-        messages: list[ChatMessage] = []
-        for entry in self._brief.transcript:
-            if entry.kind == MESSAGE:
-                messages.append(entry.content["message"])
-            elif entry.kind != STATE:
-                messages = list(entry.content["messages"])
-        messages += [result_message(call_id, _INTERRUPTED) for call_id in unanswered(messages)]
-        messages.append({"role": "user", "content": render("resumed", budget=budget(self._desk))})
-        taken_up = self._brief.transcript[-1].step_id
-        self._conversation.replace(RESUMED, messages, step=taken_up, state=self._bench.to_json())
+        """Begin the conversation, or go on with that of an interrupted step or of the worker's last one."""
+        brief, thread = self._brief, {"model": self._thread.model, "steps": self._thread.steps}
+        if any(entry.kind != STATE for entry in brief.transcript):
+            self._began = next((e.content["began"] for e in brief.transcript if e.kind == CONTINUED), "")
+            messages = [*messages_in(brief.transcript), _from_user(resumed(brief, self._bench))]
+            taken_up = brief.transcript[-1].step_id
+            self._conversation.replace(RESUMED, messages, step=taken_up, state=self._bench.to_json(), **thread)
+        elif brief.previous is not None and self._thread.steps > 1:
+            self._began = continued(brief, brief.previous, self._bench.source)
+            messages = [*messages_in(brief.previous.transcript), _from_user(self._began)]
+            self._conversation.replace(CONTINUED, messages, began=self._began, **thread)
+        else:
+            self._conversation.add({"role": "system", "content": render("system", **told(brief))})
+            self._conversation.add(_from_user(opening(brief, self._bench.source)))
 
     def _turn(self) -> None:
         reply = self._ask()
         self._turns += 1
+        self._last_words = reply.text.strip() or self._last_words
         self._idle = 0 if reply.calls else self._idle + 1
         if not reply.empty:
             self._conversation.reply(reply)
@@ -216,13 +160,15 @@ class _Step:
         content = render(
             "compacted",
             summary=summary,
+            began=self._began,
             source=bench.source,
             parents=bench.parents,
+            built_on=bench.built_on,
             attempts=[each.line for each in bench.attempts],
             results={name: cut(result, self._most_chars // 2) for name, result in bench.results.items()},
             budget=budget(self._desk),
         )
-        return {"role": "user", "content": content}
+        return _from_user(content)
 
     def _ending(self) -> str:
         """Return why the step is over although nothing was submitted; empty while it goes on."""
@@ -239,10 +185,14 @@ class _Step:
         return ""
 
     def _say(self, content: str) -> None:
-        self._conversation.add({"role": "user", "content": content})
+        self._conversation.add(_from_user(content))
 
     def _keep_state(self) -> None:
         state = self._bench.to_json()
         if state != self._kept:
             self._desk.record(STATE, state)
             self._kept = state
+
+
+def _from_user(content: str) -> ChatMessage:
+    return {"role": "user", "content": content}

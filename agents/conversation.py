@@ -8,10 +8,11 @@ from agents.errors import ModelRefused
 from agents.model import CHARS_PER_TOKEN, ChatMessage, Model, Reply, estimated_tokens
 from agents.prompts import render
 from agents.tools.tables import short
+from lineage_db.records import Message
 
-MESSAGE, SUMMARY, RESUMED, STATE = "message", "summary", "resumed", "state"
-"""Kinds of transcript entries: one message of the conversation; all messages, recorded after a summary or when another
-step resumes; and the workbench.
+MESSAGE, SUMMARY, RESUMED, CONTINUED, STATE = "message", "summary", "resumed", "continued", "state"
+"""Kinds of transcript entries: one message of the conversation; all messages, recorded after a summary, or when another
+step takes this one up or goes on with its conversation; and the workbench.
 """
 
 _HEAD = 2
@@ -25,6 +26,7 @@ _SUMMARISED_SHARE = 0.5
 _SHOWN_CHARS = (200, 2000)
 """Fewest and most characters of one message in a request for a summary."""
 _MECHANICAL_LINES = 60
+_INTERRUPTED = "error: interrupted before there was a result"
 
 
 class Conversation:
@@ -108,6 +110,17 @@ class Conversation:
         except ModelRefused:
             text = ""
         return text or mechanical_summary(older)
+
+
+def messages_in(transcript: Sequence[Message]) -> list[ChatMessage]:
+    """Return the conversation that a transcript has at its end; calls without a result are answered by an error."""
+    messages: list[ChatMessage] = []
+    for entry in transcript:
+        if entry.kind == MESSAGE:
+            messages.append(entry.content["message"])
+        elif entry.kind != STATE:
+            messages = list(entry.content["messages"])
+    return messages + [result_message(call_id, _INTERRUPTED) for call_id in unanswered(messages)]
 
 
 def turns(messages: Sequence[ChatMessage]) -> list[list[ChatMessage]]:

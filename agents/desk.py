@@ -59,6 +59,8 @@ class Desk:
     charge: Charge
     remember: Callable[[str], None]
     """Keeps a note for later steps of the run."""
+    hand_over: Callable[[str], None]
+    """Leaves a text to the next step of the run, as this one ends."""
     left: Callable[[], Left]
     """Returns what is left of the budgets now."""
     listen: Listen
@@ -77,6 +79,7 @@ class FakeDesk:
     """The transcript: kind and content of each entry."""
     calls: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    handovers: list[str] = field(default_factory=list)
     heard: list[int | None] = field(default_factory=list)
     """How many characters had come, each time that this was noted."""
 
@@ -89,6 +92,7 @@ class FakeDesk:
             self._record,
             self._charge,
             self.notes.append,
+            self.handovers.append,
             self._left,
             self._listen,
         )

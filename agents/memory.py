@@ -1,11 +1,14 @@
-"""A run's long memory: notes that operators left, and how their hypotheses ended, ranked for the next step."""
+"""A run's long memory: notes, how hypotheses ended and what steps handed over, ranked or found for the next step."""
 
 import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from agents.descent import Base, Descent
 from evaluator.target import ScoreKind
+from knowledge_base.index import Index
+from knowledge_base.note import Note
 from lineage_db.records import AttemptSummary, Memory, Version
 
 _HALF_LIFE_STEPS = 20
@@ -33,15 +36,34 @@ class Lesson:
     """How much the lesson matters by itself, whatever the next step is about."""
 
 
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """What a step left to the next."""
+
+    step: int
+    version: int | None
+    """The last version that an attempt of the step became."""
+    text: str
+
+    @property
+    def of(self) -> str:
+        """The step, and what came of it."""
+        return f"step {self.step}, which made {'no version' if self.version is None else f'version {self.version}'}"
+
+
 def lessons(
     memories: Iterable[Memory], attempts: Iterable[AttemptSummary], versions: Sequence[Version]
 ) -> list[Lesson]:
-    """Return the notes and the outcomes of all hypotheses, in the order of their steps."""
-    speeds = {version.number: version.attempt.evaluation.geomean_tflops for version in versions}
+    """Return the notes and the outcomes of all hypotheses, in the order of their steps.
+
+    The text of an outcome begins with what came of the edit, against the kernel that was edited.
+    """
+    attempts = list(attempts)
+    descent = Descent(versions, attempts)
     score = versions[0].attempt.evaluation.score if versions else None
     kind = score.kind if score else ScoreKind.PREDICTED
-    found = [Lesson(memory.step_number, None, memory.text, _NOTE) for memory in memories]
-    found += [_outcome(attempt, speeds, kind) for attempt in attempts if attempt.hypothesis]
+    found = [Lesson(memory.step_number, None, memory.text, _NOTE) for memory in memories if not memory.handover]
+    found += [_outcome(attempt, descent, kind) for attempt in attempts if attempt.hypothesis]
     return sorted(found, key=lambda lesson: lesson.step)
 
 
@@ -50,7 +72,7 @@ def matter_at_hand(parent: Version, attempts: Sequence[AttemptSummary]) -> str:
     score = parent.attempt.evaluation.score
     critical = [case.critical or case.limiter for case in score.cases] if score else []
     failures = [attempt for attempt in attempts if not attempt.geomean_tflops][-_FAILURES_AT_HAND:]
-    said = (parent.attempt.change, parent.attempt.hypothesis, *critical)
+    said = (parent.change, parent.attempt.hypothesis, *critical)
     return " ".join((*said, *(f"{attempt.change} {attempt.message}" for attempt in failures)))
 
 
@@ -68,22 +90,59 @@ def ranked(found: Sequence[Lesson], about: str, limit: int) -> list[Lesson]:
     return sorted(found, key=worth, reverse=True)[:limit]
 
 
-def _outcome(attempt: AttemptSummary, speeds: dict[int, float], kind: ScoreKind) -> Lesson:
-    before = max((speeds.get(number, 0.0) for number in attempt.parents), default=0.0)
-    start = f"attempt {attempt.attempt_id}: {attempt.hypothesis} [{attempt.change}]"
-    if not attempt.geomean_tflops:
-        return Lesson(
-            attempt.step_number, attempt.attempt_id, f"{start} -> {attempt.status}: {attempt.message}", _FAILURE
-        )
-    effect, weight = f"{attempt.geomean_tflops:.1f}", 0.0
-    if before:
-        change = attempt.geomean_tflops / before
-        effect, weight = f"{before:.1f} -> {effect}", min(1.0, _GAIN * abs(math.log(change)))
-        effect = f"{effect} {kind} TFLOPS ({change - 1:+.1%})"
-    became = f", version {attempt.version}" if attempt.version is not None else ""
-    if attempt.decision and attempt.decision.refused:
-        became = f", {attempt.decision.told}"
-    return Lesson(attempt.step_number, attempt.attempt_id, f"{start} -> {effect}{became}", weight)
+def handed_over(memories: Sequence[Memory], attempts: Sequence[AttemptSummary], limit: int) -> list[Handover]:
+    """Return the last ``limit`` handovers, the newest first."""
+    latest = {memory.step_number: memory.text for memory in memories if memory.handover}
+    versions = {attempt.step_number: attempt.version for attempt in attempts if attempt.version is not None}
+    return [Handover(step, versions.get(step), latest[step]) for step in sorted(latest, reverse=True)[:limit]]
+
+
+def recalled(
+    query: str,
+    memories: Sequence[Memory],
+    attempts: Sequence[AttemptSummary],
+    versions: Sequence[Version],
+    limit: int,
+) -> list[str]:
+    """Return what all steps have learnt and handed over that shares words with ``query``, best first, each in full."""
+    texts = [
+        f"step {lesson.step}{'' if lesson.attempt_id else ', note'}: {lesson.text}"
+        for lesson in lessons(memories, attempts, versions)
+    ]
+    texts += [f"handed over by {each.of}: {each.text}" for each in handed_over(memories, attempts, len(memories))]
+    passages = [Note(str(place), "", (), (), (), "", text) for place, text in enumerate(texts)]
+    return [note.body for note in Index(passages).ranked(query)[:limit]]
+
+
+def _outcome(attempt: AttemptSummary, descent: Descent, kind: ScoreKind) -> Lesson:
+    """Return what came of an attempt, the outcome first.
+
+    All that a version changes is compared with its parent, an attempt's edit with the kernel that was edited.
+    """
+    whole = bool(attempt.whole_change)
+    base = descent.parent(attempt.parents) if whole else descent.base(attempt)
+    outcome, weight = f"{attempt.status}: {attempt.message}", _FAILURE
+    if attempt.geomean_tflops:
+        outcome = _effect(attempt.geomean_tflops, base, kind)
+        weight = min(1.0, _GAIN * abs(math.log(attempt.geomean_tflops / base.tflops))) if base else 0.0
+    if attempt.version is not None:
+        outcome += f", version {attempt.version}"
+    elif attempt.decision and attempt.decision.refused:
+        outcome += f", {attempt.decision.told}"
+    said = [f"attempt {attempt.attempt_id}: {outcome}", f"Changed: {attempt.whole_change or attempt.change}"]
+    if attempt.seen:
+        said.append(f"Seen: {attempt.seen}")
+    if whole and attempt.built_on is not None:
+        last = _effect(attempt.geomean_tflops, descent.base(attempt), kind)
+        said.append(f"The last edit alone: {last}: {attempt.change}")
+    said.append(f"Hypothesis: {attempt.hypothesis}")
+    text = " ".join(f"{each.strip().rstrip('.')}." for each in said)
+    return Lesson(attempt.step_number, attempt.attempt_id, text, weight)
+
+
+def _effect(tflops: float, base: Base | None, kind: ScoreKind) -> str:
+    found = f"{tflops:.1f} {kind} TFLOPS"
+    return f"{base.tflops:.1f} -> {found} ({tflops / base.tflops - 1:+.1%}) over {base.name}" if base else found
 
 
 def _words(text: str) -> set[str]:

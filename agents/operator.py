@@ -15,7 +15,7 @@ from evaluator.problem import Problem
 from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.decision import Ruling
-from lineage_db.records import Attempt, AttemptSummary, Intervention, Memory, Message, Run, Submission, Version
+from lineage_db.records import Attempt, AttemptSummary, Intervention, Memory, Message, Run, Step, Submission, Version
 
 if TYPE_CHECKING:
     from evaluator.profile import Profile
@@ -29,9 +29,19 @@ UNRESOLVED = 5
 class Scorer(Protocol):
     """The scoring function f; it records each attempt."""
 
-    def __call__(self, candidate: Candidate, *, change: str, parents: tuple[int, ...], hypothesis: str = "") -> Attempt:
+    def __call__(
+        self,
+        candidate: Candidate,
+        *,
+        change: str,
+        parents: tuple[int, ...],
+        hypothesis: str = "",
+        built_on: int | None = None,
+    ) -> Attempt:
         """Evaluate and record ``candidate``; ``parents`` are the version numbers it was made from, ``hypothesis`` says
         why the change should help.
+
+        ``built_on`` is the id of the attempt that was edited, where that is none of the parents.
 
         A candidate that the run already has is not evaluated again. Raises ``CandidateTaken`` while another worker
         evaluates it, and ``EvaluatorUnavailable``.
@@ -68,6 +78,16 @@ class Transferred:
 
 
 @dataclass(frozen=True)
+class Previous:
+    """The last step of the same worker, whose conversation this step may go on with."""
+
+    step: Step
+    transcript: Sequence[Message]
+    model: str
+    """Name of the model that was asked last; empty if that is not known."""
+
+
+@dataclass(frozen=True)
 class Brief:
     """What an operator gets for one step."""
 
@@ -95,11 +115,13 @@ class Brief:
     """The supervisor's interventions since the lineage last grew, oldest first."""
     desk: Desk = field(default_factory=lambda: FakeDesk().desk)
     memories: Sequence[Memory] = ()
-    """Notes that earlier steps of the run left, oldest first."""
+    """Notes and handovers that earlier steps of the run left, oldest first."""
     requirement: str = ""
     """What a version of the run has to be, in words."""
     transcript: Sequence[Message] = ()
     """The transcript of the interrupted step that this one resumes; its attempts are in ``attempts``. Empty: none."""
+    previous: Previous | None = None
+    """The worker's last step; None if this step has to begin a conversation of its own."""
 
     def candidate(self, source: str) -> Candidate:
         """Return ``source`` as a candidate for the problem, under the name by which every process finds the problem."""

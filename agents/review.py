@@ -8,7 +8,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from agents.agentic import choose, task
+from agents.agentic import choose
+from agents.descent import Descent
 from agents.desk import Desk
 from agents.errors import BudgetSpent, ModelRefused
 from agents.memory import Lesson, lessons
@@ -17,6 +18,7 @@ from agents.prompts import render
 from agents.relay import MakeModel
 from agents.settings import ModelSettings
 from agents.supervisor import Diagnosis, Trajectory
+from agents.task import task
 from agents.tools.tables import lineage, short
 from evaluator.problem import Problem
 from evaluator.target import Target
@@ -69,7 +71,12 @@ def advise(
     chosen = choose(models, rng)
     values = task(problem, target, suite, requirement) | {
         "reason": diagnosis.reason,
-        "lineage": lineage(trajectory.versions, trajectory.attempts[-_ATTEMPTS:], target.kind),
+        "lineage": lineage(
+            trajectory.versions,
+            trajectory.attempts[-_ATTEMPTS:],
+            target.kind,
+            Descent(trajectory.versions, trajectory.attempts),
+        ),
         "faults": _faults(trajectory.attempts),
         "memory": [short(lesson.text, 300) for lesson in _lessons(trajectory, memories)],
         "given": [direction for made in trajectory.active for direction in made.directions],

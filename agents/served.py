@@ -5,7 +5,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agents.agentic import budget, opening, proposal, told
+from agents.agentic import proposal
+from agents.briefing import opening, taken_up
 from agents.conversation import MESSAGE, STATE, result_message
 from agents.desk import Desk
 from agents.errors import StepLeft
@@ -13,6 +14,7 @@ from agents.folder import with_source
 from agents.model import ChatMessage, Reply, ToolCall
 from agents.operator import COMMAND_OPERATOR, Brief, Proposal
 from agents.prompts import render
+from agents.task import told
 from agents.tools import Toolbox, Workbench
 from agents.tools.arguments import BadCall
 
@@ -86,8 +88,7 @@ class Served:
         """Return the task and the lineage, or the state in which an earlier step was left; both are recorded."""
         system = render("system", **told(brief))
         if resumed:
-            attempts, left = [attempt.line for attempt in bench.attempts], budget(brief.desk)
-            said = render("taken_up", source=bench.source, parents=bench.parents, attempts=attempts, budget=left)
+            said = taken_up(brief, bench)
             brief.desk.record(STATE, bench.to_json())
         else:
             said = opening(brief, bench.source)

@@ -104,6 +104,12 @@ class Settings:
     """The command that the operator ``command`` starts."""
     command_env: Sequence[str] = ()
     """Environment variables that the command gets besides harmless ones."""
+    continue_steps: int = 1
+    """Steps in a row that the agent keeps one conversation over."""
+
+    def model(self, name: str) -> ModelSettings:
+        """Return the settings of the model called ``name``, which is one of ``models``."""
+        return next(model for model in self.models if model.name == name)
 
     def check(self, operator: str, environment: Mapping[str, str], *, usd_limit: bool) -> None:
         """Raise ``NoModel``, ``NoEndpoint`` or ``NoPrice`` unless ``operator`` can ask its models, and a limit in USD,

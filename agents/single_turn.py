@@ -8,7 +8,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agents.agentic import choose, learnt, source_to_adapt, told
+from agents.agentic import choose
+from agents.briefing import learnt, source_to_adapt
 from agents.conversation import MESSAGE
 from agents.errors import BudgetSpent, CandidateTaken
 from agents.model import ChatMessage, Reply
@@ -16,6 +17,7 @@ from agents.operator import Brief, Proposal
 from agents.prompts import render
 from agents.relay import MakeModel, chat_models
 from agents.settings import Settings
+from agents.task import told
 from agents.tools.tables import evaluation, short, verdict
 from agents.tools.toolbox import cut, difference
 from lineage_db.records import Attempt, Submission, Version

@@ -139,6 +139,8 @@ class RunConfig(BaseModel):
 
     It is doubled for a model each time that it is exceeded, up to ``request_timeout_s``: some think without a sign.
     """
+    continue_steps: int = Field(default=1, ge=1)
+    """Steps in a row over which a worker of the operator agent keeps one conversation; 1: each step has its own."""
 
     workers: Annotated[int, Flag(_WORKERS, "N", "one per CPU, at most 8")] = Field(
         default_factory=lambda: min(usable_cpus(), 8), ge=1, le=256
@@ -259,7 +261,12 @@ class RunConfig(BaseModel):
     def settings(self) -> Settings:
         """What operators with models are made with."""
         return Settings(
-            self.models, self.request_timeout_s, self.silence_timeout_s, self.command or "", self.command_env
+            self.models,
+            self.request_timeout_s,
+            self.silence_timeout_s,
+            self.command or "",
+            self.command_env,
+            self.continue_steps,
         )
 
     def check_models(self, environment: Mapping[str, str]) -> None:

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from knowledge_base.claims import FORM, Claim, read_claim
 from knowledge_base.errors import LibraryError
 
-_KEYS = ("title", "architectures", "problems", "tags", "source")
+_KEYS = ("title", "architectures", "problems", "tags", "source", "cited", "claim")
 
 
 class Kind(StrEnum):
@@ -36,6 +37,16 @@ class Note:
     """Where the facts were published, or how they were established."""
     body: str
     kind: Kind = Kind.NOTE
+    claims: tuple[Claim, ...] = ()
+    """By how much it says that kernels are predicted to become faster."""
+    cited: tuple[str, ...] = ()
+    """Percentages of speed in the body that are no predictions: published ones, arithmetic, settings."""
+
+    @property
+    def whole(self) -> str:
+        """All that a reader is told: title, body, claims and source."""
+        claims = "".join(f"\nPredicted: {claim}" for claim in self.claims)
+        return f"{self.title}\n\n{self.body}\n{claims}\nSource: {self.source}"
 
     def concerns(self, architecture: int | None, problem: str | None) -> bool:
         """Return whether the passage is about this architecture and problem; None stands for any."""
@@ -50,11 +61,18 @@ def read_notes(folder: Path) -> tuple[Note, ...]:
 
 
 def _parse(path: Path) -> Note:
-    """Read front matter of ``key: value`` lines between two ``---`` lines, then the body."""
+    """Read front matter of ``key: value`` lines between two ``---`` lines, then the body. There may be many claims."""
     head, dashes, body = path.read_text(encoding="utf-8").removeprefix("---\n").partition("\n---\n")
-    fields = {}
+    fields: dict[str, str] = {}
+    claims = []
     for line in head.splitlines():
         key, colon, value = line.partition(":")
+        if key == "claim":
+            try:
+                claims.append(read_claim(value.strip()))
+            except ValueError:
+                raise LibraryError(f"{path.name}: bad claim {value.strip()!r}: write {FORM}") from None
+            continue
         if not colon or key not in _KEYS or key in fields:
             raise LibraryError(f"{path.name}: bad line {line!r}: write one 'key: value' each for {', '.join(_KEYS)}")
         fields[key] = value.strip()
@@ -74,6 +92,8 @@ def _parse(path: Path) -> Note:
         tags=_names(fields.get("tags", "")),
         source=fields["source"],
         body=body.strip(),
+        claims=tuple(claims),
+        cited=_names(fields.get("cited", "")),
     )
 
 

@@ -82,7 +82,9 @@ class Histories:
             # A summary that was read before its attempt was accepted does not know its version yet.
             for version in versions[self._marked.get(run_id, 0) :]:
                 place = _place(attempts, version.attempt.id)
-                attempts[place] = replace(attempts[place], version=version.number, decision=version.attempt.decision)
+                words = {"whole_change": version.whole_change, "seen": version.seen}
+                now = {"version": version.number, "decision": version.attempt.decision, **words}
+                attempts[place] = replace(attempts[place], **now)  # type: ignore[arg-type]
             self._marked[run_id] = len(versions)
             # Nor does it know how an attempt ended that was not decided finally. All other decisions stand.
             waiting = self._waiting.setdefault(run_id, set())

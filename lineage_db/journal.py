@@ -126,16 +126,18 @@ class Journal(Part):
         return queries.spend(connection, calls.c.step_id == step_id)[0]
 
     @transactional(write=True)
-    def remember(self, connection: Connection, step_id: int, text: str, *, now: datetime) -> Memory:
-        """Keep a note of a running step for later ones; raises ``StepNotRunning``."""
+    def remember(
+        self, connection: Connection, step_id: int, text: str, *, now: datetime, handover: bool = False
+    ) -> Memory:
+        """Keep a note of a running step for later ones, or what it hands over; raises ``StepNotRunning``."""
         run, step = queries.lock_running_step(connection, step_id, now)
-        values = {"run_id": run.id, "step_id": step.id, "text": text, "written": now}
+        values = {"run_id": run.id, "step_id": step.id, "text": text, "written": now, "handover": handover}
         made = connection.execute(insert(memories).values(values).returning(memories.c.id)).scalar_one()
-        return Memory(made, run.id, step.number, text, now)
+        return Memory(made, run.id, step.number, text, now, handover)
 
     @transactional()
     def memories(self, connection: Connection, run_id: int) -> list[Memory]:
-        """Return the notes of a run, oldest first."""
+        """Return the notes and handovers of a run, oldest first."""
         return [record(Memory, row) for row in connection.execute(_MEMORIES, {"run_key": run_id})]
 
     @transactional(write=True)

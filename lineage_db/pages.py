@@ -61,7 +61,7 @@ _ACCEPTED = (
         versions.c.parents,
         attempts.c.geomean_tflops,
         versions.c.champion,
-        attempts.c.change,
+        func.coalesce(func.nullif(versions.c.whole_change, ""), attempts.c.change).label("change"),
         versions.c.accepted,
     )
     .join_from(versions, attempts)

@@ -29,10 +29,12 @@ _SHORT_STEP = select(_STEPS.id, _STEPS.run_id, _STEPS.number, _STEPS.state).wher
 
 _OF_ATTEMPT = tables.decisions.c.attempt_id == _ATTEMPTS.id
 _HYPOTHESIS = func.coalesce(tables.hypotheses.c.text, "").label("hypothesis")
+_ORIGIN = tables.origins.c.attempt_id == _ATTEMPTS.id  # it has another key to the attempts
 _DECISION = [column for column in tables.decisions.c if column.name in Decision.__dataclass_fields__]
 WHOLE_ATTEMPTS = (
-    select(*_ATTEMPTS, _HYPOTHESIS, *_DECISION)
+    select(*_ATTEMPTS, _HYPOTHESIS, tables.origins.c.built_on, *_DECISION)
     .outerjoin_from(tables.attempts, tables.hypotheses)
+    .outerjoin(tables.origins, _ORIGIN)
     .outerjoin(tables.decisions, _OF_ATTEMPT)
     .where(_ATTEMPTS.run_id == bindparam("run_key"))
 )
@@ -44,12 +46,15 @@ _SUMMARIES = (
         _STEPS.number.label("step_number"),
         _VERSIONS.number.label("version"),
         _HYPOTHESIS,
+        tables.origins.c.built_on,
+        *(func.coalesce(_VERSIONS[name], "").label(name) for name in ("whole_change", "seen")),
         *(_ATTEMPTS[name] for name in ("digest", "plan_digest", "status", "geomean_tflops", "message", "change")),
         *(_ATTEMPTS[name] for name in ("parents", "seconds", "finished")),
         *_DECISION,
     )
     .join_from(tables.attempts, tables.steps)
     .outerjoin(tables.hypotheses)
+    .outerjoin(tables.origins, _ORIGIN)
     .outerjoin(tables.decisions, _OF_ATTEMPT)
     .outerjoin(tables.versions, _VERSIONS.attempt_id == _ATTEMPTS.id)
     .where(_ATTEMPTS.run_id == bindparam("run_key"))
@@ -64,6 +69,7 @@ _LINEAGE = (
     select(
         *_ATTEMPTS,
         _HYPOTHESIS,
+        tables.origins.c.built_on,
         *_DECISION,
         _VERSIONS.number,
         _VERSIONS.accepted,
@@ -71,9 +77,12 @@ _LINEAGE = (
         _VERSIONS.champion,
         _VERSIONS.step.label("step_number"),
         _VERSIONS.parents.label("version_parents"),
+        _VERSIONS.whole_change,
+        _VERSIONS.seen,
     )
     .join_from(tables.versions, tables.attempts)
     .outerjoin(tables.hypotheses)
+    .outerjoin(tables.origins, _ORIGIN)
     .outerjoin(tables.decisions, _OF_ATTEMPT)
     .where(_VERSIONS.run_id == bindparam("run_key"))
 )

@@ -215,6 +215,10 @@ class Attempt:
     """Why the operator expected the change to help, stated before the evaluation; empty where it did not say."""
     decision: Decision | None = None
     """Why it is a version or not; None for a faulty attempt, and where an earlier release did not record it."""
+    built_on: int | None = None
+    """Id of the attempt whose source it was edited from, which ``change`` is about; None where it was edited from that
+    of its first parent.
+    """
 
     @property
     def status(self) -> Status:
@@ -250,6 +254,12 @@ class AttemptSummary:
     """Why the operator expected the change to help; empty where it did not say."""
     decision: Decision | None = None
     """As in ``Attempt``."""
+    built_on: int | None = None
+    """As in ``Attempt``."""
+    whole_change: str = ""
+    """As in ``Version``; empty where the attempt is none."""
+    seen: str = ""
+    """As in ``Version``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +314,15 @@ class Version:
     """Whether the version was the best of the run when it was accepted; in a single lineage each one was."""
     step_number: int = 0
     """Number of the step that accepted the version, which need not be the one that evaluated the attempt."""
+    whole_change: str = ""
+    """What it changes against its parents, all edits together, as it was submitted; empty where that was not said."""
+    seen: str = ""
+    """The effect that the operator saw."""
+
+    @property
+    def change(self) -> str:
+        """What it changes against its parents, in the operator's words."""
+        return self.whole_change or self.attempt.change
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,13 +400,15 @@ class Spend:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """A note that an operator left for later steps of its run."""
+    """A text that a step left for later steps of its run."""
 
     id: int
     run_id: int
     step_number: int
     text: str
     written: datetime
+    handover: bool = False
+    """Whether it is what the step handed over when it ended; else a note."""
 
 
 @dataclass(frozen=True, slots=True)

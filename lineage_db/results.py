@@ -14,7 +14,7 @@ from lineage_db.engine import Database, Part, transactional
 from lineage_db.errors import ForeignEvaluation
 from lineage_db.history import Histories
 from lineage_db.records import Attempt, StepState, Submission, Version
-from lineage_db.tables import attempts, decisions, hypotheses, runs, steps, versions
+from lineage_db.tables import attempts, decisions, hypotheses, origins, runs, steps, versions
 
 # What each attempt asks for is built once: to build a statement takes longer than to execute it.
 _ADD_ATTEMPT = insert(attempts).returning(attempts.c.id)
@@ -54,10 +54,12 @@ class Results(Part):
         finished: datetime,
         hypothesis: str = "",
         decision: Decision | None = None,
+        built_on: int | None = None,
     ) -> Attempt:
         """Add an attempt to a running step; ``parents`` are numbers of versions the run has.
 
-        ``decision`` is what acceptance says of a correct attempt now.
+        ``decision`` is what acceptance says of a correct attempt now, ``built_on`` the id of an earlier attempt: see
+        ``Attempt``.
 
         Raises ``StepNotRunning``, ``UnknownVersion``, or ``ForeignEvaluation`` where candidate or evaluation are for
         another problem, target or suite than the run.
@@ -95,7 +97,10 @@ class Results(Part):
             connection.execute(insert(hypotheses).values(attempt_id=made, text=hypothesis))
         if decision is not None:
             connection.execute(insert(decisions).values(attempt_id=made, run_id=run.id, **asdict(decision)))
-        return Attempt(id=made, **kept, evaluation=evaluation, hypothesis=hypothesis, decision=decision)
+        if built_on is not None:
+            connection.execute(insert(origins).values(attempt_id=made, built_on=built_on))
+        said = Attempt(id=made, **kept, evaluation=evaluation, hypothesis=hypothesis)
+        return replace(said, decision=decision, built_on=built_on)
 
     def record_comparison(self, step_id: int, attempt_id: int, comparison: Comparison, *, now: datetime) -> Attempt:
         """Replace the comparison of a correct attempt, and return the attempt.
@@ -207,7 +212,10 @@ class Results(Part):
             place = niche(attempt)
             ahead = (version.attempt.evaluation.geomean_tflops for version in lineage if place and version.champion)
             champion = attempt.evaluation.geomean_tflops > max(ahead, default=0.0)
-            lineage.append(Version(run.id, len(lineage), parents, now, attempt, place, champion, step.number))
+            made = Version(run.id, len(lineage), parents, now, attempt, place, champion, step.number)
+            if submission is not None and each == attempt_id:
+                made = replace(made, whole_change=submission.change, seen=submission.seen)
+            lineage.append(made)
         for version in lineage[grown:]:
             connection.execute(
                 insert(versions).values(
@@ -219,6 +227,8 @@ class Results(Part):
                     niche=version.niche,
                     champion=version.champion,
                     step=step.number,
+                    whole_change=version.whole_change,
+                    seen=version.seen,
                 )
             )
         finish = {"step_key": step.id, "moment": now, "why": reason, "count": grown}

@@ -220,6 +220,13 @@ class Store(Part):
         return [record(Step, row) for row in rows][::-1]
 
     @transactional()
+    def step_before(self, connection: Connection, step: Step) -> Step | None:
+        """Return the step that the worker of ``step`` performed before it; None where that is its first."""
+        before = (steps.c.run_id == step.run_id) & (steps.c.worker == step.worker) & (steps.c.number < step.number)
+        row = connection.execute(select(steps).where(before).order_by(steps.c.number.desc()).limit(1)).one_or_none()
+        return None if row is None else record(Step, row)
+
+    @transactional()
     def count_ended_steps(self, connection: Connection, run_id: int, *, but_of: str) -> int:
         """Return how many steps of the run are done or failed, without those of the operator ``but_of``."""
         ended = steps.c.state.in_((StepState.DONE, StepState.FAILED))

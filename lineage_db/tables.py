@@ -15,6 +15,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 
 from evaluator.evaluation import Status
@@ -143,6 +144,9 @@ versions = Table(
     Column("champion", Boolean, nullable=False),
     # The number of the step in which it was accepted.
     Column("step", Id, nullable=False, server_default="0"),
+    # What its submission said: all that it changes against its parents, and the effect that was seen.
+    Column("whole_change", Prose, nullable=False, server_default=""),
+    Column("seen", Prose, nullable=False, server_default=""),
 )
 
 # What a step was told about candidates that it asked for and did not evaluate itself.
@@ -162,6 +166,14 @@ hypotheses = Table(
     metadata,
     Column("attempt_id", ForeignKey(attempts.c.id), primary_key=True, autoincrement=False),
     Column("text", Prose, nullable=False),
+)
+
+# What an attempt was edited from, where that is another attempt than those of its parents. For the same reason.
+origins = Table(
+    "origins",
+    metadata,
+    Column("attempt_id", ForeignKey(attempts.c.id), primary_key=True, autoincrement=False),
+    Column("built_on", ForeignKey(attempts.c.id), nullable=False),
 )
 
 # Whether each correct attempt is a version, and why. Not columns of the attempts, for the same reason.
@@ -211,6 +223,8 @@ memories = Table(
     Column("step_id", ForeignKey(steps.c.id), nullable=False),
     Column("text", Prose, nullable=False),
     Column("written", UtcDateTime, nullable=False),
+    # Whether it is what its step handed over to the next one.
+    Column("handover", Boolean, nullable=False, server_default=false()),
 )
 
 interventions = Table(

@@ -114,10 +114,16 @@ class Remember(_Arguments):
     note: str = Field(min_length=10, max_length=1000)
 
 
+class Recall(_Arguments):
+    query: str = Field(min_length=1, max_length=500)
+    limit: int = Field(default=8, ge=1, le=40)
+
+
 class Submit(_Arguments):
     attempt: int | None = Field(ge=0)
     change: str = Field(min_length=3, max_length=2000)
     seen: str = Field(min_length=1, max_length=2000)
+    handover: str = Field(default="", max_length=20_000)
 
 
 TOOLS: dict[str, type[_Arguments]] = {
@@ -134,6 +140,7 @@ TOOLS: dict[str, type[_Arguments]] = {
     "profile": Profile,
     "run_python": RunPython,
     "remember": Remember,
+    "recall": Recall,
     "submit": Submit,
 }
 

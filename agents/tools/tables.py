@@ -1,7 +1,9 @@
 """The texts of tool results: compact tables for a model to read."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from agents.descent import Base, Descent
 from evaluator.evaluation import CaseResult, Evaluation, Resources, Score
 from evaluator.inspection import Findings
 from evaluator.profile import LaunchProfile, Profile, Role, Section
@@ -11,6 +13,7 @@ _SHOWN_SHARE = 0.1
 """Sections with a smaller share of a case's time are not shown."""
 _SHOWN_LINES = 8
 _MOST_LINE = 160
+_SENTENCE_END = re.compile(r"(?<=[.!?;])(?= )")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -28,38 +31,54 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def short(text: str, most: int = _MOST_LINE) -> str:
-    """Return ``text`` on one line, cut to ``most`` characters."""
+    """Return ``text`` on one line of at most ``most`` characters: whole sentences if those fill a third of it, else
+    whole words.
+    """
     line = " ".join(text.split())
-    return line if len(line) <= most else f"{line[: most - 3]}..."
+    if len(line) <= most:
+        return line
+    head = line[: most - 3]
+    ends = [end.start() for end in _SENTENCE_END.finditer(head)]
+    if ends and ends[-1] >= most // 3:
+        return f"{head[: ends[-1]]} ..."
+    words, blank, _ = head.rpartition(" ")
+    return f"{words} ..." if blank else f"{head}..."
 
 
-def lineage(versions: Sequence[Version], attempts: Sequence[AttemptSummary], kind: str) -> str:
-    """Return a table of the versions, then of ``attempts``, none of which is a version."""
-    speeds = {version.number: version.attempt.evaluation.geomean_tflops for version in versions}
+def lineage(
+    versions: Sequence[Version], attempts: Sequence[AttemptSummary], kind: str, descent: Descent | None = None
+) -> str:
+    """Return a table of the versions, then of ``attempts``, none of which is a version.
+
+    ``descent`` knows what the attempts may have been edited from; without it only ``versions`` and ``attempts`` do.
+    """
+    descent = descent or Descent(versions, attempts)
     accepted = [
         (
             f"v{version.number}",
             _numbers(version.parents),
-            f"{speeds[version.number]:.1f}",
-            _gain(speeds[version.number], [speeds[number] for number in version.parents if number in speeds]),
-            short(version.attempt.change),
+            f"{version.attempt.evaluation.geomean_tflops:.1f}",
+            _gain(version.attempt.evaluation.geomean_tflops, descent.parent(version.parents)),
+            short(version.change + (f" -- seen: {version.seen}" if version.seen else ""), 240),
         )
         for version in versions
     ]
-    parts = [f"Versions, {kind} TFLOPS (geometric mean), the last is the best:"]
-    parts.append(table(("", "from", "TFLOPS", "gain", "change"), accepted))
+    parts = []
+    if versions:
+        parts.append(f"Versions, {kind} TFLOPS (geometric mean), the last is the best:")
+        parts.append(table(("", "from", "TFLOPS", "gain", "change"), accepted))
     if attempts:
         rows = [
             (
                 attempt.attempt_id,
-                _numbers(attempt.parents),
+                _origin(attempt),
                 f"{attempt.geomean_tflops:.1f}" if attempt.geomean_tflops else attempt.status,
-                _gain(attempt.geomean_tflops, [speeds[n] for n in attempt.parents if n in speeds]),
+                _gain(attempt.geomean_tflops, descent.base(attempt)),
                 short(f"{attempt.change}{f' -- {why}' if (why := why_not(attempt)) else ''}", 240),
             )
             for attempt in attempts
         ]
-        parts += ["", "Latest attempts that were not accepted:"]
+        parts += [*([""] if parts else []), "Latest attempts that were not accepted:"]
         parts.append(table(("attempt", "from", "TFLOPS", "gain", "change -- why not"), rows))
     return "\n".join(parts)
 
@@ -67,7 +86,7 @@ def lineage(versions: Sequence[Version], attempts: Sequence[AttemptSummary], kin
 def unresolved(attempts: Sequence[AttemptSummary]) -> str:
     """Return a table of attempts that are better in the mean and not resolved; empty where there are none."""
     rows = [
-        (each.attempt_id, _numbers(each.parents), f"{each.geomean_tflops:.1f}", why_not(each), short(each.change))
+        (each.attempt_id, _origin(each), f"{each.geomean_tflops:.1f}", why_not(each), short(each.change))
         for each in attempts
     ]
     return table(("attempt", "from", "TFLOPS", "why not", "change"), rows) if rows else ""
@@ -102,9 +121,18 @@ def evaluation(found: Evaluation) -> str:
     return "\n\n".join(parts)
 
 
-def attempt(of: Attempt, name: str, kind: str) -> str:
-    """Return an attempt in full."""
-    parts = [f"{name} (attempt {of.id}), from {_numbers(of.parents) or 'nothing'}: {of.change}"]
+def version(of: Version) -> str:
+    """Return a version in full."""
+    parts = [f"seen: {of.seen}"] if of.seen else []
+    last = of.attempt.change
+    if of.attempt.built_on is not None and last != of.change:
+        parts.append(f"its last edit, made to attempt {of.attempt.built_on}: {last}")
+    return attempt(of.attempt, f"version {of.number}", of.change, parts)
+
+
+def attempt(of: Attempt, name: str = "attempt", change: str = "", more: Sequence[str] = ()) -> str:
+    """Return an attempt in full, with ``change`` for its own words if that is not empty, and ``more`` lines on it."""
+    parts = [f"{name} (attempt {of.id}), from {_origin(of) or 'nothing'}: {change or of.change}", *more]
     if of.hypothesis:
         parts.append(f"hypothesis: {of.hypothesis}")
     if of.decision:
@@ -210,8 +238,13 @@ def _numbers(versions: Sequence[int]) -> str:
     return ",".join(f"v{number}" for number in versions)
 
 
-def _gain(tflops: float, before: Sequence[float]) -> str:
-    return f"{tflops / max(before) - 1:+.1%}" if tflops and before and max(before) else ""
+def _origin(of: Attempt | AttemptSummary) -> str:
+    """Return what an attempt was edited from: ``#41`` for an attempt, ``v3`` for its parents."""
+    return _numbers(of.parents) if of.built_on is None else f"#{of.built_on}"
+
+
+def _gain(tflops: float, base: Base | None) -> str:
+    return f"{tflops / base.tflops - 1:+.1%}" if tflops and base and base.tflops else ""
 
 
 def _error(value: float | None) -> str:

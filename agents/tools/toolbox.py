@@ -4,7 +4,9 @@ import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from agents.descent import Descent
 from agents.errors import CandidateTaken
+from agents.memory import recalled
 from agents.model import readable
 from agents.operator import Brief
 from agents.tools import arguments, tables
@@ -37,6 +39,7 @@ class Toolbox:
         """
         self._brief = brief
         self._most_chars = most_chars
+        self._descent = Descent(brief.versions, brief.attempts)
         best = brief.parent
         self.bench = bench or Workbench(best.attempt.source, (best.number,))
         suites = tuple(name for name in brief.problem.suites if name != HELD_OUT)
@@ -58,6 +61,7 @@ class Toolbox:
             "profile": self._profile,
             "run_python": self._run_python,
             "remember": self._remember,
+            "recall": self._recall,
             "submit": self._submit,
         }
 
@@ -87,7 +91,7 @@ class Toolbox:
             if attempt.version is None and not (asked.failures_only and attempt.geomean_tflops)
         ]
         latest = attempts[len(attempts) - asked.attempts :] if asked.attempts < len(attempts) else attempts
-        said = tables.lineage(self._brief.versions, latest, self._brief.target.kind)
+        said = tables.lineage(self._brief.versions, latest, self._brief.target.kind, self._descent)
         if better := tables.unresolved(self._brief.unresolved):
             said += f"\n\nUnresolved attempts, which may be built on:\n{better}"
         return "\n".join(
@@ -95,11 +99,9 @@ class Toolbox:
         )
 
     def _read_version(self, asked: arguments.ReadVersion) -> str:
-        kind = self._brief.target.kind
         if asked.attempt is not None:
-            return tables.attempt(self._attempt(asked.attempt), "attempt", kind)
-        version = self._version(asked.version)
-        return tables.attempt(version.attempt, f"version {version.number}", kind)
+            return tables.attempt(self._attempt(asked.attempt))
+        return tables.version(self._version(asked.version))
 
     def _diff_versions(self, asked: arguments.DiffVersions) -> str:
         old, old_name = self._named(asked.old, asked.old_attempt)
@@ -114,8 +116,7 @@ class Toolbox:
         return tables.table(("id", "title", "begins"), rows) if rows else "nothing found: use other words, or fewer"
 
     def _read_note(self, asked: arguments.ReadNote) -> str:
-        note = self._brief.knowledge.note(asked.id)
-        return f"{note.title}\n\n{note.body}\n\nSource: {note.source}"
+        return self._brief.knowledge.note(asked.id).whole
 
     # Editing
 
@@ -141,10 +142,10 @@ class Toolbox:
             return f"written: {len(asked.source.splitlines())} lines; parents stay {list(self.bench.parents)}"
         if asked.version is not None:
             version = self._version(asked.version)
-            self.bench.source, self.bench.parents = version.attempt.source, (version.number,)
+            self.bench.start_from(version.attempt.source, (version.number,), None)
             return f"the working source is version {version.number} again"
         attempt = self._attempt(asked.attempt)
-        self.bench.source, self.bench.parents = attempt.source, attempt.parents
+        self.bench.start_from(attempt.source, attempt.parents, attempt.id)
         return f"the working source is that of attempt {attempt.id}"
 
     # Judging
@@ -165,8 +166,10 @@ class Toolbox:
             change=asked.change,
             parents=(*bench.parents, *others),
             hypothesis=f"{asked.hypothesis}{EXPECTED}{asked.expected})",
+            built_on=bench.built_on,
         )
-        outcome = tables.verdict(attempt.evaluation, self._parent_speeds())
+        outcome = tables.verdict(attempt.evaluation, self._beside(attempt))
+        self._descent.add(attempt)
         if attempt.decision:
             outcome += f"; {attempt.decision.answer}"
         bench.add(attempt, asked.hypothesis, asked.expected, outcome)
@@ -206,8 +209,14 @@ class Toolbox:
         self._brief.desk.remember(asked.note)
         return "kept"
 
+    def _recall(self, asked: arguments.Recall) -> str:
+        brief = self._brief
+        found = recalled(asked.query, brief.memories, brief.attempts, brief.versions, asked.limit)
+        return "\n\n".join(found) or "nothing found: use other words, or fewer"
+
     def _submit(self, asked: arguments.Submit) -> str:
         bench = self.bench
+        bench.handover = asked.handover
         if asked.attempt is None:
             bench.done, bench.reason = True, asked.seen
             return "the step ends without a submission"
@@ -252,11 +261,13 @@ class Toolbox:
             return self._attempt(attempt).source, f"attempt {attempt}"
         return self.bench.source, "working source"
 
-    def _parent_speeds(self) -> dict[str, float]:
-        """Return the speeds of the step's parents and of the best version."""
+    def _beside(self, attempt: Attempt) -> dict[str, float]:
+        """Return the speeds of what an attempt was edited from, of its parents and of the best version, by name."""
+        base = self._descent.base(attempt)
         wanted = {*self.bench.parents, self._brief.versions[-1].number}
         speeds = {v.number: v.attempt.evaluation.geomean_tflops for v in self._brief.versions if v.number in wanted}
-        return {f"version {number}": tflops for number, tflops in speeds.items() if tflops}
+        versions = {f"version {number}": tflops for number, tflops in speeds.items() if tflops}
+        return ({base.name: base.tflops} if base else {}) | versions
 
     def _look(
         self,
@@ -271,10 +282,17 @@ class Toolbox:
 
 
 def cut(text: str, most: int) -> str:
-    """Return ``text``; if it has more than ``most`` characters, a note replaces its middle."""
+    """Return ``text``; if it has more than ``most`` characters, a note replaces its middle, where that can be done in
+    whole lines.
+    """
     if len(text) <= most:
         return text
     head, tail = text[: most * 3 // 4], text[-most // 4 :]
+    end, start = head.rfind("\n") + 1, tail.find("\n") + 1
+    if end > len(head) // 2:
+        head = head[: end - 1]
+    if 0 < start < len(tail) // 2:
+        tail = tail[start:]
     return f"{head}\n[... {len(text) - len(head) - len(tail)} of {len(text)} characters left out here ...]\n{tail}"
 
 

@@ -23,6 +23,8 @@ class StepAttempt:
     """The score; 0.0 for a faulty candidate."""
     acceptable: bool = False
     """Whether it would have been accepted when it was evaluated."""
+    built_on: int | None = None
+    """As in ``Attempt``."""
 
     @property
     def line(self) -> str:
@@ -47,6 +49,10 @@ class Workbench:
     """Whether a submission, of an attempt or of nothing, has ended the step."""
     reason: str = ""
     """The reason given for submitting nothing."""
+    built_on: int | None = None
+    """Id of the attempt that the working source is edited from; None: that of the first parent."""
+    handover: str = ""
+    """What the model hands over to the next step, in its own words."""
 
     @property
     def best(self) -> StepAttempt | None:
@@ -59,12 +65,28 @@ class Workbench:
         tflops = attempt.evaluation.geomean_tflops
         self.attempts = [each for each in self.attempts if each.attempt_id != attempt.id]
         acceptable = attempt.decision is not None and not attempt.decision.refused
-        self.attempts.append(StepAttempt(attempt.id, hypothesis, attempt.change, expected, outcome, tflops, acceptable))
+        self.attempts.append(
+            StepAttempt(attempt.id, hypothesis, attempt.change, expected, outcome, tflops, acceptable, attempt.built_on)
+        )
+        self.built_on = attempt.id
+
+    def start_from(self, source: str, parents: tuple[int, ...], built_on: int | None) -> None:
+        """Make the source of a version or attempt the working source."""
+        self.source, self.parents, self.built_on = source, parents, built_on
 
     def submit(self, attempt: StepAttempt, change: str, seen: str) -> None:
         """End the step with an attempt."""
         self.submission = Submission(attempt.attempt_id, change, attempt.hypothesis, attempt.expected, seen)
         self.done = True
+
+    def whole_change(self, attempt: StepAttempt) -> str:
+        """Return what an attempt changes against its parents: the edits of this step that led to it, in order."""
+        known = {each.attempt_id: each for each in self.attempts}
+        changes = [attempt.change]
+        while (number := attempt.built_on) in known:
+            attempt = known[number]
+            changes.insert(0, attempt.change)
+        return "; then ".join([*(() if number is None else (f"attempt {number}",)), *changes])
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data that ``from_json`` reads. Its keys are on record: they do not change."""

@@ -7,6 +7,7 @@ import typer
 
 from avo.cli.common import DbOption, JsonOption, RunArgument, console, print_json, read_store
 from avo.watch.tables import row, table
+from avo.watch.wording import edited_from
 from evaluator.evaluation import Status
 from evaluator.target import score_kind
 from lineage_db.decision import Ruling
@@ -79,7 +80,7 @@ def attempts(
     for line, attempt in zip(lines, chosen, strict=True):
         score = None if line["score"] is None else f"{line['score']:.1f}"
         accepted = None if line["version"] is None else f"v{line['version']}"
-        parents = " ".join(f"v{number}" for number in attempt.parents)
+        parents = " ".join([*(f"v{number}" for number in attempt.parents), *edited_from(attempt.built_on)])
         why = attempt.decision.told if attempt.decision and attempt.decision.refused else ""
         style = "bold green" if accepted else "" if line["score"] else "red"
         row(
@@ -121,6 +122,7 @@ def _record(run: "Run", attempt: "AttemptSummary", step: "Step") -> dict[str, An
         "gain": attempt.decision and attempt.decision.gain,
         "share": attempt.decision and attempt.decision.share,
         "parents": list(attempt.parents),
+        "built_on": attempt.built_on,
         "change": attempt.change,
         "operator": step.operator,
         "worker": step.worker,

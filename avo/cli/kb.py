@@ -83,6 +83,8 @@ def show(
     if about:
         console.print(f"for {', '.join(about)}", soft_wrap=True)
     console.print(f"source: {one_line(note.source)}\n\n{printable(note.body)}", soft_wrap=True)
+    for claim in note.claims:
+        console.print(f"predicted: {claim}", soft_wrap=True)
 
 
 @kb.command()

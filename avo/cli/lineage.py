@@ -99,7 +99,8 @@ def _record(version: "Version", versions: "Sequence[Version]", operator: str) ->
         "operator": operator,
         "niche": version.niche,
         "champion": version.champion,
-        "change": version.attempt.change,
+        "change": version.change,
+        "seen": version.seen,
         "digest": version.attempt.digest,
         "accepted": version.accepted.isoformat(),
     }

@@ -10,7 +10,7 @@ from avo.cli import completion
 from avo.cli.common import DbOption, JsonOption, console, load, print_json, read_store
 from avo.cli.verdict import published, render
 from avo.watch.tables import one_line
-from avo.watch.wording import printable
+from avo.watch.wording import edited_from, printable
 
 if TYPE_CHECKING:
     from lineage_db.records import Attempt, Step
@@ -59,9 +59,10 @@ def show(
                 "version": accepted.number if accepted else None,
                 "attempt": attempt.id,
                 "parents": list(accepted.parents if accepted else attempt.parents),
+                "built_on": attempt.built_on,
                 "operator": step.operator,
                 "isolation": isolation,
-                "change": attempt.change,
+                "change": accepted.change if accepted else attempt.change,
                 "hypothesis": attempt.hypothesis or None,
                 "submission": None if submission is None else asdict(submission),
                 "digest": attempt.digest,
@@ -75,8 +76,9 @@ def show(
     elif source:
         print_source(attempt.source)
     else:
-        parents = " and ".join(f"v{parent}" for parent in (accepted.parents if accepted else attempt.parents))
-        console.print(f"{found.label}: {one_line(attempt.change)}", style="bold")
+        versions = [f"v{parent}" for parent in (accepted.parents if accepted else attempt.parents)]
+        parents = " and ".join([*versions, *edited_from(attempt.built_on)])
+        console.print(f"{found.label}: {one_line(accepted.change if accepted else attempt.change)}", style="bold")
         made = f"by {step.operator} from {parents}" if parents else f"by {step.operator}"
         when = f"accepted {accepted.accepted:%Y-%m-%d %H:%M}" if accepted else f"{attempt.finished:%Y-%m-%d %H:%M}"
         console.print(f"made {made}, {when} UTC, attempt {attempt.id}")

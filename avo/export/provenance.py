@@ -58,7 +58,7 @@ def _step(attempt: Attempt, version: Version | None) -> dict[str, Any]:
     return {
         "version": version.number if version else None,
         "parents": list(version.parents if version else attempt.parents),
-        "change": attempt.change,
+        "change": version.change if version else attempt.change,
         "hypothesis": attempt.hypothesis,
         "digest": attempt.digest,
         "accepted": version.accepted.isoformat() if version else None,

@@ -60,7 +60,7 @@ def message(run: Run, version: Version, versions: Sequence[Version], step: Step,
     attempt = version.attempt
     score = attempt.evaluation.score
     is_version = version.number < len(versions)
-    change = first_line(attempt.change) or "no words"
+    change = first_line(version.change) or "no words"
     subject = f"{f'v{version.number}' if is_version else f'attempt {attempt.id}'}: {change}"
     paragraphs = [subject if len(subject) <= _SUBJECT_CHARS else f"{subject[: _SUBJECT_CHARS - 4].rstrip()} ..."]
     if paragraphs[0] != subject:

@@ -44,7 +44,7 @@ def trajectories_of(run: Run, versions: Sequence[Version], baselines: Sequence[B
                 unit(scores[-1]),
                 tuple(version.number for version in versions),
                 tuple(geometric_mean(line.values[place] for line in lines) for place in range(len(versions))),
-                tuple(cut(version.attempt.change, 120) for version in versions),
+                tuple(cut(version.change, 120) for version in versions),
                 lines,
                 tuple(levels),
             )

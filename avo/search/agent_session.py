@@ -6,11 +6,11 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
-from agents.agentic import task
 from agents.errors import AgentError
 from agents.operator import VariationOperator
 from agents.prompts import render
 from agents.served import PendingCall, Served
+from agents.task import task
 from agents.tools.arguments import tool_specs
 from avo.errors import AvoError, RunFailed, SeedFault
 from avo.search.seeding import seed_operator

@@ -94,7 +94,14 @@ class _Again:
                 candidate, change=attempt.change, parents=attempt.parents, hypothesis=attempt.hypothesis
             )
 
-        def evaluate(candidate: Candidate, *, change: str, parents: tuple[int, ...], hypothesis: str = "") -> Attempt:
+        def evaluate(
+            candidate: Candidate,
+            *,
+            change: str,
+            parents: tuple[int, ...],
+            hypothesis: str = "",
+            built_on: int | None = None,
+        ) -> Attempt:
             if taken[candidate.digest]:
                 taken[candidate.digest] -= 1
                 raise CandidateTaken

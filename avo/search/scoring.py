@@ -50,7 +50,15 @@ class RecordingScorer:
         self._decide = decide
         self.tried = 0
 
-    def __call__(self, candidate: Candidate, *, change: str, parents: tuple[int, ...], hypothesis: str = "") -> Attempt:
+    def __call__(
+        self,
+        candidate: Candidate,
+        *,
+        change: str,
+        parents: tuple[int, ...],
+        hypothesis: str = "",
+        built_on: int | None = None,
+    ) -> Attempt:
         """Return the attempt of ``candidate``, or the recorded one where the run has had it before: see ``Scorer``."""
         started = self._clock()
         # In this order no candidate slips through: a step that had it has either recorded it or still announces it.
@@ -75,6 +83,7 @@ class RecordingScorer:
             finished=self._clock(),
             hypothesis=hypothesis,
             decision=self._decided(versions, evaluation, known),
+            built_on=built_on,
         )
         self.tried += 1
         return attempt

@@ -10,7 +10,7 @@ from typing import Any
 from agents.desk import Desk
 from agents.errors import ModelRefused, ProgramFailed, StepLeft
 from agents.model import Usage
-from agents.operator import Brief, Proposal, VariationOperator
+from agents.operator import Brief, Previous, Proposal, VariationOperator
 from agents.relay import chat_models
 from agents.review import Advice, advise
 from agents.settings import Settings
@@ -252,6 +252,7 @@ class _OpenStep:
             desk=self._desk,
             memories=memories,
             transcript=transcript,
+            previous=None if transcript else self._previous(),
         )
         seen = Seen(
             versions=len(history.versions),
@@ -263,6 +264,15 @@ class _OpenStep:
         )
         work.store.claims.see(self._step.id, seen, now=work.clock())
         return brief
+
+    def _previous(self) -> Previous | None:
+        """Return the worker's last step, where the operator may go on with its conversation."""
+        store, step = self._work.store, self._earlier[0] if self._earlier else self._step
+        last = store.step_before(step) if self._work.config.continue_steps > 1 else None
+        if last is None or last.state is not StepState.DONE or last.operator != step.operator:
+            return None
+        calls = store.journal.calls(step.run_id, step_id=last.id)
+        return Previous(last, store.journal.messages(last.id), calls[-1].model if calls else "")
 
     def _make_desk(self) -> Desk:
         """Return what the operator may read and write in the database, besides evaluations."""
@@ -300,12 +310,16 @@ class _OpenStep:
         def remember(note: str) -> None:
             store.journal.remember(step.id, note, now=work.clock())
 
+        def hand_over(text: str) -> None:
+            store.journal.remember(step.id, text, now=work.clock(), handover=True)
+
         return Desk(
             inspect=work.evaluator.inspect,
             attempt=attempt,
             record=record,
             charge=charge,
             remember=remember,
+            hand_over=hand_over,
             left=lambda: work.allowance.left(store, work.run, (*self._earlier, step), work.clock()),
             listen=listen,
         )

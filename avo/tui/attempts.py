@@ -15,7 +15,7 @@ from avo.tui.lines import Lines
 from avo.tui.reader import AttemptDetails, Picture, Want
 from avo.tui.view import View
 from avo.watch.failures import Failures
-from avo.watch.wording import duration, first_line, printable, unit, verdict
+from avo.watch.wording import duration, edited_from, first_line, printable, unit, verdict
 from evaluator.evaluation import Status
 from evaluator.problem import Baseline
 from lineage_db.records import AttemptSummary
@@ -192,7 +192,8 @@ def result(attempt: AttemptSummary) -> str:
 def describe(details: AttemptDetails) -> Text:
     """Return everything known about an attempt except its source: what was changed, why, and with what result."""
     attempt, summary, step = details.attempt, details.summary, details.step
-    made_of = f"from {', '.join(f'v{number}' for number in summary.parents)}: " if summary.parents else ""
+    origins = [*(f"v{number}" for number in summary.parents), *edited_from(summary.built_on)]
+    made_of = f"from {', '.join(origins)}: " if origins else ""
     text = Text(printable(f"{made_of}{summary.change.strip() or 'seed'}"))
     score = attempt.evaluation.score
     text.append(f"\n{result(summary)}" + (f"  {unit(score)}" if score else ""), "bold")

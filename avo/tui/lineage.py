@@ -92,7 +92,7 @@ def matches(version: Version, versions: Mapping[int, Version], words: str) -> bo
 
     ``v12`` matches version 12, ``>0.5`` a version that gained more than 0.5 percent.
     """
-    said = f"{version.attempt.change}\n{version.attempt.hypothesis}\n{version.niche}".lower()
+    said = f"{version.change}\n{version.attempt.hypothesis}\n{version.niche}".lower()
     return all(_matches(version, versions, said, word) for word in words.lower().split())
 
 
@@ -159,4 +159,4 @@ def _prompt(
         text.append(f"@{first_line(version.niche)} ", "cyan")
     for intervention in marks.get(version.number, ()):
         text.append(f"◆{first_line(intervention.level)} ", "bold magenta")
-    return text.append(first_line(version.attempt.change) or "seed")
+    return text.append(first_line(version.change) or "seed")

@@ -52,7 +52,9 @@ class NotesView(View):
 
 def _memory(memory: Memory) -> Entry:
     title = Text.assemble(
-        (f"{_when(memory.written)}  step {memory.step_number:<5} ", "dim"), ("note ", "bold"), first_line(memory.text)
+        (f"{_when(memory.written)}  step {memory.step_number:<5} ", "dim"),
+        ("handover " if memory.handover else "note ", "bold"),
+        first_line(memory.text),
     )
     return Entry(f"memory {memory.id}", title, memory.text)
 

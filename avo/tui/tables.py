@@ -108,13 +108,13 @@ def _summary(
         (f"  {percent(grown)}" if grown is not None else "", "green"),
         "\n",
     )
-    change = printable(version.attempt.change.strip())
+    change = printable(version.change.strip())
     text.append(f"from {parents}: {change}\n" if parents else "a seed: no parent\n")
     if version.niche:
         text.append(f"niche: {printable(version.niche)}\n")
     if version.attempt.hypothesis:
         text.append(f"hypothesis: {printable(version.attempt.hypothesis)}\n")
-    for label, words in (("expected", submission.expected), ("seen", submission.seen)) if submission else ():
+    for label, words in (("expected", submission.expected if submission else ""), ("seen", version.seen)):
         if words:
             text.append(f"{label}: {printable(words)}\n")
     text.append(

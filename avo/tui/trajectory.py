@@ -216,7 +216,7 @@ def _gains(picture: Picture) -> Text:
     by_number = picture.by_number
     gained = [(grown, version) for version in picture.versions if (grown := gain(version, by_number)) is not None]
     lines = [
-        Text.assemble((f"{percent(grown):>7} v{version.number}  ", "bold"), first_line(version.attempt.change))
+        Text.assemble((f"{percent(grown):>7} v{version.number}  ", "bold"), first_line(version.change))
         for grown, version in sorted(gained, key=lambda each: -each[0])[:LARGEST_GAINS]
     ]
     return Text("\n", no_wrap=True, overflow="ellipsis").join(lines)

@@ -109,3 +109,8 @@ def printable(text: str) -> str:
 def first_line(text: str) -> str:
     """Return the first line of a message, printable."""
     return printable(text.strip().partition("\n")[0]).strip()
+
+
+def edited_from(built_on: int | None) -> list[str]:
+    """Return the attempt that another was edited from, as it is named beside its parents; empty if there is none."""
+    return [] if built_on is None else [f"#{built_on}"]

@@ -17,7 +17,7 @@ from agents.settings import ModelSettings, Settings
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Fault, Status
 from evaluator.inspection import Findings
-from lineage_db.records import Intervention, Message, Run, RunState
+from lineage_db.records import Intervention, Memory, Message, Run, RunState
 from tests.agents.world import WHY, World
 from tests.avo.fakes import NOW, SEED
 
@@ -128,9 +128,12 @@ def test_the_best_attempt_is_submitted_when_a_budget_ends_the_step() -> None:
     proposal = run(world, model)
     assert proposal.attempt is not None
     assert proposal.attempt.source == "tflops = 140.0"
-    assert proposal.reason.startswith("the step has used 10 of 10 tokens; submitted is the best attempt: a number: ")
+    assert proposal.reason.startswith("the step has used 10 of 10 tokens; submitted is the best attempt: a number; ")
     assert proposal.submission is not None
-    assert proposal.submission.expected == "+10%"
+    assert (proposal.submission.change, proposal.submission.expected) == ("a number; then a number", "+10%")
+    (said,) = world.desk.handovers
+    assert "The step ended: the step has used 10 of 10 tokens." in said
+    assert said.count("- attempt ") == 3
     nothing = run(World(), ScriptedModel(BudgetSpent("all is used")))
     assert nothing == Proposal(None, "all is used")
 
@@ -255,11 +258,17 @@ def test_a_step_is_told_of_memory_directions_and_what_was_taken_over() -> None:
     taken = Transferred(run_, tuple(world.versions[:1]))
     model = ScriptedModel(says(submit(None)))
     said = Intervention(1, 1, 4, "redirect", "five steps without a version", ("persistence",), "", None, NOW)
-    run(world, model, interventions=(said,), transferred=taken)
+    left = Memory(1, 1, 3, "tiles of 64 are next", NOW, handover=True)
+    run(world, model, interventions=(said,), transferred=taken, memories=(left,))
     first = model.asked[0][1]["content"]
-    assert "larger tiles reuse more [to tflops = 110.0] -> 100.0 -> 110.0 predicted TFLOPS (+10.0%), version 1" in first
+    assert (
+        "attempt 2: 100.0 -> 110.0 predicted TFLOPS (+10.0%) over version 0, version 1. Changed: to tflops = 110.0. "
+        in first
+    )
+    assert "Hypothesis: larger tiles reuse more." in first
     assert "- five steps without a version\n  - try persistence\n" in first
     assert "has another entry function" in first
+    assert "# Handed over by step 3, which made no version\ntiles of 64 are next\n" in first
     model = ScriptedModel(says(submit(None)))
     run(world, model, transferred=replace(taken, run=replace(run_, problem="gqa")))
     assert "The first version of this run is its kernel as it is" in model.asked[0][1]["content"]
@@ -278,3 +287,19 @@ def test_a_fault_of_a_check_is_only_said() -> None:
     model = ScriptedModel(says(("check", {})), says(submit(None)))
     run(world, model)
     assert told(model) == "race: two programs store"
+
+
+def test_the_model_hands_over_in_its_own_words() -> None:
+    world = World()
+    call, given = submit(None)
+    run(world, ScriptedModel(says((call, {**given, "handover": "Exponentials are next."}))))
+    assert world.desk.handovers == ["Exponentials are next."]
+
+
+def test_a_step_whose_model_refuses_hands_over_what_it_said() -> None:
+    world = World()
+    with pytest.raises(ModelRefused):
+        run(world, ScriptedModel(says(("view_source", {}), text="Barriers are dear."), ModelRefused("quota")))
+    (said,) = world.desk.handovers
+    assert "The step ended: quota." in said
+    assert "Last said: Barriers are dear." in said

@@ -1,8 +1,9 @@
 """Memory: every hypothesis with its outcome, and what matters first."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
-from agents.memory import Lesson, lessons, matter_at_hand, ranked
+from agents.memory import Lesson, handed_over, lessons, matter_at_hand, ranked
 from lineage_db.records import Memory
 from tests.agents.world import UNRESOLVED, World
 
@@ -18,13 +19,42 @@ def test_hypotheses_are_kept_with_their_outcomes_and_notes_next_to_them() -> Non
     found = lessons([Memory(1, 1, 2, "ptxas spills at 255", NOW)], world.attempts, world.versions)
     assert [lesson.text for lesson in found] == [
         "ptxas spills at 255",
-        "attempt 2: larger tiles reuse more [to tflops = 110.0] -> 100.0 -> 110.0 predicted TFLOPS (+10.0%), version 1",
-        "attempt 3: shorter is faster [to nonsense] -> parse_error: not a kernel: nonsense",
-        "attempt 5: one barrier less [to tflops = 105.6] -> 100.0 -> 105.6 predicted TFLOPS (+5.6%), unresolved: "
-        "+5.6% in the mean over version 0, faster in 71% of draws, 90% are needed",
+        "attempt 2: 100.0 -> 110.0 predicted TFLOPS (+10.0%) over version 0, version 1. Changed: to tflops = 110.0. "
+        "Hypothesis: larger tiles reuse more.",
+        "attempt 3: parse_error: not a kernel: nonsense. Changed: to nonsense. Hypothesis: shorter is faster.",
+        "attempt 5: 100.0 -> 105.6 predicted TFLOPS (+5.6%) over version 0, unresolved: +5.6% in the mean over version "
+        "0, faster in 71% of draws, 90% are needed. Changed: to tflops = 105.6. Hypothesis: one barrier less.",
     ]
     assert [(lesson.step, lesson.attempt_id) for lesson in found] == [(2, None), (2, 2), (3, 3), (5, 5)]
     assert lessons([], [], []) == []
+
+
+def test_what_a_version_changes_in_all_is_compared_with_its_parent_and_its_last_edit_with_what_was_edited() -> None:
+    world = World()
+    world.fail("tflops = 370.0", "roles", built_on=None)
+    world.accept("tflops = 383.7", (0,), "the order of statements")
+    words = {"built_on": 2, "whole_change": "roles, then the order of statements", "seen": "as expected"}
+    world.attempts[2] = replace(world.attempts[2], **words)
+    world.fail("tflops = 380.0", "another order", built_on=3)
+    found = [lesson.text for lesson in lessons([], world.attempts, world.versions)]
+    assert found[1:] == [
+        "attempt 3: 100.0 -> 383.7 predicted TFLOPS (+283.7%) over version 0, version 1. "
+        "Changed: roles, then the order of statements. Seen: as expected. The last edit alone: 370.0 -> 383.7 "
+        "predicted TFLOPS (+3.7%) over attempt 2: to tflops = 383.7. Hypothesis: the order of statements.",
+        "attempt 4: 383.7 -> 380.0 predicted TFLOPS (-1.0%) over version 1. Changed: to tflops = 380.0. "
+        "Hypothesis: another order.",
+    ]
+
+
+def test_the_latest_handovers_come_with_what_became_of_their_steps() -> None:
+    world = World()
+    world.accept("tflops = 110.0", (0,))
+    texts = ((1, "older"), (2, "first try"), (2, "tiles next"), (3, "nothing helped"))
+    memories = [Memory(place, 1, step, text, NOW, handover=True) for place, (step, text) in enumerate(texts)]
+    assert lessons(memories, [], []) == []
+    assert [(each.of, each.text) for each in handed_over(memories, world.attempts, 2)] == [
+        ("step 3, which made no version", "nothing helped"), ("step 2, which made version 1", "tiles next"),
+    ]  # fmt: skip
 
 
 def test_recent_relevant_and_large_come_first() -> None:

@@ -8,9 +8,10 @@ import pytest
 from jinja2 import UndefinedError
 
 from agents import prompts
-from agents.agentic import told
 from agents.desk import Left
+from agents.memory import Handover
 from agents.prompts import render
+from agents.task import told
 from lineage_db.decision import requirement
 from lineage_db.records import Intervention
 from tests.agents.world import UNRESOLVED, World
@@ -30,6 +31,11 @@ def sample() -> dict[str, Any]:
         "transferred_lineage": "",
         "transferred_source": "x = 1",
         "memory": ["tiles of 64 spill"],
+        "handovers": [Handover(3, 1, "tiles of 64 next")],
+        "news": "",
+        "ended": "attempt 2 was accepted as version 1",
+        "began": "",
+        "built_on": None,
         "interventions": [Intervention(1, 1, 9, "restart", "five steps", ("persistence",), "", 0, NOW)],
         "budget": "Left: 3 evaluations.",
         "parent": world.versions[-1],

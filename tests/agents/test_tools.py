@@ -6,23 +6,24 @@ from typing import Any
 
 import pytest
 
-from agents.agentic import opening
+from agents.briefing import opening
 from agents.prompts import tool_descriptions
 from agents.tools import Toolbox, Workbench
 from agents.tools.arguments import TOOLS, tool_specs
+from agents.tools.tables import short
 from agents.tools.toolbox import MOST_CHARS, cut
 from evaluator.candidate import Candidate
 from evaluator.evaluation import CaseResult, Fault, Resources, Status
 from evaluator.inspection import Findings, Inspection, Look
 from lineage_db.decision import Lead
-from lineage_db.records import Attempt
+from lineage_db.records import Attempt, Memory
 from tests.agents.world import UNRESOLVED, WHY, World
-from tests.avo.fakes import SEED, correct
+from tests.avo.fakes import NOW, SEED, correct
 from tests.evaluator.serving.test_protocol import PROFILE
 
 NAMES = [
     "read_lineage", "read_version", "diff_versions", "search_knowledge", "read_note", "view_source", "edit_source",
-    "write_source", "check", "evaluate", "profile", "run_python", "remember", "submit",
+    "write_source", "check", "evaluate", "profile", "run_python", "remember", "recall", "submit",
 ]  # fmt: skip
 
 
@@ -144,6 +145,66 @@ def test_work_can_go_back_to_any_version_or_attempt() -> None:
     assert (bench.box.bench.source, bench.box.bench.parents) == (SEED, (0,))
     bench.call("write_source", attempt=3)
     assert (bench.box.bench.source, bench.box.bench.parents) == ("tflops = 120.0", (1,))
+
+
+def test_an_edit_is_compared_with_what_was_edited_and_recorded_with_it() -> None:
+    world = World()
+    bench = Bench(world)
+    bench.evaluate("tflops = 110.0")
+    said = bench.evaluate("tflops = 121.0", change="fewer barriers")
+    assert "attempt 3: correct, 121.0 predicted TFLOPS; attempt 2 has 110.0 (+10.0%); version 0 has 100.0" in said
+    bench.evaluate("nonsense")
+    said = bench.evaluate("tflops = 133.1", change="mended")
+    assert "; attempt 3 has 121.0 (+10.0%)" in said, "a faulty attempt is passed over"
+    bench.call("write_source", attempt=2)
+    bench.call("edit_source", old="110", new="99")
+    assert "; attempt 2 has 110.0 (-10.0%)" in bench.call("evaluate", **WHY)
+    bench.call("write_source", version=0)
+    bench.call("edit_source", old="100", new="98")
+    assert "TFLOPS; version 0 has 100.0 (-2.0%)\n" in bench.call("evaluate", **WHY)
+    assert [world.desk.attempts[number].built_on for number in range(2, 8)] == [None, 2, 3, 4, 2, None]
+    of_the_best = next(each for each in bench.box.bench.attempts if each.attempt_id == 5)
+    assert bench.box.bench.whole_change(of_the_best) == "a number; then fewer barriers; then a number; then mended"
+
+
+def test_tables_name_what_an_attempt_was_edited_from_and_its_gain_over_that() -> None:
+    world = World()
+    world.fail("tflops = 110.0")
+    world.fail("tflops = 121.0", built_on=2)
+    said = Bench(world).call("read_lineage", attempts=1)
+    assert said.splitlines()[-1].split()[:4] == ["3", "#2", "121.0", "+10.0%"]
+
+
+def test_a_version_is_read_in_the_words_of_its_submission() -> None:
+    world = World()
+    world.fail("tflops = 110.0")
+    version = world.accept("tflops = 121.0", (0,), "why")
+    attempt = replace(version.attempt, built_on=2)
+    world.versions[1] = replace(version, attempt=attempt, whole_change="all of it", seen="as expected")
+    bench = Bench(world)
+    said = bench.call("read_version", version=1)
+    assert said.startswith(
+        "version 1 (attempt 3), from #2: all of it\nseen: as expected\n"
+        "its last edit, made to attempt 2: to tflops = 121.0\nhypothesis: why\n"
+    )
+    assert "+21.0%  all of it -- seen: as expected" in bench.call("read_lineage")
+
+
+def test_all_that_steps_left_is_found_by_words_each_in_full_and_the_outcome_first() -> None:
+    world = World()
+    long = "Two barriers a pass are left. " + "Every warp waits for the slowest. " * 30
+    memories = (Memory(1, 1, 3, "spills begin at 255 registers", NOW), Memory(2, 1, 4, long, NOW, handover=True))
+    world.fail("tflops = 110.0", "fewer barriers for the warps")
+    bench = Bench(world, memories=memories)
+    assert bench.call("recall", query="spilling registers") == "step 3, note: spills begin at 255 registers"
+    first, second = bench.call("recall", query="barrier").split("\n\n")
+    assert {first.partition(":")[0], second.partition(":")[0]} == {
+        "step 2", "handed over by step 4, which made no version",
+    }  # fmt: skip
+    assert long in (first + second)
+    assert "step 2: attempt 2: 100.0 -> 110.0 predicted TFLOPS (+10.0%) over version 0. Changed:" in (first + second)
+    assert "\n\n" not in bench.call("recall", query="barrier", limit=1)
+    assert bench.call("recall", query="zyzzyva").startswith("nothing found")
 
 
 def test_an_evaluation_keeps_hypothesis_and_outcome_together() -> None:
@@ -298,6 +359,15 @@ def test_what_is_long_is_cut_and_says_so() -> None:
     assert cut("short", 10) == "short"
 
 
+def test_nothing_is_cut_within_a_word_or_a_line() -> None:
+    assert short("It gained 283.7 percent. Then it lost 12.25 percent of that.", 50) == "It gained 283.7 percent. ..."
+    assert short("one sentence of 283.7 and 12.25 that does not end", 28) == "one sentence of 283.7 ..."
+    lines = "\n".join(f"line {number} has {number}.25" for number in range(100))
+    assert set(cut(lines, 600).splitlines()) - set(lines.splitlines()) == {
+        "[... 1189 of 1779 characters left out here ...]"
+    }
+
+
 def test_a_workbench_survives_json() -> None:
     bench = Bench()
     bench.evaluate("tflops = 120.0")
@@ -314,7 +384,7 @@ def test_an_attempt_whose_parents_are_not_shown_to_the_step_is_evaluated_all_the
     box.call("write_source", '{"attempt": 2}')
     box.call("edit_source", '{"old": "110", "new": "120"}')
     said = box.call("evaluate", json.dumps(WHY))
-    assert "attempt 4: correct, 120.0 predicted TFLOPS; version 2 has 115.0" in said
+    assert "attempt 4: correct, 120.0 predicted TFLOPS; version 1 has 110.0 (+9.1%); version 2 has 115.0" in said
     assert box.bench.best is not None
 
 

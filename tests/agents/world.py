@@ -49,13 +49,27 @@ class World:
         self.attempts.append(self._summary(attempt, version.number))
         return version
 
-    def fail(self, source: str = "nonsense", hypothesis: str = "", decision: Decision | None = None) -> None:
+    def fail(
+        self,
+        source: str = "nonsense",
+        hypothesis: str = "",
+        decision: Decision | None = None,
+        built_on: int | None = None,
+    ) -> None:
         """Add an attempt that is no version."""
-        attempt = replace(self._attempt(source, f"to {source}", (0,), hypothesis), decision=decision)
+        attempt = replace(self._attempt(source, f"to {source}", (0,), hypothesis, built_on), decision=decision)
         self.desk.attempts[attempt.id] = attempt
         self.attempts.append(self._summary(attempt, None))
 
-    def evaluate(self, candidate: Candidate, *, change: str, parents: tuple[int, ...], hypothesis: str = "") -> Attempt:
+    def evaluate(
+        self,
+        candidate: Candidate,
+        *,
+        change: str,
+        parents: tuple[int, ...],
+        hypothesis: str = "",
+        built_on: int | None = None,
+    ) -> Attempt:
         """Judge and record."""
         if self.taken:
             raise CandidateTaken
@@ -66,7 +80,7 @@ class World:
         if self.evaluations is not None:
             self.evaluations -= 1
         self.limit()
-        return self._attempt(candidate.source, change, parents, hypothesis)
+        return self._attempt(candidate.source, change, parents, hypothesis, built_on)
 
     def limit(self, **left: float) -> None:
         """Set what is left."""
@@ -93,12 +107,15 @@ class World:
         """Return the kinds of the transcript's entries."""
         return [kind for kind, _ in self.desk.entries]
 
-    def _attempt(self, source: str, change: str, parents: tuple[int, ...], hypothesis: str) -> Attempt:
+    def _attempt(
+        self, source: str, change: str, parents: tuple[int, ...], hypothesis: str, built_on: int | None = None
+    ) -> Attempt:
         candidate, number = Candidate("mha", source), len(self.desk.attempts) + 1
         evaluation: Evaluation = judge(candidate)
         attempt = Attempt(
-            number, 1, number, candidate.digest, source, change, parents, evaluation, NOW, NOW, hypothesis
-        )
+            number, 1, number, candidate.digest, source, change, parents, evaluation, NOW, NOW, hypothesis,
+            built_on=built_on,
+        )  # fmt: skip
         self.desk.attempts[number] = attempt
         return attempt
 
@@ -107,4 +124,5 @@ class World:
         return AttemptSummary(
             attempt.id, attempt.step_id, attempt.digest, attempt.plan_digest, attempt.status, found.geomean_tflops,
             found.message, attempt.change, attempt.parents, version, 1.0, NOW, attempt.hypothesis, attempt.decision,
+            attempt.built_on,
         )  # fmt: skip

@@ -85,7 +85,7 @@ GLUON = "triton.experimental.gluon.language"
         ("traffic of partial outputs in FSA", "partial-traffic"),
         ("pack query heads of a group for GQA", "group"),
         ("is exp or latency the critical resource", "critical-resource"),
-        ("issue the next QK product before the softmax", "overlap-qk"),
+        ("issue the next QK product before the softmax", "skew"),
         ("what FlashAttention-3 reaches on H100", "anchors-hopper"),
         ("tl.dot", "triton.language.dot"),
         ("tl.dot_scaled formats", "triton.language.dot_scaled"),

@@ -11,7 +11,7 @@ from evaluator.candidate import Candidate
 from evaluator.evaluation import CaseScore, Evaluation, Score, Status
 from evaluator.target import ScoreKind
 from lineage_db.decision import Decision
-from lineage_db.records import Attempt, Run, Step
+from lineage_db.records import Attempt, Run, Step, Submission
 from lineage_db.store import Store
 from tests.decisions import accept
 from tests.postgresql import Cluster, empty
@@ -96,6 +96,7 @@ class Maker:
         parents: tuple[int, ...] = (),
         evaluation: Evaluation | None = None,
         decision: Decision | None = None,
+        built_on: int | None = None,
     ) -> Attempt:
         """Record an attempt."""
         return store.results.record_attempt(
@@ -107,6 +108,7 @@ class Maker:
             started=NOW,
             finished=NOW + timedelta(seconds=2),
             decision=decision,
+            built_on=built_on,
         )
 
     def version(self, store: Store, run: Run, tflops: float, parents: tuple[int, ...] = ()) -> None:
@@ -123,6 +125,7 @@ class Maker:
         *,
         parents: tuple[int, ...] = (),
         decide: Callable[..., Decision | None],
+        submission: Submission | None = None,
     ) -> object:
         """Conclude a step."""
         return store.results.conclude(
@@ -132,4 +135,5 @@ class Maker:
             reason="tried tiles",
             now=NOW,
             decide=decide,
+            submission=submission,
         )

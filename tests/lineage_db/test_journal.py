@@ -85,6 +85,17 @@ def test_notes_outlive_their_step(store: Store, make: Any) -> None:
     assert [(note.step_number, note.text) for note in store.journal.memories(run.id)] == [(0, "first"), (1, "second")]
 
 
+def test_what_a_step_hands_over_is_told_apart_from_its_notes(store: Store, make: Any) -> None:
+    run = make.run(store)
+    step = make.step(store, run)
+    store.journal.remember(step.id, "a note", now=make.now)
+    handed_over = store.journal.remember(step.id, "go on with tiles", now=make.now, handover=True)
+    assert [(each.text, each.handover) for each in store.journal.memories(run.id)] == [
+        ("a note", False), ("go on with tiles", True),
+    ]  # fmt: skip
+    assert store.journal.memories(run.id)[1] == handed_over
+
+
 def test_interventions_come_back_as_they_were_made_and_only_one_worker_makes_each(store: Store, make: Any) -> None:
     run = make.run(store)
     fields = {

@@ -61,9 +61,10 @@ def insert(connection: Any, table: str, **values: Any) -> None:
 
 def fill(connection: Any, make: Any, revision: str) -> None:
     """Put in a run of four steps, as the AVO that had this schema left it when it was killed."""
+    start = {"source": "x = 0"}
     insert(
         connection, "runs", id=7, name="old", problem="mha", target="h100", suite="paper", operator="mutate", seed=3,
-        config=json.dumps({"start": {"source": "x = 0"}}), state="running", created=OLD, updated=OLD, changes=9,
+        config=json.dumps({"start": start if revision < "0010" else [start]}), state="running", created=OLD, updated=OLD, changes=9,
     )  # fmt: skip
     for number, state in enumerate(("done", "abandoned", "done", "running")):
         turns = {"turn": number, "unfinished": int(state == "abandoned")} if revision >= "0005" else {}
@@ -85,10 +86,12 @@ def fill(connection: Any, make: Any, revision: str) -> None:
         )  # fmt: skip
     if revision >= "0003":
         insert(connection, "hypotheses", attempt_id=2, text="larger tiles")
+        said = {"attempt_id": 2, "change": "tiles of 128", "hypothesis": "", "expected": "+9%", "seen": "+50%"}
+        connection.execute(text("UPDATE steps SET submission = :said WHERE id = 3"), {"said": json.dumps(said)})
         insert(connection, "messages", step_id=4, number=0, kind="message", written=OLD, content='{"role": "user"}')
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010"])
 def test_a_database_of_an_earlier_schema_keeps_what_it_has_and_goes_on(url: str, make: Any, revision: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__path__[0])))
@@ -105,6 +108,8 @@ def test_a_database_of_an_earlier_schema_keeps_what_it_has_and_goes_on(url: str,
         assert [version.attempt.evaluation.geomean_tflops for version in store.versions(run.id)] == [4.0, 6.0]
         assert [attempt.version for attempt in store.attempt_summaries(run.id)] == [0, 1]
         assert [version.step_number for version in store.versions(run.id)] == [0, 2]
+        said = ("tiles of 128", "+50%") if revision >= "0003" else ("tile", "")
+        assert [(version.change, version.seen) for version in store.versions(run.id)] == [("tile", ""), said]
         assert store.attempts(run.id)[1].source == "x = 1"
         assert [attempt.decision for attempt in store.attempt_summaries(run.id)] == [None, None]
         assert store.attempts(run.id)[1].hypothesis == ("larger tiles" if revision >= "0003" else "")
@@ -132,7 +137,7 @@ def restart_sequences(url: str) -> None:
 
 def test_the_newest_schema_is_migrated_from_every_earlier_one() -> None:
     scripts = sorted(path.name[1:5] for path in Path(migrations.__path__[0], "versions").glob("r*.py"))
-    assert scripts[:-1] == ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"], (
+    assert scripts[:-1] == ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010"], (
         "add the new one to the test above"
     )
 

@@ -8,7 +8,7 @@ import pytest
 
 from lineage_db.decision import Decision, Ruling
 from lineage_db.errors import UnknownVersion
-from lineage_db.records import Attempt, Run, StepState, Version
+from lineage_db.records import Attempt, Run, StepState, Submission, Version
 from lineage_db.store import Store
 from tests.decisions import ACCEPTED, REFUSED, accept, never, refuse
 
@@ -42,6 +42,28 @@ def test_a_version_tells_the_step_that_accepted_it_whichever_evaluated_it(store:
     make.conclude(store, late, attempt, parents=(0,), decide=accept)
     assert [version.step_number for version in store.versions(run.id)] == [0, 2]
     assert store.version(run.id) == store.versions(run.id)[1]
+
+
+def test_a_version_has_the_words_of_its_submission_and_its_attempt_those_of_its_last_edit(
+    store: Store, make: Any
+) -> None:
+    run = make.run(store)
+    make.version(store, run, 5.0)
+    assert [attempt.whole_change for attempt in store.history(run.id).attempts] == [""]
+    step = make.step(store, run)
+    first = make.attempt(store, step, 5.5, source="first")
+    last = make.attempt(store, step, 6.0, source="last", built_on=first.id)
+    assert store.history(run.id).attempts[2].built_on == first.id
+    said = Submission(last.id, "tiles, then warps", "why", "+9%", "+20%")
+    version = make.conclude(store, step, last, parents=(0,), decide=accept, submission=said)
+    assert (version.change, version.attempt.change, version.seen) == ("tiles, then warps", "tile 64", "+20%")
+    assert store.version(run.id) == store.versions(run.id)[1] == version
+    assert store.attempt(run.id, last.id).built_on == first.id
+    assert [accepted.change for accepted in store.pages.accepted(run.id)] == ["tile 64", "tiles, then warps"]
+    for attempts in (store.history(run.id).attempts, store.attempt_summaries(run.id)):
+        assert [(one.change, one.whole_change, one.seen, one.built_on) for one in attempts] == [
+            ("tile 64", "", "", None), ("tile 64", "", "", None), ("tile 64", "tiles, then warps", "+20%", first.id),
+        ]  # fmt: skip
 
 
 def test_a_refused_attempt_ends_the_step_and_leaves_the_lineage(store: Store, make: Any) -> None:

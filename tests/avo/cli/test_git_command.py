@@ -79,12 +79,12 @@ def test_branches_merges_words_and_interventions_are_kept(avo: Avo, tmp_path: Pa
         attempt = store.results.record_attempt(
             step_id=step.id,
             candidate=Candidate("mha", "both = '\0 é'\n"),
-            change="both " * 30,
+            change="the last edit alone",
             evaluation=make_evaluation(130.0),
             hypothesis="they do not meet",
             **fields,
         )
-        submission = Submission(attempt.id, attempt.change, attempt.hypothesis, "10% more", "4% more")
+        submission = Submission(attempt.id, "both " * 30, attempt.hypothesis, "10% more", "4% more")
         store.results.conclude(
             step.id, attempt_id=attempt.id, parents=(1, 2), reason="", now=START, decide=accept,
             submission=submission,
@@ -96,6 +96,8 @@ def test_branches_merges_words_and_interventions_are_kept(avo: Avo, tmp_path: Pa
     assert git(out, "branch", "--format=%(refname:short)").split() == ["main", "tip-v3"]
     body = git(out, "log", "-1", "--format=%B", "main")
     assert len(body.splitlines()[0]) <= 72
+    assert body.startswith("v4: both both ")
+    assert "the last edit alone" not in body
     for words in ("both " * 30).strip(), "Hypothesis: they do not meet", "Expected: 10% more", "Supervisor (nudge)":
         assert words in body
     assert git(out, "show", "main:kernel.py") == "both = '\0 é'\n"

@@ -15,6 +15,7 @@ def test_notes_and_outcomes_are_shown_and_as_json(avo: Avo, tmp_path: Path) -> N
         run = make_run(store)
         step = store.claims.claim(run.id, worker="w0", operator="agent", now=NOW)
         store.journal.remember(step.id, "tiles of 64 spill", now=NOW)
+        store.journal.remember(step.id, "tiles of 32 next", now=NOW, handover=True)
         candidate = Candidate("mha", "tflops = 1.0")
         store.results.record_attempt(
             step_id=step.id, candidate=candidate, change="a", parents=(), evaluation=correct(90.0), started=NOW,
@@ -23,10 +24,17 @@ def test_notes_and_outcomes_are_shown_and_as_json(avo: Avo, tmp_path: Path) -> N
     shown = avo("memory", "fake", "--db", db)
     assert (shown.exit_code, shown.stdout.splitlines()) == (
         0,
-        ["step 0, note: tiles of 64 spill", "step 0: attempt 1: smaller is faster [a] -> 90.0"],
+        [
+            "step 0, note: tiles of 64 spill",
+            "step 0: attempt 1: 90.0 predicted TFLOPS. Changed: a. Hypothesis: smaller is faster.",
+            "",
+            "handed over by step 0, which made no version:",
+            "tiles of 32 next",
+        ],
     )
     assert json.loads(avo("memory", "fake", "--db", db, "--limit", "1", "--json").stdout) == [
-        {"step": 0, "attempt": None, "text": "tiles of 64 spill"}
+        {"step": 0, "attempt": None, "text": "tiles of 64 spill", "handover": False},
+        {"step": 0, "attempt": None, "text": "tiles of 32 next", "handover": True},
     ]
 
 

@@ -14,6 +14,7 @@ from avo.cli.common import PIPED_WIDTH, console, piped_width
 from avo.cli.lineage import branches
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Status
+from lineage_db.records import Submission
 from lineage_db.store import Store
 from seeds import seed_source
 from tests.avo.recorded import Recorded
@@ -308,6 +309,32 @@ def test_an_attempt_is_shown_with_why_it_is_no_version(avo: Avo) -> None:
     assert data["decision"]["ruling"] == "no_gain"
     faulty = avo("show", "mha-h100#3").stdout
     assert "does_not_fit: needs 262144 bytes of shared memory" in faulty
+
+
+def test_an_attempt_says_what_it_was_edited_from_and_a_version_has_the_words_of_its_submission(
+    avo: Avo, tmp_path: Path
+) -> None:
+    url = str(tmp_path / "edited.db")
+    with Store.open(url) as store:
+        run = Recorded(store)
+        run.step(100.0)
+        run.step(90.0, (0,), "slower", accept=False)
+        step = run.claim()
+        attempt = store.results.record_attempt(
+            step_id=step.id, candidate=Candidate("mha", "x = 3"), change="one line", parents=(0,), started=START,
+            finished=START, evaluation=make_evaluation(130.0), built_on=2,
+        )  # fmt: skip
+        submission = Submission(attempt.id, "all of it", "", "", "as expected")
+        store.results.conclude(
+            step.id, attempt_id=attempt.id, parents=(0,), reason="", now=START, decide=accept, submission=submission,
+        )  # fmt: skip
+    shown = avo("show", "live@1", "--db", url).stdout
+    assert shown.startswith("live@1: all of it\nmade by mutate from v0 and #2, ")
+    assert "\nseen: as expected\n" in shown
+    assert json.loads(avo("lineage", "live", "--db", url, "--json").stdout)[1]["seen"] == "as expected"
+    assert json.loads(avo("attempts", "live", "--db", url, "--json").stdout)[-1]["built_on"] == 2
+    line = next(line for line in avo("attempts", "live", "--db", url).stdout.splitlines() if "one line" in line)
+    assert line.split()[:4] == ["3", "2", "v0", "#2"]
 
 
 def test_an_attempt_that_is_a_version_is_shown_as_that(avo: Avo) -> None:

@@ -61,7 +61,8 @@ class Shop:
         self.step(SeedOperator(SEED))
 
     def step(self, operator: Any, allowance: Allowance = Allowance()) -> StepOutcome:  # noqa: B008
-        return make_work(self.store, self.run, self.evaluator, allowance=allowance).perform(operator, "w0")
+        work = make_work(self.store, self.run, self.evaluator, self.config, allowance=allowance)
+        return work.perform(operator, "w0")
 
     def drive(self, operator: Any, config: RunConfig) -> RunState:
         crew = InlineCrew(self.store, self.run, operator, self.evaluator, allowance=Allowance.of(config))
@@ -105,7 +106,9 @@ def test_a_step_ends_with_a_version_and_all_that_was_said_of_it(shop: Shop) -> N
     spend = shop.store.journal.spend(shop.run.id)
     assert (spend.calls, spend.tokens, spend.usd) == (2, 2200, pytest.approx(2.2))
     assert [call.step_id for call in shop.store.journal.calls(shop.run.id)] == [step.id, step.id]
-    assert [memory.text for memory in shop.store.journal.memories(shop.run.id)] == ["numbers may be larger"]
+    note, handover = shop.store.journal.memories(shop.run.id)
+    assert (note.text, note.handover, handover.handover) == ("numbers may be larger", False, True)
+    assert (version.change, version.seen, version.attempt.change) == ("faster", "as expected", "a number")
     assert len(shop.store.journal.messages(step.id)) > 5
 
 
@@ -141,7 +144,22 @@ def test_what_one_step_learnt_the_next_is_told(shop: Shop) -> None:
         shop.step(agent(endpoint))
     first = endpoint.requests[2]["messages"][1]["content"]
     assert "smaller is slower" in first
-    assert "[a number] -> 100.0 -> 90.0 predicted TFLOPS (-10.0%)" in first
+    assert "attempt 2: 100.0 -> 90.0 predicted TFLOPS (-10.0%) over version 0" in first
+    assert "# Handed over by step 1, which made no version\n(From the record" in first
+
+
+def test_a_worker_may_keep_one_conversation_over_several_steps(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "runs.db", RunConfig(operator="agent", continue_steps=2))
+    script = [trying(120.0), {"calls": [submit(2)]}, trying(110.0), {"calls": [submit(3)]}, {"calls": [submit(9)]}]
+    with Endpoint(script) as endpoint:
+        operator = Agentic(Settings((ModelSettings(name="m", base_url=endpoint.url),), continue_steps=2))
+        assert [shop.step(operator, Allowance(step_tokens=2200)).version for _ in range(3)] == [1, None, None]
+    lengths = [len(request["messages"]) for request in endpoint.requests]
+    assert lengths == [2, 5, 8, 11, 2, 4], "the third step begins anew"
+    assert endpoint.requests[2]["messages"][:5] == endpoint.requests[1]["messages"]
+    said = endpoint.requests[2]["messages"][-1]["content"]
+    assert "Step 1 of yours has ended: attempt 2 was accepted as version 1." in said
+    shop.store.close()
 
 
 def test_a_wrong_key_fails_the_step_in_one_line(shop: Shop) -> None:
@@ -317,7 +335,7 @@ def test_a_run_whose_worker_is_killed_goes_on_from_the_transcript(tmp_path: Path
         output, errors = child[0].communicate(timeout=600)
     assert child[0].returncode == 0, errors
     assert "the operator's process died: its step is abandoned, a new worker takes over" in errors
-    assert "version 1 accepted: 120.0 predicted TFLOPS, +20.0% [a number]" in errors
+    assert "version 1 accepted: 120.0 predicted TFLOPS, +20.0% [faster]" in errors
     summary = json.loads(output[output.index("{\n") :])
     assert summary["versions"] == 2
     assert summary["spend"]["calls"] == 2

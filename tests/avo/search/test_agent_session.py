@@ -109,6 +109,7 @@ def test_a_step_that_was_left_is_continued_by_the_next_session(office: Office) -
     first = office.session()
     write(first, 120)
     evaluate(first)
+    call(first, "remember", '{"note": "numbers may be larger"}')
     first.close()
     left = office.store.steps(office.run.id)[1]
     assert (left.state, left.reason) == (StepState.ABANDONED, "the agent disconnected before it submitted")
@@ -116,6 +117,8 @@ def test_a_step_that_was_left_is_continued_by_the_next_session(office: Office) -
     told = second.call("view_source", "{}").result(timeout=600)
     assert told[-1].strip() == "1 tflops = 120"
     assert "attempt 2: correct" in told[1]
+    assert "# Lineage\nVersions, predicted TFLOPS" in told[1]
+    assert "- numbers may be larger\n" in told[1]
     assert "accepted as version 1" in submit(second, 2)
     assert office.store.steps(office.run.id)[2].redoes == 1
 

@@ -1,0 +1,55 @@
+"""What a step hands over to the next one: the model's own words, or what the record of the step says."""
+
+from agents.desk import Desk
+from agents.tools.tables import short
+from agents.tools.workbench import Workbench
+
+MOST_WORDS = 600
+"""Longest handover."""
+_ATTEMPTS = 12
+"""Attempts that a handover made from the record lists, the latest."""
+_LAST_WORDS = 1_200
+"""Characters of what the model said last in a handover made from the record."""
+
+
+def handover(bench: Workbench, ending: str, last_words: str = "") -> str:
+    """Return what a step on ``bench`` hands over: the model's words if it left any, else what is on record.
+
+    ``ending`` says why the step is over, if it was not the model that ended it; ``last_words`` are the latest words of
+    the model. Empty if the step did nothing.
+    """
+    return abridged(bench.handover or _from_record(bench, ending, last_words))
+
+
+def hand_over(bench: Workbench, desk: Desk, ending: str, last_words: str = "") -> None:
+    """Leave the handover of a step to the next one, if there is anything to say."""
+    if text := handover(bench, ending, last_words):
+        desk.hand_over(text)
+
+
+def abridged(text: str) -> str:
+    """Return the first lines of ``text``, ``MOST_WORDS`` at most; of a longer first line, whole sentences."""
+    kept: list[str] = []
+    left = MOST_WORDS
+    for line in text.strip().splitlines():
+        words = line.split()
+        if len(words) > left:
+            return "\n".join(kept) or short(line, len(" ".join(words[:left])))
+        kept.append(line)
+        left -= len(words)
+    return "\n".join(kept)
+
+
+def _from_record(bench: Workbench, ending: str, last_words: str) -> str:
+    """Return what was tried, where the working source stands, and what the model said last."""
+    if not bench.attempts and not last_words:
+        return ""
+    lines = [
+        f"(From the record, not in the step's own words.) {f'The step ended: {ending}.' if ending else ''}".strip()
+    ]
+    if bench.reason:
+        lines.append(f"It submitted nothing: {bench.reason}")
+    lines += [f"- {attempt.line}" for attempt in bench.attempts[-_ATTEMPTS:]]
+    if last_words:
+        lines.append(f"Last said: {short(last_words, _LAST_WORDS)}")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Kernels that notes compare with others."""

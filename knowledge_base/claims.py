@@ -1,0 +1,68 @@
+"""Claims of notes as data: by how much one kernel is predicted to be faster than another.
+
+One line of a note's front matter each::
+
+    claim: h100 8k-full: mha/plain + exp2 + stages(3) => descriptors: +8% within 3
+
+The kernel before ``=>`` is compared with what the steps after it make of it. A step is a kernel, ``PROBLEM/SEED`` or
+``PROBLEM:PATH`` in the repository; or a move, in its first variant or the first whose label has the words in
+parentheses; or ``NAME=VALUE``, which sets a constant of the kernel's module. ``python -m bench.claims`` works them out
+and ``--write`` writes the gains of the model of the day into the notes.
+"""
+
+import re
+from dataclasses import dataclass
+
+_FORM = re.compile(
+    r"(?P<target>\w+) (?P<case>[\w-]+): (?P<before>.+) => (?P<after>.+): "
+    r"(?P<gain>[+-]\d+(?:\.\d+)?)% within (?P<tolerance>\d+(?:\.\d+)?)"
+)
+FORM = "TARGET CASE: KERNEL + MOVE => MOVE: +8% within 3"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """By how much one kernel is predicted to be faster than another on one benchmark case."""
+
+    target: str
+    case: str
+    before: tuple[str, ...]
+    """The steps that make the slower kernel, the first a kernel."""
+    after: tuple[str, ...]
+    """The steps that make the faster one of it."""
+    gain: float
+    """In percent; negative where the kernel becomes slower."""
+    tolerance: float
+    """How far the gain may be off, in percentage points."""
+
+    @property
+    def problem(self) -> str:
+        """Name of the problem that the kernels are for."""
+        return re.split("[/:]", self.before[0])[0]
+
+    def __str__(self) -> str:
+        before, after = " + ".join(self.before), " + ".join(self.after)
+        return f"{self.target} {self.case}: {before} => {after}: {self.gain:+g}% within {self.tolerance:g}"
+
+
+def read_claim(text: str) -> Claim:
+    """Parse a claim; raise ``ValueError`` for one that has not the form."""
+    found = _FORM.fullmatch(text)
+    if found is None or not re.match("[^ ]+[/:]", found["before"]):
+        raise ValueError(text)
+    before, after = (tuple(found[part].split(" + ")) for part in ("before", "after"))
+    return Claim(found["target"], found["case"], before, after, float(found["gain"]), float(found["tolerance"]))
+
+
+_PERCENT = re.compile(r"[+-]?(\d+(?:\.\d+)?)(?:%| percent)")
+_OF_SPEED = re.compile(
+    r"[+-]\d+(\.\d+)?%|\b(gain\w*|faster|slower|above|behind|los(e|es|t)|wins?|pays?|speed-?up|ahead|better|worse)\b"
+)
+_CODE = re.compile(r"```.*?```", re.DOTALL)
+_SENTENCE = re.compile(r"(?<=[.:;])\s+|\n\n|\n(?=[-|\d])")
+
+
+def stated_gains(body: str) -> set[str]:
+    """Return the percentages, as written and without sign, in those sentences of a text that are about speed."""
+    sentences = _SENTENCE.split(_CODE.sub("", body))
+    return {number for text in sentences if _OF_SPEED.search(text) for number in _PERCENT.findall(text)}

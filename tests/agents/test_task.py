@@ -1,0 +1,55 @@
+"""The task as a model is told it: figures to beat, versions, launch options, and what the prediction leaves out."""
+
+import re
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from agents.prompts import render
+from agents.task import published, task
+from evaluator.catalogue import get_problem, get_suite
+from evaluator.compiling.compiler import COMPILE_OPTIONS
+from evaluator.target import ScoreKind
+from evaluator.targets import get_target
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "performance-model.md"
+
+
+def said(problem: str = "mha", target: str = "h100", suite: str = "quick") -> str:
+    return render("system", **task(get_problem(problem), get_target(target), suite, ""))
+
+
+def test_published_figures_stand_beside_their_cases_with_their_source() -> None:
+    lines = [line.split() for line in said().splitlines()]
+    assert ["card", "8k-causal", "8k-full"] in lines
+    assert ["FlashAttention-3", "h100", "602", "646"] in lines
+    assert "Source: FlashAttention-3, arXiv 2407.08608, figure 5" in said()
+    long = published(get_problem("mha"), get_target("h100"), get_suite(get_problem("mha"), "paper"))
+    assert "32k-full" in long.splitlines()[0]
+    assert long.splitlines()[1].split()[-1] == "-", "nothing was published for 32k"
+    assert "b200" in published(get_problem("mha"), get_target("b200"), get_suite(get_problem("mha"), "quick"))
+
+
+@pytest.mark.parametrize(("problem", "target"), [("gqa", "h100"), ("fsa", "b200"), ("mha", "rtx5090")])
+def test_where_nothing_was_published_that_is_said(problem: str, target: str) -> None:
+    assert "No TFLOPS were published for these cases on this card." in said(problem, target)
+
+
+def test_a_candidate_is_told_triton_its_launch_options_and_that_queries_are_no_more_than_keys() -> None:
+    assert f"for Triton {version('triton')}." in said()
+    assert [name for name in COMPILE_OPTIONS if name not in said()] == []
+    assert "q_len <= kv_len" in said()
+    for name in ("mha", "gqa", "fsa"):
+        assert all(case.q_len <= case.kv_len for case in get_problem(name).correctness_cases)
+
+
+def test_what_is_approximated_is_what_a_model_is_told_of() -> None:
+    _, _, section = DOCUMENT.read_text(encoding="utf-8").partition("## What is approximated")
+    subjects = re.findall(r"^- \*\*([^*]+?)s?\*\*", section, re.M)
+    _, _, told = said().partition("# What the prediction does not see")
+    assert len(subjects) >= 10
+    assert [subject for subject in subjects if subject.lower() not in told.lower()] == []
+    measured = replace(get_target("h100"), kind=ScoreKind.MEASURED)
+    assert "does not see" not in render("system", **task(get_problem("mha"), measured, "quick", ""))
