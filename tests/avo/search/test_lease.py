@@ -16,7 +16,7 @@ from lineage_db.driving import LEASE
 from lineage_db.errors import DatabaseUnavailable
 from lineage_db.records import RunState, StepState
 from lineage_db.store import Store
-from tests.avo.fakes import NOW, SEED, Climber, InlineCrew, Scripted, judge, make_run
+from tests.avo.fakes import NOW, Climber, InlineCrew, Scripted, judge, make_run
 from tests.postgresql import Cluster
 
 PATIENCE_S = 600.0
@@ -65,10 +65,10 @@ def test_a_step_under_way_is_kept(tmp_path: Path) -> None:
             return Proposal(None, "thought")
 
         crew = InlineCrew(store, run, Scripted(Climber().vary, thinks), FakeEvaluator(judge))
-        crew.start(0, SEED)
+        crew.start(0, True)
         crew.wait(0)
         for _ in range(2):
-            crew.start(0, None)
+            crew.start(0, False)
             crew.wait(0)
         assert seen == [NOW + LEASE]
 
