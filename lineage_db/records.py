@@ -71,6 +71,8 @@ class Run:
     """When that process counts as gone unless it renews its lease."""
     request: Request = Request.NONE
     """What that process was asked to do."""
+    looks: int = 0
+    """How many candidates were looked at."""
 
     @property
     def paused(self) -> bool:
@@ -130,6 +132,8 @@ class Step:
     """Number of the abandoned step that this one repeats, perhaps another worker's."""
     reply: "PendingReply | None" = None
     """The reply of a model that the step waits for, or waited for when it was abandoned."""
+    looks: int = 0
+    """How many candidates it looked at that the run had not looked at before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +250,29 @@ class AttemptSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class Looked:
+    """A candidate that was looked at: compiled and predicted, but not executed, so its numbers may be wrong."""
+
+    look_id: int
+    step_number: int
+    """Number of the first step that looked at it."""
+    digest: str
+    plan_digest: str | None
+    """Digest of the launch plans for the benchmark cases, where the candidate got that far; not that of an attempt."""
+    fault: Status | None
+    """What keeps the candidate from being launched, if anything does."""
+    geomean_tflops: float
+    """Geometric mean of the prediction in TFLOPS; 0.0 for a faulty candidate."""
+    doubt: float
+    """Geometric mean over the cases of the factor on the time, 1 or more, if all doubts are true."""
+    change: str
+    """What was changed, in the operator's words."""
+    parents: tuple[int, ...]
+    """Numbers of the versions that the candidate was made from."""
+    made: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """The verdict on an attempt and nothing else."""
 
@@ -307,6 +334,8 @@ class History:
     """The lineage, seed first."""
     attempts: Sequence[AttemptSummary]
     """Every attempt, oldest first."""
+    looks: Sequence[Looked]
+    """Every look, oldest first."""
     firsts: Mapping[str, int]
     """Id of the first attempt with each launch plan, by the plan's digest. May know newer plans than ``attempts``."""
 

@@ -21,6 +21,7 @@ from agents.supervisor import since_growth
 from avo.config import RunConfig
 from avo.errors import RunFailed
 from avo.search.budget import SEED_OPERATOR, Allowance
+from avo.search.looking import found_again
 from avo.search.population import Population, population
 from avo.search.step import SeedOperator, Work, step_seed
 from avo.search.transfer import timing_first
@@ -28,11 +29,11 @@ from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Fault, Status
 from evaluator.evaluators import AnyRequest, EvaluateRequest, Evaluator, ProfileRequest, VerifyRequest
-from evaluator.inspection import Findings, Inspection
+from evaluator.inspection import Findings, Inspection, Look
 from evaluator.problem import HELD_OUT
 from evaluator.target import Target
 from knowledge_base.library import Library
-from lineage_db.records import Attempt, Intervention, Run, Selection, Step, StepState, Version
+from lineage_db.records import Attempt, Intervention, Looked, Run, Selection, Step, StepState, Version
 from lineage_db.store import Store
 
 TOLERANCE = 1e-9
@@ -50,6 +51,7 @@ class RecordedRun:
     attempts: Mapping[int, Attempt]
     replies: Mapping[int, Sequence[Reply]]
     """Replies by step number, those of the steps that it continues included."""
+    looked: Sequence[Looked] = ()
 
     @classmethod
     def read(cls, store: Store, run: Run) -> "RecordedRun":
@@ -60,12 +62,17 @@ class RecordedRun:
             if step.redoes is not None and step.operator != SingleTurn.name:  # which asks its model again
                 spoken[number] = [*spoken[step.redoes], *spoken[number]]
         attempts = {attempt.id: attempt for attempt in store.attempts(run.id)}
-        return cls(run, steps, store.versions(run.id), attempts, spoken)
+        return cls(run, steps, store.versions(run.id), attempts, spoken, store.history(run.id).looks)
 
     @cached_property
     def finished(self) -> Mapping[str, datetime]:
         """When candidates were evaluated, by digest."""
         return {attempt.digest: attempt.finished for attempt in self.attempts.values()}
+
+    @cached_property
+    def looks(self) -> Mapping[str, Looked]:
+        """What was looked at, by digest."""
+        return {look.digest: look for look in self.looked}
 
     @property
     def concluded(self) -> list[Step]:
@@ -120,6 +127,7 @@ class RecordedJudge(Evaluator):
 
     def __init__(self, record: RecordedRun, target: Target) -> None:
         self._target = target
+        self._looks = record.looks
         self._known = {attempt.digest: attempt.evaluation for attempt in record.attempts.values()}
         self._versions = {version.attempt.digest for version in record.versions}
 
@@ -137,6 +145,11 @@ class RecordedJudge(Evaluator):
                 return self._verify(candidate)
             case ProfileRequest():
                 return Fault(Status.UNSUPPORTED, "not replayed")
+            case Inspection(Look.SPEED, problem, source):
+                look = self._looks.get(Candidate(problem, source).digest)
+                if look is None:
+                    raise Unrecorded("looks at a candidate that is not on record")
+                return found_again(look)
             case Inspection():
                 return Findings(text="not replayed")
 
@@ -207,6 +220,12 @@ class _Again:
                     for attempt in brief.attempts
                     if record.finished.get(attempt.digest, step.started) <= step.started
                     and attempt.digest not in hidden
+                ],
+                looks=[
+                    look
+                    for look in brief.looks
+                    if (made := record.looks.get(look.digest)) is None
+                    or (made.made <= step.started and (origin is step or made.step_number != origin.number))
                 ],
                 interventions=self._interventions,
             )

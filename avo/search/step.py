@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from agents.desk import Desk
+from agents.desk import Desk, Left
 from agents.errors import ModelRefused, ProgramFailed, StepLeft
 from agents.model import Usage
 from agents.operator import Brief, Proposal, VariationOperator
@@ -21,6 +21,7 @@ from avo.search import canary
 from avo.search.acceptance import Thresholds, decide, outdated
 from avo.search.budget import SEED_OPERATOR, UNLIMITED, Allowance
 from avo.search.leases import renewed
+from avo.search.looking import RecordingLooks
 from avo.search.population import Home, Population, population
 from avo.search.scoring import RecordingScorer
 from avo.search.supervision import supervise
@@ -122,6 +123,11 @@ class _OpenStep:
         self._scorer = RecordingScorer(
             work.store, work.run, step, work.evaluator, work.config.alpha, work.clock, self._home.rivals, self._decide
         )
+        transcripts = (work.store.journal.messages(part.id) for part in reversed(self._earlier))
+        self._transcript = next((messages for messages in transcripts if messages), [])
+        continued = self._earlier if self._transcript else ()
+        most = work.allowance.step_looks
+        self._looks = RecordingLooks(work.store, step, work.evaluator, work.clock, most, continued)
         self._desk = self._make_desk()
 
     def perform(self, operator: VariationOperator) -> StepOutcome:
@@ -247,9 +253,7 @@ class _OpenStep:
     def _brief(self, interventions: Sequence[Intervention]) -> Brief:
         work, run, journal = self._work, self._work.run, self._work.store.journal
         history = work.store.history(run.id)
-        transcripts = (journal.messages(other.id) for other in reversed(self._earlier))
-        transcript = next((messages for messages in transcripts if messages), [])
-        hidden = self._origin.number if self._earlier and not transcript else None
+        hidden = self._origin.number if self._earlier and not self._transcript else None
         return Brief(
             problem=get_problem(run.problem),
             target=self._target,
@@ -260,13 +264,15 @@ class _OpenStep:
             knowledge=work.knowledge,
             evaluate=self._scorer,
             profile=work.evaluator.profile,
+            look=self._looks,
+            looks=history.looks if hidden is None else [look for look in history.looks if look.step_number != hidden],
             transferred=transferred(work.store, run),
             requirement=work.config.requirement,
             focus=self._home.selection.focus if self._home.selection else None,
             interventions=interventions,
             desk=self._desk,
             memories=journal.memories(run.id),
-            transcript=transcript,
+            transcript=self._transcript,
         )
 
     def _make_desk(self) -> Desk:
@@ -305,13 +311,17 @@ class _OpenStep:
         def remember(note: str) -> None:
             store.journal.remember(step.id, note, now=work.clock())
 
+        def left() -> Left:
+            found = work.allowance.left(store, work.run, (*self._earlier, step), work.clock())
+            return replace(found, looks=self._looks.left)
+
         return Desk(
             inspect=work.evaluator.inspect,
             attempt=attempt,
             record=record,
             charge=charge,
             remember=remember,
-            left=lambda: work.allowance.left(store, work.run, (*self._earlier, step), work.clock()),
+            left=left,
             listen=listen,
         )
 
