@@ -20,6 +20,7 @@ from agents.settings import ModelSettings, Settings
 from agents.supervisor import REMEMBERED
 from avo.cli.main import app
 from avo.config import RunConfig
+from avo.search.budget import Allowance
 from avo.search.replay import RecordedJudge, RecordedRun, Unrecorded, replay, told
 from avo.search.step import SeedOperator
 from evaluator.candidate import Candidate, Incumbent
@@ -34,7 +35,7 @@ from tests.agents.test_agentic import EVALUATE, says, submit, write
 from tests.avo.fakes import NOW, SEED, correct, judge, make_run, make_work
 from tests.avo.measured import MeasuringEvaluator, kernel
 
-CONFIG = RunConfig(workers=1)
+CONFIG = RunConfig(workers=1, step_looks=5)
 
 
 def any_kernel(candidate: Candidate) -> Evaluation:
@@ -61,7 +62,13 @@ class Recording:
     def step(self, operator: VariationOperator, verdict: Callable[[Candidate], Evaluation] = judge) -> None:
         config = CONFIG.model_copy(update={"supervisor": "off"})
         work = make_work(
-            self.store, self.run, FakeEvaluator(verdict), config, clock=self.clock, knowledge=Library.load()
+            self.store,
+            self.run,
+            FakeEvaluator(verdict),
+            config,
+            clock=self.clock,
+            knowledge=Library.load(),
+            allowance=Allowance.of(config),
         )
         work.perform(operator, "w0")
 
@@ -196,6 +203,9 @@ def test_mutate_makes_the_same_candidates_again(recording: Recording) -> None:
     old, new = (recording.store.attempt_summaries(run.id) for run in (recording.run, made))
     assert [attempt.digest for attempt in new] == [attempt.digest for attempt in old]
     assert len(recording.store.versions(made.id)) > 1
+    looks, again = (recording.store.history(run.id).looks for run in (recording.run, made))
+    assert [look.digest for look in again] == [look.digest for look in looks]
+    assert len(looks) == 5 * CONFIG.step_looks
 
 
 def test_the_command_says_whether_the_lineage_is_the_same(of_an_agent: Recording) -> None:
