@@ -1,21 +1,23 @@
 """The operator ``agent``: ``Vary(P_t) = Agent(P_t, K, f)``. A model calls tools until it submits an attempt."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from agents.conversation import MESSAGE, RESUMED, STATE, Conversation, result_message, unanswered
 from agents.desk import Desk
 from agents.errors import BudgetSpent, ContextOverflow, ModelRefused
 from agents.memory import lessons, matter_at_hand, ranked
-from agents.model import CHARS_PER_TOKEN, CUT, ChatMessage, Model, Reply
+from agents.model import CHARS_PER_TOKEN, CUT, ChatMessage, Model, Reply, ToolCall
 from agents.operator import Brief, Proposal
 from agents.prompts import render
 from agents.relay import MakeModel, chat_models
 from agents.settings import ModelSettings, Settings
 from agents.tools import Toolbox, Workbench
+from agents.tools.arguments import READING
 from agents.tools.tables import lineage, short, unresolved
-from agents.tools.toolbox import MOST_CHARS, cut
+from agents.tools.toolbox import ERROR, MOST_CHARS, cut
 from evaluator.catalogue import get_problem, get_suite
 from evaluator.problem import Problem
 from evaluator.target import Target
@@ -33,6 +35,7 @@ _LINEAGE_CHARS = 8_000
 _RESULT_SHARE = 0.1
 """Largest share of the context that the result of one tool may take."""
 _INTERRUPTED = "error: interrupted before there was a result"
+_NOT_RUN = "not run: the call before failed"
 
 
 class Agentic:
@@ -134,6 +137,13 @@ def source_to_adapt(brief: Brief) -> str:
     return taken.source if taken is not None and other else ""
 
 
+def _together(calls: Sequence[ToolCall]) -> Iterator[list[ToolCall]]:
+    """Yield the calls in order: those in a row that only read together, every other one alone."""
+    for reads, some in groupby(calls, lambda call: call.name in READING):
+        in_a_row = list(some)
+        yield from [in_a_row] if reads else ([call] for call in in_a_row)
+
+
 class _Step:
     """One call of ``vary``."""
 
@@ -193,12 +203,19 @@ class _Step:
         self._idle = 0 if reply.calls else self._idle + 1
         if not reply.empty:
             self._conversation.reply(reply)
-        for call in reply.calls:
-            said = self._toolbox.call(call.name, call.arguments)
-            self._keep_state()  # before the result, so that nothing the model has read is ever lost
-            self._conversation.add(result_message(call.id, said))
+        stopped = False
+        for calls in _together(reply.calls):
+            for call, said in zip(calls, [_NOT_RUN] * len(calls) if stopped else self._perform(calls), strict=True):
+                self._keep_state()  # before the result, so that nothing the model has read is ever lost
+                self._conversation.add(result_message(call.id, said))
+                stopped = stopped or said.startswith(ERROR)
         if not reply.calls or reply.finish == CUT:
             self._say(render("nudge", problem=reply.problem))
+
+    def _perform(self, calls: Sequence[ToolCall]) -> Sequence[str]:
+        if len(calls) > 1:
+            return self._toolbox.call_together(calls)
+        return [self._toolbox.call(call.name, call.arguments) for call in calls]
 
     def _ask(self) -> Reply:
         if self._conversation.full:
