@@ -29,7 +29,7 @@ _BEAM = 4
 """Number of edits, besides the version itself, that further moves are added to: the fastest that are not exhausted."""
 _SURE = 0.9
 """Share of a kernel's doubts that is taken to be true: acceptance asks for a lead in that share of the draws."""
-_NOISE = 0.1
+_NOISE = 0.07
 """Edits are drawn by exp(the logarithm of the speed expected of them / this)."""
 _FAULT = -0.3
 """What a change that led to a fault gained, in log speed-up: elsewhere it may fit."""
@@ -71,9 +71,11 @@ class Paths:
             if look.parents and look.parents[0] in self._of:
                 path = (*self._of[look.parents[0]], *parts_of(look.change))
                 self.add(path, Sight(_surely(look.geomean_tflops, look.doubt), look.digest, look.plan_digest))
-        faulty = {attempt.digest for attempt in brief.attempts if _faulty(attempt)}
-        self._wrong = [frozenset(path) for path, sight in self.seen.items() if sight.tflops and sight.digest in faulty]
-        """The changes that led to what was predicted and then found to be wrong."""
+        faulty = {attempt.digest: _faulty(attempt) for attempt in brief.attempts}
+        judged = [(frozenset(path), faulty.get(sight.digest)) for path, sight in self.seen.items() if sight.tflops]
+        right = frozenset().union(*(changes for changes, wrong in judged if wrong is False))
+        self._wrong = [changes - right or changes for changes, wrong in judged if wrong]
+        """Of what was predicted and then found to be wrong, the changes that led to it and to nothing right."""
 
     def of(self, version: Version) -> Path:
         """Return the changes that lead to a version."""
@@ -91,7 +93,7 @@ class Paths:
                 yield there[first:], sight
 
     def sound(self, path: Path) -> bool:
-        """Whether the changes do not include all those of an attempt that was wrong."""
+        """Whether the changes do not include all those that an attempt is thought to be wrong for."""
         return not any(wrong.issubset(path) for wrong in self._wrong)
 
     def add(self, path: Path, sight: Sight) -> None:

@@ -14,7 +14,8 @@ from lineage_db.decision import Decision, Ruling, ending, final
 from lineage_db.engine import Database, Part, transactional
 from lineage_db.errors import ForeignEvaluation
 from lineage_db.history import Histories
-from lineage_db.records import Attempt, Looked, StepState, Submission, Version
+from lineage_db.looked import Looked
+from lineage_db.records import Attempt, StepState, Submission, Version
 from lineage_db.tables import attempts, decisions, hypotheses, looks, runs, steps, versions
 
 # What each attempt asks for is built once: to build a statement takes longer than to execute it.

@@ -10,7 +10,8 @@ from evaluator.evaluation import CaseScore, Fault, Score, geometric_mean
 from evaluator.evaluators import Evaluator
 from evaluator.inspection import Findings, Inspection, Look
 from evaluator.target import ScoreKind
-from lineage_db.records import Looked, Step
+from lineage_db.looked import Looked
+from lineage_db.records import Step
 from lineage_db.store import Store
 
 

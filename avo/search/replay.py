@@ -33,7 +33,8 @@ from evaluator.inspection import Findings, Inspection, Look
 from evaluator.problem import HELD_OUT
 from evaluator.target import Target
 from knowledge_base.library import Library
-from lineage_db.records import Attempt, Intervention, Looked, Run, Selection, Step, StepState, Version
+from lineage_db.looked import Looked
+from lineage_db.records import Attempt, Intervention, Run, Selection, Step, StepState, Version
 from lineage_db.store import Store
 
 TOLERANCE = 1e-9

@@ -24,7 +24,8 @@ from evaluator.target import ScoreKind, Target
 from evaluator.targets import get_target
 from knowledge_base.library import Library
 from lineage_db.decision import Lead
-from lineage_db.records import Attempt, AttemptSummary, Intervention, Looked, Version
+from lineage_db.looked import Looked
+from lineage_db.records import Attempt, AttemptSummary, Intervention, Version
 from seeds import seed_source
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

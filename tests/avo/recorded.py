@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Status
 from lineage_db.decision import Decision
-from lineage_db.records import Attempt, Looked, Run, RunState, Step, StepState
+from lineage_db.looked import Looked
+from lineage_db.records import Attempt, Run, RunState, Step, StepState
 from lineage_db.store import Store
 from tests.avo.sample_run import START, make_evaluation
 from tests.decisions import decided

@@ -7,7 +7,8 @@ import pytest
 
 from evaluator.evaluation import Status
 from lineage_db.errors import StepNotRunning
-from lineage_db.records import Looked, StepState
+from lineage_db.looked import Looked
+from lineage_db.records import StepState
 from lineage_db.store import Store
 
 
