@@ -15,7 +15,7 @@ from agents.prompts import render
 from agents.relay import MakeModel, chat_models
 from agents.settings import ModelSettings, Settings
 from agents.tools import Toolbox, Workbench
-from agents.tools.arguments import READING
+from agents.tools.arguments import READ_ONLY
 from agents.tools.tables import lineage, short, unresolved
 from agents.tools.toolbox import ERROR, MOST_CHARS, cut
 from evaluator.catalogue import get_problem, get_suite
@@ -139,7 +139,7 @@ def source_to_adapt(brief: Brief) -> str:
 
 def _together(calls: Sequence[ToolCall]) -> Iterator[list[ToolCall]]:
     """Yield the calls in order: those in a row that only read together, every other one alone."""
-    for reads, some in groupby(calls, lambda call: call.name in READING):
+    for reads, some in groupby(calls, lambda call: call.name in READ_ONLY):
         in_a_row = list(some)
         yield from [in_a_row] if reads else ([call] for call in in_a_row)
 

@@ -155,24 +155,8 @@ TOOLS: dict[str, type[_Arguments]] = {
     "remember": Remember,
     "submit": Submit,
 }
-READING = frozenset(
-    {
-        "read_lineage",
-        "read_version",
-        "diff_versions",
-        "search_knowledge",
-        "read_note",
-        "view_source",
-        "check",
-        "profile",
-        "run_python",
-    }
-)
-"""Tools that only read: their calls change nothing, so they may be performed side by side."""
-
-
-READ_ONLY = frozenset(TOOLS) - {"edit_source", "write_source", "evaluate", "remember", "submit"}
-"""The tools that change neither the step nor the run."""
+READ_ONLY = frozenset(TOOLS) - {"edit_source", "write_source", "try_variants", "evaluate", "remember", "submit"}
+"""The tools that change neither the step nor the run: calls of them may be performed side by side."""
 
 
 def parse(name: str, arguments: str) -> BaseModel:
