@@ -1,7 +1,8 @@
 """The operator ``agent``: ``Vary(P_t) = Agent(P_t, K, f)``. A model calls tools until it submits an attempt."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from agents.briefing import budget, continued, opening, resumed
@@ -10,14 +11,15 @@ from agents.conversation import CONTINUED, RESUMED, STATE, Conversation, message
 from agents.desk import Desk
 from agents.errors import BudgetSpent, ContextOverflow, ModelRefused
 from agents.handover import hand_over
-from agents.model import CHARS_PER_TOKEN, CUT, ChatMessage, Model, Reply
+from agents.model import CHARS_PER_TOKEN, CUT, ChatMessage, Model, Reply, ToolCall
 from agents.operator import Brief, Proposal
 from agents.prompts import render
 from agents.relay import MakeModel, chat_models
 from agents.settings import ModelSettings, Settings
 from agents.task import told
 from agents.tools import Toolbox, Workbench
-from agents.tools.toolbox import MOST_CHARS, cut
+from agents.tools.arguments import READ_ONLY
+from agents.tools.toolbox import ERROR, MOST_CHARS, cut
 from lineage_db.records import Submission
 
 MOST_TURNS = 200
@@ -28,6 +30,7 @@ LAST_TURNS = 4
 """Replies that the model still gets after its last evaluation, to submit by itself."""
 _RESULT_SHARE = 0.1
 """Largest share of the context that the result of one tool may take."""
+_NOT_RUN = "not run: the call before failed"
 
 
 class Agentic:
@@ -73,6 +76,13 @@ def proposal(bench: Workbench, desk: Desk, ending: str = "", last_words: str = "
     if ending:
         reason = f"{ending}; submitted is the best attempt: {reason}"
     return Proposal(desk.attempt(submission.attempt_id), reason, submission)
+
+
+def _together(calls: Sequence[ToolCall]) -> Iterator[list[ToolCall]]:
+    """Yield the calls in order: those in a row that only read together, every other one alone."""
+    for reads, some in groupby(calls, lambda call: call.name in READ_ONLY):
+        in_a_row = list(some)
+        yield from [in_a_row] if reads else ([call] for call in in_a_row)
 
 
 class _Step:
@@ -137,12 +147,19 @@ class _Step:
         self._idle = 0 if reply.calls else self._idle + 1
         if not reply.empty:
             self._conversation.reply(reply)
-        for call in reply.calls:
-            said = self._toolbox.call(call.name, call.arguments)
-            self._keep_state()  # before the result, so that nothing the model has read is ever lost
-            self._conversation.add(result_message(call.id, said))
+        stopped = False
+        for calls in _together(reply.calls):
+            for call, said in zip(calls, [_NOT_RUN] * len(calls) if stopped else self._perform(calls), strict=True):
+                self._keep_state()  # before the result, so that nothing the model has read is ever lost
+                self._conversation.add(result_message(call.id, said))
+                stopped = stopped or said.startswith(ERROR)
         if not reply.calls or reply.finish == CUT:
             self._say(render("nudge", problem=reply.problem))
+
+    def _perform(self, calls: Sequence[ToolCall]) -> Sequence[str]:
+        if len(calls) > 1:
+            return self._toolbox.call_together(calls)
+        return [self._toolbox.call(call.name, call.arguments) for call in calls]
 
     def _ask(self) -> Reply:
         if self._conversation.full:

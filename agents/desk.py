@@ -18,6 +18,8 @@ class Left:
     usd: float | None = None
     evaluations: int | None = None
     """New candidates that may still be evaluated."""
+    looks: int | None = None
+    """New candidates that may still be looked at without a verdict."""
     minutes: float | None = None
     spent: str = ""
     """Names the budget that does not allow another model call; empty while all of them do."""

@@ -4,6 +4,7 @@ AgentError
 +-- UnknownOperator     no operator of that name
 +-- InvalidOperator     an installed plugin is not an operator
 +-- CandidateTaken      another worker is evaluating the candidate right now
++-- LooksSpent          the step may not look at so many candidates
 +-- NoModel             the operator needs a language model and none is named
 +-- NoEndpoint          a model's address or key is missing
 +-- NoPrice             a limit in USD is set, but a model's price is unknown
@@ -36,6 +37,13 @@ class CandidateTaken(AgentError):
 
     def __init__(self) -> None:
         super().__init__("another worker is evaluating this candidate: propose another")
+
+
+class LooksSpent(AgentError):
+    """The step may not look at so many candidates."""
+
+    def __init__(self, wanted: int, left: int) -> None:
+        super().__init__(f"{wanted} candidates to look at, and {left} looks are left: look at fewer")
 
 
 class NoModel(AgentError):

@@ -1,17 +1,20 @@
 """The operator ``mutate``: edits a version by syntax-tree moves, without a language model.
 
+A step looks at many edits and evaluates the one that is predicted to be fastest; where it cannot look, it draws one.
+
 Its memory is the run's record: a change is written ``move: what; move: what``, so that what each move has paid can be
-read back from the attempts. Equal briefs give equal candidates.
+read back from looks and attempts. Equal briefs give equal candidates.
 """
 
 import math
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
+from agents.edits import Edit, edit_of, moves_of
 from agents.errors import CandidateTaken
 from agents.moves import MOVES, Move
 from agents.operator import Brief, Proposal
+from agents.scouting import LOOKS, Scout
 from lineage_db.records import Attempt, AttemptSummary, Intervention, Version
 
 _BEST_PARENT = 0.85
@@ -36,19 +39,6 @@ _LEAST_VALUE = 0.002
 """Least value of any move, in log speed-up: a move that never paid is still tried now and then."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Edit:
-    """A source made from a version by one or more moves."""
-
-    source: str
-    changes: tuple[str, ...]
-    moves: tuple[str, ...]
-
-    @property
-    def change(self) -> str:
-        return "; ".join(f"{move}: {change}" for move, change in zip(self.moves, self.changes, strict=True))
-
-
 class Mutate:
     """Applies one move, sometimes two or three together, to the best version or an earlier one."""
 
@@ -68,13 +58,15 @@ class Mutate:
         tried = {attempt.digest for attempt in brief.attempts} | {version.attempt.digest for version in brief.versions}
         plans = {attempt.plan_digest for attempt in brief.attempts}
         plans |= {version.attempt.plan_digest for version in brief.versions}
+        looked = {look.digest for look in brief.looks}
+        unseen = [attempt for attempt in brief.attempts if attempt.digest not in looked]
         twins: list[str] = []
         pointed_out = {name for made in brief.interventions for name in _directed(made)}
         for parent, base, start in _starts(brief, rng):
-            values = move_values(self._moves, brief.versions, brief.attempts, critical_resources(base))
+            values = move_values(self._moves, brief.versions, unseen, critical_resources(base))
             least = _POINTED_OUT * max(values.values(), default=0.0)
             values = {name: max(value, least) if name in pointed_out else value for name, value in values.items()}
-            while edit := self._choose(start, brief, tried, values, rng):
+            for edit in self._edits(parent, start, brief, tried, values, rng):
                 candidate = brief.candidate(edit.source)
                 try:
                     attempt = brief.evaluate(candidate, change=edit.change, parents=(parent.number,))
@@ -84,14 +76,32 @@ class Mutate:
                 if attempt.plan_digest is None or attempt.plan_digest not in plans:
                     return _proposal(edit, parent, attempt)
                 tried.add(candidate.digest)
-                twins.append(_on(edit, parent))
+                twins.append(edit.on(parent))
                 if len(twins) == _PLAN_TRIES:
                     return Proposal(None, f"{'; '.join(twins)}: launch plans that were tried before")
         return Proposal(None, "exhausted: every edit of every version has been tried")
 
+    def _edits(
+        self,
+        parent: Version,
+        start: Edit,
+        brief: Brief,
+        tried: Collection[str],
+        values: Mapping[str, float],
+        rng: random.Random,
+    ) -> Iterator[Edit]:
+        """Yield edits of ``start`` that are not ``tried``, a set that grows: those predicted best, then drawn ones."""
+        left = brief.desk.left().looks
+        if brief.look is not None and left != 0:
+            scout = Scout(brief, brief.look, parent, start, self._moves, values, rng)
+            if scout.explore(LOOKS if left is None else left):
+                yield from scout.ranked(tried)
+        while edit := self._choose(start, brief, tried, values, rng):
+            yield edit
+
     def _choose(
-        self, start: _Edit, brief: Brief, tried: Collection[str], values: Mapping[str, float], rng: random.Random
-    ) -> _Edit | None:
+        self, start: Edit, brief: Brief, tried: Collection[str], values: Mapping[str, float], rng: random.Random
+    ) -> Edit | None:
         """Draw an untried edit of ``start``: of as many moves as drawn, else of one, else any composition."""
         depths = _STALLED_DEPTHS if brief.interventions else _DEPTHS
         depth = rng.choices([depth for depth, _ in depths], [weight for _, weight in depths])[0]
@@ -104,21 +114,21 @@ class Mutate:
 
     def _compose(
         self,
-        edit: _Edit | None,
+        edit: Edit | None,
         depth: int,
         brief: Brief,
         tried: Collection[str],
         values: Mapping[str, float],
         rng: random.Random,
-    ) -> _Edit | None:
+    ) -> Edit | None:
         """Draw ``depth`` different moves one after the other; None when the result was tried or there are too few."""
         for _ in range(depth):
             edit = self._draw(edit, brief, values, rng, skip=()) if edit else None
         return edit if edit and brief.candidate(edit.source).digest not in tried else None
 
     def _draw(
-        self, edit: _Edit, brief: Brief, values: Mapping[str, float], rng: random.Random, *, skip: Collection[str]
-    ) -> _Edit | None:
+        self, edit: Edit, brief: Brief, values: Mapping[str, float], rng: random.Random, *, skip: Collection[str]
+    ) -> Edit | None:
         """Apply one more move, drawn by squared value, in a variant drawn by rank; pass over digests in ``skip``."""
         open_moves = [move for move in self._moves if move.name not in edit.moves]
         while open_moves:
@@ -130,7 +140,7 @@ class Mutate:
             ]
             if variants:
                 variant = rng.choices(variants, [1 / (rank + 1) ** 2 for rank in range(len(variants))])[0]
-                return _Edit(variant.source, (*edit.changes, variant.label), (*edit.moves, move.name))
+                return edit.then(move.name, variant.label, variant.source)
             open_moves.remove(move)
         return None
 
@@ -171,8 +181,8 @@ def move_values(
     }
 
 
-def _proposal(edit: _Edit, parent: Version, attempt: Attempt) -> Proposal:
-    tried_on = _on(edit, parent)
+def _proposal(edit: Edit, parent: Version, attempt: Attempt) -> Proposal:
+    tried_on = edit.on(parent)
     score = attempt.evaluation.score
     if score is None:
         return Proposal(None, f"{tried_on}: {attempt.status}: {attempt.evaluation.message}")
@@ -180,21 +190,12 @@ def _proposal(edit: _Edit, parent: Version, attempt: Attempt) -> Proposal:
     return Proposal(attempt, f"{tried_on}: {before:.1f} -> {score.geomean_tflops:.1f} {score.kind} TFLOPS")
 
 
-def _on(edit: _Edit, parent: Version) -> str:
-    return f"{edit.change} (on version {parent.number})"
-
-
-def moves_of(change: str) -> list[str]:
-    """Return the names of the moves in a change by ``mutate``; for another operator's change, meaningless words."""
-    return [part.partition(":")[0].strip() for part in change.split(";")]
-
-
 def _directed(made: Intervention) -> Iterator[str]:
     """Yield the move names that directions begin with."""
     return (direction.partition(":")[0] for direction in made.directions)
 
 
-def _starts(brief: Brief, rng: random.Random) -> Iterator[tuple[Version, Attempt, _Edit]]:
+def _starts(brief: Brief, rng: random.Random) -> Iterator[tuple[Version, Attempt, Edit]]:
     """Yield what to edit: a parent, the attempt whose source is edited, and the edit of the parent that this is.
 
     They are the versions, and now and then an unresolved attempt before them, unless a version is asked for. Such an
@@ -205,13 +206,9 @@ def _starts(brief: Brief, rng: random.Random) -> Iterator[tuple[Version, Attempt
     if better and rng.random() < _BUILT_ON:
         attempt = brief.desk.attempt(rng.choice(better).attempt_id)
         parent = next(known[number] for number in attempt.parents if number in known)
-        changes = [change.partition(": ") for change in attempt.change.split("; ")]
-        if not all(what for _, _, what in changes):  # another operator's
-            changes = [(f"attempt {attempt.id}", ": ", attempt.change)]
-        edit = _Edit(attempt.source, tuple(what for _, _, what in changes), tuple(name for name, _, _ in changes))
-        yield parent, attempt, edit
+        yield parent, attempt, edit_of(attempt.change, attempt.source, f"attempt {attempt.id}")
     for version in _parents(brief.versions, brief.asked, rng):
-        yield version, version.attempt, _Edit(version.attempt.source, (), ())
+        yield version, version.attempt, Edit(version.attempt.source, (), ())
 
 
 def _parents(versions: Sequence[Version], asked: Version | None, rng: random.Random) -> Iterator[Version]:

@@ -11,10 +11,12 @@ from agents.desk import Desk, FakeDesk
 from evaluator.candidate import Candidate
 from evaluator.catalogue import name_of
 from evaluator.evaluation import Fault
+from evaluator.inspection import Findings
 from evaluator.problem import Problem
 from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.decision import Ruling
+from lineage_db.looked import Looked
 from lineage_db.records import Attempt, AttemptSummary, Intervention, Memory, Message, Run, Step, Submission, Version
 
 if TYPE_CHECKING:
@@ -45,6 +47,32 @@ class Scorer(Protocol):
 
         A candidate that the run already has is not evaluated again. Raises ``CandidateTaken`` while another worker
         evaluates it, and ``EvaluatorUnavailable``.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """A candidate, and how it was made."""
+
+    candidate: Candidate
+    change: str
+    """What was changed, in the operator's words."""
+    parents: tuple[int, ...]
+    """Numbers of the versions it was made from."""
+
+
+class Looker(Protocol):
+    """Looks at candidates: compiles them and predicts their speed, but executes nothing, so any may still be wrong."""
+
+    def __call__(self, variations: Sequence[Variation]) -> Sequence[Findings]:
+        """Return what is seen of each, in order: a score with the launch plans' digest, or a fault; and resources.
+
+        Where speed is measured, the score is the prediction for that card. Looks are recorded and counted against the
+        step's budget, each candidate once. The evaluators that are free work on them side by side.
+
+        Raises ``LooksSpent`` where fewer looks are left than candidates are new to the step, and
+        ``EvaluatorUnavailable``.
         """
         ...
 
@@ -103,6 +131,10 @@ class Brief:
     knowledge: Library
     evaluate: Scorer
     profile: Explain
+    look: Looker | None = None
+    """None: the operator can only evaluate."""
+    looks: Sequence[Looked] = ()
+    """Everything that the run has looked at so far, oldest first."""
     transferred: Transferred | None = None
     """The lineage of another problem that the run starts from, if any.
 

@@ -119,6 +119,8 @@ class RunConfig(BaseModel):
 
     step_evaluations: Annotated[int | None, Flag(_STEP, "N", commands=_STEPS_OF_A_RUN)] = Field(default=12, ge=1)
     """New candidates that an operator with models may evaluate in one step."""
+    step_looks: Annotated[int | None, Flag(_STEP, "N", commands=_STEPS_OF_A_RUN)] = Field(default=24, ge=0)
+    """Candidates that an operator may look at in one step: compiled and predicted, but not executed."""
     step_tokens: Annotated[int | None, Flag(_STEP, "N", "no limit")] = Field(default=None, ge=1)
     """Tokens that a step may use."""
     step_usd: Annotated[float | None, Flag(_STEP, "USD", "no limit")] = Field(default=None, gt=0, allow_inf_nan=False)

@@ -4,8 +4,9 @@
     python -m bench.evaluate --target h200 --seed-kernel fsa/kv_outer
 
 Peak memory is that of the judge plus that of its largest child: an upper bound. The stages are seconds of processor
-time of the judge and its jobs, measured in a process of its own: for a judge's first evaluation, and for a later one,
-as all but the first are in a run. The second command prints the processor time that the verdicts on another seed take.
+time of the judge and its jobs, measured in a process of its own: for a judge's first evaluation, for a later one, as
+all but the first are in a run, and for a look, which predicts speed and executes nothing. The second command prints the
+processor time that the verdicts on another seed take.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from typing import Any
 
 from avo.watch.view import read_view
 from evaluator.candidate import Candidate
+from evaluator.inspection import Inspection, Look
 from lineage_db.store import Store
 from seeds import seed_source
 
@@ -71,8 +73,8 @@ def _peak_kib(pid: int) -> int:
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 
 
-def stages(target: str, suite: str, before: str | None) -> dict[str, float]:
-    """Return the seconds of processor time of each stage of an evaluation, the child processes' included.
+def stages(target: str, suite: str, before: str | None, look: bool = False) -> dict[str, float]:
+    """Return the seconds of processor time of each stage of an evaluation or a ``look``, child processes included.
 
     ``before``: a source that the judge evaluates first, where there is one.
     """
@@ -124,7 +126,10 @@ def stages(target: str, suite: str, before: str | None) -> dict[str, float]:
             judging.evaluate(Candidate("mha", before))
             spent.clear()
         started = clock()
-        judging.evaluate(Candidate("mha", SEED))
+        if look:
+            assert judging.inspect(Inspection(Look.SPEED, "mha", SEED)).score is not None
+        else:
+            judging.evaluate(Candidate("mha", SEED))
         spent["rest"] = clock() - started - sum(spent.values())
     return dict(spent)
 
@@ -199,9 +204,9 @@ def main() -> None:
         print(
             f"{suite:6} start {ready:5.1f} s, evaluation {first:5.1f} s, the next {later:5.1f} s, peak {gib:4.1f} GiB"
         )
-    for which, before in (("the first", None), ("a later one", OTHER)):
+    for which, before, look in (("the first", None, False), ("a later one", OTHER, False), ("a look", OTHER, True)):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            spent = pool.apply(stages, (target, "quick", before))
+            spent = pool.apply(stages, (target, "quick", before, look))
         parts = ", ".join(f"{name} {seconds:.2f}" for name, seconds in spent.items())
         print(f"quick, {which}: processor time {sum(spent.values()):.2f} s: {parts}")
     print(f"run with {WORKERS} workers: {per_minute(target, options.attempts):.0f} candidates a minute")

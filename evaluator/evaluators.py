@@ -103,6 +103,10 @@ class Evaluator(ABC):
         findings: Findings = self.ask(inspection)
         return findings
 
+    def inspect_all(self, inspections: Sequence[Inspection]) -> list[Findings]:
+        """Return what ``inspect`` does of each; an evaluator that has several judges lets them work side by side."""
+        return [self.inspect(each) for each in inspections]
+
     def close(self) -> None:  # noqa: B027 - most have nothing to end
         """End what was started to answer."""
 
@@ -155,7 +159,8 @@ def judge_process(
 class FakeEvaluator(Evaluator):
     """An evaluator for tests: the verdict is a function of the source, and every request is recorded.
 
-    ``held_out``, where set, is the verdict of ``verify``, which is the same otherwise.
+    ``held_out``, where set, is the verdict of ``verify``, which is the same otherwise. Looks at the speed see what the
+    verdict says of it.
     """
 
     target = TARGETS["h100"]
@@ -185,4 +190,8 @@ class FakeEvaluator(Evaluator):
                 return self.profiles
             case Inspection():
                 self.inspections.append(request)
-                return self.findings
+                if request.look is not Look.SPEED:
+                    return self.findings
+                found = self.verdict(Candidate(request.problem, request.source))
+                fault = None if found.correct else Fault(found.status, found.message)
+                return Findings(fault, resources=found.resources, score=found.score, plan_digest=found.plan_digest)

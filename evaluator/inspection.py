@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from evaluator.evaluation import CaseResult, Evaluation, Fault, Resources
+from evaluator.evaluation import CaseResult, Evaluation, Fault, Resources, Score
 
 
 class Look(StrEnum):
@@ -11,6 +11,8 @@ class Look(StrEnum):
 
     CHECK = "check"
     """Whether a candidate parses, lowers, compiles and fits, and is correct on one small case under the sanitiser."""
+    SPEED = "speed"
+    """How fast a candidate is predicted to be, and what its kernels need. Nothing is executed, so it may be wrong."""
     SASS = "sass"
     """The machine code of the section that takes most time, and what its instructions wait for."""
     PTX = "ptx"
@@ -59,7 +61,11 @@ class Findings:
     text: str = ""
     """Code, or what a script printed."""
     resources: tuple[Resources, ...] = ()
-    """What each kernel that was checked needs."""
+    """What each kernel that was compiled needs."""
     cases: tuple[CaseResult, ...] = ()
     evaluation: Evaluation | None = None
     """The verdict of ``Look.SCORE``."""
+    score: Score | None = None
+    """The prediction of ``Look.SPEED``, also where the evaluator measures speed."""
+    plan_digest: str | None = None
+    """What identifies the launch plans that ``Look.SPEED`` saw, those for the benchmark cases."""

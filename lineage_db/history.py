@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from lineage_db import queries
 from lineage_db.decision import Ruling
+from lineage_db.looked import Looked
 from lineage_db.records import AttemptSummary, History, Spend, Version
 from lineage_db.tables import calls
 
@@ -43,11 +44,14 @@ class Grown(Sequence[T]):
 
 
 class Histories:
-    """The versions, attempts and total of model calls of each run. Rows are only added, in the order of their ids."""
+    """The versions, attempts, looks and total of model calls of each run. Rows are only added, in the order of their
+    ids.
+    """
 
     def __init__(self) -> None:
         self._versions: dict[int, tuple[Version, ...]] = {}
         self._attempts: dict[int, list[AttemptSummary]] = {}
+        self._looks: dict[int, list[Looked]] = {}
         self._firsts: dict[int, dict[str, int]] = {}
         self._marked: dict[int, int] = {}
         self._waiting: dict[int, set[int]] = {}
@@ -69,12 +73,13 @@ class Histories:
             return known + new
 
     def read(self, connection: Connection, run_id: int) -> History:
-        """Return the run's versions and attempts."""
+        """Return the run's versions, attempts and looks."""
         with self._lock:
             versions = self._read_versions(connection, run_id)
             attempts = self._attempts.setdefault(run_id, [])
             new = queries.summaries_after(connection, run_id, attempts[-1].attempt_id if attempts else 0)
             attempts += new
+            looks = self._read_looks(connection, run_id)
             firsts = self._firsts.setdefault(run_id, {})
             for attempt in new:
                 if attempt.plan_digest is not None:
@@ -94,7 +99,17 @@ class Histories:
                 if decision.ruling is not Ruling.ACCEPTABLE:
                     waiting.discard(attempt_id)
             waiting |= {each.attempt_id for each in new if each.decision and each.decision.ruling is Ruling.ACCEPTABLE}
-            return History(versions, Grown(attempts), MappingProxyType(firsts))
+            return History(versions, Grown(attempts), Grown(looks), MappingProxyType(firsts))
+
+    def looks(self, connection: Connection, run_id: int) -> Sequence[Looked]:
+        """Return the run's looks, oldest first."""
+        with self._lock:
+            return Grown(self._read_looks(connection, run_id))
+
+    def _read_looks(self, connection: Connection, run_id: int) -> list[Looked]:
+        known = self._looks.setdefault(run_id, [])
+        known += queries.looks_after(connection, run_id, known[-1].look_id if known else 0)
+        return known
 
     def _read_versions(self, connection: Connection, run_id: int) -> tuple[Version, ...]:
         known = self._versions.get(run_id, ())

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, selec
 from lineage_db import tables
 from lineage_db.decision import Decision, Ruling, unsubmitted
 from lineage_db.errors import StepNotRunning, UnknownAttempt, UnknownRun, UnknownVersion
+from lineage_db.looked import Looked
 from lineage_db.records import Attempt, AttemptSummary, Spend, StepState, Version
 from lineage_db.rows import AnyRow, record, to_attempt, to_summary, to_version
 
@@ -61,6 +62,13 @@ _SUMMARIES = (
     .order_by(_ATTEMPTS.id)
 )
 _SUMMARIES_AFTER = _SUMMARIES.where(_ATTEMPTS.id > bindparam("after"))
+_LOOKS = tables.looks.c
+_LOOKS_AFTER = (
+    select(*_LOOKS, _LOOKS.id.label("look_id"), _STEPS.number.label("step_number"))
+    .join_from(tables.looks, tables.steps)
+    .where(_LOOKS.run_id == bindparam("run_key"), _LOOKS.id > bindparam("after"))
+    .order_by(_LOOKS.id)
+)
 _DECIDED = select(tables.decisions.c.attempt_id, *_DECISION)
 _ACCEPTABLE_OF_STEP = _DECIDED.join_from(tables.decisions, tables.attempts, _OF_ATTEMPT).where(
     _ATTEMPTS.step_id == bindparam("step_key"), tables.decisions.c.ruling == Ruling.ACCEPTABLE
@@ -146,6 +154,11 @@ def summaries_after(connection: Connection, run_id: int, after: int) -> list[Att
 def summaries_where(connection: Connection, run_id: int, which: ColumnElement[bool]) -> list[AttemptSummary]:
     """Return the run's attempts for which ``which`` holds, oldest first."""
     return [to_summary(row) for row in connection.execute(_SUMMARIES.where(which), {"run_key": run_id})]
+
+
+def looks_after(connection: Connection, run_id: int, after: int) -> list[Looked]:
+    """Return the run's looks with ids larger than ``after``, oldest first."""
+    return [record(Looked, row) for row in connection.execute(_LOOKS_AFTER, {"run_key": run_id, "after": after})]
 
 
 def decisions(connection: Connection, attempt_ids: Collection[int]) -> dict[int, Decision]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluator.evaluation import Evaluation, Status
 from lineage_db.decision import Decision
+from lineage_db.looked import Looked
 
 if TYPE_CHECKING:
     from lineage_db.seen import Seen
@@ -74,6 +75,8 @@ class Run:
     """When that process counts as gone unless it renews its lease."""
     request: Request = Request.NONE
     """What that process was asked to do."""
+    looks: int = 0
+    """How many candidates were looked at."""
 
     @property
     def paused(self) -> bool:
@@ -137,6 +140,8 @@ class Step:
     """What it was shown; None until its operator begins, and where an earlier release did not record it."""
     grown: int | None = None
     """How many versions the run had when the step was done, before it added its own; None for any other step."""
+    looks: int = 0
+    """How many candidates it looked at that the run had not looked at before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,6 +338,8 @@ class History:
     """The lineage, seed first."""
     attempts: Sequence[AttemptSummary]
     """Every attempt, oldest first."""
+    looks: Sequence[Looked]
+    """Every look, oldest first."""
     firsts: Mapping[str, int]
     """Id of the first attempt with each launch plan, by the plan's digest. May know newer plans than ``attempts``."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, update
 
@@ -13,8 +14,9 @@ from lineage_db.decision import Decision, Ruling, ending, final
 from lineage_db.engine import Database, Part, transactional
 from lineage_db.errors import ForeignEvaluation
 from lineage_db.history import Histories
+from lineage_db.looked import Looked
 from lineage_db.records import Attempt, StepState, Submission, Version
-from lineage_db.tables import attempts, decisions, hypotheses, origins, runs, steps, versions
+from lineage_db.tables import attempts, decisions, hypotheses, looks, origins, runs, steps, versions
 
 # What each attempt asks for is built once: to build a statement takes longer than to execute it.
 _ADD_ATTEMPT = insert(attempts).returning(attempts.c.id)
@@ -101,6 +103,24 @@ class Results(Part):
             connection.execute(insert(origins).values(attempt_id=made, built_on=built_on))
         said = Attempt(id=made, **kept, evaluation=evaluation, hypothesis=hypothesis)
         return replace(said, decision=decision, built_on=built_on)
+
+    @transactional(write=True)
+    def record_looks(self, connection: Connection, step_id: int, seen: Sequence[Looked], *, now: datetime) -> int:
+        """Add what a running step has looked at; return how many of these the run had not looked at before.
+
+        Only those are recorded and counted. Ids, step numbers and times of ``seen`` do not matter. Raises
+        ``StepNotRunning``.
+        """
+        run, step = queries.lock_running_step(connection, step_id, now)
+        known = {look.digest for look in self._histories.looks(connection, run.id)}
+        new = {look.digest: look for look in seen if look.digest not in known}
+        if new:
+            kept = {"run_id": run.id, "step_id": step.id, "made": now}
+            rows = [{**_look(look), **kept} for look in new.values()]
+            connection.execute(insert(looks), rows)
+            for table, key in ((runs, run.id), (steps, step.id)):
+                connection.execute(update(table).where(table.c.id == key).values(looks=table.c.looks + len(new)))
+        return len(new)
 
     def record_comparison(self, step_id: int, attempt_id: int, comparison: Comparison, *, now: datetime) -> Attempt:
         """Replace the comparison of a correct attempt, and return the attempt.
@@ -242,3 +262,8 @@ class Results(Part):
     def _make_durable(self, connection: Connection, run_id: int, now: datetime) -> None:
         """Wait until all that was committed is on the disk, as with every durable write."""
         connection.execute(update(runs).where(runs.c.id == run_id).values(updated=now))
+
+
+def _look(look: Looked) -> dict[str, Any]:
+    fields = ("digest", "plan_digest", "fault", "geomean_tflops", "doubt", "change", "parents")
+    return {name: getattr(look, name) for name in fields}

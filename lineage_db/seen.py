@@ -21,7 +21,9 @@ class Seen:
     unresolved: tuple[int, ...] = ()
     """Ids of the unresolved attempts that the step was offered to build on. Some may have become versions since."""
     hidden: int | None = None
-    """Number of the step whose attempts it was not shown, because it repeats that step."""
+    """Number of the step whose attempts and looks it was not shown, because it repeats that step."""
+    looks: int = 0
+    """Id of the last look; 0: none."""
 
 
 @dataclass(frozen=True, slots=True)

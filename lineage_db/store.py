@@ -279,7 +279,7 @@ class Store(Part):
 
     @transactional()
     def history(self, connection: Connection, run_id: int) -> History:
-        """Return the run's versions and attempts; a store that is asked again reads only what is new."""
+        """Return the run's versions, attempts and looks; a store that is asked again reads only what is new."""
         return self._histories.read(connection, run_id)
 
     @transactional()

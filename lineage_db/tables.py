@@ -69,6 +69,8 @@ runs = Table(
     Column("driver_until", UtcDateTime),
     # What that process was asked to do: pause, stop or nothing.
     Column("request", Choice(Request, 16), nullable=False, server_default=""),
+    # How many candidates were looked at.
+    Column("looks", Integer, nullable=False, server_default="0"),
 )
 
 steps = Table(
@@ -102,6 +104,8 @@ steps = Table(
     Column("seen", Json(_seen)),
     # How many versions the run had when it was done: the order in which steps added to the lineage.
     Column("grown", Id),
+    # How many candidates it looked at that the run had not looked at before.
+    Column("looks", Integer, nullable=False, server_default="0"),
     UniqueConstraint("run_id", "number"),
     Index("ix_steps_left", "run_id", "state", "unfinished", "operator", "number"),
     Index("ix_steps_run_id_worker_number", "run_id", "worker", "number"),
@@ -187,6 +191,25 @@ decisions = Table(
     Column("gain", Float),
     Column("share", Float),
     Index("ix_decisions_run_id_ruling_attempt_id", "run_id", "ruling", "attempt_id"),
+)
+
+# Candidates that were predicted but not executed. One that a run looks at again has no second row.
+looks = Table(
+    "looks",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("run_id", ForeignKey(runs.c.id), nullable=False),
+    Column("step_id", ForeignKey(steps.c.id), nullable=False, index=True),
+    Column("digest", String(64), nullable=False),
+    Column("plan_digest", Text),
+    # NULL where there was none.
+    Column("fault", Choice(Status, 32)),
+    Column("geomean_tflops", Float, nullable=False),
+    Column("doubt", Float, nullable=False),
+    Column("change", Prose, nullable=False),
+    Column("parents", Json(tuple), nullable=False),
+    Column("made", UtcDateTime, nullable=False),
+    Index("ix_looks_run_id_id", "run_id", "id"),
 )
 
 messages = Table(

@@ -11,6 +11,8 @@ from evaluator.inspection import Show
 
 MOST_SOURCE_CHARS = 200_000
 """Largest size of a working source: twenty times a long kernel."""
+MOST_VARIANTS = 16
+"""Most variants that are looked at in one call."""
 
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -73,10 +75,26 @@ class WriteSource(_Arguments):
     source: str | None = Field(default=None, min_length=1, max_length=MOST_SOURCE_CHARS)
     version: int | None = Field(default=None, ge=0)
     attempt: int | None = Field(default=None, ge=0)
+    variant: str | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        return _exactly_one(self, "source", "version", "attempt")
+        return _exactly_one(self, "source", "version", "attempt", "variant")
+
+
+class Variant(_Arguments):
+    name: str = Field(min_length=1, max_length=40)
+    edits: tuple[EditSource, ...] = Field(min_length=1, max_length=20)
+
+
+class TryVariants(_Arguments):
+    variants: tuple[Variant, ...] = Field(min_length=1, max_length=MOST_VARIANTS)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if len({variant.name for variant in self.variants}) < len(self.variants):
+            raise PydanticCustomError("names", "give each variant a name of its own")
+        return self
 
 
 class Check(_Arguments):
@@ -135,6 +153,7 @@ TOOLS: dict[str, type[_Arguments]] = {
     "view_source": ViewSource,
     "edit_source": EditSource,
     "write_source": WriteSource,
+    "try_variants": TryVariants,
     "check": Check,
     "evaluate": Evaluate,
     "profile": Profile,
@@ -143,10 +162,8 @@ TOOLS: dict[str, type[_Arguments]] = {
     "recall": Recall,
     "submit": Submit,
 }
-
-
-READ_ONLY = frozenset(TOOLS) - {"edit_source", "write_source", "evaluate", "remember", "submit"}
-"""The tools that change neither the step nor the run."""
+READ_ONLY = frozenset(TOOLS) - {"edit_source", "write_source", "try_variants", "evaluate", "remember", "submit"}
+"""The tools that change neither the step nor the run: calls of them may be performed side by side."""
 
 
 def parse(name: str, arguments: str) -> BaseModel:
@@ -191,17 +208,27 @@ def _properties(name: str) -> dict[str, dict[str, Any]]:
     schema = TOOLS[name].model_json_schema()
     properties = {}
     for argument, given in schema.get("properties", {}).items():
-        plain = dict(given)
-        if reference := plain.pop("$ref", ""):
-            plain |= schema["$defs"][reference.rpartition("/")[2]]
+        plain = _inlined(given, schema.get("$defs", {}))
         if (kinds := plain.pop("anyOf", None)) is not None:
             required = TOOLS[name].model_fields[argument].is_required()
             plain |= {"type": [kinds[0]["type"], "null"]} if required else kinds[0]
-        plain.pop("title", None)
         if plain.get("default", "") is None:
             del plain["default"]
         properties[argument] = plain
     return properties
+
+
+def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
+    """Return a part of a schema with the definitions that it refers to in their place, and without titles."""
+    if isinstance(schema, list):
+        return [_inlined(each, definitions) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain = {key: value for key, value in schema.items() if key not in ("$ref", "title")}
+    if reference := schema.get("$ref", ""):
+        plain = definitions[reference.rpartition("/")[2]] | plain
+        plain.pop("title", None)
+    return {key: _inlined(value, definitions) for key, value in plain.items()}
 
 
 def _form(name: str) -> str:

@@ -141,6 +141,30 @@ def attempt(of: Attempt, name: str = "attempt", change: str = "", more: Sequence
     return "\n".join(parts)
 
 
+def variants(found: Mapping[str, Findings], not_made: Mapping[str, str]) -> str:
+    """Return a table of variants by name, the one that is predicted to be fastest first, those with faults last."""
+
+    def speed(findings: Findings) -> float:
+        return findings.score.geomean_tflops if findings.score else 0.0
+
+    rows: list[tuple[object, ...]] = []
+    for name, each in sorted(found.items(), key=lambda named: -speed(named[1])):
+        registers = max((one.registers for one in each.resources), default="")
+        spilled = max((one.spill_bytes for one in each.resources), default="")
+        if each.score is None:
+            fault = f"{each.fault.status}: {each.fault.message}" if each.fault else "no prediction"
+            rows.append((name, "", "", "", registers, spilled, "", short(fault)))
+            continue
+        rows.append((name, "mean", f"{speed(each):.1f}", "", registers, spilled, "", ""))
+        for case in each.score.cases:
+            between = f"{case.low_tflops:.0f} to {case.high_tflops:.0f}" if case.low_tflops else ""
+            limiter = case.critical or case.limiter
+            rows.append(("", case.case, f"{case.tflops:.1f}", between, "", "", limiter, ", ".join(case.configurations)))
+    rows += [(name, "", "", "", "", "", "", short(why)) for name, why in not_made.items()]
+    head = ("variant", "case", "predicted TFLOPS", "range", "registers", "spill B", "critical", "fault")
+    return table(head, rows)
+
+
 def check(findings: Findings) -> str:
     """Return the result of a check."""
     fault = findings.fault

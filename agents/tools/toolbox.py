@@ -2,17 +2,19 @@
 
 import difflib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from agents.descent import Descent
-from agents.errors import CandidateTaken
+from agents.errors import CandidateTaken, LooksSpent
 from agents.memory import recalled
-from agents.model import readable
-from agents.operator import Brief
+from agents.model import ToolCall, readable
+from agents.operator import Brief, Variation
 from agents.tools import arguments, tables
 from agents.tools.arguments import BadCall, parse, tool_specs
 from agents.tools.code import main_loop, page
-from agents.tools.workbench import StepAttempt, Workbench, numbered
+from agents.tools.editing import Passage, edited
+from agents.tools.workbench import StepAttempt, Varied, Workbench, numbered
 from evaluator.catalogue import get_suite, name_of
 from evaluator.errors import EvaluatorUnavailable, UnknownProblem
 from evaluator.evaluation import Fault
@@ -25,6 +27,8 @@ MOST_CHARS = 16_000
 """Largest size of a result, about 4000 tokens. Longer results lose their middle."""
 EXPECTED = " (expected: "
 """What stands between a hypothesis and its expectation where an attempt keeps both as one text."""
+ERROR = "error: "
+"""How the result of a call that could not be performed begins."""
 _NOTE_CHARS = 200
 """Characters of a result reserved for the note that there is more."""
 
@@ -56,6 +60,7 @@ class Toolbox:
             "view_source": self._view_source,
             "edit_source": self._edit_source,
             "write_source": self._write_source,
+            "try_variants": self._try_variants,
             "check": self._check,
             "evaluate": self._evaluate,
             "profile": self._profile,
@@ -70,15 +75,26 @@ class Toolbox:
 
         Raises ``EvaluatorUnavailable`` and the errors of the desk.
         """
+        return self._kept(name, self._answer(name, arguments_json))
+
+    def call_together(self, calls: Sequence[ToolCall]) -> list[str]:
+        """Perform calls of tools that only read side by side, and return what ``call`` does of each, in order."""
+        with ThreadPoolExecutor(len(calls)) as threads:
+            said = list(threads.map(lambda call: self._answer(call.name, call.arguments), calls))
+        return [self._kept(call.name, each) for call, each in zip(calls, said, strict=True)]
+
+    def _answer(self, name: str, arguments_json: str) -> str:
         if self.bench.done:
-            return "error: the step has ended with its submission"
+            return f"{ERROR}the step has ended with its submission"
         try:
             asked = parse(name, arguments_json)
             said = self._tools[name](asked)
-        except (BadCall, UnknownProblem, LibraryError, CandidateTaken) as error:
-            said = f"error: {error}"
-        result = cut(readable(said), self._most_chars)
-        if name in ("check", "evaluate", "profile"):
+        except (BadCall, UnknownProblem, LibraryError, CandidateTaken, LooksSpent) as error:
+            said = f"{ERROR}{error}"
+        return cut(readable(said), self._most_chars)
+
+    def _kept(self, name: str, result: str) -> str:
+        if name in ("check", "evaluate", "profile", "try_variants"):
             self.bench.results[name] = result
         return result
 
@@ -125,16 +141,8 @@ class Toolbox:
 
     def _edit_source(self, asked: arguments.EditSource) -> str:
         source = self.bench.source
-        count = source.count(asked.old)
-        if count == 0:
-            raise BadCall(f"the passage does not occur: copy it exactly. {_nearest(source, asked.old)}")
-        if count > 1 and not asked.everywhere:
-            raise BadCall(f"the passage occurs {count} times: give more of its surroundings, or everywhere: true")
-        edited = source.replace(asked.old, asked.new)
-        if len(edited) > arguments.MOST_SOURCE_CHARS:
-            raise BadCall(f"the source would have {len(edited)} characters, the limit is {arguments.MOST_SOURCE_CHARS}")
-        self.bench.source = edited
-        return difference(source, edited, "before", "after") or "no difference"
+        self.bench.source = edited(source, [_passage(asked)])
+        return difference(source, self.bench.source, "before", "after") or "no difference"
 
     def _write_source(self, asked: arguments.WriteSource) -> str:
         if asked.source is not None:
@@ -144,9 +152,43 @@ class Toolbox:
             version = self._version(asked.version)
             self.bench.start_from(version.attempt.source, (version.number,), None)
             return f"the working source is version {version.number} again"
+        if asked.variant is not None:
+            self.bench.source = self._variant(asked.variant)
+            return f"the working source is variant {asked.variant}; parents stay {list(self.bench.parents)}"
         attempt = self._attempt(asked.attempt)
         self.bench.start_from(attempt.source, attempt.parents, attempt.id)
         return f"the working source is that of attempt {attempt.id}"
+
+    def _try_variants(self, asked: arguments.TryVariants) -> str:
+        """Look at variants of the working source; one whose edits do not fit does not keep the others from it."""
+        brief, bench = self._brief, self.bench
+        if brief.look is None:
+            raise BadCall("variants cannot be looked at here: edit the source and profile it")
+        passages = {each.name: tuple(map(_passage, each.edits)) for each in asked.variants}
+        made, faults = dict[str, Variation](), dict[str, str]()
+        for name, edits in passages.items():
+            try:
+                candidate = brief.candidate(edited(bench.source, edits))
+            except BadCall as error:
+                faults[name] = f"not made: {error}"
+            else:
+                made[name] = Variation(candidate, f"variant {name}", bench.parents)
+        found = dict(zip(made, brief.look(list(made.values())), strict=True))
+        bench.varied = Varied(bench.source, {name: passages[name] for name in made})
+        left = brief.desk.left().looks
+        parts = [
+            tables.variants(found, faults),
+            "Nothing was executed: numbers may be wrong. Go on with write_source variant: NAME."
+            + ("" if left is None else f" {left} looks are left."),
+        ]
+        return "\n".join(parts)
+
+    def _variant(self, name: str) -> str:
+        varied = self.bench.varied
+        if varied is None or name not in varied.passages:
+            known = ", ".join(varied.passages) if varied else "none yet"
+            raise BadCall(f"there is no variant {name!r}: those of the last try_variants are {known}")
+        return edited(varied.source, varied.passages[name])
 
     # Judging
 
@@ -301,13 +343,9 @@ def difference(old: str, new: str, old_name: str, new_name: str) -> str:
     return "\n".join(difflib.unified_diff(old.splitlines(), new.splitlines(), old_name, new_name, lineterm="", n=2))
 
 
+def _passage(asked: arguments.EditSource) -> Passage:
+    return Passage(asked.old, asked.new, asked.everywhere)
+
+
 def _fault(fault: Fault) -> str:
     return f"{fault.status}: {fault.message}"
-
-
-def _nearest(source: str, passage: str) -> str:
-    """Return the source line most like the first line of ``passage``, which does not occur."""
-    first: Sequence[str] = [line for line in passage.splitlines() if line.strip()][:1]
-    lines = source.splitlines()
-    near = difflib.get_close_matches(first[0], lines, n=1, cutoff=0.5) if first else []
-    return f"Nearest is line {lines.index(near[0]) + 1}: {near[0]!r}" if near else "See view_source."

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from agents.tools.editing import Passage
 from lineage_db.records import Attempt, Submission
 
 
@@ -33,6 +34,15 @@ class StepAttempt:
         return f"attempt {self.attempt_id}: {self.outcome} [{self.change}] hypothesis: {said}"
 
 
+@dataclass(frozen=True, slots=True)
+class Varied:
+    """The variants that were looked at last: a source, and what each of them replaces in it."""
+
+    source: str
+    passages: dict[str, tuple[Passage, ...]]
+    """By the variant's name."""
+
+
 @dataclass
 class Workbench:
     """The state of a step that is under way."""
@@ -43,8 +53,10 @@ class Workbench:
     """Numbers of the versions that the working source is made from."""
     attempts: list[StepAttempt] = field(default_factory=list)
     results: dict[str, str] = field(default_factory=dict)
-    """The last result of each of the tools check, evaluate and profile, by name."""
+    """The last result of each of the tools check, evaluate, profile and try_variants, by name."""
     submission: Submission | None = None
+    varied: Varied | None = None
+    """None: none were looked at."""
     done: bool = False
     """Whether a submission, of an attempt or of nothing, has ended the step."""
     reason: str = ""

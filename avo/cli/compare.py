@@ -8,7 +8,7 @@ from avo.cli import completion
 from avo.cli.common import DbOption, JsonOption, console, fail, print_json, read_store
 from avo.watch.tables import row, table
 
-UNITS = {"attempts": "attempts", "hours": "hours of work", "tokens": "tokens", "usd": "USD"}
+UNITS = {"attempts": "attempts", "looks": "looks", "hours": "hours of work", "tokens": "tokens", "usd": "USD"}
 
 
 def compare(
@@ -21,7 +21,7 @@ def compare(
     db: DbOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare runs: the best score of each after the same attempts, hours, tokens and USD.
+    """Compare runs: the best score of each after the same attempts, looks, hours, tokens and USD.
 
     They must have the same problem, suite and target. An empty field: the run did not get that far.
 
@@ -39,12 +39,14 @@ def compare(
         print_json([found.to_json() for found in courses])
         return
     title = f"Best of each, {courses[0].kind} TFLOPS, {courses[0].place}"
-    summary = table("RUN", "OPERATOR", ">BEST", ">SEED", ">ATTEMPTS", ">HOURS", ">TOKENS", ">USD", title=title)
+    costs = (">ATTEMPTS", ">LOOKS", ">HOURS", ">TOKENS", ">USD")
+    summary = table("RUN", "OPERATOR", ">BEST", ">SEED", *costs, title=title)
     for found in courses:
         spent = found.spent
         row(
             summary, found.run, found.operator, f"{found.advances[-1].tflops:.1f}", f"{found.advances[0].tflops:.1f}",
-            spent.attempts, f"{spent.hours:.2f}", spent.tokens or "", f"{spent.usd:.2f}" if spent.usd else "",
+            spent.attempts, spent.looks or "", f"{spent.hours:.2f}", spent.tokens or "",
+            f"{spent.usd:.2f}" if spent.usd else "",
         )  # fmt: skip
     console.print(summary)
     for cost in COSTS:

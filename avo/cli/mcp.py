@@ -55,7 +55,9 @@ def mcp(
         config = RunConfig.stored(found, settings)
         if config.evaluator_command is None:
             Sandbox(config.sandbox).check()
-        allowance = Allowance(step_evaluations=config.step_evaluations, max_attempts=max_attempts)
+        allowance = Allowance(
+            step_evaluations=config.step_evaluations, step_looks=config.step_looks, max_attempts=max_attempts
+        )
         worker = f"{SESSIONS}{os.getpid()}"
         with run_evaluator(config) as judge:
             session = AgentSession(Work(store, found, config, judge, Library.load(), utc_now, allowance), worker)

@@ -35,14 +35,15 @@ def runs(db: DbOption = None, as_json: JsonOption = False) -> None:
     kinds = sorted({record["score_kind"] for record in records})
     names = [f">{kind.upper()}" for kind in kinds]
     lines = table(
-        "RUN", "PROBLEM", "TARGET", "OPERATOR", "STATE", ">TRIED", ">KEPT", *names, ">GAIN", ">AGE",
+        "RUN", "PROBLEM", "TARGET", "OPERATOR", "STATE", ">TRIED", ">LOOKS", ">KEPT", *names, ">GAIN", ">AGE",
         title="All runs; best scores in TFLOPS, geometric mean over the run's suite", gap=1,
     )  # fmt: skip
     for record in records:
         best = "" if record["score"] is None else f"{record['score']:.1f}"
         row(
             lines, record["name"], record["problem"], record["target"], record["operator"], record["state"],
-            record["attempts"], record["versions"], *(best if kind == record["score_kind"] else "" for kind in kinds),
+            record["attempts"], record["looks"] or "", record["versions"],
+            *(best if kind == record["score_kind"] else "" for kind in kinds),
             percent(record["gain"]), _age(now - datetime.fromisoformat(record["created"])),
         )  # fmt: skip
     console.print(lines)
@@ -58,6 +59,7 @@ def _record(summary: "RunSummary", now: datetime) -> dict[str, Any]:
         "operator": run.operator,
         "state": run.state_at(now),
         "attempts": summary.attempts,
+        "looks": run.looks,
         "versions": summary.versions,
         "score": summary.best_geomean,
         "seed_score": summary.seed_geomean,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from avo.cli.common import console, err, print_json
-from avo.watch.wording import percent, printable, spent
+from avo.watch.wording import looked, percent, printable, spent
 
 if TYPE_CHECKING:
     from avo.config import RunConfig
@@ -174,6 +174,7 @@ def summarise(store: "Store", name: str) -> dict[str, Any]:
         "run": name,
         "state": view.run.state,
         "attempts": view.attempts,
+        "looks": view.run.looks,
         "versions": view.versions,
         "unresolved": view.unresolved,
         "seed": score_to_json(view.seed) if view.seed else None,
@@ -196,7 +197,8 @@ def in_words(summary: dict[str, Any]) -> str:
     from lineage_db.decision import unresolved
 
     name, seed, best = summary["run"], summary["seed"], summary["best"]
-    lines = [f"Run {name} {summary['state']}: {summary['attempts']} attempts, {summary['versions']} versions."]
+    made = f"{summary['attempts']} attempts{looked(summary['looks'])}"
+    lines = [f"Run {name} {summary['state']}: {made}, {summary['versions']} versions."]
     if best:
         lines.append(
             f"Best: version {best['version']}, {best['geomean_tflops']:.1f} {best['kind']} TFLOPS, "

@@ -17,6 +17,7 @@ from avo.watch.wording import (
     count,
     duration,
     first_line,
+    looked,
     percent,
     spent,
     standing,
@@ -121,7 +122,7 @@ def in_words(view: "RunView", now: datetime) -> "RenderableType":
         if work.step.reply:
             row(lines, "", awaited(work.step.reply, now))
     rate = f", {sum(rates.values()):.1f} a minute" if rates else ""
-    row(lines, "attempts", f"{_of(view, 'max_attempts', view.attempts)}{rate} in {view.steps} steps")
+    row(lines, "attempts", f"{_of(view, 'max_attempts', view.attempts)}{rate} in {view.steps} steps{looked(run.looks)}")
     if view.counts:
         row(lines, "", verdicts(view.counts))
     if rates:
@@ -163,7 +164,7 @@ def _doing(work: "StepProgress", now: datetime) -> str:
     step = work.step
     tried = f", {work.tried} tried" if work.tried else ""
     since = duration((now - step.started).total_seconds())
-    return f"step {step.number}, {step.operator}, for {since}{tried}{_lease(step.lease_until, now)}"
+    return f"step {step.number}, {step.operator}, for {since}{tried}{looked(step.looks)}{_lease(step.lease_until, now)}"
 
 
 def _lease(until: datetime | None, now: datetime) -> str:

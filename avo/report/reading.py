@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from difflib import unified_diff
 
+from agents.edits import moves_of
 from agents.moves import MOVES
-from agents.mutate import Mutate, moves_of
+from agents.mutate import Mutate
 from avo.config import ISOLATION, START, TIMED_FIRST, TOOLS, TRANSFERRED
 from avo.report.data import (
     MOST_DIFF_CHARACTERS,

@@ -15,7 +15,7 @@ from avo.report import data
 from avo.report.data import Report, cut
 from avo.report.figures import NARROW, WIDE, Figure, draw_bars, draw_trajectory
 from avo.watch.scores import geomean
-from avo.watch.wording import SPREAD, duration, first_line, percent, place, printable, verdict
+from avo.watch.wording import SPREAD, duration, first_line, looked, percent, place, printable, verdict
 from evaluator.evaluation import Fault
 from evaluator.target import score_kind, unchecked
 from lineage_db.decision import unresolved
@@ -68,6 +68,7 @@ def _environment(**options: Any) -> Environment:
         keep_trailing_newline=True, **options,
     )  # fmt: skip
     environment.filters |= {
+        "looked": looked,
         "cut": cut, "diff_class": _diff_class, "duration": duration, "first_line": first_line, "geomean": geomean,
         "hot_section": _hot_section, "level": _level, "one": lambda value: f"{value:.1f}", "percent": percent,
         "sentence": lambda words: words[:1].upper() + words[1:], "verdict": verdict,

@@ -22,6 +22,7 @@ class Allowance:
     max_tokens: int | None = None
     max_usd: float | None = None
     step_evaluations: int | None = None
+    step_looks: int | None = None
     step_tokens: int | None = None
     step_usd: float | None = None
     step_minutes: float | None = None
@@ -36,6 +37,7 @@ class Allowance:
             config.max_tokens,
             config.max_usd,
             config.step_evaluations,
+            config.step_looks,
             config.step_tokens,
             config.step_usd,
             config.step_minutes,

@@ -14,13 +14,16 @@ from agents.registry import asks_models
 from agents.served import MCP_OPERATOR
 from avo.errors import RunFailed
 from avo.search.budget import SEED_OPERATOR
+from avo.search.looking import found_again
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Status, Verdict
 from evaluator.evaluators import AnyRequest, EvaluateRequest, Evaluator, VerifyRequest
+from evaluator.inspection import Inspection, Look
 from evaluator.problem import HELD_OUT
 from evaluator.target import Target
 from lineage_db.decision import Decision, Ruling
+from lineage_db.looked import Looked
 from lineage_db.records import (
     Attempt,
     AttemptSummary,
@@ -58,6 +61,7 @@ class RecordedRun:
     answers: Sequence[Answer]
     messages: Mapping[int, Sequence[Message]]
     """Transcripts by step number."""
+    looked: Sequence[Looked]
 
     @classmethod
     def read(cls, store: Store, run: Run) -> "RecordedRun":
@@ -73,6 +77,7 @@ class RecordedRun:
             store.journal.memories(run.id),
             store.claims.answers(run.id),
             {number: store.journal.messages(step.id) for number, step in steps.items()},
+            store.history(run.id).looks,
         )
         if not record.versions:
             raise RunFailed(f"run {run.name!r} has no version: there is nothing to replay")
@@ -195,6 +200,7 @@ class RecordedJudge(Evaluator):
         self._target = target
         self._known = {attempt.digest: attempt.evaluation for attempt in record.attempts.values()}
         self._versions = {version.attempt.digest for version in record.versions}
+        self._looks = {look.digest: look for look in record.looked}
 
     @property
     def target(self) -> Target:
@@ -208,6 +214,11 @@ class RecordedJudge(Evaluator):
                 return self._evaluate(candidate, incumbent)
             case VerifyRequest(candidate):
                 return self._verify(candidate)
+            case Inspection(Look.SPEED, problem, source):
+                look = self._looks.get(Candidate(problem, source).digest)
+                if look is None:
+                    raise Unrecorded("looks at a candidate that is not on record")
+                return found_again(look)
         raise Unrecorded("asks for what is not on record")
 
     def _evaluate(self, candidate: Candidate, incumbent: Incumbent | None) -> Evaluation:

@@ -20,7 +20,7 @@ from agents.served import MCP_OPERATOR, PendingCall, Served, Unattended
 from agents.settings import ModelSettings, Settings
 from agents.single_turn import SingleTurn
 from avo.config import RunConfig
-from avo.search.budget import SEED_OPERATOR
+from avo.search.budget import SEED_OPERATOR, Allowance
 from avo.search.population import Population, population
 from avo.search.recorded import RecordedJudge, RecordedRun, Unrecorded, replies
 from avo.search.seeding import SeedOperator
@@ -118,6 +118,9 @@ class _Again:
                 seed=step_seed(record.run.seed, origin.worker, origin.turn),
                 versions=versions,
                 attempts=attempts,
+                looks=[
+                    look for look in record.looked if look.look_id <= seen.looks and look.step_number != seen.hidden
+                ],
                 interventions=[made for made in record.interventions if made.id in seen.interventions],
                 memories=[memory for memory in record.memories if memory.id <= seen.memories],
                 transcript=record.transcript(step),
@@ -128,7 +131,7 @@ class _Again:
                     brief.desk,
                     attempt=record.attempts.__getitem__,
                     inspect=lambda _: Findings(text="not replayed", evaluation=record.versions[0].attempt.evaluation),
-                    left=Left,
+                    left=lambda: Left(looks=brief.desk.left().looks),
                 ),
             )
         )
@@ -146,7 +149,8 @@ def replay(
 
     Raises ``EvaluatorUnavailable`` and the store's errors.
     """
-    work = Work(store, run, config.model_copy(update={"supervisor": "off"}), judge, Library.load(), clock)
+    allowance = Allowance(step_looks=config.step_looks)
+    work = Work(store, run, config.model_copy(update={"supervisor": "off"}), judge, Library.load(), clock, allowance)
     for step in record.concluded:
         operator = _operator(record, step)
         if step.operator != SEED_OPERATOR or isinstance(judge, RecordedJudge):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import TypeVar
 
 from agents.errors import CandidateTaken
 from avo.search.acceptance import share_of_alpha
@@ -18,6 +19,9 @@ from lineage_db.store import Store
 
 EVALUATOR_TRIES = 3
 """How often a candidate is given to an unavailable evaluator before the step is abandoned."""
+
+
+_Answer = TypeVar("_Answer")
 
 
 class RecordingScorer:
@@ -112,7 +116,7 @@ class RecordingScorer:
         if status := next((status for status in refused if status), None):
             return attempt, status
         candidate = Candidate(self._run.problem, attempt.source)
-        found = _persistently(lambda: self._evaluator.verify(candidate, attempt.plan_digest))
+        found = persistently(lambda: self._evaluator.verify(candidate, attempt.plan_digest))
         if not found.correct and found.refused is None:
             return attempt, found.status
         tflops = found.geomean_tflops if found.correct and found.suite == HELD_OUT else None
@@ -123,7 +127,7 @@ class RecordingScorer:
 
     def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
         """Return the verdict without recording it; ask again when the evaluator is unavailable."""
-        return _persistently(lambda: self._evaluator.evaluate(candidate, incumbent))
+        return persistently(lambda: self._evaluator.evaluate(candidate, incumbent))
 
     def _judge(self, candidate: Candidate, best: Version | None) -> Evaluation:
         """Return the verdict, with a comparison with ``best`` where speed is measured."""
@@ -175,7 +179,8 @@ def _scores(attempts: Sequence[Attempt]) -> list[Score]:
     return [attempt.evaluation.score for attempt in attempts if attempt.evaluation.score is not None]
 
 
-def _persistently(ask: Callable[[], Evaluation]) -> Evaluation:
+def persistently(ask: Callable[[], _Answer]) -> _Answer:
+    """Return the answer; ask again, ``EVALUATOR_TRIES`` times in all, when the evaluator is unavailable."""
     for _ in range(EVALUATOR_TRIES - 1):
         try:
             return ask()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from agents.desk import Desk
+from agents.desk import Desk, Left
 from agents.errors import ModelRefused, ProgramFailed, StepLeft
 from agents.model import Usage
 from agents.operator import Brief, Previous, Proposal, VariationOperator
@@ -21,6 +21,7 @@ from avo.search import seeding
 from avo.search.acceptance import Thresholds, decide, outdated
 from avo.search.budget import SEED_OPERATOR, UNLIMITED, Allowance
 from avo.search.leases import renewed
+from avo.search.looking import RecordingLooks
 from avo.search.population import Home, Population, population
 from avo.search.scoring import RecordingScorer
 from avo.search.seeding import SeedOperator
@@ -104,6 +105,11 @@ class _OpenStep:
         self._scorer = RecordingScorer(
             work.store, work.run, step, work.evaluator, work.config.alpha, work.clock, self._home.rivals, self._decide
         )
+        transcripts = (work.store.journal.messages(part.id) for part in reversed(self._earlier))
+        self._transcript = next((messages for messages in transcripts if messages), [])
+        continued = self._earlier if self._transcript else ()
+        most = work.allowance.step_looks
+        self._looks = RecordingLooks(work.store, step, work.evaluator, work.clock, most, continued)
         self._desk = self._make_desk()
 
     def perform(self, operator: VariationOperator) -> StepOutcome:
@@ -231,9 +237,7 @@ class _OpenStep:
     def _brief(self, interventions: Sequence[Intervention]) -> Brief:
         work, run, journal = self._work, self._work.run, self._work.store.journal
         history = work.store.history(run.id)
-        transcripts = (journal.messages(other.id) for other in reversed(self._earlier))
-        transcript = next((messages for messages in transcripts if messages), [])
-        hidden = self._origin.number if self._earlier and not transcript else None
+        hidden = self._origin.number if self._earlier and not self._transcript else None
         memories = journal.memories(run.id)
         brief = Brief(
             problem=get_problem(run.problem),
@@ -245,14 +249,16 @@ class _OpenStep:
             knowledge=work.knowledge,
             evaluate=self._scorer,
             profile=work.evaluator.profile,
+            look=self._looks,
+            looks=history.looks if hidden is None else [look for look in history.looks if look.step_number != hidden],
             transferred=transferred(work.store, run),
             requirement=work.config.requirement,
             focus=self._home.selection.focus if self._home.selection else None,
             interventions=interventions,
             desk=self._desk,
             memories=memories,
-            transcript=transcript,
-            previous=None if transcript else self._previous(),
+            transcript=self._transcript,
+            previous=None if self._transcript else self._previous(),
         )
         seen = Seen(
             versions=len(history.versions),
@@ -261,6 +267,7 @@ class _OpenStep:
             interventions=tuple(made.id for made in interventions),
             unresolved=tuple(attempt.attempt_id for attempt in brief.unresolved) if brief.versions else (),
             hidden=hidden,
+            looks=history.looks[-1].look_id if history.looks else 0,
         )
         work.store.claims.see(self._step.id, seen, now=work.clock())
         return brief
@@ -313,6 +320,10 @@ class _OpenStep:
         def hand_over(text: str) -> None:
             store.journal.remember(step.id, text, now=work.clock(), handover=True)
 
+        def left() -> Left:
+            found = work.allowance.left(store, work.run, (*self._earlier, step), work.clock())
+            return replace(found, looks=self._looks.left)
+
         return Desk(
             inspect=work.evaluator.inspect,
             attempt=attempt,
@@ -320,7 +331,7 @@ class _OpenStep:
             charge=charge,
             remember=remember,
             hand_over=hand_over,
-            left=lambda: work.allowance.left(store, work.run, (*self._earlier, step), work.clock()),
+            left=left,
             listen=listen,
         )
 

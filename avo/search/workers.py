@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property, partial
@@ -25,6 +26,7 @@ from avo.search.step import StepOutcome, Work
 from avo.search.transfer import timing_first
 from evaluator.errors import EvaluatorError, EvaluatorUnavailable
 from evaluator.evaluators import AnyRequest, Evaluator, suite_of
+from evaluator.inspection import Findings, Inspection
 from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.errors import StoreError
@@ -83,9 +85,11 @@ class EvaluatorPool:
 class RemoteEvaluator(Evaluator):
     """The evaluators of the pool, seen from an operator worker."""
 
-    def __init__(self, pool: Any, suite: str) -> None:
+    def __init__(self, pool: Any, suite: str, count: int) -> None:
+        """``count`` evaluators are in the pool."""
         self._pool = pool
         self._suite = suite
+        self._count = count
 
     @cached_property
     def target(self) -> Target:
@@ -97,6 +101,16 @@ class RemoteEvaluator(Evaluator):
         """Return the answer; raises ``EvaluatorUnavailable`` also when the evaluator worker is gone."""
         suite_of(request, self._suite)  # so that a name that does not exist is an error here
         return self._call("ask", request)
+
+    def inspect_all(self, inspections: Sequence[Inspection]) -> list[Findings]:
+        """Return what is seen of each.
+
+        No more wait at a time than there are evaluators, so that a long batch does not keep other workers waiting.
+        """
+        for each in inspections:
+            suite_of(each, self._suite)
+        with ThreadPoolExecutor(min(self._count, len(inspections)) or 1) as threads:
+            return list(threads.map(lambda each: self._call("ask", each), inspections))
 
     def _call(self, method: str, *arguments: Any) -> Any:
         try:
@@ -127,7 +141,7 @@ class OperatorWorker:
             store,
             run,
             config,
-            RemoteEvaluator(evaluator, run.suite),
+            RemoteEvaluator(evaluator, run.suite, config.evaluators or config.workers),
             Library.load(),
             utc_now,
             Allowance.of(config, deadline),

@@ -26,7 +26,7 @@ from avo.tui.transcript import spent
 from avo.tui.view import Needs, View
 from avo.tui.workers import WorkersView
 from avo.watch.scores import geomean, published
-from avo.watch.wording import STATE_STYLE, printable, standing, unit, verdict
+from avo.watch.wording import STATE_STYLE, looked, printable, standing, unit, verdict
 from evaluator.problem import Baseline
 from lineage_db.records import RunState
 
@@ -256,7 +256,7 @@ def header(picture: Picture, words: str) -> Text:
         text.append(f"  best v{best.number}, {geomean(best) / geomean(seed):.2f} x seed")
     made = f"{view.attempts:,} attempt{'' if view.attempts == 1 else 's'}"
     open_ = f", {view.unresolved:,} unresolved" if view.unresolved else ""
-    text.append(f"{'  ' if best else ''}{made}, {len(picture.versions)} accepted{open_}", "dim")
+    text.append(f"{'  ' if best else ''}{made}{looked(run.looks)}, {len(picture.versions)} accepted{open_}", "dim")
     if view.spend.calls:
         text.append(f", {spent(view.spend)}", "dim")
     return text

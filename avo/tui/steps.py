@@ -13,7 +13,7 @@ from avo.tui.reader import Picture, Transcript, Want
 from avo.tui.transcript import entries, spent
 from avo.tui.view import View
 from avo.watch.view import StepProgress
-from avo.watch.wording import duration, first_line
+from avo.watch.wording import duration, first_line, looked
 from evaluator.problem import Baseline
 from lineage_db.records import StepState
 
@@ -53,7 +53,7 @@ class StepList(Lines):
         if work is None:
             return Text(f"{number:>6}  ...", "dim")
         step = work.step
-        words = f"{work.tried} tried"
+        words = f"{work.tried} tried{looked(step.looks)}"
         if work.spend.calls:
             words += f", {spent(work.spend)}"
         return Text.assemble(
@@ -119,7 +119,8 @@ class StepsView(View):
 def _title(work: StepProgress) -> Text:
     step = work.step
     took = f", {duration((step.finished - step.started).total_seconds())}" if step.finished else ""
-    words = f"  {step.state}{took}, {first_line(step.operator)} on {first_line(step.worker)}, {work.tried} tried"
+    made = f"{work.tried} tried{looked(step.looks)}"
+    words = f"  {step.state}{took}, {first_line(step.operator)} on {first_line(step.worker)}, {made}"
     if work.spend.calls:
         words += f", {work.spend.calls} calls, {spent(work.spend)}"
     return Text.assemble((f"Step {step.number}", "bold"), words)

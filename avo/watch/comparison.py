@@ -1,6 +1,7 @@
-"""Comparing runs: how fast the best version was after the same number of attempts, hours, tokens or US dollars."""
+"""Comparing runs: how fast the best version was after the same attempts, looks, hours, tokens or US dollars."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -12,7 +13,7 @@ from lineage_db.records import Run
 from lineage_db.spans import covered
 from lineage_db.store import Store
 
-COSTS = ("attempts", "hours", "tokens", "usd")
+COSTS = ("attempts", "looks", "hours", "tokens", "usd")
 """The costs at which runs can be compared."""
 
 
@@ -21,6 +22,7 @@ class Spent:
     """What a run had spent at some moment."""
 
     attempts: int
+    looks: int
     hours: float
     """Time in which at least one step was under way."""
     tokens: int
@@ -75,13 +77,15 @@ def course(store: Store, run: Run) -> Course:
         raise Incomparable(f"run {run.name!r} has no accepted version yet: wait until its seed is evaluated")
     steps, calls = store.steps(run.id), store.journal.calls(run.id)
     ids = [attempt.attempt_id for attempt in store.attempt_summaries(run.id)]
+    looked = [look.made for look in store.history(run.id).looks]
     spans = [(step.started, step.finished) for step in steps if step.finished]
 
     def spent(attempts: int, until: datetime) -> Spent:
         worked = covered((start, min(end, until)) for start, end in spans if start < until)
         paid = [call for call in calls if call.finished <= until]
         tokens = sum(call.input_tokens + call.output_tokens for call in paid)
-        return Spent(attempts, worked / timedelta(hours=1), tokens, sum(call.usd or 0.0 for call in paid))
+        looks = bisect_right(looked, until)
+        return Spent(attempts, looks, worked / timedelta(hours=1), tokens, sum(call.usd or 0.0 for call in paid))
 
     advances = tuple(
         Advance(

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from avo.watch.wording import first_line, verdict
+from avo.watch.wording import first_line, looked, verdict
 from evaluator.target import score_kind
 from lineage_db.records import Accepted, AttemptSummary, FailedCall, Intervention, Run, RunState, Step, StepState
 from lineage_db.store import Store
@@ -185,9 +185,9 @@ def _ended(run: Run, step: Step) -> Event:
         EventKind.STEP_ENDED,
         step.finished or step.started,
         run.name,
-        f"step {step.number} {step.state}{f': {reason}' if reason else ''}",
+        f"step {step.number} {step.state}{looked(step.looks)}{f': {reason}' if reason else ''}",
         step=step.number,
-        data={"worker": step.worker, "state": step.state, "reason": step.reason},
+        data={"worker": step.worker, "state": step.state, "reason": step.reason, "looks": step.looks},
     )
 
 

@@ -75,6 +75,7 @@ class Collector:
             best.add_metric([*run, score.kind.value, score.target, score.card], score.geomean_tflops)
         yield best
         yield counter("versions", "Versions accepted.", view.versions)
+        yield counter("looks", "Candidates looked at: predicted, not executed.", view.run.looks)
         yield counter("steps", "Steps begun.", view.steps)
         yield gauge("steps_running", "Steps that workers hold.", len(view.working))
         yield counter("model_calls", "Calls of models.", view.spend.calls)

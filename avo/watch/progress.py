@@ -24,6 +24,7 @@ from avo.watch.wording import (
     awaited,
     duration,
     first_line,
+    looked,
     percent,
     place,
     spent,
@@ -230,7 +231,10 @@ class LineView:
         view, last = news.view, self._last
         self._last = view
         if last is None:
-            self._print(f"run {view.run.name}: {view.run.state}, {view.attempts} attempts, {view.versions} accepted")
+            self._print(
+                f"run {view.run.name}: {view.run.state}, {view.attempts} attempts{looked(view.run.looks)}, "
+                f"{view.versions} accepted"
+            )
             return
         for attempt in news.attempts:
             if attempt.geomean_tflops:
@@ -285,7 +289,8 @@ def _attempts(view: RunView, now: datetime, budget: Budget) -> RenderableType:
     table = _grid()
     made = f"{view.attempts}" + (f" of {budget.max_attempts}" if budget.max_attempts else "")
     rate = view.attempts_per_minute
-    table.add_row("attempts", Text(made + (f", {rate:.1f} a minute" if rate else "")))
+    rated = f", {rate:.1f} a minute" if rate else ""
+    table.add_row("attempts", Text(f"{made}{rated}{looked(view.run.looks)}"))
     if view.counts:
         table.add_row("", Text(verdicts(view.counts), style="dim"))
     accepted = f"{view.versions} accepted"
@@ -364,7 +369,7 @@ def _workers(view: RunView, now: datetime) -> RenderableType:
     for work in view.working[:MOST_WORKERS]:
         step = work.step
         doing = f"step {step.number}, {step.operator}, {duration((now - step.started).total_seconds())}"
-        table.add_row(step.worker, Text(doing + (f", {work.tried} tried" if work.tried else "")))
+        table.add_row(step.worker, Text(doing + (f", {work.tried} tried" if work.tried else "") + looked(step.looks)))
         if step.reply:
             table.add_row("", Text(awaited(step.reply, now), style="dim"))
     if len(view.working) > MOST_WORKERS:

@@ -101,6 +101,11 @@ def awaited(reply: PendingReply, now: datetime) -> str:
     return f"{model} writes: {count(reply.characters)} characters, the last {ago} ago"
 
 
+def looked(looks: int) -> str:
+    """Return ``, 912 looks``, to be added to a number of attempts; nothing where there were none."""
+    return f", {looks:,} look{'' if looks == 1 else 's'}" if looks else ""
+
+
 def printable(text: str) -> str:
     """Return ``text`` without control characters except line ends, tabs expanded: candidates control what it holds."""
     return "".join(char if char.isprintable() or char == "\n" else " " for char in text.expandtabs(4))

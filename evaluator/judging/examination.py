@@ -210,6 +210,22 @@ class Examination:
                 raise Refused(Fault(Status.UNSUPPORTED, f"no prediction for {target.name}: {error}")) from None
         return tuple(profiles)
 
+    def speed(self) -> Findings:
+        """Predict the speed on all benchmark cases; the numbers are not checked."""
+
+        def predicted() -> Score:
+            plans = self._fastest()
+            self._tools.planner.check_grids(plans)
+            self._binaries.update(self._compile(_kernels(plans)))
+            compiled = self._compiled(self._cases.scored, plans)
+            if not all(each.works for each in compiled):
+                raise Refused(Fault(Status.UNSUPPORTED, "no prediction: its work cannot be counted"))
+            return named(passed(Predicted(self._tools.target).score(self._problem, compiled, None)), plans)
+
+        found = outcome(predicted)
+        fault, score = (found, None) if isinstance(found, Fault) else (None, found)
+        return Findings(fault, resources=self._resources, score=score, plan_digest=self.plan_digest)
+
     def code(self, look: Look) -> str:
         """Return the code of the first benchmark case."""
         if look is Look.SASS:

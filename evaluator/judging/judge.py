@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from evaluator import capture
 from evaluator.candidate import Candidate, Incumbent
@@ -35,7 +35,9 @@ JOB_MODULES = (capture.CHILD_MODULE, compiler.JOB_MODULE, SCRIPT_MODULE)
 _TILE = 64
 """Rows of a small tile of queries."""
 _MOST_KEPT = 10_000
-"""Most verdicts that are kept."""
+"""Most verdicts that are kept, and most predictions."""
+_Key = TypeVar("_Key")
+_Kept = TypeVar("_Kept")
 
 
 class Judge(Evaluator):
@@ -74,6 +76,8 @@ class Judge(Evaluator):
         )
         self._judged: dict[tuple[str, str, Incumbent | None], tuple[Evaluation, int]] = {}
         """Verdicts by suite, digest of the plans and incumbent, each with the hash of the source."""
+        self._predicted: dict[tuple[str, str], Findings] = {}
+        """What looks at the speed found, by suite and digest of the plans."""
 
     def close(self) -> None:
         """End the child processes and remove temporary files."""
@@ -130,6 +134,8 @@ class Judge(Evaluator):
             if inspection.look is Look.CHECK:
                 small = _smallest_of_each(problem.correctness_cases)
                 return self._captured(candidate, small, get_suite(problem, self.suite)).check()
+            if inspection.look is Look.SPEED:
+                return self._look(self._captured(candidate, (), get_suite(problem, self.suite)))
             first, *_ = get_cases(problem, self.suite, inspection.case)
             captured = self._captured(candidate, (), (first,))
             if inspection.look is Look.IR:
@@ -137,6 +143,15 @@ class Judge(Evaluator):
             return Findings(text=captured.code(inspection.look))
         except Refused as refused:
             return Findings(refused.fault)
+
+    def _look(self, examination: Examination) -> Findings:
+        """Return the predicted speed; different sources with the same launch plans are played once."""
+        assert examination.plan_digest is not None
+        known = self._predicted.get(key := (self.suite, examination.plan_digest))
+        found = known or examination.speed()
+        if found.score is not None:
+            _keep(self._predicted, key, found)
+        return found
 
     def _captured(self, candidate: Candidate, small: tuple[Case, ...], large: tuple[Case, ...]) -> Examination:
         examination = Examination(self._tools, candidate, Cases(self.suite, small, large))
@@ -161,10 +176,15 @@ class Judge(Evaluator):
         found: Score | Fault = outcome(lambda: examination.score(incumbent))
         evaluation = examination.evaluation(found)
         if evaluation.correct or evaluation.refused:
-            self._judged[cases.suite, digest, incumbent] = evaluation, hash(candidate.source)
-            if len(self._judged) > _MOST_KEPT:
-                del self._judged[next(iter(self._judged))]
+            _keep(self._judged, (cases.suite, digest, incumbent), (evaluation, hash(candidate.source)))
         return evaluation
+
+
+def _keep(kept: dict[_Key, _Kept], key: _Key, value: _Kept) -> None:
+    """Add an entry, and drop the oldest where there are too many."""
+    kept[key] = value
+    if len(kept) > _MOST_KEPT:
+        del kept[next(iter(kept))]
 
 
 def _sized(case: Case) -> Case:

@@ -4,6 +4,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from threading import Lock
 from typing import Any
 
 from evaluator.errors import EvaluatorUnavailable
@@ -34,7 +35,7 @@ class ProcessEvaluator(Evaluator):
     """An evaluator that runs ``python -m evaluator`` as a child and restarts it when it dies.
 
     ``command`` names another way to start it, such as ``ssh gpu-box python -m evaluator``; the judge's arguments are
-    added at its end, ``options`` last. Not thread-safe. Raises ``UnknownTarget``.
+    added at its end, ``options`` last. Threads are answered one after the other. Raises ``UnknownTarget``.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class ProcessEvaluator(Evaluator):
         self._child: Child | None = None
         self._judges_for: Target | None = None
         self._count = 0
+        self._asking = Lock()
 
     @property
     def target(self) -> Target:
@@ -70,8 +72,9 @@ class ProcessEvaluator(Evaluator):
         ``TIMED_OUT``, a death ``CRASHED``.
         """
         suite, started = suite_of(request, self._suite), time.monotonic()
-        self._count += 1
-        answer = self._answer(self._count, request)
+        with self._asking:
+            self._count += 1
+            answer = self._answer(self._count, request)
         if not isinstance(answer, Fault) or isinstance(request, ProfileRequest):
             return answer
         if isinstance(request, Inspection):

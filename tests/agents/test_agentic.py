@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from agents.errors import BudgetSpent, ContextOverflow, ModelRefused
 from agents.model import ChatMessage, Reply, ScriptedModel, ToolCall, Usage
 from agents.operator import Proposal
 from agents.settings import ModelSettings, Settings
+from evaluator.candidate import Candidate
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Fault, Status
 from evaluator.inspection import Findings
@@ -108,15 +110,46 @@ def test_a_model_that_says_nothing_or_calls_nothing_is_reminded_and_in_the_end_g
 def test_calls_that_are_wrong_are_answered_and_the_step_goes_on() -> None:
     world = World()
     model = ScriptedModel(
-        says(("evaluate", '{"hypothesis": '), ("fly", "{}"), ("view_source", '{"first": "two"}'), finish="length"),
+        says(("evaluate", '{"hypothesis": '), ("fly", "{}"), ("view_source", "{}"), finish="length"),
+        says(("fly", "{}")),
+        says(("view_source", '{"first": "two"}')),
         says(write("tflops = 120.0"), EVALUATE, submit(2), ("view_source", {})),
     )
     assert run(world, model).attempt is not None
-    answers = [message["content"] for message in model.asked[1] if message["role"] == "tool"]
+    answers = [message["content"] for message in model.asked[-1] if message["role"] == "tool"]
     assert [answer[:30] for answer in answers] == [
-        "error: the arguments of evalua", "error: there is no tool 'fly':", "error: view_source was not cal",
+        "error: the arguments of evalua", *["not run: the call before faile"] * 2,
+        "error: there is no tool 'fly':", "error: view_source was not cal",
     ]  # fmt: skip
-    assert "cut off" in told(model)
+    assert "cut off" in str(model.asked[1][-1]["content"])
+
+
+def test_the_calls_after_one_that_fails_are_not_performed() -> None:
+    world = World()
+    edit = ("edit_source", {"old": "no such passage", "new": ""})
+    model = ScriptedModel(
+        says(write("tflops = 120.0"), edit, ("profile", {}), EVALUATE), says(("view_source", {})), says(submit(None))
+    )
+    run(world, model)
+    answers = [str(message["content"]) for message in model.asked[1] if message["role"] == "tool"]
+    assert answers[1].startswith("error: the passage does not occur")
+    assert answers[2:] == ["not run: the call before failed"] * 2
+    assert world.tried == []
+    assert told(model) == "   1 tflops = 120.0"
+
+
+def test_calls_that_only_read_are_performed_side_by_side_and_answered_in_order() -> None:
+    together = Barrier(2, timeout=60)
+
+    def explain(candidate: Candidate, case: str | None = None) -> Fault:
+        together.wait()  # an error, unless two are here at a time
+        return Fault(Status.UNSUPPORTED, f"case {case}")
+
+    cases = [("profile", {"case": case}) for case in ("8k-full", "8k-causal")]
+    model = ScriptedModel(says(write("tflops = 120.0"), *cases, ("view_source", {})), says(submit(None)))
+    run(World(), model, explain=explain)
+    answers = [str(message["content"]) for message in model.asked[1] if message["role"] == "tool"]
+    assert answers[1:] == ["unsupported: case 8k-full", "unsupported: case 8k-causal", "   1 tflops = 120.0"]
 
 
 def test_the_best_attempt_is_submitted_when_a_budget_ends_the_step() -> None:

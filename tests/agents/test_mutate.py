@@ -1,28 +1,30 @@
 """The operator without a model: repeatable, never twice the same, learning from the record, able to go back."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import libcst as cst
 import pytest
 
-from agents.desk import FakeDesk
+from agents.desk import FakeDesk, Left
 from agents.errors import CandidateTaken
 from agents.moves import MOVES
 from agents.moves.anatomy import Anatomy
 from agents.moves.move import Move
 from agents.mutate import Mutate, critical_resources, move_values
-from agents.operator import Brief, Proposal
+from agents.operator import Brief, Proposal, Variation
 from evaluator.candidate import Candidate
 from evaluator.catalogue import get_problem
-from evaluator.evaluation import CaseScore, Evaluation, Score, Status
+from evaluator.evaluation import CaseScore, Evaluation, Fault, Score, Status
 from evaluator.evaluators import FakeEvaluator
+from evaluator.inspection import Findings
 from evaluator.target import ScoreKind, Target
 from evaluator.targets import get_target
 from knowledge_base.library import Library
 from lineage_db.decision import Lead
+from lineage_db.looked import Looked
 from lineage_db.records import Attempt, AttemptSummary, Intervention, Version
 from seeds import seed_source
 
@@ -46,11 +48,14 @@ class World:
         speed: dict[str, float] | None = None,
         score: Callable[[str], float] | None = None,
         plan: Callable[[str], str | None] = lambda source: None,
+        predict: Callable[[str], float] | None = None,
     ) -> None:
-        """``plan``: the digest of a source's launch plan."""
+        """``plan``: the digest of a source's launch plan; ``predict``: what a look says."""
         self.speed = speed or {}
         self.score = score
         self.plan = plan
+        self.predict = predict
+        self.looks: list[Looked] = []
         self.versions: list[Version] = []
         self.attempts: list[AttemptSummary] = []
         self.made: dict[int, Attempt] = {}
@@ -95,12 +100,30 @@ class World:
         self.record(self.last)
         return self.last
 
-    def step(self, seed: int, operator: Mutate, *interventions: Intervention) -> Proposal:
+    def look(self, variations: Sequence[Variation]) -> Sequence[Findings]:
+        """Predict what ``predict`` says of each source, and record that."""
+        assert self.predict is not None
+        found = []
+        for each in variations:
+            score, digest = verdict(self.predict(each.candidate.source)).score, each.candidate.digest
+            fault = None if score else Fault(Status.DOES_NOT_FIT, "too large")
+            found.append(Findings(fault, score=score, plan_digest=self.plan(each.candidate.source)))
+            assert digest not in {look.digest for look in self.looks}
+            self.looks.append(
+                Looked(
+                    len(self.looks) + 1, len(self.attempts), digest, found[-1].plan_digest, fault and fault.status,
+                    score.geomean_tflops if score else 0.0, 1.0, each.change, each.parents, NOW,
+                )
+            )  # fmt: skip
+        return found
+
+    def step(self, seed: int, operator: Mutate, *interventions: Intervention, looks: int = 0) -> Proposal:
         versions, attempts = tuple(self.versions), tuple(self.attempts)
         problem, target = get_problem("mha"), get_target("h100")
         explain = FakeEvaluator(lambda candidate: verdict(1.0)).profile
         brief = Brief(problem, target, "quick", seed, versions, attempts, Library(()), self, explain)
-        brief = replace(brief, desk=FakeDesk(attempts=self.made).desk)
+        desk = FakeDesk(attempts=self.made, budget=Left(looks=looks))
+        brief = replace(brief, desk=desk.desk, look=self.look, looks=tuple(self.looks))
         return operator.vary(replace(brief, interventions=interventions))
 
 

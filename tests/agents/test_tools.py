@@ -23,7 +23,7 @@ from tests.evaluator.serving.test_protocol import PROFILE
 
 NAMES = [
     "read_lineage", "read_version", "diff_versions", "search_knowledge", "read_note", "view_source", "edit_source",
-    "write_source", "check", "evaluate", "profile", "run_python", "remember", "recall", "submit",
+    "write_source", "try_variants", "check", "evaluate", "profile", "run_python", "remember", "recall", "submit",
 ]  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def test_specs_are_plain_data_without_the_suite_that_nobody_is_shown() -> None:
         ("evaluate", '{"hypothesis": "x", "change": "abc", "expected": "y"}', ["at least 15 characters"]),
         ("edit_source", '{"old": "x", "new": "y", "file": "z"}', ["file: Extra inputs"]),
         ("profile", '{"show": "all"}', ["show", '"show": pipes|sass|ptx|ttgir']),
-        ("write_source", '{"source": "x", "version": 1}', ["give exactly one of source, version, attempt"]),
+        ("write_source", '{"source": "x", "version": 1}', ["give exactly one of source, version, attempt, variant"]),
         ("read_version", '{"version": 9}', ["no version 9", "choose one of 0"]),
         ("read_version", '{"attempt": 99}', ["no attempt 99"]),
         ("read_note", '{"id": "nope"}', ["unknown note 'nope'"]),
@@ -133,6 +133,60 @@ def test_the_working_source_starts_as_the_best_version_and_is_edited_exactly() -
     assert "occurs 3 times" in bench.call("edit_source", old=" = ", new="=")
     bench.call("edit_source", old=" = ", new="=", everywhere=True)
     assert bench.box.bench.source == "a=1\nb=2\nc=3"
+
+
+def test_what_is_nearest_to_a_passage_is_found_by_the_whole_of_it() -> None:
+    """Its first line alone would lead to the first loop."""
+    bench = Bench()
+    bench.call("write_source", source="for i in x:\n    a = 1\n    b = 2\n\nfor i in x:\n    c = 3\n    d = 4")
+    said = bench.call("edit_source", old="for i in x:\n    c = 3\n    d = 5\n", new="")
+    assert said.endswith("Nearest are lines 5 to 7:\nfor i in x:\n    c = 3\n    d = 4")
+
+
+def varied(**values: str) -> list[dict[str, Any]]:
+    """Return variants of the seed that have these speeds."""
+    return [{"name": name, "edits": [{"old": "100.0", "new": value}]} for name, value in values.items()]
+
+
+def test_variants_are_compared_in_one_table_and_work_goes_on_with_one_of_them() -> None:
+    bench = Bench(World(looks=5))
+    variants = [
+        *varied(small="90.0", large="130.0"),
+        {"name": "broken", "edits": [{"old": SEED, "new": "nonsense"}]},
+        {"name": "elsewhere", "edits": [{"old": "200.0", "new": "1"}]},
+        {"name": "two", "edits": [{"old": "100.0", "new": "7"}, {"old": "= 7", "new": "= 120.0"}]},
+    ]
+    said = bench.call("try_variants", variants=variants)
+    rows = [line.split() for line in said.splitlines() if not line.startswith(" ")]
+    assert rows[0][:5] == ["variant", "case", "predicted", "TFLOPS", "range"]
+    means = [["large", "mean", "130.0", "168", "16"], ["two", "mean", "120.0", "168", "16"]]
+    assert rows[1:4] == [*means, ["small", "mean", "90.0", "168", "16"]]
+    assert rows[4][0] == "broken"
+    assert "parse_error: not a kernel: nonsense" in said
+    assert "not made: the passage does not occur" in said
+    assert "1 looks are left" in said
+    assert bench.box.bench.source == SEED
+    assert (bench.world.looked[0].change, bench.world.looked[0].parents) == ("variant small", (0,))
+    assert bench.world.tried == []
+    bench.call("write_source", source="something = else")
+    again = Workbench.from_json(json.loads(json.dumps(bench.box.bench.to_json())))
+    assert again == bench.box.bench
+    assert "variant two" in bench.call("write_source", variant="two")
+    assert (bench.box.bench.source, bench.box.bench.parents) == ("tflops = 120.0", (0,))
+    assert "no variant 'elsewhere': those of the last try_variants are small, large, broken, two" in bench.call(
+        "write_source", variant="elsewhere"
+    )
+
+
+def test_variants_are_not_looked_at_beyond_the_budget_or_where_nothing_can_be_looked_at() -> None:
+    bench = Bench(World(looks=1))
+    said = bench.call("try_variants", variants=varied(a="1.0", b="2.0"))
+    assert said == "error: 2 candidates to look at, and 1 looks are left: look at fewer"
+    assert bench.box.bench.varied is None
+    assert "no variant 'a'" in bench.call("write_source", variant="a")
+    assert "cannot be looked at here" in Bench(look=None).call("try_variants", variants=varied(a="1.0"))
+    twice = [*varied(a="1.0"), *varied(a="2.0")]
+    assert "give each variant a name of its own" in bench.call("try_variants", variants=twice)
 
 
 def test_work_can_go_back_to_any_version_or_attempt() -> None:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from agents.desk import FakeDesk, Left
-from agents.errors import CandidateTaken
-from agents.operator import Brief, Explain
+from agents.errors import CandidateTaken, LooksSpent
+from agents.operator import Brief, Explain, Variation
 from evaluator.candidate import Candidate
 from evaluator.catalogue import get_problem
-from evaluator.evaluation import Evaluation, Fault, Status
+from evaluator.evaluation import Evaluation, Fault, Resources, Status
 from evaluator.inspection import Findings
 from evaluator.targets import get_target
 from knowledge_base.library import Library
@@ -25,6 +25,13 @@ def no_profile(candidate: Candidate, case: str | None = None) -> Fault:
     return Fault(Status.UNSUPPORTED, "no prediction")
 
 
+def predicted(variation: Variation) -> Findings:
+    """Return a look at a source of this world: its speed, or that it is no kernel."""
+    found = judge(variation.candidate)
+    kernel = Resources("kernel", 168, 16, 1024, 0, 4, 1)
+    return Findings(None if found.correct else Fault(found.status, found.message), "", (kernel,), score=found.score)
+
+
 @dataclass
 class World:
     """A run with a seed of 100 TFLOPS; ``evaluations`` limits those of the step."""
@@ -35,6 +42,9 @@ class World:
     versions: list[Version] = field(default_factory=list)
     attempts: list[AttemptSummary] = field(default_factory=list)
     tried: list[str] = field(default_factory=list)
+    looks: int | None = None
+    """Limits the looks of the step."""
+    looked: list[Variation] = field(default_factory=list)
     taken: bool = False
     """Whether another worker has every candidate."""
 
@@ -82,9 +92,18 @@ class World:
         self.limit()
         return self._attempt(candidate.source, change, parents, hypothesis, built_on)
 
+    def look(self, variations: Sequence[Variation]) -> Sequence[Findings]:
+        """Predict what the judge would find."""
+        if self.looks is not None and len(variations) > self.looks:
+            raise LooksSpent(len(variations), self.looks)
+        self.looks = None if self.looks is None else self.looks - len(variations)
+        self.looked += variations
+        self.limit()
+        return list(map(predicted, variations))
+
     def limit(self, **left: float) -> None:
         """Set what is left."""
-        self.desk.budget = replace(Left(evaluations=self.evaluations, spent=self.spent), **left)
+        self.desk.budget = replace(Left(evaluations=self.evaluations, looks=self.looks, spent=self.spent), **left)
 
     def brief(self, explain: Explain = no_profile, **more: object) -> Brief:
         """Return the brief of a step that begins now."""
@@ -98,6 +117,7 @@ class World:
             attempts=tuple(self.attempts),
             knowledge=Library.load(),
             evaluate=self.evaluate,
+            look=self.look,
             profile=explain,
             desk=self.desk.desk,
         )

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Status
 from lineage_db.decision import Decision
+from lineage_db.looked import Looked
 from lineage_db.records import Attempt, Run, RunState, Step, StepState
 from lineage_db.store import Store
 from tests.avo.sample_run import START, make_evaluation
@@ -34,6 +35,11 @@ class Recorded:
     def claim(self, worker: str = "worker-0") -> Step:
         """Begin a step and leave it running."""
         return self.store.claims.claim(self.run.id, worker=worker, operator="mutate", now=self.now)
+
+    def look(self, step: Step, *digests: str) -> None:
+        """Record looks in a step."""
+        seen = [Looked(0, 0, digest, None, None, 90.0, 1.0, "", (), self.now) for digest in digests]
+        self.store.results.record_looks(step.id, seen, now=self.now)
 
     def evaluate(
         self,

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
+from evaluator.candidate import Candidate
 from evaluator.errors import EvaluatorUnavailable, UnknownProblem
-from evaluator.evaluation import Evaluation, Fault, Status
+from evaluator.evaluation import CaseScore, Evaluation, Fault, Score, Status
 from evaluator.evaluators import FakeEvaluator
 from evaluator.inspection import Findings, Inspection, Look
 from evaluator.judging.judge import Judge
@@ -20,6 +22,7 @@ from evaluator.serving.protocol import (
     request_line,
     requests,
 )
+from evaluator.target import ScoreKind
 from evaluator.targets import get_target
 from seeds import seed_source
 
@@ -61,6 +64,42 @@ def test_a_check_compiles_for_the_suite_and_executes_a_small_case_of_each_kind(j
     assert found.fault is None
     assert [case.case for case in found.cases] == ["mixed-full", "padded-causal"]
     assert {kernel.kernel for kernel in found.resources} == {"attention_kernel"}
+
+
+def test_the_speed_is_predicted_whether_or_not_the_numbers_are_right(judge: Judge) -> None:
+    found = look(judge, Look.SPEED, SEED.replace("acc / row_sum", "acc * row_sum"))
+    assert found.fault is None
+    assert found.score is not None
+    assert found.score.kind is ScoreKind.PREDICTED
+    assert [case.case for case in found.score.cases] == ["8k-causal", "8k-full"]
+    assert {kernel.kernel for kernel in found.resources} == {"attention_kernel"}
+
+
+@pytest.mark.long
+def test_the_speed_is_that_of_the_verdict(judge: Judge) -> None:
+    assert look(judge, Look.SPEED).score == judge.evaluate(Candidate("mha", SEED)).score
+
+
+def test_sources_with_the_same_launch_plans_are_played_once(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = look(judge, Look.SPEED)
+    monkeypatch.delattr("evaluator.judging.speed.predict")
+    assert look(judge, Look.SPEED, f"{SEED}\n\nunused = 1\n") == first
+
+
+def test_the_speed_of_what_does_not_fit_is_that_fault_with_what_the_kernel_needs(judge: Judge) -> None:
+    found = look(judge, Look.SPEED, SEED.replace("num_stages=1", "num_stages=9"))
+    assert found.fault is not None
+    assert (found.fault.status, found.score) == (Status.DOES_NOT_FIT, None)
+    assert found.resources[0].shared_bytes > get_target("h100").shared_bytes_per_cta
+
+
+@pytest.mark.long
+def test_where_speed_is_measured_a_look_predicts_it_for_the_card(fork_server: ForkServer) -> None:
+    card = replace(get_target("h100"), name="cuda", kind=ScoreKind.MEASURED)
+    with Judge(card, "quick", server=fork_server, capture_cpu_s=8) as judge:
+        score = look(judge, Look.SPEED).score
+    assert score is not None
+    assert (score.kind, score.target) == (ScoreKind.PREDICTED, "cuda")
 
 
 def test_a_check_names_wrong_numbers_and_still_says_what_the_kernel_needs(judge: Judge) -> None:
@@ -154,7 +193,9 @@ REQUEST = Inspection(Look.SASS, "mha", "x = 1", case="8k-full")
 def test_looks_and_findings_survive_the_wire() -> None:
     assert list(requests([request_line(7, REQUEST)])) == [(7, REQUEST)]
     verdict = Evaluation(Status.CRASHED, "died", "h100", "paper", 0.5)
-    for found in (Findings(Fault(Status.CRASHED, "died"), "text"), Findings(evaluation=verdict)):
+    score = Score(ScoreKind.PREDICTED, "h100", (CaseScore("a", 1.0, 2.0, "tensor", draws=(1.0, 2.0)),))
+    predicted = Findings(score=score, plan_digest="p")
+    for found in (Findings(Fault(Status.CRASHED, "died"), "text"), Findings(evaluation=verdict), predicted):
         assert read_answer(7, REQUEST, answer_line(7, found)) == found
 
 

@@ -64,7 +64,8 @@ def fill(connection: Any, make: Any, revision: str) -> None:
     start = {"source": "x = 0"}
     insert(
         connection, "runs", id=7, name="old", problem="mha", target="h100", suite="paper", operator="mutate", seed=3,
-        config=json.dumps({"start": start if revision < "0010" else [start]}), state="running", created=OLD, updated=OLD, changes=9,
+        config=json.dumps({"start": start if revision < "0010" else [start]}), state="running", created=OLD,
+        updated=OLD, changes=9,
     )  # fmt: skip
     for number, state in enumerate(("done", "abandoned", "done", "running")):
         turns = {"turn": number, "unfinished": int(state == "abandoned")} if revision >= "0005" else {}
@@ -91,7 +92,10 @@ def fill(connection: Any, make: Any, revision: str) -> None:
         insert(connection, "messages", step_id=4, number=0, kind="message", written=OLD, content='{"role": "user"}')
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010"])
+REVISIONS = [f"{number:04}" for number in range(1, 12)]
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
 def test_a_database_of_an_earlier_schema_keeps_what_it_has_and_goes_on(url: str, make: Any, revision: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__path__[0])))
@@ -137,9 +141,7 @@ def restart_sequences(url: str) -> None:
 
 def test_the_newest_schema_is_migrated_from_every_earlier_one() -> None:
     scripts = sorted(path.name[1:5] for path in Path(migrations.__path__[0], "versions").glob("r*.py"))
-    assert scripts[:-1] == ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010"], (
-        "add the new one to the test above"
-    )
+    assert scripts[:-1] == REVISIONS, "add the new one to the test above"
 
 
 def test_opening_again_changes_nothing(url: str, make: Any) -> None:

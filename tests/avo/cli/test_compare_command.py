@@ -30,6 +30,7 @@ def url(tmp_path: Path) -> str:
         for number, tflops in enumerate((100.0, 150.0)):
             step = paid.claim()
             paid.wait(1800)
+            paid.look(step, f"a{number}", f"b{number}")
             attempt = paid.evaluate(step, tflops, () if number == 0 else (0,), "a")
             if number:
                 store.journal.add_call(
@@ -45,7 +46,7 @@ def test_runs_are_held_against_the_same_costs(avo: Avo, url: str) -> None:
     assert result.exit_code == 0, result.output
     rows = [line.split() for line in result.stdout.splitlines() if line.strip()]
     assert ["plain", "mutate", "130.0", "100.0", "5", "1.00"] in rows
-    assert ["paid", "mutate", "150.0", "100.0", "2", "1.00", "1000", "0.25"] in rows
+    assert ["paid", "mutate", "150.0", "100.0", "2", "4", "1.00", "1000", "0.25"] in rows
     assert ["2", "110.0", "150.0"] in rows
     assert ["5", "130.0"] in rows  # attempts, which the other did not make
     assert ["0.5", "110.0", "100.0"] in rows
@@ -56,7 +57,7 @@ def test_json_has_every_advance_with_what_it_had_cost(avo: Avo, url: str) -> Non
     plain, paid = json.loads(avo("compare", "plain", "paid", "--db", url, "--json").stdout)
     assert [advance["tflops"] for advance in plain["advances"]] == pytest.approx([100, 110, 120, 130])
     assert [advance["spent"]["attempts"] for advance in plain["advances"]] == [1, 2, 4, 5]
-    assert paid["advances"][1]["spent"] == {"attempts": 2, "hours": 1.0, "tokens": 1000, "usd": 0.25}
+    assert paid["advances"][1]["spent"] == {"attempts": 2, "looks": 4, "hours": 1.0, "tokens": 1000, "usd": 0.25}
 
 
 @pytest.mark.parametrize(
@@ -88,8 +89,8 @@ spends = st.floats(min_value=1e-4, max_value=1e7)
 def test_marks_are_round_rising_and_within_what_was_spent(hours: list[float]) -> None:
     courses = []
     for most in hours:
-        advance = Advance(0, 1.0, Spent(1, most / 2, 0, 0.0))
-        courses.append(Course("r", "o", ScoreKind.PREDICTED, "h100", (advance,), Spent(1, most, 0, 0.0)))
+        advance = Advance(0, 1.0, Spent(1, 0, most / 2, 0, 0.0))
+        courses.append(Course("r", "o", ScoreKind.PREDICTED, "h100", (advance,), Spent(1, 0, most, 0, 0.0)))
     found = marks(courses, "hours")
     assert found == sorted(set(found))
     assert all(min(hours) / 2 <= mark <= max(hours) for mark in found)

@@ -31,7 +31,7 @@ def test_the_help_has_the_default_of_a_new_run_and_none_for_a_stored_one(avo: Av
     words = "New candidates that an operator with models may evaluate in one step."
     assert f"--step-evaluations N {words} Default: 12." in run
     assert "Default: one per CPU, at most 8." in run
-    assert f"--step-evaluations N {words} --step-tokens" in resume
+    assert f"--step-evaluations N {words} --step-looks N" in resume
 
 
 def test_every_option_has_help() -> None:

@@ -50,7 +50,9 @@ def test_words_tell_who_does_what_and_what_is_wrong(tmp_path: Path, capsys: pyte
         run.step(120.0, (0,))
         run.step(Status.INCORRECT, (0,))
         reply = PendingReply("m", run.now, run.now, 500)
-        run.store.journal.listen(run.claim("w1").id, reply, now=run.now)
+        step = run.claim("w1")
+        run.look(step, "a", "b")
+        run.store.journal.listen(step.id, reply, now=run.now)
         run.store.journal.add_call(
             run.run.id, None, model="m", input_tokens=100, cached_tokens=0, output_tokens=20, usd=0.5, seconds=1.0,
             error="429: slow down", now=run.now,
@@ -60,9 +62,9 @@ def test_words_tell_who_does_what_and_what_is_wrong(tmp_path: Path, capsys: pyte
     Console(width=200).print(in_words(view, now))
     said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "driver box:7, lease for 32s" in said
-    worker = said.index("w1 step 3, mutate, for 10s, lease for 50s")
+    worker = said.index("w1 step 3, mutate, for 10s, 2 looks, lease for 50s")
     assert said[worker + 1] == "m writes: 500 characters, the last 10s ago"
-    assert "attempts 3, 6.4 a minute in 4 steps" in said
+    assert "attempts 3, 6.4 a minute in 4 steps, 2 looks" in said
     assert "best v1, 120.0 predicted TFLOPS, h100, +20.0% over the seed" in said
     assert "models 120 tokens, 0.50 USD, 1 calls" in said
     assert "last call 429: slow down" in said

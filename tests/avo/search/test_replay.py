@@ -20,6 +20,7 @@ from agents.served import PendingCall, Served, Unattended
 from agents.settings import ModelSettings, Settings
 from avo.cli.main import app
 from avo.config import RunConfig
+from avo.search.budget import Allowance
 from avo.search.recorded import RecordedJudge, RecordedRun
 from avo.search.replay import replay
 from avo.search.run import RunSession, Stop, utc_now
@@ -40,7 +41,7 @@ from tests.avo.fakes import NOW, SEED, correct, judge, make_run, make_work
 from tests.avo.interleaved import MEASURED, PREDICTED, Interleaved, World, any_kernel, few_moves
 from tests.avo.measured import MeasuringEvaluator, kernel
 
-CONFIG = RunConfig(workers=1)
+CONFIG = RunConfig(workers=1, step_looks=5)
 
 
 def recorded_judge(record: RecordedRun) -> RecordedJudge:
@@ -64,7 +65,13 @@ class Recording:
     ) -> None:
         config = CONFIG.model_copy(update={"supervisor": "off"})
         work = make_work(
-            self.store, self.run, FakeEvaluator(verdict), config, clock=self.clock, knowledge=Library.load()
+            self.store,
+            self.run,
+            FakeEvaluator(verdict),
+            config,
+            clock=self.clock,
+            knowledge=Library.load(),
+            allowance=Allowance.of(config),
         )
         work.perform(operator, worker)
 
@@ -180,7 +187,7 @@ def test_a_comparison_that_the_record_has_not_ends_as_the_lineage_says(tmp_path:
             for number, (tflops, found) in enumerate(scores.items())
         }
         accepted = Version(run.id, 1, (0,), NOW, attempts[2])
-        judge = recorded_judge(RecordedRun(run, {}, (accepted,), (), attempts, (), (), (), {}))
+        judge = recorded_judge(RecordedRun(run, {}, (accepted,), (), attempts, (), (), (), {}, ()))
 
     def against(tflops: float, rival: float) -> Comparison:
         score = judge.evaluate(Candidate("mha", kernel(tflops)), Incumbent(Candidate("mha", kernel(rival)), 0.02)).score
@@ -225,6 +232,10 @@ def test_mutate_makes_the_same_candidates_again(recording: Recording) -> None:
     assert different == ""
     old, new = (recording.store.attempt_summaries(run.id) for run in (recording.run, made))
     assert [attempt.digest for attempt in new] == [attempt.digest for attempt in old]
+    assert len(recording.store.versions(made.id)) > 1
+    looks, again = (recording.store.history(run.id).looks for run in (recording.run, made))
+    assert [look.digest for look in again] == [look.digest for look in looks]
+    assert len(looks) == 5 * CONFIG.step_looks
 
 
 AGENTS = ("agent", "mcp")

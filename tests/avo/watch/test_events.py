@@ -32,6 +32,7 @@ def busy(run: Recorded) -> None:
         error="429: slow\ndown", now=run.now,
     )  # fmt: skip
     run.wait(1)
+    run.look(step, "a")
     run.evaluate(step, Status.INCORRECT, (0,), "tile")
     run.wait(1)
     run.abandon(step)
@@ -52,7 +53,7 @@ ALL = [
     "step 1 started by w1, mutate",
     "model m gave no reply: 429: slow",
     "attempt 2 incorrect: case ragged: 12 of 77 rows are wrong, relative error 0.41 [tile]",
-    "step 1 abandoned: worker died",
+    "step 1 abandoned, 1 look: worker died",
     "step 2 started by worker-0, mutate, repeats step 1",
     "attempt 3 correct: 150.0 predicted TFLOPS [stages]",
     "version 1 accepted: 150.0 predicted TFLOPS, the best so far [stages]",

@@ -41,6 +41,7 @@ def test_a_scrape_has_the_figures_of_the_run(run: Recorded) -> None:
             "avo_up 1.0",
             'avo_attempts_total{run="live",status="correct"} 1.0',
             'avo_attempts_total{run="live",status="incorrect"} 1.0',
+            'avo_looks_total{run="live"} 0.0',
             'avo_versions_total{run="live"} 1.0',
             'avo_steps_running{run="live"} 0.0',
             'avo_tokens_total{run="live"} 0.0',

@@ -42,6 +42,16 @@ def draw(
     return capture.get()
 
 
+def test_looks_stand_behind_the_attempts_of_the_run_and_of_each_worker(run: Recorded) -> None:
+    run.drive()
+    run.step(100.0)
+    step = run.claim()
+    run.look(step, "a", "b", "c")
+    said = draw(run)
+    assert "1, 10.0 a minute, 3 looks" in said
+    assert "3 looks" in said.partition("worker-0")[2]
+
+
 def view(run: Recorded) -> RunView:
     return read_view(run.store, run.run.name, run.now)
 

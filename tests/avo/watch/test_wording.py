@@ -2,7 +2,7 @@
 
 import pytest
 
-from avo.watch.wording import compared, count, duration, first_line, percent, printable, spread, unit, verdicts
+from avo.watch.wording import compared, count, duration, first_line, looked, percent, printable, spread, unit, verdicts
 from evaluator.evaluation import CaseScore, Comparison, Score, Status, Verdict
 from evaluator.target import ScoreKind
 
@@ -17,6 +17,10 @@ def test_a_duration_shows_its_two_largest_units(seconds: float, text: str) -> No
 
 def test_a_gain_has_a_sign_and_an_unknown_one_is_empty() -> None:
     assert [percent(0.0312), percent(-0.5), percent(None)] == ["+3.1%", "-50.0%", ""]
+
+
+def test_looks_are_added_to_a_number_of_attempts_where_there_are_any() -> None:
+    assert [looked(number) for number in (0, 1, 1234)] == ["", ", 1 look", ", 1,234 looks"]
 
 
 def test_correct_attempts_are_named_before_faulty_ones() -> None:

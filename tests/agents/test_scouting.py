@@ -1,0 +1,141 @@
+"""Looks of the operator ``mutate``: many edits are predicted, the best is evaluated, and nothing is looked at twice."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import libcst as cst
+import pytest
+
+from agents.moves.anatomy import Anatomy
+from agents.moves.move import Move
+from agents.mutate import Mutate
+from evaluator.evaluation import CaseScore, Score
+from evaluator.target import ScoreKind, Target
+from tests.agents.test_mutate import World
+
+
+def adding(name: str, *numbers: int) -> Move:
+    """A move that adds a line ``name = number``, once."""
+
+    def edit(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
+        code = anatomy.module.code
+        for number in numbers if f"{name} = " not in code else ():
+            yield f"to {number}", cst.parse_module(f"{code}\n{name} = {number}\n")
+
+    return Move(name, "", 0.1, "", edit)
+
+
+MOVES = [adding(name, 1, 2, 3) for name in ("alpha", "beta", "gamma")]
+
+
+def additive(source: str) -> float:
+    """Each line that a move added is worth ten times its number; beta 3 does not fit."""
+    lines = [line.partition(" = ") for line in source.splitlines()]
+    if "beta = 3" in source:
+        return 0.0
+    return 100.0 + sum(10.0 * int(value) for name, _, value in lines if name in ("alpha", "beta", "gamma"))
+
+
+def fastest(world: World) -> float:
+    return max(attempt.geomean_tflops for attempt in world.attempts)
+
+
+def test_moves_that_pay_are_seen_together_and_only_the_best_is_evaluated() -> None:
+    world = World(score=additive, predict=additive)
+    proposal = world.step(1, Mutate(MOVES), looks=24)
+    assert proposal.attempt is world.last
+    assert {part.partition(":")[0] for part in world.last.change.split("; ")} == {"alpha", "beta", "gamma"}
+    assert (len(world.attempts), len(world.looks)) == (1, 24)
+    assert world.last.evaluation.geomean_tflops == max(look.geomean_tflops for look in world.looks)
+    assert fastest(world) >= 160.0
+
+
+def test_equal_briefs_give_equal_looks() -> None:
+    worlds = [World(score=additive, predict=additive) for _ in range(2)]
+    for world in worlds:
+        for seed in range(2):
+            world.step(seed, Mutate(MOVES), looks=4)
+    first, second = ([(look.digest, look.change) for look in world.looks] for world in worlds)
+    assert first == second
+    assert worlds[0].attempts == worlds[1].attempts
+
+
+def test_what_earlier_steps_saw_is_not_looked_at_again_and_is_built_on_and_evaluated() -> None:
+    world = World(score=additive, predict=additive)
+    for seed in range(5):
+        world.step(seed, Mutate(MOVES[:2]), looks=3)  # the world refuses to look at anything twice
+    assert fastest(world) == pytest.approx(150.0)
+    tried = {attempt.digest for attempt in world.attempts}
+    best = max((look for look in world.looks if look.digest not in tried), key=lambda look: look.geomean_tflops)
+    world.step(5, Mutate(MOVES[:2]), looks=3)
+    assert len(world.looks) == 18
+    assert world.last.evaluation.geomean_tflops == best.geomean_tflops
+
+
+def test_a_version_is_edited_with_what_was_seen_on_the_way_to_it() -> None:
+    world = World(score=additive, predict=additive)
+    first = world.step(1, Mutate(MOVES[:1]), looks=9)
+    assert first.attempt is not None
+    world.accept(first.attempt)
+    assert {look.change for look in world.looks} == {"alpha: to 1", "alpha: to 2", "alpha: to 3"}
+    world.step(3, Mutate(MOVES[:2]), looks=4)
+    assert (world.last.change, world.last.parents) == ("beta: to 2", (1,))
+    world.step(2, Mutate(MOVES[:2]), looks=1)  # goes back to the seed, and to what is not beyond version 1
+    assert world.last.parents == (0,)
+    assert "alpha: to 3" not in world.last.change
+    assert fastest(world) == pytest.approx(150.0)
+
+
+def test_what_includes_a_change_that_was_wrong_is_not_evaluated() -> None:
+    world = World(score=lambda source: 0.0 if "alpha = 3" in source else additive(source), predict=additive)
+    for seed in range(5):
+        world.step(seed, Mutate(MOVES[:2]), looks=4)
+    assert [attempt.geomean_tflops > 0 for attempt in world.attempts].count(False) == 1
+    assert fastest(world) == pytest.approx(140.0)
+
+
+def test_what_a_look_saw_to_be_faulty_or_of_the_same_plan_is_not_evaluated() -> None:
+    world = World(score=additive, predict=additive, plan=lambda source: str(additive(source)))
+    for seed in range(4):
+        world.step(seed, Mutate(MOVES[:2]), looks=4)
+    speeds = [attempt.geomean_tflops for attempt in world.attempts]
+    assert all(speeds)
+    assert len(set(speeds)) == len(speeds)
+
+
+def test_doubts_count_against_what_is_evaluated() -> None:
+    world = World(score=additive, predict=additive)
+    found = world.look
+
+    def look(variations):  # type: ignore[no-untyped-def]
+        for each, seen in zip(variations, found(variations), strict=True):
+            doubt = 2.0 if "alpha" in each.candidate.source else 1.0
+            case = CaseScore("a", additive(each.candidate.source), 1.0, "", doubt=doubt)
+            yield replace(seen, score=Score(ScoreKind.PREDICTED, "h100", (case,))) if seen.score else seen
+
+    world.look = look  # type: ignore[method-assign]
+    world.step(1, Mutate(MOVES), looks=24)
+    assert "alpha" not in world.last.source
+
+
+def test_where_speed_is_measured_the_parent_is_looked_at_too_and_predictions_are_compared_with_predictions() -> None:
+    world = World(score=lambda source: additive(source) / 10, predict=additive)
+    attempt = world.versions[0].attempt
+    measured = Score(ScoreKind.MEASURED, "cuda", (CaseScore("a", 500.0, 1.0, ""),))
+    evaluation = replace(attempt.evaluation, score=measured)
+    world.versions[0] = replace(world.versions[0], attempt=replace(attempt, evaluation=evaluation))
+    world.step(1, Mutate(MOVES), looks=5)
+    assert [look.change for look in world.looks].count("") == 1
+    assert world.looks[0].digest == attempt.digest
+    world.step(2, Mutate(MOVES), looks=5)
+    assert [look.change for look in world.looks].count("") == 1
+    assert world.attempts[0].change in {look.change for look in world.looks}
+
+
+def test_without_looks_and_where_they_say_nothing_an_edit_is_drawn_as_ever() -> None:
+    blind, seeing = World(), World(predict=lambda source: 0.0)
+    for world, looks in ((blind, 0), (seeing, 3)):
+        assert world.step(1, Mutate(MOVES), looks=looks).attempt is world.last
+    assert blind.looks == []
+    assert len(seeing.looks) == 3
+    assert world.last.digest not in {look.digest for look in seeing.looks}
