@@ -61,14 +61,16 @@ def _edit_merge(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Mod
     if code(unmasked) != code(full.node.body):
         return
     start = tree.replace(rest.call, {rest.call.args[0].value: full.call.args[0].value})
-    merged = rest.node.with_changes(iter=start, leading_lines=full.node.leading_lines)
-    edits: dict[cst.CSTNode, tree.Replacement] = {full.node: cst.FlattenSentinel([]), rest.node: merged}
+    gone: list[cst.BaseStatement] = [full.node]
     bounds = [line for line in tree.statement_lines(anatomy.kernel) if tree.assigned_names(line) == [full.stop]]
     inside = {line for outer in bounds for line in tree.statement_lines(outer) if line is not outer}
     bounds = [line for line in bounds if line not in inside]
     mentions = [name for line in bounds for name in tree.find(line, cst.Name) if name.value == full.stop]
     if sum(name.value == full.stop for name in tree.find(anatomy.kernel.body, cst.Name)) == 2 + len(mentions):
-        edits |= {line: cst.FlattenSentinel([]) for line in bounds}
+        gone = [*bounds, full.node]
+    edits: dict[cst.CSTNode, tree.Replacement] = {line: cst.FlattenSentinel([]) for line in gone}
+    leading = getattr(gone[0], "leading_lines", ())
+    edits[rest.node] = rest.node.with_changes(iter=start, leading_lines=leading)
     yield "one loop over all blocks, with masks", tree.replace(anatomy.module, edits)
 
 

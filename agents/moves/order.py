@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import libcst as cst
 
 from agents.moves import tree
-from agents.moves.anatomy import Anatomy
+from agents.moves.anatomy import Anatomy, dissect
 from agents.moves.move import Move
 from evaluator.target import Target
 
@@ -110,7 +110,11 @@ def _edit_side(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Modu
         )
         edits: dict[cst.CSTNode, tree.Replacement] = {anatomy.kernel: kernel, grid: all_of_them}
         edits[anatomy.launch] = tree.replace(launch, {grid: all_of_them})  # where it is written out
-        yield f"{heads} heads side by side along one axis", tree.replace(anatomy.module, edits)
+        module, label = tree.replace(anatomy.module, edits), f"{heads} heads side by side along one axis"
+        again = dissect(module.code)
+        for longest_first, reversed_module in _edit_reverse(again, target) if again else ():
+            yield f"{label}, {longest_first}", reversed_module
+        yield label, module
 
 
 def _queries(anatomy: Anatomy) -> dict[cst.Call, tuple[str, int]]:

@@ -170,7 +170,7 @@ ROLE_MOVES = (
     Move(
         "specialise",
         "warps that only load run ahead of those that compute, and two groups of them overlap softmax and products",
-        0.5,
+        0.6,
         "Hopper or later, a causal mask, and one loop over keys whose tiles descriptors can load",
         _edit_specialise,
         frozenset({"latency", "cta_barrier", "exp"}),

@@ -42,14 +42,18 @@ def _edit_reorder(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.M
         return
     if target.tensor_memory and tree.calls(walk.iter, "tl.range"):
         return  # roles take the statements apart: their order changes nothing
-    for where, down in (("later", True), ("earlier", False)):
-        for place, line in enumerate(lines):
-            if tree.find(line.node, cst.Call) and (to := _furthest(lines, place, down=down)) != place:
-                moved = [*lines[:place], *lines[place + 1 :]]
-                moved.insert(to, line)
-                body = walk.body.with_changes(body=[each.node for each in moved])
-                what = ", ".join(sorted(line.makes))
-                yield f"{what} computed {where}", tree.replace(anatomy.module, {walk.body: body})
+    # What stands last before the second product delays it alone.
+    later = [(place, "later", _furthest(lines, place, down=True)) for place in reversed(range(len(lines)))]
+    earlier = [(place, "earlier", _furthest(lines, place, down=False)) for place in range(len(lines))]
+    for place, where, to in (*later, *earlier):
+        line = lines[place]
+        if to == place or not tree.find(line.node, cst.Call):
+            continue
+        moved = [*lines[:place], *lines[place + 1 :]]
+        moved.insert(to, line)
+        body = walk.body.with_changes(body=[each.node for each in moved])
+        what = ", ".join(sorted(line.makes))
+        yield f"{what} computed {where}", tree.replace(anatomy.module, {walk.body: body})
 
 
 def _furthest(lines: Sequence[_Line], place: int, *, down: bool) -> int:
@@ -65,7 +69,7 @@ STATEMENT_MOVES = (
         "reorder",
         "what is in the way between two products keeps the tensor cores waiting, and compilers keep the order of "
         "statements around loads and products",
-        0.01,
+        0.02,
         "a loop over keys whose statements are assignments",
         _edit_reorder,
         frozenset({"latency", "tensor", "exp"}),
