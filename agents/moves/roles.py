@@ -128,7 +128,8 @@ def _edit_specialise(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cs
     made = {test.removesuffix(" is not None") for test in tests if test.endswith(" is not None")}
     if not made or any("tl.max" in test for test in tests) or tree.keyword(loop.call, "warp_specialize"):
         return  # a branch on data breaks the pass, or makes products wait
-    if not target.tensor_memory and made & set(anatomy.parameters):
+    products = len(tree.calls(anatomy.kernel, "tl.dot"))
+    if not target.tensor_memory and (made & set(anatomy.parameters) or products != 2):
         return
     if masks is None or not masks.causal:
         return

@@ -227,7 +227,10 @@ def test_consumer_blackwell_gets_descriptors_but_no_specialised_warps() -> None:
     ("change", "names"),
     [
         (("scores = tl.where(visible", "scores = tl.where(visible & (offs_n[None, :] % 2 == 0)"), ("skip", "split")),
-        (("visible = offs_n[None, :] < kv_len", "visible = offs_n[None, :] < kv_len - 1"), ("skip", "split")),
+        (
+            ("visible = offs_n[None, :] < kv_len", "visible = offs_n[None, :] < kv_len - 1"),
+            ("skip", "split", "even", "relative", "side", "specialise"),
+        ),
         (("<= offs_m[:, None] + (kv_len - q_len)", "< offs_m[:, None] + (kv_len - q_len)"), ("skip", "split")),
         (("tl.dot(q, k) * scale", "tl.dot(q, k) * scale + 1.0"), ("exp2", "late-scale")),
         (('float("-inf"))\n', "-1000.0)\n"), ("exp2", "late-scale")),
@@ -235,12 +238,18 @@ def test_consumer_blackwell_gets_descriptors_but_no_specialised_warps() -> None:
         (("tl.max(scores, 1))", "tl.max(scores, 1) + 0.0 * tl.sum(scores, 1))"), ("exp2", "late-scale")),
         (("row_max + tl.log(row_sum)", "row_max + tl.log(row_sum) * 1.0"), ("exp2",)),
         (("range(0, kv_len, BLOCK_N)", "range(0, kv_len, 2 * BLOCK_N)"), ("skip", "split")),
-        (("*k.stride()", "*v.stride()"), ("descriptors",)),
-        (("(offs_n < kv_len)[None, :] & in_d[:, None]", "(offs_n > 0)[None, :] & in_d[:, None]"), ("descriptors",)),
+        (("*k.stride()", "*v.stride()"), ("descriptors", "device-descriptors", "specialise")),
+        (
+            ("(offs_n < kv_len)[None, :] & in_d[:, None]", "(offs_n > 0)[None, :] & in_d[:, None]"),
+            ("descriptors", "device-descriptors", "specialise"),
+        ),
         (("block_m, block_n = 64, 64", "block_m, block_n = sizes()"), ("tile", "shape")),
         (("num_warps=4", "num_warps=warps()"), ("warps", "shape")),
         (("attention_kernel[grid](", "kernel = attention_kernel\n    kernel[grid]("), tuple(BY_NAME)),
-        (("grid = (triton.cdiv(q_len, block_m), batch * heads)", "grid = lambda meta: (1, 2)"), ("swap", "persistent")),
+        (
+            ("grid = (triton.cdiv(q_len, block_m), batch * heads)", "grid = lambda meta: (1, 2)"),
+            ("swap", "persistent", "side"),
+        ),
         (("    out = acc /", "    if q_len == 0:\n        return\n    out = acc /"), ("persistent",)),
         (("acc = acc * rescale[:, None]", "acc = acc * rescale[:, None] * 1.0"), ("lazy",)),
         (("row_max = new_max\n", "row_max = tl.maximum(new_max, row_max)\n"), ("lazy",)),

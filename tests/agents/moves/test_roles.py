@@ -45,6 +45,12 @@ def test_scores_are_computed_ahead_on_blackwell_only() -> None:
     assert not any("next tile" in variant.label for variant in BY_NAME["specialise"].variants(SEED, H100))
 
 
+def test_hopper_gets_no_roles_for_products_outside_the_loop_or_for_four_of_them() -> None:
+    """Its pass takes exactly one pair of products."""
+    assert BY_NAME["specialise"].variants(apply(SEED, "skew"), H100) == ()
+    assert BY_NAME["specialise"].variants(apply(SEED, "pingpong"), H100) == ()
+
+
 @pytest.mark.parametrize("target", [H100, B200], ids=lambda target: target.name)
 def test_a_loop_that_branches_on_data_gets_no_roles(target: object) -> None:
     assert BY_NAME["specialise"].variants(apply(SEED, "lazy"), target) == ()  # type: ignore[arg-type]
