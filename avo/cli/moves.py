@@ -53,7 +53,7 @@ def moves(
     title = f"Moves of mutate on the seed {seed!r} of {problem}, for {target}"
     made = table("MOVE", "WHY IT SHOULD PAY OFF", "NEEDS", f"VARIANTS OF {seed}", title=title)
     for each in found:
-        needs = "; else first ".join(filter(None, (each["needs"], ", ".join(each["first"]))))
+        needs = f"{each['needs']}; else first {', '.join(each['first'])}" if each["first"] else str(each["needs"])
         row(made, each["move"], each["hypothesis"], needs, "; ".join(each["variants"]) or "-")
     console.print(made)
     err.print("Why a move should pay off is a hypothesis: none of it was measured here.")
