@@ -14,7 +14,9 @@ from agents.moves.order import ORDER_MOVES
 from agents.moves.overlap import OVERLAP_MOVES
 from agents.moves.parts import PART_MOVES
 from agents.moves.rescaling import RESCALING_MOVES
+from agents.moves.roles import ROLE_MOVES
 from agents.moves.softmax import SOFTMAX_MOVES
+from agents.moves.statements import STATEMENT_MOVES
 
 MOVES: tuple[Move, ...] = (
     *MASK_MOVES,
@@ -26,7 +28,9 @@ MOVES: tuple[Move, ...] = (
     *OVERLAP_MOVES,
     *PART_MOVES,
     *MEMORY_MOVES,
+    *ROLE_MOVES,
     *HEAD_MOVES,
+    *STATEMENT_MOVES,
     *FORCED_MOVES,
 )
 

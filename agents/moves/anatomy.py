@@ -191,14 +191,16 @@ class Anatomy:
         branches = [
             branch for branch in tree.find(loop.node.body, cst.If) if comparison in tree.find(branch, cst.Comparison)
         ]
-        if not tree.is_name(unindexed(left), column):
+        within, left = _within(unindexed(left), loop)
+        if not tree.is_name(left, column):
             return None
         if strict:
-            known = tree.is_name(right) and tree.text(right) in self.parameters
+            known = not within and tree.is_name(right) and tree.text(right) in self.parameters
             return (tree.text(right),) if known else None
         flag = self._flag(branches)
         rows, shift = _sum(right)
-        block = self._rows(unindexed(rows))
+        rows_within, row = _within(unindexed(rows), loop)
+        block = self._rows(row) if rows_within == within else None
         if flag is None or block is None or (shift and not tree.names(shift) <= set(self.parameters)):
             return None
         return (flag, *block, tree.text(shift) if shift else "0")
@@ -320,6 +322,16 @@ def _loop(node: cst.For) -> Loop | None:
     if len(positional) != 3 or not isinstance(node.target, cst.Name) or node.orelse:
         return None
     return Loop(node, node.target.value, call, *positional)
+
+
+def _within(node: cst.BaseExpression, loop: Loop) -> tuple[bool, cst.BaseExpression]:
+    """Return (True, ``x``) for ``x - index``, the index being the loop's, else (False, the node): both sides of a
+    comparison may be counted from the block's first key.
+    """
+    counted = isinstance(node, cst.BinaryOperation) and isinstance(node.operator, cst.Subtract)
+    if counted and isinstance(node, cst.BinaryOperation) and tree.is_name(node.right, loop.index):
+        return True, node.left
+    return False, node
 
 
 def unindexed(node: cst.BaseExpression) -> cst.BaseExpression:

@@ -52,6 +52,9 @@ class _Folder(cst.CSTTransformer):
             return right if _is_true(left) else left
         return updated_node
 
+    def leave_IfExp(self, original_node: cst.IfExp, updated_node: cst.IfExp) -> cst.BaseExpression:  # noqa: N802
+        return TRUE if _is_true(updated_node.body) and _is_true(updated_node.orelse) else updated_node
+
     def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.BaseExpression:  # noqa: N802
         if tree.is_call(updated_node, "tl.where") and _is_true(updated_node.args[0].value):
             return updated_node.args[1].value

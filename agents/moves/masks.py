@@ -1,11 +1,12 @@
-"""Moves that save work on masks: skip hidden blocks, split off fully visible ones."""
+"""Moves that save work on masks: skip hidden blocks, split off fully visible ones or take them back into one loop, and
+leave out what cannot hide anything."""
 
 from collections.abc import Iterator
 
 import libcst as cst
 
 from agents.moves import tree
-from agents.moves.anatomy import Anatomy
+from agents.moves.anatomy import Anatomy, Masks
 from agents.moves.fold import assume_true
 from agents.moves.move import EVERYTHING, Move
 from evaluator.target import Target
@@ -47,6 +48,88 @@ def _edit_split(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Mod
     yield "split off a loop without masks over full blocks", tree.replace(anatomy.module, {loop.node: edit})
 
 
+def _edit_merge(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
+    """Let the loop with masks walk over the blocks of the loop without, whose body is the same otherwise."""
+    if len(anatomy.loops) != 2:
+        return
+    full, rest = anatomy.loops
+    masks = anatomy.masks(rest)
+    if masks is None or full.stop != rest.start or full.step != rest.step or full.index != rest.index:
+        return
+    unmasked = assume_true(rest.node.body, masks.comparisons)
+    code = cst.Module([]).code_for_node
+    if code(unmasked) != code(full.node.body):
+        return
+    start = tree.replace(rest.call, {rest.call.args[0].value: full.call.args[0].value})
+    gone: list[cst.BaseStatement] = [full.node]
+    bounds = [line for line in tree.statement_lines(anatomy.kernel) if tree.assigned_names(line) == [full.stop]]
+    inside = {line for outer in bounds for line in tree.statement_lines(outer) if line is not outer}
+    bounds = [line for line in bounds if line not in inside]
+    mentions = [name for line in bounds for name in tree.find(line, cst.Name) if name.value == full.stop]
+    if sum(name.value == full.stop for name in tree.find(anatomy.kernel.body, cst.Name)) == 2 + len(mentions):
+        gone = [*bounds, full.node]
+    edits: dict[cst.CSTNode, tree.Replacement] = {line: cst.FlattenSentinel([]) for line in gone}
+    leading = getattr(gone[0], "leading_lines", ())
+    edits[rest.node] = rest.node.with_changes(iter=start, leading_lines=leading)
+    yield "one loop over all blocks, with masks", tree.replace(anatomy.module, edits)
+
+
+def _edit_even(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
+    """Compare key numbers with their count only where that can hide a key: not if tiles divide the keys, and not under
+    a causal mask, by which no query sees a key beyond the last.
+    """
+    ragged = tree.fresh(anatomy.module, "RAGGED")
+    needed: set[str] = set()
+    edits: dict[cst.CSTNode, tree.Replacement] = {}
+    for loop in anatomy.loops:
+        masks = anatomy.masks(loop)
+        count, step = (anatomy.arguments.get(name) for name in (masks.length if masks else "", loop.step))
+        if masks is None or count is None or step is None or (masks.causal and not _ends_with_keys(anatomy, masks)):
+            continue
+        lines = [tree.assignment(line) for line in tree.find(loop.node.body, cst.SimpleStatementLine)]
+        compared = [
+            value
+            for _, value in filter(None, lines)
+            if value in masks.comparisons and tree.text(value).endswith(f"[None, :] < {masks.length}")
+        ]
+        edits |= {value: tree.expression(f"({tree.text(value)}) if {ragged} else True") for value in compared}
+        uneven = f"{count} % {step} != 0"
+        needed.add(f"not {anatomy.arguments[masks.flag]} and {uneven}" if masks.flag else uneven)
+    if not edits or len(needed) != 1:
+        return
+    passed = tree.keyword_argument(ragged, needed.pop())
+    launch = tree.with_arguments(anatomy.launch, [*anatomy.launch.args, passed])
+    kernel = tree.with_parameters(tree.replace(anatomy.kernel, edits), (ragged,), constant=True)
+    yield (
+        "no mask by length where tiles divide it",
+        tree.replace(anatomy.module, {anatomy.kernel: kernel, anatomy.launch: launch}),
+    )
+
+
+def _edit_relative(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
+    """Count both sides of a causal comparison from the block's first key: a thread's keys are constants then."""
+    edits: dict[cst.CSTNode, tree.Replacement] = {}
+    for loop in anatomy.loops:
+        masks = anatomy.masks(loop)
+        for comparison in masks.comparisons if masks and masks.causal else ():
+            (compared,) = comparison.comparisons
+            if not isinstance(compared.operator, cst.LessThanEqual):
+                continue
+            names = [name for name in tree.find(comparison, cst.Subscript) if isinstance(name.value, cst.Name)]
+            if len(names) == 2:
+                edits |= {name.value: tree.expression(f"({tree.text(name.value)} - {loop.index})") for name in names}
+    if edits:
+        yield "causal masks counted from the block's first key", tree.replace(anatomy.module, edits)
+
+
+def _ends_with_keys(anatomy: Anatomy, masks: Masks) -> bool:
+    """Return whether the last stored row sees the last key, by a constexpr's choice: no row sees more."""
+    left, _, rows = masks.shift.partition(" - ")
+    stores = tree.calls(anatomy.kernel, "tl.store")
+    bounded = all((mask := tree.keyword(store, "mask")) and rows in tree.names(mask.value) for store in stores)
+    return left == masks.length and rows in anatomy.parameters and bounded and masks.flag is not None
+
+
 MASK_MOVES = (
     Move(
         "skip",
@@ -62,6 +145,29 @@ MASK_MOVES = (
         0.25,
         "one loop over keys, from the first, with masks on their numbers",
         _edit_split,
+        frozenset({"issue", "alu"}),
+    ),
+    Move(
+        "merge",
+        "one loop over all blocks has one pipeline, and is what warps with roles of their own need",
+        0.005,
+        "a loop without masks, and a loop with masks that goes on where it ends",
+        _edit_merge,
+    ),
+    Move(
+        "even",
+        "where tiles divide the keys, or a causal mask hides more, no key number needs to be compared with their count",
+        0.03,
+        "a mask by the number of keys that the host passes",
+        _edit_even,
+        frozenset({"issue", "alu"}),
+    ),
+    Move(
+        "relative",
+        "counted from the block's first key, the keys of a thread are constants: one comparison a score, no addition",
+        0.03,
+        "a causal comparison of a loop's keys with rows",
+        _edit_relative,
         frozenset({"issue", "alu"}),
     ),
 )

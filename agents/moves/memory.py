@@ -1,4 +1,4 @@
-"""Moves that change how tiles reach the tensor cores: tensor descriptors and warp specialisation."""
+"""Moves that load and store tiles through tensor descriptors made on the host."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import libcst as cst
 
 from agents.moves import tree
-from agents.moves.anatomy import Anatomy, dissect, unconverted, unindexed
-from agents.moves.launch import with_knobs
+from agents.moves.anatomy import Anatomy, unconverted, unindexed
 from agents.moves.move import Move
 from evaluator.target import Target
 
@@ -28,7 +27,7 @@ def {name}(x, rows, columns):
 
 
 @dataclass(frozen=True, slots=True)
-class _Tile:
+class Tile:
     """[rows, columns] of a [batch, head, row, column] tensor, or their transpose, that a line loads or stores."""
 
     statement: cst.SimpleStatementLine
@@ -40,11 +39,19 @@ class _Tile:
     rows: str
     columns: str
     transposed: bool
+    start: str
+    """Name of the address of the tensor's part for this batch and head."""
+    first: str
+    """First row of the tile."""
+    stride: str
+    """Stride of the rows."""
+    extents: tuple[str, str] | None
+    """Rows and columns of the tensor, by which the access is masked; None where it is not masked by both."""
 
 
 def _edit_descriptors(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
     """Load tiles through descriptors made on the host, and by pointers as before if there are none."""
-    loads = _tiles(anatomy, "tl.load")
+    loads = tiles_of(anatomy, "tl.load")
     within = [
         sum(tile.statement in tree.find(loop.node, cst.SimpleStatementLine) for tile in loads) for loop in anatomy.loops
     ]
@@ -54,12 +61,12 @@ def _edit_descriptors(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, c
 
 def _edit_store(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
     """Store the output through a descriptor made on the host, and by pointers as before if there is none."""
-    stores = [tile for tile in _tiles(anatomy, "tl.store") if not tile.transposed]
+    stores = [tile for tile in tiles_of(anatomy, "tl.store") if not tile.transposed]
     if target.bulk_copies and len(stores) == 1 and (module := _with_descriptors(anatomy, stores)):
         yield "store the output through a tensor descriptor", module
 
 
-def _with_descriptors(anatomy: Anatomy, found: Sequence[_Tile]) -> cst.Module | None:
+def _with_descriptors(anatomy: Anatomy, found: Sequence[Tile]) -> cst.Module | None:
     """Move tiles through descriptors that the host makes next to the launch."""
     tiles = {tile.base: (anatomy.arguments[tile.base], tile.rows, tile.columns) for tile in found}
     statement = next(
@@ -83,7 +90,7 @@ def _with_descriptors(anatomy: Anatomy, found: Sequence[_Tile]) -> cst.Module | 
     )
     passed = [tree.keyword_argument(name, name) for name in names.values()]
     launch = tree.with_arguments(anatomy.launch, [*anatomy.launch.args, *passed])
-    kernel = tree.replace(anatomy.kernel, {tile.statement: _choice(tile, names[tile.base]) for tile in found})
+    kernel = tree.replace(anatomy.kernel, {tile.statement: _chosen(tile, names[tile.base]) for tile in found})
     edits: tree.Edits = {
         anatomy.kernel: tree.with_parameters(kernel, tuple(names.values())),
         statement: tree.before(tree.replace(statement, {anatomy.launch: launch}), made),
@@ -94,8 +101,8 @@ def _with_descriptors(anatomy: Anatomy, found: Sequence[_Tile]) -> cst.Module | 
     return tree.after_imports(module, _IMPORT + _HELPER.format(name=helper))
 
 
-def _choice(tile: _Tile, descriptor: str) -> cst.BaseStatement:
-    """Return the access by descriptor if there is one, else by pointers; the choice is made at compile time."""
+def _chosen(tile: Tile, descriptor: str) -> cst.BaseStatement:
+    """Return the access through a descriptor of four axes if there is one, else by pointers."""
     assigned = tree.assignment(tile.statement)
     if assigned:
         turned = ".T" if tile.transposed else ""
@@ -103,6 +110,11 @@ def _choice(tile: _Tile, descriptor: str) -> cst.BaseStatement:
     else:
         value = f"({tree.text(tile.access.args[1].value)}).reshape(1, 1, {tile.rows}, {tile.columns})"
         line = f"{descriptor}.store([{tile.place}], {value})"
+    return choice(tile, descriptor, line)
+
+
+def choice(tile: Tile, descriptor: str, line: str) -> cst.If:
+    """Return ``line`` if there is a descriptor, else the access by pointers; the choice is made at compile time."""
     (choice,) = tree.statements(f"if {descriptor} is not None:\n    {line}\nelse:\n    pass\n")
     assert isinstance(choice, cst.If)
     assert isinstance(choice.orelse, cst.Else)
@@ -112,7 +124,7 @@ def _choice(tile: _Tile, descriptor: str) -> cst.BaseStatement:
     )
 
 
-def _tiles(anatomy: Anatomy, access: str) -> list[_Tile]:
+def tiles_of(anatomy: Anatomy, access: str) -> list[Tile]:
     """Return the tiles that are loaded or stored by pointers and could be by descriptors."""
     chosen = {
         line
@@ -128,7 +140,7 @@ def _tiles(anatomy: Anatomy, access: str) -> list[_Tile]:
     return [tile for tile in found if tile]
 
 
-def _tile(anatomy: Anatomy, statement: cst.SimpleStatementLine, access: str) -> _Tile | None:
+def _tile(anatomy: Anatomy, statement: cst.SimpleStatementLine, access: str) -> Tile | None:
     """Read ``name = tl.load(base + row * stride + column * stride)``, base being tensor + batch and head by stride, or
     a ``tl.store(...)`` there.
     """
@@ -151,14 +163,20 @@ def _tile(anatomy: Anatomy, statement: cst.SimpleStatementLine, access: str) -> 
     columns = anatomy.arange_end(unindexed(column))
     if block is None or columns is None or not (isinstance(batch, cst.Name) and isinstance(head, cst.Name)):
         return None
-    bounded = {tree.text(unindexed(row)), tree.text(unindexed(column))}
+    indices = tree.text(unindexed(row)), tree.text(unindexed(column))
     mask, other = tree.keyword(load, "mask"), tree.keyword(load, "other")
     fills_zero = access == "tl.store" or (other is not None and tree.text(other.value) in ("0", "0.0"))
-    if mask and not (fills_zero and all(_bounds(anatomy, term, bounded) for term in _conjuncts(mask.value))):
+    bounds = dict(_bound(anatomy, term) for term in _conjuncts(mask.value)) if mask else {}
+    if mask and not (fills_zero and bounds.keys() <= set(indices)):
         return None
     first, rows = block
+    extents = (bounds[indices[0]], bounds[indices[1]]) if len(bounds) == 2 else None
     place = f"{batch.value}.to(tl.int32), {head.value}.to(tl.int32), {first}, 0"
-    return _Tile(statement, load, tree.text(base), place, rows, columns, tree.text(row).endswith("[None, :]"))
+    stride = next(stride for _, stride in map(_product, inner) if anatomy.arguments[stride] == f"{host}.stride(2)")
+    turned = tree.text(row).endswith("[None, :]")
+    return Tile(
+        statement, load, tree.text(base), place, rows, columns, turned, tree.text(start), first, stride, extents
+    )
 
 
 def _terms(node: cst.BaseExpression) -> list[cst.BaseExpression]:
@@ -181,42 +199,20 @@ def _product(node: cst.BaseExpression) -> tuple[cst.BaseExpression | None, str]:
     return unconverted(node.left), tree.text(node.right)
 
 
-def _bounds(anatomy: Anatomy, node: cst.BaseExpression, indices: set[str]) -> bool:
-    """Return whether a mask is ``index < extent``, written out or assigned to a name: a descriptor checks that by
-    itself.
+def _bound(anatomy: Anatomy, node: cst.BaseExpression) -> tuple[str, str]:
+    """Return (index, extent) of a mask ``index < extent``, written out or assigned to a name: a descriptor checks that
+    by itself. ("", "") for any other mask.
     """
     comparison = tree.definition(anatomy.kernel, node.value) if isinstance(node, cst.Name) else node
-    return (
+    known = (
         isinstance(comparison, cst.Comparison)
         and len(comparison.comparisons) == 1
         and isinstance(comparison.comparisons[0].operator, cst.LessThan)
-        and tree.text(unindexed(comparison.left)) in indices
         and tree.text(comparison.comparisons[0].comparator) in anatomy.parameters
     )
-
-
-def _edit_specialise(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
-    """Give the first loop's loads to warps of their own, under the terms of Triton's pass (see the note)."""
-    if not target.asynchronous_products or not anatomy.loops:
-        return
-    choices = tree.find(anatomy.loops[0].node, cst.If)
-    if not any(tree.text(choice.test).endswith("is not None") for choice in choices):
-        return
-    if target.tensor_memory and any(tree.calls(choice.test, "tl.max") for choice in choices):
-        return  # a branch on data breaks the pass there
-    if any(tree.keyword(loop.call, "warp_specialize") for loop in anatomy.loops):
-        return
-    label, ready = "warp_specialize on the loop over keys", anatomy
-    if not target.tensor_memory:
-        masks = anatomy.masks(anatomy.loops[0])
-        changed = with_knobs(anatomy, {masks.block_rows: 64, "num_warps": 4}) if masks and masks.causal else None
-        again = dissect(changed[1].code) if changed else None
-        if len(anatomy.loops) != 1 or changed is None or again is None:
-            return
-        label, ready = ", ".join([label, *changed[0]]), again
-    call = ready.loops[0].call
-    specialised = tree.with_keyword(call.with_changes(func=tree.expression("tl.range")), "warp_specialize", "True")
-    yield label, tree.replace(ready.module, {call: specialised})
+    if not known or not isinstance(comparison, cst.Comparison):
+        return "", ""
+    return tree.text(unindexed(comparison.left)), tree.text(comparison.comparisons[0].comparator)
 
 
 MEMORY_MOVES = (
@@ -234,13 +230,5 @@ MEMORY_MOVES = (
         0.005,
         "Hopper or later, and one store of a tile of a [batch, head, row, column] tensor by pointers",
         _edit_store,
-    ),
-    Move(
-        "specialise",
-        "warps that only load run ahead of those that compute, and two groups of them overlap softmax and products",
-        0.02,
-        "Hopper or later, and loads of keys and values through descriptors; on Hopper one loop",
-        _edit_specialise,
-        frozenset({"latency", "cta_barrier"}),
     ),
 )

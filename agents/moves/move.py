@@ -42,6 +42,10 @@ class Move:
     """Resources of the hot loop that the move relieves, in the performance model's names; empty if it helps outside the
     loop.
     """
+    first: "tuple[Move, ...]" = ()
+    """A plan: where the move finds nothing to do, the first variants of these moves are made before it, each that
+    applies, in this order. All of it is one edit.
+    """
 
     def variants(self, source: str, target: Target) -> tuple[Variant, ...]:
         """Return the distinct sources that this move makes of ``source``, in a fixed order; empty if none applies."""
@@ -51,6 +55,20 @@ class Move:
 @lru_cache(maxsize=512)
 def _variants(move: Move, source: str, target: Target) -> tuple[Variant, ...]:
     """Return what ``Move.variants`` does. Cached, because a search edits the same few versions again and again."""
+    alone = _edited(move, source, target)
+    if alone or not move.first:
+        return alone
+    prepared, changes = source, []
+    for other in move.first:
+        for variant in other.variants(prepared, target)[:1]:
+            prepared = variant.source
+            changes.append(variant.label)
+    return tuple(
+        Variant(", ".join([*changes, variant.label]), variant.source) for variant in _edited(move, prepared, target)
+    )
+
+
+def _edited(move: Move, source: str, target: Target) -> tuple[Variant, ...]:
     anatomy = dissect(source)
     if anatomy is None:
         return ()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import libcst as cst
 
 from agents.moves import tree
-from agents.moves.anatomy import Anatomy
+from agents.moves.anatomy import Anatomy, dissect
 from agents.moves.move import Move
 from evaluator.target import Target
 
@@ -69,6 +69,54 @@ def _edit_persistent(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cs
         yield f"persistent grid of {programs} programs", tree.replace(anatomy.module, edits)
 
 
+def _edit_side(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
+    """Number programs along one axis: blocks of several heads side by side, then the next blocks of these heads."""
+    grid, queries = grid_of(anatomy), _queries(anatomy)
+    masks = next((mask for mask in map(anatomy.masks, anatomy.loops) if mask and mask.causal), None)
+    if grid is None or masks is None:
+        return
+    rows = tree.names(tree.expression(masks.first_row))
+    axes = {
+        queries[call][1]
+        for assign in tree.find(anatomy.kernel.body, cst.Assign)
+        if isinstance(name := assign.targets[0].target, cst.Name) and name.value in rows
+        for call in tree.calls(assign.value, "tl.program_id")
+        if call in queries
+    }
+    if len(axes) != 1:
+        return
+    (axis,) = axes
+    number, blocks, lists, side = (tree.fresh(anatomy.module, name) for name in ("program", "blocks", "lists", "SIDE"))
+    texts = {
+        ("tl.program_id", axis): f"({number} // {side} % {blocks})",
+        ("tl.program_id", 1 - axis): f"({number} // ({side} * {blocks}) * {side} + {number} % {side})",
+        ("tl.num_programs", axis): blocks,
+        ("tl.num_programs", 1 - axis): lists,
+    }
+    asked: dict[cst.CSTNode, tree.Replacement] = {
+        call: tree.expression(texts[query]) for call, query in queries.items()
+    }
+    body = tree.replace(anatomy.kernel.body, asked)
+    body = body.with_changes(body=[*tree.statements(f"{number} = tl.program_id(0)\n"), *body.body])
+    kernel = tree.with_parameters(anatomy.kernel.with_changes(body=body), (blocks, lists))
+    kernel = tree.with_parameters(kernel, (side,), constant=True)
+    sizes = [tree.text(element.value) for element in grid.elements]
+    passed = [tree.keyword_argument(blocks, sizes[axis]), tree.keyword_argument(lists, sizes[1 - axis])]
+    all_of_them = tree.expression(f"(({sizes[0]}) * ({sizes[1]}),)")
+    for heads in (8, 16, 4):
+        count = f"{heads} if ({sizes[1 - axis]}) % {heads} == 0 else 1"
+        launch = tree.with_arguments(
+            anatomy.launch, [*anatomy.launch.args, *passed, tree.keyword_argument(side, count)]
+        )
+        edits: dict[cst.CSTNode, tree.Replacement] = {anatomy.kernel: kernel, grid: all_of_them}
+        edits[anatomy.launch] = tree.replace(launch, {grid: all_of_them})  # where it is written out
+        module, label = tree.replace(anatomy.module, edits), f"{heads} heads side by side along one axis"
+        again = dissect(module.code)
+        for longest_first, reversed_module in _edit_reverse(again, target) if again else ():
+            yield f"{label}, {longest_first}", reversed_module
+        yield label, module
+
+
 def _queries(anatomy: Anatomy) -> dict[cst.Call, tuple[str, int]]:
     """What the kernel asks of the grid: ``tl.program_id`` or ``tl.num_programs``, and the axis, 0 or 1.
 
@@ -124,5 +172,12 @@ ORDER_MOVES = (
         0.02,
         "a grid of two axes, and a kernel that does not return early",
         _edit_persistent,
+    ),
+    Move(
+        "side",
+        "blocks of several heads side by side: the longest of all start first, and few heads share the L2 cache",
+        0.02,
+        "a grid of two axes, one of which numbers the blocks of a causal mask's rows",
+        _edit_side,
     ),
 )

@@ -69,6 +69,11 @@ def find(tree: cst.CSTNode, kind: type[Node]) -> list[Node]:
     return [node for node in _nodes(tree) if isinstance(node, kind)]
 
 
+def statement_lines(tree: cst.CSTNode) -> list[cst.BaseStatement]:
+    """Return the statements in ``tree``, compound ones too, in source order, outer ones first."""
+    return [node for node in _nodes(tree) if isinstance(node, cst.BaseStatement)]
+
+
 def calls(tree: cst.CSTNode, name: str) -> list[cst.Call]:
     """Return the calls of the dotted ``name``, e.g. ``tl.dot``, in source order."""
     return [call for call in find(tree, cst.Call) if is_call(call, name)]

@@ -41,6 +41,7 @@ def moves(
             "move": move.name,
             "hypothesis": move.hypothesis,
             "needs": move.needs,
+            "first": [other.name for other in move.first],
             "relieves": sorted(move.relieves),
             "variants": [variant.label for variant in move.variants(source, card)],
         }
@@ -52,6 +53,7 @@ def moves(
     title = f"Moves of mutate on the seed {seed!r} of {problem}, for {target}"
     made = table("MOVE", "WHY IT SHOULD PAY OFF", "NEEDS", f"VARIANTS OF {seed}", title=title)
     for each in found:
-        row(made, each["move"], each["hypothesis"], each["needs"], "; ".join(each["variants"]) or "-")
+        needs = f"{each['needs']}; else first {', '.join(each['first'])}" if each["first"] else str(each["needs"])
+        row(made, each["move"], each["hypothesis"], needs, "; ".join(each["variants"]) or "-")
     console.print(made)
     err.print("Why a move should pay off is a hypothesis: none of it was measured here.")

@@ -1,0 +1,89 @@
+"""The best kernels known, judged, and how far ``mutate``'s moves lead from a problem's seed.
+
+python -m bench.known            prints both tables: some minutes
+python -m bench.known --write    also puts them into bench/known/README.md
+
+A kernel is a file PROBLEM_TARGET.py here. Every speed is predicted, on the suite quick.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from agents.moves import MOVES
+from bench.tables import Table, main, row
+from evaluator.candidate import Candidate
+from evaluator.evaluation import Evaluation
+from evaluator.evaluators import EvaluateRequest, local_judge
+from evaluator.targets import get_target
+from seeds import seed_source
+
+HERE = Path(__file__).parent
+SUITE = "quick"
+PATHS = {
+    ("mha", "h100"): ("specialise", "side", "polynomial"),
+    ("gqa", "h100"): ("specialise", "side", "polynomial"),
+    ("mha", "b200"): ("specialise", "side"),
+    ("gqa", "b200"): ("specialise", "side"),
+}
+"""Moves from the plain seed, each in its first variant, by problem and target."""
+
+
+def sources() -> dict[tuple[str, str], str]:
+    """Return the best sources known by problem and target."""
+    return {
+        (problem, target): path.read_text()
+        for path in sorted(HERE.glob("*_*.py"))
+        if not path.name.startswith("_")
+        for problem, target in [path.stem.split("_")]
+    }
+
+
+def walk(problem: str, target: str) -> Iterator[tuple[str, str]]:
+    """Yield (what was done, source) for the seed and each move of the path."""
+    source = seed_source(problem)
+    yield "the seed", source
+    by_name = {move.name: move for move in MOVES}
+    for name in PATHS[problem, target]:
+        variant = by_name[name].variants(source, get_target(target))[0]
+        source = variant.source
+        yield f"`{name}`: {variant.label}", source
+
+
+@cache
+def judged(problem: str, target: str) -> tuple[tuple[str, Evaluation], ...]:
+    """Return (what it is, verdict) of the best kernel known, and of what the moves lead to where they have a path."""
+    steps = walk(problem, target) if (problem, target) in PATHS else ()
+    with local_judge(get_target(target), SUITE) as judge:
+        found = [
+            (what, judge.ask(EvaluateRequest(Candidate(problem, source))))
+            for what, source in [("the best known", sources()[problem, target]), *steps]
+        ]
+    return tuple(found)
+
+
+def known() -> Table:
+    """Each kernel's verdict and speed."""
+    yield row("problem", "target", "verdict", "TFLOPS", "by case")
+    yield row(*["---"] * 5)
+    for problem, target in sources():
+        (_, found), *_ = judged(problem, target)
+        cases = found.score.cases if found.score else ()
+        by_case = ", ".join(f"{case.case} {case.tflops:.0f}" for case in cases)
+        yield row(problem, target, found.status, f"{found.geomean_tflops:.1f}", by_case or found.message)
+
+
+def moves() -> Table:
+    """How far the moves lead."""
+    yield row("problem", "target", "after", "TFLOPS", "of the best known")
+    yield row(*["---"] * 5)
+    for problem, target in PATHS:
+        (_, best), *made = judged(problem, target)
+        for what, found in made:
+            speed = found.geomean_tflops
+            share = f"{speed / best.geomean_tflops:.1%}" if found.correct else found.message
+            yield row(problem, target, what, f"{speed:.1f}", share)
+
+
+if __name__ == "__main__":
+    main("bench.known", __doc__, {"known": known, "moves": moves}, HERE / "README.md")

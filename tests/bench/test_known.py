@@ -1,0 +1,34 @@
+"""The best kernels known are there for the problems and targets that are searched, and right."""
+
+import pytest
+
+from bench.known.__main__ import HERE, PATHS, sources, walk
+from evaluator.candidate import Candidate
+from evaluator.evaluation import Evaluation, Status
+from evaluator.evaluators import EvaluateRequest, local_judge
+from evaluator.targets import get_target
+
+
+def test_there_is_a_kernel_for_each_path_of_moves() -> None:
+    assert set(PATHS) <= set(sources())
+
+
+def test_the_tables_have_every_kernel_and_every_move() -> None:
+    page = (HERE / "README.md").read_text()
+    assert all(f"| {problem} | {target} | correct |" in page for problem, target in sources())
+    assert all(f"| `{move}`: " in page for path in PATHS.values() for move in path)
+
+
+@pytest.mark.parametrize("place", PATHS, ids="-".join)
+def test_every_move_of_a_path_applies(place: tuple[str, str]) -> None:
+    assert len(list(walk(*place))) == 1 + len(PATHS[place])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("place", sources(), ids="-".join)
+def test_a_known_kernel_is_correct(place: tuple[str, str]) -> None:
+    problem, target = place
+    with local_judge(get_target(target), "quick") as judge:
+        found = judge.ask(EvaluateRequest(Candidate(problem, sources()[place])))
+    assert isinstance(found, Evaluation)
+    assert found.status is Status.CORRECT
