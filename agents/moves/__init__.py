@@ -4,6 +4,7 @@ The knowledge base has a note on every move, under the move's name.
 """
 
 from agents.moves.exponentials import EXPONENTIAL_MOVES
+from agents.moves.far import FAR_MOVES
 from agents.moves.forced import FORCED_MOVES
 from agents.moves.heads import HEAD_MOVES
 from agents.moves.launch import LAUNCH_MOVES
@@ -32,6 +33,7 @@ MOVES: tuple[Move, ...] = (
     *HEAD_MOVES,
     *STATEMENT_MOVES,
     *FORCED_MOVES,
+    *FAR_MOVES,
 )
 
 __all__ = ["MOVES", "Move", "Variant"]

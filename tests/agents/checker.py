@@ -1,7 +1,7 @@
 """A program that checks attention candidates on the offline executor, which finds races and stray accesses too.
 
-It reads one JSON pair, entry function and source, per line and answers with a string: empty when all cases are right,
-else what is wrong.
+It reads one JSON pair, a key of ``CHECKS`` and a source, per line and answers with a string: empty when all cases are
+right, else what is wrong.
 """
 
 import importlib.util
@@ -54,6 +54,28 @@ SELECTIONS = (
 )
 """Cases of the problem ``fsa``: fewer blocks than slots, and a last block that is not full."""
 
+PROMISED = (
+    Case("far blocks", 1, 4, 2, 275, 275, 128, True, "float16", "rising", block_size=16, blocks=5, selection="random"),
+    Case(
+        "group 3",
+        2,
+        3,
+        1,
+        150,
+        150,
+        128,
+        True,
+        "float16",
+        layout="bshd",
+        block_size=16,
+        blocks=4,
+        selection="uneven",
+        scale=0.4,
+    ),
+    Case("forced only", 1, 1, 1, 70, 70, 128, True, "float16", block_size=32, blocks=3, selection="shortest"),
+)
+"""Cases of ``fsa`` as the problem promises them: head dim 128, and three blocks a query or more."""
+
 
 def _check_selected(selected_attention: Any, case: Case) -> str:
     problem = get_problem("fsa")
@@ -101,13 +123,15 @@ def _check(attention: Any, case: tuple[Any, ...]) -> str:
     return "" if error < 2e-3 and lse_error < 1e-3 else f"{case}: relative error {error:.1e}, lse {lse_error:.1e}"
 
 
-CHECKS: dict[str, tuple[Any, tuple[Any, ...]]] = {
-    "attention": (_check, CASES),
-    "selected_attention": (_check_selected, SELECTIONS),
+CHECKS: dict[str, tuple[str, Any, tuple[Any, ...]]] = {
+    "attention": ("attention", _check, CASES),
+    "selected_attention": ("selected_attention", _check_selected, SELECTIONS),
+    "fsa": ("selected_attention", _check_selected, PROMISED),
 }
+"""Entry function, check and cases, by what a source is checked as."""
 
 
-def _complaint(entry: str, source: str, folder: Path, number: int) -> str:
+def _complaint(checked_as: str, source: str, folder: Path, number: int) -> str:
     path = folder / f"candidate_{number}.py"
     path.write_text(source)
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -116,7 +140,7 @@ def _complaint(entry: str, source: str, folder: Path, number: int) -> str:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        check, cases = CHECKS[entry]
+        entry, check, cases = CHECKS[checked_as]
         return next(filter(None, (check(getattr(module, entry), case) for case in cases)), "")
     except Exception as error:
         return f"{type(error).__name__}: {error}"

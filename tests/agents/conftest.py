@@ -31,7 +31,7 @@ def seed() -> str:
 
 @pytest.fixture(scope="session")
 def complaint() -> Iterator[Complaint]:
-    """Returns what is wrong with a candidate's numbers, or an empty string; for ``fsa`` with that entry function."""
+    """Returns what is wrong with a candidate's numbers, or an empty string; ``checked_as`` is a key of ``CHECKS``."""
     process = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("checker.py"))],
         stdin=subprocess.PIPE,
@@ -40,10 +40,10 @@ def complaint() -> Iterator[Complaint]:
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
 
-    def complaint(source: str, entry: str = "attention") -> str:
+    def complaint(source: str, checked_as: str = "attention") -> str:
         assert process.stdin
         assert process.stdout
-        process.stdin.write(json.dumps([entry, source]) + "\n")
+        process.stdin.write(json.dumps([checked_as, source]) + "\n")
         process.stdin.flush()
         return str(json.loads(process.stdout.readline()))
 

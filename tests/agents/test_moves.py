@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from agents.moves import MOVES, Move
+from agents.moves.far import FAR_MOVES
 from agents.moves.move import EVERYTHING
 from evaluator.candidate import Candidate
 from evaluator.performance.pipes import Pipe
@@ -57,8 +58,12 @@ LAUNCH_OPTIONS = ("warps", "stages", "registers")
 """Mean nothing to the executor."""
 
 
+OF_SELECTED = ("share", "forced", *(move.name for move in FAR_MOVES))
+"""Moves of selected attention alone."""
+
+
 @pytest.mark.parametrize(
-    "move", sample((move for move in MOVES if move.name not in ("share", "forced")), 3), ids=lambda move: move.name
+    "move", sample((move for move in MOVES if move.name not in OF_SELECTED), 3), ids=lambda move: move.name
 )
 def test_a_move_makes_distinct_correct_candidates_of_the_seed(move: Move, complaint: Callable[..., str]) -> None:
     source = apply(SEED, *BEFORE.get(move.name, ()))
@@ -98,7 +103,9 @@ SELECTED = {
         "forced",
     ),
 }
-"""What can be done to the seeds of ``fsa``."""
+"""What can be done to the seeds of ``fsa``, besides ``ORDERS``."""
+ORDERS = {"query_outer": {"kv-outer", "far"}, "kv_outer": {"far", "lots"}}
+"""Moves between orders, tested in ``tests/agents/moves/test_far.py``."""
 
 
 @pytest.mark.parametrize("seed", sample(SELECTED, 2))
@@ -107,7 +114,7 @@ def test_moves_apply_to_the_orders_of_selected_attention_and_keep_them_correct(
 ) -> None:
     source = seed_source("fsa", seed)
     made = {move.name: move.variants(source, H100) for move in MOVES}
-    assert {name for name, variants in made.items() if variants} == set(SELECTED[seed])
+    assert {name for name, variants in made.items() if variants} == {*SELECTED[seed], *ORDERS[seed]}
     checked = [made[name][0] for name in SELECTED[seed] if name not in LAUNCH_OPTIONS]
     wrong = {variant.label: complaint(variant.source, "selected_attention") for variant in checked}
     assert wrong == dict.fromkeys(wrong, "")

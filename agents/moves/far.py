@@ -1,0 +1,177 @@
+"""Moves between the orders of selected attention, and on what the order of far blocks has to tune."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import libcst as cst
+
+from agents.moves import far_hosts, far_kernels, tree
+from agents.moves.anatomy import Anatomy
+from agents.moves.launch import SHARES
+from agents.moves.move import EVERYTHING, LOADS, Move
+from evaluator.target import Target
+from seeds import seed_source
+
+_TOGETHER, _APART = "far blocks by lists, near ones with partial outputs", "far blocks by lists, near ones apart"
+_CONSTANTS: Mapping[str, Sequence[int]] = {
+    "EARLY": (0, 2, 3, 4, 5, 6, 8),
+    "SHARE": SHARES,
+    "ROWS": (64, 128),
+    "NEAR_ROWS": (32, 64, 128),
+}
+"""What the constants of a module of far blocks may be."""
+_DEFAULTS = {"EARLY": 0, "SHARE": 512, "ROWS": 64, "NEAR_ROWS": 64}
+_LOTS = range(25, 32)
+"""Logarithms to base 2 of the sizes of a lot's partial outputs, in bytes."""
+
+
+def _edit_kv_outer(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
+    """Put the queries that selected a block into lists, as a seed does."""
+    if _selected(anatomy) and not tree.calls(anatomy.module, "tl.atomic_add"):
+        yield "queries gathered by the blocks that they selected", _module(anatomy, seed_source("fsa", "kv_outer"))
+
+
+def _edit_far(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
+    """Put only far blocks into lists. What has this order already gets its other form, with its constants."""
+    if not _selected(anatomy):
+        return
+    constants = {name: value for name in _CONSTANTS if (value := _constant(anatomy, name)) is not None}
+    here = _form(anatomy)
+    for label in (_TOGETHER, _APART):
+        if label != here:
+            yield label, _module(anatomy, _source(label, {**_DEFAULTS, **constants}))
+
+
+def _source(form: str, constants: Mapping[str, int]) -> str:
+    """Return the module in one of its two forms."""
+    together = form == _TOGETHER
+    third = (
+        "``reduce_kernel`` attends with what is near to a tile of tokens, and adds up their partial outputs."
+        if together
+        else "``near_kernel`` attends with what is near, and ``reduce_kernel`` adds the partial outputs to that."
+    )
+    added = "" if together else 'ADDED_ROWS = 4\n"""Rows of a tile of ``reduce_kernel``, which has one warp."""\n'
+    parts = {"third": third, "added": added, **{name.lower(): str(value) for name, value in constants.items()}}
+    parts["near"] = parts["near_rows"]
+    parts |= {"near_head": far_kernels.NEAR, "near_tail": far_kernels.STORED, "strides": far_kernels.STRIDES}
+    parts |= {"lists": far_hosts.LISTS, "attend": far_hosts.ATTEND}
+    text = far_kernels.HEAD + far_kernels.KERNELS
+    text += far_hosts.TOGETHER if together else far_hosts.APART
+    text += far_hosts.HOST + (far_hosts.RUN_TOGETHER if together else far_hosts.RUN_APART)
+    for name, part in parts.items():
+        text = text.replace(f"{{{name}}}", part)
+    return text
+
+
+def _edit_early(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
+    """Let more or fewer of the first tokens attend to everything before them."""
+    yield from _steps(anatomy, "EARLY", (5, 4, 3, 6, 2, 8, 0))
+
+
+def _edit_rows(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
+    """Set the rows of a tile of far or of near blocks."""
+    for name in ("ROWS", "NEAR_ROWS"):
+        yield from _steps(anatomy, name, _CONSTANTS[name])
+
+
+def _edit_lots(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
+    """Double or halve the partial outputs of a lot."""
+    for assign in tree.find(anatomy.module, cst.Assign):
+        power = assign.value
+        if not tree.is_name(assign.targets[0].target, "PARTIAL_BYTES") or not isinstance(power, cst.BinaryOperation):
+            continue
+        here = tree.integer(power.right)
+        if here is None or tree.text(power) != f"2 ** {here}":
+            continue
+        for other in (here + 1, here - 1, here + 2, here - 2):
+            if other in _LOTS:
+                changed = tree.replace(anatomy.module, {power.right: cst.Integer(str(other))})
+                yield f"PARTIAL_BYTES 2**{here} -> 2**{other}", changed
+
+
+def _steps(anatomy: Anatomy, name: str, values: Sequence[int]) -> Iterator[tuple[str, cst.Module]]:
+    literal = _literal(anatomy, name) if _form(anatomy) else None
+    here = tree.integer(literal) if literal else None
+    for value in values if literal else ():
+        if value != here:
+            assert literal is not None
+            changed = tree.replace(anatomy.module, {literal: cst.Integer(str(value))})
+            yield f"{name} {here} -> {value}", changed
+
+
+def _selected(anatomy: Anatomy) -> bool:
+    """Return whether the host function is the entry of selected attention: its parameters fix what it computes."""
+    params = anatomy.host.params
+    by_name = [parameter.name.value for parameter in params.kwonly_params]
+    return len(params.params) == 6 and by_name == ["block_size", "scale"]
+
+
+def _form(anatomy: Anatomy) -> str | None:
+    """Return which of the two forms a module has; None for any other module."""
+    functions = {function.name.value for function in tree.find(anatomy.module, cst.FunctionDef)}
+    if "attend_near" not in functions or not _selected(anatomy):
+        return None
+    return _APART if "near_kernel" in functions else _TOGETHER
+
+
+def _literal(anatomy: Anatomy, name: str) -> cst.Integer | None:
+    """Return the number that the module sets a constant to, where that is one of those that it may be."""
+    for assign in tree.find(anatomy.module, cst.Assign):
+        if tree.is_name(assign.targets[0].target, name) and isinstance(assign.value, cst.Integer):
+            return assign.value if tree.integer(assign.value) in _CONSTANTS[name] else None
+    return None
+
+
+def _constant(anatomy: Anatomy, name: str) -> int | None:
+    literal = _literal(anatomy, name)
+    return tree.integer(literal) if literal else None
+
+
+def _module(anatomy: Anatomy, source: str) -> cst.Module:
+    """Return ``source`` as a module, its entry function called as that of ``anatomy``."""
+    module = cst.parse_module(source)
+    host = next(f for f in tree.find(module, cst.FunctionDef) if f.params.kwonly_params)
+    return tree.replace(module, {host: host.with_changes(name=anatomy.host.name)})
+
+
+FAR_MOVES = (
+    Move(
+        "kv-outer",
+        "gathered by blocks, the queries of small groups fill tiles, and a block's keys are loaded once for many",
+        1.0,
+        "selected attention with a loop over the blocks of a query",
+        _edit_kv_outer,
+        EVERYTHING,
+    ),
+    Move(
+        "far",
+        "near blocks are shared by neighbours and need no lists; all rows see all of a far block, so nothing is masked",
+        0.8,
+        "selected attention, three blocks a query or more",
+        _edit_far,
+        EVERYTHING,
+    ),
+    Move(
+        "early",
+        "the first tokens select most blocks before them: attending to all costs less than partial outputs",
+        0.1,
+        "what the move far makes",
+        _edit_early,
+        LOADS,
+    ),
+    Move(
+        "rows",
+        "larger tiles load keys less often, smaller ones let more CTAs onto the SM",
+        0.05,
+        "what the move far makes",
+        _edit_rows,
+        LOADS | {"latency"},
+    ),
+    Move(
+        "lots",
+        "in large lots few programs run alone at the end, of small ones the L2 cache holds the partial outputs",
+        0.03,
+        "selected attention with partial outputs in lots of PARTIAL_BYTES",
+        _edit_lots,
+        frozenset({"l2", "hbm"}),
+    ),
+)

@@ -1,0 +1,68 @@
+"""Moves between the orders of selected attention: from each seed to the best kernels known, and correct on the way."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import bench.known
+from agents.moves import MOVES
+from bench.known.fsa_moves import PATHS, path
+from evaluator.candidate import Candidate
+from evaluator.targets import get_target
+from seeds import seed_source
+
+H100 = get_target("h100")
+BY_NAME = {move.name: move for move in MOVES}
+QUERY_OUTER, KV_OUTER = seed_source("fsa", "query_outer"), seed_source("fsa", "kv_outer")
+TOGETHER, APART = (variant.source for variant in BY_NAME["far"].variants(KV_OUTER, H100))
+
+
+def moved(source: str, name: str, label: str) -> str:
+    return next(v.source for v in BY_NAME[name].variants(source, H100) if v.label.endswith(label))
+
+
+@pytest.mark.parametrize("seed", ["query_outer", "kv_outer"])
+@pytest.mark.parametrize("target", list(PATHS))
+def test_moves_lead_from_each_seed_to_the_best_kernel_known(target: str, seed: str) -> None:
+    *_, (_, source) = path(seed, get_target(target))
+    known = (Path(bench.known.__path__[0]) / f"fsa_{target}.py").read_text(encoding="utf-8")
+    assert Candidate("fsa", source).digest == Candidate("fsa", known).digest
+
+
+@pytest.mark.parametrize("form", [TOGETHER, APART], ids=["together", "apart"])
+def test_both_forms_of_far_blocks_are_correct(form: str, complaint: Callable[..., str]) -> None:
+    lots = form.replace("PARTIAL_BYTES = 2**28", "PARTIAL_BYTES = 2**17")
+    early = moved(form, "early", "EARLY 0 -> 2")
+    assert lots != form
+    assert [complaint(source, "fsa") for source in (form, lots, early)] == ["", "", ""]
+
+
+def test_a_form_becomes_the_other_with_its_constants_and_back() -> None:
+    source = moved(moved(moved(TOGETHER, "early", "-> 4"), "rows", "NEAR_ROWS 64 -> 32"), "share", "-> 2048")
+    (other,) = BY_NAME["far"].variants(source, H100)
+    assert [line in other.source for line in ("EARLY = 4", "NEAR_ROWS = 32", "SHARE = 2048")] == [True] * 3
+    (back,) = BY_NAME["far"].variants(other.source, H100)
+    assert back.source == source
+
+
+def test_the_order_of_queries_becomes_that_of_blocks() -> None:
+    (gathered,) = BY_NAME["kv-outer"].variants(QUERY_OUTER, H100)
+    assert gathered.source == KV_OUTER
+    assert BY_NAME["kv-outer"].variants(KV_OUTER, H100) == ()
+
+
+def test_an_entry_function_keeps_its_name() -> None:
+    (first, _) = BY_NAME["far"].variants(KV_OUTER.replace("def selected_attention(", "def attend("), H100)
+    assert "def attend(q, k, v, block_indices, out, lse, *" in first.source
+
+
+def test_lots_grow_and_shrink_by_powers_of_two() -> None:
+    labels = [variant.label for variant in BY_NAME["lots"].variants(KV_OUTER, H100)]
+    assert labels == [f"PARTIAL_BYTES 2**28 -> 2**{power}" for power in (29, 27, 30, 26)]
+    assert BY_NAME["lots"].variants(KV_OUTER.replace("2**28", "3**28"), H100) == ()
+
+
+@pytest.mark.parametrize("name", ["kv-outer", "far", "early", "rows", "lots"])
+def test_dense_attention_is_left_alone(name: str) -> None:
+    assert BY_NAME[name].variants(seed_source("mha"), H100) == ()
