@@ -64,7 +64,8 @@ def fill(connection: Any, make: Any, revision: str) -> None:
     start = {"source": "x = 0"}
     insert(
         connection, "runs", id=7, name="old", problem="mha", target="h100", suite="paper", operator="mutate", seed=3,
-        config=json.dumps({"start": start if revision < "0010" else [start]}), state="running", created=OLD, updated=OLD, changes=9,
+        config=json.dumps({"start": start if revision < "0010" else [start]}), state="running", created=OLD,
+        updated=OLD, changes=9,
     )  # fmt: skip
     for number, state in enumerate(("done", "abandoned", "done", "running")):
         turns = {"turn": number, "unfinished": int(state == "abandoned")} if revision >= "0005" else {}
