@@ -162,8 +162,9 @@ class Pages(Part):
     @transactional()
     def outcomes(self, connection: Connection, run_id: int, *, after: int, limit: int) -> list[Outcome]:
         """Return the verdicts on the first ``limit`` attempts whose ids are larger than ``after``, oldest first."""
+        fields = (attempts.c.id.label("attempt_id"), attempts.c.status, attempts.c.message, attempts.c.geomean_tflops)
         query = (
-            select(attempts.c.id.label("attempt_id"), attempts.c.status, attempts.c.message)
+            select(*fields)
             .where(attempts.c.run_id == run_id, attempts.c.id > after)
             .order_by(attempts.c.id)
             .limit(limit)
@@ -213,17 +214,6 @@ class Pages(Part):
             step: Spend(count, int(sent), int(cached), int(received), float(usd))
             for step, count, sent, cached, received, usd in connection.execute(query)
         }
-
-    @transactional()
-    def ordinals(self, connection: Connection, run_id: int) -> list[int]:
-        """Return each version's place among the run's attempts, from 1, in the order of the versions.
-
-        Its cost grows with the run: it counts all attempts, in an index.
-        """
-        place = func.row_number().over(order_by=attempts.c.id).label("place")
-        placed = select(attempts.c.id, place).where(attempts.c.run_id == run_id).subquery()
-        query = select(placed.c.place).join_from(versions, placed, versions.c.attempt_id == placed.c.id)
-        return list(connection.scalars(query.where(versions.c.run_id == run_id).order_by(versions.c.number)))
 
 
 def _steps(connection: Connection, run_id: int, *which: ColumnElement[bool]) -> list[Step]:

@@ -39,7 +39,7 @@ _KEYS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("o n", "its machine code, PTX, what binds it; next case"),
         ),
     ),
-    ("trajectory", (("x", "count versions or attempts"), ("c", "show or hide the lines of the cases"))),
+    ("trajectory", (("c", "show or hide the lines of the cases"),)),
     ("steps, memory", (("e", "unfold or fold everything"),)),
     (
         "signs",
@@ -53,7 +53,7 @@ _KEYS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
 
 COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("Lineage", "Versions as a tree (l)", "view('lineage')"),
-    ("Trajectory", "Running best as a plot (t)", "view('trajectory')"),
+    ("Trajectory", "Every attempt and the running best as a plot (t)", "view('trajectory')"),
     ("Attempts", "Everything tried, failures by reason (a)", "view('attempts')"),
     ("Steps", "Steps and their transcripts (s)", "view('steps')"),
     ("Memory", "Notes and the supervisor (m)", "view('memory')"),

@@ -6,6 +6,7 @@ from datetime import datetime
 from threading import Event
 
 from avo.watch.failures import Failures, Tally
+from avo.watch.trajectory import NOTHING, Tried
 from avo.watch.view import RunView, StepProgress, read_progress, read_view
 from lineage_db.records import (
     Attempt,
@@ -29,7 +30,7 @@ class Want:
     """What the views need in addition to what is always read. Nothing else is read."""
 
     groups: bool = False
-    """Whether all verdicts are needed, grouped by reason."""
+    """Whether all verdicts and speeds are needed, and the attempts grouped by reason."""
     attempts: tuple[int, ...] = ()
     """Ids of the attempts whose summaries are needed."""
     attempt: int | None = None
@@ -39,7 +40,6 @@ class Want:
     transcript: int | None = None
     """Number of the step whose transcript is needed."""
     memories: bool = False
-    ordinals: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,7 @@ class Picture:
     want: Want
     """What else was asked for. Of the fields below, what was not is empty."""
     groups: tuple[Failures, ...] = ()
+    tried: Tried = NOTHING
     attempts: Mapping[int, AttemptSummary] = field(default_factory=dict)
     """Summaries of the wanted attempts, by id."""
     attempt: AttemptDetails | None = None
@@ -82,8 +83,6 @@ class Picture:
     """The wanted steps, by number."""
     transcript: Transcript | None = None
     memories: tuple[Memory, ...] = ()
-    ordinals: tuple[int, ...] = ()
-    """For each version, which attempt of the run it was, counted from 1."""
 
     @property
     def by_number(self) -> Mapping[int, Version]:
@@ -101,7 +100,7 @@ class RunReader:
         self._run_name = run_name
         self._clock = clock
         self._tally = Tally()
-        self._tallied = 0
+        self._tried = NOTHING
         self._grouped: tuple[Failures, ...] = ()
 
     def ask(self, want: Want) -> None:
@@ -116,7 +115,7 @@ class RunReader:
         view = read_view(store, self._run_name, self._clock(), previous.view if previous else None)
         run = view.run
         if previous and previous.view.run.created != run.created:
-            previous, self._tally, self._tallied = None, Tally(), 0
+            previous, self._tally, self._tried = None, Tally(), NOTHING
         if previous and previous.view is view and previous.want == want:
             return previous
         versions, told = (previous.versions, previous.interventions) if previous else ((), ())
@@ -131,6 +130,7 @@ class RunReader:
             None if versions else next(iter(store.pages.attempts(run.id, view.revision[:1])), None),
             want,
             groups=self._groups(store, run) if want.groups else (),
+            tried=self._tried if want.groups else NOTHING,
             attempts={attempt.attempt_id: attempt for attempt in attempts},
             attempt=_read_attempt(store, run, want.attempt) if want.attempt is not None else None,
             steps=read_progress(store, store.pages.steps(run.id, want.steps)) if want.steps else {},
@@ -138,15 +138,14 @@ class RunReader:
             if want.transcript is None
             else _read_transcript(store, run, want.transcript, previous.transcript if previous else None),
             memories=tuple(store.journal.memories(run.id)) if want.memories else (),
-            ordinals=tuple(store.pages.ordinals(run.id)) if want.ordinals else (),
         )
 
     def _groups(self, store: Store, run: Run) -> tuple[Failures, ...]:
-        before = self._tallied
-        while page := store.pages.outcomes(run.id, after=self._tallied, limit=PAGE):
+        before = self._tried
+        while page := store.pages.outcomes(run.id, after=self._tried.last, limit=PAGE):
             self._tally.add(page)
-            self._tallied = page[-1].attempt_id
-        if self._tallied != before:
+            self._tried = self._tried.with_more(page)
+        if self._tried is not before:
             self._grouped = tuple(self._tally.groups())
         return self._grouped
 

@@ -245,15 +245,18 @@ async def test_the_list_of_runs_says_which_of_them_go_on(run: Recorded) -> None:
         await seen(pilot, "agent  interrupted ")
 
 
-async def test_the_trajectory_is_drawn_with_its_baselines_by_versions_and_by_attempts(run: Recorded) -> None:
+async def test_the_trajectory_has_every_attempt_the_cases_and_the_baselines_at_their_lines(run: Recorded) -> None:
     async with app(run).run_test(size=(100, 40)) as pilot:
         await seen(pilot, "★ v2")
         await pilot.press("t")
-        shown = await seen(pilot, "● new best, 400.0 now", "a 8k-causal 363.6", "versions", "FlashAttention-3")
+        shown = await seen(pilot, "400 best", "364 8k-causal", "attempts", "624 FlashAttention-3", "● new best 3")
+        assert "x faulty or unverified 1" in shown
         assert "predicted TFLOPS, h100" in shown
         assert "+20.0% v1" in shown
-        await pilot.press("x", "c")
-        await until(pilot, lambda: "attempts   " in page(pilot) and "8k-causal" not in page(pilot))
+        await pilot.press("c")
+        await until(pilot, lambda: "8k-causal" not in page(pilot))
+        run.step(Status.INCORRECT, (0,))
+        await seen(pilot, "x faulty or unverified 2")
 
 
 async def test_views_change_without_losing_their_place_and_escape_leads_back(run: Recorded) -> None:
