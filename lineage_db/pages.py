@@ -11,7 +11,7 @@ from lineage_db.decision import OPEN, Decision, Ruling
 from lineage_db.engine import Part, transactional
 from lineage_db.records import Accepted, AttemptSummary, FailedCall, Outcome, Spend, Step, StepState
 from lineage_db.rows import record
-from lineage_db.tables import attempts, calls, decisions, steps, versions
+from lineage_db.tables import attempts, calls, decisions, hypotheses, steps, versions
 
 NEWEST = 2**31 - 1
 """Larger than any id, number or count."""
@@ -170,6 +170,26 @@ class Pages(Part):
             .limit(limit)
         )
         return [record(Outcome, row) for row in connection.execute(query)]
+
+    @transactional()
+    def find(self, connection: Connection, run_id: int, words: Sequence[str], *, after: int = 0) -> list[int]:
+        """Return the ids above ``after`` of the run's attempts in whose texts all ``words`` occur, oldest first.
+
+        The texts are change, hypothesis, message and decision; case does not matter. The cost grows with the number of
+        attempts after ``after``.
+        """
+        said = attempts.c.change + "\n" + attempts.c.message
+        for column in (hypotheses.c.text, decisions.c.sentence):
+            said = said + "\n" + func.coalesce(column, "")
+        query = (
+            select(attempts.c.id)
+            .outerjoin_from(attempts, hypotheses)
+            .outerjoin(decisions, decisions.c.attempt_id == attempts.c.id)
+            .where(attempts.c.run_id == run_id, attempts.c.id > after)
+            .where(*(func.lower(said).contains(word.lower(), autoescape=True) for word in words))
+            .order_by(attempts.c.id)
+        )
+        return list(connection.scalars(query))
 
     @transactional()
     def attempts(self, connection: Connection, run_id: int, ids: Sequence[int]) -> list[AttemptSummary]:

@@ -107,7 +107,7 @@ def _axes(canvas: _Canvas, shown: Trajectory, marks: Sequence[float], x: Scale, 
         canvas.put(left - 1 - len(words), round(y(mark)), f"{words}┤", _QUIET)
     canvas.put(left - 1, rows + 1, "└" + "─" * (right - left + 1), _QUIET)
     free = 0
-    for count in counts(shown.attempts, (right - left) // 10):
+    for count in counts(shown.attempts, (right - left) // 8):
         words, place = f"{count:,}", round(x(count))
         start = max(0, place - len(words) // 2)
         if start >= free:

@@ -127,3 +127,17 @@ def test_a_hypothesis_is_part_of_a_page(store: Store, make: Any) -> None:
         started=make.now, finished=make.now, hypothesis="because",
     )  # fmt: skip
     assert [attempt.hypothesis for attempt in store.pages.attempts(step.run_id, [attempt.id])] == ["because"]
+
+
+def test_attempts_are_found_by_all_words_of_their_texts(store: Store, make: Any) -> None:
+    run = make.run(store)
+    step = make.step(store, run)
+    one = make.attempt(store, step, 1.0, source="a = 1\n", change="Tile 128")
+    two = make.attempt(store, step, 2.0, source="b = 1\n", change="tile 256", hypothesis="50%_of it waits")
+    other = make.run(store, "other")
+    make.attempt(store, make.step(store, other), 1.0, source="c = 1\n", change="tile 128")
+    assert store.pages.find(run.id, ["TILE"]) == [one.id, two.id]
+    assert store.pages.find(run.id, ["tile"], after=one.id) == [two.id]
+    assert store.pages.find(run.id, ["tile", "waits"]) == [two.id]
+    assert store.pages.find(run.id, ["50%_of"]) == [two.id]
+    assert store.pages.find(run.id, ["5%of"]) == []
