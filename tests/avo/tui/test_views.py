@@ -310,7 +310,7 @@ async def test_attempts_are_searched_and_sorted(run: Recorded) -> None:
 
 
 async def test_an_attempt_is_compared_with_its_parent_another_attempt_or_a_version(run: Recorded) -> None:
-    async with app(run).run_test(size=(120, 40)) as pilot:
+    async with app(run).run_test(size=(120, 40), notifications=True) as pilot:
         await seen(pilot, "★ v2")
         await pilot.press("a")
         await seen(pilot, "attempt 4 of step 2")
