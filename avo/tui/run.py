@@ -282,14 +282,6 @@ def header(picture: Picture, words: str) -> Text:
 
 
 <<<<<<< HEAD
-def _before_the_seed(picture: Picture) -> str:
-    view = picture.view
-    if picture.newest and not view.working:
-        return f"No seed was accepted: {verdict(picture.newest.status)}.\n\n{printable(picture.newest.message)}"
-    if view.state in (RunState.RUNNING, RunState.PAUSED):
-        return "The seeds are being evaluated. Their scores appear here in a moment."
-    return f"This run is {view.state} and has no versions. Continue it with\n\n    avo resume {view.run.name}"
-=======
 def nothing(picture: Picture, view: str, now: datetime) -> str:
     """Return why a view has nothing to show yet, and what is happening; nothing if it has something."""
     run, working = picture.view, picture.view.working
@@ -302,17 +294,15 @@ def nothing(picture: Picture, view: str, now: datetime) -> str:
     if not missing.get(view):
         return ""
     if picture.newest:
-        return f"The seed was not accepted: {verdict(picture.newest.status)}.\n\n{printable(picture.newest.message)}"
+        return f"No seed was accepted: {verdict(picture.newest.status)}.\n\n{printable(picture.newest.message)}"
     if run.over:
         return f"This run is {run.state} and has no versions. Continue it with\n\n    avo resume {run.run.name}"
     if not working:
         since = duration((now - run.run.created).total_seconds())
-        return f"The run was started {since} ago. Its workers are starting; the first of them evaluates the seed."
-    step = working[0].step
-    since = duration((now - step.started).total_seconds())
+        return f"The run was started {since} ago. Its workers are starting; they evaluate the seeds first."
+    since = duration((now - min(work.step.started for work in working)).total_seconds())
     return (
-        f"The seed is being evaluated by {first_line(step.worker)}, for {since} now.\n\n"
-        "Its kernels are captured, executed on the CPU against the reference, compiled for "
-        f"{run.run.target} and timed or predicted. Its score appears here then."
+        f"The seeds are being evaluated, for {since} now, by {', '.join(first_line(w.step.worker) for w in working)}.\n\n"
+        "Their kernels are captured, executed on the CPU against the reference, compiled for "
+        f"{run.run.target} and timed or predicted. Their scores appear here then."
     )
->>>>>>> c03df0e (Search, sort, compare and copy attempts in the UI, open views by a click, keep the theme, and leave no view blank)

@@ -381,6 +381,6 @@ async def test_no_view_is_blank_while_the_seed_is_judged(run: Recorded) -> None:
             await pilot.press(key)
             await seen(pilot, f"[{key}]")
             if key != "s":
-                await seen(pilot, "The seed is being evaluated by worker-0, for")
+                await seen(pilot, "The seeds are being evaluated, for", "worker-0")
         await pilot.press("s", "l")
-        await seen(pilot, "The seed is being evaluated by worker-0, for")
+        await seen(pilot, "The seeds are being evaluated, for", "worker-0")
