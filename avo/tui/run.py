@@ -281,7 +281,6 @@ def header(picture: Picture, words: str) -> Text:
     return text
 
 
-<<<<<<< HEAD
 def nothing(picture: Picture, view: str, now: datetime) -> str:
     """Return why a view has nothing to show yet, and what is happening; nothing if it has something."""
     run, working = picture.view, picture.view.working
@@ -293,7 +292,7 @@ def nothing(picture: Picture, view: str, now: datetime) -> str:
     }
     if not missing.get(view):
         return ""
-    if picture.newest:
+    if picture.newest and not working:
         return f"No seed was accepted: {verdict(picture.newest.status)}.\n\n{printable(picture.newest.message)}"
     if run.over:
         return f"This run is {run.state} and has no versions. Continue it with\n\n    avo resume {run.run.name}"
@@ -301,8 +300,9 @@ def nothing(picture: Picture, view: str, now: datetime) -> str:
         since = duration((now - run.run.created).total_seconds())
         return f"The run was started {since} ago. Its workers are starting; they evaluate the seeds first."
     since = duration((now - min(work.step.started for work in working)).total_seconds())
+    names = ", ".join(first_line(work.step.worker) for work in working)
     return (
-        f"The seeds are being evaluated, for {since} now, by {', '.join(first_line(w.step.worker) for w in working)}.\n\n"
+        f"The seeds are being evaluated, for {since} now, by {names}.\n\n"
         "Their kernels are captured, executed on the CPU against the reference, compiled for "
         f"{run.run.target} and timed or predicted. Their scores appear here then."
     )
