@@ -1,7 +1,8 @@
 """A trajectory drawn with characters, for the terminal UI and for Markdown."""
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 
 from rich.text import Text
 
@@ -41,8 +42,8 @@ class _Canvas:
         lines = []
         for cells in self._cells:
             line = Text()
-            for character, style in cells:
-                line.append(character, style)
+            for style, run in groupby(cells, key=itemgetter(1)):
+                line.append("".join(character for character, _ in run), style)
             line.rstrip()
             lines.append(line)
         return Text("\n", no_wrap=True).join(lines)
@@ -107,7 +108,7 @@ def _axes(canvas: _Canvas, shown: Trajectory, marks: Sequence[float], x: Scale, 
         canvas.put(left - 1 - len(words), round(y(mark)), f"{words}┤", _QUIET)
     canvas.put(left - 1, rows + 1, "└" + "─" * (right - left + 1), _QUIET)
     free = 0
-    for count in counts(shown.attempts, (right - left) // 8):
+    for count in counts(shown.attempts, (right - left) // 10):
         words, place = f"{count:,}", round(x(count))
         start = max(0, place - len(words) // 2)
         if start >= free:
