@@ -21,7 +21,6 @@ from typing import Any
 
 from textual.pilot import Pilot
 from textual.widgets import Static
-from textual_plotext import PlotextPlot
 
 from avo.tui.app import AvoApp
 from avo.tui.attempts import Ledger
@@ -136,9 +135,8 @@ async def walk(path: Path) -> None:
         await timed(
             "ten versions further", lambda: app.screen.query_one(LineageList).selected == 10, "home", *["j"] * 10
         )
-        await timed("trajectory by versions", lambda: _says(pilot, "best"), "t")
-        await timed("trajectory by attempts", lambda: _axis(pilot) == "attempts", "x")
-        await timed("attempts, the first time: all verdicts are counted", lambda: read("#attempts-table"), "a")
+        await timed("trajectory: all attempts are read", lambda: _says(pilot, "best"), "t")
+        await timed("attempts", lambda: read("#attempts-table"), "a")
         await timed("the oldest attempt", lambda: read("#attempts-table") and _under(pilot) == 1, "end")
         await timed("the largest group of failures", lambda: read("#attempts-table"), "shift+tab", *["j"] * 3)
         await timed("steps", lambda: read("#steps"), "s")
@@ -154,11 +152,6 @@ def _options(pilot: Pilot[None]) -> int:
 
 def _says(pilot: Pilot[None], words: str) -> bool:
     return words in str(pilot.app.screen.query_one("#legend", Static).content)
-
-
-def _axis(pilot: Pilot[None]) -> str:
-    drawn = str(pilot.app.screen.query_one(PlotextPlot).render())
-    return "attempts" if "attempts" in drawn else "versions"
 
 
 def _under(pilot: Pilot[None]) -> int | None:

@@ -11,7 +11,7 @@ from lineage_db.decision import OPEN, Decision, Ruling
 from lineage_db.engine import Part, transactional
 from lineage_db.records import Accepted, AttemptSummary, FailedCall, Outcome, Spend, Step, StepState
 from lineage_db.rows import record
-from lineage_db.tables import attempts, calls, decisions, steps, versions
+from lineage_db.tables import attempts, calls, decisions, hypotheses, steps, versions
 
 NEWEST = 2**31 - 1
 """Larger than any id, number or count."""
@@ -162,13 +162,34 @@ class Pages(Part):
     @transactional()
     def outcomes(self, connection: Connection, run_id: int, *, after: int, limit: int) -> list[Outcome]:
         """Return the verdicts on the first ``limit`` attempts whose ids are larger than ``after``, oldest first."""
+        fields = (attempts.c.id.label("attempt_id"), attempts.c.status, attempts.c.message, attempts.c.geomean_tflops)
         query = (
-            select(attempts.c.id.label("attempt_id"), attempts.c.status, attempts.c.message)
+            select(*fields)
             .where(attempts.c.run_id == run_id, attempts.c.id > after)
             .order_by(attempts.c.id)
             .limit(limit)
         )
         return [record(Outcome, row) for row in connection.execute(query)]
+
+    @transactional()
+    def find(self, connection: Connection, run_id: int, words: Sequence[str], *, after: int = 0) -> list[int]:
+        """Return the ids above ``after`` of the run's attempts in whose texts all ``words`` occur, oldest first.
+
+        The texts are change, hypothesis, message and decision; case does not matter. The cost grows with the number of
+        attempts after ``after``.
+        """
+        said = attempts.c.change + "\n" + attempts.c.message
+        for column in (hypotheses.c.text, decisions.c.sentence):
+            said = said + "\n" + func.coalesce(column, "")
+        query = (
+            select(attempts.c.id)
+            .outerjoin_from(attempts, hypotheses)
+            .outerjoin(decisions, decisions.c.attempt_id == attempts.c.id)
+            .where(attempts.c.run_id == run_id, attempts.c.id > after)
+            .where(*(func.lower(said).contains(word.lower(), autoescape=True) for word in words))
+            .order_by(attempts.c.id)
+        )
+        return list(connection.scalars(query))
 
     @transactional()
     def attempts(self, connection: Connection, run_id: int, ids: Sequence[int]) -> list[AttemptSummary]:
@@ -213,17 +234,6 @@ class Pages(Part):
             step: Spend(count, int(sent), int(cached), int(received), float(usd))
             for step, count, sent, cached, received, usd in connection.execute(query)
         }
-
-    @transactional()
-    def ordinals(self, connection: Connection, run_id: int) -> list[int]:
-        """Return each version's place among the run's attempts, from 1, in the order of the versions.
-
-        Its cost grows with the run: it counts all attempts, in an index.
-        """
-        place = func.row_number().over(order_by=attempts.c.id).label("place")
-        placed = select(attempts.c.id, place).where(attempts.c.run_id == run_id).subquery()
-        query = select(placed.c.place).join_from(versions, placed, versions.c.attempt_id == placed.c.id)
-        return list(connection.scalars(query.where(versions.c.run_id == run_id).order_by(versions.c.number)))
 
 
 def _steps(connection: Connection, run_id: int, *which: ColumnElement[bool]) -> list[Step]:

@@ -269,11 +269,13 @@ class AttemptSummary:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The verdict on an attempt and nothing else."""
+    """The verdict on an attempt and its speed, and nothing else."""
 
     attempt_id: int
     status: Status
     message: str
+    geomean_tflops: float
+    """As in ``AttemptSummary``."""
 
 
 @dataclass(frozen=True, slots=True)

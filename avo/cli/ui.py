@@ -1,6 +1,7 @@
 """``avo ui``: the terminal UI."""
 
 import os
+import shlex
 import sys
 from typing import Annotated
 
@@ -32,4 +33,4 @@ def ui(
         fail("avo ui needs a terminal that can move its cursor, see TERM: avo lineage and avo show print text")
     from avo.tui.app import run_ui
 
-    run_ui(database_url(db), run)
+    run_ui(database_url(db), run, f" --db {shlex.quote(db)}" if db else "")

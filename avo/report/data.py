@@ -4,24 +4,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from avo.report.figures import BarGroup, Figure
-from avo.watch.failures import Failures
+from avo.report.figures import BarGroup
+from avo.watch.failures import Failures, Reason
 from avo.watch.scores import BaselineComparison
+from avo.watch.trajectory import Trajectory
 from avo.watch.view import RunView
 from evaluator.evaluation import Score
 from evaluator.problem import Baseline
 from lineage_db.records import AttemptSummary, Intervention, Run, Spend, Step, StepState, Version
 
-MOST_WORDS = 600
-"""Characters of a change, a reason or a message that are shown."""
 MOST_DIFFS = 300
 """Number of versions that are shown with a diff: the latest."""
 MOST_DIFF_LINES, MOST_DIFF_CHARACTERS = 200, 8000
 """Most lines and characters of one diff that are shown."""
 MOST_SOURCE, MOST_SOURCE_LINES = 60_000, 2000
 """Most characters of a source that is compared or shown, and most lines of one that is compared."""
-MOST_REASONS, MOST_UNVERIFIED = 15, 10
-"""Most rows in the tables of failures by reason and of unverified attempts."""
+MOST_REASONS, MOST_UNVERIFIED, MOST_IDEAS = 15, 10, 30
+"""Most rows in the tables of failures by reason, of unverified attempts and of ideas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +58,19 @@ class VersionEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class MoveTally:
-    """How one of the moves of ``mutate`` fared."""
+class IdeaTally:
+    """How one of the moves of ``mutate`` fared, or an idea of another operator."""
 
     name: str
     tried: int
     correct: int
+    refused: int
+    """Number of correct attempts that were decided to be no versions."""
     accepted: int
     gains: tuple[float, ...]
-    """Gain of all versions that the move made, compounded, on the cases of each trajectory."""
+    """Gain of all versions that it made, compounded, on the cases of each trajectory."""
+    why: tuple[Reason, ...]
+    """Why attempts are no versions, the most frequent reason first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +110,10 @@ class Report:
     """Attempts per minute of ``busy``; None before the first step has ended."""
     unit: str
     """The unit of every score, e.g. ``predicted TFLOPS, h100``."""
-    trajectories: tuple[Figure, ...]
-    """The trajectories of the full and of the causal cases, if the run has such cases."""
+    trajectory: Trajectory | None
+    """The trajectory over all cases; None without versions."""
+    groups: tuple[Trajectory, ...]
+    """The trajectories of the full and of the causal cases, if the run has both."""
     bars: tuple[BarGroup, ...]
     """Speed of the seed, the best version and the baselines on each case."""
     baselines: tuple[Baseline, ...]
@@ -117,12 +122,16 @@ class Report:
     """The best version compared with each baseline."""
     entries: tuple[VersionEntry, ...]
     """The rows of the tree of versions, in the order in which they are drawn."""
-    moves: tuple[MoveTally, ...]
+    moves: tuple[IdeaTally, ...]
     """The moves that were tried, the most profitable first; empty unless the run used ``mutate``."""
+    ideas: tuple[IdeaTally, ...]
+    """The hypotheses of other operators, or their changes where they gave none, the most profitable first."""
     failures: tuple[Failures, ...]
     """All failures, grouped by reason."""
     refused: tuple[AttemptSummary, ...]
-    """The correct attempts that were refused, the unresolved ones first, and of those the fastest."""
+    """The correct attempts that were refused: the unresolved ones first, then those that were nearest to the best
+    version of their time.
+    """
     unverified: tuple[Unverified, ...]
     """The latest unverified attempts."""
     steps: Mapping[StepState, int]
@@ -141,6 +150,11 @@ class Report:
         return self.view.run
 
     @property
+    def trajectories(self) -> tuple[Trajectory, ...]:
+        """The trajectories of the groups of cases; that of all cases if there is only one group."""
+        return self.groups or ((self.trajectory,) if self.trajectory else ())
+
+    @property
     def by_number(self) -> tuple[VersionEntry, ...]:
         """The entries by version number."""
         return tuple(sorted(self.entries, key=lambda entry: entry.version.number))
@@ -149,8 +163,3 @@ class Report:
     def judged_s(self) -> float:
         """Sum of the durations of all evaluations in seconds, also of those that ran at the same time."""
         return sum(attempt.seconds for attempt in self.attempts)
-
-
-def cut(words: str, most: int = MOST_WORDS) -> str:
-    """Return ``words``; if they are longer than ``most`` characters, the rest is replaced by its length."""
-    return words if len(words) <= most else f"{words[:most]}… ({len(words) - most} more characters)"

@@ -1,14 +1,16 @@
-"""The figures of a report, drawn from plain data: the trajectory over versions, and bars by benchmark case.
+"""The figures of a report, drawn from plain data: the trajectory over attempts, and bars by benchmark case.
 
 Colours are classes of the page's style sheet, so that a figure follows the reader's light or dark setting.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from xml.etree.ElementTree import Element
 
-from avo.report.svg import Scale, apart, node, picture, shorten, text, text_width, ticks
+from avo.report.svg import node, picture, shorten, text, text_width
+from avo.watch.axes import Box, Scale, apart, base, beside, counts, ticks
+from avo.watch.trajectory import Trajectory
+from avo.watch.wording import cut
 
 FONT = 12.0
 """Size of all text, in pixels."""
@@ -18,61 +20,10 @@ COLOURS = 8
 """Number of colours for the lines of cases: classes ``c0`` to ``c7``."""
 _LINE = FONT + 3.0
 """Height of a line of labels, in pixels."""
-
-
-@dataclass(frozen=True, slots=True)
-class CaseSpeeds:
-    """The speed on one benchmark case, version by version."""
-
-    name: str
-    values: tuple[float, ...]
-    """TFLOPS of each version."""
-
-
-@dataclass(frozen=True, slots=True)
-class BaselineLevel:
-    """A baseline, drawn as a horizontal line."""
-
-    name: str
-    value: float
-    """Its speed in TFLOPS."""
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """How a run got faster on some benchmark cases, as figures 5 and 6 of the AVO paper (arXiv 2603.24517) draw it."""
-
-    name: str
-    """Name of the group of cases: ``full``, ``causal`` or ``all``."""
-    unit: str
-    """The unit of the numbers, e.g. ``predicted TFLOPS, h100``."""
-    versions: tuple[int, ...]
-    """Numbers of the versions; never empty."""
-    scores: tuple[float, ...]
-    """Geometric mean over the cases, in TFLOPS, one for each version."""
-    changes: tuple[str, ...]
-    """What each version changed."""
-    cases: tuple[CaseSpeeds, ...]
-    levels: tuple[BaselineLevel, ...]
-    """The baselines, as geometric means over the same cases."""
-
-    @property
-    def best(self) -> tuple[float, ...]:
-        """The best score up to each version, in TFLOPS."""
-        return tuple(self.scores[holder] for holder in self.holders)
-
-    @property
-    def holders(self) -> tuple[int, ...]:
-        """For each version, the index of the one that has the best score up to it."""
-        found: list[int] = []
-        for place, score in enumerate(self.scores):
-            found.append(place if not found or score > self.scores[found[-1]] else found[-1])
-        return tuple(found)
-
-    @property
-    def records(self) -> tuple[int, ...]:
-        """Indices of the versions that set a new best."""
-        return tuple(place for place, holder in enumerate(self.holders) if place == holder)
+_STRIP = 14.0
+"""Height of the strip below the plot that has the attempts without a score, in pixels."""
+_TITLE = 120
+"""Most characters of a change in the title of a mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,38 +47,48 @@ class BarGroup:
     bars: tuple[Bar, ...]
 
 
-def draw_trajectory(figure: Figure, width: int) -> str:
-    """Return the trajectory as an SVG of ``width`` pixels.
+def draw_trajectory(figure: Trajectory, width: int) -> str:
+    """Return the trajectory as an SVG of ``width`` pixels. The x axis counts attempts.
 
-    The running best is a solid line with a marker where a version sets a new best. There is a dashed line for each case
-    of the version that holds the best, if there are several cases, and a horizontal one for each baseline.
+    The running best is a solid line with a marker where a version sets a new best, and what it did next to the largest
+    of them. There is a dashed line for each case of the version that holds the best, if there are several cases, and a
+    horizontal one for each baseline. Correct attempts that are no versions are dots, those without a score are marks
+    below the plot.
     """
-    height = 360.0 if width >= WIDE else 300.0
-    top, bottom = 14.0, height - 40.0
-    labels = _labels(figure, 0.36 * width, int((bottom - top) / _LINE))
-    shown = [*figure.scores, *(v for line in figure.cases for v in line.values), *(x.value for x in figure.levels)]
-    marks = ticks(min(shown), max(shown), 6)
+    height = 400.0 if width >= WIDE else 320.0
+    top, bottom = 14.0, height - 40.0 - (_STRIP if figure.faulty else 0.0)
+    labels = [
+        (shorten(words, 0.36 * width, FONT), value, style)
+        for words, value, style in figure.labels(int((bottom - top) / _LINE))
+    ]
+    shown = list(figure.shown())
+    marks = ticks(base(shown), max(shown), 8)
     left = max(text_width(f"{mark:g}", FONT) for mark in marks) + 14.0
     right = width - 10.0 - max(text_width(words, FONT) for words, _, _ in labels)
     y = Scale(marks[0], marks[-1], bottom, top)
-    last = len(figure.versions) - 1
-    margin = max(0.3, 0.02 * last)
-    x = Scale(-margin, last + margin, left, right)
-    parts = [*_vertical_axis(marks, y, left, right), *_version_axis(figure, x, bottom)]
+    x = Scale(0, max(figure.attempts, 1), left + 2, right - 2)
+    parts = [*_vertical_axis(marks, y, left, right), *_attempts_axis(figure, x, height - 40.0)]
     for level in figure.levels:
         parts.append(node("path", d=f"M{left:.1f} {y(level.value):.1f}H{right:.1f}", class_="level"))
+    if figure.refused:
+        parts.append(_dots([(x(place), y(tflops)) for place, tflops in figure.refused], "refused"))
+    if figure.faulty:
+        parts.append(_dots([(x(place), bottom + _STRIP - 8) for place in figure.faulty], "faulty", "v6"))
     if len(figure.cases) > 1:
         for number, line in enumerate(figure.cases):
-            values = [line.values[holder] for holder in figure.holders]
-            parts.append(node("path", d=_steps(values, x, y, right), class_=f"case c{number % COLOURS}"))
-    parts.append(node("path", d=_steps(figure.best, x, y, right), class_="running"))
+            parts.append(
+                node("path", d=_steps(figure.steps(line.values), x, y, right), class_=f"case c{number % COLOURS}")
+            )
+    parts.append(node("path", d=_steps(figure.steps(figure.scores), x, y, right), class_="running"))
     parts += _markers(figure, x, y)
+    parts += _ideas(figure, x, y, Box(left, 0.0, right, bottom), min(180.0, 0.3 * width))
     places = apart([y(value) + FONT / 3 for _, value, _ in labels], _LINE, top + FONT / 2, bottom)
     parts += [
-        text(words, right + 6, place, class_=style) for (words, _, style), place in zip(labels, places, strict=True)
+        text(words, right + 6, place, class_=_style(style))
+        for (words, _, style), place in zip(labels, places, strict=True)
     ]
     name = f"trajectory-{figure.name}-{width}"
-    title = f"Trajectory, {figure.name} cases: {figure.unit}, over versions"
+    title = f"Trajectory, {figure.name} cases: {figure.unit}, over attempts"
     return picture(name, width, height, title, _told(figure), parts)
 
 
@@ -160,21 +121,9 @@ def draw_bars(groups: Sequence[BarGroup], unit: str, width: int) -> str:
     return picture(f"bars-{width}", width, below + 42, f"Speed by benchmark case: {unit}", told, parts)
 
 
-def _labels(figure: Figure, width: float, most: int) -> list[tuple[str, float, str]]:
-    """Return text, value and class of the labels at the right end of the lines, the highest value first.
-
-    If there is not room for all, cases are left out first: the table below the figure has them.
-    """
-    last = figure.holders[-1]
-    labels = [("best", figure.best[-1], "strong")]
-    labels += [(level.name, level.value, "level") for level in figure.levels]
-    if len(figure.cases) > 1:
-        cases = enumerate(figure.cases)
-        labels += [(line.name, line.values[last], f"c{number % COLOURS}") for number, line in cases]
-    return sorted(
-        ((shorten(f"{value:.0f} {words}", width, FONT), value, style) for words, value, style in labels[:most]),
-        key=lambda label: -label[1],
-    )
+def _style(name: str) -> str:
+    """Return the class of a label of ``Trajectory.labels``."""
+    return {"best": "strong", "level": "level"}.get(name) or f"c{int(name) % COLOURS}"
 
 
 def _vertical_axis(marks: Sequence[float], y: Scale, left: float, right: float) -> Iterator[Element]:
@@ -183,33 +132,45 @@ def _vertical_axis(marks: Sequence[float], y: Scale, left: float, right: float) 
         yield text(f"{mark:g}", left - 8, y(mark) + FONT / 3, class_="quiet", text_anchor="end")
 
 
-def _version_axis(figure: Figure, x: Scale, bottom: float) -> Iterator[Element]:
-    last = len(figure.versions) - 1
-    most = max(1, min(last, int((x.stop - x.start) / 50)))
-    for mark in ticks(0, last, most):
-        if mark == int(mark) and mark <= last:
-            place = x(mark)
-            yield text(f"v{figure.versions[int(mark)]}", place, bottom + 17, class_="quiet", text_anchor="middle")
-    yield text("version", (x.start + x.stop) / 2, bottom + 34, class_="quiet", text_anchor="middle")
+def _attempts_axis(figure: Trajectory, x: Scale, bottom: float) -> Iterator[Element]:
+    for mark in counts(figure.attempts, int((x.stop - x.start) / 80)):
+        yield text(f"{mark:,}", x(mark), bottom + 17, class_="quiet", text_anchor="middle")
+    yield text("attempts", (x.start + x.stop) / 2, bottom + 34, class_="quiet", text_anchor="middle")
 
 
-def _steps(values: Sequence[float], x: Scale, y: Scale, right: float) -> str:
-    """Return the path of a value that stays the same until the next one."""
-    path = [f"M{x(0):.1f} {y(values[0]):.1f}"]
-    for place, (before, value) in enumerate(pairwise(values), start=1):
-        if value != before:
-            path.append(f"H{x(place):.1f}V{y(value):.1f}")
-    return "".join((*path, f"H{right:.1f}"))
+def _steps(values: Iterable[tuple[int, float]], x: Scale, y: Scale, right: float) -> str:
+    """Return the path of a value that stays the same until the next one, and to the right end after the last."""
+    first, *later = [f"{x(place):.1f} {y(value):.1f}".split() for place, value in values]
+    return "".join((f"M{first[0]} {first[1]}", *(f"H{place}V{value}" for place, value in later), f"H{right:.1f}"))
 
 
-def _markers(figure: Figure, x: Scale, y: Scale) -> Iterator[Element]:
+def _dots(points: Iterable[tuple[float, float]], style: str, mark: str = "h0") -> Element:
+    """Return points as one path of equal marks. By default they are lines without length, which round ends make dots.
+
+    Points that fall into one pixel are one dot, so that the size of a picture does not grow with the run.
+    """
+    pixels = sorted({(round(x), round(y)) for x, y in points})
+    return node("path", d="".join(f"M{x} {y}{mark}" for x, y in pixels), class_=style)
+
+
+def _ideas(figure: Trajectory, x: Scale, y: Scale, frame: Box, most: float) -> Iterator[Element]:
+    """Yield what new bests did, next to their marks, where there is room."""
+    ideas = [(index, shorten(f"v{figure.versions[index]} {words}", most, FONT)) for index, words in figure.ideas]
+    marks = [(x(figure.places[index]), y(figure.scores[index]), text_width(words, FONT)) for index, words in ideas]
+    for box, (_, words) in zip(beside(marks, FONT, (6.0, 2.0), frame), ideas, strict=True):
+        if box:
+            yield text(words, box.left, box.bottom - 2, class_="idea")
+
+
+def _markers(figure: Trajectory, x: Scale, y: Scale) -> Iterator[Element]:
     records = set(figure.records)
-    size = min(4.5, max(2.0, 0.3 * (x(1) - x(0))))
-    for place, (number, score, change) in enumerate(zip(figure.versions, figure.scores, figure.changes, strict=True)):
+    size = min(4.5, max(2.0, 0.3 * (x.stop - x.start) / len(figure.versions)))
+    for place, (number, score) in enumerate(zip(figure.versions, figure.scores, strict=True)):
+        change = cut(figure.changes[place], _TITLE)
         yield node(
             "circle",
             node("title", f"v{number}: {score:.1f} {figure.unit}{f': {change}' if change else ''}"),
-            cx=x(place),
+            cx=x(figure.places[place]),
             cy=y(score),
             r=size if place in records else 0.7 * size,
             class_="record" if place in records else "other",
@@ -235,8 +196,8 @@ def _said(bar: Bar) -> str:
     return f"{bar.name} {bar.value:.1f}{between}"
 
 
-def _told(figure: Figure) -> str:
+def _told(figure: Trajectory) -> str:
     first, last = figure.versions[0], figure.versions[figure.holders[-1]]
     words = f"From {figure.scores[0]:.1f} at version {first} to {figure.best[-1]:.1f} at version {last}, in "
-    words += f"{len(figure.records)} steps up over {len(figure.versions)} versions."
+    words += f"{len(figure.records)} steps up over {len(figure.versions)} versions and {figure.attempts} attempts."
     return " ".join([words, *(f"{level.name}: {level.value:.1f}." for level in figure.levels)])

@@ -17,22 +17,21 @@ from avo.report.data import (
     MOST_SOURCE,
     MOST_SOURCE_LINES,
     MOST_UNVERIFIED,
+    IdeaTally,
     ModelUse,
-    MoveTally,
     Report,
     Unverified,
     VersionDiff,
     VersionEntry,
-    cut,
 )
-from avo.report.figures import Figure
-from avo.report.speeds import bars_of, cases_of, trajectories_of
+from avo.report.speeds import bars_of
 from avo.search import transfer
-from avo.watch.failures import by_reason
+from avo.watch.failures import by_reason, reasons
 from avo.watch.scores import compare, gain, geomean, published, scored
+from avo.watch.trajectory import NOTHING, Trajectory, by_group, cases_of, overall
 from avo.watch.tree import layout
 from avo.watch.view import read_view
-from avo.watch.wording import compared, unit
+from avo.watch.wording import compared, cut, unit
 from evaluator.evaluation import Score, Status
 from evaluator.target import TARGETS, score_kind
 from lineage_db.decision import Ruling
@@ -57,12 +56,14 @@ def read_report(store: Store, run_name: str, now: datetime) -> Report:
         for baseline in published(run.problem)
         if baseline.target == run.target and not baseline.tflops.keys().isdisjoint(cases)
     )
-    trajectories = trajectories_of(run, versions, baselines)
-    entries = _entries(versions, attempts, {step.number: step for step in steps}, trajectories)
+    whole = overall(versions, NOTHING.with_more(attempts), baselines)
+    groups = by_group(run, whole, versions, baselines) if whole else ()
+    entries = _entries(versions, attempts, {step.number: step for step in steps}, groups or (whole,) if whole else ())
     ended = {step.number: step for step in steps if step.state in (StepState.DONE, StepState.FAILED)}
     busy = covered((step.started, step.finished) for step in ended.values() if step.finished)
     concluded = sum(attempt.step_number in ended for attempt in attempts)
     taken = transfer.progress(store, run)
+    moves, ideas = _ideas(attempts, entries, {step.number for step in steps if step.operator == Mutate.name})
     return Report(
         view=view,
         versions=versions,
@@ -70,12 +71,14 @@ def read_report(store: Store, run_name: str, now: datetime) -> Report:
         busy=busy,
         attempts_per_minute=concluded / (busy / timedelta(minutes=1)) if concluded and busy else None,
         unit=unit(score) if score else f"{score_kind(run.target)} TFLOPS, {run.target}",
-        trajectories=trajectories,
+        trajectory=whole,
+        groups=groups,
         bars=bars_of(seed, best, baselines) if seed and best else (),
         baselines=baselines,
         comparisons=tuple(compare(score, baselines)) if score else (),
         entries=entries,
-        moves=_moves(attempts, entries, {step.number for step in steps if step.operator == Mutate.name}),
+        moves=moves,
+        ideas=ideas,
         failures=tuple(by_reason(attempts)),
         refused=tuple(_refused(attempts)),
         unverified=_unverified(store, run, attempts),
@@ -91,7 +94,7 @@ def _entries(
     lineage: Sequence[Version],
     attempts: Sequence[AttemptSummary],
     steps: Mapping[int, Step],
-    trajectories: Sequence[Figure],
+    trajectories: Sequence[Trajectory],
 ) -> tuple[VersionEntry, ...]:
     versions = {version.number: version for version in lineage}
     made = Counter(attempt.step_number for attempt in attempts)
@@ -118,7 +121,7 @@ def _entries(
     return tuple(entries)
 
 
-def _gain(figure: Figure, version: Version, versions: Mapping[int, Version]) -> float | None:
+def _gain(figure: Trajectory, version: Version, versions: Mapping[int, Version]) -> float | None:
     if not version.parents:
         return None
     parent = max(version.parents, key=lambda number: geomean(versions[number]))
@@ -143,31 +146,49 @@ def _diff(version: Version, versions: Mapping[int, Version]) -> VersionDiff:
     return VersionDiff(parent.number, tuple(shown), len(lines) - len(shown))
 
 
-def _moves(
+def _ideas(
     attempts: Sequence[AttemptSummary], entries: Sequence[VersionEntry], mutations: Collection[int]
-) -> tuple[MoveTally, ...]:
-    """Return how the moves fared in the steps with the numbers ``mutations``."""
+) -> tuple[tuple[IdeaTally, ...], tuple[IdeaTally, ...]]:
+    """Return how the moves fared in the steps with the numbers ``mutations``, and the ideas of the other steps."""
     gains = {entry.version.number: entry.gains for entry in entries}
-    count = len(entries[0].gains) if entries else 0
-    tried = [(attempt, moves_of(attempt.change)) for attempt in attempts if attempt.step_number in mutations]
+    moves: dict[str, list[AttemptSummary]] = {move.name: [] for move in MOVES}
+    ideas: dict[str, list[AttemptSummary]] = {}
+    for attempt in attempts:
+        if attempt.step_number in mutations:
+            for name in dict.fromkeys(moves_of(attempt.change)):
+                if name in moves:
+                    moves[name].append(attempt)
+        elif attempt.parents:
+            ideas.setdefault(" ".join((attempt.hypothesis or attempt.change).split()), []).append(attempt)
+    return _tallied(moves, gains), _tallied(ideas, gains)
+
+
+def _tallied(
+    by_name: Mapping[str, Sequence[AttemptSummary]], gains: Mapping[int, tuple[float | None, ...]]
+) -> tuple[IdeaTally, ...]:
+    count = len(next(iter(gains.values()), ()))
     found = []
-    for move in MOVES:
-        its = [attempt for attempt, names in tried if move.name in names]
+    for name, its in by_name.items():
         made = [gains[attempt.version] for attempt in its if attempt.version]
+        correct = [attempt for attempt in its if attempt.status is Status.CORRECT]
+        refused = sum(attempt.decision is not None and attempt.decision.refused for attempt in correct)
+        together = tuple(math.prod(1 + (each[place] or 0.0) for each in made) - 1 for place in range(count))
         if its:
-            correct = sum(attempt.status is Status.CORRECT for attempt in its)
-            together = tuple(math.prod(1 + (each[place] or 0.0) for each in made) - 1 for place in range(count))
-            found.append(MoveTally(move.name, len(its), correct, len(made), together))
-    return tuple(sorted(found, key=lambda move: (-sum(move.gains), -move.accepted, move.name)))
+            found.append(IdeaTally(name, len(its), len(correct), refused, len(made), together, reasons(its)))
+    return tuple(sorted(found, key=lambda idea: (-sum(idea.gains), -idea.accepted, -idea.tried, idea.name)))
 
 
 def _refused(attempts: Sequence[AttemptSummary]) -> list[AttemptSummary]:
     found = [attempt for attempt in attempts if attempt.decision and attempt.decision.refused]
-    return sorted(found, key=lambda attempt: (not _unresolved(attempt), -attempt.geomean_tflops, attempt.attempt_id))
+    return sorted(found, key=_distance)
 
 
-def _unresolved(attempt: AttemptSummary) -> bool:
-    return attempt.decision is not None and attempt.decision.ruling is Ruling.UNRESOLVED
+def _distance(attempt: AttemptSummary) -> tuple[bool, float, float, int]:
+    """Return what orders refused attempts by how far they were from being versions."""
+    decision = attempt.decision
+    assert decision is not None, "what is refused was decided"
+    gain = -math.inf if decision.gain is None else decision.gain
+    return decision.ruling is not Ruling.UNRESOLVED, -gain, -attempt.geomean_tflops, attempt.attempt_id
 
 
 def _unverified(store: Store, run: Run, attempts: Sequence[AttemptSummary]) -> tuple[Unverified, ...]:
@@ -219,4 +240,9 @@ def _environment(run: Run, score: Score | None) -> list[tuple[str, str]]:
 
 
 def _shown(value: object) -> str:
+    """Return a setting in words; nothing for an empty list or table, which sets nothing."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name}: {_shown(each)}" for name, each in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_shown, value))
     return "none" if value is None else str(value)

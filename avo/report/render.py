@@ -12,10 +12,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from avo.report import data
-from avo.report.data import Report, cut
-from avo.report.figures import NARROW, WIDE, Figure, draw_bars, draw_trajectory
+from avo.report.code import highlighted
+from avo.report.data import Report
+from avo.report.figures import NARROW, WIDE, draw_bars, draw_trajectory
+from avo.watch.plot import draw, legend
 from avo.watch.scores import geomean
-from avo.watch.wording import SPREAD, duration, first_line, looked, percent, place, printable, verdict
+from avo.watch.trajectory import Trajectory
+from avo.watch.wording import MOST_WORDS, SPREAD, cut, duration, first_line, looked, percent, place, printable, verdict
 from evaluator.evaluation import Fault
 from evaluator.target import score_kind, unchecked
 from lineage_db.decision import unresolved
@@ -26,6 +29,10 @@ if TYPE_CHECKING:
 MOST_INTERVENTIONS, MOST_DIRECTIONS = 50, 10
 """Most interventions of the supervisor that are shown, the latest, and most directions of each."""
 
+PLOT = (96, 26)
+"""Columns and rows of the trajectory in Markdown."""
+
+_LOOKALIKES = str.maketrans("<&`[]", "(+'()")
 _MARKDOWN = re.compile(r"([\\`*_\[\]|~#])")
 
 
@@ -58,7 +65,8 @@ def to_html(report: Report, now: datetime, profiles: "Sequence[Profile] | Fault 
 def to_markdown(report: Report, now: datetime) -> str:
     """Return the report as Markdown, short enough for a README."""
     environment = _environment(autoescape=False, finalize=_plain)
-    text = environment.get_template("report.md.j2").render(_names(report, now))
+    names = _names(report, now) | {"plot": _plot}
+    text = environment.get_template("report.md.j2").render(names)
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
@@ -70,9 +78,9 @@ def _environment(**options: Any) -> Environment:
     environment.filters |= {
         "looked": looked,
         "cut": cut, "diff_class": _diff_class, "duration": duration, "first_line": first_line, "geomean": geomean,
-        "hot_section": _hot_section, "level": _level, "one": lambda value: f"{value:.1f}", "percent": percent,
-        "sentence": lambda words: words[:1].upper() + words[1:], "verdict": verdict,
-        "unresolved": unresolved,
+        "highlighted": highlighted, "hot_section": _hot_section, "level": _level,
+        "one": lambda value: f"{value:.1f}", "percent": percent,
+        "sentence": lambda words: words[:1].upper() + words[1:], "unresolved": unresolved, "verdict": verdict,
     }  # fmt: skip
     return environment
 
@@ -91,11 +99,12 @@ def _names(report: Report, now: datetime) -> dict[str, Any]:
         "spread_name": SPREAD[kind],
         "geomean": geomean,
         "limits": {
-            "words": data.MOST_WORDS,
+            "words": MOST_WORDS,
             "lines": data.MOST_DIFF_LINES,
             "diffs": data.MOST_DIFFS,
             "source": data.MOST_SOURCE,
             "reasons": data.MOST_REASONS,
+            "ideas": data.MOST_IDEAS,
             "interventions": MOST_INTERVENTIONS,
             "directions": MOST_DIRECTIONS,
         },
@@ -119,10 +128,16 @@ def _clean(value: object) -> object:
 
 def _plain(value: object) -> object:
     """Escape what Markdown, or HTML within it, would not take as plain text, and put it on one line."""
-    if not isinstance(value, str):
+    if not isinstance(value, str) or isinstance(value, Markup):
         return value
     line = " ".join(printable(value).split()).replace("&", "&amp;").replace("<", "&lt;")
     return _MARKDOWN.sub(r"\\\1", line)
+
+
+def _plot(trajectory: Trajectory) -> Markup:
+    """Return the trajectory as an indented block. Markdown has no escapes in it: what might be markup is replaced."""
+    lines = [*draw(trajectory, *PLOT).plain.splitlines(), legend(trajectory).plain]
+    return Markup("\n").join(Markup(f"    {line}".rstrip().translate(_LOOKALIKES)) for line in lines)
 
 
 def _digest(text: str) -> str:
@@ -147,7 +162,7 @@ def _hot_section(profile: "Profile") -> "Section | None":
     return max(sections, key=lambda section: section.time_us, default=None)
 
 
-def _level(figure: Figure, name: str) -> str:
+def _level(figure: Trajectory, name: str) -> str:
     """Return a baseline's speed on the cases of a figure; empty if it does not cover them."""
     return next((f"{level.value:.1f}" for level in figure.levels if level.name == name), "")
 

@@ -1,15 +1,19 @@
 """The attempts of a run, failures included, grouped by reason."""
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
+from rich.console import RenderableType
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from avo.tui.diff import code
+from avo.tui.copying import Copy, copies_of
+from avo.tui.diff import SIDES_FROM, Diff, code
 from avo.tui.keys import Options, Scroll
 from avo.tui.lines import Lines
 from avo.tui.reader import AttemptDetails, Picture, Want
@@ -18,15 +22,18 @@ from avo.watch.failures import Failures
 from avo.watch.wording import duration, edited_from, first_line, printable, unit, verdict
 from evaluator.evaluation import Status
 from evaluator.problem import Baseline
-from lineage_db.records import AttemptSummary
+from lineage_db.records import Attempt, AttemptSummary
 
 AROUND = 40
 """Number of rows that are read above and below the visible ones."""
 _ALL, _ACCEPTED = "all", "accepted"
+_NEWEST, _FASTEST, _OLDEST = "newest", "fastest", "oldest"
+ORDERS = (_NEWEST, _FASTEST, _OLDEST)
+"""Orders of the attempts, by what comes first."""
 
 
 class Ledger(Lines):
-    """The attempts of one group, newest first. Rows that are not read yet show dots."""
+    """The attempts of one group. Rows that are not read yet show dots."""
 
     def __init__(self) -> None:
         super().__init__(id="attempts-table")
@@ -34,15 +41,18 @@ class Ledger(Lines):
         self._attempts: dict[int, AttemptSummary] = {}
 
     def show(self, ids: Sequence[int], attempts: Mapping[int, AttemptSummary], *, other: bool) -> None:
-        """Show the attempts ``ids``, oldest first. ``other``: they are another group than before."""
+        """Show the attempts ``ids``, the last of them first. ``other``: they are another group than before, or in
+        another order.
+        """
         self._attempts = {**self._attempts, **attempts} if len(self._attempts) < 20 * AROUND else dict(attempts)
-        above = 0 if other else len(ids) - self.count
+        under, before = self.under, self._ids
         self._ids = ids
         if other:
             self.cursor = 0
             self.set_count(len(ids))
-        elif above:
-            self.set_count(len(ids), above=max(0, above))
+        elif ids != before:
+            row = len(ids) - 1 - ids.index(under) if under in ids else self.cursor
+            self.set_count(len(ids), above=max(0, row - self.cursor))
         self.refresh()
 
     @property
@@ -73,46 +83,135 @@ class Ledger(Lines):
 class AttemptsView(View):
     """Groups on the left; on the right the attempts of one group, and the details of the attempt under the cursor."""
 
-    def __init__(self) -> None:
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("o", "order", "Order")]
+
+    def __init__(self, options: str) -> None:
         super().__init__(id="attempts-view")
+        self._options = options
+        self._picture: Picture | None = None
+        self._order = ORDERS[0]
+        self._words: tuple[str, ...] = ()
+        self._compares = False
+        """Whether the difference to another source is shown instead of the source."""
+        self._other: int | None = None
+        """Id of the attempt to compare with; None for the parent."""
         self._groups: tuple[Failures, ...] | None = None
         self._versions = 0
         self._ids: dict[str, Sequence[int]] = {}
-        self._shown = ""
-        self._detailed: AttemptDetails | None = None
+        self._shown: object = None
+        self._detailed: object = None
 
     def compose(self) -> ComposeResult:
         """Lay out the three parts."""
         with Horizontal():
             yield Options(id="reasons")
             with Vertical(id="attempts-right"):
+                yield Static(id="attempts-title", markup=False)
                 yield Ledger()
                 with Scroll(id="attempt-page"):
                     yield Static(id="attempt-message", markup=False)
                     yield Static(id="attempt-source", markup=False)
 
     def want(self) -> Want:
-        """Return the groups, the visible rows, and the attempt under the cursor."""
+        """Return the groups, what is found, the visible rows, and the attempt under the cursor with what to compare."""
         ledger = self.query_one(Ledger)
-        return Want(groups=True, attempts=ledger.wanted, attempt=ledger.under)
+        return Want(
+            groups=True, attempts=ledger.wanted, attempt=ledger.under, other=self._other, words=self._words
+        )  # fmt: skip
 
     def show(self, picture: Picture, baselines: Sequence[Baseline]) -> None:
         """Show new counts and rows."""
         if not picture.want.groups:
             return
+        self._picture = picture
         versions = len(picture.versions)
         if picture.groups is not self._groups or versions != self._versions:
             self._groups, self._versions = picture.groups, versions
             self._list_reasons(picture)
         self._list(picture.attempts)
-        if picture.attempt and picture.attempt != self._detailed:
-            moved = self._detailed is None or picture.attempt.attempt.id != self._detailed.attempt.id
-            self._detailed = picture.attempt
-            self.query_one("#attempt-message", Static).update(describe(picture.attempt))
-            source = code(picture.attempt.attempt.source, "python", line_numbers=True)
-            self.query_one("#attempt-source", Static).update(source)
-            if moved:
-                self.query_one("#attempt-page", Scroll).scroll_home(animate=False)
+        self._draw_attempt()
+
+    def _draw_attempt(self) -> None:
+        picture = self._picture
+        if picture is None or picture.attempt is None:
+            return
+        page = self.query_one("#attempt-page", Scroll)
+        beside = self.size.width >= 2 * SIDES_FROM or (self.has_class("zoomed") and self.size.width >= SIDES_FROM)
+        drawn = picture.attempt, self._compares and picture.other, self._compares, beside
+        if drawn == self._detailed:
+            return
+        moved = not isinstance(self._detailed, tuple) or self._detailed[0].attempt.id != picture.attempt.attempt.id
+        self._detailed = drawn
+        self.query_one("#attempt-message", Static).update(describe(picture.attempt))
+        text = self.query_one("#attempt-source", Static)
+        text.set_class(self._compares and beside, "sides")
+        text.update(self._difference(picture, picture.attempt.attempt, beside) if self._compares else _source(picture))
+        if moved:
+            page.scroll_home(animate=False)
+
+    def _difference(self, picture: Picture, attempt: Attempt, beside: bool) -> RenderableType:
+        """Return the difference to the attempt that was asked for, or to the parent."""
+        parents = picture.attempt.summary.parents if picture.attempt else ()
+        if self._other is None and not parents:
+            return Text("A seed has no parent. Press v to compare it with another attempt.")
+        if self._other is None:
+            other, name = picture.by_number[parents[0]].attempt, f"version {parents[0]}"
+        elif picture.other and picture.other.id == self._other:
+            other, name = picture.other, f"attempt {self._other}"
+        elif picture.want.other == self._other:
+            return Text(f"This run has no attempt {self._other}. Press v to compare with another.")
+        else:
+            return Text("Reading ...")
+        diff = Diff(other.source, attempt.source, name, f"attempt {attempt.id}")
+        return diff.sides if beside else diff.unified
+
+    def typed(self, purpose: str, text: str, *, done: bool) -> bool:
+        """Search for words, or compare with an attempt (``38``) or a version (``v4``)."""
+        if purpose != "compare":
+            self._words = tuple(text.lower().split())
+            self.needs()
+            return True
+        if not done or not text.strip():
+            return True
+        word = text.strip().lower().removeprefix("#")
+        versions = self._picture.by_number if self._picture else {}
+        if word[:1] == "v" and word[1:].isdecimal() and int(word[1:]) in versions:
+            self._other = versions[int(word[1:])].attempt.id
+        elif word.isdecimal():
+            self._other = int(word)
+        else:
+            return False
+        self._compares = True
+        self.needs()
+        return True
+
+    def turn(self) -> None:
+        """Show the difference to the parent, or the source again."""
+        self._compares, self._other = not self._compares, None
+        self._draw_attempt()
+        self.needs()
+
+    def action_order(self) -> None:
+        """Show the attempts in the next order."""
+        self._order = ORDERS[(ORDERS.index(self._order) + 1) % len(ORDERS)]
+        self._list({})
+        self.needs()
+
+    def copies(self) -> Sequence[Copy]:
+        """Return the texts of the attempt under the cursor."""
+        if self._picture is None or self._picture.attempt is None:
+            return ()
+        attempt = self._picture.attempt.attempt
+        return copies_of(self._picture.view.run.name, f"#{attempt.id}", attempt.digest, attempt.source, self._options)
+
+    def on_resize(self) -> None:
+        """Draw the attempt again: there may be room for two sources, or no longer."""
+        self._draw_attempt()
+
+    def zoom(self) -> None:
+        """Give the attempt the whole width, or undo that."""
+        super().zoom()
+        self._draw_attempt()
 
     def enter(self) -> None:
         """Focus the rows."""
@@ -151,8 +250,25 @@ class AttemptsView(View):
     def _list(self, attempts: Mapping[int, AttemptSummary]) -> None:
         chosen = self.query_one("#reasons", Options).highlighted_option
         key = (chosen.id if chosen else None) or _ALL
-        self.query_one(Ledger).show(self._ids.get(key, ()), attempts, other=key != self._shown)
-        self._shown = key
+        picture, ids = self._picture, self._ids.get(key, ())
+        searched = picture is not None and bool(picture.want.words)
+        if picture and searched:
+            ids = [made for made in ids if made in picture.found]
+        if picture and self._order == _FASTEST:
+            speeds = dict(zip(picture.tried.ids, picture.tried.tflops, strict=True))
+            ids = sorted(ids, key=lambda made: (speeds.get(made, 0.0), made))
+        elif self._order == _OLDEST:
+            ids = ids[::-1]
+        shown = key, self._order, picture.want.words if picture else ()
+        self.query_one(Ledger).show(ids, attempts, other=shown != self._shown)
+        self._shown = shown
+        title = f"{len(ids):,} {self._order} first" + (f", with {' '.join(self._words)}" if searched else "")
+        self.query_one("#attempts-title", Static).update(title)
+
+
+def _source(picture: Picture) -> RenderableType:
+    assert picture.attempt is not None, "only an attempt that was read is drawn"
+    return code(picture.attempt.attempt.source, "python", line_numbers=True)
 
 
 def _members(picture: Picture) -> dict[str, Sequence[int]]:

@@ -7,6 +7,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.widgets import OptionList
 
+from avo.tui.copying import Copy, copies_of
 from avo.tui.detail import VersionDetail
 from avo.tui.hot_loop import MakeProfiler
 from avo.tui.lineage import LineageList
@@ -18,9 +19,10 @@ from evaluator.problem import Baseline
 class LineageView(View):
     """The lineage on the left, the selected version on the right."""
 
-    def __init__(self, profiler: MakeProfiler) -> None:
+    def __init__(self, profiler: MakeProfiler, options: str) -> None:
         super().__init__(id="lineage-view")
         self._profiler = profiler
+        self._options = options
         self._picture: Picture | None = None
         self._baselines: Sequence[Baseline] = ()
         self._drawn: object = None
@@ -76,6 +78,27 @@ class LineageView(View):
         if submission and submission.attempt_id != version.attempt.id:
             submission = None
         self.query_one(VersionDetail).show(version, picture, self._baselines, submission)
+
+    def typed(self, purpose: str, text: str, *, done: bool) -> bool:
+        """Filter by words, find them, or compare with a version."""
+        if purpose == "filter":
+            self.filter(text)
+            return True
+        if purpose == "find":
+            return self.find(text)
+        return self.compare(text) if done and text.strip() else True
+
+    def turn(self) -> None:
+        """Show the diff side by side, or no longer."""
+        self.query_one(VersionDetail).turn()
+
+    def copies(self) -> Sequence[Copy]:
+        """Return the texts of the selected version."""
+        number = self.query_one(LineageList).selected
+        if self._picture is None or number is None:
+            return ()
+        attempt = self._picture.by_number[number].attempt
+        return copies_of(self._picture.view.run.name, f"@{number}", attempt.digest, attempt.source, self._options)
 
     def select_best(self) -> None:
         """Select the best version."""

@@ -6,7 +6,9 @@ from datetime import datetime
 from threading import Event
 
 from avo.watch.failures import Failures, Tally
+from avo.watch.trajectory import NOTHING, Tried
 from avo.watch.view import RunView, StepProgress, read_progress, read_view
+from lineage_db.errors import UnknownAttempt
 from lineage_db.records import (
     Attempt,
     AttemptSummary,
@@ -29,17 +31,20 @@ class Want:
     """What the views need in addition to what is always read. Nothing else is read."""
 
     groups: bool = False
-    """Whether all verdicts are needed, grouped by reason."""
+    """Whether all verdicts and speeds are needed, and the attempts grouped by reason."""
     attempts: tuple[int, ...] = ()
     """Ids of the attempts whose summaries are needed."""
     attempt: int | None = None
     """Id of the attempt that is needed in full."""
+    other: int | None = None
+    """Id of the attempt that it is compared with."""
+    words: tuple[str, ...] = ()
+    """Words that attempts are searched for."""
     steps: range = range(0)
     """Numbers of the steps that are needed."""
     transcript: int | None = None
     """Number of the step whose transcript is needed."""
     memories: bool = False
-    ordinals: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +80,18 @@ class Picture:
     want: Want
     """What else was asked for. Of the fields below, what was not is empty."""
     groups: tuple[Failures, ...] = ()
+    tried: Tried = NOTHING
     attempts: Mapping[int, AttemptSummary] = field(default_factory=dict)
     """Summaries of the wanted attempts, by id."""
     attempt: AttemptDetails | None = None
+    other: Attempt | None = None
+    """The attempt to compare with; None if the run has no such attempt."""
+    found: frozenset[int] = frozenset()
+    """Ids of the attempts that have all the words."""
     steps: Mapping[int, StepProgress] = field(default_factory=dict)
     """The wanted steps, by number."""
     transcript: Transcript | None = None
     memories: tuple[Memory, ...] = ()
-    ordinals: tuple[int, ...] = ()
-    """For each version, which attempt of the run it was, counted from 1."""
 
     @property
     def by_number(self) -> Mapping[int, Version]:
@@ -101,8 +109,10 @@ class RunReader:
         self._run_name = run_name
         self._clock = clock
         self._tally = Tally()
-        self._tallied = 0
+        self._tried = NOTHING
         self._grouped: tuple[Failures, ...] = ()
+        self._found: tuple[tuple[str, ...], int, frozenset[int]] = (), 0, frozenset()
+        """The words that were searched for last, the newest attempt at that time, and what was found."""
 
     def ask(self, want: Want) -> None:
         """Set what is needed, and have it read at once."""
@@ -116,7 +126,7 @@ class RunReader:
         view = read_view(store, self._run_name, self._clock(), previous.view if previous else None)
         run = view.run
         if previous and previous.view.run.created != run.created:
-            previous, self._tally, self._tallied = None, Tally(), 0
+            previous, self._tally, self._tried, self._found = None, Tally(), NOTHING, ((), 0, frozenset())
         if previous and previous.view is view and previous.want == want:
             return previous
         versions, told = (previous.versions, previous.interventions) if previous else ((), ())
@@ -131,24 +141,43 @@ class RunReader:
             None if versions else next(iter(store.pages.attempts(run.id, view.revision[:1])), None),
             want,
             groups=self._groups(store, run) if want.groups else (),
+            tried=self._tried if want.groups else NOTHING,
             attempts={attempt.attempt_id: attempt for attempt in attempts},
             attempt=_read_attempt(store, run, want.attempt) if want.attempt is not None else None,
+            other=_find_attempt(store, run, want.other) if want.other is not None else None,
+            found=self._search(store, run, want.words) if want.words else frozenset(),
             steps=read_progress(store, store.pages.steps(run.id, want.steps)) if want.steps else {},
             transcript=None
             if want.transcript is None
             else _read_transcript(store, run, want.transcript, previous.transcript if previous else None),
             memories=tuple(store.journal.memories(run.id)) if want.memories else (),
-            ordinals=tuple(store.pages.ordinals(run.id)) if want.ordinals else (),
         )
 
+    def _search(self, store: Store, run: Run, words: tuple[str, ...]) -> frozenset[int]:
+        newest, _ = store.revision(run.id)
+        sought, until, found = self._found
+        if sought != words:
+            until, found = 0, frozenset()
+        if newest > until:
+            found |= frozenset(store.pages.find(run.id, words, after=until))
+        self._found = words, newest, found
+        return found
+
     def _groups(self, store: Store, run: Run) -> tuple[Failures, ...]:
-        before = self._tallied
-        while page := store.pages.outcomes(run.id, after=self._tallied, limit=PAGE):
+        before = self._tried
+        while page := store.pages.outcomes(run.id, after=self._tried.last, limit=PAGE):
             self._tally.add(page)
-            self._tallied = page[-1].attempt_id
-        if self._tallied != before:
+            self._tried = self._tried.with_more(page)
+        if self._tried is not before:
             self._grouped = tuple(self._tally.groups())
         return self._grouped
+
+
+def _find_attempt(store: Store, run: Run, attempt_id: int) -> Attempt | None:
+    try:
+        return store.attempt(run.id, attempt_id)
+    except UnknownAttempt:
+        return None
 
 
 def _read_attempt(store: Store, run: Run, attempt_id: int) -> AttemptDetails:

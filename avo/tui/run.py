@@ -13,7 +13,9 @@ from textual.message import Message
 from textual.widgets import ContentSwitcher, Footer, Static
 
 from avo.tui.attempts import AttemptsView
-from avo.tui.detail import TABS, VersionDetail
+from avo.tui.bar import ViewBar
+from avo.tui.copying import Copy, CopyScreen
+from avo.tui.detail import TABS
 from avo.tui.hot_loop import HotLoop, MakeProfiler
 from avo.tui.lineage_view import LineageView
 from avo.tui.notes import NotesView
@@ -26,14 +28,15 @@ from avo.tui.transcript import spent
 from avo.tui.view import Needs, View
 from avo.tui.workers import WorkersView
 from avo.watch.scores import geomean, published
-from avo.watch.wording import STATE_STYLE, looked, printable, standing, unit, verdict
+from avo.watch.wording import STATE_STYLE, duration, first_line, looked, printable, standing, unit, verdict
 from evaluator.problem import Baseline
-from lineage_db.records import RunState
 
+_TICK_S = 1.0
 VIEWS = ("lineage", "trajectory", "attempts", "steps", "memory", "workers")
 """Names of the views; the first letter of each is its key."""
 _PLACES = {
-    **dict.fromkeys(("tab", "sides", "profile", "find_next", "ask", "best", "part", "case"), ("lineage",)),
+    **dict.fromkeys(("tab", "profile", "find_next", "best", "part", "case"), ("lineage",)),
+    **dict.fromkeys(("sides", "ask"), ("lineage", "attempts")),
     "zoom": ("lineage", "attempts", "steps"),
 }
 """The views in which an action is available, for actions that are not available in all."""
@@ -58,7 +61,8 @@ class RunScreen(FeedScreen[Picture]):
         ),
         Binding("z", "zoom", "Zoom"),
         Binding("d", "sides", "Side by side", show=False),
-        Binding("v", "ask('compare', 'diff with version:')", "Diff with", show=False),
+        Binding("v", "ask('compare', 'diff with:')", "Diff with", show=False),
+        Binding("y", "copy", "Copy", show=False),
         Binding("p", "profile", "Profile", show=False),
         Binding("o", "part", "Next part of the hot loop", show=False),
         Binding("n", "case", "Next case", show=False),
@@ -67,31 +71,39 @@ class RunScreen(FeedScreen[Picture]):
     ]
 
     def __init__(
-        self, store_url: str, run_name: str, poll_s: float, profiler: MakeProfiler, clock: Callable[[], datetime]
+        self,
+        store_url: str,
+        run_name: str,
+        poll_s: float,
+        profiler: MakeProfiler,
+        clock: Callable[[], datetime],
+        options: str,
     ) -> None:
+        """``options`` end each command that is copied, so that it finds the database."""
         self._reader = RunReader(run_name, clock)
         super().__init__(store_url, self._reader.read, poll_s, wake=self._reader.wake)
         self.VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]
         self._run_name = run_name
         self._profiler = profiler
+        self._options = options
         self._clock = clock
         self._picture: Picture | None = None
         self._baselines: tuple[Baseline, ...] = ()
         self._shown = "lineage"
         """The view that is shown, one of ``VIEWS``."""
-        self._texts: dict[str, str] = {}
-        """The text that was typed last, by purpose."""
+        self._texts: dict[tuple[str, str], str] = {}
+        """The text that was typed last, by view and purpose."""
 
     def compose(self) -> ComposeResult:
         """Lay out header, views, prompt and footer."""
         yield Static(Text(self._run_name, "bold"), id="header", markup=False)
-        yield Static(id="views", markup=False)
+        yield ViewBar(VIEWS)
         with VerticalScroll(id="nothing"):
             yield Static("Reading the database ...", id="nothing-text", markup=False)
         with ContentSwitcher(initial="lineage-view", id="pages"):
-            yield LineageView(self._profiler)
+            yield LineageView(self._profiler, self._options)
             yield TrajectoryView()
-            yield AttemptsView()
+            yield AttemptsView(self._options)
             yield StepsView()
             yield NotesView()
             yield WorkersView(self._clock)
@@ -101,7 +113,8 @@ class RunScreen(FeedScreen[Picture]):
     def on_mount(self) -> None:
         """Show only a message until the run is read."""
         self.query_one("#pages").display = False
-        self._draw_views()
+        self.query_one(ViewBar).mark(self._shown)
+        self.set_interval(_TICK_S, self._tick)
 
     @property
     def view(self) -> View:
@@ -118,14 +131,7 @@ class RunScreen(FeedScreen[Picture]):
             self._baselines = published(picture.view.run.problem)
         self._picture = picture
         self._draw_header()
-        if picture.view.steps == 0 or (not picture.versions and self._shown == "lineage"):
-            self._say(_before_the_seed(picture))
-            return
-        if not self.query_one("#pages").display:
-            self._show_pages()
-            self.view.focus_in()
-        self.view.show(picture, self._baselines)
-        self._reader.ask(self.view.want())
+        self._show(picture)
 
     @on(Needs)
     def _read_on(self) -> None:
@@ -133,19 +139,12 @@ class RunScreen(FeedScreen[Picture]):
 
     @on(Prompt.Typed)
     def _typed(self, message: Prompt.Typed) -> None:
-        self._texts[message.purpose] = message.text
-        lineage = self.query_one(LineageView)
-        found = True
-        if message.purpose == "filter":
-            lineage.filter(message.text)
-        elif message.purpose == "find":
-            found = lineage.find(message.text)
-        elif message.done and message.text.strip():
-            found = lineage.compare(message.text)
+        self._texts[self._shown, message.purpose] = message.text
+        found = self.view.typed(message.purpose, message.text, done=message.done)
         if message.done:
             self.view.focus_in()
             if not found:
-                self.notify(f"no version {message.text!r}", severity="warning", markup=False)
+                self.notify(f"there is no {message.text!r}", severity="warning", markup=False)
         self._draw_header()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -156,15 +155,16 @@ class RunScreen(FeedScreen[Picture]):
         """Show another view."""
         self._shown = name
         self.query_one(ContentSwitcher).current = f"{name}-view"
-        self._draw_views()
+        self.query_one(ViewBar).mark(name)
         self.refresh_bindings()
-        view = self.view
         if self._picture:
-            if self._picture.view.steps:
-                self._show_pages()
-            view.focus_in()
-            view.show(self._picture, self._baselines)
-            self._reader.ask(view.want())
+            self._draw_header()
+            self._show(self._picture)
+            self.view.focus_in()
+
+    @on(ViewBar.Chosen)
+    def _change_view(self, message: ViewBar.Chosen) -> None:
+        self.action_view(message.view)
 
     def action_best(self) -> None:
         """Select the best version."""
@@ -172,7 +172,9 @@ class RunScreen(FeedScreen[Picture]):
 
     def action_ask(self, purpose: str, label: str) -> None:
         """Show the input line."""
-        self.query_one(Prompt).ask(purpose, label, self._texts.get(purpose, "") if purpose == "filter" else "")
+        self.query_one(Prompt).ask(
+            purpose, label, self._texts.get((self._shown, purpose), "") if purpose == "filter" else ""
+        )
 
     def action_find_next(self, forward: bool) -> None:
         """Select the next version that matches the last search."""
@@ -203,7 +205,17 @@ class RunScreen(FeedScreen[Picture]):
 
     def action_sides(self) -> None:
         """Switch between a side-by-side and a unified diff."""
-        self.query_one(VersionDetail).turn()
+        self.view.turn()
+
+    def action_copy(self) -> None:
+        """Offer texts of what is selected, and the command that continues the run, to be copied."""
+        resume = Copy("command to continue the run", f"avo resume {self._run_name}{self._options}")
+        self.app.push_screen(CopyScreen([*self.view.copies(), resume]), self._copy)
+
+    def _copy(self, chosen: Copy | None) -> None:
+        if chosen:
+            self.app.copy_to_clipboard(chosen.text)
+            self.notify(f"copied: {chosen.label}", markup=False)
 
     def action_profile(self) -> None:
         """Have the judge explain the selected version."""
@@ -218,9 +230,24 @@ class RunScreen(FeedScreen[Picture]):
         """Show the hot loop of the next case."""
         self.query_one(HotLoop).next_case()
 
-    def _show_pages(self) -> None:
-        self.query_one("#nothing").display = False
-        self.query_one("#pages").display = True
+    def _show(self, picture: Picture) -> None:
+        """Show the view, or why there is nothing in it yet."""
+        words = nothing(picture, self._shown, self._clock())
+        pages = self.query_one("#pages")
+        appears = not words and not pages.display
+        self.query_one("#nothing").display, pages.display = bool(words), not words
+        if words:
+            self.query_one("#nothing-text", Static).update(printable(words))
+        else:
+            self.view.show(picture, self._baselines)
+        if appears:
+            self.view.focus_in()
+        self._reader.ask(self.view.want())
+
+    def _tick(self) -> None:
+        """Let the times in the message move on."""
+        if self._picture and self.query_one("#nothing").display:
+            self._show(self._picture)
 
     def _say(self, words: str, advice: str = "") -> None:
         if self.query_one("#pages").display:
@@ -228,17 +255,9 @@ class RunScreen(FeedScreen[Picture]):
         else:
             self.query_one("#nothing-text", Static).update(printable(f"{words}\n\n{advice}"))
 
-    def _draw_views(self) -> None:
-        text = Text()
-        for name in VIEWS:
-            shown = name == self._shown
-            text.append(f"[{name[0]}]" if shown else f" {name[0]} ", "bold reverse" if shown else "bold")
-            text.append(f" {name.capitalize()}  ", "bold" if shown else "dim")
-        self.query_one("#views", Static).update(text)
-
     def _draw_header(self) -> None:
         if self._picture:
-            words = self._texts.get("filter", "").strip()
+            words = self._texts.get((self._shown, "filter"), "").strip()
             self.query_one("#header", Static).update(header(self._picture, words))
 
 
@@ -262,10 +281,28 @@ def header(picture: Picture, words: str) -> Text:
     return text
 
 
-def _before_the_seed(picture: Picture) -> str:
-    view = picture.view
-    if picture.newest and not view.working:
+def nothing(picture: Picture, view: str, now: datetime) -> str:
+    """Return why a view has nothing to show yet, and what is happening; nothing if it has something."""
+    run, working = picture.view, picture.view.working
+    missing = {
+        "lineage": not picture.versions,
+        "trajectory": not picture.versions,
+        "attempts": not run.attempts,
+        "steps": not run.steps,
+    }
+    if not missing.get(view):
+        return ""
+    if picture.newest and not working:
         return f"No seed was accepted: {verdict(picture.newest.status)}.\n\n{printable(picture.newest.message)}"
-    if view.state in (RunState.RUNNING, RunState.PAUSED):
-        return "The seeds are being evaluated. Their scores appear here in a moment."
-    return f"This run is {view.state} and has no versions. Continue it with\n\n    avo resume {view.run.name}"
+    if run.over:
+        return f"This run is {run.state} and has no versions. Continue it with\n\n    avo resume {run.run.name}"
+    if not working:
+        since = duration((now - run.run.created).total_seconds())
+        return f"The run was started {since} ago. Its workers are starting; they evaluate the seeds first."
+    since = duration((now - min(work.step.started for work in working)).total_seconds())
+    names = ", ".join(first_line(work.step.worker) for work in working)
+    return (
+        f"The seeds are being evaluated, for {since} now, by {names}.\n\n"
+        "Their kernels are captured, executed on the CPU against the reference, compiled for "
+        f"{run.run.target} and timed or predicted. Their scores appear here then."
+    )

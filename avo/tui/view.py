@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from textual.containers import Vertical
 from textual.message import Message
 
+from avo.tui.copying import Copy
 from avo.tui.reader import Picture, Want
 from evaluator.problem import Baseline
 
@@ -43,6 +44,17 @@ class View(Vertical):
             self.enter_part()
         else:
             self.enter()
+
+    def typed(self, purpose: str, text: str, *, done: bool) -> bool:
+        """Take what was typed into the input line for ``purpose``; return whether it leads anywhere."""
+        return True
+
+    def turn(self) -> None:
+        """Show two sources in another way."""
+
+    def copies(self) -> Sequence[Copy]:
+        """Return what can be copied of what is selected."""
+        return ()
 
     def needs(self) -> None:
         """Report that ``want`` returns something else now."""

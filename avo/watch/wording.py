@@ -11,6 +11,9 @@ from lineage_db.records import PendingReply, Request, Run, RunState, Spend
 SPREAD = {ScoreKind.PREDICTED: "range", ScoreKind.MEASURED: "quartiles"}
 """What the two ends of a case's speed are: the range of the model's constants, or the quartiles of the timed runs."""
 
+MOST_WORDS = 600
+"""Characters of a change, a reason or a message that a report shows."""
+
 STATE_STYLE = {
     RunState.RUNNING: "green", RunState.PAUSED: "yellow", RunState.STOPPED: "yellow", RunState.FINISHED: "cyan",
     RunState.INTERRUPTED: "bright_red",
@@ -109,6 +112,11 @@ def looked(looks: int) -> str:
 def printable(text: str) -> str:
     """Return ``text`` without control characters except line ends, tabs expanded: candidates control what it holds."""
     return "".join(char if char.isprintable() or char == "\n" else " " for char in text.expandtabs(4))
+
+
+def cut(words: str, most: int = MOST_WORDS) -> str:
+    """Return ``words``; if they are longer than ``most`` characters, the rest is replaced by its length."""
+    return words if len(words) <= most else f"{words[:most]}… ({len(words) - most} more characters)"
 
 
 def first_line(text: str) -> str:

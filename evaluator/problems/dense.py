@@ -152,11 +152,20 @@ def benchmark(length_k: int, causal: bool, heads: int, kv_heads: int, suffix: st
 
 
 def published(
-    name: str, target: str, full: tuple[float, ...], causal: tuple[float, ...], source: str, suffix: str = ""
+    name: str,
+    target: str,
+    full: tuple[float, ...],
+    causal: tuple[float, ...],
+    source: str,
+    suffix: str = "",
+    lengths_k: tuple[int, ...] = LENGTHS_K,
 ) -> Baseline:
-    """Return published TFLOPS at the first of ``LENGTHS_K``, by the names that ``benchmark`` gives."""
-    tflops = {f"{k}k-full{suffix}": value for k, value in zip(LENGTHS_K, full, strict=False)}
-    tflops |= {f"{k}k-causal{suffix}": value for k, value in zip(LENGTHS_K, causal, strict=False)}
+    """Return published TFLOPS, one at each of ``lengths_k``, by the names that ``benchmark`` gives.
+
+    Raises ``ValueError`` if there are not as many figures as lengths.
+    """
+    tflops = {f"{k}k-full{suffix}": value for k, value in zip(lengths_k, full, strict=True)}
+    tflops |= {f"{k}k-causal{suffix}": value for k, value in zip(lengths_k, causal, strict=True)}
     return Baseline(name, target, tflops, source)
 
 

@@ -97,18 +97,21 @@ class Maker:
         evaluation: Evaluation | None = None,
         decision: Decision | None = None,
         built_on: int | None = None,
+        change: str = "tile 64",
+        hypothesis: str = "",
     ) -> Attempt:
         """Record an attempt."""
         return store.results.record_attempt(
             step_id=step.id,
             candidate=Candidate("mha", source),
-            change="tile 64",
+            change=change,
             parents=parents,
             evaluation=evaluation or self.evaluation(tflops),
             started=NOW,
             finished=NOW + timedelta(seconds=2),
             decision=decision,
             built_on=built_on,
+            hypothesis=hypothesis,
         )
 
     def version(self, store: Store, run: Run, tflops: float, parents: tuple[int, ...] = ()) -> None:

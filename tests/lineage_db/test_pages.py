@@ -67,8 +67,8 @@ def test_outcomes_come_in_pages_that_are_the_whole_together(store: Store, make: 
     while page := store.pages.outcomes(run.id, after=found[-1].attempt_id if found else 0, limit=2):
         assert len(page) <= 2
         found += page
-    assert [(outcome.attempt_id, outcome.status, outcome.message) for outcome in found] == [
-        (attempt.attempt_id, attempt.status, attempt.message) for attempt in store.attempt_summaries(run.id)
+    assert [(each.attempt_id, each.status, each.message, each.geomean_tflops) for each in found] == [
+        (each.attempt_id, each.status, each.message, each.geomean_tflops) for each in store.attempt_summaries(run.id)
     ]
     assert {outcome.status for outcome in found} == {Status.CORRECT, Status.INCORRECT}
 
@@ -111,13 +111,6 @@ def test_what_steps_tried_and_spent_is_counted_for_each(store: Store, make: Any)
     assert store.pages.attempt_counts([]) == store.pages.spends([]) == {}
 
 
-def test_an_ordinal_says_which_attempt_of_its_run_a_version_was(store: Store, make: Any) -> None:
-    recorded(store, make, (5.0, 0.0), "other")
-    run = recorded(store, make, (1.0, 0.0, 0.0, 2.0, 0.0, 3.0))
-    assert store.pages.ordinals(run.id) == [1, 4, 6]
-    assert store.pages.ordinals(make.run(store, "empty").id) == []
-
-
 def test_versions_and_messages_are_read_from_where_a_reader_stands(store: Store, make: Any) -> None:
     run = recorded(store, make, (1.0, 0.0, 2.0, 3.0))
     every = store.versions(run.id)
@@ -134,3 +127,17 @@ def test_a_hypothesis_is_part_of_a_page(store: Store, make: Any) -> None:
         started=make.now, finished=make.now, hypothesis="because",
     )  # fmt: skip
     assert [attempt.hypothesis for attempt in store.pages.attempts(step.run_id, [attempt.id])] == ["because"]
+
+
+def test_attempts_are_found_by_all_words_of_their_texts(store: Store, make: Any) -> None:
+    run = make.run(store)
+    step = make.step(store, run)
+    one = make.attempt(store, step, 1.0, source="a = 1\n", change="Tile 128")
+    two = make.attempt(store, step, 2.0, source="b = 1\n", change="tile 256", hypothesis="50%_of it waits")
+    other = make.run(store, "other")
+    make.attempt(store, make.step(store, other), 1.0, source="c = 1\n", change="tile 128")
+    assert store.pages.find(run.id, ["TILE"]) == [one.id, two.id]
+    assert store.pages.find(run.id, ["tile"], after=one.id) == [two.id]
+    assert store.pages.find(run.id, ["tile", "waits"]) == [two.id]
+    assert store.pages.find(run.id, ["50%_of"]) == [two.id]
+    assert store.pages.find(run.id, ["5%of"]) == []

@@ -4,7 +4,10 @@ pytest -m browser tests/avo/report
 """
 
 import json
+import re
 import shutil
+import time
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,7 +79,7 @@ def test_the_page_loads_nothing_and_shows_every_mark(browser: Any, sample: Repor
         "svg", "circle.record", "path.running", "path.level", "rect.bar", "path.whisker",
     )}  # fmt: skip
     assert counts == {
-        "svg": 3, "circle.record": 8, "path.running": 2, "path.level": 8, "rect.bar": 12, "path.whisker": 0,
+        "svg": 2, "circle.record": 4, "path.running": 1, "path.level": 4, "rect.bar": 12, "path.whisker": 0,
     }  # fmt: skip
     assert browser.execute_script("return document.querySelector('.timeline img').naturalWidth") > 500
     wide, window = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
@@ -95,6 +98,32 @@ def test_the_tree_opens_and_can_be_searched(browser: Any, sample: Report, tmp_pa
     assert shown(browser, ".tree li") == 1
     browser.find_element("css selector", ".wide [data-version='3']").click()
     assert shown(browser, "#v3 .body") == 1
+
+
+def test_the_source_can_be_copied(browser: Any, sample: Report, tmp_path: Path) -> None:
+    visit(browser, tmp_path / "report.html", to_html(sample, START), 1000)
+    browser.find_element("xpath", "//summary[text()='Source of the best version']").click()
+    assert shown(browser, "#source .sk") > 0
+    button = browser.find_element("css selector", ".copy")
+    button.click()
+    for _ in range(100):
+        if button.text != "Copy":
+            break
+        time.sleep(0.05)
+    # The text is selected where the browser gives no leave to write to the clipboard.
+    assert sample.view.best is not None
+    source = sample.view.best.attempt.source
+    assert (
+        button.text == "Copied" or browser.execute_script("return getSelection().toString()").strip() == source.strip()
+    )
+    assert browser.execute_script("return document.getElementById('source').textContent") == source
+
+
+def test_a_page_is_printed_on_few_sheets(browser: Any, sample: Report, tmp_path: Path) -> None:
+    visit(browser, tmp_path / "report.html", to_html(sample, START), 1000)
+    printed = b64decode(browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"])
+    sheets = len(re.findall(rb"/Type\s*/Page\b", printed))
+    assert 1 <= sheets <= 4
 
 
 def test_the_tree_is_a_list_that_opens_without_the_script(browser: Any, sample: Report, tmp_path: Path) -> None:

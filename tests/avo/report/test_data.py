@@ -6,11 +6,12 @@ import pytest
 
 from agents.mutate import Mutate
 from avo.config import ISOLATION, START, TOOLS
-from avo.report.data import MOST_DIFF_LINES, MOST_SOURCE, Report, cut
+from avo.report.data import MOST_DIFF_LINES, MOST_SOURCE, Report
 from avo.report.reading import read_report
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Status
 from evaluator.targets import get_target
+from lineage_db.decision import Decision, Ruling
 from lineage_db.errors import UnknownRun
 from lineage_db.records import Intervention, RunState, StepState, Submission
 from lineage_db.store import Store
@@ -21,6 +22,8 @@ from tests.decisions import accept
 
 
 def test_full_and_causal_cases_have_a_trajectory_each(sample: Report) -> None:
+    assert sample.trajectory is not None
+    assert (sample.trajectory.name, sample.trajectory.attempts, sample.trajectory.faulty) == ("all", 8, (3, 5, 7))
     full, causal = sample.trajectories
     assert (full.name, causal.name) == ("full", "causal")
     assert [line.name for line in full.cases] == ["8k-full"]
@@ -115,6 +118,32 @@ def test_moves_are_counted_with_what_their_versions_gained(store: Store) -> None
     assert stages.gains == pytest.approx([0.5, 0.5])
     assert found["exp2"].gains == pytest.approx([0.2, 0.2])
     assert (found["skip"].accepted, found["skip"].gains) == (0, (0, 0))
+    assert [reason.words[:9] for reason in stages.why] == ["incorrect"]
+
+
+def test_reasons_say_how_often_and_how_far_from_the_best(store: Store) -> None:
+    run = Recorded(store)
+    run.step(100.0)
+    for gain in (-0.02, -0.3):
+        decision = Decision(Ruling.NO_GAIN, f"{gain:+.1%} in the mean over version 0", gain)
+        run.step(100 * (1 + gain), (0,), "skip: skip blocks", accept=False, decision=decision)
+    run.step(Status.INCORRECT, (0,), "skip: skip blocks")
+    (skip,) = read_report(store, "live", NOON).moves
+    assert [(reason.count, reason.words) for reason in skip.why] == [
+        (2, "no gain, -30.0% to -2.0%"),
+        (1, "incorrect: case ragged: 12 of 77 rows are wrong, relative error 0.41"),
+    ]
+    assert (skip.tried, skip.correct, skip.refused) == (3, 2, 2)
+
+
+def test_misses_are_ordered_by_how_near_they_were(store: Store) -> None:
+    run = Recorded(store)
+    run.step(100.0)
+    no, open_ = Ruling.NO_GAIN, Ruling.UNRESOLVED
+    for gain, ruling in ((0.001, no), (-0.2, no), (0.003, no), (0.002, open_)):
+        run.step(100 * (1 + gain), (0,), accept=False, decision=Decision(ruling, "why", gain))
+    gains = [attempt.decision.gain for attempt in read_report(store, "live", NOON).refused if attempt.decision]
+    assert gains == [0.002, 0.003, 0.001, -0.2]
 
 
 def test_words_of_another_operator_are_no_moves(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +151,9 @@ def test_words_of_another_operator_are_no_moves(store: Store, monkeypatch: pytes
     run.step(100.0)
     monkeypatch.setattr(Mutate, "name", "another")
     run.step(120.0, (0,), "stages: more of them")
-    assert read_report(store, "live", NOON).moves == ()
+    report = read_report(store, "live", NOON)
+    assert report.moves == ()
+    assert [(idea.name, idea.accepted) for idea in report.ideas] == [("stages: more of them", 1)]
 
 
 def test_model_calls_are_summed_by_model_and_interventions_kept(store: Store) -> None:
@@ -201,6 +232,8 @@ def test_the_environment_says_what_the_run_was_made_with(store: Store) -> None:
         TOOLS: ["triton 3.6.0"],
         "min_gain": 0.01,
         "commit": "0123abc",
+        "documents": [],
+        "models": ["one", "two"],
     }
     store.set_run_state(run.run.id, RunState.STOPPED, now=NOON, config=config)
     assert dict(read_report(store, "live", NOON).environment) == {
@@ -215,14 +248,10 @@ def test_the_environment_says_what_the_run_was_made_with(store: Store) -> None:
         "releases": "triton 3.6.0",
         "min gain": "0.01",
         "commit": "0123abc",
+        "models": "one, two",
     }
 
 
 def test_an_unknown_run_is_the_stores_error(store: Store) -> None:
     with pytest.raises(UnknownRun):
         read_report(store, "nothing", NOON)
-
-
-def test_what_is_cut_says_how_much() -> None:
-    assert cut("short", 10) == "short"
-    assert cut("x" * 30, 10) == "xxxxxxxxxx… (20 more characters)"

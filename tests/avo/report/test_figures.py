@@ -14,19 +14,18 @@ from avo.report.figures import (
     WIDE,
     Bar,
     BarGroup,
-    BaselineLevel,
-    CaseSpeeds,
-    Figure,
     draw_bars,
     draw_trajectory,
 )
 from avo.report.svg import text_width
+from avo.watch.trajectory import BaselineLevel, CaseSpeeds, Trajectory
 
 SCORES = (100.0, 150.0, 140.0, 150.0, 210.0)
-FIGURE = Figure(
+FIGURE = Trajectory(
     "full",
     "predicted TFLOPS, h100",
     (0, 1, 2, 3, 4),
+    (1, 4, 5, 9, 12),
     SCORES,
     ("seed", "a", "b", "c", "d"),
     (
@@ -34,6 +33,9 @@ FIGURE = Figure(
         CaseSpeeds("8k-full", tuple(score + 5 for score in SCORES)),
     ),
     (BaselineLevel("cuDNN", 600.0), BaselineLevel("Triton", 180.0)),
+    20,
+    ((2, 90.0), (3, 95.0), (6, 140.0)),
+    (7, 8, 10),
 )
 NUMBER = r"-?\d+(?:\.\d+)?"
 
@@ -60,7 +62,7 @@ def test_a_trajectory_has_its_lines_and_marks(width: int) -> None:
         ("path", "running"), ("path", "case"), ("path", "level"), ("circle", "record"), ("circle", "other"),
     )}  # fmt: skip
     assert counts == {"running": 1, "case": 2, "level": 2, "record": 3, "other": 2}
-    assert {"600 cuDNN", "210 best", "215 8k-full", "v0", "v4"} <= set(texts(drawn))
+    assert {"600 cuDNN", "210 best", "215 8k-full", "0", "20", "v4 d"} <= set(texts(drawn))
 
 
 def test_the_running_best_goes_up_in_steps_and_never_down() -> None:
@@ -68,6 +70,25 @@ def test_the_running_best_goes_up_in_steps_and_never_down() -> None:
     heights = [float(y) for y in re.findall(rf"V({NUMBER})", path.get("d") or "")]
     assert len(heights) == len(FIGURE.records) - 1
     assert heights == sorted(heights, reverse=True)
+
+
+def test_refused_and_faulty_attempts_are_marks_of_their_own() -> None:
+    drawn = draw_trajectory(FIGURE, WIDE)
+    refused, faulty = (elements(drawn, "path", style)[0].get("d") or "" for style in ("refused", "faulty"))
+    heights = [[float(y) for y in re.findall(rf"M{NUMBER} ({NUMBER})", path)] for path in (refused, faulty)]
+    assert [len(each) for each in heights] == [3, 3]
+    assert min(heights[1]) > max(heights[0])
+
+
+def test_the_size_of_a_picture_does_not_grow_with_the_attempts() -> None:
+    many = replace(FIGURE, attempts=100_000, refused=tuple((place, 50.0 + place % 100) for place in range(13, 100_000)))
+    assert len(draw_trajectory(many, NARROW)) < 300_000
+
+
+def test_the_lines_end_where_the_run_ends() -> None:
+    drawn = draw_trajectory(FIGURE, WIDE)
+    running, level = (elements(drawn, "path", style)[0].get("d") or "" for style in ("running", "level"))
+    assert running.rpartition("H")[2] == level.rpartition("H")[2]
 
 
 def test_a_single_case_is_the_running_best_and_has_no_line_of_its_own() -> None:
@@ -96,12 +117,19 @@ names = st.text(min_size=1, max_size=40)
 
 
 @st.composite
-def trajectories(draw: st.DrawFn) -> Figure:
+def trajectories(draw: st.DrawFn) -> Trajectory:
     count = draw(st.integers(1, 40))
     column = st.lists(speeds, min_size=count, max_size=count).map(tuple)
     cases = draw(st.lists(st.builds(CaseSpeeds, names, column), min_size=1, max_size=10))
     levels = draw(st.lists(st.builds(BaselineLevel, names, speeds), max_size=20))
-    return Figure("full", draw(names), tuple(range(count)), draw(column), ("",) * count, tuple(cases), tuple(levels))
+    last = draw(st.integers(count, 3 * count))
+    places = draw(st.permutations(range(1, last + 1)))
+    others = places[count:]
+    refused = tuple((place, draw(speeds)) for place in others[::2])
+    return Trajectory(
+        "full", draw(names), tuple(range(count)), tuple(sorted(places[:count])), draw(column), (draw(names),) * count,
+        tuple(cases), tuple(levels), last, refused, tuple(others[1::2]),
+    )  # fmt: skip
 
 
 def assert_inside(drawn: str) -> None:
@@ -127,7 +155,7 @@ def assert_inside(drawn: str) -> None:
 
 
 @given(trajectories(), st.sampled_from([WIDE, NARROW]))
-def test_no_part_of_a_trajectory_leaves_the_picture(figure: Figure, width: int) -> None:
+def test_no_part_of_a_trajectory_leaves_the_picture(figure: Trajectory, width: int) -> None:
     assert_inside(draw_trajectory(figure, width))
 
 

@@ -79,7 +79,7 @@ def test_a_page_tells_of_every_version_with_what_its_numbers_are(html: str) -> N
         "No model was called.",
     ):
         assert expected in words, expected
-    assert page.tags["svg"] == 6  # two trajectories and the bars, each for a page and for a telephone
+    assert page.tags["svg"] == 8  # three trajectories and the bars, each for a page and for a telephone
 
 
 def test_nothing_is_loaded_and_only_the_pages_own_script_and_style_may_run(html: str) -> None:
@@ -109,7 +109,7 @@ def test_text_of_candidates_operators_and_models_is_no_markup(store: Store) -> N
     report = read_report(store, make_hostile_run(store), START)
     html = to_html(report, START, Fault(Status.CRASHED, "</script><img src=x onerror=alert(1)>"))
     page = Page(html)
-    assert (page.tags["img"], page.tags["script"], page.tags["style"], page.tags["title"]) == (0, 1, 1, 1 + 6 + 2 * 4)
+    assert (page.tags["img"], page.tags["script"], page.tags["style"], page.tags["title"]) == (0, 1, 1, 1 + 8 + 3 * 4)
     assert f"# {MARKUP}" in page.text
     for where in ("seed", "message", "change", "hypothesis", "reason", "expected", "seen", "gluon", "model",
                   "stall", "direction", "supervisor", "command", "niche", "island"):  # fmt: skip

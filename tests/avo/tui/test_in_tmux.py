@@ -62,7 +62,7 @@ def test_a_run_is_walked_through_in_tmux_without_colour(terminal: Terminal) -> N
     terminal.press("a")
     terminal.until("2 incorrect", "BLOCK_N 64 -> 128")
     terminal.press("t")
-    drawn = terminal.until("● new best, 260.0 now", escapes=True)
+    drawn = terminal.until("● new best 4", escapes=True)
     colours = [code for code in drawn.split("\x1b[")[1:] if code.startswith(("31", "32", "33", "34", "35", "36"))]
     assert not colours
     terminal.press("q")

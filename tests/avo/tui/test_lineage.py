@@ -8,8 +8,6 @@ import pytest
 
 from avo.tui.lineage import kept, marked, matches
 from avo.tui.reader import Picture, RunReader
-from avo.tui.trajectory import trajectory
-from evaluator.problem import Baseline
 from lineage_db.records import Intervention
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
@@ -58,12 +56,3 @@ def test_an_intervention_marks_the_first_version_after_it(run: Recorded) -> None
 
     marks = marked(picture(run).versions, [made(1, 1), made(2, 13), made(3, 1000)])
     assert {number: [one.id for one in found] for number, found in marks.items()} == {0: [1], 2: [2], -1: [3]}
-
-
-def test_a_trajectory_has_plateaus_and_marks_new_bests_only(run: Recorded) -> None:
-    drawn = trajectory(picture(run).versions, [1, 4, 6, 9], [Baseline("B", "h100", {"8k-full": 200.0}, "")])
-    assert [(x, round(y)) for x, y in drawn.best] == [(1, 100), (4, 100), (4, 110), (6, 110), (9, 110), (9, 121)]
-    assert [x for x, _ in drawn.records] == [1, 4, 9]
-    assert [line.label for line in drawn.cases] == ["8k-causal", "8k-full"]
-    assert [len(line.points) for line in drawn.cases] == [4, 4]
-    assert [(found.name, found.shared) for found in drawn.baselines] == [("B", 1)]

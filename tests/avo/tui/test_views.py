@@ -11,6 +11,7 @@ from textual.command import CommandPalette
 from textual.pilot import Pilot
 
 from avo.tui.app import AvoApp
+from avo.tui.attempts import Ledger
 from avo.tui.detail import VersionDetail
 from avo.tui.help import HelpScreen
 from avo.tui.keys import Scroll
@@ -88,7 +89,7 @@ async def test_versions_are_found_and_filtered_by_words_numbers_and_gains(run: R
         await pilot.press("f", *["backspace"] * 3, "enter")
         await until(pilot, lambda: len([o for o in tree.options if not o.disabled]) == 3)
         await pilot.press("slash", *"zz", "enter")
-        await seen(pilot, "no version 'zz'")
+        await seen(pilot, "there is no 'zz'")
 
 
 async def test_a_version_is_compared_with_any_other_side_by_side(run: Recorded) -> None:
@@ -245,15 +246,18 @@ async def test_the_list_of_runs_says_which_of_them_go_on(run: Recorded) -> None:
         await seen(pilot, "agent  interrupted ")
 
 
-async def test_the_trajectory_is_drawn_with_its_baselines_by_versions_and_by_attempts(run: Recorded) -> None:
+async def test_the_trajectory_has_every_attempt_the_cases_and_the_baselines_at_their_lines(run: Recorded) -> None:
     async with app(run).run_test(size=(100, 40)) as pilot:
         await seen(pilot, "★ v2")
         await pilot.press("t")
-        shown = await seen(pilot, "● new best, 400.0 now", "a 8k-causal 363.6", "versions", "FlashAttention-3")
+        shown = await seen(pilot, "400 best", "364 8k-causal", "attempts", "624 FlashAttention-3", "● new best 3")
+        assert "x faulty or unverified 1" in shown
         assert "predicted TFLOPS, h100" in shown
         assert "+20.0% v1" in shown
-        await pilot.press("x", "c")
-        await until(pilot, lambda: "attempts   " in page(pilot) and "8k-causal" not in page(pilot))
+        await pilot.press("c")
+        await until(pilot, lambda: "8k-causal" not in page(pilot))
+        run.step(Status.INCORRECT, (0,))
+        await seen(pilot, "x faulty or unverified 2")
 
 
 async def test_views_change_without_losing_their_place_and_escape_leads_back(run: Recorded) -> None:
@@ -286,3 +290,97 @@ async def test_a_run_that_is_deleted_while_it_is_watched_leaves_a_line_and_the_l
         await seen(pilot, "no run", "★ v2")
         await pilot.press("1", "k")
         await seen(pilot, "● v1")
+
+
+async def test_attempts_are_searched_and_sorted(run: Recorded) -> None:
+    async with app(run).run_test(size=(120, 30)) as pilot:
+        await seen(pilot, "★ v2")
+        await pilot.press("a")
+        await seen(pilot, "4 newest first", "     4  400.0")
+        await pilot.press("o")
+        await seen(pilot, "4 fastest first")
+        ledger = pilot.app.screen.query_one(Ledger)
+        await until(pilot, lambda: [str(ledger.row(index))[:6].strip() for index in range(4)] == ["4", "3", "1", "2"])
+        await pilot.press("slash", *"EXP2 scale", "enter")
+        await seen(pilot, "1 fastest first, with exp2 scale", "attempt 3 of step 1")
+        run.step(Status.INCORRECT, (0,), "another scale for exp2")
+        await seen(pilot, "2 fastest first, with exp2 scale")
+        await pilot.press("slash", *"nowhere", "enter")
+        await seen(pilot, "0 fastest first, with nowhere")
+
+
+async def test_an_attempt_is_compared_with_its_parent_another_attempt_or_a_version(run: Recorded) -> None:
+    async with app(run).run_test(size=(120, 40), notifications=True) as pilot:
+        await seen(pilot, "★ v2")
+        await pilot.press("a")
+        await seen(pilot, "attempt 4 of step 2")
+        await pilot.press("d")
+        await seen(pilot, "--- version 1", "+++ attempt 4")
+        await pilot.press("v", *"2", "enter")
+        await seen(pilot, "--- attempt 2", "+++ attempt 4")
+        await pilot.press("v", *"v0", "enter")
+        await seen(pilot, "--- attempt 1", "+++ attempt 4")
+        await pilot.press("v", *"99", "enter")
+        await seen(pilot, "This run has no attempt 99")
+        await pilot.press("v", *"best", "enter")
+        await seen(pilot, "there is no 'best'")
+        await pilot.press("d")
+        await until(pilot, lambda: "+++ attempt 4" not in page(pilot))
+
+
+async def test_a_click_on_its_name_opens_a_view(run: Recorded) -> None:
+    async with app(run).run_test(size=(80, 24)) as pilot:
+        await seen(pilot, "★ v2")
+        await pilot.click("#views", offset=(page(pilot).splitlines()[2].index("Attempts"), 0))
+        await seen(pilot, "[a] Attempts", "newest first")
+        await pilot.click("#views", offset=(1, 0))
+        await seen(pilot, "[l] Lineage")
+
+
+async def test_source_digest_and_commands_are_copied(run: Recorded) -> None:
+    made = app(run)
+    made._options = " --db x.db"
+    async with made.run_test(size=(100, 30)) as pilot:
+        await seen(pilot, "★ v2")
+        attempt = run.store.version(run.run.id, 2).attempt
+        for keys, copied in (
+            ("y enter", attempt.source),
+            ("y j enter", attempt.digest),
+            ("y j j j enter", "avo run --from agent@2 --db x.db"),
+            ("y end enter", "avo resume agent --db x.db"),
+            ("a y j j enter", "avo show agent#4 --db x.db"),
+        ):
+            await pilot.press(*keys.split()[:1])
+            if keys[0] == "a":
+                await seen(pilot, "attempt 4 of step 2")
+            await pilot.press(*keys.split()[1:])
+            await until(pilot, lambda copied=copied: made.clipboard == copied)  # type: ignore[misc]
+
+
+async def test_the_theme_is_kept_and_one_that_is_gone_is_no_trouble(run: Recorded, tmp_path: Path) -> None:
+    file = tmp_path / "settings" / "theme"
+    for written, expected in ((None, "textual-dark"), ("gone", "textual-dark"), ("nord\n", "nord")):
+        if written:
+            file.write_text(written)
+        made = AvoApp(run.store.url, None, theme_file=file)
+        async with made.run_test() as pilot:
+            assert made.theme == expected
+            made.theme = "dracula"
+            await pilot.pause()
+        assert file.read_text() == "dracula\n"
+
+
+async def test_no_view_is_blank_while_the_seed_is_judged(run: Recorded) -> None:
+    young = Recorded(run.store, "young")
+    young.drive()
+    made = AvoApp(run.store.url, "young", poll_s=0.05, clock=lambda: young.now + LATER)
+    async with made.run_test(size=(80, 24)) as pilot:
+        await seen(pilot, "The run was started", "workers are starting")
+        young.claim()
+        for key in "tasl":
+            await pilot.press(key)
+            await seen(pilot, f"[{key}]")
+            if key != "s":
+                await seen(pilot, "The seeds are being evaluated, for", "worker-0")
+        await pilot.press("s", "l")
+        await seen(pilot, "The seeds are being evaluated, for", "worker-0")

@@ -2,7 +2,19 @@
 
 import pytest
 
-from avo.watch.wording import compared, count, duration, first_line, looked, percent, printable, spread, unit, verdicts
+from avo.watch.wording import (
+    compared,
+    count,
+    cut,
+    duration,
+    first_line,
+    looked,
+    percent,
+    printable,
+    spread,
+    unit,
+    verdicts,
+)
 from evaluator.evaluation import CaseScore, Comparison, Score, Status, Verdict
 from evaluator.target import ScoreKind
 
@@ -62,3 +74,8 @@ def test_a_comparison_says_what_it_has_shown_and_with_what_certainty(verdict: Ve
 )
 def test_large_numbers_are_short(number: int, text: str) -> None:
     assert count(number) == text
+
+
+def test_what_is_cut_says_how_much() -> None:
+    assert cut("short", 10) == "short"
+    assert cut("x" * 30, 10) == "xxxxxxxxxx… (20 more characters)"

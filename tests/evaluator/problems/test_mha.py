@@ -9,6 +9,7 @@ from evaluator.catalogue import get_problem, get_suite
 from evaluator.errors import UnknownProblem
 from evaluator.plan import Role
 from evaluator.problem import Case
+from evaluator.problems.dense import published
 from evaluator.problems.inputs import pool_storage
 
 MHA = get_problem("mha")
@@ -134,6 +135,15 @@ def test_baselines_name_cases_of_the_suite_and_a_source() -> None:
     for baseline in MHA.baselines:
         assert set(baseline.tflops) <= names
         assert "arXiv" in baseline.source
+
+
+def test_a_published_figure_stands_at_the_length_it_is_of() -> None:
+    found = published("x", "h100", (1.0, 2.0), (3.0, 4.0), "a paper", lengths_k=(8, 16))
+    assert found.tflops == {"8k-full": 1.0, "16k-full": 2.0, "8k-causal": 3.0, "16k-causal": 4.0}
+    with pytest.raises(ValueError, match="shorter"):
+        published("x", "h100", (1.0, 2.0), (3.0,), "a paper", lengths_k=(8, 16))
+    hopper = [baseline for baseline in MHA.baselines if baseline.target == "h100"]
+    assert all({case.split("-")[0] for case in baseline.tflops} == {"4k", "8k", "16k"} for baseline in hopper)
 
 
 def test_unknown_names_are_answered_with_the_known_ones() -> None:
