@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from agents.conversation import CONTINUED, RESUMED, messages_in
 from agents.operator import Brief
 from agents.settings import Settings
-from lineage_db.records import Message
+from lineage_db.entries import Message
 
 
 @dataclass(frozen=True, slots=True)

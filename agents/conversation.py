@@ -8,7 +8,7 @@ from agents.errors import ModelRefused
 from agents.model import CHARS_PER_TOKEN, ChatMessage, Model, Reply, estimated_tokens
 from agents.prompts import render
 from agents.tools.tables import short
-from lineage_db.records import Message
+from lineage_db.entries import Message
 
 MESSAGE, SUMMARY, RESUMED, CONTINUED, STATE = "message", "summary", "resumed", "continued", "state"
 """Kinds of transcript entries: one message of the conversation; all messages, recorded after a summary, or when another

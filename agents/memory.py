@@ -9,7 +9,8 @@ from agents.descent import Base, Descent
 from evaluator.target import ScoreKind
 from knowledge_base.index import Index
 from knowledge_base.note import Note
-from lineage_db.records import AttemptSummary, Memory, Version
+from lineage_db.entries import Memory
+from lineage_db.records import AttemptSummary, Version
 
 _HALF_LIFE_STEPS = 20
 """Half-life of a lesson's weight, in steps."""

@@ -15,7 +15,8 @@ from agents.errors import CandidateTaken
 from agents.moves import MOVES, Move
 from agents.operator import Brief, Proposal
 from agents.scouting import LOOKS, Scout
-from lineage_db.records import Attempt, AttemptSummary, Intervention, Version
+from lineage_db.entries import Intervention
+from lineage_db.records import Attempt, AttemptSummary, Version
 
 _BEST_PARENT = 0.85
 """Share of steps that edit the best version; the others go back to an earlier one."""

@@ -16,8 +16,9 @@ from evaluator.problem import Problem
 from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.decision import Ruling
+from lineage_db.entries import Intervention, Memory, Message
 from lineage_db.looked import Looked
-from lineage_db.records import Attempt, AttemptSummary, Intervention, Memory, Message, Run, Step, Submission, Version
+from lineage_db.records import Attempt, AttemptSummary, Run, Step, Submission, Version
 
 if TYPE_CHECKING:
     from evaluator.profile import Profile

@@ -22,7 +22,8 @@ from agents.task import task
 from agents.tools.tables import lineage, short
 from evaluator.problem import Problem
 from evaluator.target import Target
-from lineage_db.records import AttemptSummary, Memory
+from lineage_db.entries import Memory
+from lineage_db.records import AttemptSummary
 
 _TRIES = 2
 """How often a model is asked before a badly formed answer is given up."""

@@ -15,7 +15,8 @@ from agents.moves import MOVES, Move
 from evaluator.evaluation import Status
 from evaluator.target import Target
 from knowledge_base.library import Library
-from lineage_db.records import AttemptSummary, Intervention, Step, StepState, Version
+from lineage_db.entries import Intervention
+from lineage_db.records import AttemptSummary, Step, StepState, Version
 from lineage_db.spans import covered
 
 REMEMBERED = 20

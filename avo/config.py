@@ -3,9 +3,7 @@
 import json
 import os
 import shlex
-import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -17,6 +15,8 @@ from agents.errors import AgentError
 from agents.operator import COMMAND_OPERATOR
 from agents.settings import ModelSettings, Settings
 from avo.errors import ConfigError
+from avo.flags import EVERY_JUDGE, JUDGE, LIMITS, MODELS, RUN, SEARCH, STEP, STEPS_OF_A_RUN, WATCH, WORKERS, Flag
+from avo.sources import options_given, read_toml
 from evaluator.catalogue import get_problem, get_suite, problem_name
 from evaluator.errors import EvaluatorError
 from evaluator.evaluation import TRAITS
@@ -52,85 +52,59 @@ def usable_cpus() -> int:
     return len(os.sched_getaffinity(0))
 
 
-_RUN = ("run",)
-_RUN_AND_RESUME = ("run", "resume")
-_STEPS_OF_A_RUN = ("run", "resume", "mcp")
-_EVERY_JUDGE = ("run", "resume", "mcp", "evaluate", "export")
-
-
-@dataclass(frozen=True, slots=True)
-class Flag:
-    """How a setting is given on the command line. Its help is the text below the setting."""
-
-    group: str
-    """Heading in the help of a command."""
-    metavar: str = ""
-    """What stands for the value in the help; by default the values that can be chosen."""
-    default: str = ""
-    """The default in words, where the value does not say it."""
-    commands: tuple[str, ...] = _RUN_AND_RESUME
-    """The commands that have the option."""
-    name: str = ""
-    """Name of the option, where it is not that of the setting."""
-
-
-_SEARCH, _LIMITS, _STEP = "Search", "Limits of the run", "Limits of each step"
-_MODELS, _WORKERS, _JUDGE, _WATCH = "Models", "Workers", "Judge", "Watching"
-
-
 class RunConfig(BaseModel):
     """Every setting of a run. A setting with a ``Flag`` is an option too; the others are given in a file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
-    problem: Annotated[str, Flag(_SEARCH, "NAME", commands=_RUN)] = "mha"
+    problem: Annotated[str, Flag(SEARCH, "NAME", commands=RUN)] = "mha"
     """What the kernel computes: mha, gqa, fsa or a PATH.py."""
-    target: Annotated[str, Flag(_SEARCH, "NAME", commands=_RUN)] = Field(
+    target: Annotated[str, Flag(SEARCH, "NAME", commands=RUN)] = Field(
         default="h100",
         description=f"Card to predict speed for: {CARDS}; or cuda, to measure on this machine's GPU.",
     )
-    suite: Annotated[str, Flag(_SEARCH, "NAME", commands=_RUN)] = "quick"
+    suite: Annotated[str, Flag(SEARCH, "NAME", commands=RUN)] = "quick"
     """Benchmark cases: quick or paper."""
-    operator: Annotated[str, Flag(_SEARCH, "NAME", commands=_RUN)] = "mutate"
+    operator: Annotated[str, Flag(SEARCH, "NAME", commands=RUN)] = "mutate"
     """What varies the kernels: mutate, agent, single_turn; or command, a program of yours."""
-    command: Annotated[str | None, Flag(_SEARCH, "COMMAND")] = Field(default=None, min_length=1)
+    command: Annotated[str | None, Flag(SEARCH, "COMMAND")] = Field(default=None, min_length=1)
     """Shell command that the operator command starts for each step, e.g. 'claude -p --mcp-config {mcp} < {task}'."""
-    command_env: Annotated[tuple[str, ...], Flag(_SEARCH, "NAME", "none")] = ()
+    command_env: Annotated[tuple[str, ...], Flag(SEARCH, "NAME", "none")] = ()
     """Environment variable that this command gets besides harmless ones, such as its key. May be repeated."""
-    population: Annotated[Literal["lineage", "islands", "archive"], Flag(_SEARCH, commands=_RUN)] = "lineage"
+    population: Annotated[Literal["lineage", "islands", "archive"], Flag(SEARCH, commands=RUN)] = "lineage"
     """How versions live together: in one lineage, in several that meet now and then, or as the best of each kind."""
-    seed: Annotated[int, Flag(_SEARCH, "N", commands=_RUN)] = Field(default=0, ge=0, lt=2**63)
+    seed: Annotated[int, Flag(SEARCH, "N", commands=RUN)] = Field(default=0, ge=0, lt=2**63)
     """Seed of every random choice: with one worker, the same seed makes the same candidates."""
-    name: Annotated[str | None, Flag(_SEARCH, "RUN", "PROBLEM-TARGET, numbered if taken", _RUN)] = None
+    name: Annotated[str | None, Flag(SEARCH, "RUN", "PROBLEM-TARGET, numbered if taken", RUN)] = None
     """Name of the run."""
 
-    max_attempts: Annotated[int | None, Flag(_LIMITS, "N", "no limit")] = Field(default=None, ge=1)
+    max_attempts: Annotated[int | None, Flag(LIMITS, "N", "no limit")] = Field(default=None, ge=1)
     """Stop once the run has made this many attempts, the seed and earlier sessions included."""
-    max_hours: Annotated[float | None, Flag(_LIMITS, "HOURS", "no limit")] = Field(
+    max_hours: Annotated[float | None, Flag(LIMITS, "HOURS", "no limit")] = Field(
         default=None, gt=0, allow_inf_nan=False
     )
     """Stop after this time, e.g. 0.05 for three minutes. Each session counts from its start."""
-    max_steps: Annotated[int | None, Flag(_LIMITS, "N", "no limit")] = Field(default=None, ge=1)
+    max_steps: Annotated[int | None, Flag(LIMITS, "N", "no limit")] = Field(default=None, ge=1)
     """Stop after this many steps of the whole run. The seed's step is not counted, and a redone step counts once."""
-    max_tokens: Annotated[int | None, Flag(_LIMITS, "N", "no limit")] = Field(default=None, ge=1)
+    max_tokens: Annotated[int | None, Flag(LIMITS, "N", "no limit")] = Field(default=None, ge=1)
     """Stop once models have used this many tokens in the whole run, input and output together."""
-    max_usd: Annotated[float | None, Flag(_LIMITS, "USD", "no limit")] = Field(default=None, gt=0, allow_inf_nan=False)
+    max_usd: Annotated[float | None, Flag(LIMITS, "USD", "no limit")] = Field(default=None, gt=0, allow_inf_nan=False)
     """Stop once models have cost this much in the whole run. Every model needs a price."""
 
-    step_evaluations: Annotated[int | None, Flag(_STEP, "N", commands=_STEPS_OF_A_RUN)] = Field(default=12, ge=1)
+    step_evaluations: Annotated[int | None, Flag(STEP, "N", commands=STEPS_OF_A_RUN)] = Field(default=12, ge=1)
     """New candidates that an operator with models may evaluate in one step."""
-    step_looks: Annotated[int | None, Flag(_STEP, "N", commands=_STEPS_OF_A_RUN)] = Field(default=24, ge=0)
+    step_looks: Annotated[int | None, Flag(STEP, "N", commands=STEPS_OF_A_RUN)] = Field(default=24, ge=0)
     """Candidates that an operator may look at in one step: compiled and predicted, but not executed."""
-    step_tokens: Annotated[int | None, Flag(_STEP, "N", "no limit")] = Field(default=None, ge=1)
+    step_tokens: Annotated[int | None, Flag(STEP, "N", "no limit")] = Field(default=None, ge=1)
     """Tokens that a step may use."""
-    step_usd: Annotated[float | None, Flag(_STEP, "USD", "no limit")] = Field(default=None, gt=0, allow_inf_nan=False)
+    step_usd: Annotated[float | None, Flag(STEP, "USD", "no limit")] = Field(default=None, gt=0, allow_inf_nan=False)
     """What a step may cost."""
-    step_minutes: Annotated[float | None, Flag(_STEP, "MINUTES", "no limit")] = Field(
+    step_minutes: Annotated[float | None, Flag(STEP, "MINUTES", "no limit")] = Field(
         default=None, gt=0, allow_inf_nan=False
     )
     """How long a step may take."""
 
-    models: Annotated[tuple[ModelSettings, ...], Flag(_MODELS, "NAME", name="model")] = ()
+    models: Annotated[tuple[ModelSettings, ...], Flag(MODELS, "NAME", name="model")] = ()
     """Model that the operators agent and single_turn ask; each step asks one. May be repeated. Prices, sampling and
     addresses are set under [[models]] in the file.
     """
@@ -144,22 +118,22 @@ class RunConfig(BaseModel):
     continue_steps: int = Field(default=1, ge=1)
     """Steps in a row over which a worker of the operator agent keeps one conversation; 1: each step has its own."""
 
-    workers: Annotated[int, Flag(_WORKERS, "N", "one per CPU, at most 8")] = Field(
+    workers: Annotated[int, Flag(WORKERS, "N", "one per CPU, at most 8")] = Field(
         default_factory=lambda: min(usable_cpus(), 8), ge=1, le=256
     )
     """Operators that work at the same time."""
-    evaluators: Annotated[int | None, Flag(_WORKERS, "N", "as many as workers")] = Field(default=None, ge=1, le=256)
+    evaluators: Annotated[int | None, Flag(WORKERS, "N", "as many as workers")] = Field(default=None, ge=1, le=256)
     """Evaluators that the workers share."""
-    evaluator_resources: Annotated[dict[str, float], Flag(_WORKERS, "JSON", "none")] = Field(default_factory=dict)
+    evaluator_resources: Annotated[dict[str, float], Flag(WORKERS, "JSON", "none")] = Field(default_factory=dict)
     """Ray resources that each evaluator takes besides its CPU or GPU, e.g. '{"H100": 1}' to choose a kind of GPU."""
-    ray_address: Annotated[str, Flag(_WORKERS, "ADDRESS", "local, this machine alone")] = LOCAL
+    ray_address: Annotated[str, Flag(WORKERS, "ADDRESS", "local, this machine alone")] = LOCAL
     """Join a Ray cluster: auto, HOST:PORT or ray://HOST:PORT."""
 
-    sandbox: Annotated[Literal["auto", "require"], Flag(_JUDGE, commands=_EVERY_JUDGE)] = "auto"
+    sandbox: Annotated[Literal["auto", "require"], Flag(JUDGE, commands=EVERY_JUDGE)] = "auto"
     """Where candidates cannot be kept in namespaces: judge them anyway (auto) or refuse to start (require)."""
-    evaluator_command: Annotated[str | None, Flag(_JUDGE, "COMMAND", "this machine", _EVERY_JUDGE)] = None
+    evaluator_command: Annotated[str | None, Flag(JUDGE, "COMMAND", "this machine", EVERY_JUDGE)] = None
     """Command that starts a judge elsewhere, e.g. 'ssh gpu-box python -m evaluator'."""
-    cascade: Annotated[float | Literal["off"], Flag(_JUDGE, "FRACTION|off")] = 0.25
+    cascade: Annotated[float | Literal["off"], Flag(JUDGE, "FRACTION|off")] = 0.25
     """With --target cuda: do not time a candidate whose predicted speed, at its highest, is below the best version's by
     this fraction.
     """
@@ -201,7 +175,7 @@ class RunConfig(BaseModel):
     intervenes.
     """
 
-    notify: Annotated[str | None, Flag(_WATCH, "COMMAND", "nothing")] = Field(default=None, min_length=1)
+    notify: Annotated[str | None, Flag(WATCH, "COMMAND", "nothing")] = Field(default=None, min_length=1)
     """Shell command to run when the run finds a new best, stalls, fails or ends, e.g. 'notify-send "$AVO_TEXT"'."""
 
     @field_validator("cascade", mode="before")
@@ -330,7 +304,7 @@ class RunConfig(BaseModel):
 
         Raises ``ConfigError`` for a setting that is unknown, of the wrong type or impossible.
         """
-        from_file = {} if path is None else _read(path)
+        from_file = {} if path is None else read_toml(path)
         config = cls._validated(from_file, options, path)
         config.check_names()
         return config
@@ -351,7 +325,7 @@ class RunConfig(BaseModel):
 
     @classmethod
     def _validated(cls, settings: Mapping[str, Any], options: Mapping[str, Any], path: Path | None) -> Self:
-        given = _given(options, settings)
+        given = options_given(options, settings)
         try:
             return cls(**{**settings, **given})
         except ValidationError as error:
@@ -389,27 +363,6 @@ class RunConfig(BaseModel):
 def flag_of(setting: str) -> Flag | None:
     """Return how ``setting`` is given on the command line; None where it is given in a file alone."""
     return next((each for each in RunConfig.model_fields[setting].metadata if isinstance(each, Flag)), None)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}: name a TOML file that can be read") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not UTF-8 text: name a TOML file") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
-
-
-def _given(options: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of the options that are given. A model that is named is set up as in ``others``, if there."""
-    given = {key: value for key, value in options.items() if value not in (None, [])}
-    if names := given.pop("model", None):
-        listed = others.get("models")
-        known = {each.get("name"): each for each in listed if isinstance(each, dict)} if listed else {}
-        given["models"] = [known.get(name, {"name": name}) for name in names]
-    return given
 
 
 def _explain(error: ValidationError, path: Path | None, given: Mapping[str, Any]) -> str:

@@ -12,8 +12,9 @@ from sqlalchemy import Connection
 
 from lineage_db import queries
 from lineage_db.decision import Ruling
+from lineage_db.entries import Spend
 from lineage_db.looked import Looked
-from lineage_db.records import AttemptSummary, History, Spend, Version
+from lineage_db.records import AttemptSummary, History, Version
 from lineage_db.tables import calls
 
 T = TypeVar("T")

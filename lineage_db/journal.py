@@ -10,9 +10,10 @@ from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from lineage_db import queries
 from lineage_db.engine import Database, Part, transactional
+from lineage_db.entries import Intervention, Memory, Message, ModelCall, Spend
 from lineage_db.errors import StepNotRunning
 from lineage_db.history import Histories
-from lineage_db.records import Intervention, Memory, Message, ModelCall, PendingReply, Spend
+from lineage_db.records import PendingReply
 from lineage_db.rows import record
 from lineage_db.tables import calls, interventions, memories, messages, steps
 

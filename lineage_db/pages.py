@@ -9,7 +9,8 @@ from evaluator.evaluation import Status
 from lineage_db import queries
 from lineage_db.decision import OPEN, Decision, Ruling
 from lineage_db.engine import Part, transactional
-from lineage_db.records import Accepted, AttemptSummary, FailedCall, Outcome, Spend, Step, StepState
+from lineage_db.entries import Spend
+from lineage_db.records import Accepted, AttemptSummary, FailedCall, Outcome, Step, StepState
 from lineage_db.rows import record
 from lineage_db.tables import attempts, calls, decisions, hypotheses, steps, versions
 

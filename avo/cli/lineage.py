@@ -10,7 +10,8 @@ from avo.watch.tables import gain, row, table
 from avo.watch.wording import percent, unit
 
 if TYPE_CHECKING:
-    from lineage_db.records import Intervention, Run, Version
+    from lineage_db.entries import Intervention
+    from lineage_db.records import Run, Version
 
 
 def lineage(run: RunArgument, db: DbOption = None, as_json: JsonOption = False) -> None:

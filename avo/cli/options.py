@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 if TYPE_CHECKING:
-    from avo.config import Flag
+    from avo.flags import Flag
 
 _FOR_A_STORED_RUN = ("resume", "mcp")
 """Commands whose options replace settings of a run. The defaults of a new run say nothing there."""

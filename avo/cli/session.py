@@ -186,7 +186,7 @@ def summarise(store: "Store", name: str) -> dict[str, Any]:
 
 
 def _spent(data: dict[str, Any]) -> str:
-    from lineage_db.records import Spend
+    from lineage_db.entries import Spend
 
     return spent(Spend(**{key: value for key, value in data.items() if key != "tokens"}))
 

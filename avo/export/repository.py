@@ -8,7 +8,8 @@ from pathlib import Path
 
 from avo.errors import RepositoryFailed
 from avo.watch.wording import first_line, percent, printable, unit
-from lineage_db.records import Intervention, Run, Step, Version
+from lineage_db.entries import Intervention
+from lineage_db.records import Run, Step, Version
 
 KERNEL = "kernel.py"
 """The file that every commit changes."""

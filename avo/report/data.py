@@ -11,7 +11,8 @@ from avo.watch.trajectory import Trajectory
 from avo.watch.view import RunView
 from evaluator.evaluation import Score
 from evaluator.problem import Baseline
-from lineage_db.records import AttemptSummary, Intervention, Run, Spend, Step, StepState, Version
+from lineage_db.entries import Intervention, Spend
+from lineage_db.records import AttemptSummary, Run, Step, StepState, Version
 
 MOST_DIFFS = 300
 """Number of versions that are shown with a diff: the latest."""

@@ -35,7 +35,8 @@ from avo.watch.wording import compared, cut, unit
 from evaluator.evaluation import Score, Status
 from evaluator.target import TARGETS, score_kind
 from lineage_db.decision import Ruling
-from lineage_db.records import AttemptSummary, ModelCall, Run, Spend, Step, StepState, Version
+from lineage_db.entries import ModelCall, Spend
+from lineage_db.records import AttemptSummary, Run, Step, StepState, Version
 from lineage_db.spans import covered
 from lineage_db.store import Store
 

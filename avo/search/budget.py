@@ -7,7 +7,8 @@ from typing import Any
 
 from agents.desk import Left
 from avo.config import RunConfig
-from lineage_db.records import Run, Spend, Step
+from lineage_db.entries import Spend
+from lineage_db.records import Run, Step
 from lineage_db.store import Store
 
 SEED_OPERATOR = "seed"

@@ -23,18 +23,9 @@ from evaluator.inspection import Inspection, Look
 from evaluator.problem import HELD_OUT
 from evaluator.target import Target
 from lineage_db.decision import Decision, Ruling
+from lineage_db.entries import Intervention, Memory, Message
 from lineage_db.looked import Looked
-from lineage_db.records import (
-    Attempt,
-    AttemptSummary,
-    Intervention,
-    Memory,
-    Message,
-    Run,
-    Step,
-    StepState,
-    Version,
-)
+from lineage_db.records import Attempt, AttemptSummary, Run, Step, StepState, Version
 from lineage_db.seen import Answer, Seen
 from lineage_db.store import Store
 

@@ -34,8 +34,9 @@ from evaluator.evaluators import Evaluator
 from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.decision import Decision, Ruling, ending, failed, final, timed
+from lineage_db.entries import Intervention
 from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StepNotRunning, UnknownAttempt
-from lineage_db.records import Attempt, Intervention, PendingReply, Run, Step, StepState, Version
+from lineage_db.records import Attempt, PendingReply, Run, Step, StepState, Version
 from lineage_db.seen import Seen
 from lineage_db.store import Store
 

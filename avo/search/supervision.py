@@ -7,7 +7,8 @@ from agents.review import Advice
 from agents.supervisor import REMEMBERED, Diagnosis, Level, Patience, Trajectory, diagnose, since_growth, untried_moves
 from evaluator.target import Target
 from knowledge_base.library import Library
-from lineage_db.records import Intervention, Run
+from lineage_db.entries import Intervention
+from lineage_db.records import Run
 from lineage_db.store import Store
 
 KNOWLEDGE = "knowledge base"

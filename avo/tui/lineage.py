@@ -12,7 +12,8 @@ from avo.watch.scores import BaselineComparison, gain, geomean, lines
 from avo.watch.tree import Row, layout
 from avo.watch.wording import first_line, percent
 from evaluator.problem import Baseline
-from lineage_db.records import Intervention, Version
+from lineage_db.entries import Intervention
+from lineage_db.records import Version
 
 
 class LineageList(Options):

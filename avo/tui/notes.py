@@ -13,7 +13,7 @@ from avo.tui.transcript import spent
 from avo.tui.view import View
 from avo.watch.wording import first_line
 from evaluator.problem import Baseline
-from lineage_db.records import Intervention, Memory
+from lineage_db.entries import Intervention, Memory
 
 
 class NotesView(View):

@@ -8,18 +8,9 @@ from threading import Event
 from avo.watch.failures import Failures, Tally
 from avo.watch.trajectory import NOTHING, Tried
 from avo.watch.view import RunView, StepProgress, read_progress, read_view
+from lineage_db.entries import Intervention, Memory, Message, ModelCall
 from lineage_db.errors import UnknownAttempt
-from lineage_db.records import (
-    Attempt,
-    AttemptSummary,
-    Intervention,
-    Memory,
-    Message,
-    ModelCall,
-    Run,
-    Step,
-    Version,
-)
+from lineage_db.records import Attempt, AttemptSummary, Run, Step, Version
 from lineage_db.store import Store
 
 PAGE = 20_000

@@ -11,7 +11,8 @@ from agents.model import thought_text
 from avo.tui.lines import Entry
 from avo.tui.reader import Transcript
 from avo.watch.wording import duration, first_line, verdict
-from lineage_db.records import AttemptSummary, Message, ModelCall, Spend, Submission
+from lineage_db.entries import Message, ModelCall, Spend
+from lineage_db.records import AttemptSummary, Submission
 
 CHAT = "message"
 """Kind of the transcript's entries that are chat messages."""

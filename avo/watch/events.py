@@ -9,7 +9,8 @@ from typing import Any
 
 from avo.watch.wording import first_line, looked, verdict
 from evaluator.target import score_kind
-from lineage_db.records import Accepted, AttemptSummary, FailedCall, Intervention, Run, RunState, Step, StepState
+from lineage_db.entries import Intervention
+from lineage_db.records import Accepted, AttemptSummary, FailedCall, Run, RunState, Step, StepState
 from lineage_db.store import Store
 
 

@@ -14,8 +14,9 @@ from avo.watch.scores import geomean, score_to_json
 from evaluator.evaluation import Status
 from evaluator.target import ScoreKind
 from lineage_db.decision import Decision
+from lineage_db.entries import Intervention, Spend
 from lineage_db.errors import UnknownVersion
-from lineage_db.records import Accepted, Intervention, Run, RunState, Spend, Step, Version
+from lineage_db.records import Accepted, Run, RunState, Step, Version
 from lineage_db.spans import covered
 from lineage_db.store import Store
 

@@ -6,7 +6,8 @@ from datetime import datetime
 from evaluator.evaluation import CaseScore, Score, Status
 from evaluator.target import ScoreKind
 from lineage_db.decision import compared as compared
-from lineage_db.records import PendingReply, Request, Run, RunState, Spend
+from lineage_db.entries import Spend
+from lineage_db.records import PendingReply, Request, Run, RunState
 
 SPREAD = {ScoreKind.PREDICTED: "range", ScoreKind.MEASURED: "quartiles"}
 """What the two ends of a case's speed are: the range of the model's constants, or the quartiles of the timed runs."""

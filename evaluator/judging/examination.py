@@ -1,31 +1,29 @@
 """An examination takes one candidate from its launch plans to its score."""
 
 import math
-import random
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 
 from evaluator.binary import Binary
 from evaluator.candidate import CANDIDATE_FILE, Candidate, Incumbent
 from evaluator.catalogue import get_problem
-from evaluator.compiling.compiler import Compiler
 from evaluator.compiling.limits import fit
 from evaluator.compiling.passes import shown
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Fault, Resources, Score, Status
 from evaluator.inspection import Findings, Look
-from evaluator.judging import buffers, closely, execution, gpu_work
+from evaluator.judging import closely, execution, gpu_work
 from evaluator.judging.autotuning import in_words, named
+from evaluator.judging.cases import Cases, Tools
 from evaluator.judging.checking import Checker
 from evaluator.judging.execution import PlanRun
 from evaluator.judging.overlap import early
 from evaluator.judging.plan_kinds import build
-from evaluator.judging.planning import Planner, digest_of
+from evaluator.judging.planning import digest_of
 from evaluator.judging.refusal import Refused, outcome, passed, told
 from evaluator.judging.sampling import BEFORE_ACCEPTANCE, EACH_TIME, ELSEWHERE
-from evaluator.judging.speed import Challenge, CompiledPlan, Predicted, Speed
+from evaluator.judging.speed import Challenge, CompiledPlan, Predicted
 from evaluator.judging.stages import stages
 from evaluator.judging.traits import traits
 from evaluator.locations import located, to_read
@@ -34,50 +32,8 @@ from evaluator.performance.listing import hot_code
 from evaluator.plan import KernelIR, LaunchPlan, Level
 from evaluator.problem import Case
 from evaluator.profile import Profile, Source
-from evaluator.target import ScoreKind, Target
+from evaluator.target import ScoreKind
 from evaluator.work import LaunchWork
-
-
-@dataclass(frozen=True)
-class Tools:
-    """What a judge examines all its candidates with."""
-
-    target: Target
-    planner: Planner
-    compiler: Compiler
-    speed: Speed
-    inputs: buffers.InputCache
-    chance: random.Random
-    """Source of randomness; its seed is the judge's secret."""
-
-
-@dataclass(frozen=True)
-class Cases:
-    """The cases that a candidate is examined on."""
-
-    suite: str
-    small: tuple[Case, ...]
-    """Correctness cases."""
-    scored: tuple[Case, ...]
-    """Benchmark cases."""
-    checked: tuple[Case, ...] = ()
-    """Other benchmark cases, which must be right but are not scored."""
-    shown: tuple[Case, ...] = ()
-    """Before acceptance, the benchmark cases that the candidate was scored on: these are among the ``large``, and are
-    examined more closely, as are cases that are drawn.
-    """
-    plan_digest: str | None = None
-    """What identified the launch plans that were scored, if any were: they must be the same."""
-
-    @property
-    def closely(self) -> bool:
-        """Whether this is the examination before acceptance."""
-        return bool(self.shown)
-
-    @property
-    def large(self) -> tuple[Case, ...]:
-        """All benchmark cases."""
-        return (*self.scored, *self.checked)
 
 
 class Examination:

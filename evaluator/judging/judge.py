@@ -21,7 +21,8 @@ from evaluator.evaluators import AnyRequest, EvaluateRequest, Evaluator, Profile
 from evaluator.inspection import Findings, Inspection, Look
 from evaluator.isolation import Sandbox
 from evaluator.judging.buffers import InputCache
-from evaluator.judging.examination import Cases, Examination, Tools
+from evaluator.judging.cases import Cases, Tools
+from evaluator.judging.examination import Examination
 from evaluator.judging.planning import Planner
 from evaluator.judging.refusal import Refused, outcome
 from evaluator.judging.speed import Predicted, Speed

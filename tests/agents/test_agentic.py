@@ -19,7 +19,8 @@ from evaluator.candidate import Candidate
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Fault, Status
 from evaluator.inspection import Findings
-from lineage_db.records import Intervention, Memory, Message, Run, RunState
+from lineage_db.entries import Intervention, Memory, Message
+from lineage_db.records import Run, RunState
 from tests.agents.world import WHY, World
 from tests.avo.fakes import NOW, SEED
 

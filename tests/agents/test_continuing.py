@@ -15,7 +15,8 @@ from agents.operator import Previous, Proposal
 from agents.settings import ModelSettings, Settings
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.inspection import Findings
-from lineage_db.records import Message, Step, StepState, Submission, Version
+from lineage_db.entries import Message
+from lineage_db.records import Step, StepState, Submission, Version
 from tests.agents.test_agentic import EVALUATE, MODEL, run, says, submit, told, write
 from tests.agents.world import World
 from tests.avo.fakes import NOW

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from agents.memory import Lesson, handed_over, lessons, matter_at_hand, ranked
-from lineage_db.records import Memory
+from lineage_db.entries import Memory
 from tests.agents.world import UNRESOLVED, World
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

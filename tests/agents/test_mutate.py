@@ -24,8 +24,9 @@ from evaluator.target import ScoreKind, Target
 from evaluator.targets import get_target
 from knowledge_base.library import Library
 from lineage_db.decision import Lead
+from lineage_db.entries import Intervention
 from lineage_db.looked import Looked
-from lineage_db.records import Attempt, AttemptSummary, Intervention, Version
+from lineage_db.records import Attempt, AttemptSummary, Version
 from seeds import seed_source
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -13,7 +13,7 @@ from agents.memory import Handover
 from agents.prompts import render
 from agents.task import told
 from lineage_db.decision import requirement
-from lineage_db.records import Intervention
+from lineage_db.entries import Intervention
 from tests.agents.world import UNRESOLVED, World
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

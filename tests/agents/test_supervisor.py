@@ -13,7 +13,8 @@ from evaluator.evaluation import CaseScore, Evaluation, Score, Status
 from evaluator.target import ScoreKind
 from evaluator.targets import get_target
 from knowledge_base.library import Library
-from lineage_db.records import Attempt, AttemptSummary, Intervention, Step, StepState, Version
+from lineage_db.entries import Intervention
+from lineage_db.records import Attempt, AttemptSummary, Step, StepState, Version
 from seeds import seed_source
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

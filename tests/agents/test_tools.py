@@ -16,7 +16,8 @@ from evaluator.candidate import Candidate
 from evaluator.evaluation import CaseResult, Fault, Resources, Status
 from evaluator.inspection import Findings, Inspection, Look
 from lineage_db.decision import Lead
-from lineage_db.records import Attempt, Memory
+from lineage_db.entries import Memory
+from lineage_db.records import Attempt
 from tests.agents.world import UNRESOLVED, WHY, World
 from tests.avo.fakes import NOW, SEED, correct
 from tests.evaluator.serving.test_protocol import PROFILE

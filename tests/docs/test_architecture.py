@@ -15,3 +15,9 @@ def test_the_page_describes_every_package() -> None:
         for file in (ROOT / root).glob("*/__init__.py")
     ]
     assert [folder for folder in folders if folder not in page] == []
+
+
+def test_no_module_of_the_packages_has_more_than_400_lines() -> None:
+    folders = ("avo", "agents", "evaluator", "lineage_db", "seeds", "knowledge_base", "bench")
+    lines = {path: len(path.read_text().splitlines()) for folder in folders for path in (ROOT / folder).rglob("*.py")}
+    assert {str(path): count for path, count in lines.items() if count > 400} == {}

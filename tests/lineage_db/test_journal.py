@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from evaluator.candidate import Candidate
+from lineage_db.entries import Spend
 from lineage_db.errors import StepNotRunning, UnknownRun
-from lineage_db.records import PendingReply, Spend, StepState, Submission
+from lineage_db.records import PendingReply, StepState, Submission
 from lineage_db.store import Store
 from tests.decisions import ACCEPTED, accept, refuse
 

@@ -6,7 +6,8 @@ import pytest
 
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Status
-from lineage_db.records import Outcome, Spend, StepState
+from lineage_db.entries import Spend
+from lineage_db.records import Outcome, StepState
 from lineage_db.store import Store
 from tests.decisions import accept
 

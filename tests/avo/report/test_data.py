@@ -12,8 +12,9 @@ from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Status
 from evaluator.targets import get_target
 from lineage_db.decision import Decision, Ruling
+from lineage_db.entries import Intervention
 from lineage_db.errors import UnknownRun
-from lineage_db.records import Intervention, RunState, StepState, Submission
+from lineage_db.records import RunState, StepState, Submission
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START as NOON

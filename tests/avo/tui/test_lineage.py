@@ -8,7 +8,7 @@ import pytest
 
 from avo.tui.lineage import kept, marked, matches
 from avo.tui.reader import Picture, RunReader
-from lineage_db.records import Intervention
+from lineage_db.entries import Intervention
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START

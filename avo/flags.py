@@ -1,0 +1,28 @@
+"""How a setting becomes an option of the command line."""
+
+from dataclasses import dataclass
+
+RUN = ("run",)
+RUN_AND_RESUME = ("run", "resume")
+STEPS_OF_A_RUN = ("run", "resume", "mcp")
+EVERY_JUDGE = ("run", "resume", "mcp", "evaluate", "export")
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """How a setting is given on the command line. Its help is the text below the setting."""
+
+    group: str
+    """Heading in the help of a command."""
+    metavar: str = ""
+    """What stands for the value in the help; by default the values that can be chosen."""
+    default: str = ""
+    """The default in words, where the value does not say it."""
+    commands: tuple[str, ...] = RUN_AND_RESUME
+    """The commands that have the option."""
+    name: str = ""
+    """Name of the option, where it is not that of the setting."""
+
+
+SEARCH, LIMITS, STEP = "Search", "Limits of the run", "Limits of each step"
+MODELS, WORKERS, JUDGE, WATCH = "Models", "Workers", "Judge", "Watching"

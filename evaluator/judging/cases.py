@@ -1,0 +1,53 @@
+"""What an examination is given: the judge's tools and the cases."""
+
+import random
+from dataclasses import dataclass
+
+from evaluator.compiling.compiler import Compiler
+from evaluator.judging.buffers import InputCache
+from evaluator.judging.planning import Planner
+from evaluator.judging.speed import Speed
+from evaluator.problem import Case
+from evaluator.target import Target
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a judge examines all its candidates with."""
+
+    target: Target
+    planner: Planner
+    compiler: Compiler
+    speed: Speed
+    inputs: InputCache
+    chance: random.Random
+    """Source of randomness; its seed is the judge's secret."""
+
+
+@dataclass(frozen=True)
+class Cases:
+    """The cases that a candidate is examined on."""
+
+    suite: str
+    small: tuple[Case, ...]
+    """Correctness cases."""
+    scored: tuple[Case, ...]
+    """Benchmark cases."""
+    checked: tuple[Case, ...] = ()
+    """Other benchmark cases, which must be right but are not scored."""
+    shown: tuple[Case, ...] = ()
+    """Before acceptance, the benchmark cases that the candidate was scored on: these are among the ``large``, and are
+    examined more closely, as are cases that are drawn.
+    """
+    plan_digest: str | None = None
+    """What identified the launch plans that were scored, if any were: they must be the same."""
+
+    @property
+    def closely(self) -> bool:
+        """Whether this is the examination before acceptance."""
+        return bool(self.shown)
+
+    @property
+    def large(self) -> tuple[Case, ...]:
+        """All benchmark cases."""
+        return (*self.scored, *self.checked)
