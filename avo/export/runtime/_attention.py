@@ -7,7 +7,7 @@ import torch
 from torch.nn.attention.bias import CausalBias, CausalVariant
 from torch.nn.functional import scaled_dot_product_attention
 
-from ._dispatch import NAMESPACE, as_judged, candidates, choose, decline
+from ._dispatch import NAMESPACE, as_judged, candidates, choose, decline, run
 
 
 def attention(
@@ -88,8 +88,8 @@ def _forward(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     out, lse = _empty(query, key, value, causal, scale)
     kernel = choose("attention", query, key, causal)
-    with torch.cuda.device_of(query):
-        kernel.attention(as_judged(query), as_judged(key), as_judged(value), out, lse, causal=causal, scale=scale)
+    q, k, v = (as_judged(tensor) for tensor in (query, key, value))
+    run(kernel.attention, q, k, v, out, lse, causal=causal, scale=scale)
     return out, lse
 
 

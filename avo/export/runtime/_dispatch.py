@@ -4,18 +4,21 @@
 judged on. Among the kernels that take a call, the one that was fastest on the case nearest to the call runs.
 """
 
+import contextvars
 import functools
 import importlib
 import json
 import math
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
+import triton
 
 NAMESPACE = __name__.rpartition(".")[0].replace(".", "_")
 """Namespace of this package's operators in ``torch.ops``."""
@@ -153,6 +156,19 @@ def _fastest(
     nearest = min(speeds, key=lambda each: (distance(each), each.case))
     rivals = [each for each in speeds if each.case == nearest.case and distance(each) == distance(nearest)]
     return max(rivals, key=lambda each: each.tflops).kernel
+
+
+def run(kernel: Callable[..., None], query: torch.Tensor, *tensors: torch.Tensor, **options: Any) -> None:
+    """Call a kernel's entry on the device of ``query``, its first tensor, with memory for descriptors that it makes on
+    the GPU. Triton's allocator of the caller stays as it is.
+    """
+
+    def call() -> None:
+        triton.set_allocator(lambda size, alignment, stream: query.new_empty(size, dtype=torch.int8))
+        with torch.cuda.device_of(query):
+            kernel(query, *tensors, **options)
+
+    contextvars.copy_context().run(call)
 
 
 def as_judged(tensor: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from ._dispatch import NAMESPACE, as_judged, candidates, choose, decline
+from ._dispatch import NAMESPACE, as_judged, candidates, choose, decline, run
 
 _ROWS = 1024
 """Number of queries that torch takes at once: for each query head it needs a mask of these by all keys."""
@@ -93,8 +93,8 @@ def _forward(
     out, lse = _empty(query, key, value, block_indices, block_size, scale)
     kernel = choose("selected_attention", query, key, True, block_size)
     q, k, v = (as_judged(tensor) for tensor in (query, key, value))
-    with torch.cuda.device_of(query):
-        kernel.selected_attention(q, k, v, block_indices.contiguous(), out, lse, block_size=block_size, scale=scale)
+    blocks = block_indices.contiguous()
+    run(kernel.selected_attention, q, k, v, blocks, out, lse, block_size=block_size, scale=scale)
     return out, lse
 
 

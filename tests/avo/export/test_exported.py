@@ -88,6 +88,22 @@ def test_selected_attention_works_on_the_offline_executor(tmp_path: Path) -> Non
     assert "5 passed" in done.stdout, done.stdout + done.stderr
 
 
+def test_a_kernel_has_memory_for_descriptors_and_the_callers_allocator_stays(package: Path) -> None:
+    script = (
+        "import torch, triton\nfrom small_one import _dispatch\n"
+        "from triton.runtime import _allocation\n"
+        "triton.set_allocator(mine := lambda *_: None)\n"
+        "def kernel(q, out, *, scale):\n"
+        "    memory = _allocation._allocator.get()(256, 128, None)\n"
+        "    print(memory.shape, memory.dtype, memory.device, scale)\n"
+        "_dispatch.run(kernel, torch.zeros(2), torch.zeros(2), scale=0.5)\n"
+        "print(_allocation._allocator.get() is mine)\n"
+    )
+    folder = package / "build" / "torch-universal"
+    done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True)
+    assert done.stdout == "torch.Size([256]) torch.int8 cpu 0.5\nTrue\n", done.stderr
+
+
 def test_unused_imports_are_gone(package: Path) -> None:
     assert "import os" not in (package / "build/torch-universal/small_one/kernels/small_v0.py").read_text()
 
