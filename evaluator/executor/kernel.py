@@ -24,7 +24,7 @@ from evaluator.executor.parser import parse
 from evaluator.executor.reach import MORE_PASSES, PASSES, Reach, busiest, loads_in_loops, placed
 from evaluator.executor.sanitizer import Sanitizer
 from evaluator.executor.script import Script
-from evaluator.executor.waiting import polls, waiting_loops
+from evaluator.executor.waiting import polls, waiting_loops, without_waits
 from evaluator.executor.work import bodies, loops
 from evaluator.plan import Argument, Scalar
 from evaluator.work import SAMPLED_PROGRAMS, Counted, Trips
@@ -126,16 +126,22 @@ class Kernel:
         """Return the work of programs that executed each block of ``followed`` so often, and where a sample of them
         reads and writes in the first passes of their loops: in few, if these show all that the programs ask for.
         """
-        sample, passes = busiest(passes.sum(0), SAMPLED_PROGRAMS), self._working(followed, passes)
+        samples = [busiest(passes.sum(0), SAMPLED_PROGRAMS)]
+        passes = without_waits(followed, self.waiting, passes)
         times = {block.index: int(passes[block.index].sum()) for block in walk_blocks(followed.body)}
+        loads = loads_in_loops(self._places.function, times)
 
-        def look(most_passes: int) -> Reach:
+        def look(most: int) -> Reach:
             space, told = Reach(memory), prompter(script)
-            self._places.passes(space, args, grid, sample, deadline=deadline, script=told, most_passes=most_passes)
+            for programs in samples:
+                self._places.passes(space, args, grid, programs, deadline=deadline, script=told, most_passes=most)
             return space
 
         space = look(PASSES)
-        if not space.shows(loads_in_loops(self._places.function, times)):
+        if others := space.unseen(loads) & times.keys():  # what programs do that have less to do
+            samples += [busiest(passes[block], SAMPLED_PROGRAMS) for block in sorted(others)]
+            space = look(PASSES)
+        if not space.shows(loads):
             space = look(MORE_PASSES)
         work = bodies(self.function, times, passes.shape[1])
         parents, lines = tuple(loop.parent for loop in self.loops), tuple(loop.lines for loop in self.loops)
@@ -373,12 +379,6 @@ class Kernel:
     @cached_property
     def _sanitized(self) -> Code:
         return Code(self.function, self.function, sanitize=True)
-
-    def _working(self, followed: Function, passes: torch.Tensor) -> torch.Tensor:
-        """Return how often programs executed each block of ``followed``, without those that only wait."""
-        waits = [op for op in walk(followed.body) if op.loop in self.waiting]
-        idle = [block.index for op in waits for region in op.regions for block in walk_blocks(region)]
-        return passes.index_fill(0, torch.tensor(idle, dtype=torch.int64), 0)
 
     def _loop_trips(self, passes: torch.Tensor) -> Trips:
         return tuple(passes[loop.block].numpy() for loop in self.loops)

@@ -121,6 +121,10 @@ class Reach(Marks):
         """Whether all of these places were observed, with nothing masked off."""
         return all(place in self._seen and self._seen[place].asked >= self._seen[place].whole for place in places)
 
+    def unseen(self, places: Mapping[str, int]) -> set[int]:
+        """Return the blocks of those of the places, given by place, that were not observed."""
+        return {block for place, block in places.items() if place not in self._seen}
+
     def accesses(self) -> tuple[Access, ...]:
         """Return what was observed."""
         return tuple(_access(place, seen) for place, seen in self._seen.items() if seen.asked)
@@ -153,13 +157,14 @@ def busiest(passes: Tensor, most: int) -> Tensor:
     return torch.arange(together) + int(found[found.numel() // 2])
 
 
-def loads_in_loops(function: Function, times: Mapping[int, int]) -> list[str]:
-    """Return the places of loads in the loops of a ``placed`` function, except in blocks that no program executes.
+def loads_in_loops(function: Function, times: Mapping[int, int]) -> dict[str, int]:
+    """Return the places of loads in the loops of a ``placed`` function with the indices of their blocks, except in
+    blocks that no program executes.
 
     ``times`` has how often all programs together executed each block; one that is missing there counts as executed.
     """
     executed = (block for block in walk_blocks(function.body) if times.get(block.index, 1))
-    return [op.location for block in executed for op in block.ops if re.match(r"\d+ r", op.location)]
+    return {op.location: block.index for block in executed for op in block.ops if re.match(r"\d+ r", op.location)}
 
 
 def placed(function: Function) -> Function:

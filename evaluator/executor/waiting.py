@@ -6,13 +6,15 @@ So the programs of such a kernel run one at a time, each until it waits; then an
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
+
+import torch
 
 from evaluator.executor.effects import Effects, effects, is_volatile
 from evaluator.executor.errors import Deadlock
 from evaluator.executor.faults import Site
-from evaluator.executor.ir import Function, Op, walk
+from evaluator.executor.ir import Function, Op, walk, walk_blocks
 
 MAX_WAITING = 1024
 """Number of waiting programs from which a new one starts only if none can continue; each has a thread."""
@@ -54,6 +56,13 @@ def waiting_loops(function: Function) -> frozenset[int]:
             if not works and any(not polled.isdisjoint(one.results) for one in inner):
                 found.add(op.loop)
     return frozenset(found)
+
+
+def without_waits(function: Function, waiting: Set[int], passes: torch.Tensor) -> torch.Tensor:
+    """Return how often programs executed each block [blocks, programs], those in ``waiting`` loops never."""
+    waits = [op for op in walk(function.body) if op.loop in waiting]
+    idle = [block.index for op in waits for region in op.regions for block in walk_blocks(region)]
+    return passes.index_fill(0, torch.tensor(idle, dtype=torch.int64), 0)
 
 
 def _may_poll(op: Op, constants: dict[int, tuple[str, ...]]) -> bool:

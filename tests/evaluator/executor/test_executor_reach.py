@@ -310,6 +310,26 @@ def test_loads_that_the_first_passes_leave_out_are_seen(executor):
 
 
 @triton.jit
+def few_and_many(X, Y, Out, first, N: tl.constexpr):
+    p, i = tl.program_id(0), tl.arange(0, N)
+    total = tl.zeros((N,), tl.float32)
+    if p < first:
+        for step in range(8):
+            total += tl.load(X + step * N + i)
+    else:
+        for step in range(2):
+            total += tl.load(Y + (p * 2 + step) * N + i)
+    tl.store(Out + p * N + i, total)
+
+
+def test_what_programs_load_that_have_less_to_do_is_seen(executor):
+    values = torch.zeros(8 * 64), torch.zeros(2 * 1024 * 64), torch.zeros(1024 * 64)
+    seen = accesses(executor.prepare(few_and_many, *values, 300, grid=(1024,), N=64))
+    assert (seen["X"].program_bytes, seen["X"].distinct) == (256, 1 / SAMPLED_PROGRAMS)
+    assert (seen["Y"].program_bytes, seen["Y"].distinct, seen["Y"].fresh) == (256, 1, 1)
+
+
+@triton.jit
 def masked_scalars(Flags, Out, n):
     p = tl.program_id(0)
     tl.store(Out + p, tl.load(Flags + p, mask=p >= n, other=0.0), mask=p >= n)
