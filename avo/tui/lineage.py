@@ -93,7 +93,8 @@ def matches(version: Version, versions: Mapping[int, Version], words: str) -> bo
 
     ``v12`` matches version 12, ``>0.5`` a version that gained more than 0.5 percent.
     """
-    said = f"{version.change}\n{version.attempt.hypothesis}\n{version.niche}".lower()
+    attempt = version.attempt
+    said = "\n".join((version.change, attempt.change, attempt.hypothesis, version.seen, version.niche)).lower()
     return all(_matches(version, versions, said, word) for word in words.lower().split())
 
 
