@@ -22,6 +22,7 @@ from agents.served import PendingCall, Served
 from agents.settings import ModelSettings, Settings
 from agents.single_turn import SingleTurn
 from avo.config import RunConfig
+from avo.search.budget import Allowance
 from avo.search.seeding import seed_operator
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Status
@@ -212,7 +213,10 @@ class Interleaved:
                 raise Killed
 
         judge = self._world.judge(pause)
-        work = make_work(self.store, self.run, judge, self.config, clock=self.clock, knowledge=Library.load())
+        looks = Allowance(step_looks=self.config.step_looks)
+        work = make_work(
+            self.store, self.run, judge, self.config, clock=self.clock, knowledge=Library.load(), allowance=looks
+        )
         self._turns.wait(worker)
         try:
             for _ in range(steps):

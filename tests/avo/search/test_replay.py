@@ -299,7 +299,7 @@ def replays_exactly(
     folder.mkdir(exist_ok=True)
     config = RunConfig(
         seed=seed, population=population, islands=2, migrate_every=3, restart_after=4, archive_by=("limiter",),
-        patience_steps=3, target=world.target,
+        patience_steps=3, target=world.target, step_looks=3,
     )  # fmt: skip
     with Store.open(str(folder / "runs.db")) as store, Store.open(str(folder / "replays.db")) as other:
         made = Interleaved(store, config, world, deaths=0.05)

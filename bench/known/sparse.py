@@ -1,6 +1,6 @@
 """The moves that lead from each seed of ``fsa`` to the best kernels known, and the predicted score after each.
 
-    python -m bench.known.fsa_moves [--target h100]
+    python -m bench.known.sparse [--target h100]
 
 Scores are geometric means over the suite ``quick``, in TFLOPS; numbers are not checked. A source that several paths
 share is predicted once.
