@@ -44,10 +44,11 @@ bench-model: $(READY)  ## The tables of docs/performance-model.md anew: minutes 
 results: $(READY)  ## docs/results.md anew: 90 minutes of searching.
 	$(BIN)/python -m bench.results --minutes 15 --out docs/results.md
 
+# setuptools warns at length of every editable installation.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 clean:

@@ -208,18 +208,27 @@ def _starts(brief: Brief, rng: random.Random) -> Iterator[tuple[Version, Attempt
         attempt = brief.desk.attempt(rng.choice(better).attempt_id)
         parent = next(known[number] for number in attempt.parents if number in known)
         yield parent, attempt, edit_of(attempt.change, attempt.source, f"attempt {attempt.id}")
-    for version in _parents(brief.versions, brief.asked, rng):
+    edited = {number for each in (*brief.attempts, *brief.looks) for number in each.parents}
+    for version in _parents(brief.versions, brief.asked, edited, rng):
         yield version, version.attempt, Edit(version.attempt.source, (), ())
 
 
-def _parents(versions: Sequence[Version], asked: Version | None, rng: random.Random) -> Iterator[Version]:
+def _parents(
+    versions: Sequence[Version], asked: Version | None, edited: Collection[int], rng: random.Random
+) -> Iterator[Version]:
     """Yield every version once, the best first, which is the last; now and then another one comes before it.
 
-    One that is ``asked`` for comes before all.
+    Of several seeds, those that were never ``edited`` come first, in any order: a slower one may lead further. One that
+    is ``asked`` for comes before all.
     """
     ranked = sorted(versions, key=lambda version: -version.number)
     if len(ranked) > 1 and rng.random() >= _BEST_PARENT:
         ranked.insert(0, ranked.pop(rng.randrange(1, len(ranked))))
+    seeds = [version for version in versions if not version.parents]
+    if len(seeds) > 1:
+        open_ones = [version for version in seeds if version.number not in edited]
+        rng.shuffle(open_ones)
+        ranked = [*open_ones, *(version for version in ranked if version not in open_ones)]
     if asked is not None:
         ranked.sort(key=lambda version: version is not asked)
     yield from ranked

@@ -227,6 +227,14 @@ def test_an_exhausted_parent_gives_way_to_another() -> None:
     assert world.last.parents == (0,)
 
 
+def test_every_seed_is_edited_before_the_best_version_is_edited_again() -> None:
+    world = World()
+    world.accept(world.attempt(Candidate("mha", SEED.replace("num_stages=1", "num_stages=2")), 300.0, "seed", ()))
+    for seed in range(2):
+        world.step(seed, Mutate())
+    assert {attempt.parents for attempt in world.attempts[-2:]} == {(0,), (1,)}
+
+
 def test_moves_are_combined_once_single_ones_are_used_up() -> None:
     world = World()
     pair = [move for move in MOVES if move.name in ("reciprocal", "reverse")]
