@@ -208,7 +208,8 @@ def _starts(brief: Brief, rng: random.Random) -> Iterator[tuple[Version, Attempt
         attempt = brief.desk.attempt(rng.choice(better).attempt_id)
         parent = next(known[number] for number in attempt.parents if number in known)
         yield parent, attempt, edit_of(attempt.change, attempt.source, f"attempt {attempt.id}")
-    edited = {number for each in (*brief.attempts, *brief.looks) for number in each.parents}
+    edited = {number for attempt in brief.attempts for number in attempt.parents}
+    edited |= {number for look in brief.looks for number in look.parents}
     for version in _parents(brief.versions, brief.asked, edited, rng):
         yield version, version.attempt, Edit(version.attempt.source, (), ())
 
