@@ -22,7 +22,8 @@ def moved(source: str, name: str, label: str) -> str:
     return next(v.source for v in BY_NAME[name].variants(source, H100) if v.label.endswith(label))
 
 
-@pytest.mark.parametrize("seed", [pytest.param("query_outer", marks=pytest.mark.long), "kv_outer"])
+@pytest.mark.long
+@pytest.mark.parametrize("seed", ["query_outer", "kv_outer"])
 @pytest.mark.parametrize("target", list(PATHS))
 def test_moves_lead_from_each_seed_to_the_best_kernel_known(target: str, seed: str) -> None:
     *_, (_, source) = path(seed, get_target(target))

@@ -246,7 +246,7 @@ EVERY = ("mutate", "single_turn", *AGENTS)
     ("world", "population", "operators"),
     [
         (PREDICTED, "lineage", ("mutate",)),
-        (PREDICTED, "islands", ("mutate", "agent")),
+        pytest.param(PREDICTED, "islands", ("mutate", "agent"), marks=pytest.mark.long),
         (PREDICTED, "archive", EVERY),
         (MEASURED, "lineage", AGENTS),
     ],
