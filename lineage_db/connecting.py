@@ -106,7 +106,8 @@ def server(text: str, read_only: bool) -> tuple[str, str, Engine]:
     try:
         session = {name: value for name, value in _SESSION.items() if name not in url.query}
         engine = create_engine(url.set(drivername="postgresql+psycopg"), connect_args=session)
-        engine = engine.execution_options(postgresql_readonly=read_only)
+        if read_only:  # otherwise the server decides
+            engine = engine.execution_options(postgresql_readonly=True)
     except ImportError:
         raise DatabaseUnavailable(f"{label} needs psycopg: pip install 'avo-kernels[postgresql]'") from None
 

@@ -271,6 +271,7 @@ def test_longer_runs_of_several_workers_that_die_lead_to_the_same_lineage(
 @pytest.mark.long
 def test_a_run_of_several_processes_leads_to_the_same_lineage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("avo.search.replay.get_operator", lambda name: few_moves())
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))  # where Ray's workers find these tests
     config = RunConfig(workers=3, evaluators=3, max_attempts=40, patience_steps=3)
     judge = partial(FakeEvaluator, any_kernel)
     with Store.open(str(tmp_path / "runs.db")) as store, Store.open(str(tmp_path / "replays.db")) as other:
