@@ -139,7 +139,7 @@ def test_forced_blocks_are_left_out_of_the_lists_once(complaint: Callable[..., s
             (("split", "skip", "exp2", "descriptors"),),
             (("descriptors", "skip", "split", "late-scale", "exp2"),),
             (("descriptors", "skip", "specialise", "reverse", "swap", "polynomial", "reorder"),),
-            (("split", "side", "even", "relative", "merge", "reverse", "device-descriptors", "lazy"),),
+            (("split", "side", "even", "relative", "merge", "device-descriptors", "lazy"),),
             (("persistent", "relative", "split", "specialise", "polynomial", "store"),),
             (("swap", "reverse", "split", "reciprocal", "tile"),),
             (("group", "skip", "split", "lazy", "persistent", "reverse", "descriptors"),),
