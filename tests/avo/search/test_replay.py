@@ -272,7 +272,7 @@ def test_longer_runs_of_several_workers_that_die_lead_to_the_same_lineage(
 def test_a_run_of_several_processes_leads_to_the_same_lineage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("avo.search.replay.get_operator", lambda name: few_moves())
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))  # where Ray's workers find these tests
-    config = RunConfig(workers=3, evaluators=3, max_attempts=20, patience_steps=3, step_looks=3)
+    config = RunConfig(workers=3, evaluators=3, max_attempts=40, patience_steps=3, step_looks=3)
     judge = partial(FakeEvaluator, any_kernel)
     with Store.open(str(tmp_path / "runs.db")) as store, Store.open(str(tmp_path / "replays.db")) as other:
         run = make_run(store, config, seeds=(seed_source("mha"), seed_source("mha", "tuned")))
@@ -280,7 +280,7 @@ def test_a_run_of_several_processes_leads_to_the_same_lineage(tmp_path: Path, mo
         RunSession(store, run, config, deadline=None, hire=crew, stop=Stop(), say=print).drive()
         record = RecordedRun.read(store, run)
         assert len({step.worker for step in record.concluded}) == 3
-        assert len(record.versions) > 3
+        assert len(record.versions) > 2
         assert replay(record, other, make_run(other, config), config, recorded_judge(record), utc_now) == ""
 
 
