@@ -3,7 +3,7 @@
 python -m bench.known            prints both tables: some minutes
 python -m bench.known --write    also puts them into bench/known/README.md
 
-A kernel is a file PROBLEM_TARGET.py here. Every speed is predicted, on the suite quick.
+A kernel is a file PROBLEM_TARGET.py here; gqa has those of mha. Every speed is predicted, on the suite quick.
 """
 
 from collections.abc import Iterator
@@ -30,13 +30,14 @@ PATHS = {
 
 
 def sources() -> dict[tuple[str, str], str]:
-    """Return the best sources known by problem and target."""
-    return {
+    """Return the best sources known by problem and target. Those of mha take shared keys, and are gqa's too."""
+    found = {
         (problem, target): path.read_text()
         for path in sorted(HERE.glob("*_*.py"))
         if not path.name.startswith("_")
         for problem, target in [path.stem.split("_")]
     }
+    return found | {("gqa", target): source for (problem, target), source in found.items() if problem == "mha"}
 
 
 def walk(problem: str, target: str) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Attention forward for Blackwell, each head with keys of its own: warps of one loop have roles.
+"""Attention forward for Blackwell, heads with keys of their own or shared: warps of one loop have roles.
 
 - The scores of the next tile are computed before the softmax of this one, so that the tensor cores need not wait.
 - The output has one accumulator: with two, tensor memory would have to be copied in each pass.

@@ -1,4 +1,4 @@
-"""Attention forward for Hopper, each head with keys of its own: one warp loads, two groups of four compute.
+"""Attention forward for Hopper, heads with keys of their own or shared: one warp loads, two groups of four compute.
 
 - Triton gives warps roles for 128 rows only where descriptors have two axes, made in the kernel, and where the kernel
   has one loop with two products: so masks are in that loop.
