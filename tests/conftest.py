@@ -3,6 +3,7 @@
 import gc
 import os
 import random
+import re
 import secrets
 import sys
 from collections.abc import Iterator
@@ -32,8 +33,17 @@ keep_freed_memory()  # as a judge's process does: many tests judge
 gc.set_threshold(10_000)  # full collections go through torch, triton and all tests; freezing these blinds hypothesis
 
 
+def sees_gpus(marks: str) -> bool:
+    """Return whether tests chosen by ``marks``, pytest's ``-m``, may use this machine's GPUs."""
+    return not marks or re.search(r"(?<!not )\bgpu\b", marks) is not None
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Report which tests are dear, and let each judge of this process draw the same inputs."""
+    """Report which tests are dear, let each judge of this process draw the same inputs, and hide GPUs from tests that
+    were written without one.
+    """
+    if not sees_gpus(config.option.markexpr):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     config.pluginmanager.register(DearestTests())
     secrets.randbits = lambda bits: random.Random(0).getrandbits(bits)
 

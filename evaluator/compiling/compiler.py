@@ -25,6 +25,7 @@ from evaluator.compiling.reasons import advice, failure, in_a_pass, reason
 from evaluator.evaluation import Fault, Status
 from evaluator.locations import located, without_locations
 from evaluator.plan import DEFAULT_LIMITS, KernelIR, LaunchPlan, Level
+from evaluator.sandbox import tools
 from evaluator.sandbox.jobs import Crashed, Finished, ForkServer, Limits, TimedOut
 from evaluator.target import Target
 
@@ -173,7 +174,9 @@ class Compiler:
     def _cache_path(self, kernel: KernelIR, text: str, target: Target) -> Path | None:
         if self._cache_dir is None:
             return None
-        key = json.dumps([_CACHE_FORMAT, version("triton"), target.arch, kernel.level, kernel.options, text])
+        key = json.dumps(
+            [_CACHE_FORMAT, version("triton"), tools.versions(), target.arch, kernel.level, kernel.options, text]
+        )
         digest = hashlib.sha256(key.encode()).hexdigest()
         return self._cache_dir / digest[:2] / f"{digest}.json"
 

@@ -21,7 +21,7 @@ from torch.nn.attention.bias import causal_lower_right
 
 from evaluator.catalogue import get_problem, get_suite
 from evaluator.cuda.contender import WorkerContender
-from evaluator.cuda.device import Device, DeviceFault
+from evaluator.cuda.device import Device
 from evaluator.cuda.holding import hold
 from evaluator.cuda.measured import clocks_in_words
 from evaluator.cuda.measuring import Stopwatch, TimedCase
@@ -258,7 +258,7 @@ def main(arguments: Sequence[str] | None = None, open_device: Callable[[], Devic
         card = device.card
         card.target()
         held = hold(card) if open_device is None else None
-    except (EvaluatorError, DeviceFault) as error:
+    except EvaluatorError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     chance = random.Random(secrets.randbits(64))

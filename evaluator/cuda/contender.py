@@ -88,8 +88,8 @@ class Link(Protocol):
         """End it in good order."""
         ...
 
-    def kill(self) -> None:
-        """End it at once."""
+    def kill(self) -> bool:
+        """End it at once, and return whether it ended."""
         ...
 
 
@@ -153,7 +153,11 @@ class WorkerContender:
                 running = answer["running"]
                 line = self._link.next_line(limit_s + GRACE_S if running else PREPARE_S)
         except TimeoutError:
-            self._link.kill()
+            if not self._link.kill():
+                raise EvaluatorUnavailable(
+                    f"case {case}: the GPU worker survives being killed, so a kernel may still run on the card: "
+                    "nvidia-smi --gpu-reset, or restart the machine"
+                ) from None
             if running:
                 return Fault(Status.TIMED_OUT, f"case {case}: a run did not end on the GPU within {limit_s:.3g} s")
             silence = f"the GPU worker is silent for {PREPARE_S:g} s without running a kernel"

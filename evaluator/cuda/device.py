@@ -8,6 +8,7 @@ import torch
 
 from evaluator.binary import Binary
 from evaluator.cuda.cards import Card
+from evaluator.errors import EvaluatorUnavailable
 from evaluator.plan import Argument, KernelIR
 
 Enqueue = Callable[[], None]
@@ -39,6 +40,10 @@ class DeviceFault(Exception):
     """A kernel cannot be launched on this device; ``str()`` is one line that its author can act on."""
 
 
+class MachineFault(EvaluatorUnavailable):
+    """This machine cannot run kernels as it is, whoever wrote them; ``str()`` is one line that its owner can act on."""
+
+
 class PlanFault(Exception):
     """A plan asks for something that does not exist; ``str()`` is one line that its author can act on."""
 
@@ -57,7 +62,9 @@ class Device(Protocol):
         ...
 
     def load(self, ir: KernelIR, binary: Binary) -> Kernel:
-        """Return a function that launches ``binary``. Raises ``DeviceFault`` when it does not fit."""
+        """Return a function that launches ``binary``. Raises ``DeviceFault`` when it does not fit, and
+        ``MachineFault`` when it is not loaded for another reason.
+        """
         ...
 
     def record(self, enqueue: Enqueue) -> Enqueue:

@@ -22,11 +22,16 @@ REASONS = {
 }
 """NVML's reasons for a clock that is not higher, by bit. An idle GPU, NVML's bit 0x01, slows no kernel."""
 SLOWDOWN = (
-    pynvml.nvmlClocksThrottleReasonHwSlowdown
+    pynvml.nvmlClocksThrottleReasonSwThermalSlowdown
     | pynvml.nvmlClocksThrottleReasonHwThermalSlowdown
     | pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown
 )
-"""Reasons for which a healthy card does not slow down: heat, and too little power."""
+"""Reasons for which a healthy card does not slow down: heat, and too little power.
+
+``HwSlowdown`` is none of them: besides these it "may be also reported during PState or clock change" (NVML API,
+"NvmlClocksEventReasons"; DCGM API, ``DCGM_CLOCKS_EVENT_REASON_HW_SLOWDOWN``). Neither is ``SwPowerCap``: a card at its
+power limit is what kernels that use all of it run on.
+"""
 
 
 class NvmlMissing(Exception):
@@ -37,12 +42,25 @@ class Nvml:
     """NVML's view of one GPU."""
 
     def __init__(self, uuid: str | None = None) -> None:
-        """Look at the GPU called ``uuid``, with or without ``GPU-``, or the first one. Raises ``NvmlMissing``."""
+        """Look at the GPU called ``uuid``, or the first one. Raises ``NvmlMissing``.
+
+        CUDA tells a uuid without saying of what. A part of a GPU under MIG is called ``MIG-`` and its uuid by NVML
+        (since driver R470), and only the whole GPU has clocks (NVML API, ``nvmlDeviceGetHandleByUUID`` and
+        ``nvmlDeviceGetDeviceHandleFromMigDeviceHandle``).
+        """
         _ask(pynvml.nvmlInit)
         if uuid is None:
             self._handle = _ask(pynvml.nvmlDeviceGetHandleByIndex, 0)
-        else:
-            self._handle = _ask(pynvml.nvmlDeviceGetHandleByUUID, f"GPU-{uuid.removeprefix('GPU-')}")
+            return
+        bare = uuid.removeprefix("GPU-").removeprefix("MIG-")
+        try:
+            self._handle = _ask(pynvml.nvmlDeviceGetHandleByUUID, f"GPU-{bare}")
+        except NvmlMissing as no_gpu:
+            try:
+                part = _ask(pynvml.nvmlDeviceGetHandleByUUID, f"MIG-{bare}")
+            except NvmlMissing:
+                raise no_gpu from None
+            self._handle = _ask(pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle, part)
 
     def driver(self) -> str:
         """Return the driver's version. Raises ``NvmlMissing``."""

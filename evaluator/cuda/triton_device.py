@@ -24,8 +24,9 @@ from triton.runtime.errors import OutOfResources
 
 from evaluator.binary import Binary
 from evaluator.cuda.cards import Card
-from evaluator.cuda.device import Clocks, DeviceFault, Enqueue, Kernel, PlanFault, Took
+from evaluator.cuda.device import Clocks, DeviceFault, Enqueue, Kernel, MachineFault, PlanFault, Took
 from evaluator.cuda.nvml import Nvml, NvmlMissing
+from evaluator.cuda.start import Driver, building
 from evaluator.plan import Argument, Descriptor, KernelIR, Pointer, Scalar
 
 FLUSH_BYTES = 2**28
@@ -42,19 +43,19 @@ _INT_BITS = {"i1": 8, "i8": 8, "i16": 16, "i32": 32, "i64": 64}
 
 
 class TritonDevice:
-    """The current CUDA device of this process. Raises ``DeviceFault`` when there is none."""
+    """The current CUDA device of this process. Raises ``MachineFault`` when there is none to measure on."""
 
     def __init__(self) -> None:
-        if not torch.cuda.is_available():
-            raise DeviceFault(
-                "torch finds no CUDA GPU: it needs an NVIDIA driver and a CUDA build of torch "
-                f"(this one is {torch.__version__})"
-            )
-        torch.cuda.init()
+        try:
+            torch.cuda.init()  # which says why there is none, where ``is_available`` only denies it
+        except (RuntimeError, AssertionError) as error:
+            why = str(error).strip().splitlines()[0]
+            raise MachineFault(f"torch finds no CUDA GPU: {why:.300} (torch {torch.__version__})") from None
         index = torch.cuda.current_device()
         self.place = torch.device("cuda", index)
         properties = torch.cuda.get_device_properties(index)
-        limits = triton.runtime.driver.active.utils.get_device_properties(index)
+        with building():
+            limits = triton.runtime.driver.active.utils.get_device_properties(index)
         self._nvml = _answer(lambda: Nvml(str(properties.uuid)))
         self._clocks: Clocks | None = None
         self.card = Card(
@@ -68,8 +69,11 @@ class TritonDevice:
             driver=(self._nvml and _answer(self._nvml.driver)) or "",
             uuid=str(properties.uuid),
         )
-        self._flushed = torch.zeros(max(FLUSH_BYTES, 2 * self.card.l2_bytes) // 4, dtype=torch.int32, device=self.place)
         self._driver = ctypes.CDLL("libcuda.so.1")
+        asked = Driver(self._driver, index)
+        asked.check_sharing()
+        asked.check_assembler(self.card.arch, self.card.driver)
+        self._flushed = torch.zeros(max(FLUSH_BYTES, 2 * self.card.l2_bytes) // 4, dtype=torch.int32, device=self.place)
         self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
         self._scratch: list[torch.Tensor] = []
         triton.set_allocator(self._allocate)
@@ -100,9 +104,12 @@ class TritonDevice:
             source = SimpleNamespace(signature=dict(enumerate(types)))
             compiled = CompiledKernel(source, {name: str(path) for name, path in files.items()}, "")
         try:
-            compiled._init_handles()
-        except (OutOfResources, RuntimeError) as error:
+            with building():  # up to Triton 3.7 there is a launcher for each signature
+                compiled._init_handles()
+        except OutOfResources as error:
             raise DeviceFault(f"kernel {ir.name}: {error}") from None
+        except RuntimeError as error:  # the driver runs what the assembler makes, but not this
+            raise MachineFault(f"kernel {ir.name} is not loaded: {error}") from None
 
         def launch(grid: tuple[int, int, int], arguments: Sequence[Argument], buffers: Sequence[torch.Tensor]) -> None:
             try:

@@ -34,7 +34,7 @@ from evaluator.binary import Binary
 from evaluator.capture.plan_reading import plan_from_json
 from evaluator.catalogue import get_problem
 from evaluator.cuda.cards import Card
-from evaluator.cuda.device import Device, DeviceFault, Enqueue, PlanFault
+from evaluator.cuda.device import Device, DeviceFault, Enqueue, MachineFault, PlanFault
 from evaluator.cuda.running import Running
 from evaluator.evaluation import Fault, Status
 from evaluator.plan import LaunchPlan
@@ -69,6 +69,9 @@ class Worker:
             self._say(_fault(Status.DOES_NOT_FIT, str(error)))
         except _KernelFault as error:
             self._say(_fault(Status.CRASHED, f"the GPU reports: {error}"))
+            return False
+        except MachineFault as error:
+            self._say({"error": str(error)})
             return False
         except torch.OutOfMemoryError as error:
             self._say({"error": f"out of memory on the GPU: {first_line(error)}"})
@@ -191,8 +194,9 @@ class LocalLink:
     def end(self) -> None:
         """Nothing is left behind."""
 
-    def kill(self) -> None:
+    def kill(self) -> bool:
         """Nothing is left behind."""
+        return True
 
 
 def _refused(fault: Fault) -> dict[str, Any]:
@@ -228,7 +232,7 @@ def main() -> int:
     torch.set_num_threads(min(_THREADS, len(os.sched_getaffinity(0))))
     try:
         device = TritonDevice()
-    except (DeviceFault, RuntimeError, AssertionError) as error:
+    except (MachineFault, RuntimeError, AssertionError) as error:
         say({"error": first_line(error)})
         return 2
     serve(device, sys.stdin, say)

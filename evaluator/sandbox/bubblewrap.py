@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from evaluator.sandbox import tools
 from evaluator.sandbox.landlock import READABLE
 
 WORK = "/tmp/avo-sandbox"
@@ -28,7 +29,7 @@ _PROBE_S = 120.0
 def command(folders: Iterable[Path] = ()) -> list[str]:
     """Return what to put before a command line to run it in namespaces in which ``folders`` can be read too.
 
-    The process ends with the thread that starts it.
+    The process ends with the thread that starts it. Raises as ``tools.chosen``.
     """
     arguments = [
         shutil.which("bwrap") or "bwrap",
@@ -67,8 +68,10 @@ def _system() -> Iterator[str]:
 
 
 def _ours(folders: Iterable[Path]) -> list[str]:
-    """Return the folders of the interpreter, its packages and this one, by their names and by where links lead."""
-    given = [sys.prefix, sys.base_prefix, str(Path(__file__).parents[1]), *map(str, folders)]
+    """Return the folders of the interpreter, its packages and this one, and the assemblers that the environment names,
+    by their names and by where links lead.
+    """
+    given = [sys.prefix, sys.base_prefix, str(Path(__file__).parents[1]), *map(str, folders), *tools.chosen().values()]
     paths = sorted({os.path.abspath(path) for path in given} | {os.path.realpath(path) for path in given})
     held = [*_system(), *paths]
     return [path for path in paths if path not in READABLE and not any(path.startswith(f"{other}/") for other in held)]

@@ -26,7 +26,7 @@ from typing import IO, Any, TypeAlias
 
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.isolation import Sandbox
-from evaluator.sandbox import bubblewrap
+from evaluator.sandbox import bubblewrap, tools
 from evaluator.sandbox.forkserver import HEADER_BYTES, PR_SET_DUMPABLE, frame
 from evaluator.sandbox.patience import MOST
 
@@ -238,6 +238,7 @@ def _environment(work: str) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "TRITON_DEFAULT_FP_FUSION": "1",
+        **tools.chosen(),
     }
 
 

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from evaluator.sandbox import tools
+
 # linux/landlock.h; the system calls have these numbers on every architecture
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION, _PATH_BENEATH = 1, 1
@@ -56,12 +58,15 @@ def restrict(folder: str) -> None:
 
 
 def _made_of() -> Iterable[str]:
-    """Yield the folders of the interpreter, its packages and this one, but not the folder this one lies in."""
+    """Yield the folders of the interpreter, its packages and this one, but not the folder this one lies in; and the
+    assemblers that the environment names.
+    """
     package = Path(__file__).resolve().parents[1]
     entries = {Path(entry).resolve() for entry in sys.path if entry}
     yield from READABLE
     yield from (sys.prefix, sys.base_prefix, str(package))
     yield from (str(entry) for entry in sorted(entries - {package.parent}))
+    yield from tools.chosen().values()
 
 
 def _allow(ruleset: int, path: str, access: int) -> None:

@@ -15,7 +15,12 @@ from evaluator.errors import EvaluatorUnavailable
 START_S = 600.0
 """How long a child may take to say its first line: it may import torch on a busy machine, or be on another one."""
 _END_S = 3.0
-ENVIRONMENT = frozenset({"PATH", "HOME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "OMP_NUM_THREADS"})
+_KILL_S = 20.0
+"""How long a killed process may take to end: a driver frees its memory first."""
+ENVIRONMENT = frozenset(
+    {"PATH", "HOME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "OMP_NUM_THREADS"}
+    | {"CC", "CXX", "CPATH", "C_INCLUDE_PATH", "LIBRARY_PATH"}  # Triton's launcher is compiled in the GPU worker
+)
 _PREFIXES = ("LC_", "PYTHON", "CUDA_", "NVIDIA_", "TRITON_")
 """Variables of this process's environment that a child gets; API keys are not among them."""
 
@@ -95,16 +100,18 @@ class Child:
             self._process.wait(timeout=_END_S)
         self.kill()
 
-    def kill(self) -> None:
-        """Kill the process group and wait for its end."""
+    def kill(self) -> bool:
+        """Kill the process group, and return whether the process ended: one that waits in a driver may not."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=_KILL_S)
         for reader in self._readers:
             reader.join(_END_S)  # with a limit: what left the group, as ssh's shared connection does, may hold the pipe
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
+        return self._process.returncode is not None
 
     def next_line(self, wall_s: float) -> str:
         """Return the next line it writes, or "" when it died; raise ``TimeoutError`` after ``wall_s``."""

@@ -1,24 +1,30 @@
 /* A CUDA driver without a GPU: it takes what Triton's launcher hands over and prints it.
  *
- * STUB_SIZES: bytes of each kernel parameter, separated by commas.
+ * STUB_SIZES: bytes of each kernel parameter, separated by commas; nothing is printed without it.
+ * STUB_CUDA: what cuDriverGetVersion says. STUB_REFUSES: the error that loading an image ends in.
+ * STUB_ATTRIBUTE, STUB_VALUE: a device attribute, and its value.
  */
 #include "cuda.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+static int told(const char *name, int otherwise) { return getenv(name) ? atoi(getenv(name)) : otherwise; }
+#define printf(...) (void)(getenv("STUB_SIZES") && printf(__VA_ARGS__))
+
 CUresult cuInit(unsigned int flags) { return CUDA_SUCCESS; }
-CUresult cuGetErrorString(CUresult code, const char **text) { *text = "stub"; return CUDA_SUCCESS; }
+CUresult cuGetErrorString(CUresult code, const char **text) { *text = code == CUDA_ERROR_INVALID_IMAGE ? "device kernel image is invalid" : "stub"; return CUDA_SUCCESS; }
 CUresult cuCtxGetCurrent(CUcontext *context) { *context = (CUcontext)1; return CUDA_SUCCESS; }
 CUresult cuCtxSetCurrent(CUcontext context) { return CUDA_SUCCESS; }
 CUresult cuCtxGetDevice(CUdevice *device) { *device = 0; return CUDA_SUCCESS; }
 CUresult cuCtxGetLimit(size_t *value, CUlimit limit) { *value = 0; return CUDA_SUCCESS; }
 CUresult cuCtxSetLimit(CUlimit limit, size_t value) { return CUDA_SUCCESS; }
 CUresult cuDeviceGet(CUdevice *device, int ordinal) { *device = 0; return CUDA_SUCCESS; }
-CUresult cuDriverGetVersion(int *version) { *version = 13000; return CUDA_SUCCESS; }
+CUresult cuDriverGetVersion(int *version) { *version = told("STUB_CUDA", 13000); return CUDA_SUCCESS; }
 CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device) { *context = (CUcontext)1; return CUDA_SUCCESS; }
 CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice device) {
-  *value = attribute == CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN ? 232448
+  *value = attribute == told("STUB_ATTRIBUTE", 0)                             ? told("STUB_VALUE", 0)
+           : attribute == CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN ? 232448
            : attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR        ? 9
            : attribute == CU_DEVICE_ATTRIBUTE_WARP_SIZE                       ? 32
                                                                               : 0;
@@ -27,8 +33,14 @@ CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice
 CUresult cuModuleLoadData(CUmodule *module, const void *image) {
   printf("image %.3s\n", (const char *)image + 1);
   *module = (CUmodule)2;
-  return CUDA_SUCCESS;
+  return told("STUB_REFUSES", CUDA_SUCCESS);
 }
+CUresult cuLaunchKernel(CUfunction function, unsigned int x, unsigned int y, unsigned int z, unsigned int bx,
+                        unsigned int by, unsigned int bz, unsigned int shared, CUstream stream, void **params,
+                        void **extra) {
+  return function == (CUfunction)3 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
+}
+CUresult cuCtxSynchronize(void) { return CUDA_SUCCESS; }
 CUresult cuModuleUnload(CUmodule module) { return CUDA_SUCCESS; }
 CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name) {
   printf("function %s\n", name);

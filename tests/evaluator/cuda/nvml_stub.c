@@ -12,8 +12,12 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned int index, void **device) {
   return result("index");
 }
 int nvmlDeviceGetHandleByUUID(const char *uuid, void **device) {
+  *device = (void *)(strncmp(uuid, "MIG-", 4) ? 0x7f0000000002 : 0x7f0000000003);
+  return strcmp(uuid, "GPU-1234") && strcmp(uuid, "MIG-4321") ? 6 /* NVML_ERROR_NOT_FOUND */ : 0;
+}
+int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(void *part, void **device) {
   *device = (void *)0x7f0000000002;
-  return strcmp(uuid, "GPU-1234") ? 6 /* NVML_ERROR_NOT_FOUND */ : 0;
+  return part == (void *)0x7f0000000003 ? 0 : 2 /* NVML_ERROR_INVALID_ARGUMENT */;
 }
 int nvmlSystemGetDriverVersion(char *version, unsigned int length) {
   strncpy(version, "550.54.15", length);

@@ -52,7 +52,16 @@ def test_the_card_with_that_uuid_tells_its_clock_and_reasons() -> None:
 def test_reasons_are_named_by_the_bits_of_nvml_h() -> None:
     assert in_words(0x44) == "software power cap, hardware thermal slowdown"
     assert in_words(0x01) == "none"
-    assert SLOWDOWN == 0x08 | 0x40 | 0x80
+
+
+def test_heat_and_lack_of_power_slow_a_card_down_and_a_change_of_clocks_does_not() -> None:
+    # nvml.h: software and hardware thermal slowdown and power brake; hardware slowdown is set when clocks change, too
+    assert SLOWDOWN == 0x20 | 0x40 | 0x80
+
+
+@pytest.mark.usefixtures("stub")
+def test_a_part_of_a_card_has_the_clocks_of_the_whole() -> None:
+    assert Nvml("4321").clocks() == Clocks(1755, 0x44)
 
 
 @pytest.mark.usefixtures("stub")

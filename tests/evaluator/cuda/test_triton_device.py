@@ -1,7 +1,6 @@
 """What a plan asks for arrives at the CUDA driver's door, through Triton's own launcher."""
 
 import os
-import shutil
 import struct
 import subprocess
 import sys
@@ -12,27 +11,21 @@ from typing import Any
 
 import pytest
 import torch
-import triton
 
 from evaluator.cuda.device import Took
 from evaluator.cuda.triton_device import TritonDevice, launcher_type, placed
 from evaluator.plan import Argument, Descriptor, Pointer, Scalar
 from tests.evaluator.cuda.launch_once import SIZES
 
-HERE = Path(__file__).parent
-HEADERS = Path(triton.__file__).parent / "backends" / "nvidia" / "include"
-
 
 @pytest.mark.skipif(
-    shutil.which("gcc") is None or not Path(sysconfig.get_path("include"), "Python.h").exists(),
-    reason="Triton's launcher is compiled: needs gcc and Python's headers",
+    not Path(sysconfig.get_path("include"), "Python.h").exists(),
+    reason="Triton's launcher is compiled: needs Python's headers",
 )
-def test_a_launch_reaches_the_driver_with_every_argument_in_its_place(tmp_path: Path) -> None:
-    stub = [str(HERE / "libcuda_stub.c"), "-I", str(HEADERS), "-shared", "-fPIC", "-w", "-o"]
-    subprocess.run(["gcc", *stub, str(tmp_path / "libcuda.so.1")], check=True, timeout=600)
+def test_a_launch_reaches_the_driver_with_every_argument_in_its_place(tmp_path: Path, libcuda: Path) -> None:
     environment = os.environ | {
-        "TRITON_LIBCUDA_PATH": str(tmp_path),
-        "LD_LIBRARY_PATH": str(tmp_path),
+        "TRITON_LIBCUDA_PATH": str(libcuda.parent),
+        "LD_LIBRARY_PATH": str(libcuda.parent),
         "TRITON_CACHE_DIR": str(tmp_path / "cache"),
         "TRITON_DEFAULT_FP_FUSION": "1",
         "STUB_SIZES": ",".join(map(str, SIZES)),

@@ -11,6 +11,7 @@ from evaluator.cuda import contender as module
 from evaluator.cuda.contender import Timed, ask_card, start_worker
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Fault, Status
+from evaluator.serving import child
 from tests.evaluator.cuda.fake_device import CARD, CASE, MHA, benchmark
 
 COMMAND = (sys.executable, "-m", "tests.evaluator.cuda.fake_device")
@@ -59,8 +60,28 @@ def test_a_worker_is_not_told_to_wait_at_every_launch(monkeypatch: pytest.Monkey
     assert found.message.endswith("; -")
 
 
+def test_a_worker_that_cannot_be_killed_is_given_up_and_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GRACE_S", 0.0)
+    monkeypatch.setattr(child, "_KILL_S", 0.1)
+    monkeypatch.setattr(child, "_END_S", 0.1)
+    made = start_worker(greets("""read line; echo '{"running": true}'; exec sleep 60"""))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "killpg", lambda pid, number: None)
+        with pytest.raises(EvaluatorUnavailable, match="case small: the GPU worker survives being killed"):
+            made.time(CASE.name, [3], 0.1)
+    assert made._link.kill()
+
+
+def test_a_worker_finds_the_c_compiler_that_the_user_has_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CC", "CXX", "CPATH"):
+        monkeypatch.setenv(name, "mine")
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    assert {"CC", "CXX", "CPATH"} <= set(child.environment())
+    assert "OPENAI_API_KEY" not in child.environment()
+
+
 def test_without_a_gpu_one_line_says_so() -> None:
-    with pytest.raises(EvaluatorUnavailable, match=r"^torch finds no CUDA GPU: [^\n]*$"):
+    with pytest.raises(EvaluatorUnavailable, match=r"^torch finds no CUDA GPU: [^\n]+ \(torch [^\n]*\)$"):
         ask_card()
 
 

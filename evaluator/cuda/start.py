@@ -1,0 +1,149 @@
+"""What must hold before anything is timed: Triton's launcher builds, the driver runs what the assembler makes, and
+nobody else's fault can end a worker. Asked of the driver itself, so that what is wrong has a name.
+"""
+
+import ctypes
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from triton import knobs
+from triton.backends.nvidia.compiler import get_ptxas
+
+from evaluator.cuda.device import MachineFault
+from evaluator.sandbox.tools import VARIABLES
+
+_COMPUTE_MODE, _MPS_ENABLED = 20, 133
+"""``CU_DEVICE_ATTRIBUTE_COMPUTE_MODE`` and ``CU_DEVICE_ATTRIBUTE_MPS_ENABLED`` of cuda.h; drivers before CUDA 12.1 do
+not know the second.
+"""
+COMPUTE_MODES = {0: "default", 1: "exclusive thread", 2: "prohibited", 3: "exclusive process"}
+"""``CUcomputemode`` of cuda.h."""
+_PTX_VERSIONS = {100: "8.6", 103: "8.8", 120: "8.7"}
+"""The first version of PTX for a compute capability times ten (PTX ISA, "Release Notes"); 7.8 for earlier ones."""
+_EMPTY = ".version {version}\n.target sm_{arch}\n.address_size 64\n.visible .entry empty() {{ ret; }}\n"
+
+
+@contextmanager
+def building() -> Iterator[None]:
+    """Compile Triton's launcher within; raise ``MachineFault`` with the C compiler's words where that fails.
+
+    Triton runs the compiler with this process's standard error (``triton/runtime/build.py``).
+    """
+    with tempfile.TemporaryFile() as said:
+        kept = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        failed: Exception
+        try:
+            yield
+        except (subprocess.CalledProcessError, OSError) as error:
+            failed, words = error, _written(said.fileno())
+        except RuntimeError as error:
+            if "C compiler" not in str(error):
+                raise
+            failed, words = error, ""
+        else:
+            return
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.write(2, _written(said.fileno()).encode())
+    lines = words.strip().splitlines()
+    telling = next((line for line in lines if "error" in line), lines[-1] if lines else str(failed))
+    raise MachineFault(
+        f"Triton's launcher does not build: {telling.strip():.300}: it needs a C compiler (CC names another than gcc) "
+        "and Python's headers (apt-get install gcc python3-dev)"
+    )
+
+
+def _written(file: int) -> str:
+    size = os.lseek(file, 0, os.SEEK_END)
+    return os.pread(file, size, 0).decode(errors="replace")
+
+
+class Driver:
+    """The CUDA driver, asked about the current context's device."""
+
+    def __init__(self, library: ctypes.CDLL, device: int) -> None:
+        """``library`` is ``libcuda.so.1``; ``device`` is the driver's number of the device."""
+        self._cuda, self._device = library, device
+
+    def cuda(self) -> str:
+        """Return the latest CUDA release that the driver supports, such as ``12.8``."""
+        number = ctypes.c_int()
+        self._cuda.cuDriverGetVersion(ctypes.byref(number))
+        return f"{number.value // 1000}.{number.value % 1000 // 10}"
+
+    def check_sharing(self) -> None:
+        """Raise ``MachineFault`` where a second worker cannot run beside the first, or would not outlive its fault."""
+        mode = self._attribute(_COMPUTE_MODE) or 0
+        if mode:
+            raise MachineFault(
+                f"the card's compute mode is {COMPUTE_MODES.get(mode, mode)}, and a comparison needs two processes: "
+                "nvidia-smi --compute-mode=DEFAULT"
+            )
+        if self._attribute(_MPS_ENABLED):
+            raise MachineFault(
+                "the card is shared through MPS, where one candidate's fault ends the processes of others: "
+                "echo quit | nvidia-cuda-mps-control, or set CUDA_MPS_PIPE_DIRECTORY to an empty folder"
+            )
+
+    def check_assembler(self, arch: int, driver: str) -> None:
+        """Assemble, load and run an empty kernel; raise ``MachineFault`` where that fails.
+
+        ``arch`` is the compute capability times ten, ``driver`` the driver's version.
+        """
+        tool = get_ptxas(arch)
+        if failed := self._run_empty(_assembled(tool.path, arch)):
+            supported = self.cuda()
+            variable = VARIABLES[tool.path == knobs.nvidia.ptxas_blackwell.path]
+            here = f"ptxas {tool.version} ({tool.path})"
+            if _parts(supported) < _parts(tool.version):
+                raise MachineFault(
+                    f"driver {driver or 'unknown'} (CUDA {supported}) is too old for {here}: {failed}: install a newer "
+                    f"driver, or set {variable} to the ptxas of CUDA {supported}"
+                )
+            raise MachineFault(f"driver {driver or 'unknown'} does not run an empty kernel made by {here}: {failed}")
+
+    def _run_empty(self, cubin: bytes) -> str:
+        """Return what the driver says against the kernel; nothing where it ran."""
+        module, function = ctypes.c_void_p(), ctypes.c_void_p()
+        none = ctypes.c_void_p()
+        steps: tuple[Callable[[], int], ...] = (
+            lambda: self._cuda.cuModuleLoadData(ctypes.byref(module), cubin),
+            lambda: self._cuda.cuModuleGetFunction(ctypes.byref(function), module, b"empty"),
+            lambda: self._cuda.cuLaunchKernel(function, 1, 1, 1, 1, 1, 1, 0, none, none, none),
+            self._cuda.cuCtxSynchronize,
+        )
+        for step in steps:
+            if code := step():
+                text = ctypes.c_char_p()
+                self._cuda.cuGetErrorString(code, ctypes.byref(text))
+                return (text.value or b"").decode() or f"error {code}"
+        self._cuda.cuModuleUnload(module)
+        return ""
+
+    def _attribute(self, which: int) -> int | None:
+        value = ctypes.c_int()
+        failed = self._cuda.cuDeviceGetAttribute(ctypes.byref(value), which, self._device)
+        return None if failed else value.value
+
+
+def _assembled(ptxas: str, arch: int) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        text, cubin = Path(folder, "empty.ptx"), Path(folder, "empty.cubin")
+        text.write_text(_EMPTY.format(version=_PTX_VERSIONS.get(arch, "7.8"), arch=arch))
+        command = [ptxas, f"--gpu-name=sm_{arch}", str(text), "-o", str(cubin)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = (done.stdout + done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
+            raise MachineFault(f"{ptxas} does not assemble an empty kernel for sm_{arch}: {said[0]:.300}")
+        return cubin.read_bytes()
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)))
