@@ -11,7 +11,6 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -28,6 +27,7 @@ from agents.settings import Settings
 from agents.tools.arguments import tool_specs
 from evaluator.catalogue import get_suite
 from evaluator.problem import HELD_OUT
+from evaluator.temporary import TemporaryFolder
 
 PROGRAM = "program"
 """Kind of the transcript entry that says how the program ended, and keeps the end of what it wrote."""
@@ -64,7 +64,7 @@ class Command:
 
         Raises ``ProgramFailed`` where there is no such attempt because it failed, or called no tool at all.
         """
-        with TemporaryDirectory(prefix="avo-step-", ignore_cleanup_errors=True) as folder:
+        with TemporaryFolder("step") as folder:
             return _Step(brief, self._settings, Path(folder)).work()
 
 

@@ -1,7 +1,6 @@
 """``avo replay``: replay a recorded run without a model."""
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -38,13 +37,14 @@ def replay(
     Example: avo replay mha-h100 --recorded
     """
     from avo.search.recorded import RecordedRun
+    from evaluator.temporary import TemporaryFolder
 
     if name is not None and into is None:
         fail("--name names the run that is kept: give --into DB as well")
     with open_store(db) as source:
         record = RecordedRun.read(source, source.run(run))
     with (
-        TemporaryDirectory(prefix="avo-replay-") as folder,
+        TemporaryFolder("replay") as folder,
         open_store(into or str(Path(folder) / "replay.db"), create=True) as store,
     ):
         different = _replay(store, record, name, recorded, kept=into is not None)

@@ -4,10 +4,8 @@ import contextlib
 import logging
 import os
 import secrets
-import shutil
 import signal
 import socket
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ import ray
 
 from avo.config import LOCAL
 from avo.errors import ConfigError, RunFailed
+from evaluator.temporary import TemporaryFolder
 
 _LOOK_S = 5.0
 """Longest wait for Ray's head to accept a connection."""
@@ -23,6 +22,13 @@ _HERE = "auto"
 """The address of the cluster that this machine is a node of."""
 _OUTSIDE = "ray://"
 """Beginning of the addresses of clusters that are reached from outside, by Ray Client."""
+_RAYS = {
+    "OMP_NUM_THREADS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ROTATION_MAX_BYTES": str(16 * 2**20),
+    "RAY_ROTATION_BACKUP_COUNT": "1",
+}
+"""Environment of Ray's processes. They write some 50 MB of logs a day, and by default would keep 512 MB of each."""
 _OBJECT_STORE_BYTES = 80 * 2**20
 """Bytes of Ray's object store. 75 MiB is Ray's minimum, and only sources and evaluations of a few kilobytes pass
 through it.
@@ -73,32 +79,31 @@ def _cluster(address: str, store_url: str) -> Iterator[None]:
 @contextmanager
 def _local_ray(cpus: int, gpus: int, resources: dict[str, float]) -> Iterator[None]:
     """Start Ray for this process alone: on the loopback interface, with a token and a folder of its own."""
-    # Below /tmp, whatever TMPDIR says: Ray's sockets get paths below this one, and a socket's path may have 107 bytes.
-    folder = tempfile.mkdtemp(prefix="avo-", dir="/tmp")
-    # For Ray's processes; what the judges leave behind in their temporary folder goes with ours.
-    environment = {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "TMPDIR": folder}
     # Ray asks for a token by default; without this it would keep one in the home folder. It reads it once per process.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     logging.getLogger("ray").setLevel(logging.ERROR)
-    try:
-        # Ray puts the current folder first on the workers' import path, where a folder may be named like our packages.
-        with contextlib.chdir(folder), _environment(environment), _start_failures(), _own_signals():
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                num_gpus=gpus,
-                resources=resources,
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=folder,
-            )
-        yield
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+    # Below /tmp, whatever TMPDIR says: Ray's sockets get paths below this one, and a socket's path may have 107 bytes.
+    with TemporaryFolder("run", "/tmp") as folder:
+        try:
+            # Ray puts the current folder first on the workers' import path: a folder there may be named like a package
+            # of ours. What judges leave behind in their temporary folder goes with this one.
+            environment = {**_RAYS, "TMPDIR": folder}
+            with contextlib.chdir(folder), _environment(environment), _start_failures(), _own_signals():
+                ray.init(
+                    address="local",
+                    num_cpus=cpus,
+                    num_gpus=gpus,
+                    resources=resources,
+                    include_dashboard=False,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    _node_ip_address="127.0.0.1",
+                    _temp_dir=folder,
+                )
+            yield
+        finally:
+            ray.shutdown()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from threading import Event as Flag
@@ -79,11 +80,13 @@ class Feed:
 class LogFile:
     """Appends each event to a file as a line of JSON.
 
-    If the file cannot be written, the user is warned once, and each later event is tried again.
+    A file of ``most_bytes`` is renamed, with ``.1`` at its end in place of an earlier one, and a new one begun. If the
+    file cannot be written, the user is warned once, and each later event is tried again.
     """
 
-    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, say: Callable[[str], None], most_bytes: int = 64 * 2**20) -> None:
         self._path = path
+        self._most_bytes = most_bytes
         self._say = say
         self._warned = False
         self._torn = False
@@ -91,6 +94,9 @@ class LogFile:
     def take(self, event: Event) -> None:
         """Append ``event`` to the file."""
         line = json.dumps(event.to_json()) + "\n"
+        with suppress(OSError):  # there is none yet, or it cannot be renamed and grows
+            if self._path.lstat().st_size >= self._most_bytes:  # small for a link, and 0 for a device
+                self._path.replace(f"{self._path}.1")
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write("\n" + line if self._torn else line)

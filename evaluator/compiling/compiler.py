@@ -11,6 +11,7 @@ import json
 import os
 import re
 import tempfile
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -53,9 +54,20 @@ _LINE_TABLE = re.compile(r'"[^"\n]*(?:\.loc\b|inline asm)[^"\n]*"')
 class Compiler:
     """Compiles kernels, each distinct one once."""
 
-    def __init__(self, cache_dir: Path | None, wall_s: float = 120, server: ForkServer | None = None) -> None:
-        """Keep binaries in ``cache_dir``, if given. Use ``server``, which must serve ``JOB_MODULE``, or a new one."""
+    def __init__(
+        self,
+        cache_dir: Path | None,
+        wall_s: float = 120,
+        server: ForkServer | None = None,
+        most_kept: int | None = None,
+    ) -> None:
+        """Keep binaries in ``cache_dir``, if given: the last ``most_kept``, or all.
+
+        Use ``server``, which must serve ``JOB_MODULE``, or a new one.
+        """
         self._cache_dir = cache_dir
+        self._most_kept = most_kept
+        self._written: deque[Path] = deque()
         self._server = server or ForkServer((JOB_MODULE,))
         self._limits = Limits(
             wall_s=wall_s,
@@ -101,7 +113,7 @@ class Compiler:
         except _NONSENSE as error:
             return Fault(Status.CRASHED, f"the compiler's answer cannot be read, for {subject}: {error!r:.200}")
         if path:
-            _write_cache(path, binary)
+            self._keep(path, binary)
         return binary
 
     def trace(self, kernel: KernelIR, target: Target, wanted: str | None = None) -> Trace | Fault:
@@ -170,6 +182,12 @@ class Compiler:
     def close(self) -> None:
         """Stop the fork server."""
         self._server.close()
+
+    def _keep(self, path: Path, binary: Binary) -> None:
+        _write_cache(path, binary)
+        self._written.append(path)
+        if self._most_kept is not None and len(self._written) > self._most_kept:
+            self._written.popleft().unlink(missing_ok=True)
 
     def _cache_path(self, kernel: KernelIR, text: str, target: Target) -> Path | None:
         if self._cache_dir is None:

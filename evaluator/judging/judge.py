@@ -2,7 +2,6 @@
 
 import random
 import secrets
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from evaluator.performance.profiling import MOST_COSTS
 from evaluator.problem import HELD_OUT, Case
 from evaluator.sandbox.jobs import ForkServer
 from evaluator.target import ScoreKind, Target
+from evaluator.temporary import TemporaryFolder
 
 JOB_MODULES = (capture.CHILD_MODULE, compiler.JOB_MODULE, SCRIPT_MODULE)
 """Modules whose jobs a judge's fork server runs."""
@@ -37,6 +37,8 @@ _TILE = 64
 """Rows of a small tile of queries."""
 _MOST_KEPT = 10_000
 """Most verdicts that are kept, and most predictions."""
+_MOST_BINARIES = 500
+"""Most binaries that are kept, of about half a megabyte: in a week a judge compiles hundreds of thousands."""
 _Key = TypeVar("_Key")
 _Kept = TypeVar("_Kept")
 
@@ -60,10 +62,10 @@ class Judge(Evaluator):
         judge starts its own, under ``sandbox``.
         """
         self.suite = suite
-        self._private = tempfile.TemporaryDirectory(prefix="avo-judge-")
+        self._private = TemporaryFolder("judge")
         self._shared = server is not None
         self._server = server = server or ForkServer(JOB_MODULES, sandbox=sandbox)
-        cached = Compiler(Path(self._private.name), server=server)
+        cached = Compiler(Path(self._private.name), server=server, most_kept=_MOST_BINARIES)
         capturer = Capturer(server, replace(capture.DEFAULT_LIMITS, cpu_s=capture_cpu_s))
         # Seeds are this process's secret; and as candidates never meet data, inputs may serve many of them.
         chance = random.Random(secrets.randbits(64))

@@ -29,6 +29,7 @@ from evaluator.isolation import Sandbox
 from evaluator.sandbox import bubblewrap, tools
 from evaluator.sandbox.forkserver import HEADER_BYTES, PR_SET_DUMPABLE, frame
 from evaluator.sandbox.patience import MOST
+from evaluator.temporary import TemporaryFolder
 
 START_S = 600.0
 """Importing torch and triton takes about a second, much more on a cold disk or a busy machine: this ends a hang."""
@@ -155,7 +156,7 @@ class ForkServer:
 class _Server:
     def __init__(self, modules: tuple[str, ...], path: tuple[Path, ...]) -> None:
         namespaces = not bubblewrap.missing()
-        folder = None if namespaces else tempfile.TemporaryDirectory(prefix="avo-sandbox-", ignore_cleanup_errors=True)
+        folder = None if namespaces else TemporaryFolder("sandbox")
         work = folder.name if folder else bubblewrap.WORK
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in _stop_process
         command = [
@@ -245,7 +246,7 @@ def _environment(work: str) -> dict[str, str]:
 def _stop_process(
     process: "subprocess.Popen[bytes]",
     errors: IO[bytes],
-    folder: "tempfile.TemporaryDirectory[str] | None",
+    folder: TemporaryFolder | None,
     starter: ThreadPoolExecutor,
 ) -> None:
     assert process.stdin is not None

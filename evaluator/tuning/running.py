@@ -3,11 +3,11 @@
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from evaluator.target import Target
+from evaluator.temporary import TemporaryFolder
 from evaluator.tune import Ran, ScriptFailed
 from evaluator.tuning.records import decode
 
@@ -18,7 +18,7 @@ _ROOT = Path(__file__).parents[2]
 def run(script: Path, arguments: Sequence[str], target: Target, said: Callable[[str], None]) -> Ran:
     """See ``evaluator.tune.run_script``."""
     environment = {"TRITON_DEFAULT_FP_FUSION": "1", **os.environ, "PYTHONUNBUFFERED": "1"}
-    with tempfile.TemporaryDirectory(prefix="avo-tune-") as folder:
+    with TemporaryFolder("tune") as folder:
         out = Path(folder) / "record"
         command = [sys.executable, "-c", _START, str(_ROOT), target.name, str(out), str(script), *arguments]
         with subprocess.Popen(

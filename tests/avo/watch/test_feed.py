@@ -73,6 +73,27 @@ def test_a_log_that_cannot_be_written_is_one_warning_and_goes_on_when_it_can(run
     ]
 
 
+def test_a_log_that_has_grown_long_is_put_aside_once_and_a_new_one_begun(run: Recorded, tmp_path: Path) -> None:
+    path, event = tmp_path / "run.jsonl", Event(EventKind.RUN, run.now, "live", "run live: running")
+    line = json.dumps(event.to_json()) + "\n"
+    log = LogFile(path, print, most_bytes=2 * len(line))
+    for _ in range(5):
+        log.take(event)
+    assert {file.name: file.read_text() for file in tmp_path.glob("run.jsonl*")} == {
+        "run.jsonl": line, "run.jsonl.1": 2 * line,
+    }  # fmt: skip
+
+
+def test_a_log_that_is_a_link_is_not_renamed(run: Recorded, tmp_path: Path) -> None:
+    link, file = tmp_path / "link", tmp_path / "file"
+    link.symlink_to(file)
+    log = LogFile(link, print, most_bytes=200)
+    for _ in range(5):
+        log.take(Event(EventKind.RUN, run.now, "live", "run live: running"))
+    assert link.is_symlink()
+    assert len(file.read_text().splitlines()) == 5
+
+
 def test_a_full_disk_is_a_warning(run: Recorded) -> None:
     said: list[str] = []
     LogFile(Path("/dev/full"), said.append).take(Event(EventKind.RUN, run.now, "live", ""))

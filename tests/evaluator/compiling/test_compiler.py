@@ -378,6 +378,14 @@ def test_a_kernel_is_compiled_once_for_a_target(server: ForkServer, small: Kerne
     assert server.jobs == jobs + 3
 
 
+def test_no_more_binaries_are_kept_than_are_asked_for(server: ForkServer, small: KernelIR, tmp_path: Path) -> None:
+    compiler, jobs = Compiler(tmp_path, server=server, most_kept=1), server.jobs
+    for target, compilations in (("h100", 1), ("h100", 1), ("a100", 2), ("a100", 2), ("h100", 3)):
+        compiler.compile(small, get_target(target))
+        assert server.jobs == jobs + compilations
+        assert len(list(tmp_path.rglob("*.json"))) == 1
+
+
 def test_the_lines_of_a_binary_are_those_of_the_ir_wherever_that_says_it_was_written(
     small: KernelIR, small_binary: Binary, tmp_path: Path, server: ForkServer
 ) -> None:

@@ -1,0 +1,45 @@
+"""Temporary folders that do not stay when their process is killed: whoever makes the next one removes them."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+_LOCK = ".avo-lock"
+"""A file in each folder, locked by the folder's process; the kernel drops the lock however the process ends."""
+
+
+class TemporaryFolder(tempfile.TemporaryDirectory[str]):
+    """A new folder ``avo-KIND-...``, removed by ``cleanup`` or when the context ends.
+
+    Those beside it whose processes were killed are removed now, unless a living process has such a folder in them.
+    """
+
+    def __init__(self, kind: str, parent: str | None = None) -> None:
+        """Make it in the folder ``parent``, or where temporary files belong."""
+        parent = parent or tempfile.gettempdir()
+        for lock in Path(parent).glob(f"avo-*/{_LOCK}"):
+            if all(map(_abandoned, (lock, *lock.parent.glob(f"avo-*/{_LOCK}")))):
+                shutil.rmtree(lock.parent, ignore_errors=True)
+        super().__init__(prefix=f"avo-{kind}-", dir=parent, ignore_cleanup_errors=True)
+        self._lock = open(Path(self.name, "lock"), "wb")  # noqa: SIM115 - as long as the folder is there
+        with contextlib.suppress(OSError):  # some network file systems have no locks: nobody removes it there
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            os.rename(self._lock.name, Path(self.name, _LOCK))  # only now do others look at it
+
+    def cleanup(self) -> None:
+        """Remove the folder and what is in it."""
+        super().cleanup()
+        self._lock.close()
+
+
+def _abandoned(lock: Path) -> bool:
+    """Whether the folder of this lock is of a process of this user that has ended."""
+    try:
+        with lock.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock.parent.lstat().st_uid == os.geteuid()
+    except OSError:
+        return False
