@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import torch
 
 from evaluator.executor import offline
-from evaluator.problem import Case
 from evaluator.problems.dense import softmax_scale, views
 from evaluator.problems.fsa import FSA
+from evaluator.problems.selection import SelectedCase
 
 OUT_TOLERANCE = 1e-2
 """Relative error of the output; bfloat16 has 8 bits."""
@@ -27,9 +27,9 @@ LSE_TOLERANCE = {True: 1e-3, False: 2e-2}
 """Largest difference of lse, by whether the scale is a power of two."""
 
 
-def _case(name: str, block_size: int, blocks: int, selection: str, inputs: str, scale: float = 0.0) -> Case:
+def _case(name: str, block_size: int, blocks: int, selection: str, inputs: str, scale: float = 0.0) -> SelectedCase:
     """Return a case of 16 query heads a KV head: fla's kernel takes no smaller group."""
-    return Case(
+    return SelectedCase(
         name, 1, 32, 2, 200, 200, 128, True, inputs=inputs, layout="bshd", scale=scale, block_size=block_size,
         blocks=blocks, selection=selection,
     )  # fmt: skip
@@ -70,10 +70,10 @@ def cross_check() -> Iterator[Found]:
         yield _compare(case, inputs, out.transpose(1, 2).double(), lse.transpose(1, 2).double())
 
 
-def _compare(case: Case, inputs: dict[str, torch.Tensor], out: torch.Tensor, lse: torch.Tensor) -> Found:
+def _compare(case: SelectedCase, inputs: dict[str, torch.Tensor], out: torch.Tensor, lse: torch.Tensor) -> Found:
     rows = torch.arange(case.q_len)
-    ours = [FSA.reference(case, inputs, 0, head, rows) for head in range(case.heads)]
-    right, right_lse = (torch.stack(column) for column in list(zip(*ours, strict=True))[:2])
+    ours = [FSA.reference(case, inputs, "queries", 0, head, rows) for head in range(case.heads)]
+    right, right_lse = (torch.stack([each[name].value for each in ours]) for name in ("out", "lse"))
     out_error = float((out[0] - right).norm() / right.norm())
     lse_error = float((lse[0] - right_lse).abs().max())
     scale = softmax_scale(case)

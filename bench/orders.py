@@ -23,11 +23,10 @@ import torch
 from bench.tables import main, row
 from evaluator.executor import offline
 from evaluator.performance import predict_time
-from evaluator.problem import Case
 from evaluator.problems.dense import softmax_scale
 from evaluator.problems.fsa import FSA
 from evaluator.problems.inputs import seeded
-from evaluator.problems.selection import make_block_indices
+from evaluator.problems.selection import SelectedCase, make_block_indices
 from evaluator.target import Target
 from evaluator.targets import get_target
 from seeds import seed_source
@@ -50,7 +49,7 @@ LOOP = """    chosen = tl.load(indices + tl.arange(0, 16), mask=tl.arange(0, 16)
 class Predicted:
     """Predicted milliseconds of one case."""
 
-    case: Case
+    case: SelectedCase
     published_form: float
     query_outer: float
     kv_outer: float
@@ -87,7 +86,7 @@ def published_form(block_size: int) -> str:
     return source
 
 
-def milliseconds(module: ModuleType, case: Case, target: Target) -> float:
+def milliseconds(module: ModuleType, case: SelectedCase, target: Target) -> float:
     """Return the predicted time of a seed's function on ``case``."""
     shapes = [(case.batch, heads, case.q_len, case.head_dim) for heads in (case.heads, case.kv_heads, case.kv_heads)]
     chosen = make_block_indices(case, seeded("block_indices", 0))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluator.errors import InvalidProblem, UnknownProblem
-from evaluator.problem import HELD_OUT, Case, Problem
+from evaluator.problem import HELD_OUT, Case, Output, Problem
 from evaluator.problems import PROBLEMS
 
 GROUP = "avo.problems"
@@ -114,6 +114,8 @@ def _checked(found: Any, where: str) -> Problem:
     for title, cases in (("correctness_cases", found.correctness_cases), *found.suites.items()):
         if not (isinstance(cases, tuple) and cases and all(isinstance(case, Case) for case in cases)):
             raise InvalidProblem(f"problem {where}: {title} should be a tuple of one Case or more")
+    if not (isinstance(found.outputs, tuple) and all(isinstance(output, Output) for output in found.outputs)):
+        raise InvalidProblem(f"problem {where}: its outputs should be a tuple of Output")
     problem: Problem = found
     return problem
 

@@ -211,9 +211,9 @@ class CaseResult:
     case: str
     passed: bool
     relative_error: float | None
-    """``||out - ref|| / ||ref||``; None when it could not be computed."""
-    lse_error: float | None
-    """Largest ``|lse - ref|``."""
+    """``||out - ref|| / ||ref||``, the largest of all outputs with such a tolerance; None if it was not computed."""
+    absolute_error: float | None
+    """Largest ``|out - ref|`` of outputs whose tolerance is absolute, such as lse."""
     message: str = ""
 
 

@@ -1,8 +1,8 @@
 """Problems: what to compute, the inputs, the reference and the cases it is judged on."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from evaluator.plan import ITEM_BYTES, Role
 
@@ -69,23 +69,86 @@ class Case:
     """Memory order of q, k, v and out, one of ``LAYOUTS``."""
     scale: float = 0.0
     """Factor on the scores before softmax; 0 stands for 1 / sqrt(head_dim)."""
-    block_size: int = 0
-    """Keys of one block, where a problem selects blocks."""
-    blocks: int = 0
-    """Blocks that a query may select at most."""
-    selection: str = ""
-    """Name of the maker of what is selected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rounded:
+    """The tolerance of an output that is rounded to the inputs' type. It is relative to the reference, row by row and
+    for all rows together, as what attention computes shrinks as sequences grow.
+    """
+
+    factor: float = 2.0
+    """A row may be off by this many times the error of plain arithmetic (see ``Expected.attainable``), plus a unit in
+    the last place of its type: half for the result, half for a factor of a product that is rounded where plain
+    arithmetic loses nothing, as a probability of 1 under lazy rescaling.
+    """
+    relative: float = 5e-3
+    """Limit on ``||out - ref|| / ||ref||``, where ``factor`` times the attainable error is no more. Correct bf16
+    kernels reach about 2e-3.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Absolute:
+    """The tolerance of an output in float32: each element may be off by ``most``."""
+
+    most: float
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """An output of a problem: [batch, heads, rows] or [batch, heads, rows, elements]. ``Problem.call`` has its shape
+    and type.
+    """
+
+    name: str
+    tolerance: Rounded | Absolute
+    rows: str = "queries"
+    """What its rows are of. Outputs that agree in this have the same rows, which are sampled and compared together."""
+    hint: str = ""
+    """What an author may have got wrong where only this output is wrong, as the end of a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the reference says of some rows of an output."""
+
+    value: "torch.Tensor"
+    """float64 [n] or [n, elements]."""
+    attainable: "torch.Tensor | None" = None
+    """float64 [n], for an output that is ``Rounded``: the norm of the error of each row in a computation that takes the
+    inputs as they are, accumulates in float32 and rounds factors of products and the result to the input type.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """Rows of one head that a candidate got wrong."""
+
+    of: str
+    """What the rows are of: see ``Output.rows``."""
+    batch: int
+    head: int
+    rows: "torch.Tensor"
+    """int64 [n]."""
+    values: "Mapping[str, torch.Tensor]"
+    """What the candidate wrote there, float64 [n, ...], by output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """A published figure to compare a score with."""
+    """Published work to compare a score with: figures, or a kernel in its place."""
 
     name: str
     target: str
+    """The card that the figures are for; empty for a kernel that is judged where the score is."""
     tflops: Mapping[str, float]
     """TFLOPS by the name of the benchmark case."""
     source: str
+    words: str = ""
+    """What was published instead of figures for cases."""
+    seed: str = ""
+    """Name of the problem's seed that is judged in place of published figures."""
 
 
 class Problem(Protocol):
@@ -109,6 +172,14 @@ class Problem(Protocol):
     @property
     def suites(self) -> Mapping[str, tuple[Case, ...]]:
         """Benchmark cases by suite name."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """What a candidate must compute, and how exactly; the first ones are what a wrong candidate is told of first.
+
+        They are the tensors of ``call`` with the role of an output.
+        """
         ...
 
     @property
@@ -153,12 +224,39 @@ class Problem(Protocol):
         ...
 
     def reference(
-        self, case: Case, inputs: "Mapping[str, torch.Tensor]", batch: int, head: int, rows: "torch.Tensor"
-    ) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
-        """Return (out, lse, attainable) in float64 for query rows (int64 [n]) of one batch and head, all on the default
-        device, as ``inputs`` and ``rows`` are.
-
-        ``out`` is [n, head_dim], ``lse`` [n]; ``attainable`` [n] is the error norm per row of a computation that takes
-        the inputs as they are, accumulates in float32 and rounds probabilities and result to the input type.
+        self, case: Case, inputs: "Mapping[str, torch.Tensor]", of: str, batch: int, head: int, rows: "torch.Tensor"
+    ) -> Mapping[str, Expected]:
+        """Return what is right for the outputs whose rows are ``of`` the given, at ``rows`` (int64 [n]) of one batch
+        and head, by name; all on the default device, as ``inputs`` and ``rows`` are.
         """
         ...
+
+    def plant(
+        self, case: Case, inputs: "Mapping[str, torch.Tensor]", chance: "Random"
+    ) -> Mapping[str, tuple[int, int, int]]:
+        """Change the inputs in few places, drawn by ``chance``, and return one row (batch, head, row) that is quite
+        another than before, for each kind of rows.
+
+        Where speed is measured each run gets inputs of its own so, and that row is compared.
+        """
+        ...
+
+
+@runtime_checkable
+class Diagnosing(Protocol):
+    """A problem that knows usual mistakes."""
+
+    def diagnose(self, case: Case, inputs: "Mapping[str, torch.Tensor]", wrong: Wrong) -> str:
+        """Return the mistake that explains the wrong rows, as the end of a sentence; ``""`` if none is found.
+
+        No verdict depends on it.
+        """
+        ...
+
+
+def rows_of(outputs: Iterable[Output]) -> dict[str, tuple[Output, ...]]:
+    """Return the outputs by what their rows are of, in order."""
+    found: dict[str, tuple[Output, ...]] = {}
+    for output in outputs:
+        found[output.rows] = (*found.get(output.rows, ()), output)
+    return found

@@ -4,14 +4,20 @@ import inspect
 from importlib.resources import files
 
 from evaluator import problems
-from evaluator.problem import Problem
+from evaluator.problem import Case, Problem
 from evaluator.problems.dense import Attention, attend
 from evaluator.problems.fsa import SelectedAttention
+from evaluator.problems.selection import SelectedCase
 
 
 def has_public_function(problem: Problem) -> bool:
     """Whether what the problem's entry computes is fixed: dense or selected attention, and nothing of a user's own."""
     return type(problem) in (Attention, SelectedAttention)
+
+
+def blocks_of(case: Case) -> tuple[int, int]:
+    """Return the keys of a block, and how many blocks a query may select; zeros where queries select none."""
+    return (case.block_size, case.blocks) if isinstance(case, SelectedCase) else (0, 0)
 
 
 def module_source(module: str) -> str:

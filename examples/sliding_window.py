@@ -14,8 +14,20 @@ from random import Random
 
 import torch
 
-from evaluator.problem import HELD_OUT, Baseline, Call, Case
-from evaluator.problems.dense import attend, make_qkv, outputs, qkv, softmax_scale, structured, total_bytes, views
+from evaluator.problem import HELD_OUT, Baseline, Call, Case, Expected, Output
+from evaluator.problems.dense import (
+    OUTPUTS,
+    attend,
+    expected,
+    make_qkv,
+    outputs,
+    plant_key,
+    qkv,
+    softmax_scale,
+    structured,
+    total_bytes,
+    views,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +47,7 @@ class SlidingWindow:
 
     name: str = "sliding-window"
     entry: str = "sliding_window"
+    outputs: tuple[Output, ...] = OUTPUTS
     baselines: tuple[Baseline, ...] = ()
 
     @property
@@ -89,16 +102,22 @@ class SlidingWindow:
         return make_qkv(case, seed)
 
     def reference(
-        self, case: Case, inputs: Mapping[str, torch.Tensor], batch: int, head: int, rows: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return (out, lse, attainable) in float64 for some query rows of one batch and head."""
+        self, case: Case, inputs: Mapping[str, torch.Tensor], of: str, batch: int, head: int, rows: torch.Tensor
+    ) -> Mapping[str, Expected]:
+        """Return out and lse in float64 for some query rows of one batch and head, and how exact out can be."""
         view = views(case, inputs)
         kv_head = head // (case.heads // case.kv_heads)
         k, v = (view[name][batch, kv_head].double() for name in ("k", "v"))
         distance = rows[:, None] - torch.arange(case.kv_len)
         logits = (view["q"][batch, head, rows].double() @ k.T) * softmax_scale(case)
         logits = logits.masked_fill((distance < 0) | (distance >= _window(case)), -math.inf)
-        return attend(logits, v, view["q"].dtype)
+        return expected(*attend(logits, v, view["q"].dtype))
+
+    def plant(
+        self, case: Case, inputs: Mapping[str, torch.Tensor], chance: Random
+    ) -> Mapping[str, tuple[int, int, int]]:
+        """Give one query a key of its own."""
+        return plant_key(case, inputs, chance)
 
 
 def _case(

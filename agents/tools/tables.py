@@ -211,8 +211,8 @@ def _scores(score: Score) -> str:
 
 def _cases(cases: Sequence[CaseResult]) -> str:
     return table(
-        ("failed case", "error", "lse error", ""),
-        [(c.case, _error(c.relative_error), _error(c.lse_error), short(c.message)) for c in cases],
+        ("failed case", "error", "absolute error", ""),
+        [(c.case, _error(c.relative_error), _error(c.absolute_error), short(c.message)) for c in cases],
     )
 
 

@@ -23,20 +23,6 @@ if TYPE_CHECKING:
     from evaluator.problem import Case, Problem
     from evaluator.target import Target
 
-REFERENCES = {"fsa": "query_outer"}
-"""Seeds that stand for earlier work, by problem: the order of the kernel that came with Native Sparse Attention."""
-
-
-_RATIOS = {
-    ("fsa", "h200"): (
-        "Flash Sparse Attention",
-        "a ratio alone: its kernels take 1.6 times less time than those of Native Sparse Attention on average, "
-        "3.5 times at most",
-        "FSA, arXiv 2508.18224, abstract: H20 and H200",
-    )
-}
-"""What was published as a ratio, by problem and target: name, the ratio in words, and source."""
-
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -88,9 +74,9 @@ def baselines(
     lines = published(subject, judged, cases)
     if not published_only:
         lines += measured(subject, judged, cases)
-        if subject.name in REFERENCES:
-            with err.status(f"judging the seed {REFERENCES[subject.name]!r} of {subject.name} for {target} ..."):
-                lines.append(of_seed(subject.name, target, suite))
+        for seed in (baseline.seed for baseline in subject.baselines if baseline.seed):
+            with err.status(f"judging the seed {seed!r} of {subject.name} for {target} ..."):
+                lines.append(of_seed(subject.name, seed, target, suite))
     if as_json:
         print_json([{name: getattr(line, name) for name in (*Line.__slots__, "geomean")} for line in lines])
         return
@@ -118,11 +104,8 @@ def published(problem: "Problem", target: "Target", cases: "Sequence[Case]") -> 
     found = []
     for each in problem.baselines:
         figures = {case.name: each.tflops[case.name] for case in cases if case.name in each.tflops}
-        if each.target in alike and figures:
-            found.append(Line(each.name, "published", each.target, each.source, figures))
-    for (name, card), (work, ratio, source) in _RATIOS.items():
-        if name == problem.name and card in alike:
-            found.append(Line(work, "published", card, source, trouble=ratio))
+        if each.target in alike and (figures or each.words):
+            found.append(Line(each.name, "published", each.target, each.source, figures, each.words))
     return found
 
 
@@ -148,14 +131,13 @@ def measured(problem: "Problem", target: "Target", cases: "Sequence[Case]") -> l
     ]
 
 
-def of_seed(problem: str, target: str, suite: str) -> Line:
+def of_seed(problem: str, seed: str, target: str, suite: str) -> Line:
     """Return what the judge finds about the seed that stands for earlier work on a problem."""
     from evaluator.candidate import Candidate
     from evaluator.evaluators import judge_process
     from evaluator.target import score_kind
     from seeds import seed_source
 
-    seed = REFERENCES[problem]
     with judge_process(target, suite) as judge:
         evaluation = judge.evaluate(Candidate(problem, seed_source(problem, seed)))
     name, kind = f"seed {seed}", str(score_kind(target))

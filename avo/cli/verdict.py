@@ -97,9 +97,9 @@ def _pipes(score: "Score") -> list[RenderableType]:
 
 def _correctness(evaluation: "Evaluation") -> RenderableType:
     passed = sum(case.passed for case in evaluation.cases)
-    made = table(f"CORRECT {passed}/{len(evaluation.cases)}", ">RELATIVE ERROR", ">LSE ERROR", "")
+    made = table(f"CORRECT {passed}/{len(evaluation.cases)}", ">RELATIVE ERROR", ">ABSOLUTE ERROR", "")
     for case in evaluation.cases:
-        errors = ["" if error is None else f"{error:.1e}" for error in (case.relative_error, case.lse_error)]
+        errors = ["" if error is None else f"{error:.1e}" for error in (case.relative_error, case.absolute_error)]
         row(made, case.case, *errors, case.message, style="" if case.passed else "red")
     return made
 

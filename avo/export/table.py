@@ -9,6 +9,7 @@ from typing import Any
 from avo.export.judging import Passed
 from avo.watch.wording import place
 from evaluator.problem import Case
+from evaluator.problem_sources import blocks_of
 from evaluator.target import ScoreKind
 
 
@@ -50,7 +51,7 @@ def _kernel(name: str, passed: Passed) -> dict[str, Any]:
         "dtypes": sorted({case.dtype for case in cases}),
         "head_dims": sorted({case.head_dim for case in cases}),
         "grouped": any(case.heads != case.kv_heads for case in cases),
-        "block_sizes": sorted({case.block_size for case in cases} - {0}),
+        "block_sizes": sorted({blocks_of(case)[0] for case in cases} - {0}),
         "gluon": gluon,
         "interpretable": not gluon and not mentions(passed.chosen.source, "bfloat16"),
     }
@@ -68,8 +69,8 @@ def _cases(name: str, passed: Passed) -> list[dict[str, Any]]:
             "length": case.kv_len,
             "head_dim": case.head_dim,
             "causal": case.causal,
-            "block_size": case.block_size,
-            "blocks": case.blocks,
+            "block_size": blocks_of(case)[0],
+            "blocks": blocks_of(case)[1],
             "kind": score.kind,
             "tflops": round(found.tflops, 1),
         }

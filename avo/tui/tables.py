@@ -207,10 +207,10 @@ def _kernel(item: Resources) -> RenderableType:
 
 
 def _correctness(cases: Sequence[CaseResult]) -> RenderableType:
-    table = _table("", "verdict", "error", "lse error")
+    table = _table("", "verdict", "error", "absolute error")
     for case in cases:
         table.add_row(
-            case.case, "passed" if case.passed else "failed", _error(case.relative_error), _error(case.lse_error)
+            case.case, "passed" if case.passed else "failed", _error(case.relative_error), _error(case.absolute_error)
         )
     return table
 

@@ -146,7 +146,7 @@ class LibraryRunning(Running):
         self.view("out").copy_(self._result)
         self.view("lse").zero_()
         group = self.case.heads // self.case.kv_heads
-        for batch, head in self.compared().any(-1).nonzero().tolist():
+        for batch, head in self.compared()["queries"].any(-1).nonzero().tolist():
             q, k = self.view("q")[batch, head], self.view("k")[batch, head // group]
             self.view("lse")[batch, head] = lse(q, k, self.case)
 

@@ -1,6 +1,5 @@
 """One case's launch plan on a device: its memory, its inputs, its steps, and whether what it wrote is correct."""
 
-import math
 import random
 from collections.abc import Mapping, Sequence
 
@@ -11,9 +10,9 @@ from evaluator.cuda.device import Device, PlanFault
 from evaluator.evaluation import CaseResult, Fault, Status
 from evaluator.executor import Allocation
 from evaluator.judging.buffers import POISON, stranger
-from evaluator.judging.compare import Checked, compare, uncovered
+from evaluator.judging.compare import Checked, Rows, compare, only, uncovered
 from evaluator.plan import Buffer, Fill, LaunchPlan, Role
-from evaluator.problem import Case, Problem, TensorSpec
+from evaluator.problem import Absolute, Case, Problem, TensorSpec, rows_of
 
 GUARD_BYTES = 2**16
 """Size of the guards before and after every buffer. All their bits are set: a read gives NaN, a write is noticed."""
@@ -68,7 +67,8 @@ class Running:
         """
         self.case = case
         self._device, self._problem, self._plan = device, problem, plan
-        self._seed, self._whole, self._planted = 0, True, (0, 0, 0)
+        self._seed, self._whole = 0, True
+        self._planted: Mapping[str, tuple[int, int, int]] = {}
         if fault := stranger(problem.call(case), plan):
             raise PlanFault(fault.message)
         self._specs = {spec.name: spec for spec in problem.call(case).tensors}
@@ -107,8 +107,9 @@ class Running:
         """After a run, bring its results to where ``verify`` looks for them: kernels have written them there."""
 
     def spoil(self) -> None:
-        """Change one number in the planted row of the last run's result."""
-        self.view("out")[self._planted][0] += 1.0
+        """Change one number in the planted row of the last run's first output."""
+        first, *_ = self._problem.outputs
+        self.view(first.name)[self._planted[first.rows]].view(-1)[0] += 1.0
 
     def verify(self) -> Checked:
         """Compare the last run with the reference. Every element must be written and finite; guards and inputs must be
@@ -127,22 +128,22 @@ class Running:
             if fault:
                 return self._failed(fault)
             if not self._whole:
-                rows = self.compared()
-                for name in ("out", "lse"):
-                    _mark(outputs[name], self._specs[name], rows)
+                outputs = only(self._problem, self.case, outputs, self.compared())
             return compare(self._problem, self.case, inputs, outputs, whole=self._whole)
 
-    def compared(self) -> torch.Tensor:
-        """Return which rows of the last run are compared, bool [batch, heads, q_len]."""
-        case, chance = self.case, random.Random(~self._seed)
-        shape = (case.batch, case.heads, case.q_len)
-        if self._whole:
-            return torch.ones(shape, dtype=torch.bool, device=self._device.place)
-        rows = torch.zeros(shape, dtype=torch.bool, device=self._device.place)
-        for head in (self._planted[:2], (chance.randrange(case.batch), chance.randrange(case.heads))):
-            rows[head][chance.sample(range(case.q_len), min(SAMPLED_ROWS, case.q_len))] = True
-        rows[self._planted] = True
-        return rows
+    def compared(self) -> Rows:
+        """Return which rows of the last run are compared: the planted one, and some of its head and of another."""
+        chance, found = random.Random(~self._seed), {}
+        for of, (output, *_) in rows_of(self._problem.outputs).items():
+            shape = batch, heads, length = self._specs[output.name].shape[:3]
+            if self._whole:
+                found[of] = torch.ones(shape, dtype=torch.bool, device=self._device.place)
+                continue
+            found[of] = rows = torch.zeros(shape, dtype=torch.bool, device=self._device.place)
+            for head in (self._planted[of][:2], (chance.randrange(batch), chance.randrange(heads))):
+                rows[head][chance.sample(range(length), min(SAMPLED_ROWS, length))] = True
+            rows[self._planted[of]] = True
+        return found
 
     def _inputs(self) -> Inputs:
         """Return the storages of the run's inputs, on the device."""
@@ -150,24 +151,8 @@ class Running:
             made = self._problem.make_inputs(self.case, self._seed)
         inputs = {name: storage.to(self._device.place) for name, storage in made.items()}
         if not self._whole:
-            self._plant(inputs)
+            self._planted = self._problem.plant(self.case, inputs, random.Random(self._seed))
         return inputs
-
-    def _plant(self, inputs: Inputs) -> None:
-        """Give one query a key of its own, aligned with it, so that its output is nearly that key's value."""
-        case, chance = self.case, random.Random(self._seed)
-        batch, head, row = chance.randrange(case.batch), chance.randrange(case.heads), chance.randrange(case.q_len)
-        visible = row + case.kv_len - case.q_len + 1 if case.causal else case.kv_len
-        # Half of the time the nearest key: problems that mask more than causal ones do still see it.
-        place = chance.choice((visible - 1, chance.randrange(visible)))
-        key_at = (batch, head // (case.heads // case.kv_heads), place)
-        generator = torch.Generator().manual_seed(chance.getrandbits(62))
-        key, value = torch.randn(2, case.head_dim, generator=generator, device="cpu")
-        # As in evaluator.problems.inputs: its logit is about 25, in a crowd of a standard deviation of 2.
-        query = key * 25.0 / math.sqrt(case.head_dim)
-        for name, new, at in (("q", query, (batch, head, row)), ("k", key, key_at), ("v", value, key_at)):
-            _view(inputs[name], self._specs[name])[at].copy_(new)
-        self._planted = batch, head, row
 
     def _trespass(self, inputs: Inputs) -> Fault | None:
         for region in self._regions:
@@ -180,16 +165,18 @@ class Running:
         return None
 
     def _missing(self, outputs: Mapping[str, Allocation]) -> Fault | None:
-        for name in ("out", "lse"):
+        for name in (output.name for output in self._problem.outputs):
             if name not in outputs:
                 return Fault(Status.UNWRITTEN, f"case {self.case.name}: the launch plan leaves {name} out")
         return None
 
     def _undefined(self, outputs: Mapping[str, Allocation]) -> Fault | None:
         """Look at every element, also in rows that are not compared."""
-        for name, allowed in (("out", torch.isfinite), ("lse", lambda lse: ~torch.isnan(lse))):
-            wrong = int((~allowed(_view(outputs[name].data, self._specs[name]))).count_nonzero())
-            if wrong:
+        for output in self._problem.outputs:
+            name, found = output.name, _view(outputs[output.name].data, self._specs[output.name])
+            # A logarithm may be infinite.
+            allowed = ~torch.isnan(found) if isinstance(output.tolerance, Absolute) else torch.isfinite(found)
+            if wrong := int((~allowed).count_nonzero()):
                 message = f"case {self.case.name}: {wrong} elements of {name} are not finite"
                 return Fault(Status.INCORRECT, message)
         return None
@@ -200,10 +187,3 @@ class Running:
 
 def _view(flat: torch.Tensor, spec: TensorSpec) -> torch.Tensor:
     return flat.as_strided(spec.shape, spec.strides)
-
-
-def _mark(allocation: Allocation, spec: TensorSpec, rows: torch.Tensor) -> None:
-    """Unmark as written what is not in ``rows``."""
-    assert allocation.written is not None
-    written = _view(allocation.written, spec)
-    written &= rows.view(*rows.shape, *[1] * (len(spec.shape) - 3))

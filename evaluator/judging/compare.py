@@ -1,27 +1,28 @@
 """Compares what a plan wrote with the reference, and says which rows are wrong.
 
-Attention outputs shrink as sequences grow, so every tolerance is relative to the reference.
+What the outputs are and how exact they must be is for the problem to say.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from evaluator.evaluation import CaseResult, Fault, Status
 from evaluator.executor import Allocation
-from evaluator.judging.diagnosis import Wrong, diagnose
-from evaluator.problem import Case, Problem, TensorSpec
-
-RELATIVE_TOLERANCE = 5e-3
-"""Limit on ``||out - ref|| / ||ref||``. Correct bf16 kernels reach about 2e-3."""
-ROW_FACTOR = 2.0
-"""A row may be off by this many times the error of plain arithmetic (bf16 inputs, float32 accumulation), plus a unit in
-the last place: half for the result, half for a probability that is rounded while it is not exactly 1, as under lazy
-rescaling."""
-LSE_TOLERANCE = 1e-3
-"""Limit on ``|lse - ref|``, natural log."""
+from evaluator.problem import (
+    Absolute,
+    Case,
+    Diagnosing,
+    Expected,
+    Output,
+    Problem,
+    Rounded,
+    TensorSpec,
+    Wrong,
+    rows_of,
+)
 
 _TILES = (16, 32, 64, 128, 256)
 _MOST_ROWS = 2048
@@ -33,6 +34,9 @@ _ROWS_AT_ONCE = 256
 keys.
 """
 
+Rows = Mapping[str, torch.Tensor]
+"""Some rows, bool [batch, heads, rows], for each kind of rows: see ``Output.rows``."""
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -43,16 +47,26 @@ class Checked:
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """Errors of some query rows of one head."""
+class _Part:
+    """Errors of one output in some rows of one head."""
 
+    output: Output
     batch: int
     head: int
+    length: int
+    """Number of all rows of a head."""
     rows: torch.Tensor
     error: torch.Tensor
+    """The norm of each row's error, or the largest error of its elements where the tolerance is ``Absolute``."""
     reference: torch.Tensor
+    """Norms of the reference."""
     attainable: torch.Tensor
-    lse_error: torch.Tensor
+    excess: torch.Tensor
+    """Errors as a share of what is allowed; infinite where they are not finite."""
+
+    @property
+    def worst(self) -> float:
+        return float(self.excess.max())
 
     def __str__(self) -> str:
         return f"batch {self.batch}, head {self.head}"
@@ -66,44 +80,31 @@ def compare(
     *,
     whole: bool,
 ) -> Checked:
-    """Compare ``out`` and ``lse`` with the reference.
+    """Compare the outputs with the reference.
 
     ``whole`` demands that every element was written, and compares up to ``_MOST_ROWS`` rows of every head; otherwise
     all rows that were written are compared.
     """
+    if whole and (unwritten := uncovered(problem, case, outputs)):
+        unwritten = replace(unwritten, message=f"case {case.name}: {unwritten.message}")
+        return _failed(case, unwritten, None, None)
     specs = {spec.name: spec for spec in problem.call(case).tensors}
-    out, out_written = _views(outputs["out"], specs["out"])
-    lse, lse_written = _views(outputs["lse"], specs["lse"])
-    if whole:
-        unwritten = uncovered(problem, case, outputs)
-        if unwritten:
-            unwritten = replace(unwritten, message=f"case {case.name}: {unwritten.message}")
-            return _failed(case, unwritten, None, None)
+    view = {output.name: _views(outputs[output.name], specs[output.name]) for output in problem.outputs}
+    checked: dict[str, list[_Part]] = {output.name: [] for output in problem.outputs}
+    for of, those in rows_of(problem.outputs).items():
+        written = torch.stack([_any_of_row(view[output.name][1]) for output in those]).any(0)
+        for batch, head, rows in _rows_to_check(written, whole):
+            expected = problem.reference(case, inputs, of, batch, head, rows)
+            for output in those:
+                checked[output.name].append(_part(output, batch, head, rows, *view[output.name], expected[output.name]))
 
-    checked = []
-    rows_written = out_written.view(torch.uint8).amax(-1).bool()  # several times as fast as any()
-    for batch, head, rows in _rows_to_check(rows_written | lse_written, whole):
-        reference, lse_reference, attainable = problem.reference(case, inputs, batch, head, rows)
-        element_error = (out[batch, head, rows].double() - reference).where(out_written[batch, head, rows], 0.0)
-        lse_error = (lse[batch, head, rows].double() - lse_reference).abs().where(lse_written[batch, head, rows], 0.0)
-        checked.append(
-            _Rows(batch, head, rows, element_error.norm(dim=1), reference.norm(dim=1), attainable, lse_error)
-        )
-
-    def wrong_rows(part: _Rows, wrong: torch.Tensor) -> Wrong:
-        rows = part.rows[wrong]
-        return Wrong(
-            part.batch,
-            part.head,
-            rows,
-            out[part.batch, part.head, rows].double(),
-            lse[part.batch, part.head, rows].double(),
-        )
-
-    comparison, place = _verdict(case, checked, torch.finfo(out.dtype).eps)
-    if comparison.fault is None or place is None:
+    comparison, place = _verdict(case, problem.outputs, checked)
+    if comparison.fault is None or place is None or not isinstance(problem, Diagnosing):
         return comparison
-    found = diagnose(problem, case, inputs, wrong_rows(*place))
+    at = place.rows[place.excess > 1.0]
+    beside = rows_of(problem.outputs)[place.output.rows]
+    values = {each.name: view[each.name][0][place.batch, place.head, at].double() for each in beside}
+    found = problem.diagnose(case, inputs, Wrong(place.output.rows, place.batch, place.head, at, values))
     if not found:
         return comparison
     fault = replace(comparison.fault, message=f"{comparison.fault.message}; this is what comes out if {found}")
@@ -111,9 +112,9 @@ def compare(
 
 
 def uncovered(problem: Problem, case: Case, outputs: Mapping[str, Allocation]) -> Fault | None:
-    """Return a fault if some element of ``out`` or ``lse`` is not marked as written, or memory between the rows is."""
+    """Return a fault if some element of an output is not marked as written, or memory between the rows is."""
     specs = {spec.name: spec for spec in problem.call(case).tensors}
-    for name in ("out", "lse"):
+    for name in (output.name for output in problem.outputs):
         allocation = outputs[name]
         _, mask = _views(allocation, specs[name])
         count = int(mask.count_nonzero())
@@ -133,22 +134,27 @@ def uncovered(problem: Problem, case: Case, outputs: Mapping[str, Allocation]) -
 
 def settled(
     problem: Problem, case: Case, chosen: Mapping[str, Allocation], others: Mapping[str, Allocation]
-) -> torch.Tensor:
-    """Return the rows, bool [batch, heads, q_len], that ``chosen`` marks throughout and ``others`` nowhere."""
-    specs = {spec.name: spec for spec in problem.call(case).tensors}
-    (out, not_out), (lse, not_lse) = (
-        [_views(each[name], specs[name])[1].view(torch.uint8) for each in (chosen, others)] for name in ("out", "lse")
-    )
-    return (out.amin(-1) > not_out.amax(-1)) & (lse > not_lse)
-
-
-def only(problem: Problem, case: Case, outputs: Mapping[str, Allocation], rows: torch.Tensor) -> dict[str, Allocation]:
-    """Return outputs marked in ``rows``, bool [batch, heads, q_len], and nowhere else."""
+) -> dict[str, torch.Tensor]:
+    """Return the rows, of each kind, that ``chosen`` marks throughout and ``others`` nowhere."""
     specs = {spec.name: spec for spec in problem.call(case).tensors}
     found = {}
-    for name, mask in (("out", rows[..., None]), ("lse", rows)):
+    for of, those in rows_of(problem.outputs).items():
+        marked = [_views(chosen[output.name], specs[output.name])[1] for output in those]
+        elsewhere = [_views(others[output.name], specs[output.name])[1] for output in those]
+        throughout = torch.stack([_all_of_row(mask) for mask in marked]).all(0)
+        found[of] = throughout & ~torch.stack([_any_of_row(mask) for mask in elsewhere]).any(0)
+    return found
+
+
+def only(problem: Problem, case: Case, outputs: Mapping[str, Allocation], rows: Rows) -> dict[str, Allocation]:
+    """Return outputs marked in ``rows`` and nowhere else."""
+    specs = {spec.name: spec for spec in problem.call(case).tensors}
+    found = {}
+    for output in problem.outputs:
+        name, chosen = output.name, rows[output.rows]
         found[name] = replace(outputs[name], written=torch.zeros(outputs[name].data.numel(), dtype=torch.bool))
-        _views(found[name], specs[name])[1].copy_(mask.expand(specs[name].shape))
+        marks = _views(found[name], specs[name])[1]
+        marks.copy_(chosen.view(*chosen.shape, *[1] * (marks.dim() - 3)).expand_as(marks))
     return found
 
 
@@ -160,6 +166,15 @@ def _views(allocation: Allocation, spec: TensorSpec) -> tuple[torch.Tensor, torc
     )
 
 
+def _any_of_row(mask: torch.Tensor) -> torch.Tensor:
+    """Return which rows, bool [batch, heads, rows], have a mark. amax is several times as fast as any."""
+    return mask.view(torch.uint8).amax(-1).bool() if mask.dim() > 3 else mask
+
+
+def _all_of_row(mask: torch.Tensor) -> torch.Tensor:
+    return mask.view(torch.uint8).amin(-1).bool() if mask.dim() > 3 else mask
+
+
 def _rows_to_check(written: torch.Tensor, whole: bool) -> Iterator[tuple[int, int, torch.Tensor]]:
     for batch, head in written.any(-1).nonzero().tolist():
         rows = written[batch, head].nonzero()[:, 0]
@@ -169,49 +184,95 @@ def _rows_to_check(written: torch.Tensor, whole: bool) -> Iterator[tuple[int, in
             yield batch, head, part
 
 
-def _verdict(case: Case, checked: list[_Rows], eps: float) -> tuple[Checked, tuple[_Rows, torch.Tensor] | None]:
-    """Return the comparison, and where it is worst: rows of one head, and which of them are wrong, bool [n]."""
-    reference = _norm(part.reference for part in checked)
-    relative = _norm(part.error for part in checked) / reference
-    attainable = _norm(part.attainable for part in checked) / reference
-    lse_error = max(float(part.lse_error.nan_to_num(nan=math.inf).max()) for part in checked)
-
-    excesses = [part.error / (ROW_FACTOR * part.attainable + eps * part.reference) for part in checked]
-    excesses = [excess.nan_to_num(nan=math.inf) for excess in excesses]
-    worst, excess = max(zip(checked, excesses, strict=True), key=lambda pair: float(pair[1].max()))
-    if float(excess.max()) > 1.0:
-        wrong = excess > 1.0
-        size = float((worst.error / worst.reference)[wrong].max())
-        off = "not finite" if not math.isfinite(size) else f"off by up to {size:.2g} of their size"
-        where = f"rows {ranges(worst.rows[wrong].tolist(), worst.rows.tolist())} of {worst}"
-        count, total = sum(int((each > 1).sum()) for each in excesses), sum(len(part.rows) for part in checked)
-        message = (
-            f"case {case.name}: {where}{_shape(case, worst.rows, wrong)} are {off}; "
-            f"{count} of {total} rows are wrong{_heads(checked, excesses)}"
-        )
-        return _failed(case, Fault(Status.INCORRECT, message), relative, lse_error), (worst, wrong)
-    if relative > max(RELATIVE_TOLERANCE, ROW_FACTOR * attainable):
-        message = f"case {case.name}: the relative error is {relative:.2g}, at most {RELATIVE_TOLERANCE} is allowed"
-        return _failed(case, Fault(Status.INCORRECT, message), relative, lse_error), None
-    if lse_error > LSE_TOLERANCE:
-        part = max(checked, key=lambda part: float(part.lse_error.nan_to_num(nan=math.inf).max()))
-        wrong = ~(part.lse_error <= LSE_TOLERANCE)
-        message = (
-            f"case {case.name}: out is right but lse is off by up to {lse_error:.2g} in rows "
-            f"{ranges(part.rows[wrong].tolist(), part.rows.tolist())} of {part}; it is the natural log of the sum of "
-            "exponentials"
-        )
-        return _failed(case, Fault(Status.INCORRECT, message), relative, lse_error), (part, wrong)
-    return Checked(CaseResult(case.name, True, relative, lse_error), None), None
+def _part(
+    output: Output,
+    batch: int,
+    head: int,
+    rows: torch.Tensor,
+    values: torch.Tensor,
+    written: torch.Tensor,
+    right: Expected,
+) -> _Part:
+    """Compare some rows of an output, ``values``; what is not ``written`` counts as right."""
+    found, marked = values[batch, head, rows].double(), written[batch, head, rows]
+    error = (found - right.value).where(marked, 0.0).view(len(rows), -1)
+    reference = right.value.view(len(rows), -1).norm(dim=1)
+    attainable = torch.zeros_like(reference) if right.attainable is None else right.attainable
+    match output.tolerance:
+        case Absolute(most):
+            error = error.abs().amax(1)
+            excess = error / most
+        case Rounded(factor):
+            error = error.norm(dim=1)
+            excess = error / (factor * attainable + torch.finfo(values.dtype).eps * reference)
+    excess = excess.nan_to_num(nan=math.inf)
+    return _Part(output, batch, head, values.shape[2], rows, error, reference, attainable, excess)
 
 
-def _shape(case: Case, rows: torch.Tensor, wrong: torch.Tensor) -> str:
-    """Return what the ``wrong`` ones of ``rows`` have in common, in brackets; ``""`` if nothing is seen."""
+def _verdict(case: Case, outputs: Sequence[Output], checked: Mapping[str, list[_Part]]) -> tuple[Checked, _Part | None]:
+    """Return the comparison, and where the first output that is wrong is worst."""
+    sums = {
+        name: tuple(_norm(getattr(part, of) for part in parts) for of in ("error", "reference", "attainable"))
+        for name, parts in checked.items()
+        if isinstance(parts[0].output.tolerance, Rounded)
+    }
+    relative = {name: error / reference if reference else 0.0 for name, (error, reference, _) in sums.items()}
+    absolute = [
+        float(part.error.nan_to_num(nan=math.inf).max())
+        for parts in checked.values()
+        for part in parts
+        if isinstance(part.output.tolerance, Absolute)
+    ]
+    errors = max(relative.values(), default=None), max(absolute, default=None)
+    several = len(relative) > 1
+    right: list[str] = []
+    for output in outputs:
+        parts = checked[output.name]
+        worst = max(parts, key=lambda part: part.worst)
+        if isinstance(output.tolerance, Absolute):
+            if worst.worst > 1.0:
+                before = f"{' and '.join(right)} {'are' if len(right) > 1 else 'is'} right but " if right else ""
+                message = f"case {case.name}: {before}{_off(worst, float(worst.error.nan_to_num(nan=math.inf).max()))}"
+                return _failed(case, Fault(Status.INCORRECT, message), *errors), worst
+        elif worst.worst > 1.0:
+            message = f"case {case.name}: {_rows_off(parts, worst, several)}"
+            return _failed(case, Fault(Status.INCORRECT, message), *errors), worst
+        else:
+            error, reference, attainable = sums[output.name]
+            if error > max(output.tolerance.relative * reference, output.tolerance.factor * attainable):
+                what = f"the relative error {f'of {output.name} ' if several else ''}is {relative[output.name]:.2g}"
+                message = f"case {case.name}: {what}, at most {output.tolerance.relative} is allowed"
+                return _failed(case, Fault(Status.INCORRECT, message), *errors), None
+        right.append(output.name)
+    return Checked(CaseResult(case.name, True, *errors), None), None
+
+
+def _off(part: _Part, error: float) -> str:
+    """Return which rows of an output are off by how much."""
+    rows = ranges(part.rows[part.excess > 1.0].tolist(), part.rows.tolist())
+    hint = f"; {part.output.hint}" if part.output.hint else ""
+    return f"{part.output.name} is off by up to {error:.2g} in rows {rows} of {part}{hint}"
+
+
+def _rows_off(parts: Sequence[_Part], worst: _Part, several: bool) -> str:
+    """Return which rows of an output are off, by which share of their size, and of which of ``several`` outputs."""
+    wrong = worst.excess > 1.0
+    size = float((worst.error / worst.reference)[wrong].max())
+    off = "not finite" if not math.isfinite(size) else f"off by up to {size:.2g} of their size"
+    name = f"{worst.output.name}, " if several else ""
+    where = f"rows {ranges(worst.rows[wrong].tolist(), worst.rows.tolist())} of {name}{worst}"
+    count, total = sum(int((part.excess > 1).sum()) for part in parts), sum(len(part.rows) for part in parts)
+    return f"{where}{_shape(worst)} are {off}; {count} of {total} rows are wrong{_heads(parts)}"
+
+
+def _shape(part: _Part) -> str:
+    """Return what the wrong rows have in common, in brackets; ``""`` if nothing is seen."""
+    rows, wrong = part.rows, part.excess > 1.0
     if bool(wrong.all()):
         return ""
     first = int(rows[wrong][0])
     for tile in _TILES:
-        if case.q_len % tile and torch.equal(wrong, rows >= case.q_len // tile * tile):
+        if part.length % tile and torch.equal(wrong, rows >= part.length // tile * tile):
             return f" (the last partial tile of {tile})"
     if torch.equal(wrong, rows >= first):
         return " (all from there on)"
@@ -221,12 +282,10 @@ def _shape(case: Case, rows: torch.Tensor, wrong: torch.Tensor) -> str:
     return ""
 
 
-def _heads(checked: list[_Rows], excesses: list[torch.Tensor]) -> str:
+def _heads(checked: Sequence[_Part]) -> str:
     """Return the batch or head that has all wrong rows, if it is not the only one that was compared."""
     looked = {(part.batch, part.head) for part in checked}
-    wrong = {
-        (part.batch, part.head) for part, excess in zip(checked, excesses, strict=True) if bool((excess > 1).any())
-    }
+    wrong = {(part.batch, part.head) for part in checked if part.worst > 1}
     for name, i in (("head", 1), ("batch", 0)):
         those = sorted({place[i] for place in wrong})
         if len(those) == 1 and len({place[i] for place in looked}) > 1:
@@ -234,8 +293,8 @@ def _heads(checked: list[_Rows], excesses: list[torch.Tensor]) -> str:
     return ""
 
 
-def _failed(case: Case, fault: Fault, relative: float | None, lse_error: float | None) -> Checked:
-    finite = [value if value is not None and math.isfinite(value) else None for value in (relative, lse_error)]
+def _failed(case: Case, fault: Fault, relative: float | None, absolute: float | None) -> Checked:
+    finite = [value if value is not None and math.isfinite(value) else None for value in (relative, absolute)]
     return Checked(CaseResult(case.name, False, finite[0], finite[1], fault.message), fault)
 
 

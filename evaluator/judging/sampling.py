@@ -6,7 +6,7 @@ is right if the programs that make it are, whatever the others do.
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,12 +14,12 @@ import torch
 from evaluator.evaluation import Fault, Status
 from evaluator.executor import Allocation, Execution
 from evaluator.judging.buffers import apart
-from evaluator.judging.compare import Checked, compare, only, settled, uncovered
+from evaluator.judging.compare import Checked, Rows, compare, only, settled, uncovered
 from evaluator.judging.execution import PlanRun
 from evaluator.judging.refusal import Refused, passed
 from evaluator.judging.stages import Marks, Stage, no_marks
 from evaluator.plan import Role
-from evaluator.problem import Case, Problem, TensorSpec
+from evaluator.problem import Case, Problem, TensorSpec, rows_of
 
 SAMPLE_ROWS = 32
 """Rows of one group of the sample."""
@@ -81,7 +81,7 @@ class BenchmarkCheck:
         chosen = self._stored([(stage, mine) for stage, mine in zip(self.stages, programs, strict=True)])
         others = self._stored([(stage, _rest(stage, mine)) for stage, mine in zip(self.stages, programs, strict=True)])
         made = settled(self.problem, self.case, self._marked(chosen), self._marked(others))
-        rows = made & (wanted | some_of(made, chance))
+        rows = {of: made[of] & (wanted[of] | some_of(made[of], chance)) for of in made}
         either = {i: others[i].logical_or_(chosen[i]) for i in chosen}
         passed(uncovered(self.problem, self.case, self._marked(either)))
         self._check_accesses(programs, chance)
@@ -105,8 +105,8 @@ class BenchmarkCheck:
             message = f"{counted:.3g} FLOPs of matrix products are counted, but {useful:.3g} are needed"
             raise Refused(Fault(Status.INCORRECT, f"{message}: work is missing at this shape"))
 
-    def _sampled(self, chance: random.Random) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Return the programs of each stage that a sample depends on, and the sample, bool [batch, heads, rows].
+    def _sampled(self, chance: random.Random) -> tuple[list[torch.Tensor], Rows]:
+        """Return the programs of each stage that a sample depends on, and the sample.
 
         It is smaller where they are too many.
         """
@@ -114,7 +114,7 @@ class BenchmarkCheck:
         groups = self.sample.groups_of(each)
         meeting = [_meeting(stage, chance) if self.sample.races else _NONE for stage in self.stages]
         while True:
-            rows = random_groups(self._specs["lse"].shape, groups, chance)
+            rows = {of: random_groups(shape, share, chance) for of, shape, share in self._shares(groups)}
             programs = self._makers(rows, meeting)
             pairs = zip(self.stages, programs, strict=True)
             excessive = [(stage, mine) for stage, mine in pairs if stage.flops(mine) > MOST_FLOP]
@@ -129,13 +129,19 @@ class BenchmarkCheck:
                 raise Refused(Fault(Status.UNSUPPORTED, f"{message}: too many to execute"))
             groups //= 2
 
-    def _makers(self, rows: torch.Tensor, others: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def _shares(self, groups: int) -> Iterator[tuple[str, tuple[int, ...], int]]:
+        """Yield each kind of rows with its shape, [batch, heads, rows], and its share of the groups, one at least."""
+        kinds, specs = rows_of(self.problem.outputs), self._specs
+        for of, (output, *_) in kinds.items():
+            yield of, specs[output.name].shape[:3], max(groups // len(kinds), 1)
+
+    def _makers(self, rows: Rows, others: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Return the programs of each stage that the outputs' ``rows`` and ``others``, of each stage, depend on."""
         buffers = self.run.buffers
         wanted = no_marks(buffers, [i for i, a in enumerate(buffers.allocations) if not a.readonly])
+        kinds, specs = {output.name: output.rows for output in self.problem.outputs}, self._specs
         for name, i in self._outputs.items():
-            shape, strides = self._specs[name].shape, self._specs[name].strides
-            wanted[i].as_strided(shape, strides)[rows] = True
+            wanted[i].as_strided(specs[name].shape, specs[name].strides)[rows[kinds[name]]] = True
         found: list[torch.Tensor] = []
         for stage, mine in zip(reversed(self.stages), reversed(others), strict=True):
             found.insert(0, _all(stage) if stage.whole else self._makers_in(stage, wanted, mine))

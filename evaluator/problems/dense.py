@@ -9,7 +9,18 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from evaluator.plan import ITEM_BYTES, Role
-from evaluator.problem import LAYOUTS, Baseline, Call, Case, TensorSpec
+from evaluator.problem import (
+    LAYOUTS,
+    Absolute,
+    Baseline,
+    Call,
+    Case,
+    Expected,
+    Output,
+    Rounded,
+    TensorSpec,
+    Wrong,
+)
 
 if TYPE_CHECKING:
     from random import Random
@@ -33,6 +44,13 @@ _MOST_ROWS = 2**18
 has at 16k tokens.
 """
 
+OUTPUTS = (
+    Output("out", Rounded()),
+    # Exponentials, logarithm and sum are off by 2e-5 at most with logits up to 130: see tests/.../test_tolerance.py.
+    Output("lse", Absolute(1e-3), hint="it is the natural log of the sum of exponentials"),
+)
+"""The outputs of forward attention."""
+
 _MIXED = {"q": "bshd", "k": "padded", "v": "contiguous", "out": "padded"}
 """Strides of the ``mixed`` layout: no tensor's strides are right for another tensor."""
 
@@ -51,6 +69,7 @@ class Attention:
     suites: Mapping[str, tuple[Case, ...]]
     baselines: tuple[Baseline, ...]
     entry: str = field(default="attention", init=False)
+    outputs: tuple[Output, ...] = field(default=OUTPUTS, init=False)
 
     def call(self, case: Case) -> Call:
         """Return the five tensors and two scalars of ``case``."""
@@ -83,9 +102,9 @@ class Attention:
         return make_qkv(case, seed)
 
     def reference(
-        self, case: Case, inputs: "Mapping[str, torch.Tensor]", batch: int, head: int, rows: "torch.Tensor"
-    ) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
-        """Return (out, lse, attainable) in float64: see ``Problem.reference``."""
+        self, case: Case, inputs: "Mapping[str, torch.Tensor]", of: str, batch: int, head: int, rows: "torch.Tensor"
+    ) -> Mapping[str, Expected]:
+        """Return out and lse: see ``Problem.reference``."""
         import torch
 
         view = views(case, inputs)
@@ -96,7 +115,19 @@ class Attention:
         if case.causal:
             last_visible = rows[:, None] + (case.kv_len - case.q_len)
             logits = logits.masked_fill(torch.arange(case.kv_len) > last_visible, -math.inf)
-        return attend(logits, v, view["q"].dtype)
+        return expected(*attend(logits, v, view["q"].dtype))
+
+    def plant(
+        self, case: Case, inputs: "Mapping[str, torch.Tensor]", chance: "Random"
+    ) -> Mapping[str, tuple[int, int, int]]:
+        """Give one query a key of its own: see ``plant_key``."""
+        return plant_key(case, inputs, chance)
+
+    def diagnose(self, case: Case, inputs: "Mapping[str, torch.Tensor]", wrong: Wrong) -> str:
+        """See ``evaluator.problems.diagnosis``."""
+        from evaluator.problems.diagnosis import diagnose
+
+        return diagnose(self, case, inputs, wrong)
 
 
 def structured(case: Case, length: int, chance: "Random") -> Case:
@@ -226,10 +257,36 @@ def views(case: Case, inputs: "Mapping[str, torch.Tensor]") -> "dict[str, torch.
     return {spec.name: inputs[spec.name].as_strided(spec.shape, spec.strides) for spec in qkv(case)}
 
 
+def plant_key(case: Case, inputs: "Mapping[str, torch.Tensor]", chance: "Random") -> Mapping[str, tuple[int, int, int]]:
+    """Give one query a key of its own, aligned with it, so that its output is nearly that key's value; see
+    ``Problem.plant``.
+    """
+    import torch
+
+    batch, head, row = chance.randrange(case.batch), chance.randrange(case.heads), chance.randrange(case.q_len)
+    visible = row + case.kv_len - case.q_len + 1 if case.causal else case.kv_len
+    # Half of the time the nearest key: problems that mask more than causal ones do still see it.
+    place = chance.choice((visible - 1, chance.randrange(visible)))
+    key_at = (batch, head // (case.heads // case.kv_heads), place)
+    generator = torch.Generator("cpu").manual_seed(chance.getrandbits(62))
+    key, value = torch.randn(2, case.head_dim, generator=generator, device="cpu")
+    # As in evaluator.problems.inputs: its logit is about 25, in a crowd of a standard deviation of 2.
+    query = key * 25.0 / math.sqrt(case.head_dim)
+    view = views(case, inputs)
+    for name, new, at in (("q", query, (batch, head, row)), ("k", key, key_at), ("v", value, key_at)):
+        view[name][at].copy_(new)
+    return {"queries": (batch, head, row)}
+
+
+def expected(out: "torch.Tensor", lse: "torch.Tensor", attainable: "torch.Tensor") -> dict[str, Expected]:
+    """Return what ``attend`` returns as a problem's ``reference`` does."""
+    return {"out": Expected(out, attainable), "lse": Expected(lse)}
+
+
 def attend(
     logits: "torch.Tensor", v: "torch.Tensor", dtype: "torch.dtype"
 ) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
-    """Return (out, lse, attainable) of rows: see ``Problem.reference``.
+    """Return (out, lse, attainable) of rows: out [rows, head_dim] and lse [rows]; attainable as in ``Expected``.
 
     ``logits`` is [rows, keys] in float64, scaled, -inf where hidden; ``v`` is [keys, head_dim] in float64; ``dtype`` is
     the inputs' type.

@@ -11,19 +11,22 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from evaluator.plan import Role
-from evaluator.problem import HELD_OUT, Baseline, Call, Case, TensorSpec
+from evaluator.problem import HELD_OUT, Baseline, Call, Case, Expected, Output, TensorSpec
 from evaluator.problems.dense import (
     HEAD_DIM,
+    OUTPUTS,
     attend,
+    expected,
     make_qkv,
     outputs,
+    plant_key,
     qkv,
     softmax_scale,
     structured,
     total_bytes,
     views,
 )
-from evaluator.problems.selection import SELECTIONS, make_block_indices, selected_pairs
+from evaluator.problems.selection import SELECTIONS, SelectedCase, make_block_indices, selected_pairs
 
 if TYPE_CHECKING:
     from random import Random
@@ -48,15 +51,16 @@ class SelectedAttention:
     """
 
     name: str
-    correctness_cases: tuple[Case, ...]
-    suites: Mapping[str, tuple[Case, ...]]
+    correctness_cases: tuple[SelectedCase, ...]
+    suites: Mapping[str, tuple[SelectedCase, ...]]
     baselines: tuple[Baseline, ...] = ()
     entry: str = field(default="selected_attention", init=False)
+    outputs: tuple[Output, ...] = field(default=OUTPUTS, init=False)
 
     def call(self, case: Case) -> Call:
         """Return the six tensors and two scalars of ``case``."""
         tensors = (*qkv(case), _block_indices(case), *outputs(case))
-        return Call(case.name, tensors, (("block_size", case.block_size), ("scale", softmax_scale(case))))
+        return Call(case.name, tensors, (("block_size", _of(case).block_size), ("scale", softmax_scale(case))))
 
     def at_other_lengths(self, case: Case, chance: "Random") -> Case:
         """Return ``case`` with up to 63 tokens more, and possibly fewer batches."""
@@ -69,7 +73,7 @@ class SelectedAttention:
         There is one sequence and few KV heads: where indices decide what programs do, all of them are read. Long cases
         are ``contiguous`` or ``bshd``.
         """
-        drawn = structured(case, length, chance)
+        drawn = _of(structured(case, length, chance))
         kv_heads, group = min(drawn.kv_heads, 2 if length < _LONG else 1), drawn.heads // drawn.kv_heads
         return replace(
             drawn,
@@ -87,7 +91,7 @@ class SelectedAttention:
 
         Makers of block indices fix how many there are: see ``selection``.
         """
-        return 4 * case.head_dim * case.batch * case.heads * selected_pairs(case)
+        return 4 * case.head_dim * case.batch * case.heads * selected_pairs(_of(case))
 
     def least_bytes(self, case: Case) -> int:
         """Return the bytes of all six tensors: every block is selected, by its own queries if by no others."""
@@ -97,34 +101,44 @@ class SelectedAttention:
         """Return the flat storages of q, k, v and block_indices."""
         from evaluator.problems.inputs import seeded
 
-        chosen = make_block_indices(case, seeded("block_indices", seed))
+        chosen = make_block_indices(_of(case), seeded("block_indices", seed))
         return {**make_qkv(case, seed), "block_indices": chosen.flatten()}
 
     def reference(
-        self, case: Case, inputs: "Mapping[str, torch.Tensor]", batch: int, head: int, rows: "torch.Tensor"
-    ) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
-        """Return (out, lse, attainable) in float64: see ``Problem.reference``."""
+        self, case: Case, inputs: "Mapping[str, torch.Tensor]", of: str, batch: int, head: int, rows: "torch.Tensor"
+    ) -> Mapping[str, Expected]:
+        """Return out and lse: see ``Problem.reference``."""
         import torch
 
-        view = views(case, inputs)
+        view, block_size = views(case, inputs), _of(case).block_size
         kv_head = head // (case.heads // case.kv_heads)
         k, v = (view[name][batch, kv_head].double() for name in ("k", "v"))
         chosen = inputs["block_indices"].view(_block_indices(case).shape)[batch, kv_head]
         keys = torch.arange(case.kv_len)
         parts = []
         for part in rows.split(_ROWS_AT_ONCE):
-            blocks = torch.zeros(len(part), math.ceil(case.kv_len / case.block_size) + 1, dtype=torch.bool)
+            blocks = torch.zeros(len(part), math.ceil(case.kv_len / block_size) + 1, dtype=torch.bool)
             blocks.scatter_(1, chosen[part].long() + 1, True)  # the first column takes what is -1
-            visible = blocks[:, 1:].repeat_interleave(case.block_size, 1)[:, : case.kv_len] & (keys <= part[:, None])
+            visible = blocks[:, 1:].repeat_interleave(block_size, 1)[:, : case.kv_len] & (keys <= part[:, None])
             logits = (view["q"][batch, head, part].double() @ k.T) * softmax_scale(case)
             parts.append(attend(logits.masked_fill(~visible, -math.inf), v, view["q"].dtype))
-        out, lse, attainable = (torch.cat(column) for column in zip(*parts, strict=True))
-        return out, lse, attainable
+        return expected(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    def plant(
+        self, case: Case, inputs: "Mapping[str, torch.Tensor]", chance: "Random"
+    ) -> Mapping[str, tuple[int, int, int]]:
+        """Give one query a key of its own: see ``plant_key``."""
+        return plant_key(case, inputs, chance)
+
+
+def _of(case: Case) -> SelectedCase:
+    assert isinstance(case, SelectedCase)
+    return case
 
 
 def _block_indices(case: Case) -> TensorSpec:
-    shape = (case.batch, case.kv_heads, case.q_len, case.blocks)
-    strides = (math.prod(shape[1:]), math.prod(shape[2:]), case.blocks, 1)
+    shape = (case.batch, case.kv_heads, case.q_len, _of(case).blocks)
+    strides = (math.prod(shape[1:]), math.prod(shape[2:]), shape[3], 1)
     return TensorSpec("block_indices", "int32", shape, strides, math.prod(shape), Role.INPUT)
 
 
@@ -140,8 +154,8 @@ def _case(
     layout: str = "contiguous",
     scale: float = 0.0,
     batch: int = 2,
-) -> Case:
-    return Case(
+) -> SelectedCase:
+    return SelectedCase(
         name,
         batch,
         heads,
@@ -167,11 +181,11 @@ def _tiled(
     heads: int,
     kv_heads: int = KV_HEADS,
     selection: str = "random",
-) -> Case:
+) -> SelectedCase:
     return _case(name, heads, kv_heads, length, block_size, blocks, selection, "tiled", batch=1)
 
 
-def _benchmark(length_k: int, block_size: int, group: int) -> Case:
+def _benchmark(length_k: int, block_size: int, group: int) -> SelectedCase:
     """Return a case of the FSA paper: 16 blocks of 64 keys or 8 of 128. It names no number of KV heads; 4 is ours."""
     return _tiled(
         f"{length_k}k-b{block_size}-g{group}", length_k * 1024, block_size, 1024 // block_size, group * KV_HEADS
@@ -213,8 +227,22 @@ _CORRECTNESS = (
     _case("blocks-of-128", 2, 1, 850, 128, 4, "skewed", "large"),
 )
 
+_BASELINES = (
+    Baseline("seed query_outer", "", {}, "the order of the kernel of Native Sparse Attention", seed="query_outer"),
+    Baseline(
+        "Flash Sparse Attention",
+        "h200",
+        {},
+        "FSA, arXiv 2508.18224, abstract: H20 and H200",
+        "a ratio alone: its kernels take 1.6 times less time than those of Native Sparse Attention on average, "
+        "3.5 times at most",
+    ),
+)
+"""We know of no published TFLOPS."""
+
 FSA = SelectedAttention(
     name="fsa",
     correctness_cases=_CORRECTNESS,
     suites={"quick": _QUICK, "paper": _PAPER, HELD_OUT: _HELD_OUT},
+    baselines=_BASELINES,
 )

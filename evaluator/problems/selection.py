@@ -18,6 +18,18 @@ if TYPE_CHECKING:
 _FORCED = 3
 
 
+@dataclass(frozen=True, slots=True)
+class SelectedCase(Case):
+    """A case whose queries select blocks of keys."""
+
+    block_size: int = 0
+    """Keys of one block."""
+    blocks: int = 0
+    """Blocks that a query may select at most."""
+    selection: str = ""
+    """Name of the maker of what is selected."""
+
+
 @dataclass(frozen=True)
 class Selection:
     """One way to select blocks."""
@@ -43,10 +55,10 @@ SELECTIONS = {
     # Neighbouring blocks of queries select different numbers of blocks.
     "uneven": Selection(lambda own, most: min(most, _FORCED + 5 * own % 7, own + 1)),
 }
-"""The ways to select, by the name that ``Case.selection`` gives."""
+"""The ways to select, by the name that ``SelectedCase.selection`` gives."""
 
 
-def selected_pairs(case: Case) -> int:
+def selected_pairs(case: SelectedCase) -> int:
     """Return how many keys all queries of one batch and KV head select and see together."""
     count, size = SELECTIONS[case.selection].count, case.block_size
     pairs = 0
@@ -56,7 +68,7 @@ def selected_pairs(case: Case) -> int:
     return pairs
 
 
-def make_block_indices(case: Case, generator: "torch.Generator") -> "torch.Tensor":
+def make_block_indices(case: SelectedCase, generator: "torch.Generator") -> "torch.Tensor":
     """Return int32 [batch, kv_heads, q_len, blocks]: ascending, -1 behind the last."""
     import torch
 

@@ -15,8 +15,9 @@ import torch
 
 from evaluator.catalogue import get_problem
 from evaluator.executor import offline
-from evaluator.problem import Case
 from evaluator.problems.dense import views
+from evaluator.problems.selection import SelectedCase
+from tests import forward
 
 # batch, heads, KV heads, queries, keys, head dim, causal, layout
 CASES = (
@@ -34,7 +35,7 @@ CASES = (
 )
 
 SELECTIONS = (
-    Case(
+    SelectedCase(
         "group 2",
         1,
         2,
@@ -50,13 +51,15 @@ SELECTIONS = (
         blocks=2,
         selection="random",
     ),
-    Case("group 1", 2, 1, 1, 9, 9, 24, True, "float16", block_size=32, blocks=2, selection="uneven", scale=0.4),
+    SelectedCase("group 1", 2, 1, 1, 9, 9, 24, True, "float16", block_size=32, blocks=2, selection="uneven", scale=0.4),
 )
 """Cases of the problem ``fsa``: fewer blocks than slots, and a last block that is not full."""
 
 PROMISED = (
-    Case("far blocks", 1, 4, 2, 275, 275, 128, True, "float16", "rising", block_size=16, blocks=5, selection="random"),
-    Case(
+    SelectedCase(
+        "far blocks", 1, 4, 2, 275, 275, 128, True, "float16", "rising", block_size=16, blocks=5, selection="random"
+    ),
+    SelectedCase(
         "group 3",
         2,
         3,
@@ -72,12 +75,12 @@ PROMISED = (
         selection="uneven",
         scale=0.4,
     ),
-    Case("forced only", 1, 1, 1, 70, 70, 128, True, "float16", block_size=32, blocks=3, selection="shortest"),
+    SelectedCase("forced only", 1, 1, 1, 70, 70, 128, True, "float16", block_size=32, blocks=3, selection="shortest"),
 )
 """Cases of ``fsa`` as the problem promises them: head dim 128, and three blocks a query or more."""
 
 
-def _check_selected(selected_attention: Any, case: Case) -> str:
+def _check_selected(selected_attention: Any, case: SelectedCase) -> str:
     problem = get_problem("fsa")
     inputs = problem.make_inputs(case, 7)
     view = views(case, inputs)
@@ -87,7 +90,7 @@ def _check_selected(selected_attention: Any, case: Case) -> str:
     selected_attention(view["q"], view["k"], view["v"], indices, out, lse, **scalars)
     for batch in range(case.batch):
         for head in range(case.heads):
-            right, right_lse, _ = problem.reference(case, inputs, batch, head, torch.arange(case.q_len))
+            right, right_lse, _ = forward.reference(problem, case, inputs, batch, head, torch.arange(case.q_len))
             error = float((out[batch, head].double() - right).norm() / right.norm())
             lse_error = float((lse[batch, head].double() - right_lse).abs().max())
             if not (error < 2e-3 and lse_error < 1e-3):

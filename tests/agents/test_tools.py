@@ -289,7 +289,7 @@ def test_a_fault_is_told_with_what_an_author_needs() -> None:
     box = Toolbox(world.brief(evaluate=lambda *_, **__: attempt))
     said = box.call("evaluate", json.dumps(WHY))
     assert "attempt 2: incorrect: wrong" in said
-    assert "odd-causal     0.3        0.1  rows 1 to 2 are off" in said
+    assert "odd-causal     0.3             0.1  rows 1 to 2 are off" in said
     assert "kernel      4        255       16" in said
     assert "attempt 2 is not correct" in box.call("submit", json.dumps({"attempt": 2, "change": "abc", "seen": "x"}))
     assert bench.box.bench.best is None

@@ -46,8 +46,8 @@ def test_the_rows_that_a_check_compares_are_those_that_the_script_draws(
     (plan,) = planner.plans(Candidate("mha", source), MHA, [CASE], ())
     chance, only, compared, states = random.Random(5), compare.only, [], []
 
-    def seen(problem: Problem, case: Case, outputs: Mapping[str, Allocation], rows: torch.Tensor) -> object:
-        compared.append(rows)
+    def seen(problem: Problem, case: Case, outputs: Mapping[str, Allocation], rows: compare.Rows) -> object:
+        compared.append(rows["queries"])
         return only(problem, case, outputs, rows)
 
     def drawn(shape: Sequence[int], groups: int, chance: random.Random) -> torch.Tensor:

@@ -75,7 +75,10 @@ def test_a_score_is_positive_and_finite(tflops: float) -> None:
         ({"status": "guessed"}, "guessed"),
         ({"seconds": True}, r"Expected `float`, got `bool` - at `\$.seconds`"),
         ({"cases": {}}, r"\$.cases"),
-        ({"cases": [{"case": "a", "passed": 1, "relative_error": None, "lse_error": None}]}, r"\$.cases\[0\].passed"),
+        (
+            {"cases": [{"case": "a", "passed": 1, "relative_error": None, "absolute_error": None}]},
+            r"\$.cases\[0\].passed",
+        ),
         ({"score": None}, "must have a score"),
         ({"traits": {"kind": 1}}, r"\$.traits"),
         ({"later": 1}, "unknown fields later"),

@@ -12,6 +12,7 @@ from evaluator.evaluation import Status
 from evaluator.judging.judge import Judge
 from evaluator.problem import Case
 from evaluator.problems.dense import views
+from tests import forward
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAME = str(EXAMPLES / "sliding_window.py")
@@ -44,6 +45,6 @@ def test_its_reference_and_flops_are_the_definition(case: Case) -> None:
     storages = PROBLEM.make_inputs(case, 1)
     q, k, v = (tensor[1, 0].double() for tensor in views(case, storages).values())
     logits = (q @ k.T / math.sqrt(128)).masked_fill(~visible, -math.inf)
-    out, lse, _ = PROBLEM.reference(case, storages, 1, 0, torch.arange(case.q_len))
+    out, lse, _ = forward.reference(PROBLEM, case, storages, 1, 0, torch.arange(case.q_len))
     torch.testing.assert_close(out, logits.softmax(-1) @ v)
     torch.testing.assert_close(lse, logits.logsumexp(-1))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, make_url, text
 
+from evaluator.evaluation import CaseResult
 from evaluator.sandbox import bubblewrap
 from lineage_db import migrations
 from lineage_db.engine import REVISION_TABLE, Database
@@ -74,11 +76,15 @@ def fill(connection: Any, make: Any, revision: str) -> None:
             started=OLD, finished=None if state == "running" else OLD, reason=f"step {number}", **turns,
         )  # fmt: skip
     for number, tflops in enumerate((4.0, 6.0)):
+        cases = (CaseResult("odd", True, 1e-3, 2e-4, 'not "lse_error" at all'),)
+        evaluation = json.dumps(replace(make.evaluation(tflops, message=""), cases=cases).to_json())
+        if revision < "0013":
+            evaluation = evaluation.replace('"absolute_error"', '"lse_error"')
         insert(
             connection, "attempts", id=number + 1, run_id=7, step_id=2 * number + 1, digest=f"{number}" * 64,
             plan_digest=None, status="correct", message="", geomean_tflops=tflops, seconds=1.5, change="tile",
             parents=json.dumps([0] * number), started=OLD, finished=OLD,
-            evaluation=json.dumps(make.evaluation(tflops, message="").to_json()), source=f"x = {number}".encode(),
+            evaluation=evaluation, source=f"x = {number}".encode(),
         )  # fmt: skip
         step = {"step": 2 * number} if revision >= "0007" else {}
         insert(
@@ -92,7 +98,7 @@ def fill(connection: Any, make: Any, revision: str) -> None:
         insert(connection, "messages", step_id=4, number=0, kind="message", written=OLD, content='{"role": "user"}')
 
 
-REVISIONS = [f"{number:04}" for number in range(1, 12)]
+REVISIONS = [f"{number:04}" for number in range(1, 13)]
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
@@ -110,6 +116,7 @@ def test_a_database_of_an_earlier_schema_keeps_what_it_has_and_goes_on(url: str,
         assert (run.seed, run.state_at(make.now)) == (3, RunState.INTERRUPTED)
         assert run.config == {"start": [{"source": "x = 0"}]}, "a run has several seeds since 0010"
         assert [version.attempt.evaluation.geomean_tflops for version in store.versions(run.id)] == [4.0, 6.0]
+        assert {case.absolute_error for each in store.attempts(run.id) for case in each.evaluation.cases} == {2e-4}
         assert [attempt.version for attempt in store.attempt_summaries(run.id)] == [0, 1]
         assert [version.step_number for version in store.versions(run.id)] == [0, 2]
         said = ("tiles of 128", "+50%") if "0003" <= revision < "0011" else ("tile", "")

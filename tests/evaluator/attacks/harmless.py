@@ -25,7 +25,7 @@ CANDIDATES = {
     "the evaluator's comparison replaced": before(
         UNWATCHED
         + "    import evaluator.judging.compare, evaluator.problems.mha\nevaluator.judging.compare.compare = lambda *a, **k: None\n"
-        "evaluator.judging.compare.ROW_FACTOR = 1e9\nevaluator.problems.mha.Attention.flops = lambda *a: 10**18"
+        "evaluator.judging.compare.compare = lambda *a, **k: None\nevaluator.problems.mha.Attention.flops = lambda *a: 10**18"
     ),
     "the judge replaced": before(
         UNWATCHED

@@ -204,7 +204,7 @@ def attention(q, k, v, out, lse, *, causal, scale):
         ).replace(
             "    batch, heads, q_len, head_dim",
             "    rows = torch.zeros(1, dtype=torch.int64, device=q.device)\n"
-            "    MHA.reference(case, {'q': q.view(-1), 'k': k.view(-1), 'v': v.view(-1)}, 0, 0, rows)\n"
+            "    MHA.reference(case, {'q': q.view(-1), 'k': k.view(-1), 'v': v.view(-1)}, 'queries', 0, 0, rows)\n"
             "    batch, heads, q_len, head_dim",
         ),
         Status.FORBIDDEN,

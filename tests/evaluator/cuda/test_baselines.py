@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend
 from evaluator.cuda import baselines
 from evaluator.cuda.baselines import Found, Library, measure
 from evaluator.problem import Case
+from tests import forward
 from tests.evaluator.cuda.fake_device import CASE, MHA, OTHER, FakeDevice, forever
 
 GROUPED = Case("grouped", 1, 4, 2, 48, 48, 128, True)
@@ -42,7 +43,7 @@ def test_a_library_computes_what_the_reference_does(library: Library, case: Case
     q, k, v = (inputs[name].as_strided(specs[name].shape, specs[name].strides) for name in "qkv")
     rows = torch.arange(case.q_len)
     head = case.heads - 1
-    out, lse, _ = MHA.reference(case, inputs, 0, head, rows)
+    out, lse, _ = forward.reference(MHA, case, inputs, 0, head, rows)
     assert (attend(q, k, v)[0, head].double() - out).norm() < 1e-2 * out.norm()
     kv_head = head // (case.heads // case.kv_heads)
     assert (baselines.lse(q[0, head], k[0, kv_head], case).double() - lse).abs().max() < 1e-3

@@ -7,11 +7,15 @@ import torch
 
 from evaluator.executor import Allocation
 from evaluator.executor.operations.approximations import APPROXIMATIONS
-from evaluator.judging.compare import LSE_TOLERANCE, RELATIVE_TOLERANCE, compare
+from evaluator.judging.compare import compare
+from evaluator.problem import Absolute, Rounded
+from evaluator.problems.dense import OUTPUTS
 from evaluator.problems.mha import MHA
+from tests import forward
 
 ATTAINED = 2e-3
-"""Relative error that correct bf16 kernels reach, as ``compare`` says."""
+"""Relative error that correct bf16 kernels reach, as ``Rounded`` says."""
+(OUT, LSE) = (output.tolerance for output in OUTPUTS)
 LARGEST_LOGIT = 130.0
 """Largest logit of the correctness inputs, rounded up."""
 FLOAT32_ULP = 2.0**-23
@@ -24,13 +28,15 @@ def worst(operation: str) -> float:
 
 
 def test_the_tolerance_of_outputs_exceeds_the_bounds_of_exponentials_and_division() -> None:
+    assert isinstance(OUT, Rounded)
     exponential = max(worst("math.exp2"), worst("math.exp") + LARGEST_LOGIT * 2.0**-24)
-    assert ATTAINED + 2 * exponential + worst("arith.divf") < RELATIVE_TOLERANCE / 2
+    assert ATTAINED + 2 * exponential + worst("arith.divf") < OUT.relative / 2
 
 
 def test_the_tolerance_of_lse_exceeds_the_bounds_of_exponentials_and_logarithm() -> None:
+    assert isinstance(LSE, Absolute)
     exponential = max(worst("math.exp2"), worst("math.exp") + LARGEST_LOGIT * 2.0**-24)
-    assert exponential + LARGEST_LOGIT * FLOAT32_ULP < LSE_TOLERANCE / 10
+    assert exponential + LARGEST_LOGIT * FLOAT32_ULP < LSE.most / 10
 
 
 @pytest.mark.parametrize("size", [1.0, 1e-9])
@@ -38,7 +44,7 @@ def test_zeros_are_wrong_however_small_the_outputs_are(size: float) -> None:
     case = replace(MHA.correctness_cases[0], batch=1, heads=1, kv_heads=1, q_len=5)
     inputs = MHA.make_inputs(case, 1)
     inputs["v"] *= size
-    lse = MHA.reference(case, inputs, 0, 0, torch.arange(case.q_len))[1]
+    lse = forward.reference(MHA, case, inputs, 0, 0, torch.arange(case.q_len))[1]
     results = {"out": torch.zeros(case.q_len * case.head_dim, dtype=torch.bfloat16), "lse": lse.float()}
     outputs = {name: Allocation(name, data, torch.ones(len(data), dtype=torch.bool)) for name, data in results.items()}
     fault = compare(MHA, case, inputs, outputs, whole=True).fault

@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 from evaluator.catalogue import get_problem, get_suite
 from evaluator.executor import offline
 from evaluator.plan import Role
-from evaluator.problem import Case
 from evaluator.problems.dense import views
-from evaluator.problems.selection import SELECTIONS, make_block_indices, selected_pairs
+from evaluator.problems.selection import SELECTIONS, SelectedCase, make_block_indices, selected_pairs
+from tests import forward
 
 FSA = get_problem("fsa")
 CASES = {case.name: case for case in FSA.correctness_cases}
 
 
-def case(selection: str, length: int, block_size: int, blocks: int, group: int = 1) -> Case:
-    return Case(
+def case(selection: str, length: int, block_size: int, blocks: int, group: int = 1) -> SelectedCase:
+    return SelectedCase(
         "x", 2, 2 * group, 2, length, length, 128, True, block_size=block_size, blocks=blocks, selection=selection
     )
 
@@ -43,7 +43,7 @@ any_case = st.builds(
 
 @settings(max_examples=60, deadline=None)
 @given(any_case, st.integers(0, 2**32))
-def test_block_indices_ascend_end_in_padding_and_hold_what_is_forced(made: Case, seed: int) -> None:
+def test_block_indices_ascend_end_in_padding_and_hold_what_is_forced(made: SelectedCase, seed: int) -> None:
     chosen = make_block_indices(made, torch.Generator().manual_seed(seed))
     assert (chosen.dtype, tuple(chosen.shape)) == (torch.int32, (2, 2, made.q_len, made.blocks))
     own = (torch.arange(made.q_len) // made.block_size)[:, None]
@@ -59,7 +59,7 @@ def test_block_indices_ascend_end_in_padding_and_hold_what_is_forced(made: Case,
 
 @settings(max_examples=40, deadline=None)
 @given(any_case)
-def test_useful_flops_are_those_of_the_pairs_that_are_selected(made: Case) -> None:
+def test_useful_flops_are_those_of_the_pairs_that_are_selected(made: SelectedCase) -> None:
     chosen = make_block_indices(made, torch.Generator().manual_seed(1))
     pairs = int(selected(chosen, made.block_size).sum())
     assert pairs == 4 * selected_pairs(made)  # 2 batches of 2 KV heads
@@ -98,7 +98,7 @@ def test_reference_is_the_definition(name: str) -> None:
         kv_head = head * made.kv_heads // made.heads
         logits = q[1, head, rows] @ k[1, kv_head].T * dict(FSA.call(made).scalars)["scale"]
         logits = logits.masked_fill(~visible[1, kv_head, rows], -math.inf)
-        out, lse, attainable = FSA.reference(made, storages, 1, head, rows)
+        out, lse, attainable = forward.reference(FSA, made, storages, 1, head, rows)
         torch.testing.assert_close(out, logits.softmax(-1) @ v[1, kv_head])
         torch.testing.assert_close(lse, logits.logsumexp(-1))
         assert (attainable <= 0.01 * out.norm(dim=1)).all()
@@ -140,7 +140,7 @@ def test_block_indices_follow_the_seed_and_are_an_input() -> None:
 def test_the_kernel_of_fla_core_agrees(selection: str, inputs: str) -> None:
     """It takes groups of 16 and rounds q times scale to the input type, which shows in lse."""
     pytest.importorskip("fla")
-    made = Case(
+    made = SelectedCase(
         "x", 1, 32, 2, 190, 190, 128, True, "float16", inputs, block_size=32, blocks=5, selection=selection
     )  # fmt: skip
     storages = FSA.make_inputs(made, 1)
@@ -151,6 +151,6 @@ def test_the_kernel_of_fla_core_agrees(selection: str, inputs: str) -> None:
 
         out, lse = parallel_nsa_fwd(q, k, v, chosen, None, made.block_size, 128**-0.5)
     for head in range(made.heads):
-        expected, expected_lse, _ = FSA.reference(made, storages, 0, head, torch.arange(190))
+        expected, expected_lse, _ = forward.reference(FSA, made, storages, 0, head, torch.arange(190))
         assert (out[0, :, head].double() - expected).norm() < 1e-3 * expected.norm()
         assert (lse[0, :, head] - expected_lse).abs().max() < 2e-2

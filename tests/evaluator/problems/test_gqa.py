@@ -6,6 +6,7 @@ import torch
 from evaluator.catalogue import get_problem, get_suite
 from evaluator.problem import Case
 from evaluator.problems.dense import views
+from tests import forward
 
 GQA = get_problem("gqa")
 CASES = {case.name: case for case in GQA.correctness_cases}
@@ -15,7 +16,7 @@ GROUPED = [name for name, case in CASES.items() if 1 < case.kv_heads < case.head
 def reference(case: Case, storages: dict[str, torch.Tensor]) -> torch.Tensor:
     """The output of all heads of batch 1."""
     rows = torch.arange(case.q_len)
-    return torch.stack([GQA.reference(case, storages, 1, head, rows)[0] for head in range(case.heads)])
+    return torch.stack([forward.reference(GQA, case, storages, 1, head, rows)[0] for head in range(case.heads)])
 
 
 @pytest.mark.parametrize("name", ["group-8-causal", "group-3-causal", "edge-1-causal", "group-4-full"])

@@ -58,13 +58,14 @@ BROKEN = {
     r"cannot be imported: SyntaxError: .*, line 2": "\nx = (\n",
     r"cannot be imported: ZeroDivisionError: .*, line 3": "\n\n1 / 0\n",
     r"cannot be imported: ModuleNotFoundError: .*'nowhere'.*, line 1": "import nowhere\n",
-    "lacks correctness_cases, suites, .*reference: see evaluator.problem.Problem": (
+    "lacks correctness_cases, suites, .*reference, plant: see evaluator.problem.Problem": (
         "class PROBLEM:\n    name, entry, baselines = 'x', 'f', ()\n"
     ),
     "its name 'a/b' should": GOOD.replace('"mine"', '"a/b"'),
     "its suites should be a mapping with 'quick'": GOOD.replace('"mine"', '"mine", suites={}'),
     "quick should be a tuple of one Case or more": GOOD.replace('"mine"', '"mine", suites={"quick": ()}'),
     "correctness_cases should be a tuple": GOOD.replace('"mine"', '"mine", correctness_cases=[]'),
+    "its outputs should be a tuple of Output": GOOD + 'object.__setattr__(PROBLEM, "outputs", ["out"])',
     "another problem is called 'gqa': choose another name": GOOD.replace('"mine"', '"gqa"'),
 }
 

@@ -24,8 +24,8 @@ def test_inputs_and_references_are_on_the_default_device(name: str, monkeypatch:
             for spec in problem.call(case).tensors:
                 if spec.name == "block_indices":
                     made[spec.name] = torch.empty(spec.size, dtype=torch.int32)
-            reference = problem.reference(case, made, 0, 0, torch.arange(min(3, case.q_len)))
-        assert {tensor.device for tensor in (*made.values(), *reference)} == {PLACE}
+            reference = problem.reference(case, made, "queries", 0, 0, torch.arange(min(3, case.q_len)))
+        assert {tensor.device for tensor in (*made.values(), *(each.value for each in reference.values()))} == {PLACE}
 
 
 def test_without_being_told_inputs_are_on_the_cpu() -> None:

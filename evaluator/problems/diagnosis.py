@@ -6,13 +6,13 @@ depends on this.
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
 import torch
 
-from evaluator.problem import Case, Problem
+from evaluator.problem import Case, Problem, Wrong
 
 Tensor = torch.Tensor
 Guess = tuple[str, Callable[[], Tensor]]
@@ -35,38 +35,21 @@ _BETTER = 0.25
 """Largest error that may remain, as a share of the error against the reference."""
 
 
-@dataclass(frozen=True)
-class Wrong:
-    """Wrong rows of one head."""
-
-    batch: int
-    head: int
-    rows: Tensor
-    """int64 [n]."""
-    out: Tensor
-    """float64 [n, head_dim], as the candidate wrote it."""
-    lse: Tensor
-    """float64 [n]."""
-
-    def some(self) -> "Wrong":
-        """Return at most ``_MOST_ROWS`` of the rows."""
-        if len(self.rows) <= _MOST_ROWS:
-            return self
-        chosen = torch.linspace(0, len(self.rows) - 1, _MOST_ROWS, dtype=torch.float64).long()
-        return Wrong(self.batch, self.head, self.rows[chosen], self.out[chosen], self.lse[chosen])
-
-
 def diagnose(problem: Problem, case: Case, inputs: Mapping[str, Tensor], wrong: Wrong) -> str:
-    """Return the mistake that explains the wrong rows, or lse where the output is right, as the end of a sentence.
+    """Return the mistake that explains wrong rows of out, or of lse where out is right: see ``Diagnosing``."""
+    head = _Head(problem, case, inputs, _some(wrong))
+    if _close(head.out, head.reference):
+        return _explaining(head.lse_guesses(), head.found_lse[:, None], head.lse[:, None], _LSE_CLOSE)
+    return _explaining(head.guesses(), head.out, head.reference, _CLOSE)
 
-    ``""`` if none is found.
-    """
-    if not _dense(problem, case):
-        return ""
-    head = _Head(problem, case, inputs, wrong.some())
-    if _close(head.wrong.out, head.reference):
-        return _explaining(head.lse_guesses(), head.wrong.lse[:, None], head.lse[:, None], _LSE_CLOSE)
-    return _explaining(head.guesses(), head.wrong.out, head.reference, _CLOSE)
+
+def _some(wrong: Wrong) -> Wrong:
+    """Return at most ``_MOST_ROWS`` of the rows."""
+    if len(wrong.rows) <= _MOST_ROWS:
+        return wrong
+    chosen = torch.linspace(0, len(wrong.rows) - 1, _MOST_ROWS, dtype=torch.float64).long()
+    values = {name: value[chosen] for name, value in wrong.values.items()}
+    return replace(wrong, rows=wrong.rows[chosen], values=values)
 
 
 def _close(found: Tensor, wanted: Tensor) -> bool:
@@ -87,11 +70,6 @@ def _explaining(guesses: Iterator[Guess], found: Tensor, reference: Tensor, clos
     return ""
 
 
-def _dense(problem: Problem, case: Case) -> bool:
-    call = problem.call(case)
-    return [spec.name for spec in call.tensors] == ["q", "k", "v", "out", "lse"] and "causal" in dict(call.scalars)
-
-
 class _Head:
     """One head, and the mistakes that can be made with it."""
 
@@ -99,6 +77,7 @@ class _Head:
         call = problem.call(case)
         self._view = {spec.name: inputs[spec.name].as_strided(spec.shape, spec.strides) for spec in call.tensors[:3]}
         self._case, self.wrong, self._dtype = case, wrong, self._view["q"].dtype
+        self.out, self.found_lse = wrong.values["out"], wrong.values["lse"]
         self._scale = float(dict(call.scalars)["scale"])
         self._here = wrong.batch, wrong.head // (case.heads // case.kv_heads)
         self._q = self._view["q"][wrong.batch, wrong.head, wrong.rows].double()
@@ -138,7 +117,7 @@ class _Head:
         yield from self._masks()
         yield from self._scales()
         yield from self._endings()
-        if not bool(self.wrong.out.isfinite().all()):
+        if not bool(self.out.isfinite().all()):
             return  # Too many mistakes end in NaN.
         yield from self._heads()
         yield from self._keys()
@@ -191,7 +170,7 @@ class _Head:
         yield "all weights are equal, as if queries or keys were zeros", lambda: self._attend(self._scores(0.0))
         yield "the maximum is not subtracted, and exponentials overflow", lambda: _divided(self._tiled(0.0), self._v)
         if self._fits():
-            factor = float((self.wrong.out * self.reference).sum() / (self.reference**2).sum())
+            factor = float((self.out * self.reference).sum() / (self.reference**2).sum())
             yield f"the output is off by the factor {factor:.3g}", lambda: self.reference * factor
             scale = self._best_scale()
             yield (
@@ -200,14 +179,14 @@ class _Head:
             )
 
     def _fits(self) -> bool:
-        return len(self.wrong.rows) >= _FITTED_ROWS and bool(self.wrong.out.isfinite().all())
+        return len(self.wrong.rows) >= _FITTED_ROWS and bool(self.out.isfinite().all())
 
     def _best_scale(self) -> float:
         """Return the scale that comes nearest to the output, between half and twice the right one."""
         best, step = self._scale, 2.0**0.25
         for _ in range(7):
             tried = [best * step**i for i in range(-4, 5)]
-            best = min(tried, key=lambda scale: float((self._attend(self._scores(scale)) - self.wrong.out).norm()))
+            best = min(tried, key=lambda scale: float((self._attend(self._scores(scale)) - self.out).norm()))
             step **= 0.3
         return best
 
@@ -256,7 +235,7 @@ class _Head:
                 total = self._sum + sign * (sums[a + 1 :] - sums[a])
                 mixed = outs[-1] + sign * (outs[a + 1 :] - outs[a])
                 made = mixed / total.clamp(min=1e-300)
-                errors = (made - self.wrong.out).norm(dim=(1, 2))
+                errors = (made - self.out).norm(dim=(1, 2))
                 b = int(errors.argmin())
                 if best is None or float(errors[b]) < best[0]:
                     best = float(errors[b]), _named(bounds[a], bounds[a + 1 + b], verb), made[b]
@@ -355,7 +334,7 @@ class _Head:
         return self._rounded(self._q * of_q) @ self._rounded(self._k * of_k).T
 
     def _own_factor(self) -> Tensor:
-        each = (self.wrong.out * self.reference).sum(1, keepdim=True) / (self.reference**2).sum(1, keepdim=True)
+        each = (self.out * self.reference).sum(1, keepdim=True) / (self.reference**2).sum(1, keepdim=True)
         return self.reference * each
 
     def lse_guesses(self) -> Iterator[Guess]:
@@ -380,7 +359,7 @@ class _Head:
         yield "the sum adds up probabilities after they are rounded", lambda: top + sum_of_rounded.log()
         for text, scores in self._roundings():
             yield text, lambda s=scores: torch.logsumexp(s(), 1)  # type: ignore[misc]
-        offset = float((self.wrong.lse - lse).median())
+        offset = float((self.found_lse - lse).median())
         if len(lse) >= _FITTED_ROWS:
             yield f"lse is off by {offset:.3g} in each of these rows", lambda: lse + offset
 

@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 
 from evaluator.catalogue import get_problem
-from evaluator.judging.diagnosis import Wrong, diagnose
-from evaluator.problem import Case
+from evaluator.problem import Case, Diagnosing, Wrong
+from evaluator.problems import PROBLEMS
 from evaluator.problems.dense import softmax_scale, views
+from evaluator.problems.diagnosis import diagnose
 
 MHA = get_problem("mha")
 CASES = {case.name: case for case in MHA.correctness_cases}
@@ -123,7 +125,8 @@ def wrong(case: Case, mistake: Mistake, head: int = 0) -> tuple[dict[str, Tensor
     out, lse = mistake(q, k, v, seen, softmax_scale(case))
     right, right_lse = attend(hidden(q @ k.T * softmax_scale(case), seen), v)
     near = ((out - right).norm(dim=1) < 0.01 * right.norm(dim=1)) & ((lse - right_lse).abs() < 3e-4)
-    return inputs, Wrong(1, head, rows[~near], out[~near].bfloat16().double(), lse[~near].float().double())
+    values = {"out": out[~near].bfloat16().double(), "lse": lse[~near].float().double()}
+    return inputs, Wrong("queries", 1, head, rows[~near], values)
 
 
 @pytest.mark.parametrize("name", MISTAKES)
@@ -136,12 +139,9 @@ def test_a_mistake_is_named_if_it_explains_what_came_out(name: str) -> None:
 def test_few_rows_prove_no_number_that_was_found_from_them() -> None:
     case = CASES["square-full"]
     inputs, found = wrong(case, half_the_denominator)
-    few = Wrong(found.batch, found.head, found.rows[:3], found.out[:3], found.lse[:3])
+    few = replace(found, rows=found.rows[:3], values={name: each[:3] for name, each in found.values.items()})
     assert diagnose(MHA, case, inputs, few) == ""
 
 
-def test_a_problem_that_is_not_dense_is_left_alone() -> None:
-    problem = get_problem("fsa")
-    case = problem.correctness_cases[0]
-    nothing = torch.zeros(1, case.head_dim, dtype=torch.float64)
-    assert diagnose(problem, case, {}, Wrong(0, 0, torch.zeros(1, dtype=torch.int64), nothing, nothing[:, 0])) == ""
+def test_only_dense_problems_know_these_mistakes() -> None:
+    assert [name for name in PROBLEMS if isinstance(get_problem(name), Diagnosing)] == ["mha", "gqa"]
