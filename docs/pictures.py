@@ -34,7 +34,7 @@ from avo.report.data import Report
 from avo.report.reading import read_report
 from avo.report.render import to_html
 from avo.tui.app import AvoApp
-from avo.watch.progress import Budget, panel
+from avo.watch.panel import Budget, panel
 from avo.watch.view import RunView
 from evaluator.catalogue import get_problem
 from lineage_db.store import Store

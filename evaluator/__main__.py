@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 import time
+from functools import partial
 
 from evaluator import cuda
 from evaluator.cuda.holding import hold
@@ -14,7 +15,7 @@ from evaluator.evaluators import WALL_S
 from evaluator.isolation import Sandbox
 from evaluator.sandbox.jobs import hide
 from evaluator.serving.allocator import keep_freed_memory
-from evaluator.serving.protocol import MalformedRequest, answer_line, failure_line, ready, requests
+from evaluator.serving.protocol import MalformedRequest, answer_line, failure_line, progress_line, ready, requests
 from evaluator.target import ScoreKind
 from evaluator.targets import get_target
 
@@ -90,6 +91,10 @@ def main() -> int:
     judged = Judge(target, options.suite, sandbox=options.sandbox, speed=measured)
     with judged as judge, contextlib.suppress(KeyboardInterrupt):
         print(ready(target), file=verdicts, flush=True)
+
+        def tell(number: int, done: int, of: int) -> None:
+            print(progress_line(number, done, of), file=verdicts, flush=True)
+
         for asked in requests(sys.stdin):
             if measured:
                 measured.until = time.monotonic() + _TO_COMPARE * options.wall
@@ -98,7 +103,7 @@ def main() -> int:
             else:
                 number, request = asked
                 try:
-                    line = answer_line(number, judge.ask(request))
+                    line = answer_line(number, judge.follow(request, partial(tell, number)))
                 except EvaluatorError as error:
                     line = failure_line(number, str(error))
             print(line, file=verdicts, flush=True)

@@ -56,6 +56,8 @@ class ProfileRequest:
 
 AnyRequest: TypeAlias = EvaluateRequest | VerifyRequest | ProfileRequest | Inspection
 """The answer to an ``Inspection`` is ``Findings``."""
+Tell: TypeAlias = Callable[[int, int], None]
+"""Takes how many checks of how many are done."""
 
 
 class Evaluator(ABC):
@@ -74,20 +76,25 @@ class Evaluator(ABC):
     def ask(self, request: AnyRequest) -> Any:
         """Return the answer, of the type that the class of ``request`` names."""
 
+    def follow(self, request: AnyRequest, tell: Tell) -> Any:
+        """Return the answer like ``ask``; meanwhile ``tell`` hears how far it is, if this evaluator knows that."""
+        return self.ask(request)
+
     def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
         """Return the verdict; where speed is measured, the score is compared with that of ``incumbent``."""
         evaluation: Evaluation = self.ask(EvaluateRequest(candidate, incumbent))
         return evaluation
 
-    def verify(self, candidate: Candidate, plan_digest: str | None = None) -> Evaluation:
+    def verify(self, candidate: Candidate, plan_digest: str | None = None, tell: Tell | None = None) -> Evaluation:
         """Return a new verdict, at shapes and lengths that no variation operator is shown and in larger samples.
 
         ``plan_digest`` is that of the candidate's earlier evaluation, if there was one.
 
         The samples are those of the evaluator's own suite. The score is that of the suite ``HELD_OUT``, or of the
-        evaluator's own where the problem has none.
+        evaluator's own where the problem has none. ``tell`` hears how far it is.
         """
-        evaluation: Evaluation = self.ask(VerifyRequest(candidate, plan_digest))
+        request = VerifyRequest(candidate, plan_digest)
+        evaluation: Evaluation = self.follow(request, tell) if tell else self.ask(request)
         return evaluation
 
     def profile(self, candidate: Candidate, case: str | None = None) -> tuple[Profile, ...] | Fault:

@@ -1,5 +1,7 @@
 """Claims: which worker performs which step of a run, and how steps end that do not conclude."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,7 +11,8 @@ from sqlalchemy import ColumnElement, Connection, bindparam, exists, func, inser
 from lineage_db import queries
 from lineage_db.driving import LEASE
 from lineage_db.engine import Part, persistent, transactional
-from lineage_db.records import Selection, Step, StepState
+from lineage_db.errors import StepNotRunning
+from lineage_db.records import Doing, Selection, Step, StepState
 from lineage_db.rows import AnyRow, record
 from lineage_db.seen import Answer, Seen
 from lineage_db.tables import answers, messages, steps
@@ -48,6 +51,7 @@ _ANNOUNCED = (
     .limit(1)
 )
 _ANNOUNCE = update(steps).where(_THIS).values(digest=bindparam("said"))
+_TELL = update(steps).where(_THIS).values(doing=bindparam("what"))
 _SEE = update(steps).where(_THIS).values(seen=bindparam("what"))
 
 
@@ -86,6 +90,13 @@ class Claims(Part):
         """Record what a running step is shown; raises ``StepNotRunning``."""
         queries.lock_running_step(connection, step_id, now)
         connection.execute(_SEE, {"step_key": step_id, "what": asdict(seen)})
+
+    @transactional(write=True, durable=False)
+    def tell(self, connection: Connection, step_id: int, doing: Sequence[Doing], *, now: datetime) -> None:
+        """Say what a running step's worker is doing, for displays. Nothing is written once the step has ended."""
+        with suppress(StepNotRunning):
+            queries.lock_running_step(connection, step_id, now)
+            connection.execute(_TELL, {"step_key": step_id, "what": [each.to_json() for each in doing]})
 
     @transactional(write=True, durable=False)
     def answer(

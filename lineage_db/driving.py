@@ -7,7 +7,7 @@ from sqlalchemy import Connection, select, update
 from lineage_db import queries
 from lineage_db.engine import Part, transactional
 from lineage_db.errors import RunHeld, RunNotDriven, RunStopping
-from lineage_db.records import Request, Run
+from lineage_db.records import Doing, Request, Run
 from lineage_db.rows import record
 from lineage_db.tables import runs
 
@@ -73,6 +73,11 @@ class Driving(Part):
             return run.request
         connection.execute(update(runs).where(runs.c.id == run_id).values(request=request))
         return request
+
+    @transactional(write=True, durable=False)
+    def tell(self, connection: Connection, run_id: int, doing: Doing | None, *, now: datetime) -> None:
+        """Say what the run's driver is doing, for displays; None while its workers work. Raises ``UnknownRun``."""
+        queries.lock_run(connection, run_id, now, doing=doing and doing.to_json())
 
     @transactional()
     def request(self, connection: Connection, run_id: int) -> Request:

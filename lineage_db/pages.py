@@ -7,7 +7,7 @@ from sqlalchemy import BindParameter, ColumnElement, Connection, bindparam, func
 
 from evaluator.evaluation import Status
 from lineage_db import queries
-from lineage_db.decision import OPEN, Decision, Ruling
+from lineage_db.decision import OPEN, Ruling
 from lineage_db.engine import Part, transactional
 from lineage_db.entries import Spend
 from lineage_db.records import Accepted, AttemptSummary, FailedCall, Outcome, Step, StepState
@@ -38,11 +38,15 @@ _UNRESOLVED = (
     .order_by(decisions.c.attempt_id)
 )
 _RECENT = select(attempts.c.id).where(attempts.c.run_id == _RUN).order_by(attempts.c.id.desc()).limit(_MOST)
-_DECIDED = (
-    select(decisions)
-    .where(decisions.c.attempt_id.in_(_RECENT.scalar_subquery()), decisions.c.ruling.not_in(OPEN))
-    .order_by(decisions.c.attempt_id.desc())
-    .limit(1)
+_TURNED_DOWN = (
+    select(attempts.c.id)
+    .outerjoin_from(attempts, decisions, decisions.c.attempt_id == attempts.c.id)
+    .where(
+        attempts.c.id.in_(_RECENT.scalar_subquery()),
+        (attempts.c.status != Status.CORRECT) | decisions.c.ruling.not_in(OPEN),
+    )
+    .order_by(attempts.c.id.desc())
+    .limit(bindparam("few"))
 )
 _BEGUN = select(func.coalesce(func.max(steps.c.number) + 1, 0)).where(steps.c.run_id == _RUN)
 _TRIED = select(func.count()).where(attempts.c.step_id == steps.c.id).scalar_subquery()
@@ -122,10 +126,10 @@ class Pages(Part):
         return list(connection.scalars(_UNRESOLVED, values))
 
     @transactional()
-    def refused(self, connection: Connection, run_id: int, *, last: int) -> tuple[int, Decision] | None:
-        """Return the newest of the run's ``last`` attempts that was refused though correct, its id and why."""
-        row = connection.execute(_DECIDED, {"run_key": run_id, "most": last}).one_or_none()
-        return None if row is None else (row.attempt_id, record(Decision, row))
+    def turned_down(self, connection: Connection, run_id: int, *, last: int, most: int) -> list[AttemptSummary]:
+        """Return those of the run's ``last`` attempts that were faulty or refused, ``most`` of them, newest first."""
+        ids = connection.scalars(_TURNED_DOWN, {"run_key": run_id, "most": last, "few": most}).all()
+        return queries.summaries_where(connection, run_id, attempts.c.id.in_(ids))[::-1]
 
     @transactional()
     def finished(self, connection: Connection, run_id: int, limit: int) -> list[tuple[datetime, datetime, int]]:

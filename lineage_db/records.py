@@ -52,6 +52,27 @@ class StepState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Doing:
+    """Something that takes a while and is under way, for displays."""
+
+    what: str
+    """In words: ``judging seed mha/tuned.py``."""
+    began: datetime
+    done: int = 0
+    of: int = 0
+    """How many checks are done of how many; 0 of 0 where that is not known."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as data for JSON: the time in ISO format."""
+        return {"what": self.what, "began": self.began.isoformat(), "done": self.done, "of": self.of}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Doing":
+        """Return what ``to_json`` was made of."""
+        return cls(data["what"], datetime.fromisoformat(data["began"]), data["done"], data["of"])
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One search."""
 
@@ -77,6 +98,8 @@ class Run:
     """What that process was asked to do."""
     looks: int = 0
     """How many candidates were looked at."""
+    doing: Doing | None = None
+    """What the process that drives it does before and after its workers work; None while they do."""
 
     @property
     def paused(self) -> bool:
@@ -142,6 +165,8 @@ class Step:
     """How many versions the run had when the step was done, before it added its own; None for any other step."""
     looks: int = 0
     """How many candidates it looked at that the run had not looked at before."""
+    doing: "tuple[Doing, ...] | None" = None
+    """What its worker is doing, oldest first, or was doing when the step was abandoned; None before anything."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,9 +181,12 @@ class Store(Part):
         now: datetime,
         config: Mapping[str, Any] | None = None,
     ) -> Run:
-        """Set the state and, where given, the whole configuration; raises ``UnknownRun``."""
-        values = {"state": state} if config is None else {"state": state, "config": dict(config)}
-        return record(Run, queries.lock_run(connection, run_id, now, **values))
+        """Set the state and, where given, the whole configuration; raises ``UnknownRun``.
+
+        Whatever the run's driver was doing ends with that.
+        """
+        values = {} if config is None else {"config": dict(config)}
+        return record(Run, queries.lock_run(connection, run_id, now, state=state, doing=None, **values))
 
     @transactional()
     def revision(self, connection: Connection, run_id: int) -> tuple[int, int]:

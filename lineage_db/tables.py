@@ -21,7 +21,7 @@ from sqlalchemy import (
 from evaluator.evaluation import Status
 from lineage_db.columns import Choice, Id, Json, Prose, Source, UtcDateTime
 from lineage_db.decision import Ruling
-from lineage_db.records import PendingReply, Request, RunState, Selection, StepState, Submission
+from lineage_db.records import Doing, PendingReply, Request, RunState, Selection, StepState, Submission
 from lineage_db.seen import Seen
 
 NAME_LENGTH = 80
@@ -30,6 +30,10 @@ NAME_LENGTH = 80
 
 def _selection(data: dict[str, Any]) -> Selection:
     return Selection(**{**data, "shown": tuple(data["shown"])})
+
+
+def _doing(data: list[dict[str, Any]]) -> tuple[Doing, ...]:
+    return tuple(Doing.from_json(each) for each in data)
 
 
 def _seen(data: dict[str, Any]) -> Seen:
@@ -71,6 +75,8 @@ runs = Table(
     Column("request", Choice(Request, 16), nullable=False, server_default=""),
     # How many candidates were looked at.
     Column("looks", Integer, nullable=False, server_default="0"),
+    # What that process does before and after its workers work.
+    Column("doing", Json(Doing.from_json)),
 )
 
 steps = Table(
@@ -106,6 +112,8 @@ steps = Table(
     Column("grown", Id),
     # How many candidates it looked at that the run had not looked at before.
     Column("looks", Integer, nullable=False, server_default="0"),
+    # What its worker is doing, a list.
+    Column("doing", Json(_doing)),
     UniqueConstraint("run_id", "number"),
     Index("ix_steps_left", "run_id", "state", "unfinished", "operator", "number"),
     Index("ix_steps_run_id_worker_number", "run_id", "worker", "number"),

@@ -21,6 +21,8 @@ from avo.watch.wording import (
     percent,
     spent,
     standing,
+    turned_down,
+    under_way,
     unit,
     verdict,
     verdicts,
@@ -117,8 +119,12 @@ def in_words(view: "RunView", now: datetime) -> "RenderableType":
     row(lines, "state", standing(run, view.state))
     if run.driver:
         row(lines, "driver", f"{run.driver}{_lease(run.driver_until, now)}")
+    if view.doing:
+        row(lines, "now", under_way(view.doing, now))
     for work in view.working:
         row(lines, work.step.worker, _doing(work, now))
+        for doing in work.step.doing or ():
+            row(lines, "", under_way(doing, now))
         if work.step.reply:
             row(lines, "", awaited(work.step.reply, now))
     rate = f", {sum(rates.values()):.1f} a minute" if rates else ""
@@ -131,9 +137,8 @@ def in_words(view: "RunView", now: datetime) -> "RenderableType":
     row(lines, "versions", f"{view.versions}{since}")
     if view.unresolved:
         row(lines, "", unresolved(view.unresolved))
-    if view.refused:
-        attempt_id, decision = view.refused
-        row(lines, "last refused", f"attempt {attempt_id}, {decision.told}")
+    for number, attempt in enumerate(view.turned_down):
+        row(lines, "" if number else "last refused", f"attempt {attempt.attempt_id}, {turned_down(attempt)}")
     if view.best:
         score = scored(view.best)
         grown = f", {percent(view.gain)} over the seed" if view.best.number else ""

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from agents.errors import LooksSpent
 from agents.operator import Variation
+from avo.search.activity import Activity
 from avo.search.scoring import persistently
 from evaluator.evaluation import CaseScore, Fault, Score, geometric_mean
 from evaluator.evaluators import Evaluator
@@ -27,12 +28,14 @@ class RecordingLooks:
         store: Store,
         step: Step,
         evaluator: Evaluator,
+        activity: Activity,
         clock: Callable[[], datetime],
         most: int | None,
         continued: Sequence[Step] = (),
     ) -> None:
         """``most`` candidates may be looked at, None: no limit. What the ``continued`` steps looked at counts too."""
         self._store, self._step, self._evaluator, self._clock, self._most = store, step, evaluator, clock, most
+        self._activity = activity
         numbers = {part.number for part in continued}
         looks = store.history(step.run_id).looks if numbers else ()
         self._seen = {look.digest for look in looks if look.step_number in numbers}
@@ -48,7 +51,8 @@ class RecordingLooks:
         if self.left is not None and len(new) > self.left:
             raise LooksSpent(len(new), self.left)
         asked = [Inspection(Look.SPEED, each.candidate.problem, each.candidate.source) for each in variations]
-        found = persistently(lambda: self._evaluator.inspect_all(asked))
+        with self._activity.during(f"looking at {len(asked)} candidate{'' if len(asked) == 1 else 's'}"):
+            found = persistently(lambda: self._evaluator.inspect_all(asked))
         now = self._clock()
         seen = [_looked(each, what, self._step, now) for each, what in zip(variations, found, strict=True)]
         self._store.results.record_looks(self._step.id, seen, now=now)

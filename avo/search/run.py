@@ -18,7 +18,7 @@ from avo.search.budget import run_used_up
 from avo.search.seeding import no_versions
 from avo.search.step import StepOutcome
 from lineage_db.driving import LEASE
-from lineage_db.records import Request, Run, RunState, StepState
+from lineage_db.records import Doing, Request, Run, RunState, StepState
 from lineage_db.store import Store
 
 GRACE = timedelta(seconds=30)
@@ -159,18 +159,26 @@ class RunSession:
         stored = {**run.config, **self.config.model_dump()}
         run = store.set_run_state(run.id, RunState.RUNNING, now=self.clock(), config=stored)
         state = RunState.STOPPED
+        self.tell("starting Ray")
         try:
             with self.hire() as crew:
+                self.tell("starting the workers and their judges")
                 try:
                     state = _Driver(self, run, crew).work()
                 finally:  # before the crew is dismissed: what it still writes would be refused, not half written
                     if not self.stop.dispossessed:
                         reason = "the run was stopped"
                         store.claims.abandon_running(run.id, reason=reason, now=self.clock(), workers=WORKERS)
+                        self.tell("ending Ray")
         finally:
             if not self.stop.dispossessed:
                 run = store.set_run_state(run.id, state, now=self.clock())
         return run
+
+    def tell(self, what: str) -> None:
+        """Write down what this process does while no worker works; nothing while they do."""
+        now = self.clock()
+        self.store.driving.tell(self.run.id, Doing(what, now) if what else None, now=now)
 
 
 class _Driver:
@@ -182,6 +190,7 @@ class _Driver:
         self._say, self._clock = session.say, session.clock
         self._run = run
         self._crew = crew
+        self._starting = True
         self._attempts = 0
         self._last_attempt = 0
         self._looked = session.clock()
@@ -267,6 +276,9 @@ class _Driver:
     def _take_reports(self) -> None:
         self._replace_the_lost()
         for report in self._crew.wait(_POLL_S):
+            if self._starting:
+                self._session.tell("")
+                self._starting = False
             self._busy.discard(report.worker)
             if report.outcome is None:
                 self._take_trouble(report)

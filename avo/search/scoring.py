@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from agents.errors import CandidateTaken
 from avo.search.acceptance import share_of_alpha
+from avo.search.activity import Activity
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import REFUSED, Comparison, Evaluation, Score, Status
@@ -52,6 +53,7 @@ class RecordingScorer:
         self._clock = clock
         self._rivals = rivals
         self._decide = decide
+        self.activity = Activity(store, step, clock)
         self.tried = 0
 
     def __call__(
@@ -74,7 +76,8 @@ class RecordingScorer:
             return recorded
         versions = self._store.versions(self._run.id)
         rivals = self._rivals(versions)
-        evaluation = self._judge(candidate, rivals[-1] if rivals else None)
+        with self.activity.during(f"judging {_named(change)}"):
+            evaluation = self._judge(candidate, rivals[-1] if rivals else None)
         known = self._with_plan(evaluation.plan_digest)
         evaluation = _shared(evaluation, known)
         attempt = self._store.results.record_attempt(
@@ -100,7 +103,8 @@ class RecordingScorer:
         """
         comparison = _with(best.attempt.plan_digest, _scores(self._with_plan(attempt.plan_digest)))
         if comparison is None:
-            evaluation = self._judge(Candidate(self._run.problem, attempt.source), best)
+            with self.activity.during(f"comparing {_named(attempt.change)} with version {best.number}"):
+                evaluation = self._judge(Candidate(self._run.problem, attempt.source), best)
             score = evaluation.score
             if score is None or score.comparison is None or evaluation.plan_digest != attempt.plan_digest:
                 return None
@@ -116,7 +120,8 @@ class RecordingScorer:
         if status := next((status for status in refused if status), None):
             return attempt, status
         candidate = Candidate(self._run.problem, attempt.source)
-        found = persistently(lambda: self._evaluator.verify(candidate, attempt.plan_digest))
+        with self.activity.during(f"examining {_named(attempt.change)} closely") as tell:
+            found = persistently(lambda: self._evaluator.verify(candidate, attempt.plan_digest, tell))
         if not found.correct and found.refused is None:
             return attempt, found.status
         tflops = found.geomean_tflops if found.correct and found.suite == HELD_OUT else None
@@ -154,6 +159,10 @@ class RecordingScorer:
     def _with_plan(self, plan_digest: str | None) -> list[Attempt]:
         """Return the run's attempts with these launch plans, oldest first."""
         return [] if plan_digest is None else self._store.attempts_of_plan(self._run.id, plan_digest)
+
+
+def _named(change: str) -> str:
+    return change.strip().partition("\n")[0] or "a candidate"
 
 
 def _shared(evaluation: Evaluation, twins: Sequence[Attempt]) -> Evaluation:

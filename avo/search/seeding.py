@@ -56,10 +56,15 @@ def examine(scorer: RecordingScorer, proposal: Proposal, problem: str, alpha: fl
     quickest = min(proposed, key=lambda attempt: attempt.evaluation.seconds)
     assert quickest.evaluation.score is not None
     candidate, score = Candidate(problem, quickest.source), quickest.evaluation.score
+
+    def test() -> str:
+        with scorer.activity.during("testing the judge on a wrong and a slow variant of a seed"):
+            return canary.examine(scorer, candidate, score, alpha)
+
     with ThreadPoolExecutor(judges) as pool:
-        test = pool.submit(canary.examine, scorer, candidate, score, alpha)
+        tested = pool.submit(test)
         looks = [pool.submit(scorer.examine, each) for each in proposed if not each.evaluation.examined]
-        said = test.result()
+        said = tested.result()
         for look in looks:
             look.result()
         return said

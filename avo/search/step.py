@@ -110,7 +110,9 @@ class _OpenStep:
         self._transcript = next((messages for messages in transcripts if messages), [])
         continued = self._earlier if self._transcript else ()
         most = work.allowance.step_looks
-        self._looks = RecordingLooks(work.store, step, work.evaluator, work.clock, most, continued)
+        self._looks = RecordingLooks(
+            work.store, step, work.evaluator, self._scorer.activity, work.clock, most, continued
+        )
         self._desk = self._make_desk()
 
     def perform(self, operator: VariationOperator) -> StepOutcome:

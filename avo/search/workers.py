@@ -1,6 +1,8 @@
 """Workers as Ray actors: operators, and the evaluators that they share."""
 
 import asyncio
+import re
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +12,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from agents.errors import AgentError
 from agents.operator import VariationOperator
@@ -25,7 +27,7 @@ from avo.search.seeding import seed_operator
 from avo.search.step import StepOutcome, Work
 from avo.search.transfer import timing_first
 from evaluator.errors import EvaluatorError, EvaluatorUnavailable
-from evaluator.evaluators import AnyRequest, Evaluator, suite_of
+from evaluator.evaluators import AnyRequest, Evaluator, Tell, suite_of
 from evaluator.inspection import Findings, Inspection
 from evaluator.target import Target
 from knowledge_base.library import Library
@@ -34,6 +36,8 @@ from lineage_db.store import Store
 
 START_S = 600.0
 """Longest wait for an evaluator to start: on a cluster a node may have to come up for it first."""
+_TELL_S = 1.0
+"""Seconds between questions how far an examination is."""
 _LOOK_S = 5.0
 """Seconds between checks that Ray is still there."""
 _GONE_S = 20.0
@@ -50,6 +54,10 @@ class EvaluatorWorker:
         """Return the answer; raises ``EvaluatorUnavailable``."""
         return self._evaluator.ask(request)
 
+    def follow(self, request: AnyRequest, pool: Any, key: str) -> Any:
+        """Return the answer like ``ask``; the actor ``pool`` hears how far it is, under ``key``."""
+        return self._evaluator.follow(request, lambda done, of: pool.hear.remote(key, done, of))
+
     def target(self) -> Target:
         """Return what is judged for; raises ``EvaluatorUnavailable``."""
         return self._evaluator.target
@@ -63,12 +71,30 @@ class EvaluatorPool:
         self._actor = evaluator_actor
         self._count = count
         self._pool: Pool[Any] | None = None
+        self._heard: dict[str, tuple[int, int]] = {}
 
     async def ask(self, method: str, *arguments: Any) -> Any:
         """Return what the method of the next free evaluator worker does; raises ``EvaluatorUnavailable``."""
         if self._pool is None:
             self._pool = Pool(self._start, ray.kill, self._count)
         return await self._pool.ask(lambda evaluator: _answer(getattr(evaluator, method).remote(*arguments)))
+
+    async def follow(self, request: AnyRequest, key: str) -> Any:
+        """Return the answer like ``ask``; meanwhile ``heard`` returns how far it is."""
+        self._heard[key] = (0, 0)
+        try:
+            return await self.ask("follow", request, ray.get_runtime_context().current_actor, key)
+        finally:
+            del self._heard[key]
+
+    async def hear(self, key: str, done: int, of: int) -> None:
+        """Note how many checks of how many are done."""
+        if key in self._heard:
+            self._heard[key] = (done, of)
+
+    async def heard(self, key: str) -> tuple[int, int]:
+        """Return how many checks of how many are done, as far as is known."""
+        return self._heard.get(key, (0, 0))
 
     async def _start(self) -> Any:
         evaluator = self._actor.remote(self._make_evaluator)
@@ -101,6 +127,20 @@ class RemoteEvaluator(Evaluator):
         """Return the answer; raises ``EvaluatorUnavailable`` also when the evaluator worker is gone."""
         suite_of(request, self._suite)  # so that a name that does not exist is an error here
         return self._call("ask", request)
+
+    def follow(self, request: AnyRequest, tell: Tell) -> Any:
+        """Return the answer like ``ask``; ``tell`` hears every second how far it is."""
+        suite_of(request, self._suite)
+        key, told = secrets.token_hex(8), (0, 0)
+        try:
+            answer = self._pool.follow.remote(request, key)
+            while not ray.wait([answer], timeout=_TELL_S)[0]:
+                if (heard := ray.get(self._pool.heard.remote(key))) != told:
+                    told = heard
+                    tell(*heard)
+            return ray.get(answer)
+        except RayError as error:
+            raise EvaluatorUnavailable(_reason("evaluator", error)) from error
 
     def inspect_all(self, inspections: Sequence[Inspection]) -> list[Findings]:
         """Return what is seen of each.
@@ -280,11 +320,27 @@ async def _answer(call: Any) -> Any:
         raise EvaluatorUnavailable(_reason("evaluator", error)) from None
 
 
+_USED = re.compile(r"was (?P<used>[\d.]+)GB used / (?P<limit>[\d.]+)GB limit")
+_OWN = re.compile(r"actual memory used=(?P<own>[\d.]+)GB")
+"""What Ray writes of a machine short of memory, and of the process that it killed there. Its GB are GiB."""
+
+
 def _reason(who: str, error: RayError) -> str:
     """Return in one line why a call to a worker failed."""
+    if isinstance(error, OutOfMemoryError):
+        return _short_of_memory(who, str(error))
     why = str(error).strip().splitlines()[-1]  # of a traceback: the exception
     if isinstance(error, RayActorError):
         return f"the {who} does not start: {why}" if error.actor_init_failed else f"the {who}'s process died"
     if isinstance(cause := getattr(error, "cause", None), EvaluatorUnavailable):
         return str(cause)
-    return f"the {who}'s process failed: {why}"
+    said = why if isinstance(error, RayTaskError) else type(error).__name__  # others end with advice about Ray
+    return f"the {who}'s process failed: {said}"
+
+
+def _short_of_memory(who: str, said: str) -> str:
+    """Return what Ray says in two dozen lines of a worker that it killed for its machine's memory."""
+    used, own = _USED.search(said), _OWN.search(said)
+    figures = f": {used['used']} of {used['limit']} GiB were in use" if used else ""
+    its = f", {own['own']} GiB by that process" if own else ""
+    return f"the {who}'s process was killed because its machine ran out of memory{figures}{its}: lower --workers"

@@ -28,7 +28,7 @@ from avo.tui.transcript import spent
 from avo.tui.view import Needs, View
 from avo.tui.workers import WorkersView
 from avo.watch.scores import geomean, published
-from avo.watch.wording import STATE_STYLE, duration, first_line, looked, printable, standing, unit, verdict
+from avo.watch.wording import STATE_STYLE, duration, first_line, looked, printable, standing, under_way, unit, verdict
 from evaluator.problem import Baseline
 
 _TICK_S = 1.0
@@ -298,11 +298,13 @@ def nothing(picture: Picture, view: str, now: datetime) -> str:
         return f"This run is {run.state} and has no versions. Continue it with\n\n    avo resume {run.run.name}"
     if not working:
         since = duration((now - run.run.created).total_seconds())
-        return f"The run was started {since} ago. Its workers are starting; they evaluate the seeds first."
+        doing = f"Now: {under_way(run.doing, now)}. " if run.doing else ""
+        return f"The run was started {since} ago. {doing}Its workers evaluate the seeds first."
     since = duration((now - min(work.step.started for work in working)).total_seconds())
     names = ", ".join(first_line(work.step.worker) for work in working)
+    doing = "\n".join(f"    {under_way(each, now)}" for work in working for each in work.step.doing or ())
     return (
-        f"The seeds are being evaluated, for {since} now, by {names}.\n\n"
+        f"The seeds are being evaluated, for {since} now, by {names}.\n\n{doing}\n\n"
         "Their kernels are captured, executed on the CPU against the reference, compiled for "
         f"{run.run.target} and timed or predicted. Their scores appear here then."
     )

@@ -14,7 +14,7 @@ from avo.tui.reader import Picture
 from avo.tui.transcript import spent
 from avo.tui.view import View
 from avo.watch.view import RunView
-from avo.watch.wording import awaited, duration, first_line
+from avo.watch.wording import awaited, duration, first_line, under_way
 from evaluator.problem import Baseline
 from lineage_db.records import Run, RunState, Step
 
@@ -55,7 +55,8 @@ class WorkersView(View):
 def workers(view: RunView, now: datetime) -> RenderableType:
     """Return a row for each running step, and why there are none, or why there will be no more."""
     if view.state is RunState.RUNNING:
-        words = "" if view.working else "No step is running at this moment."
+        idle = under_way(view.doing, now) if view.doing else "No step is running at this moment."
+        words = "" if view.working else idle
     elif view.state is RunState.PAUSED:
         words = f"The run is paused: no new steps until avo resume {view.run.name}."
     elif view.state is RunState.INTERRUPTED:
@@ -76,13 +77,15 @@ def workers(view: RunView, now: datetime) -> RenderableType:
             Text(first_line(step.operator)),
             duration((now - step.started).total_seconds()),
             str(work.tried),
-            Text(awaited(step.reply, now) if step.reply else _candidate(step)),
+            Text(awaited(step.reply, now) if step.reply else _doing(step, now)),
             Text(spent(work.spend) if work.spend.calls else ""),
         )
     return Group(Text(words), table) if words else table
 
 
-def _candidate(step: Step) -> str:
+def _doing(step: Step, now: datetime) -> str:
+    if step.doing:
+        return "\n".join(under_way(each, now) for each in step.doing)
     return f"candidate {step.digest[:12]}" if step.digest else "nothing yet"
 
 

@@ -13,10 +13,9 @@ from typing import Any
 from avo.watch.scores import geomean, score_to_json
 from evaluator.evaluation import Status
 from evaluator.target import ScoreKind
-from lineage_db.decision import Decision
 from lineage_db.entries import Intervention, Spend
 from lineage_db.errors import UnknownVersion
-from lineage_db.records import Accepted, Run, RunState, Step, Version
+from lineage_db.records import Accepted, AttemptSummary, Doing, Run, RunState, Step, Version
 from lineage_db.spans import covered
 from lineage_db.store import Store
 
@@ -24,8 +23,8 @@ WINDOW = timedelta(minutes=10)
 """Time over which the rates by verdict are averaged, unless more than ``_LATEST`` attempts were made in it."""
 _LATEST = 1000
 """Most attempts from which the rates are averaged."""
-_REFUSED = 50
-"""Number of the last attempts among which ``RunView.refused`` is looked for."""
+_TURNED_DOWN, _AMONG = 3, 50
+"""Number of attempts in ``RunView.turned_down``, and of the last attempts among which they are looked for."""
 _STEPS = 200
 """Number of the last steps from which the attempts per minute are calculated."""
 _RECENT = 4
@@ -54,8 +53,8 @@ class RunView:
     """Number of attempts by verdict, the most frequent first."""
     ahead: tuple[float, ...]
     """Predicted TFLOPS of the unresolved attempts that are faster than ``best`` in the mean, oldest first."""
-    refused: tuple[int, Decision] | None
-    """The last attempt that was refused though correct, and why, if it is among the last ``_REFUSED``."""
+    turned_down: tuple[AttemptSummary, ...]
+    """The last attempts that were faulty or refused, newest first."""
     steps: int
     """Number of steps begun."""
     latest: tuple[tuple[datetime, Status], ...]
@@ -121,6 +120,11 @@ class RunView:
     def over(self) -> bool:
         """Whether nobody works on the run."""
         return self.state not in (RunState.RUNNING, RunState.PAUSED)
+
+    @property
+    def doing(self) -> Doing | None:
+        """What the driver does while no worker works, such as starting them."""
+        return None if self.over or self.working else self.run.doing
 
     def rates(self, now: datetime) -> Mapping[Status, float]:
         """Return attempts per minute by verdict over the last ten minutes, or over the whole run if it is younger.
@@ -189,7 +193,7 @@ def read_view(store: Store, run_name: str, now: datetime, previous: RunView | No
         revision=revision,
         counts=dict(sorted(counts.items(), key=lambda each: (-each[1], each[0]))),
         ahead=ahead,
-        refused=store.pages.refused(run.id, last=_REFUSED),
+        turned_down=tuple(store.pages.turned_down(run.id, last=_AMONG, most=_TURNED_DOWN)),
         steps=store.pages.begun(run.id),
         latest=latest,
         attempts_per_minute=_pace(store, run),
@@ -243,7 +247,8 @@ def to_json(view: RunView, now: datetime) -> dict[str, Any]:
         "looks": run.looks,
         "verdicts": dict(view.counts),
         "unresolved": view.unresolved,
-        "refused": _refused(view),
+        "doing": _doing(view.doing, now) if view.doing else None,
+        "turned_down": [_turned_down(attempt) for attempt in view.turned_down],
         "attempts_per_minute": sum(rates.values()),
         "verdicts_per_minute": dict(rates),
         "steps": view.steps,
@@ -268,11 +273,17 @@ def to_json(view: RunView, now: datetime) -> dict[str, Any]:
     }
 
 
-def _refused(view: RunView) -> dict[str, Any] | None:
-    if view.refused is None:
-        return None
-    attempt_id, decision = view.refused
-    return {"attempt": attempt_id, **asdict(decision)}
+def _doing(doing: Doing, now: datetime) -> dict[str, Any]:
+    return {**doing.to_json(), "seconds": _since(doing.began, now)}
+
+
+def _turned_down(attempt: AttemptSummary) -> dict[str, Any]:
+    return {
+        "attempt": attempt.attempt_id,
+        "status": attempt.status,
+        "message": attempt.message,
+        "decision": asdict(attempt.decision) if attempt.decision else None,
+    }
 
 
 def _work(work: StepProgress, now: datetime) -> dict[str, Any]:
@@ -289,6 +300,7 @@ def _work(work: StepProgress, now: datetime) -> dict[str, Any]:
         "last_candidate": step.digest,
         "lease_until": _iso(step.lease_until),
         "reply": step.reply.to_json() if step.reply else None,
+        "doing": [_doing(each, now) for each in step.doing or ()],
     }
 
 

@@ -9,7 +9,7 @@ import torch
 
 from evaluator.evaluation import CaseResult
 from evaluator.judging import buffers
-from evaluator.judging.compare import compare
+from evaluator.judging.compare import Checked, compare
 from evaluator.judging.execution import PlanRun
 from evaluator.judging.refusal import passed, told
 from evaluator.judging.sampling import BenchmarkCheck, Sample
@@ -29,6 +29,8 @@ class Checker:
     """When all execution must have ended, a ``time.process_time`` value."""
     results: list[CaseResult] = field(default_factory=list)
     """What came of each case that was compared."""
+    checked: Callable[[int], None] = lambda count: None
+    """Hears how many cases were compared so far."""
 
     def whole(self, case: Case, plan: LaunchPlan) -> None:
         """Execute every program of ``plan`` under the sanitiser, and compare everything it should have written."""
@@ -38,8 +40,7 @@ class Checker:
             with told(before=f"case {case.name}: "):
                 run.run(launch, sanitize=True)
         checked = compare(self.problem, case, inputs, run.buffers.outputs, whole=True)
-        self.results.append(checked.result)
-        passed(checked.fault)
+        self._note(checked)
 
     def sampled(self, case: Case, plan: LaunchPlan, sample: Sample) -> tuple[Stage, ...]:
         """Count the work at a benchmark shape, see that none is missing, and check a sample of the outputs."""
@@ -48,9 +49,13 @@ class Checker:
             staged = stages(run)
             inputs = self.inputs.get(self.problem, case)
             checked = BenchmarkCheck(self.problem, case, inputs, run, staged, sample).check(self.chance)
-        self.results.append(checked.result)
-        passed(checked.fault)
+        self._note(checked)
         return staged
+
+    def _note(self, checked: Checked) -> None:
+        self.results.append(checked.result)
+        self.checked(len(self.results))
+        passed(checked.fault)
 
     def run(self, case: Case, plan: LaunchPlan, deadline: float) -> PlanRun:
         """Return ``plan`` with memory of its own at a benchmark shape."""

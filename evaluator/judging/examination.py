@@ -12,6 +12,7 @@ from evaluator.compiling.limits import fit
 from evaluator.compiling.passes import shown
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Fault, Resources, Score, Status
+from evaluator.evaluators import Tell
 from evaluator.inspection import Findings, Look
 from evaluator.judging import closely, execution, gpu_work
 from evaluator.judging.autotuning import in_words, named
@@ -42,8 +43,8 @@ class Examination:
     Call ``capture`` first. All methods raise ``EvaluatorUnavailable`` when a child process does not start.
     """
 
-    def __init__(self, tools: Tools, candidate: Candidate, cases: Cases) -> None:
-        """Raise ``UnknownProblem`` where there is no such problem."""
+    def __init__(self, tools: Tools, candidate: Candidate, cases: Cases, tell: Tell | None = None) -> None:
+        """``tell`` hears how far its checks are. Raises ``UnknownProblem`` where there is no such problem."""
         self.candidate = candidate
         self.plan_digest: str | None = None
         self._tools = tools
@@ -56,6 +57,7 @@ class Examination:
         self._drawn: Sequence[tuple[Case, tuple[LaunchPlan, ...]]] = ()
         """Cases that are drawn before acceptance, with their plans."""
         self._checker = Checker(self._problem, tools.inputs, tools.chance)
+        self._tell = tell
         self._predicted: Score | None = None
         """The prediction for a candidate whose numbers cannot be checked."""
         self._traits: dict[str, str] = {}
@@ -81,6 +83,11 @@ class Examination:
         # The largest grids first.
         self._tools.planner.check_grids(chain.from_iterable([*drawn, *reversed(self._plans)]))
         self._checker.deadline = execution.deadline(closely=self._cases.closely)
+        if tell := self._tell:
+            small = self._plans[: len(self._cases.small)]
+            checks = sum(map(len, small)) + len(self._cases.large) + len(self._drawn)
+            # Of an autotuned candidate further configurations are checked at the end.
+            self._checker.checked = lambda count: tell(min(count, checks), checks)
         return self.plan_digest
 
     def repeat(self) -> None:

@@ -16,7 +16,7 @@ from evaluator.catalogue import get_cases, get_problem, get_suite
 from evaluator.compiling import compiler
 from evaluator.compiling.compiler import Compiler
 from evaluator.evaluation import Evaluation, Fault, Score
-from evaluator.evaluators import AnyRequest, EvaluateRequest, Evaluator, ProfileRequest, VerifyRequest
+from evaluator.evaluators import AnyRequest, EvaluateRequest, Evaluator, ProfileRequest, Tell, VerifyRequest
 from evaluator.inspection import Findings, Inspection, Look
 from evaluator.isolation import Sandbox
 from evaluator.judging.buffers import InputCache
@@ -110,7 +110,13 @@ class Judge(Evaluator):
             case Inspection():
                 return self._inspect(request)
 
-    def _verify(self, candidate: Candidate, plan_digest: str | None) -> Evaluation:
+    def follow(self, request: AnyRequest, tell: Tell) -> Any:
+        """Return the answer; of an examination before acceptance, ``tell`` hears how far it is."""
+        if isinstance(request, VerifyRequest):
+            return self._verify(request.candidate, request.plan_digest, tell)
+        return self.ask(request)
+
+    def _verify(self, candidate: Candidate, plan_digest: str | None, tell: Tell | None = None) -> Evaluation:
         """Return the verdict at the suite's cases and the held-out ones in larger samples, at the small cases and one
         of the large ones at newly drawn lengths, and wherever ``closely`` looks.
         """
@@ -122,7 +128,8 @@ class Judge(Evaluator):
         small = tuple(_sized(problem.at_other_lengths(case, chance)) for case in problem.correctness_cases)
         drawn = _sized(problem.at_other_lengths(chance.choice((*scored, *shown)), chance))
         with self._tools.inputs.passing():
-            return self._verdict(candidate, Cases(name, small, scored, (*shown, drawn), suite, plan_digest), None)
+            cases = Cases(name, small, scored, (*shown, drawn), suite, plan_digest)
+            return self._verdict(candidate, cases, None, tell)
 
     def _inspect(self, inspection: Inspection) -> Findings:
         if inspection.look is Look.SCRIPT:
@@ -165,8 +172,10 @@ class Judge(Evaluator):
         problem = get_problem(candidate.problem)
         return self._verdict(candidate, Cases(suite, problem.correctness_cases, get_suite(problem, suite)), incumbent)
 
-    def _verdict(self, candidate: Candidate, cases: Cases, incumbent: Incumbent | None) -> Evaluation:
-        examination = Examination(self._tools, candidate, cases)
+    def _verdict(
+        self, candidate: Candidate, cases: Cases, incumbent: Incumbent | None, tell: Tell | None = None
+    ) -> Evaluation:
+        examination = Examination(self._tools, candidate, cases, tell)
         digest = outcome(examination.capture)
         if isinstance(digest, Fault):
             return examination.evaluation(digest)

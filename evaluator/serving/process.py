@@ -15,13 +15,14 @@ from evaluator.evaluators import (
     AnyRequest,
     Evaluator,
     ProfileRequest,
+    Tell,
     VerifyRequest,
     suite_of,
 )
 from evaluator.inspection import Findings, Inspection
 from evaluator.isolation import Sandbox
 from evaluator.serving.child import ENVIRONMENT, Child, environment
-from evaluator.serving.protocol import greeting, read_answer, request_line
+from evaluator.serving.protocol import greeting, read_answer, read_progress, request_line
 from evaluator.target import Target, check_target
 
 _COMMAND_ENVIRONMENT = ENVIRONMENT | {"USER", "LOGNAME", "SSH_AUTH_SOCK"}
@@ -68,13 +69,19 @@ class ProcessEvaluator(Evaluator):
         return self._judges_for
 
     def ask(self, request: AnyRequest) -> Any:
-        """Return the answer; none within ``wall_s`` seconds, ``CLOSELY`` times that before acceptance, is the fault
+        """Return the answer, see ``follow``."""
+        return self.follow(request, lambda done, of: None)
+
+    def follow(self, request: AnyRequest, tell: Tell) -> Any:
+        """Return the answer; ``tell`` hears how far the judge is with an examination before acceptance.
+
+        No answer within ``wall_s`` seconds, ``CLOSELY`` times that before acceptance, is the fault
         ``TIMED_OUT``, a death ``CRASHED``.
         """
         suite, started = suite_of(request, self._suite), time.monotonic()
         with self._asking:
             self._count += 1
-            answer = self._answer(self._count, request)
+            answer = self._answer(self._count, request, tell)
         if not isinstance(answer, Fault) or isinstance(request, ProfileRequest):
             return answer
         if isinstance(request, Inspection):
@@ -87,13 +94,17 @@ class ProcessEvaluator(Evaluator):
             self._child.end()
             self._child = None
 
-    def _answer(self, number: int, request: AnyRequest) -> Any:
+    def _answer(self, number: int, request: AnyRequest, tell: Tell) -> Any:
         last_words = ""
         wall_s = self._wall_s * (CLOSELY if isinstance(request, VerifyRequest) else 1)
         for _ in range(_TRIES):
             child = self._running()
             try:
+                until = time.monotonic() + wall_s
                 line = child.ask(request_line(number, request), wall_s)
+                while heard := read_progress(number, line):
+                    tell(*heard)
+                    line = child.next_line(max(0.0, until - time.monotonic()))
             except TimeoutError:
                 child.kill()
                 self._child = None

@@ -1,11 +1,12 @@
 """The judge's wire format: one JSON object per line, requests in, answers out, in order.
 
-<- {"ready": "h100", "version": 5, "target": {"arch": 90, ...}}        once, when requests are taken
+<- {"ready": "h100", "version": 6, "target": {"arch": 90, ...}}        once, when requests are taken
 -> {"id": 1, "problem": "mha", "source": "..."}                        judge it
 -> {"id": 2, "problem": "mha", "source": "...", "incumbent": {"source": "...", "alpha": 0.01}}    against another
 <- {"id": 2, "evaluation": {"status": "correct", ...}}
 -> {"id": 3, "problem": "mha", "source": "...", "held_out": {"plan_digest": "..."}}      verify it, also on shapes that
                                                     no operator is shown; null: there was no evaluation before this
+<- {"id": 3, "done": 5, "of": 23}                                      before that answer: how many checks are done
 -> {"id": 4, "problem": "mha", "source": "...", "profile": {"case": "8k-full"}}      explain it; null: every case
 <- {"id": 4, "profiles": [...]}  or, of a faulty candidate,  {"id": 4, "fault": {"status": ..., "message": ...}}
 -> {"id": 5, "problem": "mha", "source": "...", "inspect": {"look": "check"}}        see ``inspection``
@@ -28,7 +29,7 @@ from evaluator.inspection import Findings, Inspection, Look
 from evaluator.profile import Profile
 from evaluator.target import Target
 
-VERSION = 5
+VERSION = 6
 """Version of this format and of the meaning of answers. A judge and its caller must have the same version."""
 _SHOWN = 60
 """Characters of a bad line that a message quotes."""
@@ -79,6 +80,12 @@ class _Inspect(msgspec.Struct, forbid_unknown_fields=True):
 
 class _HeldOut(msgspec.Struct):
     plan_digest: str | None
+
+
+class _Progress(msgspec.Struct):
+    id: int
+    done: int
+    of: int
 
 
 class _Profile(msgspec.Struct):
@@ -179,6 +186,20 @@ def answer_line(number: int, answer: Evaluation | tuple[Profile, ...] | Fault | 
         case _:
             data = {"profiles": [asdict(profile) for profile in answer]}
     return json.dumps({"id": number} | data)
+
+
+def progress_line(number: int, done: int, of: int) -> str:
+    """Return the line that says how many checks of request ``number`` are done."""
+    return json.dumps({"id": number, "done": done, "of": of})
+
+
+def read_progress(number: int, line: str) -> tuple[int, int] | None:
+    """Return how many checks of how many are done, if ``line`` says that of request ``number``."""
+    try:
+        found = msgspec.json.decode(line, type=_Progress)
+    except msgspec.DecodeError:
+        return None
+    return (found.done, found.of) if found.id == number else None
 
 
 def failure_line(number: int | None, message: str) -> str:

@@ -13,7 +13,7 @@ from agents.operator import Brief, Proposal
 from avo.config import RunConfig
 from avo.search.run import RunSession, Stop, stop_on_signals
 from avo.search.workers import hire
-from evaluator.evaluators import AnyRequest, EvaluateRequest, FakeEvaluator
+from evaluator.evaluators import AnyRequest, EvaluateRequest, FakeEvaluator, Tell, VerifyRequest
 from lineage_db.store import Store
 
 
@@ -65,6 +65,13 @@ class TrickyEvaluator(FakeEvaluator):
                 os._exit(7)
             time.sleep(self.pause_s)
         return super().ask(request)
+
+    def follow(self, request: AnyRequest, tell: Tell) -> Any:
+        """Return the verdict; of the seed, say how far it is, and take as long as it takes to be asked for that."""
+        if isinstance(request, VerifyRequest) and request.candidate.source == SEED:
+            tell(3, 7)
+            time.sleep(1.5)
+        return self.ask(request)
 
 
 def main() -> None:

@@ -98,7 +98,7 @@ def fill(connection: Any, make: Any, revision: str) -> None:
         insert(connection, "messages", step_id=4, number=0, kind="message", written=OLD, content='{"role": "user"}')
 
 
-REVISIONS = [f"{number:04}" for number in range(1, 13)]
+REVISIONS = [f"{number:04}" for number in range(1, 14)]
 
 
 @pytest.mark.parametrize("revision", REVISIONS)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import LocalRayletDiedError, OutOfMemoryError, RayError
 
 from avo.config import RunConfig
 from avo.errors import ConfigError, RunFailed
@@ -48,6 +49,12 @@ class Drivers:
 
     def attempts(self) -> int:
         return len(self.store.attempt_summaries(self.run.id))
+
+    def doing(self) -> list[tuple[str, int, int]]:
+        """Return what the seed's step is doing: the examination, not the test of the judge beside it."""
+        first = self.store.steps(self.run.id)[:1]
+        found = [each for step in first for each in step.doing or () if each.of]
+        return [(each.what, each.done, each.of) for each in found]
 
     def steps(self) -> list[StepState]:
         return [step.state for step in self.store.steps(self.run.id)]
@@ -131,6 +138,39 @@ def test_a_cluster_that_is_out_of_reach_ends_the_run_and_not_with_an_error_of_ra
     for call in (lambda: crew.start(0, False), lambda: crew.wait(1.0), lambda: crew.replace(0)):
         with pytest.raises(RunFailed, match=r"^Ray cannot be reached any more \(ConnectionError\): resume the run$"):
             call()
+
+
+SHORT = """1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.2) was \
+22.91GB used / 23.54GB limit (0.973)
+OOM kill reason: Memory usage exceeded threshold
+Considered workers: [
+Selected to kill: (Actor(97), task name=A.__init__, pid=39, actual memory used=1.38GB, worker ID=7)
+]
+Refer to the documentation on how to address the out of memory issue: https://docs.ray.io/en/latest/"""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OutOfMemoryError(SHORT), "the operator's process was killed because its machine ran out of memory: 22.91 of "
+         "23.54 GiB were in use, 1.38 GiB by that process: lower --workers"),
+        (OutOfMemoryError("in words of another Ray"), "the operator's process was killed because its machine ran out "
+         "of memory: lower --workers"),
+        (LocalRayletDiedError(), "the operator's process failed: LocalRayletDiedError"),
+    ],
+)  # fmt: skip
+def test_what_ray_writes_of_a_dead_process_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, error: RayError, said: str
+) -> None:
+    def get(step: object) -> object:
+        raise error
+
+    step, hired = object(), SimpleNamespace(step=SimpleNamespace(remote=lambda seeding: step))
+    ray = SimpleNamespace(get=get, wait=lambda steps, timeout: (steps, []), kill=lambda worker: None, nodes=list)
+    monkeypatch.setattr(workers, "ray", ray)
+    crew = RayCrew(lambda worker: hired, 1, None)
+    crew.start(0, False)
+    assert [(report.outcome, report.trouble) for report in crew.wait(1.0)] == [(None, said)]
 
 
 def wait_for(what: Callable[[], bool]) -> None:
@@ -233,7 +273,9 @@ def test_a_killed_run_leaves_no_process_and_can_be_resumed(drivers: Drivers) -> 
 
 def test_ctrl_c_lets_workers_finish_what_they_hold(drivers: Drivers) -> None:
     child = drivers.start(workers=2, attempts=1000)
+    wait_for(lambda: drivers.doing() == [("examining seed 0.py closely", 3, 7)])
     wait_for(lambda: drivers.attempts() > 3)
+    assert drivers.doing() == []
     members = family(child.pid)
     os.killpg(child.pid, signal.SIGINT)  # as a terminal does: the whole foreground group
     output, _ = child.communicate(timeout=PATIENCE_S)

@@ -23,7 +23,7 @@ from evaluator.evaluation import CaseScore, Fault, Status
 from evaluator.evaluators import FakeEvaluator
 from evaluator.profile import Code, CodeLine, LaunchProfile, Part, Profile
 from evaluator.target import ScoreKind
-from lineage_db.records import PendingReply, Request, RunState, StepState
+from lineage_db.records import Doing, PendingReply, Request, RunState, StepState
 from lineage_db.store import Store
 from tests.avo.recorded import HOUR, Recorded
 from tests.avo.sample_run import make_evaluation
@@ -375,12 +375,17 @@ async def test_no_view_is_blank_while_the_seed_is_judged(run: Recorded) -> None:
     young.drive()
     made = AvoApp(run.store.url, "young", poll_s=0.05, clock=lambda: young.now + LATER)
     async with made.run_test(size=(80, 24)) as pilot:
-        await seen(pilot, "The run was started", "workers are starting")
-        young.claim()
+        await seen(pilot, "The run was started", "workers evaluate the seeds first")
+        run.store.driving.tell(young.run.id, Doing("starting Ray", young.now), now=young.now)
+        await seen(pilot, "Now: starting Ray,")
+        step = young.claim()
+        run.store.claims.tell(step.id, [Doing("examining seed a", young.now, 3, 9)], now=young.now)
         for key in "tasl":
             await pilot.press(key)
             await seen(pilot, f"[{key}]")
             if key != "s":
                 await seen(pilot, "The seeds are being evaluated, for", "worker-0")
         await pilot.press("s", "l")
-        await seen(pilot, "The seeds are being evaluated, for", "worker-0")
+        await seen(pilot, "The seeds are being evaluated, for", "worker-0", "examining seed a, 3 of 9 checks")
+        await pilot.press("w")
+        await seen(pilot, "examining seed a, 3 of 9 checks")

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from avo.watch.progress import Budget, panel
+from avo.watch.panel import Budget, panel
 from avo.watch.scores import scored
 from avo.watch.view import RunView, read_view
 from evaluator.catalogue import get_problem
 from evaluator.evaluation import Status
 from evaluator.problem import Baseline
-from lineage_db.records import PendingReply
+from lineage_db.records import Doing, PendingReply, RunState
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START, make_measured
@@ -108,6 +108,11 @@ def test_time_left_follows_from_the_rate_or_the_deadline_whichever_is_nearer(run
     assert "left" not in draw(run)
 
 
+def test_time_left_goes_down_while_no_attempt_ends(run: Recorded) -> None:
+    climbed(run).wait(10)
+    assert "26s left" in draw(run, max_attempts=10)
+
+
 def test_time_left_never_runs_below_zero(run: Recorded) -> None:
     climbed(run)
     assert "0s left" in draw(run, minutes=0.1)
@@ -120,6 +125,27 @@ def test_a_reply_that_comes_is_shown_below_the_worker_that_waits_for_it(run: Rec
     lines = draw(run).splitlines()
     (place,) = (number for number, line in enumerate(lines) if "worker-1" in line)
     assert "gpt writes: 500 characters, the last 7s ago" in lines[place + 1]
+
+
+def test_before_a_worker_works_the_panel_says_what_is_being_started(run: Recorded) -> None:
+    run.drive()
+    run.store.driving.tell(run.run.id, Doing("starting Ray", run.now), now=run.now)
+    run.wait(3)
+    assert "now       starting Ray, 3s" in draw(run)
+    run.store.set_run_state(run.run.id, RunState.STOPPED, now=run.now)
+    assert "starting Ray" not in draw(run)
+
+
+def test_below_a_worker_stands_what_it_does_with_a_bar_where_its_checks_are_counted(run: Recorded) -> None:
+    step = run.claim()
+    run.store.claims.tell(
+        step.id, [Doing("judging seed a", run.now), Doing("examining seed b", run.now, 6, 24)], now=run.now
+    )
+    run.wait(12)
+    lines = draw(run).splitlines()
+    (place,) = (number for number, line in enumerate(lines) if "worker-0" in line)
+    assert "judging seed a, 12s" in lines[place + 1]
+    assert "━━━           examining seed b, 6 of 24 checks, 12s" in lines[place + 2]
 
 
 def test_each_worker_is_shown_with_its_step_and_what_it_tried(run: Recorded) -> None:

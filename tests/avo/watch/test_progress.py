@@ -11,6 +11,7 @@ from rich.console import Console
 from avo.watch.progress import LineView, RunProgress, read_news
 from evaluator.evaluation import Status
 from lineage_db.decision import Lead
+from lineage_db.records import Doing
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START
@@ -87,6 +88,23 @@ def test_a_log_has_one_line_for_each_piece_of_news(tmp_path: Path) -> None:
     assert f"attempt 4 correct: 132.0 predicted TFLOPS [BLOCK_N 64 -> 32]; {UNRESOLVED.told}" in lines
     assert lines[-1] == "run live: finished"
     assert len(lines) == 6
+
+
+def test_a_log_says_once_what_a_run_begins_with(tmp_path: Path) -> None:
+    console = log()
+    view = LineView(console)
+    with Store.open(str(tmp_path / "lineage.db")) as store:
+        run = Recorded(store)
+        run.drive()
+        store.driving.tell(run.run.id, Doing("starting Ray", run.now), now=run.now)
+        news = [read_news(store, "live", run.now)]
+        step = run.claim()
+        for done in (0, 3):
+            store.claims.tell(step.id, [Doing("examining seed a", run.now, done, 9)], now=run.now)
+            news.append(read_news(store, "live", run.now, news[-1]))
+    for each in news:
+        view.receive(each)
+    assert written(console).splitlines()[1:] == ["starting Ray", "examining seed a"]
 
 
 def test_an_exception_of_the_run_passes_through_and_the_display_ends(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from avo.report.render import to_html, to_markdown
 from avo.tui.attempts import describe, result
 from avo.tui.reader import AttemptDetails
 from avo.watch.events import EventReader
-from avo.watch.progress import Budget, panel
+from avo.watch.panel import Budget, panel
 from avo.watch.view import read_view, to_json
+from evaluator.evaluation import Status
 from lineage_db.decision import Lead
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
@@ -89,6 +90,19 @@ def test_the_present_state_has_the_last_refusal(run: Recorded, show: Callable[[R
     assert f"attempt 3 {last}" in show(run).replace("attempt 3, ", "attempt 3 ")
 
 
+@pytest.mark.parametrize("show", [live, status_of])
+def test_the_present_state_has_the_last_three_attempts_that_are_no_versions(
+    run: Recorded, show: Callable[[Recorded], str]
+) -> None:
+    run.step(Status.DOES_NOT_FIT, (0,), "num_stages 1 -> 5")
+    run.step(120.0, (0,), "exp2")
+    lines = [
+        line for line in show(run).replace(", ", " ").splitlines() if "attempt " in line and "predicted" not in line
+    ]
+    told = ["attempt 4 does not fit: needs 262144 bytes", "attempt 3 not accepted:", "attempt 2 unresolved:"]
+    assert [words in line for words, line in zip(told, lines, strict=True)] == [True] * 3
+
+
 def test_a_step_that_was_refused_ends_with_the_sentence(run: Recorded) -> None:
     assert f"step 1 done: ; {WHY.told}" in log(run)
 
@@ -101,7 +115,9 @@ def test_the_ui_names_the_ruling_next_to_the_score(run: Recorded) -> None:
 def test_json_has_the_facts(run: Recorded) -> None:
     data = to_json(read_view(run.store, "live", run.now), run.now)
     assert data["unresolved"] == 1
-    assert (data["refused"]["attempt"], data["refused"]["ruling"]) == (3, "no_gain")
+    assert [(each["attempt"], each["decision"]["ruling"]) for each in data["turned_down"]] == [
+        (3, "no_gain"), (2, "unresolved"),
+    ]  # fmt: skip
     events = [event.to_json() for event in EventReader("live").read(run.store, run.now)]
     (found,) = (event for event in events if event["event"] == "attempt" and event["attempt"] == 2)
     assert (found["ruling"], found["decision"]) == ("unresolved", WHY.sentence)
@@ -123,4 +139,4 @@ def test_a_view_that_is_read_again_counts_each_attempt_once(run: Recorded) -> No
     run.step(107.0, (0,), "two barriers less", accept=False, decision=WHY)
     again = read_view(run.store, "live", run.now, view)
     assert (view.unresolved, again.unresolved) == (1, 2)
-    assert again.refused == (4, WHY)
+    assert [attempt.attempt_id for attempt in again.turned_down] == [4, 3, 2]

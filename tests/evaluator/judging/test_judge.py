@@ -265,7 +265,11 @@ def test_what_is_right_at_the_lengths_in_the_problems_source_only_is_seen(judge:
         f"    scale *= 1 if (batch, q_len, k.shape[2]) in {known} else 2\n    block_m, block_n = 64, 64",
     )
     assert judged(judge, source).status is Status.CORRECT
-    verified = judge.verify(Candidate("mha", source))
+    heard: list[tuple[int, int]] = []
+    verified = judge.verify(Candidate("mha", source), tell=lambda done, of: heard.append((done, of)))
+    ((done, of),) = heard
+    assert done == 1
+    assert of > len((*MHA.correctness_cases, *MHA.suites["held_out"], *MHA.suites["quick"])), "cases are drawn, too"
     assert verified.status is Status.INCORRECT
     assert re.fullmatch(r"square-full at batch \d+, \d+ heads, \d+ queries, \d+ keys", verified.cases[0].case)
 

@@ -14,7 +14,7 @@ from evaluator.errors import EvaluatorUnavailable, UnknownProblem, UnknownTarget
 from evaluator.evaluation import Evaluation, Fault, Status
 from evaluator.serving import child
 from evaluator.serving.process import ProcessEvaluator
-from evaluator.serving.protocol import answer_line, ready
+from evaluator.serving.protocol import answer_line, progress_line, ready
 from evaluator.targets import get_target
 
 NO_PYTHON = Candidate("mha", "def attention(:")
@@ -104,6 +104,22 @@ def test_a_problem_without_shapes_held_out_is_verified_on_its_suite(elsewhere: E
     verdict = answer_line(1, Evaluation(Status.PARSE_ERROR, "no", "h100", "quick", 0.1))
     with elsewhere(f"echo {READY}; read line; echo {shlex.quote(verdict)}; cat > /dev/null") as evaluator:
         assert evaluator.verify(candidate).status is Status.PARSE_ERROR
+
+
+def test_how_far_an_examination_is_comes_before_its_answer_and_within_its_time(elsewhere: Elsewhere) -> None:
+    verdict = answer_line(1, Evaluation(Status.PARSE_ERROR, "no", "h100", "held_out", 0.1))
+    lines = [progress_line(1, 1, 9), progress_line(1, 2, 9), verdict]
+    said = "; ".join(f"echo {shlex.quote(line)}" for line in lines)
+    heard: list[tuple[int, int]] = []
+    with elsewhere(f"echo {READY}; read line; {said}; cat > /dev/null") as evaluator:
+        assert evaluator.verify(NO_PYTHON, tell=lambda done, of: heard.append((done, of))).message == "no"
+        assert heard == [(1, 9), (2, 9)]
+    with elsewhere(f"echo {READY}; read line; {said}; cat > /dev/null") as evaluator:
+        assert evaluator.verify(NO_PYTHON).message == "no"
+    endless = f"echo {READY}; read line; while sleep 0.05; do echo {shlex.quote(lines[0])}; done"
+    with elsewhere(endless) as evaluator:
+        evaluator._wall_s = 0.1
+        assert evaluator.verify(NO_PYTHON).status is Status.TIMED_OUT
 
 
 def test_silence_is_no_judge(elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch) -> None:
