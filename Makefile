@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: run test test-rest test-all test-versions soak format bench bench-model results clean
+.PHONY: run test test-rest test-all test-versions soak format docs bench bench-model results clean
 
 run: $(READY)  ## Evolve mha for h100 without GPU or key, in about four minutes.
 	$(BIN)/avo run --problem mha --target h100 --operator mutate --max-hours 0.06
@@ -31,6 +31,9 @@ soak: $(READY)  ## The long tests and the property tests with seeds of chance, w
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(READY)  ## The documentation as a site, in build/site; fails where a link leads nowhere.
+	$(BIN)/python -m docs.site
 
 bench: $(READY)  ## The figures of docs/benchmarks.md and docs/performance-model.md.
 	$(BIN)/python -m bench.executor
