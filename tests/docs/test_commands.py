@@ -107,7 +107,8 @@ def test_the_quick_calls_in_the_code_of_pages_work(tmp_path: Path, monkeypatch: 
     make_sample_run(db)
     make_sample_run(db)
     with Store.open(db) as store:
-        make_run(store, name="week")
+        for name in ("week", "first"):
+            make_run(store, name=name)
     monkeypatch.setenv("AVO_DB", db)
     monkeypatch.chdir(tmp_path)
     made = {tuple(arguments) for page in PAGES for arguments in calls(page)[0] if arguments[0] in QUICK}

@@ -70,6 +70,7 @@ class Soak:
         self.waits: dict[str, list[float]] = defaultdict(list)
         """Seconds until a step that began later had made an attempt, by what was done before."""
         self._continue()
+        wait_for(lambda: self.attempts() > 0)
 
     def attempts(self) -> int:
         self._read()
