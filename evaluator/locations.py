@@ -8,7 +8,7 @@ _ALIAS = re.compile(r"(#loc\d*) = loc\((.*)\)\s*")
 _FILE = re.compile(r'"((?:[^"\\]|\\.)*)":(\d+):\d+')
 _IR_PLACE = re.compile(r"\bkernel\.ttg?ir:(\d+):\d+")
 """A place in the file that IR is compiled from."""
-_LIBRARY = "/triton/language/"
+_LIBRARIES = ("/triton/language/", "/triton/experimental/gluon/language/")
 _PART = re.compile(r'"(?:[^"\\]|\\.)*":\d+:\d+|#loc\d*(?!\w)')
 
 _STRING_OR_LOCATION = re.compile(
@@ -71,7 +71,7 @@ class Locations:
                 pending.extend(_PART.findall(self._aliases[part])[::-1])
             elif match := _FILE.fullmatch(part):
                 place = f"{os.path.basename(match[1])}:{match[2]}"
-                if _LIBRARY not in match[1]:
+                if not any(library_path in match[1] for library_path in _LIBRARIES):
                     return place
                 library = library or place
         return library or f"line {number} of the IR"

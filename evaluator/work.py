@@ -1,6 +1,7 @@
 """Work: what a launch asks of the machine, counted from its IR. Made by the executor, read by the performance model."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -111,8 +112,51 @@ class Counted:
     """Where a sample of programs reads and writes."""
     buffer_bytes: tuple[int, ...] = ()
     """Size of each buffer of the launch."""
+    roles: tuple[int, ...] = ()
+    """For each loop, the partition of a warp-specialised region that it is in, from 1; 0 for all others. Empty where
+    there is no such region."""
 
     def of(self, binary: Binary, programs: int, fills: tuple[int, ...] = ()) -> LaunchWork:
-        """Return the work of the launch of ``programs`` programs with a compiled kernel; ``fills`` go with it."""
+        """Return the work of the launch of ``programs`` programs with a compiled kernel; ``fills`` go with it.
+
+        Partitions of a warp-specialised region run at the same time and are counted together, in the loops of the
+        partition with most loops; of several, of the one that does most matrix products.
+        """
         loops = tuple(LoopWork(*each) for each in zip(self.parents, self.bodies, self.trips, self.lines, strict=True))
-        return LaunchWork(binary, programs, loops, self.outside, self.accesses, self.buffer_bytes, fills)
+        work = LaunchWork(binary, programs, loops, self.outside, self.accesses, self.buffer_bytes, fills)
+        return _side_by_side(work, self.roles)
+
+
+def _side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:
+    """Add the loops of all roles to those of the main one, in order; loops without a counterpart count as outside."""
+    of_role = {role: [i for i, each in enumerate(roles) if each == role] for role in sorted(set(roles))}
+    if len(of_role) < 2:
+        return work
+    loops, outside = work.loops, work.outside
+    main = max(
+        of_role,
+        key=lambda role: (
+            len(of_role[role]),
+            sum(loops[i].trips.sum() * loops[i].body.dot_flops for i in of_role[role]),
+        ),
+    )
+    places = of_role.pop(main)
+    bodies = {i: loops[i].body for i in places}
+    counted_in: dict[int | None, int | None] = {i: place for place, i in enumerate(places)}
+    for theirs in of_role.values():
+        for i, place in zip(theirs, places if len(theirs) == len(places) else [None] * len(theirs), strict=True):
+            trips = float(loops[i].trips.sum())
+            if place is not None and loops[place].trips.any():
+                bodies[place] = _sum(bodies[place], loops[i].body, trips / float(loops[place].trips.sum()))
+                counted_in[i] = counted_in[place]
+            else:
+                outside = _sum(outside, loops[i].body, trips / work.programs)
+    merged = tuple(replace(loops[i], parent=counted_in.get(loops[i].parent), body=bodies[i]) for i in places)
+    accesses = tuple(replace(access, loop=counted_in.get(access.loop)) for access in work.accesses)
+    return replace(work, loops=merged, outside=outside, accesses=accesses)
+
+
+def _sum(body: Body, other: Body, times: float) -> Body:
+    amounts = ("dot_flops", "exponentials", "load_bytes", "store_bytes", "arithmetic")
+    summed = {name: getattr(body, name) + times * getattr(other, name) for name in amounts}
+    return Body(**summed, entered=max(body.entered, other.entered))

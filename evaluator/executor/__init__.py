@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from evaluator.executor.allocation import Allocation, View
 from evaluator.executor.binding import aliases
 from evaluator.executor.code import DEFAULT_TEMPORARIES
-from evaluator.executor.errors import Deadlock, ExecutionTimeout, IRError, UnsupportedOperation
+from evaluator.executor.errors import Deadlock, ExecutionTimeout, IRError, StuckProgram, UnsupportedOperation
 from evaluator.executor.execution import Execution
 from evaluator.executor.faults import MemoryFault
-from evaluator.executor.kernel import Kernel, load
+from evaluator.executor.kernel import Kernel
+from evaluator.executor.loading import load
 from evaluator.executor.script import Script
 from evaluator.executor.work import Loop
 from evaluator.work import Counted, Trips
@@ -36,6 +37,7 @@ __all__ = [
     "Loop",
     "MemoryFault",
     "Script",
+    "StuckProgram",
     "Trips",
     "UnsupportedOperation",
     "View",

@@ -7,6 +7,7 @@ from functools import partial
 import torch
 
 from evaluator.executor.binding import bind
+from evaluator.executor.chip import Chip, needs
 from evaluator.executor.control import build
 from evaluator.executor.frame import Frame, Run, Step
 from evaluator.executor.ir import Function
@@ -34,6 +35,9 @@ class Code:
         self._step: Step = build(function, sanitize=sanitize)
         self._used = used_slots(function)
         self._polls = polls(function)
+        self._needs = needs(function) if function is launched else None
+        self.side_by_side = self._needs is not None and self._needs.partitions > 1
+        """Whether partitions run side by side."""
 
     def passes(
         self,
@@ -63,7 +67,8 @@ class Code:
             slots: list[Value | None] = [None] * len(self.function.types)
             for slot, value in zip(self._launched.params, values, strict=True):
                 slots[slot] = value
-            self._step(Frame(run, positions, slots))
+            chip = None if self._needs is None else Chip(positions, self._needs)
+            self._step(Frame(replace(run, chip=chip) if chip else run, positions, slots))
 
         together = 1 if run.turns else max(1, temporaries_bytes // self.bytes_per_program)
         chunks = torch.arange(ids.numel()).split(together) if ids.numel() else ()

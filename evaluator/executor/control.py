@@ -87,6 +87,7 @@ class _Builder:
             "scf.for": self._for,
             "scf.while": self._while,
             "tt.call": self._call,
+            "ttg.warp_specialize": self._specialise,
         }
 
     def _steps(self, block: Block) -> Steps:
@@ -168,6 +169,32 @@ class _Builder:
                 inner.slots[slot] = frame.slots[operand]
             inner.set_twins(region.args, [frame.twins.get(operand) for operand in op.operands])
             join(frame, op.results, body(inner))
+
+        return run
+
+    def _specialise(self, op: Op) -> Step:
+        check_variant(op, ["attributes"], ["requestedRegisters", "warpGroupStartIds", "actualRegisters", "warps"])
+        bodies = [self._body(region) for region in op.regions]
+        default, *partitions = op.regions
+        yields = default.terminator.operands
+        _check_counts(op, op.operands, [slot for region in partitions for slot in region.args])
+        _check_counts(op, yields, op.results)
+
+        def run(frame: Frame) -> None:
+            frames, captures = [frame], iter(op.operands)
+            for region in partitions:
+                inner = Frame(frame.run, frame.positions, [None] * len(frame.slots))
+                for slot, operand in zip(region.args, captures, strict=False):
+                    inner.slots[slot] = frame.slots[operand]
+                    inner.set_twins([slot], [frame.twins.get(operand)])
+                frames.append(inner)
+            runs = [partial(body.run, each) for body, each in zip(bodies, frames, strict=True)]
+            if frame.run.chip is None:
+                for each in runs:
+                    each()
+            else:
+                frame.run.chip.side_by_side(frame, runs)
+            assign(frame, op.results, yields)
 
         return run
 

@@ -7,7 +7,7 @@ import torch
 
 from evaluator.executor.frame import Frame
 from evaluator.executor.space import total
-from evaluator.executor.values import DescriptorValue, Value, merge
+from evaluator.executor.values import AddressSum, Value, merge
 
 Twins: TypeAlias = list[torch.Tensor | None]
 Piece: TypeAlias = tuple[torch.Tensor, list[Value], Twins]
@@ -66,5 +66,5 @@ def narrowed(twins: Twins, narrow: Callable[[torch.Tensor], Value]) -> Twins:
 
 def _exact(value: Value, twin: torch.Tensor | None) -> torch.Tensor:
     """Return the twin of an integer or address, which is its value where it has none."""
-    assert not isinstance(value, DescriptorValue)
+    assert isinstance(value, torch.Tensor | AddressSum)
     return total(value).to(torch.int64) if twin is None else twin

@@ -38,6 +38,11 @@ class Effects:
     """The operation that stores a value where this one reads or writes."""
     rearranges: bool = False
     """Whether its result holds the elements of its only operand, in another place or shape."""
+    on_chip: bool = False
+    """Whether it allocates, accesses or synchronises shared or tensor memory. A slice of a kernel has none: what it
+    keeps of such an operation is its access to global memory."""
+    reads_chip: bool = False
+    """Whether its results depend on what shared or tensor memory holds."""
     control: bool = False
     """Whether it directs what is executed next; ``flow`` and ``control`` know how."""
 
@@ -48,7 +53,7 @@ class Effects:
 
 
 _COUNTED = {
-    "dot": "tt.dot tt.dot_scaled",
+    "dot": "tt.dot tt.dot_scaled ttng.warp_group_dot ttng.tc_gen5_mma",
     "exponential": "math.exp math.exp2",
     "function": "math.cos math.erf math.log math.log2 math.rsqrt math.sin math.sqrt tt.precise_sqrt",
     "division": "arith.divf arith.divsi arith.divui arith.remf arith.remsi arith.remui tt.approx_divf tt.precise_divf",
@@ -65,9 +70,15 @@ _COUNTED = {
 }
 """Operations that are counted as work, by what they are counted as. ``function`` is any other transcendental function
 or root, ``external`` a function of libdevice or inline assembly."""
-_REARRANGING = "tt.splat tt.unsplat tt.broadcast tt.expand_dims tt.reshape tt.trans tt.bitcast"
+_REARRANGING = "tt.splat tt.unsplat tt.broadcast tt.expand_dims tt.reshape tt.trans tt.bitcast ttg.convert_layout"
 _CONTROL = """scf.for scf.while scf.if scf.yield scf.condition tt.call tt.return cf.br cf.cond_br tt.reduce.return
-tt.scan.return tt.map_elementwise.return"""
+tt.scan.return tt.map_elementwise.return ttg.warp_specialize ttg.warp_yield ttg.warp_return"""
+_VIEWS = "ttg.memdesc_index ttg.memdesc_subslice ttg.memdesc_trans ttg.memdesc_reshape ttg.memdesc_reinterpret \
+ttng.tmem_subslice"
+_ON_CHIP = """ttg.local_alloc ttg.local_store ttg.local_dealloc ttg.async_commit_group ttg.async_wait ttng.tmem_alloc
+ttng.tmem_store ttng.tmem_copy ttng.tc_gen5_commit ttng.init_barrier ttng.inval_barrier ttng.barrier_expect
+ttng.wait_barrier ttng.arrive_barrier ttng.async_copy_mbarrier_arrive ttng.async_tma_store_wait
+ttng.fence_async_shared ttng.warp_group_dot_wait"""
 _PURE = """arith.constant arith.bitcast arith.index_cast ub.poison tt.make_range tt.get_program_id tt.get_num_programs
 tt.cat tt.join tt.split tt.gather tt.histogram tt.ptr_to_int tt.int_to_ptr tt.make_tensor_descriptor tt.reduce tt.scan
 tt.map_elementwise tt.assert tt.print llvm.intr.assume gpu.barrier ttg.barrier ttg.local_barrier tt.debug_barrier
@@ -89,10 +100,31 @@ EFFECTS: Mapping[str, Effects] = {
     ),
     "tt.descriptor_gather": Effects(reads=True, coordinates=slice(1, 3), store="tt.descriptor_scatter"),
     "tt.descriptor_scatter": Effects(writes=True, value=3, coordinates=slice(1, 3), store="tt.descriptor_scatter"),
+    "ttg.async_copy_global_to_local": Effects(reads=True, on_chip=True, value=1, mask=2),
+    "ttng.async_tma_copy_global_to_local": Effects(
+        reads=True, on_chip=True, value=-3, coordinates=slice(1, -3), store="tt.descriptor_store"
+    ),
+    "ttng.async_tma_copy_local_to_global": Effects(
+        writes=True, on_chip=True, value=-1, coordinates=slice(1, -1), store="tt.descriptor_store"
+    ),
+    "ttng.async_tma_gather": Effects(
+        reads=True, on_chip=True, value=3, coordinates=slice(1, 3), store="tt.descriptor_scatter"
+    ),
+    "ttng.async_tma_scatter": Effects(
+        writes=True, on_chip=True, value=3, coordinates=slice(1, 3), store="tt.descriptor_scatter"
+    ),
     **{name: Effects(work=kind) for kind, names in _COUNTED.items() for name in names.split()},
     **dict.fromkeys(_REARRANGING.split(), Effects(rearranges=True)),
     **dict.fromkeys(_CONTROL.split(), Effects(control=True)),
     **dict.fromkeys(_PURE.split(), Effects()),
+    **dict.fromkeys(_VIEWS.split(), Effects(on_chip=True)),
+    **dict.fromkeys(_ON_CHIP.split(), Effects(on_chip=True)),
+    "ttg.local_load": Effects(on_chip=True, reads_chip=True),
+    "ttg.local_gather": Effects(on_chip=True, reads_chip=True),
+    "ttg.local_scatter": Effects(on_chip=True),
+    "ttng.tmem_load": Effects(on_chip=True, reads_chip=True),
+    "ttng.warp_group_dot": Effects(work="dot", on_chip=True, reads_chip=True),
+    "ttng.tc_gen5_mma": Effects(work="dot", on_chip=True),
 }
 """The row of each operation, by name."""
 
@@ -124,7 +156,7 @@ def is_volatile(op: Op) -> bool:
 def accessed_type(op: Op, types: Sequence[Type]) -> Type:
     """Return the type of what an operation reads from or writes to memory."""
     value = effects(op.name).value
-    return types[op.results[0] if value is None else op.operands[value]]
+    return types[op.results[0] if value is None else op.operands[value]].block
 
 
 def mask(op: Op) -> int | None:

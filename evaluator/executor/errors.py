@@ -4,6 +4,7 @@ IRError                the text is not Triton IR, or does not fit the arguments
 UnsupportedOperation   the text is Triton IR, but holds something the executor does not do
 ExecutionTimeout       the deadline passed
 Deadlock               all remaining programs wait for each other
+StuckProgram           all partitions of one program wait for each other
 """
 
 from evaluator.errors import EvaluatorError
@@ -28,3 +29,7 @@ class ExecutionTimeout(EvaluatorError):
 
 class Deadlock(ExecutionTimeout):
     """All remaining programs wait for each other."""
+
+
+class StuckProgram(Deadlock):
+    """All partitions of one program wait for each other, whatever other programs do."""

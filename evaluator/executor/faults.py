@@ -16,7 +16,8 @@ class MemoryFault:
     kind: str
     """What is wrong. Always checked: ``read out of bounds``, ``write out of bounds``, ``read in padding``, ``write in
     padding``, ``read beside a tensor`` (in its allocation, before its first or after its last element), ``write to an
-    input``, ``misaligned access``, ``false assumption``, ``false hint``, ``assertion failed``, ``index out of range``.
+    input``, ``misaligned access``, ``false assumption``, ``false hint``, ``assertion failed``, ``index out of range``,
+    ``on-chip access too early``, ``missing fence``, ``barrier misused``.
     Checked only by the sanitiser: ``read of uninitialised memory``, ``write race``, ``read-write race``, ``conflicting
     store``, ``integer overflow``, ``invalid descriptor``. Notes: ``same value stored twice``, ``races not checked``."""
     message: str

@@ -1,6 +1,7 @@
 """How values pass through control flow, and which branches can be followed without the kernel's actual work."""
 
 from collections.abc import Collection, Iterator, Mapping
+from itertools import islice
 
 from evaluator.executor.effects import CONTROL, effects
 from evaluator.executor.ir import COMBINING, Function, Op, Region, walk
@@ -36,6 +37,12 @@ def links(op: Op, arguments: Mapping[str, Slots]) -> Iterator[tuple[Slots, Slots
             if block.ops[-1].name == "tt.return":
                 yield results, block.ops[-1].operands
         yield body.args, op.operands
+    elif op.name == "ttg.warp_specialize":
+        default, *partitions = op.regions
+        yield results, default.terminator.operands
+        sources = iter(op.operands)
+        for region in partitions:
+            yield region.args, tuple(islice(sources, len(region.args)))
     elif op.name in CONTROL and (op.regions or op.results):
         raise NotImplementedError(f"evaluator/executor/flow.py does not say how values pass through {op.name}")
     for label, values in op.successors:
@@ -117,7 +124,7 @@ def _costly(function: Function) -> set[int]:
                     costly.update(t for t, s in zip(targets, sources, strict=True) if s in costly)
                 if not op.regions or op.name in COMBINING:
                     row = effects(op.name)
-                    if row.reads or row.work == "dot" or not costly.isdisjoint(op.operands):
+                    if row.reads or row.reads_chip or row.work == "dot" or not costly.isdisjoint(op.operands):
                         costly.update(op.results)
                 else:
                     for inner in op.regions:

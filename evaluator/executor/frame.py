@@ -3,15 +3,18 @@
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import torch
 
 from evaluator.executor.errors import ExecutionTimeout
 from evaluator.executor.memory import Memory
 from evaluator.executor.script import Prompter, Script
-from evaluator.executor.values import Value, prefix, select
+from evaluator.executor.values import AddressSum, Value, prefix, select
 from evaluator.executor.waiting import Turns
+
+if TYPE_CHECKING:
+    from evaluator.executor.chip import Chip
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Run:
     """Where the results of deciding reads are recorded (``Script``) or taken from (``Prompter``)."""
     turns: Turns | None = None
     """Decides which program runs when programs wait for each other; None: all run in lockstep."""
+    chip: "Chip | None" = None
+    """The chips of the programs; None: they use none, or a slice is executed, without what happens there."""
     most_passes: int | None = None
     """Passes after which every loop is left; None: when it is done."""
 
@@ -61,6 +66,10 @@ class Frame:
     def tensor(self, slot: int) -> torch.Tensor:
         """Return the tensor in a slot."""
         return cast(torch.Tensor, self.slots[slot])
+
+    def address(self, slot: int) -> torch.Tensor | AddressSum:
+        """Return the addresses in a slot."""
+        return cast(torch.Tensor | AddressSum, self.slots[slot])
 
     def value(self, slot: int) -> Value:
         """Return the value in a slot, of whichever kind."""

@@ -21,8 +21,13 @@ BITS = {
     "f8E5M2": 8,
     "ptr": 64,
     "descriptor": 64,
+    "memdesc": 64,
+    "token": 64,
 }
 """Bits of a scalar of every element type."""
+
+_NOT_SPELT = ("ptr", "descriptor", "memdesc", "token")
+"""Element types that the text spells in another way."""
 
 MAX_ELEMENTS = 2**20
 """Elements of the largest block; the limit of Triton's front end."""
@@ -30,6 +35,10 @@ MAX_ELEMENTS = 2**20
 
 COMBINING = ("tt.reduce", "tt.scan", "tt.map_elementwise")
 """Operations whose region is a function of single elements."""
+
+
+ALLOCATIONS = ("ttg.local_alloc", "ttng.tmem_alloc")
+"""Operations that allocate on-chip memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +49,12 @@ class Type:
     """Element type, a key of ``BITS``."""
     shape: tuple[int, ...] = ()
     target: "Type | None" = None
-    """What a pointer points to, or the block that a descriptor describes."""
+    """What a pointer points to, the block that a descriptor describes, or what an on-chip buffer or a view of one holds
+    (element ``memdesc``)."""
     unsigned: bool = False
     """Whether a descriptor's integers are unsigned; no other type says."""
+    layout: str = ""
+    """Layout and memory of an on-chip buffer, as the IR spells them. Other layouts change no value and are dropped."""
 
     @property
     def elements(self) -> int:
@@ -53,6 +65,16 @@ class Type:
     def item_bytes(self) -> int:
         """Bytes of one scalar in memory."""
         return max(BITS[self.element] // 8, 1)
+
+    @property
+    def block(self) -> "Type":
+        """The block itself, or the one in on-chip memory."""
+        return self.target if self.element == "memdesc" and self.target is not None else self
+
+    @property
+    def in_tensor_memory(self) -> bool:
+        """Whether an on-chip buffer lies in tensor memory, not in shared memory."""
+        return "#ttng.tensor_memory" in self.layout.replace("#ttng.tensor_memory_", "")
 
     @property
     def floating(self) -> bool:
@@ -71,6 +93,8 @@ class Type:
 _BLOCK = re.compile(r"(?:tensor)?<((?:\d{1,9}x)+)(.+)>", re.DOTALL)
 _POINTER = re.compile(r'!tt\.ptr<([^,<>]+)(?:,\s*(?:1|"constant"))?>|<([^,<>\dx]\w*)>')
 _DESCRIPTOR = re.compile(r"(?:!tt\.tensordesc)?<(tensor<.+>|(?:\d+x)+[^#,]+)>", re.DOTALL)
+_BUFFER = re.compile(r"!ttg\.memdesc<((?:\d{1,9}x)+[a-zA-Z]\w*), (.+)>", re.DOTALL)
+_BRACKET = re.compile(r"->|[<>(){}\[\],]")
 
 
 _MOST_NESTED = 4
@@ -80,11 +104,16 @@ _MOST_NESTED = 4
 def parse_type(text: str) -> Type:
     """Return the type that ``text`` names, e.g. ``tensor<64x!tt.ptr<bf16>>``; raise ``IRError`` if it names none."""
     text = text.strip()
+    if match := _BUFFER.fullmatch(text):
+        return Type("memdesc", (), parse_type(f"tensor<{match[1]}>"), layout=match[2])
+    if text == "!ttg.async.token":
+        return Type("token")
+    text = _without_layout(text)
     if text.count("<") > _MOST_NESTED:
         raise IRError(f"unknown type {text[:80]!r}")
     # Descriptors of integers say si32 or ui32, and are the only types to do so.
     element = text[1:] if text.startswith(("si", "ui")) else text
-    if element in BITS and element not in ("ptr", "descriptor"):
+    if element in BITS and element not in _NOT_SPELT:
         return Type(element)
     if text == "index":
         return Type("i64")
@@ -96,10 +125,20 @@ def parse_type(text: str) -> Type:
     if match := _BLOCK.fullmatch(text):
         scalar = parse_type(match[2])
         shape = tuple(int(extent) for extent in match[1][:-1].split("x"))
-        if scalar.shape or scalar.element == "descriptor" or not 0 < math.prod(shape) <= MAX_ELEMENTS:
+        if scalar.shape or scalar.element in ("descriptor", "token") or not 0 < math.prod(shape) <= MAX_ELEMENTS:
             raise IRError(f"invalid block type {text[:80]}")
         return Type(scalar.element, shape, scalar.target)
     raise IRError(f"unknown type {text[:80]!r}")
+
+
+def _without_layout(text: str) -> str:
+    """Return the text of a block's type, or of a descriptor's, without the layout, which follows a comma."""
+    depth = 0
+    for match in _BRACKET.finditer(text) if ", #" in text else ():
+        depth += (match[0] in "<({[") - (match[0] in ">)}]")
+        if match[0] == "," and depth == 1:
+            return text[: match.start()] + ">"
+    return text
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,29 +3,28 @@
 import math
 from collections.abc import Sequence, Set
 from dataclasses import replace
-from functools import cached_property, lru_cache
-from typing import cast
+from functools import cached_property
+from typing import Any, cast
 
 import torch
 
 from evaluator.executor import slicing
 from evaluator.executor.allocation import Allocation
 from evaluator.executor.code import DEFAULT_TEMPORARIES, Code, prompter
-from evaluator.executor.control import KNOWN
 from evaluator.executor.counts import Counts, Metered, PerProgram, elements, operations
 from evaluator.executor.effects import EFFECTS, READS, WRITES, effects
-from evaluator.executor.errors import IRError
+from evaluator.executor.errors import IRError, StuckProgram
 from evaluator.executor.execution import Execution
 from evaluator.executor.flow import reached
 from evaluator.executor.ir import Function, walk, walk_blocks
+from evaluator.executor.kept import Kept
 from evaluator.executor.marking import Marks, Owners, Writers
 from evaluator.executor.memory import Memory
-from evaluator.executor.parser import parse
 from evaluator.executor.reach import MORE_PASSES, PASSES, Reach, busiest, loads_in_loops, placed
 from evaluator.executor.sanitizer import Sanitizer
 from evaluator.executor.script import Script
 from evaluator.executor.waiting import polls, waiting_loops, without_waits
-from evaluator.executor.work import bodies, loops
+from evaluator.executor.work import bodies, loops, roles
 from evaluator.plan import Argument, Scalar
 from evaluator.work import SAMPLED_PROGRAMS, Counted, Trips
 
@@ -75,25 +74,34 @@ class Kernel:
         ids = torch.arange(math.prod(grid)) if programs is None else programs.to(torch.int64)
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < math.prod(grid):
             raise IRError(f"program ids must lie in the grid {grid}")
-        space, code = Memory(memory, self.name), self._whole
-        if sanitize:
-            finest = slicing.granules(self.function, args, self.changes(args))
-            space = Sanitizer(memory, self.name, finest, ids.numel(), synchronises=self.programs_interact)
-            code = self._sanitized
-        meter = Metered(space, ids.numel()) if count else None
-        seen = cast(Memory, meter) if meter else space
-        passes = code.passes(
-            seen,
-            args,
-            grid,
-            ids,
-            temporaries_bytes=temporaries_bytes,
-            deadline=deadline,
-            script=prompter(script, acts=True),
-        )
-        counts = Counts(operations(self.function, passes), meter.traffic([a.name for a in memory])) if meter else None
-        asked = self._asked(self.function, passes, memory, args, grid, script, deadline) if work else None
-        return Execution(space.faults, self._loop_trips(passes), space.notes, counts, asked)
+
+        def attempt(temporaries_bytes: int) -> Execution:
+            space, code = Memory(memory, self.name), self._whole
+            if sanitize:
+                finest = slicing.granules(self.function, args, self.changes(args))
+                space = Sanitizer(memory, self.name, finest, ids.numel(), synchronises=self.programs_interact)
+                code = self._sanitized
+            meter = Metered(space, ids.numel()) if count else None
+            seen = cast(Memory, meter) if meter else space
+            limits: dict[str, Any] = {"temporaries_bytes": temporaries_bytes, "deadline": deadline}
+            passes = code.passes(seen, args, grid, ids, **limits, script=prompter(script, acts=True))
+            counts = (
+                Counts(operations(self.function, passes), meter.traffic([a.name for a in memory])) if meter else None
+            )
+            asked = self._asked(self.function, passes, memory, args, grid, script, deadline) if work else None
+            return Execution(space.faults, self._loop_trips(passes), space.notes, counts, asked)
+
+        if not self._whole.side_by_side:
+            return attempt(temporaries_bytes)
+        kept = Kept([memory[buffer] for buffer in self.changes(args)])
+        try:
+            return attempt(temporaries_bytes)
+        except StuckProgram:
+            if ids.numel() == 1:
+                raise
+            # Programs that go different ways wait for each other where each would go on by itself.
+            kept.restore()
+            return attempt(0)
 
     def count(
         self,
@@ -146,7 +154,8 @@ class Kernel:
         work = bodies(self.function, times, passes.shape[1])
         parents, lines = tuple(loop.parent for loop in self.loops), tuple(loop.lines for loop in self.loops)
         sizes = tuple(allocation.data.nbytes for allocation in memory)
-        return Counted(self._loop_trips(passes), *work, parents, lines, space.accesses(), sizes)
+        trips, part = self._loop_trips(passes), roles(self.function)
+        return Counted(trips, *work, parents, lines, space.accesses(), sizes, part)
 
     def mark(
         self,
@@ -382,16 +391,3 @@ class Kernel:
 
     def _loop_trips(self, passes: torch.Tensor) -> Trips:
         return tuple(passes[loop.block].numpy() for loop in self.loops)
-
-
-@lru_cache(maxsize=256)
-def load(ttir: str, aliases: tuple[int, ...] = ()) -> Kernel:
-    """Return the kernel of a module's public function, for arguments that share buffers as ``aliases`` says.
-
-    Raises ``IRError`` for text that is not Triton IR, ``UnsupportedOperation`` for what is not implemented.
-    """
-    function = parse(ttir, KNOWN)
-    if aliases and len(aliases) != len(function.params):
-        raise IRError(f"kernel {function.name} takes {len(function.params)} arguments, not {len(aliases)}")
-    params = function.params
-    return Kernel(replace(function, aliases={params[i]: params[first] for i, first in enumerate(aliases)}))

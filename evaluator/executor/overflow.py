@@ -117,11 +117,10 @@ def _following(op: Op, step: Step) -> Step:
             for slot in followed:
                 frame.slots[slot] = _exact(frame, slot)
             step(frame)
-            exact = frame.slots[result]
+            exact = frame.address(result)
             for slot, value in zip(followed, held, strict=True):
                 frame.slots[slot] = value
             step(frame)
-            assert not isinstance(exact, DescriptorValue | None)
             _keep(frame, result, total(exact))
             return
         step(frame)
@@ -132,9 +131,7 @@ def _following(op: Op, step: Step) -> Step:
 def _exact(frame: Frame, slot: int) -> Tensor:
     if slot in frame.twins:
         return frame.twins[slot]
-    value = frame.value(slot)
-    assert not isinstance(value, DescriptorValue)
-    return total(value).to(torch.int64)
+    return total(frame.address(slot)).to(torch.int64)
 
 
 def _keep(frame: Frame, slot: int, exact: Tensor) -> None:
@@ -159,9 +156,7 @@ def _with_check(op: Op, step: Step, check: Callable[[Frame, Op], None]) -> Step:
 def _check_address(frame: Frame, op: Op) -> None:
     slot, masked = op.operands[0], mask(op)
     if slot in frame.twins:
-        held = frame.value(slot)
-        assert not isinstance(held, DescriptorValue)
-        address, exact = total(held), frame.twins[slot]
+        address, exact = total(frame.address(slot)), frame.twins[slot]
         wrong = address != exact
         if masked is not None:
             wrong = wrong & frame.tensor(masked)

@@ -1,12 +1,12 @@
 """Parses the text of Triton IR. Private functions are expanded at each call, so a kernel is one tree."""
 
 import re
-from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Container, Mapping, Sequence
 
 from evaluator.executor.errors import IRError, UnsupportedOperation
-from evaluator.executor.ir import COMBINING, Block, Function, Op, Region, Type, parse_type
+from evaluator.executor.ir import ALLOCATIONS, COMBINING, Block, Function, Op, Region, Type, parse_type
 from evaluator.executor.lexer import Parts, attributes, split, tokens
+from evaluator.executor.result_types import result_types
 from evaluator.locations import Locations, split_locations
 
 MAX_OPS = 200_000
@@ -18,7 +18,10 @@ _OP = re.compile(r'(?:(%[^=]*?) = )?"?([a-z_]\w*(?:\.\w+)+)"?(.*)', re.DOTALL)
 _RESULT = re.compile(r"(%[\w$.\-]+)(?::(\d+))?")
 _FUNCTION = re.compile(r'tt\.func\s+(?:(public|private)\s+)?@("[^"]*"|[\w$.\-]+)\s*\((.*)\{')
 _QUOTED_OR_COMMENT = re.compile(r'"(?:[^"\\]|\\.)*"|// ')
-_MODULE = re.compile(r"module(?:\s+@\S+)?\s*(attributes)?.*\{")
+_MODULE = re.compile(r"module(?:\s+@\S+)?\s*(?:attributes\s*\{(.*)\}\s*)?\{")
+_LAYOUT = re.compile(r"(#\w+) = (#.*)")
+_LAYOUT_NAME = re.compile(r"#\w+(?![\w.])")
+_PARTITION = re.compile(r"partition\d+\((.*)\) num_warps\((\d+)\) \{")
 _DOTTED = re.compile(r"[a-z_]\w*(?:\.\w+)+")
 
 _LOOPS = ("scf.for", "scf.while")
@@ -42,6 +45,10 @@ class _Parser:
         pairs = [split_locations(line) for line in raw]
         self._lines = [_without_comment(line).strip() for line, _ in pairs]
         self._places = [location for _, location in pairs]
+        layouts = {match[1]: match[2] for match in map(_LAYOUT.fullmatch, self._lines) if match}
+        for number, line in enumerate(self._lines if layouts else ()):
+            if "!ttg.memdesc<" in line:
+                self._lines[number] = _LAYOUT_NAME.sub(lambda match: layouts.get(match[0], match[0]), line)
         self._known = known
         self._types: list[Type] = []
         self._loops = 0
@@ -55,10 +62,9 @@ class _Parser:
         for number, line in enumerate(self._lines):
             if match := _MODULE.match(line):
                 modules += 1
-                if match[1] or modules > 1:
-                    raise UnsupportedOperation(
-                        "module with attributes or nested modules", f"line {number + 1} of the IR"
-                    )
+                if modules > 1:
+                    raise UnsupportedOperation("module within a module", f"line {number + 1} of the IR")
+                _check_module(match[1] or "", f"line {number + 1} of the IR")
             elif match := _FUNCTION.match(line):
                 name = match[2].strip('"')
                 if name in self._functions:
@@ -200,10 +206,16 @@ class _Parser:
                 parts.types += closing.types
                 parts.result_types += closing.result_types
         self._combining -= name in COMBINING
+        if name == "ttg.warp_specialize":
+            regions, line = self._partitions(line, operands, names, parts, depth)
+            location = self._locations.resolve(self._places[line - 1], number)
+            operands *= len(regions) - 1
         if name == "tt.call":
             regions.append(self._function(parts.symbol[1:].strip('"')))
         result_names = _results(results_text)
-        kinds = _result_types(name, parts, len(result_names), number)
+        if name in ALLOCATIONS:
+            parts.attributes["called"] = ", ".join(result_names[:1])
+        kinds = result_types(name, parts, len(result_names), number)
         results = tuple(self._define(names, *pair) for pair in zip(result_names, kinds, strict=True))
         op = Op(
             name,
@@ -218,6 +230,39 @@ class _Parser:
             range(number, line + 1),
         )
         return op, line
+
+    def _partitions(
+        self, line: int, captured: tuple[int, ...], names: dict[str, int], parts: Parts, depth: int
+    ) -> tuple[list[Region], int]:
+        """Parse the regions of ``ttg.warp_specialize``, the default one first, and what follows into ``parts``; return
+        them and the next line. Each partition takes all that is captured; so do the operands, once for each.
+        """
+        if self._lines[line : line + 1] != ["default {"]:
+            raise IRError(f"line {line + 1} of the IR is not the default region of ttg.warp_specialize")
+        region, rest, line = self._region("ttg.warp_specialize", line + 1, names, (), depth + 1)
+        regions, warps = [region], []
+        while not rest and line < len(self._lines) and (match := _PARTITION.fullmatch(self._lines[line])):
+            inner: dict[str, int] = {}
+            args = tuple(self._define(inner, *pair) for pair in _typed_names(f"({match[1]})"))
+            if [self._types[slot] for slot in args] != [self._types[slot] for slot in captured]:
+                raise IRError(f"line {line + 1} of the IR does not take what ttg.warp_specialize captures")
+            region, rest, line = self._region("ttg.warp_specialize", line + 1, inner, args, depth + 1)
+            regions.append(region)
+            warps.append(match[2])
+        parts.attributes["warps"] = " ".join(warps)
+        parts.result_types += split(rest).result_types
+        return regions, line
+
+
+def _check_module(attributes_text: str, location: str) -> None:
+    """Raise ``UnsupportedOperation`` for what a module says that changes what its kernel does."""
+    found: dict[str, str] = {}
+    attributes([*tokens(attributes_text), ("punctuation", "}")], 0, found)
+    for name, value in found.items():
+        if name == "ttg.num-ctas" and value != "1 : i32":
+            raise UnsupportedOperation(f"cluster of {value.partition(' ')[0]} CTAs", location)
+        if not name.startswith(("ttg.", "ttng.", "tt.")):
+            raise UnsupportedOperation(f"module with {name}", location)
 
 
 def _signature(header: str) -> list[tuple[str, Type, Mapping[str, str]]]:
@@ -303,37 +348,3 @@ def _for_operands(parts: Parts, number: int) -> tuple[list[str], list[str]]:
     if len(values) < 4 or len(values) % 2:
         raise IRError(f"cannot read the loop in line {number} of the IR")
     return values[1:4] + values[5::2], [values[0], *values[4::2]]
-
-
-_SPECIAL: dict[str, Callable[[list[Type]], Type]] = {
-    "arith.cmpi": lambda types: types[0].of("i1"),
-    "arith.cmpf": lambda types: types[0].of("i1"),
-    "arith.select": lambda types: types[-1],
-    "tt.make_tensor_descriptor": lambda types: types[-1],
-    "tt.unsplat": lambda types: replace(types[0], shape=()),
-}
-
-
-def _result_types(name: str, parts: Parts, count: int, number: int) -> list[Type]:
-    if count == 0:
-        return []
-    kinds = parts.result_types
-    if name == "arith.constant" and not parts.types:
-        kinds = [Type("i1")]  # ``true`` and ``false`` are printed without their type.
-    elif not kinds and parts.types:
-        if name == "tt.load":
-            target = parts.types[0].target
-            if target is None:
-                raise IRError(f"line {number} of the IR loads from {parts.types[0]}, which is not a pointer")
-            kinds = [Type(target.element, parts.types[0].shape, target.target)]
-        elif name in _SPECIAL:
-            kinds = [_SPECIAL[name](parts.types)]
-        else:
-            kinds = [parts.types[0]] * count
-    if name == "tt.make_tensor_descriptor" and kinds and kinds[0].element != "descriptor":
-        raise IRError(f"line {number} of the IR makes a descriptor of type {kinds[0]}")
-    if name == "tt.split":
-        kinds = kinds * 2
-    if len(kinds) != count:
-        raise IRError(f"line {number} of the IR has {count} results and {len(kinds)} result types")
-    return kinds

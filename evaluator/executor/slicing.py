@@ -3,9 +3,11 @@
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import replace
 
+from evaluator.executor.cutting import cut
 from evaluator.executor.effects import ATOMIC, CONTROL, READS, WRITES, accessed_type, effects, is_volatile, stored
+from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.flow import conditions, followed, links
-from evaluator.executor.ir import COMBINING, Block, Function, Op, Region, walk
+from evaluator.executor.ir import COMBINING, Function, Op, Region, walk
 from evaluator.executor.operations.registry import VALUE_HINTS
 from evaluator.executor.waiting import waiting_loops
 from evaluator.plan import Argument, Scalar
@@ -67,7 +69,10 @@ def promise_slice(function: Function, told: Set[int], *, scalars: bool = False) 
         return (row.reads and told.isdisjoint(op.results) and id(op) not in free) or row.work == "dot"
 
     def cheap(promise: Op) -> bool:
-        sliced = _sliced(function, lambda op: op is promise, waiting, frozenset())
+        try:
+            sliced = _sliced(function, lambda op: op is promise, waiting, frozenset())
+        except UnsupportedOperation:
+            return False
         return not any(dear(op) for op in walk(sliced.body))
 
     kept = {id(op) for op in walk(function.body) if _promises(op) and id(op) not in waits and cheap(op)}
@@ -131,7 +136,7 @@ def _sliced(function: Function, keeps: Callable[[Op], bool], waiting: Set[int], 
     while needed.grew:
         needed.grew = False
         needed.region(function.body)
-    return replace(function, body=_cut(function.body, needed))
+    return replace(function, body=cut(function.body, needed.slots, needed.acts))
 
 
 def _hollow(
@@ -318,81 +323,11 @@ class _Needed:
             if op.name not in ("scf.if", "scf.while") or needed or self.acts(op):
                 self._add(*conditions(op))
         elif needed or self._keeps(op):
+            if needed and effects(op.name).reads_chip:
+                raise UnsupportedOperation("a loop or an address that depends on what shared memory holds", op.location)
             self._add(*op.operands)
         if op.name not in COMBINING:
             for region in op.regions:
                 self.region(region)
         elif needed:
             self._add(*(slot for inner in walk(op.regions[0]) for slot in inner.operands))
-
-
-def _pick(slots: tuple[int, ...], targets: tuple[int, ...], needed: set[int]) -> tuple[int, ...]:
-    """Return those of ``slots`` whose counterpart in ``targets`` is needed."""
-    return tuple(slot for slot, target in zip(slots, targets, strict=True) if target in needed)
-
-
-def _cut(region: Region, needed: _Needed) -> Region:
-    arguments = {block.label: block.args for block in region.blocks}
-    return Region(tuple(_cut_block(block, needed, arguments) for block in region.blocks))
-
-
-def _cut_block(block: Block, needed: _Needed, arguments: dict[str, tuple[int, ...]]) -> Block:
-    ops = []
-    for op in block.ops[:-1]:
-        if needed.acts(op) or needed.slots.intersection(op.results):
-            ops.append(_cut_op(op, needed))
-    last = block.ops[-1]
-    successors = tuple((label, _pick(values, arguments[label], needed.slots)) for label, values in last.successors)
-    ops.append(replace(last, successors=successors))
-    return replace(block, args=_pick(block.args, block.args, needed.slots), ops=tuple(ops))
-
-
-def _cut_op(op: Op, kept: _Needed) -> Op:
-    if not op.regions or op.name in COMBINING:
-        return op
-    needed = kept.slots
-    results = _pick(op.results, op.results, needed)
-    regions = tuple(_cut(region, kept) for region in op.regions)
-    operands = op.operands
-    if op.name == "scf.for":
-        variable, *carried = op.regions[0].args
-        places = tuple(i for i, slot in enumerate(carried) if slot in needed)
-        operands = (*op.operands[:3], *(op.operands[3 + i] for i in places))
-        yields = tuple(regions[0].terminator.operands[i] for i in places)
-        results = tuple(op.results[i] for i in places)
-        regions = (_with_ends(regions[0], (variable, *(carried[i] for i in places)), yields),)
-    elif op.name == "scf.while":
-        before, after = op.regions
-        condition, *forwarded = before.terminator.operands
-        places = tuple(i for i, slot in enumerate(after.args) if slot in needed or op.results[i] in needed)
-        operands = _pick(op.operands, before.args, needed)
-        yields = _pick(after.terminator.operands, before.args, needed)
-        results = tuple(op.results[i] for i in places)
-        regions = (
-            _with_ends(regions[0], regions[0].args, (condition, *(forwarded[i] for i in places))),
-            _with_ends(regions[1], tuple(after.args[i] for i in places), yields),
-        )
-    elif op.name == "scf.if":
-        regions = tuple(
-            _with_ends(new, new.args, _pick(old.terminator.operands, op.results, needed))
-            for new, old in zip(regions, op.regions, strict=True)
-        )
-    elif op.name == "tt.call":
-        operands = _pick(op.operands, op.regions[0].args, needed)
-        regions = (_with_returns(regions[0], op.results, needed),)
-    return replace(op, operands=operands, results=results, regions=regions)
-
-
-def _with_ends(region: Region, args: tuple[int, ...], ends: tuple[int, ...]) -> Region:
-    (block,) = region.blocks
-    return Region((replace(block, args=args, ops=(*block.ops[:-1], replace(block.ops[-1], operands=ends))),))
-
-
-def _with_returns(region: Region, results: tuple[int, ...], needed: set[int]) -> Region:
-    blocks = []
-    for block in region.blocks:
-        last = block.ops[-1]
-        if last.name == "tt.return":
-            last = replace(last, operands=_pick(last.operands, results, needed))
-        blocks.append(replace(block, ops=(*block.ops[:-1], last)))
-    return Region(tuple(blocks))

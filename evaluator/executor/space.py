@@ -253,6 +253,11 @@ class Space:
         if bool(wrong.any()):
             self._log.add(kind, "", wrong, lambda place: Finding(describe(place)), site)
 
+    def remark(self, kind: str, where: Tensor, describe: Callable[[tuple[int, ...]], str], site: Site) -> None:
+        """Note what happens where ``where`` [P or 1, ...] is true and is no fault by itself."""
+        if bool(where.any()):
+            self._notes.add(kind, "", where, lambda place: Finding(describe(place)), site)
+
     def report_overflow(self, address: Tensor, exact: Tensor, wrong: Tensor, site: Site) -> None:
         """Report accesses [P or 1, ...] whose addresses differ from their exact values, without overflow."""
         if bool(wrong.any()):

@@ -5,13 +5,16 @@ agree. A block dimension may be 1 where the type says more: all elements along i
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
 
 from evaluator.executor.ir import Type
+
+if TYPE_CHECKING:
+    from evaluator.executor.chip.buffers import Buffer
 
 DTYPES = {
     "i1": torch.bool,
@@ -53,7 +56,19 @@ class DescriptorValue:
     nan_padding: bool
 
 
-Value: TypeAlias = torch.Tensor | AddressSum | DescriptorValue
+@dataclass(frozen=True, slots=True)
+class BufferView:
+    """A view of an on-chip buffer. Offset and strides are in items of ``element``."""
+
+    buffer: "Buffer"
+    offset: torch.Tensor
+    """Index of the first item, int64 [P or 1]."""
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    element: str
+
+
+Value: TypeAlias = torch.Tensor | AddressSum | DescriptorValue | BufferView
 
 
 def _map(value: Value, function: Callable[[torch.Tensor], torch.Tensor]) -> Value:
@@ -61,6 +76,8 @@ def _map(value: Value, function: Callable[[torch.Tensor], torch.Tensor]) -> Valu
         return function(value)
     if isinstance(value, AddressSum):
         return AddressSum(function(value.base), function(value.offset))
+    if isinstance(value, BufferView):
+        return replace(value, offset=function(value.offset))
     return DescriptorValue(
         function(value.base),
         tuple(function(extent) for extent in value.shape),
@@ -90,6 +107,8 @@ def _parts(value: Value) -> list[torch.Tensor]:
         return [value]
     if isinstance(value, AddressSum):
         return [value.base + value.offset]
+    if isinstance(value, BufferView):
+        return [value.offset]
     return [value.base, *value.shape, *value.strides]
 
 
@@ -98,6 +117,11 @@ def merge(pieces: Sequence[tuple[torch.Tensor, Value]], total: int) -> Value:
     columns = [[(positions, part) for part in _parts(value)] for positions, value in pieces]
     merged = [_merge_tensors(column, total) for column in zip(*columns, strict=True)]
     first = pieces[0][1]
+    if isinstance(first, BufferView):
+        for _, other in pieces:
+            if not isinstance(other, BufferView) or replace(other, offset=first.offset) != first:
+                raise ValueError("programs that meet again have different on-chip buffers")
+        return replace(first, offset=merged[0])
     if not isinstance(first, DescriptorValue):
         return merged[0]
     rank = len(first.shape)

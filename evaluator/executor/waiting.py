@@ -4,13 +4,12 @@ In lockstep, a program that waits would wait forever: the one it waits for takes
 So the programs of such a kernel run one at a time, each until it waits; then another one continues.
 """
 
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
 
 import torch
 
+from evaluator.executor.coroutines import Coroutine
 from evaluator.executor.effects import Effects, effects, is_volatile
 from evaluator.executor.errors import Deadlock
 from evaluator.executor.faults import Site
@@ -96,56 +95,15 @@ def _deciding(loop: Op, inner: Sequence[Op], slots: set[int]) -> set[int]:
     return slots
 
 
-class _Cancelled(BaseException):
-    """Ends a program that is no longer needed."""
+class _Program(Coroutine):
+    """A program that may wait for others."""
 
-
-@dataclass
-class _Program:
-    """A program in its own thread; only one runs at a time."""
-
-    body: Callable[[], None]
-
-    def __post_init__(self) -> None:
+    def __init__(self, body: Callable[[], None]) -> None:
+        super().__init__(body)
         self.waits: Site | None = None
         self.idle = False
         self.patient = True
-        self.done = False
         self.goes_on = True
-        self.cancelled = False
-        self._error: BaseException | None = None
-        self._go = threading.Semaphore(0)
-        self._back = threading.Semaphore(0)
-        self._thread = threading.Thread(target=self._main, daemon=True)
-        self._thread.start()
-
-    def _main(self) -> None:
-        self._go.acquire()
-        try:
-            if not self.cancelled:
-                self.body()
-        except _Cancelled:
-            pass
-        except BaseException as error:
-            self._error = error
-        self.done = True
-        self._back.release()
-
-    def resume(self) -> None:
-        """Let the program continue until it waits or ends; raise what it raises."""
-        self._go.release()
-        self._back.acquire()
-        if self.done:
-            self._thread.join()
-        if self._error is not None:
-            raise self._error
-
-    def hand_over(self) -> None:
-        """Let another program continue; called from this program's thread."""
-        self._back.release()
-        self._go.acquire()
-        if self.cancelled:
-            raise _Cancelled
 
 
 class Turns:
@@ -191,9 +149,7 @@ class Turns:
                 unchanged = unchanged + 1 if program.idle and not program.done else 0
         finally:
             for program in waiting:
-                if not program.done:
-                    program.cancelled = True
-                    program.resume()
+                program.cancel()
 
     def _impatient(self, waiting: deque[_Program]) -> _Program:
         """Remove and return a program that waits for a limited time, and tell it that its time is over.

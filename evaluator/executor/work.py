@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from evaluator.executor.effects import accessed_type, effects
-from evaluator.executor.ir import BITS, COMBINING, Block, Function, Op, Region, Type, walk
+from evaluator.executor.ir import ALLOCATIONS, BITS, COMBINING, Block, Function, Op, Region, Type, walk
 from evaluator.work import Body
 
 
@@ -58,6 +58,16 @@ def loops(function: Function) -> tuple[Loop, ...]:
 
     visit(function.body, None)
     return tuple(found)
+
+
+def roles(function: Function) -> tuple[int, ...]:
+    """Return for each loop the partition that it is in: see ``Counted.roles``."""
+    found = dict.fromkeys((loop.index for loop in loops(function)), 0)
+    specialised = [op for op in walk(function.body) if op.name == "ttg.warp_specialize"]
+    for op in specialised:
+        for partition, region in enumerate(op.regions[1:], 1):
+            found.update((inner.loop, partition) for inner in walk(region) if inner.loop is not None)
+    return tuple(found.values()) if specialised else ()
 
 
 def bodies(function: Function, passes: Mapping[int, int], programs: int) -> tuple[tuple[Body, ...], Body]:
@@ -145,11 +155,11 @@ def _combinations(op: Op, types: Sequence[Type]) -> int:
 
 def _arithmetic(op: Op, types: Sequence[Type]) -> Operations:
     name = _kind(op)
+    if name == "dot":
+        return Counter({OpKind(name, types[op.operands[0]].block.element): product_flops(op, types)})
     if name is None or not op.results:
         return Counter()
-    element = types[(op.operands if name in ("dot", "compare", "convert") else op.results)[0]].element
-    if name == "dot":
-        return Counter({OpKind(name, element): product_flops(op, types)})
+    element = types[(op.operands if name in ("compare", "convert") else op.results)[0]].element
     return Counter({OpKind(name, element): types[op.results[0]].elements * (2 if op.name == "math.fma" else 1)})
 
 
@@ -162,9 +172,10 @@ def _kind(op: Op) -> str | None:
 
 def product_flops(op: Op, types: Sequence[Type]) -> int:
     """Return the floating-point operations of a matrix product [..., M, K] x [..., K, N]: 2 M N K."""
-    a, result = types[op.operands[0]], types[op.results[0]]
+    # tc_gen5_mma adds to its third operand and gives nothing but a token.
+    a, result = types[op.operands[0]].block, types[op.operands[2] if op.name == "ttng.tc_gen5_mma" else op.results[0]]
     per_item = 2 if op.attributes.get("lhs") == "e2m1" else 1  # 4-bit elements lie two in a byte
-    return 2 * a.elements * per_item * result.shape[-1]
+    return 2 * a.elements * per_item * result.block.shape[-1]
 
 
 def _asked(op: Op, types: Sequence[Type]) -> tuple[int, int, int, int, int]:
@@ -196,4 +207,5 @@ def temporary_bytes(function: Function) -> int:
         return kind.elements * (max(BITS[kind.element] // 8, 1))
 
     made: list[Op] = list(walk(function.body))
-    return 2 * sum(size(function.types[slot]) for op in made for slot in op.results) + 4096
+    kinds = ((op, function.types[slot]) for op in made for slot in op.results)
+    return 2 * sum(size(kind.block if op.name in ALLOCATIONS else kind) for op, kind in kinds) + 4096

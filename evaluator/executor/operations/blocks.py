@@ -85,6 +85,8 @@ def _structural(op: Op, types: Types) -> tuple[tuple[int, ...], Elementwise]:
     if op.name == "tt.broadcast":
         fits = len(shape) == len(target.shape) and all(a in (1, b) for a, b in zip(shape, target.shape, strict=True))
         return target.shape if fits else shape, lambda x: x
+    if op.name == "ttg.convert_layout":
+        return shape, lambda x: x
     if op.name == "tt.expand_dims":
         axis = integer(op, "axis")
         return (*shape[:axis], 1, *shape[axis:]), lambda x: x.unsqueeze(axis + 1)
@@ -105,7 +107,17 @@ def _structural(op: Op, types: Types) -> tuple[tuple[int, ...], Elementwise]:
     return (*shape, 2), lambda a, b: torch.stack(torch.broadcast_tensors(a, b), -1)
 
 
-@step("tt.splat", "tt.unsplat", "tt.broadcast", "tt.expand_dims", "tt.trans", "tt.reshape", "tt.cat", "tt.join")
+@step(
+    "tt.splat",
+    "tt.unsplat",
+    "tt.broadcast",
+    "tt.expand_dims",
+    "tt.trans",
+    "tt.reshape",
+    "tt.cat",
+    "tt.join",
+    "ttg.convert_layout",
+)
 def _rearrange(op: Op, types: Types) -> Step:
     check_variant(op, attributes=["axis", "order"])
     kinds = [types[operand] for operand in op.operands]

@@ -16,7 +16,8 @@ from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Op, Type
 from evaluator.executor.operations.memory import site
 from evaluator.executor.operations.registry import VALUE_HINTS, Types, check_variant, step
-from evaluator.executor.values import RAW, AddressSum, DescriptorValue, full
+from evaluator.executor.space import total
+from evaluator.executor.values import RAW, full
 
 Tensor = torch.Tensor
 
@@ -59,10 +60,7 @@ def _check(op: Op, slot: int, kind: Type) -> Step:
         raise UnsupportedOperation(f"{op.name} with a hint on {kind}", op.location)
 
     def run(frame: Frame) -> None:
-        held = frame.value(slot)
-        assert not isinstance(held, DescriptorValue)
-        value = held.base + held.offset if isinstance(held, AddressSum) else held
-        value = full(value, kind)
+        value = full(total(frame.address(slot)), kind)
         value = value if kind.shape else value[:, None]
         # Compares bits, so that a NaN equals itself.
         value = value.contiguous().view(RAW[value.element_size()]) if kind.floating else value.to(torch.int64)

@@ -88,10 +88,8 @@ def _load(op: Op, types: Types) -> Step:
     order = _VOLATILE if is_volatile(op) else None
 
     def run(frame: Frame) -> None:
-        where = frame.value(address)
-        assert not isinstance(where, DescriptorValue)
         frame.slots[result] = frame.run.memory.read(
-            where,
+            frame.address(address),
             None if mask is None else frame.tensor(mask),
             None if other is None else frame.tensor(other),
             kind,
@@ -111,8 +109,7 @@ def _store(op: Op, types: Types) -> Step:
     check_blocks(op, types, kind, [value], optional)
 
     def run(frame: Frame) -> None:
-        where = frame.value(address)
-        assert not isinstance(where, DescriptorValue)
+        where = frame.address(address)
         frame.run.memory.write(
             where, None if mask is None else frame.tensor(mask), frame.tensor(value), kind, site(frame, op)
         )
@@ -128,10 +125,10 @@ def _make_descriptor(op: Op, types: Types) -> Step:
     check_variant(op, attributes=["padding"])
     block = types[op.results[0]].target
     assert block is not None
-    padding = op.attributes.get("padding", "").split(" ")[0].lower()
+    outside = op.attributes.get("padding", "").split(" ")[0].lower()
     rank = len(block.shape)
-    if padding not in _PADDING or len(op.operands) != 1 + 2 * rank:
-        raise UnsupportedOperation(f"{op.name} with padding {padding[:60]}", op.location)
+    if outside not in _PADDING or len(op.operands) != 1 + 2 * rank:
+        raise UnsupportedOperation(f"{op.name} with padding {outside[:60]}", op.location)
     base, shape, strides = op.operands[0], op.operands[1 : 1 + rank], op.operands[1 + rank :]
 
     def run(frame: Frame) -> None:
@@ -140,7 +137,7 @@ def _make_descriptor(op: Op, types: Types) -> Step:
             tuple(frame.tensor(slot).to(torch.int64) for slot in shape),
             tuple(frame.tensor(slot).to(torch.int64) for slot in strides),
             block.shape,
-            _PADDING[padding],
+            _PADDING[outside],
         )
         frame.run.memory.observe_descriptor(made, block.item_bytes, site(frame, op))
         frame.slots[op.results[0]] = made
@@ -205,7 +202,8 @@ def descriptor_block(frame: Frame, op: Op, block: Type) -> tuple[DescriptorValue
     return descriptor, address, mask
 
 
-def _padding(descriptor: DescriptorValue, block: Type) -> Tensor | None:
+def padding(descriptor: DescriptorValue, block: Type) -> Tensor | None:
+    """Return what elements outside of a described tensor are, None where they are 0."""
     if not descriptor.nan_padding:
         return None
     return torch.full((1,) * (1 + len(block.shape)), float("nan")).to(DTYPES[block.element])
@@ -220,7 +218,7 @@ def _descriptor_load(op: Op, types: Types) -> Step:
 
     def run(frame: Frame) -> None:
         descriptor, address, mask = descriptor_block(frame, op, block)
-        value = frame.run.memory.read(address, mask, _padding(descriptor, block), block, site(frame, op))
+        value = frame.run.memory.read(address, mask, padding(descriptor, block), block, site(frame, op))
         if result.shape != block.shape:
             value = full(value, block).reshape(value.shape[0], *result.shape)
         frame.slots[op.results[0]] = value
@@ -266,8 +264,8 @@ def _descriptor_rows(op: Op, types: Types) -> Step:
         y = frame.tensor(start).to(torch.int64).view(-1, 1, 1) + torch.arange(block.shape[1])
         address, mask = block_addresses(descriptor, [x, y], block.item_bytes)
         if op.results:
-            padding = _padding(descriptor, block)
-            frame.slots[value_slot] = frame.run.memory.read(address, mask, padding, block, site(frame, op))
+            outside = padding(descriptor, block)
+            frame.slots[value_slot] = frame.run.memory.read(address, mask, outside, block, site(frame, op))
         else:
             frame.run.memory.write(address, mask, frame.tensor(value_slot), block, site(frame, op))
 

@@ -77,7 +77,8 @@ def _short_product(a: Tensor, b: Tensor, roundings: tuple[Rounding, ...]) -> Ten
     return main if small is None else main + torch.where(torch.isnan(small), 0.0, small)
 
 
-def _check(op: Op, a: Type, b: Type, c: Type) -> None:
+def check_product(op: Op, a: Type, b: Type, c: Type) -> None:
+    """Raise unless the tensor cores multiply blocks of types ``a`` and ``b`` and add one of type ``c``."""
     fits = (
         len(a.shape) == len(b.shape) == len(c.shape)
         and len(a.shape) in (2, 3)
@@ -96,37 +97,45 @@ def _check(op: Op, a: Type, b: Type, c: Type) -> None:
 _ACCUMULATOR = {"i8": "i32", "bf16": "f32", "f32": "f32", "f64": "f64"}
 
 
-@step("tt.dot")
-def _dot(op: Op, types: Types) -> Step:
-    check_variant(op, attributes=["inputPrecision", "maxNumImpreciseAcc"])
-    precision = op.attributes.get("inputPrecision", "ieee")
-    if precision not in _TERMS:
-        raise UnsupportedOperation(f"tt.dot with inputPrecision {precision[:60]}", op.location)
-    a_slot, b_slot, c_slot = op.operands
-    a_type, b_type, c_type = types[a_slot], types[b_slot], types[c_slot]
-    _check(op, a_type, b_type, c_type)
+Multiply = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Multiplies blocks [P or 1, ...] of the types it was made for, and adds a third one."""
+
+
+def product(a_type: Type, b_type: Type, c_type: Type, precision: str) -> Multiply:
+    """Return the function that computes a product of given types; ``precision`` is a key of ``_TERMS``."""
     terms = a_type.shape[-1]
     exact = a_type.element == "f64" or (a_type.element == "i8" and terms > EXACT_INTEGER_TERMS)
     inner = torch.float64 if exact else torch.float32
     roundings = _TERMS[precision] if a_type.element == "f32" else ()
     accumulator = DTYPES[c_type.element]
     depth = _STEP_BYTES // a_type.item_bytes
-    result = op.results[0]
+
+    def multiply(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+        a, b = full(a, a_type).to(inner), full(b, b_type).to(inner)
+        if accumulator == torch.float16:
+            return half_product(a, b, c, depth)
+        result = _short_product(a, b, roundings)
+        if accumulator == torch.int32:
+            return result.to(torch.int64).to(torch.int32) + c
+        if c.numel() == 1 and not bool(c):
+            return result.to(accumulator)
+        return (result + c.to(inner)).to(accumulator)
+
+    return multiply
+
+
+@step("tt.dot")
+def _dot(op: Op, types: Types) -> Step:
+    check_variant(op, attributes=["inputPrecision", "maxNumImpreciseAcc"])
+    precision = op.attributes.get("inputPrecision", "ieee")
+    if precision not in _TERMS:
+        raise UnsupportedOperation(f"tt.dot with inputPrecision {precision[:60]}", op.location)
+    a, b, c = op.operands
+    check_product(op, types[a], types[b], types[c])
+    multiply = product(types[a], types[b], types[c], precision)
 
     def run(frame: Frame) -> None:
-        a = full(frame.tensor(a_slot), a_type).to(inner)
-        b = full(frame.tensor(b_slot), b_type).to(inner)
-        c = frame.tensor(c_slot)
-        if accumulator == torch.float16:
-            frame.slots[result] = half_product(a, b, c, depth)
-            return
-        product = _short_product(a, b, roundings)
-        if accumulator == torch.int32:
-            frame.slots[result] = product.to(torch.int64).to(torch.int32) + c
-        elif c.numel() == 1 and not bool(c):
-            frame.slots[result] = product.to(accumulator)
-        else:
-            frame.slots[result] = (product + c.to(inner)).to(accumulator)
+        frame.slots[op.results[0]] = multiply(frame.tensor(a), frame.tensor(b), frame.tensor(c))
 
     return run
 

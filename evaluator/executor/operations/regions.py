@@ -13,7 +13,7 @@ from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Op, captured, walk
 from evaluator.executor.operations.packing import alike
 from evaluator.executor.operations.registry import RegionBuilder, Types, check_variant, integer, region_step
-from evaluator.executor.values import Value, full, select
+from evaluator.executor.values import BufferView, Value, full, select
 
 Tensor = torch.Tensor
 ScalarFunction: TypeAlias = Callable[[Frame, Sequence[Tensor]], list[Tensor]]
@@ -55,6 +55,8 @@ def scalar_function(op: Op, types: Types, build: RegionBuilder) -> ScalarFunctio
 
 
 def _leading(value: Value) -> Tensor:
+    if isinstance(value, BufferView):
+        return value.offset
     return value if isinstance(value, Tensor) else value.base
 
 

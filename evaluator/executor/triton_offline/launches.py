@@ -15,7 +15,6 @@ from evaluator.compiling.compiler import Compiler
 from evaluator.compiling.frontend import Lowered
 from evaluator.compiling.limits import fit, fit_together
 from evaluator.evaluation import Fault, Resources
-from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.execution import Execution
 from evaluator.executor.faults import MemoryFault
 from evaluator.executor.order import Difference
@@ -224,10 +223,3 @@ class OfflineKernel:
         """The texts ``ttir`` and ``ptx``, and the ``cubin``."""
         binary = self._binary
         return {"ttir": self.lowered.kernel.ttir, "ptx": binary.ptx, "cubin": binary.cubin}
-
-
-def refuse_gluon(src: Any) -> None:
-    """Raise ``UnsupportedOperation`` for a kernel that has no Triton IR."""
-    if src.language.name != "TRITON":
-        where = f"{src.fn.fn.__code__.co_filename}:{src.fn.starting_line_number}"
-        raise UnsupportedOperation(f"kernel {src.fn.__name__} in Gluon, which starts below Triton IR,", where)

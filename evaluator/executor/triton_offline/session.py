@@ -20,14 +20,15 @@ from evaluator.errors import EvaluatorUnavailable
 from evaluator.executor.allocation import Allocation
 from evaluator.executor.code import DEFAULT_TEMPORARIES
 from evaluator.executor.errors import ExecutionTimeout, IRError, UnsupportedOperation
-from evaluator.executor.kernel import Kernel, load
+from evaluator.executor.kernel import Kernel
+from evaluator.executor.loading import load
 from evaluator.executor.order import differences
 from evaluator.executor.triton_offline import device
 from evaluator.executor.triton_offline.autotuning import MODES, Disagreement, OfflineTuning
 from evaluator.executor.triton_offline.contents import Contents, Unfilled
 from evaluator.executor.triton_offline.errors import FaultsFound, OfflineError, Undecided
 from evaluator.executor.triton_offline.garbage import Garbage
-from evaluator.executor.triton_offline.launches import Launch, OfflineKernel, misfit, refuse_gluon
+from evaluator.executor.triton_offline.launches import Launch, OfflineKernel, misfit
 from evaluator.executor.triton_offline.patches import Patches, active
 from evaluator.executor.triton_offline.report import SessionReport
 from evaluator.executor.triton_offline.shadows import Shadows, Watch, watch_handovers
@@ -201,7 +202,6 @@ class OfflineSession:
         return compile_offline
 
     def _lower(self, src: Any, target: Any, options: Any) -> OfflineKernel:
-        refuse_gluon(src)
         backend = make_backend(target)
         parsed = backend.parse_options(dict(options or {}))
         key = (src.hash(), str(sorted(parsed.__dict__.items(), key=str)), self.target.arch)

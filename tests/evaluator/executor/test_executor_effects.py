@@ -16,6 +16,11 @@ BLOCK, LANES, ROWS = 8, 3, 2
 _POINTERS, _VALUES, _MASK = f"tensor<{BLOCK}x!tt.ptr<i32>>", f"tensor<{BLOCK}xi32>", f"tensor<{BLOCK}xi1>"
 _DESCRIPTOR, _GATHERED = f"!tt.tensordesc<tensor<1x{BLOCK}xi32>>", f"tensor<{ROWS}x{BLOCK}xi32>"
 _ROW = f"tensor<1x{BLOCK}xi32>"
+_PLAIN = "#ttg.swizzled_shared<{vec = 1, perPhase = 1, maxPhase = 1, order = [0]}>, #ttg.shared_memory, mutable"
+_BUFFER, _BUFFERS, _BARRIER = (
+    f"!ttg.memdesc<{kind}, {_PLAIN}>" for kind in (f"{BLOCK}xi32", f"{ROWS}x{BLOCK}xi32", "1xi64")
+)
+_ROW_BUFFER = f"!ttg.memdesc<1x{BLOCK}xi32, {_PLAIN}>"
 ACCESSES = {
     "tt.load": f"%a = tt.load %p, %mask, %v : {_POINTERS}",
     "tt.store": f"tt.store %p, %v, %mask : {_POINTERS}",
@@ -32,6 +37,16 @@ ACCESSES = {
     f"({_DESCRIPTOR}, tensor<{ROWS}xi32>, i32) -> {_GATHERED}",
     "tt.descriptor_scatter": f"tt.descriptor_scatter %d[%rows, %zero], %gathered : "
     f"{_DESCRIPTOR}, tensor<{ROWS}xi32>, i32, {_GATHERED}",
+    "ttg.async_copy_global_to_local": "%a = ttg.async_copy_global_to_local %p, %m mask %mask other %v : "
+    f"{_POINTERS} -> {_BUFFER}",
+    "ttng.async_tma_copy_global_to_local": "ttng.async_tma_copy_global_to_local %d[%zero, %zero] %mr, %bar, %true : "
+    f"{_DESCRIPTOR}, {_BARRIER} -> {_ROW_BUFFER}",
+    "ttng.async_tma_copy_local_to_global": f"ttng.async_tma_copy_local_to_global %d[%zero, %zero] %mr : {_DESCRIPTOR}, "
+    f"{_ROW_BUFFER}",
+    "ttng.async_tma_gather": "ttng.async_tma_gather %d[%rows, %zero] %ms, %bar, %true : "
+    f"{_DESCRIPTOR}, tensor<{ROWS}xi32>, i32, {_BARRIER}, {_BUFFERS}, i1",
+    "ttng.async_tma_scatter": "ttng.async_tma_scatter %d[%rows, %zero] %ms : "
+    f"{_DESCRIPTOR}, tensor<{ROWS}xi32>, i32, {_BUFFERS}",
 }
 """One operation of every name that accesses memory, on an array of 2 x 8 integers that are all zero."""
 
@@ -54,6 +69,12 @@ def kernel(operation):
     %s = tt.splat %x : !tt.ptr<i32> -> {_POINTERS}
     %p = tt.addptr %s, %i : {_POINTERS}, {_VALUES}
     %d = tt.make_tensor_descriptor %x, [%height, %width], [%length, %one] : !tt.ptr<i32>, {_DESCRIPTOR}
+    %true = arith.constant true
+    %m = ttg.local_alloc : () -> {_BUFFER}
+    %mr = ttg.local_alloc : () -> {_ROW_BUFFER}
+    %ms = ttg.local_alloc : () -> {_BUFFERS}
+    %bar = ttg.local_alloc : () -> {_BARRIER}
+    ttng.init_barrier %bar, 1 : {_BARRIER}
     {operation}
     tt.return
   }}

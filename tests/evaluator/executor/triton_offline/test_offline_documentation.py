@@ -23,15 +23,15 @@ def run(folder: Path, *command: str) -> str:
     return outcome.stdout
 
 
-def test_the_script_prints_what_the_page_says(tmp_path: Path) -> None:
-    script, _ = blocks("python")
-    (expected,) = blocks("text")
-    (tmp_path / "softmax.py").write_text(script)
-    assert run(tmp_path, "softmax.py") == expected
+def test_the_scripts_print_what_the_page_says(tmp_path: Path) -> None:
+    softmax, _, early = blocks("python")
+    for name, script, expected in zip(("softmax.py", "early.py"), (softmax, early), blocks("text"), strict=True):
+        (tmp_path / name).write_text(script)
+        assert run(tmp_path, name) == expected
 
 
 def test_the_tests_on_the_page_pass(tmp_path: Path) -> None:
-    _, tests = blocks("python")
+    _, tests, _ = blocks("python")
     (tmp_path / "test_scale.py").write_text(tests)
     plugin = ("-p", "evaluator.pytest_plugin")
     output = run(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin)

@@ -1,0 +1,11 @@
+"""What a program has on the chip: shared and tensor memory, barriers, partitions that run side by side.
+
+Data moves when an asynchronous operation is issued. Clocks tell whether a barrier or a wait has said by then
+that it may be used; every use that comes too early is a finding.
+"""
+
+from evaluator.executor.chip.buffers import Buffer
+from evaluator.executor.chip.chip import Chip, Needs, needs
+from evaluator.executor.chip.clocks import Queue
+
+__all__ = ["Buffer", "Chip", "Needs", "Queue", "needs"]

@@ -1,0 +1,72 @@
+"""Barriers in shared memory (PTX ISA, mbarrier): phases, arrivals, bytes that copies are to bring."""
+
+import torch
+
+Tensor = torch.Tensor
+
+
+class Barriers:
+    """The barriers of a number of programs (rows). Rows and numbers of barriers are int64 [P] throughout."""
+
+    def __init__(self, rows: int, number: int, actors: int, first_actor: int) -> None:
+        """``actors`` and ``first_actor`` as in ``Clocks``."""
+        self.names = [""] * number
+        self.valid = torch.zeros(rows, number, dtype=torch.bool)
+        """Whether the barrier is initialised."""
+        self.count = torch.zeros(rows, number, dtype=torch.int64)
+        """Arrivals that a phase takes."""
+        self.missing = torch.zeros(rows, number, dtype=torch.int64)
+        """Arrivals that the current phase still takes."""
+        self.bytes = torch.zeros(rows, number, dtype=torch.int64)
+        """Bytes that the current phase still takes."""
+        self.phase = torch.zeros(rows, number, dtype=torch.int32)
+        """Phases that are complete."""
+        self._first_actor = first_actor
+        self._arrived = torch.zeros(2, rows, number, actors, dtype=torch.int32)
+        """What those who arrived knew, and what of it was fenced."""
+        self._done = torch.zeros_like(self._arrived)
+        """The same, up to the end of the last complete phase."""
+
+    def initialise(self, rows: Tensor, number: Tensor, count: int) -> None:
+        """Start the first phase."""
+        self.valid[rows, number] = True
+        self.count[rows, number] = self.missing[rows, number] = count
+        self.bytes[rows, number] = 0
+        # Phases count on, so that a copy of before is not taken for one of after; the first one has parity 0.
+        self.phase[rows, number] += self.phase[rows, number] & 1
+
+    def waits(self, rows: Tensor, number: Tensor, parity: Tensor) -> Tensor:
+        """Return where the phase with a parity [P or 1] is not complete, bool [P]."""
+        return self.valid[rows, number] & ((self.phase[rows, number] & 1) == (parity & 1))
+
+    def hand_on(self, rows: Tensor, number: Tensor, known: Tensor, fenced: Tensor) -> None:
+        """Add what someone who arrives knows, [P, actors] each."""
+        for table, added in zip(self._arrived, (known, fenced), strict=True):
+            table[rows, number] = torch.maximum(table[rows, number], added)
+
+    def handed_on(self, rows: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what those who arrived knew and had fenced when the last complete phase ended, [P, actors] each."""
+        return self._done[0, rows, number], self._done[1, rows, number]
+
+    def arrive(self, rows: Tensor, number: Tensor, count: int) -> Tensor:
+        """Count arrivals; return where there were more than the phase takes, bool [P]."""
+        left = self.missing[rows, number] - count
+        self.missing[rows, number] = left.clamp(min=0)
+        self._complete(rows, number)
+        return left < 0
+
+    def expect(self, rows: Tensor, number: Tensor, amount: int | Tensor) -> None:
+        """Add bytes that the current phase takes; a negative amount has come."""
+        self.bytes[rows, number] += amount
+        self._complete(rows, number)
+
+    def _complete(self, rows: Tensor, number: Tensor) -> None:
+        """End the current phase where it takes nothing more."""
+        ends = self.valid[rows, number] & (self.missing[rows, number] == 0) & (self.bytes[rows, number] == 0)
+        if not bool(ends.any()):
+            return
+        rows, number = rows[ends], number[ends]
+        self.phase[rows, number] += 1
+        self.missing[rows, number] = self.count[rows, number]
+        self._arrived[0, rows, number, self._first_actor + number] = self.phase[rows, number]
+        self._done[:, rows, number] = self._arrived[:, rows, number]

@@ -1,0 +1,142 @@
+"""On-chip buffers: the contents for each program, and who has accessed which part of them when.
+
+Contents lie in the order of the elements, not of the layout. A buffer is divided into parts: the largest sets of bytes
+that no view so far has told apart.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from evaluator.executor.ir import Type
+from evaluator.executor.values import DTYPES, RAW, BufferView
+
+Tensor = torch.Tensor
+Span = tuple[int, tuple[int, ...], tuple[int, ...], int]
+"""Bytes of a buffer: offset, shape and strides in items, bytes of an item."""
+
+NOBODY = -1
+"""Who has written what nobody has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Programs of a frame for which a view starts at the same place."""
+
+    places: Tensor | None
+    """Their places [n] in the frame; None: all."""
+    offset: int
+
+    def of(self, values: Tensor) -> Tensor:
+        """Return the values [P, ...] of these programs."""
+        return values if self.places is None else values[self.places]
+
+
+def pieces(view: BufferView, active: Tensor | None, programs: int) -> Iterator[Piece]:
+    """Yield the programs for which a view starts at the same place, of those that are ``active`` [P or 1]."""
+    if active is not None and bool(active.all()):
+        active = None
+    if active is None and view.offset.shape[0] == 1:
+        yield Piece(None, int(view.offset))
+        return
+    offsets = view.offset.expand(programs)
+    for offset in offsets.unique().tolist():
+        here = offsets == offset
+        here = here if active is None else here & active
+        if bool(here.any()):
+            yield Piece(None if bool(here.all()) else here.nonzero().flatten(), offset)
+
+
+class Buffer:
+    """One allocation, for a number of programs (rows)."""
+
+    def __init__(self, name: str, block: Type, rows: int, actors: int, *, tensor: bool, first_barrier: int) -> None:
+        self.name = name
+        self.tensor = tensor
+        """Whether it lies in tensor memory."""
+        self.first_barrier = first_barrier
+        """Number of the barrier in its first item, where it may hold barriers; -1 where not."""
+        size = block.elements * block.item_bytes
+        self._every = torch.arange(rows)
+        # NaN and -1: what nobody has written is not to pass for a result.
+        self._data = torch.full((rows, size), -1, dtype=torch.int8)
+        self._part_of: npt.NDArray[np.int32] = np.zeros(size, dtype=np.int32)
+        self._parts: dict[Span, Tensor] = {}
+        self.writer = torch.full((rows, 1), NOBODY, dtype=torch.int64)
+        """Who wrote each part last, [rows, parts]."""
+        self.written_at = torch.zeros(rows, 1, dtype=torch.int32)
+        """When, on the writer's clock, [rows, parts]."""
+        self.read_at = torch.zeros(rows, 1, actors, dtype=torch.int32)
+        """When each actor last read each part since then, [rows, parts, actors]."""
+
+    def view(self, block: Type) -> BufferView:
+        """Return the view of all of it."""
+        strides = tuple(int(np.prod(block.shape[i + 1 :])) for i in range(len(block.shape)))
+        return BufferView(self, torch.zeros(1, dtype=torch.int64), block.shape, strides, block.element)
+
+    def _window(self, view: BufferView, offset: int) -> Tensor:
+        """Return the items of a view that starts at ``offset``, as integers [rows, ...]."""
+        items = self._data.view(RAW[DTYPES[view.element].itemsize])
+        return items.as_strided((items.shape[0], *view.shape), (items.shape[1], *view.strides), offset)
+
+    def read(self, view: BufferView, rows: Tensor) -> Tensor:
+        """Return what a view holds for the programs in ``rows`` [P], as a copy [P, ...]."""
+        found: Tensor | None = None
+        for piece in pieces(view, None, rows.numel()):
+            window = self._window(view, piece.offset)
+            whole = piece.places is None and torch.equal(rows, self._every)
+            values = window.clone() if whole else window.index_select(0, piece.of(rows))
+            if piece.places is None:
+                found = values
+                break
+            if found is None:
+                found = values.new_zeros((rows.numel(), *view.shape))
+            found[piece.places] = values
+        assert found is not None
+        return found.view(DTYPES[view.element])
+
+    def write(self, view: BufferView, value: Tensor, rows: Tensor, active: Tensor | None = None) -> None:
+        """Store a block [P or 1, ...] for the programs in ``rows`` [P] that are ``active`` [P or 1]."""
+        bits = value.view(RAW[value.element_size()])
+        for piece in pieces(view, active, rows.numel()):
+            window = self._window(view, piece.offset)
+            if piece.places is None and torch.equal(rows, self._every):
+                window.copy_(bits)
+            else:
+                chosen = bits if bits.shape[0] == 1 else piece.of(bits)
+                own = piece.of(rows)
+                window[own] = chosen.expand(own.numel(), *view.shape)
+
+    def parts(self, view: BufferView, offset: int) -> Tensor:
+        """Return the parts [n] that a view covers if it starts at ``offset``; divide those that it covers in part."""
+        item = DTYPES[view.element].itemsize
+        span = (offset, view.shape, view.strides, item)
+        if span not in self._parts:
+            self._parts[span] = self._divide(self._covered(span))
+        return self._parts[span]
+
+    def _covered(self, span: Span) -> npt.NDArray[np.bool_]:
+        offset, shape, strides, item = span
+        covered = np.zeros(self._part_of.size, dtype=np.bool_)
+        bytes_ = (*(stride * item for stride in strides), 1)
+        np.lib.stride_tricks.as_strided(covered[offset * item :], (*shape, item), bytes_)[...] = True
+        return covered
+
+    def _divide(self, covered: npt.NDArray[np.bool_]) -> Tensor:
+        found: list[int] = []
+        for part in np.unique(self._part_of[covered]).tolist():
+            inside = covered & (self._part_of == part)
+            if np.array_equal(inside, self._part_of == part):
+                found.append(part)
+                continue
+            new = self.writer.shape[1]
+            self._part_of[inside] = new
+            found.append(new)
+            self.writer, self.written_at, self.read_at = (
+                torch.cat([each, each[:, part : part + 1]], 1) for each in (self.writer, self.written_at, self.read_at)
+            )
+            self._parts.clear()
+        return torch.tensor(found)

@@ -1,0 +1,222 @@
+"""The chip of the programs that run together: buffers, barriers, clocks, and the partitions that take turns."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from evaluator.executor.chip.barriers import Barriers
+from evaluator.executor.chip.buffers import NOBODY, Buffer, Piece, pieces
+from evaluator.executor.chip.clocks import Clocks
+from evaluator.executor.coroutines import Coroutine
+from evaluator.executor.effects import effects
+from evaluator.executor.errors import StuckProgram
+from evaluator.executor.faults import Site
+from evaluator.executor.frame import Frame
+from evaluator.executor.ir import ALLOCATIONS, Function, Type, walk
+from evaluator.executor.values import BufferView
+
+Tensor = torch.Tensor
+
+Tell = Callable[[str, Tensor, Callable[[tuple[int, ...]], str], Site], None]
+"""Takes a finding: kind, where it is true [P, ...], its text at a place, and the site."""
+
+MOST_BARRIERS = 64
+"""Items of the largest buffer that may hold barriers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a kernel needs of a chip."""
+
+    partitions: int
+    """Most partitions that run side by side, with the default one."""
+    barriers: int
+    """Items of all buffers that may hold barriers."""
+
+
+def may_hold_barriers(block: Type) -> bool:
+    """Whether a buffer may hold barriers."""
+    return block.element == "i64" and block.elements <= MOST_BARRIERS
+
+
+def needs(function: Function) -> Needs | None:
+    """Return what a kernel needs of a chip, None if it uses no on-chip memory."""
+    partitions, barriers, uses = 1, 0, False
+    for op in walk(function.body):
+        uses = uses or effects(op.name).on_chip
+        if op.name == "ttg.warp_specialize":
+            uses, partitions = True, max(partitions, len(op.regions))
+        elif op.name in ALLOCATIONS:
+            block = function.types[op.results[0]].block
+            barriers += block.elements if may_hold_barriers(block) else 0
+    return Needs(partitions, barriers) if uses else None
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One access of a partition to on-chip memory, or of an asynchronous operation that it issues."""
+
+    verb: str
+    """``reads`` or ``writes``."""
+    actor: int | None = None
+    """Which asynchronous operation it is, see ``Clocks``; None: the partition itself."""
+    time: Tensor | None = None
+    """When, on the clock of ``actor``, [P]."""
+    in_order: bool = False
+    """Whether it takes place after all earlier operations of ``actor``."""
+    fences: bool = False
+    """Whether it sees only those writes of partitions that were fenced (the async proxy of the PTX ISA)."""
+
+
+class Chip:
+    """The chips of some programs, those at ``positions`` of the run, which follow each other."""
+
+    def __init__(self, positions: Tensor, wanted: Needs) -> None:
+        self._first, self._rows = int(positions[0]), positions.numel()
+        self.clocks = Clocks(self._rows, wanted.partitions, wanted.barriers)
+        self.barriers = Barriers(self._rows, wanted.barriers, self.clocks.actors, self.clocks.barrier(0))
+        self.partition = 0
+        """The partition that runs."""
+        self._given = 0
+        self._waiting: dict[int, tuple[Callable[[], Tensor], Callable[[int], str], Site]] = {}
+        self._running: list[Coroutine] = []
+
+    def rows(self, frame: Frame) -> Tensor:
+        """Return the rows of a frame's programs, int64 [P]."""
+        return frame.positions - self._first
+
+    def allocate(self, name: str, kind: Type) -> BufferView:
+        """Return the view of a new buffer."""
+        block, first = kind.block, -1
+        if may_hold_barriers(block) and not kind.in_tensor_memory:
+            first = self._given if self._given + block.elements <= len(self.barriers.names) else 0
+            self._given = first + block.elements
+            for i in range(block.elements):
+                self.barriers.names[first + i] = f"{i} of {name}" if block.elements > 1 else name
+        actors, tensor = self.clocks.actors, kind.in_tensor_memory
+        return Buffer(name, block, self._rows, actors, tensor=tensor, first_barrier=first).view(block)
+
+    # Accesses
+
+    def access(self, frame: Frame, site: Site, view: BufferView, access: Access, active: Tensor | None = None) -> None:
+        """Report what makes an access too early for programs that are ``active`` [P or 1], and note it."""
+        rows, buffer = self.rows(frame), view.buffer
+        for piece in pieces(view, active, frame.programs):
+            own = piece.of(rows)
+            known = self.clocks.known[own, self.partition]
+            r, parts = own.unsqueeze(1), buffer.parts(view, piece.offset).unsqueeze(0)
+            writer, written_at = buffer.writer[r, parts], buffer.written_at[r, parts]
+            nobody = writer == NOBODY
+            seen = nobody | (known.gather(1, writer.clamp(min=0)) >= written_at)
+            if access.in_order:
+                seen |= writer == access.actor
+
+            def report(
+                kind: str,
+                wrong: Tensor,
+                text: str,
+                piece: Piece = piece,
+                actors: Tensor = writer,
+                note: bool = False,
+            ) -> None:
+                if bool(wrong.any()):
+                    told = frame.run.memory.remark if note else frame.run.memory.refute
+                    self._report(told, frame, site, kind, piece, wrong, f"{access.verb} {buffer.name}{text}", actors)
+
+            report("on-chip access too early", ~seen, ", which {} may still be writing")
+            if access.verb == "reads":
+                report("read of uninitialised memory", nobody, ", which nobody has written", note=True)
+            if access.fences and not buffer.tensor:
+                ordinary = seen & ~nobody & (writer < self.clocks.partitions)
+                fenced = self.clocks.fenced[own, self.partition].gather(1, writer.clamp(min=0)) >= written_at
+                report("missing fence", ordinary & ~fenced, ", which {} has written, with no fence_async_shared since")
+            actor = self.partition if access.actor is None else access.actor
+            time = known[:, self.partition] if access.time is None else piece.of(access.time)
+            if access.verb == "reads":
+                buffer.read_at[r, parts, actor] = time.unsqueeze(1)
+                continue
+            late = buffer.read_at[r, parts] > known.unsqueeze(1)
+            if access.in_order:
+                late[..., actor] = False
+            if bool(late.any()):
+                readers = late.to(torch.int8).argmax(-1)
+                report("on-chip access too early", late.any(-1), ", which {} may still be reading", actors=readers)
+            buffer.writer[r, parts] = actor
+            buffer.written_at[r, parts] = time.unsqueeze(1)
+            buffer.read_at[r, parts] = 0
+
+    def _report(
+        self, told: Tell, frame: Frame, site: Site, kind: str, piece: Piece, wrong: Tensor, text: str, actors: Tensor
+    ) -> None:
+        whole = wrong
+        if piece.places is not None:
+            whole = torch.zeros(frame.programs, wrong.shape[1], dtype=torch.bool)
+            whole[piece.places] = wrong
+        who = self.clocks.words(int(actors[wrong][0].clamp(min=0)), self.barriers.names)
+        subject = self.clocks.partition(self.partition)
+        told(kind, whole, lambda _: f"{subject} {text.format(who)}", site)
+
+    def refute(self, frame: Frame, site: Site, kind: str, wrong: Tensor, text: str, number: Tensor) -> None:
+        """Report what is wrong with the use of barriers, by number [P], where ``wrong`` [P] is true."""
+
+        def describe(place: tuple[int, ...]) -> str:
+            return f"{self.clocks.partition(self.partition)} {text.format(self.barriers.names[int(number[place[0]])])}"
+
+        frame.run.memory.refute(kind, wrong, describe, site)
+
+    # Partitions
+
+    def wait(self, missing: Callable[[], Tensor], describe: Callable[[int], str], site: Site) -> None:
+        """Let other partitions run while something is ``missing``, bool [P], for a program of the one that runs.
+
+        ``describe`` says what, for the program at a place. Raises ``StuckProgram``.
+        """
+        partition = self.partition
+        while bool(missing().any()):
+            self._waiting[partition] = missing, describe, site
+            if not self._running:
+                raise StuckProgram(self._deadlock())
+            self._running[partition].hand_over()
+        self._waiting.pop(partition, None)
+
+    def give_way(self) -> None:
+        """Let partitions run that no longer have to wait: so none runs far ahead of what others can do."""
+        others = (missing for partition, (missing, _, _) in self._waiting.items() if partition != self.partition)
+        if self._running and any(not bool(missing().any()) for missing in others):
+            self._running[self.partition].hand_over()
+
+    def _deadlock(self) -> str:
+        found = []
+        for partition, (missing, describe, site) in sorted(self._waiting.items()):
+            place = int(missing().nonzero()[0])
+            program = site.program(int(site.positions[place]))
+            name = self.clocks.partition(partition)
+            found.append(f"{name} of program {program} at {site.location} {describe(place)}")
+        ended = [self.clocks.partition(i) for i, each in enumerate(self._running) if each.done]
+        ends = f"; {', '.join(ended)} ended" if ended else ""
+        return f"deadlock: {'; '.join(found)}{ends}"
+
+    def side_by_side(self, frame: Frame, bodies: Sequence[Callable[[], None]]) -> None:
+        """Run the default partition and the others, in turns, each until it waits. Raises ``StuckProgram``."""
+        if self._running:
+            raise StuckProgram("partitions within partitions")
+        rows = self.rows(frame)
+        self.clocks.begin(rows, 0)
+        self._running = [Coroutine(body) for body in bodies]
+        try:
+            while not all(each.done for each in self._running):
+                moved = False
+                for partition, coroutine in enumerate(self._running):
+                    if coroutine.done or (partition in self._waiting and bool(self._waiting[partition][0]().any())):
+                        continue
+                    moved, self.partition = True, partition
+                    coroutine.resume()
+                if not moved:
+                    raise StuckProgram(self._deadlock())
+        finally:
+            for coroutine in self._running:
+                coroutine.cancel()
+            self.partition, self._running = 0, []
+            self._waiting.clear()
+        self.clocks.end(rows, 0)

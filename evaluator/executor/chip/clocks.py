@@ -1,0 +1,108 @@
+"""What each partition of each program knows to be done, as vector clocks.
+
+An actor has a clock that counts what it does: a partition, each queue of asynchronous operations of a partition, and
+each barrier, for the copies that signal it. A partition knows, of each actor, the time up to which everything is done
+and visible to it. Arriving at a barrier hands on what a partition knows, and waiting for it takes that over: two
+accesses are ordered exactly if the later one's partition knows the earlier one (Lamport, Time, clocks, and the ordering
+of events, 1978; Mattern, Virtual time and global states, 1989).
+"""
+
+from enum import IntEnum
+
+import torch
+
+Tensor = torch.Tensor
+
+
+class Queue(IntEnum):
+    """Asynchronous operations of one partition that end in the order in which they were issued."""
+
+    TENSOR_CORE = 1
+    """tcgen05 products and copies; a commit signals their end."""
+    WARP_GROUP = 2
+    """wgmma products."""
+    COPY = 3
+    """cp.async copies, in groups."""
+    STORE = 4
+    """TMA copies to global memory."""
+
+
+_WORDS = {
+    Queue.TENSOR_CORE: "an asynchronous product or copy (tcgen05)",
+    Queue.WARP_GROUP: "an asynchronous product (wgmma)",
+    Queue.COPY: "an asynchronous copy (cp.async)",
+    Queue.STORE: "a TMA copy to global memory",
+}
+
+
+class Clocks:
+    """The clocks of a number of programs (rows). Times are int32 and start at 1."""
+
+    def __init__(self, rows: int, partitions: int, barriers: int) -> None:
+        self.partitions = partitions
+        self.actors = partitions * (1 + len(Queue)) + barriers
+        self.known = torch.zeros(rows, partitions, self.actors, dtype=torch.int32)
+        """Up to which time each partition knows each actor, [rows, partitions, actors]."""
+        for partition in range(partitions):
+            self.known[:, partition, partition] = 1
+        self.fenced = torch.zeros_like(self.known)
+        """The same, of writes that a fence has made visible to asynchronous operations."""
+        self.issued = torch.zeros(rows, partitions, 1 + len(Queue), dtype=torch.int32)
+        """How many operations are in each queue of each partition, done or not."""
+        self.cores = torch.zeros_like(self.known)
+        """What each partition knew when it last gave the tensor core work: what a commit hands on."""
+
+    def actor(self, partition: int, queue: Queue) -> int:
+        """Return the actor that a queue of a partition is."""
+        return self.partitions * queue + partition
+
+    def barrier(self, number: int) -> int:
+        """Return the actor that the copies signalling a barrier are."""
+        return self.partitions * (1 + len(Queue)) + number
+
+    def issue(self, rows: Tensor, partition: int, queue: Queue) -> Tensor:
+        """Count one more operation in a queue, and return its time [P]."""
+        self.issued[rows, partition, queue] += 1
+        return self.issued[rows, partition, queue]
+
+    def finish(self, rows: Tensor, partition: int, queue: Queue, pending: int) -> None:
+        """Note that a partition knows all operations of its queue to be done, but the last ``pending``."""
+        actor = self.actor(partition, queue)
+        done = self.issued[rows, partition, queue] - pending
+        self.known[rows, partition, actor] = torch.maximum(self.known[rows, partition, actor], done)
+
+    def release(self, rows: Tensor, partition: int) -> None:
+        """Start a new time of a partition: what it does from now on is not part of what it has handed on."""
+        self.known[rows, partition, partition] += 1
+
+    def fence(self, rows: Tensor, partition: int) -> None:
+        """Make the writes that a partition knows visible to asynchronous operations."""
+        self.fenced[rows, partition] = torch.maximum(self.fenced[rows, partition], self.known[rows, partition])
+        self.release(rows, partition)
+
+    def begin(self, rows: Tensor, partition: int) -> None:
+        """Let all partitions know what one does."""
+        for table in (self.known, self.fenced):
+            known = torch.maximum(table[rows], table[rows, partition].unsqueeze(1))
+            table[rows] = known
+        self.release(rows, partition)
+
+    def end(self, rows: Tensor, partition: int) -> None:
+        """Let a partition know what all do, asynchronous operations apart that none has waited for."""
+        for table in (self.known, self.fenced):
+            table[rows, partition] = table[rows].amax(1)
+
+    def words(self, actor: int, barriers: list[str]) -> str:
+        """Return what an actor is called in messages."""
+        if actor < self.partitions:
+            return self.partition(actor)
+        queue, partition = divmod(actor, self.partitions)
+        if queue <= len(Queue):
+            return f"{_WORDS[Queue(queue)]} of {self.partition(partition)}"
+        return f"an asynchronous copy that signals barrier {barriers[actor - self.barrier(0)]}"
+
+    def partition(self, number: int) -> str:
+        """Return what a partition is called in messages."""
+        if self.partitions == 1:
+            return "the program"
+        return f"partition {number - 1}" if number else "the default partition"

@@ -1,0 +1,23 @@
+"""Loads kernels from text, each text once."""
+
+from dataclasses import replace
+from functools import lru_cache
+
+from evaluator.executor.control import KNOWN
+from evaluator.executor.errors import IRError
+from evaluator.executor.kernel import Kernel
+from evaluator.executor.parser import parse
+
+
+@lru_cache(maxsize=256)
+def load(text: str, aliases: tuple[int, ...] = ()) -> Kernel:
+    """Return the kernel of a module's public function, for arguments that share buffers as ``aliases`` says.
+
+    Raises ``IRError`` for text that is neither Triton IR nor Triton GPU IR, ``UnsupportedOperation`` for what is not
+    implemented.
+    """
+    function = parse(text, KNOWN)
+    if aliases and len(aliases) != len(function.params):
+        raise IRError(f"kernel {function.name} takes {len(function.params)} arguments, not {len(aliases)}")
+    params = function.params
+    return Kernel(replace(function, aliases={params[i]: params[first] for i, first in enumerate(aliases)}))

@@ -1,0 +1,139 @@
+"""Copies between global and shared memory that a program does not wait for: cp.async and TMA."""
+
+import torch
+
+from evaluator.executor.chip import Queue
+from evaluator.executor.chip.chip import Access, Chip
+from evaluator.executor.errors import UnsupportedOperation
+from evaluator.executor.frame import Frame, Step
+from evaluator.executor.ir import Op, Type
+from evaluator.executor.operations.barriers import barrier, usable
+from evaluator.executor.operations.memory import block_addresses, described_block, descriptor_block, padding, site
+from evaluator.executor.operations.on_chip import block_of, give_tokens, load, on_chip, store, view_of, where
+from evaluator.executor.operations.registry import Types, check_variant, integer, step
+from evaluator.executor.values import AddressSum, DescriptorValue, full
+
+Tensor = torch.Tensor
+Place = tuple[DescriptorValue, AddressSum, Tensor | None]
+"""A descriptor, the addresses of a block, and which of its elements lie in the tensor (None: all)."""
+
+
+@step("ttg.async_copy_global_to_local")
+def _copy(op: Op, types: Types) -> Step:
+    check_variant(op, words=["mask", "other"], attributes=["contiguity"])
+    address, target, *optional = op.operands
+    block, pointer = block_of(op, types, target), types[address]
+    mask = optional.pop(0) if "mask" in op.words else None
+    other = optional.pop(0) if "other" in op.words else None
+    if pointer.target is None or block != Type(pointer.target.element, pointer.shape):
+        raise UnsupportedOperation(f"{op.name} of {pointer} into {block}", op.location)
+
+    def run(frame: Frame) -> None:
+        taken = None if mask is None else frame.tensor(mask)
+        given = None if other is None else frame.tensor(other)
+        value = frame.run.memory.read(frame.address(address), taken, given, block, site(frame, op))
+        give_tokens(op, types, frame)
+        if (chip := frame.run.chip) is None:
+            return
+        rows, clocks = chip.rows(frame), chip.clocks
+        time = clocks.issued[rows, chip.partition, Queue.COPY] + 1  # of the group that is open
+        actor = clocks.actor(chip.partition, Queue.COPY)
+        store(frame, chip, op, target, value, Access("writes", actor, time, in_order=True))
+
+    return run
+
+
+@step("ttg.async_commit_group")
+def _commit_group(op: Op, types: Types) -> Step:
+    check_variant(op, words=["tokens"])
+
+    def run(frame: Frame, chip: Chip) -> None:
+        chip.clocks.issue(chip.rows(frame), chip.partition, Queue.COPY)
+        give_tokens(op, types, frame)
+
+    return on_chip(run)
+
+
+@step("ttg.async_wait", "ttng.async_tma_store_wait")
+def _wait(op: Op, types: Types) -> Step:
+    copies = op.name == "ttg.async_wait"
+    check_variant(op, attributes=["num"] if copies else ["pendings", "read_only"])
+    queue, pending = (Queue.COPY, integer(op, "num")) if copies else (Queue.STORE, integer(op, "pendings"))
+
+    def run(frame: Frame, chip: Chip) -> None:
+        chip.clocks.finish(chip.rows(frame), chip.partition, queue, pending)
+        give_tokens(op, types, frame)
+
+    return on_chip(run)
+
+
+_BY_ROW = ("ttng.async_tma_gather", "ttng.async_tma_scatter")
+"""Operations that move rows of a tensor, each by its own index."""
+
+
+def _place(frame: Frame, op: Op, block: Type, types: Types) -> Place:
+    """Return where in global memory an operation copies from or to."""
+    if op.name not in _BY_ROW:
+        return descriptor_block(frame, op, block)
+    descriptor = frame.value(op.operands[0])
+    assert isinstance(descriptor, DescriptorValue)
+    x = full(frame.tensor(op.operands[1]), types[op.operands[1]]).to(torch.int64).unsqueeze(2)
+    y = frame.tensor(op.operands[2]).to(torch.int64).view(-1, 1, 1) + torch.arange(block.shape[-1])
+    return (descriptor, *block_addresses(descriptor, [x, y], block.item_bytes))
+
+
+def _moved(op: Op, types: Types, slot: int) -> Type:
+    """Return the block that a TMA copy moves between a buffer and global memory."""
+    block, held = described_block(op, types), block_of(op, types, slot)
+    if op.name in _BY_ROW:
+        block = Type(block.element, (types[op.operands[1]].elements, block.shape[-1]))
+    if (held.element, held.elements) != (block.element, block.elements):
+        raise UnsupportedOperation(f"{op.name} of {block} and {held}", op.location)
+    return block
+
+
+@step("ttng.async_tma_copy_global_to_local", "ttng.async_tma_gather")
+def _bring(op: Op, types: Types) -> Step:
+    check_variant(op)
+    target, signal, predicate = op.operands[-3:]
+    block = _moved(op, types, target)
+    size = block.elements * block.item_bytes
+
+    def run(frame: Frame) -> None:
+        descriptor, address, mask = _place(frame, op, block, types)
+        active = where(frame, predicate)
+        if active is not None:
+            shown = active.view(-1, *[1] * len(block.shape))
+            mask = shown if mask is None else mask & shown
+        value = frame.run.memory.read(address, mask, padding(descriptor, block), block, site(frame, op))
+        if (chip := frame.run.chip) is None:
+            return
+        number, rows = barrier(frame, op, signal), chip.rows(frame)
+        places = usable(frame, chip, op, number, active)
+        value = full(value, block).reshape(value.shape[0], *view_of(frame, target).shape)
+        time = chip.barriers.phase[rows, number] + 1
+        for one in number[places].unique().tolist():
+            here = number == one
+            here = here if active is None else here & active
+            access = Access("writes", chip.clocks.barrier(one), time)
+            store(frame, chip, op, target, value, access, here)
+        chip.barriers.expect(rows[places], number[places], -size)
+        chip.give_way()
+
+    return run
+
+
+@step("ttng.async_tma_copy_local_to_global", "ttng.async_tma_scatter")
+def _send(op: Op, types: Types) -> Step:
+    check_variant(op)
+    source = op.operands[-1]
+    block = _moved(op, types, source)
+
+    def run(frame: Frame, chip: Chip) -> None:
+        _, address, mask = _place(frame, op, block, types)
+        time = chip.clocks.issue(chip.rows(frame), chip.partition, Queue.STORE)
+        access = Access("reads", chip.clocks.actor(chip.partition, Queue.STORE), time, fences=True)
+        value = load(frame, chip, op, source, access)
+        frame.run.memory.write(address, mask, value.reshape(-1, *block.shape), block, site(frame, op))
+
+    return on_chip(run)

@@ -1,0 +1,297 @@
+"""On-chip buffers: allocation, views, loads, stores, and what steps of other operations on the chip have in common."""
+
+import re
+from collections.abc import Callable, Sequence
+
+import torch
+
+from evaluator.executor.chip.chip import Access, Chip
+from evaluator.executor.errors import IRError, UnsupportedOperation
+from evaluator.executor.frame import Frame, Step
+from evaluator.executor.ir import Op, Type
+from evaluator.executor.operations.memory import site
+from evaluator.executor.operations.registry import Types, check_variant, integer, step
+from evaluator.executor.values import BufferView, full
+
+Tensor = torch.Tensor
+
+READ, WRITE = Access("reads"), Access("writes")
+
+
+def on_chip(body: Callable[[Frame, Chip], None]) -> Step:
+    """Return a step of what a program does on its chip. A slice of a kernel is executed without chips."""
+
+    def run(frame: Frame) -> None:
+        if frame.run.chip is not None:
+            body(frame, frame.run.chip)
+
+    return run
+
+
+def values(op: Op, types: Types) -> tuple[int, ...]:
+    """Return the operands of an operation but its tokens, which only order what is in order already."""
+    return tuple(slot for slot in op.operands if types[slot].element != "token")
+
+
+def view_of(frame: Frame, slot: int) -> BufferView:
+    """Return the view in a slot."""
+    view = frame.slots[slot]
+    if not isinstance(view, BufferView):
+        raise IRError("an operand is no on-chip buffer")
+    return view
+
+
+def block_of(op: Op, types: Types, slot: int) -> Type:
+    """Return the type of what a buffer holds; raise ``UnsupportedOperation`` if a slot holds no buffer."""
+    kind = types[slot]
+    if kind.element != "memdesc":
+        raise UnsupportedOperation(f"{op.name} on {kind}", op.location)
+    return kind.block
+
+
+def where(frame: Frame, slot: int | None) -> Tensor | None:
+    """Return the predicate in a slot [P], None where it is true for all programs."""
+    if slot is None:
+        return None
+    active = frame.tensor(slot)
+    return None if bool(active.all()) else active.expand(frame.programs)
+
+
+def give_tokens(op: Op, types: Types, frame: Frame) -> None:
+    """Set the results that are tokens."""
+    for slot in op.results:
+        if types[slot].element == "token":
+            frame.slots[slot] = torch.zeros(1, dtype=torch.bool)
+
+
+def load(frame: Frame, chip: Chip, op: Op, slot: int, access: Access = READ) -> Tensor:
+    """Return what a buffer holds [P, ...], after checking the access."""
+    view = view_of(frame, slot)
+    chip.access(frame, site(frame, op), view, access)
+    return view.buffer.read(view, chip.rows(frame))
+
+
+def store(
+    frame: Frame,
+    chip: Chip,
+    op: Op,
+    slot: int,
+    value: Tensor,
+    access: Access = WRITE,
+    active: Tensor | None = None,
+) -> None:
+    """Store a block [P or 1, ...] into a buffer, after checking the access."""
+    view = view_of(frame, slot)
+    chip.access(frame, site(frame, op), view, access, active)
+    view.buffer.write(view, value, chip.rows(frame), active)
+
+
+@step("ttg.local_alloc", "ttng.tmem_alloc")
+def _allocate(op: Op, types: Types) -> Step:
+    check_variant(op, attributes=["called", "alignment"])
+    result, kind = op.results[0], types[op.results[0]]
+    block = block_of(op, types, result)
+    name = f"{op.attributes.get('called', '').lstrip('%') or 'a buffer'} of {op.location}"
+    if len(op.operands) > 1 or any(types[slot].of("i1") != block.of("i1") for slot in op.operands):
+        raise UnsupportedOperation(f"{op.name} of {types[op.operands[0]]}", op.location)
+
+    def run(frame: Frame, chip: Chip) -> None:
+        frame.slots[result] = chip.allocate(name, kind)
+        for source in op.operands:
+            store(frame, chip, op, result, frame.tensor(source))
+        give_tokens(op, types, frame)
+
+    return on_chip(run)
+
+
+@step("ttg.local_dealloc")
+def _deallocate(op: Op, types: Types) -> Step:
+    check_variant(op)
+    return lambda frame: None
+
+
+@step("ttg.memdesc_index")
+def _index(op: Op, types: Types) -> Step:
+    check_variant(op)
+    source, index = op.operands
+    block, result = block_of(op, types, source), block_of(op, types, op.results[0])
+    if block.shape[1:] != result.shape and (len(block.shape) > 1 or result.shape != (1,)):
+        raise UnsupportedOperation(f"{op.name} of {block} to {result}", op.location)
+
+    def run(frame: Frame, chip: Chip) -> None:
+        view = view_of(frame, source)
+        number = frame.tensor(index).to(torch.int64)
+        wrong = (number < 0) | (number >= view.shape[0])
+        frame.run.memory.refute(
+            "index out of range",
+            wrong,
+            lambda place: f"buffer {int(number[place])} of {view.shape[0]} of {view.buffer.name}",
+            site(frame, op),
+        )
+        offset = view.offset + number.clamp(0, view.shape[0] - 1) * view.strides[0]
+        shape, strides = (view.shape[1:], view.strides[1:]) if len(view.shape) > 1 else ((1,), (1,))
+        frame.slots[op.results[0]] = BufferView(view.buffer, offset, shape, strides, view.element)
+
+    return on_chip(run)
+
+
+def _numbers(texts: Sequence[str]) -> tuple[int, ...]:
+    return tuple(int(text) for text in texts if text.isdecimal())
+
+
+@step("ttg.memdesc_subslice", "ttng.tmem_subslice")
+def _subslice(op: Op, types: Types) -> Step:
+    check_variant(op, words=op.words, attributes=["N", "offset", "dim"])
+    (source,) = op.operands
+    block, result = block_of(op, types, source), block_of(op, types, op.results[0])
+    if op.name == "ttg.memdesc_subslice":
+        starts = _numbers(op.words)
+    else:
+        axis = integer(op, "dim") if "dim" in op.attributes else 1
+        start = integer(op, "N" if "N" in op.attributes else "offset")
+        starts = tuple(start if i == axis else 0 for i in range(len(block.shape)))
+    fits = len(starts) == len(block.shape) == len(result.shape) and all(
+        start + part <= whole for start, part, whole in zip(starts, result.shape, block.shape, strict=True)
+    )
+    if not fits:
+        raise UnsupportedOperation(f"{op.name} of {block} to {result}", op.location)
+
+    def run(frame: Frame, chip: Chip) -> None:
+        view = view_of(frame, source)
+        offset = view.offset + sum(start * stride for start, stride in zip(starts, view.strides, strict=True))
+        frame.slots[op.results[0]] = BufferView(view.buffer, offset, result.shape, view.strides, view.element)
+
+    return on_chip(run)
+
+
+@step("ttg.memdesc_trans")
+def _transpose(op: Op, types: Types) -> Step:
+    check_variant(op, attributes=["order"])
+    (source,) = op.operands
+    block = block_of(op, types, source)
+    order = _numbers(re.findall(r"\d+", op.attributes.get("order", "").partition(":")[2]))
+    if sorted(order) != list(range(len(block.shape))):
+        raise UnsupportedOperation(f"{op.name} without a readable order", op.location)
+
+    def run(frame: Frame, chip: Chip) -> None:
+        view = view_of(frame, source)
+        shape, strides = (tuple(each[i] for i in order) for each in (view.shape, view.strides))
+        frame.slots[op.results[0]] = BufferView(view.buffer, view.offset, shape, strides, view.element)
+
+    return on_chip(run)
+
+
+@step("ttg.memdesc_reshape")
+def _reshape(op: Op, types: Types) -> Step:
+    check_variant(op)
+    (source,) = op.operands
+    result = block_of(op, types, op.results[0])
+    if block_of(op, types, source).elements != result.elements:
+        raise UnsupportedOperation(f"{op.name} of {types[source].block} to {result}", op.location)
+
+    def run(frame: Frame, chip: Chip) -> None:
+        view = view_of(frame, source)
+        size = 1 + sum((extent - 1) * stride for extent, stride in zip(view.shape, view.strides, strict=True))
+        try:
+            strides = torch.empty(size, device="meta").as_strided(view.shape, view.strides).view(result.shape).stride()
+        except RuntimeError:
+            raise UnsupportedOperation(f"{op.name} of a view to {result}", op.location) from None
+        frame.slots[op.results[0]] = BufferView(view.buffer, view.offset, result.shape, strides, view.element)
+
+    return on_chip(run)
+
+
+_PLAIN = re.compile(r"#ttg\.swizzled_shared<\{vec = 1, perPhase = 1, maxPhase = 1, order = \[(.*?)\]\}>")
+
+
+def _row_major(kind: Type) -> bool:
+    """Whether a buffer's bytes lie in the order of its elements."""
+    match = _PLAIN.match(kind.layout)
+    if match is None:
+        return False
+    # The layout is that of the blocks; the first axis may be one of buffers.
+    order = [int(number) for number in match[1].split(",")]
+    return order == sorted(order, reverse=True) and len(kind.block.shape) - len(order) in (0, 1)
+
+
+@step("ttg.memdesc_reinterpret")
+def _reinterpret(op: Op, types: Types) -> Step:
+    check_variant(op)
+    (source,) = op.operands
+    before, after = types[source], types[op.results[0]]
+    block, result = block_of(op, types, source), block_of(op, types, op.results[0])
+    same = (block.shape, block.item_bytes) == (result.shape, result.item_bytes) and before.layout == after.layout
+    smaller = result.elements * result.item_bytes <= block.elements * block.item_bytes
+    if not same and not (smaller and _row_major(before) and _row_major(after)):
+        raise UnsupportedOperation(f"{op.name} of {block} as {result} in layouts that are not row-major", op.location)
+    strides = tuple(int(torch.Size(result.shape[i + 1 :]).numel()) for i in range(len(result.shape)))
+
+    def run(frame: Frame, chip: Chip) -> None:
+        view = view_of(frame, source)
+        contiguous = tuple(int(torch.Size(view.shape[i + 1 :]).numel()) for i in range(len(view.shape)))
+        if same:
+            frame.slots[op.results[0]] = BufferView(view.buffer, view.offset, view.shape, view.strides, result.element)
+            return
+        if view.strides != contiguous:
+            raise UnsupportedOperation(f"{op.name} of a view with gaps", op.location)
+        offset = torch.div(view.offset * block.item_bytes, result.item_bytes, rounding_mode="floor")
+        frame.slots[op.results[0]] = BufferView(view.buffer, offset, result.shape, strides, result.element)
+
+    return on_chip(run)
+
+
+@step("ttg.local_load", "ttng.tmem_load")
+def _load(op: Op, types: Types) -> Step:
+    check_variant(op, words=["token"])
+    (source,) = values(op, types)
+    result = types[op.results[0]]
+    if block_of(op, types, source) != result:
+        raise UnsupportedOperation(f"{op.name} of {types[source].block} as {result}", op.location)
+
+    def run(frame: Frame, chip: Chip) -> None:
+        frame.slots[op.results[0]] = load(frame, chip, op, source)
+        give_tokens(op, types, frame)
+
+    return on_chip(run)
+
+
+@step("ttg.local_store", "ttng.tmem_store")
+def _store(op: Op, types: Types) -> Step:
+    check_variant(op)
+    source, target, *predicate = values(op, types)
+    if block_of(op, types, target) != types[source] or len(predicate) > 1:
+        raise UnsupportedOperation(f"{op.name} of {types[source]} into {types[target].block}", op.location)
+
+    def run(frame: Frame, chip: Chip) -> None:
+        active = where(frame, predicate[0] if predicate else None)
+        store(frame, chip, op, target, frame.tensor(source), active=active)
+        give_tokens(op, types, frame)
+
+    return on_chip(run)
+
+
+@step("ttg.local_gather", "ttg.local_scatter")
+def _gather(op: Op, types: Types) -> Step:
+    """Return the step that reads, or writes, the element of each row of an axis that an index names."""
+    check_variant(op, words=["token"], attributes=["axis"])
+    buffer, index, *source = values(op, types)
+    axis, block = integer(op, "axis") + 1, block_of(op, types, buffer)
+    length = block.shape[axis - 1]
+
+    def run(frame: Frame, chip: Chip) -> None:
+        here = full(frame.tensor(index), types[index], frame.programs).to(torch.int64)
+        wrong = (here < 0) | (here >= length)
+        frame.run.memory.refute(
+            "index out of range", wrong, lambda place: f"{int(here[place])} on an axis of {length}", site(frame, op)
+        )
+        here = here.clamp(0, length - 1)
+        if op.results:
+            frame.slots[op.results[0]] = torch.gather(load(frame, chip, op, buffer), axis, here)
+            return
+        view = view_of(frame, buffer)
+        chip.access(frame, site(frame, op), view, WRITE)
+        held = view.buffer.read(view, chip.rows(frame))
+        held.scatter_(axis, here, full(frame.tensor(source[0]), types[source[0]], frame.programs))
+        view.buffer.write(view, held, chip.rows(frame))
+
+    return on_chip(run)

@@ -1,0 +1,310 @@
+"""Kernels in Gluon compute what they say, on shared and tensor memory, in partitions that wait for each other."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.ampere import async_copy
+from triton.experimental.gluon.language.nvidia.blackwell import TensorMemoryLayout, allocate_tensor_memory, tcgen05_copy
+from triton.experimental.gluon.language.nvidia.blackwell import tma as blackwell_tma
+from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+from evaluator.executor import UnsupportedOperation, offline
+
+ORACLE = "torch"
+
+ROOT = Path(__file__).parents[4]
+PLAIN = gl.SwizzledSharedLayout(1, 1, 1, [1, 0])
+FLAT = gl.SwizzledSharedLayout(1, 1, 1, [0])
+TILE = gl.NVMMASharedLayout(swizzle_byte_width=32, element_bitwidth=16, rank=2)
+
+
+def module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool, scale: float) -> torch.Tensor:
+    k, v = (each.repeat_interleave(q.shape[1] // each.shape[1], 1).double() for each in (k, v))
+    scores = q.double() @ k.transpose(2, 3) * scale
+    if causal:
+        visible = torch.ones(scores.shape[2:], dtype=torch.bool).tril(k.shape[2] - q.shape[2])
+        scores = scores.masked_fill(~visible, -torch.inf)
+    return scores.softmax(-1) @ v
+
+
+@pytest.mark.parametrize(("seed", "target"), [("hopper", "h100"), ("blackwell", "b200")])
+@pytest.mark.parametrize(("rows", "columns", "causal"), [(129, 300, False), (300, 300, True)])
+def test_the_seeds_attend(seed: str, target: str, rows: int, columns: int, causal: bool) -> None:
+    torch.manual_seed(0)
+    q, k, v = (
+        torch.randn(1, heads, length, 128).bfloat16() for heads, length in ((2, rows), (1, columns), (1, columns))
+    )
+    out, lse = torch.empty_like(q), torch.empty(q.shape[:3])
+    with offline(target=target) as session:
+        module(ROOT / "seeds/mha" / f"{seed}.py").attention(q, k, v, out, lse, causal=causal, scale=0.1)
+    assert not session.report().faults
+    assert torch.allclose(out.double(), attention(q, k, v, causal, 0.1), atol=0.02)
+
+
+@pytest.mark.parametrize(("name", "target"), [("hopper_product", "h100"), ("blackwell_product", "b200")])
+def test_products_of_tiles_that_tma_brings_add_up(name: str, target: str) -> None:
+    torch.manual_seed(0)
+    q, k = (torch.randn(1, 2, 256, 64).bfloat16() for _ in "qk")
+    out = torch.empty(512, 64, dtype=torch.bfloat16)
+    with offline(target=target) as session:
+        module(ROOT / "tests/evaluator/gluon" / f"{name}.py").attention(q, k, None, out, None, causal=False, scale=1.0)
+    a, b = q.view(512, 64).double(), k.view(512, 64).double()
+    a = torch.stack([a, torch.zeros_like(a), torch.zeros_like(a)])  # columns beyond the tensor are zero
+    assert session.report().clean
+    assert torch.allclose(out.double(), a[0] @ b[:64], atol=0.1)
+
+
+@gluon.jit
+def views(x, y, z):
+    layout: gl.constexpr = gl.BlockedLayout([1, 4], [8, 4], [4, 1], [1, 0])
+    rows, columns = gl.arange(0, 32, gl.SliceLayout(1, layout)), gl.arange(0, 16, gl.SliceLayout(0, layout))
+    tiles = gl.allocate_shared_memory(gl.float32, [3, 32, 16], gl.SwizzledSharedLayout(1, 1, 1, [1, 0]))
+    program = gl.program_id(0)
+    tiles.index(program).store(gl.load(x + rows[:, None] * 16 + columns[None, :]) + program)
+    turned: gl.constexpr = gl.BlockedLayout([1, 4], [4, 8], [4, 1], [1, 0])
+    i, j = gl.arange(0, 16, gl.SliceLayout(1, turned)), gl.arange(0, 32, gl.SliceLayout(0, turned))
+    gl.store(y + program * 512 + i[:, None] * 32 + j[None, :], tiles.index(program).permute((1, 0)).load(turned))
+    part = tiles.index(program).slice(16, 16, dim=0)
+    k = gl.arange(0, 16, gl.SliceLayout(1, layout))
+    gl.store(z + program * 256 + k[:, None] * 16 + columns[None, :], part.load(layout))
+
+
+def test_views_of_a_buffer_have_its_elements() -> None:
+    x, y, z = torch.randn(32, 16), torch.empty(3, 16, 32), torch.empty(3, 16, 16)
+    with offline() as session:
+        views[(3,)](x, y, z, num_warps=4)
+    assert session.report().clean
+    for program in range(3):
+        assert torch.equal(y[program], (x + program).T)
+        assert torch.equal(z[program], x[16:] + program)
+
+
+@gluon.jit
+def gathered(x, index, y, z):
+    layout: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
+    i = gl.arange(0, 128, layout)
+    held = gl.allocate_shared_memory(gl.float32, [128], gl.SwizzledSharedLayout(1, 1, 1, [0]))
+    held.store(gl.load(x + i))
+    places = gl.load(index + i)
+    gl.store(y + i, held.gather(places, axis=0))
+    held.scatter(gl.load(x + i), places, axis=0)
+    gl.store(z + i, held.load(layout))
+
+
+def test_elements_are_gathered_and_scattered_by_index() -> None:
+    x, y, z = torch.randn(128), torch.empty(128), torch.empty(128)
+    index = torch.randperm(128).int()
+    with offline() as session:
+        gathered[(1,)](x, index, y, z, num_warps=4)
+    assert session.report().clean
+    assert torch.equal(y, x[index.long()])
+    assert torch.equal(z[index.long()], x)
+
+
+@gluon.jit
+def reinterpreted(x, y, DTYPE: gl.constexpr, LAYOUT: gl.constexpr, OTHER: gl.constexpr):
+    layout: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
+    held = gl.allocate_shared_memory(gl.float32, [128], LAYOUT)
+    held.store(gl.load(x + gl.arange(0, 128, layout)))
+    words: gl.constexpr = 512 // (DTYPE.primitive_bitwidth // 8)
+    i = gl.arange(0, words, layout)
+    gl.store(y + i, held.reinterpret(DTYPE, [words], OTHER).load(layout))
+
+
+def test_a_buffer_is_reinterpreted_where_its_bytes_lie_in_order_and_refused_elsewhere() -> None:
+    x, y = torch.randn(128), torch.empty(256, dtype=torch.int16)
+    swizzled = gl.SwizzledSharedLayout(1, 1, 4, [0])
+    with offline() as session:
+        reinterpreted[(1,)](x, y, gl.int16, FLAT, FLAT, num_warps=4)
+        with pytest.raises(UnsupportedOperation, match=r"memdesc_reinterpret .* not row-major at .*:\d+$"):
+            reinterpreted[(1,)](x, y, gl.int16, swizzled, FLAT, num_warps=4)
+    assert session.report().clean
+    assert torch.equal(y, x.view(torch.int16))
+
+
+@gluon.jit
+def pipelined(x, y, n):
+    layout: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
+    i = gl.arange(0, 128, layout)
+    stages = gl.allocate_shared_memory(gl.float32, [2, 128], gl.SwizzledSharedLayout(1, 1, 1, [0]))
+    async_copy.async_load(stages.index(0), x + i, mask=i < n)
+    async_copy.commit_group()
+    total = gl.zeros([128], gl.float32, layout)
+    for step in range(3):
+        async_copy.async_load(stages.index((step + 1) % 2), x + (step + 1) * 128 + i, mask=(step + 1) * 128 + i < n)
+        async_copy.commit_group()
+        async_copy.wait_group(1)
+        total += stages.index(step % 2).load(layout)
+    async_copy.wait_group(0)
+    total += stages.index(1).load(layout)
+    gl.store(y + i, total)
+
+
+def test_copies_in_groups_are_there_after_their_wait() -> None:
+    x, y = torch.randn(512), torch.empty(128)
+    with offline(target="a100") as session:
+        pipelined[(1,)](x, y, 500, num_warps=4)
+    x[500:] = 0
+    assert session.report().clean
+    assert torch.allclose(y, x.view(4, 128).sum(0))
+
+
+@gluon.jit
+def carried(x_desc, y_desc):
+    held = gl.allocate_shared_memory(gl.float16, x_desc.block_type.shape, x_desc.layout)
+    ready = mbarrier.allocate_mbarrier()
+    mbarrier.init(ready, count=1)
+    row = gl.program_id(0) * x_desc.block_type.shape[0]
+    mbarrier.expect(ready, x_desc.block_type.nbytes)
+    tma.async_load(x_desc, [row, 8], ready, held)
+    mbarrier.wait(ready, 0)
+    layout: gl.constexpr = gl.BlockedLayout([1, 4], [8, 4], [4, 1], [1, 0])
+    held.store(held.load(layout) + 1.0)
+    fence_async_shared()
+    tma.async_store(y_desc, [row, 0], held)
+    tma.store_wait(0)
+    mbarrier.invalidate(ready)
+
+
+def test_tma_copies_tiles_in_and_out_and_leaves_out_what_is_outside() -> None:
+    x, y = torch.randn(40, 16).half(), torch.zeros(40, 16).half()
+    a, b = (TensorDescriptor.from_tensor(each, [16, 16], TILE) for each in (x, y))
+    with offline() as session:
+        carried[(3,)](a, b, num_warps=4)
+    assert session.report().clean
+    assert torch.equal(y[:, :8], x[:, 8:] + 1)
+    assert bool((y[:, 8:] == 1).all())
+
+
+@gluon.jit
+def rows_carried(x_desc, y_desc, index):
+    rows: gl.constexpr = gl.SliceLayout(0, gl.BlockedLayout([1, 4], [32, 1], [1, 4], [1, 0]))
+    held = gl.allocate_shared_memory(gl.float16, [32, 16], x_desc.layout)
+    ready = mbarrier.allocate_mbarrier()
+    mbarrier.init(ready, count=1)
+    places = gl.load(index + gl.arange(0, 32, rows))
+    mbarrier.expect(ready, 32 * 16 * 2)
+    blackwell_tma.async_gather(x_desc, places, 0, ready, held)
+    mbarrier.wait(ready, 0)
+    blackwell_tma.async_scatter(y_desc, places, 0, held)
+    tma.store_wait(0)
+
+
+def test_tma_gathers_and_scatters_rows() -> None:
+    x, y = torch.randn(64, 16).half(), torch.zeros(64, 16).half()
+    index = torch.randperm(64)[:32].int()
+    a, b = (TensorDescriptor.from_tensor(each, [1, 16], TILE) for each in (x, y))
+    with offline(target="b200") as session:
+        rows_carried[(1,)](a, b, index, num_warps=4)
+    assert session.report().clean
+    assert torch.equal(y[index.long()], x[index.long()])
+    assert int((y != 0).any(1).sum()) == 32
+
+
+@gluon.jit
+def through_tensor_memory(x, y):
+    layout: gl.constexpr = gl.BlockedLayout([1, 32], [32, 1], [4, 1], [0, 1])
+    rows, columns = gl.arange(0, 128, gl.SliceLayout(1, layout)), gl.arange(0, 32, gl.SliceLayout(0, layout))
+    places = rows[:, None] * 32 + columns[None, :]
+    whole = allocate_tensor_memory(gl.float32, [128, 64], TensorMemoryLayout([128, 64], col_stride=1))
+    whole.slice(0, 32).store(gl.load(x + places))
+    whole.slice(32, 32).store(gl.load(x + places) * 2)
+    gl.store(y + places, whole.slice(32, 32).load(layout) - whole.slice(0, 32).load(layout))
+
+
+def test_tensor_memory_is_written_and_read_in_slices() -> None:
+    x, y = torch.randn(128, 32), torch.empty(128, 32)
+    with offline(target="b200") as session:
+        through_tensor_memory[(1,)](x, y, num_warps=4)
+    assert session.report().clean
+    assert torch.equal(y, x)
+
+
+@gluon.jit
+def count_up(ready, free, held, steps, layout: gl.constexpr):
+    for step in range(steps):
+        mbarrier.wait(free, (step & 1) ^ 1)
+        held.store(gl.full([128], 0, gl.int32, layout) + step)
+        mbarrier.arrive(ready)
+
+
+@gluon.jit
+def add_up(ready, free, held, y, steps, odd, layout: gl.constexpr):
+    total = gl.zeros([128], gl.int32, layout)
+    if odd:
+        for step in range(steps):
+            mbarrier.wait(ready, step & 1)
+            total += held.load(layout)
+            mbarrier.arrive(free)
+    else:
+        for step in range(steps):
+            mbarrier.wait(ready, step & 1)
+            total -= held.load(layout)
+            mbarrier.arrive(free)
+    gl.store(y + gl.program_id(0) * 128 + gl.arange(0, 128, layout), total)
+
+
+@gluon.jit
+def handed_over(y):
+    layout: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
+    held = gl.allocate_shared_memory(gl.int32, [128], gl.SwizzledSharedLayout(1, 1, 1, [0]))
+    ready, free = mbarrier.allocate_mbarrier(), mbarrier.allocate_mbarrier()
+    mbarrier.init(ready, count=1)
+    mbarrier.init(free, count=1)
+    steps = gl.program_id(0) + 1
+    gl.warp_specialize(
+        [
+            (add_up, (ready, free, held, y, steps, gl.program_id(0) % 2 == 1, layout)),
+            (count_up, (ready, free, held, steps, layout)),
+        ],
+        [4],
+        [24],
+    )
+
+
+def test_partitions_of_programs_that_go_different_ways_wait_for_each_other() -> None:
+    y = torch.empty(4, 128, dtype=torch.int32)
+    with offline() as session:
+        handed_over[(4,)](y, num_warps=4)
+    assert session.report().clean
+    assert y[:, 0].tolist() == [0, 1, -3, 6]
+
+
+@gluon.jit
+def copied_by_the_tensor_core(x, y):
+    layout: gl.constexpr = gl.BlockedLayout([1, 32], [32, 1], [4, 1], [0, 1])
+    rows, columns = gl.arange(0, 128, gl.SliceLayout(1, layout)), gl.arange(0, 32, gl.SliceLayout(0, layout))
+    places = rows[:, None] * 32 + columns[None, :]
+    held = gl.allocate_shared_memory(gl.float32, [128, 32], gl.NVMMASharedLayout(128, 32, rank=2))
+    held.store(gl.load(x + places))
+    fence_async_shared()
+    target = allocate_tensor_memory(gl.float32, [128, 32], TensorMemoryLayout([128, 32], col_stride=1))
+    done = mbarrier.allocate_mbarrier()
+    mbarrier.init(done, count=1)
+    tcgen05_copy(held, target)
+    gl.nvidia.blackwell.tcgen05_commit(done)
+    mbarrier.wait(done, 0)
+    gl.store(y + places, target.load(layout))
+
+
+def test_the_tensor_core_copies_shared_into_tensor_memory() -> None:
+    x, y = torch.randn(128, 32), torch.empty(128, 32)
+    with offline(target="b200") as session:
+        copied_by_the_tensor_core[(1,)](x, y, num_warps=4)
+    assert session.report().clean
+    assert torch.equal(y, x)
