@@ -21,6 +21,10 @@ _QUOTED_OR_COMMENT = re.compile(r'"(?:[^"\\]|\\.)*"|// ')
 _MODULE = re.compile(r"module(?:\s+@\S+)?\s*(?:attributes\s*\{(.*)\}\s*)?\{")
 _LAYOUT = re.compile(r"(#\w+) = (#.*)")
 _LAYOUT_NAME = re.compile(r"#\w+(?![\w.])")
+_MODULE_ATTRIBUTES = (
+    *("ttg.num-ctas", "ttg.num-warps", "ttg.threads-per-warp", "ttg.target", "ttng.two-ctas"),
+    *("ttg.maxnreg", "ttg.min_reg_auto_ws", "ttg.max_reg_auto_ws"),
+)
 _PARTITION = re.compile(r"partition\d+\((.*)\) num_warps\((\d+)\) \{")
 _DOTTED = re.compile(r"[a-z_]\w*(?:\.\w+)+")
 
@@ -63,7 +67,7 @@ class _Parser:
             if match := _MODULE.match(line):
                 modules += 1
                 if modules > 1:
-                    raise UnsupportedOperation("module within a module", f"line {number + 1} of the IR")
+                    raise UnsupportedOperation("nested modules", f"line {number + 1} of the IR")
                 _check_module(match[1] or "", f"line {number + 1} of the IR")
             elif match := _FUNCTION.match(line):
                 name = match[2].strip('"')
@@ -261,8 +265,8 @@ def _check_module(attributes_text: str, location: str) -> None:
     for name, value in found.items():
         if name == "ttg.num-ctas" and value != "1 : i32":
             raise UnsupportedOperation(f"cluster of {value.partition(' ')[0]} CTAs", location)
-        if not name.startswith(("ttg.", "ttng.", "tt.")):
-            raise UnsupportedOperation(f"module with {name}", location)
+        if name not in _MODULE_ATTRIBUTES or (name == "ttng.two-ctas" and value != "false"):
+            raise UnsupportedOperation(f"module with attributes {name} = {value}"[:200], location)
 
 
 def _signature(header: str) -> list[tuple[str, Type, Mapping[str, str]]]:
