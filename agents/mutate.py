@@ -8,20 +8,20 @@ read back from looks and attempts. Equal briefs give equal candidates.
 
 import math
 import random
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from agents.edits import Edit, edit_of, moves_of
 from agents.errors import CandidateTaken
 from agents.moves import MOVES, Move
 from agents.operator import Brief, Proposal
-from agents.scouting import LOOKS, Scout
+from agents.scouting import LOOKS, Scout, critical_resources
 from lineage_db.entries import Intervention
 from lineage_db.records import Attempt, AttemptSummary, Version
 
 _BEST_PARENT = 0.85
-"""Share of steps that edit the best version; the others go back to an earlier one."""
+"""Share of steps without looks that edit the best version; the others go back to an earlier one."""
 _BUILT_ON = 0.3
-"""Share of steps that first edit an unresolved attempt, where there are any."""
+"""Share of steps without looks that first edit an unresolved attempt, where there are any."""
 _DEPTHS = ((1, 0.85), (2, 0.12), (3, 0.03))
 """Number of moves in one edit, with the weight of each number: some moves only pay together."""
 _STALLED_DEPTHS = ((1, 0.4), (2, 0.4), (3, 0.2))
@@ -63,42 +63,49 @@ class Mutate:
         unseen = [attempt for attempt in brief.attempts if attempt.digest not in looked]
         twins: list[str] = []
         pointed_out = {name for made in brief.interventions for name in _directed(made)}
-        for parent, base, start in _starts(brief, rng):
-            values = move_values(self._moves, brief.versions, unseen, critical_resources(base))
-            least = _POINTED_OUT * max(values.values(), default=0.0)
-            values = {name: max(value, least) if name in pointed_out else value for name, value in values.items()}
-            for edit in self._edits(parent, start, brief, tried, values, rng):
-                candidate = brief.candidate(edit.source)
-                try:
-                    attempt = brief.evaluate(candidate, change=edit.change, parents=(parent.number,))
-                except CandidateTaken:
-                    tried.add(candidate.digest)
-                    continue
-                if attempt.plan_digest is None or attempt.plan_digest not in plans:
-                    return _proposal(edit, parent, attempt)
+
+        def values(critical: frozenset[str]) -> Mapping[str, float]:
+            found = move_values(self._moves, brief.versions, unseen, critical)
+            least = _POINTED_OUT * max(found.values(), default=0.0)
+            return {name: max(value, least) if name in pointed_out else value for name, value in found.items()}
+
+        for parent, edit, built_on in self._edits(brief, tried, values, rng):
+            candidate = brief.candidate(edit.source)
+            try:
+                attempt = brief.evaluate(candidate, change=edit.change, parents=(parent.number,), built_on=built_on)
+            except CandidateTaken:
                 tried.add(candidate.digest)
-                twins.append(edit.on(parent))
-                if len(twins) == _PLAN_TRIES:
-                    return Proposal(None, f"{'; '.join(twins)}: launch plans that were tried before")
+                continue
+            if attempt.plan_digest is None or attempt.plan_digest not in plans:
+                return _proposal(edit, parent, attempt)
+            tried.add(candidate.digest)
+            twins.append(edit.on(parent))
+            if len(twins) == _PLAN_TRIES:
+                return Proposal(None, f"{'; '.join(twins)}: launch plans that were tried before")
         return Proposal(None, "exhausted: every edit of every version has been tried")
 
     def _edits(
         self,
-        parent: Version,
-        start: Edit,
         brief: Brief,
-        tried: Collection[str],
-        values: Mapping[str, float],
+        tried: set[str],
+        values: Callable[[frozenset[str]], Mapping[str, float]],
         rng: random.Random,
-    ) -> Iterator[Edit]:
-        """Yield edits of ``start`` that are not ``tried``, a set that grows: those predicted best, then drawn ones."""
-        left = brief.desk.left().looks
+    ) -> Iterator[tuple[Version, Edit, int | None]]:
+        """Yield edits that are not ``tried``, a set that grows: those predicted best, then drawn ones.
+
+        With each go the version that it is of, and the attempt that it was built on since, if any.
+        """
+        left, looked = brief.desk.left().looks, set[str]()
         if brief.look is not None and left != 0:
-            scout = Scout(brief, brief.look, parent, start, self._moves, values, rng)
+            scout = Scout(brief, brief.look, self._moves, values, rng)
             if scout.explore(LOOKS if left is None else left):
                 yield from scout.ranked(tried)
-        while edit := self._choose(start, brief, tried, values, rng):
-            yield edit
+            looked = scout.known  # and faulty, or else it would have been tried
+        for parent, base, start in _starts(brief, rng):
+            score = base.evaluation.score
+            worth = values(critical_resources(score) if score else frozenset())
+            while edit := self._choose(start, brief, tried | looked, worth, rng):
+                yield parent, edit, base.id if base.id != parent.attempt.id else None
 
     def _choose(
         self, start: Edit, brief: Brief, tried: Collection[str], values: Mapping[str, float], rng: random.Random
@@ -144,14 +151,6 @@ class Mutate:
                 return edit.then(move.name, variant.label, variant.source)
             open_moves.remove(move)
         return None
-
-
-def critical_resources(attempt: Attempt) -> frozenset[str]:
-    """Return what holds an attempt's benchmark cases back most, as the performance model found it; nothing where speed
-    was only measured.
-    """
-    score = attempt.evaluation.score
-    return frozenset(case.critical or case.limiter for case in score.cases) - {""} if score else frozenset()
 
 
 def move_values(

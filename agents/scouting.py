@@ -1,22 +1,22 @@
 """Looks guide the operator ``mutate``: many edits are compiled and predicted, and the best of them is evaluated.
 
-The search is a beam: each edit that is looked at adds one move to the version itself or to one of the best edits seen.
-So moves that pay alone are soon seen together, in one attempt. What earlier steps saw comes from the record.
+The search is a beam: each edit that is looked at adds one move to a seed or to one of the fastest sources seen. So
+moves that pay alone are soon seen together, in one attempt. What earlier steps saw comes from the record.
 """
 
 import math
 import random
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain, islice
 from typing import TypeAlias
 
-from agents.edits import Edit, parts_of
+from agents.edits import Edit, edit_of, parts_of
 from agents.moves import Move
 from agents.operator import Brief, Looker, Variation
 from evaluator.evaluation import Score, Status, geometric_mean
-from evaluator.inspection import Findings
 from evaluator.target import ScoreKind
 from lineage_db.decision import Ruling
 from lineage_db.records import AttemptSummary, Version
@@ -25,14 +25,16 @@ LOOKS = 24
 """Looks of a step without a limit of its own."""
 _BATCH = 8
 """Edits that are looked at together: what is seen of them decides the next ones."""
-_BEAM = 4
-"""Number of edits, besides the version itself, that further moves are added to: the fastest that are not exhausted."""
+_BEAM = 5
+"""Number of sources, besides the seeds, that further moves are added to: the fastest that are not exhausted."""
 _SURE = 0.9
 """Share of a kernel's doubts that is taken to be true: acceptance asks for a lead in that share of the draws."""
-_NOISE = 0.07
+_NOISE = 0.01
 """Edits are drawn by exp(the logarithm of the speed expected of them / this)."""
 _FAULT = -0.3
 """What a change that led to a fault gained, in log speed-up: elsewhere it may fit."""
+_LOSS = -0.1
+"""Least gain that counts against other variants of a move."""
 
 Path: TypeAlias = tuple[str, ...]
 """The changes that lead from a root of the lineage to a source."""
@@ -46,6 +48,8 @@ class Sight:
     """The speed that it has if most doubts about it are true; 0.0 for a faulty one."""
     digest: str
     plan_digest: str | None
+    critical: frozenset[str] = frozenset()
+    """The resources that hold it back most, where that is known: the record of a look does not have them."""
 
 
 class Paths:
@@ -57,6 +61,8 @@ class Paths:
             before = self._of.get(version.parents[0]) if version.parents else None
             root = (f"version {version.number}",)
             self._of[version.number] = root if before is None else (*before, *parts_of(version.attempt.change))
+        self._at = {self._of[version.number]: version for version in brief.versions}
+        self._attempts = {attempt.digest: attempt.attempt_id for attempt in brief.attempts}
         self.seen: dict[Path, Sight] = {}
         self.gains: dict[str, float] = {}
         """The mean gain of each change, such as ``exp2: ...``, in log speed-up, where the source before was seen too.
@@ -65,8 +71,7 @@ class Paths:
         for version in brief.versions:
             score = version.attempt.evaluation.score
             if score is not None and score.kind is ScoreKind.PREDICTED:
-                attempt = version.attempt
-                self.seen[self.of(version)] = Sight(surely(score), attempt.digest, None)
+                self.seen[self.of(version)] = seen_of(score, version.attempt.digest, None)
         for look in brief.looks:
             if look.parents and look.parents[0] in self._of:
                 path = (*self._of[look.parents[0]], *parts_of(look.change))
@@ -81,24 +86,26 @@ class Paths:
         """Return the changes that lead to a version."""
         return self._of[version.number]
 
-    def below(self, path: Path) -> Iterator[tuple[Path, Sight]]:
-        """Yield what was seen further on: the changes that were added to ``path``, and what they led to.
+    def version(self, path: Path) -> tuple[Version, Path]:
+        """Return the last version on a path, and the changes since."""
+        end = next(end for end in range(len(path), 0, -1) if path[:end] in self._at)
+        return self._at[path[:end]], path[end:]
 
-        What lies beyond another version is that version's.
-        """
-        first, versions = len(path), set(self._of.values())
-        for there, sight in self.seen.items():
-            later = (there[:end] for end in range(first + 1, len(there) + 1))
-            if there[:first] == path and len(there) > first and versions.isdisjoint(later):
-                yield there[first:], sight
+    def built_on(self, path: Path) -> int | None:
+        """Return the last attempt on the way to the end of a path; None if there is none after the last version."""
+        _, added = self.version(path)
+        ends = range(len(path) - 1, len(path) - len(added), -1)
+        tried = (self._attempts.get(self.seen[path[:end]].digest) for end in ends if path[:end] in self.seen)
+        return next((attempt for attempt in tried if attempt is not None), None)
 
     def sound(self, path: Path) -> bool:
         """Whether the changes do not include all those that an attempt is thought to be wrong for."""
         return not any(wrong.issubset(path) for wrong in self._wrong)
 
     def add(self, path: Path, sight: Sight) -> None:
-        """Add what was seen at the end of a path."""
-        self.seen[path] = sight
+        """Add what was seen at the end of a path, unless more is known of it."""
+        if path not in self.seen or not self.seen[path].critical:
+            self.seen[path] = sight
         before = self.seen.get(path[:-1])
         if before is not None and before.tflops > 0:
             gain = math.log(sight.tflops / before.tflops) if sight.tflops else _FAULT
@@ -106,9 +113,17 @@ class Paths:
             self.gains[path[-1]] = sum(self._gains[path[-1]]) / len(self._gains[path[-1]])
 
 
-def surely(score: Score) -> float:
-    """Return the predicted speed if most doubts are true, in TFLOPS."""
-    return _surely(score.geomean_tflops, geometric_mean(case.doubt for case in score.cases))
+def seen_of(score: Score, digest: str, plan_digest: str | None) -> Sight:
+    """Return what is seen of a source with this prediction."""
+    doubt = geometric_mean(case.doubt for case in score.cases)
+    return Sight(_surely(score.geomean_tflops, doubt), digest, plan_digest, critical_resources(score))
+
+
+def critical_resources(score: Score) -> frozenset[str]:
+    """Return what holds the benchmark cases back most, as the performance model found it; nothing where speed was only
+    measured.
+    """
+    return frozenset(case.critical or case.limiter for case in score.cases) - {""}
 
 
 def _surely(tflops: float, doubt: float) -> float:
@@ -127,111 +142,121 @@ class _Option:
     value: float
     """Logarithm of the speed in TFLOPS that is expected of it."""
     digest: str
-    edit: Edit
+    path: Path
+    source: str
 
 
 class Scout:
-    """Looks at edits of one start, and ranks what it and earlier steps have seen."""
+    """Looks at edits of a run's versions, or of one of them, and ranks what it and earlier steps have seen."""
 
     def __init__(
         self,
         brief: Brief,
         look: Looker,
-        parent: Version,
-        start: Edit,
         moves: Sequence[Move],
-        values: Mapping[str, float],
+        values: Callable[[frozenset[str]], Mapping[str, float]],
         rng: random.Random,
     ) -> None:
-        """``values`` are what each move is worth where nothing was seen of it yet, in log speed-up."""
-        self._brief, self._look, self._parent, self._start = brief, look, parent, start
-        self._moves, self._values, self._rng = {move.name: move for move in moves}, values, rng
-        self._paths = Paths(brief)
-        self._path: Path = (*self._paths.of(parent), *start.parts)
-        self._known = {sight.digest for sight in self._paths.seen.values()}
-        self._edits: dict[Path, Edit] = {(): start}
+        """``values`` are what each move is worth where nothing was seen of it yet, in log speed-up, given the resources
+        that are critical.
+        """
+        self._brief, self._look, self._values, self._rng = brief, look, cache(values), rng
+        self._moves = {move.name: move for move in moves}
+        self._paths = paths = Paths(brief)
+        self._versions = [brief.asked] if brief.asked else list(brief.versions)
+        self.known = {sight.digest for sight in paths.seen.values()}
+        """Digests of everything that was looked at, and of the versions."""
+        self._sources: dict[Path, str | None] = {paths.of(each): each.attempt.source for each in self._versions}
 
     def explore(self, most: int) -> bool:
         """Look at ``most`` edits, or as many as there are; return whether looks say anything here."""
-        start = self._paths.seen.get(self._path)
-        if start is None and most > 0:
-            (found,) = self._look([self._variation(self._start)])
-            start = self._keep(self._start, found)
-            most -= 1
-        if start is None or not start.tflops:
+        paths = self._paths
+        unseen = [paths.of(each) for each in reversed(self._versions) if paths.of(each) not in paths.seen][:most]
+        self._look_at([(path, self._sources[path] or "") for path in unseen])
+        most -= len(unseen)
+        if not any(sight.tflops for _, sight in self._nodes()):
             return False
         while most > 0 and (batch := self._batch(min(_BATCH, most))):
-            for edit, found in zip(batch, self._look([self._variation(edit) for edit in batch]), strict=True):
-                self._keep(edit, found)
+            self._look_at(batch)
             most -= len(batch)
         return True
 
-    def ranked(self, tried: Collection[str]) -> Iterator[Edit]:
-        """Yield the edits that were seen and not ``tried``, by digest, the fastest first; of equal plans only one."""
+    def ranked(self, tried: Collection[str]) -> Iterator[tuple[Version, Edit, int | None]]:
+        """Yield the edits that were seen and not ``tried``, by digest, the fastest first; of equal plans only one.
+
+        With each go the version that it is of, and the attempt that it was built on since, if any.
+        """
         plans = {sight.plan_digest for sight in self._paths.seen.values() if sight.digest in tried} - {None}
-        for added, sight in self._seen():
-            if sight.digest not in tried and sight.plan_digest not in plans and (edit := self._edit(added)):
-                yield edit
+        for path, sight in self._nodes():
+            version, added = self._paths.version(path)
+            if not added or sight.digest in tried or sight.plan_digest in plans:
+                continue
+            if (source := self._source(path)) is not None:
+                yield version, edit_of("; ".join(added), source, ""), self._paths.built_on(path)
                 plans.add(sight.plan_digest)
 
-    def _seen(self) -> list[tuple[Path, Sight]]:
+    def _nodes(self) -> list[tuple[Path, Sight]]:
         """Return what can be launched and is not known to be wrong, the fastest first, ties in the order of looking."""
-        seen, path = self._paths, self._path
-        found = [each for each in seen.below(path) if each[1].tflops and seen.sound((*path, *each[0]))]
+        paths, wanted = self._paths, {each.number for each in self._versions}
+        found = [
+            (path, sight)
+            for path, sight in paths.seen.items()
+            if sight.tflops and paths.sound(path) and paths.version(path)[0].number in wanted
+        ]
         return sorted(found, key=lambda each: -each[1].tflops)
 
-    def _batch(self, size: int) -> list[Edit]:
+    def _batch(self, size: int) -> list[tuple[Path, str]]:
         """Draw different edits to look at together: those that are expected to be fastest, with some noise."""
-        nodes = [((), self._paths.seen[self._path]), *self._seen()]
-        made = ((sight, edit) for added, sight in nodes if (edit := self._edit(added)))
-        open_ones = filter(None, (list(self._options(edit, sight.tflops)) for sight, edit in made))
-        options = list(chain.from_iterable(islice(open_ones, 1 + _BEAM)))
+        seeds = {self._paths.of(each) for each in self._versions if not each.parents}
+        nodes = self._nodes()
+        faster = filter(None, (list(self._options(*node)) for node in nodes if node[0] not in seeds))
+        options = list(chain.from_iterable(islice(faster, _BEAM)))
+        options += chain.from_iterable(self._options(*node) for node in nodes if node[0] in seeds)
         noise = [-math.log(-math.log(1 - self._rng.random())) for _ in options]  # so that all are drawn by exp(value)
         order = sorted(range(len(options)), key=lambda i: -(options[i].value / _NOISE + noise[i]))
-        batch: dict[str, Edit] = {}
+        batch: dict[str, tuple[Path, str]] = {}
         for i in order:
-            batch.setdefault(options[i].digest, options[i].edit)
+            batch.setdefault(options[i].digest, (options[i].path, options[i].source))
             if len(batch) == size:
                 break
         return list(batch.values())
 
-    def _options(self, node: Edit, tflops: float) -> Iterator["_Option"]:
-        """Yield what one more move makes of ``node`` that is new and not known to be wrong."""
-        gains, root = self._paths.gains, self._paths.of(self._parent)
-        for move in self._moves.values():
+    def _options(self, path: Path, sight: Sight) -> Iterator[_Option]:
+        """Yield what one more move makes of what lies at the end of ``path`` that is new and not known to be wrong."""
+        gains, source = self._paths.gains, self._source(path)
+        for move in self._moves.values() if source is not None else ():
             seen = [gain for change, gain in gains.items() if change.startswith(f"{move.name}: ")]
-            value = (self._values[move.name] + sum(max(0.0, gain) for gain in seen)) / (1 + len(seen))
-            for rank, variant in enumerate(move.variants(node.source, self._brief.target)):
-                edit = node.then(move.name, variant.label, variant.source)
-                digest = self._brief.candidate(variant.source).digest
-                if digest not in self._known and self._paths.sound((*root, *edit.parts)):
-                    gain = gains.get(edit.parts[-1], value / (rank + 1))
-                    yield _Option(math.log(tflops) + gain, digest, edit)
+            expected = self._values(sight.critical)[move.name] + sum(max(_LOSS, gain) for gain in seen)
+            expected /= 1 + len(seen)
+            for rank, variant in enumerate(move.variants(source or "", self._brief.target)):
+                change = f"{move.name}: {variant.label}"
+                further, digest = (*path, change), self._brief.candidate(variant.source).digest
+                if digest not in self.known and self._paths.sound(further):
+                    gain = gains.get(change, expected / (rank + 1) if expected > 0 else expected * (rank + 1))
+                    yield _Option(math.log(sight.tflops) + gain, digest, further, variant.source)
 
-    def _edit(self, added: Path) -> Edit | None:
-        """Make an edit again that was seen; None where the moves no longer make it."""
-        if added not in self._edits:
-            before = self._edit(added[:-1])
-            name, _, what = added[-1].partition(": ")
-            variants = (
-                ()
-                if before is None or name not in self._moves
-                else self._moves[name].variants(before.source, self._brief.target)
-            )
-            made = next((variant for variant in variants if variant.label == what), None)
-            if before is None or made is None:
-                return None
-            self._edits[added] = before.then(name, what, made.source)
-        return self._edits[added]
+    def _source(self, path: Path) -> str | None:
+        """Make the source at the end of a path again; None where the moves no longer make it."""
+        if path not in self._sources:
+            before = self._source(path[:-1]) if path[1:] else None
+            name, _, what = path[-1].partition(": ")
+            move = self._moves.get(name)
+            variants = () if before is None or move is None else move.variants(before, self._brief.target)
+            self._sources[path] = next((variant.source for variant in variants if variant.label == what), None)
+        return self._sources[path]
 
-    def _variation(self, edit: Edit) -> Variation:
-        return Variation(self._brief.candidate(edit.source), edit.change, (self._parent.number,))
-
-    def _keep(self, edit: Edit, found: Findings) -> Sight:
-        tflops = surely(found.score) if found.score else 0.0
-        sight = Sight(tflops, self._brief.candidate(edit.source).digest, found.plan_digest)
-        added = edit.parts[len(self._start.parts) :]
-        self._paths.add((*self._path, *added), sight)
-        self._known.add(sight.digest)
-        self._edits[added] = edit
-        return sight
+    def _look_at(self, batch: Sequence[tuple[Path, str]]) -> None:
+        candidates = [self._brief.candidate(source) for _, source in batch]
+        variations = []
+        for (path, _), candidate in zip(batch, candidates, strict=True):
+            version, added = self._paths.version(path)
+            variations.append(Variation(candidate, "; ".join(added), (version.number,)))
+        found = self._look(variations) if variations else ()
+        for (path, source), candidate, findings in zip(batch, candidates, found, strict=True):
+            if findings.score is None:
+                sight = Sight(0.0, candidate.digest, findings.plan_digest)
+            else:
+                sight = seen_of(findings.score, candidate.digest, findings.plan_digest)
+            self._paths.add(path, sight)
+            self.known.add(sight.digest)
+            self._sources[path] = source

@@ -96,6 +96,11 @@ class Anatomy:
         return tuple(outer for outer in found if not any(inner in found for inner in tree.find(outer.body, cst.For)))
 
     @cached_property
+    def specialised(self) -> bool:
+        """Whether the warps of a loop over keys have roles. What breaks the pass that gives them is no move then."""
+        return any(tree.keyword(loop.call, "warp_specialize") for loop in self.loops)
+
+    @cached_property
     def parameters(self) -> tuple[str, ...]:
         """Names of the kernel's parameters, in order."""
         return tuple(parameter.name.value for parameter in self.kernel.params.params)

@@ -79,7 +79,7 @@ EXPONENTIAL_MOVES = (
     Move(
         "polynomial",
         "exponentials keep the tensor cores waiting where both are busy: multiply-adds can compute some of them",
-        0.02,
+        0.05,
         "Hopper or later, and exponentials of a late scale",
         _edit_polynomial,
         frozenset({"exp", "latency", "tensor"}),

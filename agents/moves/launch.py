@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import libcst as cst
 
@@ -152,8 +153,9 @@ def _steps(anatomy: Anatomy, knob: _Knob | None, allowed: tuple[int | None, ...]
 
 
 def _edit_tiles(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
-    for knob in _tiles(anatomy):
-        yield from _steps(anatomy, knob, TILE_SIZES)
+    """Yield the nearest sizes of all tiles first."""
+    for nearest in zip_longest(*(_steps(anatomy, knob, TILE_SIZES) for knob in _tiles(anatomy))):
+        yield from filter(None, nearest)
 
 
 def _edit_share(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
@@ -166,7 +168,8 @@ def _edit_share(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Mod
 
 
 def _edit_warps(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
-    yield from _steps(anatomy, _knob(anatomy, "num_warps"), WARPS)
+    if not anatomy.specialised or target.tensor_memory:
+        yield from _steps(anatomy, _knob(anatomy, "num_warps"), WARPS)
 
 
 def _edit_stages(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
@@ -181,7 +184,7 @@ def _edit_shape(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Mod
     """Set tiles, warps and stages together, to one of the shapes known to suit the architecture."""
     tiles = {knob.name: knob.value for knob in _tiles(anatomy)}
     masks = [mask for mask in map(anatomy.masks, anatomy.loops) if mask and mask.causal]
-    if not masks or masks[0].block_rows not in tiles or anatomy.loops[0].step not in tiles:
+    if anatomy.specialised or not masks or masks[0].block_rows not in tiles or anatomy.loops[0].step not in tiles:
         return
     names = (masks[0].block_rows, anatomy.loops[0].step, "num_warps", "num_stages")
     for shape in _shapes(target):
@@ -234,7 +237,7 @@ LAUNCH_MOVES = (
     Move(
         "registers",
         "a cap on registers can let another CTA onto the SM, at the risk of spills",
-        0.01,
+        0.005,
         "a launch with maxnreg as a number, or without",
         _edit_registers,
         frozenset({"latency"}),

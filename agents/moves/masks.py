@@ -29,7 +29,7 @@ def _edit_skip(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Modu
 
 def _edit_split(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
     """Put a loop without masks over the blocks that every row sees in full before the loop over the rest."""
-    if len(anatomy.loops) != 1:
+    if len(anatomy.loops) != 1 or anatomy.specialised:
         return
     (loop,) = anatomy.loops
     masks = anatomy.masks(loop)

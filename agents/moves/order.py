@@ -154,7 +154,7 @@ ORDER_MOVES = (
     Move(
         "reverse",
         "causal blocks differ in length: the longest first leaves short ones to fill the last wave",
-        0.04,
+        0.02,
         "a causal mask, and the rows of a program by its number",
         _edit_reverse,
     ),
@@ -169,14 +169,14 @@ ORDER_MOVES = (
     Move(
         "persistent",
         "programs that walk over tiles are started once: no gaps between waves, and two a SM overlap their ends",
-        0.02,
+        0.01,
         "a grid of two axes, and a kernel that does not return early",
         _edit_persistent,
     ),
     Move(
         "side",
         "blocks of several heads side by side: the longest of all start first, and few heads share the L2 cache",
-        0.02,
+        0.03,
         "a grid of two axes, one of which numbers the blocks of a causal mask's rows",
         _edit_side,
     ),

@@ -19,7 +19,7 @@ _RELIEVED = frozenset({"latency", "exp", "cta_barrier"})
 def _edit_skew(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
     """Compute the scores of the next tile before the softmax of this one."""
     every = [_skewed(anatomy, loop) for loop in anatomy.loops]
-    if not every or every[0] is None:
+    if not every or every[0] is None or anatomy.specialised:
         return
     yield "scores of the next tile before this one's softmax", tree.replace(anatomy.module, every[0])
     if len(every) > 1 and all(every):
@@ -129,7 +129,7 @@ def _guarded(anatomy: Anatomy, loop: Loop, line: cst.BaseStatement) -> cst.BaseS
 def _edit_pingpong(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
     """Give each program two tiles of rows; the scores of both come before the softmax of the first."""
     masks = next((mask for mask in map(anatomy.masks, anatomy.loops) if mask and mask.causal), None)
-    if masks is None:
+    if masks is None or (anatomy.specialised and not target.tensor_memory):
         return
     label, rows = "two tiles of rows a program", setting(anatomy, masks.block_rows)
     if rows and 2 * rows in TILE_SIZES and (changed := with_knobs(anatomy, {masks.block_rows: 2 * rows})):
@@ -259,7 +259,7 @@ OVERLAP_MOVES = (
     Move(
         "skew",
         "the next tile's scores need nothing of this tile: tensor cores compute them while exponentials are computed",
-        0.03,
+        0.02,
         "a loop over keys whose scores are made of that tile's keys alone",
         _edit_skew,
         _RELIEVED,
@@ -267,7 +267,7 @@ OVERLAP_MOVES = (
     Move(
         "pingpong",
         "with two tiles of rows, one can be in its softmax while the other's products keep the tensor cores busy",
-        0.03,
+        0.05,
         "a causal mask, and rows placed once",
         _edit_pingpong,
         _RELIEVED | {"l2", "shared", "lsu"},

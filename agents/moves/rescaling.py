@@ -19,9 +19,8 @@ def _edit_lazy(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Modu
 
     Exponentials grow to e^8 at most, and the sums that they enter are float32.
     """
-    specialised = any(tree.keyword(loop.call, "warp_specialize") for loop in anatomy.loops)
     found = [_Online.read(walk) for walk in anatomy.walks]
-    if not found or (specialised and target.tensor_memory):
+    if not found or anatomy.specialised:
         return
     edits: dict[cst.CSTNode, tree.Replacement] = {}
     for online in found:
@@ -80,8 +79,8 @@ RESCALING_MOVES = (
     Move(
         "lazy",
         "a maximum that grows little need not be subtracted at once: most tiles leave the output as it is",
-        0.03,
-        "an online softmax that rescales the output in a line of its own; no specialised warps on Blackwell",
+        0.01,
+        "an online softmax that rescales the output in a line of its own; no roles for warps",
         _edit_lazy,
         frozenset({"fma", "issue", "tensor_memory"}),
     ),

@@ -120,7 +120,7 @@ SOFTMAX_MOVES = (
     Move(
         "late-scale",
         "scale and subtraction of the maximum become one fused multiply-add per score",
-        0.1,
+        0.02,
         "a softmax of scores that are multiplied by a parameter before their maximum is taken",
         _edit_late_scale,
         frozenset({"issue", "fma"}),

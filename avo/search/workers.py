@@ -28,7 +28,7 @@ from avo.search.step import StepOutcome, Work
 from avo.search.transfer import timing_first
 from evaluator.errors import EvaluatorError, EvaluatorUnavailable
 from evaluator.evaluators import AnyRequest, Evaluator, Tell, suite_of
-from evaluator.inspection import Findings, Inspection
+from evaluator.inspection import Findings, Inspection, Look
 from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.errors import StoreError
@@ -38,6 +38,8 @@ START_S = 600.0
 """Longest wait for an evaluator to start: on a cluster a node may have to come up for it first."""
 _TELL_S = 1.0
 """Seconds between questions how far an examination is."""
+_LOOKS_KEPT = 1000
+"""Most looks at candidates whose findings the pool keeps."""
 _LOOK_S = 5.0
 """Seconds between checks that Ray is still there."""
 _GONE_S = 20.0
@@ -72,12 +74,25 @@ class EvaluatorPool:
         self._count = count
         self._pool: Pool[Any] | None = None
         self._heard: dict[str, tuple[int, int]] = {}
+        self._looks: dict[Inspection, asyncio.Future[Any]] = {}
 
     async def ask(self, method: str, *arguments: Any) -> Any:
-        """Return what the method of the next free evaluator worker does; raises ``EvaluatorUnavailable``."""
+        """Return what the method of the next free evaluator worker does; raises ``EvaluatorUnavailable``.
+
+        Workers that see the same record look at the same candidates: each is looked at once.
+        """
         if self._pool is None:
             self._pool = Pool(self._start, ray.kill, self._count)
-        return await self._pool.ask(lambda evaluator: _answer(getattr(evaluator, method).remote(*arguments)))
+        ask = partial(self._pool.ask, lambda evaluator: _answer(getattr(evaluator, method).remote(*arguments)))
+        look = next((each for each in arguments if isinstance(each, Inspection) and each.look is Look.SPEED), None)
+        if look is None:
+            return await ask()
+        known = self._looks.get(look)
+        if known is None or (known.done() and (known.cancelled() or known.exception())):
+            known = self._looks[look] = asyncio.ensure_future(ask())
+            if len(self._looks) > _LOOKS_KEPT:
+                del self._looks[next(iter(self._looks))]
+        return await asyncio.shield(known)
 
     async def follow(self, request: AnyRequest, key: str) -> Any:
         """Return the answer like ``ask``; meanwhile ``heard`` returns how far it is."""

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import libcst as cst
 import pytest
@@ -13,8 +14,9 @@ from agents.errors import CandidateTaken
 from agents.moves import MOVES
 from agents.moves.anatomy import Anatomy
 from agents.moves.move import Move
-from agents.mutate import Mutate, critical_resources, move_values
+from agents.mutate import Mutate, move_values
 from agents.operator import Brief, Proposal, Variation
+from agents.scouting import critical_resources
 from evaluator.candidate import Candidate
 from evaluator.catalogue import get_problem
 from evaluator.evaluation import CaseScore, Evaluation, Fault, Score, Status
@@ -86,18 +88,27 @@ class World:
             1.0,
             NOW,
             decision=attempt.decision,
+            built_on=attempt.built_on,
         )
         self.attempts.append(summary)
         self.made[attempt.id] = attempt
 
-    def __call__(self, candidate: Candidate, *, change: str, parents: tuple[int, ...]) -> Attempt:
+    def __call__(
+        self,
+        candidate: Candidate,
+        *,
+        change: str,
+        parents: tuple[int, ...],
+        hypothesis: str = "",
+        built_on: int | None = None,
+    ) -> Attempt:
         """Evaluate by ``score``, or else by the parent's score times ``speed[move]``, 1 unless told."""
         tflops = self.versions[parents[0]].attempt.evaluation.geomean_tflops
         for part in change.split("; "):
             tflops *= self.speed.get(part.partition(":")[0], 1.0)
         if self.score:
             tflops = self.score(candidate.source)
-        self.last = self.attempt(candidate, tflops, change, parents)
+        self.last = replace(self.attempt(candidate, tflops, change, parents), built_on=built_on)
         self.record(self.last)
         return self.last
 
@@ -164,11 +175,11 @@ def test_a_candidate_that_another_worker_holds_is_left_to_it() -> None:
     class Shared(World):
         taken = ""
 
-        def __call__(self, candidate: Candidate, *, change: str, parents: tuple[int, ...]) -> Attempt:
+        def __call__(self, candidate: Candidate, **how: Any) -> Attempt:
             if not self.taken or candidate.digest == self.taken:
                 self.taken = candidate.digest
                 raise CandidateTaken
-            return super().__call__(candidate, change=change, parents=parents)
+            return super().__call__(candidate, **how)
 
     world = Shared()
     proposal = world.step(1, Mutate())
@@ -280,9 +291,7 @@ def test_a_move_that_relieves_the_critical_resource_is_worth_twice_as_much_until
 
 def test_the_critical_resource_of_a_version_is_the_models_else_what_limits_it_most() -> None:
     def resources(*cases: CaseScore) -> frozenset[str]:
-        (seed,) = World().versions
-        evaluation = replace(verdict(1.0), score=Score(ScoreKind.PREDICTED, "h100", cases))
-        return critical_resources(replace(seed.attempt, evaluation=evaluation))
+        return critical_resources(Score(ScoreKind.PREDICTED, "h100", cases))
 
     assert resources(CaseScore("a", 1.0, 1.0, "tensor", critical="exp")) == {"exp"}
     assert resources(CaseScore("a", 1.0, 1.0, "tensor"), CaseScore("b", 1.0, 1.0, "hbm")) == {"tensor", "hbm"}
@@ -291,6 +300,7 @@ def test_the_critical_resource_of_a_version_is_the_models_else_what_limits_it_mo
 
 def test_what_holds_the_parent_back_decides_what_is_tried_first() -> None:
     """Two moves of equal priors: with twice the value, one is drawn four times as often."""
+    moves = [replace(move, prior=0.1) for move in MOVES if move.name in ("stages", "late-scale")]
     tries = {}
     for critical in ("exp", "latency"):
         tried = []
@@ -298,7 +308,7 @@ def test_what_holds_the_parent_back_decides_what_is_tried_first() -> None:
             world = World()
             attempt = replace(world.versions[0].attempt, evaluation=verdict(100.0, critical))
             world.versions[0] = replace(world.versions[0], attempt=attempt)
-            world.step(seed, Mutate([move for move in MOVES if move.name in ("stages", "late-scale")]))
+            world.step(seed, Mutate(moves))
             tried.append(world.last.change.partition(":")[0])
         tries[critical] = tried.count("stages")
     assert tries["latency"] > tries["exp"] + 6

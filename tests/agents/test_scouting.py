@@ -9,9 +9,10 @@ import pytest
 from agents.moves.anatomy import Anatomy
 from agents.moves.move import Move
 from agents.mutate import Mutate
+from evaluator.candidate import Candidate
 from evaluator.evaluation import CaseScore, Score
 from evaluator.target import ScoreKind, Target
-from tests.agents.test_mutate import World
+from tests.agents.test_mutate import SEED, World, told
 
 
 def adding(name: str, *numbers: int) -> Move:
@@ -80,10 +81,45 @@ def test_a_version_is_edited_with_what_was_seen_on_the_way_to_it() -> None:
     assert {look.change for look in world.looks} == {"alpha: to 1", "alpha: to 2", "alpha: to 3"}
     world.step(3, Mutate(MOVES[:2]), looks=4)
     assert (world.last.change, world.last.parents) == ("beta: to 2", (1,))
-    world.step(2, Mutate(MOVES[:2]), looks=1)  # goes back to the seed, and to what is not beyond version 1
+    world.step(2, Mutate(MOVES[:2]), told(restart_from=0), looks=1)  # to the seed, and what is not beyond version 1
     assert world.last.parents == (0,)
     assert "alpha: to 3" not in world.last.change
     assert fastest(world) == pytest.approx(150.0)
+
+
+def test_looks_go_where_most_is_expected_also_from_a_slower_seed() -> None:
+    """Slow is slower by half, but a move that it alone allows is worth much."""
+
+    def edit(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
+        if "slow = 1" in anatomy.module.code and "plan" not in anatomy.module.code:
+            yield "all at once", cst.parse_module(f"{anatomy.module.code}\nplan = 1\n")
+
+    def speed(source: str) -> float:
+        return additive(source) * (0.5 if "slow" in source else 1.0) * (4.0 if "plan" in source else 1.0)
+
+    plan = Move("plan", "", 1.0, "", edit)
+    for seed in range(3):
+        world = World(score=speed, predict=speed)
+        world.versions.clear()
+        for source in (f"{SEED}\nslow = 1\n", SEED):
+            world.accept(world.attempt(Candidate("mha", source), speed(source), "seed", ()))
+        world.step(seed, Mutate([*MOVES, plan]), looks=12)
+        assert "plan" in world.looks[0].change
+        assert {look.parents for look in world.looks} == {(0,), (1,)}
+        assert world.last.change.startswith("plan: all at once; ")
+
+
+def test_an_attempt_says_which_earlier_one_it_adds_to() -> None:
+    world = World(score=additive, predict=additive)
+    for seed in range(4):
+        world.step(seed, Mutate(MOVES), looks=3)
+    made = {attempt.attempt_id: attempt for attempt in world.attempts}
+    based = [attempt for attempt in world.attempts if attempt.built_on]
+    assert based
+    for attempt in world.attempts:
+        earlier = [each for each in made.values() if attempt.change.startswith(f"{each.change}; ")]
+        longest = max(earlier, key=lambda each: len(each.change), default=None)
+        assert attempt.built_on == (longest.attempt_id if longest else None)
 
 
 def test_what_includes_a_change_that_was_wrong_is_not_evaluated() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from agents.moves import MOVES
+from evaluator.target import Target
 from evaluator.targets import get_target
 from seeds import seed_source
 
@@ -60,3 +61,15 @@ def test_tensors_that_descriptors_cannot_read_are_loaded_by_pointers(complaint: 
     source = apply(SEED, "device-descriptors")
     assert complaint(source) == ""  # one of the cases has rows of an odd number of bytes
     assert complaint(source.replace("DESCRIPTORS=describable(q, k, v)", "DESCRIPTORS=True")) != ""
+
+
+@pytest.mark.parametrize(
+    ("target", "broken"),
+    [(H100, {"split", "skew", "pingpong", "shape", "warps", "lazy"}), (B200, {"split", "skew", "shape", "lazy"})],
+    ids=["h100", "b200"],
+)
+def test_what_breaks_the_pass_is_no_move_once_warps_have_roles(target: Target, broken: set[str]) -> None:
+    plain, *_ = (variant.source for variant in BY_NAME["specialise"].variants(SEED, H100))
+    before = apply(SEED, "descriptors", "exp2")
+    assert {name for name in broken if not BY_NAME[name].variants(before, target)} == set()
+    assert {name for name in broken if BY_NAME[name].variants(plain, target)} == set()

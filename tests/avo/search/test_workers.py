@@ -1,11 +1,13 @@
 """Real worker processes: nothing is lost when one dies, and none outlives the run."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +18,14 @@ from ray.exceptions import LocalRayletDiedError, OutOfMemoryError, RayError
 from avo.config import RunConfig
 from avo.errors import ConfigError, RunFailed
 from avo.search import cluster, workers
-from avo.search.workers import RayCrew, hire
+from avo.search.workers import EvaluatorPool, RayCrew, hire
+from evaluator.errors import EvaluatorUnavailable
+from evaluator.evaluators import FakeEvaluator
+from evaluator.inspection import Inspection, Look
 from evaluator.serving import process
 from lineage_db.records import RunState, StepState
 from lineage_db.store import Store
+from tests.avo import fakes
 from tests.avo.fakes import make_run
 
 PATIENCE_S = 600.0
@@ -115,6 +121,35 @@ def test_evaluators_that_measure_here_get_a_gpu_each_and_nobody_else_any(
     ray.remote_arguments[0][0]()
     measuring = ("--equivalence-margin", "0.005", "--cascade", "0.1")
     assert (made["command"], made["options"]) == (command, measuring if target == "cuda" else ())
+
+
+def test_what_several_workers_look_at_is_looked_at_once_and_again_where_that_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Any] = []
+
+    async def answer(request: Any) -> str:
+        asked.append(request)
+        await asyncio.sleep(0)
+        if len(asked) == 1:
+            raise EvaluatorUnavailable("gone")
+        return f"answer {len(asked)}"
+
+    async def ready() -> str:
+        return "h100"
+
+    judge = SimpleNamespace(ask=SimpleNamespace(remote=answer), target=SimpleNamespace(remote=ready))
+    look = Inspection(Look.SPEED, "mha", "source")
+
+    async def work() -> list[str]:
+        pool = EvaluatorPool(lambda: FakeEvaluator(fakes.judge), SimpleNamespace(remote=lambda make: judge), 2)
+        with pytest.raises(EvaluatorUnavailable):
+            await pool.ask("ask", look)
+        together = await asyncio.gather(pool.ask("ask", look), pool.ask("ask", replace(look)))
+        return [*together, await pool.ask("ask", look), await pool.ask("ask", replace(look, look=Look.CHECK))]
+
+    monkeypatch.setattr(workers.ray, "kill", lambda actor: None)
+    assert asyncio.run(work()) == ["answer 2", "answer 2", "answer 2", "answer 3"]
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "head"])
