@@ -95,11 +95,11 @@ def stages(target: str, suite: str, before: str | None, look: bool = False) -> d
         judging._server.run(
             f"{compiler.JOB_MODULE}:canonical", b'{"texts": [], "arch": 90}', judging._tools.compiler._limits
         )
-        assert judging._server.pid is not None
-        server = _innermost(judging._server.pid)
+        server = judging._server.pid
+        assert server is not None
 
         def clock() -> float:
-            return time.process_time() + _processor_s(server)
+            return time.process_time() + server_s(server)
 
         def timed(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
             def call(*args: Any, **options: Any) -> Any:
@@ -157,14 +157,11 @@ def processor_s(target: str, problem: str, kernel: str, suite: str, closely: boo
     return time.process_time() - started, jobs.ru_utime + jobs.ru_stime
 
 
-def _innermost(pid: int) -> int:
-    """Return the process below ``pid`` that has no children: the server, in namespaces or not."""
+def server_s(pid: int) -> float:
+    """Return the seconds of processor time of a judge's server of jobs, started as process ``pid``, and of its jobs."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return _innermost(int(children[0])) if children else pid
-
-
-def _processor_s(pid: int) -> float:
-    """Processor time of a process and the children that it has waited for."""
+    if children:  # it is in namespaces: the server is the one within that has no process below it between jobs
+        return server_s(int(children[0]))
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 

@@ -1,0 +1,85 @@
+"""A judge whose answers are kept on disk with what they cost, so that runs of several operators share them."""
+
+import gc
+import hashlib
+import os
+import pickle
+import resource
+import time
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bench.evaluate import server_s
+from evaluator.evaluators import AnyRequest, Evaluator
+from evaluator.target import Target
+from evaluator.targets import get_target
+
+ROOT = Path(__file__).parents[2]
+
+
+def version_of_the_judge() -> str:
+    """Return what identifies the evaluator's sources: an answer holds as long as these are the same."""
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / "evaluator").rglob("*.py")):
+        digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class RememberingJudge(Evaluator):
+    """A judge in this process that is asked each question once, whoever asked it first.
+
+    ``spent`` is the processor time, in seconds, that all its answers took when they were given, and ``worked`` what
+    this process itself took to give the new ones among them.
+    """
+
+    def __init__(self, target: str, suite: str, folder: Path) -> None:
+        """``folder`` keeps the answers; several processes may share it."""
+        self._target, self._suite = target, suite
+        self._folder = folder / version_of_the_judge() / f"{target}-{suite}"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self.spent = self.worked = 0.0
+
+    @property
+    def target(self) -> Target:
+        """What it judges for."""
+        return get_target(self._target)
+
+    def ask(self, request: AnyRequest) -> Any:
+        """Return the answer, as it was given the first time."""
+        kept = self._folder / hashlib.sha256(repr(request).encode()).hexdigest()
+        if kept.exists():
+            seconds, answer = pickle.loads(kept.read_bytes())
+        else:
+            own = time.process_time()  # before the judge is made: that is nobody's work
+            started = self._clock()
+            answer = self._judge.ask(request)
+            seconds = self._clock() - started
+            self.worked += time.process_time() - own
+            written = kept.with_suffix(f".{os.getpid()}")
+            written.write_bytes(pickle.dumps((seconds, answer)))
+            written.replace(kept)
+        self.spent += seconds
+        return answer
+
+    def close(self) -> None:
+        """End the judge, if one was needed."""
+        if "_judge" in vars(self):
+            self._judge.close()
+
+    @cached_property
+    def _judge(self) -> Any:
+        import torch
+
+        from evaluator.judging.judge import Judge
+        from evaluator.serving.allocator import keep_freed_memory
+
+        keep_freed_memory()
+        torch.set_num_threads(1)
+        gc.freeze()
+        return Judge(self.target, self._suite)
+
+    def _clock(self) -> float:
+        """Return the seconds of processor time of this process, of the judge's jobs, and of servers that ended."""
+        server, ended = self._judge._server.pid, resource.getrusage(resource.RUSAGE_CHILDREN)
+        return time.process_time() + ended.ru_utime + ended.ru_stime + (server_s(server) if server else 0.0)

@@ -1,0 +1,158 @@
+"""Runs of one operator on one problem and target, in this process, until a goal is reached; each leaves a record."""
+
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from agents.mutate import Mutate
+from agents.operator import VariationOperator
+from avo.config import START, RunConfig
+from avo.search.budget import Allowance
+from avo.search.run import utc_now
+from avo.search.seeding import SeedOperator
+from avo.search.step import Work
+from bench.known.__main__ import SUITE, sources
+from bench.search.remembering import ROOT, RememberingJudge
+from evaluator.candidate import Candidate
+from evaluator.targets import get_target
+from knowledge_base.library import Library
+from lineage_db.store import Store
+from seeds import fitting, seed_source
+
+PROBLEMS, TARGETS, OPERATORS, SEEDS = ("mha", "gqa", "fsa"), ("h100", "b200"), ("mutate", "tpe", "random"), range(5)
+LEVELS = (0.9, 0.95, 0.98)
+"""Shares of the best score known."""
+ATTEMPTS = 60
+"""A run ends after so many attempts, the seeds not counted."""
+BARREN = 3
+"""A run ends after so many steps in a row without a new attempt, as a worker's does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What one run searches, and with what."""
+
+    problem: str
+    target: str
+    operator: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """How its record is called."""
+        return f"{self.problem}-{self.target}-{self.operator}-{self.seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """How a run stood after a step: what it had spent since its seeds were judged, and the best version's speed."""
+
+    attempts: int
+    looks: int
+    seconds: float
+    """Processor time, the operator's and the judge's; of a remembered answer what it took when it was given."""
+    tflops: float
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One run."""
+
+    place: Place
+    known: float
+    """TFLOPS of the best kernel known, by the same model."""
+    commit: str
+    points: tuple[Point, ...]
+    """The first is that of the seeds."""
+
+    def reached(self, level: float) -> Point | None:
+        """Return where the run first had this share of the best score known."""
+        return next((point for point in self.points if point.tflops >= level * self.known), None)
+
+
+def make(place: Place, records: Path, answers: Path) -> Record:
+    """Return the record of a run, after doing the run if there is none.
+
+    A run that was stopped starts again, but the judge remembers what it was asked: this takes little time.
+    """
+    path = records / f"{place.name}.json"
+    if not path.exists():
+        record = search(place, answers)
+        records.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
+    return msgspec.json.decode(path.read_bytes(), type=Record)
+
+
+def operator_of(place: Place) -> VariationOperator:
+    """Return a new operator."""
+    if place.operator == "mutate":
+        return Mutate()
+    from bench.search.tuners import Tuner
+
+    return Tuner(place.operator, place.seed)
+
+
+def search(place: Place, answers: Path) -> Record:
+    """Do a run: as by ``avo run`` with one worker, but with a judge that remembers."""
+    problem, target = place.problem, place.target
+    names = fitting(problem, get_target(target).arch)
+    starts = [seed_source(problem, name) for name in names]
+    config = RunConfig(problem=problem, target=target, suite=SUITE, seed=place.seed, workers=1)
+    start = [{"origin": name, "source": source} for name, source in zip(names, starts, strict=True)]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Store.open(str(Path(folder, "lineage.db"))) as store,
+        RememberingJudge(target, SUITE, answers) as judge,
+    ):
+        known = judge.evaluate(Candidate(problem, sources()[problem, target])).geomean_tflops
+        stored = {**config.model_dump(), START: start}
+        run = store.create_run(
+            name=place.name, problem=problem, target=target, suite=SUITE, operator=place.operator, seed=place.seed,
+            config=stored, now=utc_now(),
+        )  # fmt: skip
+        work = Work(store, run, config, judge, Library.load(), utc_now, Allowance.of(config))
+        seeded = work.perform(SeedOperator(*starts, names=names), "w0")
+        points = [Point(0, 0, 0.0, _best(store, run.id))]
+        before, barren, operator = judge.spent, 0, operator_of(place)
+        began = time.process_time() - judge.worked
+        while points[-1].tflops < LEVELS[-1] * known and points[-1].attempts < ATTEMPTS and barren < BARREN:
+            barren = 0 if work.perform(operator, "w0").tried else barren + 1
+            history = store.history(run.id)
+            own = time.process_time() - judge.worked - began
+            attempts = len(history.attempts) - seeded.tried
+            spent = Point(attempts, len(history.looks), own + judge.spent - before, _best(store, run.id))
+            points.append(spent)
+            print(f"{place.name}: {attempts} attempts, {spent.looks} looks, {spent.tflops / known:.1%}", flush=True)
+        return Record(place, known, _commit(), tuple(points))
+
+
+def read(records: Path) -> list[Record]:
+    """Return the records that there are."""
+    return [msgspec.json.decode(path.read_bytes(), type=Record) for path in sorted(records.glob("*.json"))]
+
+
+def places(problems: Sequence[str], targets: Sequence[str], operators: Sequence[str]) -> list[Place]:
+    """Return the runs to do: a first seed of each before the second of any."""
+    return [
+        Place(problem, target, operator, seed)
+        for seed in SEEDS
+        for problem in problems
+        for target in targets
+        for operator in operators
+    ]
+
+
+def _best(store: Store, run_id: int) -> float:
+    return max((each.attempt.evaluation.geomean_tflops for each in store.versions(run_id)), default=0.0)
+
+
+def _commit() -> str:
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip() or "unknown"

@@ -1,0 +1,90 @@
+"""Runs of the benchmark of searches: they end at their goal, leave a record, and ask the judge nothing twice."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bench.search import runs
+from bench.search.remembering import RememberingJudge
+from bench.search.runs import Place, make, places
+from evaluator.candidate import Candidate
+from evaluator.evaluation import Evaluation
+from evaluator.evaluators import FakeEvaluator
+from tests.avo.fakes import Climber, Scripted, correct, judge, proposing
+
+PLACE = Place("mha", "h100", "mutate", 0)
+
+
+class Counted:
+    """Judges of a world without kernels, by the number of their questions."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.asked: list[Any] = []
+
+    def __call__(self, target: str, suite: str, folder: Path) -> RememberingJudge:
+        made, inner = RememberingJudge(target, suite, self.folder), FakeEvaluator(self.verdict)
+        ask = inner.ask
+        inner.ask = lambda request: (self.asked.append(request), ask(request))[1]  # type: ignore[method-assign,func-returns-value]
+        inner._server = SimpleNamespace(pid=None)  # type: ignore[attr-defined]
+        vars(made)["_judge"] = inner
+        return made
+
+    def verdict(self, candidate: Candidate) -> Evaluation:
+        """Return what the world says; the seed is a line of it, and the best kernel known has 120 TFLOPS."""
+        return correct(120.0) if candidate.source == "best known" else judge(candidate)
+
+
+@pytest.fixture
+def judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Counted:
+    made = Counted(tmp_path / "answers")
+    monkeypatch.setattr(runs, "RememberingJudge", made)
+    monkeypatch.setattr(runs, "sources", lambda: {("mha", "h100"): "best known"})
+    monkeypatch.setattr(runs, "seed_source", lambda problem, name: "tflops = 100.0")
+    monkeypatch.setattr(runs, "fitting", lambda problem, arch: ["plain"])
+    return made
+
+
+def test_a_run_ends_at_its_goal_and_its_record_has_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judges: Counted
+) -> None:
+    script = [proposing(f"tflops = {speed}") for speed in (105.0, 104.0, 118.0, 119.0)]
+    monkeypatch.setattr(runs, "operator_of", lambda place: Scripted(*script))
+    record = make(PLACE, tmp_path / "records", judges.folder)
+    assert [(point.attempts, round(point.tflops)) for point in record.points] == [
+        (0, 100),
+        (1, 105),
+        (2, 105),
+        (3, 118),
+    ]
+    assert record.known == pytest.approx(120.0)
+    asked = len(judges.asked)
+    assert make(PLACE, tmp_path / "records", judges.folder) == record
+    assert len(judges.asked) == asked
+
+
+def test_a_run_that_is_done_again_asks_the_judge_nothing_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judges: Counted
+) -> None:
+    monkeypatch.setattr(runs, "operator_of", lambda place: Climber())
+    first = make(PLACE, tmp_path / "one", judges.folder)
+    asked = len(judges.asked)
+    again = make(PLACE, tmp_path / "two", judges.folder)
+    assert len(judges.asked) == asked
+    assert [point.tflops for point in again.points] == [point.tflops for point in first.points]
+
+
+def test_a_run_ends_where_its_operator_has_nothing_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judges: Counted
+) -> None:
+    monkeypatch.setattr(runs, "operator_of", lambda place: Scripted(proposing("tflops = 100.0")))
+    record = make(PLACE, tmp_path / "records", judges.folder)
+    assert [point.attempts for point in record.points] == [0, 0, 0, 0]
+
+
+def test_every_operator_has_a_run_before_any_has_two() -> None:
+    made = places(["mha", "fsa"], ["h100"], ["mutate", "tpe"])
+    assert [place.seed for place in made] == sorted(place.seed for place in made)
+    assert len(made) == len(set(made)) == 20
