@@ -4,7 +4,9 @@ import argparse
 import contextlib
 import gc
 import os
+import select
 import sys
+import threading
 import time
 from functools import partial
 
@@ -39,8 +41,23 @@ def _cascade(text: str) -> float | None:
     return value
 
 
+def end_with_reader(pipe: int) -> None:
+    """End this process when nobody can read from ``pipe`` any more, even in the middle of a verdict.
+
+    Whoever asked may have been killed because memory ran out, and this process holds most of it.
+    """
+
+    def watch() -> None:
+        poll = select.poll()
+        poll.register(pipe, 0)  # which leaves errors: the other end is closed
+        poll.poll()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="reader", daemon=True).start()
+
+
 def main() -> int:
-    """Serve until standard input ends."""
+    """Serve until standard input ends, or until nobody reads the answers."""
     parser = argparse.ArgumentParser(prog="python -m evaluator", description=__doc__)
     parser.add_argument(
         "--target", required=True,
@@ -69,6 +86,7 @@ def main() -> int:
     # Verdicts alone go to standard output: whatever a library prints goes to standard error.
     verdicts = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    end_with_reader(verdicts.fileno())
     try:
         target = get_target(options.target)
         options.sandbox.check()

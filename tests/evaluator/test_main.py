@@ -1,6 +1,8 @@
 """The judge's own command line: what it takes is what a run may configure."""
 
 import argparse
+import subprocess
+import sys
 
 import pytest
 
@@ -19,3 +21,19 @@ def test_a_margin_is_more_than_nothing_and_less_than_half() -> None:
     for text in ("0", "0.5"):
         with pytest.raises(argparse.ArgumentTypeError, match=r"not between 0 and 0\.5"):
             _margin(text)
+
+
+def test_a_judge_that_nobody_listens_to_ends_whatever_it_is_doing() -> None:
+    code = (
+        "import time\nfrom evaluator.__main__ import end_with_reader\n"
+        "end_with_reader(1)\nprint('ready', flush=True)\ntime.sleep(3600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as busy:
+        assert busy.stdin is not None
+        assert busy.stdout is not None
+        assert busy.stdout.readline() == b"ready\n"
+        busy.stdin.close()
+        with pytest.raises(subprocess.TimeoutExpired):
+            busy.wait(timeout=0.2)
+        busy.stdout.close()
+        assert busy.wait(timeout=600) == 1
