@@ -26,7 +26,7 @@ from avo.search.acceptance import Thresholds, decide
 from evaluator.candidate import Candidate
 from evaluator.evaluation import CaseResult, CaseScore, Evaluation, Resources, Score, Status
 from evaluator.target import ScoreKind
-from lineage_db import tables
+from lineage_db import queries, tables
 from lineage_db.decision import Decision, Ruling
 from lineage_db.records import Attempt, Run, Step, StepState, Version
 from lineage_db.store import Store
@@ -74,6 +74,8 @@ def bulk(store: Store, run: Run, first: int, last: int) -> None:
                 [{**done, "number": n, "turn": n, "unfinished": 0, "started": now, "finished": now} for n in numbers],
             )
             steps = made.scalars().all()
+            next_attempt = queries.next_attempt(connection, run.id)
+            attempts = {number: next_attempt + place for place, number in enumerate(numbers)}
             rows: list[dict[str, object]] = []
             for number, step in zip(numbers, steps, strict=True):
                 if number % ACCEPTED < 2 or not rows:  # the evaluations in between are the same
@@ -81,14 +83,14 @@ def bulk(store: Store, run: Run, first: int, last: int) -> None:
                     written = found.to_json()
                 rows.append(
                     {
-                        "run_id": run.id, "step_id": step, "digest": f"{number:064x}", "plan_digest": f"{number:064x}",
-                        "status": found.status.value, "message": "", "geomean_tflops": found.geomean_tflops,
-                        "seconds": 4.0, "change": "BLOCK_M 64 -> 128", "parents": (), "started": now, "finished": now,
+                        "id": attempts[number], "run_id": run.id, "step_id": step, "digest": f"{number:064x}",
+                        "plan_digest": f"{number:064x}", "status": found.status.value, "message": "",
+                        "geomean_tflops": found.geomean_tflops, "seconds": 4.0, "change": "BLOCK_M 64 -> 128",
+                        "parents": (), "started": now, "finished": now,
                         "evaluation": written, "source": f"{source}\nNUMBER = {number}\n",
                     }
                 )  # fmt: skip
-            added = insert(tables.attempts).returning(tables.attempts.c.id, sort_by_parameter_order=True)
-            attempts = dict(zip(numbers, connection.execute(added, rows).scalars().all(), strict=True))
+            connection.execute(insert(tables.attempts), rows)
             if versions:
                 accepted = [
                     {"run_id": run.id, "number": n // ACCEPTED, "attempt_id": attempts[n], "parents": (),

@@ -103,9 +103,9 @@ class Claims(Part):
         self, connection: Connection, step_id: int, digest: str, attempt_id: int | None, *, now: datetime
     ) -> None:
         """Record what a running step is told about a candidate, see ``Answer``; raises ``StepNotRunning``."""
-        queries.lock_running_step(connection, step_id, now)
+        run, _ = queries.lock_running_step(connection, step_id, now)
         number = connection.scalar(select(func.count()).where(answers.c.step_id == step_id))
-        values = {"step_id": step_id, "number": number, "digest": digest, "attempt_id": attempt_id}
+        values = {"step_id": step_id, "number": number, "run_id": run.id, "digest": digest, "attempt_id": attempt_id}
         connection.execute(insert(answers).values(values))
 
     @transactional()

@@ -94,7 +94,7 @@ class Histories:
             self._marked[run_id] = len(versions)
             # Nor does it know how an attempt ended that was not decided finally. All other decisions stand.
             waiting = self._waiting.setdefault(run_id, set())
-            for attempt_id, decision in queries.decisions(connection, waiting).items():
+            for attempt_id, decision in queries.decisions(connection, run_id, waiting).items():
                 place = _place(attempts, attempt_id)
                 attempts[place] = replace(attempts[place], decision=decision)
                 if decision.ruling is not Ruling.ACCEPTABLE:

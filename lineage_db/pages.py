@@ -27,7 +27,7 @@ _VERDICTS = select(attempts.c.status, func.count()).where(_BETWEEN).group_by(att
 _LATEST = select(attempts.c.finished, attempts.c.status).where(_BETWEEN).order_by(attempts.c.id.desc()).limit(_MOST)
 _UNRESOLVED = (
     select(attempts.c.geomean_tflops)
-    .join_from(decisions, attempts, decisions.c.attempt_id == attempts.c.id)
+    .join_from(decisions, attempts)
     .where(
         decisions.c.run_id == _RUN,
         decisions.c.ruling == Ruling.UNRESOLVED,
@@ -40,8 +40,9 @@ _UNRESOLVED = (
 _RECENT = select(attempts.c.id).where(attempts.c.run_id == _RUN).order_by(attempts.c.id.desc()).limit(_MOST)
 _TURNED_DOWN = (
     select(attempts.c.id)
-    .outerjoin_from(attempts, decisions, decisions.c.attempt_id == attempts.c.id)
+    .outerjoin_from(attempts, decisions)
     .where(
+        attempts.c.run_id == _RUN,
         attempts.c.id.in_(_RECENT.scalar_subquery()),
         (attempts.c.status != Status.CORRECT) | decisions.c.ruling.not_in(OPEN),
     )
@@ -189,7 +190,7 @@ class Pages(Part):
         query = (
             select(attempts.c.id)
             .outerjoin_from(attempts, hypotheses)
-            .outerjoin(decisions, decisions.c.attempt_id == attempts.c.id)
+            .outerjoin(decisions, queries.OF_ATTEMPT)
             .where(attempts.c.run_id == run_id, attempts.c.id > after)
             .where(*(func.lower(said).contains(word.lower(), autoescape=True) for word in words))
             .order_by(attempts.c.id)

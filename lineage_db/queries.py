@@ -29,19 +29,22 @@ _LOCK_RUN = _CHANGED.where(_RUNS.id == bindparam("run_key")).returning(*_SHORT_R
 _LOCK_RUN_OF_STEP = _CHANGED.where(_RUNS.id == _OWNER).returning(*_SHORT_RUN)
 _SHORT_STEP = select(_STEPS.id, _STEPS.run_id, _STEPS.number, _STEPS.state).where(_STEPS.id == bindparam("step_key"))
 
-_OF_ATTEMPT = tables.decisions.c.attempt_id == _ATTEMPTS.id
+OF_ATTEMPT = (tables.decisions.c.run_id == _ATTEMPTS.run_id) & (tables.decisions.c.attempt_id == _ATTEMPTS.id)
+"""Which decision is on an attempt."""
 _HYPOTHESIS = func.coalesce(tables.hypotheses.c.text, "").label("hypothesis")
-_ORIGIN = tables.origins.c.attempt_id == _ATTEMPTS.id  # it has another key to the attempts
+# It has another key to the attempts.
+_ORIGIN = (tables.origins.c.run_id == _ATTEMPTS.run_id) & (tables.origins.c.attempt_id == _ATTEMPTS.id)
 _DECISION = [column for column in tables.decisions.c if column.name in Decision.__dataclass_fields__]
 WHOLE_ATTEMPTS = (
     select(*_ATTEMPTS, _HYPOTHESIS, tables.origins.c.built_on, *_DECISION)
     .outerjoin_from(tables.attempts, tables.hypotheses)
     .outerjoin(tables.origins, _ORIGIN)
-    .outerjoin(tables.decisions, _OF_ATTEMPT)
+    .outerjoin(tables.decisions, OF_ATTEMPT)
     .where(_ATTEMPTS.run_id == bindparam("run_key"))
 )
 """The attempts of the run ``run_key``, with all that ``to_attempt`` needs."""
 _ATTEMPT = WHOLE_ATTEMPTS.where(_ATTEMPTS.id == bindparam("attempt_key"))
+_LAST_ATTEMPT = select(func.max(_ATTEMPTS.id)).where(_ATTEMPTS.run_id == bindparam("run_key"))
 _SUMMARIES = (
     select(
         _ATTEMPTS.id.label("attempt_id"),
@@ -57,8 +60,8 @@ _SUMMARIES = (
     .join_from(tables.attempts, tables.steps)
     .outerjoin(tables.hypotheses)
     .outerjoin(tables.origins, _ORIGIN)
-    .outerjoin(tables.decisions, _OF_ATTEMPT)
-    .outerjoin(tables.versions, _VERSIONS.attempt_id == _ATTEMPTS.id)
+    .outerjoin(tables.decisions, OF_ATTEMPT)
+    .outerjoin(tables.versions, (_VERSIONS.run_id == _ATTEMPTS.run_id) & (_VERSIONS.attempt_id == _ATTEMPTS.id))
     .where(_ATTEMPTS.run_id == bindparam("run_key"))
     .order_by(_ATTEMPTS.id)
 )
@@ -71,7 +74,7 @@ _LOOKS_AFTER = (
     .order_by(_LOOKS.id)
 )
 _DECIDED = select(tables.decisions.c.attempt_id, *_DECISION)
-_ACCEPTABLE_OF_STEP = _DECIDED.join_from(tables.decisions, tables.attempts, _OF_ATTEMPT).where(
+_ACCEPTABLE_OF_STEP = _DECIDED.join_from(tables.decisions, tables.attempts, OF_ATTEMPT).where(
     _ATTEMPTS.step_id == bindparam("step_key"), tables.decisions.c.ruling == Ruling.ACCEPTABLE
 )
 _LINEAGE = (
@@ -92,7 +95,7 @@ _LINEAGE = (
     .join_from(tables.versions, tables.attempts)
     .outerjoin(tables.hypotheses)
     .outerjoin(tables.origins, _ORIGIN)
-    .outerjoin(tables.decisions, _OF_ATTEMPT)
+    .outerjoin(tables.decisions, OF_ATTEMPT)
     .where(_VERSIONS.run_id == bindparam("run_key"))
 )
 _VERSIONS_FROM = _LINEAGE.where(_VERSIONS.number >= bindparam("first")).order_by(_VERSIONS.number)
@@ -146,6 +149,11 @@ def attempt(connection: Connection, run_id: int, attempt_id: int) -> Attempt:
     return to_attempt(row)
 
 
+def next_attempt(connection: Connection, run_id: int) -> int:
+    """Return the number of the run's next attempt; the run has to be locked."""
+    return 1 + (connection.scalar(_LAST_ATTEMPT, {"run_key": run_id}) or 0)
+
+
 def summaries_after(connection: Connection, run_id: int, after: int) -> list[AttemptSummary]:
     """Return the run's attempts with ids larger than ``after``, oldest first."""
     rows = connection.execute(_SUMMARIES_AFTER, {"run_key": run_id, "after": after})
@@ -162,19 +170,20 @@ def looks_after(connection: Connection, run_id: int, after: int) -> list[Looked]
     return [record(Looked, row) for row in connection.execute(_LOOKS_AFTER, {"run_key": run_id, "after": after})]
 
 
-def decisions(connection: Connection, attempt_ids: Collection[int]) -> dict[int, Decision]:
-    """Return the decisions on these attempts, by attempt; those without one are left out."""
+def decisions(connection: Connection, run_id: int, attempt_ids: Collection[int]) -> dict[int, Decision]:
+    """Return the decisions on these attempts of the run, by attempt; those without one are left out."""
     if not attempt_ids:
         return {}
-    rows = connection.execute(_DECIDED.where(tables.decisions.c.attempt_id.in_(attempt_ids)))
+    of_run = _DECIDED.where(tables.decisions.c.run_id == run_id)
+    rows = connection.execute(of_run.where(tables.decisions.c.attempt_id.in_(attempt_ids)))
     return {row.attempt_id: record(Decision, row) for row in rows}
 
 
 def decide(connection: Connection, run_id: int, attempt_id: int, decision: Decision) -> None:
     """Record a decision, in place of an earlier one."""
     values = asdict(decision)
-    change = update(tables.decisions).where(tables.decisions.c.attempt_id == attempt_id).values(values)
-    if not connection.execute(change).rowcount:
+    key = (tables.decisions.c.run_id == run_id, tables.decisions.c.attempt_id == attempt_id)
+    if not connection.execute(update(tables.decisions).where(*key).values(values)).rowcount:
         connection.execute(insert(tables.decisions).values(attempt_id=attempt_id, run_id=run_id, **values))
 
 

@@ -230,6 +230,7 @@ class Attempt:
     """A candidate evaluated in a step."""
 
     id: int
+    """Its number in the run, from 1."""
     run_id: int
     step_id: int
     digest: str

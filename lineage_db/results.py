@@ -19,7 +19,7 @@ from lineage_db.records import Attempt, StepState, Submission, Version
 from lineage_db.tables import attempts, decisions, hypotheses, looks, origins, runs, steps, versions
 
 # What each attempt asks for is built once: to build a statement takes longer than to execute it.
-_ADD_ATTEMPT = insert(attempts).returning(attempts.c.id)
+_ADD_ATTEMPT = insert(attempts)
 _FINISH_STEP = (
     update(steps)
     .where(steps.c.id == bindparam("step_key"))
@@ -94,13 +94,15 @@ class Results(Part):
             "seconds": evaluation.seconds,
             "evaluation": evaluation.to_json(),
         }
-        made = connection.execute(_ADD_ATTEMPT, {**kept, **found}).scalar_one()
+        made = queries.next_attempt(connection, run.id)
+        connection.execute(_ADD_ATTEMPT, {"id": made, **kept, **found})
+        key = {"run_id": run.id, "attempt_id": made}
         if hypothesis:
-            connection.execute(insert(hypotheses).values(attempt_id=made, text=hypothesis))
+            connection.execute(insert(hypotheses).values(**key, text=hypothesis))
         if decision is not None:
-            connection.execute(insert(decisions).values(attempt_id=made, run_id=run.id, **asdict(decision)))
+            connection.execute(insert(decisions).values(**key, **asdict(decision)))
         if built_on is not None:
-            connection.execute(insert(origins).values(attempt_id=made, built_on=built_on))
+            connection.execute(insert(origins).values(**key, built_on=built_on))
         said = Attempt(id=made, **kept, evaluation=evaluation, hypothesis=hypothesis)
         return replace(said, decision=decision, built_on=built_on)
 
@@ -162,7 +164,8 @@ class Results(Part):
         attempt = queries.attempt(connection, run.id, attempt_id)
         attempt = replace(attempt, evaluation=amended(attempt.evaluation))
         values = {"evaluation": attempt.evaluation.to_json()}
-        connection.execute(update(attempts).where(attempts.c.id == attempt.id).values(values))
+        key = (attempts.c.run_id == run.id, attempts.c.id == attempt.id)
+        connection.execute(update(attempts).where(*key).values(values))
         return attempt
 
     def conclude(

@@ -8,9 +8,11 @@ from sqlalchemy import (
     Column,
     Float,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
+    PrimaryKeyConstraint,
     String,
     Table,
     Text,
@@ -123,7 +125,8 @@ steps = Table(
 attempts = Table(
     "attempts",
     metadata,
-    Column("id", Id, primary_key=True),
+    # Its number in the run, from 1.
+    Column("id", Id, autoincrement=False),
     Column("run_id", ForeignKey(runs.c.id), nullable=False),
     Column("step_id", ForeignKey(steps.c.id), nullable=False, index=True),
     Column("digest", String(64), nullable=False),
@@ -139,17 +142,24 @@ attempts = Table(
     # The long columns come last: SQLite then reads the others without touching their pages.
     Column("evaluation", Json, nullable=False),
     Column("source", Source, nullable=False),
+    PrimaryKeyConstraint("run_id", "id"),
     Index("ix_attempts_run_id_id_status", "run_id", "id", "status"),
     Index("ix_attempts_run_id_digest", "run_id", "digest"),
     Index("ix_attempts_run_id_plan_digest", "run_id", "plan_digest"),
 )
+
+
+def _to_attempts(column: str) -> ForeignKeyConstraint:
+    """Return the key to an attempt of the same run."""
+    return ForeignKeyConstraint(["run_id", column], [attempts.c.run_id, attempts.c.id])
+
 
 versions = Table(
     "versions",
     metadata,
     Column("run_id", ForeignKey(runs.c.id), primary_key=True),
     Column("number", Id, primary_key=True, autoincrement=False),
-    Column("attempt_id", ForeignKey(attempts.c.id), nullable=False, unique=True),
+    Column("attempt_id", Id, nullable=False),
     Column("parents", Json(tuple), nullable=False),
     Column("accepted", UtcDateTime, nullable=False),
     Column("niche", Prose, nullable=False),
@@ -159,6 +169,8 @@ versions = Table(
     # What its submission said: all that it changes against its parents, and the effect that was seen.
     Column("whole_change", Prose, nullable=False, server_default=""),
     Column("seen", Prose, nullable=False, server_default=""),
+    _to_attempts("attempt_id"),
+    UniqueConstraint("run_id", "attempt_id"),
 )
 
 # What a step was told about candidates that it asked for and did not evaluate itself.
@@ -167,37 +179,45 @@ answers = Table(
     metadata,
     Column("step_id", ForeignKey(steps.c.id), primary_key=True, autoincrement=False),
     Column("number", Id, primary_key=True, autoincrement=False),
+    Column("run_id", Id, nullable=False),
     Column("digest", String(64), nullable=False),
     # NULL where another step was just evaluating the candidate.
-    Column("attempt_id", ForeignKey(attempts.c.id)),
+    Column("attempt_id", Id),
+    _to_attempts("attempt_id"),
 )
 
 # Not a column of the attempts: behind the long columns it would cost every reader of summaries.
 hypotheses = Table(
     "hypotheses",
     metadata,
-    Column("attempt_id", ForeignKey(attempts.c.id), primary_key=True, autoincrement=False),
+    Column("run_id", Id, primary_key=True, autoincrement=False),
+    Column("attempt_id", Id, primary_key=True, autoincrement=False),
     Column("text", Prose, nullable=False),
+    _to_attempts("attempt_id"),
 )
 
 # What an attempt was edited from, where that is another attempt than those of its parents. For the same reason.
 origins = Table(
     "origins",
     metadata,
-    Column("attempt_id", ForeignKey(attempts.c.id), primary_key=True, autoincrement=False),
-    Column("built_on", ForeignKey(attempts.c.id), nullable=False),
+    Column("run_id", Id, primary_key=True, autoincrement=False),
+    Column("attempt_id", Id, primary_key=True, autoincrement=False),
+    Column("built_on", Id, nullable=False),
+    _to_attempts("attempt_id"),
+    _to_attempts("built_on"),
 )
 
 # Whether each correct attempt is a version, and why. Not columns of the attempts, for the same reason.
 decisions = Table(
     "decisions",
     metadata,
-    Column("attempt_id", ForeignKey(attempts.c.id), primary_key=True, autoincrement=False),
-    Column("run_id", ForeignKey(runs.c.id), nullable=False),
+    Column("run_id", Id, primary_key=True, autoincrement=False),
+    Column("attempt_id", Id, primary_key=True, autoincrement=False),
     Column("ruling", Choice(Ruling, 16), nullable=False),
     Column("sentence", Prose, nullable=False),
     Column("gain", Float),
     Column("share", Float),
+    _to_attempts("attempt_id"),
     Index("ix_decisions_run_id_ruling_attempt_id", "run_id", "ruling", "attempt_id"),
 )
 

@@ -12,7 +12,7 @@ from evaluator.evaluation import CaseResult, Resources
 from lineage_db.errors import ForeignEvaluation, UnknownAttempt
 from lineage_db.records import StepState
 from lineage_db.store import Store
-from tests.decisions import accept
+from tests.decisions import ACCEPTED, accept
 
 HUGE = 10**30
 
@@ -97,6 +97,19 @@ def test_an_attempt_is_found_in_its_own_run_only(store: Store, make: Any) -> Non
     with pytest.raises(UnknownAttempt):
         make.conclude(store, step, attempt, decide=accept)
     assert store.steps(other.id)[0].state is StepState.RUNNING
+
+
+def test_the_attempts_of_each_run_are_numbered_from_one(store: Store, make: Any) -> None:
+    first, second = make.run(store, "a"), make.run(store, "b")
+    for run in (first, second, first):
+        make.version(store, run, 5.0 + len(store.attempts(run.id)))
+    made = make.attempt(store, make.step(store, second), 4.0, hypothesis="h", built_on=1)
+    assert [attempt.id for attempt in store.attempts(first.id)] == [1, 2]
+    assert [attempt.attempt_id for attempt in store.attempt_summaries(second.id)] == [1, 2]
+    assert [version.attempt.id for version in store.versions(first.id)] == [1, 2]
+    assert (store.attempt(second.id, 2), store.attempt(first.id, 2).built_on) == (made, None)
+    assert [attempt.decision for attempt in store.attempts(first.id)] == [ACCEPTED, ACCEPTED]
+    assert [attempt.decision for attempt in store.attempts(second.id)] == [ACCEPTED, None]
 
 
 def test_summaries_are_the_attempts_of_a_run_without_sources(store: Store, make: Any) -> None:

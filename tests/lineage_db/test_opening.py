@@ -21,9 +21,11 @@ from sqlalchemy import create_engine, inspect, make_url, text
 from evaluator.evaluation import CaseResult
 from evaluator.sandbox import bubblewrap
 from lineage_db import migrations
+from lineage_db.decision import Decision, Ruling
 from lineage_db.engine import REVISION_TABLE, Database
 from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StoreError
 from lineage_db.records import RunState, StepState
+from lineage_db.seen import Answer
 from lineage_db.store import Store
 from lineage_db.tables import metadata
 
@@ -96,9 +98,18 @@ def fill(connection: Any, make: Any, revision: str) -> None:
         said = {"attempt_id": 2, "change": "tiles of 128", "hypothesis": "", "expected": "+9%", "seen": "+50%"}
         connection.execute(text("UPDATE steps SET submission = :said WHERE id = 3"), {"said": json.dumps(said)})
         insert(connection, "messages", step_id=4, number=0, kind="message", written=OLD, content='{"role": "user"}')
+    if revision >= "0008":
+        insert(connection, "decisions", attempt_id=2, run_id=7, ruling="accepted", sentence="faster", gain=0.5)
+    if revision >= "0010":
+        for number, attempt in enumerate((1, None)):
+            insert(
+                connection, "answers", step_id=3, number=number, digest=f"{5 * number}" * 64, attempt_id=attempt,
+            )  # fmt: skip
+    if revision >= "0011":
+        insert(connection, "origins", attempt_id=2, built_on=1)
 
 
-REVISIONS = [f"{number:04}" for number in range(1, 14)]
+REVISIONS = [f"{number:04}" for number in range(1, 15)]
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
@@ -122,8 +133,12 @@ def test_a_database_of_an_earlier_schema_keeps_what_it_has_and_goes_on(url: str,
         said = ("tiles of 128", "+50%") if "0003" <= revision < "0011" else ("tile", "")
         assert [(version.change, version.seen) for version in store.versions(run.id)] == [("tile", ""), said]
         assert store.attempts(run.id)[1].source == "x = 1"
-        assert [attempt.decision for attempt in store.attempt_summaries(run.id)] == [None, None]
+        decided = Decision(Ruling.ACCEPTED, "faster", 0.5, None) if revision >= "0008" else None
+        assert [attempt.decision for attempt in store.attempt_summaries(run.id)] == [None, decided]
         assert store.attempts(run.id)[1].hypothesis == ("larger tiles" if revision >= "0003" else "")
+        assert store.attempts(run.id)[1].built_on == (1 if revision >= "0011" else None)
+        told = [Answer(2, "0" * 64, 1), Answer(2, "5" * 64, None)] if revision >= "0010" else []
+        assert store.claims.answers(run.id) == told
         assert len(store.journal.messages(4)) == (1 if revision >= "0003" else 0)
         assert [(step.state, step.turn) for step in store.steps(run.id)] == list(
             zip(map(StepState, ("done", "abandoned", "done", "running")), range(4), strict=True)
@@ -141,7 +156,7 @@ def test_a_database_of_an_earlier_schema_keeps_what_it_has_and_goes_on(url: str,
 def restart_sequences(url: str) -> None:
     engine = connect(url)
     with engine.begin() as connection:
-        for table in ("runs", "steps", "attempts"):
+        for table in ("runs", "steps"):
             connection.execute(text(f"SELECT setval('{table}_id_seq', (SELECT max(id) FROM {table}))"))
     engine.dispose()
 
