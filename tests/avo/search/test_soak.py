@@ -211,7 +211,7 @@ class Soak:
         done = self.avo("prune", "old")
         assert (done.returncode, done.stdout) == (0, "old: 20 messages dropped\n"), done.stderr
         refused = self.avo("prune", NAME)
-        assert refused.returncode == 2, refused.stdout
+        assert refused.returncode == 2 or self._ray_killed, refused.stdout
 
     def _pause(self) -> None:
         if self._ray_killed:  # the run is about to end, and would be continued here
