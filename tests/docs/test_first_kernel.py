@@ -43,7 +43,7 @@ class Shell:
             "PIP_TARGET": str(folder / "site"),
             "PIP_NO_INDEX": "1",
             "PIP_NO_DEPS": "1",
-            "PIP_NO_BUILD_ISOLATION": "1",
+            "PIP_NO_BUILD_ISOLATION": "0",  # which pip takes for: none
             **environment,
         }
 
