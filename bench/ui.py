@@ -23,7 +23,7 @@ from textual.pilot import Pilot
 from textual.widgets import Static
 
 from avo.tui.app import AvoApp
-from avo.tui.attempts import Ledger
+from avo.tui.attempts import ORDERS, Ledger
 from avo.tui.lineage import LineageList
 from avo.tui.lines import Lines
 from evaluator.catalogue import get_problem, get_suite
@@ -131,6 +131,11 @@ async def walk(path: Path) -> None:
             lines = app.screen.query_one(selector, Lines)
             return lines.count > 0 and "..." not in {str(lines.row(index))[-3:] for index in lines.sight}
 
+        def titled(words: str) -> Callable[[], bool]:
+            return lambda: (
+                words in str(app.screen.query_one("#attempts-title", Static).content) and read("#attempts-table")
+            )
+
         await timed("first paint: the lineage and its best version", lambda: bool(_options(pilot)))
         await timed(
             "ten versions further", lambda: app.screen.query_one(LineageList).selected == 10, "home", *["j"] * 10
@@ -142,6 +147,12 @@ async def walk(path: Path) -> None:
         await timed("steps", lambda: read("#steps"), "s")
         await timed("lineage", lambda: app.screen.query_one("#lineage-view").display, "l")
         await timed("attempts again", lambda: read("#attempts-table"), "a")
+        for order in ORDERS:
+            await timed(f"all attempts, {order} first", titled(f"{order} first"), "shift+tab", "home", "enter", "home")
+            await timed("thirty pages further", lambda: read("#attempts-table"), *["pagedown"] * 30)
+            await pilot.press("o")
+        await timed("a search for two words", titled("with race 64"), "slash", *"race", "space", *"64", "enter")
+        await timed("thirty pages further", lambda: read("#attempts-table"), *["pagedown"] * 30)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{peak:7.0f} MiB memory at most, {bare:.0f} MiB of it before the database was opened")
 

@@ -50,7 +50,7 @@ class Ledger(Lines):
         if other:
             self.cursor = 0
             self.set_count(len(ids))
-        elif ids != before:
+        elif ids is not before and ids != before:
             row = len(ids) - 1 - ids.index(under) if under in ids else self.cursor
             self.set_count(len(ids), above=max(0, row - self.cursor))
         self.refresh()
@@ -99,6 +99,8 @@ class AttemptsView(View):
         self._versions = 0
         self._ids: dict[str, Sequence[int]] = {}
         self._shown: object = None
+        self._listed: tuple[object, Sequence[int]] = None, ()
+        """What the listed ids were made of, and these in their order."""
         self._detailed: object = None
 
     def compose(self) -> ComposeResult:
@@ -251,19 +253,26 @@ class AttemptsView(View):
         chosen = self.query_one("#reasons", Options).highlighted_option
         key = (chosen.id if chosen else None) or _ALL
         picture, ids = self._picture, self._ids.get(key, ())
-        searched = picture is not None and bool(picture.want.words)
-        if picture and searched:
-            ids = [made for made in ids if made in picture.found]
-        if picture and self._order == _FASTEST:
-            speeds = dict(zip(picture.tried.ids, picture.tried.tflops, strict=True))
-            ids = sorted(ids, key=lambda made: (speeds.get(made, 0.0), made))
-        elif self._order == _OLDEST:
-            ids = ids[::-1]
-        shown = key, self._order, picture.want.words if picture else ()
-        self.query_one(Ledger).show(ids, attempts, other=shown != self._shown)
+        words = picture.want.words if picture else ()
+        shown = key, self._order, words
+        other = shown != self._shown
+        made_of = shown, ids, picture.found if picture else ()
+        if picture is None or self._listed[0] != made_of:  # not at each move of the cursor: a run may be long
+            self._listed = made_of, _ordered(ids, self._order, picture)
         self._shown = shown
-        title = f"{len(ids):,} {self._order} first" + (f", with {' '.join(self._words)}" if searched else "")
+        self.query_one(Ledger).show(self._listed[1], attempts, other=other)
+        title = f"{len(self._listed[1]):,} {self._order} first" + (f", with {' '.join(words)}" if words else "")
         self.query_one("#attempts-title", Static).update(title)
+
+
+def _ordered(ids: Sequence[int], order: str, picture: Picture | None) -> Sequence[int]:
+    """Return those ids that have the searched words, the one that comes first in ``order`` last."""
+    if picture and picture.want.words:
+        ids = [made for made in ids if made in picture.found]
+    if picture and order == _FASTEST:
+        speeds = dict(zip(picture.tried.ids, picture.tried.tflops, strict=True))
+        return sorted(ids, key=lambda made: (speeds.get(made, 0.0), made))
+    return ids[::-1] if order == _OLDEST else ids
 
 
 def _source(picture: Picture) -> RenderableType:
