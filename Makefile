@@ -3,10 +3,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: run test test-rest test-all test-versions soak format docs bench bench-model results clean
+.PHONY: run test test-rest test-all test-versions soak format docs pictures bench bench-model results clean
+
+SEARCH := $(BIN)/avo run --problem mha --target h100 --operator mutate
+HOURS := 0.06
 
 run: $(READY)  ## Evolve mha for h100 without GPU or key, in about four minutes.
-	$(BIN)/avo run --problem mha --target h100 --operator mutate --max-hours 0.06
+	$(SEARCH) --max-hours $(HOURS)
 
 # Two test processes on two cores: more threads would only get in each other's way.
 test test-rest soak: export OMP_NUM_THREADS = 1
@@ -34,6 +37,14 @@ format: $(READY)
 
 docs: $(READY)  ## The documentation as a site, in build/site; fails where a link leads nowhere.
 	$(BIN)/python -m docs.site
+
+PICTURED := build/pictures.db
+
+pictures: $(READY)  ## The pictures of the pages anew, from a run like that of make run; HOURS=0.2 on a busy machine.
+	rm -f $(PICTURED)*
+	$(SEARCH) --max-hours $(HOURS) --db $(PICTURED)
+	$(BIN)/python -m docs.pictures --db $(PICTURED)
+	$(BIN)/python -m docs.architecture
 
 bench: $(READY)  ## The figures of docs/benchmarks.md and docs/performance-model.md.
 	$(BIN)/python -m bench.executor

@@ -1,14 +1,12 @@
-"""Draws the README's pictures from a finished run, all of them with one command.
+"""Draws the pictures of the pages from a finished run. ``make pictures`` makes that run first.
 
-    python docs/pictures.py [RUN] [--db URL]
+    python -m docs.pictures [RUN] [--db URL]
 
 Writes to docs/pictures:
 
     run.svg         the live display as it stood at the end of the run
     ui.svg          the terminal UI on the run's best version
-    lineage.svg     what `avo lineage RUN` prints
     profile.svg     the beginning of what `avo profile RUN` prints for one case; starts a judge
-    summary.svg     the beginning of what `avo report RUN --format md` prints
     report.png      the trajectories of `avo report RUN`, if chromium and chromedriver are installed
 
 The commands are run as a reader would run them. RUN is mha-h100 unless given.
@@ -60,9 +58,11 @@ async def draw_ui(url: str, run: str) -> None:
     """Write the terminal UI."""
     app = AvoApp(url, run)
     async with app.run_test(size=(COLUMNS, LINES)) as pilot:
-        await pilot.pause(2)
+        while "★" not in app.export_screenshot():
+            await pilot.pause(0.2)
         await pilot.press("b")
-        await pilot.pause(1)
+        while "this&#160;one" not in app.export_screenshot():
+            await pilot.pause(0.2)
         app.save_screenshot("ui.svg", str(PICTURES))
 
 
@@ -122,8 +122,6 @@ def main() -> None:
         report = read_report(store, options.run, datetime.now(UTC))
     draw_run(report.view)
     draw_report(report)
-    draw_command(url, "lineage", "lineage", options.run)
-    draw_command(url, "summary", "report", options.run, "--format", "md")
     case = report.trajectories[0].cases[-1].name
     draw_command(url, "profile", "profile", options.run, "--case", case)
     asyncio.run(draw_ui(url, options.run))
