@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from rich.console import Group, RenderableType
+from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
@@ -68,7 +68,8 @@ def workers(view: RunView, now: datetime) -> RenderableType:
         return Text(words)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for heading in ("worker", "step", "operator", "since", "tried", "works on", "spent"):
-        table.add_column(heading, no_wrap=True, justify="right" if heading in ("step", "since", "tried") else "left")
+        justify: JustifyMethod = "right" if heading in ("step", "since", "tried") else "left"
+        table.add_column(heading, no_wrap=heading != "works on", justify=justify)
     for work in view.working:
         step = work.step
         table.add_row(
