@@ -124,7 +124,7 @@ async def walk(path: Path) -> None:
             if keys:
                 await pilot.press(*keys)
             while not shown():
-                await pilot.pause(0.005)
+                await pilot.pause(0.02)
             print(f"{time.monotonic() - wall:7.2f} s {time.process_time() - cpu:7.2f} s  {what}")
 
         def read(selector: str) -> bool:

@@ -358,4 +358,5 @@ def _short_of_memory(who: str, said: str) -> str:
     used, own = _USED.search(said), _OWN.search(said)
     figures = f": {used['used']} of {used['limit']} GiB were in use" if used else ""
     its = f", {own['own']} GiB by that process" if own else ""
-    return f"the {who}'s process was killed because its machine ran out of memory{figures}{its}: lower --workers"
+    killed = f"the {who}'s process was killed because its machine ran out of memory{figures}{its}"
+    return f"{killed}: lower --workers, or run less beside it"
