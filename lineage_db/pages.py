@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import BindParameter, ColumnElement, Connection, bindparam, func, select
+from sqlalchemy import BindParameter, ColumnElement, Connection, Text, bindparam, cast, func, select
 
 from evaluator.evaluation import Status
 from lineage_db import queries
@@ -181,11 +181,11 @@ class Pages(Part):
     def find(self, connection: Connection, run_id: int, words: Sequence[str], *, after: int = 0) -> list[int]:
         """Return the ids above ``after`` of the run's attempts in whose texts all ``words`` occur, oldest first.
 
-        The texts are change, hypothesis, message and decision; case does not matter. The cost grows with the number of
-        attempts after ``after``.
+        The texts are verdict, change, hypothesis, message and decision; case does not matter. The cost grows with the
+        number of attempts after ``after``.
         """
-        said = attempts.c.change + "\n" + attempts.c.message
-        for column in (hypotheses.c.text, decisions.c.sentence):
+        said: ColumnElement[str] = func.replace(cast(attempts.c.status, Text), "_", " ")
+        for column in (attempts.c.change, attempts.c.message, hypotheses.c.text, decisions.c.sentence):
             said = said + "\n" + func.coalesce(column, "")
         query = (
             select(attempts.c.id)

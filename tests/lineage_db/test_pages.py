@@ -142,3 +142,5 @@ def test_attempts_are_found_by_all_words_of_their_texts(store: Store, make: Any)
     assert store.pages.find(run.id, ["tile", "waits"]) == [two.id]
     assert store.pages.find(run.id, ["50%_of"]) == [two.id]
     assert store.pages.find(run.id, ["5%of"]) == []
+    assert store.pages.find(run.id, ["correct", "256"]) == [two.id], "the verdict"
+    assert store.pages.find(run.id, ["incorrect"]) == []
