@@ -1,5 +1,6 @@
 """What a model is told of the task: the problem, the card, the figures to beat, and what the prediction leaves out."""
 
+import inspect
 from importlib.metadata import version
 from typing import Any
 
@@ -20,6 +21,7 @@ def task(problem: Problem, target: Target, suite: str, requirement: str) -> dict
     cases = get_suite(problem, suite)
     return {
         "problem": problem,
+        "meaning": meaning(problem),
         "target": target,
         "suite": suite,
         "requirement": requirement,
@@ -28,6 +30,11 @@ def task(problem: Problem, target: Target, suite: str, requirement: str) -> dict
         "published": published(problem, target, cases),
         "triton": version("triton"),
     }
+
+
+def meaning(problem: Problem) -> str:
+    """Return what a problem says of its entry: the docstring of its class, below the line with the signature."""
+    return (inspect.getdoc(type(problem)) or "").partition("\n")[2].strip()
 
 
 def published(problem: Problem, target: Target, cases: tuple[Case, ...]) -> str:

@@ -54,11 +54,11 @@ lucky sample. Other faults may be the machine's.
 """
 
 
-TRAITS = ("tile", "warps", "stages", "shared", "occupancy", "limiter", "masks", "grid")
+TRAITS = ("tile", "warps", "stages", "shared", "occupancy", "limiter", "masks", "grid", "sums")
 """Names of the traits of a correct candidate: the shape of the first matrix product's result, warps per CTA, requested
 pipeline stages, shared memory per CTA, resident CTAs per SM, what limits the first benchmark case most, whether
-products are in one loop or in several (a split at the diagonal), and whether the grid is as large as the number of
-resident CTAs.
+products are in one loop or in several (a split at the diagonal), whether the grid is as large as the number of
+resident CTAs, and whether floating-point numbers are added by atomics, so that results depend on the order of programs.
 """
 
 _DOUBT_STEPS = 16

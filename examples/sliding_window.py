@@ -42,7 +42,8 @@ class WindowCase(Case):
 class SlidingWindow:
     """``def sliding_window(q, k, v, out, lse, *, window: int, scale: float) -> None``.
 
-    Query t sees key u when ``t - window < u <= t``. Shapes are those of ``gqa``, with as many keys as queries.
+    Query t sees key u when ``t - window < u <= t``. Shapes are those of ``gqa``, with as many keys as queries, and
+    lse is the natural logarithm of the sum of exponentials of the scaled scores.
     """
 
     name: str = "sliding-window"

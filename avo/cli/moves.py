@@ -9,7 +9,9 @@ from avo.watch.tables import row, table
 
 
 def moves(
-    problem: Annotated[str, typer.Option(metavar="NAME", help="What the kernel computes: mha, gqa or fsa.")] = "mha",
+    problem: Annotated[
+        str, typer.Option(metavar="NAME", help="What the kernel computes: e.g. mha, gqa or fsa.")
+    ] = "mha",
     target: TargetOption = "h100",
     seed_name: Annotated[
         str | None,

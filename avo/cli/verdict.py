@@ -33,6 +33,8 @@ def render(evaluation: "Evaluation", problem: "Problem", seed: "Score | None" = 
         if evaluation.refused:
             words += f"; {evaluation.refused} at other shapes or in a larger sample"
         parts += [Text(words), *(Text(line) for line in _conditions(score)), Text(), _scores(evaluation, score, seed)]
+        if evaluation.traits.get("sums") == "atomic":
+            parts.append(Text("It adds by atomics: results differ in their last bits from run to run"))
         if evaluation.correct:
             parts += _published(score, published(problem, evaluation.target))
         parts += [*_configurations(score), *_pipes(score)]

@@ -29,6 +29,10 @@ MOST_PROMISED = 1e8
 """Most elements that are computed to check the promises of a plan to the compiler at one benchmark shape: a second or
 two of processor time.
 """
+SHARED = 10
+"""How many times a sample's FLOPs its groups may take together, if they are more than one. A group takes many programs
+where all add to the same rows.
+"""
 LEAST_WORK = 0.999
 """Share of the useful FLOPs that a plan with matrix products must be seen to compute at a benchmark shape."""
 
@@ -117,7 +121,8 @@ class BenchmarkCheck:
             rows = {of: random_groups(shape, share, chance) for of, shape, share in self._shares(groups)}
             programs = self._makers(rows, meeting)
             pairs = zip(self.stages, programs, strict=True)
-            excessive = [(stage, mine) for stage, mine in pairs if stage.flops(mine) > MOST_FLOP]
+            most = MOST_FLOP if groups == 1 else min(MOST_FLOP, SHARED * self.sample.flop)
+            excessive = [(stage, mine) for stage, mine in pairs if stage.flops(mine) > most]
             if not excessive:
                 return programs, rows
             if groups == 1 and any(mine.numel() for mine in meeting):

@@ -8,6 +8,7 @@ from evaluator.judging.speed import CompiledPlan
 from evaluator.target import Target
 
 _SHARED_STEP = 32 * 1024
+_ATOMIC_SUM = re.compile(r"\btt\.(atomic_rmw fadd\b|descriptor_reduce add\b.*xb?f\d+)")
 _PRODUCT = re.compile(r"\btt\.dot(?:_scaled)?\b.*-> tensor<((?:\d+x)+)\w+>")
 
 
@@ -34,4 +35,5 @@ def traits(compiled: CompiledPlan, resources: Mapping[str, Resources], score: Sc
         "limiter": case.critical or case.limiter,
         "masks": "one loop" if products <= 1 else "split",
         "grid": "persistent" if work.programs <= target.sms * max(needs.ctas_per_sm, 1) else "one a tile",
+        "sums": "atomic" if any(_ATOMIC_SUM.search(each.ttir) for each in compiled.plan.kernels) else "in order",
     }

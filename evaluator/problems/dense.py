@@ -4,7 +4,7 @@ A candidate may rely on head dim 128 and bfloat16, the paper's setting; not on l
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -51,17 +51,26 @@ OUTPUTS = (
 )
 """The outputs of forward attention."""
 
-_MIXED = {"q": "bshd", "k": "padded", "v": "contiguous", "out": "padded"}
-"""Strides of the ``mixed`` layout: no tensor's strides are right for another tensor."""
+_MIXED = {
+    "q": "bshd",
+    "k": "padded",
+    "v": "contiguous",
+    "out": "padded",
+    "dout": "contiguous",
+    "dq": "padded",
+    "dk": "contiguous",
+    "dv": "bshd",
+}
+"""Strides of the ``mixed`` layout: no tensor's strides are right for the one that it is most likely taken for."""
 
 
 @dataclass(frozen=True)
 class Attention:
     """Dense attention: ``def attention(q, k, v, out, lse, *, causal: bool, scale: float) -> None``.
 
-    q and out are [batch, heads, q_len, head_dim], k and v [batch, kv_heads, kv_len, head_dim], lse float32
-    [batch, heads, q_len]. Query i sees key j when not causal or ``j <= i + kv_len - q_len``. Head h uses KV head
-    ``h // (heads / kv_heads)``.
+    q and out are [batch, heads, q_len, head_dim], k and v [batch, kv_heads, kv_len, head_dim]. lse is float32
+    [batch, heads, q_len], the natural logarithm of the sum of exponentials of the scaled scores. Query i sees key j
+    when not causal or ``j <= i + kv_len - q_len``. Head h uses KV head ``h // (heads / kv_heads)``.
     """
 
     name: str
@@ -76,17 +85,12 @@ class Attention:
         return Call(case.name, (*qkv(case), *outputs(case)), (("causal", case.causal), ("scale", softmax_scale(case))))
 
     def at_other_lengths(self, case: Case, chance: "Random") -> Case:
-        """Return ``case`` with up to 63 queries and 126 keys more, and possibly fewer batches."""
-        more, keys = chance.randrange(1, 64), chance.randrange(64)
-        q_len, kv_len = case.q_len + more, case.kv_len + more + keys
-        return replace(case, batch=chance.randint(1, case.batch), q_len=q_len, kv_len=kv_len)
+        """Return ``longer``."""
+        return longer(case, chance)
 
     def at_length(self, case: Case, length: int, chance: "Random") -> Case:
-        """Return ``structured``, with as many queries as keys, nearly so, a share of them, or at most 128."""
-        drawn = structured(case, length, chance)
-        fewer, share, few = chance.randrange(128), 2.0 ** -chance.uniform(0, 6), chance.randint(1, 128)
-        q_len = chance.choice((length - fewer, *3 * (int(length * share),), *3 * (few,)))
-        return replace(drawn, q_len=min(max(q_len, 1), length))
+        """Return ``of_any_length``."""
+        return of_any_length(case, length, chance)
 
     def flops(self, case: Case) -> int:
         """Return 4 * batch * heads * q_len * kv_len * head_dim, halved when causal (the paper's convention)."""
@@ -105,17 +109,10 @@ class Attention:
         self, case: Case, inputs: "Mapping[str, torch.Tensor]", of: str, batch: int, head: int, rows: "torch.Tensor"
     ) -> Mapping[str, Expected]:
         """Return out and lse: see ``Problem.reference``."""
-        import torch
-
         view = views(case, inputs)
         kv_head = head // (case.heads // case.kv_heads)
-        q = view["q"][batch, head, rows].double()
-        k, v = (view[name][batch, kv_head].double() for name in ("k", "v"))
-        logits = (q @ k.T) * softmax_scale(case)
-        if case.causal:
-            last_visible = rows[:, None] + (case.kv_len - case.q_len)
-            logits = logits.masked_fill(torch.arange(case.kv_len) > last_visible, -math.inf)
-        return expected(*attend(logits, v, view["q"].dtype))
+        v = view["v"][batch, kv_head].double()
+        return expected(*attend(logits(case, view, batch, head, rows), v, view["q"].dtype))
 
     def plant(
         self, case: Case, inputs: "Mapping[str, torch.Tensor]", chance: "Random"
@@ -128,6 +125,21 @@ class Attention:
         from evaluator.problems.diagnosis import diagnose
 
         return diagnose(self, case, inputs, wrong)
+
+
+def longer(case: Case, chance: "Random") -> Case:
+    """Return ``case`` with up to 63 queries and 126 keys more, and possibly fewer batches."""
+    more, keys = chance.randrange(1, 64), chance.randrange(64)
+    q_len, kv_len = case.q_len + more, case.kv_len + more + keys
+    return replace(case, batch=chance.randint(1, case.batch), q_len=q_len, kv_len=kv_len)
+
+
+def of_any_length(case: Case, length: int, chance: "Random") -> Case:
+    """Return ``structured``, with as many queries as keys, nearly so, a share of them, or at most 128."""
+    drawn = structured(case, length, chance)
+    fewer, share, few = chance.randrange(128), 2.0 ** -chance.uniform(0, 6), chance.randint(1, 128)
+    q_len = chance.choice((length - fewer, *3 * (int(length * share),), *3 * (few,)))
+    return replace(drawn, q_len=min(max(q_len, 1), length))
 
 
 def structured(case: Case, length: int, chance: "Random") -> Case:
@@ -209,17 +221,17 @@ def qkv(case: Case) -> tuple[TensorSpec, ...]:
     """Return q, k and v of ``case`` in its layout."""
     key = (case.batch, case.kv_heads, case.kv_len, case.head_dim)
     return (
-        _spec("q", _query(case), case, Role.INPUT),
-        _spec("k", key, case, Role.INPUT),
-        _spec("v", key, case, Role.INPUT),
+        laid_out("q", query_shape(case), case, Role.INPUT),
+        laid_out("k", key, case, Role.INPUT),
+        laid_out("v", key, case, Role.INPUT),
     )
 
 
 def outputs(case: Case) -> tuple[TensorSpec, ...]:
     """Return out of ``case``, in its layout, and lse."""
-    rows = _query(case)[:3]
+    rows = query_shape(case)[:3]
     return (
-        _spec("out", _query(case), case, Role.OUTPUT),
+        laid_out("out", query_shape(case), case, Role.OUTPUT),
         TensorSpec("lse", "float32", rows, (rows[1] * rows[2], rows[2], 1), math.prod(rows), Role.OUTPUT),
     )
 
@@ -244,9 +256,15 @@ def make_qkv(case: Case, seed: int) -> "dict[str, torch.Tensor]":
         made = {s.name: flat[s.name].view(s.shape) for s in specs}
     else:
         made = inputs.make(case, seed)
+    return stored(specs, made)
+
+
+def stored(specs: Iterable[TensorSpec], made: "Mapping[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
+    """Return flat storages of the tensors ``made``, NaN between the rows: who reads padding gets wrong numbers."""
+    import torch
+
     storages = {}
     for spec in specs:
-        # NaN between the rows: a kernel that reads padding gets wrong numbers.
         storages[spec.name] = torch.full((spec.size,), float("nan"), dtype=made[spec.name].dtype)
         storages[spec.name].as_strided(spec.shape, spec.strides).copy_(made[spec.name])
     return storages
@@ -255,6 +273,20 @@ def make_qkv(case: Case, seed: int) -> "dict[str, torch.Tensor]":
 def views(case: Case, inputs: "Mapping[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
     """Return q, k and v, each [batch, heads, sequence, head_dim], over their flat storages."""
     return {spec.name: inputs[spec.name].as_strided(spec.shape, spec.strides) for spec in qkv(case)}
+
+
+def logits(
+    case: Case, view: "Mapping[str, torch.Tensor]", batch: int, head: int, rows: "torch.Tensor"
+) -> "torch.Tensor":
+    """Return the scaled scores of query ``rows`` [n], float64 [n, keys], -inf where hidden; ``view``: see ``views``."""
+    import torch
+
+    q, k = view["q"][batch, head, rows].double(), view["k"][batch, head // (case.heads // case.kv_heads)].double()
+    scores = (q @ k.T) * softmax_scale(case)
+    if case.causal:
+        last_visible = rows[:, None] + (case.kv_len - case.q_len)
+        scores = scores.masked_fill(torch.arange(case.kv_len) > last_visible, -math.inf)
+    return scores
 
 
 def plant_key(case: Case, inputs: "Mapping[str, torch.Tensor]", chance: "Random") -> Mapping[str, tuple[int, int, int]]:
@@ -275,7 +307,7 @@ def plant_key(case: Case, inputs: "Mapping[str, torch.Tensor]", chance: "Random"
     view = views(case, inputs)
     for name, new, at in (("q", query, (batch, head, row)), ("k", key, key_at), ("v", value, key_at)):
         view[name][at].copy_(new)
-    return {"queries": (batch, head, row)}
+    return {"queries": (batch, head, row), "keys": key_at}
 
 
 def expected(out: "torch.Tensor", lse: "torch.Tensor", attainable: "torch.Tensor") -> dict[str, Expected]:
@@ -303,11 +335,13 @@ def attend(
     return out, (largest + total.log())[:, 0], attainable
 
 
-def _query(case: Case) -> tuple[int, int, int, int]:
+def query_shape(case: Case) -> tuple[int, int, int, int]:
+    """Return the shape of q and all that has as many rows."""
     return case.batch, case.heads, case.q_len, case.head_dim
 
 
-def _spec(name: str, shape: tuple[int, int, int, int], case: Case, role: Role) -> TensorSpec:
+def laid_out(name: str, shape: tuple[int, int, int, int], case: Case, role: Role) -> TensorSpec:
+    """Return a tensor of ``shape`` in the layout of ``case``."""
     batch, heads, length, dim = shape
     layout = _MIXED[name] if case.layout == "mixed" else case.layout
     if layout == "bshd":

@@ -44,10 +44,11 @@ _ROWS_AT_ONCE = 64
 class SelectedAttention:
     """``def selected_attention(q, k, v, block_indices, out, lse, *, block_size: int, scale: float) -> None``.
 
-    q and out are [batch, heads, q_len, head_dim], k and v [batch, kv_heads, q_len, head_dim], lse float32
-    [batch, heads, q_len]; block_indices is int32 [batch, kv_heads, q_len, blocks], contiguous, ascending, padded with
-    -1 at the tail. Query t of head h sees key u when ``u <= t`` and ``u // block_size`` is in
-    ``block_indices[b, h // (heads / kv_heads), t]``. The block of t itself always is, and none behind it ever is.
+    q and out are [batch, heads, q_len, head_dim], k and v [batch, kv_heads, q_len, head_dim]. lse is float32
+    [batch, heads, q_len], the natural logarithm of the sum of exponentials of the scaled scores. block_indices is int32
+    [batch, kv_heads, q_len, blocks], contiguous, ascending, padded with -1 at the tail. Query t of head h sees key u
+    when ``u <= t`` and ``u // block_size`` is in ``block_indices[b, h // (heads / kv_heads), t]``. The block of t
+    itself always is, and none behind it ever is.
     """
 
     name: str

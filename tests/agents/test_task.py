@@ -53,3 +53,9 @@ def test_what_is_approximated_is_what_a_model_is_told_of() -> None:
     assert [subject for subject in subjects if subject.lower() not in told.lower()] == []
     measured = replace(get_target("h100"), kind=ScoreKind.MEASURED)
     assert "does not see" not in render("system", **task(get_problem("mha"), measured, "quick", ""))
+
+
+def test_a_problem_says_itself_what_is_to_be_computed() -> None:
+    assert "lse is float32\n[batch, heads, q_len], the natural logarithm" in said()
+    assert "they may be of more\nkeys than k has" in said("mha_backward")
+    assert "def attention_backward(" not in said("mha_backward")

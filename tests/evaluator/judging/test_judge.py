@@ -60,6 +60,7 @@ def test_the_seed_is_correct_and_its_score_is_called_predicted(seed: Evaluation)
         "limiter": "any",
         "masks": "one loop",
         "grid": "one a tile",
+        "sums": "in order",
     }
     assert tuple(seed.traits) == TRAITS
 

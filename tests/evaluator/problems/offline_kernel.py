@@ -1,0 +1,43 @@
+"""Runs a candidate on the offline executor, without a sandbox and a compiler, and compares what it writes."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+from evaluator.evaluation import Fault
+from evaluator.executor import Allocation, offline
+from evaluator.judging.compare import compare
+from evaluator.plan import Role
+from evaluator.problem import Case, Problem
+
+
+def module_of(source: str, folder: Path) -> ModuleType:
+    """Return a source as a module; Triton reads the text of its kernels from a file."""
+    name = f"candidate_{abs(hash(source))}"
+    path = folder / f"{name}.py"
+    path.write_text(source)
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def fault_of(problem: Problem, case: Case, module: ModuleType) -> Fault | None:
+    """Return what is wrong with all that a kernel writes for one case; raises what the sanitiser finds."""
+    storages = problem.make_inputs(case, 1)
+    call = problem.call(case)
+    for spec in call.tensors:
+        if spec.role is Role.OUTPUT:
+            storages[spec.name] = torch.full((spec.size,), float("nan"), dtype=getattr(torch, spec.dtype))
+    tensors = [storages[spec.name].as_strided(spec.shape, spec.strides) for spec in call.tensors]
+    with offline(on_fault="raise"):
+        getattr(module, problem.entry)(*tensors, **dict(call.scalars))
+    names = [output.name for output in problem.outputs]
+    everything = {name: torch.ones(len(storages[name]), dtype=torch.bool) for name in names}
+    outputs = {name: Allocation(name, storages[name], written=everything[name]) for name in names}
+    return compare(problem, case, storages, outputs, whole=False).fault
