@@ -137,6 +137,14 @@ class RunConfig(BaseModel):
     """With --target cuda: do not time a candidate whose predicted speed, at its highest, is below the best version's by
     this fraction.
     """
+    clock: Annotated[Literal["sustained", "burst"], Flag(JUDGE, commands=EVERY_JUDGE)] = "sustained"
+    """With --target cuda: run each kernel for a stretch before each timed run, or not (burst)."""
+    device: Annotated[str | None, Flag(JUDGE, "N", "all GPUs", EVERY_JUDGE)] = None
+    """With --target cuda: the GPU, as nvidia-smi counts, or its uuid; with several, one per evaluator."""
+    trace: Annotated[str | None, Flag(JUDGE, "FILE", "none", EVERY_JUDGE)] = Field(default=None, min_length=1)
+    """With --target cuda: append the time of every run to this file, as JSON lines."""
+    worker_prefix: Annotated[str | None, Flag(JUDGE, "COMMAND", "none", ("evaluate",))] = None
+    """With --target cuda: a profiler to run GPU workers under, e.g. 'ncu -o out-%p'; no time is limited then."""
     evaluation_wall_s: float = Field(default=300.0, gt=0, allow_inf_nan=False)
     """Longest time that the judge may take for one candidate; four times as long before acceptance."""
     min_gain: float = Field(default=0.01, ge=0, lt=1)
@@ -222,7 +230,12 @@ class RunConfig(BaseModel):
     def _find_from_anywhere(cls, value: str) -> str:
         return problem_name(value)
 
-    @field_validator("evaluator_command")
+    @field_validator("trace")
+    @classmethod
+    def _whole_path(cls, value: str | None) -> str | None:
+        return None if value is None else os.path.abspath(value)  # a judge may work in another folder
+
+    @field_validator("evaluator_command", "worker_prefix")
     @classmethod
     def _check_command(cls, value: str | None) -> str | None:
         try:

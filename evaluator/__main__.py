@@ -3,21 +3,35 @@
 import argparse
 import contextlib
 import gc
+import json
 import os
 import select
+import shlex
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 from evaluator import cuda
 from evaluator.cuda.holding import hold
 from evaluator.errors import EvaluatorError
 from evaluator.evaluators import WALL_S
 from evaluator.isolation import Sandbox
+from evaluator.machine import choose_gpus
 from evaluator.sandbox.jobs import hide
 from evaluator.serving.allocator import keep_freed_memory
-from evaluator.serving.protocol import MalformedRequest, answer_line, failure_line, progress_line, ready, requests
+from evaluator.serving.protocol import (
+    MalformedRequest,
+    answer_line,
+    doing_line,
+    failure_line,
+    progress_line,
+    ready,
+    requests,
+)
 from evaluator.target import ScoreKind
 from evaluator.targets import get_target
 
@@ -80,8 +94,17 @@ def main() -> int:
         "--wall", type=float, default=WALL_S, metavar="SECONDS",
         help="on cuda: a comparison that takes so long that an evaluation might take more ends undecided",
     )  # fmt: skip
+    parser.add_argument("--device", metavar="N", help="on cuda: the GPU, as nvidia-smi counts, or its uuid")
+    parser.add_argument("--clock", choices=cuda.CLOCKS, default=cuda.CLOCKS[0], help=f"on cuda: {cuda.CLOCK_HELP}")
+    parser.add_argument("--trace", type=Path, metavar="FILE", help="on cuda: append every run's times, as JSON lines")
+    parser.add_argument(
+        "--worker-prefix", type=shlex.split, default=[], metavar="COMMAND",
+        help="on cuda: put this before the command of GPU workers, e.g. 'ncu -o out-%%p'; nothing is limited then",
+    )  # fmt: skip
     options = parser.parse_args()
     hide()
+    if options.device is not None:
+        choose_gpus(options.device)
     keep_freed_memory()
     # Verdicts alone go to standard output: whatever a library prints goes to standard error.
     verdicts = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -98,14 +121,33 @@ def main() -> int:
 
     import torch
 
+    from evaluator.cuda.contender import start_worker
     from evaluator.cuda.measured import Measured
+    from evaluator.cuda.measuring import Audience
     from evaluator.judging.judge import Judge
 
     torch.set_num_threads(1)
     gc.freeze()  # else each full collection goes through all of torch and triton
-    measured = None
+    measured, number = None, 0
     if held:
-        measured = Measured(target, margin=options.equivalence_margin, cascade=options.cascade)
+
+        def say(text: str) -> None:
+            print(doing_line(number, text), file=verdicts, flush=True)
+
+        def keep(row: Mapping[str, Any]) -> None:
+            if options.trace:
+                with options.trace.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+
+        measured = Measured(
+            target,
+            margin=options.equivalence_margin,
+            cascade=options.cascade,
+            start=partial(start_worker, prefix=options.worker_prefix),
+            sustained=options.clock == cuda.CLOCKS[0],
+            profiler=shlex.join(options.worker_prefix),
+            audience=Audience(say, keep),
+        )
     judged = Judge(target, options.suite, sandbox=options.sandbox, speed=measured)
     with judged as judge, contextlib.suppress(KeyboardInterrupt):
         print(ready(target), file=verdicts, flush=True)

@@ -147,6 +147,10 @@ class Comparison:
     faster.
     """
     verdict: Verdict
+    against_itself: tuple[float, ...] = ()
+    """What the same rounds say of the incumbent against itself: the mean over the benchmark cases of log(its first
+    time / its second). Both are of one process, so this does not show what differs from process to process.
+    """
 
 
 @dataclass(frozen=True)

@@ -156,11 +156,12 @@ def judge_process(
     sandbox: Sandbox = Sandbox.AUTO,
     command: str | None = None,
     options: Sequence[str] = (),
+    doing: Callable[[str], None] = lambda text: None,
 ) -> Evaluator:
     """Return a judge in a process of its own, see ``evaluator.serving.process``."""
     from evaluator.serving.process import ProcessEvaluator
 
-    return ProcessEvaluator(target, suite, wall_s, sandbox=sandbox, command=command, options=options)
+    return ProcessEvaluator(target, suite, wall_s, sandbox=sandbox, command=command, options=options, doing=doing)
 
 
 class FakeEvaluator(Evaluator):

@@ -1,5 +1,6 @@
 """What this machine has for judging: a compiler and a sandbox that work, a GPU, and libraries to compare with on it."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -33,6 +34,15 @@ def try_kernel(source: str, target: Target) -> Iterator[LaunchPlan | Binary | Fa
             return
         yield plans[0]
         yield compiler.compile(plans[0].kernels[0], target)
+
+
+def choose_gpus(devices: str) -> None:
+    """Let this process and its children see these GPUs alone, of which one judge measures on the first.
+
+    ``devices`` are numbers as ``nvidia-smi`` counts, or uuids, separated by commas. Must come before anything looks.
+    """
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # else CUDA counts the fastest first
+    os.environ["CUDA_VISIBLE_DEVICES"] = devices
 
 
 def gpu_name() -> str:

@@ -1,6 +1,8 @@
 """Decisions: whether an attempt becomes a version and why, in the one sentence that every display of it shows."""
 
 import math
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -141,7 +143,18 @@ def compared(comparison: Comparison) -> str:
     if not rounds:
         return f"{words} the best so far"
     faster = math.exp(sum(comparison.log_ratios) / rounds) - 1
-    return f"{words} the best so far: {faster:+.1%} in {rounds} rounds, chance of error {comparison.alpha:.2g}"
+    return (
+        f"{words} the best so far: {faster:+.1%} in {rounds} rounds, chance of error {comparison.alpha:.2g}"
+        f"{_against_itself(comparison.against_itself)}"
+    )
+
+
+def _against_itself(log_ratios: Sequence[float]) -> str:
+    """Return what the rounds find between two runs of one kernel: the A/A figure, with its standard error."""
+    if len(log_ratios) < 2:
+        return ""
+    error = statistics.stdev(log_ratios) / math.sqrt(len(log_ratios))
+    return f"; A/A {math.expm1(statistics.fmean(log_ratios)):+.2%} ± {error:.2%}"
 
 
 def timed(comparison: Comparison | None, version: int) -> Decision:

@@ -125,7 +125,7 @@ def measured(problem: "Problem", target: "Target", cases: "Sequence[Case]") -> l
             target.product,
             each.conditions,
             {case.case: case.tflops for case in each.cases},
-            each.unavailable,
+            each.trouble,
         )
         for each in library_speeds(problem, cases)
     ]

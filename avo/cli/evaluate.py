@@ -47,13 +47,17 @@ def evaluate(
         fail(f"--wall: {wall:g} should be 1 second or more")
 
     from avo.config import RunConfig
+    from avo.search.evaluators import measuring
     from evaluator.candidate import Candidate
     from evaluator.catalogue import get_problem, get_suite, problem_name
     from evaluator.evaluators import judge_process
     from evaluator.isolation import Sandbox
+    from evaluator.machine import choose_gpus
     from evaluator.targets import get_target
 
-    config = RunConfig.resolve(None, settings)
+    config = RunConfig.resolve(None, {**settings, "target": target})
+    if config.device is not None:
+        choose_gpus(config.device)
     sandbox = Sandbox(config.sandbox)
     if config.evaluator_command is None:
         sandbox.check()
@@ -62,9 +66,18 @@ def evaluate(
     judged = get_problem(problem)
     get_suite(judged, suite)
     candidate = Candidate(problem, read_source(file))
+    what = f"judging {file} for {target}"
     with (
-        judge_process(target, suite, wall, sandbox=sandbox, command=config.evaluator_command) as judge,
-        err.status(f"judging {file} for {target} ..."),
+        err.status(f"{what} ...") as status,
+        judge_process(
+            target,
+            suite,
+            wall,
+            sandbox=sandbox,
+            command=config.evaluator_command,
+            options=measuring(config),
+            doing=lambda text: status.update(f"{what}: {text}"),
+        ) as judge,
     ):
         evaluation = judge.verify(candidate) if closely else judge.evaluate(candidate)
     if as_json:

@@ -58,6 +58,7 @@ def export(
     from avo.export.errors import NotExported
     from avo.export.judging import judge
     from avo.export.package import check_place, package_name, render_package, write_package
+    from avo.search.evaluators import measuring
     from evaluator.evaluators import Evaluator, judge_process
     from evaluator.isolation import Sandbox
 
@@ -70,7 +71,15 @@ def export(
     package = package_name(name, list(dict.fromkeys(each.run.name for each in chosen)))
 
     def open_judge(target: str, suite: str) -> Evaluator:
-        return judge_process(target, suite, wall, sandbox=Sandbox(config.sandbox), command=config.evaluator_command)
+        settled = config.model_copy(update={"target": target})
+        return judge_process(
+            target,
+            suite,
+            wall,
+            sandbox=Sandbox(config.sandbox),
+            command=config.evaluator_command,
+            options=measuring(settled),
+        )
 
     try:
         with err.status(f"judging {', '.join(each.label for each in chosen)} again ..."):

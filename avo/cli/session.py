@@ -26,9 +26,12 @@ def ready(config: "RunConfig") -> "RunConfig":
     """Return ``config`` fitted to this machine; raise errors of evaluator or agents where it cannot work here."""
     from avo.config import LOCAL
     from evaluator.isolation import Sandbox
+    from evaluator.machine import choose_gpus
     from evaluator.targets import get_target
 
     config.check_models(os.environ)
+    if config.device is not None:
+        choose_gpus(config.device)
     here = config.evaluator_command is None and config.ray_address == LOCAL
     if here:
         Sandbox(config.sandbox).check()

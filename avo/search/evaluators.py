@@ -114,12 +114,16 @@ def run_evaluator(config: RunConfig) -> Evaluator:
         config.evaluation_wall_s,
         sandbox=Sandbox(config.sandbox),
         command=config.evaluator_command,
-        options=_measuring(config),
+        options=measuring(config),
     )
 
 
-def _measuring(config: RunConfig) -> tuple[str, ...]:
+def measuring(config: RunConfig) -> tuple[str, ...]:
     """Return the judge's arguments that matter where speed is measured."""
     if not config.measured:
         return ()
-    return ("--equivalence-margin", str(config.equivalence_margin), "--cascade", str(config.cascade))
+    found = ["--equivalence-margin", str(config.equivalence_margin), "--cascade", str(config.cascade)]
+    given = {"--device": config.device, "--trace": config.trace, "--worker-prefix": config.worker_prefix}
+    for option, value in given.items():
+        found += [] if value is None else [option, value]
+    return (*found, "--clock", config.clock)

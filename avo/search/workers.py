@@ -285,8 +285,10 @@ def hire(
     default they make the configured operator and an evaluator process. Raises as ``ray_running`` does.
     """
     make_operator = make_operator or partial(get_operator, config.operator, config.settings)
-    make_evaluator = make_evaluator or partial(run_evaluator, config)
     count, gpus = judges_of(config), _gpus_per_evaluator(config)
+    # Each evaluator sees the GPU that Ray gives it, of those that this process sees.
+    placed = config.model_copy(update={"device": None}) if gpus else config
+    make_evaluator = make_evaluator or partial(run_evaluator, placed)
     evaluator_actor: Any = ray.remote(
         num_cpus=1,
         num_gpus=gpus,

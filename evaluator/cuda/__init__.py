@@ -18,6 +18,11 @@ CASCADE = 0.25
 """A candidate whose optimistic prediction is further than this fraction below the incumbent's is not timed."""
 
 
+CLOCKS = ("sustained", "burst")
+"""Which clock speeds are measured at: the one under lasting work, as published figures are, or that of single runs."""
+CLOCK_HELP = "run each kernel for a stretch before each timed run (sustained), or time single runs (burst)"
+
+
 @cache
 def card() -> "Card":
     """Return this machine's GPU; raise ``EvaluatorUnavailable`` where there is none."""

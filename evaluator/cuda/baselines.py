@@ -20,15 +20,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 
 from evaluator.catalogue import get_problem, get_suite
+from evaluator.cuda import CLOCK_HELP, CLOCKS
 from evaluator.cuda.contender import WorkerContender
-from evaluator.cuda.device import Device
+from evaluator.cuda.device import Clocks, Device
 from evaluator.cuda.holding import hold
-from evaluator.cuda.measured import clocks_in_words
-from evaluator.cuda.measuring import Stopwatch, TimedCase
+from evaluator.cuda.measured import clocks_in_words, setup_in_words
+from evaluator.cuda.measuring import Stopwatch, TimedCase, Timing
 from evaluator.cuda.running import Running
 from evaluator.cuda.worker import LocalLink, Say, Worker, first_line
 from evaluator.errors import EvaluatorError, EvaluatorUnavailable, UnknownProblem
-from evaluator.evaluation import CaseScore, Fault
+from evaluator.evaluation import CaseScore, Fault, Status
 from evaluator.judging.speed import CompiledPlan
 from evaluator.plan import Buffer, LaunchPlan
 from evaluator.problem import Case, Problem
@@ -58,8 +59,19 @@ class Found:
     version: str
     cases: tuple[CaseScore, ...] = ()
     conditions: str = ""
+    failed: tuple[tuple[str, str], ...] = ()
+    """The cases without figures, and why."""
     unavailable: str = ""
-    """Why there are no figures."""
+    """Why there are no figures at all."""
+
+    @property
+    def trouble(self) -> str:
+        """Why figures are missing, in words; nothing where none are."""
+        by_reason: dict[str, list[str]] = {}
+        for case, why in self.failed:
+            by_reason.setdefault(why.removeprefix(f"case {case}: "), []).append(case)
+        failed = [f"{', '.join(cases)}: {why}" for why, cases in by_reason.items()]
+        return self.unavailable or "; ".join(failed)
 
 
 def _sdpa(backend: SDPBackend) -> Callable[[Case, torch.device], Attend]:
@@ -78,7 +90,17 @@ def _sdpa(backend: SDPBackend) -> Callable[[Case, torch.device], Attend]:
     return prepare
 
 
-def _flex(case: Case, place: torch.device) -> Attend:
+_SHAPES = 1000
+"""Shapes of one process that dynamo may compile FlexAttention for."""
+
+
+def flex(case: Case, place: torch.device, backend: str | Callable[..., Any] | None = "inductor") -> Attend:
+    """Return FlexAttention compiled by ``backend`` for the shape of ``case``; None: not compiled.
+
+    Dynamo compiles a function for 8 shapes (``torch._dynamo.config.recompile_limit``), and after that runs it eagerly,
+    which materialises all scores (https://github.com/vllm-project/vllm/issues/27178). With ``fullgraph`` it is an error
+    instead (https://github.com/pytorch/torchtitan/issues/3898).
+    """
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     ahead = case.kv_len - case.q_len
@@ -89,12 +111,13 @@ def _flex(case: Case, place: torch.device) -> Attend:
     mask = None
     if case.causal:
         mask = create_block_mask(visible, None, None, case.q_len, case.kv_len, device=str(place))
-    # Each case gets a kernel for its own shape. Without the reset later cases would share one, or get none.
-    torch._dynamo.reset()
-    compiled = torch.compile(flex_attention, dynamic=False) if place.type == "cuda" else flex_attention
+    called: Any = flex_attention
+    if backend is not None:
+        called = torch.compile(flex_attention, dynamic=False, fullgraph=True, backend=backend)
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        out = compiled(q, k, v, block_mask=mask, scale=softmax_scale(case), enable_gqa=_grouped(case))
+        with torch._dynamo.config.patch(recompile_limit=_SHAPES):
+            out = called(q, k, v, block_mask=mask, scale=softmax_scale(case), enable_gqa=_grouped(case))
         assert isinstance(out, torch.Tensor)
         return out
 
@@ -122,9 +145,10 @@ LIBRARIES = (
     Library("SDPA, FlashAttention", "torch", _sdpa(SDPBackend.FLASH_ATTENTION)),
     Library("SDPA, cuDNN", "torch", _sdpa(SDPBackend.CUDNN_ATTENTION)),
     Library("SDPA, efficient", "torch", _sdpa(SDPBackend.EFFICIENT_ATTENTION)),
-    Library("FlexAttention", "torch", _flex),
+    Library("FlexAttention", "torch", flex),
     Library("FlashAttention-2", "flash-attn", _flash_attn("flash_attn")),
     Library("FlashAttention-3", "flash-attn-3", _flash_attn("flash_attn_interface")),
+    Library("FlashAttention-4", "flash-attn-4", _flash_attn("flash_attn.cute")),
 )
 
 
@@ -154,8 +178,8 @@ class LibraryRunning(Running):
 class LibraryWorker(Worker):
     """Answers requests by calling a library; uses no binaries."""
 
-    def __init__(self, device: Device, say: Say, library: Library) -> None:
-        super().__init__(device, say)
+    def __init__(self, open_device: Callable[[], Device], say: Say, library: Library) -> None:
+        super().__init__(open_device, say)
         self._library = library
 
     def running(self, problem: Problem, case: Case, plan: LaunchPlan, binaries: Sequence[Any]) -> Running:
@@ -176,30 +200,59 @@ def lse(q: torch.Tensor, k: torch.Tensor, case: Case) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def measure(device: Device, problem: Problem, cases: Sequence[Case], library: Library, chance: random.Random) -> Found:
-    """Return the speed of ``library`` on ``cases``."""
+def measure(
+    device: Device,
+    problem: Problem,
+    cases: Sequence[Case],
+    library: Library,
+    chance: random.Random,
+    *,
+    sustained: bool = True,
+) -> Found:
+    """Return the speed of ``library`` on ``cases``: all those that it computes, whatever it does with others."""
     found = Found(library.name, _version(library.package))
     try:
         library.prepare(cases[0], device.place)
     except (ImportError, RuntimeError) as error:
         return replace(found, unavailable=first_line(error))
-    contender = WorkerContender(LocalLink(device.card, lambda say: LibraryWorker(device, say, library)))
+    scores: list[CaseScore] = []
+    clocks: list[Clocks] = []
+    failed: list[tuple[str, str]] = []
+    ungraphed = ""
+    contender = WorkerContender(LocalLink(lambda say: LibraryWorker(lambda: device, say, library)))
+    for case in cases:
+        flops = problem.flops(case)
+        timed = TimedCase(case.name, flops, device.card.floor_s(flops, problem.least_bytes(case)))
+        stopwatch = Stopwatch([timed], chance, sustained=sustained)
+        timing = _timing(contender, problem, case, stopwatch)
+        ungraphed = ungraphed or stopwatch.ungraphed
+        if isinstance(timing, Fault):
+            failed.append((case.name, timing.message))
+            if _broken(device):
+                break
+        else:
+            scores += timing.scores
+            clocks += timing.clocks
+    said = (clocks_in_words(clocks), f"without a CUDA graph: {ungraphed}" if ungraphed else "")
+    found = replace(found, cases=tuple(scores), failed=tuple(failed), conditions="; ".join(filter(None, said)))
+    return found if scores else replace(found, conditions="", unavailable=failed[0][1] if failed else "")
+
+
+def _timing(contender: WorkerContender, problem: Problem, case: Case, stopwatch: Stopwatch) -> Timing | Fault:
     try:
-        for case in cases:
-            if fault := contender.open(problem, CompiledPlan(case, _plan(problem, case), {}, ())):
-                return replace(found, unavailable=fault.message)
-        flops = {case.name: problem.flops(case) for case in cases}
-        floors = {case.name: device.card.floor_s(flops[case.name], problem.least_bytes(case)) for case in cases}
-        timed = [TimedCase(case.name, flops[case.name], floors[case.name]) for case in cases]
-        timing = Stopwatch(timed, chance).score(contender)
-    except EvaluatorUnavailable as error:
-        return replace(found, unavailable=str(error))
-    if isinstance(timing, Fault):
-        return replace(found, unavailable=timing.message)
-    return replace(found, cases=timing.scores, conditions=clocks_in_words(timing.clocks))
+        if fault := contender.open(problem, CompiledPlan(case, _plan(problem, case), {}, ())):
+            return fault
+        try:
+            return stopwatch.score(contender)
+        finally:
+            contender.forget(case.name)
+    except EvaluatorUnavailable as error:  # so that other cases have their chance
+        return Fault(Status.CRASHED, str(error))
 
 
-def measure_all(device: Device, problem: Problem, cases: Sequence[Case], chance: random.Random) -> list[Found]:
+def measure_all(
+    device: Device, problem: Problem, cases: Sequence[Case], chance: random.Random, *, sustained: bool = True
+) -> list[Found]:
     """Return the speed of each of ``LIBRARIES`` on ``cases``. After one breaks the device, none is tried."""
     found: list[Found] = []
     broken = ""
@@ -207,12 +260,18 @@ def measure_all(device: Device, problem: Problem, cases: Sequence[Case], chance:
         if broken:
             found.append(Found(library.name, _version(library.package), unavailable=f"the GPU failed under {broken}"))
             continue
-        found.append(measure(device, problem, cases, library, chance))
-        try:
-            device.synchronize()
-        except RuntimeError:
+        found.append(measure(device, problem, cases, library, chance, sustained=sustained))
+        if _broken(device):
             broken = library.name
     return found
+
+
+def _broken(device: Device) -> bool:
+    try:
+        device.synchronize()
+    except RuntimeError:
+        return True
+    return False
 
 
 def _plan(problem: Problem, case: Case) -> LaunchPlan:
@@ -236,9 +295,10 @@ def table(found: Sequence[Found], cases: Sequence[Case]) -> str:
     names = [case.name for case in cases]
     lines = [f"{'TFLOPS, median (quartiles)':36}" + "".join(f"{name:>22}" for name in names)]
     for each in found:
-        cells = [f"{c.tflops:.1f} ({c.low_tflops:.1f} {c.high_tflops:.1f})" for c in each.cases]
-        figures = "".join(f"{cell:>22}" for cell in cells) or f"  {each.unavailable}"
+        cells = {c.case: f"{c.tflops:.1f} ({c.low_tflops:.1f} {c.high_tflops:.1f})" for c in each.cases}
+        figures = "".join(f"{cells.get(name, '-'):>22}" for name in names) if cells else f"  {each.unavailable}"
         lines.append(f"{each.name + ' ' + each.version:36}{figures}")
+    lines += [f"{each.name}: {each.trouble}" for each in found if each.cases and each.failed]
     return "\n".join(lines)
 
 
@@ -247,6 +307,7 @@ def main(arguments: Sequence[str] | None = None, open_device: Callable[[], Devic
     parser = argparse.ArgumentParser(prog="python -m evaluator.cuda.baselines", description=__doc__)
     parser.add_argument("--problem", default="mha")
     parser.add_argument("--suite", default="paper")
+    parser.add_argument("--clock", choices=CLOCKS, default=CLOCKS[0], help=CLOCK_HELP)
     parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
     options = parser.parse_args(arguments)
     try:
@@ -262,8 +323,9 @@ def main(arguments: Sequence[str] | None = None, open_device: Callable[[], Devic
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     chance = random.Random(secrets.randbits(64))
-    found = measure_all(device, problem, cases, chance)
-    print(f"{card.name}, driver {card.driver or 'unknown'}, torch {torch.__version__}\n{table(found, cases)}")
+    found = measure_all(device, problem, cases, chance, sustained=options.clock == CLOCKS[0])
+    how = f"driver {card.driver or 'unknown'}, {device.setup.versions}; {options.clock} clock"
+    print(f"{card.name}, {how}; {setup_in_words(device.setup)}\n{table(found, cases)}")
     if held:
         held.close()
     if options.json:
@@ -271,7 +333,8 @@ def main(arguments: Sequence[str] | None = None, open_device: Callable[[], Devic
             "card": asdict(card),
             "problem": problem.name,
             "suite": options.suite,
-            "torch": torch.__version__,
+            "setup": asdict(device.setup),
+            "clock": options.clock,
             "libraries": [asdict(each) for each in found],
         }
         with open(options.json, "w") as file:

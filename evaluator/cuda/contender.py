@@ -4,13 +4,14 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import msgspec
 
 from evaluator.catalogue import name_of
 from evaluator.cuda.cards import Card
-from evaluator.cuda.device import Clocks, Took
+from evaluator.cuda.device import Clocks, Setup, Took
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseResult, Fault, Status
 from evaluator.judging.speed import CompiledPlan
@@ -20,6 +21,8 @@ from evaluator.serving.child import Child, environment
 COMMAND = (sys.executable, "-m", "evaluator.cuda.worker")
 PREPARE_S = 120.0
 """Limit for the worker's own work between two runs: inputs, their copy to the GPU, the reference."""
+UNWATCHED_S = 1e6
+"""Limit for everything where a profiler runs the worker."""
 GRACE_S = 2.0
 """How much longer than its limit a run may seem to take, because the cache is emptied and code is loaded."""
 
@@ -31,6 +34,8 @@ class Timed:
     runs: tuple[Took, ...]
     clocks: tuple[Clocks, ...]
     """The clocks of each run, where they could be read."""
+    ungraphed: str = ""
+    """Why the work could not be recorded as a graph; then no run was one."""
 
 
 class Contender(Protocol):
@@ -39,6 +44,11 @@ class Contender(Protocol):
     @property
     def card(self) -> Card:
         """The GPU."""
+        ...
+
+    @property
+    def setup(self) -> Setup:
+        """What times depend on besides."""
         ...
 
     def open(self, problem: Problem, compiled: CompiledPlan) -> Fault | None:
@@ -51,8 +61,13 @@ class Contender(Protocol):
         """
         ...
 
-    def time(self, case: str, seeds: Sequence[int], limit_s: float) -> Timed | Fault:
-        """Time and verify a run of an opened plan for each seed of inputs; each may take ``limit_s``."""
+    def time(
+        self, case: str, seeds: Sequence[int], limit_s: float, stretch_s: float = 0.0, graph: bool = True
+    ) -> Timed | Fault:
+        """Time and verify a run of an opened plan for each seed of inputs; each may take ``limit_s``.
+
+        Before each, the plan runs for ``stretch_s``. With ``graph`` the runs are replays of a graph where possible.
+        """
         ...
 
     def forget(self, case: str) -> None:
@@ -69,7 +84,7 @@ class Link(Protocol):
 
     @property
     def ready(self) -> str:
-        """The first line it wrote."""
+        """The first line it wrote, for which this waits."""
         ...
 
     def ask(self, line: str, wall_s: float) -> str:
@@ -94,16 +109,42 @@ class Link(Protocol):
 
 
 class WorkerContender:
-    """A contender that is reached through the lines of ``evaluator.cuda.worker``."""
+    """A contender that is reached through the lines of ``evaluator.cuda.worker``.
 
-    def __init__(self, link: Link) -> None:
-        """Take over ``link``. Raises ``EvaluatorUnavailable`` when the worker there has no GPU."""
-        self._link = link
-        hello = json.loads(link.ready)
-        if "error" in hello:
-            link.end()
-            raise EvaluatorUnavailable(str(hello["error"]))
-        self.card = msgspec.convert(hello["ready"], Card)
+    Its worker may still be importing what it needs. The GPU is first touched when something is asked of it, which
+    raises ``EvaluatorUnavailable`` when the worker does not start or has no GPU.
+    """
+
+    def __init__(self, link: Link, *, watched: bool = True) -> None:
+        """Take over ``link``; ``watched``: enforce limits of time."""
+        self._link, self._watched = link, watched
+
+    @property
+    def card(self) -> Card:
+        """See ``Contender.card``."""
+        return self._begun[0]
+
+    @property
+    def setup(self) -> Setup:
+        """See ``Contender.setup``."""
+        return self._begun[1]
+
+    @cached_property
+    def _begun(self) -> tuple[Card, Setup]:
+        try:
+            line = self._link.ready
+            while _is_noise(line):
+                line = self._link.next_line(PREPARE_S)
+            line = self._answer('{"begin": {}}', PREPARE_S)
+        except TimeoutError:
+            self._link.kill()
+            raise EvaluatorUnavailable(f"the GPU worker does not open the GPU within {PREPARE_S:g} s") from None
+        answer = _read(line)
+        if answer is None or "ready" not in answer:
+            why = str(answer["error"]) if answer else f"the GPU worker does not start: {self._link.last_words()}"
+            self._link.end()
+            raise EvaluatorUnavailable(why)
+        return msgspec.convert(answer["ready"], Card), msgspec.convert(answer["setup"], Setup)
 
     def open(self, problem: Problem, compiled: CompiledPlan) -> Fault | None:
         """See ``Contender.open``."""
@@ -125,13 +166,15 @@ class WorkerContender:
         answer = self._ask("check", {"case": case, "seed": seed}, case, limit_s)
         return answer if isinstance(answer, Fault) else msgspec.convert(answer["result"], CaseResult)
 
-    def time(self, case: str, seeds: Sequence[int], limit_s: float) -> Timed | Fault:
+    def time(
+        self, case: str, seeds: Sequence[int], limit_s: float, stretch_s: float = 0.0, graph: bool = True
+    ) -> Timed | Fault:
         """See ``Contender.time``."""
-        answer = self._ask("time", {"case": case, "seeds": list(seeds)}, case, limit_s)
+        arguments = {"case": case, "seeds": list(seeds), "stretch_s": stretch_s, "graph": graph}
+        answer = self._ask("time", arguments, case, limit_s + stretch_s)
         if isinstance(answer, Fault):
             return answer
-        clocks = [each for each in answer["clocks"] if each]
-        return msgspec.convert({"runs": answer["runs"], "clocks": clocks}, Timed)
+        return msgspec.convert({**answer, "clocks": [each for each in answer["clocks"] if each]}, Timed)
 
     def forget(self, case: str) -> None:
         """See ``Contender.forget``."""
@@ -146,12 +189,13 @@ class WorkerContender:
 
         Raises ``EvaluatorUnavailable`` when the fault is the machine's.
         """
+        assert self._begun
         running = False
         try:
-            line = self._link.ask(json.dumps({name: arguments}), PREPARE_S)
+            line = self._answer(json.dumps({name: arguments}), PREPARE_S)
             while (answer := _read(line)) and "running" in answer:
                 running = answer["running"]
-                line = self._link.next_line(limit_s + GRACE_S if running else PREPARE_S)
+                line = self._next_line(limit_s + GRACE_S if running else PREPARE_S)
         except TimeoutError:
             if not self._link.kill():
                 raise EvaluatorUnavailable(
@@ -172,6 +216,23 @@ class WorkerContender:
         message = str(fault["message"])
         return Fault(Status(fault["status"]), message if message.startswith("case ") else f"case {case}: {message}")
 
+    def _answer(self, line: str, wall_s: float) -> str:
+        answer = self._link.ask(line, self._limit(wall_s))
+        return self._next_line(wall_s) if _is_noise(answer) else answer
+
+    def _next_line(self, wall_s: float) -> str:
+        while _is_noise(line := self._link.next_line(self._limit(wall_s))):
+            pass
+        return line
+
+    def _limit(self, wall_s: float) -> float:
+        return wall_s if self._watched else UNWATCHED_S
+
+
+def _is_noise(line: str) -> bool:
+    """Return whether a profiler wrote this line, not its worker: ncu's begin with ``==PROF==`` or ``==ERROR==``."""
+    return line.startswith("==")
+
 
 def _read(line: str) -> dict[str, Any] | None:
     """Return what a line says, None for the last one of a process that died, which may be half of one."""
@@ -182,15 +243,20 @@ def _read(line: str) -> dict[str, Any] | None:
     return said if isinstance(said, dict) else None
 
 
-def start_worker(command: Sequence[str] = COMMAND) -> WorkerContender:
-    """Return a contender in a process of its own; raise ``EvaluatorUnavailable`` when there is no GPU for one."""
+def start_worker(command: Sequence[str] = COMMAND, prefix: Sequence[str] = ()) -> WorkerContender:
+    """Return a contender in a process of its own, which is starting; raise ``EvaluatorUnavailable`` without a process.
+
+    ``prefix`` is put before its command: a profiler, under which no time is limited.
+    """
     inherited = environment()
     inherited.pop("CUDA_LAUNCH_BLOCKING", None)  # the host would wait within the times
-    return WorkerContender(Child(command, inherited, "the GPU worker"))
+    return WorkerContender(Child((*prefix, *command), inherited, "the GPU worker"), watched=not prefix)
 
 
 def ask_card(command: Sequence[str] = COMMAND) -> Card:
     """Return which GPU this machine has; raise ``EvaluatorUnavailable`` when there is none."""
     contender = start_worker(command)
-    contender.close()
-    return contender.card
+    try:
+        return contender.card
+    finally:
+        contender.close()

@@ -24,6 +24,10 @@ class Clocks:
     sm_mhz: int
     reasons: int
     """Why the clock is not higher: NVML's bits, see ``nvml.REASONS``."""
+    celsius: int | None = None
+    """Temperature of the GPU; None where it cannot be read."""
+    watts: float | None = None
+    """Power that the card draws; None where it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,22 @@ class Took:
     """Time by events on the device."""
     wall_s: float
     """Time by the host's clock, without the time of an empty run; a little more than ``seconds``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What times depend on besides the card and the kernel."""
+
+    versions: str
+    """Releases of what compiles and launches kernels, in words."""
+    power_limit_w: float | None
+    """None where it cannot be read."""
+    overhead_s: float
+    """What an empty graph takes by the events: it is in every time."""
+
+
+class NotRecorded(Exception):
+    """Work cannot be recorded as a graph, but runs without; ``str()`` says why in one line."""
 
 
 class DeviceFault(Exception):
@@ -67,8 +87,20 @@ class Device(Protocol):
         """
         ...
 
+    @property
+    def setup(self) -> Setup:
+        """What else times depend on."""
+        ...
+
     def record(self, enqueue: Enqueue) -> Enqueue:
-        """Record the work of ``enqueue``, which has run before, as a graph, and return what enqueues the graph."""
+        """Record the work of ``enqueue``, which has run before, as a graph, and return what enqueues the graph.
+
+        Raises ``NotRecorded``.
+        """
+        ...
+
+    def sustain(self, enqueue: Enqueue, seconds: float) -> None:
+        """Run ``enqueue`` again and again for so long at least."""
         ...
 
     def time(self, enqueue: Enqueue) -> Took:

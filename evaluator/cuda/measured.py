@@ -3,19 +3,22 @@
 import math
 import random
 import secrets
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 
 from evaluator.cuda import CASCADE, EQUIVALENCE_MARGIN
 from evaluator.cuda.cards import Card
 from evaluator.cuda.contender import Contender, start_worker
-from evaluator.cuda.device import Clocks
-from evaluator.cuda.measuring import Pair, Stopwatch, TimedCase
+from evaluator.cuda.device import Clocks, Setup
+from evaluator.cuda.measuring import Audience, Pair, Stopwatch, TimedCase
 from evaluator.cuda.nvml import SLOWDOWN, in_words
 from evaluator.cuda.sequential import ROUNDS
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseScore, Comparison, Fault, Score, Status, Verdict, geometric_mean
+from evaluator.judging.planning import digest_of
 from evaluator.judging.speed import Challenge, CompiledPlan, Predicted
 from evaluator.problem import Problem
 from evaluator.target import Target
@@ -28,7 +31,8 @@ class Measured:
     """Speed on this machine's GPU.
 
     The small cases, each pair of a comparison, and the score get new processes: what ran before, and where code and
-    buffers happen to lie, must not favour the same kernel in every comparison of a run.
+    buffers happen to lie, must not favour the same kernel in every comparison of a run. The next ones import what they
+    need while others run, and touch the GPU when they are used: most of a process's start is importing.
     """
 
     def __init__(
@@ -39,10 +43,19 @@ class Measured:
         cascade: float | None = CASCADE,
         start: Callable[[], Contender] = start_worker,
         chance: random.Random | None = None,
+        sustained: bool = True,
+        profiler: str = "",
+        audience: Audience | None = None,
     ) -> None:
-        """``margin``: see ``EQUIVALENCE_MARGIN``; ``cascade``: see ``CASCADE``, None to time every candidate."""
+        """``margin``: see ``EQUIVALENCE_MARGIN``; ``cascade``: see ``CASCADE``, None to time every candidate.
+
+        ``start`` returns a process that is starting; ``sustained``: see ``Stopwatch``; ``profiler``: what the processes
+        run under, so that their times mean nothing.
+        """
         self._target, self._margin, self._cascade, self._start = target, margin, cascade, start
         self._chance = chance or random.Random(secrets.randbits(64))
+        self._sustained, self._profiler, self._audience = sustained, profiler, audience or Audience()
+        self._starting: deque[Contender] = deque()
         self.until = math.inf
         """The latest time at which a comparison ends, by ``time.monotonic``."""
 
@@ -61,31 +74,63 @@ class Measured:
         cascade = self._hopeless(problem, predicted, incumbent)
         if isinstance(cascade, Fault):
             return cascade
-        card = self._check(problem, small)
+        card = self._check(problem, small, ahead=2 if incumbent else 1)
         if isinstance(card, Fault):
             return card
-        stopwatch = Stopwatch([_timed_case(problem, each, card) for each in plans], self._chance)
+        self._audience.keep(
+            {
+                "part": "evaluation",
+                "at": datetime.now(UTC).isoformat(timespec="seconds"),
+                "card": asdict(card),
+                "problem": problem.name,
+                "plans": digest_of([[each.plan for each in plans]]),
+                "incumbent": incumbent and incumbent.plan_digest,
+            }
+        )
+        stopwatch = Stopwatch(
+            [_timed_case(problem, each, card) for each in plans],
+            self._chance,
+            sustained=self._sustained,
+            trusting=bool(self._profiler),
+            audience=self._audience,
+        )
         comparison = None if incumbent is None else self._compare(stopwatch, problem, plans, incumbent)
         if isinstance(comparison, Fault):
             return comparison
         with ExitStack() as stack:
             contender = self._opened(problem, plans, stack)
-            timing = contender if isinstance(contender, Fault) else stopwatch.score(contender)
+            if isinstance(contender, Fault):
+                return contender
+            setup, timing = contender.setup, stopwatch.score(contender)
         if isinstance(timing, Fault):
             return timing
         _refuse_slowdown(timing.clocks)
         cases = timing.scores
         if not isinstance(predicted, str):  # useful to a search, and no clock tells it
             cases = tuple(replace(case, critical=each.critical) for case, each in zip(cases, predicted, strict=True))
-        found = (f"driver {card.driver or 'unknown'}", clocks_in_words(timing.clocks), cascade, _cut_short(comparison))
+        found = (
+            f"driver {card.driver or 'unknown'}, {setup.versions}",
+            f"under {self._profiler}: these times mean nothing" if self._profiler else "",
+            "sustained clock" if self._sustained else "burst clock",
+            clocks_in_words(timing.clocks),
+            setup_in_words(setup),
+            f"without a CUDA graph: {stopwatch.ungraphed}" if stopwatch.ungraphed else "",
+            cascade,
+            _cut_short(comparison),
+        )
         conditions = "; ".join(filter(None, found))
         return Score(self._target.kind, self._target.name, cases, comparison, card.name, conditions)
 
-    def _check(self, problem: Problem, small: Sequence[CompiledPlan]) -> Card | Fault:
-        """Run the small cases, compare everything they wrote, and return the card that they ran on."""
+    def _check(self, problem: Problem, small: Sequence[CompiledPlan], ahead: int) -> Card | Fault:
+        """Run the small cases, compare everything they wrote, and return the card that they ran on.
+
+        Meanwhile ``ahead`` processes start.
+        """
         with ExitStack() as stack:
             contender = self._started(stack)
+            self._start_ahead(ahead)
             for each in small:
+                self._audience.say(f"checking {each.case.name} on the GPU")
                 limit_s = _timed_case(problem, each, contender.card).limit_s
                 fault = contender.open(problem, each)
                 checked = fault or contender.check(each.case.name, self._chance.getrandbits(62), limit_s)
@@ -101,7 +146,9 @@ class Measured:
         def pair() -> Iterator[Pair | Fault]:
             both = (plans, incumbent.plans)
             with ExitStack() as stack:
+                self._start_ahead(2)
                 opened = {i: self._opened(problem, both[i], stack) for i in self._chance.sample((0, 1), 2)}
+                self._start_ahead(2)
                 mine, theirs = opened[0], opened[1]
                 if isinstance(theirs, Fault):
                     raise EvaluatorUnavailable(f"the incumbent fails on this GPU: {theirs.message}")
@@ -117,9 +164,15 @@ class Measured:
         return contender
 
     def _started(self, stack: ExitStack) -> Contender:
-        contender = self._start()
+        self._start_ahead(1)
+        contender = self._starting.popleft()
         stack.callback(contender.close)
         return contender
+
+    def _start_ahead(self, count: int) -> None:
+        """Let ``count`` processes start or be ready; one that is not used now serves the next candidate."""
+        while len(self._starting) < count:
+            self._starting.append(self._start())
 
     def _hopeless(
         self, problem: Problem, predicted: tuple[CaseScore, ...] | str, incumbent: Challenge | None
@@ -174,4 +227,15 @@ def clocks_in_words(clocks: Sequence[Clocks]) -> str:
     reasons = 0
     for sampled in clocks:
         reasons |= sampled.reasons
-    return f"SM clock {lowest} to {highest} MHz, held down by: {in_words(reasons)}"
+    parts = [f"SM clock {lowest} to {highest} MHz", f"held down by: {in_words(reasons)}"]
+    if celsius := [sampled.celsius for sampled in clocks if sampled.celsius is not None]:
+        parts.append(f"{min(celsius)} to {max(celsius)} C")
+    if watts := [sampled.watts for sampled in clocks if sampled.watts is not None]:
+        parts.append(f"{min(watts):.0f} to {max(watts):.0f} W")
+    return ", ".join(parts)
+
+
+def setup_in_words(setup: Setup) -> str:
+    """Return the power limit, and what is in every time besides the kernel."""
+    limit = "" if setup.power_limit_w is None else f"power limit {setup.power_limit_w:.0f} W, "
+    return f"{limit}{setup.overhead_s * 1e6:.1f} us of each time is what an empty graph takes"

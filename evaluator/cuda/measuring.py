@@ -4,9 +4,10 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
 
 from evaluator.cuda.contender import Contender, Timed
 from evaluator.cuda.device import Clocks, Took
@@ -24,8 +25,14 @@ SAME_PAIR = 16
 its rounds; the next pair draws again."""
 LAG_S, LAG = 2e-4, 0.1
 """How much longer a run may take by the host's clock than by the device's events: seconds, plus a share of the run."""
+STRETCH_S = 0.1
+"""How long a kernel runs before a run that counts, where the clock is the sustained one: as long as triton.testing's
+``do_bench`` repeats by default. Single runs with light work between them see the boost clock, and published figures are
+means over repeated runs.
+"""
 Pair = tuple[Contender, Contender]
 """Candidate and incumbent, both ready to run all cases."""
+T = TypeVar("T")
 ROOFLINES = 200.0
 """A run that takes this many times its roofline counts as hanging; the limit is kept between the two below."""
 LEAST_LIMIT_S, MOST_LIMIT_S = 0.5, 20.0
@@ -68,6 +75,37 @@ class Timing:
     clocks: tuple[Clocks, ...]
 
 
+@dataclass(frozen=True)
+class Audience:
+    """Who hears what is measured, while it is."""
+
+    say: Callable[[str], None] = lambda text: None
+    """Gets what is being done, in words."""
+    keep: Callable[[Mapping[str, Any]], None] = lambda row: None
+    """Gets the runs of every request: ``part``, ``round``, ``side``, ``case``, ``warmups``, ``runs`` and ``clocks``."""
+
+
+class _Ungraphed(Exception):
+    """A contender's work could not be recorded as a graph, so all is timed anew without."""
+
+
+@dataclass
+class _Rounds:
+    """What the rounds of a comparison have found so far."""
+
+    ratios: list[float] = field(default_factory=list)
+    against_itself: list[float] = field(default_factory=list)
+    lags: tuple["_Lags", "_Lags"] = field(default_factory=lambda: (_Lags(), _Lags()))
+
+    def in_words(self, until: float) -> str:
+        """Return the ratio with its standard error, and how much time is left."""
+        count = len(self.ratios)
+        ratio = math.exp(statistics.fmean(self.ratios))
+        error = f" ± {ratio * statistics.stdev(self.ratios) / math.sqrt(count):.4f}" if count > 1 else ""
+        left = f", {max(0.0, until - time.monotonic()):.0f} s left" if until < math.inf else ""
+        return f"round {count} of at most {ROUNDS[-1]}: {ratio:.4f}{error} times as fast as the incumbent{left}"
+
+
 class _Lags:
     """Whether two clocks agree on the runs of one contender."""
 
@@ -93,26 +131,45 @@ class _Lags:
 class Stopwatch:
     """Times contenders on the same cases. ``chance`` draws what no kernel may foresee.
 
-    Raises ``EvaluatorUnavailable`` where the machine's clocks disagree.
+    ``sustained``: each kernel runs for ``STRETCH_S`` before each of its runs, instead of some warm-up runs. If the work
+    of one contender cannot be recorded as a graph, all are timed without; ``ungraphed`` then says why.
+
+    Raises ``EvaluatorUnavailable`` where the machine's clocks disagree; they are not compared with ``trusting``.
     """
 
-    def __init__(self, cases: Sequence[TimedCase], chance: random.Random) -> None:
+    def __init__(
+        self,
+        cases: Sequence[TimedCase],
+        chance: random.Random,
+        *,
+        sustained: bool = True,
+        trusting: bool = False,
+        audience: Audience | None = None,
+    ) -> None:
         self._cases = tuple(cases)
         self._chance = chance
+        self._sustained, self._trusting, self._audience = sustained, trusting, audience or Audience()
+        self.ungraphed = ""
 
     def score(self, contender: Contender) -> Timing | Fault:
         """Time ``RUNS`` runs of every case, the cases in random order in each pass."""
+        return self._alike(lambda: self._score(contender))
+
+    def _score(self, contender: Contender) -> Timing | Fault:
         seconds: dict[str, list[float]] = {case.name: [] for case in self._cases}
         clocks: list[Clocks] = []
         lags = _Lags()
-        for _ in range(PASSES):
+        for number in range(1, PASSES + 1):
             for case in self._shuffled():
-                timed = self._time(contender, case, RUNS // PASSES, lags)
+                self._audience.say(f"timing {case.name} for the score, pass {number} of {PASSES}")
+                told = {"part": "score", "round": number, "side": "candidate"}
+                timed = self._time(contender, case, RUNS // PASSES, lags, told)
                 if isinstance(timed, Fault):
                     return timed
                 seconds[case.name] += [run.seconds for run in timed.runs]
                 clocks += timed.clocks
-        lags.check()
+        if not self._trusting:
+            lags.check()
         return Timing(tuple(case.score(seconds[case.name]) for case in self._cases), tuple(clocks))
 
     def compare(
@@ -130,48 +187,72 @@ class Stopwatch:
         ``start`` gives a new pair, or the candidate's fault; ``plan_digest`` is the incumbent's. Raises
         ``EvaluatorUnavailable`` when the incumbent fails, which is not the candidate's fault.
         """
-        ratios: list[float] = []
-        lags = _Lags(), _Lags()
-        verdict, done = Verdict.UNDECIDED, False
-        while not done:
+        found = self._alike(lambda: self._rounds(start, alpha, margin, until))
+        if isinstance(found, Fault):
+            return found
+        rounds, verdict = found
+        for each in () if self._trusting else rounds.lags:
+            each.check()
+        return Comparison(plan_digest, alpha, tuple(rounds.ratios), verdict, tuple(rounds.against_itself))
+
+    def _rounds(
+        self, start: Callable[[], AbstractContextManager[Pair | Fault]], alpha: float, margin: float, until: float
+    ) -> tuple[_Rounds, Verdict] | Fault:
+        found = _Rounds()
+        while True:
             with start() as pair:
                 if isinstance(pair, Fault):
                     return pair
                 for _ in range(SAME_PAIR):
-                    ratio = self._round(pair, lags)
-                    if isinstance(ratio, Fault):
-                        return ratio
-                    ratios.append(ratio)
-                    if len(ratios) in ROUNDS:
-                        verdict = decide(ratios, alpha, margin)
-                        done = verdict is not Verdict.UNDECIDED or len(ratios) == ROUNDS[-1] or time.monotonic() > until
-                        if done:
-                            break
-        for each in lags:
-            each.check()
-        return Comparison(plan_digest, alpha, tuple(ratios), verdict)
+                    if fault := self._round(pair, found):
+                        return fault
+                    self._audience.say(found.in_words(until))
+                    if (count := len(found.ratios)) in ROUNDS:
+                        verdict = decide(found.ratios, alpha, margin)
+                        if verdict is not Verdict.UNDECIDED or count == ROUNDS[-1] or time.monotonic() > until:
+                            return found, verdict
 
-    def _round(self, pair: Pair, lags: tuple[_Lags, _Lags]) -> float | Fault:
-        """Return the mean over cases of log(incumbent's time / candidate's time), A-B-B-A or B-A-A-B in each."""
-        logs = []
+    def _round(self, pair: Pair, found: _Rounds) -> Fault | None:
+        """Add the mean over cases of log(incumbent's time / candidate's time), A-B-B-A or B-A-A-B in each."""
+        logs, same = [], []
         for case in self._shuffled():
             first = self._chance.randrange(2)
             took: tuple[list[float], list[float]] = [], []
             for i in (first, 1 - first, 1 - first, first):
-                timed = self._time(pair[i], case, 1, lags[i])
+                told = {"part": "comparison", "round": len(found.ratios) + 1, "side": ("candidate", "incumbent")[i]}
+                timed = self._time(pair[i], case, 1, found.lags[i], told)
                 if isinstance(timed, Fault):
                     if i == 0:
                         return timed
                     raise EvaluatorUnavailable(f"the incumbent fails on this GPU: {timed.message}")
                 took[i].append(timed.runs[0].seconds)
             logs += [math.log(theirs / mine) for mine, theirs in zip(*took, strict=True)]
-        return statistics.fmean(logs)
+            same.append(math.log(took[1][0] / took[1][1]))
+        found.ratios.append(statistics.fmean(logs))
+        found.against_itself.append(statistics.fmean(same))
+        return None
 
-    def _time(self, contender: Contender, case: TimedCase, runs: int, lags: _Lags) -> Timed | Fault:
-        warmups = self._chance.randint(1, MOST_WARMUPS)
-        timed = contender.time(case.name, [self._chance.getrandbits(62) for _ in range(warmups + runs)], case.limit_s)
+    def _alike(self, attempt: Callable[[], T]) -> T:
+        """Return what ``attempt`` finds; where a graph fails in it, what it then finds without any."""
+        try:
+            return attempt()
+        except _Ungraphed:
+            return attempt()
+
+    def _time(
+        self, contender: Contender, case: TimedCase, runs: int, lags: _Lags, told: Mapping[str, Any]
+    ) -> Timed | Fault:
+        warmups = 0 if self._sustained else self._chance.randint(1, MOST_WARMUPS)
+        stretch_s = STRETCH_S * self._chance.uniform(0.8, 1.2) if self._sustained else 0.0
+        seeds = [self._chance.getrandbits(62) for _ in range(warmups + runs)]
+        timed = contender.time(case.name, seeds, case.limit_s, stretch_s, not self.ungraphed)
         if isinstance(timed, Fault):
             return timed
+        row = {"case": case.name, "warmups": warmups, "stretch_s": stretch_s, **asdict(timed)}
+        self._audience.keep({**told, **row})
+        if timed.ungraphed and not self.ungraphed:
+            self.ungraphed = timed.ungraphed
+            raise _Ungraphed
         if fault := case.impossible([run.seconds for run in timed.runs]):
             return fault
         lags.note(timed.runs)

@@ -71,10 +71,16 @@ class Nvml:
         return str(_ask(pynvml.nvmlDeviceGetName, self._handle))
 
     def clocks(self) -> Clocks:
-        """Return the SM clock and what holds it down, now. Raises ``NvmlMissing``."""
+        """Return the SM clock, what holds it down, temperature and power, now. Raises ``NvmlMissing``."""
         mhz = _ask(pynvml.nvmlDeviceGetClockInfo, self._handle, pynvml.NVML_CLOCK_SM)
         # The name from before driver R535, which later drivers keep.
-        return Clocks(mhz, _ask(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, self._handle))
+        reasons = _ask(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, self._handle)
+        celsius = _maybe(pynvml.nvmlDeviceGetTemperature, self._handle, pynvml.NVML_TEMPERATURE_GPU)
+        return Clocks(mhz, reasons, celsius, _watts(pynvml.nvmlDeviceGetPowerUsage, self._handle))
+
+    def power_limit_w(self) -> float | None:
+        """Return the power that the card may draw, in watts; None where it does not say."""
+        return _watts(pynvml.nvmlDeviceGetEnforcedPowerLimit, self._handle)
 
 
 def _ask(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -82,6 +88,19 @@ def _ask(function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
     except pynvml.NVMLError as error:
         raise NvmlMissing(f"{function.__name__}: {error}") from None
+
+
+def _maybe(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return the answer, None where there is none: not all cards have all figures."""
+    try:
+        return _ask(function, *arguments)
+    except NvmlMissing:
+        return None
+
+
+def _watts(function: Callable[..., Any], handle: Any) -> float | None:
+    milliwatts = _maybe(function, handle)
+    return None if milliwatts is None else milliwatts / 1e3
 
 
 def in_words(reasons: int) -> str:

@@ -11,20 +11,33 @@ import json
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import torch
 import triton
+from triton.backends.nvidia.compiler import get_ptxas
 from triton.backends.nvidia.driver import TMA_DTYPE_DEVICE_TO_HOST
 from triton.compiler.compiler import CompiledKernel
 from triton.runtime.errors import OutOfResources
 
 from evaluator.binary import Binary
 from evaluator.cuda.cards import Card
-from evaluator.cuda.device import Clocks, DeviceFault, Enqueue, Kernel, MachineFault, PlanFault, Took
+from evaluator.cuda.device import (
+    Clocks,
+    DeviceFault,
+    Enqueue,
+    Kernel,
+    MachineFault,
+    NotRecorded,
+    PlanFault,
+    Setup,
+    Took,
+)
 from evaluator.cuda.nvml import Nvml, NvmlMissing
 from evaluator.cuda.start import Driver, building
 from evaluator.plan import Argument, Descriptor, KernelIR, Pointer, Scalar
@@ -33,6 +46,11 @@ FLUSH_BYTES = 2**28
 """Overwritten and read between timed runs to empty the cache; twice the L2 cache where that is more."""
 _SCRATCH_BYTE = 0xFF
 """Fills memory that kernels get from Triton's allocator: read as floats, it is NaN."""
+TIMED = "avo timed run"
+"""NVTX range around each timed run, by which profilers find them."""
+_EMPTY_RUNS = 9
+_AT_ONCE_S = 0.01
+"""How long the device may work on what is enqueued before the host looks at its clock again."""
 _NOT_SUPPORTED = 801
 """``CUDA_ERROR_NOT_SUPPORTED`` of cuda.h: a part of a GPU, under MIG, has no persisting cache lines."""
 _TENSOR_MAP = "nvTmaDesc"
@@ -73,13 +91,25 @@ class TritonDevice:
         asked = Driver(self._driver, index)
         asked.check_sharing()
         asked.check_assembler(self.card.arch, self.card.driver)
+        self.setup = Setup(
+            f"CUDA {asked.cuda()}, torch {torch.__version__}, Triton {triton.__version__}, "
+            f"ptxas {get_ptxas(self.card.arch).version}",
+            None if self._nvml is None else self._nvml.power_limit_w(),
+            0.0,
+        )
         self._flushed = torch.zeros(max(FLUSH_BYTES, 2 * self.card.l2_bytes) // 4, dtype=torch.int32, device=self.place)
         self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
         self._scratch: list[torch.Tensor] = []
         triton.set_allocator(self._allocate)
         self._empty_s = 0.0
         # No candidate's kernel has run yet that could influence this.
-        self._empty_s = statistics.median(self.time(lambda: None).wall_s for _ in range(9))
+        self._empty_s = statistics.median(self.time(lambda: None).wall_s for _ in range(_EMPTY_RUNS))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The CUDA Graph is empty")
+            empty = self.record(lambda: None)
+        self.setup = replace(
+            self.setup, overhead_s=statistics.median(self.time(empty).seconds for _ in range(_EMPTY_RUNS))
+        )
 
     def _allocate(self, size: int, alignment: int, stream: int | None) -> torch.Tensor:
         """Return memory that a kernel asks for, to build descriptors in; see triton.runtime._allocation."""
@@ -121,17 +151,35 @@ class TritonDevice:
         return launch
 
     def record(self, enqueue: Enqueue) -> Enqueue:
-        """Return the work as a CUDA graph's replay."""
+        """Return the work as a CUDA graph's replay.
+
+        Not everything can be captured: on some cards and drivers, launches with ``launch_pdl`` are said to fail
+        (https://github.com/sgl-project/sglang/pull/18596, on RTX 5090).
+        """
         graph = torch.cuda.CUDAGraph()
         collecting = gc.isenabled()
         gc.disable()  # a kernel that is garbage-collected now would unload its module, which capture forbids
         try:
             with torch.cuda.graph(graph):
                 enqueue()
+        except RuntimeError as error:
+            self.synchronize()  # raises where the device is broken, and not the capture alone
+            raise NotRecorded(str(error).strip().splitlines()[0][:300]) from None
         finally:
             if collecting:
                 gc.enable()
         return graph.replay
+
+    def sustain(self, enqueue: Enqueue, seconds: float) -> None:
+        """Run the work for so long, in batches, so that the device is never idle for long."""
+        began = now = time.perf_counter()
+        batch = 1
+        while now < began + seconds:
+            for _ in range(batch):
+                enqueue()
+            self.synchronize()
+            before, now = now, time.perf_counter()
+            batch = max(1, min(1000, int(batch * _AT_ONCE_S / max(now - before, 1e-6))))
 
     def time(self, enqueue: Enqueue) -> Took:
         """Return the time between events around ``enqueue``, on a cold L2 cache without persisting lines."""
@@ -146,9 +194,10 @@ class TritonDevice:
         self._flushed.fill_(1)  # erases what a kernel may have kept here
         self._flushed.sum()  # evicts the lines just written: a run must not pay for writing them back
         start, end = self._events
-        start.record()
-        enqueue()
-        end.record()
+        with torch.cuda.nvtx.range(TIMED):
+            start.record()
+            enqueue()
+            end.record()
         end.synchronize()
         wall_s = time.perf_counter() - began - self._empty_s
         self._clocks = None if self._nvml is None else _answer(self._nvml.clocks)

@@ -1,12 +1,14 @@
 """``python -m evaluator.cuda.worker``: one candidate's plans on the GPU, one JSON object per line in and out, in order.
 
-<- {"ready": {"name": "NVIDIA H100 80GB HBM3", ...}}                                a ``Card``; or {"error": "..."}
+<- {"imported": true}                                                              the GPU is not touched yet
+-> {"begin": {}}
+<- {"ready": {"name": "NVIDIA H100 80GB HBM3", ...}, "setup": {...}}                 a ``Card`` and a ``Setup``
 -> {"open": {"problem": "mha", "case": {...}, "plan": {...}, "binaries": [...]}}
 <- {"ok": true}                                                                    its memory is allocated
 -> {"check": {"case": "odd-full", "seed": 1}}                                       one run, everything compared
 <- {"result": {...}}                                                                a ``CaseResult``
--> {"time": {"case": "8k-full", "seeds": [5, 6]}}                                   a run a seed, each verified
-<- {"runs": [{...}, {...}], "clocks": [{...}, null]}                                one ``Took`` and ``Clocks`` a seed
+-> {"time": {"case": "8k-full", "seeds": [5, 6], "stretch_s": 0.1, "graph": true}}   a run a seed, each verified
+<- {"runs": [{...}, {...}], "clocks": [{...}, null], "ungraphed": ""}               one ``Took`` and ``Clocks`` a seed
 -> {"close": {"case": "odd-full"}}                                                  its memory is free again
 <- {"running": true} ... {"running": false}                                         around what a kernel can hang in
 <- {"fault": {"status": "crashed", ...}} or {"error": "..."}                        instead of any answer
@@ -24,7 +26,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import msgspec
@@ -33,10 +35,10 @@ import torch
 from evaluator.binary import Binary
 from evaluator.capture.plan_reading import plan_from_json
 from evaluator.catalogue import get_problem
-from evaluator.cuda.cards import Card
-from evaluator.cuda.device import Device, DeviceFault, Enqueue, MachineFault, PlanFault
+from evaluator.cuda.device import Device, DeviceFault, Enqueue, MachineFault, NotRecorded, PlanFault
 from evaluator.cuda.running import Running
 from evaluator.evaluation import Fault, Status
+from evaluator.judging.compare import Checked
 from evaluator.plan import LaunchPlan
 from evaluator.problem import Case, Problem
 
@@ -49,18 +51,22 @@ class _KernelFault(Exception):
 
 
 class Worker:
-    """Answers requests on one device."""
+    """Answers requests on one device, which ``open_device`` returns."""
 
-    def __init__(self, device: Device, say: Say) -> None:
-        self.device, self._say = device, say
+    def __init__(self, open_device: Callable[[], Device], say: Say) -> None:
+        self._open_device, self._say = open_device, say
+        self.device: Device
         self._running: dict[str, Running] = {}
-        self._replays: dict[str, Enqueue] = {}
+        self._replays: dict[tuple[str, bool], Enqueue] = {}
+        """What enqueues the work of a case, with a graph or without."""
+        self._ungraphed: dict[str, str] = {}
+        """Why a case has no graph."""
 
     def answer(self, line: str) -> bool:
         """Answer a request, and return whether more can be answered."""
         ((name, arguments),) = json.loads(line).items()
         handlers: dict[str, Callable[..., dict[str, Any]]]
-        handlers = {"open": self.open, "check": self.check, "time": self.time, "close": self.close}
+        handlers = {"begin": self.begin, "open": self.open, "check": self.check, "time": self.time, "close": self.close}
         try:
             self._say(handlers[name](**arguments))
         except PlanFault as error:
@@ -82,6 +88,14 @@ class Worker:
             return False
         return True
 
+    def begin(self) -> dict[str, Any]:
+        """Open the device."""
+        try:
+            self.device = self._open_device()
+        except (RuntimeError, AssertionError) as error:  # of torch's and Triton's first look at it
+            raise MachineFault(first_line(error)) from None
+        return {"ready": asdict(self.device.card), "setup": asdict(self.device.setup)}
+
     def open(self, problem: str, case: Any, plan: Any, binaries: list[dict[str, Any]]) -> dict[str, Any]:
         """Allocate the memory of a plan."""
         found = get_problem(problem)
@@ -97,53 +111,91 @@ class Worker:
     def check(self, case: str, seed: int) -> dict[str, Any]:
         """Run a plan once, and compare everything that it should have written."""
         running = self._running[case]
-        running.renew(seed, whole=True)
-        with self._watched():
-            running.enqueue()
-        running.collect()
-        checked = running.verify()
+        checked = self._run(running, seed, running.enqueue, whole=True)
         return _refused(checked.fault) if checked.fault else {"result": asdict(checked.result)}
 
-    def time(self, case: str, seeds: list[int]) -> dict[str, Any]:
-        """Run a plan once for each seed, on new inputs, poisoned memory and a cold cache; time and verify each run."""
+    def time(self, case: str, seeds: list[int], stretch_s: float, graph: bool) -> dict[str, Any]:
+        """Run a plan once for each seed, on new inputs, poisoned memory and a cold cache; time and verify each run.
+
+        Before each, the plan runs for ``stretch_s`` on the inputs of the run before, so that the clock is the one it
+        has under lasting work. They are not those of the timed run: what it needs could be worked out during the
+        stretch. With ``graph`` the runs are replays of a graph, where one can be recorded.
+        """
         running = self._running[case]
-        if case not in self._replays and (fault := self._record(running, seeds[0])):
+        if (case, False) not in self._replays and (fault := self._first(running, seeds[0])):
             return _refused(fault)
-        runs, clocks = [], []
+        if graph and case not in self._ungraphed and (case, True) not in self._replays:
+            self._record(running)
+        replay = self._replays[case, graph and case not in self._ungraphed]
+        runs: list[dict[str, Any]] = []
+        clocks = []
+
+        def timed() -> None:
+            runs.append(asdict(self.device.time(replay)))
+
         for seed in seeds:
-            running.renew(seed)
-            with self._watched():
-                took = self.device.time(self._replays[case])
-            running.collect()
-            if fault := running.verify().fault:
+            if stretch_s:
+                with self._watched():
+                    self.device.sustain(replay, stretch_s)
+            if fault := self._run(running, seed, timed, again=replay).fault:
                 return _refused(fault)
-            runs.append(asdict(took))
             sampled = self.device.clocks()
             clocks.append(None if sampled is None else asdict(sampled))
-        return {"runs": runs, "clocks": clocks}
+        return {"runs": runs, "clocks": clocks, "ungraphed": self._ungraphed.get(case, "")}
 
-    def _record(self, running: Running, seed: int) -> Fault | None:
-        """Record a plan as a graph, after a first launch, which loads code: a graph cannot do that.
+    def _first(self, running: Running, seed: int) -> Fault | None:
+        """Launch a plan a first time, which loads code.
 
         The launch's result is the canary: after it was found correct, a wrong number in it must be noticed.
         """
-        running.renew(seed)
-        with self._watched():
-            running.enqueue()
-        running.collect()
-        if fault := running.verify().fault:
+        if fault := self._run(running, seed, running.enqueue).fault:
             return fault
         running.spoil()
         if not running.verify().fault:
             raise AssertionError("a number that was made wrong was accepted as right")
-        with self._watched():
-            self._replays[running.case.name] = self.device.record(running.enqueue)
+        self._replays[running.case.name, False] = running.enqueue
         return None
+
+    def _record(self, running: Running) -> None:
+        """Record a plan as a graph, or note why it has none."""
+        case = running.case.name
+        with self._watched():
+            try:
+                self._replays[case, True] = self.device.record(running.enqueue)
+            except NotRecorded as error:
+                self._ungraphed[case] = str(error)
+
+    def _run(
+        self, running: Running, seed: int, enqueue: Enqueue, *, whole: bool = False, again: Enqueue | None = None
+    ) -> Checked:
+        """Run a plan on the inputs of ``seed``, and compare what it wrote.
+
+        A wrong result is run ``again`` on the same inputs: one that is then right is not put down to the kernel alone,
+        as some releases of Triton make code for some cards that is not deterministic
+        (https://github.com/triton-lang/triton/issues/9871, B200 with Triton 3.6; /issues/10590, B300 with 3.7).
+        """
+        found = self._once(running, seed, enqueue, whole)
+        if found.fault is None or self._once(running, seed, again or enqueue, whole).fault:
+            return found
+        why = (
+            f"{found.fault.message}; run again on the same inputs, it was right: the kernel has a race, or this Triton "
+            "makes code of it that is not deterministic on this card"
+        )
+        return replace(found, fault=replace(found.fault, message=why))
+
+    def _once(self, running: Running, seed: int, enqueue: Enqueue, whole: bool) -> Checked:
+        running.renew(seed, whole=whole)
+        with self._watched():
+            enqueue()
+        running.collect()
+        return running.verify()
 
     def close(self, case: str) -> dict[str, Any]:
         """Forget a plan."""
         del self._running[case]
-        self._replays.pop(case, None)
+        self._ungraphed.pop(case, None)
+        for graph in (False, True):
+            self._replays.pop((case, graph), None)
         return {"ok": True}
 
     @contextmanager
@@ -160,10 +212,13 @@ class Worker:
         self._say({"running": False})
 
 
-def serve(device: Device, lines: Iterable[str], say: Say) -> None:
+_IMPORTED = {"imported": True}
+
+
+def serve(open_device: Callable[[], Device], lines: Iterable[str], say: Say) -> None:
     """Answer requests until they end or the device fails."""
-    worker = Worker(device, say)
-    say({"ready": asdict(device.card)})
+    worker = Worker(open_device, say)
+    say(_IMPORTED)
     for line in lines:
         if not worker.answer(line):
             return
@@ -172,9 +227,10 @@ def serve(device: Device, lines: Iterable[str], say: Say) -> None:
 class LocalLink:
     """A link to a worker in this process."""
 
-    def __init__(self, card: Card, make: Callable[[Say], Worker]) -> None:
+    ready = json.dumps(_IMPORTED)
+
+    def __init__(self, make: Callable[[Say], Worker]) -> None:
         """Let the worker that ``make`` returns answer requests."""
-        self.ready = json.dumps({"ready": asdict(card)})
         self._said: deque[str] = deque()
         self._worker = make(lambda answer: self._said.append(json.dumps(answer)))
 
@@ -218,7 +274,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
-    """Serve standard input. Exit code 2 without a GPU."""
+    """Serve standard input."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a kernel that hangs outlives no judge
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints goes to standard error
@@ -230,12 +286,7 @@ def main() -> int:
 
     # The judge uses one thread; here the reference must be quick.
     torch.set_num_threads(min(_THREADS, len(os.sched_getaffinity(0))))
-    try:
-        device = TritonDevice()
-    except (MachineFault, RuntimeError, AssertionError) as error:
-        say({"error": first_line(error)})
-        return 2
-    serve(device, sys.stdin, say)
+    serve(TritonDevice, sys.stdin, say)
     return 0
 
 

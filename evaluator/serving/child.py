@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cached_property
 from typing import IO
 
 from evaluator.errors import EvaluatorUnavailable
@@ -33,7 +34,7 @@ def environment(names: Collection[str] = ENVIRONMENT) -> dict[str, str]:
 class Child:
     """One process in a session of its own. It writes a line when it is ready, and then one for each line it is asked.
 
-    Raises ``EvaluatorUnavailable`` when it does not start, calling it ``name``.
+    Raises ``EvaluatorUnavailable`` when there is no such command, calling the process ``name``.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], name: str) -> None:
@@ -56,15 +57,20 @@ class Child:
             self._read(self._process.stdout, self._lines.put, end=""),
             self._read(self._process.stderr, self._errors.append, end=None),
         ]
+        self._name = name
+
+    @cached_property
+    def ready(self) -> str:
+        """Its first line, for which this waits. Raises ``EvaluatorUnavailable`` when there is none."""
         try:
-            self.ready = self.next_line(START_S)
-            """Its first line."""
-            trouble = "" if self.ready else self.last_words()
+            line = self.next_line(START_S)
+            trouble = "" if line else self.last_words()
         except TimeoutError:
             trouble = f"silent for {START_S:g} s"
         if trouble:
             self.kill()
-            raise EvaluatorUnavailable(f"{name} does not start: {trouble}")
+            raise EvaluatorUnavailable(f"{self._name} does not start: {trouble}")
+        return line
 
     @property
     def pid(self) -> int:

@@ -12,6 +12,7 @@
 -> {"id": 5, "problem": "mha", "source": "...", "inspect": {"look": "check"}}        see ``inspection``
 <- {"id": 5, "findings": {...}}
 <- {"id": 5, "error": "..."}                                           instead of any answer: why there is none
+<- {"id": 5, "doing": "round 4 of at most 256: ..."}                   before an answer: what a judge that measures does
 """
 
 import json
@@ -86,6 +87,11 @@ class _Progress(msgspec.Struct):
     id: int
     done: int
     of: int
+
+
+class _Doing(msgspec.Struct):
+    id: int
+    doing: str
 
 
 class _Profile(msgspec.Struct):
@@ -200,6 +206,20 @@ def read_progress(number: int, line: str) -> tuple[int, int] | None:
     except msgspec.DecodeError:
         return None
     return (found.done, found.of) if found.id == number else None
+
+
+def doing_line(number: int, text: str) -> str:
+    """Return the line that says in words what is being done for request ``number``."""
+    return json.dumps({"id": number, "doing": text})
+
+
+def read_doing(number: int, line: str) -> str:
+    """Return what is being done, if ``line`` says that of request ``number``; nothing otherwise."""
+    try:
+        found = msgspec.json.decode(line, type=_Doing)
+    except msgspec.DecodeError:
+        return ""
+    return found.doing if found.id == number else ""
 
 
 def failure_line(number: int | None, message: str) -> str:

@@ -8,11 +8,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 from ray.exceptions import LocalRayletDiedError, OutOfMemoryError, RayError
 
 from avo.config import RunConfig
@@ -23,6 +25,8 @@ from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluators import FakeEvaluator
 from evaluator.inspection import Inspection, Look
 from evaluator.serving import process
+from evaluator.target import Target
+from evaluator.targets import get_target
 from lineage_db.records import RunState, StepState
 from lineage_db.store import Store
 from tests.avo import fakes
@@ -113,13 +117,14 @@ def test_evaluators_that_measure_here_get_a_gpu_each_and_nobody_else_any(
     ray = FakeRay()
     monkeypatch.setattr(workers, "ray", ray)
     monkeypatch.setattr(cluster, "ray", ray)
-    config = RunConfig(target=target, workers=2, evaluator_command=command, cascade=0.1)
+    config = RunConfig(target=target, workers=2, evaluator_command=command, cascade=0.1, device="1", clock="burst")
     with hire("sqlite://", "run", config):
         assert ray.told == {"machine": 2 * gpus, "EvaluatorWorker": gpus, "EvaluatorPool": 0, "OperatorWorker": 0}
     made: dict[str, object] = {}
     monkeypatch.setattr(process, "ProcessEvaluator", lambda *names, **settings: made.update(settings))
     ray.remote_arguments[0][0]()
-    measuring = ("--equivalence-margin", "0.005", "--cascade", "0.1")
+    device = () if command is None else ("--device", "1")
+    measuring = ("--equivalence-margin", "0.005", "--cascade", "0.1", *device, "--clock", "burst")
     assert (made["command"], made["options"]) == (command, measuring if target == "cuda" else ())
 
 
@@ -150,6 +155,46 @@ def test_what_several_workers_look_at_is_looked_at_once_and_again_where_that_fai
 
     monkeypatch.setattr(workers.ray, "kill", lambda actor: None)
     assert asyncio.run(work()) == ["answer 2", "answer 2", "answer 2", "answer 3"]
+
+
+class OnAGpu(FakeEvaluator):
+    """Starts when as many as there are GPUs are starting, and judges for the one that Ray gave it."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        super().__init__(lambda candidate: NotImplemented)
+        self._folder, self._count = folder, count
+
+    @property
+    def target(self) -> Target:  # type: ignore[override]
+        (self._folder / os.environ["CUDA_VISIBLE_DEVICES"]).touch()
+        while len(list(self._folder.iterdir())) < self._count:
+            time.sleep(0.01)
+        return get_target("h100")
+
+
+class Waits:
+    """Stands for an operator; its step ends when an evaluator has answered."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self._pool = arguments[5]
+
+    def step(self, seeding: bool) -> str:
+        return str(ray.get(self._pool.ask.remote("target")).name)
+
+
+@pytest.mark.long
+def test_a_run_on_several_gpus_has_an_evaluator_on_each_of_those_it_may_use(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    monkeypatch.setattr(workers, "OperatorWorker", Waits)
+    config = RunConfig(target="cuda", workers=2)
+    with hire("sqlite://", "run", config, make_evaluator=partial(OnAGpu, tmp_path, 2)) as crew:
+        for worker in range(2):
+            crew.start(worker, False)
+        told = [report.trouble for _ in range(2) for report in crew.wait(60)]
+    assert told == ["h100", "h100"]
+    assert {each.name for each in tmp_path.iterdir()} == {"2", "5"}
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "head"])

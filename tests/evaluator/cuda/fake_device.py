@@ -3,6 +3,7 @@
 As a program, it is a GPU worker: ``python fake_device.py``.
 """
 
+import contextlib
 import json
 import sys
 import time
@@ -13,7 +14,7 @@ import torch
 from evaluator.binary import Binary
 from evaluator.catalogue import get_problem
 from evaluator.cuda.cards import Card
-from evaluator.cuda.device import Clocks, DeviceFault, Enqueue, Kernel, Took
+from evaluator.cuda.device import Clocks, DeviceFault, Enqueue, Kernel, NotRecorded, Setup, Took
 from evaluator.cuda.worker import LocalLink, Worker, serve
 from evaluator.judging.speed import CompiledPlan
 from evaluator.plan import Argument, Buffer, KernelIR, Launch, LaunchPlan, Pointer, Role
@@ -23,6 +24,7 @@ Tensors = Mapping[str, torch.Tensor]
 Function = Callable[[Tensors], None]
 
 CARD = Card("Fake H100", 90, 132, 50 * 2**20, 1.98, 3.35e12, "550.54")
+SETUP = Setup("CUDA 12.8, torch 2.11.0, Triton 3.6.0, ptxas 12.8", 700.0, 2.5e-6)
 MHA = get_problem("mha")
 CASE = Case("small", 1, 2, 2, 40, 72, 128, True)
 OTHER = Case("other", 2, 1, 1, 33, 33, 128, False, layout="padded")
@@ -150,6 +152,21 @@ class Counts:
             views(self._case, flat)["out"][:, :, ::2] *= 0.5
 
 
+class Flaky:
+    """Is wrong at its first call, and right ever after."""
+
+    def __init__(self, case: Case) -> None:
+        self._case = case
+        self._called = False
+
+    def __call__(self, flat: Tensors) -> None:
+        """Launch."""
+        attend(self._case, flat)
+        if not self._called:
+            flat["out"].mul_(1.5)
+        self._called = True
+
+
 def functions(case: Case) -> dict[str, Function]:
     """Return the kernels by name."""
 
@@ -194,12 +211,16 @@ def functions(case: Case) -> dict[str, Function]:
     def broken(flat: Tensors) -> None:
         raise KeyError("a mistake of the house")
 
-    plain = (honest, zeros, lazy, undefined, overrun, vandal, counts, illegal, hangs, greedy, broken)
+    def uncapturable(flat: Tensors) -> None:
+        honest(flat)
+
+    plain = (honest, uncapturable, zeros, lazy, undefined, overrun, vandal, counts, illegal, hangs, greedy, broken)
     return {
         **{function.__name__: function for function in plain},
         "stale": Stale(case),
         "updates": Updates(case),
         "tires": Counts(case),
+        "flaky": Flaky(case),
     }
 
 
@@ -207,6 +228,7 @@ class FakeDevice:
     """Runs kernels at once, on the CPU; a run takes the next of ``seconds``, and ``late`` more by the host's clock."""
 
     card = CARD
+    setup = SETUP
     place = torch.device("cpu")
 
     def __init__(
@@ -215,7 +237,8 @@ class FakeDevice:
         """``loaded`` gets the names of kernels as they are loaded."""
         self._seconds, self._clocks, self._late = seconds, clocks, late
         self._loaded = [] if loaded is None else loaded
-        self.runs = 0
+        self.runs, self._captures = 0, True
+        self.stretches: list[float] = []
         self._kernels = {f"{name} {case.name}": f for case in (CASE, OTHER) for name, f in functions(case).items()}
 
     def load(self, ir: KernelIR, binary: Binary) -> Kernel:
@@ -224,6 +247,7 @@ class FakeDevice:
             raise DeviceFault("kernel large: out of resource: shared memory")
         self._loaded.append(ir.name)
         function = self._kernels[ir.ttir]
+        self._captures = ir.name != "uncapturable"
 
         def launch(grid: tuple[int, int, int], arguments: Sequence[Argument], buffers: Sequence[torch.Tensor]) -> None:
             function(dict(zip(("q", "k", "v", "out", "lse", "scratch"), buffers, strict=True)))
@@ -232,7 +256,16 @@ class FakeDevice:
 
     def record(self, enqueue: Enqueue) -> Enqueue:
         """Return the work itself."""
+        if not self._captures:
+            raise NotRecorded("CUDA error: operation not permitted when stream is capturing")
         return enqueue
+
+    def sustain(self, enqueue: Enqueue, seconds: float) -> None:
+        """Run it twice, and note for how long it should have. Scratch is not poisoned between the runs of a stretch."""
+        self.stretches.append(seconds)
+        for _ in range(2):
+            with contextlib.suppress(AssertionError):
+                enqueue()
 
     def time(self, enqueue: Enqueue) -> Took:
         """Run it, and say what was told."""
@@ -253,8 +286,14 @@ class Loopback(LocalLink):
     """A link to a worker in this process that knows whether it was closed."""
 
     def __init__(self, device: FakeDevice) -> None:
-        super().__init__(device.card, lambda say: Worker(device, say))
+        super().__init__(lambda say: Worker(self._begin, say))
+        self.device = device
+        self.begun = False
         self.closed = False
+
+    def _begin(self) -> FakeDevice:
+        self.begun = True
+        return self.device
 
     def end(self) -> None:
         """Note it."""
@@ -269,4 +308,4 @@ def forever(seconds: float) -> Iterator[float]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    serve(FakeDevice(forever(1e-3)), sys.stdin, lambda answer: print(json.dumps(answer), flush=True))
+    serve(lambda: FakeDevice(forever(1e-3)), sys.stdin, lambda answer: print(json.dumps(answer), flush=True))

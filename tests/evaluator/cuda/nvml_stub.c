@@ -35,3 +35,15 @@ int nvmlDeviceGetCurrentClocksThrottleReasons(void *device, unsigned long long *
   *reasons = 0x44;
   return 0;
 }
+int nvmlDeviceGetPowerUsage(void *device, unsigned int *milliwatts) {
+  *milliwatts = 350500;
+  return result("power");
+}
+int nvmlDeviceGetEnforcedPowerLimit(void *device, unsigned int *milliwatts) {
+  *milliwatts = 700000;
+  return result("limit");
+}
+int nvmlDeviceGetTemperature(void *device, int sensor, unsigned int *celsius) {
+  *celsius = sensor ? 0 : 61;
+  return result("temperature");
+}

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,8 @@ def run(library: Library, *cases: Case) -> Found:
     return measure(device(), MHA, cases, library, random.Random(1))
 
 
-FLASH, FLEX = (each for each in baselines.LIBRARIES if each.name in ("SDPA, FlashAttention", "FlexAttention"))
+(FLASH,) = (each for each in baselines.LIBRARIES if each.name == "SDPA, FlashAttention")
+FLEX = Library("FlexAttention", "torch", lambda case, place: baselines.flex(case, place, backend=None))
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
@@ -66,7 +68,7 @@ def test_a_library_that_takes_the_wrong_diagonal_gets_no_figures() -> None:
     assert found.unavailable.startswith("case small: rows ")
 
 
-@pytest.mark.parametrize("name", ["SDPA, cuDNN", "FlashAttention-2", "FlashAttention-3"])
+@pytest.mark.parametrize("name", ["SDPA, cuDNN", "FlashAttention-2", "FlashAttention-3", "FlashAttention-4"])
 def test_a_library_that_is_not_there_says_why(name: str) -> None:
     (library,) = (each for each in baselines.LIBRARIES if each.name == name)
     if library.package != "torch" and baselines._version(library.package) != "not installed":
@@ -74,6 +76,38 @@ def test_a_library_that_is_not_there_says_why(name: str) -> None:
     found = run(library, OTHER)
     assert found.cases == ()
     assert found.unavailable
+
+
+def test_cases_that_a_library_computes_keep_their_figures_when_it_fails_another() -> None:
+    def some(case: Case, place: torch.device) -> baselines.Attend:
+        right = MATH.prepare(case, place)
+        return right if case.name != OTHER.name else lambda q, k, v: torch.zeros_like(q)
+
+    found = run(Library("some", "torch", some), *CASES)
+    assert [score.case for score in found.cases] == ["small", "grouped"]
+    assert [case for case, _ in found.failed] == ["other"]
+    assert found.unavailable == ""
+    assert found.trouble.startswith("other: rows ")
+    assert " - " in baselines.table([found], CASES)
+
+
+@pytest.mark.long
+def test_every_shape_is_compiled_and_none_is_computed_eagerly_as_flexattention(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., object]:
+        compiled.append(1)
+        return graph.forward
+
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
+    for length in (8, 16, 24):
+        q = torch.randn(1, 1, length, 128)
+        baselines.flex(Case("", 1, 1, 1, length, length, 128, False), torch.device("cpu"), backend)(q, q, q)
+    assert len(compiled) == 3
+    monkeypatch.setattr(baselines, "_SHAPES", 1)
+    q = torch.randn(1, 1, 32, 128)
+    with pytest.raises(RuntimeError, match="fullgraph"):
+        baselines.flex(Case("", 1, 1, 1, 32, 32, 128, False), torch.device("cpu"), backend)(q, q, q)
 
 
 def test_a_library_that_breaks_the_gpu_is_the_last_one_tried(
@@ -99,10 +133,10 @@ def test_the_command_prints_a_table_and_writes_json(
     file = tmp_path / "figures.json"
     assert baselines.main(["--json", str(file)], device) == 0
     first, head, math, flash = capsys.readouterr().out.splitlines()
-    assert first.startswith("Fake H100, driver 550.54, torch ")
+    assert first.startswith("Fake H100, driver 550.54, CUDA 12.8, torch 2.11.0, ")
     assert head.split() == ["TFLOPS,", "median", "(quartiles)", "small"]
     assert math.startswith("math ")
-    assert "flash_attn_interface" in flash
+    assert "flash_attn" in flash
     written = json.loads(file.read_text())
     assert (written["card"]["name"], written["libraries"][0]["cases"][0]["case"]) == ("Fake H100", "small")
 

@@ -83,7 +83,7 @@ class Room:
         self.judge = Judge(CARD.target(), "one", speed=Measured(CARD.target(), start=self._start))
 
     def _start(self) -> WorkerContender:
-        return WorkerContender(Loopback(ExecutingDevice(self.spoil)))
+        return WorkerContender(Loopback(ExecutingDevice(lambda buffers: self.spoil(buffers))))
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ class TimedDevice(FakeDevice):
         return Took(self._times[self.kernel], self._times[self.kernel])
 
 
-WARM = Clocks(1755, 4)
+WARM = Clocks(1755, 4, 61, 650.0)
 
 
 class Garage:
@@ -51,13 +51,21 @@ class Garage:
     def __init__(self, clocks: Clocks = WARM, **times: float) -> None:
         self._times, self._clocks = times, clocks
         self.links: list[Loopback] = []
-        self.devices: list[TimedDevice] = []
 
     def start(self) -> WorkerContender:
         """Return the next one."""
-        self.devices.append(TimedDevice(self._times, self._clocks))
-        self.links.append(Loopback(self.devices[-1]))
+        self.links.append(Loopback(TimedDevice(self._times, self._clocks)))
         return WorkerContender(self.links[-1])
+
+    @property
+    def used(self) -> list[Loopback]:
+        """Those that did more than to start."""
+        return [link for link in self.links if link.begun]
+
+    @property
+    def devices(self) -> list[TimedDevice]:
+        """The devices of those."""
+        return [link.device for link in self.used]  # type: ignore[misc]
 
 
 def run(garage: Garage, kernel: str, incumbent: Challenge | None = None, cascade: float | None = None) -> Score | Fault:
@@ -91,13 +99,17 @@ def test_a_score_is_measured_and_says_on_which_card_and_how() -> None:
     score = run(garage, "honest")
     assert isinstance(score, Score)
     assert (score.kind, score.target, score.card) == (ScoreKind.MEASURED, "cuda", "Fake H100")
-    assert score.conditions == "driver 550.54; SM clock 1755 to 1755 MHz, held down by: software power cap"
+    assert score.conditions == (
+        "driver 550.54, CUDA 12.8, torch 2.11.0, Triton 3.6.0, ptxas 12.8; sustained clock; "
+        "SM clock 1755 to 1755 MHz, held down by: software power cap, 61 to 61 C, 650 to 650 W; "
+        "power limit 700 W, 2.5 us of each time is what an empty graph takes"
+    )
     assert score.comparison is None
     (case,) = score.cases
     assert case.tflops == pytest.approx(MHA.flops(CASE) / 2e-3 / 1e12)
     assert (case.time_us, case.low_tflops, case.high_tflops) == (2000, case.tflops, case.tflops)
     assert (case.limiter, case.utilisation) == ("", {})
-    assert all(link.closed for link in garage.links)
+    assert all(link.closed for link in garage.used)
 
 
 def test_small_cases_are_run_first_and_their_memory_is_free_again() -> None:
@@ -122,11 +134,11 @@ def test_score_and_comparison_are_different_samples_against_an_incumbent_in_a_pr
     checked, *pair, scored = garage.devices
     assert checked.runs == 0
     assert {device.kernel for device in pair} == {"honest", "counts"}
-    assert all(device.runs >= 4 * len(comparison.log_ratios) for device in pair)  # with a warm-up before each run
+    assert all(device.runs == 2 * len(comparison.log_ratios) for device in pair)
     # Neither has run anything that the other has not: a kernel must not lose to itself by its part.
-    assert abs(pair[0].runs - pair[1].runs) < RUNS
-    assert (scored.kernel, scored.runs > RUNS) == ("honest", True)
-    assert all(link.closed for link in garage.links)
+    assert pair[0].runs == pair[1].runs
+    assert (scored.kernel, scored.runs) == ("honest", RUNS)
+    assert all(link.closed for link in garage.used)
 
 
 def test_pairs_of_a_comparison_have_new_processes_and_chance_says_which_is_opened_first(
@@ -161,7 +173,7 @@ def test_an_incumbent_that_does_not_run_is_no_verdict_on_the_candidate() -> None
     garage = Garage(honest=1e-3)
     with pytest.raises(EvaluatorUnavailable, match="the incumbent fails on this GPU: case small: kernel large"):
         run(garage, "honest", challenge("large"))
-    assert all(link.closed for link in garage.links)
+    assert all(link.closed for link in garage.used)
 
 
 def test_a_hopeless_candidate_is_not_timed_and_the_figures_say_why(predictions: Predictions) -> None:
@@ -202,3 +214,36 @@ def test_clocks_are_told_as_a_range_with_all_that_held_them_down() -> None:
     )
     assert clocks_in_words([Clocks(1980, 0x01)]) == "SM clock 1980 to 1980 MHz, held down by: none"
     assert clocks_in_words([]) == "clocks not readable"
+
+
+def test_processes_start_before_they_are_needed_and_touch_the_gpu_when_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(measuring, "decide", lambda ratios, alpha, margin: Verdict.UNDECIDED)
+    monkeypatch.setattr(measuring, "ROUNDS", (4,))
+    monkeypatch.setattr(measuring, "SAME_PAIR", 2)
+    garage = Garage(honest=1e-3, counts=1e-3)
+    seen: list[tuple[int, int]] = []
+    timing = TimedDevice.time
+
+    def note(device: TimedDevice, enqueue: Enqueue) -> Took:
+        seen.append((len(garage.links), len(garage.used)))
+        return timing(device, enqueue)
+
+    monkeypatch.setattr(TimedDevice, "time", note)
+    speed = Measured(TARGET, cascade=None, start=garage.start, chance=random.Random(5))
+    assert isinstance(speed.score(MHA, [benchmark(CASE, "honest")], challenge()), Score)
+    # The check's, two pairs and the score's were used; while a pair runs, two more have started.
+    assert set(seen) == {(5, 3), (7, 5), (7, 6)}
+    assert isinstance(speed.score(MHA, [benchmark(CASE, "honest")], None), Score)
+    assert len(garage.links) == 8  # the one left over served the next candidate
+
+
+def test_a_plan_that_no_graph_holds_and_a_profiler_are_told_in_the_conditions() -> None:
+    score = run(Garage(uncapturable=1e-3), "uncapturable")
+    assert isinstance(score, Score)
+    assert "without a CUDA graph: CUDA error: operation not permitted when stream is capturing" in score.conditions
+    speed = Measured(TARGET, start=Garage(honest=1e-3).start, sustained=False, profiler="ncu -o out")
+    score = speed.score(MHA, [benchmark(CASE, "honest")], None)
+    assert isinstance(score, Score)
+    assert "under ncu -o out: these times mean nothing; burst clock" in score.conditions

@@ -1,24 +1,27 @@
 """Who runs when, and what is made of the times, with contenders whose times are simulated."""
 
+import json
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
 from evaluator.cuda import measuring
 from evaluator.cuda.cards import Card
 from evaluator.cuda.contender import Timed
-from evaluator.cuda.device import Took
-from evaluator.cuda.measuring import PASSES, RUNS, SAME_PAIR, Pair, Stopwatch, TimedCase
+from evaluator.cuda.device import Setup, Took
+from evaluator.cuda.measuring import PASSES, RUNS, SAME_PAIR, STRETCH_S, Audience, Pair, Stopwatch, TimedCase
 from evaluator.cuda.sequential import ROUNDS
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseResult, Comparison, Fault, Status, Verdict
 from evaluator.judging.speed import CompiledPlan
 from evaluator.problem import Problem
-from tests.evaluator.cuda.fake_device import CARD
+from tests.evaluator.cuda.fake_device import CARD, SETUP
 
 CASES = (TimedCase("a", 10**9, 1e-6), TimedCase("b", 2 * 10**9, 1e-6))
 Call = tuple[str, str, int]
@@ -31,9 +34,15 @@ class Simulated:
     def __init__(self, name: str, seconds: float, calls: list[Call], chance: random.Random, noise: float = 0.0) -> None:
         self.name, self.seconds, self.calls, self.chance, self.noise = name, seconds, calls, chance, noise
         self.card: Card = CARD
+        self.setup: Setup = SETUP
         self.seeds: list[int] = []
         self.fault: Fault | None = None
         self.late: Callable[[], float] = lambda: 0.0
+        self.ungraphed = ""
+        self.graphs: list[bool] = []
+        self.stretches: list[float] = []
+        self.boost = 1.0
+        """How much faster a run is without a stretch before it."""
 
     def open(self, problem: Problem, compiled: CompiledPlan) -> Fault | None:
         raise NotImplementedError
@@ -41,14 +50,20 @@ class Simulated:
     def check(self, case: str, seed: int, limit_s: float) -> CaseResult | Fault:
         raise NotImplementedError
 
-    def time(self, case: str, seeds: Sequence[int], limit_s: float) -> Timed | Fault:
+    def time(
+        self, case: str, seeds: Sequence[int], limit_s: float, stretch_s: float = 0.0, graph: bool = True
+    ) -> Timed | Fault:
+        self.stretches.append(stretch_s)
         self.calls.append((self.name, case, len(seeds)))
         self.seeds += seeds
         if self.fault:
             return self.fault
         drift = 1 + 0.1 * math.sin(len(self.calls) / 50)  # of the card's clock: shared by neighbours in time
+        drift /= 1.0 if stretch_s else self.boost
         took = [self.seconds * drift * math.exp(self.chance.gauss(0, self.noise)) for _ in seeds]
-        return Timed(tuple(Took(each, each + self.late()) for each in took), ())
+        ungraphed = self.ungraphed if graph else ""
+        self.graphs.append(graph)
+        return Timed(tuple(Took(each, each + self.late()) for each in took), (), ungraphed)
 
     def forget(self, case: str) -> None:
         raise NotImplementedError
@@ -92,7 +107,7 @@ def test_a_score_is_the_median_of_at_least_twenty_runs_a_case_with_its_quartiles
 
 def test_cases_are_timed_in_passes_with_chance_warmups_and_other_inputs_in_every_run() -> None:
     mine, _, calls = two(1e-3, 1e-3)
-    timing = Stopwatch(CASES, random.Random(3)).score(mine)
+    timing = Stopwatch(CASES, random.Random(3), sustained=False).score(mine)
     assert not isinstance(timing, Fault)
     assert [score.case for score in timing.scores] == ["a", "b"]
     assert [sorted(case for _, case, _ in part) for part in groups(calls, 2)] == [["a", "b"]] * PASSES
@@ -117,7 +132,7 @@ def test_each_round_times_every_case_in_turn_in_an_order_that_chance_mirrors() -
     ("mine", "verdict"), [(0.97e-3, Verdict.FASTER), (1.03e-3, Verdict.SLOWER), (1e-3, Verdict.EQUIVALENT)]
 )
 def test_a_comparison_ends_as_soon_as_it_is_decided(mine: float, verdict: Verdict) -> None:
-    found = compare(*two(mine, 1e-3, noise=0.004)[:2])
+    found = compare(*two(mine, 1e-3, noise=0.004, seed=3)[:2])
     assert found.verdict is verdict
     assert (found.plan_digest, found.alpha) == ("digest", 0.01)
     assert len(found.log_ratios) in ROUNDS
@@ -189,3 +204,49 @@ def test_a_host_that_is_busy_now_and_then_is_believed() -> None:
 
 def test_the_limit_on_a_run_follows_its_roofline_within_bounds() -> None:
     assert [TimedCase("a", 1, floor).limit_s for floor in (1e-6, 0.01, 10.0)] == [0.5, 2.0, 20.0]
+
+
+def test_the_sustained_clock_is_that_of_a_kernel_that_has_run_for_a_while() -> None:
+    scores = []
+    for sustained in (True, False):
+        mine, _, calls = two(1e-3, 1e-3, noise=0.0)
+        mine.boost = 1.15
+        timing = Stopwatch(CASES, random.Random(3), sustained=sustained).score(mine)
+        assert not isinstance(timing, Fault)
+        scores.append(timing.scores[0].tflops)
+        expected = {True: (0.8 * STRETCH_S, 1.2 * STRETCH_S), False: (0, 0)}[sustained]
+        assert all(expected[0] <= stretch <= expected[1] for stretch in mine.stretches)
+        assert sum(count for *_, count in calls) == 2 * RUNS or not sustained
+    assert scores[1] / scores[0] == pytest.approx(1.15, rel=0.02)
+
+
+def test_both_sides_are_timed_without_a_graph_where_one_cannot_have_any() -> None:
+    mine, theirs, _ = two(0.97e-3, 1e-3)
+    mine.ungraphed = "no capture"
+    stopwatch = Stopwatch(CASES, random.Random(2))
+    found = stopwatch.compare(always(mine, theirs), "digest", 0.01, 0.005)
+    assert isinstance(found, Comparison)
+    assert found.verdict is Verdict.FASTER
+    assert stopwatch.ungraphed == "no capture"
+    assert len([graph for graph in theirs.graphs if not graph]) == 2 * len(CASES) * len(found.log_ratios)
+
+
+def test_each_verdict_has_what_the_same_rounds_say_of_one_kernel_against_itself() -> None:
+    found = compare(*two(0.97e-3, 1e-3, noise=0.01)[:2])
+    assert len(found.against_itself) == len(found.log_ratios)
+    assert abs(sum(found.against_itself) / len(found.against_itself)) < 0.01
+
+
+def test_progress_and_every_run_are_told_while_they_are_measured() -> None:
+    said: list[str] = []
+    kept: list[Mapping[str, Any]] = []
+    mine, theirs, _ = two(0.97e-3, 1e-3)
+    stopwatch = Stopwatch(CASES, random.Random(2), audience=Audience(said.append, kept.append))
+    found = stopwatch.compare(always(mine, theirs), "digest", 0.01, 0.005, time.monotonic() + 1000)
+    assert isinstance(found, Comparison)
+    assert re.fullmatch(r"round 4 of at most 256: 1\.0\d+ ± 0\.\d+ times as fast as the incumbent, \d+ s left", said[3])
+    assert len(kept) == 4 * len(CASES) * len(found.log_ratios)
+    assert (kept[0]["part"], kept[0]["round"], kept[0]["side"] in ("candidate", "incumbent")) == ("comparison", 1, True)
+    assert json.loads(json.dumps(kept[0]))["runs"][0]["seconds"] > 0
+    stopwatch.score(mine)
+    assert said[-1] in ("timing a for the score, pass 3 of 3", "timing b for the score, pass 3 of 3")

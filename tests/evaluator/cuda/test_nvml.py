@@ -46,7 +46,7 @@ def stub(built: str, install: Install) -> None:
 def test_the_card_with_that_uuid_tells_its_clock_and_reasons() -> None:
     nvml = Nvml("1234")
     assert nvml.driver() == "550.54.15"
-    assert nvml.clocks() == Clocks(1755, 0x44)
+    assert nvml.clocks() == Clocks(1755, 0x44, 61, 350.5)
 
 
 def test_reasons_are_named_by_the_bits_of_nvml_h() -> None:
@@ -61,7 +61,7 @@ def test_heat_and_lack_of_power_slow_a_card_down_and_a_change_of_clocks_does_not
 
 @pytest.mark.usefixtures("stub")
 def test_a_part_of_a_card_has_the_clocks_of_the_whole() -> None:
-    assert Nvml("4321").clocks() == Clocks(1755, 0x44)
+    assert Nvml("4321").clocks() == Clocks(1755, 0x44, 61, 350.5)
 
 
 @pytest.mark.usefixtures("stub")
@@ -92,3 +92,11 @@ def test_no_library_and_another_library_are_told_apart(library: str, message: st
     install(library)
     with pytest.raises(NvmlMissing, match=message):
         Nvml()
+
+
+@pytest.mark.usefixtures("stub")
+def test_figures_that_a_card_does_not_have_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Nvml("1234").power_limit_w() == 700
+    for lacking, clocks in (("power", Clocks(1755, 0x44, 61, None)), ("temperature", Clocks(1755, 0x44, None, 350.5))):
+        monkeypatch.setenv("NVML_STUB_FAILS", lacking)
+        assert Nvml("1234").clocks() == clocks

@@ -179,3 +179,35 @@ def test_a_problem_may_extend_what_a_case_is() -> None:
     case = replace(problem.correctness_cases[0], name=CASE.name)
     assert type(case) is not Case
     assert contender().open(problem, benchmark(case, "honest")) is None
+
+
+def test_a_result_that_is_wrong_once_and_right_on_the_same_inputs_is_not_put_down_to_the_kernel_alone() -> None:
+    found = opened("flaky").check(CASE.name, 4, 1)
+    assert isinstance(found, Fault)
+    assert found.status is Status.INCORRECT
+    assert "; run again on the same inputs, it was right: the kernel has a race, or this Triton" in found.message
+    always = opened("zeros").check(CASE.name, 4, 1)
+    assert isinstance(always, Fault)
+    assert "run again" not in always.message
+
+
+def test_work_that_cannot_be_captured_is_timed_without_a_graph_and_says_so() -> None:
+    timed = opened("uncapturable").time(CASE.name, SEEDS, 1)
+    assert isinstance(timed, Timed)
+    assert len(timed.runs) == len(SEEDS)
+    assert timed.ungraphed == "CUDA error: operation not permitted when stream is capturing"
+    assert opened("honest").time(CASE.name, SEEDS, 1, graph=False).ungraphed == ""  # type: ignore[union-attr]
+
+
+def test_a_stretch_before_each_run_is_on_the_inputs_of_the_run_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = FakeDevice(forever(1e-3))
+    made = WorkerContender(Loopback(device))
+    assert made.open(MHA, benchmark(CASE, "honest")) is None
+    order: list[object] = []
+    renew, sustain, timing = Running.renew, device.sustain, device.time
+    monkeypatch.setattr(Running, "renew", lambda self, seed, **how: (order.append(seed), renew(self, seed, **how))[1])
+    monkeypatch.setattr(device, "sustain", lambda *what: (order.append("stretch"), sustain(*what))[1])
+    monkeypatch.setattr(device, "time", lambda what: (order.append("timed"), timing(what))[1])
+    assert isinstance(made.time(CASE.name, (5, 6), 1, stretch_s=0.25), Timed)
+    assert order == [5, "stretch", 5, "timed", "stretch", 6, "timed"]
+    assert device.stretches == [0.25, 0.25]

@@ -1,5 +1,6 @@
 """What a plan asks for arrives at the CUDA driver's door, through Triton's own launcher."""
 
+import contextlib
 import os
 import struct
 import subprocess
@@ -123,6 +124,7 @@ def test_memory_that_a_kernel_could_keep_something_in_is_overwritten_before_ever
     device._driver = SimpleNamespace(cuCtxResetPersistingL2Cache=lambda: 0)
     device._events, device._scratch, device._nvml, device._empty_s = [Event(), Event()], [], None, 1e9
     monkeypatch.setattr(torch.cuda, "synchronize", lambda place: None)
+    monkeypatch.setattr(torch.cuda.nvtx, "range", lambda name: contextlib.nullcontext())
     capturing = True
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing)
     kept = device._allocate(8, 1, None)

@@ -10,16 +10,16 @@ import pytest
 from evaluator.cuda import contender as module
 from evaluator.cuda.contender import Timed, ask_card, start_worker
 from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import Fault, Status
+from evaluator.evaluation import CaseResult, Fault, Status
 from evaluator.serving import child
-from tests.evaluator.cuda.fake_device import CARD, CASE, MHA, benchmark
+from tests.evaluator.cuda.fake_device import CARD, CASE, MHA, SETUP, benchmark
 
 COMMAND = (sys.executable, "-m", "tests.evaluator.cuda.fake_device")
 
 
 def greets(then: str) -> tuple[str, ...]:
-    ready = json.dumps({"ready": asdict(CARD)})
-    return ("sh", "-c", f"echo '{ready}'; {then}")
+    ready = json.dumps({"ready": asdict(CARD), "setup": asdict(SETUP)})
+    return ("sh", "-c", f"echo '{{}}'; read line; echo '{ready}'; {then}")
 
 
 def test_a_worker_runs_and_a_kernel_that_hangs_is_killed_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +98,7 @@ def test_a_worker_that_does_not_start_is_no_verdict(
 ) -> None:
     monkeypatch.setattr("evaluator.serving.child.START_S", 600.0 if command[0] != "sleep" else 0.1)
     with pytest.raises(EvaluatorUnavailable, match=message):
-        start_worker(command)
+        ask_card(command)
 
 
 def test_silence_without_a_kernel_running_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,3 +106,22 @@ def test_silence_without_a_kernel_running_is_no_verdict(monkeypatch: pytest.Monk
     made = start_worker(greets("exec sleep 60"))
     with pytest.raises(EvaluatorUnavailable, match=r"silent for 0\.2 s"):
         made.check(CASE.name, 4, 1)
+
+
+def test_a_profilers_lines_are_not_its_workers_and_nothing_is_limited_under_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "PREPARE_S", 0.1)
+    prof = "echo '==PROF== Connected to process 7'"
+    answer = json.dumps({"result": {"case": "small", "passed": True, "relative_error": None, "lse_error": None}})
+    made = start_worker(greets(f"{prof}; read line; {prof}; sleep 0.3; echo '{answer}'"), ("env", "-u", "NO_SUCH"))
+    assert made.card == CARD
+    checked = made.check(CASE.name, 4, 1)
+    made.close()
+    assert isinstance(checked, CaseResult)
+
+
+def test_a_worker_does_not_touch_the_gpu_before_it_is_used() -> None:
+    made = start_worker(("sh", "-c", "echo '{}'; read line && echo begun >&2; exit 3"))
+    made.close()
+    assert "begun" not in made._link.last_words()  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from evaluator.errors import EvaluatorUnavailable, UnknownProblem, UnknownTarget
 from evaluator.evaluation import Evaluation, Fault, Status
 from evaluator.serving import child
 from evaluator.serving.process import ProcessEvaluator
-from evaluator.serving.protocol import answer_line, progress_line, ready
+from evaluator.serving.protocol import answer_line, doing_line, progress_line, ready
 from evaluator.targets import get_target
 
 NO_PYTHON = Candidate("mha", "def attention(:")
@@ -146,6 +146,16 @@ def test_a_judge_that_dies_on_a_candidate_twice_blames_it_with_its_last_words(el
         evaluation = evaluator.evaluate(NO_PYTHON)
     assert evaluation.status is Status.CRASHED
     assert evaluation.message.endswith("died on this candidate: exit code 3; connection closed")
+
+
+def test_what_a_judge_says_of_its_progress_is_passed_on_and_the_answer_comes_after(elsewhere: Elsewhere) -> None:
+    said: list[str] = []
+    evaluation = Evaluation(Status.INCORRECT, "wrong", "h100", "quick", 1.0)
+    lines = " ".join(shlex.quote(line) for line in (doing_line(1, "round 4"), answer_line(1, evaluation)))
+    with elsewhere(f"echo {READY}; read line; printf '%s\\n' {lines}; read line") as evaluator:
+        evaluator._doing = said.append
+        assert evaluator.evaluate(NO_PYTHON) == evaluation
+    assert said == ["round 4"]
 
 
 def test_noise_among_the_answers_costs_one_verdict_and_a_fresh_judge(elsewhere: Elsewhere) -> None:
