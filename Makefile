@@ -3,13 +3,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: run test test-rest test-all test-versions soak format docs pictures bench bench-model results clean
+.PHONY: run first-contact test test-rest test-all test-versions soak format docs pictures bench bench-model results clean
 
 SEARCH := $(BIN)/avo run --problem mha --target h100 --operator mutate
 HOURS := 0.06
 
 run: $(READY)  ## Evolve mha for h100 without GPU or key, in about four minutes.
 	$(SEARCH) --max-hours $(HOURS)
+
+first-contact: $(READY)  ## Ten minutes on a borrowed GPU: evidence in the order of its value, in one archive.
+	$(BIN)/python -m bench.first_contact
 
 # Two test processes on two cores: more threads would only get in each other's way.
 test test-rest soak: export OMP_NUM_THREADS = 1

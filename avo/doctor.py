@@ -9,6 +9,10 @@ from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from evaluator.cuda.nvml import CardState
 
 MEMORY_BYTES = 4 * 2**30
 """Memory that one evaluator may take."""
@@ -56,7 +60,7 @@ def examine(database: str) -> Iterator[Check]:
     yield (python := _python())
     if python.health is Health.BROKEN:
         return
-    yield from _packages()
+    yield from _packages("triton", "torch", "ray", "sqlalchemy")
     yield _processor()
     yield _memory()
     yield from _triton()
@@ -67,6 +71,16 @@ def examine(database: str) -> Iterator[Check]:
     yield _terminal()
 
 
+def examine_judge() -> Iterator[Check]:
+    """Yield the checks of what a judge needs: a GPU machine may have neither Ray nor a database."""
+    yield _python()
+    yield from _packages("triton", "torch")
+    yield _processor()
+    yield _memory()
+    yield from _triton()
+    yield from _gpu()
+
+
 def _python() -> Check:
     found = f"{sys.version.split()[0]}, {sys.platform}"
     if sys.platform != "linux":
@@ -74,8 +88,8 @@ def _python() -> Check:
     return Check("Python", Health.OK, found)
 
 
-def _packages() -> Iterator[Check]:
-    for name in ("triton", "torch", "ray", "sqlalchemy"):
+def _packages(*names: str) -> Iterator[Check]:
+    for name in names:
         try:
             yield Check(name, Health.OK, version(name))
         except PackageNotFoundError:
@@ -174,23 +188,40 @@ def check_database(url: str) -> Check:
 def _gpu() -> Iterator[Check]:
     """Check what ``--target cuda`` needs."""
     from evaluator.errors import EvaluatorUnavailable
-    from evaluator.machine import gpu_clocks, gpu_name
+    from evaluator.machine import gpu_clocks, gpus
 
     try:
-        name = gpu_name()
+        found = gpus()
     except EvaluatorUnavailable as error:
         advice = "none is needed: speed is predicted for the target"
         yield Check("GPU", Health.ABSENT, f"no NVIDIA driver that answers: {error}", advice)
         return
-    card = _card(name)
+    for each in found:
+        yield _seen(each)
+    card = _card(found[0].name if found else "no GPU")
     yield card
     try:
         # The card that is measured on is not always the driver's first.
         yield Check("GPU clocks", Health.OK, f"readable: {gpu_clocks(measured=card.health is Health.OK)}")
     except EvaluatorUnavailable as error:
-        found = f"not readable: {error}"
-        yield Check("GPU clocks", Health.ABSENT, found, "measured scores will not say what held the clock down")
+        why = f"not readable: {error}"
+        yield Check("GPU clocks", Health.ABSENT, why, "measured scores will not say what held the clock down")
     yield _profilers()
+
+
+def _seen(card: "CardState") -> Check:
+    """Say what a card is like, whether a kernel runs on it, and what would make its times steadier."""
+    from evaluator.errors import EvaluatorUnavailable
+    from evaluator.machine import try_gpu
+
+    name = f"GPU {card.index}"
+    try:
+        try_gpu(card.uuid)
+    except EvaluatorUnavailable as error:
+        return Check(name, Health.ABSENT, f"{card.in_words()}; no kernel runs: {error}", "until then choose another")
+    steady = "" if card.persistent is not False else "nvidia-smi -pm 1 shortens the start of processes; "
+    advice = f"{steady}nvidia-smi -lgc MHZ makes times steadier, where you may lock clocks"
+    return Check(name, Health.OK, f"{card.in_words()}; an empty kernel runs", advice)
 
 
 def _predictions() -> Check:

@@ -70,6 +70,13 @@ def end_with_reader(pipe: int) -> None:
     threading.Thread(target=watch, name="reader", daemon=True).start()
 
 
+def _keep(trace: Path | None, row: Mapping[str, Any]) -> None:
+    """Append what was timed; several judges may write to one file."""
+    if trace is not None:
+        with trace.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
 def main() -> int:
     """Serve until standard input ends, or until nobody reads the answers."""
     parser = argparse.ArgumentParser(prog="python -m evaluator", description=__doc__)
@@ -134,11 +141,6 @@ def main() -> int:
         def say(text: str) -> None:
             print(doing_line(number, text), file=verdicts, flush=True)
 
-        def keep(row: Mapping[str, Any]) -> None:
-            if options.trace:
-                with options.trace.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-
         measured = Measured(
             target,
             margin=options.equivalence_margin,
@@ -146,7 +148,7 @@ def main() -> int:
             start=partial(start_worker, prefix=options.worker_prefix),
             sustained=options.clock == cuda.CLOCKS[0],
             profiler=shlex.join(options.worker_prefix),
-            audience=Audience(say, keep),
+            audience=Audience(say, partial(_keep, options.trace)),
         )
     judged = Judge(target, options.suite, sandbox=options.sandbox, speed=measured)
     with judged as judge, contextlib.suppress(KeyboardInterrupt):

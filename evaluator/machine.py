@@ -18,6 +18,7 @@ from evaluator.target import Target
 
 if TYPE_CHECKING:
     from evaluator.cuda.baselines import Found
+    from evaluator.cuda.nvml import CardState
 
 
 def try_kernel(source: str, target: Target) -> Iterator[LaunchPlan | Binary | Fault]:
@@ -45,14 +46,21 @@ def choose_gpus(devices: str) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = devices
 
 
-def gpu_name() -> str:
-    """Return the name of the driver's first GPU; raise ``EvaluatorUnavailable`` where no driver answers."""
+def gpus() -> "list[CardState]":
+    """Return all GPUs, as the driver describes them; raise ``EvaluatorUnavailable`` where no driver answers."""
     from evaluator.cuda import nvml
 
     try:
-        return nvml.Nvml().name()
+        return nvml.cards()
     except nvml.NvmlMissing as error:
         raise EvaluatorUnavailable(str(error)) from None
+
+
+def try_gpu(uuid: str) -> None:
+    """Run an empty kernel on a GPU; raise ``EvaluatorUnavailable`` with what the driver says where that fails."""
+    from evaluator.cuda.contender import ask_card
+
+    ask_card(device=uuid)
 
 
 def gpu_clocks(*, measured: bool) -> str:

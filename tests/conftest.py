@@ -8,8 +8,9 @@ import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+import pynvml
 import pytest
 from hypothesis import settings
 
@@ -38,12 +39,17 @@ def sees_gpus(marks: str) -> bool:
     return not marks or re.search(r"(?<!not )\bgpu\b", marks) is not None
 
 
+def _no_driver(name: str) -> NoReturn:
+    raise OSError(f"{name}: hidden from tests")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Report which tests are dear, let each judge of this process draw the same inputs, and hide GPUs from tests that
     were written without one.
     """
     if not sees_gpus(config.option.markexpr):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        pynvml.CDLL = _no_driver
     config.pluginmanager.register(DearestTests())
     secrets.randbits = lambda bits: random.Random(0).getrandbits(bits)
 

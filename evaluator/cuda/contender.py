@@ -243,19 +243,26 @@ def _read(line: str) -> dict[str, Any] | None:
     return said if isinstance(said, dict) else None
 
 
-def start_worker(command: Sequence[str] = COMMAND, prefix: Sequence[str] = ()) -> WorkerContender:
+def start_worker(
+    command: Sequence[str] = COMMAND, prefix: Sequence[str] = (), device: str | None = None
+) -> WorkerContender:
     """Return a contender in a process of its own, which is starting; raise ``EvaluatorUnavailable`` without a process.
 
-    ``prefix`` is put before its command: a profiler, under which no time is limited.
+    ``prefix`` is put before its command: a profiler, under which no time is limited. ``device`` is the uuid of the GPU;
+    None: the first that this process sees.
     """
     inherited = environment()
     inherited.pop("CUDA_LAUNCH_BLOCKING", None)  # the host would wait within the times
+    if device is not None:
+        inherited["CUDA_VISIBLE_DEVICES"] = device
     return WorkerContender(Child((*prefix, *command), inherited, "the GPU worker"), watched=not prefix)
 
 
-def ask_card(command: Sequence[str] = COMMAND) -> Card:
-    """Return which GPU this machine has; raise ``EvaluatorUnavailable`` when there is none."""
-    contender = start_worker(command)
+def ask_card(command: Sequence[str] = COMMAND, device: str | None = None) -> Card:
+    """Return which GPU this machine has, or of several the one that ``start_worker`` takes, after an empty kernel has
+    run on it; raise ``EvaluatorUnavailable`` when there is none.
+    """
+    contender = start_worker(command, device=device)
     try:
         return contender.card
     finally:

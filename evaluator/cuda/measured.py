@@ -237,5 +237,7 @@ def clocks_in_words(clocks: Sequence[Clocks]) -> str:
 
 def setup_in_words(setup: Setup) -> str:
     """Return the power limit, and what is in every time besides the kernel."""
-    limit = "" if setup.power_limit_w is None else f"power limit {setup.power_limit_w:.0f} W, "
-    return f"{limit}{setup.overhead_s * 1e6:.1f} us of each time is what an empty graph takes"
+    parts = [] if setup.power_limit_w is None else [f"power limit {setup.power_limit_w:.0f} W"]
+    if setup.overhead_s is not None:
+        parts.append(f"{setup.overhead_s * 1e6:.1f} us of each time is what an empty graph takes")
+    return ", ".join(parts)

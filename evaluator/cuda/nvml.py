@@ -4,6 +4,7 @@ Not tried on a GPU.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pynvml
@@ -32,6 +33,40 @@ SLOWDOWN = (
 "NvmlClocksEventReasons"; DCGM API, ``DCGM_CLOCKS_EVENT_REASON_HW_SLOWDOWN``). Neither is ``SwPowerCap``: a card at its
 power limit is what kernels that use all of it run on.
 """
+
+
+COMPUTE_MODES = {0: "default", 1: "exclusive thread", 2: "prohibited", 3: "exclusive process"}
+"""NVML's ``nvmlComputeMode_t``, and CUDA's ``CUcomputemode``."""
+
+
+@dataclass(frozen=True, slots=True)
+class CardState:
+    """One of the machine's cards, as NVML sees it now; what it does not say is None."""
+
+    index: int
+    uuid: str
+    name: str
+    compute_mode: str | None
+    persistent: bool | None
+    """Whether the driver stays loaded while nobody uses it."""
+    mig: bool | None
+    """Whether it is divided into parts."""
+    sm_mhz: int | None
+    max_sm_mhz: int | None
+    watts: float | None
+    limit_w: float | None
+    celsius: int | None
+
+    def in_words(self) -> str:
+        """Return it in one line."""
+        figures = (
+            (f"compute mode {self.compute_mode}", self.compute_mode),
+            ("divided by MIG", self.mig or None),
+            (f"SM {self.sm_mhz} of {self.max_sm_mhz} MHz", self.sm_mhz),
+            (f"{self.watts or 0:.0f} of {self.limit_w or 0:.0f} W", self.limit_w),
+            (f"{self.celsius} C", self.celsius),
+        )
+        return ", ".join([self.name, *(words for words, known in figures if known is not None)])
 
 
 class NvmlMissing(Exception):
@@ -66,10 +101,6 @@ class Nvml:
         """Return the driver's version. Raises ``NvmlMissing``."""
         return str(_ask(pynvml.nvmlSystemGetDriverVersion))
 
-    def name(self) -> str:
-        """Return the card's name. Raises ``NvmlMissing``."""
-        return str(_ask(pynvml.nvmlDeviceGetName, self._handle))
-
     def clocks(self) -> Clocks:
         """Return the SM clock, what holds it down, temperature and power, now. Raises ``NvmlMissing``."""
         mhz = _ask(pynvml.nvmlDeviceGetClockInfo, self._handle, pynvml.NVML_CLOCK_SM)
@@ -81,6 +112,32 @@ class Nvml:
     def power_limit_w(self) -> float | None:
         """Return the power that the card may draw, in watts; None where it does not say."""
         return _watts(pynvml.nvmlDeviceGetEnforcedPowerLimit, self._handle)
+
+
+def cards() -> list[CardState]:
+    """Return the state of all cards. Raises ``NvmlMissing``."""
+    _ask(pynvml.nvmlInit)
+    found = []
+    for index in range(_ask(pynvml.nvmlDeviceGetCount)):
+        handle = _ask(pynvml.nvmlDeviceGetHandleByIndex, index)
+        mode = _maybe(pynvml.nvmlDeviceGetComputeMode, handle)
+        persistent = _maybe(pynvml.nvmlDeviceGetPersistenceMode, handle)
+        mig = _maybe(pynvml.nvmlDeviceGetMigMode, handle)  # now, and after the next reset
+        state = CardState(
+            index=index,
+            uuid=str(_ask(pynvml.nvmlDeviceGetUUID, handle)),
+            name=str(_ask(pynvml.nvmlDeviceGetName, handle)),
+            compute_mode=None if mode is None else COMPUTE_MODES.get(mode, str(mode)),
+            persistent=None if persistent is None else bool(persistent),
+            mig=None if mig is None else bool(mig[0]),
+            sm_mhz=_maybe(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_SM),
+            max_sm_mhz=_maybe(pynvml.nvmlDeviceGetMaxClockInfo, handle, pynvml.NVML_CLOCK_SM),
+            watts=_watts(pynvml.nvmlDeviceGetPowerUsage, handle),
+            limit_w=_watts(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle),
+            celsius=_maybe(pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU),
+        )
+        found.append(state)
+    return found
 
 
 def _ask(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -15,14 +15,13 @@ from triton import knobs
 from triton.backends.nvidia.compiler import get_ptxas
 
 from evaluator.cuda.device import MachineFault
+from evaluator.cuda.nvml import COMPUTE_MODES
 from evaluator.sandbox.tools import VARIABLES
 
 _COMPUTE_MODE, _MPS_ENABLED = 20, 133
 """``CU_DEVICE_ATTRIBUTE_COMPUTE_MODE`` and ``CU_DEVICE_ATTRIBUTE_MPS_ENABLED`` of cuda.h; drivers before CUDA 12.1 do
 not know the second.
 """
-COMPUTE_MODES = {0: "default", 1: "exclusive thread", 2: "prohibited", 3: "exclusive process"}
-"""``CUcomputemode`` of cuda.h."""
 _PTX_VERSIONS = {100: "8.6", 103: "8.8", 120: "8.7"}
 """The first version of PTX for a compute capability times ten (PTX ISA, "Release Notes"); 7.8 for earlier ones."""
 _EMPTY = ".version {version}\n.target sm_{arch}\n.address_size 64\n.visible .entry empty() {{ ret; }}\n"

@@ -5,6 +5,7 @@ text that a candidate can influence in the process that holds the clock. Written
 (``compiler/compiler.py``, ``backends/nvidia/driver.py`` and ``driver.c``); it has not run on a GPU.
 """
 
+import contextlib
 import ctypes
 import gc
 import json
@@ -95,7 +96,7 @@ class TritonDevice:
             f"CUDA {asked.cuda()}, torch {torch.__version__}, Triton {triton.__version__}, "
             f"ptxas {get_ptxas(self.card.arch).version}",
             None if self._nvml is None else self._nvml.power_limit_w(),
-            0.0,
+            None,
         )
         self._flushed = torch.zeros(max(FLUSH_BYTES, 2 * self.card.l2_bytes) // 4, dtype=torch.int32, device=self.place)
         self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
@@ -104,12 +105,11 @@ class TritonDevice:
         self._empty_s = 0.0
         # No candidate's kernel has run yet that could influence this.
         self._empty_s = statistics.median(self.time(lambda: None).wall_s for _ in range(_EMPTY_RUNS))
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.suppress(NotRecorded):
             warnings.filterwarnings("ignore", "The CUDA Graph is empty")
             empty = self.record(lambda: None)
-        self.setup = replace(
-            self.setup, overhead_s=statistics.median(self.time(empty).seconds for _ in range(_EMPTY_RUNS))
-        )
+            overhead_s = statistics.median(self.time(empty).seconds for _ in range(_EMPTY_RUNS))
+            self.setup = replace(self.setup, overhead_s=overhead_s)
 
     def _allocate(self, size: int, alignment: int, stream: int | None) -> torch.Tensor:
         """Return memory that a kernel asks for, to build descriptors in; see triton.runtime._allocation."""

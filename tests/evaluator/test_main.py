@@ -1,12 +1,14 @@
 """The judge's own command line: what it takes is what a run may configure."""
 
 import argparse
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from evaluator.__main__ import _cascade, _margin
+from evaluator.__main__ import _cascade, _keep, _margin
 
 
 def test_a_cascade_is_a_fraction_from_zero_on_or_off() -> None:
@@ -37,3 +39,10 @@ def test_a_judge_that_nobody_listens_to_ends_whatever_it_is_doing() -> None:
             busy.wait(timeout=0.2)
         busy.stdout.close()
         assert busy.wait(timeout=600) == 1
+
+
+def test_what_was_timed_is_appended_line_by_line(tmp_path: Path) -> None:
+    _keep(None, {"case": "a"})
+    for case in ("a", "b"):
+        _keep(tmp_path / "trace", {"case": case})
+    assert [json.loads(line)["case"] for line in (tmp_path / "trace").read_text().splitlines()] == ["a", "b"]

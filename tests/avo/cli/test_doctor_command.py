@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from typer.testing import Result
 
 from avo import doctor
 from avo.doctor import Health, check_database
-from evaluator import cuda
+from evaluator import cuda, machine
 from evaluator.cuda import nvml
 from evaluator.cuda.cards import Card
 from evaluator.cuda.device import Clocks
@@ -67,13 +68,25 @@ class Gpu:
     def __init__(self, uuid: str = "first") -> None:
         self._uuid = uuid
 
-    def name(self) -> str:
-        return "NVIDIA H100 80GB HBM3"
-
     def clocks(self) -> Clocks:
         if not self.readable:
             raise nvml.NvmlMissing("nvmlDeviceGetClockInfo: Not Supported")
         return Clocks(1755 if self._uuid == "ours" else 300, 0x04)
+
+
+FIRST = nvml.CardState(0, "GPU-1", "NVIDIA H100 80GB HBM3", "default", False, False, 300, 1980, 70.0, 700.0, 33)
+SECOND = replace(FIRST, index=1, uuid="GPU-2", compute_mode="exclusive process")
+
+
+@pytest.fixture
+def two_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    def try_gpu(uuid: str) -> None:
+        if uuid == "GPU-2":
+            raise EvaluatorUnavailable("the card's compute mode is exclusive process")
+
+    monkeypatch.setattr(nvml, "Nvml", Gpu)
+    monkeypatch.setattr(nvml, "cards", lambda: [FIRST, SECOND])
+    monkeypatch.setattr(machine, "try_gpu", try_gpu)
 
 
 def test_without_a_driver_the_gpu_is_absent_and_none_is_needed() -> None:
@@ -82,24 +95,31 @@ def test_without_a_driver_the_gpu_is_absent_and_none_is_needed() -> None:
     assert check.found == "no NVIDIA driver that answers: nvmlInit: NVML Shared Library Not Found"
 
 
-def test_a_gpu_is_told_with_its_card_its_clocks_and_its_profilers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nvml, "Nvml", Gpu)
+@pytest.mark.usefixtures("two_cards")
+def test_gpus_are_told_with_their_state_the_card_its_clocks_and_its_profilers(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = Card("NVIDIA H100 80GB HBM3", 90, 132, 50 * 2**20, 1.98, 3.35e12, "550.54", "ours")
     monkeypatch.setattr(cuda, "card", lambda: ours)
-    card, clocks, profilers = doctor._gpu()
+    first, second, card, clocks, profilers = doctor._gpu()
+    state = "NVIDIA H100 80GB HBM3, compute mode default, SM 300 of 1980 MHz, 70 of 700 W, 33 C"
+    assert (first.name, first.found) == ("GPU 0", f"{state}; an empty kernel runs")
+    assert first.advice.startswith("nvidia-smi -pm 1 shortens")
+    assert (second.health, second.found.partition("; ")[2]) == (
+        Health.ABSENT,
+        "no kernel runs: the card's compute mode is exclusive process",
+    )
     assert card.found == "NVIDIA H100 80GB HBM3, 132 SMs: avo run --target cuda measures on it"
     assert clocks.found == "readable: SM 1755 MHz, held down by: software power cap"
     assert "times come from CUDA events" in profilers.found
     monkeypatch.setattr(Gpu, "readable", False)
-    _, clocks, _ = doctor._gpu()
+    *_, clocks, _ = doctor._gpu()
     assert (clocks.health, clocks.found) == (Health.ABSENT, "not readable: nvmlDeviceGetClockInfo: Not Supported")
 
 
+@pytest.mark.usefixtures("two_cards")
 def test_a_gpu_that_cannot_be_measured_on_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
         raise EvaluatorUnavailable("torch finds no CUDA GPU")
 
-    monkeypatch.setattr(nvml, "Nvml", Gpu)
     monkeypatch.setattr(cuda, "card", refuse)
-    card = next(iter(doctor._gpu()))
+    _, _, card, *_ = doctor._gpu()
     assert (card.health, card.found) == (Health.ABSENT, "NVIDIA H100 80GB HBM3: torch finds no CUDA GPU")

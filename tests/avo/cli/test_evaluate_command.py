@@ -1,10 +1,12 @@
 """``avo evaluate``: exit codes and JSON that scripts can use."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -12,10 +14,11 @@ from typer.testing import Result
 
 from avo.cli.common import MAX_SOURCE_CHARS
 from avo.cli.verdict import render
+from evaluator import evaluators, targets
 from evaluator.candidate import Candidate
 from evaluator.catalogue import get_problem
 from evaluator.evaluation import CaseResult, Evaluation, Status
-from evaluator.evaluators import VerifyRequest
+from evaluator.evaluators import FakeEvaluator, VerifyRequest
 from seeds import seed_source
 from tests.avo.sample_run import make_evaluation, make_measured
 
@@ -149,3 +152,27 @@ def test_what_can_be_no_kernel_is_refused_before_it_is_judged(
     (tmp_path / "kernel.py").write_text(content)
     result = avo(*command, "kernel.py")
     assert (result.exit_code, result.stderr) == (2, f"avo: cannot read kernel.py: {message}\n")
+
+
+def test_how_to_measure_is_passed_to_the_judge_and_its_progress_is_heard(
+    avo: Avo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, Any] = {}
+
+    def judge(*arguments: object, **settings: Any) -> FakeEvaluator:
+        told.update(settings)
+        settings["doing"]("round 4")
+        return FakeEvaluator(lambda candidate: make_evaluation(100.0))
+
+    monkeypatch.setattr(evaluators, "judge_process", judge)
+    monkeypatch.setattr(targets, "get_target", lambda name: told.update(visible=os.environ["CUDA_VISIBLE_DEVICES"]))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "")
+    (tmp_path / "kernel.py").write_text("pass")
+    options = ["--device", "1", "--clock", "burst", "--trace", "runs.jsonl", "--worker-prefix", "ncu -o out"]
+    result = avo("evaluate", str(tmp_path / "kernel.py"), "--target", "cuda", *options)
+    assert result.exit_code == 0, result.output
+    given = dict(zip(told["options"][::2], told["options"][1::2], strict=True))
+    assert told["visible"] == given["--device"] == "1"
+    assert (given["--clock"], given["--worker-prefix"]) == ("burst", "ncu -o out")
+    assert given["--trace"] == os.path.abspath("runs.jsonl")

@@ -1,5 +1,6 @@
 """Candidates whose kernels only a GPU shows for what they are: each is the seed, and then something else."""
 
+from evaluator.problem import Case
 from seeds import seed_source
 from tests.evaluator.attacks.attack import around, edited
 
@@ -43,3 +44,5 @@ if calls % 32 > 24:
 """What the count starts from is not known: within 32 calls there are some that are not honest."""
 KEEPS_IN_L2 = SEED.replace("other=0.0,", 'other=0.0, eviction_policy="evict_last",')
 STARTS_EARLY = edited(("        num_warps=4,\n", "        num_warps=4,\n        launch_pdl=True,\n"))
+FITS_IN_L2 = Case("l2-full", 1, 8, 8, 2048, 2048, 128, False)
+"""Where lines kept in the L2 cache could be of use."""

@@ -47,3 +47,27 @@ int nvmlDeviceGetTemperature(void *device, int sensor, unsigned int *celsius) {
   *celsius = sensor ? 0 : 61;
   return result("temperature");
 }
+int nvmlDeviceGetCount_v2(unsigned int *count) {
+  *count = 2;
+  return 0;
+}
+int nvmlDeviceGetUUID(void *device, char *uuid, unsigned int length) {
+  strncpy(uuid, "GPU-1234", length);
+  return 0;
+}
+int nvmlDeviceGetComputeMode(void *device, int *mode) {
+  *mode = 3;
+  return 0;
+}
+int nvmlDeviceGetPersistenceMode(void *device, int *mode) {
+  *mode = 0;
+  return 0;
+}
+int nvmlDeviceGetMigMode(void *device, unsigned int *now, unsigned int *later) {
+  *now = *later = 0;
+  return result("mig");
+}
+int nvmlDeviceGetMaxClockInfo(void *device, int type, unsigned int *mhz) {
+  *mhz = type == 1 ? 1980 : 0;
+  return 0;
+}

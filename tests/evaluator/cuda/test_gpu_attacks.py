@@ -6,14 +6,12 @@ import pytest
 
 from evaluator.cuda.contender import Timed
 from evaluator.evaluation import Fault, Status
-from evaluator.problem import Case
 from evaluator.target import Target
 from evaluator.targets import get_target
 from tests.evaluator.cuda import gpu_attacks
 from tests.evaluator.cuda.on_gpu import CASE, LIMIT_S, opened
 
 pytestmark = pytest.mark.gpu
-FITS_IN_L2 = Case("l2-full", 1, 8, 8, 2048, 2048, 128, False)
 GAIN = 0.05
 """What a trick would have to gain, far above the noise of a median of many runs."""
 
@@ -55,8 +53,8 @@ def test_a_kernel_that_counts_its_calls_gains_nothing_by_it(target: Target) -> N
 def test_no_run_gains_from_the_run_before_it(source: str, target: Target) -> None:
     medians = []
     for each in (gpu_attacks.SEED, source):
-        worker = opened(each, target, FITS_IN_L2)
-        timed = worker.time(FITS_IN_L2.name, range(60), LIMIT_S)
+        worker = opened(each, target, gpu_attacks.FITS_IN_L2)
+        timed = worker.time(gpu_attacks.FITS_IN_L2.name, range(60), LIMIT_S)
         worker.close()
         assert isinstance(timed, Timed), timed
         medians.append(statistics.median(run.seconds for run in timed.runs))

@@ -10,7 +10,7 @@ import pynvml
 import pytest
 
 from evaluator.cuda.device import Clocks
-from evaluator.cuda.nvml import SLOWDOWN, Nvml, NvmlMissing, in_words
+from evaluator.cuda.nvml import SLOWDOWN, Nvml, NvmlMissing, cards, in_words
 
 Install = Callable[[str], None]
 
@@ -66,7 +66,7 @@ def test_a_part_of_a_card_has_the_clocks_of_the_whole() -> None:
 
 @pytest.mark.usefixtures("stub")
 def test_without_a_uuid_it_is_the_first_card() -> None:
-    assert Nvml().name() == "Stub"
+    assert Nvml().clocks().sm_mhz == 0
 
 
 @pytest.mark.usefixtures("stub")
@@ -100,3 +100,11 @@ def test_figures_that_a_card_does_not_have_are_left_out(monkeypatch: pytest.Monk
     for lacking, clocks in (("power", Clocks(1755, 0x44, 61, None)), ("temperature", Clocks(1755, 0x44, None, 350.5))):
         monkeypatch.setenv("NVML_STUB_FAILS", lacking)
         assert Nvml("1234").clocks() == clocks
+
+
+@pytest.mark.usefixtures("stub")
+def test_all_cards_are_told_with_what_they_say_of_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NVML_STUB_FAILS", "mig")
+    first, second = cards()
+    assert (first.index, second.index, first.uuid, first.persistent, first.mig) == (0, 1, "GPU-1234", False, None)
+    assert first.in_words() == "Stub, compute mode exclusive process, SM 0 of 1980 MHz, 350 of 700 W, 61 C"

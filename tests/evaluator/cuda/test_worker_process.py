@@ -10,7 +10,7 @@ import pytest
 from evaluator.cuda import contender as module
 from evaluator.cuda.contender import Timed, ask_card, start_worker
 from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import CaseResult, Fault, Status
+from evaluator.evaluation import Fault, Status
 from evaluator.serving import child
 from tests.evaluator.cuda.fake_device import CARD, CASE, MHA, SETUP, benchmark
 
@@ -113,12 +113,10 @@ def test_a_profilers_lines_are_not_its_workers_and_nothing_is_limited_under_it(
 ) -> None:
     monkeypatch.setattr(module, "PREPARE_S", 0.1)
     prof = "echo '==PROF== Connected to process 7'"
-    answer = json.dumps({"result": {"case": "small", "passed": True, "relative_error": None, "lse_error": None}})
-    made = start_worker(greets(f"{prof}; read line; {prof}; sleep 0.3; echo '{answer}'"), ("env", "-u", "NO_SUCH"))
+    made = start_worker(greets(f"{prof}; read line; {prof}; sleep 0.3; echo '{{}}'"), ("env", "-u", "NO_SUCH"))
     assert made.card == CARD
-    checked = made.check(CASE.name, 4, 1)
+    made.forget(CASE.name)
     made.close()
-    assert isinstance(checked, CaseResult)
 
 
 def test_a_worker_does_not_touch_the_gpu_before_it_is_used() -> None:

@@ -1,0 +1,1 @@
+"""Ten minutes on a borrowed card: whatever time there is, the most evidence."""

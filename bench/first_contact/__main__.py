@@ -1,0 +1,97 @@
+"""Ten minutes on a borrowed card: gathers evidence in the order of its value, and packs it into one archive.
+
+python -m bench.first_contact [--minutes 10] [--out FOLDER] [--steps NAME,...] [--list]
+
+Needs torch, Triton and numpy, and a CUDA GPU. What else judging needs, msgspec and nvidia-ml-py, is fetched by pip into
+the folder if it is not installed. Each step runs in a process and within a limit of its own; what fails is noted, and
+the next begins. Send the archive back as data: attach it to an issue, or add the files of its folder ``timings`` to
+``bench/timings`` in a pull request.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+
+from bench.first_contact.runner import Step, pack, perform
+
+STEPS = (
+    Step("state", 30, "the machine, its cards and what is installed"),
+    Step("worker", 90, "the first lines of a GPU worker, raw"),
+    Step("doctor", 90, "what a run would find missing"),
+    Step("seed", 120, "one seed, judged"),
+    Step("faults", 150, "kernels that crash, hang or stray, and a right one after each"),
+    Step("predicted", 240, "predicted against measured"),
+    Step("do_bench", 60, "the same seed through triton.testing.do_bench"),
+    Step("same", 120, "a seed against itself"),
+    Step("baselines", 150, "libraries"),
+    Step("canary", 150, "a wrong and a slow variant"),
+    Step("variants", 900, "40 variants of the seed, for bench/timings"),
+)
+"""In the order of their value."""
+CLOCKS = "clocks"
+"""The step beside the others: it logs clocks, power and temperature."""
+REPOSITORY = Path(__file__).parents[2]
+_SMALL = {"msgspec": "msgspec", "pynvml": "nvidia-ml-py"}
+"""Modules that the evaluator needs besides torch, Triton and numpy, and the packages that bring them."""
+
+
+def main(arguments: Sequence[str] | None = None, command: Sequence[str] | None = None) -> int:
+    """Gather, pack, and say what to do with the archive. Exit code 2 where nothing can be gathered."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.first_contact",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--minutes", type=float, default=10.0, help="time for all steps [10]")
+    parser.add_argument("--out", type=Path, help="folder for what is found [first-contact-DATE]")
+    parser.add_argument("--steps", help="only these, separated by commas")
+    parser.add_argument("--list", action="store_true", help="list the steps")
+    options = parser.parse_args(arguments)
+    names = [step.name for step in STEPS] if options.steps is None else options.steps.split(",")
+    if unknown := [name for name in names if name not in {step.name for step in STEPS}]:
+        print(f"{parser.prog}: unknown step {unknown[0]!r}: see --list", file=sys.stderr)
+        return 2
+    if options.list:
+        print("\n".join(f"{step.name:10} {step.what}, at most {step.limit_s:.0f} s" for step in STEPS))
+        return 0
+    folder: Path = (options.out or Path(f"first-contact-{datetime.now(UTC):%Y%m%d-%H%M%S}")).absolute()
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        print(f"{parser.prog}: --out: {folder}: {error.strerror}: name a folder that is not there yet", file=sys.stderr)
+        return 2
+    if trouble := _fetched(folder):
+        print(f"{parser.prog}: {trouble}", file=sys.stderr)
+        return 2
+    chosen = [step for step in STEPS if step.name in names]
+    told = command or (sys.executable, "-m", "bench.first_contact.steps")
+    outcomes = perform(chosen, folder, told, options.minutes, lambda text: print(text, flush=True), CLOCKS)
+    done = sum(outcome.ending == "done" for outcome in outcomes)
+    print(f"{done} of {len(outcomes)} steps are done; the evidence is in {pack(folder)}")
+    print("Send it back as data: attach it to an issue, or add the files of its folder timings to bench/timings.")
+    return 0
+
+
+def _fetched(folder: Path) -> str:
+    """Make what the steps import importable for them; return why it is not."""
+    paths = [str(REPOSITORY)]
+    if lacking := [package for module, package in _SMALL.items() if find_spec(module) is None]:
+        packages = folder / "packages"
+        install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(packages), *lacking]
+        done = subprocess.run(install, capture_output=True, text=True, check=False)
+        if done.returncode:
+            return f"pip does not fetch what is missing: install {' and '.join(lacking)}"
+        paths.append(str(packages))
+    if os.environ.get("PYTHONPATH"):
+        paths.append(os.environ["PYTHONPATH"])
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,346 @@
+"""The steps of a first contact. Each notes what it finds line by line: one that is stopped has told what it had.
+
+python -m bench.first_contact.steps STEP FOLDER    runs one, as ``bench.first_contact`` does
+"""
+
+import hashlib
+import json
+import os
+import platform
+import random
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+from evaluator.candidate import Candidate, Incumbent
+from evaluator.catalogue import get_problem, get_suite
+from evaluator.cuda.cards import Card
+from evaluator.cuda.contender import COMMAND, Contender, start_worker
+from evaluator.cuda.measured import Measured
+from evaluator.cuda.measuring import Audience
+from evaluator.evaluation import Evaluation, Fault, Score
+from evaluator.judging.judge import Judge
+from evaluator.judging.speed import Challenge, CompiledPlan, Predicted
+from evaluator.problem import Problem
+from evaluator.target import Target
+from evaluator.targets import get_target
+from seeds import fitting, seed_source
+
+HERE = Path(__file__).parent
+CARD_FILE = "card.json"
+VARIANTS = 40
+_KNOWN = {90: "h100", 100: "b200", 103: "b200"}
+"""The target whose best kernels known are tried, by compute capability times ten."""
+_SAMPLE_S = 0.5
+_PACKAGES = ("torch", "triton", "numpy", "msgspec", "nvidia-ml-py", "flash-attn", "flash-attn-3", "flash-attn-4")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where steps work, and on what."""
+
+    folder: Path
+    problem: str = "mha"
+    """The problem of the kernels for ``mha``; in tests a smaller one of its kind."""
+    suite: str = "quick"
+    start: Callable[[], Contender] = start_worker
+
+    @property
+    def target(self) -> Target:
+        """The card, as the worker's step has noted it, or else as a worker says now."""
+        try:
+            return msgspec.json.decode((self.folder / CARD_FILE).read_bytes(), type=Card).target()
+        except OSError:
+            return get_target("cuda")
+
+    def note(self, step: str, **found: Any) -> None:
+        """Add a line to what a step has found."""
+        with (self.folder / f"{step}.jsonl").open("a") as file:
+            file.write(json.dumps(found) + "\n")
+
+    def judge(self, speed: Any) -> Judge:
+        """Return a judge for the card."""
+        return Judge(self.target, self.suite, speed=speed)
+
+    def measured(self, audience: Audience | None = None) -> Measured:
+        """Return what times every candidate."""
+        return Measured(self.target, cascade=None, start=self.start, audience=audience)
+
+
+class Both:
+    """Predicts, measures and notes both."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.runs: list[Mapping[str, Any]] = []
+        self._predicted = Predicted(bench.target)
+        self._measured = bench.measured(Audience(keep=self.runs.append))
+        self.prediction: Score | Fault | None = None
+
+    def score(
+        self,
+        problem: Problem,
+        plans: Sequence[CompiledPlan],
+        incumbent: Challenge | None,
+        small: Sequence[CompiledPlan] = (),
+    ) -> Score | Fault:
+        """Return the measured score, see ``Speed.score``; the prediction is kept."""
+        self.runs.clear()
+        self.prediction = self._predicted.score(problem, plans, None)
+        return self._measured.score(problem, plans, incumbent, small)
+
+    def times_us(self) -> dict[str, list[float]]:
+        """Return the times of the runs of the last score, by case."""
+        found: dict[str, list[float]] = {}
+        for row in self.runs:
+            if row["part"] == "score":
+                counted = row["runs"][row["warmups"] :]
+                found.setdefault(row["case"], []).extend(run["seconds"] * 1e6 for run in counted)
+        return found
+
+
+def state(bench: Bench) -> None:
+    """Note the machine, its cards and what is installed."""
+    found = {name: _version(name) for name in _PACKAGES}
+    names = [name for name in os.environ if name.startswith(("CUDA_", "NVIDIA_", "TRITON_"))]
+    bench.note(
+        "state",
+        python=sys.version,
+        machine=platform.platform(),
+        packages=found,
+        environment={name: os.environ[name] for name in names},
+    )
+    for words in (["nvidia-smi"], ["nvidia-smi", "-q"], ["nvidia-smi", "topo", "-m"]):
+        try:
+            done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=15)
+            print(f"$ {' '.join(words)}\n{done.stdout}{done.stderr}", flush=True)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            print(f"$ {' '.join(words)}\n{error}", flush=True)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def clocks(bench: Bench) -> None:
+    """Log clocks, power and temperature of the first card until the end."""
+    from evaluator.cuda.nvml import Nvml
+
+    nvml = Nvml()
+    while True:
+        bench.note("clocks", at=time.time(), **asdict(nvml.clocks()))
+        time.sleep(_SAMPLE_S)
+
+
+def worker(bench: Bench, command: Sequence[str] = COMMAND) -> None:
+    """Note what a worker says first, and the card for the other steps."""
+    began = time.monotonic()
+    said = subprocess.run(command, input='{"begin": {}}\n', capture_output=True, text=True, check=False, timeout=80)
+    bench.note("worker", seconds=time.monotonic() - began, code=said.returncode, out=said.stdout, error=said.stderr)
+    hello = json.loads(said.stdout.splitlines()[-1])
+    (bench.folder / CARD_FILE).write_text(json.dumps(hello["ready"]))
+
+
+def doctor(bench: Bench) -> None:
+    """Note what ``avo doctor`` finds of what judging needs."""
+    from avo.doctor import examine_judge
+
+    for check in examine_judge():
+        bench.note("doctor", **asdict(check))
+
+
+def seed(bench: Bench) -> None:
+    """Judge the plain seed."""
+    with bench.judge(bench.measured()) as judge:
+        bench.note("seed", **judge.evaluate(Candidate(bench.problem, seed_source("mha"))).to_json())
+
+
+def faults(bench: Bench) -> None:
+    """Note what kernels that crash, hang, stray, stay in the cache or start early are found to be."""
+    from bench.first_contact.faulty import try_all
+
+    for found in try_all(bench.target, bench.start):
+        bench.note("faults", **found)
+
+
+def kernels(arch: int) -> Iterator[tuple[str, str, str]]:
+    """Yield (problem, name, source) of the kernels to hold predictions against."""
+    for problem in ("mha", "fsa"):
+        for name in fitting(problem, arch):
+            yield problem, name, seed_source(problem, name)
+        known = HERE.parent / "known" / f"{problem}_{_KNOWN.get(arch)}.py"
+        if known.exists():
+            yield problem, f"the best known, {known.stem}", known.read_text()
+
+
+def predicted(bench: Bench) -> None:
+    """Predict and measure seeds and the best kernels known."""
+    both = Both(bench)
+    with bench.judge(both) as judge:
+        for problem, name, source in kernels(bench.target.arch):
+            evaluation = judge.evaluate(Candidate(bench.problem if problem == "mha" else problem, source))
+            prediction = {} if both.prediction is None else asdict(both.prediction)
+            for case in prediction.get("cases", ()):
+                case.pop("draws", None)
+            bench.note("predicted", problem=problem, kernel=name, measured=evaluation.to_json(), predicted=prediction)
+            keep(bench, candidate_of(evaluation, problem, source), both.times_us())
+
+
+def do_bench(bench: Bench) -> None:
+    """Time the plain seed as Triton's own benchmark does, called from Python."""
+    import torch
+    import triton
+
+    module = _imported(bench.folder / "do_bench_seed.py", seed_source("mha"))
+    problem = get_problem(bench.problem)
+    for case in get_suite(problem, bench.suite):
+        call = problem.call(case)
+        with torch.device("cuda"):
+            made = problem.make_inputs(case, 1)
+        tensors = {}
+        for spec in call.tensors:
+            flat = made.get(spec.name)
+            flat = torch.empty(spec.size, dtype=getattr(torch, spec.dtype), device="cuda") if flat is None else flat
+            tensors[spec.name] = flat.to("cuda").as_strided(spec.shape, spec.strides)
+        run = partial(getattr(module, problem.entry), *tensors.values(), **dict(call.scalars))
+        low, median, high = triton.testing.do_bench(run, quantiles=[0.25, 0.5, 0.75])
+        flops = problem.flops(case)
+        bench.note(
+            "do_bench", case=case.name, us=[1e3 * each for each in (low, median, high)], tflops=flops / median / 1e9
+        )
+
+
+def _imported(file: Path, source: str) -> ModuleType:
+    """Return ``source`` as a module: Triton reads a kernel's text from its file."""
+    file.write_text(source)
+    spec = spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def same(bench: Bench) -> None:
+    """Judge the plain seed against itself."""
+    candidate = Candidate(bench.problem, seed_source("mha"))
+    runs: list[Mapping[str, Any]] = []
+    audience = Audience(lambda text: print(text, flush=True), runs.append)
+    with bench.judge(bench.measured(audience)) as judge:
+        evaluation = judge.evaluate(candidate, Incumbent(candidate, 0.05))
+    bench.note("same", **evaluation.to_json())
+    for row in runs:
+        bench.note("same_runs", **row)
+
+
+def baselines(bench: Bench) -> None:
+    """Time libraries."""
+    from evaluator.cuda import baselines as libraries
+
+    file = str(bench.folder / "baselines.json")
+    code = libraries.main(["--problem", bench.problem, "--suite", bench.suite, "--json", file])
+    if code:
+        sys.exit(code)
+
+
+def canary(bench: Bench) -> None:
+    """Have a wrong and a slow variant of the seed judged, as a run does before it trusts its judge."""
+    from avo.search.canary import examine
+
+    candidate = Candidate(bench.problem, seed_source("mha"))
+    with bench.judge(bench.measured()) as judge:
+        evaluation = judge.evaluate(candidate)
+        assert evaluation.score is not None, evaluation.message
+        bench.note("canary", found=examine(judge, candidate, evaluation.score, 0.05))
+
+
+def edited() -> Iterator[tuple[str, str]]:
+    """Yield (what it is, source) of variants of the plain seed in tiles, warps and stages, in the same random order."""
+    plain = seed_source("mha")
+    shapes = [
+        (m, n, warps, stages) for m in (64, 128) for n in (32, 64, 128) for warps in (4, 8) for stages in (1, 2, 3, 4)
+    ]
+    for m, n, warps, stages in random.Random(1).sample(shapes, VARIANTS):
+        source = plain.replace("block_m, block_n = 64, 64", f"block_m, block_n = {m}, {n}")
+        source = source.replace("num_warps=4", f"num_warps={warps}").replace("num_stages=1", f"num_stages={stages}")
+        yield f"tiles of {m} x {n}, {warps} warps, {stages} stages", source
+
+
+def variants(bench: Bench) -> None:
+    """Measure variants of the plain seed for ``bench/timings``."""
+    both = Both(bench)
+    with bench.judge(both) as judge:
+        for what, source in edited():
+            evaluation = judge.evaluate(Candidate(bench.problem, source))
+            bench.note("variants", variant=what, status=evaluation.status, message=evaluation.message)
+            keep(bench, candidate_of(evaluation, "mha", source), both.times_us())
+
+
+def candidate_of(evaluation: Evaluation, problem: str, source: str) -> dict[str, Any] | None:
+    """Return what a timing in ``bench/timings`` says of a correct candidate; None of another."""
+    if not evaluation.correct:
+        return None
+    return {"problem": problem, "suite": evaluation.suite, "source": source, "plan": evaluation.plan_digest}
+
+
+def keep(bench: Bench, timed: Mapping[str, Any] | None, times_us: Mapping[str, Sequence[float]]) -> None:
+    """Add times to the session of this card, in the format of ``bench/timings``."""
+    if timed is None:
+        return
+    folder = bench.folder / "timings"
+    folder.mkdir(exist_ok=True)
+    source = str(timed["source"]).encode()
+    name = f"{hashlib.sha256(source).hexdigest()}.py"
+    (folder / name).write_bytes(source)
+    card = msgspec.json.decode((bench.folder / CARD_FILE).read_bytes(), type=Card)
+    file = folder / f"{re.sub(r'[^a-z0-9]+', '-', card.name.lower()).strip('-')}.json"
+    session: dict[str, Any] = {
+        "card": card.name,
+        "target": _like(card),
+        "driver": card.driver,
+        "triton": _version("triton"),
+        "torch": _version("torch"),
+        "timings": [],
+    }
+    if file.exists():
+        session = json.loads(file.read_text())
+    for case, times in times_us.items():
+        session["timings"].append({**timed, "case": case, "source": name, "times_us": list(times)})
+    file.write_text(json.dumps(session, indent=1))
+
+
+def _like(card: Card) -> str:
+    """Return the name of the known card whose figures are nearest."""
+    from evaluator.target import TARGETS
+
+    known = [target for target in TARGETS.values() if target.arch == card.arch]
+    return min(known, key=lambda each: (each.sms != card.sms, abs(each.hbm_bytes_per_s - card.hbm_bytes_per_s))).name
+
+
+STEPS: dict[str, Callable[[Bench], None]] = {
+    each.__name__: each
+    for each in (state, clocks, worker, doctor, seed, faults, predicted, do_bench, same, baselines, canary, variants)
+}
+
+
+def main(arguments: Sequence[str], **settings: Any) -> None:
+    """Run one step."""
+    name, folder = arguments
+    STEPS[name](Bench(Path(folder), **settings))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

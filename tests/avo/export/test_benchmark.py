@@ -1,0 +1,117 @@
+"""The exported benchmark times every backend of torch's, on a cold and clean cache, as graphs."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from avo.export.package import render_package
+from tests.avo.export.sample import chosen, passed, sample
+
+CASE = SimpleNamespace(
+    case="8k-full", kernel="v0", batch=1, heads=2, kv_heads=2, length=16, head_dim=8, causal=False
+)  # fmt: skip
+
+
+class Gpu:
+    """What torch's CUDA functions are replaced by: every run takes 2 ms; what is not captured is counted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, captures: bool = True) -> None:
+        self.replays = 0
+        gpu = self
+
+        class Event:
+            def __init__(self, enable_timing: bool) -> None:
+                pass
+
+            def record(self) -> None:
+                pass
+
+            def elapsed_time(self, end: "Event") -> float:
+                return 2.0
+
+        class Graph:
+            def replay(self) -> None:
+                gpu.replays += 1
+
+        @contextmanager
+        def graph(recorded: Graph) -> Iterator[None]:
+            yield
+            if not captures:
+                raise RuntimeError("operation not permitted when stream is capturing")
+
+        told = {
+            "is_available": lambda: True, "get_device_capability": lambda: (9, 0), "get_device_name": lambda: "Fake",
+            "synchronize": lambda: None, "Event": Event, "CUDAGraph": Graph, "graph": graph,
+        }  # fmt: skip
+        for name, value in told.items():
+            monkeypatch.setattr(torch.cuda, name, value)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> str:
+    run, versions = sample(tmp_path_factory.mktemp("export"))
+    rendered = render_package("mine", [passed(chosen(run, versions), 300.0, 250.0)], datetime(2026, 3, 1, tzinfo=UTC))
+    return str(rendered["benchmark.py"])
+
+
+def benchmark(source: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
+    """Run the script with a package that calls torch."""
+
+    def attention(q: Any, k: Any, v: Any, is_causal: bool, enable_gqa: bool, on_unsupported: str) -> torch.Tensor:
+        return scaled_dot_product_attention(q, k, v, is_causal=is_causal)
+
+    kernel = SimpleNamespace(name="v0", capability=(9, 0), function="attention", dtypes=["float32"])
+    for name, members in {
+        "mine": {"attention": attention},
+        "mine._dispatch": {"KERNELS": [kernel], "SPEEDS": [CASE], "CaseSpeed": object},
+    }.items():
+        module = ModuleType(name)
+        vars(module).update(members)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
+    made = ModuleType("benchmark")
+    exec(compile(source, "benchmark.py", "exec"), vars(made))
+    vars(made).update(_DEVICE="cpu", _FLUSH_BYTES=64)
+    return made
+
+
+def test_ours_and_each_backend_are_timed_as_graphs(
+    source: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpu = Gpu(monkeypatch)
+    benchmark(source, monkeypatch, "--runs", "3").main()
+    head, ours, *torchs = capsys.readouterr().out.splitlines()
+    assert head.startswith("Fake, torch ")
+    assert ours.split() == ["8k-full", "2000.0", "(2000.0", "to", "2000.0)"]
+    assert [line.split()[1] for line in torchs] == ["FlashAttention", "cuDNN", "efficient"]
+    assert "ours is 1.00 times as fast" in torchs[0]
+    timed = sum("times as fast" in line for line in torchs)
+    assert timed < 3  # on this machine not every backend takes the call; those that do not say so
+    assert gpu.replays == 3 * (1 + timed)
+
+
+def test_one_run_is_enough_and_none_is_refused(
+    source: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Gpu(monkeypatch)
+    benchmark(source, monkeypatch, "--runs", "1").main()
+    assert "2000.0 (2000.0 to 2000.0)" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        benchmark(source, monkeypatch, "--runs", "0").main()
+    assert "should be 1 or more" in capsys.readouterr().err
+
+
+def test_what_cannot_be_captured_is_timed_all_the_same_and_says_so(
+    source: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpu = Gpu(monkeypatch, captures=False)
+    benchmark(source, monkeypatch, "--runs", "2").main()
+    assert "(without a graph)" in capsys.readouterr().out.splitlines()[1]
+    assert gpu.replays == 0

@@ -1,0 +1,89 @@
+"""``bench.first_contact.steps`` on a made-up card, on which every kernel is right."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from bench.first_contact import steps
+from evaluator.binary import Binary
+from evaluator.cuda import baselines, measuring
+from evaluator.cuda.contender import WorkerContender
+from evaluator.cuda.device import Enqueue, Kernel, Took
+from evaluator.plan import Argument, KernelIR
+from evaluator.problem import Case
+from evaluator.problems import PROBLEMS
+from evaluator.problems.mha import MHA
+from seeds import seed_source
+from tests.evaluator.cuda import gpu_attacks, on_gpu
+from tests.evaluator.cuda.fake_device import FakeDevice, Loopback, attend, forever
+
+SMALL = Case("small-causal", 1, 2, 2, 128, 128, 128, True)
+TINY = replace(
+    MHA,
+    name="tiny",
+    correctness_cases=(SMALL,),
+    suites={"one": (replace(SMALL, name="large-causal", inputs="tiled"),)},
+    baselines=(),
+)
+
+
+class RightDevice(FakeDevice):
+    """Whatever is launched, what is right for ``SMALL`` comes out in a millisecond, but for the canary's kernel."""
+
+    def __init__(self) -> None:
+        super().__init__(forever(1e-3))
+        self._launches = 0
+
+    def load(self, ir: KernelIR, binary: Binary) -> Kernel:
+        """Return a kernel that is right, or the canary's."""
+
+        def launch(grid: tuple[int, int, int], arguments: Sequence[Argument], buffers: Sequence[torch.Tensor]) -> None:
+            self._launches += 1
+            if ir.name == "_canary_kernel":
+                buffers[3][0] = 2 * buffers[3][0] + 1
+            else:
+                attend(SMALL, dict(zip(("q", "k", "v", "out", "lse"), buffers, strict=False)))
+
+        return launch
+
+    def time(self, enqueue: Enqueue) -> Took:
+        """Take as long as there are launches."""
+        before = self._launches
+        enqueue()
+        took = 1e-3 * (self._launches - before)
+        return Took(took, took)
+
+
+def device() -> RightDevice:
+    """Return the card."""
+    return RightDevice()
+
+
+def start() -> WorkerContender:
+    """Return a worker on it."""
+    return WorkerContender(Loopback(device()))
+
+
+def kernels(arch: int) -> Iterator[tuple[str, str, str]]:
+    """Yield a right kernel and one that is none."""
+    yield "mha", "plain", seed_source("mha")
+    yield "mha", "broken", "def attention(:"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run one step."""
+    PROBLEMS["tiny"] = TINY
+    measuring.RUNS, measuring.ROUNDS = 6, (4,)
+    on_gpu.CASE = gpu_attacks.FITS_IN_L2 = SMALL
+    baselines._gpu = device
+    baselines.LIBRARIES = baselines.LIBRARIES[:1]
+    steps.kernels, steps.VARIANTS = kernels, 2
+    steps.STEPS["worker"] = partial(steps.worker, command=(sys.executable, "-m", "tests.evaluator.cuda.fake_device"))
+    steps.main(arguments, problem="tiny", suite="one", start=start)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

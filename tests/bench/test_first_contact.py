@@ -1,0 +1,129 @@
+"""A first contact with a card gathers what it can: steps that fail or hang cost no more than themselves."""
+
+import json
+import os
+import signal
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import timings
+from bench.first_contact import __main__ as command
+from bench.first_contact.runner import Step, perform
+from bench.first_contact.steps import STEPS, edited
+
+SCRIPT = """
+case $0 in
+    good) echo found > $1/good.jsonl; echo said;;
+    bad) echo why >&2; exit 3;;
+    hangs) echo half > $1/hangs.jsonl; sleep 600 & sleep 600;;
+    aside) echo $$ > $1/aside.pid; sleep 600;;
+esac
+"""
+
+
+def steps(*names: str, limit_s: float = 60.0) -> list[Step]:
+    return [Step(name, limit_s, "") for name in names]
+
+
+def run(folder: Path, *names: str, limit_s: float = 60.0, minutes: float = 5.0, aside: str | None = None) -> list[str]:
+    chosen = steps(*names, limit_s=limit_s)
+    outcomes = perform(chosen, folder, ("sh", "-c", SCRIPT), minutes, lambda text: None, aside)
+    assert [outcome.step for outcome in outcomes] == list(names)
+    assert json.loads((folder / "summary.json").read_text())[-1]["ending"] == outcomes[-1].ending
+    return [outcome.ending for outcome in outcomes]
+
+
+def test_what_fails_is_noted_and_the_next_step_begins(tmp_path: Path) -> None:
+    assert run(tmp_path, "bad", "good") == ["failed with exit code 3", "done"]
+    assert (tmp_path / "bad.log").read_text() == "why\n"
+    assert (tmp_path / "good.jsonl").read_text() == "found\n"
+
+
+def test_what_hangs_is_stopped_with_all_that_it_started_and_what_it_found_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.first_contact.runner.LEAST_S", 0.0)
+    assert run(tmp_path, "hangs", "bad", limit_s=1.0) == ["stopped at its limit of 1 s", "failed with exit code 3"]
+    assert (tmp_path / "hangs.jsonl").read_text() == "half\n"
+
+
+def test_steps_without_time_are_not_begun(tmp_path: Path) -> None:
+    assert run(tmp_path, "good", "bad", minutes=0.0) == ["no time was left"] * 2
+
+
+def test_what_runs_beside_the_steps_ends_with_them(tmp_path: Path) -> None:
+    run(tmp_path, *["good"] * 3, aside="aside")
+    while not (tmp_path / "aside.pid").exists():
+        run(tmp_path, "good", aside="aside")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "aside.pid").read_text()), 0)
+
+
+def test_ctrl_c_ends_the_steps_and_not_the_collecting(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def interrupt(text: str) -> None:
+        said.append(text)
+        if text.startswith("2/3"):
+            signal.raise_signal(signal.SIGINT)
+
+    outcomes = perform(steps("good", "bad", "good"), tmp_path, ("sh", "-c", SCRIPT), 5, interrupt)
+    assert [outcome.ending for outcome in outcomes] == ["done", "interrupted"]
+    assert said[-1] == "interrupted: collecting what there is"
+
+
+def test_every_step_that_is_listed_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--list"]) == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert {*listed, command.CLOCKS} == set(STEPS)
+    assert listed[:4] == ["state", "worker", "doctor", "seed"]
+
+
+def test_a_wrong_call_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--steps", "seeds"]) == 2
+    assert command.main(["--out", str(tmp_path)]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert "unknown step 'seeds': see --list" in first
+    assert "name a folder that is not there yet" in second
+
+
+def test_the_variants_are_forty_kernels() -> None:
+    assert len({source for _, source in edited()}) == 40
+
+
+@pytest.mark.long
+def test_all_steps_run_on_a_simulated_card_and_the_archive_has_what_they_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+    out = tmp_path / "found"
+    simulated = (sys.executable, "-m", "tests.bench.simulated_card")
+    assert command.main(["--out", str(out), "--minutes", "30"], simulated) == 0
+    assert f"the evidence is in {out}.tar.gz" in capsys.readouterr().out
+    endings = {each["step"]: each["ending"] for each in json.loads((out / "summary.json").read_text())}
+    logs = {name: (out / f"{name}.log").read_text()[-2000:] for name, ending in endings.items() if ending != "done"}
+    assert set(logs) == {"do_bench"}, logs  # needs a GPU of its own
+    with tarfile.open(f"{out}.tar.gz") as archive:
+        names = {Path(name).name for name in archive.getnames()}
+    assert {"summary.json", "state.log", "worker.jsonl", "doctor.jsonl", "seed.jsonl", "baselines.json"} <= names
+
+    def lines(step: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (out / f"{step}.jsonl").read_text().splitlines()]
+
+    assert '"imported": true' in lines("worker")[0]["out"]
+    assert lines("seed")[0]["score"]["card"] == "Fake H100"
+    assert lines("same")[0]["score"]["comparison"]["verdict"] in ("equivalent", "undecided")
+    assert {row["part"] for row in lines("same_runs")} == {"evaluation", "comparison", "score"}
+    assert [row["measured"]["status"] for row in lines("predicted")] == ["correct", "parse_error"]
+    assert lines("predicted")[0]["predicted"]["kind"] == "predicted"
+    faults = {row["kernel"]: row["status"] for row in lines("faults")}
+    assert faults["the seed after: hangs"] == "correct"
+    assert len(lines("variants")) == 2
+    session = timings.load(next((out / "timings").glob("*.json")))
+    assert (session.card, session.target) == ("Fake H100", "h100")
+    assert len(session.timings) == 3
+    assert all(len(timing.times_us) == 6 for timing in session.timings)
