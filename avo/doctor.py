@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from evaluator.cuda.nvml import CardState
+    from evaluator.machine import CardState
 
 MEMORY_BYTES = 4 * 2**30
 """Memory that one evaluator may take."""

@@ -18,7 +18,7 @@ from evaluator.target import Target
 
 if TYPE_CHECKING:
     from evaluator.cuda.baselines import Found
-    from evaluator.cuda.nvml import CardState
+    from evaluator.cuda.nvml import CardState as CardState
 
 
 def try_kernel(source: str, target: Target) -> Iterator[LaunchPlan | Binary | Fault]:
