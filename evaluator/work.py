@@ -28,6 +28,9 @@ class Body:
     """Floating-point operations other than those of products, and conversions; 0 where they were not counted."""
 
 
+Shares = tuple[tuple[range, float], ...]
+"""Lines of the text of the IR, counted from 1, that fewer passes reach than the loop around them makes, or fewer
+programs than there are; and the share, 0 to 1, that does. Of ranges that hold a line the smallest counts."""
 Trips = tuple[npt.NDArray[np.int64], ...]
 """For each loop, how often each program executes its body, int64 [programs]."""
 
@@ -88,6 +91,8 @@ class LaunchWork:
     """Size of each buffer of the launch."""
     fills: tuple[int, ...] = ()
     """Bytes written by each fill of a buffer before the launch, or after it if it is the last."""
+    shares: Shares = ()
+    """Which lines of the IR are passed by; empty where none is, or where that was not counted."""
 
     def total(self, what: str) -> float:
         """Return a field of ``Body``, e.g. ``dot_flops``, added up over all programs."""
@@ -115,6 +120,8 @@ class Counted:
     roles: tuple[int, ...] = ()
     """For each loop, the partition of a warp-specialised region that it is in, from 1; 0 for all others. Empty where
     there is no such region."""
+    shares: Shares = ()
+    """Which lines of the IR are passed by."""
 
     def of(self, binary: Binary, programs: int, fills: tuple[int, ...] = ()) -> LaunchWork:
         """Return the work of the launch of ``programs`` programs with a compiled kernel; ``fills`` go with it.
@@ -123,7 +130,7 @@ class Counted:
         partition with most loops; of several, of the one that does most matrix products.
         """
         loops = tuple(LoopWork(*each) for each in zip(self.parents, self.bodies, self.trips, self.lines, strict=True))
-        work = LaunchWork(binary, programs, loops, self.outside, self.accesses, self.buffer_bytes, fills)
+        work = LaunchWork(binary, programs, loops, self.outside, self.accesses, self.buffer_bytes, fills, self.shares)
         return _side_by_side(work, self.roles)
 
 

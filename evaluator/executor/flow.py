@@ -61,13 +61,15 @@ def conditions(op: Op) -> Slots:
 def followed(function: Function) -> frozenset[int]:
     """Return the branches and calls whose work should be counted, by the index of their first block.
 
-    None of their conditions depends on memory or on a product.
+    None of their conditions depends on memory or on a product, and none is taken for single elements.
     """
     costly = _costly(function)
+    of_elements = {id(inner) for op in walk(function.body) if op.name in COMBINING for inner in walk(op.regions[0])}
     return frozenset(
         op.regions[0].blocks[0].index
         for op in walk(function.body)
         if op.name in ("scf.if", "tt.call")
+        and id(op) not in of_elements
         and costly.isdisjoint(slot for inner in (op, *_branching(op)) for slot in conditions(inner))
     )
 

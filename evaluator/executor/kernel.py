@@ -24,7 +24,7 @@ from evaluator.executor.reach import MORE_PASSES, PASSES, Reach, busiest, loads_
 from evaluator.executor.sanitizer import Sanitizer
 from evaluator.executor.script import Script
 from evaluator.executor.waiting import polls, waiting_loops, without_waits
-from evaluator.executor.work import bodies, loops, roles
+from evaluator.executor.work import bodies, loops, roles, shares
 from evaluator.plan import Argument, Scalar
 from evaluator.work import SAMPLED_PROGRAMS, Counted, Trips
 
@@ -78,8 +78,8 @@ class Kernel:
         def attempt(temporaries_bytes: int) -> Execution:
             space, code = Memory(memory, self.name), self._whole
             if sanitize:
-                finest = slicing.granules(self.function, args, self.changes(args))
-                space = Sanitizer(memory, self.name, finest, ids.numel(), synchronises=self.programs_interact)
+                finest, reads = slicing.granules(self.function, args, self.changes(args)), self.reads(args)
+                space = Sanitizer(memory, self.name, finest, reads, ids.numel(), synchronises=self.programs_interact)
                 code = self._sanitized
             meter = Metered(space, ids.numel()) if count else None
             seen = cast(Memory, meter) if meter else space
@@ -155,7 +155,8 @@ class Kernel:
         parents, lines = tuple(loop.parent for loop in self.loops), tuple(loop.lines for loop in self.loops)
         sizes = tuple(allocation.data.nbytes for allocation in memory)
         trips, part = self._loop_trips(passes), roles(self.function)
-        return Counted(trips, *work, parents, lines, space.accesses(), sizes, part)
+        skipped = shares(self.function, times, passes.shape[1])
+        return Counted(trips, *work, parents, lines, space.accesses(), sizes, part, skipped)
 
     def mark(
         self,

@@ -60,6 +60,9 @@ class Memory(Space):
     def synchronise(self, address: Tensor, programs: Tensor, item_bytes: int, site: Site) -> None:
         """Observe atomic accesses by programs [n] to distinct addresses [n] in one buffer, as they happen."""
 
+    def observe_barrier(self, programs: Tensor) -> None:
+        """Observe that programs, positions [n], synchronise their threads."""
+
     def observe_descriptor(self, descriptor: DescriptorValue, item_bytes: int, site: Site) -> None:
         """Observe a descriptor that is made."""
 

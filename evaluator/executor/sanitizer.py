@@ -1,11 +1,12 @@
 """Memory that also detects races between programs and reads of uninitialised elements."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import torch
 
 from evaluator.executor.allocation import Allocation
+from evaluator.executor.barriers import Barriers
 from evaluator.executor.faults import Finding, Site
 from evaluator.executor.memory import Memory
 from evaluator.executor.races import MAX_CLOCKED, Clocks, Order, Trace, Unordered
@@ -76,6 +77,8 @@ class _Lanes:
     """Positions of the programs, int64 [n]."""
     repeats: int
     """How often the list of items is repeated, once per program that makes the same access."""
+    threads: Tensor | None = None
+    """Numbers of the threads that own the items, int64 [n], where ``Barriers`` watches the buffer."""
 
 
 class Sanitizer(Memory):
@@ -86,19 +89,22 @@ class Sanitizer(Memory):
         allocations: Sequence[Allocation],
         kernel: str,
         granules: Mapping[int, int],
+        reads: Set[int],
         programs: int,
         *,
         synchronises: bool,
     ) -> None:
         """Check a run of ``programs`` programs.
 
-        ``granules`` gives, for every buffer that the kernel may write to, the size in bytes of its smallest access.
+        ``granules`` gives, for every buffer that the kernel may write to, the size in bytes of its smallest access;
+        ``reads`` are the buffers that it may read.
         ``synchronises`` says whether programs may wait for each other or act on each other's results.
         """
         super().__init__(allocations, kernel)
         self._clocks = Clocks(programs) if synchronises and programs <= MAX_CLOCKED else None
         self._order: Order = self._clocks or Unordered()
         self._granules = dict(granules)
+        self._barriers = Barriers(self._granules.keys() & reads, programs)
         self._shadows: dict[int, Shadow] = {}
         self._blank = {
             i for i, a in enumerate(allocations) if a.initialised is not None and not all_true(a.initialised)
@@ -139,12 +145,17 @@ class Sanitizer(Memory):
             index = index.expand(repeats, *index.shape[1:])
             active = None if active is None else active.expand(index.shape)
         owners = programs.view(-1, *[1] * (index.dim() - 1)).expand(index.shape)
+        threads = None
+        if self._barriers.watches(access.buffer):
+            threads = self._barriers.threads(tuple(index.shape[1:])).view(1, *index.shape[1:]).expand(index.shape)
+            threads = threads.flatten() if active is None else threads[active]
         cells, owners = (index.flatten(), owners.flatten()) if active is None else (index[active], owners[active])
         per_item = access.item_bytes // granule
         if per_item > 1:
             cells = (cells[:, None] * per_item + torch.arange(per_item)).flatten()
             owners = owners.repeat_interleave(per_item)
-        return _Lanes(cells, owners, repeats)
+            threads = None if threads is None else threads.repeat_interleave(per_item)
+        return _Lanes(cells, owners, repeats, threads)
 
     # Reads
 
@@ -172,6 +183,11 @@ class Sanitizer(Memory):
             self._check_lost()
         if site.polls:
             return
+        if lanes.threads is not None:
+            wrong = self._barriers.missing(access.buffer, lanes.cells, lanes.programs, lanes.threads)
+            if bool(wrong.any()):
+                what = "stored by another thread of the program: put tl.debug_barrier() between"
+                self._report_lanes("missing barrier", access.buffer, shadow, lanes, site, wrong, what)
         strong = site.order is not None and site.order.strong
         self._check(access.buffer, shadow, lanes, site, UPDATED if strong else READ)
         shadow.trace(UPDATED if strong else READ).add(lanes.cells, lanes.programs)
@@ -200,7 +216,11 @@ class Sanitizer(Memory):
         shadow = self._shadow(access.buffer, by_rows=True)
         if shadow is None:
             return True
-        if access.site.order is not None or not shadow.takes_rows(access.item_bytes, start):
+        if (
+            self._barriers.watches(access.buffer)
+            or access.site.order is not None
+            or not shadow.takes_rows(access.item_bytes, start)
+        ):
             return False
         lanes = self._lanes(access, access.item_bytes)
         earlier = (shadow.others(verb) for verb in (READ, UPDATED, WRITTEN))
@@ -233,6 +253,8 @@ class Sanitizer(Memory):
         if earlier is not None:
             self._report_writes(buffer, shadow, lanes, site, earlier, held[lanes.cells] != stored)
         super()._store(access, index, bits)
+        if lanes.threads is not None:
+            self._barriers.store(buffer, len(held), lanes.cells, lanes.programs, lanes.threads)
         together = shadow.trace(WRITTEN).add(lanes.cells, lanes.programs)
         differs = held[lanes.cells] != stored
         if together is not None:
@@ -259,6 +281,7 @@ class Sanitizer(Memory):
         """Check an atomic operation before it happens."""
         if access.site.order is None or not access.site.order.blind:
             self._check_initialised(access)
+        self._barriers.passed(access.site.positions)  # Triton puts barriers around it
         shadow = self._shadow(access.buffer)
         if shadow is not None and self._clocks is None:
             self._update(access.buffer, shadow, self._lanes(access, shadow.granule), access.site)
@@ -299,6 +322,10 @@ class Sanitizer(Memory):
     def _check_lost(self) -> None:
         if self._clocks is not None and self._clocks.lost:
             self._give_up("atomic operations synchronise at too many places")
+
+    def observe_barrier(self, programs: Tensor) -> None:
+        """Note that programs, positions [n], synchronise their threads."""
+        self._barriers.passed(programs)
 
     # Reports
 

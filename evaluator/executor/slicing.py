@@ -329,5 +329,5 @@ class _Needed:
         if op.name not in COMBINING:
             for region in op.regions:
                 self.region(region)
-        elif needed:
-            self._add(*(slot for inner in walk(op.regions[0]) for slot in inner.operands))
+        elif needed or self.acts(op):
+            self._add(*op.operands, *(slot for inner in walk(op.regions[0]) for slot in inner.operands))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from evaluator.executor.effects import accessed_type, effects
 from evaluator.executor.ir import ALLOCATIONS, BITS, COMBINING, Block, Function, Op, Region, Type, walk
-from evaluator.work import Body
+from evaluator.work import Body, Shares
 
 
 class OpKind(NamedTuple):
@@ -90,6 +90,8 @@ def bodies(function: Function, passes: Mapping[int, int], programs: int) -> tupl
                 inner, inner_times = totals_here, times
                 if op.loop is not None:
                     inner, inner_times = totals[op.loop], times if found[op.loop].block in passes else 0
+                elif op.name in COMBINING:
+                    inner_times = times * _combinations(op, function.types)
                 for nested in op.regions:
                     visit(nested, inner, inner_times)
 
@@ -102,8 +104,8 @@ def bodies(function: Function, passes: Mapping[int, int], programs: int) -> tupl
 def _entered(function: Function, passes: Mapping[int, int]) -> list[float]:
     """Return, for each loop, the share of its passes that enter the branches of its body: of the most entered one.
 
-    Branches that hold nothing but scalars do not count: they cost little. A mean would let a branch that is never
-    entered lower the price of one that always is.
+    Branches that hold nothing but scalars do not count: they cost little. What elements branch around on their own
+    counts as entered. A mean would let a branch that is never entered lower the price of one that always is.
     """
     shares: list[list[float]] = [[] for _ in loops(function)]
     trips = {loop.index: passes.get(loop.block, 0) for loop in loops(function)}
@@ -116,11 +118,38 @@ def _entered(function: Function, passes: Mapping[int, int]) -> list[float]:
                     if any(function.types[slot].elements > 1 for slot in used):
                         times = passes.get(side.blocks[0].index, trips[loop])
                         shares[loop].append(min(1.0, times / max(1, trips[loop])))
+            if op.name in COMBINING:
+                if loop is not None and any(inner.regions for inner in walk(op.regions[0])):
+                    shares[loop].append(1.0)
+                continue
             for nested in op.regions:
                 visit(nested, loop if op.loop is None else op.loop)
 
     visit(function.body, None)
     return [max(each, default=1.0) for each in shares]
+
+
+def shares(function: Function, passes: Mapping[int, int], programs: int) -> Shares:
+    """Return which lines are passed by, given how often all programs together executed each block.
+
+    What lies within a combining operation is not followed, nor is a block that is missing in ``passes``.
+    """
+    found: dict[range, float] = {}
+
+    def visit(region: Region, times: int, around: int) -> None:
+        for block in region.blocks:
+            here = passes.get(block.index, times)
+            lines = [op.lines for op in block.ops if op.lines]
+            if here < around and lines:
+                place = range(min(each.start for each in lines), max(each.stop for each in lines))
+                found[place] = max(found.get(place, 0.0), here / around)  # a function is there at each of its calls
+            for op in block.ops:
+                for nested in op.regions if op.name not in COMBINING else ():
+                    inner = here if op.loop is None else passes.get(nested.blocks[0].index, 0)
+                    visit(nested, inner, around if op.loop is None else inner)
+
+    visit(function.body, programs, programs)
+    return tuple(found.items())
 
 
 def _mean(sums: Sequence[int], count: int, entered: float = 1.0) -> Body:

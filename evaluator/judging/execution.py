@@ -40,6 +40,7 @@ _MEMORY_STATUS = {
     "on-chip access too early": Status.RACE,
     "missing fence": Status.RACE,
     "barrier misused": Status.RACE,
+    "missing barrier": Status.RACE,
     "read of uninitialised memory": Status.INCORRECT,
     "false assumption": Status.INCORRECT,
     "false hint": Status.INCORRECT,

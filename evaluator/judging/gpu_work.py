@@ -13,7 +13,7 @@ from evaluator.judging.execution import PlanRun
 from evaluator.judging.gpu_ir import Rewritten, rewrite
 from evaluator.judging.refusal import Refused
 from evaluator.plan import Buffer, Fill, KernelIR, Launch, LaunchPlan, Level, Pointer, Role
-from evaluator.work import Body, LaunchWork, LoopWork
+from evaluator.work import Body, LaunchWork
 
 _OPEN = Buffer("open", "int8", 64, Role.SCRATCH)
 
@@ -76,13 +76,15 @@ def _work(run: PlanRun, launch: Launch, rewritten: Rewritten, binary: Binary, fi
     if any(access.buffer == opened for access in work.accesses):  # where copies read and write is not in the IR made
         work = replace(work, accesses=(), buffer_bytes=())
     if rewritten.lines:
-        work = replace(work, loops=tuple(_in_own_text(loop, rewritten.lines) for loop in work.loops))
+        loops = tuple(replace(loop, lines=_in_own_text(loop.lines, rewritten.lines)) for loop in work.loops)
+        shares = tuple((_in_own_text(lines, rewritten.lines), share) for lines, share in work.shares)
+        work = replace(work, loops=loops, shares=shares)
     return _side_by_side(work, rewritten.roles)
 
 
-def _in_own_text(loop: LoopWork, lines: Sequence[int]) -> LoopWork:
-    """Return a loop with its lines in the kernel's own text."""
-    return replace(loop, lines=range(lines[loop.lines.start - 1], lines[loop.lines.stop - 2] + 1))
+def _in_own_text(place: range, lines: Sequence[int]) -> range:
+    """Return which lines of the kernel's own text the lines ``place`` were made from."""
+    return range(lines[place.start - 1], lines[place.stop - 2] + 1)
 
 
 def _side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:

@@ -54,12 +54,14 @@ def _charge(passed: Pass, flops: float, entered: float) -> float:
 
 def _charge_of_code(passed: Pass, flops: float, entered: float) -> float:
     light = passed.light
-    if light is not None and light.flops == passed.flops:
-        return light.clocks + entered * (passed.clocks - light.clocks)
-    if light is not None and flops < passed.flops:
-        taken = max(entered, (flops - light.flops) / (passed.flops - light.flops))
-        return light.clocks + taken * (passed.clocks - light.clocks)
-    return passed.clocks * (max(1.0, flops / passed.flops) if passed.flops else 1.0)
+    if light is None:
+        return passed.clocks * (max(1.0, flops / passed.flops) if passed.flops else 1.0)
+    ends = light.clocks, passed.clocks
+    if light.flops == passed.flops:
+        return float(np.interp(entered, (0, 1), sorted(ends)))
+    taken = (flops - light.flops) / (passed.flops - light.flops)
+    more = max(1.0, flops / max(light.flops, passed.flops))
+    return more * max(float(np.interp(share, (0, 1), ends)) for share in (entered, taken))
 
 
 def _least_clocks(launch: LaunchWork, target: Target) -> npt.NDArray[np.float64]:

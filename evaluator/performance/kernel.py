@@ -21,6 +21,7 @@ from evaluator.performance.simulate import PARTITIONS, Played, Team, play
 from evaluator.performance.streams import Stream
 from evaluator.performance.structure import MATRIX, SINGLE_ISSUE, Graph, Loop, Structure
 from evaluator.target import Target
+from evaluator.work import Shares
 
 PLAYED_ISSUES = 60_000
 """Approximate number of instructions of a kernel's loops that are played; long bodies are passed fewer times."""
@@ -82,7 +83,6 @@ class Reading:
     """The contents of a binary's listing."""
 
     code: Code
-    structure: Structure
     wavefronts: Mapping[int, float]
     """Clocks of accesses to shared memory; see ``banks``."""
 
@@ -92,7 +92,7 @@ def read(binary: Binary) -> Reading:
     """Read the listing of a binary; raise ``ModelError`` if it cannot be read."""
     graph = Graph(parse(binary.listing, ir_lines(binary.ptx)))
     with _sense():
-        return Reading(graph.code, graph.structure(graph.code.entry), wavefronts(graph, binary.threads))
+        return Reading(graph.code, wavefronts(graph, binary.threads))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,16 @@ class Conditions:
     table: Constants
     cached: frozenset[int] = frozenset()
     """Indices of loads that hit L1."""
+    shares: Shares = ()
+    """Which lines of the IR are passed by."""
+
+
+@lru_cache(maxsize=64)
+def structure_of(binary: Binary, shares: Shares) -> Structure:
+    """Return what is played of a binary; raise ``ModelError`` if it cannot be read."""
+    code = read(binary).code
+    with _sense():
+        return Graph(code, shares).structure(code.entry)
 
 
 @lru_cache(maxsize=16)
@@ -135,7 +145,7 @@ def measure(
 
     Raises ``ModelError`` when the binary cannot be read.
     """
-    structure = read(binary).structure
+    structure = structure_of(binary, conditions.shares)
     costs = costs_of(binary, target, conditions)
     player = play if seed is None else partial(play, seed=seed)
     return play_kernel(structure, costs, -(-binary.threads // 32), resident, player)

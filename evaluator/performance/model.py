@@ -21,7 +21,7 @@ from evaluator.performance.reliefs import critical
 from evaluator.performance.residency import ctas_per_sm
 from evaluator.performance.sass import ModelError
 from evaluator.target import Target
-from evaluator.work import LaunchWork
+from evaluator.work import LaunchWork, Shares
 
 BUSY = 0.6
 """The busiest pipe is the limiter if it is busy for more than this fraction; otherwise latency is."""
@@ -281,7 +281,7 @@ def time_launch(
     ctas = launch.binary.ctas_per_program
     resident = max(1, min(fitting, -(-launch.programs * ctas // target.sms)))
     asked = traffic(launch, target, timing, table)
-    seen = Conditions(_as_seen(launch, resident, asked, target, table), l1_hits(launch))
+    seen = Conditions(_as_seen(launch, resident, asked, target, table), l1_hits(launch), _rounded(launch.shares))
     kernel = measured(launch.binary, target, resident, seen, seed)
     matched = match_loops(launch.loops, kernel)
     passes = matched.passes
@@ -334,6 +334,11 @@ def _as_seen(launch: LaunchWork, resident: int, asked: Traffic, target: Target, 
 def _graded(value: float) -> float:
     """Return the nearest of values a tenth apart, so that similar launches of a kernel need not be played anew."""
     return float(f"{_GRADE ** round(math.log(value, _GRADE)):.6g}")
+
+
+def _rounded(shares: Shares) -> Shares:
+    """Return shares in hundredths, so that similar launches of a kernel need not be played anew. None becomes 0."""
+    return tuple((lines, math.ceil(100 * share) / 100) for lines, share in shares)
 
 
 def list_schedule(clocks: npt.NDArray[np.float64], slots: int) -> float:

@@ -5,7 +5,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from evaluator.binary import Binary
-from evaluator.performance.kernel import Conditions, Pass, PlayedKernel, Player, costs_of, play_kernel, read
+from evaluator.performance.kernel import (
+    Conditions,
+    Pass,
+    PlayedKernel,
+    Player,
+    costs_of,
+    play_kernel,
+    read,
+    structure_of,
+)
 from evaluator.performance.pipes import Costs, Op
 from evaluator.performance.sass import Instruction
 from evaluator.performance.simulate import play
@@ -44,10 +53,9 @@ class Replay:
     @classmethod
     def of(cls, binary: Binary, target: Target, resident: int, conditions: Conditions) -> "Replay":
         """Prepare the kernel; raise ``ModelError`` if the binary cannot be read."""
-        reading = read(binary)
-        costs = costs_of(binary, target, conditions)
+        structure, costs = structure_of(binary, conditions.shares), costs_of(binary, target, conditions)
         warps = -(-binary.threads // 32)
-        return cls(reading.code.instructions, reading.structure, costs, warps, resident)
+        return cls(read(binary).code.instructions, structure, costs, warps, resident)
 
     def play(
         self, change: Change | None = None, player: Player | None = None, issue_clocks: float = 1.0

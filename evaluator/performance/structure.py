@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from evaluator.performance.sass import Code, Instruction, ModelError
+from evaluator.work import Shares
 
 SINGLE_ISSUE = frozenset({"UTCHMMA", "UTCQMMA", "UTCIMMA", "UTCOMMA"})
 """Matrix products that one thread issues for its CTA."""
@@ -23,7 +24,8 @@ _LONGEST_POLL = 24
 _SPILLS = frozenset({"LDL", "STL"})
 _TARGET = re.compile(r"`\(([.$\w]+)\)")
 _TABLE = re.compile(r'BRANCH_TARGETS ([^"]+)"')
-_MATRIX_WEIGHT = 64
+_WEIGHTS = dict.fromkeys(MATRIX, 64) | {"MUFU": 8}
+"""About how many plain instructions take as long; MUFU has an eighth of their rate."""
 _LOOP_WEIGHT = 16
 
 
@@ -83,9 +85,11 @@ class Structure:
 class Graph:
     """Basic blocks of a code, named by the index of their first instruction."""
 
-    def __init__(self, code: Code) -> None:
+    def __init__(self, code: Code, shares: Shares = ()) -> None:
+        """Of ways through the code, those that ``shares`` says are passed by weigh less."""
         self.code = code
         self.size = len(code.instructions)
+        self._weights = [_WEIGHTS.get(i.base, 1) * _share(i.line, shares) for i in code.instructions]
         starts = {0, *(index for index in code.labels.values() if index < self.size)}
         starts |= {i + 1 for i, instruction in enumerate(code.instructions) if self._ends(instruction)}
         self.starts = sorted(index for index in starts if index < self.size)
@@ -244,7 +248,7 @@ class Graph:
         loops: dict[int, Loop],
         spins: set[int],
         latch_to: int | None,
-        choose: Callable[..., tuple[int, int | None]] = max,
+        choose: Callable[..., tuple[float, int | None]] = max,
     ) -> tuple[tuple[Instruction | Loop, ...], tuple[Loop, ...]]:
         """Return the heaviest acyclic path from ``entry`` to the region's end, and the inner loops not on it.
 
@@ -252,7 +256,7 @@ class Graph:
         exit when that is None.
         """
         node_of = {block: child for child in children for block in bodies[child]}
-        best: dict[int, tuple[int, int | None]] = {}
+        best: dict[int, tuple[float, int | None]] = {}
         members: dict[int, list[int]] = {}
         for block in order:
             if block in region:
@@ -263,7 +267,7 @@ class Graph:
                 latch_to in self.successors[block] if latch_to is not None else self._exits(block)
                 for block in members[node]
             )
-            options: list[tuple[int, int | None]] = [(0, None)] if ends else []
+            options: list[tuple[float, int | None]] = [(0, None)] if ends else []
             for block in members[node]:
                 for successor in self.successors[block]:
                     target = node_of.get(successor, successor)
@@ -307,13 +311,15 @@ class Graph:
                         continue
                 yield from self.callees[callee]
 
-    def _weight(self, node: int, loops: dict[int, Loop], spins: set[int], is_loop: bool) -> int:
+    def _weight(self, node: int, loops: dict[int, Loop], spins: set[int], is_loop: bool) -> float:
         if not is_loop:
-            return sum(map(_weigh, self.code.instructions[node : self.stop[node]]))
+            return sum(self._weights[node : self.stop[node]])
         if node in spins:
             return -1000
-        return _LOOP_WEIGHT * sum(_weigh(i) for loop in loops[node].tree() for i in loop.own)
+        return _LOOP_WEIGHT * sum(self._weights[i.index] for loop in loops[node].tree() for i in loop.own)
 
 
-def _weigh(instruction: Instruction) -> int:
-    return _MATRIX_WEIGHT if instruction.base in MATRIX else 1
+def _share(line: int | None, shares: Shares) -> float:
+    """Return the share of a line of IR; 1 where it is not known to be passed by."""
+    holding = [(len(lines), share) for lines, share in shares if line in lines]
+    return min(holding)[1] if holding else 1.0

@@ -145,6 +145,7 @@ def _wait(op: Op, types: Types) -> Step:
             return f"waits for phase {int(parity[i])} of barrier {barriers.names[one]}, which lacks {lacks}"
 
         chip.wait(missing, describe, site(frame, op))
+        frame.run.memory.observe_barrier(frame.positions)
         for table, added in zip((clocks.known, clocks.fenced), barriers.handed_on(rows, numbers), strict=True):
             table[rows, partition] = torch.maximum(table[rows, partition], added)
 

@@ -218,20 +218,16 @@ def _print(op: Op, types: Types) -> Step:
     return lambda frame: None
 
 
-_ORDERING = (
-    "gpu.barrier",
-    "ttg.barrier",
-    "ttg.local_barrier",
-    "tt.debug_barrier",
-    "tt.grid_dependency_wait",
-    "tt.grid_dependency_launch_dependents",
-)
-"""Operations that order threads of a program, or kernels. They do nothing here, where everything runs in order."""
+_BARRIERS = ("gpu.barrier", "ttg.barrier", "ttg.local_barrier", "tt.debug_barrier")
+_ORDERING = ("tt.grid_dependency_wait", "tt.grid_dependency_launch_dependents")
+"""Operations that order threads of a program, and kernels. They do nothing here, where everything runs in order."""
 
 
-@step(*_ORDERING)
+@step(*_BARRIERS, *_ORDERING)
 def _nothing(op: Op, types: Types) -> Step:
     check_variant(op, words=["all", "local"])
     if op.operands or op.results:
         raise UnsupportedOperation(f"{op.name} with values", op.location)
+    if op.name in _BARRIERS:
+        return lambda frame: frame.run.memory.observe_barrier(frame.positions)
     return lambda frame: None

@@ -142,11 +142,9 @@ def _reduce(op: Op, types: Types, build: RegionBuilder) -> Step:
         count = length
         while count > 1:
             count //= 2
-            values = combine(
-                frame,
-                [value.narrow(axis, 0, count) for value in values],
-                [value.narrow(axis, count, count) for value in values],
-            )
+            halves = [[value.narrow(axis, start, count) for value in values] for start in (0, count)]
+            # A GPU combines in an order of its own: what relies on one must not come out as its author meant it.
+            values = combine(frame, *(halves if count.bit_length() % 2 else halves[::-1]))
         for slot, value in zip(op.results, values, strict=True):
             frame.slots[slot] = value.squeeze(axis)
 

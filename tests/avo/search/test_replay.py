@@ -226,7 +226,7 @@ def test_a_judge_that_judges_otherwise_is_noticed(of_an_agent: Recording) -> Non
 
 def test_mutate_makes_the_same_candidates_again(recording: Recording) -> None:
     recording.step(SeedOperator(seed_source("mha")), any_kernel)
-    for _ in range(5):
+    for _ in range(3):
         recording.step(Mutate(), any_kernel)
     different, made = recording.replayed()
     assert different == ""
@@ -235,7 +235,7 @@ def test_mutate_makes_the_same_candidates_again(recording: Recording) -> None:
     assert len(recording.store.versions(made.id)) > 1
     looks, again = (recording.store.history(run.id).looks for run in (recording.run, made))
     assert [look.digest for look in again] == [look.digest for look in looks]
-    assert len(looks) == 5 * CONFIG.step_looks
+    assert len(looks) == 3 * CONFIG.step_looks
 
 
 AGENTS = ("agent", "mcp")

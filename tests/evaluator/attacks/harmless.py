@@ -98,7 +98,7 @@ all of it."""
 
 SLOWER = {
     "a gibibyte filled before the kernel": within(
-        "import torch\ntorch.zeros(2**28, dtype=torch.float32, device=q.device)"
+        "import torch\nif k.shape[2] > 4096:\n    torch.zeros(2**28, dtype=torch.float32, device=q.device)"
     ),
     "integers after the kernel": edited(
         ("    tl.store(\n        Lse", CHAIN + "    tl.store(\n        Lse"),

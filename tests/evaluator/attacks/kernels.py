@@ -122,6 +122,38 @@ WAYS = {
         Status.UNSUPPORTED,
         "inline.*depend on which elements are packed together",
     ),
+    "a tile transposed through memory, without a barrier": Attack(
+        edited(
+            ("import triton\n", "import torch\nimport triton\n"),
+            ("    Lse,\n    scale,\n", "    Lse,\n    Scratch,\n    scale,\n"),
+            (
+                "        row_sum = row_sum * rescale + tl.sum(p, 1)\n",
+                "        row_sum = row_sum * rescale + tl.sum(p, 1)\n"
+                "        mine = Scratch + (batch_head * tl.num_programs(0) + block_m).to(tl.int64) * 4096\n"
+                "        at = tl.arange(0, 64)\n"
+                "        tl.store(mine + at[:, None] * 64 + at[None, :], p)\n"
+                "        p = tl.trans(tl.load(mine + at[None, :] * 64 + at[:, None]))\n",
+            ),
+            (
+                "        lse,\n        scale,\n",
+                "        lse,\n        torch.empty((grid[0] * grid[1], 4096), dtype=torch.float32, device=q.device),\n"
+                "        scale,\n",
+            ),
+        ),
+        Status.RACE,
+        "another thread of the program",
+    ),
+    "a reduction that relies on its order": Attack(
+        edited(
+            (
+                "@triton.jit\ndef attention_kernel",
+                "@triton.jit\ndef last(a, b):\n    return b\n\n\n@triton.jit\ndef attention_kernel",
+            ),
+            ("rescale + tl.sum(p, 1)\n", "rescale + tl.reduce(tl.cumsum(p, 1), 1, last)\n"),
+        ),
+        Status.INCORRECT,
+        "square-full: rows",
+    ),
     "the clock": Attack(
         edited((STORE, "    acc += (tl.extra.cuda.globaltimer() % 2).to(tl.float32) * 0.0\n" + STORE)),
         Status.UNSUPPORTED,

@@ -70,6 +70,56 @@ def several_kinds(X, Y, N: tl.constexpr):
     tl.store(Y + i, y + tl.sum(x, 0) + tl.max(tl.cumsum(x, 0), 0))
 
 
+@triton.jit
+def if_positive(x):
+    result = 0.0
+    if x > 0.0:
+        result = tl.exp2(x)
+    return result
+
+
+@triton.jit
+def single_elements(X, Out, n):
+    i = tl.arange(0, 64)
+    acc = tl.load(X + i)
+    for _ in range(n):
+        if n < 0:
+            acc = acc * 2.0
+        acc += tl.map_elementwise(if_positive, acc)
+    tl.store(Out + i, acc)
+
+
+def test_what_elements_branch_around_on_their_own_counts_for_all_of_them(executor):
+    launch = executor.prepare(single_elements, torch.ones(64), torch.empty(64), 3)
+    counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
+    assert counted.trips[0].tolist() == [3]
+    assert (counted.bodies[0].exponentials, counted.bodies[0].entered) == (64, 1)
+
+
+@triton.jit
+def sides(X, Out, n):
+    p = tl.program_id(0)
+    x = tl.load(X)
+    if p == 0:
+        x = x * 2.0
+    for i in range(n):
+        if i % 4 == 0:  # noqa: SIM108 - a branch
+            x = x * 3.0
+        else:
+            x = x * 5.0
+        if n < 0:
+            x = x * 7.0
+    tl.store(Out + p, x)
+
+
+def test_lines_that_are_passed_by_are_known_with_their_share(executor):
+    launch = executor.prepare(sides, torch.ones(1), torch.empty(4), 8, grid=(4,))
+    counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
+    products = (number for number, line in enumerate(launch.ttir.splitlines(), 1) if "arith.mulf" in line)
+    found = [share for number in products for lines, share in counted.shares if number in lines]
+    assert found == [1 / 4, 1 / 4, 3 / 4, 0]
+
+
 def test_operations_are_told_apart_by_kind_and_type(executor):
     launch = executor.prepare(several_kinds, torch.rand(64), torch.zeros(64), N=64)
     operations = {kind: int(amount.sum()) for kind, amount in launch.run(count=True).counts.operations.items()}

@@ -54,11 +54,12 @@ def branching(X, Out, N: tl.constexpr):
 
 
 def pairwise(row, function):
-    """Combine like the executor: halves of the row with each other. The order is free; these functions mind it."""
+    """Combine like the executor: halves of the row, now one first, now the other. These functions mind the order."""
     row = list(row)
     while len(row) > 1:
         half = len(row) // 2
-        row = [function(a, b) for a, b in zip(row[:half], row[half:], strict=True)]
+        halves = (row[:half], row[half:]) if half.bit_length() % 2 else (row[half:], row[:half])
+        row = [function(a, b) for a, b in zip(*halves, strict=True)]
     return row[0]
 
 
@@ -83,6 +84,29 @@ def test_combining_functions_may_branch_loop_and_call(executor, seed, n):
     for p, block in enumerate(x.tolist()):
         functions = [lambda a, b, p=p: a - b + p if a > b else b - a, lambda a, b: min(a + b, 100), python_halved]
         assert out[p].tolist() == [[pairwise(row, f) for row in block] for f in functions]
+
+
+@triton.jit
+def first_of(a, b):
+    return a
+
+
+@triton.jit
+def last_of(a, b):
+    return b
+
+
+@triton.jit
+def ends(X, Out):
+    x = tl.load(X + tl.arange(0, 16))
+    tl.store(Out, tl.reduce(x, 0, first_of))
+    tl.store(Out + 1, tl.reduce(x, 0, last_of))
+
+
+def test_what_relies_on_the_order_of_a_reduction_gets_neither_end(executor):
+    out = torch.empty(2, dtype=torch.int32)
+    executor.run(ends, torch.arange(16, dtype=torch.int32), out)
+    assert {0, 15}.isdisjoint(out.tolist())
 
 
 @triton.jit

@@ -165,6 +165,44 @@ def test_lanes_of_a_program_that_store_different_values_to_one_address_conflict(
         assert (fault.tensor, fault.index, fault.program, fault.others) == ("X", (0,), (0, 0, 0), 1)
 
 
+@triton.jit
+def turned(X, Scratch, Out, WAY: tl.constexpr, N: tl.constexpr):
+    """Scratch is read as it was stored, or transposed."""
+    p = tl.program_id(0)
+    i, j = tl.arange(0, N)[:, None], tl.arange(0, N)[None, :]
+    mine = Scratch + p * N * N
+    tl.store(mine + i * N + j, tl.load(X + i * N + j))
+    if WAY == "barrier":
+        tl.debug_barrier()
+    elif WAY == "atomic":
+        tl.atomic_add(Out + 4 * N * N, 1)
+    x = tl.load(mine + i * N + j) if WAY == "same" else tl.load(mine + j * N + i)
+    tl.store(Out + p * N * N + i * N + j, x)
+
+
+@pytest.mark.parametrize("way", ["other", "same", "barrier", "atomic"])
+def test_what_another_thread_of_the_program_stored_is_read_after_a_barrier(executor, way):
+    x, scratch, out = (torch.zeros(n, dtype=torch.int32) for n in (256, 1024, 1025))
+    execution = executor.prepare(turned, x, scratch, out, grid=(4,), WAY=way, N=16).run(sanitize=True)
+    assert kinds(execution) == ["missing barrier"] * (way == "other")
+    if way == "other":
+        (fault,) = execution.faults
+        assert (fault.tensor, fault.index, fault.others) == ("Scratch", (16,), 3)
+        assert "put tl.debug_barrier() between" in str(fault)
+
+
+@triton.jit
+def counted(Y, N: tl.constexpr):
+    for _ in range(N):
+        tl.store(Y, tl.load(Y) + 1)
+
+
+def test_a_scalar_in_memory_belongs_to_no_thread(executor):
+    """One thread stores it, and all load it."""
+    execution = executor.prepare(counted, torch.zeros(1, dtype=torch.int32), N=2).run(sanitize=True)
+    assert kinds(execution) == ["missing barrier"]
+
+
 DESCRIBED = """
 module {
   tt.func public @k(%x: !tt.ptr<f16>, %n: i64, %c: i32) attributes {noinline = false} {

@@ -112,6 +112,7 @@ def mixed_sizes(X, Y):
     p = tl.program_id(0)
     b = X.to(tl.pointer_type(tl.int8))
     tl.store(b + p * 2 + tl.arange(0, 2), p.to(tl.int8))
+    tl.debug_barrier()
     tl.store(Y + p, tl.load(Y + p) + tl.load(b + p * 2))
 
 
@@ -154,6 +155,7 @@ def rows_and_more(X, Y, row, column, value, WHAT: tl.constexpr, N: tl.constexpr)
     elif WHAT == "shifted":
         tl.store(X + row * N + column + n, value + n, mask=(p == 1) & (n < N))
     else:
+        tl.debug_barrier()
         tl.store(Y + p, tl.load(X + row * N + column, mask=p == 1))
 
 

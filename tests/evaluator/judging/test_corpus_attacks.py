@@ -31,11 +31,11 @@ compiler's choices differ."""
 
 
 @pytest.fixture(scope="module")
-def judge() -> Iterator[Judge]:
+def judge(fork_server: ForkServer) -> Iterator[Judge]:
     """A judge with little patience."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(capture, "DEFAULT_LIMITS", replace(capture.DEFAULT_LIMITS, wall_s=600))
-        with Judge(get_target("h100"), "quick", capture_cpu_s=3) as judge:
+        with Judge(get_target("h100"), "quick", server=fork_server, capture_cpu_s=3) as judge:
             yield judge
 
 

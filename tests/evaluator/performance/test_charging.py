@@ -1,5 +1,7 @@
 """What never runs sets no price, and what runs is charged: kernels compiled for it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import triton
@@ -46,6 +48,47 @@ def either(X, Y, n, mode, DECOY_FIRST: tl.constexpr):
             else:
                 acc = tl.dot(tl.dot(x, x).to(tl.bfloat16), x, acc)
     tl.store(Y + tl.program_id(0) * 4096 + at, acc.to(tl.bfloat16))
+
+
+@triton.jit
+def within(X, Y, n, mode):
+    """A branch that never runs is longer than the one that does, and a third one shorter."""
+    at = tl.arange(0, 64)[:, None] * 64 + tl.arange(0, 64)[None, :]
+    acc = tl.zeros([64, 64], tl.float32)
+    for i in range(n):
+        x = tl.load(X + at + i * 4096)
+        s = tl.dot(x, x)
+        if mode == 7:
+            s = tl.exp2(s)
+            s = s / tl.sum(s, 1)[:, None]
+        elif mode != 8:
+            for k in tl.static_range(32):
+                s = tl.abs(s + (k + 0.5))
+        acc = tl.dot(s.to(tl.bfloat16), x, acc)
+    tl.store(Y + tl.program_id(0) * 4096 + at, acc.to(tl.bfloat16))
+
+
+@triton.jit
+def straight(X, Y, mode):
+    """The same outside of loops."""
+    at = tl.arange(0, 64)[:, None] * 64 + tl.arange(0, 64)[None, :]
+    s = tl.load(X + at).to(tl.float32)
+    if mode == 7:
+        s = tl.exp2(s)
+        s = s / tl.sum(s, 1)[:, None]
+    elif mode != 8:
+        for k in tl.static_range(32):
+            s = tl.abs(s + (k + 0.5))
+    tl.store(Y + tl.program_id(0) * 4096 + at, s.to(tl.bfloat16))
+
+
+@triton.jit
+def turning(X, Y, n):
+    at = tl.arange(0, 64)[:, None] * 64 + tl.arange(0, 64)[None, :]
+    x = tl.load(X + at).to(tl.float32)
+    for _ in range(n):
+        x = tl.trans(x) * 0.5 + x
+    tl.store(Y + tl.program_id(0) * 4096 + at, x.to(tl.bfloat16))
 
 
 @triton.jit
@@ -99,6 +142,26 @@ def test_a_loop_that_never_runs_does_not_set_the_price(decoy_first: bool) -> Non
     assert launch.hot is launch.passes[always]
     alone = launched(softmax, tiles(), (PROGRAMS, 1, 1))
     assert seconds(work) > 0.97 * seconds(alone)
+
+
+def test_a_branch_that_never_runs_does_not_set_the_price_of_a_pass() -> None:
+    work = launched(within, tiles() | {"mode": 7}, (PROGRAMS, 1, 1))
+    played = [time_case([made], 0, H100).launches[0].hot for made in (work, replace(work, shares=()))]
+    assert ["MUFU" in {i.base for i in hot.parts[0][0]} for hot in played] == [True, False]
+
+
+def test_a_branch_that_never_runs_does_not_set_the_price_outside_loops() -> None:
+    values = {name: value for name, value in tiles().items() if name != "n"}
+    work = launched(straight, values | {"mode": 7}, (PROGRAMS, 1, 1))
+    (launch,) = time_case([work], 0, H100).launches
+    assert "MUFU" in {i.base for i in launch.kernel.outside.parts[0][0]}
+
+
+def test_a_pass_takes_what_its_machine_code_asks_of_shared_memory() -> None:
+    """Each transposition stores and loads a tile, at 128 bytes a clock at most."""
+    work = launched(turning, tiles(), (PROGRAMS, 1, 1))
+    (launch,) = time_case([work], 0, H100).launches
+    assert launch.program_clocks[1].min() >= PASSES * 2 * TILE * TILE * 4 / 128
 
 
 @pytest.mark.parametrize(("atomic", "least"), [(False, 8), (True, 100)])

@@ -140,6 +140,7 @@ def spread(times: Sequence[float]) -> float:
     return max(times) / min(times) - 1
 
 
+@pytest.mark.long
 def test_independent_statements_in_another_order_make_no_difference() -> None:
     works = [work(order) for order in DIFFERENT]
     assert len({_code(work) for work in works}) == len(works)  # else nothing would be shown

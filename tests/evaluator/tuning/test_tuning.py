@@ -76,6 +76,7 @@ if __name__ == "__main__":
     assert (ran.refused, ran.failed, ran.raised) == ("", "", "")
 
 
+@pytest.mark.long
 def test_the_tests_of_a_file_are_run_and_may_fail(tmp_path: Path) -> None:
     text = """
 def test_scaled():
