@@ -3,7 +3,8 @@
 python -m bench.known            prints both tables: some minutes
 python -m bench.known --write    also puts them into bench/known/README.md
 
-A kernel is a file PROBLEM_TARGET.py here; gqa has those of mha. Every speed is predicted, on the suite quick.
+A kernel is a file PROBLEM_TARGET.py here; gqa has those of mha, and those of fsa are what its moves make, see
+``bench.known.sparse``. Every speed is predicted, on the suite quick.
 """
 
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from functools import cache
 from pathlib import Path
 
 from agents.moves import MOVES
+from bench.known.sparse import PATHS as SPARSE
+from bench.known.sparse import path
 from bench.tables import Table, main, row
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation
@@ -31,13 +34,15 @@ PATHS = {
 
 def sources() -> dict[tuple[str, str], str]:
     """Return the best sources known by problem and target. Those of mha take shared keys, and are gqa's too."""
+    sparse = {("fsa", target): list(path("kv_outer", get_target(target)))[-1][1] for target in SPARSE}
     found = {
-        (problem, target): path.read_text()
-        for path in sorted(HERE.glob("*_*.py"))
-        if not path.name.startswith("_")
-        for problem, target in [path.stem.split("_")]
+        (problem, target): file.read_text()
+        for file in sorted(HERE.glob("*_*.py"))
+        if not file.name.startswith("_")
+        for problem, target in [file.stem.split("_")]
     }
-    return found | {("gqa", target): source for (problem, target), source in found.items() if problem == "mha"}
+    shared = {("gqa", target): source for (problem, target), source in found.items() if problem == "mha"}
+    return sparse | shared | found
 
 
 def walk(problem: str, target: str) -> Iterator[tuple[str, str]]:

@@ -27,7 +27,7 @@ PATHS = {
         ("share", "SHARE 512 -> 1024"),
     ),
 }
-"""Moves from a seed to ``bench/known/fsa_TARGET.py``: each the move's name and the end of its variant's label."""
+"""Moves from a seed to the best kernel known for a target: each the move's name and the end of its variant's label."""
 _BY_NAME = {move.name: move for move in MOVES}
 
 
