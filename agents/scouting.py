@@ -80,7 +80,7 @@ class Paths:
         judged = [(frozenset(path), faulty.get(sight.digest)) for path, sight in self.seen.items() if sight.tflops]
         right = frozenset().union(*(changes for changes, wrong in judged if wrong is False))
         self._wrong = [changes - right or changes for changes, wrong in judged if wrong]
-        """Of what was predicted and then found to be wrong, the changes that led to it and to nothing right."""
+        """The changes that led to what was predicted and then found to be wrong, and to nothing right."""
 
     def of(self, version: Version) -> Path:
         """Return the changes that lead to a version."""

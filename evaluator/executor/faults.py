@@ -19,7 +19,8 @@ class MemoryFault:
     input``, ``misaligned access``, ``false assumption``, ``false hint``, ``assertion failed``, ``index out of range``,
     ``on-chip access too early``, ``missing fence``, ``barrier misused``.
     Checked only by the sanitiser: ``read of uninitialised memory``, ``write race``, ``read-write race``, ``conflicting
-    store``, ``integer overflow``, ``invalid descriptor``. Notes: ``same value stored twice``, ``races not checked``."""
+    store``, ``missing barrier``, ``integer overflow``, ``invalid descriptor``. Notes: ``same value stored twice``,
+    ``races not checked``."""
     message: str
     """One line that states everything below."""
     kernel: str = ""

@@ -86,7 +86,7 @@ class Graph:
     """Basic blocks of a code, named by the index of their first instruction."""
 
     def __init__(self, code: Code, shares: Shares = ()) -> None:
-        """Of ways through the code, those that ``shares`` says are passed by weigh less."""
+        """Code that ``shares`` says is passed by weighs less where a way through it is chosen."""
         self.code = code
         self.size = len(code.instructions)
         self._weights = [_WEIGHTS.get(i.base, 1) * _share(i.line, shares) for i in code.instructions]

@@ -1,4 +1,4 @@
-"""Of an autotuned kernel's configurations the fastest counts; all are checked, and misfits are left out."""
+"""The fastest of an autotuned kernel's configurations counts; all are checked, and misfits are left out."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
