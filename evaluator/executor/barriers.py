@@ -55,4 +55,5 @@ class Barriers:
             return torch.zeros(cells.shape, dtype=torch.bool)
         by, thread, when = self._stored[buffer][:, cells]
         others = (thread != threads) | (threads == _SCALAR)
-        return (by == programs) & (when == self._passed[programs]) & others
+        wrong: Tensor = (by == programs) & (when == self._passed[programs]) & others
+        return wrong
