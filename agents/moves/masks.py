@@ -143,7 +143,7 @@ MASK_MOVES = (
         "split",
         "only blocks on the diagonal and the tail need masks: comparing and selecting leave the hot loop",
         0.25,
-        "one loop over keys, from the first, with masks on their numbers",
+        "one loop over keys, from the first, with masks on their numbers, and no roles for its warps",
         _edit_split,
         frozenset({"issue", "alu"}),
     ),
