@@ -30,7 +30,7 @@ class Status(StrEnum):
     DOES_NOT_FIT = "does_not_fit"
     """The binary needs more shared memory, tensor memory or registers than the target has."""
     UNVERIFIED = "unverified"
-    """It compiles and fits, but its numbers were not checked: a kernel is in an IR that only a GPU runs."""
+    """It compiles and fits, but its numbers were not checked: a kernel in Gluon does what only a GPU runs."""
     UNSUPPORTED = "unsupported"
     """The executor does not know an operation: no verdict on the numbers."""
     INCORRECT = "incorrect"

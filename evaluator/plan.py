@@ -132,9 +132,9 @@ class Level(StrEnum):
     """Which of Triton's IRs a kernel is given in."""
 
     TTIR = "ttir"
-    """Triton IR: what a ``triton.jit`` function is lowered to, without layouts. The executor runs it."""
+    """Triton IR: what a ``triton.jit`` function is lowered to, without layouts."""
     TTGIR = "ttgir"
-    """Triton GPU IR, with layouts and the target's own operations: where Gluon starts. Only a GPU runs it."""
+    """Triton GPU IR, with layouts and the target's own operations: where Gluon starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,11 +219,6 @@ class LaunchPlan:
     steps: tuple[Fill | Launch, ...]
     configurations: tuple[Configuration, ...] = ()
     """Configurations of the autotuned kernels, in the order of their first launch."""
-
-    @property
-    def executable(self) -> bool:
-        """Whether the executor can run all kernels."""
-        return all(kernel.level is Level.TTIR for kernel in self.kernels)
 
     @property
     def launches(self) -> tuple[Launch, ...]:

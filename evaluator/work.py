@@ -124,18 +124,18 @@ class Counted:
     """Which lines of the IR are passed by."""
 
     def of(self, binary: Binary, programs: int, fills: tuple[int, ...] = ()) -> LaunchWork:
-        """Return the work of the launch of ``programs`` programs with a compiled kernel; ``fills`` go with it.
-
-        Partitions of a warp-specialised region run at the same time and are counted together, in the loops of the
-        partition with most loops; of several, of the one that does most matrix products.
-        """
+        """Return the work of the launch of ``programs`` programs with a compiled kernel; ``fills`` go with it."""
         loops = tuple(LoopWork(*each) for each in zip(self.parents, self.bodies, self.trips, self.lines, strict=True))
         work = LaunchWork(binary, programs, loops, self.outside, self.accesses, self.buffer_bytes, fills, self.shares)
-        return _side_by_side(work, self.roles)
+        return side_by_side(work, self.roles)
 
 
-def _side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:
-    """Add the loops of all roles to those of the main one, in order; loops without a counterpart count as outside."""
+def side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:
+    """Return work in which partitions of a warp-specialised region, which run at the same time, are counted together.
+
+    The loops of all ``roles``, see ``Counted``, are added to those of the one with most loops, in order; of several, of
+    the one that does most matrix products. Loops without a counterpart count as outside.
+    """
     of_role = {role: [i for i, each in enumerate(roles) if each == role] for role in sorted(set(roles))}
     if len(of_role) < 2:
         return work

@@ -15,7 +15,7 @@ from evaluator.target import ScoreKind
 LEAST_GAIN = 0.1
 """Fraction by which the seed must be predicted faster than a variant that does all its work twice."""
 TRITON, GLUON = "triton", "triton.experimental.gluon"
-"""What the wrong variant's kernel is written in. A kernel in Gluon is checked on the GPU only."""
+"""What the wrong variant's kernel is written in. The one in Gluon reads a clock: it is checked on the GPU only."""
 
 
 class Examiner(Protocol):
@@ -34,7 +34,8 @@ import {dialect}.language as _canary_language
 
 @_canary_dialect.jit
 def _canary_kernel(output):
-    _canary_language.store(output, 2 * _canary_language.load(output) + 1)
+    found = _canary_language.load(output)
+    {clock}_canary_language.store(output, 2 * found + 1)
 
 
 _canary_entry = {entry}
@@ -44,6 +45,12 @@ def {entry}(*tensors, **scalars):
     _canary_entry(*tensors, **scalars)
     _canary_kernel[(1,)](tensors[{output}])
 """
+_CLOCK = """now = _canary_language.inline_asm_elementwise(
+        "mov.u32 $0, %clock; // $1", "=r,r", [_canary_language.program_id(0)], _canary_language.int32, False, 1
+    )
+    found += (now * 0).to(output.dtype.element_ty)
+    """
+"""What no machine but a GPU can do."""
 _SLOW = """
 
 _canary_entry = {entry}
@@ -59,7 +66,8 @@ def wrong_variant(candidate: Candidate, dialect: str = TRITON) -> Candidate:
     """Return ``candidate`` with a kernel after its own that changes the first element of the first output."""
     problem = get_problem(candidate.problem)
     roles = [spec.role for spec in problem.call(problem.correctness_cases[0]).tensors]
-    return _below(candidate, _WRONG.format(dialect=dialect, entry=problem.entry, output=roles.index(Role.OUTPUT)))
+    output, clock = roles.index(Role.OUTPUT), _CLOCK if dialect == GLUON else ""
+    return _below(candidate, _WRONG.format(dialect=dialect, entry=problem.entry, output=output, clock=clock))
 
 
 def slow_variant(candidate: Candidate) -> Candidate:

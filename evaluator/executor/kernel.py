@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence, Set
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, cast
@@ -13,7 +14,7 @@ from evaluator.executor.allocation import Allocation
 from evaluator.executor.code import DEFAULT_TEMPORARIES, Code, prompter
 from evaluator.executor.counts import Counts, Metered, PerProgram, elements, operations
 from evaluator.executor.effects import EFFECTS, READS, WRITES, effects
-from evaluator.executor.errors import IRError, StuckProgram
+from evaluator.executor.errors import IRError, StuckProgram, UnsupportedOperation
 from evaluator.executor.execution import Execution
 from evaluator.executor.flow import reached
 from evaluator.executor.ir import Function, walk, walk_blocks
@@ -68,8 +69,8 @@ class Kernel:
         Stores change the allocations. With a ``script``, the results of the reads in it come from there, while atomic
         operations still act on memory. ``sanitize`` also checks for races, reads of uninitialised memory, overflow of
         pointer arithmetic and invalid descriptors. ``count`` fills ``Execution.counts``; ``work``, for a whole grid,
-        ``Execution.work``. ``deadline`` is a ``time.process_time`` value. Raises ``IRError`` when the arguments do not
-        fit the kernel or its IR is inconsistent, and ``ExecutionTimeout``.
+        ``Execution.work``, unless shared memory decides about it. ``deadline`` is a ``time.process_time`` value. Raises
+        ``IRError`` when arguments do not fit the kernel or its IR is inconsistent, and ``ExecutionTimeout``.
         """
         ids = torch.arange(math.prod(grid)) if programs is None else programs.to(torch.int64)
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < math.prod(grid):
@@ -84,11 +85,15 @@ class Kernel:
             meter = Metered(space, ids.numel()) if count else None
             seen = cast(Memory, meter) if meter else space
             limits: dict[str, Any] = {"temporaries_bytes": temporaries_bytes, "deadline": deadline}
-            passes = code.passes(seen, args, grid, ids, **limits, script=prompter(script, acts=True))
-            counts = (
-                Counts(operations(self.function, passes), meter.traffic([a.name for a in memory])) if meter else None
-            )
-            asked = self._asked(self.function, passes, memory, args, grid, script, deadline) if work else None
+            try:
+                passes = code.passes(seen, args, grid, ids, **limits, script=prompter(script, acts=True))
+            except StuckProgram as stuck:
+                before = "".join(f"; before that, {fault.message}" for fault in space.faults[:1])
+                raise StuckProgram(f"{stuck}{before}") from None
+            names, asked = [a.name for a in memory], None
+            counts = Counts(operations(self.function, passes), meter.traffic(names)) if meter else None
+            with suppress(UnsupportedOperation):
+                asked = self._asked(self.function, passes, memory, args, grid, script, deadline) if work else None
             return Execution(space.faults, self._loop_trips(passes), space.notes, counts, asked)
 
         if not self._whole.side_by_side:

@@ -18,7 +18,7 @@ from evaluator.judging import closely, execution, gpu_work
 from evaluator.judging.autotuning import in_words, named
 from evaluator.judging.cases import Cases, Tools
 from evaluator.judging.checking import Checker
-from evaluator.judging.execution import PlanRun
+from evaluator.judging.execution import PlanRun, beyond, executable
 from evaluator.judging.overlap import early
 from evaluator.judging.plan_kinds import build
 from evaluator.judging.planning import digest_of
@@ -30,7 +30,7 @@ from evaluator.judging.traits import traits
 from evaluator.locations import located, to_read
 from evaluator.performance import ModelError, explain, resources
 from evaluator.performance.listing import hot_code
-from evaluator.plan import KernelIR, LaunchPlan, Level
+from evaluator.plan import KernelIR, LaunchPlan
 from evaluator.problem import Case
 from evaluator.profile import Profile, Source
 from evaluator.target import ScoreKind
@@ -144,7 +144,7 @@ class Examination:
         if isinstance(score, Score):
             score = named(score, plans)
         everything = [*chain(*self._plans), *plans]
-        if not (measured or all(plan.executable for plan in everything)):
+        if not (measured or all(executable(plan) for plan in everything)):
             raise self._unverified(everything, score)
         found = passed(score)
         self._traits = traits(checked[0], {each.kernel: each for each in self._resources}, found, self._tools.target)
@@ -239,7 +239,7 @@ class Examination:
             try:
                 score = passed(predicted.score(self._problem, self._compiled([case], [plan]), None))
             except Refused:
-                if plan.executable:
+                if executable(plan):
                     raise
                 return math.inf
             return score.cases[0].time_us / 1e6
@@ -269,7 +269,7 @@ class Examination:
 
     def _check_whole(self, case: Case, plan: LaunchPlan) -> None:
         """Check a small case. A plan that only a GPU can run is skipped."""
-        if plan.executable:
+        if executable(plan):
             self._checker.whole(case, plan)
 
     def _check_large(self, case: Case, plan: LaunchPlan) -> CompiledPlan:
@@ -279,13 +279,13 @@ class Examination:
         """
         try:
             with told(after=in_words(plan.configurations)):
-                if plan.executable:
+                if executable(plan):
                     staged = self._checker.sampled(case, plan, BEFORE_ACCEPTANCE if self._cases.closely else EACH_TIME)
                     works = tuple(stage.work(self._binaries) for stage in staged)
                 else:
                     works = self._works(case, plan, self._binaries, self._checker.deadline)
         except Refused as refused:
-            if plan.executable:
+            if executable(plan):
                 raise
             raise self._unverified([plan], refused.fault) from None
         return CompiledPlan(case, plan, self._binaries, works)
@@ -303,15 +303,15 @@ class Examination:
         others = {build(kernel): kernel for _, plan in further for kernel in plan.kernels}
         dict(self._compile(kernel for what, kernel in others.items() if what not in built))
         for case, plan in further:
-            if plan.executable:
+            if executable(plan):
                 with told(after=in_words(plan.configurations)), self._tools.inputs.passing():
                     self._checker.sampled(case, plan, ELSEWHERE)
 
     def _unverified(self, plans: Iterable[LaunchPlan], found: Score | Fault) -> Refused:
         """Note what the model says of a candidate that was not executed, and return that as its fault."""
-        gluon = sorted({ir.name for plan in plans for ir in plan.kernels if ir.level is Level.TTGIR})
-        names = ", ".join(gluon)
-        message = f"kernel {names} is in Gluon, which only a GPU runs: it compiles and fits, its numbers are unverified"
+        reasons = {ir.name: why for plan in plans for ir in plan.kernels if (why := beyond(ir))}
+        reason = "; ".join(f"kernel {name}: {why}" for name, why in sorted(reasons.items()))
+        message = f"{reason}: only a GPU runs it; it compiles and fits, its numbers are unverified"
         if isinstance(found, Fault):
             message = f"{message}; {found.message}"
         else:
@@ -357,7 +357,7 @@ class Examination:
             return self._checker.run(case, plan, deadline)
 
         try:
-            if plan.executable:
+            if executable(plan):
                 return tuple(stage.work(binaries) for stage in stages(prepared(plan)))
             return gpu_work.works(plan, prepared, binaries)
         except Refused:

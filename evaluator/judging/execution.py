@@ -13,7 +13,7 @@ from evaluator.evaluation import Fault, Status
 from evaluator.executor import Execution, Script
 from evaluator.judging.buffers import Buffers
 from evaluator.judging.refusal import Refused
-from evaluator.plan import Fill, KernelIR, Launch, LaunchPlan
+from evaluator.plan import Fill, KernelIR, Launch, LaunchPlan, Level
 
 EXECUTION_S, CLOSELY_S = 150.0, 480.0
 """Limits on executing all plans of one candidate; the second before acceptance, when more is executed. They count the
@@ -48,6 +48,27 @@ _MEMORY_STATUS = {
     "index out of range": Status.INCORRECT,
 }
 _Result = TypeVar("_Result")
+
+
+def beyond(kernel: KernelIR) -> str | None:
+    """Return what keeps the executor from running a kernel in Gluon, None if nothing does.
+
+    Only a GPU can tell whether its numbers are right. A kernel in Triton that is not executed is refused instead.
+    """
+    if kernel.level is Level.TTIR:
+        return None
+    try:
+        executor.load(kernel.ttir)
+    except executor.UnsupportedOperation as error:
+        return str(error)
+    except executor.IRError:
+        return None  # it is no kernel at all, which is said when it is to be run
+    return None
+
+
+def executable(plan: LaunchPlan) -> bool:
+    """Whether the executor runs all kernels of a plan."""
+    return not any(map(beyond, plan.kernels))
 
 
 def deadline(*, closely: bool = False) -> float:
@@ -121,6 +142,8 @@ class PlanRun:
             return work(executor.load(ir.ttir, executor.aliases(launch.args)))
         except executor.UnsupportedOperation as error:
             fault = Fault(Status.UNSUPPORTED, f"kernel {ir.name}: {error}")
+        except executor.StuckProgram as error:
+            fault = Fault(Status.TIMED_OUT, f"kernel {ir.name}: {error}")
         except executor.Deadlock as error:
             part = "" if whole else "; only those that make a sample of the output, and what they read, are executed"
             fault = Fault(Status.TIMED_OUT if whole else Status.UNSUPPORTED, f"kernel {ir.name}: {error}{part}")

@@ -13,7 +13,7 @@ from evaluator.judging.execution import PlanRun
 from evaluator.judging.gpu_ir import Rewritten, rewrite
 from evaluator.judging.refusal import Refused
 from evaluator.plan import Buffer, Fill, KernelIR, Launch, LaunchPlan, Level, Pointer, Role
-from evaluator.work import Body, LaunchWork
+from evaluator.work import LaunchWork, side_by_side
 
 _OPEN = Buffer("open", "int8", 64, Role.SCRATCH)
 
@@ -25,9 +25,8 @@ def works(
 ) -> tuple[LaunchWork, ...]:
     """Return the work of all launches of ``plan``; ``prepared`` gives memory to a plan with one more buffer.
 
-    Partitions of a warp-specialised region run at the same time and are counted together, in the loops of the partition
-    with most loops; of several, of the one that does most matrix products. Raises ``Refused`` where the work cannot be
-    counted.
+    Partitions of a warp-specialised region are counted as ``side_by_side`` does. Raises ``Refused`` where the work
+    cannot be counted.
     """
     rewritten: list[Rewritten] = []
     for kernel in plan.kernels:
@@ -79,42 +78,9 @@ def _work(run: PlanRun, launch: Launch, rewritten: Rewritten, binary: Binary, fi
         loops = tuple(replace(loop, lines=_in_own_text(loop.lines, rewritten.lines)) for loop in work.loops)
         shares = tuple((_in_own_text(lines, rewritten.lines), share) for lines, share in work.shares)
         work = replace(work, loops=loops, shares=shares)
-    return _side_by_side(work, rewritten.roles)
+    return side_by_side(work, rewritten.roles)
 
 
 def _in_own_text(place: range, lines: Sequence[int]) -> range:
     """Return which lines of the kernel's own text the lines ``place`` were made from."""
     return range(lines[place.start - 1], lines[place.stop - 2] + 1)
-
-
-def _side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:
-    """Add the loops of all roles to those of the main one, in order; loops without a counterpart count as outside."""
-    of_role = {role: [i for i, each in enumerate(roles) if each == role] for role in sorted(set(roles))}
-    if len(of_role) < 2:
-        return work
-    loops, outside = work.loops, work.outside
-    main = max(
-        of_role,
-        key=lambda role: (
-            len(of_role[role]),
-            sum(loops[i].trips.sum() * loops[i].body.dot_flops for i in of_role[role]),
-        ),
-    )
-    places = of_role.pop(main)
-    bodies = {i: loops[i].body for i in places}
-    for theirs in of_role.values():
-        for i, place in zip(theirs, places if len(theirs) == len(places) else [None] * len(theirs), strict=True):
-            trips = float(loops[i].trips.sum())
-            if place is not None and loops[place].trips.any():
-                bodies[place] = _sum(bodies[place], loops[i].body, trips / float(loops[place].trips.sum()))
-            else:
-                outside = _sum(outside, loops[i].body, trips / work.programs)
-    parents: dict[int | None, int] = {i: place for place, i in enumerate(places)}
-    merged = tuple(replace(loops[i], parent=parents.get(loops[i].parent), body=bodies[i]) for i in places)
-    return replace(work, loops=merged, outside=outside)
-
-
-def _sum(body: Body, other: Body, times: float) -> Body:
-    amounts = ("dot_flops", "exponentials", "load_bytes", "store_bytes", "arithmetic")
-    summed = {name: getattr(body, name) + times * getattr(other, name) for name in amounts}
-    return Body(**summed, entered=max(body.entered, other.entered))

@@ -22,6 +22,9 @@ class Barriers:
         self.phase = torch.zeros(rows, number, dtype=torch.int32)
         """Phases that are complete."""
         self._first_actor = first_actor
+        self._signaller = torch.zeros(rows, number, dtype=torch.int64)
+        self._signalled_at = torch.zeros(rows, number, dtype=torch.int32)
+        """Which asynchronous operation signals the barrier last, and when on its clock; 0: none does."""
         self._arrived = torch.zeros(2, rows, number, actors, dtype=torch.int32)
         """What those who arrived knew, and what of it was fenced."""
         self._done = torch.zeros_like(self._arrived)
@@ -31,7 +34,7 @@ class Barriers:
         """Start the first phase."""
         self.valid[rows, number] = True
         self.count[rows, number] = self.missing[rows, number] = count
-        self.bytes[rows, number] = 0
+        self.bytes[rows, number] = self._signalled_at[rows, number] = 0
         # Phases count on, so that a copy of before is not taken for one of after; the first one has parity 0.
         self.phase[rows, number] += self.phase[rows, number] & 1
 
@@ -47,6 +50,15 @@ class Barriers:
     def handed_on(self, rows: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
         """Return what those who arrived knew and had fenced when the last complete phase ended, [P, actors] each."""
         return self._done[0, rows, number], self._done[1, rows, number]
+
+    def signalled(self, rows: Tensor, number: Tensor, actor: Tensor, time: Tensor) -> None:
+        """Note asynchronous operations [P] that signal the barriers once they are done."""
+        self._signaller[rows, number], self._signalled_at[rows, number] = actor, time
+
+    def outstanding(self, rows: Tensor, number: Tensor, known: Tensor) -> Tensor:
+        """Return where an operation may still signal the barrier, for all that is ``known`` [P, actors], bool [P]."""
+        done = known.gather(1, self._signaller[rows, number].unsqueeze(1)).squeeze(1)
+        return done < self._signalled_at[rows, number]
 
     def arrive(self, rows: Tensor, number: Tensor, count: int) -> Tensor:
         """Count arrivals; return where there were more than the phase takes, bool [P]."""

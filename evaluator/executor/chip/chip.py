@@ -128,7 +128,8 @@ class Chip:
             if access.verb == "reads":
                 report("read of uninitialised memory", nobody, ", which nobody has written", note=True)
             if access.fences and not buffer.tensor:
-                ordinary = seen & ~nobody & (writer < self.clocks.partitions)
+                # The compiler puts fences between what one partition does, and before partitions start.
+                ordinary = seen & ~nobody & (writer < self.clocks.partitions) & (writer != self.partition)
                 fenced = self.clocks.fenced[own, self.partition].gather(1, writer.clamp(min=0)) >= written_at
                 report("missing fence", ordinary & ~fenced, ", which {} has written, with no fence_async_shared since")
             actor = self.partition if access.actor is None else access.actor

@@ -81,10 +81,10 @@ class Clocks:
         self.release(rows, partition)
 
     def begin(self, rows: Tensor, partition: int) -> None:
-        """Let all partitions know what one does."""
-        for table in (self.known, self.fenced):
-            known = torch.maximum(table[rows], table[rows, partition].unsqueeze(1))
-            table[rows] = known
+        """Let all partitions know what one does, and take that for fenced."""
+        known = torch.maximum(self.known[rows], self.known[rows, partition].unsqueeze(1))
+        self.known[rows] = known
+        self.fenced[rows] = torch.maximum(self.fenced[rows], known[:, partition].unsqueeze(1))
         self.release(rows, partition)
 
     def end(self, rows: Tensor, partition: int) -> None:

@@ -38,7 +38,7 @@ def _copy(op: Op, types: Types) -> Step:
         rows, clocks = chip.rows(frame), chip.clocks
         time = clocks.issued[rows, chip.partition, Queue.COPY] + 1  # of the group that is open
         actor = clocks.actor(chip.partition, Queue.COPY)
-        store(frame, chip, op, target, value, Access("writes", actor, time, in_order=True))
+        store(frame, chip, op, target, value, Access("writes", actor, time))
 
     return run
 
@@ -117,7 +117,9 @@ def _bring(op: Op, types: Types) -> Step:
             here = here if active is None else here & active
             access = Access("writes", chip.clocks.barrier(one), time)
             store(frame, chip, op, target, value, access, here)
-        chip.barriers.expect(rows[places], number[places], -size)
+        rows, number, time = rows[places], number[places], time[places]
+        chip.barriers.signalled(rows, number, chip.clocks.barrier(0) + number, time)
+        chip.barriers.expect(rows, number, -size)
         chip.give_way()
 
     return run

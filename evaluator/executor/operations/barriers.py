@@ -51,7 +51,12 @@ def commit(frame: Frame, chip: Chip, op: Op, slot: int, active: Tensor | None) -
     places = usable(frame, chip, op, number, active)
     rows, numbers = chip.rows(frame)[places], number[places]
     clocks = chip.clocks
+    actor, time = (
+        clocks.actor(chip.partition, Queue.TENSOR_CORE),
+        clocks.issued[rows, chip.partition, Queue.TENSOR_CORE],
+    )
     chip.barriers.hand_on(rows, numbers, clocks.cores[rows, chip.partition], clocks.fenced[rows, chip.partition])
+    chip.barriers.signalled(rows, numbers, torch.full_like(numbers, actor), time)
     _count(frame, chip, op, number, places, 1)
 
 
@@ -91,7 +96,12 @@ def _invalidate(op: Op, types: Types) -> Step:
     def run(frame: Frame, chip: Chip) -> None:
         number = barrier(frame, op, slot)
         places = usable(frame, chip, op, number, None)
-        chip.barriers.valid[chip.rows(frame)[places], number[places]] = False
+        rows, numbers = chip.rows(frame)[places], number[places]
+        wrong = torch.zeros(frame.programs, dtype=torch.bool)
+        wrong[places] = chip.barriers.outstanding(rows, numbers, chip.clocks.known[rows, chip.partition])
+        text = "invalidates barrier {} while a copy or product may still signal it"
+        chip.refute(frame, site(frame, op), "barrier misused", wrong, text, number)
+        chip.barriers.valid[rows, numbers] = False
 
     return on_chip(run)
 

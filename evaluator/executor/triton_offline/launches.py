@@ -97,9 +97,10 @@ class Launch:
 
     @property
     def work(self) -> LaunchWork:
-        """What the launch asks of the target. Raises like ``binary``, and ``OfflineError`` for a skipped launch."""
+        """What the launch asks of the target. Raises like ``binary``, and ``OfflineError`` where it is not known."""
         if self.counted is None:
-            raise OfflineError(f"a launch of kernel {self.kernel} was skipped: {self.unsupported}")
+            why = f"was skipped: {self.unsupported}" if self.unsupported else "does what shared memory decides about"
+            raise OfflineError(f"a launch of kernel {self.kernel} {why}")
         return self.counted.of(self.binary, self.programs)
 
     def predict(self, cold: bool = True, graph: bool = False) -> PredictedTime:

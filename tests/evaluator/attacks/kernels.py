@@ -159,17 +159,18 @@ WAYS = {
         Status.UNSUPPORTED,
         "inline",
     ),
-    "a kernel below Triton's IR": Attack(
+    "a clock below Triton's IR": Attack(
         around("""
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 @gluon.jit
 def below(Out):
-    pass
+    now = gl.inline_asm_elementwise("mov.u32 $0, %clock; // $1", "=r,r", [gl.program_id(0)], gl.int32, False, 1)
+    gl.store(Out, now.to(gl.bfloat16))
 def attention(q, k, v, out, lse, *, causal, scale):
     below[(1,)](out)"""),
         Status.UNVERIFIED,
-        "Gluon",
+        "%clock",
     ),
     "an option that changes arithmetic": Attack(
         edited(("num_stages=1,", "num_stages=1,\n        allow_fp8e4nv=True,")),

@@ -20,6 +20,7 @@ from evaluator.evaluation import Fault, Status, Verdict
 from evaluator.executor import Allocation
 from evaluator.judging import gpu_work
 from evaluator.judging.examination import Examination
+from evaluator.judging.execution import executable
 from evaluator.judging.judge import Judge
 from evaluator.judging.refusal import Refused
 from evaluator.judging.speed import Challenge, CompiledPlan
@@ -48,11 +49,23 @@ def attention(q, k, v, out, lse, *, causal, scale):
     torch.zeros(1 + int.from_bytes(os.urandom(3)), device=q.device)
     same(q, k, v, out, lse, causal=causal, scale=scale)
 """
-HOPPER = Path(seeds.__path__[0], "mha", "hopper.py")
+ONLY_A_GPU = f"""{Path(seeds.__path__[0], "mha", "hopper.py").read_text()}
+
+@gluon.jit
+def clock(lse):
+    now = gl.inline_asm_elementwise("mov.u32 $0, %clock; // $1", "=r,r", [gl.program_id(0)], gl.int32, False, 1)
+    gl.store(lse, now.to(gl.float32))
+
+judged = attention
+
+def attention(q, k, v, out, lse, *, causal, scale):
+    clock[(1,)](lse)
+    judged(q, k, v, out, lse, causal=causal, scale=scale)
+"""
 
 
 class ExecutingDevice(FakeDevice):
-    """Runs Triton IR; Gluon, which nothing but a GPU runs, as if it were right."""
+    """Runs Triton IR; Gluon as if it were right."""
 
     def __init__(self, spoil: Callable[[Sequence[torch.Tensor]], None]) -> None:
         super().__init__(forever(1e-3))
@@ -126,8 +139,8 @@ def test_what_only_the_gpu_gets_wrong_is_incorrect(room: Room) -> None:
     assert evaluation.message.startswith("case small-causal: ")
 
 
-def test_a_gluon_kernel_is_judged_by_the_gpu_alone(room: Room) -> None:
-    evaluation = room.judge.evaluate(Candidate("tiny", HOPPER.read_text()))
+def test_a_gluon_kernel_that_only_a_gpu_runs_is_judged_by_it_alone(room: Room) -> None:
+    evaluation = room.judge.evaluate(Candidate("tiny", ONLY_A_GPU))
     assert evaluation.status is Status.CORRECT, evaluation.message
     assert evaluation.score is not None
     assert evaluation.score.kind is ScoreKind.MEASURED
@@ -140,7 +153,7 @@ def test_a_gluon_incumbent_whose_work_cannot_be_counted_is_timed_all_the_same(
         raise Refused(Fault(Status.UNSUPPORTED, "cannot be counted"))
 
     monkeypatch.setattr(gpu_work, "works", refuse)
-    evaluation = room.judge.evaluate(Candidate("tiny", SEED), Incumbent(Candidate("tiny", HOPPER.read_text()), 0.05))
+    evaluation = room.judge.evaluate(Candidate("tiny", SEED), Incumbent(Candidate("tiny", ONLY_A_GPU), 0.05))
     assert evaluation.status is Status.CORRECT, evaluation.message
     assert evaluation.score is not None
     assert evaluation.score.comparison is not None
@@ -175,9 +188,9 @@ def test_configurations_that_were_not_seen_together_run_on_the_gpu_too(
 ) -> None:
     asked = Asked()
     monkeypatch.setattr(room.judge, "_tools", replace(room.judge._tools, speed=asked))
-    gluon = Candidate("tiny", HOPPER.read_text())
+    gluon = Candidate("tiny", ONLY_A_GPU)
     mixture = room.judge._tools.planner.plans(gluon, TINY, TINY.correctness_cases, ())
     monkeypatch.setattr(Examination, "_mixtures", lambda *arguments: [[(plan,) for plan in mixture]])
     evaluation = room.judge.evaluate(Candidate("tiny", SEED.replace("num_stages=1", "num_stages=2")))
     assert evaluation.status is Status.NOT_TIMED, evaluation.message
-    assert [each.plan.executable for each in asked.small] == [True, False]
+    assert [executable(each.plan) for each in asked.small] == [True, False]

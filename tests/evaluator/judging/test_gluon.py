@@ -1,5 +1,6 @@
-"""Gluon candidates, which only a GPU can run: compiled, modelled, and without one never called correct."""
+"""Gluon candidates are judged like others; what only a GPU can do is compiled, modelled, and never called correct."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.resources import files
@@ -20,26 +21,28 @@ CASE = next(case for case in MHA.suites["quick"] if case.causal)
 BRIEF = replace(MHA, correctness_cases=MHA.correctness_cases[:4], suites={"brief": (CASE,)})
 """Few cases: each test here goes through all of them."""
 
-SHARED_DECIDES = """\
+PRODUCT = "        acc = warpgroup_mma(gl.convert_layout(p.to(gl.bfloat16), p_layout), v, acc)\n"
+FREED = "        mbarrier.arrive(v_free.index(stage), count=1)\n"
+CLOCK = """\
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
 @gluon.jit
-def kernel(out):
-    layout: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
-    shared = gl.allocate_shared_memory(gl.int32, [128], gl.SwizzledSharedLayout(1, 1, 1, [0]))
-    shared.store(gl.arange(0, 128, layout))
-    for i in range(gl.max(shared.load(layout), 0)):
-        gl.store(out + gl.arange(0, 128, layout), gl.full([128], 1.0, gl.bfloat16, layout))
+def clock(out):
+    now = gl.inline_asm_elementwise("mov.u32 $0, %clock; // $1", "=r,r", [gl.program_id(0)], gl.int32, False, 1)
+    gl.store(out, now.to(gl.bfloat16))
+"""
+ONLY_A_GPU = f"""{HOPPER}
+{CLOCK}
+judged = attention
 
 def attention(q, k, v, out, lse, *, causal, scale):
-    kernel[(1,)](out, num_warps=4)
+    clock[(1,)](out)
+    judged(q, k, v, out, lse, causal=causal, scale=scale)
 """
-PARTLY_TRITON = (
-    "import triton.language as tl\n"
-    + SHARED_DECIDES.replace("def attention", "def in_gluon")
-    + """
+PARTLY_TRITON = f"""{CLOCK}
 import triton
+import triton.language as tl
 
 @triton.jit
 def nothing(out):
@@ -47,11 +50,10 @@ def nothing(out):
 
 def attention(q, k, v, out, lse, *, causal, scale):
     if q.shape[2] > 1000:
-        in_gluon(q, k, v, out, lse, causal=causal, scale=scale)
+        clock[(1,)](out)
     else:
         nothing[(1,)](out)
 """
-)
 
 
 @pytest.fixture(scope="module")
@@ -66,31 +68,51 @@ def judged(judge: Judge, source: str) -> Evaluation:
     return judge.evaluate(Candidate("brief", source))
 
 
-@pytest.fixture(scope="module")
-def hopper(judge: Judge) -> Evaluation:
-    return judged(judge, HOPPER)
-
-
-def test_it_is_unverified_with_a_prediction_in_place_of_a_score(hopper: Evaluation) -> None:
-    assert hopper.status is Status.UNVERIFIED, hopper.message
-    assert "attention_kernel is in Gluon, which only a GPU runs" in hopper.message
-    assert hopper.score is None
-    assert hopper.geomean_tflops == 0
-    assert hopper.predicted is not None
-    assert hopper.predicted.kind is ScoreKind.PREDICTED
-    (case,) = hopper.predicted.cases
+def test_a_kernel_with_roles_is_executed_counted_and_scored(judge: Judge) -> None:
+    evaluation = judged(judge, HOPPER)
+    assert evaluation.status is Status.CORRECT, evaluation.message
+    assert evaluation.score is not None
+    assert evaluation.score.kind is ScoreKind.PREDICTED
+    (case,) = evaluation.score.cases
     assert case.case == CASE.name
     assert case.utilisation["tensor"] > 0.2
-    assert hopper.cases == ()
-    assert hopper.resources[0].warps == 12
+    assert evaluation.resources[0].warps == 12
 
 
-def test_where_its_work_cannot_be_counted_what_is_missing_is_said(judge: Judge) -> None:
-    evaluation = judged(judge, SHARED_DECIDES)
-    assert evaluation.status is Status.UNVERIFIED
-    assert evaluation.predicted is None
-    assert "a loop that depends on what shared memory holds" in evaluation.message
+@pytest.mark.parametrize(
+    ("old", "new", "status", "message"),
+    [
+        (
+            f"{PRODUCT}{FREED}",
+            f"{FREED}{PRODUCT}",
+            Status.RACE,
+            "v_tiles of candidate.py:.*, which .* may still be",
+        ),
+        (
+            "mbarrier.arrive(k_free.index(stage), count=1)",
+            "mbarrier.arrive(k_free.index(stage), count=1, pred=tile > 1)",
+            Status.TIMED_OUT,
+            "waits for phase . of barrier . of k_free of .*, which lacks 1 arrivals",
+        ),
+        ("s * scale", "s * scale * 1.1", Status.INCORRECT, ""),
+    ],
+)
+def test_roles_that_meet_wrongly_are_refused(judge: Judge, old: str, new: str, status: Status, message: str) -> None:
+    assert HOPPER.count(old) == 1
+    evaluation = judged(judge, HOPPER.replace(old, new))
+    assert evaluation.status is status, evaluation.message
+    assert re.search(message, evaluation.message)
 
 
-def test_what_it_does_in_triton_is_executed(judge: Judge) -> None:
+def test_what_only_a_gpu_can_do_is_unverified_with_a_prediction_in_place_of_a_score(judge: Judge) -> None:
+    evaluation = judged(judge, ONLY_A_GPU)
+    assert evaluation.status is Status.UNVERIFIED, evaluation.message
+    assert "only a GPU runs it" in evaluation.message
+    assert "%clock" in evaluation.message
+    assert evaluation.score is None
+    assert evaluation.predicted is not None
+    assert evaluation.predicted.kind is ScoreKind.PREDICTED
+
+
+def test_what_it_does_in_triton_is_executed_even_so(judge: Judge) -> None:
     assert judged(judge, PARTLY_TRITON).status is Status.UNWRITTEN

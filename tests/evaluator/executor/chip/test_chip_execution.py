@@ -15,6 +15,7 @@ from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared,
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from evaluator.executor import UnsupportedOperation, offline
+from evaluator.executor.triton_offline.errors import OfflineError
 
 ORACLE = "torch"
 
@@ -308,3 +309,34 @@ def test_the_tensor_core_copies_shared_into_tensor_memory() -> None:
         copied_by_the_tensor_core[(1,)](x, y, num_warps=4)
     assert session.report().clean
     assert torch.equal(y, x)
+
+
+@gluon.jit
+def decided_by_shared_memory(y):
+    layout: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
+    held = gl.allocate_shared_memory(gl.int32, [128], gl.SwizzledSharedLayout(1, 1, 1, [0]))
+    held.store(gl.arange(0, 128, layout))
+    for i in range(gl.max(held.load(layout), 0)):
+        gl.store(y + i, i)
+
+
+def test_a_loop_that_shared_memory_decides_about_is_executed_and_not_counted() -> None:
+    y = torch.zeros(128, dtype=torch.int32)
+    with offline() as session:
+        decided_by_shared_memory[(1,)](y, num_warps=4)
+    assert y[:127].tolist() == list(range(127))
+    with pytest.raises(OfflineError, match="decided_by_shared_memory does what shared memory decides about"):
+        session.launches[0].predict()
+
+
+def test_partitions_are_counted_side_by_side() -> None:
+    q, k, v, out = (torch.randn(1, 2, 512, 128).bfloat16() for _ in range(4))
+    with offline() as session:
+        module(ROOT / "seeds/mha/hopper.py").attention(q, k, v, out, torch.empty(1, 2, 512), causal=True, scale=0.1)
+    counted = session.launches[0].counted
+    assert counted is not None
+    assert [trips.tolist() for trips in counted.trips] == [[1, 2, 3, 4] * 2] * 2
+    assert counted.roles == (0, 1)
+    (loop,) = counted.of(session.launches[0].binary, 8).loops
+    assert loop.body.dot_flops == 2 * 2 * 128**3
+    assert loop.body.load_bytes == 2 * 2 * 128**2

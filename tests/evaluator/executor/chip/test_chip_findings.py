@@ -43,10 +43,7 @@ def copy_read_early(desc, RIGHT: gl.constexpr):
     mbarrier.expect(ready, desc.block_type.nbytes)
     tma.async_load(desc, [0, 0], ready, tile)
     mbarrier.wait(ready, 0, pred=RIGHT)
-    tile._keep_alive()
-    kept = tile.load(LAYOUT)
-    tile.store(kept)
-    mbarrier.invalidate(ready)
+    tile.store(tile.load(LAYOUT))
 
 
 @gluon.jit
@@ -74,12 +71,39 @@ def sent_and_overwritten(desc, RIGHT: gl.constexpr):
 
 
 @gluon.jit
-def sent_without_a_fence(desc, RIGHT: gl.constexpr):
-    tile = gl.allocate_shared_memory(gl.float16, [64, 64], desc.layout, gl.full([64, 64], 1.0, gl.float16, LAYOUT))
-    if RIGHT:
-        fence_async_shared()
+def send_tile(desc, tile, ready):
+    mbarrier.wait(ready, 0)
     tma.async_store(desc, [gl.program_id(0) * 64, 0], tile)
     tma.store_wait(0)
+
+
+@gluon.jit
+def fill_tile(tile, ready, RIGHT: gl.constexpr):
+    tile.store(gl.full([64, 64], 2.0, gl.float16, LAYOUT))
+    if RIGHT:
+        fence_async_shared()
+    mbarrier.arrive(ready)
+
+
+@gluon.jit
+def sent_without_a_fence(desc, RIGHT: gl.constexpr):
+    tile = gl.allocate_shared_memory(gl.float16, [64, 64], desc.layout)
+    ready = mbarrier.allocate_mbarrier()
+    mbarrier.init(ready, count=1)
+    gl.warp_specialize([(fill_tile, (tile, ready, RIGHT)), (send_tile, (desc, tile, ready))], [1], [24])
+
+
+@gluon.jit
+def group_overwritten(x, y, RIGHT: gl.constexpr):
+    i = gl.arange(0, 128, ROW)
+    held = gl.allocate_shared_memory(gl.float32, [128], FLAT)
+    async_copy.async_load(held, x + i)
+    async_copy.commit_group()
+    async_copy.wait_group(0 if RIGHT else 1)
+    async_copy.async_load(held, x + i)
+    async_copy.commit_group()
+    async_copy.wait_group(0)
+    gl.store(y + gl.program_id(0) * 128 + i, held.load(ROW))
 
 
 @gluon.jit
@@ -199,9 +223,10 @@ FOUND: dict[str, tuple[Any, str, str, str]] = {
     ),
     "no fence before TMA": (
         sent_without_a_fence, "h100", "missing fence",
-        "the program reads tile of .*, which the program has written, with no fence_async_shared since",
+        "partition 0 reads tile of .*, which the default partition has written, with no fence_async_shared since",
     ),
     "a read of a group that is not waited for": (group_read_early, "a100", EARLY, r"copy \(cp\.async\) of the program"),
+    "a copy over a group that is not waited for": (group_overwritten, "a100", EARLY, "writes held of .* be writing"),
     "a copy over what a partition still reads": (
         overwritten_by_a_producer, "h100", EARLY,
         "partition 0 writes tile of .*, which an asynchronous copy that signals .* may still be writing",
@@ -225,7 +250,7 @@ FOUND: dict[str, tuple[Any, str, str, str]] = {
 def launched(kernel: Any, target: str, right: bool) -> tuple[MemoryFault, ...]:
     x, y = torch.randn(128, 64).half(), torch.randn(128)
     with offline(target=target) as session:
-        if kernel is group_read_early:
+        if kernel in (group_read_early, group_overwritten):
             kernel[(2,)](y, torch.empty(256), right, num_warps=4)
         else:
             kernel[(2,)](TensorDescriptor.from_tensor(x, [64, 64], TILE), right, num_warps=4)
@@ -273,6 +298,26 @@ def test_barriers_are_initialised_used_and_invalidated_in_turn(how: str, message
     faults = session.report().faults
     assert {fault.kind for fault in faults} == ({"barrier misused"} if message else set())
     assert all(re.search(message, fault.message) for fault in faults)
+
+
+@gluon.jit
+def invalidated(desc, EARLY: gl.constexpr):
+    tile = gl.allocate_shared_memory(gl.float16, [64, 64], desc.layout)
+    ready = mbarrier.allocate_mbarrier()
+    mbarrier.init(ready, count=1)
+    mbarrier.expect(ready, desc.block_type.nbytes)
+    tma.async_load(desc, [0, 0], ready, tile)
+    mbarrier.wait(ready, 0, pred=not EARLY)
+    mbarrier.invalidate(ready)
+
+
+def test_a_barrier_is_invalidated_after_what_signals_it() -> None:
+    desc = TensorDescriptor.from_tensor(torch.randn(64, 64).half(), [64, 64], TILE)
+    with offline() as session:
+        invalidated[(1,)](desc, False, num_warps=4)
+        invalidated[(1,)](desc, True, num_warps=4)
+    (fault,) = session.report().faults
+    assert "invalidates barrier bar of" in fault.message
 
 
 @gluon.jit
