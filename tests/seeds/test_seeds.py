@@ -22,8 +22,8 @@ from seeds import SEEDS, fitting, seed_source
 from tests.corpus import sample
 from tests.evaluator.problems.offline_kernel import fault_of
 
-IN_GLUON = ("hopper", "blackwell")
-"""Seeds for one architecture each, which only a GPU executes."""
+IN_GLUON = {"hopper": "h100", "blackwell": "b200"}
+"""Seeds for one architecture each, in bfloat16, with a card that has it."""
 NAMES = [(problem, name) for problem in SEEDS for name in SEEDS[problem] if name not in IN_GLUON]
 CASES = {
     "mha": ("large-causal", "mixed-full"),
@@ -104,8 +104,8 @@ def test_a_seed_compiles_for_every_architecture(fork_server: ForkServer, problem
 
 
 @pytest.mark.corpus
-@pytest.mark.parametrize(("problem", "name"), NAMES)
+@pytest.mark.parametrize(("problem", "name"), [*NAMES, *(("mha", name) for name in IN_GLUON)])
 def test_a_seed_is_judged_correct(fork_server: ForkServer, problem: str, name: str) -> None:
-    with Judge(get_target("h100"), "quick", server=fork_server) as judge:
+    with Judge(get_target(IN_GLUON.get(name, "h100")), "quick", server=fork_server) as judge:
         evaluation = judge.evaluate(Candidate(problem, seed_source(problem, name)))
     assert evaluation.status is Status.CORRECT, evaluation.message
