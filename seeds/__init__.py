@@ -12,6 +12,7 @@ SEEDS = {
     "gqa": {"plain": "mha/plain.py", "tuned": "mha/tuned.py"},
     "mha_backward": {"plain": "backward/plain.py"},
     "gqa_backward": {"plain": "backward/plain.py"},
+    "decode": {"split": "decode/split.py"},
     "fsa": {"query_outer": "fsa/query_outer.py", "kv_outer": "fsa/kv_outer.py"},
 }
 """Files of each problem's seeds by name; the first is the default. The dense ones work for any head mapping."""

@@ -70,7 +70,7 @@ def test_version_is_printed(avo: Callable[..., Result]) -> None:
     assert avo("--version").stdout.startswith("avo 0.")
 
 
-PROBLEMS = "mha, gqa, fsa, mha_backward, gqa_backward, a file PATH.py"
+PROBLEMS = "mha, gqa, fsa, mha_backward, gqa_backward, decode, a file PATH.py"
 
 
 @pytest.mark.parametrize(
