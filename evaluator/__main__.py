@@ -141,6 +141,9 @@ def main() -> int:
         def say(text: str) -> None:
             print(doing_line(number, text), file=verdicts, flush=True)
 
+        def count(done: int, of: int) -> None:
+            print(progress_line(number, done, of), file=verdicts, flush=True)
+
         measured = Measured(
             target,
             margin=options.equivalence_margin,
@@ -148,7 +151,7 @@ def main() -> int:
             start=partial(start_worker, prefix=options.worker_prefix),
             sustained=options.clock == cuda.CLOCKS[0],
             profiler=shlex.join(options.worker_prefix),
-            audience=Audience(say, partial(_keep, options.trace)),
+            audience=Audience(say, count, partial(_keep, options.trace)),
         )
     judged = Judge(target, options.suite, sandbox=options.sandbox, speed=measured)
     with judged as judge, contextlib.suppress(KeyboardInterrupt):

@@ -57,7 +57,7 @@ class ProfileRequest:
 AnyRequest: TypeAlias = EvaluateRequest | VerifyRequest | ProfileRequest | Inspection
 """The answer to an ``Inspection`` is ``Findings``."""
 Tell: TypeAlias = Callable[[int, int], None]
-"""Takes how many checks of how many are done."""
+"""Takes how many checks, or rounds of a comparison, of how many are done."""
 
 
 class Evaluator(ABC):
@@ -80,9 +80,14 @@ class Evaluator(ABC):
         """Return the answer like ``ask``; meanwhile ``tell`` hears how far it is, if this evaluator knows that."""
         return self.ask(request)
 
-    def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
-        """Return the verdict; where speed is measured, the score is compared with that of ``incumbent``."""
-        evaluation: Evaluation = self.ask(EvaluateRequest(candidate, incumbent))
+    def evaluate(
+        self, candidate: Candidate, incumbent: Incumbent | None = None, tell: Tell | None = None
+    ) -> Evaluation:
+        """Return the verdict; where speed is measured, the score is compared with that of ``incumbent``, and ``tell``
+        hears how many rounds of that comparison are done, of the most that there can be.
+        """
+        request = EvaluateRequest(candidate, incumbent)
+        evaluation: Evaluation = self.follow(request, tell) if tell else self.ask(request)
         return evaluation
 
     def verify(self, candidate: Candidate, plan_digest: str | None = None, tell: Tell | None = None) -> Evaluation:

@@ -11,7 +11,7 @@ from avo.search.activity import Activity
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import REFUSED, Comparison, Evaluation, Score, Status
-from evaluator.evaluators import Evaluator
+from evaluator.evaluators import Evaluator, Tell
 from evaluator.problem import HELD_OUT
 from evaluator.target import ScoreKind
 from lineage_db.decision import Decision, Ruling, repeated
@@ -76,8 +76,8 @@ class RecordingScorer:
             return recorded
         versions = self._store.versions(self._run.id)
         rivals = self._rivals(versions)
-        with self.activity.during(f"judging {_named(change)}"):
-            evaluation = self._judge(candidate, rivals[-1] if rivals else None)
+        with self.activity.during(f"judging {_named(change)}") as tell:
+            evaluation = self._judge(candidate, rivals[-1] if rivals else None, tell)
         known = self._with_plan(evaluation.plan_digest)
         evaluation = _shared(evaluation, known)
         attempt = self._store.results.record_attempt(
@@ -103,8 +103,8 @@ class RecordingScorer:
         """
         comparison = _with(best.attempt.plan_digest, _scores(self._with_plan(attempt.plan_digest)))
         if comparison is None:
-            with self.activity.during(f"comparing {_named(attempt.change)} with version {best.number}"):
-                evaluation = self._judge(Candidate(self._run.problem, attempt.source), best)
+            with self.activity.during(f"comparing {_named(attempt.change)} with version {best.number}") as tell:
+                evaluation = self._judge(Candidate(self._run.problem, attempt.source), best, tell)
             score = evaluation.score
             if score is None or score.comparison is None or evaluation.plan_digest != attempt.plan_digest:
                 return None
@@ -134,15 +134,15 @@ class RecordingScorer:
         """Return the verdict without recording it; ask again when the evaluator is unavailable."""
         return persistently(lambda: self._evaluator.evaluate(candidate, incumbent))
 
-    def _judge(self, candidate: Candidate, best: Version | None) -> Evaluation:
-        """Return the verdict, with a comparison with ``best`` where speed is measured."""
+    def _judge(self, candidate: Candidate, best: Version | None, tell: Tell) -> Evaluation:
+        """Return the verdict, with a comparison with ``best`` where speed is measured, of which ``tell`` hears."""
         former = None if best is None else best.attempt.evaluation.score
         if best is None or former is None or former.kind is not ScoreKind.MEASURED:
             return self.evaluate(candidate)
         # A number is used up whatever comes of it: what is spent must not depend on what is seen.
         number = self._store.results.number_comparison(self._step.id, now=self._clock())
         incumbent = Incumbent(Candidate(self._run.problem, best.attempt.source), share_of_alpha(self._alpha, number))
-        evaluation = self.evaluate(candidate, incumbent)
+        evaluation = persistently(lambda: self._evaluator.evaluate(candidate, incumbent, tell))
         if evaluation.score is not None:
             _check(evaluation.score, former, best.attempt.plan_digest, incumbent.alpha)
         return evaluation

@@ -238,7 +238,7 @@ def same(bench: Bench) -> None:
     """Judge the plain seed against itself."""
     candidate = Candidate(bench.problem, seed_source("mha"))
     runs: list[Mapping[str, Any]] = []
-    audience = Audience(lambda text: print(text, flush=True), runs.append)
+    audience = Audience(lambda text: print(text, flush=True), keep=runs.append)
     with bench.judge(bench.measured(audience)) as judge:
         evaluation = judge.evaluate(candidate, Incumbent(candidate, 0.05))
     bench.note("same", **evaluation.to_json())

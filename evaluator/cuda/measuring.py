@@ -81,6 +81,8 @@ class Audience:
 
     say: Callable[[str], None] = lambda text: None
     """Gets what is being done, in words."""
+    count: Callable[[int, int], None] = lambda done, of: None
+    """Gets how many rounds of a comparison are done, of the most that there can be."""
     keep: Callable[[Mapping[str, Any]], None] = lambda row: None
     """Gets the runs of every request: ``part``, ``round``, ``side``, ``case``, ``warmups``, ``runs`` and ``clocks``."""
 
@@ -207,7 +209,8 @@ class Stopwatch:
                     if fault := self._round(pair, found):
                         return fault
                     self._audience.say(found.in_words(until))
-                    if (count := len(found.ratios)) in ROUNDS:
+                    self._audience.count(count := len(found.ratios), ROUNDS[-1])
+                    if count in ROUNDS:
                         verdict = decide(found.ratios, alpha, margin)
                         if verdict is not Verdict.UNDECIDED or count == ROUNDS[-1] or time.monotonic() > until:
                             return found, verdict

@@ -76,7 +76,7 @@ def kernels(arch: int) -> Iterator[tuple[str, str, str]]:
 def main(arguments: Sequence[str]) -> None:
     """Run one step."""
     PROBLEMS["tiny"] = TINY
-    measuring.RUNS, measuring.ROUNDS = 6, (4,)
+    measuring.RUNS, measuring.ROUNDS = 6, (4, 8)
     on_gpu.CASE = gpu_attacks.FITS_IN_L2 = SMALL
     baselines._gpu = device
     baselines.LIBRARIES = baselines.LIBRARIES[:1]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from avo.search.step import StepOutcome
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Comparison, Evaluation, Status, Verdict
+from evaluator.evaluators import AnyRequest, Tell
 from lineage_db.records import Attempt, StepState
 from lineage_db.store import Store
 from tests.avo.fakes import Scripted, make_run, make_work, proposing, submit
@@ -65,6 +67,20 @@ def test_a_candidate_is_compared_with_the_best_version_at_the_price_of_its_turn(
     assert lab.incumbents() == [(slower, SEED, alphas[0]), (faster, SEED, alphas[1]), (fastest, faster, alphas[2])]
     assert lab.comparison(2).verdict is Verdict.FASTER
     assert lab.comparison(3).plan_digest == lab.attempts()[2].plan_digest
+
+
+def test_how_many_rounds_are_done_is_told_while_they_are(lab: Lab) -> None:
+    doing: list[tuple[str, int, int]] = []
+
+    def follow(request: AnyRequest, tell: Tell) -> Any:
+        tell(12, 256)
+        open_steps = [step for step in lab.store.steps(lab.run.id) if step.state is StepState.RUNNING]
+        doing.extend((each.what, each.done, each.of) for step in open_steps for each in step.doing or ())
+        return lab.evaluator.ask(request)
+
+    lab.evaluator.follow = follow  # type: ignore[method-assign]
+    lab.step(Scripted(proposing(kernel(90.0))))
+    assert [rounds for _, *rounds in doing] == [[12, 256]]
 
 
 def test_a_kernel_that_is_as_fast_is_no_version_however_its_score_came_out(lab: Lab) -> None:
@@ -196,7 +212,7 @@ def test_a_candidate_that_lowers_to_other_plans_the_second_time_is_no_version(la
     source = kernel(120.0)
     honest = lab.evaluator.evaluate
 
-    def evaluate(candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
+    def evaluate(candidate: Candidate, incumbent: Incumbent | None = None, tell: Tell | None = None) -> Evaluation:
         again = candidate.source == source and len(lab.evaluator.calls) > 1
         return replace(honest(candidate, incumbent), **({"plan_digest": "another"} if again else {}))
 

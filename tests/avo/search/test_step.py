@@ -13,7 +13,7 @@ from avo.search.step import StepOutcome
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Status
-from evaluator.evaluators import FakeEvaluator
+from evaluator.evaluators import FakeEvaluator, Tell
 from lineage_db.decision import Ruling
 from lineage_db.errors import DatabaseUnavailable
 from lineage_db.records import Attempt, StepState
@@ -299,7 +299,9 @@ class Unavailable(FakeEvaluator):
         super().__init__(judge)
         self.times = times
 
-    def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
+    def evaluate(
+        self, candidate: Candidate, incumbent: Incumbent | None = None, tell: Tell | None = None
+    ) -> Evaluation:
         self.times -= 1
         if self.times >= 0:
             raise EvaluatorUnavailable("no judge")

@@ -240,12 +240,16 @@ def test_each_verdict_has_what_the_same_rounds_say_of_one_kernel_against_itself(
 def test_progress_and_every_run_are_told_while_they_are_measured() -> None:
     said: list[str] = []
     kept: list[Mapping[str, Any]] = []
+    counted: list[tuple[int, ...]] = []
     mine, theirs, _ = two(0.97e-3, 1e-3)
-    stopwatch = Stopwatch(CASES, random.Random(2), audience=Audience(said.append, kept.append))
+    stopwatch = Stopwatch(
+        CASES, random.Random(2), audience=Audience(said.append, lambda *rounds: counted.append(rounds), kept.append)
+    )
     found = stopwatch.compare(always(mine, theirs), "digest", 0.01, 0.005, time.monotonic() + 1000)
     assert isinstance(found, Comparison)
     assert re.fullmatch(r"round 4 of at most 256: 1\.0\d+ ± 0\.\d+ times as fast as the incumbent, \d+ s left", said[3])
     assert len(kept) == 4 * len(CASES) * len(found.log_ratios)
+    assert counted == [(number, ROUNDS[-1]) for number in range(1, len(found.log_ratios) + 1)]
     assert (kept[0]["part"], kept[0]["round"], kept[0]["side"] in ("candidate", "incumbent")) == ("comparison", 1, True)
     assert json.loads(json.dumps(kept[0]))["runs"][0]["seconds"] > 0
     stopwatch.score(mine)
