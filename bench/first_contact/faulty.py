@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from evaluator.cuda.contender import Contender
+from evaluator.cuda.contender import WorkerContender
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Fault
 from evaluator.judging.speed import CompiledPlan
@@ -13,7 +13,7 @@ from evaluator.target import Target
 from tests.evaluator.cuda import gpu_attacks
 from tests.evaluator.cuda.on_gpu import CASE, LIMIT_S, plans
 
-Start = Callable[[], Contender]
+Start = Callable[[], WorkerContender]
 FAULTS = {
     "hangs": (gpu_attacks.HANGS, "timed_out"),
     "writes far away": (gpu_attacks.WRITES_FAR_AWAY, "crashed"),
@@ -37,19 +37,26 @@ def try_all(target: Target, start: Start) -> Iterator[dict[str, Any]]:
         (wrong,) = plans(source, target, CASE)
         yield {"kernel": name, "expected": expected, **_checked(start, wrong)}
         yield {"kernel": f"the seed after: {name}", **_checked(start, right)}
+    yield {"kernel": "the seed, its worker killed", "expected": "crashed", **_checked(start, right, kill=True)}
+    yield {"kernel": "the seed after: a killed worker", **_checked(start, right)}
     for name, source in {"the seed": gpu_attacks.SEED, **TRICKS}.items():
         (plan,) = plans(source, target, gpu_attacks.FITS_IN_L2)
         yield {"kernel": name, "case": gpu_attacks.FITS_IN_L2.name, **_timed(start, plan)}
 
 
-def _checked(start: Start, plan: CompiledPlan) -> dict[str, Any]:
-    return _outcome(start, plan, lambda contender: contender.check(plan.case.name, 11, LIMIT_S))
+def _checked(start: Start, plan: CompiledPlan, *, kill: bool = False) -> dict[str, Any]:
+    def check(contender: WorkerContender) -> Any:
+        if kill:
+            contender.kill()
+        return contender.check(plan.case.name, 11, LIMIT_S)
+
+    return _outcome(start, plan, check)
 
 
 def _timed(start: Start, plan: CompiledPlan) -> dict[str, Any]:
     seconds: Sequence[float] = ()
 
-    def time(contender: Contender) -> Any:
+    def time(contender: WorkerContender) -> Any:
         nonlocal seconds
         timed = contender.time(plan.case.name, range(RUNS), LIMIT_S)
         if not isinstance(timed, Fault):
@@ -60,7 +67,7 @@ def _timed(start: Start, plan: CompiledPlan) -> dict[str, Any]:
     return {**found, "median_us": statistics.median(seconds) * 1e6} if seconds else found
 
 
-def _outcome(start: Start, plan: CompiledPlan, use: Callable[[Contender], Any]) -> dict[str, Any]:
+def _outcome(start: Start, plan: CompiledPlan, use: Callable[[WorkerContender], Any]) -> dict[str, Any]:
     contender = start()
     try:
         outcome = contender.open(MHA, plan) or use(contender)

@@ -26,7 +26,7 @@ import msgspec
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.catalogue import get_problem, get_suite
 from evaluator.cuda.cards import Card
-from evaluator.cuda.contender import COMMAND, Contender, start_worker
+from evaluator.cuda.contender import COMMAND, WorkerContender, start_worker
 from evaluator.cuda.measured import Measured
 from evaluator.cuda.measuring import Audience
 from evaluator.evaluation import Evaluation, Fault, Score
@@ -54,7 +54,7 @@ class Bench:
     problem: str = "mha"
     """The problem of the kernels for ``mha``; in tests a smaller one of its kind."""
     suite: str = "quick"
-    start: Callable[[], Contender] = start_worker
+    start: Callable[[], WorkerContender] = start_worker
 
     @property
     def target(self) -> Target:

@@ -184,6 +184,10 @@ class WorkerContender:
         """End the worker."""
         self._link.end()
 
+    def kill(self) -> None:
+        """End the worker at once, whatever it is doing."""
+        self._link.kill()
+
     def _ask(self, name: str, arguments: Mapping[str, Any], case: str, limit_s: float) -> dict[str, Any] | Fault:
         """Return the answer to a request, or the candidate's fault; each run may take ``limit_s``.
 

@@ -80,6 +80,8 @@ class Child:
     def ask(self, line: str, wall_s: float) -> str:
         """Return the answer to ``line``, or "" when the process died; raise ``TimeoutError`` after ``wall_s``."""
         assert self._process.stdin is not None
+        if self._process.stdin.closed:
+            return ""
         try:
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()

@@ -44,6 +44,15 @@ def test_a_worker_that_dies_says_how_and_is_a_fault() -> None:
     made.close()
 
 
+def test_a_worker_that_was_killed_is_a_fault_and_no_error() -> None:
+    made = start_worker(greets("exec sleep 60"))
+    assert made.card == CARD
+    made.kill()
+    expected = "case small: the process that ran it on the GPU died: killed by SIGKILL"
+    assert made.check(CASE.name, 4, 1) == Fault(Status.CRASHED, expected)
+    made.close()
+
+
 def test_half_a_line_of_a_worker_that_dies_is_its_death() -> None:
     made = start_worker(greets("""read line; printf '{"resu'; exit 7"""))
     found = made.check(CASE.name, 4, 1)
