@@ -30,12 +30,13 @@ class Code:
         """``launched`` is the kernel that ``function`` is, or is a slice of: it takes the arguments."""
         self.function = function
         self._launched = launched
-        self.bytes_per_program = temporary_bytes(function)
         self._sanitize = sanitize
         self._step: Step = build(function, sanitize=sanitize)
         self._used = used_slots(function)
         self._polls = polls(function)
         self._needs = needs(function) if function is launched else None
+        clocks = 0 if self._needs is None else self._needs.bytes_per_program
+        self.bytes_per_program = temporary_bytes(function) + clocks
         self.side_by_side = self._needs is not None and self._needs.partitions > 1
         """Whether partitions run side by side."""
 

@@ -107,6 +107,15 @@ EFFECTS: Mapping[str, Effects] = {
     "ttng.async_tma_copy_local_to_global": Effects(
         writes=True, on_chip=True, value=-1, coordinates=slice(1, -1), store="tt.descriptor_store"
     ),
+    "ttng.async_tma_reduce": Effects(
+        writes=True,
+        updates=True,
+        atomic=True,
+        on_chip=True,
+        value=-1,
+        coordinates=slice(1, -1),
+        store="tt.descriptor_store",
+    ),
     "ttng.async_tma_gather": Effects(
         reads=True, on_chip=True, value=3, coordinates=slice(1, 3), store="tt.descriptor_scatter"
     ),

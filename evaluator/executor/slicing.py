@@ -325,6 +325,8 @@ class _Needed:
         elif needed or self._keeps(op):
             if needed and effects(op.name).reads_chip:
                 raise UnsupportedOperation("a loop or an address that depends on what shared memory holds", op.location)
+            if self._keeps(op) and effects(op.name).on_chip and effects(op.name).writes:
+                raise UnsupportedOperation("what programs hand to each other out of shared memory", op.location)
             self._add(*op.operands)
         if op.name not in COMBINING:
             for region in op.regions:

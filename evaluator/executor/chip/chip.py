@@ -7,10 +7,10 @@ import torch
 
 from evaluator.executor.chip.barriers import Barriers
 from evaluator.executor.chip.buffers import NOBODY, Buffer, Piece, pieces
-from evaluator.executor.chip.clocks import Clocks
+from evaluator.executor.chip.clocks import Clocks, Queue
 from evaluator.executor.coroutines import Coroutine
 from evaluator.executor.effects import effects
-from evaluator.executor.errors import StuckProgram
+from evaluator.executor.errors import StuckProgram, UnsupportedOperation
 from evaluator.executor.faults import Site
 from evaluator.executor.frame import Frame
 from evaluator.executor.ir import ALLOCATIONS, Function, Type, walk
@@ -23,6 +23,8 @@ Tell = Callable[[str, Tensor, Callable[[tuple[int, ...]], str], Site], None]
 
 MOST_BARRIERS = 64
 """Items of the largest buffer that may hold barriers."""
+MOST_ACTORS = 256
+"""Most partitions, or barriers, of a kernel: each has a clock, and each clock knows all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,12 @@ class Needs:
     barriers: int
     """Items of all buffers that may hold barriers."""
 
+    @property
+    def bytes_per_program(self) -> int:
+        """Bytes that the clocks of one program take, in int32."""
+        actors = self.partitions * (1 + len(Queue)) + self.barriers
+        return 4 * actors * (3 * self.partitions + 4 * self.barriers)
+
 
 def may_hold_barriers(block: Type) -> bool:
     """Whether a buffer may hold barriers."""
@@ -42,14 +50,17 @@ def may_hold_barriers(block: Type) -> bool:
 
 def needs(function: Function) -> Needs | None:
     """Return what a kernel needs of a chip, None if it uses no on-chip memory."""
-    partitions, barriers, uses = 1, 0, False
+    partitions, barriers, uses, location = 1, 0, False, ""
     for op in walk(function.body):
         uses = uses or effects(op.name).on_chip
         if op.name == "ttg.warp_specialize":
             uses, partitions = True, max(partitions, len(op.regions))
         elif op.name in ALLOCATIONS:
             block = function.types[op.results[0]].block
-            barriers += block.elements if may_hold_barriers(block) else 0
+            if may_hold_barriers(block):
+                barriers, location = barriers + block.elements, op.location
+    if max(partitions, barriers) > MOST_ACTORS:
+        raise UnsupportedOperation(f"more than {MOST_ACTORS} partitions or barriers", location)
     return Needs(partitions, barriers) if uses else None
 
 
@@ -78,6 +89,8 @@ class Chip:
         self.barriers = Barriers(self._rows, wanted.barriers, self.clocks.actors, self.clocks.barrier(0))
         self.partition = 0
         """The partition that runs."""
+        self._first_barrier: dict[int, int] = {}
+        """Number of the first barrier of each allocation, by the slot of its result."""
         self._given = 0
         self._waiting: dict[int, tuple[Callable[[], Tensor], Callable[[int], str], Site]] = {}
         self._running: list[Coroutine] = []
@@ -86,14 +99,15 @@ class Chip:
         """Return the rows of a frame's programs, int64 [P]."""
         return frame.positions - self._first
 
-    def allocate(self, name: str, kind: Type) -> BufferView:
-        """Return the view of a new buffer."""
+    def allocate(self, frame: Frame, slot: int, name: str, kind: Type) -> BufferView:
+        """Return the view of a new buffer, the result in ``slot``; its barriers are those of the buffer before it."""
         block, first = kind.block, -1
-        if may_hold_barriers(block) and not kind.in_tensor_memory:
-            first = self._given if self._given + block.elements <= len(self.barriers.names) else 0
-            self._given = first + block.elements
+        if may_hold_barriers(block):
+            first = self._first_barrier.setdefault(slot, self._given)
+            self._given = max(self._given, first + block.elements)
             for i in range(block.elements):
                 self.barriers.names[first + i] = f"{i} of {name}" if block.elements > 1 else name
+                self.barriers.valid[self.rows(frame), first + i] = False
         actors, tensor = self.clocks.actors, kind.in_tensor_memory
         return Buffer(name, block, self._rows, actors, tensor=tensor, first_barrier=first).view(block)
 

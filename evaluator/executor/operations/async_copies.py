@@ -7,6 +7,7 @@ from evaluator.executor.chip.chip import Access, Chip
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Op, Type
+from evaluator.executor.operations.atomics import reduce_block, reduction
 from evaluator.executor.operations.barriers import barrier, usable
 from evaluator.executor.operations.memory import block_addresses, described_block, descriptor_block, padding, site
 from evaluator.executor.operations.on_chip import block_of, give_tokens, load, on_chip, store, view_of, where
@@ -125,6 +126,12 @@ def _bring(op: Op, types: Types) -> Step:
     return run
 
 
+def _sends(frame: Frame, chip: Chip) -> Access:
+    """Count one more TMA copy to global memory, and return what it is to shared memory."""
+    time = chip.clocks.issue(chip.rows(frame), chip.partition, Queue.STORE)
+    return Access("reads", chip.clocks.actor(chip.partition, Queue.STORE), time, fences=True)
+
+
 @step("ttng.async_tma_copy_local_to_global", "ttng.async_tma_scatter")
 def _send(op: Op, types: Types) -> Step:
     check_variant(op)
@@ -133,9 +140,21 @@ def _send(op: Op, types: Types) -> Step:
 
     def run(frame: Frame, chip: Chip) -> None:
         _, address, mask = _place(frame, op, block, types)
-        time = chip.clocks.issue(chip.rows(frame), chip.partition, Queue.STORE)
-        access = Access("reads", chip.clocks.actor(chip.partition, Queue.STORE), time, fences=True)
-        value = load(frame, chip, op, source, access)
+        value = load(frame, chip, op, source, _sends(frame, chip))
         frame.run.memory.write(address, mask, value.reshape(-1, *block.shape), block, site(frame, op))
+
+    return on_chip(run)
+
+
+@step("ttng.async_tma_reduce")
+def _reduce(op: Op, types: Types) -> Step:
+    block, update = reduction(op, types)
+    source = op.operands[-1]
+    if block_of(op, types, source).elements != block.elements:
+        raise UnsupportedOperation(f"{op.name} of {types[source].block} for {block}", op.location)
+
+    def run(frame: Frame, chip: Chip) -> None:
+        value = load(frame, chip, op, source, _sends(frame, chip))
+        reduce_block(frame, op, block, value.reshape(frame.programs, *block.shape), update)
 
     return on_chip(run)

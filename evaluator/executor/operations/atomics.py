@@ -299,26 +299,35 @@ _REDUCTIONS: dict[str, tuple[str, ...]] = {
 """For each kind, the element types that Triton's front end allows."""
 
 
-@step("tt.descriptor_reduce")
-def _descriptor_reduce(op: Op, types: Types) -> Step:
-    """Update each element atomically, relaxed (PTX ISA 8.5, cp.reduce.async.bulk.tensor)."""
+def reduction(op: Op, types: Types) -> tuple[Type, Update]:
+    """Return the block that an operation combines with memory through a descriptor, and how."""
     kind_word = op.words[0] if op.words else ""
     check_variant(op, [kind_word], ["kind"])
     block = described_block(op, types)
     if block.element not in _REDUCTIONS.get(kind_word, ()):
-        raise UnsupportedOperation(f"tt.descriptor_reduce {kind_word[:60]} on {block}", op.location)
+        raise UnsupportedOperation(f"{op.name} {kind_word[:60]} on {block}", op.location)
     unsigned = types[op.operands[0]].unsigned and kind_word in ("min", "max")
-    update = _UPDATES["u" + kind_word if unsigned else kind_word][0]
+    return block, _UPDATES["u" + kind_word if unsigned else kind_word][0]
+
+
+@step("tt.descriptor_reduce")
+def _descriptor_reduce(op: Op, types: Types) -> Step:
+    """Update each element atomically, relaxed (PTX ISA 8.5, cp.reduce.async.bulk.tensor)."""
+    block, update = reduction(op, types)
     source = op.operands[-1]
     check_described(op, types, block, source)
 
     def run(frame: Frame) -> None:
-        _, address, mask = descriptor_block(frame, op, block)
-        programs = frame.programs
-        places = full(address.base + address.offset, block, programs)
-        active = None if mask is None else full(mask, block, programs)
-        values = full(frame.tensor(source), types[source], programs).flatten()
-        where = site(frame, op, Ordering(acquire=False, release=False))
-        _combine(frame, where, places, active, block, values, update)
+        reduce_block(frame, op, block, full(frame.tensor(source), types[source], frame.programs), update)
 
     return run
+
+
+def reduce_block(frame: Frame, op: Op, block: Type, values: Tensor, update: Update) -> None:
+    """Combine a block [P, ...] with what memory holds at the descriptor and coordinates of an operation."""
+    _, address, mask = descriptor_block(frame, op, block)
+    programs = frame.programs
+    places = full(address.base + address.offset, block, programs)
+    active = None if mask is None else full(mask, block, programs)
+    where = site(frame, op, Ordering(acquire=False, release=False))
+    _combine(frame, where, places, active, block, values.flatten(), update)

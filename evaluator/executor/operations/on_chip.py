@@ -96,7 +96,7 @@ def _allocate(op: Op, types: Types) -> Step:
         raise UnsupportedOperation(f"{op.name} of {types[op.operands[0]]}", op.location)
 
     def run(frame: Frame, chip: Chip) -> None:
-        frame.slots[result] = chip.allocate(name, kind)
+        frame.slots[result] = chip.allocate(frame, result, name, kind)
         for source in op.operands:
             store(frame, chip, op, result, frame.tensor(source))
         give_tokens(op, types, frame)

@@ -43,6 +43,7 @@ ACCESSES = {
     f"{_DESCRIPTOR}, {_BARRIER} -> {_ROW_BUFFER}",
     "ttng.async_tma_copy_local_to_global": f"ttng.async_tma_copy_local_to_global %d[%zero, %zero] %mr : {_DESCRIPTOR}, "
     f"{_ROW_BUFFER}",
+    "ttng.async_tma_reduce": f"ttng.async_tma_reduce add, %d[%zero, %zero] %mr : {_DESCRIPTOR}, {_ROW_BUFFER}",
     "ttng.async_tma_gather": "ttng.async_tma_gather %d[%rows, %zero] %ms, %bar, %true : "
     f"{_DESCRIPTOR}, tensor<{ROWS}xi32>, i32, {_BARRIER}, {_BUFFERS}, i1",
     "ttng.async_tma_scatter": "ttng.async_tma_scatter %d[%rows, %zero] %ms : "

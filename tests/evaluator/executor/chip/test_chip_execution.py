@@ -193,6 +193,24 @@ def test_tma_copies_tiles_in_and_out_and_leaves_out_what_is_outside() -> None:
 
 
 @gluon.jit
+def added(y_desc):
+    layout: gl.constexpr = gl.BlockedLayout([1, 4], [8, 4], [4, 1], [1, 0])
+    ones = gl.full([16, 16], 1.0, gl.float16, layout)
+    held = gl.allocate_shared_memory(gl.float16, [16, 16], y_desc.layout, ones)
+    fence_async_shared()
+    tma.async_atomic_add(y_desc, [0, 8], held)
+    tma.store_wait(0)
+
+
+def test_tma_adds_what_all_programs_send() -> None:
+    y = torch.zeros(16, 16).half()
+    with offline() as session:
+        added[(5,)](TensorDescriptor.from_tensor(y, [16, 16], TILE), num_warps=4)
+    assert session.report().clean
+    assert y.sum(0).tolist() == [0.0] * 8 + [5.0 * 16] * 8
+
+
+@gluon.jit
 def rows_carried(x_desc, y_desc, index):
     rows: gl.constexpr = gl.SliceLayout(0, gl.BlockedLayout([1, 4], [32, 1], [1, 4], [1, 0]))
     held = gl.allocate_shared_memory(gl.float16, [32, 16], x_desc.layout)
@@ -340,3 +358,26 @@ def test_partitions_are_counted_side_by_side() -> None:
     (loop,) = counted.of(session.launches[0].binary, 8).loops
     assert loop.body.dot_flops == 2 * 2 * 128**3
     assert loop.body.load_bytes == 2 * 2 * 128**2
+
+
+@gluon.jit
+def barriers_of_each_pass(y):
+    outer = mbarrier.allocate_mbarrier()
+    mbarrier.init(outer, count=2)
+    for _ in range(3):
+        inner = mbarrier.allocate_mbarrier()
+        mbarrier.init(inner, count=1)
+        mbarrier.arrive(inner)
+        mbarrier.wait(inner, 0)
+        mbarrier.invalidate(inner)
+    mbarrier.arrive(outer, count=2)
+    mbarrier.wait(outer, 0)
+    gl.store(y, 1)
+
+
+def test_barriers_that_are_allocated_in_a_loop_are_no_others() -> None:
+    y = torch.zeros(1, dtype=torch.int32)
+    with offline() as session:
+        barriers_of_each_pass[(1,)](y, num_warps=4)
+    assert session.report().clean
+    assert y.tolist() == [1]
