@@ -289,10 +289,16 @@ class Anatomy:
 @lru_cache(maxsize=32)
 def dissect(source: str) -> Anatomy | None:
     """Find the attention kernel of a candidate and its launch; None when there is none or more than one."""
+    found = dissections(source)
+    return found[0] if len(found) == 1 else None
+
+
+def dissections(source: str) -> list[Anatomy]:
+    """Find all kernels of a candidate that multiply matrices, with their launches, or its only kernel."""
     try:
         module = cst.parse_module(source)
     except cst.ParserSyntaxError:
-        return None
+        return []
     functions = {function.name.value: function for function in tree.find(module, cst.FunctionDef)}
     kernels = {name: function for name, function in functions.items() if is_kernel(function)}
     launches = [
@@ -306,10 +312,7 @@ def dissect(source: str) -> Anatomy | None:
     ]
     if len(launches) > 1:
         launches = [launch for launch in launches if tree.calls(launch[0], "tl.dot")]
-    if len(launches) != 1:
-        return None
-    kernel, host, launch = launches[0]
-    return Anatomy(module, kernel, host, launch)
+    return [Anatomy(module, *launch) for launch in launches]
 
 
 def is_kernel(function: cst.FunctionDef) -> bool:

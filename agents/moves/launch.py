@@ -209,6 +209,7 @@ LAUNCH_MOVES = (
         "a launch with num_stages as a number, or without",
         _edit_stages,
         frozenset({"latency"}),
+        each=True,
     ),
     Move(
         "tile",
@@ -217,6 +218,7 @@ LAUNCH_MOVES = (
         "tiles sized by names that the host sets to numbers",
         _edit_tiles,
         LOADS,
+        each=True,
     ),
     Move(
         "share",
@@ -233,6 +235,7 @@ LAUNCH_MOVES = (
         "a launch with num_warps as a number, or without; on Hopper no roles for warps",
         _edit_warps,
         frozenset({"latency"}),
+        each=True,
     ),
     Move(
         "registers",
@@ -241,5 +244,6 @@ LAUNCH_MOVES = (
         "a launch with maxnreg as a number, or without",
         _edit_registers,
         frozenset({"latency"}),
+        each=True,
     ),
 )

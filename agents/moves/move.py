@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import libcst as cst
 
-from agents.moves.anatomy import Anatomy, dissect
+from agents.moves.anatomy import Anatomy, dissections
 from evaluator.target import Target
 
 LOADS = frozenset({"l2", "hbm", "shared", "lsu"})
@@ -42,6 +42,10 @@ class Move:
     """Resources of the hot loop that the move relieves, in the performance model's names; empty if it helps outside the
     loop.
     """
+    each: bool = False
+    """Whether it is made of each kernel that multiplies matrices, where a candidate has several; other moves know only
+    an attention kernel that is the only one.
+    """
     first: "tuple[Move, ...]" = ()
     """A plan: where the move finds nothing to do, the first variants of these moves are made before it, each that
     applies, in this order. All of it is one edit.
@@ -69,11 +73,13 @@ def _variants(move: Move, source: str, target: Target) -> tuple[Variant, ...]:
 
 
 def _edited(move: Move, source: str, target: Target) -> tuple[Variant, ...]:
-    anatomy = dissect(source)
-    if anatomy is None:
+    found = dissections(source)
+    if len(found) > 1 and not move.each:
         return ()
     labels: dict[str, str] = {}
-    for label, module in move.edit(anatomy, target):
-        labels.setdefault(module.code, label)
+    for anatomy in found:
+        of = f" of {anatomy.kernel.name.value}" if len(found) > 1 else ""
+        for label, module in move.edit(anatomy, target):
+            labels.setdefault(module.code, f"{label}{of}")
     labels.pop(source, None)
     return tuple(Variant(label, code) for code, label in labels.items())

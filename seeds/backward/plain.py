@@ -149,19 +149,20 @@ def queries_kernel(
 def attention_backward(q, k, v, out, lse, dout, dq, dk, dv, *, causal: bool, scale: float) -> None:
     batch, heads, q_len, head_dim = q.shape
     kv_heads, kv_len = k.shape[1], k.shape[2]
-    block_m, block_n = 64, 64
     dims = {"HEAD_DIM": head_dim, "BLOCK_D": triton.next_power_of_2(head_dim)}
-    shape = {"CAUSAL": causal, **dims, "BLOCK_M": block_m, "BLOCK_N": block_n, "num_warps": 4, "num_stages": 2}
-    query_tiles, key_tiles = triton.cdiv(q_len, block_m), triton.cdiv(kv_len, block_n)
-    delta = lse.new_empty(lse.shape)
-    delta_kernel[query_tiles, batch * heads](
-        out, dout, delta, heads, q_len, *out.stride(), *dout.stride(), **dims, BLOCK_M=block_m, num_warps=4
-    )
     strides = (*q.stride(), *k.stride(), *v.stride(), *dout.stride())
     sizes = (heads, kv_heads, q_len, kv_len)
-    keys_kernel[key_tiles, batch * kv_heads](
-        q, k, v, dout, lse, delta, dk, dv, scale, *strides, *dk.stride(), *dv.stride(), *sizes, **shape
+    delta = lse.new_empty(lse.shape)
+    delta_kernel[triton.cdiv(q_len, 64), batch * heads](
+        out, dout, delta, heads, q_len, *out.stride(), *dout.stride(), **dims, BLOCK_M=64, num_warps=4
     )
-    queries_kernel[query_tiles, batch * heads](
-        q, k, v, dout, lse, delta, dq, scale, *strides, *dq.stride(), *sizes, **shape
-    )
+    block_m, block_n = 64, 64
+    keys_kernel[triton.cdiv(kv_len, block_n), batch * kv_heads](
+        q, k, v, dout, lse, delta, dk, dv, scale, *strides, *dk.stride(), *dv.stride(), *sizes,
+        CAUSAL=causal, **dims, BLOCK_M=block_m, BLOCK_N=block_n, num_warps=4, num_stages=2,
+    )  # fmt: skip
+    tile_m, tile_n = 64, 64
+    queries_kernel[triton.cdiv(q_len, tile_m), batch * heads](
+        q, k, v, dout, lse, delta, dq, scale, *strides, *dq.stride(), *sizes,
+        CAUSAL=causal, **dims, BLOCK_M=tile_m, BLOCK_N=tile_n, num_warps=4, num_stages=2,
+    )  # fmt: skip

@@ -5,6 +5,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -15,11 +16,15 @@ from agents.moves.far import FAR_MOVES
 from agents.moves.move import EVERYTHING
 from evaluator.candidate import Candidate
 from evaluator.performance.pipes import Pipe
+from evaluator.problem import Problem
+from evaluator.problems.backward import MHA_BACKWARD
+from evaluator.problems.decode import DECODE
 from evaluator.target import Target
 from evaluator.targets import get_target
 from knowledge_base.library import Library
 from seeds import seed_source
 from tests.corpus import sample
+from tests.evaluator.problems.offline_kernel import fault_of, module_of
 
 SEED = seed_source("mha")
 H100, B200 = get_target("h100"), get_target("b200")
@@ -352,3 +357,31 @@ def test_specialised_kernels_have_more_warps_than_asked(name: str, opcodes: Opco
     found = opcodes(apply(SEED, "specialise", target=target), target)
     assert found["USETMAXREG"] > 0
     assert found["threads"] > 8 * 32
+
+
+def test_of_several_kernels_that_multiply_each_is_tuned_alone_and_edited_no_further() -> None:
+    source = seed_source("mha_backward")
+    assert {move.name for move in MOVES if move.each} == {"stages", "tile", "warps", "registers"}
+    names = ("tile", "warps", "exp2")
+    found = {name: [variant.label for variant in BY_NAME[name].variants(source, H100)] for name in names}
+    assert found["exp2"] == []
+    assert "num_warps 4 -> 8 of keys_kernel" in found["warps"]
+    changed = apply(source, "warps")
+    assert (source.count("num_warps=8"), changed.count("num_warps=8")) == (0, 1)
+    assert "BLOCK_N 64 -> 128 of queries_kernel" in found["tile"]
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize(
+    ("problem", "cases"), [(MHA_BACKWARD, ("odd-causal", "odd-full")), (DECODE, ("eight-queries", "group-4-of-2"))]
+)
+def test_moves_keep_other_seeds_correct(
+    problem: Problem, cases: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
+    variants = [variant for move in MOVES for variant in move.variants(seed_source(problem.name), H100)]
+    assert len(variants) > 20
+    for variant in variants:
+        module = module_of(variant.source, tmp_path)
+        faults = [fault_of(problem, case, module) for case in problem.correctness_cases if case.name in cases]
+        assert faults == [None, None], variant.label

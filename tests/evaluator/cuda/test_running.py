@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseResult, Fault, Status
 from evaluator.judging.speed import CompiledPlan
 from evaluator.plan import Buffer, LaunchPlan, Role
-from evaluator.problem import Case
+from evaluator.problem import Case, rows_of
+from evaluator.problems.backward import MHA_BACKWARD
 from tests.evaluator.cuda.fake_device import CARD, CASE, MHA, OTHER, FakeDevice, Loopback, benchmark, forever
 
 SEEDS = (5, 6, 7)
@@ -211,3 +213,36 @@ def test_a_stretch_before_each_run_is_on_the_inputs_of_the_run_before(monkeypatc
     assert isinstance(made.time(CASE.name, (5, 6), 1, stretch_s=0.25), Timed)
     assert order == [5, "stretch", 5, "timed", "stretch", 6, "timed"]
     assert device.stretches == [0.25, 0.25]
+
+
+class Exact(Running):
+    """A run whose outputs are the reference's."""
+
+    def enqueue(self) -> None:
+        """Write all rows of all outputs."""
+        inputs = self._inputs()
+        for of, outputs in rows_of(MHA_BACKWARD.outputs).items():
+            batches, heads, length = self.view(outputs[0].name).shape[:3]
+            for batch, head in product(range(batches), range(heads)):
+                right = MHA_BACKWARD.reference(self.case, inputs, of, batch, head, torch.arange(length))
+                for name, expected in right.items():
+                    self.view(name)[batch, head] = expected.value.to(torch.bfloat16)
+
+
+@pytest.mark.parametrize("name", ["dq", "dk", "dv"])
+def test_every_kind_of_rows_is_planted_and_compared(name: str) -> None:
+    case = next(case for case in MHA_BACKWARD.correctness_cases if case.name == "edge-1-causal")
+    specs = MHA_BACKWARD.call(case).tensors
+    plan = LaunchPlan(case.name, tuple(Buffer(s.name, s.dtype, s.size, s.role) for s in specs), (), ())
+    running = Exact(FakeDevice(forever(1.0)), MHA_BACKWARD, case, plan, [])
+    running.renew(3)
+    running.enqueue()
+    assert running.verify().fault is None
+    compared = running.compared()
+    assert {of: rows.shape for of, rows in compared.items()} == {"queries": (2, 2, 128), "keys": (2, 2, 129)}
+    row = running._planted["queries" if name == "dq" else "keys"]
+    assert compared["queries" if name == "dq" else "keys"][row]
+    running.view(name)[row] *= 1.1
+    fault = running.verify().fault
+    assert fault is not None
+    assert f"of {name}, batch {row[0]}, head {row[1]}" in fault.message
