@@ -42,6 +42,8 @@ from evaluator.judging.compare import Checked
 from evaluator.plan import LaunchPlan
 from evaluator.problem import Case, Problem
 
+FIRST = 2**61
+"""Bit by which the seed of a first launch differs from that of the first run after it."""
 _TOO_MUCH = "kernels ask for more memory at launch than the GPU has left"
 Say = Callable[[Mapping[str, Any]], None]
 
@@ -122,7 +124,8 @@ class Worker:
         stretch. With ``graph`` the runs are replays of a graph, where one can be recorded.
         """
         running = self._running[case]
-        if (case, False) not in self._replays and (fault := self._first(running, seeds[0])):
+        # On other inputs than those of the first run: a stretch on them comes before it.
+        if (case, False) not in self._replays and (fault := self._first(running, seeds[0] ^ FIRST)):
             return _refused(fault)
         if graph and case not in self._ungraphed and (case, True) not in self._replays:
             self._record(running)
