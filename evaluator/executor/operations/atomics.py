@@ -1,4 +1,6 @@
-"""Atomic operations. Programs, and the elements within them, take effect one after another, in the order of the run."""
+"""Atomic operations. Programs take effect one after another, in the order of the run, and the elements of a block in an
+order that no kernel may expect: on a GPU it is free.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -111,6 +113,12 @@ class _Ordered:
         return values
 
 
+def _mixed(index: Tensor, lanes: Tensor, elements: int) -> tuple[Tensor, Tensor]:
+    """Return indices [n] and lanes [n], places in blocks of ``elements``, with the lanes of each block out of order."""
+    order = torch.argsort(lanes ^ elements * 5 // 8)
+    return index[order], lanes[order]
+
+
 def _update(
     frame: Frame, where: Site, address: Tensor, mask: Tensor | None, kind: Type, new: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
@@ -119,6 +127,7 @@ def _update(
     before = torch.zeros(address.numel(), dtype=DTYPES[kind.element])
     flat = address.flatten()
     for cells, index, lanes in memory.gather_cells(address, mask, kind, where):
+        index, lanes = _mixed(index, lanes, kind.elements)
         for turn in _Ordered.by(index).turns():
             frame.run.check_time()
             chosen = lanes[turn]
@@ -143,6 +152,7 @@ def _combine(
     memory = frame.run.memory
     before = torch.zeros(address.numel(), dtype=DTYPES[kind.element])
     for cells, index, lanes in memory.gather_cells(address, mask, kind, where):
+        index, lanes = _mixed(index, lanes, kind.elements)
         frame.run.check_time()
         ordered = _Ordered.by(index)
         chosen, here, first = lanes[ordered.positions], index[ordered.positions], ordered.turn == 0

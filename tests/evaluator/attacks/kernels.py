@@ -143,6 +143,24 @@ WAYS = {
         Status.RACE,
         "another thread of the program",
     ),
+    "tickets drawn in the order of a block's elements": Attack(
+        edited(
+            ("import triton\n", "import torch\nimport triton\n"),
+            ("    Lse,\n    scale,\n", "    Lse,\n    Count,\n    scale,\n"),
+            (
+                "    out = acc / row_sum[:, None]\n",
+                "    mine = Count + (batch_head * tl.num_programs(0) + block_m)\n"
+                "    ticket = tl.atomic_add(mine + offs_d * 0, tl.full([BLOCK_D], 1, tl.int32))\n"
+                "    out = tl.where((ticket == offs_d)[None, :], acc / row_sum[:, None], 0.0)\n",
+            ),
+            (
+                "        lse,\n        scale,\n",
+                "        lse,\n        torch.zeros(grid[0] * grid[1], dtype=torch.int32, device=q.device),\n        scale,\n",
+            ),
+        ),
+        Status.INCORRECT,
+        "square-full: rows",
+    ),
     "a reduction that relies on its order": Attack(
         edited(
             (

@@ -35,11 +35,16 @@ def whole_numbers(A, B, C, D, E, F, G, Old, V, Mask, BLOCK: tl.constexpr, CELLS:
 UPDATES = [np.add, np.maximum, np.minimum, np.bitwise_and, np.bitwise_or, np.bitwise_xor, lambda old, new: new]
 
 
-def one_by_one(cells, update, at, values, mask):
+def in_turn(n, block):
+    """Return ``n`` elements in the order in which they take effect: blocks in theirs, elements within them mixed."""
+    return sorted(range(n), key=lambda i: i ^ block * 5 // 8)
+
+
+def one_by_one(cells, update, at, values, mask, block):
     """Return old values, 0 where masked off; cells change."""
     olds = np.zeros_like(values)
     with np.errstate(all="ignore"):
-        for i in np.flatnonzero(mask):
+        for i in (i for i in in_turn(len(values), block) if mask[i]):
             olds[i] = cells[at[i]]
             cells[at[i]] = update(cells[at[i]], values[i])
     return olds
@@ -76,7 +81,7 @@ def test_integers_are_updated_one_after_the_other_in_program_order(executor, dty
     at = np.arange(n) ** 2 % cells
     for k, update in enumerate(UPDATES):
         expected = start[k].copy()
-        olds = one_by_one(expected, update, at, values, mask)
+        olds = one_by_one(expected, update, at, values, mask, block=16)
         np.testing.assert_array_equal(tables[k].numpy(), expected)
         np.testing.assert_array_equal(old.numpy()[k * n : (k + 1) * n], olds)
 
@@ -113,7 +118,7 @@ def test_floating_point_numbers_are_updated_with_one_rounding_each(executor, dty
     def flushed(x):
         return x * 0 if dtype is torch.float32 and abs(x) < tiny else x
 
-    for i in range(n):
+    for i in in_turn(n, 16):
         at = i * i % cells
         total[i % cells] = flushed(flushed(total[i % cells]) + flushed(values[i]))
         # As integers of sign and magnitude: -0 < +0.
@@ -145,13 +150,26 @@ def test_compare_and_swap_takes_every_type_of_16_bits_and_more(executor, dtype):
     n, cells = 32, 4
     x, old = torch.tensor([0, 1, 2, 5]).to(dtype), torch.zeros(n, dtype=dtype)
     executor.run(swapped, x, old, grid=(4,), BLOCK=8, CELLS=cells)
-    state, olds = [0, 1, 2, 5], []
-    for i in range(n):
-        olds.append(state[i % cells])
+    state, olds = [0, 1, 2, 5], [0] * n
+    for i in in_turn(n, 8):
+        olds[i] = state[i % cells]
         if state[i % cells] == i // cells % 3:
             state[i % cells] += 1
     assert x.tolist() == state
     assert old.tolist() == olds
+
+
+@triton.jit
+def tickets(Counter, Out):
+    i = tl.arange(0, 32)
+    tl.store(Out + i, tl.atomic_add(Counter + i * 0, 1))
+
+
+def test_elements_of_a_block_draw_tickets_out_of_order(executor):
+    out = torch.empty(32, dtype=torch.int32)
+    executor.run(tickets, torch.zeros(1, dtype=torch.int32), out)
+    assert sorted(out.tolist()) == list(range(32))
+    assert all(ticket != i for i, ticket in enumerate(out.tolist()))
 
 
 @triton.jit
