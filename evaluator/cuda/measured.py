@@ -146,7 +146,6 @@ class Measured:
         def pair() -> Iterator[Pair | Fault]:
             both = (plans, incumbent.plans)
             with ExitStack() as stack:
-                self._start_ahead(2)
                 opened = {i: self._opened(problem, both[i], stack) for i in self._chance.sample((0, 1), 2)}
                 self._start_ahead(2)
                 mine, theirs = opened[0], opened[1]

@@ -13,7 +13,7 @@ from evaluator.cuda.device import Clocks, Enqueue, Kernel, Took
 from evaluator.cuda.measured import Measured, clocks_in_words
 from evaluator.cuda.measuring import RUNS
 from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import CaseScore, Fault, Score, Status, Verdict
+from evaluator.evaluation import CaseResult, CaseScore, Fault, Score, Status, Verdict
 from evaluator.judging.speed import Challenge, CompiledPlan
 from evaluator.plan import KernelIR
 from evaluator.target import ScoreKind
@@ -230,9 +230,18 @@ def test_processes_start_before_they_are_needed_and_touch_the_gpu_when_they_are(
         seen.append((len(garage.links), len(garage.used)))
         return timing(device, enqueue)
 
+    check, checked = WorkerContender.check, []
+
+    def note_check(contender: WorkerContender, case: str, seed: int, limit_s: float) -> CaseResult | Fault:
+        checked.append((len(garage.links), len(garage.used)))
+        return check(contender, case, seed, limit_s)
+
     monkeypatch.setattr(TimedDevice, "time", note)
+    monkeypatch.setattr(WorkerContender, "check", note_check)
     speed = Measured(TARGET, cascade=None, start=garage.start, chance=random.Random(5))
-    assert isinstance(speed.score(MHA, [benchmark(CASE, "honest")], challenge()), Score)
+    small = [benchmark(OTHER, "honest")]
+    assert isinstance(speed.score(MHA, [benchmark(CASE, "honest")], challenge(), small), Score)
+    assert checked == [(3, 1)]  # the first pair starts while small cases are checked
     # The check's, two pairs and the score's were used; while a pair runs, two more have started.
     assert set(seen) == {(5, 3), (7, 5), (7, 6)}
     assert isinstance(speed.score(MHA, [benchmark(CASE, "honest")], None), Score)
