@@ -91,7 +91,7 @@ def _rows(run_id: int, attempts: int) -> Iterator[dict[str, dict[str, Any]]]:
         if accepted:
             rows["versions"] = {
                 "run_id": run_id, "number": version, "attempt_id": number + 1, "parents": parents,
-                "accepted": moments["finished"],
+                "accepted": moments["finished"], "niche": "", "champion": 1, "step": number,
             }  # fmt: skip
         yield rows
 

@@ -235,7 +235,7 @@ def multiply(store: Store, versions: int, attempts: int) -> None:
         rows = [*copies(2, better), *copies(3, wrong)]
         raw.executemany(f"INSERT INTO attempts ({names}) VALUES ({', '.join('?' * len(columns))})", rows)
         raw.executemany(
-            "INSERT INTO versions (run_id, number, attempt_id, parents, accepted) "
-            "SELECT run_id, ?, ?, ?, accepted FROM versions WHERE number = 1",
+            "INSERT INTO versions (run_id, number, attempt_id, parents, accepted, niche, champion) "
+            "SELECT run_id, ?, ?, ?, accepted, niche, champion FROM versions WHERE number = 1",
             [(number, number + 2, f"[{number - 1}]") for number in range(2, versions)],
         )
