@@ -14,6 +14,7 @@ import typer
 from typer.testing import Result
 
 from avo.cli.main import app
+from evaluator import problems
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.target import CARDS
 
@@ -70,7 +71,13 @@ def test_version_is_printed(avo: Callable[..., Result]) -> None:
     assert avo("--version").stdout.startswith("avo 0.")
 
 
-PROBLEMS = "mha, gqa, fsa, mha_backward, gqa_backward, decode, a file PATH.py"
+PROBLEMS = ", ".join((*problems.PROBLEMS, "a file PATH.py"))
+
+
+@pytest.mark.parametrize("command", ["run", "evaluate"])
+def test_the_help_of_problem_names_every_problem(avo: Callable[..., Result], command: str) -> None:
+    words = re.split(r"[^\w]+", avo(command, "--help").stdout)
+    assert [name for name in problems.PROBLEMS if name not in words] == []
 
 
 @pytest.mark.parametrize(
