@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -333,11 +334,12 @@ def test_a_worker_that_does_not_start_says_why(drivers: Drivers, who: str) -> No
 
 
 @pytest.mark.long
-def test_a_killed_run_leaves_no_process_and_can_be_resumed(drivers: Drivers) -> None:
+def test_a_killed_run_leaves_no_process_and_the_next_session_removes_its_files(drivers: Drivers) -> None:
     child = drivers.start(workers=2, attempts=1000)
     wait_for(lambda: drivers.attempts() > 3)
     members = family(child.pid)
     assert len(members) > 5
+    (folder,) = {found for pid in members for found in re.findall(r"/tmp/avo-run-\w+", command_line(pid))}
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     wait_for(lambda: not members & parents().keys())
@@ -349,6 +351,7 @@ def test_a_killed_run_leaves_no_process_and_can_be_resumed(drivers: Drivers) -> 
     assert output.splitlines()[-1] == "finished", output
     assert drivers.attempts() == before + 3
     assert StepState.RUNNING not in drivers.steps()
+    assert not Path(folder).exists()
 
 
 def test_ctrl_c_lets_workers_finish_what_they_hold(drivers: Drivers) -> None:
