@@ -206,8 +206,8 @@ class Chip:
         for partition, (missing, describe, site) in sorted(self._waiting.items()):
             place = int(missing().nonzero()[0])
             program = site.program(int(site.positions[place]))
-            name = self.clocks.partition(partition)
-            found.append(f"{name} of program {program} at {site.location} {describe(place)}")
+            part = f"{self.clocks.partition(partition)} of " if self.clocks.partitions > 1 else ""
+            found.append(f"{part}program {program} at {site.location} {describe(place)}")
         ended = [self.clocks.partition(i) for i, each in enumerate(self._running) if each.done]
         ends = f"; {', '.join(ended)} ended" if ended else ""
         return f"deadlock: {'; '.join(found)}{ends}"

@@ -360,7 +360,7 @@ def too_few_bytes(desc, STUCK: gl.constexpr):
             lambda stuck: too_few_bytes[(1,)](
                 TensorDescriptor.from_tensor(torch.zeros(64, 64).half(), [64, 64], TILE), stuck, num_warps=4
             ),
-            "the program of program .* which lacks 0 arrivals and 16 bytes$",
+            "deadlock: program .* which lacks 0 arrivals and 16 bytes$",
         ),
     ],
 )
