@@ -83,4 +83,4 @@ def _median(points: Sequence[Point | None]) -> str:
     attempts, looks, seconds = of(lambda p: p.attempts), of(lambda p: p.looks), of(lambda p: p.seconds)
     if math.isinf(attempts):
         return f"not in {ATTEMPTS}"
-    return f"{attempts:.0f} attempts, {looks:.0f} looks, {seconds / 60:.1f} min"
+    return f"{attempts:.0f} attempt{'s' * (attempts != 1)}, {looks:.0f} looks, {seconds / 60:.1f} min"

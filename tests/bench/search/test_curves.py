@@ -22,7 +22,7 @@ RECORDS = [
 def test_the_table_has_the_median_of_what_each_level_took_and_says_what_was_not_run() -> None:
     lines = list(table(RECORDS))
     assert lines[2] == (
-        "| mha | h100 | `mutate` | 3 of 5 | 1 attempts, 24 looks, 1.5 min | 2 attempts, 48 looks, 2.0 min "
+        "| mha | h100 | `mutate` | 3 of 5 | 1 attempt, 24 looks, 1.5 min | 2 attempts, 48 looks, 2.0 min "
         "| 2 attempts, 48 looks, 2.0 min |"
     )
     assert lines[3] == ("| mha | h100 | `tpe` | 1 of 5 | 60 attempts, 1440 looks, 100.0 min | not in 60 | not in 60 |")
