@@ -58,7 +58,7 @@ _COUNTED = {
     "function": "math.cos math.erf math.log math.log2 math.rsqrt math.sin math.sqrt tt.precise_sqrt",
     "division": "arith.divf arith.divsi arith.divui arith.remf arith.remsi arith.remui tt.approx_divf tt.precise_divf",
     "float": "arith.addf arith.maximumf arith.maxnumf arith.minimumf arith.minnumf arith.mulf arith.negf arith.subf "
-    "math.absf math.ceil math.floor math.fma tt.clampf",
+    "math.absf math.ceil math.floor math.fma tt.clampf ttng.packed_arith",
     "integer": "arith.addi arith.andi arith.maxsi arith.maxui arith.minsi arith.minui arith.muli arith.ori arith.shli "
     "arith.shrsi arith.shrui arith.subi arith.xori math.absi tt.mulhiui",
     "compare": "arith.cmpf arith.cmpi",

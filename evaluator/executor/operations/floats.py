@@ -149,6 +149,26 @@ def _float(op: Op, types: Types) -> Elementwise:
     return _FLOAT[op.name]
 
 
+_PACKED: dict[str, Elementwise] = {
+    "add": torch.add,
+    "sub": torch.sub,
+    "mul": torch.mul,
+    "fma": fused,
+    "min": fmin,
+    "max": fmax,
+}
+
+
+@elementwise("ttng.packed_arith")
+def _packed(op: Op, types: Types) -> Elementwise:
+    """Return the arithmetic of pairs of elements, which is that of single ones."""
+    check_variant(op, words=_PACKED)
+    if len(op.words) != 1 or len(op.operands) != (3 if op.words[0] == "fma" else 2):
+        raise UnsupportedOperation(f"{op.name} {' '.join(op.words)[:60]} of {len(op.operands)} values", op.location)
+    one_element(op, types, FLOATS)
+    return _PACKED[op.words[0]]
+
+
 @elementwise("math.absf")
 def _absf(op: Op, types: Types) -> Elementwise:
     check_variant(op)

@@ -9,7 +9,15 @@ import torch
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
-from triton.experimental.gluon.language.nvidia.blackwell import TensorMemoryLayout, allocate_tensor_memory, tcgen05_copy
+from triton.experimental.gluon.language.nvidia.blackwell import (
+    TensorMemoryLayout,
+    add2,
+    allocate_tensor_memory,
+    fma2,
+    mul2,
+    sub2,
+    tcgen05_copy,
+)
 from triton.experimental.gluon.language.nvidia.blackwell import tma as blackwell_tma
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
@@ -381,3 +389,19 @@ def test_barriers_that_are_allocated_in_a_loop_are_no_others() -> None:
         barriers_of_each_pass[(1,)](y, num_warps=4)
     assert session.report().clean
     assert y.tolist() == [1]
+
+
+@gluon.jit
+def in_pairs(x, y):
+    layout: gl.constexpr = gl.BlockedLayout([2], [32], [4], [0])
+    i = gl.arange(0, 256, layout)
+    value = gl.load(x + i)
+    gl.store(y + i, sub2(fma2(value, value, add2(value, 1.0)), mul2(value, 0.5)))
+
+
+def test_arithmetic_in_pairs_is_that_of_elements() -> None:
+    x, y = torch.randn(256), torch.empty(256)
+    with offline(target="b200") as session:
+        in_pairs[(1,)](x, y, num_warps=4)
+    assert session.report().clean
+    assert torch.allclose(y, x * x + x + 1 - x / 2, atol=1e-6)
