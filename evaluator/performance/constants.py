@@ -78,6 +78,8 @@ class Constants:
     """Latency of a load that HBM serves, in clocks."""
     flushed_latency: float
     """Latency of a load that HBM serves while L2 is full of lines that must be written back first, in clocks."""
+    flushed_dirty: float
+    """Share of an L2 overwritten before a launch that is still to be written back to HBM when it starts."""
     l2_merging: float
     """Share of the requests for lines that other SMs ask for at the same time that L2 need not serve again."""
     l2_share: float
@@ -146,7 +148,7 @@ _ALL: dict[str, Figure] = {
     "fence_latency": _estimate(20, 60, 10, "a trip through the load-store unit"),
     "wgmma_latency": _estimate(60, 100, 30, "about twice that of mma.sync"),
     "wgmma_drain": _estimate(32, 64, 0, "half of a product's latency cannot be filled by another warpgroup"),
-    "wgmma_queue": _fitted(256, 128, 384, "matrix products that issue copies while the tensor cores work"),
+    "wgmma_queue": _fitted(384, 256, 512, "matrix products that issue copies while the tensor cores work"),
     "wgmma_in_turn": _estimate(
         1,
         1,
@@ -163,10 +165,16 @@ _ALL: dict[str, Figure] = {
         "unloaded, gpu-benches, gpu-latency has 265 clocks for the near half of an H100's L2, 475 for the far half",
     ),
     "hbm_latency": _fitted(
-        940, 1150, 750, "under load; gpu-benches, gpu-latency has 650 clocks on an H100 without load"
+        815, 1000, 650, "under load; gpu-benches, gpu-latency has 650 clocks on an H100 without load"
     ),
     "flushed_latency": _fitted(
-        540, 800, 300, "on top of hbm_latency, for the first bytes that fill an L2 full of lines to be written back"
+        430, 640, 240, "on top of hbm_latency, for the first bytes that fill an L2 full of lines to be written back"
+    ),
+    "flushed_dirty": _fitted(
+        0.5,
+        0.7,
+        0.3,
+        "matrix products: what they take on top of the time for their bytes is that of half of L2",
     ),
     "l2_merging": _fitted(
         0.6,
@@ -178,10 +186,10 @@ _ALL: dict[str, Figure] = {
     "l2_most_bytes": _fitted(
         80, 64, 96, "more than the 64 bytes that the port of an L2 slice delivers, as requests are merged before"
     ),
-    "hbm_share": _fitted(0.91, 0.88, 0.94, "long streams"),
+    "hbm_share": _fitted(0.93, 0.9, 0.96, "long streams"),
     "half_line_cost": _fitted(1.35, 1.45, 1.2, "tiles with rows of 64 bytes against those with longer rows"),
-    "issue_power": _fitted(0.8, 1.0, 0.5, "attention with much work besides its products"),
-    "overlap": _fitted(2.7, 2.7, 2.7, "matrix products and attention that memory nearly limits"),
+    "issue_power": _fitted(0.9, 1.1, 0.6, "attention with much work besides its products"),
+    "overlap": _fitted(3.2, 3.2, 3.2, "matrix products and attention that memory nearly limits"),
     "free_clock": _estimate(1.0, 0.95, 1.05, "the boost clock is held without tensor load"),
     "event_us": _fitted(3.4, 3.9, 2.9, "smallest kernels timed by do_bench"),
     "launch_us": _fitted(2.0, 2.3, 1.7, "smallest kernels timed by do_bench"),
@@ -199,7 +207,7 @@ _BY_ARCH: dict[int, dict[str, Figure]] = {
         "l2_bytes": _known(35.5, f"{_GPU_BENCHES}: A100 80 GB, 5.4 TB/s at 1.41 GHz", slow=33),
         "mma_sync_share": _known(1.0, _LUO),
         "l2_hit_latency": _fitted(410, 480, 330, "attention with a warm L2"),
-        "hbm_share": _fitted(0.8, 0.76, 0.86, "long streams"),
+        "hbm_share": _fitted(0.78, 0.74, 0.82, "long streams"),
         "event_us": _fitted(4.4, 5.0, 3.8, "smallest kernels timed by do_bench"),
         "graph_us": _fitted(1.5, 1.8, 1.2, "smallest kernels in a CUDA graph"),
     },

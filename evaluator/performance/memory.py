@@ -62,12 +62,12 @@ def traffic(work: LaunchWork, target: Target, timing: Timing, table: Constants) 
         return Traffic(asked, asked, 0.0, table.global_latency)
     sample = min(work.programs, SAMPLED_PROGRAMS)
     groups = work.programs / sample
-    each = [access.program_bytes * _times(work, access) for access in work.accesses]
+    each = [_asked(access) * _times(work, access) for access in work.accesses]
     once = [_distinct(work, access, sample) for access in work.accesses]
     together = sum(once)
     capacity = target.l2_bytes * table.l2_share
     lost = _ramp(together / capacity)
-    hbm = 0.0
+    hbm = written = 0.0
     missing = {}
     buffers = dict.fromkeys(access.buffer for access in work.accesses)
     footprints = {
@@ -80,17 +80,20 @@ def traffic(work: LaunchWork, target: Target, timing: Timing, table: Constants) 
     kept = 0.0 if timing.cold else 1 - _ramp(sum(footprints.values()) / capacity)
     for buffer in buffers:
         here = [place for place, access in enumerate(work.accesses) if access.buffer == buffer]
-        touched = sum(each[place] * work.accesses[place].distinct for place in here)
+        touched = sum(each[place] * _share(work.accesses[place]) for place in here)
         first = footprints[buffer]
         through = first * (1 - kept) + max(0.0, touched - first) * lost
         missing[buffer] = min(1.0, through / touched) if touched else 0.0
         run = sum(each[i] * work.accesses[i].run_bytes for i in here) / max(1.0, sum(each[i] for i in here))
         hbm += through * _piece(run, table)
+        if all(work.accesses[place].writes for place in here):
+            written += through
     merged = sum(
-        bytes_ * (1 - table.l2_merging * (1 - access.distinct))
+        bytes_ * (1 - table.l2_merging * (1 - _share(access)))
         for bytes_, access in zip(each, work.accesses, strict=True)
     )
     dirty = min(1.0, target.l2_bytes / max(1.0, hbm)) if timing.cold else 0.0
+    hbm += dirty * (table.flushed_dirty * hbm - written)  # what was there must go first; what is written stays
     far = table.hbm_latency + dirty * table.flushed_latency
     latency = table.l2_hit_latency + _missing(work, each, missing) * (far - table.l2_hit_latency)
     return Traffic(sum(each), merged, hbm, latency)
@@ -123,6 +126,16 @@ def _l1_hits(binary: Binary, accesses: tuple[Access, ...]) -> frozenset[int]:
         for line, found in loads.items()
         for index in found[0 if few[line].fresh < _REPEATED else max(1, round(few[line].program_lines)) :]
     )
+
+
+def _asked(access: Access) -> float:
+    """Return the bytes that one program asks of L2 each time: each line once, as L1 has it for the other threads."""
+    return min(access.program_bytes, _LINE * access.program_lines)
+
+
+def _share(access: Access) -> float:
+    """Return the share of these bytes that is left when programs ask for the same at once."""
+    return min(1.0, access.distinct * access.program_bytes / _asked(access))
 
 
 def _times(work: LaunchWork, access: Access) -> float:

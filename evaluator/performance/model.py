@@ -146,8 +146,11 @@ class LaunchTime:
 
     @property
     def seconds(self) -> float:
-        """The time of all three together: a little more than the longest, as their peaks do not coincide."""
-        return float(np.linalg.norm((self.compute, self.l2, self.hbm), self.conditions.table.overlap))
+        """The time of all together: a little more than the longest, as their peaks do not coincide.
+
+        Loads are played at the rate that L2 has for them, so what the SMs need holds what waiting for L2 costs.
+        """
+        return float(np.linalg.norm((max(self.compute, self.l2), self.hbm), self.conditions.table.overlap))
 
     @property
     def limiter(self) -> str:
