@@ -225,7 +225,8 @@ def test_waiting_for_l2_is_not_charged_twice() -> None:
     body = replace(PRODUCT, load_bytes=PASS * TABLE.l2_bytes)  # L2 is busy for as long as the SMs, but for the prologue
     made = time([launch(loop([640] * 132, body))], passed(PASS)).launches[0]
     assert made.l2 == pytest.approx(made.compute, rel=0.01)
-    assert made.seconds == pytest.approx(max(made.compute, made.l2))  # the SMs were played at the rate that L2 has for them
+    # the SMs were played at the rate that L2 has for them
+    assert made.seconds == pytest.approx(max(made.compute, made.l2))
 
 
 def test_a_launch_says_what_is_not_known_of_it() -> None:
