@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._dynamo.exc import FailOnRecompileLimitHit
 from torch.nn.attention import SDPBackend
 
 from evaluator.cuda import baselines
@@ -106,7 +107,7 @@ def test_every_shape_is_compiled_and_none_is_computed_eagerly_as_flexattention(m
     assert len(compiled) == 3
     monkeypatch.setattr(baselines, "_SHAPES", 1)
     q = torch.randn(1, 1, 32, 128)
-    with pytest.raises(RuntimeError, match="fullgraph"):
+    with pytest.raises(FailOnRecompileLimitHit, match="fullgraph"):
         baselines.flex(Case("", 1, 1, 1, 32, 32, 128, False), torch.device("cpu"), backend)(q, q, q)
 
 
