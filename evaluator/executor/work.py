@@ -189,12 +189,8 @@ def _arithmetic(op: Op, types: Sequence[Type]) -> Operations:
     if name is None or not op.results:
         return Counter()
     element = types[(op.operands if name in ("compare", "convert") else op.results)[0]].element
-    return Counter(
-        {
-            OpKind(name, element): types[op.results[0]].elements
-            * (2 if op.name == "math.fma" or "fma" in op.words else 1)
-        }
-    )
+    per_element = 2 if op.name == "math.fma" or "fma" in op.words else 1
+    return Counter({OpKind(name, element): types[op.results[0]].elements * per_element})
 
 
 def _kind(op: Op) -> str | None:
