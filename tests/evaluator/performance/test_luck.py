@@ -152,7 +152,7 @@ def test_independent_statements_in_another_order_make_no_difference() -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
 def test_no_order_of_independent_statements_makes_a_difference(causal: bool) -> None:
-    assert spread([predict_time([work(order, causal)], H100).us for order in ORDERS]) < 0.025
+    assert spread([predict_time([work(order, causal)], H100).us for order in ORDERS]) < 0.02
 
 
 def test_other_random_numbers_make_no_difference() -> None:
