@@ -91,6 +91,8 @@ class Clocks:
         """Let a partition know what all do, asynchronous operations apart that none has waited for."""
         for table in (self.known, self.fenced):
             table[rows, partition] = table[rows].amax(1)
+        for other in range(self.partitions):
+            self.release(rows, other)
 
     def words(self, actor: int, barriers: list[str]) -> str:
         """Return what an actor is called in messages."""

@@ -167,6 +167,29 @@ def partitions_without_a_barrier(desc, RIGHT: gl.constexpr):
 
 
 @gluon.jit
+def do_nothing(tile, ready, RIGHT: gl.constexpr):
+    pass
+
+
+@gluon.jit
+def arrive_for_another(tile, ready, RIGHT: gl.constexpr):
+    if not RIGHT:
+        mbarrier.arrive(ready)
+
+
+@gluon.jit
+def partitions_that_meet_twice(desc, RIGHT: gl.constexpr):
+    tile = gl.allocate_shared_memory(gl.float16, [64, 64], desc.layout)
+    ready = mbarrier.allocate_mbarrier()
+    mbarrier.init(ready, count=1)
+    args = (tile, ready, RIGHT)
+    gl.warp_specialize([(write_tile, (tile, ready, False)), (do_nothing, args), (do_nothing, args)], [4, 4], [24, 24])
+    gl.warp_specialize(
+        [(read_tile, (tile, ready, True)), (write_tile, args), (arrive_for_another, args)], [4, 4], [24, 24]
+    )
+
+
+@gluon.jit
 def operand_of_wgmma_overwritten(desc, RIGHT: gl.constexpr):
     ones = gl.full([64, 64], 1.0, gl.float16, LAYOUT)
     a = gl.allocate_shared_memory(gl.float16, [64, 64], desc.layout, ones)
@@ -234,6 +257,10 @@ FOUND: dict[str, tuple[Any, str, str, str]] = {
     "partitions that meet at no barrier": (
         partitions_without_a_barrier, "h100", EARLY,
         "partition 0 reads tile of .*, which the default partition may still be writing",
+    ),
+    "partitions that met before": (
+        partitions_that_meet_twice, "h100", EARLY,
+        "the default partition reads tile of .*, which partition 0 may still be writing",
     ),
     "a store over an operand of wgmma": (
         operand_of_wgmma_overwritten, "h100", EARLY, r"which an asynchronous product \(wgmma\) of the program may",
