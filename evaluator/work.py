@@ -134,7 +134,8 @@ def side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:
     """Return work in which partitions of a warp-specialised region, which run at the same time, are counted together.
 
     The loops of all ``roles``, see ``Counted``, are added to those of the one with most loops, in order; of several, of
-    the one that does most matrix products. Loops without a counterpart count as outside.
+    the one that does most matrix products. Loops without a counterpart count as outside. An access then asks for what it
+    asks for in a pass of the loop that it is counted in.
     """
     of_role = {role: [i for i, each in enumerate(roles) if each == role] for role in sorted(set(roles))}
     if len(of_role) < 2:
@@ -150,17 +151,27 @@ def side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:
     places = of_role.pop(main)
     bodies = {i: loops[i].body for i in places}
     counted_in: dict[int | None, int | None] = {i: place for place, i in enumerate(places)}
+    passes: dict[int | None, float] = {}
     for theirs in of_role.values():
         for i, place in zip(theirs, places if len(theirs) == len(places) else [None] * len(theirs), strict=True):
             trips = float(loops[i].trips.sum())
             if place is not None and loops[place].trips.any():
-                bodies[place] = _sum(bodies[place], loops[i].body, trips / float(loops[place].trips.sum()))
+                passes[i] = trips / float(loops[place].trips.sum())
+                bodies[place] = _sum(bodies[place], loops[i].body, passes[i])
                 counted_in[i] = counted_in[place]
             else:
-                outside = _sum(outside, loops[i].body, trips / work.programs)
+                passes[i] = trips / work.programs
+                outside = _sum(outside, loops[i].body, passes[i])
     merged = tuple(replace(loops[i], parent=counted_in.get(loops[i].parent), body=bodies[i]) for i in places)
-    accesses = tuple(replace(access, loop=counted_in.get(access.loop)) for access in work.accesses)
+    accesses = tuple(
+        _repeated(replace(access, loop=counted_in.get(access.loop)), passes.get(access.loop, 1.0))
+        for access in work.accesses
+    )
     return replace(work, loops=merged, outside=outside, accesses=accesses)
+
+
+def _repeated(access: Access, times: float) -> Access:
+    return replace(access, program_bytes=access.program_bytes * times, program_lines=access.program_lines * times)
 
 
 def _sum(body: Body, other: Body, times: float) -> Body:
