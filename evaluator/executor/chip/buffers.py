@@ -4,6 +4,7 @@ Contents lie in the order of the elements, not of the layout. A buffer is divide
 that no view so far has told apart.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -50,6 +51,19 @@ def pieces(view: BufferView, active: Tensor | None, programs: int) -> Iterator[P
             yield Piece(None if bool(here.all()) else here.nonzero().flatten(), offset)
 
 
+def _unwritten(block: Type) -> Tensor:
+    """Return the bytes of a buffer that nobody has written, int8 [bytes].
+
+    They are not to pass for a result: NaN is left after any product, even by 0, but not after a maximum.
+    """
+    kind = DTYPES[block.element]
+    if kind == torch.bool:
+        return torch.arange(block.elements, dtype=torch.int8) % 2
+    limits = torch.finfo(kind) if kind.is_floating_point else torch.iinfo(kind)
+    items = torch.tensor([math.nan if kind.is_floating_point else -1, limits.max, limits.min], dtype=kind)
+    return items.view(torch.int8).repeat(-(-block.elements // 3))[: block.elements * block.item_bytes]
+
+
 class Buffer:
     """One allocation, for a number of programs (rows)."""
 
@@ -61,8 +75,7 @@ class Buffer:
         """Number of the barrier in its first item, where it may hold barriers; -1 where not."""
         size = block.elements * block.item_bytes
         self._every = torch.arange(rows)
-        # NaN and -1: what nobody has written is not to pass for a result.
-        self._data = torch.full((rows, size), -1, dtype=torch.int8)
+        self._data = _unwritten(block).repeat(rows, 1)
         self._part_of: npt.NDArray[np.int32] = np.zeros(size, dtype=np.int32)
         self._parts: dict[Span, Tensor] = {}
         self.writer = torch.full((rows, 1), NOBODY, dtype=torch.int64)

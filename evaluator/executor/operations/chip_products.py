@@ -11,7 +11,7 @@ from evaluator.executor.operations.barriers import commit
 from evaluator.executor.operations.on_chip import block_of, give_tokens, load, on_chip, store, values, where
 from evaluator.executor.operations.products import check_product, product
 from evaluator.executor.operations.registry import Types, check_variant, step
-from evaluator.executor.values import full
+from evaluator.executor.values import DTYPES, full
 
 Tensor = torch.Tensor
 
@@ -84,7 +84,7 @@ def _tensor_core_product(op: Op, types: Types) -> Step:
         writes = Access("writes", reads.actor, reads.time, in_order=True)
         if active is None or bool(active.any()):
             used = frame.tensor(use).view(-1, 1, 1)
-            added = torch.zeros(1, 1, 1, dtype=torch.float32)
+            added = torch.zeros(1, 1, 1, dtype=DTYPES[kinds[2].element])
             if bool(used.any()):
                 held = load(frame, chip, op, d, Access("reads", reads.actor, reads.time, in_order=True))
                 added = held if bool(used.all()) else torch.where(used, held, torch.zeros((), dtype=held.dtype))

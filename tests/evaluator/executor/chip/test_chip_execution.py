@@ -16,7 +16,9 @@ from triton.experimental.gluon.language.nvidia.blackwell import (
     fma2,
     mul2,
     sub2,
+    tcgen05_commit,
     tcgen05_copy,
+    tcgen05_mma,
 )
 from triton.experimental.gluon.language.nvidia.blackwell import tma as blackwell_tma
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma
@@ -324,7 +326,7 @@ def copied_by_the_tensor_core(x, y):
     done = mbarrier.allocate_mbarrier()
     mbarrier.init(done, count=1)
     tcgen05_copy(held, target)
-    gl.nvidia.blackwell.tcgen05_commit(done)
+    tcgen05_commit(done)
     mbarrier.wait(done, 0)
     gl.store(y + places, target.load(layout))
 
@@ -335,6 +337,62 @@ def test_the_tensor_core_copies_shared_into_tensor_memory() -> None:
         copied_by_the_tensor_core[(1,)](x, y, num_warps=4)
     assert session.report().clean
     assert torch.equal(y, x)
+
+
+@gluon.jit
+def product_of_bytes(y):
+    tile: gl.constexpr = gl.NVMMASharedLayout(128, 8, rank=2)
+    spread: gl.constexpr = gl.BlockedLayout([1, 16], [8, 4], [4, 1], [1, 0])
+    twos = gl.allocate_shared_memory(gl.int8, [128, 128], tile, gl.full([128, 128], 2, gl.int8, spread))
+    acc = allocate_tensor_memory(gl.int32, [128, 128], TensorMemoryLayout([128, 128], col_stride=1))
+    done = mbarrier.allocate_mbarrier()
+    mbarrier.init(done, count=1)
+    fence_async_shared()
+    tcgen05_mma(twos, twos, acc, use_acc=False)
+    tcgen05_commit(done)
+    mbarrier.wait(done, 0)
+    layout: gl.constexpr = gl.BlockedLayout([1, 128], [32, 1], [4, 1], [0, 1])
+    rows, columns = gl.arange(0, 128, gl.SliceLayout(1, layout)), gl.arange(0, 128, gl.SliceLayout(0, layout))
+    gl.store(y + rows[:, None] * 128 + columns[None, :], acc.load(layout))
+
+
+def test_a_product_of_integers_that_begins_at_zero_is_one_of_integers() -> None:
+    y = torch.empty(128, 128, dtype=torch.int32)
+    with offline(target="b200") as session:
+        product_of_bytes[(1,)](y, num_warps=4)
+    assert session.report().clean
+    assert y.unique().tolist() == [4 * 128]
+
+
+@gluon.jit
+def unwritten(y, KIND: gl.constexpr, HOW: gl.constexpr):
+    layout: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
+    found = gl.allocate_shared_memory(KIND, [128], gl.SwizzledSharedLayout(1, 1, 1, [0])).load(layout)
+    if HOW == "max":
+        found = gl.maximum(found, 0)
+    elif HOW == "min":
+        found = gl.minimum(found, 0)
+    else:
+        found = found * 0
+    gl.store(y + gl.arange(0, 128, layout), found)
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "dtype"),
+    [
+        ("max", gl.float32, torch.float32),
+        ("min", gl.bfloat16, torch.bfloat16),
+        ("scaled", gl.float16, torch.float16),
+        ("max", gl.int32, torch.int32),
+        ("min", gl.int32, torch.int32),
+    ],
+)
+def test_what_nobody_has_written_passes_for_no_result(how: str, kind: object, dtype: torch.dtype) -> None:
+    y = torch.empty(128, dtype=dtype)
+    with offline() as session:
+        unwritten[(1,)](y, kind, how, num_warps=4)
+    assert [note.kind for note in session.report().notes] == ["read of uninitialised memory"]
+    assert not y.eq(0).all()
 
 
 @gluon.jit
