@@ -134,8 +134,8 @@ def side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:
     """Return work in which partitions of a warp-specialised region, which run at the same time, are counted together.
 
     The loops of all ``roles``, see ``Counted``, are added to those of the one with most loops, in order; of several, of
-    the one that does most matrix products. Loops without a counterpart count as outside. An access then asks for what it
-    asks for in a pass of the loop that it is counted in.
+    the one that does most matrix products. Loops without a counterpart count as outside. An access then asks each time
+    for what it asks for in a pass of the loop that it is counted in.
     """
     of_role = {role: [i for i, each in enumerate(roles) if each == role] for role in sorted(set(roles))}
     if len(of_role) < 2:
