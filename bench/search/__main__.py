@@ -5,8 +5,9 @@ python -m bench.search --problem mha --operator mutate     does some of them
 python -m bench.search --write                             does none, and puts table and picture into docs/search.md
 
 Each run has one worker and ends when its best version has 98% of the best score known (bench/known), or after 60
-attempts. Its record is a file in --records. A run that was stopped is done again, but what the judge said is kept in
---answers, so that it takes little time; all runs share these answers. Every speed is predicted, on the suite quick.
+attempts. Its record is a file in --records. A record counts as missing once the best score known is another, because a
+better kernel was found or the model has changed. A run that was stopped is done again, but what the judge said is kept
+in --answers, so that it takes little time; all runs share these answers. Every speed is predicted, on the suite quick.
 """
 
 import argparse
@@ -26,7 +27,9 @@ PAGE, PICTURE = ROOT / "docs" / "search.md", ROOT / "docs" / "pictures" / "searc
 
 def main() -> None:
     """Do what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--problem", nargs="+", choices=PROBLEMS, default=PROBLEMS)
     parser.add_argument("--target", nargs="+", choices=TARGETS, default=TARGETS)
     parser.add_argument("--operator", nargs="+", choices=OPERATORS, default=OPERATORS)
@@ -41,7 +44,7 @@ def main() -> None:
         with multiprocessing.get_context("spawn").Pool(asked.processes, maxtasksperchild=1) as pool:
             for _ in pool.imap_unordered(partial(make, records=asked.records, answers=asked.answers), wanted):
                 pass
-    found = read(asked.records)
+    found = read(asked.records, asked.answers)
     table = "\n".join(curves.table(found))
     print(table)
     if asked.write:

@@ -1,5 +1,6 @@
 """Runs of one operator on one problem and target, in this process, until a goal is reached; each leaves a record."""
 
+import math
 import subprocess
 import tempfile
 import time
@@ -19,6 +20,7 @@ from avo.search.step import Work
 from bench.known.__main__ import SUITE, sources
 from bench.search.remembering import ROOT, RememberingJudge
 from evaluator.candidate import Candidate
+from evaluator.evaluators import Evaluator
 from evaluator.targets import get_target
 from knowledge_base.library import Library
 from lineage_db.store import Store
@@ -76,16 +78,29 @@ class Record:
 
 
 def make(place: Place, records: Path, answers: Path) -> Record:
-    """Return the record of a run, after doing the run if there is none.
+    """Return the record of a run, after doing the run if there is none that holds.
 
     A run that was stopped starts again, but the judge remembers what it was asked: this takes little time.
     """
     path = records / f"{place.name}.json"
-    if not path.exists():
-        record = search(place, answers)
-        records.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
-    return msgspec.json.decode(path.read_bytes(), type=Record)
+    if path.exists() and holds(record := _decoded(path), answers):
+        return record
+    record = search(place, answers)
+    records.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
+    return record
+
+
+def holds(record: Record, answers: Path) -> bool:
+    """Whether the best score known is still the one of the run: a better kernel or another model makes it another."""
+    with RememberingJudge(record.place.target, SUITE, answers) as judge:
+        return math.isclose(record.known, best_known(record.place, judge), rel_tol=1e-6)
+
+
+def best_known(place: Place, judge: Evaluator) -> float:
+    """Return the TFLOPS of the best kernel known."""
+    source = sources()[place.problem, place.target]
+    return judge.evaluate(Candidate(place.problem, source)).geomean_tflops
 
 
 def operator_of(place: Place) -> VariationOperator:
@@ -109,7 +124,7 @@ def search(place: Place, answers: Path) -> Record:
         Store.open(str(Path(folder, "lineage.db"))) as store,
         RememberingJudge(target, SUITE, answers) as judge,
     ):
-        known = judge.evaluate(Candidate(problem, sources()[problem, target])).geomean_tflops
+        known = best_known(place, judge)
         stored = {**config.model_dump(), START: start}
         run = store.create_run(
             name=place.name, problem=problem, target=target, suite=SUITE, operator=place.operator, seed=place.seed,
@@ -131,9 +146,9 @@ def search(place: Place, answers: Path) -> Record:
         return Record(place, known, _commit(), tuple(points))
 
 
-def read(records: Path) -> list[Record]:
-    """Return the records that there are."""
-    return [msgspec.json.decode(path.read_bytes(), type=Record) for path in sorted(records.glob("*.json"))]
+def read(records: Path, answers: Path) -> list[Record]:
+    """Return the records that hold."""
+    return [record for path in sorted(records.glob("*.json")) if holds(record := _decoded(path), answers)]
 
 
 def places(problems: Sequence[str], targets: Sequence[str], operators: Sequence[str]) -> list[Place]:
@@ -145,6 +160,10 @@ def places(problems: Sequence[str], targets: Sequence[str], operators: Sequence[
         for target in targets
         for operator in operators
     ]
+
+
+def _decoded(path: Path) -> Record:
+    return msgspec.json.decode(path.read_bytes(), type=Record)
 
 
 def _best(store: Store, run_id: int) -> float:

@@ -8,13 +8,14 @@ import pytest
 
 from bench.search import runs
 from bench.search.remembering import RememberingJudge
-from bench.search.runs import Place, make, places
+from bench.search.runs import Place, make, places, read
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation
 from evaluator.evaluators import FakeEvaluator
 from tests.avo.fakes import Climber, Scripted, correct, judge, proposing
 
 PLACE = Place("mha", "h100", "mutate", 0)
+KNOWN = {"best known": 120.0, "better": 121.0}
 
 
 class Counted:
@@ -33,8 +34,8 @@ class Counted:
         return made
 
     def verdict(self, candidate: Candidate) -> Evaluation:
-        """Return what the world says; the seed is a line of it, and the best kernel known has 120 TFLOPS."""
-        return correct(120.0) if candidate.source == "best known" else judge(candidate)
+        """Return what the world says; the seed is a line of it, and the kernels that are known have these TFLOPS."""
+        return correct(KNOWN[candidate.source]) if candidate.source in KNOWN else judge(candidate)
 
 
 @pytest.fixture
@@ -74,6 +75,20 @@ def test_a_run_that_is_done_again_asks_the_judge_nothing_new(
     again = make(PLACE, tmp_path / "two", judges.folder)
     assert len(judges.asked) == asked
     assert [point.tflops for point in again.points] == [point.tflops for point in first.points]
+
+
+def test_a_record_does_not_count_once_the_best_score_known_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judges: Counted
+) -> None:
+    records = tmp_path / "records"
+    monkeypatch.setattr(runs, "operator_of", lambda place: Climber())
+    first = make(PLACE, records, judges.folder)
+    assert read(records, judges.folder) == [first]
+    monkeypatch.setattr(runs, "sources", lambda: {("mha", "h100"): "better"})
+    assert read(records, judges.folder) == []
+    again = make(PLACE, records, judges.folder)
+    assert (first.known, again.known) == (pytest.approx(120.0), pytest.approx(121.0))
+    assert read(records, judges.folder) == [again]
 
 
 def test_a_run_ends_where_its_operator_has_nothing_left(
