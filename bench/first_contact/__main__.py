@@ -2,14 +2,15 @@
 
 python -m bench.first_contact [--minutes 10] [--out FOLDER] [--steps NAME,...] [--list]
 
-Needs torch, Triton and numpy, and a CUDA GPU. What else judging needs, msgspec and nvidia-ml-py, is fetched by pip into
-the folder if it is not installed. Each step runs in a process and within a limit of its own; what fails is noted, and
-the next begins. Send the archive back as data: attach it to an issue, or add the files of its folder ``timings`` to
+Needs torch, Triton and numpy, and a CUDA GPU. What else is needed, msgspec, nvidia-ml-py and libcst, is fetched by pip
+into the folder if it is not installed. Each step runs in a process and within a limit of its own; what fails is noted,
+and the next begins. Send the archive back as data: attach it to an issue, or add the files of its folder ``timings`` to
 ``bench/timings`` in a pull request.
 """
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -36,8 +37,12 @@ STEPS = (
 CLOCKS = "clocks"
 """The step beside the others: it logs clocks, power and temperature."""
 REPOSITORY = Path(__file__).parents[2]
-_SMALL = {"msgspec": "msgspec", "pynvml": "nvidia-ml-py"}
-"""Modules that the evaluator needs besides torch, Triton and numpy, and the packages that bring them."""
+_SMALL = {"msgspec": "msgspec", "pynvml": "nvidia-ml-py", "libcst": "libcst"}
+"""Modules that steps need besides torch, Triton and numpy, and the packages that bring them. By the last one moves make
+the best kernels known of ``fsa``.
+"""
+_PACKAGES = "packages"
+"""Folder, below that of the evidence, of what was fetched."""
 
 
 def main(arguments: Sequence[str] | None = None, command: Sequence[str] | None = None) -> int:
@@ -71,6 +76,7 @@ def main(arguments: Sequence[str] | None = None, command: Sequence[str] | None =
     chosen = [step for step in STEPS if step.name in names]
     told = command or (sys.executable, "-m", "bench.first_contact.steps")
     outcomes = perform(chosen, folder, told, options.minutes, lambda text: print(text, flush=True), CLOCKS)
+    shutil.rmtree(folder / _PACKAGES, ignore_errors=True)  # it is no evidence
     done = sum(outcome.ending == "done" for outcome in outcomes)
     print(f"{done} of {len(outcomes)} steps are done; the evidence is in {pack(folder)}")
     print("Send it back as data: attach it to an issue, or add the files of its folder timings to bench/timings.")
@@ -81,7 +87,7 @@ def _fetched(folder: Path) -> str:
     """Make what the steps import importable for them; return why it is not."""
     paths = [str(REPOSITORY)]
     if lacking := [package for module, package in _SMALL.items() if find_spec(module) is None]:
-        packages = folder / "packages"
+        packages = folder / _PACKAGES
         install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(packages), *lacking]
         done = subprocess.run(install, capture_output=True, text=True, check=False)
         if done.returncode:

@@ -37,7 +37,6 @@ from evaluator.target import Target
 from evaluator.targets import get_target
 from seeds import fitting, seed_source
 
-HERE = Path(__file__).parent
 CARD_FILE = "card.json"
 VARIANTS = 40
 _KNOWN = {90: "h100", 100: "b200", 103: "b200"}
@@ -178,12 +177,14 @@ def faults(bench: Bench) -> None:
 
 def kernels(arch: int) -> Iterator[tuple[str, str, str]]:
     """Yield (problem, name, source) of the kernels to hold predictions against."""
+    from bench.known.__main__ import sources
+
+    best, target = sources(), _KNOWN.get(arch, "")
     for problem in ("mha", "fsa"):
         for name in fitting(problem, arch):
             yield problem, name, seed_source(problem, name)
-        known = HERE.parent / "known" / f"{problem}_{_KNOWN.get(arch)}.py"
-        if known.exists():
-            yield problem, f"the best known, {known.stem}", known.read_text()
+        if (problem, target) in best:
+            yield problem, f"the best known for {target}", best[problem, target]
 
 
 def predicted(bench: Bench) -> None:

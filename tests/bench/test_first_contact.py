@@ -13,7 +13,8 @@ import pytest
 from bench import timings
 from bench.first_contact import __main__ as command
 from bench.first_contact.runner import Step, perform
-from bench.first_contact.steps import STEPS, edited
+from bench.first_contact.steps import STEPS, edited, kernels
+from seeds import fitting
 
 SCRIPT = """
 case $0 in
@@ -93,6 +94,14 @@ def test_a_wrong_call_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_the_variants_are_forty_kernels() -> None:
     assert len({source for _, source in edited()}) == 40
+
+
+def test_predictions_are_held_against_the_seeds_and_the_best_kernels_known() -> None:
+    named = [(problem, name) for problem, name, source in kernels(90) if source]
+    seeds = [(problem, name) for problem in ("mha", "fsa") for name in fitting(problem, 90)]
+    best = [(problem, "the best known for h100") for problem in ("mha", "fsa")]
+    assert sorted(named) == sorted(seeds + best)
+    assert not any("best" in name for _, name, _ in kernels(80))
 
 
 @pytest.mark.long
