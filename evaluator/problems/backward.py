@@ -22,6 +22,7 @@ from evaluator.problems.dense import (
     of_any_length,
     outputs,
     plant_key,
+    published,
     qkv,
     query_shape,
     small,
@@ -280,8 +281,10 @@ def _paper(heads: int, kv_heads: int, suffix: str = "") -> tuple[BackwardCase, .
     )
 
 
-_TLX = "facebookexperimental/triton, pull request {}: H100, batches of 4, 48 heads (here 16)"
-_TLX_FULL, _TLX_CAUSAL = _TLX.format(3465), _TLX.format("3582") + "; from microseconds"
+_TLX = (
+    "facebookexperimental/triton, pull requests 3465 (full) and 3582 (causal; from microseconds): H100, batches of 4, "
+    "48 heads (here 16)"
+)
 _FA4 = "Dao-AILab/flash-attention, pull request 2280: sm_100, card not named, 16 heads in batches of 4"
 
 _MHA_PAPER = _paper(16, 16)
@@ -315,10 +318,8 @@ MHA_BACKWARD = AttentionBackward(
         ),
     },
     baselines=(
-        Baseline("FlashAttention-3", "h100", {"4k-full": 526.7, "8k-full": 564.3}, _TLX_FULL),
-        Baseline("Triton with TLX", "h100", {"4k-full": 517.7, "8k-full": 567.0}, _TLX_FULL),
-        Baseline("FlashAttention-3", "h100", {"4k-causal": 444.0, "8k-causal": 538.7}, _TLX_CAUSAL),
-        Baseline("Triton with TLX", "h100", {"4k-causal": 468.4, "8k-causal": 539.1}, _TLX_CAUSAL),
+        published("FlashAttention-3", "h100", (526.7, 564.3), (444.0, 538.7), _TLX, lengths_k=(4, 8)),
+        published("Triton with TLX", "h100", (517.7, 567.0), (468.4, 539.1), _TLX, lengths_k=(4, 8)),
         Baseline("FlashAttention-4, deterministic", "b200", {"8k-full": 1166.7, "8k-causal": 1097.2}, _FA4),
         Baseline("FlashAttention-4", "b200", {"8k-full": 1359.8, "8k-causal": 1208.6}, _FA4),
     ),

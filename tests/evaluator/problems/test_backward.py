@@ -126,8 +126,10 @@ def test_five_products_are_counted_and_every_tensor_once() -> None:
         assert MHA_BACKWARD.least_bytes(case) == rows * (4 * case.heads + 4 * case.kv_heads) + rows * case.heads // 64
 
 
-def test_published_figures_are_of_cases_that_exist() -> None:
+def test_published_figures_are_of_cases_that_exist_and_each_work_has_one_column() -> None:
     names = {case.name for case in MHA_BACKWARD.suites["paper"]}
+    columns = [(baseline.name, baseline.target) for baseline in MHA_BACKWARD.baselines]
+    assert len(set(columns)) == len(columns)
     assert all(baseline.tflops.keys() <= names and baseline.source for baseline in MHA_BACKWARD.baselines)
 
 
