@@ -17,7 +17,7 @@ from typing import Any
 
 from evaluator import cuda
 from evaluator.cuda.holding import hold
-from evaluator.errors import EvaluatorError
+from evaluator.errors import EvaluatorError, EvaluatorUnavailable
 from evaluator.evaluators import WALL_S
 from evaluator.isolation import Sandbox
 from evaluator.machine import choose_gpus
@@ -70,11 +70,15 @@ def end_with_reader(pipe: int) -> None:
     threading.Thread(target=watch, name="reader", daemon=True).start()
 
 
-def _keep(trace: Path | None, row: Mapping[str, Any]) -> None:
-    """Append what was timed; several judges may write to one file."""
-    if trace is not None:
+def _keep(trace: Path | None, *rows: Mapping[str, Any]) -> None:
+    """Append what was timed; several judges may write to one file. Raises ``EvaluatorUnavailable`` where none can."""
+    if trace is None:
+        return
+    try:
         with trace.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    except OSError as error:
+        raise EvaluatorUnavailable(f"--trace: cannot write {trace}: {error.strerror}") from None
 
 
 def main() -> int:
@@ -120,6 +124,7 @@ def main() -> int:
     try:
         target = get_target(options.target)
         options.sandbox.check()
+        _keep(options.trace)  # so that a wrong name is told before anything is judged
         held = hold(cuda.card()) if target.kind is ScoreKind.MEASURED else None
     except EvaluatorError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)

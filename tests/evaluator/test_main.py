@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from evaluator.__main__ import _cascade, _keep, _margin
+from evaluator.errors import EvaluatorUnavailable
 
 
 def test_a_cascade_is_a_fraction_from_zero_on_or_off() -> None:
@@ -46,3 +47,13 @@ def test_what_was_timed_is_appended_line_by_line(tmp_path: Path) -> None:
     for case in ("a", "b"):
         _keep(tmp_path / "trace", {"case": case})
     assert [json.loads(line)["case"] for line in (tmp_path / "trace").read_text().splitlines()] == ["a", "b"]
+
+
+def test_a_trace_that_cannot_be_written_is_no_candidates_fault_and_told_first(tmp_path: Path) -> None:
+    nowhere = tmp_path / "none" / "trace"
+    with pytest.raises(EvaluatorUnavailable, match=f"--trace: cannot write {nowhere}: No such file or directory"):
+        _keep(nowhere, {"case": "a"})
+    command = [sys.executable, "-m", "evaluator", "--target", "h100", "--trace", str(nowhere)]
+    done = subprocess.run(command, input="", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"python -m evaluator: --trace: cannot write {nowhere}: No such file or directory\n"
