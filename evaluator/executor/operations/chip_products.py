@@ -83,12 +83,14 @@ def _tensor_core_product(op: Op, types: Types) -> Step:
         reads = _give_work(frame, chip)
         writes = Access("writes", reads.actor, reads.time, in_order=True)
         if active is None or bool(active.any()):
-            used = frame.tensor(use).view(-1, 1, 1)
+            used = frame.tensor(use)
             added = torch.zeros(1, 1, 1, dtype=DTYPES[kinds[2].element])
             if bool(used.any()):
-                held = load(frame, chip, op, d, Access("reads", reads.actor, reads.time, in_order=True))
-                added = held if bool(used.all()) else torch.where(used, held, torch.zeros((), dtype=held.dtype))
-            result = multiply(load(frame, chip, op, a, reads), load(frame, chip, op, b, reads), added)
+                adding = used.expand(frame.programs) if active is None else active & used
+                held = load(frame, chip, op, d, Access("reads", reads.actor, reads.time, in_order=True), adding)
+                added = held if bool(used.all()) else torch.where(used.view(-1, 1, 1), held, added)
+            left, right = (load(frame, chip, op, slot, reads, active) for slot in (a, b))
+            result = multiply(left, right, added)
             store(frame, chip, op, d, result, writes, active)
         for signal, condition in pairs:
             signalled = where(frame, condition)

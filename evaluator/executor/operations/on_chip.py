@@ -64,10 +64,10 @@ def give_tokens(op: Op, types: Types, frame: Frame) -> None:
             frame.slots[slot] = torch.zeros(1, dtype=torch.bool)
 
 
-def load(frame: Frame, chip: Chip, op: Op, slot: int, access: Access = READ) -> Tensor:
-    """Return what a buffer holds [P, ...], after checking the access."""
+def load(frame: Frame, chip: Chip, op: Op, slot: int, access: Access = READ, active: Tensor | None = None) -> Tensor:
+    """Return what a buffer holds [P, ...], after checking the access of the programs that are ``active`` [P]."""
     view = view_of(frame, slot)
-    chip.access(frame, site(frame, op), view, access)
+    chip.access(frame, site(frame, op), view, access, active)
     return view.buffer.read(view, chip.rows(frame))
 
 

@@ -365,6 +365,35 @@ def test_a_product_of_integers_that_begins_at_zero_is_one_of_integers() -> None:
 
 
 @gluon.jit
+def product_of_one_program(desc, y):
+    first = gl.program_id(0) == 0
+    tile = gl.allocate_shared_memory(gl.float16, [128, 128], desc.layout)
+    acc = allocate_tensor_memory(gl.float32, [128, 128], TensorMemoryLayout([128, 128], col_stride=1))
+    ready, done = mbarrier.allocate_mbarrier(), mbarrier.allocate_mbarrier()
+    mbarrier.init(ready, count=1)
+    mbarrier.init(done, count=1)
+    mbarrier.expect(ready, desc.block_type.nbytes)
+    tma.async_load(desc, [0, 0], ready, tile)
+    mbarrier.wait(ready, 0, pred=first)
+    tcgen05_mma(tile, tile, acc, use_acc=False, pred=first)
+    tcgen05_commit(done)
+    mbarrier.wait(done, 0)
+    layout: gl.constexpr = gl.BlockedLayout([1, 128], [32, 1], [4, 1], [0, 1])
+    rows, columns = gl.arange(0, 128, gl.SliceLayout(1, layout)), gl.arange(0, 128, gl.SliceLayout(0, layout))
+    if first:
+        gl.store(y + rows[:, None] * 128 + columns[None, :], acc.load(layout))
+
+
+def test_a_product_reads_nothing_in_programs_that_leave_it_out() -> None:
+    x, y = torch.randn(128, 128).half(), torch.empty(128, 128)
+    tile = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
+    with offline(target="b200") as session:
+        product_of_one_program[(2,)](TensorDescriptor.from_tensor(x, [128, 128], tile), y, num_warps=4)
+    assert session.report().clean
+    assert torch.allclose(y, x.float() @ x.float(), atol=1e-3)
+
+
+@gluon.jit
 def unwritten(y, KIND: gl.constexpr, HOW: gl.constexpr):
     layout: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
     found = gl.allocate_shared_memory(KIND, [128], gl.SwizzledSharedLayout(1, 1, 1, [0])).load(layout)
