@@ -20,4 +20,6 @@ class Execution:
     counts: Counts | None = None
     """What each program did, if asked for."""
     work: Counted | None = None
-    """What the performance model asks for, if asked for."""
+    """What the performance model asks for, if asked for and known."""
+    uncounted: str = ""
+    """Why ``work`` is not known though it was asked for."""

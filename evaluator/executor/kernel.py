@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence, Set
-from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, cast
@@ -69,8 +68,8 @@ class Kernel:
         Stores change the allocations. With a ``script``, the results of the reads in it come from there, while atomic
         operations still act on memory. ``sanitize`` also checks for races, reads of uninitialised memory, overflow of
         pointer arithmetic and invalid descriptors. ``count`` fills ``Execution.counts``; ``work``, for a whole grid,
-        ``Execution.work``, unless shared memory decides about it. ``deadline`` is a ``time.process_time`` value. Raises
-        ``IRError`` when arguments do not fit the kernel or its IR is inconsistent, and ``ExecutionTimeout``.
+        ``Execution.work`` or ``Execution.uncounted``. ``deadline`` is a ``time.process_time`` value. Raises ``IRError``
+        when arguments do not fit the kernel or its IR is inconsistent, and ``ExecutionTimeout``.
         """
         ids = torch.arange(math.prod(grid)) if programs is None else programs.to(torch.int64)
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < math.prod(grid):
@@ -90,11 +89,13 @@ class Kernel:
             except StuckProgram as stuck:
                 before = "".join(f"; before that, {fault.message}" for fault in space.faults[:1])
                 raise StuckProgram(f"{stuck}{before}") from None
-            names, asked = [a.name for a in memory], None
+            names, asked, uncounted = [a.name for a in memory], None, ""
             counts = Counts(operations(self.function, passes), meter.traffic(names)) if meter else None
-            with suppress(UnsupportedOperation):
+            try:
                 asked = self._asked(self.function, passes, memory, args, grid, script, deadline) if work else None
-            return Execution(space.faults, self._loop_trips(passes), space.notes, counts, asked)
+            except UnsupportedOperation as error:
+                uncounted = str(error)
+            return Execution(space.faults, self._loop_trips(passes), space.notes, counts, asked, uncounted)
 
         if not self._whole.side_by_side:
             return attempt(temporaries_bytes)

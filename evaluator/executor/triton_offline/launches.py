@@ -40,7 +40,7 @@ class Launch:
     execution: Execution | None
     """Findings of the execution; None if the launch was only counted, or skipped."""
     counted: Counted | None = None
-    """What its programs ask for; None if the launch was skipped."""
+    """What its programs ask for; None if the launch was skipped, or does what cannot be counted."""
     readable_bytes: int = 0
     """Distinct bytes of the tensors that it may read."""
     writable_bytes: int = 0
@@ -99,8 +99,9 @@ class Launch:
     def work(self) -> LaunchWork:
         """What the launch asks of the target. Raises like ``binary``, and ``OfflineError`` where it is not known."""
         if self.counted is None:
-            why = f"was skipped: {self.unsupported}" if self.unsupported else "does what shared memory decides about"
-            raise OfflineError(f"a launch of kernel {self.kernel} {why}")
+            uncounted = self.execution.uncounted if self.execution else ""
+            why = f"not counted: {uncounted}" if uncounted else f"skipped: {self.unsupported}"
+            raise OfflineError(f"a launch of kernel {self.kernel} was {why}")
         return self.counted.of(self.binary, self.programs)
 
     def predict(self, cold: bool = True, graph: bool = False) -> PredictedTime:
