@@ -65,7 +65,7 @@ def _written(file: int) -> str:
 
 
 class Driver:
-    """The CUDA driver, asked about the current context's device."""
+    """The CUDA driver, asked about one device."""
 
     def __init__(self, library: ctypes.CDLL, device: int) -> None:
         """``library`` is ``libcuda.so.1``; ``device`` is the driver's number of the device."""
@@ -110,9 +110,12 @@ class Driver:
 
     def _run_empty(self, cubin: bytes) -> str:
         """Return what the driver says against the kernel; nothing where it ran."""
-        module, function = ctypes.c_void_p(), ctypes.c_void_p()
+        context, module, function = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
         none = ctypes.c_void_p()
         steps: tuple[Callable[[], int], ...] = (
+            # torch makes this context current with its first tensor, not before (pytorch/pytorch, pull request 99533).
+            lambda: self._cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), self._device),
+            lambda: self._cuda.cuCtxSetCurrent(context),
             lambda: self._cuda.cuModuleLoadData(ctypes.byref(module), cubin),
             lambda: self._cuda.cuModuleGetFunction(ctypes.byref(function), module, b"empty"),
             lambda: self._cuda.cuLaunchKernel(function, 1, 1, 1, 1, 1, 1, 0, none, none, none),

@@ -14,8 +14,9 @@ static int told(const char *name, int otherwise) { return getenv(name) ? atoi(ge
 
 CUresult cuInit(unsigned int flags) { return CUDA_SUCCESS; }
 CUresult cuGetErrorString(CUresult code, const char **text) { *text = code == CUDA_ERROR_INVALID_IMAGE ? "device kernel image is invalid" : "stub"; return CUDA_SUCCESS; }
-CUresult cuCtxGetCurrent(CUcontext *context) { *context = (CUcontext)1; return CUDA_SUCCESS; }
-CUresult cuCtxSetCurrent(CUcontext context) { return CUDA_SUCCESS; }
+static CUcontext current;
+CUresult cuCtxGetCurrent(CUcontext *context) { *context = current; return CUDA_SUCCESS; }
+CUresult cuCtxSetCurrent(CUcontext context) { current = context; return CUDA_SUCCESS; }
 CUresult cuCtxGetDevice(CUdevice *device) { *device = 0; return CUDA_SUCCESS; }
 CUresult cuCtxGetLimit(size_t *value, CUlimit limit) { *value = 0; return CUDA_SUCCESS; }
 CUresult cuCtxSetLimit(CUlimit limit, size_t value) { return CUDA_SUCCESS; }
@@ -31,6 +32,8 @@ CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice
   return CUDA_SUCCESS;
 }
 CUresult cuModuleLoadData(CUmodule *module, const void *image) {
+  if (!current)
+    return CUDA_ERROR_INVALID_CONTEXT;
   printf("image %.3s\n", (const char *)image + 1);
   *module = (CUmodule)2;
   return told("STUB_REFUSES", CUDA_SUCCESS);

@@ -20,7 +20,9 @@ ARCHITECTURES = sorted({target.arch for target in TARGETS.values()})
 
 @pytest.fixture
 def driver(libcuda: Path) -> Driver:
-    return Driver(ctypes.CDLL(str(libcuda)), 0)
+    library = ctypes.CDLL(str(libcuda))
+    library.cuCtxSetCurrent(None)  # as torch.cuda.init leaves it
+    return Driver(library, 0)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
