@@ -26,8 +26,9 @@ class Coroutine:
         try:
             if not self._cancelled:
                 self._body()
-        except _Cancelled:
-            pass
+        except _Cancelled as cancelled:
+            if not self._cancelled:  # it handed over for the coroutine that it is resumed in, and that one ends
+                self._error = cancelled
         except BaseException as error:
             self._error = error
         self.done = True
