@@ -46,8 +46,8 @@ class Barriers:
     def store(self, buffer: int, granules: int, cells: Tensor, programs: Tensor, threads: Tensor) -> None:
         """Note stores by threads [n] of programs [n] to some of a buffer's granules, cells [n]."""
         if buffer not in self._stored:
-            self._stored[buffer] = torch.full((3, granules), -2)
-        self._stored[buffer][:, cells] = torch.stack((programs, threads, self._passed[programs]))
+            self._stored[buffer] = torch.full((3, granules), -2, dtype=torch.int32)
+        self._stored[buffer][:, cells] = torch.stack((programs, threads, self._passed[programs])).int()
 
     def missing(self, buffer: int, cells: Tensor, programs: Tensor, threads: Tensor) -> Tensor:
         """Return whether other threads of the same programs stored what is loaded, with no barrier since, bool [n]."""

@@ -46,6 +46,8 @@ class Ordering:
     """Whether the scope is ``cta``: atomic within one program only."""
     blind: bool = False
     """Whether the access ignores the previous contents."""
+    returns: bool = True
+    """Whether the program uses the previous contents."""
     strong: bool = True
     """False for a volatile load, which acquires but can race like any load."""
 

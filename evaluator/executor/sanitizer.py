@@ -279,9 +279,12 @@ class Sanitizer(Memory):
 
     def observe_update(self, access: Access) -> None:
         """Check an atomic operation before it happens."""
-        if access.site.order is None or not access.site.order.blind:
+        order = access.site.order
+        if order is None or not order.blind:
             self._check_initialised(access)
-        self._barriers.passed(access.site.positions)  # Triton puts barriers around it
+        if order is None or order.acquire or order.release or order.returns:
+            # Triton puts a barrier before a release and after an acquire; a result goes to all threads after one.
+            self._barriers.passed(access.site.positions)
         shadow = self._shadow(access.buffer)
         if shadow is not None and self._clocks is None:
             self._update(access.buffer, shadow, self._lanes(access, shadow.granule), access.site)

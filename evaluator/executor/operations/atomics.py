@@ -207,7 +207,8 @@ def _atomic_rmw(op: Op, types: Types) -> Step:
         address = full(frame.tensor(pointer), types[pointer], programs)
         active = None if mask is None else full(frame.tensor(mask), types[mask], programs)
         values = full(frame.tensor(value), value_type, programs).flatten()
-        where = site(frame, op, replace(order, blind=kind_word == "exch" and not _used(op, frame)))
+        used = _used(op, frame)
+        where = site(frame, op, replace(order, blind=kind_word == "exch" and not used, returns=used))
         before = _combine(frame, where, address, active, value_type, values, update)
         for slot in op.results:
             frame.slots[slot] = before
@@ -235,7 +236,8 @@ def _atomic_cas(op: Op, types: Types) -> Step:
             # Compares bits: zeros of different signs differ, a NaN equals itself.
             return torch.where(old.view(raw) == compare[lanes].view(raw), values[lanes], old)
 
-        before = _update(frame, site(frame, op, order), address, None, kind, swap)
+        where = site(frame, op, replace(order, returns=_used(op, frame)))
+        before = _update(frame, where, address, None, kind, swap)
         for slot in op.results:
             frame.slots[slot] = before
 
@@ -339,5 +341,5 @@ def reduce_block(frame: Frame, op: Op, block: Type, values: Tensor, update: Upda
     programs = frame.programs
     places = full(address.base + address.offset, block, programs)
     active = None if mask is None else full(mask, block, programs)
-    where = site(frame, op, Ordering(acquire=False, release=False))
+    where = site(frame, op, Ordering(acquire=False, release=False, returns=False))
     _combine(frame, where, places, active, block, values.flatten(), update)

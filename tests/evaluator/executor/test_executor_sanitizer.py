@@ -176,15 +176,19 @@ def turned(X, Scratch, Out, WAY: tl.constexpr, N: tl.constexpr):
         tl.debug_barrier()
     elif WAY == "atomic":
         tl.atomic_add(Out + 4 * N * N, 1)
+    elif WAY == "relaxed":
+        tl.atomic_add(Out + 4 * N * N, 1, sem="relaxed")
+    elif WAY == "ticket":
+        tl.store(Out + 4 * N * N + 1 + p, tl.atomic_add(Out + 4 * N * N, 1, sem="relaxed"))
     x = tl.load(mine + i * N + j) if WAY == "same" else tl.load(mine + j * N + i)
     tl.store(Out + p * N * N + i * N + j, x)
 
 
-@pytest.mark.parametrize("way", ["other", "same", "barrier", "atomic"])
+@pytest.mark.parametrize("way", ["other", "same", "barrier", "atomic", "relaxed", "ticket"])
 def test_what_another_thread_of_the_program_stored_is_read_after_a_barrier(executor, way):
-    x, scratch, out = (torch.zeros(n, dtype=torch.int32) for n in (256, 1024, 1025))
+    x, scratch, out = (torch.zeros(n, dtype=torch.int32) for n in (256, 1024, 1029))
     execution = executor.prepare(turned, x, scratch, out, grid=(4,), WAY=way, N=16).run(sanitize=True)
-    assert kinds(execution) == ["missing barrier"] * (way == "other")
+    assert kinds(execution) == ["missing barrier"] * (way in ("other", "relaxed"))
     if way == "other":
         (fault,) = execution.faults
         assert (fault.tensor, fault.index, fault.others) == ("Scratch", (16,), 3)
