@@ -205,7 +205,7 @@ def _part(
         case Rounded(factor):
             error = error.norm(dim=1)
             excess = error / (factor * attainable + torch.finfo(values.dtype).eps * reference)
-    excess = excess.nan_to_num(nan=math.inf)
+    excess = excess.where(error != 0, 0.0).nan_to_num(nan=math.inf)  # a row of zeros may have no room for an error
     return _Part(output, batch, head, values.shape[2], rows, error, reference, attainable, excess)
 
 
@@ -257,8 +257,13 @@ def _off(part: _Part, error: float) -> str:
 def _rows_off(parts: Sequence[_Part], worst: _Part, several: bool) -> str:
     """Return which rows of an output are off, by which share of their size, and of which of ``several`` outputs."""
     wrong = worst.excess > 1.0
-    size = float((worst.error / worst.reference)[wrong].max())
-    off = "not finite" if not math.isfinite(size) else f"off by up to {size:.2g} of their size"
+    sized = wrong & (worst.reference > 0)
+    if not bool(worst.error[wrong].isfinite().all()):
+        off = "not finite"
+    elif not bool(sized.any()):
+        off = "not zero, as they should be"
+    else:
+        off = f"off by up to {float((worst.error / worst.reference)[sized].max()):.2g} of their size"
     name = f"{worst.output.name}, " if several else ""
     where = f"rows {ranges(worst.rows[wrong].tolist(), worst.rows.tolist())} of {name}{worst}"
     count, total = sum(int((part.excess > 1).sum()) for part in parts), sum(len(part.rows) for part in parts)

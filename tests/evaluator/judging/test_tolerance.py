@@ -1,5 +1,6 @@
 """Tolerances leave room for what a GPU computes approximately and the executor computes exactly."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -37,6 +38,24 @@ def test_the_tolerance_of_lse_exceeds_the_bounds_of_exponentials_and_logarithm()
     assert isinstance(LSE, Absolute)
     exponential = max(worst("math.exp2"), worst("math.exp") + LARGEST_LOGIT * 2.0**-24)
     assert exponential + LARGEST_LOGIT * FLOAT32_ULP < LSE.most / 10
+
+
+@pytest.mark.parametrize(
+    ("found", "message"), [(0.0, ""), (1e-3, "not zero, as they should be"), (math.nan, "not finite")]
+)
+def test_where_zeros_are_right_they_alone_are(found: float, message: str) -> None:
+    case = replace(MHA.correctness_cases[0], batch=1, heads=1, kv_heads=1, q_len=5)
+    inputs = MHA.make_inputs(case, 1)
+    inputs["v"].zero_()
+    lse = forward.reference(MHA, case, inputs, 0, 0, torch.arange(case.q_len))[1]
+    out = torch.full((case.q_len * case.head_dim,), found, dtype=torch.bfloat16)
+    outputs = {
+        name: Allocation(name, data, torch.ones(len(data), dtype=torch.bool))
+        for name, data in (("out", out), ("lse", lse.float()))
+    }
+    fault = compare(MHA, case, inputs, outputs, whole=True).fault
+    assert message in fault.message if fault else not message
+    assert (fault is None) == (found == 0.0)
 
 
 @pytest.mark.parametrize("size", [1.0, 1e-9])
