@@ -31,6 +31,9 @@ class Body:
 Shares = tuple[tuple[range, float], ...]
 """Lines of the text of the IR, counted from 1, that fewer passes reach than the loop around them makes, or fewer
 programs than there are; and the share, 0 to 1, that does. Of ranges that hold a line the smallest counts."""
+Paces = tuple[tuple[range, float], ...]
+"""Lines of the text of the IR of loops that a partition passes more or less often than the loop of another partition
+that they are counted in, and how often for each of its passes. Of ranges that hold a line the smallest counts."""
 Trips = tuple[npt.NDArray[np.int64], ...]
 """For each loop, how often each program executes its body, int64 [programs]."""
 
@@ -93,6 +96,8 @@ class LaunchWork:
     """Bytes written by each fill of a buffer before the launch, or after it if it is the last."""
     shares: Shares = ()
     """Which lines of the IR are passed by; empty where none is, or where that was not counted."""
+    paces: Paces = ()
+    """Which loops are passed at another pace than the loop that they are counted in."""
 
     def total(self, what: str) -> float:
         """Return a field of ``Body``, e.g. ``dot_flops``, added up over all programs."""
@@ -167,7 +172,8 @@ def side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:
         _repeated(replace(access, loop=counted_in.get(access.loop)), passes.get(access.loop, 1.0))
         for access in work.accesses
     )
-    return replace(work, loops=merged, outside=outside, accesses=accesses)
+    paces = tuple((loops[i].lines, passes[i]) for i in range(len(loops)) if i in counted_in and passes.get(i, 1.0) != 1)
+    return replace(work, loops=merged, outside=outside, accesses=accesses, paces=paces)
 
 
 def _repeated(access: Access, times: float) -> Access:

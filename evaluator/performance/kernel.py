@@ -21,12 +21,14 @@ from evaluator.performance.simulate import PARTITIONS, Played, Team, play
 from evaluator.performance.streams import Stream
 from evaluator.performance.structure import MATRIX, SINGLE_ISSUE, Graph, Loop, Structure
 from evaluator.target import Target
-from evaluator.work import Shares
+from evaluator.work import Paces, Shares
 
 PLAYED_ISSUES = 60_000
 """Approximate number of instructions of a kernel's loops that are played; long bodies are passed fewer times."""
 _PASSES = 6
 """Passes played of a loop: two to warm up, and the last is cut short. Many plays are averaged, so few passes do."""
+_MOST_PACE = 16
+"""Most passes of a role's loop that are played for one of another's, or the other way round."""
 _UNROLLED = (MATRIX | {"LDG", "LDGSTS", "STG", "LDS", "STS", "LDSM", "STSM", "UTMALDG", "ATOMG", "REDG"}) - SINGLE_ISSUE
 """Instructions of which ptxas makes one from one of PTX."""
 _LITTLE = 0.05
@@ -104,14 +106,16 @@ class Conditions:
     """Indices of loads that hit L1."""
     shares: Shares = ()
     """Which lines of the IR are passed by."""
+    paces: Paces = ()
+    """Which loops roles pass at another pace than the leading one."""
 
 
 @lru_cache(maxsize=64)
-def structure_of(binary: Binary, shares: Shares) -> Structure:
+def structure_of(binary: Binary, shares: Shares, paces: Paces) -> Structure:
     """Return what is played of a binary; raise ``ModelError`` if it cannot be read."""
     code = read(binary).code
     with _sense():
-        return Graph(code, shares).structure(code.entry)
+        return replace(Graph(code, shares).structure(code.entry), paces=paces)
 
 
 @lru_cache(maxsize=16)
@@ -145,7 +149,7 @@ def measure(
 
     Raises ``ModelError`` when the binary cannot be read.
     """
-    structure = structure_of(binary, conditions.shares)
+    structure = structure_of(binary, conditions.shares, conditions.paces)
     costs = costs_of(binary, target, conditions)
     player = play if seed is None else partial(play, seed=seed)
     return play_kernel(structure, costs, -(-binary.threads // 32), resident, player)
@@ -216,8 +220,10 @@ def play_parts(
     resident: int,
     player: Player = play,
     roles: Sequence[Role] = (),
+    paces: Mapping[Loop, float] | None = None,
 ) -> tuple[dict[Loop, float], float, dict[Loop, int]]:
-    """Play (items, warps) parts side by side in each of ``resident`` CTAs; ``roles`` says so if they are roles.
+    """Play (items, warps) parts side by side in each of ``resident`` CTAs; ``roles`` says so if they are roles, and
+    ``paces`` how often they pass loops for each pass of the others.
 
     Returns clocks per pass of each loop, inner loops not included, the clocks of the whole, and how often each loop
     was passed.
@@ -230,7 +236,9 @@ def play_parts(
         for loop in top.tree()
     )
     passes = max(3, min(_PASSES, PLAYED_ISSUES // max(1, once)))
-    in_step = passes_in_step(roles, costs, passes)
+    limited = {loop: min(max(pace, 1 / _MOST_PACE), _MOST_PACE) for loop, pace in (paces or {}).items()}
+    passes = max(passes, round(3 / min(limited.values(), default=1)))
+    in_step = passes_in_step(roles, costs, passes) | {loop: round(passes * pace) for loop, pace in limited.items()}
     streams = []
     for items, _ in parts:
         stream = Stream(costs, passes, len(parts) > 1 and not tied(parts, costs), len(parts) == 1, in_step)
@@ -302,17 +310,19 @@ def _pass(
     resident: int,
     *,
     copies: bool = True,
+    often: Sequence[float] = (),
 ) -> Pass:
     """Count what (instructions, warps) parts ask of the pipes; no pass is shorter than its busiest pipe.
 
-    Without ``copies``, bytes of asynchronous copies are left out: those ahead of a loop are counted with its passes.
+    ``often`` has how often each part is passed, where that is not once. Without ``copies``, bytes of asynchronous
+    copies are left out: those ahead of a loop are counted with its passes.
     """
     busy = dict.fromkeys([*PIPE_NAMES.values(), "issue", "l2"], 0.0)
     flops = 0.0
-    for instructions, warps in parts:
+    for (instructions, warps), pace in zip(parts, often or [1] * len(parts), strict=True):
         for instruction in instructions:
             op = costs.op(instruction)
-            times = 1 if op.leader else warps
+            times = pace * (1 if op.leader else warps)
             flops += op.flops * times
             busy["issue"] += times * costs.issue_clocks / PARTITIONS
             busy["shared"] += op.shared * times
@@ -340,7 +350,9 @@ def _specialised(structure: Structure, costs: Costs, warps: int, resident: int, 
     """
     roles = find_roles(structure, warps)
     parts: list[tuple[Sequence[Instruction | Loop], int]] = [(role.loops, role.warps) for role in roles]
-    clocks, _, _ = play_parts(parts, costs, resident, player, roles)
+    found = {loop: structure.pace(loop) for role in roles for loop in role.loops if not loop.inner}
+    paces = {loop: pace for loop, pace in found.items() if pace != 1}
+    clocks, _, _ = play_parts(parts, costs, resident, player, roles, paces)
     lead = leading(roles, costs)
     nested = any(loop.inner for loop in lead.loops)
     passes = []
@@ -348,8 +360,9 @@ def _specialised(structure: Structure, costs: Costs, warps: int, resident: int, 
         members = [(loop, role.warps) for role in roles if (loop := role.beside(path)) is not None]
         # Roles that peel passes off share the time differently between an outer loop and the loops in it.
         alike = [lead] if nested else [role for role in roles if role.paths().keys() == lead.paths().keys()]
-        slowest = max(clocks[role.paths()[path]] for role in alike)
-        together = _pass(slowest, [(loop.own, size) for loop, size in members], costs, resident)
+        slowest = max(clocks[loop] * paces.get(loop, 1) for loop in (role.paths()[path] for role in alike))
+        often = [paces.get(loop, 1) for loop, _ in members]
+        together = _pass(slowest, [(loop.own, size) for loop, size in members], costs, resident, often=often)
         passes.append(replace(together, lines=lead.paths()[path].lines))
     most = max(role.warps for role in roles)
     straight = [structure.outside, *(top.own for top in structure.top if top.dispatch)]

@@ -284,7 +284,9 @@ def time_launch(
     ctas = launch.binary.ctas_per_program
     resident = max(1, min(fitting, -(-launch.programs * ctas // target.sms)))
     asked = traffic(launch, target, timing, table)
-    seen = Conditions(_as_seen(launch, resident, asked, target, table), l1_hits(launch), _rounded(launch.shares))
+    seen = Conditions(
+        _as_seen(launch, resident, asked, target, table), l1_hits(launch), _rounded(launch.shares), launch.paces
+    )
     kernel = measured(launch.binary, target, resident, seen, seed)
     matched = match_loops(launch.loops, kernel)
     passes = matched.passes

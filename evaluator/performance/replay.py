@@ -53,7 +53,8 @@ class Replay:
     @classmethod
     def of(cls, binary: Binary, target: Target, resident: int, conditions: Conditions) -> "Replay":
         """Prepare the kernel; raise ``ModelError`` if the binary cannot be read."""
-        structure, costs = structure_of(binary, conditions.shares), costs_of(binary, target, conditions)
+        structure = structure_of(binary, conditions.shares, conditions.paces)
+        costs = costs_of(binary, target, conditions)
         warps = -(-binary.threads // 32)
         return cls(read(binary).code.instructions, structure, costs, warps, resident)
 
@@ -70,7 +71,7 @@ class Replay:
         """Return the kernel without what is outside the outermost loop that does ``passed``."""
         done = {instructions for instructions, _ in passed.parts}
         items = tuple(top for top in self.structure.top if any(loop.own in done for loop in top.tree()))
-        return replace(self, structure=Structure(items, ()))
+        return replace(self, structure=replace(self.structure, items=items, aside=()))
 
     def without(self, gone: Callable[[Instruction], bool]) -> "Replay":
         """Return the kernel without some of its instructions."""
@@ -85,4 +86,5 @@ class Replay:
         def loop(old: Loop) -> Loop:
             return replace(old, items=kept(old.items))
 
-        return replace(self, structure=Structure(kept(self.structure.items), tuple(map(loop, self.structure.aside))))
+        items, aside = kept(self.structure.items), tuple(map(loop, self.structure.aside))
+        return replace(self, structure=replace(self.structure, items=items, aside=aside))

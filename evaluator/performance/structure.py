@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from evaluator.performance.sass import Code, Instruction, ModelError
-from evaluator.work import Shares
+from evaluator.work import Paces, Shares
 
 SINGLE_ISSUE = frozenset({"UTCHMMA", "UTCQMMA", "UTCIMMA", "UTCOMMA"})
 """Matrix products that one thread issues for its CTA."""
@@ -69,6 +69,12 @@ class Structure:
     """The path from entry to exit."""
     aside: tuple[Loop, ...]
     """Outermost loops that are not on the path."""
+    paces: Paces = ()
+    """Which loops roles pass at another pace than the leading one."""
+
+    def pace(self, loop: Loop) -> float:
+        """Return how often a role passes a loop for each pass of the loop that it is counted in."""
+        return _share(loop.lines[-1] if loop.lines else None, self.paces)
 
     @cached_property
     def outside(self) -> tuple[Instruction, ...]:
@@ -319,7 +325,7 @@ class Graph:
         return _LOOP_WEIGHT * sum(self._weights[i.index] for loop in loops[node].tree() for i in loop.own)
 
 
-def _share(line: int | None, shares: Shares) -> float:
-    """Return the share of a line of IR; 1 where it is not known to be passed by."""
+def _share(line: int | None, shares: Shares | Paces) -> float:
+    """Return the share or pace of a line of IR; 1 where it is not known to be passed by, or at another pace."""
     holding = [(len(lines), share) for lines, share in shares if line in lines]
     return min(holding)[1] if holding else 1.0

@@ -1,6 +1,11 @@
 """Clocks per pass, apart from the whole: nested loops and the roles of warp-specialised kernels."""
 
+import importlib
 from dataclasses import replace
+from importlib.resources import files
+from itertools import takewhile
+from pathlib import Path
+from textwrap import indent
 
 import pytest
 import torch
@@ -8,6 +13,7 @@ import triton
 import triton.language as tl
 
 from bench.variants import Variant, compile_variant
+from evaluator.executor import offline
 from evaluator.performance.kernel import measure, play_kernel, play_parts, read
 from evaluator.performance.model import time_case
 from evaluator.performance.pipes import Costs
@@ -57,6 +63,47 @@ def test_roles_keep_pace_with_the_slowest() -> None:
     fast, slow = Loop(0, nops(10), False), Loop(0, nops(1000), False)
     clocks, _, _ = play_parts([((fast,), 1), ((slow,), 1)], Costs((), H100), 1)
     assert clocks[fast] > 500
+
+
+def test_roles_pass_their_loops_at_the_pace_that_was_counted() -> None:
+    lead, often, seldom = (Loop(0, nops(count), False) for count in (1000, 10, 10))
+    parts = [((each,), 1) for each in (lead, often, seldom)]
+    _, _, counts = play_parts(parts, Costs((), H100), 1, paces={often: 4, seldom: 0.25})
+    assert counts[lead] == 12
+    assert (counts[often], counts[seldom]) == (48, 3)
+    _, _, counts = play_parts(parts, Costs((), H100), 1, paces={often: 1e9})
+    assert counts[often] == 16 * counts[lead]
+
+
+UNROLLED = """\
+    for first in range(0, tiles, 4):
+        for each in gl.static_range(4):
+            tile = first + each
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("role", ["load_keys_and_values", "multiply", "attend"])
+def test_a_role_that_takes_four_tiles_a_pass_is_predicted_no_faster(
+    role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
+    source = (files("seeds") / "mha/blackwell.py").read_text(encoding="utf-8")
+    before, after = source.split(f"def {role}(")
+    head, body = after.split("    for tile in range(tiles):\n", 1)
+    deep = "".join(takewhile(lambda line: line.startswith("        "), body.splitlines(keepends=True)))
+    unrolled = f"{before}def {role}({head}{UNROLLED}{indent(deep, '    ')}{body.removeprefix(deep)}"
+
+    def microseconds(name: str, text: str) -> float:
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+        monkeypatch.syspath_prepend(tmp_path)
+        q, k, v, out = (torch.empty(1, 16, 8192, 128, dtype=torch.bfloat16) for _ in range(4))
+        with offline(target="b200", execute=False) as session:
+            attention = importlib.import_module(name).attention
+            attention(q, k, v, out, torch.empty(1, 16, 8192), causal=False, scale=0.1)
+        return session.launches[0].predict().us
+
+    assert microseconds(f"four_of_{role}", unrolled) > 0.97 * microseconds(f"one_of_{role}", source)
 
 
 @pytest.mark.parametrize(
