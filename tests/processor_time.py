@@ -62,8 +62,8 @@ class DearestTests:
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Add up what a test's phases used."""
-        self._seconds[report.nodeid] += report.processor_s
+        """Add up what a test's phases used. A worker that died has told of none."""
+        self._seconds[report.nodeid] += getattr(report, "processor_s", 0.0)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """List the dearest tests."""

@@ -33,7 +33,8 @@ def seed() -> str:
 def complaint() -> Iterator[Complaint]:
     """Returns what is wrong with a candidate's numbers, or an empty string; ``checked_as`` is a key of ``CHECKS``."""
     process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("checker.py"))],
+        [sys.executable, "-m", "tests.agents.checker"],
+        cwd=Path(__file__).parents[2],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -25,7 +25,15 @@ class FakeProcess:
     asked: "list[tuple[object, ...]]"
 
     def __init__(
-        self, target: str, suite: str, wall_s: float, *, sandbox: str, command: str | None, options: tuple[str, ...]
+        self,
+        target: str,
+        suite: str,
+        wall_s: float,
+        *,
+        sandbox: str,
+        command: str | None,
+        options: tuple[str, ...],
+        doing: object,
     ) -> None:
         self.asked.append((target, suite, wall_s, sandbox, command))
 

@@ -7,7 +7,7 @@ from textual.pilot import Pilot
 
 async def until(pilot: Pilot[None], condition: Callable[[], bool]) -> None:
     """Wait for the polling thread; the limit only ends a broken test."""
-    for _ in range(12_000):
+    for _ in range(2_400):
         if condition():
             await pilot.pause()
             return

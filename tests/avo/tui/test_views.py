@@ -388,4 +388,4 @@ async def test_no_view_is_blank_while_the_seed_is_judged(run: Recorded) -> None:
         await pilot.press("s", "l")
         await seen(pilot, "The seeds are being evaluated, for", "worker-0", "examining seed a, 3 of 9 checks")
         await pilot.press("w")
-        await seen(pilot, "examining seed a, 3 of 9 checks")
+        await seen(pilot, "works on", "examining seed a, 3 of 9")
