@@ -33,7 +33,8 @@ Shares = tuple[tuple[range, float], ...]
 programs than there are; and the share, 0 to 1, that does. Of ranges that hold a line the smallest counts."""
 Paces = tuple[tuple[range, float], ...]
 """Lines of the text of the IR of loops that a partition passes more or less often than the loop of another partition
-that they are counted in, and how often for each of its passes. Of ranges that hold a line the smallest counts."""
+that they are counted in, and how often for each of its passes; where they are counted in none, for each pass of any of
+its loops. Of ranges that hold a line the smallest counts."""
 Trips = tuple[npt.NDArray[np.int64], ...]
 """For each loop, how often each program executes its body, int64 [programs]."""
 
@@ -172,8 +173,11 @@ def side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:
         _repeated(replace(access, loop=counted_in.get(access.loop)), passes.get(access.loop, 1.0))
         for access in work.accesses
     )
-    paces = tuple((loops[i].lines, passes[i]) for i in range(len(loops)) if i in counted_in and passes.get(i, 1.0) != 1)
-    return replace(work, loops=merged, outside=outside, accesses=accesses, paces=paces)
+    mine = sum(float(loops[i].trips.sum()) for i in places)
+    rest = work.programs / mine if mine else 1.0
+    paces = ((i, passes[i] * (1 if i in counted_in else rest)) for i in range(len(loops)) if i in passes)
+    listed = tuple((loops[i].lines, pace) for i, pace in paces if pace != 1)
+    return replace(work, loops=merged, outside=outside, accesses=accesses, paces=listed)
 
 
 def _repeated(access: Access, times: float) -> Access:

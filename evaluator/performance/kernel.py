@@ -236,7 +236,8 @@ def play_parts(
         for loop in top.tree()
     )
     passes = max(3, min(_PASSES, PLAYED_ISSUES // max(1, once)))
-    limited = {loop: min(max(pace, 1 / _MOST_PACE), _MOST_PACE) for loop, pace in (paces or {}).items()}
+    most = _MOST_PACE * max((len(role.loops) for role in roles), default=1)
+    limited = {loop: min(max(pace, 1 / _MOST_PACE), most) for loop, pace in (paces or {}).items()}
     passes = max(passes, round(3 / min(limited.values(), default=1)))
     in_step = passes_in_step(roles, costs, passes) | {loop: round(passes * pace) for loop, pace in limited.items()}
     streams = []
@@ -350,17 +351,26 @@ def _specialised(structure: Structure, costs: Costs, warps: int, resident: int, 
     """
     roles = find_roles(structure, warps)
     parts: list[tuple[Sequence[Instruction | Loop], int]] = [(role.loops, role.warps) for role in roles]
-    found = {loop: structure.pace(loop) for role in roles for loop in role.loops if not loop.inner}
-    paces = {loop: pace for loop, pace in found.items() if pace != 1}
-    clocks, _, _ = play_parts(parts, costs, resident, player, roles, paces)
     lead = leading(roles, costs)
+    paces = {loop: structure.pace(loop) for role in roles for loop in role.loops if not loop.inner}
+    every = len(lead.loops)
+    # A role with fewer loops than the leading one passes them beside all of that one's.
+    played = {
+        loop: paces[loop] * (every if len(role.loops) < every else 1)
+        for role in roles
+        for loop in role.loops
+        if loop in paces
+    }
+    played = {loop: pace for loop, pace in played.items() if pace != 1}
+    clocks, _, _ = play_parts(parts, costs, resident, player, roles, played)
     nested = any(loop.inner for loop in lead.loops)
+    cut = max(1.0, max(played.values(), default=1.0) / (_MOST_PACE * every))  # how much more than is played
     passes = []
     for path in lead.paths():
         members = [(loop, role.warps) for role in roles if (loop := role.beside(path)) is not None]
         # Roles that peel passes off share the time differently between an outer loop and the loops in it.
         alike = [lead] if nested else [role for role in roles if role.paths().keys() == lead.paths().keys()]
-        slowest = max(clocks[loop] * paces.get(loop, 1) for loop in (role.paths()[path] for role in alike))
+        slowest = cut * max(clocks[loop] * paces.get(loop, 1) for loop in (role.paths()[path] for role in alike))
         often = [paces.get(loop, 1) for loop, _ in members]
         together = _pass(slowest, [(loop.own, size) for loop, size in members], costs, resident, often=often)
         passes.append(replace(together, lines=lead.paths()[path].lines))
