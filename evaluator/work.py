@@ -173,7 +173,8 @@ def side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:
         _repeated(replace(access, loop=counted_in.get(access.loop)), passes.get(access.loop, 1.0))
         for access in work.accesses
     )
-    mine = sum(float(loops[i].trips.sum()) for i in places)
+    around = {loops[i].parent for i in places}
+    mine = sum(float(loops[i].trips.sum()) for i in places if i not in around)
     rest = work.programs / mine if mine else 1.0
     paces = ((i, passes[i] * (1 if i in counted_in else rest)) for i in range(len(loops)) if i in passes)
     listed = tuple((loops[i].lines, pace) for i, pace in paces if pace != 1)

@@ -236,7 +236,7 @@ def play_parts(
         for loop in top.tree()
     )
     passes = max(3, min(_PASSES, PLAYED_ISSUES // max(1, once)))
-    most = _MOST_PACE * max((len(role.loops) for role in roles), default=1)
+    most = _MOST_PACE * max((_turns(role) for role in roles), default=1)
     limited = {loop: min(max(pace, 1 / _MOST_PACE), most) for loop, pace in (paces or {}).items()}
     passes = max(passes, round(3 / min(limited.values(), default=1)))
     in_step = passes_in_step(roles, costs, passes) | {loop: round(passes * pace) for loop, pace in limited.items()}
@@ -343,6 +343,11 @@ def _copies(instructions: Sequence[Instruction]) -> float:
     return float(median_low(counts.values())) if counts else 1.0
 
 
+def _turns(role: Role) -> int:
+    """Return how often loops of a role without others inside are played, in multiples of a single one's passes."""
+    return sum(2 ** (len(path) - 1) for path, loop in role.paths().items() if not loop.inner)
+
+
 def _specialised(structure: Structure, costs: Costs, warps: int, resident: int, player: Player) -> PlayedKernel:
     """Play the loops of a warp-specialised kernel's roles side by side.
 
@@ -353,10 +358,10 @@ def _specialised(structure: Structure, costs: Costs, warps: int, resident: int, 
     parts: list[tuple[Sequence[Instruction | Loop], int]] = [(role.loops, role.warps) for role in roles]
     lead = leading(roles, costs)
     paces = {loop: structure.pace(loop) for role in roles for loop in role.loops if not loop.inner}
-    every = len(lead.loops)
+    every = _turns(lead)
     # A role with fewer loops than the leading one passes them beside all of that one's.
     played = {
-        loop: paces[loop] * (every if len(role.loops) < every else 1)
+        loop: paces[loop] * (every if _turns(role) < every else 1)
         for role in roles
         for loop in role.loops
         if loop in paces
