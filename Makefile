@@ -5,7 +5,7 @@ READY := $(VENV)/.installed
 
 .PHONY: run first-contact test test-rest test-all test-versions soak format docs pictures bench bench-model results clean
 
-# From the plain seed alone: on two cores it takes minutes to examine the one in Gluon.
+# From the plain seed alone, which leaves more of the minutes to the search.
 SEARCH := $(BIN)/avo run --problem mha --target h100 --seed-kernel plain --operator mutate
 HOURS := 0.06
 

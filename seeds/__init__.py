@@ -16,16 +16,20 @@ SEEDS = {
     "fsa": {"query_outer": "fsa/query_outer.py", "kv_outer": "fsa/kv_outer.py"},
 }
 """Files of each problem's seeds by name; the first is the default. The dense ones work for any head mapping."""
-_ARCHITECTURES = {"mha/hopper.py": (90,), "mha/blackwell.py": (100, 103)}
-"""Compute capabilities, times ten, of the seeds that are not for all cards."""
+_GLUON = {"mha/hopper.py": (90,), "mha/blackwell.py": (100, 103)}
+"""Seeds in Gluon, each with the compute capabilities, times ten, that it is for; seeds in Triton are for all."""
 
 
-def fitting(problem: str, arch: int | None) -> list[str]:
-    """Return the names of a problem's seeds that are for an architecture; for None, all of them.
+def fitting(problem: str, arch: int | None, *, gluon: bool) -> list[str]:
+    """Return the names of a problem's seeds for an architecture, or for None of all; those in Gluon if asked for.
 
     Raises ``KeyError`` where there is no seed for the problem.
     """
-    return [name for name, file in SEEDS[problem].items() if arch is None or arch in _ARCHITECTURES.get(file, (arch,))]
+
+    def fits(file: str) -> bool:
+        return file not in _GLUON or (gluon and (arch is None or arch in _GLUON[file]))
+
+    return [name for name, file in SEEDS[problem].items() if fits(file)]
 
 
 def seed_source(problem: str, name: str | None = None) -> str:

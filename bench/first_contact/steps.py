@@ -181,7 +181,7 @@ def kernels(arch: int) -> Iterator[tuple[str, str, str]]:
 
     best, target = sources(), _KNOWN.get(arch, "")
     for problem in ("mha", "fsa"):
-        for name in fitting(problem, arch):
+        for name in fitting(problem, arch, gluon=True):
             yield problem, name, seed_source(problem, name)
         if (problem, target) in best:
             yield problem, f"the best known for {target}", best[problem, target]

@@ -115,7 +115,7 @@ def operator_of(place: Place) -> VariationOperator:
 def search(place: Place, answers: Path) -> Record:
     """Do a run: as by ``avo run`` with one worker, but with a judge that remembers."""
     problem, target = place.problem, place.target
-    names = fitting(problem, get_target(target).arch)
+    names = fitting(problem, get_target(target).arch, gluon=False)
     starts = [seed_source(problem, name) for name in names]
     config = RunConfig(problem=problem, target=target, suite=SUITE, seed=place.seed, workers=1)
     start = [{"origin": name, "source": source} for name, source in zip(names, starts, strict=True)]

@@ -27,7 +27,9 @@ def test_moves_lead_from_each_seed_to_the_best_kernel_known(target: str) -> None
     assert Candidate("fsa", source).digest == Candidate("fsa", other).digest
 
 
-@pytest.mark.parametrize("form", [TOGETHER, APART], ids=["together", "apart"])
+@pytest.mark.parametrize(
+    "form", [pytest.param(TOGETHER, id="together", marks=pytest.mark.long), pytest.param(APART, id="apart")]
+)
 def test_both_forms_of_far_blocks_are_correct(form: str, complaint: Callable[..., str]) -> None:
     lots = form.replace("PARTIAL_BYTES = 2**28", "PARTIAL_BYTES = 2**17")
     assert lots != form

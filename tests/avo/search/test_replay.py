@@ -224,6 +224,7 @@ def test_a_judge_that_judges_otherwise_is_noticed(of_an_agent: Recording) -> Non
     assert of_an_agent.replayed(FakeEvaluator(other))[0] == "version 1 has 118.0000 TFLOPS, not 120.0000"
 
 
+@pytest.mark.long
 def test_mutate_makes_the_same_candidates_again(recording: Recording) -> None:
     recording.step(SeedOperator(seed_source("mha")), any_kernel)
     for _ in range(3):

@@ -44,7 +44,7 @@ def judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Counted:
     monkeypatch.setattr(runs, "RememberingJudge", made)
     monkeypatch.setattr(runs, "sources", lambda: {("mha", "h100"): "best known"})
     monkeypatch.setattr(runs, "seed_source", lambda problem, name: "tflops = 100.0")
-    monkeypatch.setattr(runs, "fitting", lambda problem, arch: ["plain"])
+    monkeypatch.setattr(runs, "fitting", lambda problem, arch, gluon: ["plain"])
     return made
 
 
