@@ -98,7 +98,7 @@ def test_the_variants_are_forty_kernels() -> None:
 
 def test_predictions_are_held_against_the_seeds_and_the_best_kernels_known() -> None:
     named = [(problem, name) for problem, name, source in kernels(90) if source]
-    seeds = [(problem, name) for problem in ("mha", "fsa") for name in fitting(problem, 90)]
+    seeds = [(problem, name) for problem in ("mha", "fsa") for name in fitting(problem, 90, gluon=True)]
     best = [(problem, "the best known for h100") for problem in ("mha", "fsa")]
     assert sorted(named) == sorted(seeds + best)
     assert not any("best" in name for _, name, _ in kernels(80))
