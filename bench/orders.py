@@ -101,7 +101,7 @@ def milliseconds(module: ModuleType, case: SelectedCase, target: Target) -> floa
 
 def module_of(source: str, folder: Path) -> ModuleType:
     """Return a source as a module; Triton reads the text of its kernels from a file."""
-    name = f"order_{len(list(folder.iterdir()))}"
+    name = f"candidate_{abs(hash(source))}"
     path = folder / f"{name}.py"
     path.write_text(source)
     spec = importlib.util.spec_from_file_location(name, path)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from agents.moves import MOVES, Move
 from agents.moves.far import FAR_MOVES
 from agents.moves.move import EVERYTHING
+from bench.orders import module_of
 from evaluator.candidate import Candidate
 from evaluator.performance.pipes import Pipe
 from evaluator.problem import Problem
@@ -24,7 +25,7 @@ from evaluator.targets import get_target
 from knowledge_base.library import Library
 from seeds import seed_source
 from tests.corpus import sample
-from tests.evaluator.problems.offline_kernel import fault_of, module_of
+from tests.evaluator.problems.offline_kernel import fault_of
 
 SEED = seed_source("mha")
 H100, B200 = get_target("h100"), get_target("b200")

@@ -1,8 +1,5 @@
 """Runs a candidate on the offline executor, without a sandbox and a compiler, and compares what it writes."""
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -12,19 +9,6 @@ from evaluator.executor import Allocation, offline
 from evaluator.judging.compare import compare
 from evaluator.plan import Role
 from evaluator.problem import Case, Problem
-
-
-def module_of(source: str, folder: Path) -> ModuleType:
-    """Return a source as a module; Triton reads the text of its kernels from a file."""
-    name = f"candidate_{abs(hash(source))}"
-    path = folder / f"{name}.py"
-    path.write_text(source)
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def fault_of(problem: Problem, case: Case, module: ModuleType) -> Fault | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.orders import module_of
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Status
 from evaluator.judging.judge import Judge
@@ -15,7 +16,7 @@ from evaluator.targets import get_target
 from seeds import seed_source
 from tests.corpus import sample
 from tests.evaluator.attacks.attack import HONEST, edited
-from tests.evaluator.problems.offline_kernel import fault_of, module_of
+from tests.evaluator.problems.offline_kernel import fault_of
 from tests.evaluator.wrong.mutant import Mutant, one
 
 PLAIN = seed_source("mha_backward")

@@ -9,13 +9,14 @@ from random import Random
 import pytest
 import torch
 
+from bench.orders import module_of
 from evaluator.executor.triton_offline.errors import FaultsFound
 from evaluator.problems.decode import DECODE, DecodeCase, lengths
 from seeds import seed_source
 from tests import forward
 from tests.corpus import sample
 from tests.evaluator.attacks.attack import edited
-from tests.evaluator.problems.offline_kernel import fault_of, module_of
+from tests.evaluator.problems.offline_kernel import fault_of
 from tests.evaluator.wrong.mutant import Mutant, one
 
 SEED = seed_source("decode")
