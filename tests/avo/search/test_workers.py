@@ -188,6 +188,7 @@ def test_a_run_on_several_gpus_has_an_evaluator_on_each_of_those_it_may_use(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))  # where Ray's workers find these tests
     monkeypatch.setattr(workers, "OperatorWorker", Waits)
     config = RunConfig(target="cuda", workers=2)
     with hire("sqlite://", "run", config, make_evaluator=partial(OnAGpu, tmp_path, 2)) as crew:
