@@ -1,14 +1,16 @@
 """Drives a run on two Ray nodes, processes of this machine, and kills one: ``nodes.py POSTGRESQL_URL SQLITE_FILE``.
 
-Prints ``refused: WORDS`` for the SQLite file, then the run's state, then the nodes that judged before and after.
+Prints ``refused: WORDS`` for the SQLite file, then the run's state, then how many nodes judged before and after.
 """
 
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -39,24 +41,35 @@ KILLED_AT = 4
 
 
 class Located(FakeEvaluator):
-    """An evaluator that writes down on which node it judged."""
+    """An evaluator that writes down on which node and in which process it judges.
 
-    def __init__(self, log: Path) -> None:
+    After ``KILLED_AT`` verdicts it waits until the other node is gone: who judged what is then left to no clock.
+    """
+
+    def __init__(self, log: Path, gone: Path) -> None:
         super().__init__(judge)
         self.log = log
+        self.gone = gone
 
     def ask(self, request: AnyRequest) -> Any:
-        """Return the verdict after a moment."""
+        """Return the verdict."""
         if isinstance(request, EvaluateRequest):
-            time.sleep(0.2)
             with self.log.open("a") as file:
-                file.write(f"{ray.get_runtime_context().get_node_id()}\n")
+                file.write(f"{ray.get_runtime_context().get_node_id()} {os.getpid()}\n")
+            while len(judged(self.log)) > KILLED_AT and not self.gone.exists():
+                time.sleep(0.05)
         return super().ask(request)
+
+
+def judged(log: Path) -> list[tuple[str, int]]:
+    """Return the node and the process of each candidate that was judged or is."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [(node, int(process)) for node, process in map(str.split, lines)]
 
 
 def main(url: str, file: str) -> None:
     """Do the run."""
-    log = Path(FOLDER, "log")
+    log, gone = Path(FOLDER, "log"), Path(FOLDER, "gone")
     small = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
     quick = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
     head = {"num_cpus": 1, "_system_config": quick, **small}
@@ -73,22 +86,28 @@ def main(url: str, file: str) -> None:
         run = make_run(store, config)
 
         def kill() -> None:
-            while store.count_attempts(run.id)[0] < KILLED_AT:
+            while len(judged(log)) <= KILLED_AT or len({node for node, _ in judged(log)}) < 2:
                 time.sleep(0.05)
-            with log.open("a") as file:
-                file.write("killed\n")
+            lost = {process for node, process in judged(log) if node == other.node_id}
             cluster.remove_node(other, allow_graceful=False)
+            for process in lost:  # a machine that is lost takes all its processes along, this cluster's node its own
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            while sum(node["Alive"] for node in ray.nodes()) > 1:
+                time.sleep(0.05)
+            gone.write_text(str(len(judged(log))))
 
         killer = Thread(target=kill)
         killer.start()
-        crew = partial(hire, store.url, run.name, config, make_operator=Climber, make_evaluator=partial(Located, log))
+        evaluator = partial(Located, log, gone)
+        crew = partial(hire, store.url, run.name, config, make_operator=Climber, make_evaluator=evaluator)
         run = RunSession(
             store, run, config, deadline=None, hire=crew, stop=Stop(), say=partial(print, flush=True)
         ).drive()
         killer.join()
     print(run.state)
-    before, _, after = log.read_text().partition("killed\n")
-    print(len(set(before.split())), len(set(after.split()[2:])), flush=True)
+    nodes, before = [node for node, _ in judged(log)], int(gone.read_text())
+    print(len(set(nodes[:before])), len(set(nodes[before:])), flush=True)
     cluster.shutdown()
     shutil.rmtree(FOLDER, ignore_errors=True)
 
