@@ -16,6 +16,7 @@ from typing import Any
 from evaluator.errors import InvalidProblem, UnknownProblem
 from evaluator.problem import HELD_OUT, Case, Output, Problem
 from evaluator.problems import PROBLEMS
+from evaluator.problems.settings import in_setting
 
 GROUP = "avo.problems"
 """Entry point group of packages that add problems; each entry is named like its problem."""
@@ -26,13 +27,19 @@ _in_files: list[tuple[Problem, str]] = []
 
 
 def get_problem(name: str) -> Problem:
-    """Return the problem called ``name``, or the problem in the file at this absolute path, which ends in ``.py``.
+    """Return the problem called ``name``, which may say a setting (``evaluator.setting``), or the problem in the file
+    at this absolute path, which ends in ``.py``.
 
     Raises ``UnknownProblem`` for an unknown name and ``InvalidProblem`` for an object that is not a problem.
     """
     if name.endswith(".py"):
         return _from_file(name)
-    return PROBLEMS[name] if name in PROBLEMS else _installed(name)
+    return PROBLEMS.get(name) or _named(name)
+
+
+@cache
+def _named(name: str) -> Problem:
+    return (None if name in _entry_points() else in_setting(name)) or _installed(name)
 
 
 def name_of(problem: Problem) -> str:
@@ -67,7 +74,6 @@ def _from_file(name: str) -> Problem:
     return problem
 
 
-@cache
 def _installed(name: str) -> Problem:
     entries = _entry_points()
     if name not in entries:

@@ -1,6 +1,9 @@
 """Seeds: the kernels that a search starts from, by problem and name."""
 
+from collections.abc import Callable
 from importlib.resources import files
+
+from evaluator.setting import Setting, kind_of, read
 
 SEEDS = {
     "mha": {
@@ -8,31 +11,48 @@ SEEDS = {
         "tuned": "mha/tuned.py",
         "hopper": "mha/hopper.py",
         "blackwell": "mha/blackwell.py",
+        "general": "mha/general.py",
     },
-    "gqa": {"plain": "mha/plain.py", "tuned": "mha/tuned.py"},
+    "gqa": {"plain": "mha/plain.py", "tuned": "mha/tuned.py", "general": "mha/general.py"},
     "mha_backward": {"plain": "backward/plain.py"},
     "gqa_backward": {"plain": "backward/plain.py"},
     "decode": {"split": "decode/split.py"},
     "fsa": {"query_outer": "fsa/query_outer.py", "kv_outer": "fsa/kv_outer.py"},
 }
-"""Files of each problem's seeds by name; the first is the default. The dense ones work for any head mapping."""
+"""Files of the seeds of each kind of problem, by name. The dense ones work for any head mapping."""
 _GLUON = {"mha/hopper.py": (90,), "mha/blackwell.py": (100, 103)}
 """Seeds in Gluon, each with the compute capabilities, times ten, that it is for; seeds in Triton are for all."""
+_SETTINGS: dict[str, Callable[[Setting], bool]] = {
+    "mha/plain.py": lambda setting: not setting.head_dim_v,
+    # Blocks of descriptors are powers of two, and 256 dimensions do not fit with its tiles.
+    "mha/tuned.py": lambda setting: setting.head_dim in (64, 128) and not setting.head_dim_v,
+    "mha/hopper.py": lambda setting: (setting.head_dim, setting.dtype) == (128, "bfloat16"),
+    "mha/blackwell.py": lambda setting: (setting.head_dim, setting.dtype) == (128, "bfloat16"),
+    "mha/general.py": lambda setting: setting.head_dim_v > 0,
+}
+"""Which settings the files are seeds for; the others are for any."""
+
+
+def seeds_of(problem: str) -> dict[str, str]:
+    """Return the files of a problem's seeds by name, the default first; none for a problem that has no seed."""
+    found = read(problem)
+    setting = Setting() if found is None else found[1]
+    fits = {file: test(setting) for file, test in _SETTINGS.items()}
+    return {name: file for name, file in SEEDS.get(kind_of(problem), {}).items() if fits.get(file, True)}
 
 
 def fitting(problem: str, arch: int | None, *, gluon: bool) -> list[str]:
-    """Return the names of a problem's seeds for an architecture, or for None of all; those in Gluon if asked for.
-
-    Raises ``KeyError`` where there is no seed for the problem.
-    """
+    """Return the names of a problem's seeds for an architecture, or for None of all; those in Gluon if asked for."""
 
     def fits(file: str) -> bool:
         return file not in _GLUON or (gluon and (arch is None or arch in _GLUON[file]))
 
-    return [name for name, file in SEEDS[problem].items() if fits(file)]
+    return [name for name, file in seeds_of(problem).items() if fits(file)]
 
 
 def seed_source(problem: str, name: str | None = None) -> str:
     """Return the source of a problem's seed, its default one for None; raise ``KeyError`` where there is none."""
-    seeds = SEEDS[problem]
+    seeds = seeds_of(problem)
+    if not seeds:
+        raise KeyError(problem)
     return (files(__name__) / seeds[name or next(iter(seeds))]).read_text(encoding="utf-8")

@@ -20,6 +20,7 @@ from evaluator.errors import EvaluatorUnavailable, UnknownProblem
 from evaluator.evaluation import Fault
 from evaluator.inspection import Findings, Inspection, Look, Show
 from evaluator.problem import HELD_OUT
+from evaluator.setting import kind_of
 from knowledge_base.library import LibraryError
 from lineage_db.records import Attempt, Version
 
@@ -126,7 +127,10 @@ class Toolbox:
 
     def _search_knowledge(self, asked: arguments.SearchKnowledge) -> str:
         found = self._brief.knowledge.search(
-            asked.query, architecture=self._brief.target.arch, problem=self._brief.problem.name, limit=asked.limit
+            asked.query,
+            architecture=self._brief.target.arch,
+            problem=kind_of(self._brief.problem.name),
+            limit=asked.limit,
         )
         rows = [(note.id, note.title, tables.short(note.body, 100)) for note in found]
         return tables.table(("id", "title", "begins"), rows) if rows else "nothing found: use other words, or fewer"

@@ -41,13 +41,14 @@ def search(
     if limit < 1:
         fail(f"--limit: {limit} should be 1 or more")
     from evaluator.catalogue import get_problem
+    from evaluator.setting import kind_of
     from evaluator.targets import get_target
     from knowledge_base.library import Library
 
     found = Library.load().search(
         " ".join(query),
         architecture=get_target(target).arch if target else None,
-        problem=get_problem(problem).name if problem else None,
+        problem=kind_of(get_problem(problem).name) if problem else None,
         limit=limit,
     )
     if as_json:

@@ -29,10 +29,10 @@ def moves(
     from agents.moves import MOVES
     from evaluator.catalogue import get_problem
     from evaluator.targets import get_target
-    from seeds import SEEDS, seed_source
+    from seeds import SEEDS, seed_source, seeds_of
 
-    names = SEEDS.get(get_problem(problem).name)
-    if names is None:
+    names = seeds_of(get_problem(problem).name)
+    if not names:
         fail(f"there is no seed for problem {problem!r}: choose one of {', '.join(SEEDS)}")
     seed = seed_name or next(iter(names))
     if seed not in names:

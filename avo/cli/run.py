@@ -143,9 +143,9 @@ def _seeds(settings: "RunConfig", seed: str | None) -> list[dict[str, str]]:
     takes minutes.
     """
     from evaluator.target import TARGETS
-    from seeds import SEEDS, fitting, seed_source
+    from seeds import fitting, seed_source, seeds_of
 
-    known = SEEDS.get(settings.problem, {})
+    known = seeds_of(settings.problem)
     if seed is not None and seed not in known:
         if not (seed.endswith(".py") or Path(seed).exists()):
             fail(f"--seed-kernel: {seed!r} is neither a file nor a seed ({', '.join(known) or 'there is none'})")

@@ -61,7 +61,8 @@ def choose(run: Run, versions: Sequence[Version], attempt: Attempt) -> Chosen:
     if not has_public_function(problem):
         raise ExportError(
             f"{run.name} is for the problem {problem.name}, which no exported package knows: "
-            "only dense and selected attention (mha, gqa, fsa and their kind) have a public function"
+            "only dense and selected attention (mha, gqa, fsa and their kind, with keys as long as values) "
+            "have a public function"
         )
     accepted = [version.number for version in versions if version.attempt.id == attempt.id]
     chosen = Chosen(run, problem, lineage_of(versions, *(accepted or attempt.parents)), attempt, attempt.source)

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from agents.review import Advice
 from agents.supervisor import REMEMBERED, Diagnosis, Level, Patience, Trajectory, diagnose, since_growth, untried_moves
+from evaluator.setting import kind_of
 from evaluator.target import Target
 from knowledge_base.library import Library
 from lineage_db.entries import Intervention
@@ -63,5 +64,5 @@ def _directions(
         return Advice("", ())
     if advise is not None and (advice := advise(trajectory, found)) is not None:
         return advice
-    moves = untried_moves(trajectory.versions, trajectory.attempts, target, run.problem, knowledge)
+    moves = untried_moves(trajectory.versions, trajectory.attempts, target, kind_of(run.problem), knowledge)
     return Advice(KNOWLEDGE if moves else "", moves)

@@ -239,9 +239,10 @@ def _verdict(case: Case, outputs: Sequence[Output], checked: Mapping[str, list[_
             return _failed(case, Fault(Status.INCORRECT, message), *errors), worst
         else:
             error, reference, attainable = sums[output.name]
-            if error > max(output.tolerance.relative * reference, output.tolerance.factor * attainable):
+            limit = output.tolerance.relative * torch.finfo(getattr(torch, case.dtype)).eps
+            if error > max(limit * reference, output.tolerance.factor * attainable):
                 what = f"the relative error {f'of {output.name} ' if several else ''}is {relative[output.name]:.2g}"
-                message = f"case {case.name}: {what}, at most {output.tolerance.relative} is allowed"
+                message = f"case {case.name}: {what}, at most {limit:.3g} is allowed"
                 return _failed(case, Fault(Status.INCORRECT, message), *errors), None
         right.append(output.name)
     return Checked(CaseResult(case.name, True, *errors), None), None

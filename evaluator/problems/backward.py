@@ -176,10 +176,10 @@ def _tiled(case: Case, seed: int) -> "dict[str, torch.Tensor]":
 
     specs = {spec.name: spec for spec in _inputs(case)}
     drawn = [spec for name, spec in specs.items() if name != "lse"]
-    made, row = {}, case.head_dim
+    made = {}
     for spec in drawn:
         name, size = f"{spec.name} of a backward pass", math.prod(spec.shape)
-        made[spec.name] = inputs.pool_storage(name, size, row, getattr(torch, case.dtype), seed)
+        made[spec.name] = inputs.pool_storage(name, size, spec.shape[-1], getattr(torch, case.dtype), seed)
     if any(spec.size != made[spec.name].numel() for spec in drawn):
         made = stored(drawn, {spec.name: made[spec.name].view(spec.shape) for spec in drawn})
     q = made["q"].as_strided(specs["q"].shape, specs["q"].strides)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from evaluator.plan import ITEM_BYTES, Role
 from evaluator.problem import HELD_OUT, Baseline, Call, Case, Expected, Output, TensorSpec
 from evaluator.problems.dense import (
-    HEAD_DIM,
     OUTPUTS,
     attend,
     expected,
@@ -23,6 +22,7 @@ from evaluator.problems.dense import (
     stored,
     structured,
 )
+from evaluator.setting import HEAD_DIM
 
 if TYPE_CHECKING:
     from random import Random

@@ -1,6 +1,7 @@
 """Dense attention, forward: what ``mha`` and ``gqa`` have in common, and the arithmetic of every reference.
 
-A candidate may rely on head dim 128 and bfloat16, the paper's setting; not on lengths or strides.
+A candidate may rely on the head dims and the type of its problem's cases, head dim 128 and bfloat16 in the paper; not
+on lengths or strides. ``evaluator.problems.settings`` makes the same problems with others.
 """
 
 import math
@@ -21,13 +22,13 @@ from evaluator.problem import (
     TensorSpec,
     Wrong,
 )
+from evaluator.setting import HEAD_DIM
 
 if TYPE_CHECKING:
     from random import Random
 
     import torch
 
-HEAD_DIM = 128
 TOTAL_TOKENS = 32768
 """Benchmark protocol of the AVO paper (arXiv 2603.24517): tokens are fixed, the batch follows from the length."""
 LENGTHS_K = (4, 8, 16, 32)
@@ -41,7 +42,7 @@ _PADDING = 24
 
 _MOST_ROWS = 2**18
 """Most rows of queries of all heads and sequences of a case that is drawn: as many as a benchmark case of one sequence
-has at 16k tokens.
+has at 16k tokens. With longer rows there are fewer.
 """
 
 OUTPUTS = (
@@ -68,9 +69,10 @@ _MIXED = {
 class Attention:
     """Dense attention: ``def attention(q, k, v, out, lse, *, causal: bool, scale: float) -> None``.
 
-    q and out are [batch, heads, q_len, head_dim], k and v [batch, kv_heads, kv_len, head_dim]. lse is float32
-    [batch, heads, q_len], the natural logarithm of the sum of exponentials of the scaled scores. Query i sees key j
-    when not causal or ``j <= i + kv_len - q_len``. Head h uses KV head ``h // (heads / kv_heads)``.
+    q and out are [batch, heads, q_len, head_dim], k and v [batch, kv_heads, kv_len, head_dim]; the rows of v and out
+    have ``head_dim_v`` elements where a case sets it. lse is float32 [batch, heads, q_len], the natural logarithm of
+    the sum of exponentials of the scaled scores. Query i sees key j when not causal or ``j <= i + kv_len - q_len``.
+    Head h uses KV head ``h // (heads / kv_heads)``.
     """
 
     name: str
@@ -93,8 +95,10 @@ class Attention:
         return of_any_length(case, length, chance)
 
     def flops(self, case: Case) -> int:
-        """Return 4 * batch * heads * q_len * kv_len * head_dim, halved when causal (the paper's convention)."""
-        full = 4 * case.batch * case.heads * case.q_len * case.kv_len * case.head_dim
+        """Return 2 * batch * heads * q_len * kv_len times the elements of a key and of a value, halved when causal (the
+        paper's convention).
+        """
+        full = 2 * case.batch * case.heads * case.q_len * case.kv_len * (case.head_dim + value_dim(case))
         return full // 2 if case.causal else full
 
     def least_bytes(self, case: Case) -> int:
@@ -152,8 +156,9 @@ def structured(case: Case, length: int, chance: "Random") -> Case:
     group = chance.randint(2, 8) if grouped else 1
     few = chance.choice(((1, 1), (1, 2), (2, 1), (3, 1), (1, 3)))
     batch, kv_heads = chance.choice((few, (max(case.batch, 2), case.kv_heads)))
-    kv_heads = min(kv_heads, max(_MOST_ROWS // (length * group), 1))
-    batch = min(batch, max(_MOST_ROWS // (length * group * kv_heads), 1))
+    most = _MOST_ROWS * HEAD_DIM // max(case.head_dim, HEAD_DIM)
+    kv_heads = min(kv_heads, max(most // (length * group), 1))
+    batch = min(batch, max(most // (length * group * kv_heads), 1))
     scale = chance.choice((0.0, chance.uniform(0.5, 1.5) / math.sqrt(case.head_dim)))
     return replace(
         case,
@@ -217,13 +222,18 @@ def softmax_scale(case: Case) -> float:
     return case.scale or 1.0 / math.sqrt(case.head_dim)
 
 
+def value_dim(case: Case) -> int:
+    """Return the elements of a value."""
+    return case.head_dim_v or case.head_dim
+
+
 def qkv(case: Case) -> tuple[TensorSpec, ...]:
     """Return q, k and v of ``case`` in its layout."""
-    key = (case.batch, case.kv_heads, case.kv_len, case.head_dim)
+    rows = (case.batch, case.kv_heads, case.kv_len)
     return (
         laid_out("q", query_shape(case), case, Role.INPUT),
-        laid_out("k", key, case, Role.INPUT),
-        laid_out("v", key, case, Role.INPUT),
+        laid_out("k", (*rows, case.head_dim), case, Role.INPUT),
+        laid_out("v", (*rows, value_dim(case)), case, Role.INPUT),
     )
 
 
@@ -231,7 +241,7 @@ def outputs(case: Case) -> tuple[TensorSpec, ...]:
     """Return out of ``case``, in its layout, and lse."""
     rows = query_shape(case)[:3]
     return (
-        laid_out("out", query_shape(case), case, Role.OUTPUT),
+        laid_out("out", (*rows, value_dim(case)), case, Role.OUTPUT),
         TensorSpec("lse", "float32", rows, (rows[1] * rows[2], rows[2], 1), math.prod(rows), Role.OUTPUT),
     )
 
@@ -249,8 +259,8 @@ def make_qkv(case: Case, seed: int) -> "dict[str, torch.Tensor]":
 
     specs = qkv(case)
     if case.inputs == "tiled":
-        dtype, row = getattr(torch, case.dtype), case.head_dim
-        flat = {s.name: inputs.pool_storage(s.name, math.prod(s.shape), row, dtype, seed) for s in specs}
+        dtype = getattr(torch, case.dtype)
+        flat = {s.name: inputs.pool_storage(s.name, math.prod(s.shape), s.shape[-1], dtype, seed) for s in specs}
         if all(s.size == flat[s.name].numel() for s in specs):
             return flat
         made = {s.name: flat[s.name].view(s.shape) for s in specs}
@@ -271,7 +281,7 @@ def stored(specs: Iterable[TensorSpec], made: "Mapping[str, torch.Tensor]") -> "
 
 
 def views(case: Case, inputs: "Mapping[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
-    """Return q, k and v, each [batch, heads, sequence, head_dim], over their flat storages."""
+    """Return q, k and v, each [batch, heads, sequence, elements], over their flat storages."""
     return {spec.name: inputs[spec.name].as_strided(spec.shape, spec.strides) for spec in qkv(case)}
 
 
@@ -301,7 +311,7 @@ def plant_key(case: Case, inputs: "Mapping[str, torch.Tensor]", chance: "Random"
     place = chance.choice((visible - 1, chance.randrange(visible)))
     key_at = (batch, head // (case.heads // case.kv_heads), place)
     generator = torch.Generator("cpu").manual_seed(chance.getrandbits(62))
-    key, value = torch.randn(2, case.head_dim, generator=generator, device="cpu")
+    key, value = (torch.randn(dim, generator=generator, device="cpu") for dim in (case.head_dim, value_dim(case)))
     # As in evaluator.problems.inputs: its logit is about 25, in a crowd of a standard deviation of 2.
     query = key * 25.0 / math.sqrt(case.head_dim)
     view = views(case, inputs)
@@ -318,9 +328,9 @@ def expected(out: "torch.Tensor", lse: "torch.Tensor", attainable: "torch.Tensor
 def attend(
     logits: "torch.Tensor", v: "torch.Tensor", dtype: "torch.dtype"
 ) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
-    """Return (out, lse, attainable) of rows: out [rows, head_dim] and lse [rows]; attainable as in ``Expected``.
+    """Return (out, lse, attainable) of rows: out [rows, elements] and lse [rows]; attainable as in ``Expected``.
 
-    ``logits`` is [rows, keys] in float64, scaled, -inf where hidden; ``v`` is [keys, head_dim] in float64; ``dtype`` is
+    ``logits`` is [rows, keys] in float64, scaled, -inf where hidden; ``v`` is [keys, elements] in float64; ``dtype`` is
     the inputs' type.
     """
 

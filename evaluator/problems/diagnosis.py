@@ -252,7 +252,8 @@ class _Head:
         return weights @ self._v / (weights.sum(1, keepdim=True) + count * torch.exp(-top))
 
     def _values(self) -> Iterator[Guess]:
-        yield "keys are used as values", lambda: self._attend(self._scores(), self._k)
+        if self._k.shape == self._v.shape:
+            yield "keys are used as values", lambda: self._attend(self._scores(), self._k)
         at = torch.arange(self._case.kv_len)
         last = at == self._case.kv_len - 1
         yield "the last key is read as zeros", lambda: self._attend(self._scores().masked_fill(last & self._seen, 0.0))

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from evaluator.plan import Role
 from evaluator.problem import HELD_OUT, Baseline, Call, Case, Expected, Output, TensorSpec
 from evaluator.problems.dense import (
-    HEAD_DIM,
     OUTPUTS,
     attend,
     expected,
@@ -27,6 +26,7 @@ from evaluator.problems.dense import (
     views,
 )
 from evaluator.problems.selection import SELECTIONS, SelectedCase, make_block_indices, selected_pairs
+from evaluator.setting import HEAD_DIM
 
 if TYPE_CHECKING:
     from random import Random

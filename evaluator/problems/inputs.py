@@ -19,7 +19,7 @@ _POOL_ROWS = 8192
 
 
 def make(case: Case, seed: int) -> Tensors:
-    """Return q, k and v of ``case``, each [batch, heads, sequence, head_dim] in its dtype, from its named maker."""
+    """Return q, k and v of ``case``, each [batch, heads, sequence, elements] in its dtype, from its named maker."""
     return MAKERS[case.inputs](case, seed)
 
 
@@ -53,9 +53,10 @@ def _normal(case: Case, seed: int) -> Tensors:
     generator = seeded("normal", seed)
     query = (case.batch, case.heads, case.q_len, case.head_dim)
     key = (case.batch, case.kv_heads, case.kv_len, case.head_dim)
+    value = (*key[:3], case.head_dim_v or case.head_dim)
     return {
         name: torch.randn(shape, generator=generator).to(dtype)
-        for name, shape in (("q", query), ("k", key), ("v", key))
+        for name, shape in (("q", query), ("k", key), ("v", value))
     }
 
 

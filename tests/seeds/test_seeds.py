@@ -18,13 +18,13 @@ from evaluator.problems import PROBLEMS
 from evaluator.problems.selection import SelectedCase
 from evaluator.sandbox.jobs import ForkServer
 from evaluator.targets import get_target
-from seeds import SEEDS, fitting, seed_source
+from seeds import SEEDS, fitting, seed_source, seeds_of
 from tests.corpus import sample
 from tests.evaluator.problems.offline_kernel import fault_of
 
 IN_GLUON = {"hopper": "h100", "blackwell": "b200"}
 """Seeds for one architecture each, in bfloat16, with a card that has it."""
-NAMES = [(problem, name) for problem in SEEDS for name in SEEDS[problem] if name not in IN_GLUON]
+NAMES = [(problem, name) for problem in SEEDS for name in seeds_of(problem) if name not in IN_GLUON]
 CASES = {
     "mha": ("large-causal", "mixed-full"),
     "gqa": ("large-causal", "group-2-causal"),
@@ -91,7 +91,7 @@ def test_a_seed_for_one_architecture_fits_no_other_card() -> None:
     assert found == {"a100": [], "h200": ["hopper"], "b200": ["blackwell"], "b300": ["blackwell"], "rtx5090": []}
     assert fitting("mha", 90, gluon=False) == ["plain", "tuned"]
     everything = fitting("mha", None, gluon=True)
-    assert everything == list(SEEDS["mha"]), "whether it fits an unknown card is for the judge to find out"
+    assert everything == list(seeds_of("mha")), "whether it fits an unknown card is for the judge to find out"
 
 
 @pytest.mark.parametrize("target", sample(["b200", "a100"], 2))

@@ -33,6 +33,7 @@ def test_target_and_problem_leave_out_what_is_about_others(avo: Avo) -> None:
     assert {"tensor-memory", "nsa"} <= everything
     assert "tensor-memory" not in found("--target", "a100")
     assert "nsa" not in found("--problem", "mha")
+    assert found("--problem", "mha-d64-fp16") == found("--problem", "mha")
 
 
 def test_show_prints_a_passage_whole(avo: Avo) -> None:

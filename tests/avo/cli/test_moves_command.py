@@ -28,8 +28,10 @@ def test_another_seed_can_be_named(avo: Avo) -> None:
     ("arguments", "part"),
     [
         (["--seed-kernel", "nope"], "'nope' should be one of plain, tuned"),
+        (["--problem", "gqa-d96", "--seed-kernel", "tuned"], "'tuned' should be one of plain"),
         (["--target", "tpu"], "unknown target 'tpu'"),
         (["--problem", "fft"], "unknown problem 'fft'"),
+        (["--problem", "mha-d80"], "head dim 80 is not served"),
     ],
 )
 def test_a_wrong_call_is_one_line(avo: Avo, arguments: list[str], part: str) -> None:

@@ -60,6 +60,16 @@ def test_a_run_starts_from_all_seeds_in_triton_or_from_the_one_that_is_named(
     assert found["own"] == [{"origin": "mine.py", "source": "x = 1\n"}]
 
 
+def test_a_run_for_a_setting_starts_from_the_seeds_that_serve_it(avo: Avo, url: str) -> None:
+    assert avo("run", "--problem", "gqa-d64-fp16", "--db", url).exit_code == 0
+    assert avo("run", "--problem", "mha-d192x128", "--db", url).exit_code == 0
+    with Store.open(url) as store:
+        runs = [store.run(name) for name in ("gqa-d64-fp16-h100", "mha-d192x128-h100")]
+    assert [run.problem for run in runs] == ["gqa-d64-fp16", "mha-d192x128"]
+    starts = [[each["origin"] for each in run.config[START]] for run in runs]
+    assert starts == [["mha/plain.py", "mha/tuned.py"], ["mha/general.py"]]
+
+
 def test_a_version_that_is_the_seed_leaves_no_room_for_another(avo: Avo, url: str) -> None:
     for problem in ("mha", "gqa"):
         result = avo("run", "--problem", problem, "--from", "mha-h100", "--seed-kernel", "tuned", "--db", url)

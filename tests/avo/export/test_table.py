@@ -3,6 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from avo.export.errors import ExportError
 from avo.export.judging import Passed
 from avo.export.table import mentions, names, ranked, table
 from evaluator.target import ScoreKind
@@ -44,6 +47,19 @@ def test_grouped_queries_and_block_sizes_are_those_that_were_judged(tmp_path: Pa
     assert first["grouped"]
     assert (second["function"], second["block_sizes"]) == ("selected_attention", [16, 32, 64, 128])
     assert second["capability"] == [10, 0]
+
+
+def test_a_kernel_for_a_setting_takes_its_type_and_head_dim_alone(tmp_path: Path) -> None:
+    run, versions = sample(tmp_path)
+    found = table([passed(chosen(run, versions, problem="gqa-d64-fp16"), 1.0, 1.0)])
+    assert (found["kernels"][0]["dtypes"], found["kernels"][0]["head_dims"]) == (["float16"], [64])
+    assert {case["head_dim"] for case in found["cases"]} == {64}
+
+
+def test_a_kernel_whose_values_have_other_dims_than_keys_is_not_exported(tmp_path: Path) -> None:
+    run, versions = sample(tmp_path)
+    with pytest.raises(ExportError, match=r"mha-d192x128, which no exported package knows: .* keys as long as values"):
+        chosen(run, versions, problem="mha-d192x128")
 
 
 def test_runs_whose_names_look_alike_get_modules_of_their_own(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from evaluator.catalogue import get_problem, get_suite
 from evaluator.problem import LAYOUTS, Case, rows_of
 from evaluator.problems import PROBLEMS
 
+SETTINGS = ("mha-d192x128-fp16", "gqa-h64x8-d64-8192x1", "mha_backward-d96", "decode-d64")
+
 
 def shapes(problem: str, *suites: str) -> set[Case]:
     cases = [case for suite in suites for case in get_suite(get_problem(problem), suite)]
@@ -36,14 +38,14 @@ def test_names_of_cases_are_their_own(problem: str) -> None:
         assert len({case.name for case in cases}) == len(cases)
 
 
-@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("problem", [*PROBLEMS, *SETTINGS])
 def test_cases_exist_at_other_lengths(problem: str) -> None:
     """The inputs have the shapes that ``call`` names, and ``reference`` takes them."""
     found, chance = get_problem(problem), random.Random(1)
     for case in found.correctness_cases:
         drawn = found.at_other_lengths(case, chance)
         assert replace(drawn, batch=case.batch, q_len=case.q_len, kv_len=case.kv_len) == case
-        assert drawn.q_len > case.q_len or problem == "decode"
+        assert drawn.q_len > case.q_len or problem.startswith("decode")
         assert drawn.kv_len > case.kv_len
         assert drawn.kv_len - drawn.q_len >= case.kv_len - case.q_len >= 0
         assert 1 <= drawn.batch <= case.batch
@@ -58,7 +60,7 @@ def test_cases_exist_at_other_lengths(problem: str) -> None:
             assert all(bool(each.value.isfinite().all()) for each in expected.values())
 
 
-@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("problem", [*PROBLEMS, *SETTINGS])
 def test_cases_exist_at_any_length_with_a_structure_of_their_own(problem: str) -> None:
     found = get_problem(problem)
     case = found.suites["quick"][-1]
@@ -74,7 +76,7 @@ def test_cases_exist_at_any_length_with_a_structure_of_their_own(problem: str) -
     assert {each.layout for each in drawn} == set(LAYOUTS)
     assert any(each.scale == 0.0 for each in drawn)
     assert any(each.scale != 0.0 for each in drawn)
-    if problem not in ("fsa", "decode"):  # which have as many queries as keys, or few
+    if not problem.startswith(("fsa", "decode")):  # which have as many queries as keys, or few
         assert sum(each.q_len <= 128 for each in drawn) >= 15
         assert sum(128 < each.q_len < 900 for each in drawn) >= 5
     inputs = found.make_inputs(drawn[0], 3)

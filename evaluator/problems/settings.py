@@ -1,0 +1,76 @@
+"""Problems in other settings than the paper's: other head dims and types, and the shapes of a model.
+
+A setting changes the cases of a problem and nothing else: each small case is the problem's own with other dims, so that
+what a wrong kernel fails on stays, and tolerances follow from the type (``evaluator.problem.Rounded``).
+"""
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from evaluator.problem import HELD_OUT, Case, Problem
+from evaluator.problems.backward import GQA_BACKWARD, MHA_BACKWARD
+from evaluator.problems.decode import DECODE
+from evaluator.problems.gqa import GQA
+from evaluator.problems.mha import MHA
+from evaluator.setting import Setting, named, read
+
+_KINDS: dict[str, Any] = {each.name: each for each in (MHA, GQA, MHA_BACKWARD, GQA_BACKWARD, DECODE)}
+
+
+@cache
+def in_setting(name: str) -> Problem | None:
+    """Return the problem whose name says a setting; None for a name that says none.
+
+    Raises ``InvalidProblem`` as ``evaluator.setting.read`` does.
+    """
+    found = read(name)
+    if found is None:
+        return None
+    kind, setting = found
+    problem = _KINDS[kind]
+    suites = _of_a_model(problem.suites["quick"][0], setting) if setting.shapes else problem.suites
+    made: Problem = replace(
+        problem,
+        name=named(kind, setting),
+        correctness_cases=_in(setting, problem.correctness_cases),
+        suites={suite: _in(setting, cases) for suite, cases in suites.items()},
+        baselines=(),
+    )
+    return made
+
+
+def _in(setting: Setting, cases: tuple[Case, ...]) -> tuple[Case, ...]:
+    return tuple(
+        replace(case, head_dim=setting.head_dim, head_dim_v=setting.head_dim_v, dtype=setting.dtype) for case in cases
+    )
+
+
+def _of_a_model(case: Case, setting: Setting) -> dict[str, tuple[Case, ...]]:
+    """Return causal cases like ``case`` with the heads and shapes of a model, and three held-out ones: with half of the
+    heads, as on two devices, where KV heads can be halved; at a length that divides no tile; and with one sequence
+    more.
+    """
+    assert setting.heads is not None
+
+    def shaped(heads: tuple[int, int], length: int, batch: int) -> Case:
+        return replace(
+            case,
+            name=f"{length}x{batch}",
+            batch=batch,
+            heads=heads[0],
+            kv_heads=heads[1],
+            q_len=length if case.q_len == case.kv_len else case.q_len,
+            kv_len=length,
+            causal=True,
+        )
+
+    heads, kv_heads = setting.heads
+    length, batch = max(setting.shapes)
+    half = (heads // 2, kv_heads // 2) if kv_heads % 2 == 0 else setting.heads
+    held_out = (
+        shaped(half, length * 3 // 4, batch),
+        shaped(setting.heads, length * 5 // 8 // 16 * 16 + 8, max(batch // 2, 1)),
+        shaped(setting.heads, max(length // 3 // 128 * 128, 64), batch + 1),
+    )
+    return {"quick": tuple(shaped(setting.heads, *shape) for shape in setting.shapes), HELD_OUT: held_out}

@@ -1,0 +1,143 @@
+"""Settings of dense attention: head dims, types and a model's shapes, and how a problem's name says them.
+
+A problem in a setting is called by its kind and the setting's parts, as in ``gqa-d64-fp16``. The name says everything,
+so every process and machine makes the same problem of it.
+"""
+
+import re
+from dataclasses import dataclass
+
+from evaluator.errors import InvalidProblem
+
+KINDS = ("mha", "gqa", "mha_backward", "gqa_backward", "decode")
+"""The problems that have settings."""
+HEAD_DIM = 128
+"""The head dim of problems that name none."""
+HEAD_DIMS = (64, 96, 128, 192, 256)
+"""The head dims that problems are tested with."""
+DIFFERENT = ((192, 128),)
+"""Head dims of keys and of values that differ: those of DeepSeek-V3 (arXiv 2412.19437), without its latent cache."""
+LONGEST = 2**16
+"""The longest sequence of a benchmark case: drawn cases have up to twice as many keys."""
+MOST_ELEMENTS = 2**28
+"""Most elements of q in a benchmark case, and of k where few queries meet a cache: half a gigabyte."""
+
+_DTYPES = {"fp16": "float16"}
+"""Types besides bfloat16, by the part of a name."""
+_PARTS = (
+    r"h(?P<heads>\d+)x(?P<kv_heads>\d+)",
+    r"d(?P<head_dim>\d+)(x(?P<head_dim_v>\d+))?",
+    r"(?P<dtype>fp16)",
+    r"(?P<length>\d+)x(?P<batch>\d+)",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What the cases of a problem have in common, where it is not that of the paper."""
+
+    head_dim: int = HEAD_DIM
+    head_dim_v: int = 0
+    """Elements of a value; 0 stands for ``head_dim``."""
+    dtype: str = "bfloat16"
+    heads: tuple[int, int] | None = None
+    """Query heads and KV heads of a model; None: those of the problem's own cases."""
+    shapes: tuple[tuple[int, int], ...] = ()
+    """Length and batch of each benchmark case, for a model's heads; empty: those of the problem's own cases."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What a problem's name says of it, in order."""
+        dims = f"d{self.head_dim}" + (f"x{self.head_dim_v}" if self.head_dim_v else "")
+        return (
+            *([f"h{self.heads[0]}x{self.heads[1]}"] if self.heads else []),
+            *([dims] if dims != f"d{HEAD_DIM}" else []),
+            *(part for part, dtype in _DTYPES.items() if dtype == self.dtype),
+            *(f"{length}x{batch}" for length, batch in self.shapes),
+        )
+
+    @property
+    def words(self) -> str:
+        """The dims and the type, for a reader."""
+        dims = f"{self.head_dim}" + (f" of keys and {self.head_dim_v} of values" if self.head_dim_v else "")
+        return f"head dim {dims}, {self.dtype}"
+
+
+def named(kind: str, setting: Setting) -> str:
+    """Return the name of the problem of this kind in a setting."""
+    return "-".join((kind, *setting.parts))
+
+
+def kind_of(name: str) -> str:
+    """Return the kind of a problem in a setting; the name itself of any other problem."""
+    kind, dash, _ = name.partition("-")
+    return kind if dash and kind in KINDS else name
+
+
+def read(name: str) -> tuple[str, Setting] | None:
+    """Return the kind and the setting that the name of a problem says; None for a name of another kind.
+
+    Raises ``InvalidProblem`` for a setting that does not exist, is not served, or is written otherwise.
+    """
+    kind, *parts = name.split("-")
+    if kind not in KINDS or not parts:
+        return None
+    found: dict[str, str] = {}
+    shapes: list[tuple[int, int]] = []
+    for part in parts:
+        match = next((match for pattern in _PARTS if (match := re.fullmatch(pattern, part))), None)
+        if match is None:
+            raise InvalidProblem(
+                f"problem {name!r}: {part!r} is no part of a setting: write e.g. {kind}-d64-fp16, or "
+                f"{kind}-h{'32x32' if kind.startswith('mha') else '32x8'}-d64-8192x4 (heads, head dim, length x batch)"
+            )
+        values = {key: value for key, value in match.groupdict().items() if value is not None}
+        if "length" in values:
+            shapes.append((int(values["length"]), int(values["batch"])))
+        else:
+            found |= values
+    setting = Setting(
+        head_dim=int(found.get("head_dim", HEAD_DIM)),
+        head_dim_v=int(found.get("head_dim_v", 0)),
+        dtype=_DTYPES[found["dtype"]] if "dtype" in found else "bfloat16",
+        heads=(int(found["heads"]), int(found["kv_heads"])) if "heads" in found else None,
+        shapes=tuple(shapes),
+    )
+    if refused := refusal(kind, setting):
+        raise InvalidProblem(f"problem {name!r}: {refused}")
+    if name != (canonical := named(kind, setting)):
+        raise InvalidProblem(f"problem {name!r}: write {canonical}")
+    return kind, setting
+
+
+def refusal(kind: str, setting: Setting) -> str:
+    """Return in a few words why a setting is not served; empty where it is."""
+    dims = (setting.head_dim, setting.head_dim_v)
+    if setting.head_dim_v and (kind not in ("mha", "gqa") or dims not in DIFFERENT):
+        return (
+            f"head dims {dims[0]} of keys and {dims[1]} of values are not served: forward attention takes 192 and 128"
+        )
+    if setting.head_dim not in HEAD_DIMS:
+        return f"head dim {setting.head_dim} is not served: choose one of {', '.join(map(str, HEAD_DIMS))}"
+    if bool(setting.heads) != bool(setting.shapes):
+        return "heads and shapes go together: add both, as in h32x8 and 8192x4, or neither"
+    if setting.heads is not None:
+        heads, kv_heads = setting.heads
+        if not 0 < kv_heads <= heads or heads % kv_heads:
+            return f"{heads} query heads cannot share {kv_heads} KV heads"
+        if kind.startswith("mha") and heads != kv_heads:
+            return f"{kind} has a KV head for each query head: {heads} on {kv_heads} are {kind.replace('mha', 'gqa')}"
+        if kind.startswith("gqa") and heads == kv_heads:
+            return f"as many KV heads as query heads are {kind.replace('gqa', 'mha')}"
+    for length, batch in setting.shapes:
+        if not 128 <= length <= LONGEST or batch < 1:
+            return f"a sequence has 128 to {LONGEST} tokens and there is at least one, not {batch} of {length}"
+        assert setting.heads is not None
+        row = setting.heads[kind == "decode"] * setting.head_dim
+        if length * batch * row > MOST_ELEMENTS:
+            return (
+                f"{length * batch} tokens of {row} elements do not fit the judge's memory: take {MOST_ELEMENTS // row}"
+            )
+    if len(set(setting.shapes)) < len(setting.shapes):
+        return "a shape is named twice"
+    return ""

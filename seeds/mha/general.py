@@ -1,0 +1,76 @@
+"""Flash attention forward, written plainly, for keys and values of different sizes: one program for each tile of query
+rows, walking over all keys.
+
+Correct for any lengths, strides and head mapping; deliberately not fast.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def load_rows(
+    Base, batch, head, rows, length, stride_b, stride_h, stride_n, stride_d, DIM: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Load rows of one head, [rows, BLOCK], zero beyond the end."""
+    offs_d = tl.arange(0, BLOCK)
+    at = Base + batch * stride_b + head * stride_h + rows[:, None] * stride_n + offs_d[None, :] * stride_d
+    return tl.load(at, mask=(rows < length)[:, None] & (offs_d < DIM)[None, :], other=0.0)
+
+
+@triton.jit
+def attention_kernel(
+    Q, K, V, Out, Lse, scale,
+    stride_qb, stride_qh, stride_qm, stride_qd, stride_kb, stride_kh, stride_kn, stride_kd,
+    stride_vb, stride_vh, stride_vn, stride_vd, stride_ob, stride_oh, stride_om, stride_od,
+    heads, group, q_len, kv_len,
+    CAUSAL: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
+    VALUE_DIM: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    start_m = tl.program_id(0) * BLOCK_M
+    batch, head = (tl.program_id(1) // heads).to(tl.int64), (tl.program_id(1) % heads).to(tl.int64)
+    kv_head = head // group
+    offs_m = start_m + tl.arange(0, BLOCK_M)
+    shift = kv_len - q_len
+    q = load_rows(Q, batch, head, offs_m, q_len, stride_qb, stride_qh, stride_qm, stride_qd, HEAD_DIM, BLOCK_D)
+
+    row_max = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    row_sum = tl.zeros([BLOCK_M], tl.float32)
+    acc = tl.zeros([BLOCK_M, BLOCK_V], tl.float32)
+    stop = kv_len
+    if CAUSAL:
+        stop = tl.minimum(kv_len, start_m + BLOCK_M + shift)
+    for start_n in range(0, stop, BLOCK_N):
+        offs_n = start_n + tl.arange(0, BLOCK_N)
+        k = load_rows(K, batch, kv_head, offs_n, kv_len, stride_kb, stride_kh, stride_kn, stride_kd, HEAD_DIM, BLOCK_D)
+        visible = offs_n[None, :] < kv_len
+        if CAUSAL:
+            visible = visible & (offs_n[None, :] <= offs_m[:, None] + shift)
+        scores = tl.where(visible, tl.dot(q, tl.trans(k)) * scale, float("-inf"))
+        new_max = tl.maximum(row_max, tl.max(scores, 1))
+        rescale = tl.exp(row_max - new_max)
+        p = tl.exp(scores - new_max[:, None])
+        row_sum = row_sum * rescale + tl.sum(p, 1)
+        v = load_rows(V, batch, kv_head, offs_n, kv_len, stride_vb, stride_vh, stride_vn, stride_vd, VALUE_DIM, BLOCK_V)
+        acc = tl.dot(p.to(v.dtype), v, acc * rescale[:, None])
+        row_max = new_max
+
+    offs_v = tl.arange(0, BLOCK_V)
+    at = Out + batch * stride_ob + head * stride_oh + offs_m[:, None] * stride_om + offs_v[None, :] * stride_od
+    out = (acc / row_sum[:, None]).to(Out.dtype.element_ty)
+    tl.store(at, out, mask=(offs_m < q_len)[:, None] & (offs_v < VALUE_DIM)[None, :])
+    lse = row_max + tl.log(row_sum)
+    tl.store(Lse + tl.program_id(1).to(tl.int64) * q_len + offs_m, lse, mask=offs_m < q_len)
+
+
+def attention(q, k, v, out, lse, *, causal: bool, scale: float) -> None:
+    batch, heads, q_len, head_dim = q.shape
+    kv_heads, kv_len, value_dim = k.shape[1], k.shape[2], v.shape[3]
+    block_m, block_n = 64, 64
+    attention_kernel[(triton.cdiv(q_len, block_m), batch * heads)](
+        q, k, v, out, lse, scale, *q.stride(), *k.stride(), *v.stride(), *out.stride(),
+        heads, heads // kv_heads, q_len, kv_len,
+        CAUSAL=causal, HEAD_DIM=head_dim, BLOCK_D=triton.next_power_of_2(head_dim),
+        VALUE_DIM=value_dim, BLOCK_V=triton.next_power_of_2(value_dim),
+        BLOCK_M=block_m, BLOCK_N=block_n, num_warps=4, num_stages=1,
+    )  # fmt: skip

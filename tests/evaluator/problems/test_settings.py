@@ -1,0 +1,178 @@
+"""Problems in other settings: their cases, their references, and wrong kernels that only a setting tells apart."""
+
+import math
+import re
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.orders import module_of
+from evaluator.candidate import Candidate
+from evaluator.catalogue import get_problem
+from evaluator.evaluation import Status
+from evaluator.judging.judge import Judge
+from evaluator.problem import HELD_OUT
+from evaluator.sandbox.jobs import ForkServer
+from evaluator.setting import kind_of
+from evaluator.targets import get_target
+from seeds import fitting, seed_source, seeds_of
+from tests import forward
+from tests.corpus import sample
+from tests.evaluator.problems.offline_kernel import fault_of
+from tests.evaluator.wrong.mutant import Mutant, one
+
+DIMS = "mha-d192x128"
+SMALL = {
+    "mha": ("square-full", "mixed-full"),
+    "gqa": ("group-3-causal",),
+    "mha_backward": ("odd-causal",),
+    "gqa_backward": ("group-2-causal",),
+    "decode": ("group-4-of-2",),
+}
+"""Cases that a seed is run on, by kind of problem: lengths that divide no tile, and strides of several kinds."""
+NAMES = ("mha-d64", DIMS, "gqa-d96-fp16", "mha_backward-d64-fp16", "decode-d64-fp16")
+MORE = (
+    "mha-d256", "mha-fp16", "mha-d192x128-fp16", "gqa-d64", "gqa-d192-fp16", "mha_backward-d192", "mha_backward-d256",
+    "gqa_backward-d96-fp16", "decode-d96", "decode-d192", "decode-d256-fp16",
+)  # fmt: skip
+JUDGED = ("mha-d96-fp16", "mha-d192x128", "gqa-d256", "gqa-h64x8-d64-4096x2", "mha_backward-d64", "decode-d64-fp16")
+
+
+@pytest.fixture(autouse=True)
+def fusion_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
+
+
+def test_a_setting_changes_dims_and_type_of_each_case_and_nothing_else() -> None:
+    base, found = get_problem("gqa"), get_problem("gqa-d96-fp16")
+    for suite in ("quick", "paper", HELD_OUT):
+        expected = tuple(replace(case, head_dim=96, dtype="float16") for case in base.suites[suite])
+        assert found.suites[suite] == expected
+    assert {(case.head_dim, case.dtype) for case in found.correctness_cases} == {(96, "float16")}
+    assert [case.name for case in found.correctness_cases] == [case.name for case in base.correctness_cases]
+    assert (found.entry, found.outputs, found.baselines) == (base.entry, base.outputs, ())
+
+
+def test_values_may_have_other_dims_than_keys() -> None:
+    problem = get_problem(DIMS)
+    case = next(case for case in problem.correctness_cases if case.name == "odd-causal")
+    shapes = {spec.name: spec.shape[3:] for spec in problem.call(case).tensors}
+    assert shapes == {"q": (192,), "k": (192,), "v": (128,), "out": (128,), "lse": ()}
+    storages = problem.make_inputs(case, 1)
+    q, k, v = (
+        storages[spec.name].as_strided(spec.shape, spec.strides).double() for spec in problem.call(case).tensors[:3]
+    )
+    logits = q[1, 2] @ k[1, 2].T / math.sqrt(192)
+    logits = logits.masked_fill(torch.ones_like(logits).triu(case.kv_len - case.q_len + 1).bool(), -math.inf)
+    out, lse, _ = forward.reference(problem, case, storages, 1, 2, torch.arange(case.q_len))
+    torch.testing.assert_close(out, logits.softmax(1) @ v[1, 2])
+    torch.testing.assert_close(lse, logits.logsumexp(1))
+    quick = problem.suites["quick"][-1]
+    assert problem.flops(quick) == 2 * 4 * 16 * 8192**2 * (192 + 128)
+    assert problem.least_bytes(quick) == 4 * 16 * 8192 * (2 * (2 * 192 + 2 * 128) + 4)
+
+
+def test_a_models_suites_have_its_heads_and_shapes() -> None:
+    problem = get_problem("gqa-h64x8-d64-8192x1-4096x2")
+    sizes = [(case.batch, case.heads, case.kv_heads, case.q_len, case.kv_len) for case in problem.suites["quick"]]
+    assert sizes == [(1, 64, 8, 8192, 8192), (2, 64, 8, 4096, 4096)]
+    cases = [case for suite in problem.suites.values() for case in suite]
+    assert all(case.causal and case.head_dim == 64 for case in cases)
+    assert len({replace(case, name="") for case in cases}) == 5
+    assert any(case.kv_len % 16 for case in problem.suites[HELD_OUT])
+    assert all(case.heads == 8 * case.kv_heads for case in cases)
+
+
+def test_a_model_decodes_one_query_a_sequence() -> None:
+    (case,) = get_problem("decode-h64x8-d64-32768x4").suites["quick"]
+    assert (case.batch, case.heads, case.kv_heads, case.q_len, case.kv_len) == (4, 64, 8, 1, 32768)
+
+
+@pytest.mark.parametrize("length", [128, 65536])
+def test_the_shapes_that_are_held_out_of_a_model_are_others(length: int) -> None:
+    suites = get_problem(f"gqa-h32x8-{length}x1").suites
+    assert len({replace(case, name="") for cases in suites.values() for case in cases}) == 4
+
+
+def test_a_setting_starts_from_the_seeds_that_serve_it() -> None:
+    assert list(seeds_of("mha")) == ["plain", "tuned", "hopper", "blackwell"]
+    assert list(seeds_of("mha-d64-fp16")) == ["plain", "tuned"]
+    assert list(seeds_of("gqa-d96")) == ["plain"]
+    assert list(seeds_of(DIMS)) == ["general"]
+    assert list(seeds_of("gqa-h64x8-8192x1")) == ["plain", "tuned"]
+    assert fitting("decode-d64", 90, gluon=False) == ["split"]
+
+
+@pytest.mark.parametrize("name", [*NAMES, *(pytest.param(name, marks=pytest.mark.corpus) for name in MORE)])
+def test_a_seed_gives_the_references_numbers_in_a_setting(name: str) -> None:
+    problem = get_problem(name)
+    for case in problem.correctness_cases:
+        if case.name in SMALL[kind_of(name)]:
+            for file in seeds_of(name).values():
+                module = import_module(f"seeds.{file.removesuffix('.py').replace('/', '.')}")
+                fault = fault_of(problem, case, module)
+                assert fault is None, (file, fault.message)
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("name", JUDGED)
+def test_a_seed_is_judged_correct_in_a_setting(fork_server: ForkServer, name: str) -> None:
+    with Judge(get_target("h100"), "quick", server=fork_server) as judge:
+        for seed in fitting(name, 90, gluon=False):
+            evaluation = judge.evaluate(Candidate(name, seed_source(name, seed)))
+            assert evaluation.status is Status.CORRECT, evaluation.message
+
+
+K_ROWS = (
+    "k = load_rows(K, batch, kv_head, offs_n, kv_len, stride_kb, stride_kh, stride_kn, stride_kd, HEAD_DIM, BLOCK_D)"
+)
+WRONG: dict[str, tuple[str, Mutant]] = {
+    # These two are right in bfloat16.
+    "probabilities in bfloat16": (
+        "mha-fp16",
+        one("p.to(v.dtype)", "p.to(tl.bfloat16).to(v.dtype)", "square-full: "),
+    ),
+    "the result by way of bfloat16": (
+        "mha-fp16",
+        one("out.to(Out.dtype.element_ty)", "out.to(tl.bfloat16).to(Out.dtype.element_ty)", "square-full: rows"),
+    ),
+    "128 dimensions of keys, as of values": (
+        DIMS,
+        one(K_ROWS, K_ROWS.replace("HEAD_DIM", "VALUE_DIM"), "square-full: rows"),
+    ),
+    "scaled as for values": (
+        DIMS,
+        one("tl.dot(q, tl.trans(k)) * scale", "tl.dot(q, tl.trans(k)) * 0.08838834764831845", "square-full: rows"),
+    ),
+    "96 dimensions, of which 64 are multiplied": (
+        "gqa-d96-fp16",
+        one(
+            "mask=(offs_n < kv_len)[None, :] & in_d[:, None],",
+            "mask=(offs_n < kv_len)[None, :] & (offs_d < 64)[:, None],",
+            "group-4-full: rows|group-8-causal: rows",
+        ),
+    ),
+}
+"""Mutants of the default seeds, each with the setting in which it is wrong."""
+
+
+def first_fault(name: str, mutant: Mutant, folder: Path) -> str:
+    """Return what is wrong in the first small case of a problem in which the mutant of its default seed is wrong."""
+    problem, module = get_problem(name), module_of(mutant.of(seed_source(name)), folder)
+    faults = (fault_of(problem, case, module) for case in problem.correctness_cases)
+    return next((fault.message for fault in faults if fault), "")
+
+
+@pytest.mark.parametrize("wrong", sample(WRONG, 8))
+def test_a_kernel_that_is_wrong_in_a_setting_is_caught(wrong: str, tmp_path: Path) -> None:
+    name, mutant = WRONG[wrong]
+    assert re.search(mutant.message, first_fault(name, mutant, tmp_path))
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("wrong", ["probabilities in bfloat16", "the result by way of bfloat16"])
+def test_rounding_to_bfloat16_is_right_where_inputs_are(wrong: str, tmp_path: Path) -> None:
+    assert not first_fault("mha", WRONG[wrong][1], tmp_path)

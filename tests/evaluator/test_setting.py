@@ -1,0 +1,60 @@
+import pytest
+
+from evaluator.catalogue import get_problem
+from evaluator.errors import InvalidProblem, UnknownProblem
+from evaluator.setting import Setting, kind_of, named, read
+
+SETTINGS = {
+    "mha-d64": Setting(64),
+    "mha-d192x128-fp16": Setting(192, 128, "float16"),
+    "gqa-fp16": Setting(dtype="float16"),
+    "gqa-h64x8-d64-8192x1-4096x2": Setting(64, heads=(64, 8), shapes=((8192, 1), (4096, 2))),
+    "decode-h48x8-32768x4": Setting(heads=(48, 8), shapes=((32768, 4),)),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_name_says_the_whole_setting(name: str) -> None:
+    kind = name.partition("-")[0]
+    assert read(name) == (kind, SETTINGS[name])
+    assert named(kind, SETTINGS[name]) == name
+    assert get_problem(name).name == name
+    assert get_problem(name) is get_problem(name)
+    assert kind_of(name) == kind
+
+
+def test_other_problems_say_no_setting() -> None:
+    for name in ("mha", "fsa", "sliding-window", "fsa-d64", "/tmp/gqa-d64.py"):
+        assert read(name) is None
+        assert kind_of(name) == name
+    with pytest.raises(UnknownProblem, match="unknown problem 'mla-d64'"):
+        get_problem("mla-d64")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mha-wide", "'wide' is no part of a setting: write e.g. mha-d64-fp16"),
+        ("mha-d80", "head dim 80 is not served: choose one of 64, 96, 128, 192, 256"),
+        ("mha-d64x128", "head dims 64 of keys and 128 of values are not served"),
+        ("decode-d192x128", "head dims 192 of keys and 128 of values are not served: forward attention takes"),
+        ("mha-d128", "write mha"),
+        ("gqa-fp16-d64", "write gqa-d64-fp16"),
+        ("gqa-h32x8", "heads and shapes go together"),
+        ("gqa-4096x1", "heads and shapes go together"),
+        ("gqa-h32x5-4096x1", "32 query heads cannot share 5 KV heads"),
+        ("gqa-h32x0-4096x1", "32 query heads cannot share 0 KV heads"),
+        ("mha_backward-h32x8-4096x1", "32 on 8 are gqa_backward"),
+        ("gqa-h8x8-4096x1", "as many KV heads as query heads are mha"),
+        ("gqa-h32x8-131072x1", "a sequence has 128 to 65536 tokens"),
+        ("gqa-h32x8-4096x0", "there is at least one, not 0 of 4096"),
+        ("gqa-h32x8-65536x9", "do not fit the judge's memory: take 65536"),
+        ("gqa-h32x8-4096x1-4096x1", "a shape is named twice"),
+    ],
+)
+def test_a_setting_that_is_not_served_is_refused_in_one_line(name: str, message: str) -> None:
+    with pytest.raises(InvalidProblem) as raised:
+        get_problem(name)
+    assert str(raised.value).startswith(f"problem {name!r}: ")
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
