@@ -16,6 +16,7 @@ from agents.operator import COMMAND_OPERATOR
 from agents.settings import ModelSettings, Settings
 from avo.errors import ConfigError
 from avo.flags import EVERY_JUDGE, JUDGE, LIMITS, MODELS, RUN, SEARCH, STEP, STEPS_OF_A_RUN, WATCH, WORKERS, Flag
+from avo.model_config import FOR
 from avo.sources import options_given, read_toml
 from evaluator.catalogue import get_problem, get_suite, problem_name
 from evaluator.errors import EvaluatorError
@@ -44,7 +45,7 @@ TRANSFERRED = "transferred"
 """Run and version of another problem that the run starts from, and what it makes of them."""
 TIMED_FIRST = "timed_first"
 """The unresolved attempts of another run that a run on a GPU times before its operator begins: name, change, source."""
-_NOT_SETTINGS = {START, ISOLATION, TOOLS, TRANSFERRED, TIMED_FIRST}
+_NOT_SETTINGS = {START, ISOLATION, TOOLS, TRANSFERRED, FOR, TIMED_FIRST}
 
 
 def usable_cpus() -> int:

@@ -1,7 +1,7 @@
 """``avo run``: start a run."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -21,6 +21,7 @@ from avo.cli.options import takes_settings
 
 if TYPE_CHECKING:
     from avo.config import RunConfig
+    from avo.model_config import ModelProblem, Phase
     from lineage_db.store import Store
 
 
@@ -43,6 +44,33 @@ def run(
             help="Start from this one of the problem's seeds, e.g. tuned, or from this kernel. Default: all its seeds.",
             rich_help_panel="Search",
         ),
+    ] = None,
+    for_model: Annotated[
+        Path | None,
+        typer.Option(
+            "--for",
+            metavar="CONFIG.JSON",
+            help="A model's Hugging Face configuration, of whose attention the problem is made; in place of --problem.",
+            rich_help_panel="Search",
+        ),
+    ] = None,
+    phase: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PHASE", help="With --for: prefill, train or decode. Default: prefill.", rich_help_panel="Search"
+        ),
+    ] = None,
+    lengths: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N",
+            help="With --for: tokens of a sequence, a case each. Default: 8192; 32768 to decode.",
+            rich_help_panel="Search",
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="With --for: sequences of each case. Default: 1.", rich_help_panel="Search"),
     ] = None,
     log: LogOption = None,
     metrics: MetricsOption = None,
@@ -78,19 +106,28 @@ def run(
 
     Example: avo run --target b200 --max-attempts 50
 
+    Example: avo run --for Qwen3-8B/config.json --phase decode --lengths 8192,32768 --batch 4
+
     Example: avo run --operator agent --model gpt-5 --max-steps 20 --max-tokens 5000000
     """
     from avo.cli.session import metrics_served, ready, work_on
     from avo.config import RunConfig
+    from avo.model_config import FOR
     from avo.search.run import utc_now
     from evaluator.catalogue import get_problem
 
+    model = _model(for_model, phase, lengths, batch, settings)
+    if model is not None:
+        settings["problem"] = model.problem
     chosen = ready(RunConfig.resolve(config, settings))
     with open_store(db, create=True) as store:
         start = _start(store, chosen, start_from, seed_kernel)
+        if model is not None:
+            start[FOR] = model.to_json()
         name = chosen.name
         if name is None:
-            name = store.free_run_name(f"{get_problem(chosen.problem).name}-{chosen.target}")
+            what = get_problem(chosen.problem).name if model is None else model.label
+            name = store.free_run_name(f"{what}-{chosen.target}")
         chosen = chosen.model_copy(update={"name": name})
         with metrics_served(store, name, metrics):
             created = store.create_run(
@@ -104,6 +141,34 @@ def run(
                 now=utc_now(),
             )
             work_on(store, created, chosen, as_json=as_json, log=log)
+
+
+def _model(
+    file: Path | None, phase: str | None, lengths: str | None, batch: int | None, settings: dict[str, Any]
+) -> "ModelProblem | None":
+    """Return the problem of the model that ``--for`` names, and say what was read; None without ``--for``."""
+    from avo.model_config import PHASES, read_model
+
+    if file is None:
+        for name, value in (("phase", phase), ("lengths", lengths), ("batch", batch)):
+            if value is not None:
+                fail(f"--{name} says how a model is used: add --for CONFIG.JSON, or leave it out")
+        return None
+    if settings.get("problem") is not None:
+        fail("--for makes the problem: leave out --problem")
+    if phase not in (None, *PHASES):
+        fail(f"--phase: {phase!r} should be one of {', '.join(PHASES)}")
+    words = [] if lengths is None else lengths.split(",")
+    if wrong := [word for word in words if not word.strip().isdecimal()]:
+        fail(f"--lengths: {wrong[0]!r} should be a number of tokens, as in 4096,16384")
+    found = read_model(file, cast("Phase", phase or "prefill"), tuple(map(int, words)), 1 if batch is None else batch)
+    err.print(f"avo: {found.model}, {found.phase}: {'; '.join(found.read)}")
+    for each in found.not_served:
+        err.print(f"avo: not served: {each}")
+    if found.phase == "train":
+        err.print("avo: this is the backward pass; --phase prefill is the forward pass of the same model")
+    err.print(f"avo: the problem is {found.problem}")
+    return found
 
 
 def _start(store: "Store", settings: "RunConfig", start_from: str | None, seed: str | None) -> dict[str, Any]:

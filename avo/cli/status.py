@@ -10,6 +10,7 @@ import typer
 
 from agents.operator import COMMAND_OPERATOR
 from avo.cli.common import DbOption, JsonOption, RunArgument, console, fail, print_json, read_store
+from avo.model_config import subject
 from avo.watch.tables import row, table
 from avo.watch.wording import (
     UNSAID,
@@ -114,7 +115,7 @@ def in_words(view: "RunView", now: datetime) -> "RenderableType":
     from lineage_db.decision import unresolved
 
     run, rates = view.run, view.rates(now)
-    lines = table("", "", title=f"{run.name}: {run.problem} for {run.target}, suite {run.suite}, {run.operator}")
+    lines = table("", "", title=f"{run.name}: {subject(run)} for {run.target}, suite {run.suite}, {run.operator}")
     lines.show_header = False
     row(lines, "state", standing(run, view.state))
     if run.driver:

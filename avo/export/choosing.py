@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from avo.export.errors import ExportError
 from avo.export.source import tidied
+from avo.model_config import subject
 from evaluator.catalogue import get_problem
 from evaluator.problem import Problem
 from evaluator.problem_sources import has_public_function
@@ -45,6 +46,11 @@ class Chosen:
             return f"version {self.version.number}"
         why = f" ({self.attempt.decision.told})" if self.attempt.decision else ""
         return f"attempt {self.attempt.id}, which is no version{why},"
+
+    @property
+    def subject(self) -> str:
+        """The problem, and the model that the run is for, if any."""
+        return subject(self.run)
 
     @property
     def function(self) -> str:

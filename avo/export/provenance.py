@@ -10,6 +10,7 @@ from typing import Any
 from avo.config import TRANSFERRED
 from avo.export.judging import Passed
 from avo.export.table import names
+from avo.model_config import FOR
 from lineage_db.records import Attempt, Version
 
 LICENCE = "Apache-2.0"
@@ -39,6 +40,7 @@ def _kernel(name: str, passed: Passed) -> dict[str, Any]:
         "suite": run.suite,
         "operator": run.operator,
         "seed": run.seed,
+        "for": run.config.get(FOR),
         "transferred": run.config.get(TRANSFERRED),
         "attempt": attempt.id,
         "accepted": version.accepted.isoformat() if version else None,

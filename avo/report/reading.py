@@ -10,6 +10,7 @@ from agents.edits import moves_of
 from agents.moves import MOVES
 from agents.mutate import Mutate
 from avo.config import ISOLATION, START, TIMED_FIRST, TOOLS, TRANSFERRED
+from avo.model_config import FOR
 from avo.report.data import (
     MOST_DIFF_CHARACTERS,
     MOST_DIFF_LINES,
@@ -220,7 +221,12 @@ def _environment(run: Run, score: Score | None) -> list[tuple[str, str]]:
     """Return the names and values of everything that determines how the run was made."""
     config = dict(run.config)
     start = [each["origin"] for each in config.pop(START, ())]
+    model = config.pop(FOR, {"model": "", "phase": "", "read": (), "not_served": ()})
     lines = [
+        ("model", model["model"]),
+        ("phase", model["phase"]),
+        ("read of its configuration", "; ".join(model["read"])),
+        ("not served", "; ".join(model["not_served"])),
         ("problem", run.problem),
         ("target", f"{run.target} ({TARGETS[run.target].product})" if run.target in TARGETS else run.target),
         ("predictions", TARGETS[run.target].standing if run.target in TARGETS else ""),

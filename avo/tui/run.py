@@ -12,6 +12,7 @@ from textual.containers import VerticalScroll
 from textual.message import Message
 from textual.widgets import ContentSwitcher, Footer, Static
 
+from avo.model_config import subject
 from avo.tui.attempts import AttemptsView
 from avo.tui.bar import ViewBar
 from avo.tui.copying import Copy, CopyScreen
@@ -268,7 +269,7 @@ def header(picture: Picture, words: str) -> Text:
     text = Text()
     text.append(run.name, "bold")
     text.append(f"  {standing(run, view.state)}", f"bold {STATE_STYLE[view.state]}")
-    text.append(f"  {run.problem}, suite {run.suite}, operator {run.operator}")
+    text.append(f"  {subject(run)}, suite {run.suite}, operator {run.operator}")
     text.append(f"  filter: {printable(words)}\n" if words else "\n", "bold")
     if best and seed and best.attempt.evaluation.score:
         text.append(f"{geomean(best):.1f} {unit(best.attempt.evaluation.score)}", "bold")

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agents.operator import COMMAND_OPERATOR
+from avo.model_config import subject
 from avo.watch.scores import BaselineComparison, compare, geomean
 from avo.watch.view import RunView
 from avo.watch.wording import (
@@ -91,7 +92,7 @@ def panel(view: RunView, *, now: datetime, budget: Budget, baselines: Sequence[B
     state = RunState.PAUSED if run.paused else run.state
     title = Text.assemble((run.name, "bold"), "  ", (state, STATE_STYLE[state]))
     target = place(score) if score else run.target
-    subtitle = Text(f"{run.problem} for {target}, suite {run.suite}, operator {run.operator}", style="dim")
+    subtitle = Text(f"{subject(run)} for {target}, suite {run.suite}, operator {run.operator}", style="dim")
     framed = Panel(
         Group(*parts), title=title, title_align="left", subtitle=subtitle, subtitle_align="left", padding=(0, 1)
     )

@@ -1,0 +1,242 @@
+"""Reads what a model's attention is from its Hugging Face configuration, and names the problem of it.
+
+Only what is written in the file is read, and the few defaults of transformers that are named here. What cannot be
+served is refused by its name in the file, never left out in silence.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from avo.errors import ConfigError
+from evaluator.setting import Setting, named, refusal
+
+if TYPE_CHECKING:
+    from lineage_db.records import Run
+
+FOR = "for"
+"""The key under which a run's configuration holds ``ModelProblem.to_json``."""
+Phase = Literal["prefill", "train", "decode"]
+PHASES: tuple[str, ...] = get_args(Phase)
+DEFAULT_LENGTHS: Mapping[Phase, tuple[int, ...]] = {"prefill": (8192,), "train": (8192,), "decode": (32768,)}
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+_OWN_HEAD_DIM = {
+    "gemma", "gemma2", "gemma3_text", "gemma4_text", "gpt_oss", "llama4_text", "qwen3", "qwen3_next", "qwen3_5_text",
+}  # fmt: skip
+"""Model types whose default head dim in transformers 5 is not ``hidden_size / num_attention_heads``."""
+_EVERY_OTHER = {"gemma2": 2, "gemma3_text": 6, "gpt_oss": 2}
+"""Model types in which, by default, one layer of so many sees all keys and the others have a window (transformers 5).
+"""
+_WINDOWED = {"mistral", "mixtral", "phi3", "starcoder2"}
+"""Model types in which ``sliding_window`` alone puts a window on every layer (transformers 5)."""
+_SINKS = {"gpt_oss"}
+"""Model types whose heads have a learned sink, which no field of the configuration says."""
+_REFUSED = {
+    "attn_logit_softcapping": "soft caps of scores",
+    "alibi": "biases by distance (ALiBi)",
+    "attention_chunk_size": "attention in chunks",
+    "index_topk": "keys that an index selects",
+    "sparse_attention_config": "sparse attention",
+    "global_head_dim": "layers with another head dim",
+    "attention_k_eq_v": "keys that are the values",
+    "use_bidirectional_attention": "attention in both directions",
+    "is_encoder_decoder": "an encoder",
+}
+"""Fields that change what attention computes, or its shapes, wherever they are set."""
+_CAUSAL = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelProblem:
+    """The problem of a model's attention, and what was read."""
+
+    model: str
+    """Name of the model."""
+    problem: str
+    phase: Phase
+    read: tuple[str, ...]
+    """What was read from which fields, in words."""
+    not_served: tuple[str, ...] = ()
+    """Kinds of layers that the problem leaves out, with why."""
+
+    @property
+    def label(self) -> str:
+        """Model and phase as a part of a run's name."""
+        return "-".join((*re.findall(r"[A-Za-z0-9._]+", self.model), self.phase))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data, as it is stored with a run."""
+        return {"model": self.model, "phase": self.phase, "read": [*self.read], "not_served": [*self.not_served]}
+
+
+def subject(run: "Run") -> str:
+    """Return what the run is about: its problem, and the model and the phase that it is for, if any."""
+    kept = run.config.get(FOR)
+    return run.problem if kept is None else f"{run.problem}, {kept['model']} in {kept['phase']}"
+
+
+def read_model(path: Path, phase: Phase, lengths: Sequence[int] = (), batch: int = 1) -> ModelProblem:
+    """Return the problem of the model whose ``config.json`` is at ``path``, in a phase, with a case at each length.
+
+    Raises ``ConfigError`` with one line for a file that is no such configuration, and for what cannot be served.
+    """
+    whole = _load(path)
+    config = _Fields(path, {**{k: v for k, v in whole.items() if k in ("dtype", "torch_dtype")}, **_text(whole)})
+    architectures = [str(each) for each in whole.get("architectures") or ()]
+    if architectures and not any(each.endswith(_CAUSAL) for each in architectures):
+        raise config.error(f"architecture {architectures[0]!r} is not known to be a causal language model")
+    for field, what in _REFUSED.items():
+        if config.get(field):
+            raise config.error(f"{field}: {what} cannot be served")
+    heads = config.count("num_attention_heads")
+    kv_heads = config.count("num_key_value_heads", heads)
+    kind = {"prefill": "{}", "train": "{}_backward", "decode": "decode"}[phase].format(
+        "gqa" if heads > kv_heads else "mha"
+    )
+    head_dim, head_dim_v = _head_dims(config, heads, phase)
+    dtype = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16").removeprefix("torch.")
+    if dtype not in ("bfloat16", "float16"):
+        raise config.error(f"dtype {dtype!r} cannot be served: kernels are for bfloat16 and float16")
+    if phase == "train" and config.get("attention_dropout"):
+        raise config.error("attention_dropout: dropout cannot be served in training")
+    layers, window = _layers(config)
+    if config.type in _SINKS:
+        raise config.error(f"model type {config.type!r} has attention sinks, which cannot be served yet")
+    not_served = tuple(
+        f"{count} layers of {layer}" + (f" with a window of {window} keys" if layer == SLIDING else "")
+        for layer, count in layers.items()
+        if layer != FULL
+    )
+    if FULL not in layers:
+        raise config.error(f"{' and '.join(not_served)} cannot be served, and there are no others")
+    shapes = tuple((length, batch) for length in lengths or DEFAULT_LENGTHS[phase])
+    setting = Setting(head_dim, head_dim_v, dtype, (heads, kv_heads), shapes)
+    if refused := refusal(kind, setting):
+        raise config.error(refused)
+    return ModelProblem(
+        model=_name(path, whole),
+        problem=named(kind, setting),
+        phase=phase,
+        read=(
+            f"model type {config.type}",
+            f"{heads} query heads on {kv_heads} KV heads",
+            setting.words + ("" if config.get("dtype") or config.get("torch_dtype") else " (no dtype in the file)"),
+            f"{layers[FULL]} layers of {FULL}",
+            *_scale(config, head_dim),
+        ),
+        not_served=not_served,
+    )
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """The fields of a configuration."""
+
+    path: Path
+    values: Mapping[str, Any]
+
+    def get(self, name: str) -> Any:
+        return self.values.get(name)
+
+    def count(self, name: str, default: int | None = None) -> int:
+        """Return a whole number above zero; ``default`` for a field that is missing."""
+        value = self.values.get(name)
+        if value is None and default is not None:
+            return default
+        if value is None:
+            raise self.error(f"it has no {name}: write it down, as defaults of transformers are not read")
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise self.error(f"{name}: {value!r} should be a whole number above zero")
+        return value
+
+    @property
+    def type(self) -> str:
+        return str(self.values.get("model_type") or "unknown")
+
+    def error(self, message: str) -> ConfigError:
+        return ConfigError(f"--for {self.path}: {message}")
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--for {path}: {error.strerror}") from None
+    except ValueError:
+        raise ConfigError(f"--for {path}: it is not JSON: name a model's config.json") from None
+    if not isinstance(found, dict) or not ("num_attention_heads" in found or "model_type" in found):
+        raise ConfigError(f"--for {path}: it is no configuration of a model: it has neither model_type nor heads")
+    return found
+
+
+def _text(whole: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the configuration of the language model, which models with other senses keep apart."""
+    inner = whole.get("text_config")
+    return inner if isinstance(inner, dict) else whole
+
+
+def _name(path: Path, whole: Mapping[str, Any]) -> str:
+    """Return the name that the file has inside, that of its folder where it is called config.json, or its own."""
+    inside = whole.get("_name_or_path")
+    if isinstance(inside, str) and inside and not inside.startswith((".", "/")):
+        return inside
+    return path.absolute().parent.name if path.name == "config.json" else path.stem
+
+
+def _head_dims(config: _Fields, heads: int, phase: Phase) -> tuple[int, int]:
+    """Return the head dim of keys, and that of values where it is another one, else 0."""
+    if config.get("kv_lora_rank"):
+        if phase != "prefill":
+            raise config.error(
+                f"kv_lora_rank: latent keys and values (MLA) are served in prefill alone, not in {phase}"
+            )
+        keys = config.count("qk_nope_head_dim") + config.count("qk_rope_head_dim")
+        values = config.count("v_head_dim")
+        return keys, 0 if keys == values else values
+    if config.get("head_dim") is not None:
+        return config.count("head_dim"), 0
+    if config.type in _OWN_HEAD_DIM:
+        raise config.error(
+            f"it has no head_dim, and model type {config.type!r} has a default of its own: write it down"
+        )
+    hidden = config.count("hidden_size")
+    if hidden % heads:
+        raise config.error(
+            f"it has no head_dim, and hidden_size {hidden} is no multiple of {heads} heads: write it down"
+        )
+    return hidden // heads, 0
+
+
+def _layers(config: _Fields) -> tuple[dict[str, int], int]:
+    """Return how many layers there are of each kind, and the window of those that slide (0 where there are none)."""
+    count = config.count("num_hidden_layers")
+    window = config.get("sliding_window") if config.get("use_sliding_window") is not False else None
+    pattern = config.get("sliding_window_pattern") or _EVERY_OTHER.get(config.type)
+    if isinstance(config.get("layer_types"), list):
+        layers = Counter(str(each) for each in config.get("layer_types"))
+    elif isinstance(config.get("attn_type_list"), list):
+        layers = Counter(FULL if each == 1 else "linear_attention" for each in config.get("attn_type_list"))
+    elif window and isinstance(pattern, int):
+        layers = Counter({SLIDING: count - count // pattern, FULL: count // pattern})
+    elif window and config.type in _WINDOWED:
+        layers = Counter({SLIDING: count})
+    elif window:
+        raise config.error(
+            f"sliding_window: which layers of model type {config.type!r} have it is not known: add layer_types"
+        )
+    else:
+        layers = Counter({FULL: count})
+    return dict(sorted((+layers).items())), config.count("sliding_window") if layers[SLIDING] else 0
+
+
+def _scale(config: _Fields, head_dim: int) -> tuple[str, ...]:
+    """Return, in words, a scale that is not the usual one; kernels take any."""
+    scalar = config.get("query_pre_attn_scalar")
+    if isinstance(scalar, int | float) and scalar != head_dim:
+        return (f"a scale of {scalar} ** -0.5, which is an argument of each call",)
+    return ()

@@ -1,0 +1,149 @@
+"""The problem of a model's attention, from its configuration.
+
+``configs/`` has what the published configurations of five models say of their attention; all other fields are left out.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from avo.errors import ConfigError
+from avo.model_config import Phase, read_model
+from evaluator.catalogue import get_problem
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+@pytest.mark.parametrize(
+    ("model", "phase", "problem", "read", "not_served"),
+    [
+        ("Llama-3.1-8B", "prefill", "gqa-h32x8-8192x1", "head dim 128, bfloat16", ()),
+        ("Llama-3.1-8B", "train", "gqa_backward-h32x8-8192x1", "32 query heads on 8 KV heads", ()),
+        ("Qwen3-8B", "decode", "decode-h32x8-32768x1", "36 layers of full_attention", ()),
+        ("MiniMax-M2", "prefill", "gqa-h48x8-8192x1", "62 layers of full_attention", ()),
+        (
+            "gemma-3-27b-it",
+            "prefill",
+            "gqa-h32x16-8192x1",
+            "a scale of 168 ** -0.5, which is an argument of each call",
+            ("52 layers of sliding_attention with a window of 1024 keys",),
+        ),
+    ],
+)
+def test_a_models_problem_has_its_heads_dims_and_type(
+    model: str, phase: Phase, problem: str, read: str, not_served: tuple[str, ...]
+) -> None:
+    found = read_model(CONFIGS / f"{model}.json", phase)
+    assert (found.model, found.problem, found.not_served) == (model, problem, not_served)
+    assert read in found.read
+    assert get_problem(problem).suites["quick"]
+
+
+def test_each_length_is_a_case_with_the_batch() -> None:
+    found = read_model(CONFIGS / "Qwen3-8B.json", "prefill", (4096, 16384), 2)
+    assert [(case.kv_len, case.batch) for case in get_problem(found.problem).suites["quick"]] == [(4096, 2), (16384, 2)]
+
+
+def test_sinks_are_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="model type 'gpt_oss' has attention sinks, which cannot be served yet"):
+        read_model(CONFIGS / "gpt-oss-20b.json", "prefill")
+
+
+LLAMA = json.loads((CONFIGS / "Llama-3.1-8B.json").read_text())
+
+
+def written(folder: Path, **changes: Any) -> Path:
+    """A configuration like that of Llama with some fields changed; None leaves one out."""
+    path = folder / "config.json"
+    path.write_text(json.dumps({key: value for key, value in {**LLAMA, **changes}.items() if value is not None}))
+    return path
+
+
+def test_the_name_is_that_in_the_file_or_of_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "My-Model").mkdir()
+    assert read_model(written(tmp_path / "My-Model"), "prefill").model == "My-Model"
+    found = read_model(written(tmp_path, _name_or_path="org/model"), "prefill")
+    assert (found.model, found.label) == ("org/model", "org-model-prefill")
+
+
+def test_latent_keys_are_keys_of_their_own_size_in_prefill(tmp_path: Path) -> None:
+    latent = {
+        "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
+        "num_attention_heads": 16, "num_key_value_heads": 16,
+    }  # fmt: skip
+    path = written(tmp_path, model_type="deepseek_v3", **latent)
+    assert read_model(path, "prefill").problem == "mha-h16x16-d192x128-8192x1"
+    with pytest.raises(ConfigError, match=r"kv_lora_rank: latent keys .* not in decode"):
+        read_model(path, "decode")
+
+
+def test_float16_is_read_under_either_name(tmp_path: Path) -> None:
+    for field in ({"torch_dtype": "float16"}, {"torch_dtype": None, "dtype": "torch.float16"}):
+        assert read_model(written(tmp_path, **field), "prefill").problem == "gqa-h32x8-fp16-8192x1"
+    assert any("no dtype in the file" in each for each in read_model(written(tmp_path, torch_dtype=None), "train").read)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_attention_heads": None}, "it has no num_attention_heads: write it down"),
+        ({"num_attention_heads": "32"}, "num_attention_heads: '32' should be a whole number"),
+        ({"num_key_value_heads": 5}, "32 query heads cannot share 5 KV heads"),
+        ({"hidden_size": 2560}, "head dim 80 is not served"),
+        ({"hidden_size": 4100}, "hidden_size 4100 is no multiple of 32 heads"),
+        ({"model_type": "qwen3"}, "it has no head_dim, and model type 'qwen3' has a default of its own"),
+        ({"torch_dtype": "float32"}, "dtype 'float32' cannot be served"),
+        ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping: soft caps of scores cannot be served"),
+        ({"alibi": True}, "alibi: biases by distance"),
+        ({"index_topk": 2048}, "index_topk: keys that an index selects cannot be served"),
+        ({"is_encoder_decoder": True}, "is_encoder_decoder: an encoder cannot be served"),
+        ({"architectures": ["BertForMaskedLM"]}, "'BertForMaskedLM' is not known to be a causal language model"),
+        ({"sliding_window": 4096}, "which layers of model type 'llama' have it is not known: add layer_types"),
+        (
+            {"sliding_window": 4096, "model_type": "mistral"},
+            "32 layers of sliding_attention with a window of 4096 keys",
+        ),
+        ({"layer_types": ["linear_attention"] * 32}, "32 layers of linear_attention cannot be served"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers: 0 should be"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_by_its_name(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    path = written(tmp_path, **changes)
+    with pytest.raises(ConfigError) as raised:
+        read_model(path, "prefill")
+    assert str(raised.value).startswith(f"--for {path}: ")
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_layers_that_cannot_be_served_are_named_beside_those_that_can(tmp_path: Path) -> None:
+    layers = ["linear_attention", "linear_attention", "linear_attention", "full_attention"]
+    found = read_model(written(tmp_path, layer_types=layers), "prefill")
+    assert found.not_served == ("3 layers of linear_attention",)
+    assert "1 layers of full_attention" in found.read
+
+
+def test_a_window_that_is_switched_off_is_none(tmp_path: Path) -> None:
+    found = read_model(written(tmp_path, sliding_window=4096, use_sliding_window=False), "prefill")
+    assert found.not_served == ()
+
+
+def test_dropout_is_refused_in_training_alone(tmp_path: Path) -> None:
+    path = written(tmp_path, attention_dropout=0.1)
+    assert read_model(path, "prefill").problem == "gqa-h32x8-8192x1"
+    with pytest.raises(ConfigError, match="attention_dropout: dropout cannot be served in training"):
+        read_model(path, "train")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "it is not JSON"), ("[]", "no configuration of a model"), ("{}", "no configuration")]
+)
+def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "config.json"
+    with pytest.raises(ConfigError, match="No such file"):
+        read_model(path, "prefill")
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_model(path, "prefill")
