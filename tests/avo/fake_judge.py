@@ -1,6 +1,7 @@
 """The judge of the world of fakes as a command: ``--evaluator-command 'python fake_judge.py'``.
 
 ``python fake_judge.py kernels`` takes any kernel for correct, as fast as its digest will have it, after a moment.
+``python fake_judge.py slowly`` takes a fifth of a second for each verdict, so that it can be killed before it gives one.
 """
 
 import sys
@@ -25,9 +26,18 @@ def judge_kernel(candidate: Candidate) -> Evaluation:
     return judge(Candidate(candidate.problem, f"tflops = {speed}\n{canary and '_canary' + canary}"))
 
 
+def judge_slowly(candidate: Candidate) -> Evaluation:
+    """Return the verdict of the world of fakes, but not at once."""
+    time.sleep(0.2)
+    return judge(candidate)
+
+
+JUDGES = {"kernels": judge_kernel, "slowly": judge_slowly}
+
+
 def main() -> None:
     """Serve until standard input ends."""
-    fake = FakeEvaluator(judge_kernel if "kernels" in sys.argv else judge, Fault(Status.UNSUPPORTED, "no profile here"))
+    fake = FakeEvaluator(JUDGES.get(sys.argv[1], judge), Fault(Status.UNSUPPORTED, "no profile here"))
     fake.findings = Findings(text="looked")
     print(ready(fake.target), flush=True)
     for asked in requests(sys.stdin):

@@ -39,7 +39,7 @@ LEAST = 15
 """How many things are done even if the minutes are over."""
 NAME = "week"
 ROOT = Path(__file__).parents[3]
-JUDGE = f"{sys.executable} {ROOT / 'tests' / 'avo' / 'fake_judge.py'}"
+JUDGE = f"{sys.executable} {ROOT / 'tests' / 'avo' / 'fake_judge.py'} slowly"
 WORKERS = {
     "operator": "ray::OperatorWorker",
     "pool": "ray::EvaluatorPool",
@@ -72,7 +72,6 @@ class Soak:
         self.waits: dict[str, list[float]] = defaultdict(list)
         """Seconds until a step that began later had made an attempt, by what was done before."""
         self._continue()
-        wait_for(lambda: self.attempts() > 0)
 
     def attempts(self) -> int:
         self._read()
@@ -246,6 +245,7 @@ def soak(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Soak]:
 
 @pytest.mark.long
 def test_nothing_is_lost_however_many_processes_are_killed(soak: Soak) -> None:
+    wait_for(lambda: soak.attempts() > 0)
     end = time.monotonic() + 60 * MINUTES
     while time.monotonic() < end or sum(map(len, soak.waits.values())) < LEAST:
         soak.go_on()
