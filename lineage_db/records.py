@@ -1,7 +1,7 @@
 """Records of the lineage database: plain frozen data that knows nothing of tables. Times are UTC."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -60,16 +60,18 @@ class Doing:
     began: datetime
     done: int = 0
     of: int = 0
-    """How many checks are done of how many; 0 of 0 where that is not known."""
+    """How many parts are done of how many; 0 of 0 where that is not known."""
+    parts: str = "checks"
+    """What ``of`` counts, in words."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as data for JSON: the time in ISO format."""
-        return {"what": self.what, "began": self.began.isoformat(), "done": self.done, "of": self.of}
+        return {**asdict(self), "began": self.began.isoformat()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Doing":
         """Return what ``to_json`` was made of."""
-        return cls(data["what"], datetime.fromisoformat(data["began"]), data["done"], data["of"])
+        return cls(**{**data, "began": datetime.fromisoformat(data["began"])})
 
 
 @dataclass(frozen=True, slots=True)

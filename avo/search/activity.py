@@ -19,12 +19,14 @@ class Activity:
         self._lock = Lock()
 
     @contextmanager
-    def during(self, what: str) -> Iterator[Tell]:
-        """Say that ``what`` is being done for as long as the context lasts; yield what tells how far it is."""
+    def during(self, what: str, parts: str = "checks") -> Iterator[Tell]:
+        """Say that ``what`` is being done for as long as the context lasts; yield what tells how many ``parts`` of it
+        are done.
+        """
         key, began = object(), self._clock()
 
         def tell(done: int, of: int) -> None:
-            self._set(key, Doing(what, began, done, of))
+            self._set(key, Doing(what, began, done, of, parts))
 
         self._set(key, Doing(what, began))
         try:

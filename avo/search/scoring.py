@@ -20,7 +20,8 @@ from lineage_db.store import Store
 
 EVALUATOR_TRIES = 3
 """How often a candidate is given to an unavailable evaluator before the step is abandoned."""
-
+ROUNDS = "rounds at most"
+"""What is counted of a comparison of measured speeds, which ends as soon as it is decided."""
 
 _Answer = TypeVar("_Answer")
 
@@ -76,7 +77,7 @@ class RecordingScorer:
             return recorded
         versions = self._store.versions(self._run.id)
         rivals = self._rivals(versions)
-        with self.activity.during(f"judging {_named(change)}") as tell:
+        with self.activity.during(f"judging {_named(change)}", ROUNDS) as tell:
             evaluation = self._judge(candidate, rivals[-1] if rivals else None, tell)
         known = self._with_plan(evaluation.plan_digest)
         evaluation = _shared(evaluation, known)
@@ -103,7 +104,8 @@ class RecordingScorer:
         """
         comparison = _with(best.attempt.plan_digest, _scores(self._with_plan(attempt.plan_digest)))
         if comparison is None:
-            with self.activity.during(f"comparing {_named(attempt.change)} with version {best.number}") as tell:
+            what = f"comparing {_named(attempt.change)} with version {best.number}"
+            with self.activity.during(what, ROUNDS) as tell:
                 evaluation = self._judge(Candidate(self._run.problem, attempt.source), best, tell)
             score = evaluation.score
             if score is None or score.comparison is None or evaluation.plan_digest != attempt.plan_digest:

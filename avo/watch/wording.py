@@ -107,7 +107,7 @@ def awaited(reply: PendingReply, now: datetime) -> str:
 
 def under_way(doing: Doing, now: datetime) -> str:
     """Return what is being done, how far it is and since when: ``judging seed tuned, 5 of 23 checks, 12s``."""
-    far = f", {doing.done} of {doing.of} checks" if doing.of else ""
+    far = f", {doing.done} of {doing.of} {doing.parts}" if doing.of else ""
     return f"{first_line(doing.what)}{far}, {duration((now - doing.began).total_seconds())}"
 
 

@@ -1,7 +1,7 @@
 """The judge of the world of fakes as a command: ``--evaluator-command 'python fake_judge.py'``.
 
 ``python fake_judge.py kernels`` takes any kernel for correct, as fast as its digest will have it, after a moment.
-``python fake_judge.py slowly`` takes a fifth of a second for each verdict, so that it can be killed before it gives one.
+``python fake_judge.py slowly`` takes a fifth of a second for a verdict, so that it can be killed before it gives one.
 """
 
 import sys

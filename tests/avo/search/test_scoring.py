@@ -12,6 +12,7 @@ from avo.config import RunConfig
 from avo.search.acceptance import share_of_alpha
 from avo.search.seeding import SeedOperator
 from avo.search.step import StepOutcome
+from avo.watch.wording import under_way
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Comparison, Evaluation, Status, Verdict
@@ -70,17 +71,17 @@ def test_a_candidate_is_compared_with_the_best_version_at_the_price_of_its_turn(
 
 
 def test_how_many_rounds_are_done_is_told_while_they_are(lab: Lab) -> None:
-    doing: list[tuple[str, int, int]] = []
+    doing: list[str] = []
 
     def follow(request: AnyRequest, tell: Tell) -> Any:
         tell(12, 256)
         open_steps = [step for step in lab.store.steps(lab.run.id) if step.state is StepState.RUNNING]
-        doing.extend((each.what, each.done, each.of) for step in open_steps for each in step.doing or ())
+        doing.extend(under_way(each, each.began) for step in open_steps for each in step.doing or ())
         return lab.evaluator.ask(request)
 
     lab.evaluator.follow = follow  # type: ignore[method-assign]
     lab.step(Scripted(proposing(kernel(90.0))))
-    assert [rounds for _, *rounds in doing] == [[12, 256]]
+    assert [words.partition(", ")[2] for words in doing] == ["12 of 256 rounds at most, 0s"]
 
 
 def test_a_kernel_that_is_as_fast_is_no_version_however_its_score_came_out(lab: Lab) -> None:
