@@ -120,6 +120,8 @@ def main() -> None:
     url = database_url(options.db)
     with Store.open(url, create=False) as store:
         report = read_report(store, options.run, datetime.now(UTC))
+    if not report.view.versions:
+        parser.error(f"{options.run} has no version: search longer, for example with make pictures HOURS=0.2")
     draw_run(report.view)
     draw_report(report)
     case = report.trajectories[0].cases[-1].name
