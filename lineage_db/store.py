@@ -26,8 +26,9 @@ from lineage_db.upkeep import Upkeep
 _SEEDS = range(-(2**63), 2**63)
 
 # What each attempt asks for is built once: to build a statement takes longer than to execute it.
-_KNOWN = queries.WHOLE_ATTEMPTS.where(attempts.c.digest == bindparam("digest")).order_by(attempts.c.id.desc()).limit(1)
-_OF_PLAN = queries.WHOLE_ATTEMPTS.where(attempts.c.plan_digest == bindparam("digest")).order_by(attempts.c.id)
+# Asked for an order, SQLite would go through all attempts of the run in it, and leave the index of digests alone.
+_KNOWN = queries.WHOLE_ATTEMPTS.where(attempts.c.digest == bindparam("digest"))
+_OF_PLAN = queries.WHOLE_ATTEMPTS.where(attempts.c.plan_digest == bindparam("digest"))
 
 
 class Store(Part):
@@ -264,13 +265,14 @@ class Store(Part):
     @transactional()
     def known_attempt(self, connection: Connection, run_id: int, digest: str) -> Attempt | None:
         """Return the run's latest attempt of the candidate with this digest; None where it has none."""
-        row = connection.execute(_KNOWN, {"run_key": run_id, "digest": digest}).one_or_none()
-        return None if row is None else to_attempt(row)
+        rows = connection.execute(_KNOWN, {"run_key": run_id, "digest": digest})
+        return max(map(to_attempt, rows), key=lambda attempt: attempt.id, default=None)
 
     @transactional()
     def attempts_of_plan(self, connection: Connection, run_id: int, plan_digest: str) -> list[Attempt]:
         """Return the run's attempts that lower to the launch plans with this digest, oldest first."""
-        return [to_attempt(row) for row in connection.execute(_OF_PLAN, {"run_key": run_id, "digest": plan_digest})]
+        rows = connection.execute(_OF_PLAN, {"run_key": run_id, "digest": plan_digest})
+        return sorted(map(to_attempt, rows), key=lambda attempt: attempt.id)
 
     @transactional()
     def count_attempts(self, connection: Connection, run_id: int, *, after: int = 0) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The cost of looking at a run does not grow with the run."""
+"""What looking at a run costs does not grow with the run, nor what a step costs the database."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -142,3 +142,18 @@ def test_the_first_reading_fetches_no_more_of_a_longer_run(paths: list[Path]) ->
             view(store, None)
             rows.append(cost.rows - before)
     assert rows[0] == rows[1]
+
+
+def test_a_step_of_a_longer_run_is_no_more_work_for_the_database(paths: list[Path]) -> None:
+    work = []
+    for path in paths:
+        with watched() as cost, Store.open(str(path)) as store:
+            run = store.run("live")
+            store.history(run.id)
+            before = cost.work
+            assert store.known_attempt(run.id, "a digest") is None
+            assert store.attempts_of_plan(run.id, "a plan's") == []
+            go_on(store)
+            store.history(run.id)
+            work.append(cost.work - before)
+    assert work[1] < 1.2 * work[0]
