@@ -1,5 +1,6 @@
 """Checks whether this machine can do a run, and says what to do otherwise. Installs and changes nothing."""
 
+import locale
 import os
 import shutil
 import sys
@@ -263,7 +264,7 @@ def _terminal() -> Check:
     if not sys.stdout.isatty():
         return Check("terminal", Health.ABSENT, "output is not a terminal", "avo ui needs one")
     columns, lines = shutil.get_terminal_size()
-    found = f"{columns}x{lines}, TERM={os.environ.get('TERM', '')}, {sys.stdout.encoding}"
+    found = f"{columns}x{lines}, TERM={os.environ.get('TERM', '')}, {locale.getpreferredencoding(False)}"
     if columns < 80 or lines < 24:
         return Check("terminal", Health.ABSENT, found, "avo ui wants 80x24 or more")
     return Check("terminal", Health.OK, found)

@@ -2,9 +2,11 @@
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import Result
@@ -42,6 +44,11 @@ def test_a_broken_part_is_exit_code_1_and_says_what_to_do(avo: Avo, tmp_path: Pa
     assert result.exit_code == 1
     assert "a run does not work here yet: database" in result.stderr
     assert "--db or AVO_DB" in result.stdout
+
+
+def test_a_terminal_is_shown_with_its_encoding_also_behind_a_status_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(isatty=lambda: True, encoding=None))
+    assert "None" not in doctor._terminal().found
 
 
 def test_a_database_that_does_not_exist_yet_is_fine(tmp_path: Path) -> None:
